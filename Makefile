@@ -1,0 +1,46 @@
+# Two commands set everything up: `make quickstart` measures, `make test` tests. Both are safe to repeat.
+PYTHON ?= python3.11
+BIN := .venv/bin
+PIP := $(BIN)/pip --disable-pip-version-check
+
+.PHONY: quickstart test lint format docs clean help
+
+help:
+	@echo "make quickstart   install, prepare the models and run scenarios/quickstart.yaml on llama.cpp"
+	@echo "make test         install and run the tests (real llama.cpp included)"
+	@echo "make lint         ruff and mypy"
+	@echo "make docs         generate the reference pages in docs/ again"
+
+quickstart: .venv/installed
+	$(BIN)/bench engines install llamacpp
+	$(BIN)/bench run scenarios/quickstart.yaml
+
+test: .venv/installed-dev
+	$(BIN)/bench engines install llamacpp
+	$(BIN)/pytest $(PYTEST)
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/mypy adapters/workers/*.py
+
+format: .venv/installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: .venv/installed-dev
+	$(BIN)/python docs/generate.py
+
+clean:
+	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# --no-compile: Python writes the byte code of what is really imported, which halves the time of the installation.
+.venv/installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) install --quiet --no-compile --constraint constraints.txt --editable .
+	touch $@
+
+.venv/installed-dev: .venv/installed
+	$(PIP) install --quiet --no-compile --constraint constraints.txt --editable '.[dev,browser]'
+	touch $@
