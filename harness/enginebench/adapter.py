@@ -1,0 +1,241 @@
+"""The whole surface between enginebench and an engine. An adapter is one file in adapters/ with one `Adapter` subclass.
+
+An adapter decides and translates; it never does I/O itself. It says what an engine supports, turns a neutral deployment into
+argv, environment and files, knows what "ready" looks like, spells requests, and says where the engine's own counters and
+resolved configuration are. The harness starts processes, opens sockets, keeps time and judges. Adapters import from
+`enginebench.adapter` only; the harness never imports an engine. Code that must run where the engine is installed (an
+in-process batch, a server around a library) lives in adapters/workers/<engine>_worker.py and imports only the standard
+library and that engine.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import ClassVar, Literal, TypeVar, cast
+
+from enginebench.dialects import Dialect, Event, OpenAIChat, OpenAICompletions
+from enginebench.nouns import JSON, Deployment, Load, Parallelism, Runtime
+from enginebench.resources import folder
+
+__all__ = [
+    "JSON",
+    "WORKERS",
+    "Adapter",
+    "Deployment",
+    "Dialect",
+    "Difference",
+    "Event",
+    "Get",
+    "Install",
+    "Launch",
+    "Load",
+    "NoOptions",
+    "NotInstalled",
+    "OpenAIChat",
+    "OpenAICompletions",
+    "Parallelism",
+    "Readiness",
+    "Reply",
+    "Resolved",
+    "Runtime",
+    "Site",
+    "Unsupported",
+    "installed_version",
+    "options_as",
+]
+
+WORKERS = folder("adapters") / "workers"
+"""Where engine-side scripts live."""
+
+
+class Unsupported(Exception):
+    """The engine cannot express this deployment; the text says what and why. The cell is skipped with that reason."""
+
+
+class NotInstalled(Unsupported):
+    """The engine, or the variant of it that was asked for, is not on this machine; `bench run` refuses before it starts."""
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """An engine without options of its own."""
+
+
+@dataclass(frozen=True)
+class Install:
+    """One way this engine is present on this machine.
+
+    variant: which of the adapter's ways (e.g. 'xllamacpp', 'llama-server'). python: the interpreter of the engine's own
+    environment, binary: an executable; either may be None. version: the engine's, as its package or binary says.
+    """
+
+    variant: str
+    version: str
+    python: Path | None = None
+    binary: Path | None = None
+
+
+def installed_version(python: Path, package: str) -> str | None:
+    """The version of `package` in the environment of that interpreter, read from its metadata: nothing is started or imported."""
+    environment = python.parent.parent
+    sites = [str(site) for pattern in ("lib/python3*/site-packages", "Lib/site-packages") for site in environment.glob(pattern)]
+    return next((found.version for found in distributions(name=package, path=sites)), None)
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where one launch happens: the address to listen on, a private folder, and the checkpoint's local path (or hub id)."""
+
+    host: str
+    port: int
+    folder: Path
+    checkpoint: str
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What the runtime starts, with nothing left to decide.
+
+    env is *added* to a minimal inherited environment. files are written into Site.folder first. served_name is the model
+    name that requests must carry. notes: every approximation that was made ("bf16 KV became auto"). ready_timeout_s: how
+    long loading may look like loading.
+    """
+
+    argv: tuple[str, ...]
+    served_name: str
+    env: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    gpus: int = 0
+    notes: tuple[str, ...] = ()
+    ready_timeout_s: float = 600.0
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a quick GET said. status 0: nobody answered (connection refused or reset)."""
+
+    status: int
+    body: bytes = b""
+
+    def json(self) -> JSON:
+        """The body as JSON; None when it is not JSON."""
+        import json
+
+        try:
+            value: JSON = json.loads(self.body)
+        except ValueError:
+            return None
+        return value
+
+
+Get = Callable[[str], Reply]
+"""GET a path of the server under test; provided by the harness."""
+
+Readiness = Literal["loading", "ready", "broken"]
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What the engine says of itself, read back after launch. raw is stored verbatim; the other fields are neutral names.
+
+    None means that the engine does not say. slots: requests it can run at once. context: tokens one request may hold.
+    options: engine options it reports on, under the names the scenario uses.
+    """
+
+    version: str | None = None
+    model: str | None = None
+    precision: str | None = None
+    context: int | None = None
+    slots: int | None = None
+    prefix_cache: bool | None = None
+    kv_dtype: str | None = None
+    options: Mapping[str, JSON] = field(default_factory=dict)
+    raw: Mapping[str, JSON] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One field in which the engine's resolved configuration is not what was asked for."""
+
+    name: str
+    asked: JSON
+    got: JSON
+
+
+_Options = TypeVar("_Options")
+
+
+def options_as(kind: type[_Options], deployment: Deployment) -> _Options:
+    """The deployment's options as the adapter's own dataclass. They were validated against it when the scenario was read."""
+    return cast("Callable[..., _Options]", kind)(**deployment.options)
+
+
+class Adapter(ABC):
+    """One engine. Subclass, fill in the class attributes, and implement what is abstract."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    """The engine's name as its own project writes it."""
+    requirements: ClassVar[tuple[str, ...]] = ()
+    """Exact pins (`package==version`) for `bench engines install`; empty: nothing to install. A file <name>.constraints.txt
+    beside the adapter pins what they pull in."""
+    checkpoint_format: ClassVar[Literal["gguf", "safetensors", "none"]] = "none"
+    precisions: ClassVar[frozenset[str] | None] = None
+    """Precisions that exist for this engine; None: whatever the checkpoint is (attach)."""
+    runtimes: ClassVar[tuple[Runtime, ...]] = ("process",)
+    apis: ClassVar[tuple[str, ...]] = ("completions",)
+    options: ClassVar[type] = NoOptions
+    """A frozen dataclass of engine options with defaults: the only keys a scenario may put under `options`."""
+    prompt_form: ClassVar[Literal["ids", "text"]] = "ids"
+    length_control: ClassVar[Literal["exact", "cap"]] = "exact"
+    """exact: the engine can be made to produce exactly output_tokens. cap: it may stop earlier, and the result says so."""
+
+    # -- before launch ---------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def find(self, python: Path | None) -> Sequence[Install]:
+        """Every way the engine is present; python is the interpreter of its own environment if one was installed. May read
+        the file system (package metadata, PATH), starts no process and imports no engine. Best first."""
+
+    def choose(self, deployment: Deployment, installs: Sequence[Install]) -> Install:
+        """Which of the ways found serves this deployment. Default: the best one. Raises NotInstalled when none can."""
+        if not installs:
+            raise NotInstalled(f"{self.title} is not installed here")
+        return installs[0]
+
+    @abstractmethod
+    def launch(self, deployment: Deployment, install: Install, site: Site) -> Launch:
+        """The command that serves (or, for runtime in-process, the worker that batches). Pure. Raises Unsupported."""
+
+    def check(self, deployment: Deployment) -> None:
+        """Refuse what this engine cannot express, without an install at hand. Raises Unsupported. Default: no parallelism."""
+        if deployment.parallelism != Parallelism():
+            raise Unsupported(f"{self.title} has no tensor, pipeline, data or expert parallelism here")
+
+    # -- while it runs ---------------------------------------------------------------------------------------------------
+
+    def readiness(self, get: Get) -> Readiness:
+        """One quick look; called until it says ready. Default: GET /health is 200 = ready, refused or 503 = loading."""
+        status = get("/health").status
+        return "ready" if status == 200 else "loading" if status in (0, 503) else "broken"
+
+    def resolved(self, get: Get) -> Resolved:
+        """Read the engine's own configuration back. Default: it does not say."""
+        return Resolved()
+
+    def dialect(self, load: Load) -> Dialect:
+        """How this engine's streams are spelled for this load's API."""
+        return OpenAIChat() if load.api == "chat" else OpenAICompletions()
+
+    def request_fields(self, deployment: Deployment, load: Load, served_name: str) -> Mapping[str, JSON]:
+        """Fields added to every request body: forced length, stream usage, cache switches. A strict whitelist per engine."""
+        return {}
+
+    def counters(self, get: Get) -> Mapping[str, float]:
+        """The engine's own running totals under neutral names (prompt_tokens, cached_tokens, output_tokens, preemptions);
+        read before and after a cell, never during one. Empty: the engine has none."""
+        return {}

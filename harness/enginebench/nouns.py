@@ -1,0 +1,170 @@
+"""The nouns of a comparison, as frozen plain data: deployment, load, cell, and what one request left behind.
+
+Nothing here does anything: no I/O, no engine, no clock. A deployment with its loads is plain data so that it can be sent to
+another process or another host. Ids are hashes of canonical JSON in which fields at their default are left out, so a field
+added later (with a default) does not change the id of any older cell.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from array import array
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal, TypeAlias
+
+from pydantic import JsonValue
+
+JSON: TypeAlias = JsonValue
+Runtime: TypeAlias = Literal["process", "attach", "in-process"]
+Status: TypeAlias = Literal["ok", "failed", "skipped"]
+
+
+@dataclass(frozen=True)
+class Parallelism:
+    """How a deployment is spread over devices. The engines' words differ; these five never do.
+
+    tp: ranks that share each layer. pp: pipeline stages. dp_replicas: whole copies (extra devices). attention_dp: attention
+    replicated *inside* tp (no extra devices). ep: ranks that share the experts of a layer.
+    """
+
+    tp: int = 1
+    pp: int = 1
+    dp_replicas: int = 1
+    attention_dp: int = 1
+    ep: int = 1
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """Whatever changes this needs a new server: engine, weights, precision, spread, engine options, runtime.
+
+    checkpoint is the reference as the scenario resolves it for this engine and precision (see `enginebench.checkpoints`).
+    max_context (tokens of prompt + output of one request) and max_concurrency (requests in flight) are what the server must
+    be able to hold; plan() derives them from the loads when the scenario does not say.
+    """
+
+    engine: str
+    model: str
+    precision: str
+    checkpoint: str
+    runtime: Runtime = "process"
+    parallelism: Parallelism = Parallelism()
+    max_context: int = 2048
+    max_concurrency: int = 1
+    options: Mapping[str, JSON] = field(default_factory=dict)
+    url: str | None = None
+    """attach: base URL of the server that is already up, e.g. http://127.0.0.1:8000 (without /v1)."""
+    api_key_env: str | None = None
+    """attach: the *name* of the environment variable that holds the key; its value is never stored."""
+    label: str | None = None
+    """A name for tables; None: engine, model and what varies."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What is sent to a deployment: a closed loop of `concurrency` requests in flight, until `requests` have been sent.
+
+    input_tokens and output_tokens are per request. warmup_requests are sent before the window opens and never measured.
+    """
+
+    concurrency: int = 1
+    input_tokens: int = 128
+    output_tokens: int = 64
+    requests: int = 16
+    warmup_requests: int = 1
+    prompts: Literal["random", "text"] = "random"
+    api: Literal["completions", "chat"] = "completions"
+    prefix_cache: Literal["cold", "allowed"] = "cold"
+    temperature: float = 0.0
+    seed: int = 0
+    timeout_s: float = 600.0
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point of the sweep: a deployment under a load, once. Its id names its record."""
+
+    deployment: Deployment
+    load: Load
+    repeat: int = 0
+
+    @cached_property
+    def id(self) -> str:
+        return fingerprint({"deployment": canonical(self.deployment), "load": canonical(self.load), "repeat": self.repeat})
+
+    @cached_property
+    def launch_id(self) -> str:
+        """The server start that this cell needs; cells with the same launch_id share one launch."""
+        return fingerprint({"deployment": canonical(self.deployment), "repeat": self.repeat})
+
+
+@dataclass(slots=True)
+class Sample:
+    """One request as the client saw it, raw. All times are `time.monotonic_ns()` of the client; every metric is derived later.
+
+    event_ns[i] is when the i-th *output* event arrived (text, reasoning or token ids; never headers, a role delta or a
+    keep-alive); event_tokens[i] the tokens it carried, -1 when the engine did not say; event_chars[i] its characters.
+    input_tokens, output_tokens and cached_tokens are what the *server* counted (None: it did not say).
+    """
+
+    index: int
+    asked_input_tokens: int
+    asked_output_tokens: int
+    due_ns: int = 0
+    """When the arrival process wanted the request sent; equals sent_ns in a closed loop without delay."""
+    sent_ns: int = 0
+    """Just before the request's bytes are handed to the socket of a connection that is already open."""
+    headers_ns: int = 0
+    """Arrival of the response headers; 0 if none came. Never used as TTFT."""
+    end_ns: int = 0
+    """The response is complete, or the error is known."""
+    event_ns: array[int] = field(default_factory=lambda: array("q"))
+    event_tokens: array[int] = field(default_factory=lambda: array("i"))
+    event_chars: array[int] = field(default_factory=lambda: array("i"))
+    outcome: str = "ok"
+    """'ok', or an `enginebench.loadgen` error class such as 'http_status', 'timeout', 'cut', 'malformed', 'in_stream_error'."""
+    error: str | None = None
+    status_code: int | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_tokens: int | None = None
+    finish_reason: str | None = None
+    server_timings: Mapping[str, float] | None = None
+    """The engine's own figures for this request under its own names, as it sent them."""
+    text: str | None = None
+    """Kept only when the caller asks for it (parity, priming); a measured sample does not hold its text."""
+
+
+def plain(value: Any) -> JSON:
+    """Dataclasses, mappings and sequences as plain JSON data, fields in declaration order."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | array):
+        return [plain(v) for v in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return str(value)
+
+
+def canonical(value: Any) -> dict[str, JSON]:
+    """A dataclass as plain JSON without the fields that equal their default: what ids are hashed from."""
+    out: dict[str, JSON] = {}
+    for f in dataclasses.fields(value):
+        item = getattr(value, f.name)
+        default = f.default_factory() if f.default_factory is not dataclasses.MISSING else f.default
+        if item == default:
+            continue
+        out[f.name] = canonical(item) if dataclasses.is_dataclass(item) else plain(item)
+    return out
+
+
+def fingerprint(data: JSON | dict[str, JSON]) -> str:
+    """First 12 hex digits of SHA-256 over canonical JSON (sorted keys, no spaces)."""
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
