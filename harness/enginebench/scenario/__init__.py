@@ -1,0 +1,8 @@
+"""A scenario file, read and checked: every deployment and load it asks for, or one error that points at the line.
+
+Nothing is launched or fetched here. Checks what can be known from the file, the adapters and the file system.
+"""
+
+from enginebench.scenario.expand import Scenario, load_scenario
+
+__all__ = ["Scenario", "load_scenario"]

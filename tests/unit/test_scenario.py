@@ -1,0 +1,155 @@
+"""A scenario file is either expanded exactly, or refused with one message that names file, line, key and what to write instead."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+import pytest
+from enginebench.errors import UserError
+from enginebench.plan import plan
+from enginebench.registry import discover
+from enginebench.scenario import Scenario, load_scenario
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+REGISTRY = discover()
+
+GOOD = """
+name: demo
+models:
+  moe: {random_weights: {layers: 2}}
+deployments:
+  - engine: llamacpp
+    model: moe
+    precision: [f16, q8_0]
+    options: {threads: [1, 2], extra: ["-sm", "none"]}
+  - {engine: fake, model: any, precision: none}
+loads:
+  - concurrency: [1, 4]
+    input_tokens: 100
+    output_tokens: 20
+repeats: 2
+"""
+
+
+def load(tmp_path: Path, text: str) -> Scenario:
+    file = tmp_path / "s.yaml"
+    file.write_text(textwrap.dedent(text))
+    return load_scenario(file, REGISTRY)
+
+
+def complaint(tmp_path: Path, text: str) -> str:
+    with pytest.raises(UserError) as error:
+        load(tmp_path, text)
+    return str(error.value).replace(f"{tmp_path}/", "")
+
+
+def test_every_list_is_an_axis(tmp_path: Path) -> None:
+    scenario = load(tmp_path, GOOD)
+    assert [(d.engine, d.precision, d.options) for d in scenario.deployments] == [
+        ("llamacpp", "f16", {"threads": 1, "extra": ["-sm", "none"]}),
+        ("llamacpp", "f16", {"threads": 2, "extra": ["-sm", "none"]}),
+        ("llamacpp", "q8_0", {"threads": 1, "extra": ["-sm", "none"]}),
+        ("llamacpp", "q8_0", {"threads": 2, "extra": ["-sm", "none"]}),
+        ("fake", "none", {}),
+    ]
+    assert [(load.concurrency, load.requests, load.warmup_requests) for load in scenario.loads] == [(1, 16, 1), (4, 16, 4)]
+    assert {(d.max_context, d.max_concurrency) for d in scenario.deployments} == {(120, 4)}
+
+
+def test_repeats_interleave_the_deployments_in_alternating_order(tmp_path: Path) -> None:
+    found = plan(load(tmp_path, GOOD), REGISTRY)
+    order = [(deployment.engine, deployment.precision, cells[0].repeat, len(cells)) for deployment, cells in found.launches()]
+    assert [repeat for *_, repeat, _ in order] == [0] * 5 + [1] * 5
+    assert [d[:2] for d in order[:5]] == [d[:2] for d in order[5:]][::-1]
+    assert all(cells == 2 for *_, cells in order)
+    assert len({cell.id for cell in found.cells}) == len(found.cells) == 20
+
+
+def test_only_selects_by_value(tmp_path: Path) -> None:
+    found = plan(load(tmp_path, GOOD), REGISTRY)
+    assert len(found.only({"engine": "llamacpp", "concurrency": "4"}).cells) == 8
+    assert not found.only({"engine": "vllm"}).cells
+
+
+def test_what_an_engine_cannot_express_is_skipped_with_the_reason(tmp_path: Path) -> None:
+    found = plan(load(tmp_path, GOOD.replace("    options:", "    tp: 2\n    options:")), REGISTRY)
+    assert len(found.skipped) == 16
+    assert "tensor" in next(iter(found.skipped.values()))
+
+
+WRONG = {
+    "unknown key": ("loads:", "lods:", "s.yaml:11: lods: is not a known key\n  did you mean 'loads'?"),
+    "unknown key inside": ("concurrency:", "concurency:", "s.yaml:12: loads[0].concurency: is not a known key\n  did you mean 'concurrency'?"),
+    "type": ("[1, 4]", "four", "s.yaml:12: loads[0].concurrency: must be a whole number, got 'four'"),
+    "type in a list": ("[1, 4]", "[1, 1.5]", "s.yaml:12: loads[0].concurrency[1]: must be a whole number, got 1.5"),
+    "negative": ("[1, 4]", "-1", "s.yaml:12: loads[0].concurrency: must be at least 1, got -1"),
+    "empty sweep": ("[1, 4]", "[]", "s.yaml:12: loads[0].concurrency: is an empty list"),
+    "engine": ("engine: llamacpp", "engine: lamacpp", "s.yaml:6: deployments[0].engine: there is no engine 'lamacpp'\n  did you mean 'llamacpp'?"),
+    "precision": (
+        "[f16, q8_0]",
+        "[f16, fp8]",
+        "s.yaml:8: deployments[0].precision[1]: llama.cpp has no precision 'fp8'",
+    ),
+    "option": ("threads: [1, 2]", "thread: 2", "s.yaml:9: deployments[0].options.thread: is not an option of llama.cpp\n  did you mean 'threads'?"),
+    "option type": ("threads: [1, 2]", "threads: [1, many]", "s.yaml:9: deployments[0].options.threads: must be a whole number, got 'many'"),
+    "model": ("model: moe", "model: mow", "s.yaml:7: deployments[0].model: there is no model 'mow' under `models`\n  did you mean 'moe'?"),
+    "runtime": ("    model: moe", "    model: moe\n    runtime: proces", "deployments[0].runtime: cannot be 'proces'\n  did you mean 'process'?"),
+    "no source": ("{random_weights: {layers: 2}}", "{}", "s.yaml:4: models.moe: needs either `checkpoints` or `random_weights`"),
+    "missing file": (
+        "{random_weights: {layers: 2}}",
+        "{checkpoints: {f16: ./nowhere.gguf, q8_0: ./nowhere.gguf}}",
+        "s.yaml:4: models.moe.checkpoints.f16: ",
+    ),
+    "name": ("name: demo", "name: a/b", "s.yaml:2: name: 'a/b' is not of the form"),
+    "twice": ("repeats: 2", "repeats: 2\nrepeats: 3", "s.yaml:16: repeats: stands twice"),
+    "not yaml": ("name: demo", "name: [demo", "s.yaml:3: is not valid YAML: "),
+}
+
+
+@pytest.mark.parametrize(("old", "new", "message"), [pytest.param(*case, id=name) for name, case in WRONG.items()])
+def test_bad_input_is_one_message_at_its_place(tmp_path: Path, old: str, new: str, message: str) -> None:
+    assert old in GOOD
+    assert message in complaint(tmp_path, GOOD.replace(old, new))
+
+
+def test_attach_needs_a_url_and_only_attach_takes_one(tmp_path: Path) -> None:
+    attached = "name: a\ndeployments:\n  - {engine: openai, model: any, runtime: attach}\nloads: [{}]\n"
+    assert "needs the server's `url`" in complaint(tmp_path, attached)
+    assert "must" not in load(tmp_path, attached.replace("attach}", "attach, url: 'http://127.0.0.1:1/'}")).deployments[0].url  # type: ignore[operator]
+    assert "only goes with `runtime: attach`" in complaint(tmp_path, GOOD.replace("precision: none}", "precision: none, url: 'http://x'}"))
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"- a\n- b", b"42", b"a: *nowhere", b"a: &a [*a]"])
+def test_files_that_are_no_scenario(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=r"s\.yaml"):
+        load_scenario(file, REGISTRY)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no such file"):
+        load_scenario(tmp_path / "nowhere.yaml", REGISTRY)
+
+
+mutations = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3) | st.floats(allow_nan=True) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(deadline=None)
+@given(st.sampled_from(["name", "models", "deployments", "loads", "repeats", "parity", "extra"]), mutations)
+def test_nothing_but_a_user_error_comes_of_a_wrong_value(tmp_path_factory: pytest.TempPathFactory, key: str, value: object) -> None:
+    import yaml
+
+    data = yaml.safe_load(GOOD) | {key: value}
+    file = tmp_path_factory.mktemp("s") / "s.yaml"
+    file.write_text(yaml.safe_dump(data, allow_unicode=True))
+    try:
+        plan(load_scenario(file, REGISTRY), REGISTRY)
+    except UserError as error:
+        assert str(error).startswith(str(file))
