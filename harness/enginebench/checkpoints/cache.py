@@ -1,0 +1,61 @@
+"""Files and folders that appear whole or not at all, and are made only once.
+
+It does not know what is being made. A crash leaves at most a hidden draft, which the next maker of the same thing removes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A draft path to write a file or a folder at; it becomes `path` in one step when the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{_draft_prefix(path)}{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        yield draft
+        _publish(draft, path)
+    finally:
+        _discard(draft)
+
+
+def once(path: Path, make: Callable[[Path], None]) -> Path:
+    """`path`, made by make(path) if it is not there. Of several processes one makes it while the others wait for it."""
+    if path.exists():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f".{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # released by the kernel even if this process is killed
+        if not path.exists():
+            for stale in path.parent.glob(f"{_draft_prefix(path)}*"):
+                _discard(stale)
+            make(path)
+    return path
+
+
+def _draft_prefix(path: Path) -> str:
+    return f".{path.name}.draft-"
+
+
+def _publish(draft: Path, path: Path) -> None:
+    try:
+        draft.replace(path)
+    except OSError:
+        # A folder cannot replace a folder that has something in it: somebody else finished the same thing first.
+        if not (draft.is_dir() and path.is_dir()):
+            raise
+
+
+def _discard(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(FileNotFoundError):
+            path.unlink()

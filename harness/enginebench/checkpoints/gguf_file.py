@@ -1,0 +1,109 @@
+"""Write a random MoE as one GGUF file, tensor by tensor, so that memory holds one tensor and never the model.
+
+It knows the GGUF names and llama.cpp's habits (norms and router in F32), not how the weights come about.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gguf
+import numpy as np
+import numpy.typing as npt
+from gguf import quants
+
+from enginebench.checkpoints.cache import whole
+from enginebench.checkpoints.random_moe import RMS_NORM_EPSILON, ROPE_BASE, Array, RandomMoE, Tensor
+from enginebench.checkpoints.tokenizer import CHAT_TEMPLATE, END_OF_TEXT, TURN_END, ByteLevelBPE, word_tokenizer
+
+_Kind = gguf.GGMLQuantizationType
+_File = gguf.LlamaFileType
+
+GGUF_PRECISIONS: dict[str, tuple[gguf.GGMLQuantizationType, gguf.LlamaFileType]] = {
+    "f32": (_Kind.F32, _File.ALL_F32),
+    "f16": (_Kind.F16, _File.MOSTLY_F16),
+    "bf16": (_Kind.BF16, _File.MOSTLY_BF16),
+    "q8_0": (_Kind.Q8_0, _File.MOSTLY_Q8_0),
+    "q5_1": (_Kind.Q5_1, _File.MOSTLY_Q5_1),
+    "q5_0": (_Kind.Q5_0, _File.MOSTLY_Q5_0),
+    "q4_1": (_Kind.Q4_1, _File.MOSTLY_Q4_1),
+    "q4_0": (_Kind.Q4_0, _File.MOSTLY_Q4_0),
+}
+"""Our names for the precisions that can be written, with GGML's type and the file type that llama.cpp reports."""
+
+_LONG_ROW = 4096
+"""gguf quantises 16 rows at a time in numpy; longer rows than a model's spare most of the interpreter's overhead."""
+
+
+def write_gguf(model: RandomMoE, precision: str, path: Path) -> None:
+    """Write `path` whole. KeyError when the precision is not in GGUF_PRECISIONS."""
+    kind, file_type = GGUF_PRECISIONS[precision]
+    with whole(path) as draft:
+        writer = gguf.GGUFWriter(draft, model.architecture)
+        _add_model(writer, model, file_type)
+        _add_tokenizer(writer, word_tokenizer())
+        tensors = model.tensors()
+        for tensor in tensors:
+            _add_tensor_info(writer, tensor, _kind_of(tensor, kind))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        for tensor in tensors:
+            writer.write_tensor_data(encode(model.weights(tensor), _kind_of(tensor, kind)))
+        writer.close()
+
+
+def encode(values: Array, kind: gguf.GGMLQuantizationType) -> npt.NDArray[np.generic]:
+    """Values as GGML stores them: float32, float16, or bytes whose last axis is a row of quantised blocks."""
+    if kind == _Kind.F32:
+        return values
+    if kind == _Kind.F16:
+        return values.astype(np.float16)
+    rows = values.reshape(-1, _LONG_ROW) if values.size % _LONG_ROW == 0 else values
+    blocks: npt.NDArray[np.uint8] = quants.quantize(rows, kind)
+    return blocks.reshape(gguf.quant_shape_to_byte_shape(values.shape, kind))
+
+
+def _kind_of(tensor: Tensor, kind: gguf.GGMLQuantizationType) -> gguf.GGMLQuantizationType:
+    return _Kind.F32 if tensor.full_precision else kind
+
+
+def _add_tensor_info(writer: gguf.GGUFWriter, tensor: Tensor, kind: gguf.GGMLQuantizationType) -> None:
+    *stack, row = tensor.shape
+    block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
+    size = int(np.prod(stack, dtype=np.int64)) * row // block * block_bytes
+    writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.float32), size, raw_dtype=kind)
+
+
+def _add_model(writer: gguf.GGUFWriter, model: RandomMoE, file_type: gguf.LlamaFileType) -> None:
+    writer.add_name(f"random-{model.architecture}")
+    writer.add_description(model.reference())
+    writer.add_file_type(file_type)
+    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+    writer.add_context_length(model.context)
+    writer.add_embedding_length(model.hidden)
+    writer.add_block_count(model.layers)
+    writer.add_head_count(model.heads)
+    writer.add_head_count_kv(model.kv_heads)
+    writer.add_key_length(model.head_dim)
+    writer.add_value_length(model.head_dim)
+    writer.add_rope_freq_base(ROPE_BASE)
+    writer.add_layer_norm_rms_eps(RMS_NORM_EPSILON)
+    writer.add_feed_forward_length(model.expert_intermediate)
+    writer.add_expert_count(model.experts)
+    writer.add_expert_used_count(model.top_k)
+    writer.add_expert_feed_forward_length(model.expert_intermediate)
+
+
+def _add_tokenizer(writer: gguf.GGUFWriter, tokenizer: ByteLevelBPE) -> None:
+    kinds = [gguf.TokenType.CONTROL if token in tokenizer.control else gguf.TokenType.NORMAL for token in tokenizer.tokens]
+    writer.add_vocab_size(len(tokenizer.tokens))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(tokenizer.pre)
+    writer.add_token_list(tokenizer.tokens)
+    writer.add_token_types(kinds)
+    writer.add_token_merges(tokenizer.merges)
+    writer.add_eos_token_id(tokenizer.id_of(TURN_END))
+    writer.add_pad_token_id(tokenizer.id_of(END_OF_TEXT))
+    writer.add_add_bos_token(value=False)
+    writer.add_chat_template(CHAT_TEMPLATE)

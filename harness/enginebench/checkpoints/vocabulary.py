@@ -1,0 +1,107 @@
+"""What prompts can be made of, read from a local checkpoint: its plain text tokens and, where it can be rebuilt, its tokenizer.
+
+A GGUF file yields a tokenizer when it is byte-level BPE with a pre-tokenizer we know; a Hugging Face folder when it has a
+tokenizer.json. Otherwise there are only ids. It knows nothing of chat templates.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from tokenizers import Tokenizer
+
+from enginebench.checkpoints.gguf_metadata import Value, read_metadata
+from enginebench.checkpoints.tokenizer import PRE_TOKENIZERS, ByteLevelBPE
+from enginebench.errors import UserError
+
+_ALIASES = {"llama3": "llama-bpe", "llama-v3": "llama-bpe", "falcon3": "llama-bpe", "starcoder": "smollm", "refact": "smollm"}
+"""Names of `tokenizer.ggml.pre` that split as one in PRE_TOKENIZERS does."""
+_NORMAL, _CONTROL = 1, 3
+"""llama.cpp's token types; the others are unknown, user-defined, unused and byte tokens."""
+_BYTE_FALLBACK = re.compile(r"<0x[0-9A-F]{2}>")
+_SPACES = str.maketrans("Ġ▁", "  ")
+"""How byte-level BPE and SentencePiece spell a space inside a token."""
+_KEYS = (
+    "tokenizer.ggml.model",
+    "tokenizer.ggml.pre",
+    "tokenizer.ggml.tokens",
+    "tokenizer.ggml.token_type",
+    "tokenizer.ggml.merges",
+    "tokenizer.ggml.bos_token_id",
+    "tokenizer.ggml.add_bos_token",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """One checkpoint's vocabulary; compared by identity, since two tokenizers cannot be compared.
+
+    plain_ids: tokens of printable ASCII text, ascending (no control, byte, unused or unknown token).
+
+    prefix_ids: what the engine puts before a text prompt by itself, usually nothing or a BOS; a prompt given as ids must
+    begin with it to be the same prompt. tokenizer: None when only the engine can turn text into ids.
+    """
+
+    plain_ids: tuple[int, ...]
+    prefix_ids: tuple[int, ...] = ()
+    tokenizer: Tokenizer | None = None
+
+
+def read_vocabulary(checkpoint: Path) -> Vocabulary:
+    """The vocabulary of a GGUF file or a Hugging Face folder. UserError when there is none to be found."""
+    vocabulary = _from_folder(checkpoint) if checkpoint.is_dir() else _from_gguf(checkpoint)
+    if not vocabulary.plain_ids:
+        raise UserError("the vocabulary has no plain text tokens", file=checkpoint)
+    return vocabulary
+
+
+def is_plain(token: str) -> bool:
+    """Whether a token, as vocabularies spell it, is printable ASCII text."""
+    text = token.translate(_SPACES)
+    return bool(text) and text.isascii() and text.isprintable() and not _BYTE_FALLBACK.fullmatch(text)
+
+
+def _from_folder(folder: Path) -> Vocabulary:
+    file = folder / "tokenizer.json"
+    if not file.is_file():
+        raise UserError("no tokenizer.json", file=folder, advice="prompts need the tokenizer of the checkpoint")
+    tokenizer = Tokenizer.from_file(str(file))
+    added = tokenizer.get_added_tokens_decoder()  # special tokens and other words that are not learned text
+    plain = sorted(i for token, i in tokenizer.get_vocab().items() if i not in added and is_plain(token))
+    bare, full = (tokenizer.encode("a", add_special_tokens=special).ids for special in (False, True))
+    prefix = tuple(full[: full.index(bare[0])]) if bare and bare[0] in full else ()
+    return Vocabulary(tuple(plain), prefix, tokenizer)
+
+
+def _from_gguf(file: Path) -> Vocabulary:
+    found = read_metadata(file, _KEYS)
+    tokens = cast("list[str]", found.get("tokenizer.ggml.tokens", []))
+    kinds = cast("list[int]", found.get("tokenizer.ggml.token_type")) or [_NORMAL] * len(tokens)
+    plain = tuple(i for i, (token, kind) in enumerate(zip(tokens, kinds, strict=True)) if kind == _NORMAL and is_plain(token))
+    adds_bos = found.get("tokenizer.ggml.add_bos_token", _bos_by_default(found))
+    bos = found.get("tokenizer.ggml.bos_token_id")
+    prefix = (bos,) if adds_bos and isinstance(bos, int) else ()
+    controls = (token for token, kind in zip(tokens, kinds, strict=True) if kind == _CONTROL)
+    return Vocabulary(plain, prefix, _gguf_tokenizer(found, tokens, controls))
+
+
+def _bos_by_default(found: dict[str, Value]) -> bool:
+    """llama.cpp's own defaults for files that do not say."""
+    return found.get("tokenizer.ggml.model") == "llama" or _pre(found) == "llama-bpe"
+
+
+def _pre(found: dict[str, Value]) -> str:
+    name = str(found.get("tokenizer.ggml.pre", ""))
+    return _ALIASES.get(name, name)
+
+
+def _gguf_tokenizer(found: dict[str, Value], tokens: list[str], controls: Iterable[str]) -> Tokenizer | None:
+    merges, pre = found.get("tokenizer.ggml.merges"), _pre(found)
+    if found.get("tokenizer.ggml.model") != "gpt2" or pre not in PRE_TOKENIZERS or not merges:
+        return None
+    bpe = ByteLevelBPE(tuple(tokens), tuple(cast("list[str]", merges)), frozenset(controls), pre, ignore_merges=pre == "llama-bpe")
+    return bpe.tokenizer()
