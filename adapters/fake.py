@@ -1,0 +1,115 @@
+"""The fake engine that ships with enginebench: a real server on a real socket whose token times are known beforehand.
+
+It knows no model. It proves the harness: on a machine without a GPU, in tests, and wherever a figure looks too odd to be true.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+from enginebench import __version__
+from enginebench.adapter import JSON, WORKERS, Adapter, Deployment, Get, Install, Launch, Load, Resolved, Site, options_as
+
+
+@dataclass(frozen=True)
+class FakeOptions:
+    """Its speed, its manners and its faults; 0 or False switches a fault off."""
+
+    ttft_ms: float = 20.0
+    """From the last byte of a request to its first token, with a free slot."""
+    itl_ms: float = 5.0
+    """From one token to the next."""
+    tokens_per_event: int = 1
+    role_chunk: bool = False
+    """Chat: an event with the role and no text comes first."""
+    no_done: bool = False
+    """Streams end without [DONE]."""
+    usage: Literal["separate", "choices", "none"] = "separate"
+    """Where token counts are: in an event of their own, beside the last text, nowhere."""
+    pings: bool = False
+    """Comments before the first token and between events."""
+    slots: int = 0
+    """Requests served at once, the others queue; 0: no limit."""
+    stall_after: int = 0
+    """Pause after this many tokens, for stall_s seconds."""
+    stall_s: float = 1.0
+    burst: bool = False
+    """All tokens at once, when the last one is due."""
+    short_output: int = 0
+    """Stop after this many tokens, whatever was asked."""
+    cached_tokens: int = 0
+    """Prompt tokens to report as served from a prefix cache."""
+    load_s: float = 0.0
+    """Seconds of 503 after the start."""
+    never_ready: bool = False
+    slow_accept_s: float = 0.0
+    """Seconds before the first request of a new connection is read."""
+    malformed: Literal["no", "json", "utf8", "chunk"] = "no"
+    """What the second event of a stream breaks."""
+    cut_after: int = 0
+    """Close the connection after this many tokens."""
+    in_stream_error: int = 0
+    """Send an error event after this many tokens."""
+    crash_after: int = 0
+    """The process exits when this many requests have been answered and another one comes."""
+    http_error: int = 0
+    """Answer every generation with this status."""
+    exit_at_start: bool = False
+
+
+def flags(options: FakeOptions) -> tuple[str, ...]:
+    """The worker's flags for everything that is not at its default; names are the same but for the dashes."""
+    argv: list[str] = []
+    for option in fields(options):
+        value = getattr(options, option.name)
+        if value != option.default:
+            argv.append("--" + option.name.replace("_", "-"))
+            argv += [] if value is True else [str(value)]
+    return tuple(argv)
+
+
+class Fake(Adapter):
+    name = "fake"
+    title = "fake engine"
+    checkpoint_format = "none"
+    precisions = frozenset({"none"})
+    apis = ("completions", "chat")
+    options = FakeOptions
+    length_control = "exact"
+
+    def find(self, python: Path | None) -> Sequence[Install]:
+        return (Install(variant="builtin", version=__version__, python=Path(sys.executable)),)
+
+    def launch(self, deployment: Deployment, install: Install, site: Site) -> Launch:
+        self.check(deployment)
+        worker = (str(install.python), str(WORKERS / "fake_worker.py"))
+        address = ("--host", site.host, "--port", str(site.port), "--model", deployment.model, "--context", str(deployment.max_context))
+        return Launch((*worker, *address, *flags(options_as(FakeOptions, deployment))), deployment.model, ready_timeout_s=30.0)
+
+    def resolved(self, get: Get) -> Resolved:
+        props = get("/props").json()
+        if not isinstance(props, dict):
+            return Resolved()
+        model, context, slots = props.get("model"), props.get("context"), props.get("slots")
+        return Resolved(
+            version=__version__,
+            model=model if isinstance(model, str) else None,
+            precision="none",
+            context=context if isinstance(context, int) else None,
+            slots=slots if isinstance(slots, int) and slots else None,
+            prefix_cache=False,
+            raw={"/props": props},
+        )
+
+    def request_fields(self, deployment: Deployment, load: Load, served_name: str) -> Mapping[str, JSON]:
+        return {"stream_options": {"include_usage": True}, "ignore_eos": True}
+
+    def counters(self, get: Get) -> Mapping[str, float]:
+        pairs = (line.split(" ") for line in get("/metrics").body.decode(errors="replace").splitlines())
+        totals = {pair[0]: float(pair[1]) for pair in pairs if len(pair) == 2}
+        names = ("prompt_tokens", "cached_tokens", "output_tokens")
+        return {name: totals[f"fake_{name}_total"] for name in names if f"fake_{name}_total" in totals}

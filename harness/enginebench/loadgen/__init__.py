@@ -1,0 +1,12 @@
+"""The load generator: requests as bytes in, raw samples out, with a clock that can be trusted to a tenth of a millisecond.
+
+Does not know: engines, models, metrics, scenarios. Public surface: everything below; the submodules are its inside.
+"""
+
+from enginebench.loadgen.client import OnProgress
+from enginebench.loadgen.health import ClientHealth
+from enginebench.loadgen.outcomes import OUTCOMES
+from enginebench.loadgen.request import LoadResult, LoadSpec, Progress, Target, WireRequest
+from enginebench.loadgen.run import run_load, run_spec
+
+__all__ = ["OUTCOMES", "ClientHealth", "LoadResult", "LoadSpec", "OnProgress", "Progress", "Target", "WireRequest", "run_load", "run_spec"]

@@ -1,0 +1,204 @@
+"""Everything a load has in common whatever its arrival process: connections, requests in flight, time-outs, totals.
+
+Does not know: when a request is due (an arrival process such as `closed_loop` decides), engines, metrics.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from time import monotonic_ns
+from typing import Final
+
+from enginebench.loadgen import outcomes
+from enginebench.loadgen.backlog import Backlog
+from enginebench.loadgen.connection import Connection
+from enginebench.loadgen.decode import Decoder
+from enginebench.loadgen.exchange import Exchange
+from enginebench.loadgen.request import LoadSpec, Progress, WireRequest
+from enginebench.nouns import Sample
+
+CONNECT_TIMEOUT_S: Final = 10.0
+_WATCH_S: Final = 0.05
+_WATCHES_PER_PROGRESS: Final = 5
+
+OnProgress = Callable[[Progress], None]
+
+
+class Client:
+    """One load on one event loop. Use it from the coroutine that runs the load."""
+
+    def __init__(self, spec: LoadSpec, on_progress: OnProgress | None = None) -> None:
+        self.spec: Final = spec
+        self.reads = 0
+        self.reconnects = 0
+        self.samples: list[Sample] = []
+        self.stopped: str | None = None
+        """Why nothing more is sent; None while all is well."""
+        self.backlog: Final = Backlog(lambda: self.reads)
+        self._on_progress = on_progress
+        self._in_flight: dict[Exchange, Connection] = {}  # in order of sending, so the oldest deadline is always the first
+        self._connections: set[Connection] = set()
+        self._heads: dict[str, bytes] = {}
+        self._addresses: list[str] = []
+        self._tls = ssl.create_default_context() if spec.target.tls else None
+        self._ended = self._failed = 0
+        self._start_ns = self._heard_ns = 0
+        self._heard = (0, 0)
+        self._watches = 0
+        self._watcher: asyncio.TimerHandle | None = None
+        self._on_stop: Callable[[BaseException | None], None] | None = None
+
+    # -- the window ------------------------------------------------------------------------------------------------------
+
+    def begin(self, on_stop: Callable[[BaseException | None], None]) -> None:
+        """The window opens. on_stop is called once if the client gives up, with the error if it is our own."""
+        self._on_stop = on_stop
+        self._start_ns = self._heard_ns = monotonic_ns()
+        self._watcher = asyncio.get_running_loop().call_later(_WATCH_S, self._watch)
+
+    def stop(self, reason: str, error: BaseException | None = None) -> None:
+        """Send nothing more and end what is in flight."""
+        if self.stopped is not None:
+            return
+        self.stopped = reason
+        if self._on_stop is not None:
+            self._on_stop(error)
+        now = monotonic_ns()
+        self._time_out(now)
+        for exchange, connection in list(self._in_flight.items()):
+            connection.fail(exchange, outcomes.CANCELLED, reason, now)
+
+    async def close(self) -> None:
+        """The window is over: drop every connection and let the loop see them go."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+        if self.stopped is None and self._on_progress is not None:
+            self._on_progress(self._progress())
+        for connection in self._connections:
+            connection.abort()
+        for _ in range(100):
+            if all(connection.closed for connection in self._connections):
+                break
+            await asyncio.sleep(0.001)
+
+    # -- connections and requests ----------------------------------------------------------------------------------------
+
+    async def connect(self) -> Connection:
+        """A new connection, TLS included. Raises OSError (TimeoutError among them)."""
+        target, loop = self.spec.target, asyncio.get_running_loop()
+        error: OSError = OSError(f"{target.host} has no address")
+        async with asyncio.timeout(min(CONNECT_TIMEOUT_S, self.spec.timeout_s)):
+            if not self._addresses:
+                found = await loop.getaddrinfo(target.host, target.port, type=1)
+                self._addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+            for address in self._addresses:
+                name = target.host if self._tls is not None else None
+                try:
+                    _, connection = await loop.create_connection(
+                        lambda: Connection(self), address, target.port, ssl=self._tls, server_hostname=name
+                    )
+                except OSError as failure:
+                    error = failure
+                    continue
+                self._addresses = [address]  # resolve once, and never try a dead address family again
+                self._connections.add(connection)
+                if not connection.usable:
+                    raise ConnectionResetError("closed as soon as it was open")
+                return connection
+        raise error
+
+    def drop(self, connection: Connection) -> None:
+        """Forget a connection that is not usable any more."""
+        connection.abort()
+        if connection.closed:
+            self._connections.discard(connection)
+
+    def send(self, connection: Connection, request: WireRequest, due_ns: int, on_end: Callable[[Exchange], None]) -> None:
+        """Send one request on a usable connection; on_end is called when it has ended."""
+        sample = self._sample(request, due_ns)
+        decoder = Decoder(sample, self.spec.dialect, keep_text=self.spec.keep_text)
+        exchange = Exchange(sample, decoder, on_end)
+        tail = b"%x-%d\r\nContent-Length: %d\r\n\r\n" % (self._start_ns, request.index, len(request.body))
+        message = self._head(request.path) + tail + request.body
+        self._in_flight[exchange] = connection
+        connection.send(exchange, message)
+
+    def unreachable(self, request: WireRequest, due_ns: int, outcome: str, message: str) -> None:
+        """Record a request for which there was no connection."""
+        sample = self._sample(request, due_ns)
+        sample.outcome, sample.error, sample.end_ns = outcome, message, monotonic_ns()
+        self._ended += 1
+        self._failed += 1
+
+    def _sample(self, request: WireRequest, due_ns: int) -> Sample:
+        sample = Sample(request.index, request.asked_input_tokens, request.asked_output_tokens, due_ns)
+        self.samples.append(sample)
+        return sample
+
+    def _head(self, path: str) -> bytes:
+        """Everything before the value of X-Request-Id, which lets an engine's log be matched with our samples."""
+        head = self._heads.get(path)
+        if head is None:
+            target = self.spec.target
+            lines = [f"POST {path} HTTP/1.1", f"Host: {target.authority}"]
+            lines += ["Content-Type: application/json", "Accept: text/event-stream, application/json", "Accept-Encoding: identity"]
+            lines += [f"{name}: {value}" for name, value in target.headers.items()]
+            head = self._heads[path] = ("\r\n".join(lines) + "\r\nX-Request-Id: ").encode("latin-1")
+        return head
+
+    # -- what connections tell us ----------------------------------------------------------------------------------------
+
+    def overflow(self, exchange: Exchange) -> None:
+        self.backlog.add(exchange)
+        nonsense = exchange.nonsense
+        if nonsense is not None:  # decoded from an earlier batch: do not read on until the time-out
+            self._in_flight[exchange].fail(exchange, outcomes.MALFORMED, nonsense, monotonic_ns())
+
+    def ended(self, exchange: Exchange) -> None:
+        self._in_flight.pop(exchange, None)
+        self._ended += 1
+        self._failed += exchange.failed
+        self.backlog.add(exchange)
+        exchange.on_end(exchange)
+
+    # -- time-outs, silence and progress: looked at every 50 ms, because a timer for each request would cost more ---------
+
+    def _watch(self) -> None:
+        now = monotonic_ns()
+        # A hung engine may still send headers, so one read for each request is no sign of life; a read beyond that is, and so
+        # is a request that has ended well.
+        heard = self.reads - len(self.samples), self._ended - self._failed
+        if heard[0] > self._heard[0] or heard[1] > self._heard[1]:
+            self._heard, self._heard_ns = heard, now
+        limit_s = self.spec.idle_timeout_s if self.spec.idle_timeout_s is not None else self.spec.timeout_s
+        if now - self._heard_ns >= limit_s * 1e9:
+            self.stop(f"nothing from the server for {limit_s:g} s")
+            return
+        self._time_out(now)
+        self._watches += 1
+        if self._on_progress is not None and self._watches % _WATCHES_PER_PROGRESS == 0:
+            try:
+                self._on_progress(self._progress())
+            except BaseException as error:  # noqa: BLE001 -- the arrival process raises it where the caller can see it
+                self.stop("the progress callback failed", error)
+                return
+        self._watcher = asyncio.get_running_loop().call_later(_WATCH_S, self._watch)
+
+    def _time_out(self, now: int) -> None:
+        limit_ns = int(self.spec.timeout_s * 1e9)
+        for exchange, connection in list(self._in_flight.items()):
+            if now - exchange.sample.sent_ns < limit_ns:
+                return
+            connection.fail(exchange, outcomes.TIMEOUT, f"not complete after {self.spec.timeout_s:g} s", now)
+
+    def _progress(self) -> Progress:
+        return Progress(
+            requests=len(self.spec.requests),
+            sent=len(self.samples),
+            ended=self._ended,
+            failed=self._failed,
+            reads=self.reads,
+            elapsed_s=(monotonic_ns() - self._start_ns) / 1e9,
+        )

@@ -1,0 +1,142 @@
+"""One HTTP/1.1 connection, one request at a time: stamps every read before anything else looks at it.
+
+Does not know: which request comes next, or when. Whoever owns it sends an `Exchange` when the connection is `usable` and is
+told through the exchange's on_end when that has ended, in whatever way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from time import monotonic_ns
+from typing import Final, Protocol, cast
+
+import httptools
+
+from enginebench.loadgen import outcomes
+from enginebench.loadgen.exchange import BATCH_BYTES, MAX_HEADER_BYTES, Exchange
+
+
+class Owner(Protocol):
+    """What a connection tells its client."""
+
+    reads: int
+    """Socket reads with data, over all connections."""
+
+    def overflow(self, exchange: Exchange) -> None:
+        """The exchange holds a batch of raw bytes."""
+        ...
+
+    def ended(self, exchange: Exchange) -> None:
+        """The exchange has its ending."""
+        ...
+
+
+class Connection(asyncio.Protocol):
+    """A connection that stays open from one request to the next for as long as the server allows."""
+
+    __slots__ = ("_exchange", "_owner", "_transport", "usable")
+
+    def __init__(self, owner: Owner) -> None:
+        self._owner: Final = owner
+        self._transport: asyncio.Transport | None = None
+        self._exchange: Exchange | None = None
+        self.usable = False
+        """Open, idle and in step with the server."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but its base class
+        # No user-space buffering: older uvloops otherwise keep a small write until the end of the loop's turn, which would
+        # put the other streams' reads between sent_ns and the wire.
+        transport.set_write_buffer_limits(high=0)
+        sock = transport.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.usable = True
+
+    def send(self, exchange: Exchange, message: bytes) -> None:
+        """Put one request on the wire. Only while `usable`."""
+        assert self._transport is not None  # noqa: S101
+        self.usable = False
+        self._exchange = exchange
+        exchange.sample.sent_ns = monotonic_ns()
+        self._transport.write(message)
+
+    def data_received(self, data: bytes) -> None:
+        stamp = monotonic_ns()
+        exchange = self._exchange
+        self._owner.reads += 1
+        if exchange is None:  # bytes that nobody asked for: whatever they are, the next answer could not be told from them
+            self.abort()
+            return
+        exchange.stamp = stamp
+        exchange.held += len(data)
+        try:
+            exchange.feed(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._broken(exchange, error, stamp)
+            return
+        if exchange.complete:
+            self._completed(exchange, stamp)
+        elif exchange.held > BATCH_BYTES:
+            if exchange.sample.headers_ns:
+                self._owner.overflow(exchange)
+            elif exchange.held > MAX_HEADER_BYTES:
+                self.fail(exchange, outcomes.MALFORMED, f"no end of the response headers within {MAX_HEADER_BYTES} bytes", stamp)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        now = monotonic_ns()
+        self.usable = False
+        exchange = self._exchange
+        self._transport = None
+        if exchange is None:
+            return
+        if exchange.until_close and exc is None:
+            self._finish(exchange, outcomes.OK, None, now)  # accepted only if the stream says that it is complete
+        else:
+            heard = "mid-response" if exchange.held or exchange.sample.headers_ns else "before any byte of the response"
+            reason = f": {exc}" if exc is not None else ""
+            self._finish(exchange, outcomes.CUT, f"connection closed {heard}{reason}", now)
+
+    def fail(self, exchange: Exchange, outcome: str, message: str, now: int) -> None:
+        """End the exchange from our side; the connection goes with it."""
+        self.abort()
+        self._finish(exchange, outcome, message, now)
+
+    def abort(self) -> None:
+        """Close at once, without sending what may still be unsent."""
+        self.usable = False
+        if self._transport is not None:
+            self._transport.abort()
+
+    @property
+    def exchange(self) -> Exchange | None:
+        return self._exchange
+
+    @property
+    def closed(self) -> bool:
+        """The transport is gone."""
+        return self._transport is None
+
+    def _completed(self, exchange: Exchange, stamp: int) -> None:
+        if exchange.surplus:
+            self.fail(exchange, outcomes.MALFORMED, "bytes after the end of the response", stamp)
+            return
+        self.usable = exchange.keep_alive
+        if not exchange.keep_alive:
+            self.abort()
+        self._finish(exchange, outcomes.OK, None, stamp)
+
+    def _broken(self, exchange: Exchange, error: Exception, stamp: int) -> None:
+        if exchange.complete:
+            message = "bytes after the end of the response"
+        elif isinstance(error, httptools.HttpParserUpgrade):
+            message = "the server wants to switch protocols"
+        else:
+            message = f"not HTTP: {error}"
+        self.fail(exchange, outcomes.MALFORMED, message, stamp)
+
+    def _finish(self, exchange: Exchange, outcome: str, message: str | None, now: int) -> None:
+        self._exchange = None
+        exchange.end(outcome, message, now)
+        self._owner.ended(exchange)

@@ -1,0 +1,196 @@
+"""Turns the raw pieces of one response into the compact arrays of its `Sample`, long after they arrived.
+
+Does not know: sockets and loops. It is handed (stamp, bytes) pairs; an event gets the stamp of the piece that completed it.
+Decoding is a generator that rests after every event, so that whoever drives it can stop whenever the sockets need attention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from enginebench.dialects import Dialect, Event
+from enginebench.loadgen import outcomes
+from enginebench.loadgen.stream import StreamTooLongError, splitter
+from enginebench.loadgen.template import Template, learn, teachable
+from enginebench.nouns import Sample
+
+EXCERPT_BYTES: Final = 600
+_INT32: Final = 2**31
+_PATIENCE: Final = 4
+
+
+class Decoder:
+    """Decodes one response into `sample`. Feed it batches with `steps`, then `finish` it once."""
+
+    __slots__ = (
+        "_dialect",
+        "_done",
+        "_excerpt",
+        "_learned_at",
+        "_limit",
+        "_patience",
+        "_running",
+        "_splitter",
+        "_template",
+        "_texts",
+        "failure",
+        "finished",
+        "sample",
+    )
+
+    def __init__(self, sample: Sample, dialect: Dialect, *, keep_text: bool) -> None:
+        self.sample = sample
+        self.failure: tuple[str, str] | None = None
+        """(outcome, message) once the stream itself has gone wrong; nothing after it is decoded."""
+        self.finished = False
+        """The stream said that it ended: a finish reason, an end marker or a closing usage event."""
+        self._dialect = dialect
+        self._splitter = splitter(dialect.framing)
+        self._texts: list[bytes] | None = [] if keep_text else None
+        self._excerpt = b""
+        self._done = False
+        self._running: int | None = 0
+        """Total of tokens at the last output event, if the stream counts along."""
+        self._template: Template | None = None
+        self._patience = _PATIENCE
+        self._learned_at = 0
+        # An engine that ignores its length cap must not fill our memory until the time-out.
+        self._limit = 4 * sample.asked_output_tokens + 4096
+
+    def steps(self, stamps: Sequence[int], pieces: Sequence[bytes]) -> Iterator[None]:
+        """Decode a batch; yields after every event."""
+        sample = self.sample
+        if sample.status_code != 200 or not sample.event_ns:
+            self._keep_excerpt(pieces)
+        if sample.status_code != 200:
+            return
+        for stamp, piece in zip(stamps, pieces, strict=True):
+            template = self._template
+            if template is not None and (text := template.text(piece)) is not None:
+                self._output(stamp, len(text), template.tokens, text)
+                yield
+            else:
+                yield from self._piece(stamp, piece)
+            if self.failure is not None:
+                return
+
+    def finish(self, stamp: int, *, whole: bool) -> None:
+        """No more bytes. whole: the response ended properly, so an event that lacks only its terminator still counts."""
+        sample = self.sample
+        if sample.status_code == 200 and whole and self.failure is None:
+            for payload in self._splitter.finish():
+                self._payload(stamp, payload, None)
+        if self.failure is None and self._splitter.error is not None:
+            self.failure = (outcomes.IN_STREAM_ERROR, _readable(self._splitter.error))
+        if self.failure is None and whole and not self.finished and not sample.event_ns and self._excerpt.lstrip().startswith(b"{"):
+            self._document()
+        if self._texts is not None:
+            sample.text = b"".join(self._texts).decode()
+
+    def _document(self) -> None:
+        """A JSON document where a stream was asked for: how some engines refuse a request, under status 200."""
+        try:
+            error = self._dialect.decode(self._excerpt).error
+        except outcomes.NONSENSE:
+            error = None
+        if error is not None:
+            self.failure = (outcomes.IN_STREAM_ERROR, error[:EXCERPT_BYTES])
+        else:
+            self.failure = (outcomes.MALFORMED, f"a JSON document instead of a stream: {self.excerpt}")
+
+    @property
+    def excerpt(self) -> str:
+        """The beginning of a body that did not decode into output."""
+        return _readable(self._excerpt)
+
+    def _keep_excerpt(self, pieces: Sequence[bytes]) -> None:
+        for piece in pieces:
+            if len(self._excerpt) >= EXCERPT_BYTES:
+                return
+            self._excerpt += piece[: EXCERPT_BYTES - len(self._excerpt)]
+
+    def _piece(self, stamp: int, piece: bytes) -> Iterator[None]:
+        """Decode in full whatever this piece completes."""
+        splitter = self._splitter
+        alone = splitter.clean
+        try:
+            payloads = splitter.feed(piece)
+        except StreamTooLongError as error:
+            self.failure = (outcomes.MALFORMED, str(error))
+            return
+        for payload in payloads:
+            self._payload(stamp, payload, piece if alone and len(payloads) == 1 else None)
+            yield
+        if not splitter.clean:
+            self._template = None  # a template starts at the start of an event
+        if splitter.error is not None and self.failure is None:
+            self.failure = (outcomes.IN_STREAM_ERROR, _readable(splitter.error))
+
+    def _payload(self, stamp: int, payload: bytes, piece: bytes | None) -> None:
+        """Decode one event; piece, if it came as a piece of its own."""
+        if self._done or self.failure is not None:
+            return
+        try:
+            event = self._dialect.decode(payload)
+        except outcomes.NONSENSE as error:
+            self.failure = (outcomes.MALFORMED, f"{error} in event: {_readable(payload)}")
+            return
+        if event.error is not None:
+            self.failure = (outcomes.IN_STREAM_ERROR, event.error[:EXCERPT_BYTES])
+            return
+        output = event.chars > 0 or (event.tokens or 0) > 0
+        if output:
+            self._output(stamp, event.chars, self._count(event), event.text.encode("utf-8", "replace"))
+        if event.done or event.finish_reason is not None or event.output_tokens is not None or event.timings is not None:
+            self._template = None
+            self._closing(event, output=output)
+        elif output and piece is not None and self._patience and teachable(event):
+            self._learn(piece, event)
+
+    def _learn(self, piece: bytes, event: Event) -> None:
+        """Expect the next pieces to look like this one; give that up in streams where they never do."""
+        events = len(self.sample.event_ns)
+        self._patience = _PATIENCE if events - self._learned_at > _PATIENCE else self._patience - 1
+        self._learned_at = events
+        self._template = learn(piece, event, self.sample.event_tokens[-1], self._dialect)
+
+    def _count(self, event: Event) -> int:
+        """Tokens of an output event, -1 if unknown. Running usage gives the count of every event; usage on the last event
+        alone says nothing about that event."""
+        tokens, total = event.tokens, event.output_tokens
+        if tokens is None:
+            tokens = -1 if total is None or self._running is None else total - self._running
+        self._running = total
+        return tokens if 0 <= tokens < _INT32 else -1
+
+    def _output(self, stamp: int, chars: int, tokens: int, text: bytes) -> None:
+        sample = self.sample
+        sample.event_ns.append(stamp)
+        sample.event_tokens.append(tokens)
+        sample.event_chars.append(chars)
+        if self._texts is not None:
+            self._texts.append(text)
+        if len(sample.event_ns) > self._limit:
+            asked = sample.asked_output_tokens
+            self.failure = (outcomes.MALFORMED, f"more than {self._limit} output events for {asked} tokens asked")
+
+    def _closing(self, event: Event, *, output: bool) -> None:
+        sample = self.sample
+        if event.output_tokens is not None:
+            sample.output_tokens = event.output_tokens
+        if event.input_tokens is not None:
+            sample.input_tokens = event.input_tokens
+        if event.cached_tokens is not None:
+            sample.cached_tokens = event.cached_tokens
+        if event.finish_reason is not None:
+            sample.finish_reason = event.finish_reason
+        if event.timings is not None:
+            sample.server_timings = event.timings
+        self._done = event.done
+        if event.done or event.finish_reason is not None or (event.output_tokens is not None and not output):
+            self.finished = True
+
+
+def _readable(body: bytes) -> str:
+    return body[:EXCERPT_BYTES].decode("utf-8", "replace")

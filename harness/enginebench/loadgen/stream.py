@@ -1,0 +1,196 @@
+"""Splits a response body into event payloads, byte by byte and incrementally: server-sent events and NDJSON.
+
+Does not know: JSON, HTTP, tokens or time. Feed it the body in any pieces and the same events come out, each from the `feed`
+that completed it; so the caller may give every event the time stamp of that piece. No input makes it raise, except a line or
+an event beyond MAX_EVENT_BYTES, which is a `StreamTooLongError`.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from enginebench.dialects import Framing
+
+MAX_EVENT_BYTES: Final = 1 << 20
+"""Far above any real event (a token with 20 logprobs is about 2 kB), far below what would hurt the client."""
+
+_BOM: Final = b"\xef\xbb\xbf"
+
+
+class StreamTooLongError(ValueError):
+    """A line or an event longer than MAX_EVENT_BYTES; the rest of the stream cannot be trusted."""
+
+
+class Splitter(Protocol):
+    """Bytes in, event payloads out."""
+
+    error: bytes | None
+    """Payload of the first event that the *framing* marks as an error (`event: error`), if there was one."""
+
+    clean: bool
+    """Nothing is pending: the next piece starts an event."""
+
+    def feed(self, piece: bytes) -> list[bytes]:
+        """The payloads that this piece completes, in order."""
+        ...
+
+    def finish(self) -> list[bytes]:
+        """What is left at a proper end of stream: a last event without its terminator."""
+        ...
+
+
+def splitter(framing: Framing) -> Splitter:
+    """A fresh splitter for one response."""
+    return SseSplitter() if framing == "sse" else NdjsonSplitter()
+
+
+class _Lines:
+    """Complete lines out of pieces; a line ends with CR, LF or CRLF, also where the CRLF is torn apart by a read."""
+
+    __slots__ = ("_after_cr", "_bare_cr", "_length", "_parts")
+
+    def __init__(self, *, bare_cr: bool) -> None:
+        self._parts: list[bytes] = []  # of the unfinished line; joined once, so that one-byte reads stay linear
+        self._length = 0
+        self._after_cr = False
+        self._bare_cr = bare_cr
+
+    @property
+    def empty(self) -> bool:
+        return not self._parts and not self._after_cr
+
+    def feed(self, piece: bytes) -> list[bytes]:
+        if self._bare_cr:
+            piece = self._unify(piece)
+        lines = piece.split(b"\n")
+        rest = lines.pop()
+        if lines:
+            if self._parts:
+                self._parts.append(lines[0])
+                lines[0] = b"".join(self._parts)
+                self._parts.clear()
+                self._length = 0
+            if max(map(len, lines)) > MAX_EVENT_BYTES:
+                raise StreamTooLongError(f"a line of more than {MAX_EVENT_BYTES} bytes")
+        if rest:
+            self._parts.append(rest)
+            self._length += len(rest)
+            if self._length > MAX_EVENT_BYTES:
+                raise StreamTooLongError(f"a line of more than {MAX_EVENT_BYTES} bytes")
+        return lines
+
+    def _unify(self, piece: bytes) -> bytes:
+        """All line ends as LF. A CR at the end of a piece ends its line at once; the LF that may follow is then skipped."""
+        if self._after_cr and piece:
+            self._after_cr = False
+            if piece.startswith(b"\n"):
+                piece = piece[1:]
+        if b"\r" in piece:
+            self._after_cr = piece.endswith(b"\r")
+            piece = piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        return piece
+
+    def finish(self) -> bytes:
+        """The last line, if it lacked its end."""
+        line = b"".join(self._parts)
+        self._parts.clear()
+        self._length = 0
+        return line
+
+
+class SseSplitter:
+    """Server-sent events as the WHATWG specification reads them, with two deliberate leniencies.
+
+    An event that the end of the stream leaves without its blank line still counts (the specification drops it; real servers
+    end this way), and an `error:` field (older llama.cpp) counts like `event: error`. Comments, `id`, `retry` and unknown
+    fields carry no payload; an event without data is no event.
+    """
+
+    __slots__ = ("_data", "_first", "_is_error", "_lines", "_size", "clean", "error")
+
+    def __init__(self) -> None:
+        self.error: bytes | None = None
+        self._lines = _Lines(bare_cr=True)
+        self._data: list[bytes] = []
+        self._size = 0
+        self._is_error = False
+        self._first = True  # a byte order mark may start the first line
+        self.clean = False  # nothing pending: the next piece may take the fast path
+
+    def feed(self, piece: bytes) -> list[bytes]:
+        # Nearly every read of a healthy stream is exactly one `data: ...` line and a blank one; it needs no line machinery.
+        if (
+            self.clean
+            and piece.startswith(b"data: ")
+            and piece.endswith(b"\n\n")
+            and piece.count(b"\n") == 2
+            and b"\r" not in piece
+            and 8 < len(piece) <= MAX_EVENT_BYTES
+        ):
+            return [piece[6:-2]]
+        events: list[bytes] = []
+        for line in self._lines.feed(piece):
+            self._line(line, events)
+        self.clean = not (self._first or self._data or self._is_error) and self._lines.empty
+        return events
+
+    def finish(self) -> list[bytes]:
+        events: list[bytes] = []
+        rest = self._lines.finish()
+        if rest:
+            self._line(rest, events)
+        self._line(b"", events)
+        return events
+
+    def _line(self, line: bytes, events: list[bytes]) -> None:
+        if self._first:
+            self._first = False
+            line = line.removeprefix(_BOM)
+        if not line:
+            self._dispatch(events)
+            return
+        name, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if name == b"data":
+            self._append(value)
+        elif name == b"event":
+            self._is_error = value == b"error"
+        elif name == b"error":
+            self._is_error = True
+            self._append(value)
+
+    def _append(self, value: bytes) -> None:
+        self._size += len(value) + 1
+        if self._size > MAX_EVENT_BYTES:
+            raise StreamTooLongError(f"an event of more than {MAX_EVENT_BYTES} bytes")
+        self._data.append(value)
+
+    def _dispatch(self, events: list[bytes]) -> None:
+        payload = b"\n".join(self._data)
+        if payload and self._is_error:
+            self.error = self.error or payload
+        elif payload:
+            events.append(payload)
+        self._data.clear()
+        self._size = 0
+        self._is_error = False
+
+
+class NdjsonSplitter:
+    """One JSON value a line (LF or CRLF); blank lines are skipped, and the last line may lack its end."""
+
+    __slots__ = ("_lines", "clean", "error")
+
+    def __init__(self) -> None:
+        self.error: bytes | None = None
+        self.clean = True
+        self._lines = _Lines(bare_cr=False)  # a lone CR is whitespace inside JSON, not a line end
+
+    def feed(self, piece: bytes) -> list[bytes]:
+        payloads = [payload for line in self._lines.feed(piece) if (payload := line.strip())]
+        self.clean = self._lines.empty
+        return payloads
+
+    def finish(self) -> list[bytes]:
+        rest = self._lines.finish().strip()
+        return [rest] if rest else []
