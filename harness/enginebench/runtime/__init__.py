@@ -1,0 +1,23 @@
+"""Starting engines and ending them: processes, readiness, identity, leftovers. Knows nothing of loads, metrics or reports."""
+
+from __future__ import annotations
+
+from enginebench.runtime.ending import LaunchFailed
+from enginebench.runtime.environment import environment
+from enginebench.runtime.leftovers import leases, sweep, unique_tag
+from enginebench.runtime.process import EngineProcess
+from enginebench.runtime.readiness import free_port, http_get, http_get_url, verify_listener, wait_ready
+
+__all__ = [
+    "EngineProcess",
+    "LaunchFailed",
+    "environment",
+    "free_port",
+    "http_get",
+    "http_get_url",
+    "leases",
+    "sweep",
+    "unique_tag",
+    "verify_listener",
+    "wait_ready",
+]

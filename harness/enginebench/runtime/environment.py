@@ -1,0 +1,37 @@
+"""What an engine's environment holds: an explicit list, so that a variable left in somebody's shell is no unrecorded option.
+
+Knows nothing of processes; it only computes a mapping. Values may be secrets (HF_TOKEN, proxies), so nothing here is stored.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from enginebench.adapter import Launch
+from enginebench.runtime.leftovers import MARKER
+
+# fmt: off
+INHERITED = frozenset((
+    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ", "TMPDIR", "XDG_CACHE_HOME", "LD_LIBRARY_PATH", "CC", "CXX",
+    "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
+    "http_proxy", "https_proxy", "no_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY",
+))
+# fmt: on
+"""Where things are and how to reach the network: passed on by name."""
+
+INHERITED_PREFIXES = ("LC_", "DYLD_", "CUDA_", "NVIDIA_", "HIP_", "ROCR_", "ROCM_", "HSA_", "HF_", "HUGGINGFACE_")
+"""Which devices there are and where weights are cached. Tuning variables (OMP_, NCCL_, VLLM_, PYTORCH_, GGML_ ...) are *not*
+passed on: they change results, so they belong into the scenario's options, where they become part of the deployment."""
+
+ADDED: Mapping[str, str] = {
+    "PYTHONUNBUFFERED": "1",  # the last lines before a crash must reach the log
+    "SPT_NOENV": "1",  # setproctitle (vLLM, SGLang) would overwrite the environment that proves a process to be ours
+}
+
+
+def environment(launch: Launch, tag: str, inherited: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What the engine sees: the inherited names, then ADDED, then launch.env, then the launch's marker. Later ones win."""
+    base = os.environ if inherited is None else inherited
+    kept = {name: value for name, value in base.items() if name in INHERITED or name.startswith(INHERITED_PREFIXES)}
+    return {**kept, **ADDED, **launch.env, MARKER: tag}
