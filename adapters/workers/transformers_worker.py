@@ -1,0 +1,215 @@
+"""Transformers' own server (`serve`) and its own continuous batching (`offline`), with the experts implementation proven.
+
+`transformers serve` has no flag for the experts implementation, for prefix sharing or for the number of requests in a batch, so
+`serve` builds the same app out of the same parts, sets those three, and adds one route, GET /enginebench, that reads the live
+model back. Knows nothing of the harness but that route and the line protocol of `offline`. Runs where transformers is
+installed; imports only that, what it brings along, and the standard library.
+"""
+
+# mypy: disable-error-code="import-not-found"
+# (the engine is installed in an environment of its own, not in the harness's)
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+import uvicorn
+from huggingface_hub.constants import HF_HUB_CACHE
+from transformers.cli.serving import chat_completion
+from transformers.cli.serving.completion import CompletionHandler
+from transformers.cli.serving.model_manager import ModelManager
+from transformers.cli.serving.response import ResponseHandler
+from transformers.cli.serving.server import build_server
+from transformers.cli.serving.systemone import SystemOneHandler
+from transformers.cli.serving.transcription import TranscriptionHandler
+from transformers.cli.serving.utils import GenerationState
+from transformers.integrations import moe
+from worker_protocol import Batch, Outcome, RequestOutcome, run_worker
+
+ROUTE = "/enginebench"
+CB_FIELDS = ("page_size", "num_blocks", "max_batch_tokens", "max_memory_percent", "max_requests_per_batch", "use_cuda_graph")
+
+
+class ExpertsWitness:
+    """Notes which experts function the model's layers are handed while it runs: what ran, not what a config says.
+
+    The configured name is no proof: a model class may ignore it, and grouped_mm quietly becomes a loop over the experts where
+    torch has no kernel for the device. Costs a set lookup per layer and step.
+    """
+
+    def __init__(self) -> None:
+        self.ran: set[str] = set()
+        dispatch, has_kernel = moe.ExpertsInterface.get_interface, moe._can_use_grouped_mm  # noqa: SLF001  # no public place to look
+
+        def get_interface(interface: Any, name: str, default: Any) -> Any:
+            function = dispatch(interface, name, default)
+            self.ran.add("eager" if function is default else function.__name__.removesuffix("_experts_forward"))
+            return function
+
+        def can_use_grouped_mm(*tensors: Any) -> bool:
+            native = bool(has_kernel(*tensors))
+            if not native:
+                self.ran.add("grouped_mm_fallback")
+            return native
+
+        moe.ExpertsInterface.get_interface = get_interface
+        moe._can_use_grouped_mm = can_use_grouped_mm  # noqa: SLF001
+
+
+class Engine:
+    """A loaded model, ready to serve or to batch."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        if "@" in args.model and Path(args.model).exists():
+            raise ValueError(f"transformers reads '@' in {args.model} as a revision; use a path without it")
+        self.args = args
+        self.manager = ModelManager(
+            device=args.device,
+            dtype=args.dtype,
+            attn_implementation=args.attn_implementation,
+            continuous_batching=True,
+            force_model=args.model,
+        )
+        self.model, processor = self.manager.load_model_and_processor(self.manager.process_model_name(args.model))
+        self.tokenizer = getattr(processor, "tokenizer", processor)
+        self.witness = ExpertsWitness()
+        if args.experts_implementation:
+            self.model.set_experts_implementation(args.experts_implementation)  # raises for a model without that choice
+        self.batching = self.batching_config()
+        start_batching = self.model.init_continuous_batching
+
+        def init_continuous_batching(*args: Any, **kwargs: Any) -> Any:
+            manager = start_batching(*args, **kwargs)
+            self.batching = manager.continuous_batching_config  # a copy, in which transformers fills what was left open
+            return manager
+
+        self.model.init_continuous_batching = init_continuous_batching
+
+    def batching_config(self, **changes: Any) -> Any:
+        """The continuous batching configuration that the flags ask for; what is not given is left to transformers."""
+        given = {name: getattr(self.args, f"cb_{name}") for name in CB_FIELDS}
+        chosen = {name: value for name, value in given.items() if value is not None}
+        return transformers.ContinuousBatchingConfig(allow_block_sharing=self.args.prefix_cache, **(chosen | changes))
+
+    def resolved(self) -> dict[str, object]:
+        """The live model and its batching as they are now; experts_ran fills with the first generation."""
+        return {
+            "version": transformers.__version__,
+            "torch": torch.__version__,
+            "model": self.args.model,
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "device": str(self.model.device),
+            "threads": torch.get_num_threads(),
+            "attn_implementation": self.model.config._attn_implementation,  # noqa: SLF001  # there is no public getter
+            "experts_implementation": self.model.get_experts_implementation(),
+            "experts_ran": sorted(self.witness.ran),
+            "max_position_embeddings": getattr(self.model.config.get_text_config(), "max_position_embeddings", None),
+            "prefix_cache": self.batching.allow_block_sharing,
+            "continuous_batching": {name: getattr(self.batching, name) for name in CB_FIELDS},
+        }
+
+
+def serve(engine: Engine, host: str, port: int) -> int:
+    """What `transformers serve --continuous-batching` runs, plus our route. The port opens once the model is loaded."""
+    Path(HF_HUB_CACHE).mkdir(parents=True, exist_ok=True)  # /v1/models lists it, and fails without it
+    # Its parser may stream the end of the prompt back before the first token, which a client would take for the first token.
+    chat_completion.build_response_parser = lambda *_, **__: None
+    manager, state = engine.manager, GenerationState(continuous_batching=True, cb_config=engine.batching)
+    if not state.use_continuous_batching(engine.model, manager.get_model_modality(engine.model, processor=engine.tokenizer)):
+        raise ValueError(f"{type(engine.model).__name__} has no continuous batching: requests would run one at a time")
+    parts = (chat_completion.ChatCompletionHandler, CompletionHandler, ResponseHandler, TranscriptionHandler)
+    handlers = [part(manager, state) for part in parts]
+    app = build_server(manager, *handlers, SystemOneHandler(manager, state), state)
+    app.get(ROUTE)(engine.resolved)
+    # On SIGTERM cut the streams in flight at once; by default uvicorn waits for them for ever.
+    uvicorn.run(app, host=host, port=port, access_log=False, timeout_graceful_shutdown=0)
+    return 0
+
+
+class Offline:
+    """Continuous batching without HTTP: one model load, a new batching manager per load, built outside the window."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.version = str(transformers.__version__)
+        self._engine = Engine(args)
+        self._limit = args.cb_max_requests_per_batch
+        # One generation first, so that `resolved` says what ran and not what was configured.
+        self.run(Batch([[1, 1]], output_tokens=2, batch=self._limit or 1))
+        self.resolved: Mapping[str, object] = {ROUTE: self._engine.resolved()}
+
+    def run(self, batch: Batch) -> Outcome:
+        """generate_batch, opened up: its own window holds building the KV cache and stopping the thread as well."""
+        if self._limit is not None and batch.batch > self._limit:
+            raise ValueError(f"batch {batch.batch} is more than the {self._limit} requests of this launch")
+        prompts = [prompt if isinstance(prompt, list) else self._engine.tokenizer(prompt)["input_ids"] for prompt in batch.prompts]
+        greedy = batch.temperature == 0.0
+        sampling: dict[str, object] = {} if greedy else {"temperature": batch.temperature, "top_k": 0, "top_p": 1.0}
+        generation = transformers.GenerationConfig(
+            max_new_tokens=batch.output_tokens, eos_token_id=-1, do_sample=not greedy, use_cache=False, **sampling
+        )
+        config = self._engine.batching_config(max_requests_per_batch=batch.batch, seed=batch.seed)
+        session = self._engine.model.continuous_batching_context_manager(
+            generation_config=generation, continuous_batching_config=config, block=True, timeout=5
+        )
+        with session as manager:
+            _collect(manager, manager.add_requests(prompts[:1], max_new_tokens=1))  # the thread builds its cache on demand
+            start = time.monotonic_ns()
+            outputs = _collect(manager, manager.add_requests(prompts, max_new_tokens=batch.output_tokens, record_timestamps=True))
+            return Outcome(start, time.monotonic_ns(), [_outcome(output) for output in outputs])
+
+
+def _collect(manager: Any, ids: Sequence[str]) -> list[Any]:
+    """The finished outputs of these requests in their order. Raises RuntimeError when the generation thread has ended."""
+    done: dict[str, Any] = {}
+    while len(done) < len(ids):
+        output = manager.get_result(timeout=1)
+        if output is not None and output.is_finished():
+            done[output.request_id] = output
+        elif output is None and not manager.is_running():
+            raise RuntimeError(f"the generation thread ended: {manager.background_thread_status.fatal_error}")
+    return [done[each] for each in ids]
+
+
+def _outcome(output: Any) -> RequestOutcome:
+    shift = time.monotonic_ns() - time.perf_counter_ns()  # transformers stamps tokens with perf_counter, on Linux the same clock
+    stamps = [int(stamp * 1e9) + shift for stamp in output.timestamps or ()]
+    return RequestOutcome(len(output.prompt_ids), len(output.generated_tokens), output.error, stamps or None)
+
+
+def parser() -> argparse.ArgumentParser:
+    """`transformers serve`'s own spelling where it has the flag."""
+    p = argparse.ArgumentParser(prog="transformers_worker", allow_abbrev=False)
+    p.add_argument("mode", choices=("serve", "offline"))
+    p.add_argument("model")
+    p.add_argument("--host", default="127.0.0.1")
+    p.add_argument("--port", type=int, default=8000)
+    p.add_argument("--device", default="auto")
+    p.add_argument("--dtype", default="auto")
+    p.add_argument("--attn-implementation")
+    p.add_argument("--experts-implementation", help="not in `transformers serve`")
+    p.add_argument("--prefix-cache", action="store_true", help="not in `transformers serve`, where it is always on")
+    p.add_argument("--cb-page-size", type=int, help="--cb-block-size of `transformers serve`, under its newer name")
+    p.add_argument("--cb-num-blocks", type=int)
+    p.add_argument("--cb-max-batch-tokens", type=int)
+    p.add_argument("--cb-max-memory-percent", type=float)
+    p.add_argument("--cb-max-requests-per-batch", type=int, help="not in `transformers serve`")
+    p.add_argument("--cb-use-cuda-graph", action=argparse.BooleanOptionalAction)
+    return p
+
+
+def main(argv: Sequence[str]) -> int:
+    """`transformers_worker.py serve|offline MODEL FLAGS`."""
+    args = parser().parse_args(argv)
+    if args.mode == "offline":
+        return run_worker(lambda: Offline(args))
+    return serve(Engine(args), args.host, args.port)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

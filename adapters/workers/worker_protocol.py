@@ -1,0 +1,125 @@
+"""The line protocol between the harness and an in-process batch worker: JSON requests on stdin, JSON events on stdout.
+
+Knows no engine and no metric. It runs inside the engine's environment, so it imports only the standard library; a worker
+imports it from its own folder (the folder of a script is the first entry of sys.path).
+
+    worker   {"event": "ready", "engine_version": "1.2", "load_s": 3.1, "resolved": {"/props": {...}}}
+    harness  {"prompts": [[1, 2, 3], "text"], "output_tokens": 64, "batch": 8, "temperature": 0, "seed": 0}
+    worker   {"event": "result", "start_ns": 1, "end_ns": 9, "requests": [{"input_tokens": 3, "output_tokens": 64, ...}]}
+    worker   {"event": "error", "message": "ValueError: ..."}
+
+One model load serves any number of request lines; end of file on stdin ends the worker. load_s is the model load without
+the imports before it. `resolved` maps a path to what the
+engine's own endpoint would answer there, so that the adapter's `resolved()` reads a worker as it reads a server.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import IO, Protocol
+
+__all__ = ["Batch", "BatchEngine", "Outcome", "Prompt", "RequestOutcome", "run_worker"]
+
+Prompt = list[int] | str
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One load: every prompt is answered with exactly output_tokens tokens, at most `batch` prompts at a time."""
+
+    prompts: list[Prompt]
+    output_tokens: int
+    batch: int
+    temperature: float = 0.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class RequestOutcome:
+    """What the engine counted for one prompt. token_ns: when each output token came (monotonic), None if it does not say."""
+
+    input_tokens: int | None
+    output_tokens: int | None
+    error: str | None = None
+    token_ns: list[int] | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished load in the order of its prompts. The window is `time.monotonic_ns()` around the generation alone."""
+
+    start_ns: int
+    end_ns: int
+    requests: list[RequestOutcome]
+
+
+class BatchEngine(Protocol):
+    """A loaded engine, as a worker hands it to `run_worker`."""
+
+    version: str
+    resolved: Mapping[str, object]
+
+    def run(self, batch: Batch) -> Outcome:
+        """Answer one load. Raises whatever the engine raises; the harness is told."""
+        ...
+
+
+def run_worker(load: Callable[[], BatchEngine]) -> int:
+    """Load the engine, say so, then answer request lines until end of file. Returns the exit code."""
+    out = _claim_stdout()
+    started = time.monotonic()
+    try:
+        engine = load()
+    except Exception as error:  # noqa: BLE001  # whatever an engine raises while loading belongs in the record
+        _emit(out, {"event": "error", "message": f"{type(error).__name__}: {error}"})
+        return 1
+    load_s = time.monotonic() - started
+    _emit(out, {"event": "ready", "engine_version": engine.version, "load_s": load_s, "resolved": dict(engine.resolved)})
+    for line in sys.stdin:
+        try:
+            outcome = engine.run(parse(line))
+        except Exception as error:  # noqa: BLE001  # one bad load must not cost the loads that follow it
+            _emit(out, {"event": "error", "message": f"{type(error).__name__}: {error}"})
+        else:
+            _emit(out, {"event": "result", **asdict(outcome)})
+    return 0
+
+
+def parse(line: str) -> Batch:
+    """A request line as a Batch. Raises ValueError with the key that is wrong."""
+    data = json.loads(line)
+    if not isinstance(data, dict):
+        raise ValueError("a request is a JSON object")  # noqa: TRY004  # what is wrong is the line's value
+    prompts = data.get("prompts")
+    if not isinstance(prompts, list) or not prompts or not all(_is_prompt(prompt) for prompt in prompts):
+        raise ValueError("prompts: expected a non-empty list of texts or lists of token ids")
+    for key in ("output_tokens", "batch"):
+        if not _is_count(data.get(key)) or data[key] < 1:
+            raise ValueError(f"{key}: expected a whole number of at least 1")
+    return Batch(prompts, data["output_tokens"], data["batch"], float(data.get("temperature", 0.0)), int(data.get("seed", 0)))
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_prompt(value: object) -> bool:
+    return (isinstance(value, str) and value != "") or (isinstance(value, list) and value != [] and all(map(_is_count, value)))
+
+
+def _claim_stdout() -> IO[str]:
+    """The real stdout for events only; fd 1 becomes stderr, because engines and the C++ below them print to it."""
+    sys.stdout.flush()
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
+    os.dup2(2, 1)
+    return channel
+
+
+def _emit(out: IO[str], event: Mapping[str, object]) -> None:
+    out.write(json.dumps(event, separators=(",", ":")) + "\n")
+    out.flush()
