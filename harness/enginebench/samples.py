@@ -1,0 +1,125 @@
+"""The requests of one cell as columns: what is stored in Parquet and what every metric reads.
+
+One row per request; the events of all requests lie in flat arrays with offsets, so a cell with a million events costs about
+20 bytes per event and no Python object per event. Knows no metric and no file name.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from enginebench.nouns import Sample
+
+Ints = npt.NDArray[np.int64]
+
+_ROW_COLUMNS = ("index", "asked_input_tokens", "asked_output_tokens", "due_ns", "sent_ns", "headers_ns", "end_ns")
+_COUNT_COLUMNS = ("input_tokens", "output_tokens", "cached_tokens", "status_code")
+_TEXT_COLUMNS = ("outcome", "error", "finish_reason")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """n requests. Times in ns of the client's monotonic clock; counts are -1 where the server did not say.
+
+    event_ns, event_tokens, event_chars: all output events of all requests, request after request; those of request i are
+    [offsets[i], offsets[i+1]). offsets has n + 1 entries.
+    """
+
+    index: Ints
+    asked_input_tokens: Ints
+    asked_output_tokens: Ints
+    due_ns: Ints
+    sent_ns: Ints
+    headers_ns: Ints
+    end_ns: Ints
+    input_tokens: Ints
+    output_tokens: Ints
+    cached_tokens: Ints
+    status_code: Ints
+    outcome: tuple[str, ...]
+    error: tuple[str | None, ...]
+    finish_reason: tuple[str | None, ...]
+    event_ns: Ints
+    event_tokens: npt.NDArray[np.int32]
+    event_chars: npt.NDArray[np.int32]
+    offsets: Ints
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def ok(self) -> npt.NDArray[np.bool_]:
+        """Which requests ended well."""
+        return np.array([outcome == "ok" for outcome in self.outcome], dtype=bool)
+
+    @property
+    def events(self) -> Ints:
+        """Number of output events per request."""
+        return np.diff(self.offsets)
+
+    def edge(self, last: bool) -> Ints:
+        """Arrival of the first (or last) output event of each request, in ns; 0 where there was none."""
+        out = np.zeros(len(self), dtype=np.int64)
+        some = self.events > 0
+        out[some] = self.event_ns[(self.offsets[1:] - 1)[some]] if last else self.event_ns[self.offsets[:-1][some]]
+        return out
+
+    @classmethod
+    def collect(cls, samples: Sequence[Sample]) -> Samples:
+        """Columns from the load generator's samples."""
+        rows: dict[str, Any] = {name: _ints(getattr(s, name) for s in samples) for name in _ROW_COLUMNS}
+        rows |= {name: _ints(-1 if (v := getattr(s, name)) is None else v for s in samples) for name in _COUNT_COLUMNS}
+        rows |= {name: tuple(getattr(s, name) for s in samples) for name in _TEXT_COLUMNS}
+        offsets = np.concatenate(([0], np.cumsum([len(s.event_ns) for s in samples], dtype=np.int64)))
+        return cls(
+            **rows,
+            offsets=offsets,
+            event_ns=_joined([s.event_ns for s in samples], "q"),
+            event_tokens=_joined([s.event_tokens for s in samples], "i"),
+            event_chars=_joined([s.event_chars for s in samples], "i"),
+        )
+
+    def write(self, path: Path) -> None:
+        """Write as Parquet: a row per request, list columns for the events, delta-coded and compressed."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        offsets = pa.array(self.offsets, pa.int32())
+        columns: dict[str, Any] = {name: getattr(self, name) for name in (*_ROW_COLUMNS, *_COUNT_COLUMNS)}
+        columns |= {name: pa.array(getattr(self, name), pa.string()) for name in _TEXT_COLUMNS}
+        for name in ("event_ns", "event_tokens", "event_chars"):
+            columns[name] = pa.ListArray.from_arrays(offsets, pa.array(getattr(self, name)))
+        deltas = {f"{name}.list.element": "DELTA_BINARY_PACKED" for name in ("event_ns", "event_tokens", "event_chars")}
+        deltas |= dict.fromkeys((*_ROW_COLUMNS, *_COUNT_COLUMNS), "DELTA_BINARY_PACKED")
+        pq.write_table(pa.table(columns), path, compression="zstd", use_dictionary=list(_TEXT_COLUMNS), column_encoding=deltas)
+
+    @classmethod
+    def read(cls, path: Path) -> Samples:
+        """The inverse of `write`."""
+        import pyarrow.parquet as pq
+
+        table = pq.read_table(path, memory_map=False).combine_chunks()
+        rows: dict[str, Any] = {name: table[name].to_numpy().astype(np.int64) for name in (*_ROW_COLUMNS, *_COUNT_COLUMNS)}
+        rows |= {name: tuple(table[name].to_pylist()) for name in _TEXT_COLUMNS}
+        lists = {name: table[name].combine_chunks() for name in ("event_ns", "event_tokens", "event_chars")}
+        offsets = lists["event_ns"].offsets.to_numpy().astype(np.int64)
+        flat = {name: column.flatten().to_numpy() for name, column in lists.items()}
+        return cls(**rows, **flat, offsets=offsets - offsets[0])
+
+
+def _ints(values: Any) -> Ints:
+    return np.fromiter(values, dtype=np.int64)
+
+
+def _joined(parts: Sequence[array[int]], code: str) -> Any:
+    whole = array(code)
+    for part in parts:
+        whole.extend(part)
+    return np.frombuffer(whole, dtype=np.int64 if code == "q" else np.int32)

@@ -1,0 +1,139 @@
+"""Can this cell be trusted? A verdict with reasons, computed when a run is read, so a sharper check also judges old results.
+
+Every reason says what to do next. `invalid`: the figures do not measure what the scenario asked; such a cell is shown greyed
+and never ranked. `suspect`: ranked, with the reason beside it. Pure; knows no report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from enginebench import metrics
+from enginebench.samples import Samples
+from enginebench.store import CellRecord
+
+Verdict: TypeAlias = Literal["valid", "suspect", "invalid"]
+
+
+class Check(Enum):
+    """What can be wrong with a cell, and the advice that goes with it."""
+
+    CLIENT_BOUND = "the client, not the server, may be the limit: lower the concurrency or free the client's cores"
+    LENGTH_MISMATCH = "the server did not produce or count what was asked: does this engine honour a forced length?"
+    CACHE_HITS = "prompt tokens came from a prefix cache although it was to be cold: switch the cache off or allow it in the load"
+    BURST_DELIVERY = "many tokens arrived in one instant: TPOT and ITL describe the delivery, not the generation"
+    FAILED_REQUESTS = "some requests failed: see the outcomes of this cell"
+    UNPROVEN_SERVER = "it could not be proven which process answered: compare the server's own log"
+    FEW_REQUESTS = "too few requests per stream to call this a steady load: raise `requests`"
+    SHORT_WINDOW = "the measured window is shorter than a second: raise `requests` or `output_tokens`"
+    NO_COUNTS = "the server did not count its tokens, so throughput is unknown: ask it for usage"
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One thing that is wrong: which check, how bad, and the figures."""
+
+    check: Check
+    severity: Literal["suspect", "invalid"]
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.detail}; {self.check.value}"
+
+
+def judge(record: CellRecord, samples: Samples) -> tuple[Verdict, tuple[Reason, ...]]:
+    """The verdict on a cell that ran, with every reason found."""
+    reasons = tuple(_reasons(record, samples))
+    severities = {reason.severity for reason in reasons}
+    return ("invalid" if "invalid" in severities else "suspect" if severities else "valid"), reasons
+
+
+def _reasons(record: CellRecord, s: Samples) -> Iterator[Reason]:
+    yield from _failed(s)
+    if s.ok.any():
+        offline = record.deployment.runtime == "in-process"
+        yield from _lengths(record, s)
+        yield from _cache(record, s)
+        if not offline:
+            yield from _client(record, s)
+            yield from _bursts(s)
+        yield from _size(record, s)
+    if record.identity not in (None, "proven"):
+        yield Reason(Check.UNPROVEN_SERVER, "suspect", str(record.identity))
+
+
+def _failed(s: Samples) -> Iterator[Reason]:
+    bad = int((~s.ok).sum())
+    if bad:
+        kinds = sorted({o for o in s.outcome if o != "ok"})
+        severity: Literal["suspect", "invalid"] = "invalid" if bad > 0.05 * len(s) else "suspect"
+        yield Reason(Check.FAILED_REQUESTS, severity, f"{bad} of {len(s)} requests failed ({', '.join(kinds)})")
+
+
+def _lengths(record: CellRecord, s: Samples) -> Iterator[Reason]:
+    got = metrics.output_tokens(s)[s.ok]
+    if np.isnan(got).all():
+        yield Reason(Check.NO_COUNTS, "invalid", "no token counts")
+        return
+    asked = s.asked_output_tokens[s.ok]
+    if (got != asked).any():
+        off = abs(np.nanmean(got) / asked.mean() - 1)
+        yield Reason(
+            Check.LENGTH_MISMATCH,
+            "invalid" if off > 0.1 and record.length_control == "exact" else "suspect",
+            f"asked for {asked.mean():.0f} output tokens, the server counted {np.nanmean(got):.0f} on average",
+        )
+    counted = s.ok & (s.input_tokens >= 0)
+    chat = 64 if record.load.api == "chat" else 0  # a template adds tokens of its own
+    difference = np.abs(s.input_tokens[counted] - s.asked_input_tokens[counted])
+    if (difference > np.maximum(1, chat)).any():  # one: a beginning-of-sequence token
+        mean = s.input_tokens[counted].mean()
+        asked_in = s.asked_input_tokens[counted].mean()
+        severity: Literal["suspect", "invalid"] = "invalid" if abs(mean - asked_in) > 0.1 * asked_in + chat else "suspect"
+        yield Reason(Check.LENGTH_MISMATCH, severity, f"asked for {asked_in:.0f} input tokens, the server counted {mean:.0f} on average")
+
+
+def _cache(record: CellRecord, s: Samples) -> Iterator[Reason]:
+    if record.load.prefix_cache == "allowed":
+        return
+    known = s.ok & (s.cached_tokens >= 0)
+    cached, total = int(s.cached_tokens[known].sum()), int(np.maximum(s.input_tokens[known], 0).sum())
+    if record.counters.get("cached_tokens", 0) > cached:
+        cached, total = int(record.counters["cached_tokens"]), int(np.maximum(s.input_tokens[s.ok], 0).sum())
+    if cached:
+        share = cached / max(total, 1)
+        yield Reason(Check.CACHE_HITS, "invalid" if share > 0.02 else "suspect", f"{cached} of {total} prompt tokens ({share:.0%}) were cached")
+
+
+def _client(record: CellRecord, s: Samples) -> Iterator[Reason]:
+    lag = record.client.get("lag_p99_ms")
+    cpu = record.client.get("cpu_fraction")
+    pace = np.nanmedian(metrics.tpot(s)) * 1e3 if np.isfinite(metrics.tpot(s)).any() else np.inf
+    if isinstance(lag, int | float) and lag > max(1.0, 0.2 * pace):
+        severity: Literal["suspect", "invalid"] = "invalid" if lag > max(5.0, pace) else "suspect"
+        yield Reason(Check.CLIENT_BOUND, severity, f"the client's event loop was {lag:.1f} ms late (p99) at a pace of {pace:.1f} ms per token")
+    if isinstance(cpu, int | float) and cpu > 0.9:
+        yield Reason(Check.CLIENT_BOUND, "suspect", f"the client used {cpu:.0%} of a core")
+
+
+def _bursts(s: Samples) -> Iterator[Reason]:
+    gaps = metrics.itl(s)
+    if len(gaps) < 8:
+        return
+    instant = float((gaps < 1e-4).mean())
+    if instant > 0.3:
+        severity: Literal["suspect", "invalid"] = "invalid" if instant > 0.8 else "suspect"
+        yield Reason(Check.BURST_DELIVERY, severity, f"{instant:.0%} of the output events came within 0.1 ms of the one before")
+
+
+def _size(record: CellRecord, s: Samples) -> Iterator[Reason]:
+    if len(s) < 2 * record.load.concurrency:
+        yield Reason(Check.FEW_REQUESTS, "suspect", f"{len(s)} requests for {record.load.concurrency} streams")
+    window = metrics.window_s(s)
+    if window < 1:
+        yield Reason(Check.SHORT_WINDOW, "suspect", f"window of {window:.2f} s")
