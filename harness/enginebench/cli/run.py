@@ -1,0 +1,108 @@
+"""`bench run`: measure a scenario, store every cell as it ends, show the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from enginebench.cli.shared import AS_JSON, RESULTS, installs_of, planned, scenario_options
+from enginebench.errors import Exit, UserError
+
+if TYPE_CHECKING:
+    from enginebench.plan import Plan
+    from enginebench.registry import Registry
+    from enginebench.store import Run
+
+
+@click.command(
+    epilog="\b\nExamples:\n  bench run quickstart\n  bench run scenarios/cpu_engines.yaml --only engine=llamacpp --fresh\n"
+    "  bench run my.yaml --json > result.json"
+)
+@scenario_options
+@click.option("--fresh", is_flag=True, help="Start a new run instead of resuming an unfinished one.")
+@click.option("--retry-failed", is_flag=True, help="When resuming, measure the failed cells again.")
+@click.option("--results", type=click.Path(path_type=Path, file_okay=False), default=RESULTS, show_default=True, help="Where runs are kept.")
+@click.option("--no-html", is_flag=True, help="Do not write report.html into the run's folder.")
+@AS_JSON
+def run(
+    scenario: str,
+    only: Sequence[str],
+    repeats: int | None,
+    adapters: Sequence[Path],
+    fresh: bool,
+    retry_failed: bool,
+    results: Path,
+    no_html: bool,
+    as_json: bool,
+) -> int:
+    """Measure SCENARIO (a file, or the name of a built-in one). The same command resumes an interrupted run.
+
+    Exit codes: 0 all cells measured, 2 bad input, 3 some cells failed, 130 interrupted.
+    """
+    plan, registry = planned(scenario, only, repeats, adapters)
+    check_launchable(plan, registry)
+    stored = _measure(plan, registry, results, fresh=fresh, retry_failed=retry_failed)
+    return _show(stored, as_json=as_json, html=not no_html)
+
+
+def check_launchable(plan: Plan, registry: Registry) -> None:
+    """Refuse a plan whose engines are not installed or whose secrets are not set, before anything is launched."""
+    from enginebench.adapter import NotInstalled, Unsupported
+    from enginebench.runner.engine import authorization
+
+    for deployment, cells in plan.launches():
+        if all(cell.id in plan.skipped for cell in cells):
+            continue
+        if deployment.runtime == "attach":
+            authorization(deployment)
+            continue
+        adapter = registry[deployment.engine]
+        try:
+            adapter.choose(deployment, installs_of(adapter))
+        except NotInstalled as reason:
+            raise UserError(str(reason), advice=f"next: bench engines install {adapter.name}") from None
+        except Unsupported:
+            continue  # the sweep skips it with the reason
+
+
+def _measure(plan: Plan, registry: Registry, results: Path, *, fresh: bool, retry_failed: bool) -> Run:
+    from enginebench.cli.progress import progress
+    from enginebench.host import facts
+    from enginebench.nouns import plain
+    from enginebench.runner import Sweep
+    from enginebench.runner.folder import locked, open_run_for
+    from enginebench.runtime import sweep as sweep_leftovers
+
+    def say(text: str) -> None:
+        click.echo(text, err=True)
+
+    for line in sweep_leftovers():
+        say(line)
+    machine = plain(facts())
+    stored = open_run_for(plan, results, machine if isinstance(machine, dict) else {}, fresh=fresh, say=say)
+    with locked(stored):
+        if retry_failed:
+            for record in stored.cells():
+                if record.status == "failed":
+                    stored.drop(record.id)
+        with progress(plan, stored) as reporter:
+            Sweep(plan, stored, registry, installs_of, reporter).go()
+    return stored
+
+
+def _show(stored: Run, *, as_json: bool, html: bool) -> int:
+    from enginebench.analysis import analyse
+    from enginebench.report import render_table, to_json, write_html
+
+    analysis = analyse(stored)
+    click.echo(to_json(analysis) if as_json else render_table(analysis), nl=False)
+    counts = analysis.counts
+    tally = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+    click.echo(f"\nsaved {sum(counts.values()) - counts['missing']} cells ({tally}) -> {stored.path}", err=True)
+    if html:
+        click.echo(f"report: {write_html(stored, analysis, stored.path / 'report.html')}", err=True)
+    click.echo(f"next: bench report {stored.path}   (--html, --md, --csv, --json)", err=True)
+    return Exit.CELLS_FAILED if counts["failed"] else Exit.OK

@@ -1,0 +1,129 @@
+"""What several verbs share: the scenario argument, the adapter option, output as JSON, shell completion."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+from enginebench.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from enginebench.adapter import Adapter, Install
+    from enginebench.nouns import JSON
+    from enginebench.plan import Plan
+    from enginebench.registry import Registry
+
+F = TypeVar("F", bound=Callable[..., object])
+
+RESULTS = Path("results")
+ADAPTERS = click.option(
+    "--adapter", "adapters", type=click.Path(path_type=Path), multiple=True, metavar="FILE", help="Also load this adapter file (repeatable)."
+)
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print data as JSON on stdout.")
+
+
+def scenario_options(command: F) -> F:
+    """The arguments of every verb that takes a scenario: SCENARIO, --only, --repeats, --adapter."""
+    for decorate in (
+        ADAPTERS,
+        click.option("--repeats", type=click.IntRange(min=1), help="Use this number of repeats instead of the scenario's."),
+        click.option("--only", multiple=True, metavar="KEY=VALUE", help="Only the cells with this value, e.g. engine=vllm (repeatable)."),
+        click.argument("scenario", shell_complete=_complete_scenario),
+    ):
+        command = decorate(command)
+    return command
+
+
+def planned(scenario: str, only: Sequence[str], repeats: int | None, adapters: Sequence[Path]) -> tuple[Plan, Registry]:
+    """Read, check and expand a scenario named on the command line."""
+    from dataclasses import replace
+
+    from enginebench.plan import plan
+    from enginebench.registry import discover
+    from enginebench.scenario import load_scenario
+
+    registry = discover(adapters)
+    loaded = load_scenario(find_scenario(scenario), registry)
+    if repeats is not None:
+        loaded = replace(loaded, repeats=repeats)
+    whole = plan(loaded, registry)
+    selected = whole.only(_selection(only)) if only else whole
+    if not selected.cells:
+        raise UserError(f"--only {' '.join(only)} leaves no cell of {len(whole.cells)}", advice="see the values with: bench plan " + scenario)
+    return selected, registry
+
+
+def find_scenario(name: str) -> Path:
+    """A scenario file by its path, or a built-in one by its name."""
+    from enginebench.resources import folder
+
+    path = Path(name)
+    if path.exists():
+        return path
+    built_in = {file.stem: file for file in folder("scenarios").glob("*.yaml")}
+    stem = path.stem if path.parent in (Path(), Path("scenarios")) else ""
+    if stem in built_in:
+        return built_in[stem]
+    raise UserError("there is no such file, nor a built-in scenario of that name", file=path, advice=did_you_mean(stem or name, built_in))
+
+
+def _selection(only: Sequence[str]) -> dict[str, str]:
+    from enginebench.plan import SELECTABLE
+
+    chosen: dict[str, str] = {}
+    for item in only:
+        key, equals, value = item.partition("=")
+        if not equals or key not in SELECTABLE:
+            raise UserError(f"--only {item}: expected KEY=VALUE", advice=did_you_mean(key, SELECTABLE))
+        chosen[key] = value
+    return chosen
+
+
+@cache
+def _python_of(adapter_name: str, requirements: tuple[str, ...]) -> Path | None:
+    from enginebench.engine_env import python_of
+
+    return python_of(adapter_name, requirements, constraints_of(adapter_name)) if requirements else None
+
+
+def constraints_of(name: str) -> Path | None:
+    """The exact pins that lie beside a built-in adapter."""
+    from enginebench.resources import folder
+
+    file = folder("adapters") / f"{name}.constraints.txt"
+    return file if file.is_file() else None
+
+
+def installs_of(adapter: Adapter) -> Sequence[Install]:
+    """Every way an engine is present on this machine."""
+    return adapter.find(_python_of(adapter.name, adapter.requirements))
+
+
+def print_json(data: JSON) -> None:
+    """Data on stdout, indented."""
+    click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+
+
+def _complete_scenario(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    from enginebench.resources import folder
+
+    here = [str(p) for p in Path(incomplete).parent.glob("*.y*ml")] if "/" in incomplete else [p.name for p in Path().glob("*.y*ml")]
+    return [name for name in [*sorted(f.stem for f in folder("scenarios").glob("*.yaml")), *here] if name.startswith(incomplete)]
+
+
+@click.command(epilog='\b\nExamples:\n  eval "$(bench completion bash)"\n  bench completion fish > ~/.config/fish/completions/bench.fish')
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(context: click.Context, shell: str) -> None:
+    """Print the completion script for your shell."""
+    from click.shell_completion import get_completion_class
+
+    found = get_completion_class(shell)
+    if found is None:
+        raise UserError(f"no completion for {shell}")
+    click.echo(found(context.find_root().command, {}, "bench", "_BENCH_COMPLETE").source())

@@ -1,0 +1,107 @@
+"""Measures one cell on an engine that is up: prompts, warm-up, counters, load, verdict on whether it counts as run.
+
+Knows no plan and no file. Everything that could cost time - making prompts, encoding bodies - happens before the window opens.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+
+from enginebench.adapter import Adapter
+from enginebench.errors import UserError
+from enginebench.loadgen import LoadResult
+from enginebench.nouns import JSON, Cell, Load, Sample, Status, canonical, fingerprint, plain
+from enginebench.prompts import make_prompts
+from enginebench.runner.engine import Engine
+from enginebench.runner.reporter import Reporter
+from enginebench.samples import Samples
+from enginebench.store import CellRecord, now
+
+WARMUP_OUTPUT_TOKENS = 16
+"""Warm-up requests have the cell's prompt length and at most this many output tokens."""
+
+
+def measure(cell: Cell, engine: Engine, adapter: Adapter, reporter: Reporter, *, nonce: str) -> tuple[CellRecord, Samples | None]:
+    """Run one cell. Raises KeyboardInterrupt when the user stops it; everything else that happens is in the record."""
+    began, started_at = time.monotonic(), now()
+    load = cell.load
+    salt = f"{fingerprint(canonical(load))}/{cell.repeat}/{nonce}"
+    prompts = make_prompts(engine.opening.vocabulary, load, load.requests, salt=salt)
+    reporter.measuring(cell, None)
+    _warm_up(engine, load, salt)
+    before = engine.counters()
+    result = engine.run(prompts, load, on_progress=lambda progress: reporter.measuring(cell, progress))
+    if result.stopped == "interrupted":
+        raise KeyboardInterrupt
+    status, reason = _outcome(result, engine)
+    after = engine.counters() if status == "ok" else {}
+    samples = Samples.collect(result.samples) if result.samples else None
+    record = record_of(
+        cell,
+        status,
+        reason,
+        started_at=started_at,
+        wall_s=round(time.monotonic() - began, 3),
+        window_ns=(result.window_start_ns, result.window_end_ns),
+        client=_object(plain(result.client)),
+        counters={name: after[name] - before[name] for name in after if name in before},
+        length_control=adapter.length_control,
+        identity=engine.opening.identity,
+        log_tail=engine.log_tail() if status == "failed" else (),
+    )
+    return record, samples
+
+
+def record_of(cell: Cell, status: Status, reason: str | None = None, **known: object) -> CellRecord:
+    """The record of a cell; `known` are fields of CellRecord."""
+    base = CellRecord(
+        cell.id, cell.launch_id, cell.deployment, cell.load, cell.repeat, status, reason,
+        random_weights=cell.deployment.checkpoint.startswith("random:"),
+    )  # fmt: skip
+    return replace(base, **known)  # type: ignore[arg-type]  # names are checked by replace()
+
+
+def parity_outputs(engine: Engine, load: Load) -> tuple[Mapping[str, JSON], ...]:
+    """Greedy output of the engine for `load.requests` fixed prompts, one at a time; empty when it does not return text."""
+    prompts = make_prompts(engine.opening.vocabulary, load, load.requests, salt="parity")
+    result = engine.run(prompts, load, keep_text=True)
+    if any(s.outcome == "ok" and s.text is None for s in result.samples):
+        return ()
+    return tuple(
+        {"prompt": prompt.text or list(prompt.ids or ()), "output": sample.text or "", "outcome": sample.outcome}
+        for prompt, sample in zip(prompts, result.samples, strict=False)
+    )
+
+
+def _warm_up(engine: Engine, load: Load, salt: str) -> None:
+    if load.warmup_requests:
+        short = replace(load, output_tokens=min(WARMUP_OUTPUT_TOKENS, load.output_tokens), requests=load.warmup_requests)
+        result = engine.run(make_prompts(engine.opening.vocabulary, short, short.requests, salt=f"{salt}/warm-up"), short)
+        if result.stopped == "interrupted":
+            raise KeyboardInterrupt
+
+
+def _outcome(result: LoadResult, engine: Engine) -> tuple[Status, str | None]:
+    """A cell has run when at least one request ended well and the engine is still there."""
+    ending = engine.ending()
+    if ending:
+        return "failed", f"the engine {ending} during the cell"
+    bad = [sample for sample in result.samples if sample.outcome != "ok"]
+    if len(bad) < len(result.samples):
+        return "ok", None
+    return "failed", _what_happened(bad) if bad else f"nothing was sent ({result.stopped})"
+
+
+def _what_happened(bad: list[Sample]) -> str:
+    outcome, count = Counter(sample.outcome for sample in bad).most_common(1)[0]
+    example = next((sample.error for sample in bad if sample.outcome == outcome and sample.error), None)
+    return f"no request succeeded: {count} of {len(bad)} ended with '{outcome}'{f' ({example})' if example else ''}"
+
+
+def _object(value: JSON) -> dict[str, JSON]:
+    if not isinstance(value, dict):
+        raise UserError("not an object")
+    return value

@@ -1,0 +1,250 @@
+"""One deployment that answers, whatever its runtime: started by us, attached to, or a batch worker in another process.
+
+`open_engine` is a context manager: inside it the engine is ready, proven to be ours and has generated once; leaving it ends
+everything that was started. Knows nothing of cells, records of cells or metrics.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlsplit
+
+import orjson
+
+from enginebench.adapter import Adapter, Difference, Get, Install, Launch, Resolved, Site
+from enginebench.checkpoints import Vocabulary, prepare, read_vocabulary
+from enginebench.errors import UserError
+from enginebench.loadgen import LoadResult, Progress, Target, WireRequest, run_load
+from enginebench.nouns import JSON, Deployment, Load
+from enginebench.prompts import Prompt
+from enginebench.runner.offline import OfflineWorker
+from enginebench.runtime import EngineProcess, LaunchFailed, free_port, http_get, http_get_url, unique_tag, verify_listener, wait_ready
+
+STOP_GRACE_S = 10.0
+HOST = "127.0.0.1"
+
+
+class Engine(Protocol):
+    """What a cell needs of a deployment that is up."""
+
+    opening: Opening
+
+    def run(
+        self, prompts: Sequence[Prompt], load: Load, *, on_progress: Callable[[Progress], None] | None = None, keep_text: bool = False
+    ) -> LoadResult:
+        """Send these prompts under this load and return every sample."""
+        ...
+
+    def counters(self) -> Mapping[str, float]:
+        """The engine's own totals so far, under neutral names."""
+        ...
+
+    def ending(self) -> str | None:
+        """How the engine ended, in words; None while it is up."""
+        ...
+
+    def log_tail(self) -> tuple[str, ...]:
+        """The last lines the engine wrote; empty where there is no log."""
+        ...
+
+
+@dataclass
+class Opening:
+    """What is known once an engine is up; becomes the launch record."""
+
+    launch: Launch | None = None
+    install: Install | None = None
+    start_s: float | None = None
+    stop_s: float | None = None
+    identity: str | None = None
+    resolved: Resolved = field(default_factory=Resolved)
+    differences: tuple[Difference, ...] = ()
+    vocabulary: Vocabulary | None = None
+
+
+@dataclass
+class Served:
+    """An engine behind HTTP; process is None for one that was already up."""
+
+    adapter: Adapter
+    deployment: Deployment
+    target: Target
+    prefix: str
+    served_name: str
+    get: Get
+    opening: Opening
+    process: EngineProcess | None = None
+
+    def run(
+        self, prompts: Sequence[Prompt], load: Load, *, on_progress: Callable[[Progress], None] | None = None, keep_text: bool = False
+    ) -> LoadResult:
+        dialect = self.adapter.dialect(load)
+        extra = self.adapter.request_fields(self.deployment, load, self.served_name)
+        requests = [
+            WireRequest(
+                index=i,
+                path=self.prefix + dialect.path,
+                body=orjson.dumps(
+                    dialect.body(
+                        model=self.served_name,
+                        prompt=self._spelled(prompt, load),
+                        output_tokens=load.output_tokens,
+                        temperature=load.temperature,
+                        seed=load.seed if load.temperature > 0 else None,
+                        extra=extra,
+                    )
+                ),
+                asked_input_tokens=prompt.tokens,
+                asked_output_tokens=load.output_tokens,
+            )
+            for i, prompt in enumerate(prompts)
+        ]
+        return run_load(
+            self.target,
+            requests,
+            concurrency=load.concurrency,
+            dialect=dialect,
+            timeout_s=load.timeout_s,
+            on_progress=on_progress,
+            keep_text=keep_text,
+        )
+
+    def _spelled(self, prompt: Prompt, load: Load) -> str | tuple[int, ...]:
+        takes_ids = self.adapter.prompt_form == "ids" and load.api == "completions"
+        if takes_ids and prompt.ids is not None:
+            return prompt.ids
+        if prompt.text is None:
+            raise UserError(
+                f"{self.adapter.title} takes prompts as text, and this checkpoint's tokenizer cannot be read",
+                advice="put tokenizer.json beside the checkpoint",
+            )
+        return prompt.text
+
+    def counters(self) -> Mapping[str, float]:
+        return self.adapter.counters(self.get)
+
+    def ending(self) -> str | None:
+        return self.process.ending if self.process else None
+
+    def log_tail(self) -> tuple[str, ...]:
+        return tuple(self.process.log_tail().splitlines()) if self.process else ()
+
+
+@contextlib.contextmanager
+def open_engine(
+    adapter: Adapter,
+    deployment: Deployment,
+    installs: Sequence[Install],
+    opening: Opening,
+    *,
+    log: Path,
+    base: Path,
+    say: Callable[[str], None],
+) -> Iterator[Engine]:
+    """Bring a deployment up and take it down again. Raises LaunchFailed with the reason and the log's last lines.
+
+    opening is filled in on the way, so that a start that fails has said as much as it could. base: the folder that relative
+    checkpoint paths start from. say: told what is being waited for.
+    """
+    if deployment.runtime == "attach":
+        yield _attach(adapter, deployment, base, opening)
+        return
+    with tempfile.TemporaryDirectory(prefix="enginebench-", ignore_cleanup_errors=True) as folder:
+        checkpoint = prepare(deployment.checkpoint, deployment.precision, adapter.checkpoint_format, base, say)
+        site = Site(HOST, free_port(HOST), Path(folder), checkpoint)
+        install = adapter.choose(deployment, installs)
+        launch = adapter.launch(deployment, install, site)
+        opening.launch, opening.install = launch, install
+        opening.vocabulary = _vocabulary(Path(checkpoint))
+        say("starting")
+        began = time.monotonic()
+        talk = deployment.runtime == "in-process"
+        process = EngineProcess.start(launch, site, log=log, tag=unique_tag(log.stem), talk=talk)
+        try:
+            engine: Engine
+            if talk:
+                engine = OfflineWorker.greet(adapter, process, opening, launch.ready_timeout_s)
+            else:
+                engine = _serve(adapter, deployment, process, site, opening)
+            opening.start_s = time.monotonic() - began
+            opening.differences = differences(deployment, opening.resolved)
+            yield engine
+        finally:
+            stopping = time.monotonic()
+            process.stop(STOP_GRACE_S)
+            opening.stop_s = time.monotonic() - stopping
+
+
+def _serve(adapter: Adapter, deployment: Deployment, process: EngineProcess, site: Site, opening: Opening) -> Served:
+    launch = opening.launch
+    assert launch is not None  # noqa: S101  # set by open_engine
+    get = http_get(site.host, site.port)
+    wait_ready(adapter, get, process, launch.ready_timeout_s)
+    foreign = verify_listener(site.port, process, site.host)
+    if foreign and "cannot be attributed" not in foreign:
+        raise LaunchFailed(foreign, process.log_tail())
+    opening.identity = foreign or "proven"
+    opening.resolved = adapter.resolved(get)
+    return Served(adapter, deployment, Target(site.host, site.port), "", launch.served_name, get, opening, process)
+
+
+def _attach(adapter: Adapter, deployment: Deployment, base: Path, opening: Opening) -> Served:
+    url = urlsplit(deployment.url or "")
+    headers = authorization(deployment)
+    tls = url.scheme == "https"
+    target = Target(url.hostname or "", url.port or (443 if tls else 80), tls=tls, headers=headers)
+    get = http_get_url(deployment.url or "", headers=headers)
+    wait_ready(adapter, get, None, timeout_s=10.0)
+    opening.identity = "attached: the server was started by somebody else"
+    opening.resolved = adapter.resolved(get)
+    opening.vocabulary = _vocabulary(base / deployment.checkpoint)
+    opening.differences = differences(deployment, opening.resolved)
+    return Served(adapter, deployment, target, url.path.rstrip("/"), deployment.model, get, opening)
+
+
+def _vocabulary(checkpoint: Path) -> Vocabulary | None:
+    """What prompts can be made of; None for a hub id, an engine without weights, or a tokenizer nobody here can read."""
+    try:
+        return read_vocabulary(checkpoint) if checkpoint.exists() else None
+    except UserError:
+        return None
+
+
+def authorization(deployment: Deployment) -> dict[str, str]:
+    """The Authorization header of an attached server; the key comes from the environment and is stored nowhere."""
+    if deployment.api_key_env is None:
+        return {}
+    key = os.environ.get(deployment.api_key_env)
+    if not key:
+        raise UserError(f"the environment variable {deployment.api_key_env} is not set", advice=f"export {deployment.api_key_env}=...")
+    return {"Authorization": f"Bearer {key}"}
+
+
+def differences(deployment: Deployment, resolved: Resolved) -> tuple[Difference, ...]:
+    """Where the engine's own word differs from what was asked. Fields the engine does not tell are no difference."""
+    asked: dict[str, JSON] = {"precision": deployment.precision, "context": deployment.max_context, "slots": deployment.max_concurrency}
+    found: list[Difference] = []
+    for name, want in asked.items():
+        got = getattr(resolved, name)
+        if got is None or (name == "precision" and want in ("none", "unstated")):
+            continue
+        enough = isinstance(got, int) and isinstance(want, int) and got >= want  # more context or slots is no shortfall
+        if got != want and not enough:
+            found.append(Difference(name, want, got))
+    return tuple(found)
+
+
+def prime(engine: Engine, prompt: Prompt, load: Load) -> None:
+    """One real, short generation: the last step of readiness. Raises LaunchFailed when nothing comes of it."""
+    short = replace(load, concurrency=1, requests=1, output_tokens=min(8, load.output_tokens))
+    sample = engine.run([prompt], short).samples[0]
+    if sample.outcome != "ok":
+        detail = f": {sample.error}" if sample.error else ""
+        raise LaunchFailed(f"it is up, but its first generation failed ({sample.outcome}){detail}", "\n".join(engine.log_tail()))

@@ -1,0 +1,137 @@
+"""The throughput face: a batch through the engine's own in-process API, in the engine's environment, over a line protocol.
+
+The worker (adapters/workers/) loads the model once and answers one JSON line per load. Its times are its own monotonic clock,
+which on one host is the client's. Knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+import json
+import select
+import time
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from enginebench.adapter import Adapter, Reply
+from enginebench.loadgen import ClientHealth, LoadResult, Progress
+from enginebench.nouns import Load, Sample
+from enginebench.prompts import Prompt
+from enginebench.runtime import EngineProcess, LaunchFailed
+
+if TYPE_CHECKING:
+    from enginebench.runner.engine import Opening
+
+
+class OfflineWorker:
+    """A batch worker that has loaded its model. An `Engine`, except that it streams nothing: TTFT is mostly undefined."""
+
+    def __init__(self, adapter: Adapter, process: EngineProcess, opening: Opening) -> None:
+        self._adapter, self._process, self.opening = adapter, process, opening
+        self._buffer = b""
+
+    @classmethod
+    def greet(cls, adapter: Adapter, process: EngineProcess, opening: Opening, timeout_s: float) -> OfflineWorker:
+        """Wait for the worker's `ready` line and take in what it says of itself."""
+        worker = cls(adapter, process, opening)
+        event = worker._hear(timeout_s)
+        if event is None or event.get("event") != "ready":
+            said = event.get("message") if event else process.ending or f"silent for {timeout_s:g} s"
+            raise LaunchFailed(f"the batch worker did not become ready: {said}", process.log_tail())
+        resolved: dict[str, Any] = event.get("resolved") or {}
+        opening.resolved = adapter.resolved(lambda path: Reply(200, json.dumps(resolved[path]).encode()) if path in resolved else Reply(404))
+        return worker
+
+    def run(
+        self, prompts: Sequence[Prompt], load: Load, *, on_progress: Callable[[Progress], None] | None = None, keep_text: bool = False
+    ) -> LoadResult:
+        ids = self._adapter.prompt_form == "ids"
+        spelled = [list(p.ids) if ids and p.ids is not None else p.text or list(p.ids or ()) for p in prompts]
+        request = {
+            "prompts": spelled,
+            "output_tokens": load.output_tokens,
+            "batch": load.concurrency,
+            "temperature": load.temperature,
+            "seed": load.seed,
+        }
+        stdin = self._process.stdin
+        assert stdin is not None  # noqa: S101  # started with talk=True
+        sent_ns = time.monotonic_ns()
+        cpu_ns = time.process_time_ns()
+        try:
+            stdin.write(json.dumps(request, separators=(",", ":")).encode() + b"\n")
+            stdin.flush()
+            event = self._hear(load.timeout_s)
+        except BrokenPipeError:
+            event = None
+        if event is None or event.get("event") != "result":
+            why = event.get("message") if event else self._process.ending or f"no answer within {load.timeout_s:g} s"
+            outcome = "in_stream_error" if event else "timeout" if self._process.alive else "cut"
+            samples = [_failed(i, p, load, sent_ns, outcome, str(why)) for i, p in enumerate(prompts)]
+            return LoadResult(samples, sent_ns, time.monotonic_ns(), _health(cpu_ns, sent_ns, load))
+        samples = [_sample(i, p, load, event, told) for i, (p, told) in enumerate(zip(prompts, event["requests"], strict=True))]
+        return LoadResult(samples, event["start_ns"], event["end_ns"], _health(cpu_ns, sent_ns, load))
+
+    def counters(self) -> Mapping[str, float]:
+        return {}
+
+    def ending(self) -> str | None:
+        return self._process.ending
+
+    def log_tail(self) -> tuple[str, ...]:
+        return tuple(self._process.log_tail().splitlines())
+
+    def _hear(self, timeout_s: float) -> dict[str, Any] | None:
+        """The worker's next event; None when it ended or stayed silent."""
+        stdout = self._process.stdout
+        assert stdout is not None  # noqa: S101  # started with talk=True
+        until = time.monotonic() + timeout_s
+        while b"\n" not in self._buffer:
+            left = until - time.monotonic()
+            if left <= 0 or not select.select([stdout], [], [], left)[0]:
+                return None
+            data = stdout.read1(1 << 16)  # type: ignore[attr-defined]  # a BufferedReader, which IO[bytes] does not promise
+            if not data:
+                return None
+            self._buffer += data
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        try:
+            event = json.loads(line)
+        except ValueError:
+            return {"event": "error", "message": f"unreadable line from the worker: {line[:200]!r}"}
+        return event if isinstance(event, dict) else None
+
+
+def _sample(index: int, prompt: Prompt, load: Load, event: Mapping[str, Any], told: Mapping[str, Any]) -> Sample:
+    times = [int(t) for t in told.get("token_ns") or ()]
+    return Sample(
+        index,
+        prompt.tokens,
+        load.output_tokens,
+        due_ns=event["start_ns"],
+        sent_ns=event["start_ns"],
+        end_ns=event["end_ns"],
+        event_ns=array("q", times),
+        event_tokens=array("i", [1] * len(times)),
+        event_chars=array("i", [0] * len(times)),
+        outcome="in_stream_error" if told.get("error") else "ok",
+        error=told.get("error"),
+        input_tokens=told.get("input_tokens"),
+        output_tokens=told.get("output_tokens"),
+    )
+
+
+def _failed(index: int, prompt: Prompt, load: Load, sent_ns: int, outcome: str, why: str) -> Sample:
+    return Sample(
+        index, prompt.tokens, load.output_tokens, due_ns=sent_ns, sent_ns=sent_ns, end_ns=time.monotonic_ns(), outcome=outcome, error=why
+    )
+
+
+def _health(cpu_ns: int, sent_ns: int, load: Load) -> ClientHealth:
+    """The client of a batch only waits, so it has no event loop and no lag."""
+    wall = max(1, time.monotonic_ns() - sent_ns)
+    return ClientHealth(
+        lag_p50_ms=0.0, lag_p99_ms=0.0, lag_max_ms=0.0, cpu_fraction=(time.process_time_ns() - cpu_ns) / wall,
+        schedule_delay_p50_ms=0.0, schedule_delay_p99_ms=0.0, schedule_delay_max_ms=0.0,
+        achieved_concurrency=float(load.concurrency), reads=0, reconnects=0, loop="none",
+    )  # fmt: skip

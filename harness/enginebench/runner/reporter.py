@@ -1,0 +1,42 @@
+"""What the runner says while it works. The runner knows only this protocol; the command line decides how it looks."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from enginebench.loadgen import Progress
+from enginebench.nouns import Cell, Deployment
+from enginebench.samples import Samples
+from enginebench.store import CellRecord
+
+
+class Reporter(Protocol):
+    """Told of every step; must return quickly, since some calls happen inside a measured window."""
+
+    def note(self, text: str) -> None:
+        """Something worth a line of its own."""
+        ...
+
+    def launching(self, deployment: Deployment, what: str) -> None:
+        """A deployment is being prepared; what: 'starting', 'loading', 'parity', ..."""
+        ...
+
+    def measuring(self, cell: Cell, progress: Progress | None) -> None:
+        """A cell is running; progress is None during its warm-up."""
+        ...
+
+    def done(self, cell: Cell, record: CellRecord, samples: Samples | None) -> None:
+        """A cell has been stored."""
+        ...
+
+
+class Silent:
+    """A reporter for callers that want only the records."""
+
+    def note(self, text: str) -> None: ...
+
+    def launching(self, deployment: Deployment, what: str) -> None: ...
+
+    def measuring(self, cell: Cell, progress: Progress | None) -> None: ...
+
+    def done(self, cell: Cell, record: CellRecord, samples: Samples | None) -> None: ...

@@ -1,0 +1,151 @@
+"""Walks a plan: one engine start per deployment and repeat, one stored record per cell, and nothing lost on the way.
+
+A deployment with its loads is the unit of work: plain data in, records out. A cell that fails does not end the sweep; an engine
+that dies is started again for the cells that are left, and given up when it dies on two in a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from enginebench.adapter import Adapter, Install, Unsupported
+from enginebench.nouns import JSON, Cell, Deployment, Load, plain
+from enginebench.plan import Plan
+from enginebench.prompts import make_prompts
+from enginebench.registry import Registry
+from enginebench.runner.cell import measure, parity_outputs, record_of
+from enginebench.runner.engine import Engine, Opening, open_engine, prime
+from enginebench.runner.reporter import Reporter
+from enginebench.runtime import LaunchFailed
+from enginebench.store import CellRecord, LaunchRecord, Run, now
+
+MAX_CRASHES = 2
+"""An engine that died on this many cells in a row is not started again."""
+
+
+@dataclass
+class _Launch:
+    """One engine start in the making: the cells still to measure and what becomes the launch record."""
+
+    deployment: Deployment
+    left: list[Cell]
+    id: str
+    repeat: int
+    started_at: str
+    opening: Opening = field(default_factory=Opening)
+    parity: tuple[Mapping[str, JSON], ...] = ()
+    ended: str | None = None
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A plan being run into a run folder. installs: where an adapter's engine is on this machine."""
+
+    plan: Plan
+    run: Run
+    registry: Registry
+    installs: Callable[[Adapter], Sequence[Install]]
+    reporter: Reporter
+
+    def go(self) -> None:
+        """Measure every cell that has no record yet. KeyboardInterrupt passes through: what is stored stays."""
+        for deployment, cells in self.plan.launches():
+            todo = [cell for cell in cells if not self.run.has(cell.id)]
+            self._end_all([cell for cell in todo if cell.id in self.plan.skipped], "skipped", None)
+            self._serve(deployment, [cell for cell in todo if cell.id not in self.plan.skipped])
+
+    def _serve(self, deployment: Deployment, cells: list[Cell]) -> None:
+        """Measure these cells of one deployment with as few engine starts as possible."""
+        crashes = 0
+        while cells:
+            launch = _Launch(deployment, cells, self.run.new_launch_id(cells[0].launch_id), cells[0].repeat, now())
+            measured = len(cells)
+            try:
+                self._start(launch)
+            except Unsupported as reason:
+                self._end_all(launch.left, "skipped", str(reason))
+                return
+            except LaunchFailed as failure:
+                launch.ended = failure.reason
+                self._end_all(launch.left, "failed", failure.reason, log_tail=tuple(failure.log_tail.splitlines()))
+                return
+            finally:
+                self.run.add_launch(_launch_record(launch))
+            cells = launch.left
+            crashes = crashes + 1 if measured - len(cells) == 1 else 1
+            if crashes >= MAX_CRASHES:
+                self._end_all(cells, "failed", f"not tried: the engine died on the {MAX_CRASHES} cells before")
+                return
+
+    def _start(self, launch: _Launch) -> None:
+        """Bring the engine up and measure until no cell is left or the engine has died."""
+        adapter = self.registry[launch.deployment.engine]
+        with open_engine(
+            adapter,
+            launch.deployment,
+            self.installs(adapter),
+            launch.opening,
+            log=self.run.log(launch.id),
+            base=self.plan.scenario.file.resolve().parent,
+            say=lambda what: self.reporter.launching(launch.deployment, what),
+        ) as engine:
+            self._prove(engine, launch)
+            while launch.left and not launch.ended:
+                cell = launch.left[0]
+                record, samples = measure(cell, engine, adapter, self.reporter, nonce=self._nonce(launch.deployment))
+                record = replace(record, launch_id=launch.id)
+                self.run.add_cell(record, samples)
+                launch.left.pop(0)
+                self.reporter.done(cell, record, samples)
+                launch.ended = engine.ending()
+
+    def _prove(self, engine: Engine, launch: _Launch) -> None:
+        """One real generation, and the greedy outputs that engines are compared by."""
+        load = launch.left[0].load
+        self.reporter.launching(launch.deployment, "first generation")
+        prime(engine, make_prompts(engine.opening.vocabulary, load, 1, salt=f"prime/{self._nonce(launch.deployment)}")[0], load)
+        check = self.plan.scenario.parity
+        if check and launch.repeat == 0:
+            self.reporter.launching(launch.deployment, "parity outputs")
+            launch.parity = parity_outputs(
+                engine,
+                Load(
+                    concurrency=1, input_tokens=check.input_tokens, output_tokens=check.output_tokens, requests=check.prompts,
+                    prompts="text", api=load.api, timeout_s=load.timeout_s,
+                ),
+            )  # fmt: skip
+
+    def _nonce(self, deployment: Deployment) -> str:
+        """Prompts are the same in every run, except to a server that outlives the run: its cache would know them again."""
+        return self.run.path.name if deployment.runtime == "attach" else ""
+
+    def _end_all(self, cells: Sequence[Cell], status: str, reason: str | None, *, log_tail: tuple[str, ...] = ()) -> None:
+        for cell in cells:
+            why = reason or self.plan.skipped.get(cell.id)
+            record: CellRecord = record_of(cell, "skipped" if status == "skipped" else "failed", why, log_tail=log_tail)
+            self.run.add_cell(record)
+            self.reporter.done(cell, record, None)
+
+
+def _launch_record(launch: _Launch) -> LaunchRecord:
+    opening = launch.opening
+    command, install, resolved = opening.launch, opening.install, plain(opening.resolved)
+    return LaunchRecord(
+        id=launch.id,
+        deployment=launch.deployment,
+        repeat=launch.repeat,
+        started_at=launch.started_at,
+        argv=command.argv if command else (),
+        env=command.env if command else {},
+        notes=command.notes if command else (),
+        variant=install.variant if install else None,
+        version=opening.resolved.version or (install.version if install else None),
+        start_s=opening.start_s,
+        stop_s=opening.stop_s,
+        identity=opening.identity,
+        resolved=resolved if isinstance(resolved, dict) else {},
+        differences=tuple(d for d in map(plain, opening.differences) if isinstance(d, dict)),
+        parity=launch.parity,
+        ended=launch.ended,
+    )
