@@ -1,0 +1,87 @@
+"""What the raw samples add to an analysis: latency distributions, thinned to a bounded number of points, and outcome counts.
+
+Reads every cell's samples once and keeps only curves. Knows no plot and no page; times leave here in ms.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from enginebench.analysis import Analysis, Row
+from enginebench.metrics import Floats, itl, tpot, ttft, window_s
+from enginebench.samples import Samples
+from enginebench.store import Run
+
+LATENCIES: Mapping[str, Callable[[Samples], Floats]] = {"ttft": ttft, "tpot": tpot, "itl": itl}
+MAX_POINTS = 40_000
+"""Points of all curves of a page together: about 0.5 MB of JSON."""
+
+_MOST, _FEWEST = 101, 12
+
+
+@dataclass(frozen=True)
+class Curve:
+    """An empirical distribution: share[i] of the n values are at most value_ms[i]."""
+
+    value_ms: tuple[float, ...]
+    share: tuple[float, ...]
+    n: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the requests of one cell ended, and how long the measured window was."""
+
+    counts: Mapping[str, int]
+    window_s: float
+
+
+@dataclass(frozen=True)
+class Reading:
+    """curves[row index][latency]; outcomes[cell id]."""
+
+    curves: Mapping[int, Mapping[str, Curve]]
+    outcomes: Mapping[str, Outcome]
+
+
+def read_samples(run: Run, analysis: Analysis) -> Reading:
+    """Every cell's samples, once. Repeats of a row are pooled; invalid repeats only when all of them are."""
+    points = points_per_curve(sum(row.status == "ok" for row in analysis.rows) * len(LATENCIES))
+    curves: dict[int, dict[str, Curve]] = {}
+    outcomes: dict[str, Outcome] = {}
+    for i, row in enumerate(analysis.rows):
+        kept: list[Samples] = []
+        counted = _counted(row)
+        for cell in row.cells:
+            samples = run.samples(cell.record.id)
+            if samples is None:
+                continue
+            outcomes[cell.record.id] = Outcome(dict(Counter(samples.outcome)), window_s(samples))
+            if cell.record.id in counted:
+                kept.append(samples)
+        curves[i] = {name: made for name, of in LATENCIES.items() if (made := _curve(map(of, kept), points))}
+    return Reading(curves, outcomes)
+
+
+def points_per_curve(curves: int) -> int:
+    """Points that each of so many curves may have."""
+    return max(_FEWEST, min(_MOST, MAX_POINTS // max(curves, 1)))
+
+
+def _counted(row: Row) -> set[str]:
+    ran = [cell for cell in row.cells if cell.verdict is not None]
+    return {cell.record.id for cell in [c for c in ran if c.verdict != "invalid"] or ran}
+
+
+def _curve(parts: Iterable[Floats], points: int) -> Curve | None:
+    values = np.concatenate([np.empty(0), *parts]) * 1e3
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return None
+    share = np.linspace(0, 1, points) if len(values) > points else np.arange(1, len(values) + 1) / len(values)
+    at = np.quantile(values, share, method="inverted_cdf")  # always a value that occurred
+    return Curve(tuple(float(f"{v:.4g}") for v in at), tuple(round(float(s), 4) for s in share), len(values))

@@ -1,0 +1,171 @@
+"""An analysis as Markdown for people, as tidy CSV for data frames, and as versioned JSON for programs.
+
+CSV and JSON carry SI units and every figure, whatever a table shows. Returns text; knows no file and no terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+
+from enginebench.analysis import Analysis, CellResult, Row, metric_of
+from enginebench.nouns import JSON, plain
+from enginebench.report.figures import full_text, repeats_text
+from enginebench.report.layout import Layout, Line, Section, lay_out
+from enginebench.statistics import Estimate
+from enginebench.store import LaunchRecord
+
+REPORT_SCHEMA = 1
+"""Version of `to_json`. Raise it when a reader of the old form would misread the new one."""
+
+_SPECIAL = re.compile(r"([\\`*\[\]<>|~])")
+_LAUNCH_FIELDS = ("id", "repeat", "started_at", "variant", "version", "start_s", "stop_s", "identity", "notes", "differences", "ended")
+
+
+# -- Markdown ------------------------------------------------------------------------------------------------------------
+
+
+def to_markdown(analysis: Analysis) -> str:
+    """The comparison as GitHub-flavoured Markdown: the sentence, one table per model, footnotes."""
+    layout = lay_out(analysis)
+    parts = [f"**{escape_markdown(analysis.sentence)}**", escape_markdown(layout.caption)]
+    for section in layout.sections:
+        if len(layout.sections) > 1:
+            parts.append(f"### {escape_markdown(section.model)}")
+        parts.append("\n".join(_markdown_table(layout, section)))
+    parts.append("\n".join(f"- {escape_markdown(name)}: {escape_markdown(facts)}" for name, facts in layout.legend.items()))
+    notes = [f"- \\[{i}\\] {escape_markdown(note)}" for i, note in enumerate(layout.notes, start=1)]
+    notes += [f"- `-`: {escape_markdown('; '.join(layout.missing))}"] if layout.missing else []
+    notes.append("- Medians over n repeats with 95 % bootstrap intervals; bold: no row of that load has a surely higher throughput.")
+    return "\n\n".join(part for part in (*parts, "\n".join(notes)) if part) + "\n"
+
+
+def escape_markdown(text: str) -> str:
+    """The text as literal Markdown on one line: no markup, no HTML, no table cell of its own."""
+    return _SPECIAL.sub(r"\\\1", " ".join(text.split()))
+
+
+def _markdown_table(layout: Layout, section: Section) -> Iterator[str]:
+    yield _markdown_row([*map(escape_markdown, layout.headings), *(column.heading for column in layout.figures), "n", ""])
+    yield _markdown_row([":--", *["--:"] * (len(layout.headings) - 1 + len(layout.figures) + 1), ":--"])
+    for line in section.lines:
+        yield _markdown_row(list(_markdown_cells(layout, line)))
+
+
+def _markdown_cells(layout: Layout, line: Line) -> Iterator[str]:
+    yield from map(escape_markdown, line.labels)
+    for column in layout.figures:
+        text = full_text(line.row.figures.get(column.figure), column)
+        yield f"**{text}**" if line.best and column.rank == 0 else text
+    yield repeats_text(line.row)
+    marks = "".join(f"\\[{n}\\]" for n in line.notes)
+    yield f"{'' if line.state == 'valid' else line.state} {marks}".strip()
+
+
+def _markdown_row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+# -- CSV -----------------------------------------------------------------------------------------------------------------
+
+
+def to_csv(analysis: Analysis) -> str:
+    """Tidy CSV: a line per deployment, load and figure, in SI units; a row that never ran has one line without a figure."""
+    import pandas as pd
+
+    fields = ["deployment", *analysis.columns, "output_tokens", "requests", "status", "verdict", "reasons"]
+    columns = [*dict.fromkeys(fields), "figure", "unit", "value", "low", "high", "n"]
+    lines = [line for row in analysis.rows for line in _tidy(row)]
+    frame = pd.DataFrame(lines, columns=columns).astype({"n": "Int64"})
+    text: str = frame.to_csv(index=False, lineterminator="\n")
+    return text
+
+
+def _tidy(row: Row) -> Iterator[dict[str, JSON]]:
+    head: dict[str, JSON] = {
+        "output_tokens": row.load.output_tokens,
+        "requests": row.load.requests,
+        **row.labels,
+        "deployment": row.name,
+        "status": row.status,
+        "verdict": row.verdict,
+        "reasons": " | ".join(row.reasons),
+    }
+    known = {name: found for name, found in row.figures.items() if found}
+    for name, found in known.items():
+        yield {**head, "figure": name, "unit": unit_of(name), **_estimate(found)}
+    if not known:
+        yield head
+
+
+def unit_of(figure: str) -> str:
+    """The SI unit of a figure; ITL is per event and not in METRICS."""
+    metric = metric_of(figure)
+    return metric.unit if metric else "s"
+
+
+def _estimate(found: Estimate) -> dict[str, JSON]:
+    return {"value": found.value, "low": found.low, "high": found.high, "n": found.n}
+
+
+# -- JSON ----------------------------------------------------------------------------------------------------------------
+
+
+def to_json(analysis: Analysis) -> str:
+    """Everything the analysis knows, in SI units: rows, their cells, launches, parity. `schema` is REPORT_SCHEMA."""
+    run = analysis.run
+    document: dict[str, JSON] = {
+        "schema": REPORT_SCHEMA,
+        "enginebench": run.enginebench,
+        "run": {"name": run.name, "created_at": run.created_at, "plan_id": run.plan_id, "machine": plain(run.machine)},
+        "sentence": analysis.sentence,
+        "counts": plain(analysis.counts),
+        "columns": list(analysis.columns),
+        "rows": [_row(row) for row in analysis.rows],
+        "launches": [_launch(launch) for launch in analysis.launches.values()],
+        "parity": [{**_object(plain(parity)), "identical": parity.identical} for parity in analysis.parity],
+    }
+    return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _row(row: Row) -> JSON:
+    return {
+        "deployment": row.name,
+        "labels": plain(row.labels),
+        "status": row.status,
+        "verdict": row.verdict,
+        "ranked": row.ranked,
+        "reasons": list(row.reasons),
+        "figures": {name: {"unit": unit_of(name), **_estimate(found)} for name, found in row.figures.items() if found},
+        "asked": {"deployment": plain(row.deployment), "load": plain(row.load)},
+        "cells": [_cell(cell) for cell in row.cells],
+    }
+
+
+def _cell(cell: CellResult) -> JSON:
+    record = cell.record
+    return {
+        "id": record.id,
+        "launch": record.launch_id,
+        "repeat": record.repeat,
+        "status": record.status,
+        "reason": record.reason,
+        "verdict": cell.verdict,
+        "reasons": [
+            {"check": r.check.name.lower(), "severity": r.severity, "detail": r.detail, "advice": r.check.value} for r in cell.reasons
+        ],
+        "itl_exact": cell.itl_exact,
+        "figures": plain(cell.figures),
+        "client": plain(record.client),
+        "counters": plain(record.counters),
+    }
+
+
+def _launch(launch: LaunchRecord) -> JSON:
+    known = _object(plain(launch))
+    return {"engine": launch.deployment.engine, "model": launch.deployment.model} | {name: known[name] for name in _LAUNCH_FIELDS}
+
+
+def _object(value: JSON) -> dict[str, JSON]:
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,184 @@
+"""The HTML page: one file that opens offline and asks the network for nothing, with every plot, table and provenance in it.
+
+Only assembles: content comes from layout, plots, distributions and provenance, form from reports/templates. Strings from a run are
+hostile until escaped: jinja2 escapes the page, `script_json` the data block, `traces` what Plotly reads. A content security policy
+allows exactly the two scripts that are meant to run, by their hash, and no connection at all.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import inspect
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from enginebench.analysis import Analysis, Row, verdict_sentence
+from enginebench.metrics import METRICS, itl
+from enginebench.nouns import JSON
+from enginebench.report import plots, traces
+from enginebench.report.distributions import read_samples
+from enginebench.report.figures import THROUGHPUT, TPOT, TTFT, Column, interval_text, repeats_text, streams_text, value_text, why_missing
+from enginebench.report.layout import lay_out
+from enginebench.report.provenance import provenance
+from enginebench.resources import folder
+from enginebench.store import Run, write_atomically
+from enginebench.validity import Check
+
+VERDICTS = {
+    "valid": "measures what the scenario asked",
+    "suspect": "ranked, but read the reason first; drawn with an open marker",
+    "invalid": "does not measure what the scenario asked: shown greyed, never ranked, drawn as a grey cross",
+}
+_KEYS = (
+    ("Highest output throughput", THROUGHPUT),
+    ("Lowest time to first token (p50)", TTFT),
+    ("Lowest time per output token (p50)", TPOT),
+)
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A metric as the page explains it."""
+
+    label: str
+    formula: str
+
+
+@dataclass(frozen=True)
+class KeyNumber:
+    """The best figure of one kind: what, how much, and whose."""
+
+    title: str
+    value: str
+    unit: str
+    interval: str
+    whose: str
+
+
+def write_html(run: Run, analysis: Analysis, path: Path) -> Path:
+    """Write the page atomically and return `path`. Reads the samples of every cell once."""
+    write_atomically(path, render_html(run, analysis))
+    return path
+
+
+def render_html(run: Run, analysis: Analysis) -> str:
+    """The page as text."""
+    import jinja2
+    from markupsafe import Markup
+    from plotly.offline import get_plotlyjs
+
+    templates = folder("reports/templates")
+    script = (templates / "report.js").read_text(encoding="utf-8")
+    plotly = _inside_script(get_plotlyjs())
+    reading = read_samples(run, analysis)
+    sections = plots.sections(analysis, reading)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(templates), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"bytes": _bytes, "prose": _prose}
+    environment.globals |= {
+        "value_text": value_text,
+        "interval_text": interval_text,
+        "repeats_text": repeats_text,
+        "why_missing": why_missing,
+    }
+    return environment.get_template("report.html.j2").render(
+        analysis=analysis,
+        run=analysis.run,
+        layout=lay_out(analysis),
+        verdicts=_verdicts(analysis),
+        key_numbers=_key_numbers(analysis),
+        deployments=plots.deployments(analysis),
+        sections=sections,
+        symbols=traces.SYMBOLS,
+        dashes=traces.DASHES,
+        provenance=provenance(analysis, reading),
+        definitions=list(definitions()),
+        checks=[(check.name.replace("_", " ").lower(), check.value) for check in Check],
+        verdict_meanings=VERDICTS,
+        css=Markup((templates / "report.css").read_text(encoding="utf-8")),  # noqa: S704  # ours
+        plots_json=Markup(script_json(_specs(sections))),  # noqa: S704  # script_json escapes
+        plotly_js=Markup(plotly),  # noqa: S704  # the library
+        report_js=Markup(script),  # noqa: S704  # ours
+        policy=_policy(plotly, script),
+    )
+
+
+def script_json(value: JSON) -> str:
+    """JSON that may stand inside a script element: nothing in it can end the element or open a comment."""
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def definitions() -> Iterator[Definition]:
+    """Every metric with its formula, from the docstrings of the functions that compute it."""
+    for metric in METRICS.values():
+        yield Definition(metric.label, _one_paragraph(metric.compute.__doc__))
+    yield Definition("ITL", _one_paragraph(itl.__doc__))
+
+
+def _one_paragraph(doc: str | None) -> str:
+    return " ".join(inspect.cleandoc(doc or "").split())
+
+
+def _prose(text: str) -> str:
+    """Advice is written for a terminal; a page needs no backticks."""
+    return text.replace("`", "")
+
+
+def _specs(sections: tuple[plots.PlotSection, ...]) -> JSON:
+    return [{"data": list(panel.traces), "layout": dict(panel.layout)} for section in sections for panel in section.panels]
+
+
+def _verdicts(analysis: Analysis) -> list[tuple[str, str]]:
+    """(model, sentence): one model each, so that the page can set them apart."""
+    models = list(dict.fromkeys(row.deployment.model for row in analysis.rows))
+    if len(models) < 2:
+        return [("", analysis.sentence)]
+    return [(model, verdict_sentence(tuple(row for row in analysis.rows if row.deployment.model == model))) for model in models]
+
+
+def _key_numbers(analysis: Analysis) -> Mapping[str, list[KeyNumber]]:
+    """Per model: the highest throughput and the lowest latencies among the rows that may be compared."""
+    models = dict.fromkeys(row.deployment.model for row in analysis.rows)
+    out: dict[str, list[KeyNumber]] = {}
+    for model in models:
+        rows = [row for row in analysis.rows if row.deployment.model == model and row.ranked]
+        found = [number for title, column in _KEYS if (number := _key_number(title, column, rows))]
+        if found:
+            out[model] = found
+    return out
+
+
+def _key_number(title: str, column: Column, rows: list[Row]) -> KeyNumber | None:
+    values = {i: found.value for i, row in enumerate(rows) if (found := row.figures.get(column.figure))}
+    if not values:
+        return None
+    row = rows[(max if column is THROUGHPUT else min)(values, key=values.__getitem__)]
+    load = row.load
+    whose = f"{row.name} · {streams_text(load.concurrency)} · {load.input_tokens} in + {load.output_tokens} out"
+    found = row.figures[column.figure]
+    return KeyNumber(title, value_text(found, column), column.unit, interval_text(found, column, "\N{EN DASH}"), whose)
+
+
+def _bytes(value: float) -> str:
+    """2**30 -> '1 GiB'."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(value) < 1024:
+            return f"{value:.4g} {unit}"
+        value /= 1024
+    return f"{value:.4g} TiB"
+
+
+def _inside_script(source: str) -> str:
+    """A library's source so that no string in it can end the script element; carriage returns would change the hash."""
+    return source.replace("</script", "<\\/script").replace("<!--", "<\\!--").replace("\r\n", "\n")
+
+
+def _policy(*scripts: str) -> str:
+    """The content security policy: these scripts by hash, inline styles (Plotly makes some), and nothing from anywhere else."""
+    hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in scripts)
+    return f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"

@@ -1,0 +1,173 @@
+"""The content of the comparison table, once for the terminal, Markdown and HTML: order, headings, marks and footnotes.
+
+Rows of one model and load lie together, because that is what is compared. Columns that say the same in every row become a caption.
+Knows no syntax of any output: texts are raw and every renderer escapes for itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from enginebench.analysis import LOAD_COLUMNS, Analysis, Row
+from enginebench.report.figures import THROUGHPUT, Column, number, shown, why_missing
+
+State: TypeAlias = Literal["valid", "suspect", "invalid", "failed", "skipped"]
+
+_HEADINGS = {"concurrency": "streams", "input_tokens": "in", "output_tokens": "out", "prefix_cache": "prefix cache"}
+_DETAILS = 3
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of the table. labels: deployment, then the loads' columns. notes: numbers of its footnotes.
+
+    best: no row of its group has a throughput that is surely higher.
+    """
+
+    row: Row
+    labels: tuple[str, ...]
+    state: State
+    notes: tuple[int, ...]
+    best: bool
+
+
+@dataclass(frozen=True)
+class Section:
+    """One model. groups: the lines by load."""
+
+    model: str
+    groups: tuple[tuple[Line, ...], ...]
+
+    @property
+    def lines(self) -> tuple[Line, ...]:
+        """All lines of the model."""
+        return tuple(line for group in self.groups for line in group)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The whole table. notes[i] is footnote i + 1; missing: why some figures are '-'; legend: deployment -> what it stands for."""
+
+    caption: str
+    headings: tuple[str, ...]
+    figures: tuple[Column, ...]
+    sections: tuple[Section, ...]
+    notes: tuple[str, ...]
+    missing: tuple[str, ...]
+    legend: Mapping[str, str]
+
+    @property
+    def lines(self) -> tuple[Line, ...]:
+        """All lines of all models."""
+        return tuple(line for section in self.sections for line in section.lines)
+
+
+def lay_out(analysis: Analysis) -> Layout:
+    """Order the rows, choose the columns and number the reasons."""
+    varying = {c for c in analysis.columns if len({row.labels[c] for row in analysis.rows}) > 1}
+    loads = tuple(c for c in analysis.columns if c in varying and c in LOAD_COLUMNS)
+    constant = {c: analysis.rows[0].labels[c] for c in analysis.columns if c not in varying} if analysis.rows else {}
+    figures = shown(analysis)
+    notes = _Footnotes()
+    missing = dict.fromkeys(why for row in analysis.rows for column in figures if (why := why_missing(row, column)))
+    return Layout(
+        caption=_caption(analysis, constant),
+        headings=("deployment", *(heading(c) for c in loads)),
+        figures=figures,
+        sections=tuple(_sections(analysis.rows, loads, notes)),
+        notes=notes.texts(),
+        missing=tuple(missing),
+        legend=_legend(analysis.rows, varying),
+    )
+
+
+def heading(column: str) -> str:
+    """How a label column is called in a table."""
+    return _HEADINGS.get(column, column)
+
+
+def state_of(row: Row) -> State:
+    """One word for a row: the verdict when it ran, else how it ended."""
+    if row.status == "ok":
+        return row.verdict or "valid"
+    return "skipped" if row.status == "skipped" else "failed"
+
+
+def _caption(analysis: Analysis, constant: Mapping[str, str]) -> str:
+    facts = [f"{heading(name)} {value}" for name, value in constant.items() if value]
+    counts = ", ".join(f"{n} {status}" for status, n in analysis.counts.items() if n)
+    return " · ".join([analysis.run.name, *facts, f"cells: {counts or 'none'}"])
+
+
+def _legend(rows: tuple[Row, ...], varying: set[str]) -> dict[str, str]:
+    """What the names leave out. A name that stands for different things under different models keeps only what they share."""
+    facts: dict[str, dict[str, set[str]]] = {}
+    for row in rows:
+        for column, value in row.labels.items():
+            if column in varying and column not in (*LOAD_COLUMNS, "engine", "model", "label"):
+                facts.setdefault(row.name, {}).setdefault(column, set()).add(value)
+    shared = {name: {c: next(iter(v)) for c, v in its.items() if len(v) == 1} for name, its in facts.items()}
+    texts = {name: ", ".join(f"{c} {value}" for c, value in its.items() if value) for name, its in shared.items()}
+    return {name: text for name, text in texts.items() if text}
+
+
+def _sections(rows: tuple[Row, ...], loads: tuple[str, ...], notes: _Footnotes) -> Iterator[Section]:
+    for model, its_rows in _grouped(rows, lambda row: row.deployment.model):
+        groups = [_with_best(group) for _, group in _grouped(its_rows, lambda row: repr(row.load))]
+        lines = tuple(tuple(_line(row, loads, notes, best) for row, best in group) for group in groups)
+        yield Section(model, lines)
+
+
+def _grouped(rows: Iterable[Row], key: Callable[[Row], str]) -> list[tuple[str, list[Row]]]:
+    """Rows with the same key together, in order of first appearance: the order of the scenario."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(key(row), []).append(row)
+    return list(groups.items())
+
+
+def _with_best(group: list[Row]) -> Iterator[tuple[Row, bool]]:
+    """Each row, and whether it has the highest throughput of its group or an interval that overlaps the winner's."""
+    found = {i: estimate for i, row in enumerate(group) if row.ranked and (estimate := row.figures.get(THROUGHPUT.figure))}
+    top = max(found, key=lambda i: found[i].value, default=None)
+    for i, row in enumerate(group):
+        tied = top is not None and i in found and found[i].low is not None and found[i].overlaps(found[top])
+        yield row, len(found) > 1 and (i == top or tied)  # alone it beats nobody
+
+
+def _line(row: Row, columns: tuple[str, ...], notes: _Footnotes, best: bool) -> Line:
+    return Line(row, (row.name, *(row.labels[c] for c in columns)), state_of(row), notes.of(row), best)
+
+
+class _Footnotes:
+    """Numbers reasons in the order they appear. The same check is one footnote, however many figures it was found with."""
+
+    def __init__(self) -> None:
+        self._details: dict[str, dict[str, None]] = {}
+
+    def of(self, row: Row) -> tuple[int, ...]:
+        numbers = [self._number(reason.check.value, reason.detail) for cell in row.cells for reason in cell.reasons]
+        numbers += [self._number(text, None) for text in _endings(row)]
+        return tuple(sorted(set(numbers)))
+
+    def texts(self) -> tuple[str, ...]:
+        return tuple(_with_details(text, list(details)) for text, details in self._details.items())
+
+    def _number(self, text: str, detail: str | None) -> int:
+        details = self._details.setdefault(text, {})
+        if detail is not None:
+            details[detail] = None
+        return list(self._details).index(text) + 1
+
+
+def _with_details(text: str, details: list[str]) -> str:
+    more = f"; and {number(len(details) - _DETAILS)} more" if len(details) > _DETAILS else ""
+    return f"{'; '.join(details[:_DETAILS])}{more}: {text}" if details else text
+
+
+def _endings(row: Row) -> Iterator[str]:
+    for cell in row.cells:
+        if cell.record.status != "ok":
+            yield f"{cell.record.status}: {cell.record.reason or 'no reason was recorded'}"

@@ -1,0 +1,147 @@
+"""Where every figure of a page comes from: each server start with its command, configuration and cells, ready to be shown.
+
+Arranges records as text and nests nothing deeper than a page can show. Escapes nothing (the template does) and judges nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from enginebench.analysis import Analysis, CellResult, Row
+from enginebench.nouns import JSON, plain
+from enginebench.report.distributions import Outcome, Reading
+from enginebench.report.figures import number
+from enginebench.store import LaunchRecord
+
+_LOG_LINES = 40
+_LOG_WIDTH = 300
+_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class CellView:
+    """One cell as a line of text fields."""
+
+    id: str
+    load: str
+    state: str
+    outcomes: str
+    window: str
+    client: str
+    counters: str
+    reasons: tuple[str, ...]
+    log_tail: str
+
+
+@dataclass(frozen=True)
+class LaunchView:
+    """One server start. same: what it has in common with the deployment's first start and is therefore not repeated."""
+
+    id: str
+    title: str
+    facts: Mapping[str, str]
+    command: str
+    env: Mapping[str, str]
+    notes: tuple[str, ...]
+    differences: tuple[Mapping[str, str], ...]
+    resolved: str
+    cells: tuple[CellView, ...]
+
+
+@dataclass(frozen=True)
+class DeploymentView:
+    """One deployment of one model with all its starts."""
+
+    name: str
+    model: str
+    asked: str
+    summary: str
+    launches: tuple[LaunchView, ...]
+
+
+def provenance(analysis: Analysis, reading: Reading) -> tuple[DeploymentView, ...]:
+    """Every deployment in the order of the run."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in analysis.rows:
+        groups.setdefault((row.deployment.model, row.name), []).append(row)
+    return tuple(_deployment(rows, analysis, reading) for rows in groups.values())
+
+
+def _deployment(rows: list[Row], analysis: Analysis, reading: Reading) -> DeploymentView:
+    starts: dict[str, list[CellResult]] = {}
+    for cell in sorted((cell for row in rows for cell in row.cells), key=lambda cell: cell.record.repeat):
+        starts.setdefault(cell.record.launch_id, []).append(cell)
+    first = next((analysis.launches[key] for key in starts if key in analysis.launches), None)
+    launches = tuple(_launch(key, cells, analysis.launches.get(key), first, reading) for key, cells in starts.items())
+    cells = sum(len(start) for start in starts.values())
+    summary = f"{len(starts)} server start{'s' if len(starts) > 1 else ''}, {cells} cells"
+    return DeploymentView(rows[0].name, rows[0].deployment.model, pretty(plain(rows[0].deployment)), summary, launches)
+
+
+def _launch(key: str, cells: list[CellResult], launch: LaunchRecord | None, first: LaunchRecord | None, reading: Reading) -> LaunchView:
+    views = tuple(_cell(cell, reading.outcomes.get(cell.record.id)) for cell in cells)
+    title = f"Repeat {cells[0].record.repeat}"
+    if launch is None:
+        return LaunchView(key, f"{title}: no server was started", {}, "", {}, (), (), "", views)
+    again = first is not None and launch is not first
+    return LaunchView(
+        id=key,
+        title=title,
+        facts=_facts(launch),
+        command=shlex.join(launch.argv),
+        env={name: "(hidden)" if _SECRET.search(name) else value for name, value in launch.env.items()},
+        notes=launch.notes,
+        differences=tuple({str(k): _short(v) for k, v in difference.items()} for difference in launch.differences),
+        resolved="" if again and first and launch.resolved == first.resolved else pretty(plain(launch.resolved)) if launch.resolved else "",
+        cells=views,
+    )
+
+
+def _facts(launch: LaunchRecord) -> dict[str, str]:
+    facts = {
+        "variant": launch.variant,
+        "version": launch.version,
+        "started": launch.started_at,
+        "ready after": None if launch.start_s is None else f"{number(launch.start_s)} s",
+        "stopped in": None if launch.stop_s is None else f"{number(launch.stop_s)} s",
+        "identity": launch.identity,
+        "ended": launch.ended,
+    }
+    return {name: value for name, value in facts.items() if value}
+
+
+def _cell(cell: CellResult, outcome: Outcome | None) -> CellView:
+    record = cell.record
+    load = record.load
+    tail = "\n".join(line[:_LOG_WIDTH] for line in record.log_tail[-_LOG_LINES:])
+    return CellView(
+        id=record.id,
+        load=f"{load.concurrency} x ({load.input_tokens} in + {load.output_tokens} out), {load.requests} requests",
+        state=cell.verdict or record.status,
+        outcomes=", ".join(f"{number(n)} {kind}" for kind, n in outcome.counts.items()) if outcome else "-",
+        window=f"{number(outcome.window_s)} s" if outcome else "-",
+        client=", ".join(_pairs(record.client)),
+        counters=", ".join(_pairs(record.counters)),
+        reasons=(*map(str, cell.reasons), *([record.reason] if record.reason else [])),
+        log_tail=tail,
+    )
+
+
+def _pairs(values: Mapping[str, JSON] | Mapping[str, float]) -> Iterator[str]:
+    for name, value in values.items():
+        yield f"{name.replace('_', ' ')} {_short(value)}"
+
+
+def _short(value: JSON) -> str:
+    if isinstance(value, float):
+        return number(value, 0) if value.is_integer() else number(value)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def pretty(value: JSON) -> str:
+    """JSON for reading."""
+    return json.dumps(value, indent=2, ensure_ascii=False)

@@ -1,0 +1,140 @@
+"""The traces and axes of the plots as plain Plotly JSON. A trace knows its deployment by number (`meta.slot`), never by colour.
+
+slot is the position of the deployment's name in the run: it decides marker and dash here, and the colour in the page's script,
+which paints for light or dark; -1 is the neutral colour. Every text from outside is escaped, because Plotly reads a subset of HTML.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+from typing import TypeAlias
+
+from enginebench.analysis import Row
+from enginebench.nouns import JSON
+from enginebench.report.distributions import Curve
+from enginebench.report.figures import THROUGHPUT, USER, Column, full_text, number, streams_text
+
+Trace: TypeAlias = dict[str, JSON]
+
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "hexagon")
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
+NEUTRAL = -1
+
+
+def line(rows: Sequence[Row], column: Column, slot: int) -> Trace:
+    """One deployment over its concurrencies, with intervals. The line breaks where a row must not be compared or has no figure."""
+    found = [row.figures.get(column.figure) if row.ranked else None for row in rows]
+    above = [(f.high - f.value) * column.factor if f and f.high is not None else 0.0 for f in found]
+    below = [(f.value - f.low) * column.factor if f and f.low is not None else 0.0 for f in found]
+    bars: dict[str, JSON] = {"type": "data", "symmetric": False, "array": _rounded(above), "arrayminus": _rounded(below)}
+    return {
+        **_style(rows, slot),
+        "mode": "lines+markers",
+        "x": [row.load.concurrency for row in rows],
+        "y": _rounded(f.value * column.factor if f else None for f in found),
+        "error_y": {**bars, "thickness": 1.2, "width": 3},
+        "text": [_hover(row, column) for row in rows],
+    }
+
+
+def invalid(rows: Sequence[Row], x: Callable[[Row], float | None], column: Column) -> Trace:
+    """Rows that must not be compared: a grey cross each, never joined by a line."""
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "meta": {"slot": NEUTRAL},
+        "marker": {"symbol": "x-thin", "size": 9, "line": {"width": 2}},
+        "x": [x(row) for row in rows],
+        "y": _rounded([f.value * column.factor for row in rows if (f := row.figures[column.figure])]),
+        "text": [f"{_hover(row, column)}<br>invalid" for row in rows],
+        "hovertemplate": "%{text}<extra></extra>",
+        "showlegend": False,
+    }
+
+
+def frontier_points(rows: Sequence[Row], slot: int, ringed: frozenset[tuple[float, float]]) -> Trace:
+    """One deployment's points in the frontier plot; those in `ringed` show their concurrency."""
+    return {
+        **_style(rows, slot),
+        "mode": "lines+markers+text",
+        "x": _rounded([value(row, USER) for row in rows]),
+        "y": _rounded([value(row, THROUGHPUT) for row in rows]),
+        "text": [str(row.load.concurrency) if (value(row, USER), value(row, THROUGHPUT)) in ringed else "" for row in rows],
+        "textposition": "top right",
+        "cliponaxis": False,
+        "customdata": [f"{_hover(row, THROUGHPUT)}<br>{full_text(row.figures[USER.figure], USER)} tok/s per user" for row in rows],
+        "hovertemplate": "%{customdata}<extra></extra>",
+    }
+
+
+def frontier_line(points: Sequence[tuple[float, float]]) -> Trace:
+    """Rings around the best points and the border of what can be had."""
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "meta": {"slot": NEUTRAL},
+        "line": {"width": 1, "dash": "dot", "shape": "vh"},
+        "marker": {"symbol": "circle-open", "size": 17, "line": {"width": 1.5}},
+        "x": _rounded([x for x, _ in points]),
+        "y": _rounded([y for _, y in points]),
+        "hoverinfo": "skip",
+        "showlegend": False,
+    }
+
+
+def steps(row: Row, curve: Curve, slot: int) -> Trace:
+    """The empirical distribution of one row."""
+    return {
+        **_style([row], slot),
+        "mode": "lines",
+        "line": {"dash": DASHES[slot % len(DASHES)], "width": 2, "shape": "hv"},
+        "x": list(curve.value_ms),
+        "y": list(curve.share),
+        "text": f"<b>{html.escape(row.name)}</b> (n={number(curve.n)})",
+        "hovertemplate": "%{text}<br>%{y:.1%} within %{x} ms<extra></extra>",
+    }
+
+
+def _style(rows: Sequence[Row], slot: int) -> Trace:
+    symbol = SYMBOLS[slot % len(SYMBOLS)]
+    return {
+        "type": "scatter",
+        "name": html.escape(rows[0].name),
+        "meta": {"slot": slot},
+        "line": {"dash": DASHES[slot % len(DASHES)], "width": 2},
+        "marker": {"size": 8, "symbol": [f"{symbol}-open" if row.verdict == "suspect" else symbol for row in rows]},
+        "hovertemplate": "%{text}<extra></extra>",
+        "showlegend": False,
+    }
+
+
+def _hover(row: Row, column: Column) -> str:
+    figure = full_text(row.figures.get(column.figure), column)
+    suspect = "<br>suspect" if row.verdict == "suspect" else ""
+    return f"<b>{html.escape(row.name)}</b><br>{streams_text(row.load.concurrency)}: {figure} {column.unit}{suspect}"
+
+
+def value(row: Row, column: Column) -> float:
+    """The figure in its display unit; NaN where there is none."""
+    found = row.figures[column.figure]
+    return found.value * column.factor if found else math.nan
+
+
+def axis(title: str, **more: JSON) -> dict[str, JSON]:
+    """A linear axis with a title."""
+    return {"title": {"text": title, "standoff": 8}, **more}
+
+
+def streams_axis(rows: Iterable[Row]) -> dict[str, JSON]:
+    """Concurrency on a log axis with a tick at every measured value that has room."""
+    at = sorted({row.load.concurrency for row in rows})
+    labelled = [at[0], *(b for a, b in pairwise(at) if b >= a * 1.3)]
+    ends: list[JSON] = [round(math.log10(at[0]) - 0.12, 3), round(math.log10(at[-1]) + 0.12, 3)]
+    return axis("streams (concurrency)", type="log", tickvals=list(labelled), ticktext=[str(v) for v in labelled], range=ends)
+
+
+def _rounded(values: Iterable[float | None]) -> list[JSON]:
+    return [None if v is None else float(f"{v:.5g}") for v in values]

@@ -1,0 +1,196 @@
+"""A synthetic run, written through the real store: two models, three deployments, and everything that can go wrong in a run.
+
+Its samples come from arithmetic (a golden-ratio sequence), not from a random generator, so that golden files hold for every numpy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from enginebench.analysis import Analysis, analyse
+from enginebench.nouns import Cell, Deployment, Load, Parallelism
+from enginebench.samples import Samples
+from enginebench.store import CellRecord, LaunchRecord, Run, RunRecord
+
+HOSTILE = "</script><script>alert(1)</script>"
+"""A label that would run code wherever somebody forgot to escape it."""
+
+MODELS = ("scout-17b-16e", "olmoe-1b-7b")
+CONCURRENCIES = (1, 4, 16)
+INPUTS = (128, 1024)
+REPEATS = 3
+OUTPUT_TOKENS = 32
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast a synthetic engine is: seconds to the first token and per token with one stream."""
+
+    ttft_s: float
+    tpot_s: float
+
+
+PACES = {"llamacpp": Pace(0.020, 0.0050), "vllm": Pace(0.030, 0.0042), "attach": Pace(0.025, 0.0047)}
+
+
+def synthetic_samples(load: Load, pace: Pace, *, seed: int, output_tokens: int | None = None) -> Samples:
+    """`load.requests` requests in `load.concurrency` lanes whose times are never below the pace and have an exponential tail."""
+    n, tokens = load.requests, output_tokens or load.output_tokens
+    golden = (math.sqrt(5) - 1) / 2
+    spread = lambda k: np.mod((np.arange(n * k, dtype=np.float64) + 1 + 31 * seed) * golden, 1)  # noqa: E731  # even in [0, 1)
+    wobble = lambda k: 1 + 0.12 * -np.log1p(-spread(k))  # noqa: E731
+    slow = 1 + 0.12 * (load.concurrency - 1)
+    first = (pace.ttft_s * slow * (0.5 + load.input_tokens / 256) * wobble(1) * 1e9).astype(np.int64)
+    gaps = (pace.tpot_s * slow * wobble(tokens - 1).reshape(n, tokens - 1) * 1e9).astype(np.int64)
+    took = first + gaps.sum(axis=1)
+    lane, turn = np.arange(n) % load.concurrency, np.arange(n) // load.concurrency
+    sent = np.full(n, 1_000_000_000, dtype=np.int64)
+    for i in np.flatnonzero(turn > 0):
+        sent[i] = sent[i - load.concurrency] + took[i - load.concurrency] + 50_000
+    events = np.concatenate([(sent + first)[:, None], (sent + first)[:, None] + np.cumsum(gaps, axis=1)], axis=1)
+    full = lambda value: np.full(n, value, dtype=np.int64)  # noqa: E731
+    return Samples(
+        index=lane + turn * load.concurrency,
+        asked_input_tokens=full(load.input_tokens),
+        asked_output_tokens=full(load.output_tokens),
+        due_ns=sent,
+        sent_ns=sent,
+        headers_ns=sent + first // 2,
+        end_ns=events[:, -1] + 20_000,
+        input_tokens=full(load.input_tokens),
+        output_tokens=full(tokens),
+        cached_tokens=full(0),
+        status_code=full(200),
+        outcome=("ok",) * n,
+        error=(None,) * n,
+        finish_reason=("length",) * n,
+        event_ns=events.ravel(),
+        event_tokens=np.ones(n * tokens, dtype=np.int32),
+        event_chars=np.full(n * tokens, 4, dtype=np.int32),
+        offsets=np.arange(0, n * tokens + 1, tokens, dtype=np.int64),
+    )
+
+
+def synthetic_deployments(model: str) -> tuple[Deployment, ...]:
+    """Three ways to serve a model; one has a hostile label, one a long option, one is tensor-parallel."""
+    return (
+        Deployment("llamacpp", model, "f16", f"hf:{model}", options={"n_gpu_layers": 99, "cache_type_k_for_the_attention_layers": "q8_0"}),
+        Deployment("vllm", model, "bf16", f"hf:{model}", parallelism=Parallelism(tp=2), options={"enable_expert_parallel": True}),
+        Deployment("attach", model, "bf16", f"hf:{model}", runtime="attach", url="http://127.0.0.1:8000", label=HOSTILE),
+    )
+
+
+def synthetic_cells() -> Iterator[Cell]:
+    """The plan: repeats interleave the deployments."""
+    for repeat in range(REPEATS):
+        for model in MODELS:
+            for deployment in synthetic_deployments(model):
+                for tokens in INPUTS:
+                    for streams in CONCURRENCIES:
+                        requests = 320 if streams == 16 else 40  # enough for a p99 only at 16 streams
+                        load = Load(concurrency=streams, input_tokens=tokens, output_tokens=OUTPUT_TOKENS, requests=requests)
+                        yield Cell(deployment, load, repeat)
+
+
+def synthetic_record(cell: Cell) -> tuple[CellRecord, Samples | None]:
+    """What the run holds of one cell: mostly good figures, and one of each kind of trouble."""
+    deployment, load = cell.deployment, cell.load
+    engine, first = deployment.engine, deployment.model == MODELS[0]
+    record = CellRecord(
+        cell.id,
+        cell.launch_id,
+        deployment,
+        load,
+        cell.repeat,
+        "ok",
+        started_at="2026-01-02T03:04:05+00:00",
+        wall_s=12.5,
+        client={"loop_lag_p99_ms": 0.21, "cpu_fraction": 0.31, "achieved_concurrency": float(load.concurrency), "loop": "uvloop"},
+        counters={"prompt_tokens": float(load.requests * load.input_tokens)},
+        identity="proven",
+    )
+    at = (engine, load.concurrency, load.input_tokens) if first else None
+    if at == ("attach", 16, 1024):
+        return replace(record, status="skipped", reason="weights 215.5 GB + KV 12.9 GB do not fit 2 x 80 GB"), None
+    if at == ("vllm", 16, 1024):
+        tail = ("INFO loading weights", f"ERROR out of memory {HOSTILE}", "engine core died")
+        return replace(record, status="failed", reason="the engine ended with exit code 1 before it was ready", log_tail=tail), None
+    if at == ("llamacpp", 4, 128):
+        record = replace(record, client={**record.client, "cpu_fraction": 0.97})
+    pace = PACES[engine]
+    pace = pace if first else Pace(pace.ttft_s / 2, pace.tpot_s / 2)
+    drift = 1 + 0.015 * ((cell.repeat + len(engine)) % REPEATS - 1)  # a server restart is never quite the same
+    pace = Pace(pace.ttft_s * drift**2, pace.tpot_s * drift)
+    short = 20 if at == ("attach", 4, 128) else None
+    return record, synthetic_samples(load, pace, seed=cell.repeat + 3 * len(engine), output_tokens=short)
+
+
+def synthetic_launch(cell: Cell) -> LaunchRecord:
+    """The server start that a cell needed."""
+    deployment = cell.deployment
+    heads = {"llamacpp": "The capital of France is Paris.", "vllm": "The capital of France is Paris.", "attach": "The capital of Italy"}
+    return LaunchRecord(
+        cell.launch_id,
+        deployment,
+        cell.repeat,
+        "2026-01-02T03:00:00+00:00",
+        argv=(
+            deployment.engine,
+            "serve",
+            "--model",
+            deployment.model,
+            "--port",
+            "8000",
+            *(f"--{name}={v}" for name, v in deployment.options.items()),
+        ),
+        env={"OMP_NUM_THREADS": "8"},
+        notes=("bf16 KV cache became auto",),
+        variant="wheel",
+        version="1.2.3",
+        start_s=41.2,
+        stop_s=1.3,
+        identity="proven",
+        resolved={"max_model_len": 2048, "kv": {"dtype": "auto", "blocks": 4096}},
+        differences=({"field": "max_concurrency", "asked": 16, "got": 8},) if deployment.engine == "vllm" else (),
+        parity=({"prompt": "The capital of France is", "output": heads[deployment.engine]}, {"prompt": "2 + 2 =", "output": " 4"}),
+        ended="stopped",
+    )
+
+
+MACHINE = {
+    "host": "bench-01",
+    "os": "Linux 6.8",
+    "cpu": {"model": "Example 9654", "cores": 96, "memory_gb": 768},
+    "gpus": [{"name": "Example H100", "memory_gb": 80, "driver": "580.65"}, {"name": "Example H100", "memory_gb": 80, "driver": "580.65"}],
+}
+
+
+@pytest.fixture(scope="session")
+def synthetic_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished run of 108 cells, read-only for all tests."""
+    cells = list(synthetic_cells())
+    record = RunRecord(
+        "synthetic", "2026-01-02T03:00:00+00:00", {"name": "synthetic"}, "0123456789ab", tuple(c.id for c in cells), MACHINE, "0.1.0"
+    )
+    run = Run.create(tmp_path_factory.mktemp("results") / "synthetic", record, "name: synthetic\n")
+    for cell in cells:
+        run.add_launch(synthetic_launch(cell))
+        run.add_cell(*synthetic_record(cell))
+    return run
+
+
+@pytest.fixture(scope="session")
+def synthetic_analysis(synthetic_run: Run) -> Analysis:
+    """The same run, understood."""
+    return analyse(synthetic_run)
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Where the expected outputs lie."""
+    return Path(__file__).parent / "golden"
