@@ -23,7 +23,6 @@ lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy adapters/workers/*.py
 
 format: .venv/installed-dev
 	$(BIN)/ruff check --fix .

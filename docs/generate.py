@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import itertools
 import json
 import re
 import sys
@@ -48,8 +49,13 @@ def _scenario(schema: dict[str, Any]) -> str:
     ):  # fmt: skip
         part = schema if name is None else schema["$defs"][name]
         required = set(part.get("required", ()))
-        rows = [f"| `{key}` | {_type(value)} | {_default(key, value, required)} | {value.get('description', '')} |" for key, value in part["properties"].items()]
-        out.append(f"## {title}\n\n{part.get('description', '')}\n\n| key | type | default | meaning |\n|---|---|---|---|\n" + "\n".join(rows))
+        rows = [
+            f"| `{key}` | {_type(value)} | {_default(key, value, required)} | {value.get('description', '')} |"
+            for key, value in part["properties"].items()
+        ]
+        out.append(
+            f"## {title}\n\n{part.get('description', '')}\n\n| key | type | default | meaning |\n|---|---|---|---|\n" + "\n".join(rows)
+        )
     return "\n\n".join(out) + "\n"
 
 
@@ -88,9 +94,12 @@ def _metrics() -> str:
         | gap between stream events | ITL | `itl` | `inter_chunk_latency` | - | `inter_token_latency` |
     """)
     return (
-        _GENERATED + "# Metrics\n\nAll times come from one monotonic clock in the client, stamped once per socket read before anything is parsed. Samples are "
+        _GENERATED
+        + "# Metrics\n\nAll times come from one monotonic clock in the client, stamped once per socket read before anything is parsed. Samples are "
         "stored raw; every figure below is computed when a run is read, so a metric added later also works on old runs.\n\n"
-        "| label | name | unit | scope | formula |\n|---|---|---|---|---|\n" + "\n".join(rows) + "\n| ITL | `itl` | s | per event | Inter-token latency: the gap "
+        "| label | name | unit | scope | formula |\n|---|---|---|---|---|\n"
+        + "\n".join(rows)
+        + "\n| ITL | `itl` | s | per event | Inter-token latency: the gap "
         "between consecutive output events of a request. Only when every event carries exactly one token is it a token interval; otherwise reports call it "
         "*event interval*. |\n\n## The same words in other tools\n\n" + dialects + "\n\n## Percentiles and intervals\n\n"
         "A percentile is shown only when at least three samples are expected beyond it: p50 from 6 requests, p90 from 30, p99 from 300. The unit of "
@@ -110,7 +119,9 @@ def _engines() -> str:
             f"- runtimes: {', '.join(adapter.runtimes)}; routes: {', '.join(adapter.apis)}; prompts as {adapter.prompt_form}; output length: "
             + {"exact": "forced exactly", "cap": "a cap only, and the result says so"}[adapter.length_control],
             f"- precisions: {precisions}",
-            f"- install: `bench engines install {adapter.name}` ({', '.join(adapter.requirements)})" if adapter.requirements else "- nothing to install",
+            f"- install: `bench engines install {adapter.name}` ({', '.join(adapter.requirements)})"
+            if adapter.requirements
+            else "- nothing to install",
         ]
         out.append(f"## {adapter.title} (`{adapter.name}`)\n\n{inspect.getdoc(source)}\n\n" + "\n".join(facts) + _options(adapter.options))
     return "\n\n".join(out) + "\n"
@@ -120,7 +131,13 @@ def _options(options: type) -> str:
     documented = _field_docs(options)
     rows = []
     for field in dataclasses.fields(options):
-        default = field.default if field.default is not dataclasses.MISSING else field.default_factory() if callable(field.default_factory) else ""
+        default = (
+            field.default
+            if field.default is not dataclasses.MISSING
+            else field.default_factory()
+            if callable(field.default_factory)
+            else ""
+        )
         hint = typing.get_type_hints(options)[field.name]
         kind = re.sub(r"typing\.|<class '|'>|NoneType", lambda m: "None" if m[0] == "NoneType" else "", str(hint)).replace("|", "or")
         rows.append(f"| `{field.name}` | {kind} | {'' if default is None else f'`{default}`'} | {documented.get(field.name, '')} |")
@@ -133,7 +150,7 @@ def _field_docs(options: type) -> dict[str, str]:
 
     body = ast.parse(textwrap.dedent(inspect.getsource(options))).body[0].body  # type: ignore[attr-defined]
     found: dict[str, str] = {}
-    for field, text in zip(body, body[1:], strict=False):
+    for field, text in itertools.pairwise(body):
         if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
             found[field.target.id] = " ".join(str(text.value.value).split())  # type: ignore[union-attr]
     return found

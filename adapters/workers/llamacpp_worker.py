@@ -5,7 +5,6 @@ it has, and are never dropped. The wheel does contain llama.cpp's argument parse
 nothing of the harness but the line protocol of `offline`. Runs where xllamacpp is installed; imports only that and stdlib.
 """
 
-# mypy: disable-error-code="import-not-found"
 # (the engine is installed in an environment of its own, not in the harness's)
 from __future__ import annotations
 

@@ -6,7 +6,6 @@ model back. Knows nothing of the harness but that route and the line protocol of
 installed; imports only that, what it brings along, and the standard library.
 """
 
-# mypy: disable-error-code="import-not-found"
 # (the engine is installed in an environment of its own, not in the harness's)
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ WORKERS = folder("adapters") / "workers"
 """Where engine-side scripts live."""
 
 
-class Unsupported(Exception):
+class Unsupported(Exception):  # noqa: N818  # a verdict, not a mishap
     """The engine cannot express this deployment; the text says what and why. The cell is skipped with that reason."""
 
 

@@ -96,7 +96,17 @@ class Analysis:
 
 LOAD_COLUMNS = tuple(field.name for field in fields(Load))
 _IDENTITY = ("engine", "model", "precision")
-_HIDDEN = ("checkpoint", "url", "api_key_env", "max_context", "max_concurrency", "warmup_requests", "timeout_s", "requests")
+_HIDDEN = (
+    "checkpoint",
+    "url",
+    "api_key_env",
+    "max_context",
+    "max_concurrency",
+    "warmup_requests",
+    "timeout_s",
+    "ready_timeout_s",
+    "requests",
+)
 """Shown only where two rows would look alike without them: they follow from what is shown, or are nobody's question."""
 
 
@@ -232,12 +242,13 @@ def _throughput(row: Row) -> float:
 
 def _parities(rows: Sequence[Row], launches: Mapping[str, LaunchRecord]) -> Iterator[Parity]:
     names = {fingerprint(canonical(row.deployment)): row.name for row in rows}
-    told = {fingerprint(canonical(launch.deployment)): launch for launch in launches.values() if launch.parity}
-    entries = list(told.items())
+    first_last = sorted(launches.values(), key=lambda launch: -launch.repeat)  # of several starts the first one speaks
+    told = {fingerprint(canonical(launch.deployment)): launch for launch in first_last if launch.parity}
+    entries = [(key, told[key]) for key in names if key in told]
     for i, (key_a, a) in enumerate(entries):
         for key_b, b in entries[i + 1 :]:
             if a.deployment.model == b.deployment.model:
-                yield _parity(names.get(key_a, a.deployment.engine), names.get(key_b, b.deployment.engine), a, b)
+                yield _parity(names[key_a], names[key_b], a, b)
 
 
 def _parity(name_a: str, name_b: str, a: LaunchRecord, b: LaunchRecord) -> Parity:

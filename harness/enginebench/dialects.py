@@ -44,7 +44,14 @@ class Dialect(Protocol):
     framing: Framing
 
     def body(
-        self, *, model: str, prompt: str | Sequence[int], output_tokens: int, temperature: float, seed: int | None, extra: Mapping[str, JSON]
+        self,
+        *,
+        model: str,
+        prompt: str | Sequence[int],
+        output_tokens: int,
+        temperature: float,
+        seed: int | None,
+        extra: Mapping[str, JSON],
     ) -> dict[str, JSON]:
         """The JSON body of a streaming request with explicit sampling; extra is what the adapter adds."""
         ...
@@ -122,7 +129,14 @@ class OpenAICompletions(_OpenAI):
     path = "/v1/completions"
 
     def body(
-        self, *, model: str, prompt: str | Sequence[int], output_tokens: int, temperature: float, seed: int | None, extra: Mapping[str, JSON]
+        self,
+        *,
+        model: str,
+        prompt: str | Sequence[int],
+        output_tokens: int,
+        temperature: float,
+        seed: int | None,
+        extra: Mapping[str, JSON],
     ) -> dict[str, JSON]:
         body: dict[str, JSON] = {
             "model": model,
@@ -143,7 +157,14 @@ class OpenAIChat(_OpenAI):
     path = "/v1/chat/completions"
 
     def body(
-        self, *, model: str, prompt: str | Sequence[int], output_tokens: int, temperature: float, seed: int | None, extra: Mapping[str, JSON]
+        self,
+        *,
+        model: str,
+        prompt: str | Sequence[int],
+        output_tokens: int,
+        temperature: float,
+        seed: int | None,
+        extra: Mapping[str, JSON],
     ) -> dict[str, JSON]:
         if not isinstance(prompt, str):
             raise ValueError("the chat route takes text, not token ids")

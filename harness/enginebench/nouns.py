@@ -60,6 +60,8 @@ class Deployment:
     """attach: base URL of the server that is already up, e.g. http://127.0.0.1:8000 (without /v1)."""
     api_key_env: str | None = None
     """attach: the *name* of the environment variable that holds the key; its value is never stored."""
+    ready_timeout_s: float | None = None
+    """How long the engine may take to become ready; None: what its adapter thinks."""
     label: str | None = None
     """A name for tables; None: engine, model and what varies."""
 

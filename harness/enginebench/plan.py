@@ -63,7 +63,19 @@ def plan(scenario: Scenario, registry: Registry) -> Plan:
     return Plan(scenario, tuple(cells), skipped)
 
 
-SELECTABLE = ("engine", "model", "precision", "runtime", "label", "concurrency", "input_tokens", "output_tokens", "prompts", "api", "repeat")
+SELECTABLE = (
+    "engine",
+    "model",
+    "precision",
+    "runtime",
+    "label",
+    "concurrency",
+    "input_tokens",
+    "output_tokens",
+    "prompts",
+    "api",
+    "repeat",
+)
 """What `--only KEY=VALUE` may name."""
 
 

@@ -12,7 +12,7 @@ Every record carries the schema version; a newer one is refused with a clear mes
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -102,7 +102,7 @@ class CellRecord:
 
 def now() -> str:
     """Wall-clock time in UTC, ISO 8601, for people; nothing is ever computed from it."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
 
 
 class Run:
@@ -196,7 +196,7 @@ def find_runs(results: Path, name: str) -> list[Run]:
 
 def new_run_path(results: Path, name: str) -> Path:
     """results/<date>-<name>, with -2, -3, ... when that is taken."""
-    stem = f"{datetime.datetime.now(datetime.UTC).date().isoformat()}-{name}"
+    stem = f"{dt.datetime.now(dt.UTC).date().isoformat()}-{name}"
     candidates = (results / (stem if i == 1 else f"{stem}-{i}") for i in range(1, 10_000))
     return next(path for path in candidates if not path.exists())
 
@@ -220,7 +220,9 @@ def _load(file: Path, kind: type[R]) -> R:
         data: Any = json.loads(file.read_text(encoding="utf-8"))
         version = data.get("schema", 0) if isinstance(data, dict) else 0
         if isinstance(version, int) and version > SCHEMA:
-            raise UserError(f"has schema {version}, this enginebench reads up to {SCHEMA}", file=file, advice="upgrade enginebench to read it")
+            raise UserError(
+                f"has schema {version}, this enginebench reads up to {SCHEMA}", file=file, advice="upgrade enginebench to read it"
+            )
         return TypeAdapter(kind).validate_python(data)
     except (ValueError, ValidationError, OSError) as error:
         raise UserError(f"cannot be read: {str(error).splitlines()[0]}", file=file) from None

@@ -107,7 +107,9 @@ def _cache(record: CellRecord, s: Samples) -> Iterator[Reason]:
         cached, total = int(record.counters["cached_tokens"]), int(np.maximum(s.input_tokens[s.ok], 0).sum())
     if cached:
         share = cached / max(total, 1)
-        yield Reason(Check.CACHE_HITS, "invalid" if share > 0.02 else "suspect", f"{cached} of {total} prompt tokens ({share:.0%}) were cached")
+        yield Reason(
+            Check.CACHE_HITS, "invalid" if share > 0.02 else "suspect", f"{cached} of {total} prompt tokens ({share:.0%}) were cached"
+        )
 
 
 def _client(record: CellRecord, s: Samples) -> Iterator[Reason]:
@@ -116,7 +118,9 @@ def _client(record: CellRecord, s: Samples) -> Iterator[Reason]:
     pace = np.nanmedian(metrics.tpot(s)) * 1e3 if np.isfinite(metrics.tpot(s)).any() else np.inf
     if isinstance(lag, int | float) and lag > max(1.0, 0.2 * pace):
         severity: Literal["suspect", "invalid"] = "invalid" if lag > max(5.0, pace) else "suspect"
-        yield Reason(Check.CLIENT_BOUND, severity, f"the client's event loop was {lag:.1f} ms late (p99) at a pace of {pace:.1f} ms per token")
+        yield Reason(
+            Check.CLIENT_BOUND, severity, f"the client's event loop was {lag:.1f} ms late (p99) at a pace of {pace:.1f} ms per token"
+        )
     if isinstance(cpu, int | float) and cpu > 0.9:
         yield Reason(Check.CLIENT_BOUND, "suspect", f"the client used {cpu:.0%} of a core")
 

@@ -44,7 +44,9 @@ def test_a_single_token_has_no_tpot_and_no_gap() -> None:
 
 
 def test_failed_requests_count_for_nothing() -> None:
-    s = Samples.collect([request(0, 1000, [1010, 1020]), request(1, 1000, [1005, 1500], outcome="cut"), request(2, 1000, [], outcome="http_status")])
+    s = Samples.collect(
+        [request(0, 1000, [1010, 1020]), request(1, 1000, [1005, 1500], outcome="cut"), request(2, 1000, [], outcome="http_status")]
+    )
     assert np.isnan(ttft(s)[1:]).all()
     assert itl(s).tolist() == pytest.approx([0.010])
     assert output_throughput(s)[0] == pytest.approx(2 / 0.501)  # the window holds the failed ones too

@@ -50,6 +50,7 @@ def test_ids_and_text_are_one_prompt_of_exactly_the_length_asked(load: Load, cou
         assert prompt.text is not None
         assert len(prompt.ids) == prompt.tokens == load.input_tokens
         prefix = len(vocabulary.prefix_ids)
+        assert vocabulary.tokenizer is not None
         assert prompt.ids[:prefix] == vocabulary.prefix_ids
         assert vocabulary.tokenizer.encode(prompt.text, add_special_tokens=False).ids == list(prompt.ids[prefix:])
 
@@ -89,6 +90,7 @@ def test_an_unknown_server_gets_words_and_an_estimate() -> None:
 
 def test_a_tokenizer_that_puts_the_first_space_itself() -> None:
     vocabulary = sentencepiece()
+    assert vocabulary.tokenizer is not None
     prompts = make_prompts(vocabulary, Load(input_tokens=9), 20, salt="")
     for prompt in prompts:
         assert prompt.text is not None

@@ -81,21 +81,41 @@ def test_what_an_engine_cannot_express_is_skipped_with_the_reason(tmp_path: Path
 
 WRONG = {
     "unknown key": ("loads:", "lods:", "s.yaml:11: lods: is not a known key\n  did you mean 'loads'?"),
-    "unknown key inside": ("concurrency:", "concurency:", "s.yaml:12: loads[0].concurency: is not a known key\n  did you mean 'concurrency'?"),
+    "unknown key inside": (
+        "concurrency:",
+        "concurency:",
+        "s.yaml:12: loads[0].concurency: is not a known key\n  did you mean 'concurrency'?",
+    ),
     "type": ("[1, 4]", "four", "s.yaml:12: loads[0].concurrency: must be a whole number, got 'four'"),
     "type in a list": ("[1, 4]", "[1, 1.5]", "s.yaml:12: loads[0].concurrency[1]: must be a whole number, got 1.5"),
     "negative": ("[1, 4]", "-1", "s.yaml:12: loads[0].concurrency: must be at least 1, got -1"),
     "empty sweep": ("[1, 4]", "[]", "s.yaml:12: loads[0].concurrency: is an empty list"),
-    "engine": ("engine: llamacpp", "engine: lamacpp", "s.yaml:6: deployments[0].engine: there is no engine 'lamacpp'\n  did you mean 'llamacpp'?"),
+    "engine": (
+        "engine: llamacpp",
+        "engine: lamacpp",
+        "s.yaml:6: deployments[0].engine: there is no engine 'lamacpp'\n  did you mean 'llamacpp'?",
+    ),
     "precision": (
         "[f16, q8_0]",
         "[f16, fp8]",
         "s.yaml:8: deployments[0].precision[1]: llama.cpp has no precision 'fp8'",
     ),
-    "option": ("threads: [1, 2]", "thread: 2", "s.yaml:9: deployments[0].options.thread: is not an option of llama.cpp\n  did you mean 'threads'?"),
-    "option type": ("threads: [1, 2]", "threads: [1, many]", "s.yaml:9: deployments[0].options.threads: must be a whole number, got 'many'"),
+    "option": (
+        "threads: [1, 2]",
+        "thread: 2",
+        "s.yaml:9: deployments[0].options.thread: is not an option of llama.cpp\n  did you mean 'threads'?",
+    ),
+    "option type": (
+        "threads: [1, 2]",
+        "threads: [1, many]",
+        "s.yaml:9: deployments[0].options.threads: must be a whole number, got 'many'",
+    ),
     "model": ("model: moe", "model: mow", "s.yaml:7: deployments[0].model: there is no model 'mow' under `models`\n  did you mean 'moe'?"),
-    "runtime": ("    model: moe", "    model: moe\n    runtime: proces", "deployments[0].runtime: cannot be 'proces'\n  did you mean 'process'?"),
+    "runtime": (
+        "    model: moe",
+        "    model: moe\n    runtime: proces",
+        "deployments[0].runtime: cannot be 'proces'\n  did you mean 'process'?",
+    ),
     "no source": ("{random_weights: {layers: 2}}", "{}", "s.yaml:4: models.moe: needs either `checkpoints` or `random_weights`"),
     "missing file": (
         "{random_weights: {layers: 2}}",

@@ -45,7 +45,8 @@ samples = st.lists(
             event_tokens=array("i", [1] * len(events)), event_chars=array("i", events), outcome=outcome, error=outcome if index else None,
             input_tokens=counts, output_tokens=counts, cached_tokens=counts,
         ),
-        st.integers(0, 9), st.lists(st.integers(0, 2**30), max_size=20), st.sampled_from(["ok", "cut", "tïme\0"]), st.none() | st.integers(0, 99),
+        st.integers(0, 9), st.lists(st.integers(0, 2**30), max_size=20), st.sampled_from(["ok", "cut", "tïme\0"]),
+        st.none() | st.integers(0, 99),
     ), min_size=0, max_size=9,
 )  # fmt: skip
 

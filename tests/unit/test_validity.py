@@ -14,7 +14,9 @@ from enginebench.validity import Check, judge
 MS = 1_000_000
 
 
-def cell(*, load: Load | None = None, identity: str = "proven", client: Mapping[str, float] | None = None, length: str = "exact") -> CellRecord:
+def cell(
+    *, load: Load | None = None, identity: str = "proven", client: Mapping[str, float] | None = None, length: str = "exact"
+) -> CellRecord:
     made = Cell(Deployment("fake", "m", "none", "m"), load or Load(concurrency=2, output_tokens=20, input_tokens=10))
     return CellRecord(
         made.id, made.launch_id, made.deployment, made.load, 0, "ok", identity=identity,

@@ -19,7 +19,9 @@ _FILE = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
 @click.option("--html", type=_FILE, metavar="FILE", help="Write a self-contained HTML page that opens offline.")
 @click.option("--md", type=_FILE, metavar="FILE", help="Write a Markdown table ('-' for stdout).")
 @click.option("--csv", type=_FILE, metavar="FILE", help="Write tidy CSV ('-' for stdout).")
-@click.option("--json", "json_file", type=_FILE, metavar="FILE", is_flag=False, flag_value=Path("-"), help="Write JSON (stdout by default).")
+@click.option(
+    "--json", "json_file", type=_FILE, metavar="FILE", is_flag=False, flag_value=Path("-"), help="Write JSON (stdout by default)."
+)
 def report(run: Path | None, html: Path | None, md: Path | None, csv: Path | None, json_file: Path | None) -> None:
     """Show a stored RUN (default: the newest under results/) as a table, or write it in another form."""
     from enginebench.analysis import analyse

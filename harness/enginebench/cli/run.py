@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 )
 @scenario_options
 @click.option("--fresh", is_flag=True, help="Start a new run instead of resuming an unfinished one.")
-@click.option("--retry-failed", is_flag=True, help="When resuming, measure the failed cells again.")
-@click.option("--results", type=click.Path(path_type=Path, file_okay=False), default=RESULTS, show_default=True, help="Where runs are kept.")
+@click.option("--retry-failed", is_flag=True, help="Continue the newest run of this plan and measure its failed cells again.")
+@click.option(
+    "--results", type=click.Path(path_type=Path, file_okay=False), default=RESULTS, show_default=True, help="Where runs are kept."
+)
 @click.option("--no-html", is_flag=True, help="Do not write report.html into the run's folder.")
 @AS_JSON
 def run(
@@ -82,14 +84,9 @@ def _measure(plan: Plan, registry: Registry, results: Path, *, fresh: bool, retr
     for line in sweep_leftovers():
         say(line)
     machine = plain(facts())
-    stored = open_run_for(plan, results, machine if isinstance(machine, dict) else {}, fresh=fresh, say=say)
-    with locked(stored):
-        if retry_failed:
-            for record in stored.cells():
-                if record.status == "failed":
-                    stored.drop(record.id)
-        with progress(plan, stored) as reporter:
-            Sweep(plan, stored, registry, installs_of, reporter).go()
+    stored = open_run_for(plan, results, machine if isinstance(machine, dict) else {}, fresh=fresh, retry_failed=retry_failed, say=say)
+    with locked(stored), progress(plan, stored) as reporter:
+        Sweep(plan, stored, registry, installs_of, reporter).go()
     return stored
 
 

@@ -22,7 +22,12 @@ F = TypeVar("F", bound=Callable[..., object])
 
 RESULTS = Path("results")
 ADAPTERS = click.option(
-    "--adapter", "adapters", type=click.Path(path_type=Path), multiple=True, metavar="FILE", help="Also load this adapter file (repeatable)."
+    "--adapter",
+    "adapters",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="Also load this adapter file (repeatable).",
 )
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print data as JSON on stdout.")
 
@@ -54,7 +59,9 @@ def planned(scenario: str, only: Sequence[str], repeats: int | None, adapters: S
     whole = plan(loaded, registry)
     selected = whole.only(_selection(only)) if only else whole
     if not selected.cells:
-        raise UserError(f"--only {' '.join(only)} leaves no cell of {len(whole.cells)}", advice="see the values with: bench plan " + scenario)
+        raise UserError(
+            f"--only {' '.join(only)} leaves no cell of {len(whole.cells)}", advice="see the values with: bench plan " + scenario
+        )
     return selected, registry
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from enginebench.analysis import LOAD_COLUMNS, Analysis, Row
-from enginebench.report.figures import THROUGHPUT, Column, number, shown, why_missing
+from enginebench.report.figures import THROUGHPUT, Column, shown, why_missing
 
 State: TypeAlias = Literal["valid", "suspect", "invalid", "failed", "skipped"]
 
@@ -163,7 +163,7 @@ class _Footnotes:
 
 
 def _with_details(text: str, details: list[str]) -> str:
-    more = f"; and {number(len(details) - _DETAILS)} more" if len(details) > _DETAILS else ""
+    more = f"; and {len(details) - _DETAILS:,} more" if len(details) > _DETAILS else ""
     return f"{'; '.join(details[:_DETAILS])}{more}: {text}" if details else text
 
 

@@ -122,7 +122,7 @@ def _cell(cell: CellResult, outcome: Outcome | None) -> CellView:
         id=record.id,
         load=f"{load.concurrency} x ({load.input_tokens} in + {load.output_tokens} out), {load.requests} requests",
         state=cell.verdict or record.status,
-        outcomes=", ".join(f"{number(n)} {kind}" for kind, n in outcome.counts.items()) if outcome else "-",
+        outcomes=", ".join(f"{n:,} {kind}" for kind, n in outcome.counts.items()) if outcome else "-",
         window=f"{number(outcome.window_s)} s" if outcome else "-",
         client=", ".join(_pairs(record.client)),
         counters=", ".join(_pairs(record.counters)),

@@ -15,7 +15,7 @@ from typing import TypeAlias
 from enginebench.analysis import Row
 from enginebench.nouns import JSON
 from enginebench.report.distributions import Curve
-from enginebench.report.figures import THROUGHPUT, USER, Column, full_text, number, streams_text
+from enginebench.report.figures import THROUGHPUT, USER, Column, full_text, streams_text
 
 Trace: TypeAlias = dict[str, JSON]
 
@@ -93,7 +93,7 @@ def steps(row: Row, curve: Curve, slot: int) -> Trace:
         "line": {"dash": DASHES[slot % len(DASHES)], "width": 2, "shape": "hv"},
         "x": list(curve.value_ms),
         "y": list(curve.share),
-        "text": f"<b>{html.escape(row.name)}</b> (n={number(curve.n)})",
+        "text": f"<b>{html.escape(row.name)}</b> (n={curve.n:,})",
         "hovertemplate": "%{text}<br>%{y:.1%} within %{x} ms<extra></extra>",
     }
 

@@ -24,6 +24,10 @@ WARMUP_OUTPUT_TOKENS = 16
 """Warm-up requests have the cell's prompt length and at most this many output tokens."""
 
 
+DEATH_PATIENCE_S = 1.0
+"""A dying process closes its sockets before its parent hears of its end; broken connections are worth this wait."""
+
+
 def measure(cell: Cell, engine: Engine, adapter: Adapter, reporter: Reporter, *, nonce: str) -> tuple[CellRecord, Samples | None]:
     """Run one cell. Raises KeyboardInterrupt when the user stops it; everything else that happens is in the record."""
     began, started_at = time.monotonic(), now()
@@ -86,10 +90,11 @@ def _warm_up(engine: Engine, load: Load, salt: str) -> None:
 
 def _outcome(result: LoadResult, engine: Engine) -> tuple[Status, str | None]:
     """A cell has run when at least one request ended well and the engine is still there."""
-    ending = engine.ending()
+    bad = [sample for sample in result.samples if sample.outcome != "ok"]
+    broken_off = any(sample.outcome in ("cut", "connect") for sample in bad)
+    ending = engine.ending(DEATH_PATIENCE_S if broken_off else 0.0)
     if ending:
         return "failed", f"the engine {ending} during the cell"
-    bad = [sample for sample in result.samples if sample.outcome != "ok"]
     if len(bad) < len(result.samples):
         return "ok", None
     return "failed", _what_happened(bad) if bad else f"nothing was sent ({result.stopped})"

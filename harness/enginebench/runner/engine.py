@@ -28,6 +28,7 @@ from enginebench.runner.offline import OfflineWorker
 from enginebench.runtime import EngineProcess, LaunchFailed, free_port, http_get, http_get_url, unique_tag, verify_listener, wait_ready
 
 STOP_GRACE_S = 10.0
+ATTACH_TIMEOUT_S = 10.0
 HOST = "127.0.0.1"
 
 
@@ -46,8 +47,12 @@ class Engine(Protocol):
         """The engine's own totals so far, under neutral names."""
         ...
 
-    def ending(self) -> str | None:
-        """How the engine ended, in words; None while it is up."""
+    def resolved(self) -> Resolved:
+        """What the engine says of its own configuration."""
+        ...
+
+    def ending(self, patience_s: float = 0.0) -> str | None:
+        """How the engine ended, in words; None while it is up. patience_s: wait that long for an end that is likely."""
         ...
 
     def log_tail(self) -> tuple[str, ...]:
@@ -130,8 +135,14 @@ class Served:
     def counters(self) -> Mapping[str, float]:
         return self.adapter.counters(self.get)
 
-    def ending(self) -> str | None:
-        return self.process.ending if self.process else None
+    def resolved(self) -> Resolved:
+        return self.adapter.resolved(self.get)
+
+    def ending(self, patience_s: float = 0.0) -> str | None:
+        if self.process is None:
+            return None
+        self.process.wait(patience_s)
+        return self.process.ending
 
     def log_tail(self) -> tuple[str, ...]:
         return tuple(self.process.log_tail().splitlines()) if self.process else ()
@@ -170,11 +181,10 @@ def open_engine(
         try:
             engine: Engine
             if talk:
-                engine = OfflineWorker.greet(adapter, process, opening, launch.ready_timeout_s)
+                engine = OfflineWorker.greet(adapter, process, opening, deployment.ready_timeout_s or launch.ready_timeout_s)
             else:
                 engine = _serve(adapter, deployment, process, site, opening)
             opening.start_s = time.monotonic() - began
-            opening.differences = differences(deployment, opening.resolved)
             yield engine
         finally:
             stopping = time.monotonic()
@@ -186,12 +196,11 @@ def _serve(adapter: Adapter, deployment: Deployment, process: EngineProcess, sit
     launch = opening.launch
     assert launch is not None  # noqa: S101  # set by open_engine
     get = http_get(site.host, site.port)
-    wait_ready(adapter, get, process, launch.ready_timeout_s)
+    wait_ready(adapter, get, process, deployment.ready_timeout_s or launch.ready_timeout_s)
     foreign = verify_listener(site.port, process, site.host)
     if foreign and "cannot be attributed" not in foreign:
         raise LaunchFailed(foreign, process.log_tail())
     opening.identity = foreign or "proven"
-    opening.resolved = adapter.resolved(get)
     return Served(adapter, deployment, Target(site.host, site.port), "", launch.served_name, get, opening, process)
 
 
@@ -201,11 +210,9 @@ def _attach(adapter: Adapter, deployment: Deployment, base: Path, opening: Openi
     tls = url.scheme == "https"
     target = Target(url.hostname or "", url.port or (443 if tls else 80), tls=tls, headers=headers)
     get = http_get_url(deployment.url or "", headers=headers)
-    wait_ready(adapter, get, None, timeout_s=10.0)
+    wait_ready(adapter, get, None, deployment.ready_timeout_s or ATTACH_TIMEOUT_S)
     opening.identity = "attached: the server was started by somebody else"
-    opening.resolved = adapter.resolved(get)
     opening.vocabulary = _vocabulary(base / deployment.checkpoint)
-    opening.differences = differences(deployment, opening.resolved)
     return Served(adapter, deployment, target, url.path.rstrip("/"), deployment.model, get, opening)
 
 
@@ -230,9 +237,10 @@ def authorization(deployment: Deployment) -> dict[str, str]:
 def differences(deployment: Deployment, resolved: Resolved) -> tuple[Difference, ...]:
     """Where the engine's own word differs from what was asked. Fields the engine does not tell are no difference."""
     asked: dict[str, JSON] = {"precision": deployment.precision, "context": deployment.max_context, "slots": deployment.max_concurrency}
+    told: dict[str, JSON] = {"precision": resolved.precision, "context": resolved.context, "slots": resolved.slots, **resolved.options}
     found: list[Difference] = []
-    for name, want in asked.items():
-        got = getattr(resolved, name)
+    for name, want in {**asked, **deployment.options}.items():
+        got = told.get(name)
         if got is None or (name == "precision" and want in ("none", "unstated")):
             continue
         enough = isinstance(got, int) and isinstance(want, int) and got >= want  # more context or slots is no shortfall
@@ -241,10 +249,15 @@ def differences(deployment: Deployment, resolved: Resolved) -> tuple[Difference,
     return tuple(found)
 
 
-def prime(engine: Engine, prompt: Prompt, load: Load) -> None:
-    """One real, short generation: the last step of readiness. Raises LaunchFailed when nothing comes of it."""
+def prime(engine: Engine, deployment: Deployment, prompt: Prompt, load: Load) -> None:
+    """One real, short generation, then the engine's own word on its configuration: the last step of readiness.
+
+    In this order, because some engines only know what they run once they have run. Raises LaunchFailed when nothing comes of it.
+    """
     short = replace(load, concurrency=1, requests=1, output_tokens=min(8, load.output_tokens))
     sample = engine.run([prompt], short).samples[0]
     if sample.outcome != "ok":
         detail = f": {sample.error}" if sample.error else ""
         raise LaunchFailed(f"it is up, but its first generation failed ({sample.outcome}){detail}", "\n".join(engine.log_tail()))
+    engine.opening.resolved = engine.resolved()
+    engine.opening.differences = differences(deployment, engine.opening.resolved)

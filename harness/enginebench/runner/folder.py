@@ -19,15 +19,22 @@ from enginebench.store import Run, RunRecord, find_runs, new_run_path, now
 _SAME_MACHINE = ("architecture", "cpu", "logical_cores", "gpus")
 
 
-def open_run_for(plan: Plan, results: Path, machine: Mapping[str, JSON], *, fresh: bool, say: Callable[[str], None]) -> Run:
-    """The run to continue, or a new one. fresh: always a new one."""
+def open_run_for(
+    plan: Plan, results: Path, machine: Mapping[str, JSON], *, fresh: bool, retry_failed: bool, say: Callable[[str], None]
+) -> Run:
+    """The run to continue, or a new one. fresh: always a new one. retry_failed: failed cells count as not measured yet."""
     if not fresh:
         for run in reversed(find_runs(results, plan.scenario.name)):
-            if run.record.plan_id != plan.id or run.finished:
+            if run.record.plan_id != plan.id:
+                continue
+            failed = [cell.id for cell in run.cells() if cell.status == "failed"] if retry_failed else []
+            if run.finished and not failed:
                 continue
             if moved := _moved(run.record.machine, machine):
                 say(f"note: {run.path} is unfinished but was measured elsewhere ({moved}); starting a new run")
                 continue
+            for cell_id in failed:
+                run.drop(cell_id)
             done = sum(run.has(cell) for cell in run.record.cells)
             say(f"resuming {run.path}: {done} of {len(run.record.cells)} cells are stored")
             return run
@@ -51,7 +58,9 @@ def locked(run: Run) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise UserError("another bench is writing to this run", file=run.path, advice="wait for it, or start another run with --fresh") from None
+            raise UserError(
+                "another bench is writing to this run", file=run.path, advice="wait for it, or start another run with --fresh"
+            ) from None
         yield
 
 

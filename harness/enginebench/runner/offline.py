@@ -13,7 +13,7 @@ from array import array
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from enginebench.adapter import Adapter, Reply
+from enginebench.adapter import Adapter, Reply, Resolved
 from enginebench.loadgen import ClientHealth, LoadResult, Progress
 from enginebench.nouns import Load, Sample
 from enginebench.prompts import Prompt
@@ -29,6 +29,7 @@ class OfflineWorker:
     def __init__(self, adapter: Adapter, process: EngineProcess, opening: Opening) -> None:
         self._adapter, self._process, self.opening = adapter, process, opening
         self._buffer = b""
+        self._told: Mapping[str, Any] = {}
 
     @classmethod
     def greet(cls, adapter: Adapter, process: EngineProcess, opening: Opening, timeout_s: float) -> OfflineWorker:
@@ -38,8 +39,7 @@ class OfflineWorker:
         if event is None or event.get("event") != "ready":
             said = event.get("message") if event else process.ending or f"silent for {timeout_s:g} s"
             raise LaunchFailed(f"the batch worker did not become ready: {said}", process.log_tail())
-        resolved: dict[str, Any] = event.get("resolved") or {}
-        opening.resolved = adapter.resolved(lambda path: Reply(200, json.dumps(resolved[path]).encode()) if path in resolved else Reply(404))
+        worker._told = event.get("resolved") or {}
         return worker
 
     def run(
@@ -75,7 +75,13 @@ class OfflineWorker:
     def counters(self) -> Mapping[str, float]:
         return {}
 
-    def ending(self) -> str | None:
+    def resolved(self) -> Resolved:
+        """The worker told, at its start, what each endpoint of the engine would answer; the adapter reads it as it reads a server."""
+        told = self._told
+        return self._adapter.resolved(lambda path: Reply(200, json.dumps(told[path]).encode()) if path in told else Reply(404))
+
+    def ending(self, patience_s: float = 0.0) -> str | None:
+        self._process.wait(patience_s)
         return self._process.ending
 
     def log_tail(self) -> tuple[str, ...]:

@@ -104,7 +104,8 @@ class Sweep:
         """One real generation, and the greedy outputs that engines are compared by."""
         load = launch.left[0].load
         self.reporter.launching(launch.deployment, "first generation")
-        prime(engine, make_prompts(engine.opening.vocabulary, load, 1, salt=f"prime/{self._nonce(launch.deployment)}")[0], load)
+        prompt = make_prompts(engine.opening.vocabulary, load, 1, salt=f"prime/{self._nonce(launch.deployment)}")[0]
+        prime(engine, launch.deployment, prompt, load)
         check = self.plan.scenario.parity
         if check and launch.repeat == 0:
             self.reporter.launching(launch.deployment, "parity outputs")

@@ -103,7 +103,9 @@ class _Expansion:
             adapter = self._adapter(engine, self._place(at, "engine", e))
             if runtime not in adapter.runtimes:
                 there = ", ".join(adapter.runtimes)
-                raise self.source.error(f"{adapter.title} has no runtime '{runtime}'", self._place(at, "runtime", r), advice=f"it has: {there}")
+                raise self.source.error(
+                    f"{adapter.title} has no runtime '{runtime}'", self._place(at, "runtime", r), advice=f"it has: {there}"
+                )
             self._check_attach(entry, runtime, at)
             if adapter.precisions is not None and precision not in adapter.precisions:
                 advice = did_you_mean(precision, adapter.precisions)
@@ -113,7 +115,7 @@ class _Expansion:
                 yield Deployment(
                     engine=engine, model=model, precision=precision, checkpoint=checkpoint, runtime=runtime, parallelism=parallelism,
                     max_context=context, max_concurrency=concurrency, options=options, url=entry.url.rstrip("/") if entry.url else None,
-                    api_key_env=entry.api_key_env, label=entry.label,
+                    api_key_env=entry.api_key_env, ready_timeout_s=entry.ready_timeout_s, label=entry.label,
                 )  # fmt: skip
 
     def _place(self, at: Location, key: str, index: int) -> Location:
@@ -126,7 +128,9 @@ class _Expansion:
         adapter = self.registry[engine]
         for load in self.loads:
             if load.api not in adapter.apis:
-                raise self.source.error(f"{adapter.title} does not serve the {load.api} route", at, advice=f"it has: {', '.join(adapter.apis)}")
+                raise self.source.error(
+                    f"{adapter.title} does not serve the {load.api} route", at, advice=f"it has: {', '.join(adapter.apis)}"
+                )
         return adapter
 
     def _check_attach(self, entry: Deployments, runtime: str, at: Location) -> None:
@@ -153,12 +157,16 @@ class _Expansion:
     def _written_checkpoint(self, adapter: Adapter, name: str, precision: str, at: Location) -> tuple[str, Location]:
         checkpoints = self.models[name].checkpoints or {}
         if precision not in checkpoints:
-            raise self.source.error(f"model '{name}' has no checkpoint in precision '{precision}'", at, advice=did_you_mean(precision, checkpoints))
+            raise self.source.error(
+                f"model '{name}' has no checkpoint in precision '{precision}'", at, advice=did_you_mean(precision, checkpoints)
+            )
         entry, here = checkpoints[precision], ("models", name, "checkpoints", precision)
         if isinstance(entry, str):
             return entry, here
         if adapter.name not in entry:
-            raise self.source.error(f"there is no checkpoint for {adapter.name}", here, advice=f"there is one for: {', '.join(sorted(entry))}")
+            raise self.source.error(
+                f"there is no checkpoint for {adapter.name}", here, advice=f"there is one for: {', '.join(sorted(entry))}"
+            )
         return entry[adapter.name], (*here, adapter.name)
 
     def _options(self, entry: Deployments, adapter: Adapter, at: Location) -> list[dict[str, JSON]]:
@@ -185,4 +193,6 @@ class _Expansion:
 def _list_options(options: type) -> dict[str, bool]:
     """Option name -> whether its own value is a list (then only a list of lists is a sweep)."""
     hints = get_type_hints(options)
-    return {f.name: any(get_origin(t) in (list, tuple) for t in (hints[f.name], *get_args(hints[f.name]))) for f in dataclasses.fields(options)}
+    return {
+        f.name: any(get_origin(t) in (list, tuple) for t in (hints[f.name], *get_args(hints[f.name]))) for f in dataclasses.fields(options)
+    }

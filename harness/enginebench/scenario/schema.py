@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from enginebench.nouns import JSON
 
+
 def _as_list(value: Any) -> Any:
     if isinstance(value, list):
         if not value:
@@ -96,13 +97,16 @@ class Deployments(_Strict):
         None, json_schema_extra=_sweep_schema, description="Tokens one request may hold; default: the largest input + output of the loads."
     )
     max_concurrency: Annotated[list[Count], ListOf] | None = Field(
-        None, json_schema_extra=_sweep_schema, description="Requests in flight the server must take; default: the loads' largest concurrency."
+        None,
+        json_schema_extra=_sweep_schema,
+        description="Requests in flight the server must take; default: the loads' largest concurrency.",
     )
     options: dict[str, JSON] = Field(default_factory=dict, description="The engine's own options; a list is swept. See docs/engines.md.")
     url: str | None = Field(None, pattern=r"^https?://[^\s/]+", description="attach: the server's base URL, without /v1.")
     api_key_env: str | None = Field(
         None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="attach: the *name* of the environment variable that holds the API key."
     )
+    ready_timeout_s: Seconds | None = Field(None, description="Seconds the engine may take to become ready; default: its adapter's figure.")
     label: str | None = Field(None, max_length=60, description="Name in tables and plots; default: engine, model and what varies.")
 
 

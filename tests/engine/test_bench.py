@@ -1,0 +1,292 @@
+"""`bench` as a user runs it - a process of its own - against the fake engine, through everything that can go wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from enginebench.adapter import WORKERS
+from enginebench.loadgen import Target
+
+ENGINE = "fake_worker.py"
+SCENARIO = """
+name: demo
+deployments:
+{deployments}
+loads:
+  - {{concurrency: [1, 4], input_tokens: 16, output_tokens: 8, requests: 8, timeout_s: 3}}
+repeats: {repeats}
+"""
+
+
+class Bench:
+    """Runs `bench` in a folder of its own with a home of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.env = {**os.environ, "ENGINEBENCH_HOME": str(folder / "home")}
+
+    def scenario(self, *deployments: str, repeats: int = 1) -> str:
+        lines = "\n".join(f"  - {{engine: fake, model: any, precision: none, {d}}}" for d in deployments)
+        (self.folder / "s.yaml").write_text(SCENARIO.format(deployments=lines, repeats=repeats))
+        return "s.yaml"
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "enginebench", *arguments], cwd=self.folder, env=self.env, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        process = self.start(*arguments)
+        out, err = process.communicate(timeout=90)
+        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+    def run_folder(self) -> Path:
+        (found,) = (self.folder / "results").iterdir()
+        return found
+
+    def cells(self) -> list[dict[str, object]]:
+        return [json.loads(file.read_text()) for file in sorted((self.run_folder() / "cells").glob("*.json"))]
+
+    def engines(self) -> list[psutil.Process]:
+        """Fake engines that belong to this test's home."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if (
+                    any(ENGINE in part for part in process.cmdline())
+                    and process.environ().get("ENGINEBENCH_HOME") == self.env["ENGINEBENCH_HOME"]
+                ):
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+    def wait_for_cells(self, count: int) -> None:
+        deadline = time.monotonic() + 60
+        while len(list(self.folder.glob("results/*/cells/*.json"))) < count:
+            assert time.monotonic() < deadline, "no cell was stored"
+            time.sleep(0.02)
+
+    def wait_until_quiet(self) -> None:
+        deadline = time.monotonic() + 10
+        while self.engines():
+            assert time.monotonic() < deadline, f"left behind: {self.engines()}"
+            time.sleep(0.05)
+
+
+@pytest.fixture()
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+QUICK = "options: {ttft_ms: 5, itl_ms: 2}"
+
+
+def test_a_run_ends_with_the_table_the_report_and_the_next_command(bench: Bench) -> None:
+    done = bench("run", bench.scenario(QUICK, "options: {ttft_ms: 15, itl_ms: 2}", repeats=2))
+    assert done.returncode == 0, done.stderr
+    assert "[8/8]" in done.stderr
+    assert "saved 8 cells (8 ok)" in done.stderr
+    assert "next: bench report" in done.stderr
+    assert "TTFT" in done.stdout
+    assert "\x1b" not in done.stdout + done.stderr
+    folder = bench.run_folder()
+    assert (folder / "report.html").stat().st_size > 1_000_000
+    assert len(list((folder / "launches").glob("*.json"))) == 4
+    assert len(list((folder / "samples").glob("*.parquet"))) == 8
+    assert all(cell["identity"] == "proven" for cell in bench.cells())
+    assert not bench.engines()
+
+
+def test_the_measured_times_are_those_of_the_engine(bench: Bench) -> None:
+    done = bench("run", bench.scenario("options: {ttft_ms: 40, itl_ms: 10}"), "--json", "--no-html")
+    rows = json.loads(done.stdout)["rows"]
+    for row in rows:
+        assert row["figures"]["ttft_p50"]["value"] == pytest.approx(0.040, abs=0.004)
+        assert row["figures"]["tpot_p50"]["value"] == pytest.approx(0.010, abs=0.001)
+
+
+def test_plan_launches_nothing_and_shows_the_commands(bench: Bench) -> None:
+    done = bench("plan", bench.scenario(QUICK), "-v")
+    assert done.returncode == 0, done.stderr
+    assert "1 deployments x 2 loads x 1 repeats = 2 cells" in done.stdout
+    assert ENGINE in done.stdout
+    assert not (bench.folder / "results").exists()
+    data = json.loads(bench("plan", "s.yaml", "--json").stdout)
+    assert data["cells"] == 2
+    assert [len(launch["cells"]) for launch in data["launches"]] == [2]
+
+
+BROKEN = {
+    "does not start": ("exit_at_start: true", "before it was ready"),
+    "is never ready": ("never_ready: true}, ready_timeout_s: 1, options_end: {", "not ready after 1 s"),
+    "answers garbage": ("malformed: json", "malformed"),
+    "answers errors": ("http_error: 500", "http_status"),
+    "never answers": ("ttft_ms: 60000", "timeout"),
+    "breaks off": ("cut_after: 2", "cut"),
+}
+
+
+@pytest.mark.parametrize(("option", "reason"), BROKEN.values(), ids=BROKEN)
+def test_a_broken_engine_fails_its_cells_and_the_sweep_goes_on(bench: Bench, option: str, reason: str) -> None:
+    broken = f"options: {{{option}}}"
+    if "options_end" in option:
+        broken = "options: {never_ready: true}, ready_timeout_s: 1"
+    done = bench("run", bench.scenario(broken, QUICK))
+    assert done.returncode == 3, done.stderr
+    by_status = {status: [c for c in bench.cells() if c["status"] == status] for status in ("ok", "failed")}
+    assert (len(by_status["ok"]), len(by_status["failed"])) == (2, 2)
+    assert all(reason in str(cell["reason"]) for cell in by_status["failed"]), by_status["failed"]
+    assert reason in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert not bench.engines()
+
+
+def test_an_engine_that_dies_in_the_middle_is_started_again_for_the_other_cells(bench: Bench) -> None:
+    # 1 priming + 1 warm-up + 8 requests: it dies in the second cell, and in the second cell again when it is restarted for it.
+    done = bench("run", bench.scenario("options: {crash_after: 11, ttft_ms: 5}"))
+    assert done.returncode == 3, done.stderr
+    cells = {cell["load"]["concurrency"]: cell for cell in bench.cells()}  # type: ignore[index]
+    assert cells[1]["status"] == "ok"
+    assert cells[4]["status"] == "failed"
+    assert "exited" in str(cells[4]["reason"])
+    assert cells[4]["log_tail"]
+    assert not bench.engines()
+
+
+def test_ctrl_c_stores_what_is_done_leaves_no_process_and_resumes(bench: Bench) -> None:
+    scenario = bench.scenario("options: {ttft_ms: 100, itl_ms: 5}", repeats=3)
+    process = bench.start("run", scenario)
+    bench.wait_for_cells(1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130, err
+    assert "resumes" in err
+    assert not bench.engines()
+    before = {cell["id"]: cell["started_at"] for cell in bench.cells()}
+    done = bench("run", scenario)
+    assert done.returncode == 0, done.stderr
+    assert "resuming" in done.stderr
+    after = {cell["id"]: cell["started_at"] for cell in bench.cells()}
+    assert len(after) == 6
+    assert all(after[cell] == started for cell, started in before.items())
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_killed_harness_leaves_no_engine_and_the_run_resumes(bench: Bench, number: signal.Signals) -> None:
+    scenario = bench.scenario("options: {ttft_ms: 100, itl_ms: 5}", repeats=2)
+    process = bench.start("run", scenario)
+    bench.wait_for_cells(1)
+    process.send_signal(number)
+    process.communicate(timeout=30)
+    bench.wait_until_quiet()
+    done = bench("run", scenario)
+    assert done.returncode == 0, done.stderr
+    assert len(bench.cells()) == 4
+    assert not list((bench.folder / "home" / "leases").glob("*.json"))
+
+
+def test_a_finished_run_is_followed_by_a_new_one_and_fresh_forces_one(bench: Bench) -> None:
+    scenario = bench.scenario(QUICK)
+    bench("run", scenario, "--no-html")
+    bench("run", scenario, "--no-html")
+    assert len(list((bench.folder / "results").iterdir())) == 2
+
+
+def test_failed_cells_are_tried_again_on_request(bench: Bench) -> None:
+    scenario = bench.scenario("options: {http_error: 503}")
+    assert bench("run", scenario).returncode == 3
+    assert bench("run", scenario, "--retry-failed").returncode == 3
+    assert len(list((bench.folder / "results").iterdir())) == 1
+
+
+def test_attach_measures_a_server_that_is_up_and_leaves_it_up(bench: Bench, start_fake: object) -> None:
+    target: Target = start_fake("--ttft-ms", "5", "--itl-ms", "2")  # type: ignore[operator]
+    text = SCENARIO.format(
+        deployments=f"  - {{engine: openai, model: any, runtime: attach, url: 'http://127.0.0.1:{target.port}'}}", repeats=1
+    )
+    (bench.folder / "s.yaml").write_text(text)
+    done = bench("run", "s.yaml")
+    assert done.returncode == 0, done.stderr
+    assert [cell["status"] for cell in bench.cells()] == ["ok", "ok"]
+    assert "proven" not in str(bench.cells()[0]["identity"])
+
+
+def test_attach_without_its_key_or_its_server(bench: Bench) -> None:
+    text = SCENARIO.format(
+        deployments="  - {engine: openai, model: any, runtime: attach, url: 'http://127.0.0.1:9', api_key_env: BENCH_TEST_KEY, ready_timeout_s: 1}",
+        repeats=1,
+    )
+    (bench.folder / "s.yaml").write_text(text)
+    done = bench("run", "s.yaml")
+    assert done.returncode == 2
+    assert "BENCH_TEST_KEY is not set" in done.stderr
+    bench.env["BENCH_TEST_KEY"] = "sk-very-secret"
+    done = bench("run", "s.yaml")
+    assert done.returncode == 3
+    assert "Traceback" not in done.stderr
+    stored = "".join(file.read_text(errors="replace") for file in bench.folder.glob("results/**/*.json"))
+    assert "sk-very-secret" not in stored + done.stdout + done.stderr
+
+
+def test_an_engine_that_is_not_installed_is_refused_before_anything_starts(bench: Bench) -> None:
+    (bench.folder / "s.yaml").write_text(
+        "name: a\nmodels: {m: {random_weights: {layers: 1}}}\ndeployments:\n  - {engine: transformers, model: m, precision: f32}\nloads: [{}]\n"
+    )
+    done = bench("run", "s.yaml")
+    assert done.returncode == 2
+    assert "bench engines install transformers" in done.stderr
+    assert not (bench.folder / "results").exists()
+
+
+def test_bad_usage_is_exit_code_2(bench: Bench) -> None:
+    for arguments in (
+        ["run"],
+        ["run", "nowhere"],
+        ["run", "quickstart", "--only", "engin=x"],
+        ["frobnicate"],
+        ["report", "nowhere"],
+        ["report"],
+    ):
+        done = bench(*arguments)
+        assert done.returncode == 2, (arguments, done.stderr)
+        assert "Traceback" not in done.stderr
+
+
+def test_every_verb_has_help_with_an_example(bench: Bench) -> None:
+    listing = bench("--help").stdout
+    for verb in ("run", "plan", "report", "engines", "doctor", "completion"):
+        assert verb in listing
+        assert "bench " + verb in bench(verb, "--help").stdout
+    assert bench("--version").stdout.startswith("bench, version ")
+    for shell in ("bash", "zsh", "fish"):
+        assert "_BENCH_COMPLETE" in bench("completion", shell).stdout
+
+
+def test_doctor_and_engines_speak_json(bench: Bench) -> None:
+    assert {"ok", "warn", "no"} >= {finding["level"] for finding in json.loads(bench("doctor", "--json").stdout)}
+    assert {"fake", "llamacpp", "openai", "transformers"} <= {engine["name"] for engine in json.loads(bench("engines", "--json").stdout)}
+
+
+def test_reports_of_a_run_in_every_form(bench: Bench) -> None:
+    bench("run", bench.scenario(QUICK), "--no-html")
+    folder = str(bench.run_folder())
+    assert "TTFT" in bench("report", folder).stdout
+    assert bench("report", folder, "--md", "-").stdout.count("|") > 20
+    assert "ttft_p50" in bench("report", folder, "--csv", "-").stdout
+    assert json.loads(bench("report", folder, "--json").stdout)["rows"]
+    assert bench("report", "--html", "page.html").returncode == 0
+    assert (bench.folder / "page.html").read_text().lstrip().lower().startswith("<!doctype html>")
+
+
+def test_the_engine_program_exists() -> None:
+    assert (WORKERS / ENGINE).is_file()
