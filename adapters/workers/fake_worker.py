@@ -108,7 +108,7 @@ class Generation:
         self.options, self.chat = options, chat
         prompt = body.get("messages") if chat else body.get("prompt")
         ids = isinstance(prompt, list) and not chat
-        self.prompt_tokens = len(prompt) if ids else len(json.dumps(prompt).split())  # type: ignore[arg-type]
+        self.prompt_tokens = len(prompt) if ids else round(len(json.dumps(prompt).split()) * 4 / 3)  # type: ignore[arg-type]
         asked = body.get("max_tokens")
         self.count = asked if isinstance(asked, int) else 16
         if options.short_output:

@@ -94,7 +94,7 @@ def parse(line: str) -> Batch:
     """A request line as a Batch. Raises ValueError with the key that is wrong."""
     data = json.loads(line)
     if not isinstance(data, dict):
-        raise ValueError("a request is a JSON object")  # noqa: TRY004  # what is wrong is the line's value
+        raise ValueError("a request is a JSON object")  # what is wrong is the line's value
     prompts = data.get("prompts")
     if not isinstance(prompts, list) or not prompts or not all(_is_prompt(prompt) for prompt in prompts):
         raise ValueError("prompts: expected a non-empty list of texts or lists of token ids")

@@ -25,8 +25,28 @@ from enginebench.checkpoints.words import WORDS
 from enginebench.errors import UserError
 from enginebench.nouns import Load
 
-WORDS_PER_TOKEN = 0.75
-"""English text in the large tokenizers of today, roughly; used only when nothing is known about the tokenizer."""
+
+@dataclass(frozen=True)
+class TextScale:
+    """How a server whose tokenizer is unknown counts text: tokens = overhead + tokens_per_word * words.
+
+    The default is English text in the large tokenizers of today, roughly. `fit` takes it from the server's own counts.
+    """
+
+    tokens_per_word: float = 4 / 3
+    overhead: float = 0.0
+    """Tokens that the server adds to every prompt: a BOS, a chat template."""
+
+    def words(self, tokens: int) -> int:
+        """Number of words that come nearest to this many tokens, at least one."""
+        return max(1, round((tokens - self.overhead) / self.tokens_per_word))
+
+    @classmethod
+    def fit(cls, few: tuple[int, int], many: tuple[int, int]) -> TextScale:
+        """The line through two (words, counted tokens) of different lengths."""
+        slope = (many[1] - few[1]) / (many[0] - few[0])
+        return cls(slope, few[1] - slope * few[0]) if slope > 0 else cls()
+
 
 _WORD_TOKEN = re.compile("[Ġ▁]([a-z]+)")
 _SENTENCE = 12
@@ -45,8 +65,10 @@ class Prompt:
     tokens: int
 
 
-def make_prompts(vocabulary: Vocabulary | None, load: Load, count: int, *, salt: str) -> list[Prompt]:
+def make_prompts(vocabulary: Vocabulary | None, load: Load, count: int, *, salt: str, scale: TextScale | None = None) -> list[Prompt]:
     """`count` prompts of load.input_tokens; prompt i depends on (load.seed, salt, i) and the vocabulary alone.
+
+    scale is used only where the tokenizer is unknown.
 
     'random' draws single tokens uniformly: word beginnings where a tokenizer can confirm them, else any plain token. 'text'
     draws common English words and full stops. The first tokens are all different while the supply lasts, then the first two.
@@ -57,7 +79,7 @@ def make_prompts(vocabulary: Vocabulary | None, load: Load, count: int, *, salt:
     if length < 1:
         raise UserError(f"input_tokens {load.input_tokens} leaves no room after the {len(prefix)} that the tokenizer adds itself")
     if pool.ids is None:
-        length = max(1, round(length * WORDS_PER_TOKEN))
+        length = (scale or TextScale()).words(length)
     stream = _stream(load.seed, salt)
     first, second = (_shuffled(pool.singles, stream) for _ in range(2))
     prompts = []

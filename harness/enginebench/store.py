@@ -78,7 +78,8 @@ class LaunchRecord:
 class CellRecord:
     """One cell. reason says why it failed or was skipped; client: what the load generator knows of itself.
 
-    counters: the engine's own totals over the cell (after - before), under neutral names.
+    counters: the engine's own totals over the cell (after - before), under neutral names. exact_prompts: whether the prompts'
+    token counts were known (else they were fitted to how the server counts text).
     """
 
     id: str
@@ -94,6 +95,7 @@ class CellRecord:
     client: Mapping[str, JSON] = field(default_factory=dict)
     counters: Mapping[str, float] = field(default_factory=dict)
     length_control: str = "exact"
+    exact_prompts: bool = True
     random_weights: bool = False
     identity: str | None = None
     log_tail: tuple[str, ...] = ()

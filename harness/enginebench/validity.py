@@ -91,7 +91,8 @@ def _lengths(record: CellRecord, s: Samples) -> Iterator[Reason]:
     counted = s.ok & (s.input_tokens >= 0)
     chat = 64 if record.load.api == "chat" else 0  # a template adds tokens of its own
     difference = np.abs(s.input_tokens[counted] - s.asked_input_tokens[counted])
-    if (difference > np.maximum(1, chat)).any():  # one: a beginning-of-sequence token
+    slack = 1 if record.exact_prompts else max(4.0, 0.1 * record.load.input_tokens)  # one: a beginning-of-sequence token
+    if (difference > max(slack, chat)).any():
         mean = s.input_tokens[counted].mean()
         asked_in = s.asked_input_tokens[counted].mean()
         severity: Literal["suspect", "invalid"] = "invalid" if abs(mean - asked_in) > 0.1 * asked_in + chat else "suspect"

@@ -83,7 +83,7 @@ class Bench:
             time.sleep(0.05)
 
 
-@pytest.fixture()
+@pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path)
 
@@ -223,7 +223,8 @@ def test_attach_measures_a_server_that_is_up_and_leaves_it_up(bench: Bench, star
 
 def test_attach_without_its_key_or_its_server(bench: Bench) -> None:
     text = SCENARIO.format(
-        deployments="  - {engine: openai, model: any, runtime: attach, url: 'http://127.0.0.1:9', api_key_env: BENCH_TEST_KEY, ready_timeout_s: 1}",
+        deployments="  - {engine: openai, model: any, runtime: attach, url: 'http://127.0.0.1:9', "
+        "api_key_env: BENCH_TEST_KEY, ready_timeout_s: 1}",
         repeats=1,
     )
     (bench.folder / "s.yaml").write_text(text)
@@ -240,7 +241,8 @@ def test_attach_without_its_key_or_its_server(bench: Bench) -> None:
 
 def test_an_engine_that_is_not_installed_is_refused_before_anything_starts(bench: Bench) -> None:
     (bench.folder / "s.yaml").write_text(
-        "name: a\nmodels: {m: {random_weights: {layers: 1}}}\ndeployments:\n  - {engine: transformers, model: m, precision: f32}\nloads: [{}]\n"
+        "name: a\nmodels: {m: {random_weights: {layers: 1}}}\n"
+        "deployments:\n  - {engine: transformers, model: m, precision: f32}\nloads: [{}]\n"
     )
     done = bench("run", "s.yaml")
     assert done.returncode == 2

@@ -184,8 +184,8 @@ def test_connection_close_reconnects_before_the_clock_starts() -> None:
     assert result.client.reconnects == 5
 
 
-def test_a_connection_closed_between_requests_is_noticed() -> None:
-    """The server promises keep-alive, closes while the slot waits for nothing, and the next request gets a new connection."""
+def test_a_server_that_breaks_its_promise_of_keep_alive_gets_a_fresh_connection_for_each_request() -> None:
+    """llama.cpp's server does: keep-alive in the headers, and a close after every stream. The request that crossed is sent again."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await request(reader)
@@ -193,9 +193,21 @@ def test_a_connection_closed_between_requests_is_noticed() -> None:
         await writer.drain()
 
     with serving(handle) as target:
-        result = load(target, 4)
-    assert {s.outcome for s in result.samples} <= {"ok", "cut"}
-    assert result.samples[0].outcome == "ok"
+        result = load(target, 6)
+    assert [s.outcome for s in result.samples] == ["ok"] * 6
+    assert [s.index for s in result.samples] == list(range(6))
+    assert result.client.stale <= 1
+    assert result.client.reconnects == 5
+
+
+def test_a_first_request_that_is_cut_is_never_sent_again() -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request(reader)
+
+    with serving(handle) as target:
+        result = load(target, 3)
+    assert [s.outcome for s in result.samples] == ["cut"] * 3
+    assert result.client.stale == 0
 
 
 def test_a_429_is_never_retried() -> None:

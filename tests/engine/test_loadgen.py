@@ -193,8 +193,8 @@ def test_a_silent_server_costs_one_time_out_and_not_one_for_each_request(start_f
 
 def test_a_crash_in_the_middle_of_a_load(start_fake: StartFake) -> None:
     result = load(start_fake(*FAST, "--crash-after", "5"), wire(20), concurrency=1)
-    assert outcomes(result)[:6] == ["ok"] * 5 + ["cut"]
-    assert set(outcomes(result)[6:]) <= {"cut", "connect"}  # a dying process may still accept
+    assert outcomes(result)[:5] == ["ok"] * 5
+    assert set(outcomes(result)[5:]) <= {"cut", "connect"}  # a dying process may still accept
     assert outcomes(result)[-1] == "connect"
     assert all((s.sent_ns == 0) == (s.outcome == "connect") for s in result.samples)
 

@@ -51,7 +51,7 @@ class ProgressLines:
         if progress.tpot_s is not None:
             figures.append(f"TPOT {progress.tpot_s * 1e3:.1f} ms")
         if progress.elapsed_s > 0:
-            figures.append(f"~{progress.events / progress.elapsed_s:,.0f} tok/s")
+            figures.append(f"~{progress.reads / progress.elapsed_s:,.0f} tok/s")
         self._status(f"{self._head(cell)}  {'  '.join(figures)}  {self._left()}")
 
     def done(self, cell: Cell, record: CellRecord, samples: Samples | None) -> None:

@@ -1,8 +1,8 @@
-"""Decodes what has been received, at the moments when that delays no other stream.
+"""Decodes what has been received, so that memory stays bounded and no stream is delayed for longer than it must be.
 
-Does not know: HTTP, or what an event means. Three rules, by the number of raw bytes that wait:
-up to IDLE_BYTES nothing is decoded inside the window at all; beyond, slices of SLICE_NS run whenever a poll of the sockets came
-back empty; beyond FULL_BYTES a slice runs after every poll, because a client that runs out of memory measures nothing either.
+Does not know: HTTP, or what an event means. The rule follows the raw bytes that wait. Up to QUIET_BYTES nothing is decoded
+inside the window at all; most cells end there. Beyond, one slice runs every millisecond, and the slices grow with the backlog,
+so that it settles where decoding keeps pace with receiving. Beyond FULL_BYTES (a flood) a slice runs in every turn of the loop.
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from time import monotonic_ns
 from typing import Final
 
 from enginebench.loadgen.exchange import Batch, Exchange
 
-IDLE_BYTES: Final = 16 << 20
-FULL_BYTES: Final = 64 << 20
-SLICE_NS: Final = 50_000
+QUIET_BYTES: Final = 32 << 20
+FULL_BYTES: Final = 96 << 20
+MIN_SLICE_NS: Final = 40_000
+MAX_SLICE_NS: Final = 400_000
+_PAUSE_S: Final = 0.001
 
 
 class Backlog:
-    """First in, first out. `reads` tells how many socket reads there have been; it is how idleness is noticed."""
+    """First in, first out."""
 
-    def __init__(self, reads: Callable[[], int]) -> None:
-        self._reads = reads
-        self._seen = 0
+    def __init__(self) -> None:
         self._waiting: deque[Batch] = deque()
         self._bytes = 0
         self._current: Iterator[None] | None = None
@@ -38,7 +38,7 @@ class Backlog:
         batch = exchange.take()
         self._waiting.append(batch)
         self._bytes += batch.size
-        if self._bytes > IDLE_BYTES and self._armed is None:
+        if self._bytes > QUIET_BYTES and self._armed is None:
             self._armed = asyncio.get_running_loop().call_soon(self._turn)
 
     def drain(self) -> None:
@@ -49,15 +49,16 @@ class Backlog:
         self._work(sys.maxsize)
 
     def _turn(self) -> None:
-        """One turn of the event loop. call_soon brings us back after exactly one poll of the sockets."""
-        reads = self._reads()
-        idle = reads == self._seen
-        self._seen = reads
-        if idle or self._bytes > FULL_BYTES:
-            self._work(monotonic_ns() + SLICE_NS)
-        # Once begun, go on down to half of IDLE_BYTES, so as not to start and stop at every batch.
-        again = self._bytes > IDLE_BYTES // 2
-        self._armed = asyncio.get_running_loop().call_soon(self._turn) if again else None
+        """One slice."""
+        fill = min(1.0, (self._bytes - QUIET_BYTES) / (FULL_BYTES - QUIET_BYTES))
+        self._work(monotonic_ns() + MIN_SLICE_NS + int(fill * (MAX_SLICE_NS - MIN_SLICE_NS)))
+        loop = asyncio.get_running_loop()
+        if self._bytes > FULL_BYTES:
+            self._armed = loop.call_soon(self._turn)
+        elif self._bytes > QUIET_BYTES:
+            self._armed = loop.call_later(_PAUSE_S, self._turn)
+        else:
+            self._armed = None
 
     def _work(self, deadline_ns: int) -> None:
         """Decode until the deadline, or until nothing is left."""

@@ -33,10 +33,14 @@ class Client:
         self.spec: Final = spec
         self.reads = 0
         self.reconnects = 0
+        self.stale = 0
+        """Requests sent again because the server had closed a connection that it had promised to keep."""
+        self.reuse = True
+        """False from the first stale connection on: such a server gets a fresh connection for each request, opened beforehand."""
         self.samples: list[Sample] = []
         self.stopped: str | None = None
         """Why nothing more is sent; None while all is well."""
-        self.backlog: Final = Backlog(lambda: self.reads)
+        self.backlog: Final = Backlog()
         self._on_progress = on_progress
         self._in_flight: dict[Exchange, Connection] = {}  # in order of sending, so the oldest deadline is always the first
         self._connections: set[Connection] = set()
@@ -44,6 +48,7 @@ class Client:
         self._addresses: list[str] = []
         self._tls = ssl.create_default_context() if spec.target.tls else None
         self._ended = self._failed = 0
+        self._pace_s: tuple[float, float] | None = None
         self._start_ns = self._heard_ns = 0
         self._heard = (0, 0)
         self._watches = 0
@@ -158,9 +163,16 @@ class Client:
 
     def ended(self, exchange: Exchange) -> None:
         self._in_flight.pop(exchange, None)
+        if exchange.stale and self.stopped is None:
+            self.stale += 1
+            self.reuse = False
+            self.samples = [sample for sample in self.samples if sample is not exchange.sample]
+            exchange.on_end(exchange)
+            return
         self._ended += 1
         self._failed += exchange.failed
         self.backlog.add(exchange)
+        self._pace_s = exchange.pace_s or self._pace_s
         exchange.on_end(exchange)
 
     # -- time-outs, silence and progress: looked at every 50 ms, because a timer for each request would cost more ---------
@@ -201,4 +213,6 @@ class Client:
             failed=self._failed,
             reads=self.reads,
             elapsed_s=(monotonic_ns() - self._start_ns) / 1e9,
+            ttft_s=self._pace_s[0] if self._pace_s else None,
+            tpot_s=self._pace_s[1] if self._pace_s else None,
         )

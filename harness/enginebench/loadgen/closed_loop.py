@@ -50,8 +50,9 @@ class ClosedLoop:
             start_ns = monotonic_ns()
             for number, slot in enumerate(self._slots):
                 due_ns = start_ns + number * START_SPACING_NS
-                while monotonic_ns() < due_ns:  # timers are too coarse for 40 us; sleep(0) serves the sockets meanwhile
-                    await asyncio.sleep(0)  # noqa: ASYNC110 -- waiting for a time, not for an event
+                # Timers are too coarse for 40 us; sleep(0) serves the sockets meanwhile.
+                while monotonic_ns() < due_ns:  # noqa: ASYNC110 -- waiting for a time, not for an event
+                    await asyncio.sleep(0)
                 slot.next(due_ns)
             if self._slots:
                 await self._finished
@@ -103,12 +104,13 @@ class ClosedLoop:
 class _Slot:
     """One place in the loop: a connection, and at most one request in flight on it."""
 
-    __slots__ = ("_client", "_connection", "_loop")
+    __slots__ = ("_client", "_connection", "_loop", "_request")
 
     def __init__(self, loop: ClosedLoop, client: Client) -> None:
         self._loop = loop
         self._client = client
         self._connection: Connection | None = None
+        self._request: WireRequest | None = None
 
     async def open(self) -> None:
         with contextlib.suppress(OSError):
@@ -116,7 +118,7 @@ class _Slot:
 
     def next(self, due_ns: int) -> None:
         """Send the next request now, or as soon as there is a connection for it."""
-        request = self._loop.take()
+        self._request = request = self._loop.take()
         if request is None:
             self._loop.retire()
         elif self._connection is not None and self._connection.usable:
@@ -125,6 +127,9 @@ class _Slot:
             self._loop.spawn(self._reconnect(request, due_ns))
 
     def _ended(self, exchange: Exchange) -> None:
+        if exchange.stale and self._request is not None and self._client.stopped is None:
+            self._loop.spawn(self._reconnect(self._request, exchange.sample.due_ns))
+            return
         self.next(exchange.sample.end_ns)
 
     async def _reconnect(self, request: WireRequest, due_ns: int) -> None:

@@ -23,6 +23,9 @@ class Owner(Protocol):
     reads: int
     """Socket reads with data, over all connections."""
 
+    reuse: bool
+    """Whether a connection may carry another request after a complete response."""
+
     def overflow(self, exchange: Exchange) -> None:
         """The exchange holds a batch of raw bytes."""
         ...
@@ -35,12 +38,13 @@ class Owner(Protocol):
 class Connection(asyncio.Protocol):
     """A connection that stays open from one request to the next for as long as the server allows."""
 
-    __slots__ = ("_exchange", "_owner", "_transport", "usable")
+    __slots__ = ("_exchange", "_owner", "_served", "_transport", "usable")
 
     def __init__(self, owner: Owner) -> None:
         self._owner: Final = owner
         self._transport: asyncio.Transport | None = None
         self._exchange: Exchange | None = None
+        self._served = 0
         self.usable = False
         """Open, idle and in step with the server."""
 
@@ -94,6 +98,9 @@ class Connection(asyncio.Protocol):
         if exchange.until_close and exc is None:
             self._finish(exchange, outcomes.OK, None, now)  # accepted only if the stream says that it is complete
         else:
+            # llama.cpp's server, for one, promises keep-alive and closes after every streamed response: our next request and
+            # its close cross on the wire. Nothing of the request was read, so sending it again repeats nothing.
+            exchange.stale = self._served > 0 and not exchange.held
             heard = "mid-response" if exchange.held or exchange.sample.headers_ns else "before any byte of the response"
             reason = f": {exc}" if exc is not None else ""
             self._finish(exchange, outcomes.CUT, f"connection closed {heard}{reason}", now)
@@ -122,8 +129,9 @@ class Connection(asyncio.Protocol):
         if exchange.surplus:
             self.fail(exchange, outcomes.MALFORMED, "bytes after the end of the response", stamp)
             return
-        self.usable = exchange.keep_alive
-        if not exchange.keep_alive:
+        self._served += 1
+        self.usable = exchange.keep_alive and self._owner.reuse
+        if not self.usable:
             self.abort()
         self._finish(exchange, outcomes.OK, None, stamp)
 

@@ -1,7 +1,7 @@
 """One request on the wire and the raw bytes of its answer: HTTP/1.1 framing by httptools, everything else kept for later.
 
 Does not know: the socket, other requests, or what the body says. Between two tokens nothing happens here but framing: pieces of
-body are kept with the stamp of their read, and are decoded when the loop has time (`backlog`).
+body are kept with the stamp of their read, and are decoded later (`backlog`).
 """
 
 from __future__ import annotations
@@ -27,11 +27,14 @@ class Exchange:
 
     __slots__ = (
         "_decoder",
+        "_first_ns",
         "_framed",
         "_informational",
+        "_last_ns",
         "_parser",
         "_pieces",
         "_stamps",
+        "_taken",
         "complete",
         "ending",
         "feed",
@@ -39,6 +42,7 @@ class Exchange:
         "keep_alive",
         "on_end",
         "sample",
+        "stale",
         "stamp",
         "surplus",
     )  # fmt: skip
@@ -54,8 +58,11 @@ class Exchange:
         self.keep_alive = False
         self.surplus = False
         """Another message began after the complete one: the connection cannot be trusted any more."""
+        self.stale = False
+        """Sent on a kept-alive connection that the server was closing; it has to be sent again, on a fresh one."""
         self.ending: tuple[str, str | None] | None = None
         """(outcome, message) as far as the transport knows, once the exchange has ended."""
+        self._first_ns = self._last_ns = self._taken = 0
         self._stamps: array[int] = array("q")
         self._pieces: list[bytes] = []
         self._decoder = decoder
@@ -111,6 +118,10 @@ class Exchange:
 
     def take(self) -> Batch:
         """Hand over what has been received since the last time."""
+        if self._stamps:
+            self._first_ns = self._first_ns or self._stamps[0]
+            self._last_ns = self._stamps[-1]
+            self._taken += len(self._stamps)
         batch = Batch(self, self._stamps, self._pieces, self.held, final=self.ending is not None)
         self._stamps, self._pieces, self.held = array("q"), [], 0
         return batch
@@ -120,6 +131,13 @@ class Exchange:
         yield from self._decoder.steps(batch.stamps, batch.pieces)
         if batch.final:
             self._settle()
+
+    @property
+    def pace_s(self) -> tuple[float, float] | None:
+        """(to the first piece of body, from piece to piece) in s, of what has been taken: for eyes, before anything is decoded."""
+        if self._taken < 2:
+            return None
+        return (self._first_ns - self.sample.sent_ns) / 1e9, (self._last_ns - self._first_ns) / (self._taken - 1) / 1e9
 
     @property
     def nonsense(self) -> str | None:

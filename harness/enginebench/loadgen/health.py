@@ -28,7 +28,8 @@ class ClientHealth:
     lag_*_ms: lateness of a 5 ms timer, that is, how long a token that arrives at a random moment waits for its time stamp.
     cpu_fraction: processor time of this process / wall time; near 1.0 the client is the bottleneck.
     schedule_delay_*_ms: sent - due, of requests that were sent. achieved_concurrency: time-weighted mean of requests in flight.
-    reads: socket reads that carried data. reconnects: connections opened inside the window. loop: 'uvloop' or 'asyncio'.
+    reads: socket reads that carried data. reconnects: connections opened inside the window. stale: requests sent again because the
+    server had closed a connection that it had promised to keep. loop: 'uvloop' or 'asyncio'.
     """
 
     lag_p50_ms: float
@@ -41,6 +42,7 @@ class ClientHealth:
     achieved_concurrency: float
     reads: int
     reconnects: int
+    stale: int
     loop: str
 
 
@@ -63,7 +65,7 @@ class SelfWatch:
         self._cpu_ns = time.process_time_ns() - self._cpu_ns
         self._wall_ns = time.monotonic_ns() - self._start_ns
 
-    def report(self, samples: Sequence[Sample], window_ns: int, *, reads: int, reconnects: int, loop: str) -> ClientHealth:
+    def report(self, samples: Sequence[Sample], window_ns: int, *, reads: int, reconnects: int, stale: int, loop: str) -> ClientHealth:
         """The figures, after `stop`."""
         lag = sorted(self._lag.late_ns)
         delay = sorted(s.sent_ns - s.due_ns for s in samples if s.sent_ns)
@@ -79,6 +81,7 @@ class SelfWatch:
             achieved_concurrency=busy_ns / max(1, window_ns),
             reads=reads,
             reconnects=reconnects,
+            stale=stale,
             loop=loop,
         )
 

@@ -70,7 +70,11 @@ class LoadSpec:
 
 @dataclass(frozen=True)
 class Progress:
-    """Running totals of a load. failed counts what the transport knows; what a stream *says* is decoded later."""
+    """Running totals of a load. failed counts what the transport knows; what a stream *says* is decoded later.
+
+    ttft_s, tpot_s: of the request that ended last, taken from when the pieces of its body arrived. reads: about one per token.
+    Both are for eyes only; results come from the decoded samples.
+    """
 
     requests: int
     sent: int
@@ -78,6 +82,8 @@ class Progress:
     failed: int
     reads: int
     elapsed_s: float
+    ttft_s: float | None = None
+    tpot_s: float | None = None
 
 
 @dataclass(frozen=True)

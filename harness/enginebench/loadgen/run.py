@@ -65,7 +65,7 @@ async def _run(spec: LoadSpec, on_progress: OnProgress | None, loop_name: str) -
     now = monotonic_ns()
     start_ns = min((sample.sent_ns for sample in samples if sample.sent_ns), default=now)
     end_ns = max((sample.end_ns for sample in samples if sample.sent_ns), default=now)
-    health = watch.report(samples, end_ns - start_ns, reads=client.reads, reconnects=client.reconnects, loop=loop_name)
+    health = watch.report(samples, end_ns - start_ns, reads=client.reads, reconnects=client.reconnects, stale=client.stale, loop=loop_name)
     return LoadResult(samples, start_ns, end_ns, health, client.stopped, arrivals.unsent)
 
 

@@ -14,7 +14,6 @@ from enginebench.adapter import Adapter
 from enginebench.errors import UserError
 from enginebench.loadgen import LoadResult
 from enginebench.nouns import JSON, Cell, Load, Sample, Status, canonical, fingerprint, plain
-from enginebench.prompts import make_prompts
 from enginebench.runner.engine import Engine
 from enginebench.runner.reporter import Reporter
 from enginebench.samples import Samples
@@ -33,7 +32,7 @@ def measure(cell: Cell, engine: Engine, adapter: Adapter, reporter: Reporter, *,
     began, started_at = time.monotonic(), now()
     load = cell.load
     salt = f"{fingerprint(canonical(load))}/{cell.repeat}/{nonce}"
-    prompts = make_prompts(engine.opening.vocabulary, load, load.requests, salt=salt)
+    prompts = engine.opening.prompts(load, load.requests, salt=salt)
     reporter.measuring(cell, None)
     _warm_up(engine, load, salt)
     before = engine.counters()
@@ -53,6 +52,7 @@ def measure(cell: Cell, engine: Engine, adapter: Adapter, reporter: Reporter, *,
         client=_object(plain(result.client)),
         counters={name: after[name] - before[name] for name in after if name in before},
         length_control=adapter.length_control,
+        exact_prompts=prompts[0].ids is not None,
         identity=engine.opening.identity,
         log_tail=engine.log_tail() if status == "failed" else (),
     )
@@ -70,7 +70,7 @@ def record_of(cell: Cell, status: Status, reason: str | None = None, **known: ob
 
 def parity_outputs(engine: Engine, load: Load) -> tuple[Mapping[str, JSON], ...]:
     """Greedy output of the engine for `load.requests` fixed prompts, one at a time; empty when it does not return text."""
-    prompts = make_prompts(engine.opening.vocabulary, load, load.requests, salt="parity")
+    prompts = engine.opening.prompts(load, load.requests, salt="parity")
     result = engine.run(prompts, load, keep_text=True)
     if any(s.outcome == "ok" and s.text is None for s in result.samples):
         return ()
@@ -83,7 +83,7 @@ def parity_outputs(engine: Engine, load: Load) -> tuple[Mapping[str, JSON], ...]
 def _warm_up(engine: Engine, load: Load, salt: str) -> None:
     if load.warmup_requests:
         short = replace(load, output_tokens=min(WARMUP_OUTPUT_TOKENS, load.output_tokens), requests=load.warmup_requests)
-        result = engine.run(make_prompts(engine.opening.vocabulary, short, short.requests, salt=f"{salt}/warm-up"), short)
+        result = engine.run(engine.opening.prompts(short, short.requests, salt=f"{salt}/warm-up"), short)
         if result.stopped == "interrupted":
             raise KeyboardInterrupt
 

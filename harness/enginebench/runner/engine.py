@@ -22,13 +22,15 @@ from enginebench.adapter import Adapter, Difference, Get, Install, Launch, Resol
 from enginebench.checkpoints import Vocabulary, prepare, read_vocabulary
 from enginebench.errors import UserError
 from enginebench.loadgen import LoadResult, Progress, Target, WireRequest, run_load
-from enginebench.nouns import JSON, Deployment, Load
-from enginebench.prompts import Prompt
+from enginebench.nouns import JSON, Deployment, Load, Sample
+from enginebench.prompts import Prompt, TextScale, make_prompts
 from enginebench.runner.offline import OfflineWorker
 from enginebench.runtime import EngineProcess, LaunchFailed, free_port, http_get, http_get_url, unique_tag, verify_listener, wait_ready
 
 STOP_GRACE_S = 10.0
 ATTACH_TIMEOUT_S = 10.0
+CALIBRATION_TOKENS = 24
+"""Length of the second priming prompt, by which a server's way of counting text is told from what it adds to every prompt."""
 HOST = "127.0.0.1"
 
 
@@ -72,6 +74,12 @@ class Opening:
     resolved: Resolved = field(default_factory=Resolved)
     differences: tuple[Difference, ...] = ()
     vocabulary: Vocabulary | None = None
+    scale: TextScale | None = None
+    """How an engine whose tokenizer is unknown counts text; measured by `prime`."""
+
+    def prompts(self, load: Load, count: int, *, salt: str) -> list[Prompt]:
+        """`make_prompts` with what is known of this engine's tokenizer."""
+        return make_prompts(self.vocabulary, load, count, salt=salt, scale=self.scale)
 
 
 @dataclass
@@ -249,15 +257,30 @@ def differences(deployment: Deployment, resolved: Resolved) -> tuple[Difference,
     return tuple(found)
 
 
-def prime(engine: Engine, deployment: Deployment, prompt: Prompt, load: Load) -> None:
+def prime(engine: Engine, deployment: Deployment, load: Load, *, salt: str) -> None:
     """One real, short generation, then the engine's own word on its configuration: the last step of readiness.
+
+    Two generations where the tokenizer is unknown, to see how the engine counts text.
 
     In this order, because some engines only know what they run once they have run. Raises LaunchFailed when nothing comes of it.
     """
     short = replace(load, concurrency=1, requests=1, output_tokens=min(8, load.output_tokens))
-    sample = engine.run([prompt], short).samples[0]
+    opening = engine.opening
+    counted: list[tuple[int, int]] = []
+    for length in (short.input_tokens, *((CALIBRATION_TOKENS,) if opening.vocabulary is None else ())):
+        (prompt,) = opening.prompts(replace(short, input_tokens=length), 1, salt=f"{salt}/{length}")
+        sample = _generate(engine, prompt, short)
+        if prompt.ids is None and prompt.text and sample.input_tokens:
+            counted.append((len(prompt.text.split()), sample.input_tokens))
+    if len(counted) == 2 and counted[0][0] != counted[1][0]:
+        opening.scale = TextScale.fit(*sorted(counted))
+    opening.resolved = engine.resolved()
+    opening.differences = differences(deployment, opening.resolved)
+
+
+def _generate(engine: Engine, prompt: Prompt, load: Load) -> Sample:
+    sample = engine.run([prompt], load).samples[0]
     if sample.outcome != "ok":
         detail = f": {sample.error}" if sample.error else ""
         raise LaunchFailed(f"it is up, but its first generation failed ({sample.outcome}){detail}", "\n".join(engine.log_tail()))
-    engine.opening.resolved = engine.resolved()
-    engine.opening.differences = differences(deployment, engine.opening.resolved)
+    return sample

@@ -139,5 +139,5 @@ def _health(cpu_ns: int, sent_ns: int, load: Load) -> ClientHealth:
     return ClientHealth(
         lag_p50_ms=0.0, lag_p99_ms=0.0, lag_max_ms=0.0, cpu_fraction=(time.process_time_ns() - cpu_ns) / wall,
         schedule_delay_p50_ms=0.0, schedule_delay_p99_ms=0.0, schedule_delay_max_ms=0.0,
-        achieved_concurrency=float(load.concurrency), reads=0, reconnects=0, loop="none",
+        achieved_concurrency=float(load.concurrency), reads=0, reconnects=0, stale=0, loop="none",
     )  # fmt: skip

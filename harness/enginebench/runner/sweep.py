@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from enginebench.adapter import Adapter, Install, Unsupported
 from enginebench.nouns import JSON, Cell, Deployment, Load, plain
 from enginebench.plan import Plan
-from enginebench.prompts import make_prompts
 from enginebench.registry import Registry
 from enginebench.runner.cell import measure, parity_outputs, record_of
 from enginebench.runner.engine import Engine, Opening, open_engine, prime
@@ -104,8 +103,7 @@ class Sweep:
         """One real generation, and the greedy outputs that engines are compared by."""
         load = launch.left[0].load
         self.reporter.launching(launch.deployment, "first generation")
-        prompt = make_prompts(engine.opening.vocabulary, load, 1, salt=f"prime/{self._nonce(launch.deployment)}")[0]
-        prime(engine, launch.deployment, prompt, load)
+        prime(engine, launch.deployment, load, salt=f"prime/{self._nonce(launch.deployment)}")
         check = self.plan.scenario.parity
         if check and launch.repeat == 0:
             self.reporter.launching(launch.deployment, "parity outputs")
