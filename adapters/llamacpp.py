@@ -155,6 +155,9 @@ class LlamaCpp(Adapter):
             raise NotInstalled(f"{self.title}: {' or '.join(wanted)} is not installed here")
         return usable[0]
 
+    def takes_ids(self, deployment: Deployment) -> bool:
+        return options_as(LlamaCppOptions, deployment).server != "llama-cpp-python"
+
     def check(self, deployment: Deployment) -> None:
         super().check(deployment)
         options = options_as(LlamaCppOptions, deployment)

@@ -71,6 +71,9 @@ class OpenAI(Adapter):
         only = names[0] if len(names) == 1 and isinstance(names[0], str) else None
         return Resolved(model=only, raw={"/v1/models": listing})
 
+    def takes_ids(self, deployment: Deployment) -> bool:
+        return options_as(OpenAIOptions, deployment).prompt_ids
+
     def request_fields(self, deployment: Deployment, load: Load, served_name: str) -> Mapping[str, JSON]:
         forced: dict[str, JSON] = {"ignore_eos": True} if options_as(OpenAIOptions, deployment).ignore_eos else {}
         return {"stream_options": {"include_usage": True}, **forced}

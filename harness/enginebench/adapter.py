@@ -211,6 +211,10 @@ class Adapter(ABC):
     def launch(self, deployment: Deployment, install: Install, site: Site) -> Launch:
         """The command that serves (or, for runtime in-process, the worker that batches). Pure. Raises Unsupported."""
 
+    def takes_ids(self, deployment: Deployment) -> bool:
+        """Whether prompts go to this deployment as token ids. Default: as prompt_form says."""
+        return self.prompt_form == "ids"
+
     def check(self, deployment: Deployment) -> None:
         """Refuse what this engine cannot express, without an install at hand. Raises Unsupported. Default: no parallelism."""
         if deployment.parallelism != Parallelism():

@@ -210,7 +210,10 @@ def verdict_sentence(rows: Sequence[Row]) -> str:
     models = dict.fromkeys(row.deployment.model for row in rows)
     said = {model: s for model in models if (s := _sentence(model, rows))}
     sentences = [f"{model}: {s}" if len(models) > 1 else s for model, s in said.items()]
-    return " ".join(sentences) or "Nothing could be measured."
+    if sentences:
+        return " ".join(sentences)
+    ran = any(row.verdict == "invalid" for row in rows)
+    return "Nothing can be ranked: every cell that ran is invalid, for the reasons given." if ran else "Nothing could be measured."
 
 
 def _sentence(model: str, rows: Sequence[Row]) -> str | None:
@@ -222,6 +225,12 @@ def _sentence(model: str, rows: Sequence[Row]) -> str | None:
     best = field[0]
     where = f"at {load.concurrency} stream{'s' if load.concurrency > 1 else ''} of {load.input_tokens} + {load.output_tokens} tokens"
     figure = f"{_throughput(best):,.0f} tok/s"
+    doubt = " With reservations: see the reasons of the rows marked suspect." if "suspect" in {r.verdict for r in field[:2]} else ""
+    return _comparison(field, where, figure) + doubt
+
+
+def _comparison(field: Sequence[Row], where: str, figure: str) -> str:
+    best = field[0]
     if len(field) == 1:
         return f"{best.name} reaches {figure} {where}."
     second = field[1]

@@ -55,7 +55,7 @@ def plan(scenario: Scenario, registry: Registry) -> Plan:
     for repeat in range(scenario.repeats):
         order = range(len(scenario.deployments)) if repeat % 2 == 0 else reversed(range(len(scenario.deployments)))
         for i in order:
-            for load in scenario.loads:
+            for load in scenario.loads[i]:
                 cell = Cell(scenario.deployments[i], load, repeat)
                 cells.append(cell)
                 if i in refused:

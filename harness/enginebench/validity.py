@@ -14,6 +14,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from enginebench import metrics
+from enginebench.nouns import JSON
 from enginebench.samples import Samples
 from enginebench.store import CellRecord
 
@@ -30,7 +31,7 @@ class Check(Enum):
     FAILED_REQUESTS = "some requests failed: see the outcomes of this cell"
     UNPROVEN_SERVER = "it could not be proven which process answered: compare the server's own log"
     FEW_REQUESTS = "too few requests per stream to call this a steady load: raise `requests`"
-    SHORT_WINDOW = "the measured window is shorter than a second: raise `requests` or `output_tokens`"
+    SHORT_WINDOW = "the measured window is shorter than half a second: raise `requests` or `output_tokens`"
     NO_COUNTS = "the server did not count its tokens, so throughput is unknown: ask it for usage"
 
 
@@ -114,16 +115,28 @@ def _cache(record: CellRecord, s: Samples) -> Iterator[Reason]:
 
 
 def _client(record: CellRecord, s: Samples) -> Iterator[Reason]:
-    lag = record.client.get("lag_p99_ms")
-    cpu = record.client.get("cpu_fraction")
-    pace = np.nanmedian(metrics.tpot(s)) * 1e3 if np.isfinite(metrics.tpot(s)).any() else np.inf
-    if isinstance(lag, int | float) and lag > max(1.0, 0.2 * pace):
-        severity: Literal["suspect", "invalid"] = "invalid" if lag > max(5.0, pace) else "suspect"
+    """Lag is how long a token waits for its stamp: its median shifts every latency, its p99 the tail of TTFT and of the gaps."""
+    usual, worst = _number(record.client.get("lag_p50_ms")), _number(record.client.get("lag_p99_ms"))
+    first, pace = _median_ms(metrics.ttft(s)), _median_ms(metrics.tpot(s))
+    limit = max(1.0, min(0.1 * first, 2 * pace))
+    if worst > limit:
+        severity: Literal["suspect", "invalid"] = "invalid" if usual > limit else "suspect"
+        figures = f"TTFT {first:.1f} ms, {pace:.1f} ms per token"
         yield Reason(
-            Check.CLIENT_BOUND, severity, f"the client's event loop was {lag:.1f} ms late (p99) at a pace of {pace:.1f} ms per token"
+            Check.CLIENT_BOUND, severity, f"the client's event loop was {usual:.1f} ms late (p50), {worst:.1f} ms (p99), at {figures}"
         )
-    if isinstance(cpu, int | float) and cpu > 0.9:
+    cpu = _number(record.client.get("cpu_fraction"))
+    if cpu > 0.8:
         yield Reason(Check.CLIENT_BOUND, "suspect", f"the client used {cpu:.0%} of a core")
+
+
+def _median_ms(values: metrics.Floats) -> float:
+    defined = values[~np.isnan(values)]
+    return float(np.median(defined)) * 1e3 if len(defined) else np.inf
+
+
+def _number(value: JSON) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0
 
 
 def _bursts(s: Samples) -> Iterator[Reason]:
@@ -140,5 +153,5 @@ def _size(record: CellRecord, s: Samples) -> Iterator[Reason]:
     if len(s) < 2 * record.load.concurrency:
         yield Reason(Check.FEW_REQUESTS, "suspect", f"{len(s)} requests for {record.load.concurrency} streams")
     window = metrics.window_s(s)
-    if window < 1:
+    if window < 0.5:
         yield Reason(Check.SHORT_WINDOW, "suspect", f"window of {window:.2f} s")

@@ -54,7 +54,7 @@ def test_every_list_is_an_axis(tmp_path: Path) -> None:
         ("llamacpp", "q8_0", {"threads": 2, "extra": ["-sm", "none"]}),
         ("fake", "none", {}),
     ]
-    assert [(load.concurrency, load.requests, load.warmup_requests) for load in scenario.loads] == [(1, 16, 1), (4, 16, 4)]
+    assert [(load.concurrency, load.requests, load.warmup_requests) for load in scenario.loads[0]] == [(1, 16, 1), (4, 16, 4)]
     assert {(d.max_context, d.max_concurrency) for d in scenario.deployments} == {(120, 4)}
 
 
@@ -71,6 +71,19 @@ def test_only_selects_by_value(tmp_path: Path) -> None:
     found = plan(load(tmp_path, GOOD), REGISTRY)
     assert len(found.only({"engine": "llamacpp", "concurrency": "4"}).cells) == 8
     assert not found.only({"engine": "vllm"}).cells
+
+
+def test_a_load_can_be_meant_for_some_deployments_only(tmp_path: Path) -> None:
+    scenario = load(
+        tmp_path,
+        GOOD.replace("loads:", "loads:\n  - {only: {engine: fake}, input_tokens: 900}").replace(
+            "  - conc", "  - only: {engine: [llamacpp]}\n    conc"
+        ),
+    )
+    assert [[item.input_tokens for item in loads] for loads in scenario.loads] == [[100, 100]] * 4 + [[900]]
+    assert [deployment.max_context for deployment in scenario.deployments] == [120] * 4 + [964]
+    assert "loads[0].only.engin" in complaint(tmp_path, GOOD.replace("  - conc", "  - only: {engin: fake}\n    conc"))
+    assert "leaves no deployment" in complaint(tmp_path, GOOD.replace("  - conc", "  - only: {engine: vllm}\n    conc"))
 
 
 def test_what_an_engine_cannot_express_is_skipped_with_the_reason(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 from enginebench.dialects import Framing
 from enginebench.loadgen.stream import MAX_EVENT_BYTES, StreamTooLongError, splitter
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 
@@ -29,24 +29,28 @@ SOUP_WORDS = (
 SOUP = st.lists(st.sampled_from(SOUP_WORDS))
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(PAYLOADS, ENDS, CUTS)
 def test_sse_events_do_not_depend_on_line_ends_or_chunking(payloads: list[str], end: bytes, cuts: list[int]) -> None:
     body = b"".join(b"data: " + p.encode() + end + end for p in payloads)
     assert split("sse", body, cuts) == [p.encode() for p in payloads]
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(PAYLOADS, st.sampled_from([b"\n", b"\r\n"]), CUTS)
 def test_ndjson_events_do_not_depend_on_line_ends_or_chunking(payloads: list[str], end: bytes, cuts: list[int]) -> None:
     body = end.join(p.encode() for p in payloads)
     assert split("ndjson", body, cuts) == [stripped for p in payloads if (stripped := p.encode().strip())]
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.sampled_from(["sse", "ndjson"]), SOUP | st.lists(st.binary(max_size=20)), CUTS)
 def test_any_bytes_give_the_same_events_however_they_are_cut(framing: Framing, parts: list[bytes], cuts: list[int]) -> None:
     body = b"".join(parts)
     assert split(framing, body, cuts) == split(framing, body)
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.binary(max_size=200), st.integers(0, 10_000), st.integers(0, 255), CUTS)
 def test_a_mutated_stream_never_raises(noise: bytes, at: int, byte: int, cuts: list[int]) -> None:
     body = bytearray(b'data: {"choices":[{"text":"a"}]}\n\n' * 5 + b"data: [DONE]\n\n")

@@ -48,8 +48,8 @@ def test_a_good_cell_is_valid() -> None:
 @pytest.mark.parametrize(
     ("record", "data", "check", "verdict"),
     [
-        (cell(client={"lag_p99_ms": 4.0}), samples(), Check.CLIENT_BOUND, "suspect"),
-        (cell(client={"lag_p99_ms": 40.0}), samples(), Check.CLIENT_BOUND, "invalid"),
+        (cell(client={"lag_p99_ms": 6.0}), samples(), Check.CLIENT_BOUND, "suspect"),
+        (cell(client={"lag_p50_ms": 6.0, "lag_p99_ms": 40.0}), samples(), Check.CLIENT_BOUND, "invalid"),
         (cell(client={"cpu_fraction": 0.95}), samples(), Check.CLIENT_BOUND, "suspect"),
         (cell(), samples(tokens=19), Check.LENGTH_MISMATCH, "suspect"),
         (cell(), samples(tokens=5), Check.LENGTH_MISMATCH, "invalid"),
@@ -61,7 +61,7 @@ def test_a_good_cell_is_valid() -> None:
         (cell(), samples(outcomes=("cut",) * 3), Check.FAILED_REQUESTS, "invalid"),
         (cell(identity="no listener"), samples(), Check.UNPROVEN_SERVER, "suspect"),
         (cell(), samples(3), Check.FEW_REQUESTS, "suspect"),
-        (cell(), samples(4), Check.SHORT_WINDOW, "suspect"),
+        (cell(), samples(2), Check.SHORT_WINDOW, "suspect"),
     ],
 )
 def test_each_check_fires(record: CellRecord, data: Samples, check: Check, verdict: str) -> None:

@@ -1,6 +1,7 @@
 """How a request can end. One word each, so that a table of failures needs no regular expressions.
 
-Does not know: what to do about it. Nothing is ever retried: a 429 is a result, not an obstacle.
+Does not know: what to do about it. Nothing is retried: a 429 is a result, not an obstacle. The one
+exception is a request that crossed the close of a kept-alive connection (`Exchange.stale`); it is counted in ClientHealth.
 """
 
 from __future__ import annotations

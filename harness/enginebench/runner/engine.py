@@ -130,7 +130,7 @@ class Served:
         )
 
     def _spelled(self, prompt: Prompt, load: Load) -> str | tuple[int, ...]:
-        takes_ids = self.adapter.prompt_form == "ids" and load.api == "completions"
+        takes_ids = self.adapter.takes_ids(self.deployment) and load.api == "completions"
         if takes_ids and prompt.ids is not None:
             return prompt.ids
         if prompt.text is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -21,7 +21,7 @@ from enginebench.errors import did_you_mean
 from enginebench.nouns import JSON, Deployment, Load, Parallelism, canonical, fingerprint, plain
 from enginebench.registry import Registry
 from enginebench.scenario.complaint import complain
-from enginebench.scenario.schema import Deployments, Loads, Model, ScenarioFile
+from enginebench.scenario.schema import Deployments, Loads, ScenarioFile
 from enginebench.scenario.source import Location, Source, read
 
 
@@ -36,11 +36,12 @@ class ParityCheck:
 
 @dataclass(frozen=True)
 class Scenario:
-    """What to compare: deployments x loads x repeats. file and text are where it came from, verbatim."""
+    """What to compare: deployments, the loads of each, repeats. file and text are where it came from, verbatim."""
 
     name: str
     deployments: tuple[Deployment, ...]
-    loads: tuple[Load, ...]
+    loads: tuple[tuple[Load, ...], ...]
+    """For each deployment, what is sent to it, in order."""
     repeats: int = 1
     parity: ParityCheck | None = None
     title: str | None = None
@@ -60,13 +61,14 @@ def expand(source: Source, registry: Registry) -> Scenario:
         written = ScenarioFile.model_validate(source.data)
     except ValidationError as error:
         raise complain(error, source, ScenarioFile) from None
-    loads = tuple(load for entry in written.loads for load in _loads(entry))
-    expansion = _Expansion(source, registry, written.models, loads)
-    deployments = [d for i, entry in enumerate(written.deployments) for d in expansion.of(entry, ("deployments", i))]
+    expansion = _Expansion(source, registry, written)
+    found = {fingerprint(canonical(d)): (d, loads) for i, entry in enumerate(written.deployments) for d, loads in expansion.of(entry, i)}
+    if not any(loads for _, loads in found.values()):
+        raise source.error("`only` leaves no deployment for any load", ("loads",))
     return Scenario(
         name=written.name,
-        deployments=tuple({fingerprint(canonical(d)): d for d in deployments}.values()),
-        loads=tuple(dict.fromkeys(loads)),
+        deployments=tuple(deployment for deployment, _ in found.values()),
+        loads=tuple(loads for _, loads in found.values()),
         repeats=written.repeats,
         parity=ParityCheck(**written.parity.model_dump()) if written.parity else None,
         title=written.title,
@@ -77,7 +79,7 @@ def expand(source: Source, registry: Registry) -> Scenario:
 
 
 def _loads(entry: Loads) -> Iterator[Load]:
-    axes = {name: value for name, value in entry if value is not None and name not in ("requests", "warmup_requests")}
+    axes = {name: value for name, value in entry if value is not None and name not in ("only", "requests", "warmup_requests")}
     for values in itertools.product(*axes.values()):
         point = dict(zip(axes, values, strict=True))
         for requests in entry.requests or [max(16, 4 * point["concurrency"])]:
@@ -85,55 +87,67 @@ def _loads(entry: Loads) -> Iterator[Load]:
                 yield Load(**point, requests=requests, warmup_requests=warmup)
 
 
+def _meant(group: Loads, chosen: Mapping[str, str | None]) -> bool:
+    """Whether these loads are for a deployment with these values."""
+    return all(chosen[key] in values for key, values in group.only.items())
+
+
 @dataclass(frozen=True)
 class _Expansion:
     source: Source
     registry: Registry
-    models: Mapping[str, Model]
-    loads: tuple[Load, ...]
+    written: ScenarioFile
 
-    def of(self, entry: Deployments, at: Location) -> Iterator[Deployment]:
-        contexts = entry.max_context or [max(load.input_tokens + load.output_tokens for load in self.loads)]
-        streams = entry.max_concurrency or [max(load.concurrency for load in self.loads)]
+    def of(self, entry: Deployments, number: int) -> Iterator[tuple[Deployment, tuple[Load, ...]]]:
+        """Every deployment of entry number `number`, with what is sent to it."""
+        at: Location = ("deployments", number)
         spread = itertools.product(entry.tp, entry.pp, entry.dp_replicas, entry.attention_dp, entry.ep)
-        shapes = list(itertools.product([Parallelism(*p) for p in spread], contexts, streams))
+        parallelisms = [Parallelism(*degrees) for degrees in spread]
         for (e, engine), (m, model), (p, precision), (r, runtime) in itertools.product(
             enumerate(entry.engine), enumerate(entry.model), enumerate(entry.precision), enumerate(entry.runtime)
         ):
-            adapter = self._adapter(engine, self._place(at, "engine", e))
-            if runtime not in adapter.runtimes:
-                there = ", ".join(adapter.runtimes)
-                raise self.source.error(
-                    f"{adapter.title} has no runtime '{runtime}'", self._place(at, "runtime", r), advice=f"it has: {there}"
-                )
-            self._check_attach(entry, runtime, at)
+            chosen = {"engine": engine, "model": model, "precision": precision, "runtime": runtime, "label": entry.label}
+            loads = tuple(dict.fromkeys(load for group in self.written.loads if _meant(group, chosen) for load in _loads(group)))
+            adapter = self._adapter(engine, loads, self._place(at, "engine", e))
+            self._check_runtime(adapter, entry, runtime, at, self._place(at, "runtime", r))
             if adapter.precisions is not None and precision not in adapter.precisions:
                 advice = did_you_mean(precision, adapter.precisions)
                 raise self.source.error(f"{adapter.title} has no precision '{precision}'", self._place(at, "precision", p), advice=advice)
             checkpoint = self._checkpoint(adapter, model, precision, self._place(at, "model", m), attached=runtime == "attach")
-            for (parallelism, context, concurrency), options in itertools.product(shapes, self._options(entry, adapter, at)):
+            contexts = entry.max_context or [self._longest(loads)]
+            streams = entry.max_concurrency or [max((load.concurrency for load in loads), default=1)]
+            for parallelism, context, concurrency, options in itertools.product(
+                parallelisms, contexts, streams, self._options(entry, adapter, at)
+            ):
                 yield Deployment(
                     engine=engine, model=model, precision=precision, checkpoint=checkpoint, runtime=runtime, parallelism=parallelism,
                     max_context=context, max_concurrency=concurrency, options=options, url=entry.url.rstrip("/") if entry.url else None,
                     api_key_env=entry.api_key_env, ready_timeout_s=entry.ready_timeout_s, label=entry.label,
-                )  # fmt: skip
+                ), loads  # fmt: skip
+
+    def _longest(self, loads: Sequence[Load]) -> int:
+        """Tokens that the longest request of the loads or of the parity check needs."""
+        parity = self.written.parity
+        checked = parity.input_tokens + parity.output_tokens if parity else 0
+        return max([load.input_tokens + load.output_tokens for load in loads] + [checked, 1])
 
     def _place(self, at: Location, key: str, index: int) -> Location:
         """Where value number `index` of a sweep stands: inside its list, or at the key when it is a single value."""
         return (*at, key, index) if (*at, key, index) in self.source.lines else (*at, key)
 
-    def _adapter(self, engine: str, at: Location) -> Adapter:
+    def _adapter(self, engine: str, loads: Sequence[Load], at: Location) -> Adapter:
         if engine not in self.registry:
             raise self.source.error(f"there is no engine '{engine}'", at, advice=did_you_mean(engine, self.registry))
         adapter = self.registry[engine]
-        for load in self.loads:
-            if load.api not in adapter.apis:
-                raise self.source.error(
-                    f"{adapter.title} does not serve the {load.api} route", at, advice=f"it has: {', '.join(adapter.apis)}"
-                )
+        for api in dict.fromkeys(load.api for load in loads):
+            if api not in adapter.apis:
+                raise self.source.error(f"{adapter.title} does not serve the {api} route", at, advice=f"it has: {', '.join(adapter.apis)}")
         return adapter
 
-    def _check_attach(self, entry: Deployments, runtime: str, at: Location) -> None:
+    def _check_runtime(self, adapter: Adapter, entry: Deployments, runtime: str, at: Location, here: Location) -> None:
+        if runtime not in adapter.runtimes:
+            advice = f"it has: {', '.join(adapter.runtimes)}"
+            raise self.source.error(f"{adapter.title} has no runtime '{runtime}'", here, advice=advice)
         if runtime == "attach" and entry.url is None:
             raise self.source.error("`runtime: attach` needs the server's `url`", at, advice="e.g. url: http://127.0.0.1:8000")
         for key in ("url", "api_key_env"):
@@ -141,11 +155,11 @@ class _Expansion:
                 raise self.source.error(f"only goes with `runtime: attach`, not with '{runtime}'", (*at, key))
 
     def _checkpoint(self, adapter: Adapter, name: str, precision: str, at: Location, *, attached: bool) -> str:
-        if name not in self.models:
+        if name not in self.written.models:
             if attached or adapter.checkpoint_format == "none":
                 return name
-            raise self.source.error(f"there is no model '{name}' under `models`", at, advice=did_you_mean(name, self.models))
-        model = self.models[name]
+            raise self.source.error(f"there is no model '{name}' under `models`", at, advice=did_you_mean(name, self.written.models))
+        model = self.written.models[name]
         if model.random_weights is not None:
             return RandomMoE(**model.random_weights.model_dump()).reference()
         reference, here = self._written_checkpoint(adapter, name, precision, at)
@@ -155,7 +169,7 @@ class _Expansion:
         return reference
 
     def _written_checkpoint(self, adapter: Adapter, name: str, precision: str, at: Location) -> tuple[str, Location]:
-        checkpoints = self.models[name].checkpoints or {}
+        checkpoints = self.written.models[name].checkpoints or {}
         if precision not in checkpoints:
             raise self.source.error(
                 f"model '{name}' has no checkpoint in precision '{precision}'", at, advice=did_you_mean(precision, checkpoints)

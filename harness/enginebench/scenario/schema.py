@@ -111,7 +111,11 @@ class Deployments(_Strict):
 
 
 class Loads(_Strict):
-    """One entry of `loads`: every combination of its listed values is sent to every deployment."""
+    """One entry of `loads`: every combination of its listed values is sent to every deployment, or to those that `only` names."""
+
+    only: dict[Literal["engine", "model", "precision", "runtime", "label"], Annotated[list[str], ListOf]] = Field(
+        default_factory=dict, description="Send these loads only to the deployments with these values, e.g. `only: {model: scout}`."
+    )
 
     concurrency: Annotated[list[Count], ListOf] = sweep_field(1, "Requests kept in flight (closed loop).")
     input_tokens: Annotated[list[Count], ListOf] = sweep_field(128, "Prompt length in tokens.")
