@@ -3,13 +3,14 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 PIP := $(PYTHON) -m pip --disable-pip-version-check --python $(BIN)/python
 
-.PHONY: quickstart test lint format docs clean help
+.PHONY: quickstart test lint format docs bench-overhead clean help
 
 help:
-	@echo "make quickstart   install, prepare the models and run scenarios/quickstart.yaml on llama.cpp"
-	@echo "make test         install and run the tests (real llama.cpp included)"
-	@echo "make lint         ruff and mypy"
-	@echo "make docs         generate the reference pages in docs/ again"
+	@echo "make quickstart      install, prepare the models and run scenarios/quickstart.yaml on llama.cpp"
+	@echo "make test            install and run the tests (real llama.cpp included)"
+	@echo "make lint            ruff and mypy"
+	@echo "make bench-overhead  what the harness itself costs"
+	@echo "make docs            generate the reference pages in docs/ again"
 
 quickstart: .venv/installed
 	$(BIN)/bench engines install llamacpp
@@ -27,6 +28,9 @@ lint: .venv/installed-dev
 format: .venv/installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench-overhead: .venv/installed
+	$(BIN)/python benchmarks/overhead.py
 
 docs: .venv/installed-dev
 	$(BIN)/python docs/generate.py

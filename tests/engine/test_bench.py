@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -193,6 +194,22 @@ def test_killed_harness_leaves_no_engine_and_the_run_resumes(bench: Bench, numbe
     assert done.returncode == 0, done.stderr
     assert len(bench.cells()) == 4
     assert not list((bench.folder / "home" / "leases").glob("*.json"))
+
+
+def test_a_background_job_of_a_script_can_be_ended(bench: Bench) -> None:
+    """A shell starts such a job with SIGINT ignored."""
+    scenario = bench.scenario("options: {ttft_ms: 100, itl_ms: 5}", repeats=3)
+    command = f"{shlex.quote(sys.executable)} -m enginebench run {scenario} & echo $!; wait"
+    shell = subprocess.Popen(
+        ["sh", "-c", command], cwd=bench.folder, env=bench.env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert shell.stdout is not None
+    pid = int(shell.stdout.readline())
+    bench.wait_for_cells(1)
+    os.kill(pid, signal.SIGTERM)
+    _, err = shell.communicate(timeout=30)
+    assert "resumes" in err
+    assert not bench.engines()
 
 
 def test_a_finished_run_is_followed_by_a_new_one_and_fresh_forces_one(bench: Bench) -> None:

@@ -42,7 +42,9 @@ for command in (run, plan, report, engines, doctor, completion):
 
 def main(arguments: list[str] | None = None) -> None:
     """Run `bench`; never returns. A UserError becomes one message and exit code 2."""
-    # kill, a closed terminal and Ctrl-C end a run in the same orderly way: SIGINT is what the event loop understands.
+    # kill, a closed terminal and Ctrl-C end a run in the same orderly way: SIGINT is what the event loop understands. Shells start
+    # background jobs of scripts with SIGINT ignored, and then kill would be ignored too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _as_interrupt)
     try:

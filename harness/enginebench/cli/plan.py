@@ -12,7 +12,7 @@ import click
 from enginebench.cli.shared import AS_JSON, installs_of, planned, print_json, scenario_options
 
 if TYPE_CHECKING:
-    from enginebench.nouns import JSON, Cell, Deployment
+    from enginebench.nouns import JSON, Deployment
     from enginebench.plan import Plan
     from enginebench.registry import Registry
 
@@ -42,7 +42,7 @@ def plan(scenario: str, only: Sequence[str], repeats: int | None, adapters: Sequ
         if verbose and not skipped:
             command, problem = launch_command(deployment, registry)
             click.echo(f"  $ {command}" if command else f"  not launchable here: {problem}")
-    click.echo("\nloads: " + "; ".join(dict.fromkeys(_describe_load(cell) for cell in found.cells)))
+    click.echo("\nloads: " + _describe_loads(found))
     click.echo(f"next: bench run {scenario}")
 
 
@@ -70,9 +70,13 @@ def launch_command(deployment: Deployment, registry: Registry) -> tuple[str | No
     return " ".join([*env, shlex.join(launch.argv)]), None
 
 
-def _describe_load(cell: Cell) -> str:
-    load = cell.load
-    return f"c={load.concurrency} {load.input_tokens}+{load.output_tokens} tokens x {load.requests} requests"
+def _describe_loads(found: Plan) -> str:
+    """The axes of the loads: 'concurrency 1, 4; input_tokens 64; ...', each with the values that occur."""
+    axes = {
+        name: sorted({getattr(cell.load, name) for cell in found.cells})
+        for name in ("concurrency", "input_tokens", "output_tokens", "requests")
+    }
+    return "; ".join(f"{name} {', '.join(map(str, values))}" for name, values in axes.items())
 
 
 def _as_data(found: Plan, registry: Registry) -> JSON:

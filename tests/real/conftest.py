@@ -1,0 +1,46 @@
+"""Real engines, on small models made from a seed. An engine that is not installed skips with the command that installs it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from enginebench.analysis import Analysis, analyse
+from enginebench.cli.shared import installs_of
+from enginebench.registry import discover
+from enginebench.store import Run, open_run
+
+Measured = tuple[Run, Analysis]
+Measure = Callable[[str], Measured]
+
+
+@pytest.fixture
+def need() -> Callable[[str], None]:
+    """Skip without the engine - but fail in CI, where a missing engine is a broken CI and not a user's choice."""
+
+    def check(engine: str) -> None:
+        if not installs_of(discover()[engine]):
+            message = f"{engine} is not installed: bench engines install {engine}"
+            pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+
+    return check
+
+
+@pytest.fixture
+def measure(tmp_path: Path) -> Measure:
+    """Runs scenario text with `bench run` and reads the run back."""
+
+    def run(text: str) -> Measured:
+        (tmp_path / "s.yaml").write_text(text)
+        command = [sys.executable, "-m", "enginebench", "run", "s.yaml", "--no-html"]
+        done = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True, timeout=280)
+        assert done.returncode == 0, done.stderr + done.stdout
+        (folder,) = (tmp_path / "results").iterdir()
+        stored = open_run(folder)
+        return stored, analyse(stored)
+
+    return run

@@ -1,0 +1,90 @@
+"""The documentation is checked like code: generated pages are current, examples parse, and everything there is is documented."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+from types import ModuleType
+
+import click
+import pytest
+from enginebench.cli import bench
+from enginebench.metrics import METRICS
+from enginebench.registry import discover
+from enginebench.resources import checkout
+from enginebench.scenario import load_scenario
+from enginebench.scenario.source import parse
+
+ROOT = checkout() or Path()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def generator() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("docs_generate", ROOT / "docs" / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", ["scenario.schema.json", "scenario.md", "metrics.md", "engines.md"])
+def test_generated_pages_are_current(name: str) -> None:
+    assert (ROOT / "docs" / name).read_text() == generator().pages()[name], "run: make docs"
+
+
+def test_everything_is_documented() -> None:
+    metrics, engines = (ROOT / "docs" / "metrics.md").read_text(), (ROOT / "docs" / "engines.md").read_text()
+    readme = (ROOT / "README.md").read_text()
+    assert all(f"`{name}`" in metrics for name in METRICS)
+    assert all(f"(`{name}`)" in engines for name in discover())
+    for command in bench.commands:
+        assert f"bench {command}" in readme, command
+    pages = (metrics, engines, (ROOT / "docs" / "scenario.md").read_text())
+    rows = [line for page in pages for line in page.splitlines() if line.startswith("| `")]
+    assert not [row for row in rows if row.rstrip().endswith("|  |")], "a row without a meaning"
+
+
+def commands() -> list[str]:
+    """Every `bench ...` line of a code block without a language or in a shell's."""
+    found: dict[str, None] = {}
+    for page in PAGES:
+        for language, text in BLOCK.findall(page.read_text()):
+            if language in ("", "bash", "sh"):
+                found |= dict.fromkeys(line.partition(" #")[0].strip() for line in text.splitlines() if line.startswith("bench "))
+    return list(found)
+
+
+@pytest.mark.parametrize("line", commands())
+def test_commands_of_the_docs_parse(line: str) -> None:
+    command: click.Command = bench
+    arguments = shlex.split(line)[1:]
+    while isinstance(command, click.Group) and arguments and arguments[0] in command.commands:
+        command = command.commands[arguments.pop(0)]
+    command.make_context("bench", arguments)
+    assert command is not bench
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "scenarios").rglob("*.yaml")), ids=lambda file: file.stem)
+def test_shipped_scenarios_are_valid_and_explain_themselves(file: Path) -> None:
+    scenario = load_scenario(file, discover())
+    assert scenario.name == file.stem
+    assert scenario.title
+    assert file.read_text().startswith("# ")
+
+
+def test_yaml_of_the_docs_is_yaml() -> None:
+    blocks = [text for page in PAGES for language, text in BLOCK.findall(page.read_text()) if language == "yaml"]
+    assert blocks
+    for text in blocks:
+        parse(text, Path("docs.yaml"))
+
+
+def test_links_of_the_docs_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+?)\)", page.read_text()):
+            if not target.startswith("http"):
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
