@@ -24,6 +24,7 @@ class FakeOptions:
     itl_ms: float = 5.0
     """From one token to the next."""
     tokens_per_event: int = 1
+    """Tokens in one event of the stream."""
     role_chunk: bool = False
     """Chat: an event with the role and no text comes first."""
     no_done: bool = False
@@ -37,6 +38,7 @@ class FakeOptions:
     stall_after: int = 0
     """Pause after this many tokens, for stall_s seconds."""
     stall_s: float = 1.0
+    """Length of that pause in seconds."""
     burst: bool = False
     """All tokens at once, when the last one is due."""
     short_output: int = 0
@@ -46,6 +48,7 @@ class FakeOptions:
     load_s: float = 0.0
     """Seconds of 503 after the start."""
     never_ready: bool = False
+    """Answer 503 on /health for ever."""
     slow_accept_s: float = 0.0
     """Seconds before the first request of a new connection is read."""
     malformed: Literal["no", "json", "utf8", "chunk"] = "no"
@@ -59,6 +62,7 @@ class FakeOptions:
     http_error: int = 0
     """Answer every generation with this status."""
     exit_at_start: bool = False
+    """Exit with an error before listening."""
 
 
 def flags(options: FakeOptions) -> tuple[str, ...]:

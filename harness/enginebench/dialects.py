@@ -6,6 +6,7 @@ adapter picks one and adds that engine's own fields. The same few dialects serve
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
@@ -85,7 +86,7 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-class _OpenAI:
+class _OpenAI(ABC):
     """What the two OpenAI routes share: usage with or without choices, [DONE] or not, in-stream errors, llama.cpp's timings."""
 
     framing: Framing = "sse"
@@ -119,15 +120,6 @@ class _OpenAI:
             event.finish_reason = reason if isinstance(reason, str) else None
         return event
 
-    def _output(self, choice: Mapping[str, Any]) -> str:
-        raise NotImplementedError
-
-
-class OpenAICompletions(_OpenAI):
-    """POST /v1/completions: raw prompt (text or token ids), no chat template."""
-
-    path = "/v1/completions"
-
     def body(
         self,
         *,
@@ -138,14 +130,25 @@ class OpenAICompletions(_OpenAI):
         seed: int | None,
         extra: Mapping[str, JSON],
     ) -> dict[str, JSON]:
-        body: dict[str, JSON] = {
-            "model": model,
-            "prompt": prompt if isinstance(prompt, str) else list(prompt),
-            "max_tokens": output_tokens,
-            "temperature": temperature,
-            "stream": True,
-        }
-        return body | ({"seed": seed} if seed is not None else {}) | dict(extra)
+        body: dict[str, JSON] = {"model": model, **self._spelled(prompt), "max_tokens": output_tokens, "temperature": temperature}
+        return body | {"stream": True} | ({"seed": seed} if seed is not None else {}) | dict(extra)
+
+    @abstractmethod
+    def _spelled(self, prompt: str | Sequence[int]) -> dict[str, JSON]:
+        """The field that holds the prompt."""
+
+    @abstractmethod
+    def _output(self, choice: Mapping[str, Any]) -> str:
+        """The output text of one choice of one event."""
+
+
+class OpenAICompletions(_OpenAI):
+    """POST /v1/completions: raw prompt (text or token ids), no chat template."""
+
+    path = "/v1/completions"
+
+    def _spelled(self, prompt: str | Sequence[int]) -> dict[str, JSON]:
+        return {"prompt": prompt if isinstance(prompt, str) else list(prompt)}
 
     def _output(self, choice: Mapping[str, Any]) -> str:
         return _text(choice.get("text"))
@@ -155,29 +158,12 @@ class OpenAIChat(_OpenAI):
     """POST /v1/chat/completions: the prompt is one user message, the server applies its template. Reasoning counts as output."""
 
     path = "/v1/chat/completions"
+    _FIELDS: ClassVar[tuple[str, ...]] = ("content", "reasoning_content", "reasoning")
 
-    def body(
-        self,
-        *,
-        model: str,
-        prompt: str | Sequence[int],
-        output_tokens: int,
-        temperature: float,
-        seed: int | None,
-        extra: Mapping[str, JSON],
-    ) -> dict[str, JSON]:
+    def _spelled(self, prompt: str | Sequence[int]) -> dict[str, JSON]:
         if not isinstance(prompt, str):
             raise ValueError("the chat route takes text, not token ids")
-        body: dict[str, JSON] = {
-            "model": model,
-            "messages": [{"role": "user", "content": prompt}],
-            "max_tokens": output_tokens,
-            "temperature": temperature,
-            "stream": True,
-        }
-        return body | ({"seed": seed} if seed is not None else {}) | dict(extra)
-
-    _FIELDS: ClassVar[tuple[str, ...]] = ("content", "reasoning_content", "reasoning")
+        return {"messages": [{"role": "user", "content": prompt}]}
 
     def _output(self, choice: Mapping[str, Any]) -> str:
         delta = choice.get("delta")

@@ -53,7 +53,7 @@ def run(
 def check_launchable(plan: Plan, registry: Registry) -> None:
     """Refuse a plan whose engines are not installed or whose secrets are not set, before anything is launched."""
     from enginebench.adapter import NotInstalled, Unsupported
-    from enginebench.runner.engine import authorization
+    from enginebench.runner.served import authorization
 
     for deployment, cells in plan.launches():
         if all(cell.id in plan.skipped for cell in cells):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -113,7 +112,9 @@ def installs_of(adapter: Adapter) -> Sequence[Install]:
 
 def print_json(data: JSON) -> None:
     """Data on stdout, indented."""
-    click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+    import orjson
+
+    click.echo(orjson.dumps(data, option=orjson.OPT_INDENT_2).decode())
 
 
 def _complete_scenario(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:

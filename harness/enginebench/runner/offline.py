@@ -11,16 +11,14 @@ import select
 import time
 from array import array
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from enginebench.adapter import Adapter, Reply, Resolved
 from enginebench.loadgen import ClientHealth, LoadResult, Progress
 from enginebench.nouns import Load, Sample
 from enginebench.prompts import Prompt
+from enginebench.runner.engine import Opening
 from enginebench.runtime import EngineProcess, LaunchFailed
-
-if TYPE_CHECKING:
-    from enginebench.runner.engine import Opening
 
 
 class OfflineWorker:

@@ -14,7 +14,9 @@ from enginebench.nouns import JSON, Cell, Deployment, Load, plain
 from enginebench.plan import Plan
 from enginebench.registry import Registry
 from enginebench.runner.cell import measure, parity_outputs, record_of
-from enginebench.runner.engine import Engine, Opening, open_engine, prime
+from enginebench.runner.engine import Engine, Opening
+from enginebench.runner.opening import open_engine
+from enginebench.runner.priming import prime
 from enginebench.runner.reporter import Reporter
 from enginebench.runtime import LaunchFailed
 from enginebench.store import CellRecord, LaunchRecord, Run, now

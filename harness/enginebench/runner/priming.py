@@ -1,0 +1,61 @@
+"""The last step of readiness: one real generation, and the engine's own word on its configuration held against what was asked.
+
+Knows engines only through the `Engine` protocol, and no process and no socket.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from enginebench.adapter import Difference, Resolved
+from enginebench.nouns import JSON, Deployment, Load, Sample
+from enginebench.prompts import Prompt, TextScale
+from enginebench.runner.engine import Engine
+from enginebench.runtime import LaunchFailed
+
+CALIBRATION_TOKENS = 24
+"""Length of the second priming prompt, by which a server's way of counting text is told from what it adds to every prompt."""
+
+
+def differences(deployment: Deployment, resolved: Resolved) -> tuple[Difference, ...]:
+    """Where the engine's own word differs from what was asked. Fields the engine does not tell are no difference."""
+    asked: dict[str, JSON] = {"precision": deployment.precision, "context": deployment.max_context, "slots": deployment.max_concurrency}
+    told: dict[str, JSON] = {"precision": resolved.precision, "context": resolved.context, "slots": resolved.slots, **resolved.options}
+    found: list[Difference] = []
+    for name, want in {**asked, **deployment.options}.items():
+        got = told.get(name)
+        if got is None or (name == "precision" and want in ("none", "unstated")):
+            continue
+        enough = isinstance(got, int) and isinstance(want, int) and got >= want  # more context or slots is no shortfall
+        if got != want and not enough:
+            found.append(Difference(name, want, got))
+    return tuple(found)
+
+
+def prime(engine: Engine, deployment: Deployment, load: Load, *, salt: str) -> None:
+    """One real, short generation, then the engine's own word on its configuration: the last step of readiness.
+
+    Two generations where the tokenizer is unknown, to see how the engine counts text.
+
+    In this order, because some engines only know what they run once they have run. Raises LaunchFailed when nothing comes of it.
+    """
+    short = replace(load, concurrency=1, requests=1, output_tokens=min(8, load.output_tokens))
+    opening = engine.opening
+    counted: list[tuple[int, int]] = []
+    for length in (short.input_tokens, *((CALIBRATION_TOKENS,) if opening.vocabulary is None else ())):
+        (prompt,) = opening.prompts(replace(short, input_tokens=length), 1, salt=f"{salt}/{length}")
+        sample = _generate(engine, prompt, short)
+        if prompt.ids is None and prompt.text and sample.input_tokens:
+            counted.append((len(prompt.text.split()), sample.input_tokens))
+    if len(counted) == 2 and counted[0][0] != counted[1][0]:
+        opening.scale = TextScale.fit(*sorted(counted))
+    opening.resolved = engine.resolved()
+    opening.differences = differences(deployment, opening.resolved)
+
+
+def _generate(engine: Engine, prompt: Prompt, load: Load) -> Sample:
+    sample = engine.run([prompt], load).samples[0]
+    if sample.outcome != "ok":
+        detail = f": {sample.error}" if sample.error else ""
+        raise LaunchFailed(f"it is up, but its first generation failed ({sample.outcome}){detail}", "\n".join(engine.log_tail()))
+    return sample
