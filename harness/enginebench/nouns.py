@@ -157,7 +157,7 @@ def plain(value: Any) -> JSON:
 def canonical(value: Any) -> dict[str, JSON]:
     """A dataclass as plain JSON without the fields that equal their default: what ids are hashed from."""
     out: dict[str, JSON] = {}
-    for name, default in _defaults(type(value)):
+    for name, default in _defaults(type(value)):  # type: ignore[arg-type]  # mypy doubts that a class is hashable
         item = getattr(value, name)
         if item != default:
             out[name] = canonical(item) if dataclasses.is_dataclass(item) else plain(item)
