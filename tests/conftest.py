@@ -156,7 +156,7 @@ def synthetic_launch(cell: Cell) -> LaunchRecord:
         stop_s=1.3,
         identity="proven",
         resolved={"max_model_len": 2048, "kv": {"dtype": "auto", "blocks": 4096}},
-        differences=({"field": "max_concurrency", "asked": 16, "got": 8},) if deployment.engine == "vllm" else (),
+        differences=({"name": "slots", "asked": 16, "got": 8},) if deployment.engine == "vllm" else (),
         parity=({"prompt": "The capital of France is", "output": heads[deployment.engine]}, {"prompt": "2 + 2 =", "output": " 4"}),
         ended="stopped",
     )

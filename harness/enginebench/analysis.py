@@ -87,6 +87,11 @@ class Analysis:
     parity: tuple[Parity, ...] = ()
 
     @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a reader must know before he quotes a figure: random weights, engines that disagree, settings that did not take."""
+        return tuple(dict.fromkeys(_remarks(self)))
+
+    @property
     def counts(self) -> dict[str, int]:
         """Number of cells by status, and of those not measured yet under 'missing'."""
         records = [cell.record for row in self.rows for cell in row.cells]
@@ -264,3 +269,16 @@ def _parity(name_a: str, name_b: str, a: LaunchRecord, b: LaunchRecord) -> Parit
     pairs = [(str(x.get("output", "")), str(y.get("output", ""))) for x, y in zip(a.parity, b.parity, strict=False)]
     agreed = tuple(next((i for i, (p, q) in enumerate(zip(x, y, strict=False)) if p != q), min(len(x), len(y))) for x, y in pairs)
     return Parity(name_a, name_b, a.deployment.model, agreed, tuple(max(len(x), len(y)) for x, y in pairs))
+
+
+def _remarks(analysis: Analysis) -> Iterator[str]:
+    for row in analysis.rows:
+        if any(cell.record.random_weights for cell in row.cells):
+            yield f"{row.deployment.model} has random weights: its speed is real, its text and its expert routing are not a trained model's"
+    for parity in analysis.parity:
+        same = f"{parity.identical} of {len(parity.length)} prompts"
+        yield f"parity on {parity.model}: {parity.a} and {parity.b} gave the same greedy output for {same}"
+    for launch in analysis.launches.values():
+        for difference in launch.differences:
+            asked, got = difference.get("asked"), difference.get("got")
+            yield f"{launch.deployment.engine} was asked for {difference.get('name')} {asked} and says that it has {got}"

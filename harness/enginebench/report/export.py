@@ -37,6 +37,7 @@ def to_markdown(analysis: Analysis) -> str:
     parts.append("\n".join(f"- {escape_markdown(name)}: {escape_markdown(facts)}" for name, facts in layout.legend.items()))
     notes = [f"- \\[{i}\\] {escape_markdown(note)}" for i, note in enumerate(layout.notes, start=1)]
     notes += [f"- `-`: {escape_markdown('; '.join(layout.missing))}"] if layout.missing else []
+    notes += [f"- {escape_markdown(remark)}" for remark in analysis.remarks]
     notes.append("- Medians over n repeats with 95 % bootstrap intervals; bold: no row of that load has a surely higher throughput.")
     return "\n\n".join(part for part in (*parts, "\n".join(notes)) if part) + "\n"
 
@@ -120,6 +121,7 @@ def to_json(analysis: Analysis) -> str:
         "enginebench": run.enginebench,
         "run": {"name": run.name, "created_at": run.created_at, "plan_id": run.plan_id, "machine": plain(run.machine)},
         "sentence": analysis.sentence,
+        "remarks": list(analysis.remarks),
         "counts": plain(analysis.counts),
         "columns": list(analysis.columns),
         "rows": [_row(row) for row in analysis.rows],

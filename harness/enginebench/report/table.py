@@ -70,6 +70,8 @@ def render_table(analysis: Analysis, *, width: int | None = None, color: bool | 
     console.print()
     for mark, text in _footnotes(layout, fit):
         console.print(Text(f"{mark} {printable(text)}", style="dim"))
+    for remark in analysis.remarks:
+        console.print(Text(f"note: {printable(remark)}", style="dim"))
     console.print(Text(f"\n{printable(analysis.sentence)}", style="bold"))
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
 
