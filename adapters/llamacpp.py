@@ -155,6 +155,9 @@ class LlamaCpp(Adapter):
             raise NotInstalled(f"{self.title}: {' or '.join(wanted)} is not installed here")
         return usable[0]
 
+    def forces_length(self, deployment: Deployment) -> bool:
+        return self.takes_ids(deployment)  # llama-cpp-python has neither ids nor ignore_eos
+
     def takes_ids(self, deployment: Deployment) -> bool:
         return options_as(LlamaCppOptions, deployment).server != "llama-cpp-python"
 

@@ -74,6 +74,9 @@ class OpenAI(Adapter):
     def takes_ids(self, deployment: Deployment) -> bool:
         return options_as(OpenAIOptions, deployment).prompt_ids
 
+    def forces_length(self, deployment: Deployment) -> bool:
+        return options_as(OpenAIOptions, deployment).ignore_eos
+
     def request_fields(self, deployment: Deployment, load: Load, served_name: str) -> Mapping[str, JSON]:
         forced: dict[str, JSON] = {"ignore_eos": True} if options_as(OpenAIOptions, deployment).ignore_eos else {}
         return {"stream_options": {"include_usage": True}, **forced}

@@ -87,6 +87,14 @@ class Transformers(Adapter):
         if options.cb_max_memory_percent is not None and options.cb_num_blocks != "auto":
             raise Unsupported("cb_max_memory_percent sizes the KV cache only with cb_num_blocks: auto")
 
+    def check_loads(self, deployment: Deployment, loads: Sequence[Load]) -> None:
+        temperatures = sorted({load.temperature for load in loads})
+        if deployment.runtime == "process" and len(temperatures) > 1:
+            raise Unsupported(
+                f"one server start keeps the temperature of its first request, and these loads have {', '.join(map(str, temperatures))}: "
+                "write one entry with a `label` per temperature, and `only: {label: ...}` in its loads"
+            )
+
     def launch(self, deployment: Deployment, install: Install, site: Site) -> Launch:
         self.check(deployment)
         local = Path(site.checkpoint).is_absolute()

@@ -4,8 +4,8 @@ Knows no engine and no metric. It runs inside the engine's environment, so it im
 imports it from its own folder (the folder of a script is the first entry of sys.path).
 
     worker   {"event": "ready", "engine_version": "1.2", "load_s": 3.1, "resolved": {"/props": {...}}}
-    harness  {"prompts": [[1, 2, 3], "text"], "output_tokens": 64, "batch": 8, "temperature": 0, "seed": 0}
-    worker   {"event": "result", "start_ns": 1, "end_ns": 9, "requests": [{"input_tokens": 3, "output_tokens": 64, ...}]}
+    harness  {"id": 1, "prompts": [[1, 2, 3], "text"], "output_tokens": 64, "batch": 8, "temperature": 0, "seed": 0}
+    worker   {"event": "result", "id": 1, "start_ns": 1, "end_ns": 9, "requests": [{"input_tokens": 3, "output_tokens": 64, ...}]}
     worker   {"event": "error", "message": "ValueError: ..."}
 
 One model load serves any number of request lines; end of file on stdin ends the worker. load_s is the model load without
@@ -37,6 +37,8 @@ class Batch:
     batch: int
     temperature: float = 0.0
     seed: int = 0
+    id: int = 0
+    """Comes back with the result, so that an answer cannot be taken for another load's."""
 
 
 @dataclass(frozen=True)
@@ -82,11 +84,12 @@ def run_worker(load: Callable[[], BatchEngine]) -> int:
     _emit(out, {"event": "ready", "engine_version": engine.version, "load_s": load_s, "resolved": dict(engine.resolved)})
     for line in sys.stdin:
         try:
-            outcome = engine.run(parse(line))
+            batch = parse(line)
+            outcome = engine.run(batch)
         except Exception as error:  # noqa: BLE001  # one bad load must not cost the loads that follow it
             _emit(out, {"event": "error", "message": f"{type(error).__name__}: {error}"})
         else:
-            _emit(out, {"event": "result", **asdict(outcome)})
+            _emit(out, {"event": "result", "id": batch.id, **asdict(outcome)})
     return 0
 
 
@@ -101,7 +104,8 @@ def parse(line: str) -> Batch:
     for key in ("output_tokens", "batch"):
         if not _is_count(data.get(key)) or data[key] < 1:
             raise ValueError(f"{key}: expected a whole number of at least 1")
-    return Batch(prompts, data["output_tokens"], data["batch"], float(data.get("temperature", 0.0)), int(data.get("seed", 0)))
+    sampling = float(data.get("temperature", 0.0)), int(data.get("seed", 0))
+    return Batch(prompts, data["output_tokens"], data["batch"], *sampling, id=int(data.get("id", 0)))
 
 
 def _is_count(value: object) -> bool:

@@ -44,6 +44,7 @@ __all__ = [
     "Runtime",
     "Site",
     "Unsupported",
+    "installed_packages",
     "installed_version",
     "options_as",
 ]
@@ -81,9 +82,17 @@ class Install:
 
 def installed_version(python: Path, package: str) -> str | None:
     """The version of `package` in the environment of that interpreter, read from its metadata: nothing is started or imported."""
+    return next((found.version for found in distributions(name=package, path=_sites(python))), None)
+
+
+def installed_packages(python: Path) -> dict[str, str]:
+    """Name -> version of everything in the environment of that interpreter, read from its metadata."""
+    return dict(sorted((found.name, found.version) for found in distributions(path=_sites(python))))
+
+
+def _sites(python: Path) -> list[str]:
     environment = python.parent.parent
-    sites = [str(site) for pattern in ("lib/python3*/site-packages", "Lib/site-packages") for site in environment.glob(pattern)]
-    return next((found.version for found in distributions(name=package, path=sites)), None)
+    return [str(site) for pattern in ("lib/python3*/site-packages", "Lib/site-packages") for site in environment.glob(pattern)]
 
 
 @dataclass(frozen=True)
@@ -215,10 +224,17 @@ class Adapter(ABC):
         """Whether prompts go to this deployment as token ids. Default: as prompt_form says."""
         return self.prompt_form == "ids"
 
+    def forces_length(self, deployment: Deployment) -> bool:
+        """Whether this deployment produces exactly the tokens asked for. Default: as length_control says."""
+        return self.length_control == "exact"
+
     def check(self, deployment: Deployment) -> None:
         """Refuse what this engine cannot express, without an install at hand. Raises Unsupported. Default: no parallelism."""
         if deployment.parallelism != Parallelism():
             raise Unsupported(f"{self.title} has no tensor, pipeline, data or expert parallelism here")
+
+    def check_loads(self, deployment: Deployment, loads: Sequence[Load]) -> None:
+        """Refuse loads that one start of this engine cannot serve together. Raises Unsupported. Default: any will do."""
 
     # -- while it runs ---------------------------------------------------------------------------------------------------
 

@@ -52,6 +52,7 @@ class RunRecord:
 class LaunchRecord:
     """One server start. start_s: from exec to proven ready. identity: 'proven', or why it could not be.
 
+    packages: what is installed in the engine's environment; inherited: names of the environment variables it got from ours.
     resolved: what the engine says of itself, `differences`: where that is not what was asked. parity: prompt -> greedy output.
     """
 
@@ -64,6 +65,8 @@ class LaunchRecord:
     notes: tuple[str, ...] = ()
     variant: str | None = None
     version: str | None = None
+    packages: Mapping[str, str] = field(default_factory=dict)
+    inherited: tuple[str, ...] = ()
     start_s: float | None = None
     stop_s: float | None = None
     identity: str | None = None
@@ -79,7 +82,8 @@ class CellRecord:
     """One cell. reason says why it failed or was skipped; client: what the load generator knows of itself.
 
     counters: the engine's own totals over the cell (after - before), under neutral names. exact_prompts: whether the prompts'
-    token counts were known (else they were fitted to how the server counts text).
+    token counts were known (else they were fitted to how the server counts text). stopped: why the load ended early, with
+    `unsent` requests never tried. nonce: what was mixed into the prompts beside seed and repeat.
     """
 
     id: str
@@ -96,6 +100,9 @@ class CellRecord:
     counters: Mapping[str, float] = field(default_factory=dict)
     length_control: str = "exact"
     exact_prompts: bool = True
+    stopped: str | None = None
+    unsent: int = 0
+    nonce: str = ""
     random_weights: bool = False
     identity: str | None = None
     log_tail: tuple[str, ...] = ()
@@ -129,7 +136,10 @@ class Run:
             target = self.path / "samples" / f"{cell.id}.parquet"
             part = target.with_suffix(".part")
             samples.write(part)
+            with part.open("rb") as file:
+                os.fsync(file.fileno())
             part.replace(target)
+            _sync_folder(target.parent)
         write_atomically(self.path / "cells" / f"{cell.id}.json", _dump(cell))
 
     def add_launch(self, launch: LaunchRecord) -> None:
@@ -139,7 +149,7 @@ class Run:
     def new_launch_id(self, launch_id: str) -> str:
         """An unused id for a server start: the first keeps the plan's id, a restart after a crash gets -2, -3, ..."""
         candidates = (launch_id if i == 1 else f"{launch_id}-{i}" for i in range(1, 10_000))
-        return next(c for c in candidates if not (self.path / "launches" / f"{c}.json").exists())
+        return next(c for c in candidates if not (self.path / "launches" / f"{c}.json").exists() and not self.log(c).exists())
 
     def log(self, launch_id: str) -> Path:
         """Where the engine's output of that launch goes."""
@@ -211,6 +221,16 @@ def write_atomically(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename survive a power cut: the name lies in the folder, not in the file."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _dump(record: RunRecord | LaunchRecord | CellRecord) -> str:

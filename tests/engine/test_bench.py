@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.server
 import json
 import os
 import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -58,17 +61,14 @@ class Bench:
         return [json.loads(file.read_text()) for file in sorted((self.run_folder() / "cells").glob("*.json"))]
 
     def engines(self) -> list[psutil.Process]:
-        """Fake engines that belong to this test's home."""
+        """Fake engines of this test: those whose output goes into a log below its folder."""
         found = []
         for process in psutil.process_iter():
-            try:
-                if (
-                    any(ENGINE in part for part in process.cmdline())
-                    and process.environ().get("ENGINEBENCH_HOME") == self.env["ENGINEBENCH_HOME"]
+            with contextlib.suppress(psutil.Error):
+                if any(ENGINE in part for part in process.cmdline()) and f"{self.folder}/" in str(
+                    Path(f"/proc/{process.pid}/fd/2").readlink()
                 ):
                     found.append(process)
-            except psutil.Error:
-                continue
         return found
 
     def wait_for_cells(self, count: int) -> None:
@@ -76,6 +76,7 @@ class Bench:
         while len(list(self.folder.glob("results/*/cells/*.json"))) < count:
             assert time.monotonic() < deadline, "no cell was stored"
             time.sleep(0.02)
+        assert self.engines(), "an engine runs now, so that finding none later means something"
 
     def wait_until_quiet(self) -> None:
         deadline = time.monotonic() + 10
@@ -153,14 +154,53 @@ def test_a_broken_engine_fails_its_cells_and_the_sweep_goes_on(bench: Bench, opt
 
 
 def test_an_engine_that_dies_in_the_middle_is_started_again_for_the_other_cells(bench: Bench) -> None:
-    # 1 priming + 1 warm-up + 8 requests: it dies in the second cell, and in the second cell again when it is restarted for it.
-    done = bench("run", bench.scenario("options: {crash_after: 11, ttft_ms: 5}"))
+    # One priming and one warm-up request, then 8: the first start answers 12 requests and so dies in the warm-up of the second
+    # cell (concurrency 4). The second start has that cell behind it and measures the third, with 1 + 1 + 8 requests.
+    scenario = bench.scenario("options: {crash_after: 12, ttft_ms: 5}")
+    text = (bench.folder / scenario).read_text()
+    third = "  - {concurrency: 1, input_tokens: 20, output_tokens: 8, requests: 8}\n"
+    (bench.folder / scenario).write_text(text.replace("repeats:", third + "repeats:"))
+    done = bench("run", scenario)
     assert done.returncode == 3, done.stderr
-    cells = {cell["load"]["concurrency"]: cell for cell in bench.cells()}  # type: ignore[index]
-    assert cells[1]["status"] == "ok"
-    assert cells[4]["status"] == "failed"
-    assert "exited" in str(cells[4]["reason"])
-    assert cells[4]["log_tail"]
+    cells = {(cell["load"]["concurrency"], cell["load"]["input_tokens"]): cell for cell in bench.cells()}  # type: ignore[index]
+    assert {key: cell["status"] for key, cell in cells.items()} == {(1, 16): "ok", (4, 16): "failed", (1, 20): "ok"}
+    assert "exited" in str(cells[4, 16]["reason"])
+    assert cells[4, 16]["log_tail"]
+    assert str(cells[1, 20]["launch_id"]) == f"{cells[1, 16]['launch_id']}-2"
+    assert len(list((bench.run_folder() / "launches").glob("*.json"))) == 2
+    assert not bench.engines()
+
+
+def test_an_engine_that_keeps_dying_is_given_up(bench: Bench) -> None:
+    scenario = bench.scenario("options: {crash_after: 2, ttft_ms: 5}")
+    more = "  - {concurrency: [1, 2], input_tokens: 20, output_tokens: 8, requests: 8}\n"
+    (bench.folder / scenario).write_text((bench.folder / scenario).read_text().replace("repeats:", more + "repeats:"))
+    assert bench("run", scenario).returncode == 3
+    reasons = [str(cell["reason"]) for cell in bench.cells()]
+    assert len(reasons) == 4
+    assert sum("not tried" in reason for reason in reasons) == 2
+
+
+def test_ctrl_c_while_an_engine_is_primed_fails_no_cell(bench: Bench) -> None:
+    scenario = bench.scenario("options: {ttft_ms: 8000}")
+    process = bench.start("run", scenario)
+    deadline = time.monotonic() + 30
+    while not bench.engines():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(1.5)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130, err
+    assert not bench.cells()
+    assert not bench.engines()
+
+
+def test_a_server_that_stops_answering_is_started_again(bench: Bench) -> None:
+    """Requests that timed out go on inside the engine; the next cell must not share it with them."""
+    scenario = bench.scenario("options: {ttft_ms: 5, stall_after: 3, stall_s: 60}")
+    assert bench("run", scenario).returncode == 3
+    assert all("timeout" in str(cell["reason"]) for cell in bench.cells())
     assert not bench.engines()
 
 
@@ -214,16 +254,41 @@ def test_a_background_job_of_a_script_can_be_ended(bench: Bench) -> None:
 
 def test_a_finished_run_is_followed_by_a_new_one_and_fresh_forces_one(bench: Bench) -> None:
     scenario = bench.scenario(QUICK)
-    bench("run", scenario, "--no-html")
-    bench("run", scenario, "--no-html")
+    for runs, arguments in ((1, ()), (2, ()), (3, ("--fresh",))):
+        assert bench("run", scenario, "--no-html", *arguments).returncode == 0
+        assert len(list((bench.folder / "results").iterdir())) == runs
+
+
+def test_fresh_leaves_an_unfinished_run_alone(bench: Bench) -> None:
+    scenario = bench.scenario("options: {ttft_ms: 100, itl_ms: 5}", repeats=3)
+    process = bench.start("run", scenario)
+    bench.wait_for_cells(1)
+    process.kill()
+    process.communicate(timeout=30)
+    bench.wait_until_quiet()
+    assert "resuming" not in bench("run", scenario, "--fresh").stderr
     assert len(list((bench.folder / "results").iterdir())) == 2
 
 
 def test_failed_cells_are_tried_again_on_request(bench: Bench) -> None:
     scenario = bench.scenario("options: {http_error: 503}")
     assert bench("run", scenario).returncode == 3
+    before = {file.name: file.stat().st_mtime_ns for file in bench.folder.glob("results/*/cells/*.json")}
     assert bench("run", scenario, "--retry-failed").returncode == 3
-    assert len(list((bench.folder / "results").iterdir())) == 1
+    after = {file.name: file.stat().st_mtime_ns for file in bench.folder.glob("results/*/cells/*.json")}
+    assert before.keys() == after.keys()
+    assert all(after[name] > before[name] for name in before)
+
+
+def test_a_run_that_somebody_writes_to_is_left_alone(bench: Bench) -> None:
+    scenario = bench.scenario("options: {ttft_ms: 200, itl_ms: 5}", repeats=3)
+    process = bench.start("run", scenario)
+    bench.wait_for_cells(1)
+    second = bench("run", scenario, "--retry-failed")
+    assert second.returncode == 2
+    assert "another bench is writing to this run" in second.stderr
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
 
 
 def test_attach_measures_a_server_that_is_up_and_leaves_it_up(bench: Bench, start_fake: object) -> None:
@@ -253,6 +318,38 @@ def test_attach_without_its_key_or_its_server(bench: Bench) -> None:
     assert done.returncode == 3
     assert "Traceback" not in done.stderr
     stored = "".join(file.read_text(errors="replace") for file in bench.folder.glob("results/**/*.json"))
+    assert "sk-very-secret" not in stored + done.stdout + done.stderr
+
+
+def test_a_key_that_the_server_quotes_back_is_stored_nowhere(bench: Bench) -> None:
+    class Quoting(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.answer(200)
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.answer(401)
+
+        def answer(self, status: int) -> None:
+            body = json.dumps({"error": {"message": f"got {self.headers['Authorization']}"}}).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_arguments: object) -> None: ...
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quoting) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        line = f"  - {{engine: openai, model: any, runtime: attach, url: '{url}', api_key_env: BENCH_TEST_KEY}}"
+        (bench.folder / "s.yaml").write_text(SCENARIO.format(deployments=line, repeats=1))
+        bench.env["BENCH_TEST_KEY"] = "sk-very-secret"
+        done = bench("run", "s.yaml")
+        server.shutdown()
+    assert done.returncode == 3
+    assert "got Bearer ***" in done.stderr
+    stored = "".join(file.read_text(errors="replace") for file in bench.folder.glob("results/**/*") if file.is_file())
     assert "sk-very-secret" not in stored + done.stdout + done.stderr
 
 

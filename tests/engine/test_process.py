@@ -119,7 +119,7 @@ def test_ready_then_stopped(site: Site) -> None:
         ready(site, engine)
         assert engine.alive
         assert engine.pids() == [engine.pid]
-        assert verify_listener(site.port, engine) is None
+        assert verify_listener(site.port, engine).kind == "proven"
         assert os.getsid(engine.pid) == engine.pid != os.getsid(0)
         [lease] = leases()
         assert lease.live
@@ -393,14 +393,15 @@ def test_sweep_leaves_live_harnesses_alone(site: Site) -> None:
 def test_a_foreign_server_on_the_port_is_told(site: Site) -> None:
     foreign = http.server.ThreadingHTTPServer((site.host, site.port), http.server.SimpleHTTPRequestHandler)
     with foreign, start(site, "hang") as engine:
-        sentence = verify_listener(site.port, engine)
+        proof = verify_listener(site.port, engine)
     name = psutil.Process().name()
-    assert sentence == f"port {site.port} is answered by process {os.getpid()} ({name}), not by the engine that was started"
+    assert proof.kind == "foreign"
+    assert proof.text == f"port {site.port} is answered by process {os.getpid()} ({name}), not by the engine that was started"
 
 
 def test_a_port_without_listener_proves_nothing(site: Site) -> None:
     with start(site, "hang") as engine:
-        assert "no listener" in (verify_listener(site.port, engine) or "")
+        assert verify_listener(site.port, engine).kind == "unknown"
 
 
 @pytest.mark.parametrize("url", ["ftp://x", "localhost:8000", "http://", "http://x:port", "http://x/?q=1"])

@@ -8,10 +8,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import resource
 from collections.abc import Callable, Iterator, Sequence
 from time import monotonic_ns
+from typing import Final
 
 from enginebench.dialects import Dialect
+from enginebench.errors import UserError
 from enginebench.loadgen.client import Client, OnProgress
 from enginebench.loadgen.closed_loop import ClosedLoop
 from enginebench.loadgen.health import SelfWatch
@@ -35,8 +38,27 @@ def run_load(
     load and return what there is, with `stopped='interrupted'`. An exception of on_progress ends the load and is raised.
     on_progress is called at most four times a second, on the event loop: it must be quick.
     """
+    allow_open_files(concurrency)
     spec = LoadSpec(target, requests, concurrency, dialect, timeout_s, idle_timeout_s, keep_text)
     return run_spec(spec, on_progress)
+
+
+SPARE_FILES: Final = 64
+"""Open files that the rest of the process may need beside one connection per stream."""
+
+
+def allow_open_files(connections: int) -> None:
+    """Raise this process's soft limit of open files as far as these connections need. UserError when the hard limit is lower.
+
+    The usual soft limit of 1,024 cannot hold 1,024 streams; hitting it would look like a server that refuses connections.
+    """
+    needed = connections + SPARE_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise UserError(f"{connections} streams need {needed} open files, and this process may have {hard}", advice=f"ulimit -Hn {needed}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def run_spec(spec: LoadSpec, on_progress: OnProgress | None = None) -> LoadResult:

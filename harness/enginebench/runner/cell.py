@@ -34,29 +34,34 @@ def measure(cell: Cell, engine: Engine, adapter: Adapter, reporter: Reporter, *,
     salt = f"{fingerprint(canonical(load))}/{cell.repeat}/{nonce}"
     prompts = engine.opening.prompts(load, load.requests, salt=salt)
     reporter.measuring(cell, None)
-    _warm_up(engine, load, salt)
+    known: dict[str, object] = {
+        "started_at": started_at,
+        "length_control": "exact" if adapter.forces_length(cell.deployment) else "cap",
+        "exact_prompts": prompts[0].ids is not None,
+        "identity": engine.opening.identity,
+        "nonce": nonce,
+    }
+    failure = _warm_up(engine, load, salt)
+    if failure:  # the load itself would only cost its time-outs once more
+        return record_of(cell, "failed", f"warm-up: {failure}", log_tail=engine.log_tail(), **known), None
     before = engine.counters()
     result = engine.run(prompts, load, on_progress=lambda progress: reporter.measuring(cell, progress))
-    if result.stopped == "interrupted":
-        raise KeyboardInterrupt
-    status, reason = _outcome(result, engine)
-    after = engine.counters() if status == "ok" else {}
-    samples = Samples.collect(result.samples) if result.samples else None
+    failure = _failure(result, engine)
+    after = {} if failure else engine.counters()
     record = record_of(
         cell,
-        status,
-        reason,
-        started_at=started_at,
+        "failed" if failure else "ok",
+        failure,
         wall_s=round(time.monotonic() - began, 3),
         window_ns=(result.window_start_ns, result.window_end_ns),
         client=_object(plain(result.client)),
         counters={name: after[name] - before[name] for name in after if name in before},
-        length_control=adapter.length_control,
-        exact_prompts=prompts[0].ids is not None,
-        identity=engine.opening.identity,
-        log_tail=engine.log_tail() if status == "failed" else (),
+        stopped=result.stopped,
+        unsent=result.unsent,
+        log_tail=engine.log_tail() if failure else (),
+        **known,
     )
-    return record, samples
+    return record, Samples.collect(result.samples) if result.samples else None
 
 
 def record_of(cell: Cell, status: Status, reason: str | None = None, **known: object) -> CellRecord:
@@ -80,24 +85,25 @@ def parity_outputs(engine: Engine, load: Load) -> tuple[Mapping[str, JSON], ...]
     )
 
 
-def _warm_up(engine: Engine, load: Load, salt: str) -> None:
-    if load.warmup_requests:
-        short = replace(load, output_tokens=min(WARMUP_OUTPUT_TOKENS, load.output_tokens), requests=load.warmup_requests)
-        result = engine.run(engine.opening.prompts(short, short.requests, salt=f"{salt}/warm-up"), short)
-        if result.stopped == "interrupted":
-            raise KeyboardInterrupt
+def _warm_up(engine: Engine, load: Load, salt: str) -> str | None:
+    """Send the warm-up requests; why the engine cannot serve this load, if not one of them succeeded."""
+    if not load.warmup_requests:
+        return None
+    short = replace(load, output_tokens=min(WARMUP_OUTPUT_TOKENS, load.output_tokens), requests=load.warmup_requests)
+    result = engine.run(engine.opening.prompts(short, short.requests, salt=f"{salt}/warm-up"), short)
+    return _failure(result, engine)
 
 
-def _outcome(result: LoadResult, engine: Engine) -> tuple[Status, str | None]:
-    """A cell has run when at least one request ended well and the engine is still there."""
+def _failure(result: LoadResult, engine: Engine) -> str | None:
+    """Why a load does not count as run; None when at least one request ended well and the engine is still there."""
     bad = [sample for sample in result.samples if sample.outcome != "ok"]
     broken_off = any(sample.outcome in ("cut", "connect") for sample in bad)
     ending = engine.ending(DEATH_PATIENCE_S if broken_off else 0.0)
     if ending:
-        return "failed", f"the engine {ending} during the cell"
+        return f"the engine {ending} during the cell"
     if len(bad) < len(result.samples):
-        return "ok", None
-    return "failed", _what_happened(bad) if bad else f"nothing was sent ({result.stopped})"
+        return None
+    return _what_happened(bad) if bad else f"nothing was sent ({result.stopped})"
 
 
 def _what_happened(bad: list[Sample]) -> str:

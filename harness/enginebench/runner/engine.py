@@ -50,6 +50,8 @@ class Opening:
 
     launch: Launch | None = None
     install: Install | None = None
+    packages: Mapping[str, str] = field(default_factory=dict)
+    inherited: tuple[str, ...] = ()
     start_s: float | None = None
     stop_s: float | None = None
     identity: str | None = None

@@ -16,30 +16,44 @@ from enginebench.nouns import JSON
 from enginebench.plan import Plan
 from enginebench.store import Run, RunRecord, find_runs, new_run_path, now
 
-_SAME_MACHINE = ("architecture", "cpu", "logical_cores", "gpus")
+_SAME_MACHINE = ("architecture", "cpu", "logical_cores", "usable_cores", "cpu_quota", "gpus", "revision")
 
 
+@contextlib.contextmanager
 def open_run_for(
     plan: Plan, results: Path, machine: Mapping[str, JSON], *, fresh: bool, retry_failed: bool, say: Callable[[str], None]
-) -> Run:
-    """The run to continue, or a new one. fresh: always a new one. retry_failed: failed cells count as not measured yet."""
-    if not fresh:
-        for run in reversed(find_runs(results, plan.scenario.name)):
-            if run.record.plan_id != plan.id:
-                continue
-            failed = [cell.id for cell in run.cells() if cell.status == "failed"] if retry_failed else []
-            if run.finished and not failed:
-                continue
-            if moved := _moved(run.record.machine, machine):
-                say(f"note: {run.path} is unfinished but was measured elsewhere ({moved}); starting a new run")
-                continue
-            for cell_id in failed:
+) -> Iterator[Run]:
+    """The run to continue, or a new one, held against other processes for as long as the block lasts.
+
+    fresh: always a new one. retry_failed: failed cells count as not measured yet. UserError when another process holds it.
+    """
+    run = None if fresh else _to_continue(plan, results, machine, retry_failed=retry_failed, say=say)
+    if run is None:
+        run = Run.create(new_run_path(results, plan.scenario.name), _new_record(plan, machine), plan.scenario.text)
+    with _held(run):
+        if retry_failed:
+            for cell_id in _failed(run):
                 run.drop(cell_id)
-            done = sum(run.has(cell) for cell in run.record.cells)
-            say(f"resuming {run.path}: {done} of {len(run.record.cells)} cells are stored")
-            return run
+        yield run
+
+
+def _to_continue(plan: Plan, results: Path, machine: Mapping[str, JSON], *, retry_failed: bool, say: Callable[[str], None]) -> Run | None:
+    """The newest run of this plan on this machine that has something left to measure."""
+    for run in reversed(find_runs(results, plan.scenario.name)):
+        if run.record.plan_id != plan.id or (run.finished and not (retry_failed and _failed(run))):
+            continue
+        if moved := _moved(run.record.machine, machine):
+            say(f"note: {run.path} is unfinished but was measured elsewhere ({moved}); starting a new run")
+            continue
+        done = sum(run.has(cell) for cell in run.record.cells)
+        say(f"resuming {run.path}: {done} of {len(run.record.cells)} cells are stored")
+        return run
+    return None
+
+
+def _new_record(plan: Plan, machine: Mapping[str, JSON]) -> RunRecord:
     scenario = plan.scenario
-    record = RunRecord(
+    return RunRecord(
         name=scenario.name,
         created_at=now(),
         scenario={"title": scenario.title, "description": scenario.description, "file": scenario.file.name, "repeats": scenario.repeats},
@@ -48,19 +62,21 @@ def open_run_for(
         machine=machine,
         enginebench=__version__,
     )
-    return Run.create(new_run_path(results, scenario.name), record, scenario.text)
+
+
+def _failed(run: Run) -> list[str]:
+    return [cell.id for cell in run.cells() if cell.status == "failed"]
 
 
 @contextlib.contextmanager
-def locked(run: Run) -> Iterator[None]:
+def _held(run: Run) -> Iterator[None]:
     """Hold a run folder; the kernel frees it when this process ends in whatever way."""
     with (run.path / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise UserError(
-                "another bench is writing to this run", file=run.path, advice="wait for it, or start another run with --fresh"
-            ) from None
+            advice = "wait for it, or start another run with --fresh"
+            raise UserError("another bench is writing to this run", file=run.path, advice=advice) from None
         yield
 
 

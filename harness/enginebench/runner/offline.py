@@ -15,24 +15,30 @@ from typing import Any
 
 from enginebench.adapter import Adapter, Reply, Resolved
 from enginebench.loadgen import ClientHealth, LoadResult, Progress
-from enginebench.nouns import Load, Sample
+from enginebench.nouns import Deployment, Load, Sample
 from enginebench.prompts import Prompt
 from enginebench.runner.engine import Opening
 from enginebench.runtime import EngineProcess, LaunchFailed
 
 
+DEATH_PATIENCE_S = 1.0
+"""The pipe of a dying worker ends before its exit is reported."""
+
+
 class OfflineWorker:
     """A batch worker that has loaded its model. An `Engine`, except that it streams nothing: TTFT is mostly undefined."""
 
-    def __init__(self, adapter: Adapter, process: EngineProcess, opening: Opening) -> None:
-        self._adapter, self._process, self.opening = adapter, process, opening
+    def __init__(self, adapter: Adapter, deployment: Deployment, process: EngineProcess, opening: Opening) -> None:
+        self._adapter, self._deployment, self._process, self.opening = adapter, deployment, process, opening
+        self._asked = 0
+        self._given_up: str | None = None
         self._buffer = b""
         self._told: Mapping[str, Any] = {}
 
     @classmethod
-    def greet(cls, adapter: Adapter, process: EngineProcess, opening: Opening, timeout_s: float) -> OfflineWorker:
+    def greet(cls, adapter: Adapter, deployment: Deployment, process: EngineProcess, opening: Opening, timeout_s: float) -> OfflineWorker:
         """Wait for the worker's `ready` line and take in what it says of itself."""
-        worker = cls(adapter, process, opening)
+        worker = cls(adapter, deployment, process, opening)
         event = worker._hear(timeout_s)
         if event is None or event.get("event") != "ready":
             said = event.get("message") if event else process.ending or f"silent for {timeout_s:g} s"
@@ -43,32 +49,48 @@ class OfflineWorker:
     def run(
         self, prompts: Sequence[Prompt], load: Load, *, on_progress: Callable[[Progress], None] | None = None, keep_text: bool = False
     ) -> LoadResult:
-        ids = self._adapter.prompt_form == "ids"
+        ids = self._adapter.takes_ids(self._deployment)
         spelled = [list(p.ids) if ids and p.ids is not None else p.text or list(p.ids or ()) for p in prompts]
+        self._asked += 1
         request = {
+            "id": self._asked,
             "prompts": spelled,
             "output_tokens": load.output_tokens,
             "batch": load.concurrency,
             "temperature": load.temperature,
             "seed": load.seed,
         }
-        stdin = self._process.stdin
-        assert stdin is not None  # noqa: S101  # started with talk=True
-        sent_ns = time.monotonic_ns()
-        cpu_ns = time.process_time_ns()
-        try:
-            stdin.write(json.dumps(request, separators=(",", ":")).encode() + b"\n")
-            stdin.flush()
-            event = self._hear(load.timeout_s)
-        except BrokenPipeError:
-            event = None
-        if event is None or event.get("event") != "result":
-            why = event.get("message") if event else self._process.ending or f"no answer within {load.timeout_s:g} s"
-            outcome = "in_stream_error" if event else "timeout" if self._process.alive else "cut"
-            samples = [_failed(i, p, load, sent_ns, outcome, str(why)) for i, p in enumerate(prompts)]
+        sent_ns, cpu_ns = time.monotonic_ns(), time.process_time_ns()
+        event, why = self._ask(request, load.timeout_s)
+        if event is None:
+            outcome = "timeout" if self._given_up else "in_stream_error" if self._process.alive else "cut"
+            samples = [_failed(i, p, load, sent_ns, outcome, why) for i, p in enumerate(prompts)]
             return LoadResult(samples, sent_ns, time.monotonic_ns(), _health(cpu_ns, sent_ns, load))
         samples = [_sample(i, p, load, event, told) for i, (p, told) in enumerate(zip(prompts, event["requests"], strict=True))]
         return LoadResult(samples, event["start_ns"], event["end_ns"], _health(cpu_ns, sent_ns, load))
+
+    def _ask(self, request: Mapping[str, Any], timeout_s: float) -> tuple[dict[str, Any] | None, str]:
+        """(the worker's result, '') or (None, why there is none). timeout_s bounds the whole batch."""
+        stdin = self._process.stdin
+        assert stdin is not None  # noqa: S101  # started with talk=True
+        try:
+            stdin.write(json.dumps(request, separators=(",", ":")).encode() + b"\n")
+            stdin.flush()
+            event = self._hear(timeout_s)
+        except BrokenPipeError:
+            event = None
+        if event is None and not self._process.wait(DEATH_PATIENCE_S):
+            # A late answer would be taken for the next load's: this worker cannot be trusted to be in step any more.
+            self._given_up = f"did not answer within {timeout_s:g} s"
+            self._process.stop(0)
+            return None, self._given_up
+        if event is None:
+            return None, self._process.ending or "ended"
+        if event.get("event") != "result":
+            return None, str(event.get("message"))
+        if event.get("id") != request["id"] or len(event.get("requests", ())) != len(request["prompts"]):
+            return None, "the worker answered something else than it was asked"
+        return event, ""
 
     def counters(self) -> Mapping[str, float]:
         return {}
@@ -80,7 +102,7 @@ class OfflineWorker:
 
     def ending(self, patience_s: float = 0.0) -> str | None:
         self._process.wait(patience_s)
-        return self._process.ending
+        return self._given_up or self._process.ending
 
     def log_tail(self) -> tuple[str, ...]:
         return tuple(self._process.log_tail().splitlines())

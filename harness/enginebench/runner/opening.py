@@ -7,12 +7,13 @@ started. Knows nothing of cells, records or metrics.
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from enginebench.adapter import Adapter, Install, Site
+from enginebench.adapter import Adapter, Install, Site, installed_packages
 from enginebench.checkpoints import Vocabulary, prepare, read_vocabulary
 from enginebench.errors import UserError
 from enginebench.loadgen import Target
@@ -20,7 +21,7 @@ from enginebench.nouns import Deployment
 from enginebench.runner.engine import Engine, Opening
 from enginebench.runner.offline import OfflineWorker
 from enginebench.runner.served import Served, attach
-from enginebench.runtime import EngineProcess, LaunchFailed, free_port, http_get, unique_tag, verify_listener, wait_ready
+from enginebench.runtime import EngineProcess, LaunchFailed, free_port, http_get, passed_on, unique_tag, verify_listener, wait_ready
 
 STOP_GRACE_S = 10.0
 HOST = "127.0.0.1"
@@ -53,6 +54,8 @@ def open_engine(
         launch = adapter.launch(deployment, install, site)
         opening.launch, opening.install = launch, install
         opening.vocabulary = _vocabulary(Path(checkpoint))
+        opening.packages = installed_packages(install.python) if install.python else {}
+        opening.inherited = passed_on(os.environ)
         say("starting")
         began = time.monotonic()
         talk = deployment.runtime == "in-process"
@@ -60,7 +63,7 @@ def open_engine(
         try:
             engine: Engine
             if talk:
-                engine = OfflineWorker.greet(adapter, process, opening, deployment.ready_timeout_s or launch.ready_timeout_s)
+                engine = OfflineWorker.greet(adapter, deployment, process, opening, deployment.ready_timeout_s or launch.ready_timeout_s)
             else:
                 engine = _serve(adapter, deployment, process, site, opening)
             opening.start_s = time.monotonic() - began
@@ -76,10 +79,10 @@ def _serve(adapter: Adapter, deployment: Deployment, process: EngineProcess, sit
     assert launch is not None  # noqa: S101  # set by open_engine
     get = http_get(site.host, site.port)
     wait_ready(adapter, get, process, deployment.ready_timeout_s or launch.ready_timeout_s)
-    foreign = verify_listener(site.port, process, site.host)
-    if foreign and "cannot be attributed" not in foreign:
-        raise LaunchFailed(foreign, process.log_tail())
-    opening.identity = foreign or "proven"
+    proof = verify_listener(site.port, process, site.host)
+    if proof.kind == "foreign":
+        raise LaunchFailed(proof.text, process.log_tail())
+    opening.identity = proof.text
     return Served(adapter, deployment, Target(site.host, site.port), "", launch.served_name, get, opening, process)
 
 

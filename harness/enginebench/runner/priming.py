@@ -13,9 +13,6 @@ from enginebench.prompts import Prompt, TextScale
 from enginebench.runner.engine import Engine
 from enginebench.runtime import LaunchFailed
 
-CALIBRATION_TOKENS = 24
-"""Length of the second priming prompt, by which a server's way of counting text is told from what it adds to every prompt."""
-
 
 def differences(deployment: Deployment, resolved: Resolved) -> tuple[Difference, ...]:
     """Where the engine's own word differs from what was asked. Fields the engine does not tell are no difference."""
@@ -42,7 +39,8 @@ def prime(engine: Engine, deployment: Deployment, load: Load, *, salt: str) -> N
     short = replace(load, concurrency=1, requests=1, output_tokens=min(8, load.output_tokens))
     opening = engine.opening
     counted: list[tuple[int, int]] = []
-    for length in (short.input_tokens, *((CALIBRATION_TOKENS,) if opening.vocabulary is None else ())):
+    # Half the length tells a server's way of counting text from what it adds to every prompt.
+    for length in (short.input_tokens, *((short.input_tokens // 2,) if opening.vocabulary is None and short.input_tokens >= 8 else ())):
         (prompt,) = opening.prompts(replace(short, input_tokens=length), 1, salt=f"{salt}/{length}")
         sample = _generate(engine, prompt, short)
         if prompt.ids is None and prompt.text and sample.input_tokens:

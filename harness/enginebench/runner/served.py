@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from enginebench.adapter import Adapter, Get, Resolved
+from enginebench.adapter import Adapter, Get, Reply, Resolved
 from enginebench.errors import UserError
 from enginebench.loadgen import LoadResult, Progress, Target, WireRequest, run_load
 from enginebench.nouns import Deployment, Load
@@ -35,6 +35,7 @@ class Served:
     get: Get
     opening: Opening
     process: EngineProcess | None = None
+    secret: str | None = None
 
     def run(
         self, prompts: Sequence[Prompt], load: Load, *, on_progress: Callable[[Progress], None] | None = None, keep_text: bool = False
@@ -60,7 +61,7 @@ class Served:
             )
             for i, prompt in enumerate(prompts)
         ]
-        return run_load(
+        result = run_load(
             self.target,
             requests,
             concurrency=load.concurrency,
@@ -69,6 +70,12 @@ class Served:
             on_progress=on_progress,
             keep_text=keep_text,
         )
+        if result.stopped == "interrupted":
+            raise KeyboardInterrupt
+        if self.secret:  # a server may quote it back in an error, and errors are stored and shown
+            for sample in result.samples:
+                sample.error = sample.error.replace(self.secret, "***") if sample.error else None
+        return result
 
     def _spelled(self, prompt: Prompt, load: Load) -> str | tuple[int, ...]:
         takes_ids = self.adapter.takes_ids(self.deployment) and load.api == "completions"
@@ -100,20 +107,33 @@ class Served:
 def attach(adapter: Adapter, deployment: Deployment, opening: Opening) -> Served:
     """Reach a server that somebody else has started. Raises LaunchFailed when it does not answer."""
     url = urlsplit(deployment.url or "")
-    headers = authorization(deployment)
+    key = api_key(deployment)
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
     tls = url.scheme == "https"
     target = Target(url.hostname or "", url.port or (443 if tls else 80), tls=tls, headers=headers)
-    get = http_get_url(deployment.url or "", headers=headers)
+    get = _without(key, http_get_url(deployment.url or "", headers=headers))
     wait_ready(adapter, get, None, deployment.ready_timeout_s or ATTACH_TIMEOUT_S)
     opening.identity = "attached: the server was started by somebody else"
-    return Served(adapter, deployment, target, url.path.rstrip("/"), deployment.model, get, opening)
+    return Served(adapter, deployment, target, url.path.rstrip("/"), deployment.model, get, opening, secret=key)
 
 
-def authorization(deployment: Deployment) -> dict[str, str]:
-    """The Authorization header of an attached server; the key comes from the environment and is stored nowhere."""
+def api_key(deployment: Deployment) -> str | None:
+    """The key of an attached server, from the environment; it is stored nowhere. UserError when it is named and not there."""
     if deployment.api_key_env is None:
-        return {}
+        return None
     key = os.environ.get(deployment.api_key_env)
     if not key:
         raise UserError(f"the environment variable {deployment.api_key_env} is not set", advice=f"export {deployment.api_key_env}=...")
-    return {"Authorization": f"Bearer {key}"}
+    if not key.isprintable():
+        raise UserError(f"the environment variable {deployment.api_key_env} holds a line break or another control character")
+    return key
+
+
+def _without(secret: str | None, get: Get) -> Get:
+    """A `Get` whose answers do not hold the secret: they go into records and error messages."""
+
+    def redacted(path: str) -> Reply:
+        reply = get(path)
+        return Reply(reply.status, reply.body.replace(secret.encode(), b"***")) if secret else reply
+
+    return redacted

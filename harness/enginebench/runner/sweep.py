@@ -6,11 +6,18 @@ that dies is started again for the cells that are left, and given up when it die
 
 from __future__ import annotations
 
+import contextlib
+import secrets
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
 
 from enginebench.adapter import Adapter, Install, Unsupported
-from enginebench.nouns import JSON, Cell, Deployment, Load, plain
+from enginebench.checkpoints import prepare
+from enginebench.errors import UserError
+from enginebench.nouns import JSON, Cell, Deployment, Load, Status, plain
 from enginebench.plan import Plan
 from enginebench.registry import Registry
 from enginebench.runner.cell import measure, parity_outputs, record_of
@@ -19,7 +26,8 @@ from enginebench.runner.opening import open_engine
 from enginebench.runner.priming import prime
 from enginebench.runner.reporter import Reporter
 from enginebench.runtime import LaunchFailed
-from enginebench.store import CellRecord, LaunchRecord, Run, now
+from enginebench.samples import Samples
+from enginebench.store import LaunchRecord, Run, now
 
 MAX_CRASHES = 2
 """An engine that died on this many cells in a row is not started again."""
@@ -48,13 +56,30 @@ class Sweep:
     registry: Registry
     installs: Callable[[Adapter], Sequence[Install]]
     reporter: Reporter
+    sitting: str = field(default_factory=lambda: secrets.token_hex(4))
+    """Tells this sitting's prompts from an earlier one's; stored with each cell that it was mixed into."""
 
     def go(self) -> None:
         """Measure every cell that has no record yet. KeyboardInterrupt passes through: what is stored stays."""
+        self._prepare_checkpoints()
         for deployment, cells in self.plan.launches():
             todo = [cell for cell in cells if not self.run.has(cell.id)]
-            self._end_all([cell for cell in todo if cell.id in self.plan.skipped], "skipped", None)
+            for cell in todo:
+                if cell.id in self.plan.skipped:
+                    self._end([cell], "skipped", self.plan.skipped[cell.id])
             self._serve(deployment, [cell for cell in todo if cell.id not in self.plan.skipped])
+
+    def _prepare_checkpoints(self) -> None:
+        """Fetch or make every checkpoint before the first launch, so that nothing lies between the engines that are compared.
+
+        What cannot be had is not complained about here: its cells fail with the reason when their turn comes.
+        """
+        for deployment, cells in self.plan.launches():
+            if deployment.runtime != "attach" and any(not self.run.has(c.id) and c.id not in self.plan.skipped for c in cells):
+                adapter = self.registry[deployment.engine]
+                say = partial(self.reporter.launching, deployment)
+                with contextlib.suppress(UserError):
+                    prepare(deployment.checkpoint, deployment.precision, adapter.checkpoint_format, self._base(), say)
 
     def _serve(self, deployment: Deployment, cells: list[Cell]) -> None:
         """Measure these cells of one deployment with as few engine starts as possible."""
@@ -65,22 +90,30 @@ class Sweep:
             try:
                 self._start(launch)
             except Unsupported as reason:
-                self._end_all(launch.left, "skipped", str(reason))
+                self._end(launch.left, "skipped", str(reason))
                 return
             except LaunchFailed as failure:
                 launch.ended = failure.reason
-                self._end_all(launch.left, "failed", failure.reason, log_tail=tuple(failure.log_tail.splitlines()))
+                self._end(launch.left, "failed", failure.reason, tuple(failure.log_tail.splitlines()))
+                return
+            except UserError as error:
+                launch.ended = str(error)
+                self._end(launch.left, "failed", str(error))
+                return
+            except Exception as error:  # noqa: BLE001  # a sweep never dies because one engine, or its adapter, did
+                launch.ended = f"enginebench failed: {type(error).__name__}: {error}"
+                self._end(launch.left, "failed", launch.ended, tuple(traceback.format_exc().splitlines()))
                 return
             finally:
                 self.run.add_launch(_launch_record(launch))
             cells = launch.left
             crashes = crashes + 1 if measured - len(cells) == 1 else 1
-            if crashes >= MAX_CRASHES:
-                self._end_all(cells, "failed", f"not tried: the engine died on the {MAX_CRASHES} cells before")
+            if cells and crashes >= MAX_CRASHES:
+                self._end(cells, "failed", f"not tried: the engine had to be given up on the {MAX_CRASHES} cells before")
                 return
 
     def _start(self, launch: _Launch) -> None:
-        """Bring the engine up and measure until no cell is left or the engine has died."""
+        """Bring the engine up and measure until no cell is left or the engine cannot be used any more."""
         adapter = self.registry[launch.deployment.engine]
         with open_engine(
             adapter,
@@ -88,10 +121,11 @@ class Sweep:
             self.installs(adapter),
             launch.opening,
             log=self.run.log(launch.id),
-            base=self.plan.scenario.file.resolve().parent,
-            say=lambda what: self.reporter.launching(launch.deployment, what),
+            base=self._base(),
+            say=partial(self.reporter.launching, launch.deployment),
         ) as engine:
             self._prove(engine, launch)
+            self.run.add_launch(_launch_record(launch))  # now: a kill -9 must not cost what is known of this start
             while launch.left and not launch.ended:
                 cell = launch.left[0]
                 record, samples = measure(cell, engine, adapter, self.reporter, nonce=self._nonce(launch.deployment))
@@ -99,7 +133,7 @@ class Sweep:
                 self.run.add_cell(record, samples)
                 launch.left.pop(0)
                 self.reporter.done(cell, record, samples)
-                launch.ended = engine.ending()
+                launch.ended = engine.ending() or _still_busy(launch.deployment, samples)
 
     def _prove(self, engine: Engine, launch: _Launch) -> None:
         """One real generation, and the greedy outputs that engines are compared by."""
@@ -117,16 +151,27 @@ class Sweep:
                 ),
             )  # fmt: skip
 
-    def _nonce(self, deployment: Deployment) -> str:
-        """Prompts are the same in every run, except to a server that outlives the run: its cache would know them again."""
-        return self.run.path.name if deployment.runtime == "attach" else ""
+    def _base(self) -> Path:
+        """The folder that relative checkpoint paths start from."""
+        return self.plan.scenario.file.resolve().parent
 
-    def _end_all(self, cells: Sequence[Cell], status: str, reason: str | None, *, log_tail: tuple[str, ...] = ()) -> None:
+    def _nonce(self, deployment: Deployment) -> str:
+        """Prompts are the same in every run, except to a server that outlives this sitting: its cache would know them again."""
+        return self.sitting if deployment.runtime == "attach" else ""
+
+    def _end(self, cells: Sequence[Cell], status: Status, reason: str, log_tail: tuple[str, ...] = ()) -> None:
+        """Store cells that were not measured, with the reason."""
         for cell in cells:
-            why = reason or self.plan.skipped.get(cell.id)
-            record: CellRecord = record_of(cell, "skipped" if status == "skipped" else "failed", why, log_tail=log_tail)
+            record = record_of(cell, status, reason, log_tail=log_tail)
             self.run.add_cell(record)
             self.reporter.done(cell, record, None)
+
+
+def _still_busy(deployment: Deployment, samples: Samples | None) -> str | None:
+    """Requests that timed out go on inside the engine and would run into the next cell; an engine of ours is started again."""
+    if deployment.runtime == "process" and samples is not None and "timeout" in samples.outcome:
+        return "requests timed out and may still be running; started again for the next cell"
+    return None
 
 
 def _launch_record(launch: _Launch) -> LaunchRecord:
@@ -140,6 +185,8 @@ def _launch_record(launch: _Launch) -> LaunchRecord:
         argv=command.argv if command else (),
         env=command.env if command else {},
         notes=command.notes if command else (),
+        packages=opening.packages,
+        inherited=opening.inherited,
         variant=install.variant if install else None,
         version=opening.resolved.version or (install.version if install else None),
         start_s=opening.start_s,

@@ -1,6 +1,6 @@
 """What an engine's environment holds: an explicit list, so that a variable left in somebody's shell is no unrecorded option.
 
-Knows nothing of processes; it only computes a mapping. Values may be secrets (HF_TOKEN, proxies), so nothing here is stored.
+Knows nothing of processes; it only computes a mapping. Values may be secrets (HF_TOKEN, proxies), so only names are recorded.
 """
 
 from __future__ import annotations
@@ -33,5 +33,9 @@ ADDED: Mapping[str, str] = {
 def environment(launch: Launch, tag: str, inherited: Mapping[str, str] | None = None) -> dict[str, str]:
     """What the engine sees: the inherited names, then ADDED, then launch.env, then the launch's marker. Later ones win."""
     base = os.environ if inherited is None else inherited
-    kept = {name: value for name, value in base.items() if name in INHERITED or name.startswith(INHERITED_PREFIXES)}
-    return {**kept, **ADDED, **launch.env, MARKER: tag}
+    return {**{name: base[name] for name in passed_on(base)}, **ADDED, **launch.env, MARKER: tag}
+
+
+def passed_on(base: Mapping[str, str]) -> tuple[str, ...]:
+    """Names of the variables that an engine gets from `base`; recorded with every launch, without their values."""
+    return tuple(sorted(name for name in base if name in INHERITED or name.startswith(INHERITED_PREFIXES)))

@@ -11,7 +11,8 @@ import http.client
 import socket
 import time
 from collections.abc import Mapping
-from typing import TypeAlias
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
 from urllib.parse import urlsplit
 
 import psutil
@@ -112,8 +113,16 @@ def wait_ready(
         pause = min(pause * POLL_GROWTH, poll_s[1])
 
 
-def verify_listener(port: int, process: EngineProcess, host: str = "127.0.0.1") -> str | None:
-    """None when it is proven that connections to host:port reach the process's tree; otherwise a sentence why not.
+@dataclass(frozen=True)
+class Proof:
+    """Who answers on a port. kind: 'proven' ours, 'foreign' somebody else's, 'unknown' cannot be told here; text says why."""
+
+    kind: Literal["proven", "foreign", "unknown"]
+    text: str = "proven"
+
+
+def verify_listener(port: int, process: EngineProcess, host: str = "127.0.0.1") -> Proof:
+    """Whether connections to host:port reach the process's own tree.
 
     A socket bound to the very address takes precedence over one bound to all addresses, so a foreign 127.0.0.1:8000 shadows an
     engine on 0.0.0.0:8000. Linux sees every listener. Elsewhere other users' sockets are invisible without root, and one
@@ -124,10 +133,11 @@ def verify_listener(port: int, process: EngineProcess, host: str = "127.0.0.1") 
     found = _reached([*ours, *everyone], host)
     foreign = sorted({pid for pid, _ in found if pid not in {pid for pid, _ in ours}}, key=lambda pid: pid or 0)
     if foreign:
-        return f"port {port} is answered by {' and '.join(map(_describe, foreign))}, not by the engine that was started"
+        who = " and ".join(map(_describe, foreign))
+        return Proof("foreign", f"port {port} is answered by {who}, not by the engine that was started")
     if not found:
-        return f"no listener on port {port} can be attributed to the engine that was started"
-    return None
+        return Proof("unknown", f"no listener on port {port} can be attributed to the engine that was started")
+    return Proof("proven")
 
 
 def _listeners_of(pids: list[int], port: int) -> list[Listener]:
