@@ -73,6 +73,7 @@ def synthetic_samples(load: Load, pace: Pace, *, seed: int, output_tokens: int |
         event_tokens=np.ones(n * tokens, dtype=np.int32),
         event_chars=np.full(n * tokens, 4, dtype=np.int32),
         offsets=np.arange(0, n * tokens + 1, tokens, dtype=np.int64),
+        server_timings=(None,) * n,
     )
 
 
@@ -157,7 +158,10 @@ def synthetic_launch(cell: Cell) -> LaunchRecord:
         identity="proven",
         resolved={"max_model_len": 2048, "kv": {"dtype": "auto", "blocks": 4096}},
         differences=({"name": "slots", "asked": 16, "got": 8},) if deployment.engine == "vllm" else (),
-        parity=({"prompt": "The capital of France is", "output": heads[deployment.engine]}, {"prompt": "2 + 2 =", "output": " 4"}),
+        parity=(
+            {"prompt": "The capital of France is", "output": heads[deployment.engine], "outcome": "ok"},
+            {"prompt": "2 + 2 =", "output": " 4", "outcome": "ok"},
+        ),
         ended="stopped",
     )
 

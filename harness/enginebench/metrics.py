@@ -2,7 +2,7 @@
 
 Per-request metrics give one value per request (NaN where undefined); per-cell metrics give one number. Requests that failed are
 left out of every latency and their tokens out of every throughput. docs/metrics.md is generated from these docstrings.
-Knows no engine, no file, no statistics.
+Knows no engine, no file, and no repeats.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from enginebench.samples import Samples
+from enginebench.statistics import percentile
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
@@ -64,12 +65,13 @@ def ttft(s: Samples) -> Floats:
 
 @_metric("tpot", "TPOT", "s", "request", "lower")
 def tpot(s: Samples) -> Floats:
-    """Time per output token after the first: (last event - first event) / (output tokens - 1), undefined below 2 tokens.
+    """Time per output token after the first: (last event - first event) / (output tokens - 1), undefined below 2 tokens or events.
 
-    Output tokens are the server's count. Other tools call it `tpot` (vLLM, SGLang) or `inter_token_latency` (AIPerf, GuideLLM).
+    Output tokens are the server's count. An answer in one event has no pace, however many tokens it holds. Other tools call it
+    `tpot` (vLLM, SGLang) or `inter_token_latency` (AIPerf, GuideLLM).
     """
     tokens = output_tokens(s)
-    return _where(s.ok & (tokens >= 2), (s.edge(last=True) - s.edge(last=False)) / np.maximum(tokens - 1, 1))
+    return _where(s.ok & (tokens >= 2) & (s.events >= 2), (s.edge(last=True) - s.edge(last=False)) / np.maximum(tokens - 1, 1))
 
 
 @_metric("e2e", "E2E", "s", "request", "lower")
@@ -154,10 +156,9 @@ def request_throughput(s: Samples) -> Floats:
 
 @_metric("user_throughput", "tok/s/user", "tok/s", "cell", "higher")
 def user_throughput(s: Samples) -> Floats:
-    """Output speed one user sees: 1 / median TPOT."""
-    values = tpot(s)
-    values = values[~np.isnan(values)]
-    return np.array([1 / np.median(values)]) if len(values) and np.median(values) > 0 else np.array([np.nan])
+    """Output speed one user sees: 1 / median TPOT, which needs 6 requests like any median."""
+    middle = percentile(tpot(s), 50)
+    return np.array([1 / middle if middle else np.nan])
 
 
 @_metric("success_rate", "success", "1", "cell", "higher")

@@ -1,13 +1,14 @@
 """The requests of one cell as columns: what is stored in Parquet and what every metric reads.
 
 One row per request; the events of all requests lie in flat arrays with offsets, so a cell with a million events costs about
-20 bytes per event and no Python object per event. Knows no metric and no file name.
+20 bytes per event and no Python object per event. Knows no metric and no place where files lie.
 """
 
 from __future__ import annotations
 
+import json
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from enginebench.errors import UserError
 from enginebench.nouns import Sample
 
 Ints = npt.NDArray[np.int64]
@@ -22,6 +24,8 @@ Ints = npt.NDArray[np.int64]
 _ROW_COLUMNS = ("index", "asked_input_tokens", "asked_output_tokens", "due_ns", "sent_ns", "headers_ns", "end_ns")
 _COUNT_COLUMNS = ("input_tokens", "output_tokens", "cached_tokens", "status_code")
 _TEXT_COLUMNS = ("outcome", "error", "finish_reason")
+_TIMINGS = "server_timings"
+"""Stored as JSON text: every engine has names of its own, and they may change from one request to the next."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class Samples:
     """n requests. Times in ns of the client's monotonic clock; counts are -1 where the server did not say.
 
     event_ns, event_tokens, event_chars: all output events of all requests, request after request; those of request i are
-    [offsets[i], offsets[i+1]). offsets has n + 1 entries.
+    [offsets[i], offsets[i+1]). offsets has n + 1 entries. server_timings: the engine's own figures, under its own names.
     """
 
     index: Ints
@@ -50,6 +54,7 @@ class Samples:
     event_tokens: npt.NDArray[np.int32]
     event_chars: npt.NDArray[np.int32]
     offsets: Ints
+    server_timings: tuple[Mapping[str, float] | None, ...]
 
     def __len__(self) -> int:
         return len(self.index)
@@ -80,6 +85,7 @@ class Samples:
         offsets = np.concatenate(([0], np.cumsum([len(s.event_ns) for s in samples], dtype=np.int64)))
         return cls(
             **rows,
+            server_timings=tuple(s.server_timings for s in samples),
             offsets=offsets,
             event_ns=_joined([s.event_ns for s in samples], "q"),
             event_tokens=_joined([s.event_tokens for s in samples], "i"),
@@ -96,18 +102,28 @@ class Samples:
         columns |= {name: pa.array(getattr(self, name), pa.string()) for name in _TEXT_COLUMNS}
         for name in ("event_ns", "event_tokens", "event_chars"):
             columns[name] = pa.ListArray.from_arrays(offsets, pa.array(getattr(self, name)))
+        columns[_TIMINGS] = pa.array([None if told is None else json.dumps(dict(told)) for told in self.server_timings], pa.string())
         deltas = {f"{name}.list.element": "DELTA_BINARY_PACKED" for name in ("event_ns", "event_tokens", "event_chars")}
         deltas |= dict.fromkeys((*_ROW_COLUMNS, *_COUNT_COLUMNS), "DELTA_BINARY_PACKED")
         pq.write_table(pa.table(columns), path, compression="zstd", use_dictionary=list(_TEXT_COLUMNS), column_encoding=deltas)
 
     @classmethod
     def read(cls, path: Path) -> Samples:
-        """The inverse of `write`."""
+        """The inverse of `write`. UserError when the file is not what `write` wrote. Older files have no server timings."""
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        table = pq.read_table(path, memory_map=False).combine_chunks()
+        try:
+            return cls._of_table(pq.read_table(path, memory_map=False).combine_chunks())
+        except (pa.ArrowException, OSError, KeyError, ValueError, AttributeError) as error:  # AttributeError: a column of another type
+            raise UserError(f"raw samples are damaged: {(str(error).splitlines() or ['?'])[0]}", file=path) from None
+
+    @classmethod
+    def _of_table(cls, table: Any) -> Samples:
         rows: dict[str, Any] = {name: table[name].to_numpy().astype(np.int64) for name in (*_ROW_COLUMNS, *_COUNT_COLUMNS)}
         rows |= {name: tuple(table[name].to_pylist()) for name in _TEXT_COLUMNS}
+        timings = table[_TIMINGS].to_pylist() if _TIMINGS in table.column_names else [None] * len(table)
+        rows[_TIMINGS] = tuple(None if text is None else json.loads(text) for text in timings)
         lists = {name: table[name].combine_chunks() for name in ("event_ns", "event_tokens", "event_chars")}
         offsets = lists["event_ns"].offsets.to_numpy().astype(np.int64)
         flat = {name: column.flatten().to_numpy() for name, column in lists.items()}

@@ -1,6 +1,7 @@
-"""Percentiles that are refused when there are too few samples, and intervals over repeats. Pure; knows no metric.
+"""Percentiles that are refused when there are too few samples, intervals over repeats, and whether two deployments differ.
 
 The unit of replication is a server restart: an interval is taken over repeats (one value per restart), never over requests.
+Pure; knows no metric.
 """
 
 from __future__ import annotations
@@ -8,13 +9,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
+Order: TypeAlias = Literal["higher", "ahead", "tied", "unknown"]
 
 CONFIDENCE = 0.95
+BOOTSTRAP_FROM = 6
+"""Fewest repeats for a bootstrap interval; below, no interval of the median reaches 95 % and the range is shown instead."""
+
 _RESAMPLES = 2000
 
 
@@ -29,35 +36,107 @@ def percentile(values: Floats, q: float) -> float | None:
     return float(np.percentile(values, q)) if len(values) >= samples_needed(q) else None
 
 
+# -- over repeats --------------------------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class Estimate:
-    """The median over n repeats, with its bootstrap interval; low and high are None for a single repeat."""
+    """The median over n repeats, the repeats' values, and an interval; low and high are None for a single repeat."""
 
     value: float
-    n: int
+    values: tuple[float, ...]
     low: float | None = None
     high: float | None = None
 
-    def overlaps(self, other: Estimate) -> bool:
-        """Whether the two intervals overlap, or either has none: then there is no detectable difference."""
-        if self.low is None or self.high is None or other.low is None or other.high is None:
-            return True
-        return self.low <= other.high and other.low <= self.high
+    @property
+    def n(self) -> int:
+        """Number of repeats."""
+        return len(self.values)
+
+    @property
+    def interval(self) -> Literal["range", "bootstrap"] | None:
+        """What low and high are: the smallest and largest repeat, or the ends of a bootstrap interval."""
+        return None if self.n < 2 else "range" if self.n < BOOTSTRAP_FROM else "bootstrap"
 
 
 def estimate(values: Sequence[float | None]) -> Estimate | None:
-    """Median over repeats with a percentile-bootstrap interval (Efron 1979; 2,000 resamples, fixed seed, so it is repeatable).
+    """Median over repeats with an interval that is called what it is; None and NaN are left out, None when nothing is left.
 
-    None and NaN are left out; None when nothing is left. With few repeats the interval is no narrower than their range: for
-    n = 2..5 the bootstrap of a median reaches the smallest and the largest value, and that is what is shown.
+    From 2 to 5 repeats the interval is their range: see `range_coverage` for how often it holds the true median. From 6 it is the
+    percentile bootstrap of the median (Efron 1979; 2,000 resamples, fixed seed, so it is repeatable). Its nominal 95 % is a little
+    optimistic: over 4,000 simulated runs each of normal, lognormal and exponential values it held the true median in 94 % (n=6),
+    87 % (n=7), 91 % (n=8), 94 % (n=10) and 93 % (n=15, n=20) of them.
     """
     kept = np.array([v for v in values if v is not None and not math.isnan(v)], dtype=float)
     if not len(kept):
         return None
-    middle = float(np.median(kept))
+    middle, repeats = float(np.median(kept)), tuple(map(float, kept))
     if len(kept) == 1:
-        return Estimate(middle, 1)
+        return Estimate(middle, repeats)
+    if len(kept) < BOOTSTRAP_FROM:
+        return Estimate(middle, repeats, min(repeats), max(repeats))
     draws = np.random.default_rng(0).choice(kept, size=(_RESAMPLES, len(kept)))
     tail = 100 * (1 - CONFIDENCE) / 2
     low, high = np.percentile(np.median(draws, axis=1), [tail, 100 - tail])
-    return Estimate(middle, len(kept), float(low), float(high))
+    return Estimate(middle, repeats, float(low), float(high))
+
+
+def range_coverage(n: int) -> float:
+    """How often the range of n independent repeats holds the true median: 1 - 2^(1-n), exact for any continuous distribution.
+
+    It misses only when all n fall on the same side: 50 % for n=2, 75 % for 3, 87.5 % for 4, 93.75 % for 5.
+    """
+    return 1 - 2.0 ** (1 - n)
+
+
+# -- two deployments -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What can be said of a against b. p: of the exact test; None when either has a single repeat.
+
+    higher: p < 0.05. ahead: every repeat of a beats every repeat of b, but there are too few to be sure. tied: they cannot be
+    told apart. unknown: a single repeat has no spread to compare with.
+    """
+
+    order: Order
+    p: float | None = None
+
+
+def compare(a: Estimate, b: Estimate) -> Comparison:
+    """Whether a is higher than b. The one rule behind every sentence and every mark of a report."""
+    if a.n < 2 or b.n < 2:
+        return Comparison("unknown")
+    p = rank_test(a.values, b.values)
+    if a.value > b.value and p < 1 - CONFIDENCE:
+        return Comparison("higher", p)
+    return Comparison("ahead" if min(a.values) > max(b.values) else "tied", p)
+
+
+@lru_cache(maxsize=4096)  # tables and sentences ask for the same pairs
+def rank_test(a: tuple[float, ...], b: tuple[float, ...]) -> float:
+    """Two-sided p of the exact Mann-Whitney test (Mann and Whitney 1947), ties included; 1 when all values are the same.
+
+    The rank sum of a is compared with that of every way to pick len(a) of all values; these are counted by their sum, not listed,
+    so 30 repeats cost no more than a blink. With n repeats each the smallest p is 2 / C(2n, n): 0.33, 0.10, 0.029 for n = 2, 3, 4.
+    """
+    ranks = _double_ranks((*a, *b))
+    ways = np.zeros((len(a) + 1, sum(ranks) + 1))  # ways[k, s]: choices of k values whose doubled ranks sum to s
+    ways[0, 0] = 1
+    for rank in ranks:
+        ways[1:, rank:] += ways[:-1, : ways.shape[1] - rank].copy()
+    counts = ways[len(a)]
+    expected = len(a) * sum(ranks) / len(ranks)
+    off = np.abs(np.arange(len(counts)) - expected)
+    return float(counts[off >= abs(sum(ranks[: len(a)]) - expected) - 1e-9].sum() / counts.sum())
+
+
+def repeats_needed() -> int:
+    """Fewest repeats each with which two deployments can differ surely."""
+    return next(n for n in range(2, 100) if 2 / math.comb(2 * n, n) < 1 - CONFIDENCE)
+
+
+def _double_ranks(values: tuple[float, ...]) -> list[int]:
+    """Twice the rank of each value, equal values sharing their mean rank: doubled, that is a whole number."""
+    return [2 * sum(other < value for other in values) + sum(other == value for other in values) + 1 for value in values]

@@ -1,12 +1,13 @@
 """Can this cell be trusted? A verdict with reasons, computed when a run is read, so a sharper check also judges old results.
 
 Every reason says what to do next. `invalid`: the figures do not measure what the scenario asked; such a cell is shown greyed
-and never ranked. `suspect`: ranked, with the reason beside it. Pure; knows no report.
+and never ranked. `suspect`: ranked, with the reason beside it. A reason may also take single figures out of a cell whose
+others are sound. Pure; knows no report.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Literal, TypeAlias
@@ -28,6 +29,8 @@ class Check(Enum):
     LENGTH_MISMATCH = "the server did not produce or count what was asked: does this engine honour a forced length?"
     CACHE_HITS = "prompt tokens came from a prefix cache although it was to be cold: switch the cache off or allow it in the load"
     BURST_DELIVERY = "many tokens arrived in one instant: TPOT and ITL describe the delivery, not the generation"
+    FEW_EVENTS = "many tokens came in each event, so TTFT and TPOT describe the delivery: does something buffer the stream?"
+    ENDED_EARLY = "the load was not the one that was asked for: find out what stopped it and measure the cell again"
     FAILED_REQUESTS = "some requests failed: see the outcomes of this cell"
     UNPROVEN_SERVER = "it could not be proven which process answered: compare the server's own log"
     FEW_REQUESTS = "too few requests per stream to call this a steady load: raise `requests`"
@@ -35,13 +38,22 @@ class Check(Enum):
     NO_COUNTS = "the server did not count its tokens, so throughput is unknown: ask it for usage"
 
 
+_FEW_GAPS = 8
+_TOKENS_PER_EVENT = 8
+"""More tokens than this in the average event: beyond what speculative decoding accepts in a step, so something collects them."""
+
+_PACE = ("tpot", "itl", "longest_gap", "user_throughput")
+_OF_THE_BATCH = ("ttft", "e2e", "itl", "longest_gap", "schedule_delay")
+
+
 @dataclass(frozen=True)
 class Reason:
-    """One thing that is wrong: which check, how bad, and the figures."""
+    """One thing that is wrong: which check, how bad, and the figures. withholds: metrics that mean nothing in this cell."""
 
     check: Check
     severity: Literal["suspect", "invalid"]
     detail: str
+    withholds: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.detail}; {self.check.value}"
@@ -54,7 +66,17 @@ def judge(record: CellRecord, samples: Samples) -> tuple[Verdict, tuple[Reason, 
     return ("invalid" if "invalid" in severities else "suspect" if severities else "valid"), reasons
 
 
+def withheld(record: CellRecord, reasons: tuple[Reason, ...]) -> Mapping[str, str]:
+    """Metrics of a cell that must not be shown, each with why; the others are sound."""
+    out = {metric: "the tokens came in bursts" for reason in reasons for metric in reason.withholds}
+    if record.deployment.runtime == "in-process":
+        # All requests of a batch are sent at its start: a latency would hold the queueing that a served request does not have.
+        out |= dict.fromkeys(_OF_THE_BATCH, "an in-process batch has a throughput, not a latency for each request")
+    return out
+
+
 def _reasons(record: CellRecord, s: Samples) -> Iterator[Reason]:
+    yield from _ended_early(record)
     yield from _failed(s)
     if s.ok.any():
         offline = record.deployment.runtime == "in-process"
@@ -63,9 +85,16 @@ def _reasons(record: CellRecord, s: Samples) -> Iterator[Reason]:
         if not offline:
             yield from _client(record, s)
             yield from _bursts(s)
+            yield from _few_events(s)
         yield from _size(record, s)
     if record.identity not in (None, "proven"):
         yield Reason(Check.UNPROVEN_SERVER, "suspect", str(record.identity))
+
+
+def _ended_early(record: CellRecord) -> Iterator[Reason]:
+    if record.stopped or record.unsent:
+        why = record.stopped or "the load ended early"
+        yield Reason(Check.ENDED_EARLY, "invalid", f"{record.unsent:,} of {record.load.requests:,} requests were never sent ({why})")
 
 
 def _failed(s: Samples) -> Iterator[Reason]:
@@ -140,13 +169,27 @@ def _number(value: JSON) -> float:
 
 
 def _bursts(s: Samples) -> Iterator[Reason]:
+    """Throughput and E2E survive bursts, and speculative decoding sends a step's tokens together: so never invalid."""
     gaps = metrics.itl(s)
-    if len(gaps) < 8:
+    instant = int((gaps < 1e-4).sum())
+    if instant <= 0.3 * len(gaps) or (len(gaps) < _FEW_GAPS and instant == 1 < len(gaps)):  # one of a few may be chance
         return
-    instant = float((gaps < 1e-4).mean())
-    if instant > 0.3:
-        severity: Literal["suspect", "invalid"] = "invalid" if instant > 0.8 else "suspect"
-        yield Reason(Check.BURST_DELIVERY, severity, f"{instant:.0%} of the output events came within 0.1 ms of the one before")
+    share = instant / len(gaps)
+    detail = f"{share:.0%} of the output events came within 0.1 ms of the one before"
+    yield Reason(Check.BURST_DELIVERY, "suspect", detail, _PACE if share > 0.8 else ())
+
+
+def _few_events(s: Samples) -> Iterator[Reason]:
+    """A server, or a proxy before it, that collects tokens: no gap shows it, because there are hardly any gaps."""
+    tokens, events = metrics.output_tokens(s), s.events
+    known = s.ok & (tokens >= 2) & (events >= 1)
+    if not known.any():
+        return
+    per_event = float(tokens[known].sum() / events[known].sum())
+    whole = float((events[known] == 1).mean())
+    if per_event > _TOKENS_PER_EVENT or whole > 0.5:
+        at_once = f"; {whole:.0%} of the answers came in a single event" if whole else ""
+        yield Reason(Check.FEW_EVENTS, "suspect", f"{per_event:,.0f} tokens in the average event{at_once}")
 
 
 def _size(record: CellRecord, s: Samples) -> Iterator[Reason]:

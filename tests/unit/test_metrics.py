@@ -33,7 +33,6 @@ def test_latencies_of_two_requests() -> None:
     assert longest_gap(s).tolist() == pytest.approx([0.020, 0.020])
     assert window_s(s) == pytest.approx(0.101)
     assert output_throughput(s)[0] == pytest.approx(6 / 0.101)
-    assert user_throughput(s)[0] == pytest.approx(1 / np.median([0.040 / 3, 0.020]))
 
 
 def test_a_single_token_has_no_tpot_and_no_gap() -> None:
@@ -41,6 +40,18 @@ def test_a_single_token_has_no_tpot_and_no_gap() -> None:
     assert np.isnan(tpot(s)).all()
     assert np.isnan(longest_gap(s)).all()
     assert len(itl(s)) == 0
+
+
+def test_an_answer_in_one_event_has_no_pace() -> None:
+    s = Samples.collect([request(0, 1000, [1050], tokens=64)])
+    assert np.isnan(tpot(s)).all()
+    assert output_throughput(s)[0] > 0
+
+
+def test_the_speed_of_a_user_needs_as_many_requests_as_any_median() -> None:
+    made = [request(i, 100, [150, 160, 170]) for i in range(6)]
+    assert user_throughput(Samples.collect(made))[0] == pytest.approx(100)
+    assert np.isnan(user_throughput(Samples.collect(made[:5]))).all()
 
 
 def test_failed_requests_count_for_nothing() -> None:

@@ -18,13 +18,13 @@ from enginebench.analysis import Analysis, analyse
 from enginebench.report import render_table, to_csv, to_json, to_markdown, write_html
 from enginebench.report.distributions import MAX_POINTS, points_per_curve, read_samples
 from enginebench.report.export import REPORT_SCHEMA, escape_markdown
-from enginebench.report.figures import TTFT, decimals, full_text, number, shown, why_missing
+from enginebench.report.figures import TTFT, decimals, full_text, intervals_text, number, shown, why_missing
 from enginebench.report.html import script_json
 from enginebench.report.layout import lay_out
 from enginebench.report.plots import pareto, sections
-from enginebench.report.table import printable
 from enginebench.statistics import Estimate
 from enginebench.store import Run, RunRecord
+from enginebench.text import printable
 
 HOSTILE = "</script><script>alert(1)</script>"
 
@@ -69,8 +69,8 @@ def test_numbers_have_three_significant_digits_and_lose_no_integer_digit(value: 
 
 
 def test_an_interval_has_the_precision_of_its_value() -> None:
-    assert full_text(Estimate(0.0412, 3, 0.0398, 0.10251), TTFT) == "41.2 [39.8-102.5]"
-    assert full_text(Estimate(0.0412, 1), TTFT) == "41.2"
+    assert full_text(Estimate(0.0412, (0.0398, 0.0412, 0.10251), 0.0398, 0.10251), TTFT) == "41.2 [39.8-102.5]"
+    assert full_text(Estimate(0.0412, (0.0412,)), TTFT) == "41.2"
     assert full_text(None, TTFT) == "-"
 
 
@@ -85,6 +85,21 @@ def test_itl_is_called_an_event_interval_unless_every_event_is_one_token(synthet
     first, *rest = synthetic_analysis.rows
     bundled = dataclasses.replace(first, cells=tuple(dataclasses.replace(cell, itl_exact=False) for cell in first.cells))
     assert "event interval p99" in {c.label for c in shown(dataclasses.replace(synthetic_analysis, rows=(bundled, *rest)))}
+
+
+def test_a_batch_does_not_decide_how_the_gaps_of_servers_are_called(synthetic_analysis: Analysis) -> None:
+    first, *rest = synthetic_analysis.rows
+    cells = tuple(dataclasses.replace(cell, itl_exact=False) for cell in first.cells)
+    batch = dataclasses.replace(first, cells=cells, deployment=dataclasses.replace(first.deployment, runtime="in-process"))
+    assert "ITL p99" in {c.label for c in shown(dataclasses.replace(synthetic_analysis, rows=(batch, *rest)))}
+    assert not {"TTFT p50", "ITL p99"} & {c.label for c in shown(dataclasses.replace(synthetic_analysis, rows=(batch,)))}
+
+
+def test_the_interval_is_called_what_it_is(synthetic_analysis: Analysis) -> None:
+    said = "range over n restarts; probability that it holds the true median: 75 % for n=3"
+    assert intervals_text(synthetic_analysis) == said
+    assert said in " ".join(render_table(synthetic_analysis, width=120, color=False).split())
+    assert said in to_markdown(synthetic_analysis)
 
 
 # -- layout --------------------------------------------------------------------------------------------------------------

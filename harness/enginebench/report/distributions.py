@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from enginebench.analysis import Analysis, Row
+from enginebench.errors import UserError
 from enginebench.metrics import Floats, itl, tpot, ttft, window_s
 from enginebench.samples import Samples
 from enginebench.store import Run
@@ -49,27 +50,39 @@ class Reading:
 
 
 def read_samples(run: Run, analysis: Analysis) -> Reading:
-    """Every cell's samples, once. Repeats of a row are pooled; invalid repeats only when all of them are."""
+    """Samples of every cell that could be read, once. Repeats of a row are pooled; invalid repeats only when all of them are.
+
+    A cell has no part in the curve of a latency that is withheld there.
+    """
     points = points_per_curve(sum(row.status == "ok" for row in analysis.rows) * len(LATENCIES))
     curves: dict[int, dict[str, Curve]] = {}
     outcomes: dict[str, Outcome] = {}
     for i, row in enumerate(analysis.rows):
-        kept: list[Samples] = []
+        kept: list[tuple[Samples, Mapping[str, str]]] = []
         counted = _counted(row)
         for cell in row.cells:
-            samples = run.samples(cell.record.id)
+            samples = _samples(run, cell.record.id)
             if samples is None:
                 continue
             outcomes[cell.record.id] = Outcome(dict(Counter(samples.outcome)), window_s(samples))
             if cell.record.id in counted:
-                kept.append(samples)
-        curves[i] = {name: made for name, of in LATENCIES.items() if (made := _curve(map(of, kept), points))}
+                kept.append((samples, cell.withheld))
+        curves[i] = {
+            name: made for name, of in LATENCIES.items() if (made := _curve((of(s) for s, hidden in kept if name not in hidden), points))
+        }
     return Reading(curves, outcomes)
 
 
 def points_per_curve(curves: int) -> int:
     """Points that each of so many curves may have."""
     return max(_FEWEST, min(_MOST, MAX_POINTS // max(curves, 1)))
+
+
+def _samples(run: Run, cell_id: str) -> Samples | None:
+    try:
+        return run.samples(cell_id)
+    except UserError:
+        return None  # the analysis says so already: such a cell has failed
 
 
 def _counted(row: Row) -> set[str]:

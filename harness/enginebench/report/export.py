@@ -38,7 +38,8 @@ def to_markdown(analysis: Analysis) -> str:
     notes = [f"- \\[{i}\\] {escape_markdown(note)}" for i, note in enumerate(layout.notes, start=1)]
     notes += [f"- `-`: {escape_markdown('; '.join(layout.missing))}"] if layout.missing else []
     notes += [f"- {escape_markdown(remark)}" for remark in analysis.remarks]
-    notes.append("- Medians over n repeats with 95 % bootstrap intervals; bold: no row of that load has a surely higher throughput.")
+    notes += [f"- \\[low-high\\]: {escape_markdown(layout.intervals)}"] if layout.intervals else []
+    notes.append("- Medians over n restarts; bold: the highest throughput of that load, and those that cannot be told apart from it.")
     return "\n\n".join(part for part in (*parts, "\n".join(notes)) if part) + "\n"
 
 
@@ -76,7 +77,7 @@ def to_csv(analysis: Analysis) -> str:
     import pandas as pd
 
     fields = ["deployment", *analysis.columns, "output_tokens", "requests", "status", "verdict", "reasons"]
-    columns = [*dict.fromkeys(fields), "figure", "unit", "value", "low", "high", "n"]
+    columns = [*dict.fromkeys(fields), "figure", "unit", "value", "low", "high", "interval", "n"]
     lines = [line for row in analysis.rows for line in _tidy(row)]
     frame = pd.DataFrame(lines, columns=columns).astype({"n": "Int64"})
     text: str = frame.to_csv(index=False, lineterminator="\n")
@@ -107,7 +108,7 @@ def unit_of(figure: str) -> str:
 
 
 def _estimate(found: Estimate) -> dict[str, JSON]:
-    return {"value": found.value, "low": found.low, "high": found.high, "n": found.n}
+    return {"value": found.value, "low": found.low, "high": found.high, "interval": found.interval, "n": found.n}
 
 
 # -- JSON ----------------------------------------------------------------------------------------------------------------
@@ -158,6 +159,7 @@ def _cell(cell: CellResult) -> JSON:
             {"check": r.check.name.lower(), "severity": r.severity, "detail": r.detail, "advice": r.check.value} for r in cell.reasons
         ],
         "itl_exact": cell.itl_exact,
+        "withheld": plain(cell.withheld),
         "figures": plain(cell.figures),
         "client": plain(record.client),
         "counters": plain(record.counters),

@@ -9,7 +9,8 @@ import math
 from dataclasses import dataclass
 
 from enginebench.analysis import Analysis, Row
-from enginebench.statistics import Estimate, samples_needed
+from enginebench.rows import metric_name
+from enginebench.statistics import BOOTSTRAP_FROM, Estimate, range_coverage, samples_needed
 
 MISSING = "-"
 
@@ -47,12 +48,35 @@ REQUESTS = Column("request_throughput", "requests", "req/s", 1, 6)
 
 
 def shown(analysis: Analysis) -> tuple[Column, ...]:
-    """The default figures of a run, in reading order: the highest TTFT percentile that any row supports, and an honest name for ITL."""
+    """The default figures of a run, in reading order: the highest TTFT percentile that any row supports, and an honest name for ITL.
+
+    A run of in-process batches alone has no TTFT and no ITL, and no column for them.
+    """
     ran = [row for row in analysis.rows if row.status == "ok"]
     tail = next((c for c in (TTFT_P99, TTFT_P90) if any(row.figures.get(c.figure) for row in ran)), None)
-    exact = all(cell.itl_exact for row in ran for cell in row.cells if cell.verdict is not None)
-    columns = (THROUGHPUT, TTFT, tail, TPOT, ITL_P99 if exact else EVENT_P99, USER, REQUESTS)
+    if ran and not any(map(_served, ran)):
+        return (THROUGHPUT, TPOT, USER, REQUESTS)
+    columns = (THROUGHPUT, TTFT, tail, TPOT, ITL_P99 if itl_is_exact(analysis) else EVENT_P99, USER, REQUESTS)
     return tuple(column for column in columns if column is not None)
+
+
+def itl_is_exact(analysis: Analysis) -> bool:
+    """Whether the gaps of every served row are intervals between tokens; else they are called event intervals."""
+    return all(cell.itl_exact for row in analysis.rows if _served(row) for cell in row.cells if cell.verdict is not None)
+
+
+def _served(row: Row) -> bool:
+    return row.deployment.runtime != "in-process"
+
+
+def intervals_text(analysis: Analysis) -> str:
+    """What the intervals of this run are, for the numbers of repeats that occur; empty when nothing ran."""
+    ns = sorted({found.n for row in analysis.rows for found in row.figures.values() if found})
+    small = ", ".join(f"{100 * range_coverage(n):g} % for n={n}" for n in ns if 2 <= n < BOOTSTRAP_FROM)
+    said = [f"range over n restarts; probability that it holds the true median: {small}"] if small else []
+    said += [f"95 % bootstrap interval over n restarts from n={BOOTSTRAP_FROM}"] if ns and ns[-1] >= BOOTSTRAP_FROM else []
+    said += ["none for n=1: repeat before you rely on an order"] if 1 in ns else []
+    return "; ".join(said)
 
 
 def decimals(value: float) -> int:
@@ -91,6 +115,10 @@ def why_missing(row: Row, column: Column) -> str | None:
     """Why a row that ran has no such figure; None when it has one or never ran."""
     if row.status != "ok" or row.figures.get(column.figure):
         return None
+    name = metric_name(column.figure)
+    hidden = next((cell.withheld[name] for cell in row.cells if name in cell.withheld), None)
+    if hidden:
+        return f"{column.label}: {hidden}"
     metric, _, q = column.figure.rpartition("_p")
     if metric and q.isdigit():
         needed = samples_needed(float(q))
@@ -98,8 +126,11 @@ def why_missing(row: Row, column: Column) -> str | None:
             return f"{column.label} needs {needed} intervals"
         if row.load.requests < needed:
             return f"{column.label} needs {needed} requests"
+    needed = samples_needed(50)
+    if column is USER and row.load.requests < needed:
+        return f"{column.label} needs {needed} requests"
     if metric == "tpot" or column is USER:
-        return f"{column.label} needs streamed events and 2 counted tokens per request"
+        return f"{column.label} needs 2 streamed events and 2 counted tokens per request"
     return f"{column.label} is unknown: the server did not say enough"
 
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from enginebench.analysis import LOAD_COLUMNS, Analysis, Row
-from enginebench.report.figures import THROUGHPUT, Column, shown, why_missing
+from enginebench.answer import contenders
+from enginebench.report.figures import Column, intervals_text, shown, why_missing
 
 State: TypeAlias = Literal["valid", "suspect", "invalid", "failed", "skipped"]
 
@@ -23,7 +24,7 @@ _DETAILS = 3
 class Line:
     """One row of the table. labels: deployment, then the loads' columns. notes: numbers of its footnotes.
 
-    best: no row of its group has a throughput that is surely higher.
+    best: it has the highest throughput of its group, or cannot be told apart from the one that has.
     """
 
     row: Row
@@ -48,7 +49,10 @@ class Section:
 
 @dataclass(frozen=True)
 class Layout:
-    """The whole table. notes[i] is footnote i + 1; missing: why some figures are '-'; legend: deployment -> what it stands for."""
+    """The whole table. notes[i] is footnote i + 1; missing: why some figures are '-'; legend: deployment -> what it stands for.
+
+    intervals: what the intervals of this table are.
+    """
 
     caption: str
     headings: tuple[str, ...]
@@ -57,6 +61,7 @@ class Layout:
     notes: tuple[str, ...]
     missing: tuple[str, ...]
     legend: Mapping[str, str]
+    intervals: str
 
     @property
     def lines(self) -> tuple[Line, ...]:
@@ -80,6 +85,7 @@ def lay_out(analysis: Analysis) -> Layout:
         notes=notes.texts(),
         missing=tuple(missing),
         legend=_legend(analysis.rows, varying),
+        intervals=intervals_text(analysis),
     )
 
 
@@ -129,12 +135,11 @@ def _grouped(rows: Iterable[Row], key: Callable[[Row], str]) -> list[tuple[str, 
 
 
 def _with_best(group: list[Row]) -> Iterator[tuple[Row, bool]]:
-    """Each row, and whether it has the highest throughput of its group or an interval that overlaps the winner's."""
-    found = {i: estimate for i, row in enumerate(group) if row.ranked and (estimate := row.figures.get(THROUGHPUT.figure))}
-    top = max(found, key=lambda i: found[i].value, default=None)
-    for i, row in enumerate(group):
-        tied = top is not None and i in found and found[i].low is not None and found[i].overlaps(found[top])
-        yield row, len(found) > 1 and (i == top or tied)  # alone it beats nobody
+    """Each row, and whether it has the highest throughput of its group or cannot be told apart from the row that has."""
+    field = contenders(group)
+    best = {id(c.row) for c in field if c.behind is None or c.behind.order == "tied"}
+    for row in group:
+        yield row, len(field) > 1 and id(row) in best  # alone it beats nobody
 
 
 def _line(row: Row, columns: tuple[str, ...], notes: _Footnotes, best: bool) -> Line:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enginebench.analysis import LOAD_COLUMNS, Analysis, Row
 from enginebench.nouns import JSON, Load
 from enginebench.report.distributions import Reading
-from enginebench.report.figures import THROUGHPUT, TPOT, TTFT, USER, Column, streams_text
+from enginebench.report.figures import THROUGHPUT, TPOT, TTFT, USER, Column, intervals_text, itl_is_exact, streams_text
 from enginebench.report.layout import heading
 from enginebench.report.traces import Trace, axis, frontier_line, frontier_points, invalid, line, steps, streams_axis, value
 
@@ -52,8 +52,9 @@ def deployments(analysis: Analysis) -> tuple[str, ...]:
 def sections(analysis: Analysis, reading: Reading) -> tuple[PlotSection, ...]:
     """All plots of a page; sections without data are left out."""
     slots = {name: i for i, name in enumerate(deployments(analysis))}
-    itl_name = "inter-token latency" if all(c.itl_exact for r in analysis.rows for c in r.cells if c.verdict) else "event interval"
-    bars = "Medians over repeats, bars: 95 % intervals."
+    itl_name = "inter-token latency" if itl_is_exact(analysis) else "event interval"
+    intervals = intervals_text(analysis)
+    bars = f"Medians over n restarts. Bars: {intervals}." if intervals else ""
     made = (
         _by_streams("throughput", "Throughput", "Output throughput", THROUGHPUT, f"All streams together. {bars}", analysis, slots),
         _by_streams("ttft", "TTFT", "Time to first token", TTFT, f"Median request. {bars}", analysis, slots),

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from enginebench.analysis import Analysis
 from enginebench.report.figures import Column, interval_text, repeats_text, value_text
 from enginebench.report.layout import Layout, Line, Section, lay_out
+from enginebench.text import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -74,11 +75,6 @@ def render_table(analysis: Analysis, *, width: int | None = None, color: bool | 
         console.print(Text(f"note: {printable(remark)}", style="dim"))
     console.print(Text(f"\n{printable(analysis.sentence)}", style="bold"))
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
-
-
-def printable(text: str) -> str:
-    """The text with control characters made visible: a label must not be able to steer the terminal."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _fit(layout: Layout, width: int) -> _Fit:
@@ -167,6 +163,8 @@ def _footnotes(layout: Layout, fit: _Fit) -> Iterator[tuple[str, str]]:
         yield f"[{i}]", note
     if layout.missing:
         yield "-", "; ".join(layout.missing)
+    if layout.intervals:
+        yield "[low-high]:", layout.intervals
     dropped = [column.heading for column in layout.figures if column not in fit.figures]
     if dropped:
         yield "not shown at this width:", ", ".join(dropped)

@@ -20,7 +20,6 @@ from enginebench.prompts import Prompt
 from enginebench.runner.engine import Opening
 from enginebench.runtime import EngineProcess, LaunchFailed
 
-
 DEATH_PATIENCE_S = 1.0
 """The pipe of a dying worker ends before its exit is reported."""
 

@@ -1,0 +1,185 @@
+"""What the rows of a run say: which deployment is fastest and how surely, whether deployments agree, what a reader must know.
+
+Pure: rows and launch records in, sentences out. A claim is never stronger than the test behind it. Knows no table and no file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+
+from enginebench.nouns import JSON, canonical, fingerprint
+from enginebench.rows import Row
+from enginebench.statistics import Comparison, Estimate, compare, repeats_needed
+from enginebench.store import LaunchRecord
+
+_NAMED = 3
+"""More deployments than this are counted in a sentence, not listed."""
+
+# -- who is fastest ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A row that may be ranked, with its throughput, and what the leader is against it (None for the leader itself)."""
+
+    row: Row
+    throughput: Estimate
+    behind: Comparison | None
+
+
+def contenders(rows: Sequence[Row]) -> list[Contender]:
+    """The rows of one load that may be ranked, fastest first, each compared with the first: the one rule of sentence and marks."""
+    found = [(row, estimate) for row in rows if row.ranked and (estimate := row.figures.get("output_throughput"))]
+    found.sort(key=lambda pair: pair[1].value, reverse=True)
+    return [Contender(row, its, compare(found[0][1], its) if i else None) for i, (row, its) in enumerate(found)]
+
+
+def verdict_sentence(rows: Sequence[Row]) -> str:
+    """One sentence per model: which deployment is fastest at the heaviest common load, by how much, and whether that is sure."""
+    models = dict.fromkeys(row.deployment.model for row in rows)
+    said = {model: s for model in models if (s := _sentence(model, rows))}
+    sentences = [f"{model}: {s}" if len(models) > 1 else s for model, s in said.items()]
+    if sentences:
+        return " ".join(sentences)
+    ran = any(row.verdict == "invalid" for row in rows)
+    return "Nothing can be ranked: every cell that ran is invalid, for the reasons given." if ran else "Nothing could be measured."
+
+
+def _sentence(model: str, rows: Sequence[Row]) -> str | None:
+    ranked = [row for row in rows if row.deployment.model == model and row.ranked and row.figures.get("output_throughput")]
+    if not ranked:
+        return None
+    load = max((row.load for row in ranked), key=lambda at: (sum(r.load == at for r in ranked), at.concurrency, at.input_tokens))
+    field = contenders([row for row in ranked if row.load == load])
+    where = f"at {load.concurrency} stream{'s' if load.concurrency > 1 else ''} of {load.input_tokens} + {load.output_tokens} tokens"
+    suspect = any(contender.row.verdict == "suspect" for contender in field)
+    return _comparison(field, where) + (" With reservations: see the reasons of the rows marked suspect." if suspect else "")
+
+
+def _comparison(field: Sequence[Contender], where: str) -> str:
+    """The weakest comparison of the leader rules: he is fastest only if he is surely faster than every other."""
+    best, *others = field
+    name, figure = best.row.name, f"{best.throughput.value:,.0f} tok/s"
+    if not others:
+        return f"{name} reaches {figure} {where}."
+    lead = f"{figure}, {best.throughput.value / others[0].throughput.value:.2f}x {others[0].row.name}"
+    by = {order: [c for c in others if c.behind and c.behind.order == order] for order in ("tied", "unknown", "ahead")}
+    if tied := by["tied"]:
+        names = [name, *(c.row.name for c in tied)]
+        who = f"{', '.join(names[:-1])} and {names[-1]}" if len(names) <= _NAMED + 1 else f"{name} and {len(tied)} others"
+        return f"{who} cannot be told apart {where} ({figure}; {_evidence(best, tied)})."
+    if by["unknown"]:
+        return f"{name} is ahead {where}: {lead} (one repeat: no interval, repeat before you rely on it)."
+    if ahead := by["ahead"]:
+        enough = f"{repeats_needed()} restarts each would do"
+        few = f"{_n_text([best, *ahead])} is too few to be sure ({_p_text(ahead)}; {enough})"
+        return f"{name} is ahead in every repeat {where}: {lead}, but {few}."
+    return f"{name} is fastest {where}: {lead} ({_evidence(best, others)})."
+
+
+def _evidence(best: Contender, others: Sequence[Contender]) -> str:
+    return f"{_p_text(others)}, {_n_text([best, *others])}"
+
+
+def _n_text(involved: Sequence[Contender]) -> str:
+    low, high = min(c.throughput.n for c in involved), max(c.throughput.n for c in involved)
+    return f"n={low}" if low == high else f"n={low} to {high}"
+
+
+def _p_text(others: Sequence[Contender]) -> str:
+    """The p of the exact test; of several, the one that supports the claim least."""
+    known = [c.behind.p for c in others if c.behind and c.behind.p is not None]
+    tied = any(c.behind and c.behind.order == "tied" for c in others)
+    p = min(known) if tied else max(known)  # the least support for 'cannot be told apart' is the smallest p
+    return "p<0.001" if p < 0.001 else f"p={p:.3f}" if p < 0.0995 else f"p={p:.2f}"
+
+
+# -- whether they agree --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far two deployments of the same model agree on the greedy output of the same prompts.
+
+    agreed: for each prompt that could be compared, how many leading characters are the same; length: how many there could be.
+    prompts: how many there were; incomparable: why some were left out.
+    """
+
+    a: str
+    b: str
+    model: str
+    agreed: tuple[int, ...]
+    length: tuple[int, ...]
+    prompts: int
+    incomparable: tuple[str, ...] = ()
+
+    @property
+    def identical(self) -> int:
+        """Number of compared prompts whose outputs are the same to the last character."""
+        return sum(x == y for x, y in zip(self.agreed, self.length, strict=True))
+
+    @property
+    def summary(self) -> str:
+        """'2 of 3 prompts; 1 not comparable: the prompts differ'."""
+        compared, left = len(self.agreed), self.prompts - len(self.agreed)
+        same = [f"{self.identical} of {compared} prompt{'s' if compared != 1 else ''}"] if compared else []
+        return "; ".join([*same, *([f"{left} not comparable: {', '.join(self.incomparable)}"] if left else [])])
+
+
+def parities(rows: Sequence[Row], launches: Mapping[str, LaunchRecord]) -> Iterator[Parity]:
+    """Every pair of deployments of the same model whose outputs were kept."""
+    names = {fingerprint(canonical(row.deployment)): row.name for row in rows}
+    first_last = sorted(launches.values(), key=lambda launch: -launch.repeat)  # of several starts the first one speaks
+    told = {fingerprint(canonical(launch.deployment)): launch for launch in first_last if launch.parity}
+    entries = [(key, told[key]) for key in names if key in told]
+    for i, (key_a, a) in enumerate(entries):
+        for key_b, b in entries[i + 1 :]:
+            if a.deployment.model == b.deployment.model:
+                yield _parity(names[key_a], names[key_b], a, b)
+
+
+def _parity(name_a: str, name_b: str, a: LaunchRecord, b: LaunchRecord) -> Parity:
+    agreed: list[int] = []
+    length: list[int] = []
+    reasons: dict[str, None] = {}
+    nothing: Mapping[str, JSON] = {}
+    for x, y in zip_longest(a.parity, b.parity, fillvalue=nothing):
+        if why := _incomparable(x, y):
+            reasons[why] = None
+            continue
+        p, q = str(x["output"]), str(y["output"])
+        agreed.append(next((i for i, (c, d) in enumerate(zip(p, q, strict=False)) if c != d), min(len(p), len(q))))
+        length.append(max(len(p), len(q)))
+    prompts = max(len(a.parity), len(b.parity))
+    return Parity(name_a, name_b, a.deployment.model, tuple(agreed), tuple(length), prompts, tuple(reasons))
+
+
+def _incomparable(x: Mapping[str, JSON], y: Mapping[str, JSON]) -> str | None:
+    """Why two answers say nothing about agreement. A prompt is its text, or its token ids where no text is known."""
+    if not x or not y:
+        return "only one deployment was asked"
+    if x.get("prompt") != y.get("prompt"):
+        one_is_ids = isinstance(x.get("prompt"), str) != isinstance(y.get("prompt"), str)
+        return "one prompt is known as text, the other as token ids" if one_is_ids else "the prompts differ"
+    if bad := sorted({str(each.get("outcome")) for each in (x, y)} - {"ok"}):
+        return f"a request ended as {' and '.join(bad)}"
+    return None if x.get("output") or y.get("output") else "neither said anything"
+
+
+# -- what a reader must know ---------------------------------------------------------------------------------------------
+
+
+def remarks(rows: Sequence[Row], launches: Mapping[str, LaunchRecord], agreements: Sequence[Parity]) -> Iterator[str]:
+    """Random weights, engines that disagree, settings that did not take."""
+    for row in rows:
+        if any(cell.record.random_weights for cell in row.cells):
+            yield f"{row.deployment.model} has random weights: its speed is real, its text and its expert routing are not a trained model's"
+    for parity in agreements:
+        who = f"parity on {parity.model}: {parity.a} and {parity.b}"
+        yield f"{who} gave the same greedy output for {parity.summary}" if parity.agreed else f"{who}: {parity.summary}"
+    for launch in launches.values():
+        for difference in launch.differences:
+            asked, got = difference.get("asked"), difference.get("got")
+            yield f"{launch.deployment.engine} was asked for {difference.get('name')} {asked} and says that it has {got}"
