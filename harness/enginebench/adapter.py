@@ -233,7 +233,7 @@ class Adapter(ABC):
         if deployment.parallelism != Parallelism():
             raise Unsupported(f"{self.title} has no tensor, pipeline, data or expert parallelism here")
 
-    def check_loads(self, deployment: Deployment, loads: Sequence[Load]) -> None:
+    def check_loads(self, deployment: Deployment, loads: Sequence[Load]) -> None:  # noqa: B027  # any will do, by default
         """Refuse loads that one start of this engine cannot serve together. Raises Unsupported. Default: any will do."""
 
     # -- while it runs ---------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Is this machine fit for a benchmark, and what is missing? Data out, nothing printed, nothing changed, nothing installed.
 
-Knows engines only as the (name, title, installs, note) that the caller hands in. Thresholds are for measuring, not for
+Knows engines only as the (name, title, installs, how to install it) that the caller hands in. Thresholds are for measuring, not for
 running: an engine works on a busy machine, its numbers do not.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import platform
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -24,7 +24,7 @@ from enginebench.runtime.leftovers import here, leases
 
 Level: TypeAlias = Literal["ok", "warn", "no"]
 Engine: TypeAlias = tuple[str, str, Sequence[Install], str]
-"""name, title, every way it is present (best first), and a note of the adapter's ('' for none)."""
+"""name, title, every way it is present (best first), and how to install it ('': as its adapter's default)."""
 
 GIB = 2**30
 DOCKER_TIMEOUT_S = 5.0
@@ -45,10 +45,10 @@ class Finding:
     advice: str = ""
 
 
-def diagnose(engines: Iterable[Engine] = ()) -> list[Finding]:
-    """Look at everything, in the order in which a person would ask."""
+def diagnose(engines: Iterable[Engine] = (), broken: Mapping[str, str] | None = None) -> list[Finding]:
+    """Look at everything, in the order in which a person would ask. broken: adapter -> why it cannot be loaded."""
     looks = (_python, _uvloop, _cores, _memory, _quiet, _disk, _gpus, _docker, _leftovers)
-    return [*(look() for look in looks), *(_engine(*engine) for engine in engines)]
+    return [*(look() for look in looks), *(_engine(*engine) for engine in engines), *(_broken(*entry) for entry in (broken or {}).items())]
 
 
 def _python() -> Finding:
@@ -77,7 +77,7 @@ def _memory() -> Finding:
     if limit is not None and limit < memory.total:
         text += f", cgroup limit {limit / GIB:.1f} GiB"
     if min(memory.available, limit or memory.available) < LITTLE_MEMORY:
-        return Finding("memory", "warn", text, "only tiny models will fit: see bench fit")
+        return Finding("memory", "warn", text, "only tiny models will fit: end other programs or raise the limit")
     return Finding("memory", "ok", text)
 
 
@@ -135,11 +135,15 @@ def _leftovers() -> Finding:
     return Finding("leftovers", "ok", "none")
 
 
-def _engine(name: str, title: str, installs: Sequence[Install], note: str) -> Finding:
+def _engine(name: str, title: str, installs: Sequence[Install], how: str) -> Finding:
     if not installs:
-        return Finding(name, "no", f"{title} is not installed", note or f"bench engines install {name}")
+        return Finding(name, "no", f"{title} is not installed", how or f"bench engines install {name}")
     best = installs[0]
     place: Path | None = best.binary or best.python
     text = f"{title} {best.version} ({best.variant})" + (f" in {place}" if place else "")
     more = f"; also {', '.join(f'{other.variant} {other.version}' for other in installs[1:])}" if len(installs) > 1 else ""
-    return Finding(name, "ok", text + more, note)
+    return Finding(name, "ok", text + more)
+
+
+def _broken(name: str, reason: str) -> Finding:
+    return Finding(name, "no", reason, "mend its adapter, or uninstall the package that brings it")

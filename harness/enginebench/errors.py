@@ -21,7 +21,9 @@ class Exit(IntEnum):
     USAGE = 2
     """Bad command line or bad scenario; nothing was launched."""
     CELLS_FAILED = 3
-    """The sweep finished, but some cells failed."""
+    """The sweep ended, but cells failed or are missing, or every one was skipped."""
+    PIPE_CLOSED = 141
+    """Whoever read the output has gone (`bench report | head`); what the shell says of any program that a pipe ends."""
     INTERRUPTED = 130
     """Ctrl-C; what was measured is stored and the same command resumes."""
 

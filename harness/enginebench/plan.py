@@ -12,9 +12,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from enginebench.adapter import Unsupported
+from enginebench.errors import UserError
 from enginebench.nouns import Cell, Deployment, fingerprint
 from enginebench.registry import Registry
-from enginebench.scenario import Scenario
+from enginebench.scenario import MAX_CELLS, Scenario
 
 
 @dataclass(frozen=True)
@@ -32,22 +33,32 @@ class Plan:
 
     def launches(self) -> Iterator[tuple[Deployment, tuple[Cell, ...]]]:
         """Server starts in order, each with the cells it serves."""
-        for _, group in itertools.groupby(self.cells, key=lambda cell: cell.launch_id):
+        # Compared, not hashed: the cells of one launch hold the same object, and ids of 10,000 cells take half a second.
+        for _, group in itertools.groupby(self.cells, key=lambda cell: (cell.repeat, cell.deployment)):
             cells = tuple(group)
             yield cells[0].deployment, cells
 
-    def only(self, selection: Mapping[str, str]) -> Plan:
-        """The cells whose deployment or load has these values, e.g. {'engine': 'vllm', 'concurrency': '16'}."""
-        kept = tuple(cell for cell in self.cells if all(_value(cell, key) == value for key, value in selection.items()))
+    def only(self, selection: Mapping[str, frozenset[str]]) -> Plan:
+        """The cells whose deployment or load has one of these values for every key, e.g. {'engine': {'vllm', 'sglang'}}."""
+        kept = tuple(cell for cell in self.cells if all(_value(cell, key) in values for key, values in selection.items()))
         return replace(self, cells=kept)
+
+    def values(self, key: str) -> frozenset[str]:
+        """What the cells have under a key of SELECTABLE."""
+        return frozenset(_value(cell, key) for cell in self.cells)
 
 
 def plan(scenario: Scenario, registry: Registry) -> Plan:
     """The cells of a scenario in the order they would be measured, and the ones that cannot be, with the reason."""
+    size = sum(map(len, scenario.loads)) * scenario.repeats
+    if size > MAX_CELLS:
+        raise UserError(f"{scenario.repeats:,} repeats make {size:,} cells, more than {MAX_CELLS:,}", file=scenario.file)
     refused: dict[int, str] = {}
     for i, deployment in enumerate(scenario.deployments):
         try:
-            registry[deployment.engine].check(deployment)
+            adapter = registry[deployment.engine]
+            adapter.check(deployment)
+            adapter.check_loads(deployment, scenario.loads[i])
         except Unsupported as reason:
             refused[i] = str(reason)
     cells: list[Cell] = []

@@ -69,8 +69,8 @@ def test_repeats_interleave_the_deployments_in_alternating_order(tmp_path: Path)
 
 def test_only_selects_by_value(tmp_path: Path) -> None:
     found = plan(load(tmp_path, GOOD), REGISTRY)
-    assert len(found.only({"engine": "llamacpp", "concurrency": "4"}).cells) == 8
-    assert not found.only({"engine": "vllm"}).cells
+    assert len(found.only({"engine": frozenset({"llamacpp"}), "concurrency": frozenset({"4"})}).cells) == 8
+    assert not found.only({"engine": frozenset({"vllm"})}).cells
 
 
 def test_a_load_can_be_meant_for_some_deployments_only(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_a_load_can_be_meant_for_some_deployments_only(tmp_path: Path) -> None:
     assert [[item.input_tokens for item in loads] for loads in scenario.loads] == [[100, 100]] * 4 + [[900]]
     assert [deployment.max_context for deployment in scenario.deployments] == [120] * 4 + [964]
     assert "loads[0].only.engin" in complaint(tmp_path, GOOD.replace("  - conc", "  - only: {engin: fake}\n    conc"))
-    assert "leaves no deployment" in complaint(tmp_path, GOOD.replace("  - conc", "  - only: {engine: vllm}\n    conc"))
+    assert "no deployment has the engine 'vllm'" in complaint(tmp_path, GOOD.replace("  - conc", "  - only: {engine: vllm}\n    conc"))
 
 
 def test_what_an_engine_cannot_express_is_skipped_with_the_reason(tmp_path: Path) -> None:
@@ -135,6 +135,37 @@ WRONG = {
         "{checkpoints: {f16: ./nowhere.gguf, q8_0: ./nowhere.gguf}}",
         "s.yaml:4: models.moe.checkpoints.f16: ",
     ),
+    "random weights in no such form": (
+        "[f16, q8_0]",
+        "[f16, q4_k_m]",
+        "s.yaml:8: deployments[0].precision[1]: random weights cannot be written as gguf in 'q4_k_m'",
+    ),
+    "random geometry": (
+        "{layers: 2}",
+        "{hidden: 100}",
+        "s.yaml:4: models.moe.random_weights.hidden: no such random model: hidden must be a multiple of 32",
+    ),
+    "only": (
+        "  - concurrency",
+        "  - only: {precision: q8}\n    concurrency",
+        "s.yaml:12: loads[0].only.precision: no deployment has the precision 'q8'\n  did you mean 'q8_0'?",
+    ),
+    "no load": (
+        "  - concurrency",
+        "  - only: {precision: q8_0}\n    concurrency",
+        "s.yaml:6: deployments[0]: nothing is sent to llamacpp moe f16 process",
+    ),
+    "absurd number": ("[1, 4]", "99999999999999999999", "s.yaml:12: loads[0].concurrency: must be at most 65,536"),
+    "endless number": ("[1, 4]", "9" * 5000, "s.yaml:12: a number of 5000 characters"),
+    "small context": (
+        "    options:",
+        "    max_context: [4096, 119]\n    options:",
+        "s.yaml:9: deployments[0].max_context[1]: 119 tokens are",
+    ),
+    "too many cells": ("repeats: 2", "repeats: 60000", "the sweep has 600,000 cells, more than 200,000"),
+    "sexagesimal": ("[1, 4]", "1:30", "must be a whole number, got '1:30'"),
+    "a tag": ("repeats: 2", "repeats: !!timestamp 2020-99-99", "s.yaml:15: '2020-99-99' with the tag"),
+    "brackets": ("repeats: 2", "repeats: " + "[" * 200_000, "s.yaml:15: is nested too deeply"),
     "name": ("name: demo", "name: a/b", "s.yaml:2: name: 'a/b' is not of the form"),
     "twice": ("repeats: 2", "repeats: 2\nrepeats: 3", "s.yaml:16: repeats: stands twice"),
     "not yaml": ("name: demo", "name: [demo", "s.yaml:3: is not valid YAML: "),
@@ -151,6 +182,11 @@ def test_attach_needs_a_url_and_only_attach_takes_one(tmp_path: Path) -> None:
     attached = "name: a\ndeployments:\n  - {engine: openai, model: any, runtime: attach}\nloads: [{}]\n"
     assert "needs the server's `url`" in complaint(tmp_path, attached)
     assert "must" not in load(tmp_path, attached.replace("attach}", "attach, url: 'http://127.0.0.1:1/'}")).deployments[0].url  # type: ignore[operator]
+    for url in ("http://h:99999", "http://user:hunter2@h", "http://h/?key=hunter2", "http://[h"):
+        said = complaint(tmp_path, attached.replace("attach}", f"attach, url: '{url}'}}"))
+        assert "s.yaml:3: deployments[0].url" in said
+        assert "hunter2" not in said
+    assert load(tmp_path, attached.replace("attach}", "attach, url: 'http://h:1/x/v1/'}")).deployments[0].url == "http://h:1/x"
     assert "only goes with `runtime: attach`" in complaint(tmp_path, GOOD.replace("precision: none}", "precision: none, url: 'http://x'}"))
 
 
@@ -186,3 +222,29 @@ def test_nothing_but_a_user_error_comes_of_a_wrong_value(tmp_path_factory: pytes
         plan(load_scenario(file, REGISTRY), REGISTRY)
     except UserError as error:
         assert str(error).startswith(str(file))
+
+
+def test_numbers_are_decimal_and_a_merged_key_can_be_overridden(tmp_path: Path) -> None:
+    text = (
+        GOOD.replace("[1, 4]", "010")
+        .replace("  - {engine: fake", "  - &base {engine: fake")
+        .replace("precision: none}", "precision: none}\n  - {<<: *base, label: again}")
+    )
+    scenario = load(tmp_path, text)
+    assert scenario.loads[0][0].concurrency == 10
+    assert [d.label for d in scenario.deployments[-2:]] == [None, "again"]
+
+
+def test_a_server_may_take_fewer_requests_than_are_sent(tmp_path: Path) -> None:
+    assert load(tmp_path, GOOD.replace("    options:", "    max_concurrency: 1\n    options:")).deployments[0].max_concurrency == 1
+
+
+def test_transformers_takes_one_temperature_per_start(tmp_path: Path) -> None:
+    text = (
+        "name: t\nmodels: {m: {random_weights: {layers: 1}}}\ndeployments:\n"
+        "  - {engine: transformers, model: m, precision: f32}\nloads: [{temperature: [0, 0.7]}]\n"
+    )
+    found = plan(load(tmp_path, text), REGISTRY)
+    assert len(found.skipped) == 2
+    assert "0.0, 0.7" in next(iter(found.skipped.values()))
+    assert not plan(load(tmp_path, text.replace("f32}", "f32, runtime: in-process}")), REGISTRY).skipped

@@ -1,10 +1,10 @@
 """Checkpoints: where a reference leads, what a random one holds, and what prompts can be made of.
 
-`missing` and `prepare` are for the planner and the runner, `read_vocabulary` for prompts, `RandomMoE` for tests and examples.
+`check`, `missing` and `prepare` are for the planner and the runner, `read_vocabulary` for prompts, `RandomMoE` for tests and examples.
 """
 
-from enginebench.checkpoints.locate import Format, missing, prepare
+from enginebench.checkpoints.locate import Format, check, missing, prepare
 from enginebench.checkpoints.random_moe import RandomMoE
 from enginebench.checkpoints.vocabulary import Vocabulary, read_vocabulary
 
-__all__ = ["Format", "RandomMoE", "Vocabulary", "missing", "prepare", "read_vocabulary"]
+__all__ = ["Format", "RandomMoE", "Vocabulary", "check", "missing", "prepare", "read_vocabulary"]

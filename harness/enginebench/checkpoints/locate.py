@@ -60,10 +60,15 @@ Source: TypeAlias = Made | Packaged | Path | str
 def missing(reference: str, precision: str, format: Format, base: Path) -> str | None:  # noqa: A002 - the field's word
     """Why this checkpoint can never be had, or None. Touches no network; `base` is the folder relative paths start from."""
     try:
-        _resolve(reference, precision, format, base)
+        check(reference, precision, format, base)
     except UserError as error:
         return error.message
     return None
+
+
+def check(reference: str, precision: str, format: Format, base: Path) -> None:  # noqa: A002
+    """As `missing`, but a UserError with advice."""
+    _resolve(reference, precision, format, base)
 
 
 def prepare(reference: str, precision: str, format: Format, base: Path, say: Say) -> str:  # noqa: A002

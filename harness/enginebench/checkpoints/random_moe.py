@@ -70,21 +70,25 @@ class RandomMoE:
     def __post_init__(self) -> None:
         wrong = self._wrong()
         if wrong:
-            raise UserError(f"no such random model: {wrong}", advice=f"for example {SCHEME}qwen3moe?layers=4&experts=16&top_k=4")
+            name, problem = wrong
+            raise UserError(
+                f"no such random model: {problem}", key=name, advice=f"for example {SCHEME}qwen3moe?layers=4&experts=16&top_k=4"
+            )
 
-    def _wrong(self) -> str | None:
+    def _wrong(self) -> tuple[str, str] | None:
+        """The field that is wrong, and what is wrong with it."""
         if self.architecture != "qwen3moe":
-            return f"architecture '{self.architecture}' is not known; known: qwen3moe"
+            return "architecture", f"architecture '{self.architecture}' is not known; known: qwen3moe"
         for name, value in self._numbers():
             if value < (0 if name == "seed" else 1):
-                return f"{name} must be positive, not {value}"
+                return name, f"{name} must be positive, not {value}"
         for name, row in (("hidden", self.hidden), ("expert_intermediate", self.expert_intermediate), ("head_dim", self.head_dim)):
             if row % BLOCK:
-                return f"{name} must be a multiple of {BLOCK}, not {row}"
+                return name, f"{name} must be a multiple of {BLOCK}, not {row}"
         if self.heads % self.kv_heads:
-            return f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})"
+            return "heads", f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})"
         if self.top_k > self.experts:
-            return f"top_k ({self.top_k}) is more than experts ({self.experts})"
+            return "top_k", f"top_k ({self.top_k}) is more than experts ({self.experts})"
         return None
 
     def _numbers(self) -> Iterator[tuple[str, int]]:

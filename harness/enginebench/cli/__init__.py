@@ -5,6 +5,7 @@ Tables go to stdout, progress and warnings to stderr. Exit codes are `enginebenc
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from typing import Any
@@ -17,7 +18,7 @@ from enginebench.cli.engines import engines
 from enginebench.cli.plan import plan
 from enginebench.cli.report import report
 from enginebench.cli.run import run
-from enginebench.cli.shared import completion
+from enginebench.cli.shared import completion, show
 from enginebench.errors import Exit, UserError
 
 _EPILOG = """\b
@@ -30,7 +31,21 @@ Examples:
 """
 
 
-@click.group(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class _PipeClosed(Exception):  # noqa: N818  # not an error: the reader has seen enough
+    """Whoever read our output has gone."""
+
+
+class _Bench(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            outcome = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:  # caught here because click's main() turns it into exit code 1, which is THRESHOLD
+            raise _PipeClosed from None
+        return outcome
+
+
+@click.group(cls=_Bench, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="bench")
 def bench() -> None:
     """Compare LLM inference engines: launch them, drive them with a load that is proven, judge the result."""
@@ -45,13 +60,14 @@ def main(arguments: list[str] | None = None) -> None:
     # kill, a closed terminal and Ctrl-C end a run in the same orderly way: SIGINT is what the event loop understands. Shells start
     # background jobs of scripts with SIGINT ignored, and then kill would be ignored too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _as_interrupt)
+    signal.signal(signal.SIGTERM, _as_interrupt)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # ignored by nohup: the run is to outlive its terminal
+        signal.signal(signal.SIGHUP, _as_interrupt)
     try:
         outcome: Any = bench.main(arguments, prog_name="bench", standalone_mode=False)
         code = outcome if isinstance(outcome, int) else Exit.OK
     except UserError as error:
-        click.echo(f"error: {error}", err=True)
+        show(f"error: {error}")
         code = Exit.USAGE
     except click.ClickException as error:
         error.show()
@@ -59,9 +75,11 @@ def main(arguments: list[str] | None = None) -> None:
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted; what was measured is stored, and the same command resumes", err=True)
         code = Exit.INTERRUPTED
-    except BrokenPipeError:  # `bench report ... | head`
-        sys.stderr.close()
-        code = Exit.OK
+    except _PipeClosed:
+        # Nothing can be said any more; the interpreter flushes once more on its way out, into nowhere.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        code = Exit.PIPE_CLOSED
     sys.exit(int(code))
 
 

@@ -21,14 +21,15 @@ def doctor(adapters: Sequence[Path], as_json: bool) -> None:
     from enginebench.doctor import diagnose
     from enginebench.nouns import plain
     from enginebench.registry import discover
+    from enginebench.text import printable
 
-    registry = discover(adapters)
-    findings = diagnose([(a.name, a.title, installs_of(a), _how(a.name, a.requirements)) for a in registry.values()])
+    sound, broken = discover(adapters).survey()
+    findings = diagnose([(a.name, a.title, installs_of(a), _how(a.name, a.requirements)) for a in sound], broken)
     if as_json:
         print_json([plain(finding) for finding in findings])
         return
     for finding in findings:
-        click.echo(f"{click.style(_MARKS[finding.level], fg=_COLOURS[finding.level])}  {finding.topic:<12} {finding.text}")
+        click.echo(f"{click.style(_MARKS[finding.level], fg=_COLOURS[finding.level])}  {finding.topic:<12} {printable(finding.text)}")
         if finding.advice:
             click.echo(f"{'':<19}{finding.advice}")
 

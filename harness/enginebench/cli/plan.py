@@ -23,22 +23,26 @@ if TYPE_CHECKING:
 @AS_JSON
 def plan(scenario: str, only: Sequence[str], repeats: int | None, adapters: Sequence[Path], verbose: bool, as_json: bool) -> None:
     """Show the cells of SCENARIO in order, what is skipped and why, and with -v the launch commands. Launches nothing."""
+    from enginebench.text import printable
+
     found, registry = planned(scenario, only, repeats, adapters)
     if as_json:
         print_json(_as_data(found, registry))
         return
+    launches = list(found.launches())
+    first = [(deployment, cells) for deployment, cells in launches if cells[0].repeat == found.cells[0].repeat]
     repeats_now = len({cell.repeat for cell in found.cells})
-    deployments = {cell.launch_id: cell.deployment for cell in found.cells if cell.repeat == found.cells[0].repeat}
     loads = {cell.load for cell in found.cells}
     click.echo(
-        f"{len(deployments)} deployments x {len(loads)} loads x {repeats_now} repeats = {len(found.cells)} cells, "
-        f"{sum(1 for _ in found.launches())} server starts, {sum(c.load.requests for c in found.cells):,} measured requests"
+        f"{len(first)} deployments x {len(loads)} loads x {repeats_now} repeats = {len(found.cells)} cells, "
+        f"{len(launches)} server starts, {sum(c.load.requests for c in found.cells):,} measured requests"
     )
-    for deployment in deployments.values():
+    for deployment, cells in first:
         click.echo(f"\n{describe(deployment)}")
-        skipped = {found.skipped[c.id] for c in found.cells if c.deployment is deployment and c.id in found.skipped}
+        # Ids cost time, and most plans skip nothing.
+        skipped = dict.fromkeys(found.skipped[c.id] for c in cells if c.id in found.skipped) if found.skipped else {}
         for reason in skipped:
-            click.echo(f"  skip: {reason}")
+            click.echo(f"  skip: {printable(reason)}")
         if verbose and not skipped:
             command, problem = launch_command(deployment, registry)
             click.echo(f"  $ {command}" if command else f"  not launchable here: {problem}")
@@ -82,15 +86,20 @@ def _describe_loads(found: Plan) -> str:
 def _as_data(found: Plan, registry: Registry) -> JSON:
     from enginebench.nouns import plain
 
+    # The same in every repeat and for every deployment, and a large plan has thousands.
+    load_as_data = {load: plain(load) for load in {cell.load for cell in found.cells}}
+    commands: dict[int, tuple[str | None, str | None]] = {}
     launches: list[JSON] = []
     for deployment, cells in found.launches():
-        command, problem = launch_command(deployment, registry)
+        if id(deployment) not in commands:
+            commands[id(deployment)] = launch_command(deployment, registry)
+        command, problem = commands[id(deployment)]
         launches.append(
             {
                 "deployment": plain(deployment),
                 "command": command,
                 "problem": problem,
-                "cells": [{"id": c.id, "repeat": c.repeat, "load": plain(c.load), "skip": found.skipped.get(c.id)} for c in cells],
+                "cells": [{"id": c.id, "repeat": c.repeat, "load": load_as_data[c.load], "skip": found.skipped.get(c.id)} for c in cells],
             }
         )
     return {"schema": 1, "scenario": found.scenario.name, "cells": len(found.cells), "launches": launches}

@@ -19,6 +19,7 @@ from enginebench.nouns import Cell, Deployment
 from enginebench.plan import Plan
 from enginebench.samples import Samples
 from enginebench.store import CellRecord, Run
+from enginebench.text import printable
 
 
 class ProgressLines:
@@ -52,7 +53,7 @@ class ProgressLines:
             figures.append(f"TPOT {progress.tpot_s * 1e3:.1f} ms")
         if progress.elapsed_s > 0:
             figures.append(f"~{progress.reads / progress.elapsed_s:,.0f} tok/s")
-        self._status(f"{self._head(cell)}  {'  '.join(figures)}  {self._left()}")
+        self._status(f"{self._head(cell)}  {'  '.join(figures)}  {self._left() or _left_here(progress)}")
 
     def done(self, cell: Cell, record: CellRecord, samples: Samples | None) -> None:
         self._done += 1
@@ -79,11 +80,19 @@ class ProgressLines:
         return f"~{seconds:.0f} s left" if seconds < 100 else f"~{seconds / 60:.0f} min left"
 
     def _status(self, text: str) -> None:
-        click.echo(f"\r\x1b[2K{text[: shutil.get_terminal_size().columns - 1]}", nl=False, err=True)
+        click.echo(f"\r\x1b[2K{printable(text)[: shutil.get_terminal_size().columns - 1]}", nl=False, err=True)
 
     def _line(self, text: str) -> None:
         self.close()
-        click.echo(text, err=True)
+        click.echo(printable(text), err=True)
+
+
+def _left_here(progress: Progress) -> str:
+    """Time left in the cell that runs: all that can be said before one has been measured."""
+    if not progress.ended:
+        return ""
+    seconds = progress.elapsed_s / progress.ended * (progress.requests - progress.ended)
+    return f"~{seconds:.0f} s left in this cell"
 
 
 @contextlib.contextmanager

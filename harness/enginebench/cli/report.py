@@ -2,41 +2,68 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import click
 
 from enginebench.cli.shared import RESULTS
 from enginebench.errors import UserError
 
-_FILE = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
+F = TypeVar("F", bound=Callable[..., object])
+
+_SUFFIXES = {"html": (".html", ".htm"), "md": (".md", ".markdown"), "csv": (".csv",), "json": (".json",)}
+_ALONE = "(alone)"
+"""What an option without a value is given."""
+
+
+def _form(name: str, what: str) -> Callable[[F], F]:
+    return click.option(f"--{name}", name, metavar="[FILE]", is_flag=False, flag_value=_ALONE, help=what)
 
 
 @click.command(
-    epilog="\b\nExamples:\n  bench report\n  bench report results/2026-11-21-quickstart --html report.html\n  bench report --csv - | head"
+    epilog="\b\nExamples:\n  bench report\n  bench report results/2026-11-21-quickstart --html report.html\n  bench report --csv | head"
 )
 @click.argument("run", type=click.Path(path_type=Path), required=False)
-@click.option("--html", type=_FILE, metavar="FILE", help="Write a self-contained HTML page that opens offline.")
-@click.option("--md", type=_FILE, metavar="FILE", help="Write a Markdown table ('-' for stdout).")
-@click.option("--csv", type=_FILE, metavar="FILE", help="Write tidy CSV ('-' for stdout).")
-@click.option(
-    "--json", "json_file", type=_FILE, metavar="FILE", is_flag=False, flag_value=Path("-"), help="Write JSON (stdout by default)."
-)
-def report(run: Path | None, html: Path | None, md: Path | None, csv: Path | None, json_file: Path | None) -> None:
+@_form("html", "Write a self-contained HTML page that opens offline; without FILE: RUN/report.html.")
+@_form("md", "Write a Markdown table; without FILE (or '-'): to stdout.")
+@_form("csv", "Write tidy CSV; without FILE (or '-'): to stdout.")
+@_form("json", "Write JSON; without FILE (or '-'): to stdout.")
+def report(run: Path | None, **asked: str | None) -> None:
     """Show a stored RUN (default: the newest under results/) as a table, or write it in another form."""
     from enginebench.analysis import analyse
-    from enginebench.report import render_table, to_csv, to_json, to_markdown, write_html
+    from enginebench.report import render_table, to_csv, to_json, to_markdown
+    from enginebench.report.html import render_html
     from enginebench.store import open_run
 
+    targets = {form: value for form, value in asked.items() if value is not None}
+    for form, value in targets.items():
+        if Path(value).is_dir():  # `--json RUN`: a folder cannot be written to, so it is the run
+            if run is not None and run != Path(value):
+                raise UserError(f"--{form} {value}: that is a folder, and the run is {run}", advice=f"write a file name, or --{form} alone")
+            run, targets[form] = Path(value), _ALONE
+        elif not _is_file_for(form, value):
+            advice = f"end the file's name in {_SUFFIXES[form][0]}; a run stands before the options: bench report {value} --{form}"
+            raise UserError(f"--{form} {value}: that is neither a run nor a {form} file", advice=advice)
     opened = open_run(run or _newest())
     analysis = analyse(opened)
-    for target, render in ((md, to_markdown), (csv, to_csv), (json_file, to_json)):
-        if target is not None:
-            _write(target, render(analysis))
-    if html is not None:
-        _tell(write_html(opened, analysis, html))
-    if not any((html, md, csv, json_file)):
+    render = {
+        "html": lambda: render_html(opened, analysis),
+        "md": lambda: to_markdown(analysis),
+        "csv": lambda: to_csv(analysis),
+        "json": lambda: to_json(analysis),
+    }
+    for form, value in targets.items():
+        alone = opened.path / "report.html" if form == "html" else Path("-")
+        _write(alone if value == _ALONE else Path(value), render[form]())
+    if not targets:
         click.echo(render_table(analysis), nl=False)
+
+
+def _is_file_for(form: str, value: str) -> bool:
+    """By its name, or because it is there already (a pipe, /dev/stdout); a run that is misspelt must not become a file."""
+    return value in ("-", _ALONE) or Path(value).suffix.lower() in _SUFFIXES[form] or Path(value).exists()
 
 
 def _newest() -> Path:
@@ -47,14 +74,18 @@ def _newest() -> Path:
 
 
 def _write(target: Path, text: str) -> None:
+    from enginebench.store import write_atomically
+
     if str(target) == "-":
         click.echo(text, nl=False)
-    else:
-        from enginebench.store import write_atomically
-
-        write_atomically(target, text)
-        _tell(target)
-
-
-def _tell(path: Path) -> None:
-    click.echo(f"wrote {path}", err=True)
+        return
+    try:
+        if target.exists() and not target.is_file():
+            target.write_text(text, encoding="utf-8")  # a pipe or a terminal cannot be replaced by a finished file
+        else:
+            write_atomically(target, text)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise UserError(f"cannot be written: {error.strerror}", file=target, advice="the folder must exist and be writable") from None
+    click.echo(f"wrote {target}", err=True)

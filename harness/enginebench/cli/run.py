@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from enginebench.cli.shared import AS_JSON, RESULTS, installs_of, planned, scenario_options
+from enginebench.cli.shared import AS_JSON, RESULTS, installs_of, planned, scenario_options, show
 from enginebench.errors import Exit, UserError
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def run(
 ) -> int:
     """Measure SCENARIO (a file, or the name of a built-in one). The same command resumes an interrupted run.
 
-    Exit codes: 0 all cells measured, 2 bad input, 3 some cells failed, 130 interrupted.
+    Exit codes: 0 all cells measured, 2 bad input, 3 cells failed or are missing or all were skipped, 130 interrupted.
     """
     plan, registry = planned(scenario, only, repeats, adapters)
     check_launchable(plan, registry)
@@ -53,13 +54,13 @@ def run(
 def check_launchable(plan: Plan, registry: Registry) -> None:
     """Refuse a plan whose engines are not installed or whose secrets are not set, before anything is launched."""
     from enginebench.adapter import NotInstalled, Unsupported
-    from enginebench.runner.served import authorization
+    from enginebench.runner.served import api_key
 
     for deployment, cells in plan.launches():
         if all(cell.id in plan.skipped for cell in cells):
             continue
         if deployment.runtime == "attach":
-            authorization(deployment)
+            api_key(deployment)
             continue
         adapter = registry[deployment.engine]
         try:
@@ -75,17 +76,22 @@ def _measure(plan: Plan, registry: Registry, results: Path, *, fresh: bool, retr
     from enginebench.host import facts
     from enginebench.nouns import plain
     from enginebench.runner import Sweep
-    from enginebench.runner.folder import locked, open_run_for
+    from enginebench.runner.folder import open_run_for
     from enginebench.runtime import sweep as sweep_leftovers
 
-    def say(text: str) -> None:
-        click.echo(text, err=True)
-
     for line in sweep_leftovers():
-        say(line)
+        show(line)
     machine = plain(facts())
-    stored = open_run_for(plan, results, machine if isinstance(machine, dict) else {}, fresh=fresh, retry_failed=retry_failed, say=say)
-    with locked(stored), progress(plan, stored) as reporter:
+    facts_now = machine if isinstance(machine, dict) else {}
+    with contextlib.ExitStack() as stack:
+        try:
+            opening = open_run_for(plan, results, facts_now, fresh=fresh, retry_failed=retry_failed, say=show)
+            stored = stack.enter_context(opening)
+        except OSError as error:
+            raise UserError(
+                f"no run can be kept there: {error.strerror}", file=results, advice="name another folder with --results"
+            ) from None
+        reporter = stack.enter_context(progress(plan, stored))
         Sweep(plan, stored, registry, installs_of, reporter).go()
     return stored
 
@@ -102,4 +108,15 @@ def _show(stored: Run, *, as_json: bool, html: bool) -> int:
     if html:
         click.echo(f"report: {write_html(stored, analysis, stored.path / 'report.html')}", err=True)
     click.echo(f"next: bench report {stored.path}   (--html, --md, --csv, --json)", err=True)
-    return Exit.CELLS_FAILED if counts["failed"] else Exit.OK
+    problem = _problem(counts)
+    if problem:
+        click.echo(f"{problem}: exit code {int(Exit.CELLS_FAILED)}", err=True)
+    return Exit.CELLS_FAILED if problem else Exit.OK
+
+
+def _problem(counts: Mapping[str, int]) -> str | None:
+    """What keeps this run from being complete; None for nothing."""
+    short = [f"{counts[status]} {status}" for status in ("failed", "missing") if counts[status]]
+    if short:
+        return f"not every cell was measured ({', '.join(short)})"
+    return None if counts["ok"] else "nothing was measured: every cell was skipped"

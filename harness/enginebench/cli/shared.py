@@ -36,7 +36,12 @@ def scenario_options(command: F) -> F:
     for decorate in (
         ADAPTERS,
         click.option("--repeats", type=click.IntRange(min=1), help="Use this number of repeats instead of the scenario's."),
-        click.option("--only", multiple=True, metavar="KEY=VALUE", help="Only the cells with this value, e.g. engine=vllm (repeatable)."),
+        click.option(
+            "--only",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="Only the cells with this value, e.g. engine=vllm (repeatable; twice the same key: either).",
+        ),
         click.argument("scenario", shell_complete=_complete_scenario),
     ):
         command = decorate(command)
@@ -56,7 +61,11 @@ def planned(scenario: str, only: Sequence[str], repeats: int | None, adapters: S
     if repeats is not None:
         loaded = replace(loaded, repeats=repeats)
     whole = plan(loaded, registry)
-    selected = whole.only(_selection(only)) if only else whole
+    selection = _selection(only)
+    for key, values in selection.items():
+        for value in sorted(values - (known := whole.values(key))):
+            raise UserError(f"--only {key}={value}: no cell has that", advice=did_you_mean(value, known))
+    selected = whole.only(selection) if only else whole
     if not selected.cells:
         raise UserError(
             f"--only {' '.join(only)} leaves no cell of {len(whole.cells)}", advice="see the values with: bench plan " + scenario
@@ -78,36 +87,38 @@ def find_scenario(name: str) -> Path:
     raise UserError("there is no such file, nor a built-in scenario of that name", file=path, advice=did_you_mean(stem or name, built_in))
 
 
-def _selection(only: Sequence[str]) -> dict[str, str]:
+def _selection(only: Sequence[str]) -> dict[str, frozenset[str]]:
+    """'--only KEY=VALUE' as the values wanted for each key; the same key twice means either."""
     from enginebench.plan import SELECTABLE
 
-    chosen: dict[str, str] = {}
+    chosen: dict[str, frozenset[str]] = {}
     for item in only:
         key, equals, value = item.partition("=")
         if not equals or key not in SELECTABLE:
             raise UserError(f"--only {item}: expected KEY=VALUE", advice=did_you_mean(key, SELECTABLE))
-        chosen[key] = value
+        chosen[key] = chosen.get(key, frozenset()) | {value}
     return chosen
 
 
 @cache
-def _python_of(adapter_name: str, requirements: tuple[str, ...]) -> Path | None:
+def _python_of(adapter_name: str, requirements: tuple[str, ...], constraints: Path | None) -> Path | None:
     from enginebench.engine_env import python_of
 
-    return python_of(adapter_name, requirements, constraints_of(adapter_name)) if requirements else None
-
-
-def constraints_of(name: str) -> Path | None:
-    """The exact pins that lie beside a built-in adapter."""
-    from enginebench.resources import folder
-
-    file = folder("adapters") / f"{name}.constraints.txt"
-    return file if file.is_file() else None
+    return python_of(adapter_name, requirements, constraints) if requirements else None
 
 
 def installs_of(adapter: Adapter) -> Sequence[Install]:
     """Every way an engine is present on this machine."""
-    return adapter.find(_python_of(adapter.name, adapter.requirements))
+    from enginebench.registry import constraints_of
+
+    return adapter.find(_python_of(adapter.name, adapter.requirements, constraints_of(adapter)))
+
+
+def show(text: str) -> None:
+    """Text from outside on stderr: control characters made visible, line by line."""
+    from enginebench.text import printable
+
+    click.echo("\n".join(printable(line) for line in text.split("\n")), err=True)
 
 
 def print_json(data: JSON) -> None:

@@ -124,8 +124,10 @@ def api_key(deployment: Deployment) -> str | None:
     key = os.environ.get(deployment.api_key_env)
     if not key:
         raise UserError(f"the environment variable {deployment.api_key_env} is not set", advice=f"export {deployment.api_key_env}=...")
-    if not key.isprintable():
-        raise UserError(f"the environment variable {deployment.api_key_env} holds a line break or another control character")
+    if not (key.isascii() and key.isprintable()):
+        raise UserError(
+            f"the environment variable {deployment.api_key_env} holds a character that no header can carry, such as a line break"
+        )
     return key
 
 

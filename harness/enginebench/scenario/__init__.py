@@ -3,6 +3,6 @@
 Nothing is launched or fetched here. Checks what can be known from the file, the adapters and the file system.
 """
 
-from enginebench.scenario.expand import Scenario, load_scenario
+from enginebench.scenario.expand import MAX_CELLS, Scenario, load_scenario
 
-__all__ = ["Scenario", "load_scenario"]
+__all__ = ["MAX_CELLS", "Scenario", "load_scenario"]

@@ -64,6 +64,8 @@ def _say(details: ErrorDetails, model: type[BaseModel]) -> tuple[str, str | None
         return f"cannot be {got}", did_you_mean(str(details["input"]), known)
     if kind == "greater_than_equal":
         return f"must be at least {context['ge']}, got {got}", None
+    if kind == "less_than_equal":
+        return f"must be at most {context['le']:,}, got {got}", None
     if kind == "greater_than":
         return f"must be more than {context['gt']}, got {got}", None
     if kind == "too_short":

@@ -6,23 +6,27 @@ number before anything starts.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from enginebench.adapter import Adapter
-from enginebench.checkpoints import RandomMoE, missing
 from enginebench.errors import did_you_mean
-from enginebench.nouns import JSON, Deployment, Load, Parallelism, canonical, fingerprint, plain
+from enginebench.nouns import Deployment, Load, Parallelism, Runtime, canonical, fingerprint
 from enginebench.registry import Registry
+from enginebench.scenario.checkpoint import Checkpoints
 from enginebench.scenario.complaint import complain
-from enginebench.scenario.schema import Deployments, Loads, ScenarioFile
+from enginebench.scenario.loads import Chosen, LoadGroups
+from enginebench.scenario.options import Axes, combinations, option_axes, size
+from enginebench.scenario.schema import Deployments, ScenarioFile
 from enginebench.scenario.source import Location, Source, read
+
+MAX_CELLS = 200_000
+"""A sweep of more is a slip of the pen: at one second per cell it takes more than two days."""
 
 
 @dataclass(frozen=True)
@@ -61,14 +65,19 @@ def expand(source: Source, registry: Registry) -> Scenario:
         written = ScenarioFile.model_validate(source.data)
     except ValidationError as error:
         raise complain(error, source, ScenarioFile) from None
-    expansion = _Expansion(source, registry, written)
-    found = {fingerprint(canonical(d)): (d, loads) for i, entry in enumerate(written.deployments) for d, loads in expansion.of(entry, i)}
-    if not any(loads for _, loads in found.values()):
-        raise source.error("`only` leaves no deployment for any load", ("loads",))
+    expansion = _Expansion(source, registry, written, LoadGroups(source, written.loads), Checkpoints(source, written))
+    expansion.check_size()
+    entries = enumerate(written.deployments)
+    found = {fingerprint(canonical(d)): (d, loads, i) for i, entry in entries for d, loads in expansion.of(entry, i)}
+    expansion.loads.check_all_meant()
+    for deployment, loads, i in found.values():
+        if not loads:
+            name = f"{deployment.engine} {deployment.model} {deployment.precision} {deployment.runtime}"
+            raise source.error(f"nothing is sent to {name}: every `only` under `loads` leaves it out", ("deployments", i))
     return Scenario(
         name=written.name,
-        deployments=tuple(deployment for deployment, _ in found.values()),
-        loads=tuple(loads for _, loads in found.values()),
+        deployments=tuple(deployment for deployment, _, _ in found.values()),
+        loads=tuple(loads for _, loads, _ in found.values()),
         repeats=written.repeats,
         parity=ParityCheck(**written.parity.model_dump()) if written.parity else None,
         title=written.title,
@@ -78,18 +87,24 @@ def expand(source: Source, registry: Registry) -> Scenario:
     )
 
 
-def _loads(entry: Loads) -> Iterator[Load]:
-    axes = {name: value for name, value in entry if value is not None and name not in ("only", "requests", "warmup_requests")}
-    for values in itertools.product(*axes.values()):
-        point = dict(zip(axes, values, strict=True))
-        for requests in entry.requests or [max(16, 4 * point["concurrency"])]:
-            for warmup in entry.warmup_requests or [point["concurrency"]]:
-                yield Load(**point, requests=requests, warmup_requests=warmup)
+@dataclass(frozen=True)
+class _Variant:
+    """One engine, model, precision and runtime of an entry, and where each stands."""
 
+    engine: str
+    model: str
+    precision: str
+    runtime: Runtime
+    label: str | None
+    at: Location
+    engine_at: Location
+    model_at: Location
+    precision_at: Location
+    runtime_at: Location
 
-def _meant(group: Loads, chosen: Mapping[str, str | None]) -> bool:
-    """Whether these loads are for a deployment with these values."""
-    return all(chosen[key] in values for key, values in group.only.items())
+    @property
+    def chosen(self) -> Chosen:
+        return {key: getattr(self, key) for key in ("engine", "model", "precision", "runtime", "label")}
 
 
 @dataclass(frozen=True)
@@ -97,116 +112,97 @@ class _Expansion:
     source: Source
     registry: Registry
     written: ScenarioFile
+    loads: LoadGroups
+    checkpoints: Checkpoints
+
+    def check_size(self) -> None:
+        """Refuse a sweep of too many cells before it is built."""
+        cells = 0
+        for number, entry in enumerate(self.written.deployments):
+            degrees = (entry.tp, entry.pp, entry.dp_replicas, entry.attention_dp, entry.ep, entry.max_context, entry.max_concurrency)
+            spread = math.prod(len(values or [0]) for values in degrees)
+            named = len(entry.engine) * len(entry.model) * len(entry.precision) * len(entry.runtime)
+            if named * spread > MAX_CELLS:  # counted alone first: walking over that many takes too long as well
+                raise self._too_many(named * spread, ("deployments", number))
+            for variant in self._variants(entry, number):
+                options = self._axes(entry, self._adapter(variant), variant.at)
+                cells += spread * size(options) * self.loads.size(variant.chosen) * self.written.repeats
+        if cells > MAX_CELLS:
+            raise self._too_many(cells, ("deployments",))
+
+    def _too_many(self, cells: int, at: Location) -> Exception:
+        return self.source.error(
+            f"the sweep has {cells:,} cells, more than {MAX_CELLS:,}", at, advice="list fewer values, or split the scenario"
+        )
 
     def of(self, entry: Deployments, number: int) -> Iterator[tuple[Deployment, tuple[Load, ...]]]:
         """Every deployment of entry number `number`, with what is sent to it."""
-        at: Location = ("deployments", number)
         spread = itertools.product(entry.tp, entry.pp, entry.dp_replicas, entry.attention_dp, entry.ep)
         parallelisms = [Parallelism(*degrees) for degrees in spread]
-        for (e, engine), (m, model), (p, precision), (r, runtime) in itertools.product(
-            enumerate(entry.engine), enumerate(entry.model), enumerate(entry.precision), enumerate(entry.runtime)
-        ):
-            chosen = {"engine": engine, "model": model, "precision": precision, "runtime": runtime, "label": entry.label}
-            loads = tuple(dict.fromkeys(load for group in self.written.loads if _meant(group, chosen) for load in _loads(group)))
-            adapter = self._adapter(engine, loads, self._place(at, "engine", e))
-            self._check_runtime(adapter, entry, runtime, at, self._place(at, "runtime", r))
-            if adapter.precisions is not None and precision not in adapter.precisions:
-                advice = did_you_mean(precision, adapter.precisions)
-                raise self.source.error(f"{adapter.title} has no precision '{precision}'", self._place(at, "precision", p), advice=advice)
-            checkpoint = self._checkpoint(adapter, model, precision, self._place(at, "model", m), attached=runtime == "attach")
-            contexts = entry.max_context or [self._longest(loads)]
+        for variant in self._variants(entry, number):
+            at, loads, adapter = variant.at, self.loads.of(variant.chosen), self._adapter(variant)
+            self._check_apis(adapter, loads, variant.engine_at)
+            self._check_runtime(adapter, entry, variant)
+            if adapter.precisions is not None and variant.precision not in adapter.precisions:
+                advice = did_you_mean(variant.precision, adapter.precisions)
+                raise self.source.error(f"{adapter.title} has no precision '{variant.precision}'", variant.precision_at, advice=advice)
+            checkpoint = self.checkpoints.reference(
+                adapter, variant.model, variant.precision, variant.model_at, variant.precision_at, attached=variant.runtime == "attach"
+            )
+            contexts = self._contexts(entry, loads, at)
             streams = entry.max_concurrency or [max((load.concurrency for load in loads), default=1)]
-            for parallelism, context, concurrency, options in itertools.product(
-                parallelisms, contexts, streams, self._options(entry, adapter, at)
-            ):
+            options = combinations(self._axes(entry, adapter, at), adapter, self.source, (*at, "options"))
+            for parallelism, context, concurrency, chosen in itertools.product(parallelisms, contexts, streams, options):
                 yield Deployment(
-                    engine=engine, model=model, precision=precision, checkpoint=checkpoint, runtime=runtime, parallelism=parallelism,
-                    max_context=context, max_concurrency=concurrency, options=options, url=entry.url.rstrip("/") if entry.url else None,
+                    engine=variant.engine, model=variant.model, precision=variant.precision, checkpoint=checkpoint, runtime=variant.runtime,
+                    parallelism=parallelism, max_context=context, max_concurrency=concurrency, options=chosen, url=entry.url,
                     api_key_env=entry.api_key_env, ready_timeout_s=entry.ready_timeout_s, label=entry.label,
                 ), loads  # fmt: skip
 
-    def _longest(self, loads: Sequence[Load]) -> int:
-        """Tokens that the longest request of the loads or of the parity check needs."""
+    def _variants(self, entry: Deployments, number: int) -> Iterator[_Variant]:
+        at: Location = ("deployments", number)
+        for (e, engine), (m, model), (p, precision), (r, runtime) in itertools.product(
+            enumerate(entry.engine), enumerate(entry.model), enumerate(entry.precision), enumerate(entry.runtime)
+        ):
+            places = [self._place(at, key, i) for key, i in (("engine", e), ("model", m), ("precision", p), ("runtime", r))]
+            yield _Variant(engine, model, precision, runtime, entry.label, at, *places)
+
+    def _axes(self, entry: Deployments, adapter: Adapter, at: Location) -> Axes:
+        return option_axes(entry.options, adapter, self.source, (*at, "options"))
+
+    def _contexts(self, entry: Deployments, loads: Sequence[Load], at: Location) -> list[int]:
+        """max_context as written, each enough for every load; as large as needed when it is not written."""
         parity = self.written.parity
         checked = parity.input_tokens + parity.output_tokens if parity else 0
-        return max([load.input_tokens + load.output_tokens for load in loads] + [checked, 1])
+        longest = max([load.input_tokens + load.output_tokens for load in loads] + [checked, 1])
+        for i, context in enumerate(entry.max_context or []):
+            if context < longest:
+                message = f"{context} tokens are less than the {longest} (input + output) of the longest request sent there"
+                raise self.source.error(message, self._place(at, "max_context", i), advice=f"write {longest} or more, or leave it out")
+        return entry.max_context or [longest]
 
     def _place(self, at: Location, key: str, index: int) -> Location:
         """Where value number `index` of a sweep stands: inside its list, or at the key when it is a single value."""
         return (*at, key, index) if (*at, key, index) in self.source.lines else (*at, key)
 
-    def _adapter(self, engine: str, loads: Sequence[Load], at: Location) -> Adapter:
-        if engine not in self.registry:
-            raise self.source.error(f"there is no engine '{engine}'", at, advice=did_you_mean(engine, self.registry))
-        adapter = self.registry[engine]
+    def _adapter(self, variant: _Variant) -> Adapter:
+        if variant.engine not in self.registry:
+            advice = did_you_mean(variant.engine, self.registry)
+            raise self.source.error(f"there is no engine '{variant.engine}'", variant.engine_at, advice=advice)
+        return self.registry[variant.engine]
+
+    def _check_apis(self, adapter: Adapter, loads: Sequence[Load], at: Location) -> None:
         for api in dict.fromkeys(load.api for load in loads):
             if api not in adapter.apis:
                 raise self.source.error(f"{adapter.title} does not serve the {api} route", at, advice=f"it has: {', '.join(adapter.apis)}")
-        return adapter
 
-    def _check_runtime(self, adapter: Adapter, entry: Deployments, runtime: str, at: Location, here: Location) -> None:
+    def _check_runtime(self, adapter: Adapter, entry: Deployments, variant: _Variant) -> None:
+        at, runtime = variant.at, variant.runtime
         if runtime not in adapter.runtimes:
             advice = f"it has: {', '.join(adapter.runtimes)}"
-            raise self.source.error(f"{adapter.title} has no runtime '{runtime}'", here, advice=advice)
+            raise self.source.error(f"{adapter.title} has no runtime '{runtime}'", variant.runtime_at, advice=advice)
         if runtime == "attach" and entry.url is None:
             raise self.source.error("`runtime: attach` needs the server's `url`", at, advice="e.g. url: http://127.0.0.1:8000")
         for key in ("url", "api_key_env"):
             if runtime != "attach" and getattr(entry, key) is not None:
                 raise self.source.error(f"only goes with `runtime: attach`, not with '{runtime}'", (*at, key))
-
-    def _checkpoint(self, adapter: Adapter, name: str, precision: str, at: Location, *, attached: bool) -> str:
-        if name not in self.written.models:
-            if attached or adapter.checkpoint_format == "none":
-                return name
-            raise self.source.error(f"there is no model '{name}' under `models`", at, advice=did_you_mean(name, self.written.models))
-        model = self.written.models[name]
-        if model.random_weights is not None:
-            return RandomMoE(**model.random_weights.model_dump()).reference()
-        reference, here = self._written_checkpoint(adapter, name, precision, at)
-        reason = None if attached else missing(reference, precision, adapter.checkpoint_format, self.source.file.resolve().parent)
-        if reason:
-            raise self.source.error(reason, here)
-        return reference
-
-    def _written_checkpoint(self, adapter: Adapter, name: str, precision: str, at: Location) -> tuple[str, Location]:
-        checkpoints = self.written.models[name].checkpoints or {}
-        if precision not in checkpoints:
-            raise self.source.error(
-                f"model '{name}' has no checkpoint in precision '{precision}'", at, advice=did_you_mean(precision, checkpoints)
-            )
-        entry, here = checkpoints[precision], ("models", name, "checkpoints", precision)
-        if isinstance(entry, str):
-            return entry, here
-        if adapter.name not in entry:
-            raise self.source.error(
-                f"there is no checkpoint for {adapter.name}", here, advice=f"there is one for: {', '.join(sorted(entry))}"
-            )
-        return entry[adapter.name], (*here, adapter.name)
-
-    def _options(self, entry: Deployments, adapter: Adapter, at: Location) -> list[dict[str, JSON]]:
-        """Every combination of the options' listed values, validated against the adapter's dataclass."""
-        here = (*at, "options")
-        listed = _list_options(adapter.options)
-        axes: dict[str, list[JSON]] = {}
-        for key, value in entry.options.items():
-            if key not in listed:
-                raise self.source.error(f"is not an option of {adapter.title}", (*here, key), advice=did_you_mean(key, listed))
-            axes[key] = value if isinstance(value, list) and (not listed[key] or any(isinstance(v, list) for v in value)) else [value]
-            if not axes[key]:
-                raise self.source.error("is an empty list: the sweep would have no cells", (*here, key))
-        return [self._validated(dict(zip(axes, point, strict=True)), adapter, here) for point in itertools.product(*axes.values())]
-
-    def _validated(self, options: dict[str, JSON], adapter: Adapter, here: Location) -> dict[str, JSON]:
-        try:
-            checked: Any = TypeAdapter(adapter.options).validate_python(options)
-        except ValidationError as error:
-            raise complain(error, self.source, ScenarioFile, here) from None
-        return {key: plain(getattr(checked, key)) for key in options}
-
-
-def _list_options(options: type) -> dict[str, bool]:
-    """Option name -> whether its own value is a list (then only a list of lists is a sweep)."""
-    hints = get_type_hints(options)
-    return {
-        f.name: any(get_origin(t) in (list, tuple) for t in (hints[f.name], *get_args(hints[f.name]))) for f in dataclasses.fields(options)
-    }

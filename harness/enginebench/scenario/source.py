@@ -18,15 +18,25 @@ Location = tuple[str | int, ...]
 """A path into the data: keys and list indices from the root, e.g. ('loads', 0, 'concurrency')."""
 
 
+_TAG = "tag:yaml.org,2002:"
+_INT = re.compile(r"[-+]?[0-9]+")
+_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
+_WORDS: dict[str, JSON] = {"true": True, "false": False}
+
+
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """The safe loader without YAML 1.1's surprises: only true/false are booleans, so `no`, `on` and `y` stay text."""
+    """Scalars as YAML 1.2 reads them: `no`, `on`, 2026-01-01 and 1:30 stay text, 010 is ten, 1e3 is a number."""
 
 
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, regexp) for tag, regexp in resolvers if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp")]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false)$"), list("tf"))
+_Loader.yaml_implicit_resolvers = {}
+for _name, _pattern, _first in (
+    ("null", re.compile(r"(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""]),
+    ("bool", re.compile(r"(?:true|false)$"), list("tf")),
+    ("int", re.compile(rf"(?:{_INT.pattern})$"), list("-+0123456789")),
+    ("float", re.compile(rf"(?:{_FLOAT.pattern})$"), list("-+.0123456789")),
+    ("merge", re.compile(r"<<$"), ["<"]),
+):
+    _Loader.add_implicit_resolver(_TAG + _name, _pattern, _first)
 
 
 @dataclass(frozen=True)
@@ -75,13 +85,15 @@ def read(file: Path) -> Source:
 
 def parse(text: str, file: Path) -> Source:
     """As `read`, for text at hand; `file` is only named in errors."""
-    loader = _Loader(text)
+    loader = None
     try:
+        _check_depth(text, file)
+        loader = _Loader(text)
         node = loader.get_single_node()
         if node is None:
             raise UserError("is empty", file=file)
-        lines: dict[Location, int] = {}
-        data = _build(node, (), lines, file, loader)
+        builder = _Builder(file)
+        data = builder.build(node, ())
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         problem = error.problem or error.context or "cannot be parsed"
@@ -89,30 +101,89 @@ def parse(text: str, file: Path) -> Source:
     except yaml.YAMLError as error:
         raise UserError(f"is not valid YAML: {error}", file=file) from None
     finally:
-        loader.dispose()
-    return Source(file, text, data, lines)
+        if loader is not None:
+            loader.dispose()
+    return Source(file, text, data, builder.lines)
 
 
 _MAX_NODES = 1_000_000
 _MAX_DEPTH = 32
+_MAX_DIGITS = 300
 
 
-def _build(node: yaml.Node, at: Location, lines: dict[Location, int], file: Path, loader: yaml.SafeLoader) -> JSON:
-    if len(at) > _MAX_DEPTH or len(lines) > _MAX_NODES:  # an alias inside itself, or aliases of aliases of aliases
-        raise UserError("is nested too deeply (an alias that contains itself?)", file=file, line=node.start_mark.line + 1)
-    lines.setdefault(at, node.start_mark.line + 1)
-    if isinstance(node, yaml.MappingNode):
-        loader.flatten_mapping(node)  # `<<: *anchor`
+def _check_depth(text: str, file: Path) -> None:
+    """Refuse deep nesting before anything is composed: the composer recurses in C, and enough brackets overflow its stack."""
+    loader, depth = _Loader(text), 0
+    try:
+        while loader.check_event():
+            event = loader.get_event()
+            if isinstance(event, yaml.CollectionStartEvent):
+                depth += 1
+                if depth > _MAX_DEPTH:
+                    raise UserError("is nested too deeply", file=file, line=event.start_mark.line + 1 if event.start_mark else None)
+            elif isinstance(event, yaml.CollectionEndEvent):
+                depth -= 1
+    finally:
+        loader.dispose()
+
+
+@dataclass
+class _Builder:
+    """Plain data from YAML nodes; notes the line of every key and list entry on the way."""
+
+    file: Path
+    lines: dict[Location, int] = field(default_factory=dict)
+    nodes: int = 0
+
+    def build(self, node: yaml.Node, at: Location) -> JSON:
+        self.nodes += 1
+        if len(at) > _MAX_DEPTH or self.nodes > _MAX_NODES:  # an alias inside itself, or aliases of aliases of aliases
+            raise self._error("is nested too deeply (an alias that contains itself?)", node)
+        self.lines.setdefault(at, node.start_mark.line + 1)
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, at)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.build(item, (*at, i)) for i, item in enumerate(node.value)]
+        assert isinstance(node, yaml.ScalarNode)  # noqa: S101  # there is no fourth kind
+        return self._scalar(node)
+
+    def _mapping(self, node: yaml.MappingNode, at: Location) -> dict[str, JSON]:
         out: dict[str, JSON] = {}
+        merged: list[yaml.Node] = []
         for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise self._error("a key must be text", key_node)
+            if key_node.tag == f"{_TAG}merge":  # `<<: *anchor`: what stands here itself wins
+                merged += value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]
+                continue
             key = str(key_node.value)
             here = (*at, key)
             if key in out:
-                raise UserError("stands twice", file=file, line=key_node.start_mark.line + 1, key=dotted(here))
-            lines[here] = key_node.start_mark.line + 1
-            out[key] = _build(value_node, here, lines, file, loader)
+                raise self._error("stands twice", key_node, key=dotted(here))
+            self.lines[here] = key_node.start_mark.line + 1
+            out[key] = self.build(value_node, here)
+        for other in merged:
+            if not isinstance(other, yaml.MappingNode):
+                raise self._error("`<<` takes a mapping", other)
+            data = self.build(other, at)
+            out = (data if isinstance(data, dict) else {}) | out
         return out
-    if isinstance(node, yaml.SequenceNode):
-        return [_build(item, (*at, i), lines, file, loader) for i, item in enumerate(node.value)]
-    value: JSON = loader.construct_object(node, deep=True)
-    return value
+
+    def _scalar(self, node: yaml.ScalarNode) -> JSON:
+        kind, text = node.tag.removeprefix(_TAG), str(node.value)
+        if kind in ("str", "merge"):
+            return text
+        if kind == "null":
+            return None
+        if kind == "bool" and text in _WORDS:
+            return _WORDS[text]
+        if kind in ("int", "float") and len(text) > _MAX_DIGITS:
+            raise self._error(f"a number of {len(text)} characters", node)
+        if kind == "int" and _INT.fullmatch(text):
+            return int(text)
+        if kind == "float" and _FLOAT.fullmatch(text):
+            return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+        raise self._error(f"'{text[:40]}' with the tag {node.tag[:60]} is not plain data", node)
+
+    def _error(self, message: str, node: yaml.Node, *, key: str | None = None) -> UserError:
+        return UserError(message, file=self.file, line=node.start_mark.line + 1, key=key)

@@ -1,0 +1,98 @@
+"""The command line's manners: exit codes, pipes, signals, and where each form of a report goes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SCENARIO = """
+name: demo
+deployments:
+  - {engine: fake, model: any, precision: none, options: {ttft_ms: 5, itl_ms: 2}TP}
+loads:
+  - {concurrency: [1, 2], input_tokens: 16, output_tokens: 4, requests: 4, warmup_requests: 1}
+"""
+
+
+class Shell:
+    """Runs lines of shell in a folder of its own; `bench` in them is ours."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.env = {**os.environ, "ENGINEBENCH_HOME": str(folder / "home")}
+
+    def __call__(self, line: str) -> subprocess.CompletedProcess[str]:
+        ours = f'bench() {{ {shlex.quote(sys.executable)} -m enginebench "$@"; }}; set -o pipefail; {line}'
+        return subprocess.run(["bash", "-c", ours], cwd=self.folder, env=self.env, text=True, capture_output=True, timeout=90)
+
+
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
+    """With one finished run under results/."""
+    shell = Shell(tmp_path_factory.mktemp("cli"))
+    (shell.folder / "s.yaml").write_text(SCENARIO.replace("TP", ""))
+    (shell.folder / "skipped.yaml").write_text(SCENARIO.replace("TP", ", tp: 2"))
+    done = shell("bench run s.yaml --no-html")
+    assert done.returncode == 0, done.stderr
+    return shell
+
+
+def test_reports_with_and_without_a_file(shell: Shell) -> None:
+    (run,) = (shell.folder / "results").iterdir()
+    for line in (f"--json {run}", f"{run} --json", f"{run} --json -", "--json"):
+        assert json.loads(shell(f"bench report {line}").stdout)["rows"]
+    assert shell("bench report --html").returncode == 0
+    assert (run / "report.html").is_file()
+    assert shell("bench report --html -").stdout.lstrip().lower().startswith("<!doctype html>")
+    assert shell("bench report --csv a.csv --md b.md").stdout == ""
+    assert (shell.folder / "a.csv").is_file()
+    assert (shell.folder / "b.md").is_file()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "report --html nowhere/page.html", "report --json results/misspelt", "run s.yaml --results /proc/x",
+        "plan s.yaml --adapter /nowhere.py",
+        "plan s.yaml --only concurrency=3", "plan s.yaml --repeats 1000000000",
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_message(shell: Shell, line: str) -> None:
+    done = shell(f"bench {line}")
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: ")
+
+
+def test_a_reader_that_leaves_is_no_failed_threshold(shell: Shell) -> None:
+    done = shell("bench report | true")
+    assert done.returncode in (0, 141)
+    assert done.stderr == ""
+
+
+def test_the_same_key_twice_means_either(shell: Shell) -> None:
+    assert "= 2 cells" in shell("bench plan s.yaml --only concurrency=1 --only concurrency=2").stdout
+
+
+def test_nothing_measured_is_exit_code_3(shell: Shell) -> None:
+    done = shell("bench run skipped.yaml --no-html --results elsewhere")
+    assert done.returncode == 3
+    assert "nothing was measured" in done.stderr
+
+
+def test_a_run_under_nohup_outlives_its_terminal(shell: Shell) -> None:
+    line = [sys.executable, "-m", "enginebench", "run", "s.yaml", "--no-html", "--results", "nohup"]
+    process = subprocess.Popen(["nohup", *line], cwd=shell.folder, env=shell.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not list(shell.folder.glob("nohup/*/run.json")):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(60) == 0
