@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import importlib.metadata
 import importlib.util
 import json
 import os
@@ -111,16 +110,3 @@ def _locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
             waiting()
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def package_version(python: Path, package: str) -> str | None:
-    """A distribution's version inside an environment, read from its *.dist-info; starts no process and imports nothing.
-
-    python is not resolved: it is a link whose own place says which environment it belongs to. Spelling as on PyPI
-    (`llama-cpp-python` = `llama_cpp_python`). None: not installed there, or not a layout with site-packages.
-    """
-    prefix = python.parent.parent
-    places = [str(place) for pattern in ("site-packages", "dist-packages") for place in prefix.glob(f"lib*/python*/{pattern}")]
-    for found in importlib.metadata.distributions(name=package, path=places):
-        return str(found.version)
-    return None

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from enginebench import engine_env
-from enginebench.engine_env import install, package_version, python_of
+from enginebench.adapter import installed_version
+from enginebench.engine_env import install, python_of
 from enginebench.errors import UserError
 
 
@@ -34,8 +35,8 @@ def test_install_finds_and_reads_back_the_package(wheel: str) -> None:
     assert python_of("tiny", [wheel], None) is None
     python = install("tiny", [wheel], None, said.append)
     assert python == python_of("tiny", [wheel], None)
-    assert package_version(python, "tiny_engine") == package_version(python, "Tiny.Engine") == "1.2.3"
-    assert package_version(python, "vllm") is None
+    assert installed_version(python, "tiny_engine") == installed_version(python, "Tiny.Engine") == "1.2.3"
+    assert installed_version(python, "vllm") is None
     assert list(python.parent.parent.glob("lib/python*/site-packages/__pycache__/tiny_engine*.pyc"))  # compiled before its first start
     assert [line.split(" ")[1] for line in said] == ["making", "installing", "ready"]
     said.clear()

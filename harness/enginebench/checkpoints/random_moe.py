@@ -117,12 +117,6 @@ class RandomMoE:
         """Weights in total, norms included."""
         return sum(math.prod(tensor.shape) for tensor in self.tensors())
 
-    @property
-    def active_parameters(self) -> int:
-        """Weights that one token uses: everything but the experts it is not routed to."""
-        unused = self.experts - self.top_k
-        return self.parameters - self.layers * unused * 3 * self.hidden * self.expert_intermediate
-
     def tensors(self) -> list[Tensor]:
         """All tensors in file order; shapes are (out, in), experts stacked in front."""
         vocabulary, queries, keys = len(word_tokenizer().tokens), self.heads * self.head_dim, self.kv_heads * self.head_dim
