@@ -12,7 +12,20 @@ from pathlib import Path
 from typing import Literal
 
 from enginebench import __version__
-from enginebench.adapter import JSON, WORKERS, Adapter, Deployment, Get, Install, Launch, Load, Resolved, Site, options_as
+from enginebench.adapter import (
+    JSON,
+    WORKERS,
+    Adapter,
+    Deployment,
+    Get,
+    Install,
+    Launch,
+    Load,
+    Resolved,
+    Site,
+    options_as,
+    prometheus_totals,
+)
 
 
 @dataclass(frozen=True)
@@ -113,7 +126,6 @@ class Fake(Adapter):
         return {"stream_options": {"include_usage": True}, "ignore_eos": True}
 
     def counters(self, get: Get) -> Mapping[str, float]:
-        pairs = (line.split(" ") for line in get("/metrics").body.decode(errors="replace").splitlines())
-        totals = {pair[0]: float(pair[1]) for pair in pairs if len(pair) == 2}
+        totals = prometheus_totals(get("/metrics").body.decode(errors="replace"))
         names = ("prompt_tokens", "cached_tokens", "output_tokens")
         return {name: totals[f"fake_{name}_total"] for name in names if f"fake_{name}_total" in totals}

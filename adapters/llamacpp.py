@@ -32,6 +32,7 @@ from enginebench.adapter import (
     Unsupported,
     installed_version,
     options_as,
+    prometheus_totals,
 )
 
 Server = Literal["xllamacpp", "llama-server", "llama-cpp-python"]
@@ -224,7 +225,7 @@ class LlamaCpp(Adapter):
         }
 
     def counters(self, get: Get) -> Mapping[str, float]:
-        totals = _prometheus(get("/metrics").body.decode(errors="replace"))
+        totals = prometheus_totals(get("/metrics").body.decode(errors="replace"))
         computed, cached = totals.get("llamacpp:prompt_tokens_total"), totals.get("llamacpp:prompt_tokens_cached_total", 0.0)
         if computed is None:
             return {}
@@ -250,12 +251,6 @@ def precision(ftype: str) -> str:
     name = head.split()[0] if head.split() else ftype
     size = {"small": "_s", "medium": "_m", "large": "_l"}.get(tail, "")
     return "q2_k" if (name, size) == ("q2_k", "_m") else name + size  # Q2_K has no sizes, yet calls itself medium
-
-
-def _prometheus(text: str) -> dict[str, float]:
-    """Prometheus text without labels, as llama.cpp writes it: name -> value."""
-    pairs = (line.rsplit(" ", 1) for line in text.splitlines() if line.startswith("llamacpp:"))
-    return {pair[0]: float(pair[1]) for pair in pairs if len(pair) == 2}
 
 
 def _object(value: JSON) -> dict[str, JSON]:

@@ -10,6 +10,7 @@ library and that engine.
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -47,6 +48,7 @@ __all__ = [
     "installed_packages",
     "installed_version",
     "options_as",
+    "prometheus_totals",
 ]
 
 WORKERS = folder("adapters") / "workers"
@@ -143,6 +145,22 @@ class Reply:
 
 Get = Callable[[str], Reply]
 """GET a path of the server under test; provided by the harness."""
+
+
+def prometheus_totals(text: str) -> dict[str, float]:
+    """Prometheus text as name -> value, summed over label sets (one per rank, in some engines). What is not a sample is left out."""
+    totals: dict[str, float] = {}
+    for line in text.splitlines():
+        name, braced, rest = line.partition("{")
+        if braced:
+            rest = rest.rpartition("}")[2]
+        else:
+            name, _, rest = line.partition(" ")
+        if name and not name.startswith("#"):
+            with contextlib.suppress(ValueError, IndexError):  # a comment, a histogram's exemplar, or no Prometheus at all
+                totals[name] = totals.get(name, 0.0) + float(rest.split()[0])
+    return totals
+
 
 Readiness = Literal["loading", "ready", "broken"]
 
