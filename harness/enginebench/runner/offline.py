@@ -40,6 +40,7 @@ class OfflineWorker:
         worker = cls(adapter, deployment, process, opening)
         event = worker._hear(timeout_s)
         if event is None or event.get("event") != "ready":
+            process.wait(DEATH_PATIENCE_S)
             said = event.get("message") if event else process.ending or f"silent for {timeout_s:g} s"
             raise LaunchFailed(f"the batch worker did not become ready: {said}", process.log_tail())
         worker._told = event.get("resolved") or {}
