@@ -9,7 +9,6 @@ import os
 import pickle
 import signal
 import statistics
-import threading
 import time
 from collections.abc import Callable
 from itertools import pairwise
@@ -245,10 +244,16 @@ def test_an_error_of_the_progress_callback_is_raised(start_fake: StartFake) -> N
 
 def test_ctrl_c_returns_what_there_is(start_fake: StartFake) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell starts with it ignored
-    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
-    result = load(start_fake("--ttft-ms", "60", "--itl-ms", "5"), wire(500), concurrency=4)
-    timer.join()
+    pressed: list[int] = []
+
+    def press(progress: Progress) -> None:
+        if progress.ended >= 4 and not pressed:
+            pressed.append(progress.ended)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    target = start_fake("--ttft-ms", "60", "--itl-ms", "5")
+    result = run_load(target, wire(500), concurrency=4, dialect=OpenAICompletions(), timeout_s=30.0, on_progress=press)
+    assert pressed
     assert result.stopped == "interrupted"
     assert set(outcomes(result)) == {"ok", "cancelled"}
     assert outcomes(result).count("cancelled") == 4
