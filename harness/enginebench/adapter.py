@@ -120,7 +120,6 @@ class Launch:
     served_name: str
     env: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
-    gpus: int = 0
     notes: tuple[str, ...] = ()
     ready_timeout_s: float = 600.0
 

@@ -154,6 +154,14 @@ def plain(value: Any) -> JSON:
     return str(value)
 
 
+def plain_object(value: Any) -> dict[str, JSON]:
+    """A dataclass or mapping as a JSON object."""
+    data = plain(value)
+    if not isinstance(data, dict):
+        raise TypeError(f"a {type(value).__name__} is no JSON object")
+    return data
+
+
 def canonical(value: Any) -> dict[str, JSON]:
     """A dataclass as plain JSON without the fields that equal their default: what ids are hashed from."""
     out: dict[str, JSON] = {}

@@ -33,9 +33,6 @@ class ProgressLines:
         self._live = sys.stderr.isatty()
         self._numbers = {cell.id: number for number, cell in enumerate(plan.cells, 1)}
 
-    def note(self, text: str) -> None:
-        self._line(text)
-
     def launching(self, deployment: Deployment, what: str) -> None:
         text = f"{_name(deployment)}: {what} ..."
         self._status(text) if self._live else self._line(text)

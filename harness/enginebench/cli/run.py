@@ -74,18 +74,16 @@ def check_launchable(plan: Plan, registry: Registry) -> None:
 def _measure(plan: Plan, registry: Registry, results: Path, *, fresh: bool, retry_failed: bool) -> Run:
     from enginebench.cli.progress import progress
     from enginebench.host import facts
-    from enginebench.nouns import plain
+    from enginebench.nouns import plain_object
     from enginebench.runner import Sweep
     from enginebench.runner.folder import open_run_for
     from enginebench.runtime import sweep as sweep_leftovers
 
     for line in sweep_leftovers():
         show(line)
-    machine = plain(facts())
-    facts_now = machine if isinstance(machine, dict) else {}
     with contextlib.ExitStack() as stack:
         try:
-            opening = open_run_for(plan, results, facts_now, fresh=fresh, retry_failed=retry_failed, say=show)
+            opening = open_run_for(plan, results, plain_object(facts()), fresh=fresh, retry_failed=retry_failed, say=show)
             stored = stack.enter_context(opening)
         except OSError as error:
             raise UserError(

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 
 from enginebench.analysis import Analysis, CellResult, Row, metric_of
-from enginebench.nouns import JSON, plain
+from enginebench.nouns import JSON, plain, plain_object
 from enginebench.report.figures import full_text, repeats_text
 from enginebench.report.layout import Layout, Line, Section, lay_out
 from enginebench.statistics import Estimate
@@ -127,7 +127,7 @@ def to_json(analysis: Analysis) -> str:
         "columns": list(analysis.columns),
         "rows": [_row(row) for row in analysis.rows],
         "launches": [_launch(launch) for launch in analysis.launches.values()],
-        "parity": [{**_object(plain(parity)), "identical": parity.identical} for parity in analysis.parity],
+        "parity": [{**plain_object(parity), "identical": parity.identical} for parity in analysis.parity],
     }
     return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -167,9 +167,5 @@ def _cell(cell: CellResult) -> JSON:
 
 
 def _launch(launch: LaunchRecord) -> JSON:
-    known = _object(plain(launch))
+    known = plain_object(launch)
     return {"engine": launch.deployment.engine, "model": launch.deployment.model} | {name: known[name] for name in _LAUNCH_FIELDS}
-
-
-def _object(value: JSON) -> dict[str, JSON]:
-    return value if isinstance(value, dict) else {}

@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from enginebench.adapter import Adapter
-from enginebench.errors import UserError
 from enginebench.loadgen import LoadResult
-from enginebench.nouns import JSON, Cell, Load, Sample, Status, canonical, fingerprint, plain
+from enginebench.nouns import JSON, Cell, Load, Sample, Status, canonical, fingerprint, plain_object
 from enginebench.runner.engine import Engine
 from enginebench.runner.reporter import Reporter
 from enginebench.samples import Samples
@@ -21,7 +20,6 @@ from enginebench.store import CellRecord, now
 
 WARMUP_OUTPUT_TOKENS = 16
 """Warm-up requests have the cell's prompt length and at most this many output tokens."""
-
 
 DEATH_PATIENCE_S = 1.0
 """A dying process closes its sockets before its parent hears of its end; broken connections are worth this wait."""
@@ -54,7 +52,7 @@ def measure(cell: Cell, engine: Engine, adapter: Adapter, reporter: Reporter, *,
         failure,
         wall_s=round(time.monotonic() - began, 3),
         window_ns=(result.window_start_ns, result.window_end_ns),
-        client=_object(plain(result.client)),
+        client=plain_object(result.client),
         counters={name: after[name] - before[name] for name in after if name in before},
         stopped=result.stopped,
         unsent=result.unsent,
@@ -110,9 +108,3 @@ def _what_happened(bad: list[Sample]) -> str:
     outcome, count = Counter(sample.outcome for sample in bad).most_common(1)[0]
     example = next((sample.error for sample in bad if sample.outcome == outcome and sample.error), None)
     return f"no request succeeded: {count} of {len(bad)} ended with '{outcome}'{f' ({example})' if example else ''}"
-
-
-def _object(value: JSON) -> dict[str, JSON]:
-    if not isinstance(value, dict):
-        raise UserError("not an object")
-    return value

@@ -13,10 +13,6 @@ from enginebench.store import CellRecord
 class Reporter(Protocol):
     """Told of every step; must return quickly, since some calls happen inside a measured window."""
 
-    def note(self, text: str) -> None:
-        """Something worth a line of its own."""
-        ...
-
     def launching(self, deployment: Deployment, what: str) -> None:
         """A deployment is being prepared; what: 'starting', 'loading', 'parity', ..."""
         ...
@@ -32,8 +28,6 @@ class Reporter(Protocol):
 
 class Silent:
     """A reporter for callers that want only the records."""
-
-    def note(self, text: str) -> None: ...
 
     def launching(self, deployment: Deployment, what: str) -> None: ...
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from enginebench.adapter import Adapter, Install, Unsupported
 from enginebench.checkpoints import prepare
 from enginebench.errors import UserError
-from enginebench.nouns import JSON, Cell, Deployment, Load, Status, plain
+from enginebench.nouns import JSON, Cell, Deployment, Load, Status, plain_object
 from enginebench.plan import Plan
 from enginebench.registry import Registry
 from enginebench.runner.cell import measure, parity_outputs, record_of
@@ -176,7 +176,7 @@ def _still_busy(deployment: Deployment, samples: Samples | None) -> str | None:
 
 def _launch_record(launch: _Launch) -> LaunchRecord:
     opening = launch.opening
-    command, install, resolved = opening.launch, opening.install, plain(opening.resolved)
+    command, install = opening.launch, opening.install
     return LaunchRecord(
         id=launch.id,
         deployment=launch.deployment,
@@ -192,8 +192,8 @@ def _launch_record(launch: _Launch) -> LaunchRecord:
         start_s=opening.start_s,
         stop_s=opening.stop_s,
         identity=opening.identity,
-        resolved=resolved if isinstance(resolved, dict) else {},
-        differences=tuple(d for d in map(plain, opening.differences) if isinstance(d, dict)),
+        resolved=plain_object(opening.resolved),
+        differences=tuple(map(plain_object, opening.differences)),
         parity=launch.parity,
         ended=launch.ended,
     )
