@@ -14,15 +14,19 @@ from typing import Literal
 from enginebench import __version__
 from enginebench.adapter import (
     JSON,
+    PROTOCOLS,
     WORKERS,
     Adapter,
     Deployment,
+    Dialect,
     Get,
     Install,
     Launch,
     Load,
+    ProtocolName,
     Resolved,
     Site,
+    Unsupported,
     options_as,
     prometheus_totals,
 )
@@ -34,16 +38,32 @@ class FakeOptions:
 
     ttft_ms: float = 20.0
     """From the last byte of a request to its first token, with a free slot."""
+    prefill_ms_per_token: float = 0.0
+    """Added to that for each prompt token."""
     itl_ms: float = 5.0
     """From one token to the next."""
+    tick_ms: float = 0.0
+    """All streams in lockstep: one event of each leaves at every tick, whatever itl_ms says; 0: each stream on its own."""
+    batch_events: int = 0
+    """Events in one write, when the last of them is due; with itl_ms 0 as fast as they can be sent."""
     tokens_per_event: int = 1
     """Tokens in one event of the stream."""
+    protocol: ProtocolName = "openai"
+    """Whose routes and streams: OpenAI's, or Ollama's, SGLang's or TGI's own."""
+    reasoning_tokens: int = 0
+    """Tokens of reasoning before the answer, where the protocol has it."""
+    tool_call: bool = False
+    """Chat: the answer is a tool call."""
+    incremental: bool = False
+    """SGLang's protocol: each event has only the new text, not all so far."""
+    close: bool = False
+    """Close the connection after every response, and say so."""
     role_chunk: bool = False
     """Chat: an event with the role and no text comes first."""
     no_done: bool = False
     """Streams end without [DONE]."""
-    usage: Literal["separate", "choices", "none"] = "separate"
-    """Where token counts are: in an event of their own, beside the last text, nowhere."""
+    usage: Literal["separate", "choices", "continuous", "none"] = "separate"
+    """OpenAI's protocol: where token counts are: in an event of their own, beside the last text, beside every text, nowhere."""
     pings: bool = False
     """Comments before the first token and between events."""
     slots: int = 0
@@ -122,7 +142,21 @@ class Fake(Adapter):
             raw={"/props": props},
         )
 
+    def check_loads(self, deployment: Deployment, loads: Sequence[Load]) -> None:
+        protocol = options_as(FakeOptions, deployment).protocol
+        for load in loads:
+            if load.api not in PROTOCOLS[protocol]:
+                raise Unsupported(f"the {protocol} protocol has no {load.api} route")
+
+    def takes_ids(self, deployment: Deployment) -> bool:
+        return options_as(FakeOptions, deployment).protocol in ("openai", "sglang")
+
+    def dialect(self, deployment: Deployment, load: Load) -> Dialect:
+        return PROTOCOLS[options_as(FakeOptions, deployment).protocol][load.api]
+
     def request_fields(self, deployment: Deployment, load: Load, served_name: str) -> Mapping[str, JSON]:
+        if options_as(FakeOptions, deployment).protocol != "openai":
+            return {}
         return {"stream_options": {"include_usage": True}, "ignore_eos": True}
 
     def counters(self, get: Get) -> Mapping[str, float]:

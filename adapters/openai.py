@@ -1,7 +1,8 @@
-"""Any server that is already up and speaks the OpenAI API: vLLM, SGLang, TensorRT-LLM, a gateway, a colleague's endpoint.
+"""Any server that is already up: vLLM, SGLang, TensorRT-LLM, Ollama, TGI, a gateway, a colleague's endpoint.
 
-Nothing is launched and nothing is known of the engine behind the address, so nothing can be proved of its configuration.
-Prompts are text unless `prompt_ids` says that the server takes token ids, and lengths are a cap unless `ignore_eos` forces them.
+It is spoken to as OpenAI's API has it or, with `protocol`, by the server's own. Nothing is launched and nothing is known of the
+engine behind the address, so nothing can be proved of its configuration but what it tells. Prompts are text unless `prompt_ids`
+says that the server takes token ids, and lengths are a cap unless `ignore_eos` forces them.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ from pathlib import Path
 
 from enginebench.adapter import (
     JSON,
+    PROTOCOLS,
     Adapter,
     Deployment,
+    Dialect,
     Get,
     Install,
     Launch,
     Load,
+    ProtocolName,
     Readiness,
     Resolved,
     Site,
@@ -25,13 +29,36 @@ from enginebench.adapter import (
     options_as,
 )
 
+Fields = Mapping[str, JSON]
+
+READY = ("/v1/models", "/health", "/api/version")
+"""Where to look for readiness; the first path that the server has counts. /v1/models comes first: /health answers on some servers
+before the model is loaded, and generates a token on SGLang."""
+
+ABOUT = ("/v1/models", "/version", "/server_info", "/info", "/api/version", "/api/ps")
+"""Where servers tell of themselves: OpenAI's list of models, vLLM, SGLang, TGI, and Ollama twice."""
+
+FORCED: Mapping[ProtocolName, Fields] = {"openai": {"ignore_eos": True}, "sglang": {"sampling_params": {"ignore_eos": True}}}
+"""What makes generation go on after an end of sequence; the other protocols cannot say it. The same two take token ids."""
+
+FIELDS: Mapping[ProtocolName, Fields] = {
+    "openai": {"stream_options": {"include_usage": True}},
+    # Ollama's own sampling is not neutral, and its repeat penalty changes even a greedy answer.
+    "ollama": {"options": {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "repeat_penalty": 1.0}},
+    "sglang": {},
+    "tgi": {},
+}
+"""What every request of a protocol carries beside the prompt, the length and the sampling."""
+
 
 @dataclass(frozen=True)
 class OpenAIOptions:
     """What this server can do beyond the common core."""
 
+    protocol: ProtocolName = "openai"
+    """How it is spoken to: OpenAI's routes, or Ollama's, SGLang's or TGI's own."""
     prompt_ids: bool = False
-    """Send prompts to /v1/completions as token ids (vLLM, SGLang, TensorRT-LLM and llama.cpp take them)."""
+    """Send prompts as token ids (by the OpenAI protocol vLLM, SGLang, TensorRT-LLM and llama.cpp take them; by SGLang's own, all)."""
     ignore_eos: bool = False
     """Add "ignore_eos": true, which vLLM, SGLang, TensorRT-LLM and llama.cpp obey and strict servers refuse."""
 
@@ -56,20 +83,34 @@ class OpenAI(Adapter):
         """Any parallelism: it describes a server that is already there, and only its GPU count matters to the report."""
         if deployment.url is None:
             raise Unsupported("attach needs `url`, the address of the server without /v1")
+        options = options_as(OpenAIOptions, deployment)
+        if options.protocol not in FORCED and (options.prompt_ids or options.ignore_eos):
+            raise Unsupported(f"the {options.protocol} protocol knows neither prompt_ids nor ignore_eos")
+
+    def check_loads(self, deployment: Deployment, loads: Sequence[Load]) -> None:
+        protocol = options_as(OpenAIOptions, deployment).protocol
+        for load in loads:
+            if load.api not in PROTOCOLS[protocol]:
+                raise Unsupported(f"the {protocol} protocol has no {load.api} route; `protocol: openai` may have one")
 
     def readiness(self, get: Get) -> Readiness:
-        # /v1/models is what every such server has; /health is not, and on some answers before the model is loaded.
-        status = get("/v1/models").status
-        if status == 404:
-            status = get("/health").status
+        status = next((found for path in READY if (found := get(path).status) != 404), 404)
         return "ready" if status == 200 else "loading" if status in (0, 503) else "broken"
 
     def resolved(self, get: Get) -> Resolved:
-        listing = get("/v1/models").json()
-        models = listing.get("data") if isinstance(listing, dict) else None
-        names = [entry.get("id") for entry in models if isinstance(entry, dict)] if isinstance(models, list) else []
-        only = names[0] if len(names) == 1 and isinstance(names[0], str) else None
-        return Resolved(model=only, raw={"/v1/models": listing})
+        told = {path: _open(reply.json()) for path in ABOUT if (reply := get(path)).status == 200}
+        vllm, sglang, tgi, ollama = (_object(told.get(path)) for path in ("/version", "/server_info", "/info", "/api/version"))
+        loaded = _only(told.get("/api/ps"), "models")
+        cache_off = sglang.get("disable_radix_cache")
+        return Resolved(
+            version=next((version for told_by in (vllm, sglang, tgi, ollama) if (version := _text(told_by, "version"))), None),
+            model=_text(_only(told.get("/v1/models"), "data"), "id") or _text(loaded, "name") or _text(tgi, "model_id"),
+            context=_count(sglang, "context_length") or _count(tgi, "max_total_tokens") or _count(loaded, "context_length"),
+            slots=_count(sglang, "max_running_requests"),
+            prefix_cache=not cache_off if isinstance(cache_off, bool) else None,
+            kv_dtype=_text(sglang, "kv_cache_dtype"),
+            raw=told,
+        )
 
     def takes_ids(self, deployment: Deployment) -> bool:
         return options_as(OpenAIOptions, deployment).prompt_ids
@@ -77,6 +118,36 @@ class OpenAI(Adapter):
     def forces_length(self, deployment: Deployment) -> bool:
         return options_as(OpenAIOptions, deployment).ignore_eos
 
-    def request_fields(self, deployment: Deployment, load: Load, served_name: str) -> Mapping[str, JSON]:
-        forced: dict[str, JSON] = {"ignore_eos": True} if options_as(OpenAIOptions, deployment).ignore_eos else {}
-        return {"stream_options": {"include_usage": True}, **forced}
+    def dialect(self, deployment: Deployment, load: Load) -> Dialect:
+        return PROTOCOLS[options_as(OpenAIOptions, deployment).protocol][load.api]
+
+    def request_fields(self, deployment: Deployment, load: Load, served_name: str) -> Fields:
+        options = options_as(OpenAIOptions, deployment)
+        return {**FIELDS[options.protocol], **(FORCED[options.protocol] if options.ignore_eos else {})}
+
+
+def _open(told: JSON) -> JSON:
+    """What a server told, without its secrets: its own arguments may hold keys."""
+    if not isinstance(told, dict):
+        return told
+    return {name: value for name, value in told.items() if not any(word in name for word in ("api_key", "password", "secret"))}
+
+
+def _object(value: JSON) -> dict[str, JSON]:
+    return value if isinstance(value, dict) else {}
+
+
+def _only(listing: JSON, name: str) -> dict[str, JSON]:
+    """The one entry of a list of models; {} if there are more or none, because it is not known then which is meant."""
+    entries = _object(listing).get(name)
+    return _object(entries[0]) if isinstance(entries, list) and len(entries) == 1 else {}
+
+
+def _text(told: Mapping[str, JSON], name: str) -> str | None:
+    value = told.get(name)
+    return value if isinstance(value, str) and value else None
+
+
+def _count(told: Mapping[str, JSON], name: str) -> int | None:
+    value = told.get(name)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

@@ -88,6 +88,7 @@ class Transformers(Adapter):
             raise Unsupported("cb_max_memory_percent sizes the KV cache only with cb_num_blocks: auto")
 
     def check_loads(self, deployment: Deployment, loads: Sequence[Load]) -> None:
+        super().check_loads(deployment, loads)
         temperatures = sorted({load.temperature for load in loads})
         if deployment.runtime == "process" and len(temperatures) > 1:
             raise Unsupported(

@@ -18,12 +18,13 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import ClassVar, Literal, TypeVar, cast
 
-from enginebench.dialects import Dialect, Event, OpenAIChat, OpenAICompletions
+from enginebench.dialects import PROTOCOLS, Dialect, Event, OpenAIChat, OpenAICompletions, ProtocolName
 from enginebench.nouns import JSON, Deployment, Load, Parallelism, Runtime
 from enginebench.resources import folder
 
 __all__ = [
     "JSON",
+    "PROTOCOLS",
     "WORKERS",
     "Adapter",
     "Deployment",
@@ -39,6 +40,7 @@ __all__ = [
     "OpenAIChat",
     "OpenAICompletions",
     "Parallelism",
+    "ProtocolName",
     "Readiness",
     "Reply",
     "Resolved",
@@ -250,8 +252,18 @@ class Adapter(ABC):
         if deployment.parallelism != Parallelism():
             raise Unsupported(f"{self.title} has no tensor, pipeline, data or expert parallelism here")
 
-    def check_loads(self, deployment: Deployment, loads: Sequence[Load]) -> None:  # noqa: B027  # any will do, by default
-        """Refuse loads that one start of this engine cannot serve together. Raises Unsupported. Default: any will do."""
+    def check_loads(self, deployment: Deployment, loads: Sequence[Load]) -> None:
+        """Refuse loads that one start of this engine cannot serve together. Raises Unsupported.
+
+        Default: a server takes any; an in-process batch is a number of single requests of one output length, all sent at once.
+        """
+        if deployment.runtime != "in-process":
+            return
+        for load in loads:
+            if load.open_loop or load.turns > 1 or load.duration_s is not None:
+                raise Unsupported("an in-process batch is sent at once: no request rate, trace, duration or conversation")
+            if load.lengths is not None or not isinstance(load.output_tokens, int):
+                raise Unsupported("an in-process batch has one output length: write a number for output_tokens")
 
     # -- while it runs ---------------------------------------------------------------------------------------------------
 
@@ -264,8 +276,8 @@ class Adapter(ABC):
         """Read the engine's own configuration back. Default: it does not say."""
         return Resolved()
 
-    def dialect(self, load: Load) -> Dialect:
-        """How this engine's streams are spelled for this load's API."""
+    def dialect(self, deployment: Deployment, load: Load) -> Dialect:
+        """How this deployment's streams are spelled for this load's API."""
         return OpenAIChat() if load.api == "chat" else OpenAICompletions()
 
     def request_fields(self, deployment: Deployment, load: Load, served_name: str) -> Mapping[str, JSON]:

@@ -1,4 +1,4 @@
-"""Golden command lines of the llama.cpp and Transformers adapters: what each option becomes, and what each refuses.
+"""Golden command lines of the adapters: what each option becomes, and what each refuses; and what each reads back.
 
 Knows no engine: nothing is started, and `find` looks at a made-up environment.
 """
@@ -29,6 +29,8 @@ from enginebench.adapter import (
 from enginebench.registry import load_file
 from enginebench.resources import folder
 
+FAKE = load_file(folder("adapters") / "fake.py")
+OPENAI = load_file(folder("adapters") / "openai.py")
 LLAMACPP = load_file(folder("adapters") / "llamacpp.py")
 TRANSFORMERS = load_file(folder("adapters") / "transformers.py")
 PYTHON = Path("/env/bin/python")
@@ -36,6 +38,7 @@ XLLAMACPP = Install("xllamacpp", "2026.10.11549", python=PYTHON)
 LLAMA_SERVER = Install("llama-server", "unknown", binary=Path("/opt/llama-server"))
 LLAMA_CPP_PYTHON = Install("llama-cpp-python", "0.3.36", python=PYTHON)
 SERVE = Install("serve", "5.23.0", python=PYTHON)
+BUILTIN = Install("builtin", "0", python=PYTHON)
 
 
 def llama(options: Mapping[str, JSON] | None = None, runtime: Runtime = "process", concurrency: int = 4) -> Deployment:
@@ -263,7 +266,9 @@ def test_transformers_refuses_a_path_it_would_misread() -> None:
 def test_transformers_body_stays_inside_the_whitelist(api: str, temperature: float) -> None:
     load = Load(output_tokens=7, temperature=temperature, api="chat" if api == "chat" else "completions")
     extra = TRANSFORMERS.request_fields(hf(), load, "/m/tiny")
-    body = TRANSFORMERS.dialect(load).body(model="/m/tiny", prompt="hi", output_tokens=7, temperature=temperature, seed=1, extra=extra)
+    body = TRANSFORMERS.dialect(hf(), load).body(
+        model="/m/tiny", prompt="hi", output_tokens=7, temperature=temperature, seed=1, extra=extra
+    )
     assert body.keys() <= {"model", "prompt", "messages", "max_tokens", "temperature", "stream", "seed", "generation_config"}
     config = json.loads(str(body["generation_config"]))
     assert (config["max_new_tokens"], config["eos_token_id"], config["do_sample"]) == (7, -1, temperature > 0)
@@ -304,3 +309,81 @@ def test_find_reads_metadata_and_path_only(tmp_path: Path, monkeypatch: pytest.M
     assert LLAMACPP.find(None) == [Install("llama-server", "unknown", binary=binaries / "llama-server")]
     assert TRANSFORMERS.find(python) == [Install("serve", "5.23.0", python=python)]
     assert TRANSFORMERS.find(None) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "flags"),
+    [
+        ({}, ""),
+        ({"ttft_ms": 20.0, "burst": False}, ""),  # as by default
+        ({"protocol": "ollama", "reasoning_tokens": 4, "tool_call": True}, "--protocol ollama --reasoning-tokens 4 --tool-call"),
+        ({"protocol": "sglang", "incremental": True}, "--protocol sglang --incremental"),
+        ({"tick_ms": 10, "ttft_ms": 50}, "--ttft-ms 50 --tick-ms 10"),
+        ({"itl_ms": 0, "batch_events": 32, "close": True}, "--itl-ms 0 --batch-events 32 --close"),
+    ],
+)
+def test_fake_option_becomes_flags(options: dict[str, JSON], flags: str) -> None:
+    deployment = Deployment("fake", "m", "none", "m", max_context=64, options=options)
+    prefix = "/env/bin/python WORKERS/fake_worker.py --host 127.0.0.1 --port 8123 --model m --context 64"
+    assert words(start(FAKE, deployment, BUILTIN, "m")) == f"{prefix} {flags}".rstrip()
+
+
+def test_the_fake_engine_takes_ids_where_its_protocol_does() -> None:
+    takes = {
+        protocol: FAKE.takes_ids(Deployment("fake", "m", "none", "m", options={"protocol": protocol}))
+        for protocol in ("openai", "ollama", "sglang", "tgi")
+    }
+    assert takes == {"openai": True, "ollama": False, "sglang": True, "tgi": False}
+    with pytest.raises(Unsupported, match="no chat route"):
+        FAKE.check_loads(Deployment("fake", "m", "none", "m", options={"protocol": "tgi"}), [Load(api="chat")])
+
+
+RUNNING = {
+    "vllm": {"/v1/models": {"data": [{"id": "org/m"}]}, "/version": {"version": "0.33.0"}},
+    "sglang": {
+        "/v1/models": {"data": [{"id": "org/m"}]},
+        "/server_info": {
+            "version": "0.5.23", "context_length": 4096, "max_running_requests": 64, "disable_radix_cache": True, "kv_cache_dtype": "auto",
+            "api_key": "hush", "admin_api_key": "hush", "ssl_keyfile_password": "hush",
+        },
+    },
+    "ollama": {
+        "/v1/models": {"data": [{"id": "org/m"}, {"id": "other"}]},
+        "/api/version": {"version": "0.33.0"},
+        "/api/ps": {"models": [{"name": "org/m", "context_length": 8192}]},
+    },
+    "tgi": {"/info": {"version": "3.3.6", "model_id": "org/m", "max_total_tokens": 2048}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("server", "told"),
+    [
+        ("vllm", ("0.33.0", "org/m", None, None, None)),
+        ("sglang", ("0.5.23", "org/m", 4096, 64, False)),
+        ("ollama", ("0.33.0", "org/m", 8192, None, None)),
+        ("tgi", ("3.3.6", "org/m", 2048, None, None)),
+    ],
+)
+def test_what_a_running_server_tells_of_itself(server: str, told: tuple[object, ...]) -> None:
+    replies = served(RUNNING[server])
+    resolved = OPENAI.resolved(lambda path: replies.get(path, Reply(404)))
+    assert (resolved.version, resolved.model, resolved.context, resolved.slots, resolved.prefix_cache) == told
+    assert resolved.raw.keys() == RUNNING[server].keys()
+    assert "hush" not in str(resolved.raw)
+
+
+@pytest.mark.parametrize(
+    ("found", "ready"),
+    [
+        ({"/v1/models": 200}, "ready"),
+        ({"/v1/models": 503, "/health": 200}, "loading"),
+        ({"/health": 200}, "ready"),
+        ({"/api/version": 200}, "ready"),
+        ({"/v1/models": 0}, "loading"),
+        ({"/v1/models": 401}, "broken"),
+        ({}, "broken"),
+    ],
+)
+def test_readiness_of_a_running_server(found: Mapping[str, int], ready: str) -> None:
+    assert OPENAI.readiness(lambda path: Reply(found.get(path, 404))) == ready

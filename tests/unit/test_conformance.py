@@ -73,7 +73,7 @@ def test_requests_are_json_with_explicit_sampling(adapter: Adapter) -> None:
         for api in adapter.apis:
             load = Load(output_tokens=7, api="chat" if api == "chat" else "completions")
             extra = adapter.request_fields(deployment, load, "m")
-            body = adapter.dialect(load).body(model="m", prompt="a", output_tokens=7, temperature=0.0, seed=None, extra=extra)
+            body = adapter.dialect(deployment, load).body(model="m", prompt="a", output_tokens=7, temperature=0.0, seed=None, extra=extra)
             sent = json.loads(json.dumps(body))
             assert sent["stream"] is True
             assert sent["temperature"] == 0.0

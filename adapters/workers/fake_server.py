@@ -1,0 +1,204 @@
+"""The fake engine's HTTP server: connections, queueing, and when each event leaves. Standard library only.
+
+Does not know what a stream says (`fake_spelling`, `fake_native`) nor how it goes wrong (`fake_frames`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+from fake_frames import AT_ONCE, CUT, Frame, frames
+from fake_native import ROUTES
+from fake_spelling import Spelling
+
+
+@dataclass
+class Spelled:
+    """A request, whether it wants a stream, and that stream if it is made beforehand."""
+
+    spelling: Spelling
+    streams: bool
+    made: list[Frame] | None
+
+
+class Engine:
+    """The state that requests share."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.started = time.monotonic()
+        self.slots = asyncio.Semaphore(options.slots) if options.slots else None
+        self.lockstep = Lockstep(options.tick_ms / 1e3) if options.tick_ms else None
+        self.requests = self.prompt_tokens = self.output_tokens = 0
+        self.fast = options.tick_ms > 0 or options.batch_events > 0
+        # Where speed is what counts, equal requests are spelled once.
+        self.spelled = lru_cache(maxsize=64)(self._spelled) if self.fast else self._spelled
+
+    def _spelled(self, path: str, raw: bytes) -> Spelled:
+        body = json.loads(raw)
+        spelling = ROUTES[self.options.protocol][path](self.options, body)
+        made = list(frames(self.options, spelling)) if self.fast else None
+        return Spelled(spelling, body.get("stream", path == "/generate_stream") is True, made)
+
+    @property
+    def loading(self) -> bool:
+        return bool(self.options.never_ready or time.monotonic() - self.started < self.options.load_s)
+
+    def get(self, path: str) -> tuple[int, object]:
+        """What a GET answers: status, and a string or something for JSON."""
+        options = self.options
+        if path in ("/health", "/ready"):
+            return (503, {"error": {"message": "loading model"}}) if self.loading else (200, {"status": "ok"})
+        if path == "/metrics":
+            counters = {"requests": self.requests, "prompt_tokens": self.prompt_tokens, "output_tokens": self.output_tokens}
+            counters["cached_tokens"] = self.requests * options.cached_tokens
+            return 200, "".join(f"fake_{name}_total {value}\n" for name, value in counters.items())
+        told = self.about()
+        return (200, told[path]) if path in told else (404, {"error": {"message": f"no route {path}"}})
+
+    def about(self) -> dict[str, object]:
+        """What the engine tells of itself, where an engine of this protocol would."""
+        options = self.options
+        native: dict[str, dict[str, object]] = {
+            "openai": {},
+            "ollama": {
+                "/api/version": {"version": "fake"},
+                "/api/ps": {"models": [{"name": options.model, "context_length": options.context}]},
+            },
+            "sglang": {"/server_info": {"version": "fake", "context_length": options.context, "max_running_requests": options.slots}},
+            "tgi": {"/info": {"version": "fake", "model_id": options.model, "max_total_tokens": options.context}},
+        }
+        models = {"object": "list", "data": [{"id": options.model, "object": "model"}]}
+        return {"/v1/models": models, "/props": vars(options), **native[options.protocol]}
+
+
+class Lockstep:
+    """A batch whose streams all take a step together: one event of each leaves at every tick."""
+
+    def __init__(self, tick_s: float) -> None:
+        self._tick_s = tick_s
+        self._streams: list[tuple[Callable[[bytes], None], list[bytes], asyncio.Future[None]]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    async def play(self, write: Callable[[bytes], None], pieces: list[bytes]) -> None:
+        """Send these pieces, one at each tick from the next one on; back when the last has been sent."""
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[None] = loop.create_future()
+        self._streams.append((write, pieces[::-1], ended))
+        if self._task is None:
+            self._task = loop.create_task(self._run())
+        await ended
+
+    async def _run(self) -> None:
+        loop, at = asyncio.get_running_loop(), 0.0
+        while True:
+            at = max(at + self._tick_s, loop.time())  # ticks that cannot be kept are lost, not made up for
+            await asyncio.sleep(at - loop.time())
+            over = False
+            for write, left, ended in self._streams:
+                write(left.pop())
+                if not left:
+                    ended.set_result(None)
+                    over = True
+            if over:
+                self._streams = [stream for stream in self._streams if stream[1]]
+
+
+class Connection:
+    """One client connection, kept alive from request to request."""
+
+    def __init__(self, engine: Engine, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.engine, self.reader, self.writer, self.options = engine, reader, writer, engine.options
+        self.routes = ROUTES[engine.options.protocol]
+        self.manners = b"Connection: close\r\n" if engine.options.close else b""
+
+    async def serve(self) -> None:
+        await asyncio.sleep(self.options.slow_accept_s)
+        while True:
+            head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+            method, path, _ = head.split("\r\n", 1)[0].split(" ", 2)
+            fields = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line)
+            raw = await self.reader.readexactly(int(fields.get("content-length", "0")))
+            if method == "GET":
+                self.reply(*self.engine.get(path))
+            else:
+                await self.generate(path, raw, asyncio.get_running_loop().time())
+            await self.writer.drain()
+            if self.options.close:
+                self.writer.close()
+                return
+
+    def reply(self, status: int, body: object) -> None:
+        """A response of known length."""
+        data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
+        kind = b"text/plain" if isinstance(body, str) else b"application/json"
+        self.writer.write(
+            b"HTTP/1.1 %d Fake\r\nContent-Type: %b\r\nContent-Length: %d\r\n%b\r\n%b" % (status, kind, len(data), self.manners, data)
+        )
+
+    async def generate(self, path: str, raw: bytes, t0: float) -> None:
+        options, engine = self.options, self.engine
+        if options.crash_after and engine.requests >= options.crash_after:
+            print("fake engine: illegal memory access (as asked by --crash-after)", file=sys.stderr, flush=True)
+            os._exit(3)
+        if path not in self.routes:
+            return self.reply(404, {"error": {"message": f"no route {path}"}})
+        if options.http_error:
+            return self.reply(options.http_error, {"error": {"message": f"refused with {options.http_error}, as asked"}})
+        if engine.loading:
+            return self.reply(503, {"error": {"message": "loading model"}})
+        spelled = engine.spelled(path, raw)
+        spelling = spelled.spelling
+        async with engine.slots or contextlib.nullcontext():
+            start = t0 if engine.slots is None else max(t0, asyncio.get_running_loop().time())
+            if spelled.streams:
+                await self.stream(spelled, start)
+            else:
+                await self.due(spelling, start, spelling.count - 1)
+                self.reply(200, spelling.whole())
+        engine.requests += 1
+        engine.prompt_tokens += spelling.prompt_tokens
+        engine.output_tokens += spelling.count
+        return None
+
+    async def due(self, spelling: Spelling, start: float, token: int) -> None:
+        """Wait until this token is due. Always from the absolute schedule: lateness of one token never moves the next."""
+        options = self.options
+        if token == AT_ONCE:
+            return
+        if options.burst:
+            token = spelling.count - 1
+        at = start + (options.ttft_ms + spelling.prompt_tokens * options.prefill_ms_per_token + token * options.itl_ms) / 1e3
+        if options.stall_after and token >= options.stall_after:
+            at += options.stall_s
+        delay = at - asyncio.get_running_loop().time()
+        if delay > 0:
+            await asyncio.sleep(delay)
+
+    async def stream(self, spelled: Spelled, start: float) -> None:
+        spelling, lockstep = spelled.spelling, self.engine.lockstep
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nTransfer-Encoding: chunked\r\n%b\r\n"
+        self.writer.write(head % (spelling.kind.encode(), self.manners))
+        if lockstep is not None and spelled.made is not None:
+            await self.due(spelling, start, 0)
+            await lockstep.play(self.writer.transport.write, [data for _, data in spelled.made])
+            if spelled.made[-1][1] == CUT:
+                raise ConnectionAbortedError
+            return
+        for token, data in spelled.made or frames(self.options, spelling):
+            await self.due(spelling, start, token)
+            if data == CUT:
+                raise ConnectionAbortedError
+            self.writer.write(data)
+            if spelled.made is not None:  # each batch is a write of its own, and every stream has its turn
+                await self.writer.drain()
+                await asyncio.sleep(0)

@@ -1,0 +1,199 @@
+"""How the fake engine spells what it generates, in each of the protocols that real engines speak. Standard library only.
+
+Knows no socket and no clock. A `Spelling` is one request with its answer; its events are asked for in order. Around the text nearly
+every event is the same, so an event is a JSON template that is filled in, and one that comes again is not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+
+WORDS = (
+    *("mixture", "of", "experts", "routes", "each", "token", "to", "a", "few"),
+    *("and", "sums", "what", "they", "say", "then", "goes", "on"),
+)
+HOLE = "\0"
+"""What a template has where a value goes."""
+TOOL = "look_up"
+
+
+def dumps(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def template(event: object) -> bytes:
+    """A JSON text to be filled with the % operator: one JSON value for each HOLE, in the order in which they appear."""
+    return b"%b".join(dumps(event).replace(b"%", b"%%").split(dumps(HOLE)))
+
+
+class Spelling(ABC):
+    """One request and its answer. Token i of the answer is a word that depends on the prompt and on i alone."""
+
+    kind = "text/event-stream"
+    chat = False
+    ping = b": ping\n\n"
+
+    def __init__(self, options: argparse.Namespace, body: dict[str, object]) -> None:
+        self.options, self.body = options, body
+        prompt, asked = self.read(body)
+        ids = isinstance(prompt, list) and not self.chat
+        self.prompt_tokens = len(prompt) if ids else round(len(json.dumps(prompt).split()) * 4 / 3)  # type: ignore[arg-type]
+        self.count = asked if isinstance(asked, int) else 16
+        if options.short_output:
+            self.count = min(self.count, options.short_output)
+        self.reasoning = min(options.reasoning_tokens, self.count)
+        self.seed = zlib.crc32(json.dumps(prompt).encode())
+        self._ring = [f" {WORDS[(self.seed + 7 * i) % len(WORDS)]}" for i in range(len(WORDS))]
+
+    def tokens(self) -> Iterator[range]:
+        """The tokens of each event; none holds both reasoning and answer."""
+        step, first = max(1, self.options.tokens_per_event), 0
+        while first < self.count:
+            end = min(first + step, self.reasoning if first < self.reasoning else self.count)
+            yield range(first, end)
+            first = end
+
+    def text(self, tokens: range) -> str:
+        ring = self._ring
+        return "".join([ring[i % len(ring)] for i in tokens])
+
+    def ends(self, tokens: range) -> bool:
+        return tokens.stop >= self.count
+
+    @staticmethod
+    def frame(payload: bytes) -> bytes:
+        return b"data: %b\n\n" % payload
+
+    def opening(self) -> bytes:
+        """What comes before the first token, at once."""
+        return b""
+
+    def closing(self) -> bytes:
+        """What comes with the last token, after it."""
+        return b""
+
+    def error(self, message: str) -> bytes:
+        return self.frame(dumps({"error": {"message": message, "type": "server_error"}}))
+
+    @abstractmethod
+    def read(self, body: dict[str, object]) -> tuple[object, object]:
+        """(the prompt, how many tokens are asked for)"""
+
+    @abstractmethod
+    def event(self, tokens: range) -> bytes:
+        """The framed event with these tokens; the last one says why it ends. To be called in order."""
+
+    @abstractmethod
+    def whole(self) -> object:
+        """The answer where no stream was asked for."""
+
+
+class Completions(Spelling):
+    """OpenAI's /v1/completions."""
+
+    object_name = "text_completion"
+
+    def __init__(self, options: argparse.Namespace, body: dict[str, object]) -> None:
+        super().__init__(options, body)
+        self.with_ids = body.get("return_token_ids") is True
+        self._templates: dict[str, bytes] = {}
+        self._made: dict[tuple[int, int, str], bytes] = {}
+
+    def read(self, body: dict[str, object]) -> tuple[object, object]:
+        return body.get("prompt"), body.get("max_tokens")
+
+    def envelope(self, choices: list[object]) -> dict[str, object]:
+        return {
+            "id": f"fake-{self.seed:08x}",
+            "object": self.object_name,
+            "created": 1700000000,
+            "model": self.options.model,
+            "choices": choices,
+        }
+
+    def said(self, part: str, text: str) -> dict[str, object]:
+        """The field of a choice with the text; part: reasoning, answer, or where a tool call begins and goes on."""
+        return {"text": text}
+
+    def part(self, tokens: range) -> str:
+        if tokens.start < self.reasoning:
+            return "reasoning"
+        if not self.options.tool_call:
+            return "answer"
+        return "call" if tokens.start == self.reasoning else "arguments"
+
+    def usage(self, count: int) -> dict[str, object]:
+        usage = {"prompt_tokens": self.prompt_tokens, "completion_tokens": count, "total_tokens": self.prompt_tokens + count}
+        return {**usage, "prompt_tokens_details": {"cached_tokens": self.options.cached_tokens}}
+
+    def event(self, tokens: range) -> bytes:
+        part, alike = self.part(tokens), not (self.ends(tokens) or self.with_ids or self.options.usage == "continuous")
+        key = (tokens.start % len(WORDS), len(tokens), part)
+        if alike and key in self._made:
+            return self._made[key]
+        made = self.frame(self._choice(part, tokens) if self.ends(tokens) else self._filled(part, tokens))
+        if alike:
+            self._made[key] = made
+        return made
+
+    def _filled(self, part: str, tokens: range) -> bytes:
+        if part not in self._templates:
+            self._templates[part] = template(self._fields(part, HOLE, HOLE, HOLE, None))
+        values = [b'"%b"' % self.text(tokens).encode()]
+        values += [dumps(list(tokens))] if self.with_ids else []
+        values += [dumps(self.usage(tokens.stop))] if self.options.usage == "continuous" else []
+        return self._templates[part] % tuple(values)
+
+    def _choice(self, part: str, tokens: range) -> bytes:
+        reason = "tool_calls" if part in ("call", "arguments") else "length"
+        event = self._fields(part, self.text(tokens), list(tokens), self.usage(tokens.stop), reason)
+        return dumps(event)
+
+    def _fields(self, part: str, text: str, ids: object, usage: object, reason: str | None) -> dict[str, object]:
+        choice: dict[str, object] = {"index": 0, **self.said(part, text), "logprobs": None}
+        choice |= {"token_ids": ids} if self.with_ids else {}
+        counted = self.options.usage == "continuous" or (reason is not None and self.options.usage == "choices")
+        return self.envelope([{**choice, "finish_reason": reason}]) | ({"usage": usage} if counted else {})
+
+    def closing(self) -> bytes:
+        usage = self.frame(dumps({**self.envelope([]), "usage": self.usage(self.count)})) if self.options.usage == "separate" else b""
+        return usage + (b"" if self.options.no_done else self.frame(b"[DONE]"))
+
+    def whole(self) -> object:
+        choice = {"index": 0, "text": self.text(range(self.count)), "logprobs": None, "finish_reason": "length"}
+        return {**self.envelope([choice]), "usage": self.usage(self.count)}
+
+
+class Chat(Completions):
+    """OpenAI's /v1/chat/completions."""
+
+    object_name = "chat.completion.chunk"
+    chat = True
+
+    def read(self, body: dict[str, object]) -> tuple[object, object]:
+        return body.get("messages"), body.get("max_tokens")
+
+    def said(self, part: str, text: str) -> dict[str, object]:
+        if part == "call":
+            call = {"index": 0, "id": "call_0", "type": "function", "function": {"name": TOOL, "arguments": text}}
+            return {"delta": {"tool_calls": [call]}}
+        if part == "arguments":
+            return {"delta": {"tool_calls": [{"index": 0, "function": {"arguments": text}}]}}
+        return {"delta": {"reasoning_content" if part == "reasoning" else "content": text}}
+
+    def opening(self) -> bytes:
+        if not self.options.role_chunk:
+            return b""
+        choice = {"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}
+        return self.frame(dumps(self.envelope([choice])))
+
+    def whole(self) -> object:
+        message = {"role": "assistant", "content": self.text(range(self.count))}
+        return {**self.envelope([{"index": 0, "message": message, "finish_reason": "length"}]), "usage": self.usage(self.count)}
+
+
+SpellingOf = Callable[[argparse.Namespace, dict[str, object]], Spelling]

@@ -1,0 +1,124 @@
+"""The two OpenAI routes, as vLLM, SGLang, TensorRT-LLM, llama.cpp and nearly everything else speak them.
+
+Knows the variants that servers really send: usage with or without choices or on every event, [DONE] or not, errors in the stream,
+reasoning under two names, content as a list of parts, llama.cpp's timings. Does not know which server it is.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+from enginebench.dialects.base import (
+    Dialect,
+    Event,
+    PromptInput,
+    as_messages,
+    as_text_or_ids,
+    count,
+    error_text,
+    figures,
+    function_text,
+    json_object,
+    merged,
+    text,
+    tool_text,
+)
+from enginebench.nouns import JSON
+
+
+class _OpenAI(Dialect):
+    """What the two routes share."""
+
+    def decode(self, payload: bytes) -> Event:
+        if payload == b"[DONE]":
+            return Event(done=True)
+        data = json_object(payload)
+        event = Event()
+        error = data.get("error")
+        if error:
+            event.error = error_text(error)
+            return event
+        _usage(event, data.get("usage"))
+        timings = data.get("timings")
+        if isinstance(timings, dict):
+            event.timings = figures(timings)
+            if event.cached_tokens is None:
+                event.cached_tokens = count(timings.get("cache_n"))
+        choices = data.get("choices")
+        if choices and isinstance(choices, list) and isinstance(choices[0], dict):
+            choice = choices[0]
+            self._output(event, choice)
+            ids = choice.get("token_ids")
+            if isinstance(ids, list) and ids:
+                event.tokens = len(ids)
+            reason = choice.get("finish_reason")
+            event.finish_reason = reason if isinstance(reason, str) else None
+        return event
+
+    def body(
+        self,
+        *,
+        model: str,
+        prompt: PromptInput,
+        output_tokens: int,
+        temperature: float,
+        seed: int | None,
+        extra: Mapping[str, JSON],
+    ) -> dict[str, JSON]:
+        body: dict[str, JSON] = {"model": model, **self._spelled(prompt), "max_tokens": output_tokens, "temperature": temperature}
+        return merged(body | {"stream": True} | ({"seed": seed} if seed is not None else {}), extra)
+
+    @abstractmethod
+    def _spelled(self, prompt: PromptInput) -> dict[str, JSON]:
+        """The field that holds the prompt."""
+
+    @abstractmethod
+    def _output(self, event: Event, choice: Mapping[str, Any]) -> None:
+        """Set the output of one choice of one event."""
+
+
+class OpenAICompletions(_OpenAI):
+    """POST /v1/completions: raw prompt (text or token ids), no chat template."""
+
+    path = "/v1/completions"
+
+    def _spelled(self, prompt: PromptInput) -> dict[str, JSON]:
+        return {"prompt": as_text_or_ids(prompt, self.path)}
+
+    def _output(self, event: Event, choice: Mapping[str, Any]) -> None:
+        event.say(text(choice.get("text")))
+
+
+class OpenAIChat(_OpenAI):
+    """POST /v1/chat/completions: messages (text becomes one of the user's), the server applies its template.
+
+    Output is the answer (content, refusal, tool and function calls) and the reasoning before it.
+    """
+
+    path = "/v1/chat/completions"
+
+    def _spelled(self, prompt: PromptInput) -> dict[str, JSON]:
+        return {"messages": as_messages(prompt)}
+
+    def _output(self, event: Event, choice: Mapping[str, Any]) -> None:
+        delta = choice.get("delta")
+        if not isinstance(delta, dict):
+            return
+        answer = text(delta.get("content")) + text(delta.get("refusal")) + tool_text(delta.get("tool_calls"))
+        function = delta.get("function_call")  # what tool_calls were called before
+        if isinstance(function, dict):
+            answer += function_text(function)
+        # Some servers send the same text under both names.
+        event.say(answer, text(delta.get("reasoning_content")) or text(delta.get("reasoning")))
+
+
+def _usage(event: Event, usage: Any) -> None:
+    if not isinstance(usage, dict):
+        return
+    event.input_tokens = count(usage.get("prompt_tokens"))
+    event.output_tokens = count(usage.get("completion_tokens"))
+    details = usage.get("prompt_tokens_details")
+    if isinstance(details, dict):
+        event.cached_tokens = count(details.get("cached_tokens"))

@@ -1,0 +1,66 @@
+"""Text Generation Inference's /generate_stream, which LoRAX and others took over: one event for each token.
+
+The end-of-sequence token is an event too; it is counted as a token and its text is not part of the answer. The route takes no token
+ids, and cannot be made to go on after an end of sequence. Does not know chat: TGI speaks that as OpenAI does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from enginebench.dialects.base import Dialect, Event, PromptInput, as_text, count, error_text, json_object, merged, text
+from enginebench.nouns import JSON
+
+
+class TgiGenerateStream(Dialect):
+    """POST /generate_stream: a raw prompt (text only). The body names no model (it is the one that is loaded) and asks for no stream
+    (the route is one)."""
+
+    path = "/generate_stream"
+
+    def body(
+        self,
+        *,
+        model: str,
+        prompt: PromptInput,
+        output_tokens: int,
+        temperature: float,
+        seed: int | None,
+        extra: Mapping[str, JSON],
+    ) -> dict[str, JSON]:
+        parameters: dict[str, JSON] = {"max_new_tokens": output_tokens, "details": True, "do_sample": temperature > 0}
+        if temperature > 0:  # the server refuses 0, whatever do_sample says
+            parameters["temperature"] = temperature
+        if seed is not None:
+            parameters["seed"] = seed
+        return merged({"inputs": as_text(prompt, self.path), "parameters": parameters}, extra)
+
+    def decode(self, payload: bytes) -> Event:
+        if payload == b"[DONE]":
+            return Event(done=True)
+        data = json_object(payload)
+        event = Event()
+        error = data.get("error")
+        if error:
+            event.error = error_text(error)
+            return event
+        token = data.get("token")
+        if isinstance(token, dict):
+            event.tokens = 1
+            event.say("" if token.get("special") is True else text(token.get("text")))
+        details = data.get("details")
+        if isinstance(details, dict):
+            _details(event, details)
+        elif isinstance(data.get("generated_text"), str):
+            event.finish_reason = "unknown"  # the last event, from a server that gives no details
+        return event
+
+
+def _details(event: Event, details: Mapping[str, Any]) -> None:
+    reason = details.get("finish_reason")
+    event.finish_reason = reason if isinstance(reason, str) else None
+    event.output_tokens = count(details.get("generated_tokens"))
+    prefill = details.get("prefill")
+    asked = len(prefill) if isinstance(prefill, list) and prefill else None
+    event.input_tokens = next((n for name in ("input_length", "prompt_tokens") if (n := count(details.get(name))) is not None), asked)
