@@ -1,0 +1,42 @@
+"""What a load says, as prompts: their text or token ids, their lengths, and when each is due. Exact under a seed.
+
+Does not know: engines, sockets, dialects. Public surface: everything below.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from enginebench.checkpoints.vocabulary import Vocabulary
+from enginebench.nouns import Load
+from enginebench.workload.datasets import is_data_set
+from enginebench.workload.forecast import check, largest_request, natural_count
+from enginebench.workload.prompts import Prompt, TextScale, drawn_prompts
+from enginebench.workload.recorded import recorded_prompts
+
+__all__ = ["Prompt", "TextScale", "check", "largest_request", "make_prompts", "natural_count"]
+
+
+def make_prompts(
+    vocabulary: Vocabulary | None,
+    load: Load,
+    count: int,
+    *,
+    salt: str,
+    scale: TextScale | None = None,
+    base: Path = Path(),
+    limit: int | None = None,
+) -> list[Prompt]:
+    """The first `count` requests of a load, conversation after conversation (the last one possibly cut).
+
+    Lengths and due times depend on (load.seed, index) alone, so that every engine, repeat and run meets the same; what the prompts
+    say, and the order of a data set, depends on the salt, too. scale is used only where the tokenizer is unknown. base is the
+    folder that relative file names start from. limit: most tokens of a recorded prompt with its answer; longer ones are left out.
+
+    UserError for what `check` refuses, for a length that no tokenizer can confirm, and for a data set with too few prompts.
+    """
+    check(load, base)
+    scale = scale or TextScale()
+    if is_data_set(load.prompts):
+        return recorded_prompts(vocabulary, load, count, salt=salt, scale=scale, base=base, limit=limit)
+    return drawn_prompts(vocabulary, load, count, salt=salt, scale=scale, base=base)

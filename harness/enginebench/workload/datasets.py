@@ -1,0 +1,189 @@
+"""Data sets: what people have said, and where it is recorded, what was answered.
+
+    sharegpt:FILE                     a JSON list of records
+    jsonl:FILE[#COLUMN]               one JSON object per line
+    hf:ORG/NAME[/SPLIT][#COLUMN]      a Hugging Face data set (split 'train' unless named), through the optional package `datasets`
+
+A record is a conversation under `conversations`, `conversation` or `messages` (turns with from/value or role/content), or a prompt
+under the column named, else under the first there is of `prompt`, `question`, `instruction`, `input`, `text`. A list of strings is
+the user's turns. `output_tokens`, or the text under `completion`, `response`, `answer` or `output`, says how long the answer was.
+Records without a prompt are left out, and so are system turns. Knows no tokenizer and no load.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from enginebench.errors import UserError, did_you_mean
+from enginebench.workload.files import find, modified
+
+CHATS = ("conversations", "conversation", "messages")
+COLUMNS = ("prompt", "question", "instruction", "input", "text")
+ANSWERS = ("completion", "response", "answer", "output")
+_USERS = frozenset({"human", "user", "prompter"})
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What a user said. answer None: none is recorded. answer_tokens: its length, where the record says it in tokens."""
+
+    text: str
+    answer: str | None = None
+    answer_tokens: int | None = None
+
+
+Record: TypeAlias = tuple[Turn, ...]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A data set as a load names it. where: the file, or ORG/NAME of the hub."""
+
+    kind: str
+    where: str
+    column: str | None = None
+    split: str = "train"
+
+
+def is_data_set(prompts: str) -> bool:
+    """Whether a load's prompts come from a data set."""
+    return prompts not in ("random", "text")
+
+
+def parse_reference(prompts: str) -> Reference:
+    """What a load's `prompts` names. UserError if it names no data set."""
+    kind, _, rest = prompts.partition(":")
+    if kind not in _SPELLINGS:
+        known = ("random", "text", *_SPELLINGS.values())
+        raise UserError(f"'{prompts}' are no prompts we know", key="prompts", advice=did_you_mean(prompts, known))
+    found = _PATTERNS[kind].fullmatch(rest)
+    if found is None:
+        raise UserError(f"'{prompts}' names no data set", key="prompts", advice=f"write {_SPELLINGS[kind]}")
+    return Reference(kind, **{name: value for name, value in found.groupdict().items() if value})
+
+
+_SPELLINGS = {"sharegpt": "sharegpt:FILE", "jsonl": "jsonl:FILE[#COLUMN]", "hf": "hf:ORG/NAME[/SPLIT][#COLUMN]"}
+_PATTERNS = {
+    "sharegpt": re.compile(r"(?P<where>.+)"),
+    "jsonl": re.compile(r"(?P<where>[^#]+)(#(?P<column>.+))?"),
+    "hf": re.compile(r"(?P<where>[^/#]+/[^/#]+)(/(?P<split>[^/#]+))?(#(?P<column>.+))?"),
+}
+
+
+def read_records(prompts: str, base: Path) -> tuple[Record, ...]:
+    """The records of a data set, kept until its file changes. UserError, with file and line, for what is none."""
+    reference = parse_reference(prompts)
+    if reference.kind == "hf":
+        return _read_hub(reference)
+    file = find(reference.where, base, "prompts")
+    return _read_file(reference.kind, file, reference.column, modified(file))
+
+
+def check_reachable(prompts: str, base: Path) -> None:
+    """UserError if a data set cannot be had; a file is read, the hub is not asked."""
+    if parse_reference(prompts).kind != "hf":
+        read_records(prompts, base)
+    elif importlib.util.find_spec("datasets") is None:
+        raise UserError(f"'{prompts}' needs the package datasets", key="prompts", advice="pip install datasets")
+
+
+@lru_cache(maxsize=4)
+def _read_file(kind: str, file: Path, column: str | None, _modified: int) -> tuple[Record, ...]:
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"this is no UTF-8: {error}", file=file) from None
+    return _records(_json_list(text, file) if kind == "sharegpt" else _json_lines(text, file), file, column)
+
+
+@lru_cache(maxsize=4)
+def _read_hub(reference: Reference) -> tuple[Record, ...]:
+    name = Path(reference.where)
+    try:
+        rows = importlib.import_module("datasets").load_dataset(reference.where, split=reference.split)
+    except ImportError:
+        raise UserError(f"'hf:{reference.where}' needs the package datasets", key="prompts", advice="pip install datasets") from None
+    except Exception as error:  # noqa: BLE001  # the package lets through what its many back ends raise
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        advice = "download it once, and name the file: 'jsonl:FILE#COLUMN'"
+        raise UserError(f"the data set {name} cannot be read ({reason})", key="prompts", advice=advice) from None
+    return _records(enumerate(rows, 1), name, reference.column)
+
+
+def _json_list(text: str, file: Path) -> Iterator[tuple[int, Any]]:
+    try:
+        rows = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"this is no JSON: {error}", file=file, advice="for one JSON object per line write 'jsonl:FILE'") from None
+    if not isinstance(rows, list):
+        raise UserError("a ShareGPT file is a JSON list of records", file=file)
+    return ((0, row) for row in rows)
+
+
+def _json_lines(text: str, file: Path) -> Iterator[tuple[int, Any]]:
+    for number, line in enumerate(text.split("\n"), 1):  # splitlines() would also split at characters that JSON leaves as they are
+        if line.strip():
+            try:
+                yield number, json.loads(line)
+            except ValueError as error:
+                raise UserError(f"this is no JSON: {error}", file=file, line=number) from None
+
+
+def _records(rows: Iterable[tuple[int, Any]], file: Path, column: str | None) -> tuple[Record, ...]:
+    found: list[Record] = []
+    columns: list[str] = []
+    for number, row in rows:
+        if not isinstance(row, dict):
+            raise UserError("a record is a JSON object", file=file, line=number or None)
+        columns = columns or sorted(map(str, row))
+        record = tuple(_turns(row, column))
+        if record:
+            found.append(record)
+    if not found:
+        advice = f"name the column with '#COLUMN'; there are: {', '.join(columns)}" if columns else None
+        raise UserError(f"no record holds a prompt under {column or ', '.join((*CHATS, *COLUMNS))}", file=file, advice=advice)
+    return tuple(found)
+
+
+def _turns(row: Mapping[str, Any], column: str | None) -> Iterator[Turn]:
+    """What the user says in one record, turn by turn."""
+    names = (column,) if column else (*CHATS, *COLUMNS)
+    said = next((row[name] for name in names if row.get(name)), None)
+    if isinstance(said, str):
+        answer = next((row[name] for name in ANSWERS if isinstance(row.get(name), str) and name != column), None)
+        tokens = row.get("output_tokens")
+        yield Turn(_clean(said), answer and _clean(answer), tokens if type(tokens) is int and tokens > 0 else None)
+    elif isinstance(said, list) and all(isinstance(part, str) for part in said):
+        yield from (Turn(_clean(part)) for part in said if part)
+    elif isinstance(said, list):
+        yield from _chat(said)
+
+
+def _chat(messages: Iterable[Any]) -> Iterator[Turn]:
+    """The user's turns of a conversation, each with the answer that follows it."""
+    asked: str | None = None
+    for message in messages:
+        fields = message if isinstance(message, dict) else {}
+        role = str(fields.get("from", fields.get("role", ""))).lower()
+        text = fields.get("value", fields.get("content"))
+        if not isinstance(text, str) or not text or role == "system":
+            continue
+        if asked is not None:
+            yield Turn(asked, None if role in _USERS else _clean(text))
+        asked = _clean(text) if role in _USERS else None
+    if asked is not None:
+        yield Turn(asked)
+
+
+def _clean(text: str) -> str:
+    """JSON can spell half a character, which no server would take."""
+    return _LONE_SURROGATE.sub("\ufffd", text)

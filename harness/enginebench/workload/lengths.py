@@ -1,0 +1,183 @@
+"""How long prompts and answers are: a number, a distribution, pairs to draw from, or as the data set has them.
+
+    64                      always
+    uniform(64,256)         every whole number from 64 to 256 equally often
+    normal(512,64)          mean and standard deviation; within 1 .. mean + 6 standard deviations
+    lognormal(512,0.6)      median, and standard deviation of the logarithm; within 1 .. median * exp(4 * sigma)
+    normal(512,64,16..2048) with bounds of one's own, for normal and lognormal
+
+A distribution is cut off at its bounds as if what falls outside were drawn again: nothing piles up there. Each length comes from
+one uniform number by the inverse distribution function. Knows no text and no tokenizer.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from bisect import bisect_right
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from statistics import NormalDist
+from typing import Literal
+
+from enginebench.errors import UserError
+from enginebench.nouns import Length, Load
+from enginebench.workload.draws import stream, uniforms
+
+MAX_TOKENS = 10_000_000
+_FORMS = "write a number, 'uniform(64,256)', 'normal(512,64)', 'lognormal(512,0.6)' or 'normal(512,64,16..2048)'"
+_CALL = re.compile(r"(uniform|normal|lognormal)\(\s*([\d.]+)\s*,\s*([\d.]+)\s*(?:,\s*(\d+)\s*\.\.\s*(\d+)\s*)?\)")
+_NUMBER = re.compile(r"\d+(\.\d+)?")
+_PAIR = re.compile(r"(\d+)\s*\+\s*(\d+)\s*(?:\*\s*(\d+(?:\.\d+)?))?")
+_LEAST_MASS = 1e-6
+_NORMAL = NormalDist()
+_NORMAL_REACH, _LOGNORMAL_REACH = 6, 4
+_MEAN_STEPS = 4096
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """A distribution of whole numbers from low to high, both included; low equals high where the length is a number.
+
+    centre, spread: mean and standard deviation of a normal, median and sigma of a lognormal distribution; both 0 for uniform.
+    """
+
+    kind: Literal["uniform", "normal", "lognormal"]
+    low: int
+    high: int
+    centre: float = 0.0
+    spread: float = 0.0
+    own_bounds: bool = False
+
+    def quantile(self, u: float) -> int:
+        """The length that a share u, in (0, 1), of all lengths does not exceed."""
+        if self.kind == "uniform":
+            return self.low + int(u * (self.high - self.low + 1))
+        below, above = self._mass
+        score = _NORMAL.inv_cdf(min(max(below + u * (above - below), 2.0**-52), 1 - 2.0**-52))
+        value = self.centre + self.spread * score if self.kind == "normal" else self.centre * math.exp(self.spread * score)
+        return min(max(math.floor(value + 0.5), self.low), self.high)
+
+    @cached_property
+    def mean(self) -> float:
+        """Expected length, to about a thousandth."""
+        return sum(self.quantile((step + 0.5) / _MEAN_STEPS) for step in range(_MEAN_STEPS)) / _MEAN_STEPS
+
+    @cached_property
+    def mass(self) -> float:
+        """The share of the unbounded distribution that lies within the bounds."""
+        below, above = self._mass
+        return above - below
+
+    @cached_property
+    def _mass(self) -> tuple[float, float]:
+        """The distribution function of the unbounded distribution at the two bounds, each widened by what rounds to it."""
+        edges = (self.low - 0.5, self.high + 0.5)
+        if self.kind == "uniform":
+            return 0.0, 1.0
+        if self.kind == "normal":
+            below, above = ((edge - self.centre) / self.spread for edge in edges)
+        else:
+            below, above = (math.log(edge / self.centre) / self.spread for edge in edges)
+        return _NORMAL.cdf(below), _NORMAL.cdf(above)
+
+    def __str__(self) -> str:
+        """The canonical text: two lengths are the same if and only if it is the same."""
+        if self.low == self.high:
+            return str(self.low)
+        if self.kind == "uniform":
+            return f"uniform({self.low},{self.high})"
+        bounds = f",{self.low}..{self.high}" if self.own_bounds else ""
+        return f"{self.kind}({_plain(self.centre)},{_plain(self.spread)}{bounds})"
+
+
+def parse(length: Length, key: str = "input_tokens") -> Distribution | None:
+    """A length as a distribution; None for 'data'. UserError, naming `key`, for anything else."""
+    if length == "data":
+        return None
+    if isinstance(length, int):
+        return _checked(Distribution("uniform", length, length), length, key)
+    text = length.strip()
+    if text.isdecimal():
+        return _checked(Distribution("uniform", int(text), int(text)), text, key)
+    call = _CALL.fullmatch(text)
+    if call is None or not all(_NUMBER.fullmatch(number) for number in call.groups()[1:3]):
+        raise UserError(f"'{length}' is no length", key=key, advice=_FORMS)
+    kind, first, second, low, high = call.groups()
+    if kind == "uniform":
+        if low or not (first.isdecimal() and second.isdecimal()):
+            raise UserError(f"'{length}': uniform takes the shortest and the longest length", key=key, advice="write 'uniform(64,256)'")
+        return _checked(Distribution("uniform", int(first), int(second)), length, key)
+    centre, spread = float(first), float(second)
+    if not (0 < centre <= MAX_TOKENS and 0 < spread <= MAX_TOKENS):
+        raise UserError(f"'{length}' needs two positive numbers", key=key, advice=_FORMS)
+    bounds = (int(low), int(high)) if low else (1, _reach(kind, centre, spread))
+    return _checked(Distribution(kind, *bounds, centre, spread, bool(low)), length, key)  # type: ignore[arg-type]  # kind is matched
+
+
+def _reach(kind: str, centre: float, spread: float) -> int:
+    """The upper bound of a distribution that has none of its own."""
+    if kind == "normal":
+        return math.floor(centre + _NORMAL_REACH * spread)
+    exponent = _LOGNORMAL_REACH * spread
+    return math.floor(centre * math.exp(exponent)) if exponent < math.log(MAX_TOKENS) else MAX_TOKENS + 1
+
+
+def _checked(found: Distribution, length: Length, key: str) -> Distribution:
+    if found.low < 1:
+        raise UserError(f"'{length}': a length is at least 1 token", key=key, advice=_FORMS)
+    if found.high > MAX_TOKENS:
+        raise UserError(f"'{length}' reaches beyond {MAX_TOKENS:,} tokens", key=key, advice="give it bounds: 'lognormal(512,0.6,16..8192)'")
+    if found.low > found.high:
+        raise UserError(f"'{length}': the lower bound is above the upper one", key=key, advice=_FORMS)
+    if found.mass < _LEAST_MASS:
+        raise UserError(f"'{length}': almost nothing lies within these bounds", key=key, advice="widen them")
+    return found
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """The lengths of a load's requests: pairs of input and output with their weights. None: as the data set has it."""
+
+    pairs: tuple[tuple[Distribution | None, Distribution | None], ...]
+    weights: tuple[float, ...] = (1.0,)
+
+    @classmethod
+    def of(cls, load: Load) -> Lengths:
+        """What a load says; `lengths` before input_tokens and output_tokens. UserError if it is no length."""
+        if load.lengths is None:
+            return cls(((parse(load.input_tokens), parse(load.output_tokens, "output_tokens")),))
+        found = [_PAIR.fullmatch(part.strip()) for part in load.lengths.split(",")]
+        triples = [match.groups() for match in found if match]
+        if len(triples) < len(found) or not all(float(weight or 1) for _, _, weight in triples):
+            advice = "write pairs of input+output tokens, each with a weight if it is not 1: '128+64*3, 2048+256'"
+            raise UserError(f"'{load.lengths}' is no list of lengths", key="lengths", advice=advice)
+        pairs = tuple((parse(int(a), "lengths"), parse(int(b), "lengths")) for a, b, _ in triples)
+        return cls(pairs, tuple(float(weight or 1) for _, _, weight in triples))
+
+    def draw(self, seed: int, count: int) -> list[tuple[int | None, int | None]]:
+        """Input and output tokens of `count` requests; those of request i depend on (seed, i) alone, not on any salt.
+
+        So every engine, every repeat and every later run sends the same lengths.
+        """
+        ends = list(accumulate(self.weights))
+        drawn = uniforms(stream(seed, "lengths"), 3 * count).reshape(count, 3).tolist()
+        chosen = (self.pairs[min(bisect_right(ends, which * ends[-1]), len(ends) - 1)] for which, _, _ in drawn)
+        return [(a.quantile(u) if a else None, b.quantile(v) if b else None) for (a, b), (_, u, v) in zip(chosen, drawn, strict=True)]
+
+    @property
+    def largest(self) -> int | None:
+        """Most input and output tokens of one request; None where only the data set knows."""
+        sums = [a.high + b.high if a and b else None for a, b in self.pairs]
+        return None if None in sums else max(total for total in sums if total is not None)
+
+    @property
+    def shortest_input(self) -> int | None:
+        """Fewest input tokens of one request; None where only the data set knows."""
+        lows = [a.low if a else None for a, _ in self.pairs]
+        return None if None in lows else min(low for low in lows if low is not None)
+
+
+def _plain(number: float) -> str:
+    return str(int(number)) if number.is_integer() else repr(number)

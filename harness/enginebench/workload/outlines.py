@@ -1,0 +1,70 @@
+"""What each request of a load is before it has words: how long, when due, and which parts it shares with others.
+
+A prompt is a row of segments. A segment is a number and a length: equal numbers are equal text, different numbers differ from
+their first token on. So shared prefixes, the blocks of a trace and a prompt's own text are one thing. Knows no tokenizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from enginebench.nouns import Load
+from enginebench.workload.arrivals import due_times
+from enginebench.workload.files import find
+from enginebench.workload.lengths import Lengths
+from enginebench.workload.traces import BLOCK_TOKENS, Trace, read_trace
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """segments: (number, tokens) of each part of the prompt, in order. The other fields are those of `Prompt`."""
+
+    segments: tuple[tuple[int, int], ...]
+    output_tokens: int
+    due_s: float | None = None
+    conversation: int = -1
+    turn: int = 0
+
+
+def outlines(load: Load, count: int, base: Path) -> Iterator[Outline]:
+    """The first `count` requests of a load without a data set."""
+    if load.trace is not None:
+        return _replayed(read_trace(find(load.trace, base, "trace")), load.time_scale, count)
+    return _drawn(load, count)
+
+
+def _drawn(load: Load, count: int) -> Iterator[Outline]:
+    due = due_list(load, count)
+    for index, (tokens, output) in enumerate(Lengths.of(load).draw(load.seed, count)):
+        assert tokens is not None  # noqa: S101  # `check` has refused 'data' without a data set
+        assert output is not None  # noqa: S101
+        conversation, turn = divmod(index, load.turns)
+        own, shared = load.prefix_groups + index, load.prefix_tokens
+        segments: tuple[tuple[int, int], ...] = ((own, tokens),)
+        if load.prefix_groups and turn == 0:
+            segments = ((conversation % load.prefix_groups, shared), (own, tokens - shared))
+        yield Outline(segments, output, due[conversation] if turn == 0 else None, conversation if load.turns > 1 else -1, turn)
+
+
+def due_list(load: Load, count: int) -> list[float] | list[None]:
+    """When each of `count` conversations begins, in s; None throughout a closed loop."""
+    return [None] * count if load.rate is None else due_times(load, count).tolist()
+
+
+def _replayed(trace: Trace, time_scale: float, count: int) -> Iterator[Outline]:
+    """A trace's requests; beyond its end it begins again, a mean gap after its last request and with new text."""
+    period = float(trace.due_s[-1]) * len(trace) / max(len(trace) - 1, 1)
+    due, inputs, outputs = trace.due_s.tolist(), trace.input_tokens.tolist(), trace.output_tokens.tolist()
+    for index in range(count):
+        lap, row = divmod(index, len(trace))
+        start = lap * (trace.distinct_blocks + len(trace))
+        segments: list[tuple[int, int]] = []
+        missing = inputs[row]
+        for block in trace.blocks[row]:
+            segments.append((start + block, min(BLOCK_TOKENS, missing)))
+            missing -= segments[-1][1]
+        if missing:
+            segments.append((start + trace.distinct_blocks + row, missing))
+        yield Outline(tuple(segments), outputs[row], (lap * period + due[row]) * time_scale)

@@ -1,0 +1,126 @@
+"""Prompts out of a data set: as they are written, or cut to a length; never longer, never filled up.
+
+A text counts as cut only if the cut text has exactly that many tokens by itself; one that is too short, or that cannot be cut
+there, is left out. Knows no file format and no engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from enginebench.checkpoints.vocabulary import Vocabulary
+from enginebench.errors import UserError
+from enginebench.nouns import Load
+from enginebench.workload.datasets import Record, Turn, read_records
+from enginebench.workload.draws import order, stream
+from enginebench.workload.lengths import Lengths
+from enginebench.workload.outlines import due_list
+from enginebench.workload.prompts import Prompt, TextScale
+
+
+def recorded_prompts(
+    vocabulary: Vocabulary | None, load: Load, count: int, *, salt: str, scale: TextScale, base: Path, limit: int | None
+) -> list[Prompt]:
+    """The first `count` requests of a load with a data set, its records in an order that depends on (load.seed, salt).
+
+    limit: most tokens of a prompt with its answer (of a conversation, all turns together); longer ones are left out. UserError
+    when the data set has not enough for `count` and prefix_cache is 'cold', since a prompt sent twice would meet its own cache.
+    """
+    records = read_records(load.prompts, base)
+    lengths, due = Lengths.of(load).draw(load.seed, count), due_list(load, count)
+    ruler, bits = _Ruler(vocabulary, scale), stream(load.seed, f"{salt}/records")
+    found: list[Prompt] = []
+    conversation = 0
+    while len(found) < count:
+        before = len(found)
+        for place in order(len(records), bits).tolist():
+            asked = lengths[len(found) : len(found) + load.turns]
+            if not asked:
+                break
+            turns = list(_conversation(records[place], asked, ruler, limit))
+            for turn, (sized, output) in enumerate(turns):
+                when, group = due[conversation] if turn == 0 else None, conversation if load.turns > 1 else -1
+                found.append(Prompt(*sized, output, when, group, turn))
+            conversation += bool(turns)
+        if len(found) < count and (len(found) == before or load.prefix_cache == "cold"):
+            raise _too_few(load, count, len(found), limit)
+    return found
+
+
+_Sized: TypeAlias = tuple[tuple[int, ...] | None, str, int]
+"""ids, text, tokens: the first fields of a Prompt."""
+
+
+def _conversation(
+    record: Record, asked: Sequence[tuple[int | None, int | None]], ruler: _Ruler, limit: int | None
+) -> Iterator[tuple[_Sized, int]]:
+    """The turns of a record up to the first that cannot be had in the lengths asked for, or does not fit into the limit."""
+    total = 0
+    for place, (turn, (wanted, output)) in enumerate(zip(record, asked, strict=False)):
+        answer = ruler.answer(turn) if output is None else output
+        sized = ruler.prompt(turn.text, wanted, first=place == 0)
+        if answer is None or sized is None:
+            return
+        total += sized[2] + answer
+        if limit is not None and total > limit:
+            return
+        yield sized, answer
+
+
+def _too_few(load: Load, count: int, found: int, limit: int | None) -> UserError:
+    length = "" if load.input_tokens == "data" and load.lengths is None else f" of {load.lengths or load.input_tokens} tokens"
+    within = f" within {limit} tokens" if limit is not None else ""
+    advice = "ask for fewer requests or shorter ones, or write 'input_tokens: data'"
+    if found:
+        advice += "; with 'prefix_cache: allowed' they are sent again"
+    return UserError(f"{load.prompts} has {found} requests{length}{within}, and {count} are wanted", key="prompts", advice=advice)
+
+
+@dataclass(frozen=True)
+class _Ruler:
+    """Measures and cuts text, by the tokenizer where it is known, else by counting words."""
+
+    vocabulary: Vocabulary | None
+    scale: TextScale
+
+    def answer(self, turn: Turn) -> int | None:
+        """Tokens of the recorded answer, at least 1; None if none is recorded."""
+        if turn.answer_tokens is not None or turn.answer is None:
+            return turn.answer_tokens
+        ids = self._encode(turn.answer)
+        return self.scale.tokens(len(turn.answer.split())) if ids is None else max(1, len(ids))
+
+    def prompt(self, text: str, wanted: int | None, *, first: bool) -> _Sized | None:
+        """A text as it is, or its beginning of exactly `wanted` tokens; None if it has no such beginning.
+
+        first: the prompt begins a conversation, and so gets what the engine puts before text.
+        """
+        if self.vocabulary is None or self.vocabulary.tokenizer is None:
+            return self._by_words(text, wanted)
+        prefix = self.vocabulary.prefix_ids if first else ()
+        encoding = self.vocabulary.tokenizer.encode(text, add_special_tokens=False)
+        if wanted is not None:
+            rest = wanted - len(prefix)
+            if not 0 < rest <= len(encoding.ids):
+                return None
+            text = text[: encoding.offsets[rest - 1][1]]
+            encoding = self.vocabulary.tokenizer.encode(text, add_special_tokens=False)
+            if len(encoding.ids) != rest:  # a word that is cut may split otherwise
+                return None
+        ids = (*prefix, *encoding.ids)
+        return ids, text, len(ids)
+
+    def _by_words(self, text: str, wanted: int | None) -> _Sized | None:
+        words = text.split()
+        if wanted is None:
+            return None, text, self.scale.tokens(len(words))
+        fitting = self.scale.words(wanted)
+        return (None, " ".join(words[:fitting]), wanted) if len(words) >= fitting else None
+
+    def _encode(self, text: str) -> tuple[int, ...] | None:
+        if self.vocabulary is None or self.vocabulary.tokenizer is None:
+            return None
+        return tuple(self.vocabulary.tokenizer.encode(text, add_special_tokens=False).ids)

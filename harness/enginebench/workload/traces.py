@@ -1,0 +1,152 @@
+"""Recorded arrivals and lengths, read from a file: three published formats, told apart by their first line.
+
+    Mooncake   JSON lines: timestamp (ms), input_length, output_length and, at will, hash_ids of blocks of 512 tokens
+    Azure      CSV: TIMESTAMP (date and time), ContextTokens, GeneratedTokens
+    BurstGPT   CSV: Timestamp (s), Request tokens, Response tokens, whatever else there is
+
+Rows without input or without output are requests that failed, and left out. Knows no text and no tokenizer.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from itertools import chain
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from enginebench.errors import UserError
+from enginebench.workload.files import modified
+from enginebench.workload.lengths import MAX_TOKENS
+
+BLOCK_TOKENS = 512
+"""Tokens of one block of a Mooncake trace."""
+_ADVICE = (
+    "a trace is JSON lines with timestamp, input_length and output_length (Mooncake), or CSV with the columns "
+    "TIMESTAMP, ContextTokens, GeneratedTokens (Azure) or Timestamp, Request tokens, Response tokens (BurstGPT)"
+)
+_Row: TypeAlias = tuple[float, int, int, tuple[int, ...]]
+"""Time in s, input tokens, output tokens, ids of blocks."""
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """A trace in order of time, one value per request. due_s: seconds after the first, at the speed of the recording.
+
+    blocks: which blocks each prompt begins with, numbered in order of their first appearance; empty where the trace does not say.
+    """
+
+    due_s: npt.NDArray[np.float64]
+    input_tokens: npt.NDArray[np.int64]
+    output_tokens: npt.NDArray[np.int64]
+    blocks: tuple[tuple[int, ...], ...]
+    distinct_blocks: int
+
+    def __len__(self) -> int:
+        return len(self.blocks)
+
+    @property
+    def shares(self) -> bool:
+        """Whether a block belongs to more than one prompt."""
+        return sum(map(len, self.blocks)) > self.distinct_blocks
+
+    @property
+    def largest(self) -> int:
+        """Most input and output tokens of one request."""
+        return int((self.input_tokens + self.output_tokens).max())
+
+
+def read_trace(file: Path) -> Trace:
+    """The trace in a file, kept until the file changes. UserError, with file and line, for what is none."""
+    return _read(file, modified(file))
+
+
+@lru_cache(maxsize=4)
+def _read(file: Path, _modified: int) -> Trace:
+    with file.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
+        rows = sorted((row for row in _rows(lines, file) if row[1] and row[2]), key=lambda row: row[0])
+    if not rows:
+        raise UserError("the trace holds no request with both input and output", file=file, advice=_ADVICE)
+    numbers: dict[int, int] = {}
+    blocks = tuple(tuple(numbers.setdefault(block, len(numbers)) for block in row[3]) for row in rows)
+    times = np.array([row[0] for row in rows])
+    lengths = np.array([row[1:3] for row in rows], np.int64)
+    return Trace(times - times[0], lengths[:, 0], lengths[:, 1], blocks, len(numbers))
+
+
+def _rows(lines: Iterable[str], file: Path) -> Iterator[_Row]:
+    source = iter(lines)
+    first = next(source, "")
+    parse: Callable[[Any], _Row]
+    if first.lstrip().startswith("{"):
+        found: Iterable[tuple[int, Any]] = ((number, line) for number, line in enumerate(chain([first], source), 1) if line.strip())
+        parse = _mooncake
+    else:
+        reader = csv.reader(source)
+        found = ((reader.line_num + 1, row) for row in reader if row)
+        parse = _csv([name.strip() for name in next(csv.reader([first]), [])], file)
+    for number, item in found:
+        try:
+            row = parse(item)
+        except (ValueError, IndexError, TypeError) as error:
+            raise UserError(f"this is no row of a trace: {error}", file=file, line=number, advice=_ADVICE) from None
+        except KeyError as error:
+            raise UserError(f"this row of a trace has no {error}", file=file, line=number, advice=_ADVICE) from None
+        yield row
+
+
+def _mooncake(line: str) -> _Row:
+    row = orjson.loads(line)
+    if not isinstance(row, dict):
+        raise ValueError("it is no JSON object")
+    tokens, blocks = _count(row["input_length"]), row.get("hash_ids", [])
+    if not isinstance(blocks, list) or not all(type(block) is int for block in blocks):
+        raise ValueError("hash_ids is no list of numbers")
+    if blocks and len(blocks) not in (tokens // BLOCK_TOKENS, math.ceil(tokens / BLOCK_TOKENS)):
+        raise ValueError(f"{len(blocks)} hash_ids for {tokens} tokens cannot be blocks of {BLOCK_TOKENS}")
+    return _seconds(row["timestamp"]) / 1000, tokens, _count(row["output_length"]), tuple(blocks)
+
+
+def _csv(header: list[str], file: Path) -> Callable[[list[str]], _Row]:
+    """How a row under this header is read."""
+    for columns, seconds in _FORMATS.items():
+        if set(columns) <= set(header):
+            when, context, generated = map(header.index, columns)
+            return lambda row: (seconds(row[when]), _count(row[context]), _count(row[generated]), ())
+    raise UserError("the first line is that of no trace we know", file=file, line=1, advice=_ADVICE)
+
+
+def _count(value: Any) -> int:
+    """A number of tokens, written as a whole number or as a float that is one."""
+    number = float(value)
+    if not (number.is_integer() and 0 <= number <= MAX_TOKENS):
+        raise ValueError(f"{value} is no number of tokens")
+    return int(number)
+
+
+def _seconds(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{value} is no time")
+    return number
+
+
+def _moment(text: str) -> float:
+    """Seconds since 1970 of a date and time; without a zone it is taken as UTC, since only differences count."""
+    moment = datetime.fromisoformat(text)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+_FORMATS: Mapping[tuple[str, str, str], Callable[[str], float]] = {
+    ("TIMESTAMP", "ContextTokens", "GeneratedTokens"): _moment,
+    ("Timestamp", "Request tokens", "Response tokens"): _seconds,
+}
+"""Time, input and output column of the CSV traces, and how their times are written."""
