@@ -81,6 +81,19 @@ def test_the_same_key_twice_means_either(shell: Shell) -> None:
     assert "= 2 cells" in shell("bench plan s.yaml --only concurrency=1 --only concurrency=2").stdout
 
 
+def test_a_plan_says_how_many_cells_a_search_may_take(shell: Shell) -> None:
+    search = "  - {find: {over: rate, from: 1, to: 8}, duration_s: 2}\n  - {rate: 3, duration_s: 4}\nslo: {ttft_ms: 100}\n"
+    (shell.folder / "search.yaml").write_text(SCENARIO.replace("TP", "") + search)
+    shown = shell("bench plan search.yaml").stdout
+    assert "1 deployments x 3 loads and 1 search x 1 repeats = up to 10 cells" in shown
+    assert "8 measured requests and 4 s of load by duration" in shown
+    assert "search: max_goodput over rate from 1 to 8, to 10 %: up to 7 cells each" in shown
+    assert "slo: TTFT 100 ms for 99 % of requests" in shown
+    data = json.loads(shell("bench plan search.yaml --json").stdout)
+    assert (data["cells"], data["probes"]) == (4, 6)
+    assert "= 1 cells" in shell("bench plan search.yaml --only rate=3").stdout
+
+
 def test_nothing_measured_is_exit_code_3(shell: Shell) -> None:
     done = shell("bench run skipped.yaml --no-html --results elsewhere")
     assert done.returncode == 3

@@ -15,7 +15,7 @@ from itertools import pairwise
 
 import pytest
 from enginebench.dialects import Dialect, OpenAIChat, OpenAICompletions
-from enginebench.loadgen import LoadResult, LoadSpec, Progress, Target, WireRequest, run_load, run_spec
+from enginebench.loadgen import LoadResult, LoadSpec, Progress, Target, WireRequest, run_load
 from enginebench.loadgen import run as run_module
 
 StartFake = Callable[..., Target]
@@ -41,9 +41,7 @@ def load(
     timeout_s: float = 5.0,
     keep_text: bool = False,
 ) -> LoadResult:
-    return run_load(
-        target, requests, concurrency=concurrency, dialect=dialect or OpenAICompletions(), timeout_s=timeout_s, keep_text=keep_text
-    )
+    return run_load(LoadSpec(target, requests, concurrency, dialect or OpenAICompletions(), timeout_s, keep_text=keep_text))
 
 
 def outcomes(result: LoadResult) -> list[str]:
@@ -209,7 +207,7 @@ def test_no_requests_at_all(start_fake: StartFake) -> None:
 
 def test_the_spec_is_picklable(start_fake: StartFake) -> None:
     spec = LoadSpec(start_fake(*FAST), tuple(wire(2)), 1, OpenAICompletions(), 5.0)
-    assert outcomes(run_spec(pickle.loads(pickle.dumps(spec)))) == ["ok", "ok"]  # noqa: S301 -- our own bytes
+    assert outcomes(run_load(pickle.loads(pickle.dumps(spec)))) == ["ok", "ok"]  # noqa: S301 -- our own bytes
 
 
 def test_it_also_runs_on_asyncios_own_loop(start_fake: StartFake, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,14 +219,7 @@ def test_it_also_runs_on_asyncios_own_loop(start_fake: StartFake, monkeypatch: p
 
 def test_progress_counts_up_and_ends_complete(start_fake: StartFake) -> None:
     seen: list[Progress] = []
-    run_load(
-        start_fake("--ttft-ms", "100", "--itl-ms", "5"),
-        wire(10),
-        concurrency=2,
-        dialect=OpenAICompletions(),
-        timeout_s=5,
-        on_progress=seen.append,
-    )
+    run_load(LoadSpec(start_fake("--ttft-ms", "100", "--itl-ms", "5"), wire(10), 2, OpenAICompletions(), 5.0), seen.append)
     assert [p.ended for p in seen] == sorted(p.ended for p in seen)
     assert (seen[-1].requests, seen[-1].sent, seen[-1].ended, seen[-1].failed) == (10, 10, 10, 0)
     assert len(seen) <= 2 + 4 * seen[-1].elapsed_s
@@ -239,7 +230,7 @@ def test_an_error_of_the_progress_callback_is_raised(start_fake: StartFake) -> N
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        run_load(start_fake("--ttft-ms", "60000"), wire(4), concurrency=2, dialect=OpenAICompletions(), timeout_s=5, on_progress=broken)
+        run_load(LoadSpec(start_fake("--ttft-ms", "60000"), wire(4), 2, OpenAICompletions(), 5.0), broken)
 
 
 def test_ctrl_c_returns_what_there_is(start_fake: StartFake) -> None:
@@ -252,7 +243,7 @@ def test_ctrl_c_returns_what_there_is(start_fake: StartFake) -> None:
             os.kill(os.getpid(), signal.SIGINT)
 
     target = start_fake("--ttft-ms", "60", "--itl-ms", "5")
-    result = run_load(target, wire(500), concurrency=4, dialect=OpenAICompletions(), timeout_s=30.0, on_progress=press)
+    result = run_load(LoadSpec(target, wire(500), 4, OpenAICompletions(), 30.0), press)
     assert pressed
     assert result.stopped == "interrupted"
     assert set(outcomes(result)) == {"ok", "cancelled"}
@@ -272,7 +263,7 @@ def test_the_client_knows_itself(start_fake: StartFake) -> None:
     health = load(start_fake("--ttft-ms", "50", "--itl-ms", "5"), wire(8, tokens=20), concurrency=4).client
     assert 0 <= health.lag_p50_ms <= health.lag_p99_ms <= health.lag_max_ms
     assert 0 < health.cpu_fraction < 1
-    assert health.reads >= 8 * 20
+    assert health.shared_stamps < 8 * 20
     assert health.loop in ("uvloop", "asyncio")
 
 

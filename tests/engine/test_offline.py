@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from enginebench.adapter import Launch, Site
 from enginebench.nouns import Deployment, Load
-from enginebench.prompts import Prompt
 from enginebench.registry import discover
 from enginebench.runner.engine import Opening
 from enginebench.runner.offline import OfflineWorker
 from enginebench.runtime import EngineProcess, LaunchFailed, unique_tag
+from enginebench.workload import Prompt
 
 WORKER = """
 import json, sys, time

@@ -5,7 +5,18 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from enginebench.dialects import Framing
+from enginebench.dialects import (
+    Dialect,
+    Event,
+    Framing,
+    OllamaChat,
+    OllamaGenerate,
+    OpenAIChat,
+    OpenAICompletions,
+    SglangGenerate,
+    TgiGenerateStream,
+)
+from enginebench.loadgen import outcomes
 from enginebench.loadgen.stream import MAX_EVENT_BYTES, StreamTooLongError, splitter
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -50,12 +61,18 @@ def test_any_bytes_give_the_same_events_however_they_are_cut(framing: Framing, p
     assert split(framing, body, cuts) == split(framing, body)
 
 
+STREAMS: dict[Framing, bytes] = {
+    "sse": b'data: {"choices":[{"text":"a"}]}\n\n' * 5 + b"data: [DONE]\n\n",
+    "ndjson": b'{"response":"a","done":false}\n' * 5 + b'{"done":true}\n',
+}
+
+
 @settings(deadline=None)  # a busy machine is no failure
-@given(st.binary(max_size=200), st.integers(0, 10_000), st.integers(0, 255), CUTS)
-def test_a_mutated_stream_never_raises(noise: bytes, at: int, byte: int, cuts: list[int]) -> None:
-    body = bytearray(b'data: {"choices":[{"text":"a"}]}\n\n' * 5 + b"data: [DONE]\n\n")
+@given(st.sampled_from(["sse", "ndjson"]), st.binary(max_size=200), st.integers(0, 10_000), st.integers(0, 255), CUTS)
+def test_a_mutated_stream_never_raises_however_it_is_cut(framing: Framing, noise: bytes, at: int, byte: int, cuts: list[int]) -> None:
+    body = bytearray(STREAMS[framing])
     body[at % len(body)] = byte
-    split("sse", bytes(body) + noise, cuts)
+    assert split(framing, bytes(body) + noise, cuts) == split(framing, bytes(body) + noise)
 
 
 @pytest.mark.parametrize(
@@ -112,3 +129,72 @@ def test_an_endless_line_is_refused(framing: Framing, size: int) -> None:
 def test_an_event_of_endless_lines_is_refused() -> None:
     with pytest.raises(StreamTooLongError):
         feed_repeatedly("sse", b"data: " + b"x" * (1 << 10) + b"\n")
+
+
+# -- a splitter with the decoder of a dialect behind it ------------------------------------------------------------------
+
+SAID: dict[Dialect, list[bytes]] = {
+    OpenAICompletions(): [b'{"choices":[{"text":"\xc3\xa9"}]}', b'{"choices":[],"usage":{"completion_tokens":1}}'],
+    OpenAIChat(): [
+        b'{"choices":[{"delta":{"reasoning":"hm"}}]}',
+        b'{"choices":[{"delta":{"tool_calls":[{"function":{"name":"f","arguments":"{}"}}]}}]}',
+    ],
+    SglangGenerate(): [
+        b'{"text":" a","output_ids":[7],"meta_info":{"completion_tokens":1,"finish_reason":null}}',
+        b'{"text":" a \xc3\xa9","output_ids":[7,8],"meta_info":{"completion_tokens":2,"finish_reason":{"type":"stop"}}}',
+    ],
+    TgiGenerateStream(): [
+        b'{"token":{"id":1,"text":" a","special":false},"details":null}',
+        b'{"token":{"text":"b"},"generated_text":" ab","details":{"generated_tokens":2}}',
+    ],
+    OllamaGenerate(): [b'{"response":" a","done":false}', b'{"response":"","done":true,"eval_count":2}'],
+    OllamaChat(): [b'{"message":{"content":" a"},"done":false}', b'{"message":{"content":""},"done":true,"eval_count":2}'],
+}
+
+
+def on_the_wire(dialect: Dialect) -> bytes:
+    sse = dialect.framing == "sse"
+    return b"".join(b"data: %b\n\n" % p if sse else p + b"\n" for p in SAID[dialect] * 3) + (b"data: [DONE]\n\n" if sse else b"")
+
+
+def heard(dialect: Dialect, body: bytes, cuts: list[int]) -> tuple[list[Event], str | None]:
+    """The events of a stream that arrives in pieces cut at these offsets, up to what ends it."""
+    machine, decoder = splitter(dialect.framing), dialect.decoder()
+    edges = [0, *sorted(c % (len(body) + 1) for c in cuts), len(body)]
+    events: list[Event] = []
+    try:
+        for a, b in pairwise(edges):
+            events += map(decoder, machine.feed(body[a:b]))
+        events += map(decoder, machine.finish())
+    except outcomes.NONSENSE as error:
+        return events, type(error).__name__
+    return events, None
+
+
+MUTATIONS = st.lists(
+    st.tuples(st.integers(0, 10_000), st.sampled_from(["set", "insert", "drop", "repeat"]), st.binary(max_size=6)), max_size=6
+)
+
+
+def mutated(body: bytes, mutations: list[tuple[int, str, bytes]]) -> bytes:
+    for at, how, noise in mutations:
+        i = at % (len(body) + 1)
+        after = body[i:] if how == "insert" else body[i + len(noise) :] if how in ("set", "drop") else body[i // 2 :]
+        body = body[:i] + (noise if how in ("set", "insert") else b"") + after
+    return body
+
+
+@settings(deadline=None)  # a busy machine is no failure
+@given(st.sampled_from(list(SAID)), CUTS)
+def test_the_events_of_a_stream_do_not_depend_on_how_it_is_cut(dialect: Dialect, cuts: list[int]) -> None:
+    body = on_the_wire(dialect)
+    assert heard(dialect, body, cuts) == heard(dialect, body, [])
+    assert heard(dialect, body, [])[1] is None
+
+
+@settings(deadline=None, max_examples=400)
+@given(st.sampled_from(list(SAID)), MUTATIONS, CUTS)
+def test_a_mutated_stream_ends_as_nonsense_at_worst(dialect: Dialect, mutations: list[tuple[int, str, bytes]], cuts: list[int]) -> None:
+    """And what was heard before the nonsense is the same however it was cut."""
+    body = mutated(on_the_wire(dialect), mutations)
+    assert heard(dialect, body, cuts) == heard(dialect, body, [])

@@ -6,7 +6,19 @@ Does not know: engines, models, metrics, scenarios. Public surface: everything b
 from enginebench.loadgen.client import OnProgress
 from enginebench.loadgen.health import ClientHealth
 from enginebench.loadgen.outcomes import OUTCOMES
-from enginebench.loadgen.request import LoadResult, LoadSpec, Progress, Target, WireRequest
-from enginebench.loadgen.run import run_load, run_spec
+from enginebench.loadgen.request import Body, LoadResult, LoadSpec, Progress, Target, WireRequest
+from enginebench.loadgen.run import idle_lag_ms, run_load
 
-__all__ = ["OUTCOMES", "ClientHealth", "LoadResult", "LoadSpec", "OnProgress", "Progress", "Target", "WireRequest", "run_load", "run_spec"]
+__all__ = [
+    "OUTCOMES",
+    "Body",
+    "ClientHealth",
+    "LoadResult",
+    "LoadSpec",
+    "OnProgress",
+    "Progress",
+    "Target",
+    "WireRequest",
+    "idle_lag_ms",
+    "run_load",
+]

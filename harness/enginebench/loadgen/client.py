@@ -1,22 +1,22 @@
 """Everything a load has in common whatever its arrival process: connections, requests in flight, time-outs, totals.
 
-Does not know: when a request is due (an arrival process such as `closed_loop` decides), engines, metrics.
+Does not know: when a request goes out (`dispatch` decides), engines, metrics.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic_ns
 from typing import Final
 
 from enginebench.loadgen import outcomes
-from enginebench.loadgen.backlog import Backlog
 from enginebench.loadgen.connection import Connection
 from enginebench.loadgen.decode import Decoder
 from enginebench.loadgen.exchange import Exchange
 from enginebench.loadgen.request import LoadSpec, Progress, WireRequest
+from enginebench.loadgen.saturation import SaturationWatch
 from enginebench.nouns import Sample
 
 CONNECT_TIMEOUT_S: Final = 10.0
@@ -31,16 +31,17 @@ class Client:
 
     def __init__(self, spec: LoadSpec, on_progress: OnProgress | None = None) -> None:
         self.spec: Final = spec
-        self.reads = 0
         self.reconnects = 0
         self.stale = 0
         """Requests sent again because the server had closed a connection that it had promised to keep."""
         self.reuse = True
         """False from the first stale connection on: such a server gets a fresh connection for each request, opened beforehand."""
-        self.samples: list[Sample] = []
+        self.samples: dict[int, Sample] = {}
+        """Of every request that was tried, by index."""
+        self.arrived = 0
+        """Requests that were due so far, sent or not; `dispatch` counts."""
         self.stopped: str | None = None
         """Why nothing more is sent; None while all is well."""
-        self.backlog: Final = Backlog()
         self._on_progress = on_progress
         self._in_flight: dict[Exchange, Connection] = {}  # in order of sending, so the oldest deadline is always the first
         self._connections: set[Connection] = set()
@@ -50,10 +51,13 @@ class Client:
         self._ended = self._failed = 0
         self._pace_s: tuple[float, float] | None = None
         self._start_ns = self._heard_ns = 0
-        self._heard = (0, 0)
+        self._succeeded = self._events = 0
         self._watches = 0
         self._watcher: asyncio.TimerHandle | None = None
         self._on_stop: Callable[[BaseException | None], None] | None = None
+        self.saturated = False
+        """The load was stopped because the server could never have kept up with it."""
+        self._saturation = SaturationWatch() if spec.watch_saturation else None
 
     # -- the window ------------------------------------------------------------------------------------------------------
 
@@ -120,13 +124,18 @@ class Client:
         if connection.closed:
             self._connections.discard(connection)
 
-    def send(self, connection: Connection, request: WireRequest, due_ns: int, on_end: Callable[[Exchange], None]) -> None:
-        """Send one request on a usable connection; on_end is called when it has ended."""
+    def send(
+        self, connection: Connection, request: WireRequest, answers: Sequence[bytes], due_ns: int, on_end: Callable[[Exchange], None]
+    ) -> None:
+        """Send one request on a usable connection; on_end is called when it has ended. answers: to the turns before, JSON-escaped."""
         sample = self._sample(request, due_ns)
-        decoder = Decoder(sample, self.spec.dialect, keep_text=self.spec.keep_text)
+        decoder = Decoder(sample, self.spec.dialect, keep_text=self.spec.keep_text or request.conversation >= 0)
         exchange = Exchange(sample, decoder, on_end)
-        tail = b"%x-%d\r\nContent-Length: %d\r\n\r\n" % (self._start_ns, request.index, len(request.body))
-        message = self._head(request.path) + tail + request.body
+        body = request.body
+        if not isinstance(body, bytes):
+            body = b"".join([piece if isinstance(piece, bytes) else answers[piece] for piece in body])
+        tail = b"%x-%d\r\nContent-Length: %d\r\n\r\n" % (self._start_ns, request.index, len(body))
+        message = self._head(request.path) + tail + body
         self._in_flight[exchange] = connection
         connection.send(exchange, message)
 
@@ -139,7 +148,8 @@ class Client:
 
     def _sample(self, request: WireRequest, due_ns: int) -> Sample:
         sample = Sample(request.index, request.asked_input_tokens, request.asked_output_tokens, due_ns)
-        self.samples.append(sample)
+        sample.conversation, sample.turn = request.conversation, request.turn
+        self.samples[request.index] = sample
         return sample
 
     def _head(self, path: str) -> bytes:
@@ -155,10 +165,10 @@ class Client:
 
     # -- what connections tell us ----------------------------------------------------------------------------------------
 
-    def overflow(self, exchange: Exchange) -> None:
-        self.backlog.add(exchange)
+    def filled(self, exchange: Exchange) -> None:
+        exchange.decode()
         nonsense = exchange.nonsense
-        if nonsense is not None:  # decoded from an earlier batch: do not read on until the time-out
+        if nonsense is not None:  # no use in reading on until the time-out
             self._in_flight[exchange].fail(exchange, outcomes.MALFORMED, nonsense, monotonic_ns())
 
     def ended(self, exchange: Exchange) -> None:
@@ -166,30 +176,41 @@ class Client:
         if exchange.stale and self.stopped is None:
             self.stale += 1
             self.reuse = False
-            self.samples = [sample for sample in self.samples if sample is not exchange.sample]
             exchange.on_end(exchange)
             return
-        self._ended += 1
-        self._failed += exchange.failed
-        self.backlog.add(exchange)
-        self._pace_s = exchange.pace_s or self._pace_s
+        answered = exchange.sample.conversation >= 0
+        if answered:
+            exchange.decode()  # the next turn needs what it says
         exchange.on_end(exchange)
+        if not answered:
+            exchange.decode()  # after the next request has been sent
+        self._ended += 1
+        self._events += exchange.events
+        self._failed += exchange.sample.outcome != outcomes.OK
+        self._pace_s = exchange.pace_s or self._pace_s
+        if not self.spec.keep_text:
+            exchange.sample.text = None
 
     # -- time-outs, silence and progress: looked at every 50 ms, because a timer for each request would cost more ---------
 
     def _watch(self) -> None:
         now = monotonic_ns()
-        # A hung engine may still send headers, so one read for each request is no sign of life; a read beyond that is, and so
-        # is a request that has ended well.
-        heard = self.reads - len(self.samples), self._ended - self._failed
-        if heard[0] > self._heard[0] or heard[1] > self._heard[1]:
-            self._heard, self._heard_ns = heard, now
+        # A hung engine may still send headers, so they are no sign of life; body is, and so is a request that has ended well.
+        succeeded = self._ended - self._failed
+        if succeeded > self._succeeded or any(exchange.heard_since(self._heard_ns) for exchange in self._in_flight):
+            self._succeeded, self._heard_ns = succeeded, now
         limit_s = self.spec.idle_timeout_s if self.spec.idle_timeout_s is not None else self.spec.timeout_s
         if now - self._heard_ns >= limit_s * 1e9:
             self.stop(f"nothing from the server for {limit_s:g} s")
             return
         self._time_out(now)
         self._watches += 1
+        if self._saturation is not None and self._watches % _WATCHES_PER_PROGRESS == 0:
+            verdict = self._saturation.observe((now - self._start_ns) / 1e9, self.arrived, self._ended)
+            if verdict is not None:
+                self.saturated = True
+                self.stop(verdict)
+                return
         if self._on_progress is not None and self._watches % _WATCHES_PER_PROGRESS == 0:
             try:
                 self._on_progress(self._progress())
@@ -211,7 +232,7 @@ class Client:
             sent=len(self.samples),
             ended=self._ended,
             failed=self._failed,
-            reads=self.reads,
+            events=self._events + sum(exchange.events for exchange in self._in_flight),
             elapsed_s=(monotonic_ns() - self._start_ns) / 1e9,
             ttft_s=self._pace_s[0] if self._pace_s else None,
             tpot_s=self._pace_s[1] if self._pace_s else None,

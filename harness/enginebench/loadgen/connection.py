@@ -8,26 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from array import array
 from time import monotonic_ns
 from typing import Final, Protocol, cast
 
 import httptools
 
 from enginebench.loadgen import outcomes
-from enginebench.loadgen.exchange import BATCH_BYTES, MAX_HEADER_BYTES, Exchange
+from enginebench.loadgen.exchange import MAX_HEADER_BYTES, Exchange
 
 
 class Owner(Protocol):
     """What a connection tells its client."""
 
-    reads: int
-    """Socket reads with data, over all connections."""
-
     reuse: bool
     """Whether a connection may carry another request after a complete response."""
 
-    def overflow(self, exchange: Exchange) -> None:
-        """The exchange holds a batch of raw bytes."""
+    def filled(self, exchange: Exchange) -> None:
+        """The exchange holds as many raw bytes as it should."""
         ...
 
     def ended(self, exchange: Exchange) -> None:
@@ -69,7 +67,6 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         stamp = monotonic_ns()
         exchange = self._exchange
-        self._owner.reads += 1
         if exchange is None:  # bytes that nobody asked for: whatever they are, the next answer could not be told from them
             self.abort()
             return
@@ -80,13 +77,21 @@ class Connection(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._broken(exchange, error, stamp)
             return
+        new = len(exchange.pieces) - len(exchange.stamps)
+        if new == 1:
+            exchange.stamps.append(stamp)
+        elif new:
+            exchange.stamps.extend(array("q", (stamp,)) * new)
+        if exchange.held > exchange.limit:  # also when it is complete
+            self._filled(exchange, stamp)
+
+    def _filled(self, exchange: Exchange, stamp: int) -> None:
         if exchange.complete:
             self._completed(exchange, stamp)
-        elif exchange.held > BATCH_BYTES:
-            if exchange.sample.headers_ns:
-                self._owner.overflow(exchange)
-            elif exchange.held > MAX_HEADER_BYTES:
-                self.fail(exchange, outcomes.MALFORMED, f"no end of the response headers within {MAX_HEADER_BYTES} bytes", stamp)
+        elif exchange.sample.headers_ns:
+            self._owner.filled(exchange)
+        elif exchange.held > MAX_HEADER_BYTES:
+            self.fail(exchange, outcomes.MALFORMED, f"no end of the response headers within {MAX_HEADER_BYTES} bytes", stamp)
 
     def connection_lost(self, exc: Exception | None) -> None:
         now = monotonic_ns()

@@ -1,12 +1,13 @@
-"""Turns the raw pieces of one response into the compact arrays of its `Sample`, long after they arrived.
+"""Turns the raw pieces of one response into the compact arrays of its `Sample`, some dozens at a time.
 
-Does not know: sockets and loops. It is handed (stamp, bytes) pairs; an event gets the stamp of the piece that completed it.
-Decoding is a generator that rests after every event, so that whoever drives it can stop whenever the sockets need attention.
+Does not know: sockets and loops. It is handed (stamp, bytes) pairs; an event gets the stamp of the piece that completed it. What
+looks like the events before but for its text is taken in runs (`template`), the rest is parsed one by one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Sequence
 from typing import Final
 
 from enginebench.dialects import Dialect, Event
@@ -18,12 +19,15 @@ from enginebench.nouns import Sample
 EXCERPT_BYTES: Final = 600
 _INT32: Final = 2**31
 _PATIENCE: Final = 4
+_MIN_STRIDE, _MAX_STRIDE = 4, 256
+"""Pieces that are looked at together: many, unless the template rarely holds."""
 
 
 class Decoder:
-    """Decodes one response into `sample`. Feed it batches with `steps`, then `finish` it once."""
+    """Decodes one response into `sample`. `feed` it, then `finish` it once."""
 
     __slots__ = (
+        "_decode",
         "_dialect",
         "_done",
         "_excerpt",
@@ -32,6 +36,7 @@ class Decoder:
         "_patience",
         "_running",
         "_splitter",
+        "_stride",
         "_template",
         "_texts",
         "failure",
@@ -46,6 +51,7 @@ class Decoder:
         self.finished = False
         """The stream said that it ended: a finish reason, an end marker or a closing usage event."""
         self._dialect = dialect
+        self._decode = dialect.decoder()
         self._splitter = splitter(dialect.framing)
         self._texts: list[bytes] | None = [] if keep_text else None
         self._excerpt = b""
@@ -53,27 +59,46 @@ class Decoder:
         self._running: int | None = 0
         """Total of tokens at the last output event, if the stream counts along."""
         self._template: Template | None = None
-        self._patience = _PATIENCE
+        # Where the events of a stream build on each other, none can be recognised by its look.
+        self._patience = _PATIENCE if self._decode == dialect.decode else 0
         self._learned_at = 0
+        self._stride = _MAX_STRIDE
         # An engine that ignores its length cap must not fill our memory until the time-out.
         self._limit = 4 * sample.asked_output_tokens + 4096
 
-    def steps(self, stamps: Sequence[int], pieces: Sequence[bytes]) -> Iterator[None]:
-        """Decode a batch; yields after every event."""
+    def feed(self, stamps: array[int], pieces: Sequence[bytes]) -> None:
+        """Decode pieces of the body, each with the stamp of its arrival."""
         sample = self.sample
         if sample.status_code != 200 or not sample.event_ns:
             self._keep_excerpt(pieces)
         if sample.status_code != 200:
             return
-        for stamp, piece in zip(stamps, pieces, strict=True):
-            template = self._template
-            if template is not None and (text := template.text(piece)) is not None:
-                self._output(stamp, len(text), template.tokens, text)
-                yield
-            else:
-                yield from self._piece(stamp, piece)
-            if self.failure is not None:
-                return
+        at = 0
+        while at < len(pieces) and self.failure is None:
+            taken = self._run(stamps, pieces, at)
+            if not taken:
+                self._piece(stamps[at], pieces[at])
+            at += taken or 1
+
+    def _run(self, stamps: array[int], pieces: Sequence[bytes], at: int) -> int:
+        """Take the pieces from `at` on that the template recognises, and say how many; looks further after every success."""
+        template = self._template
+        if template is None:
+            return 0
+        ahead = pieces[at : at + self._stride]
+        texts = template.texts(ahead)
+        self._stride = min(_MAX_STRIDE, 2 * self._stride) if len(texts) == len(ahead) else max(_MIN_STRIDE, len(texts))
+        if not texts:
+            return 0
+        try:
+            chars = array("i", map(len, texts if b"".join(texts).isascii() else [text.decode() for text in texts]))
+        except UnicodeDecodeError:
+            return 0  # decoding in full says what is wrong
+        count = len(texts)
+        self._output(stamps[at : at + count], chars, array("i", (template.tokens,)) * count, answer=template.answer)
+        if self._texts is not None:
+            self._texts += texts
+        return count
 
     def finish(self, stamp: int, *, whole: bool) -> None:
         """No more bytes. whole: the response ended properly, so an event that lacks only its terminator still counts."""
@@ -110,7 +135,7 @@ class Decoder:
                 return
             self._excerpt += piece[: EXCERPT_BYTES - len(self._excerpt)]
 
-    def _piece(self, stamp: int, piece: bytes) -> Iterator[None]:
+    def _piece(self, stamp: int, piece: bytes) -> None:
         """Decode in full whatever this piece completes."""
         splitter = self._splitter
         alone = splitter.clean
@@ -121,7 +146,6 @@ class Decoder:
             return
         for payload in payloads:
             self._payload(stamp, payload, piece if alone and len(payloads) == 1 else None)
-            yield
         if not splitter.clean:
             self._template = None  # a template starts at the start of an event
         if splitter.error is not None and self.failure is None:
@@ -132,7 +156,7 @@ class Decoder:
         if self._done or self.failure is not None:
             return
         try:
-            event = self._dialect.decode(payload)
+            event = self._decode(payload)
         except outcomes.NONSENSE as error:
             self.failure = (outcomes.MALFORMED, f"{error} in event: {_readable(payload)}")
             return
@@ -141,7 +165,10 @@ class Decoder:
             return
         output = event.chars > 0 or (event.tokens or 0) > 0
         if output:
-            self._output(stamp, event.chars, self._count(event), event.text.encode("utf-8", "replace"))
+            counts = array("i", (event.chars,)), array("i", (self._count(event),))
+            self._output(array("q", (stamp,)), *counts, answer=event.answer_chars > 0 or not event.chars)
+            if self._texts is not None:
+                self._texts.append(event.text.encode("utf-8", "replace"))
         if event.done or event.finish_reason is not None or event.output_tokens is not None or event.timings is not None:
             self._template = None
             self._closing(event, output=output)
@@ -164,13 +191,14 @@ class Decoder:
         self._running = total
         return tokens if 0 <= tokens < _INT32 else -1
 
-    def _output(self, stamp: int, chars: int, tokens: int, text: bytes) -> None:
+    def _output(self, stamps: array[int], chars: array[int], tokens: array[int], *, answer: bool) -> None:
+        """Record output events, one entry of each array for each."""
         sample = self.sample
-        sample.event_ns.append(stamp)
-        sample.event_tokens.append(tokens)
-        sample.event_chars.append(chars)
-        if self._texts is not None:
-            self._texts.append(text)
+        if answer and not sample.first_answer_ns:
+            sample.first_answer_ns = stamps[0]
+        sample.event_ns += stamps
+        sample.event_chars += chars
+        sample.event_tokens += tokens
         if len(sample.event_ns) > self._limit:
             asked = sample.asked_output_tokens
             self.failure = (outcomes.MALFORMED, f"more than {self._limit} output events for {asked} tokens asked")

@@ -1,25 +1,28 @@
 """One request on the wire and the raw bytes of its answer: HTTP/1.1 framing by httptools, everything else kept for later.
 
 Does not know: the socket, other requests, or what the body says. Between two tokens nothing happens here but framing: pieces of
-body are kept with the stamp of their read, and are decoded later (`backlog`).
+body are kept with the stamp of their read, and are decoded some dozens at a time.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Final
 
 import httptools
+import orjson
 
 from enginebench.loadgen import outcomes
 from enginebench.loadgen.decode import Decoder
 from enginebench.nouns import Sample
 
-BATCH_BYTES: Final = 32 << 10
-"""Raw bytes that one request may hold before they go to the backlog."""
+BATCH_BYTES: Final = 6 << 10
+"""Raw bytes that are decoded together: enough for the price of a start, little enough to be in the processor's cache still."""
 MAX_HEADER_BYTES: Final = 64 << 10
+_STAGGER: Final = 16
+_COMPLETE: Final = 1 << 60
+"""Added to the bytes held when the response is complete, so that one comparison for each read tells that there is something to do."""
 
 
 class Exchange:
@@ -27,23 +30,23 @@ class Exchange:
 
     __slots__ = (
         "_decoder",
-        "_first_ns",
+        "_encoding",
         "_framed",
         "_informational",
-        "_last_ns",
         "_parser",
-        "_pieces",
-        "_stamps",
-        "_taken",
         "complete",
         "ending",
         "feed",
         "held",
         "keep_alive",
+        "limit",
+        "on_body",
         "on_end",
+        "pieces",
         "sample",
         "stale",
         "stamp",
+        "stamps",
         "surplus",
     )  # fmt: skip
 
@@ -53,7 +56,13 @@ class Exchange:
         self.stamp = 0
         """When the read that is being fed arrived."""
         self.held = 0
-        """Bytes read since the last batch was taken."""
+        """Bytes read since the last time that something was decoded."""
+        self.limit: Final = BATCH_BYTES - sample.index % _STAGGER * (BATCH_BYTES // 2 // _STAGGER)
+        """How many to hold; not the same for all, so that streams in lockstep do not all fill up at once."""
+        self.pieces: list[bytes] = []
+        self.stamps: array[int] = array("q")
+        """Arrival of each piece of body; `Connection` keeps it as long as `pieces`."""
+        self.on_body = self.pieces.append  # called by httptools for every token, so without a Python frame of its own
         self.complete = False
         self.keep_alive = False
         self.surplus = False
@@ -62,10 +71,8 @@ class Exchange:
         """Sent on a kept-alive connection that the server was closing; it has to be sent again, on a fresh one."""
         self.ending: tuple[str, str | None] | None = None
         """(outcome, message) as far as the transport knows, once the exchange has ended."""
-        self._first_ns = self._last_ns = self._taken = 0
-        self._stamps: array[int] = array("q")
-        self._pieces: list[bytes] = []
         self._decoder = decoder
+        self._encoding: str | None = None
         self._framed = False
         self._informational = False
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
@@ -79,6 +86,8 @@ class Exchange:
     def on_header(self, name: bytes, value: bytes) -> None:
         lowered = name.lower()
         self._framed = self._framed or lowered == b"content-length" or (lowered == b"transfer-encoding" and b"chunked" in value.lower())
+        if lowered == b"content-encoding" and value.strip().lower() != b"identity":
+            self._encoding = value.strip().decode("latin-1")
 
     def on_headers_complete(self) -> None:
         assert self._parser is not None  # noqa: S101 -- the parser is what calls this
@@ -88,16 +97,13 @@ class Exchange:
             self.sample.status_code = status
             self.sample.headers_ns = self.stamp
 
-    def on_body(self, body: bytes) -> None:
-        self._stamps.append(self.stamp)
-        self._pieces.append(body)
-
     def on_message_complete(self) -> None:
         if self._informational:
             self._framed = False
         elif not self.complete:
             assert self._parser is not None  # noqa: S101
             self.complete = True
+            self.held += _COMPLETE
             self.keep_alive = self._parser.should_keep_alive()
 
     # -- the end ---------------------------------------------------------------------------------------------------------
@@ -115,29 +121,34 @@ class Exchange:
             # Parser and exchange refer to each other, and the garbage collector is off while measuring.
             self._parser = None
             self.feed = _ignore
+            self.on_body = _ignore
 
-    def take(self) -> Batch:
-        """Hand over what has been received since the last time."""
-        if self._stamps:
-            self._first_ns = self._first_ns or self._stamps[0]
-            self._last_ns = self._stamps[-1]
-            self._taken += len(self._stamps)
-        batch = Batch(self, self._stamps, self._pieces, self.held, final=self.ending is not None)
-        self._stamps, self._pieces, self.held = array("q"), [], 0
-        return batch
-
-    def decode(self, batch: Batch) -> Iterator[None]:
-        """Decode one batch, an event at a time; after the final one, settle the outcome."""
-        yield from self._decoder.steps(batch.stamps, batch.pieces)
-        if batch.final:
+    def decode(self) -> None:
+        """Decode what has been received since the last time; once the exchange has ended, settle its outcome."""
+        missing = len(self.pieces) - len(self.stamps)  # of a read that broke the parser
+        self.stamps.extend(array("q", (self.stamp,)) * missing)
+        self._decoder.feed(self.stamps, self.pieces)
+        self.pieces.clear()  # the parser goes on with the same list
+        self.stamps, self.held = array("q"), 0
+        if self.ending is not None:
             self._settle()
 
     @property
+    def events(self) -> int:
+        """About how many output events have arrived."""
+        return len(self.sample.event_ns) + len(self.stamps)
+
+    def heard_since(self, instant_ns: int) -> bool:
+        """Whether any of the body has arrived since."""
+        return self.stamp > instant_ns and self.events > 0
+
+    @property
     def pace_s(self) -> tuple[float, float] | None:
-        """(to the first piece of body, from piece to piece) in s, of what has been taken: for eyes, before anything is decoded."""
-        if self._taken < 2:
+        """(to the first event, from event to event) in s; None below two events."""
+        events = self.sample.event_ns
+        if len(events) < 2:
             return None
-        return (self._first_ns - self.sample.sent_ns) / 1e9, (self._last_ns - self._first_ns) / (self._taken - 1) / 1e9
+        return (events[0] - self.sample.sent_ns) / 1e9, (events[-1] - events[0]) / (len(events) - 1) / 1e9
 
     @property
     def nonsense(self) -> str | None:
@@ -146,9 +157,9 @@ class Exchange:
         return failure[1] if failure is not None and failure[0] == outcomes.MALFORMED else None
 
     @property
-    def failed(self) -> bool:
-        """As far as the transport knows."""
-        return self.sample.status_code != 200 or self.ending is None or self.ending[0] != outcomes.OK
+    def answer(self) -> bytes:
+        """What the server said, escaped for a JSON string."""
+        return orjson.dumps(self.sample.text or "")[1:-1]
 
     def _settle(self) -> None:
         """What was heard first counts: a status other than 200, then what the stream said, then how the transport ended."""
@@ -158,6 +169,8 @@ class Exchange:
         decoder.finish(sample.end_ns, whole=outcome == outcomes.OK)
         if sample.status_code not in (None, 200):
             outcome, message = outcomes.HTTP_STATUS, f"HTTP {sample.status_code}: {decoder.excerpt}"
+        elif self._encoding is not None:
+            outcome, message = outcomes.MALFORMED, f"the answer is compressed ({self._encoding}) although that was ruled out"
         elif decoder.failure is not None:
             outcome, message = decoder.failure
         elif outcome == outcomes.OK and self.until_close and not decoder.finished:
@@ -165,17 +178,6 @@ class Exchange:
         elif outcome == outcomes.OK and not sample.event_ns:
             outcome, message = outcomes.EMPTY, f"complete, but without any output event: {decoder.excerpt}"
         sample.outcome, sample.error = outcome, message
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Raw pieces of one response with the stamps of their reads; size counts the bytes as they were on the wire."""
-
-    exchange: Exchange
-    stamps: array[int]
-    pieces: list[bytes]
-    size: int
-    final: bool
 
 
 def _ignore(data: bytes) -> None:

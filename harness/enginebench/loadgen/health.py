@@ -5,31 +5,46 @@ Does not know: what is acceptable. It measures; the validity rules judge.
 
 from __future__ import annotations
 
-import asyncio
-import ctypes
 import math
-import os
-import sys
 import time
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
+from operator import eq
 from typing import Final
 
+from enginebench.loadgen.timer import AbsoluteTimer
 from enginebench.nouns import Sample
 
 _PERIOD_NS: Final = 5_000_000
 
 
 @dataclass(frozen=True)
+class Vitals:
+    """What one client process measured of itself while the window was open. See `ClientHealth` for the fields."""
+
+    lag_p50_ms: float
+    lag_p99_ms: float
+    lag_max_ms: float
+    cpu_s: float
+    wall_s: float
+    reconnects: int
+    stale: int
+    loop: str
+
+
+@dataclass(frozen=True)
 class ClientHealth:
-    """The client's own condition in the measured window.
+    """The client's own condition in the measured window. With several processes, lag and processor share are the worst one's.
 
     lag_*_ms: lateness of a 5 ms timer, that is, how long a token that arrives at a random moment waits for its time stamp.
-    cpu_fraction: processor time of this process / wall time; near 1.0 the client is the bottleneck.
+    cpu_fraction: processor time of a process / wall time; near 1.0 the client is the bottleneck. cpu_s: of all processes.
     schedule_delay_*_ms: sent - due, of requests that were sent. achieved_concurrency: time-weighted mean of requests in flight.
-    reads: socket reads that carried data. reconnects: connections opened inside the window. stale: requests sent again because the
-    server had closed a connection that it had promised to keep. loop: 'uvloop' or 'asyncio'.
+    wanted_rate, achieved_rate: requests/s as due and as sent, of an open loop; else None. shared_stamps: output events without an
+    arrival time of their own, because one read brought several. reconnects: connections opened inside the
+    window. stale: requests sent again because the server had closed a connection that it had promised to keep.
+    loop: 'uvloop' or 'asyncio'. processes: how many shared the load.
     """
 
     lag_p50_ms: float
@@ -40,10 +55,50 @@ class ClientHealth:
     schedule_delay_p99_ms: float
     schedule_delay_max_ms: float
     achieved_concurrency: float
-    reads: int
     reconnects: int
     stale: int
     loop: str
+    cpu_s: float = 0.0
+    wanted_rate: float | None = None
+    achieved_rate: float | None = None
+    shared_stamps: int = 0
+    processes: int = 1
+
+
+def health_of(samples: Sequence[Sample], window_ns: int, vitals: Sequence[Vitals], *, scheduled: bool) -> ClientHealth:
+    """The client's condition from its processes' vitals and all samples. scheduled: the requests had due times of their own."""
+    sent = [s for s in samples if s.sent_ns]
+    delay = sorted(s.sent_ns - s.due_ns for s in sent)
+    openers = [s for s in sent if s.turn == 0]
+    return ClientHealth(
+        lag_p50_ms=max(v.lag_p50_ms for v in vitals),
+        lag_p99_ms=max(v.lag_p99_ms for v in vitals),
+        lag_max_ms=max(v.lag_max_ms for v in vitals),
+        cpu_fraction=max(v.cpu_s / max(1e-9, v.wall_s) for v in vitals),
+        schedule_delay_p50_ms=_quantile_ms(delay, 0.50),
+        schedule_delay_p99_ms=_quantile_ms(delay, 0.99),
+        schedule_delay_max_ms=_quantile_ms(delay, 1.0),
+        achieved_concurrency=sum(s.end_ns - s.sent_ns for s in sent) / max(1, window_ns),
+        reconnects=sum(v.reconnects for v in vitals),
+        stale=sum(v.stale for v in vitals),
+        loop=vitals[0].loop,
+        cpu_s=sum(v.cpu_s for v in vitals),
+        wanted_rate=_rate(sorted(s.due_ns for s in openers)) if scheduled else None,
+        achieved_rate=_rate(sorted(s.sent_ns for s in openers)) if scheduled else None,
+        shared_stamps=sum(_repeats(s.event_ns) for s in sent),
+        processes=len(vitals),
+    )
+
+
+def _rate(times_ns: Sequence[int]) -> float | None:
+    """Events per second of a sorted sequence; None below two."""
+    span_ns = times_ns[-1] - times_ns[0] if times_ns else 0
+    return (len(times_ns) - 1) / span_ns * 1e9 if span_ns else None
+
+
+def _repeats(stamps: array[int]) -> int:
+    """How many stamps equal the one before."""
+    return sum(map(eq, stamps, islice(stamps, 1, None)))
 
 
 class SelfWatch:
@@ -65,21 +120,15 @@ class SelfWatch:
         self._cpu_ns = time.process_time_ns() - self._cpu_ns
         self._wall_ns = time.monotonic_ns() - self._start_ns
 
-    def report(self, samples: Sequence[Sample], window_ns: int, *, reads: int, reconnects: int, stale: int, loop: str) -> ClientHealth:
+    def vitals(self, *, reconnects: int, stale: int, loop: str) -> Vitals:
         """The figures, after `stop`."""
         lag = sorted(self._lag.late_ns)
-        delay = sorted(s.sent_ns - s.due_ns for s in samples if s.sent_ns)
-        busy_ns = sum(s.end_ns - s.sent_ns for s in samples if s.sent_ns)
-        return ClientHealth(
+        return Vitals(
             lag_p50_ms=_quantile_ms(lag, 0.50),
             lag_p99_ms=_quantile_ms(lag, 0.99),
             lag_max_ms=_quantile_ms(lag, 1.0),
-            cpu_fraction=self._cpu_ns / max(1, self._wall_ns),
-            schedule_delay_p50_ms=_quantile_ms(delay, 0.50),
-            schedule_delay_p99_ms=_quantile_ms(delay, 0.99),
-            schedule_delay_max_ms=_quantile_ms(delay, 1.0),
-            achieved_concurrency=busy_ns / max(1, window_ns),
-            reads=reads,
+            cpu_s=self._cpu_ns / 1e9,
+            wall_s=self._wall_ns / 1e9,
             reconnects=reconnects,
             stale=stale,
             loop=loop,
@@ -89,73 +138,31 @@ class SelfWatch:
 class LagProbe:
     """Lateness of a periodic timer, in nanoseconds, against an absolute grid.
 
-    On Linux the timer is a timerfd: event-loop timers count in whole milliseconds, which would hide exactly the tenths that
-    matter here. A blocked loop misses several expiries; each is recorded with its own lateness, as otherwise one long stall
-    would count as a single sample (coordinated omission, in the probe itself).
+    A blocked loop misses several expiries; each is recorded with its own lateness, as otherwise one long stall would count as a
+    single sample (coordinated omission, in the probe itself).
     """
 
     def __init__(self) -> None:
         self.late_ns: array[int] = array("q")
-        self._fd = -1
         self._next_ns = 0
-        self._handle: asyncio.TimerHandle | None = None
+        self._timer: AbsoluteTimer | None = None
 
     def start(self) -> None:
         self._next_ns = time.monotonic_ns() + _PERIOD_NS
-        self._fd = _timerfd(self._next_ns, _PERIOD_NS)
-        if self._fd >= 0:
-            asyncio.get_running_loop().add_reader(self._fd, self._expired)
-        else:
-            self._rearm()
+        self._timer = AbsoluteTimer(self._expired)
+        self._timer.set(self._next_ns, _PERIOD_NS)
 
     def stop(self) -> None:
-        if self._handle is not None:
-            self._handle.cancel()
-        if self._fd >= 0:
-            asyncio.get_running_loop().remove_reader(self._fd)
-            os.close(self._fd)
-            self._fd = -1
+        if self._timer is not None:
+            self._timer.close()
 
     def _expired(self) -> None:
         now = time.monotonic_ns()
-        os.read(self._fd, 8)
         while self._next_ns <= now:
             self.late_ns.append(now - self._next_ns)
             self._next_ns += _PERIOD_NS
-
-    def _rearm(self) -> None:
-        """Without timerfd: the loop's own timer, good to a millisecond."""
-        now = time.monotonic_ns()
-        while self._next_ns <= now:
-            self.late_ns.append(now - self._next_ns)
-            self._next_ns += _PERIOD_NS
-        self._handle = asyncio.get_running_loop().call_later((self._next_ns - now) / 1e9, self._rearm)
-
-
-class _Itimerspec(ctypes.Structure):
-    _fields_ = (
-        ("interval_s", ctypes.c_long),
-        ("interval_ns", ctypes.c_long),
-        ("value_s", ctypes.c_long),
-        ("value_ns", ctypes.c_long),
-    )
-
-
-def _timerfd(first_ns: int, period_ns: int) -> int:
-    """A non-blocking timerfd on CLOCK_MONOTONIC, or -1 where there is none. (os.timerfd_create comes with Python 3.13.)"""
-    if not sys.platform.startswith("linux"):
-        return -1
-    absolute = 1
-    try:
-        libc = ctypes.CDLL(None, use_errno=True)
-        fd: int = libc.timerfd_create(time.CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC)
-    except (OSError, AttributeError):
-        return -1
-    spec = _Itimerspec(*divmod(period_ns, 1_000_000_000), *divmod(first_ns, 1_000_000_000))
-    if fd >= 0 and libc.timerfd_settime(fd, absolute, ctypes.byref(spec), None) != 0:
-        os.close(fd)
-        return -1
-    return fd
+        if self._timer is not None and not self._timer.periodic:
+            self._timer.set(self._next_ns)
 
 
 def _quantile_ms(ordered_ns: Sequence[int], q: float) -> float:

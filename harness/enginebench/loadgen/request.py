@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from enginebench.dialects import Dialect
-from enginebench.loadgen.health import ClientHealth
+from enginebench.loadgen.health import ClientHealth, Vitals
 from enginebench.nouns import Sample
 
 
@@ -34,23 +35,39 @@ class Target:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+Body: TypeAlias = bytes | tuple[bytes | int, ...]
+"""A finished JSON body; or, for a later turn of a conversation, its pieces, where a number stands for the JSON-escaped text that
+the server answered to that turn."""
+
+
 @dataclass(frozen=True, slots=True)
 class WireRequest:
-    """One POST, ready to send: body is the finished JSON. index comes back as `Sample.index`."""
+    """One POST, ready to send. index comes back as `Sample.index`.
+
+    due_ns: when it is due, counted from the start of the window; None: as soon as a stream is free (closed loop) or, for a later
+    turn, think_ns after the answer to the turn before. The requests of one conversation follow each other in the list.
+    """
 
     index: int
     path: str
-    body: bytes
+    body: Body
     asked_input_tokens: int
     asked_output_tokens: int
+    due_ns: int | None = None
+    think_ns: int = 0
+    conversation: int = -1
+    turn: int = 0
 
 
 @dataclass(frozen=True)
 class LoadSpec:
     """Everything a load generator needs, in one picklable piece, so that it can run in another process.
 
+    concurrency: most requests in flight; 0: no limit, which needs a due time for every request (every first turn). ramp_ns: the
+    streams of a closed loop start spread over so long. duration_ns: nothing new is begun so long after the start of the window.
     timeout_s bounds one request, from sent. idle_timeout_s bounds the silence of the whole server (None: as timeout_s): nothing
     but headers on any connection for that long ends the run, so a hung server costs one time-out and not one for each request.
+    watch_saturation: end an open loop as soon as it is plain that the server can never keep up.
     """
 
     target: Target
@@ -60,27 +77,26 @@ class LoadSpec:
     timeout_s: float
     idle_timeout_s: float | None = None
     keep_text: bool = False
+    ramp_ns: int = 0
+    duration_ns: int | None = None
+    watch_saturation: bool = False
 
     def __post_init__(self) -> None:
-        if self.concurrency < 1:
-            raise ValueError(f"concurrency must be at least 1, not {self.concurrency}")
+        if self.concurrency < 0 or (self.concurrency == 0 and any(r.due_ns is None and r.turn == 0 for r in self.requests)):
+            raise ValueError("a load without due times needs a concurrency of at least 1")
         if not self.timeout_s > 0:
             raise ValueError(f"timeout_s must be positive, not {self.timeout_s}")
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Running totals of a load. failed counts what the transport knows; what a stream *says* is decoded later.
-
-    ttft_s, tpot_s: of the request that ended last, taken from when the pieces of its body arrived. reads: about one per token.
-    Both are for eyes only; results come from the decoded samples.
-    """
+    """Running totals of a load, for eyes only. ttft_s, tpot_s: of the request that ended last. events: output events so far, about."""
 
     requests: int
     sent: int
     ended: int
     failed: int
-    reads: int
+    events: int
     elapsed_s: float
     ttft_s: float | None = None
     tpot_s: float | None = None
@@ -91,7 +107,8 @@ class LoadResult:
     """The samples of every request that was tried, in order of index, and the window they span (monotonic ns).
 
     The window runs from the first send to the last end. stopped: why the load ended before every request had been tried
-    ('interrupted', or what made the client give up); unsent: how many then were not tried and have no sample.
+    ('interrupted', or what made the client give up); saturated: that was because the server could never have kept up. unsent:
+    how many were not tried and have no sample, because the load was stopped or its time was over.
     """
 
     samples: list[Sample]
@@ -99,4 +116,15 @@ class LoadResult:
     window_end_ns: int
     client: ClientHealth
     stopped: str | None = None
+    saturated: bool = False
     unsent: int = 0
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one client process brings home of a load."""
+
+    samples: list[Sample]
+    vitals: Vitals
+    stopped: str | None
+    saturated: bool

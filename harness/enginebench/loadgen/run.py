@@ -9,38 +9,45 @@ import asyncio
 import contextlib
 import gc
 import resource
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from time import monotonic_ns
-from typing import Final
+from typing import Final, TypeAlias
 
-from enginebench.dialects import Dialect
 from enginebench.errors import UserError
 from enginebench.loadgen.client import Client, OnProgress
-from enginebench.loadgen.closed_loop import ClosedLoop
-from enginebench.loadgen.health import SelfWatch
-from enginebench.loadgen.request import LoadResult, LoadSpec, Target, WireRequest
+from enginebench.loadgen.dispatch import Dispatch
+from enginebench.loadgen.health import SelfWatch, health_of
+from enginebench.loadgen.request import LoadResult, LoadSpec, Share
+
+AwaitStart: TypeAlias = Callable[[Client], Awaitable[int]]
+"""Called in a client process when its connections are open; returns the instant at which all processes begin (monotonic ns)."""
 
 
-def run_load(
-    target: Target,
-    requests: Sequence[WireRequest],
-    *,
-    concurrency: int,
-    dialect: Dialect,
-    timeout_s: float,
-    idle_timeout_s: float | None = None,
-    on_progress: OnProgress | None = None,
-    keep_text: bool = False,
-) -> LoadResult:
-    """Drive a closed loop over `requests` and return their raw samples; see `LoadSpec` for the parameters.
+def run_load(spec: LoadSpec, on_progress: OnProgress | None = None, *, processes: int = 1) -> LoadResult:
+    """Send a load and return its raw samples.
 
     Nothing a server does raises: every request that was tried has a sample with its outcome. Ctrl-C and cancellation end the
     load and return what there is, with `stopped='interrupted'`. An exception of on_progress ends the load and is raised.
-    on_progress is called at most four times a second, on the event loop: it must be quick.
+    on_progress is called at most four times a second, on the event loop: it must be quick. processes: share the load among so
+    many client processes, for more streams or events than one core can serve.
     """
-    allow_open_files(concurrency)
-    spec = LoadSpec(target, requests, concurrency, dialect, timeout_s, idle_timeout_s, keep_text)
-    return run_spec(spec, on_progress)
+    processes = min(processes, spec.concurrency or processes, max(1, len(spec.requests)))
+    if processes == 1:
+        allow_open_files(spec.concurrency or len(spec.requests))
+        shares = [run_share(spec, on_progress)]
+    else:
+        from enginebench.loadgen.workers import run_shares
+
+        shares = run_shares(spec, on_progress, processes)
+    samples = sorted((sample for share in shares for sample in share.samples), key=lambda sample: sample.index)
+    now = monotonic_ns()
+    start_ns = min((sample.sent_ns for sample in samples if sample.sent_ns), default=now)
+    end_ns = max((sample.end_ns for sample in samples if sample.sent_ns), default=now)
+    scheduled = any(request.due_ns is not None for request in spec.requests)
+    health = health_of(samples, end_ns - start_ns, [share.vitals for share in shares], scheduled=scheduled)
+    stopped = next((share.stopped for share in shares if share.stopped), None)
+    saturated = any(share.saturated for share in shares)
+    return LoadResult(samples, start_ns, end_ns, health, stopped, saturated, len(spec.requests) - len(samples))
 
 
 SPARE_FILES: Final = 64
@@ -61,34 +68,44 @@ def allow_open_files(connections: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
-def run_spec(spec: LoadSpec, on_progress: OnProgress | None = None) -> LoadResult:
-    """`run_load`, from one picklable value."""
+def run_share(spec: LoadSpec, on_progress: OnProgress | None = None, await_start: AwaitStart | None = None) -> Share:
+    """The part of a load that this process sends. await_start: called when every connection is open; says when to begin."""
     name, factory = _event_loop()
     with asyncio.Runner(loop_factory=factory) as runner:
-        return runner.run(_run(spec, on_progress, name))
+        return runner.run(_run(spec, on_progress, await_start, name))
 
 
-async def _run(spec: LoadSpec, on_progress: OnProgress | None, loop_name: str) -> LoadResult:
+async def _run(spec: LoadSpec, on_progress: OnProgress | None, await_start: AwaitStart | None, loop_name: str) -> Share:
     client = Client(spec, on_progress)
-    arrivals = ClosedLoop(client)
+    dispatch = Dispatch(client)
     watch = SelfWatch()
     with _quiet_garbage_collector():
         try:
-            await arrivals.open()
+            await dispatch.open()
+            start_ns = await await_start(client) if await_start is not None else None
             watch.start()
-            await arrivals.run()
+            await dispatch.run(start_ns)
         except asyncio.CancelledError:
             client.stop("interrupted")
         finally:
             watch.stop()
             await client.close()
-    client.backlog.drain()
-    samples = sorted(client.samples, key=lambda sample: sample.index)
-    now = monotonic_ns()
-    start_ns = min((sample.sent_ns for sample in samples if sample.sent_ns), default=now)
-    end_ns = max((sample.end_ns for sample in samples if sample.sent_ns), default=now)
-    health = watch.report(samples, end_ns - start_ns, reads=client.reads, reconnects=client.reconnects, stale=client.stale, loop=loop_name)
-    return LoadResult(samples, start_ns, end_ns, health, client.stopped, arrivals.unsent)
+    vitals = watch.vitals(reconnects=client.reconnects, stale=client.stale, loop=loop_name)
+    return Share(list(client.samples.values()), vitals, client.stopped, client.saturated)
+
+
+def idle_lag_ms(seconds: float = 1.0) -> float:
+    """p99 of the lag of an event loop that does nothing: what the machine itself, and not a load, adds to every time stamp."""
+
+    async def idle() -> float:
+        watch = SelfWatch()
+        watch.start()
+        await asyncio.sleep(seconds)
+        watch.stop()
+        return watch.vitals(reconnects=0, stale=0, loop="").lag_p99_ms
+
+    with asyncio.Runner(loop_factory=_event_loop()[1]) as runner:
+        return runner.run(idle())
 
 
 @contextlib.contextmanager

@@ -1,40 +1,53 @@
-"""Recognises the next event of a stream that differs from an earlier one in nothing but its text, without parsing it.
+"""Recognises the next events of a stream that differ from an earlier one in nothing but their text, without parsing them.
 
 Does not know: what the fields mean. Of the 200 bytes of a typical event the framing, the id, the model and the empty fields
 are the same from the first token to the last. Parsing them a million times costs as much processor time as receiving them, so
 the bytes around the text of one decoded event are kept: a piece with the same bytes around plain characters *is* that event
-with another text. A dialect for which that is not so fails the probe below, and its events are decoded in full.
+with another text. That is checked for many pieces at a time. A dialect for which it is not so fails the probe below, and its
+events are decoded in full.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import takewhile
 from typing import Final
 
 from enginebench.dialects import Dialect, Event
 from enginebench.loadgen import outcomes
 from enginebench.loadgen.stream import splitter
 
-_PLAIN: Final = bytes(c for c in range(0x20, 0x7F) if c not in b'"\\')
-"""Characters that stand for themselves in a JSON string, one byte each."""
+_PLAIN: Final = bytes(c for c in range(0x20, 0x100) if c not in b'"\\\x7f')
+"""Bytes that stand for themselves in a JSON string, those of UTF-8 sequences included."""
 _PROBE: Final = "probe 1 2 3"
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """The bytes around the text of one event that came as a piece of its own, and the token count of all such events."""
+    """The bytes around the text of one event that came as a piece of its own.
+
+    tokens: token count of all such events; answer: whether their text is answer and not reasoning.
+    """
 
     head: bytes
     tail: bytes
     tokens: int
+    answer: bool
 
-    def text(self, piece: bytes) -> bytes | None:
-        """The text, if the piece is one event of this shape and its text is plain ASCII; None: decode it in full."""
-        if piece.startswith(self.head) and piece.endswith(self.tail):
-            middle = piece[len(self.head) : -len(self.tail)]  # empty where head and tail overlap
-            if middle and not middle.translate(None, _PLAIN):
-                return middle
-        return None
+    def texts(self, pieces: Sequence[bytes]) -> list[bytes]:
+        """The texts of the leading pieces that are one event of this shape each, with nothing escaped in the text.
+
+        Works on all pieces at once, so that it costs a fraction of looking at them one by one.
+        """
+        head, tail = self.head, self.tail
+        start, end = len(head), -len(tail)
+        texts = [piece[start:end] for piece in pieces if piece.startswith(head) and piece.endswith(tail)]
+        if len(texts) < len(pieces):
+            texts = [p[start:end] for p in takewhile(lambda piece: piece.startswith(head) and piece.endswith(tail), pieces)]
+        if b"".join(texts).translate(None, _PLAIN) or not all(texts):  # empty: head and tail overlap
+            texts = list(takewhile(lambda text: text and not text.translate(None, _PLAIN), texts))
+        return texts
 
 
 def teachable(event: Event) -> bool:
@@ -59,4 +72,8 @@ def learn(piece: bytes, event: Event, tokens: int, dialect: Dialect) -> Template
         probed = dialect.decode(payload)
     except outcomes.NONSENSE:
         return None
-    return Template(head, tail, tokens) if probed == replace(event, text=_PROBE, chars=len(_PROBE)) else None
+    answer = event.answer_chars > 0
+    if (probed.text, probed.chars, probed.answer_chars) != (_PROBE, len(_PROBE), len(_PROBE) if answer else 0):
+        return None
+    probed.text, probed.chars, probed.answer_chars = event.text, event.chars, event.answer_chars
+    return Template(head, tail, tokens, answer) if probed == event else None

@@ -1,0 +1,126 @@
+"""One lane of a load: a connection, and the session that is on it.
+
+Knows how the turns of a conversation follow each other and what becomes of a connection that the server has closed; which
+session comes next, and when, is `dispatch`'s business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from functools import partial
+from time import monotonic_ns
+from typing import Protocol, TypeAlias
+
+from enginebench.loadgen import outcomes
+from enginebench.loadgen.client import Client
+from enginebench.loadgen.connection import Connection
+from enginebench.loadgen.exchange import Exchange
+from enginebench.loadgen.request import WireRequest
+
+Session: TypeAlias = Sequence[WireRequest]
+
+
+class Dispatcher(Protocol):
+    """What a lane needs of whoever gives it its sessions."""
+
+    @property
+    def closing(self) -> bool:
+        """Whether nothing new may be begun."""
+        ...
+
+    def ended(self, lane: Lane, now: int) -> None:
+        """The lane's session is over."""
+        ...
+
+    def later(self, at_ns: int, action: Callable[[], None]) -> None:
+        """Do something at an absolute instant, unless the time is over before."""
+        ...
+
+    def spawn(self, work: Coroutine[None, None, None]) -> None:
+        """Run something that has to wait."""
+        ...
+
+
+class Lane:
+    """A connection, and at most one session on it."""
+
+    __slots__ = ("_answers", "_client", "_connection", "_dispatch", "_request", "_turns", "in_flight")
+
+    def __init__(self, dispatch: Dispatcher, client: Client) -> None:
+        self._dispatch = dispatch
+        self._client = client
+        self._connection: Connection | None = None
+        self._request: WireRequest | None = None
+        self._turns: Iterator[WireRequest] = iter(())
+        self._answers: list[bytes] = []
+        self.in_flight = False
+        """A request is out, or about to be."""
+
+    @property
+    def usable(self) -> bool:
+        """Whether a request could be sent at once."""
+        return self._connection is not None and self._connection.usable
+
+    async def open(self) -> None:
+        with contextlib.suppress(OSError):
+            self._connection = await self._client.connect()
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._client.drop(self._connection)
+            self._connection = None
+
+    def begin(self, session: Session, due_ns: int) -> None:
+        """Start a session; its first request was due at due_ns."""
+        self._turns = iter(session)
+        self._answers.clear()
+        self._send(next(self._turns), due_ns)
+
+    def _send(self, request: WireRequest, due_ns: int) -> None:
+        """Send now, or as soon as there is a connection."""
+        self._request = request
+        self.in_flight = True
+        if self._connection is not None and self._connection.usable:
+            self._client.send(self._connection, request, self._answers, due_ns, self._ended)
+        else:
+            self._dispatch.spawn(self._reconnect(request, due_ns))
+
+    def _ended(self, exchange: Exchange) -> None:
+        sample = exchange.sample
+        if exchange.stale and self._request is not None and self._client.stopped is None:
+            self._dispatch.spawn(self._reconnect(self._request, sample.due_ns))
+            return
+        self.in_flight = False
+        follower = next(self._turns, None)
+        if follower is None or sample.outcome != outcomes.OK or self._dispatch.closing:  # what follows a failed turn has no history
+            self._dispatch.ended(self, sample.end_ns)
+            return
+        self._answers.append(exchange.answer)
+        due_ns = sample.end_ns + follower.think_ns
+        if follower.think_ns:
+            self._dispatch.later(due_ns, partial(self._send, follower, due_ns))
+        else:
+            self._send(follower, due_ns)
+
+    async def _reconnect(self, request: WireRequest, due_ns: int) -> None:
+        self.close()
+        try:
+            self._connection = await self._client.connect()
+        except OSError as error:
+            self._unreachable(request, due_ns, outcomes.CONNECT, f"{type(error).__name__}: {error}")
+        except asyncio.CancelledError:
+            self._client.unreachable(request, due_ns, outcomes.CANCELLED, self._client.stopped or "cancelled")
+            raise
+        else:
+            self._client.reconnects += 1
+            if self._client.stopped is None:
+                self._client.send(self._connection, request, self._answers, due_ns, self._ended)
+            else:
+                self._unreachable(request, due_ns, outcomes.CANCELLED, self._client.stopped)
+
+    def _unreachable(self, request: WireRequest, due_ns: int, outcome: str, message: str) -> None:
+        self._client.unreachable(request, due_ns, outcome, message)
+        self.in_flight = False
+        self._dispatch.ended(self, monotonic_ns())

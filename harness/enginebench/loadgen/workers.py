@@ -1,0 +1,177 @@
+"""A load shared among several client processes, when one core is not enough for its streams or events.
+
+Each process is a fresh interpreter that gets its part of the load through a pipe, opens its connections, says so, and begins at
+the instant that all are told; the monotonic clock is the same in all of them. `python -m enginebench.loadgen.workers
+FD FD` is such a process. Does not know: what a load measures.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from multiprocessing.connection import Connection, Pipe, wait
+from time import monotonic_ns
+from typing import Any, cast
+
+from enginebench.loadgen.client import Client, OnProgress
+from enginebench.loadgen.dispatch import sessions_of
+from enginebench.loadgen.request import LoadSpec, Progress, Share, WireRequest
+from enginebench.loadgen.run import allow_open_files, run_share
+
+_HEADSTART_NS = 20_000_000
+"""From telling the processes when to begin until then."""
+_GRACE_S = 10.0
+
+
+def run_shares(spec: LoadSpec, on_progress: OnProgress | None, processes: int) -> list[Share]:
+    """Send the load from so many processes. An exception of on_progress ends the load and is raised."""
+    workers = [_Worker(part) for part in _parts(spec, processes)]
+    try:
+        for worker in workers:
+            worker.expect("ready")
+        start_ns = monotonic_ns() + _HEADSTART_NS
+        for worker in workers:
+            worker.begin(start_ns)
+        return _gather(workers, on_progress)
+    finally:
+        for worker in workers:
+            worker.end()
+
+
+def _gather(workers: Sequence[_Worker], on_progress: OnProgress | None) -> list[Share]:
+    """Wait for every share, passing progress on; Ctrl-C and a failing on_progress tell the processes to stop."""
+    error: BaseException | None = None
+    while waiting := {worker.results: worker for worker in workers if worker.share is None and not worker.lost}:
+        try:
+            for pipe in wait(list(waiting)):
+                waiting[cast("Connection", pipe)].hear()
+            if on_progress is not None and error is None:
+                on_progress(_sum([worker.progress for worker in workers if worker.progress is not None]))
+        except BaseException as failure:  # noqa: BLE001 -- raised below, once the processes have stopped
+            error = error or failure
+            for worker in workers:
+                worker.stop()
+    if error is not None and not isinstance(error, KeyboardInterrupt):
+        raise error
+    return [worker.share for worker in workers if worker.share is not None]
+
+
+class _Worker:
+    """One client process, seen from the parent. Orders go in and results come out through a pipe each."""
+
+    def __init__(self, spec: LoadSpec) -> None:
+        self.share: Share | None = None
+        self.progress: Progress | None = None
+        self.lost = False
+        """It ended without a word."""
+        orders, self.orders = Pipe(duplex=False)
+        self.results, results = Pipe(duplex=False)
+        with orders, results:
+            fds = orders.fileno(), results.fileno()
+            self._process = subprocess.Popen([sys.executable, "-m", __name__, *map(str, fds)], pass_fds=fds)
+        module = sys.modules[type(spec.dialect).__module__]
+        self.orders.send((module.__name__, getattr(module, "__file__", None)))
+        self.orders.send(spec)
+
+    def expect(self, word: str) -> None:
+        """Wait for this message."""
+        heard = self._receive()
+        if heard != word:
+            raise RuntimeError(f"a client process said {heard!r} where {word!r} was expected")
+
+    def begin(self, start_ns: int) -> None:
+        """Tell when to begin."""
+        self.orders.send(start_ns)
+
+    def hear(self) -> None:
+        """Take one message: progress, or the share."""
+        heard = self._receive()
+        if isinstance(heard, Share):
+            self.share = heard
+        else:
+            self.progress = heard
+
+    def _receive(self) -> Any:
+        try:
+            return self.results.recv()
+        except EOFError:
+            self.lost = True
+            raise RuntimeError(f"a client process ended with exit code {self._process.wait()}") from None
+
+    def stop(self) -> None:
+        """Ask for what there is so far."""
+        with suppress(OSError):
+            self.orders.send("stop")
+
+    def end(self) -> None:
+        """The process has done its work, or must go."""
+        self.orders.close()
+        self.results.close()
+        try:
+            self._process.wait(_GRACE_S if self.share is not None else 0.1)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def _parts(spec: LoadSpec, processes: int) -> list[LoadSpec]:
+    """The load dealt out session by session, and its streams with it."""
+    hands: list[list[WireRequest]] = [[] for _ in range(processes)]
+    for number, session in enumerate(sessions_of(spec.requests)):
+        hands[number % processes] += session
+    streams = [spec.concurrency // processes + (number < spec.concurrency % processes) for number in range(processes)]
+    return [replace(spec, requests=hand, concurrency=count) for hand, count in zip(hands, streams, strict=True)]
+
+
+def _sum(parts: Sequence[Progress]) -> Progress:
+    """Totals over the processes; the pace of one of them."""
+    totals = {name: sum(getattr(part, name) for part in parts) for name in ("requests", "sent", "ended", "failed", "events")}
+    paced = next((part for part in parts if part.ttft_s is not None), None)
+    return Progress(
+        **totals,
+        elapsed_s=max((part.elapsed_s for part in parts), default=0.0),
+        ttft_s=paced.ttft_s if paced else None,
+        tpot_s=paced.tpot_s if paced else None,
+    )
+
+
+# -- inside a client process ---------------------------------------------------------------------------------------------
+
+
+def _serve(orders: Connection, results: Connection) -> None:
+    """Send the load that is ordered, and give back what became of it."""
+    name, file = orders.recv()
+    if name not in sys.modules and importlib.util.find_spec(name.partition(".")[0]) is None and file is not None:
+        _load_by_path(name, file)  # the dialect of an adapter that is a file and no installed module
+    spec: LoadSpec = orders.recv()
+    allow_open_files(spec.concurrency or len(spec.requests))
+
+    async def await_start(client: Client) -> int:
+        results.send("ready")
+        start_ns: int = orders.recv()
+        # Any word from now on, or the parent's end. (The loop makes this pipe non-blocking, so results have one of their own.)
+        asyncio.get_running_loop().add_reader(orders.fileno(), client.stop, "interrupted")
+        return start_ns
+
+    results.send(run_share(spec, results.send, await_start))
+
+
+def _load_by_path(name: str, file: str) -> None:
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None  # noqa: S101
+    assert spec.loader is not None  # noqa: S101
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent passes it on
+    with suppress(EOFError, BrokenPipeError):  # the parent is gone: nobody wants an answer
+        _serve(Connection(int(sys.argv[1]), writable=False), Connection(int(sys.argv[2]), readable=False))

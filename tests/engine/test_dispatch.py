@@ -1,0 +1,191 @@
+"""When requests go out: open loops on their schedule, ramps, durations, conversations, several client processes, a server that drowns."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import statistics
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+from enginebench.dialects import OpenAIChat, OpenAICompletions
+from enginebench.loadgen import LoadResult, LoadSpec, Progress, Target, WireRequest, run_load
+
+StartFake = Callable[..., Target]
+FAST = ("--ttft-ms", "5", "--itl-ms", "1")
+MS = 1_000_000
+
+
+def wire(count: int, *, tokens: int = 4, due_ms: Callable[[int], float] | None = None) -> list[WireRequest]:
+    """`count` requests, due at due_ms(i) or whenever a stream is free."""
+    spoken = OpenAICompletions()
+    out = []
+    for i in range(count):
+        body = spoken.body(model="fake", prompt=f"prompt {i}", output_tokens=tokens, temperature=0.0, seed=None, extra={})
+        due_ns = None if due_ms is None else round(due_ms(i) * MS)
+        out.append(WireRequest(i, spoken.path, json.dumps(body).encode(), 2, tokens, due_ns=due_ns))
+    return out
+
+
+def spec(target: Target, requests: list[WireRequest], concurrency: int = 0, **other: object) -> LoadSpec:
+    return replace(LoadSpec(target, requests, concurrency, OpenAICompletions(), 10.0), **other)  # type: ignore[arg-type]
+
+
+def outcomes(result: LoadResult) -> set[str]:
+    return {sample.outcome for sample in result.samples}
+
+
+def test_an_open_loop_keeps_its_schedule_whatever_the_server_does(start_fake: StartFake) -> None:
+    result = run_load(spec(start_fake("--ttft-ms", "200", "--itl-ms", "5"), wire(40, due_ms=lambda i: 10 * i)))
+    assert outcomes(result) == {"ok"}
+    due = [s.due_ns for s in result.samples]
+    assert [round((b - a) / MS) for a, b in pairwise(due)] == [10] * 39, "an absolute grid, not a sum of sleeps"
+    delays = sorted((s.sent_ns - s.due_ns) / MS for s in result.samples)
+    assert delays[0] >= 0
+    assert statistics.median(delays) < 2
+    assert result.client.wanted_rate == pytest.approx(100, rel=0.001)
+    assert result.client.achieved_rate == pytest.approx(100, rel=0.2)
+    assert result.client.achieved_concurrency > 10, "twenty requests are in flight at once; nothing waited for an answer"
+
+
+def test_a_limit_makes_due_requests_wait_and_the_delay_shows_it(start_fake: StartFake) -> None:
+    result = run_load(spec(start_fake("--ttft-ms", "50", "--itl-ms", "1"), wire(8, due_ms=float(0).__mul__), concurrency=2))
+    assert outcomes(result) == {"ok"}
+    delays = [(s.sent_ns - s.due_ns) / MS for s in result.samples]
+    assert max(delays[:2]) < 40
+    assert min(delays[-2:]) > 140, "the last two waited for three rounds"
+    edges = sorted([(s.sent_ns, 1) for s in result.samples] + [(s.end_ns, -1) for s in result.samples])
+    in_flight = [sum(step for _, step in edges[: i + 1]) for i in range(len(edges))]
+    assert max(in_flight) == 2
+
+
+def test_a_ramp_starts_the_streams_one_after_another(start_fake: StartFake) -> None:
+    result = run_load(spec(start_fake("--ttft-ms", "300"), wire(5), concurrency=5, ramp_ns=200 * MS))
+    starts = [(s.sent_ns - result.window_start_ns) / MS for s in result.samples]
+    assert starts == pytest.approx([0, 40, 80, 120, 160], abs=20)
+
+
+def test_a_duration_ends_a_closed_loop_and_lets_what_is_in_flight_finish(start_fake: StartFake) -> None:
+    result = run_load(spec(start_fake("--ttft-ms", "40", "--itl-ms", "1"), wire(1000), concurrency=4, duration_ns=300 * MS))
+    assert outcomes(result) == {"ok"}
+    assert result.stopped is None
+    assert result.unsent == 1000 - len(result.samples) > 900
+    assert max(s.sent_ns for s in result.samples) - result.window_start_ns < 310 * MS
+    assert {s.index for s in result.samples} == set(range(len(result.samples)))
+
+
+def test_a_duration_ends_an_open_loop(start_fake: StartFake) -> None:
+    result = run_load(spec(start_fake(*FAST), wire(100, due_ms=lambda i: 20 * i), duration_ns=310 * MS))
+    assert len(result.samples) == 16
+    assert (result.unsent, result.stopped) == (84, None)
+
+
+def conversation(turns: int, count: int, *, think_ns: int = 0, tokens: int = 3) -> list[WireRequest]:
+    """Conversations of chat requests whose history holds the answers."""
+    chat = OpenAIChat()
+    out: list[WireRequest] = []
+    for number in range(count):
+        for turn in range(turns):
+            messages = [{"role": "user", "content": "question 0"}]
+            for earlier in range(turn):
+                messages += [{"role": "assistant", "content": f"<{earlier}>"}, {"role": "user", "content": f"question {earlier + 1}"}]
+            raw = json.dumps(chat.body(model="m", prompt=messages, output_tokens=tokens, temperature=0.0, seed=None, extra={})).encode()
+            pieces: list[bytes | int] = []
+            for earlier in range(turn):
+                before, _, raw = raw.partition(f"<{earlier}>".encode())
+                pieces += [before, earlier]
+            body = (*pieces, raw) if turn else raw
+            out.append(WireRequest(len(out), chat.path, body, 2, tokens, conversation=number, turn=turn, think_ns=think_ns))
+    return out
+
+
+def test_the_turns_of_a_conversation_follow_each_other_with_the_answers_in_them(start_fake: StartFake) -> None:
+    """The fake engine counts prompt tokens by words, so the history it was sent shows in its count."""
+    requests = conversation(3, 2)
+    result = run_load(replace(spec(start_fake(*FAST), requests, concurrency=2), dialect=OpenAIChat(), keep_text=True))
+    assert outcomes(result) == {"ok"}
+    assert [(s.conversation, s.turn) for s in result.samples] == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
+    for first, second, third in (result.samples[:3], result.samples[3:]):
+        assert first.end_ns == second.due_ns <= second.sent_ns < second.end_ns == third.due_ns
+        words = [len((s.text or "").split()) for s in (first, second)]
+        assert words == [3, 3]
+        # each turn adds two messages: an answer of 3 words, a question of 2, and the words of the JSON around them
+        grown = [b.input_tokens - a.input_tokens for a, b in pairwise((first, second, third)) if a.input_tokens and b.input_tokens]
+        assert len(grown) == 2
+        assert abs(grown[0] - grown[1]) <= 1
+        assert grown[0] > 5
+
+
+def test_a_user_thinks_before_the_next_turn(start_fake: StartFake) -> None:
+    result = run_load(replace(spec(start_fake(*FAST), conversation(2, 1, think_ns=80 * MS), concurrency=1), dialect=OpenAIChat()))
+    first, second = result.samples
+    assert second.due_ns - first.end_ns == 80 * MS
+    assert 0 <= second.sent_ns - second.due_ns < 20 * MS
+    assert first.text is None, "kept only for the next turn"
+
+
+def test_what_follows_a_failed_turn_is_not_sent(start_fake: StartFake) -> None:
+    result = run_load(replace(spec(start_fake(*FAST, "--http-error", "500"), conversation(3, 4), concurrency=2), dialect=OpenAIChat()))
+    assert [(s.turn, s.outcome) for s in result.samples] == [(0, "http_status")] * 4
+    assert result.unsent == 8
+
+
+def test_a_server_that_can_never_keep_up_is_found_out_early(start_fake: StartFake) -> None:
+    """One slot of 50 ms serves 20 requests/s; 60 arrive."""
+    slow = start_fake("--slots", "1", "--ttft-ms", "40", "--itl-ms", "5")
+    result = run_load(spec(slow, wire(3000, tokens=3, due_ms=lambda i: 1000 / 60 * i), watch_saturation=True))
+    assert result.saturated
+    assert "requests/s arrived" in (result.stopped or "")
+    assert result.unsent > 1500
+    assert outcomes(result) == {"ok", "cancelled"}
+
+
+def test_a_server_that_keeps_up_is_left_alone(start_fake: StartFake) -> None:
+    quick = start_fake("--slots", "4", "--ttft-ms", "20", "--itl-ms", "2")
+    result = run_load(spec(quick, wire(600, tokens=3, due_ms=lambda i: 10 * i), watch_saturation=True))
+    assert (result.saturated, result.stopped, result.unsent) == (False, None, 0)
+
+
+@pytest.mark.parametrize("due_ms", [None, lambda i: 5.0 * i])
+def test_two_client_processes_send_the_same_load(start_fake: StartFake, due_ms: Callable[[int], float] | None) -> None:
+    seen: list[Progress] = []
+    requests = wire(60, due_ms=due_ms)
+    result = run_load(spec(start_fake("--ttft-ms", "40", "--itl-ms", "2"), requests, 0 if due_ms else 6), seen.append, processes=2)
+    assert [s.index for s in result.samples] == list(range(60))
+    assert outcomes(result) == {"ok"}
+    assert result.client.processes == 2
+    assert sum(len(s.event_ns) for s in result.samples) == 60 * 4
+    assert all(p.requests <= 60 for p in seen)
+    if due_ms is None:
+        assert 4 < result.client.achieved_concurrency <= 6
+    else:
+        assert result.client.wanted_rate == pytest.approx(200, rel=0.001)
+
+
+def test_ctrl_c_reaches_every_client_process(start_fake: StartFake) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def press(progress: Progress) -> None:
+        if progress.ended >= 4:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    result = run_load(spec(start_fake("--ttft-ms", "60", "--itl-ms", "5"), wire(500), 4), press, processes=2)
+    assert result.stopped == "interrupted"
+    assert outcomes(result) == {"ok", "cancelled"}
+    assert result.unsent == 500 - len(result.samples) > 400
+
+
+def test_a_failing_progress_callback_ends_every_client_process(start_fake: StartFake) -> None:
+    def broken(progress: Progress) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_load(spec(start_fake("--ttft-ms", "60000"), wire(4), 2), broken, processes=2)
+
+
+def test_an_open_loop_without_due_times_is_refused() -> None:
+    with pytest.raises(ValueError, match="concurrency"):
+        spec(Target("127.0.0.1", 9), wire(1))
