@@ -40,6 +40,8 @@ PACES = {"llamacpp": Pace(0.020, 0.0050), "vllm": Pace(0.030, 0.0042), "attach":
 
 def synthetic_samples(load: Load, pace: Pace, *, seed: int, output_tokens: int | None = None) -> Samples:
     """`load.requests` requests in `load.concurrency` lanes whose times are never below the pace and have an exponential tail."""
+    assert isinstance(load.input_tokens, int)
+    assert isinstance(load.output_tokens, int)
     n, tokens = load.requests, output_tokens or load.output_tokens
     golden = (math.sqrt(5) - 1) / 2
     spread = lambda k: np.mod((np.arange(n * k, dtype=np.float64) + 1 + 31 * seed) * golden, 1)  # noqa: E731  # even in [0, 1)
@@ -69,6 +71,10 @@ def synthetic_samples(load: Load, pace: Pace, *, seed: int, output_tokens: int |
         outcome=("ok",) * n,
         error=(None,) * n,
         finish_reason=("length",) * n,
+        first_answer_ns=events[:, 0].copy(),
+        local_tokens=full(-1),
+        conversation=full(-1),
+        turn=full(0),
         event_ns=events.ravel(),
         event_tokens=np.ones(n * tokens, dtype=np.int32),
         event_chars=np.full(n * tokens, 4, dtype=np.int32),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from enginebench.answer import Parity, parities, remarks, verdict_sentence
 from enginebench.rows import LOAD_COLUMNS, CellResult, Row, figures_of, metric_of, read_rows
+from enginebench.slo import Slo, parse
 from enginebench.store import LaunchRecord, Run, RunRecord
 
 __all__ = ["LOAD_COLUMNS", "Analysis", "CellResult", "Parity", "Row", "analyse", "figures_of", "metric_of", "verdict_sentence"]
@@ -17,7 +18,7 @@ __all__ = ["LOAD_COLUMNS", "Analysis", "CellResult", "Parity", "Row", "analyse",
 
 @dataclass(frozen=True)
 class Analysis:
-    """A run, understood."""
+    """A run, understood. slo: what a good answer was to be; None: nobody said, and there is no goodput."""
 
     run: RunRecord
     rows: tuple[Row, ...]
@@ -25,6 +26,7 @@ class Analysis:
     columns: tuple[str, ...]
     sentence: str
     parity: tuple[Parity, ...] = ()
+    slo: Slo | None = None
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -40,7 +42,8 @@ class Analysis:
 
 
 def analyse(run: Run) -> Analysis:
-    """Read every stored cell of a run and fold the repeats."""
-    rows, columns = read_rows(run)
+    """Read every stored cell of a run and fold the repeats. UserError when the stored SLO is none."""
+    slo = parse(run.record.slo) if run.record.slo is not None else None
+    rows, columns = read_rows(run, slo)
     launches = run.launches()
-    return Analysis(run.record, rows, launches, columns, verdict_sentence(rows), tuple(parities(rows, launches)))
+    return Analysis(run.record, rows, launches, columns, verdict_sentence(rows), tuple(parities(rows, launches)), slo)

@@ -1,4 +1,4 @@
-"""What the rows of a run say: which deployment is fastest and how surely, whether deployments agree, what a reader must know.
+"""What the rows of a run say: which deployment is best and how surely, whether deployments agree, what a reader must know.
 
 Pure: rows and launch records in, sentences out. A claim is never stronger than the test behind it. Knows no table and no file.
 """
@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
+from typing import Literal
 
-from enginebench.nouns import JSON, canonical, fingerprint
+from enginebench.nouns import JSON, Load, canonical, fingerprint
 from enginebench.rows import Row
 from enginebench.statistics import Comparison, Estimate, compare, repeats_needed
 from enginebench.store import LaunchRecord
@@ -17,27 +18,36 @@ from enginebench.store import LaunchRecord
 _NAMED = 3
 """More deployments than this are counted in a sentence, not listed."""
 
-# -- who is fastest ------------------------------------------------------------------------------------------------------
+# -- who is best ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A row that may be ranked, with its throughput, and what the leader is against it (None for the leader itself)."""
+    """A row that may be ranked, with the figure that ranks it, and what the leader is against it (None for the leader itself)."""
 
     row: Row
-    throughput: Estimate
+    value: Estimate
     behind: Comparison | None
 
 
+def ranked_by(rows: Sequence[Row]) -> Literal["goodput", "output_throughput"]:
+    """The figure that ranks rows: goodput where an SLO gives any of them one, else output throughput."""
+    return "goodput" if any(row.ranked and row.figures.get("goodput") for row in rows) else "output_throughput"
+
+
 def contenders(rows: Sequence[Row]) -> list[Contender]:
-    """The rows of one load that may be ranked, fastest first, each compared with the first: the one rule of sentence and marks."""
-    found = [(row, estimate) for row in rows if row.ranked and (estimate := row.figures.get("output_throughput"))]
+    """The rows of one load that may be ranked, best first, each compared with the first: the one rule of sentence and marks."""
+    figure = ranked_by(rows)
+    found = [(row, estimate) for row in rows if row.ranked and (estimate := row.figures.get(figure))]
     found.sort(key=lambda pair: pair[1].value, reverse=True)
     return [Contender(row, its, compare(found[0][1], its) if i else None) for i, (row, its) in enumerate(found)]
 
 
 def verdict_sentence(rows: Sequence[Row]) -> str:
-    """One sentence per model: which deployment is fastest at the heaviest common load, by how much, and whether that is sure."""
+    """One sentence per model: which deployment is best at the heaviest common load, by how much, and whether that is sure.
+
+    Best is the highest output throughput; with an SLO the highest goodput, at the common load where that is highest.
+    """
     models = dict.fromkeys(row.deployment.model for row in rows)
     said = {model: s for model in models if (s := _sentence(model, rows))}
     sentences = [f"{model}: {s}" if len(models) > 1 else s for model, s in said.items()]
@@ -48,23 +58,36 @@ def verdict_sentence(rows: Sequence[Row]) -> str:
 
 
 def _sentence(model: str, rows: Sequence[Row]) -> str | None:
-    ranked = [row for row in rows if row.deployment.model == model and row.ranked and row.figures.get("output_throughput")]
-    if not ranked:
+    groups: dict[Load, list[Row]] = {}
+    mine = [row for row in rows if row.deployment.model == model]
+    figure = ranked_by(mine)
+    for row in mine:
+        if row.ranked and row.figures.get(figure):
+            groups.setdefault(row.load, []).append(row)
+    if not groups:
         return None
-    load = max((row.load for row in ranked), key=lambda at: (sum(r.load == at for r in ranked), at.concurrency, at.input_tokens))
-    field = contenders([row for row in ranked if row.load == load])
-    where = f"at {load.concurrency} stream{'s' if load.concurrency > 1 else ''} of {load.input_tokens} + {load.output_tokens} tokens"
+    load = max(groups, key=lambda at: (len(groups[at]), *_weight(at, contenders(groups[at])[0].value, figure)))
+    field = contenders(groups[load])
     suspect = any(contender.row.verdict == "suspect" for contender in field)
-    return _comparison(field, where) + (" With reservations: see the reasons of the rows marked suspect." if suspect else "")
+    said = _comparison(field, figure, f"at {load.level_text} of {load.shape_text}")
+    return said + (" With reservations: see the reasons of the rows marked suspect." if suspect else "")
 
 
-def _comparison(field: Sequence[Contender], where: str) -> str:
-    """The weakest comparison of the leader rules: he is fastest only if he is surely faster than every other."""
+def _weight(load: Load, best: Estimate, figure: str) -> tuple[float, float]:
+    """Which of two loads is the one to speak of: by goodput the better served, by throughput the heavier, then the longer."""
+    length = load.input_tokens if isinstance(load.input_tokens, int) else 0
+    return (best.value, load.level) if figure == "goodput" else (load.level, length)
+
+
+def _comparison(field: Sequence[Contender], by_figure: str, where: str) -> str:
+    """The weakest comparison of the leader rules: he is best only if he is surely better than every other."""
     best, *others = field
-    name, figure = best.row.name, f"{best.throughput.value:,.0f} tok/s"
+    name, good = best.row.name, by_figure == "goodput"
+    figure = f"{_short(best.value.value)} req/s within the SLO" if good else f"{best.value.value:,.0f} tok/s"
     if not others:
         return f"{name} reaches {figure} {where}."
-    lead = f"{figure}, {best.throughput.value / others[0].throughput.value:.2f}x {others[0].row.name}"
+    second = others[0].value.value
+    lead = f"{figure}, {f'{best.value.value / second:.2f}x {others[0].row.name}' if second else f'{others[0].row.name} none'}"
     by = {order: [c for c in others if c.behind and c.behind.order == order] for order in ("tied", "unknown", "ahead")}
     if tied := by["tied"]:
         names = [name, *(c.row.name for c in tied)]
@@ -76,7 +99,11 @@ def _comparison(field: Sequence[Contender], where: str) -> str:
         enough = f"{repeats_needed()} restarts each would do"
         few = f"{_n_text([best, *ahead])} is too few to be sure ({_p_text(ahead)}; {enough})"
         return f"{name} is ahead in every repeat {where}: {lead}, but {few}."
-    return f"{name} is fastest {where}: {lead} ({_evidence(best, others)})."
+    return f"{name} {'has the highest goodput' if good else 'is fastest'} {where}: {lead} ({_evidence(best, others)})."
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _evidence(best: Contender, others: Sequence[Contender]) -> str:
@@ -84,7 +111,7 @@ def _evidence(best: Contender, others: Sequence[Contender]) -> str:
 
 
 def _n_text(involved: Sequence[Contender]) -> str:
-    low, high = min(c.throughput.n for c in involved), max(c.throughput.n for c in involved)
+    low, high = min(c.value.n for c in involved), max(c.value.n for c in involved)
     return f"n={low}" if low == high else f"n={low} to {high}"
 
 

@@ -10,12 +10,15 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from enginebench.errors import UserError
-from enginebench.metrics import METRICS, Metric, itl, itl_is_exact
+from enginebench.metrics import METRICS, Floats, Metric, itl, itl_is_exact
 from enginebench.nouns import JSON, Deployment, Load, canonical, fingerprint, plain
 from enginebench.samples import Samples
-from enginebench.statistics import Estimate, estimate, percentile
+from enginebench.slo import SLO_METRICS, Slo
+from enginebench.statistics import Estimate, estimate, percentiles
 from enginebench.store import CellRecord, Run
+from enginebench.tokens import TokenSource, token_source
 from enginebench.validity import Reason, Verdict, judge, withheld
+from enginebench.window import Window, steady_window
 
 PERCENTILES = (50.0, 90.0, 99.0)
 
@@ -24,7 +27,8 @@ PERCENTILES = (50.0, 90.0, 99.0)
 class CellResult:
     """One cell that was read back: its record, its figures ('ttft_p50', 'output_throughput', ...), and whether to trust them.
 
-    withheld: metrics that mean nothing in this cell, each with why; their figures are None.
+    withheld: metrics that mean nothing in this cell, each with why; their figures are None. window: the part of the load that the
+    figures describe, None where nothing was measured. tokens: who counted the output tokens.
     """
 
     record: CellRecord
@@ -33,6 +37,10 @@ class CellResult:
     reasons: tuple[Reason, ...] = ()
     itl_exact: bool = False
     withheld: Mapping[str, str] = field(default_factory=dict)
+    window: Window | None = None
+    tokens: TokenSource = "unknown"
+    requests: int = 0
+    """How many requests belong to the window."""
 
 
 @dataclass(frozen=True)
@@ -72,23 +80,24 @@ _HIDDEN = (
     "timeout_s",
     "ready_timeout_s",
     "requests",
+    "duration_s",
 )
 """Shown only where two rows would look alike without them: they follow from what is shown, or are nobody's question."""
 
 
-def read_rows(run: Run) -> tuple[tuple[Row, ...], tuple[str, ...]]:
-    """Every stored cell, folded into rows in plan order, and the label columns of this run."""
+def read_rows(run: Run, slo: Slo | None = None) -> tuple[tuple[Row, ...], tuple[str, ...]]:
+    """Every stored cell, folded into rows in plan order, and the label columns of this run. With an SLO the cells have a goodput."""
     groups: dict[str, list[CellResult]] = {}
     for record in run.cells():
         key = fingerprint({"d": canonical(record.deployment), "l": canonical(record.load)})
-        groups.setdefault(key, []).append(_read(run, record))
+        groups.setdefault(key, []).append(_read(run, record, slo))
     flat = [_flat(group[0].record) for group in groups.values()]
-    columns = _columns(flat)
+    columns = _columns(flat, [group[0].record.load for group in groups.values()])
     shown = [{c: labels.get(c, "") for c in columns} for labels in flat]
     return tuple(map(_row, groups.values(), shown, _names(shown))), columns
 
 
-def _read(run: Run, record: CellRecord) -> CellResult:
+def _read(run: Run, record: CellRecord, slo: Slo | None) -> CellResult:
     """A cell with its figures. Without readable samples it has failed, whatever its record says: there is nothing to compute from."""
     if record.status != "ok":
         return CellResult(record, {}, None)
@@ -98,33 +107,55 @@ def _read(run: Run, record: CellRecord) -> CellResult:
         return CellResult(replace(record, status="failed", reason=error.message), {}, None)
     if samples is None or not len(samples):
         return CellResult(replace(record, status="failed", reason="raw samples are missing"), {}, None)
-    verdict, reasons = judge(record, samples)
+    return result_of(record, samples, slo)
+
+
+def result_of(record: CellRecord, samples: Samples, slo: Slo | None = None) -> CellResult:
+    """A cell that ran, from its raw samples: its window, its figures and its verdict. Seconds for ten million events."""
+    window = steady_window(samples, record.load)
+    measured = samples.within(window)
+    verdict, reasons = judge(record, measured, window)
     hidden = withheld(record, reasons)
-    figures = {name: None if metric_name(name) in hidden else value for name, value in figures_of(samples).items()}
-    return CellResult(record, figures, verdict, reasons, itl_is_exact(samples), hidden)
+    figures = {name: None if metric_name(name) in hidden else value for name, value in figures_of(measured, slo).items()}
+    return CellResult(
+        record, figures, verdict, reasons, itl_is_exact(samples), hidden, window, token_source(samples), int(measured.inside.sum())
+    )
 
 
-def figures_of(samples: Samples) -> dict[str, float | None]:
-    """Every figure of a cell: per-cell metrics under their name, per-request ones and the ITL as <name>_p50, _p90, _p99."""
+def figures_of(samples: Samples, slo: Slo | None = None) -> dict[str, float | None]:
+    """Every figure of a cell: per-cell metrics under their name, per-request ones and the ITL as <name>_p50, _p90, _p99.
+
+    They describe the window that the samples have (`Samples.within`), else all of the load.
+    """
     out: dict[str, float | None] = {}
     for metric in METRICS.values():
         values = metric.compute(samples)
         if metric.scope == "cell":
-            out[metric.name] = None if values[0] != values[0] else float(values[0])
+            out[metric.name] = _defined(values[0])
         else:
-            out |= {f"{metric.name}_p{q:.0f}": percentile(values, q) for q in PERCENTILES}
-    gaps = itl(samples)
-    return out | {f"itl_p{q:.0f}": percentile(gaps, q) for q in PERCENTILES}
+            out |= _percentiles(metric.name, values)
+    if slo is not None:
+        out |= {name: _defined(metric.compute(samples, slo)[0]) for name, metric in SLO_METRICS.items()}
+    return out | _percentiles("itl", itl(samples))
+
+
+def _percentiles(name: str, values: Floats) -> dict[str, float | None]:
+    return {f"{name}_p{q:.0f}": found for q, found in zip(PERCENTILES, percentiles(values, PERCENTILES), strict=True)}
+
+
+def _defined(value: float) -> float | None:
+    return None if value != value else float(value)
 
 
 def metric_of(figure: str) -> Metric | None:
     """The metric behind a figure's name ('ttft_p50' -> TTFT); None for ITL, which is per event."""
-    return METRICS.get(metric_name(figure))
+    name = metric_name(figure)
+    return METRICS.get(name) or SLO_METRICS.get(name)
 
 
 def metric_name(figure: str) -> str:
     """'ttft_p50' -> 'ttft', 'itl_p99' -> 'itl', 'output_throughput' -> 'output_throughput'."""
-    return figure if figure in METRICS else figure.rpartition("_p")[0]
+    return figure if figure in METRICS or figure in SLO_METRICS else figure.rpartition("_p")[0]
 
 
 def _row(group: Sequence[CellResult], labels: Mapping[str, str], name: str) -> Row:
@@ -144,24 +175,48 @@ def _row(group: Sequence[CellResult], labels: Mapping[str, str], name: str) -> R
 
 
 def _flat(record: CellRecord) -> dict[str, str]:
-    """Every field of the deployment and the load as column -> text; options by their own names."""
+    """Every field of the deployment and the load as column -> text; options by their own names. Empty: it has no say in this load."""
     deployment: dict[str, Any] = dict(plain(record.deployment))  # type: ignore[arg-type]  # a dataclass becomes a dict
     options, spread, load = deployment.pop("options"), deployment.pop("parallelism"), plain(record.load)
     ours = {**deployment, **spread, **load}  # type: ignore[dict-item]
     named = {f"options.{name}" if name in ours else name: value for name, value in options.items()}  # an engine may have its own `seed`
     out: dict[str, JSON] = {**deployment, **spread, **named, **load}  # type: ignore[dict-item]
-    return {name: _short(value) for name, value in out.items()}
+    return {name: _short(value) for name, value in out.items()} | dict.fromkeys(_replaced(record.load), "")
+
+
+def _replaced(load: Load) -> tuple[str, ...]:
+    """Fields of a load that others have taken the place of."""
+    out: tuple[str, ...] = ()
+    if load.trace is not None:
+        out += ("rate", "rate_to", "input_tokens", "output_tokens", "lengths")
+    if load.rate is None:
+        out += ("arrivals",)
+    if load.rate is None or load.arrivals != "gamma":
+        out += ("burstiness",)
+    if load.lengths is not None:
+        out += ("input_tokens", "output_tokens")
+    return (*out, "concurrency") if load.open_loop and not load.concurrency else out
+
+
+def _telling(load: Load) -> tuple[str, ...]:
+    """The columns that say how heavy a load is and of what shape."""
+    if load.trace is not None:
+        return "trace", "time_scale"
+    level = "concurrency" if load.rate is None else "rate"
+    return level, "lengths" if load.lengths is not None else "input_tokens"
 
 
 def _short(value: JSON) -> str:
     return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _columns(flat: Sequence[Mapping[str, str]]) -> tuple[str, ...]:
+def _columns(flat: Sequence[Mapping[str, str]], loads: Sequence[Load]) -> tuple[str, ...]:
     """The identity columns and whatever varies over the run: a table shows a column only if it says something."""
     names = dict.fromkeys(name for labels in flat for name in labels)
-    varies = {name for name in names if len({labels.get(name, "") for labels in flat}) > 1}
-    always = {*_IDENTITY, "concurrency", "input_tokens"}
+    # A load's field is empty where another has taken its place; that alone is no difference.
+    values = {name: {labels.get(name, "") for labels in flat} - ({""} if name in LOAD_COLUMNS else set()) for name in names}
+    varies = {name for name in names if len(values[name]) > 1}
+    always = {*_IDENTITY, *(column for load in loads for column in _telling(load))}
     shown = [n for n in names if n in always or (n in varies and n not in _HIDDEN)]
     alike = len({tuple(labels.get(n, "") for n in shown) for labels in flat}) < len(flat)
     return tuple(n for n in names if n in varies | always) if alike else tuple(shown)

@@ -1,7 +1,7 @@
 """The requests of one cell as columns: what is stored in Parquet and what every metric reads.
 
 One row per request; the events of all requests lie in flat arrays with offsets, so a cell with a million events costs about
-20 bytes per event and no Python object per event. Knows no metric and no place where files lie.
+20 bytes per event and no Python object per event. Knows no metric, no place where files lie, and not how a window is found.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +20,15 @@ import numpy.typing as npt
 from enginebench.errors import UserError
 from enginebench.nouns import Sample
 
+if TYPE_CHECKING:
+    from enginebench.window import Window
+
 Ints = npt.NDArray[np.int64]
 
 _ROW_COLUMNS = ("index", "asked_input_tokens", "asked_output_tokens", "due_ns", "sent_ns", "headers_ns", "end_ns")
 _COUNT_COLUMNS = ("input_tokens", "output_tokens", "cached_tokens", "status_code")
+_LATER_COLUMNS = {"first_answer_ns": 0, "local_tokens": -1, "conversation": -1, "turn": 0}
+"""Columns that older files lack, with what stands for them there; the stored value where the client did not know, too."""
 _TEXT_COLUMNS = ("outcome", "error", "finish_reason")
 _TIMINGS = "server_timings"
 """Stored as JSON text: every engine has names of its own, and they may change from one request to the next."""
@@ -30,10 +36,11 @@ _TIMINGS = "server_timings"
 
 @dataclass(frozen=True)
 class Samples:
-    """n requests. Times in ns of the client's monotonic clock; counts are -1 where the server did not say.
+    """n requests. Times in ns of the client's monotonic clock; counts are -1 where nobody counted.
 
     event_ns, event_tokens, event_chars: all output events of all requests, request after request; those of request i are
     [offsets[i], offsets[i+1]). offsets has n + 1 entries. server_timings: the engine's own figures, under its own names.
+    window_ns: what the metrics are to be computed of (both ends belong to it); None: everything. It is found, not stored.
     """
 
     index: Ints
@@ -55,19 +62,54 @@ class Samples:
     event_chars: npt.NDArray[np.int32]
     offsets: Ints
     server_timings: tuple[Mapping[str, float] | None, ...]
+    first_answer_ns: Ints
+    local_tokens: Ints
+    conversation: Ints
+    turn: Ints
+    window_ns: tuple[int, int] | None = None
 
     def __len__(self) -> int:
         return len(self.index)
 
-    @property
+    @cached_property
     def ok(self) -> npt.NDArray[np.bool_]:
         """Which requests ended well."""
         return np.array([outcome == "ok" for outcome in self.outcome], dtype=bool)
 
-    @property
+    def within(self, window: Window | None) -> Samples:
+        """The same requests, measured in this window; None: in all the time there was."""
+        return replace(self, window_ns=None if window is None else (window.start_ns, window.end_ns))
+
+    @cached_property
+    def inside(self) -> npt.NDArray[np.bool_]:
+        """Which requests belong to the window: those sent in it, whenever they ended; one that was never sent, by its end."""
+        return self.in_window(np.where(self.sent_ns > 0, self.sent_ns, self.end_ns))
+
+    @cached_property
+    def ended_inside(self) -> npt.NDArray[np.bool_]:
+        """Which requests ended in the window."""
+        return self.in_window(self.end_ns)
+
+    def in_window(self, at: Ints) -> npt.NDArray[np.bool_]:
+        """Which of these times, in ns, lie in the window."""
+        start, end = self.window_ns or (np.iinfo(np.int64).min, np.iinfo(np.int64).max)
+        return (start <= at) & (at <= end)
+
+    @cached_property
     def events(self) -> Ints:
         """Number of output events per request."""
         return np.diff(self.offsets)
+
+    @cached_property
+    def stream_tokens(self) -> Ints:
+        """Sum of the per-event token counts of each request; -1 without events, or where the server did not count every one."""
+        out = np.full(len(self), -1, dtype=np.int64)
+        some = np.flatnonzero(self.events > 0)
+        if len(some):
+            starts = self.offsets[:-1][some]
+            told = np.minimum.reduceat(self.event_tokens, starts) >= 0
+            out[some[told]] = np.add.reduceat(self.event_tokens, starts, dtype=np.int64)[told]
+        return out
 
     def edge(self, last: bool) -> Ints:
         """Arrival of the first (or last) output event of each request, in ns; 0 where there was none."""
@@ -80,7 +122,8 @@ class Samples:
     def collect(cls, samples: Sequence[Sample]) -> Samples:
         """Columns from the load generator's samples."""
         rows: dict[str, Any] = {name: _ints(getattr(s, name) for s in samples) for name in _ROW_COLUMNS}
-        rows |= {name: _ints(-1 if (v := getattr(s, name)) is None else v for s in samples) for name in _COUNT_COLUMNS}
+        counts = (*_COUNT_COLUMNS, *_LATER_COLUMNS)
+        rows |= {name: _ints(-1 if (v := getattr(s, name)) is None else v for s in samples) for name in counts}
         rows |= {name: tuple(getattr(s, name) for s in samples) for name in _TEXT_COLUMNS}
         offsets = np.concatenate(([0], np.cumsum([len(s.event_ns) for s in samples], dtype=np.int64)))
         return cls(
@@ -98,18 +141,19 @@ class Samples:
         import pyarrow.parquet as pq
 
         offsets = pa.array(self.offsets, pa.int32())
-        columns: dict[str, Any] = {name: getattr(self, name) for name in (*_ROW_COLUMNS, *_COUNT_COLUMNS)}
+        numbers = (*_ROW_COLUMNS, *_COUNT_COLUMNS, *_LATER_COLUMNS)
+        columns: dict[str, Any] = {name: getattr(self, name) for name in numbers}
         columns |= {name: pa.array(getattr(self, name), pa.string()) for name in _TEXT_COLUMNS}
         for name in ("event_ns", "event_tokens", "event_chars"):
             columns[name] = pa.ListArray.from_arrays(offsets, pa.array(getattr(self, name)))
         columns[_TIMINGS] = pa.array([None if told is None else json.dumps(dict(told)) for told in self.server_timings], pa.string())
         deltas = {f"{name}.list.element": "DELTA_BINARY_PACKED" for name in ("event_ns", "event_tokens", "event_chars")}
-        deltas |= dict.fromkeys((*_ROW_COLUMNS, *_COUNT_COLUMNS), "DELTA_BINARY_PACKED")
+        deltas |= dict.fromkeys(numbers, "DELTA_BINARY_PACKED")
         pq.write_table(pa.table(columns), path, compression="zstd", use_dictionary=list(_TEXT_COLUMNS), column_encoding=deltas)
 
     @classmethod
     def read(cls, path: Path) -> Samples:
-        """The inverse of `write`. UserError when the file is not what `write` wrote. Older files have no server timings."""
+        """The inverse of `write`, without the window. UserError when the file is not what `write` wrote; older files lack columns."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -121,6 +165,9 @@ class Samples:
     @classmethod
     def _of_table(cls, table: Any) -> Samples:
         rows: dict[str, Any] = {name: table[name].to_numpy().astype(np.int64) for name in (*_ROW_COLUMNS, *_COUNT_COLUMNS)}
+        there = {name for name in _LATER_COLUMNS if name in table.column_names}
+        rows |= {name: table[name].to_numpy().astype(np.int64) for name in there}
+        rows |= {name: np.full(len(table), absent, np.int64) for name, absent in _LATER_COLUMNS.items() if name not in there}
         rows |= {name: tuple(table[name].to_pylist()) for name in _TEXT_COLUMNS}
         timings = table[_TIMINGS].to_pylist() if _TIMINGS in table.column_names else [None] * len(table)
         rows[_TIMINGS] = tuple(None if text is None else json.loads(text) for text in timings)

@@ -1,7 +1,7 @@
 """Percentiles that are refused when there are too few samples, intervals over repeats, and whether two deployments differ.
 
 The unit of replication is a server restart: an interval is taken over repeats (one value per restart), never over requests.
-Pure; knows no metric.
+What is said of a series over time is in `enginebench.series`. Pure; knows no metric.
 """
 
 from __future__ import annotations
@@ -32,8 +32,16 @@ def samples_needed(q: float) -> int:
 
 def percentile(values: Floats, q: float) -> float | None:
     """The q-th percentile (0 < q < 100, linear interpolation) of the values that are not NaN; None when there are too few."""
-    values = values[~np.isnan(values)]
-    return float(np.percentile(values, q)) if len(values) >= samples_needed(q) else None
+    return percentiles(values, (q,))[0]
+
+
+def percentiles(values: Floats, qs: Sequence[float]) -> list[float | None]:
+    """Several percentiles, as `percentile`, for the price of one pass over the values."""
+    undefined = np.isnan(values)
+    kept = values[~undefined] if undefined.any() else values
+    can = [q for q in qs if len(kept) >= samples_needed(q)]
+    found = dict(zip(can, np.percentile(kept, can).tolist(), strict=True)) if can else {}
+    return [found.get(q) for q in qs]
 
 
 # -- over repeats --------------------------------------------------------------------------------------------------------

@@ -36,7 +36,10 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What is known when a run starts. machine: `enginebench.host` facts; plan: every cell id in order."""
+    """What is known when a run starts. machine: `enginebench.host` facts; cells: every cell id in order.
+
+    slo: what a good answer is, as `enginebench.slo.parse` reads it; None: the scenario does not say.
+    """
 
     name: str
     created_at: str
@@ -45,6 +48,7 @@ class RunRecord:
     cells: tuple[str, ...]
     machine: Mapping[str, JSON]
     enginebench: str
+    slo: Mapping[str, JSON] | None = None
     schema: int = SCHEMA
 
 
@@ -83,7 +87,9 @@ class CellRecord:
 
     counters: the engine's own totals over the cell (after - before), under neutral names. exact_prompts: whether the prompts'
     token counts were known (else they were fitted to how the server counts text). stopped: why the load ended early, with
-    `unsent` requests never tried. nonce: what was mixed into the prompts beside seed and repeat.
+    `unsent` requests never tried. saturated: why the load was broken off because the server's queue grew without bound.
+    client_limit: what this machine's client was calibrated to bear, `events_per_s` and `streams`; empty: it was not calibrated.
+    nonce: what was mixed into the prompts beside seed and repeat.
     """
 
     id: str
@@ -102,6 +108,8 @@ class CellRecord:
     exact_prompts: bool = True
     stopped: str | None = None
     unsent: int = 0
+    saturated: str | None = None
+    client_limit: Mapping[str, JSON] = field(default_factory=dict)
     nonce: str = ""
     random_weights: bool = False
     identity: str | None = None

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from enginebench.analysis import Row, analyse, verdict_sentence
+from enginebench.analysis import LOAD_COLUMNS, Row, analyse, metric_of, verdict_sentence
 from enginebench.answer import contenders, parities
 from enginebench.errors import UserError
 from enginebench.nouns import JSON, Cell, Deployment, Load, Sample
 from enginebench.report import render_table, write_html
 from enginebench.rows import _names
 from enginebench.samples import Samples
+from enginebench.slo import Slo
 from enginebench.statistics import estimate
 from enginebench.store import CellRecord, LaunchRecord, Run, RunRecord
 
@@ -68,6 +69,32 @@ def test_a_suspect_row_anywhere_in_the_field_is_said() -> None:
     assert verdict_sentence(rows).endswith("see the reasons of the rows marked suspect.")
 
 
+def rated(name: str, *goodputs: float, load: Load | None = None, tokens: float = 100) -> Row:
+    found = row(name, tokens)
+    return replace(found, load=load or found.load, figures={**found.figures, "goodput": estimate(goodputs)})
+
+
+def test_with_an_slo_goodput_ranks_and_is_said_to() -> None:
+    rows = [rated("a", 1, 1.1, 1.2, 1.3, tokens=900), rated("b", 2, 2.1, 2.2, 2.3)]
+    expected = "b has the highest goodput at 4 streams of 128 + 64 tokens: 2.15 req/s within the SLO, 1.87x a (p=0.029, n=4)."
+    assert verdict_sentence(rows) == expected
+    assert [c.row.name for c in contenders(rows)] == ["b", "a"]
+    assert verdict_sentence([rated("a", 0), rated("b", 2)]).startswith(
+        "b is ahead at 4 streams of 128 + 64 tokens: 2 req/s within the SLO, a none"
+    )
+
+
+def test_with_an_slo_the_load_with_the_highest_goodput_speaks() -> None:
+    light, heavy = Load(rate=2, concurrency=0), Load(rate=8, concurrency=0)
+    rows = [rated("a", 1.9, load=light), rated("a", 0.2, load=heavy)]
+    assert verdict_sentence(rows) == "a reaches 1.9 req/s within the SLO at 2 req/s of 128 + 64 tokens."
+
+
+def test_an_open_loop_is_named_by_its_rate_and_any_length_by_its_text() -> None:
+    load = Load(rate=2.5, concurrency=0, input_tokens="uniform(64,256)")
+    assert verdict_sentence([replace(row("a", 100), load=load)]) == "a reaches 100 tok/s at 2.5 req/s of uniform(64,256) + 64 tokens."
+
+
 # -- parity --------------------------------------------------------------------------------------------------------------
 
 
@@ -101,10 +128,10 @@ def test_only_the_same_prompt_answered_well_is_compared(a: list[Mapping[str, JSO
 # -- samples that are gone -----------------------------------------------------------------------------------------------
 
 
-def measured(path: Path, samples: Samples, **changes: str) -> Run:
+def measured(path: Path, samples: Samples, slo: Mapping[str, JSON] | None = None, **changes: str) -> Run:
     deployment = replace(Deployment("fake", "m", "none", "m"), **changes)  # type: ignore[arg-type]
     cell = Cell(deployment, Load(concurrency=1, input_tokens=10, output_tokens=4, requests=8))
-    run = Run.create(path, RunRecord("demo", "2026-01-01T00:00:00+00:00", {}, "0", (cell.id,), {}, "0"), "")
+    run = Run.create(path, RunRecord("demo", "2026-01-01T00:00:00+00:00", {}, "0", (cell.id,), {}, "0", slo), "")
     run.add_cell(CellRecord(cell.id, cell.launch_id, cell.deployment, cell.load, 0, "ok", identity="proven"), samples)
     return run
 
@@ -168,6 +195,50 @@ def test_a_batch_shows_its_throughput_and_no_latency(tmp_path: Path) -> None:
     assert only.figures["output_throughput"]
     assert only.figures["ttft_p50"] is None
     assert "TTFT" not in render_table(analysis, width=100)
+
+
+# -- columns, windows and goodput ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("loads", "shown"),
+    [
+        ([Load(concurrency=2)], ("concurrency", "input_tokens")),
+        ([Load(rate=2, concurrency=0)], ("rate", "input_tokens")),
+        ([Load(rate=2, concurrency=0), Load(concurrency=8)], ("concurrency", "rate", "input_tokens")),
+        ([Load(rate=2, concurrency=0, lengths="8+8, 9+9")], ("rate", "lengths")),
+        ([Load(trace="t.jsonl", concurrency=0)], ("trace", "time_scale")),
+    ],
+)
+def test_a_column_is_shown_that_says_how_heavy_the_load_is(tmp_path: Path, loads: list[Load], shown: tuple[str, ...]) -> None:
+    cells = [Cell(Deployment("fake", "m", "none", "m"), load) for load in loads]
+    run = Run.create(tmp_path / "r", RunRecord("demo", "2026-01-01T00:00:00+00:00", {}, "0", tuple(c.id for c in cells), {}, "0"), "")
+    for cell in cells:
+        run.add_cell(CellRecord(cell.id, cell.launch_id, cell.deployment, cell.load, 0, "skipped"))
+    analysis = analyse(run)
+    assert tuple(c for c in analysis.columns if c in LOAD_COLUMNS) == shown
+    assert all(row.labels.get("concurrency", "") == "" for row in analysis.rows if row.load.open_loop)
+
+
+def test_goodput_is_a_figure_only_where_an_slo_is_set(tmp_path: Path) -> None:
+    plain = analyse(measured(tmp_path / "plain", eight()))
+    assert plain.slo is None
+    assert "goodput" not in plain.rows[0].figures
+    run = measured(tmp_path / "with", eight(), slo={"ttft_s": 0.1, "tpot_s": 0.06, "e2e_s": None, "share": 0.9})
+    analysis = analyse(run)
+    assert analysis.slo == Slo(ttft_s=0.1, tpot_s=0.06, share=0.9)
+    figures = analysis.rows[0].figures
+    assert figures["slo_attainment"] and figures["slo_attainment"].value == 1  # noqa: PT018
+    assert figures["goodput"] and figures["request_throughput"]  # noqa: PT018
+    assert figures["goodput"].value == figures["request_throughput"].value
+    assert analysis.sentence.startswith("fake reaches 3.48 req/s within the SLO")
+    assert metric_of("goodput") is not None
+
+
+def test_a_cell_says_its_window_and_who_counted(tmp_path: Path) -> None:
+    (only,) = analyse(measured(tmp_path / "run", eight())).rows[0].cells
+    assert only.window is not None
+    assert (only.window.state, only.window.head_s, only.tokens) == ("too short to tell", 0, "server usage")
 
 
 def test_names_of_many_deployments_take_no_time() -> None:

@@ -15,6 +15,8 @@ from enginebench.metrics import METRICS
 from enginebench.registry import discover
 from enginebench.resources import checkout
 from enginebench.scenario import load_scenario
+from enginebench.scenario.rules import check_entry
+from enginebench.scenario.schema import ScenarioFile
 from enginebench.scenario.source import parse
 
 ROOT = checkout() or Path()
@@ -81,6 +83,18 @@ def test_yaml_of_the_docs_is_yaml() -> None:
     assert blocks
     for text in blocks:
         parse(text, Path("docs.yaml"))
+
+
+def test_loads_of_the_docs_are_accepted() -> None:
+    """As far as that can be known without the files that they name."""
+    head = {"name": "docs", "deployments": [{"engine": "fake", "model": "any"}]}
+    blocks = [text for page in PAGES for language, text in BLOCK.findall(page.read_text()) if language == "yaml" and "loads:" in text]
+    assert len(blocks) >= 4
+    for text in blocks:
+        source = parse(text, Path("docs.yaml"))
+        assert isinstance(source.data, dict)
+        for number, entry in enumerate(ScenarioFile.model_validate(head | source.data).loads):
+            check_entry(entry, number, source)
 
 
 def test_links_of_the_docs_lead_somewhere() -> None:

@@ -23,6 +23,8 @@ def test_it_can_be_read_and_reported(folder: Path, tmp_path: Path) -> None:
     assert analysis.counts == {"ok": 2, "failed": 2, "skipped": 0, "missing": 0}
     figures = [row.figures["ttft_p50"] for row in analysis.rows if row.status == "ok"]
     assert [round(found.value, 2) for found in figures if found] == [0.01, 0.01]
+    cells = [cell for row in analysis.rows for cell in row.cells if cell.window]
+    assert [(cell.window.state, cell.tokens) for cell in cells if cell.window] == [("too short to tell", "server usage")] * 2
     for render in (render_table, to_markdown, to_csv, to_json):
         assert render(analysis)
     assert write_html(run, analysis, tmp_path / "r.html").stat().st_size > 1_000_000

@@ -101,7 +101,7 @@ WRONG = {
     ),
     "type": ("[1, 4]", "four", "s.yaml:12: loads[0].concurrency: must be a whole number, got 'four'"),
     "type in a list": ("[1, 4]", "[1, 1.5]", "s.yaml:12: loads[0].concurrency[1]: must be a whole number, got 1.5"),
-    "negative": ("[1, 4]", "-1", "s.yaml:12: loads[0].concurrency: must be at least 1, got -1"),
+    "negative": ("[1, 4]", "-1", "s.yaml:12: loads[0].concurrency: must be at least 0, got -1"),
     "empty sweep": ("[1, 4]", "[]", "s.yaml:12: loads[0].concurrency: is an empty list"),
     "engine": (
         "engine: llamacpp",

@@ -12,6 +12,7 @@ from enginebench.statistics import (
     compare,
     estimate,
     percentile,
+    percentiles,
     range_coverage,
     rank_test,
     repeats_needed,
@@ -26,6 +27,12 @@ def test_a_percentile_needs_three_samples_beyond_it(q: float, needed: int) -> No
     assert samples_needed(q) == needed
     assert percentile(np.arange(needed, dtype=float), q) is not None
     assert percentile(np.arange(needed - 1, dtype=float), q) is None
+
+
+def test_several_percentiles_at_once_are_those_of_one_at_a_time() -> None:
+    values = np.append(np.random.default_rng(0).normal(size=40), np.nan)
+    assert percentiles(values, (50, 90, 99)) == [percentile(values, q) for q in (50, 90, 99)]
+    assert percentiles(values, (50, 99))[1] is None
 
 
 def test_undefined_values_do_not_count() -> None:

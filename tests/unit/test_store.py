@@ -7,6 +7,7 @@ from array import array
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from enginebench.errors import UserError
 from enginebench.nouns import Cell, Deployment, Load, Sample
@@ -28,7 +29,9 @@ def new_run(path: Path, name: str = "demo") -> Run:
 
 def test_records_come_back_as_they_were(tmp_path: Path) -> None:
     run = new_run(tmp_path / "r")
-    cell = record(window_ns=(5, 9), client={"loop": "uvloop"}, counters={"a": 1.5}, log_tail=("x", "y"))
+    cell = record(
+        saturated="x", client_limit={"streams": 8.0}, window_ns=(5, 9), client={"loop": "uvloop"}, counters={"a": 1.5}, log_tail=("x", "y")
+    )
     launch = LaunchRecord(CELL.launch_id, CELL.deployment, 1, "now", argv=("a", "b"), parity=({"prompt": "p", "output": "o"},))
     run.add_cell(cell)
     run.add_launch(launch)
@@ -43,7 +46,8 @@ samples = st.lists(
         lambda index, events, outcome, counts: Sample(
             index, 1, 2, sent_ns=10**15 + index, end_ns=10**15 + 10**9, event_ns=array("q", [10**15 + e for e in events]),
             event_tokens=array("i", [1] * len(events)), event_chars=array("i", events), outcome=outcome, error=outcome if index else None,
-            input_tokens=counts, output_tokens=counts, cached_tokens=counts,
+            input_tokens=counts, output_tokens=counts, cached_tokens=counts, local_tokens=counts, first_answer_ns=10**15 * (index % 2),
+            conversation=index - 1, turn=index,
         ),
         st.integers(0, 9), st.lists(st.integers(0, 2**30), max_size=20), st.sampled_from(["ok", "cut", "tïme\0"]),
         st.none() | st.integers(0, 99),
@@ -60,6 +64,15 @@ def test_samples_round_trip_through_parquet(tmp_path_factory: pytest.TempPathFac
     after = Samples.read(path)
     for name in Samples.__dataclass_fields__:
         assert np.array_equal(getattr(before, name), getattr(after, name)), name
+
+
+def test_older_files_lack_columns(tmp_path: Path) -> None:
+    file = tmp_path / "s.parquet"
+    Samples.collect([Sample(0, 1, 2, first_answer_ns=5, local_tokens=3, conversation=1, turn=2)]).write(file)
+    later = ["first_answer_ns", "local_tokens", "conversation", "turn"]
+    assert [getattr(Samples.read(file), name).tolist() for name in later] == [[5], [3], [1], [2]]
+    pq.write_table(pq.read_table(file).drop_columns(later), file)
+    assert [getattr(Samples.read(file), name).tolist() for name in later] == [[0], [-1], [-1], [0]]
 
 
 def test_samples_are_there_before_their_record(tmp_path: Path) -> None:

@@ -4,26 +4,38 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 from enginebench.nouns import Cell, Deployment, Load, Runtime, Sample
 from enginebench.samples import Samples
 from enginebench.store import CellRecord
-from enginebench.validity import Check, judge, withheld
+from enginebench.validity import Check, Reason, Verdict, withheld
+from enginebench.validity import judge as judge_in
+from enginebench.window import Window, steady_window
 
 MS = 1_000_000
 
 
+OPEN = Load(rate=6.7, concurrency=0, output_tokens=20, input_tokens=10)
+
+
 def cell(
     *, load: Load | None = None, identity: str = "proven", client: Mapping[str, float] | None = None, length: str = "exact",
-    runtime: Runtime = "process", stopped: str | None = None, unsent: int = 0,
+    runtime: Runtime = "process", stopped: str | None = None, unsent: int = 0, saturated: str | None = None,
+    limit: Mapping[str, float] | None = None, exact: bool = True,
 ) -> CellRecord:  # fmt: skip
     made = Cell(Deployment("fake", "m", "none", "m", runtime=runtime), load or Load(concurrency=2, output_tokens=20, input_tokens=10))
     return CellRecord(
         made.id, made.launch_id, made.deployment, made.load, 0, "ok", identity=identity,
         client={"lag_p99_ms": 0.1, "cpu_fraction": 0.2, **(client or {})}, length_control=length,
-        stopped=stopped, unsent=unsent,
+        stopped=stopped, unsent=unsent, saturated=saturated, client_limit=limit or {}, exact_prompts=exact,
     )  # fmt: skip
+
+
+def judge(record: CellRecord, data: Samples) -> tuple[Verdict, tuple[Reason, ...]]:
+    window = steady_window(data, record.load)
+    return judge_in(record, data.within(window), window)
 
 
 def samples(
@@ -35,6 +47,10 @@ def samples(
     gap_ms: float = 10,
     outcomes: tuple[str, ...] = (),
     pieces: int = 20,
+    late_ms: float = 0,
+    per_event: int = -1,
+    local: int | None = None,
+    turns: int = 1,
 ) -> Samples:
     made = []
     for i in range(n):
@@ -42,7 +58,9 @@ def samples(
         events = array("q", [int(start + 50 * MS + j * gap_ms * MS) for j in range(pieces)])
         made.append(
             Sample(
-                i, 10, 20, due_ns=start, sent_ns=start, end_ns=events[-1], event_ns=events, event_tokens=array("i", [-1] * pieces),
+                i, 10, 20, due_ns=int(start - i * late_ms * MS), sent_ns=start, end_ns=events[-1], event_ns=events,
+                event_tokens=array("i", [per_event] * pieces), local_tokens=local,
+                turn=i % turns, conversation=i // turns if turns > 1 else -1,
                 event_chars=array("i", [1] * pieces), outcome=outcomes[i] if i < len(outcomes) else "ok", input_tokens=inputs,
                 output_tokens=tokens, cached_tokens=cached,
             )
@@ -75,6 +93,14 @@ def test_a_good_cell_is_valid() -> None:
         (cell(unsent=3), samples(), Check.ENDED_EARLY, "invalid"),
         (cell(), samples(3), Check.FEW_REQUESTS, "suspect"),
         (cell(), samples(2), Check.SHORT_WINDOW, "suspect"),
+        (cell(saturated="400 waited", stopped="400 waited", unsent=3), samples(), Check.OVERSATURATED, "invalid"),
+        (cell(limit={"events_per_s": 150.0, "streams": 8.0}), samples(), Check.CLIENT_BOUND, "suspect"),
+        (cell(limit={"events_per_s": 1e6, "streams": 1.0}), samples(), Check.CLIENT_BOUND, "suspect"),
+        (cell(), samples(per_event=2), Check.COUNTS_DISAGREE, "suspect"),
+        (cell(), samples(local=15), Check.COUNTS_DISAGREE, "suspect"),
+        (cell(load=OPEN), samples(40, late_ms=1), Check.RATE_NOT_ACHIEVED, "suspect"),
+        (cell(load=OPEN), samples(40, late_ms=50), Check.RATE_NOT_ACHIEVED, "invalid"),
+        (cell(load=OPEN), samples(19), Check.FEW_REQUESTS, "suspect"),
     ],
 )
 def test_each_check_fires(record: CellRecord, data: Samples, check: Check, verdict: str) -> None:
@@ -112,3 +138,65 @@ def test_one_lost_request_in_many_is_suspect_not_invalid() -> None:
 def test_cache_hits_are_fine_where_the_scenario_allows_them() -> None:
     allowed = Load(concurrency=2, output_tokens=20, input_tokens=10, prefix_cache="allowed")
     assert judge(cell(load=allowed), samples(cached=9))[0] == "valid"
+
+
+def checks(record: CellRecord, data: Samples) -> set[Check]:
+    return {reason.check for reason in judge(record, data)[1]}
+
+
+def test_an_open_loop_needs_no_requests_per_stream_and_keeps_its_rate() -> None:
+    assert judge(cell(load=OPEN), samples(40)) == ("valid", ())
+    capped = Load(rate=6.7, concurrency=512, output_tokens=20, input_tokens=10)
+    assert judge(cell(load=capped), samples(40)) == ("valid", ())
+
+
+def test_a_closed_loop_has_no_rate_to_keep() -> None:
+    assert judge(cell(), samples(40, late_ms=50))[0] == "valid"
+
+
+def test_a_queue_without_bound_takes_the_latencies_but_not_the_throughput() -> None:
+    record = cell(saturated="400 waited", stopped="400 waited", unsent=3)
+    _, reasons = judge(record, samples())
+    assert [reason.check for reason in reasons] == [Check.OVERSATURATED]
+    hidden = withheld(record, reasons)
+    assert {"ttft", "ttft_due", "e2e", "goodput"} <= set(hidden)
+    assert "output_throughput" not in hidden
+    assert set(hidden.values()) == {"the queue grew without bound"}
+
+
+def test_a_duration_ends_a_load_without_having_cut_it_short() -> None:
+    timed = Load(concurrency=2, output_tokens=20, input_tokens=10, requests=1000, duration_s=2)
+    assert judge(cell(load=timed, unsent=984), samples())[0] == "valid"
+    assert Check.ENDED_EARLY in checks(cell(load=timed, unsent=984, stopped="timeout"), samples())
+
+
+def test_later_turns_hold_what_was_answered_before() -> None:
+    talk = Load(concurrency=2, output_tokens=20, input_tokens=10, turns=2, prefix_cache="allowed")
+    both = samples(inputs=10, turns=2)
+    grown = Samples(**{**vars_of(both), "input_tokens": both.input_tokens + 30 * both.turn})
+    assert Check.LENGTH_MISMATCH not in checks(cell(load=talk), grown)
+    assert Check.LENGTH_MISMATCH in checks(cell(), Samples(**{**vars_of(both), "input_tokens": both.input_tokens + 30 * (both.turn == 0)}))
+
+
+def vars_of(data: Samples) -> dict[str, Any]:
+    return {name: getattr(data, name) for name in Samples.__dataclass_fields__}
+
+
+def test_lengths_are_compared_with_what_each_request_asked_for() -> None:
+    drawn = Load(concurrency=2, output_tokens=20, input_tokens="uniform(5,15)")
+    assert judge(cell(load=drawn), samples())[0] == "valid"
+    assert judge(cell(load=drawn, exact=False), samples(inputs=14))[0] == "valid"
+    assert Check.LENGTH_MISMATCH in checks(cell(load=drawn, exact=False), samples(inputs=15))
+
+
+def test_a_server_that_is_not_steady_is_said_to_be() -> None:
+    data = samples(40)
+    window = Window(int(data.sent_ns.min()), int(data.end_ns.max()), "unsteady", "output tokens/s fell by 40%")
+    verdict, reasons = judge_in(cell(), data.within(window), window)
+    assert verdict == "suspect"
+    assert [str(reason).partition(";")[0] for reason in reasons] == ["output tokens/s fell by 40%"]
+
+
+@pytest.mark.parametrize("told", [None, "fast", {}, []])
+def test_a_limit_that_is_no_number_is_none(told: object) -> None:
+    assert judge(cell(limit={"events_per_s": told, "streams": told}), samples())[0] == "valid"  # type: ignore[dict-item]

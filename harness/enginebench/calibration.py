@@ -1,0 +1,138 @@
+"""What this machine's load generator can do before it, and not the server, shapes the numbers: found once, kept, and looked up.
+
+The fake engine plays a model in lockstep: every stream gets a token at every tick, as from a real engine's decode step, which is
+the hardest that a client sees. Streams are added until tokens wait for their time stamps. Does not judge a cell: validity does.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from enginebench.home import home
+from enginebench.host import Host, facts
+from enginebench.loadgen import idle_lag_ms
+from enginebench.nouns import JSON, Deployment, Load, plain_object
+
+TICK_MS = 10.0
+TOKENS = 100
+FIRST_STREAMS, LAST_STREAMS = 16, 4096
+LAG_MS = 1.0
+"""A token that waits longer than this for its time stamp (p99) is not measured to the millisecond."""
+TRIES = 3
+"""Of which the best counts: a busy machine only ever adds to the lag."""
+_PACE = 1.05
+"""Ticks that take this much longer on average were not the client's fault alone: the fake engine could not keep up."""
+
+Limiter: TypeAlias = Literal["client", "fake engine", "range"]
+
+
+@dataclass(frozen=True)
+class Level:
+    """One number of streams: output events/s received, lag p99 and processor share of the client, mean time from tick to tick."""
+
+    streams: int
+    events_per_s: float
+    lag_p99_ms: float
+    cpu_fraction: float
+    tick_ms: float
+
+    @property
+    def limiter(self) -> Limiter | None:
+        """What failed at this level; None if nothing did."""
+        if self.lag_p99_ms > LAG_MS:
+            return "client"
+        return "fake engine" if self.tick_ms > _PACE * TICK_MS else None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The client's limits on one machine. limiter: what ended the search; unless it was the client, the limits are lower bounds.
+
+    idle_lag_p99_ms: lag of an event loop that does nothing; what the machine itself adds.
+    """
+
+    streams: int
+    events_per_s: float
+    limiter: Limiter
+    idle_lag_p99_ms: float
+    machine: Mapping[str, JSON]
+    at: str
+    levels: tuple[Level, ...] = field(default=())
+
+
+def calibrate(processes: int, say: Callable[[Level], None]) -> Calibration:
+    """Find the limits, and keep them. Takes about a minute; the machine should have nothing else to do. say: told of every level."""
+    from enginebench.store import now, write_atomically
+
+    levels = list(_levels(processes, say))
+    held = [level for level in levels if level.limiter is None]
+    best = held[-1] if held else Level(0, 0.0, 0.0, 0.0, TICK_MS)
+    limiter = levels[-1].limiter or "range"
+    found = Calibration(best.streams, best.events_per_s, limiter, idle_lag_ms(), _machine(facts()), now(), tuple(levels))
+    _file().parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(_file(), json.dumps(plain_object(found), indent=2) + "\n")
+    client_limit.cache_clear()
+    return found
+
+
+@lru_cache(maxsize=1)
+def client_limit() -> Mapping[str, JSON]:
+    """`streams` and `events_per_s` of this machine's calibration; empty if there is none, or if the machine is another one."""
+    try:
+        kept = json.loads(_file().read_text(encoding="utf-8"))
+        if kept["machine"] != _machine(facts()):
+            return {}
+        return {"streams": float(kept["streams"]), "events_per_s": float(kept["events_per_s"])}
+    except (OSError, ValueError, TypeError, KeyError):
+        return {}
+
+
+def _levels(processes: int, say: Callable[[Level], None]) -> Iterator[Level]:
+    """Ever more streams, by a factor of about 1.4, until one level fails in all of its tries."""
+    from enginebench.registry import discover
+    from enginebench.runner.engine import Opening
+    from enginebench.runner.opening import open_engine
+
+    fake = discover()["fake"]
+    options: Mapping[str, JSON] = {"ttft_ms": TICK_MS, "tick_ms": TICK_MS}
+    deployment = Deployment("fake", "calibration", "none", "none", options=options)
+    with tempfile.TemporaryDirectory(prefix="enginebench-") as folder:
+        log = Path(folder) / "fake.log"
+        opening = Opening()
+        with open_engine(
+            fake, deployment, fake.find(None), opening, log=log, base=Path(folder), say=lambda _: None, processes=processes
+        ) as engine:
+            streams = FIRST_STREAMS
+            while streams <= LAST_STREAMS:
+                load = Load(concurrency=streams, input_tokens=8, output_tokens=TOKENS, requests=2 * streams, timeout_s=60.0)
+                prompts = opening.prompts(load, load.requests, salt="calibration")
+                tries: list[Level] = []
+                while len(tries) < TRIES and (not tries or tries[-1].limiter is not None):
+                    result = engine.run(prompts, load)
+                    events = sum(len(sample.event_ns) for sample in result.samples)
+                    gaps = [(s.event_ns[-1] - s.event_ns[0]) / (len(s.event_ns) - 1) for s in result.samples if len(s.event_ns) > 1]
+                    seconds = max(1e-9, (result.window_end_ns - result.window_start_ns) / 1e9)
+                    tick_ms = sum(gaps) / len(gaps) / 1e6 if gaps else math.inf
+                    tries.append(Level(streams, events / seconds, result.client.lag_p99_ms, result.client.cpu_fraction, tick_ms))
+                best = min(tries, key=lambda level: (level.limiter is not None, level.lag_p99_ms))
+                say(best)
+                yield best
+                if best.limiter is not None:
+                    return
+                streams = 3 * streams // 2 if streams & (streams - 1) == 0 else 4 * streams // 3
+
+
+def _machine(host: Host) -> dict[str, JSON]:
+    """What a calibration holds for."""
+    return {"cpu": host.cpu, "usable_cores": host.usable_cores, "system": host.system}
+
+
+def _file() -> Path:
+    return home() / "calibration.json"

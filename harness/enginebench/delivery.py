@@ -1,0 +1,115 @@
+"""Was the load that was asked for the load that was sent, by a client that could bear it, long enough to mean something?
+
+Judges what the load generator did and knows of itself; what the server answered is judged in `enginebench.validity`. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from enginebench import metrics
+from enginebench.checks import Check, Reason, Severity
+from enginebench.nouns import JSON
+from enginebench.samples import Samples
+from enginebench.store import CellRecord
+from enginebench.window import Window
+
+_LATENCIES = ("ttft", "ttft_due", "ttfa", "e2e", "e2e_due", "goodput", "slo_attainment")
+_PEAK_NS = 100_000_000
+"""Bins of the peak event rate."""
+
+_OPEN_REQUESTS = 20
+"""Fewest requests of an open loop."""
+
+
+def ended(record: CellRecord) -> Iterator[Reason]:
+    """Stopped before it was over. A load with a duration ends when that is over, whatever has not been sent by then."""
+    if record.saturated is not None:
+        yield Reason(Check.OVERSATURATED, "invalid", record.saturated, _LATENCIES)
+    elif record.stopped or (record.unsent and record.load.duration_s is None):
+        of = f" of {record.load.requests:,}" if record.load.requests else ""
+        detail = f"{record.unsent:,}{of} requests were never sent ({record.stopped or 'the load ended early'})"
+        yield Reason(Check.ENDED_EARLY, "invalid", detail)
+
+
+def client(record: CellRecord, s: Samples) -> Iterator[Reason]:
+    """Lag is how long a token waits for its stamp: its median shifts every latency, its p99 the tail of TTFT and of the gaps."""
+    usual, worst = number(record.client, "lag_p50_ms"), number(record.client, "lag_p99_ms")
+    first, pace = _median_ms(metrics.ttft(s)), _median_ms(metrics.tpot(s))
+    limit = max(1.0, min(0.1 * first, 2 * pace))
+    if worst > limit:
+        figures = f"TTFT {first:.1f} ms, {pace:.1f} ms per token"
+        late = f"the client's event loop was {usual:.1f} ms late (p50), {worst:.1f} ms (p99), at {figures}"
+        yield Reason(Check.CLIENT_BOUND, "invalid" if usual > limit else "suspect", late)
+    cpu = number(record.client, "cpu_fraction")
+    if cpu > 0.8:
+        yield Reason(Check.CLIENT_BOUND, "suspect", f"the client used {cpu:.0%} of a core")
+    yield from _beyond_calibration(record, s)
+
+
+def _beyond_calibration(record: CellRecord, s: Samples) -> Iterator[Reason]:
+    limits = {name: number(record.client_limit, name) for name in ("events_per_s", "streams")}
+    peaks = {name: peak(s) for name, peak in (("events_per_s", peak_events_per_s), ("streams", peak_in_flight)) if limits[name]}
+    words = {"events_per_s": "events/s", "streams": "requests in flight"}
+    if beyond := [f"{found:,.0f} {words[name]} (of {limits[name]:,.0f})" for name, found in peaks.items() if found > limits[name]]:
+        yield Reason(Check.CLIENT_BOUND, "suspect", f"beyond what this client was calibrated for: {' and '.join(beyond)}")
+
+
+def peak_events_per_s(s: Samples) -> float:
+    """Most output events in a tenth of a second of the load, per second."""
+    if not len(s.event_ns):
+        return 0.0
+    since = s.event_ns - s.event_ns.min()
+    return float(np.bincount(since // _PEAK_NS).max()) * 1e9 / _PEAK_NS
+
+
+def peak_in_flight(s: Samples) -> float:
+    """Most requests in flight at any moment of the load; one that ends when another is sent makes room for it."""
+    sent = s.sent_ns > 0
+    at = np.concatenate((s.end_ns[sent], s.sent_ns[sent]))
+    step = np.repeat([-1, 1], int(sent.sum()))
+    return float(np.cumsum(step[np.argsort(at, kind="stable")]).max(initial=0))
+
+
+def rate(record: CellRecord, s: Samples) -> Iterator[Reason]:
+    """Open loop: were requests sent when they were due? Later turns are due when the answer before is there, so they do not count."""
+    first = (s.turn == 0) & (s.sent_ns > 0)
+    if not record.load.open_loop or first.sum() < 2:
+        return
+    delay_ms = float(np.percentile((s.sent_ns - s.due_ns)[first], 99)) / 1e6
+    ttft_ms = _median_ms(metrics.ttft(s))
+    if delay_ms > max(10.0, 0.1 * ttft_ms):
+        detail = f"requests were sent {delay_ms:,.1f} ms late (p99), at a median TTFT of {ttft_ms:,.1f} ms"
+        yield Reason(Check.RATE_NOT_ACHIEVED, "suspect", detail)
+    due_s, sent_s = (float(np.ptp(at[first])) / 1e9 for at in (s.due_ns, s.sent_ns))
+    if due_s < 0.98 * sent_s and sent_s - due_s > 0.01:
+        gaps = int(first.sum()) - 1
+        severity: Severity = "invalid" if due_s < 0.9 * sent_s else "suspect"
+        wanted = f"{gaps / due_s:,.3g}" if due_s else "infinitely many"
+        yield Reason(Check.RATE_NOT_ACHIEVED, severity, f"{gaps / sent_s:,.3g} of {wanted} requests/s were sent")
+
+
+def size(record: CellRecord, s: Samples, window: Window) -> Iterator[Reason]:
+    """Enough requests, a window long enough, and steady."""
+    load = record.load
+    if load.open_loop and len(s) < _OPEN_REQUESTS:
+        yield Reason(Check.FEW_REQUESTS, "suspect", f"{len(s)} requests")
+    elif not load.open_loop and len(s) < 2 * load.concurrency:
+        yield Reason(Check.FEW_REQUESTS, "suspect", f"{len(s)} requests for {load.concurrency} streams")
+    if window.length_s < 0.5:
+        yield Reason(Check.SHORT_WINDOW, "suspect", f"window of {window.length_s:.2f} s")
+    if window.state == "unsteady":
+        yield Reason(Check.NOT_STEADY, "suspect", window.why)
+
+
+def _median_ms(values: metrics.Floats) -> float:
+    defined = values[~np.isnan(values)]
+    return float(np.median(defined)) * 1e3 if len(defined) else np.inf
+
+
+def number(told: Mapping[str, JSON], name: str) -> float:
+    """A figure that a record may lack, or hold as something else: 0 then."""
+    value = told.get(name)
+    return float(value) if isinstance(value, int | float) else 0.0

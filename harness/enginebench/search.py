@@ -1,0 +1,69 @@
+"""Which level to try next in a search for the highest that is good enough: doubling, then halving the gap. Pure.
+
+Does not know: cells, engines, SLOs. A level is a number; somebody else says whether it was good enough.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass
+class Search:
+    """A search between `start` and `stop` for the highest level that passes, to within a factor of 1 + precision.
+
+    It ends whatever it is told: each answer either doubles the level towards `stop` or narrows the gap between a level that
+    passed and one that failed. whole: levels are whole numbers; else they have three significant digits, so that the same
+    search tries the same levels on every machine.
+    """
+
+    start: float
+    stop: float
+    precision: float
+    whole: bool = False
+    passed: float | None = None
+    """The highest level that passed so far."""
+    failed: float | None = None
+    """The lowest level that failed so far."""
+
+    def next_level(self) -> float | None:
+        """The level to try now; None when the search has ended."""
+        if self.failed is None:
+            return self.start if self.passed is None else _above(self, self.passed)
+        return None if self.passed is None else _between(self, self.passed, self.failed)
+
+    def tell(self, level: float, ok: bool) -> None:
+        """What came of the level that `next_level` named."""
+        if ok:
+            self.passed = level
+        else:
+            self.failed = level
+
+
+def most_probes(search: Search) -> int:
+    """The number of levels that a search tries at most, whatever it is told: the longest way through its answers."""
+
+    def bisecting(low: float, high: float) -> int:
+        middle = _between(search, low, high)
+        return 0 if middle is None else 1 + max(bisecting(low, middle), bisecting(middle, high))
+
+    worst, tried, level = 1, 1, search.start
+    while (above := _above(search, level)) is not None:
+        tried += 1
+        worst = max(worst, tried + bisecting(level, above))
+        level = above
+    return worst
+
+
+def _above(search: Search, level: float) -> float | None:
+    return min(2 * level, search.stop) if level < search.stop else None
+
+
+def _between(search: Search, low: float, high: float) -> float | None:
+    """The geometric middle; None when the gap is small enough, or no level lies in it."""
+    if high <= low * (1 + search.precision) * (1 + 1e-9):
+        return None
+    middle = math.sqrt(low * high)
+    rounded = float(round(middle)) if search.whole else float(f"{middle:.3g}")
+    return rounded if low < rounded < high else None

@@ -1,0 +1,196 @@
+"""What a run lists while a search goes on, and what a report makes of loads that are no closed loops; engines play no part."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import plotly.graph_objects as go
+import pytest
+from enginebench.analysis import Analysis, analyse
+from enginebench.nouns import Cell, Deployment, Load, Sample, plain_object
+from enginebench.plan import Plan
+from enginebench.report import render_table, to_csv, to_json, to_markdown
+from enginebench.report.distributions import read_samples
+from enginebench.report.findings import findings
+from enginebench.report.html import render_html
+from enginebench.report.plots import sections
+from enginebench.runner.agenda import Agenda
+from enginebench.runner.folder import open_run_for
+from enginebench.samples import Samples
+from enginebench.scenario import LoadSearch, Scenario
+from enginebench.searches import searches_of
+from enginebench.slo import Slo
+from enginebench.store import CellRecord, Run
+
+DEPLOYMENT = Deployment("fake", "any", "none", "none")
+SLO = Slo(ttft_s=0.1, share=0.9)
+MS = 1_000_000
+
+
+def samples(load: Load, ttft_ms: float) -> Samples:
+    """40 requests, 50 ms apart, each with a first token after ttft_ms and four more 10 ms apart."""
+    made = []
+    for i in range(40):
+        sent = (1_000 + 50 * i) * MS
+        first = sent + int(ttft_ms * MS)
+        sample = Sample(i, 16, 5, due_ns=sent - (i % 5) * MS, sent_ns=sent, headers_ns=sent + MS, end_ns=first + 41 * MS, status_code=200)
+        sample.event_ns.extend(first + 10 * k * MS for k in range(5))
+        sample.event_tokens.extend([1] * 5)
+        sample.event_chars.extend([4] * 5)
+        sample.input_tokens, sample.output_tokens, sample.cached_tokens = 16, 5, 0
+        made.append(sample)
+    return Samples.collect(made)
+
+
+def measured(run: Run, cell: Cell, ttft_ms: float) -> tuple[CellRecord, Samples]:
+    """A stored cell."""
+    record = CellRecord(cell.id, cell.launch_id, cell.deployment, cell.load, cell.repeat, "ok", window_ns=(0, 1), identity="proven")
+    found = samples(cell.load, ttft_ms)
+    run.add_cell(record, found)
+    return record, found
+
+
+def planned(*fixed: Load, search: LoadSearch | None = None) -> Plan:
+    loads = [*fixed, *([search.base] if search else [])]
+    cells = tuple(Cell(DEPLOYMENT, load) for load in loads)
+    scenario = Scenario("demo", (DEPLOYMENT,), (fixed,), ((search,) if search else (),), SLO)
+    return Plan(scenario, cells, searches={cells[-1].id: search} if search else {})
+
+
+def over_rate(stop: float = 64.0) -> LoadSearch:
+    base = Load(concurrency=0, rate=1.0, requests=64, warmup_requests=4)
+    return LoadSearch(base, "rate", 1.0, stop, 0.1, level_requests=True, level_warmup=False)
+
+
+@pytest.fixture
+def begin(tmp_path: Path) -> Callable[[Plan], Run]:
+    def open_new(plan: Plan) -> Run:
+        with open_run_for(plan, tmp_path, {}, fresh=True, retry_failed=False, say=print) as run:
+            return run
+
+    return open_new
+
+
+def go_through(agenda: Agenda, run: Run, limit: float) -> list[float]:
+    """Measure what is on the agenda, with a server that is quick enough up to `limit`; the levels in order."""
+    levels = []
+    while agenda.cells:
+        cell = agenda.cells[0]
+        levels.append(cell.load.level)
+        agenda.end(*measured(run, cell, 50 if cell.load.level <= limit else 200))
+    return levels
+
+
+def test_the_run_always_lists_what_is_missing(begin: Callable[[Plan], Run]) -> None:
+    plan = planned(Load(concurrency=4), search=over_rate())
+    run = begin(plan)
+    assert run.record.cells == tuple(cell.id for cell in plan.cells)
+    agenda = Agenda(plan, run, plan.cells)
+    missing = []
+    while agenda.cells:
+        missing.append(sum(not run.has(cell) for cell in run.record.cells))
+        cell = agenda.cells[0]
+        agenda.end(*measured(run, cell, 50 if cell.load.level <= 5 else 200))
+    assert missing[0] == 2
+    assert set(missing[1:]) == {1}
+    again = Run(run.path)
+    assert again.finished
+    (search,) = searches_of(again.record)
+    assert list(search.probes.values()) == sorted(search.probes.values()) == [1, 2, 4, 4.76, 5.19, 5.66, 8]
+    assert [cell.load.level for cell in again.cells()] == [4, 1, 2, 4, 4.76, 5.19, 5.66, 8]
+
+
+def test_a_search_goes_on_where_it_was(begin: Callable[[Plan], Run]) -> None:
+    plan = planned(search=over_rate())
+    run = begin(plan)
+    whole = go_through(Agenda(plan, run, plan.cells), run, 5)
+    for done in range(len(whole)):
+        cut = begin(plan)
+        first = Agenda(plan, cut, plan.cells)
+        for _ in range(done):
+            cell = first.cells[0]
+            first.end(*measured(cut, cell, 50 if cell.load.level <= 5 else 200))
+        resumed = Run(cut.path)
+        assert go_through(Agenda(plan, resumed, plan.cells), resumed, 5) == whole[done:]
+        assert resumed.record.cells == run.record.cells
+
+
+def test_a_probe_that_the_sweep_measures_too_is_measured_once(begin: Callable[[Plan], Run]) -> None:
+    search = over_rate()
+    plan = planned(search.load(4), search.load(2), search=search)
+    run = begin(plan)
+    levels = go_through(Agenda(plan, run, plan.cells), run, 5)
+    assert sorted(levels) == [1, 2, 4, 4.76, 5.19, 5.66, 8]
+    assert len(set(run.record.cells)) == len(run.record.cells)
+
+
+# -- reports -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mixed(begin: Callable[[Plan], Run]) -> tuple[Run, Analysis]:
+    """Closed and open loops, a trace and a search in one run."""
+    opened = [Load(concurrency=0, rate=rate, duration_s=2, requests=0) for rate in (2, 8)]
+    traced = Load(concurrency=0, trace="azure.csv", requests=0, time_scale=0.5)
+    plan = planned(Load(concurrency=1), Load(concurrency=4), *opened, traced, search=over_rate())
+    run = begin(plan)
+    go_through(Agenda(plan, run, plan.cells), run, 5)
+    return run, analyse(run)
+
+
+def test_loads_of_different_kinds_never_share_a_plot(mixed: tuple[Run, Analysis]) -> None:
+    run, analysis = mixed
+    made = {section.key: section for section in sections(analysis, read_samples(run, analysis))}
+    axes = [panel.layout["xaxis"]["title"]["text"] for panel in made["ttft"].panels]  # type: ignore[index,call-overload]
+    assert axes == ["streams (concurrency)", "requests/s offered", "replay speed (1: as recorded)"]
+    assert [trace["x"] for trace in made["ttft"].panels[0].traces if trace.get("name")] == [[1, 4]]
+    assert "goodput" in made
+    assert list(made["distribution-ttft"].choices)[:2] == ["1", "4"]
+    assert "2 req/s" in made["distribution-ttft"].choices
+    for panel in (panel for section in made.values() for panel in section.panels):
+        go.Figure({"data": list(panel.traces), "layout": dict(panel.layout)})
+
+
+def test_every_output_names_the_load(mixed: tuple[Run, Analysis]) -> None:
+    run, analysis = mixed
+    for text in (render_table(analysis, width=160), to_markdown(analysis), to_csv(analysis), render_html(run, analysis)):
+        for load in ("1 stream", "4 streams", "2 req/s", "trace x2"):
+            assert load in text
+    table = render_table(analysis, width=160)
+    assert "goodput" in table
+    assert "within SLO" in table
+    assert "TTFT from due" in table, "requests were sent up to 4 ms late"
+    head = next(line for line in table.splitlines() if line.startswith("deployment"))
+    assert " load " in head
+    assert "streams" not in head
+
+
+def test_the_answer_of_a_search_is_said_everywhere(mixed: tuple[Run, Analysis]) -> None:
+    run, analysis = mixed
+    ((found,),) = (group.found for group in findings(analysis))
+    assert found.level is not None
+    assert found.level.value == 4.76
+    assert found.endings == ("found",)
+    assert found.goodput is not None
+    for text in (render_table(analysis, width=160), to_markdown(analysis).replace("\\", "")):
+        assert f"fake: goodput {found.goodput_text} req/s at 4.76 req/s (to 10 %" in text
+        assert "TTFT 100 ms for 90 % of requests" in text
+    page = render_html(run, analysis)
+    assert 'id="findings"' in page
+    assert "4.76 req/s" in page
+    document = json.loads(to_json(analysis))
+    assert document["slo"] == plain_object(SLO)
+    assert document["findings"][0]["search"] == {"over": "rate", "start": 1.0, "stop": 64.0, "precision": 0.1}
+
+
+def test_a_page_shows_where_it_was_measured(mixed: tuple[Run, Analysis]) -> None:
+    run, analysis = mixed
+    page = render_html(run, analysis)
+    window = analysis.rows[0].cells[0].window
+    assert window is not None
+    assert window.state in page
+    assert "server usage" in page
+    document = json.loads(to_json(analysis))
+    assert document["rows"][0]["cells"][0]["window"]["state"] == window.state
