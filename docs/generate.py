@@ -16,6 +16,7 @@ from typing import Any
 from enginebench.metrics import METRICS
 from enginebench.registry import discover
 from enginebench.scenario.schema import ScenarioFile
+from enginebench.slo import SLO_METRICS
 from enginebench.statistics import BOOTSTRAP_FROM, range_coverage, repeats_needed
 from enginebench.validity import Check
 
@@ -46,7 +47,7 @@ def _scenario(schema: dict[str, Any]) -> str:
     ]
     for title, name in (
         ("Top level", None), ("models", "Model"), ("models.*.random_weights", "RandomWeights"), ("deployments", "Deployments"),
-        ("loads", "Loads"), ("parity", "Parity"),
+        ("loads", "Loads"), ("slo", "SLO"), ("loads.*.find", "Find"), ("parity", "Parity"),
     ):  # fmt: skip
         part = schema if name is None else schema["$defs"][name]
         required = set(part.get("required", ()))
@@ -57,7 +58,69 @@ def _scenario(schema: dict[str, Any]) -> str:
         out.append(
             f"## {title}\n\n{part.get('description', '')}\n\n| key | type | default | meaning |\n|---|---|---|---|\n" + "\n".join(rows)
         )
+        if name == "Loads":
+            out.append(_LOADS)
     return "\n\n".join(out) + "\n"
+
+
+_LOADS = inspect.cleandoc("""
+    ### When requests are sent
+
+    A **closed loop** keeps `concurrency` requests in flight: the next goes out the moment one ends. It finds out what a server can do, and
+    it waits for the server: a slow answer means that less is sent. An **open loop** sends each request when it is *due*, whatever the
+    server does, as users do; if the server cannot keep up, its queue grows, and the latencies counted from due show it.
+
+    ```yaml
+    loads:
+      - {concurrency: [1, 8, 64], ramp_s: 5}                              # closed loop; the streams start within 5 s
+      - {rate: [2, 4], duration_s: 60}                                    # open loop, Poisson arrivals, as many as fit into a minute
+      - {rate: 4, arrivals: [constant, gamma], burstiness: 0.5}           # evenly spaced; in bursts
+      - {rate: 1, rate_to: 16, duration_s: 120}                           # rising: where does the server give way?
+      - {rate: 50, concurrency: 256, requests: 2000}                      # at most 256 in flight, the others wait for a place
+      - {trace: traces/azure.csv, time_scale: 0.5}                        # recorded arrivals and lengths, twice as fast
+      - {concurrency: 8, turns: 4, think_s: 2, prefix_cache: allowed}     # 8 users, 4 questions each, 2 s of thought
+    ```
+
+    A load ends when `requests` have been sent or `duration_s` has passed, whichever is first. What contradicts itself (a `trace` with a
+    `rate`, a `ramp_s` in an open loop) is refused.
+
+    ### How long requests are
+
+    ```yaml
+    loads:
+      - {input_tokens: 512, output_tokens: 128}
+      - {input_tokens: "uniform(64,256)", output_tokens: "lognormal(128,0.5)"}
+      - {lengths: "128+64*3, 2048+256"}                                   # of four requests, three short and one long
+    ```
+
+    Every length is exact, and the same seed gives the same lengths, prompts and arrivals.
+
+    ### What they say
+
+    ```yaml
+    loads:
+      - {prompts: [random, text]}                                         # the same lengths as random tokens and as English words
+      - {prompts: "sharegpt:data/sharegpt.json", api: chat}               # lengths as the data set has them
+      - {prompts: "jsonl:data/questions.jsonl#question", output_tokens: 64}
+      - {input_tokens: 1024, prefix_groups: 4, prefix_tokens: 768, prefix_cache: allowed}
+    ```
+
+    Random tokens route to experts as no real text does; compare both before you trust either. Prompts of a `prefix_group` begin with the same
+    tokens. Files are relative to the scenario.
+
+    ### What is good enough
+
+    ```yaml
+    slo: {ttft_ms: 500, tpot_ms: 50, share: 0.99}                         # or a preset: slo: mlperf/deepseek-r1
+    loads:
+      - {rate: [1, 2, 4], duration_s: 60}                                 # goodput of each
+      - {find: {goal: max_goodput, over: rate, from: 1, to: 64}, duration_s: 60}
+    ```
+
+    With an `slo` every cell has a goodput: the requests per second that kept every limit. `find` does not sweep but searches: it doubles
+    the level while the SLO is met, then halves the gap until it is within `precision`. Every probe is a stored cell, so an interrupted search
+    goes on where it was, and every repeat searches anew.
+""")
 
 
 def _type(value: dict[str, Any]) -> str:
@@ -85,7 +148,7 @@ def _default(key: str, value: dict[str, Any], required: set[str]) -> str:
 
 
 def _metrics() -> str:
-    rows = [f"| {m.label} | `{m.name}` | {m.unit} | per {m.scope} | {m.formula} |" for m in METRICS.values()]
+    rows = [f"| {m.label} | `{m.name}` | {m.unit} | per {m.scope} | {m.formula} |" for m in (*METRICS.values(), *SLO_METRICS.values())]
     checks = [f"| `{check.name.lower()}` | {check.value} |" for check in Check]
     dialects = inspect.cleandoc("""
         | this formula | here | vLLM, SGLang, InferenceX | AIPerf | GuideLLM | inference-perf |

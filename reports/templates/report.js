@@ -55,7 +55,7 @@
 
   document.querySelectorAll(".choose select").forEach((select) => select.addEventListener("change", () => {
     select.closest("section").querySelectorAll("figure").forEach((figure) => {
-      figure.hidden = figure.dataset.streams !== select.value;
+      figure.hidden = figure.dataset.load !== select.value;
       if (!figure.hidden) draw(Number(figure.querySelector(".plot").id.slice(5)));
     });
   }));

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from enginebench import __version__
+from enginebench.cli.calibrate import calibrate
 from enginebench.cli.doctor import doctor
 from enginebench.cli.engines import engines
 from enginebench.cli.plan import plan
@@ -51,7 +52,7 @@ def bench() -> None:
     """Compare LLM inference engines: launch them, drive them with a load that is proven, judge the result."""
 
 
-for command in (run, plan, report, engines, doctor, completion):
+for command in (run, plan, report, engines, calibrate, doctor, completion):
     bench.add_command(command)
 
 

@@ -12,9 +12,10 @@ import click
 from enginebench.cli.shared import AS_JSON, installs_of, planned, print_json, scenario_options
 
 if TYPE_CHECKING:
-    from enginebench.nouns import JSON, Deployment
+    from enginebench.nouns import JSON, Cell, Deployment
     from enginebench.plan import Plan
     from enginebench.registry import Registry
+    from enginebench.scenario import LoadSearch
 
 
 @click.command(epilog="\b\nExamples:\n  bench plan quickstart\n  bench plan scenarios/cpu_engines.yaml -v --only engine=transformers")
@@ -31,12 +32,7 @@ def plan(scenario: str, only: Sequence[str], repeats: int | None, adapters: Sequ
         return
     launches = list(found.launches())
     first = [(deployment, cells) for deployment, cells in launches if cells[0].repeat == found.cells[0].repeat]
-    repeats_now = len({cell.repeat for cell in found.cells})
-    loads = {cell.load for cell in found.cells}
-    click.echo(
-        f"{len(first)} deployments x {len(loads)} loads x {repeats_now} repeats = {len(found.cells)} cells, "
-        f"{len(launches)} server starts, {sum(c.load.requests for c in found.cells):,} measured requests"
-    )
+    click.echo(_summary(found, len(first), len(launches)))
     for deployment, cells in first:
         click.echo(f"\n{describe(deployment)}")
         # Ids cost time, and most plans skip nothing.
@@ -46,7 +42,13 @@ def plan(scenario: str, only: Sequence[str], repeats: int | None, adapters: Sequ
         if verbose and not skipped:
             command, problem = launch_command(deployment, registry)
             click.echo(f"  $ {command}" if command else f"  not launchable here: {problem}")
-    click.echo("\nloads: " + _describe_loads(found))
+    click.echo()
+    if loads := _describe_loads(found):
+        click.echo(f"loads: {loads}")
+    for search in dict.fromkeys(found.searches.values()):
+        click.echo(f"search: {_describe_search(search)}")
+    if found.scenario.slo is not None:
+        click.echo(f"slo: {found.scenario.slo.text}")
     click.echo(f"next: bench run {scenario}")
 
 
@@ -74,17 +76,55 @@ def launch_command(deployment: Deployment, registry: Registry) -> tuple[str | No
     return " ".join([*env, shlex.join(launch.argv)]), None
 
 
+def _summary(found: Plan, deployments: int, launches: int) -> str:
+    """The size of a plan: '2 deployments x 3 loads x 2 repeats = 12 cells, 4 server starts, 192 measured requests'."""
+    fixed = _fixed(found)
+    loads = [f"{len({cell.load for cell in fixed})} loads"] if fixed else []
+    searches = len(set(found.searches.values()))
+    loads += [f"{searches} search{'es' if searches > 1 else ''}"] if searches else []
+    repeats = len({cell.repeat for cell in found.cells})
+    product = f"{deployments} deployments x {' and '.join(loads)} x {repeats} repeats"
+    cells = f"up to {len(found.cells) + found.probes}" if searches else f"{len(found.cells)}"
+    requests = sum(cell.load.requests for cell in fixed)
+    seconds = sum(cell.load.duration_s or 0 for cell in fixed if not cell.load.requests)
+    sent = [f"{requests:,} measured requests"] if requests or not seconds else []
+    sent += [f"{_duration(seconds)} of load by duration"] if seconds else []
+    return f"{product} = {cells} cells, {launches} server starts, {' and '.join(sent)}"
+
+
+def _fixed(found: Plan) -> Sequence[Cell]:
+    """The cells that no search begins with."""
+    return [cell for cell in found.cells if cell.id not in found.searches] if found.searches else found.cells
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:g} s" if seconds < 100 else f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+_AXES = ("level_text", "shape_text", "arrivals", "prompts", "turns", "requests", "duration_s")
+
+
 def _describe_loads(found: Plan) -> str:
-    """The axes of the loads: 'concurrency 1, 4; input_tokens 64; ...', each with the values that occur."""
-    axes = {
-        name: sorted({getattr(cell.load, name) for cell in found.cells})
-        for name in ("concurrency", "input_tokens", "output_tokens", "requests")
-    }
-    return "; ".join(f"{name} {', '.join(map(str, values))}" for name, values in axes.items())
+    """The axes of the loads: '1 stream, 4 streams; 64 + 32 tokens; ...', each with the values that occur and say something."""
+    loads = dict.fromkeys(cell.load for cell in _fixed(found))
+    usual = {"arrivals": "poisson", "prompts": "random", "turns": 1, "requests": 0, "duration_s": None}
+    out: list[str] = []
+    for name in _AXES:
+        values = list(dict.fromkeys(getattr(load, name) for load in loads))
+        if name not in usual or values != [usual[name]]:
+            text = ", ".join(f"{value:g}" if isinstance(value, int | float) else str(value) for value in values if value is not None)
+            out.append(f"{name.removesuffix('_s').replace('_', ' ')} {text}" if name in usual else text)
+    return "; ".join(out)
+
+
+def _describe_search(search: LoadSearch) -> str:
+    """'max_goodput over rate from 1 to 256, to 10 %: up to 12 cells each; 64 + 32 tokens'."""
+    bounds = f"over {search.over} from {search.start:g} to {search.stop:g}, to {100 * search.precision:g} %"
+    return f"max_goodput {bounds}: up to {search.most} cells each; {search.base.shape_text}"
 
 
 def _as_data(found: Plan, registry: Registry) -> JSON:
-    from enginebench.nouns import plain
+    from enginebench.nouns import plain, plain_object
 
     # The same in every repeat and for every deployment, and a large plan has thousands.
     load_as_data = {load: plain(load) for load in {cell.load for cell in found.cells}}
@@ -102,4 +142,12 @@ def _as_data(found: Plan, registry: Registry) -> JSON:
                 "cells": [{"id": c.id, "repeat": c.repeat, "load": load_as_data[c.load], "skip": found.skipped.get(c.id)} for c in cells],
             }
         )
-    return {"schema": 1, "scenario": found.scenario.name, "cells": len(found.cells), "launches": launches}
+    return {
+        "schema": 1,
+        "scenario": found.scenario.name,
+        "cells": len(found.cells),
+        "probes": found.probes,
+        "slo": plain(found.scenario.slo),
+        "searches": {first: {**plain_object(search), "most": search.most} for first, search in found.searches.items()},
+        "launches": launches,
+    }

@@ -15,23 +15,25 @@ import click
 
 from enginebench.analysis import figures_of
 from enginebench.loadgen import Progress
-from enginebench.nouns import Cell, Deployment
+from enginebench.nouns import Cell, Deployment, Load
 from enginebench.plan import Plan
 from enginebench.samples import Samples
+from enginebench.slo import Slo
 from enginebench.store import CellRecord, Run
 from enginebench.text import printable
+from enginebench.window import steady_window
 
 
 class ProgressLines:
     """The reporter of the command line."""
 
     def __init__(self, plan: Plan, run: Run) -> None:
-        self._cells = plan.cells
-        self._done = sum(run.has(cell.id) for cell in plan.cells)
+        self._run = run
+        self._slo = plan.scenario.slo
+        self._done = sum(map(run.has, run.record.cells))
         self._measured = 0
         self._began = time.monotonic()
         self._live = sys.stderr.isatty()
-        self._numbers = {cell.id: number for number, cell in enumerate(plan.cells, 1)}
 
     def launching(self, deployment: Deployment, what: str) -> None:
         text = f"{_name(deployment)}: {what} ..."
@@ -43,19 +45,20 @@ class ProgressLines:
         if progress is None:
             self._status(f"{self._head(cell)}  warm-up")
             return
-        figures = [f"{progress.ended}/{progress.requests} requests"]
+        figures = [f"{progress.ended}/{progress.requests} requests" if cell.load.requests else f"{progress.ended} requests"]
         if progress.ttft_s is not None:
             figures.append(f"TTFT {progress.ttft_s * 1e3:.0f} ms")
         if progress.tpot_s is not None:
             figures.append(f"TPOT {progress.tpot_s * 1e3:.1f} ms")
         if progress.elapsed_s > 0:
-            figures.append(f"~{progress.reads / progress.elapsed_s:,.0f} tok/s")
-        self._status(f"{self._head(cell)}  {'  '.join(figures)}  {self._left() or _left_here(progress)}")
+            figures.append(f"~{progress.events / progress.elapsed_s:,.0f} tok/s")
+        self._status(f"{self._head(cell)}  {'  '.join(figures)}  {self._left() or _left_here(cell.load, progress)}")
 
     def done(self, cell: Cell, record: CellRecord, samples: Samples | None) -> None:
+        head = self._head(cell)
         self._done += 1
         self._measured += record.status == "ok"
-        self._line(f"{self._head(cell)}  {_outcome(record, samples)}  {self._left()}".rstrip())
+        self._line(f"{head}  {_outcome(record, samples, self._slo)}  {self._left()}".rstrip())
 
     def close(self) -> None:
         """Remove the status line."""
@@ -63,14 +66,13 @@ class ProgressLines:
             click.echo("\r\x1b[2K", nl=False, err=True)
 
     def _head(self, cell: Cell) -> str:
-        load = cell.load
         repeat = f" #{cell.repeat + 1}" if cell.repeat else ""
-        where = f"c={load.concurrency} {load.input_tokens}+{load.output_tokens}"
-        return f"[{self._numbers[cell.id]}/{len(self._cells)}] {_name(cell.deployment)} {where}{repeat}"
+        total = len(self._run.record.cells)  # a search adds to them
+        return f"[{self._done + 1}/{total}] {_name(cell.deployment)} {cell.load.level_text} {cell.load.shape_text}{repeat}"
 
     def _left(self) -> str:
         """Time left, from what the cells of this sitting took with their launches; silent until one has been measured."""
-        todo = len(self._cells) - self._done
+        todo = len(self._run.record.cells) - self._done
         if not self._measured or not todo:
             return ""
         seconds = (time.monotonic() - self._began) / self._measured * todo
@@ -84,12 +86,12 @@ class ProgressLines:
         click.echo(printable(text), err=True)
 
 
-def _left_here(progress: Progress) -> str:
+def _left_here(load: Load, progress: Progress) -> str:
     """Time left in the cell that runs: all that can be said before one has been measured."""
-    if not progress.ended:
-        return ""
-    seconds = progress.elapsed_s / progress.ended * (progress.requests - progress.ended)
-    return f"~{seconds:.0f} s left in this cell"
+    left = [load.duration_s - progress.elapsed_s] if load.duration_s is not None else []
+    if progress.ended and load.requests:
+        left.append(progress.elapsed_s / progress.ended * (progress.requests - progress.ended))
+    return f"~{max(0.0, min(left)):.0f} s left in this cell" if left else ""
 
 
 @contextlib.contextmanager
@@ -102,20 +104,23 @@ def progress(plan: Plan, run: Run) -> Iterator[ProgressLines]:
         lines.close()
 
 
-def _outcome(record: CellRecord, samples: Samples | None) -> str:
+_FIGURES = (
+    ("ttft_p50", "TTFT p50", 1e3, 0, "ms"),
+    ("tpot_p50", "TPOT", 1e3, 1, "ms"),
+    ("output_throughput", "", 1, 0, "tok/s"),
+    ("goodput", "goodput", 1, 2, "req/s"),
+    ("slo_attainment", "", 1e2, 0, "% within SLO"),
+)
+
+
+def _outcome(record: CellRecord, samples: Samples | None, slo: Slo | None) -> str:
     if record.status != "ok" or samples is None:
         return f"{record.status}: {record.reason}"
-    figures = figures_of(samples)
-    parts = [
-        f"{label} {value * scale:,.{digits}f} {unit}"
-        for name, label, scale, digits, unit in (
-            ("ttft_p50", "TTFT p50", 1e3, 0, "ms"),
-            ("tpot_p50", "TPOT", 1e3, 1, "ms"),
-            ("output_throughput", "", 1, 0, "tok/s"),
-        )
-        if (value := figures.get(name)) is not None
+    figures = figures_of(samples.within(steady_window(samples, record.load)), slo)
+    found = [
+        (label, value * scale, digits, unit) for name, label, scale, digits, unit in _FIGURES if (value := figures.get(name)) is not None
     ]
-    return "  ".join(part.strip() for part in parts)
+    return "  ".join(f"{label} {value:,.{digits}f} {unit}".strip() for label, value, digits, unit in found)
 
 
 def _name(deployment: Deployment) -> str:

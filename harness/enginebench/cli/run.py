@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 @click.option(
     "--results", type=click.Path(path_type=Path, file_okay=False), default=RESULTS, show_default=True, help="Where runs are kept."
 )
+@click.option("--client-processes", type=click.IntRange(min=1, max=64), default=1, show_default=True, help="Processes that send the load.")
 @click.option("--no-html", is_flag=True, help="Do not write report.html into the run's folder.")
 @AS_JSON
 def run(
@@ -38,6 +39,7 @@ def run(
     fresh: bool,
     retry_failed: bool,
     results: Path,
+    client_processes: int,
     no_html: bool,
     as_json: bool,
 ) -> int:
@@ -47,7 +49,7 @@ def run(
     """
     plan, registry = planned(scenario, only, repeats, adapters)
     check_launchable(plan, registry)
-    stored = _measure(plan, registry, results, fresh=fresh, retry_failed=retry_failed)
+    stored = _measure(plan, registry, results, client_processes, fresh=fresh, retry_failed=retry_failed)
     return _show(stored, as_json=as_json, html=not no_html)
 
 
@@ -71,7 +73,7 @@ def check_launchable(plan: Plan, registry: Registry) -> None:
             continue  # the sweep skips it with the reason
 
 
-def _measure(plan: Plan, registry: Registry, results: Path, *, fresh: bool, retry_failed: bool) -> Run:
+def _measure(plan: Plan, registry: Registry, results: Path, client_processes: int, *, fresh: bool, retry_failed: bool) -> Run:
     from enginebench.cli.progress import progress
     from enginebench.host import facts
     from enginebench.nouns import plain_object
@@ -90,7 +92,7 @@ def _measure(plan: Plan, registry: Registry, results: Path, *, fresh: bool, retr
                 f"no run can be kept there: {error.strerror}", file=results, advice="name another folder with --results"
             ) from None
         reporter = stack.enter_context(progress(plan, stored))
-        Sweep(plan, stored, registry, installs_of, reporter).go()
+        Sweep(plan, stored, registry, installs_of, reporter, client_processes).go()
     return stored
 
 

@@ -13,9 +13,10 @@ import numpy as np
 
 from enginebench.analysis import Analysis, Row
 from enginebench.errors import UserError
-from enginebench.metrics import Floats, itl, tpot, ttft, window_s
+from enginebench.metrics import itl, tpot, ttft
 from enginebench.samples import Samples
 from enginebench.store import Run
+from enginebench.tokens import Floats
 
 LATENCIES: Mapping[str, Callable[[Samples], Floats]] = {"ttft": ttft, "tpot": tpot, "itl": itl}
 MAX_POINTS = 40_000
@@ -34,19 +35,11 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How the requests of one cell ended, and how long the measured window was."""
-
-    counts: Mapping[str, int]
-    window_s: float
-
-
-@dataclass(frozen=True)
 class Reading:
-    """curves[row index][latency]; outcomes[cell id]."""
+    """curves[row index][latency]; outcomes[cell id][how a request ended] is the number that did."""
 
     curves: Mapping[int, Mapping[str, Curve]]
-    outcomes: Mapping[str, Outcome]
+    outcomes: Mapping[str, Mapping[str, int]]
 
 
 def read_samples(run: Run, analysis: Analysis) -> Reading:
@@ -56,7 +49,7 @@ def read_samples(run: Run, analysis: Analysis) -> Reading:
     """
     points = points_per_curve(sum(row.status == "ok" for row in analysis.rows) * len(LATENCIES))
     curves: dict[int, dict[str, Curve]] = {}
-    outcomes: dict[str, Outcome] = {}
+    outcomes: dict[str, Mapping[str, int]] = {}
     for i, row in enumerate(analysis.rows):
         kept: list[tuple[Samples, Mapping[str, str]]] = []
         counted = _counted(row)
@@ -64,9 +57,9 @@ def read_samples(run: Run, analysis: Analysis) -> Reading:
             samples = _samples(run, cell.record.id)
             if samples is None:
                 continue
-            outcomes[cell.record.id] = Outcome(dict(Counter(samples.outcome)), window_s(samples))
+            outcomes[cell.record.id] = dict(Counter(samples.outcome))
             if cell.record.id in counted:
-                kept.append((samples, cell.withheld))
+                kept.append((samples.within(cell.window), cell.withheld))
         curves[i] = {
             name: made for name, of in LATENCIES.items() if (made := _curve((of(s) for s, hidden in kept if name not in hidden), points))
         }

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from enginebench.analysis import Analysis, CellResult, Row, metric_of
 from enginebench.nouns import JSON, plain, plain_object
 from enginebench.report.figures import full_text, repeats_text
+from enginebench.report.findings import Finding, Findings, findings
 from enginebench.report.layout import Layout, Line, Section, lay_out
 from enginebench.statistics import Estimate
 from enginebench.store import LaunchRecord
@@ -30,6 +31,7 @@ def to_markdown(analysis: Analysis) -> str:
     """The comparison as GitHub-flavoured Markdown: the sentence, one table per model, footnotes."""
     layout = lay_out(analysis)
     parts = [f"**{escape_markdown(analysis.sentence)}**", escape_markdown(layout.caption)]
+    parts += [_markdown_findings(group) for group in findings(analysis)]
     for section in layout.sections:
         if len(layout.sections) > 1:
             parts.append(f"### {escape_markdown(section.model)}")
@@ -39,8 +41,13 @@ def to_markdown(analysis: Analysis) -> str:
     notes += [f"- `-`: {escape_markdown('; '.join(layout.missing))}"] if layout.missing else []
     notes += [f"- {escape_markdown(remark)}" for remark in analysis.remarks]
     notes += [f"- \\[low-high\\]: {escape_markdown(layout.intervals)}"] if layout.intervals else []
-    notes.append("- Medians over n restarts; bold: the highest throughput of that load, and those that cannot be told apart from it.")
+    notes.append(f"- Medians over n restarts; bold: the highest {layout.ranked} of that load, and those that cannot be told apart from it.")
     return "\n\n".join(part for part in (*parts, "\n".join(notes)) if part) + "\n"
+
+
+def _markdown_findings(group: Findings) -> str:
+    head = f"Highest load within the SLO on {escape_markdown(group.model)} ({escape_markdown(group.slo)}), {escape_markdown(group.title)}:"
+    return "\n".join([head, "", *(f"- {escape_markdown(finding.sentence)}" for finding in group.found)])
 
 
 def escape_markdown(text: str) -> str:
@@ -59,7 +66,7 @@ def _markdown_cells(layout: Layout, line: Line) -> Iterator[str]:
     yield from map(escape_markdown, line.labels)
     for column in layout.figures:
         text = full_text(line.row.figures.get(column.figure), column)
-        yield f"**{text}**" if line.best and column.rank == 0 else text
+        yield f"**{text}**" if line.best == column.figure else text
     yield repeats_text(line.row)
     marks = "".join(f"\\[{n}\\]" for n in line.notes)
     yield f"{'' if line.state == 'valid' else line.state} {marks}".strip()
@@ -76,7 +83,7 @@ def to_csv(analysis: Analysis) -> str:
     """Tidy CSV: a line per deployment, load and figure, in SI units; a row that never ran has one line without a figure."""
     import pandas as pd
 
-    fields = ["deployment", *analysis.columns, "output_tokens", "requests", "status", "verdict", "reasons"]
+    fields = ["deployment", *analysis.columns, "load", "output_tokens", "requests", "status", "verdict", "reasons"]
     columns = [*dict.fromkeys(fields), "figure", "unit", "value", "low", "high", "interval", "n"]
     lines = [line for row in analysis.rows for line in _tidy(row)]
     frame = pd.DataFrame(lines, columns=columns).astype({"n": "Int64"})
@@ -86,6 +93,7 @@ def to_csv(analysis: Analysis) -> str:
 
 def _tidy(row: Row) -> Iterator[dict[str, JSON]]:
     head: dict[str, JSON] = {
+        "load": row.load.level_text,
         "output_tokens": row.load.output_tokens,
         "requests": row.load.requests,
         **row.labels,
@@ -125,11 +133,26 @@ def to_json(analysis: Analysis) -> str:
         "remarks": list(analysis.remarks),
         "counts": plain(analysis.counts),
         "columns": list(analysis.columns),
+        "slo": plain(analysis.slo),
+        "findings": [_finding(finding) for group in findings(analysis) for finding in group.found],
         "rows": [_row(row) for row in analysis.rows],
         "launches": [_launch(launch) for launch in analysis.launches.values()],
         "parity": [{**plain_object(parity), "identical": parity.identical} for parity in analysis.parity],
     }
     return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _finding(finding: Finding) -> JSON:
+    return {
+        "deployment": finding.name,
+        "model": finding.model,
+        "load": plain(finding.load),
+        "search": {key: value for key, value in plain_object(finding.search).items() if key != "probes"},
+        "level": _estimate(finding.level) if finding.level else None,
+        "goodput": _estimate(finding.goodput) if finding.goodput else None,
+        "endings": list(finding.endings),
+        "cells": finding.cells,
+    }
 
 
 def _row(row: Row) -> JSON:
@@ -159,6 +182,8 @@ def _cell(cell: CellResult) -> JSON:
             {"check": r.check.name.lower(), "severity": r.severity, "detail": r.detail, "advice": r.check.value} for r in cell.reasons
         ],
         "itl_exact": cell.itl_exact,
+        "tokens_counted_by": cell.tokens,
+        "window": {**plain_object(cell.window), "length_s": cell.window.length_s} if cell.window else None,
         "withheld": plain(cell.withheld),
         "figures": plain(cell.figures),
         "client": plain(record.client),

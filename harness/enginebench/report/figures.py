@@ -37,27 +37,59 @@ class Column:
 
 
 THROUGHPUT = Column("output_throughput", "output", "tok/s", 1, 0)
-TTFT = Column("ttft_p50", "TTFT p50", "ms", 1e3, 1)
-TPOT = Column("tpot_p50", "TPOT p50", "ms", 1e3, 2)
-TTFT_P99 = Column("ttft_p99", "TTFT p99", "ms", 1e3, 3)
-TTFT_P90 = Column("ttft_p90", "TTFT p90", "ms", 1e3, 3)
-USER = Column("user_throughput", "per user", "tok/s", 1, 4)
-ITL_P99 = Column("itl_p99", "ITL p99", "ms", 1e3, 5)
-EVENT_P99 = Column("itl_p99", "event interval p99", "ms", 1e3, 5)
-REQUESTS = Column("request_throughput", "requests", "req/s", 1, 6)
+GOODPUT = Column("goodput", "goodput", "req/s", 1, 1)
+TTFT = Column("ttft_p50", "TTFT p50", "ms", 1e3, 2)
+TPOT = Column("tpot_p50", "TPOT p50", "ms", 1e3, 3)
+WITHIN = Column("slo_attainment", "within SLO", "%", 1e2, 4)
+TTFT_P99 = Column("ttft_p99", "TTFT p99", "ms", 1e3, 5)
+TTFT_P90 = Column("ttft_p90", "TTFT p90", "ms", 1e3, 5)
+DUE_P99 = Column("ttft_due_p99", "TTFT from due p99", "ms", 1e3, 6)
+DUE_P90 = Column("ttft_due_p90", "TTFT from due p90", "ms", 1e3, 6)
+DUE_P50 = Column("ttft_due_p50", "TTFT from due p50", "ms", 1e3, 6)
+ANSWER = Column("ttfa_p50", "first answer p50", "ms", 1e3, 7)
+USER = Column("user_throughput", "per user", "tok/s", 1, 8)
+ITL_P99 = Column("itl_p99", "ITL p99", "ms", 1e3, 9)
+EVENT_P99 = Column("itl_p99", "event interval p99", "ms", 1e3, 9)
+REQUESTS = Column("request_throughput", "requests", "req/s", 1, 10)
+WAIT = Column("reader_wait_p50", "reader waits p50", "%", 1e2, 11)
 
 
 def shown(analysis: Analysis) -> tuple[Column, ...]:
     """The default figures of a run, in reading order: the highest TTFT percentile that any row supports, and an honest name for ITL.
 
-    A run of in-process batches alone has no TTFT and no ITL, and no column for them.
+    A run of in-process batches alone has no TTFT and no ITL, and no column for them. Goodput is there with an SLO; the latency
+    from due and the time to the first answer where they are not the TTFT; the reader's wait where a reader waits.
     """
     ran = [row for row in analysis.rows if row.status == "ok"]
-    tail = next((c for c in (TTFT_P99, TTFT_P90) if any(row.figures.get(c.figure) for row in ran)), None)
+    goals = tuple(column for column in (GOODPUT, WITHIN) if any(row.figures.get(column.figure) for row in ran))
     if ran and not any(map(_served, ran)):
         return (THROUGHPUT, TPOT, USER, REQUESTS)
-    columns = (THROUGHPUT, TTFT, tail, TPOT, ITL_P99 if itl_is_exact(analysis) else EVENT_P99, USER, REQUESTS)
+    tail = next((c for c in (TTFT_P99, TTFT_P90) if any(row.figures.get(c.figure) for row in ran)), None)
+    due = {TTFT_P99: DUE_P99, TTFT_P90: DUE_P90, None: DUE_P50}[tail]
+    columns = (
+        THROUGHPUT,
+        *goals,
+        TTFT,
+        tail,
+        due if any(_differ(row, tail or TTFT, due) for row in ran) else None,
+        ANSWER if any(_differ(row, TTFT, ANSWER) for row in ran) else None,
+        TPOT,
+        ITL_P99 if itl_is_exact(analysis) else EVENT_P99,
+        USER,
+        REQUESTS,
+        WAIT if any((found := row.figures.get(WAIT.figure)) and found.value >= _WAITS for row in ran) else None,
+    )
     return tuple(column for column in columns if column is not None)
+
+
+_WAITS = 0.01
+"""Below this share of the reading time nobody notices that he waits."""
+
+
+def _differ(row: Row, usual: Column, other: Column) -> bool:
+    """Whether two latencies of a row differ by more than a hundredth and a millisecond: else a second column says nothing."""
+    a, b = row.figures.get(usual.figure), row.figures.get(other.figure)
+    return a is not None and b is not None and abs(b.value - a.value) > max(1e-3, 0.01 * a.value)
 
 
 def itl_is_exact(analysis: Analysis) -> bool:
@@ -119,18 +151,21 @@ def why_missing(row: Row, column: Column) -> str | None:
     hidden = next((cell.withheld[name] for cell in row.cells if name in cell.withheld), None)
     if hidden:
         return f"{column.label}: {hidden}"
+    fewest = min((cell.requests for cell in row.cells if cell.requests), default=0)
     metric, _, q = column.figure.rpartition("_p")
     if metric and q.isdigit():
         needed = samples_needed(float(q))
         if metric == "itl":
             return f"{column.label} needs {needed} intervals"
-        if row.load.requests < needed:
+        if row.figures.get(f"{metric}_p50") or 0 < fewest < needed:
             return f"{column.label} needs {needed} requests"
     needed = samples_needed(50)
-    if column is USER and row.load.requests < needed:
+    if column is USER and 0 < fewest < needed:
         return f"{column.label} needs {needed} requests"
     if metric == "tpot" or column is USER:
         return f"{column.label} needs 2 streamed events and 2 counted tokens per request"
+    if column is ANSWER:
+        return f"{column.label}: no answer came, or none that could be told from reasoning"
     return f"{column.label} is unknown: the server did not say enough"
 
 
@@ -138,8 +173,3 @@ def repeats_text(row: Row) -> str:
     """'3': repeats behind the figures, or '2/3' when some repeats failed or were invalid and therefore left out."""
     used = max((found.n for found in row.figures.values() if found), default=0)
     return str(used) if used == len(row.cells) else f"{used}/{len(row.cells)}"
-
-
-def streams_text(concurrency: int) -> str:
-    """'1 stream', '16 streams'."""
-    return f"{concurrency} stream{'s' if concurrency != 1 else ''}"

@@ -20,7 +20,8 @@ from enginebench.metrics import METRICS, itl
 from enginebench.nouns import JSON
 from enginebench.report import plots, traces
 from enginebench.report.distributions import read_samples
-from enginebench.report.figures import THROUGHPUT, TPOT, TTFT, Column, interval_text, repeats_text, streams_text, value_text, why_missing
+from enginebench.report.figures import GOODPUT, THROUGHPUT, TPOT, TTFT, Column, interval_text, repeats_text, value_text, why_missing
+from enginebench.report.findings import findings
 from enginebench.report.layout import lay_out
 from enginebench.report.provenance import provenance
 from enginebench.resources import folder
@@ -34,6 +35,7 @@ VERDICTS = {
 }
 _KEYS = (
     ("Highest output throughput", THROUGHPUT),
+    ("Highest goodput", GOODPUT),
     ("Lowest time to first token (p50)", TTFT),
     ("Lowest time per output token (p50)", TPOT),
 )
@@ -93,6 +95,7 @@ def render_html(run: Run, analysis: Analysis) -> str:
         key_numbers=_key_numbers(analysis),
         deployments=plots.deployments(analysis),
         sections=sections,
+        findings=findings(analysis),
         symbols=traces.SYMBOLS,
         dashes=traces.DASHES,
         provenance=provenance(analysis, reading),
@@ -142,7 +145,7 @@ def _verdicts(analysis: Analysis) -> list[tuple[str, str]]:
 
 
 def _key_numbers(analysis: Analysis) -> Mapping[str, list[KeyNumber]]:
-    """Per model: the highest throughput and the lowest latencies among the rows that may be compared."""
+    """Per model: the highest throughput and goodput and the lowest latencies among the rows that may be compared."""
     models = dict.fromkeys(row.deployment.model for row in analysis.rows)
     out: dict[str, list[KeyNumber]] = {}
     for model in models:
@@ -157,9 +160,8 @@ def _key_number(title: str, column: Column, rows: list[Row]) -> KeyNumber | None
     values = {i: found.value for i, row in enumerate(rows) if (found := row.figures.get(column.figure))}
     if not values:
         return None
-    row = rows[(max if column is THROUGHPUT else min)(values, key=values.__getitem__)]
-    load = row.load
-    whose = f"{row.name} · {streams_text(load.concurrency)} · {load.input_tokens} in + {load.output_tokens} out"
+    row = rows[(max if column in (THROUGHPUT, GOODPUT) else min)(values, key=values.__getitem__)]
+    whose = f"{row.name} · {row.load.level_text} · {row.load.shape_text}"
     found = row.figures[column.figure]
     return KeyNumber(title, value_text(found, column), column.unit, interval_text(found, column, "\N{EN DASH}"), whose)
 

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from enginebench.analysis import LOAD_COLUMNS, Analysis, Row
-from enginebench.answer import contenders
+from enginebench.answer import contenders, ranked_by
 from enginebench.report.figures import Column, intervals_text, shown, why_missing
 
 State: TypeAlias = Literal["valid", "suspect", "invalid", "failed", "skipped"]
 
-_HEADINGS = {"concurrency": "streams", "input_tokens": "in", "output_tokens": "out", "prefix_cache": "prefix cache"}
+_HEADINGS = {"concurrency": "streams", "input_tokens": "in", "output_tokens": "out", "duration_s": "seconds"}
+_LEVEL = ("concurrency", "rate", "rate_to", "trace", "time_scale")
+_SHAPE = ("input_tokens", "output_tokens", "lengths")
 _DETAILS = 3
 
 
@@ -24,14 +26,14 @@ _DETAILS = 3
 class Line:
     """One row of the table. labels: deployment, then the loads' columns. notes: numbers of its footnotes.
 
-    best: it has the highest throughput of its group, or cannot be told apart from the one that has.
+    best: the figure that ranks its group if it has the highest there, or cannot be told apart from the row that has; else empty.
     """
 
     row: Row
     labels: tuple[str, ...]
     state: State
     notes: tuple[int, ...]
-    best: bool
+    best: str
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Section:
 class Layout:
     """The whole table. notes[i] is footnote i + 1; missing: why some figures are '-'; legend: deployment -> what it stands for.
 
-    intervals: what the intervals of this table are.
+    intervals: what the intervals of this table are. ranked: what the best of a group are best in.
     """
 
     caption: str
@@ -62,6 +64,7 @@ class Layout:
     missing: tuple[str, ...]
     legend: Mapping[str, str]
     intervals: str
+    ranked: str
 
     @property
     def lines(self) -> tuple[Line, ...]:
@@ -71,27 +74,53 @@ class Layout:
 
 def lay_out(analysis: Analysis) -> Layout:
     """Order the rows, choose the columns and number the reasons."""
-    varying = {c for c in analysis.columns if len({row.labels[c] for row in analysis.rows}) > 1}
-    loads = tuple(c for c in analysis.columns if c in varying and c in LOAD_COLUMNS)
-    constant = {c: analysis.rows[0].labels[c] for c in analysis.columns if c not in varying} if analysis.rows else {}
+    labels = [_labels(row, analysis) for row in analysis.rows]
+    columns = tuple(dict.fromkeys(name for its in labels for name in its))
+    varying = {c for c in columns if len({its.get(c, "") for its in labels}) > 1}
+    loads = tuple(c for c in columns if c in varying and (c in LOAD_COLUMNS or c in _TOGETHER))
+    constant = {c: labels[0].get(c, "") for c in columns if c not in varying} if labels else {}
     figures = shown(analysis)
     notes = _Footnotes()
     missing = dict.fromkeys(why for row in analysis.rows for column in figures if (why := why_missing(row, column)))
+    texts = {id(row): tuple(its.get(c, "") for c in loads) for row, its in zip(analysis.rows, labels, strict=True)}
     return Layout(
         caption=_caption(analysis, constant),
         headings=("deployment", *(heading(c) for c in loads)),
         figures=figures,
-        sections=tuple(_sections(analysis.rows, loads, notes)),
+        sections=tuple(_sections(analysis.rows, texts, notes)),
         notes=notes.texts(),
         missing=tuple(missing),
         legend=_legend(analysis.rows, varying),
         intervals=intervals_text(analysis),
+        ranked="goodput" if ranked_by(analysis.rows) == "goodput" else "throughput",
     )
+
+
+_TOGETHER = ("load", "tokens", "most in flight")
+"""Columns that stand for several fields of a load."""
+
+
+def _labels(row: Row, analysis: Analysis) -> dict[str, str]:
+    """The label columns of a row: one for the level where not all loads are closed loops, one for the lengths where not all are numbers."""
+    out: dict[str, str] = {}
+    loads = [each.load for each in analysis.rows]
+    opened = {load.concurrency for load in loads if load.open_loop}
+    together: dict[str, tuple[str, str]] = {}
+    if opened:
+        together |= dict.fromkeys(_LEVEL, ("load", row.load.level_text))
+    if any(load.lengths or load.trace for load in loads):
+        together |= dict.fromkeys(_SHAPE, ("tokens", row.load.shape_text.removesuffix(" tokens")))
+    for column, text in row.labels.items():
+        name, said = together.get(column, (column, text))
+        out[name] = said
+    if len(opened) > 1:
+        out["most in flight"] = str(row.load.concurrency or "no limit") if row.load.open_loop else ""
+    return out
 
 
 def heading(column: str) -> str:
     """How a label column is called in a table."""
-    return _HEADINGS.get(column, column)
+    return _HEADINGS.get(column, column.replace("_", " ") if column in LOAD_COLUMNS else column)
 
 
 def state_of(row: Row) -> State:
@@ -119,10 +148,10 @@ def _legend(rows: tuple[Row, ...], varying: set[str]) -> dict[str, str]:
     return {name: text for name, text in texts.items() if text}
 
 
-def _sections(rows: tuple[Row, ...], loads: tuple[str, ...], notes: _Footnotes) -> Iterator[Section]:
+def _sections(rows: tuple[Row, ...], loads: Mapping[int, tuple[str, ...]], notes: _Footnotes) -> Iterator[Section]:
     for model, its_rows in _grouped(rows, lambda row: row.deployment.model):
         groups = [_with_best(group) for _, group in _grouped(its_rows, lambda row: repr(row.load))]
-        lines = tuple(tuple(_line(row, loads, notes, best) for row, best in group) for group in groups)
+        lines = tuple(tuple(_line(row, loads[id(row)], notes, best) for row, best in group) for group in groups)
         yield Section(model, lines)
 
 
@@ -134,16 +163,16 @@ def _grouped(rows: Iterable[Row], key: Callable[[Row], str]) -> list[tuple[str, 
     return list(groups.items())
 
 
-def _with_best(group: list[Row]) -> Iterator[tuple[Row, bool]]:
-    """Each row, and whether it has the highest throughput of its group or cannot be told apart from the row that has."""
+def _with_best(group: list[Row]) -> Iterator[tuple[Row, str]]:
+    """Each row, and the figure that it is best in: it leads its group there, or cannot be told apart from the row that does."""
     field = contenders(group)
     best = {id(c.row) for c in field if c.behind is None or c.behind.order == "tied"}
     for row in group:
-        yield row, len(field) > 1 and id(row) in best  # alone it beats nobody
+        yield row, ranked_by(group) if len(field) > 1 and id(row) in best else ""  # alone it beats nobody
 
 
-def _line(row: Row, columns: tuple[str, ...], notes: _Footnotes, best: bool) -> Line:
-    return Line(row, (row.name, *(row.labels[c] for c in columns)), state_of(row), notes.of(row), best)
+def _line(row: Row, load: tuple[str, ...], notes: _Footnotes, best: str) -> Line:
+    return Line(row, (row.name, *load), state_of(row), notes.of(row), best)
 
 
 class _Footnotes:

@@ -5,26 +5,30 @@ One panel per model and request shape, one trace per deployment. Draws nothing i
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from enginebench.analysis import LOAD_COLUMNS, Analysis, Row
 from enginebench.nouns import JSON, Load
 from enginebench.report.distributions import Reading
-from enginebench.report.figures import THROUGHPUT, TPOT, TTFT, USER, Column, intervals_text, itl_is_exact, streams_text
+from enginebench.report.figures import GOODPUT, THROUGHPUT, TPOT, TTFT, USER, WITHIN, Column, intervals_text, itl_is_exact
 from enginebench.report.layout import heading
-from enginebench.report.traces import Trace, axis, frontier_line, frontier_points, invalid, line, steps, streams_axis, value
+from enginebench.report.traces import Trace, axis, frontier_line, frontier_points, invalid, kind, level_axis, line, steps, value
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One plot. streams: the concurrency it belongs to when the section lets the reader choose one."""
+    """One plot. load: the level it belongs to when the section lets the reader choose one."""
 
     title: str
     traces: tuple[Trace, ...]
     layout: Mapping[str, JSON]
-    streams: int | None = None
+    load: Load | None = None
+
+    @property
+    def choice(self) -> str:
+        """What the reader chooses it by: '16' of streams, '2.5 req/s'."""
+        return "" if self.load is None else f"{self.load.level:g}" if not self.load.open_loop else self.load.level_text
 
 
 @dataclass(frozen=True)
@@ -38,10 +42,11 @@ class PlotSection:
     panels: tuple[Panel, ...]
 
     @property
-    def choices(self) -> tuple[int, ...]:
-        """The concurrencies to choose from, ascending; empty when there is nothing to choose."""
-        found = sorted({panel.streams for panel in self.panels if panel.streams is not None})
-        return tuple(found) if len(found) > 1 else ()
+    def choices(self) -> dict[str, str]:
+        """What there is to choose from, with the words for it, ascending; empty when there is nothing to choose."""
+        loads = sorted((panel.load for panel in self.panels if panel.load), key=lambda load: (load.open_loop, load.level))
+        found = {Panel("", (), {}, load).choice: load.level_text for load in loads}
+        return found if len(found) > 1 else {}
 
 
 def deployments(analysis: Analysis) -> tuple[str, ...]:
@@ -56,9 +61,13 @@ def sections(analysis: Analysis, reading: Reading) -> tuple[PlotSection, ...]:
     intervals = intervals_text(analysis)
     bars = f"Medians over n restarts. Bars: {intervals}." if intervals else ""
     made = (
-        _by_streams("throughput", "Throughput", "Output throughput", THROUGHPUT, f"All streams together. {bars}", analysis, slots),
-        _by_streams("ttft", "TTFT", "Time to first token", TTFT, f"Median request. {bars}", analysis, slots),
-        _by_streams("tpot", "TPOT", "Time per output token", TPOT, f"Median request, after the first token. {bars}", analysis, slots),
+        _by_level("throughput", "Throughput", "Output throughput", THROUGHPUT, f"All requests together. {bars}", analysis, slots),
+        _by_level(
+            "goodput", "Goodput", "Goodput", GOODPUT, f"Requests per second that met every limit of the SLO. {bars}", analysis, slots
+        ),
+        _by_level("within", "Within SLO", "Share of requests within the SLO", WITHIN, bars, analysis, slots),
+        _by_level("ttft", "TTFT", "Time to first token", TTFT, f"Median request. {bars}", analysis, slots),
+        _by_level("tpot", "TPOT", "Time per output token", TPOT, f"Median request, after the first token. {bars}", analysis, slots),
         _frontier(analysis, slots),
         _distribution("ttft", "Distribution of the time to first token", analysis, reading, slots),
         _distribution("tpot", "Distribution of the time per output token", analysis, reading, slots),
@@ -67,20 +76,18 @@ def sections(analysis: Analysis, reading: Reading) -> tuple[PlotSection, ...]:
     return tuple(section for section in made if section.panels)
 
 
-# -- figures over concurrency --------------------------------------------------------------------------------------------
+# -- figures over the level --------------------------------------------------------------------------------------------------
 
 
-def _by_streams(
-    key: str, short: str, title: str, column: Column, caption: str, analysis: Analysis, slots: Mapping[str, int]
-) -> PlotSection:
+def _by_level(key: str, short: str, title: str, column: Column, caption: str, analysis: Analysis, slots: Mapping[str, int]) -> PlotSection:
     panels: list[Panel] = []
     for title_of_panel, rows in _panels(analysis):
         usable = [row for row in rows if row.figures.get(column.figure)]
         if not usable:
             continue
         traces = [line(its, column, slots[name]) for name, its in _by_deployment(rows).items()]
-        traces.append(invalid([row for row in usable if not row.ranked], lambda row: row.load.concurrency, column))
-        layout: dict[str, JSON] = {"xaxis": streams_axis(usable), "yaxis": axis(f"{column.label}, {column.unit}", rangemode="tozero")}
+        traces.append(invalid([row for row in usable if not row.ranked], lambda row: row.load.level, column))
+        layout: dict[str, JSON] = {"xaxis": level_axis(usable), "yaxis": axis(f"{column.label}, {column.unit}", rangemode="tozero")}
         panels.append(Panel(title_of_panel, tuple(traces), layout))
     return PlotSection(key, short, title, caption, tuple(panels))
 
@@ -100,12 +107,12 @@ def _frontier(analysis: Analysis, slots: Mapping[str, int]) -> PlotSection:
         traces.append(invalid([row for row in usable if not row.ranked], lambda row: value(row, USER), THROUGHPUT))
         layout: dict[str, JSON] = {
             "xaxis": axis("output tok/s per user", rangemode="tozero"),
-            "yaxis": axis("output tok/s, all streams", rangemode="tozero"),
+            "yaxis": axis("output tok/s, all requests", rangemode="tozero"),
         }
         panels.append(Panel(title_of_panel, (frontier_line(best), *traces), layout))
     caption = (
-        "Each point is one concurrency. Right is faster for one user, up is more for all. "
-        "Ringed, with the number of streams: no other point is better in both."
+        "Each point is one level of the load. Right is faster for one user, up is more for all. "
+        "Ringed, with the streams or the requests/s: no other point is better in both."
     )
     return PlotSection("frontier", "Frontier", "Speed for one user against throughput for all", caption, tuple(panels))
 
@@ -126,14 +133,14 @@ def _distribution(latency: str, title: str, analysis: Analysis, reading: Reading
     index = {id(row): i for i, row in enumerate(analysis.rows)}
     panels: list[Panel] = []
     for title_of_panel, rows in _panels(analysis):
-        for streams in sorted({row.load.concurrency for row in rows}):
-            here = [row for row in rows if row.ranked and row.load.concurrency == streams]
+        for load in sorted({row.load for row in rows}, key=lambda load: load.level):
+            here = [row for row in rows if row.ranked and row.load == load]
             curves = [(row, curve) for row in here if (curve := reading.curves.get(index[id(row)], {}).get(latency))]
             if curves:
                 traces = tuple(steps(row, curve, slots[row.name]) for row, curve in curves)
                 share = "share of intervals" if latency == "itl" else "share of requests"
                 layout: dict[str, JSON] = {"xaxis": axis("ms"), "yaxis": axis(share, range=[0, 1.02], tickformat=".0%")}
-                panels.append(Panel(f"{title_of_panel} · {streams_text(streams)}", traces, layout, streams))
+                panels.append(Panel(f"{title_of_panel} · {load.level_text}", traces, layout, load))
     caption = "Share of values at or below a time (empirical distribution). Repeats pooled, invalid rows left out."
     return PlotSection(f"distribution-{latency}", latency.upper(), title, caption, tuple(panels))
 
@@ -141,23 +148,42 @@ def _distribution(latency: str, title: str, analysis: Analysis, reading: Reading
 # -- shared --------------------------------------------------------------------------------------------------------------
 
 
+_ARRIVALS = {"closed": "closed loop", "rate": "open loop", "trace": "trace"}
+_TITLED = {
+    "concurrency", "rate", "rate_to", "trace", "time_scale", "input_tokens", "output_tokens", "lengths",
+    "requests", "duration_s", "warmup_requests",
+}  # fmt: skip
+"""Fields that a panel's title says already, or that say only how long was measured."""
+
+
 def _panels(analysis: Analysis) -> list[tuple[str, list[Row]]]:
-    """Rows that belong in one plot: the same model, and loads that differ in their concurrency only."""
+    """Rows that belong in one plot: the same model, and loads that differ in their level only. Closed loops come first."""
     names: dict[tuple[str, Load], str] = {}
     rows: dict[tuple[str, Load], list[Row]] = {}
-    several = len({row.deployment.model for row in analysis.rows}) > 1
-    for row in analysis.rows:
-        shape = dataclasses.replace(row.load, concurrency=0, requests=0, warmup_requests=0)
-        key = (row.deployment.model, shape)
+    models, kinds = {row.deployment.model for row in analysis.rows}, {kind(row.load) for row in analysis.rows}
+    for row in sorted(analysis.rows, key=lambda row: list(_ARRIVALS).index(kind(row.load))):
+        key = (row.deployment.model, _without_level(row.load))
         rows.setdefault(key, []).append(row)
-        other = [c for c in row.labels if c in LOAD_COLUMNS and c not in ("concurrency", "requests", "input_tokens", "output_tokens")]
-        facts = [f"{row.load.input_tokens} in + {row.load.output_tokens} out", *(f"{heading(c)} {row.labels[c]}" for c in other)]
-        names[key] = " · ".join([row.deployment.model, *facts] if several else facts)
+        facts = [row.deployment.model] if len(models) > 1 else []
+        facts += [_ARRIVALS[kind(row.load)]] if len(kinds) > 1 else []
+        facts += [f"at most {row.load.concurrency} in flight"] if row.load.open_loop and row.load.concurrency else []
+        other = [c for c in row.labels if c in LOAD_COLUMNS and c not in _TITLED and row.labels[c]]
+        names[key] = " · ".join([*facts, row.load.shape_text, *(f"{heading(c)} {row.labels[c]}" for c in other)])
     return [(names[key], its) for key, its in rows.items()]
+
+
+def _without_level(load: Load) -> Load:
+    """What loads of one panel have in common."""
+    levels: dict[str, Load] = {
+        "closed": replace(load, concurrency=0),
+        "rate": replace(load, rate=1.0, rate_to=None),
+        "trace": replace(load, time_scale=1.0),
+    }
+    return replace(levels[kind(load)], requests=0, duration_s=None, warmup_requests=0)
 
 
 def _by_deployment(rows: Iterable[Row]) -> dict[str, list[Row]]:
     out: dict[str, list[Row]] = {}
-    for row in sorted(rows, key=lambda row: row.load.concurrency):
+    for row in sorted(rows, key=lambda row: row.load.level):
         out.setdefault(row.name, []).append(row)
     return out

@@ -12,10 +12,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from enginebench.analysis import Analysis, CellResult, Row
-from enginebench.nouns import JSON, plain
-from enginebench.report.distributions import Outcome, Reading
+from enginebench.nouns import JSON, Load, plain
+from enginebench.report.distributions import Reading
 from enginebench.report.figures import number
 from enginebench.store import LaunchRecord
+from enginebench.window import Window
 
 _LOG_LINES = 40
 _LOG_WIDTH = 300
@@ -31,6 +32,7 @@ class CellView:
     state: str
     outcomes: str
     window: str
+    tokens: str
     client: str
     counters: str
     reasons: tuple[str, ...]
@@ -114,21 +116,36 @@ def _facts(launch: LaunchRecord) -> dict[str, str]:
     return {name: value for name, value in facts.items() if value}
 
 
-def _cell(cell: CellResult, outcome: Outcome | None) -> CellView:
+def _cell(cell: CellResult, outcome: Mapping[str, int] | None) -> CellView:
     record = cell.record
-    load = record.load
     tail = "\n".join(line[:_LOG_WIDTH] for line in record.log_tail[-_LOG_LINES:])
     return CellView(
         id=record.id,
-        load=f"{load.concurrency} x ({load.input_tokens} in + {load.output_tokens} out), {load.requests} requests",
+        load=load_text(record.load),
         state=cell.verdict or record.status,
-        outcomes=", ".join(f"{n:,} {kind}" for kind, n in outcome.counts.items()) if outcome else "-",
-        window=f"{number(outcome.window_s)} s" if outcome else "-",
+        outcomes=", ".join(f"{n:,} {kind}" for kind, n in outcome.items()) if outcome else "-",
+        window=_window(cell.window) if cell.window else "-",
+        tokens=cell.tokens,
         client=", ".join(_pairs(record.client)),
         counters=", ".join(_pairs(record.counters)),
         reasons=(*map(str, cell.reasons), *([record.reason] if record.reason else [])),
         log_tail=tail,
     )
+
+
+def load_text(load: Load) -> str:
+    """A load in one line: '4 streams x 128 + 64 tokens, 16 requests'."""
+    limit = f", at most {load.concurrency} in flight" if load.open_loop and load.concurrency else ""
+    ends = [f"{load.requests:,} requests"] if load.requests else []
+    ends += [f"{load.duration_s:g} s"] if load.duration_s is not None else []
+    turns = f", conversations of {load.turns}" if load.turns > 1 else ""
+    return f"{load.level_text} x {load.shape_text}{turns}{limit}, {' or '.join(ends) or 'every row'}"
+
+
+def _window(window: Window) -> str:
+    """'9.80 s, steady; cut off: 1.20 s at the head, 0.400 s at the tail'."""
+    cut = [f"{number(seconds)} s at the {end}" for end, seconds in (("head", window.head_s), ("tail", window.tail_s)) if seconds > 0]
+    return f"{number(window.length_s)} s, {window.state}" + (f"; cut off: {', '.join(cut)}" if cut else "")
 
 
 def _pairs(values: Mapping[str, JSON] | Mapping[str, float]) -> Iterator[str]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from enginebench.analysis import Analysis
 from enginebench.report.figures import Column, interval_text, repeats_text, value_text
+from enginebench.report.findings import findings
 from enginebench.report.layout import Layout, Line, Section, lay_out
 from enginebench.text import printable
 
@@ -68,6 +69,10 @@ def render_table(analysis: Analysis, *, width: int | None = None, color: bool | 
         if len(layout.sections) > 1:
             console.print(Text(printable(section.model), style="bold underline"))
         console.print(_table(layout, section, fit, widths))
+    for heading, lines in _found(analysis):
+        console.print(Text(f"\n{printable(heading)}", style="bold"))
+        for line in lines:
+            console.print(Text(f"  {printable(line)}"))
     console.print()
     for mark, text in _footnotes(layout, fit):
         console.print(Text(f"{mark} {printable(text)}", style="dim"))
@@ -149,11 +154,17 @@ def _entries(line: Line, fit: _Fit) -> Iterator[Text]:
     yield Text.assemble(name, "\n", status) if fit.stacked and status else Text(name)
     yield from map(Text, loads)
     for column in fit.figures:
-        emphasis = "bold green" if line.best and column.rank == 0 else ""
+        emphasis = "bold green" if line.best == column.figure else ""
         yield Text("\n".join(_texts(line, column, fit.stacked)), style=emphasis)
     yield Text(repeats_text(line.row))
     if not fit.stacked:
         yield status
+
+
+def _found(analysis: Analysis) -> Iterator[tuple[str, list[str]]]:
+    """What the searches found, a heading and a line for each deployment."""
+    for group in findings(analysis):
+        yield f"{group.model}: highest load within the SLO ({group.slo}), {group.title}", [finding.sentence for finding in group.found]
 
 
 def _footnotes(layout: Layout, fit: _Fit) -> Iterator[tuple[str, str]]:

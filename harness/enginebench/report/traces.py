@@ -9,13 +9,12 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Callable, Iterable, Sequence
-from itertools import pairwise
 from typing import TypeAlias
 
 from enginebench.analysis import Row
-from enginebench.nouns import JSON
+from enginebench.nouns import JSON, Load
 from enginebench.report.distributions import Curve
-from enginebench.report.figures import THROUGHPUT, USER, Column, full_text, streams_text
+from enginebench.report.figures import THROUGHPUT, USER, Column, full_text
 
 Trace: TypeAlias = dict[str, JSON]
 
@@ -25,7 +24,7 @@ NEUTRAL = -1
 
 
 def line(rows: Sequence[Row], column: Column, slot: int) -> Trace:
-    """One deployment over its concurrencies, with intervals. The line breaks where a row must not be compared or has no figure."""
+    """One deployment over the levels of a load, with intervals. The line breaks where a row must not be compared or has no figure."""
     found = [row.figures.get(column.figure) if row.ranked else None for row in rows]
     above = [(f.high - f.value) * column.factor if f and f.high is not None else 0.0 for f in found]
     below = [(f.value - f.low) * column.factor if f and f.low is not None else 0.0 for f in found]
@@ -33,7 +32,7 @@ def line(rows: Sequence[Row], column: Column, slot: int) -> Trace:
     return {
         **_style(rows, slot),
         "mode": "lines+markers",
-        "x": [row.load.concurrency for row in rows],
+        "x": [row.load.level for row in rows],
         "y": _rounded(f.value * column.factor if f else None for f in found),
         "error_y": {**bars, "thickness": 1.2, "width": 3},
         "text": [_hover(row, column) for row in rows],
@@ -56,13 +55,13 @@ def invalid(rows: Sequence[Row], x: Callable[[Row], float | None], column: Colum
 
 
 def frontier_points(rows: Sequence[Row], slot: int, ringed: frozenset[tuple[float, float]]) -> Trace:
-    """One deployment's points in the frontier plot; those in `ringed` show their concurrency."""
+    """One deployment's points in the frontier plot; those in `ringed` show their level."""
     return {
         **_style(rows, slot),
         "mode": "lines+markers+text",
         "x": _rounded([value(row, USER) for row in rows]),
         "y": _rounded([value(row, THROUGHPUT) for row in rows]),
-        "text": [str(row.load.concurrency) if (value(row, USER), value(row, THROUGHPUT)) in ringed else "" for row in rows],
+        "text": [f"{row.load.level:g}" if (value(row, USER), value(row, THROUGHPUT)) in ringed else "" for row in rows],
         "textposition": "top right",
         "cliponaxis": False,
         "customdata": [f"{_hover(row, THROUGHPUT)}<br>{full_text(row.figures[USER.figure], USER)} tok/s per user" for row in rows],
@@ -114,7 +113,7 @@ def _style(rows: Sequence[Row], slot: int) -> Trace:
 def _hover(row: Row, column: Column) -> str:
     figure = full_text(row.figures.get(column.figure), column)
     suspect = "<br>suspect" if row.verdict == "suspect" else ""
-    return f"<b>{html.escape(row.name)}</b><br>{streams_text(row.load.concurrency)}: {figure} {column.unit}{suspect}"
+    return f"<b>{html.escape(row.name)}</b><br>{row.load.level_text}: {figure} {column.unit}{suspect}"
 
 
 def value(row: Row, column: Column) -> float:
@@ -128,12 +127,25 @@ def axis(title: str, **more: JSON) -> dict[str, JSON]:
     return {"title": {"text": title, "standoff": 8}, **more}
 
 
-def streams_axis(rows: Iterable[Row]) -> dict[str, JSON]:
-    """Concurrency on a log axis with a tick at every measured value that has room."""
-    at = sorted({row.load.concurrency for row in rows})
-    labelled = [at[0], *(b for a, b in pairwise(at) if b >= a * 1.3)]
+AXES = {"closed": "streams (concurrency)", "rate": "requests/s offered", "trace": "replay speed (1: as recorded)"}
+"""What the level of each kind of load is."""
+
+
+def level_axis(rows: Sequence[Row]) -> dict[str, JSON]:
+    """The level of the loads, all of one kind, on a log axis with a tick at every measured value that has room."""
+    at = sorted({row.load.level for row in rows})
+    labelled = [at[0]]
+    for level in at:
+        if level >= labelled[-1] * 1.3:
+            labelled.append(level)
     ends: list[JSON] = [round(math.log10(at[0]) - 0.12, 3), round(math.log10(at[-1]) + 0.12, 3)]
-    return axis("streams (concurrency)", type="log", tickvals=list(labelled), ticktext=[str(v) for v in labelled], range=ends)
+    title = AXES[kind(rows[0].load)]
+    return axis(title, type="log", tickvals=list(labelled), ticktext=[f"{v:g}" for v in labelled], range=ends)
+
+
+def kind(load: Load) -> str:
+    """'closed', 'rate' or 'trace': loads of different kinds never share a plot."""
+    return "rate" if load.rate is not None else "trace" if load.trace is not None else "closed"
 
 
 def _rounded(values: Iterable[float | None]) -> list[JSON]:

@@ -5,21 +5,31 @@ Knows no plan and no file. Everything that could cost time - making prompts, enc
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from enginebench.adapter import Adapter
+from enginebench.calibration import client_limit
 from enginebench.loadgen import LoadResult
 from enginebench.nouns import JSON, Cell, Load, Sample, Status, canonical, fingerprint, plain_object
 from enginebench.runner.engine import Engine
+from enginebench.runner.priming import rehearsal
 from enginebench.runner.reporter import Reporter
 from enginebench.samples import Samples
 from enginebench.store import CellRecord, now
+from enginebench.workload import natural_count
 
 WARMUP_OUTPUT_TOKENS = 16
 """Warm-up requests have the cell's prompt length and at most this many output tokens."""
+
+MOST_REQUESTS = 200_000
+"""That a closed loop over a duration prepares, at most; one that gets through all of them ends early."""
+
+_UNSEEN_PACE = 20.0
+"""Requests/s of one stream that no warm-up has shown."""
 
 DEATH_PATIENCE_S = 1.0
 """A dying process closes its sockets before its parent hears of its end; broken connections are worth this wait."""
@@ -30,22 +40,29 @@ def measure(cell: Cell, engine: Engine, adapter: Adapter, reporter: Reporter, *,
     began, started_at = time.monotonic(), now()
     load = cell.load
     salt = f"{fingerprint(canonical(load))}/{cell.repeat}/{nonce}"
-    prompts = engine.opening.prompts(load, load.requests, salt=salt)
-    reporter.measuring(cell, None)
     known: dict[str, object] = {
         "started_at": started_at,
         "length_control": "exact" if adapter.forces_length(cell.deployment) else "cap",
-        "exact_prompts": prompts[0].ids is not None,
         "identity": engine.opening.identity,
         "nonce": nonce,
     }
-    failure = _warm_up(engine, load, salt)
+    reporter.measuring(cell, None)
+    # Prompts come first, so that an engine that is warm does not cool down again, unless only the warm-up tells how many.
+    natural = natural_count(load, engine.opening.base)
+    planned = load.requests if natural is None else natural
+    prompts = engine.opening.prompts(load, planned, salt=salt) if planned else []
+    warm_up = _warm_up(engine, load, salt)
+    failure = _failure(warm_up, engine) if warm_up is not None else None
     if failure:  # the load itself would only cost its time-outs once more
         return record_of(cell, "failed", f"warm-up: {failure}", log_tail=engine.log_tail(), **known), None
+    prompts = prompts or engine.opening.prompts(load, _enough(load, warm_up), salt=salt)
     before = engine.counters()
-    result = engine.run(prompts, load, on_progress=lambda progress: reporter.measuring(cell, progress))
+    uncounted = warm_up is not None and not any(map(_counted, warm_up.samples))
+    result = engine.run(prompts, load, on_progress=lambda progress: reporter.measuring(cell, progress), keep_text=uncounted)
     failure = _failure(result, engine)
     after = {} if failure else engine.counters()
+    if uncounted:
+        _count_locally(engine, result.samples)
     record = record_of(
         cell,
         "failed" if failure else "ok",
@@ -53,8 +70,11 @@ def measure(cell: Cell, engine: Engine, adapter: Adapter, reporter: Reporter, *,
         wall_s=round(time.monotonic() - began, 3),
         window_ns=(result.window_start_ns, result.window_end_ns),
         client=plain_object(result.client),
+        client_limit=client_limit(),
         counters={name: after[name] - before[name] for name in after if name in before},
+        exact_prompts=prompts[0].ids is not None,
         stopped=result.stopped,
+        saturated=result.stopped if result.saturated else None,
         unsent=result.unsent,
         log_tail=engine.log_tail() if failure else (),
         **known,
@@ -83,13 +103,40 @@ def parity_outputs(engine: Engine, load: Load) -> tuple[Mapping[str, JSON], ...]
     )
 
 
-def _warm_up(engine: Engine, load: Load, salt: str) -> str | None:
-    """Send the warm-up requests; why the engine cannot serve this load, if not one of them succeeded."""
+def _warm_up(engine: Engine, load: Load, salt: str) -> LoadResult | None:
+    """Send the warm-up requests, all at once or on as many streams as the load has; None if there are to be none."""
     if not load.warmup_requests:
         return None
-    short = replace(load, output_tokens=min(WARMUP_OUTPUT_TOKENS, load.output_tokens), requests=load.warmup_requests)
-    result = engine.run(engine.opening.prompts(short, short.requests, salt=f"{salt}/warm-up"), short)
-    return _failure(result, engine)
+    streams = min(load.concurrency or load.warmup_requests, load.warmup_requests)
+    short = rehearsal(load, requests=load.warmup_requests, streams=streams, output_tokens=WARMUP_OUTPUT_TOKENS)
+    prompts = engine.opening.prompts(short, short.requests, salt=f"{salt}/warm-up")
+    return engine.run(prompts, short)
+
+
+def _enough(load: Load, warm_up: LoadResult | None) -> int:
+    """More requests than a closed loop can get through in its duration.
+
+    The warm-up's requests are shorter than the load's, so its pace, doubled for a cold start, is more than can come.
+    """
+    duration_s = load.duration_s or 0.0
+    window_s = (warm_up.window_end_ns - warm_up.window_start_ns) / 1e9 if warm_up is not None else 0.0
+    pace = len(warm_up.samples) / window_s if warm_up is not None and window_s > 0 else load.concurrency * _UNSEEN_PACE
+    return min(MOST_REQUESTS, 2 * load.concurrency * load.turns + math.ceil(2 * pace * duration_s))
+
+
+def _counted(sample: Sample) -> bool:
+    """Whether the server said how many tokens it has generated."""
+    return sample.output_tokens is not None or any(count >= 0 for count in sample.event_tokens)
+
+
+def _count_locally(engine: Engine, samples: Sequence[Sample]) -> None:
+    """Count output tokens with the checkpoint's own tokenizer, where it is at hand. The texts are dropped."""
+    vocabulary = engine.opening.vocabulary
+    tokenizer = vocabulary.tokenizer if vocabulary is not None else None
+    for sample in samples:
+        if tokenizer is not None and sample.text:
+            sample.local_tokens = len(tokenizer.encode(sample.text, add_special_tokens=False).ids)
+        sample.text = None
 
 
 def _failure(result: LoadResult, engine: Engine) -> str | None:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from enginebench.adapter import Difference, Install, Launch, Resolved
 from enginebench.checkpoints import Vocabulary
 from enginebench.loadgen import LoadResult, Progress
 from enginebench.nouns import Load
-from enginebench.prompts import Prompt, TextScale, make_prompts
+from enginebench.workload import Prompt, TextScale, make_prompts
 
 
 class Engine(Protocol):
@@ -60,7 +61,11 @@ class Opening:
     vocabulary: Vocabulary | None = None
     scale: TextScale | None = None
     """How an engine whose tokenizer is unknown counts text; measured by `prime`."""
+    base: Path = Path()
+    """The folder that data sets and traces are looked for in."""
+    max_context: int | None = None
+    """Tokens that a recorded prompt may have with its answer."""
 
     def prompts(self, load: Load, count: int, *, salt: str) -> list[Prompt]:
-        """`make_prompts` with what is known of this engine's tokenizer."""
-        return make_prompts(self.vocabulary, load, count, salt=salt, scale=self.scale)
+        """`make_prompts` with what is known of this engine."""
+        return make_prompts(self.vocabulary, load, count, salt=salt, scale=self.scale, base=self.base, limit=self.max_context)

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from enginebench import __version__
 from enginebench.errors import UserError
-from enginebench.nouns import JSON
+from enginebench.nouns import JSON, plain, plain_object
 from enginebench.plan import Plan
-from enginebench.store import Run, RunRecord, find_runs, new_run_path, now
+from enginebench.searches import SearchRecord, with_searches
+from enginebench.store import Run, RunRecord, find_runs, new_run_path, now, write_atomically
 
 _SAME_MACHINE = ("architecture", "cpu", "logical_cores", "usable_cores", "cpu_quota", "gpus", "revision")
 
@@ -51,9 +53,15 @@ def _to_continue(plan: Plan, results: Path, machine: Mapping[str, JSON], *, retr
     return None
 
 
+def rewrite(run: Run, record: RunRecord) -> None:
+    """Replace what is known of a run that goes on."""
+    write_atomically(run.path / "run.json", json.dumps(plain(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    run.record = record
+
+
 def _new_record(plan: Plan, machine: Mapping[str, JSON]) -> RunRecord:
     scenario = plan.scenario
-    return RunRecord(
+    record = RunRecord(
         name=scenario.name,
         created_at=now(),
         scenario={"title": scenario.title, "description": scenario.description, "file": scenario.file.name, "repeats": scenario.repeats},
@@ -61,7 +69,10 @@ def _new_record(plan: Plan, machine: Mapping[str, JSON]) -> RunRecord:
         cells=tuple(cell.id for cell in plan.cells),
         machine=machine,
         enginebench=__version__,
+        slo=None if scenario.slo is None else plain_object(scenario.slo),
     )
+    searches = tuple(SearchRecord(s.over, s.start, s.stop, s.precision, {first: s.start}) for first, s in plan.searches.items())
+    return with_searches(record, searches) if searches else record
 
 
 def _failed(run: Run) -> list[str]:

@@ -16,9 +16,9 @@ from typing import Any
 from enginebench.adapter import Adapter, Reply, Resolved
 from enginebench.loadgen import ClientHealth, LoadResult, Progress
 from enginebench.nouns import Deployment, Load, Sample
-from enginebench.prompts import Prompt
 from enginebench.runner.engine import Opening
 from enginebench.runtime import EngineProcess, LaunchFailed
+from enginebench.workload import Prompt
 
 DEATH_PATIENCE_S = 1.0
 """The pipe of a dying worker ends before its exit is reported."""
@@ -55,7 +55,7 @@ class OfflineWorker:
         request = {
             "id": self._asked,
             "prompts": spelled,
-            "output_tokens": load.output_tokens,
+            "output_tokens": prompts[0].output_tokens,
             "batch": load.concurrency,
             "temperature": load.temperature,
             "seed": load.seed,
@@ -64,9 +64,9 @@ class OfflineWorker:
         event, why = self._ask(request, load.timeout_s)
         if event is None:
             outcome = "timeout" if self._given_up else "in_stream_error" if self._process.alive else "cut"
-            samples = [_failed(i, p, load, sent_ns, outcome, why) for i, p in enumerate(prompts)]
+            samples = [_failed(i, p, sent_ns, outcome, why) for i, p in enumerate(prompts)]
             return LoadResult(samples, sent_ns, time.monotonic_ns(), _health(cpu_ns, sent_ns, load))
-        samples = [_sample(i, p, load, event, told) for i, (p, told) in enumerate(zip(prompts, event["requests"], strict=True))]
+        samples = [_sample(i, p, event, told) for i, (p, told) in enumerate(zip(prompts, event["requests"], strict=True))]
         return LoadResult(samples, event["start_ns"], event["end_ns"], _health(cpu_ns, sent_ns, load))
 
     def _ask(self, request: Mapping[str, Any], timeout_s: float) -> tuple[dict[str, Any] | None, str]:
@@ -128,12 +128,12 @@ class OfflineWorker:
         return event if isinstance(event, dict) else None
 
 
-def _sample(index: int, prompt: Prompt, load: Load, event: Mapping[str, Any], told: Mapping[str, Any]) -> Sample:
+def _sample(index: int, prompt: Prompt, event: Mapping[str, Any], told: Mapping[str, Any]) -> Sample:
     times = [int(t) for t in told.get("token_ns") or ()]
     return Sample(
         index,
         prompt.tokens,
-        load.output_tokens,
+        prompt.output_tokens,
         due_ns=event["start_ns"],
         sent_ns=event["start_ns"],
         end_ns=event["end_ns"],
@@ -147,9 +147,9 @@ def _sample(index: int, prompt: Prompt, load: Load, event: Mapping[str, Any], to
     )
 
 
-def _failed(index: int, prompt: Prompt, load: Load, sent_ns: int, outcome: str, why: str) -> Sample:
+def _failed(index: int, prompt: Prompt, sent_ns: int, outcome: str, why: str) -> Sample:
     return Sample(
-        index, prompt.tokens, load.output_tokens, due_ns=sent_ns, sent_ns=sent_ns, end_ns=time.monotonic_ns(), outcome=outcome, error=why
+        index, prompt.tokens, prompt.output_tokens, due_ns=sent_ns, sent_ns=sent_ns, end_ns=time.monotonic_ns(), outcome=outcome, error=why
     )
 
 
@@ -159,5 +159,5 @@ def _health(cpu_ns: int, sent_ns: int, load: Load) -> ClientHealth:
     return ClientHealth(
         lag_p50_ms=0.0, lag_p99_ms=0.0, lag_max_ms=0.0, cpu_fraction=(time.process_time_ns() - cpu_ns) / wall,
         schedule_delay_p50_ms=0.0, schedule_delay_p99_ms=0.0, schedule_delay_max_ms=0.0,
-        achieved_concurrency=float(load.concurrency), reads=0, reconnects=0, stale=0, loop="none",
+        achieved_concurrency=float(load.concurrency), reconnects=0, stale=0, loop="none",
     )  # fmt: skip

@@ -37,15 +37,17 @@ def open_engine(
     log: Path,
     base: Path,
     say: Callable[[str], None],
+    processes: int = 1,
 ) -> Iterator[Engine]:
     """Bring a deployment up and take it down again. Raises LaunchFailed with the reason and the log's last lines.
 
     opening is filled in on the way, so that a start that fails has said as much as it could. base: the folder that relative
-    checkpoint paths start from. say: told what is being waited for.
+    checkpoint paths, data sets and traces start from. say: told what is being waited for. processes: client processes per load.
     """
+    opening.base, opening.max_context = base, deployment.max_context
     if deployment.runtime == "attach":
         opening.vocabulary = _vocabulary(base / deployment.checkpoint)
-        yield attach(adapter, deployment, opening)
+        yield attach(adapter, deployment, opening, processes)
         return
     with tempfile.TemporaryDirectory(prefix="enginebench-", ignore_cleanup_errors=True) as folder:
         checkpoint = prepare(deployment.checkpoint, deployment.precision, adapter.checkpoint_format, base, say)
@@ -65,7 +67,7 @@ def open_engine(
             if talk:
                 engine = OfflineWorker.greet(adapter, deployment, process, opening, deployment.ready_timeout_s or launch.ready_timeout_s)
             else:
-                engine = _serve(adapter, deployment, process, site, opening)
+                engine = _serve(adapter, deployment, process, site, opening, processes)
             opening.start_s = time.monotonic() - began
             yield engine
         finally:
@@ -74,7 +76,7 @@ def open_engine(
             opening.stop_s = time.monotonic() - stopping
 
 
-def _serve(adapter: Adapter, deployment: Deployment, process: EngineProcess, site: Site, opening: Opening) -> Served:
+def _serve(adapter: Adapter, deployment: Deployment, process: EngineProcess, site: Site, opening: Opening, processes: int) -> Served:
     launch = opening.launch
     assert launch is not None  # noqa: S101  # set by open_engine
     get = http_get(site.host, site.port)
@@ -83,7 +85,8 @@ def _serve(adapter: Adapter, deployment: Deployment, process: EngineProcess, sit
     if proof.kind == "foreign":
         raise LaunchFailed(proof.text, process.log_tail())
     opening.identity = proof.text
-    return Served(adapter, deployment, Target(site.host, site.port), "", launch.served_name, get, opening, process)
+    target = Target(site.host, site.port)
+    return Served(adapter, deployment, target, "", launch.served_name, get, opening, process, processes=processes)
 
 
 def _vocabulary(checkpoint: Path) -> Vocabulary | None:

@@ -8,10 +8,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from enginebench.adapter import Difference, Resolved
-from enginebench.nouns import JSON, Deployment, Load, Sample
-from enginebench.prompts import Prompt, TextScale
+from enginebench.nouns import JSON, Deployment, Length, Load, Sample
 from enginebench.runner.engine import Engine
 from enginebench.runtime import LaunchFailed
+from enginebench.workload import Prompt, TextScale
+
+_USUAL_INPUT = 64
+"""Prompt tokens where the load draws its lengths."""
 
 
 def differences(deployment: Deployment, resolved: Resolved) -> tuple[Difference, ...]:
@@ -29,6 +32,27 @@ def differences(deployment: Deployment, resolved: Resolved) -> tuple[Difference,
     return tuple(found)
 
 
+def rehearsal(load: Load, *, requests: int, streams: int, output_tokens: int) -> Load:
+    """A closed loop of single requests like those of the load, with at most so many output tokens: to warm up, not to measure."""
+    known = load.trace is None and load.lengths is None
+    return Load(
+        concurrency=streams,
+        requests=requests,
+        input_tokens=load.input_tokens if known and load.input_tokens != "data" else _USUAL_INPUT,
+        output_tokens=min(output_tokens, load.output_tokens) if known and isinstance(load.output_tokens, int) else output_tokens,
+        prompts="text" if load.prompts == "text" else "random",  # never a data set's: they would be known when their turn comes
+        api=load.api,
+        temperature=load.temperature,
+        seed=load.seed,
+        timeout_s=load.timeout_s,
+    )
+
+
+def fixed(length: Length) -> int:
+    """The length, where it is a number."""
+    return length if isinstance(length, int) else _USUAL_INPUT
+
+
 def prime(engine: Engine, deployment: Deployment, load: Load, *, salt: str) -> None:
     """One real, short generation, then the engine's own word on its configuration: the last step of readiness.
 
@@ -36,12 +60,13 @@ def prime(engine: Engine, deployment: Deployment, load: Load, *, salt: str) -> N
 
     In this order, because some engines only know what they run once they have run. Raises LaunchFailed when nothing comes of it.
     """
-    short = replace(load, concurrency=1, requests=1, output_tokens=min(8, load.output_tokens))
+    short = rehearsal(load, requests=1, streams=1, output_tokens=8)
+    length = min(fixed(short.input_tokens), max(1, deployment.max_context - 8))
     opening = engine.opening
     counted: list[tuple[int, int]] = []
     # Half the length tells a server's way of counting text from what it adds to every prompt.
-    for length in (short.input_tokens, *((short.input_tokens // 2,) if opening.vocabulary is None and short.input_tokens >= 8 else ())):
-        (prompt,) = opening.prompts(replace(short, input_tokens=length), 1, salt=f"{salt}/{length}")
+    for tokens in (length, *((length // 2,) if opening.vocabulary is None and length >= 8 else ())):
+        (prompt,) = opening.prompts(replace(short, input_tokens=tokens), 1, salt=f"{salt}/{tokens}")
         sample = _generate(engine, prompt, short)
         if prompt.ids is None and prompt.text and sample.input_tokens:
             counted.append((len(prompt.text.split()), sample.input_tokens))

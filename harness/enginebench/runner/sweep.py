@@ -20,6 +20,7 @@ from enginebench.errors import UserError
 from enginebench.nouns import JSON, Cell, Deployment, Load, Status, plain_object
 from enginebench.plan import Plan
 from enginebench.registry import Registry
+from enginebench.runner.agenda import Agenda
 from enginebench.runner.cell import measure, parity_outputs, record_of
 from enginebench.runner.engine import Engine, Opening
 from enginebench.runner.opening import open_engine
@@ -38,7 +39,7 @@ class _Launch:
     """One engine start in the making: the cells still to measure and what becomes the launch record."""
 
     deployment: Deployment
-    left: list[Cell]
+    agenda: Agenda
     id: str
     repeat: int
     started_at: str
@@ -49,13 +50,17 @@ class _Launch:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A plan being run into a run folder. installs: where an adapter's engine is on this machine."""
+    """A plan being run into a run folder.
+
+    installs: where an adapter's engine is on this machine. client_processes: how many the load generator may use.
+    """
 
     plan: Plan
     run: Run
     registry: Registry
     installs: Callable[[Adapter], Sequence[Install]]
     reporter: Reporter
+    client_processes: int = 1
     sitting: str = field(default_factory=lambda: secrets.token_hex(4))
     """Tells this sitting's prompts from an earlier one's; stored with each cell that it was mixed into."""
 
@@ -63,11 +68,10 @@ class Sweep:
         """Measure every cell that has no record yet. KeyboardInterrupt passes through: what is stored stays."""
         self._prepare_checkpoints()
         for deployment, cells in self.plan.launches():
-            todo = [cell for cell in cells if not self.run.has(cell.id)]
-            for cell in todo:
-                if cell.id in self.plan.skipped:
+            for cell in cells:
+                if cell.id in self.plan.skipped and not self.run.has(cell.id):
                     self._end([cell], "skipped", self.plan.skipped[cell.id])
-            self._serve(deployment, [cell for cell in todo if cell.id not in self.plan.skipped])
+            self._serve(deployment, Agenda(self.plan, self.run, [cell for cell in cells if cell.id not in self.plan.skipped]))
 
     def _prepare_checkpoints(self) -> None:
         """Fetch or make every checkpoint before the first launch, so that nothing lies between the engines that are compared.
@@ -81,35 +85,34 @@ class Sweep:
                 with contextlib.suppress(UserError):
                     prepare(deployment.checkpoint, deployment.precision, adapter.checkpoint_format, self._base(), say)
 
-    def _serve(self, deployment: Deployment, cells: list[Cell]) -> None:
+    def _serve(self, deployment: Deployment, agenda: Agenda) -> None:
         """Measure these cells of one deployment with as few engine starts as possible."""
         crashes = 0
-        while cells:
-            launch = _Launch(deployment, cells, self.run.new_launch_id(cells[0].launch_id), cells[0].repeat, now())
-            measured = len(cells)
+        while agenda.cells:
+            first, ended = agenda.cells[0], agenda.ended
+            launch = _Launch(deployment, agenda, self.run.new_launch_id(first.launch_id), first.repeat, now())
             try:
                 self._start(launch)
             except Unsupported as reason:
-                self._end(launch.left, "skipped", str(reason))
+                self._end(agenda.cells, "skipped", str(reason))
                 return
             except LaunchFailed as failure:
                 launch.ended = failure.reason
-                self._end(launch.left, "failed", failure.reason, tuple(failure.log_tail.splitlines()))
+                self._end(agenda.cells, "failed", failure.reason, tuple(failure.log_tail.splitlines()))
                 return
             except UserError as error:
                 launch.ended = str(error)
-                self._end(launch.left, "failed", str(error))
+                self._end(agenda.cells, "failed", str(error))
                 return
             except Exception as error:  # noqa: BLE001  # a sweep never dies because one engine, or its adapter, did
                 launch.ended = f"enginebench failed: {type(error).__name__}: {error}"
-                self._end(launch.left, "failed", launch.ended, tuple(traceback.format_exc().splitlines()))
+                self._end(agenda.cells, "failed", launch.ended, tuple(traceback.format_exc().splitlines()))
                 return
             finally:
                 self.run.add_launch(_launch_record(launch))
-            cells = launch.left
-            crashes = crashes + 1 if measured - len(cells) == 1 else 1
-            if cells and crashes >= MAX_CRASHES:
-                self._end(cells, "failed", f"not tried: the engine had to be given up on the {MAX_CRASHES} cells before")
+            crashes = crashes + 1 if agenda.ended - ended == 1 else 1
+            if agenda.cells and crashes >= MAX_CRASHES:
+                self._end(agenda.cells, "failed", f"not tried: the engine had to be given up on the {MAX_CRASHES} cells before")
                 return
 
     def _start(self, launch: _Launch) -> None:
@@ -123,21 +126,22 @@ class Sweep:
             log=self.run.log(launch.id),
             base=self._base(),
             say=partial(self.reporter.launching, launch.deployment),
+            processes=self.client_processes,
         ) as engine:
             self._prove(engine, launch)
             self.run.add_launch(_launch_record(launch))  # now: a kill -9 must not cost what is known of this start
-            while launch.left and not launch.ended:
-                cell = launch.left[0]
+            while launch.agenda.cells and not launch.ended:
+                cell = launch.agenda.cells[0]
                 record, samples = measure(cell, engine, adapter, self.reporter, nonce=self._nonce(launch.deployment))
                 record = replace(record, launch_id=launch.id)
                 self.run.add_cell(record, samples)
-                launch.left.pop(0)
+                launch.agenda.end(record, samples)
                 self.reporter.done(cell, record, samples)
                 launch.ended = engine.ending() or _still_busy(launch.deployment, samples)
 
     def _prove(self, engine: Engine, launch: _Launch) -> None:
         """One real generation, and the greedy outputs that engines are compared by."""
-        load = launch.left[0].load
+        load = launch.agenda.cells[0].load
         self.reporter.launching(launch.deployment, "first generation")
         prime(engine, launch.deployment, load, salt=f"prime/{self._nonce(launch.deployment)}")
         check = self.plan.scenario.parity

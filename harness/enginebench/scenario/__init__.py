@@ -4,5 +4,6 @@ Nothing is launched or fetched here. Checks what can be known from the file, the
 """
 
 from enginebench.scenario.expand import MAX_CELLS, Scenario, load_scenario
+from enginebench.scenario.find import LoadSearch
 
-__all__ = ["MAX_CELLS", "Scenario", "load_scenario"]
+__all__ = ["MAX_CELLS", "LoadSearch", "Scenario", "load_scenario"]

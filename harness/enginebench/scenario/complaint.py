@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Mapping
-from typing import Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -89,12 +89,14 @@ def _fields_at(model: type[BaseModel], location: Location) -> list[str]:
         if isinstance(part, str) and isinstance(here, type) and issubclass(here, BaseModel):
             field = here.model_fields.get(part)
             here = _inner_model(field.annotation) if field else None
-    return list(here.model_fields) if isinstance(here, type) and issubclass(here, BaseModel) else []
+    if not (isinstance(here, type) and issubclass(here, BaseModel)):
+        return []
+    return [field.alias or name for name, field in here.model_fields.items()]
 
 
 def _inner_model(annotation: Any) -> Any:
-    """The model inside Optional[...], list[...] and dict[..., ...]."""
-    if get_origin(annotation) in (Union, types.UnionType, list, dict):
+    """The model inside Optional[...], Annotated[...], list[...] and dict[..., ...]."""
+    if get_origin(annotation) in (Annotated, Union, types.UnionType, list, dict):
         found = [_inner_model(arg) for arg in get_args(annotation)]
         return next((f for f in found if isinstance(f, type) and issubclass(f, BaseModel)), None)
     return annotation

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import ValidationError
 
@@ -20,13 +21,21 @@ from enginebench.nouns import Deployment, Load, Parallelism, Runtime, canonical,
 from enginebench.registry import Registry
 from enginebench.scenario.checkpoint import Checkpoints
 from enginebench.scenario.complaint import complain
+from enginebench.scenario.defaults import OPEN_STREAMS
+from enginebench.scenario.find import LoadSearch
+from enginebench.scenario.goal import slo_of
 from enginebench.scenario.loads import Chosen, LoadGroups
 from enginebench.scenario.options import Axes, combinations, option_axes, size
 from enginebench.scenario.schema import Deployments, ScenarioFile
 from enginebench.scenario.source import Location, Source, read
+from enginebench.slo import Slo
 
 MAX_CELLS = 200_000
 """A sweep of more is a slip of the pen: at one second per cell it takes more than two days."""
+
+
+UNKNOWN_CONTEXT = 4096
+"""Tokens a server must hold per request where nobody can say what a data set holds, and the scenario does not."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +55,9 @@ class Scenario:
     deployments: tuple[Deployment, ...]
     loads: tuple[tuple[Load, ...], ...]
     """For each deployment, what is sent to it, in order."""
+    searches: tuple[tuple[LoadSearch, ...], ...] = ()
+    """For each deployment, the searches that follow its loads; none of them without an `slo`."""
+    slo: Slo | None = None
     repeats: int = 1
     parity: ParityCheck | None = None
     title: str | None = None
@@ -67,17 +79,24 @@ def expand(source: Source, registry: Registry) -> Scenario:
         raise complain(error, source, ScenarioFile) from None
     expansion = _Expansion(source, registry, written, LoadGroups(source, written.loads), Checkpoints(source, written))
     expansion.check_size()
+    expansion.check_goals()
+    expansion.loads.check_contents()
     entries = enumerate(written.deployments)
-    found = {fingerprint(canonical(d)): (d, loads, i) for i, entry in entries for d, loads in expansion.of(entry, i)}
+    found = {fingerprint(canonical(served.deployment)): (served, i) for i, entry in entries for served in expansion.of(entry, i)}
     expansion.loads.check_all_meant()
-    for deployment, loads, i in found.values():
-        if not loads:
-            name = f"{deployment.engine} {deployment.model} {deployment.precision} {deployment.runtime}"
+    for served, i in found.values():
+        if not served.loads and not served.searches:
+            d = served.deployment
+            name = f"{d.engine} {d.model} {d.precision} {d.runtime}"
             raise source.error(f"nothing is sent to {name}: every `only` under `loads` leaves it out", ("deployments", i))
+        if len({search.base for search in served.searches}) < len(served.searches):
+            raise source.error("two searches begin with the same load", ("loads",), advice="keep the one with the wider bounds")
     return Scenario(
         name=written.name,
-        deployments=tuple(deployment for deployment, _, _ in found.values()),
-        loads=tuple(loads for _, loads, _ in found.values()),
+        deployments=tuple(served.deployment for served, _ in found.values()),
+        loads=tuple(served.loads for served, _ in found.values()),
+        searches=tuple(served.searches for served, _ in found.values()),
+        slo=slo_of(written.slo, source),
         repeats=written.repeats,
         parity=ParityCheck(**written.parity.model_dump()) if written.parity else None,
         title=written.title,
@@ -85,6 +104,14 @@ def expand(source: Source, registry: Registry) -> Scenario:
         file=source.file,
         text=source.text,
     )
+
+
+class _Served(NamedTuple):
+    """A deployment with its loads and its searches."""
+
+    deployment: Deployment
+    loads: tuple[Load, ...]
+    searches: tuple[LoadSearch, ...]
 
 
 @dataclass(frozen=True)
@@ -135,13 +162,22 @@ class _Expansion:
             f"the sweep has {cells:,} cells, more than {MAX_CELLS:,}", at, advice="list fewer values, or split the scenario"
         )
 
-    def of(self, entry: Deployments, number: int) -> Iterator[tuple[Deployment, tuple[Load, ...]]]:
+    def check_goals(self) -> None:
+        """Refuse a search without a goal."""
+        for number, group in enumerate(self.written.loads):
+            if group.find and self.written.slo is None:
+                advice = "write one at the top level, e.g. slo: {ttft_ms: 500, tpot_ms: 50}"
+                raise self.source.error("there is no `slo` to search for", ("loads", number, "find"), advice=advice)
+
+    def of(self, entry: Deployments, number: int) -> Iterator[_Served]:
         """Every deployment of entry number `number`, with what is sent to it."""
         spread = itertools.product(entry.tp, entry.pp, entry.dp_replicas, entry.attention_dp, entry.ep)
         parallelisms = [Parallelism(*degrees) for degrees in spread]
         for variant in self._variants(entry, number):
-            at, loads, adapter = variant.at, self.loads.of(variant.chosen), self._adapter(variant)
-            self._check_apis(adapter, loads, variant.engine_at)
+            at, adapter = variant.at, self._adapter(variant)
+            loads, searches = self.loads.of(variant.chosen)
+            heaviest = (*loads, *(search.heaviest for search in searches))
+            self._check_apis(adapter, heaviest, variant.engine_at)
             self._check_runtime(adapter, entry, variant)
             if adapter.precisions is not None and variant.precision not in adapter.precisions:
                 advice = did_you_mean(variant.precision, adapter.precisions)
@@ -149,22 +185,23 @@ class _Expansion:
             checkpoint = self.checkpoints.reference(
                 adapter, variant.model, variant.precision, variant.model_at, variant.precision_at, attached=variant.runtime == "attach"
             )
-            contexts = self._contexts(entry, loads, at)
-            streams = entry.max_concurrency or [max((load.concurrency for load in loads), default=1)]
+            contexts = self._contexts(entry, heaviest, at)
+            streams = entry.max_concurrency or [max((load.concurrency or OPEN_STREAMS for load in heaviest), default=1)]
             options = combinations(self._axes(entry, adapter, at), adapter, self.source, (*at, "options"))
             for parallelism, context, concurrency, chosen in itertools.product(parallelisms, contexts, streams, options):
-                yield Deployment(
+                deployment = Deployment(
                     engine=variant.engine, model=variant.model, precision=variant.precision, checkpoint=checkpoint, runtime=variant.runtime,
                     parallelism=parallelism, max_context=context, max_concurrency=concurrency, options=chosen, url=entry.url,
                     api_key_env=entry.api_key_env, ready_timeout_s=entry.ready_timeout_s, label=entry.label,
-                ), loads  # fmt: skip
+                )  # fmt: skip
+                yield _Served(deployment, loads, searches)
 
     def _variants(self, entry: Deployments, number: int) -> Iterator[_Variant]:
         at: Location = ("deployments", number)
         for (e, engine), (m, model), (p, precision), (r, runtime) in itertools.product(
             enumerate(entry.engine), enumerate(entry.model), enumerate(entry.precision), enumerate(entry.runtime)
         ):
-            places = [self._place(at, key, i) for key, i in (("engine", e), ("model", m), ("precision", p), ("runtime", r))]
+            places = [self.source.place((*at, key), i) for key, i in (("engine", e), ("model", m), ("precision", p), ("runtime", r))]
             yield _Variant(engine, model, precision, runtime, entry.label, at, *places)
 
     def _axes(self, entry: Deployments, adapter: Adapter, at: Location) -> Axes:
@@ -173,17 +210,14 @@ class _Expansion:
     def _contexts(self, entry: Deployments, loads: Sequence[Load], at: Location) -> list[int]:
         """max_context as written, each enough for every load; as large as needed when it is not written."""
         parity = self.written.parity
-        checked = parity.input_tokens + parity.output_tokens if parity else 0
-        longest = max([load.input_tokens + load.output_tokens for load in loads] + [checked, 1])
+        known = [size for load in loads if (size := self.loads.largest(load)) is not None]
+        longest = max([*known, parity.input_tokens + parity.output_tokens if parity else 0, 1])
         for i, context in enumerate(entry.max_context or []):
             if context < longest:
                 message = f"{context} tokens are less than the {longest} (input + output) of the longest request sent there"
-                raise self.source.error(message, self._place(at, "max_context", i), advice=f"write {longest} or more, or leave it out")
-        return entry.max_context or [longest]
-
-    def _place(self, at: Location, key: str, index: int) -> Location:
-        """Where value number `index` of a sweep stands: inside its list, or at the key when it is a single value."""
-        return (*at, key, index) if (*at, key, index) in self.source.lines else (*at, key)
+                place = self.source.place((*at, "max_context"), i)
+                raise self.source.error(message, place, advice=f"write {longest} or more, or leave it out")
+        return entry.max_context or [longest if len(known) == len(loads) else max(longest, UNKNOWN_CONTEXT)]
 
     def _adapter(self, variant: _Variant) -> Adapter:
         if variant.engine not in self.registry:

@@ -8,12 +8,17 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from enginebench.errors import did_you_mean
+from enginebench.errors import UserError, did_you_mean
 from enginebench.nouns import Load
-from enginebench.scenario.schema import Loads
+from enginebench.scenario.defaults import completed
+from enginebench.scenario.find import LoadSearch
+from enginebench.scenario.load_schema import Find, Loads
+from enginebench.scenario.rules import check_entry
 from enginebench.scenario.source import Location, Source
+from enginebench.workload import check, largest_request
 
 Chosen = Mapping[str, str | None]
 """engine, model, precision, runtime and label of a deployment."""
@@ -26,19 +31,34 @@ class LoadGroups:
     source: Source
     groups: Sequence[Loads]
     _met: list[Chosen] = field(default_factory=list)
-    _known: dict[tuple[int, ...], tuple[Load, ...]] = field(default_factory=dict)
+    _known: dict[tuple[int, ...], tuple[tuple[Load, ...], tuple[LoadSearch, ...]]] = field(default_factory=dict)
+    _largest: dict[Load, int | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for number, entry in enumerate(self.groups):
+            check_entry(entry, number, self.source)
 
     def size(self, chosen: Chosen) -> int:
         """How many loads there are for a deployment, repeated ones included."""
         return sum(_size(self.groups[i]) for i in self._meant(chosen))
 
-    def of(self, chosen: Chosen) -> tuple[Load, ...]:
-        """What is sent to a deployment, in order."""
+    def of(self, chosen: Chosen) -> tuple[tuple[Load, ...], tuple[LoadSearch, ...]]:
+        """What is sent to a deployment, in order, and what is searched for on it."""
         self._met.append(chosen)
         meant = self._meant(chosen)
         if meant not in self._known:  # hundreds of deployments share one list
-            self._known[meant] = tuple(dict.fromkeys(load for i in meant for load in _expanded(self.groups[i])))
+            entries = [self.groups[i] for i in meant]
+            loads = dict.fromkeys(load for entry in entries if entry.find is None for load in _expanded(entry))
+            searches = dict.fromkeys(search for entry in entries if entry.find for search in _searches(entry, entry.find))
+            self._known[meant] = tuple(loads), tuple(searches)
         return self._known[meant]
+
+    def largest(self, load: Load) -> int | None:
+        """Most tokens of prompt and output together in one request of a load; None where that cannot be known."""
+        load = _content(load)
+        if load not in self._largest:
+            self._largest[load] = largest_request(load, self.source.file.resolve().parent)
+        return self._largest[load]
 
     def check_all_meant(self) -> None:
         """UserError for an `only` that names a value no deployment has, or values that none has together."""
@@ -48,11 +68,22 @@ class LoadGroups:
                 known = {value for chosen in self._met if (value := chosen[key]) is not None}
                 for i, value in enumerate(values):
                     if value not in known:
-                        here = (*at, key, i) if (*at, key, i) in self.source.lines else (*at, key)
+                        here = self.source.place((*at, key), i)
                         advice = did_you_mean(value, known) if known else "no deployment has one"
                         raise self.source.error(f"no deployment has the {key} '{value}'", here, advice=advice)
             if not any(_meant(group, chosen) for chosen in self._met):
                 raise self.source.error("no deployment has all of these values", at)
+
+    def check_contents(self) -> None:
+        """UserError at its entry for an expression, a data set or a trace that no load can be made of."""
+        for number, entry in enumerate(self.groups):
+            loads = (search.base for search in _searches(entry, entry.find)) if entry.find else _expanded(entry)
+            for load in dict.fromkeys(map(_content, loads)):
+                try:
+                    check(load, self.source.file.resolve().parent)
+                except UserError as error:
+                    at: Location = ("loads", number, error.key) if error.key else ("loads", number)
+                    raise self.source.error(error.message, at, advice=error.advice) from None
 
     def _meant(self, chosen: Chosen) -> tuple[int, ...]:
         return tuple(i for i, group in enumerate(self.groups) if _meant(group, chosen))
@@ -63,14 +94,32 @@ def _meant(group: Loads, chosen: Chosen) -> bool:
     return all(chosen[key] in values for key, values in group.only.items())
 
 
+def _content(load: Load) -> Load:
+    """The load without its level: what is said does not depend on how often, and a data set is read only once."""
+    return replace(load, concurrency=1, seed=0, temperature=0.0, warmup_requests=0)
+
+
+_NO_AXES = ("only", "find")
+
+
 def _size(group: Loads) -> int:
-    return math.prod(len(value) for name, value in group if name != "only" and value is not None)
+    return math.prod(len(value) for name, value in group if name not in _NO_AXES and value is not None)
+
+
+def _points(entry: Loads) -> Iterator[dict[str, Any]]:
+    """Every combination of the values that are written or have a fixed default."""
+    axes = {name: value for name, value in entry if value is not None and name not in _NO_AXES}
+    for values in itertools.product(*axes.values()):
+        yield dict(zip(axes, values, strict=True))
 
 
 def _expanded(entry: Loads) -> Iterator[Load]:
-    axes = {name: value for name, value in entry if value is not None and name not in ("only", "requests", "warmup_requests")}
-    for values in itertools.product(*axes.values()):
-        point = dict(zip(axes, values, strict=True))
-        for requests in entry.requests or [max(16, 4 * point["concurrency"])]:
-            for warmup in entry.warmup_requests or [point["concurrency"]]:
-                yield Load(**point, requests=requests, warmup_requests=warmup)
+    return map(completed, _points(entry))
+
+
+def _searches(entry: Loads, find: Find) -> Iterator[LoadSearch]:
+    for point in _points(entry):
+        start = int(find.start) if find.over == "concurrency" else find.start
+        base = completed({**point, find.over: start})
+        follows = entry.requests is None, entry.warmup_requests is None
+        yield LoadSearch(base, find.over, find.start, find.to, find.precision, *follows)

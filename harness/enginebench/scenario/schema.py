@@ -9,48 +9,15 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from enginebench.nouns import JSON
+from enginebench.scenario.fields import Count, Few, ListOf, Milliseconds, Name, Seconds, Seed, Strict, sweep_field, sweep_or
+from enginebench.scenario.load_schema import Loads
 
 
-def _as_list(value: Any) -> Any:
-    if isinstance(value, list):
-        if not value:
-            raise PydanticCustomError("empty_sweep", "is an empty list: the sweep would have no cells; write a value or leave the key out")
-        return value
-    return [value]
-
-
-def _sweep_schema(schema: dict[str, Any]) -> None:
-    items = schema.pop("items", {})
-    schema.pop("type", None)
-    schema["anyOf"] = [items, {"type": "array", "items": items, "minItems": 1}]
-
-
-Count = Annotated[int, Field(ge=1, le=10_000_000, strict=True)]
-Few = Annotated[int, Field(ge=1, le=65_536, strict=True)]
-"""Of what costs a socket, a process or a device each."""
-Seed = Annotated[int, Field(ge=0, le=2**63 - 1, strict=True)]
-Seconds = Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]
-Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-ListOf = BeforeValidator(_as_list)
-"""One value or a list of values; always a list once validated."""
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-def sweep_field(default: Any, doc: str) -> Any:
-    """A field that takes one value or a list of values to sweep; stored as a list. `...` as default: required."""
-    if default is ...:
-        return Field(json_schema_extra=_sweep_schema, description=doc)
-    return Field(default_factory=lambda: [default], json_schema_extra=_sweep_schema, description=doc)
-
-
-class RandomWeights(_Strict):
+class RandomWeights(Strict):
     """A Mixture-of-Experts model of this geometry with random weights, made on this machine."""
 
     architecture: Literal["qwen3moe"] = Field("qwen3moe", description="Model family whose layout is used.")
@@ -66,7 +33,7 @@ class RandomWeights(_Strict):
     seed: Seed = Field(0, description="The same seed gives the same weights in every format.")
 
 
-class Model(_Strict):
+class Model(Strict):
     """Where the weights are: one checkpoint per precision (and per engine where they differ), or random weights."""
 
     checkpoints: dict[str, str | dict[str, str]] | None = Field(
@@ -87,7 +54,7 @@ class Model(_Strict):
         return self
 
 
-class Deployments(_Strict):
+class Deployments(Strict):
     """One entry of `deployments`: every combination of its listed values is one server."""
 
     engine: Annotated[list[str], ListOf] = sweep_field(..., "Engine name, see `bench engines`.")
@@ -101,13 +68,11 @@ class Deployments(_Strict):
     dp_replicas: Annotated[list[Few], ListOf] = sweep_field(1, "Whole replicas (each takes its own devices).")
     attention_dp: Annotated[list[Few], ListOf] = sweep_field(1, "Attention data parallelism inside tp (no extra devices).")
     ep: Annotated[list[Few], ListOf] = sweep_field(1, "Expert-parallel ranks.")
-    max_context: Annotated[list[Count], ListOf] | None = Field(
-        None, json_schema_extra=_sweep_schema, description="Tokens one request may hold; default: the largest input + output of the loads."
+    max_context: Annotated[list[Count], ListOf] | None = sweep_or(
+        "Tokens one request may hold; default: the largest input + output of the loads, 4096 where that cannot be known."
     )
-    max_concurrency: Annotated[list[Few], ListOf] | None = Field(
-        None,
-        json_schema_extra=_sweep_schema,
-        description="Requests in flight the server must take; default: the loads' largest concurrency.",
+    max_concurrency: Annotated[list[Few], ListOf] | None = sweep_or(
+        "Requests in flight the server must take; default: the loads' largest concurrency, where an open loop without limit counts as 64."
     )
     options: dict[str, JSON] = Field(default_factory=dict, description="The engine's own options; a list is swept. See docs/engines.md.")
     url: str | None = Field(
@@ -139,35 +104,19 @@ class Deployments(_Strict):
         return url.rstrip("/").removesuffix("/v1").rstrip("/")
 
 
-class Loads(_Strict):
-    """One entry of `loads`: every combination of its listed values is sent to every deployment, or to those that `only` names."""
+class SLO(Strict):
+    """What a good answer is: the name of a preset, or limits on single requests. A request that meets all of them counts as good."""
 
-    only: dict[Literal["engine", "model", "precision", "runtime", "label"], Annotated[list[str], ListOf]] = Field(
-        default_factory=dict, description="Send these loads only to the deployments with these values, e.g. `only: {model: scout}`."
+    preset: str | None = Field(None, description="A named set of limits, such as `mlperf/deepseek-r1`; what is written beside it wins.")
+    ttft_ms: Milliseconds | None = Field(None, description="Most milliseconds to the first token, from when the request was due.")
+    tpot_ms: Milliseconds | None = Field(None, description="Most milliseconds per output token after the first.")
+    e2e_ms: Milliseconds | None = Field(None, description="Most milliseconds to the end of the answer, from when the request was due.")
+    share: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None, description="Share of the requests that must be good for a load to meet the SLO; default: the preset's, else 0.99."
     )
-
-    concurrency: Annotated[list[Few], ListOf] = sweep_field(1, "Requests kept in flight (closed loop).")
-    input_tokens: Annotated[list[Count], ListOf] = sweep_field(128, "Prompt length in tokens.")
-    output_tokens: Annotated[list[Count], ListOf] = sweep_field(64, "Tokens to generate per request.")
-    requests: Annotated[list[Count], ListOf] | None = Field(
-        None, json_schema_extra=_sweep_schema, description="Measured requests per cell; default: 4 per stream, at least 16."
-    )
-    warmup_requests: Annotated[list[Annotated[int, Field(ge=0, le=10_000_000, strict=True)]], ListOf] | None = Field(
-        None, json_schema_extra=_sweep_schema, description="Requests sent before the window opens; default: one per stream."
-    )
-    prompts: Annotated[list[Literal["random", "text"]], ListOf] = sweep_field(
-        "random", "random: uniformly drawn ordinary tokens. text: English words. Every prompt is unique."
-    )
-    api: Annotated[list[Literal["completions", "chat"]], ListOf] = sweep_field("completions", "Route: raw completions or chat.")
-    prefix_cache: Annotated[list[Literal["cold", "allowed"]], ListOf] = sweep_field(
-        "cold", "cold: a cached prompt token makes the cell invalid. allowed: caching is part of what is measured."
-    )
-    temperature: Annotated[list[Annotated[float, Field(ge=0, le=10)]], ListOf] = sweep_field(0.0, "Sampling temperature; 0 is greedy.")
-    seed: Annotated[list[Seed], ListOf] = sweep_field(0, "Seed of prompts and sampling.")
-    timeout_s: Annotated[list[Seconds], ListOf] = sweep_field(600.0, "A request that takes longer has failed.")
 
 
-class Parity(_Strict):
+class Parity(Strict):
     """Greedy output of every engine for the same prompts, stored with the run and compared."""
 
     prompts: Count = Field(4, description="Number of prompts.")
@@ -175,7 +124,15 @@ class Parity(_Strict):
     output_tokens: Count = Field(32, description="Tokens generated and compared.")
 
 
-class ScenarioFile(_Strict):
+def _named(value: Any) -> Any:
+    return {"preset": value} if isinstance(value, str) else value
+
+
+def _preset_schema(schema: dict[str, Any]) -> None:
+    schema["anyOf"] = [{"type": "string"}, *(kind for kind in schema["anyOf"] if kind.get("type") != "null")]
+
+
+class ScenarioFile(Strict):
     """A scenario: what to compare, and under which load."""
 
     name: Name = Field(description="Names the run folder; letters, digits, '.', '_' and '-'.")
@@ -184,5 +141,10 @@ class ScenarioFile(_Strict):
     models: dict[Name, Model] = Field(default_factory=dict, description="The models by the name that deployments use.")
     deployments: list[Deployments] = Field(min_length=1, description="What to start, one entry per group.")
     loads: list[Loads] = Field(min_length=1, description="What to send to each of them.")
+    slo: Annotated[SLO, BeforeValidator(_named)] | None = Field(
+        None,
+        json_schema_extra=_preset_schema,
+        description="Limits that a good answer keeps, for goodput and `find`: a preset's name or a mapping.",
+    )
     repeats: Few = Field(1, description="Server restarts per deployment; repeats interleave the deployments.")
     parity: Parity | None = Field(None, description="Compare the engines' greedy output for the same prompts.")

@@ -55,6 +55,10 @@ class Source:
                 return self.lines[location[:depth]]
         return None
 
+    def place(self, location: Location, index: int) -> Location:
+        """Where value number `index` of a sweep stands: inside the list at `location`, or there when it is a single value."""
+        return (*location, index) if (*location, index) in self.lines else location
+
     def error(self, message: str, location: Location, *, advice: str | None = None) -> UserError:
         """A UserError that points at `location`."""
         return UserError(message, file=self.file, line=self.line(location), key=dotted(location) or None, advice=advice)

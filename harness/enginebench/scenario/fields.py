@@ -1,0 +1,73 @@
+"""What the fields of a scenario are made of: bounded numbers, and the rule that a list may stand wherever a value may.
+
+Knows no key of a scenario.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+
+def _as_list(value: Any) -> Any:
+    if isinstance(value, list):
+        if not value:
+            raise PydanticCustomError("empty_sweep", "is an empty list: the sweep would have no cells; write a value or leave the key out")
+        return value
+    return [value]
+
+
+def _tokens(value: Any) -> Any:
+    number = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 10_000_000
+    if number or (isinstance(value, str) and value.strip()):
+        return value
+    raise PydanticCustomError(
+        "tokens", "cannot be {got}: write a number from 1 to 10,000,000, or uniform(64,256)", {"got": repr(value)[:60]}
+    )
+
+
+def _sweep_schema(schema: dict[str, Any]) -> None:
+    lists = [kind for kind in schema.pop("anyOf", [schema]) if kind.get("type") == "array"]
+    items = lists[0].pop("items", {})
+    schema.pop("type", None)
+    schema["anyOf"] = [items, {"type": "array", "items": items, "minItems": 1}]
+
+
+Count = Annotated[int, Field(ge=1, le=10_000_000, strict=True)]
+Few = Annotated[int, Field(ge=1, le=65_536, strict=True)]
+"""Of what costs a socket, a process or a device each."""
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1, strict=True)]
+Seconds = Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]
+Wait = Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
+Rate = Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]
+Factor = Annotated[float, Field(gt=0, le=1_000, allow_inf_nan=False)]
+UpTo = Annotated[int, Field(ge=0, le=10_000_000, strict=True)]
+Limit = Annotated[int, Field(ge=0, le=65_536, strict=True)]
+Turns = Annotated[int, Field(ge=1, le=1_000, strict=True)]
+Expression = Annotated[str, Field(min_length=1, max_length=4_000)]
+Tokens = Annotated[int | str, BeforeValidator(_tokens)]
+"""A number or an expression; what an expression may say is known by `enginebench.workload`."""
+Milliseconds = Annotated[float, Field(gt=0, le=10_000_000, allow_inf_nan=False)]
+Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+ListOf = BeforeValidator(_as_list)
+"""One value or a list of values; always a list once validated."""
+
+
+class Strict(BaseModel):
+    """Refuses keys that it does not know, and numbers that are none."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def sweep_field(default: Any, doc: str) -> Any:
+    """A field that takes one value or a list of values to sweep; stored as a list. `...` as default: required."""
+    if default is ...:
+        return Field(json_schema_extra=_sweep_schema, description=doc)
+    return Field(default_factory=lambda: [default], json_schema_extra=_sweep_schema, description=doc)
+
+
+def sweep_or(doc: str) -> Any:
+    """As `sweep_field`, where the default depends on the rest: None until the loads are multiplied out."""
+    return Field(None, json_schema_extra=_sweep_schema, description=doc)

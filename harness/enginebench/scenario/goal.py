@@ -1,0 +1,19 @@
+"""The `slo` of a scenario, as `enginebench.slo` understands it, or an error at the line that is wrong."""
+
+from __future__ import annotations
+
+from enginebench.errors import UserError
+from enginebench.scenario.schema import SLO
+from enginebench.scenario.source import Location, Source
+from enginebench.slo import Slo, parse
+
+
+def slo_of(written: SLO | None, source: Source) -> Slo | None:
+    """What a good answer is; None where the scenario does not say. UserError for an unknown preset, and for no limit at all."""
+    if written is None:
+        return None
+    try:
+        return parse(written.model_dump())
+    except UserError as error:
+        at: Location = tuple((error.key or "slo").split("."))
+        raise source.error(error.message, at if at in source.lines else ("slo",), advice=error.advice) from None
