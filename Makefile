@@ -3,12 +3,13 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 PIP := $(PYTHON) -m pip --disable-pip-version-check --python $(BIN)/python
 
-.PHONY: quickstart test lint format docs bench-overhead clean help
+.PHONY: quickstart test lint format docs bench-client bench-overhead clean help
 
 help:
 	@echo "make quickstart      install, prepare the models and run scenarios/quickstart.yaml on llama.cpp"
 	@echo "make test            install and run the tests (real llama.cpp included)"
 	@echo "make lint            ruff and mypy"
+	@echo "make bench-client    how true the load generator's times are, and what they cost (needs a C compiler)"
 	@echo "make bench-overhead  what the harness itself costs"
 	@echo "make docs            generate the reference pages in docs/ again"
 
@@ -28,6 +29,9 @@ lint: .venv/installed-dev
 format: .venv/installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench-client: .venv/installed
+	$(BIN)/python benchmarks/client.py --write docs/fidelity.md
 
 bench-overhead: .venv/installed
 	$(BIN)/python benchmarks/overhead.py

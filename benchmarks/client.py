@@ -1,0 +1,378 @@
+"""How true the load generator's times are and what they cost, against a server whose every token time is known. `make bench-client`.
+
+truthserver (C, built on demand) plays a token schedule and logs when each request had been read and when each token was sent. An
+error is what a client reports minus that. Server and client have a core each; every round of a case runs all clients one after
+another, so that a busy machine troubles all of them; the processor time that the hypervisor took away is printed with each round.
+Two controls run beside enginebench: `creader`-like bare Python (uvloop, no decoding: what the event loop alone costs), and any
+rival that is installed. Prints a table; asserts nothing. `--write docs/fidelity.md` replaces the table there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pickle
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+SOURCE = HERE / "truthserver" / "truthserver.c"
+CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the table: what the server plays, and on how many streams."""
+
+    name: str
+    server: tuple[str, ...]
+    streams: int
+    rounds: int
+    tokens: int
+    processes: int = 1
+    clients: tuple[str, ...] = ("bare", "enginebench")
+
+
+PACED = ("--ttft-ms", "50", "--itl-ms", "10")
+CASES = (
+    Case("256 streams", PACED, 256, 4, 128),
+    Case("1,024 streams", PACED, 1024, 4, 128),
+    Case("1,024 in lockstep", (*PACED, "--tick-ms", "10"), 1024, 4, 128),
+    Case("2,048 streams", PACED, 2048, 3, 128),
+    Case("1,024, 8 tokens an event", (*PACED, "--tokens-per-chunk", "8"), 1024, 4, 1024),
+    Case("burst, one by one", ("--burst",), 64, 8, 1000),
+    Case("burst, 32 at a time", ("--burst", "--burst-batch", "32"), 64, 32, 1000),
+    Case("burst, two processes", ("--burst", "--burst-batch", "32"), 64, 32, 1000, processes=2, clients=("enginebench",)),
+)
+
+
+# -- the instrument ------------------------------------------------------------------------------------------------------
+
+
+def build(folder: Path) -> Path:
+    """Compile truthserver. Exits with a sentence where there is no C compiler, or where it cannot run."""
+    if not sys.platform.startswith("linux"):
+        sys.exit("truthserver needs Linux (epoll); run this benchmark there")
+    compiler = os.environ.get("CC") or next((name for name in ("cc", "gcc", "clang") if shutil.which(name)), None)
+    if compiler is None:
+        sys.exit("no C compiler found, and truthserver is written in C; install one (Debian: apt-get install gcc libc6-dev) or set CC")
+    program = folder / "truthserver"
+    subprocess.run([compiler, "-O2", "-o", str(program), str(SOURCE), "-lm"], check=True)
+    return program
+
+
+@contextmanager
+def serving(program: Path, flags: Sequence[str], log: Path | None, core: int | None) -> Iterator[int]:
+    """A truthserver on its own core; yields its port and ends it."""
+    from enginebench.runtime import free_port
+
+    port = free_port()
+    argv = [str(program), "--port", str(port), "--max-tokens-cap", "1000000", *flags]
+    server = subprocess.Popen(argv + (["--log-bin", str(log)] if log else []), stderr=subprocess.PIPE)
+    try:
+        if core is not None:
+            os.sched_setaffinity(server.pid, {core})
+        if server.stderr is not None:
+            server.stderr.readline()  # 'truthserver on PORT': it listens
+        yield port
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def truth(log: Path) -> dict[str, tuple[int, Any]]:
+    """Request id -> (when the whole request had been read, when each token was sent), in ns of the monotonic clock."""
+    import numpy as np
+
+    words = np.frombuffer(log.read_bytes(), np.uint64)
+    out: dict[str, tuple[int, Any]] = {}
+    at = 0
+    while at < len(words):
+        arrived, count, id_bytes = int(words[at + 5]), int(words[at + 7]), int(words[at + 8])
+        name = words[at + 9 : at + 9 + id_bytes // 8].tobytes().rstrip(b"\0").decode()
+        first = at + 9 + id_bytes // 8
+        out[name] = arrived, words[first : first + count].astype(np.int64)
+        at = first + count
+    return out
+
+
+def stolen_ticks() -> int:
+    """Processor time that the hypervisor gave to others, over all cores, in clock ticks."""
+    with suppress(OSError, IndexError, ValueError):
+        return int(Path("/proc/stat").read_text().split("\n", 1)[0].split()[8])
+    return 0
+
+
+# -- the clients, each in a process of its own ---------------------------------------------------------------------------
+
+
+def bodies(tokens: int, count: int) -> list[bytes]:
+    prompt = [1] * 64
+    asked = {"model": "truth", "prompt": prompt, "max_tokens": tokens, "stream": True, "stream_options": {"include_usage": True}}
+    return [json.dumps({**asked, "user": f"u{i}"}).encode() for i in range(count)]
+
+
+def enginebench_client(case: Case, port: int) -> dict[str, Any]:
+    """Our load generator; every event decoded by the end."""
+    from enginebench.dialects import OpenAICompletions
+    from enginebench.loadgen import LoadSpec, Target, WireRequest, run_load
+
+    dialect = OpenAICompletions()
+    count = case.streams * case.rounds
+    requests = [WireRequest(i, dialect.path, body, 64, case.tokens) for i, body in enumerate(bodies(case.tokens, count))]
+    began = time.process_time(), time.monotonic()
+    result = run_load(LoadSpec(Target("127.0.0.1", port), requests, case.streams, dialect, 120.0), processes=case.processes)
+    cpu_s = time.process_time() - began[0] + (result.client.cpu_s if case.processes > 1 else 0.0)
+    wall_s = time.monotonic() - began[1]
+    bad = [sample for sample in result.samples if sample.outcome != "ok"]
+    if bad:
+        sys.exit(f"{len(bad)} requests failed: {bad[0].outcome} {bad[0].error}")
+    window_s = (result.window_end_ns - result.window_start_ns) / 1e9
+    events = sum(len(sample.event_ns) for sample in result.samples)
+    return {
+        "samples": [(f"-{s.index}", s.sent_ns, s.event_ns) for s in result.samples],
+        "events": events,
+        "window_s": window_s,
+        "wall_s": wall_s,
+        "cpu_s": cpu_s,
+        "concurrency": result.client.achieved_concurrency,
+        "lag_p99_ms": result.client.lag_p99_ms,
+    }
+
+
+def bare_client(case: Case, port: int) -> dict[str, Any]:
+    """What an event loop in Python costs at least: reads are stamped and dropped, nothing is parsed."""
+    import asyncio
+    from array import array
+
+    import uvloop
+
+    count = case.streams * case.rounds
+    messages = [
+        b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nX-Request-Id: b-%d\r\nContent-Length: %d\r\n\r\n%b" % (i, len(body), body)
+        for i, body in enumerate(bodies(case.tokens, count))
+    ]
+    left = iter(enumerate(messages))
+    samples: list[tuple[str, int, array[int]]] = []
+    ends: list[int] = []
+
+    class Stream(asyncio.Protocol):
+        stamps: array[int]
+
+        def connection_made(self, transport: Any) -> None:
+            self.transport = transport
+
+        def send(self) -> None:
+            index, message = next(left, (0, b""))
+            if message:
+                self.stamps = array("q")
+                samples.append((f"-{index}", time.monotonic_ns(), self.stamps))
+                self.transport.write(message)
+            elif len(ends) == count:
+                done.set_result(None)
+
+        def data_received(self, data: bytes) -> None:
+            stamp = time.monotonic_ns()
+            if not data.startswith(b"HTTP/") or data.find(b"\r\n\r\n") != len(data) - 4:  # the headers alone are no token
+                self.stamps.append(stamp)
+            if data.endswith(b"\r\n0\r\n\r\n"):
+                ends.append(stamp)
+                self.send()
+
+    async def main() -> tuple[float, float]:
+        global done
+        loop = asyncio.get_running_loop()
+        done = loop.create_future()
+        streams = [(await loop.create_connection(Stream, "127.0.0.1", port))[1] for _ in range(case.streams)]
+        began = time.process_time(), time.monotonic()
+        for stream in streams:
+            due = time.monotonic_ns() + 40_000
+            while time.monotonic_ns() < due:  # noqa: ASYNC110 -- waiting for a time, not for an event
+                await asyncio.sleep(0)
+            stream.send()
+        await done
+        return time.process_time() - began[0], time.monotonic() - began[1]
+
+    cpu_s, window_s = uvloop.run(main())
+    busy = sum(end - sent for end, (_, sent, _) in zip(ends, samples, strict=True))
+    return {
+        "samples": samples,
+        "events": count * case.tokens,
+        "window_s": window_s,
+        "wall_s": window_s,
+        "cpu_s": cpu_s,
+        "concurrency": busy / window_s / 1e9,
+    }
+
+
+CLIENTS: Mapping[str, Callable[[Case, int], dict[str, Any]]] = {"enginebench": enginebench_client, "bare": bare_client}
+
+
+def child(name: str, case: Case, port: int, out: Path) -> None:
+    """Run one client here and leave its figures in a file."""
+    told = CLIENTS[name](case, port)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    out.write_bytes(pickle.dumps({**told, "peak_bytes": peak}))
+
+
+def measure(program: Path, case: Case, name: str, folder: Path) -> dict[str, float]:
+    """One round of one client: server on the first core, client on the last."""
+    log, out = folder / "truth.bin", folder / "client.pickle"
+    before = stolen_ticks()
+    with serving(program, case.server, log, CORES[0]) as port:
+        argv = [sys.executable, __file__, "--child", name, "--case", case.name, "--port", str(port), "--out", str(out)]
+        cores = CORES if case.processes > 1 else CORES[-1:]
+        subprocess.run(["taskset", "-c", ",".join(map(str, cores)), *argv], check=True)
+    told = pickle.loads(out.read_bytes())  # noqa: S301 -- our own child's
+    stolen_s = (stolen_ticks() - before) / os.sysconf("SC_CLK_TCK")
+    return {**judged(told, truth(log)), "stolen": stolen_s / max(1e-9, told["wall_s"])}
+
+
+def judged(told: dict[str, Any], sent: Mapping[str, tuple[int, Any]]) -> dict[str, float]:
+    """A client's figures with its errors in ms: of TTFT (mean, p50, p99) and of the p99 of the gaps between events."""
+    import numpy as np
+
+    by_index = {name[name.rfind("-") :]: value for name, value in sent.items()}
+    ttft, gaps, true_gaps = [], [], []
+    for name, sent_ns, events in told.pop("samples"):
+        arrived, tokens = by_index[name]
+        ttft.append((events[0] - sent_ns) - (int(tokens[0]) - arrived))
+        if len(events) == len(tokens):  # a client that does not tell events apart has no gaps between them
+            gaps.append(np.diff(np.asarray(events)))
+            true_gaps.append(np.diff(tokens))
+    error = np.array(ttft) / 1e6
+    figures = {"ttft_mean": error.mean(), "ttft_p50": np.percentile(error, 50), "ttft_p99": np.percentile(error, 99), "itl_p99": np.nan}
+    if gaps:
+        figures["itl_p99"] = (np.percentile(np.concatenate(gaps), 99) - np.percentile(np.concatenate(true_gaps), 99)) / 1e6
+    return {**told, **{key: float(value) for key, value in figures.items()}}
+
+
+# -- what else has a price -----------------------------------------------------------------------------------------------
+
+ONE_REQUEST = """
+import sys
+from enginebench.dialects import OpenAICompletions
+from enginebench.loadgen import LoadSpec, Target, WireRequest, run_load
+body = b'{"model":"truth","prompt":"a","max_tokens":1,"stream":true,"stream_options":{"include_usage":true}}'
+spec = LoadSpec(Target("127.0.0.1", int(sys.argv[1])), [WireRequest(0, "/v1/completions", body, 1, 1)], 1, OpenAICompletions(), 10.0)
+assert run_load(spec).samples[0].outcome == "ok"
+"""
+ATTACH = """
+name: one
+deployments: [{{engine: openai, model: truth, runtime: attach, url: "http://127.0.0.1:{port}"}}]
+loads: [{{input_tokens: 8, output_tokens: 1, requests: 1, warmup_requests: 0}}]
+"""
+
+
+def start_up(program: Path, folder: Path, times: int) -> list[tuple[str, float]]:
+    """Median seconds of whole processes, in turns: Python alone, the load generator with one request, `bench run` with one."""
+    with serving(program, ("--ttft-ms", "0.1", "--itl-ms", "0.1"), None, CORES[0]) as port:
+        (folder / "one.yaml").write_text(ATTACH.format(port=port))
+        environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+        environment["ENGINEBENCH_HOME"] = str(folder / "home")
+        bench = [sys.executable, "-m", "enginebench", "run", "one.yaml", "--fresh", "--no-html"]
+        commands = {
+            "python -c pass": [sys.executable, "-c", "pass"],
+            "load generator, one request of one token": [sys.executable, "-c", ONE_REQUEST, str(port)],
+            "bench run, one request of one token, server is up": bench,
+        }
+        took: dict[str, list[float]] = {name: [] for name in commands}
+        for _ in range(times):
+            for name, argv in commands.items():
+                began = time.monotonic()
+                subprocess.run(argv, cwd=folder, env=environment, check=True, capture_output=True)
+                took[name].append(time.monotonic() - began)
+    return [(name, statistics.median(values)) for name, values in took.items()]
+
+
+# -- the table -----------------------------------------------------------------------------------------------------------
+
+COLUMNS = (
+    "case", "client", "TTFT error mean / p50 / p99, ms", "ITL p99 error, ms", "streams held", "events/s", "CPU s per M events",
+    "peak MB", "stolen",
+)  # fmt: skip
+
+
+def row(case: Case, name: str, rounds: Sequence[Mapping[str, float]]) -> tuple[str, ...]:
+    """The median over the rounds of every figure."""
+    mid = {key: statistics.median(r[key] for r in rounds) for key in rounds[0] if key != "samples" and key in rounds[-1]}
+    paced = "--burst" not in case.server
+    errors = f"{mid['ttft_mean']:.2f} / {mid['ttft_p50']:.2f} / {mid['ttft_p99']:.2f}" if paced else "-"
+    itl = f"{mid['itl_p99']:.2f}" if paced and mid["itl_p99"] == mid["itl_p99"] else "-"
+    seconds = mid["window_s"] if paced or name == "bare" else mid["wall_s"]  # a ceiling counts until everything is decoded
+    rate = f"{mid['events'] / seconds / 1e3:,.0f}k"
+    if not paced and name == "enginebench":
+        rate += f" ({mid['events'] / mid['window_s'] / 1e3:,.0f}k while recording)"
+    peak = f"{mid['peak_bytes'] / 1e6:.0f}" if case.processes == 1 else "-"
+    return (
+        case.name, name, errors, itl, f"{mid['concurrency']:,.0f}" if paced else "-", rate,
+        f"{mid['cpu_s'] / mid['events'] * 1e6:.1f}", peak, f"{mid['stolen']:.0%}",
+    )  # fmt: skip
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+MARKS = "<!-- measured: begin -->", "<!-- measured: end -->"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of each case; the table shows the medians")
+    parser.add_argument("--only", default="", help="cases whose name contains this")
+    parser.add_argument("--write", type=Path, help="replace the table in this file")
+    for hidden in ("--child", "--case", "--port", "--out"):
+        parser.add_argument(hidden, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        case = next(case for case in CASES if case.name == options.case)
+        child(options.child, case, int(options.port), Path(options.out))
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        program = build(folder)
+        rows = []
+        for case in (case for case in CASES if options.only in case.name):
+            rounds: dict[str, list[dict[str, float]]] = {client: [] for client in case.clients}
+            for _ in range(options.rounds):
+                for client in case.clients:
+                    rounds[client].append(measure(program, case, client, folder))
+            rows += [row(case, client, figures) for client, figures in rounds.items()]
+            print(*("  ".join(line) for line in rows[-len(rounds) :]), sep="\n", file=sys.stderr, flush=True)
+        table = markdown(COLUMNS, rows)
+        if not options.only:
+            import postprocessing  # only here: a client's memory is measured
+
+            prices = [(what, f"{seconds:.2f} s") for what, seconds in start_up(program, folder, 5)]
+            prices.append(("10,000,000 events to every figure, one core", f"{postprocessing.seconds():.1f} s of processor time"))
+            table += "\n\n" + markdown(("what", "median"), prices)
+    about = f"Measured with `make bench-client` on {len(CORES)} cores ({cpu_name()}), {options.rounds} rounds a case, medians."
+    text = f"{about}\n\n{table}"
+    print(text)
+    if options.write:
+        before, _, rest = options.write.read_text().partition(MARKS[0])
+        options.write.write_text(f"{before}{MARKS[0]}\n{text}\n{MARKS[1]}{rest.partition(MARKS[1])[2]}")
+
+
+def cpu_name() -> str:
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return "unknown processor"
+
+
+if __name__ == "__main__":
+    main()
