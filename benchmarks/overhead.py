@@ -42,13 +42,13 @@ repeats: 2
 MILLION = """
 import resource, sys
 from enginebench.dialects import OpenAICompletions
-from enginebench.loadgen import Target, WireRequest, run_load
+from enginebench.loadgen import LoadSpec, Target, WireRequest, run_load
 from enginebench.samples import Samples
 import pyarrow.parquet
 base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 body = b'{"model":"any","prompt":"a","max_tokens":10000,"stream":true,"stream_options":{"include_usage":true}}'
 requests = [WireRequest(i, "/v1/completions", body, 1, 10000) for i in range(100)]
-result = run_load(Target("127.0.0.1", int(sys.argv[1])), requests, concurrency=16, dialect=OpenAICompletions(), timeout_s=300)
+result = run_load(LoadSpec(Target("127.0.0.1", int(sys.argv[1])), requests, 16, OpenAICompletions(), 300.0))
 events = sum(len(s.event_ns) for s in result.samples)
 samples = Samples.collect(result.samples)
 samples.write(sys.argv[2])

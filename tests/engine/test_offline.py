@@ -34,7 +34,7 @@ for line in sys.stdin:
     say(event="result", id=asked["id"] + (mode == "out of step"), start_ns=now - 10, end_ns=now, requests=requests)
 """
 DEPLOYMENT = Deployment("llamacpp", "m", "f16", "m", runtime="in-process")
-PROMPTS = [Prompt((1, 2, 3), None, 3), Prompt((4, 5, 6), None, 3)]
+PROMPTS = [Prompt((1, 2, 3), None, 3, 7), Prompt((4, 5, 6), None, 3, 7)]
 LOAD = Load(concurrency=2, input_tokens=3, output_tokens=7, requests=2, timeout_s=5)
 
 

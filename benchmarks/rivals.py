@@ -1,0 +1,285 @@
+"""Other load generators, where they are installed, against truthserver, and what they report of it.
+
+A rival is a command on PATH, or the file that an environment variable names: ENGINEBENCH_RIVAL_GUIDELLM=/somewhere/bin/guidellm
+(likewise INFERENCE_PERF, AIPERF, EVALSCOPE). Each runs with its defaults but for what makes the work the same: closed loop,
+completions, streamed, 64 tokens in, nothing from the network. Their requests carry no id, so `compared` sets a rival's own mean
+and percentiles against the same figures of the server's log, not request against request. Knows nothing of our load generator.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shlex
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from enginebench.checkpoints.tokenizer import END_OF_TEXT, TURN_END, word_tokenizer
+
+INPUT_TOKENS = 64
+TIME_LIMIT_S = 900.0
+MODEL = "truth"
+Record = tuple[int, Any]
+"""One request in the server's log: when it had been read, and when each of its tokens was sent (int64 array); monotonic ns."""
+
+
+class RivalError(Exception):
+    """A rival that did not do the whole work; the sentence says which, and ends with its last words."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What stands in a rival's report. succeeded: requests that it counts as a success; times in ms.
+
+    itl_p99_ms: of the gaps between events; None where it has only one mean of each request.
+    """
+
+    succeeded: int
+    ttft_mean_ms: float
+    ttft_p50_ms: float
+    ttft_p99_ms: float
+    itl_p99_ms: float | None
+
+
+@dataclass(frozen=True)
+class Reported(Figures):
+    """The figures, whose they are and what they cost.
+
+    cpu_s: processor seconds of all the rival's processes, imports and making of prompts included; take a run of one request
+    off it to get the price of the load.
+    """
+
+    version: str
+    cpu_s: float
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a rival is told to do. folder: its own, empty; tokenizer: a Hugging Face folder where an event is one token."""
+
+    url: str
+    streams: int
+    requests: int
+    tokens: int
+    folder: Path
+    tokenizer: Path
+
+
+@dataclass(frozen=True)
+class Rival:
+    """name: also the distribution and the command. arguments: of the command. read: the report left in the work's folder."""
+
+    name: str
+    arguments: Callable[[Work], list[str]]
+    read: Callable[[Path], Figures]
+
+    def find(self) -> list[str] | None:
+        """The command as an argv prefix; None where it is not installed. RivalError when its variable names no program."""
+        variable = f"ENGINEBENCH_RIVAL_{self.name.upper().replace('-', '_')}"
+        named = os.environ.get(variable)
+        found = shutil.which(named or self.name)
+        if named and found is None:
+            raise RivalError(f"{variable} is {named}, which is no program; name the {self.name} command, or unset it")
+        return [found] if found else None
+
+    def run(self, port: int, streams: int, requests: int, tokens: int, folder: Path, core: int | None = None) -> Reported:
+        """Send `requests` requests of `tokens` tokens, `streams` at a time, to the truthserver at `port`; on one core where given.
+
+        folder: receives the rival's files. RivalError when it is not installed, fails, or lost a request.
+        """
+        command = self.find()
+        if command is None:
+            raise RivalError(f"{self.name} is not installed")
+        with tempfile.TemporaryDirectory(dir=folder, prefix=f"{self.name}-") as name:
+            own = Path(name)
+            work = Work(f"http://127.0.0.1:{port}", streams, requests, tokens, own, write_tokenizer(own / "tokenizer"))
+            pin = [] if core is None else ["taskset", "-c", str(core)]
+            before = children_cpu_s()
+            said = _finished([*pin, *command, *self.arguments(work)], own)
+            cpu_s = children_cpu_s() - before
+            try:
+                figures = self.read(own)
+            except (OSError, LookupError, TypeError, ValueError) as error:
+                raise RivalError(f"{self.name} left no report that can be read ({error!r}); its last words: {said}") from error
+        if figures.succeeded != requests:
+            raise RivalError(f"{self.name} reports {figures.succeeded} of {requests} requests as a success; its last words: {said}")
+        return Reported(**asdict(figures), version=self._version(command[0]), cpu_s=cpu_s)
+
+    def _version(self, command: str) -> str:
+        """Of the distribution, asked from the interpreter beside the command: not every rival tells its own. 'unknown': none there."""
+        python = Path(command).resolve().parent / "python3"
+        program = "import importlib.metadata as m, sys; print(m.version(sys.argv[1]))"
+        with suppress(OSError, subprocess.CalledProcessError):
+            return subprocess.run([python, "-c", program, self.name], check=True, capture_output=True, text=True).stdout.strip()
+        return "unknown"
+
+
+def _finished(argv: Sequence[str], folder: Path) -> str:
+    """Run to the end in `folder`; returns the last that it printed. RivalError when it takes too long or its status is not 0."""
+    # Offline mode makes AIPerf look for a local folder in the hub's cache; a proxy would stand between rival and server.
+    environment = {key: value for key, value in os.environ.items() if key not in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")}
+    environment |= {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1", "HF_HOME": str(folder / "hub")}
+    output = folder / "output.txt"  # a pipe would stay open as long as any process that the rival left behind
+    with output.open("wb") as out:
+        child = subprocess.Popen(argv, cwd=folder, env=environment, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
+    try:
+        status = child.wait(TIME_LIMIT_S)
+    except subprocess.TimeoutExpired as error:
+        raise RivalError(f"{shlex.join(argv)} was not done after {TIME_LIMIT_S:.0f} s") from error
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)  # its workers too
+        child.wait()
+    said = output.read_text(errors="replace")[-2000:]
+    if status:
+        raise RivalError(f"{shlex.join(argv)} ended with status {status}; its last words: {said}")
+    return said
+
+
+def children_cpu_s() -> float:
+    """Processor seconds of all children that have ended and been waited for, and of theirs."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def write_tokenizer(folder: Path) -> Path:
+    """A tokenizer that reads each of truthserver's events (' tok') as one token: some rivals count tokens in the text."""
+    words = word_tokenizer()
+    tokenizer = replace(words, tokens=(*words.tokens, "Ġtok"), merges=(*words.merges, "Ġto k"))
+    about = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": TURN_END, "pad_token": END_OF_TEXT, "model_max_length": 131072}
+    folder.mkdir()
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer.to_json()))
+    (folder / "tokenizer_config.json").write_text(json.dumps(about))
+    return folder
+
+
+def compared(reported: Reported, records: Sequence[Record], requests: int) -> dict[str, float]:
+    """Reported minus true, in ms, and what the server saw: under the names that client.py's table uses.
+
+    records: of the whole log; only the last `requests` to arrive count, for a rival may try the connection first. The p99 of the
+    gaps is nan where the rival has none. events_s and concurrency: between the first arrival and the last token.
+    """
+    counted = sorted(records, key=lambda record: record[0])[-requests:]
+    ttft = np.array([int(tokens[0]) - arrived for arrived, tokens in counted]) / 1e6
+    gaps = np.concatenate([np.diff(tokens) for _, tokens in counted]) / 1e6
+    held = sum(int(tokens[-1]) - arrived for arrived, tokens in counted)
+    window_ns = max(int(tokens[-1]) for _, tokens in counted) - counted[0][0]
+    figures = {
+        "ttft_mean": reported.ttft_mean_ms - ttft.mean(),
+        "ttft_p50": reported.ttft_p50_ms - np.percentile(ttft, 50),
+        "ttft_p99": reported.ttft_p99_ms - np.percentile(ttft, 99),
+        "itl_p99": np.nan if reported.itl_p99_ms is None else reported.itl_p99_ms - np.percentile(gaps, 99),
+        "events": sum(len(tokens) for _, tokens in counted),
+        "window_s": window_ns / 1e9,
+        "wall_s": window_ns / 1e9,
+        "concurrency": held / window_ns,
+        "cpu_s": reported.cpu_s,
+    }
+    return {key: float(value) for key, value in figures.items()}
+
+
+# -- each rival: how it is told, and where its figures are ---------------------------------------------------------------
+
+
+def _report(folder: Path, name: str) -> Any:
+    """The JSON file of this name, however deep. FileNotFoundError when there is none."""
+    return json.loads(next(folder.rglob(name), folder / name).read_text())
+
+
+def _guidellm(work: Work) -> list[str]:
+    return [
+        "run", "--disable-console",
+        "--backend", f"kind=openai_http,target={work.url},model={MODEL},request_format=/v1/completions",
+        "--profile", f"kind=concurrent,streams={work.streams}",
+        "--constraint", f"kind=max_requests,count={work.requests}",
+        "--tokenizer", f"kind=hf_auto,model={work.tokenizer}",
+        "--data", f"kind=synthetic_text,prompt_tokens={INPUT_TOKENS},output_tokens={work.tokens}",
+        "--output", f"kind=json,path={work.folder / 'guidellm.json'}",
+    ]  # fmt: skip
+
+
+def _guidellm_report(folder: Path) -> Figures:
+    metrics = _report(folder, "guidellm.json")["benchmarks"][0]["metrics"]
+    ttft = metrics["time_to_first_token_ms"]["successful"]
+    succeeded = metrics["request_totals"]["successful"]
+    return Figures(succeeded, ttft["mean"], ttft["percentiles"]["p50"], ttft["percentiles"]["p99"], None)
+
+
+def _inference_perf(work: Work) -> list[str]:
+    """One worker process, as all run on one core, and as many requests in it as there are streams (100 by default)."""
+    lengths = {
+        name: {"min": tokens, "max": tokens, "mean": tokens, "std_dev": 0, "total_count": work.requests}
+        for name, tokens in (("input_distribution", INPUT_TOKENS), ("output_distribution", work.tokens))
+    }
+    load = {
+        "type": "concurrent",
+        "stages": [{"num_requests": work.requests, "concurrency_level": work.streams}],
+        "num_workers": 1,
+        "worker_max_concurrency": work.streams,
+    }
+    config = {
+        "api": {"type": "completion", "streaming": True},
+        "load": load,
+        "data": {"type": "random", **lengths},
+        "server": {"type": "vllm", "model_name": MODEL, "base_url": work.url, "ignore_eos": True},
+        "tokenizer": {"pretrained_model_name_or_path": str(work.tokenizer)},
+        "storage": {"local_storage": {"path": str(work.folder)}},
+    }
+    path = work.folder / "inference-perf.json"
+    path.write_text(json.dumps(config))
+    return ["--config_file", str(path)]
+
+
+def _inference_perf_report(folder: Path) -> Figures:
+    successes = _report(folder, "summary_lifecycle_metrics.json")["successes"]
+    ttft, itl = successes["latency"]["time_to_first_token"], successes["latency"]["inter_token_latency"]
+    return Figures(successes["count"], ttft["mean"] * 1e3, ttft["median"] * 1e3, ttft["p99"] * 1e3, itl["p99"] * 1e3)
+
+
+def _aiperf(work: Work) -> list[str]:
+    return [
+        "profile", "--model", MODEL, "--url", work.url, "--endpoint-type", "completions", "--streaming",
+        "--concurrency", str(work.streams), "--request-count", str(work.requests), "--tokenizer", str(work.tokenizer),
+        "--isl", str(INPUT_TOKENS), "--osl", str(work.tokens), "--output-artifact-dir", str(work.folder / "artifacts"), "--ui", "none",
+    ]  # fmt: skip
+
+
+def _aiperf_report(folder: Path) -> Figures:
+    """Its inter_chunk_latency is the gap between events; its inter_token_latency is one mean of each request."""
+    told = _report(folder, "profile_export_aiperf.json")
+    ttft = told["time_to_first_token"]
+    return Figures(round(told["request_count"]["avg"]), ttft["avg"], ttft["p50"], ttft["p99"], told["inter_chunk_latency"]["p99"])
+
+
+def _evalscope(work: Work) -> list[str]:
+    return [
+        "perf", "--model", MODEL, "--url", f"{work.url}/v1/completions", "--api", "openai", "--stream",
+        "--parallel", str(work.streams), "--number", str(work.requests), "--tokenizer-path", str(work.tokenizer),
+        "--dataset", "random", "--min-prompt-length", str(INPUT_TOKENS), "--max-prompt-length", str(INPUT_TOKENS),
+        "--no-apply-chat-template", "--min-tokens", str(work.tokens), "--max-tokens", str(work.tokens),
+        "--outputs-dir", str(work.folder), "--no-timestamp",
+    ]  # fmt: skip
+
+
+def _evalscope_report(folder: Path) -> Figures:
+    summary = _report(folder, "benchmark_summary.json")
+    at = {row["Percentiles"]: row for row in _report(folder, "benchmark_percentile.json")}
+    half, most = at["50%"], at["99%"]
+    return Figures(summary["Success Requests"], summary["Avg TTFT (ms)"], half["TTFT (ms)"], most["TTFT (ms)"], most["ITL (ms)"])
+
+
+RIVALS: tuple[Rival, ...] = (
+    Rival("guidellm", _guidellm, _guidellm_report),
+    Rival("inference-perf", _inference_perf, _inference_perf_report),
+    Rival("aiperf", _aiperf, _aiperf_report),
+    Rival("evalscope", _evalscope, _evalscope_report),
+)

@@ -1,0 +1,67 @@
+"""`bench calibrate`: what it finds against the fake engine, keeps, and makes of later cells."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from enginebench import calibration
+from enginebench.calibration import Calibration, Level, calibrate, client_limit
+from enginebench.cli import bench
+from enginebench.nouns import plain_object
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A home of its own, and two quick levels that every machine holds."""
+    monkeypatch.setenv("ENGINEBENCH_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(calibration, "LAST_STREAMS", 24)
+    monkeypatch.setattr(calibration, "TOKENS", 20)
+    monkeypatch.setattr(calibration, "LAG_MS", 500.0)
+    monkeypatch.setattr(calibration, "_PACE", 10.0)
+    client_limit.cache_clear()
+
+
+def test_the_limits_are_found_kept_and_looked_up() -> None:
+    said: list[Level] = []
+    assert client_limit() == {}
+    found = calibrate(1, said.append)
+    assert [level.streams for level in said] == [16, 24]
+    assert (found.streams, found.limiter) == (24, "range")
+    assert 24 * 100 / 10 < found.events_per_s <= 24 * 100 * 1.2, "a token per stream every 10 ms, or slower on a busy machine"
+    assert client_limit() == {"streams": 24.0, "events_per_s": found.events_per_s}
+
+
+def test_a_client_that_is_late_is_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "LAG_MS", -1.0)
+    found = calibrate(1, lambda _: None)
+    assert (found.streams, found.limiter, len(found.levels)) == (0, "client", 1)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"machine": 3}'])
+def test_a_damaged_file_is_as_good_as_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "calibration.json").write_text(text)
+    assert client_limit() == {}
+
+
+def test_another_machines_limits_do_not_count(tmp_path: Path) -> None:
+    other = Calibration(100, 1000.0, "client", 0.1, {"cpu": "another one"}, "2026-01-01")
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "calibration.json").write_text(json.dumps(plain_object(other)))
+    assert client_limit() == {}
+    mine = dataclasses.replace(other, machine=calibration._machine(calibration.facts()))
+    (tmp_path / "home" / "calibration.json").write_text(json.dumps(plain_object(mine)))
+    client_limit.cache_clear()
+    assert client_limit() == {"streams": 100.0, "events_per_s": 1000.0}
+
+
+def test_the_command_says_what_it_found() -> None:
+    said = CliRunner().invoke(bench, ["calibrate", "--json"])
+    assert said.exit_code == 0
+    assert json.loads(said.stdout)["streams"] == 24
+    assert "24 streams" in said.stderr
+    assert "this client holds 24 streams" in CliRunner().invoke(bench, ["calibrate"]).stdout

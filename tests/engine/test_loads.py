@@ -1,0 +1,134 @@
+"""Every kind of load through `bench run`, from the scenario file to the record, against the fake engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from enginebench.rows import CellResult, result_of
+from enginebench.samples import Samples
+from enginebench.store import CellRecord, Run, open_run
+
+HEAD = """
+name: loads
+deployments: [{{engine: fake, model: any, precision: none, options: {options}, max_context: 4096}}]
+loads: [{load}]
+"""
+QUICK = "{ttft_ms: 10, itl_ms: 1}"
+
+
+def measured(folder: Path, load: str, options: str = QUICK, *arguments: str) -> tuple[CellRecord, Samples, CellResult]:
+    """The one cell of a scenario with this load."""
+    (folder / "s.yaml").write_text(HEAD.format(load=load, options=options))
+    environment = {**os.environ, "ENGINEBENCH_HOME": str(folder / "home")}
+    argv = [sys.executable, "-m", "enginebench", "run", "s.yaml", "--no-html", *arguments]
+    done = subprocess.run(argv, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    (path,) = (folder / "results").iterdir()
+    run: Run = open_run(path)
+    (record,) = run.cells()
+    samples = run.samples(record.id)
+    assert samples is not None
+    return record, samples, result_of(record, samples)
+
+
+def test_a_rate_for_a_duration(tmp_path: Path) -> None:
+    record, s, _ = measured(tmp_path, "{rate: 60, duration_s: 2, input_tokens: 16, output_tokens: 8}")
+    assert s.ok.all()
+    assert 60 < len(s) < 180, "Poisson arrivals: 120 are expected"
+    assert (record.stopped, record.unsent) == (None, 0)
+    assert float(s.due_ns.max() - s.due_ns.min()) / 1e9 < 2
+    gaps = np.diff(np.sort(s.due_ns)) / 1e9
+    assert 0.5 < gaps.std() / gaps.mean() < 1.5, "as exponential gaps vary, and not constant ones"
+    wanted = record.client["wanted_rate"]
+    assert isinstance(wanted, float)
+    assert record.client["achieved_rate"] == pytest.approx(wanted, rel=0.1)
+
+
+def test_a_closed_loop_for_a_duration_finds_its_own_number_of_requests(tmp_path: Path) -> None:
+    record, s, _ = measured(tmp_path, "{concurrency: 4, duration_s: 1.5, input_tokens: 16, output_tokens: 20}")
+    assert s.ok.all()
+    assert record.window_ns is not None
+    assert 1.3 < (record.window_ns[1] - record.window_ns[0]) / 1e9 < 2.5
+    assert len(s) > 50, "1.5 s at 4 streams of 30 ms"
+
+
+def test_a_trace_is_replayed_with_its_lengths(tmp_path: Path) -> None:
+    rows = [(0, 20, 4), (50, 30, 5), (400, 40, 6)]
+    lines = [json.dumps({"timestamp": t, "input_length": i, "output_length": o, "hash_ids": []}) for t, i, o in rows]
+    (tmp_path / "t.jsonl").write_text("\n".join(lines))
+    _, s, _ = measured(tmp_path, "{trace: t.jsonl, time_scale: 0.5, warmup_requests: 1}")
+    assert [int(ms) for ms in np.round((s.due_ns - s.due_ns[0]) / 1e6)] == [0, 25, 200]
+    assert list(s.asked_output_tokens) == list(s.output_tokens) == [4, 5, 6]
+    assert list(s.asked_input_tokens) == [20, 30, 40]
+
+
+def test_conversations_over_chat(tmp_path: Path) -> None:
+    record, s, result = measured(
+        tmp_path, "{concurrency: 2, turns: 3, requests: 12, input_tokens: 16, output_tokens: 6, api: chat, prefix_cache: allowed}"
+    )
+    assert s.ok.all()
+    assert sorted(zip(s.conversation.tolist(), s.turn.tolist(), strict=True)) == [(c, t) for c in range(4) for t in range(3)]
+    counted = s.input_tokens.reshape(4, 3)
+    assert (np.diff(counted, axis=1) > 16).all(), "each turn holds what was said before"
+    assert result.verdict != "invalid", result.reasons
+    assert record.load.turns == 3
+
+
+def test_lengths_that_are_drawn(tmp_path: Path) -> None:
+    _, s, result = measured(tmp_path, '{concurrency: 4, requests: 40, input_tokens: "uniform(10,60)", output_tokens: "uniform(2,9)"}')
+    assert s.ok.all()
+    assert len(set(s.asked_input_tokens.tolist())) > 10
+    assert set(s.output_tokens.tolist()) == set(s.asked_output_tokens.tolist()) <= set(range(2, 10))
+    assert result.verdict != "invalid", result.reasons
+
+
+@pytest.mark.parametrize("protocol", ["ollama", "sglang", "tgi"])
+def test_every_protocol(tmp_path: Path, protocol: str) -> None:
+    _, s, result = measured(
+        tmp_path, "{concurrency: 2, requests: 8, input_tokens: 16, output_tokens: 6}", f"{{ttft_ms: 10, itl_ms: 1, protocol: {protocol}}}"
+    )
+    assert s.ok.all()
+    assert s.output_tokens.tolist() == [6] * 8
+    assert result.tokens == "server usage"
+
+
+def test_reasoning_has_a_time_to_the_first_answer_of_its_own(tmp_path: Path) -> None:
+    _, s, result = measured(
+        tmp_path,
+        "{concurrency: 1, requests: 8, input_tokens: 16, output_tokens: 12, api: chat}",
+        "{ttft_ms: 10, itl_ms: 5, reasoning_tokens: 8}",
+    )
+    assert s.ok.all()
+    ttft, ttfa = result.figures["ttft_p50"], result.figures["ttfa_p50"]
+    assert ttft is not None
+    assert ttfa is not None
+    assert ttfa - ttft > 0.03, "eight tokens of reasoning at 5 ms come first"
+
+
+def test_two_client_processes(tmp_path: Path) -> None:
+    record, s, _ = measured(
+        tmp_path, "{concurrency: 4, requests: 24, input_tokens: 16, output_tokens: 8}", QUICK, "--client-processes", "2"
+    )
+    assert s.ok.all()
+    assert record.client["processes"] == 2
+
+
+def test_a_server_that_drowns_ends_its_cell_early(tmp_path: Path) -> None:
+    record, s, result = measured(
+        tmp_path,
+        "{rate: 60, duration_s: 60, input_tokens: 16, output_tokens: 3, timeout_s: 30}",
+        "{ttft_ms: 40, itl_ms: 5, slots: 1}",
+    )
+    assert record.saturated is not None
+    assert record.wall_s is not None
+    assert record.wall_s < 30
+    assert result.verdict == "invalid"
+    assert result.figures["ttft_p50"] is None
+    assert any("queue grew" in str(reason) for reason in result.reasons)
+    assert not s.ok.all()
