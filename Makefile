@@ -31,7 +31,7 @@ format: .venv/installed-dev
 	$(BIN)/ruff format .
 
 bench-client: .venv/installed
-	$(BIN)/python benchmarks/client.py --write docs/fidelity.md
+	$(BIN)/python benchmarks/client.py --rivals --write docs/fidelity.md
 
 bench-overhead: .venv/installed
 	$(BIN)/python benchmarks/overhead.py

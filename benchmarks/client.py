@@ -3,8 +3,8 @@
 truthserver (C, built on demand) plays a token schedule and logs when each request had been read and when each token was sent. An
 error is what a client reports minus that. Server and client have a core each; every round of a case runs all clients one after
 another, so that a busy machine troubles all of them; the processor time that the hypervisor took away is printed with each round.
-Two controls run beside enginebench: `creader`-like bare Python (uvloop, no decoding: what the event loop alone costs), and any
-rival that is installed. Prints a table; asserts nothing. `--write docs/fidelity.md` replaces the table there.
+Beside enginebench run a control, `bare` (uvloop, nothing decoded: what the event loop alone costs), and, with --rivals, other load
+generators. Prints a table; asserts nothing. `--write docs/fidelity.md` replaces the table there.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import rivals
 
 HERE = Path(__file__).resolve().parent
 SOURCE = HERE / "truthserver" / "truthserver.c"
@@ -42,12 +45,14 @@ class Case:
     tokens: int
     processes: int = 1
     clients: tuple[str, ...] = ("bare", "enginebench")
+    rivals: bool = False
+    """Whether installed rivals play, too: once, because they take a minute each."""
 
 
 PACED = ("--ttft-ms", "50", "--itl-ms", "10")
 CASES = (
-    Case("256 streams", PACED, 256, 4, 128),
-    Case("1,024 streams", PACED, 1024, 4, 128),
+    Case("256 streams", PACED, 256, 4, 128, rivals=True),
+    Case("1,024 streams", PACED, 1024, 4, 128, rivals=True),
     Case("1,024 in lockstep", (*PACED, "--tick-ms", "10"), 1024, 4, 128),
     Case("2,048 streams", PACED, 2048, 3, 128),
     Case("1,024, 8 tokens an event", (*PACED, "--tokens-per-chunk", "8"), 1024, 4, 1024),
@@ -79,32 +84,34 @@ def serving(program: Path, flags: Sequence[str], log: Path | None, core: int | N
 
     port = free_port()
     argv = [str(program), "--port", str(port), "--max-tokens-cap", "1000000", *flags]
-    server = subprocess.Popen(argv + (["--log-bin", str(log)] if log else []), stderr=subprocess.PIPE)
-    try:
-        if core is not None:
-            os.sched_setaffinity(server.pid, {core})
-        if server.stderr is not None:
-            server.stderr.readline()  # 'truthserver on PORT': it listens
-        yield port
-    finally:
-        server.terminate()
-        server.wait()
+    with subprocess.Popen(argv + (["--log-bin", str(log)] if log else []), stderr=subprocess.PIPE) as server:
+        try:
+            if core is not None:
+                os.sched_setaffinity(server.pid, {core})
+            if server.stderr is not None:
+                server.stderr.readline()  # 'truthserver on PORT': it listens
+            yield port
+        finally:
+            server.terminate()
 
 
 def truth(log: Path) -> dict[str, tuple[int, Any]]:
     """Request id -> (when the whole request had been read, when each token was sent), in ns of the monotonic clock."""
+    return dict(records(log))
+
+
+def records(log: Path) -> Iterator[tuple[str, tuple[int, Any]]]:
+    """`truth` for every request, in the order in which they ended, those without an id included."""
     import numpy as np
 
     words = np.frombuffer(log.read_bytes(), np.uint64)
-    out: dict[str, tuple[int, Any]] = {}
     at = 0
     while at < len(words):
         arrived, count, id_bytes = int(words[at + 5]), int(words[at + 7]), int(words[at + 8])
         name = words[at + 9 : at + 9 + id_bytes // 8].tobytes().rstrip(b"\0").decode()
         first = at + 9 + id_bytes // 8
-        out[name] = arrived, words[first : first + count].astype(np.int64)
+        yield name, (arrived, words[first : first + count].astype(np.int64))
         at = first + count
-    return out
 
 
 def stolen_ticks() -> int:
@@ -202,7 +209,11 @@ def bare_client(case: Case, port: int) -> dict[str, Any]:
                 await asyncio.sleep(0)
             stream.send()
         await done
-        return time.process_time() - began[0], time.monotonic() - began[1]
+        took = time.process_time() - began[0], time.monotonic() - began[1]
+        for stream in streams:
+            stream.transport.abort()
+        await asyncio.sleep(0.01)  # the loop lets go of them
+        return took
 
     cpu_s, window_s = uvloop.run(main())
     busy = sum(end - sent for end, (_, sent, _) in zip(ends, samples, strict=True))
@@ -258,6 +269,22 @@ def judged(told: dict[str, Any], sent: Mapping[str, tuple[int, Any]]) -> dict[st
     return {**told, **{key: float(value) for key, value in figures.items()}}
 
 
+def measure_rival(program: Path, case: Case, rival: rivals.Rival, folder: Path) -> dict[str, float]:
+    """As `measure`, for another load generator; its processor time without that of a run of one request."""
+    from rivals import compared
+
+    log, count = folder / "truth.bin", case.streams * case.rounds
+    with serving(program, case.server, None, CORES[0]) as port:
+        idle_cpu_s = rival.run(port, 1, 1, 8, folder, CORES[-1]).cpu_s
+    before, began = stolen_ticks(), time.monotonic()
+    with serving(program, case.server, log, CORES[0]) as port:
+        reported = rival.run(port, case.streams, count, case.tokens, folder, CORES[-1])
+    wall_s = time.monotonic() - began
+    stolen = (stolen_ticks() - before) / os.sysconf("SC_CLK_TCK") / wall_s
+    told = compared(reported, [value for _, value in records(log)], count)
+    return {**told, "cpu_s": told["cpu_s"] - idle_cpu_s, "wall_s": wall_s, "peak_bytes": float("nan"), "stolen": stolen}
+
+
 # -- what else has a price -----------------------------------------------------------------------------------------------
 
 ONE_REQUEST = """
@@ -310,11 +337,11 @@ def row(case: Case, name: str, rounds: Sequence[Mapping[str, float]]) -> tuple[s
     paced = "--burst" not in case.server
     errors = f"{mid['ttft_mean']:.2f} / {mid['ttft_p50']:.2f} / {mid['ttft_p99']:.2f}" if paced else "-"
     itl = f"{mid['itl_p99']:.2f}" if paced and mid["itl_p99"] == mid["itl_p99"] else "-"
-    seconds = mid["window_s"] if paced or name == "bare" else mid["wall_s"]  # a ceiling counts until everything is decoded
+    seconds = mid["window_s"] if paced or name != "enginebench" else mid["wall_s"]  # a ceiling counts until everything is decoded
     rate = f"{mid['events'] / seconds / 1e3:,.0f}k"
     if not paced and name == "enginebench":
         rate += f" ({mid['events'] / mid['window_s'] / 1e3:,.0f}k while recording)"
-    peak = f"{mid['peak_bytes'] / 1e6:.0f}" if case.processes == 1 else "-"
+    peak = f"{mid['peak_bytes'] / 1e6:.0f}" if case.processes == 1 and mid["peak_bytes"] == mid["peak_bytes"] else "-"
     return (
         case.name, name, errors, itl, f"{mid['concurrency']:,.0f}" if paced else "-", rate,
         f"{mid['cpu_s'] / mid['events'] * 1e6:.1f}", peak, f"{mid['stolen']:.0%}",
@@ -333,6 +360,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each case; the table shows the medians")
     parser.add_argument("--only", default="", help="cases whose name contains this")
+    parser.add_argument("--rivals", action="store_true", help="other load generators, too, where they are installed (benchmarks/rivals.py)")
     parser.add_argument("--write", type=Path, help="replace the table in this file")
     for hidden in ("--child", "--case", "--port", "--out"):
         parser.add_argument(hidden, help=argparse.SUPPRESS)
@@ -344,14 +372,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         program = build(folder)
-        rows = []
+        from rivals import RIVALS  # here: a client's memory is measured
+
+        installed = [rival for rival in RIVALS if rival.find()] if options.rivals else []
+        rows: list[tuple[str, ...]] = []
         for case in (case for case in CASES if options.only in case.name):
             rounds: dict[str, list[dict[str, float]]] = {client: [] for client in case.clients}
             for _ in range(options.rounds):
                 for client in case.clients:
                     rounds[client].append(measure(program, case, client, folder))
             rows += [row(case, client, figures) for client, figures in rounds.items()]
-            print(*("  ".join(line) for line in rows[-len(rounds) :]), sep="\n", file=sys.stderr, flush=True)
+            rows += [rival_row for rival in installed if case.rivals and (rival_row := _rival_row(program, case, rival, folder))]
+            print(*("  ".join(line) for line in rows if line[0] == case.name), sep="\n", file=sys.stderr, flush=True)
         table = markdown(COLUMNS, rows)
         if not options.only:
             import postprocessing  # only here: a client's memory is measured
@@ -365,6 +397,19 @@ def main() -> None:
     if options.write:
         before, _, rest = options.write.read_text().partition(MARKS[0])
         options.write.write_text(f"{before}{MARKS[0]}\n{text}\n{MARKS[1]}{rest.partition(MARKS[1])[2]}")
+
+
+def _rival_row(program: Path, case: Case, rival: rivals.Rival, folder: Path) -> tuple[str, ...] | None:
+    """A rival's row; None, with a word on stderr, when it fails."""
+    from rivals import RivalError
+
+    try:
+        figures = measure_rival(program, case, rival, folder)
+    except (RivalError, ValueError) as error:
+        print(f"{rival.name}: {error}", file=sys.stderr)
+        return None
+    lost = f", {figures['lost']:.0f} requests lost" if figures["lost"] else ""
+    return row(case, f"{rival.name}{lost}", [figures])
 
 
 def cpu_name() -> str:

@@ -38,8 +38,8 @@ class Client:
         """False from the first stale connection on: such a server gets a fresh connection for each request, opened beforehand."""
         self.samples: dict[int, Sample] = {}
         """Of every request that was tried, by index."""
-        self.arrived = 0
-        """Requests that were due so far, sent or not; `dispatch` counts."""
+        self.arrived = self.departed = 0
+        """Sessions of an open loop that were due so far, sent or not, and that are over; `dispatch` counts."""
         self.stopped: str | None = None
         """Why nothing more is sent; None while all is well."""
         self._on_progress = on_progress
@@ -206,7 +206,7 @@ class Client:
         self._time_out(now)
         self._watches += 1
         if self._saturation is not None and self._watches % _WATCHES_PER_PROGRESS == 0:
-            verdict = self._saturation.observe((now - self._start_ns) / 1e9, self.arrived, self._ended)
+            verdict = self._saturation.observe((now - self._start_ns) / 1e9, self.arrived, self.departed)
             if verdict is not None:
                 self.saturated = True
                 self.stop(verdict)

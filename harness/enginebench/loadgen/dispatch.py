@@ -183,6 +183,7 @@ class Dispatch:
     def ended(self, lane: Lane, now: int) -> None:
         """A lane's session is over."""
         self._left -= 1
+        self._client.departed += 1
         self.free(lane, now)
         self._check_finished()
 

@@ -31,9 +31,9 @@ class SaturationWatch:
         self._first_latency_s: float | None = None
 
     def observe(self, elapsed_s: float, arrived: int, ended: int) -> str | None:
-        """Requests that have arrived (sent, or waiting for their turn) and that have ended so far; why this cannot go on, or None."""
+        """Requests or conversations that have arrived (sent or waiting) and that are over, so far; why this cannot go on, or None."""
         if self._first_latency_s is None and ended:
-            # A queue is as long as arrivals x latency (Little), so when the first few have ended the time so far is their latency.
+            # When the first one has ended, the time so far is about its latency.
             self._first_latency_s = elapsed_s
         self._times.append(elapsed_s)
         self._in_system.append(arrived - ended)
