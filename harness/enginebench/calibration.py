@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from enginebench.errors import UserError
 from enginebench.home import home
 from enginebench.host import Host, facts
 from enginebench.loadgen import idle_lag_ms
@@ -53,13 +54,16 @@ class Level:
 
 @dataclass(frozen=True)
 class Calibration:
-    """The client's limits on one machine. limiter: what ended the search; unless it was the client, the limits are lower bounds.
+    """The limits of so many client processes on one machine.
+
+    limiter: what ended the search; unless it was the client, the limits are lower bounds.
 
     idle_lag_p99_ms: lag of an event loop that does nothing; what the machine itself adds.
     """
 
     streams: int
     events_per_s: float
+    processes: int
     limiter: Limiter
     idle_lag_p99_ms: float
     machine: Mapping[str, JSON]
@@ -75,19 +79,23 @@ def calibrate(processes: int, say: Callable[[Level], None]) -> Calibration:
     held = [level for level in levels if level.limiter is None]
     best = held[-1] if held else Level(0, 0.0, 0.0, 0.0, TICK_MS)
     limiter = levels[-1].limiter or "range"
-    found = Calibration(best.streams, best.events_per_s, limiter, idle_lag_ms(), _machine(facts()), now(), tuple(levels))
+    found = Calibration(best.streams, best.events_per_s, processes, limiter, idle_lag_ms(), _machine(facts()), now(), tuple(levels))
     _file().parent.mkdir(parents=True, exist_ok=True)
     write_atomically(_file(), json.dumps(plain_object(found), indent=2) + "\n")
     client_limit.cache_clear()
     return found
 
 
-@lru_cache(maxsize=1)
-def client_limit() -> Mapping[str, JSON]:
-    """`streams` and `events_per_s` of this machine's calibration; empty if there is none, or if the machine is another one."""
+@lru_cache(maxsize=4)
+def client_limit(processes: int) -> Mapping[str, JSON]:
+    """`streams` and `events_per_s` that so many client processes of this machine can bear.
+
+    Empty where that is not known: no calibration, another machine's, one with another number of processes, or one that the client
+    was not the limit of.
+    """
     try:
         kept = json.loads(_file().read_text(encoding="utf-8"))
-        if kept["machine"] != _machine(facts()):
+        if kept["machine"] != _machine(facts()) or kept["processes"] != processes or kept["limiter"] != "client":
             return {}
         return {"streams": float(kept["streams"]), "events_per_s": float(kept["events_per_s"])}
     except (OSError, ValueError, TypeError, KeyError):
@@ -116,6 +124,9 @@ def _levels(processes: int, say: Callable[[Level], None]) -> Iterator[Level]:
                 tries: list[Level] = []
                 while len(tries) < TRIES and (not tries or tries[-1].limiter is not None):
                     result = engine.run(prompts, load)
+                    bad = next((sample for sample in result.samples if sample.outcome != "ok"), None)
+                    if bad is not None:
+                        raise UserError(f"a request to the fake engine failed at {streams} streams ({bad.outcome}): {bad.error}")
                     events = sum(len(sample.event_ns) for sample in result.samples)
                     gaps = [(s.event_ns[-1] - s.event_ns[0]) / (len(s.event_ns) - 1) for s in result.samples if len(s.event_ns) > 1]
                     seconds = max(1e-9, (result.window_end_ns - result.window_start_ns) / 1e9)

@@ -11,7 +11,7 @@ import numpy as np
 
 from enginebench import metrics
 from enginebench.checks import Check, Reason, Severity
-from enginebench.nouns import JSON
+from enginebench.nouns import JSON, Load
 from enginebench.samples import Samples
 from enginebench.store import CellRecord
 from enginebench.window import Window
@@ -23,15 +23,41 @@ _PEAK_NS = 100_000_000
 _OPEN_REQUESTS = 20
 """Fewest requests of an open loop."""
 
+_LONG_ENOUGH = 0.9
+"""Share of a closed loop's duration after which it no longer matters that there is nothing more to send."""
 
-def ended(record: CellRecord) -> Iterator[Reason]:
+
+def ended(record: CellRecord, s: Samples) -> Iterator[Reason]:
     """Stopped before it was over. A load with a duration ends when that is over, whatever has not been sent by then."""
+    load, unsent = record.load, record.unsent - lost_turns(record, s)
     if record.saturated is not None:
         yield Reason(Check.OVERSATURATED, "invalid", record.saturated, _LATENCIES)
-    elif record.stopped or (record.unsent and record.load.duration_s is None):
-        of = f" of {record.load.requests:,}" if record.load.requests else ""
-        detail = f"{record.unsent:,}{of} requests were never sent ({record.stopped or 'the load ended early'})"
+    elif record.stopped or (unsent and load.duration_s is None):
+        of = f" of {load.requests:,}" if load.requests else ""
+        detail = f"{unsent:,}{of} requests were never sent ({record.stopped or 'the load ended early'})"
         yield Reason(Check.ENDED_EARLY, "invalid", detail)
+    elif not unsent and not load.open_loop and load.duration_s is not None:
+        yield from _used_up(load, load.duration_s, len(s) + record.unsent, s)
+
+
+def lost_turns(record: CellRecord, s: Samples) -> int:
+    """How many turns were not sent because one before them in their conversation had failed, at most: a recorded one may be shorter.
+
+    None of a load that was broken off, since that is why they were not sent.
+    """
+    followers = (record.load.turns - 1 - s.turn)[~s.ok & (s.conversation >= 0)]
+    return 0 if record.stopped else min(record.unsent, int(followers.sum()))
+
+
+def _used_up(load: Load, duration_s: float, prepared: int, s: Samples) -> Iterator[Reason]:
+    """A closed loop for a duration whose streams found nothing more to send, although the scenario set no such limit."""
+    sent = s.sent_ns > 0
+    if not sent.any() or 0 < load.requests <= prepared:
+        return
+    idle = s.end_ns[sent & (s.end_ns >= s.sent_ns.max())].min()  # before that every stream was busy
+    after_s = float(idle - s.sent_ns[sent].min()) / 1e9
+    if after_s < _LONG_ENOUGH * duration_s:
+        yield Reason(Check.ENDED_EARLY, "suspect", f"all {prepared:,} requests were used up after {after_s:.2g} of {duration_s:g} s")
 
 
 def client(record: CellRecord, s: Samples) -> Iterator[Reason]:

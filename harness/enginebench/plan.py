@@ -33,11 +33,10 @@ class Plan:
 
     @property
     def id(self) -> str:
-        """Hash over the cells, the searches and the SLO: two scenarios that measure the same have the same."""
+        """Hash over the cells, the searches and the SLO that steers them: two scenarios that measure the same have the same."""
         whole: dict[str, JSON] = {"cells": [cell.id for cell in self.cells]}
         if self.searches:
             whole["searches"] = {key: plain(search) for key, search in self.searches.items()}
-        if self.scenario.slo is not None:
             whole["slo"] = plain(self.scenario.slo)
         return fingerprint(whole)
 
@@ -138,7 +137,8 @@ def _needs_server(load: Load) -> str | None:
 
 
 _OF_LOAD = (
-    "concurrency", "rate", "arrivals", "trace", "input_tokens", "output_tokens", "lengths", "prompts", "prefix_groups", "turns", "api",
+    "concurrency", "rate", "rate_to", "arrivals", "burstiness", "ramp_s", "trace", "time_scale", "input_tokens", "output_tokens", "lengths",
+    "duration_s", "prompts", "prefix_groups", "prefix_cache", "turns", "think_s", "temperature", "api",
 )  # fmt: skip
 SELECTABLE = ("engine", "model", "precision", "runtime", "label", *_OF_LOAD, "repeat")
 """What `--only KEY=VALUE` may name."""

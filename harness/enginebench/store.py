@@ -89,6 +89,7 @@ class CellRecord:
     token counts were known (else they were fitted to how the server counts text). stopped: why the load ended early, with
     `unsent` requests never tried. saturated: why the load was broken off because the server's queue grew without bound.
     client_limit: what this machine's client was calibrated to bear, `events_per_s` and `streams`; empty: it was not calibrated.
+    token_check: output tokens of the warm-up's requests as the `server` and as the checkpoint's own `tokenizer` count them.
     nonce: what was mixed into the prompts beside seed and repeat.
     """
 
@@ -110,6 +111,7 @@ class CellRecord:
     unsent: int = 0
     saturated: str | None = None
     client_limit: Mapping[str, JSON] = field(default_factory=dict)
+    token_check: Mapping[str, int] = field(default_factory=dict)
     nonce: str = ""
     random_weights: bool = False
     identity: str | None = None

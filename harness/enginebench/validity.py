@@ -51,8 +51,8 @@ def withheld(record: CellRecord, reasons: tuple[Reason, ...]) -> Mapping[str, st
 
 
 def _reasons(record: CellRecord, s: Samples, window: Window) -> Iterator[Reason]:
-    yield from delivery.ended(record)
-    yield from _failed(s)
+    yield from delivery.ended(record, s)
+    yield from _failed(record, s)
     if s.ok.any():
         yield from _output_length(record, s)
         yield from _input_length(record, s)
@@ -68,12 +68,15 @@ def _reasons(record: CellRecord, s: Samples, window: Window) -> Iterator[Reason]
         yield Reason(Check.UNPROVEN_SERVER, "suspect", str(record.identity))
 
 
-def _failed(s: Samples) -> Iterator[Reason]:
+def _failed(record: CellRecord, s: Samples) -> Iterator[Reason]:
+    """Turns that a failed one took with it count as failed, unless a duration ends the load: then they were never promised."""
     bad = int((~s.ok).sum())
     if bad:
+        lost = delivery.lost_turns(record, s) if record.load.duration_s is None else 0
         kinds = sorted({o for o in s.outcome if o != "ok"})
-        severity: Severity = "invalid" if bad > 0.05 * len(s) else "suspect"
-        yield Reason(Check.FAILED_REQUESTS, severity, f"{bad} of {len(s)} requests failed ({', '.join(kinds)})")
+        severity: Severity = "invalid" if bad + lost > 0.05 * (len(s) + lost) else "suspect"
+        after = f", so {lost:,} later turns were not sent" if lost else ""
+        yield Reason(Check.FAILED_REQUESTS, severity, f"{bad} of {len(s)} requests failed ({', '.join(kinds)}){after}")
 
 
 def _output_length(record: CellRecord, s: Samples) -> Iterator[Reason]:

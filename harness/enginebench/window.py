@@ -21,7 +21,7 @@ from enginebench.tokens import output_tokens, per_event
 Span: TypeAlias = tuple[int, int]
 """Start and end, in ns."""
 
-State: TypeAlias = Literal["steady", "unsteady", "too short to tell"]
+State: TypeAlias = Literal["steady", "unsteady", "too short to tell", "changing by design"]
 
 FEWEST_BATCHES = 8
 """Below 6, not even a series that rises at every step has a trend with p < 0.01; two more, so that something can be cut off."""
@@ -45,7 +45,8 @@ class Window:
     """Where to measure, in ns of the client's clock, and whether the server was steady there.
 
     why: what that rests on, one clause. head_s, tail_s: what was cut off of the time from the first send to the last end.
-    Never more than half is cut off. 'too short to tell' is no fault: there is no evidence for or against.
+    Never more than half is cut off. 'too short to tell' is no fault: there is no evidence for or against. 'changing by design' is none
+    either: what is sent changes over the load, so the server had to.
     """
 
     start_ns: int
@@ -71,11 +72,15 @@ def steady_window(s: Samples, load: Load) -> Window:
     'too short to tell'. MSER over the batches' output tokens/s (`enginebench.series.settled`) cuts off what has not settled: at most
     half of them, and at most a quarter at the end, where no load has a transient of its own. A cut that reaches its limit has found
     no steady part, and nothing is cut. 'unsteady' if output tokens/s or in-flight requests have a trend in what is left.
+
+    A load whose rate is to change, and a replayed trace, are 'changing by design': all of it is measured, and nothing is tested.
     """
     sent = s.sent_ns > 0
     if not sent.any():
         return Window(0, 0, "too short to tell", "nothing was sent")
     whole = int(s.sent_ns[sent].min()), int(s.end_ns[sent].max())
+    if design := _design(load):
+        return _window(whole, whole, "changing by design", design)
     starts, ends = _units(s, sent)
     plateau, period = _plateau(s, starts, ends, load)
     width, n = _batches(starts, plateau[1] - plateau[0], period)
@@ -83,6 +88,13 @@ def steady_window(s: Samples, load: Load) -> Window:
         return _window(whole, whole, "too short to tell", f"fewer than {FEWEST_BATCHES} batches of requests one after another")
     edges = plateau[1] - width * np.arange(n, -1, -1)
     return _settled_part(whole, plateau, edges, starts, _tokens_per_batch(s, edges), _in_flight(s, sent, edges))
+
+
+def _design(load: Load) -> str:
+    """Why a load need not be steady, one clause; empty where it should be."""
+    if load.trace is not None:
+        return "the arrivals are those of a recording"
+    return f"the rate was to go from {load.level_text}" if load.rate is not None and load.rate_to not in (None, load.rate) else ""
 
 
 def _settled_part(whole: Span, plateau: Span, edges: Ints, starts: Ints, tokens: Floats, flying: Floats) -> Window:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -60,6 +61,38 @@ def test_a_limit_makes_due_requests_wait_and_the_delay_shows_it(start_fake: Star
     edges = sorted([(s.sent_ns, 1) for s in result.samples] + [(s.end_ns, -1) for s in result.samples])
     in_flight = [sum(step for _, step in edges[: i + 1]) for i in range(len(edges))]
     assert max(in_flight) == 2
+
+
+def test_a_limit_holds_when_everything_is_due_at_once(start_fake: StartFake) -> None:
+    result = run_load(spec(start_fake("--ttft-ms", "50", "--itl-ms", "1"), wire(100, due_ms=lambda i: 1 + i / 50), concurrency=20))
+    assert outcomes(result) == {"ok"}
+    edges = sorted([(s.sent_ns, 1) for s in result.samples] + [(s.end_ns, -1) for s in result.samples])
+    assert max(itertools.accumulate(step for _, step in edges)) == 20
+
+
+@pytest.mark.parametrize("concurrency", [0, 8])
+def test_an_open_loop_against_a_dead_port_ends_at_once(concurrency: int) -> None:
+    result = run_load(spec(Target("127.0.0.1", 9), wire(40, due_ms=lambda i: i), concurrency=concurrency))
+    assert [s.outcome for s in result.samples] == ["connect"] * 40
+    assert result.client.wanted_rate == pytest.approx(1000, rel=0.01)
+    assert result.client.achieved_rate is None
+
+
+def test_a_pause_in_the_schedule_is_no_silence_of_the_server(start_fake: StartFake) -> None:
+    result = run_load(spec(start_fake(*FAST), wire(2, due_ms=lambda i: 1500 * i), timeout_s=0.7))
+    assert (outcomes(result), result.stopped) == ({"ok"}, None)
+
+
+def test_a_server_that_refuses_everything_is_not_silent(start_fake: StartFake) -> None:
+    result = run_load(spec(start_fake("--http-error", "429"), wire(60, due_ms=lambda i: 20 * i), timeout_s=0.5))
+    assert ([s.outcome for s in result.samples], result.stopped) == (["http_status"] * 60, None)
+
+
+def test_what_was_due_in_time_is_sent_even_if_it_had_to_wait(start_fake: StartFake) -> None:
+    """One at a time takes 40 ms each; ten are due within 50 ms."""
+    slow = start_fake("--ttft-ms", "36", "--itl-ms", "1")
+    result = run_load(spec(slow, wire(20, due_ms=lambda i: 5 * i), concurrency=1, duration_ns=49 * MS))
+    assert (len(result.samples), outcomes(result), result.unsent) == (10, {"ok"}, 10)
 
 
 def test_a_ramp_starts_the_streams_one_after_another(start_fake: StartFake) -> None:
@@ -136,7 +169,7 @@ def test_what_follows_a_failed_turn_is_not_sent(start_fake: StartFake) -> None:
 def test_a_server_that_can_never_keep_up_is_found_out_early(start_fake: StartFake) -> None:
     """One slot of 50 ms serves 20 requests/s; 60 arrive."""
     slow = start_fake("--slots", "1", "--ttft-ms", "40", "--itl-ms", "5")
-    result = run_load(spec(slow, wire(3000, tokens=3, due_ms=lambda i: 1000 / 60 * i), watch_saturation=True))
+    result = run_load(spec(slow, wire(3000, tokens=3, due_ms=lambda i: 1000 / 60 * i), dispersion=1.0))
     assert result.saturated
     assert "requests/s arrived" in (result.stopped or "")
     assert result.unsent > 1500
@@ -145,7 +178,7 @@ def test_a_server_that_can_never_keep_up_is_found_out_early(start_fake: StartFak
 
 def test_a_server_that_keeps_up_is_left_alone(start_fake: StartFake) -> None:
     quick = start_fake("--slots", "4", "--ttft-ms", "20", "--itl-ms", "2")
-    result = run_load(spec(quick, wire(600, tokens=3, due_ms=lambda i: 10 * i), watch_saturation=True))
+    result = run_load(spec(quick, wire(600, tokens=3, due_ms=lambda i: 10 * i), dispersion=1.0))
     assert (result.saturated, result.stopped, result.unsent) == (False, None, 0)
 
 

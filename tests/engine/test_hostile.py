@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import pytest
 from enginebench.dialects import OpenAICompletions
 from enginebench.loadgen import LoadResult, LoadSpec, Target, WireRequest, run_load
+from enginebench.samples import Samples
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -332,3 +333,51 @@ def test_a_server_that_hangs_up_on_every_connection() -> None:
 
     with serving(handle) as target:
         assert {s.outcome for s in load(target, 6, concurrency=2).samples} <= {"cut", "connect"}
+
+
+def test_a_cut_after_much_of_an_answer_is_never_sent_again() -> None:
+    """On a kept connection, and just after a batch was decoded: it must not be taken for a close that crossed the request."""
+    asked: list[int] = []
+    much = chunk(EVENT) * 400
+
+    def choose(number: int) -> Answer:
+        asked.append(number)
+        return answer(CHUNKED, chunk(LAST), b"0\r\n\r\n") if number == 0 else answer(CHUNKED, much, close=True, pause_s=0.05)
+
+    with serving(answering(choose)) as target:
+        result = load(target, count=2)
+    assert [s.outcome for s in result.samples] == ["ok", "cut"]
+    assert (asked, result.client.stale) == ([0, 1], 0)
+
+
+def test_trailers_without_end_are_given_up() -> None:
+    with serving(always(CHUNKED, chunk(LAST), b"0\r\nX-Endless: ", *(b"x" * 20_000 for _ in range(40)))) as target:
+        (sample,) = load(target).samples
+    assert sample.outcome == "malformed"
+    assert "trailers" in (sample.error or "")
+
+
+def test_a_count_beyond_all_reason_is_no_count() -> None:
+    usage = b'data: {"choices":[],"usage":{"prompt_tokens":18446744073709551615,"completion_tokens":18446744073709551615}}\n\n'
+    with serving(always(CHUNKED, chunk(LAST + usage), b"0\r\n\r\n")) as target:
+        result = load(target)
+    assert (result.samples[0].outcome, result.samples[0].output_tokens) == ("ok", None)
+    assert len(Samples.collect(result.samples)) == 1
+
+
+def test_an_aborted_request_has_failed() -> None:
+    abort = b'data: {"choices":[{"text":"","finish_reason":"abort"}]}\n\n'
+    with serving(always(CHUNKED, chunk(EVENT + abort), b"0\r\n\r\n")) as target:
+        (sample,) = load(target).samples
+    assert sample.outcome == "in_stream_error"
+    assert "abort" in (sample.error or "")
+
+
+def test_a_text_that_is_kept_has_a_bound() -> None:
+    huge = b'data: {"choices":[{"text":"' + b"a" * 90_000 + b'"}]}\n\n'
+    with serving(always(CHUNKED, *(chunk(huge) for _ in range(20)))) as target:
+        requests = [WireRequest(0, "/v1/completions", b"{}", 1, 8)]
+        (sample,) = run_load(LoadSpec(target, requests, 1, OpenAICompletions(), TIMEOUT_S, keep_text=True)).samples
+    assert sample.outcome == "malformed"
+    assert "characters for 8 tokens" in (sample.error or "")
+    assert len(sample.event_ns) < 20

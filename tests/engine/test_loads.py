@@ -50,8 +50,9 @@ def test_a_rate_for_a_duration(tmp_path: Path) -> None:
     assert record.client["achieved_rate"] == pytest.approx(wanted, rel=0.1)
 
 
-def test_a_closed_loop_for_a_duration_finds_its_own_number_of_requests(tmp_path: Path) -> None:
-    record, s, _ = measured(tmp_path, "{concurrency: 4, duration_s: 1.5, input_tokens: 16, output_tokens: 20}")
+@pytest.mark.parametrize("warmup", ["", ", warmup_requests: 1", ", warmup_requests: 0"])
+def test_a_closed_loop_for_a_duration_finds_its_own_number_of_requests(tmp_path: Path, warmup: str) -> None:
+    record, s, _ = measured(tmp_path, f"{{concurrency: 4, duration_s: 1.5, input_tokens: 16, output_tokens: 20{warmup}}}")
     assert s.ok.all()
     assert record.window_ns is not None
     assert 1.3 < (record.window_ns[1] - record.window_ns[0]) / 1e9 < 2.5

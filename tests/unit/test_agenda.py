@@ -11,6 +11,7 @@ import pytest
 from enginebench.analysis import Analysis, analyse
 from enginebench.nouns import Cell, Deployment, Load, Sample, plain_object
 from enginebench.plan import Plan
+from enginebench.probes import searches_of
 from enginebench.report import render_table, to_csv, to_json, to_markdown
 from enginebench.report.distributions import read_samples
 from enginebench.report.findings import findings
@@ -20,7 +21,6 @@ from enginebench.runner.agenda import Agenda
 from enginebench.runner.folder import open_run_for
 from enginebench.samples import Samples
 from enginebench.scenario import LoadSearch, Scenario
-from enginebench.searches import searches_of
 from enginebench.slo import Slo
 from enginebench.store import CellRecord, Run
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -53,7 +54,7 @@ def lines(folder: Path, *rows: object) -> Path:
 
 
 def recorded(**fields: Any) -> Load:
-    return Load(**{"prompts": "jsonl:data.jsonl", "input_tokens": "data", "output_tokens": "data"} | fields)
+    return Load(**{"prompts": "jsonl:data.jsonl", "input_tokens": "data", "output_tokens": "data", "requests": 1} | fields)
 
 
 def test_sharegpt_is_what_users_said_and_what_was_answered(tmp_path: Path) -> None:
@@ -108,7 +109,7 @@ def test_what_names_no_data_set_is_refused_with_what_does(text: str) -> None:
 
 def test_as_recorded_prompts_are_as_written_and_answers_as_long_as_they_were(tmp_path: Path) -> None:
     lines(tmp_path, {"prompt": "what is it", "answer": "the one"}, {"prompt": "no answer"}, {"prompt": "is it", "output_tokens": 77})
-    prompts = make_prompts(WITH_BOS, recorded(requests=2), 2, salt="", base=tmp_path)
+    prompts = make_prompts(WITH_BOS, recorded(requests=3), 2, salt="", base=tmp_path)
     assert {p.text: p.output_tokens for p in prompts} == {"what is it": count("the one"), "is it": 77}
     assert all(p.ids == encoded(WITH_BOS, p) and p.tokens == len(p.ids) for p in prompts)
 
@@ -163,6 +164,30 @@ def test_prompts_are_sent_again_only_where_a_cache_may_help(tmp_path: Path) -> N
     assert {p.text for p in prompts[:2]} == {p.text for p in prompts[2:4]} == {"one", "two"}
 
 
+def test_a_data_set_that_is_too_small_is_refused_before_the_run(tmp_path: Path) -> None:
+    lines(tmp_path, *({"prompt": f"number {n}", "answer": "x"} for n in range(4)))
+    check(recorded(requests=4), tmp_path)
+    for load in (recorded(requests=5), recorded(requests=0, rate=5.0, arrivals="constant", duration_s=1.0), recorded(requests=5, rate=1.0)):
+        with pytest.raises(UserError, match=r"jsonl:data.jsonl has 4 records, and 5 requests are wanted") as caught:
+            check(load, tmp_path)
+        assert caught.value.key == "prompts"
+        assert "prefix_cache: allowed" in (caught.value.advice or "")
+        check(replace(load, prefix_cache="allowed"), tmp_path)
+    check(recorded(requests=5, duration_s=1.0), tmp_path)
+
+
+def test_a_closed_loop_over_a_duration_gets_what_there_is(tmp_path: Path) -> None:
+    lines(tmp_path, *({"prompt": "the " * words, "answer": "x"} for words in (1, 2, 30)))
+    timed = recorded(requests=0, duration_s=2.0)
+    prompts = make_prompts(KNOWN, timed, 50, salt="", base=tmp_path, limit=20)
+    assert sorted((p.text or "").count("the") for p in prompts) == [1, 2]
+    with pytest.raises(UserError, match="has 0 requests"):
+        make_prompts(KNOWN, timed, 50, salt="", base=tmp_path, limit=1)
+    due = recorded(requests=0, duration_s=1.0, rate=3.0, arrivals="constant")
+    with pytest.raises(UserError, match="has 2 requests within 20 tokens, and 3 are wanted"):  # an open loop asks for what it sends
+        make_prompts(KNOWN, due, 3, salt="", base=tmp_path, limit=20)
+
+
 def test_a_data_set_of_which_nothing_is_long_enough_does_not_go_round_for_ever(tmp_path: Path) -> None:
     lines(tmp_path, {"prompt": "one"})
     load = recorded(input_tokens=500, output_tokens=5, prefix_cache="allowed")
@@ -172,7 +197,7 @@ def test_a_data_set_of_which_nothing_is_long_enough_does_not_go_round_for_ever(t
 
 def test_conversations_take_the_turns_in_order_as_far_as_they_go(tmp_path: Path) -> None:
     lines(tmp_path, {"prompt": ["a one", "a two", "a three"]}, {"prompt": ["b one", "b two"]}, {"prompt": ["c one"]})
-    load = recorded(output_tokens=5, turns=2, rate=1.0, arrivals="constant")
+    load = recorded(output_tokens=5, turns=2, rate=1.0, arrivals="constant", prefix_cache="allowed")
     prompts = make_prompts(WITH_BOS, load, 5, salt="", base=tmp_path)
     assert all(p.ids == encoded(WITH_BOS, p) for p in prompts)
     said: dict[int, list[str]] = {}
@@ -187,10 +212,11 @@ def test_conversations_take_the_turns_in_order_as_far_as_they_go(tmp_path: Path)
 def test_the_limit_holds_for_a_conversation_as_a_whole(tmp_path: Path) -> None:
     lines(tmp_path, {"prompt": ["the one", "the two", "the three"]})
     turn = count("the one") + 5
-    prompts = make_prompts(KNOWN, recorded(output_tokens=5, turns=3), 1, salt="", base=tmp_path, limit=turn)
-    assert [p.text for p in prompts] == ["the one"]
-    with pytest.raises(UserError, match="1 requests within"):
-        make_prompts(KNOWN, recorded(output_tokens=5, turns=3), 2, salt="", base=tmp_path, limit=turn)
+    load = recorded(output_tokens=5, turns=3, prefix_cache="allowed")
+    prompts = make_prompts(KNOWN, load, 2, salt="", base=tmp_path, limit=turn)
+    assert [(p.text, p.turn) for p in prompts] == [("the one", 0)] * 2
+    prompts = make_prompts(KNOWN, load, 2, salt="", base=tmp_path, limit=10 * turn)
+    assert [p.turn for p in prompts] == [0, 1]
 
 
 @pytest.mark.parametrize(

@@ -111,3 +111,22 @@ def test_more_events_than_could_have_been_asked_for() -> None:
     assert decoder.failure is not None
     assert decoder.failure[0] == "malformed"
     assert 4 * 100 + 4096 < len(sample.event_ns) <= 4 * 100 + 4096 + 256  # a run of events is taken whole
+
+
+def test_a_token_without_text_is_output_where_the_stream_counts_along() -> None:
+    pieces = [
+        event("", usage={"completion_tokens": 0}),
+        event("", usage={"completion_tokens": 1}),
+        event("é", usage={"completion_tokens": 2}),
+    ]
+    sample, decoder = decode(pieces)
+    assert (list(sample.event_ns), list(sample.event_tokens)) == ([10, 20], [1, 1])
+    assert not decoder.finished, "usage beside choices is no end"
+
+
+def test_reasoning_without_text_is_no_answer() -> None:
+    silent, said = event("", token_ids=[7]), event("yes", token_ids=[8])
+    sample, _ = decode([silent, said])
+    assert (sample.event_ns[0], sample.first_answer_ns) == (0, 10)
+    sample, _ = decode([silent, silent])
+    assert sample.first_answer_ns == 0 == sample.event_ns[0]

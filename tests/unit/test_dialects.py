@@ -128,7 +128,7 @@ def test_every_dialect_of_every_protocol_can_be_sent_to_another_process() -> Non
         ({"choices": [{"text": " ab", "token_ids": [5, 6]}]}, said(" ab", tokens=2)),
         ({"choices": [{"text": "", "token_ids": [5]}]}, Event(tokens=1)),  # held back: a token without text is output
         ({"choices": [{"text": "", "finish_reason": "length"}]}, Event(finish_reason="length")),
-        ({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}, Event(input_tokens=3, output_tokens=2)),
+        ({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}, Event(input_tokens=3, output_tokens=2, closing=True)),
         (
             {"choices": [{"text": "a"}], "usage": {"completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 1}}},
             said("a", output_tokens=2, cached_tokens=1),

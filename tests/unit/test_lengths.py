@@ -10,6 +10,8 @@ import pytest
 from enginebench.errors import UserError
 from enginebench.nouns import Load
 from enginebench.workload import check, largest_request, natural_count
+from enginebench.workload.arrivals import due_times
+from enginebench.workload.forecast import MAX_REQUESTS
 from enginebench.workload.lengths import Distribution, Lengths, parse
 from hypothesis import given
 from hypothesis import strategies as st
@@ -156,20 +158,19 @@ def test_the_largest_request_a_load_can_make(fields: dict[str, Any], largest: in
         ("prompts", {"prompts": "shargpt:x"}),
         ("prompts", {"prompts": "jsonl:no-such-file"}),
         ("trace", {"trace": "no-such-file"}),
-        ("trace", {"trace": "x", "rate": 1.0}),
-        ("trace", {"trace": "x", "turns": 2}),
         ("trace", {"trace": "x", "prompts": "jsonl:x"}),
+        ("trace", {"trace": "x", "prefix_groups": 2, "prefix_tokens": 8, "prefix_cache": "allowed"}),
         ("time_scale", {"time_scale": 0.0}),
         ("rate", {"rate": 0.0}),
+        ("rate", {"rate": -1.0, "duration_s": 5.0}),
+        ("rate", {"rate": float("nan"), "duration_s": 5.0}),
         ("rate_to", {"rate": 1.0, "rate_to": 0.0}),
-        ("rate_to", {"rate_to": 1.0}),
-        ("burstiness", {"burstiness": 0.0}),
-        ("requests", {"requests": 0}),
+        ("burstiness", {"rate": 1.0, "burstiness": 0.0}),
+        ("duration_s", {"rate": 1.0, "duration_s": float("inf")}),
         ("turns", {"turns": 0}),
+        ("turns", {"turns": 2}),
         ("prefix_groups", {"prefix_groups": 2, "prefix_tokens": 8}),
         ("prefix_groups", {"prefix_groups": 2, "prefix_tokens": 8, "prompts": "jsonl:x", "prefix_cache": "allowed"}),
-        ("prefix_tokens", {"prefix_groups": 2, "prefix_cache": "allowed"}),
-        ("prefix_tokens", {"prefix_tokens": 8}),
         ("prefix_tokens", {"prefix_groups": 2, "prefix_tokens": 64, "input_tokens": "uniform(64,90)", "prefix_cache": "allowed"}),
     ],
 )
@@ -182,8 +183,38 @@ def test_a_load_that_cannot_be_sent_is_refused_before_the_run(key: str, fields: 
 
 def test_a_load_that_can_be_sent_is_not_refused() -> None:
     check(Load(), HERE)
-    check(Load(rate=1.0, rate_to=4.0, requests=0, duration_s=5.0, turns=2, lengths="1+2"), HERE)
+    check(Load(rate=1.0, rate_to=4.0, requests=0, duration_s=5.0, turns=2, lengths="1+2", prefix_cache="allowed"), HERE)
     check(Load(prefix_groups=2, prefix_tokens=63, input_tokens="uniform(64,90)", prefix_cache="allowed"), HERE)
+
+
+@pytest.mark.parametrize(
+    ("key", "fields"),
+    [
+        ("rate", {"rate": 100_000.0, "duration_s": 3600.0, "requests": 0}),
+        ("rate", {"rate": 1.0, "rate_to": 4000.0, "duration_s": 1001.0, "requests": 0}),
+        ("rate", {"rate": 600.0, "duration_s": 1000.0, "requests": 0, "turns": 4, "prefix_cache": "allowed"}),
+        ("rate", {"rate": 9.0, "requests": MAX_REQUESTS + 1}),
+        ("requests", {"requests": MAX_REQUESTS + 1}),
+    ],
+)
+def test_more_requests_than_can_be_made_are_refused_at_once(key: str, fields: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="2,000,000 is the most") as caught:
+        check(Load(**fields), HERE)
+    assert caught.value.key == key
+    assert caught.value.advice
+    check(Load(**fields | {"requests": 50}), HERE)
+
+
+@pytest.mark.parametrize("arrivals", ["poisson", "gamma"])
+def test_a_load_in_which_nothing_is_due_is_refused(arrivals: str) -> None:
+    fields: dict[str, Any] = {"rate": 0.05, "requests": 0, "arrivals": arrivals}
+    first = due_times(Load(**fields), 1)[0]
+    with pytest.raises(UserError, match=r"no request is due within 2 s: the first would be after") as caught:
+        check(Load(**fields, duration_s=2.0), HERE)
+    assert (caught.value.key, natural_count(Load(**fields, duration_s=2.0), HERE)) == ("rate", 0)
+    assert "duration_s" in (caught.value.advice or "")
+    check(Load(**fields, duration_s=first + 0.01), HERE)
+    check(Load(rate=0.05, requests=0, arrivals="constant", duration_s=2.0), HERE)  # it begins at once
 
 
 def test_how_many_requests_a_load_has_by_itself() -> None:

@@ -187,7 +187,7 @@ def test_a_prefix_is_shared_in_words_where_the_tokenizer_is_unknown() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_conversation_is_turns_of_new_text_of_which_the_first_is_due(kind: Kind) -> None:
-    load = Load(input_tokens=20, turns=3, prompts=kind, rate=2.0, arrivals="constant")
+    load = Load(input_tokens=20, turns=3, prompts=kind, rate=2.0, arrivals="constant", prefix_cache="allowed")
     prompts = make_prompts(WITH_BOS, load, 8, salt="")
     assert [(p.conversation, p.turn) for p in prompts] == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0), (2, 1)]
     assert [p.due_s for p in prompts] == [0.0, None, None, 0.5, None, None, 1.0, None]

@@ -132,13 +132,26 @@ def test_time_is_scaled_and_bounds_the_number_of_requests(tmp_path: Path) -> Non
     assert largest_request(half, tmp_path) == 4818
 
 
-def test_beyond_its_end_a_trace_begins_again_with_new_text(tmp_path: Path) -> None:
+def test_a_trace_gives_no_more_requests_than_it_has(tmp_path: Path) -> None:
     mooncake(tmp_path)
-    prompts = make_prompts(WITH_BOS, replay(), 8, salt="", base=tmp_path)
-    assert [p.due_s for p in prompts[4:]] == pytest.approx([8 / 3, 8 / 3, 14 / 3, 14 / 3])
-    assert [p.tokens for p in prompts[4:]] == [p.tokens for p in prompts[:4]]
-    assert common(prompts[4], prompts[6]) == 1024
-    assert common(prompts[0], prompts[4]) == 1
+    with pytest.raises(UserError, match="the trace has 4 requests, and 5 are wanted") as caught:
+        make_prompts(WITH_BOS, replay(), 5, salt="", base=tmp_path)
+    assert caught.value.advice
+
+
+def test_only_the_part_that_is_replayed_counts(tmp_path: Path) -> None:
+    rows = [
+        {"timestamp": 1000 * second, "input_length": tokens, "output_length": 5, "hash_ids": ids}
+        for second, (tokens, ids) in enumerate([(600, [1, 2]), (700, [3, 4]), (9000, []), (512, [1])])
+    ]
+    mooncake(tmp_path, rows)
+    parts = [{"requests": 2}, {"requests": 0, "duration_s": 2.0}, {"requests": 0, "duration_s": 4.0, "time_scale": 2.0}]
+    for part in parts:
+        assert largest_request(Load(trace="trace", **part), tmp_path) == 705  # type: ignore[arg-type]
+        check(Load(trace="trace", **part), tmp_path)  # type: ignore[arg-type]  # nothing is shared yet
+    assert largest_request(replay(), tmp_path) == 9005
+    with pytest.raises(UserError, match="share blocks"):
+        check(Load(trace="trace", requests=4), tmp_path)
 
 
 def test_rows_out_of_order_are_put_in_order(tmp_path: Path) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from enginebench.nouns import Cell, Deployment, Load, Runtime, Sample
 from enginebench.samples import Samples
@@ -168,6 +170,63 @@ def test_a_duration_ends_a_load_without_having_cut_it_short() -> None:
     timed = Load(concurrency=2, output_tokens=20, input_tokens=10, requests=1000, duration_s=2)
     assert judge(cell(load=timed, unsent=984), samples())[0] == "valid"
     assert Check.ENDED_EARLY in checks(cell(load=timed, unsent=984, stopped="timeout"), samples())
+
+
+@pytest.mark.parametrize(
+    ("load", "unsent", "said"),
+    [
+        (Load(concurrency=2, requests=0, duration_s=4), 0, "all 16 requests were used up after 2.3 of 4 s"),
+        (Load(concurrency=2, requests=20, duration_s=4), 0, "all 16 requests were used up after 2.3 of 4 s"),  # a data set had no more
+        (Load(concurrency=2, requests=16, duration_s=4), 0, None),  # as many as were asked for
+        (Load(concurrency=2, requests=0, duration_s=4), 1, None),  # there was something to send
+        (Load(concurrency=2, requests=0, duration_s=2.5), 0, None),
+        (Load(rate=6, concurrency=0, requests=0, duration_s=4), 0, None),
+        (Load(concurrency=2, requests=16), 0, None),
+    ],
+)
+def test_a_closed_loop_that_has_nothing_more_to_send_before_its_time_is_over(load: Load, unsent: int, said: str | None) -> None:
+    load = replace(load, input_tokens=10, output_tokens=20)
+    found = [reason for reason in judge(cell(load=load, unsent=unsent), samples())[1] if reason.check is Check.ENDED_EARLY]
+    assert [(reason.severity, reason.detail) for reason in found] == ([("suspect", said)] if said else [])
+
+
+TALK = Load(concurrency=2, output_tokens=20, input_tokens=10, requests=40, turns=4, prefix_cache="allowed")
+
+
+def talking(*failed: tuple[int, int], conversations: int = 10, turns: int = 4) -> Samples:
+    """Conversations of which some failed at a turn, and went no further."""
+    until = dict(failed)
+    whole = samples(conversations * turns, turns=turns)
+    outcomes = ["cut" if until.get(c) == t else "ok" for c, t in zip(whole.conversation.tolist(), whole.turn.tolist(), strict=True)]
+    kept = np.array([t <= until.get(c, turns) for c, t in zip(whole.conversation.tolist(), whole.turn.tolist(), strict=True)])
+    offsets = np.concatenate(([0], np.cumsum(whole.events[kept])))
+    columns = {name: value[kept] for name, value in vars_of(whole).items() if isinstance(value, np.ndarray) and len(value) == len(whole)}
+    events = {name: getattr(whole, name)[np.repeat(kept, whole.events)] for name in ("event_ns", "event_tokens", "event_chars")}
+    texts = {name: (None,) * int(kept.sum()) for name in ("error", "finish_reason", "server_timings")}
+    ends = tuple(outcome for outcome, so in zip(outcomes, kept, strict=True) if so)
+    return Samples(**{**vars_of(whole), **columns, **events, **texts, "offsets": offsets, "outcome": ends})
+
+
+def test_turns_after_a_failed_one_count_as_failed_and_not_as_never_sent() -> None:
+    long = replace(TALK, requests=400)
+    (reason,) = judge(cell(load=long, unsent=3), talking((5, 0), conversations=100))[1]
+    assert (reason.check, reason.severity) == (Check.FAILED_REQUESTS, "suspect")
+    assert reason.detail == "1 of 397 requests failed (cut), so 3 later turns were not sent"
+    (reason,) = judge(cell(load=TALK, unsent=3), talking((5, 0)))[1]
+    assert (reason.check, reason.severity) == (Check.FAILED_REQUESTS, "invalid"), "4 of 40 turns are more than 5 %, 1 of 37 is less"
+
+
+def test_turns_that_no_failure_explains_were_never_sent() -> None:
+    _, reasons = judge(cell(load=TALK, unsent=5), talking((5, 0)))
+    assert "2 of 40 requests were never sent (the load ended early)" in [reason.detail for reason in reasons]
+    _, reasons = judge(cell(load=TALK, unsent=3, stopped="timeout"), talking((5, 0)))
+    assert "3 of 40 requests were never sent (timeout)" in [reason.detail for reason in reasons]
+
+
+def test_lost_turns_do_not_hide_that_a_timed_load_had_nothing_more_to_send() -> None:
+    timed = replace(TALK, requests=0, duration_s=60)
+    details = {reason.detail for reason in judge(cell(load=timed, unsent=3), talking((5, 0)))[1]}
+    assert details == {"1 of 37 requests failed (cut)", "all 40 requests were used up after 5.9 of 60 s"}
 
 
 def test_later_turns_hold_what_was_answered_before() -> None:

@@ -92,6 +92,20 @@ def test_a_rate_that_rises_is_not_steady() -> None:
     assert Counter(window.state for window in found)["unsteady"] >= 18
 
 
+def test_a_load_that_is_meant_to_change_is_whole_and_not_called_unsteady() -> None:
+    s = queue(0, rate=lambda at: 5 + at / 4)
+    assert steady_window(s, OPEN).state == "unsteady"
+    for load in (Load(rate=5, rate_to=15, concurrency=0), Load(trace="t", concurrency=0)):
+        window = steady_window(s, load)
+        assert (window.start_ns, window.end_ns, window.head_s, window.tail_s) == (*whole(s), 0, 0)
+        assert window.state == "changing by design"
+    assert "5 to 15 req/s" in steady_window(s, Load(rate=5, rate_to=15, concurrency=0)).why
+
+
+def test_a_rate_that_ends_where_it_began_is_meant_to_be_steady() -> None:
+    assert steady_window(queue(0), Load(rate=10, rate_to=10, concurrency=0)) == steady_window(queue(0), OPEN)
+
+
 # -- closed loops --------------------------------------------------------------------------------------------------------
 
 

@@ -45,8 +45,8 @@ def plan(scenario: str, only: Sequence[str], repeats: int | None, adapters: Sequ
     click.echo()
     if loads := _describe_loads(found):
         click.echo(f"loads: {loads}")
-    for search in dict.fromkeys(found.searches.values()):
-        click.echo(f"search: {_describe_search(search)}")
+    for line in _describe_searches(list(dict.fromkeys(found.searches.values()))):
+        click.echo(f"search: {line}")
     if found.scenario.slo is not None:
         click.echo(f"slo: {found.scenario.slo.text}")
     click.echo(f"next: bench run {scenario}")
@@ -79,17 +79,22 @@ def launch_command(deployment: Deployment, registry: Registry) -> tuple[str | No
 def _summary(found: Plan, deployments: int, launches: int) -> str:
     """The size of a plan: '2 deployments x 3 loads x 2 repeats = 12 cells, 4 server starts, 192 measured requests'."""
     fixed = _fixed(found)
-    loads = [f"{len({cell.load for cell in fixed})} loads"] if fixed else []
+    loads = [_count(len({cell.load for cell in fixed}), "load")] if fixed else []
     searches = len(set(found.searches.values()))
-    loads += [f"{searches} search{'es' if searches > 1 else ''}"] if searches else []
-    repeats = len({cell.repeat for cell in found.cells})
-    product = f"{deployments} deployments x {' and '.join(loads)} x {repeats} repeats"
-    cells = f"up to {len(found.cells) + found.probes}" if searches else f"{len(found.cells)}"
+    loads += [_count(searches, "search", "searches")] if searches else []
+    repeats = _count(len({cell.repeat for cell in found.cells}), "repeat")
+    product = f"{_count(deployments, 'deployment')} x {' and '.join(loads)} x {repeats}"
+    cells = f"{'up to ' if searches else ''}{_count(len(found.cells) + found.probes, 'cell')}"
     requests = sum(cell.load.requests for cell in fixed)
     seconds = sum(cell.load.duration_s or 0 for cell in fixed if not cell.load.requests)
-    sent = [f"{requests:,} measured requests"] if requests or not seconds else []
+    sent = [_count(requests, "measured request")] if requests else []
     sent += [f"{_duration(seconds)} of load by duration"] if seconds else []
-    return f"{product} = {cells} cells, {launches} server starts, {' and '.join(sent)}"
+    return ", ".join([f"{product} = {cells}", _count(launches, "server start"), *([" and ".join(sent)] if sent else [])])
+
+
+def _count(number: int, one: str, many: str | None = None) -> str:
+    """'1 load', '2,000 loads'."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def _fixed(found: Plan) -> Sequence[Cell]:
@@ -107,6 +112,8 @@ _AXES = ("level_text", "shape_text", "arrivals", "prompts", "turns", "requests",
 def _describe_loads(found: Plan) -> str:
     """The axes of the loads: '1 stream, 4 streams; 64 + 32 tokens; ...', each with the values that occur and say something."""
     loads = dict.fromkeys(cell.load for cell in _fixed(found))
+    if not loads:
+        return ""
     usual = {"arrivals": "poisson", "prompts": "random", "turns": 1, "requests": 0, "duration_s": None}
     out: list[str] = []
     for name in _AXES:
@@ -117,10 +124,16 @@ def _describe_loads(found: Plan) -> str:
     return "; ".join(out)
 
 
-def _describe_search(search: LoadSearch) -> str:
-    """'max_goodput over rate from 1 to 256, to 10 %: up to 12 cells each; 64 + 32 tokens'."""
-    bounds = f"over {search.over} from {search.start:g} to {search.stop:g}, to {100 * search.precision:g} %"
-    return f"max_goodput {bounds}: up to {search.most} cells each; {search.base.shape_text}"
+def _describe_searches(searches: Sequence[LoadSearch]) -> list[str]:
+    """'max_goodput over rate from 1 to 256, to 10 %: up to 12 cells each; 64 + 32 tokens; requests 400', the last where they differ."""
+    from enginebench.probes import told_apart, without_level
+
+    out: list[str] = []
+    for search, apart in zip(searches, told_apart([without_level(s.base, s.over, s.follows) for s in searches]), strict=True):
+        bounds = f"over {search.over} from {search.start:g} to {search.stop:g}, to {100 * search.precision:g} %"
+        cells = f"max_goodput {bounds}: up to {_count(search.most, 'cell')} each"
+        out.append("; ".join(part for part in (cells, search.base.shape_text, apart) if part))
+    return out
 
 
 def _as_data(found: Plan, registry: Registry) -> JSON:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from enginebench.cli.shared import RESULTS
 from enginebench.errors import UserError
+
+if TYPE_CHECKING:
+    from enginebench.nouns import JSON
+    from enginebench.slo import Slo
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -23,16 +28,20 @@ def _form(name: str, what: str) -> Callable[[F], F]:
 
 
 @click.command(
-    epilog="\b\nExamples:\n  bench report\n  bench report results/2026-11-21-quickstart --html report.html\n  bench report --csv | head"
+    epilog="\b\nExamples:\n  bench report\n  bench report results/2026-11-21-quickstart --html report.html\n  bench report --csv | head\n  bench report --slo ttft_ms=500,tpot_ms=50"
 )
 @click.argument("run", type=click.Path(path_type=Path), required=False)
 @_form("html", "Write a self-contained HTML page that opens offline; without FILE: RUN/report.html.")
 @_form("md", "Write a Markdown table; without FILE (or '-'): to stdout.")
 @_form("csv", "Write tidy CSV; without FILE (or '-'): to stdout.")
 @_form("json", "Write JSON; without FILE (or '-'): to stdout.")
-def report(run: Path | None, **asked: str | None) -> None:
+@click.option(
+    "--slo", metavar="SLO", help="Judge by this instead of the stored limits: a preset, or KEY=VALUE,... such as ttft_ms=500,tpot_ms=50."
+)
+def report(run: Path | None, slo: str | None, **asked: str | None) -> None:
     """Show a stored RUN (default: the newest under results/) as a table, or write it in another form."""
     from enginebench.analysis import analyse
+    from enginebench.nouns import plain_object
     from enginebench.report import render_table, to_csv, to_json, to_markdown
     from enginebench.report.html import render_html
     from enginebench.store import open_run
@@ -47,6 +56,8 @@ def report(run: Path | None, **asked: str | None) -> None:
             advice = f"end the file's name in {_SUFFIXES[form][0]}; a run stands before the options: bench report {value} --{form}"
             raise UserError(f"--{form} {value}: that is neither a run nor a {form} file", advice=advice)
     opened = open_run(run or _newest())
+    if slo is not None:
+        opened.record = replace(opened.record, slo=plain_object(_slo(slo)))
     analysis = analyse(opened)
     render = {
         "html": lambda: render_html(opened, analysis),
@@ -59,6 +70,23 @@ def report(run: Path | None, **asked: str | None) -> None:
         _write(alone if value == _ALONE else Path(value), render[form]())
     if not targets:
         click.echo(render_table(analysis), nl=False)
+
+
+def _slo(text: str) -> Slo:
+    """'mlperf/deepseek-r1', or 'ttft_ms=500,tpot_ms=50' with the keys of a scenario's `slo`."""
+    from enginebench.slo import parse
+
+    if "=" not in text:
+        return parse(text)
+    written: dict[str, JSON] = {}
+    for item in text.split(","):
+        key, _, value = map(str.strip, item.partition("="))
+        try:
+            written[key] = value if key == "preset" else float(value)
+        except ValueError:
+            advice = "write e.g. --slo ttft_ms=500,tpot_ms=50,share=0.99, or a preset's name"
+            raise UserError(f"--slo {item.strip()}: expected KEY=NUMBER", advice=advice) from None
+    return parse(written)
 
 
 def _is_file_for(form: str, value: str) -> bool:

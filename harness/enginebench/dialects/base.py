@@ -41,6 +41,8 @@ class Event:
     finish_reason: str | None = None
     timings: Mapping[str, float] | None = None
     error: str | None = None
+    closing: bool = False
+    """Nothing but the final counts: the stream is complete, whatever ends it."""
     done: bool = False
     """The engine's end-of-stream marker ([DONE], done:true); many streams end without one."""
 
@@ -124,8 +126,8 @@ def as_text_or_ids(prompt: PromptInput, route: str) -> str | list[JSON]:
 
 
 def count(value: Any) -> int | None:
-    """A number of tokens, if it is one."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    """A number of tokens, if it is a credible one."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31 else None
 
 
 def text(value: Any) -> str:

@@ -55,6 +55,10 @@ class _OpenAI(Dialect):
                 event.tokens = len(ids)
             reason = choice.get("finish_reason")
             event.finish_reason = reason if isinstance(reason, str) else None
+            if reason in ("abort", "error"):
+                event.error = f"the engine ended this request itself: {reason}"
+        else:
+            event.closing = event.output_tokens is not None
         return event
 
     def body(

@@ -51,13 +51,13 @@ class Client:
         self._ended = self._failed = 0
         self._pace_s: tuple[float, float] | None = None
         self._start_ns = self._heard_ns = 0
-        self._succeeded = self._events = 0
+        self._answered = self._heard_answers = self._events = 0
         self._watches = 0
         self._watcher: asyncio.TimerHandle | None = None
         self._on_stop: Callable[[BaseException | None], None] | None = None
         self.saturated = False
         """The load was stopped because the server could never have kept up with it."""
-        self._saturation = SaturationWatch() if spec.watch_saturation else None
+        self._saturation = SaturationWatch(spec.dispersion) if spec.dispersion is not None else None
 
     # -- the window ------------------------------------------------------------------------------------------------------
 
@@ -114,6 +114,7 @@ class Client:
                 self._addresses = [address]  # resolve once, and never try a dead address family again
                 self._connections.add(connection)
                 if not connection.usable:
+                    self.drop(connection)
                     raise ConnectionResetError("closed as soon as it was open")
                 return connection
         raise error
@@ -149,6 +150,7 @@ class Client:
     def _sample(self, request: WireRequest, due_ns: int) -> Sample:
         sample = Sample(request.index, request.asked_input_tokens, request.asked_output_tokens, due_ns)
         sample.conversation, sample.turn = request.conversation, request.turn
+        sample.outcome = outcomes.CANCELLED  # until it is settled
         self.samples[request.index] = sample
         return sample
 
@@ -167,9 +169,9 @@ class Client:
 
     def filled(self, exchange: Exchange) -> None:
         exchange.decode()
-        nonsense = exchange.nonsense
-        if nonsense is not None:  # no use in reading on until the time-out
-            self._in_flight[exchange].fail(exchange, outcomes.MALFORMED, nonsense, monotonic_ns())
+        reason = exchange.nonsense
+        if reason is not None:  # no use in reading on until the time-out
+            self._in_flight[exchange].fail(exchange, outcomes.MALFORMED, reason, monotonic_ns())
 
     def ended(self, exchange: Exchange) -> None:
         self._in_flight.pop(exchange, None)
@@ -185,6 +187,7 @@ class Client:
         if not answered:
             exchange.decode()  # after the next request has been sent
         self._ended += 1
+        self._answered += exchange.complete
         self._events += exchange.events
         self._failed += exchange.sample.outcome != outcomes.OK
         self._pace_s = exchange.pace_s or self._pace_s
@@ -195,10 +198,11 @@ class Client:
 
     def _watch(self) -> None:
         now = monotonic_ns()
-        # A hung engine may still send headers, so they are no sign of life; body is, and so is a request that has ended well.
-        succeeded = self._ended - self._failed
-        if succeeded > self._succeeded or any(exchange.heard_since(self._heard_ns) for exchange in self._in_flight):
-            self._succeeded, self._heard_ns = succeeded, now
+        # A hung engine may still send headers, so they are no sign of life; body is, and so is a complete answer of any kind. A server
+        # of whom nothing is asked may be silent.
+        heard = self._answered > self._heard_answers or any(exchange.heard_since(self._heard_ns) for exchange in self._in_flight)
+        if heard or not self._in_flight:
+            self._heard_answers, self._heard_ns = self._answered, now
         limit_s = self.spec.idle_timeout_s if self.spec.idle_timeout_s is not None else self.spec.timeout_s
         if now - self._heard_ns >= limit_s * 1e9:
             self.stop(f"nothing from the server for {limit_s:g} s")

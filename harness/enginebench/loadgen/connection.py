@@ -105,8 +105,8 @@ class Connection(asyncio.Protocol):
         else:
             # llama.cpp's server, for one, promises keep-alive and closes after every streamed response: our next request and
             # its close cross on the wire. Nothing of the request was read, so sending it again repeats nothing.
-            exchange.stale = self._served > 0 and not exchange.held
-            heard = "mid-response" if exchange.held or exchange.sample.headers_ns else "before any byte of the response"
+            exchange.stale = self._served > 0 and not exchange.stamp
+            heard = "mid-response" if exchange.stamp else "before any byte of the response"
             reason = f": {exc}" if exc is not None else ""
             self._finish(exchange, outcomes.CUT, f"connection closed {heard}{reason}", now)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from itertools import islice
 from typing import Final
 
 from enginebench.dialects import Dialect, Event
@@ -19,6 +20,10 @@ from enginebench.nouns import Sample
 EXCERPT_BYTES: Final = 600
 _INT32: Final = 2**31
 _PATIENCE: Final = 4
+_MAX_NAME, _MAX_TIMINGS = 200, 64
+"""Of what a server may add to a sample."""
+_KEPT_CHARS, _KEPT_CHARS_PER_TOKEN = 100_000, 64
+"""Of a text that is kept, at most."""
 _MIN_STRIDE, _MAX_STRIDE = 4, 256
 """Pieces that are looked at together: many, unless the template rarely holds."""
 
@@ -31,6 +36,7 @@ class Decoder:
         "_dialect",
         "_done",
         "_excerpt",
+        "_kept",
         "_learned_at",
         "_limit",
         "_patience",
@@ -54,6 +60,7 @@ class Decoder:
         self._decode = dialect.decoder()
         self._splitter = splitter(dialect.framing)
         self._texts: list[bytes] | None = [] if keep_text else None
+        self._kept = 0
         self._excerpt = b""
         self._done = False
         self._running: int | None = 0
@@ -110,6 +117,8 @@ class Decoder:
             self.failure = (outcomes.IN_STREAM_ERROR, _readable(self._splitter.error))
         if self.failure is None and whole and not self.finished and not sample.event_ns and self._excerpt.lstrip().startswith(b"{"):
             self._document()
+        if sample.event_ns and not any(sample.event_chars):
+            sample.first_answer_ns = sample.event_ns[0]  # nothing tells answer from reasoning where there is no text
         if self._texts is not None:
             sample.text = b"".join(self._texts).decode()
 
@@ -163,15 +172,15 @@ class Decoder:
         if event.error is not None:
             self.failure = (outcomes.IN_STREAM_ERROR, event.error[:EXCERPT_BYTES])
             return
-        output = event.chars > 0 or (event.tokens or 0) > 0
+        output = event.chars > 0 or (event.tokens or 0) > 0 or self._rises(event)
         if output:
             counts = array("i", (event.chars,)), array("i", (self._count(event),))
-            self._output(array("q", (stamp,)), *counts, answer=event.answer_chars > 0 or not event.chars)
+            self._output(array("q", (stamp,)), *counts, answer=event.answer_chars > 0)
             if self._texts is not None:
                 self._texts.append(event.text.encode("utf-8", "replace"))
         if event.done or event.finish_reason is not None or event.output_tokens is not None or event.timings is not None:
             self._template = None
-            self._closing(event, output=output)
+            self._closing(event)
         elif output and piece is not None and self._patience and teachable(event):
             self._learn(piece, event)
 
@@ -181,6 +190,12 @@ class Decoder:
         self._patience = _PATIENCE if events - self._learned_at > _PATIENCE else self._patience - 1
         self._learned_at = events
         self._template = learn(piece, event, self.sample.event_tokens[-1], self._dialect)
+
+    def _rises(self, event: Event) -> bool:
+        """Whether the running total says that there are tokens in an event without text: half a character, or a special token."""
+        total = event.output_tokens
+        counts_along = total is not None and self._running is not None and not event.closing and event.finish_reason is None
+        return counts_along and total > self._running  # type: ignore[operator]  # neither is None
 
     def _count(self, event: Event) -> int:
         """Tokens of an output event, -1 if unknown. Running usage gives the count of every event; usage on the last event
@@ -199,11 +214,15 @@ class Decoder:
         sample.event_ns += stamps
         sample.event_chars += chars
         sample.event_tokens += tokens
+        if self._texts is not None:
+            self._kept += sum(chars)
+            if self._kept > _KEPT_CHARS + _KEPT_CHARS_PER_TOKEN * sample.asked_output_tokens:
+                self.failure = (outcomes.MALFORMED, f"{self._kept} characters for {sample.asked_output_tokens} tokens asked")
         if len(sample.event_ns) > self._limit:
             asked = sample.asked_output_tokens
             self.failure = (outcomes.MALFORMED, f"more than {self._limit} output events for {asked} tokens asked")
 
-    def _closing(self, event: Event, *, output: bool) -> None:
+    def _closing(self, event: Event) -> None:
         sample = self.sample
         if event.output_tokens is not None:
             sample.output_tokens = event.output_tokens
@@ -212,11 +231,11 @@ class Decoder:
         if event.cached_tokens is not None:
             sample.cached_tokens = event.cached_tokens
         if event.finish_reason is not None:
-            sample.finish_reason = event.finish_reason
+            sample.finish_reason = event.finish_reason[:_MAX_NAME]
         if event.timings is not None:
-            sample.server_timings = event.timings
+            sample.server_timings = {name[:_MAX_NAME]: value for name, value in islice(event.timings.items(), _MAX_TIMINGS)}
         self._done = event.done
-        if event.done or event.finish_reason is not None or (event.output_tokens is not None and not output):
+        if event.done or event.finish_reason is not None or event.closing:
             self.finished = True
 
 

@@ -73,13 +73,14 @@ class Dispatch:
         lanes = [Lane(self, self._client) for _ in range(count)]
         for first in range(0, count, _CONNECTS_AT_ONCE):
             await asyncio.gather(*(lane.open() for lane in lanes[first : first + _CONNECTS_AT_ONCE]))
-        self._lanes.update(lanes)
         if self._closed_loop:
+            self._lanes.update(lanes)
             spacing = max(START_SPACING_NS, self._client.spec.ramp_ns // max(1, count))
             for number, lane in enumerate(lanes):
                 self._at(number * spacing, partial(self._begin_lane, lane, number * spacing))
         else:
             self._idle = [lane for lane in lanes if lane.usable]
+            self._lanes.update(self._idle)
 
     async def run(self, start_ns: int | None = None) -> None:
         """Send everything, counted from start_ns (None: from now); returns when all has ended, or the client has stopped."""
@@ -134,10 +135,12 @@ class Dispatch:
         self._turn()
 
     def _close(self) -> None:
+        """The time is over. What was due in it and waits for a lane still goes out: leaving it out would hide that it waited."""
         self._closing = True
         self._agenda.clear()
-        self._waiting.clear()
-        self._left = sum(lane.in_flight for lane in self._lanes)
+        if self._closed_loop:
+            self._waiting.clear()
+        self._left = len(self._waiting) + sum(lane.in_flight for lane in self._lanes)
         self._check_finished()
 
     # -- sessions and lanes ----------------------------------------------------------------------------------------------
@@ -158,7 +161,7 @@ class Dispatch:
             self._waiting.append((session, due_ns))
         if len(self._idle) + self._opening < _SPARE // 2 and len(self._lanes) < self._limit and self._agenda:
             self._opening += 1
-            self.spawn(self._open_spare())
+            self.spawn(self._open_spare(self._new_lane()))
 
     def _take_lane(self) -> Lane | None:
         while self._idle:
@@ -167,15 +170,14 @@ class Dispatch:
                 return lane
             lane.close()  # the server has closed an idle connection
             self._lanes.discard(lane)
-        if len(self._lanes) == self._limit:
-            return None
+        return self._new_lane() if len(self._lanes) < self._limit else None
+
+    def _new_lane(self) -> Lane:
         lane = Lane(self, self._client)
         self._lanes.add(lane)
         return lane
 
-    async def _open_spare(self) -> None:
-        lane = Lane(self, self._client)
-        self._lanes.add(lane)
+    async def _open_spare(self, lane: Lane) -> None:
         await lane.open()
         self._opening -= 1
         self.free(lane, monotonic_ns())

@@ -29,6 +29,7 @@ class Exchange:
     """A request in flight and, afterwards, how it ended. The attributes are written by `Connection` on every read."""
 
     __slots__ = (
+        "_barren",
         "_decoder",
         "_encoding",
         "_framed",
@@ -72,6 +73,8 @@ class Exchange:
         self.ending: tuple[str, str | None] | None = None
         """(outcome, message) as far as the transport knows, once the exchange has ended."""
         self._decoder = decoder
+        self._barren = 0
+        """Bytes since the last piece of body: chunk extensions, trailers."""
         self._encoding: str | None = None
         self._framed = False
         self._informational = False
@@ -127,6 +130,7 @@ class Exchange:
         """Decode what has been received since the last time; once the exchange has ended, settle its outcome."""
         missing = len(self.pieces) - len(self.stamps)  # of a read that broke the parser
         self.stamps.extend(array("q", (self.stamp,)) * missing)
+        self._barren = 0 if self.pieces else self._barren + self.held
         self._decoder.feed(self.stamps, self.pieces)
         self.pieces.clear()  # the parser goes on with the same list
         self.stamps, self.held = array("q"), 0
@@ -152,7 +156,9 @@ class Exchange:
 
     @property
     def nonsense(self) -> str | None:
-        """Why there is no point in reading on, if what has been decoded so far was not a stream of events."""
+        """Why there is no point in reading on: what came so far was no stream of events, or is no body at all."""
+        if self._barren > MAX_HEADER_BYTES:
+            return f"more than {MAX_HEADER_BYTES} bytes of chunk extensions or trailers"
         failure = self._decoder.failure
         return failure[1] if failure is not None and failure[0] == outcomes.MALFORMED else None
 

@@ -69,7 +69,7 @@ def health_of(samples: Sequence[Sample], window_ns: int, vitals: Sequence[Vitals
     """The client's condition from its processes' vitals and all samples. scheduled: the requests had due times of their own."""
     sent = [s for s in samples if s.sent_ns]
     delay = sorted(s.sent_ns - s.due_ns for s in sent)
-    openers = [s for s in sent if s.turn == 0]
+    openers = [s for s in samples if s.turn == 0]
     return ClientHealth(
         lag_p50_ms=max(v.lag_p50_ms for v in vitals),
         lag_p99_ms=max(v.lag_p99_ms for v in vitals),
@@ -84,7 +84,7 @@ def health_of(samples: Sequence[Sample], window_ns: int, vitals: Sequence[Vitals
         loop=vitals[0].loop,
         cpu_s=sum(v.cpu_s for v in vitals),
         wanted_rate=_rate(sorted(s.due_ns for s in openers)) if scheduled else None,
-        achieved_rate=_rate(sorted(s.sent_ns for s in openers)) if scheduled else None,
+        achieved_rate=_rate(sorted(s.sent_ns for s in openers if s.sent_ns)) if scheduled else None,
         shared_stamps=sum(_repeats(s.event_ns) for s in sent),
         processes=len(vitals),
     )

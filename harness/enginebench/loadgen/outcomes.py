@@ -28,5 +28,5 @@ CANCELLED: Final = "cancelled"
 
 OUTCOMES: Final = (OK, HTTP_STATUS, CONNECT, TIMEOUT, CUT, MALFORMED, IN_STREAM_ERROR, EMPTY, CANCELLED)
 
-NONSENSE: Final = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
+NONSENSE: Final = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError, RecursionError)
 """What a dialect may raise. ValueError is its contract; the others are a dialect that trusts the server more than we may."""

@@ -64,10 +64,12 @@ class LoadSpec:
     """Everything a load generator needs, in one picklable piece, so that it can run in another process.
 
     concurrency: most requests in flight; 0: no limit, which needs a due time for every request (every first turn). ramp_ns: the
-    streams of a closed loop start spread over so long. duration_ns: nothing new is begun so long after the start of the window.
+    streams of a closed loop start spread over so long. duration_ns: nothing that falls due later than this after the start of the
+    window is sent.
     timeout_s bounds one request, from sent. idle_timeout_s bounds the silence of the whole server (None: as timeout_s): nothing
     but headers on any connection for that long ends the run, so a hung server costs one time-out and not one for each request.
-    watch_saturation: end an open loop as soon as it is plain that the server can never keep up.
+    dispersion: variance of the number of arrivals over its mean (1: Poisson); given, an open loop ends as soon as it is plain that
+    the server can never keep up.
     """
 
     target: Target
@@ -79,7 +81,7 @@ class LoadSpec:
     keep_text: bool = False
     ramp_ns: int = 0
     duration_ns: int | None = None
-    watch_saturation: bool = False
+    dispersion: float | None = None
 
     def __post_init__(self) -> None:
         if self.concurrency < 0 or (self.concurrency == 0 and any(r.due_ns is None and r.turn == 0 for r in self.requests)):

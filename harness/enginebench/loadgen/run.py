@@ -32,8 +32,8 @@ def run_load(spec: LoadSpec, on_progress: OnProgress | None = None, *, processes
     many client processes, for more streams or events than one core can serve.
     """
     processes = min(processes, spec.concurrency or processes, max(1, len(spec.requests)))
+    allow_open_files(spec)  # client processes inherit the limit
     if processes == 1:
-        allow_open_files(spec.concurrency or len(spec.requests))
         shares = [run_share(spec, on_progress)]
     else:
         from enginebench.loadgen.workers import run_shares
@@ -54,17 +54,21 @@ SPARE_FILES: Final = 64
 """Open files that the rest of the process may need beside one connection per stream."""
 
 
-def allow_open_files(connections: int) -> None:
-    """Raise this process's soft limit of open files as far as these connections need. UserError when the hard limit is lower.
+def allow_open_files(spec: LoadSpec) -> None:
+    """Raise this process's soft limit of open files as far as the load needs. UserError when the hard limit is lower.
 
-    The usual soft limit of 1,024 cannot hold 1,024 streams; hitting it would look like a server that refuses connections.
+    The usual soft limit of 1,024 cannot hold 1,024 streams; hitting it would look like a server that refuses connections. How many
+    connections an open loop without a limit needs is up to the server, so it gets what there is.
     """
-    needed = connections + SPARE_FILES
+    needed = (spec.concurrency or len(spec.requests)) + SPARE_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return
     if hard != resource.RLIM_INFINITY and hard < needed:
-        raise UserError(f"{connections} streams need {needed} open files, and this process may have {hard}", advice=f"ulimit -Hn {needed}")
+        if spec.concurrency:
+            message = f"{spec.concurrency} streams need {needed} open files, and this process may have {hard}"
+            raise UserError(message, advice=f"ulimit -Hn {needed}")
+        needed = hard
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 

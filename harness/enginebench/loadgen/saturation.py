@@ -1,8 +1,9 @@
-"""Tells when an open loop asks more of a server than it can ever do: the queue grows without bound.
+"""Tells when an open loop at a constant rate asks more of a server than it can ever do: the queue grows without bound.
 
-Does not know: sockets or requests; it is told how many requests had arrived and how many had ended at which time. Any server's
-queue grows at first, for as long as the first requests take, and it wanders after that. So growth counts only after several
-times that first latency, over half of the time so far, when it is a tenth of everything that arrived and far beyond chance.
+Does not know: sockets or requests; it is told how many had arrived and how many were over at which time. A sound server's queue
+grows, too, for as long as the first requests take, and wanders after that. So growth counts only if it is far beyond chance, is
+a fair share of what arrived, and if the server has stopped getting faster: while the first requests are on their way the number
+that ends rises steeply, a server that is full answers as many in the later half of the time as in the earlier.
 """
 
 from __future__ import annotations
@@ -13,43 +14,44 @@ from typing import Final
 
 MIN_S: Final = 5.0
 MIN_ARRIVALS: Final = 60
-_LATENCIES: Final = 4.0
-"""The first requests must have taken less than the whole time so far divided by this."""
 _SHARE: Final = 0.1
 """Of the requests that arrived in the later half, so many must have stayed."""
 _SIGMAS: Final = 5.0
-"""Of Poisson arrivals in the later half, beyond which growth is no chance."""
+"""Of the number of arrivals in the later half, beyond which growth is no chance."""
+_FLAT: Final = 1.3
+"""The later half may have answered so many times what the earlier did, chance included."""
 
 
 class SaturationWatch:
-    """Watches one load. Tell it the totals a few times a second; it answers with a verdict once there is one."""
+    """Watches one load. Tell it the totals a few times a second; it answers with a verdict once there is one.
 
-    def __init__(self) -> None:
+    dispersion: variance over mean of the number of arrivals; 1 for Poisson, 1 / burstiness for gamma-distributed gaps.
+    """
+
+    def __init__(self, dispersion: float = 1.0) -> None:
+        self._dispersion = dispersion
         self._times: list[float] = []
-        self._in_system: list[int] = []
         self._arrived: list[int] = []
-        self._first_latency_s: float | None = None
+        self._ended: list[int] = []
 
     def observe(self, elapsed_s: float, arrived: int, ended: int) -> str | None:
         """Requests or conversations that have arrived (sent or waiting) and that are over, so far; why this cannot go on, or None."""
-        if self._first_latency_s is None and ended:
-            # When the first one has ended, the time so far is about its latency.
-            self._first_latency_s = elapsed_s
         self._times.append(elapsed_s)
-        self._in_system.append(arrived - ended)
         self._arrived.append(arrived)
-        if self._first_latency_s is None or elapsed_s < max(MIN_S, _LATENCIES * self._first_latency_s) or arrived < MIN_ARRIVALS:
+        self._ended.append(ended)
+        if elapsed_s < MIN_S or arrived < MIN_ARRIVALS:
             return None
         middle = bisect_left(self._times, elapsed_s / 2)
         quarter = (middle + len(self._times)) // 2
-        growth = self._in_system[-1] - self._in_system[middle]
-        arrivals = arrived - self._arrived[middle]
-        steady = self._in_system[middle] < self._in_system[quarter] < self._in_system[-1]
-        if not steady or growth < max(_SHARE * arrivals, _SIGMAS * math.sqrt(arrivals)):
+        queue = [self._arrived[i] - self._ended[i] for i in (middle, quarter, -1)]
+        arrivals, done_before = arrived - self._arrived[middle], self._ended[middle]
+        done = ended - done_before
+        growth = queue[-1] - queue[0]
+        beyond_chance = growth >= max(_SHARE * arrivals, _SIGMAS * math.sqrt(self._dispersion * arrivals))
+        if not (beyond_chance and queue == sorted(queue) and 0 < done + math.sqrt(done) <= _FLAT * done_before):
             return None
         span_s = elapsed_s - self._times[middle]
-        done = arrivals - growth
         return (
             f"{arrivals / span_s:.3g} requests/s arrived and {done / span_s:.3g} were answered in the last {span_s:.1f} s; "
-            f"the queue grew from {self._in_system[middle]:,} to {self._in_system[-1]:,}"
+            f"the queue grew from {queue[0]:,} to {queue[-1]:,}"
         )

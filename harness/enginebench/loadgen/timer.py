@@ -12,7 +12,6 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 
 
 class AbsoluteTimer:
@@ -50,9 +49,11 @@ class AbsoluteTimer:
             self._fd = -1
 
     def _read(self) -> None:
-        with suppress(BlockingIOError):  # set anew in the same turn of the loop
+        try:
             os.read(self._fd, 8)
-            self._expired()
+        except BlockingIOError:  # set anew in the same turn of the loop
+            return
+        self._expired()
 
 
 class _Itimerspec(ctypes.Structure):

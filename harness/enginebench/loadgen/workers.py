@@ -22,7 +22,7 @@ from typing import Any, cast
 from enginebench.loadgen.client import Client, OnProgress
 from enginebench.loadgen.dispatch import sessions_of
 from enginebench.loadgen.request import LoadSpec, Progress, Share, WireRequest
-from enginebench.loadgen.run import allow_open_files, run_share
+from enginebench.loadgen.run import run_share
 
 _HEADSTART_NS = 20_000_000
 """From telling the processes when to begin until then."""
@@ -31,8 +31,12 @@ _GRACE_S = 10.0
 
 def run_shares(spec: LoadSpec, on_progress: OnProgress | None, processes: int) -> list[Share]:
     """Send the load from so many processes. An exception of on_progress ends the load and is raised."""
-    workers = [_Worker(part) for part in _parts(spec, processes)]
+    parts = _parts(spec, processes)
+    workers: list[_Worker] = []
     try:
+        workers.extend(_Worker() for _ in parts)
+        for worker, part in zip(workers, parts, strict=True):
+            worker.order(part)  # they start up side by side meanwhile
         for worker in workers:
             worker.expect("ready")
         start_ns = monotonic_ns() + _HEADSTART_NS
@@ -50,7 +54,11 @@ def _gather(workers: Sequence[_Worker], on_progress: OnProgress | None) -> list[
     while waiting := {worker.results: worker for worker in workers if worker.share is None and not worker.lost}:
         try:
             for pipe in wait(list(waiting)):
-                waiting[cast("Connection", pipe)].hear()
+                worker = waiting[cast("Connection", pipe)]
+                worker.hear()
+                if worker.share is not None and worker.share.stopped:  # half a load is no load
+                    for other in workers:
+                        other.stop()
             if on_progress is not None and error is None:
                 on_progress(_sum([worker.progress for worker in workers if worker.progress is not None]))
         except BaseException as failure:  # noqa: BLE001 -- raised below, once the processes have stopped
@@ -65,7 +73,7 @@ def _gather(workers: Sequence[_Worker], on_progress: OnProgress | None) -> list[
 class _Worker:
     """One client process, seen from the parent. Orders go in and results come out through a pipe each."""
 
-    def __init__(self, spec: LoadSpec) -> None:
+    def __init__(self) -> None:
         self.share: Share | None = None
         self.progress: Progress | None = None
         self.lost = False
@@ -75,9 +83,15 @@ class _Worker:
         with orders, results:
             fds = orders.fileno(), results.fileno()
             self._process = subprocess.Popen([sys.executable, "-m", __name__, *map(str, fds)], pass_fds=fds)
+
+    def order(self, spec: LoadSpec) -> None:
+        """Hand over the part of the load."""
         module = sys.modules[type(spec.dialect).__module__]
-        self.orders.send((module.__name__, getattr(module, "__file__", None)))
-        self.orders.send(spec)
+        try:
+            self.orders.send((module.__name__, getattr(module, "__file__", None)))
+            self.orders.send(spec)
+        except BrokenPipeError:
+            raise RuntimeError(f"a client process ended with exit code {self._process.wait()}") from None
 
     def expect(self, word: str) -> None:
         """Wait for this message."""
@@ -150,7 +164,6 @@ def _serve(orders: Connection, results: Connection) -> None:
     if name not in sys.modules and importlib.util.find_spec(name.partition(".")[0]) is None and file is not None:
         _load_by_path(name, file)  # the dialect of an adapter that is a file and no installed module
     spec: LoadSpec = orders.recv()
-    allow_open_files(spec.concurrency or len(spec.requests))
 
     async def await_start(client: Client) -> int:
         results.send("ready")

@@ -5,19 +5,21 @@ Reads the probes as they are judged now, so a sharper metric also judges old sea
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from enginebench.analysis import Analysis, CellResult
+from enginebench.bisection import Search
 from enginebench.nouns import Load
-from enginebench.report.figures import GOODPUT, full_text
-from enginebench.search import Search
-from enginebench.searches import SearchRecord, searches_of
-from enginebench.statistics import Estimate, estimate
+from enginebench.probes import SearchRecord, meets, searches_of, told_apart, without_level
+from enginebench.report.figures import GOODPUT, WITHIN, full_text
+from enginebench.slo import Slo
+from enginebench.statistics import Estimate, estimate, samples_needed
 
-Ending: TypeAlias = Literal["found", "never", "top", "unfinished"]
-"""found: between two levels. never: not even at the lowest. top: still at the highest. unfinished: it was broken off."""
+Ending: TypeAlias = Literal["found", "never", "top", "unknown", "unfinished"]
+"""found: between two levels. never: not even at the lowest. top: still at the highest. unknown: a probe ran, and yet nobody can tell
+whether it met the SLO. unfinished: the next level was not measured; the search was broken off, or it was for another SLO."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ class Finding:
             "found": f"to {100 * search.precision:g} %",
             "never": f"the SLO was not met even at {search.start:g} {self.unit}: search from less",
             "top": f"still met at {search.stop:g} {self.unit}, the end of the search: search to more",
-            "unfinished": "the search was broken off",
+            "unknown": "it cannot be told whether the SLO was met",
+            "unfinished": "not searched to the end: the next level was not measured",
         }
         counts = {ending: self.endings.count(ending) for ending in said if ending in self.endings}
         several = len(counts) > 1
@@ -74,7 +77,8 @@ class Finding:
     @property
     def sentence(self) -> str:
         """'llamacpp: goodput 4.61 req/s at 4.76 req/s (to 10 %)'."""
-        found = f"goodput {self.goodput_text} req/s at {self.level_text}" if self.level else "no level met the SLO"
+        none = "no level met the SLO" if set(self.endings) == {"never"} else "no level is known to have met the SLO"
+        found = f"goodput {self.goodput_text} req/s at {self.level_text}" if self.level else none
         return f"{self.name}: {found} ({'; '.join([self.ending_text, *self.doubts])})"
 
 
@@ -89,44 +93,56 @@ class Findings:
 
 
 def findings(analysis: Analysis) -> tuple[Findings, ...]:
-    """Every search of a run, by model and load; empty in a run without searches."""
+    """Every search of a run, by model and what is searched; empty in a run without searches."""
+    if analysis.slo is None:
+        return ()
+    found = list(_findings(analysis, analysis.slo))
     groups: dict[tuple[str, str], list[Finding]] = {}
-    for finding in _findings(analysis):
-        title = f"over the {finding.search.over}, {finding.load.shape_text}"
-        groups.setdefault((finding.model, title), []).append(finding)
-    slo = analysis.slo
+    for finding, apart in zip(found, told_apart([finding.load for finding in found]), strict=True):
+        groups.setdefault((finding.model, _title(finding, apart)), []).append(finding)
     return tuple(
-        Findings(model, title, slo.text if slo else "", tuple(sorted(found, key=_goodput, reverse=True)))
-        for (model, title), found in groups.items()
+        Findings(model, title, analysis.slo.text, tuple(sorted(of_one, key=_goodput, reverse=True)))
+        for (model, title), of_one in groups.items()
     )
+
+
+def _title(finding: Finding, apart: str) -> str:
+    """'over the rate from 1 to 64, 128 + 64 tokens, requests 200'; apart: what tells its load from those of the other searches."""
+    search = finding.search
+    bounds = f"over the {search.over} from {search.start:g} to {search.stop:g}"
+    return ", ".join(part for part in (bounds, finding.load.shape_text, apart) if part)
 
 
 def _goodput(finding: Finding) -> float:
     return finding.goodput.value if finding.goodput else -1.0
 
 
-def _findings(analysis: Analysis) -> Iterator[Finding]:
+_Search: TypeAlias = tuple[SearchRecord, Sequence[CellResult]]
+"""One search in one repeat, and its probes that are stored."""
+
+
+def _findings(analysis: Analysis, slo: Slo) -> Iterator[Finding]:
     where = {cell.record.id: (row, cell) for row in analysis.rows for cell in row.cells}
-    alike: dict[tuple[str, str, Load], list[tuple[SearchRecord, list[CellResult]]]] = {}
+    repeats: dict[tuple[str, str, Load, tuple[str, float, float, float]], list[_Search]] = {}
     for search in searches_of(analysis.run):
         probes = [where[probe] for probe in search.probes if probe in where]
         if probes:
             row = probes[0][0]
-            load = replace(row.load, concurrency=0, rate=None, requests=0, warmup_requests=0)
-            alike.setdefault((row.name, row.deployment.model, load), []).append((search, [cell for _, cell in probes]))
-    for (name, model, load), searches in alike.items():
-        yield _finding(name, model, load, searches, analysis)
+            load = without_level(row.load, search.over, search.follows)
+            bounds = search.over, search.start, search.stop, search.precision
+            repeats.setdefault((row.name, row.deployment.model, load, bounds), []).append((search, [cell for _, cell in probes]))
+    for (name, model, load, _), searches in repeats.items():
+        yield _finding(name, model, load, searches, slo)
 
 
-def _finding(name: str, model: str, load: Load, searches: Sequence[tuple[SearchRecord, list[CellResult]]], analysis: Analysis) -> Finding:
-    share = analysis.slo.share if analysis.slo else 1.0
+def _finding(name: str, model: str, load: Load, searches: Sequence[_Search], slo: Slo) -> Finding:
     best: list[CellResult] = []
     endings: list[Ending] = []
     for search, probes in searches:
-        met = [cell for cell in probes if _met(cell, share)]
+        met = [cell for cell in probes if meets(cell, slo)]
         best += [max(met, key=lambda cell: cell.record.load.level)] if met else []
         ran = any(cell.record.status == "ok" for cell in probes)
-        endings.append(_ending(search, {cell.record.load.level: _met(cell, share) for cell in probes}) if ran else "unfinished")
+        endings.append(_ending(search, {cell.record.load.level: meets(cell, slo) for cell in probes}) if ran else "unfinished")
     return Finding(
         name,
         model,
@@ -136,29 +152,30 @@ def _finding(name: str, model: str, load: Load, searches: Sequence[tuple[SearchR
         estimate([cell.figures.get(GOODPUT.figure) for cell in best]),
         tuple(endings),
         sum(len(probes) for _, probes in searches),
-        tuple(_doubts(best, [cell for _, probes in searches for cell in probes])),
+        tuple(_doubts(best, [cell for _, probes in searches for cell in probes], slo)),
     )
 
 
-def _doubts(best: Sequence[CellResult], probes: Sequence[CellResult]) -> Iterator[str]:
+def _doubts(best: Sequence[CellResult], probes: Sequence[CellResult], slo: Slo) -> Iterator[str]:
     """What a reader must know of the cells behind the answer; their reasons stand with their rows."""
     for verdict in ("suspect", "invalid"):
         if any(cell.verdict == verdict for cell in best):
             yield f"its cell is {verdict}"
     if failed := sum(cell.record.status == "failed" for cell in probes):
         yield f"{failed} of {len(probes)} cells failed and count as missing the SLO"
+    yield from dict.fromkeys(cell.withheld.get(WITHIN.figure, "tokens were not counted") for cell in probes if meets(cell, slo) is None)
+    judged = [cell.requests for cell in probes if cell.record.status == "ok" and not cell.record.stopped]
+    if slo.share < 1 and judged and min(judged) < (needed := samples_needed(100 * slo.share)):
+        yield f"a level was judged by {min(judged)} requests, and a share of {100 * slo.share:g} % needs {needed}: write more `requests`"
 
 
-def _met(cell: CellResult, share: float) -> bool:
-    attained = cell.figures.get("slo_attainment")
-    return cell.record.status == "ok" and not cell.record.stopped and attained is not None and attained >= share
-
-
-def _ending(search: SearchRecord, answers: dict[float, bool]) -> Ending:
+def _ending(search: SearchRecord, answers: Mapping[float, bool | None]) -> Ending:
     """Walk the search again with what its probes say."""
     walk = Search(search.start, search.stop, search.precision, whole=search.over == "concurrency")
     while (level := walk.next_level()) is not None:
         if level not in answers:
             return "unfinished"
         walk.tell(level, answers[level])
+    if walk.unknown is not None:
+        return "unknown"
     return "never" if walk.passed is None else "top" if walk.failed is None else "found"

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from enginebench.bisection import Search
 from enginebench.nouns import Cell
 from enginebench.plan import Plan
+from enginebench.probes import meets, with_probe
+from enginebench.rows import CellResult, result_of
 from enginebench.runner.folder import rewrite
 from enginebench.samples import Samples
 from enginebench.scenario import LoadSearch
-from enginebench.search import Search
-from enginebench.searches import meets, with_probe
 from enginebench.slo import Slo
 from enginebench.store import CellRecord, Run
 
@@ -39,7 +40,7 @@ class Agenda:
         self.ended = 0
         self._run = run
         self._slo = plan.scenario.slo
-        self._hunts: dict[str, _Hunt] = {}
+        self._hunts: dict[str, list[_Hunt]] = {}  # by the probe they wait for: searches that overlap share one
         for cell in cells:
             if (planned := plan.searches.get(cell.id)) is not None:
                 self._go_on(_Hunt(planned, cell, planned.begin()), len(self.cells))
@@ -50,10 +51,12 @@ class Agenda:
         """The first cell has been stored, as `record`."""
         cell = self.cells.pop(0)
         self.ended += 1
-        hunt = self._hunts.pop(cell.id, None)
-        if hunt is not None:
-            hunt.search.tell(cell.load.level, meets(record, samples, self._goal))
-            self._go_on(hunt, 0)
+        waiting = self._hunts.pop(cell.id, [])
+        if waiting:
+            met = self._met(record, samples)
+            for hunt in waiting:
+                hunt.search.tell(cell.load.level, met)
+                self._go_on(hunt, 0)
 
     @property
     def _goal(self) -> Slo:
@@ -61,18 +64,23 @@ class Agenda:
             raise ValueError("a search without an SLO")  # a scenario refuses it
         return self._slo
 
+    def _met(self, record: CellRecord, samples: Samples | None) -> bool | None:
+        if record.status != "ok" or samples is None:
+            return meets(CellResult(record, {}, None), self._goal)
+        return meets(result_of(record, samples, self._goal), self._goal)
+
     def _go_on(self, hunt: _Hunt, at: int) -> None:
         """Follow a search through what is stored to the next probe that must be measured, and put that at `at`."""
         while (level := hunt.search.next_level()) is not None:
             probe = hunt.probe(level)
             self._list(hunt, probe, level)
             if not self._run.has(probe.id):
-                self._hunts[probe.id] = hunt
+                self._hunts.setdefault(probe.id, []).append(hunt)
                 self.cells = [cell for cell in self.cells if cell.id != probe.id]
                 self.cells.insert(at, probe)
                 return
             record = next(record for record in self._run.cells() if record.id == probe.id)
-            hunt.search.tell(level, meets(record, self._run.samples(probe.id), self._goal))
+            hunt.search.tell(level, self._met(record, self._run.samples(probe.id)))
 
     def _list(self, hunt: _Hunt, probe: Cell, level: float) -> None:
         extended = with_probe(self._run.record, hunt.first.id, probe.id, level)

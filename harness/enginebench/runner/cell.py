@@ -28,8 +28,11 @@ WARMUP_OUTPUT_TOKENS = 16
 MOST_REQUESTS = 200_000
 """That a closed loop over a duration prepares, at most; one that gets through all of them ends early."""
 
-_UNSEEN_PACE = 20.0
-"""Requests/s of one stream that no warm-up has shown."""
+_UNSEEN_S = 0.02
+"""How long a request takes at least, where no warm-up has shown it."""
+
+_MARGIN = 1.5
+"""Prepared beyond what the quickest requests could use up."""
 
 DEATH_PATIENCE_S = 1.0
 """A dying process closes its sockets before its parent hears of its end; broken connections are worth this wait."""
@@ -55,9 +58,10 @@ def measure(cell: Cell, engine: Engine, adapter: Adapter, reporter: Reporter, *,
     failure = _failure(warm_up, engine) if warm_up is not None else None
     if failure:  # the load itself would only cost its time-outs once more
         return record_of(cell, "failed", f"warm-up: {failure}", log_tail=engine.log_tail(), **known), None
+    token_check = _check_counts(engine, warm_up.samples) if warm_up is not None else {}
     prompts = prompts or engine.opening.prompts(load, _enough(load, warm_up), salt=salt)
     before = engine.counters()
-    uncounted = warm_up is not None and not any(map(_counted, warm_up.samples))
+    uncounted = not engine.opening.counts if warm_up is None else not any(map(_counted, warm_up.samples))
     result = engine.run(prompts, load, on_progress=lambda progress: reporter.measuring(cell, progress), keep_text=uncounted)
     failure = _failure(result, engine)
     after = {} if failure else engine.counters()
@@ -70,7 +74,8 @@ def measure(cell: Cell, engine: Engine, adapter: Adapter, reporter: Reporter, *,
         wall_s=round(time.monotonic() - began, 3),
         window_ns=(result.window_start_ns, result.window_end_ns),
         client=plain_object(result.client),
-        client_limit=client_limit(),
+        client_limit=client_limit(result.client.processes),
+        token_check=token_check,
         counters={name: after[name] - before[name] for name in after if name in before},
         exact_prompts=prompts[0].ids is not None,
         stopped=result.stopped,
@@ -110,23 +115,34 @@ def _warm_up(engine: Engine, load: Load, salt: str) -> LoadResult | None:
     streams = min(load.concurrency or load.warmup_requests, load.warmup_requests)
     short = rehearsal(load, requests=load.warmup_requests, streams=streams, output_tokens=WARMUP_OUTPUT_TOKENS)
     prompts = engine.opening.prompts(short, short.requests, salt=f"{salt}/warm-up")
-    return engine.run(prompts, short)
+    return engine.run(prompts, short, keep_text=True)
 
 
 def _enough(load: Load, warm_up: LoadResult | None) -> int:
     """More requests than a closed loop can get through in its duration.
 
-    The warm-up's requests are shorter than the load's, so its pace, doubled for a cold start, is more than can come.
+    No request of the load is likely to be quicker than the warm-up's quickest first token and quickest pace would make it.
     """
-    duration_s = load.duration_s or 0.0
-    window_s = (warm_up.window_end_ns - warm_up.window_start_ns) / 1e9 if warm_up is not None else 0.0
-    pace = len(warm_up.samples) / window_s if warm_up is not None and window_s > 0 else load.concurrency * _UNSEEN_PACE
-    return min(MOST_REQUESTS, 2 * load.concurrency * load.turns + math.ceil(2 * pace * duration_s))
+    outputs = load.output_tokens if isinstance(load.output_tokens, int) else WARMUP_OUTPUT_TOKENS
+    seen = [sample for sample in warm_up.samples if sample.outcome == "ok"] if warm_up is not None else []
+    first_s = min(((s.event_ns[0] - s.sent_ns) / 1e9 for s in seen), default=_UNSEEN_S)
+    paces = [(s.event_ns[-1] - s.event_ns[0]) / 1e9 / (tokens - 1) for s in seen if (tokens := s.output_tokens or len(s.event_ns)) > 1]
+    request_s = max(1e-3, first_s + min(paces, default=0.0) * (outputs - 1))
+    rounds = math.ceil(_MARGIN * (load.duration_s or 0.0) / (request_s + load.think_s))
+    return min(MOST_REQUESTS, load.concurrency * (rounds + 2 * load.turns))
 
 
 def _counted(sample: Sample) -> bool:
     """Whether the server said how many tokens it has generated."""
     return sample.output_tokens is not None or any(count >= 0 for count in sample.event_tokens)
+
+
+def _check_counts(engine: Engine, samples: Sequence[Sample]) -> Mapping[str, int]:
+    """Output tokens of the warm-up as the server and as the checkpoint's own tokenizer count them; empty where one of them cannot."""
+    _count_locally(engine, samples)
+    both = [s for s in samples if s.outcome == "ok" and s.output_tokens is not None and s.local_tokens is not None]
+    totals = sum(s.output_tokens or 0 for s in both), sum(s.local_tokens or 0 for s in both)
+    return {"server": totals[0], "tokenizer": totals[1], "requests": len(both)} if both else {}
 
 
 def _count_locally(engine: Engine, samples: Sequence[Sample]) -> None:

@@ -61,6 +61,8 @@ class Opening:
     vocabulary: Vocabulary | None = None
     scale: TextScale | None = None
     """How an engine whose tokenizer is unknown counts text; measured by `prime`."""
+    counts: bool = True
+    """Whether the server said, at its first generation, how many tokens that was."""
     base: Path = Path()
     """The folder that data sets and traces are looked for in."""
     max_context: int | None = None

@@ -9,13 +9,14 @@ import contextlib
 import fcntl
 import json
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from enginebench import __version__
 from enginebench.errors import UserError
 from enginebench.nouns import JSON, plain, plain_object
 from enginebench.plan import Plan
-from enginebench.searches import SearchRecord, with_searches
+from enginebench.probes import SearchRecord, with_searches
 from enginebench.store import Run, RunRecord, find_runs, new_run_path, now, write_atomically
 
 _SAME_MACHINE = ("architecture", "cpu", "logical_cores", "usable_cores", "cpu_quota", "gpus", "revision")
@@ -33,6 +34,8 @@ def open_run_for(
     if run is None:
         run = Run.create(new_run_path(results, plan.scenario.name), _new_record(plan, machine), plan.scenario.text)
     with _held(run):
+        if run.record.slo != (slo := _slo(plan)):
+            rewrite(run, replace(run.record, slo=slo))  # cells are judged when they are read, so by what the scenario says now
         if retry_failed:
             for cell_id in _failed(run):
                 run.drop(cell_id)
@@ -69,10 +72,14 @@ def _new_record(plan: Plan, machine: Mapping[str, JSON]) -> RunRecord:
         cells=tuple(cell.id for cell in plan.cells),
         machine=machine,
         enginebench=__version__,
-        slo=None if scenario.slo is None else plain_object(scenario.slo),
+        slo=_slo(plan),
     )
-    searches = tuple(SearchRecord(s.over, s.start, s.stop, s.precision, {first: s.start}) for first, s in plan.searches.items())
+    searches = tuple(SearchRecord(s.over, s.start, s.stop, s.precision, {first: s.start}, s.follows) for first, s in plan.searches.items())
     return with_searches(record, searches) if searches else record
+
+
+def _slo(plan: Plan) -> dict[str, JSON] | None:
+    return None if plan.scenario.slo is None else plain_object(plan.scenario.slo)
 
 
 def _failed(run: Run) -> list[str]:

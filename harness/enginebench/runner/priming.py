@@ -68,6 +68,7 @@ def prime(engine: Engine, deployment: Deployment, load: Load, *, salt: str) -> N
     for tokens in (length, *((length // 2,) if opening.vocabulary is None and length >= 8 else ())):
         (prompt,) = opening.prompts(replace(short, input_tokens=tokens), 1, salt=f"{salt}/{tokens}")
         sample = _generate(engine, prompt, short)
+        opening.counts = sample.output_tokens is not None or any(count >= 0 for count in sample.event_tokens)
         if prompt.ids is None and prompt.text and sample.input_tokens:
             counted.append((len(prompt.text.split()), sample.input_tokens))
     if len(counted) == 2 and counted[0][0] != counted[1][0]:

@@ -79,7 +79,7 @@ class Served:
             keep_text=keep_text,
             ramp_ns=round(load.ramp_s * 1e9),
             duration_ns=None if load.duration_s is None else round(load.duration_s * 1e9),
-            watch_saturation=load.rate is not None,
+            dispersion=_dispersion(load),
         )
         result = run_load(spec, on_progress, processes=self.processes)
         if result.stopped == "interrupted":
@@ -130,6 +130,13 @@ class Served:
 _MARK = "\ue000answer {}\ue000"
 _MARKS = re.compile("\ue000answer ([0-9]+)\ue000".encode())
 """Stands in a request for an answer that is not known yet; private-use characters, which no prompt holds."""
+
+
+def _dispersion(load: Load) -> float | None:
+    """Of the arrivals of an open loop at a constant rate; None for other loads, whose queue may grow because it is meant to."""
+    if load.rate is None or load.rate_to not in (None, load.rate):
+        return None
+    return {"constant": 0.0, "poisson": 1.0, "gamma": 1 / load.burstiness}[load.arrivals]
 
 
 def _mark(turn: int) -> str:

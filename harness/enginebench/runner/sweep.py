@@ -101,8 +101,8 @@ class Sweep:
                 self._end(agenda.cells, "failed", failure.reason, tuple(failure.log_tail.splitlines()))
                 return
             except UserError as error:
-                launch.ended = str(error)
-                self._end(agenda.cells, "failed", str(error))
+                launch.ended = _one_line(error)
+                self._end(agenda.cells, "failed", launch.ended)
                 return
             except Exception as error:  # noqa: BLE001  # a sweep never dies because one engine, or its adapter, did
                 launch.ended = f"enginebench failed: {type(error).__name__}: {error}"
@@ -169,6 +169,11 @@ class Sweep:
             record = record_of(cell, status, reason, log_tail=log_tail)
             self.run.add_cell(record)
             self.reporter.done(cell, record, None)
+
+
+def _one_line(error: UserError) -> str:
+    """The error as a reason: the advice, which has a line of its own where a person reads it, after a semicolon."""
+    return "; ".join(line.strip() for line in str(error).splitlines())
 
 
 def _still_busy(deployment: Deployment, samples: Samples | None) -> str | None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from enginebench.errors import UserError, did_you_mean
@@ -73,8 +74,28 @@ def _say(details: ErrorDetails, model: type[BaseModel]) -> tuple[str, str | None
     if kind == "string_pattern_mismatch":
         return f"{got} is not of the form {context['pattern']}", None
     if kind in _EXPECTED:
-        return f"must be {_EXPECTED[kind]}, got {got}", None
+        return f"must be {_EXPECTED[kind]}, got {got}", _example(details["loc"], model)
     return details["msg"], None
+
+
+_UNITS = {"_ms": "write milliseconds as a plain number, e.g. 500", "_s": "write seconds as a plain number, e.g. 60"}
+
+
+def _example(location: Location, model: type[BaseModel]) -> str | None:
+    """What may be written at `location`: the example that its field gives, or the unit that its name ends in."""
+    named = _in_schema(location)
+    field = _field_at(model, named)
+    if field is not None and field.examples:
+        return f"write {named[-1]}: {field.examples[0]}"
+    key = str(named[-1]) if named else ""
+    return next((advice for ending, advice in _UNITS.items() if key.endswith(ending)), None)
+
+
+def _in_schema(location: Location) -> Location:
+    """The location up to its last key: an index there counts the values of a sweep."""
+    while location and isinstance(location[-1], int):
+        location = location[:-1]
+    return location
 
 
 def _shown(value: object) -> str:
@@ -84,14 +105,22 @@ def _shown(value: object) -> str:
 
 def _fields_at(model: type[BaseModel], location: Location) -> list[str]:
     """The keys that may stand at `location` inside `model`."""
+    here = _model_at(model, location)
+    return [field.alias or name for name, field in here.model_fields.items()] if here else []
+
+
+def _field_at(model: type[BaseModel], location: Location) -> FieldInfo | None:
+    here = _model_at(model, location[:-1])
+    return here.model_fields.get(str(location[-1])) if here and location else None
+
+
+def _model_at(model: type[BaseModel], location: Location) -> type[BaseModel] | None:
     here: Any = model
     for part in location:
         if isinstance(part, str) and isinstance(here, type) and issubclass(here, BaseModel):
             field = here.model_fields.get(part)
             here = _inner_model(field.annotation) if field else None
-    if not (isinstance(here, type) and issubclass(here, BaseModel)):
-        return []
-    return [field.alias or name for name, field in here.model_fields.items()]
+    return here if isinstance(here, type) and issubclass(here, BaseModel) else None
 
 
 def _inner_model(annotation: Any) -> Any:

@@ -21,7 +21,7 @@ from enginebench.nouns import Deployment, Load, Parallelism, Runtime, canonical,
 from enginebench.registry import Registry
 from enginebench.scenario.checkpoint import Checkpoints
 from enginebench.scenario.complaint import complain
-from enginebench.scenario.defaults import OPEN_STREAMS
+from enginebench.scenario.defaults import OPEN_STREAMS, probe_requests
 from enginebench.scenario.find import LoadSearch
 from enginebench.scenario.goal import slo_of
 from enginebench.scenario.loads import Chosen, LoadGroups
@@ -77,7 +77,9 @@ def expand(source: Source, registry: Registry) -> Scenario:
         written = ScenarioFile.model_validate(source.data)
     except ValidationError as error:
         raise complain(error, source, ScenarioFile) from None
-    expansion = _Expansion(source, registry, written, LoadGroups(source, written.loads), Checkpoints(source, written))
+    slo = slo_of(written.slo, source)
+    loads = LoadGroups(source, written.loads, probe_requests(slo))
+    expansion = _Expansion(source, registry, written, loads, Checkpoints(source, written))
     expansion.check_size()
     expansion.check_goals()
     expansion.loads.check_contents()
@@ -96,7 +98,7 @@ def expand(source: Source, registry: Registry) -> Scenario:
         deployments=tuple(served.deployment for served, _ in found.values()),
         loads=tuple(served.loads for served, _ in found.values()),
         searches=tuple(served.searches for served, _ in found.values()),
-        slo=slo_of(written.slo, source),
+        slo=slo,
         repeats=written.repeats,
         parity=ParityCheck(**written.parity.model_dump()) if written.parity else None,
         title=written.title,

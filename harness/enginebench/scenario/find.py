@@ -1,25 +1,29 @@
 """A search for the heaviest load that meets the SLO, as plain data: one load, and how its level may vary.
 
-Knows no cell and no engine, and does not decide which level comes next; `enginebench.search` does.
+Knows no cell and no engine, and does not decide which level comes next; `enginebench.bisection` does.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import Literal, TypeAlias
 
+from enginebench.bisection import Search, most_probes
 from enginebench.nouns import Load
 from enginebench.scenario.defaults import default_requests, default_warmup
-from enginebench.search import Search, most_probes
+
+Follower: TypeAlias = Literal["requests", "warmup_requests"]
+FOLLOWS: tuple[Follower, ...] = ("requests", "warmup_requests")
+"""What goes with the level of a load where the scenario does not say it."""
 
 
 @dataclass(frozen=True)
 class LoadSearch:
     """The highest level of a load, between `start` and `stop`, that meets the SLO, to within a factor of 1 + precision.
 
-    base: the load at `start`. level_requests, level_warmup: whether the number of requests follows the level because the
-    scenario does not say it.
+    base: the load at `start`. follows: the fields that go with the level, because the scenario does not say them. least: of
+    requests, where their number follows.
     """
 
     base: Load
@@ -27,8 +31,8 @@ class LoadSearch:
     start: float
     stop: float
     precision: float
-    level_requests: bool
-    level_warmup: bool
+    follows: tuple[Follower, ...] = ()
+    least: int = 0
 
     @cached_property
     def most(self) -> int:
@@ -42,9 +46,9 @@ class LoadSearch:
     def load(self, level: float) -> Load:
         """The load at a level."""
         load = replace(self.base, concurrency=int(level)) if self.over == "concurrency" else replace(self.base, rate=float(level))
-        if self.level_requests:
-            load = replace(load, requests=default_requests(load))
-        return replace(load, warmup_requests=default_warmup(load)) if self.level_warmup else load
+        if "requests" in self.follows:
+            load = replace(load, requests=default_requests(load, self.least))
+        return replace(load, warmup_requests=default_warmup(load)) if "warmup_requests" in self.follows else load
 
     @property
     def heaviest(self) -> Load:

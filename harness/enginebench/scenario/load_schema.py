@@ -46,7 +46,9 @@ class Loads(Strict):
         default_factory=dict, description="Send these loads only to the deployments with these values, e.g. `only: {model: scout}`."
     )
     find: Find | None = Field(
-        None, description="Search for the heaviest of these loads that meets the `slo`, instead of a sweep over its level."
+        None,
+        description="Search for the heaviest of these loads that meets the `slo`, instead of a sweep over its level.",
+        examples=["{goal: max_goodput, over: rate, from: 1, to: 64}"],
     )
 
     concurrency: Annotated[list[Limit], ListOf] | None = sweep_or(
@@ -78,7 +80,8 @@ class Loads(Strict):
     )
     requests: Annotated[list[UpTo], ListOf] | None = sweep_or(
         "Measured requests per cell; default: 4 per stream, at least 16 (closed loop); a minute's worth, at least 64 (rate); times "
-        "`turns`. With duration_s the most that may be sent, with a trace its first rows; default then 0, as many as there are."
+        "`turns`; for `find` at least as many as `slo.share` needs to be judged. With duration_s the most that may be sent, with a trace "
+        "its first rows; default then 0, as many as there are."
     )
     duration_s: Annotated[list[Seconds], ListOf] | None = sweep_or("Seconds after which nothing new is sent.")
     warmup_requests: Annotated[list[UpTo], ListOf] | None = sweep_or(

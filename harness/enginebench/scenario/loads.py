@@ -14,7 +14,7 @@ from typing import Any
 from enginebench.errors import UserError, did_you_mean
 from enginebench.nouns import Load
 from enginebench.scenario.defaults import completed
-from enginebench.scenario.find import LoadSearch
+from enginebench.scenario.find import FOLLOWS, LoadSearch
 from enginebench.scenario.load_schema import Find, Loads
 from enginebench.scenario.rules import check_entry
 from enginebench.scenario.source import Location, Source
@@ -26,10 +26,14 @@ Chosen = Mapping[str, str | None]
 
 @dataclass
 class LoadGroups:
-    """All entries of `loads`; remembers what was asked of them, so that an entry for nobody is found."""
+    """All entries of `loads`; remembers what was asked of them, so that an entry for nobody is found.
+
+    least_probe: fewest requests of a search's probe where the scenario does not say.
+    """
 
     source: Source
     groups: Sequence[Loads]
+    least_probe: int = 0
     _met: list[Chosen] = field(default_factory=list)
     _known: dict[tuple[int, ...], tuple[tuple[Load, ...], tuple[LoadSearch, ...]]] = field(default_factory=dict)
     _largest: dict[Load, int | None] = field(default_factory=dict)
@@ -49,7 +53,7 @@ class LoadGroups:
         if meant not in self._known:  # hundreds of deployments share one list
             entries = [self.groups[i] for i in meant]
             loads = dict.fromkeys(load for entry in entries if entry.find is None for load in _expanded(entry))
-            searches = dict.fromkeys(search for entry in entries if entry.find for search in _searches(entry, entry.find))
+            searches = dict.fromkeys(search for entry in entries if entry.find for search in self._searches(entry, entry.find))
             self._known[meant] = tuple(loads), tuple(searches)
         return self._known[meant]
 
@@ -77,13 +81,27 @@ class LoadGroups:
     def check_contents(self) -> None:
         """UserError at its entry for an expression, a data set or a trace that no load can be made of."""
         for number, entry in enumerate(self.groups):
-            loads = (search.base for search in _searches(entry, entry.find)) if entry.find else _expanded(entry)
+            loads = (search.base for search in self._searches(entry, entry.find)) if entry.find else _expanded(entry)
             for load in dict.fromkeys(map(_content, loads)):
                 try:
                     check(load, self.source.file.resolve().parent)
                 except UserError as error:
-                    at: Location = ("loads", number, error.key) if error.key else ("loads", number)
-                    raise self.source.error(error.message, at, advice=error.advice) from None
+                    found = str(UserError(error.message, file=error.file, line=error.line))  # a data file's own name and line
+                    at = self._place(number, load, error.key or ("trace" if load.trace is not None else "prompts"))
+                    raise self.source.error(found, at, advice=error.advice) from None
+
+    def _place(self, number: int, load: Load, key: str) -> Location:
+        """Where the value that a load has under this key stands."""
+        values, value = getattr(self.groups[number], key, None), getattr(load, key, None)
+        at: Location = ("loads", number, key)
+        return self.source.place(at, values.index(value)) if isinstance(values, list) and value in values else at
+
+    def _searches(self, entry: Loads, find: Find) -> Iterator[LoadSearch]:
+        follows = tuple(name for name in FOLLOWS if getattr(entry, name) is None)
+        for point in _points(entry):
+            start = int(find.start) if find.over == "concurrency" else find.start
+            base = completed({**point, find.over: start}, self.least_probe)
+            yield LoadSearch(base, find.over, find.start, find.to, find.precision, follows, self.least_probe)
 
     def _meant(self, chosen: Chosen) -> tuple[int, ...]:
         return tuple(i for i, group in enumerate(self.groups) if _meant(group, chosen))
@@ -115,11 +133,3 @@ def _points(entry: Loads) -> Iterator[dict[str, Any]]:
 
 def _expanded(entry: Loads) -> Iterator[Load]:
     return map(completed, _points(entry))
-
-
-def _searches(entry: Loads, find: Find) -> Iterator[LoadSearch]:
-    for point in _points(entry):
-        start = int(find.start) if find.over == "concurrency" else find.start
-        base = completed({**point, find.over: start})
-        follows = entry.requests is None, entry.warmup_requests is None
-        yield LoadSearch(base, find.over, find.start, find.to, find.precision, *follows)

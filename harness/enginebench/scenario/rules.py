@@ -63,11 +63,11 @@ def _problems(entry: Loads) -> Iterator[_Problem]:
             yield _Problem((key,), f"only goes with `{needed}`: {why}", f"write `{needed}` as well, or leave it out")
     if "burstiness" in written and "gamma" not in entry.arrivals:
         yield _Problem(("burstiness",), "only goes with `arrivals: gamma`", "write `arrivals: gamma`, or leave it out")
-    yield from _zeros(entry, open_loop=bool({"rate", "trace"} & written))
+    yield from _counts(entry, open_loop=bool({"rate", "trace"} & written))
 
 
-def _zeros(entry: Loads, *, open_loop: bool) -> Iterator[_Problem]:
-    """0 means no limit, and something must be one."""
+def _counts(entry: Loads, *, open_loop: bool) -> Iterator[_Problem]:
+    """0 means no limit, and something must be one; a conversation is sent whole."""
     for i, concurrency in enumerate(entry.concurrency or ()):
         if concurrency == 0 and not open_loop:
             advice = "write 1 or more; 0, no limit, is for an open loop with `rate` or `trace`"
@@ -76,6 +76,9 @@ def _zeros(entry: Loads, *, open_loop: bool) -> Iterator[_Problem]:
         if requests == 0 and entry.duration_s is None and entry.trace is None:
             advice = "write 1 or more; 0, as many as fit, needs a `duration_s`"
             yield _Problem(("requests",), "the load would never end", advice, i)
+        if 0 < requests < (turns := max(entry.turns)):
+            message = f"{requests} are less than one conversation of {turns} turns"
+            yield _Problem(("requests",), message, f"write {turns} or more: each turn is a request", i)
 
 
 def _search(entry: Loads) -> Iterator[_Problem]:

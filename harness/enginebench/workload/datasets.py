@@ -88,12 +88,13 @@ def read_records(prompts: str, base: Path) -> tuple[Record, ...]:
     return _read_file(reference.kind, file, reference.column, modified(file))
 
 
-def check_reachable(prompts: str, base: Path) -> None:
-    """UserError if a data set cannot be had; a file is read, the hub is not asked."""
+def known_records(prompts: str, base: Path) -> int | None:
+    """How many records a data set has; None where only the hub, which is not asked, could tell. UserError if it cannot be had."""
     if parse_reference(prompts).kind != "hf":
-        read_records(prompts, base)
-    elif importlib.util.find_spec("datasets") is None:
+        return len(read_records(prompts, base))
+    if importlib.util.find_spec("datasets") is None:
         raise UserError(f"'{prompts}' needs the package datasets", key="prompts", advice="pip install datasets")
+    return None
 
 
 @lru_cache(maxsize=4)

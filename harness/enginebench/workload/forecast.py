@@ -5,6 +5,7 @@ Cheap enough for a plan: files are read once. Knows no tokenizer, and asks no se
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,25 +13,35 @@ import numpy as np
 
 from enginebench.errors import UserError
 from enginebench.nouns import Load
-from enginebench.workload.arrivals import due_within
-from enginebench.workload.datasets import check_reachable, is_data_set
+from enginebench.workload.arrivals import due_times, due_within
+from enginebench.workload.datasets import is_data_set, known_records
 from enginebench.workload.files import find
 from enginebench.workload.lengths import Lengths
 from enginebench.workload.traces import Trace, read_trace
 
+MAX_REQUESTS = 2_000_000
+"""Of one load. All are made before it begins, at a kilobyte or more each."""
+
 
 def check(load: Load, base: Path) -> None:
-    """UserError for a load that cannot be sent, whatever the deployment. base: the folder that relative file names start from."""
+    """UserError for a load that cannot be sent, whatever the deployment. base: the folder that relative file names start from.
+
+    What goes with what in a scenario is checked by `enginebench.scenario`; this looks into files, expressions and counts, and at
+    numbers that nothing could be made of.
+    """
     for key, wrong, message, advice in _rules(load):
         if wrong:
             raise UserError(message, key=key, advice=advice)
+    if load.trace is None:
+        _check_lengths(load)
+    elif load.prefix_cache == "cold" and _replayed(load, base).shares:
+        raise UserError("prompts of this trace share blocks, which a prefix cache would keep", key="trace", advice=_ALLOW_CACHE)
+    _check_count(load, base)
     if is_data_set(load.prompts):
-        check_reachable(load.prompts, base)
-    if load.trace is not None:
-        if _trace(load, base).shares and load.prefix_cache == "cold":
-            message = "prompts of this trace share blocks, which a prefix cache would keep"
-            raise UserError(message, key="trace", advice="write 'prefix_cache: allowed'")
-        return
+        _check_records(load, base)
+
+
+def _check_lengths(load: Load) -> None:
     lengths = Lengths.of(load)
     if not is_data_set(load.prompts) and (lengths.largest is None or lengths.shortest_input is None):
         raise UserError("only a data set has lengths of its own", key="prompts", advice="write tokens, or 'prompts: sharegpt:FILE'")
@@ -40,13 +51,44 @@ def check(load: Load, base: Path) -> None:
         raise UserError(message, key="prefix_tokens", advice="it is counted within input_tokens")
 
 
+def _check_count(load: Load, base: Path) -> None:
+    """Neither more requests than can be made beforehand, nor none at all."""
+    key = "trace" if load.trace is not None else "rate" if load.rate is not None else "requests"
+    if (expected := _expected(load, base)) > MAX_REQUESTS:
+        message = f"about {expected:,.0f} requests would be sent, and {MAX_REQUESTS:,} is the most that one load can have"
+        raise UserError(message, key=key, advice="write fewer `requests`, a shorter `duration_s` or a lower `rate`")
+    if load.rate is not None and load.duration_s is not None and due_times(load, 1)[0] >= load.duration_s:
+        message = f"no request is due within {load.duration_s:g} s: the first would be after {due_times(load, 1)[0]:.3g} s"
+        raise UserError(message, key=key, advice="write a longer `duration_s` or a higher `rate`")
+
+
+def _expected(load: Load, base: Path) -> float:
+    """How many requests a load has at most, those of an open loop on average; 0 where only the server's pace will tell."""
+    if load.trace is not None or load.rate is None or load.duration_s is None:
+        return natural_count(load, base) or load.requests
+    last = load.rate if load.rate_to is None else load.rate_to
+    found = (load.rate + last) / 2 * load.duration_s * load.turns
+    return min(found, load.requests) if load.requests else found
+
+
+def _check_records(load: Load, base: Path) -> None:
+    """A cold load needs a record for each of its requests; a closed loop over a duration sends as many as there are."""
+    records = known_records(load.prompts, base)
+    if records is None or load.prefix_cache != "cold" or (load.duration_s is not None and not load.open_loop):
+        return
+    wanted = natural_count(load, base) or load.requests
+    if wanted > records:
+        advice = "ask for fewer requests, or write 'prefix_cache: allowed' to send them again"
+        raise UserError(f"{load.prompts} has {records:,} records, and {wanted:,} requests are wanted", key="prompts", advice=advice)
+
+
 def largest_request(load: Load, base: Path) -> int | None:
     """Most tokens, input and output, that a request can hold (a conversation: all its turns together).
 
     None where only a tokenizer could tell: a data set whose lengths are its own.
     """
     if load.trace is not None:
-        return _trace(load, base).largest
+        return _replayed(load, base).largest
     largest = Lengths.of(load).largest
     return None if largest is None else largest * load.turns
 
@@ -70,22 +112,23 @@ def _trace(load: Load, base: Path) -> Trace:
     return read_trace(find(load.trace or "", base, "trace"))
 
 
+def _replayed(load: Load, base: Path) -> Trace:
+    """The part of a trace that is replayed."""
+    return _trace(load, base).first(natural_count(load, base) or 0)
+
+
 def _rules(load: Load) -> Iterator[tuple[str, bool, str, str]]:
     """What must not be: the field, whether it is so, what is wrong, what to write instead."""
+    for key in ("rate", "rate_to", "burstiness", "time_scale", "duration_s", "turns"):  # of any other the clock would run backwards
+        value = getattr(load, key)
+        yield key, value is not None and not 0 < value < math.inf, f"{key} must be positive, got {value}", "write a number above 0"
     traced, grouped, recorded = load.trace is not None, load.prefix_groups > 0, is_data_set(load.prompts)
-    yield "trace", traced and load.rate is not None, "a trace has its own arrivals", "write either rate or trace"
+    cold = load.prefix_cache == "cold"
     yield "trace", traced and recorded, "a trace says how long prompts are, not what they say", "write 'prompts: random' or 'prompts: text'"
-    yield "trace", traced and load.turns > 1, "a trace has no conversations", "write 'turns: 1'"
     yield "trace", traced and grouped, "a trace has its own shared prefixes", "write 'prefix_groups: 0'"
-    yield "time_scale", not load.time_scale > 0, "a time scale is positive", "0.5 replays a trace twice as fast"
-    yield "rate", load.rate is not None and not load.rate > 0, "a rate is positive", "write requests per second: 2.5"
-    yield "rate_to", load.rate_to is not None and not load.rate_to > 0, "a rate is positive", "write requests per second: 2.5"
-    yield "rate_to", load.rate_to is not None and load.rate is None, "a rate that changes begins somewhere", "write rate, too"
-    yield "burstiness", not load.burstiness > 0, "burstiness is positive", "1 is Poisson, below 1 requests come in bursts"
-    endless = not load.requests and load.duration_s is None and not traced
-    yield "requests", endless, "this load never ends", "write a number of requests, or duration_s"
-    yield "turns", load.turns < 1, "a conversation has a turn", "write 'turns: 1' for single requests"
-    yield "prefix_groups", grouped and load.prefix_cache == "cold", "shared prefixes fill a prefix cache", "write 'prefix_cache: allowed'"
+    yield "turns", load.turns > 1 and cold, "each turn repeats those before it, which a prefix cache would keep", _ALLOW_CACHE
+    yield "prefix_groups", grouped and cold, "shared prefixes fill a prefix cache", _ALLOW_CACHE
     yield "prefix_groups", grouped and recorded, "a data set has the prompts that it has", "write 'prompts: random' or 'prompts: text'"
-    yield "prefix_tokens", grouped and load.prefix_tokens < 1, "groups share a prefix of at least 1 token", "write 'prefix_tokens: 64'"
-    yield "prefix_tokens", bool(load.prefix_tokens) and not grouped, "nobody shares this prefix", "write 'prefix_groups: 4'"
+
+
+_ALLOW_CACHE = "write 'prefix_cache: allowed'"

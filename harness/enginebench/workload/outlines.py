@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from enginebench.errors import UserError
 from enginebench.nouns import Load
 from enginebench.workload.arrivals import due_times
 from enginebench.workload.files import find
@@ -54,17 +55,16 @@ def due_list(load: Load, count: int) -> list[float] | list[None]:
 
 
 def _replayed(trace: Trace, time_scale: float, count: int) -> Iterator[Outline]:
-    """A trace's requests; beyond its end it begins again, a mean gap after its last request and with new text."""
-    period = float(trace.due_s[-1]) * len(trace) / max(len(trace) - 1, 1)
+    """The first requests of a trace. UserError when it has fewer."""
+    if count > len(trace):
+        raise UserError(f"the trace has {len(trace):,} requests, and {count:,} are wanted", key="requests", advice="ask for fewer")
     due, inputs, outputs = trace.due_s.tolist(), trace.input_tokens.tolist(), trace.output_tokens.tolist()
-    for index in range(count):
-        lap, row = divmod(index, len(trace))
-        start = lap * (trace.distinct_blocks + len(trace))
+    for row in range(count):
         segments: list[tuple[int, int]] = []
         missing = inputs[row]
         for block in trace.blocks[row]:
-            segments.append((start + block, min(BLOCK_TOKENS, missing)))
+            segments.append((block, min(BLOCK_TOKENS, missing)))
             missing -= segments[-1][1]
         if missing:
-            segments.append((start + trace.distinct_blocks + row, missing))
-        yield Outline(tuple(segments), outputs[row], (lap * period + due[row]) * time_scale)
+            segments.append((trace.distinct_blocks + row, missing))
+        yield Outline(tuple(segments), outputs[row], due[row] * time_scale)

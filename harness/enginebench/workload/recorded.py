@@ -27,7 +27,8 @@ def recorded_prompts(
     """The first `count` requests of a load with a data set, its records in an order that depends on (load.seed, salt).
 
     limit: most tokens of a prompt with its answer (of a conversation, all turns together); longer ones are left out. UserError
-    when the data set has not enough for `count` and prefix_cache is 'cold', since a prompt sent twice would meet its own cache.
+    when the data set has not enough for `count` and prefix_cache is 'cold', since a prompt sent twice would meet its own cache; but a
+    closed loop over a duration, which asks for more than it will send, gets what there is.
     """
     records = read_records(load.prompts, base)
     lengths, due = Lengths.of(load).draw(load.seed, count), due_list(load, count)
@@ -46,6 +47,8 @@ def recorded_prompts(
                 found.append(Prompt(*sized, output, when, group, turn))
             conversation += bool(turns)
         if len(found) < count and (len(found) == before or load.prefix_cache == "cold"):
+            if found and load.duration_s is not None and not load.open_loop:
+                break
             raise _too_few(load, count, len(found), limit)
     return found
 

@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -48,10 +48,18 @@ class Trace:
     input_tokens: npt.NDArray[np.int64]
     output_tokens: npt.NDArray[np.int64]
     blocks: tuple[tuple[int, ...], ...]
-    distinct_blocks: int
 
     def __len__(self) -> int:
         return len(self.blocks)
+
+    def first(self, count: int) -> Trace:
+        """Its first `count` requests."""
+        return Trace(self.due_s[:count], self.input_tokens[:count], self.output_tokens[:count], self.blocks[:count])
+
+    @cached_property
+    def distinct_blocks(self) -> int:
+        """How many blocks there are."""
+        return 1 + max(chain.from_iterable(self.blocks), default=-1)
 
     @property
     def shares(self) -> bool:
@@ -61,7 +69,7 @@ class Trace:
     @property
     def largest(self) -> int:
         """Most input and output tokens of one request."""
-        return int((self.input_tokens + self.output_tokens).max())
+        return int((self.input_tokens + self.output_tokens).max(initial=0))
 
 
 def read_trace(file: Path) -> Trace:
@@ -79,7 +87,7 @@ def _read(file: Path, _modified: int) -> Trace:
     blocks = tuple(tuple(numbers.setdefault(block, len(numbers)) for block in row[3]) for row in rows)
     times = np.array([row[0] for row in rows])
     lengths = np.array([row[1:3] for row in rows], np.int64)
-    return Trace(times - times[0], lengths[:, 0], lengths[:, 1], blocks, len(numbers))
+    return Trace(times - times[0], lengths[:, 0], lengths[:, 1], blocks)
 
 
 def _rows(lines: Iterable[str], file: Path) -> Iterator[_Row]:

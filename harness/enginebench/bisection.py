@@ -13,8 +13,8 @@ from dataclasses import dataclass
 class Search:
     """A search between `start` and `stop` for the highest level that passes, to within a factor of 1 + precision.
 
-    It ends whatever it is told: each answer either doubles the level towards `stop` or narrows the gap between a level that
-    passed and one that failed. whole: levels are whole numbers; else they have three significant digits, so that the same
+    It ends whatever it is told: each answer doubles the level towards `stop`, narrows the gap between a level that passed and one
+    that failed, or is that nobody can tell, and then nobody could at the next level either. whole: levels are whole numbers; else they have three significant digits, so that the same
     search tries the same levels on every machine.
     """
 
@@ -26,16 +26,22 @@ class Search:
     """The highest level that passed so far."""
     failed: float | None = None
     """The lowest level that failed so far."""
+    unknown: float | None = None
+    """The level of which it could not be told; the search has ended there."""
 
     def next_level(self) -> float | None:
         """The level to try now; None when the search has ended."""
+        if self.unknown is not None:
+            return None
         if self.failed is None:
             return self.start if self.passed is None else _above(self, self.passed)
         return None if self.passed is None else _between(self, self.passed, self.failed)
 
-    def tell(self, level: float, ok: bool) -> None:
-        """What came of the level that `next_level` named."""
-        if ok:
+    def tell(self, level: float, ok: bool | None) -> None:
+        """What came of the level that `next_level` named; None: it cannot be told."""
+        if ok is None:
+            self.unknown = level
+        elif ok:
             self.passed = level
         else:
             self.failed = level

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from enginebench.search import Search, most_probes
+from enginebench.bisection import Search, most_probes
 from hypothesis import given
 from hypothesis import strategies as st
 
