@@ -114,12 +114,14 @@ _LOADS = inspect.cleandoc("""
     slo: {ttft_ms: 500, tpot_ms: 50, share: 0.99}                         # or a preset: slo: mlperf/deepseek-r1
     loads:
       - {rate: [1, 2, 4], duration_s: 60}                                 # goodput of each
-      - {find: {goal: max_goodput, over: rate, from: 1, to: 64}, duration_s: 60}
+      - {find: {goal: max_goodput, over: rate, from: 4, to: 64}}
     ```
 
     With an `slo` every cell has a goodput: the requests per second that kept every limit. `find` does not sweep but searches: it doubles
     the level while the SLO is met, then halves the gap until it is within `precision`. Every probe is a stored cell, so an interrupted search
-    goes on where it was, and every repeat searches anew.
+    goes on where it was, and every repeat searches anew. Where neither `requests` nor `duration_s` is written, a probe sends at least a
+    quarter more requests than it takes to judge the `share`: three are expected to miss the limits, so 0.99 takes 300 and 0.9 takes 30.
+    With fewer the answer says so. The limits themselves can be changed when a run is read: `bench report --slo ttft_ms=300`.
 """)
 
 

@@ -14,8 +14,8 @@ class Search:
     """A search between `start` and `stop` for the highest level that passes, to within a factor of 1 + precision.
 
     It ends whatever it is told: each answer doubles the level towards `stop`, narrows the gap between a level that passed and one
-    that failed, or is that nobody can tell, and then nobody could at the next level either. whole: levels are whole numbers; else they have three significant digits, so that the same
-    search tries the same levels on every machine.
+    that failed, or is that nobody can tell, and then nobody could at the next level either. whole: levels are whole numbers;
+    else they have three significant digits, so that the same search tries the same levels on every machine.
     """
 
     start: float

@@ -140,13 +140,13 @@ class Samples:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        offsets = pa.array(self.offsets, pa.int32())
+        offsets = _arrow(self.offsets.astype(np.int32))
         numbers = (*_ROW_COLUMNS, *_COUNT_COLUMNS, *_LATER_COLUMNS)
-        columns: dict[str, Any] = {name: getattr(self, name) for name in numbers}
-        columns |= {name: pa.array(getattr(self, name), pa.string()) for name in _TEXT_COLUMNS}
+        columns: dict[str, Any] = {name: _arrow(getattr(self, name)) for name in numbers}
+        columns |= {name: _arrow_text(getattr(self, name)) for name in _TEXT_COLUMNS}
         for name in ("event_ns", "event_tokens", "event_chars"):
-            columns[name] = pa.ListArray.from_arrays(offsets, pa.array(getattr(self, name)))
-        columns[_TIMINGS] = pa.array([None if told is None else json.dumps(dict(told)) for told in self.server_timings], pa.string())
+            columns[name] = pa.ListArray.from_arrays(offsets, _arrow(getattr(self, name)))
+        columns[_TIMINGS] = _arrow_text([None if told is None else json.dumps(dict(told)) for told in self.server_timings])
         deltas = {f"{name}.list.element": "DELTA_BINARY_PACKED" for name in ("event_ns", "event_tokens", "event_chars")}
         deltas |= dict.fromkeys(numbers, "DELTA_BINARY_PACKED")
         pq.write_table(pa.table(columns), path, compression="zstd", use_dictionary=list(_TEXT_COLUMNS), column_encoding=deltas)
@@ -158,23 +158,56 @@ class Samples:
         import pyarrow.parquet as pq
 
         try:
-            return cls._of_table(pq.read_table(path, memory_map=False).combine_chunks())
+            with pq.ParquetFile(path) as file:  # read_table would import pandas, which takes half a second
+                return cls._of_table(file.read().combine_chunks())
         except (pa.ArrowException, OSError, KeyError, ValueError, AttributeError) as error:  # AttributeError: a column of another type
             raise UserError(f"raw samples are damaged: {(str(error).splitlines() or ['?'])[0]}", file=path) from None
 
     @classmethod
     def _of_table(cls, table: Any) -> Samples:
-        rows: dict[str, Any] = {name: table[name].to_numpy().astype(np.int64) for name in (*_ROW_COLUMNS, *_COUNT_COLUMNS)}
+        rows: dict[str, Any] = {name: _numbers(table[name].chunk(0)).astype(np.int64) for name in (*_ROW_COLUMNS, *_COUNT_COLUMNS)}
         there = {name for name in _LATER_COLUMNS if name in table.column_names}
-        rows |= {name: table[name].to_numpy().astype(np.int64) for name in there}
+        rows |= {name: _numbers(table[name].chunk(0)).astype(np.int64) for name in there}
         rows |= {name: np.full(len(table), absent, np.int64) for name, absent in _LATER_COLUMNS.items() if name not in there}
         rows |= {name: tuple(table[name].to_pylist()) for name in _TEXT_COLUMNS}
         timings = table[_TIMINGS].to_pylist() if _TIMINGS in table.column_names else [None] * len(table)
         rows[_TIMINGS] = tuple(None if text is None else json.loads(text) for text in timings)
-        lists = {name: table[name].combine_chunks() for name in ("event_ns", "event_tokens", "event_chars")}
-        offsets = lists["event_ns"].offsets.to_numpy().astype(np.int64)
-        flat = {name: column.flatten().to_numpy() for name, column in lists.items()}
+        lists = {name: table[name].chunk(0) for name in ("event_ns", "event_tokens", "event_chars")}
+        offsets = _numbers(lists["event_ns"].offsets).astype(np.int64)
+        flat = {name: _numbers(column.flatten()) for name, column in lists.items()}
         return cls(**rows, **flat, offsets=offsets - offsets[0])
+
+
+def _arrow(values: npt.NDArray[np.int64] | npt.NDArray[np.int32]) -> Any:
+    """The same numbers as an Arrow array. `pa.array` would import pandas first, which takes half a second."""
+    import pyarrow as pa
+
+    kind = pa.int64() if values.dtype == np.int64 else pa.int32()
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(np.ascontiguousarray(values))])
+
+
+def _numbers(values: Any) -> Any:
+    """An Arrow array of integers without nulls as numpy; `to_numpy` would import pandas. AttributeError for anything else."""
+    import pyarrow as pa
+
+    kinds = {pa.int64(): np.int64, pa.int32(): np.int32}
+    if values.null_count or values.type not in kinds:
+        raise AttributeError(f"a column of {values.type} where whole numbers belong")
+    kind, buffer = kinds[values.type], values.buffers()[1]
+    if buffer is None:
+        return np.empty(0, kind)
+    return np.frombuffer(buffer, kind, values.offset + len(values))[values.offset :]
+
+
+def _arrow_text(values: Sequence[str | None]) -> Any:
+    """Texts, or nulls, as an Arrow array; by hand for the same reason."""
+    import pyarrow as pa
+
+    encoded = [(value or "").encode() for value in values]
+    ends = np.cumsum([0, *map(len, encoded)]).astype(np.int32)
+    known = np.packbits(np.array([value is not None for value in values], bool), bitorder="little")
+    buffers = [pa.py_buffer(known), pa.py_buffer(ends), pa.py_buffer(b"".join(encoded))]
+    return pa.StringArray.from_buffers(len(encoded), buffers[1], buffers[2], buffers[0])
 
 
 def _ints(values: Any) -> Ints:

@@ -56,7 +56,7 @@ def _reasons(record: CellRecord, s: Samples, window: Window) -> Iterator[Reason]
     if s.ok.any():
         yield from _output_length(record, s)
         yield from _input_length(record, s)
-        yield from _counts(s)
+        yield from _counts(record, s)
         yield from _cache(record, s)
         if record.deployment.runtime != "in-process":
             yield from delivery.client(record, s)
@@ -104,7 +104,16 @@ def _input_length(record: CellRecord, s: Samples) -> Iterator[Reason]:
         yield Reason(Check.LENGTH_MISMATCH, severity, detail)
 
 
-def _counts(s: Samples) -> Iterator[Reason]:
+_RETOKENIZED = 0.1
+"""How far text that is tokenized again may be off: its tokens are rarely those that were generated, one for one."""
+
+
+def _counts(record: CellRecord, s: Samples) -> Iterator[Reason]:
+    server, tokenizer = (record.token_check.get(name, 0) for name in ("server", "tokenizer"))
+    # Random weights say what no tokenizer would ever split the same way again.
+    if tokenizer and not record.random_weights and abs(server / tokenizer - 1) > _RETOKENIZED:
+        detail = f"in the warm-up the server counted {server:,} output tokens, the checkpoint's tokenizer {tokenizer:,}"
+        yield Reason(Check.COUNTS_DISAGREE, "suspect", detail)
     for one, other, differ, both in disagreements(s):
         if differ > 0.01 * both:
             yield Reason(Check.COUNTS_DISAGREE, "suspect", f"{one} and {other} differ for {differ:,} of {both:,} requests")

@@ -121,7 +121,7 @@ def test_the_measured_times_are_those_of_the_engine(bench: Bench) -> None:
 def test_plan_launches_nothing_and_shows_the_commands(bench: Bench) -> None:
     done = bench("plan", bench.scenario(QUICK), "-v")
     assert done.returncode == 0, done.stderr
-    assert "1 deployments x 2 loads x 1 repeats = 2 cells" in done.stdout
+    assert "1 deployment x 2 loads x 1 repeat = 2 cells" in done.stdout
     assert ENGINE in done.stdout
     assert not (bench.folder / "results").exists()
     data = json.loads(bench("plan", "s.yaml", "--json").stdout)

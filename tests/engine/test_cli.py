@@ -85,13 +85,41 @@ def test_a_plan_says_how_many_cells_a_search_may_take(shell: Shell) -> None:
     search = "  - {find: {over: rate, from: 1, to: 8}, duration_s: 2}\n  - {rate: 3, duration_s: 4}\nslo: {ttft_ms: 100}\n"
     (shell.folder / "search.yaml").write_text(SCENARIO.replace("TP", "") + search)
     shown = shell("bench plan search.yaml").stdout
-    assert "1 deployments x 3 loads and 1 search x 1 repeats = up to 10 cells" in shown
+    assert "1 deployment x 3 loads and 1 search x 1 repeat = up to 10 cells, 1 server start" in shown
     assert "8 measured requests and 4 s of load by duration" in shown
     assert "search: max_goodput over rate from 1 to 8, to 10 %: up to 7 cells each" in shown
     assert "slo: TTFT 100 ms for 99 % of requests" in shown
+    assert "; requests 4; duration 4\n" in shown
     data = json.loads(shell("bench plan search.yaml --json").stdout)
     assert (data["cells"], data["probes"]) == (4, 6)
-    assert "= 1 cells" in shell("bench plan search.yaml --only rate=3").stdout
+    assert "= 1 cell, 1 server start, 4 s of load by duration" in shell("bench plan search.yaml --only rate=3").stdout
+
+
+def test_a_plan_of_searches_tells_them_apart_and_says_nothing_of_loads(shell: Shell) -> None:
+    head = SCENARIO.replace("TP", "").partition("loads:")[0] + "slo: {ttft_ms: 100}\n"
+    axes = "prompts: [random, text], requests: [20, 30], concurrency: [0, 8], input_tokens: [16, 32]"
+    (shell.folder / "searches.yaml").write_text(head + f"loads:\n  - {{find: {{over: rate, to: 8}}, {axes}}}\n")
+    shown = shell("bench plan searches.yaml").stdout
+    lines = [line for line in shown.splitlines() if line.startswith("search: ")]
+    assert len(lines) == len(set(lines)) == 16
+    assert any(line.endswith("; 32 + 64 tokens; concurrency 8, requests 20, prompts text") for line in lines)
+    assert "loads:" not in shown
+    assert "measured request" not in shown
+
+
+def test_a_stored_run_is_judged_by_other_limits(shell: Shell) -> None:
+    def goodput(slo: str) -> float:
+        rows = json.loads(shell(f"bench report --json --slo {slo}").stdout)["rows"]
+        return float(rows[0]["figures"]["goodput"]["value"])
+
+    assert "goodput" not in shell("bench report --json").stdout
+    assert goodput("ttft_ms=0.001") == 0
+    assert goodput("ttft_ms=60000,tpot_ms=60000,share=0.5") == goodput("mlperf/mixtral-8x7b") > 0
+    assert "TTFT 2 s" not in shell("bench report --json").stdout, "what is stored stays as it is"
+    for wrong in ("ttft_ms=fast", "ttft=1", "mlperf/deepseek", "''"):
+        done = shell(f"bench report --slo {wrong}")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.count("\n  ") == 1, "it says what to write instead"
 
 
 def test_nothing_measured_is_exit_code_3(shell: Shell) -> None:

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import plotly.graph_objects as go
 import pytest
 from enginebench.analysis import Analysis, analyse
+from enginebench.errors import UserError
 from enginebench.nouns import Cell, Deployment, Load, Sample, plain_object
 from enginebench.plan import Plan
 from enginebench.probes import searches_of
+from enginebench.registry import discover
 from enginebench.report import render_table, to_csv, to_json, to_markdown
 from enginebench.report.distributions import read_samples
 from enginebench.report.findings import findings
 from enginebench.report.html import render_html
 from enginebench.report.plots import sections
+from enginebench.runner import Sweep
 from enginebench.runner.agenda import Agenda
 from enginebench.runner.folder import open_run_for
+from enginebench.runner.reporter import Silent
 from enginebench.samples import Samples
 from enginebench.scenario import LoadSearch, Scenario
+from enginebench.scenario.find import FOLLOWS
 from enginebench.slo import Slo
 from enginebench.store import CellRecord, Run
 
@@ -29,39 +35,39 @@ SLO = Slo(ttft_s=0.1, share=0.9)
 MS = 1_000_000
 
 
-def samples(load: Load, ttft_ms: float) -> Samples:
-    """40 requests, 50 ms apart, each with a first token after ttft_ms and four more 10 ms apart."""
+def samples(load: Load, ttft_ms: float, *, counted: bool = True) -> Samples:
+    """40 requests, 50 ms apart, each with a first token after ttft_ms and four more 10 ms apart; counted: whether tokens were."""
     made = []
     for i in range(40):
         sent = (1_000 + 50 * i) * MS
         first = sent + int(ttft_ms * MS)
         sample = Sample(i, 16, 5, due_ns=sent - (i % 5) * MS, sent_ns=sent, headers_ns=sent + MS, end_ns=first + 41 * MS, status_code=200)
         sample.event_ns.extend(first + 10 * k * MS for k in range(5))
-        sample.event_tokens.extend([1] * 5)
+        sample.event_tokens.extend([1 if counted else -1] * 5)
         sample.event_chars.extend([4] * 5)
-        sample.input_tokens, sample.output_tokens, sample.cached_tokens = 16, 5, 0
+        sample.input_tokens, sample.output_tokens, sample.cached_tokens = 16, 5 if counted else None, 0
         made.append(sample)
     return Samples.collect(made)
 
 
-def measured(run: Run, cell: Cell, ttft_ms: float) -> tuple[CellRecord, Samples]:
+def measured(run: Run, cell: Cell, ttft_ms: float, *, counted: bool = True) -> tuple[CellRecord, Samples]:
     """A stored cell."""
     record = CellRecord(cell.id, cell.launch_id, cell.deployment, cell.load, cell.repeat, "ok", window_ns=(0, 1), identity="proven")
-    found = samples(cell.load, ttft_ms)
+    found = samples(cell.load, ttft_ms, counted=counted)
     run.add_cell(record, found)
     return record, found
 
 
-def planned(*fixed: Load, search: LoadSearch | None = None) -> Plan:
-    loads = [*fixed, *([search.base] if search else [])]
-    cells = tuple(Cell(DEPLOYMENT, load) for load in loads)
-    scenario = Scenario("demo", (DEPLOYMENT,), (fixed,), ((search,) if search else (),), SLO)
-    return Plan(scenario, cells, searches={cells[-1].id: search} if search else {})
+def planned(*fixed: Load, search: LoadSearch | Sequence[LoadSearch] = (), slo: Slo = SLO, repeats: int = 1) -> Plan:
+    searches = (search,) if isinstance(search, LoadSearch) else tuple(search)
+    each = [Cell(DEPLOYMENT, load, i) for i in range(repeats) for load in (*fixed, *(s.base for s in searches))]
+    firsts = {Cell(DEPLOYMENT, s.base, i).id: s for i in range(repeats) for s in searches}
+    return Plan(Scenario("demo", (DEPLOYMENT,), (fixed,), (searches,), slo, repeats), tuple(each), searches=firsts)
 
 
-def over_rate(stop: float = 64.0) -> LoadSearch:
-    base = Load(concurrency=0, rate=1.0, requests=64, warmup_requests=4)
-    return LoadSearch(base, "rate", 1.0, stop, 0.1, level_requests=True, level_warmup=False)
+def over_rate(start: float = 1.0, stop: float = 64.0, **others: int) -> LoadSearch:
+    base = Load(**{"concurrency": 0, "rate": float(start), "requests": 64, "warmup_requests": 4} | others)  # type: ignore[arg-type]
+    return LoadSearch(base, "rate", float(start), float(stop), 0.1)
 
 
 @pytest.fixture
@@ -73,13 +79,13 @@ def begin(tmp_path: Path) -> Callable[[Plan], Run]:
     return open_new
 
 
-def go_through(agenda: Agenda, run: Run, limit: float) -> list[float]:
+def go_through(agenda: Agenda, run: Run, limit: float, *, counted: bool = True) -> list[float]:
     """Measure what is on the agenda, with a server that is quick enough up to `limit`; the levels in order."""
     levels = []
     while agenda.cells:
         cell = agenda.cells[0]
         levels.append(cell.load.level)
-        agenda.end(*measured(run, cell, 50 if cell.load.level <= limit else 200))
+        agenda.end(*measured(run, cell, 50 if cell.load.level <= limit else 200, counted=counted))
     return levels
 
 
@@ -124,6 +130,43 @@ def test_a_probe_that_the_sweep_measures_too_is_measured_once(begin: Callable[[P
     levels = go_through(Agenda(plan, run, plan.cells), run, 5)
     assert sorted(levels) == [1, 2, 4, 4.76, 5.19, 5.66, 8]
     assert len(set(run.record.cells)) == len(run.record.cells)
+
+
+@pytest.mark.parametrize("limit", [1.5, 3, 5, 9, 100])
+def test_searches_that_overlap_each_find_their_answer(begin: Callable[[Plan], Run], limit: float) -> None:
+    wide, narrow = replace(over_rate(1, 8), precision=1.0), over_rate(4, 16)
+    plan = planned(search=[wide, narrow])
+    run = begin(plan)
+    levels = go_through(Agenda(plan, run, plan.cells), run, limit)
+    assert len(levels) == len(set(levels)), "a probe that both need is measured once"
+    alone: list[list[float]] = []
+    for search in (wide, narrow):
+        own = begin(planned(search=search))
+        go_through(Agenda(planned(search=search), own, planned(search=search).cells), own, limit)
+        alone += [list(record.probes.values()) for record in searches_of(own.record)]
+    assert [list(record.probes.values()) for record in searches_of(run.record)] == alone
+    assert Run(run.path).finished
+
+
+def test_a_run_that_goes_on_takes_the_limits_that_the_scenario_has_now(tmp_path: Path) -> None:
+    stored = {}
+    for slo in (SLO, Slo(e2e_s=3)):
+        with open_run_for(planned(Load(), slo=slo), tmp_path, {}, fresh=False, retry_failed=False, say=print) as run:
+            stored[run.path] = Run(run.path).record.slo
+    assert list(stored.values()) == [plain_object(Slo(e2e_s=3))]
+
+
+def test_an_error_with_advice_is_stored_as_one_line(begin: Callable[[Plan], Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise UserError("147 are wanted", key="requests", advice="ask for fewer")
+
+    monkeypatch.setattr("enginebench.runner.sweep.open_engine", refuse)
+    plan = planned(Load())
+    run = begin(plan)
+    Sweep(plan, run, discover(), lambda _: (), Silent()).go()
+    (record,) = run.cells()
+    assert (record.status, record.reason) == ("failed", "requests: 147 are wanted; ask for fewer")
+    assert [launch.ended for launch in run.launches().values()] == [record.reason]
 
 
 # -- reports -------------------------------------------------------------------------------------------------------------
@@ -182,7 +225,56 @@ def test_the_answer_of_a_search_is_said_everywhere(mixed: tuple[Run, Analysis]) 
     assert "4.76 req/s" in page
     document = json.loads(to_json(analysis))
     assert document["slo"] == plain_object(SLO)
-    assert document["findings"][0]["search"] == {"over": "rate", "start": 1.0, "stop": 64.0, "precision": 0.1}
+    assert document["findings"][0]["search"] == {"over": "rate", "start": 1.0, "stop": 64.0, "precision": 0.1, "follows": []}
+
+
+def answered(begin: Callable[[Plan], Run], plan: Plan, limit: float = 5, *, counted: bool = True) -> tuple[Analysis, list[float]]:
+    run = begin(plan)
+    cells = [[cell for cell in plan.cells if cell.repeat == i] for i in range(plan.scenario.repeats)]
+    levels = [level for its in cells for level in go_through(Agenda(plan, run, its), run, limit, counted=counted)]
+    return analyse(Run(run.path)), levels
+
+
+def test_only_repeats_of_one_search_are_its_repeats(begin: Callable[[Plan], Run]) -> None:
+    searches = [over_rate(), over_rate(requests=90), over_rate(warmup_requests=9), over_rate(concurrency=8), over_rate(2), over_rate(2, 32)]
+    searches[-1] = replace(searches[-1], base=replace(searches[-1].base, seed=1))
+    analysis, _ = answered(begin, planned(search=searches, repeats=2))
+    groups = findings(analysis)
+    assert len(groups) == len({group.title for group in groups}) == len(searches)
+    assert [len(finding.endings) for group in groups for finding in group.found] == [2] * len(searches)
+    assert any(group.title.endswith("requests 90, warmup requests 4") for group in groups)
+
+
+def test_requests_that_follow_the_level_do_not_tell_repeats_apart(begin: Callable[[Plan], Run]) -> None:
+    search = replace(over_rate(), follows=FOLLOWS)
+    plan = planned(search=replace(search, base=search.load(1)), repeats=2)
+    run = begin(plan)
+    for i in range(2):
+        go_through(Agenda(plan, run, [cell for cell in plan.cells if cell.repeat == i]), run, 5)
+    run.drop(plan.cells[1].id)  # its first probe; the second repeat is known by another level
+    ((found,),) = (group.found for group in findings(analyse(Run(run.path))))
+    assert found.endings == ("found", "unfinished")
+
+
+def test_where_nobody_counts_tokens_a_limit_on_them_is_neither_kept_nor_missed(begin: Callable[[Plan], Run]) -> None:
+    plan = planned(search=over_rate(), slo=Slo(tpot_s=1))
+    analysis, levels = answered(begin, plan, counted=False)
+    ((found,),) = (group.found for group in findings(analysis))
+    assert levels == [1], "there is no use in going on"
+    assert (found.endings, found.level) == (("unknown",), None)
+    assert "it cannot be told whether the SLO was met; tokens were not counted" in found.sentence
+    assert "no level met the SLO" not in found.sentence
+    kept, levels = answered(begin, plan)
+    assert levels[-1] == 64
+    assert findings(kept)[0].found[0].endings == ("top",)
+
+
+@pytest.mark.parametrize(("share", "doubted"), [(0.9, False), (0.92, False), (0.95, True), (1.0, False)])
+def test_an_answer_from_too_few_requests_says_so(begin: Callable[[Plan], Run], share: float, doubted: bool) -> None:
+    analysis, _ = answered(begin, planned(search=over_rate(), slo=Slo(ttft_s=0.1, share=share)))
+    ((found,),) = (group.found for group in findings(analysis))
+    assert any("a share of 95 % needs 60" in doubt for doubt in found.doubts) == doubted
+    assert any("was judged by" in doubt for doubt in found.doubts) == doubted
 
 
 def test_a_page_shows_where_it_was_measured(mixed: tuple[Run, Analysis]) -> None:

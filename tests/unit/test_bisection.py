@@ -17,7 +17,7 @@ def tried(search: Search, answers: st.DataObject | float) -> list[float]:
     levels: list[float] = []
     while (level := search.next_level()) is not None:
         levels.append(level)
-        ok = level <= answers if isinstance(answers, int | float) else answers.draw(st.booleans())
+        ok = level <= answers if isinstance(answers, int | float) else answers.draw(st.sampled_from([True, False, None]))
         search.tell(level, ok)
     return levels
 
@@ -60,6 +60,15 @@ def test_it_ends_whatever_it_is_told(between: list[float], precision: float, who
     levels = tried(Search(start, stop, precision, whole=whole), data)
     assert len(levels) == len(set(levels)) <= most_probes(Search(start, stop, precision, whole=whole))
     assert all(start <= level <= stop for level in levels)
+
+
+def test_what_nobody_can_tell_ends_it() -> None:
+    search = Search(1, 64, 0.1)
+    for ok in (True, True, None):
+        level = search.next_level()
+        assert level is not None
+        search.tell(level, ok)
+    assert (search.passed, search.failed, search.unknown, search.next_level()) == (2, None, 4, None)
 
 
 def test_the_levels_of_an_ordinary_search() -> None:

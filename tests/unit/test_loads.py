@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from enginebench.errors import UserError
 from enginebench.nouns import Load
-from enginebench.plan import plan
+from enginebench.plan import SELECTABLE, plan
 from enginebench.registry import discover
 from enginebench.scenario import Scenario, load_scenario
 
@@ -18,6 +18,8 @@ AZURE = "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.6805900,37
 
 def scenario(tmp_path: Path, *loads: str, rest: str = "") -> Scenario:
     (tmp_path / "azure.csv").write_text(AZURE)
+    (tmp_path / "bad.csv").write_text(AZURE.replace("47.6805900,12,2", "47.6805900,twelve,2"))
+    (tmp_path / "bad.jsonl").write_text('{"prompt": "one"}\nprompt two\n')
     file = tmp_path / "s.yaml"
     file.write_text(HEAD + rest + "loads:\n" + "".join(f"  - {{{load}}}\n" for load in loads))
     return load_scenario(file, REGISTRY)
@@ -36,7 +38,7 @@ def complaint(tmp_path: Path, *written: str, rest: str = "") -> str:
 def test_defaults_follow_the_arrivals(tmp_path: Path) -> None:
     (closed,) = loads(tmp_path, "")
     assert (closed.concurrency, closed.requests, closed.warmup_requests) == (1, 16, 1)
-    (talks,) = loads(tmp_path, "concurrency: 8, turns: 3")
+    (talks,) = loads(tmp_path, "concurrency: 8, turns: 3, prefix_cache: allowed")
     assert talks.requests == 4 * 8 * 3
     slow, fast = loads(tmp_path, "rate: [0.5, 10]")
     assert (slow.concurrency, slow.requests, fast.requests) == (0, 64, 600)
@@ -87,6 +89,20 @@ WRONG = {
         ("input_tokens: 8, prefix_groups: 2, prefix_tokens: 8, prefix_cache: allowed",),
         "s.yaml:5: loads[0].prefix_tokens: ",
     ),
+    "less than one conversation": (
+        ("turns: [1, 4], requests: [8, 3]",),
+        "s.yaml:5: loads[0].requests[1]: 3 are less than one conversation of 4 turns",
+    ),
+    "a unit": (("duration_s: 1m",), "loads[0].duration_s: must be a number, got '1m'\n  write seconds as a plain number, e.g. 60"),
+    "a bare goal": (
+        ("find: max_goodput",),
+        "loads[0].find: must be a mapping (key: value), got 'max_goodput'\n  write find: {goal: max_goodput, over: rate",
+    ),
+    "a bad row": (
+        ("", "rate: 1, prompts: ['random', 'jsonl:bad.jsonl']"),
+        "s.yaml:6: loads[1].prompts[1]: bad.jsonl:2: this is no JSON",
+    ),
+    "a bad trace": (("trace: bad.csv",), "s.yaml:5: loads[0].trace: bad.csv:3: this"),
     "search without a goal": (("find: {over: rate}",), "s.yaml:5: loads[0].find: there is no `slo` to search for"),
 }  # fmt: skip
 
@@ -96,7 +112,7 @@ def test_a_contradiction_is_one_message_at_its_place(tmp_path: Path, written: tu
     said = complaint(tmp_path, *written)
     assert message in said
     assert said.startswith("s.yaml:")
-    assert "\n  " in said or ": write" in said, "it says what to write instead"
+    assert "\n  " in said or ": write" in said or "bad." in said, "it says what to write instead, or which line of a file is wrong"
 
 
 GOAL = "slo: {ttft_ms: 500, share: 0.9}\n"
@@ -126,6 +142,56 @@ def test_a_preset_can_be_changed(tmp_path: Path) -> None:
     assert (changed.ttft_s, changed.tpot_s) == (1.0, 0.08)
 
 
+@pytest.mark.parametrize(
+    ("share", "written", "requests"),
+    [
+        (0.99, "", (375, 4 * 256)),
+        (0.9, "", (38, 4 * 256)),
+        (1, "", (16, 4 * 256)),
+        (0.99, "requests: 20, ", (20, 20)),
+        (0.99, "duration_s: 20, ", (0, 0)),
+        (0.99, "turns: 2, prefix_cache: allowed, ", (375, 8 * 256)),
+    ],
+)
+def test_a_probe_sends_enough_for_its_share_to_be_judged(tmp_path: Path, share: float, written: str, requests: tuple[int, int]) -> None:
+    goal = f"slo: {{ttft_ms: 500, share: {share}}}\n"
+    found = scenario(tmp_path, written + "find: {over: concurrency}", "concurrency: 2", rest=goal)
+    (search,) = found.searches[0]
+    assert (search.base.requests, search.load(256).requests) == requests
+    assert search.load(1) == search.base
+    assert found.loads[0][0].requests == 16, "a sweep decides nothing"
+
+
+def test_a_rate_that_stays_does_not_rise(tmp_path: Path) -> None:
+    rising, steady = loads(tmp_path, "rate: [1, 5], rate_to: 5")
+    assert (rising.level_text, steady.level_text) == ("1 to 5 req/s", "5 req/s")
+
+
+def test_limits_belong_to_a_plan_only_where_they_steer_it(tmp_path: Path) -> None:
+    def ids(*written: str) -> set[str]:
+        goals = ("slo: {ttft_ms: 500}\n", "slo: {ttft_ms: 600}\n")
+        return {plan(scenario(tmp_path, *written, rest=goal), REGISTRY).id for goal in goals}
+
+    assert len(ids("")) == 1
+    assert len(ids("", "find: {over: rate}")) == 2
+
+
+def test_every_axis_that_is_shown_can_be_selected(tmp_path: Path) -> None:
+    found = plan(
+        scenario(
+            tmp_path,
+            "rate: [1, 2], rate_to: 2",
+            "turns: 2, think_s: [0.5, 2], prefix_cache: allowed",
+            "trace: azure.csv, time_scale: [1, 0.5]",
+        ),
+        REGISTRY,
+    )
+    assert len(found.only({"rate_to": frozenset({"2"})}).cells) == 1
+    assert len(found.only({"think_s": frozenset({"0.5"})}).cells) == 1
+    assert len(found.only({"time_scale": frozenset({"0.5"})}).cells) == 1
+    assert {"duration_s", "prefix_cache", "burstiness", "ramp_s", "temperature"} <= set(SELECTABLE)
+
+
 def test_a_search_is_planned_as_its_first_cell(tmp_path: Path) -> None:
     found = plan(
         scenario(tmp_path, "", "find: {over: concurrency, from: 2, to: 32}, output_tokens: [8, 16]", rest=GOAL + "repeats: 2\n"), REGISTRY
@@ -133,7 +199,7 @@ def test_a_search_is_planned_as_its_first_cell(tmp_path: Path) -> None:
     assert len(found.cells) == 2 * (1 + 2)
     assert len(found.searches) == 2 * 2
     search = next(iter(found.searches.values()))
-    assert (search.base.concurrency, search.base.requests, search.load(16).requests) == (2, 16, 64)
+    assert (search.base.concurrency, search.base.requests, search.load(16).requests) == (2, 38, 64)
     assert found.probes == 4 * (search.most - 1)
     assert found.scenario.deployments[0].max_concurrency == 32
     assert found.only({"output_tokens": frozenset({"8"})}).searches.keys() < found.searches.keys()
@@ -145,9 +211,8 @@ def test_a_search_is_planned_as_its_first_cell(tmp_path: Path) -> None:
 
 def test_an_in_process_batch_skips_what_needs_a_server(tmp_path: Path) -> None:
     text = "name: t\nmodels: {m: {random_weights: {layers: 1}}}\ndeployments:\n"
-    text += (
-        "  - {engine: transformers, model: m, precision: f32, runtime: in-process}\nloads: [{}, {rate: 2}, {turns: 2}, {duration_s: 3}]\n"
-    )
+    text += "  - {engine: transformers, model: m, precision: f32, runtime: in-process}\n"
+    text += "loads: [{}, {rate: 2}, {turns: 2, prefix_cache: allowed}, {duration_s: 3}]\n"
     (tmp_path / "s.yaml").write_text(text)
     found = plan(load_scenario(tmp_path / "s.yaml", REGISTRY), REGISTRY)
     assert [cell.id in found.skipped for cell in found.cells] == [False, True, True, True]

@@ -10,8 +10,9 @@ import gguf
 import numpy as np
 import pytest
 from enginebench.checkpoints import RandomMoE
-from enginebench.checkpoints.gguf_file import GGUF_PRECISIONS, write_gguf
+from enginebench.checkpoints.gguf_file import GGUF_TYPES, write_gguf
 from enginebench.checkpoints.hf_folder import SAFETENSORS_PRECISIONS, write_hf_folder
+from enginebench.checkpoints.locate import GGUF_PRECISIONS
 from enginebench.checkpoints.tokenizer import word_tokenizer
 from enginebench.checkpoints.words import WORDS
 from enginebench.errors import UserError
@@ -107,7 +108,7 @@ def test_gguf_and_safetensors_hold_the_same_bits(tmp_path: Path) -> None:
     assert sum(array.size for array in theirs.values()) == sum(t.n_elements for t in ours.values()) == SMALL.parameters
 
 
-@pytest.mark.parametrize("precision", GGUF_PRECISIONS)
+@pytest.mark.parametrize("precision", GGUF_TYPES)
 def test_every_gguf_precision_reads_back(precision: str, tmp_path: Path) -> None:
     path = tmp_path / "m.gguf"
     write_gguf(SMALL, precision, path)
@@ -176,3 +177,7 @@ def test_every_known_word_is_one_token() -> None:
     tokenizer = word_tokenizer().tokenizer()
     assert all(len(tokenizer.encode(f" {word}").ids) == 1 for word in WORDS[:300])
     assert len(word_tokenizer().tokens) == len(set(word_tokenizer().tokens)) == 1024
+
+
+def test_a_plan_knows_what_can_be_written() -> None:
+    assert tuple(GGUF_TYPES) == GGUF_PRECISIONS

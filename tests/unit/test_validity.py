@@ -100,6 +100,7 @@ def test_a_good_cell_is_valid() -> None:
         (cell(limit={"events_per_s": 1e6, "streams": 1.0}), samples(), Check.CLIENT_BOUND, "suspect"),
         (cell(), samples(per_event=2), Check.COUNTS_DISAGREE, "suspect"),
         (cell(), samples(local=15), Check.COUNTS_DISAGREE, "suspect"),
+        (replace(cell(), token_check={"server": 120, "tokenizer": 100, "requests": 9}), samples(), Check.COUNTS_DISAGREE, "suspect"),
         (cell(load=OPEN), samples(40, late_ms=1), Check.RATE_NOT_ACHIEVED, "suspect"),
         (cell(load=OPEN), samples(40, late_ms=50), Check.RATE_NOT_ACHIEVED, "invalid"),
         (cell(load=OPEN), samples(19), Check.FEW_REQUESTS, "suspect"),
@@ -110,6 +111,12 @@ def test_each_check_fires(record: CellRecord, data: Samples, check: Check, verdi
     assert check in {reason.check for reason in reasons}
     assert found == verdict
     assert all(reason.check.value in str(reason) for reason in reasons)
+
+
+@pytest.mark.parametrize(("server", "random_weights"), [(108, False), (150, True)])
+def test_a_tokenizer_may_differ_a_little_and_from_random_weights_much(server: int, random_weights: bool) -> None:
+    record = replace(cell(), token_check={"server": server, "tokenizer": 100, "requests": 9}, random_weights=random_weights)
+    assert judge(record, samples()) == ("valid", ())
 
 
 def test_bursts_take_the_pace_from_a_cell_but_not_its_throughput() -> None:

@@ -19,7 +19,7 @@ from enginebench.checkpoints.tokenizer import CHAT_TEMPLATE, END_OF_TEXT, TURN_E
 _Kind = gguf.GGMLQuantizationType
 _File = gguf.LlamaFileType
 
-GGUF_PRECISIONS: dict[str, tuple[gguf.GGMLQuantizationType, gguf.LlamaFileType]] = {
+GGUF_TYPES: dict[str, tuple[gguf.GGMLQuantizationType, gguf.LlamaFileType]] = {
     "f32": (_Kind.F32, _File.ALL_F32),
     "f16": (_Kind.F16, _File.MOSTLY_F16),
     "bf16": (_Kind.BF16, _File.MOSTLY_BF16),
@@ -36,8 +36,8 @@ _LONG_ROW = 4096
 
 
 def write_gguf(model: RandomMoE, precision: str, path: Path) -> None:
-    """Write `path` whole. KeyError when the precision is not in GGUF_PRECISIONS."""
-    kind, file_type = GGUF_PRECISIONS[precision]
+    """Write `path` whole. KeyError when the precision is not in GGUF_TYPES."""
+    kind, file_type = GGUF_TYPES[precision]
     with whole(path) as draft:
         writer = gguf.GGUFWriter(draft, model.architecture)
         _add_model(writer, model, file_type)

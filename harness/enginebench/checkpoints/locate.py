@@ -14,7 +14,6 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, TypeAlias
 
 from enginebench.checkpoints.cache import once
-from enginebench.checkpoints.gguf_file import GGUF_PRECISIONS, write_gguf
 from enginebench.checkpoints.hf_folder import SAFETENSORS_PRECISIONS, write_hf_folder
 from enginebench.checkpoints.package_file import take_from_wheel
 from enginebench.checkpoints.random_moe import SCHEME as RANDOM
@@ -25,6 +24,9 @@ from enginebench.nouns import fingerprint
 
 Format: TypeAlias = Literal["gguf", "safetensors", "none"]
 Say: TypeAlias = Callable[[str], None]
+
+GGUF_PRECISIONS = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
+"""What `gguf_file` can write; named here because a plan needs no more, and importing gguf takes a fifth of a second."""
 
 PACKAGE = "package:"
 _PACKAGE = re.compile(r"package:(?P<project>[A-Za-z0-9][A-Za-z0-9._-]*)(==(?P<version>[A-Za-z0-9.!+]+))?/(?P<file>[^/].*)")
@@ -96,7 +98,12 @@ def _make(source: Made, say: Say) -> Path:
 
     def write(path: Path) -> None:
         say(f"making {reference} in {source.precision}, {source.model.parameters / 1e6:.0f} M parameters -> {path}")
-        (write_gguf if source.format == "gguf" else write_hf_folder)(source.model, source.precision, path)
+        if source.format == "gguf":
+            from enginebench.checkpoints.gguf_file import write_gguf
+
+            write_gguf(source.model, source.precision, path)
+        else:
+            write_hf_folder(source.model, source.precision, path)
 
     return once(checkpoints_folder() / "random" / (f"{name}.gguf" if source.format == "gguf" else name), write)
 

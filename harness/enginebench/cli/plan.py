@@ -119,7 +119,7 @@ def _describe_loads(found: Plan) -> str:
     for name in _AXES:
         values = list(dict.fromkeys(getattr(load, name) for load in loads))
         if name not in usual or values != [usual[name]]:
-            text = ", ".join(f"{value:g}" if isinstance(value, int | float) else str(value) for value in values if value is not None)
+            text = ", ".join(f"{value:g}" if isinstance(value, int | float) else str(value) for value in values if value)
             out.append(f"{name.removesuffix('_s').replace('_', ' ')} {text}" if name in usual else text)
     return "; ".join(out)
 

@@ -28,7 +28,8 @@ def _form(name: str, what: str) -> Callable[[F], F]:
 
 
 @click.command(
-    epilog="\b\nExamples:\n  bench report\n  bench report results/2026-11-21-quickstart --html report.html\n  bench report --csv | head\n  bench report --slo ttft_ms=500,tpot_ms=50"
+    epilog="\b\nExamples:\n  bench report\n  bench report results/2026-11-21-quickstart --html report.html\n  bench report --csv | head\n"
+    "  bench report --slo ttft_ms=500,tpot_ms=50"
 )
 @click.argument("run", type=click.Path(path_type=Path), required=False)
 @_form("html", "Write a self-contained HTML page that opens offline; without FILE: RUN/report.html.")

@@ -152,6 +152,7 @@ def _finding(finding: Finding) -> JSON:
         "goodput": _estimate(finding.goodput) if finding.goodput else None,
         "endings": list(finding.endings),
         "cells": finding.cells,
+        "doubts": list(finding.doubts),
     }
 
 
