@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections import deque
 from collections.abc import Callable, Sequence
 from time import monotonic_ns
 from typing import Final
@@ -22,6 +23,11 @@ from enginebench.nouns import Sample
 CONNECT_TIMEOUT_S: Final = 10.0
 _WATCH_S: Final = 0.05
 _WATCHES_PER_PROGRESS: Final = 5
+_PAUSE_S: Final = 0.001
+_SLICE_NS: Final = 100_000
+"""Ended requests are decoded for so long at a time."""
+_MOST_UNSETTLED: Final = 2048
+"""More ended requests than this are not left waiting: memory has a bound."""
 
 OnProgress = Callable[[Progress], None]
 
@@ -52,6 +58,8 @@ class Client:
         self._pace_s: tuple[float, float] | None = None
         self._start_ns = self._heard_ns = 0
         self._answered = self._heard_answers = self._events = 0
+        self._unsettled: deque[Exchange] = deque()
+        self._settler: asyncio.TimerHandle | None = None
         self._watches = 0
         self._watcher: asyncio.TimerHandle | None = None
         self._on_stop: Callable[[BaseException | None], None] | None = None
@@ -81,6 +89,7 @@ class Client:
 
     async def close(self) -> None:
         """The window is over: drop every connection and let the loop see them go."""
+        self._settle_all()
         if self._watcher is not None:
             self._watcher.cancel()
         if self.stopped is None and self._on_progress is not None:
@@ -91,6 +100,7 @@ class Client:
             if all(connection.closed for connection in self._connections):
                 break
             await asyncio.sleep(0.001)
+        self._settle_all()
 
     # -- connections and requests ----------------------------------------------------------------------------------------
 
@@ -180,19 +190,44 @@ class Client:
             self.reuse = False
             exchange.on_end(exchange)
             return
-        answered = exchange.sample.conversation >= 0
-        if answered:
-            exchange.decode()  # the next turn needs what it says
+        if exchange.sample.conversation >= 0:
+            self._settle(exchange)  # the next turn needs what it says
+            exchange.on_end(exchange)
+            if not self.spec.keep_text:
+                exchange.sample.text = None
+            return
         exchange.on_end(exchange)
-        if not answered:
-            exchange.decode()  # after the next request has been sent
+        # Streams that began together end together, and their next first tokens are on their way: decoding waits for a quieter moment.
+        self._unsettled.append(exchange)
+        if len(self._unsettled) > _MOST_UNSETTLED:
+            self._settle(self._unsettled.popleft())
+        elif self._settler is None:
+            self._settler = asyncio.get_running_loop().call_later(_PAUSE_S, self._settle_some)
+
+    def _settle_some(self) -> None:
+        """One slice of decoding."""
+        self._settler = None
+        deadline_ns = monotonic_ns() + _SLICE_NS
+        while self._unsettled and monotonic_ns() < deadline_ns:
+            self._settle(self._unsettled.popleft())
+        if self._unsettled:
+            self._settler = asyncio.get_running_loop().call_later(_PAUSE_S, self._settle_some)
+
+    def _settle_all(self) -> None:
+        if self._settler is not None:
+            self._settler.cancel()
+            self._settler = None
+        while self._unsettled:
+            self._settle(self._unsettled.popleft())
+
+    def _settle(self, exchange: Exchange) -> None:
+        """Decode the rest of an ended exchange, and count it."""
+        exchange.decode()
         self._ended += 1
         self._answered += exchange.complete
         self._events += exchange.events
         self._failed += exchange.sample.outcome != outcomes.OK
         self._pace_s = exchange.pace_s or self._pace_s
-        if not self.spec.keep_text:
-            exchange.sample.text = None
 
     # -- time-outs, silence and progress: looked at every 50 ms, because a timer for each request would cost more ---------
 

@@ -17,7 +17,7 @@ from enginebench.loadgen import outcomes
 from enginebench.loadgen.decode import Decoder
 from enginebench.nouns import Sample
 
-BATCH_BYTES: Final = 6 << 10
+BATCH_BYTES: Final = 16 << 10
 """Raw bytes that are decoded together: enough for the price of a start, little enough to be in the processor's cache still."""
 MAX_HEADER_BYTES: Final = 64 << 10
 _STAGGER: Final = 16

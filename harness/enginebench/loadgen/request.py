@@ -113,7 +113,7 @@ class LoadResult:
     how many were not tried and have no sample, because the load was stopped or its time was over.
     """
 
-    samples: list[Sample]
+    samples: list[Sample] = field(repr=False)
     window_start_ns: int
     window_end_ns: int
     client: ClientHealth
@@ -124,9 +124,9 @@ class LoadResult:
 
 @dataclass(frozen=True)
 class Share:
-    """What one client process brings home of a load."""
+    """What one client process brings home of a load. asyncio takes the repr of what a task returns, so that must be short."""
 
-    samples: list[Sample]
+    samples: list[Sample] = field(repr=False)
     vitals: Vitals
     stopped: str | None
     saturated: bool
