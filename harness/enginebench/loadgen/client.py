@@ -26,6 +26,7 @@ _WATCHES_PER_PROGRESS: Final = 5
 _PAUSE_S: Final = 0.001
 _SLICE_NS: Final = 100_000
 """Ended requests are decoded for so long at a time."""
+_MANY_PIECES: Final = 256
 _MOST_UNSETTLED: Final = 2048
 """More ended requests than this are not left waiting: memory has a bound."""
 
@@ -197,6 +198,9 @@ class Client:
                 exchange.sample.text = None
             return
         exchange.on_end(exchange)
+        if len(exchange.pieces) > _MANY_PIECES:  # a flood: memory first
+            self._settle(exchange)
+            return
         # Streams that began together end together, and their next first tokens are on their way: decoding waits for a quieter moment.
         self._unsettled.append(exchange)
         if len(self._unsettled) > _MOST_UNSETTLED:
