@@ -53,13 +53,23 @@ class Event:
         self.answer_chars = len(answer)
 
 
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One generation, in neutral terms. seed None: the server's own choice."""
+
+    model: str
+    prompt: PromptInput
+    output_tokens: int
+    temperature: float
+    seed: int | None
+
+
 class Dialect(ABC):
     """How one family of engines spells requests and streams. Stateless and picklable; what a stream needs to remember is in `decoder`."""
 
     path: ClassVar[str]
     framing: ClassVar[Framing] = "sse"
 
-    @abstractmethod
     def body(
         self,
         *,
@@ -72,15 +82,38 @@ class Dialect(ABC):
     ) -> dict[str, JSON]:
         """The JSON body of a streaming request with explicit sampling; extra is what the adapter adds (objects are merged one level
         deep). Raises ValueError for a kind of prompt that the route does not take."""
+        return merged(self._spelled(Ask(model, prompt, output_tokens, temperature, seed)), extra)
 
-    @abstractmethod
     def decode(self, payload: bytes) -> Event:
         """One event's payload (SSE data or one NDJSON line), on its own -> Event. Raises ValueError when it is not what the dialect
         promises."""
+        return read_event(payload, self._read)
+
+    @abstractmethod
+    def _spelled(self, ask: Ask) -> dict[str, JSON]:
+        """The body of a streaming request."""
+
+    @abstractmethod
+    def _read(self, event: Event, data: Mapping[str, Any]) -> None:
+        """Set what one event, which is no error, says."""
 
     def decoder(self) -> Callable[[bytes], Event]:
         """`decode` for the events of one stream, in order. Where events build on each other it is a fresh, stateful one."""
         return self.decode
+
+
+def read_event(payload: bytes, read: Callable[[Event, Mapping[str, Any]], None]) -> Event:
+    """What all protocols share: an end marker, a JSON object, an error in it; `read` does the rest. Raises ValueError."""
+    if payload == b"[DONE]":
+        return Event(done=True)
+    data = json_object(payload)
+    event = Event()
+    error = data.get("error")
+    if error:
+        event.error = error_text(error)
+    else:
+        read(event, data)
+    return event
 
 
 def json_object(payload: bytes) -> dict[str, Any]:

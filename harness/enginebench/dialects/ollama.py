@@ -11,20 +11,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, Final
 
-from enginebench.dialects.base import (
-    Dialect,
-    Event,
-    PromptInput,
-    as_messages,
-    as_text,
-    count,
-    error_text,
-    figures,
-    json_object,
-    merged,
-    text,
-    tool_text,
-)
+from enginebench.dialects.base import Ask, Dialect, Event, PromptInput, as_messages, as_text, count, figures, text, tool_text
 from enginebench.nouns import JSON
 
 _DURATIONS: Final = ("total_duration", "load_duration", "prompt_eval_duration", "eval_duration")
@@ -35,13 +22,7 @@ class _Ollama(Dialect):
 
     framing = "ndjson"
 
-    def decode(self, payload: bytes) -> Event:
-        data = json_object(payload)
-        event = Event()
-        error = data.get("error")
-        if error:
-            event.error = error_text(error)
-            return event
+    def _read(self, event: Event, data: Mapping[str, Any]) -> None:
         self._output(event, data)
         if data.get("done") is True:
             event.done = True
@@ -51,25 +32,15 @@ class _Ollama(Dialect):
             event.cached_tokens = count(data.get("prompt_eval_cached_count"))
             event.output_tokens = count(data.get("eval_count"))
             event.timings = figures(data, *_DURATIONS)
-        return event
 
-    def body(
-        self,
-        *,
-        model: str,
-        prompt: PromptInput,
-        output_tokens: int,
-        temperature: float,
-        seed: int | None,
-        extra: Mapping[str, JSON],
-    ) -> dict[str, JSON]:
-        options: dict[str, JSON] = {"num_predict": output_tokens, "temperature": temperature}
-        if seed is not None:
-            options["seed"] = seed
-        return merged({"model": model, **self._spelled(prompt), "stream": True, "options": options}, extra)
+    def _spelled(self, ask: Ask) -> dict[str, JSON]:
+        options: dict[str, JSON] = {"num_predict": ask.output_tokens, "temperature": ask.temperature}
+        if ask.seed is not None:
+            options["seed"] = ask.seed
+        return {"model": ask.model, **self._asked(ask.prompt), "stream": True, "options": options}
 
     @abstractmethod
-    def _spelled(self, prompt: PromptInput) -> dict[str, JSON]:
+    def _asked(self, prompt: PromptInput) -> dict[str, JSON]:
         """The fields that hold the prompt."""
 
     @abstractmethod
@@ -82,7 +53,7 @@ class OllamaGenerate(_Ollama):
 
     path = "/api/generate"
 
-    def _spelled(self, prompt: PromptInput) -> dict[str, JSON]:
+    def _asked(self, prompt: PromptInput) -> dict[str, JSON]:
         return {"prompt": as_text(prompt, self.path), "raw": True}
 
     def _output(self, event: Event, data: Mapping[str, Any]) -> None:
@@ -94,7 +65,7 @@ class OllamaChat(_Ollama):
 
     path = "/api/chat"
 
-    def _spelled(self, prompt: PromptInput) -> dict[str, JSON]:
+    def _asked(self, prompt: PromptInput) -> dict[str, JSON]:
         return {"messages": as_messages(prompt)}
 
     def _output(self, event: Event, data: Mapping[str, Any]) -> None:

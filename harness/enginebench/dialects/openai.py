@@ -11,17 +11,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from enginebench.dialects.base import (
+    Ask,
     Dialect,
     Event,
     PromptInput,
     as_messages,
     as_text_or_ids,
     count,
-    error_text,
     figures,
     function_text,
-    json_object,
-    merged,
     text,
     tool_text,
 )
@@ -31,15 +29,7 @@ from enginebench.nouns import JSON
 class _OpenAI(Dialect):
     """What the two routes share."""
 
-    def decode(self, payload: bytes) -> Event:
-        if payload == b"[DONE]":
-            return Event(done=True)
-        data = json_object(payload)
-        event = Event()
-        error = data.get("error")
-        if error:
-            event.error = error_text(error)
-            return event
+    def _read(self, event: Event, data: Mapping[str, Any]) -> None:
         _usage(event, data.get("usage"))
         timings = data.get("timings")
         if isinstance(timings, dict):
@@ -59,23 +49,14 @@ class _OpenAI(Dialect):
                 event.error = f"the engine ended this request itself: {reason}"
         else:
             event.closing = event.output_tokens is not None
-        return event
 
-    def body(
-        self,
-        *,
-        model: str,
-        prompt: PromptInput,
-        output_tokens: int,
-        temperature: float,
-        seed: int | None,
-        extra: Mapping[str, JSON],
-    ) -> dict[str, JSON]:
-        body: dict[str, JSON] = {"model": model, **self._spelled(prompt), "max_tokens": output_tokens, "temperature": temperature}
-        return merged(body | {"stream": True} | ({"seed": seed} if seed is not None else {}), extra)
+    def _spelled(self, ask: Ask) -> dict[str, JSON]:
+        body: dict[str, JSON] = {"model": ask.model, **self._asked(ask.prompt), "max_tokens": ask.output_tokens}
+        body |= {"temperature": ask.temperature, "stream": True}
+        return body | ({"seed": ask.seed} if ask.seed is not None else {})
 
     @abstractmethod
-    def _spelled(self, prompt: PromptInput) -> dict[str, JSON]:
+    def _asked(self, prompt: PromptInput) -> dict[str, JSON]:
         """The field that holds the prompt."""
 
     @abstractmethod
@@ -88,7 +69,7 @@ class OpenAICompletions(_OpenAI):
 
     path = "/v1/completions"
 
-    def _spelled(self, prompt: PromptInput) -> dict[str, JSON]:
+    def _asked(self, prompt: PromptInput) -> dict[str, JSON]:
         return {"prompt": as_text_or_ids(prompt, self.path)}
 
     def _output(self, event: Event, choice: Mapping[str, Any]) -> None:
@@ -103,7 +84,7 @@ class OpenAIChat(_OpenAI):
 
     path = "/v1/chat/completions"
 
-    def _spelled(self, prompt: PromptInput) -> dict[str, JSON]:
+    def _asked(self, prompt: PromptInput) -> dict[str, JSON]:
         return {"messages": as_messages(prompt)}
 
     def _output(self, event: Event, choice: Mapping[str, Any]) -> None:

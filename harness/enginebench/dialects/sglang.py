@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from enginebench.dialects.base import Dialect, Event, PromptInput, as_text_or_ids, count, error_text, figures, json_object, merged, text
+from enginebench.dialects.base import Ask, Dialect, Event, as_text_or_ids, count, error_text, figures, read_event, text
 from enginebench.nouns import JSON
 
 
@@ -18,25 +18,16 @@ class SglangGenerate(Dialect):
 
     path = "/generate"
 
-    def body(
-        self,
-        *,
-        model: str,
-        prompt: PromptInput,
-        output_tokens: int,
-        temperature: float,
-        seed: int | None,
-        extra: Mapping[str, JSON],
-    ) -> dict[str, JSON]:
-        spelled = as_text_or_ids(prompt, self.path)
-        sampling: dict[str, JSON] = {"max_new_tokens": output_tokens, "temperature": temperature}
-        if seed is not None:
-            sampling["sampling_seed"] = seed
+    def _spelled(self, ask: Ask) -> dict[str, JSON]:
+        spelled = as_text_or_ids(ask.prompt, self.path)
+        sampling: dict[str, JSON] = {"max_new_tokens": ask.output_tokens, "temperature": ask.temperature}
+        if ask.seed is not None:
+            sampling["sampling_seed"] = ask.seed
         field = "text" if isinstance(spelled, str) else "input_ids"
-        return merged({field: spelled, "sampling_params": sampling, "stream": True}, extra)
+        return {field: spelled, "sampling_params": sampling, "stream": True}
 
-    def decode(self, payload: bytes) -> Event:
-        return self.decoder()(payload)
+    def _read(self, event: Event, data: Mapping[str, Any]) -> None:
+        _Stream().read(event, data)
 
     def decoder(self) -> Callable[[bytes], Event]:
         return _Stream().decode
@@ -52,20 +43,14 @@ class _Stream:
         self._cumulative = True
 
     def decode(self, payload: bytes) -> Event:
-        if payload == b"[DONE]":
-            return Event(done=True)
-        data = json_object(payload)
-        event = Event()
-        error = data.get("error")
-        if error:
-            event.error = error_text(error)
-            return event
+        return read_event(payload, self.read)
+
+    def read(self, event: Event, data: Mapping[str, Any]) -> None:
         meta = data.get("meta_info")
         if isinstance(meta, dict):
             _meta(event, meta)
         if event.error is None:
             event.say(self._new(text(data.get("text")), data.get("output_ids"), event.output_tokens))
-        return event
 
     def _new(self, said: str, ids: Any, total: int | None) -> str:
         """What of this text is new. Once incremental, always incremental.

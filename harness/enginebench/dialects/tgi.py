@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from enginebench.dialects.base import Dialect, Event, PromptInput, as_text, count, error_text, json_object, merged, text
+from enginebench.dialects.base import Ask, Dialect, Event, as_text, count, text
 from enginebench.nouns import JSON
 
 
@@ -19,32 +19,15 @@ class TgiGenerateStream(Dialect):
 
     path = "/generate_stream"
 
-    def body(
-        self,
-        *,
-        model: str,
-        prompt: PromptInput,
-        output_tokens: int,
-        temperature: float,
-        seed: int | None,
-        extra: Mapping[str, JSON],
-    ) -> dict[str, JSON]:
-        parameters: dict[str, JSON] = {"max_new_tokens": output_tokens, "details": True, "do_sample": temperature > 0}
-        if temperature > 0:  # the server refuses 0, whatever do_sample says
-            parameters["temperature"] = temperature
-        if seed is not None:
-            parameters["seed"] = seed
-        return merged({"inputs": as_text(prompt, self.path), "parameters": parameters}, extra)
+    def _spelled(self, ask: Ask) -> dict[str, JSON]:
+        parameters: dict[str, JSON] = {"max_new_tokens": ask.output_tokens, "details": True, "do_sample": ask.temperature > 0}
+        if ask.temperature > 0:  # the server refuses 0, whatever do_sample says
+            parameters["temperature"] = ask.temperature
+        if ask.seed is not None:
+            parameters["seed"] = ask.seed
+        return {"inputs": as_text(ask.prompt, self.path), "parameters": parameters}
 
-    def decode(self, payload: bytes) -> Event:
-        if payload == b"[DONE]":
-            return Event(done=True)
-        data = json_object(payload)
-        event = Event()
-        error = data.get("error")
-        if error:
-            event.error = error_text(error)
-            return event
+    def _read(self, event: Event, data: Mapping[str, Any]) -> None:
         token = data.get("token")
         if isinstance(token, dict):
             event.tokens = 1
@@ -54,7 +37,6 @@ class TgiGenerateStream(Dialect):
             _details(event, details)
         elif isinstance(data.get("generated_text"), str):
             event.finish_reason = "unknown"  # the last event, from a server that gives no details
-        return event
 
 
 def _details(event: Event, details: Mapping[str, Any]) -> None:
