@@ -17,7 +17,7 @@ from enginebench.slo import SLO_METRICS, Slo
 from enginebench.statistics import Estimate, estimate, percentiles
 from enginebench.store import CellRecord, Run
 from enginebench.tokens import TokenSource, token_source
-from enginebench.validity import Reason, Verdict, judge, withheld
+from enginebench.verdict import Reason, Verdict, judge, withheld
 from enginebench.window import Window, steady_window
 
 PERCENTILES = (50.0, 90.0, 99.0)

@@ -24,7 +24,7 @@ from enginebench.resources import folder
 from enginebench.runtime import http_get_url
 from enginebench.samples import Samples
 from enginebench.store import CellRecord
-from enginebench.validity import Check, judge
+from enginebench.verdict import Check, judge
 from enginebench.window import steady_window
 
 StartFake = Callable[..., Target]

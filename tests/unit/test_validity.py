@@ -12,8 +12,8 @@ import pytest
 from enginebench.nouns import Cell, Deployment, Load, Runtime, Sample
 from enginebench.samples import Samples
 from enginebench.store import CellRecord
-from enginebench.validity import Check, Reason, Verdict, withheld
-from enginebench.validity import judge as judge_in
+from enginebench.verdict import Check, Reason, Verdict, withheld
+from enginebench.verdict import judge as judge_in
 from enginebench.window import Window, steady_window
 
 MS = 1_000_000

@@ -26,7 +26,7 @@ from enginebench.report.layout import lay_out
 from enginebench.report.provenance import provenance
 from enginebench.resources import folder
 from enginebench.store import Run, write_atomically
-from enginebench.validity import Check
+from enginebench.verdict import Check
 
 VERDICTS = {
     "valid": "measures what the scenario asked",

@@ -1,6 +1,6 @@
 """What can be wrong with a cell, as data: each check with the advice that goes with it, and a reason as one finding of a check.
 
-Finds nothing itself: `enginebench.validity` and `enginebench.delivery` do.
+Finds nothing itself: `enginebench.verdict.validity` and `enginebench.verdict.delivery` do.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Every reason says what to do next. `invalid`: the figures do not measure what the scenario asked; such a cell is shown greyed
 and never ranked. `suspect`: ranked, with the reason beside it. A reason may also take single figures out of a cell whose
-others are sound. What the client did is judged in `enginebench.delivery`, what the server answered here. Pure; knows no report.
+others are sound. What the client did is judged in `enginebench.verdict.delivery`, what the server answered here. Pure; knows no report.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from enginebench import delivery, metrics
-from enginebench.checks import Check, Reason, Severity
+from enginebench import metrics
 from enginebench.samples import Samples
 from enginebench.store import CellRecord
 from enginebench.tokens import disagreements, output_tokens
+from enginebench.verdict import delivery
+from enginebench.verdict.checks import Check, Reason, Severity
 from enginebench.window import Window
 
 __all__ = ["Check", "Reason", "Verdict", "judge", "withheld"]

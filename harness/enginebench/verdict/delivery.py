@@ -1,6 +1,6 @@
 """Was the load that was asked for the load that was sent, by a client that could bear it, long enough to mean something?
 
-Judges what the load generator did and knows of itself; what the server answered is judged in `enginebench.validity`. Pure.
+Judges what the load generator did and knows of itself; what the server answered is judged in `enginebench.verdict.validity`. Pure.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from enginebench import metrics
-from enginebench.checks import Check, Reason, Severity
 from enginebench.nouns import JSON, Load
 from enginebench.samples import Samples
 from enginebench.store import CellRecord
+from enginebench.verdict.checks import Check, Reason, Severity
 from enginebench.window import Window
 
 _LATENCIES = ("ttft", "ttft_due", "ttfa", "e2e", "e2e_due", "goodput", "slo_attainment")
