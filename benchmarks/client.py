@@ -14,23 +14,22 @@ import json
 import os
 import pickle
 import resource
-import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from instrument import build, records, serving, stolen_ticks, truth
+
 if TYPE_CHECKING:
     import rivals
 
-HERE = Path(__file__).resolve().parent
-SOURCE = HERE / "truthserver" / "truthserver.c"
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
 
 
@@ -60,65 +59,6 @@ CASES = (
     Case("burst, 32 at a time", ("--burst", "--burst-batch", "32"), 64, 32, 1000),
     Case("burst, two processes", ("--burst", "--burst-batch", "32"), 64, 32, 1000, processes=2, clients=("enginebench",)),
 )
-
-
-# -- the instrument ------------------------------------------------------------------------------------------------------
-
-
-def build(folder: Path) -> Path:
-    """Compile truthserver. Exits with a sentence where there is no C compiler, or where it cannot run."""
-    if not sys.platform.startswith("linux"):
-        sys.exit("truthserver needs Linux (epoll); run this benchmark there")
-    compiler = os.environ.get("CC") or next((name for name in ("cc", "gcc", "clang") if shutil.which(name)), None)
-    if compiler is None:
-        sys.exit("no C compiler found, and truthserver is written in C; install one (Debian: apt-get install gcc libc6-dev) or set CC")
-    program = folder / "truthserver"
-    subprocess.run([compiler, "-O2", "-o", str(program), str(SOURCE), "-lm"], check=True)
-    return program
-
-
-@contextmanager
-def serving(program: Path, flags: Sequence[str], log: Path | None, core: int | None) -> Iterator[int]:
-    """A truthserver on its own core; yields its port and ends it."""
-    from enginebench.runtime import free_port
-
-    port = free_port()
-    argv = [str(program), "--port", str(port), "--max-tokens-cap", "1000000", *flags]
-    with subprocess.Popen(argv + (["--log-bin", str(log)] if log else []), stderr=subprocess.PIPE) as server:
-        try:
-            if core is not None:
-                os.sched_setaffinity(server.pid, {core})
-            if server.stderr is not None:
-                server.stderr.readline()  # 'truthserver on PORT': it listens
-            yield port
-        finally:
-            server.terminate()
-
-
-def truth(log: Path) -> dict[str, tuple[int, Any]]:
-    """Request id -> (when the whole request had been read, when each token was sent), in ns of the monotonic clock."""
-    return dict(records(log))
-
-
-def records(log: Path) -> Iterator[tuple[str, tuple[int, Any]]]:
-    """`truth` for every request, in the order in which they ended, those without an id included."""
-    import numpy as np
-
-    words = np.frombuffer(log.read_bytes(), np.uint64)
-    at = 0
-    while at < len(words):
-        arrived, count, id_bytes = int(words[at + 5]), int(words[at + 7]), int(words[at + 8])
-        name = words[at + 9 : at + 9 + id_bytes // 8].tobytes().rstrip(b"\0").decode()
-        first = at + 9 + id_bytes // 8
-        yield name, (arrived, words[first : first + count].astype(np.int64))
-        at = first + count
-
-
-def stolen_ticks() -> int:
-    """Processor time that the hypervisor gave to others, over all cores, in clock ticks."""
-    with suppress(OSError, IndexError, ValueError):
-        return int(Path("/proc/stat").read_text().split("\n", 1)[0].split()[8])
-    return 0
 
 
 # -- the clients, each in a process of its own ---------------------------------------------------------------------------

@@ -16,7 +16,8 @@ CLIENT = Path(__file__).parents[2] / "benchmarks" / "client.py"
 
 @pytest.fixture(scope="module")
 def client() -> ModuleType:
-    """benchmarks/client.py as a module."""
+    """benchmarks/client.py as a module; what lies beside it can be imported, as when it is run."""
+    sys.path.insert(0, str(CLIENT.parent))
     spec = importlib.util.spec_from_file_location("bench_client", CLIENT)
     assert spec is not None
     assert spec.loader is not None
