@@ -23,8 +23,10 @@ from enginebench.nouns import JSON, Deployment, Load, Parallelism, Runtime
 from enginebench.resources import folder
 
 __all__ = [
+    "GAUGES",
     "JSON",
     "PROTOCOLS",
+    "TOTALS",
     "WORKERS",
     "Adapter",
     "Deployment",
@@ -35,6 +37,7 @@ __all__ = [
     "Install",
     "Launch",
     "Load",
+    "Member",
     "NoOptions",
     "NotInstalled",
     "OpenAIChat",
@@ -101,12 +104,31 @@ def _sites(python: Path) -> list[str]:
 
 @dataclass(frozen=True)
 class Site:
-    """Where one launch happens: the address to listen on, a private folder, and the checkpoint's local path (or hub id)."""
+    """Where one launch happens: the address to listen on, a private folder, and the checkpoint's local path (or hub id).
+
+    ports: further free ports, as many as the adapter's `extra_ports` asked for.
+    """
 
     host: str
     port: int
     folder: Path
     checkpoint: str
+    ports: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Member:
+    """A server of a deployment beside the one that requests go to: the prefill or the decode side of a disaggregated pair.
+
+    name: of its log and of its folder, Site.folder / name, into which files are written. port: where it listens; it is ready when
+    the adapter's `readiness` says so of that port.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    port: int
+    env: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -115,7 +137,7 @@ class Launch:
 
     env is *added* to a minimal inherited environment. files are written into Site.folder first. served_name is the model
     name that requests must carry. notes: every approximation that was made ("bf16 KV became auto"). ready_timeout_s: how
-    long loading may look like loading.
+    long loading may look like loading. members: servers that are started, all at once, and must be ready before argv is.
     """
 
     argv: tuple[str, ...]
@@ -124,6 +146,7 @@ class Launch:
     files: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     ready_timeout_s: float = 600.0
+    members: tuple[Member, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -163,6 +186,23 @@ def prometheus_totals(text: str) -> dict[str, float]:
     return totals
 
 
+TOTALS: Mapping[str, str] = {
+    "prompt_tokens": "tokens of prompts, cached ones included",
+    "cached_tokens": "tokens of prompts that came from a prefix cache",
+    "output_tokens": "tokens generated",
+    "preemptions": "requests that lost their KV cache to others and were computed again",
+    "draft_tokens": "tokens proposed by speculation",
+    "accepted_tokens": "proposed tokens that the model accepted",
+}
+"""Counters that only grow: a cell's share is the difference between its end and its beginning."""
+
+GAUGES: Mapping[str, str] = {
+    "running": "requests in the batch",
+    "waiting": "requests in the queue",
+    "kv_use": "share of the KV cache in use, 0 to 1",
+}
+"""Counters that say how it is now."""
+
 Readiness = Literal["loading", "ready", "broken"]
 
 
@@ -171,7 +211,9 @@ class Resolved:
     """What the engine says of itself, read back after launch. raw is stored verbatim; the other fields are neutral names.
 
     None means that the engine does not say. slots: requests it can run at once. context: tokens one request may hold.
-    options: engine options it reports on, under the names the scenario uses.
+    batch_tokens: tokens of one forward pass, at most. kv_tokens: tokens that the whole KV cache holds. graphs: how device graphs
+    are used, in the engine's word ('off' where they are not). stream_interval: tokens in one event of a stream. options: engine
+    options it reports on, under the names the scenario uses.
     """
 
     version: str | None = None
@@ -181,6 +223,11 @@ class Resolved:
     slots: int | None = None
     prefix_cache: bool | None = None
     kv_dtype: str | None = None
+    kv_tokens: int | None = None
+    chunked_prefill: bool | None = None
+    batch_tokens: int | None = None
+    graphs: str | None = None
+    stream_interval: int | None = None
     options: Mapping[str, JSON] = field(default_factory=dict)
     raw: Mapping[str, JSON] = field(default_factory=dict)
 
@@ -252,6 +299,24 @@ class Adapter(ABC):
         if deployment.parallelism != Parallelism():
             raise Unsupported(f"{self.title} has no tensor, pipeline, data or expert parallelism here")
 
+    def gpus(self, deployment: Deployment) -> int:
+        """Devices that the deployment takes, where it runs on any. Default: every rank of every stage of every replica its own."""
+        parallelism = deployment.parallelism
+        return parallelism.tp * parallelism.pp * parallelism.dp_replicas
+
+    def extra_ports(self, deployment: Deployment) -> int:
+        """How many free ports `launch` needs in Site.ports, beside the one that requests go to."""
+        return 0
+
+    def random_weights(self, deployment: Deployment) -> bool:
+        """Whether the engine makes its weights up (a dummy load format) instead of reading the checkpoint's. A random router sends
+        tokens to a few experts only, so such a Mixture-of-Experts cell is never ranked unless `forces_routing`."""
+        return False
+
+    def forces_routing(self, deployment: Deployment) -> bool:
+        """Whether the engine was told to spread tokens over the experts by a rule instead of by its router."""
+        return False
+
     def check_loads(self, deployment: Deployment, loads: Sequence[Load]) -> None:
         """Refuse loads that one start of this engine cannot serve together. Raises Unsupported.
 
@@ -285,6 +350,8 @@ class Adapter(ABC):
         return {}
 
     def counters(self, get: Get) -> Mapping[str, float]:
-        """The engine's own running totals under neutral names (prompt_tokens, cached_tokens, output_tokens, preemptions);
-        read before and after a cell, never during one. Empty: the engine has none."""
+        """The engine's own counters under the names of TOTALS and GAUGES; empty: the engine has none.
+
+        Read before and after a cell. In between another process fetches the paths that were asked for then, once a second, and the
+        replies are read with this same method when the cell is over: it must depend on nothing but what `get` returns."""
         return {}
