@@ -178,12 +178,6 @@ class Client:
 
     # -- what connections tell us ----------------------------------------------------------------------------------------
 
-    def filled(self, exchange: Exchange) -> None:
-        exchange.decode()
-        reason = exchange.nonsense
-        if reason is not None:  # no use in reading on until the time-out
-            self._in_flight[exchange].fail(exchange, outcomes.MALFORMED, reason, monotonic_ns())
-
     def ended(self, exchange: Exchange) -> None:
         self._in_flight.pop(exchange, None)
         if exchange.stale and self.stopped is None:
@@ -198,7 +192,7 @@ class Client:
                 exchange.sample.text = None
             return
         exchange.on_end(exchange)
-        if len(exchange.pieces) > _MANY_PIECES:  # a flood: memory first
+        if exchange.unsettled > _MANY_PIECES:  # a flood: memory first
             self._settle(exchange)
             return
         # Streams that began together end together, and their next first tokens are on their way: decoding waits for a quieter moment.
@@ -226,7 +220,7 @@ class Client:
 
     def _settle(self, exchange: Exchange) -> None:
         """Decode the rest of an ended exchange, and count it."""
-        exchange.decode()
+        exchange.settle()
         self._ended += 1
         self._answered += exchange.complete
         self._events += exchange.events

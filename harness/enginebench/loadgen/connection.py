@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from array import array
 from time import monotonic_ns
 from typing import Final, Protocol, cast
 
 import httptools
 
 from enginebench.loadgen import outcomes
-from enginebench.loadgen.exchange import MAX_HEADER_BYTES, Exchange
+from enginebench.loadgen.exchange import Exchange
 
 
 class Owner(Protocol):
@@ -23,10 +22,6 @@ class Owner(Protocol):
 
     reuse: bool
     """Whether a connection may carry another request after a complete response."""
-
-    def filled(self, exchange: Exchange) -> None:
-        """The exchange holds as many raw bytes as it should."""
-        ...
 
     def ended(self, exchange: Exchange) -> None:
         """The exchange has its ending."""
@@ -70,28 +65,34 @@ class Connection(asyncio.Protocol):
         if exchange is None:  # bytes that nobody asked for: whatever they are, the next answer could not be told from them
             self.abort()
             return
-        exchange.stamp = stamp
-        exchange.held += len(data)
+        pattern = exchange.pattern
+        if pattern is not None:  # nearly every read of a stream: see `Pattern.text`
+            opening = pattern.openings[len(data)]
+            text = data[len(opening) : pattern.end]
+            if text and opening + text + pattern.closing == data:
+                held = exchange.held
+                held += (stamp, text)
+                if len(held) > exchange.limit:
+                    exchange.flush()
+                    self._sensible(exchange, stamp)
+                return
+        self._read(exchange, stamp, data)
+
+    def _read(self, exchange: Exchange, stamp: int, data: bytes) -> None:
         try:
-            exchange.feed(data)
+            exchange.read(stamp, data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._broken(exchange, error, stamp)
             return
-        new = len(exchange.pieces) - len(exchange.stamps)
-        if new == 1:
-            exchange.stamps.append(stamp)
-        elif new:
-            exchange.stamps.extend(array("q", (stamp,)) * new)
-        if exchange.held > exchange.limit:  # also when it is complete
-            self._filled(exchange, stamp)
-
-    def _filled(self, exchange: Exchange, stamp: int) -> None:
         if exchange.complete:
             self._completed(exchange, stamp)
-        elif exchange.sample.headers_ns:
-            self._owner.filled(exchange)
-        elif exchange.held > MAX_HEADER_BYTES:
-            self.fail(exchange, outcomes.MALFORMED, f"no end of the response headers within {MAX_HEADER_BYTES} bytes", stamp)
+        else:
+            self._sensible(exchange, stamp)
+
+    def _sensible(self, exchange: Exchange, stamp: int) -> None:
+        reason = exchange.nonsense
+        if reason is not None:  # no use in reading on until the time-out
+            self.fail(exchange, outcomes.MALFORMED, reason, stamp)
 
     def connection_lost(self, exc: Exception | None) -> None:
         now = monotonic_ns()
@@ -105,8 +106,8 @@ class Connection(asyncio.Protocol):
         else:
             # llama.cpp's server, for one, promises keep-alive and closes after every streamed response: our next request and
             # its close cross on the wire. Nothing of the request was read, so sending it again repeats nothing.
-            exchange.stale = self._served > 0 and not exchange.stamp
-            heard = "mid-response" if exchange.stamp else "before any byte of the response"
+            exchange.stale = self._served > 0 and not exchange.heard
+            heard = "mid-response" if exchange.heard else "before any byte of the response"
             reason = f": {exc}" if exc is not None else ""
             self._finish(exchange, outcomes.CUT, f"connection closed {heard}{reason}", now)
 

@@ -8,24 +8,24 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Final
 
 from enginebench.dialects import Dialect, Event
 from enginebench.loadgen import outcomes
 from enginebench.loadgen.stream import StreamTooLongError, splitter
-from enginebench.loadgen.template import Template, learn, teachable
+from enginebench.loadgen.template import Pattern, Spelling, Template, chars_of, learn, strings_of, teachable
 from enginebench.nouns import Sample
 
 EXCERPT_BYTES: Final = 600
 _INT32: Final = 2**31
 _PATIENCE: Final = 4
+_RUN: Final = 256
+"""Pieces that are looked at together."""
 _MAX_NAME, _MAX_TIMINGS = 200, 64
 """Of what a server may add to a sample."""
 _KEPT_CHARS, _KEPT_CHARS_PER_TOKEN = 100_000, 64
 """Of a text that is kept, at most."""
-_MIN_STRIDE, _MAX_STRIDE = 4, 256
-"""Pieces that are looked at together: many, unless the template rarely holds."""
 
 
 class Decoder:
@@ -40,9 +40,9 @@ class Decoder:
         "_learned_at",
         "_limit",
         "_patience",
+        "_patterns",
         "_running",
         "_splitter",
-        "_stride",
         "_template",
         "_texts",
         "failure",
@@ -66,46 +66,70 @@ class Decoder:
         self._running: int | None = 0
         """Total of tokens at the last output event, if the stream counts along."""
         self._template: Template | None = None
+        self._patterns: dict[Spelling | None, Pattern] = {}
         # Where the events of a stream build on each other, none can be recognised by its look.
         self._patience = _PATIENCE if self._decode == dialect.decode else 0
         self._learned_at = 0
-        self._stride = _MAX_STRIDE
         # An engine that ignores its length cap must not fill our memory until the time-out.
         self._limit = 4 * sample.asked_output_tokens + 4096
 
-    def feed(self, stamps: array[int], pieces: Sequence[bytes]) -> None:
+    def feed(self, stamps: Sequence[int], pieces: Sequence[bytes]) -> None:
         """Decode pieces of the body, each with the stamp of its arrival."""
         sample = self.sample
         if sample.status_code != 200 or not sample.event_ns:
             self._keep_excerpt(pieces)
         if sample.status_code != 200:
             return
-        at = 0
-        while at < len(pieces) and self.failure is None:
-            taken = self._run(stamps, pieces, at)
-            if not taken:
-                self._piece(stamps[at], pieces[at])
-            at += taken or 1
+        first = 0
+        while first < len(pieces) and self.failure is None:
+            texts = self._leading(pieces[first : first + _RUN])
+            if texts:
+                self.take(stamps[first : first + len(texts)], texts)
+            else:
+                self._piece(stamps[first], pieces[first])
+            first += len(texts) or 1
 
-    def _run(self, stamps: array[int], pieces: Sequence[bytes], at: int) -> int:
-        """Take the pieces from `at` on that the template recognises, and say how many; looks further after every success."""
+    def _leading(self, pieces: Sequence[bytes]) -> list[bytes]:
+        """The texts of the pieces that look like the template, up to the first one that does not."""
+        pattern = self.pattern(None)
+        if pattern is None:
+            return []
+        return [text for text in takewhile(bool, map(pattern.text, pieces)) if text]
+
+    @property
+    def settled(self) -> bool:
+        """Nothing can be learned from the next pieces that would help to recognise those after them."""
+        return self._template is not None or not self._patience or self._done or self.failure is not None
+
+    @property
+    def recognises(self) -> bool:
+        """Whether there is a `pattern`."""
+        return self._template is not None and self.failure is None
+
+    def pattern(self, spelling: Spelling | None) -> Pattern | None:
+        """What the next events should look like, if that is known: chunks of this spelling, or (None) as they are in the body."""
+        if self._template is None or not self.recognises:
+            return None
+        pattern = self._patterns.get(spelling)
+        if pattern is None or pattern.template is not self._template:
+            pattern = self._patterns[spelling] = Pattern(self._template, spelling)
+        return pattern
+
+    def take(self, stamps: Sequence[int], texts: Sequence[bytes]) -> None:
+        """Events that have been recognised by `pattern`, by their texts as written."""
         template = self._template
-        if template is None:
-            return 0
-        ahead = pieces[at : at + self._stride]
-        texts = template.texts(ahead)
-        self._stride = min(_MAX_STRIDE, 2 * self._stride) if len(texts) == len(ahead) else max(_MIN_STRIDE, len(texts))
-        if not texts:
-            return 0
-        try:
-            chars = array("i", map(len, texts if b"".join(texts).isascii() else [text.decode() for text in texts]))
-        except UnicodeDecodeError:
-            return 0  # decoding in full says what is wrong
-        count = len(texts)
-        self._output(stamps[at : at + count], chars, array("i", (template.tokens,)) * count, answer=template.answer)
+        if self.failure is not None:
+            return
+        assert template is not None  # noqa: S101 -- only odd events, which come after these, make it invalid
+        chars = chars_of(texts)
+        if chars is None:  # decoding in full says what is wrong
+            for stamp, text in zip(stamps, texts, strict=True):
+                self._piece(stamp, template.head + text + template.tail)
+            return
+        self._output(array("q", stamps), array("i", chars), array("i", (template.tokens,)) * len(texts), answer=template.answer)
         if self._texts is not None:
-            self._texts += texts
-        return count
+            escaped = b"\\" in b"".join(texts)
+            self._texts += [string.encode() for string in strings_of(texts) or ()] if escaped else texts
 
     def finish(self, stamp: int, *, whole: bool) -> None:
         """No more bytes. whole: the response ended properly, so an event that lacks only its terminator still counts."""

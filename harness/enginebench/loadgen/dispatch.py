@@ -27,13 +27,14 @@ from enginebench.loadgen.timer import AbsoluteTimer
 
 _CONNECTS_AT_ONCE: Final = 64
 """Below the usual accept backlog of 128: an overflow would cost a SYN retransmission, one second."""
-START_SPACING_NS: Final = 40_000
-"""Between the first requests of two streams. All at the same instant, they would deafen the client while it sends, and the tokens
-of a server with an even pace would for ever arrive in one bunch, each stamp waiting for those before it."""
+START_SPACING_NS: Final = 1_018_034
+"""Between the first requests of two streams. Streams that begin together end together when lengths are equal, and begin together again:
+all at the same instant, they would for ever come in waves, of prefills at the server and of stamps that wait for each other here.
+Not a round figure, as a server may send its tokens every 5 or 10 ms: a tenth of the streams would share each of ten instants."""
 _SPARE: Final = 16
 """Idle connections that an open loop keeps at hand, so that no request waits for a handshake."""
 _SPIN_NS: Final = 100_000
-"""From so long before an instant on, the loop is turned without sleeping: no timer wakes up more exactly than this."""
+"""From so long before an instant of a schedule on, the loop is turned without sleeping: no timer wakes up more exactly than this."""
 
 
 class Dispatch:
@@ -66,6 +67,7 @@ class Dispatch:
             else:
                 self._at(session[0].due_ns, partial(self._release, session))
         self._closed_loop = bool(self._waiting)
+        self._spin_ns = 0 if self._closed_loop else _SPIN_NS
 
     async def open(self) -> None:
         """Open connections before the window. One that fails is tried again by the first request that needs it."""
@@ -119,9 +121,9 @@ class Dispatch:
             ahead_ns = at_ns - monotonic_ns()
             if ahead_ns <= 0:
                 heapq.heappop(self._agenda)[2]()
-            elif ahead_ns > _SPIN_NS:
+            elif ahead_ns > self._spin_ns:
                 assert self._timer is not None  # noqa: S101
-                self._timer.set(at_ns - _SPIN_NS)
+                self._timer.set(at_ns - self._spin_ns)
                 return
             else:
                 if not self._spinning:

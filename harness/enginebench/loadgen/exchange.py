@@ -1,69 +1,50 @@
-"""One request on the wire and the raw bytes of its answer: HTTP/1.1 framing by httptools, everything else kept for later.
+"""One request on the wire and what came back: HTTP/1.1 framing by httptools, events by `decode`.
 
-Does not know: the socket, other requests, or what the body says. Between two tokens nothing happens here but framing: pieces of
-body are kept with the stamp of their read, and are decoded some dozens at a time.
+Does not know: the socket, other requests, or what the body says. Nearly every read of a stream is one event like the one before it
+with another text, `Connection` sees that by its bytes, and all that happens between two tokens is that stamp and text are kept in
+`held`. What is different comes here to be `read`, and what need not be decoded at once is decoded later, many pieces at a time.
 """
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import httptools
 import orjson
 
 from enginebench.loadgen import outcomes
 from enginebench.loadgen.decode import Decoder
+from enginebench.loadgen.template import Pattern, Spelling, spelling_of
 from enginebench.nouns import Sample
 
 BATCH_BYTES: Final = 16 << 10
-"""Raw bytes that are decoded together: enough for the price of a start, little enough to be in the processor's cache still."""
+"""Body that is decoded in full together: enough for the price of a start, little enough to be in the processor's cache still."""
+BATCH_EVENTS: Final = 128
+"""Recognised events that are recorded together."""
 MAX_HEADER_BYTES: Final = 64 << 10
-_STAGGER: Final = 16
-_COMPLETE: Final = 1 << 60
-"""Added to the bytes held when the response is complete, so that one comparison for each read tells that there is something to do."""
 
 
 class Exchange:
-    """A request in flight and, afterwards, how it ended. The attributes are written by `Connection` on every read."""
+    """A request in flight and, afterwards, how it ended."""
 
     __slots__ = (
-        "_barren",
-        "_decoder",
-        "_encoding",
-        "_framed",
-        "_informational",
-        "_parser",
-        "complete",
-        "ending",
-        "feed",
-        "held",
-        "keep_alive",
-        "limit",
-        "on_body",
-        "on_end",
-        "pieces",
-        "sample",
-        "stale",
-        "stamp",
-        "stamps",
-        "surplus",
+        "_aligned", "_barren", "_chunked", "_decoder", "_encoding", "_framed", "_held_bytes", "_informational", "_parser", "_pieces",
+        "_spelling", "_stamps", "complete", "ending", "heard", "held", "keep_alive", "limit", "on_body", "on_end", "pattern", "sample",
+        "stale", "surplus",
     )  # fmt: skip
 
     def __init__(self, sample: Sample, decoder: Decoder, on_end: Callable[[Exchange], None]) -> None:
         self.sample = sample
         self.on_end = on_end
-        self.stamp = 0
-        """When the read that is being fed arrived."""
-        self.held = 0
-        """Bytes read since the last time that something was decoded."""
-        self.limit: Final = BATCH_BYTES - sample.index % _STAGGER * (BATCH_BYTES // 2 // _STAGGER)
-        """How many to hold; not the same for all, so that streams in lockstep do not all fill up at once."""
-        self.pieces: list[bytes] = []
-        self.stamps: array[int] = array("q")
-        """Arrival of each piece of body; `Connection` keeps it as long as `pieces`."""
-        self.on_body = self.pieces.append  # called by httptools for every token, so without a Python frame of its own
+        self.pattern: Pattern | None = None
+        """What the next read should be: one event like those before it, with another text."""
+        self.held: list[Any] = []
+        """Stamp and text, by turns, of the reads that were."""
+        self.limit: Final = 2 * (BATCH_EVENTS - sample.index % (BATCH_EVENTS // 2))
+        """Entries of `held` to `flush` at; not the same for all, so that streams in lockstep do not all fill up at once."""
+        self.heard = 0
+        """When the last read arrived that was something else; 0 before the first."""
         self.complete = False
         self.keep_alive = False
         self.surplus = False
@@ -72,14 +53,81 @@ class Exchange:
         """Sent on a kept-alive connection that the server was closing; it has to be sent again, on a fresh one."""
         self.ending: tuple[str, str | None] | None = None
         """(outcome, message) as far as the transport knows, once the exchange has ended."""
+        self._pieces: list[bytes] = []
+        """Body that the decoder has not seen yet."""
+        self._stamps: list[int] = []
+        """Arrival of each piece."""
+        self.on_body = self._pieces.append  # called by httptools for every piece, so without a Python frame of its own
         self._decoder = decoder
+        self._held_bytes = 0
         self._barren = 0
         """Bytes since the last piece of body: chunk extensions, trailers."""
         self._encoding: str | None = None
-        self._framed = False
+        self._framed = self._chunked = False
+        self._aligned = False
+        """httptools stands between two chunks, so whole chunks may go past it."""
+        self._spelling: Spelling | None = None
+        """How the server writes the size of a chunk that is one event."""
         self._informational = False
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
-        self.feed: Callable[[bytes], None] = self._parser.feed_data
+
+    # -- reads -----------------------------------------------------------------------------------------------------------
+
+    def read(self, stamp: int, data: bytes) -> None:
+        """Find events and the end of the response in a read that is no event like those before. Raises httptools' errors."""
+        self.heard = stamp
+        if self.pattern is not None:
+            texts, taken = self.pattern.texts(data)  # there may be many in it
+            if texts:
+                self._decode()
+                self._decoder.take([stamp] * len(texts), texts)
+                if taken == len(data):
+                    return
+                data = data[taken:]
+        try:
+            self._parse(stamp, data)
+        finally:
+            self._held_bytes += len(data)
+            if not self.complete and not self._postponed():
+                self._decode()
+            self.pattern = self._decoder.pattern(self._spelling) if self._aligned and self._spelling is not None else None
+
+    def _postponed(self) -> bool:
+        """Whether the pieces can wait, to be decoded with others: nothing can be learned from them, and nothing overtakes them."""
+        recognises = self._aligned and self._spelling is not None and self._decoder.recognises
+        return self._decoder.settled and not recognises and not self.held and self._held_bytes <= BATCH_BYTES
+
+    def _parse(self, stamp: int, data: bytes) -> None:
+        """Feed httptools one read, or the rest of one."""
+        assert self._parser is not None  # noqa: S101
+        count = len(self._pieces)
+        try:
+            self._parser.feed_data(data)
+        finally:
+            new = len(self._pieces) - count
+            self._stamps += [stamp] * new
+        if not new:
+            self._barren += len(data)
+            return
+        self._barren = 0
+        last = self._pieces[-1]
+        self._aligned = self._chunked and data.endswith(last + b"\r\n")
+        if new == 1 and self._spelling is None and self._aligned:
+            self._spelling = spelling_of(data, last)
+
+    def flush(self) -> None:
+        """Hand the events that were recognised to the decoder."""
+        if self.held:
+            self._decoder.take(self.held[::2], self.held[1::2])
+            self.held.clear()
+
+    def _decode(self) -> None:
+        self.flush()
+        if self._pieces:
+            self._decoder.feed(self._stamps, self._pieces)
+            self._pieces.clear()  # httptools goes on with the same list
+            self._stamps.clear()
+        self._held_bytes = 0
 
     # -- called by httptools, inside feed --------------------------------------------------------------------------------
 
@@ -88,7 +136,8 @@ class Exchange:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         lowered = name.lower()
-        self._framed = self._framed or lowered == b"content-length" or (lowered == b"transfer-encoding" and b"chunked" in value.lower())
+        self._chunked = self._chunked or (lowered == b"transfer-encoding" and b"chunked" in value.lower())
+        self._framed = self._framed or self._chunked or lowered == b"content-length"
         if lowered == b"content-encoding" and value.strip().lower() != b"identity":
             self._encoding = value.strip().decode("latin-1")
 
@@ -98,15 +147,14 @@ class Exchange:
         self._informational = 100 <= status < 200  # 100 Continue and its like: the real response follows
         if not self._informational and not self.complete:
             self.sample.status_code = status
-            self.sample.headers_ns = self.stamp
+            self.sample.headers_ns = self.heard
 
     def on_message_complete(self) -> None:
         if self._informational:
-            self._framed = False
+            self._framed = self._chunked = False
         elif not self.complete:
             assert self._parser is not None  # noqa: S101
             self.complete = True
-            self.held += _COMPLETE
             self.keep_alive = self._parser.should_keep_alive()
 
     # -- the end ---------------------------------------------------------------------------------------------------------
@@ -121,30 +169,27 @@ class Exchange:
         if self.ending is None:
             self.ending = (outcome, message)
             self.sample.end_ns = end_ns
-            # Parser and exchange refer to each other, and the garbage collector is off while measuring.
-            self._parser = None
-            self.feed = _ignore
-            self.on_body = _ignore
+            self._parser = None  # it and the exchange refer to each other, and the garbage collector is off while measuring
 
-    def decode(self) -> None:
-        """Decode what has been received since the last time; once the exchange has ended, settle its outcome."""
-        missing = len(self.pieces) - len(self.stamps)  # of a read that broke the parser
-        self.stamps.extend(array("q", (self.stamp,)) * missing)
-        self._barren = 0 if self.pieces else self._barren + self.held
-        self._decoder.feed(self.stamps, self.pieces)
-        self.pieces.clear()  # the parser goes on with the same list
-        self.stamps, self.held = array("q"), 0
-        if self.ending is not None:
-            self._settle()
+    def settle(self) -> None:
+        """Decode what is left of an exchange that has ended, and say how it ended."""
+        self._decode()
+        outcome, message = self._verdict()
+        self.sample.outcome, self.sample.error = outcome, message
+
+    @property
+    def unsettled(self) -> int:
+        """Pieces of body that wait to be decoded."""
+        return len(self._pieces)
 
     @property
     def events(self) -> int:
         """About how many output events have arrived."""
-        return len(self.sample.event_ns) + len(self.stamps)
+        return len(self.sample.event_ns) + len(self.held) // 2 + len(self._pieces)
 
     def heard_since(self, instant_ns: int) -> bool:
         """Whether any of the body has arrived since."""
-        return self.stamp > instant_ns and self.events > 0
+        return (self.held[-2] if self.held else self.heard) > instant_ns and self.events > 0
 
     @property
     def pace_s(self) -> tuple[float, float] | None:
@@ -158,6 +203,8 @@ class Exchange:
     def nonsense(self) -> str | None:
         """Why there is no point in reading on: what came so far was no stream of events, or is no body at all."""
         if self._barren > MAX_HEADER_BYTES:
+            if not self.sample.headers_ns:
+                return f"no end of the response headers within {MAX_HEADER_BYTES} bytes"
             return f"more than {MAX_HEADER_BYTES} bytes of chunk extensions or trailers"
         failure = self._decoder.failure
         return failure[1] if failure is not None and failure[0] == outcomes.MALFORMED else None
@@ -167,7 +214,7 @@ class Exchange:
         """What the server said, escaped for a JSON string."""
         return orjson.dumps(self.sample.text or "")[1:-1]
 
-    def _settle(self) -> None:
+    def _verdict(self) -> tuple[str, str | None]:
         """What was heard first counts: a status other than 200, then what the stream said, then how the transport ended."""
         assert self.ending is not None  # noqa: S101
         outcome, message = self.ending
@@ -183,8 +230,4 @@ class Exchange:
             outcome, message = outcomes.CUT, "the connection closed before the stream said that it was complete"
         elif outcome == outcomes.OK and not sample.event_ns:
             outcome, message = outcomes.EMPTY, f"complete, but without any output event: {decoder.excerpt}"
-        sample.outcome, sample.error = outcome, message
-
-
-def _ignore(data: bytes) -> None:
-    """What feeds an exchange that has ended."""
+        return outcome, message

@@ -40,7 +40,8 @@ class ClientHealth:
 
     lag_*_ms: lateness of a 5 ms timer, that is, how long a token that arrives at a random moment waits for its time stamp.
     cpu_fraction: processor time of a process / wall time; near 1.0 the client is the bottleneck. cpu_s: of all processes.
-    schedule_delay_*_ms: sent - due, of requests that were sent. achieved_concurrency: time-weighted mean of requests in flight.
+    schedule_delay_*_ms: sent - due, of requests that were sent. achieved_concurrency: time-weighted mean of requests in flight while
+    there was something to send: in a closed loop from when its last stream has started until its last request is sent.
     wanted_rate, achieved_rate: requests/s as due and as sent, of an open loop; else None. shared_stamps: output events without an
     arrival time of their own, because one read brought several. reconnects: connections opened inside the
     window. stale: requests sent again because the server had closed a connection that it had promised to keep.
@@ -65,8 +66,9 @@ class ClientHealth:
     processes: int = 1
 
 
-def health_of(samples: Sequence[Sample], window_ns: int, vitals: Sequence[Vitals], *, scheduled: bool) -> ClientHealth:
-    """The client's condition from its processes' vitals and all samples. scheduled: the requests had due times of their own."""
+def health_of(samples: Sequence[Sample], streams: int, vitals: Sequence[Vitals], *, scheduled: bool) -> ClientHealth:
+    """The client's condition from its processes' vitals and all samples. streams: most requests in flight; 0: no limit. scheduled:
+    the requests had due times of their own."""
     sent = [s for s in samples if s.sent_ns]
     delay = sorted(s.sent_ns - s.due_ns for s in sent)
     openers = [s for s in samples if s.turn == 0]
@@ -78,7 +80,7 @@ def health_of(samples: Sequence[Sample], window_ns: int, vitals: Sequence[Vitals
         schedule_delay_p50_ms=_quantile_ms(delay, 0.50),
         schedule_delay_p99_ms=_quantile_ms(delay, 0.99),
         schedule_delay_max_ms=_quantile_ms(delay, 1.0),
-        achieved_concurrency=sum(s.end_ns - s.sent_ns for s in sent) / max(1, window_ns),
+        achieved_concurrency=_in_flight(sent, 0 if scheduled else streams),
         reconnects=sum(v.reconnects for v in vitals),
         stale=sum(v.stale for v in vitals),
         loop=vitals[0].loop,
@@ -88,6 +90,17 @@ def health_of(samples: Sequence[Sample], window_ns: int, vitals: Sequence[Vitals
         shared_stamps=sum(_repeats(s.event_ns) for s in sent),
         processes=len(vitals),
     )
+
+
+def _in_flight(sent: Sequence[Sample], streams: int) -> float:
+    """Mean number of requests in flight; streams > 0: without the time in which they started, and that in which they ran out."""
+    starts = sorted(s.sent_ns for s in sent)
+    if 0 < streams < len(starts) and starts[-1] > starts[streams - 1]:
+        first_ns, last_ns = starts[streams - 1], starts[-1]
+    else:
+        first_ns, last_ns = (starts[0], max(s.end_ns for s in sent)) if sent else (0, 0)
+    busy_ns = sum(max(0, min(s.end_ns, last_ns) - max(s.sent_ns, first_ns)) for s in sent)
+    return busy_ns / max(1, last_ns - first_ns)
 
 
 def _rate(times_ns: Sequence[int]) -> float | None:

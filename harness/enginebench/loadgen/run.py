@@ -44,7 +44,7 @@ def run_load(spec: LoadSpec, on_progress: OnProgress | None = None, *, processes
     start_ns = min((sample.sent_ns for sample in samples if sample.sent_ns), default=now)
     end_ns = max((sample.end_ns for sample in samples if sample.sent_ns), default=now)
     scheduled = any(request.due_ns is not None for request in spec.requests)
-    health = health_of(samples, end_ns - start_ns, [share.vitals for share in shares], scheduled=scheduled)
+    health = health_of(samples, spec.concurrency, [share.vitals for share in shares], scheduled=scheduled)
     stopped = next((share.stopped for share in shares if share.stopped), None)
     saturated = any(share.saturated for share in shares)
     return LoadResult(samples, start_ns, end_ns, health, stopped, saturated, len(spec.requests) - len(samples))

@@ -1,10 +1,10 @@
-"""Recognises the next events of a stream that differ from an earlier one in nothing but their text, without parsing them.
+"""Recognises events of a stream that differ from an earlier one in nothing but their text, without parsing them.
 
 Does not know: what the fields mean. Of the 200 bytes of a typical event the framing, the id, the model and the empty fields
 are the same from the first token to the last. Parsing them a million times costs as much processor time as receiving them, so
-the bytes around the text of one decoded event are kept: a piece with the same bytes around plain characters *is* that event
-with another text. That is checked for many pieces at a time. A dialect for which it is not so fails the probe below, and its
-events are decoded in full.
+the bytes around the text of one decoded event are kept: the same bytes around another text *are* that event with another text. Where
+every event is an HTTP chunk of its own, that holds for the bytes as they were received, with the size of the chunk that belongs to
+their number. A dialect for which it is not so fails the probe below, and its events are decoded in full.
 """
 
 from __future__ import annotations
@@ -12,15 +12,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Final
+from typing import Final, Literal, TypeAlias
+
+import orjson
 
 from enginebench.dialects import Dialect, Event
 from enginebench.loadgen import outcomes
 from enginebench.loadgen.stream import splitter
 
-_PLAIN: Final = bytes(c for c in range(0x20, 0x100) if c not in b'"\\\x7f')
-"""Bytes that stand for themselves in a JSON string, those of UTF-8 sequences included."""
+_PLAIN: Final = bytes(c for c in range(0x20, 0x7F) if c not in b'"\\')
+"""ASCII that stands for itself in a JSON string."""
+_MOST_LENGTHS: Final = 256
+"""That are remembered, of the events of a stream."""
 _PROBE: Final = "probe 1 2 3"
+
+Spelling: TypeAlias = Literal[b"%x", b"%X"]
+"""How a server writes the size of a chunk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,19 +42,85 @@ class Template:
     tokens: int
     answer: bool
 
-    def texts(self, pieces: Sequence[bytes]) -> list[bytes]:
-        """The texts of the leading pieces that are one event of this shape each, with nothing escaped in the text.
 
-        Works on all pieces at once, so that it costs a fraction of looking at them one by one.
-        """
-        head, tail = self.head, self.tail
-        start, end = len(head), -len(tail)
-        texts = [piece[start:end] for piece in pieces if piece.startswith(head) and piece.endswith(tail)]
-        if len(texts) < len(pieces):
-            texts = [p[start:end] for p in takewhile(lambda piece: piece.startswith(head) and piece.endswith(tail), pieces)]
-        if b"".join(texts).translate(None, _PLAIN) or not all(texts):  # empty: head and tail overlap
-            texts = list(takewhile(lambda text: text and not text.translate(None, _PLAIN), texts))
-        return texts
+class Pattern:
+    """A template as bytes to compare with: in a body (spelling None), or each event as an HTTP chunk whose size is spelled so.
+
+    Bytes of length n are an event if they are openings[n], a text, and closing, and end is where its text ends.
+    """
+
+    __slots__ = ("_boundary", "closing", "end", "openings", "template")
+
+    def __init__(self, template: Template, spelling: Spelling | None) -> None:
+        self.template: Final = template
+        self.closing: Final = template.tail if spelling is None else template.tail + b"\r\n"
+        self.end: Final = -len(self.closing)
+        self.openings: Final = _Openings(template, spelling)
+        # A short needle is found soonest, and no JSON string holds a line break.
+        self._boundary: Final = self.closing[len(self.closing.rstrip()) :]
+
+    def text(self, data: bytes) -> bytes | None:
+        """The text, if data is one such event. `Connection.data_received` has this inline."""
+        opening = self.openings[len(data)]
+        text = data[len(opening) : self.end]
+        return text if text and opening + text + self.closing == data else None
+
+    def texts(self, data: bytes) -> tuple[list[bytes], int]:
+        """The texts of the events that data begins with, and the number of bytes that they take."""
+        if not self._boundary:
+            return [], 0
+        cells = data.split(self._boundary)
+        cells.pop()  # what follows the last end of an event
+        texts = list(takewhile(bool, (self.text(cell + self._boundary) for cell in cells)))
+        return [text for text in texts if text], sum(map(len, cells[: len(texts)])) + len(texts) * len(self._boundary)
+
+
+class _Openings(dict[int, bytes]):
+    """Length of an event -> what comes before its text: the size of its chunk, if it is one, and the head."""
+
+    def __init__(self, template: Template, spelling: Spelling | None) -> None:
+        self._head, self._spelling = template.head, spelling
+
+    def __missing__(self, whole: int) -> bytes:
+        opening = self._size(whole) + self._head
+        if len(self) < _MOST_LENGTHS:
+            self[whole] = opening
+        return opening
+
+    def _size(self, whole: int) -> bytes:
+        if self._spelling is None:
+            return b""
+        for digits in range(1, 8):
+            line = self._spelling % max(0, whole - digits - len(b"\r\n\r\n"))
+            if len(line) == digits:
+                return line + b"\r\n"
+        return b""
+
+
+def chars_of(texts: Sequence[bytes]) -> Sequence[int] | None:
+    """Characters of each text; None if they are not one JSON string each."""
+    joined = b"".join(texts)
+    if not joined.translate(None, _PLAIN):
+        return list(map(len, texts))
+    strings = strings_of(texts)
+    return None if strings is None else list(map(len, strings))
+
+
+def strings_of(texts: Sequence[bytes]) -> list[str] | None:
+    """The texts without JSON's escapes; None if they are not one JSON string each."""
+    try:
+        strings: list[str] = orjson.loads(b'["%b"]' % b'","'.join(texts))
+    except orjson.JSONDecodeError:
+        return None
+    return strings if len(strings) == len(texts) else None
+
+
+def spelling_of(read: bytes, piece: bytes) -> Spelling | None:
+    """How the server spells chunk sizes, from a read that held exactly this piece as one whole chunk; None for any other read."""
+    for spelling in (b"%x", b"%X"):
+        if read == b"%b\r\n%b\r\n" % (spelling % len(piece), piece):
+            return spelling
+    return None
 
 
 def teachable(event: Event) -> bool:
