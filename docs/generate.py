@@ -13,6 +13,7 @@ import typing
 from pathlib import Path
 from typing import Any
 
+from enginebench.adapter import GAUGES, TOTALS
 from enginebench.metrics import METRICS
 from enginebench.registry import discover
 from enginebench.scenario.schema import ScenarioFile
@@ -159,6 +160,29 @@ def _metrics() -> str:
         | E2E / n | - | - | - | `time_per_output_token_ms` | `normalized_time_per_output_token` |
         | gap between stream events | ITL | `itl` | `inter_chunk_latency` | - | `inter_token_latency` |
     """)
+    counters = "\n".join(
+        f"| `{name}` | {kind} | {meaning} |" for kind, names in (("total", TOTALS), ("now", GAUGES)) for name, meaning in names.items()
+    )
+    inside = inspect.cleandoc("""
+        ## Inside the engine
+
+        Where an engine has counters, a process of its own reads them about once a second while a load runs, over one connection that is kept,
+        at a lower priority than engine and client. It has started, and has its first reading, before the window opens, and costs
+        about a thousandth of a core (`series.cpu_s` of each cell says how much it was). A total's share of a cell is its rise from just before
+        the load to just after it; mean and maximum of the others are over the window.
+
+        | counter | kind | what it counts |
+        |---|---|---|
+        COUNTERS
+
+        **Was the prefix cache cold?** Proved by *counters* where the engine's total of cached tokens did not rise, by *usage* where every answer
+        says how many of its prompt's tokens were cached, else *not provable*: then only the prompts, none of which begins like another, speak for it.
+
+        **Two clocks.** `engine_tpot` and `engine_ttft` are what an engine says of its own requests, in whatever spelling: llama.cpp's
+        `timings`, Ollama's durations, vLLM's per-request metrics, SGLang's meta_info. They leave out the network, the client and mostly the
+        queue. A median that is off from the client's by more than a fifth and half a millisecond per token, or to the first token by more than half
+        and 20 ms (only where the queue is known, or one stream makes it empty), is `timings_disagree`.
+    """).replace("COUNTERS", counters)
     coverage = ", ".join(f"{100 * range_coverage(n):g} % for n = {n}" for n in range(2, BOOTSTRAP_FROM))
     return (
         _GENERATED
@@ -178,8 +202,11 @@ def _metrics() -> str:
         "between n = 6 and 20). With one repeat there is no interval.\n\nWhether two deployments differ is never read off intervals. It is "
         "decided by an exact two-sided Mann-Whitney test over the repeats: *fastest* means p < 0.05 against every other deployment of that load; *ahead "
         f"in every repeat* means that all repeats agree but are too few for that (with n = 3 each p is 0.10; {repeats_needed()} each are enough); otherwise they *cannot be "
-        "told apart*.\n\n## Validity\n\nEvery cell that ran is `valid`, `suspect` or `invalid`. Invalid cells are shown greyed and never ranked. A check may also "
-        "withhold single figures: when more than 80 % of the events came in bursts, TPOT, ITL and the speed of one user are shown as `-`, while "
+        "told apart*.\n\n"
+        + inside
+        + "\n\n## Validity\n\nEvery cell that ran is `valid`, `unranked`, `suspect` or `invalid`. Invalid cells are shown greyed and never ranked. "
+        "An unranked cell is sound, but no comparison: a Mixture-of-Experts model with random weights, whose routing nothing forces, shows its figures, "
+        "and no sentence, mark or ring says that it is better than another, even if it is suspect for another reason. A check may also withhold single figures: when more than 80 % of the events came in bursts, TPOT, ITL and the speed of one user are shown as `-`, while "
         "throughput and E2E stand. An `in-process` batch has no TTFT, E2E or ITL of its own: all its requests are sent at once.\n\n"
         "| check | what it says |\n|---|---|\n" + "\n".join(checks) + "\n"
     )

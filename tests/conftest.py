@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from enginebench.analysis import Analysis, analyse
+from enginebench.counters import CounterSeries
 from enginebench.nouns import Cell, Deployment, Load, Parallelism
 from enginebench.samples import Samples
 from enginebench.store import CellRecord, LaunchRecord, Run, RunRecord
@@ -131,10 +132,26 @@ def synthetic_record(cell: Cell) -> tuple[CellRecord, Samples | None]:
         record = replace(record, client={**record.client, "cpu_fraction": 0.97})
     pace = PACES[engine]
     pace = pace if first else Pace(pace.ttft_s / 2, pace.tpot_s / 2)
+    record = replace(record, series=synthetic_series(load), window_ns=(1_000_000_000, 60_000_000_000), prompt_form="ids", gpus=2)
     drift = 1 + 0.015 * ((cell.repeat + len(engine)) % REPEATS - 1)  # a server restart is never quite the same
     pace = Pace(pace.ttft_s * drift**2, pace.tpot_s * drift)
     short = 20 if at == ("attach", 4, 128) else None
     return record, synthetic_samples(load, pace, seed=cell.repeat + 3 * len(engine), output_tokens=short)
+
+
+def synthetic_series(load: Load) -> CounterSeries:
+    """Counters four times a second for as long as a load might last: the batch fills, and its KV cache goes up and down."""
+    at = range(12)
+    return CounterSeries(
+        tuple(1_000_000_000 + i * 250_000_000 for i in at),
+        {
+            "output_tokens": tuple(100.0 * i * load.concurrency for i in at),
+            "running": tuple(float(min(i, load.concurrency)) for i in at),
+            "waiting": tuple(float(i == 1) for i in at),
+            "kv_use": tuple(None if i == 5 else 0.1 * (i % 4) for i in at),
+        },
+        cpu_s=0.08,
+    )
 
 
 def synthetic_launch(cell: Cell) -> LaunchRecord:
@@ -162,7 +179,7 @@ def synthetic_launch(cell: Cell) -> LaunchRecord:
         start_s=41.2,
         stop_s=1.3,
         identity="proven",
-        resolved={"max_model_len": 2048, "kv": {"dtype": "auto", "blocks": 4096}},
+        resolved={"slots": 8 if deployment.engine == "vllm" else 16, "prefix_cache": deployment.engine == "vllm", "raw": {"blocks": 4096}},
         differences=({"name": "slots", "asked": 16, "got": 8},) if deployment.engine == "vllm" else (),
         parity=(
             {"prompt": "The capital of France is", "output": heads[deployment.engine], "outcome": "ok"},

@@ -1,6 +1,6 @@
 """A run, understood: its rows, the sentence that answers the question, and what a reader must know before he quotes a figure.
 
-Only assembles: `rows` reads and folds the cells, `answer` draws the conclusions. Writes nothing.
+Only assembles: `rows` reads and folds the cells, `answer` draws the conclusions, `remarks` warns. Writes nothing.
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from enginebench.answer import Parity, parities, remarks, verdict_sentence
+from enginebench.answer import Parity, parities, verdict_sentence
+from enginebench.remarks import remarks
 from enginebench.rows import LOAD_COLUMNS, CellResult, Row, figures_of, metric_of, read_rows
 from enginebench.slo import Slo, parse
 from enginebench.store import LaunchRecord, Run, RunRecord

@@ -1,10 +1,11 @@
-"""What the rows of a run say: which deployment is best and how surely, whether deployments agree, what a reader must know.
+"""What the rows of a run say: which deployment is best and how surely, and whether deployments agree.
 
 Pure: rows and launch records in, sentences out. A claim is never stronger than the test behind it. Knows no table and no file.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -49,7 +50,7 @@ def verdict_sentence(rows: Sequence[Row]) -> str:
     Best is the highest output throughput; with an SLO the highest goodput, at the common load where that is highest.
     """
     models = dict.fromkeys(row.deployment.model for row in rows)
-    said = {model: s for model in models if (s := _sentence(model, rows))}
+    said = {model: s for model in models if (s := _sentence(model, rows) or _unranked(model, rows))}
     sentences = [f"{model}: {s}" if len(models) > 1 else s for model, s in said.items()]
     if sentences:
         return " ".join(sentences)
@@ -71,6 +72,29 @@ def _sentence(model: str, rows: Sequence[Row]) -> str | None:
     suspect = any(contender.row.verdict == "suspect" for contender in field)
     said = _comparison(field, figure, f"at {load.level_text} of {load.shape_text}")
     return said + (" With reservations: see the reasons of the rows marked suspect." if suspect else "")
+
+
+def _unranked(model: str, rows: Sequence[Row]) -> str | None:
+    """What a model's deployments reached that must not be ranked, in the order of the scenario, and why they are not."""
+    mine = [row for row in rows if row.deployment.model == model and row.sound and row.figures.get("output_throughput")]
+    if not mine:
+        return None
+    counts = Counter(row.load for row in mine)
+    load = max(counts, key=lambda at: (counts[at], *_weight(at, _throughput(mine[0]), "output_throughput")))
+    here = [row for row in mine if row.load == load]
+    values = [_throughput(row).value for row in here]
+    if len(here) <= _NAMED:
+        reached = ", ".join(f"{row.name} {value:,.0f} tok/s" for row, value in zip(here, values, strict=True))
+    else:
+        reached = f"{len(here)} deployments {min(values):,.0f} to {max(values):,.0f} tok/s"
+    why = "its weights are random and nothing forces their routing"
+    return f"measured at {load.level_text} of {load.shape_text}: {reached}; not ranked, because {why}."
+
+
+def _throughput(row: Row) -> Estimate:
+    found = row.figures["output_throughput"]
+    assert found is not None  # noqa: S101  # its callers have looked
+    return found
 
 
 def _weight(load: Load, best: Estimate, figure: str) -> tuple[float, float]:
@@ -144,7 +168,7 @@ class Parity:
 
     @property
     def identical(self) -> int:
-        """Number of compared prompts whose outputs are the same to the last character."""
+        """Number of compared prompts whose outputs are the same to the last character, spaces before the first aside."""
         return sum(x == y for x, y in zip(self.agreed, self.length, strict=True))
 
     @property
@@ -176,7 +200,7 @@ def _parity(name_a: str, name_b: str, a: LaunchRecord, b: LaunchRecord) -> Parit
         if why := _incomparable(x, y):
             reasons[why] = None
             continue
-        p, q = str(x["output"]), str(y["output"])
+        p, q = (str(each["output"]).lstrip(" ") for each in (x, y))  # some engines' detokenizers drop an answer's first space
         agreed.append(next((i for i, (c, d) in enumerate(zip(p, q, strict=False)) if c != d), min(len(p), len(q))))
         length.append(max(len(p), len(q)))
     prompts = max(len(a.parity), len(b.parity))
@@ -193,20 +217,3 @@ def _incomparable(x: Mapping[str, JSON], y: Mapping[str, JSON]) -> str | None:
     if bad := sorted({str(each.get("outcome")) for each in (x, y)} - {"ok"}):
         return f"a request ended as {' and '.join(bad)}"
     return None if x.get("output") or y.get("output") else "neither said anything"
-
-
-# -- what a reader must know ---------------------------------------------------------------------------------------------
-
-
-def remarks(rows: Sequence[Row], launches: Mapping[str, LaunchRecord], agreements: Sequence[Parity]) -> Iterator[str]:
-    """Random weights, engines that disagree, settings that did not take."""
-    for row in rows:
-        if any(cell.record.random_weights for cell in row.cells):
-            yield f"{row.deployment.model} has random weights: its speed is real, its text and its expert routing are not a trained model's"
-    for parity in agreements:
-        who = f"parity on {parity.model}: {parity.a} and {parity.b}"
-        yield f"{who} gave the same greedy output for {parity.summary}" if parity.agreed else f"{who}: {parity.summary}"
-    for launch in launches.values():
-        for difference in launch.differences:
-            asked, got = difference.get("asked"), difference.get("got")
-            yield f"{launch.deployment.engine} was asked for {difference.get('name')} {asked} and says that it has {got}"

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from enginebench.samples import Samples
 from enginebench.statistics import percentile
+from enginebench.timings import decode_s, first_token_s
 from enginebench.tokens import output_tokens, per_event, share_inside
 
 Floats: TypeAlias = npt.NDArray[np.float64]
@@ -152,6 +153,18 @@ def reader_wait(s: Samples) -> Floats:
 def tokens_per_event(s: Samples) -> Floats:
     """Tokens per event: output tokens / output events of the request. 1 is a smooth stream; more is what each flush held."""
     return _unless_failed(s, output_tokens(s) / np.where(s.events > 0, s.events, np.nan))
+
+
+@_metric("engine_ttft", "TTFT by the engine", "s", "request", "lower")
+def engine_ttft(s: Samples) -> Floats:
+    """What the engine says it took from taking the request up to its first token, without its queue (NaN where it does not say)."""
+    return _unless_failed(s, first_token_s(s))
+
+
+@_metric("engine_tpot", "TPOT by the engine", "s", "request", "lower")
+def engine_tpot(s: Samples) -> Floats:
+    """What the engine says it took per output token after the first; no network, no client (NaN where it does not say)."""
+    return _unless_failed(s, decode_s(s, output_tokens(s)))
 
 
 @_metric("isl", "ISL", "tok", "request", None)

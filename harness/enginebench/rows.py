@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from enginebench.adapter import GAUGES
+from enginebench.counters import Gauge, gauges
 from enginebench.errors import UserError
 from enginebench.metrics import METRICS, Floats, Metric, itl, itl_is_exact
 from enginebench.nouns import JSON, Deployment, Load, canonical, fingerprint, plain
@@ -17,7 +19,7 @@ from enginebench.slo import SLO_METRICS, Slo
 from enginebench.statistics import Estimate, estimate, percentiles
 from enginebench.store import CellRecord, Run
 from enginebench.tokens import TokenSource, token_source
-from enginebench.verdict import Reason, Verdict, judge, withheld
+from enginebench.verdict import VERDICTS, CacheProof, Reason, Verdict, cache_proof, judge, withheld
 from enginebench.window import Window, steady_window
 
 PERCENTILES = (50.0, 90.0, 99.0)
@@ -41,6 +43,10 @@ class CellResult:
     tokens: TokenSource = "unknown"
     requests: int = 0
     """How many requests belong to the window."""
+    cache: CacheProof = field(default_factory=CacheProof)
+    """Whether the prefix cache was cold, and how that is known."""
+    gauges: Mapping[str, Gauge] = field(default_factory=dict)
+    """The engine's own gauges over the window."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +69,14 @@ class Row:
     name: str
 
     @property
-    def ranked(self) -> bool:
-        """Whether this row may be compared with others: it ran and is not invalid."""
+    def sound(self) -> bool:
+        """Whether this row's figures mean what they say: it ran and is not invalid."""
         return self.status == "ok" and self.verdict != "invalid"
+
+    @property
+    def ranked(self) -> bool:
+        """Whether this row may be compared with others: it is sound, and nothing in it forbids the comparison."""
+        return self.sound and not any(reason.severity == "unranked" for cell in self.cells for reason in cell.reasons)
 
 
 LOAD_COLUMNS = tuple(field.name for field in fields(Load))
@@ -118,7 +129,17 @@ def result_of(record: CellRecord, samples: Samples, slo: Slo | None = None) -> C
     hidden = withheld(record, reasons)
     figures = {name: None if metric_name(name) in hidden else value for name, value in figures_of(measured, slo).items()}
     return CellResult(
-        record, figures, verdict, reasons, itl_is_exact(samples), hidden, window, token_source(samples), int(measured.inside.sum())
+        record,
+        figures,
+        verdict,
+        reasons,
+        itl_is_exact(samples),
+        hidden,
+        window,
+        token_source(samples),
+        int(measured.inside.sum()),
+        cache_proof(record, samples),
+        gauges(record.series.within((window.start_ns, window.end_ns)), tuple(GAUGES)),
     )
 
 
@@ -163,8 +184,7 @@ def _row(group: Sequence[CellResult], labels: Mapping[str, str], name: str) -> R
     usable = [cell for cell in ran if cell.verdict != "invalid"] or ran
     names = dict.fromkeys(name for cell in usable for name in cell.figures)
     figures = {name: estimate([cell.figures.get(name) for cell in usable]) for name in names}
-    severities = {cell.verdict for cell in ran}
-    verdict: Verdict | None = next((v for v in ("invalid", "suspect", "valid") if v in severities), None)
+    verdict = max((cell.verdict for cell in ran if cell.verdict), key=VERDICTS.index, default=None)
     if usable != ran and verdict == "invalid":
         verdict = "suspect"  # some repeats are usable, and only they were counted
     status = "ok" if ran else "failed" if any(c.record.status == "failed" for c in group) else "skipped"

@@ -5,7 +5,7 @@
                   launches/<id>.json  one per server start: command, resolved configuration, parity outputs, how it ended
                   cells/<id>.json     one per cell, written atomically the moment the cell ends
                   samples/<id>.parquet  its raw samples
-                  logs/<id>.log       the engine's own output
+                  logs/<id>.log       the engine's own output; <id>.<member>.log of a deployment of several servers
 
 Every record carries the schema version; a newer one is refused with a clear message. Knows nothing of metrics or reports.
 """
@@ -15,6 +15,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from enginebench.counters import CounterSeries
 from enginebench.errors import UserError
 from enginebench.nouns import JSON, Deployment, Load, Status, plain
 
@@ -58,6 +60,7 @@ class LaunchRecord:
 
     packages: what is installed in the engine's environment; inherited: names of the environment variables it got from ours.
     resolved: what the engine says of itself, `differences`: where that is not what was asked. parity: prompt -> greedy output.
+    members: the servers that were started before argv, each an `enginebench.adapter.Member`; their logs are <id>.<name>.log.
     """
 
     id: str
@@ -66,6 +69,7 @@ class LaunchRecord:
     started_at: str
     argv: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
+    members: tuple[Mapping[str, JSON], ...] = ()
     notes: tuple[str, ...] = ()
     variant: str | None = None
     version: str | None = None
@@ -85,7 +89,10 @@ class LaunchRecord:
 class CellRecord:
     """One cell. reason says why it failed or was skipped; client: what the load generator knows of itself.
 
-    counters: the engine's own totals over the cell (after - before), under neutral names. exact_prompts: whether the prompts'
+    counters: the engine's own totals over the cell (after - before), under neutral names; series: its counters while the load ran.
+    prompt_form: 'ids' or 'text'. forced_routing: tokens were spread over the experts by a rule. dense:
+    there is nothing to route, as far as is known. gpus: devices the deployment takes
+    where it runs on any; None: nobody knows. exact_prompts: whether the prompts'
     token counts were known (else they were fitted to how the server counts text). stopped: why the load ended early, with
     `unsent` requests never tried. saturated: why the load was broken off because the server's queue grew without bound.
     client_limit: what this machine's client was calibrated to bear, `events_per_s` and `streams`; empty: it was not calibrated.
@@ -105,7 +112,9 @@ class CellRecord:
     window_ns: tuple[int, int] | None = None
     client: Mapping[str, JSON] = field(default_factory=dict)
     counters: Mapping[str, float] = field(default_factory=dict)
+    series: CounterSeries = field(default_factory=CounterSeries)
     length_control: str = "exact"
+    prompt_form: str = ""
     exact_prompts: bool = True
     stopped: str | None = None
     unsent: int = 0
@@ -114,6 +123,9 @@ class CellRecord:
     token_check: Mapping[str, int] = field(default_factory=dict)
     nonce: str = ""
     random_weights: bool = False
+    dense: bool = False
+    forced_routing: bool = False
+    gpus: int | None = None
     identity: str | None = None
     log_tail: tuple[str, ...] = ()
     schema: int = SCHEMA
@@ -243,8 +255,14 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+_NUMBERS = re.compile(r"\[\n[\s\d.,eE+-]*(?:null[\s\d.,eE+-]*)*\]")
+"""A list of numbers (or nulls) over several lines; no JSON string holds a line break, so this never lies inside one."""
+
+
 def _dump(record: RunRecord | LaunchRecord | CellRecord) -> str:
-    return json.dumps(plain(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    """JSON for people, in which a list of numbers takes one line."""
+    text = json.dumps(plain(record), indent=1, ensure_ascii=False, allow_nan=False)
+    return _NUMBERS.sub(lambda found: "[" + " ".join(found[0][1:-1].split()) + "]", text) + "\n"
 
 
 def _load(file: Path, kind: type[R]) -> R:

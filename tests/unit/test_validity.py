@@ -116,7 +116,7 @@ def test_each_check_fires(record: CellRecord, data: Samples, check: Check, verdi
 @pytest.mark.parametrize(("server", "random_weights"), [(108, False), (150, True)])
 def test_a_tokenizer_may_differ_a_little_and_from_random_weights_much(server: int, random_weights: bool) -> None:
     record = replace(cell(), token_check={"server": server, "tokenizer": 100, "requests": 9}, random_weights=random_weights)
-    assert judge(record, samples()) == ("valid", ())
+    assert Check.COUNTS_DISAGREE not in checks(record, samples())
 
 
 def test_bursts_take_the_pace_from_a_cell_but_not_its_throughput() -> None:

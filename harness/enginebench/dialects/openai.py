@@ -1,7 +1,7 @@
 """The two OpenAI routes, as vLLM, SGLang, TensorRT-LLM, llama.cpp and nearly everything else speak them.
 
 Knows the variants that servers really send: usage with or without choices or on every event, [DONE] or not, errors in the stream,
-reasoning under two names, content as a list of parts, llama.cpp's timings. Does not know which server it is.
+reasoning under two names, content as a list of parts, llama.cpp's and vLLM's timings. Does not know which server it is.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class _OpenAI(Dialect):
 
     def _read(self, event: Event, data: Mapping[str, Any]) -> None:
         _usage(event, data.get("usage"))
-        timings = data.get("timings")
+        timings = data.get("timings") or data.get("metrics")
         if isinstance(timings, dict):
             event.timings = figures(timings)
             if event.cached_tokens is None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -16,13 +16,15 @@ from enginebench.errors import UserError
 from enginebench.metrics import itl, tpot, ttft
 from enginebench.samples import Samples
 from enginebench.store import Run
-from enginebench.tokens import Floats
+from enginebench.tokens import Floats, output_tokens, per_event
 
 LATENCIES: Mapping[str, Callable[[Samples], Floats]] = {"ttft": ttft, "tpot": tpot, "itl": itl}
 MAX_POINTS = 40_000
 """Points of all curves of a page together: about 0.5 MB of JSON."""
 
 _MOST, _FEWEST = 101, 12
+_BINS = 200
+"""Of a throughput over time, at most."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,20 @@ class Curve:
 
 
 @dataclass(frozen=True)
+class Pace:
+    """Output tokens per second over a load: tokens_per_s[i] arrived around at_s[i], counted from the first request sent."""
+
+    at_s: tuple[float, ...]
+    tokens_per_s: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Reading:
-    """curves[row index][latency]; outcomes[cell id][how a request ended] is the number that did."""
+    """curves[row index][latency]; outcomes[cell id][how a request ended] is the number that did; paces[cell id]: where a series is."""
 
     curves: Mapping[int, Mapping[str, Curve]]
     outcomes: Mapping[str, Mapping[str, int]]
+    paces: Mapping[str, Pace] = field(default_factory=dict)
 
 
 def read_samples(run: Run, analysis: Analysis) -> Reading:
@@ -50,6 +61,7 @@ def read_samples(run: Run, analysis: Analysis) -> Reading:
     points = points_per_curve(sum(row.status == "ok" for row in analysis.rows) * len(LATENCIES))
     curves: dict[int, dict[str, Curve]] = {}
     outcomes: dict[str, Mapping[str, int]] = {}
+    paces: dict[str, Pace] = {}
     for i, row in enumerate(analysis.rows):
         kept: list[tuple[Samples, Mapping[str, str]]] = []
         counted = _counted(row)
@@ -58,12 +70,30 @@ def read_samples(run: Run, analysis: Analysis) -> Reading:
             if samples is None:
                 continue
             outcomes[cell.record.id] = dict(Counter(samples.outcome))
+            if cell.record.series.at_ns and (pace := pace_of(samples)):
+                paces[cell.record.id] = pace
             if cell.record.id in counted:
                 kept.append((samples.within(cell.window), cell.withheld))
         curves[i] = {
             name: made for name, of in LATENCIES.items() if (made := _curve((of(s) for s, hidden in kept if name not in hidden), points))
         }
-    return Reading(curves, outcomes)
+    return Reading(curves, outcomes, paces)
+
+
+def pace_of(samples: Samples) -> Pace | None:
+    """Throughput over the load, in bins of a second, or more where it lasted long; None where the tokens of no answer are known."""
+    tokens = output_tokens(samples)
+    sent = samples.sent_ns > 0
+    known = samples.ok & sent & ~np.isnan(tokens) & (samples.events > 0)
+    if not known.any():
+        return None
+    since = (samples.event_ns - samples.sent_ns[sent].min()) / 1e9
+    inside = np.repeat(known, samples.events)
+    width = max(1.0, float(since[inside].max()) / _BINS)
+    bins = np.bincount((since[inside] // width).astype(np.int64), weights=per_event(samples, np.nan_to_num(tokens))[inside])
+    bins = bins[: max(1, len(bins) - 1)]  # the last one is not full
+    at = (np.arange(len(bins)) + 0.5) * width
+    return Pace(tuple(at.tolist()), tuple((bins / width).tolist()))
 
 
 def points_per_curve(curves: int) -> int:

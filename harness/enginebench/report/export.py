@@ -10,7 +10,9 @@ import re
 from collections.abc import Iterator
 
 from enginebench.analysis import Analysis, CellResult, Row, metric_of
+from enginebench.counters import acceptance
 from enginebench.nouns import JSON, plain, plain_object
+from enginebench.report.fairness import Card, fairness
 from enginebench.report.figures import full_text, repeats_text
 from enginebench.report.findings import Finding, Findings, findings
 from enginebench.report.layout import Layout, Line, Section, lay_out
@@ -39,6 +41,7 @@ def to_markdown(analysis: Analysis) -> str:
     parts.append("\n".join(f"- {escape_markdown(name)}: {escape_markdown(facts)}" for name, facts in layout.legend.items()))
     notes = [f"- \\[{i}\\] {escape_markdown(note)}" for i, note in enumerate(layout.notes, start=1)]
     notes += [f"- `-`: {escape_markdown('; '.join(layout.missing))}"] if layout.missing else []
+    notes += [f"- fairness: {escape_markdown(asymmetry)}" for asymmetry in fairness(analysis).asymmetries]
     notes += [f"- {escape_markdown(remark)}" for remark in analysis.remarks]
     notes += [f"- \\[low-high\\]: {escape_markdown(layout.intervals)}"] if layout.intervals else []
     notes.append(f"- Medians over n restarts; bold: the highest {layout.ranked} of that load, and those that cannot be told apart from it.")
@@ -135,6 +138,7 @@ def to_json(analysis: Analysis) -> str:
         "columns": list(analysis.columns),
         "slo": plain(analysis.slo),
         "findings": [_finding(finding) for group in findings(analysis) for finding in group.found],
+        "fairness": _card(fairness(analysis)),
         "rows": [_row(row) for row in analysis.rows],
         "launches": [_launch(launch) for launch in analysis.launches.values()],
         "parity": [{**plain_object(parity), "identical": parity.identical} for parity in analysis.parity],
@@ -153,6 +157,23 @@ def _finding(finding: Finding) -> JSON:
         "endings": list(finding.endings),
         "cells": finding.cells,
         "doubts": list(finding.doubts),
+    }
+
+
+def _card(card: Card) -> JSON:
+    """Deployment by deployment: each aspect with what was asked, what the engine says, and whether that is a difference."""
+    return {
+        "asymmetries": list(card.asymmetries),
+        "deployments": [
+            {
+                "deployment": column.name,
+                "model": column.model,
+                "engine": column.engine,
+                "facts": {name: plain(fact) for name, fact in column.facts.items()},
+                "notes": list(column.notes),
+            }
+            for column in card.columns
+        ],
     }
 
 
@@ -189,6 +210,11 @@ def _cell(cell: CellResult) -> JSON:
         "figures": plain(cell.figures),
         "client": plain(record.client),
         "counters": plain(record.counters),
+        "gauges": plain(cell.gauges),
+        "prefix_cache": {"asked": record.load.prefix_cache, "proved_by": cell.cache.by, "cached_tokens": cell.cache.cached}
+        if cell.verdict
+        else None,
+        "speculative_acceptance": acceptance(record.counters),
     }
 
 

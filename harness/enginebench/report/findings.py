@@ -27,7 +27,7 @@ class Finding:
     """The searches of one deployment for one kind of load, over the repeats.
 
     level, goodput: of the highest level that met the SLO, over the repeats in which one did. endings: of each repeat. cells: how
-    many probes were measured. doubts: what is wrong with those whose goodput is given.
+    many probes were measured. doubts: what is wrong with those whose goodput is given. ranked: whether others may be compared with it.
     """
 
     name: str
@@ -39,6 +39,7 @@ class Finding:
     endings: tuple[Ending, ...]
     cells: int
     doubts: tuple[str, ...]
+    ranked: bool = True
 
     @property
     def unit(self) -> str:
@@ -84,7 +85,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Findings:
-    """What was found for one model and one load, best first. slo: the limits in words."""
+    """What was found for one model and one load, best first, then what is not ranked. slo: the limits in words."""
 
     model: str
     title: str
@@ -114,7 +115,7 @@ def _title(finding: Finding, apart: str) -> str:
 
 
 def _goodput(finding: Finding) -> float:
-    return finding.goodput.value if finding.goodput else -1.0
+    return (finding.goodput.value if finding.goodput else -1.0) if finding.ranked else -2.0
 
 
 _Search: TypeAlias = tuple[SearchRecord, Sequence[CellResult]]
@@ -153,6 +154,7 @@ def _finding(name: str, model: str, load: Load, searches: Sequence[_Search], slo
         tuple(endings),
         sum(len(probes) for _, probes in searches),
         tuple(_doubts(best, [cell for _, probes in searches for cell in probes], slo)),
+        not any(reason.severity == "unranked" for _, probes in searches for cell in probes for reason in cell.reasons),
     )
 
 

@@ -20,8 +20,10 @@ from enginebench.metrics import METRICS, itl
 from enginebench.nouns import JSON
 from enginebench.report import plots, traces
 from enginebench.report.distributions import read_samples
+from enginebench.report.fairness import fairness
 from enginebench.report.figures import GOODPUT, THROUGHPUT, TPOT, TTFT, Column, interval_text, repeats_text, value_text, why_missing
 from enginebench.report.findings import findings
+from enginebench.report.inside import inside
 from enginebench.report.layout import lay_out
 from enginebench.report.provenance import provenance
 from enginebench.resources import folder
@@ -30,6 +32,7 @@ from enginebench.verdict import Check
 
 VERDICTS = {
     "valid": "measures what the scenario asked",
+    "unranked": "sound, but no comparison: it never leads a ranking",
     "suspect": "ranked, but read the reason first; drawn with an open marker",
     "invalid": "does not measure what the scenario asked: shown greyed, never ranked, drawn as a grey cross",
 }
@@ -76,7 +79,9 @@ def render_html(run: Run, analysis: Analysis) -> str:
     script = (templates / "report.js").read_text(encoding="utf-8")
     plotly = _inside_script(get_plotlyjs())
     reading = read_samples(run, analysis)
-    sections = plots.sections(analysis, reading)
+    deployments = plots.deployments(analysis)
+    within = inside(analysis, reading, {name: i for i, name in enumerate(deployments)})
+    sections = (*plots.sections(analysis, reading), *([within] if within.panels else []))
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(templates), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -93,9 +98,10 @@ def render_html(run: Run, analysis: Analysis) -> str:
         layout=lay_out(analysis),
         verdicts=_verdicts(analysis),
         key_numbers=_key_numbers(analysis),
-        deployments=plots.deployments(analysis),
+        deployments=deployments,
         sections=sections,
         findings=findings(analysis),
+        fairness=fairness(analysis),
         symbols=traces.SYMBOLS,
         dashes=traces.DASHES,
         provenance=provenance(analysis, reading),
@@ -145,11 +151,12 @@ def _verdicts(analysis: Analysis) -> list[tuple[str, str]]:
 
 
 def _key_numbers(analysis: Analysis) -> Mapping[str, list[KeyNumber]]:
-    """Per model: the highest throughput and goodput and the lowest latencies among the rows that may be compared."""
+    """Per model: the highest throughput and goodput and the lowest latencies among the rows that may be compared, or of its only one."""
     models = dict.fromkeys(row.deployment.model for row in analysis.rows)
     out: dict[str, list[KeyNumber]] = {}
     for model in models:
-        rows = [row for row in analysis.rows if row.deployment.model == model and row.ranked]
+        sound = [row for row in analysis.rows if row.deployment.model == model and row.sound]
+        rows = [row for row in sound if row.ranked or len({row.name for row in sound}) == 1]
         found = [number for title, column in _KEYS if (number := _key_number(title, column, rows))]
         if found:
             out[model] = found

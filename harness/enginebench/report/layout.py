@@ -14,7 +14,7 @@ from enginebench.analysis import LOAD_COLUMNS, Analysis, Row
 from enginebench.answer import contenders, ranked_by
 from enginebench.report.figures import Column, intervals_text, shown, why_missing
 
-State: TypeAlias = Literal["valid", "suspect", "invalid", "failed", "skipped"]
+State: TypeAlias = Literal["valid", "unranked", "suspect", "invalid", "failed", "skipped"]
 
 _HEADINGS = {"concurrency": "streams", "input_tokens": "in", "output_tokens": "out", "duration_s": "seconds"}
 _LEVEL = ("concurrency", "rate", "rate_to", "trace", "time_scale")

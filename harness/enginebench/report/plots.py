@@ -81,12 +81,12 @@ def sections(analysis: Analysis, reading: Reading) -> tuple[PlotSection, ...]:
 
 def _by_level(key: str, short: str, title: str, column: Column, caption: str, analysis: Analysis, slots: Mapping[str, int]) -> PlotSection:
     panels: list[Panel] = []
-    for title_of_panel, rows in _panels(analysis):
+    for title_of_panel, rows in panel_groups(analysis):
         usable = [row for row in rows if row.figures.get(column.figure)]
         if not usable:
             continue
         traces = [line(its, column, slots[name]) for name, its in _by_deployment(rows).items()]
-        traces.append(invalid([row for row in usable if not row.ranked], lambda row: row.load.level, column))
+        traces.append(invalid([row for row in usable if not row.sound], lambda row: row.load.level, column))
         layout: dict[str, JSON] = {"xaxis": level_axis(usable), "yaxis": axis(f"{column.label}, {column.unit}", rangemode="tozero")}
         panels.append(Panel(title_of_panel, tuple(traces), layout))
     return PlotSection(key, short, title, caption, tuple(panels))
@@ -97,14 +97,14 @@ def _by_level(key: str, short: str, title: str, column: Column, caption: str, an
 
 def _frontier(analysis: Analysis, slots: Mapping[str, int]) -> PlotSection:
     panels: list[Panel] = []
-    for title_of_panel, rows in _panels(analysis):
+    for title_of_panel, rows in panel_groups(analysis):
         usable = [row for row in rows if row.figures.get(USER.figure) and row.figures.get(THROUGHPUT.figure)]
-        ranked = [row for row in usable if row.ranked]
-        best = pareto((value(row, USER), value(row, THROUGHPUT)) for row in ranked)
-        if not best:
+        sound = [row for row in usable if row.sound]
+        if not sound:
             continue
-        traces = [frontier_points(its, slots[name], frozenset(best)) for name, its in _by_deployment(ranked).items()]
-        traces.append(invalid([row for row in usable if not row.ranked], lambda row: value(row, USER), THROUGHPUT))
+        best = pareto((value(row, USER), value(row, THROUGHPUT)) for row in sound if row.ranked)
+        traces = [frontier_points(its, slots[name], frozenset(best)) for name, its in _by_deployment(sound).items()]
+        traces.append(invalid([row for row in usable if not row.sound], lambda row: value(row, USER), THROUGHPUT))
         layout: dict[str, JSON] = {
             "xaxis": axis("output tok/s per user", rangemode="tozero"),
             "yaxis": axis("output tok/s, all requests", rangemode="tozero"),
@@ -132,9 +132,9 @@ def pareto(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
 def _distribution(latency: str, title: str, analysis: Analysis, reading: Reading, slots: Mapping[str, int]) -> PlotSection:
     index = {id(row): i for i, row in enumerate(analysis.rows)}
     panels: list[Panel] = []
-    for title_of_panel, rows in _panels(analysis):
+    for title_of_panel, rows in panel_groups(analysis):
         for load in sorted({row.load for row in rows}, key=lambda load: load.level):
-            here = [row for row in rows if row.ranked and row.load == load]
+            here = [row for row in rows if row.sound and row.load == load]
             curves = [(row, curve) for row in here if (curve := reading.curves.get(index[id(row)], {}).get(latency))]
             if curves:
                 traces = tuple(steps(row, curve, slots[row.name]) for row, curve in curves)
@@ -156,7 +156,7 @@ _TITLED = {
 """Fields that a panel's title says already, or that say only how long was measured."""
 
 
-def _panels(analysis: Analysis) -> list[tuple[str, list[Row]]]:
+def panel_groups(analysis: Analysis) -> list[tuple[str, list[Row]]]:
     """Rows that belong in one plot: the same model, and loads that differ in their level only. Closed loops come first."""
     names: dict[tuple[str, Load], str] = {}
     rows: dict[tuple[str, Load], list[Row]] = {}

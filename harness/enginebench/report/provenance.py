@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from enginebench.analysis import Analysis, CellResult, Row
+from enginebench.counters import acceptance
 from enginebench.nouns import JSON, Load, plain
 from enginebench.report.distributions import Reading
 from enginebench.report.figures import number
@@ -35,6 +36,7 @@ class CellView:
     tokens: str
     client: str
     counters: str
+    cache: str
     reasons: tuple[str, ...]
     log_tail: str
 
@@ -127,7 +129,8 @@ def _cell(cell: CellResult, outcome: Mapping[str, int] | None) -> CellView:
         window=_window(cell.window) if cell.window else "-",
         tokens=cell.tokens,
         client=", ".join(_pairs(record.client)),
-        counters=", ".join(_pairs(record.counters)),
+        counters=", ".join(_counted(cell)),
+        cache=("allowed to be warm" if record.load.prefix_cache == "allowed" else cell.cache.text) if cell.verdict else "-",
         reasons=(*map(str, cell.reasons), *([record.reason] if record.reason else [])),
         log_tail=tail,
     )
@@ -146,6 +149,15 @@ def _window(window: Window) -> str:
     """'9.80 s, steady; cut off: 1.20 s at the head, 0.400 s at the tail'."""
     cut = [f"{number(seconds)} s at the {end}" for end, seconds in (("head", window.head_s), ("tail", window.tail_s)) if seconds > 0]
     return f"{number(window.length_s)} s, {window.state}" + (f"; cut off: {', '.join(cut)}" if cut else "")
+
+
+def _counted(cell: CellResult) -> Iterator[str]:
+    """The engine's totals over the cell, its gauges over the window, and what share of proposed tokens was accepted."""
+    yield from _pairs(cell.record.counters)
+    for name, gauge in cell.gauges.items():
+        yield f"{name.replace('_', ' ')} {number(gauge.mean)} (mean), {number(gauge.max)} (max)"
+    if (share := acceptance(cell.record.counters)) is not None:
+        yield f"{share:.0%} of draft tokens accepted"
 
 
 def _pairs(values: Mapping[str, JSON] | Mapping[str, float]) -> Iterator[str]:

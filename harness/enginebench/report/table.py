@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from enginebench.analysis import Analysis
+from enginebench.report.fairness import fairness
 from enginebench.report.figures import Column, interval_text, repeats_text, value_text
 from enginebench.report.findings import findings
 from enginebench.report.layout import Layout, Line, Section, lay_out
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-_WARNING = {"suspect": "yellow", "invalid": "red", "failed": "red", "skipped": ""}
+_WARNING = {"unranked": "", "suspect": "yellow", "invalid": "red", "failed": "red", "skipped": ""}
 _LABEL_WIDTHS = (28, 16, 12)
 _GAP = 2
 
@@ -76,6 +77,8 @@ def render_table(analysis: Analysis, *, width: int | None = None, color: bool | 
     console.print()
     for mark, text in _footnotes(layout, fit):
         console.print(Text(f"{mark} {printable(text)}", style="dim"))
+    for asymmetry in fairness(analysis).asymmetries:
+        console.print(Text(f"fairness: {printable(asymmetry)}", style="dim"))
     for remark in analysis.remarks:
         console.print(Text(f"note: {printable(remark)}", style="dim"))
     console.print(Text(f"\n{printable(analysis.sentence)}", style="bold"))
@@ -142,7 +145,7 @@ def _table(layout: Layout, section: Section, fit: _Fit, widths: list[int]) -> Ta
         if i:
             table.add_row()
         for line in group:
-            table.add_row(*_entries(line, fit), style="" if line.row.ranked else "dim")
+            table.add_row(*_entries(line, fit), style="" if line.row.sound else "dim")
     return table
 
 

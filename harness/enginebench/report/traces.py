@@ -25,7 +25,7 @@ NEUTRAL = -1
 
 def line(rows: Sequence[Row], column: Column, slot: int) -> Trace:
     """One deployment over the levels of a load, with intervals. The line breaks where a row must not be compared or has no figure."""
-    found = [row.figures.get(column.figure) if row.ranked else None for row in rows]
+    found = [row.figures.get(column.figure) if row.sound else None for row in rows]
     above = [(f.high - f.value) * column.factor if f and f.high is not None else 0.0 for f in found]
     below = [(f.value - f.low) * column.factor if f and f.low is not None else 0.0 for f in found]
     bars: dict[str, JSON] = {"type": "data", "symmetric": False, "array": _rounded(above), "arrayminus": _rounded(below)}
@@ -94,6 +94,19 @@ def steps(row: Row, curve: Curve, slot: int) -> Trace:
         "y": list(curve.share),
         "text": f"<b>{html.escape(row.name)}</b> (n={curve.n:,})",
         "hovertemplate": "%{text}<br>%{y:.1%} within %{x} ms<extra></extra>",
+    }
+
+
+def over_time(row: Row, at_s: Sequence[float], values: Sequence[float | None], slot: int, dash: str = "solid") -> Trace:
+    """One quantity of one deployment while a load ran."""
+    return {
+        **_style([row], slot),
+        "mode": "lines",
+        "line": {"dash": dash, "width": 2},
+        "x": _rounded(at_s),
+        "y": _rounded(values),
+        "text": f"<b>{html.escape(row.name)}</b>",
+        "hovertemplate": "%{text}<br>%{y} at %{x} s<extra></extra>",
     }
 
 

@@ -13,11 +13,13 @@ from dataclasses import replace
 
 from enginebench.adapter import Adapter
 from enginebench.calibration import client_limit
+from enginebench.checkpoints import RandomMoE
 from enginebench.loadgen import LoadResult
-from enginebench.nouns import JSON, Cell, Load, Sample, Status, canonical, fingerprint, plain_object
+from enginebench.nouns import JSON, Cell, Deployment, Load, Sample, Status, canonical, fingerprint, plain_object
 from enginebench.runner.engine import Engine
 from enginebench.runner.priming import rehearsal
 from enginebench.runner.reporter import Reporter
+from enginebench.runner.watching import Watch
 from enginebench.samples import Samples
 from enginebench.store import CellRecord, now
 from enginebench.workload import natural_count
@@ -45,7 +47,7 @@ def measure(cell: Cell, engine: Engine, adapter: Adapter, reporter: Reporter, *,
     salt = f"{fingerprint(canonical(load))}/{cell.repeat}/{nonce}"
     known: dict[str, object] = {
         "started_at": started_at,
-        "length_control": "exact" if adapter.forces_length(cell.deployment) else "cap",
+        **_manners(cell, adapter),
         "identity": engine.opening.identity,
         "nonce": nonce,
     }
@@ -60,11 +62,10 @@ def measure(cell: Cell, engine: Engine, adapter: Adapter, reporter: Reporter, *,
         return record_of(cell, "failed", f"warm-up: {failure}", log_tail=engine.log_tail(), **known), None
     token_check = _check_counts(engine, warm_up.samples) if warm_up is not None else {}
     prompts = prompts or engine.opening.prompts(load, _enough(load, warm_up), salt=salt)
-    before = engine.counters()
     uncounted = not engine.opening.counts if warm_up is None else not any(map(_counted, warm_up.samples))
-    result = engine.run(prompts, load, on_progress=lambda progress: reporter.measuring(cell, progress), keep_text=uncounted)
+    with Watch(engine, adapter) as watch:
+        result = engine.run(prompts, load, on_progress=lambda progress: reporter.measuring(cell, progress), keep_text=uncounted)
     failure = _failure(result, engine)
-    after = {} if failure else engine.counters()
     if uncounted:
         _count_locally(engine, result.samples)
     record = record_of(
@@ -76,7 +77,8 @@ def measure(cell: Cell, engine: Engine, adapter: Adapter, reporter: Reporter, *,
         client=plain_object(result.client),
         client_limit=client_limit(result.client.processes),
         token_check=token_check,
-        counters={name: after[name] - before[name] for name in after if name in before},
+        counters={} if failure else watch.totals(),
+        series=watch.series(),
         exact_prompts=prompts[0].ids is not None,
         stopped=result.stopped,
         saturated=result.stopped if result.saturated else None,
@@ -87,12 +89,29 @@ def measure(cell: Cell, engine: Engine, adapter: Adapter, reporter: Reporter, *,
     return record, Samples.collect(result.samples) if result.samples else None
 
 
+def _manners(cell: Cell, adapter: Adapter) -> Mapping[str, object]:
+    """How the adapter treats this cell, as far as a reader of its figures must know."""
+    deployment, load = cell.deployment, cell.load
+    return {
+        "length_control": "exact" if adapter.forces_length(deployment) else "cap",
+        "prompt_form": "ids" if load.api == "completions" and adapter.takes_ids(deployment) else "text",
+        "random_weights": _made_up(deployment) or adapter.random_weights(deployment),
+        "dense": _made_up(deployment) and RandomMoE.from_reference(deployment.checkpoint).experts == 1,
+        "forced_routing": adapter.forces_routing(deployment),
+        "gpus": None if deployment.runtime == "attach" else adapter.gpus(deployment),
+    }
+
+
+def _made_up(deployment: Deployment) -> bool:
+    """Whether the checkpoint is one of ours, made from a seed."""
+    return deployment.checkpoint.startswith("random:")
+
+
 def record_of(cell: Cell, status: Status, reason: str | None = None, **known: object) -> CellRecord:
     """The record of a cell; `known` are fields of CellRecord."""
     base = CellRecord(
-        cell.id, cell.launch_id, cell.deployment, cell.load, cell.repeat, status, reason,
-        random_weights=cell.deployment.checkpoint.startswith("random:"),
-    )  # fmt: skip
+        cell.id, cell.launch_id, cell.deployment, cell.load, cell.repeat, status, reason, random_weights=_made_up(cell.deployment)
+    )
     return replace(base, **known)  # type: ignore[arg-type]  # names are checked by replace()
 
 

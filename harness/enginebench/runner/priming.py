@@ -16,17 +16,26 @@ from enginebench.workload import Prompt, TextScale
 _USUAL_INPUT = 64
 """Prompt tokens where the load draws its lengths."""
 
+_NEUTRAL = (
+    "precision", "context", "slots", "prefix_cache", "kv_dtype", "kv_tokens", "chunked_prefill", "batch_tokens", "graphs",
+    "stream_interval",
+)  # fmt: skip
+"""Fields of `Resolved` that an option of the same name asks for."""
+
+_AT_LEAST = ("context", "slots", "kv_tokens")
+"""More of these than was asked for is no shortfall."""
+
 
 def differences(deployment: Deployment, resolved: Resolved) -> tuple[Difference, ...]:
     """Where the engine's own word differs from what was asked. Fields the engine does not tell are no difference."""
     asked: dict[str, JSON] = {"precision": deployment.precision, "context": deployment.max_context, "slots": deployment.max_concurrency}
-    told: dict[str, JSON] = {"precision": resolved.precision, "context": resolved.context, "slots": resolved.slots, **resolved.options}
+    told: dict[str, JSON] = {**{name: getattr(resolved, name) for name in _NEUTRAL}, **resolved.options}
     found: list[Difference] = []
     for name, want in {**asked, **deployment.options}.items():
         got = told.get(name)
-        if got is None or (name == "precision" and want in ("none", "unstated")):
+        if got is None or want in (None, "auto") or (name == "precision" and want in ("none", "unstated")):
             continue
-        enough = isinstance(got, int) and isinstance(want, int) and got >= want  # more context or slots is no shortfall
+        enough = name in _AT_LEAST and isinstance(got, int) and isinstance(want, int) and got >= want
         if got != want and not enough:
             found.append(Difference(name, want, got))
     return tuple(found)

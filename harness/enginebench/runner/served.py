@@ -18,7 +18,7 @@ from enginebench.errors import UserError
 from enginebench.loadgen import Body, LoadResult, LoadSpec, Progress, Target, WireRequest, run_load
 from enginebench.nouns import Deployment, Load
 from enginebench.runner.engine import Opening
-from enginebench.runtime import EngineProcess, http_get_url, wait_ready
+from enginebench.runtime import ProcessGroup, http_get_url, wait_ready
 from enginebench.workload import Prompt
 
 ATTACH_TIMEOUT_S = 10.0
@@ -35,7 +35,7 @@ class Served:
     served_name: str
     get: Get
     opening: Opening
-    process: EngineProcess | None = None
+    process: ProcessGroup | None = None
     secret: str | None = None
     processes: int = 1
     """Client processes that share a load."""

@@ -193,6 +193,7 @@ def _launch_record(launch: _Launch) -> LaunchRecord:
         started_at=launch.started_at,
         argv=command.argv if command else (),
         env=command.env if command else {},
+        members=tuple(map(plain_object, command.members)) if command else (),
         notes=command.notes if command else (),
         packages=opening.packages,
         inherited=opening.inherited,

@@ -1,10 +1,11 @@
 """Can this cell be trusted? `judge` gives a verdict with reasons, `withheld` says which figures must not be shown.
 
-`validity` judges what the server answered, `delivery` the load that was sent; `checks` names everything that can be wrong. Does not
-know: tables, or how figures are computed.
+`validity` judges what the server answered, `inside` what it said of itself, `delivery` the load that was sent; `checks` names
+everything that can be wrong. Does not know: tables, or how figures are computed.
 """
 
 from enginebench.verdict.checks import Check, Reason
-from enginebench.verdict.validity import Verdict, judge, withheld
+from enginebench.verdict.inside import CacheProof, cache_proof
+from enginebench.verdict.validity import VERDICTS, Verdict, judge, withheld
 
-__all__ = ["Check", "Reason", "Verdict", "judge", "withheld"]
+__all__ = ["VERDICTS", "CacheProof", "Check", "Reason", "Verdict", "cache_proof", "judge", "withheld"]

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Literal, TypeAlias
 
-Severity: TypeAlias = Literal["suspect", "invalid"]
+Severity: TypeAlias = Literal["unranked", "suspect", "invalid"]
+"""unranked: the figures are sound, and yet say nothing about which deployment is better."""
 
 
 class Check(Enum):
@@ -22,10 +23,15 @@ class Check(Enum):
     LENGTH_MISMATCH = "the server did not produce or count what was asked: does this engine honour a forced length?"
     COUNTS_DISAGREE = "output tokens were counted in two ways that differ: find out which is right before you trust either"
     CACHE_HITS = "prompt tokens came from a prefix cache although it was to be cold: switch the cache off or allow it in the load"
+    PREEMPTED = "the KV cache is too small for this load: give it more memory, or lower the concurrency"
+    QUEUED = "the batch was never large enough, so latencies hold the time in the queue: raise the engine's slots or lower the load"
+    KV_FULL = "the KV cache, not the batch size, limits how many run at once: give it more memory, or a smaller type"
+    TIMINGS_DISAGREE = "something between engine and client holds tokens back or bundles them: look at proxies and at the client's load"
     BURST_DELIVERY = "many tokens arrived in one instant: TPOT and ITL describe the delivery, not the generation"
     FEW_EVENTS = "many tokens came in each event, so TTFT and TPOT describe the delivery: does something buffer the stream?"
     ENDED_EARLY = "the load was not the one that was asked for: find out what stopped it and measure the cell again"
     FAILED_REQUESTS = "some requests failed: see the outcomes of this cell"
+    RANDOM_ROUTING = "marked, never ranked: use trained weights, or force the routing where the engine can"
     UNPROVEN_SERVER = "it could not be proven which process answered: compare the server's own log"
     FEW_REQUESTS = "too few requests to call this a steady load: raise `requests`"
     SHORT_WINDOW = "the measured window is shorter than half a second: raise `requests` or `output_tokens`"

@@ -1,14 +1,15 @@
 """Can this cell be trusted? A verdict with reasons, computed when a run is read, so a sharper check also judges old results.
 
 Every reason says what to do next. `invalid`: the figures do not measure what the scenario asked; such a cell is shown greyed
-and never ranked. `suspect`: ranked, with the reason beside it. A reason may also take single figures out of a cell whose
-others are sound. What the client did is judged in `enginebench.verdict.delivery`, what the server answered here. Pure; knows no report.
+and never ranked. `suspect`: ranked, with the reason beside it. `unranked`: sound, but no comparison. A reason may also take single
+figures out of a cell whose others are sound. What the client did is judged in `enginebench.verdict.delivery`, what the server
+answered here, what it said of itself in `enginebench.verdict.inside`. Pure; knows no report.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -16,13 +17,16 @@ from enginebench import metrics
 from enginebench.samples import Samples
 from enginebench.store import CellRecord
 from enginebench.tokens import disagreements, output_tokens
-from enginebench.verdict import delivery
+from enginebench.verdict import delivery, inside
 from enginebench.verdict.checks import Check, Reason, Severity
 from enginebench.window import Window
 
-__all__ = ["Check", "Reason", "Verdict", "judge", "withheld"]
+__all__ = ["VERDICTS", "Check", "Reason", "Verdict", "judge", "withheld"]
 
-Verdict: TypeAlias = Literal["valid", "suspect", "invalid"]
+Verdict: TypeAlias = Literal["valid", "unranked", "suspect", "invalid"]
+
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+"""From the best to the worst."""
 
 _FEW_GAPS = 8
 _TOKENS_PER_EVENT = 8
@@ -38,8 +42,7 @@ _WITHHELD = {Check.BURST_DELIVERY: "the tokens came in bursts", Check.OVERSATURA
 def judge(record: CellRecord, samples: Samples, window: Window) -> tuple[Verdict, tuple[Reason, ...]]:
     """The verdict on a cell that ran, with every reason found. The samples are those of all the load, measured in the window."""
     reasons = tuple(_reasons(record, samples, window))
-    severities = {reason.severity for reason in reasons}
-    return ("invalid" if "invalid" in severities else "suspect" if severities else "valid"), reasons
+    return max(("valid", *(reason.severity for reason in reasons)), key=VERDICTS.index), reasons
 
 
 def withheld(record: CellRecord, reasons: tuple[Reason, ...]) -> Mapping[str, str]:
@@ -58,13 +61,16 @@ def _reasons(record: CellRecord, s: Samples, window: Window) -> Iterator[Reason]
         yield from _output_length(record, s)
         yield from _input_length(record, s)
         yield from _counts(record, s)
-        yield from _cache(record, s)
+        yield from inside.cache(record, s)
+        yield from inside.pressure(record, window)
         if record.deployment.runtime != "in-process":
             yield from delivery.client(record, s)
             yield from delivery.rate(record, s)
+            yield from inside.clocks(record, s)
             yield from _bursts(s)
             yield from _few_events(s)
         yield from delivery.size(record, s, window)
+    yield from inside.routing(record)
     if record.identity not in (None, "proven"):
         yield Reason(Check.UNPROVEN_SERVER, "suspect", str(record.identity))
 
@@ -118,20 +124,6 @@ def _counts(record: CellRecord, s: Samples) -> Iterator[Reason]:
     for one, other, differ, both in disagreements(s):
         if differ > 0.01 * both:
             yield Reason(Check.COUNTS_DISAGREE, "suspect", f"{one} and {other} differ for {differ:,} of {both:,} requests")
-
-
-def _cache(record: CellRecord, s: Samples) -> Iterator[Reason]:
-    if record.load.prefix_cache == "allowed":
-        return
-    known = s.ok & (s.cached_tokens >= 0)
-    cached, total = int(s.cached_tokens[known].sum()), int(np.maximum(s.input_tokens[known], 0).sum())
-    if record.counters.get("cached_tokens", 0) > cached:
-        cached, total = int(record.counters["cached_tokens"]), int(np.maximum(s.input_tokens[s.ok], 0).sum())
-    if cached:
-        share = cached / max(total, 1)
-        yield Reason(
-            Check.CACHE_HITS, "invalid" if share > 0.02 else "suspect", f"{cached} of {total} prompt tokens ({share:.0%}) were cached"
-        )
 
 
 def _bursts(s: Samples) -> Iterator[Reason]:

@@ -1,0 +1,39 @@
+"""What a reader must know before he quotes a figure of a run: random weights, engines that disagree, settings that did not take.
+
+Pure: rows, launch records and agreements in, sentences out. Ranks nothing (`enginebench.answer` does) and knows no table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from enginebench.answer import Parity
+from enginebench.rows import Row
+from enginebench.store import LaunchRecord
+
+
+def remarks(rows: Sequence[Row], launches: Mapping[str, LaunchRecord], agreements: Sequence[Parity]) -> Iterator[str]:
+    """One sentence each; the same sentence may come more than once."""
+    for row in rows:
+        if any(cell.record.random_weights for cell in row.cells):
+            yield f"{row.deployment.model} has random weights: {_of_random(row.deployment.model, rows)}"
+    for parity in agreements:
+        who = f"parity on {parity.model}: {parity.a} and {parity.b}"
+        yield f"{who} gave the same greedy output for {parity.summary}" if parity.agreed else f"{who}: {parity.summary}"
+    for launch in launches.values():
+        for difference in launch.differences:
+            asked, got = difference.get("asked"), difference.get("got")
+            yield f"{launch.deployment.engine} was asked for {difference.get('name')} {asked} and says that it has {got}"
+
+
+def _of_random(model: str, rows: Sequence[Row]) -> str:
+    """What random weights mean for the figures of a model."""
+    mine = [row for row in rows if row.deployment.model == model and any(cell.record.random_weights for cell in row.cells)]
+    records = [cell.record for row in mine for cell in row.cells]
+    if all(record.dense for record in records):
+        return "its speed is real, its text is not"
+    if all(record.dense or record.forced_routing for record in records):
+        return "its speed is real, its text is not, and a rule spreads its tokens over the experts"
+    alike = len({row.deployment.engine for row in mine}) > 1 and len({row.deployment.checkpoint for row in mine}) == 1
+    same = ", though the same in every engine" if alike else ""
+    return f"its speed is real, its text and its expert routing are not a trained model's{same}, so nothing is ranked"
