@@ -1,0 +1,268 @@
+"""ExLlamaV3's own Generator as a `Backend` for the server and as a batch engine for the line protocol.
+
+The model is loaded by the package's `model_init`, with its flags. KV pages of equal prefixes are always shared, and nothing
+switches that off: a batch gets a Generator of its own, which knows no earlier page; a server's prompts have to differ in their first
+page, and the counters say whether they did.
+
+Unverified: ExLlamaV3 needs a GPU, and none was at hand. Its package 1.6.5 was imported with a stand-in for the CUDA extension:
+signatures and flags hold, nothing here has made a token.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from exllamav3 import Generator, Job, model_init, version
+from exllamav3.constants import PAGE_SIZE
+from exllamav3.generator.sampler import ComboSampler
+from exllamav3_scheduler import Ask, Piece, Usage
+from worker_protocol import Batch, Outcome, RequestOutcome
+
+GIB = 1024**3
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """ExLlamaV3's own flags, as its examples have them."""
+    parser = argparse.ArgumentParser(prog="exllamav3_worker", allow_abbrev=False)
+    model_init.add_args(parser, cache=True, add_draft_model_args=True)
+    return parser.parse_args(argv)
+
+
+class Loaded:
+    """A model with its cache, and the Generators that take turns with it."""
+
+    def __init__(self, args: argparse.Namespace, slots: int, gpus: int) -> None:
+        """slots: requests in the batch at most. Raises RuntimeError when the layers do not use that number of devices."""
+        self.args, self.slots = args, slots
+        loaded = model_init.init(args, progress=False)
+        self.model, self.config, self.cache, self.tokenizer, self.draft_model, _, self.draft_cache = loaded
+        self.devices = _devices(self.model)
+        if len(self.devices) != gpus:
+            raise RuntimeError(
+                f"the weights lie on {', '.join(self.devices)}, asked for were {gpus} devices: "
+                "an automatic split fills one before it uses the next; say how many GB each may take (-gs)"
+            )
+
+    def generator(self, batch: int) -> Any:
+        """A Generator with no page in its cache. It takes the cache from the one before, which must be closed."""
+        args = self.args
+        return Generator(
+            model=self.model,
+            cache=self.cache,
+            tokenizer=self.tokenizer,
+            max_batch_size=batch,
+            max_chunk_size=args.chunk_size,
+            draft_model=self.draft_model,
+            draft_cache=self.draft_cache,
+            num_draft_tokens=args.num_draft_tokens,
+            ngram_match_min=args.ngram_match_min,
+            ngram_corpus=args.ngram_corpus,
+            hybrid_draft_tokens=args.hybrid_draft_tokens,
+            dynamic_draft_tokens=args.dynamic_draft,
+            draft_confidence=args.draft_confidence,
+            sparse_draft_head=args.sparse_draft_head,
+            cpu_cache_size=int(args.cpu_cache_size * GIB),
+            disk_cache_dir=args.disk_cache_dir,
+            disk_cache_size=int(args.disk_cache_size * GIB),
+            recurrent_cache_size=int(args.recurrent_cache_size * GIB),
+        )
+
+    def encode(self, text: str) -> list[int]:
+        """With the beginning-of-text token, if the model has one and its tokenizer's settings do not say otherwise."""
+        add_bos = (self.tokenizer.tokenizer_config_dict or {}).get("add_bos_token", True)
+        ids: list[int] = self.tokenizer.encode(text, add_bos=add_bos, encode_special_tokens=True)[0].tolist()
+        return ids
+
+    def about(self) -> dict[str, object]:
+        """What is in force, under plain names."""
+        args, quantised = self.args, self.config.config_dict.get("quantization_config") or {}
+        dtype = self.config.config_dict.get("dtype") or self.config.config_dict.get("torch_dtype")
+        bits = quantised.get("bits")
+        return {
+            "version": version.__version__,
+            "torch": torch.__version__,
+            "cuda": torch.version.cuda,
+            "devices": {device: torch.cuda.get_device_name(device) for device in self.devices},
+            "tensor_parallel": args.tensor_parallel,
+            "architecture": self.config.architecture,
+            "bits": bits if quantised.get("quant_method") == "exl3" else None,
+            "head_bits": quantised.get("head_bits"),
+            "codebook": quantised.get("codebook"),
+            "dtype": dtype,
+            "max_position_embeddings": self.config.max_position_embeddings,
+            "cache_tokens": self.cache.max_num_tokens,
+            "cache_bits": args.cache_quant,
+            "slots": self.slots,
+            "chunk_size": args.chunk_size,
+            "prefix_cache": True,
+            "moe_cpu_layers": args.moe_cpu_offload,
+            "moe_cpu_experts": args.moe_cpu_split,
+            "draft": "mtp" if args.mtp else "model" if args.draft_model_dir else "ngram" if args.ngram_match_min else None,
+        }
+
+
+def _devices(model: Any) -> list[str]:
+    """The GPUs that hold weights. Tensor parallel keeps them in other processes, so there it is what the loader split over."""
+    if model.loaded_tp:
+        return [f"cuda:{index}" for index in model.active_devices]
+    held = {str(module.device) for module in model.modules if module.device is not None}
+    return sorted(device for device in held if device.startswith("cuda"))
+
+
+def job(ask: Ask, stop: Sequence[int], identifier: int) -> Any:
+    """A request as the Generator takes it. stop: the model's end-of-text ids, left out where the length is forced."""
+    return Job(
+        input_ids=torch.tensor([list(ask.prompt)], dtype=torch.long),
+        max_new_tokens=ask.max_tokens,
+        sampler=ComboSampler(temperature=ask.temperature, min_p=ask.min_p, top_k=ask.top_k, top_p=ask.top_p),
+        seed=ask.seed,
+        stop_conditions=None if ask.ignore_eos else list(stop),
+        identifier=identifier,
+    )
+
+
+def enqueue(generator: Any, request: Any) -> None:
+    """Raises ValueError for a request that the cache can never hold; the Generator would shorten some of these without a word."""
+    asked = request.max_new_tokens
+    try:
+        generator.enqueue(request)
+    except AssertionError as error:
+        raise ValueError(str(error)) from None
+    if request.max_new_tokens < asked:
+        generator.cancel(request)
+        raise ValueError(f"the KV cache of {generator.max_total_tokens} tokens cannot hold the prompt and {asked} tokens more")
+
+
+def pieces(results: Sequence[Mapping[str, Any]]) -> list[Piece]:
+    """What `Generator.iterate` reports, without the news that a request was started or a part of its prompt was read."""
+    return [_piece(result) for result in results if result["stage"] in ("streaming", "error")]
+
+
+def _piece(result: Mapping[str, Any]) -> Piece:
+    request = result["job"].identifier
+    if result["stage"] == "error":
+        error = result["error"]
+        return Piece(request, finish="error", error=f"{type(error).__name__}: {error}")
+    ids = result.get("token_ids")
+    text, tokens = result.get("text", ""), [] if ids is None else ids.flatten().tolist()
+    if not result["eos"]:
+        return Piece(request, text, tokens)
+    finish = "length" if result["eos_reason"] == "max_new_tokens" else "stop"
+    usage = Usage(result["prompt_tokens"], result["cached_tokens"], result["new_tokens"], _timings(result))
+    return Piece(request, text, tokens, finish, usage)
+
+
+def _timings(result: Mapping[str, Any]) -> dict[str, float]:
+    """In ms, under llama.cpp's names where they mean the same: the generation's clock starts with the first token."""
+    seconds = {"queue_time_ms": "time_enqueued", "prompt_ms": "time_prefill", "predicted_ms": "time_generate"}
+    return {**{name: result[key] * 1e3 for name, key in seconds.items()}, "predicted_n": result["new_tokens"]}
+
+
+class Serving:
+    """The `Backend` of the server: one Generator for as long as the server lives."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self._loaded = loaded
+        self._generator = loaded.generator(loaded.slots)
+        self._jobs: dict[int, Any] = {}
+        self._drafts = self._generator.max_draft_tokens > 0
+        drafted = ("draft_tokens_total", "accepted_tokens_total") if self._drafts else ()
+        self._totals: dict[str, float] = dict.fromkeys(("prompt_tokens_total", "cached_tokens_total", "output_tokens_total", *drafted), 0)
+        self._about = loaded.about()
+
+    def encode(self, text: str) -> list[int]:
+        return self._loaded.encode(text)
+
+    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        try:
+            ids: list[int] = self._loaded.tokenizer.hf_chat_template(list(messages))[0].tolist()
+        except Exception as error:  # a template is a program, and raises what it likes
+            raise ValueError(f"the model's chat template does not take them: {error}") from error
+        return ids
+
+    def enqueue(self, request: int, ask: Ask) -> None:
+        made = job(ask, self._loaded.config.eos_token_id_list, request)
+        enqueue(self._generator, made)
+        self._jobs[request] = made
+
+    def cancel(self, request: int) -> None:
+        made = self._jobs.pop(request)
+        if made in self._generator.active_jobs:
+            self._count(len(made.sequences[0].input_ids), made.cached_pages * PAGE_SIZE + made.cached_tokens)
+        self._count_drafts(made)
+        self._generator.cancel(made)
+
+    def step(self) -> list[Piece]:
+        made = pieces(self._generator.iterate())
+        for piece in made:
+            self._totals["output_tokens_total"] += len(piece.tokens)
+            if piece.finish:
+                self._count_drafts(self._jobs.pop(piece.request))
+            if piece.usage:
+                self._count(piece.usage.prompt, piece.usage.cached)
+        return made
+
+    def _count_drafts(self, ended: Any) -> None:
+        if self._drafts:
+            self._totals["accepted_tokens_total"] += ended.accepted_draft_tokens
+            self._totals["draft_tokens_total"] += ended.accepted_draft_tokens + ended.rejected_draft_tokens
+
+    def _count(self, prompt: int, cached: int) -> None:
+        self._totals["prompt_tokens_total"] += prompt
+        self._totals["cached_tokens_total"] += cached
+
+    def gauges(self) -> Mapping[str, float]:
+        generator = self._generator
+        pages = generator.pagetable
+        now = {"running": generator.num_active_jobs(), "waiting": generator.num_pending_jobs()}
+        return {**self._totals, **now, "kv_use": len(pages.referenced_pages) / pages.max_pages}
+
+    def about(self) -> Mapping[str, object]:
+        return self._about
+
+    def close(self) -> None:
+        self._generator.close()
+        self._loaded.model.unload()
+
+
+class Offline:
+    """A batch without HTTP: one model load, and for each load of the harness a Generator with an empty cache, made outside its window."""
+
+    def __init__(self, loaded: Loaded, route: str) -> None:
+        """route: where a server would tell what `about` tells."""
+        self._loaded = loaded
+        self.version = str(version.__version__)
+        self.resolved: Mapping[str, object] = {route: loaded.about()}
+
+    def run(self, batch: Batch) -> Outcome:
+        if batch.batch > self._loaded.slots:
+            raise ValueError(f"batch {batch.batch} is more than the {self._loaded.slots} slots of this launch")
+        asks = [self._ask(prompt, batch) for prompt in batch.prompts]
+        generator = self._loaded.generator(batch.batch)
+        counted = [RequestOutcome(len(ask.prompt), 0, token_ns=[]) for ask in asks]
+        try:
+            start = time.monotonic_ns()
+            for index, ask in enumerate(asks):
+                enqueue(generator, job(ask, (), index))
+            while generator.num_remaining_jobs():
+                made = pieces(generator.iterate())
+                now = time.monotonic_ns()
+                for piece in made:
+                    counted[piece.request] = _more(counted[piece.request], piece, now)
+            return Outcome(start, time.monotonic_ns(), counted)
+        finally:
+            generator.close()
+
+    def _ask(self, prompt: Sequence[int] | str, batch: Batch) -> Ask:
+        ids = self._loaded.encode(prompt) if isinstance(prompt, str) else prompt
+        return Ask(ids, batch.output_tokens, ignore_eos=True, temperature=batch.temperature, seed=batch.seed)
+
+
+def _more(so_far: RequestOutcome, piece: Piece, now_ns: int) -> RequestOutcome:
+    """A request's outcome with one piece more."""
+    stamps = [*(so_far.token_ns or ()), *[now_ns] * len(piece.tokens)]
+    return RequestOutcome(so_far.input_tokens, len(stamps), piece.error or None, stamps)

@@ -1,0 +1,173 @@
+"""How generations are spelled on OpenAI's two routes: from a request's fields to an `Ask`, from `Piece`s to events or one answer.
+
+Knows neither sockets nor engines. A field that is not in the table is refused, not ignored: it would be an experiment that nobody
+runs. Standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from exllamav3_http import Connection
+from exllamav3_scheduler import Ask, Backend, Piece, Usage
+
+NUMBER = (int, float)
+SHARED: Mapping[str, tuple[type, ...]] = {
+    "model": (str,),
+    "max_tokens": (int,),
+    "ignore_eos": (bool,),
+    "temperature": NUMBER,
+    "top_k": (int,),
+    "top_p": NUMBER,
+    "min_p": NUMBER,
+    "seed": (int,),
+    "stream": (bool,),
+    "stream_options": (dict,),
+}
+FIELDS: Mapping[str, Mapping[str, tuple[type, ...]]] = {
+    "/v1/completions": {**SHARED, "prompt": (str, list)},
+    "/v1/chat/completions": {**SHARED, "messages": (list,)},
+}
+"""Route -> the fields that it knows, with their types."""
+
+DEFAULT_MAX_TOKENS = 16
+"""As in OpenAI's completions."""
+
+Fields = Mapping[str, Any]
+
+
+class Refused(ValueError):  # noqa: N818  # a verdict on a request
+    """A request that is not answered, with the HTTP status that says why."""
+
+    def __init__(self, text: str, status: int = 400) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+def read(path: str, raw: bytes, model: str) -> Fields:
+    """The fields of a request on one of the routes. Raises Refused with the field that is wrong."""
+    known = FIELDS[path]
+    try:
+        fields = json.loads(raw)
+    except ValueError:
+        raise Refused("the body is not JSON") from None
+    if not isinstance(fields, dict):
+        raise Refused("the body is not a JSON object")
+    for name, value in fields.items():
+        if name not in known:
+            raise Refused(f"{name}: this server does not know the field; it knows {', '.join(sorted(known))}")
+        kinds = known[name]
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            raise Refused(f"{name}: expected {' or '.join(kind.__name__ for kind in kinds)}, not {json.dumps(value)[:80]}")
+    if fields.get("model", model) != model:
+        raise Refused(f"model: this server has {model}, not {fields['model']}", 404)
+    return fields
+
+
+def ask(fields: Fields, backend: Backend) -> Ask:
+    """What a request asks for. Raises Refused."""
+    settings = {name: fields[name] for name in ("ignore_eos", "temperature", "top_k", "top_p", "min_p", "seed") if name in fields}
+    asked = Ask(_prompt(fields, backend), fields.get("max_tokens", DEFAULT_MAX_TOKENS), **settings)
+    if asked.max_tokens < 1:
+        raise Refused("max_tokens: expected at least 1")
+    if not asked.prompt:
+        raise Refused("the prompt has no tokens")
+    if asked.temperature < 0 or asked.top_k < 0 or not 0 < asked.top_p <= 1 or not 0 <= asked.min_p <= 1:
+        raise Refused("temperature and top_k must not be below 0, top_p lies above 0 and up to 1, min_p between 0 and 1")
+    return asked
+
+
+def _prompt(fields: Fields, backend: Backend) -> Sequence[int]:
+    if "messages" in fields:
+        messages = fields["messages"]
+        if not messages or not all(isinstance(message, dict) for message in messages):
+            raise Refused("messages: expected a non-empty list of objects with role and content")
+        try:
+            return backend.encode_chat(messages)
+        except ValueError as error:
+            raise Refused(f"messages: {error}") from None
+    prompt = fields.get("prompt")
+    if isinstance(prompt, str):
+        return backend.encode(prompt)
+    if not isinstance(prompt, list) or not all(type(each) is int and each >= 0 for each in prompt):
+        raise Refused("prompt: expected one text or one list of token ids")
+    return prompt
+
+
+class Answer:
+    """One generation on its way to a client."""
+
+    def __init__(self, connection: Connection, fields: Fields, number: int, model: str) -> None:
+        self.connection = connection
+        self._chat = "messages" in fields
+        self._streams = bool(fields.get("stream"))
+        self._include_usage = bool(fields.get("stream_options", {}).get("include_usage"))
+        kind = ("chat.completion.chunk" if self._streams else "chat.completion") if self._chat else "text_completion"
+        self._frame = {"id": f"cmpl-{number}", "object": kind, "created": int(time.time()), "model": model}
+        self._begun = False
+        self._text = ""
+        self._ids: list[int] = []
+
+    def take(self, piece: Piece) -> None:
+        """Send, or keep, what a step has made."""
+        if piece.finish == "error":
+            self._fail(piece)
+        elif self._streams:
+            self._stream(piece)
+        else:
+            self._text += piece.text
+            self._ids += piece.tokens
+            if piece.finish:
+                choice = self._choice(self._text, self._ids, piece.finish)
+                self.connection.reply(200, as_json({**self._frame, "choices": [choice], **_usage(piece.usage)}), JSON)
+
+    def _stream(self, piece: Piece) -> None:
+        events = _event({**self._frame, "choices": [self._choice(piece.text, piece.tokens, piece.finish)]})
+        if piece.finish:
+            if self._include_usage:
+                events += _event({**self._frame, "choices": [], **_usage(piece.usage)})
+            events += b"data: [DONE]\n\n"
+        if not self._begun:
+            self._begun = True
+            self.connection.begin_stream()
+        self.connection.stream(events, last=piece.finish is not None)
+
+    def _fail(self, piece: Piece) -> None:
+        told = failure(piece.error, "invalid_request_error" if piece.refused else "server_error")
+        if self._begun:
+            self.connection.stream(b"data: " + told + b"\n\n", last=True)
+        else:
+            self.connection.reply(400 if piece.refused else 500, told, JSON)
+
+    def _choice(self, text: str, ids: Sequence[int], finish: str | None) -> dict[str, object]:
+        said: dict[str, object] = {"text": text}
+        if self._chat:
+            said = {"delta" if self._streams else "message": {"role": "assistant", "content": text}}
+        return {"index": 0, **said, "token_ids": list(ids), "finish_reason": finish}
+
+
+JSON = "application/json"
+
+
+def as_json(value: object) -> bytes:
+    """Compact JSON."""
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def failure(text: str, kind: str = "invalid_request_error") -> bytes:
+    """OpenAI's error object."""
+    return as_json({"error": {"message": text, "type": kind}})
+
+
+def _event(value: object) -> bytes:
+    return b"data: " + as_json(value) + b"\n\n"
+
+
+def _usage(usage: Usage | None) -> dict[str, object]:
+    if usage is None:
+        return {}
+    counts = {"prompt_tokens": usage.prompt, "completion_tokens": usage.output, "total_tokens": usage.prompt + usage.output}
+    return {"usage": {**counts, "prompt_tokens_details": {"cached_tokens": usage.cached}}, "timings": dict(usage.timings)}
