@@ -13,7 +13,8 @@ import numpy.typing as npt
 from gguf import quants
 
 from enginebench.checkpoints.cache import whole
-from enginebench.checkpoints.random_moe import RMS_NORM_EPSILON, ROPE_BASE, Array, RandomMoE, Tensor
+from enginebench.checkpoints.families.base import RMS_NORM_EPSILON, ROPE_BASE, Array, Tensor
+from enginebench.checkpoints.random_moe import RandomMoE
 from enginebench.checkpoints.tokenizer import CHAT_TEMPLATE, END_OF_TEXT, TURN_END, ByteLevelBPE, word_tokenizer
 
 _Kind = gguf.GGMLQuantizationType
@@ -39,7 +40,7 @@ def write_gguf(model: RandomMoE, precision: str, path: Path) -> None:
     """Write `path` whole. KeyError when the precision is not in GGUF_TYPES."""
     kind, file_type = GGUF_TYPES[precision]
     with whole(path) as draft:
-        writer = gguf.GGUFWriter(draft, model.architecture)
+        writer = gguf.GGUFWriter(draft, model.family.gguf)
         _add_model(writer, model, file_type)
         _add_tokenizer(writer, word_tokenizer())
         tensors = model.tensors()
@@ -80,19 +81,37 @@ def _add_model(writer: gguf.GGUFWriter, model: RandomMoE, file_type: gguf.LlamaF
     writer.add_description(model.reference())
     writer.add_file_type(file_type)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    writer.add_context_length(model.context)
-    writer.add_embedding_length(model.hidden)
-    writer.add_block_count(model.layers)
-    writer.add_head_count(model.heads)
-    writer.add_head_count_kv(model.kv_heads)
-    writer.add_key_length(model.head_dim)
-    writer.add_value_length(model.head_dim)
-    writer.add_rope_freq_base(ROPE_BASE)
-    writer.add_layer_norm_rms_eps(RMS_NORM_EPSILON)
-    writer.add_feed_forward_length(model.expert_intermediate)
-    writer.add_expert_count(model.experts)
-    writer.add_expert_used_count(model.top_k)
-    writer.add_expert_feed_forward_length(model.expert_intermediate)
+    for key, value in _metadata(model).items():
+        name = f"{model.family.gguf}.{key}"
+        match value:
+            case bool():
+                writer.add_bool(name, value)
+            case int():
+                writer.add_uint32(name, value)
+            case float():
+                writer.add_float32(name, value)
+            case _:
+                writer.add_string(name, value)
+
+
+def _metadata(model: RandomMoE) -> dict[str, bool | int | float | str]:
+    """The architecture's own keys, without its prefix."""
+    return {
+        "context_length": model.context,
+        "embedding_length": model.hidden,
+        "block_count": model.layers,
+        "attention.head_count": model.heads,
+        "attention.head_count_kv": model.kv_heads,
+        "attention.key_length": model.head_dim,
+        "attention.value_length": model.head_dim,
+        "rope.freq_base": ROPE_BASE,
+        "attention.layer_norm_rms_epsilon": RMS_NORM_EPSILON,
+        "feed_forward_length": model.expert_intermediate,
+        "expert_count": model.experts,
+        "expert_used_count": model.top_k,
+        "expert_feed_forward_length": model.expert_intermediate,
+        **model.family.metadata(model),
+    }
 
 
 def _add_tokenizer(writer: gguf.GGUFWriter, tokenizer: ByteLevelBPE) -> None:

@@ -2,8 +2,8 @@
 
 The weights are a pure function of (seed, tensor name). Every one is a small integer times a power of two with at most eight
 significant bits, so float32, float16 and bfloat16 hold *exactly* the same model and two engines can be compared token by
-token. It knows no file format; `gguf_file` and `hf_folder` write it. Its text means nothing, and its experts are chosen far
-more evenly than those of a trained model, so it says nothing about expert caches.
+token. It knows no file format (`gguf_file` and `hf_folder` write it) and no family (`families` lists them). Its text means
+nothing, and its experts are chosen far more evenly than those of a trained model, so it says nothing about expert caches.
 """
 
 from __future__ import annotations
@@ -11,23 +11,25 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from urllib.parse import parse_qsl
 
 import numpy as np
 import numpy.typing as npt
 
+from enginebench.checkpoints.families import FAMILIES, Family, Geometry, Tensor
+from enginebench.checkpoints.families.base import Array, Problem
 from enginebench.checkpoints.tokenizer import byte_alphabet, word_tokenizer
 from enginebench.errors import UserError, did_you_mean
-
-Array = npt.NDArray[np.float32]
 
 SCHEME = "random:"
 BLOCK = 32
 """Weights per quantisation block: every row length must be a multiple of it."""
-RMS_NORM_EPSILON = 1e-6
-ROPE_BASE = 1e6
+_ROWS = frozenset(("hidden", "expert_intermediate", "head_dim", "dense_intermediate", "q_lora_rank", "kv_lora_rank", "rope_head_dim"))
+"""Numbers that are the length of some row."""
+_COMMON = frozenset(f.name for f in fields(Geometry) if f.default is not None) - {"architecture"}
+"""Numbers that every family has."""
 
 _LANE = np.float32(4.0)
 """Value of residual lane 0, which every embedding sets and no layer writes to: a constant that the output layer can read."""
@@ -38,53 +40,44 @@ _INT8_STD = 73.9
 
 
 @dataclass(frozen=True)
-class Tensor:
-    """One tensor under its GGUF name. gain: standard deviation of its output for inputs of variance one; None: all ones."""
+class RandomMoE(Geometry):
+    """A decoder of one of FAMILIES: `layers` blocks of attention and `experts` experts, `top_k` of them per token.
 
-    name: str
-    shape: tuple[int, ...]
-    gain: float | None = None
-
-    @property
-    def full_precision(self) -> bool:
-        """Norms and the router stay float32 in every GGUF file, as llama.cpp keeps them."""
-        return self.gain is None or self.name.endswith("ffn_gate_inp.weight")
-
-
-@dataclass(frozen=True)
-class RandomMoE:
-    """A Qwen3-MoE decoder: `layers` blocks of grouped-query attention and `experts` experts, `top_k` of them per token."""
-
-    architecture: str = "qwen3moe"
-    layers: int = 2
-    hidden: int = 128
-    heads: int = 4
-    kv_heads: int = 2
-    head_dim: int = 32
-    experts: int = 16
-    top_k: int = 4
-    expert_intermediate: int = 64
-    context: int = 2048
-    seed: int = 0
+    Numbers that the family does not have must be left out; those it has and that are left out are chosen by it.
+    """
 
     def __post_init__(self) -> None:
-        wrong = self._wrong()
+        wrong = self._unknown() or self._wrong()
+        if wrong is None:
+            for name, value in self.family.choices(self).items():
+                if getattr(self, name) is None:
+                    object.__setattr__(self, name, value)
+            wrong = self.family.problem(self)
         if wrong:
             name, problem = wrong
             raise UserError(
                 f"no such random model: {problem}", key=name, advice=f"for example {SCHEME}qwen3moe?layers=4&experts=16&top_k=4"
             )
 
-    def _wrong(self) -> tuple[str, str] | None:
-        """The field that is wrong, and what is wrong with it."""
-        if self.architecture != "qwen3moe":
-            return "architecture", f"architecture '{self.architecture}' is not known; known: qwen3moe"
+    @property
+    def family(self) -> Family:
+        """What the architecture's name stands for."""
+        return FAMILIES[self.architecture]
+
+    def _unknown(self) -> Problem | None:
+        """An architecture that is not known, or a number that the architecture does not have."""
+        if self.architecture not in FAMILIES:
+            return "architecture", f"architecture '{self.architecture}' is not known; known: {', '.join(sorted(FAMILIES))}"
+        foreign = [name for name, _ in self._numbers() if name not in (*_COMMON, *self.family.choices(self))]
+        return (foreign[0], f"{self.architecture} has no {foreign[0]}") if foreign else None
+
+    def _wrong(self) -> Problem | None:
+        """The number that is wrong in any family, and what is wrong with it."""
         for name, value in self._numbers():
-            if value < (0 if name == "seed" else 1):
+            if value < (0 if name in ("seed", "dense_layers", "shared_experts") else 1):
                 return name, f"{name} must be positive, not {value}"
-        for name, row in (("hidden", self.hidden), ("expert_intermediate", self.expert_intermediate), ("head_dim", self.head_dim)):
-            if row % BLOCK:
-                return name, f"{name} must be a multiple of {BLOCK}, not {row}"
+            if name in _ROWS and value % BLOCK:
+                return name, f"{name} must be a multiple of {BLOCK}, not {value}"
         if self.heads % self.kv_heads:
             return "heads", f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})"
         if self.top_k > self.experts:
@@ -92,7 +85,8 @@ class RandomMoE:
         return None
 
     def _numbers(self) -> Iterator[tuple[str, int]]:
-        return ((f.name, getattr(self, f.name)) for f in fields(self) if f.name != "architecture")
+        given = ((f.name, getattr(self, f.name)) for f in fields(self) if f.name != "architecture")
+        return ((name, value) for name, value in given if value is not None)
 
     def reference(self) -> str:
         """The canonical `random:` reference: every number in it, so that it means the same if a default ever changes."""
@@ -119,33 +113,17 @@ class RandomMoE:
 
     def tensors(self) -> list[Tensor]:
         """All tensors in file order; shapes are (out, in), experts stacked in front."""
-        vocabulary, queries, keys = len(word_tokenizer().tokens), self.heads * self.head_dim, self.kv_heads * self.head_dim
-        hidden, inner, experts = self.hidden, self.expert_intermediate, self.experts
-        out = [
-            Tensor("token_embd.weight", (vocabulary, hidden), gain=math.sqrt(hidden)),
-            Tensor("output_norm.weight", (hidden,)),
-            Tensor("output.weight", (vocabulary, hidden), gain=4.0),
+        vocabulary = len(word_tokenizer().tokens)
+        return [
+            Tensor("token_embd.weight", (vocabulary, self.hidden), gain=math.sqrt(self.hidden)),
+            Tensor("output_norm.weight", (self.hidden,)),
+            Tensor("output.weight", (vocabulary, self.hidden), gain=4.0),
+            *(tensor for layer in range(self.layers) for tensor in self.block(layer).values()),
         ]
-        for layer in range(self.layers):
-            block = f"blk.{layer}."
-            out += [
-                Tensor(block + "attn_norm.weight", (hidden,)),
-                Tensor(block + "attn_q.weight", (queries, hidden), gain=1.0),
-                Tensor(block + "attn_q_norm.weight", (self.head_dim,)),
-                Tensor(block + "attn_k.weight", (keys, hidden), gain=1.0),
-                Tensor(block + "attn_k_norm.weight", (self.head_dim,)),
-                Tensor(block + "attn_v.weight", (keys, hidden), gain=1.0),
-                # No more than this: with strong attention all contexts look alike and the text becomes one repeated token.
-                Tensor(block + "attn_output.weight", (hidden, queries), gain=1.0),
-                Tensor(block + "ffn_norm.weight", (hidden,)),
-                # A decided router: the last expert chosen has little weight, so a tie that falls the other way in another
-                # engine's arithmetic hardly shows.
-                Tensor(block + "ffn_gate_inp.weight", (experts, hidden), gain=3.0),
-                Tensor(block + "ffn_gate_exps.weight", (experts, inner, hidden), gain=1.0),
-                Tensor(block + "ffn_up_exps.weight", (experts, inner, hidden), gain=1.0),
-                Tensor(block + "ffn_down_exps.weight", (experts, hidden, inner), gain=2.0),
-            ]
-        return out
+
+    def block(self, layer: int) -> dict[str, Tensor]:
+        """The tensors of one layer by their names without `blk.N.`."""
+        return {tensor.name: replace(tensor, name=f"blk.{layer}.{tensor.name}") for tensor in self.family.block(self, layer)}
 
     def weights(self, tensor: Tensor) -> Array:
         """The values of one tensor, C-contiguous; exact in float32, float16 and bfloat16."""
@@ -153,13 +131,14 @@ class RandomMoE:
             return np.ones(tensor.shape, np.float32)
         if tensor.name == "output.weight":
             return self._output_weights(tensor)
-        exponent = round(math.log2(_INT8_STD * math.sqrt(tensor.shape[-1]) / tensor.gain))
+        inputs = 1 if tensor.vector else tensor.shape[-1]
+        exponent = round(math.log2(_INT8_STD * math.sqrt(inputs) / tensor.gain))
         values = self._bytes(tensor.name, math.prod(tensor.shape)).astype(np.float32).reshape(tensor.shape)
         values *= np.float32(2.0**-exponent)
         if tensor.name == "token_embd.weight":
             values[:, 0] = _LANE
-        elif tensor.name.endswith(("attn_output.weight", "ffn_down_exps.weight")):
-            values[..., 0, :] = 0
+        elif tensor.writes_residual:
+            values[(..., 0) if tensor.vector else (..., 0, slice(None))] = 0
         return values
 
     def _output_weights(self, tensor: Tensor) -> Array:

@@ -1,0 +1,99 @@
+"""Which experts transformers' routers choose: generate greedily, then one forward pass over everything with the routers watched.
+
+Reads one JSON line on stdin (the job that enginebench.routing_pass writes), writes the choices as .npz to job["out"], and says
+{"source": ...} or {"error": ...} on stdout. The choices are what the router modules return (their indices), so whatever rule a model
+has - softmax, sigmoid, groups, a bias - is the model's own code. Runs where transformers is installed.
+
+Knows nothing of expert implementations: the router comes before them. It does not see experts of models whose router is no module
+of its own (class name ending in `Router` or `Gate`).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+
+class Watch:
+    """Keeps what every router of a model chooses: layer number -> indices [tokens, top_k] of the latest forward pass."""
+
+    def __init__(self, model: Any) -> None:
+        self.chosen: dict[int, Any] = {}
+        self.experts = 0
+        for name, module in model.named_modules():
+            layer = next((int(part) for part in name.split(".") if part.isdigit()), None)
+            if layer is not None and type(module).__name__.endswith(("Router", "Gate")):
+                module.register_forward_hook(self._hook(layer))
+                self.experts = max(self.experts, int(module.weight.shape[0]))
+
+    def _hook(self, layer: int) -> Any:
+        def hook(module: Any, _inputs: Any, output: Any) -> None:
+            self.chosen[layer] = indices_of(module, output).cpu()
+
+        return hook
+
+
+def indices_of(module: Any, output: Any) -> Any:
+    """The experts that a router chose, [tokens, top_k], from what it returns: its own indices, or the top of its last scores."""
+    parts = output if isinstance(output, tuple) else (output,)
+    for part in parts:
+        if torch.is_tensor(part) and not part.is_floating_point():
+            return part.reshape(-1, part.shape[-1])
+    return parts[-1].reshape(-1, parts[-1].shape[-1]).topk(module.top_k, dim=-1).indices
+
+
+def collect(job: Mapping[str, Any]) -> dict[str, Any]:
+    """The arrays of the .npz file. Prompts of one length go through the model together, `batch` at a time."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(job["model"], dtype=getattr(torch, job["dtype"])).eval()
+    watch = Watch(model)
+    if not watch.experts:
+        raise ValueError(f"{type(model).__name__} has no router module: a dense model, or one whose router cannot be watched")
+    experts, sequence, decoded = [], [], []
+    for start, prompts in _batches(job["prompts"], job["batch"]):
+        length, asked = len(prompts[0]), job["output_tokens"]
+        ids = torch.tensor(prompts, device=model.device)
+        with torch.no_grad():
+            generation = transformers.GenerationConfig(max_new_tokens=asked, do_sample=False, eos_token_id=-1, pad_token_id=0)
+            whole = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=generation)
+            # The last token is never put through the model; a decode step takes the token that the one before it produced.
+            model(whole[:, :-1])
+        tokens = whole.shape[1] - 1
+        layers = sorted(watch.chosen)
+        experts.append(torch.stack([watch.chosen[layer] for layer in layers], dim=1).numpy().astype(np.int16))
+        sequence.append(np.repeat(np.arange(start, start + len(prompts), dtype=np.int32), tokens))
+        decoded.append(np.tile(np.arange(tokens) >= length, len(prompts)))
+    return {
+        "choices": np.concatenate(experts),
+        "sequence": np.concatenate(sequence),
+        "decoded": np.concatenate(decoded),
+        "layers": np.array(layers, np.int32),
+        "experts": watch.experts,
+    }
+
+
+def _batches(prompts: Sequence[Sequence[int]], batch: int) -> list[tuple[int, Sequence[Sequence[int]]]]:
+    return [(start, prompts[start : start + batch]) for start in range(0, len(prompts), batch)]
+
+
+def main() -> int:
+    job = json.loads(sys.stdin.readline())
+    try:
+        arrays = collect(job)
+    except Exception as error:  # noqa: BLE001  # whatever a model's code raises is told to whoever asked
+        print(json.dumps({"error": f"{type(error).__name__}: {error}"}))
+        return 1
+    source = f"transformers {transformers.__version__}, router outputs"
+    told = np.array(json.dumps({"model": job["name"], "source": source, "experts": arrays.pop("experts")}))
+    np.savez_compressed(job["out"], told=told, counts=np.zeros((0, 0)), **arrays)
+    print(json.dumps({"source": source}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,164 @@
+"""DeepSeek-V3: multi-head latent attention, leading dense layers, shared experts, and a sigmoid router limited to groups of experts.
+
+Sources: transformers' DeepseekV3Config; llama.cpp's architecture `deepseek2`, whose converter splits kv_b and transposes its key half.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+
+from enginebench.checkpoints.families.base import (
+    ATTENTION_NAMES,
+    DENSE_NAMES,
+    EXPERT_NAMES,
+    Array,
+    Family,
+    Geometry,
+    Problem,
+    Stored,
+    Tensor,
+    gated_mlp,
+    routed_experts,
+)
+from enginebench.nouns import JSON
+
+_SCALE = 2.5
+"""Factor on the weights of the routed experts, as published."""
+_SIGMOID = 2
+"""llama.cpp's number of a sigmoid router."""
+
+
+class DeepSeekV3(Family):
+    """head_dim is the width of a head's values and of the part of its keys that is not rotated; rope_head_dim is the rotated part.
+
+    The defaults of kv_lora_rank and rope_head_dim are the published ones, because vLLM's attention on a CPU has no others.
+    """
+
+    name = "deepseek_v3"
+    gguf = "deepseek2"
+    hf_class = "DeepseekV3ForCausalLM"
+    hf_type = "deepseek_v3"
+    names: ClassVar[Mapping[str, str]] = {
+        **ATTENTION_NAMES,
+        **DENSE_NAMES,
+        **EXPERT_NAMES,
+        **{f"ffn_{part}_shexp.weight": f"mlp.shared_experts.{part}_proj.weight" for part in ("gate", "up", "down")},
+        "attn_q_a.weight": "self_attn.q_a_proj.weight",
+        "attn_q_a_norm.weight": "self_attn.q_a_layernorm.weight",
+        "attn_q_b.weight": "self_attn.q_b_proj.weight",
+        "attn_kv_a_mqa.weight": "self_attn.kv_a_proj_with_mqa.weight",
+        "attn_kv_a_norm.weight": "self_attn.kv_a_layernorm.weight",
+        "exp_probs_b.bias": "mlp.gate.e_score_correction_bias",
+    }
+
+    def choices(self, g: Geometry) -> dict[str, int]:
+        groups = g.expert_groups or (4 if g.experts % 4 == 0 and g.experts >= 8 else 1)
+        return {
+            "shared_experts": 1,
+            "dense_layers": min(1, g.layers - 1),
+            "dense_intermediate": 4 * g.expert_intermediate,
+            "expert_groups": groups,
+            "top_k_groups": max(1, groups // 2),
+            "q_lora_rank": max(32, g.hidden // 64 * 32),
+            "kv_lora_rank": 512,
+            "rope_head_dim": 64,
+        }
+
+    def problem(self, g: Geometry) -> Problem | None:
+        groups, chosen = g.need("expert_groups"), g.need("top_k_groups")
+        if g.kv_heads != g.heads:
+            return "kv_heads", f"deepseek_v3 has keys and values of its own for every head: write kv_heads {g.heads}, not {g.kv_heads}"
+        if g.need("dense_layers") >= g.layers:
+            return "dense_layers", f"dense_layers ({g.dense_layers}) leaves no layer of {g.layers} with experts"
+        if g.experts % groups or g.experts // groups < 2:
+            return "expert_groups", f"{groups} expert_groups do not share {g.experts} experts evenly, two or more in each"
+        if chosen > groups:
+            return "top_k_groups", f"top_k_groups ({chosen}) is more than expert_groups ({groups})"
+        if g.top_k > g.experts // groups * chosen:
+            return "top_k", f"top_k ({g.top_k}) is more than the {g.experts // groups * chosen} experts of {chosen} groups"
+        return None
+
+    def block(self, g: Geometry, layer: int) -> list[Tensor]:
+        attention = [*_latent_attention(g), Tensor("ffn_norm.weight", (g.hidden,))]
+        if layer < g.need("dense_layers"):
+            return [*attention, *gated_mlp("", g.hidden, g.need("dense_intermediate"))]
+        shared = gated_mlp("shexp", g.hidden, g.need("shared_experts") * g.expert_intermediate)
+        return [*attention, *routed_experts(g, router_gain=1.0), Tensor("exp_probs_b.bias", (g.experts,), gain=0.05), *shared]
+
+    def metadata(self, g: Geometry) -> dict[str, bool | int | float | str]:
+        latent, rotated = g.need("kv_lora_rank"), g.need("rope_head_dim")
+        return {
+            # To llama.cpp this attention is one wide key head that all query heads share, decompressed afterwards.
+            "attention.head_count_kv": 1,
+            "attention.key_length": latent + rotated,
+            "attention.value_length": latent,
+            "attention.key_length_mla": g.head_dim + rotated,
+            "attention.value_length_mla": g.head_dim,
+            "attention.q_lora_rank": g.need("q_lora_rank"),
+            "attention.kv_lora_rank": latent,
+            "rope.dimension_count": rotated,
+            "feed_forward_length": g.need("dense_intermediate"),
+            "leading_dense_block_count": g.need("dense_layers"),
+            "expert_shared_count": g.need("shared_experts"),
+            "expert_group_count": g.need("expert_groups"),
+            "expert_group_used_count": g.need("top_k_groups"),
+            "expert_gating_func": _SIGMOID,
+            "expert_weights_norm": True,
+            "expert_weights_scale": _SCALE,
+        }
+
+    def config(self, g: Geometry) -> dict[str, JSON]:
+        return {
+            "head_dim": g.need("rope_head_dim"),
+            "intermediate_size": g.need("dense_intermediate"),
+            "moe_intermediate_size": g.expert_intermediate,
+            "n_routed_experts": g.experts,
+            "n_shared_experts": g.need("shared_experts"),
+            "num_experts_per_tok": g.top_k,
+            "n_group": g.need("expert_groups"),
+            "topk_group": g.need("top_k_groups"),
+            "norm_topk_prob": True,
+            "routed_scaling_factor": _SCALE,
+            "first_k_dense_replace": g.need("dense_layers"),
+            "q_lora_rank": g.need("q_lora_rank"),
+            "kv_lora_rank": g.need("kv_lora_rank"),
+            "qk_nope_head_dim": g.head_dim,
+            "qk_rope_head_dim": g.need("rope_head_dim"),
+            "v_head_dim": g.head_dim,
+            "num_nextn_predict_layers": 0,
+            # What transformers takes for granted and vLLM reads.
+            "topk_method": "noaux_tc",
+            "scoring_func": "sigmoid",
+            "moe_layer_freq": 1,
+        }
+
+    def stored(self, g: Geometry, layer: str, tensors: Mapping[str, Tensor]) -> list[Stored]:
+        plain = {kind: tensor for kind, tensor in tensors.items() if kind not in ("attn_k_b.weight", "attn_v_b.weight")}
+        shape = (2 * g.heads * g.head_dim, g.need("kv_lora_rank"))
+        halves = tensors["attn_k_b.weight"], tensors["attn_v_b.weight"]
+        return [*super().stored(g, layer, plain), Stored(((layer + "self_attn.kv_b_proj.weight", shape),), halves, _kv_b)]
+
+
+def _latent_attention(g: Geometry) -> list[Tensor]:
+    hidden, latent, rotated, rank = g.hidden, g.need("kv_lora_rank"), g.need("rope_head_dim"), g.need("q_lora_rank")
+    return [
+        Tensor("attn_norm.weight", (hidden,)),
+        Tensor("attn_q_a.weight", (rank, hidden), gain=1.0),
+        Tensor("attn_q_a_norm.weight", (rank,)),
+        Tensor("attn_q_b.weight", (g.heads * (g.head_dim + rotated), rank), gain=1.0),
+        Tensor("attn_kv_a_mqa.weight", (latent + rotated, hidden), gain=1.0),
+        Tensor("attn_kv_a_norm.weight", (latent,)),
+        # Stored transposed: keys of variance one need the gain of a row of head_dim weights to be this much less.
+        Tensor("attn_k_b.weight", (g.heads, latent, g.head_dim), gain=math.sqrt(g.head_dim / latent)),
+        Tensor("attn_v_b.weight", (g.heads, g.head_dim, latent), gain=1.0),
+        Tensor("attn_output.weight", (hidden, g.heads * g.head_dim), gain=1.0),
+    ]
+
+
+def _kv_b(keys: Array, values: Array) -> Array:
+    """[heads, latent, d] and [heads, d, latent] as [heads, 2 d, latent]."""
+    return np.ascontiguousarray(np.concatenate([keys.swapaxes(1, 2), values], axis=1))

@@ -1,0 +1,106 @@
+"""gpt-oss: biases everywhere, attention sinks, a sliding window on every other layer, YaRN, and a clamped SwiGLU.
+
+Published with experts in MXFP4; here in whatever precision is written. Sources: transformers' GptOssConfig; llama.cpp's
+architecture `gpt-oss` and its converter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+
+from enginebench.checkpoints.families.base import (
+    ATTENTION_NAMES,
+    Array,
+    Family,
+    Geometry,
+    Stored,
+    Tensor,
+    grouped_query_attention,
+    routed_experts,
+    transposed,
+)
+from enginebench.nouns import JSON
+
+_YARN_FACTOR, _YARN_CONTEXT = 32.0, 4096
+_BIAS = 0.1
+"""Standard deviation of the biases."""
+
+
+class GptOss(Family):
+    name = "gpt_oss"
+    gguf = "gpt-oss"
+    hf_class = "GptOssForCausalLM"
+    hf_type = "gpt_oss"
+    names: ClassVar[Mapping[str, str]] = {
+        **ATTENTION_NAMES,
+        "post_attention_norm.weight": "post_attention_layernorm.weight",
+        **{f"attn_{ours}.bias": f"self_attn.{theirs}_proj.bias" for ours, theirs in zip("qkv", "qkv", strict=True)},
+        "attn_output.bias": "self_attn.o_proj.bias",
+        "attn_sinks.weight": "self_attn.sinks",
+        "ffn_gate_inp.weight": "mlp.router.weight",
+        "ffn_gate_inp.bias": "mlp.router.bias",
+    }
+
+    def choices(self, g: Geometry) -> dict[str, int]:
+        return {"sliding_window": 128}
+
+    def block(self, g: Geometry, layer: int) -> list[Tensor]:
+        matrices = [*grouped_query_attention(g), Tensor("post_attention_norm.weight", (g.hidden,)), *routed_experts(g)]
+        biases = [
+            Tensor(matrix.name.removesuffix("weight") + "bias", matrix.shape[:-1], gain=_BIAS)
+            for matrix in matrices
+            if matrix.gain is not None
+        ]
+        return [*matrices, *biases, Tensor("attn_sinks.weight", (g.heads,), gain=1.0)]
+
+    def metadata(self, g: Geometry) -> dict[str, bool | int | float | str]:
+        return {
+            "attention.sliding_window": g.need("sliding_window"),
+            "rope.scaling.type": "yarn",
+            "rope.scaling.factor": _YARN_FACTOR,
+            "rope.scaling.original_context_length": _YARN_CONTEXT,
+        }
+
+    def config(self, g: Geometry) -> dict[str, JSON]:
+        return {
+            "num_local_experts": g.experts,
+            "num_experts_per_tok": g.top_k,
+            "sliding_window": g.need("sliding_window"),
+            "layer_types": ["full_attention" if layer % 2 else "sliding_attention" for layer in range(g.layers)],
+            "attention_bias": True,
+            "swiglu_limit": 7.0,
+            "rope_scaling": {
+                "rope_type": "yarn",
+                "factor": _YARN_FACTOR,
+                "original_max_position_embeddings": _YARN_CONTEXT,
+                "beta_fast": 32.0,
+                "beta_slow": 1.0,
+                "truncate": True,  # the published model says false, which llama.cpp does not know
+            },
+        }
+
+    def stored(self, g: Geometry, layer: str, tensors: Mapping[str, Tensor]) -> list[Stored]:
+        plain = {kind: tensor for kind, tensor in tensors.items() if "_exps." not in kind}
+        gate, up, down = (tensors[f"ffn_{part}_exps.weight"] for part in ("gate", "up", "down"))
+        gate_bias, up_bias, down_bias = (tensors[f"ffn_{part}_exps.bias"] for part in ("gate", "up", "down"))
+        experts, inner = layer + "mlp.experts.", g.expert_intermediate
+        return [
+            *super().stored(g, layer, plain),
+            Stored(((experts + "gate_up_proj", (g.experts, g.hidden, 2 * inner)),), (gate, up), _alternating_transposed),
+            Stored(((experts + "gate_up_proj_bias", (g.experts, 2 * inner)),), (gate_bias, up_bias), _alternating),
+            Stored(((experts + "down_proj", (g.experts, inner, g.hidden)),), (down,), transposed),
+            Stored(((experts + "down_proj_bias", (g.experts, g.hidden)),), (down_bias,)),
+        ]
+
+
+def _alternating(gate: Array, up: Array) -> Array:
+    """Two arrays [experts, inner, ...] as one [experts, 2 inner, ...]: gate 0, up 0, gate 1, up 1, ..."""
+    experts, inner, *rest = gate.shape
+    return np.stack([gate, up], axis=2).reshape(experts, 2 * inner, *rest)
+
+
+def _alternating_transposed(gate: Array, up: Array) -> Array:
+    return transposed(_alternating(gate, up))

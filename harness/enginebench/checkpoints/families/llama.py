@@ -1,0 +1,75 @@
+"""Llama (dense) and Mixtral, which llama.cpp knows as one architecture, `llama`, with or without experts.
+
+Sources: transformers' LlamaConfig and MixtralConfig; llama.cpp's converter, which permutes the rows of q and k.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from enginebench.checkpoints.families.base import (
+    ATTENTION_NAMES,
+    DENSE_NAMES,
+    Family,
+    Geometry,
+    Problem,
+    Tensor,
+    gated_mlp,
+    grouped_query_attention,
+    routed_experts,
+)
+from enginebench.nouns import JSON
+
+
+class Llama(Family):
+    """A dense model: one expert, which every token takes, so that a comparison with a mixture differs in nothing else."""
+
+    name = "llama"
+    gguf = "llama"
+    hf_class = "LlamaForCausalLM"
+    hf_type = "llama"
+    names: ClassVar[Mapping[str, str]] = {**ATTENTION_NAMES, **DENSE_NAMES}
+    paired_rotation = True
+
+    def problem(self, g: Geometry) -> Problem | None:
+        if g.experts != 1:
+            return (
+                "experts",
+                f"llama is dense: write experts 1 and top_k 1, not experts {g.experts} (expert_intermediate is its MLP's width)",
+            )
+        return None
+
+    def block(self, g: Geometry, layer: int) -> list[Tensor]:
+        mlp = gated_mlp("", g.hidden, g.expert_intermediate)
+        return [*grouped_query_attention(g), Tensor("ffn_norm.weight", (g.hidden,)), *mlp]
+
+    def metadata(self, g: Geometry) -> dict[str, bool | int | float | str]:
+        return {"rope.dimension_count": g.head_dim, "expert_count": 0, "expert_used_count": 0}
+
+    def config(self, g: Geometry) -> dict[str, JSON]:
+        return {"mlp_bias": False}
+
+
+class Mixtral(Family):
+    name = "mixtral"
+    gguf = "llama"
+    hf_class = "MixtralForCausalLM"
+    hf_type = "mixtral"
+    names: ClassVar[Mapping[str, str]] = {
+        **ATTENTION_NAMES,
+        "ffn_gate_inp.weight": "block_sparse_moe.gate.weight",
+        "ffn_gate_exps.weight": "block_sparse_moe.experts.{expert}.w1.weight",
+        "ffn_up_exps.weight": "block_sparse_moe.experts.{expert}.w3.weight",
+        "ffn_down_exps.weight": "block_sparse_moe.experts.{expert}.w2.weight",
+    }
+    paired_rotation = True
+
+    def block(self, g: Geometry, layer: int) -> list[Tensor]:
+        return [*grouped_query_attention(g), Tensor("ffn_norm.weight", (g.hidden,)), *routed_experts(g)]
+
+    def metadata(self, g: Geometry) -> dict[str, bool | int | float | str]:
+        return {"rope.dimension_count": g.head_dim}
+
+    def config(self, g: Geometry) -> dict[str, JSON]:
+        return {"num_local_experts": g.experts, "num_experts_per_tok": g.top_k, "sliding_window": None}

@@ -1,0 +1,86 @@
+"""Llama 4 (text): a sigmoid router whose weight scales an expert's input, one shared expert, every fourth layer without rotation.
+
+Sources: transformers' Llama4TextConfig; llama.cpp's architecture `llama4` and its converter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+
+from enginebench.checkpoints.families.base import (
+    ATTENTION_NAMES,
+    Array,
+    Family,
+    Geometry,
+    Problem,
+    Stored,
+    Tensor,
+    gated_mlp,
+    grouped_query_attention,
+    routed_experts,
+    transposed,
+)
+from enginebench.nouns import JSON
+
+_CHUNK = 8192
+"""Tokens of one attention chunk; llama.cpp has no other."""
+_MAVERICK = 128
+"""llama.cpp takes a model with so many experts for one whose queries and keys are not normalised."""
+
+
+class Llama4(Family):
+    """Every layer has experts (as Scout). Contexts end where the chunks of the attention would begin to matter."""
+
+    name = "llama4"
+    gguf = "llama4"
+    hf_class = "Llama4ForCausalLM"
+    hf_type = "llama4_text"
+    names: ClassVar[Mapping[str, str]] = {
+        **ATTENTION_NAMES,
+        "ffn_gate_inp.weight": "feed_forward.router.weight",
+        **{f"ffn_{part}_shexp.weight": f"feed_forward.shared_expert.{part}_proj.weight" for part in ("gate", "up", "down")},
+    }
+
+    def problem(self, g: Geometry) -> Problem | None:
+        if g.context > _CHUNK:
+            return "context", f"context ({g.context}) is more than one attention chunk of {_CHUNK} tokens"
+        return None
+
+    def block(self, g: Geometry, layer: int) -> list[Tensor]:
+        shared = gated_mlp("shexp", g.hidden, g.expert_intermediate)
+        return [*grouped_query_attention(g), Tensor("ffn_norm.weight", (g.hidden,)), *routed_experts(g), *shared]
+
+    def metadata(self, g: Geometry) -> dict[str, bool | int | float | str]:
+        return {"rope.dimension_count": g.head_dim, "interleave_moe_layer_step": 1}
+
+    def config(self, g: Geometry) -> dict[str, JSON]:
+        return {
+            "intermediate_size_mlp": g.expert_intermediate,
+            "num_local_experts": g.experts,
+            "num_experts_per_tok": g.top_k,
+            "interleave_moe_layer_step": 1,
+            "attention_chunk_size": _CHUNK,
+            "use_qk_norm": g.experts != _MAVERICK,
+            "no_rope_layers": [int((layer + 1) % 4 != 0) for layer in range(g.layers)],
+            "attn_temperature_tuning": True,
+            "floor_scale": _CHUNK,
+            "attn_scale": 0.1,
+        }
+
+    def stored(self, g: Geometry, layer: str, tensors: Mapping[str, Tensor]) -> list[Stored]:
+        stacked = [tensors[f"ffn_{part}_exps.weight"] for part in ("gate", "up", "down")]
+        plain = {kind: tensor for kind, tensor in tensors.items() if tensor not in stacked}
+        gate, up, down = stacked
+        experts = layer + "feed_forward.experts."
+        return [
+            *super().stored(g, layer, plain),
+            Stored(((experts + "gate_up_proj", (g.experts, g.hidden, 2 * g.expert_intermediate)),), (gate, up), _side_by_side),
+            Stored(((experts + "down_proj", (g.experts, g.expert_intermediate, g.hidden)),), (down,), transposed),
+        ]
+
+
+def _side_by_side(gate: Array, up: Array) -> Array:
+    return transposed(np.concatenate([gate, up], axis=1))

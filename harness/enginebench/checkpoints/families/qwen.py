@@ -1,0 +1,75 @@
+"""Qwen3-MoE, and OLMoE, which differs in what its norms span and in weighting its experts without normalising their weights.
+
+Sources: transformers' Qwen3MoeConfig and OlmoeConfig; llama.cpp's architectures `qwen3moe` and `olmoe`.
+"""
+
+from __future__ import annotations
+
+from enginebench.checkpoints.families.base import (
+    ATTENTION_NAMES,
+    EXPERT_NAMES,
+    Family,
+    Geometry,
+    Problem,
+    Tensor,
+    grouped_query_attention,
+    routed_experts,
+)
+from enginebench.nouns import JSON
+
+_NAMES = {
+    **ATTENTION_NAMES,
+    **EXPERT_NAMES,
+    "attn_q_norm.weight": "self_attn.q_norm.weight",
+    "attn_k_norm.weight": "self_attn.k_norm.weight",
+}
+
+
+def _block(g: Geometry, query_norm: int, key_norm: int) -> list[Tensor]:
+    norm, q, k, v, output = grouped_query_attention(g)
+    norms = Tensor("attn_q_norm.weight", (query_norm,)), Tensor("attn_k_norm.weight", (key_norm,))
+    return [norm, q, norms[0], k, norms[1], v, output, Tensor("ffn_norm.weight", (g.hidden,)), *routed_experts(g)]
+
+
+class Qwen3MoE(Family):
+    name = "qwen3moe"
+    gguf = "qwen3moe"
+    hf_class = "Qwen3MoeForCausalLM"
+    hf_type = "qwen3_moe"
+    names = _NAMES
+
+    def block(self, g: Geometry, layer: int) -> list[Tensor]:
+        return _block(g, g.head_dim, g.head_dim)
+
+    def config(self, g: Geometry) -> dict[str, JSON]:
+        return {
+            "moe_intermediate_size": g.expert_intermediate,
+            "num_experts": g.experts,
+            "num_experts_per_tok": g.top_k,
+            "norm_topk_prob": True,
+            "decoder_sparse_step": 1,
+            "mlp_only_layers": [],
+        }
+
+
+class OLMoE(Family):
+    """Its query and key norms span all heads, and config.json has no head width: a head is its share of the residual stream."""
+
+    name = "olmoe"
+    gguf = "olmoe"
+    hf_class = "OlmoeForCausalLM"
+    hf_type = "olmoe"
+    names = _NAMES
+
+    def problem(self, g: Geometry) -> Problem | None:
+        if g.kv_heads != g.heads:
+            return "kv_heads", f"olmoe has as many kv_heads as heads: write kv_heads {g.heads}, not {g.kv_heads}"
+        if g.heads * g.head_dim != g.hidden:
+            return "head_dim", f"olmoe's heads x head_dim is hidden: {g.heads} x {g.head_dim} is not {g.hidden}"
+        return None
+
+    def block(self, g: Geometry, layer: int) -> list[Tensor]:
+        return _block(g, g.hidden, g.hidden)
+
+    def config(self, g: Geometry) -> dict[str, JSON]:
+        return {"num_experts": g.experts, "num_experts_per_tok": g.top_k, "norm_topk_prob": False, "clip_qkv": None}
