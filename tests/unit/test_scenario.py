@@ -87,9 +87,9 @@ def test_a_load_can_be_meant_for_some_deployments_only(tmp_path: Path) -> None:
 
 
 def test_what_an_engine_cannot_express_is_skipped_with_the_reason(tmp_path: Path) -> None:
-    found = plan(load(tmp_path, GOOD.replace("    options:", "    tp: 2\n    options:")), REGISTRY)
+    found = plan(load(tmp_path, GOOD.replace("    options:", "    ep: 2\n    options:")), REGISTRY)
     assert len(found.skipped) == 16
-    assert "tensor" in next(iter(found.skipped.values()))
+    assert "no expert parallelism" in next(iter(found.skipped.values()))
 
 
 WRONG = {

@@ -1,0 +1,179 @@
+"""mlx-lm's own server (`serve`) and its own continuous batching (`offline`), made to produce exactly the tokens asked for.
+
+Takes the flags of `mlx_lm.server`, through its own parser. What this adds to it: a model whose end-of-sequence tokens end nothing
+(what mlx-lm's own benchmark does; a logit bias per request would take every step of the batch apart, sequence by sequence), a
+/health that says 200 only once the model is loaded, an end of the process when the thread that loads and generates fails, and one
+route, GET /enginebench, that reads the live model back. Knows nothing of the harness but that route and the line protocol of
+`offline`. Runs where mlx-lm is installed; imports only that, what it brings along, and the standard library.
+"""
+
+# (the engine is installed in an environment of its own, not in the harness's)
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from http.server import ThreadingHTTPServer
+from typing import Any
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+from mlx_lm import __version__, server
+from mlx_lm.generate import BatchGenerator
+from mlx_lm.models.cache import LRUPromptCache
+from mlx_lm.sample_utils import make_sampler
+from worker_protocol import Batch, Outcome, RequestOutcome, run_worker
+
+ROUTE = "/enginebench"
+
+
+class Provider(server.ModelProvider):  # type: ignore[misc]  # mlx-lm has no types
+    """The one model of this launch; no end-of-sequence token of it ends a generation."""
+
+    ready = False
+
+    def _load(self, *names: Any, **others: Any) -> None:
+        super()._load(*names, **others)
+        self.tokenizer.eos_token_ids = ()
+
+    def load_default(self) -> None:
+        super().load_default()
+        self.ready = True
+
+    def resolved(self) -> dict[str, object]:
+        """The live model and what it is served with; {} before it is loaded."""
+        if not self.ready:
+            return {}
+        args = self.cli_args
+        return {
+            "version": __version__,
+            "mlx": mx.__version__,
+            "device": str(mx.default_device()),
+            "model": args.model,
+            "dtype": common_dtype(self.model),
+            "quantization": sorted(quantizations(self.model)),
+            "max_position_embeddings": getattr(self.model.args, "max_position_embeddings", None),
+            "batchable": self.is_batchable and args.kv_bits is None,
+            "decode_concurrency": args.decode_concurrency,
+            "prompt_concurrency": args.prompt_concurrency,
+            "prefill_step_size": args.prefill_step_size,
+            "prompt_cache_size": args.prompt_cache_size,
+            "kv_bits": args.kv_bits,
+        }
+
+
+def common_dtype(model: Any) -> str:
+    """The floating dtype of most of the model's bytes, in mlx's word without its package: 'bfloat16'."""
+    sizes: Counter[str] = Counter()
+    for _, array in tree_flatten(model.parameters()):
+        if mx.issubdtype(array.dtype, mx.floating):
+            sizes[str(array.dtype).rpartition(".")[2]] += array.nbytes
+    return sizes.most_common(1)[0][0] if sizes else "none"
+
+
+def quantizations(model: Any) -> set[str]:
+    """How layers are quantised, as 'affine 4 64' (mode, bits, weights in a group); empty for a model that is not."""
+    layers = (layer for _, layer in model.named_modules() if hasattr(layer, "bits"))
+    return {f"{getattr(layer, 'mode', 'affine')} {layer.bits} {layer.group_size}" for layer in layers}
+
+
+class Generator(server.ResponseGenerator):  # type: ignore[misc]  # mlx-lm has no types
+    """Healthy only once the model is loaded; the server's own word is that the thread which loads it is alive."""
+
+    def _run_generate(self) -> None:
+        """The server would outlive this thread, and leave the requests in flight without an answer for ever."""
+        try:
+            self._generate()
+        except Exception:  # noqa: BLE001  # whatever it is, nothing will be served any more
+            traceback.print_exc()
+            os._exit(1)
+
+    @property
+    def is_healthy(self) -> bool:
+        return bool(super().is_healthy) and self.model_provider.ready
+
+
+class Handler(server.APIHandler):  # type: ignore[misc]  # mlx-lm has no types
+    """The server's routes and ours."""
+
+    def do_GET(self) -> None:  # noqa: N802  # http.server's name
+        if self.path != ROUTE:
+            super().do_GET()
+            return
+        self._set_completion_headers(200)
+        self.end_headers()
+        self.wfile.write(json.dumps(self.response_generator.model_provider.resolved()).encode())
+
+
+class Http(ThreadingHTTPServer):
+    """http.server's five waiting connections are fewer than a load opens at once; Linux then takes a second to retry each."""
+
+    request_queue_size = 1024
+
+
+def serve(provider: Provider) -> int:
+    """What `mlx_lm.server` runs, with our parts."""
+    args = provider.cli_args
+    generator = Generator(provider, LRUPromptCache(args.prompt_cache_size))
+    server._run_http_server(args.host, args.port, generator, server_class=Http, handler_class=Handler)  # noqa: SLF001  # `run` drops both
+    return 0
+
+
+class Offline:
+    """Continuous batching without HTTP: one model load, a new batch generator per load, built outside the window."""
+
+    def __init__(self, provider: Provider) -> None:
+        provider.load_default()
+        self.version = str(__version__)
+        self._provider = provider
+        self.resolved: Mapping[str, object] = {ROUTE: provider.resolved()}
+
+    def run(self, batch: Batch) -> Outcome:
+        """mlx-lm's batch_generate, opened up to stamp each token; prompts beyond the batch wait inside mlx-lm."""
+        args, model, tokenizer = self._provider.cli_args, self._provider.model, self._provider.tokenizer
+        if batch.batch > args.decode_concurrency:
+            raise ValueError(f"batch {batch.batch} is more than the {args.decode_concurrency} requests of this launch")
+        prompts = [prompt if isinstance(prompt, list) else tokenizer.encode(prompt) for prompt in batch.prompts]
+        mx.random.seed(batch.seed)
+        generator = BatchGenerator(
+            model,
+            sampler=make_sampler(batch.temperature),
+            completion_batch_size=batch.batch,
+            prefill_batch_size=min(args.prompt_concurrency, batch.batch),
+            prefill_step_size=args.prefill_step_size,
+        )
+        start = time.monotonic_ns()
+        stamps: dict[int, list[int]] = {uid: [] for uid in generator.insert(prompts, [batch.output_tokens] * len(prompts))}
+        while responses := generator.next_generated():
+            now = time.monotonic_ns()
+            for response in responses:
+                stamps[response.uid].append(now)
+        end = time.monotonic_ns()
+        generator.close()
+        outcomes = [RequestOutcome(len(prompt), len(times), token_ns=times) for prompt, times in zip(prompts, stamps.values(), strict=True)]
+        return Outcome(start, end, outcomes)
+
+
+def main(argv: Sequence[str]) -> int:
+    """`mlx_worker.py serve|offline FLAGS`: the server's own `main` parses the flags and calls what it finds under these names."""
+    mode, *flags = argv
+    code = 0
+
+    def run(_host: str, _port: int, provider: Provider) -> None:
+        nonlocal code
+        code = serve(provider) if mode == "serve" else run_worker(lambda: Offline(provider))
+
+    server.ModelProvider, server.run = Provider, run
+    sys.argv = ["mlx_lm.server", *flags]
+    server.main()
+    return code
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] not in (["serve"], ["offline"]):
+        sys.exit("usage: mlx_worker.py serve|offline FLAGS, the flags of mlx_lm.server")
+    sys.exit(main(sys.argv[1:]))
