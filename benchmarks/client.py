@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,7 +92,6 @@ def enginebench_client(case: Case, port: int) -> dict[str, Any]:
         "window_s": window_s,
         "wall_s": wall_s,
         "cpu_s": result.client.cpu_s,
-        "concurrency": result.client.achieved_concurrency,
         "lag_p99_ms": result.client.lag_p99_ms,
     }
 
@@ -160,14 +159,12 @@ def bare_client(case: Case, port: int) -> dict[str, Any]:
         return took
 
     cpu_s, window_s = uvloop.run(main())
-    busy = sum(end - sent for end, (_, sent, _) in zip(ends, samples, strict=True))
     return {
         "samples": samples,
         "events": count * case.tokens,
         "window_s": window_s,
         "wall_s": window_s,
         "cpu_s": cpu_s,
-        "concurrency": busy / window_s / 1e9,
     }
 
 
@@ -191,7 +188,8 @@ def measure(program: Path, case: Case, name: str, folder: Path) -> dict[str, flo
         subprocess.run(["taskset", "-c", ",".join(map(str, cores)), *argv], check=True)
     told = pickle.loads(out.read_bytes())  # noqa: S301 -- our own child's
     stolen_s = (stolen_ticks() - before) / os.sysconf("SC_CLK_TCK")
-    return {**judged(told, truth(log)), "stolen": stolen_s / max(1e-9, told["wall_s"])}
+    sent = truth(log)
+    return {**judged(told, sent), "held": held(sent.values(), case.streams), "stolen": stolen_s / max(1e-9, told["wall_s"])}
 
 
 def judged(told: dict[str, Any], sent: Mapping[str, tuple[int, Any]]) -> dict[str, float]:
@@ -213,6 +211,13 @@ def judged(told: dict[str, Any], sent: Mapping[str, tuple[int, Any]]) -> dict[st
     return {**told, **{key: float(value) for key, value in figures.items()}}
 
 
+def held(sent: Iterable[tuple[int, Any]], streams: int) -> float:
+    """Mean number of requests that the server had in hand, from when all streams had begun until the last request came."""
+    spans = sorted((arrived, int(tokens[-1])) for arrived, tokens in sent if len(tokens))
+    first, last = spans[min(streams, len(spans)) - 1][0], spans[-1][0]
+    return sum(max(0, min(end, last) - max(arrived, first)) for arrived, end in spans) / max(1, last - first)
+
+
 def measure_rival(program: Path, case: Case, rival: rivals.Rival, folder: Path) -> dict[str, float]:
     """As `measure`, for another load generator; its processor time without that of a run of one request."""
     from rivals import compared
@@ -225,7 +230,8 @@ def measure_rival(program: Path, case: Case, rival: rivals.Rival, folder: Path) 
         reported = rival.run(port, case.streams, count, case.tokens, folder, CORES[-1])
     wall_s = time.monotonic() - began
     stolen = (stolen_ticks() - before) / os.sysconf("SC_CLK_TCK") / wall_s
-    told = compared(reported, [value for _, value in records(log)], count)
+    sent = [value for _, value in records(log)]
+    told = {**compared(reported, sent, count), "held": held(sorted(sent, key=lambda record: record[0])[-count:], case.streams)}
     return {**told, "cpu_s": told["cpu_s"] - idle_cpu_s, "wall_s": wall_s, "peak_bytes": float("nan"), "stolen": stolen}
 
 
@@ -287,7 +293,7 @@ def row(case: Case, name: str, rounds: Sequence[Mapping[str, float]]) -> tuple[s
         rate += f" ({mid['events'] / mid['window_s'] / 1e3:,.0f}k while recording)"
     peak = f"{mid['peak_bytes'] / 1e6:.0f}" if case.processes == 1 and mid["peak_bytes"] == mid["peak_bytes"] else "-"
     return (
-        case.name, name, errors, itl, f"{mid['concurrency']:,.0f}" if paced else "-", rate,
+        case.name, name, errors, itl, f"{mid['held']:,.0f}" if paced else "-", rate,
         f"{mid['cpu_s'] / mid['events'] * 1e6:.1f}", peak, f"{mid['stolen']:.0%}",
     )  # fmt: skip
 

@@ -165,15 +165,14 @@ def compared(reported: Reported, records: Sequence[Record], requests: int) -> di
     """Reported minus true, in ms, and what the server saw: under the names that client.py's table uses.
 
     records: of the whole log; only the last `requests` to arrive count, for a rival may try the connection first. lost: requests
-    that the rival does not call a success. The p99 of the gaps is nan where the rival has none. window_s, concurrency: from the
-    first arrival to the last token. ValueError when no request got a token.
+    that the rival does not call a success. The p99 of the gaps is nan where the rival has none. window_s: from the first arrival to
+    the last token. ValueError when no request got a token.
     """
     counted = [record for record in sorted(records, key=lambda record: record[0])[-requests:] if len(record[1])]
     if not counted:
         raise ValueError("no request got a token")
     ttft = np.array([int(tokens[0]) - arrived for arrived, tokens in counted]) / 1e6
     gaps = np.concatenate([np.diff(tokens) for _, tokens in counted]) / 1e6
-    held = sum(int(tokens[-1]) - arrived for arrived, tokens in counted)
     window_ns = max(int(tokens[-1]) for _, tokens in counted) - counted[0][0]
     figures = {
         "ttft_mean": reported.ttft_mean_ms - ttft.mean(),
@@ -183,7 +182,6 @@ def compared(reported: Reported, records: Sequence[Record], requests: int) -> di
         "lost": requests - reported.succeeded,
         "events": sum(len(tokens) for _, tokens in counted),
         "window_s": window_ns / 1e9,
-        "concurrency": held / window_ns,
         "cpu_s": reported.cpu_s,
     }
     return {key: float(value) for key, value in figures.items()}
