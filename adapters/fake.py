@@ -23,6 +23,8 @@ from enginebench.adapter import (
     Install,
     Launch,
     Load,
+    Member,
+    Parallelism,
     ProtocolName,
     Resolved,
     Site,
@@ -96,6 +98,8 @@ class FakeOptions:
     """Answer every generation with this status."""
     exit_at_start: bool = False
     """Exit with an error before listening."""
+    disaggregated: bool = False
+    """One server for prefill, one for decode and a proxy, in vLLM's manner, in place of one server."""
 
 
 def flags(options: FakeOptions) -> tuple[str, ...]:
@@ -103,10 +107,18 @@ def flags(options: FakeOptions) -> tuple[str, ...]:
     argv: list[str] = []
     for option in fields(options):
         value = getattr(options, option.name)
-        if value != option.default:
+        if value != option.default and option.name != "disaggregated":  # how many servers there are is nothing that one of them knows
             argv.append("--" + option.name.replace("_", "-"))
             argv += [] if value is True else [str(value)]
     return tuple(argv)
+
+
+def members(deployment: Deployment) -> tuple[str, ...]:
+    """The servers behind the proxy; none where there is one server and no proxy."""
+    if options_as(FakeOptions, deployment).disaggregated:
+        return ("prefill", "decode")
+    replicas = deployment.parallelism.dp_replicas
+    return tuple(f"replica-{i}" for i in range(1, replicas + 1)) if replicas > 1 else ()
 
 
 class Fake(Adapter):
@@ -121,11 +133,33 @@ class Fake(Adapter):
     def find(self, python: Path | None) -> Sequence[Install]:
         return (Install(variant="builtin", version=__version__, python=Path(sys.executable)),)
 
+    def check(self, deployment: Deployment) -> None:
+        options, replicas = options_as(FakeOptions, deployment), deployment.parallelism.dp_replicas
+        if deployment.parallelism != Parallelism(dp_replicas=replicas):
+            raise Unsupported(f"{self.title} has no parallelism but whole replicas (dp_replicas)")
+        if options.disaggregated and replicas > 1:
+            raise Unsupported(f"{self.title} has one prefill and one decode server: no replicas of them")
+        if options.disaggregated and options.protocol != "openai":
+            raise Unsupported(f"only OpenAI's protocol is disaggregated, not {options.protocol}'s")
+
+    def gpus(self, deployment: Deployment) -> int:
+        return max(1, len(members(deployment)))
+
+    def extra_ports(self, deployment: Deployment) -> int:
+        return len(members(deployment))
+
     def launch(self, deployment: Deployment, install: Install, site: Site) -> Launch:
         self.check(deployment)
-        worker = (str(install.python), str(WORKERS / "fake_worker.py"))
-        address = ("--host", site.host, "--port", str(site.port), "--model", deployment.model, "--context", str(deployment.max_context))
-        return Launch((*worker, *address, *flags(options_as(FakeOptions, deployment))), deployment.model, ready_timeout_s=30.0)
+        told = ("--model", deployment.model, "--context", str(deployment.max_context), *flags(options_as(FakeOptions, deployment)))
+        worker = (str(install.python), str(WORKERS / "fake_worker.py"), "--host", site.host)
+        if not (names := members(deployment)):
+            return Launch((*worker, "--port", str(site.port), *told), deployment.model, ready_timeout_s=30.0)
+        started = [Member(name, (*worker, "--port", str(p), *told), p) for name, p in zip(names, site.ports, strict=True)]
+        proxy = [str(install.python), str(WORKERS / "pd_proxy.py"), "--host", site.host, "--port", str(site.port)]
+        proxy += ["--protocol", "vllm" if "prefill" in names else "plain"]
+        for member in started:
+            proxy += ["--prefill" if member.name == "prefill" else "--decode", f"http://{site.host}:{member.port}"]
+        return Launch(tuple(proxy), deployment.model, ready_timeout_s=30.0, members=tuple(started))
 
     def resolved(self, get: Get) -> Resolved:
         props = get("/props").json()

@@ -8,13 +8,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 
-from fake_spelling import HOLE, TOOL, Chat, Completions, Spelling, SpellingOf, dumps, template
-
-
-def field(body: dict[str, object], group: str, name: str) -> object:
-    """body[group][name], None where there is none."""
-    found = body.get(group)
-    return found.get(name) if isinstance(found, dict) else None
+from fake_spelling import HOLE, TOOL, Chat, Completions, Spelling, SpellingOf, dumps, field, template
 
 
 class OllamaGenerate(Spelling):

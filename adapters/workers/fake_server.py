@@ -166,8 +166,8 @@ class Connection:
                 await self.due(spelling, start, spelling.count - 1)
                 self.reply(200, spelling.whole())
         engine.requests += 1
-        engine.prompt_tokens += spelling.prompt_tokens
-        engine.output_tokens += spelling.count
+        engine.prompt_tokens += 0 if spelling.handed else spelling.prompt_tokens
+        engine.output_tokens += 0 if spelling.hands_over else spelling.count
         return None
 
     async def due(self, spelling: Spelling, start: float, token: int) -> None:
@@ -177,7 +177,8 @@ class Connection:
             return
         if options.burst:
             token = spelling.count - 1
-        at = start + (options.ttft_ms + spelling.prompt_tokens * options.prefill_ms_per_token + token * options.itl_ms) / 1e3
+        prefill_ms = 0.0 if spelling.handed else options.ttft_ms + spelling.prompt_tokens * options.prefill_ms_per_token
+        at = start + (prefill_ms + token * options.itl_ms) / 1e3
         if options.stall_after and token >= options.stall_after:
             at += options.stall_s
         delay = at - asyncio.get_running_loop().time()

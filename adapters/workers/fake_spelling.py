@@ -30,6 +30,12 @@ def template(event: object) -> bytes:
     return b"%b".join(dumps(event).replace(b"%", b"%%").split(dumps(HOLE)))
 
 
+def field(body: dict[str, object], group: str, name: str) -> object:
+    """body[group][name], None where there is none."""
+    found = body.get(group)
+    return found.get(name) if isinstance(found, dict) else None
+
+
 class Spelling(ABC):
     """One request and its answer. Token i of the answer is a word that depends on the prompt and on i alone."""
 
@@ -46,6 +52,10 @@ class Spelling(ABC):
         if options.short_output:
             self.count = min(self.count, options.short_output)
         self.reasoning = min(options.reasoning_tokens, self.count)
+        self.hands_over = field(body, "kv_transfer_params", "do_remote_decode") is True
+        """Only the prompt is computed here; another server goes on from its KV."""
+        self.handed = field(body, "kv_transfer_params", "do_remote_prefill") is True
+        """The prompt has been computed by another server."""
         self.seed = zlib.crc32(json.dumps(prompt).encode())
         self._ring = [f" {WORDS[(self.seed + 7 * i) % len(WORDS)]}" for i in range(len(WORDS))]
 
@@ -159,13 +169,20 @@ class Completions(Spelling):
         counted = self.options.usage == "continuous" or (reason is not None and self.options.usage == "choices")
         return self.envelope([{**choice, "finish_reason": reason}]) | ({"usage": usage} if counted else {})
 
+    def handing(self) -> dict[str, object]:
+        """Where the KV of the prompt can be fetched, if that was asked for."""
+        if not self.hands_over:
+            return {}
+        place = {"remote_engine_id": "fake", "remote_block_ids": [[0]], "remote_host": self.options.host, "remote_port": self.options.port}
+        return {"kv_transfer_params": {"do_remote_prefill": True, "do_remote_decode": False, **place}}
+
     def closing(self) -> bytes:
         usage = self.frame(dumps({**self.envelope([]), "usage": self.usage(self.count)})) if self.options.usage == "separate" else b""
         return usage + (b"" if self.options.no_done else self.frame(b"[DONE]"))
 
     def whole(self) -> object:
         choice = {"index": 0, "text": self.text(range(self.count)), "logprobs": None, "finish_reason": "length"}
-        return {**self.envelope([choice]), "usage": self.usage(self.count)}
+        return {**self.envelope([choice]), "usage": self.usage(self.count), **self.handing()}
 
 
 class Chat(Completions):
@@ -193,7 +210,11 @@ class Chat(Completions):
 
     def whole(self) -> object:
         message = {"role": "assistant", "content": self.text(range(self.count))}
-        return {**self.envelope([{"index": 0, "message": message, "finish_reason": "length"}]), "usage": self.usage(self.count)}
+        return {
+            **self.envelope([{"index": 0, "message": message, "finish_reason": "length"}]),
+            "usage": self.usage(self.count),
+            **self.handing(),
+        }
 
 
 SpellingOf = Callable[[argparse.Namespace, dict[str, object]], Spelling]

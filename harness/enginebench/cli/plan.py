@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from enginebench.registry import Registry
     from enginebench.scenario import LoadSearch
 
+EXAMPLE_PORT = 8000
+
 
 @click.command(epilog="\b\nExamples:\n  bench plan quickstart\n  bench plan scenarios/cpu_engines.yaml -v --only engine=transformers")
 @scenario_options
@@ -34,14 +36,18 @@ def plan(scenario: str, only: Sequence[str], repeats: int | None, adapters: Sequ
     first = [(deployment, cells) for deployment, cells in launches if cells[0].repeat == found.cells[0].repeat]
     click.echo(_summary(found, len(first), len(launches)))
     for deployment, cells in first:
-        click.echo(f"\n{describe(deployment)}")
+        gpus = registry[deployment.engine].gpus(deployment)
+        click.echo(f"\n{describe(deployment)}{f'  ({gpus} GPUs)' if gpus > 1 else ''}")
         # Ids cost time, and most plans skip nothing.
         skipped = dict.fromkeys(found.skipped[c.id] for c in cells if c.id in found.skipped) if found.skipped else {}
         for reason in skipped:
             click.echo(f"  skip: {printable(reason)}")
         if verbose and not skipped:
-            command, problem = launch_command(deployment, registry)
-            click.echo(f"  $ {command}" if command else f"  not launchable here: {problem}")
+            commands, problem = launch_commands(deployment, registry)
+            for name, command in commands.items():
+                click.echo(f"  {name and f'{name} '}$ {command}")
+            if problem:
+                click.echo(f"  not launchable here: {problem}")
     click.echo()
     if loads := _describe_loads(found):
         click.echo(f"loads: {loads}")
@@ -60,20 +66,24 @@ def describe(deployment: Deployment) -> str:
     return "  ".join([*parts, deployment.url or ""]).rstrip()
 
 
-def launch_command(deployment: Deployment, registry: Registry) -> tuple[str | None, str | None]:
-    """The shell form of the launch command with an example port, or why there is none."""
+def launch_commands(deployment: Deployment, registry: Registry) -> tuple[dict[str, str], str | None]:
+    """The shell form of the launch commands with example ports, in the order of their start, or why there are none.
+
+    Keys are the names of the deployment's members; the main command, which is the last, has the empty one.
+    """
     from enginebench.adapter import Site, Unsupported
 
     if deployment.runtime == "attach":
-        return None, f"attaches to {deployment.url}, which is up already"
+        return {}, f"attaches to {deployment.url}, which is up already"
     adapter = registry[deployment.engine]
+    first, *more = range(EXAMPLE_PORT, EXAMPLE_PORT + 1 + adapter.extra_ports(deployment))
+    site = Site("127.0.0.1", first, Path("LAUNCH_FOLDER"), f"CHECKPOINT:{deployment.checkpoint}", tuple(more))
     try:
-        install = adapter.choose(deployment, installs_of(adapter))
-        launch = adapter.launch(deployment, install, Site("127.0.0.1", 8000, Path("LAUNCH_FOLDER"), f"CHECKPOINT:{deployment.checkpoint}"))
+        launch = adapter.launch(deployment, adapter.choose(deployment, installs_of(adapter)), site)
     except Unsupported as reason:
-        return None, str(reason)
-    env = [f"{name}={value}" for name, value in launch.env.items()]
-    return " ".join([*env, shlex.join(launch.argv)]), None
+        return {}, str(reason)
+    named = [*((member.name, member.env, member.argv) for member in launch.members), ("", launch.env, launch.argv)]
+    return {name: " ".join([*(f"{key}={value}" for key, value in env.items()), shlex.join(argv)]) for name, env, argv in named}, None
 
 
 def _summary(found: Plan, deployments: int, launches: int) -> str:
@@ -141,16 +151,18 @@ def _as_data(found: Plan, registry: Registry) -> JSON:
 
     # The same in every repeat and for every deployment, and a large plan has thousands.
     load_as_data = {load: plain(load) for load in {cell.load for cell in found.cells}}
-    commands: dict[int, tuple[str | None, str | None]] = {}
+    commands: dict[int, tuple[dict[str, str], str | None]] = {}
     launches: list[JSON] = []
     for deployment, cells in found.launches():
         if id(deployment) not in commands:
-            commands[id(deployment)] = launch_command(deployment, registry)
-        command, problem = commands[id(deployment)]
+            commands[id(deployment)] = launch_commands(deployment, registry)
+        named, problem = commands[id(deployment)]
         launches.append(
             {
                 "deployment": plain(deployment),
-                "command": command,
+                "command": named.get(""),
+                "members": {name: command for name, command in named.items() if name},
+                "gpus": registry[deployment.engine].gpus(deployment),
                 "problem": problem,
                 "cells": [{"id": c.id, "repeat": c.repeat, "load": load_as_data[c.load], "skip": found.skipped.get(c.id)} for c in cells],
             }

@@ -177,7 +177,7 @@ def _count_locally(engine: Engine, samples: Sequence[Sample]) -> None:
 def _failure(result: LoadResult, engine: Engine) -> str | None:
     """Why a load does not count as run; None when at least one request ended well and the engine is still there."""
     bad = [sample for sample in result.samples if sample.outcome != "ok"]
-    broken_off = any(sample.outcome in ("cut", "connect") for sample in bad)
+    broken_off = any(sample.outcome in ("cut", "connect") or sample.status_code == 502 for sample in bad)  # 502: a proxy lost a member
     ending = engine.ending(DEATH_PATIENCE_S if broken_off else 0.0)
     if ending:
         return f"the engine {ending} during the cell"

@@ -1,7 +1,8 @@
 """Brings a deployment up and takes it down again, whatever its runtime: started by us, attached to, or a batch worker.
 
 `open_engine` is a context manager: inside it the engine is ready and proven to be ours; leaving it ends everything that was
-started. Knows nothing of cells, records or metrics.
+started. A deployment of several servers has its members ready and proven before the main one is started. Knows nothing of
+cells, records or metrics.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from enginebench.adapter import Adapter, Install, Site, installed_packages
+from enginebench.adapter import Adapter, Install, Member, Site, installed_packages
 from enginebench.checkpoints import Vocabulary, prepare, read_vocabulary
 from enginebench.errors import UserError
 from enginebench.loadgen import Target
@@ -21,9 +23,18 @@ from enginebench.nouns import Deployment
 from enginebench.runner.engine import Engine, Opening
 from enginebench.runner.offline import OfflineWorker
 from enginebench.runner.served import Served, attach
-from enginebench.runtime import EngineProcess, LaunchFailed, free_port, http_get, passed_on, unique_tag, verify_listener, wait_ready
+from enginebench.runtime import (
+    EngineProcess,
+    LaunchFailed,
+    ProcessGroup,
+    Proof,
+    free_ports,
+    http_get,
+    passed_on,
+    verify_listener,
+    wait_ready,
+)
 
-STOP_GRACE_S = 10.0
 HOST = "127.0.0.1"
 
 
@@ -51,42 +62,71 @@ def open_engine(
         return
     with tempfile.TemporaryDirectory(prefix="enginebench-", ignore_cleanup_errors=True) as folder:
         checkpoint = prepare(deployment.checkpoint, deployment.precision, adapter.checkpoint_format, base, say)
-        site = Site(HOST, free_port(HOST), Path(folder), checkpoint)
+        port, *extra = free_ports(HOST, 1 + adapter.extra_ports(deployment))
+        site = Site(HOST, port, Path(folder), checkpoint, tuple(extra))
         install = adapter.choose(deployment, installs)
         launch = adapter.launch(deployment, install, site)
         opening.launch, opening.install = launch, install
         opening.vocabulary = _vocabulary(Path(checkpoint))
         opening.packages = installed_packages(install.python) if install.python else {}
         opening.inherited = passed_on(os.environ)
-        say("starting")
-        began = time.monotonic()
-        talk = deployment.runtime == "in-process"
-        process = EngineProcess.start(launch, site, log=log, tag=unique_tag(log.stem), talk=talk)
+        group = ProcessGroup(site, log)
         try:
-            engine: Engine
-            if talk:
-                engine = OfflineWorker.greet(adapter, deployment, process, opening, deployment.ready_timeout_s or launch.ready_timeout_s)
-            else:
-                engine = _serve(adapter, deployment, process, site, opening, processes)
-            opening.start_s = time.monotonic() - began
-            yield engine
+            yield _bring_up(adapter, deployment, group, opening, processes, say)
         finally:
             stopping = time.monotonic()
-            process.stop(STOP_GRACE_S)
+            group.stop()
             opening.stop_s = time.monotonic() - stopping
 
 
-def _serve(adapter: Adapter, deployment: Deployment, process: EngineProcess, site: Site, opening: Opening, processes: int) -> Served:
-    launch = opening.launch
+def _bring_up(
+    adapter: Adapter, deployment: Deployment, group: ProcessGroup, opening: Opening, processes: int, say: Callable[[str], None]
+) -> Engine:
+    """Start the members at once, and when they are ready the main process. Raises LaunchFailed."""
+    launch, site = opening.launch, group.site
     assert launch is not None  # noqa: S101  # set by open_engine
-    get = http_get(site.host, site.port)
-    wait_ready(adapter, get, process, deployment.ready_timeout_s or launch.ready_timeout_s)
-    proof = verify_listener(site.port, process, site.host)
+    say("starting")
+    began = time.monotonic()
+    patience_s = deployment.ready_timeout_s or launch.ready_timeout_s
+    group.start_members(launch)
+    proofs = [_await_member(adapter, member, group, patience_s, say, began) for member in launch.members]
+    main = group.start_main(launch, talk=deployment.runtime == "in-process")
+    engine: Engine
+    if deployment.runtime == "in-process":
+        engine = OfflineWorker.greet(adapter, deployment, main, opening, patience_s)
+    else:
+        get = http_get(site.host, site.port)
+        wait_ready(adapter, get, group, patience_s)
+        proofs.append(_prove("", site.port, main))
+        target = Target(site.host, site.port)
+        engine = Served(adapter, deployment, target, "", launch.served_name, get, opening, group, processes=processes)
+    if proofs:
+        opening.identity = next((proof.text for proof in proofs if proof.kind != "proven"), proofs[0].text)
+    opening.start_s = time.monotonic() - began
+    return engine
+
+
+def _await_member(
+    adapter: Adapter, member: Member, group: ProcessGroup, timeout_s: float, say: Callable[[str], None], began: float
+) -> Proof:
+    """Wait until one of the members is ready, while none of the others ends. Raises LaunchFailed, with the member's name."""
+    say(f"waiting for {member.name}")
+    process, who = group.members[member.name], f"member {member.name}: "
+    try:
+        wait_ready(adapter, http_get(group.site.host, member.port), group, timeout_s, began=began)
+    except LaunchFailed as failure:
+        if group.ending:  # which says whose end it was
+            raise
+        raise LaunchFailed(who + failure.reason, process.log_tail()) from None
+    return _prove(who, member.port, process)
+
+
+def _prove(who: str, port: int, process: EngineProcess) -> Proof:
+    """That the port is answered by this process; Raises LaunchFailed when it is answered by another."""
+    proof = verify_listener(port, process, HOST)
     if proof.kind == "foreign":
-        raise LaunchFailed(proof.text, process.log_tail())
-    opening.identity = proof.text
-    target = Target(site.host, site.port)
-    return Served(adapter, deployment, target, "", launch.served_name, get, opening, process, processes=processes)
+        raise LaunchFailed(who + proof.text, process.log_tail())
+    return replace(proof, text=who + proof.text) if proof.kind == "unknown" else proof
 
 
 def _vocabulary(checkpoint: Path) -> Vocabulary | None:

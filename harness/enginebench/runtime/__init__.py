@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from enginebench.runtime.ending import LaunchFailed
 from enginebench.runtime.environment import environment, passed_on
+from enginebench.runtime.group import ProcessGroup
 from enginebench.runtime.leftovers import leases, sweep, unique_tag
 from enginebench.runtime.process import EngineProcess
-from enginebench.runtime.readiness import Proof, free_port, http_get, http_get_url, verify_listener, wait_ready
+from enginebench.runtime.readiness import Proof, free_port, free_ports, http_get, http_get_url, verify_listener, wait_ready
 
 __all__ = [
     "EngineProcess",
     "LaunchFailed",
+    "ProcessGroup",
     "Proof",
     "environment",
     "free_port",
+    "free_ports",
     "http_get",
     "http_get_url",
     "leases",

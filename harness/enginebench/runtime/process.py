@@ -111,6 +111,10 @@ class EngineProcess:
             self._listen(left)
         return not self.alive
 
+    def fileno(self) -> int:
+        """What becomes readable when there is something to learn from `alive`, for waiting on several engines at once."""
+        return self._report
+
     def pids(self) -> list[int]:
         """The engine's process and its living descendants; empty once all are gone."""
         try:
@@ -130,13 +134,19 @@ class EngineProcess:
 
     # -- the end -------------------------------------------------------------------------------------------------------------
 
+    def ask_to_stop(self, grace_s: float = 10.0) -> None:
+        """What `stop` begins with: SIGTERM now, SIGKILL after grace_s. Returns at once, so that several can end side by side."""
+        if self._closed:
+            return
+        self._stopping = self._stopping or self.alive
+        with contextlib.suppress(OSError):  # a guardian that has already ended
+            os.write(self._control, f"stop {grace_s}\n".encode())
+
     def stop(self, grace_s: float = 10.0) -> None:
         """End the whole tree: SIGTERM, grace_s, SIGKILL. Returns when all of it is gone. Calling it again does nothing."""
         if self._closed:
             return
-        self._stopping = self.alive
-        with contextlib.suppress(OSError):  # a guardian that has already ended
-            os.write(self._control, f"stop {grace_s}\n".encode())
+        self.ask_to_stop(grace_s)
         until = time.monotonic() + grace_s + END_PATIENCE_S
         while not self._reported and (left := until - time.monotonic()) > 0:
             self._listen(left)

@@ -12,7 +12,7 @@ import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
 import psutil
@@ -29,11 +29,18 @@ Listener: TypeAlias = "tuple[int | None, str]"
 """Process (None: cannot be told) and the address its socket is bound to."""
 
 
+def free_ports(host: str, count: int) -> tuple[int, ...]:
+    """Different TCP ports on which nobody listens now. Somebody may take one before the engine does: `verify_listener` tells."""
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)) for _ in range(count)]
+        for probe in probes:  # all are held until each has its own
+            probe.bind((host, 0))
+        return tuple(int(probe.getsockname()[1]) for probe in probes)
+
+
 def free_port(host: str = "127.0.0.1") -> int:
-    """A TCP port on which nobody listens now. Somebody may take it before the engine does: `verify_listener` tells."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+    """One of `free_ports`."""
+    return free_ports(host, 1)[0]
 
 
 def http_get(
@@ -82,15 +89,36 @@ class _Remembering:
         return reply
 
 
+class Watched(Protocol):
+    """What is started and may end while it is waited for: an `EngineProcess`, or all of a deployment's as a `ProcessGroup`."""
+
+    @property
+    def alive(self) -> bool: ...
+
+    @property
+    def ending(self) -> str | None: ...
+
+    def wait(self, timeout_s: float) -> bool: ...
+
+    def log_tail(self) -> str: ...
+
+
 def wait_ready(
-    adapter: Adapter, get: Get, process: EngineProcess | None, timeout_s: float, poll_s: tuple[float, float] = (0.01, 0.25)
+    adapter: Adapter,
+    get: Get,
+    process: Watched | None,
+    timeout_s: float,
+    poll_s: tuple[float, float] = (0.01, 0.25),
+    *,
+    began: float | None = None,
 ) -> float:
     """Look until the adapter says ready; returns the seconds waited. process is None for a server that was already up.
 
-    Pauses grow from the first to the second figure of poll_s, and the death of the process ends a pause at once. Raises
-    LaunchFailed when the process dies, the adapter says broken, or the time is over.
+    Pauses grow from the first to the second figure of poll_s, and the death of the process ends a pause at once. began: the
+    monotonic instant that the time counts from; None: now. Raises LaunchFailed when the process dies, the adapter says broken,
+    or the time is over.
     """
-    began = time.monotonic()
+    began = time.monotonic() if began is None else began
     look = _Remembering(get)
     pause = poll_s[0]
     while True:

@@ -1,0 +1,158 @@
+"""A loopback proxy in front of the servers of one deployment: prefill on one side, decode on the other, or plain replicas.
+
+    python pd_proxy.py --host H --port P --prefill http://127.0.0.1:P1 --decode http://127.0.0.1:P2 --protocol vllm|sglang|plain
+
+Several --prefill and --decode take turns. Every POST is a generation; its answer is passed on as it arrives, byte for byte:
+- vllm: first to a prefill server, for one token and without a stream; the `kv_transfer_params` that it answers with go with the
+  original request to a decode server. Both see the same X-Request-Id.
+- sglang: at once to a prefill and a decode server, with the fields that let them meet: bootstrap_host, _port and _room.
+  --bootstrap-port belongs to the --prefill of the same place. One prompt a request.
+- plain: to the next server, unchanged.
+
+GET /health is 200 when it is that everywhere, GET /metrics is what all servers say one after another (so that counters add up),
+any other GET goes to the first decode server. What a server answers instead, its status and its text, is the client's answer; a
+server that is lost is a 502, or the end of the connection where the answer had begun.
+
+Knows nothing of models, time or who starts the servers. Standard library only (uvloop, where it is there). Unverified: the vllm and
+sglang protocols against those engines, whose transfer of KV needs GPUs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import itertools
+import json
+import random
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+
+from pd_client import Answer, Client, Refused, Relay, Request
+from pd_http import Server, Whole
+
+PREFILL_ONLY = {
+    "do_remote_decode": True,
+    "do_remote_prefill": False,
+    "remote_engine_id": None,
+    "remote_block_ids": None,
+    "remote_host": None,
+    "remote_port": None,
+}
+"""The kv_transfer_params of a request whose KV another server of vLLM will fetch."""
+
+MAX_ROOM = 2**63 - 1
+
+
+class Proxy:
+    """Which server gets what, in which form."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        ports = options.bootstrap_port or [0] * len(options.prefill)
+        self.servers: list[Server] = [*options.prefill, *options.decode]
+        self.first_decode: Server = options.decode[0]
+        self.prefill: Iterator[tuple[Server, int]] = itertools.cycle(list(zip(options.prefill, ports, strict=True)))
+        self.decode: Iterator[Server] = itertools.cycle(options.decode)
+        self.all = itertools.cycle(self.servers)
+        ways: dict[str, Answer] = {"vllm": self.vllm, "sglang": self.sglang, "plain": self.plain}
+        self.generate = ways[options.protocol]
+        self.draining: set[asyncio.Task[Whole]] = set()
+
+    async def answer(self, request: Request, relay: Relay) -> None:
+        """See one request to its end. Raises Refused and Lost."""
+        if request.method == b"POST":
+            await self.generate(request, relay)
+        elif request.path in (b"/health", b"/metrics"):
+            answers = await asyncio.gather(*[server.fetch(request.bytes_for(server)) for server in self.servers])
+            bad = next((answer for answer in answers if answer.head.status != 200), None)
+            if bad is not None:
+                relay.whole(bad)
+            else:
+                relay.say(200, "".join([answer.body.decode(errors="replace").rstrip("\n") + "\n" for answer in answers]))
+        else:
+            await self.first_decode.ask(request.bytes_for(self.first_decode), relay)
+
+    async def plain(self, request: Request, relay: Relay) -> None:
+        server = next(self.all)
+        await server.ask(request.bytes_for(server), relay)
+
+    async def vllm(self, request: Request, relay: Relay) -> None:
+        request, fields = request.named(), request.fields()
+        one_token = {name: 1 for name in ("max_completion_tokens", "min_tokens") if fields.get(name)}
+        fields |= {"stream": False, "max_tokens": 1, **one_token, "kv_transfer_params": PREFILL_ONLY}
+        fields.pop("stream_options", None)  # refused where there is no stream
+        (prefill, _), decode = next(self.prefill), next(self.decode)
+        answer = await prefill.fetch(replace(request, body=json.dumps(fields, separators=(",", ":")).encode()).bytes_for(prefill))
+        if answer.head.status != 200:
+            return relay.whole(answer)
+        try:
+            handed = json.loads(answer.body)["kv_transfer_params"]
+        except (ValueError, KeyError, TypeError):
+            handed = None
+        if not isinstance(handed, dict):  # decode would compute the prompt again, and nobody would know
+            raise Refused(502, f"{prefill.url} handed no kv_transfer_params over: has it a --kv-transfer-config?")
+        return await decode.ask(request.with_fields({"kv_transfer_params": handed}).bytes_for(decode), relay)
+
+    async def sglang(self, request: Request, relay: Relay) -> None:
+        request.fields()
+        (prefill, port), decode = next(self.prefill), next(self.decode)
+        room = {"bootstrap_host": prefill.host, "bootstrap_port": port, "bootstrap_room": random.randint(0, MAX_ROOM)}  # noqa: S311
+        request = request.with_fields(room)
+        first = asyncio.create_task(prefill.fetch(request.bytes_for(prefill)))
+        second = asyncio.create_task(decode.ask(request.bytes_for(decode), relay))
+        try:
+            await asyncio.wait({first, second}, return_when=asyncio.FIRST_COMPLETED)
+            if not second.done() and not relay.begun and (first.exception() is not None or first.result().head.status != 200):
+                second.cancel()  # it waits for KV that will never come
+                await asyncio.wait({second})
+                return relay.whole(first.result())
+            await second
+        except BaseException:
+            first.cancel()
+            second.cancel()
+            raise
+        self.draining.add(first)  # the client has its answer; the prefill server's is of no use, but ends in peace
+        first.add_done_callback(self._drained)
+        return None
+
+    def _drained(self, task: asyncio.Task[Whole]) -> None:
+        self.draining.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            print(f"after its answer: {error}", file=sys.stderr, flush=True)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    add = parser.add_argument
+    add("--host", default="127.0.0.1")
+    add("--port", type=int, required=True)
+    add("--prefill", type=Server, action="append", default=[], metavar="URL")
+    add("--decode", type=Server, action="append", required=True, metavar="URL")
+    add("--protocol", choices=("vllm", "sglang", "plain"), required=True)
+    add("--bootstrap-port", type=int, action="append", default=[], metavar="PORT", help="sglang: of the --prefill of the same place")
+    options = parser.parse_args()
+    if options.protocol != "plain" and not options.prefill:
+        parser.error(f"--protocol {options.protocol} needs a --prefill")
+    if len(options.bootstrap_port) != (len(options.prefill) if options.protocol == "sglang" else 0):
+        parser.error("--protocol sglang, and no other, needs a --bootstrap-port for every --prefill")
+    return options
+
+
+async def main(options: argparse.Namespace) -> None:
+    """Serve until killed."""
+    proxy = Proxy(options)
+    server = await asyncio.get_running_loop().create_server(lambda: Client(proxy.answer), options.host, options.port, backlog=2048)
+    print(f"{options.protocol} proxy on {options.host}:{options.port}", flush=True)
+    async with server:
+        await server.serve_forever()
+
+
+if __name__ == "__main__":
+    chosen = arguments()
+    with contextlib.suppress(ImportError):
+        import uvloop
+
+        asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(main(chosen))

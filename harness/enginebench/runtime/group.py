@@ -1,0 +1,105 @@
+"""All processes of one deployment as one thing: its members, started at once, and the main one that requests go to.
+
+Each has a guardian, a lease and a log of its own, so whatever ends the harness ends all of them. They live and end together: when one
+is gone the deployment is not what was asked for. Knows nothing of HTTP, readiness or what a member is for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from enginebench.adapter import Launch, Member, Site
+from enginebench.runtime.ending import LaunchFailed
+from enginebench.runtime.leftovers import unique_tag
+from enginebench.runtime.process import EngineProcess
+
+STOP_GRACE_S = 10.0
+
+
+class ProcessGroup:
+    """What one launch has started. Use as a context manager: leaving the block ends everything, the main process first."""
+
+    def __init__(self, site: Site, log: Path) -> None:
+        """log: of the main process; a member's is <stem>.<member>.log beside it."""
+        self.site, self.log = site, log
+        self.members: dict[str, EngineProcess] = {}
+        self.main: EngineProcess | None = None
+
+    def start_members(self, launch: Launch) -> None:
+        """Start all of launch.members, each in its own folder below the site's. Raises LaunchFailed with the member's name."""
+        for member in launch.members:
+            one = Launch(member.argv, launch.served_name, member.env, member.files)
+            site = replace(self.site, port=member.port, folder=self.site.folder / member.name)
+            log = member_log(self.log, member)
+            try:
+                self.members[member.name] = EngineProcess.start(one, site, log=log, tag=unique_tag(log.stem))
+            except LaunchFailed as failure:
+                raise LaunchFailed(f"member {member.name}: {failure.reason}", failure.log_tail) from None
+
+    def start_main(self, launch: Launch, *, talk: bool = False) -> EngineProcess:
+        """Start launch.argv; see `EngineProcess.start`."""
+        self.main = EngineProcess.start(launch, self.site, log=self.log, tag=unique_tag(self.log.stem), talk=talk)
+        return self.main
+
+    # -- while it runs -------------------------------------------------------------------------------------------------------
+
+    @property
+    def alive(self) -> bool:
+        """Whether everything that was started runs."""
+        return all(process.alive for process in self._everything())
+
+    @property
+    def ending(self) -> str | None:
+        """What has ended and how, in words that follow 'the engine'; None while everything runs."""
+        # A member first: a main process that ends because of it is the consequence.
+        lost = [f"lost its member {name}: {ending}" for name, process in self.members.items() if (ending := process.ending)]
+        ended = self.main.ending if self.main is not None else None
+        return " and ".join([*lost, *([ended] if ended else [])]) or None
+
+    def wait(self, timeout_s: float) -> bool:
+        """Sleep until anything of it ends or the time is over; returns whether something has ended. Wakes at once."""
+        until = time.monotonic() + timeout_s
+        poller = select.poll()
+        for process in self._everything():
+            poller.register(process, select.POLLIN)
+        while self.alive and (left := until - time.monotonic()) > 0:
+            poller.poll(left * 1000)
+        return not self.alive
+
+    def log_tail(self, lines: int = 20) -> str:
+        """The last lines of the log of what has ended first in the order of `ending`, else of the main process."""
+        ended = next((process for process in self._everything() if not process.alive), self.main)
+        return ended.log_tail(lines) if ended is not None else ""
+
+    def _everything(self) -> Sequence[EngineProcess]:
+        return [*self.members.values(), *([self.main] if self.main is not None else [])]
+
+    # -- the end -------------------------------------------------------------------------------------------------------------
+
+    def stop(self, grace_s: float = STOP_GRACE_S) -> None:
+        """End everything, whatever fails on the way: the main process, then all members side by side. Again does nothing."""
+        with contextlib.ExitStack() as stack:
+            for process in self.members.values():
+                stack.callback(process.stop, grace_s)
+            for process in self.members.values():
+                stack.callback(process.ask_to_stop, grace_s)
+            if self.main is not None:
+                stack.callback(self.main.stop, grace_s)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+
+def member_log(log: Path, member: Member) -> Path:
+    """Where a member's output goes, beside the main process's."""
+    return log.with_name(f"{log.stem}.{member.name}{log.suffix}")
