@@ -3,11 +3,13 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 PIP := $(PYTHON) -m pip --disable-pip-version-check --python $(BIN)/python
 
-.PHONY: quickstart test lint format docs bench-client bench-overhead clean help
+.PHONY: quickstart test real contracts lint format docs bench-client bench-overhead clean help
 
 help:
 	@echo "make quickstart      install, prepare the models and run scenarios/quickstart.yaml on llama.cpp"
 	@echo "make test            install and run the tests (real llama.cpp included)"
+	@echo "make real            the tests on every engine that runs on a CPU (installs several GB)"
+	@echo "make contracts       ask the engines' own argument parsers about the golden deployments (installs several GB)"
 	@echo "make lint            ruff and mypy"
 	@echo "make bench-client    how true the load generator's times are, and what they cost (needs a C compiler)"
 	@echo "make bench-overhead  what the harness itself costs"
@@ -20,6 +22,13 @@ quickstart: .venv/installed
 test: .venv/installed-dev
 	$(BIN)/bench engines install llamacpp
 	$(BIN)/pytest $(PYTEST)
+
+real: .venv/installed-dev
+	$(BIN)/bench engines install llamacpp transformers vllm mlx
+	CI=1 $(BIN)/pytest tests/real $(PYTEST)
+
+contracts: .venv/installed-dev
+	$(BIN)/python tests/contracts/run.py $(CONTRACTS)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -1,0 +1,146 @@
+"""The golden deployments of tests/contracts/deployments/<engine>.yaml, and what an adapter makes of each of them.
+
+Knows nothing of the engines' parsers: a deployment becomes the JSON line that a parser is given, or the reason for which the adapter
+refuses it. Nothing is installed, started or written; every path is below /site, where nothing is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from enginebench.adapter import WORKERS, Adapter, Install, Launch, Site, Unsupported
+from enginebench.nouns import JSON, Deployment, Parallelism, plain, plain_object
+from enginebench.registry import discover
+from pydantic import ConfigDict, Field, TypeAdapter
+
+HERE = Path(__file__).resolve().parent
+SITE = Path("/site")
+PORT = 8123
+
+
+@dataclass(frozen=True)
+class Golden:
+    """One entry of a deployments file: a deployment in neutral words, and what is to become of it.
+
+    variant: which of the adapter's ways to be installed (default: the option `server` if there is one, else the engine's name).
+    checkpoint: a path below /site or a hub id. gpus: what `Adapter.gpus` must say; None: not checked. refused: part of the
+    reason for which the adapter must refuse it.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    precision: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    tp: int = 1
+    pp: int = 1
+    dp_replicas: int = 1
+    attention_dp: int = 1
+    ep: int = 1
+    runtime: Literal["process", "in-process"] = "process"
+    max_context: int = 4096
+    max_concurrency: int = Field(default=8, ge=1)
+    checkpoint: str | None = None
+    variant: str | None = None
+    gpus: int | None = None
+    refused: str | None = None
+
+
+@dataclass(frozen=True)
+class Built:
+    """What the adapter made of one golden deployment: a launch, or the reason of a refusal; wrong: why it is not what was expected."""
+
+    name: str
+    launch: Launch | None = None
+    refusal: str | None = None
+    wrong: str | None = None
+
+    def request(self) -> dict[str, JSON]:
+        """The line that the engine's parser is given. ValueError for a deployment that was refused."""
+        if self.launch is None:
+            raise ValueError(f"{self.name} was refused")
+        main = {key: plain(getattr(self.launch, key)) for key in ("argv", "env", "files")}
+        return {"name": self.name, **main, "members": [plain_object(member) for member in self.launch.members]}
+
+    def command(self) -> str:
+        """Every command of the launch, one a line, without this machine's paths."""
+        if self.launch is None:
+            return ""
+        argvs = [member.argv for member in self.launch.members] + [self.launch.argv]
+        return "\n".join(_words(argv) for argv in argvs)
+
+
+def engines() -> list[str]:
+    """The engines that have golden deployments."""
+    return sorted(file.stem for file in (HERE / "deployments").glob("*.yaml"))
+
+
+def read(engine: str) -> dict[str, Golden]:
+    """The golden deployments of an engine. Raises pydantic's ValidationError with the entry that is wrong."""
+    text = (HERE / "deployments" / f"{engine}.yaml").read_text(encoding="utf-8")
+    return TypeAdapter(dict[str, Golden]).validate_python(yaml.safe_load(text))
+
+
+def build(engine: str) -> list[Built]:
+    """Every golden deployment of an engine through its adapter."""
+    adapter = discover().need(engine)
+    return [_build(adapter, name, golden) for name, golden in read(engine).items()]
+
+
+def _build(adapter: Adapter, name: str, golden: Golden) -> Built:
+    deployment = _deployment(adapter, golden)
+    try:
+        launch = _launch(adapter, golden, deployment)
+    except Unsupported as refusal:
+        expected = golden.refused is not None and golden.refused in str(refusal)
+        return Built(name, refusal=str(refusal), wrong=None if expected else f"refused: {refusal}")
+    if golden.refused is not None:
+        return Built(name, launch, wrong=f"not refused, though it should be with '{golden.refused}'")
+    if golden.gpus not in (None, adapter.gpus(deployment)):
+        return Built(name, launch, wrong=f"takes {adapter.gpus(deployment)} GPUs by its adapter, {golden.gpus} by its entry")
+    return Built(name, launch)
+
+
+def _launch(adapter: Adapter, golden: Golden, deployment: Deployment) -> Launch:
+    if adapter.precisions is not None and golden.precision not in adapter.precisions:
+        raise Unsupported(f"{adapter.title} has no precision '{golden.precision}'")  # as a plan would say
+    adapter.check(deployment)
+    return adapter.launch(deployment, _install(adapter, golden), _site(adapter, deployment))
+
+
+def _deployment(adapter: Adapter, golden: Golden) -> Deployment:
+    checked = TypeAdapter(adapter.options).validate_python(dict(golden.options))
+    spread = Parallelism(golden.tp, golden.pp, golden.dp_replicas, golden.attention_dp, golden.ep)
+    return Deployment(
+        adapter.name,
+        "model",
+        golden.precision,
+        golden.checkpoint or _checkpoint(adapter),
+        golden.runtime,
+        spread,
+        golden.max_context,
+        golden.max_concurrency,
+        {key: plain(getattr(checked, key)) for key in golden.options},
+    )
+
+
+def _checkpoint(adapter: Adapter) -> str:
+    return str(SITE / ("model.gguf" if adapter.checkpoint_format == "gguf" else "model"))
+
+
+def _install(adapter: Adapter, golden: Golden) -> Install:
+    variant = golden.variant or golden.options.get("server") or adapter.name
+    return Install(variant, "0", python=SITE / "env/bin/python", binary=SITE / "env/bin" / variant)
+
+
+def _site(adapter: Adapter, deployment: Deployment) -> Site:
+    ports = tuple(range(PORT + 1, PORT + 1 + adapter.extra_ports(deployment)))
+    return Site("127.0.0.1", PORT, SITE, deployment.checkpoint, ports)
+
+
+def _words(argv: tuple[str, ...]) -> str:
+    text = " ".join(f"'{word}'" if set(word) & set(' "{}[]*|;<>()') else word for word in argv)
+    return text.replace(str(WORKERS), "WORKERS").replace(str(SITE / "env/bin") + "/", "")
