@@ -1,11 +1,13 @@
-"""llama.cpp: its C++ server, from the xllamacpp wheel, a llama-server binary, or llama-cpp-python's server.
+"""llama.cpp: its C++ server, from the xllamacpp wheel, a llama-server binary, or llama-cpp-python (server and in-process).
 
 The three are one engine at different builds and with different doors, so the variant and its version belong beside every
-figure. The flags are those of llama-server; our worker gives the wheel the same ones. Knows nothing of what a build was
-compiled for: a CPU-only build accepts -ngl all and offloads nothing.
+figure. The flags are those of llama-server; our worker gives the wheel the same ones. Metal and CUDA need no flag of their own:
+knows nothing of what a build was compiled for, and a CPU-only build accepts -ngl all and offloads nothing.
 
-Unverified, because only read in its documentation: everything about llama-cpp-python. It is never chosen unasked: no /health,
-no /metrics, no usage in its streams (so nothing proves the token counts), text prompts only, one request at a time.
+pp is llama.cpp's split by layer, tp its split of each layer by rows or as a tensor. Unverified, because it needs GPUs: every
+spread over devices, and what offload does to speed. llama-cpp-python (0.3.36, seen on a CPU) is never chosen unasked: its server
+has no /health, no /metrics, no usage in its streams (so nothing proves the token counts), text prompts only and one request at a
+time. In-process it takes ids and forces the length, one sequence at a time.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from enginebench.adapter import (
     Launch,
     Load,
     NotInstalled,
+    Parallelism,
     Readiness,
     Resolved,
     Site,
@@ -34,6 +37,23 @@ from enginebench.adapter import (
     options_as,
     prometheus_totals,
 )
+
+COUNTERS: Mapping[str, str] = {
+    "prompt_tokens": "llamacpp:prompt_tokens_total",
+    "cached_tokens": "llamacpp:prompt_tokens_cached_total",
+    "output_tokens": "llamacpp:tokens_predicted_total",
+    "draft_tokens": "llamacpp:spec_decode_num_draft_tokens_total",
+    "accepted_tokens": "llamacpp:spec_decode_num_accepted_tokens_total",
+    "running": "llamacpp:requests_processing",
+    "waiting": "llamacpp:requests_deferred",
+}
+"""Neutral name -> llama-server's; a slot never loses its KV to another, so there are no preemptions to count."""
+
+NOT_IN_PYTHON = (
+    "cpu_moe", "n_cpu_moe", "tensor_overrides", "moe_cache_mib", "kv_type", "load_mode", "numa", "op_offload", "unified_kv",
+    "prefix_cache", "devices", "split_mode", "tensor_split", "main_gpu",
+)  # fmt: skip
+"""Options without a flag in llama_cpp.server; its slot always keeps the last prompt, which the load's unique prompts do not meet."""
 
 Server = Literal["xllamacpp", "llama-server", "llama-cpp-python"]
 KVType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
@@ -67,6 +87,26 @@ class LlamaCppOptions:
     """Keep the routed experts of every layer in host memory (-cmoe)."""
     n_cpu_moe: int | None = None
     """Keep the routed experts of the first N layers in host memory (-ncmoe)."""
+    tensor_overrides: tuple[str, ...] = ()
+    """Which tensors go where, each as 'pattern=buffer type' (-ot), e.g. ['blk\\.[0-9]\\.ffn_.*_exps=CPU']. Come before cpu_moe."""
+    split_mode: Literal["layer", "row", "tensor"] | None = None
+    """How several GPUs share the model (-sm); None: by layer with pp, by row with tp. tensor is experimental, and needs tp too."""
+    devices: tuple[str, ...] = ()
+    """The devices by name (-dev), e.g. [CUDA0, CUDA1], as many as tp x pp; empty: the first ones. Only llama-server can choose."""
+    tensor_split: tuple[float, ...] = ()
+    """Share of the model for each GPU (-ts), as many as tp x pp; empty: the same for each."""
+    main_gpu: int | None = None
+    """The GPU for intermediate results and KV when layers are split by row (-mg)."""
+    op_offload: bool | None = None
+    """Compute large batches on the GPU even for weights in host memory; None: yes, unless gpu_layers is 0."""
+    kv_offload: bool = True
+    """KV cache on the GPU with its layer; off keeps it in host memory (-nkvo)."""
+    load_mode: Literal["auto", "none", "mmap", "mlock", "mmap+mlock", "dio"] | None = None
+    """How the file becomes weights (-lm): mapped, read, or read past the page cache. Only recent builds know the flag."""
+    numa: Literal["distribute", "isolate", "numactl"] | None = None
+    """Placement of threads on machines with several memory nodes."""
+    cuda_graphs: bool = True
+    """CUDA graphs where the build has them; off sets GGML_CUDA_DISABLE_GRAPHS."""
     moe_cache_mib: int | None = None
     """GPU cache for host-side experts, MiB (--moe-cache-mib); only recent builds know the flag."""
     kv_type: KVType | None = None
@@ -76,7 +116,7 @@ class LlamaCppOptions:
     prefix_cache: bool = False
     """Let a prompt reuse the KV of an earlier one. Off: a repeated prompt is computed again, every time."""
     extra: tuple[str, ...] = ()
-    """Further llama-server flags, passed through as they are (e.g. ["-sm", "row", "-ot", "..."])."""
+    """Further llama-server flags, passed through as they are (e.g. ["--swa-full"])."""
 
 
 def server_flags(deployment: Deployment, options: LlamaCppOptions, checkpoint: str) -> list[str]:
@@ -88,11 +128,12 @@ def server_flags(deployment: Deployment, options: LlamaCppOptions, checkpoint: s
     flags += ["--kv-unified" if options.unified_kv else "--no-kv-unified", "-fit", "off", "--metrics", "--offline"]
     if not options.prefix_cache:
         flags += ["--no-cache-prompt", "--cache-ram", "0"]  # two caches: the slots' KV, and finished prompts in host RAM
-    flags += ["-ngl", str(options.gpu_layers)]
+    flags += ["--no-slots"] if options.unified_kv else []  # each slot then reports the whole pool as its own
+    flags += ["-ngl", str(options.gpu_layers), *_placement(deployment, options)]
     if options.flash_attention is not None:
         flags += ["-fa", "on" if options.flash_attention else "off"]
-    if options.cpu_moe:
-        flags += ["-cmoe"]
+    flags += [word for override in options.tensor_overrides for word in ("-ot", override)]
+    flags += ["-cmoe"] if options.cpu_moe else []
     valued: Mapping[str, int | str | None] = {
         "-t": options.threads,
         "-tb": options.threads_batch,
@@ -102,6 +143,8 @@ def server_flags(deployment: Deployment, options: LlamaCppOptions, checkpoint: s
         "--moe-cache-mib": options.moe_cache_mib,
         "-ctk": options.kv_type,
         "-ctv": options.kv_type,
+        "-lm": options.load_mode,
+        "--numa": options.numa,
     }
     for flag, value in valued.items():
         if value is not None:
@@ -109,11 +152,32 @@ def server_flags(deployment: Deployment, options: LlamaCppOptions, checkpoint: s
     return [*flags, *options.extra]
 
 
+def _placement(deployment: Deployment, options: LlamaCppOptions) -> list[str]:
+    """Which GPUs take part, and how. Always said: llama.cpp's default is every GPU it sees."""
+    if not offloads(options):
+        return ["--no-op-offload"]
+    spread = deployment.parallelism
+    gpus = spread.tp * spread.pp
+    flags = ["-sm", options.split_mode or ("row" if spread.tp > 1 else "layer")] if gpus > 1 else []
+    # A share of nothing keeps a GPU out; with devices by name there is nobody left to keep out.
+    shares = options.tensor_split or ((1,) * gpus if not options.devices else ())
+    flags += ["-ts", ",".join(f"{share:g}" for share in shares)] if shares else []
+    flags += ["-dev", ",".join(options.devices)] if options.devices else []
+    flags += ["-mg", str(options.main_gpu)] if options.main_gpu is not None else []
+    flags += ["--no-op-offload"] if options.op_offload is False else []
+    return flags if options.kv_offload else [*flags, "-nkvo"]
+
+
+def offloads(options: LlamaCppOptions) -> bool:
+    """Whether a GPU takes part at all. Without weights on it, it still computes large batches unless told not to."""
+    return options.gpu_layers != 0 or options.op_offload is True
+
+
 def python_server_flags(deployment: Deployment, options: LlamaCppOptions, checkpoint: str) -> list[str]:
     """llama_cpp.server's flags for everything but the address. Its defaults are hostile: no GPU layers, all logits kept."""
     layers = -1 if isinstance(options.gpu_layers, str) else options.gpu_layers
     flags = ["--model", checkpoint, "--model_alias", deployment.model, "--n_ctx", str(deployment.max_context)]
-    flags += ["--n_gpu_layers", str(layers), "--logits_all", "false"]
+    flags += ["--n_gpu_layers", str(layers), "--logits_all", "false", "--offload_kqv", str(options.kv_offload).lower()]
     valued: Mapping[str, int | str | None] = {
         "--n_threads": options.threads,
         "--n_threads_batch": options.threads_batch,
@@ -149,47 +213,56 @@ class LlamaCpp(Adapter):
         return found
 
     def choose(self, deployment: Deployment, installs: Sequence[Install]) -> Install:
-        asked = options_as(LlamaCppOptions, deployment).server
-        wanted = ("xllamacpp",) if deployment.runtime == "in-process" else (asked,) if asked else ("xllamacpp", "llama-server")
+        options = options_as(LlamaCppOptions, deployment)
+        wanted: tuple[str, ...] = ("xllamacpp", "llama-server") if deployment.runtime == "process" else ("xllamacpp",)
+        if options.devices:
+            wanted = ("llama-server",)
+        wanted = (options.server,) if options.server else wanted
         usable = [install for install in installs if install.variant in wanted]
         if not usable:
             raise NotInstalled(f"{self.title}: {' or '.join(wanted)} is not installed here")
         return usable[0]
 
     def forces_length(self, deployment: Deployment) -> bool:
-        return self.takes_ids(deployment)  # llama-cpp-python has neither ids nor ignore_eos
+        return self.takes_ids(deployment)  # llama-cpp-python's server has neither ids nor ignore_eos
 
     def takes_ids(self, deployment: Deployment) -> bool:
-        return options_as(LlamaCppOptions, deployment).server != "llama-cpp-python"
+        return deployment.runtime == "in-process" or options_as(LlamaCppOptions, deployment).server != "llama-cpp-python"
 
     def check(self, deployment: Deployment) -> None:
-        super().check(deployment)
         options = options_as(LlamaCppOptions, deployment)
-        if options.cpu_moe and options.n_cpu_moe is not None:
-            raise Unsupported("cpu_moe keeps every layer's experts in host memory, so n_cpu_moe has nothing left to say")
+        _check_spread(deployment.parallelism, options)
+        _check_overrides(options)
         if options.flash_attention is False and options.kv_type not in (None, "f32", "f16", "bf16"):
             raise Unsupported(f"a {options.kv_type} V cache needs flash attention, which is switched off")
-        if deployment.runtime == "in-process" and options.server not in (None, "xllamacpp"):
-            raise Unsupported(f"only xllamacpp runs in-process, not {options.server}")
+        if deployment.runtime == "in-process" and options.server == "llama-server":
+            raise Unsupported("llama-server is a program of its own: xllamacpp and llama-cpp-python run in-process")
+        if options.devices and (deployment.runtime == "in-process" or options.server not in (None, "llama-server")):
+            raise Unsupported("only llama-server can choose devices by name; elsewhere set CUDA_VISIBLE_DEVICES")
         if options.server == "llama-cpp-python":
-            _check_python_server(deployment, options)
+            _check_python(deployment, options)
+
+    def gpus(self, deployment: Deployment) -> int:
+        return super().gpus(deployment) if offloads(options_as(LlamaCppOptions, deployment)) else 0
 
     def launch(self, deployment: Deployment, install: Install, site: Site) -> Launch:
         self.check(deployment)
-        options = options_as(LlamaCppOptions, deployment)
+        options, offline = options_as(LlamaCppOptions, deployment), deployment.runtime == "in-process"
         if options.server not in (None, install.variant):
             raise Unsupported(f"the scenario asks for {options.server}, found was {install.variant}")
-        address = ("--host", site.host, "--port", str(site.port))
+        env = {} if options.cuda_graphs else {"GGML_CUDA_DISABLE_GRAPHS": "1"}  # only its presence counts
+        address = () if offline else ("--host", site.host, "--port", str(site.port))
         if install.variant == "llama-cpp-python":
-            argv = (str(install.python), "-m", "llama_cpp.server", *address, *python_server_flags(deployment, options, site.checkpoint))
-            return Launch(argv, deployment.model, notes=("llama-cpp-python neither reports token counts nor forces a length",))
+            program = (str(WORKERS / "llamacpp_python_worker.py"),) if offline else ("-m", "llama_cpp.server")
+            argv = (str(install.python), *program, *address, *python_server_flags(deployment, options, site.checkpoint))
+            notes = () if offline else ("llama-cpp-python neither reports token counts nor forces a length",)
+            return Launch(argv, deployment.model, env=env, notes=notes)
         flags = server_flags(deployment, options, site.checkpoint)
         notes = ("all slots share one KV pool",) if options.unified_kv else ()
         if install.variant == "llama-server":
-            return Launch((str(install.binary), *address, *flags), deployment.model, notes=notes)
-        worker = (str(install.python), str(WORKERS / "llamacpp_worker.py"))
-        argv = (*worker, "offline", *flags) if deployment.runtime == "in-process" else (*worker, "serve", *address, *flags)
-        return Launch(argv, deployment.model, notes=notes)
+            return Launch((str(install.binary), *address, *flags), deployment.model, env=env, notes=notes)
+        worker = (str(install.python), str(WORKERS / "llamacpp_worker.py"), "offline" if offline else "serve")
+        return Launch((*worker, *address, *flags), deployment.model, env=env, notes=notes)
 
     def readiness(self, get: Get) -> Readiness:
         # 503 "Loading model", then 200. llama-cpp-python has no /health: it listens only once the model is loaded.
@@ -200,15 +273,17 @@ class LlamaCpp(Adapter):
 
     def resolved(self, get: Get) -> Resolved:
         replies = {path: get(path).json() for path in ("/props", "/slots", "/v1/models")}
-        props, slots = _object(replies["/props"]), replies["/slots"]
-        first = _object(slots[0]) if isinstance(slots, list) and slots else {}
+        props, slots = _object(replies["/props"]), _slots(replies["/slots"])
         build, ftype = props.get("build_info"), props.get("model_ftype")
+        each = _count(_object(props.get("default_generation_settings")).get("n_ctx"))
         return Resolved(
             version=build if isinstance(build, str) and build != "b0-unknown" else None,  # a wheel built outside git
             model=_text(props.get("model_alias")),
             precision=precision(ftype) if isinstance(ftype, str) else None,
-            context=_count(first.get("n_ctx")),
+            context=each,
             slots=_count(props.get("total_slots")),
+            kv_tokens=sum(size for size, _ in slots) or each,  # without /slots the pool is one, and every slot may fill it
+            chunked_prefill=True if props else None,  # it has no other way: a prompt goes through in batches of -b
             raw=replies,
         )
 
@@ -226,23 +301,51 @@ class LlamaCpp(Adapter):
 
     def counters(self, get: Get) -> Mapping[str, float]:
         totals = prometheus_totals(get("/metrics").body.decode(errors="replace"))
-        computed, cached = totals.get("llamacpp:prompt_tokens_total"), totals.get("llamacpp:prompt_tokens_cached_total", 0.0)
-        if computed is None:
+        told = {ours: totals[theirs] for ours, theirs in COUNTERS.items() if theirs in totals}
+        if "prompt_tokens" not in told:
             return {}
-        # prompt_tokens_total leaves cached tokens out; the neutral name counts every token of every prompt.
-        return {
-            "prompt_tokens": computed + cached,
-            "cached_tokens": cached,
-            "output_tokens": totals.get("llamacpp:tokens_predicted_total", 0.0),
-        }
+        told["prompt_tokens"] += told.get("cached_tokens", 0.0)  # llama.cpp leaves cached tokens out of the prompts'
+        slots = _slots(get("/slots").json())
+        return told | ({"kv_use": sum(held for _, held in slots) / sum(size for size, _ in slots)} if slots else {})
 
 
-def _check_python_server(deployment: Deployment, options: LlamaCppOptions) -> None:
+def _check_spread(spread: Parallelism, options: LlamaCppOptions) -> None:
+    """llama.cpp spreads one model over the GPUs of one process, in one of its split modes. Raises Unsupported."""
+    gpus, mode = spread.tp * spread.pp, options.split_mode
+    if spread.dp_replicas > 1 or spread.attention_dp > 1:
+        raise Unsupported("llama.cpp has no data parallelism: its slots share one copy of the model")
+    if spread.ep > 1:
+        raise Unsupported("llama.cpp has no expert parallelism: its GPUs share every expert by row (tp), or hold whole layers (pp)")
+    if spread.tp > 1 and spread.pp > 1:
+        raise Unsupported("llama.cpp splits by layer (pp) or within layers (tp), not both at once")
+    if mode is not None and (gpus == 1 or (mode == "layer") != (spread.pp > 1)):
+        raise Unsupported(f"split_mode {mode} needs {'pp' if mode == 'layer' else 'tp'} to say over how many GPUs, and no other spread")
+    if gpus > 1 and not offloads(options):
+        raise Unsupported("gpu_layers 0 keeps the model off the GPUs, so there is nothing to spread over them")
+    for name, given in (("devices", options.devices), ("tensor_split", options.tensor_split)):
+        if given and len(given) != gpus:
+            raise Unsupported(f"{name} names {len(given)}, but tp x pp is {gpus}")
+    if options.main_gpu is not None and not 0 <= options.main_gpu < gpus:
+        raise Unsupported(f"main_gpu {options.main_gpu} is none of the {gpus} (tp x pp), counted from 0")
+
+
+def _check_overrides(options: LlamaCppOptions) -> None:
+    if options.cpu_moe and options.n_cpu_moe is not None:
+        raise Unsupported("cpu_moe keeps every layer's experts in host memory, so n_cpu_moe has nothing left to say")
+    for override in options.tensor_overrides:
+        if "," in override or "=" not in override:
+            raise Unsupported(f"tensor_overrides: '{override}' is not one 'pattern=buffer type'; llama.cpp splits at every comma")
+
+
+def _check_python(deployment: Deployment, options: LlamaCppOptions) -> None:
     if deployment.max_concurrency > 1:
         raise Unsupported("llama-cpp-python answers one request at a time: above concurrency 1 it would measure a queue")
-    refused = [name for name in ("cpu_moe", "n_cpu_moe", "moe_cache_mib", "kv_type") if getattr(options, name)]
+    spread = deployment.parallelism
+    if spread.tp * spread.pp > 1:
+        raise Unsupported("llama-cpp-python is run on one GPU here; xllamacpp and llama-server spread over several")
+    refused = [name for name in NOT_IN_PYTHON if getattr(options, name) != getattr(LlamaCppOptions(), name)]
     if refused:
-        raise Unsupported(f"llama-cpp-python's server has no flag for {', '.join(refused)}")
+        raise Unsupported(f"llama-cpp-python has no flag for {', '.join(refused)}")
 
 
 def precision(ftype: str) -> str:
@@ -255,6 +358,14 @@ def precision(ftype: str) -> str:
 
 def _object(value: JSON) -> dict[str, JSON]:
     return value if isinstance(value, dict) else {}
+
+
+def _slots(value: JSON) -> list[tuple[int, int]]:
+    """(tokens it can hold, tokens of the request it works on) for each slot of /slots; [] when that is no list of slots."""
+    slots = [_object(each) for each in value] if isinstance(value, list) else []
+    sizes = [_count(slot.get("n_ctx")) for slot in slots]
+    held = [(_count(slot.get("n_prompt_tokens")) or 0) if slot.get("is_processing") is True else 0 for slot in slots]
+    return [(size, tokens) for size, tokens in zip(sizes, held, strict=True) if size]
 
 
 def _text(value: JSON) -> str | None:

@@ -26,6 +26,10 @@ EXPERTS = r"\.ffn_(up|down|gate|gate_up)_(ch|)exps"
 """llama.cpp's own pattern for routed expert tensors (LLM_FFN_EXPS_REGEX), which -cmoe and -ncmoe pin to the CPU."""
 
 
+LOAD_MODES = {"mmap_mlock": "mmap+mlock", "direct_io": "dio"}
+"""llama.cpp's C names of load modes, where its command line spells them otherwise."""
+
+
 def one_of(known: Mapping[str, Any]) -> Callable[[str], Any]:
     """An argparse type that reads one of these words."""
 
@@ -46,9 +50,17 @@ def gpu_layers(text: str) -> int:
     return {"auto": -1, "all": -2}[text] if text in ("auto", "all") else int(text)
 
 
+def shares(text: str) -> list[float]:
+    """Proportions of the GPUs, '3,1', filled with zeros: xllamacpp takes a number for every device there might be."""
+    given = [float(share) for share in text.split(",")]
+    return given + [0.0] * (len(xllamacpp.CommonParams().tensor_split) - len(given))
+
+
 on_off = one_of({"on": True, "off": False})
 kv_type = one_of(members(xllamacpp.ggml_type, "GGML_TYPE_"))
 split_mode = one_of(members(xllamacpp.llama_split_mode, "LLAMA_SPLIT_MODE_"))
+load_mode = one_of({LOAD_MODES.get(name, name): mode for name, mode in members(xllamacpp.llama_load_mode, "LLAMA_LOAD_MODE_").items()})
+numa = one_of(members(xllamacpp.ggml_numa_strategy, "GGML_NUMA_STRATEGY_"))
 _attention = members(xllamacpp.llama_flash_attn_type, "LLAMA_FLASH_ATTN_TYPE_")
 flash_attention = one_of({"auto": _attention["auto"], "on": _attention["enabled"], "off": _attention["disabled"]})
 
@@ -76,6 +88,9 @@ VALUES: Mapping[str, tuple[Callable[[str], Any], tuple[str, ...]]] = {
     "n_ctx_checkpoints": (int, ("-ctxcp", "--ctx-checkpoints")),
     "moe_cache_size": (int, ("--moe-cache-mib",)),
     "sampling.seed": (int, ("-s", "--seed")),
+    "tensor_split": (shares, ("-ts", "--tensor-split")),
+    "load_mode": (load_mode, ("-lm", "--load-mode")),
+    "numa": (numa, ("--numa",)),
     "verbosity": (int, ("-lv", "--verbosity")),
 }
 """Path of an xllamacpp.CommonParams attribute -> how its text is read, and llama-server's spellings of the flag."""
@@ -92,6 +107,7 @@ SWITCHES: Mapping[str, tuple[str, bool]] = {
     "--no-warmup": ("warmup", False),
     "--no-cont-batching": ("cont_batching", False),
     "--no-kv-offload": ("no_kv_offload", True),
+    "-nkvo": ("no_kv_offload", True),
     "--no-op-offload": ("no_op_offload", True),
     "--no-repack": ("no_extra_bufts", True),
     "--swa-full": ("swa_full", True),

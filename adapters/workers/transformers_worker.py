@@ -1,9 +1,10 @@
 """Transformers' own server (`serve`) and its own continuous batching (`offline`), with the experts implementation proven.
 
 `transformers serve` has no flag for the experts implementation, for prefix sharing or for the number of requests in a batch, so
-`serve` builds the same app out of the same parts, sets those three, and adds one route, GET /enginebench, that reads the live
-model back. Knows nothing of the harness but that route and the line protocol of `offline`. Runs where transformers is
-installed; imports only that, what it brings along, and the standard library.
+`serve` builds the same app out of the same parts, sets those three, and adds two routes: GET /enginebench reads the live model
+back, and GET /enginebench/counters the state of its batch. Under torchrun every rank runs this script: rank 0 serves or
+batches, the others follow it. Knows nothing of the harness but those routes and the line protocol of `offline`. Runs where
+transformers is installed; imports only that, what it brings along, and the standard library.
 """
 
 # (the engine is installed in an environment of its own, not in the harness's)
@@ -22,79 +23,66 @@ import uvicorn
 from huggingface_hub.constants import HF_HUB_CACHE
 from transformers.cli.serving import chat_completion
 from transformers.cli.serving.completion import CompletionHandler
-from transformers.cli.serving.model_manager import ModelManager
 from transformers.cli.serving.response import ResponseHandler
 from transformers.cli.serving.server import build_server
 from transformers.cli.serving.systemone import SystemOneHandler
 from transformers.cli.serving.transcription import TranscriptionHandler
 from transformers.cli.serving.utils import GenerationState
-from transformers.integrations import moe
+from transformers_flags import parser
+from transformers_model import RANK, ExpertsWitness, Loader, Ranks, weights
 from worker_protocol import Batch, Outcome, RequestOutcome, run_worker
 
 ROUTE = "/enginebench"
-CB_FIELDS = ("page_size", "num_blocks", "max_batch_tokens", "max_memory_percent", "max_requests_per_batch", "use_cuda_graph")
-
-
-class ExpertsWitness:
-    """Notes which experts function the model's layers are handed while it runs: what ran, not what a config says.
-
-    The configured name is no proof: a model class may ignore it, and grouped_mm quietly becomes a loop over the experts where
-    torch has no kernel for the device. Costs a set lookup per layer and step.
-    """
-
-    def __init__(self) -> None:
-        self.ran: set[str] = set()
-        dispatch, has_kernel = moe.ExpertsInterface.get_interface, moe._can_use_grouped_mm  # noqa: SLF001  # no public place to look
-
-        def get_interface(interface: Any, name: str, default: Any) -> Any:
-            function = dispatch(interface, name, default)
-            self.ran.add("eager" if function is default else function.__name__.removesuffix("_experts_forward"))
-            return function
-
-        def can_use_grouped_mm(*tensors: Any) -> bool:
-            native = bool(has_kernel(*tensors))
-            if not native:
-                self.ran.add("grouped_mm_fallback")
-            return native
-
-        moe.ExpertsInterface.get_interface = get_interface
-        moe._can_use_grouped_mm = can_use_grouped_mm  # noqa: SLF001
+CB_FIELDS = (
+    "page_size", "num_blocks", "max_batch_tokens", "max_memory_percent", "max_requests_per_batch", "use_cuda_graph",
+    "use_async_batching", "default_compile_level",
+)  # fmt: skip
 
 
 class Engine:
-    """A loaded model, ready to serve or to batch."""
+    """A loaded model, ready to serve or to batch; on another rank than 0, ready to follow."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         if "@" in args.model and Path(args.model).exists():
             raise ValueError(f"transformers reads '@' in {args.model} as a revision; use a path without it")
         self.args = args
-        self.manager = ModelManager(
-            device=args.device,
-            dtype=args.dtype,
-            attn_implementation=args.attn_implementation,
-            continuous_batching=True,
-            force_model=args.model,
-        )
-        self.model, processor = self.manager.load_model_and_processor(self.manager.process_model_name(args.model))
+        self.loader = Loader(args)
+        self.model, processor = self.loader.load_model_and_processor(self.loader.process_model_name(args.model))
         self.tokenizer = getattr(processor, "tokenizer", processor)
         self.witness = ExpertsWitness()
         if args.experts_implementation:
             self.model.set_experts_implementation(args.experts_implementation)  # raises for a model without that choice
+        self.ranks = Ranks(self.model)
         self.batching = self.batching_config()
-        start_batching = self.model.init_continuous_batching
+        self._manager: Any = None
+        if RANK == 0:
+            self._start_batching = self.model.init_continuous_batching
+            self.model.init_continuous_batching = self._init_continuous_batching
 
-        def init_continuous_batching(*args: Any, **kwargs: Any) -> Any:
-            manager = start_batching(*args, **kwargs)
-            self.batching = manager.continuous_batching_config  # a copy, in which transformers fills what was left open
-            return manager
-
-        self.model.init_continuous_batching = init_continuous_batching
+    def _init_continuous_batching(self, **arguments: Any) -> Any:
+        """The model's own, told to the other ranks, and with what it resolved kept."""
+        self.ranks.tell("init", arguments)
+        self._manager = self.ranks.lead(self._start_batching(**arguments))
+        self.batching = self._manager.continuous_batching_config  # a copy, in which transformers fills what was left open
+        return self._manager
 
     def batching_config(self, **changes: Any) -> Any:
         """The continuous batching configuration that the flags ask for; what is not given is left to transformers."""
         given = {name: getattr(self.args, f"cb_{name}") for name in CB_FIELDS}
         chosen = {name: value for name, value in given.items() if value is not None}
-        return transformers.ContinuousBatchingConfig(allow_block_sharing=self.args.prefix_cache, **(chosen | changes))
+        # An attention kernel that was asked for stays; otherwise transformers may prefer flash attention to it.
+        fixed = {"allow_block_sharing": self.args.prefix_cache, "auto_switch_to_flash": self.args.attn_implementation is None}
+        return transformers.ContinuousBatchingConfig(**(fixed | chosen | changes))
+
+    def counters(self) -> dict[str, float]:
+        """The batch as it is now, under neutral names; empty until there is one."""
+        processor = getattr(self._manager, "batch_processor", None)
+        if processor is None:
+            return {}
+        waiting = len(processor.scheduler.waiting_requests) + self._manager.input_queue.qsize()
+        cache = processor.cache
+        used = 1 - cache.pool.num_free_sectors / cache.num_sectors
+        return {"running": len(processor.scheduler.active_requests), "waiting": waiting, "kv_use": used}
 
     def resolved(self) -> dict[str, object]:
         """The live model and its batching as they are now; experts_ran fills with the first generation."""
@@ -102,6 +90,7 @@ class Engine:
             "version": transformers.__version__,
             "torch": torch.__version__,
             "model": self.args.model,
+            "weights": weights(self.model),
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "device": str(self.model.device),
             "threads": torch.get_num_threads(),
@@ -109,9 +98,17 @@ class Engine:
             "experts_implementation": self.model.get_experts_implementation(),
             "experts_ran": sorted(self.witness.ran),
             "max_position_embeddings": getattr(self.model.config.get_text_config(), "max_position_embeddings", None),
+            "parallelism": {"tp": self.args.tp, "ep": self.args.ep, "pp": self.args.pp},
             "prefix_cache": self.batching.allow_block_sharing,
-            "continuous_batching": {name: getattr(self.batching, name) for name in CB_FIELDS},
+            "continuous_batching": {name: getattr(self.batching, name) for name in CB_FIELDS} | self._cache(),
         }
+
+    def _cache(self) -> dict[str, int]:
+        """What the batch was really given, once there is one: transformers rounds, and sizes by memory what was left open."""
+        processor = getattr(self._manager, "batch_processor", None)
+        if processor is None:
+            return {}
+        return {"num_blocks": processor.cache.num_blocks, "max_batch_tokens": processor.cache.max_batch_tokens}
 
 
 def serve(engine: Engine, host: str, port: int) -> int:
@@ -119,13 +116,14 @@ def serve(engine: Engine, host: str, port: int) -> int:
     Path(HF_HUB_CACHE).mkdir(parents=True, exist_ok=True)  # /v1/models lists it, and fails without it
     # Its parser may stream the end of the prompt back before the first token, which a client would take for the first token.
     chat_completion.build_response_parser = lambda *_, **__: None
-    manager, state = engine.manager, GenerationState(continuous_batching=True, cb_config=engine.batching)
+    manager, state = engine.loader, GenerationState(continuous_batching=True, cb_config=engine.batching)
     if not state.use_continuous_batching(engine.model, manager.get_model_modality(engine.model, processor=engine.tokenizer)):
         raise ValueError(f"{type(engine.model).__name__} has no continuous batching: requests would run one at a time")
     parts = (chat_completion.ChatCompletionHandler, CompletionHandler, ResponseHandler, TranscriptionHandler)
     handlers = [part(manager, state) for part in parts]
     app = build_server(manager, *handlers, SystemOneHandler(manager, state), state)
     app.get(ROUTE)(engine.resolved)
+    app.get(f"{ROUTE}/counters")(engine.counters)
     # On SIGTERM cut the streams in flight at once; by default uvicorn waits for them for ever.
     uvicorn.run(app, host=host, port=port, access_log=False, timeout_graceful_shutdown=0)
     return 0
@@ -181,30 +179,12 @@ def _outcome(output: Any) -> RequestOutcome:
     return RequestOutcome(len(output.prompt_ids), len(output.generated_tokens), output.error, stamps or None)
 
 
-def parser() -> argparse.ArgumentParser:
-    """`transformers serve`'s own spelling where it has the flag."""
-    p = argparse.ArgumentParser(prog="transformers_worker", allow_abbrev=False)
-    p.add_argument("mode", choices=("serve", "offline"))
-    p.add_argument("model")
-    p.add_argument("--host", default="127.0.0.1")
-    p.add_argument("--port", type=int, default=8000)
-    p.add_argument("--device", default="auto")
-    p.add_argument("--dtype", default="auto")
-    p.add_argument("--attn-implementation")
-    p.add_argument("--experts-implementation", help="not in `transformers serve`")
-    p.add_argument("--prefix-cache", action="store_true", help="not in `transformers serve`, where it is always on")
-    p.add_argument("--cb-page-size", type=int, help="--cb-block-size of `transformers serve`, under its newer name")
-    p.add_argument("--cb-num-blocks", type=int)
-    p.add_argument("--cb-max-batch-tokens", type=int)
-    p.add_argument("--cb-max-memory-percent", type=float)
-    p.add_argument("--cb-max-requests-per-batch", type=int, help="not in `transformers serve`")
-    p.add_argument("--cb-use-cuda-graph", action=argparse.BooleanOptionalAction)
-    return p
-
-
 def main(argv: Sequence[str]) -> int:
-    """`transformers_worker.py serve|offline MODEL FLAGS`."""
+    """`transformers_worker.py serve|offline MODEL FLAGS`, once or on every rank."""
     args = parser().parse_args(argv)
+    if RANK > 0:
+        Engine(args).ranks.follow()
+        return 0
     if args.mode == "offline":
         return run_worker(lambda: Offline(args))
     return serve(Engine(args), args.host, args.port)

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from enginebench.cli.shared import installs_of
+from enginebench.registry import discover
 
 pytestmark = pytest.mark.real
 
@@ -35,6 +37,57 @@ deployments:
 loads:
   - {concurrency: 2, input_tokens: 40, output_tokens: 16, requests: 6}
 parity: {prompts: 3, input_tokens: 24, output_tokens: 16}
+"""
+)
+
+OFFLOADED = (
+    "name: offloaded\n"
+    + MODEL
+    + """
+deployments:
+  - engine: llamacpp
+    model: tiny
+    precision: f16
+    max_context: 512
+    options: {threads: 1, n_cpu_moe: 1, tensor_overrides: ['token_embd=CPU'], load_mode: none}
+  - {engine: llamacpp, model: tiny, precision: f16, max_context: 512, options: {threads: 1, gpu_layers: 0, unified_kv: true}}
+loads:
+  - {concurrency: 2, input_tokens: 40, output_tokens: 24, requests: 4}
+parity: {prompts: 2, input_tokens: 24, output_tokens: 8}
+"""
+)
+RANKS = (
+    "name: ranks\n"
+    + MODEL
+    + """
+deployments:
+  - {engine: transformers, model: tiny, precision: f32, options: {threads: 1}}
+  - {engine: transformers, model: tiny, precision: f32, tp: 2, ep: 2, options: {threads: 1, device: cpu}}
+  - {engine: transformers, model: tiny, precision: f32, tp: 2, runtime: in-process, options: {threads: 1, device: cpu}}
+loads:
+  - {concurrency: 2, input_tokens: 40, output_tokens: 16, requests: 4}
+parity: {prompts: 2, input_tokens: 24, output_tokens: 8}
+"""
+)
+MADE_UP = (
+    "name: made-up\n"
+    + MODEL
+    + """
+deployments:
+  - {engine: transformers, model: tiny, precision: bf16, options: {threads: 1, load_format: dummy, parallel_loading: false}}
+loads:
+  - {concurrency: 2, input_tokens: 40, output_tokens: 16, requests: 4}
+"""
+)
+PYTHON = (
+    "name: python\n"
+    + MODEL
+    + """
+deployments:
+  - {engine: llamacpp, model: tiny, precision: q8_0, runtime: in-process, options: {server: llama-cpp-python, threads: 1, gpu_layers: 0}}
+  - {engine: llamacpp, model: tiny, precision: q8_0, runtime: in-process, options: {server: xllamacpp, threads: 1, gpu_layers: 0}}
+loads:
+  - {concurrency: 1, input_tokens: 40, output_tokens: 24, requests: 3}
 """
 )
 
@@ -83,3 +136,50 @@ def test_transformers_on_the_same_weights_says_the_same(need: Callable[[str], No
     served = [parity for parity in analysis.parity if "llamacpp" in (parity.a, parity.b) or "llamacpp" in parity.a]
     assert served
     assert all(parity.identical == 3 for parity in served), analysis.parity
+
+
+def test_llamacpp_with_experts_in_host_memory_says_the_same(need: Callable[[str], None], measure: Callable[[str], Any]) -> None:
+    need("llamacpp")
+    stored, analysis = measure(OFFLOADED)
+    check_counts(stored, input_tokens=40, output_tokens=24)
+    (parity,) = analysis.parity
+    assert parity.identical == 2, analysis.parity
+    pools = {launch.deployment.options.get("unified_kv", False): launch.resolved["kv_tokens"] for launch in stored.launches().values()}
+    assert pools == {True: 1024, False: 1024}  # one pool, or an equal part for each of two slots
+
+
+def test_transformers_on_two_ranks_says_what_one_says(need: Callable[[str], None], measure: Callable[[str], Any]) -> None:
+    need("transformers")
+    stored, analysis = measure(RANKS)
+    check_counts(stored, input_tokens=40, output_tokens=16)
+    spreads = {
+        (launch.deployment.runtime, launch.deployment.parallelism.ep): launch.resolved["raw"]["/enginebench"]["parallelism"]
+        for launch in stored.launches().values()
+    }
+    assert spreads == {
+        ("process", 1): {"tp": 1, "ep": 1, "pp": 1},
+        ("process", 2): {"tp": 2, "ep": 2, "pp": 1},
+        ("in-process", 1): {"tp": 2, "ep": 1, "pp": 1},
+    }
+    assert all(launch.identity in ("proven", None) for launch in stored.launches().values())
+    assert analysis.parity
+    assert all(parity.identical == 2 for parity in analysis.parity), analysis.parity
+
+
+def test_transformers_with_random_weights_is_marked(need: Callable[[str], None], measure: Callable[[str], Any]) -> None:
+    need("transformers")
+    stored, _ = measure(MADE_UP)
+    check_counts(stored, input_tokens=40, output_tokens=16)
+    (launch,) = stored.launches().values()
+    assert launch.differences == ()
+    assert launch.resolved["precision"] == "bf16"
+    assert all(cell.random_weights for cell in stored.cells())
+
+
+def test_llama_cpp_python_in_process(need: Callable[[str], None], measure: Callable[[str], Any]) -> None:
+    need("llamacpp")
+    if "llama-cpp-python" not in {install.variant for install in installs_of(discover()["llamacpp"])}:
+        pytest.skip("llama-cpp-python has no wheel: compile it into llama.cpp's environment (see docs/engines.md)")
+    stored, _ = measure(PYTHON)
+    check_counts(stored, input_tokens=40, output_tokens=24)
+    assert {launch.variant for launch in stored.launches().values()} == {"llama-cpp-python", "xllamacpp"}

@@ -1,0 +1,163 @@
+"""How the transformers worker gets its model: as `transformers serve` loads one, made up from a seed, or sharded over ranks.
+
+Also the two witnesses of a loaded model: which experts function really ran, and in what its weights really lie. Knows nothing
+of requests. Unverified, because it needs several GPUs: `layers_over`. Unverified, because it needs kernels from a hub: MXFP4
+weights that stay MXFP4. Seen on CPU (gloo, two ranks): tensor and expert parallelism; MXFP4 weights expanded to bf16.
+"""
+
+# (the engine is installed in an environment of its own, not in the harness's)
+from __future__ import annotations
+
+import argparse
+import atexit
+import os
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+import torch
+import transformers
+from torch import distributed
+from transformers import core_model_loading
+from transformers.cli.serving.model_manager import ModelManager
+from transformers.distributed import DistributedConfig
+from transformers.integrations import moe
+
+BETWEEN_LOADS = timedelta(days=1)
+"""How long a rank waits for the next command; torch's own limit (10 or 30 minutes) would end an idle server."""
+RANK = int(os.environ.get("RANK", "0"))
+"""This process among those that torchrun started; 0 without it."""
+
+
+class Loader(ModelManager):  # type: ignore[misc]  # untyped here: it is installed in the engine's environment
+    """transformers' own model manager, with the ways of loading that `transformers serve` has no flag for."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self._args = args
+        if args.loading_workers is not None:
+            core_model_loading.GLOBAL_WORKERS = args.loading_workers  # transformers has neither a flag nor a variable for it
+        super().__init__(args.device, args.dtype, attn_implementation=args.attn_implementation, continuous_batching=True)
+        self.force_model, self.model_timeout = args.model, -1  # what the parent does after loading, which needs all of this
+
+    def _load_model(self, model_id_and_revision: str, *args: Any, **kwargs: Any) -> Any:
+        name, _, revision = model_id_and_revision.partition("@")
+        config = transformers.AutoConfig.from_pretrained(name, revision=revision)
+        architecture = getattr(transformers, config.architectures[0])
+        how: dict[str, Any] = {"dtype": self.dtype, "attn_implementation": self.attn_implementation}
+        if self._args.load_format == "dummy":
+            return made_up(architecture, config, _one_device(self.device), how)
+        if self._args.dequantize:
+            how["quantization_config"] = transformers.Mxfp4Config(dequantize=True)
+        return architecture.from_pretrained(name, revision=revision, **how, **self._placement())
+
+    def _placement(self) -> Mapping[str, Any]:
+        if self._args.tp > 1:
+            return {"distributed_config": DistributedConfig(tp_size=self._args.tp, ep_size=self._args.ep)}
+        if self._args.pp > 1:
+            return layers_over(self._args.pp)
+        return {"device_map": _one_device(self.device)}
+
+
+def made_up(architecture: Any, config: Any, device: Any, how: Mapping[str, Any]) -> Any:
+    """A model whose weights are drawn from seed 0 as for training: no weight file is read."""
+    torch.manual_seed(0)
+    with torch.device(device):
+        return architecture._from_config(config, **how).eval()  # noqa: SLF001  # what AutoModel.from_config calls
+
+
+def layers_over(devices: int) -> Mapping[str, Any]:
+    """Whole layers spread over the first `devices` GPUs, which then work in turn (accelerate's `balanced`)."""
+    return {"device_map": "balanced", "max_memory": {index: torch.cuda.mem_get_info(index)[0] for index in range(devices)}}
+
+
+def _one_device(asked: str | int) -> str | int:
+    """`auto` is the first accelerator or the CPU: transformers' own would spread the layers over every GPU it sees."""
+    if asked != "auto":
+        return asked
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    return str(accelerator) if accelerator is not None else "cpu"
+
+
+def weights(model: Any) -> str:
+    """In what the weights lie: a quantisation's name, or a dtype. Expanded ones are no longer quantised, whatever the config says."""
+    quantizer = getattr(model, "hf_quantizer", None)
+    config = getattr(quantizer, "quantization_config", None)
+    if config is None or getattr(config, "dequantize", False):
+        return str(model.dtype).removeprefix("torch.")
+    return str(getattr(config.quant_method, "value", config.quant_method))
+
+
+class ExpertsWitness:
+    """Notes which experts function the model's layers are handed while it runs: what ran, not what a config says.
+
+    The configured name is no proof: a model class may ignore it, and grouped_mm quietly becomes a loop over the experts where
+    torch has no kernel for the device. Costs a set lookup per layer and step.
+    """
+
+    def __init__(self) -> None:
+        self.ran: set[str] = set()
+        dispatch, has_kernel = moe.ExpertsInterface.get_interface, moe._can_use_grouped_mm  # noqa: SLF001  # no public place to look
+
+        def get_interface(interface: Any, name: str, default: Any) -> Any:
+            function = dispatch(interface, name, default)
+            self.ran.add("eager" if function is default else function.__name__.removesuffix("_experts_forward"))
+            return function
+
+        def can_use_grouped_mm(*tensors: Any) -> bool:
+            native = bool(has_kernel(*tensors))
+            if not native:
+                self.ran.add("grouped_mm_fallback")
+            return native
+
+        moe.ExpertsInterface.get_interface = get_interface
+        moe._can_use_grouped_mm = can_use_grouped_mm  # noqa: SLF001
+
+
+class Ranks:
+    """Keeps the ranks of a sharded model in step: what rank 0 does with a batching manager, the others do at the same time.
+
+    The managers themselves hand requests and results from rank 0 to the rest; only their making, starting and stopping has to
+    be told. With a single process there is nobody to tell.
+    """
+
+    STEPS = ("warmup", "start", "stop", "destroy")
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._group = distributed.new_group(backend="gloo", timeout=BETWEEN_LOADS) if distributed.is_initialized() else None
+        if RANK == 0:
+            atexit.register(self.tell, None, {})
+
+    def tell(self, step: str | None, arguments: Mapping[str, Any]) -> None:
+        """Rank 0: what the others are to do now; None: there is nothing more to do."""
+        if self._group is not None:
+            distributed.broadcast_object_list([step, dict(arguments)], src=0, group=self._group)
+
+    def lead(self, manager: Any) -> Any:
+        """Rank 0: the manager, each of whose steps is told before it is taken."""
+        if self._group is not None:
+            for step in self.STEPS:
+                setattr(manager, step, self._told(step, getattr(manager, step)))
+        return manager
+
+    def _told(self, step: str, take: Any) -> Any:
+        def both(**arguments: Any) -> Any:
+            self.tell(step, arguments)
+            return take(**arguments)
+
+        return both
+
+    def follow(self) -> None:
+        """Every other rank: do as told until there is nothing more to do."""
+        manager: Any = None
+        torch.set_grad_enabled(False)  # as rank 0 warms up
+        while True:
+            order: list[Any] = [None, None]
+            distributed.broadcast_object_list(order, src=0, group=self._group)
+            step, arguments = order
+            if step is None:
+                return
+            if step == "init":
+                manager = self._model.init_continuous_batching(**arguments)
+            else:
+                getattr(manager, step)(**arguments)
