@@ -87,7 +87,7 @@ def enginebench_client(case: Case, port: int) -> dict[str, Any]:
     window_s = (result.window_end_ns - result.window_start_ns) / 1e9
     events = sum(len(sample.event_ns) for sample in result.samples)
     return {
-        "samples": [(f"-{s.index}", s.sent_ns, s.event_ns) for s in result.samples],
+        "samples": [(f"-{s.index:012x}", s.sent_ns, s.event_ns) for s in result.samples],
         "events": events,
         "window_s": window_s,
         "wall_s": wall_s,

@@ -77,7 +77,7 @@ async def request(reader: asyncio.StreamReader) -> int:
     head = await reader.readuntil(b"\r\n\r\n")
     fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:] if b": " in line)
     await reader.readexactly(int(fields[b"content-length"]))
-    return int(fields[b"x-request-id"].rsplit(b"-", 1)[1])
+    return int(fields[b"x-request-id"].rsplit(b"-", 1)[1], 16)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,8 @@ _WATCHES_PER_PROGRESS: Final = 5
 _PAUSE_S: Final = 0.001
 _SLICE_NS: Final = 100_000
 """Ended requests are decoded for so long at a time."""
+_IDS: Final = b"%08x-%04x-4000-8000-%012x\r\nContent-Length: %d\r\n\r\n"
+"""A UUID (llama-cpp-python refuses any other id) that ends in the request's index, and the end of the headers."""
 _MANY_PIECES: Final = 256
 _MOST_UNSETTLED: Final = 2048
 """More ended requests than this are not left waiting: memory has a bound."""
@@ -146,7 +148,7 @@ class Client:
         body = request.body
         if not isinstance(body, bytes):
             body = b"".join([piece if isinstance(piece, bytes) else answers[piece] for piece in body])
-        tail = b"%x-%d\r\nContent-Length: %d\r\n\r\n" % (self._start_ns, request.index, len(body))
+        tail = _IDS % (self._start_ns >> 16 & 0xFFFFFFFF, self._start_ns & 0xFFFF, request.index, len(body))
         message = self._head(request.path) + tail + body
         self._in_flight[exchange] = connection
         connection.send(exchange, message)
