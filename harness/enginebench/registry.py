@@ -75,10 +75,16 @@ def discover(extra: Iterable[Path] = ()) -> Registry:
     return registry
 
 
-def constraints_of(adapter: Adapter) -> Path | None:
-    """The exact pins that lie beside an adapter's file, whoever wrote it."""
-    file = Path(inspect.getfile(type(adapter))).with_name(f"{adapter.name}.constraints.txt")
+def constraints_of(adapter: Adapter, environment: str | None = None) -> Path | None:
+    """The exact pins that lie beside an adapter's file, whoever wrote it. environment: one of `environments`; None: the first."""
+    file = Path(inspect.getfile(type(adapter))).with_name(f"{environment or adapter.name}.constraints.txt")
     return file if file.is_file() else None
+
+
+def environments(adapter: Adapter) -> Mapping[str, tuple[str, ...]]:
+    """Name -> requirements of every environment that an engine can have: its own first, then its variants'."""
+    own = {adapter.name: adapter.requirements} if adapter.requirements else {}
+    return own | {f"{adapter.name}-{variant}": pins for variant, pins in adapter.variants.items()}
 
 
 def load_file(file: Path) -> Adapter:

@@ -49,22 +49,34 @@ def _as_data(adapter: Adapter) -> JSON:
         "runtimes": list(adapter.runtimes),
         "precisions": plain(sorted(adapter.precisions)) if adapter.precisions is not None else None,
         "requirements": list(adapter.requirements),
+        "variants": {name: list(pins) for name, pins in adapter.variants.items()},
         "installs": [plain(install) for install in installs_of(adapter)],
     }
 
 
-@engines.command(epilog="\b\nExamples:\n  bench engines install llamacpp transformers")
+@engines.command(epilog="\b\nExamples:\n  bench engines install llamacpp transformers\n  bench engines install vllm:cpu")
 @click.argument("names", nargs=-1, required=True)
 @ADAPTERS
 def install(names: Sequence[str], adapters: Sequence[Path]) -> None:
-    """Install engines, each into a virtual environment of its own, from pinned requirements. Safe to repeat."""
+    """Install engines, each into a virtual environment of its own, from pinned requirements. Safe to repeat.
+
+    NAME:VARIANT installs one of the engine's other sets of requirements, such as that for a machine without a GPU.
+    """
     from enginebench.engine_env import install as build
-    from enginebench.registry import constraints_of, discover
+    from enginebench.errors import did_you_mean
+    from enginebench.registry import constraints_of, discover, environments
 
     registry = discover(adapters)
-    for adapter in [registry.need(name) for name in names]:
-        if not adapter.requirements:
+    for name in names:
+        engine, colon, variant = name.partition(":")
+        adapter = registry.need(engine)
+        known = environments(adapter)
+        environment = f"{engine}-{variant}" if colon else engine
+        if environment not in known:
+            if colon:
+                advice = did_you_mean(variant, adapter.variants) or f"bench engines install {engine}"
+                raise UserError(f"{adapter.title} has no variant '{variant}'", advice=advice)
             raise UserError(f"{adapter.title} has nothing to install: it is used where it is")
-        build(adapter.name, adapter.requirements, constraints_of(adapter), lambda text: click.echo(text, err=True))
+        build(environment, known[environment], constraints_of(adapter, environment), lambda text: click.echo(text, err=True))
         found = ", ".join(f"{i.variant} {i.version}" for i in installs_of(adapter))
-        click.echo(f"{adapter.name}: {found}")
+        click.echo(f"{name}: {found}")

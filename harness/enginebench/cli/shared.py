@@ -13,7 +13,7 @@ from enginebench.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from enginebench.adapter import Adapter, Install
-    from enginebench.nouns import JSON
+    from enginebench.nouns import JSON, Runtime
     from enginebench.plan import Plan
     from enginebench.registry import Registry
 
@@ -32,9 +32,10 @@ AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print data as JS
 
 
 def scenario_options(command: F) -> F:
-    """The arguments of every verb that takes a scenario: SCENARIO, --only, --repeats, --adapter."""
+    """The arguments of every verb that takes a scenario: SCENARIO, --only, --repeats, --runtime, --adapter."""
     for decorate in (
         ADAPTERS,
+        click.option("--runtime", type=click.Choice(["process", "docker"]), help="Start every server in this way, whichever is written."),
         click.option("--repeats", type=click.IntRange(min=1), help="Use this number of repeats instead of the scenario's."),
         click.option(
             "--only",
@@ -48,7 +49,9 @@ def scenario_options(command: F) -> F:
     return command
 
 
-def planned(scenario: str, only: Sequence[str], repeats: int | None, adapters: Sequence[Path]) -> tuple[Plan, Registry]:
+def planned(
+    scenario: str, only: Sequence[str], repeats: int | None, adapters: Sequence[Path], runtime: Runtime | None = None
+) -> tuple[Plan, Registry]:
     """Read, check and expand a scenario named on the command line."""
     from dataclasses import replace
 
@@ -57,7 +60,7 @@ def planned(scenario: str, only: Sequence[str], repeats: int | None, adapters: S
     from enginebench.scenario import load_scenario
 
     registry = discover(adapters)
-    loaded = load_scenario(find_scenario(scenario), registry)
+    loaded = load_scenario(find_scenario(scenario), registry, runtime=runtime)
     if repeats is not None:
         loaded = replace(loaded, repeats=repeats)
     whole = plan(loaded, registry)
@@ -101,17 +104,19 @@ def _selection(only: Sequence[str]) -> dict[str, frozenset[str]]:
 
 
 @cache
-def _python_of(adapter_name: str, requirements: tuple[str, ...], constraints: Path | None) -> Path | None:
+def _python_of(environment: str, requirements: tuple[str, ...], constraints: Path | None) -> Path | None:
     from enginebench.engine_env import python_of
 
-    return python_of(adapter_name, requirements, constraints) if requirements else None
+    return python_of(environment, requirements, constraints)
 
 
 def installs_of(adapter: Adapter) -> Sequence[Install]:
     """Every way an engine is present on this machine."""
-    from enginebench.registry import constraints_of
+    from enginebench.registry import constraints_of, environments
 
-    return adapter.find(_python_of(adapter.name, adapter.requirements, constraints_of(adapter)))
+    made = [_python_of(name, pins, constraints_of(adapter, name)) for name, pins in environments(adapter).items()]
+    pythons = [python for python in made if python is not None] or [None]
+    return list(dict.fromkeys(install for python in pythons for install in adapter.find(python)))
 
 
 def show(text: str) -> None:
