@@ -17,13 +17,23 @@ def remarks(rows: Sequence[Row], launches: Mapping[str, LaunchRecord], agreement
     for row in rows:
         if any(cell.record.random_weights for cell in row.cells):
             yield f"{row.deployment.model} has random weights: {_of_random(row.deployment.model, rows)}"
-    for parity in agreements:
-        who = f"parity on {parity.model}: {parity.a} and {parity.b}"
-        yield f"{who} gave the same greedy output for {parity.summary}" if parity.agreed else f"{who}: {parity.summary}"
+    for model in dict.fromkeys(parity.model for parity in agreements):
+        yield from _of_agreement(model, [parity for parity in agreements if parity.model == model])
     for launch in launches.values():
         for difference in launch.differences:
             asked, got = difference.get("asked"), difference.get("got")
             yield f"{launch.deployment.engine} was asked for {difference.get('name')} {asked} and says that it has {got}"
+
+
+def _of_agreement(model: str, pairs: Sequence[Parity]) -> Iterator[str]:
+    """One sentence if every pair said the same throughout, else one for each pair."""
+    names = list(dict.fromkeys(name for pair in pairs for name in (pair.a, pair.b)))
+    if len(names) > 2 and all(pair.identical == pair.prompts for pair in pairs):
+        yield f"parity on {model}: {', '.join(names[:-1])} and {names[-1]} gave the same greedy output for {pairs[0].summary}"
+        return
+    for pair in pairs:
+        who = f"parity on {model}: {pair.a} and {pair.b}"
+        yield f"{who} gave the same greedy output for {pair.summary}" if pair.agreed else f"{who}: {pair.summary}"
 
 
 def _of_random(model: str, rows: Sequence[Row]) -> str:
