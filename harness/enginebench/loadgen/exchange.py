@@ -78,12 +78,13 @@ class Exchange:
         self.heard = stamp
         if self.pattern is not None:
             texts, taken = self.pattern.texts(data)  # there may be many in it
-            if texts:
-                self._decode()
-                self._decoder.take([stamp] * len(texts), texts)
-                if taken == len(data):
-                    return
-                data = data[taken:]
+            for text in texts:
+                self.held += (stamp, text)
+            if len(self.held) > self.limit:
+                self.flush()
+            if taken == len(data):
+                return
+            data = data[taken:]
         try:
             self._parse(stamp, data)
         finally:

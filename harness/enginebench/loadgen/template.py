@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from typing import Final, Literal, TypeAlias
 
 import orjson
@@ -69,10 +68,16 @@ class Pattern:
         """The texts of the events that data begins with, and the number of bytes that they take."""
         if not self._boundary:
             return [], 0
-        cells = data.split(self._boundary)
-        cells.pop()  # what follows the last end of an event
-        texts = list(takewhile(bool, (self.text(cell + self._boundary) for cell in cells)))
-        return [text for text in texts if text], sum(map(len, cells[: len(texts)])) + len(texts) * len(self._boundary)
+        texts: list[bytes] = []
+        taken = 0
+        boundary = self._boundary
+        for cell in data.split(boundary)[:-1]:  # the last one is what follows the last end of an event
+            text = self.text(cell + boundary)
+            if text is None:
+                break
+            texts.append(text)
+            taken += len(cell) + len(boundary)
+        return texts, taken
 
 
 class _Openings(dict[int, bytes]):
