@@ -47,7 +47,7 @@ def _scenario(schema: dict[str, Any]) -> str:
         "```yaml\n" + (DOCS.parent / "scenarios" / "cpu_engines.yaml").read_text().rstrip() + "\n```",
     ]
     for title, name in (
-        ("Top level", None), ("models", "Model"), ("models.*.random_weights", "RandomWeights"), ("deployments", "Deployments"),
+        ("Top level", None), ("models", "Model"), ("models.*.random_weights", "RandomWeights"), ("deployments", "Deployments"), ("deployments.*.container", "ContainerSettings"),
         ("loads", "Loads"), ("slo", "SLO"), ("loads.*.find", "Find"), ("parity", "Parity"),
     ):  # fmt: skip
         part = schema if name is None else schema["$defs"][name]

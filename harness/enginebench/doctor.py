@@ -6,10 +6,11 @@ running: an engine works on a busy machine, its numbers do not.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import platform
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -17,9 +18,10 @@ from typing import Literal, TypeAlias
 import psutil
 
 from enginebench import host
-from enginebench.accelerators import ask, gpus
+from enginebench.accelerators import gpus
 from enginebench.adapter import Install
 from enginebench.home import home
+from enginebench.runtime.ending import LaunchFailed
 from enginebench.runtime.leftovers import here, leases
 
 Level: TypeAlias = Literal["ok", "warn", "no"]
@@ -47,8 +49,13 @@ class Finding:
 
 def diagnose(engines: Iterable[Engine] = (), broken: Mapping[str, str] | None = None) -> list[Finding]:
     """Look at everything, in the order in which a person would ask. broken: adapter -> why it cannot be loaded."""
-    looks = (_python, _uvloop, _cores, _memory, _quiet, _disk, _gpus, _docker, _leftovers)
-    return [*(look() for look in looks), *(_engine(*engine) for engine in engines), *(_broken(*entry) for entry in (broken or {}).items())]
+    looks = (_python, _uvloop, _cores, _memory, _quiet, _disk, _gpus, _leftovers)
+    return [
+        *(look() for look in looks),
+        *_docker(),
+        *(_engine(*engine) for engine in engines),
+        *(_broken(*entry) for entry in (broken or {}).items()),
+    ]
 
 
 def _python() -> Finding:
@@ -111,15 +118,25 @@ def _gpus() -> Finding:
     return Finding("GPUs", "ok", counted + (f", driver {found[0].driver}" if found[0].driver else ""))
 
 
-def _docker() -> Finding:
-    if shutil.which("docker") is None:
-        return Finding("Docker", "warn", "no docker client on PATH", "only needed for engines that run in containers")
-    server = ask(["docker", "version", "--format", "{{.Server.Version}}"], DOCKER_TIMEOUT_S)
-    if not server:
-        return Finding(
-            "Docker", "warn", "a client, but no daemon answers", "start it, or join the docker group; only needed for containers"
-        )
-    return Finding("Docker", "ok", f"daemon {server}")
+def _docker() -> Iterator[Finding]:
+    """The daemon, and what earlier runs left in it."""
+    from enginebench.runtime.container_client import connect
+    from enginebench.runtime.container_leftovers import find
+
+    needed = "only needed for engines that run in containers"
+    try:
+        with contextlib.closing(connect(DOCKER_TIMEOUT_S)) as client:
+            version, left = client.version(), find(client)
+    except LaunchFailed as failure:
+        yield Finding("Docker", "warn", failure.reason, needed)
+        return
+    yield Finding("Docker", "ok", f"daemon {version['Version']}, API {version['ApiVersion']}")
+    gone = [item.text for item in left if not item.live]
+    if gone:
+        yield Finding("containers", "warn", f"left by runs that are gone: {', '.join(gone)}", "bench clean removes them")
+    elif left:
+        text = f"{len(left)} containers and networks of other runs are up"
+        yield Finding("containers", "warn", text, "they take cores and memory from a measurement: wait for them")
 
 
 def _leftovers() -> Finding:

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from enginebench.container import Container
+
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 else:
     JSON = Any  # the load generator's processes start in a quarter of the time without pydantic
 
-Runtime: TypeAlias = Literal["process", "attach", "in-process"]
+Runtime: TypeAlias = Literal["process", "docker", "attach", "in-process"]
 Status: TypeAlias = Literal["ok", "failed", "skipped"]
 
 
@@ -68,6 +70,13 @@ class Deployment:
     """How long the engine may take to become ready; None: what its adapter thinks."""
     label: str | None = None
     """A name for tables; None: engine, model and what varies."""
+    container: Container = field(default_factory=Container)
+    """docker: how the engine is boxed in."""
+
+    @property
+    def inside(self) -> Deployment:
+        """What an adapter is shown: to the engine in a container it is a process like any other."""
+        return dataclasses.replace(self, runtime="process", container=Container()) if self.runtime == "docker" else self
 
 
 Length: TypeAlias = int | str

@@ -118,8 +118,8 @@ class _Served:
         loads = [load for load in self.loads if load not in self.unfit]
         searched = [search.heaviest for search in self.searches if search.base not in self.unfit]
         try:
-            adapter.check(self.deployment)
-            adapter.check_loads(self.deployment, loads + searched)
+            adapter.check(self.deployment.inside)
+            adapter.check_loads(self.deployment.inside, loads + searched)
         except Unsupported as reason:
             return str(reason)
         return None

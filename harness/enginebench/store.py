@@ -61,6 +61,7 @@ class LaunchRecord:
     packages: what is installed in the engine's environment; inherited: names of the environment variables it got from ours.
     resolved: what the engine says of itself, `differences`: where that is not what was asked. parity: prompt -> greedy output.
     members: the servers that were started before argv, each an `enginebench.adapter.Member`; their logs are <id>.<name>.log.
+    container: with `runtime: docker` the image, its id and digests, and the base that it was built on.
     """
 
     id: str
@@ -75,6 +76,7 @@ class LaunchRecord:
     version: str | None = None
     packages: Mapping[str, str] = field(default_factory=dict)
     inherited: tuple[str, ...] = ()
+    container: Mapping[str, JSON] = field(default_factory=dict)
     start_s: float | None = None
     stop_s: float | None = None
     identity: str | None = None

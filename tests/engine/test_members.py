@@ -21,7 +21,7 @@ from enginebench.adapter import Deployment, Install, Launch, Member, Parallelism
 from enginebench.registry import discover
 from enginebench.runner.engine import Opening
 from enginebench.runner.opening import open_engine
-from enginebench.runtime import LaunchFailed, ProcessGroup, free_ports, http_get, leases, leftovers
+from enginebench.runtime import LaunchFailed, ProcessGroup, ThisMachine, free_ports, http_get, leases, leftovers
 
 from .test_bench import Bench
 
@@ -227,7 +227,7 @@ SLEEP = ("sleep", "60")
 
 def test_a_member_whose_program_is_not_there_ends_the_others(tmp_path: Path) -> None:
     launch = Launch(SLEEP, "m", members=(Member("a", SLEEP, 1), Member("b", ("no-such-engine",), 2)))
-    group = ProcessGroup(Site("127.0.0.1", 3, tmp_path / "site", "none"), tmp_path / "x.log")
+    group = ProcessGroup(ThisMachine(Site("127.0.0.1", 3, tmp_path / "site", "none")), tmp_path / "x.log")
     with group, pytest.raises(LaunchFailed, match=r"member b: no-such-engine: No such file"):
         group.start_members(launch)
     assert not group.members["a"].alive
@@ -237,7 +237,7 @@ def test_a_member_whose_program_is_not_there_ends_the_others(tmp_path: Path) -> 
 def test_each_member_has_its_own_folder_log_and_environment(tmp_path: Path) -> None:
     shell = ("sh", "-c", "cat what; echo $ROLE; exec sleep 60")
     members = tuple(Member(name, shell, port, {"ROLE": name}, {"what": f"{name}'s\n"}) for port, name in enumerate(("a", "b"), 1))
-    with ProcessGroup(Site("127.0.0.1", 3, tmp_path / "site", "none"), tmp_path / "x.log") as group:
+    with ProcessGroup(ThisMachine(Site("127.0.0.1", 3, tmp_path / "site", "none")), tmp_path / "x.log") as group:
         group.start_members(Launch(SLEEP, "m", members=members))
         group.start_main(Launch(SLEEP, "m"))
         assert group.alive
@@ -254,7 +254,7 @@ def test_each_member_has_its_own_folder_log_and_environment(tmp_path: Path) -> N
 
 def test_everything_is_stopped_side_by_side_after_the_main_process(tmp_path: Path) -> None:
     deaf = ("sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.05; done")
-    with ProcessGroup(Site("127.0.0.1", 3, tmp_path / "site", "none"), tmp_path / "x.log") as group:
+    with ProcessGroup(ThisMachine(Site("127.0.0.1", 3, tmp_path / "site", "none")), tmp_path / "x.log") as group:
         group.start_members(Launch(SLEEP, "m", members=tuple(Member(name, deaf, port) for port, name in enumerate("abcd", 1))))
         group.start_main(Launch(SLEEP, "m"))
         for name in "abcd":

@@ -12,6 +12,8 @@ from enginebench import doctor, host
 from enginebench.accelerators import NVIDIA_DETAIL, NVIDIA_FIELDS, Gpu, ask, parse_nvidia_smi, parse_rocm_smi, parse_system_profiler
 from enginebench.adapter import Install
 from enginebench.nouns import plain
+from enginebench.runtime import LaunchFailed
+from enginebench.runtime.container_leftovers import Left
 
 
 @pytest.fixture
@@ -132,14 +134,24 @@ def test_ask_never_raises_and_never_hangs() -> None:
 # -- doctor ----------------------------------------------------------------------------------------------------------------------
 
 
+class Daemon:
+    """As much of a Docker client as a look at the machine needs."""
+
+    def version(self) -> dict[str, str]:
+        return {"Version": "28.0.1", "ApiVersion": "1.48"}
+
+    def close(self) -> None:
+        pass
+
+
 @pytest.fixture
 def patient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """A healthy machine."""
     monkeypatch.setenv("ENGINEBENCH_HOME", str(tmp_path))
     monkeypatch.setattr(doctor, "LITTLE_DISK", 0)
     monkeypatch.setattr(doctor, "LITTLE_MEMORY", 0)
-    monkeypatch.setattr(doctor, "ask", lambda *_: "28.0.1")
-    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr("enginebench.runtime.container_client.connect", lambda *_: Daemon())
+    monkeypatch.setattr("enginebench.runtime.container_leftovers.find", lambda *_: [])
     monkeypatch.setattr(doctor, "gpus", lambda: (Gpu("H100", 80 * 2**30, "580"), Gpu("H100", 80 * 2**30, "580")))
     for name, value in {"usable_cores": 16, "cpu_quota": None, "load_average": (0.5, 0, 0), "governor": "performance"}.items():
         monkeypatch.setattr(host, name, lambda value=value: value)
@@ -154,7 +166,7 @@ def test_a_healthy_machine_needs_no_advice(patient: pytest.MonkeyPatch) -> None:
     findings = doctor.diagnose()
     assert [(found.topic, found.level, found.advice) for found in findings if found.level != "ok" or found.advice] == []
     assert finding("GPUs").text == "2 x H100 80 GiB, driver 580"
-    assert finding("Docker").text == "daemon 28.0.1"
+    assert finding("Docker").text == "daemon 28.0.1, API 1.48"
 
 
 @pytest.mark.parametrize(
@@ -175,9 +187,20 @@ def test_what_spoils_numbers_is_a_warning_with_advice(
     assert words in found.advice
 
 
-def test_a_docker_client_without_daemon(patient: pytest.MonkeyPatch) -> None:
-    patient.setattr(doctor, "ask", lambda *_: None)
-    assert finding("Docker").text == "a client, but no daemon answers"
+def test_no_docker_daemon(patient: pytest.MonkeyPatch) -> None:
+    def nobody(*_: object) -> Daemon:
+        raise LaunchFailed("no Docker daemon answers at unix:///var/run/docker.sock")
+
+    patient.setattr("enginebench.runtime.container_client.connect", nobody)
+    assert (finding("Docker").level, finding("Docker").text) == ("warn", "no Docker daemon answers at unix:///var/run/docker.sock")
+
+
+def test_containers_that_runs_left_behind_are_named(patient: pytest.MonkeyPatch) -> None:
+    left = [Left("container", "a1", "enginebench-x", "monday", "x", live, "exited") for live in (False, True)]
+    patient.setattr("enginebench.runtime.container_leftovers.find", lambda *_: left)
+    assert finding("containers").text == "left by runs that are gone: container enginebench-x (exited) of run monday"
+    patient.setattr("enginebench.runtime.container_leftovers.find", lambda *_: left[1:])
+    assert finding("containers").text == "1 containers and networks of other runs are up"
 
 
 def test_engines() -> None:

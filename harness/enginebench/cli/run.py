@@ -13,6 +13,7 @@ from enginebench.cli.shared import AS_JSON, RESULTS, installs_of, planned, scena
 from enginebench.errors import Exit, UserError
 
 if TYPE_CHECKING:
+    from enginebench.nouns import Runtime
     from enginebench.plan import Plan
     from enginebench.registry import Registry
     from enginebench.store import Run
@@ -35,6 +36,7 @@ def run(
     scenario: str,
     only: Sequence[str],
     repeats: int | None,
+    runtime: Runtime | None,
     adapters: Sequence[Path],
     fresh: bool,
     retry_failed: bool,
@@ -47,7 +49,7 @@ def run(
 
     Exit codes: 0 all cells measured, 2 bad input, 3 cells failed or are missing or all were skipped, 130 interrupted.
     """
-    plan, registry = planned(scenario, only, repeats, adapters)
+    plan, registry = planned(scenario, only, repeats, adapters, runtime)
     check_launchable(plan, registry)
     stored = _measure(plan, registry, results, client_processes, fresh=fresh, retry_failed=retry_failed)
     return _show(stored, as_json=as_json, html=not no_html)
@@ -64,6 +66,8 @@ def check_launchable(plan: Plan, registry: Registry) -> None:
         if deployment.runtime == "attach":
             api_key(deployment)
             continue
+        if deployment.runtime == "docker":
+            continue  # images are got when their turn comes
         adapter = registry[deployment.engine]
         try:
             adapter.choose(deployment, installs_of(adapter))

@@ -115,7 +115,7 @@ def installs_of(adapter: Adapter) -> Sequence[Install]:
     from enginebench.registry import constraints_of, environments
 
     made = [_python_of(name, pins, constraints_of(adapter, name)) for name, pins in environments(adapter).items()]
-    pythons = [python for python in made if python is not None] or [None]
+    pythons: Sequence[Path | None] = [python for python in made if python is not None] or [None]
     return list(dict.fromkeys(install for python in pythons for install in adapter.find(python)))
 
 

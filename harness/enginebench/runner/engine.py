@@ -13,7 +13,7 @@ from typing import Protocol
 from enginebench.adapter import Difference, Install, Launch, Resolved
 from enginebench.checkpoints import Vocabulary
 from enginebench.loadgen import LoadResult, Progress
-from enginebench.nouns import Load
+from enginebench.nouns import JSON, Load
 from enginebench.workload import Prompt, TextScale, make_prompts
 
 
@@ -53,6 +53,8 @@ class Opening:
     install: Install | None = None
     packages: Mapping[str, str] = field(default_factory=dict)
     inherited: tuple[str, ...] = ()
+    container: Mapping[str, JSON] = field(default_factory=dict)
+    """docker: image, its id and digests."""
     start_s: float | None = None
     stop_s: float | None = None
     identity: str | None = None

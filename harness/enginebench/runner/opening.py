@@ -28,10 +28,11 @@ from enginebench.runtime import (
     LaunchFailed,
     ProcessGroup,
     Proof,
+    Started,
+    ThisMachine,
     free_ports,
     http_get,
     passed_on,
-    verify_listener,
     wait_ready,
 )
 
@@ -62,21 +63,48 @@ def open_engine(
         return
     with tempfile.TemporaryDirectory(prefix="enginebench-", ignore_cleanup_errors=True) as folder:
         checkpoint = prepare(deployment.checkpoint, deployment.precision, adapter.checkpoint_format, base, say)
-        port, *extra = free_ports(HOST, 1 + adapter.extra_ports(deployment))
-        site = Site(HOST, port, Path(folder), checkpoint, tuple(extra))
-        install = adapter.choose(deployment, installs)
-        launch = adapter.launch(deployment, install, site)
-        opening.launch, opening.install = launch, install
         opening.vocabulary = _vocabulary(Path(checkpoint))
-        opening.packages = installed_packages(install.python) if install.python else {}
-        opening.inherited = passed_on(os.environ)
-        group = ProcessGroup(site, log)
+        if deployment.runtime == "docker":
+            group = _boxed(adapter, deployment, checkpoint, opening, log, say)
+        else:
+            group = _unboxed(adapter, deployment, checkpoint, opening, log, installs, Path(folder))
         try:
-            yield _bring_up(adapter, deployment, group, opening, processes, say)
+            yield _bring_up(adapter, deployment.inside, group, opening, processes, say)
         finally:
             stopping = time.monotonic()
             group.stop()
             opening.stop_s = time.monotonic() - stopping
+
+
+def _unboxed(
+    adapter: Adapter, deployment: Deployment, checkpoint: str, opening: Opening, log: Path, installs: Sequence[Install], folder: Path
+) -> ProcessGroup:
+    """What is launched and where, as processes of this machine."""
+    port, *extra = free_ports(HOST, 1 + adapter.extra_ports(deployment))
+    site = Site(HOST, port, folder, checkpoint, tuple(extra))
+    install = adapter.choose(deployment, installs)
+    opening.launch, opening.install = adapter.launch(deployment, install, site), install
+    opening.packages = installed_packages(install.python) if install.python else {}
+    opening.inherited = passed_on(os.environ)
+    return ProcessGroup(ThisMachine(site), log)
+
+
+def _boxed(
+    adapter: Adapter, deployment: Deployment, checkpoint: str, opening: Opening, log: Path, say: Callable[[str], None]
+) -> ProcessGroup:
+    """What is launched and where, in containers of this deployment's own. Raises LaunchFailed."""
+    from enginebench.runner.contained import open_contained  # needs the table of images
+
+    contained = open_contained(adapter, deployment, checkpoint, log, say)
+    group = ProcessGroup(contained.pod, log)
+    opening.install, opening.container, opening.inherited = contained.install, contained.facts, deployment.container.secrets
+    try:
+        launch = adapter.launch(deployment.inside, contained.install, group.site)
+    except BaseException:
+        group.stop()
+        raise
+    opening.launch = replace(launch, notes=(*launch.notes, *contained.notes))
+    return group
 
 
 def _bring_up(
@@ -92,13 +120,13 @@ def _bring_up(
     proofs = [_await_member(adapter, member, group, patience_s, say, began) for member in launch.members]
     main = group.start_main(launch, talk=deployment.runtime == "in-process")
     engine: Engine
-    if deployment.runtime == "in-process":
+    if isinstance(main, EngineProcess) and deployment.runtime == "in-process":
         engine = OfflineWorker.greet(adapter, deployment, main, opening, patience_s)
     else:
-        get = http_get(site.host, site.port)
+        target = Target(*group.place.reach(site.port))
+        get = http_get(target.host, target.port)
         wait_ready(adapter, get, group, patience_s)
-        proofs.append(_prove("", site.port, main))
-        target = Target(site.host, site.port)
+        proofs.append(_prove("", site.port, main, group))
         engine = Served(adapter, deployment, target, "", launch.served_name, get, opening, group, processes=processes)
     if proofs:
         opening.identity = next((proof.text for proof in proofs if proof.kind != "proven"), proofs[0].text)
@@ -113,17 +141,17 @@ def _await_member(
     say(f"waiting for {member.name}")
     process, who = group.members[member.name], f"member {member.name}: "
     try:
-        wait_ready(adapter, http_get(group.site.host, member.port), group, timeout_s, began=began)
+        wait_ready(adapter, http_get(*group.place.reach(member.port)), group, timeout_s, began=began)
     except LaunchFailed as failure:
         if group.ending:  # which says whose end it was
             raise
         raise LaunchFailed(who + failure.reason, process.log_tail()) from None
-    return _prove(who, member.port, process)
+    return _prove(who, member.port, process, group)
 
 
-def _prove(who: str, port: int, process: EngineProcess) -> Proof:
+def _prove(who: str, port: int, process: Started, group: ProcessGroup) -> Proof:
     """That the port is answered by this process; Raises LaunchFailed when it is answered by another."""
-    proof = verify_listener(port, process, HOST)
+    proof = group.place.prove(port, process)
     if proof.kind == "foreign":
         raise LaunchFailed(who + proof.text, process.log_tail())
     return replace(proof, text=who + proof.text) if proof.kind == "unknown" else proof

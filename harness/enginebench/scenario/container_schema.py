@@ -1,0 +1,80 @@
+"""`container:` of a deployment as a pydantic model: how an engine with `runtime: docker` is boxed in.
+
+Knows nothing of Docker; whether an image, a device or a path exists is found out when the container is made.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
+
+from enginebench.container import Container
+from enginebench.scenario.fields import Strict
+
+Size = Annotated[str, Field(pattern=r"^[1-9][0-9]*(KiB|MiB|GiB|TiB)$")]
+Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+_SECRET = re.compile(r"token|secret|password|passwd|api_?key|credential", re.IGNORECASE)
+
+
+class ContainerSettings(Strict):
+    """How the engine is boxed in; only with `runtime: docker`. Needs nothing to be written: every key has a default."""
+
+    variant: str | None = Field(None, description="Which of the engine's images, see `bench images`; default: the first one that fits.")
+    image: Annotated[str, Field(pattern=r"^[!-~]+$")] | None = Field(
+        None, description="Image to run instead, holding what that one holds, e.g. `vllm/vllm-openai@sha256:...`."
+    )
+    gpus: Annotated[int, Field(ge=0, le=1024, strict=True)] | Literal["all"] | list[str] | None = Field(
+        None, description="A number of GPUs, `all`, or a list of UUIDs (AMD: indices); default: as many as the deployment takes."
+    )
+    cpuset: Annotated[str, Field(pattern=r"^[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*$")] | None = Field(
+        None, description="Processors it may use, e.g. `0-15,32-47`."
+    )
+    memory: Size | None = Field(None, description="Most memory, e.g. `64GiB`, without swap; beyond it the kernel kills the engine.")
+    shm: Size = Field("16GiB", description="Most shared memory (/dev/shm), which ranks talk through; counts as memory once it is used.")
+    ipc: Literal["private", "host"] = Field(
+        "private", description="private: shared by the deployment's containers only. host: the machine's."
+    )
+    ulimits: dict[str, Annotated[int, Field(ge=-1, strict=True)]] = Field(
+        default_factory=dict, description="Resource limits, soft and hard, -1 is none; e.g. `{memlock: -1, stack: 67108864}`."
+    )
+    env: dict[Variable, str] = Field(default_factory=dict, description="Environment variables. Stored with the results: never a secret.")
+    secrets: list[Variable] = Field(
+        default_factory=list, description="*Names* of environment variables that the container gets from `bench`'s own, e.g. `HF_TOKEN`."
+    )
+    mounts: list[Annotated[str, Field(pattern=r"^/[^:]*:/[^:]+(:(ro|rw))?$")]] = Field(
+        default_factory=list, description="Further folders, `HOST:INSIDE`, read-only unless `:rw` is added."
+    )
+    hf_cache: bool = Field(default=True, description="Mount this machine's Hugging Face cache where the checkpoint is a hub id.")
+    compile_cache: Annotated[str, Field(pattern=r"^/[^:]*$")] | None = Field(
+        None,
+        description="Folder of this machine that keeps compiled kernels and graphs between starts; default: every start compiles anew.",
+    )
+    offline: bool = Field(default=False, description="Pull no image, and tell Hugging Face libraries to fetch nothing.")
+    user: Annotated[str, Field(pattern=r"^(caller|image|[0-9]+(:[0-9]+)?)$")] = Field(
+        "caller", description="caller: files it writes belong to whoever runs `bench`. image: the image's own user. Or `UID:GID`."
+    )
+    network: Literal["private", "host"] = Field(
+        "private", description="private: a network of the deployment's own, ports published. host: the machine's, without translation."
+    )
+    address: Annotated[str, Field(pattern=r"^[0-9A-Fa-f.:]+$")] | None = Field(
+        None,
+        description="Address of the daemon's machine where ports are published, for all who reach it; default: 127.0.0.1.",
+    )
+
+    @field_validator("env")
+    @classmethod
+    def _no_secret(cls, env: dict[str, str]) -> dict[str, str]:
+        for name in env:
+            if _SECRET.search(name):
+                raise PydanticCustomError(
+                    "secret", "must not hold {name}: it is stored; export it and write its name under `secrets`", {"name": name}
+                )
+        return env
+
+    def noun(self) -> Container:
+        """The same as plain frozen data."""
+        values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in self.model_dump().items()}
+        return Container(**values)

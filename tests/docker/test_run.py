@@ -1,0 +1,163 @@
+"""`bench run` with `runtime: docker`: the same records as from a process, and nothing left behind however it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import psutil
+import pytest
+
+from .conftest import FAKE, IMAGE, Bench, boxed, until
+
+pytestmark = pytest.mark.usefixtures("nothing")
+
+
+def test_a_container_is_measured_as_a_process_is(bench: Bench, daemon: Any) -> None:
+    both = FAKE.replace("runtime: docker", "runtime: [process, docker]")
+    done = bench("run", bench.scenario(both + boxed(memory="512MiB")), "--no-html")
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert all(word in done.stdout for word in ("process", "docker"))
+    by_runtime = {record["deployment"]["runtime"]: record for record in bench.records("launches")}
+    boxed_one, plain_one = by_runtime["docker"], by_runtime["process"]
+    assert boxed_one["identity"] == plain_one["identity"] == "proven"
+    assert boxed_one["container"]["image"] == IMAGE
+    assert boxed_one["container"]["id"] == daemon.images.get(IMAGE).id
+    assert any("named by a tag" in note for note in boxed_one["notes"])
+    assert plain_one["container"] == {}
+    for cell in bench.records("cells"):
+        assert (cell["status"], cell["identity"]) == ("ok", "proven")
+        assert cell["counters"]["output_tokens"] == 8 * 8
+    assert "fake engine on 0.0.0.0:8000" in (bench.run_folder() / "logs" / f"{boxed_one['id']}.log").read_text()
+
+
+def test_members_share_a_network_and_each_has_a_log(bench: Bench) -> None:
+    done = bench("run", bench.scenario(FAKE + "options: {disaggregated: true}, " + boxed()), "--no-html")
+    assert done.returncode == 0, done.stderr + done.stdout
+    (launch,), (cell,) = bench.records("launches"), bench.records("cells")
+    assert [member["name"] for member in launch["members"]] == ["prefill", "decode"]
+    assert cell["counters"]["output_tokens"] == 8 * 8
+    assert {file.name for file in bench.run_folder().glob("logs/*")} == {f"{launch['id']}{n}.log" for n in ("", ".prefill", ".decode")}
+
+
+@pytest.mark.parametrize("written", ["process", "docker"])
+def test_the_command_line_chooses_the_runtime(bench: Bench, written: str) -> None:
+    bench.scenario(FAKE.replace("docker", written) + (boxed() if written == "docker" else ""))
+    for runtime in ("process", "docker"):
+        (launch,) = json.loads(bench("plan", "s.yaml", "--json", "--runtime", runtime).stdout)["launches"]
+        assert launch["deployment"]["runtime"] == runtime
+
+
+def test_the_plan_says_what_docker_would_be_told(bench: Bench) -> None:
+    settings = boxed(memory="2GiB", gpus=2, secrets=["HF_TOKEN"])
+    bench.env["HF_TOKEN"] = "hf_do_not_show"
+    done = bench("plan", bench.scenario(FAKE + "options: {disaggregated: true}, " + settings), "-v")
+    main, prefill, decode = (
+        next(line for line in done.stdout.splitlines() if f"enginebench-{n} " in line) for n in ("main", "prefill", "decode")
+    )
+    assert "--publish=127.0.0.1::8000" in prefill
+    assert "--network=container:enginebench-prefill" in main
+    assert "--network=container:enginebench-prefill" in decode
+    for line in (main, prefill, decode):
+        assert all(flag in line for flag in ("--gpus=2", f"--memory={2 * 2**30}", "--env=HF_TOKEN "))
+    assert "hf_do_not_show" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("deployment", "reason"),
+    [
+        (boxed(image="nobody/absent:1.0", offline=True), "the image nobody/absent:1.0 is not here, and the deployment is offline"),
+        (boxed(image="nobody.invalid/absent:1.0"), "the image nobody.invalid/absent:1.0 could not be had: "),
+        (boxed(cpuset="4000-4001"), "container.cpuset names processors that the daemon's machine lacks"),
+        (boxed(mounts=["/no/such/folder:/x"]), "the daemon's machine has no such folder to mount"),
+        (boxed(mounts=[]), "exited with code 127 (the image has no such program?) before it was ready"),
+        (boxed(address="203.0.113.9"), "container.address is no address of the daemon's machine"),
+        (boxed(secrets=["NO_SUCH_VARIABLE"]), "the environment variable NO_SUCH_VARIABLE is not set"),
+        ("options: {never_ready: true}, ready_timeout_s: 1, " + boxed(), "not ready after 1 s; GET /health"),
+        ("options: {exit_at_start: true}, " + boxed(), "exited with code"),
+    ],
+)  # fmt: skip
+def test_what_cannot_start_is_one_sentence(bench: Bench, deployment: str, reason: str) -> None:
+    done = bench("run", bench.scenario(FAKE + deployment), "--no-html")
+    assert done.returncode == 3, done.stderr
+    (cell,) = bench.records("cells")
+    assert cell["status"] == "failed"
+    assert str(cell["reason"]).startswith(reason)
+
+
+def test_gpus_where_there_are_none_skip_the_cell(bench: Bench, daemon: Any) -> None:
+    if "nvidia" in daemon.info().get("Runtimes", {}):
+        pytest.skip("this machine has GPUs to give")
+    done = bench("run", bench.scenario(FAKE + boxed(gpus=2)), "--no-html")
+    (cell,) = bench.records("cells")
+    assert cell["status"] == "skipped", done.stderr
+    assert "GPUs were asked for, and the Docker daemon has none to give" in str(cell["reason"])
+
+
+def test_without_a_daemon_the_cell_says_so(bench: Bench) -> None:
+    bench.env["DOCKER_HOST"] = f"unix://{bench.folder}/no.sock"
+    done = bench("run", bench.scenario(FAKE + boxed()), "--no-html")
+    assert done.returncode == 3
+    (cell,) = bench.records("cells")
+    assert cell["reason"] == f"no Docker daemon answers at unix://{bench.folder}/no.sock; start it, or set DOCKER_HOST"
+
+
+# -- nothing is left behind ------------------------------------------------------------------------------------------------------
+
+LONG = "concurrency: 2, requests: 0, duration_s: 20"
+SLOW = FAKE + "options: {ttft_ms: 20, itl_ms: 5}, "
+
+
+@contextlib.contextmanager
+def measuring(bench: Bench, settings: str) -> Iterator[subprocess.Popen[str]]:
+    """A run whose container is up and is being measured."""
+    bench.scenario(SLOW + settings, load=LONG)
+    with bench.start("run", "s.yaml", "--no-html") as process:
+        try:
+            until(lambda: list(bench.folder.glob("results/*/launches/*.json")), "nothing was started")
+            yield process
+        finally:
+            process.kill()
+            process.communicate(timeout=90)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_a_harness_that_is_gone_leaves_nothing(bench: Bench, daemon: Any, number: signal.Signals) -> None:
+    with measuring(bench, boxed()) as process:
+        assert {left.kind for left in bench.left(daemon)} == {"container", "network"}
+        process.send_signal(number)
+        process.communicate(timeout=90)
+        until(lambda: not bench.left(daemon), "something was left behind")
+
+
+def test_clean_removes_what_nobody_owns_and_nothing_else(bench: Bench, daemon: Any) -> None:
+    with measuring(bench, boxed()) as process:
+        for child in psutil.Process(process.pid).children():
+            if "container_guardian" in " ".join(child.cmdline()):
+                child.kill()
+        assert "left" in bench("clean").stderr
+        assert len(bench.left(daemon)) == 2, "its owner runs"
+        process.kill()
+        process.communicate(timeout=90)
+    assert all(not left.live for left in bench.left(daemon))
+    (found,) = [f for f in json.loads(bench("doctor", "--json").stdout) if f["topic"] == "containers"]
+    assert found["advice"] == "bench clean removes them"
+    said = bench("clean").stderr
+    assert said.count("removed ") == 2
+    assert not bench.left(daemon)
+
+
+def test_a_container_that_is_killed_while_measuring_fails_the_cell(bench: Bench, daemon: Any) -> None:
+    with measuring(bench, boxed()) as process:
+        (container,) = [left for left in bench.left(daemon) if left.kind == "container"]
+        daemon.containers.get(container.id).kill()
+        process.communicate(timeout=90)
+    (cell,) = bench.records("cells")
+    assert cell["reason"] in (
+        "the engine killed by SIGKILL (out of memory?) during the cell",
+        "warm-up: the engine killed by SIGKILL (out of memory?) during the cell",
+    )
