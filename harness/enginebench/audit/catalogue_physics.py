@@ -1,0 +1,159 @@
+"""`Physics` from the catalogues and the roofline of `enginebench.physics`. It decides nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+
+from enginebench.audit.claims import Serving
+from enginebench.audit.physics import Ceiling, HostSplit, Shape
+from enginebench.errors import UserError
+from enginebench.nouns import Parallelism
+from enginebench.physics.catalogue import need_device, need_model, read_machine
+from enginebench.physics.machine import GB, HOST_BANDWIDTH, Host
+from enginebench.physics.memory import Reserve, fit
+from enginebench.physics.offload import Offload, split
+from enginebench.physics.roofline import decode
+from enginebench.physics.setting import Setting
+from enginebench.physics.sharding import problem
+from enginebench.physics.weights import Weights, read_weights, weigh
+
+_LIMITS: Mapping[str, str] = {
+    "weights": "the weights read for every token",
+    "experts": "reading experts",
+    "KV cache": "reading the KV cache",
+    "host": "the host's memory",
+    "compute": "arithmetic",
+    "link": "the links between devices",
+}
+
+
+@dataclass(frozen=True)
+class CataloguePhysics:
+    """own: weights of a run by (model, precision), which go before the catalogue's."""
+
+    own: Mapping[tuple[str, str], Weights] = field(default_factory=dict)
+
+    def shape(self, model: str) -> Shape:
+        found = next((weights.model for (name, _), weights in self.own.items() if name == model), None) or need_model(model).model
+        experts = found.experts
+        return Shape(
+            total=float(found.params),
+            active=(float(found.active("none")), float(found.active("both"))),
+            experts=experts.count if experts else 0,
+            top_k=experts.top_k if experts else 0,
+            context=found.max_context,
+            shared_experts=experts.shared // experts.width if experts else 0,
+        )
+
+    def parameters(self, model: str) -> float:
+        return self.shape(model).total
+
+    def weights_gb(self, model: str, precision: str) -> float:
+        return self._weights(model, precision).bytes / GB
+
+    def memory_gb(self, hardware: str) -> float:
+        machine = read_machine(hardware)
+        return machine.count * machine.device.usable / GB
+
+    def device(self, hardware: str) -> tuple[str, int]:
+        machine = read_machine(hardware)
+        return machine.device.name, machine.count
+
+    def bandwidth_gb_s(self, hardware: str) -> float:
+        machine = read_machine(hardware)
+        return machine.count * machine.device.bandwidth / GB
+
+    def host_gb_s(self, hardware: str) -> float:
+        host = read_machine(hardware).host
+        return (host.bandwidth if host else HOST_BANDWIDTH) / GB
+
+    def ceiling(self, claim: Serving, batch: int) -> Ceiling:
+        step = decode(self._setting(claim), batch, _context(claim))
+        return Ceiling(step.tokens_per_s, _LIMITS[step.rules])
+
+    def largest_batch(self, claim: Serving) -> int:
+        setting = self._setting(claim)
+        context = max(1, (claim.isl or 0) + (claim.osl or 0))
+        nothing = Reserve(runtime=0.0, chunk=0)  # as favourable as can be: nothing but weights and cache takes memory
+        return fit(setting.weights, setting.machine, setting.parallelism, context=context, concurrency=1, reserve=nothing).max_concurrency
+
+    def host_split(self, claim: Serving) -> HostSplit:
+        setting = self._setting(claim)
+        weights, machine = setting.weights, setting.machine
+        room = claim.device_gb * GB if claim.device_gb else machine.count * machine.device.usable
+        offload = _most_kept(weights, room)
+        here, there = split(weights, offload)
+        hosted = replace(machine, host=machine.host or Host(there.bytes))
+        step = decode(replace(setting, machine=hosted, offload=offload), claim.concurrency or 1, _context(claim))
+        return HostSplit(
+            device_gb=here.bytes / GB,
+            host_gb=there.bytes / GB,
+            device_s=sum(seconds for name, seconds in step.memory.items() if name != "host"),
+            host_gb_per_step=step.bytes["host"] / GB,
+        )
+
+    def _weights(self, model: str, precision: str) -> Weights:
+        return self.own.get((model, precision)) or _weighed(model, precision)
+
+    def _setting(self, claim: Serving) -> Setting:
+        """The claim as the roofline takes it. Where no spread is stated, every device takes part if the model can be shared out so."""
+        weights = self._weights(claim.model, claim.precision or "")
+        machine = read_machine(claim.hardware or "")
+        spread = Parallelism(claim.tp, claim.pp, claim.dp_replicas, claim.attention_dp, claim.ep)
+        widest = Parallelism(tp=machine.count)
+        if spread == Parallelism() and claim.copies == 1 and problem(weights.model, widest) is None:
+            spread = widest
+        return Setting(weights, machine, spread)
+
+
+@cache
+def _weighed(model: str, precision: str) -> Weights:
+    return weigh(need_model(model).model, precision)
+
+
+def _context(claim: Serving) -> float:
+    """Tokens that a sequence holds half way through its answer; 0 where the prompt's length is not stated."""
+    return claim.isl + (claim.osl or 0) / 2 if claim.isl is not None else 0.0
+
+
+def _most_kept(weights: Weights, room: float) -> Offload:
+    """The experts that stay on the devices when everything else does; whole layers go to the host where not even that fits."""
+    experts = weights.model.experts
+    if experts is not None:
+        kept = [Offload(kept=count) for count in range(experts.count, -1, -1)]
+        found = next((each for each in kept if split(weights, each)[0].bytes <= room), None)
+        if found is not None:
+            return found
+    blocks = [Offload(blocks=count) for count in range(len(weights.model.layers) + 1)]
+    return next((each for each in blocks if split(weights, each)[0].bytes <= room), blocks[-1])
+
+
+# -- a run -----------------------------------------------------------------------------------------------------------------------
+
+
+def weights_of(model: str, precision: str, checkpoint: str) -> Weights | None:
+    """The weights of a deployment that ran: of its checkpoint where it is at hand, else of the catalogue; None where neither knows it."""
+    for reference, name in ((checkpoint, precision if checkpoint.startswith("random:") else None), (model, precision)):
+        try:
+            return read_weights(reference, name)
+        except UserError:
+            continue
+    return None
+
+
+def machine_named(gpus: Iterable[str]) -> str | None:
+    """'8xh100-sxm-80gb' for the accelerators of a run by the names that their tools gave; None where they are unknown or differ."""
+    names = list(gpus)
+    if len(set(names)) != 1:
+        return None
+    words = [word for word in re.split(r"[^a-z0-9]+", names[0].lower()) if word]
+    spans = [(begin, end) for begin in range(len(words)) for end in range(begin + 1, len(words) + 1)]
+    for begin, end in sorted(spans, key=lambda span: span[0] - span[1]):  # the longest part of the name that is a device's
+        try:
+            return f"{len(names)}x{need_device('-'.join(words[begin:end])).name}"
+        except UserError:
+            continue
+    return None

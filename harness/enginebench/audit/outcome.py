@@ -1,0 +1,122 @@
+"""An audit as a whole: the findings, the contradictions, the costs; and the same as JSON and as a table for a terminal.
+
+Returns data and text and prints nothing; texts are raw, and the table makes control characters visible.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from enginebench.audit.claims import Claims
+from enginebench.audit.judge import VERDICTS, Finding
+from enginebench.audit.statements import Contradiction
+from enginebench.costs import Cost
+from enginebench.nouns import JSON, plain
+from enginebench.text import printable
+
+STYLES = {"impossible as stated": "red", "inconsistent": "red", "needs batch": "yellow", "not enough stated": "", "plausible": "green"}
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What became of a file of claims. costs: of the claimed rates, by id of the finding; currency: of those costs."""
+
+    claims: Claims
+    findings: tuple[Finding, ...]
+    contradictions: tuple[Contradiction, ...]
+    costs: Mapping[str, Cost] = field(default_factory=dict)
+    currency: str = ""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of claims by verdict, worst first; those that do not occur are left out."""
+        found = Counter(finding.verdict for finding in self.findings)
+        return {verdict: found[verdict] for verdict in VERDICTS if found[verdict]}
+
+    @property
+    def sentence(self) -> str:
+        """'56 claims: 9 impossible as stated, 8 inconsistent, ...'."""
+        return f"{len(self.findings)} claims: {', '.join(f'{count} {verdict}' for verdict, count in self.counts.items())}"
+
+
+def as_data(audit: Audit) -> JSON:
+    """The audit as plain data. Rates in output tokens/s; share: stated / ceiling."""
+    return {
+        "schema": 1,
+        "title": audit.claims.title,
+        "counts": dict(audit.counts),
+        "sources": {name: source.model_dump(exclude_none=True) for name, source in audit.claims.sources.items()},
+        "findings": [_finding_data(finding, audit) for finding in audit.findings],
+        "contradictions": [plain(each) for each in audit.contradictions],
+        "currency": audit.currency or None,
+    }
+
+
+def _finding_data(finding: Finding, audit: Audit) -> JSON:
+    cost = audit.costs.get(finding.id)
+    return {
+        "id": finding.id,
+        "source": finding.source,
+        "claim": finding.claim,
+        "verdict": finding.verdict,
+        "least_batch": finding.least,
+        "stated": finding.stated,
+        "ceiling": finding.ceiling,
+        "ceiling_batch": finding.batch,
+        "share": finding.share,
+        "limit": finding.limit,
+        "reasons": list(finding.reasons),
+        "cost": plain(cost) if cost is not None else None,
+    }
+
+
+def number(value: float | None) -> str:
+    """3800 -> '3,800'; 3.5 -> '3.5'; None -> '-'."""
+    return "-" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def share_text(share: float | None) -> str:
+    """0.0725 -> '7.2 %', 1.013 -> '101.3 %', None -> '-'."""
+    return "-" if share is None else f"{share:.1%}".replace("%", " %")
+
+
+def render_table(audit: Audit, *, width: int = 120, color: bool = False) -> str:
+    """The table of findings with their reasons, the contradictions, and the sentence that sums up."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    out = io.StringIO()
+    console = Console(
+        file=out, width=width, force_terminal=color, color_system="standard" if color else None, highlight=False, emoji=False, markup=False
+    )
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    table.add_column("claim", overflow="fold", min_width=14)
+    table.add_column("src", no_wrap=True)
+    for heading in ("stated", "ceiling", "batch", "share"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    if audit.costs:
+        table.add_column(f"{audit.currency}/M tok", justify="right", no_wrap=True)
+    table.add_column("verdict and why", overflow="fold", ratio=1)
+    for finding in audit.findings:
+        cost = audit.costs.get(finding.id)
+        why = Text(finding.text, style=STYLES[finding.verdict])
+        for reason in finding.reasons:
+            why.append(f"\n{printable(reason)}", style="dim")
+        figures = (number(finding.stated), number(finding.ceiling), str(finding.batch or "-"), share_text(finding.share))
+        prices = (_money(cost),) if audit.costs else ()
+        table.add_row(printable(finding.id), printable(finding.source), *figures, *prices, why)
+    console.print(table)
+    if audit.contradictions:
+        console.print(Text("\nsources contradict each other:", style="bold"))
+        for each in audit.contradictions:
+            console.print(Text(f"  {printable(each.text)}"))
+    console.print(Text(f"\n{audit.sentence}", style="bold"))
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
+
+
+def _money(cost: Cost | None) -> str:
+    return "-" if cost is None or cost.per_million_tokens is None else f"{cost.per_million_tokens:.3g}"

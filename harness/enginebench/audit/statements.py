@@ -1,0 +1,187 @@
+"""Verdicts on what is not a speed: ratios, sizes, facts about models, what fits, hot experts; and where sources contradict each other.
+
+Pure functions of claims and of what `Physics` computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeAlias
+
+from enginebench.audit.arithmetic import COUNT_TOLERANCE, SIZE_TOLERANCE, bits_per_weight, check_ratio, close, times
+from enginebench.audit.claims import Claims, Fits, HotExperts, ModelFacts, Ratio
+from enginebench.audit.judge import Finding, Verdict, judge_serving
+from enginebench.audit.physics import Physics, Shape
+from enginebench.errors import UserError
+
+ACTIVE_TOLERANCE = 0.05
+"""Vendors count active parameters with and without the vocabulary tables, and round."""
+_SIZES = ("f16", "fp8", "q4_0")
+"""Precisions whose size a wrong one is compared with: 16, 8 and 4.5 bits a weight."""
+
+
+@dataclass(frozen=True)
+class Contradiction:
+    """One fact that sources state differently. said: source -> what it says; truth: what the dimensions give, or None."""
+
+    about: str
+    said: Mapping[str, float]
+    truth: float | None
+
+    @property
+    def text(self) -> str:
+        """'llama4-maverick, active parameters: A says 17, D says 52; computed: 17.2'."""
+        said = ", ".join(f"{source} says {value:g}" for source, value in self.said.items())
+        return f"{self.about}: {said}" + (f"; computed from its dimensions: {self.truth:.4g}" if self.truth is not None else "")
+
+
+def judge_all(claims: Claims, physics: Physics) -> tuple[Finding, ...]:
+    """A finding for every claim of the file, in its order."""
+    rates = {claim.id: claim.rates[1] for claim in claims.serving if claim.rates is not None}
+    found = [judge_serving(claim, physics) for claim in claims.serving]
+    by_id = {finding.id: finding for finding in found}
+    found += [judge_ratio(ratio, number, rates, by_id) for number, ratio in enumerate(claims.ratios, start=1)]
+    for blank, judge in _statements(claims, physics):
+        try:
+            verdict, reasons = judge()
+        except UserError as error:  # a model, a device or a precision that no catalogue knows
+            verdict, reasons = "not enough stated", [error.message]
+        found.append(replace(blank, verdict=verdict, reasons=tuple(reasons)))
+    return tuple(found)
+
+
+_Judged: TypeAlias = tuple[Verdict, list[str]]
+
+
+def _statements(claims: Claims, physics: Physics) -> Iterator[tuple[Finding, Callable[[], _Judged]]]:
+    """Each statement that is no speed: its finding without a verdict, and what decides it."""
+
+    def blank(name: str, source: str, claim: str) -> Finding:
+        return Finding(f"{source}: {name}", source, claim, "not enough stated")
+
+    for weights in claims.weights:
+        for precision, gb in weights.gb.items():
+            said = f"{weights.model} in {precision} takes {gb:g} GB"
+            yield blank(f"{weights.model} in {precision}", weights.source, said), partial(_size, weights.model, precision, gb, physics)
+    for facts in claims.models:
+        yield blank(f"facts of {facts.model}", facts.source, _facts_text(facts)), partial(_facts, facts, physics)
+    for fit in claims.fits:
+        yield blank(f"{fit.model} on {fit.hardware}", fit.source, fit.says), partial(_fit, fit, physics)
+    for hot in claims.hot_experts:
+        yield blank(f"hot experts of {hot.model}", hot.source, hot.says), partial(_hot, hot, physics)
+
+
+def judge_ratio(ratio: Ratio, number: int, rates: Mapping[str, float], findings: Mapping[str, Finding]) -> Finding:
+    """Whether a / b is what the text says of it. findings: those on a and b, whose batches a ratio 'at batch n' must agree with."""
+    a, b = rates[ratio.a], rates[ratio.b]
+    stated = (ratio.stated, ratio.stated) if ratio.stated is not None else tuple(ratio.stated_range or ())
+    check = check_ratio(a, b, (stated[0], stated[1]))
+    said = times(stated[0]) if stated[0] == stated[1] else f"{times(stated[0])} to {times(stated[1])}"
+    reasons = [f"{ratio.a} / {ratio.b} = {a:g} / {b:g} = {times(check.value)}, not {said}"]
+    if check.holds:
+        reasons = [f"{a:g} / {b:g} = {times(check.value)}"]
+    elif check.upside_down:
+        reasons.append(f"upside down: {ratio.b} is the faster one, by {times(b / a)}")
+    for name in (ratio.a, ratio.b):
+        least = findings[name].least if name in findings else None
+        if ratio.concurrency is not None and least is not None and least > ratio.concurrency:
+            reasons.append(f"{name} is not possible at batch {ratio.concurrency}: it needs {least} or more")
+        if name in findings and findings[name].verdict == "impossible as stated":
+            reasons.append(f"{name} is itself impossible as stated")
+    verdict: Verdict = "plausible" if check.holds else "inconsistent"
+    return Finding(f"{ratio.source}: ratio {number}", ratio.source, ratio.says, verdict, tuple(reasons))
+
+
+def contradictions(claims: Claims, physics: Physics) -> tuple[Contradiction, ...]:
+    """Every fact about a model on which two sources of the file differ by more than rounding."""
+    said: dict[tuple[str, str], dict[str, float]] = {}
+    for facts in claims.models:
+        for name in ("total_b", "active_b", "experts", "top_k", "context"):
+            if (value := getattr(facts, name)) is not None:
+                said.setdefault((facts.model, name), {})[facts.source] = float(value)
+    for weights in claims.weights:
+        for precision, size in weights.gb.items():
+            said.setdefault((weights.model, f"GB in {precision}"), {})[weights.source] = size
+    out = []
+    for (model, name), values in said.items():
+        if max(values.values()) > min(values.values()) * (1 + ACTIVE_TOLERANCE):
+            out.append(Contradiction(f"{model}, {_WORDS.get(name, name)}", values, _truth(model, name, physics)))
+    return tuple(out)
+
+
+_WORDS = {
+    "total_b": "parameters in billions",
+    "active_b": "active parameters in billions",
+    "top_k": "experts per token",
+    "context": "longest context",
+}
+
+
+def _truth(model: str, name: str, physics: Physics) -> float | None:
+    try:
+        shape = physics.shape(model)
+        if name.startswith("GB in "):
+            return physics.weights_gb(model, name.removeprefix("GB in "))
+    except UserError:
+        return None
+    return {"total_b": shape.total / 1e9, "active_b": shape.active[1] / 1e9}.get(name) or float(getattr(shape, name))
+
+
+def _size(model: str, precision: str, gb: float, physics: Physics) -> _Judged:
+    true, total = physics.weights_gb(model, precision), physics.parameters(model)
+    said = (
+        f"{total / 1e9:.1f}B parameters in {precision} are {true:.1f} GB; {gb:g} GB would be {bits_per_weight(gb, total):.1f} bits a weight"
+    )
+    if close(gb, true, SIZE_TOLERANCE):
+        return "plausible", [f"computed: {true:.1f} GB"]
+    other = next((p for p in _SIZES if p != precision and close(gb, physics.weights_gb(model, p), SIZE_TOLERANCE)), None)
+    return "inconsistent", [said + (f", the size in {other}" if other else "")]
+
+
+def _facts_text(facts: ModelFacts) -> str:
+    parts = [
+        f"{facts.total_b:g}B parameters" if facts.total_b else "",
+        f"{facts.active_b:g}B active" if facts.active_b else "",
+        f"{facts.experts} experts" if facts.experts else "",
+        f"{facts.top_k} per token" if facts.top_k else "",
+        f"{facts.context:,} tokens of context" if facts.context else "",
+    ]
+    return f"{facts.model}: {', '.join(filter(None, parts))}"
+
+
+def _facts(facts: ModelFacts, physics: Physics) -> _Judged:
+    wrong = list(_wrong_facts(facts, physics.shape(facts.model)))
+    return ("inconsistent", wrong) if wrong else ("plausible", ["as its dimensions give it"])
+
+
+def _wrong_facts(facts: ModelFacts, shape: Shape) -> Iterator[str]:
+    if facts.total_b is not None and not close(facts.total_b * 1e9, shape.total, COUNT_TOLERANCE):
+        yield f"it has {shape.total / 1e9:.1f}B parameters, not {facts.total_b:g}B"
+    low, high = shape.active
+    if facts.active_b is not None and not low * (1 - ACTIVE_TOLERANCE) <= facts.active_b * 1e9 <= high * (1 + ACTIVE_TOLERANCE):
+        yield f"a token uses {low / 1e9:.1f}B to {high / 1e9:.1f}B (without and with the vocabulary tables), not {facts.active_b:g}B"
+    if facts.experts is not None and facts.experts != shape.experts:
+        yield f"a layer has {shape.experts} routed experts, not {facts.experts}"
+    if facts.top_k is not None and facts.top_k != shape.top_k:
+        shared = f"; {facts.top_k} only if the shared expert is counted" if facts.top_k == shape.top_k + shape.shared_experts else ""
+        yield f"a token is routed to {shape.top_k} of them, not to {facts.top_k}{shared}"
+    if facts.context is not None and not close(facts.context, shape.context, SIZE_TOLERANCE):
+        yield f"its configuration allows {shape.context:,} tokens of context, not {facts.context:,}"
+
+
+def _fit(fit: Fits, physics: Physics) -> _Judged:
+    weights, memory = physics.weights_gb(fit.model, fit.precision), physics.memory_gb(fit.hardware)
+    said = f"the weights take {weights:.1f} GB, {fit.hardware} has {memory:.1f} GB"
+    return ("plausible" if (weights <= memory) == fit.fits else "inconsistent"), [said]
+
+
+def _hot(hot: HotExperts, physics: Physics) -> _Judged:
+    """A skew is a measurement on some text: it can be set beside uniform routing, and no more."""
+    experts = physics.shape(hot.model).experts
+    if hot.experts[1] > experts:
+        return "inconsistent", [f"a layer has {experts} experts"]
+    even = [count / experts for count in hot.experts]
+    said = f"uniform routing would give them {even[0]:.0%} to {even[1]:.0%}, so this is {times(hot.share[0] / even[0])} or more of that"
+    return "not enough stated", [said, "on which text, in which layers? Measure it: bench routing"]

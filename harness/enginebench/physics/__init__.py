@@ -1,0 +1,25 @@
+"""What physics allows: does a model fit a machine, how fast could it be, and what limits it.
+
+The names here are the interface; docs/physics.md explains them. Pure, except that `read_weights` reads headers of files and the device
+`cpu` is measured.
+"""
+
+from enginebench.physics.catalogue import Entry, devices, find_model, models, need_device, need_model, read_machine
+from enginebench.physics.geometry import Model, Role
+from enginebench.physics.limits import Knee, all_touched, batch_needed, curve, knees
+from enginebench.physics.machine import Device, Host, Machine
+from enginebench.physics.memory import Budget, Fit, Reserve, fit
+from enginebench.physics.offload import NOTHING, Offload
+from enginebench.physics.popularity import Popularity, measured, uniform, zipf
+from enginebench.physics.precision import Precision, precision
+from enginebench.physics.roofline import Step, decode, prefill
+from enginebench.physics.setting import Setting, Speculation
+from enginebench.physics.sizing import most_on_device, smallest, spread
+from enginebench.physics.weights import Weights, read_weights, weigh
+
+__all__ = [
+    "NOTHING", "Budget", "Device", "Entry", "Fit", "Host", "Knee", "Machine", "Model", "Offload", "Popularity", "Precision", "Reserve",
+    "Role", "Setting", "Speculation", "Step", "Weights", "all_touched", "batch_needed", "curve", "decode", "devices", "find_model", "fit",
+    "knees", "measured", "models", "most_on_device", "need_device", "need_model", "precision", "prefill", "read_machine", "read_weights",
+    "smallest", "spread", "uniform", "weigh", "zipf",
+]  # fmt: skip

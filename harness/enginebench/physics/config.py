@@ -1,0 +1,136 @@
+"""From the keys of a Hugging Face config.json to a `Model`.
+
+It knows the families it lists, and refuses others: a guess at an unknown architecture would be a number without a warning.
+Sources: the configuration and modelling files of transformers 5.23. Chunked attention (Llama 4) counts as a window of one chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from enginebench.errors import UserError, did_you_mean
+from enginebench.physics.geometry import Attention, Experts, Layer, Model
+
+DENSE = frozenset({"llama", "mistral", "qwen2", "qwen3"})
+MIXTURES = frozenset({"mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "granitemoe", "gpt_oss", "llama4_text", "deepseek_v2", "deepseek_v3"})
+_DEEPSEEK = frozenset({"deepseek_v2", "deepseek_v3"})
+_QUERY_BIAS = frozenset({"qwen2", "qwen2_moe"})
+_HEAD_NORM = frozenset({"qwen3", "qwen3_moe"})
+
+Config = Mapping[str, Any]
+
+
+def from_config(name: str, config: Config) -> Model:
+    """The model that a config.json describes; of a multimodal one, its text part. UserError for an unknown or incomplete one."""
+    text = config.get("text_config", config)
+    kind = text.get("model_type", config.get("model_type"))
+    if kind not in DENSE | MIXTURES:
+        raise UserError(
+            f"the dimensions of model type '{kind}' are not known here", key="model_type", advice=did_you_mean(str(kind), DENSE | MIXTURES)
+        )
+    try:
+        attentions = _attentions(kind, text)
+        layers = tuple(_layer(kind, text, i, attention) for i, attention in enumerate(attentions))
+        return Model(
+            name=name,
+            hidden=text["hidden_size"],
+            vocab=text["vocab_size"],
+            tied=bool(text.get("tie_word_embeddings", config.get("tie_word_embeddings", False))),
+            max_context=text["max_position_embeddings"],
+            layers=layers,
+        )
+    except KeyError as error:
+        raise UserError(f"the config of {name} lacks {error.args[0]}", key=str(error.args[0])) from error
+
+
+def _attentions(kind: str, config: Config) -> list[Attention]:
+    whole = _latent(config) if kind in _DEEPSEEK else _grouped(kind, config)
+    return [replace(whole, window=window) for window in _windows(kind, config)]
+
+
+def _latent(config: Config) -> Attention:
+    rope = config["qk_rope_head_dim"]
+    heads = config["num_attention_heads"]
+    return Attention(
+        heads=heads,
+        kv_heads=heads,
+        key_dim=config["qk_nope_head_dim"] + rope,
+        value_dim=config["v_head_dim"],
+        latent=config["kv_lora_rank"],
+        rope_dim=rope,
+        query_latent=config.get("q_lora_rank") or 0,
+    )
+
+
+def _grouped(kind: str, config: Config) -> Attention:
+    heads = config["num_attention_heads"]
+    kv_heads = config.get("num_key_value_heads") or heads
+    width = config.get("head_dim") or config["hidden_size"] // heads
+    norm = 2 * width if kind in _HEAD_NORM else (heads + kv_heads) * width if kind == "olmoe" else 0
+    bias = bool(config.get("attention_bias", False))
+    return Attention(
+        heads=heads,
+        kv_heads=kv_heads,
+        key_dim=width,
+        value_dim=width,
+        bias=bias or (kind in _QUERY_BIAS and config.get("qkv_bias", True)),
+        output_bias=bias,
+        sinks=kind == "gpt_oss",
+        norm=norm,
+    )
+
+
+def _windows(kind: str, config: Config) -> list[int | None]:
+    """Per layer, the window of its attention."""
+    count = config["num_hidden_layers"]
+    if kind == "llama4_text":
+        rotated = config.get("no_rope_layers") or [(i + 1) % 4 != 0 for i in range(count)]
+        return [config.get("attention_chunk_size") if each else None for each in rotated]
+    window = config.get("sliding_window")
+    types = config.get("layer_types")
+    if types is None and kind == "gpt_oss":
+        types = ["full_attention" if i % 2 else "sliding_attention" for i in range(count)]
+    if types is not None:
+        return [window if each == "sliding_attention" else None for each in types]
+    everywhere = kind in ("mistral", "mixtral") or config.get("use_sliding_window", False)
+    return [window if everywhere else None] * count
+
+
+def _layer(kind: str, config: Config, layer: int, attention: Attention) -> Layer:
+    if kind in MIXTURES and _has_experts(kind, config, layer):
+        return Layer(attention, experts=_experts(kind, config))
+    dense = config.get("intermediate_size_mlp") if kind == "llama4_text" else None
+    return Layer(attention, dense=dense or config["intermediate_size"])
+
+
+def _has_experts(kind: str, config: Config, layer: int) -> bool:
+    if kind in _DEEPSEEK:
+        first, every = config.get("first_k_dense_replace", 0), config.get("moe_layer_freq", 1)
+        return bool(layer >= first and layer % every == 0)
+    if kind == "llama4_text":
+        listed = config.get("moe_layers")
+        step = config.get("interleave_moe_layer_step", 1)
+        return layer in listed if listed else bool(step and (layer + 1) % step == 0)
+    step = config.get("decoder_sparse_step", 1)
+    return layer not in (config.get("mlp_only_layers") or ()) and (layer + 1) % step == 0
+
+
+def _experts(kind: str, config: Config) -> Experts:
+    count = next(config[key] for key in ("num_local_experts", "num_experts", "n_routed_experts") if key in config)
+    width = config.get("moe_intermediate_size") or config["intermediate_size"]
+    shared = config.get("shared_expert_intermediate_size", 0)
+    if kind in _DEEPSEEK:
+        shared = width * (config.get("n_shared_experts") or 0)
+    elif kind == "llama4_text":
+        shared = width
+    return Experts(
+        count=count,
+        top_k=config["num_experts_per_tok"],
+        width=width,
+        shared=shared,
+        shared_gate=kind == "qwen2_moe",
+        bias=kind == "gpt_oss",
+        router_bias=kind in ("gpt_oss", "deepseek_v3"),
+    )

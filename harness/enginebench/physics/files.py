@@ -1,0 +1,231 @@
+"""Dimensions and real tensor sizes from files: config.json, safetensors folders, GGUF.
+
+Only headers are read. Tensors are assigned to roles by their names as Hugging Face and GGUF spell them; what no rule knows counts as
+`other`: it takes memory and is not read when text is decoded. Layers beyond the config's (multi-token prediction) count as other too.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from enginebench.checkpoints.gguf_metadata import read_metadata
+from enginebench.errors import UserError
+from enginebench.physics.config import Config, from_config
+from enginebench.physics.geometry import Model, Role
+from enginebench.physics.precision import Precision, names, precision
+from enginebench.physics.weights import Stored, Weights, weigh
+
+_ROLES: tuple[tuple[str, Role], ...] = (
+    (r"vision|multi_modal|mtp|nextn|eh_proj|enorm|hnorm", Role.OTHER),
+    (r"token_embd|embed_tokens", Role.EMBEDDING),
+    (r"^output\.|lm_head", Role.HEAD),
+    (r"ffn_gate_inp|shared_expert_gate|router|mlp\.gate\.|block_sparse_moe\.gate\.|exp_probs_b", Role.ROUTER),
+    (r"shexp|shared_expert", Role.SHARED),
+    (r"_exps|\.experts\.|input_linear|output_linear", Role.EXPERT),
+    (r"norm", Role.NORM),
+    (r"attn_q_a|attn_kv_a|q_a_proj|kv_a_proj", Role.LATENT),
+    (r"attn_(k|v)\.|[kv]_proj\.", Role.KEYS),
+    (r"attn|self_attn", Role.ATTENTION),
+    (r"ffn_|mlp\.|feed_forward\.", Role.DENSE),
+)  # fmt: skip
+_NAMES = tuple((re.compile(pattern), role) for pattern, role in _ROLES)
+_BLOCK = re.compile(r"(?:^|\.)(?:blk|layers)\.(\d+)\.")
+_SCALE = re.compile(r"(_scale_inv|_scales?|_scale_2|\.weight_scale|\.input_scale|\.g_idx|\.qzeros|\.scales)$")
+"""What a quantised safetensors file holds beside the weights: bytes that belong to a role, but no weights of their own."""
+_PACKED = frozenset({"I32", "U8"})
+"""Types in which several quantised weights share an element."""
+
+
+def read_file(path: Path) -> Weights:
+    """The model and the real sizes in a .gguf file or a folder of safetensors; of a config.json, the sizes that its precision gives."""
+    if path.suffix == ".gguf":
+        return _gguf(path)
+    config = path / "config.json" if path.is_dir() else path
+    if not config.is_file() or config.suffix != ".json":
+        raise UserError("no model is in it", file=path, advice="name a .gguf file, a folder with config.json, or a config.json")
+    try:
+        document = json.loads(config.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"is no JSON ({error})", file=config) from error
+    model = from_config(_title(config), document)
+    name = _config_precision(document)
+    shards = sorted(path.glob("*.safetensors")) if path.is_dir() else []
+    if not shards:
+        return weigh(model, name)
+    kind = precision(name)
+    return _assemble(model, kind, [tensor for shard in shards for tensor in _safetensors(shard)], f"{len(shards)} safetensors files")
+
+
+def random_model(reference: str) -> Model:
+    """The model behind a `random:` reference; nothing is written."""
+
+    from enginebench.checkpoints.random_moe import RandomMoE
+
+    random = RandomMoE.from_reference(reference)
+    shapes = {tensor.name: tensor.shape for tensor in random.tensors()}
+    config: dict[str, Any] = {
+        "model_type": random.family.hf_type,
+        "vocab_size": shapes["token_embd.weight"][0],
+        "hidden_size": random.hidden,
+        "num_hidden_layers": random.layers,
+        "num_attention_heads": random.heads,
+        "num_key_value_heads": random.kv_heads,
+        "head_dim": random.head_dim,
+        "intermediate_size": random.expert_intermediate,
+        "max_position_embeddings": random.context,
+        **random.family.config(random),
+    }
+    return from_config(f"random-{random.architecture}", config)
+
+
+def role_of(name: str) -> Role:
+    """What a tensor is for, by its name in a GGUF or safetensors file."""
+    return next((role for pattern, role in _NAMES if pattern.search(name)), Role.OTHER)
+
+
+_Tensor = tuple[str, int, float]
+"""Name, weights, bytes."""
+
+
+def _assemble(model: Model, kind: Precision, tensors: Iterable[_Tensor], source: str) -> Weights:
+    """Tensors of one role and layer as one part. Notes where their number is not what the dimensions give."""
+    last = len(model.layers)
+    found: dict[tuple[Role, int], list[float]] = defaultdict(lambda: [0, 0.0])
+    for name, params, size in tensors:
+        block, role = _BLOCK.search(name), role_of(name)
+        layer = int(block[1]) if block else -1 if role == Role.EMBEDDING else last
+        if block and layer >= last:
+            role, layer = Role.OTHER, last
+        entry = found[role, layer]
+        entry[0] += params
+        entry[1] += size
+    parts = tuple(Stored(role, layer, int(params), size) for (role, layer), (params, size) in sorted(found.items(), key=lambda i: i[0][1]))
+    known = sum(part.params for part in parts if part.role != Role.OTHER)
+    other = sum(part.params for part in parts if part.role == Role.OTHER)
+    notes = []
+    if other > 0.001 * known:
+        notes.append(f"{other / 1e9:.2f} billion weights in it are no part of decoding text (a vision tower, multi-token prediction)")
+    if abs(known - model.params) > 0.005 * model.params:
+        notes.append(f"it holds {known / 1e9:.3f} billion weights of the text model, its dimensions give {model.params / 1e9:.3f}")
+    return Weights(model, kind, parts, source, tuple(notes))
+
+
+# -- safetensors ---------------------------------------------------------------------------------------------------------------
+
+
+def _safetensors(file: Path) -> list[_Tensor]:
+    """Every tensor of one file, from its header: its length, then JSON with types, shapes and offsets."""
+    try:
+        with file.open("rb") as opened:
+            length = int.from_bytes(opened.read(8), "little")
+            header = json.loads(opened.read(min(length, file.stat().st_size)))  # of a damaged file it may say anything
+        return [_tensor(name, each) for name, each in header.items() if name != "__metadata__"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"the safetensors header cannot be read ({type(error).__name__})", file=file) from error
+
+
+def _tensor(name: str, each: Mapping[str, Any]) -> _Tensor:
+    begin, end = each["data_offsets"]
+    elements = math.prod(each["shape"])
+    if each["dtype"] in _PACKED and not name.endswith(".bias"):
+        elements = 2 * (end - begin)  # four bits each, as AWQ, GPTQ, MXFP4 and NVFP4 pack them
+    return name, 0 if _SCALE.search(name) else elements, end - begin
+
+
+def _config_precision(config: Config) -> str:
+    """The name of the precision of a checkpoint, from its config."""
+    text = config.get("text_config", config)
+    told = config.get("quantization_config") or text.get("quantization_config")
+    if not told:
+        dtype = next((each[key] for each in (text, config) for key in ("dtype", "torch_dtype") if each.get(key)), "bfloat16")
+        return {"float32": "f32", "float16": "f16"}.get(str(dtype), "bf16")
+    method = str(told.get("quant_method", "")).lower()
+    if method == "modelopt":
+        return "nvfp4" if "fp4" in str(told.get("quant_algo", "")).lower() else "fp8"
+    if method not in ("fp8", "mxfp4", "awq", "gptq"):
+        raise UserError(f"what its quantisation '{method}' stores is not known here", key="quant_method", advice="name a precision")
+    return method
+
+
+def _title(config: Path) -> str:
+    folder = config.resolve().parent.name
+    return folder if config.name == "config.json" and folder else config.stem
+
+
+# -- GGUF ----------------------------------------------------------------------------------------------------------------------
+
+_ARCHITECTURES = {
+    "llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "qwen2moe": "qwen2_moe", "qwen3moe": "qwen3_moe", "olmoe": "olmoe",
+    "granitemoe": "granitemoe", "gpt-oss": "gpt_oss", "llama4": "llama4_text", "deepseek2": "deepseek_v3",
+}  # fmt: skip
+_KEYS = {
+    "num_hidden_layers": "block_count", "hidden_size": "embedding_length", "num_attention_heads": "attention.head_count",
+    "num_key_value_heads": "attention.head_count_kv", "head_dim": "attention.key_length", "intermediate_size": "feed_forward_length",
+    "max_position_embeddings": "context_length", "moe_intermediate_size": "expert_feed_forward_length",
+    "num_experts": "expert_count", "num_experts_per_tok": "expert_used_count", "sliding_window": "attention.sliding_window",
+    "shared_expert_intermediate_size": "expert_shared_feed_forward_length", "n_shared_experts": "expert_shared_count",
+    "first_k_dense_replace": "leading_dense_block_count", "interleave_moe_layer_step": "interleave_moe_layer_step",
+    "q_lora_rank": "attention.q_lora_rank", "kv_lora_rank": "attention.kv_lora_rank", "qk_rope_head_dim": "rope.dimension_count",
+    "key_length_mla": "attention.key_length_mla", "value_length_mla": "attention.value_length_mla",
+    "value_length": "attention.value_length",
+}  # fmt: skip
+"""Keys of config.json -> keys of GGUF without the architecture's prefix."""
+
+
+_LLAMA4_CHUNK = 8192
+"""Tokens of one attention chunk of Llama 4; GGUF files do not say it."""
+
+
+def _gguf(path: Path) -> Weights:
+    import gguf
+
+    try:
+        reader = gguf.GGUFReader(path)
+    except ValueError as error:
+        raise UserError(f"the GGUF file cannot be read ({error})", file=path) from error
+    tensors = [(each.name, int(each.n_elements), float(each.n_bytes)) for each in reader.tensors]
+    types: dict[str, float] = defaultdict(float)
+    for each in reader.tensors:
+        types[each.tensor_type.name.lower()] += float(each.n_bytes)
+    architecture = str(read_metadata(path, {"general.architecture"}).get("general.architecture"))
+    found = read_metadata(path, {f"{architecture}.{key}" for key in _KEYS.values()})
+    shapes = {each.name: tuple(int(size) for size in each.shape) for each in reader.tensors}
+    model = from_config(
+        path.stem, _gguf_config(architecture, {key: found.get(f"{architecture}.{name}") for key, name in _KEYS.items()}, shapes)
+    )
+    return _assemble(model, _arithmetic(max(types, key=types.__getitem__)), tensors, "the tensors of the GGUF file")
+
+
+def _arithmetic(kind: str) -> Precision:
+    """The precision that stands for a file whose bytes are mostly of one GGML type: sizes are the file's own."""
+    return precision(kind if kind in names() else f"{kind}_m" if f"{kind}_m" in names() else "q8_0")
+
+
+def _gguf_config(architecture: str, found: Mapping[str, object], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """What config.json would say. shapes: of every tensor, fastest axis first."""
+    config: dict[str, Any] = {key: value for key, value in found.items() if value is not None}
+    kind = _ARCHITECTURES.get(architecture, architecture)
+    if kind == "deepseek_v3" and not any("exp_probs_b" in name for name in shapes):
+        kind = "deepseek_v2"
+    if kind == "llama" and config.get("num_experts"):
+        kind = "mixtral"
+    config["model_type"] = kind
+    config["vocab_size"] = shapes["token_embd.weight"][1]
+    config["tie_word_embeddings"] = "output.weight" not in shapes
+    config["attention_bias"] = "blk.0.attn_output.bias" in shapes
+    config["qkv_bias"] = "blk.0.attn_q.bias" in shapes
+    if kind == "llama4_text":
+        config["intermediate_size_mlp"] = config["intermediate_size"]
+        config["attention_chunk_size"] = _LLAMA4_CHUNK
+    if kind.startswith("deepseek"):
+        expanded, values = config.pop("key_length_mla", None), config.pop("value_length_mla", None)
+        rope = config["qk_rope_head_dim"]
+        config["qk_nope_head_dim"] = (expanded or config["head_dim"]) - rope
+        config["v_head_dim"] = values or config["value_length"]
+    return config

@@ -1,0 +1,206 @@
+"""What a transformer consists of: layers, attention, experts, and from these the weights, counted role by role.
+
+Everything is derived from dimensions; nothing here knows a precision, a file or a device. Text models only: vision towers and the
+extra layers for multi-token prediction are not part of a `Model`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from typing import Literal, TypeAlias
+
+
+class Role(StrEnum):
+    """What a weight is for, which decides how it is shared out, how it is stored and how often it is read."""
+
+    EMBEDDING = "embedding"
+    """The input table: a row per token is read, never the whole."""
+    HEAD = "head"
+    ATTENTION = "attention"
+    """What a query head owns: queries and output."""
+    KEYS = "keys and values"
+    """What a key-value head owns; copied where there are more ranks than such heads."""
+    LATENT = "latent"
+    """Down-projections of multi-head latent attention; every rank holds them."""
+    DENSE = "dense MLP"
+    SHARED = "shared experts"
+    EXPERT = "routed experts"
+    ROUTER = "router"
+    NORM = "norms"
+    OTHER = "other"
+    """In a file, but no part of decoding text: a vision tower, layers for multi-token prediction."""
+
+
+Tables: TypeAlias = Literal["both", "head", "none"]
+"""Vocabulary tables in a count of active weights: input and head, the head alone, or neither. A tied table is both and counts once."""
+
+FFN = frozenset({Role.DENSE, Role.SHARED, Role.EXPERT})
+
+
+@dataclass(frozen=True)
+class Part:
+    """Weights of one role in one layer. layer: -1 before the first, the number of layers after the last."""
+
+    role: Role
+    layer: int
+    params: int
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Attention of one layer. key_dim and value_dim: width of a head. window: tokens beyond which it sees nothing; None: no limit.
+
+    latent, rope_dim: width of the compressed keys and values and of the rotated key that all heads share (multi-head latent
+    attention, where kv_heads is nominal); 0: keys and values are kept as they are. query_latent: width of compressed queries.
+    """
+
+    heads: int
+    kv_heads: int
+    key_dim: int
+    value_dim: int
+    latent: int = 0
+    rope_dim: int = 0
+    query_latent: int = 0
+    window: int | None = None
+    bias: bool = False
+    output_bias: bool = False
+    sinks: bool = False
+    norm: int = 0
+    """Weights of the norms of queries and keys."""
+
+    def seen(self, context: float) -> float:
+        """Tokens of a context that a new token attends to."""
+        return context if self.window is None else min(context, self.window)
+
+    @property
+    def elements(self) -> int:
+        """Elements that one token keeps in the KV cache of this layer: K and V of every KV head, or one latent and its rotated key."""
+        return self.latent + self.rope_dim if self.latent else self.kv_heads * (self.key_dim + self.value_dim)
+
+    @property
+    def decode_flops(self) -> int:
+        """Operations per token seen when one token is decoded: scores and weighted sum, 2 each. A latent is attended to in itself."""
+        width = 2 * self.latent + self.rope_dim if self.latent else self.key_dim + self.value_dim
+        return 2 * self.heads * width
+
+    @property
+    def prefill_flops(self) -> int:
+        """As decode_flops for a prompt, where latents are expanded first."""
+        return 2 * self.heads * (self.key_dim + self.value_dim)
+
+    def parts(self, hidden: int, layer: int) -> Iterator[Part]:
+        """The weights, biases and norms included."""
+        output = self.heads * self.value_dim * hidden + self.output_bias * hidden
+        sinks = self.heads * self.sinks
+        if self.latent:
+            queries = self.heads * self.key_dim * (self.query_latent or hidden)
+            expansion = self.heads * (self.key_dim - self.rope_dim + self.value_dim) * self.latent
+            yield Part(Role.ATTENTION, layer, queries + expansion + output + sinks)
+            yield Part(Role.LATENT, layer, hidden * (self.query_latent + self.latent + self.rope_dim))
+            yield Part(Role.NORM, layer, self.query_latent + self.latent + self.norm)
+            return
+        yield Part(Role.ATTENTION, layer, self.heads * self.key_dim * (hidden + self.bias) + output + sinks)
+        yield Part(Role.KEYS, layer, self.kv_heads * (self.key_dim + self.value_dim) * (hidden + self.bias))
+        if self.norm:
+            yield Part(Role.NORM, layer, self.norm)
+
+
+@dataclass(frozen=True)
+class Experts:
+    """The routed experts of a layer, `top_k` of which a token takes, and the shared ones (one MLP of `shared` width) that all take."""
+
+    count: int
+    top_k: int
+    width: int
+    shared: int = 0
+    shared_gate: bool = False
+    bias: bool = False
+    router_bias: bool = False
+
+    def one(self, hidden: int) -> int:
+        """Weights of one routed expert: gate, up and down."""
+        return 3 * hidden * self.width + self.bias * (2 * self.width + hidden)
+
+    def parts(self, hidden: int, layer: int) -> Iterator[Part]:
+        """Routed experts, router, shared experts."""
+        yield Part(Role.EXPERT, layer, self.count * self.one(hidden))
+        yield Part(Role.ROUTER, layer, self.count * (hidden + self.router_bias) + hidden * self.shared_gate)
+        if self.shared:
+            yield Part(Role.SHARED, layer, 3 * hidden * self.shared)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One block: attention, then experts or a dense MLP of `dense` width (whichever is there)."""
+
+    attention: Attention
+    experts: Experts | None = None
+    dense: int = 0
+
+    def parts(self, hidden: int, layer: int) -> Iterator[Part]:
+        """The weights of the block with its two norms."""
+        yield from self.attention.parts(hidden, layer)
+        yield Part(Role.NORM, layer, 2 * hidden)
+        if self.experts:
+            yield from self.experts.parts(hidden, layer)
+        if self.dense:
+            yield Part(Role.DENSE, layer, 3 * hidden * self.dense)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A text model. tied: the head is the embedding table, which is then stored once. max_context: tokens, as published."""
+
+    name: str
+    hidden: int
+    vocab: int
+    tied: bool
+    max_context: int
+    layers: tuple[Layer, ...]
+
+    @cached_property
+    def parts(self) -> tuple[Part, ...]:
+        """Every weight, counted from the dimensions."""
+        last = len(self.layers)
+        table = self.vocab * self.hidden
+        out = [Part(Role.EMBEDDING, -1, table)]
+        for i, layer in enumerate(self.layers):
+            out += layer.parts(self.hidden, i)
+        out.append(Part(Role.NORM, last, self.hidden))
+        if not self.tied:
+            out.append(Part(Role.HEAD, last, table))
+        return tuple(out)
+
+    @property
+    def params(self) -> int:
+        """All weights, embedding and head included."""
+        return sum(part.params for part in self.parts)
+
+    @property
+    def experts(self) -> Experts | None:
+        """The experts of the first layer that has any; None for a dense model."""
+        return next((layer.experts for layer in self.layers if layer.experts), None)
+
+    @property
+    def moe_layers(self) -> int:
+        """Number of layers with routed experts."""
+        return sum(layer.experts is not None for layer in self.layers)
+
+    def active(self, tables: Tables) -> int:
+        """Weights that one decoded token goes through: of the routed experts, top_k of count. tables: which vocabulary tables count."""
+        counted = {"both": {Role.EMBEDDING, Role.HEAD}, "head": {Role.EMBEDDING if self.tied else Role.HEAD}, "none": set()}[tables]
+        total = 0
+        for part in self.parts:
+            experts = self.layers[part.layer].experts if part.role == Role.EXPERT else None
+            if experts:
+                total += experts.top_k * experts.one(self.hidden)
+            elif part.role in counted or part.role not in (Role.EMBEDDING, Role.HEAD):
+                total += part.params
+        return total
+
+    def cache_elements(self, context: float) -> float:
+        """Elements in the KV cache of one sequence of so many tokens, over all layers."""
+        return sum(layer.attention.elements * layer.attention.seen(context) for layer in self.layers)

@@ -1,0 +1,141 @@
+"""How many bits a weight takes under each name that scenarios use for a precision, role by role, and in which arithmetic it computes.
+
+Scales and zero points are included. Names of whole mixtures (q4_k_m) are averages over the layers, by llama.cpp's own rules; where
+the file itself is at hand, its real sizes are used instead (`enginebench.physics.files`). Sources: block layouts of GGML
+(ggml-common.h), `llama_tensor_get_type` of llama.cpp, OCP Microscaling for mxfp4/mxfp8, NVIDIA's NVFP4 (16 weights share a byte).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from enginebench.errors import UserError, did_you_mean
+from enginebench.physics.geometry import FFN, Role
+
+GGML_BITS: Mapping[str, float] = {
+    "f32": 32, "f16": 16, "bf16": 16, "q8_0": 8.5, "q5_1": 6, "q5_0": 5.5, "q4_1": 5, "q4_0": 4.5,
+    "q6_k": 6.5625, "q5_k": 5.5, "q4_k": 4.5, "q3_k": 3.4375, "q2_k": 2.625,
+    "iq4_nl": 4.5, "iq4_xs": 4.25, "iq3_s": 3.4375, "iq3_xxs": 3.0625, "iq2_s": 2.5625, "iq2_xs": 2.3125, "iq2_xxs": 2.0625,
+    "iq1_m": 1.75, "iq1_s": 1.5625, "tq2_0": 2.0625, "tq1_0": 1.6875, "mxfp4": 4.25, "nvfp4": 4.5,
+}  # fmt: skip
+"""Bits per weight of one GGML block type."""
+
+_SIXTEEN = frozenset({Role.EMBEDDING, Role.HEAD, Role.ROUTER, Role.NORM, Role.OTHER})
+"""What engines keep at 16 bits when they quantise the matrices of the layers."""
+_FULL = frozenset({Role.ROUTER, Role.NORM})
+"""What llama.cpp keeps in F32."""
+
+
+@dataclass(frozen=True)
+class Precision:
+    """bits: per weight of each role. arithmetic: formats that its products may use, fastest first; the first that a device has."""
+
+    name: str
+    bits: Mapping[Role, float]
+    arithmetic: tuple[str, ...] = ("bf16",)
+
+
+def precision(name: str) -> Precision:
+    """The precision of that name ('fp8', 'q4_k_m', 'exl3_3.5bpw', '4bit', ...). UserError for an unknown one."""
+    word = _SPELLINGS.get(name.lower(), name.lower())
+    if word in _PRECISIONS:
+        return _PRECISIONS[word]
+    if found := re.fullmatch(r"exl3[_-](\d+(?:\.\d+)?)bpw", word):
+        return _kept(word, {Role.EMBEDDING: 16, Role.HEAD: 6}, float(found[1]) + 0.01, ("bf16",))
+    if found := re.fullmatch(r"([234568])bit", word):
+        bits = int(found[1]) + 0.5  # MLX's affine groups of 64 weights share a 16-bit scale and bias
+        return _kept(word, {Role.EMBEDDING: bits, Role.HEAD: bits}, bits, ("bf16",))
+    raise UserError(f"precision '{name}' is not known here", key="precision", advice=did_you_mean(name, names()))
+
+
+def names() -> tuple[str, ...]:
+    """Every name, those with a number in them by example."""
+    return (*_PRECISIONS, "exl3_3.5bpw", "4bit")
+
+
+def _kept(name: str, outside: Mapping[Role, float], inside: float, arithmetic: tuple[str, ...]) -> Precision:
+    """The matrices of the layers in `inside` bits, the rest in 16 unless `outside` says otherwise."""
+    return Precision(name, {role: outside.get(role, 16 if role in _SIXTEEN else inside) for role in Role}, arithmetic)
+
+
+def _plain(name: str, bits: float, arithmetic: tuple[str, ...]) -> Precision:
+    return Precision(name, dict.fromkeys(Role, bits), arithmetic)
+
+
+def _ggml(name: str, *, matrices: float, down: float, attention: float, keys: float, table: float, head: float) -> Precision:
+    """matrices: gate and up of every MLP; down is averaged with them. llama.cpp multiplies quantised weights as integers."""
+    mlp = (2 * matrices + down) / 3
+    special = {Role.ATTENTION: attention, Role.KEYS: keys, Role.LATENT: matrices, Role.EMBEDDING: table, Role.HEAD: head, Role.OTHER: 16}
+    bits = {role: special.get(role, 32 if role in _FULL else mlp if role in FFN else matrices) for role in Role}
+    return Precision(name, bits, ("int8", "bf16"))
+
+
+def _blend(layers: float, more: str, less: str) -> float:
+    """Bits where a share of the layers has the type `more` and the others `less`."""
+    return layers * GGML_BITS[more] + (1 - layers) * GGML_BITS[less]
+
+
+def _k_mix(name: str, base: str, down: float, output: str, values: float) -> Precision:
+    """output: type of attention's output matrix; values: bits of V. Queries and keys have the base type; the head is Q6_K."""
+    bits = GGML_BITS[base]
+    return _ggml(
+        name,
+        matrices=bits,
+        down=down,
+        attention=(bits + GGML_BITS[output]) / 2,
+        keys=(bits + values) / 2,
+        table=bits,
+        head=GGML_BITS["q6_k"],
+    )
+
+
+def _uniform(names: Iterable[str], head: str | None) -> dict[str, Precision]:
+    """One type for every matrix; head None: that type too."""
+    out = {}
+    for name in names:
+        bits = GGML_BITS[name]
+        top = GGML_BITS[head] if head else bits
+        out[name] = _ggml(name, matrices=bits, down=bits, attention=bits, keys=bits, table=bits, head=top)
+    return out
+
+
+_MORE = 0.5
+"""Share of the layers that `use_more_bits` picks: the first and the last eighth, and every third between."""
+_NOMINAL = {"iq3_m": 3.66, "iq3_xs": 3.3, "iq2_m": 2.7}
+"""Mixtures of i-quants, by the bits per weight in llama.cpp's own name of them."""
+
+_PRECISIONS: dict[str, Precision] = {
+    "f32": _plain("f32", 32, ("fp32", "bf16")),
+    "f16": _plain("f16", 16, ("bf16",)),
+    "bf16": _plain("bf16", 16, ("bf16",)),
+    "fp8": _kept("fp8", {}, 8, ("fp8", "bf16")),
+    "mxfp8": _kept("mxfp8", {}, 8.25, ("fp8", "bf16")),
+    "int8": _kept("int8", {}, 8, ("int8", "bf16")),
+    "int4": _kept("int4", {}, 4.15625, ("bf16",)),
+    "awq": _kept("awq", {}, 4.15625, ("bf16",)),
+    "gptq": _kept("gptq", {}, 4.15625, ("bf16",)),
+    "nvfp4": _kept("nvfp4", {}, 4.5, ("fp4", "bf16")),
+    "w4afp8": _kept("w4afp8", dict.fromkeys(frozenset(Role) - _SIXTEEN - {Role.EXPERT}, 8.0), 4.125, ("fp8", "bf16")),
+    "mxfp4": _kept("mxfp4", dict.fromkeys(frozenset(Role) - {Role.EXPERT}, 16.0), 4.25, ("fp4", "fp8", "bf16")),
+    **_uniform(("q8_0", "q6_k"), None),
+    **_uniform(("q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl", "iq3_s", "iq3_xxs", "tq2_0", "tq1_0"), "q6_k"),
+    **_uniform(("iq2_s", "iq2_xs", "iq2_xxs", "iq1_m", "iq1_s"), "q5_k"),
+    "iq4_xs": _k_mix("iq4_xs", "iq4_xs", _blend(0.125, "q5_k", "iq4_xs"), "iq4_xs", GGML_BITS["q5_k"]),
+    "q5_k_m": _k_mix("q5_k_m", "q5_k", _blend(_MORE, "q6_k", "q5_k"), "q5_k", _blend(_MORE, "q6_k", "q5_k")),
+    "q5_k_s": _k_mix("q5_k_s", "q5_k", GGML_BITS["q5_k"], "q5_k", GGML_BITS["q5_k"]),
+    "q4_k_m": _k_mix("q4_k_m", "q4_k", _blend(_MORE, "q6_k", "q4_k"), "q4_k", _blend(_MORE, "q6_k", "q4_k")),
+    "q4_k_s": _k_mix("q4_k_s", "q4_k", _blend(0.125, "q5_k", "q4_k"), "q4_k", _blend(0.125, "q5_k", "q4_k")),
+    "q3_k_l": _k_mix("q3_k_l", "q3_k", GGML_BITS["q5_k"], "q5_k", GGML_BITS["q5_k"]),
+    "q3_k_m": _k_mix("q3_k_m", "q3_k", _blend(0.0625, "q5_k", "q4_k"), "q4_k", _blend(0.0625, "q5_k", "q4_k")),
+    "q3_k_s": _k_mix("q3_k_s", "q3_k", GGML_BITS["q3_k"], "q3_k", GGML_BITS["q3_k"]),
+    "q2_k": _k_mix("q2_k", "q2_k", GGML_BITS["q3_k"], "q3_k", GGML_BITS["q4_k"]),
+    "q2_k_s": _k_mix("q2_k_s", "q2_k", _blend(0.125, "q4_k", "q2_k"), "q2_k", GGML_BITS["q4_k"]),
+}  # fmt: skip
+_PRECISIONS |= {
+    name: _ggml(name, matrices=bits, down=bits, attention=bits, keys=bits, table=GGML_BITS["iq3_s"], head=GGML_BITS["q6_k"])
+    for name, bits in _NOMINAL.items()
+}
+
+_SPELLINGS: Mapping[str, str] = {"fp32": "f32", "fp16": "f16", "float16": "f16", "bfloat16": "bf16", "float32": "f32", "none": "bf16"}

@@ -1,0 +1,68 @@
+"""The limits of this machine's processor, measured with numpy: how fast it reads and copies memory, and how fast it multiplies.
+
+Every core works at once, on arrays far larger than its caches; the best of several tries counts, as whatever else runs only slows
+them. Takes about two seconds. It cannot tell the memory of one socket from another's.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+import psutil
+
+from enginebench.host import facts
+from enginebench.physics.machine import Device
+
+_BYTES = 256 * 2**20
+"""Per core: more than the last-level cache of a large server shared by its cores."""
+_TRIES = 5
+_SIDE = 2048
+
+
+@cache
+def this_cpu() -> Device:
+    """Bandwidth is that of reading, as decoding does; measured_bandwidth that of a copy, bytes read and written."""
+    host = facts()
+    cores = host.usable_cores or 1
+    arrays = [np.ones(_BYTES // 8) for _ in range(cores)]
+    targets = [np.empty_like(array) for array in arrays]
+    integers = [array.view(np.int64) for array in arrays]
+    read = _best(cores, lambda core: integers[core].max(), cores * _BYTES)
+    copied = _best(cores, lambda core: np.copyto(targets[core], arrays[core]), 2 * cores * _BYTES)
+    square = np.ones((_SIDE, _SIDE), np.float32)
+    product = _best(1, lambda _: square @ square, 2 * _SIDE**3)  # the library spreads it over the cores itself
+    return Device(
+        name=f"cpu ({host.cpu}, {cores} cores)",
+        memory=float(psutil.virtual_memory().total),
+        bandwidth=max(read, copied),
+        flops={"fp32": product, "bf16": product},
+        measured_bandwidth=copied,
+        node=1,
+        note="measured here with numpy; products of fewer bits can be faster than its float32",
+    )
+
+
+def _best(threads: int, work: Callable[[int], object], amount: float) -> float:
+    """Amount per second of the fastest try, all threads starting together."""
+    return max(amount / _seconds(threads, work) for _ in range(_TRIES))
+
+
+def _seconds(threads: int, work: Callable[[int], object]) -> float:
+    gate = threading.Barrier(threads + 1)
+
+    def run(core: int) -> None:
+        gate.wait()
+        work(core)
+
+    workers = [threading.Thread(target=run, args=(core,)) for core in range(threads)]
+    for worker in workers:
+        worker.start()
+    gate.wait()
+    begin = time.perf_counter()
+    for worker in workers:
+        worker.join()
+    return time.perf_counter() - begin
