@@ -24,7 +24,7 @@ test: .venv/installed-dev
 	$(BIN)/pytest $(PYTEST)
 
 real: .venv/installed-dev
-	$(BIN)/bench engines install llamacpp transformers vllm mlx
+	$(BIN)/bench engines install llamacpp transformers vllm:cpu mlx
 	CI=1 $(BIN)/pytest tests/real $(PYTEST)
 
 contracts: .venv/installed-dev

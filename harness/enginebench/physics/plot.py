@@ -22,7 +22,9 @@ def write_page(path: Path, title: str, setting: Setting, curves: Mapping[int, Se
     import plotly.io
 
     figure = {"data": _traces(curves), "layout": _layout(title, setting, curves, room)}
-    page = plotly.io.to_html(figure, include_plotlyjs=True, full_html=True, default_height="90vh", validate=False)
+    page = plotly.io.to_html(
+        figure, include_plotlyjs=True, full_html=True, default_height="95vh", config={"responsive": True}, validate=False
+    )
     write_atomically(path, page.replace("<head>", f"<head><title>{html.escape(title)}</title>", 1))
 
 
@@ -55,18 +57,21 @@ def _traces(curves: Mapping[int, Sequence[Step]]) -> list[dict[str, Any]]:
 def _layout(title: str, setting: Setting, curves: Mapping[int, Sequence[Step]], room: Mapping[int, int]) -> dict[str, Any]:
     last = max((steps[-1].batch for steps in curves.values()), default=1)
     marks = [
-        _mark(knee.batch, f"{knee.after} rules", "dot") for context in list(curves)[:1] for knee in knees(setting, context, max(2, last))
+        _mark(knee.batch, f"{knee.after} rules at {context:,} tokens", "dot")
+        for context in list(curves)[:1]
+        for knee in knees(setting, context, max(2, last))
     ]
     marks += [
         _mark(batch, f"no room beyond {batch:,} x {context:,} tokens", "solid") for context, batch in room.items() if 0 < batch < last
     ]
     return {
         "title": {"text": html.escape(title), "font": {"size": 14}},
-        "xaxis": {"title": "sequences in a step", "type": "log", "gridcolor": "#dddddd"},
-        "yaxis": {"title": "output tokens/s, at most", "type": "log", "gridcolor": "#dddddd"},
+        "xaxis": {"title": {"text": "sequences in a step"}, "type": "log", "gridcolor": "#dddddd"},
+        "yaxis": {"title": {"text": "output tokens/s, at most"}, "type": "log", "gridcolor": "#dddddd"},
         "shapes": [shape for shape, _ in marks],
         "annotations": [note for _, note in marks],
         "hovermode": "closest",
+        "autosize": True,
         "plot_bgcolor": "#ffffff",
     }
 
