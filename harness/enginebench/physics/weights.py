@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -83,4 +83,4 @@ def read_weights(reference: str, name: str | None = None) -> Weights:
             f"no model '{reference}': neither a name of the catalogue nor a file or folder",
             advice=did_you_mean(reference.lower(), models()),
         )
-    return weigh(entry.model, name or entry.native)
+    return replace(weigh(entry.model, name or entry.native), notes=(entry.note,) if entry.note else ())
