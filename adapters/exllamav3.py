@@ -38,6 +38,7 @@ from enginebench.adapter import (
     Site,
     Unsupported,
     installed_version,
+    only,
     options_as,
     prometheus_totals,
 )
@@ -295,19 +296,19 @@ def _resolved_generator(told: Mapping[str, JSON]) -> Resolved:
     """Our worker's /enginebench."""
     bits, dtype, kv = told.get("bits"), told.get("dtype"), told.get("cache_bits")
     precision = {"float16": "f16", "bfloat16": "bf16"}.get(dtype, dtype) if isinstance(dtype, str) else None
-    cache, trained = _count(told.get("cache_tokens")), _count(told.get("max_position_embeddings"))
+    cache, trained = only(int, told.get("cache_tokens")), only(int, told.get("max_position_embeddings"))
     options = {name: told.get(name) or None for name in ("moe_cpu_layers", "moe_cpu_experts", "chunk_size")}
     return Resolved(
-        version=_text(told.get("version")),
-        model=_text(told.get("model")),
+        version=only(str, told.get("version")),
+        model=only(str, told.get("model")),
         precision=f"exl3_{bits:g}bpw" if isinstance(bits, int | float) else precision,
         context=min((limit for limit in (cache, trained) if limit is not None), default=None),
-        slots=_count(told.get("slots")),
+        slots=only(int, told.get("slots")),
         prefix_cache=True if told.get("prefix_cache") is True else None,
         kv_dtype=f"q{kv}" if isinstance(kv, str) else "f16" if cache is not None else None,
         kv_tokens=cache,
         chunked_prefill=True if "chunk_size" in told else None,
-        batch_tokens=_count(told.get("chunk_size")),
+        batch_tokens=only(int, told.get("chunk_size")),
         options={name: value for name, value in options.items() if value is not None},
         raw={"/enginebench": dict(told)},
     )
@@ -317,16 +318,16 @@ def _resolved_tabbyapi(card: Mapping[str, JSON]) -> Resolved:
     """TabbyAPI's /v1/model, which tells neither versions nor the precision."""
     found = card.get("parameters")
     told = found if isinstance(found, dict) else {}
-    mode = _text(told.get("cache_mode"))
+    mode = only(str, told.get("cache_mode"))
     return Resolved(
-        model=_text(card.get("id")),
-        context=_count(told.get("max_seq_len")),
-        slots=_count(told.get("max_batch_size")),
+        model=only(str, card.get("id")),
+        context=only(int, told.get("max_seq_len")),
+        slots=only(int, told.get("max_batch_size")),
         prefix_cache=True if told else None,
         kv_dtype="f16" if mode == "FP16" else f"q{mode}" if mode else None,
-        kv_tokens=_count(told.get("cache_size")),
+        kv_tokens=only(int, told.get("cache_size")),
         chunked_prefill=True if "chunk_size" in told else None,
-        batch_tokens=_count(told.get("chunk_size")),
+        batch_tokens=only(int, told.get("chunk_size")),
         raw={"/v1/model": dict(card)},
     )
 
@@ -334,11 +335,3 @@ def _resolved_tabbyapi(card: Mapping[str, JSON]) -> Resolved:
 def _neutral(name: str) -> str:
     """'exllamav3_prompt_tokens_total' -> 'prompt_tokens'."""
     return name.removeprefix("exllamav3_").removesuffix("_total")
-
-
-def _text(value: JSON) -> str | None:
-    return value if isinstance(value, str) else None
-
-
-def _count(value: JSON) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None

@@ -33,7 +33,9 @@ from enginebench.adapter import (
     Resolved,
     Site,
     Unsupported,
+    as_object,
     installed_version,
+    only,
     options_as,
     prometheus_totals,
 )
@@ -273,15 +275,15 @@ class LlamaCpp(Adapter):
 
     def resolved(self, get: Get) -> Resolved:
         replies = {path: get(path).json() for path in ("/props", "/slots", "/v1/models")}
-        props, slots = _object(replies["/props"]), _slots(replies["/slots"])
+        props, slots = as_object(replies["/props"]), _slots(replies["/slots"])
         build, ftype = props.get("build_info"), props.get("model_ftype")
-        each = _count(_object(props.get("default_generation_settings")).get("n_ctx"))
+        each = only(int, as_object(props.get("default_generation_settings")).get("n_ctx"))
         return Resolved(
             version=build if isinstance(build, str) and build != "b0-unknown" else None,  # a wheel built outside git
-            model=_text(props.get("model_alias")),
+            model=only(str, props.get("model_alias")),
             precision=precision(ftype) if isinstance(ftype, str) else None,
             context=each,
-            slots=_count(props.get("total_slots")),
+            slots=only(int, props.get("total_slots")),
             kv_tokens=sum(size for size, _ in slots) or each,  # without /slots the pool is one, and every slot may fill it
             chunked_prefill=True if props else None,  # it has no other way: a prompt goes through in batches of -b
             raw=replies,
@@ -356,21 +358,9 @@ def precision(ftype: str) -> str:
     return "q2_k" if (name, size) == ("q2_k", "_m") else name + size  # Q2_K has no sizes, yet calls itself medium
 
 
-def _object(value: JSON) -> dict[str, JSON]:
-    return value if isinstance(value, dict) else {}
-
-
 def _slots(value: JSON) -> list[tuple[int, int]]:
     """(tokens it can hold, tokens of the request it works on) for each slot of /slots; [] when that is no list of slots."""
-    slots = [_object(each) for each in value] if isinstance(value, list) else []
-    sizes = [_count(slot.get("n_ctx")) for slot in slots]
-    held = [(_count(slot.get("n_prompt_tokens")) or 0) if slot.get("is_processing") is True else 0 for slot in slots]
+    slots = [as_object(each) for each in value] if isinstance(value, list) else []
+    sizes = [only(int, slot.get("n_ctx")) for slot in slots]
+    held = [(only(int, slot.get("n_prompt_tokens")) or 0) if slot.get("is_processing") is True else 0 for slot in slots]
     return [(size, tokens) for size, tokens in zip(sizes, held, strict=True) if size]
-
-
-def _text(value: JSON) -> str | None:
-    return value if isinstance(value, str) else None
-
-
-def _count(value: JSON) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None

@@ -27,6 +27,7 @@ from enginebench.adapter import (
     Site,
     Unsupported,
     installed_version,
+    only,
     options_as,
 )
 
@@ -127,14 +128,14 @@ class Mlx(Adapter):
         live = get("/enginebench").json()
         if not isinstance(live, dict) or not live:
             return Resolved()
-        kept, kv_bits = _count(live.get("prompt_cache_size")), _count(live.get("kv_bits"))
+        kept, kv_bits = only(int, live.get("prompt_cache_size")), only(int, live.get("kv_bits"))
         dtype = live.get("dtype")
         return Resolved(
-            version=_text(live.get("version")),
-            model=_text(live.get("model")),
+            version=only(str, live.get("version")),
+            model=only(str, live.get("model")),
             precision=_precision(live),
-            context=_count(live.get("max_position_embeddings")),
-            slots=_count(live.get("decode_concurrency")) if live.get("batchable") is True else 1,
+            context=only(int, live.get("max_position_embeddings")),
+            slots=only(int, live.get("decode_concurrency")) if live.get("batchable") is True else 1,
             prefix_cache=None if kept is None else kept > 0,
             kv_dtype=f"{kv_bits}bit" if kv_bits else DTYPES.get(dtype) if isinstance(dtype, str) else None,
             chunked_prefill=True,  # by prefill_step_size, and batches of other requests go on in between
@@ -174,11 +175,3 @@ def _precision(live: Mapping[str, JSON]) -> str | None:
         words = [str(layer).split() for layer in layers]
         return "+".join(sorted({f"{bits}bit" if mode == "affine" else mode for mode, bits, *_ in (w for w in words if len(w) > 1)}))
     return DTYPES.get(dtype, dtype) if isinstance(dtype, str) else None
-
-
-def _text(value: JSON) -> str | None:
-    return value if isinstance(value, str) else None
-
-
-def _count(value: JSON) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None

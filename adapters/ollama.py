@@ -36,6 +36,7 @@ from enginebench.adapter import (
     Resolved,
     Site,
     Unsupported,
+    only,
     options_as,
 )
 
@@ -161,8 +162,8 @@ class Ollama(Adapter):
         file_type = details.get("quantization_level") if isinstance(details, dict) else None
         context = model.get("context_length")
         return Resolved(
-            version=_text(told.get("version")) if isinstance(told, dict) else None,
-            model=_text(model.get("name")),
+            version=only(str, told.get("version")) if isinstance(told, dict) else None,
+            model=only(str, model.get("name")),
             precision=file_type.lower().removesuffix("_moe") if isinstance(file_type, str) else None,
             context=context if isinstance(context, int) else None,
             prefix_cache=True,
@@ -247,7 +248,3 @@ def _models(body: JSON) -> list[dict[str, JSON]] | None:
 
 def _is_ready(model: Mapping[str, JSON]) -> bool:
     return str(model.get("name")).partition(":")[0] == READY
-
-
-def _text(value: JSON) -> str | None:
-    return value if isinstance(value, str) else None

@@ -26,6 +26,9 @@ from enginebench.adapter import (
     Resolved,
     Site,
     Unsupported,
+    as_list,
+    as_object,
+    only,
     options_as,
 )
 
@@ -99,14 +102,16 @@ class OpenAI(Adapter):
 
     def resolved(self, get: Get) -> Resolved:
         told = {path: _open(reply.json()) for path in ABOUT if (reply := get(path)).status == 200}
-        vllm, sglang, tgi, ollama = (_object(told.get(path)) for path in ("/version", "/server_info", "/info", "/api/version"))
+        vllm, sglang, tgi, ollama = (as_object(told.get(path)) for path in ("/version", "/server_info", "/info", "/api/version"))
         loaded = _only(told.get("/api/ps"), "models")
         cache_off = sglang.get("disable_radix_cache")
         return Resolved(
             version=next((version for told_by in (vllm, sglang, tgi, ollama) if (version := _text(told_by, "version"))), None),
             model=_text(_only(told.get("/v1/models"), "data"), "id") or _text(loaded, "name") or _text(tgi, "model_id"),
-            context=_count(sglang, "context_length") or _count(tgi, "max_total_tokens") or _count(loaded, "context_length"),
-            slots=_count(sglang, "max_running_requests"),
+            context=only(int, sglang.get("context_length"))
+            or only(int, tgi.get("max_total_tokens"))
+            or only(int, loaded.get("context_length")),
+            slots=only(int, sglang.get("max_running_requests")),
             prefix_cache=not cache_off if isinstance(cache_off, bool) else None,
             kv_dtype=_text(sglang, "kv_cache_dtype"),
             raw=told,
@@ -133,21 +138,11 @@ def _open(told: JSON) -> JSON:
     return {name: value for name, value in told.items() if not any(word in name for word in ("api_key", "password", "secret"))}
 
 
-def _object(value: JSON) -> dict[str, JSON]:
-    return value if isinstance(value, dict) else {}
-
-
 def _only(listing: JSON, name: str) -> dict[str, JSON]:
     """The one entry of a list of models; {} if there are more or none, because it is not known then which is meant."""
-    entries = _object(listing).get(name)
-    return _object(entries[0]) if isinstance(entries, list) and len(entries) == 1 else {}
+    entries = as_list(as_object(listing).get(name))
+    return as_object(entries[0]) if len(entries) == 1 else {}
 
 
 def _text(told: Mapping[str, JSON], name: str) -> str | None:
-    value = told.get(name)
-    return value if isinstance(value, str) and value else None
-
-
-def _count(told: Mapping[str, JSON], name: str) -> int | None:
-    value = told.get(name)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    return only(str, told.get(name)) or None

@@ -31,13 +31,15 @@ from enginebench.adapter import (
     Resolved,
     Site,
     Unsupported,
+    as_list,
+    as_object,
     installed_version,
+    only,
     options_as,
     prometheus_totals,
 )
 
 _T = TypeVar("_T")
-_V = TypeVar("_V", str, int, bool)
 
 DTYPES: Mapping[str, str] = {"bf16": "bfloat16", "f16": "float16", "f32": "float32"}
 """Precisions of weights that are not quantised."""
@@ -352,31 +354,31 @@ class Sglang(Adapter):
 
     def resolved(self, get: Get) -> Resolved:
         told = _open(get("/server_info").json())
-        said = _object(told)
+        said = as_object(told)
         if not said:
             return Resolved()
-        states = [_object(state) for state in _list(said.get("internal_states"))]
-        spread, chunk = _only(int, said.get("attn_dp_size")) or 1, _only(int, said.get("chunked_prefill_size"))
-        dtype, kv, quantization = (_only(str, said.get(key)) for key in ("dtype", "kv_cache_dtype", "quantization"))
+        states = [as_object(state) for state in as_list(said.get("internal_states"))]
+        spread, chunk = only(int, said.get("attn_dp_size")) or 1, only(int, said.get("chunked_prefill_size"))
+        dtype, kv, quantization = (only(str, said.get(key)) for key in ("dtype", "kv_cache_dtype", "quantization"))
         neutral = next((name for name, theirs in DTYPES.items() if theirs == dtype), None)
-        no_cache, no_overlap = (_only(bool, said.get(key)) for key in ("disable_radix_cache", "disable_overlap_schedule"))
-        context = _only(int, said.get("context_length"))
+        no_cache, no_overlap = (only(bool, said.get(key)) for key in ("disable_radix_cache", "disable_overlap_schedule"))
+        context = only(int, said.get("context_length"))
         options: dict[str, JSON] = {name: said.get(theirs) for name, theirs in READ_BACK.items()}
         options["max_running_requests"] = said.get("max_running_requests")
         options["overlap_schedule"] = None if no_overlap is None else not no_overlap
         return Resolved(
-            version=_only(str, said.get("version")),
-            model=_only(str, said.get("served_model_name")),
+            version=only(str, said.get("version")),
+            model=only(str, said.get("served_model_name")),
             precision=neutral if quantization is None else QUANTIZED.get(quantization),
             context=context - RESERVED_TOKENS if context is not None else None,
             slots=_sum(state.get("effective_max_running_requests_per_dp") for state in states),
             prefix_cache=None if no_cache is None else not no_cache,
             kv_dtype=neutral if kv == "auto" else "bf16" if kv == "bfloat16" else kv,
-            kv_tokens=_sum(_object(state.get("memory_usage")).get("token_capacity") for state in states),
+            kv_tokens=_sum(as_object(state.get("memory_usage")).get("token_capacity") for state in states),
             chunked_prefill=None if chunk is None else chunk > 0,
             batch_tokens=chunk * spread if chunk is not None and chunk > 0 else None,
-            graphs=graph_mode(_object(said.get("cuda_graph_config"))),
-            stream_interval=_only(int, said.get("stream_interval")),
+            graphs=graph_mode(as_object(said.get("cuda_graph_config"))),
+            stream_interval=only(int, said.get("stream_interval")),
             options={name: value for name, value in options.items() if value is not None},
             raw={"/server_info": told},
         )
@@ -542,7 +544,7 @@ def _proxied(pair: Disaggregated, members: Sequence[Member], site: Site) -> Iter
 
 def graph_mode(config: Mapping[str, JSON]) -> str | None:
     """SGLang's cuda_graph_config in the words of the option `graphs`; None where it does not say."""
-    backends = [_only(str, _object(config.get(phase)).get("backend")) for phase in ("decode", "prefill")]
+    backends = [only(str, as_object(config.get(phase)).get("backend")) for phase in ("decode", "prefill")]
     if None in backends:
         return None
     decode, prefill = (backend != "disabled" for backend in backends)
@@ -579,15 +581,3 @@ def _mean(lines: Sequence[str], name: str) -> float | None:
 def _sum(values: Iterator[JSON]) -> int | None:
     found = [value for value in values if type(value) is int]
     return sum(found) if found else None
-
-
-def _object(value: JSON) -> dict[str, JSON]:
-    return value if isinstance(value, dict) else {}
-
-
-def _list(value: JSON) -> list[JSON]:
-    return value if isinstance(value, list) else []
-
-
-def _only(kind: type[_V], value: JSON) -> _V | None:
-    return value if type(value) is kind else None  # True is no int here

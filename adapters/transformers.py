@@ -35,6 +35,7 @@ from enginebench.adapter import (
     Site,
     Unsupported,
     installed_version,
+    only,
     options_as,
 )
 
@@ -152,23 +153,23 @@ class Transformers(Adapter):
         if not isinstance(live, dict):
             return Resolved()
         names = {name: precision for precision, name in DTYPES.items()}
-        dtype, held = _text(live.get("dtype")), _text(live.get("weights"))
+        dtype, held = only(str, live.get("dtype")), only(str, live.get("weights"))
         batching, sharing = live.get("continuous_batching"), live.get("prefix_cache")
         batch: Mapping[str, JSON] = batching if isinstance(batching, dict) else {}
-        page, blocks = _count(batch.get("page_size")), _count(batch.get("num_blocks"))
+        page, blocks = only(int, batch.get("page_size")), only(int, batch.get("num_blocks"))
         kv_tokens = page * blocks if page is not None and blocks is not None else None
-        limits = [limit for limit in (_count(live.get("max_position_embeddings")), kv_tokens) if limit is not None]
+        limits = [limit for limit in (only(int, live.get("max_position_embeddings")), kv_tokens) if limit is not None]
         return Resolved(
-            version=_text(live.get("version")),
-            model=_text(live.get("model")),
+            version=only(str, live.get("version")),
+            model=only(str, live.get("model")),
             precision=names.get(held, held) if held else None,
             context=min(limits, default=None),
-            slots=_count(batch.get("max_requests_per_batch")),
+            slots=only(int, batch.get("max_requests_per_batch")),
             prefix_cache=sharing if isinstance(sharing, bool) else None,
             kv_dtype=names.get(dtype, dtype) if dtype else None,  # the paged cache has the model's dtype
             kv_tokens=kv_tokens,
             chunked_prefill=True if batch else None,  # its scheduler always splits a prompt that does not fit into the batch
-            batch_tokens=_count(batch.get("max_batch_tokens")),
+            batch_tokens=only(int, batch.get("max_batch_tokens")),
             graphs=_graphs(batch.get("use_cuda_graph")),
             options=_ran(live),
             raw={"/enginebench": live},
@@ -271,7 +272,7 @@ def _flags(deployment: Deployment, options: TransformersOptions) -> list[str]:
 
 def _ran(live: Mapping[str, JSON]) -> Mapping[str, JSON]:
     """The kernels in use, under the names of the options: what the layers were handed, not what was configured."""
-    experts, attention = live.get("experts_ran"), _text(live.get("attn_implementation"))
+    experts, attention = live.get("experts_ran"), only(str, live.get("attn_implementation"))
     told: dict[str, JSON] = {"experts_implementation": "+".join(map(str, experts))} if isinstance(experts, list) and experts else {}
     return told | ({"attn_implementation": attention.removeprefix("paged|")} if attention else {})
 
@@ -281,11 +282,3 @@ def _graphs(used: JSON) -> str | None:
     if not isinstance(used, list) or len(used) != 2:
         return None
     return {(False, False): "off", (True, True): "all", (False, True): "decode", (True, False): "mixed"}.get((bool(used[0]), bool(used[1])))
-
-
-def _text(value: JSON) -> str | None:
-    return value if isinstance(value, str) else None
-
-
-def _count(value: JSON) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None

@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 from enginebench.adapter import (
     JSON,
@@ -31,12 +31,12 @@ from enginebench.adapter import (
     Resolved,
     Site,
     Unsupported,
+    as_object,
     installed_version,
+    only,
     options_as,
     prometheus_totals,
 )
-
-_V = TypeVar("_V", str, int)
 
 DTYPES: Mapping[str, str] = {"bf16": "bfloat16", "f16": "float16", "f32": "float32"}
 """Precisions of weights that are not quantised."""
@@ -235,17 +235,17 @@ class Trtllm(Adapter):
     # readiness: the default. Its port is bound before the model is loaded, but refuses until the server listens.
 
     def resolved(self, get: Get) -> Resolved:
-        version, listed = (_object(get(path).json()) for path in ("/version", "/v1/models"))
+        version, listed = (as_object(get(path).json()) for path in ("/version", "/v1/models"))
         models = listed.get("data")
-        first = _object(models[0]) if isinstance(models, list) and models else {}
+        first = as_object(models[0]) if isinstance(models, list) and models else {}
         last = _last(get)
-        kv = _object(last.get("kvCacheStats"))
-        blocks, size = _only(int, kv.get("maxNumBlocks")), _only(int, kv.get("tokensPerBlock"))
+        kv = as_object(last.get("kvCacheStats"))
+        blocks, size = only(int, kv.get("maxNumBlocks")), only(int, kv.get("tokensPerBlock"))
         return Resolved(
-            version=_only(str, version.get("version")),
-            model=_only(str, first.get("id")),
-            slots=_only(int, last.get("maxBatchSizeStatic")),
-            batch_tokens=_only(int, last.get("maxNumTokensStatic")),
+            version=only(str, version.get("version")),
+            model=only(str, first.get("id")),
+            slots=only(int, last.get("maxBatchSizeStatic")),
+            batch_tokens=only(int, last.get("maxNumTokensStatic")),
             kv_tokens=blocks * size if blocks is not None and size is not None else None,
             options={"block_size": size} if size is not None else {},
             raw={"/version": version, "/v1/models": listed, "/metrics": last},
@@ -265,10 +265,10 @@ class Trtllm(Adapter):
         if "running" in found:
             return found
         last = _last(get)
-        kv = _object(last.get("kvCacheStats"))
+        kv = as_object(last.get("kvCacheStats"))
         now = {"running": last.get("numActiveRequests"), "waiting": last.get("numQueuedRequests")}
-        used, blocks = _only(int, kv.get("usedNumBlocks")), _only(int, kv.get("maxNumBlocks"))
-        found |= {name: float(value) for name, told in now.items() if (value := _only(int, told)) is not None}
+        used, blocks = only(int, kv.get("usedNumBlocks")), only(int, kv.get("maxNumBlocks"))
+        found |= {name: float(value) for name, told in now.items() if (value := only(int, told)) is not None}
         return found | ({"kv_use": used / blocks} if used is not None and blocks else {})
 
 
@@ -311,16 +311,8 @@ def _eplb(options: TrtllmOptions) -> Eplb | None:
 def _last(get: Get) -> dict[str, JSON]:
     """The latest of the iteration records that /metrics holds; {} where there was none since it was last read."""
     records = get("/metrics").json()
-    return _object(records[-1]) if isinstance(records, list) and records else {}
+    return as_object(records[-1]) if isinstance(records, list) and records else {}
 
 
 def _given(values: Mapping[str, JSON]) -> dict[str, JSON]:
     return {name: value for name, value in values.items() if value is not None}
-
-
-def _object(value: JSON) -> dict[str, JSON]:
-    return value if isinstance(value, dict) else {}
-
-
-def _only(kind: type[_V], value: JSON) -> _V | None:
-    return value if type(value) is kind else None  # True is no int here

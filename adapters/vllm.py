@@ -33,7 +33,9 @@ from enginebench.adapter import (
     Resolved,
     Site,
     Unsupported,
+    as_object,
     installed_version,
+    only,
     options_as,
     prometheus_totals,
 )
@@ -300,21 +302,21 @@ class Vllm(Adapter):
         return "ready" if status == 200 else "loading" if status == 0 else "broken"
 
     def resolved(self, get: Get) -> Resolved:
-        version, listed = (_object(get(path).json()) for path in ("/version", "/v1/models"))
+        version, listed = (as_object(get(path).json()) for path in ("/version", "/v1/models"))
         config = _config(get)
         said = partial(_said, config)
         models = listed.get("data")
-        first = _object(models[0]) if isinstance(models, list) and models else {}
+        first = as_object(models[0]) if isinstance(models, list) and models else {}
         replicas = said(int, "parallel", "data_parallel_size") or 1
-        seqs, tokens = said(int, "scheduler", "max_num_seqs"), kv_tokens(_object(config.get("cache_config")))
+        seqs, tokens = said(int, "scheduler", "max_num_seqs"), kv_tokens(as_object(config.get("cache_config")))
         dtype, kv = (_dtype(said(str, section, name)) for section, name in (("model", "dtype"), ("cache", "cache_dtype")))
-        quantization, compilation = said(str, "model", "quantization"), _object(config.get("compilation_config"))
-        options: dict[str, JSON] = {name: _object(config.get(f"{section}_config")).get(key) for name, (section, key) in READ_BACK.items()}
+        quantization, compilation = said(str, "model", "quantization"), as_object(config.get("compilation_config"))
+        options: dict[str, JSON] = {name: as_object(config.get(f"{section}_config")).get(key) for name, (section, key) in READ_BACK.items()}
         return Resolved(
-            version=_only(str, version.get("version")),
-            model=_only(str, first.get("id")),
+            version=only(str, version.get("version")),
+            model=only(str, first.get("id")),
             precision=dtype if quantization is None else QUANTIZED.get(quantization),
-            context=_only(int, first.get("max_model_len")),
+            context=only(int, first.get("max_model_len")),
             slots=seqs * replicas if seqs is not None else None,
             prefix_cache=said(bool, "cache", "enable_prefix_caching"),
             kv_dtype=dtype if kv == "auto" else kv,
@@ -461,15 +463,15 @@ def _install(python: Path, command: Path) -> Install | None:
 def _config(get: Get) -> dict[str, JSON]:
     """vLLM's whole configuration without its secrets; of a server that does not say, what its metrics tell of the cache."""
     reply = next((reply for reply in (get(CONFIG) for _ in range(4)) if reply.status), None)
-    config = _object(_object(reply.json()).get("vllm_config")) if reply is not None else {}
+    config = as_object(as_object(reply.json()).get("vllm_config")) if reply is not None else {}
     if not config:
         return {"cache_config": cache_labels(get("/metrics").body.decode(errors="replace"))}
-    return config | {"model_config": {k: v for k, v in _object(config.get("model_config")).items() if k != "hf_token"}}
+    return config | {"model_config": {k: v for k, v in as_object(config.get("model_config")).items() if k != "hf_token"}}
 
 
 def _said(config: Mapping[str, JSON], kind: type[_T], section: str, name: str) -> _T | None:
     """A value of a section of the configuration, if it is of that kind."""
-    return _only(kind, _object(config.get(f"{section}_config")).get(name))
+    return only(kind, as_object(config.get(f"{section}_config")).get(name))
 
 
 def cache_labels(metrics: str) -> dict[str, JSON]:
@@ -484,7 +486,7 @@ def cache_labels(metrics: str) -> dict[str, JSON]:
 
 def kv_tokens(cache: Mapping[str, JSON]) -> int | None:
     """Tokens that one replica's KV cache holds: what vLLM says, else blocks x tokens per block."""
-    told, blocks, size = (_only(int, cache.get(name)) for name in ("kv_cache_size_tokens", "num_gpu_blocks", "block_size"))
+    told, blocks, size = (only(int, cache.get(name)) for name in ("kv_cache_size_tokens", "num_gpu_blocks", "block_size"))
     return told if told is not None else blocks * size if blocks is not None and size is not None else None
 
 
@@ -501,11 +503,3 @@ def _json(value: Mapping[str, JSON] | None) -> str | None:
 def _dtype(name: str | None) -> str | None:
     """'torch.bfloat16' -> bf16; what is no such type stays as it is."""
     return next((neutral for neutral, theirs in DTYPES.items() if name in (theirs, f"torch.{theirs}")), name)
-
-
-def _object(value: JSON) -> dict[str, JSON]:
-    return value if isinstance(value, dict) else {}
-
-
-def _only(kind: type[_T], value: JSON) -> _T | None:
-    return value if type(value) is kind else None  # True is no int here

@@ -10,17 +10,17 @@ library and that engine.
 
 from __future__ import annotations
 
-import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import distributions
 from pathlib import Path
 from typing import ClassVar, Literal, TypeVar, cast
 
 from enginebench.dialects import PROTOCOLS, Dialect, Event, OpenAIChat, OpenAICompletions, ProtocolName
+from enginebench.installs import Install, installed_packages, installed_version
 from enginebench.nouns import JSON, Deployment, Load, Parallelism, Runtime
 from enginebench.resources import folder
+from enginebench.told import as_list, as_object, only, prometheus_totals
 
 __all__ = [
     "GAUGES",
@@ -50,8 +50,11 @@ __all__ = [
     "Runtime",
     "Site",
     "Unsupported",
+    "as_list",
+    "as_object",
     "installed_packages",
     "installed_version",
+    "only",
     "options_as",
     "prometheus_totals",
 ]
@@ -71,35 +74,6 @@ class NotInstalled(Unsupported):
 @dataclass(frozen=True)
 class NoOptions:
     """An engine without options of its own."""
-
-
-@dataclass(frozen=True)
-class Install:
-    """One way this engine is present on this machine.
-
-    variant: which of the adapter's ways (e.g. 'xllamacpp', 'llama-server'). python: the interpreter of the engine's own
-    environment, binary: an executable; either may be None. version: the engine's, as its package or binary says.
-    """
-
-    variant: str
-    version: str
-    python: Path | None = None
-    binary: Path | None = None
-
-
-def installed_version(python: Path, package: str) -> str | None:
-    """The version of `package` in the environment of that interpreter, read from its metadata: nothing is started or imported."""
-    return next((found.version for found in distributions(name=package, path=_sites(python))), None)
-
-
-def installed_packages(python: Path) -> dict[str, str]:
-    """Name -> version of everything in the environment of that interpreter, read from its metadata."""
-    return dict(sorted((found.name, found.version) for found in distributions(path=_sites(python))))
-
-
-def _sites(python: Path) -> list[str]:
-    environment = python.parent.parent
-    return [str(site) for pattern in ("lib/python3*/site-packages", "Lib/site-packages") for site in environment.glob(pattern)]
 
 
 @dataclass(frozen=True)
@@ -169,21 +143,6 @@ class Reply:
 
 Get = Callable[[str], Reply]
 """GET a path of the server under test; provided by the harness."""
-
-
-def prometheus_totals(text: str) -> dict[str, float]:
-    """Prometheus text as name -> value, summed over label sets (one per rank, in some engines). What is not a sample is left out."""
-    totals: dict[str, float] = {}
-    for line in text.splitlines():
-        name, braced, rest = line.partition("{")
-        if braced:
-            rest = rest.rpartition("}")[2]
-        else:
-            name, _, rest = line.partition(" ")
-        if name and not name.startswith("#"):
-            with contextlib.suppress(ValueError, IndexError):  # a comment, a histogram's exemplar, or no Prometheus at all
-                totals[name] = totals.get(name, 0.0) + float(rest.split()[0])
-    return totals
 
 
 TOTALS: Mapping[str, str] = {

@@ -14,6 +14,7 @@ from typing import Any
 
 from enginebench.errors import UserError
 from enginebench.images import Image, Recipe, Say
+from enginebench.runtime.container_client import DaemonGone, connect
 
 BUILD_S = 3600
 """An engine's wheels are several GB, and the daemon is silent while it fetches one layer."""
@@ -24,12 +25,13 @@ class SdkDaemon:
     """`enginebench.images.Daemon` over the SDK's low-level client."""
 
     def __init__(self) -> None:
+        try:
+            self._api = connect(BUILD_S).api
+        except DaemonGone as gone:
+            raise UserError(str(gone)) from None
         import docker
 
         self._docker = docker
-        with self._reported("there is no container daemon to talk to"):
-            self._api = self._docker.from_env(timeout=BUILD_S).api
-            self._api.ping()
 
     def image_id(self, name: str) -> str | None:
         with self._reported(f"cannot look at {name}"):
@@ -83,9 +85,6 @@ def _follow(steps: Iterator[dict[str, Any]], say: Say, what: str) -> None:
 def _advice(said: str) -> str | None:
     """What to do about an error of the daemon's, by its words."""
     known = {
-        "Permission denied": "add yourself to the group `docker`, or set DOCKER_HOST to a daemon of your own (rootless Docker, Podman)",
-        "No such file": "start Docker, or set DOCKER_HOST to the socket of Podman or of another machine",
-        "Connection refused": "start Docker, or set DOCKER_HOST to the socket of Podman or of another machine",
         "manifest unknown": "the registry has no such tag: look it up there, and write it into the table",
         "not found": "the registry has no such image or tag: look it up there, and write it into the table",
         "no such host": "the registry cannot be reached from the daemon: load the image from a file (docker load), or go online",

@@ -107,14 +107,13 @@ class Exchange:
         finally:
             new = len(self._pieces) - count
             self._stamps += [stamp] * new
+        self._aligned = self._chunked and new > 0 and data.endswith(self._pieces[-1] + b"\r\n")
         if not new:
             self._barren += len(data)
             return
         self._barren = 0
-        last = self._pieces[-1]
-        self._aligned = self._chunked and data.endswith(last + b"\r\n")
         if new == 1 and self._spelling is None and self._aligned:
-            self._spelling = spelling_of(data, last)
+            self._spelling = spelling_of(data, self._pieces[-1])
 
     def flush(self) -> None:
         """Hand the events that were recognised to the decoder."""

@@ -73,10 +73,9 @@ class Watch:
         if self._process is None:
             return
         try:
-            if kind is None:
-                self._collect(self._process.communicate(timeout=PATIENCE_S)[0])
-        except subprocess.TimeoutExpired:
-            pass  # the cell stands without its series
+            with contextlib.suppress(subprocess.TimeoutExpired):  # the cell stands without its series
+                if kind is None:
+                    self._collect(self._process.communicate(timeout=PATIENCE_S)[0])
         finally:
             self._end()
 

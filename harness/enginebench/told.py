@@ -1,0 +1,43 @@
+"""Readers for what engines tell of themselves, in JSON or as Prometheus text: whatever it is, they take nothing on trust and raise nothing.
+
+Knows no engine and no name of a field.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TypeVar
+
+from enginebench.nouns import JSON
+
+_Kind = TypeVar("_Kind", str, int, float, bool)
+
+
+def as_object(value: JSON) -> dict[str, JSON]:
+    """The value, if it is a JSON object; {} for anything else."""
+    return value if isinstance(value, dict) else {}
+
+
+def as_list(value: JSON) -> list[JSON]:
+    """The value, if it is a JSON array; [] for anything else."""
+    return value if isinstance(value, list) else []
+
+
+def only(kind: type[_Kind], value: JSON) -> _Kind | None:
+    """The value, if it is of exactly this kind: true is no int, and 1 no float."""
+    return value if type(value) is kind else None
+
+
+def prometheus_totals(text: str) -> dict[str, float]:
+    """Prometheus text as name -> value, summed over label sets (one per rank, in some engines). What is not a sample is left out."""
+    totals: dict[str, float] = {}
+    for line in text.splitlines():
+        name, braced, rest = line.partition("{")
+        if braced:
+            rest = rest.rpartition("}")[2]
+        else:
+            name, _, rest = line.partition(" ")
+        if name and not name.startswith("#"):
+            with contextlib.suppress(ValueError, IndexError):  # a comment, a histogram's exemplar, or no Prometheus at all
+                totals[name] = totals.get(name, 0.0) + float(rest.split()[0])
+    return totals
