@@ -15,14 +15,16 @@ class Container:
     """How an engine is boxed in. The defaults leave out whatever the daemon decides by itself.
 
     variant: of the engine's images in containers/images.yaml; None: the first one that serves the deployment. image: run instead of it.
-    gpus: a number, 'all' or UUIDs; None: as many as the deployment takes. memory and shm: sizes such as '64GiB'. secrets: *names* of
-    environment variables whose values the container gets. mounts: 'HOST:INSIDE' or 'HOST:INSIDE:rw'. user: 'caller', 'image', or
-    'UID[:GID]'. address: of the daemon's machine, where ports are published; None: the loopback.
+    gpus: a number, 'all' or UUIDs; None: as many as the deployment takes. cpus: cores' worth of processor time. memory and shm: sizes
+    such as '64GiB'. secrets: *names* of environment variables whose values the container gets. mounts: 'HOST:INSIDE' or
+    'HOST:INSIDE:rw'. user: 'caller', 'image', or 'UID[:GID]'. address: of the daemon's machine, where ports are published; None: the
+    loopback.
     """
 
     variant: str | None = None
     image: str | None = None
     gpus: int | Literal["all"] | tuple[str, ...] | None = None
+    cpus: float | None = None
     cpuset: str | None = None
     memory: str | None = None
     shm: str = "16GiB"

@@ -23,6 +23,7 @@ from enginebench.adapter import Install
 from enginebench.home import home
 from enginebench.runtime.ending import LaunchFailed
 from enginebench.runtime.leftovers import here, leases
+from enginebench.telemetry.nvidia import nvml_version
 
 Level: TypeAlias = Literal["ok", "warn", "no"]
 Engine: TypeAlias = tuple[str, str, Sequence[Install], str]
@@ -49,7 +50,7 @@ class Finding:
 
 def diagnose(engines: Iterable[Engine] = (), broken: Mapping[str, str] | None = None) -> list[Finding]:
     """Look at everything, in the order in which a person would ask. broken: adapter -> why it cannot be loaded."""
-    looks = (_python, _uvloop, _cores, _memory, _quiet, _disk, _gpus, _leftovers)
+    looks = (_python, _uvloop, _cores, _memory, _quiet, _disk, _gpus, _nvml, _leftovers)
     return [
         *(look() for look in looks),
         *_docker(),
@@ -116,6 +117,17 @@ def _gpus() -> Finding:
     names = [f"{gpu.name}{f' {gpu.memory_bytes / GIB:.0f} GiB' if gpu.memory_bytes else ''}" for gpu in found]
     counted = ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))
     return Finding("GPUs", "ok", counted + (f", driver {found[0].driver}" if found[0].driver else ""))
+
+
+def _nvml() -> Finding:
+    """Power, clocks and throttling of GPUs come from there. A machine without an NVIDIA driver has nothing to mend."""
+    try:
+        driver, count = nvml_version()
+    except LookupError as reason:
+        blind = any("NVIDIA" in gpu.name.upper() for gpu in gpus())
+        advice = "power, energy per token and throttling of the GPUs stay unknown: install the driver's libnvidia-ml" if blind else ""
+        return Finding("NVML", "warn" if blind else "ok", f"does not answer: {reason}", advice)
+    return Finding("NVML", "ok", f"answers for {count} {'device' if count == 1 else 'devices'}, driver {driver}")
 
 
 def _docker() -> Iterator[Finding]:

@@ -18,11 +18,15 @@ from enginebench.samples import Samples
 from enginebench.slo import SLO_METRICS, Slo
 from enginebench.statistics import Estimate, estimate, percentiles
 from enginebench.store import CellRecord, Run
+from enginebench.telemetry import Hardware, hardware_of
+from enginebench.telemetry.metrics import HARDWARE_METRICS
 from enginebench.tokens import TokenSource, token_source
 from enginebench.verdict import VERDICTS, CacheProof, Reason, Verdict, cache_proof, judge, withheld
 from enginebench.window import Window, steady_window
+from enginebench.worth_metrics import WORTH_METRICS
 
 PERCENTILES = (50.0, 90.0, 99.0)
+ALL_METRICS: Mapping[str, Metric] = {**METRICS, **SLO_METRICS, **HARDWARE_METRICS, **WORTH_METRICS}
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,8 @@ class CellResult:
     """Whether the prefix cache was cold, and how that is known."""
     gauges: Mapping[str, Gauge] = field(default_factory=dict)
     """The engine's own gauges over the window."""
+    hardware: Hardware = field(default_factory=Hardware)
+    """What the machine did in the window."""
 
 
 @dataclass(frozen=True)
@@ -125,10 +131,10 @@ def _read(run: Run, record: CellRecord, slo: Slo | None) -> CellResult:
 def result_of(record: CellRecord, samples: Samples, slo: Slo | None = None) -> CellResult:
     """A cell that ran, from its raw samples: its window, its figures and its verdict. Seconds for ten million events."""
     window = steady_window(samples, record.load)
-    measured = samples.within(window)
+    measured, machine = samples.within(window), hardware_of(record, window)
     verdict, reasons = judge(record, measured, window)
     hidden = withheld(record, reasons)
-    figures = {name: None if metric_name(name) in hidden else value for name, value in figures_of(measured, slo).items()}
+    figures = {name: None if metric_name(name) in hidden else value for name, value in figures_of(measured, slo, machine).items()}
     return CellResult(
         record,
         figures,
@@ -141,13 +147,14 @@ def result_of(record: CellRecord, samples: Samples, slo: Slo | None = None) -> C
         int(measured.inside.sum()),
         cache_proof(record, samples),
         gauges(record.series.within((window.start_ns, window.end_ns)), tuple(GAUGES)),
+        machine,
     )
 
 
-def figures_of(samples: Samples, slo: Slo | None = None) -> dict[str, float | None]:
+def figures_of(samples: Samples, slo: Slo | None = None, hardware: Hardware | None = None) -> dict[str, float | None]:
     """Every figure of a cell: per-cell metrics under their name, per-request ones and the ITL as <name>_p50, _p90, _p99.
 
-    They describe the window that the samples have (`Samples.within`), else all of the load.
+    They describe the window that the samples have (`Samples.within`), else all of the load; so must the hardware, where it is given.
     """
     out: dict[str, float | None] = {}
     for metric in METRICS.values():
@@ -158,6 +165,8 @@ def figures_of(samples: Samples, slo: Slo | None = None) -> dict[str, float | No
             out |= _percentiles(metric.name, values)
     if slo is not None:
         out |= {name: _defined(metric.compute(samples, slo)[0]) for name, metric in SLO_METRICS.items()}
+    if hardware is not None:
+        out |= {name: _defined(metric.compute(samples, hardware)[0]) for name, metric in HARDWARE_METRICS.items()}
     return out | _percentiles("itl", itl(samples))
 
 
@@ -171,13 +180,12 @@ def _defined(value: float) -> float | None:
 
 def metric_of(figure: str) -> Metric | None:
     """The metric behind a figure's name ('ttft_p50' -> TTFT); None for ITL, which is per event."""
-    name = metric_name(figure)
-    return METRICS.get(name) or SLO_METRICS.get(name)
+    return ALL_METRICS.get(metric_name(figure))
 
 
 def metric_name(figure: str) -> str:
     """'ttft_p50' -> 'ttft', 'itl_p99' -> 'itl', 'output_throughput' -> 'output_throughput'."""
-    return figure if figure in METRICS or figure in SLO_METRICS else figure.rpartition("_p")[0]
+    return figure if figure in ALL_METRICS else figure.rpartition("_p")[0]
 
 
 def _row(group: Sequence[CellResult], labels: Mapping[str, str], name: str) -> Row:

@@ -18,14 +18,16 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
 from enginebench.counters import CounterSeries
 from enginebench.errors import UserError
 from enginebench.nouns import JSON, Deployment, Load, Status, plain
+from enginebench.telemetry.subject import Subject
 
 if TYPE_CHECKING:
     from enginebench.samples import Samples
@@ -92,6 +94,7 @@ class CellRecord:
     """One cell. reason says why it failed or was skipped; client: what the load generator knows of itself.
 
     counters: the engine's own totals over the cell (after - before), under neutral names; series: its counters while the load ran.
+    telemetry: GPUs, the machine and what the engine runs in, while the load ran; empty in records of before there was any.
     prompt_form: 'ids' or 'text'. forced_routing: tokens were spread over the experts by a rule. dense:
     there is nothing to route, as far as is known. gpus: devices the deployment takes
     where it runs on any; None: nobody knows. exact_prompts: whether the prompts'
@@ -115,6 +118,7 @@ class CellRecord:
     client: Mapping[str, JSON] = field(default_factory=dict)
     counters: Mapping[str, float] = field(default_factory=dict)
     series: CounterSeries = field(default_factory=CounterSeries)
+    telemetry: tuple[Subject, ...] = ()
     length_control: str = "exact"
     prompt_form: str = ""
     exact_prompts: bool = True
@@ -267,6 +271,12 @@ def _dump(record: RunRecord | LaunchRecord | CellRecord) -> str:
     return _NUMBERS.sub(lambda found: "[" + " ".join(found[0][1:-1].split()) + "]", text) + "\n"
 
 
+@cache
+def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
+    """What reads records of a kind; made once, which takes longer than to read fifty."""
+    return TypeAdapter(kind)
+
+
 def _load(file: Path, kind: type[R]) -> R:
     try:
         data: Any = json.loads(file.read_text(encoding="utf-8"))
@@ -275,6 +285,6 @@ def _load(file: Path, kind: type[R]) -> R:
             raise UserError(
                 f"has schema {version}, this enginebench reads up to {SCHEMA}", file=file, advice="upgrade enginebench to read it"
             )
-        return TypeAdapter(kind).validate_python(data)
+        return cast("R", _adapter(kind).validate_python(data))  # type: ignore[arg-type]  # mypy: type[R] is Hashable
     except (ValueError, ValidationError, OSError) as error:
         raise UserError(f"cannot be read: {str(error).splitlines()[0]}", file=file) from None

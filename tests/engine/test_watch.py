@@ -213,7 +213,7 @@ def test_a_run_has_the_series_and_shows_it(tmp_path: Path) -> None:
     assert (record.prompt_form, record.gpus, record.random_weights, record.forced_routing) == ("ids", 1, False, False)
     text = next((folder / "cells").glob("*.json")).read_text()
     assert '"at_ns": [' in text
-    assert text.count("\n") < 150, "a list of numbers is one line"
+    assert text.count("\n") < 250, "a list of numbers is one line"
     shown = json.loads(subprocess.run(
         [sys.executable, "-m", "enginebench", "report", str(folder), "--json"], cwd=tmp_path, capture_output=True, text=True, check=True
     ).stdout)  # fmt: skip

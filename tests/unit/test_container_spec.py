@@ -75,9 +75,10 @@ def test_amd_devices_are_files_with_groups() -> None:
 
 
 def test_limits_and_mounts() -> None:
-    container = Container(memory="2GiB", cpuset="0-3", ulimits={"memlock": -1}, mounts=("/a:/b", "/c:/d:rw"), compile_cache="/cc")
+    container = Container(memory="2GiB", cpus=1.5, cpuset="0-3", ulimits={"memlock": -1}, mounts=("/a:/b", "/c:/d:rw"), compile_cache="/cc")
     told = asked(container, user="1:2")
     assert (told["mem_limit"], told["memswap_limit"], told["cpuset_cpus"]) == (2 * 2**30, 2 * 2**30, "0-3")
+    assert told["nano_cpus"] == 1_500_000_000
     assert told["ulimits"] == [{"Name": "memlock", "Soft": -1, "Hard": -1}]
     seen = {mount["Target"]: (mount["Source"], mount["ReadOnly"]) for mount in told["mounts"]}
     assert seen == {"/models/m": ("/data/m", True), "/cache/compiled": ("/cc", False), "/b": ("/a", True), "/d": ("/c", False)}
@@ -163,7 +164,7 @@ def test_container_settings_are_an_axis_of_docker_alone(tmp_path: Path) -> None:
         ("runtime: docker, container: {memory: 1}", "container"),
         ("runtime: docker, container: {memory: 5 apples}", "memory"),
         ("runtime: docker, container: {env: {HF_TOKEN: x}}", "must not hold HF_TOKEN"),
-        ("runtime: docker, container: {cpus: 3}", "is not a known key"),
+        ("runtime: docker, container: {cores: 3}", "is not a known key"),
         ("runtime: docker, container: {mounts: [relative:/x]}", "mounts"),
     ],
 )

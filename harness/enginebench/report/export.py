@@ -211,6 +211,7 @@ def _cell(cell: CellResult) -> JSON:
         "client": plain(record.client),
         "counters": plain(record.counters),
         "gauges": plain(cell.gauges),
+        "hardware": plain(cell.hardware),
         "prefix_cache": {"asked": record.load.prefix_cache, "proved_by": cell.cache.by, "cached_tokens": cell.cache.cached}
         if cell.verdict
         else None,

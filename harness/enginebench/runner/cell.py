@@ -1,4 +1,4 @@
-"""Measures one cell on an engine that is up: prompts, warm-up, counters, load, verdict on whether it counts as run.
+"""Measures one cell on an engine that is up: prompts, warm-up, counters, telemetry, load, verdict on whether it counts as run.
 
 Knows no plan and no file. Everything that could cost time - making prompts, encoding bodies - happens before the window opens.
 """
@@ -17,6 +17,7 @@ from enginebench.checkpoints import RandomMoE
 from enginebench.loadgen import LoadResult
 from enginebench.nouns import JSON, Cell, Deployment, Load, Sample, Status, canonical, fingerprint, plain_object
 from enginebench.runner.engine import Engine
+from enginebench.runner.instruments import Instruments
 from enginebench.runner.priming import rehearsal
 from enginebench.runner.reporter import Reporter
 from enginebench.runner.watching import Watch
@@ -63,7 +64,7 @@ def measure(cell: Cell, engine: Engine, adapter: Adapter, reporter: Reporter, *,
     token_check = _check_counts(engine, warm_up.samples) if warm_up is not None else {}
     prompts = prompts or engine.opening.prompts(load, _enough(load, warm_up), salt=salt)
     uncounted = not engine.opening.counts if warm_up is None else not any(map(_counted, warm_up.samples))
-    with Watch(engine, adapter) as watch:
+    with Watch(engine, adapter) as watch, Instruments(engine) as instruments:
         result = engine.run(prompts, load, on_progress=lambda progress: reporter.measuring(cell, progress), keep_text=uncounted)
     failure = _failure(result, engine)
     if uncounted:
@@ -79,6 +80,7 @@ def measure(cell: Cell, engine: Engine, adapter: Adapter, reporter: Reporter, *,
         token_check=token_check,
         counters={} if failure else watch.totals(),
         series=watch.series(),
+        telemetry=instruments.subjects,
         exact_prompts=prompts[0].ids is not None,
         stopped=result.stopped,
         saturated=result.stopped if result.saturated else None,

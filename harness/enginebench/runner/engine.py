@@ -14,6 +14,7 @@ from enginebench.adapter import Difference, Install, Launch, Resolved
 from enginebench.checkpoints import Vocabulary
 from enginebench.loadgen import LoadResult, Progress
 from enginebench.nouns import JSON, Load
+from enginebench.runtime.place import Started
 from enginebench.workload import Prompt, TextScale, make_prompts
 
 
@@ -21,6 +22,11 @@ class Engine(Protocol):
     """What a cell needs of a deployment that is up."""
 
     opening: Opening
+
+    @property
+    def served_name(self) -> str | None:
+        """The model's name in every request; None where requests carry none."""
+        ...
 
     def run(
         self, prompts: Sequence[Prompt], load: Load, *, on_progress: Callable[[Progress], None] | None = None, keep_text: bool = False
@@ -34,6 +40,10 @@ class Engine(Protocol):
 
     def resolved(self) -> Resolved:
         """What the engine says of its own configuration."""
+        ...
+
+    def started(self) -> Mapping[str, Started]:
+        """What was started for it, 'engine' and each 'member NAME'; empty when somebody else has started it."""
         ...
 
     def ending(self, patience_s: float = 0.0) -> str | None:

@@ -18,6 +18,7 @@ from enginebench.loadgen import ClientHealth, LoadResult, Progress
 from enginebench.nouns import Deployment, Load, Sample
 from enginebench.runner.engine import Opening
 from enginebench.runtime import EngineProcess, LaunchFailed
+from enginebench.runtime.place import Started
 from enginebench.workload import Prompt
 
 DEATH_PATIENCE_S = 1.0
@@ -29,6 +30,7 @@ class OfflineWorker:
 
     def __init__(self, adapter: Adapter, deployment: Deployment, process: EngineProcess, opening: Opening) -> None:
         self._adapter, self._deployment, self._process, self.opening = adapter, deployment, process, opening
+        self.served_name: str | None = None
         self._asked = 0
         self._given_up: str | None = None
         self._buffer = b""
@@ -100,6 +102,9 @@ class OfflineWorker:
         told = self._told
         return self._adapter.resolved(lambda path: Reply(200, json.dumps(told[path]).encode()) if path in told else Reply(404))
 
+    def started(self) -> Mapping[str, Started]:
+        return {"engine": self._process}
+
     def ending(self, patience_s: float = 0.0) -> str | None:
         self._process.wait(patience_s)
         return self._given_up or self._process.ending
@@ -144,6 +149,7 @@ def _sample(index: int, prompt: Prompt, event: Mapping[str, Any], told: Mapping[
         error=told.get("error"),
         input_tokens=told.get("input_tokens"),
         output_tokens=told.get("output_tokens"),
+        cached_tokens=told.get("cached_tokens"),
     )
 
 

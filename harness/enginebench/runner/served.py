@@ -19,6 +19,7 @@ from enginebench.loadgen import Body, LoadResult, LoadSpec, Progress, Target, Wi
 from enginebench.nouns import Deployment, Load
 from enginebench.runner.engine import Opening
 from enginebench.runtime import ProcessGroup, http_get_url, wait_ready
+from enginebench.runtime.place import Started
 from enginebench.workload import Prompt
 
 ATTACH_TIMEOUT_S = 10.0
@@ -116,6 +117,9 @@ class Served:
 
     def resolved(self) -> Resolved:
         return self.adapter.resolved(self.get)
+
+    def started(self) -> Mapping[str, Started]:
+        return self.process.started if self.process is not None else {}
 
     def ending(self, patience_s: float = 0.0) -> str | None:
         if self.process is None:

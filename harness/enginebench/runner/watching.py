@@ -6,14 +6,8 @@ not how a reply is fetched (`enginebench.runtime.watch` does).
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import os
-import select
-import subprocess
-import sys
-import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,13 +16,13 @@ from typing import Self
 
 from enginebench.adapter import GAUGES, TOTALS, Adapter, Get, Reply
 from enginebench.counters import CounterSeries
+from enginebench.nouns import JSON
+from enginebench.runner.beside import Beside
 from enginebench.runner.engine import Engine
 from enginebench.runner.served import Served
 from enginebench.runtime import watch
 
 EVERY_S = 1.0
-PATIENCE_S = 10.0
-"""For the first reading, and for the replies at the end: a server that hangs costs `watch.TIMEOUT_S` for each path."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +48,7 @@ class Watch:
         self._engine, self._adapter, self._every_s = engine, adapter, every_s
         self._before: Mapping[str, float] = {}
         self._paths: tuple[str, ...] = ()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._beside: Beside | None = None
         self._readings: Sequence[Reading] = ()
         self._cpu_s = 0.0
 
@@ -70,14 +64,13 @@ class Watch:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._process is None:
+        if self._beside is None:
             return
         try:
-            with contextlib.suppress(subprocess.TimeoutExpired):  # the cell stands without its series
-                if kind is None:
-                    self._collect(self._process.communicate(timeout=PATIENCE_S)[0])
+            if kind is None:
+                self._collect(self._beside.collect())
         finally:
-            self._end()
+            self._beside.end()
 
     def totals(self) -> Mapping[str, float]:
         """What the engine's totals rose by since before the load."""
@@ -94,33 +87,11 @@ class Watch:
     def _start(self, served: Served) -> None:
         """Start the process and wait for its first reading, so that nothing of its start falls into the load."""
         target = served.target
-        orders = {
+        orders: dict[str, JSON] = {
             "host": target.host, "port": target.port, "tls": target.tls, "headers": dict(target.headers),
-            "prefix": served.prefix, "paths": self._paths, "every_s": self._every_s,
+            "prefix": served.prefix, "paths": list(self._paths), "every_s": self._every_s,
         }  # fmt: skip
-        self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", watch.__file__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            bufsize=0,
-            start_new_session=True,  # the terminal's Ctrl-C is for the harness
-        )
-        stdin, stdout = self._process.stdin, self._process.stdout
-        assert stdin is not None and stdout is not None  # noqa: S101, PT018  # pipes
-        with contextlib.suppress(BrokenPipeError):
-            stdin.write(json.dumps(orders).encode() + b"\n")  # not argv: headers may hold a key
-        if not _heard(stdout.fileno(), b"ready\n", PATIENCE_S):
-            self._end()
-
-    def _end(self) -> None:
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.wait()
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    pipe.close()
+        self._beside = Beside(("-I", "-S", watch.__file__), orders)
 
     def _collect(self, said: bytes) -> None:
         head, _, bodies = said.partition(b"\n")
@@ -139,16 +110,6 @@ def _noting(get: Get, asked: dict[str, None]) -> Get:
         return get(path)
 
     return noted
-
-
-def _heard(fd: int, word: bytes, timeout_s: float) -> bool:
-    """Whether the pipe said just this within the time."""
-    said, until = b"", time.monotonic() + timeout_s
-    while len(said) < len(word) and select.select([fd], [], [], max(0.0, until - time.monotonic()))[0]:
-        if not (data := os.read(fd, len(word) - len(said))):
-            break
-        said += data
-    return said == word
 
 
 def _readings(index: Sequence[tuple[int, Sequence[tuple[int, int]]]], bodies: bytes, paths: Sequence[str]) -> Iterator[Reading]:

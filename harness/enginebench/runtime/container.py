@@ -14,9 +14,12 @@ import threading
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
-from enginebench.runtime.container_client import Client, sentences
+import psutil
+
+from enginebench.adapter import Unsupported
+from enginebench.runtime.container_client import Client, elsewhere, sentences
 from enginebench.runtime.ending import ending_in_words, log_tail
 
 STOP_PATIENCE_S = 15.0
@@ -58,6 +61,7 @@ class EngineContainer:
         engine = cls(client, container, log, secrets)
         try:
             with sentences():
+                _check_devices(container, arguments)
                 container.put_archive("/", _archive(files, folder))
                 container.start()
         except BaseException:
@@ -95,14 +99,20 @@ class EngineContainer:
         """What becomes readable when the container ends."""
         return self._report
 
+    @property
+    def handle(self) -> tuple[Literal["container"], str]:
+        """The container's id."""
+        return "container", self.id
+
     def pids(self) -> list[int]:
-        """Its processes as the daemon's machine counts them; empty once it has ended."""
-        try:
-            with sentences():
-                table = self._container.top(ps_args="-eo pid")
-        except Exception:  # noqa: BLE001  # a container that is ending has no processes to list
+        """Its processes; none once it has ended, or where the daemon's machine is another one."""
+        if elsewhere():
             return []
-        return sorted(int(row[0]) for row in table["Processes"] or ())
+        with contextlib.suppress(Exception):  # a container that is ending has no processes to list
+            self._container.reload()
+            if first := int(self._container.attrs["State"]["Pid"]):  # its init, of which all the others are children
+                return sorted([first, *(child.pid for child in psutil.Process(first).children(recursive=True))])
+        return []
 
     def published(self) -> dict[int, tuple[str, int]]:
         """Port inside -> address and port of the daemon's machine."""
@@ -156,13 +166,38 @@ class EngineContainer:
             if self.alive:
                 self._container.stop(timeout=round(grace_s))
                 self._ended.wait(STOP_PATIENCE_S)  # the log is complete then
-            self._container.remove(force=True, v=True)
+            self._remove()
         except NotFound:
             pass
         except (DockerException, RequestException) as error:
             self.stuck = f"container {self._container.name} could not be removed: {error}; `bench clean` does, once the daemon is back"
             with contextlib.suppress(OSError), self.log.open("a") as sink:
                 sink.write(f"\nenginebench: {self.stuck}\n")
+
+    def _remove(self) -> None:
+        """Podman keeps a container whose network others have joined until they are gone, which end at the same time."""
+        from docker.errors import APIError
+
+        until = time.monotonic() + STOP_PATIENCE_S
+        while True:
+            try:
+                self._container.remove(force=True, v=True)
+            except APIError as error:
+                if "dependent containers" not in str(error) or time.monotonic() > until:
+                    raise
+                time.sleep(0.1)
+            else:
+                return
+
+
+def _check_devices(container: Any, arguments: Mapping[str, Any]) -> None:
+    """A daemon that does not know requests for GPUs, as older Podmans, ignores them, and the engine would find none."""
+    if not arguments.get("device_requests"):
+        return
+    container.reload()
+    given = container.attrs["HostConfig"]
+    if not given.get("DeviceRequests") and not given.get("Devices"):
+        raise Unsupported("GPUs were asked for, and the daemon ignores that: an older Podman hands out none over this interface")
 
 
 def _archive(files: Mapping[PurePosixPath, str], folder: PurePosixPath) -> bytes:

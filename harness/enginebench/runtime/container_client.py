@@ -99,13 +99,15 @@ def in_words(said: str) -> str:
         "port is already allocated": "a port is taken",
         "address already in use": "a port is taken",
         "cannot assign requested address": "container.address is no address of the daemon's machine",
+        "container-init binary not found": "Podman's machine lacks catatonit, which runs as process 1",
+        "error setting rlimit": "a limit is above what that machine allows: say container.ulimits, as in {nofile: 4096, nproc: 4096}",
         "executable file not found": "the image has no such program",
         "no such file or directory": "the image has no such program, or lacks what the program needs",
         "bind source path does not exist": "the daemon's machine has no such folder to mount",
         "Requested CPUs are not available": "container.cpuset names processors that the daemon's machine lacks",
         "Minimum memory limit": "container.memory is too little",
     }
-    meaning = next((meaning for sign, meaning in meanings.items() if sign in said), "")
+    meaning = next((meaning for sign, meaning in meanings.items() if sign.lower() in said.lower()), "")
     return f"{meaning}: {said.strip()}" if meaning else f"the Docker daemon refused: {said.strip()}"
 
 

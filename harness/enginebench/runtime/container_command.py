@@ -27,6 +27,8 @@ def _flags(arguments: Mapping[str, Any]) -> Iterator[str]:
     for key, flag in _PLAIN.items():
         if key in arguments:
             yield f"{flag}={arguments[key]}"
+    if "nano_cpus" in arguments:
+        yield f"--cpus={arguments['nano_cpus'] / 1e9:g}"
     if arguments.get("init"):
         yield "--init"
     for inside, (address, _) in arguments.get("ports", {}).items():

@@ -155,6 +155,8 @@ def _limits(container: Container) -> dict[str, Any]:
     limits: dict[str, Any] = {}
     if container.memory:
         limits |= {"mem_limit": in_bytes(container.memory), "memswap_limit": in_bytes(container.memory)}
+    if container.cpus:
+        limits["nano_cpus"] = round(container.cpus * 1e9)
     if container.cpuset:
         limits["cpuset_cpus"] = container.cpuset
     if container.ulimits:

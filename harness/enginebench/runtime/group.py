@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import select
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -53,7 +53,7 @@ class ProcessGroup:
     @property
     def alive(self) -> bool:
         """Whether everything that was started runs."""
-        return all(process.alive for process in self._everything())
+        return all(process.alive for process in self.started.values())
 
     @property
     def ending(self) -> str | None:
@@ -67,7 +67,7 @@ class ProcessGroup:
         """Sleep until anything of it ends or the time is over; returns whether something has ended. Wakes at once."""
         until = time.monotonic() + timeout_s
         poller = select.poll()
-        for process in self._everything():
+        for process in self.started.values():
             poller.register(process, select.POLLIN)
         while self.alive and (left := until - time.monotonic()) > 0:
             poller.poll(left * 1000)
@@ -75,11 +75,14 @@ class ProcessGroup:
 
     def log_tail(self, lines: int = 20) -> str:
         """The last lines of the log of what has ended first in the order of `ending`, else of the main process."""
-        ended = next((process for process in self._everything() if not process.alive), self.main)
+        ended = next((process for process in self.started.values() if not process.alive), self.main)
         return ended.log_tail(lines) if ended is not None else ""
 
-    def _everything(self) -> Sequence[Started]:
-        return [*self.members.values(), *([self.main] if self.main is not None else [])]
+    @property
+    def started(self) -> Mapping[str, Started]:
+        """Everything that was started: each 'member NAME', then 'engine'."""
+        members = {f"member {name}": process for name, process in self.members.items()}
+        return members | ({"engine": self.main} if self.main is not None else {})
 
     # -- the end -------------------------------------------------------------------------------------------------------------
 

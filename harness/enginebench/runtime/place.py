@@ -7,17 +7,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
 from enginebench.adapter import Launch, Site
 from enginebench.runtime.process import EngineProcess
 from enginebench.runtime.readiness import Proof, verify_listener
+
+Handle: TypeAlias = tuple[Literal["processes", "container"], str]
+"""The id of a process whose descendants are the engine, or of a container."""
 
 
 class Started(Protocol):
     """An engine that was started, and may end at any moment."""
 
     log: Path
+
+    @property
+    def handle(self) -> Handle:
+        """What telemetry follows it by."""
 
     @property
     def alive(self) -> bool: ...

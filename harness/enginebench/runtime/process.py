@@ -16,7 +16,7 @@ import threading
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, Literal, Self
 
 import psutil
 
@@ -114,6 +114,11 @@ class EngineProcess:
     def fileno(self) -> int:
         """What becomes readable when there is something to learn from `alive`, for waiting on several engines at once."""
         return self._report
+
+    @property
+    def handle(self) -> tuple[Literal["processes"], str]:
+        """The guardian, whose descendants are the engine and all that it has started."""
+        return "processes", str(self._guardian.pid)
 
     def pids(self) -> list[int]:
         """The engine's process and its living descendants; empty once all are gone."""

@@ -29,6 +29,10 @@ class ContainerSettings(Strict):
     gpus: Annotated[int, Field(ge=0, le=1024, strict=True)] | Literal["all"] | list[str] | None = Field(
         None, description="A number of GPUs, `all`, or a list of UUIDs (AMD: indices); default: as many as the deployment takes."
     )
+    cpus: Annotated[float, Field(ge=0.01, le=4096)] | None = Field(
+        None,
+        description="Cores' worth of processor time it may use, e.g. `7.5`; a cell that was held back by it is suspect.",
+    )
     cpuset: Annotated[str, Field(pattern=r"^[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*$")] | None = Field(
         None, description="Processors it may use, e.g. `0-15,32-47`."
     )

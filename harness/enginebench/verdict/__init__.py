@@ -1,7 +1,7 @@
 """Can this cell be trusted? `judge` gives a verdict with reasons, `withheld` says which figures must not be shown.
 
-`validity` judges what the server answered, `inside` what it said of itself, `delivery` the load that was sent; `checks` names
-everything that can be wrong. Does not know: tables, or how figures are computed.
+`validity` judges what the server answered, `inside` what it said of itself, `delivery` the load that was sent, `hardware` what
+the machine did; `checks` names everything that can be wrong. Does not know: tables, or how figures are computed.
 """
 
 from enginebench.verdict.checks import Check, Reason

@@ -1,6 +1,6 @@
 """What can be wrong with a cell, as data: each check with the advice that goes with it, and a reason as one finding of a check.
 
-Finds nothing itself: `enginebench.verdict.validity` and `enginebench.verdict.delivery` do.
+Finds nothing itself: the other modules of `enginebench.verdict` do.
 """
 
 from __future__ import annotations
@@ -26,6 +26,10 @@ class Check(Enum):
     PREEMPTED = "the KV cache is too small for this load: give it more memory, or lower the concurrency"
     QUEUED = "the batch was never large enough, so latencies hold the time in the queue: raise the engine's slots or lower the load"
     KV_FULL = "the KV cache, not the batch size, limits how many run at once: give it more memory, or a smaller type"
+    GPU_THROTTLED = "the figures are those of its cooling or its power supply as well: cool it, or raise its limit, and measure again"
+    GPU_SHARED = "part of the device, and of the energy, went into other work: end it or wait for it, and measure again"
+    CPU_THROTTLED = "processors were held back: raise the container's `cpus`, or cool the machine, and measure again"
+    CPU_STOLEN = "engine and client were paused at times that nobody chose: use a machine of your own, or measure when it is quiet"
     TIMINGS_DISAGREE = "something between engine and client holds tokens back or bundles them: look at proxies and at the client's load"
     BURST_DELIVERY = "many tokens arrived in one instant: TPOT and ITL describe the delivery, not the generation"
     FEW_EVENTS = "many tokens came in each event, so TTFT and TPOT describe the delivery: does something buffer the stream?"

@@ -3,7 +3,7 @@
 Every reason says what to do next. `invalid`: the figures do not measure what the scenario asked; such a cell is shown greyed
 and never ranked. `suspect`: ranked, with the reason beside it. `unranked`: sound, but no comparison. A reason may also take single
 figures out of a cell whose others are sound. What the client did is judged in `enginebench.verdict.delivery`, what the server
-answered here, what it said of itself in `enginebench.verdict.inside`. Pure; knows no report.
+answered here, what it said of itself in `enginebench.verdict.inside`, the machine in `enginebench.verdict.hardware`. Pure; knows no report.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from enginebench.store import CellRecord
 from enginebench.tokens import disagreements, output_tokens
 from enginebench.verdict import delivery, inside
 from enginebench.verdict.checks import Check, Reason, Severity
+from enginebench.verdict.hardware import hardware
 from enginebench.window import Window
 
 __all__ = ["VERDICTS", "Check", "Reason", "Verdict", "judge", "withheld"]
@@ -36,7 +37,11 @@ _PACE = ("tpot", "itl", "longest_gap", "user_throughput")
 _OF_THE_BATCH = (
     "ttft", "ttft_due", "ttfa", "e2e", "e2e_due", "itl", "longest_gap", "reader_wait", "schedule_delay", "goodput", "slo_attainment",
 )  # fmt: skip
-_WITHHELD = {Check.BURST_DELIVERY: "the tokens came in bursts", Check.OVERSATURATED: "the queue grew without bound"}
+_WITHHELD = {
+    Check.BURST_DELIVERY: "the tokens came in bursts",
+    Check.OVERSATURATED: "the queue grew without bound",
+    Check.GPU_SHARED: "others used the device as well",
+}
 
 
 def judge(record: CellRecord, samples: Samples, window: Window) -> tuple[Verdict, tuple[Reason, ...]]:
@@ -63,6 +68,7 @@ def _reasons(record: CellRecord, s: Samples, window: Window) -> Iterator[Reason]
         yield from _counts(record, s)
         yield from inside.cache(record, s)
         yield from inside.pressure(record, window)
+        yield from hardware(record, window)
         if record.deployment.runtime != "in-process":
             yield from delivery.client(record, s)
             yield from delivery.rate(record, s)

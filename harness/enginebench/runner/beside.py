@@ -1,0 +1,70 @@
+"""A program that watches while a load runs, in a process of its own: given its orders, waited for, asked what it saw, ended.
+
+The contract: one line of JSON on its stdin, `ready` on its stdout once the first reading is there; the end of its stdin asks for the
+rest of its stdout. Knows nothing of what is watched (`enginebench.runtime.watch`, `enginebench.telemetry.sampler`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+
+from enginebench.nouns import JSON
+
+PATIENCE_S = 10.0
+"""For the first reading, and for what was seen: a server that hangs costs `watch.TIMEOUT_S` for each path."""
+
+
+class Beside:
+    """A started watcher. A cell stands without what it saw: whatever goes wrong with it is an empty answer, never an error."""
+
+    def __init__(self, arguments: Sequence[str], orders: Mapping[str, JSON]) -> None:
+        """Start the interpreter with these arguments; orders go through a pipe, as they may hold a key."""
+        self._process: subprocess.Popen[bytes] | None = subprocess.Popen(
+            [sys.executable, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,
+            start_new_session=True,  # the terminal's Ctrl-C is for the harness
+        )
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None and stdout is not None  # noqa: S101, PT018  # pipes
+        with contextlib.suppress(BrokenPipeError):
+            stdin.write(json.dumps(orders).encode() + b"\n")
+        if not _heard(stdout.fileno(), b"ready\n", PATIENCE_S):
+            self.end()
+
+    def collect(self) -> bytes:
+        """What it saw; empty when it has nothing to say, or not in time."""
+        if self._process is None:
+            return b""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._process.communicate(timeout=PATIENCE_S)[0]
+        return b""
+
+    def end(self) -> None:
+        """Kill it. Again does nothing."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    pipe.close()
+
+
+def _heard(fd: int, word: bytes, timeout_s: float) -> bool:
+    """Whether the pipe said just this within the time."""
+    said, until = b"", time.monotonic() + timeout_s
+    while len(said) < len(word) and select.select([fd], [], [], max(0.0, until - time.monotonic()))[0]:
+        if not (data := os.read(fd, len(word) - len(said))):
+            break
+        said += data
+    return said == word

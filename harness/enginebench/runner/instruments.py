@@ -1,0 +1,72 @@
+"""Watches GPUs, this machine and what the engine runs in over a load, from a process of its own.
+
+Knows which of them belong to a cell; reads none (`enginebench.telemetry.sampler` does) and makes no figure of them.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from types import TracebackType
+from typing import Self
+
+from enginebench.counters import CounterSeries
+from enginebench.nouns import JSON
+from enginebench.runner.beside import Beside
+from enginebench.runner.engine import Engine
+from enginebench.runner.served import Served
+from enginebench.runtime.container_client import elsewhere
+from enginebench.telemetry import Subject
+
+EVERY_S = 1.0
+PROGRAM = ("-P", "-m", "enginebench.telemetry.sampler")
+"""-P: a module in the working folder must not shadow one of the standard library's."""
+
+
+class Instruments:
+    """Telemetry of one load: `with Instruments(engine) as instruments: engine.run(...)`; then `instruments.subjects`."""
+
+    def __init__(self, engine: Engine, every_s: float = EVERY_S) -> None:
+        self._orders = {**orders(engine), "every_s": every_s}
+        self._beside: Beside | None = None
+        self.subjects: tuple[Subject, ...] = ()
+
+    def __enter__(self) -> Self:
+        self._beside = Beside(PROGRAM, self._orders)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        assert self._beside is not None  # noqa: S101  # entered
+        try:
+            if kind is None:
+                self.subjects = _subjects(self._beside.collect())
+        finally:
+            self._beside.end()
+
+
+def orders(engine: Engine) -> dict[str, JSON]:
+    """What the sampler is to read for this engine, as it wants to be told."""
+    handles = {name: started.handle for name, started in engine.started().items()}
+    containers: dict[str, JSON] = {name: ident for name, (kind, ident) in handles.items() if kind == "container"}
+    processes: dict[str, JSON] = {name: int(ident) for name, (kind, ident) in handles.items() if kind == "processes"}
+    here = elsewhere() is None if containers else bool(processes) or _local(engine)
+    return {"gpus": here, "containers": containers, "processes": processes}
+
+
+def _local(engine: Engine) -> bool:
+    """Whether a server that somebody else started is on this machine, by its address; its GPUs are then this machine's."""
+    host = engine.target.host if isinstance(engine, Served) else ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _subjects(said: bytes) -> tuple[Subject, ...]:
+    told = json.loads(said) if said.endswith(b"\n") else []  # else it was killed, and with it what it saw
+    return tuple(Subject(**{**one, "series": _series(one["series"])}) for one in told)
+
+
+def _series(told: dict[str, JSON]) -> CounterSeries:
+    at_ns, values, cpu_s = told["at_ns"], told["values"], told["cpu_s"]
+    return CounterSeries(tuple(at_ns), {name: tuple(its) for name, its in values.items()}, cpu_s)  # type: ignore[arg-type, union-attr]

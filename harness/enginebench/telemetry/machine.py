@@ -1,0 +1,49 @@
+"""This machine's processors and memory, from what the kernel says. On macOS there is neither steal nor a count of thermal throttling."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import psutil
+
+from enginebench.nouns import JSON
+from enginebench.telemetry.source import Values, told
+from enginebench.telemetry.subject import Kind
+
+CPUS = Path("/sys/devices/system/cpu")
+
+
+class ThisMachine:
+    """The machine that the sampler, and so the load generator, runs on."""
+
+    kind: Kind = "host"
+    name = "this machine"
+
+    def __init__(self, cpus: Path = CPUS) -> None:
+        self.facts: Mapping[str, JSON] = {"cores": psutil.cpu_count()}
+        self._clocks = sorted(cpus.glob("cpu[0-9]*/cpufreq/scaling_cur_freq"))
+        self._throttles = sorted(cpus.glob("cpu[0-9]*/thermal_throttle/*_throttle_count"))
+
+    def read(self) -> Values:
+        times = psutil.cpu_times()._asdict()
+        capacity = sum(seconds for state, seconds in times.items() if not state.startswith("guest"))  # user time already holds guests'
+        steal = times.get("steal")
+        load = told(os.getloadavg, OSError)
+        clocks, throttles = _numbers(self._clocks), _numbers(self._throttles)
+        return {
+            "busy_s": capacity - times["idle"] - times.get("iowait", 0.0) - (steal or 0.0),
+            "steal_s": steal,
+            "capacity_s": capacity,
+            "load": load[0] if load else None,
+            "available_bytes": psutil.virtual_memory().available,
+            "mhz": sum(clocks) / len(clocks) / 1e3 if clocks else None,
+            "thermal_throttles": sum(throttles) if throttles else None,
+        }
+
+
+def _numbers(files: list[Path]) -> list[int]:
+    """What these files hold; one that cannot be read is left out."""
+    texts = (told(file.read_text, OSError) or "" for file in files)
+    return [int(text) for text in texts if text.strip().isdigit()]
