@@ -9,17 +9,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from enginebench.answer import Parity, parities, verdict_sentence
+from enginebench.costs import Prices
 from enginebench.remarks import remarks
 from enginebench.rows import LOAD_COLUMNS, CellResult, Row, figures_of, metric_of, read_rows
 from enginebench.slo import Slo, parse
 from enginebench.store import LaunchRecord, Run, RunRecord
+from enginebench.worth import Worth, contradictions
 
 __all__ = ["LOAD_COLUMNS", "Analysis", "CellResult", "Parity", "Row", "analyse", "figures_of", "metric_of", "verdict_sentence"]
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """A run, understood. slo: what a good answer was to be; None: nobody said, and there is no goodput."""
+    """A run, understood. slo: what a good answer was to be; None: nobody said, and there is no goodput.
+
+    prices: what the devices cost; None: nobody said, and no row has a cost.
+    """
 
     run: RunRecord
     rows: tuple[Row, ...]
@@ -28,11 +33,13 @@ class Analysis:
     sentence: str
     parity: tuple[Parity, ...] = ()
     slo: Slo | None = None
+    prices: Prices | None = None
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What a reader must know before he quotes a figure: random weights, engines that disagree, settings that did not take."""
-        return tuple(dict.fromkeys(remarks(self.rows, self.launches, self.parity)))
+        """What a reader must know before he quotes a figure: random weights, disagreement, settings that did not take, the impossible."""
+        found, worth = remarks(self.rows, self.launches, self.parity), Worth(self.run, self.launches, self.prices)
+        return tuple(dict.fromkeys((*found, *contradictions(self.rows), *worth.unpriced(self.rows))))
 
     @property
     def counts(self) -> dict[str, int]:
@@ -42,9 +49,11 @@ class Analysis:
         return out | {"missing": len(self.run.cells) - len(records)}
 
 
-def analyse(run: Run) -> Analysis:
-    """Read every stored cell of a run and fold the repeats. UserError when the stored SLO is none."""
+def analyse(run: Run, prices: Prices | None = None) -> Analysis:
+    """Read every stored cell of a run and fold the repeats. UserError when the stored SLO is none. prices: by the catalogue's names."""
     slo = parse(run.record.slo) if run.record.slo is not None else None
     rows, columns = read_rows(run, slo)
     launches = run.launches()
-    return Analysis(run.record, rows, launches, columns, verdict_sentence(rows), tuple(parities(rows, launches)), slo)
+    worth = Worth(run.record, launches, prices)
+    rows = tuple(map(worth.of, rows))
+    return Analysis(run.record, rows, launches, columns, verdict_sentence(rows), tuple(parities(rows, launches)), slo, prices)

@@ -116,6 +116,14 @@ def kwh_per_million_tokens(joules: float) -> float:
     return joules * 1e6 / JOULES_PER_KWH
 
 
+def by_catalogue(prices: Prices) -> Prices:
+    """The prices under the catalogue's names of the devices ('h100' is 'h100-sxm-80gb'). UserError for a device that it does not know."""
+    from enginebench.physics.catalogue import THIS_CPU, need_device
+
+    named = {key if key in ("*", THIS_CPU) else need_device(key).name: price for key, price in prices.devices.items()}
+    return replace(prices, devices=named)
+
+
 # -- input -----------------------------------------------------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from enginebench.adapter import Unsupported
+from enginebench.bounds import Bounds
 from enginebench.errors import UserError
 from enginebench.nouns import JSON, Cell, Deployment, Load, fingerprint, plain
 from enginebench.registry import Registry
@@ -24,12 +25,14 @@ class Plan:
     """Everything that would happen, in order. skipped: cell id -> why it cannot run.
 
     searches: id of a cell -> the search that begins with it. Which cells follow is known only once that one has been measured.
+    bounds: of the machine that cells had to fit; None: nobody knows which it is.
     """
 
     scenario: Scenario
     cells: tuple[Cell, ...]
     skipped: Mapping[str, str] = field(default_factory=dict)
     searches: Mapping[str, LoadSearch] = field(default_factory=dict)
+    bounds: Bounds | None = None
 
     @property
     def id(self) -> str:
@@ -63,13 +66,17 @@ class Plan:
         return frozenset(_value(cell, key) for cell in self.cells)
 
 
-def plan(scenario: Scenario, registry: Registry) -> Plan:
-    """The cells of a scenario in the order they would be measured, and the ones that cannot be, with the reason."""
+def plan(scenario: Scenario, registry: Registry, bounds: Bounds | None = None) -> Plan:
+    """The cells of a scenario in the order they would be measured, and the ones that cannot be, with the reason.
+
+    bounds: of the machine; a load that does not fit it is among those that cannot be. None: nothing is held against any machine.
+    """
     size = (sum(map(len, scenario.loads)) + sum(map(len, scenario.searches))) * scenario.repeats
     if size > MAX_CELLS:
         raise UserError(f"{scenario.repeats:,} repeats make {size:,} cells, more than {MAX_CELLS:,}", file=scenario.file)
     everything = [_Served(*served) for served in zip(scenario.deployments, scenario.loads, scenario.searches, strict=True)]
     refused = [served.refusal(registry) for served in everything]
+    too_large = [{} if bounds is None or refused[i] else served.too_large(registry, bounds) for i, served in enumerate(everything)]
     cells: list[Cell] = []
     skipped: dict[str, str] = {}
     searches: dict[str, LoadSearch] = {}
@@ -83,9 +90,9 @@ def plan(scenario: Scenario, registry: Registry) -> Plan:
                 cells.append(cell)
                 if load in firsts:
                     searches[cell.id] = firsts[load]
-                if reason := served.unfit.get(load) or refused[i]:
+                if reason := served.unfit.get(load) or refused[i] or too_large[i].get(load):
                     skipped[cell.id] = reason
-    return Plan(scenario, tuple(cells), skipped, searches)
+    return Plan(scenario, tuple(cells), skipped, searches, bounds)
 
 
 @dataclass(frozen=True)
@@ -111,6 +118,10 @@ class _Served:
         return {
             load: f"{what} needs a server: an in-process batch is handed all its requests at once" for load, what in needs.items() if what
         }
+
+    def too_large(self, registry: Registry, bounds: Bounds) -> Mapping[Load, str]:
+        """The loads that the machine has no room for, each with why."""
+        return bounds.refusals(self.deployment, self.each, registry[self.deployment.engine].gpus(self.deployment))
 
     def refusal(self, registry: Registry) -> str | None:
         """Why the engine cannot take this deployment or its loads; None when it can."""

@@ -15,6 +15,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 from enginebench.analysis import Analysis, analyse
+from enginebench.nouns import JSON
 from enginebench.report import render_table, to_csv, to_json, to_markdown, write_html
 from enginebench.report.distributions import MAX_POINTS, points_per_curve, read_samples
 from enginebench.report.export import REPORT_SCHEMA, escape_markdown
@@ -45,6 +46,20 @@ def _same(golden: Path, text: str) -> None:
         golden.write_text(text, encoding="utf-8")
         pytest.fail(f"wrote {golden.name}: read it and run again")
     assert text == golden.read_text(encoding="utf-8")
+
+
+def test_every_server_of_a_start_has_its_command_and_no_secret(synthetic_run: Run, synthetic_analysis: Analysis, tmp_path: Path) -> None:
+    member: dict[str, JSON] = {
+        "name": "prefill-0",
+        "argv": ["engine", "--port", "9001"],
+        "env": {"SIDE": "p", "API_KEY": "do not show"},
+        "port": 9001,
+    }
+    launches = {key: dataclasses.replace(launch, members=(member,)) for key, launch in synthetic_analysis.launches.items()}
+    page = write_html(synthetic_run, dataclasses.replace(synthetic_analysis, launches=launches), tmp_path / "report.html").read_text()
+    assert "Command of prefill-0" in page
+    assert "SIDE=p API_KEY=(hidden) engine --port 9001" in page
+    assert "do not show" not in page
 
 
 # -- numbers -------------------------------------------------------------------------------------------------------------

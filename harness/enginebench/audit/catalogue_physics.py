@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 
@@ -11,14 +10,14 @@ from enginebench.audit.claims import Serving
 from enginebench.audit.physics import Ceiling, HostSplit, Shape
 from enginebench.errors import UserError
 from enginebench.nouns import Parallelism
-from enginebench.physics.catalogue import need_device, need_model, read_machine
+from enginebench.physics.catalogue import need_model, read_machine
 from enginebench.physics.machine import GB, HOST_BANDWIDTH, Host
 from enginebench.physics.memory import Reserve, fit
 from enginebench.physics.offload import Offload, split
 from enginebench.physics.roofline import decode
 from enginebench.physics.setting import Setting
 from enginebench.physics.sharding import problem
-from enginebench.physics.weights import Weights, read_weights, weigh
+from enginebench.physics.weights import Weights, weigh
 
 _LIMITS: Mapping[str, str] = {
     "weights": "the weights read for every token",
@@ -129,31 +128,3 @@ def _most_kept(weights: Weights, room: float) -> Offload:
             return found
     blocks = [Offload(blocks=count) for count in range(len(weights.model.layers) + 1)]
     return next((each for each in blocks if split(weights, each)[0].bytes <= room), blocks[-1])
-
-
-# -- a run -----------------------------------------------------------------------------------------------------------------------
-
-
-def weights_of(model: str, precision: str, checkpoint: str) -> Weights | None:
-    """The weights of a deployment that ran: of its checkpoint where it is at hand, else of the catalogue; None where neither knows it."""
-    for reference, name in ((checkpoint, precision if checkpoint.startswith("random:") else None), (model, precision)):
-        try:
-            return read_weights(reference, name)
-        except UserError:
-            continue
-    return None
-
-
-def machine_named(gpus: Iterable[str]) -> str | None:
-    """'8xh100-sxm-80gb' for the accelerators of a run by the names that their tools gave; None where they are unknown or differ."""
-    names = list(gpus)
-    if len(set(names)) != 1:
-        return None
-    words = [word for word in re.split(r"[^a-z0-9]+", names[0].lower()) if word]
-    spans = [(begin, end) for begin in range(len(words)) for end in range(begin + 1, len(words) + 1)]
-    for begin, end in sorted(spans, key=lambda span: span[0] - span[1]):  # the longest part of the name that is a device's
-        try:
-            return f"{len(names)}x{need_device('-'.join(words[begin:end])).name}"
-        except UserError:
-            continue
-    return None

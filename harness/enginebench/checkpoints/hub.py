@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from enginebench.errors import UserError
@@ -47,10 +47,16 @@ def parse(reference: str) -> OnHub | None:
     return OnHub(found["repository"], found["revision"], found["file"])
 
 
-def fetch(wanted: OnHub, keep: Path, say: Callable[[str], None]) -> Path:
-    """The file (its first part) or the folder, below `keep`. What is there in full is not asked for again."""
+def place(wanted: OnHub, keep: Path) -> Path:
+    """Where the file (its first part) or the folder is kept, below `keep`, once it has been fetched."""
     name = wanted.repository.replace("/", "--")
     here = keep / (f"{name}@{wanted.revision}" if wanted.revision else name)
+    return here if wanted.file is None else here / wanted.file
+
+
+def fetch(wanted: OnHub, keep: Path, say: Callable[[str], None]) -> Path:
+    """The file (its first part) or the folder, below `keep`. What is there in full is not asked for again."""
+    here = place(replace(wanted, file=None), keep)
     if wanted.file is None:
         if not (here / _WHOLE).exists():
             _get(wanted, here, say)

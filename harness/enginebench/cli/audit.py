@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from enginebench.cli.shared import AS_JSON, print_json
+from enginebench.cli.shared import AS_JSON, price_options, prices_of, print_json
 from enginebench.errors import Exit, UserError
 
 if TYPE_CHECKING:
@@ -32,10 +31,7 @@ if TYPE_CHECKING:
     "--scenarios", type=click.Path(path_type=Path), metavar="FOLDER", help="Write the scenario that would reproduce each claimed speed."
 )
 @click.option("--checkpoint", "checkpoints", multiple=True, metavar="MODEL/PRECISION=REF", help="Weights for those scenarios (repeatable).")
-@click.option("--prices", type=click.Path(path_type=Path), metavar="FILE", help="Prices (YAML), for the cost of a million tokens.")
-@click.option(
-    "--price", "flags", multiple=True, metavar="KEY=NUMBER", help="One price, e.g. h100.hour=2.50 or electricity=0.30 (repeatable)."
-)
+@price_options
 @click.option("--strict", is_flag=True, help="Exit with 1 if a claim is impossible as stated or inconsistent.")
 @AS_JSON
 def audit(
@@ -57,7 +53,7 @@ def audit(
     from enginebench.audit.statements import contradictions, judge_all
 
     own = _own_checkpoints(checkpoints)
-    listed = _prices(prices, flags)
+    listed = prices_of(prices, flags)
     claims, physics = _claims(target, hardware)
     findings = judge_all(claims, physics)
     costs = _costs(claims, physics, listed) if listed is not None else {}
@@ -94,18 +90,18 @@ def _claims(target: Path, hardware: str | None) -> tuple[Claims, Physics]:
 def _run_claims(folder: Path, hardware: str | None) -> tuple[Claims, Physics]:
     """The rows of a run, with the weights of its own checkpoints where they are at hand."""
     from enginebench.analysis import analyse
-    from enginebench.audit.catalogue_physics import CataloguePhysics, machine_named, weights_of
+    from enginebench.audit.catalogue_physics import CataloguePhysics
     from enginebench.audit.from_run import claims_of
+    from enginebench.bounds import weights_of
+    from enginebench.machines import gpus_of, machine_named
     from enginebench.store import open_run
 
     run = open_run(folder)
     analysis = analyse(run)
-    gpus = run.record.machine.get("gpus")
-    names = [str(gpu.get("name")) for gpu in gpus if isinstance(gpu, dict)] if isinstance(gpus, list) else []
     deployments = {(row.deployment.model, row.deployment.precision): row.deployment.checkpoint for row in analysis.rows}
     found = {key: weights_of(*key, checkpoint) for key, checkpoint in deployments.items()}
     own = {key: weights for key, weights in found.items() if weights is not None}
-    return claims_of(analysis, hardware or machine_named(names)), CataloguePhysics(own)
+    return claims_of(analysis, hardware or machine_named(gpus_of(run.record.machine))), CataloguePhysics(own)
 
 
 def _own_checkpoints(written: Sequence[str]) -> Mapping[tuple[str, str], str]:
@@ -122,20 +118,10 @@ def _own_checkpoints(written: Sequence[str]) -> Mapping[tuple[str, str], str]:
     return own
 
 
-def _prices(file: Path | None, flags: Sequence[str]) -> Prices | None:
-    from enginebench.costs import Prices, read_prices, with_flags
-
-    if file is None and not flags:
-        return None
-    return with_flags(read_prices(file) if file is not None else Prices(), flags)
-
-
 def _costs(claims: Claims, physics: Physics, prices: Prices) -> dict[str, Cost]:
-    """What the claimed rates cost where hardware and price are known, by the claim's id. UserError for the price of an unknown device."""
+    """What the claimed rates cost where hardware and price are known, by the claim's id."""
     from enginebench.costs import cost
 
-    named = {key if key == "*" else physics.device(key)[0]: price for key, price in prices.devices.items()}
-    prices = replace(prices, devices=named)
     found: dict[str, Cost] = {}
     for claim in claims.serving:
         if claim.rates is None or claim.hardware is None:

@@ -26,30 +26,47 @@ EXAMPLE_PORT = 8000
 @click.option("-v", "--verbose", is_flag=True, help="Also the launch command of every deployment.")
 @AS_JSON
 def plan(
-    scenario: str, only: Sequence[str], repeats: int | None, runtime: Runtime | None, adapters: Sequence[Path], verbose: bool, as_json: bool
+    scenario: str,
+    only: Sequence[str],
+    repeats: int | None,
+    hardware: str | None,
+    runtime: Runtime | None,
+    adapters: Sequence[Path],
+    verbose: bool,
+    as_json: bool,
 ) -> None:
-    """Show the cells of SCENARIO in order, what is skipped and why, and with -v the launch commands. Launches nothing."""
+    """Show the cells of SCENARIO in order, what is skipped and why, and with -v the launch commands. Launches nothing.
+
+    Where the hardware is known (`hardware` in the scenario, --hardware, or the GPUs of this machine), also what fits it, and how long
+    the loads take at least.
+    """
+    from enginebench.cli.capacity import capacities, least_text
     from enginebench.text import printable
 
-    found, registry = planned(scenario, only, repeats, adapters, runtime)
+    found, registry = planned(scenario, only, repeats, adapters, runtime, hardware)
     if as_json:
         print_json(_as_data(found, registry))
         return
     launches = list(found.launches())
     first = [(deployment, cells) for deployment, cells in launches if cells[0].repeat == found.cells[0].repeat]
     click.echo(_summary(found, len(first), len(launches)))
+    known = capacities(found)
+    if least := least_text(found, known):
+        click.echo(least)
     for deployment, cells in first:
         gpus = registry[deployment.engine].gpus(deployment)
         click.echo(f"\n{describe(deployment)}{f'  ({gpus} GPUs)' if gpus > 1 else ''}")
         # Ids cost time, and most plans skip nothing.
         skipped = dict.fromkeys(found.skipped[c.id] for c in cells if c.id in found.skipped) if found.skipped else {}
+        if id(deployment) in known and (memory := known[id(deployment)].text):
+            click.echo(f"  {memory}")
         for reason in skipped:
             click.echo(f"  skip: {printable(reason)}")
-        if verbose and not skipped:
+        if verbose:
             commands, problem = launch_commands(deployment, registry)
             for name, command in commands.items():
                 click.echo(f"  {name and f'{name} '}$ {command}")
-            if problem:
+            if problem and problem not in skipped:
                 click.echo(f"  not launchable here: {problem}")
     click.echo()
     if loads := _describe_loads(found):
@@ -157,8 +174,10 @@ def _describe_searches(searches: Sequence[LoadSearch]) -> list[str]:
 
 
 def _as_data(found: Plan, registry: Registry) -> JSON:
+    from enginebench.cli.capacity import capacities, least_s
     from enginebench.nouns import plain, plain_object
 
+    known = capacities(found)
     # The same in every repeat and for every deployment, and a large plan has thousands.
     load_as_data = {load: plain(load) for load in {cell.load for cell in found.cells}}
     commands: dict[int, tuple[dict[str, str], str | None]] = {}
@@ -174,13 +193,16 @@ def _as_data(found: Plan, registry: Registry) -> JSON:
                 "members": {name: command for name, command in named.items() if name},
                 "gpus": registry[deployment.engine].gpus(deployment),
                 "problem": problem,
+                "memory": known[id(deployment)].data if id(deployment) in known else None,
                 "cells": [{"id": c.id, "repeat": c.repeat, "load": load_as_data[c.load], "skip": found.skipped.get(c.id)} for c in cells],
             }
         )
     return {
         "schema": 1,
         "scenario": found.scenario.name,
+        "hardware": found.bounds.machine.name if found.bounds else None,
         "cells": len(found.cells),
+        "least_s": least_s(found.cells, known) if found.bounds else None,
         "probes": found.probes,
         "slo": plain(found.scenario.slo),
         "searches": {first: {**plain_object(search), "most": search.most} for first, search in found.searches.items()},

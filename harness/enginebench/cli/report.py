@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from enginebench.cli.shared import RESULTS
+from enginebench.cli.shared import RESULTS, price_options, prices_of
 from enginebench.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,17 +29,18 @@ def _form(name: str, what: str) -> Callable[[F], F]:
 
 @click.command(
     epilog="\b\nExamples:\n  bench report\n  bench report results/2026-11-21-quickstart --html report.html\n  bench report --csv | head\n"
-    "  bench report --slo ttft_ms=500,tpot_ms=50"
+    "  bench report --slo ttft_ms=500,tpot_ms=50\n  bench report --price h100.hour=2.50"
 )
 @click.argument("run", type=click.Path(path_type=Path), required=False)
 @_form("html", "Write a self-contained HTML page that opens offline; without FILE: RUN/report.html.")
 @_form("md", "Write a Markdown table; without FILE (or '-'): to stdout.")
 @_form("csv", "Write tidy CSV; without FILE (or '-'): to stdout.")
 @_form("json", "Write JSON; without FILE (or '-'): to stdout.")
+@price_options
 @click.option(
     "--slo", metavar="SLO", help="Judge by this instead of the stored limits: a preset, or KEY=VALUE,... such as ttft_ms=500,tpot_ms=50."
 )
-def report(run: Path | None, slo: str | None, **asked: str | None) -> None:
+def report(run: Path | None, slo: str | None, prices: Path | None, flags: Sequence[str], **asked: str | None) -> None:
     """Show a stored RUN (default: the newest under results/) as a table, or write it in another form."""
     from enginebench.analysis import analyse
     from enginebench.nouns import plain_object
@@ -59,7 +60,7 @@ def report(run: Path | None, slo: str | None, **asked: str | None) -> None:
     opened = open_run(run or _newest())
     if slo is not None:
         opened.record = replace(opened.record, slo=plain_object(_slo(slo)))
-    analysis = analyse(opened)
+    analysis = analyse(opened, prices_of(prices, flags))
     render = {
         "html": lambda: render_html(opened, analysis),
         "md": lambda: to_markdown(analysis),

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from enginebench.cli.shared import AS_JSON, RESULTS, installs_of, planned, scenario_options, show
+from enginebench.cli.shared import AS_JSON, RESULTS, installs_of, planned, price_options, prices_of, scenario_options, show
 from enginebench.errors import Exit, UserError
 
 if TYPE_CHECKING:
-    from enginebench.nouns import Runtime
+    from enginebench.costs import Prices
+    from enginebench.nouns import JSON, Runtime
     from enginebench.plan import Plan
     from enginebench.registry import Registry
     from enginebench.store import Run
@@ -31,11 +32,13 @@ if TYPE_CHECKING:
 )
 @click.option("--client-processes", type=click.IntRange(min=1, max=64), default=1, show_default=True, help="Processes that send the load.")
 @click.option("--no-html", is_flag=True, help="Do not write report.html into the run's folder.")
+@price_options
 @AS_JSON
 def run(
     scenario: str,
     only: Sequence[str],
     repeats: int | None,
+    hardware: str | None,
     runtime: Runtime | None,
     adapters: Sequence[Path],
     fresh: bool,
@@ -43,16 +46,19 @@ def run(
     results: Path,
     client_processes: int,
     no_html: bool,
+    prices: Path | None,
+    flags: Sequence[str],
     as_json: bool,
 ) -> int:
     """Measure SCENARIO (a file, or the name of a built-in one). The same command resumes an interrupted run.
 
     Exit codes: 0 all cells measured, 2 bad input, 3 cells failed or are missing or all were skipped, 130 interrupted.
     """
-    plan, registry = planned(scenario, only, repeats, adapters, runtime)
+    listed = prices_of(prices, flags)
+    plan, registry = planned(scenario, only, repeats, adapters, runtime, hardware)
     check_launchable(plan, registry)
     stored = _measure(plan, registry, results, client_processes, fresh=fresh, retry_failed=retry_failed)
-    return _show(stored, as_json=as_json, html=not no_html)
+    return _show(stored, listed, as_json=as_json, html=not no_html)
 
 
 def check_launchable(plan: Plan, registry: Registry) -> None:
@@ -79,8 +85,6 @@ def check_launchable(plan: Plan, registry: Registry) -> None:
 
 def _measure(plan: Plan, registry: Registry, results: Path, client_processes: int, *, fresh: bool, retry_failed: bool) -> Run:
     from enginebench.cli.progress import progress
-    from enginebench.host import facts
-    from enginebench.nouns import plain_object
     from enginebench.runner import Sweep
     from enginebench.runner.folder import open_run_for
     from enginebench.runtime import sweep as sweep_leftovers
@@ -89,7 +93,7 @@ def _measure(plan: Plan, registry: Registry, results: Path, client_processes: in
         show(line)
     with contextlib.ExitStack() as stack:
         try:
-            opening = open_run_for(plan, results, plain_object(facts()), fresh=fresh, retry_failed=retry_failed, say=show)
+            opening = open_run_for(plan, results, _machine(plan), fresh=fresh, retry_failed=retry_failed, say=show)
             stored = stack.enter_context(opening)
         except OSError as error:
             raise UserError(
@@ -100,11 +104,27 @@ def _measure(plan: Plan, registry: Registry, results: Path, client_processes: in
     return stored
 
 
-def _show(stored: Run, *, as_json: bool, html: bool) -> int:
+def _machine(plan: Plan) -> dict[str, JSON]:
+    """The facts of this machine; with the bandwidth of its memory where its processor does the work, which takes about half a second."""
+    import os
+
+    from enginebench.host import facts
+    from enginebench.machines import BANDWIDTH
+    from enginebench.nouns import plain_object
+    from enginebench.physics.this_cpu import memory_bandwidth
+
+    found = facts()
+    here = os.environ.get("DOCKER_HOST", "unix:").startswith("unix:")
+    ours = any(deployment.runtime != "attach" and (deployment.runtime != "docker" or here) for deployment in plan.scenario.deployments)
+    measured: dict[str, JSON] = {BANDWIDTH: memory_bandwidth()} if ours and not found.gpus else {}
+    return plain_object(found) | measured
+
+
+def _show(stored: Run, prices: Prices | None, *, as_json: bool, html: bool) -> int:
     from enginebench.analysis import analyse
     from enginebench.report import render_table, to_json, write_html
 
-    analysis = analyse(stored)
+    analysis = analyse(stored, prices)
     click.echo(to_json(analysis) if as_json else render_table(analysis), nl=False)
     counts = analysis.counts
     tally = ", ".join(f"{count} {status}" for status, count in counts.items() if count)

@@ -13,9 +13,12 @@ from enginebench.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from enginebench.adapter import Adapter, Install
+    from enginebench.bounds import Bounds
+    from enginebench.costs import Prices
     from enginebench.nouns import JSON, Runtime
     from enginebench.plan import Plan
     from enginebench.registry import Registry
+    from enginebench.scenario import Scenario
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -32,10 +35,13 @@ AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print data as JS
 
 
 def scenario_options(command: F) -> F:
-    """The arguments of every verb that takes a scenario: SCENARIO, --only, --repeats, --runtime, --adapter."""
+    """The arguments of every verb that takes a scenario: SCENARIO, --only, --repeats, --hardware, --runtime, --adapter."""
     for decorate in (
         ADAPTERS,
         click.option("--runtime", type=click.Choice(["process", "docker"]), help="Start every server in this way, whichever is written."),
+        click.option(
+            "--hardware", metavar="HARDWARE", help="What it runs on, e.g. 4xh100 or 1xrtx4090+96gb, for what fits; any: check nothing."
+        ),
         click.option("--repeats", type=click.IntRange(min=1), help="Use this number of repeats instead of the scenario's."),
         click.option(
             "--only",
@@ -49,10 +55,36 @@ def scenario_options(command: F) -> F:
     return command
 
 
+def price_options(command: F) -> F:
+    """--prices and --price, for `prices_of`."""
+    for decorate in (
+        click.option(
+            "--price", "flags", multiple=True, metavar="KEY=NUMBER", help="One price, e.g. h100.hour=2.50 or electricity=0.30 (repeatable)."
+        ),
+        click.option("--prices", type=click.Path(path_type=Path), metavar="FILE", help="Prices (YAML), for the cost of a million tokens."),
+    ):
+        command = decorate(command)
+    return command
+
+
+def prices_of(file: Path | None, flags: Sequence[str]) -> Prices | None:
+    """The prices that a file and flags give, by the catalogue's names of the devices; None where neither is given."""
+    from enginebench.costs import Prices, by_catalogue, read_prices, with_flags
+
+    if file is None and not flags:
+        return None
+    return by_catalogue(with_flags(read_prices(file) if file is not None else Prices(), flags))
+
+
 def planned(
-    scenario: str, only: Sequence[str], repeats: int | None, adapters: Sequence[Path], runtime: Runtime | None = None
+    scenario: str,
+    only: Sequence[str],
+    repeats: int | None,
+    adapters: Sequence[Path],
+    runtime: Runtime | None = None,
+    hardware: str | None = None,
 ) -> tuple[Plan, Registry]:
-    """Read, check and expand a scenario named on the command line."""
+    """Read, check and expand a scenario named on the command line, and hold it against the hardware it names or the GPUs that are here."""
     from dataclasses import replace
 
     from enginebench.plan import plan
@@ -63,7 +95,9 @@ def planned(
     loaded = load_scenario(find_scenario(scenario), registry, runtime=runtime)
     if repeats is not None:
         loaded = replace(loaded, repeats=repeats)
-    whole = plan(loaded, registry)
+    if hardware is not None:
+        loaded = replace(loaded, hardware=hardware)
+    whole = plan(loaded, registry, _bounds(loaded))
     selection = _selection(only)
     for key, values in selection.items():
         for value in sorted(values - (known := whole.values(key))):
@@ -74,6 +108,16 @@ def planned(
             f"--only {' '.join(only)} leaves no cell of {len(whole.cells)}", advice="see the values with: bench plan " + scenario
         )
     return selected, registry
+
+
+def _bounds(scenario: Scenario) -> Bounds | None:
+    """What the machine allows; None where nobody said which it is and no GPU is here, or its processor does the work."""
+    from enginebench.accelerators import gpus
+    from enginebench.bounds import Bounds
+    from enginebench.machines import here, stated
+
+    machine = stated(scenario.hardware) if scenario.hardware else here(gpus())
+    return Bounds(machine, scenario.file.resolve().parent) if machine is not None else None
 
 
 def find_scenario(name: str) -> Path:

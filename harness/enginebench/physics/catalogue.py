@@ -6,6 +6,7 @@ compares them. It reads no checkpoint and measures nothing, except where the dev
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -90,7 +91,8 @@ def need_device(name: str) -> Device:
         return devices()[known[word]]
     variant = sized(devices()[family], word) if (family := known.get(word.rpartition("-")[0])) else None
     if variant is None:
-        raise UserError(f"no device '{name}' in the catalogue", key="hardware", advice=did_you_mean(word, [*devices(), THIS_CPU]))
+        near = difflib.get_close_matches(word, known, n=1)  # an alias that was nearly hit is worth naming beside the names
+        raise UserError(f"no device '{name}' in the catalogue", key="hardware", advice=did_you_mean(word, [*devices(), THIS_CPU, *near]))
     return variant
 
 

@@ -70,10 +70,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Fit:
-    """The answer. max_context: tokens that each of `concurrency` sequences may have, up to what the model was made for.
-
-    max_concurrency: sequences of `context` tokens. Both are 0 where not one fits. why_not: None where it does.
-    """
+    """The answer. why_not: None where it fits."""
 
     weights: Weights
     machine: Machine
@@ -84,14 +81,31 @@ class Fit:
     reserve: Reserve
     offload: Offload
     budget: Budget
-    max_context: int
-    max_concurrency: int
     why_not: str | None
 
     @property
     def fits(self) -> bool:
         """Whether it does."""
         return self.why_not is None
+
+    @cached_property
+    def max_context(self) -> int:
+        """Tokens that each of `concurrency` sequences may have, up to what the model was made for; 0 where not one fits."""
+        limit = min(MOST, self.weights.model.max_context)
+        return _largest(lambda tokens: self._asked.budget(tokens, self.concurrency).left >= 0, limit)
+
+    @cached_property
+    def max_concurrency(self) -> int:
+        """Sequences of `context` tokens; 0 where not one fits."""
+        return _largest(lambda sequences: self._asked.budget(self.context, sequences).left >= 0, MOST)
+
+    def at(self, context: int, concurrency: int) -> Fit:
+        """The same deployment with other sequences."""
+        return self._asked.answer(context, concurrency)
+
+    @cached_property
+    def _asked(self) -> _Asked:
+        return _Asked(self.weights, self.machine, self.parallelism, self.kv_bits, self.reserve, self.offload)
 
 
 def fit(
@@ -113,22 +127,7 @@ def fit(
             advice=f"write --hardware {devices_of(parallelism)}x{machine.device.name}",
         )
     asked = _Asked(weights, machine, parallelism, kv_bits, reserve or Reserve(), offload)
-    budget = asked.budget(context, concurrency)
-    limit = min(MOST, weights.model.max_context)
-    return Fit(
-        weights=weights,
-        machine=machine,
-        parallelism=parallelism,
-        context=context,
-        concurrency=concurrency,
-        kv_bits=kv_bits,
-        reserve=asked.reserve,
-        offload=offload,
-        budget=budget,
-        max_context=_largest(lambda tokens: asked.budget(tokens, concurrency).left >= 0, limit),
-        max_concurrency=_largest(lambda sequences: asked.budget(context, sequences).left >= 0, MOST),
-        why_not=asked.why_not(budget, context),
-    )
+    return asked.answer(context, concurrency)
 
 
 @dataclass(frozen=True)
@@ -145,6 +144,22 @@ class _Asked:
         """Bytes of each role on a device of each stage, and all bytes on the host."""
         here, there = split(self.weights, self.offload)
         return per_device(here, self.parallelism), there.bytes
+
+    def answer(self, context: int, concurrency: int) -> Fit:
+        """Whether so many sequences of so many tokens fit."""
+        budget = self.budget(context, concurrency)
+        return Fit(
+            weights=self.weights,
+            machine=self.machine,
+            parallelism=self.parallelism,
+            context=context,
+            concurrency=concurrency,
+            kv_bits=self.kv_bits,
+            reserve=self.reserve,
+            offload=self.offload,
+            budget=budget,
+            why_not=self.why_not(budget, context),
+        )
 
     def budget(self, context: int, concurrency: int) -> Budget:
         """Of the stage that is fullest."""

@@ -49,6 +49,8 @@ NOTHING = Offload()
 
 def split(weights: Weights, offload: Offload) -> tuple[Weights, Weights]:
     """The weights on the device and those on the host; together they are the whole."""
+    if not offload.anything:
+        return weights, replace(weights, parts=())
     here: list[Stored] = []
     there: list[Stored] = []
     for part in weights.parts:

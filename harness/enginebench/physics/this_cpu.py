@@ -4,7 +4,7 @@ Products are measured in float32; 16 bits are taken to be twice and 8 bits four 
 numbers are. Matrix tiles (AMX) can do more, so arithmetic here is an estimate and no ceiling.
 
 Every core works at once, on arrays far larger than its caches; the best of several tries counts, as whatever else runs only slows
-them. Takes about two seconds. It cannot tell the memory of one socket from another's.
+them. Takes about two seconds, the bandwidth alone half of one. It cannot tell the memory of one socket from another's.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from enginebench.physics.machine import Device
 
 _BYTES = 256 * 2**20
 """Per core: more than the last-level cache of a large server shared by its cores."""
+_TOGETHER = 2**30
+"""Of all cores, where only the bandwidth is asked for."""
 _TRIES = 5
 _SIDE = 2048
 
@@ -31,11 +33,7 @@ def this_cpu() -> Device:
     """bandwidth: the better of reading and copying; measured_bandwidth: of copying, bytes read and written."""
     host = facts()
     cores = host.usable_cores or 1
-    arrays = [np.ones(_BYTES // 8) for _ in range(cores)]
-    targets = [np.empty_like(array) for array in arrays]
-    integers = [array.view(np.int64) for array in arrays]
-    read = _best(cores, lambda core: integers[core].max(), cores * _BYTES)
-    copied = _best(cores, lambda core: np.copyto(targets[core], arrays[core]), 2 * cores * _BYTES)
+    read, copied = _bandwidths(cores, _BYTES)
     square = np.ones((_SIDE, _SIDE), np.float32)
     product = _best(1, lambda _: square @ square, 2 * _SIDE**3)  # the library spreads it over the cores itself
     return Device(
@@ -47,6 +45,23 @@ def this_cpu() -> Device:
         node=1,
         note="measured here with numpy: reading or copying memory, and float32 products; fewer bits are taken to be faster in proportion",
     )
+
+
+@cache
+def memory_bandwidth() -> float:
+    """Bytes/s, the better of reading and copying."""
+    cores = facts().usable_cores or 1
+    return max(_bandwidths(cores, min(_BYTES, _TOGETHER // cores)))
+
+
+def _bandwidths(cores: int, each: int) -> tuple[float, float]:
+    """Bytes/s read, and bytes/s read and written, by so many cores that each have an array of so many bytes."""
+    arrays = [np.ones(each // 8) for _ in range(cores)]
+    targets = [np.zeros_like(array) for array in arrays]
+    integers = [array.view(np.int64) for array in arrays]
+    read = _best(cores, lambda core: integers[core].max(), cores * each)
+    copied = _best(cores, lambda core: np.copyto(targets[core], arrays[core]), 2 * cores * each)
+    return read, copied
 
 
 def _best(threads: int, work: Callable[[int], object], amount: float) -> float:

@@ -6,13 +6,16 @@ Scales SI values for display and says why a figure is missing. Knows no table, n
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from enginebench.analysis import Analysis, Row
 from enginebench.rows import metric_name
 from enginebench.statistics import BOOTSTRAP_FROM, Estimate, range_coverage, samples_needed
+from enginebench.worth_metrics import COST_METRICS, WORTH_METRICS
 
 MISSING = "-"
+_NOT_WORTH = {False: "the model's size, its placement or the machine's limits are not known", True: "the price or the power is not known"}
 
 
 @dataclass(frozen=True)
@@ -52,22 +55,36 @@ ITL_P99 = Column("itl_p99", "ITL p99", "ms", 1e3, 9)
 EVENT_P99 = Column("itl_p99", "event interval p99", "ms", 1e3, 9)
 REQUESTS = Column("request_throughput", "requests", "req/s", 1, 10)
 WAIT = Column("reader_wait_p50", "reader waits p50", "%", 1e2, 11)
+CEILING = Column("share_of_ceiling", "of ceiling", "%", 1e2, 4)
+ENERGY = Column("energy_per_token", "energy", "J/tok", 1, 5)
+STATED_ENERGY = Column("joules_per_token", "energy", "J/tok", 1, 5)
+
+
+def cost_columns(currency: str) -> tuple[Column, ...]:
+    """Cost per token, and what a unit of money buys."""
+    return (
+        Column("cost_per_token", "cost", f"{currency}/M tok", 1, 1),
+        Column("throughput_per_money", "speed per price", f"tok/s/{currency}", 1, 4),
+        Column("bandwidth_per_money", "bandwidth per price", f"GB/s/{currency}", 1, 7),
+    )
 
 
 def shown(analysis: Analysis) -> tuple[Column, ...]:
     """The default figures of a run, in reading order: the highest TTFT percentile that any row supports, and an honest name for ITL.
 
     A run of in-process batches alone has no TTFT and no ITL, and no column for them. Goodput is there with an SLO; the latency
-    from due and the time to the first answer where they are not the TTFT; the reader's wait where a reader waits.
+    from due and the time to the first answer where they are not the TTFT; the reader's wait where a reader waits; the share of the
+    ceiling, costs and energy where any row has them.
     """
     ran = [row for row in analysis.rows if row.status == "ok"]
     goals = tuple(column for column in (GOODPUT, WITHIN) if any(row.figures.get(column.figure) for row in ran))
     if ran and not any(map(_served, ran)):
-        return (THROUGHPUT, TPOT, USER, REQUESTS)
+        return (THROUGHPUT, *_worth(analysis, ran), TPOT, USER, REQUESTS)
     tail = next((c for c in (TTFT_P99, TTFT_P90) if any(row.figures.get(c.figure) for row in ran)), None)
     due = {TTFT_P99: DUE_P99, TTFT_P90: DUE_P90, None: DUE_P50}[tail]
     columns = (
         THROUGHPUT,
+        *_worth(analysis, ran),
         *goals,
         TTFT,
         tail,
@@ -80,6 +97,14 @@ def shown(analysis: Analysis) -> tuple[Column, ...]:
         WAIT if any((found := row.figures.get(WAIT.figure)) and found.value >= _WAITS for row in ran) else None,
     )
     return tuple(column for column in columns if column is not None)
+
+
+def _worth(analysis: Analysis, ran: Sequence[Row]) -> tuple[Column, ...]:
+    """Share of the ceiling, costs and energy that any row has. Energy that was measured goes before energy at a stated power."""
+    has = {name for row in ran for name, found in row.figures.items() if found}
+    energy = ENERGY if ENERGY.figure in has else STATED_ENERGY
+    costs = cost_columns(analysis.prices.currency) if analysis.prices else ()
+    return tuple(column for column in (CEILING, *costs, energy) if column.figure in has)
 
 
 _WAITS = 0.01
@@ -151,6 +176,8 @@ def why_missing(row: Row, column: Column) -> str | None:
     hidden = next((cell.withheld[name] for cell in row.cells if name in cell.withheld), None)
     if hidden:
         return f"{column.label}: {hidden}"
+    if name in WORTH_METRICS:
+        return f"{column.label}: {_NOT_WORTH[name in COST_METRICS]}"
     fewest = min((cell.requests for cell in row.cells if cell.requests), default=0)
     metric, _, q = column.figure.rpartition("_p")
     if metric and q.isdigit():

@@ -29,6 +29,7 @@ from enginebench.report.provenance import provenance
 from enginebench.resources import folder
 from enginebench.store import Run, write_atomically
 from enginebench.verdict import Check
+from enginebench.worth_metrics import WORTH_METRICS
 
 VERDICTS = {
     "valid": "measures what the scenario asked",
@@ -125,6 +126,8 @@ def script_json(value: JSON) -> str:
 def definitions() -> Iterator[Definition]:
     """Every metric with its formula, from the docstrings of the functions that compute it."""
     for metric in METRICS.values():
+        yield Definition(metric.label, _one_paragraph(metric.compute.__doc__))
+    for metric in WORTH_METRICS.values():
         yield Definition(metric.label, _one_paragraph(metric.compute.__doc__))
     yield Definition("ITL", _one_paragraph(itl.__doc__))
 

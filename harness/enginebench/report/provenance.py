@@ -42,14 +42,22 @@ class CellView:
 
 
 @dataclass(frozen=True)
+class CommandView:
+    """One process of a server start. server: which of a deployment of several servers; empty: the one that requests go to."""
+
+    server: str
+    env: Mapping[str, str]
+    line: str
+
+
+@dataclass(frozen=True)
 class LaunchView:
-    """One server start. same: what it has in common with the deployment's first start and is therefore not repeated."""
+    """One server start. commands: in the order in which they were started."""
 
     id: str
     title: str
     facts: Mapping[str, str]
-    command: str
-    env: Mapping[str, str]
+    commands: tuple[CommandView, ...]
     notes: tuple[str, ...]
     differences: tuple[Mapping[str, str], ...]
     resolved: str
@@ -90,19 +98,30 @@ def _launch(key: str, cells: list[CellResult], launch: LaunchRecord | None, firs
     views = tuple(_cell(cell, reading.outcomes.get(cell.record.id)) for cell in cells)
     title = f"Repeat {cells[0].record.repeat}"
     if launch is None:
-        return LaunchView(key, f"{title}: no server was started", {}, "", {}, (), (), "", views)
+        return LaunchView(key, f"{title}: no server was started", {}, (), (), (), "", views)
     again = first is not None and launch is not first
     return LaunchView(
         id=key,
         title=title,
         facts=_facts(launch),
-        command=shlex.join(launch.argv),
-        env={name: "(hidden)" if _SECRET.search(name) else value for name, value in launch.env.items()},
+        commands=tuple(_commands(launch)),
         notes=launch.notes,
         differences=tuple({str(k): _short(v) for k, v in difference.items()} for difference in launch.differences),
         resolved="" if again and first and launch.resolved == first.resolved else pretty(plain(launch.resolved)) if launch.resolved else "",
         cells=views,
     )
+
+
+def _commands(launch: LaunchRecord) -> Iterator[CommandView]:
+    """The servers beside the main one first, as they were started; a start that has no command was somebody else's."""
+    main: Mapping[str, JSON] = {"name": "", "argv": list(launch.argv), "env": dict(launch.env)}
+    for process in (*launch.members, main):
+        argv, env = process.get("argv"), process.get("env")
+        if isinstance(argv, list) and argv:
+            shown = {
+                name: "(hidden)" if _SECRET.search(name) else str(value) for name, value in (env if isinstance(env, dict) else {}).items()
+            }
+            yield CommandView(str(process.get("name", "")), shown, shlex.join(map(str, argv)))
 
 
 def _facts(launch: LaunchRecord) -> dict[str, str]:

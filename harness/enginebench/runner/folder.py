@@ -64,10 +64,11 @@ def rewrite(run: Run, record: RunRecord) -> None:
 
 def _new_record(plan: Plan, machine: Mapping[str, JSON]) -> RunRecord:
     scenario = plan.scenario
+    about: dict[str, JSON] = {"title": scenario.title, "description": scenario.description, "file": scenario.file.name}
     record = RunRecord(
         name=scenario.name,
         created_at=now(),
-        scenario={"title": scenario.title, "description": scenario.description, "file": scenario.file.name, "repeats": scenario.repeats},
+        scenario=about | {"repeats": scenario.repeats} | ({"hardware": scenario.hardware} if scenario.hardware else {}),
         plan_id=plan.id,
         cells=tuple(cell.id for cell in plan.cells),
         machine=machine,

@@ -25,6 +25,7 @@ from enginebench.scenario.complaint import complain
 from enginebench.scenario.defaults import OPEN_STREAMS, probe_requests
 from enginebench.scenario.find import LoadSearch
 from enginebench.scenario.goal import slo_of
+from enginebench.scenario.hardware import check_hardware
 from enginebench.scenario.loads import Chosen, LoadGroups
 from enginebench.scenario.options import Axes, combinations, option_axes, size
 from enginebench.scenario.schema import Deployments, ScenarioFile
@@ -52,7 +53,10 @@ class ParityCheck:
 
 @dataclass(frozen=True)
 class Scenario:
-    """What to compare: deployments, the loads of each, repeats. file and text are where it came from, verbatim."""
+    """What to compare: deployments, the loads of each, repeats. file and text are where it came from, verbatim.
+
+    hardware: what it is meant for, as `physics.read_machine` takes it; None: it does not say.
+    """
 
     name: str
     deployments: tuple[Deployment, ...]
@@ -65,6 +69,7 @@ class Scenario:
     parity: ParityCheck | None = None
     title: str | None = None
     description: str | None = None
+    hardware: str | None = None
     file: Path = Path("scenario.yaml")
     text: str = ""
 
@@ -85,6 +90,7 @@ def expand(source: Source, registry: Registry, *, runtime: Runtime | None = None
         raise complain(error, source, ScenarioFile) from None
     if runtime is not None:
         written = written.model_copy(update={"deployments": [_started_as(runtime, entry) for entry in written.deployments]})
+    check_hardware(written, source)
     slo = slo_of(written.slo, source)
     loads = LoadGroups(source, written.loads, probe_requests(slo))
     expansion = _Expansion(source, registry, written, loads, Checkpoints(source, written))
@@ -111,6 +117,7 @@ def expand(source: Source, registry: Registry, *, runtime: Runtime | None = None
         parity=ParityCheck(**written.parity.model_dump()) if written.parity else None,
         title=written.title,
         description=written.description,
+        hardware=written.hardware,
         file=source.file,
         text=source.text,
     )

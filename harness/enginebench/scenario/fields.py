@@ -58,7 +58,7 @@ ListOf = BeforeValidator(_as_list)
 class Strict(BaseModel):
     """Refuses keys that it does not know, and numbers that are none."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
 
 def sweep_field(default: Any, doc: str) -> Any:

@@ -102,4 +102,4 @@ class Loads(Strict):
     )
     temperature: Annotated[list[Annotated[float, Field(ge=0, le=10)]], ListOf] = sweep_field(0.0, "Sampling temperature; 0 is greedy.")
     seed: Annotated[list[Seed], ListOf] = sweep_field(0, "Seed of arrivals, lengths, prompts and sampling.")
-    timeout_s: Annotated[list[Seconds], ListOf] = sweep_field(600.0, "A request that takes longer has failed.")
+    timeout_s: Annotated[list[Seconds], ListOf] = sweep_field(600.0, "A request that takes longer has failed; looked at every 50 ms.")

@@ -79,21 +79,29 @@ class LoadGroups:
                 raise self.source.error("no deployment has all of these values", at)
 
     def check_contents(self) -> None:
-        """UserError at its entry for an expression, a data set or a trace that no load can be made of."""
+        """UserError at its entry for an expression, a data set or a trace that no load can be made of.
+
+        A search must be able to send its lightest load and its heaviest.
+        """
         for number, entry in enumerate(self.groups):
-            loads = (search.base for search in self._searches(entry, entry.find)) if entry.find else _expanded(entry)
-            for load in dict.fromkeys(map(_content, loads)):
-                try:
-                    check(load, self.source.file.resolve().parent)
-                except UserError as error:
-                    found = str(UserError(error.message, file=error.file, line=error.line))  # a data file's own name and line
-                    at = self._place(number, load, error.key or ("trace" if load.trace is not None else "prompts"))
-                    raise self.source.error(found, at, advice=error.advice) from None
+            searches = tuple(self._searches(entry, entry.find)) if entry.find else ()
+            for load in dict.fromkeys(map(_content, (search.base for search in searches) if entry.find else _expanded(entry))):
+                self._check_content(number, load)
+            for search in searches:
+                self._check_content(number, search.heaviest, f"at `to`, {search.over} {search.stop:g}: ")
+
+    def _check_content(self, number: int, load: Load, when: str = "") -> None:
+        try:
+            check(load, self.source.file.resolve().parent)
+        except UserError as error:
+            found = when + str(UserError(error.message, file=error.file, line=error.line))  # a data file's own name and line
+            at = self._place(number, load, error.key or ("trace" if load.trace is not None else "prompts"))
+            raise self.source.error(found, at, advice=error.advice) from None
 
     def _place(self, number: int, load: Load, key: str) -> Location:
         """Where the value that a load has under this key stands."""
         values, value = getattr(self.groups[number], key, None), getattr(load, key, None)
-        at: Location = ("loads", number, key)
+        at: Location = ("loads", number, "find" if values is None and self.groups[number].find else key)  # a level is not written
         return self.source.place(at, values.index(value)) if isinstance(values, list) and value in values else at
 
     def _searches(self, entry: Loads, find: Find) -> Iterator[LoadSearch]:
@@ -113,8 +121,8 @@ def _meant(group: Loads, chosen: Chosen) -> bool:
 
 
 def _content(load: Load) -> Load:
-    """The load without its level: what is said does not depend on how often, and a data set is read only once."""
-    return replace(load, concurrency=1, seed=0, temperature=0.0, warmup_requests=0)
+    """The load without what makes no difference to what it holds, so that loads that differ in nothing else are looked at once."""
+    return replace(load, concurrency=1, temperature=0.0, warmup_requests=0)
 
 
 _NO_AXES = ("only", "find")

@@ -172,5 +172,11 @@ class ScenarioFile(Strict):
         json_schema_extra=_preset_schema,
         description="Limits that a good answer keeps, for goodput and `find`: a preset's name or a mapping.",
     )
+    hardware: str | None = Field(
+        None,
+        max_length=100,
+        description="The machine it is meant for, e.g. `4xh100` or `1xrtx4090+96gb` (with the host's memory), as `bench fit` takes it: "
+        "what does not fit is skipped with the numbers. Default: the GPUs that are here; `--hardware` goes before both.",
+    )
     repeats: Few = Field(1, description="Server restarts per deployment; repeats interleave the deployments.")
     parity: Parity | None = Field(None, description="Compare the engines' greedy output for the same prompts.")

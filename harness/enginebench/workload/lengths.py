@@ -62,6 +62,8 @@ class Distribution:
     @cached_property
     def mean(self) -> float:
         """Expected length, to about a thousandth."""
+        if self.low == self.high:
+            return float(self.low)
         return sum(self.quantile((step + 0.5) / _MEAN_STEPS) for step in range(_MEAN_STEPS)) / _MEAN_STEPS
 
     @cached_property
@@ -171,6 +173,16 @@ class Lengths:
         """Most input and output tokens of one request; None where only the data set knows."""
         sums = [a.high + b.high if a and b else None for a, b in self.pairs]
         return None if None in sums else max(total for total in sums if total is not None)
+
+    @property
+    def mean(self) -> tuple[float, float] | None:
+        """Expected input and output tokens; None where only the data set knows."""
+        total, entered, made = sum(self.weights), 0.0, 0.0
+        for (a, b), weight in zip(self.pairs, self.weights, strict=True):
+            if a is None or b is None:
+                return None
+            entered, made = entered + a.mean * weight / total, made + b.mean * weight / total
+        return entered, made
 
     @property
     def shortest_input(self) -> int | None:
