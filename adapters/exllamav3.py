@@ -11,9 +11,9 @@ Replicas, attention data parallelism, experts over a part of the ranks and rando
 
 KV pages of equal prefixes are always shared. A batch starts with an empty cache; a server's prompts must differ in their first page.
 
-Unverified: everything on a GPU. The package 1.6.5 was imported with a stand-in for its CUDA extension (flags and signatures hold), our
-server was run over a stand-in for the Generator, TabbyAPI's configuration classes and request handling were read.
-The first import compiles the extension (nvcc, minutes) unless a built wheel is installed.
+Not yet run on a GPU, and so not at all. The package 1.6.5 was imported with a stand-in for its CUDA extension (flags and signatures
+hold), our server was run over a stand-in for the Generator, TabbyAPI's configuration classes and request handling were read. The first
+import compiles the extension (nvcc, minutes) unless a built wheel is installed.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from enginebench.adapter import (
     Resolved,
     Site,
     Unsupported,
+    flags_of,
     installed_version,
     only,
     options_as,
@@ -190,7 +191,7 @@ def generator_flags(deployment: Deployment, options: ExLlamaV3Options, checkpoin
         "-ngram": options.ngram_match,
         "-ndt": options.draft_tokens,
     }
-    flags += [text for flag, value in valued.items() if value is not None for text in (flag, str(value))]
+    flags += flags_of(valued)
     switches = {"-mcpa": options.moe_cpu_pinned, "-mtp": options.mtp, "-nw": not options.warmup}
     return [*flags, *(flag for flag, on in switches.items() if on), *options.extra]
 

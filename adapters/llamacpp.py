@@ -4,10 +4,11 @@ The three are one engine at different builds and with different doors, so the va
 figure. The flags are those of llama-server; our worker gives the wheel the same ones. Metal and CUDA need no flag of their own:
 knows nothing of what a build was compiled for, and a CPU-only build accepts -ngl all and offloads nothing.
 
-pp is llama.cpp's split by layer, tp its split of each layer by rows or as a tensor. Unverified, because it needs GPUs: every
-spread over devices, and what offload does to speed. llama-cpp-python (0.3.36, seen on a CPU) is never chosen unasked: its server
-has no /health, no /metrics, no usage in its streams (so nothing proves the token counts), text prompts only and one request at a
-time. In-process it takes ids and forces the length, one sequence at a time.
+pp is llama.cpp's split by layer, tp its split of each layer by rows or as a tensor. Not yet run on a GPU (CUDA or Metal): every spread
+over devices, and every placement of experts between a GPU and the host, is known to be accepted by a CPU build and no more.
+llama-cpp-python (0.3.36, seen on a CPU) is never chosen unasked: its server has no /health, no /metrics, no usage in its streams (so
+nothing proves the token counts), text prompts only and one request at a time. In-process it takes ids and forces the length, one sequence
+at a time.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from enginebench.adapter import (
     JSON,
@@ -34,6 +35,7 @@ from enginebench.adapter import (
     Site,
     Unsupported,
     as_object,
+    flags_of,
     installed_version,
     only,
     options_as,
@@ -148,10 +150,7 @@ def server_flags(deployment: Deployment, options: LlamaCppOptions, checkpoint: s
         "-lm": options.load_mode,
         "--numa": options.numa,
     }
-    for flag, value in valued.items():
-        if value is not None:
-            flags += [flag, str(value)]
-    return [*flags, *options.extra]
+    return [*flags, *flags_of(valued), *options.extra]
 
 
 def _placement(deployment: Deployment, options: LlamaCppOptions) -> list[str]:
@@ -187,16 +186,14 @@ def python_server_flags(deployment: Deployment, options: LlamaCppOptions, checkp
         "--n_ubatch": options.ubatch,
         "--flash_attn": None if options.flash_attention is None else str(options.flash_attention).lower(),
     }
-    for flag, value in valued.items():
-        if value is not None:
-            flags += [flag, str(value)]
-    return [*flags, *options.extra]
+    return [*flags, *flags_of(valued), *options.extra]
 
 
 class LlamaCpp(Adapter):
     name = "llamacpp"
     title = "llama.cpp"
     requirements = ("xllamacpp==2026.10.11549",)
+    variants: ClassVar[Mapping[str, tuple[str, ...]]] = {"python": ("llama-cpp-python[server]==0.3.36",)}
     checkpoint_format = "gguf"
     precisions = PLAIN | LEGACY | K_QUANTS | I_QUANTS
     runtimes = ("process", "in-process")
@@ -286,6 +283,7 @@ class LlamaCpp(Adapter):
             slots=only(int, props.get("total_slots")),
             kv_tokens=sum(size for size, _ in slots) or each,  # without /slots the pool is one, and every slot may fill it
             chunked_prefill=True if props else None,  # it has no other way: a prompt goes through in batches of -b
+            stream_interval=1 if props else None,  # nor here: an event per token
             raw=replies,
         )
 

@@ -4,7 +4,8 @@ Both are started by our worker, which takes the server's own flags and makes up 
 for (no token ends a generation), a /health that waits for the model, and a route that reads the live model back. Knows nothing of
 power or of the wired-memory limit that decides whether a model larger than it starts to swap.
 
-Verified on Linux with mlx's CPU backend, which multiplies routed experts in f32 only. Unverified: everything on Apple Silicon itself.
+Verified on Linux with mlx's CPU backend, which multiplies routed experts in f32 only. Not yet run on a GPU: everything on Apple Silicon
+itself.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from enginebench.adapter import (
     Resolved,
     Site,
     Unsupported,
+    flags_of,
     installed_version,
     only,
     options_as,
@@ -165,7 +167,7 @@ def _flags(deployment: Deployment, checkpoint: str) -> list[str]:
         "--draft-model": options.draft_model,
         "--num-draft-tokens": options.num_draft_tokens,
     }
-    return [text for flag, value in valued.items() if value is not None for text in (flag, str(value))]
+    return flags_of(valued)
 
 
 def _precision(live: Mapping[str, JSON]) -> str | None:

@@ -5,8 +5,9 @@ defaults and a hop more than two engines. It is configured by environment; the m
 after the start. Knows nothing of which slots Ollama grants: for some families (qwen3vl, qwen3next, lfm2, nemotron_h and kin) it runs
 one request at a time whatever it is told, and does not say so.
 
-Unverified: everything here was read in the source of 0.33.0-rc2, and tried against a stand-in for its API only. LLAMA_ARG_* variables
-(cpu_moe, n_cpu_moe, override_tensor, fit) reach llama.cpp because Ollama hands its environment on and gives no such flag itself.
+Not yet run, on a GPU or without: everything here was read in the source of 0.33.0-rc2, and tried against a stand-in for its API only.
+LLAMA_ARG_* variables (cpu_moe, n_cpu_moe, override_tensor, fit) reach llama.cpp because Ollama hands its environment on and gives no such
+flag itself.
 """
 
 from __future__ import annotations

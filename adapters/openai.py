@@ -30,6 +30,7 @@ from enginebench.adapter import (
     as_object,
     only,
     options_as,
+    without_secrets,
 )
 
 Fields = Mapping[str, JSON]
@@ -41,15 +42,18 @@ before the model is loaded, and generates a token on SGLang."""
 ABOUT = ("/v1/models", "/version", "/server_info", "/info", "/api/version", "/api/ps")
 """Where servers tell of themselves: OpenAI's list of models, vLLM, SGLang, TGI, and Ollama twice."""
 
-FORCED: Mapping[ProtocolName, Fields] = {"openai": {"ignore_eos": True}, "sglang": {"sampling_params": {"ignore_eos": True}}}
+NEUTRAL: dict[str, JSON] = {"top_p": 1.0, "top_k": -1, "min_p": 0.0}
+"""SGLang's own sampling, were it not said, would be the checkpoint's."""
+
+FORCED: Mapping[ProtocolName, Fields] = {"openai": {"ignore_eos": True}, "sglang": {"sampling_params": {**NEUTRAL, "ignore_eos": True}}}
 """What makes generation go on after an end of sequence; the other protocols cannot say it. The same two take token ids."""
 
 FIELDS: Mapping[ProtocolName, Fields] = {
-    "openai": {"stream_options": {"include_usage": True}},
+    "openai": {"stream_options": {"include_usage": True}, "top_p": 1.0},  # top_k and min_p are nothing that OpenAI's API has
     # Ollama's own sampling is not neutral, and its repeat penalty changes even a greedy answer.
     "ollama": {"options": {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "repeat_penalty": 1.0}},
-    "sglang": {},
-    "tgi": {},
+    "sglang": {"sampling_params": NEUTRAL},
+    "tgi": {},  # refuses a top_p of 1, and has none unless told
 }
 """What every request of a protocol carries beside the prompt, the length and the sampling."""
 
@@ -101,7 +105,7 @@ class OpenAI(Adapter):
         return "ready" if status == 200 else "loading" if status in (0, 503) else "broken"
 
     def resolved(self, get: Get) -> Resolved:
-        told = {path: _open(reply.json()) for path in ABOUT if (reply := get(path)).status == 200}
+        told = {path: without_secrets(reply.json()) for path in ABOUT if (reply := get(path)).status == 200}
         vllm, sglang, tgi, ollama = (as_object(told.get(path)) for path in ("/version", "/server_info", "/info", "/api/version"))
         loaded = _only(told.get("/api/ps"), "models")
         cache_off = sglang.get("disable_radix_cache")
@@ -129,13 +133,6 @@ class OpenAI(Adapter):
     def request_fields(self, deployment: Deployment, load: Load, served_name: str) -> Fields:
         options = options_as(OpenAIOptions, deployment)
         return {**FIELDS[options.protocol], **(FORCED[options.protocol] if options.ignore_eos else {})}
-
-
-def _open(told: JSON) -> JSON:
-    """What a server told, without its secrets: its own arguments may hold keys."""
-    if not isinstance(told, dict):
-        return told
-    return {name: value for name, value in told.items() if not any(word in name for word in ("api_key", "password", "secret"))}
 
 
 def _only(listing: JSON, name: str) -> dict[str, JSON]:

@@ -3,7 +3,7 @@
 Both faces get the same flags. Knows nothing of which kernels a device has: what SGLang chooses itself is read back from /server_info.
 `ep` lies inside tp (of each replica), `attention_dp` too; SGLang takes either attention_dp or dp_replicas.
 
-Unverified, because nothing here has a GPU: everything but the flags. They were parsed, and resolved for a CUDA device, by the
+Not yet run on a GPU, and so not at all: unverified is everything but the flags. They were parsed, and resolved for a CUDA device, by the
 ServerArgs of 0.5.23. Routes, counters and fields of /server_info were read in that version's source.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 from enginebench.adapter import (
     JSON,
@@ -33,13 +33,13 @@ from enginebench.adapter import (
     Unsupported,
     as_list,
     as_object,
+    flags_of,
     installed_version,
     only,
     options_as,
     prometheus_totals,
+    without_secrets,
 )
-
-_T = TypeVar("_T")
 
 DTYPES: Mapping[str, str] = {"bf16": "bfloat16", "f16": "float16", "f32": "float32"}
 """Precisions of weights that are not quantised."""
@@ -72,7 +72,6 @@ RESERVED_TOKENS = 6
 """SGLang keeps so many of its context back from the prompt, and two of them from the answer, which it cuts without a word."""
 
 READY_S = 1800.0
-SECRETS = ("api_key", "password", "secret", "hf_token", "env_vars", "watermark")
 
 TOTAL: Mapping[str, str] = {
     "output_tokens": "sglang:generation_tokens_total",
@@ -232,7 +231,7 @@ def engine_flags(deployment: Deployment, options: SglangOptions) -> list[str]:
         **_eplb_flags(options),
         **_speculative_flags(options),
     }
-    flags = [text for flag, value in valued.items() if value is not None for text in (flag, str(value))]
+    flags = flags_of(valued)
     switches: Mapping[str, bool] = {
         "--disable-radix-cache": not options.prefix_cache,
         "--disable-overlap-schedule": options.overlap_schedule is False,
@@ -255,7 +254,7 @@ def _graph_flags(options: SglangOptions) -> dict[str, JSON]:
 
 
 def _eplb_flags(options: SglangOptions) -> dict[str, JSON]:
-    eplb = _nested(Eplb, options.eplb)
+    eplb = options.eplb
     if eplb is None:
         return {}
     return {
@@ -267,7 +266,7 @@ def _eplb_flags(options: SglangOptions) -> dict[str, JSON]:
 
 
 def _speculative_flags(options: SglangOptions) -> dict[str, JSON]:
-    speculative = _nested(Speculative, options.speculative)
+    speculative = options.speculative
     if speculative is None:
         return {}
     return {
@@ -294,11 +293,11 @@ class Sglang(Adapter):
         return [Install("sglang", version, python=python)] if version else []
 
     def gpus(self, deployment: Deployment) -> int:
-        pair = _pair(deployment)
+        pair = options_as(SglangOptions, deployment).disaggregated
         return super().gpus(deployment) * (pair.prefill + pair.decode if pair else 1)
 
     def extra_ports(self, deployment: Deployment) -> int:
-        pair = _pair(deployment)
+        pair = options_as(SglangOptions, deployment).disaggregated
         return 2 * pair.prefill + pair.decode if pair else 0  # a prefill server has a second one, where decode servers meet it
 
     def random_weights(self, deployment: Deployment) -> bool:
@@ -337,7 +336,7 @@ class Sglang(Adapter):
         # Its own default for sampling is the checkpoint's; and a line of log for each request costs time.
         told = ("--enable-metrics", "--enable-cache-report", "--sampling-defaults", "openai", "--log-level-http", "warning")
         server = (python, "-m", "sglang.launch_server", *model, *told, *engine)
-        if (pair := _pair(deployment)) is None:
+        if (pair := options.disaggregated) is None:
             argv = (*server, "--host", site.host, "--port", str(site.port))
             return Launch(argv, deployment.model, env, notes=notes, ready_timeout_s=READY_S)
         members = tuple(_members(pair, server, env, site, super().gpus(deployment)))
@@ -353,7 +352,7 @@ class Sglang(Adapter):
         return "ready" if status == 200 else "loading" if status in (0, 503) else "broken"
 
     def resolved(self, get: Get) -> Resolved:
-        told = _open(get("/server_info").json())
+        told = without_secrets(get("/server_info").json())
         said = as_object(told)
         if not said:
             return Resolved()
@@ -428,7 +427,7 @@ def _check_parallelism(deployment: Deployment, options: SglangOptions) -> None:
         raise Unsupported(f"attention_dp lies inside tp: {spread.attention_dp} does not divide {spread.tp}")
     if spread.tp % spread.ep:
         raise Unsupported(f"expert parallelism lies inside tp: ep {spread.ep} does not divide {spread.tp}")
-    speculative = _nested(Speculative, options.speculative)
+    speculative = options.speculative
     if spread.pp > 1 and speculative is not None and speculative.algorithm != "EAGLE":
         raise Unsupported(f"over pipeline stages SGLang speculates by EAGLE only, not by {speculative.algorithm}")
     if spread.pp > 1 and options.overlap_schedule:
@@ -436,7 +435,7 @@ def _check_parallelism(deployment: Deployment, options: SglangOptions) -> None:
 
 
 def _check_experts(deployment: Deployment, options: SglangOptions) -> None:
-    spread, eplb = deployment.parallelism, _nested(Eplb, options.eplb)
+    spread, eplb = deployment.parallelism, options.eplb
     if options.a2a_backend is not None and (spread.ep == 1 or spread.ep != spread.tp):
         raise Unsupported(f"{options.a2a_backend} spreads the experts over all of tp: write ep = tp, above 1")
     if options.a2a_backend == "flashinfer" and spread.attention_dp != spread.tp:
@@ -476,7 +475,7 @@ def _check_batching(deployment: Deployment, options: SglangOptions) -> None:
         raise Unsupported(f"max_running_requests {options.max_running_requests} is shared out over {ranks} ranks, which do not divide it")
     if options.graph_batch is not None and options.graphs == "off":
         raise Unsupported("graph_batch sizes graphs that are off")
-    speculative = _nested(Speculative, options.speculative)
+    speculative = options.speculative
     if speculative is None:
         return
     if options.mixed_chunk:
@@ -487,7 +486,7 @@ def _check_batching(deployment: Deployment, options: SglangOptions) -> None:
 
 
 def _check_pair(deployment: Deployment, options: SglangOptions) -> None:
-    pair = _pair(deployment)
+    pair = options.disaggregated
     if pair is None:
         return
     if deployment.runtime == "in-process":
@@ -551,24 +550,8 @@ def graph_mode(config: Mapping[str, JSON]) -> str | None:
     return {(False, False): "off", (True, False): "decode_only", (True, True): "decode_and_prefill"}.get((decode, prefill), "prefill_only")
 
 
-def _pair(deployment: Deployment) -> Disaggregated | None:
-    return _nested(Disaggregated, options_as(SglangOptions, deployment).disaggregated)
-
-
-def _nested(kind: type[_T], value: _T | None) -> _T | None:
-    """An option that is a dataclass; a deployment holds it as plain data."""
-    return kind(**value) if isinstance(value, dict) else value
-
-
 def _multiple(count: int, of: int) -> int:
     return -(-count // of) * of
-
-
-def _open(told: JSON) -> JSON:
-    """What the server told, without its secrets: its own arguments may hold keys."""
-    if isinstance(told, dict):
-        return {name: _open(value) for name, value in told.items() if not any(word in name.lower() for word in SECRETS)}
-    return [_open(item) for item in told] if isinstance(told, list) else told
 
 
 def _mean(lines: Sequence[str], name: str) -> float | None:

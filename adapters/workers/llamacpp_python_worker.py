@@ -60,10 +60,11 @@ class Offline:
     def _generate(self, prompt: Prompt, batch: Batch) -> RequestOutcome:
         tokens = prompt if isinstance(prompt, list) else self._llama.tokenize(prompt.encode(), special=True)
         self._llama.reset()  # otherwise the prefix that it shares with the last prompt would not be computed
+        held = self._llama.n_tokens  # of the last prompt, and so all that `generate` could find a prefix in
         # `generate` knows no end of text: it yields for as long as it is asked, which forces the length.
         endless = self._llama.generate(tokens, temp=batch.temperature, top_k=0, top_p=1.0, min_p=0.0)
         stamps = [time.monotonic_ns() for _ in islice(endless, batch.output_tokens)]
-        return RequestOutcome(len(tokens), len(stamps), None, stamps)
+        return RequestOutcome(len(tokens), len(stamps), None, stamps, cached_tokens=held)
 
 
 def main(argv: Sequence[str]) -> int:

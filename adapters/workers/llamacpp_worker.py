@@ -195,7 +195,7 @@ class Offline:
         if "error" in reply:
             return RequestOutcome(None, None, error=str(reply["error"].get("message", reply["error"])))
         usage = reply["usage"]
-        return RequestOutcome(usage["prompt_tokens"], usage["completion_tokens"])
+        return RequestOutcome(usage["prompt_tokens"], usage["completion_tokens"], cached_tokens=reply["timings"]["cache_n"])
 
 
 def _get(url: str) -> object:

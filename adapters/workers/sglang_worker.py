@@ -55,7 +55,8 @@ def _outcome(answer: Mapping[str, Any]) -> RequestOutcome:
     told = answer["meta_info"]
     reason = told["finish_reason"]
     kind = reason["type"] if isinstance(reason, dict) else reason
-    return RequestOutcome(told["prompt_tokens"], told["completion_tokens"], None if kind == "length" else f"ended with '{kind}': {reason}")
+    error = None if kind == "length" else f"ended with '{kind}': {reason}"
+    return RequestOutcome(told["prompt_tokens"], told["completion_tokens"], error, cached_tokens=told.get("cached_tokens"))
 
 
 def main(argv: Sequence[str]) -> int:

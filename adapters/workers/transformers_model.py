@@ -1,8 +1,9 @@
 """How the transformers worker gets its model: as `transformers serve` loads one, made up from a seed, or sharded over ranks.
 
-Also the two witnesses of a loaded model: which experts function really ran, and in what its weights really lie. Knows nothing
-of requests. Unverified, because it needs several GPUs: `layers_over`. Unverified, because it needs kernels from a hub: MXFP4
-weights that stay MXFP4. Seen on CPU (gloo, two ranks): tensor and expert parallelism; MXFP4 weights expanded to bf16.
+Also the witnesses of a loaded model: which experts function really ran, which prompts found their beginning in the KV cache, and
+in what its weights really lie. Knows nothing of loads. Unverified, because it needs several GPUs: `layers_over`. Unverified,
+because it needs kernels from a hub: MXFP4 weights that stay MXFP4. Seen on CPU (gloo, two ranks): tensor and expert parallelism;
+MXFP4 weights expanded to bf16.
 """
 
 # (the engine is installed in an environment of its own, not in the harness's)
@@ -21,6 +22,7 @@ from torch import distributed
 from transformers import core_model_loading
 from transformers.cli.serving.model_manager import ModelManager
 from transformers.distributed import DistributedConfig
+from transformers.generation.continuous_batching.cache import ATTN_TYPE_TO_ALLOCATOR, PagedAttentionCache, find_head_dim
 from transformers.integrations import moe
 
 BETWEEN_LOADS = timedelta(days=1)
@@ -87,6 +89,17 @@ def weights(model: Any) -> str:
     return str(getattr(config.quant_method, "value", config.quant_method))
 
 
+def need_paged_cache(model: Any) -> None:
+    """Raises ValueError for a model whose layers transformers' paged cache cannot hold; it would only fail at the first request."""
+    config = model.config.get_text_config()
+    if unknown := sorted(set(getattr(config, "layer_types", None) or ()) - ATTN_TYPE_TO_ALLOCATOR.keys()):
+        raise ValueError(f"{type(model).__name__} has layers of {', '.join(unknown)}, for which continuous batching has no cache")
+    width, keys, values = find_head_dim(config), getattr(config, "qk_head_dim", None), getattr(config, "v_head_dim", None)
+    if {keys, values} - {None, width}:
+        has = f"keys of {keys} and values of {values} numbers per head"
+        raise ValueError(f"{type(model).__name__} has {has}, and continuous batching has a cache of {width} for both")
+
+
 class ExpertsWitness:
     """Notes which experts function the model's layers are handed while it runs: what ran, not what a config says.
 
@@ -111,6 +124,25 @@ class ExpertsWitness:
 
         moe.ExpertsInterface.get_interface = get_interface
         moe._can_use_grouped_mm = can_use_grouped_mm  # noqa: SLF001
+
+
+class PrefixWitness:
+    """Notes how many tokens of each prompt were found in the KV cache and not computed; a request that found none is not in `found`.
+
+    The scheduler shares pages in one place only, and does not go there when sharing is off.
+    """
+
+    def __init__(self) -> None:
+        self.found: dict[str, int] = {}
+        search = PagedAttentionCache.search_prefix_match
+
+        def searched(cache: Any, request_id: str, prompt_ids: list[int]) -> int:
+            tokens = int(search(cache, request_id, prompt_ids))
+            if tokens:
+                self.found[request_id] = tokens
+            return tokens
+
+        PagedAttentionCache.search_prefix_match = searched
 
 
 class Ranks:

@@ -29,7 +29,7 @@ from transformers.cli.serving.systemone import SystemOneHandler
 from transformers.cli.serving.transcription import TranscriptionHandler
 from transformers.cli.serving.utils import GenerationState
 from transformers_flags import parser
-from transformers_model import RANK, ExpertsWitness, Loader, Ranks, weights
+from transformers_model import RANK, ExpertsWitness, Loader, PrefixWitness, Ranks, need_paged_cache, weights
 from worker_protocol import Batch, Outcome, RequestOutcome, run_worker
 
 ROUTE = "/enginebench"
@@ -48,8 +48,9 @@ class Engine:
         self.args = args
         self.loader = Loader(args)
         self.model, processor = self.loader.load_model_and_processor(self.loader.process_model_name(args.model))
+        need_paged_cache(self.model)
         self.tokenizer = getattr(processor, "tokenizer", processor)
-        self.witness = ExpertsWitness()
+        self.witness, self.prefixes = ExpertsWitness(), PrefixWitness()
         if args.experts_implementation:
             self.model.set_experts_implementation(args.experts_implementation)  # raises for a model without that choice
         self.ranks = Ranks(self.model)
@@ -75,14 +76,15 @@ class Engine:
         return transformers.ContinuousBatchingConfig(**(fixed | chosen | changes))
 
     def counters(self) -> dict[str, float]:
-        """The batch as it is now, under neutral names; empty until there is one."""
+        """The batch as it is now, and tokens found in the prefix cache so far, under neutral names; empty until there is a batch."""
         processor = getattr(self._manager, "batch_processor", None)
         if processor is None:
             return {}
         waiting = len(processor.scheduler.waiting_requests) + self._manager.input_queue.qsize()
         cache = processor.cache
         used = 1 - cache.pool.num_free_sectors / cache.num_sectors
-        return {"running": len(processor.scheduler.active_requests), "waiting": waiting, "kv_use": used}
+        now = {"running": len(processor.scheduler.active_requests), "waiting": waiting, "kv_use": used}
+        return now | {"cached_tokens": sum(self.prefixes.found.values())}
 
     def resolved(self) -> dict[str, object]:
         """The live model and its batching as they are now; experts_ran fills with the first generation."""
@@ -158,7 +160,8 @@ class Offline:
             _collect(manager, manager.add_requests(prompts[:1], max_new_tokens=1))  # the thread builds its cache on demand
             start = time.monotonic_ns()
             outputs = _collect(manager, manager.add_requests(prompts, max_new_tokens=batch.output_tokens, record_timestamps=True))
-            return Outcome(start, time.monotonic_ns(), [_outcome(output) for output in outputs])
+            end, found = time.monotonic_ns(), self._engine.prefixes.found
+            return Outcome(start, end, [_outcome(output, found.get(output.request_id, 0)) for output in outputs])
 
 
 def _collect(manager: Any, ids: Sequence[str]) -> list[Any]:
@@ -173,10 +176,10 @@ def _collect(manager: Any, ids: Sequence[str]) -> list[Any]:
     return [done[each] for each in ids]
 
 
-def _outcome(output: Any) -> RequestOutcome:
+def _outcome(output: Any, cached: int) -> RequestOutcome:
     shift = time.monotonic_ns() - time.perf_counter_ns()  # transformers stamps tokens with perf_counter, on Linux the same clock
     stamps = [int(stamp * 1e9) + shift for stamp in output.timestamps or ()]
-    return RequestOutcome(len(output.prompt_ids), len(output.generated_tokens), output.error, stamps or None)
+    return RequestOutcome(len(output.prompt_ids), len(output.generated_tokens), output.error, stamps or None, cached)
 
 
 def main(argv: Sequence[str]) -> int:

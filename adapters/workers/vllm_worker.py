@@ -95,7 +95,7 @@ class Offline:
 def _outcome(output: Any) -> RequestOutcome:
     answer = output.outputs[0]
     error = None if answer.finish_reason == "length" else f"ended with '{answer.finish_reason}'"
-    return RequestOutcome(len(output.prompt_token_ids), len(answer.token_ids), error)
+    return RequestOutcome(len(output.prompt_token_ids), len(answer.token_ids), error, cached_tokens=output.num_cached_tokens)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -43,12 +43,16 @@ class Batch:
 
 @dataclass(frozen=True)
 class RequestOutcome:
-    """What the engine counted for one prompt. token_ns: when each output token came (monotonic), None if it does not say."""
+    """What the engine counted for one prompt; None where it does not say.
+
+    token_ns: when each output token came (monotonic). cached_tokens: how many of the prompt's came from a prefix cache.
+    """
 
     input_tokens: int | None
     output_tokens: int | None
     error: str | None = None
     token_ns: list[int] | None = None
+    cached_tokens: int | None = None
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import ClassVar, Literal, TypeVar, cast
+from typing import Any, ClassVar, Literal, TypeVar, cast
+
+from pydantic import TypeAdapter
 
 from enginebench.dialects import PROTOCOLS, Dialect, Event, OpenAIChat, OpenAICompletions, ProtocolName
 from enginebench.installs import Install, installed_packages, installed_version
 from enginebench.nouns import JSON, Deployment, Load, Parallelism, Runtime
 from enginebench.resources import folder
-from enginebench.told import as_list, as_object, only, prometheus_totals
+from enginebench.told import as_list, as_object, only, prometheus_totals, without_secrets
 
 __all__ = [
     "GAUGES",
@@ -52,11 +55,13 @@ __all__ = [
     "Unsupported",
     "as_list",
     "as_object",
+    "flags_of",
     "installed_packages",
     "installed_version",
     "only",
     "options_as",
     "prometheus_totals",
+    "without_secrets",
 ]
 
 WORKERS = folder("adapters") / "workers"
@@ -204,8 +209,20 @@ _Options = TypeVar("_Options")
 
 
 def options_as(kind: type[_Options], deployment: Deployment) -> _Options:
-    """The deployment's options as the adapter's own dataclass. They were validated against it when the scenario was read."""
-    return cast("Callable[..., _Options]", kind)(**deployment.options)
+    """The deployment's options, which are plain data, as the adapter's own dataclass and those inside it. They were validated against it
+    when the scenario was read."""
+    read: TypeAdapter[_Options] = _reader(cast("type", kind))
+    return read.validate_python(dict(deployment.options))
+
+
+@cache
+def _reader(kind: type) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def flags_of(values: Mapping[str, JSON]) -> list[str]:
+    """['--flag', 'value', ...]; a flag whose value is None is left out, and with it what the engine does by default."""
+    return [text for flag, value in values.items() if value is not None for text in (flag, str(value))]
 
 
 class Adapter(ABC):

@@ -28,6 +28,16 @@ def only(kind: type[_Kind], value: JSON) -> _Kind | None:
     return value if type(value) is kind else None
 
 
+_SECRETS = ("api_key", "password", "secret", "hf_token", "env_vars", "watermark")
+
+
+def without_secrets(value: JSON) -> JSON:
+    """The value without what may be nobody else's business: engines tell their own arguments, keys among them."""
+    if isinstance(value, dict):
+        return {name: without_secrets(inner) for name, inner in value.items() if not any(word in name.lower() for word in _SECRETS)}
+    return [without_secrets(inner) for inner in value] if isinstance(value, list) else value
+
+
 def prometheus_totals(text: str) -> dict[str, float]:
     """Prometheus text as name -> value, summed over label sets (one per rank, in some engines). What is not a sample is left out."""
     totals: dict[str, float] = {}

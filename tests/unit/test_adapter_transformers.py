@@ -193,14 +193,14 @@ def test_which_passes_run_as_graphs(pair: JSON, word: str | None) -> None:
     assert live(continuous_batching={"use_cuda_graph": pair}).graphs == word
 
 
-def test_transformers_counters_are_the_gauges_of_its_batch() -> None:
+def test_transformers_counters_are_the_gauges_of_its_batch_and_what_its_cache_gave() -> None:
     asked: list[str] = []
 
     def get(path: str) -> Reply:
         asked.append(path)
-        return Reply(200, json.dumps({"running": 3, "waiting": 1, "kv_use": 0.5, "more": 7}).encode())
+        return Reply(200, json.dumps({"running": 3, "waiting": 1, "kv_use": 0.5, "cached_tokens": 512, "more": 7}).encode())
 
-    assert TRANSFORMERS.counters(get) == {"running": 3, "waiting": 1, "kv_use": 0.5}
+    assert TRANSFORMERS.counters(get) == {"running": 3, "waiting": 1, "kv_use": 0.5, "cached_tokens": 512}
     assert asked == ["/enginebench/counters"]
     assert TRANSFORMERS.counters(lambda _: Reply(404)) == {}
 

@@ -86,7 +86,7 @@ def engine(argv: tuple[str, ...]) -> str:
         ({"moe_backend": "triton"}, f"{ENGINE} --moe-backend triton {COLD}"),
         (
             {"cpu_offload_gb": 8, "cpu_offload_params": ["experts"], "kv_offload_gb": 4},
-            f"{ENGINE} --cpu-offload-gb 8 --kv-offloading-size 4 --cpu-offload-params experts {COLD}",
+            f"{ENGINE} --cpu-offload-gb 8.0 --kv-offloading-size 4.0 --cpu-offload-params experts {COLD}",
         ),
         ({"speculative": {"method": "ngram"}}, f'{ENGINE} --speculative-config \'{{"method": "ngram"}}\' {COLD}'),
         ({"prefix_cache": True}, f"{ENGINE} --enable-prefix-caching"),

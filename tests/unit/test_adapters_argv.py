@@ -28,8 +28,8 @@ def served(replies: Mapping[str, JSON]) -> Mapping[str, Reply]:
         ({"ttft_ms": 20.0, "burst": False}, ""),  # as by default
         ({"protocol": "ollama", "reasoning_tokens": 4, "tool_call": True}, "--protocol ollama --reasoning-tokens 4 --tool-call"),
         ({"protocol": "sglang", "incremental": True}, "--protocol sglang --incremental"),
-        ({"tick_ms": 10, "ttft_ms": 50}, "--ttft-ms 50 --tick-ms 10"),
-        ({"itl_ms": 0, "batch_events": 32, "close": True}, "--itl-ms 0 --batch-events 32 --close"),
+        ({"tick_ms": 10, "ttft_ms": 50}, "--ttft-ms 50.0 --tick-ms 10.0"),
+        ({"itl_ms": 0, "batch_events": 32, "close": True}, "--itl-ms 0.0 --batch-events 32 --close"),
     ],
 )
 def test_fake_option_becomes_flags(options: dict[str, JSON], flags: str) -> None:

@@ -80,6 +80,19 @@ def test_requests_are_json_with_explicit_sampling(adapter: Adapter) -> None:
             assert 7 in (sampling.get("max_tokens"), sampling.get("num_predict"), sampling.get("max_new_tokens"))
 
 
+@pytest.mark.parametrize("adapter", [adapter for adapter in ADAPTERS if adapter.id != "fake"])
+def test_nothing_about_sampling_is_left_to_an_engines_default(adapter: Adapter) -> None:
+    for deployment in deployments(adapter):
+        for api in adapter.apis:
+            load = Load(output_tokens=7, temperature=0.7, api="chat" if api == "chat" else "completions")
+            extra = adapter.request_fields(deployment, load, "m")
+            body = adapter.dialect(deployment, load).body(model="m", prompt="a", output_tokens=7, temperature=0.7, seed=3, extra=extra)
+            sent = json.loads(json.dumps(body))
+            nested = json.loads(sent["generation_config"]) if "generation_config" in sent else sent.get("options") or sent  # Ollama
+            assert (nested["temperature"], nested["top_p"]) == (0.7, 1.0)
+            assert nested.get("top_k", 0) <= 0, "every token may be drawn"
+
+
 @pytest.mark.parametrize("adapter", ADAPTERS)
 def test_readiness_knows_refused_and_ready(adapter: Adapter) -> None:
     assert adapter.readiness(lambda _path: Reply(0)) == "loading"

@@ -85,6 +85,13 @@ def test_an_option_with_a_neutral_name_is_compared_with_the_engines_word(
     assert [difference.name for difference in differences(asked("a", options=options), resolved)] == differ
 
 
+@pytest.mark.parametrize(
+    ("told", "served_name", "differ"), [("other", "m", ["model"]), ("m", "m", []), (None, "m", []), ("a path", None, [])]
+)
+def test_a_server_of_another_model_than_requests_name_is_a_difference(told: str | None, served_name: str | None, differ: list[str]) -> None:
+    assert [difference.name for difference in differences(asked("a"), Resolved(model=told), served_name)] == differ
+
+
 def test_engines_that_differ_are_named_with_what_it_does() -> None:
     told = (asked("a"), Resolved(prefix_cache=True, graphs="FULL_AND_PIECEWISE", stream_interval=1))
     made = card(told, (asked("b"), Resolved(prefix_cache=False, graphs="off", stream_interval=1)))

@@ -17,7 +17,7 @@ _USUAL_INPUT = 64
 """Prompt tokens where the load draws its lengths."""
 
 _NEUTRAL = (
-    "precision", "context", "slots", "prefix_cache", "kv_dtype", "kv_tokens", "chunked_prefill", "batch_tokens", "graphs",
+    "model", "precision", "context", "slots", "prefix_cache", "kv_dtype", "kv_tokens", "chunked_prefill", "batch_tokens", "graphs",
     "stream_interval",
 )  # fmt: skip
 """Fields of `Resolved` that an option of the same name asks for."""
@@ -26,9 +26,13 @@ _AT_LEAST = ("context", "slots", "kv_tokens")
 """More of these than was asked for is no shortfall."""
 
 
-def differences(deployment: Deployment, resolved: Resolved) -> tuple[Difference, ...]:
-    """Where the engine's own word differs from what was asked. Fields the engine does not tell are no difference."""
+def differences(deployment: Deployment, resolved: Resolved, served_name: str | None = None) -> tuple[Difference, ...]:
+    """Where the engine's own word differs from what was asked. Fields the engine does not tell are no difference.
+
+    served_name: the model's name in requests; a server that says it has another model is not the one that was meant.
+    """
     asked: dict[str, JSON] = {"precision": deployment.precision, "context": deployment.max_context, "slots": deployment.max_concurrency}
+    asked |= {"model": served_name}
     told: dict[str, JSON] = {**{name: getattr(resolved, name) for name in _NEUTRAL}, **resolved.options}
     found: list[Difference] = []
     for name, want in {**asked, **deployment.options}.items():
@@ -83,7 +87,7 @@ def prime(engine: Engine, deployment: Deployment, load: Load, *, salt: str) -> N
     if len(counted) == 2 and counted[0][0] != counted[1][0]:
         opening.scale = TextScale.fit(*sorted(counted))
     opening.resolved = engine.resolved()
-    opening.differences = differences(deployment, opening.resolved)
+    opening.differences = differences(deployment, opening.resolved, engine.served_name)
 
 
 def _generate(engine: Engine, prompt: Prompt, load: Load) -> Sample:
