@@ -143,11 +143,11 @@ class Load:
 
     @property
     def level_text(self) -> str:
-        """'1 stream', '64 streams', '2.5 req/s', '1 to 8 req/s', 'trace x2'."""
+        """'1 stream', '64 streams', '2.5 req/s', '1 to 8 req/s', 'mooncake.jsonl x2' (a trace, twice as fast)."""
         if self.rate is not None:
             return f"{self.rate:g} req/s" if self.rate_to is None else f"{self.rate:g} to {self.rate_to:g} req/s"
         if self.trace is not None:
-            return f"trace x{1 / self.time_scale:g}"
+            return f"{self.trace.rpartition('/')[2]} x{1 / self.time_scale:g}"
         return f"{self.concurrency} stream{'s' if self.concurrency != 1 else ''}"
 
     @property

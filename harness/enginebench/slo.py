@@ -103,7 +103,10 @@ def goodput(s: Samples, slo: Slo) -> Floats:
 
 
 def attainment(s: Samples, slo: Slo) -> Floats:
-    """SLO attainment: share of the requests that meet every limit of the SLO at once; a failed request meets none."""
+    """SLO attainment: share of the requests that meet every limit of the SLO at once; a failed request meets none.
+
+    NaN as for goodput, and where no request was sent in the window.
+    """
     return np.array([_good(s, slo)[s.inside].mean() if s.inside.any() else np.nan])
 
 

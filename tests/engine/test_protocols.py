@@ -154,8 +154,8 @@ def test_every_fault_is_classified_in_every_protocol(
 # -- a running server, by its own protocol -------------------------------------------------------------------------------
 
 FIELDS = {
-    ("openai", "completions"): {"model", "prompt", "max_tokens", "temperature", "stream", "stream_options"},
-    ("openai", "chat"): {"model", "messages", "max_tokens", "temperature", "stream", "stream_options"},
+    ("openai", "completions"): {"model", "prompt", "max_tokens", "temperature", "stream", "stream_options", "top_p"},
+    ("openai", "chat"): {"model", "messages", "max_tokens", "temperature", "stream", "stream_options", "top_p"},
     ("ollama", "completions"): {"model", "prompt", "raw", "stream", "options"},
     ("ollama", "chat"): {"model", "messages", "stream", "options"},
     ("sglang", "completions"): {"text", "sampling_params", "stream"},
@@ -190,7 +190,7 @@ def test_forced_length_is_spelled_where_the_protocol_has_it() -> None:
     assert OPENAI.request_fields(attached("openai", ignore_eos=True), asked, "m")["ignore_eos"] is True
     forced = attached("sglang", ignore_eos=True, prompt_ids=True)
     OPENAI.check(forced)
-    assert OPENAI.request_fields(forced, asked, "m") == {"sampling_params": {"ignore_eos": True}}
+    assert OPENAI.request_fields(forced, asked, "m") == {"sampling_params": {"ignore_eos": True, "top_p": 1.0, "top_k": -1, "min_p": 0.0}}
     assert OPENAI.forces_length(forced)
     assert OPENAI.takes_ids(forced)
 

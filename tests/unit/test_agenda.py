@@ -199,7 +199,7 @@ def test_loads_of_different_kinds_never_share_a_plot(mixed: tuple[Run, Analysis]
 def test_every_output_names_the_load(mixed: tuple[Run, Analysis]) -> None:
     run, analysis = mixed
     for text in (render_table(analysis, width=160), to_markdown(analysis), to_csv(analysis), render_html(run, analysis)):
-        for load in ("1 stream", "4 streams", "2 req/s", "trace x2"):
+        for load in ("1 stream", "4 streams", "2 req/s", "azure.csv x2"):
             assert load in text
     table = render_table(analysis, width=160)
     assert "goodput" in table

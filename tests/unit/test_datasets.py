@@ -248,6 +248,11 @@ def test_a_bad_line_is_named_and_so_are_the_columns_there_are(tmp_path: Path) ->
     with pytest.raises(UserError) as caught:
         read_records("jsonl:data.jsonl", tmp_path)
     assert "body, longer, title" in (caught.value.advice or "")
+    (tmp_path / "list.json").write_text('[{"conversations": 5}]')
+    with pytest.raises(UserError) as caught:
+        read_records("sharegpt:list.json", tmp_path)
+    assert "#COLUMN" not in (caught.value.advice or ""), "there is none to be named"
+    assert "from: human" in (caught.value.advice or "")
     (tmp_path / "latin").write_bytes(b'{"prompt": "\xe9"}')
     with pytest.raises(UserError, match="no UTF-8"):
         read_records("jsonl:latin", tmp_path)

@@ -20,6 +20,7 @@ def scenario(tmp_path: Path, *loads: str, rest: str = "") -> Scenario:
     (tmp_path / "azure.csv").write_text(AZURE)
     (tmp_path / "bad.csv").write_text(AZURE.replace("47.6805900,12,2", "47.6805900,twelve,2"))
     (tmp_path / "bad.jsonl").write_text('{"prompt": "one"}\nprompt two\n')
+    (tmp_path / "many.jsonl").write_text("".join(f'{{"prompt": "question {i}"}}\n' for i in range(200)))
     file = tmp_path / "s.yaml"
     file.write_text(HEAD + rest + "loads:\n" + "".join(f"  - {{{load}}}\n" for load in loads))
     return load_scenario(file, REGISTRY)
@@ -47,7 +48,7 @@ def test_defaults_follow_the_arrivals(tmp_path: Path) -> None:
     (timed,) = loads(tmp_path, "rate: 2, duration_s: 3")
     assert timed.requests == 0
     (replay,) = loads(tmp_path, "trace: azure.csv")
-    assert (replay.requests, replay.concurrency, replay.level_text) == (0, 0, "trace x1")
+    assert (replay.requests, replay.concurrency, replay.level_text) == (0, 0, "azure.csv x1")
 
 
 def test_every_field_is_an_axis(tmp_path: Path) -> None:
@@ -84,6 +85,11 @@ WRONG = {
     "thought without turns": (("think_s: 2",), "loads[0].think_s: only goes with `turns`"),
     "no such distribution": (("input_tokens: 'unifrom(1,2)'",), "s.yaml:5: loads[0].input_tokens: "),
     "length zero": (("input_tokens: 0",), "loads[0].input_tokens: cannot be 0: write a number from 1 to 10,000,000"),
+    "misspelt data set": (
+        ("prompts: 'sharegtp:azure.csv'",),
+        "loads[0].prompts: 'sharegtp:azure.csv' are no prompts we know\n  did you mean 'sharegpt'?",
+    ),
+    "nothing due, by its own seed": (("rate: 1, duration_s: 0.5, seed: [0, 1]",), "loads[0].rate: no request is due within"),
     "no such file": (("", "trace: nowhere.csv"), "s.yaml:6: loads[1].trace: "),
     "long prefix": (
         ("input_tokens: 8, prefix_groups: 2, prefix_tokens: 8, prefix_cache: allowed",),
@@ -124,6 +130,12 @@ WRONG_GOALS = {
     "misspelt bound": (GOAL, "find: {over: rate, form: 2}", "loads[0].find.form: is not a known key\n  did you mean 'from'?"),
     "backwards": (GOAL, "find: {over: rate, from: 9, to: 3}", "loads[0].find.from: 9 is more than `to`, 3"),
     "half a stream": (GOAL, "find: {over: concurrency, from: 1.5}", "loads[0].find.from: must be a whole number of streams"),
+    "too few prompts for its end": (
+        GOAL,
+        "find: {over: rate, to: 32}, prompts: 'jsonl:many.jsonl', output_tokens: 8",
+        "s.yaml:6: loads[0].prompts: at `to`, rate 32: jsonl:many.jsonl has 200 records, and 1,920 requests are wanted",
+    ),
+    "too many requests at its end": (GOAL, "find: {over: rate, to: 1e6}", "loads[0].find: at `to`, rate 1e+06: about 60,000,000 requests"),
     "level twice": (GOAL, "find: {over: rate}, rate: 2", "loads[0].rate: does not go with `find` over the rate"),
 }  # fmt: skip
 

@@ -116,13 +116,10 @@ def idle_lag_ms(seconds: float = 1.0) -> float:
 def _quiet_garbage_collector() -> Iterator[None]:
     """No collection while measuring: a full one takes tens of milliseconds, in which no token is stamped."""
     was_enabled = gc.isenabled()
-    gc.collect()
-    gc.freeze()
     gc.disable()
     try:
         yield
     finally:
-        gc.unfreeze()
         if was_enabled:
             gc.enable()
 

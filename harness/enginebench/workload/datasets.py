@@ -63,8 +63,8 @@ def parse_reference(prompts: str) -> Reference:
     """What a load's `prompts` names. UserError if it names no data set."""
     kind, _, rest = prompts.partition(":")
     if kind not in _SPELLINGS:
-        known = ("random", "text", *_SPELLINGS.values())
-        raise UserError(f"'{prompts}' are no prompts we know", key="prompts", advice=did_you_mean(prompts, known))
+        advice = f"{did_you_mean(kind, ('random', 'text', *_SPELLINGS))}; a data set is {', '.join(_SPELLINGS.values())}"
+        raise UserError(f"'{prompts}' are no prompts we know", key="prompts", advice=advice)
     found = _PATTERNS[kind].fullmatch(rest)
     if found is None:
         raise UserError(f"'{prompts}' names no data set", key="prompts", advice=f"write {_SPELLINGS[kind]}")
@@ -102,8 +102,10 @@ def _read_file(kind: str, file: Path, column: str | None, _modified: int) -> tup
     try:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"this is no UTF-8: {error}", file=file) from None
-    return _records(_json_list(text, file) if kind == "sharegpt" else _json_lines(text, file), file, column)
+        raise UserError(f"this is no UTF-8: {error}", file=file, advice="save it as UTF-8") from None
+    if kind == "sharegpt":
+        return _records(_json_list(text, file), file, column, "a record is {conversations: [{from: human, value: ...}, ...]}")
+    return _records(_json_lines(text, file), file, column)
 
 
 @lru_cache(maxsize=4)
@@ -126,7 +128,8 @@ def _json_list(text: str, file: Path) -> Iterator[tuple[int, Any]]:
     except ValueError as error:
         raise UserError(f"this is no JSON: {error}", file=file, advice="for one JSON object per line write 'jsonl:FILE'") from None
     if not isinstance(rows, list):
-        raise UserError("a ShareGPT file is a JSON list of records", file=file)
+        advice = "put the records into [...], or write one on each line of a 'jsonl:FILE'"
+        raise UserError("a ShareGPT file is a JSON list of records", file=file, advice=advice)
     return ((0, row) for row in rows)
 
 
@@ -139,7 +142,8 @@ def _json_lines(text: str, file: Path) -> Iterator[tuple[int, Any]]:
                 raise UserError(f"this is no JSON: {error}", file=file, line=number) from None
 
 
-def _records(rows: Iterable[tuple[int, Any]], file: Path, column: str | None) -> tuple[Record, ...]:
+def _records(rows: Iterable[tuple[int, Any]], file: Path, column: str | None, shape: str | None = None) -> tuple[Record, ...]:
+    """The records in rows numbered by line. shape: what a record looks like, where no column can be named."""
     found: list[Record] = []
     columns: list[str] = []
     for number, row in rows:
@@ -150,7 +154,7 @@ def _records(rows: Iterable[tuple[int, Any]], file: Path, column: str | None) ->
         if record:
             found.append(record)
     if not found:
-        advice = f"name the column with '#COLUMN'; there are: {', '.join(columns)}" if columns else None
+        advice = shape or (f"name the column with '#COLUMN'; there are: {', '.join(columns)}" if columns else None)
         raise UserError(f"no record holds a prompt under {column or ', '.join((*CHATS, *COLUMNS))}", file=file, advice=advice)
     return tuple(found)
 
