@@ -154,7 +154,7 @@ def sampling(orders: dict[str, object], env: Environment | None = None) -> Itera
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(json.dumps(whole).encode() + b"\n")
+        process.stdin.write(json.dumps(whole).encode() + b"\n\n")
         process.stdin.flush()
         assert process.stdout.readline() == b"ready\n"
         yield process

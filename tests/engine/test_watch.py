@@ -167,7 +167,7 @@ def test_it_ends_with_its_parent() -> None:
         )
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(json.dumps(orders).encode() + b"\n")
+        process.stdin.write(json.dumps(orders).encode() + b"\n\n")
         process.stdin.flush()
         assert process.stdout.readline() == b"ready\n"
         process.stdout.close()  # as when the harness is gone: nobody reads, and its ends of the pipes close

@@ -1,7 +1,8 @@
-"""A program that watches while a load runs, in a process of its own: given its orders, waited for, asked what it saw, ended.
+"""A program that watches while a load runs, in a process of its own: started with its orders, told to begin, asked what it saw, ended.
 
-The contract: one line of JSON on its stdin, `ready` on its stdout once the first reading is there; the end of its stdin asks for the
-rest of its stdout. Knows nothing of what is watched (`enginebench.runtime.watch`, `enginebench.telemetry.sampler`).
+The contract: one line of JSON on its stdin, and it gets ready; an empty line, and it begins, and says `ready` on its stdout once the
+first reading is there; the end of its stdin asks for the rest of its stdout. Knows nothing of what is watched
+(`enginebench.runtime.watch`, `enginebench.telemetry.sampler`).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class Beside:
     """A started watcher. A cell stands without what it saw: whatever goes wrong with it is an empty answer, never an error."""
 
     def __init__(self, arguments: Sequence[str], orders: Mapping[str, JSON]) -> None:
-        """Start the interpreter with these arguments; orders go through a pipe, as they may hold a key."""
+        """Start the interpreter with these arguments, and wait for nothing; orders go through a pipe, as they may hold a key."""
         self._process: subprocess.Popen[bytes] | None = subprocess.Popen(
             [sys.executable, *arguments],
             stdin=subprocess.PIPE,
@@ -34,16 +35,27 @@ class Beside:
             bufsize=0,
             start_new_session=True,  # the terminal's Ctrl-C is for the harness
         )
-        stdin, stdout = self._process.stdin, self._process.stdout
-        assert stdin is not None and stdout is not None  # noqa: S101, PT018  # pipes
-        with contextlib.suppress(BrokenPipeError):
-            stdin.write(json.dumps(orders).encode() + b"\n")
-        if not _heard(stdout.fileno(), b"ready\n", PATIENCE_S):
+        self._begun = False
+        self._tell(json.dumps(orders).encode())
+
+    def begin(self) -> None:
+        """Have it read for the first time, and return when it has, so that nothing of its start falls into the load."""
+        if self._process is None or self._process.stdout is None:
+            return
+        self._begun = True
+        self._tell(b"")
+        if not _heard(self._process.stdout.fileno(), b"ready\n", PATIENCE_S):
             self.end()
 
+    def _tell(self, line: bytes) -> None:
+        """A line on its stdin, if it is still there."""
+        if self._process is not None and self._process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.write(line + b"\n")
+
     def collect(self) -> bytes:
-        """What it saw; empty when it has nothing to say, or not in time."""
-        if self._process is None:
+        """What it saw; empty when it never began, has nothing to say, or not in time."""
+        if self._process is None or not self._begun:
             return b""
         with contextlib.suppress(subprocess.TimeoutExpired):
             return self._process.communicate(timeout=PATIENCE_S)[0]

@@ -24,7 +24,10 @@ PROGRAM = ("-P", "-m", "enginebench.telemetry.sampler")
 
 
 class Instruments:
-    """Telemetry of one load: `with Instruments(engine) as instruments: engine.run(...)`; then `instruments.subjects`."""
+    """Telemetry of one load: `with Instruments(engine) as instruments: ...; instruments.begin(); engine.run(...)`, then `subjects`.
+
+    What comes before `begin` hides how long the sampler takes to start.
+    """
 
     def __init__(self, engine: Engine, every_s: float = EVERY_S) -> None:
         self._orders = {**orders(engine), "every_s": every_s}
@@ -34,6 +37,11 @@ class Instruments:
     def __enter__(self) -> Self:
         self._beside = Beside(PROGRAM, self._orders)
         return self
+
+    def begin(self) -> None:
+        """Read for the first time: the load comes next."""
+        assert self._beside is not None  # noqa: S101  # entered
+        self._beside.begin()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         assert self._beside is not None  # noqa: S101  # entered

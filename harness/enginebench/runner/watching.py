@@ -92,6 +92,7 @@ class Watch:
             "prefix": served.prefix, "paths": list(self._paths), "every_s": self._every_s,
         }  # fmt: skip
         self._beside = Beside(("-I", "-S", watch.__file__), orders)
+        self._beside.begin()
 
     def _collect(self, said: bytes) -> None:
         head, _, bodies = said.partition(b"\n")

@@ -3,7 +3,8 @@
 Knows nothing of enginebench, engines or counters. It is a program, not a module to import: `python -I -S watch.py`, and it needs
 only the standard library.
 
-stdin: one line of JSON (host, port, tls, prefix, headers, paths, every_s); its end, in whatever way it comes, ends the program.
+stdin: one line of JSON (host, port, tls, prefix, headers, paths, every_s), then an empty one, at which it begins; its end, in whatever
+way it comes, ends the program.
 stdout: `ready` when the first reading is there; at the end one line of JSON (cpu_s, and for each reading its time on the monotonic
 clock and for each path the status, 0 for nobody answered, and the length of the compressed body), then the bodies themselves.
 """
@@ -96,6 +97,7 @@ def main() -> None:
     orders = json.loads(sys.stdin.buffer.readline())
     with contextlib.suppress(OSError):
         os.nice(NICENESS)
+    sys.stdin.buffer.readline()
     readings, cpu_s = watch(orders)
     index = [[at, [[status, len(body)] for status, body in answers]] for at, answers in readings]
     with contextlib.suppress(BrokenPipeError):  # whoever wanted them is gone

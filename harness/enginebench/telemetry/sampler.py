@@ -3,7 +3,8 @@
 A program: `python -m enginebench.telemetry.sampler`. Knows what to read, not what it means.
 
 stdin: one line of JSON (every_s; gpus: whether this machine's are to be read; processes: name -> pid whose descendants are the engine;
-containers: name -> id); its end, in whatever way it comes, brings a last reading and the end of the program.
+containers: name -> id), then an empty one, at which it begins; its end, in whatever way it comes, brings a last reading and the end of
+the program.
 stdout: `ready` when the first reading is there; at the end one line of JSON, a list of subjects as `enginebench.telemetry.Subject`.
 """
 
@@ -108,6 +109,7 @@ def main() -> None:
     with contextlib.suppress(OSError):
         os.nice(NICENESS)
     tracks = [Track(source) for source in sources(orders)]
+    sys.stdin.buffer.readline()
     for track in tracks:
         track.read()
         track.cpu_s = 0.0  # this reading comes before the load
