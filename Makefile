@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 PIP := $(PYTHON) -m pip --disable-pip-version-check --python $(BIN)/python
 
-.PHONY: quickstart test real contracts lint format docs bench-client bench-overhead clean help
+.PHONY: quickstart test real contracts lint format docs bench-client bench-overhead bench-ceiling clean help
 
 help:
 	@echo "make quickstart      install, prepare the models and run scenarios/quickstart.yaml on llama.cpp"
@@ -13,6 +13,7 @@ help:
 	@echo "make lint            ruff and mypy"
 	@echo "make bench-client    how true the load generator's times are, and what they cost (needs a C compiler)"
 	@echo "make bench-overhead  what the harness itself costs"
+	@echo "make bench-ceiling   llama.cpp's decoding against what physics predicts (20 GB of disk, half an hour)"
 	@echo "make docs            generate the reference pages in docs/ again"
 
 quickstart: .venv/installed
@@ -24,8 +25,8 @@ test: .venv/installed-dev
 	$(BIN)/pytest $(PYTEST)
 
 real: .venv/installed-dev
-	$(BIN)/bench engines install llamacpp transformers vllm:cpu mlx
-	CI=1 $(BIN)/pytest tests/real $(PYTEST)
+	$(BIN)/bench engines install llamacpp llamacpp:python transformers vllm:cpu mlx
+	CI=1 $(BIN)/pytest -m real tests/real $(PYTEST)
 
 contracts: .venv/installed-dev
 	$(BIN)/python tests/contracts/run.py $(CONTRACTS)
@@ -44,6 +45,11 @@ bench-client: .venv/installed
 
 bench-overhead: .venv/installed
 	$(BIN)/python benchmarks/overhead.py
+
+bench-ceiling: .venv/installed
+	$(BIN)/bench engines install llamacpp
+	$(BIN)/python benchmarks/ceiling.py $(or $(FOLDER),/tmp/enginebench-ceiling)
+	$(BIN)/python benchmarks/predicted.py $(or $(FOLDER),/tmp/enginebench-ceiling)/measured.jsonl
 
 docs: .venv/installed-dev
 	$(BIN)/python docs/generate.py

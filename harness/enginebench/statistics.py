@@ -130,11 +130,7 @@ def rank_test(a: tuple[float, ...], b: tuple[float, ...]) -> float:
     so 30 repeats cost no more than a blink. With n repeats each the smallest p is 2 / C(2n, n): 0.33, 0.10, 0.029 for n = 2, 3, 4.
     """
     ranks = _double_ranks((*a, *b))
-    ways = np.zeros((len(a) + 1, sum(ranks) + 1))  # ways[k, s]: choices of k values whose doubled ranks sum to s
-    ways[0, 0] = 1
-    for rank in ranks:
-        ways[1:, rank:] += ways[:-1, : ways.shape[1] - rank].copy()
-    counts = ways[len(a)]
+    counts = _sums(ranks, len(a))
     expected = len(a) * sum(ranks) / len(ranks)
     off = np.abs(np.arange(len(counts)) - expected)
     return float(counts[off >= abs(sum(ranks[: len(a)]) - expected) - 1e-9].sum() / counts.sum())
@@ -148,3 +144,63 @@ def repeats_needed() -> int:
 def _double_ranks(values: tuple[float, ...]) -> list[int]:
     """Twice the rank of each value, equal values sharing their mean rank: doubled, that is a whole number."""
     return [2 * sum(other < value for other in values) + sum(other == value for other in values) + 1 for value in values]
+
+
+def _sums(numbers: Sequence[int], picked: int) -> Floats:
+    """out[s]: the ways to pick so many of the numbers with the sum s."""
+    ways = np.zeros((picked + 1, sum(numbers) + 1))
+    ways[0, 0] = 1
+    for number in numbers:
+        ways[1:, number:] += ways[:-1, : ways.shape[1] - number].copy()
+    out: Floats = ways[picked]
+    return out
+
+
+# -- one deployment, then and now ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Change:
+    """By how much a differs from b, as a share of b: 0.05 is 5 % more. low, high: an interval of the true change.
+
+    coverage: how often such an interval holds the true change; below CONFIDENCE there are too few repeats to reach it. It is 0, and
+    low and high are None, for a single repeat. relative is None where b has a value of 0 or below. order: of a and b, or of b and a
+    where `falls`.
+    """
+
+    order: Order
+    falls: bool
+    p: float | None
+    relative: float | None
+    low: float | None = None
+    high: float | None = None
+    coverage: float = 0.0
+
+
+def change(a: Estimate, b: Estimate) -> Change:
+    """How a differs from b: the verdict of `compare` in either direction, and the relative change with an interval that agrees with it.
+
+    Of the ratios of every repeat of a to every repeat of b the median estimates the true ratio (Hodges and Lehmann 1963, on logarithms);
+    those that the rank test does not refute at 5 % are the interval (Moses; see Hollander and Wolfe, Nonparametric Statistics, 4.3).
+    Exact where restarts of a and of b differ by a factor alone and no two values are the same. It knows only what varies between
+    restarts: what differs between one day and the next, and is no property of the deployment, is in it as if it were a change.
+    """
+    falls = a.value < b.value
+    found = compare(b, a) if falls else compare(a, b)
+    if min(b.values) <= 0:
+        return Change(found.order, falls, found.p, None)
+    ratios = sorted(x / y for x in a.values for y in b.values)
+    relative = float(np.median(ratios)) - 1
+    if min(a.n, b.n) < 2:
+        return Change(found.order, falls, found.p, relative)
+    cut, coverage = _cut(a.n, b.n)
+    return Change(found.order, falls, found.p, relative, ratios[cut] - 1, ratios[-1 - cut] - 1, coverage)
+
+
+@lru_cache
+def _cut(m: int, n: int) -> tuple[int, float]:
+    """How many of the m * n sorted ratios lie outside the interval at either end, and how often it then holds the true one."""
+    counts = _sums(range(1, m + n + 1), m)[m * (m + 1) // 2 :]  # of Mann and Whitney's U = 0, 1, ...
+    tail = np.cumsum(counts) / counts.sum()
+    cut = max(0, int(np.searchsorted(2 * tail, 1 - CONFIDENCE)) - 1)
+    return cut, float(1 - 2 * tail[cut])

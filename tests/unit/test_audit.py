@@ -10,8 +10,9 @@ import pytest
 from click.testing import CliRunner
 from enginebench.analysis import Analysis
 from enginebench.audit.arithmetic import check_ratio, least_batch, times
-from enginebench.audit.catalogue_physics import CataloguePhysics, machine_named
+from enginebench.audit.catalogue_physics import CataloguePhysics
 from enginebench.audit.claims import Claims, Serving, read_claims
+from enginebench.audit.field import above, field_table
 from enginebench.audit.from_run import claims_of
 from enginebench.audit.judge import Finding, judge_serving
 from enginebench.audit.outcome import Audit, as_data, render_table
@@ -21,6 +22,7 @@ from enginebench.audit.reproduce import scenario_text
 from enginebench.audit.statements import contradictions, judge_all
 from enginebench.cli import bench
 from enginebench.errors import UserError
+from enginebench.machines import machine_named
 from enginebench.registry import discover
 from enginebench.resources import folder
 from enginebench.scenario import load_scenario
@@ -118,9 +120,34 @@ def test_a_single_stream_is_judged_at_batch_one() -> None:
 
 
 def test_a_rate_above_the_roofline_at_every_batch_is_impossible() -> None:
-    found = judged(output_tok_s=1e6)
+    found = judged(output_tok_s=1.1e6)
     assert found.verdict == "impossible as stated"
-    assert "even a batch of 4096" in found.reasons[0]
+    assert "even a batch of 16384" in found.reasons[0]  # 4,096 on each of four devices
+
+
+def test_the_ceiling_of_all_that_fits_is_told_where_no_batch_is() -> None:
+    # 16,384 sequences touch all 16 experts: 106.7e9 weights, 213.5 GB in 15.93 ms
+    found = judged(output_tok_s=5100)
+    assert found.highest_batch == 16384
+    assert found.highest == pytest.approx(16384 / 15.93e-3, rel=1e-3)
+    assert judged(output_tok_s=100, concurrency=1).highest is None
+
+
+def test_measurements_that_makers_publish_lie_under_the_ceiling() -> None:
+    claims = read_claims(folder("scenarios/published") / "field.yaml")
+    findings = judge_all(claims, CataloguePhysics())
+    assert len(findings) >= 12
+    for finding in findings:
+        top = above(finding)
+        assert finding.verdict in ("plausible", "needs batch"), finding
+        assert top is not None
+        assert finding.stated is not None
+        assert 0 < finding.stated < top[0], finding
+    assert len({finding.serving.model for finding in findings if finding.serving}) >= 7
+    assert all(source.url and source.date for source in claims.sources.values())
+    table = field_table(claims, findings).splitlines()
+    assert sum(line.startswith("| ") for line in table) == len(findings) + 1
+    assert sum(line.startswith("- **") for line in table) == len(claims.sources)
 
 
 def test_what_one_stream_reaches_needs_no_batch() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import gguf
 import pytest
 from enginebench.checkpoints import RandomMoE
 from enginebench.checkpoints.families import FAMILIES
@@ -150,6 +151,29 @@ def test_this_machine_is_measured() -> None:
 def random_model(name: str) -> RandomMoE:
     experts = "&experts=1&top_k=1" if name == "llama" else ""
     return RandomMoE.from_reference(f"random:{name}?layers=3&hidden=128&heads=4&kv_heads=4&head_dim=32{experts}")
+
+
+def test_a_gguf_that_was_split_is_read_whole(tmp_path: Path) -> None:
+    write_gguf(random_model("mixtral"), "q8_0", tmp_path / "whole.gguf")
+    reader = gguf.GGUFReader(tmp_path / "whole.gguf")
+    writer = gguf.GGUFWriter(tmp_path / "parts.gguf", "llama", split_max_tensors=20)
+    for field in reader.fields.values():
+        if field.name.startswith("llama.") and field.types[0] == gguf.GGUFValueType.UINT32:
+            writer.add_uint32(field.name, int(field.contents()))
+    for each in reader.tensors:
+        writer.add_tensor(each.name, each.data, raw_dtype=each.tensor_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    parts = sorted(tmp_path.glob("parts-*.gguf"))
+    assert len(parts) > 1
+    assert read_weights(str(parts[0])).parts == read_weights(str(tmp_path / "whole.gguf")).parts
+    with pytest.raises(UserError, match="not the first part"):
+        read_weights(str(parts[1]))
+    parts[-1].unlink()
+    with pytest.raises(UserError, match=f"1 of its {len(parts)} parts"):
+        read_weights(str(parts[0]))
 
 
 @pytest.mark.parametrize("name", sorted(FAMILIES))

@@ -33,7 +33,7 @@ def generator() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["scenario.schema.json", "scenario.md", "metrics.md", "engines.md"])
+@pytest.mark.parametrize("name", ["scenario.schema.json", "scenario.md", "metrics.md", "engines.md", "physics-published.md"])
 def test_generated_pages_are_current(name: str) -> None:
     assert (ROOT / "docs" / name).read_text() == generator().pages()[name], "run: make docs"
 

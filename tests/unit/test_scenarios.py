@@ -8,7 +8,10 @@ import pytest
 from click.testing import CliRunner
 from enginebench.cli import bench
 from enginebench.images import resolve
-from enginebench.nouns import Deployment
+from enginebench.nouns import Deployment, Parallelism
+from enginebench.physics import fit, read_machine, read_weights
+from enginebench.physics.advisor import LLAMACPP, splits
+from enginebench.physics.advisor import plan as plan_of
 from enginebench.plan import Plan, plan
 from enginebench.registry import discover
 from enginebench.resources import folder
@@ -19,10 +22,11 @@ CELLS = {
     "arrivals": 6,
     "cpu_engines": 36,
     "gptoss20b": 144,
-    "gpu_smoke": 16,
+    "gpu_smoke": 24,
     "maverick_8xh100": 168,
     "mixtral_2gpu": 312,
-    "process_vs_docker": 12,
+    "offload_knee": 54,
+    "process_vs_docker": 16,
     "quickstart": 20,
     "scout_2xmi300x": 198,
     "scout_4xh100": 360,
@@ -30,7 +34,7 @@ CELLS = {
     "scout_rtx4090": 90,
 }
 """Scenario -> cells, those that a search adds left out."""
-GPUS = {"maverick_8xh100": 8, "mixtral_2gpu": 2, "scout_2xmi300x": 2, "scout_rtx4090": 1, "gptoss20b": 1, "gpu_smoke": 1}
+GPUS = {"maverick_8xh100": 8, "mixtral_2gpu": 2, "scout_2xmi300x": 2, "scout_rtx4090": 1, "gptoss20b": 1, "gpu_smoke": 1, "offload_knee": 1}
 """Scenario -> devices that no deployment of it takes more than."""
 
 
@@ -95,6 +99,17 @@ def test_the_card_scenario_spreads_experts_between_card_and_host() -> None:
     assert {o["n_cpu_moe"] for o in options if o.get("n_cpu_moe")} == {32, 42, 44, 48}
     assert {o["gpu_layers"] for o in options if "gpu_layers" in o} == {8, 12}
     assert {d.engine for d in deployments("scout_rtx4090")} == {"llamacpp", "exllamav3"}
+
+
+def test_the_knee_scenario_measures_what_the_advisor_predicts() -> None:
+    """Its curve begins where the model first fits a 24 GB card, as `bench offload` reckons with the same context and streams."""
+    weights = read_weights("gpt-oss-120b", "mxfp4")
+    machine = read_machine("rtx4090+128gb")
+    curve = splits(fit(weights, machine, Parallelism(), context=4096, concurrency=4, reserve=LLAMACPP))
+    best = plan_of(curve)
+    assert best is not None
+    swept = [d.options["n_cpu_moe"] for d in deployments("offload_knee") if "n_cpu_moe" in d.options]
+    assert (min(swept), max(swept)) == (best.layers, len(weights.model.layers))  # type: ignore[type-var]  # they are numbers
 
 
 def test_the_container_is_all_that_differs_in_process_vs_docker() -> None:

@@ -8,7 +8,6 @@ from functools import cache
 
 from enginebench.audit.claims import Serving
 from enginebench.audit.physics import Ceiling, HostSplit, Shape
-from enginebench.errors import UserError
 from enginebench.nouns import Parallelism
 from enginebench.physics.catalogue import need_model, read_machine
 from enginebench.physics.machine import GB, HOST_BANDWIDTH, Host

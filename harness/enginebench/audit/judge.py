@@ -20,14 +20,15 @@ VERDICTS: tuple[Verdict, ...] = ("impossible as stated", "inconsistent", "needs 
 """Worst first."""
 
 MOST = 4096
-"""No server is asked for a larger batch."""
+"""No device is asked for a larger batch."""
 
 
 @dataclass(frozen=True)
 class Finding:
     """What became of one claim. stated: the rate that was judged, output tokens/s; ceiling: the highest possible, at `batch`.
 
-    least: the smallest batch at which the rate is possible. reasons: sentences, the decisive ones first.
+    least: the smallest batch at which the rate is possible. highest: where no batch is stated, the ceiling at the largest that fits, which
+    is highest_batch. reasons: sentences, the decisive ones first.
     """
 
     id: str
@@ -40,6 +41,8 @@ class Finding:
     batch: int | None = None
     least: int | None = None
     limit: str | None = None
+    highest: float | None = None
+    highest_batch: int | None = None
     serving: Serving | None = field(default=None, repr=False)
 
     @property
@@ -111,14 +114,16 @@ def _on_devices(finding: Finding, claim: Serving, physics: Physics) -> Finding:
     rate = claim.rates[1]
     if claim.concurrency is not None:
         return _compared(finding, claim, physics.ceiling(claim, claim.concurrency))
-    most = min(MOST, physics.largest_batch(claim))
+    widest = MOST * physics.device(claim.hardware or "")[1]
+    most = min(widest, physics.largest_batch(claim))
     if most < 1:
         reason = "the weights fit, but no request of the stated length does beside them"
         return replace(finding, verdict="impossible as stated", reasons=(reason, *finding.reasons))
+    top = physics.ceiling(claim, most)
+    finding = replace(finding, highest=top.tok_s, highest_batch=most)
     least = least_batch(lambda batch: physics.ceiling(claim, batch).tok_s >= rate, most)
     if least is None:
-        top = physics.ceiling(claim, most)
-        held = f"the largest batch that fits, {most}," if most < MOST else f"even a batch of {most}"
+        held = f"the largest batch that fits, {most}," if most < widest else f"even a batch of {most}"
         reason = f"{held} reaches {top.tok_s:,.0f} tok/s at most, limited by {top.limit}"
         return replace(
             finding, verdict="impossible as stated", ceiling=top.tok_s, batch=most, limit=top.limit, reasons=(reason, *finding.reasons)

@@ -68,6 +68,8 @@ def _finding_data(finding: Finding, audit: Audit) -> JSON:
         "ceiling_batch": finding.batch,
         "share": finding.share,
         "limit": finding.limit,
+        "highest_ceiling": finding.highest,
+        "highest_batch": finding.highest_batch,
         "reasons": list(finding.reasons),
         "cost": plain(cost) if cost is not None else None,
     }

@@ -17,10 +17,12 @@ from enginebench.cli.audit import audit
 from enginebench.cli.calibrate import calibrate
 from enginebench.cli.ceiling import ceiling
 from enginebench.cli.clean import clean
+from enginebench.cli.compare import compare
 from enginebench.cli.doctor import doctor
 from enginebench.cli.engines import engines
 from enginebench.cli.fit import fit
 from enginebench.cli.images import images
+from enginebench.cli.offload import offload
 from enginebench.cli.plan import plan
 from enginebench.cli.report import report
 from enginebench.cli.routing import routing
@@ -58,7 +60,7 @@ def bench() -> None:
     """Compare LLM inference engines: launch them, drive them with a load that is proven, judge the result."""
 
 
-for command in (run, plan, report, routing, fit, ceiling, audit, engines, images, calibrate, doctor, clean, completion):
+for command in (run, plan, report, compare, routing, fit, ceiling, offload, audit, engines, images, calibrate, doctor, clean, completion):
     bench.add_command(command)
 
 

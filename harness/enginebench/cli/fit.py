@@ -112,7 +112,7 @@ def _others(others: Sequence[Fit]) -> Iterator[str]:
 
 def _offloads(offloads: Sequence[Fit]) -> Iterator[str]:
     if offloads:
-        yield "\nwith the host's memory it fits (on the host, left on the device, GB; speeds: bench ceiling with the same option)"
+        yield "\nwith the host's memory it fits (on the host, left on the device, GB; speeds and llama.cpp's flags: bench offload)"
     for each in offloads:
         yield f"  {_option(each.offload):<24} {each.budget.host / 1e9:7.1f} {each.budget.left / 1e9:7.1f}"
 

@@ -178,28 +178,47 @@ _KEYS = {
 """Keys of config.json -> keys of GGUF without the architecture's prefix."""
 
 
+_PART = re.compile(r"(?P<stem>.*)-(?P<part>\d{5})-of-(?P<count>\d{5})\.gguf")
 _LLAMA4_CHUNK = 8192
 """Tokens of one attention chunk of Llama 4; GGUF files do not say it."""
 
 
 def _gguf(path: Path) -> Weights:
-    import gguf
-
-    try:
-        reader = gguf.GGUFReader(path)
-    except ValueError as error:
-        raise UserError(f"the GGUF file cannot be read ({error})", file=path) from error
-    tensors = [(each.name, int(each.n_elements), float(each.n_bytes)) for each in reader.tensors]
+    readers = [_opened(part) for part in _parts(path)]
+    tensors = [(each.name, int(each.n_elements), float(each.n_bytes)) for reader in readers for each in reader.tensors]
     types: dict[str, float] = defaultdict(float)
-    for each in reader.tensors:
+    for each in (each for reader in readers for each in reader.tensors):
         types[each.tensor_type.name.lower()] += float(each.n_bytes)
     architecture = str(read_metadata(path, {"general.architecture"}).get("general.architecture"))
     found = read_metadata(path, {f"{architecture}.{key}" for key in _KEYS.values()})
-    shapes = {each.name: tuple(int(size) for size in each.shape) for each in reader.tensors}
+    shapes = {each.name: tuple(int(size) for size in each.shape) for reader in readers for each in reader.tensors}
     model = from_config(
         path.stem, _gguf_config(architecture, {key: found.get(f"{architecture}.{name}") for key, name in _KEYS.items()}, shapes)
     )
     return _assemble(model, _arithmetic(max(types, key=types.__getitem__)), tensors, "the tensors of the GGUF file")
+
+
+def _parts(path: Path) -> list[Path]:
+    """The files of a GGUF that was split; metadata are in the first, which is the one that llama.cpp is given."""
+    found = _PART.fullmatch(path.name)
+    if found is None:
+        return [path]
+    if int(found["part"]) != 1:
+        raise UserError("is not the first part of its GGUF", file=path, advice="name the one that ends in -00001-of-" + found["count"])
+    parts = [path.with_name(f"{found['stem']}-{part:05}-of-{found['count']}.gguf") for part in range(1, int(found["count"]) + 1)]
+    missing = [part.name for part in parts if not part.exists()]
+    if missing:
+        raise UserError(f"{len(missing)} of its {len(parts)} parts are not beside it: {missing[0]}", file=path, advice="fetch them all")
+    return parts
+
+
+def _opened(path: Path) -> Any:
+    import gguf
+
+    try:
+        return gguf.GGUFReader(path)
+    except ValueError as error:
+        raise UserError(f"the GGUF file cannot be read ({error})", file=path) from error
 
 
 def _arithmetic(kind: str) -> Precision:

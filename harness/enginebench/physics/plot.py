@@ -1,4 +1,7 @@
-"""The ceilings as a page that opens offline: throughput over batch, each limit by itself, and where memory ends. Computes nothing new."""
+"""The ceilings as pages that open offline: throughput over batch, each limit by itself, and where memory ends; and over what a host holds.
+
+Computes nothing new.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from enginebench.physics.advisor import Split, plan
 from enginebench.physics.limits import knees
 from enginebench.physics.roofline import Step
 from enginebench.physics.setting import Setting
@@ -19,9 +23,35 @@ _LIMITS = (("memory", "dot"), ("compute", "dash"), ("link", "dashdot"))
 
 def write_page(path: Path, title: str, setting: Setting, curves: Mapping[int, Sequence[Step]], room: Mapping[int, int]) -> None:
     """Write one page. curves: steps by context; room: by context, the largest batch that there is memory for."""
+    _write(path, title, {"data": _traces(curves), "layout": _layout(title, setting, curves, room)})
+
+
+def write_splits(path: Path, title: str, curve: Sequence[Split]) -> None:
+    """Write one page: the ceiling over the layers whose experts are on the host, what fits in colour, what does not in grey."""
+    best = plan(curve)
+    traces = [_placed([each for each in curve if each.fit.fits == fits], fits=fits) for fits in (True, False)]
+    marks = [_mark(best.layers, f"the fastest that fits: {best.flags}", "solid", log=False)] if best else []
+    layout = _frame(title, "layers with their experts on the host" if _mixture(curve) else "layers on the host", marks)
+    _write(path, title, {"data": traces, "layout": layout})
+
+
+def _mixture(curve: Sequence[Split]) -> bool:
+    return curve[0].fit.weights.model.experts is not None
+
+
+def _placed(curve: Sequence[Split], *, fits: bool) -> dict[str, Any]:
+    return {
+        "type": "scatter", "mode": "lines+markers", "name": "fits" if fits else "does not fit", "x": [each.layers for each in curve],
+        "y": [each.step.tokens_per_s for each in curve], "line": {"color": _COLOURS[0] if fits else "#bbbbbb", "width": 3},
+        "customdata": [[each.device_bytes / 1e9, each.fit.budget.host / 1e9, each.step.rules, each.flags] for each in curve],
+        "hovertemplate": "N = %{x}: %{y:,.1f} tok/s at most<br>%{customdata[0]:.1f} GB on the card, %{customdata[1]:.1f} on the host"
+        "<br>%{customdata[2]} rules<br>%{customdata[3]}<extra></extra>",
+    }  # fmt: skip
+
+
+def _write(path: Path, title: str, figure: Mapping[str, Any]) -> None:
     import plotly.io
 
-    figure = {"data": _traces(curves), "layout": _layout(title, setting, curves, room)}
     page = plotly.io.to_html(
         figure, include_plotlyjs=True, full_html=True, default_height="95vh", config={"responsive": True}, validate=False
     )
@@ -64,10 +94,15 @@ def _layout(title: str, setting: Setting, curves: Mapping[int, Sequence[Step]], 
     marks += [
         _mark(batch, f"no room beyond {batch:,} x {context:,} tokens", "solid") for context, batch in room.items() if 0 < batch < last
     ]
+    frame = _frame(title, "sequences in a step", marks)
+    return {**frame, "xaxis": {**frame["xaxis"], "type": "log"}, "yaxis": {**frame["yaxis"], "type": "log"}}
+
+
+def _frame(title: str, across: str, marks: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, Any]:
     return {
         "title": {"text": html.escape(title), "font": {"size": 14}},
-        "xaxis": {"title": {"text": "sequences in a step"}, "type": "log", "gridcolor": "#dddddd"},
-        "yaxis": {"title": {"text": "output tokens/s, at most"}, "type": "log", "gridcolor": "#dddddd"},
+        "xaxis": {"title": {"text": across}, "gridcolor": "#dddddd"},
+        "yaxis": {"title": {"text": "output tokens/s, at most"}, "gridcolor": "#dddddd", "rangemode": "tozero"},
         "shapes": [shape for shape, _ in marks],
         "annotations": [note for _, note in marks],
         "hovermode": "closest",
@@ -76,17 +111,12 @@ def _layout(title: str, setting: Setting, curves: Mapping[int, Sequence[Step]], 
     }
 
 
-def _mark(batch: int, text: str, dash: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def _mark(at: int, text: str, dash: str, *, log: bool = True) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A vertical line and its words. On a logarithmic axis Plotly takes a shape's place as it is and a note's as its logarithm."""
     line = {"color": "#999999", "width": 1, "dash": dash}
-    shape = {"type": "line", "x0": batch, "x1": batch, "yref": "paper", "y0": 0, "y1": 1, "line": line}
+    shape = {"type": "line", "x0": at, "x1": at, "yref": "paper", "y0": 0, "y1": 1, "line": line}
     note = {
-        "x": math.log10(batch),
-        "yref": "paper",
-        "y": 1,
-        "text": text,
-        "textangle": -90,
-        "showarrow": False,
-        "xanchor": "right",
+        "x": math.log10(at) if log else at, "yref": "paper", "y": 1, "text": text, "textangle": -90, "showarrow": False, "xanchor": "right",
         "yanchor": "top",
-    }
+    }  # fmt: skip
     return shape, note
