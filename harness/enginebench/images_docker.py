@@ -84,11 +84,13 @@ def _follow(steps: Iterator[dict[str, Any]], say: Say, what: str) -> None:
 
 def _advice(said: str) -> str | None:
     """What to do about an error of the daemon's, by its words."""
+    unreached = "the registry cannot be reached from the daemon: load the image from a file (docker load), or go online"
     known = {
         "manifest unknown": "the registry has no such tag: look it up there, and write it into the table",
         "not found": "the registry has no such image or tag: look it up there, and write it into the table",
-        "no such host": "the registry cannot be reached from the daemon: load the image from a file (docker load), or go online",
-        "i/o timeout": "the registry cannot be reached from the daemon: load the image from a file (docker load), or go online",
+        "no such host": unreached,
+        "i/o timeout": unreached,
+        "connection refused": unreached,
         "unauthorized": "log in where the daemon runs: docker login",
         "denied": "log in where the daemon runs: docker login",
     }

@@ -25,6 +25,8 @@ from enginebench.runtime.container_client import connect
 from enginebench.runtime.container_leftovers import Left, find
 
 IMAGE = "enginebench-test/nothing:1.0.0"
+ULIMITS = {"nofile": 4096, "nproc": 4096}
+"""Podman raises both as far as the kernel goes where nobody says otherwise, which a machine that is itself a container may not allow."""
 T = TypeVar("T")
 
 
@@ -48,7 +50,7 @@ def import_nothing(client: Any) -> None:
     empty = io.BytesIO()
     tarfile.open(fileobj=empty, mode="w").close()
     changes = [f"ENV PATH={sys.base_prefix}/bin:/usr/bin:/bin"]
-    client.api.import_image_from_data(empty.getvalue(), *IMAGE.split(":"), changes=changes)
+    client.api.import_image_from_data(empty.getvalue(), IMAGE, changes=changes)  # Podman does not read the API's separate tag
 
 
 def mounts() -> tuple[str, ...]:
@@ -61,7 +63,7 @@ def mounts() -> tuple[str, ...]:
 def nothing(daemon: Any) -> Container:
     """A container of the empty image."""
     import_nothing(daemon)
-    return Container(image=IMAGE, mounts=mounts(), shm="64MiB")
+    return Container(image=IMAGE, mounts=mounts(), shm="64MiB", ulimits=ULIMITS)
 
 
 def until(true: Callable[[], T], otherwise: str, patience_s: float = 60) -> T:
@@ -118,7 +120,7 @@ def bench(tmp_path: Path, daemon: Any) -> Iterator[Bench]:
 
 def boxed(**more: object) -> str:
     """`container:` of the empty image as YAML, which JSON is."""
-    return "container: " + json.dumps({"image": IMAGE, "mounts": list(mounts()), "shm": "64MiB", **more})
+    return "container: " + json.dumps({"image": IMAGE, "mounts": list(mounts()), "shm": "64MiB", "ulimits": ULIMITS, **more})
 
 
 FAKE = "engine: fake, model: any, precision: none, runtime: docker, "

@@ -24,7 +24,7 @@ from enginebench.runtime.container_leftovers import CELL, LAUNCH, OWNER, RUN, fi
 from enginebench.runtime.container_pod import Pod, open_pod
 from enginebench.runtime.container_spec import SITE, Surroundings
 
-from .conftest import IMAGE, until
+from .conftest import IMAGE, ULIMITS, until
 
 FAKE = discover()["fake"]
 LOG = "results/2026-01-01-boxed/logs/0123456789ab.log"
@@ -68,7 +68,14 @@ pathlib.Path("/site/written").write_text("anybody may")
 
 def test_what_a_container_is_given(daemon: Any, nothing: Container, tmp_path: Path) -> None:
     asked = replace(
-        nothing, cpuset="1", memory="256MiB", shm="32MiB", ulimits={"core": 4096}, env={"A": "b"}, offline=True, compile_cache=str(tmp_path)
+        nothing,
+        cpuset="1",
+        memory="256MiB",
+        shm="32MiB",
+        ulimits=ULIMITS | {"core": 4096},
+        env={"A": "b"},
+        offline=True,
+        compile_cache=str(tmp_path),
     )
     told = json.loads(said(daemon, asked, tmp_path, REPORT, user="1234:2345", secrets={"HF_TOKEN": "hf_x"}))
     assert (told["uid"], told["gid"], told["home"], told["cwd"]) == (1234, 2345, "/site", "/site")

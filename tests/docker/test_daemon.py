@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from enginebench.container import Container
+from enginebench.runtime import free_ports
 from enginebench.runtime.container_client import connect
 from enginebench.runtime.container_leftovers import find
 
@@ -24,6 +25,8 @@ from .conftest import FAKE, IMAGE, Bench, boxed, import_nothing, mounts, need, u
 from .test_containers import said
 
 HOOK = "#!/bin/sh\nexit 0\n"
+ELSEWHERE = "127.0.0.2"
+"""An address that leads here and is not taken for this machine's own."""
 
 
 class Daemon:
@@ -31,6 +34,7 @@ class Daemon:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.address = folder, f"unix://{folder}/d.sock"
+        self.remote = f"tcp://{ELSEWHERE}:{free_ports(ELSEWHERE, 1)[0]}"
         self.process: subprocess.Popen[bytes] | None = None
         hook = folder / "bin" / "nvidia-container-runtime-hook"
         hook.parent.mkdir()
@@ -42,7 +46,14 @@ class Daemon:
         for stale in ("pid", "exec/containerd/containerd.pid"):  # kill -9 leaves them, and then the next one does not start
             (self.folder / stale).unlink(missing_ok=True)
         # Without iptables it leaves the rules of the machine's own daemon alone; ports are then passed on by a process.
-        command = ["dockerd", f"--host={self.address}", "--iptables=false", f"--pidfile={self.folder}/pid"]
+        command = [
+            "dockerd",
+            f"--host={self.address}",
+            f"--host={self.remote}",
+            "--tls=false",
+            "--iptables=false",
+            f"--pidfile={self.folder}/pid",
+        ]
         command += [f"--data-root={self.folder}/data", f"--exec-root={self.folder}/exec"]
         env = {**os.environ, "PATH": f"{self.folder}/bin:{os.environ['PATH']}"}
         with (self.folder / "log").open("ab") as log:
@@ -111,6 +122,21 @@ def test_a_gpu_request_reaches_the_vendors_hook(own: Daemon, nothing_here: Conta
     with contextlib.closing(connect()) as client:
         told = json.loads(said(client, asked, tmp_path, "import json, os; print(json.dumps(dict(os.environ)))"))
     assert told["NVIDIA_VISIBLE_DEVICES"] == seen
+
+
+def test_a_daemon_on_another_machine_needs_an_address_that_leads_there(own: Daemon, tmp_path: Path) -> None:
+    env = {**os.environ, "ENGINEBENCH_HOME": str(tmp_path / "home"), "DOCKER_HOST": own.remote}
+    for name, settings in (("without", boxed()), ("with", boxed(address=ELSEWHERE))):
+        (tmp_path / name).mkdir()
+        bench = Bench(tmp_path / name, env)
+        done = bench("run", bench.scenario(FAKE + settings), "--no-html")
+        (cell,) = bench.records("cells")
+        if name == "without":
+            assert (
+                f"the Docker daemon is on {ELSEWHERE}, whose loopback is not reached from here: write container.address" in cell["reason"]
+            )
+        else:
+            assert (done.returncode, cell["status"], cell["identity"]) == (0, "ok", "proven"), done.stderr
 
 
 @pytest.fixture
