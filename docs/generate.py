@@ -135,7 +135,7 @@ _LOADS = inspect.cleandoc("""
 
 def _type(value: dict[str, Any]) -> str:
     if "$ref" in value:
-        return value["$ref"].rpartition("/")[2]
+        return str(value["$ref"]).rpartition("/")[2]
     if "enum" in value or "const" in value:
         return ", ".join(f"`{v}`" for v in value.get("enum", [value.get("const")]))
     if "anyOf" in value:
@@ -279,11 +279,15 @@ _PUBLISHED = inspect.cleandoc("""
     must lie below: a test asserts that. The numbers with their wording are in `scenarios/published/field.yaml`; `bench audit` judges that
     file like any other.
 
-    - The **ceiling** is that of one decode step: full bandwidth of the data sheet, even routing, nothing but weights, KV cache in 16 bits,
-      arithmetic and links. Where no batch is stated, it is that of the largest batch that fits (at most 4,096 sequences a device).
-    - The **share** is therefore a lower bound on how well an engine did at the batch it ran: most of these rates count the time of prefill, which
-      the ceiling leaves out, and a smaller batch has a lower ceiling. Long answers (1,024 + 8,192 tokens) have little prefill, and reach a third.
-    - **Possible from batch** is the smallest that could do it: a server that ran fewer sequences cannot have reached the figure.
+    - The **ceiling** is that of one decode step: full bandwidth of the data sheet, even routing, nothing but weights, KV cache in 16 bits
+      unless another is stated, arithmetic and links. Where no batch is stated, it is that of the largest batch that fits (at most 4,096
+      sequences a device).
+    - The **share** is a lower bound on how well an engine did at the batch it ran, as long as its cache had 16 bits: most of these rates count
+      the time of prefill, which the ceiling leaves out, and a smaller batch has a lower ceiling. Long answers (1,024 + 8,192 tokens) have little
+      prefill, and reach a third. The type of the cache is mostly not stated, and NVIDIA's newer FP4 checkpoints keep theirs in 8 bits: twice as
+      many sequences fit then, so that the ceiling is up to twice as high and the share half as large.
+    - **Possible from batch** is the smallest that could do it with that cache: a server that ran fewer sequences cannot have reached the figure.
+      With 8 bits it is smaller: by 5 to 33 % in this table.
 
     Reading these found one error here and none there: the audit allowed a whole deployment 4,096 sequences, too few for 288 GPUs (and for the
     7,168 that NVIDIA's own command asks of eight). It is now that many for each device. Wide expert parallelism over numbers of GPUs that do not

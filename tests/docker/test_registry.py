@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import re
 import shutil
 import socket
@@ -16,6 +17,7 @@ from click.testing import CliRunner, Result
 from enginebench.cli import bench
 from enginebench.errors import UserError
 from enginebench.images import read_images, table_file
+from enginebench.runner.contained import base_digests
 
 from .conftest import IMAGE, need, until
 
@@ -82,6 +84,21 @@ def test_a_tag_is_pinned_and_then_pulled_by_its_digest(daemon: Any, pushed: str,
     assert said.output == f"{NAME}: {pushed}:{TAG} {digest}  (new)\n"
     assert images(file, "pull", NAME).output.splitlines()[-1] == f"{NAME}: {pushed}@{digest}"
     assert f"{pushed}@{digest}" in daemon.images.get(f"{pushed}@{digest}").attrs["RepoDigests"]
+
+
+def test_a_run_records_the_digest_of_the_base_that_it_was_built_on(daemon: Any, pushed: str) -> None:
+    base = f"{pushed}:{TAG}"
+    daemon.images.pull(pushed, TAG)
+    (digest,) = [name for name in daemon.images.get(base).attrs["RepoDigests"] if name.startswith(pushed)]
+    built, _ = daemon.images.build(fileobj=io.BytesIO(f"FROM {base}\nCOPY Dockerfile /\n".encode()), rm=True)
+    try:
+        assert built.attrs["RepoDigests"] in ([], None)
+        assert digest in base_digests(daemon, built, base)
+        built.tag(pushed, TAG)  # the tag moves: what it names now is another image than the base
+        assert base_digests(daemon, daemon.images.get(IMAGE), base) == []
+        assert base_digests(daemon, built, f"{pushed}:9.9.9") == []
+    finally:
+        daemon.images.remove(built.id, force=True)
 
 
 @pytest.mark.parametrize("verb", ["pull", "pin"])

@@ -76,7 +76,6 @@ def test_the_plan_says_what_docker_would_be_told(bench: Bench) -> None:
         (boxed(mounts=["/no/such/folder:/x"]), "the daemon's machine has no such folder to mount"),
         (boxed(mounts=[]), "exited with code 127 (the image has no such program?) before it was ready"),
         (boxed(address="203.0.113.9"), "container.address is no address of the daemon's machine"),
-        (boxed(secrets=["NO_SUCH_VARIABLE"]), "the environment variable NO_SUCH_VARIABLE is not set"),
         ("options: {never_ready: true}, ready_timeout_s: 1, " + boxed(), "not ready after 1 s; GET /health"),
         ("options: {exit_at_start: true}, " + boxed(), "exited with code"),
     ],
@@ -87,6 +86,20 @@ def test_what_cannot_start_is_one_sentence(bench: Bench, deployment: str, reason
     (cell,) = bench.records("cells")
     assert cell["status"] == "failed"
     assert str(cell["reason"]).startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("container", "problem"),
+    [
+        ('{image: "nobody/absent:1.0", secrets: [NO_SUCH_VARIABLE]}', "the environment variable NO_SUCH_VARIABLE is not set"),
+        ("{variant: nosuch}", "there is no image for fake/nosuch"),
+    ],
+)
+def test_what_no_daemon_could_mend_is_refused_before_anything_starts(bench: Bench, container: str, problem: str) -> None:
+    done = bench("run", bench.scenario(FAKE + f"container: {container}"), "--no-html")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {problem}\n")
+    assert not (bench.folder / "results").exists()
 
 
 def test_gpus_where_there_are_none_skip_the_cell(bench: Bench, daemon: Any) -> None:

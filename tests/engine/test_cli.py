@@ -81,6 +81,15 @@ def test_the_same_key_twice_means_either(shell: Shell) -> None:
     assert "= 2 cells" in shell("bench plan s.yaml --only concurrency=1 --only concurrency=2").stdout
 
 
+def test_a_plan_counts_what_will_run_and_says_how(shell: Shell) -> None:
+    more = "  - {only: {model: any}, concurrency: 3, input_tokens: 16, output_tokens: 4, requests: 5}\n"
+    scenario = SCENARIO.replace("TP", "").replace("any,", "[any, other],") + more
+    (shell.folder / "some.yaml").write_text(scenario)
+    shown = shell("bench plan some.yaml --repeats 2 --only engine=fake").stdout
+    assert shown.startswith("2 deployments, 3 loads, 2 repeats: 10 cells, 4 server starts, 42 measured requests\n")
+    assert shown.endswith("next: bench run some.yaml --only engine=fake --repeats 2\n")
+
+
 def test_a_plan_says_how_many_cells_a_search_may_take(shell: Shell) -> None:
     search = "  - {find: {over: rate, from: 1, to: 8}, duration_s: 2}\n  - {rate: 3, duration_s: 4}\nslo: {ttft_ms: 100}\n"
     (shell.folder / "search.yaml").write_text(SCENARIO.replace("TP", "") + search)

@@ -150,6 +150,19 @@ def test_measurements_that_makers_publish_lie_under_the_ceiling() -> None:
     assert sum(line.startswith("- **") for line in table) == len(claims.sources)
 
 
+def test_the_type_of_the_cache_counts_and_steps_that_nobody_knows_are_not_judged() -> None:
+    claim = {"id": "x", "source": "A", "model": "mixtral-8x7b", "precision": "fp8", "hardware": "1xh100", "isl": 8192, "output_tok_s": 1e4}
+    whole, half, drafted, moved = (
+        judge_serving(Serving.model_validate({**claim, "options": options}), CataloguePhysics())
+        for options in ({}, {"kv_dtype": "fp8"}, {"speculative": {"tokens": 3}}, {"cpu_offload_gb": 8})
+    )
+    # 8,192 tokens x 32 layers x 8 heads x 256 x 2 bytes are 1.07 GB a sequence, of 85.5 - 47.0 = 38.5 GB
+    assert (whole.highest_batch, half.highest_batch) == (35, 71)
+    assert whole.verdict == "impossible as stated"
+    assert {drafted.verdict, moved.verdict} == {"not enough stated"}
+    assert "drafted" in drafted.reasons[0]
+
+
 def test_what_one_stream_reaches_needs_no_batch() -> None:
     found = judged(output_tok_s=100)
     assert (found.verdict, found.least) == ("plausible", 1)
@@ -419,6 +432,8 @@ def test_a_run_is_held_to_the_same(synthetic_analysis: Analysis) -> None:
     assert [each.concurrency for each in found.serving] == [row.load.concurrency for row in ran]
     # each took two devices of the four
     assert all(each.hardware == "2xh100" and each.isl and each.rates for each in found.serving)
+    # ranks on a processor share its memory: two of them do not read twice as fast
+    assert {(each.hardware, each.devices_shared) for each in claims_of(synthetic_analysis, "cpu").serving} == {("cpu", "")}
 
 
 # -- the published claims, with the catalogues -----------------------------------------------------------------------------------

@@ -234,6 +234,10 @@ def test_offload_by_hand() -> None:
     # a link slower than the host's memory is the limit when weights are sent
     sent = decode(Setting(MIXTRAL, read_machine("1xrtx4090+128gb", host_bandwidth=100e9), offload=Offload(16, over_link=True)), 1, 0)
     assert sent.memory["host"] == pytest.approx(16 * 2 * 176_160_768 * 2 / 32e9)
+    # two ranks fetch their halves over a link each, until the host's memory is slower
+    both = [read_machine("2xrtx4090+128gb", host_bandwidth=bandwidth * 1e9) for bandwidth in (100, 50)]
+    pair = [decode(Setting(MIXTRAL, machine, Parallelism(tp=2), offload=Offload(16, over_link=True)), 1, 0) for machine in both]
+    assert [step.memory["host"] for step in pair] == [pytest.approx(16 * 2 * 176_160_768 * 2 / rate) for rate in (64e9, 50e9)]
     with pytest.raises(UserError, match="need a host"):
         Setting(MIXTRAL, read_machine("h100"), offload=Offload(expert_layers=1))
 
@@ -336,6 +340,21 @@ def test_command_refuses() -> None:
     ):
         with pytest.raises(UserError, match=why):
             run(*asked, *more)
+
+
+@pytest.mark.parametrize("option", ["--bandwidth", "--host-bandwidth", "--reach", "--acceptance"])
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_what_is_no_number_is_refused(option: str, value: str) -> None:
+    outcome = CliRunner().invoke(bench, ["ceiling", "mixtral-8x7b", "--hardware", "2xh100", option, value])
+    assert outcome.exit_code == 2
+    assert value in outcome.stderr
+
+
+@pytest.mark.parametrize("verb", [("ceiling", "--hardware", "2xh100"), ("offload", "--hardware", "rtx4090+128gb", "--precision", "q4_0")])
+def test_a_page_that_cannot_be_written(tmp_path: Path, verb: tuple[str, ...]) -> None:
+    outcome = CliRunner().invoke(bench, [verb[0], "mixtral-8x7b", *verb[1:], "--html", str(tmp_path / "no" / "page.html")])
+    assert isinstance(outcome.exception, UserError)
+    assert "cannot be written" in outcome.exception.message
 
 
 def test_a_processor_is_a_device() -> None:

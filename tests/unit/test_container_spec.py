@@ -162,7 +162,9 @@ def test_container_settings_are_an_axis_of_docker_alone(tmp_path: Path) -> None:
     [
         ("container: {memory: 1GiB}", "only goes with `runtime: docker`"),
         ("runtime: docker, container: {memory: 1}", "container"),
-        ("runtime: docker, container: {memory: 5 apples}", "memory"),
+        ("runtime: docker, container: {memory: 5 apples}", "write memory: 64GiB"),
+        ("runtime: docker, container: {gpus: -1}", "container.gpus: must be a number of GPUs, all, or a list of UUIDs, got -1"),
+        ("runtime: docker, container: {gpus: []}", "container.gpus: must be a number of GPUs, all, or a list of UUIDs, got []"),
         ("runtime: docker, container: {env: {HF_TOKEN: x}}", "must not hold HF_TOKEN"),
         ("runtime: docker, container: {cores: 3}", "is not a known key"),
         ("runtime: docker, container: {mounts: [relative:/x]}", "mounts"),

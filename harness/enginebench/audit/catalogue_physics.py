@@ -8,6 +8,7 @@ from functools import cache
 
 from enginebench.audit.claims import Serving
 from enginebench.audit.physics import Ceiling, HostSplit, Shape
+from enginebench.errors import UserError
 from enginebench.nouns import Parallelism
 from enginebench.physics.catalogue import need_model, read_machine
 from enginebench.physics.machine import GB, HOST_BANDWIDTH, Host
@@ -17,6 +18,7 @@ from enginebench.physics.roofline import decode
 from enginebench.physics.setting import Setting
 from enginebench.physics.sharding import problem
 from enginebench.physics.weights import Weights, weigh
+from enginebench.placement import placement_of
 
 _LIMITS: Mapping[str, str] = {
     "weights": "the weights read for every token",
@@ -76,7 +78,9 @@ class CataloguePhysics:
         setting = self._setting(claim)
         context = max(1, (claim.isl or 0) + (claim.osl or 0))
         nothing = Reserve(runtime=0.0, chunk=0)  # as favourable as can be: nothing but weights and cache takes memory
-        return fit(setting.weights, setting.machine, setting.parallelism, context=context, concurrency=1, reserve=nothing).max_concurrency
+        return fit(
+            setting.weights, setting.machine, setting.parallelism, context=context, concurrency=1, kv_bits=setting.kv_bits, reserve=nothing
+        ).max_concurrency  # fmt: skip
 
     def host_split(self, claim: Serving) -> HostSplit:
         setting = self._setting(claim)
@@ -97,14 +101,22 @@ class CataloguePhysics:
         return self.own.get((model, precision)) or _weighed(model, precision)
 
     def _setting(self, claim: Serving) -> Setting:
-        """The claim as the roofline takes it. Where no spread is stated, every device takes part if the model can be shared out so."""
+        """The claim as the roofline takes it. Where no spread is stated, every device takes part if the model can be shared out so.
+
+        UserError where the engine's options leave the bytes or the steps of a token unknown.
+        """
+        placed = placement_of(claim.options)
+        if isinstance(placed, str):
+            raise UserError(placed)
+        if placed.drafts:
+            raise UserError("tokens are drafted, and how many of them are accepted is not known")
         weights = self._weights(claim.model, claim.precision or "")
         machine = read_machine(claim.hardware or "")
         spread = Parallelism(claim.tp, claim.pp, claim.dp_replicas, claim.attention_dp, claim.ep)
         widest = Parallelism(tp=machine.count)
         if spread == Parallelism() and claim.copies == 1 and problem(weights.model, widest) is None:
             spread = widest
-        return Setting(weights, machine, spread)
+        return Setting(weights, machine, spread, placed.kv_bits)
 
 
 @cache

@@ -10,6 +10,9 @@ import re
 from enginebench.analysis import Analysis, Row
 from enginebench.audit.claims import Claims, Serving, SourceEntry
 from enginebench.errors import UserError
+from enginebench.nouns import Parallelism
+from enginebench.physics.catalogue import THIS_CPU
+from enginebench.physics.machine import split_machine
 
 THROUGHPUT = "output_throughput"
 
@@ -31,7 +34,8 @@ def claims_of(analysis: Analysis, hardware: str | None) -> Claims:
 
 
 def _claim(number: int, row: Row, hardware: str | None) -> Serving:
-    deployment, load, spread = row.deployment, row.load, row.deployment.parallelism
+    deployment, load = row.deployment, row.load
+    spread = Parallelism() if _shares_one_memory(hardware) else deployment.parallelism
     return Serving(
         id=f"row-{number}",
         source="run",
@@ -56,9 +60,15 @@ def _claim(number: int, row: Row, hardware: str | None) -> Serving:
 def _taken(row: Row, hardware: str | None) -> str | None:
     """The part of the machine that the row's deployment took, where the run says how many devices those were."""
     gpus = row.cells[0].record.gpus
-    if hardware is None or gpus is None:
+    if hardware is None or gpus is None or _shares_one_memory(hardware):
         return hardware
     return re.sub(r"^(\d+\s*x)?", f"{gpus}x", hardware, count=1)
+
+
+def _shares_one_memory(hardware: str | None) -> bool:
+    """Whether all ranks of a deployment read the same memory, however many they are: those on a processor do."""
+    found = split_machine(hardware) if hardware else None
+    return found is not None and found[1] == THIS_CPU
 
 
 def _value(row: Row, figure: str) -> float | None:

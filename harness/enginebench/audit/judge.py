@@ -85,8 +85,12 @@ def rate_text(claim: Serving) -> str:
     if claim.rates is None:
         return f"perplexity {claim.perplexity:g}" if claim.perplexity else f"{claim.weights_gb:g} GB" if claim.weights_gb else "no rate"
     low, high = claim.rates
-    text = f"{high:,.4g}" if high < 1000 else f"{high:,.0f}"
-    return f"{'at least ' if claim.comparison else ''}{f'{low:g} to ' if low != high else ''}{text} tok/s"
+    return f"{'at least ' if claim.comparison else ''}{f'{low:g} to ' if low != high else ''}{_digits(high)} tok/s"
+
+
+def _digits(rate: float) -> str:
+    """414.8, 338,930: four digits, and all before the point."""
+    return f"{rate:,.4g}" if rate < 1000 else f"{rate:,.0f}"
 
 
 def _judge(finding: Finding, claim: Serving, physics: Physics, remarks: tuple[str, ...]) -> Finding:
@@ -147,11 +151,10 @@ def _compared(finding: Finding, claim: Serving, ceiling: Ceiling) -> Finding:
     found = replace(finding, ceiling=ceiling.tok_s, batch=streams, limit=ceiling.limit)
     whose = "one stream" if streams == 1 else f"{streams} streams"
     if rate <= ceiling.tok_s:
-        reason = f"{rate / ceiling.tok_s:.0%} of the {ceiling.tok_s:,.4g} tok/s that {whose} can reach, limited by {ceiling.limit}"
+        reason = f"{rate / ceiling.tok_s:.0%} of the {_digits(ceiling.tok_s)} tok/s that {whose} can reach, limited by {ceiling.limit}"
         return replace(found, verdict="plausible", least=1 if streams == 1 else None, reasons=(reason, *finding.reasons))
-    reason = (
-        f"{whose} can reach {ceiling.tok_s:,.4g} tok/s at most, limited by {ceiling.limit}: the claim is {rate / ceiling.tok_s:.0%} of that"
-    )
+    most = f"{whose} can reach {_digits(ceiling.tok_s)} tok/s at most, limited by {ceiling.limit}"
+    reason = f"{most}: the claim is {rate / ceiling.tok_s:.0%} of that"
     return replace(found, verdict="impossible as stated", reasons=(reason, *finding.reasons))
 
 

@@ -173,7 +173,7 @@ def _wrong_facts(facts: ModelFacts, shape: Shape) -> Iterator[str]:
 
 def _fit(fit: Fits, physics: Physics) -> _Judged:
     weights, memory = physics.weights_gb(fit.model, fit.precision), physics.memory_gb(fit.hardware)
-    said = f"the weights take {weights:.1f} GB, {fit.hardware} has {memory:.1f} GB"
+    said = f"said {'to fit' if fit.fits else 'not to fit'}: the weights take {weights:.1f} GB, {fit.hardware} has {memory:.1f} GB"
     return ("plausible" if (weights <= memory) == fit.fits else "inconsistent"), [said]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from enginebench.cli.shared import AS_JSON, price_options, prices_of, print_json
+from enginebench.cli.shared import AS_JSON, price_options, prices_of, print_json, write_text
 from enginebench.errors import Exit, UserError
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def audit(
     if html is not None:
         from enginebench.audit.page import render_page
 
-        _write(html, render_page(found))
+        write_text(html, render_page(found))
     if scenarios is not None:
         _write_scenarios(found, scenarios, own)
     if as_json:
@@ -137,16 +137,6 @@ def _costs(claims: Claims, physics: Physics, prices: Prices) -> dict[str, Cost]:
     return found
 
 
-def _write(file: Path, text: str) -> None:
-    from enginebench.store import write_atomically
-
-    try:
-        write_atomically(file, text)
-    except OSError as error:
-        raise UserError(f"cannot be written: {error.strerror}", file=file, advice="the folder must exist and be writable") from None
-    click.echo(f"wrote {file}", err=True)
-
-
 def _write_scenarios(found: Audit, folder: Path, own: Mapping[tuple[str, str], str]) -> None:
     """One file for each claimed speed that can be reproduced; for the others, why not."""
     from enginebench.audit.reproduce import scenario_text
@@ -164,4 +154,4 @@ def _write_scenarios(found: Audit, folder: Path, own: Mapping[tuple[str, str], s
         except UserError as error:
             show(str(error))
         else:
-            _write(folder / f"{finding.id}.yaml", text)
+            write_text(folder / f"{finding.id}.yaml", text)

@@ -30,8 +30,10 @@ class Capacity:
 
     @property
     def text(self) -> str:
-        """'fits: 61.2 of 85.5 GB per GPU (...) at 64 streams of 2,048 tokens'; 'tight' without room to work in; '' if unknown."""
-        return f"{'fits' if self.need.fit.fits else 'tight'}: {self.need.text}" if self.need else ""
+        """'fits: 61.2 of 85.5 GB per GPU (...) at 64 streams of 2,048 tokens'; 'tight' without room to work in; why it is unknown."""
+        if self.need is None:
+            return f"unknown whether it fits: {self.unknown}" if self.unknown else ""
+        return f"{'fits' if self.need.fit.fits else 'tight'}: {self.need.text}"
 
     @property
     def data(self) -> JSON:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from enginebench.cli.shared import AS_JSON, print_json, show
+from enginebench.cli.shared import AS_JSON, Number, print_json, show, write_text
 from enginebench.cli.subject import Subject, count, popularity, spread_json, subject, subject_options
 from enginebench.errors import UserError
 
@@ -40,11 +40,11 @@ Examples:
 @click.option("--batch", "batches", type=click.IntRange(1), multiple=True, help="Sequences in a step (repeatable).  [default: 1 to 1024]")
 @click.option("--routing", default="even", show_default=True, help="even, zipf:EXPONENT, or a file of expert counts (bench routing).")
 @click.option("--measured", "as_measured", is_flag=True, help="The bandwidth that a copy reached on such a device, where known.")
-@click.option("--bandwidth", type=click.FloatRange(min=0, min_open=True), metavar="GB/S", help="Per device, instead of the data sheet's.")
+@click.option("--bandwidth", type=Number(min=0, min_open=True), metavar="GB/S", help="Per device, instead of the data sheet's.")
 @click.option("--speculate", type=click.IntRange(1), metavar="N", help="Tokens drafted and checked in each step.")
-@click.option("--acceptance", type=click.FloatRange(0, 1), default=0.7, show_default=True, help="Of a drafted token.")
+@click.option("--acceptance", type=Number(0, 1), default=0.7, show_default=True, help="Of a drafted token.")
 @click.option("--draft", metavar="MODEL", help="The model that drafts, in the same precision; none: drafting is free.")
-@click.option("--reach", type=click.FloatRange(min=0, min_open=True), metavar="TOK/S", help="From which batch is so much possible?")
+@click.option("--reach", type=Number(min=0, min_open=True), metavar="TOK/S", help="From which batch is so much possible?")
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Also write the curves as a page.")
 @AS_JSON
 def ceiling(contexts: Sequence[int], as_json: bool, html: Path | None, reach: float | None, **asked: Any) -> None:
@@ -68,10 +68,9 @@ def ceiling(contexts: Sequence[int], as_json: bool, html: Path | None, reach: fl
             for line in (*_table(context, steps, _room(about, context)), *_remarks(setting, context, reach)):
                 click.echo(line)
     if html is not None:
-        from enginebench.physics.plot import write_page
+        from enginebench.physics.plot import page_of_batches
 
-        write_page(html, about.title, setting, curves, {context: _room(about, context) for context in contexts})
-        click.echo(f"wrote {html}", err=True)
+        write_text(html, page_of_batches(about.title, setting, curves, {context: _room(about, context) for context in contexts}))
 
 
 def _setting(about: Subject, asked: dict[str, Any]) -> Setting:

@@ -17,12 +17,14 @@ def clean() -> None:
     from enginebench.runtime.container_leftovers import clean as clean_containers
 
     said = sweep()
+    nothing = "nothing was left behind"
     try:
         with contextlib.closing(connect()) as client:
             said += clean_containers(client)
     except LaunchFailed as failure:
         show(f"no containers were looked at: {failure.reason}")
+        nothing = "no process was left behind"
     for line in said:
         show(line)
     if not said:
-        click.echo("nothing was left behind", err=True)
+        click.echo(nothing, err=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from enginebench.cli.shared import AS_JSON, print_json, show
+from enginebench.cli.shared import AS_JSON, Number, print_json, show
 from enginebench.cli.subject import count, spread_json, spread_text, subject, subject_options
 from enginebench.errors import Exit
 
@@ -32,9 +32,7 @@ Exit code 1: it does not fit.
     "--context", type=count, metavar="TOKENS", default="4k", show_default=True, help="Tokens of a sequence, prompt and output: 4096, 32k."
 )
 @click.option("--concurrency", type=click.IntRange(1), default=1, show_default=True, help="Sequences at once, over all replicas.")
-@click.option(
-    "--reserve", type=click.FloatRange(min=0), default=2.5, show_default=True, metavar="GIB", help="For driver, graphs, communication."
-)
+@click.option("--reserve", type=Number(min=0), default=2.5, show_default=True, metavar="GIB", help="For driver, graphs, communication.")
 @click.option(
     "--chunk", type=click.IntRange(1), default=8192, show_default=True, help="Tokens of prompts that go through the model at once."
 )

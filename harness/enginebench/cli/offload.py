@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from enginebench.cli.shared import AS_JSON, print_json, show
+from enginebench.cli.shared import AS_JSON, Number, print_json, show, write_text
 from enginebench.cli.subject import KV_BITS, count, popularity
 from enginebench.errors import Exit, UserError
 
@@ -36,12 +36,12 @@ Exit code 1: it does not fit, whatever lies on the host.
 @click.option("--hardware", required=True, metavar="DEVICE+HOSTgb", help="rtx4090+128gb: the card, and the host's memory.")
 @click.option("--precision", help="q4_k_m, mxfp4, ...; default: as published, or the real sizes in a file.")
 @click.option("--kv", type=click.Choice(sorted(KV_BITS)), default="f16", show_default=True, help="Elements of the KV cache.")
-@click.option("--host-bandwidth", type=click.FloatRange(min=0, min_open=True), metavar="GB/S", help="Of the host's memory.  [default: 80]")
+@click.option("--host-bandwidth", type=Number(min=0, min_open=True), metavar="GB/S", help="Of the host's memory.  [default: 80]")
 @click.option("--context", type=count, metavar="TOKENS", default="8k", show_default=True, help="Tokens of a sequence, prompt and output.")
 @click.option("--concurrency", type=click.IntRange(1), default=1, show_default=True, help="Sequences at once.")
 @click.option("--routing", default="even", show_default=True, help="even, zipf:EXPONENT, or a file of expert counts (bench routing).")
 @click.option(
-    "--reserve", type=click.FloatRange(min=0), default=1.0, show_default=True, metavar="GIB", help="For the driver and llama.cpp's buffers."
+    "--reserve", type=Number(min=0), default=1.0, show_default=True, metavar="GIB", help="For the driver and llama.cpp's buffers."
 )
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Also write the curve as a page.")
 @AS_JSON
@@ -63,10 +63,9 @@ def offload(routing: str, html: Path | None, as_json: bool, **asked: Any) -> int
         for line in (*_head(title, whole), *_table(curve), *_verdict(curve)):
             click.echo(line)
     if html is not None:
-        from enginebench.physics.plot import write_splits
+        from enginebench.physics.plot import page_of_splits
 
-        write_splits(html, title, curve)
-        click.echo(f"wrote {html}", err=True)
+        write_text(html, page_of_splits(title, curve))
     return Exit.OK if plan(curve) else Exit.THRESHOLD
 
 

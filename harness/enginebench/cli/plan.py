@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from enginebench.scenario import LoadSearch
 
 EXAMPLE_PORT = 8000
+_UNCHECKED = "what fits is not checked: no hardware is stated, and no known GPU is here; write e.g. --hardware 2xh100"
 
 
 @click.command(epilog="\b\nExamples:\n  bench plan quickstart\n  bench plan scenarios/cpu_engines.yaml -v --only engine=transformers")
@@ -49,10 +50,11 @@ def plan(
         return
     launches = list(found.launches())
     first = [(deployment, cells) for deployment, cells in launches if cells[0].repeat == found.cells[0].repeat]
-    click.echo(_summary(found, len(first), len(launches)))
+    click.echo(_summary(found, len(first), launches))
     known = capacities(found)
-    if least := least_text(found, known):
-        click.echo(least)
+    boxed = any(each.runtime == "docker" and registry[each.engine].gpus(each) for each, _ in first)
+    if said := least_text(found, known) or (_UNCHECKED if boxed and found.bounds is None and hardware is None else ""):
+        click.echo(said)
     for deployment, cells in first:
         gpus = registry[deployment.engine].gpus(deployment)
         click.echo(f"\n{describe(deployment)}{f'  ({gpus} GPUs)' if gpus > 1 else ''}")
@@ -75,7 +77,16 @@ def plan(
         click.echo(f"search: {line}")
     if found.scenario.slo is not None:
         click.echo(f"slo: {found.scenario.slo.text}")
-    click.echo(f"next: bench run {scenario}")
+    click.echo(f"next: {_next(scenario, only, repeats, hardware, runtime, adapters)}")
+
+
+def _next(
+    scenario: str, only: Sequence[str], repeats: int | None, hardware: str | None, runtime: Runtime | None, adapters: Sequence[Path]
+) -> str:
+    """The `bench run` of exactly the cells that were shown: without --runtime or --only it would be another run."""
+    given = [("--only", one) for one in only] + [("--adapter", str(file)) for file in adapters]
+    given += [(name, str(value)) for name, value in (("--repeats", repeats), ("--hardware", hardware), ("--runtime", runtime)) if value]
+    return shlex.join(["bench", "run", scenario, *(word for option in given for word in option)])
 
 
 def describe(deployment: Deployment) -> str:
@@ -113,20 +124,30 @@ def launch_commands(deployment: Deployment, registry: Registry) -> tuple[dict[st
     return {name: " ".join([*(f"{key}={value}" for key, value in env.items()), shlex.join(argv)]) for name, env, argv in named}, None
 
 
-def _summary(found: Plan, deployments: int, launches: int) -> str:
-    """The size of a plan: '2 deployments x 3 loads x 2 repeats = 12 cells, 4 server starts, 192 measured requests'."""
+def _summary(found: Plan, deployments: int, launches: Sequence[tuple[Deployment, Sequence[Cell]]]) -> str:
+    """The size of a plan: '2 deployments x 3 loads x 2 repeats = 12 cells, 2 of them skipped, 4 server starts, 160 measured requests'.
+
+    '14 deployments, 8 loads, 3 repeats: 312 cells' where not every deployment has every load. Skipped cells start and send nothing.
+    """
     fixed = _fixed(found)
     loads = [_count(len({cell.load for cell in fixed}), "load")] if fixed else []
     searches = len(set(found.searches.values()))
     loads += [_count(searches, "search", "searches")] if searches else []
-    repeats = _count(len({cell.repeat for cell in found.cells}), "repeat")
-    product = f"{_count(deployments, 'deployment')} x {' and '.join(loads)} x {repeats}"
+    repeats = len({cell.repeat for cell in found.cells})
+    factors = [_count(deployments, "deployment"), " and ".join(loads), _count(repeats, "repeat")]
+    full = searches or len(found.cells) == deployments * len({cell.load for cell in fixed}) * repeats
     cells = f"{'up to ' if searches else ''}{_count(len(found.cells) + found.probes, 'cell')}"
+    parts = [f"{' x '.join(factors)} = {cells}" if full else f"{', '.join(factors)}: {cells}"]
+    if found.skipped:  # ids cost time, and most plans skip nothing
+        parts.append(f"{len(found.skipped):,} of them skipped")
+        fixed = [cell for cell in fixed if cell.id not in found.skipped]
+        launches = [launch for launch in launches if any(cell.id not in found.skipped for cell in launch[1])]
+    parts.append(_count(len(launches), "server start"))
     requests = sum(cell.load.requests for cell in fixed)
     seconds = sum(cell.load.duration_s or 0 for cell in fixed if not cell.load.requests)
     sent = [_count(requests, "measured request")] if requests else []
     sent += [f"{_duration(seconds)} of load by duration"] if seconds else []
-    return ", ".join([f"{product} = {cells}", _count(launches, "server start"), *([" and ".join(sent)] if sent else [])])
+    return ", ".join([*parts, *([" and ".join(sent)] if sent else [])])
 
 
 def _count(number: int, one: str, many: str | None = None) -> str:

@@ -62,8 +62,9 @@ def run(
 
 
 def check_launchable(plan: Plan, registry: Registry) -> None:
-    """Refuse a plan whose engines are not installed or whose secrets are not set, before anything is launched."""
+    """Refuse a plan whose engines are not installed or have no image, or whose secrets are not set, before anything is launched."""
     from enginebench.adapter import NotInstalled, Unsupported
+    from enginebench.runner.contained import check_asked
     from enginebench.runner.served import api_key
 
     for deployment, cells in plan.launches():
@@ -72,9 +73,10 @@ def check_launchable(plan: Plan, registry: Registry) -> None:
         if deployment.runtime == "attach":
             api_key(deployment)
             continue
-        if deployment.runtime == "docker":
-            continue  # images are got when their turn comes
         adapter = registry[deployment.engine]
+        if deployment.runtime == "docker":
+            check_asked(adapter, deployment)  # images are got when their turn comes
+            continue
         try:
             adapter.choose(deployment, installs_of(adapter))
         except NotInstalled as reason:

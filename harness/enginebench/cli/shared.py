@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -21,6 +22,17 @@ if TYPE_CHECKING:
     from enginebench.scenario import Scenario
 
 F = TypeVar("F", bound=Callable[..., object])
+
+
+class Number(click.FloatRange):
+    """A number in a range; `nan` and `inf`, which compare like numbers and then spread through every figure, are none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a number.", param, ctx)
+        return number
+
 
 RESULTS = Path("results")
 ADAPTERS = click.option(
@@ -168,6 +180,17 @@ def show(text: str) -> None:
     from enginebench.text import printable
 
     click.echo("\n".join(printable(line) for line in text.split("\n")), err=True)
+
+
+def write_text(file: Path, text: str) -> None:
+    """A whole file or none, and a line that says so on stderr. UserError where it cannot be written."""
+    from enginebench.store import write_atomically
+
+    try:
+        write_atomically(file, text)
+    except OSError as error:
+        raise UserError(f"cannot be written: {error.strerror}", file=file, advice="the folder must exist and be writable") from None
+    click.echo(f"wrote {file}", err=True)
 
 
 def print_json(data: JSON) -> None:

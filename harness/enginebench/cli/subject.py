@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from enginebench.cli.shared import Number
 from enginebench.errors import UserError
 
 if TYPE_CHECKING:
@@ -79,9 +80,7 @@ _OPTIONS = (
         metavar="[N]",
         help="Ranks that share the experts; without N, all of tp.",
     ),
-    click.option(
-        "--host-bandwidth", type=click.FloatRange(min=0, min_open=True), metavar="GB/S", help="Of the host's memory.  [default: 80]"
-    ),
+    click.option("--host-bandwidth", type=Number(min=0, min_open=True), metavar="GB/S", help="Of the host's memory.  [default: 80]"),
     click.option("--cpu-experts", type=click.IntRange(0), default=0, metavar="N", help="Experts of the first N layers on the host."),
     click.option("--gpu-experts", type=click.IntRange(0), metavar="N", help="Only the N most popular experts of a layer on the device."),
     click.option("--cpu-layers", type=click.IntRange(0), default=0, metavar="N", help="The first N layers on the host."),

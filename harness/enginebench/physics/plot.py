@@ -8,31 +8,29 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from enginebench.physics.advisor import Split, plan
 from enginebench.physics.limits import knees
 from enginebench.physics.roofline import Step
 from enginebench.physics.setting import Setting
-from enginebench.store import write_atomically
 
 _COLOURS = ("#1f77b4", "#d95f02", "#1b9e77", "#7570b3", "#e7298a", "#666666")
 _LIMITS = (("memory", "dot"), ("compute", "dash"), ("link", "dashdot"))
 
 
-def write_page(path: Path, title: str, setting: Setting, curves: Mapping[int, Sequence[Step]], room: Mapping[int, int]) -> None:
-    """Write one page. curves: steps by context; room: by context, the largest batch that there is memory for."""
-    _write(path, title, {"data": _traces(curves), "layout": _layout(title, setting, curves, room)})
+def page_of_batches(title: str, setting: Setting, curves: Mapping[int, Sequence[Step]], room: Mapping[int, int]) -> str:
+    """One page. curves: steps by context; room: by context, the largest batch that there is memory for."""
+    return _page(title, {"data": _traces(curves), "layout": _layout(title, setting, curves, room)})
 
 
-def write_splits(path: Path, title: str, curve: Sequence[Split]) -> None:
-    """Write one page: the ceiling over the layers whose experts are on the host, what fits in colour, what does not in grey."""
+def page_of_splits(title: str, curve: Sequence[Split]) -> str:
+    """One page: the ceiling over the layers whose experts are on the host, what fits in colour, what does not in grey."""
     best = plan(curve)
     traces = [_placed([each for each in curve if each.fit.fits == fits], fits=fits) for fits in (True, False)]
     marks = [_mark(best.layers, f"the fastest that fits: {best.flags}", "solid", log=False)] if best else []
     layout = _frame(title, "layers with their experts on the host" if _mixture(curve) else "layers on the host", marks)
-    _write(path, title, {"data": traces, "layout": layout})
+    return _page(title, {"data": traces, "layout": layout})
 
 
 def _mixture(curve: Sequence[Split]) -> bool:
@@ -49,13 +47,13 @@ def _placed(curve: Sequence[Split], *, fits: bool) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _write(path: Path, title: str, figure: Mapping[str, Any]) -> None:
+def _page(title: str, figure: Mapping[str, Any]) -> str:
     import plotly.io
 
-    page = plotly.io.to_html(
+    page: str = plotly.io.to_html(
         figure, include_plotlyjs=True, full_html=True, default_height="95vh", config={"responsive": True}, validate=False
     )
-    write_atomically(path, page.replace("<head>", f"<head><title>{html.escape(title)}</title>", 1))
+    return page.replace("<head>", f"<head><title>{html.escape(title)}</title>", 1)
 
 
 def _traces(curves: Mapping[int, Sequence[Step]]) -> list[dict[str, Any]]:

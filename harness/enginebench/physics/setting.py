@@ -57,8 +57,8 @@ class Setting:
         """Bytes/s with which weights on the host are read, there or over the link; infinite without a host."""
         if self.machine.host is None:
             return math.inf
-        bandwidth = self.machine.host.bandwidth
-        return min(bandwidth, self.machine.device.pcie or math.inf) if self.offload.over_link else bandwidth
+        bandwidth, links = self.machine.host.bandwidth, self.parallelism.tp  # each rank fetches its own share
+        return min(bandwidth, links * (self.machine.device.pcie or math.inf)) if self.offload.over_link else bandwidth
 
     @cached_property
     def routing(self) -> Popularity | None:

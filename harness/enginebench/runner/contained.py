@@ -5,12 +5,14 @@ Reads the table of images and the file system; asks the daemon only in `open_con
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from enginebench.adapter import Adapter, Install, Site
+from enginebench.adapter import Adapter, Install, Site, Unsupported
 from enginebench.container import Container
 from enginebench.errors import UserError
 from enginebench.images import Image, Recipe, ensure, read_images, recipe
@@ -28,7 +30,7 @@ FIRST_PORT = 8000
 
 @dataclass(frozen=True)
 class Contained:
-    """A place with what is recorded of it. facts: image, id, digests, base."""
+    """A place with what is recorded of it. facts: image, id, base, and digests: the base's where the image was built here, else its own."""
 
     pod: Pod
     install: Install
@@ -103,6 +105,13 @@ def seen_inside(checkpoint: Path) -> tuple[Bind, str]:
     return Bind(str(whole), str(inside)), str(inside / real.relative_to(whole))
 
 
+def check_asked(adapter: Adapter, deployment: Deployment) -> None:
+    """Raise UserError for what no daemon could mend: a secret that is not set, an image that the table does not have."""
+    _secrets(deployment.container)
+    with contextlib.suppress(Unsupported):  # the sweep skips it with the reason
+        box_of(adapter, deployment)
+
+
 def open_contained(adapter: Adapter, deployment: Deployment, checkpoint: str, log: Path, say: Callable[[str], None]) -> Contained:
     """Get the image and make the place. Raises LaunchFailed, UserError or Unsupported with one sentence."""
     container, box = deployment.container, box_of(adapter, deployment)
@@ -160,9 +169,21 @@ def _have_image(client: Client, container: Container, box: Box, adapter: Adapter
                 say(f"pulling {box.name}")
                 client.images.pull(box.name)
             found = client.images.get(box.name)
-    base = box.row.base if box.row is not None and box.row_runs else None
-    digests = list(found.attrs.get("RepoDigests") or [])
+        base = box.row.base if box.row is not None and box.row_runs else None
+        digests = list(found.attrs.get("RepoDigests") or []) if base is None else base_digests(client, found, base)
     return {"image": box.name, "id": found.id, "digests": digests, "base": base, "variant": box.row.variant if box.row else None}
+
+
+def base_digests(client: Client, built: Any, base: str) -> list[JSON]:
+    """What a registry calls the base of an image that was built here; none where the daemon has it no more, or another of that tag."""
+    from docker.errors import ImageNotFound
+
+    try:
+        below = client.images.get(base).attrs
+    except ImageNotFound:
+        return []
+    layers = below["RootFS"]["Layers"]
+    return list(below.get("RepoDigests") or []) if built.attrs["RootFS"]["Layers"][: len(layers)] == layers else []
 
 
 def commands(adapter: Adapter, deployment: Deployment) -> dict[str, str]:

@@ -51,7 +51,7 @@ def connect(timeout_s: float = TIMEOUT_S) -> Client:
             client = docker.from_env(timeout=timeout_s, use_ssh_client=True)
             stack.callback(client.close)
             client.ping()
-        except DockerException as error:
+        except (DockerException, ValueError) as error:  # ValueError: a port that is none
             raise _unreachable(error) from None
         stack.pop_all()
     return client

@@ -72,7 +72,7 @@ def _say(details: ErrorDetails, model: type[BaseModel]) -> tuple[str, str | None
     if kind == "too_short":
         return "is empty: at least one entry is needed", None
     if kind == "string_pattern_mismatch":
-        return f"{got} is not of the form {context['pattern']}", None
+        return f"{got} is not of the form {context['pattern']}", _example(details["loc"], model)
     if kind in _EXPECTED:
         return f"must be {_EXPECTED[kind]}, got {got}", _example(details["loc"], model)
     return details["msg"], None

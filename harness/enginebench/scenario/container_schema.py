@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator, field_validator
 from pydantic_core import PydanticCustomError
 
 from enginebench.container import Container
@@ -19,6 +19,20 @@ Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 _SECRET = re.compile(r"token|secret|password|passwd|api_?key|credential", re.IGNORECASE)
 
 
+def _one_sentence(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+    """pydantic would complain once for each of the three forms."""
+    try:
+        return handler(value)
+    except ValidationError:
+        raise PydanticCustomError("gpus", "must be a number of GPUs, all, or a list of UUIDs, got {got}", {"got": repr(value)}) from None
+
+
+Gpus = Annotated[
+    Annotated[int, Field(ge=0, le=1024, strict=True)] | Literal["all"] | Annotated[list[str], Field(min_length=1)],
+    WrapValidator(_one_sentence),
+]
+
+
 class ContainerSettings(Strict):
     """How the engine is boxed in; only with `runtime: docker`. Needs nothing to be written: every key has a default."""
 
@@ -26,7 +40,7 @@ class ContainerSettings(Strict):
     image: Annotated[str, Field(pattern=r"^[!-~]+$")] | None = Field(
         None, description="Image to run instead, holding what that one holds, e.g. `vllm/vllm-openai@sha256:...`."
     )
-    gpus: Annotated[int, Field(ge=0, le=1024, strict=True)] | Literal["all"] | list[str] | None = Field(
+    gpus: Gpus | None = Field(
         None, description="A number of GPUs, `all`, or a list of UUIDs (AMD: indices); default: as many as the deployment takes."
     )
     cpus: Annotated[float, Field(ge=0.01, le=4096)] | None = Field(
@@ -34,10 +48,16 @@ class ContainerSettings(Strict):
         description="Cores' worth of processor time it may use, e.g. `7.5`; a cell that was held back by it is suspect.",
     )
     cpuset: Annotated[str, Field(pattern=r"^[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*$")] | None = Field(
-        None, description="Processors it may use, e.g. `0-15,32-47`."
+        None, examples=["0-15,32-47"], description="Processors it may use, e.g. `0-15,32-47`."
     )
-    memory: Size | None = Field(None, description="Most memory, e.g. `64GiB`, without swap; beyond it the kernel kills the engine.")
-    shm: Size = Field("16GiB", description="Most shared memory (/dev/shm), which ranks talk through; counts as memory once it is used.")
+    memory: Size | None = Field(
+        None, examples=["64GiB"], description="Most memory, e.g. `64GiB`, without swap; beyond it the kernel kills the engine."
+    )
+    shm: Size = Field(
+        "16GiB",
+        examples=["16GiB"],
+        description="Most shared memory (/dev/shm), which ranks talk through; counts as memory once it is used.",
+    )
     ipc: Literal["private", "host"] = Field(
         "private", description="private: shared by the deployment's containers only. host: the machine's."
     )
@@ -49,7 +69,7 @@ class ContainerSettings(Strict):
         default_factory=list, description="*Names* of environment variables that the container gets from `bench`'s own, e.g. `HF_TOKEN`."
     )
     mounts: list[Annotated[str, Field(pattern=r"^/[^:]*:/[^:]+(:(ro|rw))?$")]] = Field(
-        default_factory=list, description="Further folders, `HOST:INSIDE`, read-only unless `:rw` is added."
+        default_factory=list, examples=[["/data:/data:rw"]], description="Further folders, `HOST:INSIDE`, read-only unless `:rw` is added."
     )
     hf_cache: bool = Field(default=True, description="Mount this machine's Hugging Face cache where the checkpoint is a hub id.")
     compile_cache: Annotated[str, Field(pattern=r"^/[^:]*$")] | None = Field(

@@ -23,6 +23,9 @@ _PEAK_NS = 100_000_000
 _OPEN_REQUESTS = 20
 """Fewest requests of an open loop."""
 
+_SHORTEST_NS = 100_000_000
+"""Of a window whose share of a core says anything: a single request in a millisecond is all work."""
+
 _LONG_ENOUGH = 0.9
 """Share of a closed loop's duration after which it no longer matters that there is nothing more to send."""
 
@@ -70,7 +73,7 @@ def client(record: CellRecord, s: Samples) -> Iterator[Reason]:
         late = f"the client's event loop was {usual:.1f} ms late (p50), {worst:.1f} ms (p99), at {figures}"
         yield Reason(Check.CLIENT_BOUND, "invalid" if usual > limit else "suspect", late)
     cpu = number(record.client, "cpu_fraction")
-    if cpu > 0.8:
+    if cpu > 0.8 and (record.window_ns is None or record.window_ns[1] - record.window_ns[0] >= _SHORTEST_NS):
         yield Reason(Check.CLIENT_BOUND, "suspect", f"the client used {cpu:.0%} of a core")
     yield from _beyond_calibration(record, s)
 
