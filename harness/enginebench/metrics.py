@@ -239,13 +239,13 @@ def request_throughput(s: Samples) -> Floats:
 def user_throughput(s: Samples) -> Floats:
     """Output speed one user sees: 1 / median TPOT, which needs 6 requests like any median."""
     middle = percentile(tpot(s), 50)
-    return np.array([1 / middle if middle else np.nan])
+    return one(1 / middle if middle else None)
 
 
 @_metric("success_rate", "success", "1", "cell", "higher")
 def success_rate(s: Samples) -> Floats:
     """Share of requests that ended well."""
-    return np.array([s.ok[s.inside].mean() if s.inside.any() else np.nan])
+    return one(s.ok[s.inside].mean() if s.inside.any() else None)
 
 
 # -- shared --------------------------------------------------------------------------------------------------------------
@@ -266,7 +266,7 @@ def _paced(s: Samples) -> npt.NDArray[np.bool_]:
 
 def _rate(s: Samples, amount: float) -> Floats:
     window = window_s(s)
-    return np.array([amount / window if window > 0 else np.nan])
+    return one(amount / window if window > 0 else None)
 
 
 def _unless_failed(s: Samples, values: Floats) -> Floats:
@@ -275,3 +275,8 @@ def _unless_failed(s: Samples, values: Floats) -> Floats:
 
 def _where(s: Samples, defined: npt.NDArray[np.bool_], ns: npt.NDArray[np.int64] | Floats) -> Floats:
     return np.where(s.ok & s.inside & defined, ns / 1e9, np.nan)
+
+
+def one(value: float | None) -> Floats:
+    """A figure of a whole cell as metrics return it: an array of one; None is undefined (NaN)."""
+    return np.array([np.nan if value is None else value])

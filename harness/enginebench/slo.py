@@ -13,7 +13,7 @@ import numpy as np
 
 from enginebench import metrics
 from enginebench.errors import UserError, did_you_mean
-from enginebench.metrics import Floats, Metric
+from enginebench.metrics import Floats, Metric, one
 from enginebench.nouns import JSON
 from enginebench.samples import Samples
 from enginebench.tokens import output_tokens
@@ -99,7 +99,7 @@ def goodput(s: Samples, slo: Slo) -> Floats:
     NaN when a limit on TPOT is set and the tokens of a successful request are not known.
     """
     window = metrics.window_s(s)
-    return np.array([_good(s, slo)[s.ended_inside].sum() / window if window > 0 else np.nan])
+    return one(_good(s, slo)[s.ended_inside].sum() / window if window > 0 else None)
 
 
 def attainment(s: Samples, slo: Slo) -> Floats:
@@ -107,7 +107,7 @@ def attainment(s: Samples, slo: Slo) -> Floats:
 
     NaN as for goodput, and where no request was sent in the window.
     """
-    return np.array([_good(s, slo)[s.inside].mean() if s.inside.any() else np.nan])
+    return one(_good(s, slo)[s.inside].mean() if s.inside.any() else None)
 
 
 SLO_METRICS: Mapping[str, Metric] = {

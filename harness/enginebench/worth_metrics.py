@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-
 from enginebench.costs import Cost
-from enginebench.metrics import Floats, Metric
+from enginebench.metrics import Floats, Metric, one
 
 
 def share_of_ceiling(output_tok_s: float, ceiling_tok_s: float | None) -> Floats:
@@ -21,27 +19,27 @@ def share_of_ceiling(output_tok_s: float, ceiling_tok_s: float | None) -> Floats
     request alone. In an open loop B is the mean number of running requests that the engine counted. Experts are touched as under even
     routing. On a processor only the bandwidth of its memory counts.
     """
-    return _figure(output_tok_s / ceiling_tok_s if ceiling_tok_s else None)
+    return one(output_tok_s / ceiling_tok_s if ceiling_tok_s else None)
 
 
 def cost_per_token(cost: Cost) -> Floats:
     """Cost per million output tokens: money per hour of the devices / output tokens per hour x 1,000,000, with electricity where priced."""
-    return _figure(cost.per_million_tokens)
+    return one(cost.per_million_tokens)
 
 
 def throughput_per_money(cost: Cost) -> Floats:
     """Output tokens/s for each unit of money that the devices cost to buy."""
-    return _figure(cost.tokens_per_s_per_money)
+    return one(cost.tokens_per_s_per_money)
 
 
 def bandwidth_per_money(cost: Cost) -> Floats:
     """Memory bandwidth of the devices, GB/s, for each unit of money that they cost to buy. It depends on no measurement."""
-    return _figure(cost.bandwidth_per_money)
+    return one(cost.bandwidth_per_money)
 
 
 def joules_per_token(cost: Cost) -> Floats:
     """Energy per output token at the power that was measured, or where nobody measured at the watts that stand beside the price."""
-    return _figure(cost.joules_per_token)
+    return one(cost.joules_per_token)
 
 
 CEILING_METRICS: Mapping[str, Metric] = {
@@ -55,7 +53,3 @@ COST_METRICS: Mapping[str, Metric] = {
 }
 WORTH_METRICS: Mapping[str, Metric] = {**CEILING_METRICS, **COST_METRICS}
 """`compute` takes the throughput and its ceiling, or the `Cost`."""
-
-
-def _figure(value: float | None) -> Floats:
-    return np.array([np.nan if value is None else value])

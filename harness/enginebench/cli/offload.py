@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from enginebench.cli.shared import AS_JSON, Number, print_json, show, write_text
-from enginebench.cli.subject import KV_BITS, count, popularity
+from enginebench.cli.subject import KV_TYPES, count, popularity
 from enginebench.errors import Exit, UserError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ Exit code 1: it does not fit, whatever lies on the host.
 @click.argument("model")
 @click.option("--hardware", required=True, metavar="DEVICE+HOSTgb", help="rtx4090+128gb: the card, and the host's memory.")
 @click.option("--precision", help="q4_k_m, mxfp4, ...; default: as published, or the real sizes in a file.")
-@click.option("--kv", type=click.Choice(sorted(KV_BITS)), default="f16", show_default=True, help="Elements of the KV cache.")
+@click.option("--kv", type=click.Choice(KV_TYPES), default="f16", show_default=True, help="Elements of the KV cache.")
 @click.option("--host-bandwidth", type=Number(min=0, min_open=True), metavar="GB/S", help="Of the host's memory.  [default: 80]")
 @click.option("--context", type=count, metavar="TOKENS", default="8k", show_default=True, help="Tokens of a sequence, prompt and output.")
 @click.option("--concurrency", type=click.IntRange(1), default=1, show_default=True, help="Sequences at once.")
@@ -75,6 +75,7 @@ def _on_the_card(asked: dict[str, Any]) -> Fit:
     from enginebench.physics import fit, read_machine, read_weights
     from enginebench.physics.advisor import LLAMACPP
     from enginebench.physics.machine import GIB
+    from enginebench.placement import KV_BITS
     from enginebench.registry import discover
 
     hardware, bandwidth = asked["hardware"], asked["host_bandwidth"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from enginebench.cli.shared import RESULTS, price_options, prices_of
+from enginebench.cli.shared import RESULTS, price_options, prices_of, write_text
 from enginebench.errors import UserError
 
 if TYPE_CHECKING:
@@ -69,7 +69,11 @@ def report(run: Path | None, slo: str | None, prices: Path | None, flags: Sequen
     }
     for form, value in targets.items():
         alone = opened.path / "report.html" if form == "html" else Path("-")
-        _write(alone if value == _ALONE else Path(value), render[form]())
+        target = alone if value == _ALONE else Path(value)
+        if str(target) == "-":
+            click.echo(render[form](), nl=False)
+        else:
+            write_text(target, render[form]())
     if not targets:
         click.echo(render_table(analysis), nl=False)
 
@@ -101,21 +105,3 @@ def _newest() -> Path:
     if not runs:
         raise UserError("there is no run here yet", file=RESULTS, advice="make one: bench run quickstart")
     return runs[-1].parent
-
-
-def _write(target: Path, text: str) -> None:
-    from enginebench.store import write_atomically
-
-    if str(target) == "-":
-        click.echo(text, nl=False)
-        return
-    try:
-        if target.exists() and not target.is_file():
-            target.write_text(text, encoding="utf-8")  # a pipe or a terminal cannot be replaced by a finished file
-        else:
-            write_atomically(target, text)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise UserError(f"cannot be written: {error.strerror}", file=target, advice="the folder must exist and be writable") from None
-    click.echo(f"wrote {target}", err=True)

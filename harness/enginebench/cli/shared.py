@@ -187,7 +187,12 @@ def write_text(file: Path, text: str) -> None:
     from enginebench.store import write_atomically
 
     try:
-        write_atomically(file, text)
+        if file.exists() and not file.is_file():
+            file.write_text(text, encoding="utf-8")  # a pipe or a terminal cannot be replaced by a finished file
+        else:
+            write_atomically(file, text)
+    except BrokenPipeError:
+        raise
     except OSError as error:
         raise UserError(f"cannot be written: {error.strerror}", file=file, advice="the folder must exist and be writable") from None
     click.echo(f"wrote {file}", err=True)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., object])
 
-KV_BITS = {"f32": 32.0, "f16": 16.0, "bf16": 16.0, "fp8": 8.0, "q8_0": 8.5, "q5_1": 6.0, "q5_0": 5.5, "q4_1": 5.0, "q4_0": 4.5}
+KV_TYPES = ("bf16", "f16", "f32", "fp8", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0")
 _NUMBER = re.compile(r"(\d+)([km]?)", re.IGNORECASE)
 
 
@@ -67,7 +67,7 @@ _OPTIONS = (
     click.argument("model"),
     click.option("--hardware", required=True, metavar="NxDEVICE[+HOSTgb]", help="4xh100, 1xrtx4090+128gb, m3-ultra-256gb, cpu (measured)."),
     click.option("--precision", help="fp8, f16, q4_k_m, ...; default: as published, or the real sizes in a file."),
-    click.option("--kv", type=click.Choice(sorted(KV_BITS)), default="f16", show_default=True, help="Elements of the KV cache."),
+    click.option("--kv", type=click.Choice(KV_TYPES), default="f16", show_default=True, help="Elements of the KV cache."),
     click.option("--tp", type=click.IntRange(1), help="Ranks that share each layer; default: all devices."),
     click.option("--pp", type=click.IntRange(1), default=1, show_default=True, help="Pipeline stages."),
     click.option("--dp-replicas", type=click.IntRange(1), default=1, show_default=True, help="Whole copies."),
@@ -98,6 +98,7 @@ def subject_options(command: F) -> F:
 def subject(asked: dict[str, Any]) -> Subject:
     """What the options of `subject_options` name. UserError where there is no such thing."""
     from enginebench.physics import Offload, read_machine, read_weights, spread
+    from enginebench.placement import KV_BITS
 
     bandwidth = asked["host_bandwidth"]
     machine = read_machine(asked["hardware"], host_bandwidth=bandwidth * 1e9 if bandwidth else None)

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-
-from enginebench.metrics import Floats, Metric, output_throughput
+from enginebench.metrics import Floats, Metric, one, output_throughput
 from enginebench.samples import Samples
 from enginebench.telemetry.hardware import Hardware
 
@@ -19,13 +17,13 @@ def mean_power(_: Samples, hardware: Hardware) -> Floats:
 
     Where a device has no such counter, the mean of its power readings over time. Neither the processors' nor the power supply's.
     """
-    return _figure(hardware.watts)
+    return one(hardware.watts)
 
 
 def energy_per_token(s: Samples, hardware: Hardware) -> Floats:
     """Energy per output token: mean power of the GPUs / output throughput, both of the same window."""
     pace = float(output_throughput(s)[0])
-    return _figure(hardware.watts / pace if hardware.watts is not None and pace > 0 else None)
+    return one(hardware.watts / pace if hardware.watts is not None and pace > 0 else None)
 
 
 def gpu_memory(_: Samples, hardware: Hardware) -> Floats:
@@ -33,7 +31,7 @@ def gpu_memory(_: Samples, hardware: Hardware) -> Floats:
 
     What an engine reserves for its KV cache counts as in use.
     """
-    return _figure(hardware.peak_memory_bytes)
+    return one(hardware.peak_memory_bytes)
 
 
 HARDWARE_METRICS: Mapping[str, Metric] = {
@@ -42,7 +40,3 @@ HARDWARE_METRICS: Mapping[str, Metric] = {
     "gpu_memory": Metric("gpu_memory", "peak GPU memory", "B", "cell", "lower", gpu_memory),
 }
 """The figures that exist only where GPUs were watched; `compute` takes the samples and the Hardware."""
-
-
-def _figure(value: float | None) -> Floats:
-    return np.array([np.nan if value is None else value])
