@@ -59,7 +59,7 @@ clean:
 
 # The system's pip installs into .venv, which saves installing a second one there (5 s).
 # --no-compile: Python writes the byte code of what is really imported, which halves the time of the installation.
-.venv/installed: pyproject.toml constraints.txt
+.venv/installed: pyproject.toml constraints.txt hatch_build.py harness/enginebench/loadgen/receive.c
 	test -x $(BIN)/python || $(PYTHON) -m venv --without-pip .venv
 	$(PIP) install --quiet --no-compile --constraint constraints.txt --editable .
 	touch $@

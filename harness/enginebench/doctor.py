@@ -10,6 +10,7 @@ import contextlib
 import importlib.util
 import platform
 import shutil
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from enginebench import host
 from enginebench.accelerators import gpus
 from enginebench.adapter import Install
 from enginebench.home import home
+from enginebench.loadgen.receiver import library
 from enginebench.runtime.ending import LaunchFailed
 from enginebench.runtime.leftovers import here, leases
 from enginebench.telemetry.nvidia import nvml_version
@@ -50,7 +52,7 @@ class Finding:
 
 def diagnose(engines: Iterable[Engine] = (), broken: Mapping[str, str] | None = None) -> list[Finding]:
     """Look at everything, in the order in which a person would ask. broken: adapter -> why it cannot be loaded."""
-    looks = (_python, _uvloop, _cores, _memory, _quiet, _disk, _gpus, _nvml, _leftovers)
+    looks = (_python, _uvloop, _receiver, _cores, _memory, _quiet, _disk, _gpus, _nvml, _leftovers)
     return [
         *(look() for look in looks),
         *_docker(),
@@ -67,6 +69,16 @@ def _uvloop() -> Finding:
     if importlib.util.find_spec("uvloop") is None:
         return Finding("uvloop", "warn", "not installed: the load generator is slower", "pip install uvloop")
     return Finding("uvloop", "ok", "installed")
+
+
+def _receiver() -> Finding:
+    if library() is not None:
+        return Finding("time stamps", "ok", "by the kernel, as tokens arrive (TLS: by the event loop)")
+    text = "by the event loop, as it comes to each token: right up to some hundred streams"
+    if not sys.platform.startswith("linux"):
+        return Finding("time stamps", "ok", text)
+    advice = "install a C compiler (Debian: apt-get install gcc libc6-dev), then enginebench again"
+    return Finding("time stamps", "warn", text, advice)
 
 
 def _cores() -> Finding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from enginebench.adapter import WORKERS
-from enginebench.loadgen import Target
+from enginebench.loadgen import Target, client, receiver
 
 StartFake = Callable[..., Target]
 
@@ -31,6 +32,16 @@ def wait_until_listening(process: subprocess.Popen[str], port: int) -> None:
                 return
         time.sleep(0.01)
     pytest.fail(f"the fake engine does not listen (exit code {process.poll()})")
+
+
+@pytest.fixture(params=["kernel", "loop"])
+def stamps(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run a test with either transport: the receiver in C, and the event loop's own, which machines without a C compiler have."""
+    if request.param == "loop":
+        monkeypatch.setattr(client, "library", lambda: None)
+    elif receiver.library() is None and not os.environ.get("CI"):
+        pytest.skip("the receiver was not built: it needs Linux and a C compiler")
+    return str(request.param)
 
 
 @pytest.fixture(scope="module")

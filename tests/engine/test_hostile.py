@@ -17,6 +17,8 @@ from enginebench.samples import Samples
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
+pytestmark = pytest.mark.usefixtures("stamps")
+
 EVENT = b'data: {"choices":[{"index":0,"text":" a","finish_reason":null}]}\n\n'
 LAST = b'data: {"choices":[{"index":0,"text":" z","finish_reason":"stop"}]}\n\n'
 DONE = b"data: [DONE]\n\n"

@@ -79,6 +79,8 @@ def test_a_good_cell_is_valid() -> None:
     [
         (cell(client={"lag_p99_ms": 6.0}), samples(), Check.CLIENT_BOUND, "suspect"),
         (cell(client={"lag_p50_ms": 6.0, "lag_p99_ms": 40.0}), samples(), Check.CLIENT_BOUND, "invalid"),
+        (cell(client={"lag_p99_ms": 14.0, "stamps": "kernel"}), samples(), Check.CLIENT_BOUND, "suspect"),
+        (cell(client={"lag_p50_ms": 14.0, "lag_p99_ms": 40.0, "stamps": "kernel"}), samples(), Check.CLIENT_BOUND, "invalid"),
         (cell(client={"cpu_fraction": 0.95}), samples(), Check.CLIENT_BOUND, "suspect"),
         (cell(), samples(tokens=19), Check.LENGTH_MISMATCH, "suspect"),
         (cell(), samples(tokens=5), Check.LENGTH_MISMATCH, "invalid"),
@@ -111,6 +113,10 @@ def test_each_check_fires(record: CellRecord, data: Samples, check: Check, verdi
     assert check in {reason.check for reason in reasons}
     assert found == verdict
     assert all(reason.check.value in str(reason) for reason in reasons)
+
+
+def test_a_late_read_of_what_the_kernel_stamped_is_right() -> None:
+    assert judge(cell(client={"lag_p50_ms": 6.0, "lag_p99_ms": 8.0, "stamps": "kernel"}), samples()) == ("valid", ())
 
 
 @pytest.mark.parametrize(("server", "random_weights"), [(108, False), (150, True)])

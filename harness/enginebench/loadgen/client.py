@@ -16,6 +16,8 @@ from enginebench.loadgen import outcomes
 from enginebench.loadgen.connection import Connection
 from enginebench.loadgen.decode import Decoder
 from enginebench.loadgen.exchange import Exchange
+from enginebench.loadgen.health import Stamps
+from enginebench.loadgen.receiver import Receiver, library
 from enginebench.loadgen.request import LoadSpec, Progress, WireRequest
 from enginebench.loadgen.saturation import SaturationWatch
 from enginebench.nouns import Sample
@@ -57,6 +59,8 @@ class Client:
         self._heads: dict[str, bytes] = {}
         self._addresses: list[str] = []
         self._tls = ssl.create_default_context() if spec.target.tls else None
+        found = library() if spec.stamps == "kernel" and self._tls is None else None
+        self._receiver = Receiver(found) if found is not None else None
         self._ended = self._failed = 0
         self._pace_s: tuple[float, float] | None = None
         self._start_ns = self._heard_ns = 0
@@ -103,6 +107,8 @@ class Client:
             if all(connection.closed for connection in self._connections):
                 break
             await asyncio.sleep(0.001)
+        if self._receiver is not None:
+            self._receiver.close()
         self._settle_all()
 
     # -- connections and requests ----------------------------------------------------------------------------------------
@@ -117,10 +123,12 @@ class Client:
                 self._addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
             for address in self._addresses:
                 name = target.host if self._tls is not None else None
+                connection = Connection(self)
                 try:
-                    _, connection = await loop.create_connection(
-                        lambda: Connection(self), address, target.port, ssl=self._tls, server_hostname=name
-                    )
+                    if self._receiver is not None:
+                        await self._receiver.connect(address, target.port, connection)
+                    else:
+                        await loop.create_connection(lambda: connection, address, target.port, ssl=self._tls, server_hostname=name)  # noqa: B023 -- called at once
                 except OSError as failure:
                     error = failure
                     continue
@@ -177,6 +185,15 @@ class Client:
             lines += [f"{name}: {value}" for name, value in target.headers.items()]
             head = self._heads[path] = ("\r\n".join(lines) + "\r\nX-Request-Id: ").encode("latin-1")
         return head
+
+    @property
+    def stamps(self) -> Stamps:
+        """Whose time stamps the samples have."""
+        return "loop" if self._receiver is None else "kernel"
+
+    @property
+    def _recognised_ns(self) -> int:
+        return self._receiver.heard_ns if self._receiver is not None else 0
 
     # -- what connections tell us ----------------------------------------------------------------------------------------
 
@@ -235,7 +252,8 @@ class Client:
         now = monotonic_ns()
         # A hung engine may still send headers, so they are no sign of life; body is, and so is a complete answer of any kind. A server
         # of whom nothing is asked may be silent.
-        heard = self._answered > self._heard_answers or any(exchange.heard_since(self._heard_ns) for exchange in self._in_flight)
+        heard = self._answered > self._heard_answers or self._recognised_ns > self._heard_ns
+        heard = heard or any(exchange.heard_since(self._heard_ns) for exchange in self._in_flight)
         if heard or not self._in_flight:
             self._heard_answers, self._heard_ns = self._answered, now
         limit_s = self.spec.idle_timeout_s if self.spec.idle_timeout_s is not None else self.spec.timeout_s
@@ -271,7 +289,7 @@ class Client:
             sent=len(self.samples),
             ended=self._ended,
             failed=self._failed,
-            events=self._events + sum(exchange.events for exchange in self._in_flight),
+            events=self._events + sum(exchange.events for exchange in self._in_flight) + (self._receiver.pending if self._receiver else 0),
             elapsed_s=(monotonic_ns() - self._start_ns) / 1e9,
             ttft_s=self._pace_s[0] if self._pace_s else None,
             tpot_s=self._pace_s[1] if self._pace_s else None,

@@ -1,4 +1,7 @@
-"""One HTTP/1.1 connection, one request at a time: stamps every read before anything else looks at it.
+"""One HTTP/1.1 connection, one request at a time.
+
+Its transport is a `receiver`'s, which brings the kernel's stamp of every read and has recognised the usual events already; or it is the
+event loop's, and then `data_received` stamps a read before anything else looks at it, and recognises them here.
 
 Does not know: which request comes next, or when. Whoever owns it sends an `Exchange` when the connection is `usable` and is
 told through the exchange's on_end when that has ended, in whatever way.
@@ -8,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from array import array
 from time import monotonic_ns
 from typing import Final, Protocol, cast
 
@@ -15,6 +19,7 @@ import httptools
 
 from enginebench.loadgen import outcomes
 from enginebench.loadgen.exchange import Exchange
+from enginebench.loadgen.receiver import Transport
 
 
 class Owner(Protocol):
@@ -31,11 +36,12 @@ class Owner(Protocol):
 class Connection(asyncio.Protocol):
     """A connection that stays open from one request to the next for as long as the server allows."""
 
-    __slots__ = ("_exchange", "_owner", "_served", "_transport", "usable")
+    __slots__ = ("_exchange", "_owner", "_recogniser", "_served", "_transport", "usable")
 
     def __init__(self, owner: Owner) -> None:
         self._owner: Final = owner
         self._transport: asyncio.Transport | None = None
+        self._recogniser: Transport | None = None
         self._exchange: Exchange | None = None
         self._served = 0
         self.usable = False
@@ -43,9 +49,12 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but its base class
-        # No user-space buffering: older uvloops otherwise keep a small write until the end of the loop's turn, which would
-        # put the other streams' reads between sent_ns and the wire.
-        transport.set_write_buffer_limits(high=0)
+        if isinstance(transport, Transport):
+            self._recogniser = transport
+        else:
+            # No user-space buffering: older uvloops otherwise keep a small write until the end of the loop's turn, which would
+            # put the other streams' reads between sent_ns and the wire.
+            transport.set_write_buffer_limits(high=0)
         sock = transport.get_extra_info("socket")
         if sock is not None:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -62,11 +71,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         stamp = monotonic_ns()
         exchange = self._exchange
-        if exchange is None:  # bytes that nobody asked for: whatever they are, the next answer could not be told from them
-            self.abort()
-            return
-        pattern = exchange.pattern
-        if pattern is not None:  # nearly every read of a stream: see `Pattern.text`
+        if exchange is not None and (pattern := exchange.pattern) is not None:  # nearly every read of a stream: see `Pattern.text`
             opening = pattern.openings[len(data)]
             text = data[len(opening) : pattern.end]
             if text and opening + text + pattern.closing == data:
@@ -74,11 +79,21 @@ class Connection(asyncio.Protocol):
                 held += (stamp, text)
                 if len(held) > exchange.limit:
                     exchange.flush()
-                    self._sensible(exchange, stamp)
+                    self.examine(stamp)
                 return
-        self._read(exchange, stamp, data)
+        self.received(stamp, data)
 
-    def _read(self, exchange: Exchange, stamp: int, data: bytes) -> None:
+    def recognised(self, stamps: array[int], lengths: array[int], texts: bytes) -> None:
+        """Events of the present exchange, from a receiver."""
+        if self._exchange is not None:
+            self._exchange.recognised(stamps, lengths, texts)
+
+    def received(self, stamp: int, data: bytes) -> None:
+        """A read that is no event like those before it."""
+        exchange = self._exchange
+        if exchange is None:  # bytes that nobody asked for: whatever they are, the next answer could not be told from them
+            self.abort()
+            return
         try:
             exchange.read(stamp, data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
@@ -87,11 +102,14 @@ class Connection(asyncio.Protocol):
         if exchange.complete:
             self._completed(exchange, stamp)
         else:
-            self._sensible(exchange, stamp)
+            if self._recogniser is not None:
+                self._recogniser.expect(exchange.pattern)
+            self.examine(stamp)
 
-    def _sensible(self, exchange: Exchange, stamp: int) -> None:
-        reason = exchange.nonsense
-        if reason is not None:  # no use in reading on until the time-out
+    def examine(self, stamp: int) -> None:
+        """End the exchange if what came so far makes no sense: no use in reading on until the time-out."""
+        exchange = self._exchange
+        if exchange is not None and (reason := exchange.nonsense) is not None:
             self.fail(exchange, outcomes.MALFORMED, reason, stamp)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -151,6 +169,8 @@ class Connection(asyncio.Protocol):
         self.fail(exchange, outcomes.MALFORMED, message, stamp)
 
     def _finish(self, exchange: Exchange, outcome: str, message: str | None, now: int) -> None:
+        if self._recogniser is not None:
+            self._recogniser.expect(None)
         self._exchange = None
         exchange.end(outcome, message, now)
         self._owner.ended(exchange)

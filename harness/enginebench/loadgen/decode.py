@@ -14,7 +14,7 @@ from typing import Final
 from enginebench.dialects import Dialect, Event
 from enginebench.loadgen import outcomes
 from enginebench.loadgen.stream import StreamTooLongError, splitter
-from enginebench.loadgen.template import Pattern, Spelling, Template, chars_of, learn, strings_of, teachable
+from enginebench.loadgen.template import Pattern, Spelling, Template, chars_of, cut, learn, strings_of, teachable
 from enginebench.nouns import Sample
 
 EXCERPT_BYTES: Final = 600
@@ -84,7 +84,7 @@ class Decoder:
         while first < len(pieces) and self.failure is None:
             texts = self._leading(pieces[first : first + _RUN])
             if texts:
-                self.take(stamps[first : first + len(texts)], texts)
+                self.take(array("q", stamps[first : first + len(texts)]), array("i", map(len, texts)), b"".join(texts))
             else:
                 self._piece(stamps[first], pieces[first])
             first += len(texts) or 1
@@ -115,21 +115,21 @@ class Decoder:
             pattern = self._patterns[spelling] = Pattern(self._template, spelling)
         return pattern
 
-    def take(self, stamps: Sequence[int], texts: Sequence[bytes]) -> None:
-        """Events that have been recognised by `pattern`, by their texts as written."""
+    def take(self, stamps: array[int], lengths: array[int], texts: bytes) -> None:
+        """Events that have been recognised by `pattern`: arrivals, lengths of the texts as written, and the texts one after another."""
         template = self._template
         if self.failure is not None:
             return
         assert template is not None  # noqa: S101 -- only odd events, which come after these, make it invalid
-        chars = chars_of(texts)
+        chars = chars_of(lengths, texts)
         if chars is None:  # decoding in full says what is wrong
-            for stamp, text in zip(stamps, texts, strict=True):
+            for stamp, text in zip(stamps, cut(lengths, texts), strict=True):
                 self._piece(stamp, template.head + text + template.tail)
             return
-        self._output(array("q", stamps), array("i", chars), array("i", (template.tokens,)) * len(texts), answer=template.answer)
+        self._output(stamps, chars, array("i", (template.tokens,)) * len(lengths), answer=template.answer)
         if self._texts is not None:
-            escaped = b"\\" in b"".join(texts)
-            self._texts += [string.encode() for string in strings_of(texts) or ()] if escaped else texts
+            strings = strings_of(cut(lengths, texts)) if b"\\" in texts else None
+            self._texts.append(texts if strings is None else "".join(strings).encode())
 
     def finish(self, stamp: int, *, whole: bool) -> None:
         """No more bytes. whole: the response ended properly, so an event that lacks only its terminator still counts."""

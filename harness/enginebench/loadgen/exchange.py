@@ -7,6 +7,7 @@ with another text, `Connection` sees that by its bytes, and all that happens bet
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -112,14 +113,19 @@ class Exchange:
             self._barren += len(data)
             return
         self._barren = 0
-        if new == 1 and self._spelling is None and self._aligned:
+        if self._spelling is None and self._aligned:
             self._spelling = spelling_of(data, self._pieces[-1])
 
     def flush(self) -> None:
         """Hand the events that were recognised to the decoder."""
         if self.held:
-            self._decoder.take(self.held[::2], self.held[1::2])
+            texts = self.held[1::2]
+            self._decoder.take(array("q", self.held[::2]), array("i", map(len, texts)), b"".join(texts))
             self.held.clear()
+
+    def recognised(self, stamps: array[int], lengths: array[int], texts: bytes) -> None:
+        """Events that the connection's receiver has recognised by `pattern`; see `Decoder.take`."""
+        self._decoder.take(stamps, lengths, texts)
 
     def _decode(self) -> None:
         self.flush()

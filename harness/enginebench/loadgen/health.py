@@ -12,12 +12,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from operator import eq
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 from enginebench.loadgen.timer import AbsoluteTimer
 from enginebench.nouns import Sample
 
 _PERIOD_NS: Final = 5_000_000
+
+
+Stamps: TypeAlias = Literal["kernel", "loop"]
+"""Whose time a token gets: of its arrival in the kernel, or of the event loop's read."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +36,15 @@ class Vitals:
     reconnects: int
     stale: int
     loop: str
+    stamps: Stamps
 
 
 @dataclass(frozen=True)
 class ClientHealth:
     """The client's own condition in the measured window. With several processes, lag and processor share are the worst one's.
 
-    lag_*_ms: lateness of a 5 ms timer, that is, how long a token that arrives at a random moment waits for its time stamp.
+    lag_*_ms: lateness of a 5 ms timer, that is, how long a token that arrives at a random moment waits until it is read.
+    stamps: whose time a token has, 'kernel' (of its arrival, however late it is read) or 'loop' (of the read).
     cpu_fraction: processor time of a process / wall time; near 1.0 the client is the bottleneck. cpu_s: of all processes.
     schedule_delay_*_ms: sent - due, of requests that were sent. achieved_concurrency: time-weighted mean of requests in flight while
     there was something to send: in a closed loop from when its last stream has started until its last request is sent.
@@ -59,6 +65,7 @@ class ClientHealth:
     reconnects: int
     stale: int
     loop: str
+    stamps: Stamps = "loop"
     cpu_s: float = 0.0
     wanted_rate: float | None = None
     achieved_rate: float | None = None
@@ -84,6 +91,7 @@ def health_of(samples: Sequence[Sample], streams: int, vitals: Sequence[Vitals],
         reconnects=sum(v.reconnects for v in vitals),
         stale=sum(v.stale for v in vitals),
         loop=vitals[0].loop,
+        stamps=vitals[0].stamps,
         cpu_s=sum(v.cpu_s for v in vitals),
         wanted_rate=_rate(sorted(s.due_ns for s in openers)) if scheduled else None,
         achieved_rate=_rate(sorted(s.sent_ns for s in openers if s.sent_ns)) if scheduled else None,
@@ -133,7 +141,7 @@ class SelfWatch:
         self._cpu_ns = time.process_time_ns() - self._cpu_ns
         self._wall_ns = time.monotonic_ns() - self._start_ns
 
-    def vitals(self, *, reconnects: int, stale: int, loop: str) -> Vitals:
+    def vitals(self, *, reconnects: int, stale: int, loop: str, stamps: Stamps) -> Vitals:
         """The figures, after `stop`."""
         lag = sorted(self._lag.late_ns)
         return Vitals(
@@ -145,6 +153,7 @@ class SelfWatch:
             reconnects=reconnects,
             stale=stale,
             loop=loop,
+            stamps=stamps,
         )
 
 

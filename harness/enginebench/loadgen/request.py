@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from enginebench.dialects import Dialect
-from enginebench.loadgen.health import ClientHealth, Vitals
+from enginebench.loadgen.health import ClientHealth, Stamps, Vitals
 from enginebench.nouns import Sample
 
 
@@ -69,7 +69,8 @@ class LoadSpec:
     timeout_s bounds one request, from sent. idle_timeout_s bounds the silence of the whole server (None: as timeout_s): nothing
     but headers on any connection for that long ends the run, so a hung server costs one time-out and not one for each request.
     dispersion: variance of the number of arrivals over its mean (1: Poisson); given, an open loop ends as soon as it is plain that
-    the server can never keep up.
+    the server can never keep up. stamps: 'kernel' for the time at which the kernel received a read, where the machine can do that
+    (see `receiver`), or 'loop' for the time at which the event loop came to it.
     """
 
     target: Target
@@ -82,6 +83,7 @@ class LoadSpec:
     ramp_ns: int = 0
     duration_ns: int | None = None
     dispersion: float | None = None
+    stamps: Stamps = "kernel"
 
     def __post_init__(self) -> None:
         if self.concurrency < 0 or (self.concurrency == 0 and any(r.due_ns is None and r.turn == 0 for r in self.requests)):

@@ -9,8 +9,10 @@ their number. A dialect for which it is not so fails the probe below, and its ev
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Final, Literal, TypeAlias
 
 import orjson
@@ -48,10 +50,11 @@ class Pattern:
     Bytes of length n are an event if they are openings[n], a text, and closing, and end is where its text ends.
     """
 
-    __slots__ = ("_boundary", "closing", "end", "openings", "template")
+    __slots__ = ("_boundary", "closing", "end", "openings", "spelling", "template")
 
     def __init__(self, template: Template, spelling: Spelling | None) -> None:
         self.template: Final = template
+        self.spelling: Final = spelling
         self.closing: Final = template.tail if spelling is None else template.tail + b"\r\n"
         self.end: Final = -len(self.closing)
         self.openings: Final = _Openings(template, spelling)
@@ -102,13 +105,17 @@ class _Openings(dict[int, bytes]):
         return b""
 
 
-def chars_of(texts: Sequence[bytes]) -> Sequence[int] | None:
-    """Characters of each text; None if they are not one JSON string each."""
-    joined = b"".join(texts)
+def chars_of(lengths: array[int], joined: bytes) -> array[int] | None:
+    """Characters of each of the texts that are joined, by their lengths in bytes; None if they are not one JSON string each."""
     if not joined.translate(None, _PLAIN):
-        return list(map(len, texts))
-    strings = strings_of(texts)
-    return None if strings is None else list(map(len, strings))
+        return lengths
+    strings = strings_of(cut(lengths, joined))
+    return None if strings is None else array("i", map(len, strings))
+
+
+def cut(lengths: array[int], joined: bytes) -> list[bytes]:
+    """The texts one by one."""
+    return [joined[end - length : end] for length, end in zip(lengths, accumulate(lengths), strict=True)]
 
 
 def strings_of(texts: Sequence[bytes]) -> list[str] | None:
@@ -121,9 +128,9 @@ def strings_of(texts: Sequence[bytes]) -> list[str] | None:
 
 
 def spelling_of(read: bytes, piece: bytes) -> Spelling | None:
-    """How the server spells chunk sizes, from a read that held exactly this piece as one whole chunk; None for any other read."""
+    """How the server spells chunk sizes, from a read that ends with exactly this piece as one whole chunk; None for any other read."""
     for spelling in (b"%x", b"%X"):
-        if read == b"%b\r\n%b\r\n" % (spelling % len(piece), piece):
+        if read.endswith(b"%b\r\n%b\r\n" % (spelling % len(piece), piece)):
             return spelling
     return None
 

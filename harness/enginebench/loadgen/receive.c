@@ -1,0 +1,306 @@
+/* Reads of many connections, stamped by the kernel; events that look like those before them never reach Python.
+ *
+ * Does not know: HTTP beyond the size of a chunk, JSON, requests, time-outs. A connection whose next event is expected (a pattern: the bytes before and
+ * after its text, each event an HTTP chunk of its own) has stamps and texts collected here until somebody takes them; whatever is
+ * different is handed up as it came. A stamp is the kernel's receive time (SO_TIMESTAMPNS), so it is right however late the read is: an
+ * event that waits because a thousand others are read first is not measured late. Only what one read brings together shares a stamp.
+ *
+ * Built by hatch_build.py, used through ctypes by receiver.py; plain C, so that neither Python's headers nor its version matter. Linux.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+  VERSION = 1,          /* of what receiver.py declares */
+  READY = 256,          /* connections that one drain reads, at most */
+  READ = 64 << 10,      /* bytes of one read, at most */
+  CARRY = 8 << 10,      /* a started event longer than this is not waited for */
+  ARENA = READY * (READ + CARRY), /* touched only as far as reads were not recognised */
+  CLOCK_TRIES = 5,
+  CLOCK_APART_NS = 2000, /* two clocks read further apart than this were interrupted */
+  STEP_NS = 1000000,     /* a wall clock that moves this much between two drains was set */
+};
+
+struct record {
+  int32_t fd;
+  int32_t state; /* 0 open, 1 closed by the peer, -errno */
+  int64_t stamp_ns;
+  int64_t at, size; /* bytes that were not recognised; none and open: there is much to take */
+};
+
+struct connection {
+  int most, count, room; /* events to hold, held, allocated */
+  int64_t *stamps;
+  int32_t *lengths;
+  char *texts;
+  size_t text_bytes, text_room;
+  char *pattern; /* head, then closing */
+  size_t head, closing;
+  int upper;
+  char *carry; /* the start of an event whose rest has not come */
+  size_t carried;
+};
+
+struct receiver {
+  /* read by receiver.py */
+  int64_t pending;  /* events held by all connections */
+  int64_t heard_ns; /* arrival of the last event that was recognised */
+  int64_t *stamps;  /* what was taken last */
+  int32_t *lengths;
+  char *texts;
+  int64_t text_bytes;
+  struct record records[3 * READY];
+  /* private */
+  int epoll, count, slots;
+  struct connection **connections; /* by file descriptor */
+  int64_t offset_ns;               /* wall clock - monotonic clock */
+  int stepped;                     /* the wall clock was set since the drain before */
+  size_t used;
+  char arena[ARENA];
+};
+
+static int64_t clock_ns(clockid_t clock) {
+  struct timespec t;
+  clock_gettime(clock, &t);
+  return t.tv_sec * 1000000000LL + t.tv_nsec;
+}
+
+/* Compares the clocks anew, since the wall clock is slewed and set. */
+static void read_clocks(struct receiver *r) {
+  r->stepped = 0;
+  for (int i = 0; i < CLOCK_TRIES; i++) {
+    int64_t before = clock_ns(CLOCK_MONOTONIC), wall = clock_ns(CLOCK_REALTIME), after = clock_ns(CLOCK_MONOTONIC);
+    if (r->offset_ns && after - before > CLOCK_APART_NS) continue;
+    int64_t offset = wall - before - (after - before) / 2, moved = offset - r->offset_ns;
+    r->stepped = r->offset_ns && (moved > STEP_NS || moved < -STEP_NS);
+    r->offset_ns = offset;
+    return;
+  }
+}
+
+/* The kernel's receive time on the monotonic clock; now, where there is none or the wall clock was set in between. */
+static int64_t stamp_of(const struct receiver *r, struct msghdr *message) {
+  for (struct cmsghdr *c = r->stepped ? NULL : CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR(message, c))
+    if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_TIMESTAMPNS) {
+      struct timespec t;
+      memcpy(&t, CMSG_DATA(c), sizeof t);
+      return t.tv_sec * 1000000000LL + t.tv_nsec - r->offset_ns;
+    }
+  return clock_ns(CLOCK_MONOTONIC);
+}
+
+struct receiver *eb_open(void) {
+  struct receiver *r = calloc(1, sizeof *r);
+  if (!r) return NULL;
+  r->epoll = epoll_create1(EPOLL_CLOEXEC);
+  if (r->epoll < 0) {
+    free(r);
+    return NULL;
+  }
+  read_clocks(r);
+  return r;
+}
+
+int eb_version(void) { return VERSION; }
+
+int eb_fd(const struct receiver *r) { return r->epoll; }
+
+static struct connection *find(const struct receiver *r, int fd) { return fd >= 0 && fd < r->slots ? r->connections[fd] : NULL; }
+
+/* Each arrival once (edge-triggered), which saves asking every connection again whether anything is left. */
+static struct epoll_event arrivals(int fd) { return (struct epoll_event){.events = EPOLLIN | EPOLLRDHUP | EPOLLET, .data.fd = fd}; }
+
+/* From now on reads of fd are stamped by the kernel and drained. most: events to hold before a record asks to take them. 0 or -errno. */
+int eb_add(struct receiver *r, int fd, int most) {
+  if (fd >= r->slots) {
+    int slots = fd + 64;
+    struct connection **grown = realloc(r->connections, slots * sizeof *grown);
+    if (!grown) return -ENOMEM;
+    memset(grown + r->slots, 0, (slots - r->slots) * sizeof *grown);
+    r->connections = grown;
+    r->slots = slots;
+  }
+  int on = 1;
+  if (setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPNS, &on, sizeof on)) return -errno;
+  struct connection *c = calloc(1, sizeof *c);
+  if (!c) return -ENOMEM;
+  struct epoll_event event = arrivals(fd);
+  if (epoll_ctl(r->epoll, EPOLL_CTL_ADD, fd, &event)) {
+    int error = errno;
+    free(c);
+    return -error;
+  }
+  c->most = most;
+  r->connections[fd] = c;
+  return 0;
+}
+
+/* Before fd is closed. What it still holds is lost. */
+void eb_remove(struct receiver *r, int fd) {
+  struct connection *c = find(r, fd);
+  if (!c) return;
+  epoll_ctl(r->epoll, EPOLL_CTL_DEL, fd, NULL);
+  r->pending -= c->count;
+  r->connections[fd] = NULL;
+  free(c->stamps);
+  free(c->lengths);
+  free(c->texts);
+  free(c->pattern);
+  free(c->carry);
+  free(c);
+}
+
+void eb_close(struct receiver *r) {
+  for (int fd = 0; fd < r->slots; fd++) eb_remove(r, fd);
+  close(r->epoll);
+  free(r->connections);
+  free(r);
+}
+
+/* What the next events of fd look like: a chunk whose data are head, a text, and closing without its CRLF. head NULL: not known. 0 or -errno. */
+int eb_expect(struct receiver *r, int fd, const char *head, size_t head_bytes, const char *closing, size_t closing_bytes, int upper) {
+  struct connection *c = find(r, fd);
+  if (!c) return -EBADF;
+  free(c->pattern);
+  c->pattern = NULL;
+  if (!head) return 0;
+  if (!(c->pattern = malloc(head_bytes + closing_bytes))) return -ENOMEM;
+  memcpy(c->pattern, head, head_bytes);
+  memcpy(c->pattern + head_bytes, closing, closing_bytes);
+  c->head = head_bytes;
+  c->closing = closing_bytes;
+  c->upper = upper;
+  return 0;
+}
+
+/* Events held by fd, oldest first, in stamps, lengths and texts of the receiver until the next call. Returns their number. */
+int eb_take(struct receiver *r, int fd) {
+  struct connection *c = find(r, fd);
+  if (!c) return 0;
+  int count = c->count;
+  r->stamps = c->stamps;
+  r->lengths = c->lengths;
+  r->texts = c->texts;
+  r->text_bytes = c->text_bytes;
+  r->pending -= count;
+  c->count = 0;
+  c->text_bytes = 0;
+  return count;
+}
+
+static int hold(struct receiver *r, struct connection *c, int64_t stamp, const char *text, size_t size) {
+  if (c->count == c->room) {
+    int room = c->room ? 2 * c->room : 16;
+    int64_t *stamps = realloc(c->stamps, room * sizeof *stamps);
+    if (stamps) c->stamps = stamps;
+    int32_t *lengths = realloc(c->lengths, room * sizeof *lengths);
+    if (lengths) c->lengths = lengths;
+    if (!stamps || !lengths) return 0;
+    c->room = room;
+  }
+  if (c->text_bytes + size > c->text_room) {
+    size_t room = 2 * (c->text_bytes + size);
+    char *texts = realloc(c->texts, room);
+    if (!texts) return 0;
+    c->texts = texts;
+    c->text_room = room;
+  }
+  memcpy(c->texts + c->text_bytes, text, size);
+  c->text_bytes += size;
+  c->stamps[c->count] = stamp;
+  c->lengths[c->count++] = (int32_t)size;
+  r->pending++;
+  r->heard_ns = stamp;
+  return 1;
+}
+
+static int digit(char c, int upper) {
+  if (c >= '0' && c <= '9') return c - '0';
+  char a = upper ? 'A' : 'a';
+  return c >= a && c <= a + 5 ? c - a + 10 : -1;
+}
+
+/* Bytes of the event that data begins with; 0: none that is expected; -1: it may be one, and more has to come. */
+static long event(const struct connection *c, const char *data, size_t size, const char **text, size_t *text_bytes) {
+  size_t digits = 0, chunk = 0;
+  for (int d; digits < size && digits < 7 && (d = digit(data[digits], c->upper)) >= 0; digits++) chunk = 16 * chunk + d;
+  if (digits == size) return data[0] == '0' ? 0 : -1;
+  if (!digits || data[0] == '0' || data[digits] != '\r') return 0; /* a size of 0 ends the response */
+  if (digits + 1 == size) return -1;
+  if (data[digits + 1] != '\n') return 0;
+  size_t start = digits + 2, whole = start + chunk + 2, around = c->head + c->closing;
+  if (chunk + 2 <= around || whole > CARRY) return 0;
+  size_t here = size - start < c->head ? size - start : c->head;
+  if (memcmp(data + start, c->pattern, here)) return 0;
+  if (whole > size) return -1;
+  if (memcmp(data + whole - c->closing, c->pattern + c->head, c->closing)) return 0;
+  *text = data + start + c->head;
+  *text_bytes = chunk + 2 - around;
+  return (long)whole;
+}
+
+static void note(struct receiver *r, int fd, int state, int64_t stamp, const char *at, size_t size) {
+  r->records[r->count++] = (struct record){fd, state, stamp, (int64_t)(intptr_t)at, (int64_t)size};
+}
+
+/* One read. flags: what epoll said; where more may be waiting than was read, it is asked to say so again. */
+static void receive(struct receiver *r, int fd, uint32_t flags) {
+  struct connection *c = find(r, fd);
+  if (!c) return;
+  char *base = r->arena + r->used, control[128];
+  size_t size = c->carried;
+  if (size) memcpy(base, c->carry, size);
+  struct iovec room = {base + size, READ};
+  struct msghdr message = {.msg_iov = &room, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+  ssize_t got = recvmsg(fd, &message, MSG_DONTWAIT);
+  if (got < 0 && errno == EAGAIN) return;
+  int state = got > 0 ? 0 : got < 0 ? -errno : 1;
+  int64_t stamp = stamp_of(r, &message);
+  c->carried = 0;
+  size_t taken = 0;
+  if (got > 0) {
+    size += (size_t)got;
+    long length = 0;
+    if (c->pattern) {
+      const char *text = NULL;
+      size_t text_bytes = 0;
+      while (taken < size && (length = event(c, base + taken, size - taken, &text, &text_bytes)) > 0 && hold(r, c, stamp, text, text_bytes))
+        taken += (size_t)length;
+    }
+    if (length < 0 && (c->carry || (c->carry = malloc(CARRY)))) {
+      c->carried = size - taken;
+      memcpy(c->carry, base + taken, c->carried);
+      taken = size;
+    }
+  }
+  if (taken < size) {
+    note(r, fd, 0, stamp, base + taken, size - taken);
+    r->used += size;
+  }
+  if (state)
+    note(r, fd, state, stamp, NULL, 0);
+  else if (c->count >= c->most)
+    note(r, fd, 0, stamp, NULL, 0);
+  if (!state && (got == READ || flags & ~(uint32_t)EPOLLIN)) {
+    struct epoll_event event = arrivals(fd);
+    epoll_ctl(r->epoll, EPOLL_CTL_MOD, fd, &event);
+  }
+}
+
+/* Reads what has arrived, without waiting; one read a connection. Returns the number of records, which hold until the next call. */
+int eb_drain(struct receiver *r) {
+  struct epoll_event ready[READY];
+  r->count = 0;
+  r->used = 0;
+  read_clocks(r);
+  int count = epoll_wait(r->epoll, ready, READY, 0);
+  for (int i = 0; i < count; i++) receive(r, ready[i].data.fd, ready[i].events);
+  return r->count;
+}

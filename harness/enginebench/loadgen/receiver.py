@@ -1,0 +1,243 @@
+"""Connections whose reads the kernel stamps and whose usual events never reach Python: the transport for plain TCP on Linux.
+
+`receive.c`, through ctypes, reads all connections of a load that are ready in one call, keeps stamps and texts of the events that are
+expected, and hands up the rest. Does not know: requests, or what an event means. Where the library was not built, or TLS is in between,
+connections are the event loop's own, which stamps a read when its turn comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import socket
+import struct
+from array import array
+from functools import cache
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from enginebench.loadgen.template import Pattern
+
+VERSION: Final = 1
+"""Of the interface below; the library says its own."""
+MOST_HELD: Final = 128
+"""Recognised events of a connection that are taken together."""
+_RECORDS: Final = 3 * 256
+_RECORD: Final = struct.Struct("=iiqqq")
+
+
+class _Handle(ctypes.Structure):
+    """The part of `struct receiver` that is read here."""
+
+    _fields_ = (
+        ("pending", ctypes.c_int64),
+        ("heard_ns", ctypes.c_int64),
+        ("stamps", ctypes.c_void_p),
+        ("lengths", ctypes.c_void_p),
+        ("texts", ctypes.c_void_p),
+        ("text_bytes", ctypes.c_int64),
+        ("records", ctypes.c_char * (_RECORD.size * _RECORDS)),
+    )
+
+
+class Receiving(Protocol):
+    """What a receiver tells a connection."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The transport to write to."""
+        ...
+
+    def recognised(self, stamps: array[int], lengths: array[int], texts: bytes) -> None:
+        """Expected events: arrival of each (ns) and length of its text (bytes), and their texts one after another."""
+        ...
+
+    def received(self, stamp: int, data: bytes) -> None:
+        """Anything else."""
+        ...
+
+    def examine(self, stamp: int) -> None:
+        """Many events were recognised; time to ask whether they make sense."""
+        ...
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The end; nothing follows."""
+        ...
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The compiled half; None where it was not built, or was built from another version."""
+    path = Path(__file__).with_name("_receive.so")
+    if not path.is_file():
+        return None
+    try:
+        found = ctypes.CDLL(str(path))
+        if found.eb_version() != VERSION:
+            return None
+    except (OSError, AttributeError):
+        return None
+    found.eb_open.restype = ctypes.POINTER(_Handle)
+    handle, fd, size = ctypes.POINTER(_Handle), ctypes.c_int, ctypes.c_size_t
+    for name, rest in (("fd", ()), ("add", (fd, fd)), ("remove", (fd,)), ("take", (fd,)), ("drain", ()), ("close", ())):
+        getattr(found, f"eb_{name}").argtypes = (handle, *rest)
+    found.eb_expect.argtypes = (handle, fd, ctypes.c_char_p, size, ctypes.c_char_p, size, fd)
+    return found
+
+
+class Receiver:
+    """All connections of one load, on the running event loop. Raises OSError if the system refuses it."""
+
+    def __init__(self, found: ctypes.CDLL) -> None:
+        self.library: Final = found
+        self.handle: Final = found.eb_open()
+        if not self.handle:
+            raise OSError("no epoll instance")
+        self.loop: Final = asyncio.get_running_loop()
+        self._shared = self.handle.contents
+        self._records = memoryview(self._shared).cast("B")[_Handle.records.offset :]
+        self._transports: dict[int, Transport] = {}
+        self.loop.add_reader(found.eb_fd(self.handle), self._ready)
+
+    async def connect(self, address: str, port: int, connection: Receiving) -> None:
+        """Open a connection and hand its transport over. Raises OSError."""
+        sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            sock.settimeout(0)
+            await self.loop.sock_connect(sock, (address, port))
+            transport = Transport(self, sock, connection)
+        except BaseException:
+            sock.close()
+            raise
+        self._transports[sock.fileno()] = transport
+        connection.connection_made(transport)
+
+    @property
+    def pending(self) -> int:
+        """Events that have been recognised and are still held."""
+        return int(self._shared.pending)
+
+    @property
+    def heard_ns(self) -> int:
+        """Arrival of the last event that was recognised, on any connection; 0 before the first."""
+        return int(self._shared.heard_ns)
+
+    def taken(self, fd: int) -> tuple[array[int], array[int], bytes] | None:
+        """What is held of a connection: see `Receiving.recognised`."""
+        count = self.library.eb_take(self.handle, fd)
+        if not count:
+            return None
+        shared, stamps, lengths = self._shared, array("q"), array("i")
+        stamps.frombytes(ctypes.string_at(shared.stamps, 8 * count))
+        lengths.frombytes(ctypes.string_at(shared.lengths, 4 * count))
+        return stamps, lengths, ctypes.string_at(shared.texts, shared.text_bytes)
+
+    def forget(self, fd: int) -> None:
+        """Read this connection no more."""
+        self.library.eb_remove(self.handle, fd)
+        self._transports.pop(fd, None)
+
+    def close(self) -> None:
+        """After the last connection."""
+        self.loop.remove_reader(self.library.eb_fd(self.handle))
+        for transport in list(self._transports.values()):
+            transport.abort()
+        self._records.release()
+        self.library.eb_close(self.handle)
+
+    def _ready(self) -> None:
+        count = self.library.eb_drain(self.handle)
+        if not count:
+            return
+        records = bytes(self._records[: count * _RECORD.size])  # what they lead to may drain again
+        for fd, state, stamp, at, size in _RECORD.iter_unpack(records):
+            transport = self._transports.get(fd)
+            if transport is None:  # gone since, through an earlier record
+                continue
+            transport.deliver()
+            if size:
+                transport.connection.received(stamp, ctypes.string_at(at, size))
+            elif state == 0:
+                transport.connection.examine(stamp)
+            else:
+                transport.end(None if state > 0 else OSError(-state, os.strerror(-state)))
+
+
+class Transport(asyncio.Transport):
+    """One connection, as much of asyncio's interface as `Connection` uses, and `expect`."""
+
+    def __init__(self, receiver: Receiver, sock: socket.socket, connection: Receiving) -> None:
+        super().__init__({"socket": sock})
+        self.connection = connection
+        self._receiver = receiver
+        self._sock = sock
+        self._fd = sock.fileno()
+        self._unsent = b""
+        self._pattern: Pattern | None = None
+        self._open = True
+        error = receiver.library.eb_add(receiver.handle, self._fd, MOST_HELD - self._fd % (MOST_HELD // 2))  # not all full at once
+        if error:
+            raise OSError(-error, os.strerror(-error))
+
+    def expect(self, pattern: Pattern | None) -> None:
+        """What the next events look like; None: not known."""
+        if pattern is self._pattern or not self._open:
+            return
+        self._pattern = pattern
+        head, closing, upper = (
+            (None, b"", False) if pattern is None else (pattern.template.head, pattern.closing, pattern.spelling == b"%X")
+        )
+        arguments = head, len(head or b""), closing, len(closing), upper
+        if self._receiver.library.eb_expect(self._receiver.handle, self._fd, *arguments):
+            self._pattern = None  # no memory: all of it comes up
+
+    def deliver(self) -> None:
+        """Hand over what is held."""
+        taken = self._receiver.taken(self._fd)
+        if taken is not None:
+            self.connection.recognised(*taken)
+
+    def write(self, data: Any) -> None:
+        """Send at once, or as soon as the system takes it."""
+        if not self._open:
+            return
+        if self._unsent:
+            self._unsent += data
+            return
+        self._send(data)
+
+    def _send(self, data: bytes) -> None:
+        try:
+            sent = self._sock.send(data)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError as error:
+            self.end(error)
+            return
+        if sent == len(data):
+            return
+        self._unsent = data[sent:]
+        self._receiver.loop.add_writer(self._fd, self._writable)
+
+    def _writable(self) -> None:
+        self._receiver.loop.remove_writer(self._fd)
+        unsent, self._unsent = self._unsent, b""
+        self._send(unsent)
+
+    def abort(self) -> None:
+        """Close at once; the connection hears of it in the loop's next turn."""
+        self.end(None)
+
+    def is_closing(self) -> bool:
+        return not self._open
+
+    def end(self, error: Exception | None) -> None:
+        """Close; the connection has had everything that came, and hears the reason in the loop's next turn."""
+        if not self._open:
+            return
+        self.deliver()
+        self._open = False
+        self._receiver.forget(self._fd)
+        self._receiver.loop.remove_writer(self._fd)
+        self._sock.close()
+        self._receiver.loop.call_soon(self.connection.connection_lost, error)

@@ -1,0 +1,325 @@
+"""The receiver: nothing lost, nothing out of order, recognised as in Python, and stamped when it came and not when it was read."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from array import array
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from enginebench.loadgen import receiver
+from enginebench.loadgen.receiver import Receiver
+from enginebench.loadgen.template import Pattern, Template
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+TEMPLATE = Template(b'data: {"id":"x","text":"', b'","done":null}\n\n', 1, answer=True)
+LOWER, UPPER = Pattern(TEMPLATE, b"%x"), Pattern(TEMPLATE, b"%X")
+
+
+def event(text: bytes, spelling: bytes = b"%x") -> bytes:
+    piece = TEMPLATE.head + text + TEMPLATE.tail
+    return spelling % len(piece) + b"\r\n" + piece + b"\r\n"
+
+
+class Log:
+    """A connection that writes down what it is told, as bytes again."""
+
+    def __init__(self) -> None:
+        self.entries: list[tuple[str, Any]] = []
+        self.stamps: list[int] = []
+        self.transport: Any = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+
+    def recognised(self, stamps: array[int], lengths: array[int], texts: bytes) -> None:
+        assert len(stamps) == len(lengths)
+        assert sum(lengths) == len(texts)
+        for stamp, length in zip(stamps, lengths, strict=True):
+            self.entries.append(("event", texts[:length]))
+            self.stamps.append(stamp)
+            texts = texts[length:]
+
+    def received(self, stamp: int, data: bytes) -> None:
+        self.entries.append(("bytes", data))
+        self.stamps.append(stamp)
+
+    def examine(self, stamp: int) -> None:
+        self.entries.append(("examine", None))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.entries.append(("lost", exc))
+
+    def whole(self, spelling: bytes = b"%x") -> bytes:
+        """All bytes that were told of, in order."""
+        return b"".join(event(what, spelling) if kind == "event" else what for kind, what in self.entries if kind in ("event", "bytes"))
+
+    def texts(self) -> list[bytes]:
+        return [what for kind, what in self.entries if kind == "event"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _built() -> None:
+    if receiver.library() is None:
+        reason = "the receiver was not built: it needs Linux and a C compiler"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+
+def play(pattern: Pattern | None, act: Callable[[socket.socket, Log, Receiver], Any]) -> Log:
+    """Connect, expect the pattern, and let act send. It may be a coroutine function."""
+
+    async def run() -> Log:
+        found = receiver.library()
+        assert found is not None
+        hub, log = Receiver(found), Log()
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            await hub.connect("127.0.0.1", listening.getsockname()[1], log)
+            server, _ = listening.accept()
+        with server:
+            server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            log.transport.expect(pattern)
+            await act(server, log, hub)
+        for _ in range(500):
+            if log.entries and log.entries[-1][0] == "lost":
+                break
+            await asyncio.sleep(0.001)
+        hub.close()
+        return log
+
+    return asyncio.run(run())
+
+
+async def until(done: Callable[[], bool]) -> None:
+    for _ in range(2000):
+        if done():
+            return
+        await asyncio.sleep(0.001)
+    pytest.fail("it never came")
+
+
+def sent(pieces: list[bytes], pattern: Pattern | None) -> Log:
+    """What is told of these pieces, each read alone, and then the end."""
+
+    async def act(server: socket.socket, log: Log, hub: Receiver) -> None:
+        for piece in pieces:
+            server.sendall(piece)
+            hub._ready()
+
+    return play(pattern, act)
+
+
+def test_expected_events_are_held_and_the_rest_comes_up_in_order() -> None:
+    log = sent([event(b"one"), event(b" two") + event(b"three"), b"0\r\n\r\n"], LOWER)
+    assert log.entries == [("event", b"one"), ("event", b" two"), ("event", b"three"), ("bytes", b"0\r\n\r\n"), ("lost", None)]
+
+
+@pytest.mark.parametrize(("spelling", "pattern"), [(b"%x", LOWER), (b"%X", UPPER)])
+def test_sizes_are_recognised_as_the_server_spells_them(spelling: bytes, pattern: Pattern) -> None:
+    long = b"y" * (0x2AF - len(TEMPLATE.head + TEMPLATE.tail))
+    assert sent([event(long, spelling)], pattern).texts() == [long]
+    other = b"%X" if spelling == b"%x" else b"%x"
+    assert sent([event(long, other)], pattern).texts() == []
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        event(b""),
+        event(b"a").replace(b"done", b"gone"),
+        event(b"a").replace(b"id", b"iD"),
+        b"0" + event(b"a"),
+        event(b"a").replace(b"\r\n", b"\n", 1),
+        event(b"a")[:-2] + b"\n\r",
+        b"\r\n" + event(b"a"),
+        event(b"b" * 9000),
+        b"fffffff\r\n" + TEMPLATE.head,
+        b"12345678\r\n",
+    ],
+)
+def test_what_is_different_comes_up_as_it_was_sent(odd: bytes) -> None:
+    log = sent([event(b"a"), odd], LOWER)
+    assert log.texts() == [b"a"]
+    assert log.whole() == event(b"a") + odd
+
+
+def test_without_a_pattern_everything_comes_up() -> None:
+    assert sent([event(b"a"), event(b"b")], None).entries == [("bytes", event(b"a")), ("bytes", event(b"b")), ("lost", None)]
+
+
+STREAM = st.lists(
+    st.one_of(
+        st.binary(min_size=1, max_size=40).map(event),
+        st.binary(max_size=20),
+        st.just(b"0\r\n\r\n"),
+        st.binary(min_size=1, max_size=5).map(lambda text: event(text).replace(b"x", b"z")),
+    ),
+    max_size=12,
+).map(b"".join)
+
+
+@settings(max_examples=150, deadline=None)
+@given(STREAM, st.lists(st.integers(1, 90), max_size=40))
+def test_any_chunking_of_any_stream_tells_of_the_same_bytes_in_order(stream: bytes, cuts: list[int]) -> None:
+    pieces, rest = [], stream
+    for cut in cuts:
+        pieces.append(rest[:cut])
+        rest = rest[cut:]
+    log = sent([piece for piece in (*pieces, rest) if piece], LOWER)
+    assert log.whole() == stream
+    assert log.entries[-1] == ("lost", None)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.binary(min_size=1, max_size=300), min_size=1, max_size=20))
+def test_whole_events_are_recognised_as_in_python(texts: list[bytes]) -> None:
+    events = [event(text) for text in texts]
+    assert sent(events, LOWER).texts() == [LOWER.text(piece) for piece in events]
+
+
+def test_what_comes_at_once_is_read_to_the_end_the_close_included() -> None:
+    stream = b"".join(event(b"%d" % number) for number in range(3000)) + b"0\r\n\r\n"  # several reads
+
+    async def act(server: socket.socket, log: Log, hub: Receiver) -> None:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * len(stream))
+        server.sendall(stream)
+        await until(lambda: hub.pending + len(log.texts()) == 3000)
+        server.shutdown(socket.SHUT_WR)
+
+    log = play(LOWER, act)
+    assert log.whole() == stream
+    assert len(log.texts()) == 3000
+    assert log.entries[-1] == ("lost", None)
+
+
+def test_connections_that_are_read_together_are_kept_apart() -> None:
+    async def run() -> list[Log]:
+        found = receiver.library()
+        assert found is not None
+        hub, logs, servers = Receiver(found), [Log() for _ in range(300)], []
+        with socket.create_server(("127.0.0.1", 0), backlog=300) as listening:
+            for log in logs:
+                await hub.connect("127.0.0.1", listening.getsockname()[1], log)
+                servers.append(listening.accept()[0])
+        for number, server in enumerate(servers):
+            logs[number].transport.expect(LOWER)
+            server.sendall(event(b"%d" % number) + b"rest %d" % number)
+            server.close()
+        await until(lambda: all(log.entries and log.entries[-1][0] == "lost" for log in logs))
+        hub.close()
+        return logs
+
+    for number, log in enumerate(asyncio.run(run())):
+        assert log.entries == [("event", b"%d" % number), ("bytes", b"rest %d" % number), ("lost", None)]
+
+
+def test_a_stamp_is_the_arrival_however_late_the_read() -> None:
+    spans: list[tuple[int, int]] = []
+
+    async def act(server: socket.socket, log: Log, hub: Receiver) -> None:
+        server.sendall(event(b"first"))  # the kernel begins to stamp some milliseconds after it was first asked to
+        await until(lambda: hub.pending == 1)
+        for _ in range(3):
+            before = time.monotonic_ns()
+            server.sendall(event(b"late"))
+            spans.append((before, time.monotonic_ns()))
+            time.sleep(0.06)  # noqa: ASYNC251 -- the loop is busy with something else
+            hub._ready()
+
+    log = play(LOWER, act)
+    assert len(log.stamps) == 4
+    for (before, after), stamp in zip(spans, log.stamps[1:], strict=True):
+        assert before - 50_000 <= stamp <= after + 20_000_000, "the read's time, and not the arrival's"
+
+
+def test_many_events_ask_to_be_examined_and_totals_follow() -> None:
+    totals: list[int] = []
+
+    async def act(server: socket.socket, log: Log, hub: Receiver) -> None:
+        server.sendall(event(b"a") * 20)
+        await until(lambda: hub.pending == 20)
+        totals.append(hub.heard_ns)
+        server.sendall(event(b"b") * 180)
+        await until(lambda: bool(log.entries))
+        totals.append(hub.pending)
+
+    log = play(LOWER, act)
+    kinds = [kind for kind, _ in log.entries]
+    assert "examine" in kinds
+    assert kinds.index("examine") >= receiver.MOST_HELD // 2
+    assert log.texts() == [b"a"] * 20 + [b"b"] * 180
+    assert totals[0] > 0
+    assert totals[1] < 200
+
+
+def test_a_reset_is_an_error_and_what_came_before_is_kept() -> None:
+    async def act(server: socket.socket, log: Log, hub: Receiver) -> None:
+        server.sendall(event(b"kept"))
+        await until(lambda: hub.pending == 1)
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+
+    log = play(LOWER, act)
+    assert log.entries[0] == ("event", b"kept")
+    assert isinstance(log.entries[1][1], ConnectionResetError)
+
+
+def test_an_abort_delivers_what_is_held_and_tells_once() -> None:
+    async def act(server: socket.socket, log: Log, hub: Receiver) -> None:
+        server.sendall(event(b"kept") + event(b"torn")[:9])
+        await until(lambda: hub.pending == 1)
+        log.transport.abort()
+        log.transport.abort()
+        log.transport.write(b"too late")
+        assert log.transport.is_closing()
+        assert hub.pending == 0
+
+    assert play(LOWER, act).entries == [("event", b"kept"), ("lost", None)]
+
+
+def test_a_message_that_the_system_does_not_take_at_once_is_sent_whole() -> None:
+    message = bytes(range(256)) * (1 << 15)
+    heard = bytearray()
+
+    async def act(server: socket.socket, log: Log, hub: Receiver) -> None:
+        log.transport.write(message)
+        log.transport.write(b"end")
+        server.settimeout(0)
+        while len(heard) < len(message) + 3:
+            try:
+                heard.extend(server.recv(1 << 16))
+            except BlockingIOError:
+                await asyncio.sleep(0.001)
+
+    play(None, act)
+    assert bytes(heard) == message + b"end"
+
+
+def test_a_server_that_is_not_there_is_an_error() -> None:
+    async def run() -> None:
+        found = receiver.library()
+        assert found is not None
+        hub = Receiver(found)
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            port = listening.getsockname()[1]
+        try:
+            with pytest.raises(ConnectionRefusedError):
+                await hub.connect("127.0.0.1", port, Log())
+        finally:
+            hub.close()
+
+    asyncio.run(run())
+
+
+def test_a_library_of_another_version_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receiver, "VERSION", receiver.VERSION + 1)
+    receiver.library.cache_clear()
+    try:
+        assert receiver.library() is None
+    finally:
+        receiver.library.cache_clear()
