@@ -3,8 +3,9 @@
 truthserver (C, built on demand) plays a token schedule and logs when each request had been read and when each token was sent. An
 error is what a client reports minus that. Server and client have a core each; every round of a case runs all clients one after
 another, so that a busy machine troubles all of them; the processor time that the hypervisor took away is printed with each round.
-Beside enginebench run a control, `bare` (uvloop, nothing decoded: what the event loop alone costs), and, with --rivals, other load
-generators. Prints a table; asserts nothing. `--write docs/fidelity.md` replaces the table there.
+Beside enginebench run itself without its receiver in C (`loop stamps`: the event loop stamps what arrives), a control, `bare`
+(uvloop, nothing decoded: what the event loop alone costs), and, with --rivals, other load generators. Prints a table; asserts
+nothing. `--write docs/fidelity.md` replaces the table there.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import argparse
 import json
 import os
 import pickle
-import resource
 import statistics
 import subprocess
 import sys
@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +30,12 @@ from instrument import build, records, serving, stolen_ticks, truth
 
 if TYPE_CHECKING:
     import rivals
+    from enginebench.loadgen.health import Stamps
 
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
+
+
+LOOP = "enginebench, loop stamps"
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class Case:
     rounds: int
     tokens: int
     processes: int = 1
-    clients: tuple[str, ...] = ("bare", "enginebench")
+    clients: tuple[str, ...] = ("bare", "enginebench", LOOP)
     rivals: bool = False
     """Whether installed rivals play, too: once, because they take a minute each."""
 
@@ -70,7 +75,7 @@ def bodies(tokens: int, count: int) -> list[bytes]:
     return [json.dumps({**asked, "user": f"u{i}"}).encode() for i in range(count)]
 
 
-def enginebench_client(case: Case, port: int) -> dict[str, Any]:
+def enginebench_client(case: Case, port: int, stamps: Stamps = "kernel") -> dict[str, Any]:
     """Our load generator; every event decoded by the end."""
     from enginebench.dialects import OpenAICompletions
     from enginebench.loadgen import LoadSpec, Target, WireRequest, run_load
@@ -79,11 +84,14 @@ def enginebench_client(case: Case, port: int) -> dict[str, Any]:
     count = case.streams * case.rounds
     requests = [WireRequest(i, dialect.path, body, 64, case.tokens) for i, body in enumerate(bodies(case.tokens, count))]
     began = time.monotonic()
-    result = run_load(LoadSpec(Target("127.0.0.1", port), requests, case.streams, dialect, 120.0), processes=case.processes)
+    spec = LoadSpec(Target("127.0.0.1", port), requests, case.streams, dialect, 120.0, stamps=stamps)
+    result = run_load(spec, processes=case.processes)
     wall_s = time.monotonic() - began
     bad = [sample for sample in result.samples if sample.outcome != "ok"]
     if bad:
         sys.exit(f"{len(bad)} requests failed: {bad[0].outcome} {bad[0].error}")
+    if result.client.stamps != stamps:
+        sys.exit("the receiver in C was not built: install a C compiler, and enginebench again")
     window_s = (result.window_end_ns - result.window_start_ns) / 1e9
     events = sum(len(sample.event_ns) for sample in result.samples)
     return {
@@ -168,14 +176,19 @@ def bare_client(case: Case, port: int) -> dict[str, Any]:
     }
 
 
-CLIENTS: Mapping[str, Callable[[Case, int], dict[str, Any]]] = {"enginebench": enginebench_client, "bare": bare_client}
+CLIENTS: Mapping[str, Callable[[Case, int], dict[str, Any]]] = {
+    "enginebench": enginebench_client,
+    LOOP: partial(enginebench_client, stamps="loop"),
+    "bare": bare_client,
+}
 
 
 def child(name: str, case: Case, port: int, out: Path) -> None:
     """Run one client here and leave its figures in a file."""
     told = CLIENTS[name](case, port)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    out.write_bytes(pickle.dumps({**told, "peak_bytes": peak}))
+    # Not getrusage's maximum: that begins with the size of the process that started this one.
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    out.write_bytes(pickle.dumps({**told, "peak_bytes": int(status["VmHWM"].split()[0]) * 1024}))
 
 
 def measure(program: Path, case: Case, name: str, folder: Path) -> dict[str, float]:
@@ -193,20 +206,23 @@ def measure(program: Path, case: Case, name: str, folder: Path) -> dict[str, flo
 
 
 def judged(told: dict[str, Any], sent: Mapping[str, tuple[int, Any]]) -> dict[str, float]:
-    """A client's figures with its errors in ms: of TTFT (mean, p50, p99) and of the p99 of the gaps between events."""
+    """A client's figures with its errors in ms: of TTFT (mean, p50, p99), of the p99 of the gaps between events, and of single time
+    stamps (stamp - sent by the server; p50, p99)."""
     import numpy as np
 
     by_index = {name[name.rfind("-") :]: value for name, value in sent.items()}
-    ttft, gaps, true_gaps = [], [], []
+    ttft, gaps, true_gaps, late = [], [], [], []
     for name, sent_ns, events in told.pop("samples"):
         arrived, tokens = by_index[name]
         ttft.append((events[0] - sent_ns) - (int(tokens[0]) - arrived))
         if len(events) == len(tokens):  # a client that does not tell events apart has no gaps between them
+            late.append(np.asarray(events) - tokens)
             gaps.append(np.diff(np.asarray(events)))
             true_gaps.append(np.diff(tokens))
     error = np.array(ttft) / 1e6
     figures = {"ttft_mean": error.mean(), "ttft_p50": np.percentile(error, 50), "ttft_p99": np.percentile(error, 99), "itl_p99": np.nan}
     if gaps:
+        figures["late_p50"], figures["late_p99"] = np.percentile(np.concatenate(late), [50, 99]) / 1e6
         figures["itl_p99"] = (np.percentile(np.concatenate(gaps), 99) - np.percentile(np.concatenate(true_gaps), 99)) / 1e6
     return {**told, **{key: float(value) for key, value in figures.items()}}
 
@@ -275,8 +291,10 @@ def start_up(program: Path, folder: Path, times: int) -> list[tuple[str, float]]
 
 # -- the table -----------------------------------------------------------------------------------------------------------
 
+OURS = ("enginebench", LOOP)
 COLUMNS = (
-    "case", "client", "TTFT error mean / p50 / p99, ms", "ITL p99 error, ms", "streams held", "events/s", "CPU s per M events",
+    "case", "client", "TTFT error mean / p50 / p99, ms", "ITL p99 error, ms", "stamp error p50 / p99, ms",
+    "streams held", "events/s", "CPU s per M events",
     "peak MB", "stolen",
 )  # fmt: skip
 
@@ -287,13 +305,14 @@ def row(case: Case, name: str, rounds: Sequence[Mapping[str, float]]) -> tuple[s
     paced = "--burst" not in case.server
     errors = f"{mid['ttft_mean']:.2f} / {mid['ttft_p50']:.2f} / {mid['ttft_p99']:.2f}" if paced else "-"
     itl = f"{mid['itl_p99']:.2f}" if paced and mid["itl_p99"] == mid["itl_p99"] else "-"
-    seconds = mid["window_s"] if paced or name != "enginebench" else mid["wall_s"]  # a ceiling counts until everything is decoded
+    late = f"{mid['late_p50']:.2f} / {mid['late_p99']:.2f}" if paced and "late_p50" in mid else "-"
+    seconds = mid["window_s"] if paced or name not in OURS else mid["wall_s"]  # a ceiling counts until everything is decoded
     rate = f"{mid['events'] / seconds / 1e3:,.0f}k"
-    if not paced and name == "enginebench":
+    if not paced and name in OURS:
         rate += f" ({mid['events'] / mid['window_s'] / 1e3:,.0f}k while recording)"
     peak = f"{mid['peak_bytes'] / 1e6:.0f}" if case.processes == 1 and mid["peak_bytes"] == mid["peak_bytes"] else "-"
     return (
-        case.name, name, errors, itl, f"{mid['held']:,.0f}" if paced else "-", rate,
+        case.name, name, errors, itl, late, f"{mid['held']:,.0f}" if paced else "-", rate,
         f"{mid['cpu_s'] / mid['events'] * 1e6:.1f}", peak, f"{mid['stolen']:.0%}",
     )  # fmt: skip
 

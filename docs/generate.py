@@ -220,7 +220,7 @@ def _metrics() -> str:
     coverage = ", ".join(f"{100 * range_coverage(n):g} % for n = {n}" for n in range(2, BOOTSTRAP_FROM))
     return (
         _GENERATED
-        + "# Metrics\n\nAll times come from one monotonic clock in the client, stamped once per socket read before anything is parsed. Samples are "
+        + "# Metrics\n\nAll times come from one monotonic clock in the client, stamped once per socket read: by the kernel as it arrives, or (`client.stamps` is `loop`) by the client before anything is parsed. Samples are "
         "stored raw; every figure below is computed when a run is read, so a metric added later also works on old runs.\n\n"
         "| label | name | unit | scope | formula |\n|---|---|---|---|---|\n"
         + "\n".join(rows)

@@ -21,6 +21,9 @@ from enginebench.loadgen import outcomes
 from enginebench.loadgen.exchange import Exchange
 from enginebench.loadgen.receiver import Transport
 
+_EVENT_END: Final = b"\n\r\n"
+"""Of an event that is a chunk of its own. Where it is something else nothing is lost: a read may be divided anywhere."""
+
 
 class Owner(Protocol):
     """What a connection tells its client."""
@@ -95,15 +98,16 @@ class Connection(asyncio.Protocol):
             self.abort()
             return
         try:
-            exchange.read(stamp, data)
+            if self._recogniser is None:
+                exchange.read(stamp, data)
+            else:
+                _read_between(self._recogniser, exchange, stamp, data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._broken(exchange, error, stamp)
             return
         if exchange.complete:
             self._completed(exchange, stamp)
         else:
-            if self._recogniser is not None:
-                self._recogniser.expect(exchange.pattern)
             self.examine(stamp)
 
     def examine(self, stamp: int) -> None:
@@ -174,3 +178,12 @@ class Connection(asyncio.Protocol):
         self._exchange = None
         exchange.end(outcome, message, now)
         self._owner.ended(exchange)
+
+
+def _read_between(recogniser: Transport, exchange: Exchange, stamp: int, data: bytes) -> None:
+    """Read what was not recognised up to the last whole event, and hand back the start of the next one, so that the rest of it may be."""
+    cut = data.rfind(_EVENT_END) + len(_EVENT_END) if _EVENT_END in data else len(data)
+    exchange.read(stamp, data[:cut])
+    if exchange.complete or not recogniser.expect(exchange.pattern, data[cut:]):
+        exchange.read(stamp, data[cut:])
+        recogniser.expect(exchange.pattern)

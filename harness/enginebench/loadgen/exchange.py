@@ -76,6 +76,8 @@ class Exchange:
 
     def read(self, stamp: int, data: bytes) -> None:
         """Find events and the end of the response in a read that is no event like those before. Raises httptools' errors."""
+        if not data:
+            return
         self.heard = stamp
         if self.pattern is not None:
             texts, taken = self.pattern.texts(data)  # there may be many in it

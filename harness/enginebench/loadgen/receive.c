@@ -18,7 +18,7 @@
 #include <unistd.h>
 
 enum {
-  VERSION = 1,          /* of what receiver.py declares */
+  VERSION = 2,          /* of what receiver.py declares */
   READY = 256,          /* connections that one drain reads, at most */
   READ = 64 << 10,      /* bytes of one read, at most */
   CARRY = 8 << 10,      /* a started event longer than this is not waited for */
@@ -164,22 +164,6 @@ void eb_close(struct receiver *r) {
   free(r);
 }
 
-/* What the next events of fd look like: a chunk whose data are head, a text, and closing without its CRLF. head NULL: not known. 0 or -errno. */
-int eb_expect(struct receiver *r, int fd, const char *head, size_t head_bytes, const char *closing, size_t closing_bytes, int upper) {
-  struct connection *c = find(r, fd);
-  if (!c) return -EBADF;
-  free(c->pattern);
-  c->pattern = NULL;
-  if (!head) return 0;
-  if (!(c->pattern = malloc(head_bytes + closing_bytes))) return -ENOMEM;
-  memcpy(c->pattern, head, head_bytes);
-  memcpy(c->pattern + head_bytes, closing, closing_bytes);
-  c->head = head_bytes;
-  c->closing = closing_bytes;
-  c->upper = upper;
-  return 0;
-}
-
 /* Events held by fd, oldest first, in stamps, lengths and texts of the receiver until the next call. Returns their number. */
 int eb_take(struct receiver *r, int fd) {
   struct connection *c = find(r, fd);
@@ -246,6 +230,33 @@ static long event(const struct connection *c, const char *data, size_t size, con
   return (long)whole;
 }
 
+/* Keeps the start of an event until the rest of it has come; whether there is room. */
+static int carry(struct connection *c, const char *start, size_t size) {
+  if (size > CARRY || (!c->carry && !(c->carry = malloc(CARRY)))) return 0;
+  memcpy(c->carry, start, size);
+  c->carried = size;
+  return 1;
+}
+
+/* What the next events of fd look like: a chunk whose data are head, a text, and closing without its CRLF. head NULL: not known. rest: bytes that may be
+ * the start of one. Whether they are, and so were taken; there is no more to it if there are none. */
+int eb_expect(struct receiver *r, int fd, const char *head, size_t head_bytes, const char *closing, size_t closing_bytes, int upper,
+              const char *rest, size_t rest_bytes) {
+  struct connection *c = find(r, fd);
+  if (!c) return 0;
+  free(c->pattern);
+  c->pattern = NULL;
+  if (!head || !(c->pattern = malloc(head_bytes + closing_bytes))) return !rest_bytes;
+  memcpy(c->pattern, head, head_bytes);
+  memcpy(c->pattern + head_bytes, closing, closing_bytes);
+  c->head = head_bytes;
+  c->closing = closing_bytes;
+  c->upper = upper;
+  const char *text;
+  size_t text_bytes;
+  return !rest_bytes || (event(c, rest, rest_bytes, &text, &text_bytes) < 0 && carry(c, rest, rest_bytes));
+}
+
 static void note(struct receiver *r, int fd, int state, int64_t stamp, const char *at, size_t size) {
   r->records[r->count++] = (struct record){fd, state, stamp, (int64_t)(intptr_t)at, (int64_t)size};
 }
@@ -274,11 +285,7 @@ static void receive(struct receiver *r, int fd, uint32_t flags) {
       while (taken < size && (length = event(c, base + taken, size - taken, &text, &text_bytes)) > 0 && hold(r, c, stamp, text, text_bytes))
         taken += (size_t)length;
     }
-    if (length < 0 && (c->carry || (c->carry = malloc(CARRY)))) {
-      c->carried = size - taken;
-      memcpy(c->carry, base + taken, c->carried);
-      taken = size;
-    }
+    if (length < 0 && carry(c, base + taken, size - taken)) taken = size;
   }
   if (taken < size) {
     note(r, fd, 0, stamp, base + taken, size - taken);

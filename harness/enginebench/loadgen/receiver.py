@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol
 
 from enginebench.loadgen.template import Pattern
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Of the interface below; the library says its own."""
 MOST_HELD: Final = 128
 """Recognised events of a connection that are taken together."""
@@ -81,7 +81,7 @@ def library() -> ctypes.CDLL | None:
     handle, fd, size = ctypes.POINTER(_Handle), ctypes.c_int, ctypes.c_size_t
     for name, rest in (("fd", ()), ("add", (fd, fd)), ("remove", (fd,)), ("take", (fd,)), ("drain", ()), ("close", ())):
         getattr(found, f"eb_{name}").argtypes = (handle, *rest)
-    found.eb_expect.argtypes = (handle, fd, ctypes.c_char_p, size, ctypes.c_char_p, size, fd)
+    found.eb_expect.argtypes = (handle, fd, ctypes.c_char_p, size, ctypes.c_char_p, size, ctypes.c_int, ctypes.c_char_p, size)
     return found
 
 
@@ -179,17 +179,16 @@ class Transport(asyncio.Transport):
         if error:
             raise OSError(-error, os.strerror(-error))
 
-    def expect(self, pattern: Pattern | None) -> None:
-        """What the next events look like; None: not known."""
-        if pattern is self._pattern or not self._open:
-            return
+    def expect(self, pattern: Pattern | None, rest: bytes = b"") -> bool:
+        """What the next events look like; None: not known. rest: bytes that may be the start of one; whether they are and were taken."""
+        if (pattern is self._pattern and not rest) or not self._open:
+            return not rest
         self._pattern = pattern
         head, closing, upper = (
             (None, b"", False) if pattern is None else (pattern.template.head, pattern.closing, pattern.spelling == b"%X")
         )
-        arguments = head, len(head or b""), closing, len(closing), upper
-        if self._receiver.library.eb_expect(self._receiver.handle, self._fd, *arguments):
-            self._pattern = None  # no memory: all of it comes up
+        arguments = head, len(head or b""), closing, len(closing), upper, rest, len(rest)
+        return bool(self._receiver.library.eb_expect(self._receiver.handle, self._fd, *arguments))
 
     def deliver(self) -> None:
         """Hand over what is held."""
