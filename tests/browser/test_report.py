@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from enginebench.analysis import Analysis
-from enginebench.report import write_html
+from enginebench.report.html import write_html
 from enginebench.store import Run
 
 pytestmark = pytest.mark.browser

@@ -14,7 +14,8 @@ from enginebench.analysis import LOAD_COLUMNS, Row, analyse, metric_of, verdict_
 from enginebench.answer import contenders, parities
 from enginebench.errors import UserError
 from enginebench.nouns import JSON, Cell, Deployment, Load, Sample
-from enginebench.report import render_table, write_html
+from enginebench.report import render_table
+from enginebench.report.html import write_html
 from enginebench.rows import _names
 from enginebench.samples import Samples
 from enginebench.slo import Slo

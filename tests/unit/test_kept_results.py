@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from enginebench.analysis import analyse
-from enginebench.report import render_table, to_csv, to_json, to_markdown, write_html
+from enginebench.report import render_table, to_csv, to_json, to_markdown
+from enginebench.report.html import write_html
 from enginebench.store import SCHEMA, open_run
 
 KEPT = Path(__file__).parents[1] / "kept"

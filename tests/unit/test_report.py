@@ -16,11 +16,11 @@ import plotly.graph_objects as go
 import pytest
 from enginebench.analysis import Analysis, analyse
 from enginebench.nouns import JSON
-from enginebench.report import render_table, to_csv, to_json, to_markdown, write_html
+from enginebench.report import render_table, to_csv, to_json, to_markdown
 from enginebench.report.distributions import MAX_POINTS, points_per_curve, read_samples
 from enginebench.report.export import REPORT_SCHEMA, escape_markdown
 from enginebench.report.figures import TTFT, decimals, full_text, intervals_text, number, shown, why_missing
-from enginebench.report.html import script_json
+from enginebench.report.html import script_json, write_html
 from enginebench.report.layout import lay_out
 from enginebench.report.plots import pareto, sections
 from enginebench.statistics import Estimate

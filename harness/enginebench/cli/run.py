@@ -124,7 +124,7 @@ def _machine(plan: Plan) -> dict[str, JSON]:
 
 def _show(stored: Run, prices: Prices | None, *, as_json: bool, html: bool) -> int:
     from enginebench.analysis import analyse
-    from enginebench.report import render_table, to_json, write_html
+    from enginebench.report import render_table, to_json
 
     analysis = analyse(stored, prices)
     click.echo(to_json(analysis) if as_json else render_table(analysis), nl=False)
@@ -132,6 +132,8 @@ def _show(stored: Run, prices: Prices | None, *, as_json: bool, html: bool) -> i
     tally = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
     click.echo(f"\nsaved {sum(counts.values()) - counts['missing']} cells ({tally}) -> {stored.path}", err=True)
     if html:
+        from enginebench.report.html import write_html
+
         click.echo(f"report: {write_html(stored, analysis, stored.path / 'report.html')}", err=True)
     click.echo(f"next: bench report {stored.path}   (--html, --md, --csv, --json)", err=True)
     problem = _problem(counts)

@@ -25,8 +25,8 @@ PATIENCE_S = 10.0
 class Beside:
     """A started watcher. A cell stands without what it saw: whatever goes wrong with it is an empty answer, never an error."""
 
-    def __init__(self, arguments: Sequence[str], orders: Mapping[str, JSON]) -> None:
-        """Start the interpreter with these arguments, and wait for nothing; orders go through a pipe, as they may hold a key."""
+    def __init__(self, arguments: Sequence[str]) -> None:
+        """Start the interpreter with these arguments, and wait for nothing."""
         self._process: subprocess.Popen[bytes] | None = subprocess.Popen(
             [sys.executable, *arguments],
             stdin=subprocess.PIPE,
@@ -36,6 +36,9 @@ class Beside:
             start_new_session=True,  # the terminal's Ctrl-C is for the harness
         )
         self._begun = False
+
+    def order(self, orders: Mapping[str, JSON]) -> None:
+        """Say what is to be watched, and wait for nothing; orders go through a pipe, as they may hold a key."""
         self._tell(json.dumps(orders).encode())
 
     def begin(self) -> None:

@@ -41,7 +41,9 @@ DEATH_PATIENCE_S = 1.0
 """A dying process closes its sockets before its parent hears of its end; broken connections are worth this wait."""
 
 
-def measure(cell: Cell, engine: Engine, adapter: Adapter, reporter: Reporter, *, nonce: str) -> tuple[CellRecord, Samples | None]:
+def measure(
+    cell: Cell, engine: Engine, adapter: Adapter, reporter: Reporter, instruments: Instruments, *, nonce: str
+) -> tuple[CellRecord, Samples | None]:
     """Run one cell. Raises KeyboardInterrupt when the user stops it; everything else that happens is in the record."""
     began, started_at = time.monotonic(), now()
     load = cell.load
@@ -53,21 +55,22 @@ def measure(cell: Cell, engine: Engine, adapter: Adapter, reporter: Reporter, *,
         "nonce": nonce,
     }
     reporter.measuring(cell, None)
-    with Instruments(engine) as instruments:
-        # Prompts come first, so that an engine that is warm does not cool down again, unless only the warm-up tells how many.
-        natural = natural_count(load, engine.opening.base)
-        planned = load.requests if natural is None else natural
-        prompts = engine.opening.prompts(load, planned, salt=salt) if planned else []
-        warm_up = _warm_up(engine, load, salt)
-        failure = _failure(warm_up, engine) if warm_up is not None else None
-        if failure:  # the load itself would only cost its time-outs once more
-            return record_of(cell, "failed", f"warm-up: {failure}", log_tail=engine.log_tail(), **known), None
-        token_check = _check_counts(engine, warm_up.samples) if warm_up is not None else {}
-        prompts = prompts or engine.opening.prompts(load, _enough(load, warm_up), salt=salt)
-        uncounted = not engine.opening.counts if warm_up is None else not any(map(_counted, warm_up.samples))
-        with Watch(engine, adapter) as watch:
-            instruments.begin()
-            result = engine.run(prompts, load, on_progress=lambda progress: reporter.measuring(cell, progress), keep_text=uncounted)
+    instruments.prepare(engine)
+    # Prompts come first, so that an engine that is warm does not cool down again, unless only the warm-up tells how many.
+    natural = natural_count(load, engine.opening.base)
+    planned = load.requests if natural is None else natural
+    prompts = engine.opening.prompts(load, planned, salt=salt) if planned else []
+    warm_up = _warm_up(engine, load, salt)
+    failure = _failure(warm_up, engine) if warm_up is not None else None
+    if failure:  # the load itself would only cost its time-outs once more
+        return record_of(cell, "failed", f"warm-up: {failure}", log_tail=engine.log_tail(), **known), None
+    token_check = _check_counts(engine, warm_up.samples) if warm_up is not None else {}
+    prompts = prompts or engine.opening.prompts(load, _enough(load, warm_up), salt=salt)
+    uncounted = not engine.opening.counts if warm_up is None else not any(map(_counted, warm_up.samples))
+    with Watch(engine, adapter) as watch:
+        instruments.begin()
+        result = engine.run(prompts, load, on_progress=lambda progress: reporter.measuring(cell, progress), keep_text=uncounted)
+    telemetry = instruments.collect()
     failure = _failure(result, engine)
     if uncounted:
         _count_locally(engine, result.samples)
@@ -82,7 +85,7 @@ def measure(cell: Cell, engine: Engine, adapter: Adapter, reporter: Reporter, *,
         token_check=token_check,
         counters={} if failure else watch.totals(),
         series=watch.series(),
-        telemetry=instruments.subjects,
+        telemetry=telemetry,
         exact_prompts=prompts[0].ids is not None,
         stopped=result.stopped,
         saturated=result.stopped if result.saturated else None,

@@ -24,32 +24,48 @@ PROGRAM = ("-P", "-m", "enginebench.telemetry.sampler")
 
 
 class Instruments:
-    """Telemetry of one load: `with Instruments(engine) as instruments: ...; instruments.begin(); engine.run(...)`, then `subjects`.
+    """Telemetry of loads, one after another: `with Instruments() as instruments:`, and for each `prepare`, `begin`, the load, `collect`.
 
-    What comes before `begin` hides how long the sampler takes to start.
+    The first sampler starts with the block, while an engine is being opened; `prepare` starts the next one, and what comes before
+    `begin` hides how long it takes.
     """
 
-    def __init__(self, engine: Engine, every_s: float = EVERY_S) -> None:
-        self._orders = {**orders(engine), "every_s": every_s}
+    def __init__(self, every_s: float = EVERY_S) -> None:
+        self._every_s = every_s
         self._beside: Beside | None = None
-        self.subjects: tuple[Subject, ...] = ()
+        self._ordered = False
 
     def __enter__(self) -> Self:
-        self._beside = Beside(PROGRAM, self._orders)
+        self._beside = Beside(PROGRAM)
         return self
 
+    def prepare(self, engine: Engine) -> None:
+        """A load of this engine comes next."""
+        if self._ordered:  # for a load that never came; its engine may be another one
+            self._end()
+        self._beside = self._beside or Beside(PROGRAM)
+        self._beside.order({**orders(engine), "every_s": self._every_s})
+        self._ordered = True
+
     def begin(self) -> None:
-        """Read for the first time: the load comes next."""
-        assert self._beside is not None  # noqa: S101  # entered
-        self._beside.begin()
+        """Read for the first time: the load begins now."""
+        if self._beside is not None:
+            self._beside.begin()
+
+    def collect(self) -> tuple[Subject, ...]:
+        """What was seen since `begin`; nothing if it came to nothing."""
+        said = self._beside.collect() if self._beside is not None else b""
+        self._end()
+        return _subjects(said)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        assert self._beside is not None  # noqa: S101  # entered
-        try:
-            if kind is None:
-                self.subjects = _subjects(self._beside.collect())
-        finally:
+        self._end()
+
+    def _end(self) -> None:
+        self._ordered = False
+        if self._beside is not None:
             self._beside.end()
+            self._beside = None
 
 
 def orders(engine: Engine) -> dict[str, JSON]:

@@ -23,6 +23,7 @@ from enginebench.registry import Registry
 from enginebench.runner.agenda import Agenda
 from enginebench.runner.cell import measure, parity_outputs, record_of
 from enginebench.runner.engine import Engine, Opening
+from enginebench.runner.instruments import Instruments
 from enginebench.runner.opening import open_engine
 from enginebench.runner.priming import prime
 from enginebench.runner.reporter import Reporter
@@ -66,12 +67,14 @@ class Sweep:
 
     def go(self) -> None:
         """Measure every cell that has no record yet. KeyboardInterrupt passes through: what is stored stays."""
-        self._prepare_checkpoints()
-        for deployment, cells in self.plan.launches():
-            for cell in cells:
-                if cell.id in self.plan.skipped and not self.run.has(cell.id):
-                    self._end([cell], "skipped", self.plan.skipped[cell.id])
-            self._serve(deployment, Agenda(self.plan, self.run, [cell for cell in cells if cell.id not in self.plan.skipped]))
+        with Instruments() as instruments:
+            self._prepare_checkpoints()
+            for deployment, cells in self.plan.launches():
+                for cell in cells:
+                    if cell.id in self.plan.skipped and not self.run.has(cell.id):
+                        self._end([cell], "skipped", self.plan.skipped[cell.id])
+                agenda = Agenda(self.plan, self.run, [cell for cell in cells if cell.id not in self.plan.skipped])
+                self._serve(deployment, agenda, instruments)
 
     def _prepare_checkpoints(self) -> None:
         """Fetch or make every checkpoint before the first launch, so that nothing lies between the engines that are compared.
@@ -85,14 +88,14 @@ class Sweep:
                 with contextlib.suppress(UserError):
                     prepare(deployment.checkpoint, deployment.precision, adapter.checkpoint_format, self._base(), say)
 
-    def _serve(self, deployment: Deployment, agenda: Agenda) -> None:
+    def _serve(self, deployment: Deployment, agenda: Agenda, instruments: Instruments) -> None:
         """Measure these cells of one deployment with as few engine starts as possible."""
         crashes = 0
         while agenda.cells:
             first, ended = agenda.cells[0], agenda.ended
             launch = _Launch(deployment, agenda, self.run.new_launch_id(first.launch_id), first.repeat, now())
             try:
-                self._start(launch)
+                self._start(launch, instruments)
             except Unsupported as reason:
                 self._end(agenda.cells, "skipped", str(reason))
                 return
@@ -115,7 +118,7 @@ class Sweep:
                 self._end(agenda.cells, "failed", f"not tried: the engine had to be given up on the {MAX_CRASHES} cells before")
                 return
 
-    def _start(self, launch: _Launch) -> None:
+    def _start(self, launch: _Launch, instruments: Instruments) -> None:
         """Bring the engine up and measure until no cell is left or the engine cannot be used any more."""
         adapter = self.registry[launch.deployment.engine]
         with open_engine(
@@ -132,7 +135,7 @@ class Sweep:
             self.run.add_launch(_launch_record(launch))  # now: a kill -9 must not cost what is known of this start
             while launch.agenda.cells and not launch.ended:
                 cell = launch.agenda.cells[0]
-                record, samples = measure(cell, engine, adapter, self.reporter, nonce=self._nonce(launch.deployment))
+                record, samples = measure(cell, engine, adapter, self.reporter, instruments, nonce=self._nonce(launch.deployment))
                 record = replace(record, launch_id=launch.id)
                 self.run.add_cell(record, samples)
                 launch.agenda.end(record, samples)

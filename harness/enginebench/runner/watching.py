@@ -91,7 +91,8 @@ class Watch:
             "host": target.host, "port": target.port, "tls": target.tls, "headers": dict(target.headers),
             "prefix": served.prefix, "paths": list(self._paths), "every_s": self._every_s,
         }  # fmt: skip
-        self._beside = Beside(("-I", "-S", watch.__file__), orders)
+        self._beside = Beside(("-I", "-S", watch.__file__))
+        self._beside.order(orders)
         self._beside.begin()
 
     def _collect(self, said: bytes) -> None:
