@@ -20,7 +20,7 @@ def _small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("ENGINEBENCH_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(calibration, "LAST_STREAMS", 24)
     monkeypatch.setattr(calibration, "TOKENS", 20)
-    monkeypatch.setattr(calibration, "LAG_MS", 500.0)
+    monkeypatch.setattr(calibration, "LAG_MS", dict.fromkeys(calibration.LAG_MS, 500.0))
     monkeypatch.setattr(calibration, "_PACE", 10.0)
     client_limit.cache_clear()
 
@@ -36,7 +36,7 @@ def test_the_limits_are_found_kept_and_looked_up() -> None:
 
 
 def test_a_client_that_is_late_is_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibration, "LAG_MS", -1.0)
+    monkeypatch.setattr(calibration, "LAG_MS", dict.fromkeys(calibration.LAG_MS, -1.0))
     found = calibrate(1, lambda _: None)
     assert (found.streams, found.limiter, len(found.levels)) == (0, "client", 1)
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from enginebench.calibration import Level
 
 _WHY = {
-    "client": "beyond that, tokens wait more than {lag:g} ms (p99) for their time stamp",
+    "client": "beyond that, tokens wait more than {lag:g} ms (p99) until they are read",
     "fake engine": "beyond that, the fake engine could not keep up, so the client may be able to do more",
     "range": "more was not tried",
 }
@@ -40,8 +40,8 @@ def calibrate(client_processes: int, as_json: bool) -> None:
         print_json(plain(found))
         return
     limits = f"{found.streams:,} streams and {found.events_per_s:,.0f} tokens/s"
-    click.echo(f"this client holds {limits}; {_WHY[found.limiter].format(lag=LAG_MS)}")
-    if found.idle_lag_p99_ms > LAG_MS / 2:
+    click.echo(f"this client holds {limits}; {_WHY[found.limiter].format(lag=LAG_MS[found.levels[-1].stamps])}")
+    if found.idle_lag_p99_ms > LAG_MS["loop"] / 2:
         click.echo(
             f"warning: with nothing to do at all the lag is {found.idle_lag_p99_ms:.2f} ms (p99): something else uses this machine",
             err=True,
