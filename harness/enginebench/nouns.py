@@ -119,7 +119,7 @@ class Load:
     duration_s: float | None = None
     warmup_requests: int = 1
     prompts: str = "random"
-    """'random', 'text', or a data set: 'sharegpt:FILE', 'jsonl:FILE[#COLUMN]', 'hf:ORG/NAME[/SPLIT][#COLUMN]'."""
+    """'random', 'text', or a data set: 'sharegpt:FILE', 'jsonl:FILE[#COLUMN]', 'hf:ORG/NAME[:CONFIG][/SPLIT][#COLUMN]'."""
     prefix_groups: int = 0
     """Number of groups whose prompts share their first prefix_tokens (counted within input_tokens); 0: nothing is shared."""
     prefix_tokens: int = 0

@@ -84,7 +84,7 @@ WRONG = {
     "half a group": (("prefix_groups: 2",), "loads[0].prefix_groups: only goes with `prefix_tokens`"),
     "thought without turns": (("think_s: 2",), "loads[0].think_s: only goes with `turns`"),
     "no such distribution": (("input_tokens: 'unifrom(1,2)'",), "s.yaml:5: loads[0].input_tokens: "),
-    "length zero": (("input_tokens: 0",), "loads[0].input_tokens: cannot be 0: write a number from 1 to 10,000,000"),
+    "length zero": (("input_tokens: 0",), "loads[0].input_tokens: cannot be 0\n  write input_tokens: uniform(64,256)"),
     "misspelt data set": (
         ("prompts: 'sharegtp:azure.csv'",),
         "loads[0].prompts: 'sharegtp:azure.csv' are no prompts we know\n  did you mean 'sharegpt'?",
@@ -99,7 +99,7 @@ WRONG = {
         ("turns: [1, 4], requests: [8, 3]",),
         "s.yaml:5: loads[0].requests[1]: 3 are less than one conversation of 4 turns",
     ),
-    "a unit": (("duration_s: 1m",), "loads[0].duration_s: must be a number, got '1m'\n  write seconds as a plain number, e.g. 60"),
+    "a unit": (("duration_s: 1m",), "loads[0].duration_s: must be a number, got '1m'\n  write duration_s: 60 (a number of seconds"),
     "a bare goal": (
         ("find: max_goodput",),
         "loads[0].find: must be a mapping (key: value), got 'max_goodput'\n  write find: {goal: max_goodput, over: rate",

@@ -6,6 +6,8 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+from enginebench.cli import bench
 from enginebench.errors import UserError
 from enginebench.plan import plan
 from enginebench.registry import discover
@@ -176,6 +178,54 @@ WRONG = {
 def test_bad_input_is_one_message_at_its_place(tmp_path: Path, old: str, new: str, message: str) -> None:
     assert old in GOOD
     assert message in complaint(tmp_path, GOOD.replace(old, new))
+
+
+SWEPT = ", or a list of them to sweep"
+SECONDS = f"60 (a number of seconds above 0, up to 1,000,000{SWEPT})"
+
+
+@pytest.mark.parametrize(
+    ("written", "place", "advice"),
+    [
+        ("    rate: fast", "loads[0].rate", f"a number above 0, up to 1,000,000{SWEPT}"),
+        ("    rate: true", "loads[0].rate", f"a number above 0, up to 1,000,000{SWEPT}"),
+        ("    rate: 0", "loads[0].rate", f"a number above 0, up to 1,000,000{SWEPT}"),
+        ("    concurrency: many", "loads[0].concurrency", f"a whole number from 0 to 65,536{SWEPT}"),
+        ("    requests: [a]", "loads[0].requests[0]", "a whole number from 0 to 10,000,000"),
+        ("    duration_s: soon", "loads[0].duration_s", f"duration_s: {SECONDS}"),
+        ("    turns: 0", "loads[0].turns", f"a whole number from 1 to 1,000{SWEPT}"),
+        ("    input_tokens: short", "loads[0].input_tokens", "a number, 'uniform(64,256)', "),
+        ("    input_tokens: 0", "loads[0].input_tokens", "input_tokens: uniform(64,256) (a whole number from 1 to 10,000,000, or text"),
+        ("    prompts: 7", "loads[0].prompts", f"prompts: sharegpt:chats.json (text{SWEPT})"),
+        ("    find: {from: 2}", "loads[0].find.over", "rate or concurrency"),
+        ("    find: 3", "loads[0].find", "find: {goal: max_goodput, over: rate, from: 1, to: 64} (a mapping with keys of goal, over, "),
+        ("slo: {ttft_ms: quick}", "slo.ttft_ms", "ttft_ms: 500 (a number of milliseconds above 0, up to 10,000,000)"),
+        ("slo: {share: 3}", "slo.share", "a number above 0, up to 1"),
+        ("parity: often", "parity", "a mapping with keys of prompts, input_tokens, output_tokens"),
+        ("hardware: 3", "hardware", "hardware: 4xh100 (text)"),
+        ("  - {engine: fake, model: any, precision: none, tp: two}", "deployments[1].tp", f"a whole number from 1 to 65,536{SWEPT}"),
+        ("  - {engine: llamacpp, model: m, precision: f16, options: {threads: many}}", "deployments[1].options.threads", "a whole number"),
+        ("  n: {checkpoints: {f16: 3}}", "models.n.checkpoints.f16", "text, or a mapping (key: value)"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_told_what_its_field_takes(tmp_path: Path, written: str, place: str, advice: str) -> None:
+    """Through `bench plan`, from a file: one message, the place, and what to write there."""
+    sections = [
+        "name: t",
+        "models:",
+        "  m: {random_weights: {layers: 1}}",
+        "deployments:",
+        "  - {engine: fake, model: any, precision: none}",
+    ]
+    at = {"  n": 3, "  -": 5}.get(written[:3], 7)
+    lines = [*sections, "loads:", "  - output_tokens: 20"]
+    file = tmp_path / "s.yaml"
+    file.write_text("\n".join([*lines[:at], written, *lines[at:]]) + "\n")
+    result = CliRunner().invoke(bench, ["plan", str(file)])
+    assert isinstance(result.exception, UserError)
+    assert f"{file}:{at + 1}: {place}: " in str(result.exception)
+    assert f"\n  write {advice}" in str(result.exception)
+    assert "more problem" not in str(result.exception)
 
 
 def test_attach_needs_a_url_and_only_attach_takes_one(tmp_path: Path) -> None:

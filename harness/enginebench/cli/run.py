@@ -57,6 +57,7 @@ def run(
     listed = prices_of(prices, flags)
     plan, registry = planned(scenario, only, repeats, adapters, runtime, hardware)
     check_launchable(plan, registry)
+    check_prompts(plan)
     stored = _measure(plan, registry, results, client_processes, fresh=fresh, retry_failed=retry_failed)
     return _show(stored, listed, as_json=as_json, html=not no_html)
 
@@ -83,6 +84,19 @@ def check_launchable(plan: Plan, registry: Registry) -> None:
             raise UserError(str(reason), advice=f"next: bench engines install {adapter.name}") from None
         except Unsupported:
             continue  # the sweep skips it with the reason
+
+
+def check_prompts(plan: Plan) -> None:
+    """Read every data set before an engine is started; planning leaves the hub alone. UserError for one that cannot be had."""
+    from enginebench.workload.datasets import is_data_set, read_records
+
+    file = plan.scenario.file
+    for prompts in dict.fromkeys(cell.load.prompts for cell in plan.cells if cell.id not in plan.skipped):
+        if is_data_set(prompts):
+            try:
+                read_records(prompts, file.resolve().parent)
+            except UserError as error:
+                raise UserError(error.message, file=error.file or file, line=error.line, key=error.key, advice=error.advice) from None
 
 
 def _measure(plan: Plan, registry: Registry, results: Path, client_processes: int, *, fresh: bool, retry_failed: bool) -> Run:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import types
 from collections.abc import Mapping
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from enginebench.errors import UserError, did_you_mean
+from enginebench.scenario.shape import Shape
 from enginebench.scenario.source import Location, Source
 
 _EXPECTED = {
@@ -32,100 +31,65 @@ _EXPECTED = {
 }
 
 
-def complain(error: ValidationError, source: Source, model: type[BaseModel], at: Location = ()) -> UserError:
-    """The first thing that is wrong, as a UserError at its place in `source`; `at` is where the validated data stands."""
+def complain(error: ValidationError, source: Source, model: type, at: Location = ()) -> UserError:
+    """The first thing that is wrong, as a UserError at its place in `source`; `at` is where the validated data stands.
+
+    model: the pydantic model or the dataclass that the data was validated against.
+    """
     # A misspelt key is also a missing key: what is written wrong explains more than what is not written.
     details = min(error.errors(), key=lambda e: (e["type"] == "missing", source.line((*at, *e["loc"])) or 0))
-    location = _in_file((*at, *details["loc"]), source)
-    message, advice = _say(details, model)
-    more = error.error_count() - 1
+    places = {_in_file((*at, *e["loc"]), source, absent=e["type"] == "missing") for e in error.errors()}
+    location = _in_file((*at, *details["loc"]), source, absent=details["type"] == "missing")
+    message, advice = _say(details, location[len(at) :], Shape.of(model))
+    more = len(places) - 1  # a value that fits none of several forms is one problem
     if more:
         advice = f"{advice + '; ' if advice else ''}{more} more problem{'s' if more > 1 else ''} after this one"
     return source.error(message, location, advice=advice)
 
 
-def _in_file(location: Location, source: Source) -> Location:
-    """Drop the list index that a single value got when it was turned into a list of one."""
+def _in_file(location: Location, source: Source, *, absent: bool) -> Location:
+    """Drop what pydantic adds: the index of a single value that was turned into a list of one, the name of an alternative.
+
+    absent: the last part is the key that is missing.
+    """
     kept: Location = ()
-    for part in location:
-        if (*kept, part) in source.lines or not isinstance(part, int):
+    for depth, part in enumerate(location, 1):
+        if (*kept, part) in source.lines or (absent and depth == len(location)):
             kept = (*kept, part)
     return kept
 
 
-def _say(details: ErrorDetails, model: type[BaseModel]) -> tuple[str, str | None]:
+def _say(details: ErrorDetails, location: Location, shape: Shape) -> tuple[str, str | None]:
+    """What is wrong, and what to write instead. location: in the data, as written."""
     kind, got = details["type"], _shown(details["input"])
     context: Mapping[str, Any] = details.get("ctx", {})
     if kind == "extra_forbidden":
-        return "is not a known key", did_you_mean(str(details["loc"][-1]), _fields_at(model, details["loc"][:-1]))
-    if kind == "missing":
-        return "is missing", None
+        return "is not a known key", did_you_mean(str(location[-1]), shape.keys(location[:-1]))
     if kind == "literal_error":
         known = [word.strip(" '") for word in str(context["expected"]).replace(" or ", ",").split(",")]
         return f"cannot be {got}", did_you_mean(str(details["input"]), known)
+    return _describe(kind, got, context) or details["msg"], shape.advice(location)
+
+
+def _describe(kind: str, got: str, context: Mapping[str, Any]) -> str | None:
+    """What is wrong with a value that its schema could have told; None where only pydantic can say."""
+    if kind == "missing":
+        return "is missing"
     if kind == "greater_than_equal":
-        return f"must be at least {context['ge']}, got {got}", None
+        return f"must be at least {context['ge']:,}, got {got}"
     if kind == "less_than_equal":
-        return f"must be at most {context['le']:,}, got {got}", None
+        return f"must be at most {context['le']:,}, got {got}"
     if kind == "greater_than":
-        return f"must be more than {context['gt']}, got {got}", None
+        return f"must be more than {context['gt']}, got {got}"
     if kind == "too_short":
-        return "is empty: at least one entry is needed", None
+        return "is empty: at least one entry is needed"
     if kind == "string_pattern_mismatch":
-        return f"{got} is not of the form {context['pattern']}", _example(details["loc"], model)
+        return f"{got} is not of the form {context['pattern']}"
     if kind in _EXPECTED:
-        return f"must be {_EXPECTED[kind]}, got {got}", _example(details["loc"], model)
-    return details["msg"], None
-
-
-_UNITS = {"_ms": "write milliseconds as a plain number, e.g. 500", "_s": "write seconds as a plain number, e.g. 60"}
-
-
-def _example(location: Location, model: type[BaseModel]) -> str | None:
-    """What may be written at `location`: the example that its field gives, or the unit that its name ends in."""
-    named = _in_schema(location)
-    field = _field_at(model, named)
-    if field is not None and field.examples:
-        return f"write {named[-1]}: {field.examples[0]}"
-    key = str(named[-1]) if named else ""
-    return next((advice for ending, advice in _UNITS.items() if key.endswith(ending)), None)
-
-
-def _in_schema(location: Location) -> Location:
-    """The location up to its last key: an index there counts the values of a sweep."""
-    while location and isinstance(location[-1], int):
-        location = location[:-1]
-    return location
+        return f"must be {_EXPECTED[kind]}, got {got}"
+    return None
 
 
 def _shown(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _fields_at(model: type[BaseModel], location: Location) -> list[str]:
-    """The keys that may stand at `location` inside `model`."""
-    here = _model_at(model, location)
-    return [field.alias or name for name, field in here.model_fields.items()] if here else []
-
-
-def _field_at(model: type[BaseModel], location: Location) -> FieldInfo | None:
-    here = _model_at(model, location[:-1])
-    return here.model_fields.get(str(location[-1])) if here and location else None
-
-
-def _model_at(model: type[BaseModel], location: Location) -> type[BaseModel] | None:
-    here: Any = model
-    for part in location:
-        if isinstance(part, str) and isinstance(here, type) and issubclass(here, BaseModel):
-            field = here.model_fields.get(part)
-            here = _inner_model(field.annotation) if field else None
-    return here if isinstance(here, type) and issubclass(here, BaseModel) else None
-
-
-def _inner_model(annotation: Any) -> Any:
-    """The model inside Optional[...], Annotated[...], list[...] and dict[..., ...]."""
-    if get_origin(annotation) in (Annotated, Union, types.UnionType, list, dict):
-        found = [_inner_model(arg) for arg in get_args(annotation)]
-        return next((f for f in found if isinstance(f, type) and issubclass(f, BaseModel)), None)
-    return annotation

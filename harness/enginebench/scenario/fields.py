@@ -23,9 +23,7 @@ def _tokens(value: Any) -> Any:
     number = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 10_000_000
     if number or (isinstance(value, str) and value.strip()):
         return value
-    raise PydanticCustomError(
-        "tokens", "cannot be {got}: write a number from 1 to 10,000,000, or uniform(64,256)", {"got": repr(value)[:60]}
-    )
+    raise PydanticCustomError("tokens", "cannot be {got}", {"got": repr(value)[:60]})
 
 
 def _sweep_schema(schema: dict[str, Any]) -> None:
@@ -39,17 +37,17 @@ Count = Annotated[int, Field(ge=1, le=10_000_000, strict=True)]
 Few = Annotated[int, Field(ge=1, le=65_536, strict=True)]
 """Of what costs a socket, a process or a device each."""
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1, strict=True)]
-Seconds = Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]
-Wait = Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
-Rate = Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]
-Factor = Annotated[float, Field(gt=0, le=1_000, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False, strict=True, examples=[60])]
+Wait = Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False, strict=True, examples=[5])]
+Rate = Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False, strict=True)]
+Factor = Annotated[float, Field(gt=0, le=1_000, allow_inf_nan=False, strict=True)]
 UpTo = Annotated[int, Field(ge=0, le=10_000_000, strict=True)]
 Limit = Annotated[int, Field(ge=0, le=65_536, strict=True)]
 Turns = Annotated[int, Field(ge=1, le=1_000, strict=True)]
 Expression = Annotated[str, Field(min_length=1, max_length=4_000)]
-Tokens = Annotated[int | str, BeforeValidator(_tokens)]
+Tokens = Annotated[Annotated[int, Field(ge=1, le=10_000_000)] | str, BeforeValidator(_tokens), Field(examples=["uniform(64,256)"])]
 """A number or an expression; what an expression may say is known by `enginebench.workload`."""
-Milliseconds = Annotated[float, Field(gt=0, le=10_000_000, allow_inf_nan=False)]
+Milliseconds = Annotated[float, Field(gt=0, le=10_000_000, allow_inf_nan=False, strict=True, examples=[500])]
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 ListOf = BeforeValidator(_as_list)
 """One value or a list of values; always a list once validated."""

@@ -34,7 +34,7 @@ class Find(Strict):
     over: Literal["rate", "concurrency"] = Field(description="What is raised: `rate` in requests/s, or `concurrency` in streams.")
     start: Rate = Field(1.0, alias="from", description="Where the search begins.")
     to: Rate = Field(256.0, description="Where it ends at the latest.")
-    precision: Annotated[float, Field(ge=0.01, le=1)] = Field(
+    precision: Annotated[float, Field(ge=0.01, le=1, strict=True)] = Field(
         0.1, description="It ends when the level that fails is at most this much above the one that passes."
     )
 
@@ -43,7 +43,9 @@ class Loads(Strict):
     """One entry of `loads`: every combination of its listed values is sent to every deployment, or to those that `only` names."""
 
     only: dict[Literal["engine", "model", "precision", "runtime", "label"], Annotated[list[str], ListOf]] = Field(
-        default_factory=dict, description="Send these loads only to the deployments with these values, e.g. `only: {model: scout}`."
+        default_factory=dict,
+        examples=["{model: scout}"],
+        description="Send these loads only to the deployments with these values, e.g. `only: {model: scout}`.",
     )
     find: Find | None = Field(
         None,
@@ -65,7 +67,7 @@ class Loads(Strict):
         1.0, "arrivals: gamma: its shape; 1 is Poisson, below 1 requests come in bursts."
     )
     ramp_s: Annotated[list[Wait], ListOf] = sweep_field(0.0, "Closed loop: seconds over which the streams start, one after another.")
-    trace: Annotated[list[Expression], ListOf] | None = sweep_or(
+    trace: Annotated[list[Annotated[Expression, Field(examples=["requests.jsonl"])]], ListOf] | None = sweep_or(
         "Open loop: recorded arrivals and lengths to replay (Mooncake JSONL, Azure LLM inference CSV, BurstGPT CSV); relative to this file."
     )
     time_scale: Annotated[list[Factor], ListOf] = sweep_field(1.0, "Factor on a trace's times: 0.5 replays it twice as fast.")
@@ -75,7 +77,7 @@ class Loads(Strict):
     output_tokens: Annotated[list[Tokens], ListOf] | None = sweep_or(
         "Tokens to generate per request: as `input_tokens`; default 64, data with a data set."
     )
-    lengths: Annotated[list[Expression], ListOf] | None = sweep_or(
+    lengths: Annotated[list[Annotated[Expression, Field(examples=["'128+64*3, 2048+256'"])]], ListOf] | None = sweep_or(
         "Pairs to draw from, 'IN+OUT[*WEIGHT], ...', e.g. '128+64*3, 2048+256'; instead of input_tokens and output_tokens."
     )
     requests: Annotated[list[UpTo], ListOf] | None = sweep_or(
@@ -87,10 +89,10 @@ class Loads(Strict):
     warmup_requests: Annotated[list[UpTo], ListOf] | None = sweep_or(
         "Requests sent before the window opens; default: one per stream, 4 in an open loop."
     )
-    prompts: Annotated[list[Expression], ListOf] = sweep_field(
+    prompts: Annotated[list[Annotated[Expression, Field(examples=["sharegpt:chats.json"])]], ListOf] = sweep_field(
         "random",
         "random: uniformly drawn ordinary tokens. text: English words. Or a data set: sharegpt:FILE, jsonl:FILE[#COLUMN], "
-        "hf:ORG/NAME[/SPLIT][#COLUMN]; files relative to this one. Random and text prompts are unique.",
+        "hf:ORG/NAME[:CONFIG][/SPLIT][#COLUMN]; files relative to this one. Random and text prompts are unique.",
     )
     prefix_groups: Annotated[list[UpTo], ListOf] = sweep_field(0, "Groups of prompts that share their first `prefix_tokens`; 0: none do.")
     prefix_tokens: Annotated[list[UpTo], ListOf] = sweep_field(0, "Tokens of `input_tokens` that the prompts of a group share.")
@@ -100,6 +102,8 @@ class Loads(Strict):
     prefix_cache: Annotated[list[Literal["cold", "allowed"]], ListOf] = sweep_field(
         "cold", "cold: a cached prompt token makes the cell invalid. allowed: caching is part of what is measured."
     )
-    temperature: Annotated[list[Annotated[float, Field(ge=0, le=10)]], ListOf] = sweep_field(0.0, "Sampling temperature; 0 is greedy.")
+    temperature: Annotated[list[Annotated[float, Field(ge=0, le=10, strict=True)]], ListOf] = sweep_field(
+        0.0, "Sampling temperature; 0 is greedy."
+    )
     seed: Annotated[list[Seed], ListOf] = sweep_field(0, "Seed of arrivals, lengths, prompts and sampling.")
     timeout_s: Annotated[list[Seconds], ListOf] = sweep_field(600.0, "A request that takes longer has failed; looked at every 50 ms.")

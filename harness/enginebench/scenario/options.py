@@ -14,7 +14,6 @@ from enginebench.adapter import Adapter
 from enginebench.errors import did_you_mean
 from enginebench.nouns import JSON, plain
 from enginebench.scenario.complaint import complain
-from enginebench.scenario.schema import ScenarioFile
 from enginebench.scenario.source import Location, Source
 
 Axes = dict[str, list[JSON]]
@@ -48,7 +47,7 @@ def _validated(options: dict[str, JSON], adapter: Adapter, source: Source, here:
     try:
         checked: Any = _validator(adapter.options).validate_python(options)
     except ValidationError as error:
-        raise complain(error, source, ScenarioFile, here) from None
+        raise complain(error, source, adapter.options, here) from None
     return {key: plain(getattr(checked, key)) for key in options}
 
 

@@ -137,7 +137,7 @@ class SLO(Strict):
     ttft_ms: Milliseconds | None = Field(None, description="Most milliseconds to the first token, from when the request was due.")
     tpot_ms: Milliseconds | None = Field(None, description="Most milliseconds per output token after the first.")
     e2e_ms: Milliseconds | None = Field(None, description="Most milliseconds to the end of the answer, from when the request was due.")
-    share: Annotated[float, Field(gt=0, le=1)] | None = Field(
+    share: Annotated[float, Field(gt=0, le=1, strict=True)] | None = Field(
         None, description="Share of the requests that must be good for a load to meet the SLO; default: the preset's, else 0.99."
     )
 
@@ -161,7 +161,7 @@ def _preset_schema(schema: dict[str, Any]) -> None:
 class ScenarioFile(Strict):
     """A scenario: what to compare, and under which load."""
 
-    name: Name = Field(description="Names the run folder; letters, digits, '.', '_' and '-'.")
+    name: Name = Field(examples=["my-comparison"], description="Names the run folder; letters, digits, '.', '_' and '-'.")
     title: str | None = Field(None, max_length=200, description="One line for the report's head.")
     description: str | None = Field(None, description="Anything a reader should know.")
     models: dict[Name, Model] = Field(default_factory=dict, description="The models by the name that deployments use.")
@@ -175,6 +175,7 @@ class ScenarioFile(Strict):
     hardware: str | None = Field(
         None,
         max_length=100,
+        examples=["4xh100"],
         description="The machine it is meant for, e.g. `4xh100` or `1xrtx4090+96gb` (with the host's memory), as `bench fit` takes it: "
         "what does not fit is skipped with the numbers. Default: the GPUs that are here; `--hardware` goes before both.",
     )

@@ -1,8 +1,10 @@
 """Data sets: what people have said, and where it is recorded, what was answered.
 
-    sharegpt:FILE                     a JSON list of records
-    jsonl:FILE[#COLUMN]               one JSON object per line
-    hf:ORG/NAME[/SPLIT][#COLUMN]      a Hugging Face data set (split 'train' unless named), through the optional package `datasets`
+    sharegpt:FILE                              a JSON list of records
+    jsonl:FILE[#COLUMN]                        one JSON object per line
+    hf:ORG/NAME[:CONFIG][/SPLIT][#COLUMN]      a Hugging Face data set, through the optional package `datasets`
+
+SPLIT is 'train' unless named, and may be cut: 'train[:1000]'.
 
 A record is a conversation under `conversations`, `conversation` or `messages` (turns with from/value or role/content), or a prompt
 under the column named, else under the first there is of `prompt`, `question`, `instruction`, `input`, `text`. A list of strings is
@@ -16,7 +18,7 @@ import importlib
 import importlib.util
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -46,12 +48,13 @@ Record: TypeAlias = tuple[Turn, ...]
 
 @dataclass(frozen=True)
 class Reference:
-    """A data set as a load names it. where: the file, or ORG/NAME of the hub."""
+    """A data set as a load names it. where: the file, or ORG/NAME of the hub. config: which of the hub's subsets; None: its only one."""
 
     kind: str
     where: str
     column: str | None = None
     split: str = "train"
+    config: str | None = None
 
 
 def is_data_set(prompts: str) -> bool:
@@ -71,11 +74,11 @@ def parse_reference(prompts: str) -> Reference:
     return Reference(kind, **{name: value for name, value in found.groupdict().items() if value})
 
 
-_SPELLINGS = {"sharegpt": "sharegpt:FILE", "jsonl": "jsonl:FILE[#COLUMN]", "hf": "hf:ORG/NAME[/SPLIT][#COLUMN]"}
+_SPELLINGS = {"sharegpt": "sharegpt:FILE", "jsonl": "jsonl:FILE[#COLUMN]", "hf": "hf:ORG/NAME[:CONFIG][/SPLIT][#COLUMN]"}
 _PATTERNS = {
     "sharegpt": re.compile(r"(?P<where>.+)"),
     "jsonl": re.compile(r"(?P<where>[^#]+)(#(?P<column>.+))?"),
-    "hf": re.compile(r"(?P<where>[^/#]+/[^/#]+)(/(?P<split>[^/#]+))?(#(?P<column>.+))?"),
+    "hf": re.compile(r"(?P<where>[\w.-]+/[\w.-]+)(:(?P<config>[^/#]+))?(/(?P<split>[^/#]+))?(#(?P<column>.+))?"),
 }
 
 
@@ -92,9 +95,13 @@ def known_records(prompts: str, base: Path) -> int | None:
     """How many records a data set has; None where only the hub, which is not asked, could tell. UserError if it cannot be had."""
     if parse_reference(prompts).kind != "hf":
         return len(read_records(prompts, base))
+    _need_package(prompts)
+    return None
+
+
+def _need_package(prompts: str) -> None:
     if importlib.util.find_spec("datasets") is None:
         raise UserError(f"'{prompts}' needs the package datasets", key="prompts", advice="pip install datasets")
-    return None
 
 
 @lru_cache(maxsize=4)
@@ -111,15 +118,48 @@ def _read_file(kind: str, file: Path, column: str | None, _modified: int) -> tup
 @lru_cache(maxsize=4)
 def _read_hub(reference: Reference) -> tuple[Record, ...]:
     name = Path(reference.where)
+    _need_package(f"hf:{name}")
+    _ask_hub(reference.where)
+    needed = {*((reference.column,) if reference.column else (*CHATS, *COLUMNS)), *ANSWERS, "output_tokens"}
     try:
-        rows = importlib.import_module("datasets").load_dataset(reference.where, split=reference.split)
-    except ImportError:
-        raise UserError(f"'hf:{reference.where}' needs the package datasets", key="prompts", advice="pip install datasets") from None
+        rows = importlib.import_module("datasets").load_dataset(reference.where, reference.config, split=reference.split)
+        columns = rows.column_names
+        rows = rows.select_columns([column for column in columns if column in needed])  # what is left may be pictures to decode
+        numbered = list(enumerate(rows, 1))
     except Exception as error:  # noqa: BLE001  # the package lets through what its many back ends raise
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        advice = "download it once, and name the file: 'jsonl:FILE#COLUMN'"
-        raise UserError(f"the data set {name} cannot be read ({reason})", key="prompts", advice=advice) from None
-    return _records(enumerate(rows, 1), name, reference.column)
+        advice = f"write {_SPELLINGS['hf']} with what it has, export HF_TOKEN where it is gated, or {_DOWNLOADED}"
+        raise UserError(f"the data set {name} cannot be read ({_reason(error)})", key="prompts", advice=advice) from None
+    return _records(numbered, name, reference.column, columns=sorted(columns))
+
+
+_DOWNLOADED = "download it once and name the file: 'jsonl:FILE#COLUMN'"
+_PATIENCE_S = 10.0
+
+
+def _ask_hub(where: str) -> None:
+    """UserError where the hub has no such data set or is out of reach, which `datasets` finds out only after half a minute of retries."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import OfflineModeIsEnabled, RepositoryNotFoundError
+
+    if Path(where).exists():
+        advice = "start bench in another folder, or name a file of it: 'jsonl:FILE#COLUMN'"
+        raise UserError(f"there is a folder {where} here, which `datasets` would read instead of the hub's", key="prompts", advice=advice)
+    try:
+        HfApi().dataset_info(where, timeout=_PATIENCE_S)
+    except OfflineModeIsEnabled:
+        return  # what was downloaded before is read
+    except RepositoryNotFoundError:
+        advice = "look its name up; where it is private or gated, accept its licence on the hub and export HF_TOKEN"
+        raise UserError(f"the hub shows no data set {where}", key="prompts", advice=advice) from None
+    except Exception as error:  # noqa: BLE001  # the HTTP library below differs between versions of huggingface_hub, and so do its errors
+        advice = f"is the hub in reach? If it was read here before, export HF_HUB_OFFLINE=1; else {_DOWNLOADED}"
+        raise UserError(f"the hub cannot be asked for the data set {where} ({_reason(error)})", key="prompts", advice=advice) from None
+
+
+def _reason(error: Exception) -> str:
+    """What an error of a library says, as one line."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return text if len(text) <= 300 else f"{text[:297]}..."
 
 
 def _json_list(text: str, file: Path) -> Iterator[tuple[int, Any]]:
@@ -142,10 +182,11 @@ def _json_lines(text: str, file: Path) -> Iterator[tuple[int, Any]]:
                 raise UserError(f"this is no JSON: {error}", file=file, line=number) from None
 
 
-def _records(rows: Iterable[tuple[int, Any]], file: Path, column: str | None, shape: str | None = None) -> tuple[Record, ...]:
-    """The records in rows numbered by line. shape: what a record looks like, where no column can be named."""
+def _records(
+    rows: Iterable[tuple[int, Any]], file: Path, column: str | None, shape: str | None = None, columns: Sequence[str] = ()
+) -> tuple[Record, ...]:
+    """The records in rows numbered by line. shape: what a record looks like, where no column can be named. columns: default the first's."""
     found: list[Record] = []
-    columns: list[str] = []
     for number, row in rows:
         if not isinstance(row, dict):
             raise UserError("a record is a JSON object", file=file, line=number or None)
