@@ -91,7 +91,7 @@ def enginebench_client(case: Case, port: int, stamps: Stamps = "kernel") -> dict
     if bad:
         sys.exit(f"{len(bad)} requests failed: {bad[0].outcome} {bad[0].error}")
     if result.client.stamps != stamps:
-        sys.exit("the receiver in C was not built: install a C compiler, and enginebench again")
+        sys.exit(f"the time stamps were not the {stamps}'s")
     window_s = (result.window_end_ns - result.window_start_ns) / 1e9
     events = sum(len(sample.event_ns) for sample in result.samples)
     return {
@@ -343,12 +343,17 @@ def main() -> None:
         program = build(folder)
         from rivals import RIVALS  # here: a client's memory is measured
 
+        from enginebench.loadgen.receiver import library
+
+        if library() is None:
+            print(f"the receiver in C was not built, so only {LOOP!r} is measured; `bench doctor` says why", file=sys.stderr)
         installed = [rival for rival in RIVALS if rival.find()] if options.rivals else []
         rows: list[tuple[str, ...]] = []
         for case in (case for case in CASES if options.only in case.name):
-            rounds: dict[str, list[dict[str, float]]] = {client: [] for client in case.clients}
+            clients = [client for client in case.clients if client != "enginebench" or library() is not None]
+            rounds: dict[str, list[dict[str, float]]] = {client: [] for client in clients}
             for _ in range(options.rounds):
-                for client in case.clients:
+                for client in clients:
                     rounds[client].append(measure(program, case, client, folder))
             rows += [row(case, client, figures) for client, figures in rounds.items()]
             rows += [rival_row for rival in installed if case.rivals and (rival_row := _rival_row(program, case, rival, folder))]

@@ -20,7 +20,6 @@ from enginebench.home import home
 from enginebench.host import Host, facts
 from enginebench.loadgen import idle_lag_ms
 from enginebench.loadgen.health import Stamps
-from enginebench.loadgen.receiver import library
 from enginebench.nouns import JSON, Deployment, Load, plain_object
 
 TICK_MS = 10.0
@@ -92,18 +91,23 @@ def calibrate(processes: int, say: Callable[[Level], None]) -> Calibration:
 
 
 @lru_cache(maxsize=4)
-def client_limit(processes: int) -> Mapping[str, JSON]:
+def client_limit(processes: int, stamps: Stamps) -> Mapping[str, JSON]:
     """`streams` and `events_per_s` that so many client processes of this machine can bear.
 
-    Empty where that is not known: no calibration, another machine's, one with another number of processes, or one that the client
-    was not the limit of.
+    Empty where that is not known: no calibration, another machine's, one with another number of processes or with the other time stamps,
+    or one that the client was not the limit of.
     """
     try:
         kept = json.loads(_file().read_text(encoding="utf-8"))
-        if kept["machine"] != _machine(facts()) or kept["processes"] != processes or kept["limiter"] != "client":
+        if (
+            kept["machine"] != _machine(facts())
+            or kept["processes"] != processes
+            or kept["limiter"] != "client"
+            or kept["levels"][-1]["stamps"] != stamps
+        ):
             return {}
         return {"streams": float(kept["streams"]), "events_per_s": float(kept["events_per_s"])}
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, LookupError):
         return {}
 
 
@@ -148,7 +152,7 @@ def _levels(processes: int, say: Callable[[Level], None]) -> Iterator[Level]:
 
 def _machine(host: Host) -> dict[str, JSON]:
     """What a calibration holds for."""
-    return {"cpu": host.cpu, "usable_cores": host.usable_cores, "system": host.system, "receiver": library() is not None}
+    return {"cpu": host.cpu, "usable_cores": host.usable_cores, "system": host.system}
 
 
 def _file() -> Path:

@@ -27,12 +27,12 @@ def _small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_the_limits_are_found_kept_and_looked_up() -> None:
     said: list[Level] = []
-    assert client_limit(1) == {}
+    assert client_limit(1, "kernel") == {}
     found = calibrate(1, said.append)
     assert [level.streams for level in said] == [16, 24]
     assert (found.streams, found.limiter) == (24, "range")
     assert 24 * 100 / 10 < found.events_per_s <= 24 * 100 * 1.2, "a token per stream every 10 ms, or slower on a busy machine"
-    assert client_limit(1) == {}, "a lower bound is no limit"
+    assert client_limit(1, "kernel") == {}, "a lower bound is no limit"
 
 
 def test_a_client_that_is_late_is_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,19 +45,21 @@ def test_a_client_that_is_late_is_the_limit(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_damaged_file_is_as_good_as_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "calibration.json").write_text(text)
-    assert client_limit(1) == {}
+    assert client_limit(1, "kernel") == {}
 
 
 def test_another_machines_limits_do_not_count(tmp_path: Path) -> None:
-    other = Calibration(100, 1000.0, 1, "client", 0.1, {"cpu": "another one"}, "2026-01-01")
+    level = Level(100, 1000.0, 9.0, 0.9, 10.0, "kernel")
+    other = Calibration(100, 1000.0, 1, "client", 0.1, {"cpu": "another one"}, "2026-01-01", (level,))
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "calibration.json").write_text(json.dumps(plain_object(other)))
-    assert client_limit(1) == {}
+    assert client_limit(1, "kernel") == {}
     mine = dataclasses.replace(other, machine=calibration._machine(calibration.facts()))
     (tmp_path / "home" / "calibration.json").write_text(json.dumps(plain_object(mine)))
     client_limit.cache_clear()
-    assert client_limit(1) == {"streams": 100.0, "events_per_s": 1000.0}
-    assert client_limit(2) == {}, "two processes can bear more"
+    assert client_limit(1, "kernel") == {"streams": 100.0, "events_per_s": 1000.0}
+    assert client_limit(2, "kernel") == {}, "two processes can bear more"
+    assert client_limit(1, "loop") == {}, "under TLS it is another client"
 
 
 def test_the_command_says_what_it_found() -> None:

@@ -82,6 +82,7 @@ def test_a_good_cell_is_valid() -> None:
         (cell(client={"lag_p99_ms": 14.0, "stamps": "kernel"}), samples(), Check.CLIENT_BOUND, "suspect"),
         (cell(client={"lag_p50_ms": 14.0, "lag_p99_ms": 40.0, "stamps": "kernel"}), samples(), Check.CLIENT_BOUND, "invalid"),
         (cell(client={"cpu_fraction": 0.95}), samples(), Check.CLIENT_BOUND, "suspect"),
+        (cell(client={"achieved_concurrency": 1.7}), samples(), Check.CLIENT_BOUND, "suspect"),
         (cell(), samples(tokens=19), Check.LENGTH_MISMATCH, "suspect"),
         (cell(), samples(tokens=5), Check.LENGTH_MISMATCH, "invalid"),
         (cell(length="cap"), samples(tokens=5), Check.LENGTH_MISMATCH, "suspect"),
@@ -113,6 +114,15 @@ def test_each_check_fires(record: CellRecord, data: Samples, check: Check, verdi
     assert check in {reason.check for reason in reasons}
     assert found == verdict
     assert all(reason.check.value in str(reason) for reason in reasons)
+
+
+def test_requests_in_flight_are_judged_only_where_there_were_enough_and_no_pauses() -> None:
+    short = {"achieved_concurrency": 1.7}
+    assert judge(cell(client={"achieved_concurrency": 1.9}), samples())[0] == "valid"
+    assert Check.CLIENT_BOUND not in checks(cell(client=short), samples(n=5))
+    paused = Load(concurrency=2, output_tokens=20, input_tokens=10, turns=2, think_s=1.0)
+    assert Check.CLIENT_BOUND not in checks(cell(client=short, load=paused), samples())
+    assert Check.CLIENT_BOUND not in checks(cell(client=short, load=Load(rate=3.0, output_tokens=20, input_tokens=10)), samples())
 
 
 def test_a_late_read_of_what_the_kernel_stamped_is_right() -> None:

@@ -30,6 +30,8 @@ _SLICE_NS: Final = 100_000
 """Ended requests are decoded for so long at a time."""
 _IDS: Final = b"%08x-%04x-4000-8000-%012x\r\nContent-Length: %d\r\n\r\n"
 """A UUID (llama-cpp-python refuses any other id) that ends in the request's index, and the end of the headers."""
+_FEW_UNSTAMPED: Final = 0.01
+"""Share of reads."""
 _MANY_PIECES: Final = 256
 _MOST_UNSETTLED: Final = 2048
 """More ended requests than this are not left waiting: memory has a bound."""
@@ -189,7 +191,17 @@ class Client:
     @property
     def stamps(self) -> Stamps:
         """Whose time stamps the samples have."""
-        return "loop" if self._receiver is None else "kernel"
+        reads, unstamped = self._reads
+        return "kernel" if reads and unstamped <= _FEW_UNSTAMPED * reads else "loop"
+
+    @property
+    def unstamped(self) -> int:
+        """Reads that the kernel should have stamped and did not; they have the time at which the event loop came to them."""
+        return self._reads[1]
+
+    @property
+    def _reads(self) -> tuple[int, int]:
+        return self._receiver.reads if self._receiver is not None else (0, 0)
 
     @property
     def _recognised_ns(self) -> int:
@@ -226,7 +238,10 @@ class Client:
         self._settler = None
         deadline_ns = monotonic_ns() + _SLICE_NS
         while self._unsettled and monotonic_ns() < deadline_ns:
-            self._settle(self._unsettled.popleft())
+            try:
+                self._settle(self._unsettled.popleft())
+            except Exception as error:  # noqa: BLE001 -- of ours, whatever the server said
+                self.stop("the load generator failed", error)
         if self._unsettled:
             self._settler = asyncio.get_running_loop().call_later(_PAUSE_S, self._settle_some)
 
@@ -249,6 +264,16 @@ class Client:
     # -- time-outs, silence and progress: looked at every 50 ms, because a timer for each request would cost more ---------
 
     def _watch(self) -> None:
+        try:
+            going = self._look()
+        except Exception as error:  # noqa: BLE001 -- without this look nothing would ever time out
+            self.stop("the load generator failed", error)
+        else:
+            if going:
+                self._watcher = asyncio.get_running_loop().call_later(_WATCH_S, self._watch)
+
+    def _look(self) -> bool:
+        """Time-outs, saturation and progress; whether the load goes on."""
         now = monotonic_ns()
         # A hung engine may still send headers, so they are no sign of life; body is, and so is a complete answer of any kind. A server
         # of whom nothing is asked may be silent.
@@ -259,7 +284,7 @@ class Client:
         limit_s = self.spec.idle_timeout_s if self.spec.idle_timeout_s is not None else self.spec.timeout_s
         if now - self._heard_ns >= limit_s * 1e9:
             self.stop(f"nothing from the server for {limit_s:g} s")
-            return
+            return False
         self._time_out(now)
         self._watches += 1
         if self._saturation is not None and self._watches % _WATCHES_PER_PROGRESS == 0:
@@ -267,14 +292,14 @@ class Client:
             if verdict is not None:
                 self.saturated = True
                 self.stop(verdict)
-                return
+                return False
         if self._on_progress is not None and self._watches % _WATCHES_PER_PROGRESS == 0:
             try:
                 self._on_progress(self._progress())
             except BaseException as error:  # noqa: BLE001 -- the arrival process raises it where the caller can see it
                 self.stop("the progress callback failed", error)
-                return
-        self._watcher = asyncio.get_running_loop().call_later(_WATCH_S, self._watch)
+                return False
+        return True
 
     def _time_out(self, now: int) -> None:
         limit_ns = int(self.spec.timeout_s * 1e9)

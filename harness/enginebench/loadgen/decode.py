@@ -82,19 +82,14 @@ class Decoder:
             return
         first = 0
         while first < len(pieces) and self.failure is None:
-            texts = self._leading(pieces[first : first + _RUN])
-            if texts:
-                self.take(array("q", stamps[first : first + len(texts)]), array("i", map(len, texts)), b"".join(texts))
+            pattern = self.pattern(None)
+            texts = _leading(pattern, pieces[first : first + _RUN])
+            if pattern is not None and texts:
+                run = array("q", stamps[first : first + len(texts)]), array("i", map(len, texts)), b"".join(texts)
+                self.take(pattern.template, *run)
             else:
                 self._piece(stamps[first], pieces[first])
             first += len(texts) or 1
-
-    def _leading(self, pieces: Sequence[bytes]) -> list[bytes]:
-        """The texts of the pieces that look like the template, up to the first one that does not."""
-        pattern = self.pattern(None)
-        if pattern is None:
-            return []
-        return [text for text in takewhile(bool, map(pattern.text, pieces)) if text]
 
     @property
     def settled(self) -> bool:
@@ -115,12 +110,11 @@ class Decoder:
             pattern = self._patterns[spelling] = Pattern(self._template, spelling)
         return pattern
 
-    def take(self, stamps: array[int], lengths: array[int], texts: bytes) -> None:
-        """Events that have been recognised by `pattern`: arrivals, lengths of the texts as written, and the texts one after another."""
-        template = self._template
-        if self.failure is not None:
+    def take(self, template: Template, stamps: array[int], lengths: array[int], texts: bytes) -> None:
+        """Events that have been recognised by a `pattern` of this template, which may not be the present one any more: arrivals, lengths
+        of the texts as written, and the texts one after another."""
+        if self._done or self.failure is not None:
             return
-        assert template is not None  # noqa: S101 -- only odd events, which come after these, make it invalid
         chars = chars_of(lengths, texts)
         if chars is None:  # decoding in full says what is wrong
             for stamp, text in zip(stamps, cut(lengths, texts), strict=True):
@@ -261,6 +255,13 @@ class Decoder:
         self._done = event.done
         if event.done or event.finish_reason is not None or event.closing:
             self.finished = True
+
+
+def _leading(pattern: Pattern | None, pieces: Sequence[bytes]) -> list[bytes]:
+    """The texts of the pieces that are recognised, up to the first one that is not."""
+    if pattern is None:
+        return []
+    return [text for text in takewhile(bool, map(pattern.text, pieces)) if text]
 
 
 def _readable(body: bytes) -> str:

@@ -16,7 +16,7 @@ import orjson
 
 from enginebench.loadgen import outcomes
 from enginebench.loadgen.decode import Decoder
-from enginebench.loadgen.template import Pattern, Spelling, spelling_of
+from enginebench.loadgen.template import Pattern, Spelling, ambiguous, spelling_of
 from enginebench.nouns import Sample
 
 BATCH_BYTES: Final = 16 << 10
@@ -31,8 +31,8 @@ class Exchange:
 
     __slots__ = (
         "_aligned", "_barren", "_chunked", "_decoder", "_encoding", "_framed", "_held_bytes", "_informational", "_parser", "_pieces",
-        "_spelling", "_stamps", "complete", "ending", "heard", "held", "keep_alive", "limit", "on_body", "on_end", "pattern", "sample",
-        "stale", "surplus",
+        "_spelling", "_spelt", "_stamps", "complete", "ending", "heard", "held", "keep_alive", "limit", "on_body", "on_end", "pattern",
+        "sample", "stale", "surplus",
     )  # fmt: skip
 
     def __init__(self, sample: Sample, decoder: Decoder, on_end: Callable[[Exchange], None]) -> None:
@@ -69,6 +69,8 @@ class Exchange:
         """httptools stands between two chunks, so whole chunks may go past it."""
         self._spelling: Spelling | None = None
         """How the server writes the size of a chunk that is one event."""
+        self._spelt = False
+        """That is certain."""
         self._informational = False
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
 
@@ -115,19 +117,22 @@ class Exchange:
             self._barren += len(data)
             return
         self._barren = 0
-        if self._spelling is None and self._aligned:
-            self._spelling = spelling_of(data, self._pieces[-1])
+        if self._aligned and not self._spelt:
+            self._spelling = spelling_of(data, self._pieces[-1]) or self._spelling
+            self._spelt = self._spelling is not None and not ambiguous(len(self._pieces[-1]))
 
     def flush(self) -> None:
         """Hand the events that were recognised to the decoder."""
-        if self.held:
+        if self.held and self.pattern is not None:
             texts = self.held[1::2]
-            self._decoder.take(array("q", self.held[::2]), array("i", map(len, texts)), b"".join(texts))
+            self._decoder.take(self.pattern.template, array("q", self.held[::2]), array("i", map(len, texts)), b"".join(texts))
             self.held.clear()
 
     def recognised(self, stamps: array[int], lengths: array[int], texts: bytes) -> None:
         """Events that the connection's receiver has recognised by `pattern`; see `Decoder.take`."""
-        self._decoder.take(stamps, lengths, texts)
+        self.flush()
+        if self.pattern is not None:
+            self._decoder.take(self.pattern.template, stamps, lengths, texts)
 
     def _decode(self) -> None:
         self.flush()

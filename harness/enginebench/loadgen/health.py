@@ -37,6 +37,7 @@ class Vitals:
     stale: int
     loop: str
     stamps: Stamps
+    unstamped: int
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ class ClientHealth:
     """The client's own condition in the measured window. With several processes, lag and processor share are the worst one's.
 
     lag_*_ms: lateness of a 5 ms timer, that is, how long a token that arrives at a random moment waits until it is read.
-    stamps: whose time a token has, 'kernel' (of its arrival, however late it is read) or 'loop' (of the read).
+    stamps: whose time a token has, 'kernel' (of its arrival, however late it is read) or 'loop' (of the read). unstamped: reads that the
+    kernel should have stamped and did not; they have the time of the read.
     cpu_fraction: processor time of a process / wall time; near 1.0 the client is the bottleneck. cpu_s: of all processes.
     schedule_delay_*_ms: sent - due, of requests that were sent. achieved_concurrency: time-weighted mean of requests in flight while
     there was something to send: in a closed loop from when its last stream has started until its last request is sent.
@@ -66,6 +68,7 @@ class ClientHealth:
     stale: int
     loop: str
     stamps: Stamps = "loop"
+    unstamped: int = 0
     cpu_s: float = 0.0
     wanted_rate: float | None = None
     achieved_rate: float | None = None
@@ -91,7 +94,8 @@ def health_of(samples: Sequence[Sample], streams: int, vitals: Sequence[Vitals],
         reconnects=sum(v.reconnects for v in vitals),
         stale=sum(v.stale for v in vitals),
         loop=vitals[0].loop,
-        stamps=vitals[0].stamps,
+        stamps="kernel" if all(v.stamps == "kernel" for v in vitals) else "loop",
+        unstamped=sum(v.unstamped for v in vitals),
         cpu_s=sum(v.cpu_s for v in vitals),
         wanted_rate=_rate(sorted(s.due_ns for s in openers)) if scheduled else None,
         achieved_rate=_rate(sorted(s.sent_ns for s in openers if s.sent_ns)) if scheduled else None,
@@ -141,7 +145,7 @@ class SelfWatch:
         self._cpu_ns = time.process_time_ns() - self._cpu_ns
         self._wall_ns = time.monotonic_ns() - self._start_ns
 
-    def vitals(self, *, reconnects: int, stale: int, loop: str, stamps: Stamps) -> Vitals:
+    def vitals(self, *, reconnects: int, stale: int, loop: str, stamps: Stamps, unstamped: int) -> Vitals:
         """The figures, after `stop`."""
         lag = sorted(self._lag.late_ns)
         return Vitals(
@@ -154,6 +158,7 @@ class SelfWatch:
             stale=stale,
             loop=loop,
             stamps=stamps,
+            unstamped=unstamped,
         )
 
 

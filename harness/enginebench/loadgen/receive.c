@@ -18,7 +18,7 @@
 #include <unistd.h>
 
 enum {
-  VERSION = 2,          /* of what receiver.py declares */
+  VERSION = 3,          /* of what receiver.py declares */
   READY = 256,          /* connections that one drain reads, at most */
   READ = 64 << 10,      /* bytes of one read, at most */
   CARRY = 8 << 10,      /* a started event longer than this is not waited for */
@@ -43,7 +43,6 @@ struct connection {
   size_t text_bytes, text_room;
   char *pattern; /* head, then closing */
   size_t head, closing;
-  int upper;
   char *carry; /* the start of an event whose rest has not come */
   size_t carried;
 };
@@ -52,6 +51,8 @@ struct receiver {
   /* read by receiver.py */
   int64_t pending;  /* events held by all connections */
   int64_t heard_ns; /* arrival of the last event that was recognised */
+  int64_t reads;
+  int64_t unstamped; /* of them without a receive time of the kernel's: they have the time of the read */
   int64_t *stamps;  /* what was taken last */
   int32_t *lengths;
   char *texts;
@@ -74,7 +75,7 @@ static int64_t clock_ns(clockid_t clock) {
 
 /* Compares the clocks anew, since the wall clock is slewed and set. */
 static void read_clocks(struct receiver *r) {
-  r->stepped = 0;
+  r->stepped = 1; /* if every try is interrupted, nothing is known */
   for (int i = 0; i < CLOCK_TRIES; i++) {
     int64_t before = clock_ns(CLOCK_MONOTONIC), wall = clock_ns(CLOCK_REALTIME), after = clock_ns(CLOCK_MONOTONIC);
     if (r->offset_ns && after - before > CLOCK_APART_NS) continue;
@@ -86,13 +87,14 @@ static void read_clocks(struct receiver *r) {
 }
 
 /* The kernel's receive time on the monotonic clock; now, where there is none or the wall clock was set in between. */
-static int64_t stamp_of(const struct receiver *r, struct msghdr *message) {
+static int64_t stamp_of(struct receiver *r, struct msghdr *message) {
   for (struct cmsghdr *c = r->stepped ? NULL : CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR(message, c))
     if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_TIMESTAMPNS) {
       struct timespec t;
       memcpy(&t, CMSG_DATA(c), sizeof t);
       return t.tv_sec * 1000000000LL + t.tv_nsec - r->offset_ns;
     }
+  r->unstamped++;
   return clock_ns(CLOCK_MONOTONIC);
 }
 
@@ -110,12 +112,21 @@ struct receiver *eb_open(void) {
 
 int eb_version(void) { return VERSION; }
 
+static int stamped(int fd) {
+  int on = 1;
+  return setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPNS, &on, sizeof on);
+}
+
+/* Whether this system stamps what a connection receives, as far as it says so. */
+int eb_usable(void) {
+  int fd = socket(AF_INET, SOCK_STREAM, 0), failed = fd < 0 || stamped(fd);
+  if (fd >= 0) close(fd);
+  return !failed;
+}
+
 int eb_fd(const struct receiver *r) { return r->epoll; }
 
 static struct connection *find(const struct receiver *r, int fd) { return fd >= 0 && fd < r->slots ? r->connections[fd] : NULL; }
-
-/* Each arrival once (edge-triggered), which saves asking every connection again whether anything is left. */
-static struct epoll_event arrivals(int fd) { return (struct epoll_event){.events = EPOLLIN | EPOLLRDHUP | EPOLLET, .data.fd = fd}; }
 
 /* From now on reads of fd are stamped by the kernel and drained. most: events to hold before a record asks to take them. 0 or -errno. */
 int eb_add(struct receiver *r, int fd, int most) {
@@ -127,11 +138,10 @@ int eb_add(struct receiver *r, int fd, int most) {
     r->connections = grown;
     r->slots = slots;
   }
-  int on = 1;
-  if (setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPNS, &on, sizeof on)) return -errno;
+  if (stamped(fd)) return -errno;
   struct connection *c = calloc(1, sizeof *c);
   if (!c) return -ENOMEM;
-  struct epoll_event event = arrivals(fd);
+  struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
   if (epoll_ctl(r->epoll, EPOLL_CTL_ADD, fd, &event)) {
     int error = errno;
     free(c);
@@ -205,16 +215,16 @@ static int hold(struct receiver *r, struct connection *c, int64_t stamp, const c
   return 1;
 }
 
-static int digit(char c, int upper) {
+static int digit(char c) {
   if (c >= '0' && c <= '9') return c - '0';
-  char a = upper ? 'A' : 'a';
-  return c >= a && c <= a + 5 ? c - a + 10 : -1;
+  c |= 'a' ^ 'A';
+  return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
 /* Bytes of the event that data begins with; 0: none that is expected; -1: it may be one, and more has to come. */
 static long event(const struct connection *c, const char *data, size_t size, const char **text, size_t *text_bytes) {
   size_t digits = 0, chunk = 0;
-  for (int d; digits < size && digits < 7 && (d = digit(data[digits], c->upper)) >= 0; digits++) chunk = 16 * chunk + d;
+  for (int d; digits < size && digits < 7 && (d = digit(data[digits])) >= 0; digits++) chunk = 16 * chunk + d;
   if (digits == size) return data[0] == '0' ? 0 : -1;
   if (!digits || data[0] == '0' || data[digits] != '\r') return 0; /* a size of 0 ends the response */
   if (digits + 1 == size) return -1;
@@ -240,7 +250,7 @@ static int carry(struct connection *c, const char *start, size_t size) {
 
 /* What the next events of fd look like: a chunk whose data are head, a text, and closing without its CRLF. head NULL: not known. rest: bytes that may be
  * the start of one. Whether they are, and so were taken; there is no more to it if there are none. */
-int eb_expect(struct receiver *r, int fd, const char *head, size_t head_bytes, const char *closing, size_t closing_bytes, int upper,
+int eb_expect(struct receiver *r, int fd, const char *head, size_t head_bytes, const char *closing, size_t closing_bytes,
               const char *rest, size_t rest_bytes) {
   struct connection *c = find(r, fd);
   if (!c) return 0;
@@ -251,7 +261,6 @@ int eb_expect(struct receiver *r, int fd, const char *head, size_t head_bytes, c
   memcpy(c->pattern + head_bytes, closing, closing_bytes);
   c->head = head_bytes;
   c->closing = closing_bytes;
-  c->upper = upper;
   const char *text;
   size_t text_bytes;
   return !rest_bytes || (event(c, rest, rest_bytes, &text, &text_bytes) < 0 && carry(c, rest, rest_bytes));
@@ -261,8 +270,7 @@ static void note(struct receiver *r, int fd, int state, int64_t stamp, const cha
   r->records[r->count++] = (struct record){fd, state, stamp, (int64_t)(intptr_t)at, (int64_t)size};
 }
 
-/* One read. flags: what epoll said; where more may be waiting than was read, it is asked to say so again. */
-static void receive(struct receiver *r, int fd, uint32_t flags) {
+static void receive(struct receiver *r, int fd) {
   struct connection *c = find(r, fd);
   if (!c) return;
   char *base = r->arena + r->used, control[128];
@@ -273,7 +281,8 @@ static void receive(struct receiver *r, int fd, uint32_t flags) {
   ssize_t got = recvmsg(fd, &message, MSG_DONTWAIT);
   if (got < 0 && errno == EAGAIN) return;
   int state = got > 0 ? 0 : got < 0 ? -errno : 1;
-  int64_t stamp = stamp_of(r, &message);
+  int64_t stamp = got > 0 ? stamp_of(r, &message) : clock_ns(CLOCK_MONOTONIC);
+  r->reads += got > 0;
   c->carried = 0;
   size_t taken = 0;
   if (got > 0) {
@@ -291,13 +300,11 @@ static void receive(struct receiver *r, int fd, uint32_t flags) {
     note(r, fd, 0, stamp, base + taken, size - taken);
     r->used += size;
   }
-  if (state)
+  if (state) {
+    epoll_ctl(r->epoll, EPOLL_CTL_DEL, fd, NULL); /* it would be ready for ever */
     note(r, fd, state, stamp, NULL, 0);
-  else if (c->count >= c->most)
+  } else if (c->count >= c->most || c->text_bytes >= READ) {
     note(r, fd, 0, stamp, NULL, 0);
-  if (!state && (got == READ || flags & ~(uint32_t)EPOLLIN)) {
-    struct epoll_event event = arrivals(fd);
-    epoll_ctl(r->epoll, EPOLL_CTL_MOD, fd, &event);
   }
 }
 
@@ -308,6 +315,6 @@ int eb_drain(struct receiver *r) {
   r->used = 0;
   read_clocks(r);
   int count = epoll_wait(r->epoll, ready, READY, 0);
-  for (int i = 0; i < count; i++) receive(r, ready[i].data.fd, ready[i].events);
+  for (int i = 0; i < count; i++) receive(r, ready[i].data.fd);
   return r->count;
 }

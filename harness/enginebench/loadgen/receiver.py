@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol
 
 from enginebench.loadgen.template import Pattern
 
-VERSION: Final = 2
+VERSION: Final = 3
 """Of the interface below; the library says its own."""
 MOST_HELD: Final = 128
 """Recognised events of a connection that are taken together."""
@@ -33,6 +33,8 @@ class _Handle(ctypes.Structure):
     _fields_ = (
         ("pending", ctypes.c_int64),
         ("heard_ns", ctypes.c_int64),
+        ("reads", ctypes.c_int64),
+        ("unstamped", ctypes.c_int64),
         ("stamps", ctypes.c_void_p),
         ("lengths", ctypes.c_void_p),
         ("texts", ctypes.c_void_p),
@@ -67,13 +69,13 @@ class Receiving(Protocol):
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The compiled half; None where it was not built, or was built from another version."""
+    """The compiled half; None where it was not built, was built from another version, or would get no stamps from this system."""
     path = Path(__file__).with_name("_receive.so")
     if not path.is_file():
         return None
     try:
         found = ctypes.CDLL(str(path))
-        if found.eb_version() != VERSION:
+        if found.eb_version() != VERSION or not found.eb_usable():
             return None
     except (OSError, AttributeError):
         return None
@@ -81,7 +83,7 @@ def library() -> ctypes.CDLL | None:
     handle, fd, size = ctypes.POINTER(_Handle), ctypes.c_int, ctypes.c_size_t
     for name, rest in (("fd", ()), ("add", (fd, fd)), ("remove", (fd,)), ("take", (fd,)), ("drain", ()), ("close", ())):
         getattr(found, f"eb_{name}").argtypes = (handle, *rest)
-    found.eb_expect.argtypes = (handle, fd, ctypes.c_char_p, size, ctypes.c_char_p, size, ctypes.c_int, ctypes.c_char_p, size)
+    found.eb_expect.argtypes = (handle, fd, *(ctypes.c_char_p, size) * 3)
     return found
 
 
@@ -118,6 +120,11 @@ class Receiver:
         return int(self._shared.pending)
 
     @property
+    def reads(self) -> tuple[int, int]:
+        """How many reads there were, and how many of them the kernel had not stamped."""
+        return int(self._shared.reads), int(self._shared.unstamped)
+
+    @property
     def heard_ns(self) -> int:
         """Arrival of the last event that was recognised, on any connection; 0 before the first."""
         return int(self._shared.heard_ns)
@@ -143,24 +150,28 @@ class Receiver:
         for transport in list(self._transports.values()):
             transport.abort()
         self._records.release()
+        self._shared = _Handle.from_buffer_copy(self._shared)  # totals can still be asked for
         self.library.eb_close(self.handle)
 
     def _ready(self) -> None:
         count = self.library.eb_drain(self.handle)
         if not count:
             return
-        records = bytes(self._records[: count * _RECORD.size])  # what they lead to may drain again
-        for fd, state, stamp, at, size in _RECORD.iter_unpack(records):
+        for fd, state, stamp, at, size in _RECORD.iter_unpack(bytes(self._records[: count * _RECORD.size])):
             transport = self._transports.get(fd)
             if transport is None:  # gone since, through an earlier record
                 continue
-            transport.deliver()
-            if size:
-                transport.connection.received(stamp, ctypes.string_at(at, size))
-            elif state == 0:
-                transport.connection.examine(stamp)
-            else:
-                transport.end(None if state > 0 else OSError(-state, os.strerror(-state)))
+            try:
+                transport.deliver()
+                if size:
+                    transport.connection.received(stamp, ctypes.string_at(at, size))
+                elif state == 0:
+                    transport.connection.examine(stamp)
+                else:
+                    transport.end(None if state > 0 else OSError(-state, os.strerror(-state)))
+            except Exception as error:  # noqa: BLE001 -- as asyncio does it: one connection's trouble is not another's
+                self.loop.call_exception_handler({"message": "a connection failed", "exception": error, "transport": transport})
+                transport.discard(error)
 
 
 class Transport(asyncio.Transport):
@@ -184,10 +195,8 @@ class Transport(asyncio.Transport):
         if (pattern is self._pattern and not rest) or not self._open:
             return not rest
         self._pattern = pattern
-        head, closing, upper = (
-            (None, b"", False) if pattern is None else (pattern.template.head, pattern.closing, pattern.spelling == b"%X")
-        )
-        arguments = head, len(head or b""), closing, len(closing), upper, rest, len(rest)
+        head, closing = (None, b"") if pattern is None else (pattern.template.head, pattern.closing)
+        arguments = head, len(head or b""), closing, len(closing), rest, len(rest)
         return bool(self._receiver.library.eb_expect(self._receiver.handle, self._fd, *arguments))
 
     def deliver(self) -> None:
@@ -232,9 +241,14 @@ class Transport(asyncio.Transport):
 
     def end(self, error: Exception | None) -> None:
         """Close; the connection has had everything that came, and hears the reason in the loop's next turn."""
+        if self._open:
+            self.deliver()
+        self.discard(error)
+
+    def discard(self, error: Exception | None) -> None:
+        """Close without handing over what is held."""
         if not self._open:
             return
-        self.deliver()
         self._open = False
         self._receiver.forget(self._fd)
         self._receiver.loop.remove_writer(self._fd)

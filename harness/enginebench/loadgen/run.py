@@ -94,7 +94,9 @@ async def _run(spec: LoadSpec, on_progress: OnProgress | None, await_start: Awai
         finally:
             watch.stop()
             await client.close()
-    vitals = watch.vitals(reconnects=client.reconnects, stale=client.stale, loop=loop_name, stamps=client.stamps)
+    vitals = watch.vitals(
+        reconnects=client.reconnects, stale=client.stale, loop=loop_name, stamps=client.stamps, unstamped=client.unstamped
+    )
     return Share(list(client.samples.values()), vitals, client.stopped, client.saturated)
 
 
@@ -106,7 +108,7 @@ def idle_lag_ms(seconds: float = 1.0) -> float:
         watch.start()
         await asyncio.sleep(seconds)
         watch.stop()
-        return watch.vitals(reconnects=0, stale=0, loop="", stamps="loop").lag_p99_ms
+        return watch.vitals(reconnects=0, stale=0, loop="", stamps="loop", unstamped=0).lag_p99_ms
 
     with asyncio.Runner(loop_factory=_event_loop()[1]) as runner:
         return runner.run(idle())

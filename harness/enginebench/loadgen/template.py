@@ -50,11 +50,10 @@ class Pattern:
     Bytes of length n are an event if they are openings[n], a text, and closing, and end is where its text ends.
     """
 
-    __slots__ = ("_boundary", "closing", "end", "openings", "spelling", "template")
+    __slots__ = ("_boundary", "closing", "end", "openings", "template")
 
     def __init__(self, template: Template, spelling: Spelling | None) -> None:
         self.template: Final = template
-        self.spelling: Final = spelling
         self.closing: Final = template.tail if spelling is None else template.tail + b"\r\n"
         self.end: Final = -len(self.closing)
         self.openings: Final = _Openings(template, spelling)
@@ -128,11 +127,19 @@ def strings_of(texts: Sequence[bytes]) -> list[str] | None:
 
 
 def spelling_of(read: bytes, piece: bytes) -> Spelling | None:
-    """How the server spells chunk sizes, from a read that ends with exactly this piece as one whole chunk; None for any other read."""
+    """How the server spells chunk sizes, from a read that ends with exactly this piece as one whole chunk; None for any other read.
+
+    A size without letters (`ambiguous`) says nothing of the others.
+    """
     for spelling in (b"%x", b"%X"):
         if read.endswith(b"%b\r\n%b\r\n" % (spelling % len(piece), piece)):
             return spelling
     return None
+
+
+def ambiguous(size: int) -> bool:
+    """Whether both spellings of a chunk's size are the same."""
+    return b"%x" % size == b"%X" % size
 
 
 def teachable(event: Event) -> bool:

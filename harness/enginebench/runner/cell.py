@@ -81,7 +81,7 @@ def measure(
         wall_s=round(time.monotonic() - began, 3),
         window_ns=(result.window_start_ns, result.window_end_ns),
         client=plain_object(result.client),
-        client_limit=client_limit(result.client.processes),
+        client_limit=client_limit(result.client.processes, result.client.stamps),
         token_check=token_check,
         counters={} if failure else watch.totals(),
         series=watch.series(),

@@ -26,6 +26,11 @@ _OPEN_REQUESTS = 20
 _SHORTEST_NS = 100_000_000
 """Of a window whose share of a core says anything: a single request in a millisecond is all work."""
 
+_HELD = 0.9
+"""Share of the wanted requests in flight below which the server was not under the load that the cell is named after."""
+_SETTLED = 3
+"""Requests a stream from which on the mean of those in flight says something."""
+
 _LONG_ENOUGH = 0.9
 """Share of a closed loop's duration after which it no longer matters that there is nothing more to send."""
 
@@ -79,7 +84,18 @@ def client(record: CellRecord, s: Samples) -> Iterator[Reason]:
     cpu = number(record.client, "cpu_fraction")
     if cpu > 0.8 and (record.window_ns is None or record.window_ns[1] - record.window_ns[0] >= _SHORTEST_NS):
         yield Reason(Check.CLIENT_BOUND, "suspect", f"the client used {cpu:.0%} of a core")
+    yield from _short_of_streams(record, s)
     yield from _beyond_calibration(record, s)
+
+
+def _short_of_streams(record: CellRecord, s: Samples) -> Iterator[Reason]:
+    """A closed loop holds its number of requests in flight, but for the moments in which the client is late to send the next one."""
+    held, wanted = number(record.client, "achieved_concurrency"), record.load.concurrency
+    settled = not record.load.open_loop and not record.load.think_s and int((s.sent_ns > 0).sum()) >= _SETTLED * wanted
+    if settled and 0 < held < _HELD * wanted:
+        yield Reason(
+            Check.CLIENT_BOUND, "suspect", f"{held:,.1f} of {wanted:,} requests in flight, on average, while there were more to send"
+        )
 
 
 def _beyond_calibration(record: CellRecord, s: Samples) -> Iterator[Reason]:
