@@ -341,9 +341,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         program = build(folder)
-        from rivals import RIVALS  # here: a client's memory is measured
-
         from enginebench.loadgen.receiver import library
+        from rivals import RIVALS  # here: a client's memory is measured
 
         if library() is None:
             print(f"the receiver in C was not built, so only {LOOP!r} is measured; `bench doctor` says why", file=sys.stderr)

@@ -173,7 +173,8 @@ def test_the_same_answer_whatever_the_way(answer: tuple[list[bytes], bytes, list
         chunks.insert(len(chunks) // 2, noise)
     stream = HEAD + b"".join(chunks) + b"0\r\n\r\n"
     whole = [HEAD, *chunks, b"0\r\n\r\n"]
-    for pieces in (whole, cut(stream, sizes)):
+    ended_at_once = [*whole[:-3], b"".join(whole[-3:])]
+    for pieces in (whole, ended_at_once, cut(stream, sizes)):
         with nothing_is_recognised():
             parsed = play(through_python, pieces)
         assert play(through_python, pieces) == parsed

@@ -16,7 +16,7 @@ import orjson
 
 from enginebench.loadgen import outcomes
 from enginebench.loadgen.decode import Decoder
-from enginebench.loadgen.template import Pattern, Spelling, ambiguous, spelling_of
+from enginebench.loadgen.template import Pattern, Spelling, Template, ambiguous, spelling_of
 from enginebench.nouns import Sample
 
 BATCH_BYTES: Final = 16 << 10
@@ -31,8 +31,8 @@ class Exchange:
 
     __slots__ = (
         "_aligned", "_barren", "_chunked", "_decoder", "_encoding", "_framed", "_held_bytes", "_informational", "_parser", "_pieces",
-        "_spelling", "_spelt", "_stamps", "complete", "ending", "heard", "held", "keep_alive", "limit", "on_body", "on_end", "pattern",
-        "sample", "stale", "surplus",
+        "_spelling", "_spelt", "_stamps", "_template", "complete", "ending", "heard", "held", "keep_alive", "limit", "on_body", "on_end",
+        "pattern", "sample", "stale", "surplus",
     )  # fmt: skip
 
     def __init__(self, sample: Sample, decoder: Decoder, on_end: Callable[[Exchange], None]) -> None:
@@ -40,6 +40,8 @@ class Exchange:
         self.on_end = on_end
         self.pattern: Pattern | None = None
         """What the next read should be: one event like those before it, with another text."""
+        self._template: Template | None = None
+        """Of the last pattern that there was."""
         self.held: list[Any] = []
         """Stamp and text, by turns, of the reads that were."""
         self.limit: Final = 2 * (BATCH_EVENTS - sample.index % (BATCH_EVENTS // 2))
@@ -97,6 +99,7 @@ class Exchange:
             if not self.complete and not self._postponed():
                 self._decode()
             self.pattern = self._decoder.pattern(self._spelling) if self._aligned and self._spelling is not None else None
+            self._template = self.pattern.template if self.pattern is not None else self._template
 
     def _postponed(self) -> bool:
         """Whether the pieces can wait, to be decoded with others: nothing can be learned from them, and nothing overtakes them."""
@@ -123,16 +126,16 @@ class Exchange:
 
     def flush(self) -> None:
         """Hand the events that were recognised to the decoder."""
-        if self.held and self.pattern is not None:
+        if self.held and self._template is not None:
             texts = self.held[1::2]
-            self._decoder.take(self.pattern.template, array("q", self.held[::2]), array("i", map(len, texts)), b"".join(texts))
+            self._decoder.take(self._template, array("q", self.held[::2]), array("i", map(len, texts)), b"".join(texts))
             self.held.clear()
 
     def recognised(self, stamps: array[int], lengths: array[int], texts: bytes) -> None:
         """Events that the connection's receiver has recognised by `pattern`; see `Decoder.take`."""
         self.flush()
-        if self.pattern is not None:
-            self._decoder.take(self.pattern.template, stamps, lengths, texts)
+        if self._template is not None:
+            self._decoder.take(self._template, stamps, lengths, texts)
 
     def _decode(self) -> None:
         self.flush()

@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol
 
 from enginebench.loadgen.template import Pattern
 
-VERSION: Final = 3
+VERSION: Final = 4
 """Of the interface below; the library says its own."""
 MOST_HELD: Final = 128
 """Recognised events of a connection that are taken together."""
