@@ -244,6 +244,13 @@ def test_one_connections_trouble_is_not_anothers() -> None:
     assert [log.entries[0] for number, log in enumerate(asyncio.run(run())) if number != 3] == [("bytes", b"something")] * 19
 
 
+@pytest.mark.parametrize("us", [0, 7, 8, 9, 100, 1000, 65_535, 10**6, 10**9])
+def test_a_step_of_the_histogram_of_waits_is_an_eighth_wide(us: int) -> None:
+    step = next(n for n in range(256) if receiver._wait_us(n + 1) > us)
+    low, high = receiver._wait_us(step), receiver._wait_us(step + 1)
+    assert low <= us < high <= max(low + 1, low * 9 // 8)
+
+
 def test_reads_are_counted_and_those_without_a_stamp_of_the_kernels() -> None:
     counts: list[tuple[int, int]] = []
 
@@ -272,8 +279,13 @@ def test_a_stamp_is_the_arrival_however_late_the_read() -> None:
             time.sleep(0.06)  # noqa: ASYNC251 -- the loop is busy with something else
             hub._ready()
 
+        waits.append([hub.wait_ms(share) for share in (0.25, 0.5, 1.0)])
+
+    waits: list[list[float]] = []
     log = play(LOWER, act)
     assert len(log.stamps) == 4
+    assert waits[0][0] < 50, "the first one was read at once"
+    assert 55 < waits[0][1] <= waits[0][2] < 200, "the others while the loop was busy"
     for (before, after), stamp in zip(spans, log.stamps[1:], strict=True):
         assert before - 50_000 <= stamp <= after + 20_000_000, "the read's time, and not the arrival's"
 

@@ -200,6 +200,13 @@ class Client:
         return self._reads[1]
 
     @property
+    def waits_ms(self) -> tuple[float, float, float] | None:
+        """How long reads had waited (p50, p99, longest), where the kernel's stamps tell."""
+        if self._receiver is None or self.stamps == "loop":
+            return None
+        return self._receiver.wait_ms(0.50), self._receiver.wait_ms(0.99), self._receiver.wait_ms(1.0)
+
+    @property
     def _reads(self) -> tuple[int, int]:
         return self._receiver.reads if self._receiver is not None else (0, 0)
 

@@ -44,7 +44,8 @@ class Vitals:
 class ClientHealth:
     """The client's own condition in the measured window. With several processes, lag and processor share are the worst one's.
 
-    lag_*_ms: lateness of a 5 ms timer, that is, how long a token that arrives at a random moment waits until it is read.
+    lag_*_ms: how long tokens waited until they were read. With the kernel's stamps it is seen for each read (to an eighth); else it is the
+    lateness of a 5 ms timer, which is what a token that arrives at a random moment waits.
     stamps: whose time a token has, 'kernel' (of its arrival, however late it is read) or 'loop' (of the read). unstamped: reads that the
     kernel should have stamped and did not; they have the time of the read.
     cpu_fraction: processor time of a process / wall time; near 1.0 the client is the bottleneck. cpu_s: of all processes.
@@ -145,21 +146,21 @@ class SelfWatch:
         self._cpu_ns = time.process_time_ns() - self._cpu_ns
         self._wall_ns = time.monotonic_ns() - self._start_ns
 
-    def vitals(self, *, reconnects: int, stale: int, loop: str, stamps: Stamps, unstamped: int) -> Vitals:
-        """The figures, after `stop`."""
+    @property
+    def lag_ms(self) -> tuple[float, float, float]:
+        """How late the event loop was, in ms: p50, p99, most. This and what follows: after `stop`."""
         lag = sorted(self._lag.late_ns)
-        return Vitals(
-            lag_p50_ms=_quantile_ms(lag, 0.50),
-            lag_p99_ms=_quantile_ms(lag, 0.99),
-            lag_max_ms=_quantile_ms(lag, 1.0),
-            cpu_s=self._cpu_ns / 1e9,
-            wall_s=self._wall_ns / 1e9,
-            reconnects=reconnects,
-            stale=stale,
-            loop=loop,
-            stamps=stamps,
-            unstamped=unstamped,
-        )
+        return _quantile_ms(lag, 0.50), _quantile_ms(lag, 0.99), _quantile_ms(lag, 1.0)
+
+    @property
+    def cpu_s(self) -> float:
+        """Processor time of this process."""
+        return self._cpu_ns / 1e9
+
+    @property
+    def wall_s(self) -> float:
+        """From start to stop."""
+        return self._wall_ns / 1e9
 
 
 class LagProbe:

@@ -19,7 +19,8 @@
 #include <unistd.h>
 
 enum {
-  VERSION = 4,          /* of what receiver.py declares */
+  VERSION = 5,          /* of what receiver.py declares */
+  WAITS = 256,          /* steps of the histogram of waits, eight to an octave of microseconds */
   READY = 256,          /* connections that one drain reads, at most */
   READ = 64 << 10,      /* bytes of one read, at most */
   CARRY = 8 << 10,      /* a started event longer than this is not waited for */
@@ -55,7 +56,8 @@ struct receiver {
   int64_t heard_ns; /* arrival of the last event that was recognised */
   int64_t reads;
   int64_t unstamped; /* of them without a receive time of the kernel's: they have the time of the read */
-  int64_t *stamps;  /* what was taken last */
+  int64_t waits[WAITS]; /* how many reads had waited so long; see `note_wait` */
+  int64_t *stamps;      /* what was taken last */
   int32_t *lengths;
   char *texts;
   int64_t text_bytes;
@@ -288,6 +290,19 @@ static void note(struct receiver *r, int fd, int state, int64_t stamp, const cha
   r->records[r->count++] = (struct record){fd, state, stamp, (int64_t)(intptr_t)at, (int64_t)size};
 }
 
+/* Counts a read by the time from its arrival until now: step n is n us below 8, and from (8 + n % 8) << (n / 8 - 1) us on above. */
+static void note_wait(struct receiver *r, int64_t stamp) {
+  int64_t us = (clock_ns(CLOCK_MONOTONIC) - stamp) / 1000;
+  int step = 0;
+  if (us >= 8) {
+    int octave = 63 - __builtin_clzll((uint64_t)us);
+    step = (octave - 2) * 8 + (int)(us >> (octave - 3) & 7);
+  } else if (us > 0) {
+    step = (int)us;
+  }
+  r->waits[step < WAITS ? step : WAITS - 1]++;
+}
+
 static void receive(struct receiver *r, int fd) {
   struct connection *c = find(r, fd);
   if (!c) return;
@@ -300,7 +315,10 @@ static void receive(struct receiver *r, int fd) {
   if (got < 0 && errno == EAGAIN) return;
   int state = got > 0 ? 0 : got < 0 ? -errno : 1;
   int64_t stamp = got > 0 ? stamp_of(r, &message) : clock_ns(CLOCK_MONOTONIC);
-  r->reads += got > 0;
+  if (got > 0) {
+    r->reads++;
+    note_wait(r, stamp);
+  }
   c->carried = 0;
   size_t taken = 0;
   if (got > 0) {

@@ -19,11 +19,12 @@ from typing import Any, Final, Protocol
 
 from enginebench.loadgen.template import Pattern
 
-VERSION: Final = 4
+VERSION: Final = 5
 """Of the interface below; the library says its own."""
 MOST_HELD: Final = 128
 """Recognised events of a connection that are taken together."""
 _RECORDS: Final = 3 * 256
+_WAITS: Final = 256
 _RECORD: Final = struct.Struct("=iiqqq")
 
 
@@ -35,6 +36,7 @@ class _Handle(ctypes.Structure):
         ("heard_ns", ctypes.c_int64),
         ("reads", ctypes.c_int64),
         ("unstamped", ctypes.c_int64),
+        ("waits", ctypes.c_int64 * _WAITS),
         ("stamps", ctypes.c_void_p),
         ("lengths", ctypes.c_void_p),
         ("texts", ctypes.c_void_p),
@@ -124,6 +126,15 @@ class Receiver:
         """How many reads there were, and how many of them the kernel had not stamped."""
         return int(self._shared.reads), int(self._shared.unstamped)
 
+    def wait_ms(self, share: float) -> float:
+        """How long this share of the reads had waited since their arrival, at most; to an eighth."""
+        counts, seen = self._shared.waits, 0
+        for step in range(_WAITS):
+            seen += counts[step]
+            if counts[step] and seen >= share * self._shared.reads:
+                return _wait_us(step + 1) / 1e3
+        return 0.0
+
     @property
     def heard_ns(self) -> int:
         """Arrival of the last event that was recognised, on any connection; 0 before the first."""
@@ -172,6 +183,11 @@ class Receiver:
             except Exception as error:  # noqa: BLE001 -- as asyncio does it: one connection's trouble is not another's
                 self.loop.call_exception_handler({"message": "a connection failed", "exception": error, "transport": transport})
                 transport.discard(error)
+
+
+def _wait_us(step: int) -> int:
+    """Where a step of the histogram of waits begins; see `note_wait` in receive.c."""
+    return step if step < 8 else (8 + step % 8) << (step // 8 - 1)
 
 
 class Transport(asyncio.Transport):

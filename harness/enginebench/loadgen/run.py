@@ -16,7 +16,7 @@ from typing import Final, TypeAlias
 from enginebench.errors import UserError
 from enginebench.loadgen.client import Client, OnProgress
 from enginebench.loadgen.dispatch import Dispatch
-from enginebench.loadgen.health import SelfWatch, health_of
+from enginebench.loadgen.health import SelfWatch, Vitals, health_of
 from enginebench.loadgen.request import LoadResult, LoadSpec, Share
 
 AwaitStart: TypeAlias = Callable[[Client], Awaitable[int]]
@@ -94,8 +94,15 @@ async def _run(spec: LoadSpec, on_progress: OnProgress | None, await_start: Awai
         finally:
             watch.stop()
             await client.close()
-    vitals = watch.vitals(
-        reconnects=client.reconnects, stale=client.stale, loop=loop_name, stamps=client.stamps, unstamped=client.unstamped
+    vitals = Vitals(
+        *(client.waits_ms or watch.lag_ms),
+        cpu_s=watch.cpu_s,
+        wall_s=watch.wall_s,
+        reconnects=client.reconnects,
+        stale=client.stale,
+        loop=loop_name,
+        stamps=client.stamps,
+        unstamped=client.unstamped,
     )
     return Share(list(client.samples.values()), vitals, client.stopped, client.saturated)
 
@@ -108,7 +115,7 @@ def idle_lag_ms(seconds: float = 1.0) -> float:
         watch.start()
         await asyncio.sleep(seconds)
         watch.stop()
-        return watch.vitals(reconnects=0, stale=0, loop="", stamps="loop", unstamped=0).lag_p99_ms
+        return watch.lag_ms[1]
 
     with asyncio.Runner(loop_factory=_event_loop()[1]) as runner:
         return runner.run(idle())

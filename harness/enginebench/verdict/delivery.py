@@ -79,7 +79,7 @@ def client(record: CellRecord, s: Samples) -> Iterator[Reason]:
     limit = max(1.0, pace if record.client.get("stamps") == "kernel" else min(0.1 * first, 2 * pace))
     if worst > limit:
         figures = f"TTFT {first:.1f} ms, {pace:.1f} ms per token"
-        late = f"the client's event loop was {usual:.1f} ms late (p50), {worst:.1f} ms (p99), at {figures}"
+        late = f"tokens waited {usual:.1f} ms (p50), {worst:.1f} ms (p99) until the client read them, at {figures}"
         yield Reason(Check.CLIENT_BOUND, "invalid" if usual > limit else "suspect", late)
     cpu = number(record.client, "cpu_fraction")
     if cpu > 0.8 and (record.window_ns is None or record.window_ns[1] - record.window_ns[0] >= _SHORTEST_NS):
