@@ -1,9 +1,10 @@
 /* Reads of many connections, stamped by the kernel; events that look like those before them never reach Python.
  *
- * Does not know: HTTP beyond the size of a chunk, JSON, requests, time-outs. A connection whose next event is expected (a pattern: the bytes before and
- * after its text, each event an HTTP chunk of its own) has stamps and texts collected here until somebody takes them; whatever is
- * different is handed up as it came. A stamp is the kernel's receive time (SO_TIMESTAMPNS), so it is right however late the read is: an
- * event that waits because a thousand others are read first is not measured late. Only what one read brings together shares a stamp.
+ * Does not know: HTTP beyond the size of a chunk, JSON, requests, time-outs. A connection whose next event is expected (a pattern: the
+ * bytes before and after its text, each event an HTTP chunk of its own) has stamps and texts collected here until somebody takes
+ * them; whatever is different is handed up as it came. A stamp is the kernel's receive time (SO_TIMESTAMPNS), so it is right however
+ * late the read is: an event that waits because a thousand others are read first is not measured late. Only what one read brings
+ * together shares a stamp.
  *
  * Built by hatch_build.py, used through ctypes by receiver.py; plain C, so that neither Python's headers nor its version matter. Linux.
  */
@@ -19,16 +20,16 @@
 #include <unistd.h>
 
 enum {
-  VERSION = 5,          /* of what receiver.py declares */
-  WAITS = 256,          /* steps of the histogram of waits, eight to an octave of microseconds */
-  READY = 256,          /* connections that one drain reads, at most */
-  READ = 64 << 10,      /* bytes of one read, at most */
-  CARRY = 8 << 10,      /* a started event longer than this is not waited for */
+  VERSION = 5,                    /* of what receiver.py declares */
+  READY = 256,                    /* connections that one drain reads, at most */
+  READ = 64 << 10,                /* bytes of one read, at most */
+  CARRY = 8 << 10,                /* a started event longer than this is not waited for */
   ARENA = READY * (READ + CARRY), /* touched only as far as reads were not recognised */
+  WAITS = 256,                    /* steps of the histogram of waits, eight to an octave of microseconds */
   CLOCK_TRIES = 5,
   CLOCK_APART_NS = 2000, /* two clocks read further apart than this were interrupted */
-  USABLE_TRIES = 100,   /* a millisecond each */
   STEP_NS = 1000000,     /* a wall clock that moves this much between two drains was set */
+  USABLE_TRIES = 100,    /* a millisecond each */
 };
 
 struct record {
@@ -52,10 +53,10 @@ struct connection {
 
 struct receiver {
   /* read by receiver.py */
-  int64_t pending;  /* events held by all connections */
-  int64_t heard_ns; /* arrival of the last event that was recognised */
+  int64_t pending;      /* events held by all connections */
+  int64_t heard_ns;     /* arrival of the last event that was recognised */
   int64_t reads;
-  int64_t unstamped; /* of them without a receive time of the kernel's: they have the time of the read */
+  int64_t unstamped;    /* of them without a receive time of the kernel's: they have the time of the read */
   int64_t waits[WAITS]; /* how many reads had waited so long; see `note_wait` */
   int64_t *stamps;      /* what was taken last */
   int32_t *lengths;
@@ -121,14 +122,16 @@ static int stamped(int fd) {
   return setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPNS, &on, sizeof on);
 }
 
-/* Whether this system stamps what a connection receives: seen on one to ourselves, which is kept, because a kernel begins to stamp some moments
- * after the first socket has asked for it, and ends when none is left. */
+/* Whether this system stamps what a connection receives: seen on one to ourselves, which is kept, because a kernel begins to stamp some
+ * moments after the first socket has asked for it, and ends when none is left. */
 int eb_usable(void) {
   struct sockaddr_in here = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
   socklen_t size = sizeof here;
-  int door = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), ours = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), theirs = -1, seen = 0;
-  if (!stamped(ours) && !bind(door, (struct sockaddr *)&here, size) && !listen(door, 1) && !getsockname(door, (struct sockaddr *)&here, &size) &&
-      !connect(ours, (struct sockaddr *)&here, size))
+  struct sockaddr *address = (struct sockaddr *)&here;
+  int door = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), ours = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  int theirs = -1, seen = 0;
+  if (!stamped(ours) && !bind(door, address, size) && !listen(door, 1) && !getsockname(door, address, &size) &&
+      !connect(ours, address, size))
     theirs = accept(door, NULL, NULL);
   for (int i = 0; theirs >= 0 && !seen && i < USABLE_TRIES; i++) {
     char byte = 0, control[128];
@@ -268,8 +271,8 @@ static int carry(struct connection *c, const char *start, size_t size) {
   return 1;
 }
 
-/* What the next events of fd look like: a chunk whose data are head, a text, and closing without its CRLF. head NULL: not known. rest: bytes that may be
- * the start of one. Whether they are, and so were taken; there is no more to it if there are none. */
+/* What the next events of fd look like: a chunk whose data are head, a text, and closing without its CRLF. head NULL: not known. rest:
+ * bytes that may be the start of one, or none. Whether they are, and so were taken. */
 int eb_expect(struct receiver *r, int fd, const char *head, size_t head_bytes, const char *closing, size_t closing_bytes,
               const char *rest, size_t rest_bytes) {
   struct connection *c = find(r, fd);
