@@ -6,6 +6,7 @@ Its samples come from arithmetic (a golden-ratio sequence), not from a random ge
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from enginebench.analysis import Analysis, analyse
 from enginebench.counters import CounterSeries
+from enginebench.loadgen import receiver
 from enginebench.nouns import Cell, Deployment, Load, Parallelism
 from enginebench.samples import Samples
 from enginebench.store import CellRecord, LaunchRecord, Run, RunRecord
@@ -194,6 +196,16 @@ MACHINE = {
     "cpu": {"model": "Example 9654", "cores": 96, "memory_gb": 768},
     "gpus": [{"name": "Example H100", "memory_gb": 80, "driver": "580.65"}, {"name": "Example H100", "memory_gb": 80, "driver": "580.65"}],
 }
+
+
+@pytest.fixture(scope="session")
+def built_receiver() -> None:
+    """The test needs the load generator's receiver in C."""
+    if receiver.library() is None:
+        reason = "the receiver was not built: it needs Linux and a C compiler"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import time
 from array import array
@@ -17,6 +16,8 @@ from enginebench.loadgen.receiver import Receiver
 from enginebench.loadgen.template import Pattern, Template
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+pytestmark = pytest.mark.usefixtures("built_receiver")
 
 TEMPLATE = Template(b'data: {"id":"x","text":"', b'","done":null}\n\n', 1, answer=True)
 LOWER = Pattern(TEMPLATE, b"%x")
@@ -62,15 +63,6 @@ class Log:
 
     def texts(self) -> list[bytes]:
         return [what for kind, what in self.entries if kind == "event"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _built() -> None:
-    if receiver.library() is None:
-        reason = "the receiver was not built: it needs Linux and a C compiler"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
 
 
 def play(pattern: Pattern | None, act: Callable[[socket.socket, Log, Receiver], Any]) -> Log:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -20,6 +19,8 @@ from enginebench.loadgen.receiver import Receiver
 from enginebench.nouns import Sample
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+pytestmark = pytest.mark.usefixtures("built_receiver")
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 END = b"data: [DONE]\n\n"
@@ -116,15 +117,6 @@ def play(way: Any, pieces: Sequence[bytes]) -> dict[str, object]:
 def nothing_is_recognised() -> Iterator[None]:
     with patch.object(decode, "teachable", lambda _: False):
         yield
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _built() -> None:
-    if receiver.library() is None:
-        reason = "the receiver was not built: it needs Linux and a C compiler"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
 
 
 TEXTS = st.one_of(
