@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from enginebench.adapter import WORKERS
-from enginebench.loadgen import Target, client
+from enginebench.loadgen import Target, wires
 
 StartFake = Callable[..., Target]
 
@@ -37,7 +37,7 @@ def wait_until_listening(process: subprocess.Popen[str], port: int) -> None:
 def stamps(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Run a test with either transport: the receiver in C, and the event loop's own, which machines without a C compiler have."""
     if request.param == "loop":
-        monkeypatch.setattr(client, "library", lambda: None)
+        monkeypatch.setattr(wires, "library", lambda: None)
     else:
         request.getfixturevalue("built_receiver")
     return str(request.param)

@@ -250,7 +250,7 @@ def test_reads_are_counted_and_those_without_a_stamp_of_the_kernels() -> None:
         for number in range(5):
             server.sendall(b"%d" % number)
             hub._ready()
-            counts.append(hub.reads)
+            counts.append((hub.reads, hub.unstamped))
             await asyncio.sleep(0.02)  # the kernel begins to stamp a moment after it was first asked to
 
     play(None, act)

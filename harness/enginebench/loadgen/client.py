@@ -6,7 +6,6 @@ Does not know: when a request goes out (`dispatch` decides), engines, metrics.
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
 from time import monotonic_ns
@@ -16,10 +15,9 @@ from enginebench.loadgen import outcomes
 from enginebench.loadgen.connection import Connection
 from enginebench.loadgen.decode import Decoder
 from enginebench.loadgen.exchange import Exchange
-from enginebench.loadgen.health import Stamps
-from enginebench.loadgen.receiver import Receiver, library
 from enginebench.loadgen.request import LoadSpec, Progress, WireRequest
 from enginebench.loadgen.saturation import SaturationWatch
+from enginebench.loadgen.wires import open_wires
 from enginebench.nouns import Sample
 
 CONNECT_TIMEOUT_S: Final = 10.0
@@ -30,8 +28,6 @@ _SLICE_NS: Final = 100_000
 """Ended requests are decoded for so long at a time."""
 _IDS: Final = b"%08x-%04x-4000-8000-%012x\r\nContent-Length: %d\r\n\r\n"
 """A UUID (llama-cpp-python refuses any other id) that ends in the request's index, and the end of the headers."""
-_FEW_UNSTAMPED: Final = 0.01
-"""Share of reads."""
 _MANY_PIECES: Final = 256
 _MOST_UNSETTLED: Final = 2048
 """More ended requests than this are not left waiting: memory has a bound."""
@@ -60,9 +56,7 @@ class Client:
         self._connections: set[Connection] = set()
         self._heads: dict[str, bytes] = {}
         self._addresses: list[str] = []
-        self._tls = ssl.create_default_context() if spec.target.tls else None
-        found = library() if spec.stamps == "kernel" and self._tls is None else None
-        self._receiver = Receiver(found) if found is not None else None
+        self.wires: Final = open_wires(spec.target, spec.stamps)
         self._ended = self._failed = 0
         self._pace_s: tuple[float, float] | None = None
         self._start_ns = self._heard_ns = 0
@@ -109,8 +103,7 @@ class Client:
             if all(connection.closed for connection in self._connections):
                 break
             await asyncio.sleep(0.001)
-        if self._receiver is not None:
-            self._receiver.close()
+        self.wires.close()
         self._settle_all()
 
     # -- connections and requests ----------------------------------------------------------------------------------------
@@ -124,13 +117,9 @@ class Client:
                 found = await loop.getaddrinfo(target.host, target.port, type=1)
                 self._addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
             for address in self._addresses:
-                name = target.host if self._tls is not None else None
                 connection = Connection(self)
                 try:
-                    if self._receiver is not None:
-                        await self._receiver.connect(address, target.port, connection)
-                    else:
-                        await loop.create_connection(lambda: connection, address, target.port, ssl=self._tls, server_hostname=name)  # noqa: B023 -- called at once
+                    await self.wires.connect(address, target.port, connection)
                 except OSError as failure:
                     error = failure
                     continue
@@ -187,32 +176,6 @@ class Client:
             lines += [f"{name}: {value}" for name, value in target.headers.items()]
             head = self._heads[path] = ("\r\n".join(lines) + "\r\nX-Request-Id: ").encode("latin-1")
         return head
-
-    @property
-    def stamps(self) -> Stamps:
-        """Whose time stamps the samples have."""
-        reads, unstamped = self._reads
-        return "kernel" if reads and unstamped <= _FEW_UNSTAMPED * reads else "loop"
-
-    @property
-    def unstamped(self) -> int:
-        """Reads that the kernel should have stamped and did not; they have the time at which the event loop came to them."""
-        return self._reads[1]
-
-    @property
-    def waits_ms(self) -> tuple[float, float, float] | None:
-        """How long reads had waited (p50, p99, longest), where the kernel's stamps tell."""
-        if self._receiver is None or self.stamps == "loop":
-            return None
-        return self._receiver.wait_ms(0.50), self._receiver.wait_ms(0.99), self._receiver.wait_ms(1.0)
-
-    @property
-    def _reads(self) -> tuple[int, int]:
-        return self._receiver.reads if self._receiver is not None else (0, 0)
-
-    @property
-    def _recognised_ns(self) -> int:
-        return self._receiver.heard_ns if self._receiver is not None else 0
 
     # -- what connections tell us ----------------------------------------------------------------------------------------
 
@@ -284,7 +247,7 @@ class Client:
         now = monotonic_ns()
         # A hung engine may still send headers, so they are no sign of life; body is, and so is a complete answer of any kind. A server
         # of whom nothing is asked may be silent.
-        heard = self._answered > self._heard_answers or self._recognised_ns > self._heard_ns
+        heard = self._answered > self._heard_answers or self.wires.heard_ns > self._heard_ns
         heard = heard or any(exchange.heard_since(self._heard_ns) for exchange in self._in_flight)
         if heard or not self._in_flight:
             self._heard_answers, self._heard_ns = self._answered, now
@@ -321,7 +284,7 @@ class Client:
             sent=len(self.samples),
             ended=self._ended,
             failed=self._failed,
-            events=self._events + sum(exchange.events for exchange in self._in_flight) + (self._receiver.pending if self._receiver else 0),
+            events=self._events + sum(exchange.events for exchange in self._in_flight) + self.wires.pending,
             elapsed_s=(monotonic_ns() - self._start_ns) / 1e9,
             ttft_s=self._pace_s[0] if self._pace_s else None,
             tpot_s=self._pace_s[1] if self._pace_s else None,

@@ -137,8 +137,8 @@ int eb_usable(void) {
     char byte = 0, control[128];
     struct iovec room = {&byte, 1};
     struct msghdr message = {.msg_iov = &room, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
-    if (send(theirs, &byte, 1, MSG_NOSIGNAL) != 1 || recvmsg(ours, &message, 0) != 1) break;
-    seen = message.msg_controllen > 0;
+    if (send(theirs, &byte, 1, MSG_NOSIGNAL) != 1) break;
+    seen = recvmsg(ours, &message, MSG_DONTWAIT) == 1 && message.msg_controllen > 0; /* whoever was accepted: never wait for it */
     if (!seen) nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
   }
   if (door >= 0) close(door);

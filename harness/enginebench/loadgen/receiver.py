@@ -17,12 +17,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from enginebench.loadgen.health import Stamps
 from enginebench.loadgen.template import Pattern
 
 VERSION: Final = 5
 """Of the interface below; the library says its own."""
 MOST_HELD: Final = 128
 """Recognised events of a connection that are taken together."""
+_FEW_UNSTAMPED: Final = 0.01
+"""Share of reads."""
 _RECORDS: Final = 3 * 256
 _WAITS: Final = 256
 _RECORD: Final = struct.Struct("=iiqqq")
@@ -122,9 +125,24 @@ class Receiver:
         return int(self._shared.pending)
 
     @property
-    def reads(self) -> tuple[int, int]:
-        """How many reads there were, and how many of them the kernel had not stamped."""
-        return int(self._shared.reads), int(self._shared.unstamped)
+    def reads(self) -> int:
+        """Of all connections."""
+        return int(self._shared.reads)
+
+    @property
+    def unstamped(self) -> int:
+        """Reads without a time of the kernel's; they have the time of the read."""
+        return int(self._shared.unstamped)
+
+    @property
+    def stamps(self) -> Stamps:
+        """Whose time stamps the reads had: the kernel's, if nearly all did."""
+        return "kernel" if self.reads and self.unstamped <= _FEW_UNSTAMPED * self.reads else "loop"
+
+    @property
+    def waits_ms(self) -> tuple[float, float, float] | None:
+        """How long reads had waited (p50, p99, longest), where the kernel's stamps tell."""
+        return (self.wait_ms(0.50), self.wait_ms(0.99), self.wait_ms(1.0)) if self.stamps == "kernel" else None
 
     def wait_ms(self, share: float) -> float:
         """How long this share of the reads had waited since their arrival, at most; to an eighth."""

@@ -95,14 +95,14 @@ async def _run(spec: LoadSpec, on_progress: OnProgress | None, await_start: Awai
             watch.stop()
             await client.close()
     vitals = Vitals(
-        *(client.waits_ms or watch.lag_ms),
+        *(client.wires.waits_ms or watch.lag_ms),
         cpu_s=watch.cpu_s,
         wall_s=watch.wall_s,
         reconnects=client.reconnects,
         stale=client.stale,
         loop=loop_name,
-        stamps=client.stamps,
-        unstamped=client.unstamped,
+        stamps=client.wires.stamps,
+        unstamped=client.wires.unstamped,
     )
     return Share(list(client.samples.values()), vitals, client.stopped, client.saturated)
 

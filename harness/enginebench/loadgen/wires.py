@@ -1,0 +1,79 @@
+"""Where a load's connections come from: the receiver in C, whose reads the kernel stamps, or the event loop, which also does TLS.
+
+Does not know: requests, or which connection is opened when.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from typing import Final, Protocol
+
+from enginebench.loadgen.connection import Connection
+from enginebench.loadgen.health import Stamps
+from enginebench.loadgen.receiver import Receiver, library
+from enginebench.loadgen.request import Target
+
+
+class Wires(Protocol):
+    """All connections of one load."""
+
+    async def connect(self, address: str, port: int, connection: Connection) -> None:
+        """Open a connection to an address and hand its transport over. Raises OSError."""
+        ...
+
+    @property
+    def stamps(self) -> Stamps:
+        """Whose time stamps the reads had."""
+        ...
+
+    @property
+    def unstamped(self) -> int:
+        """Reads that the kernel should have stamped and did not; they have the time of the read."""
+        ...
+
+    @property
+    def waits_ms(self) -> tuple[float, float, float] | None:
+        """How long reads had waited (p50, p99, longest); None where nobody can tell."""
+        ...
+
+    @property
+    def pending(self) -> int:
+        """Events that no exchange knows of yet."""
+        ...
+
+    @property
+    def heard_ns(self) -> int:
+        """Arrival of the last of those events; 0 before the first."""
+        ...
+
+    def close(self) -> None:
+        """After the last connection."""
+        ...
+
+
+class LoopWires:
+    """The event loop's own connections, stamped when it comes to them."""
+
+    stamps: Final = "loop"
+    unstamped: Final = 0
+    waits_ms: Final = None
+    pending: Final = 0
+    heard_ns: Final = 0
+
+    def __init__(self, target: Target) -> None:
+        self._tls = ssl.create_default_context() if target.tls else None
+        self._name = target.host if target.tls else None
+
+    async def connect(self, address: str, port: int, connection: Connection) -> None:
+        loop = asyncio.get_running_loop()
+        await loop.create_connection(lambda: connection, address, port, ssl=self._tls, server_hostname=self._name)
+
+    def close(self) -> None:
+        """Nothing is shared."""
+
+
+def open_wires(target: Target, stamps: Stamps) -> Wires:
+    """The kernel's stamps where they are wanted and can be had, on the running event loop."""
+    found = library() if stamps == "kernel" and not target.tls else None
+    return Receiver(found) if found is not None else LoopWires(target)
