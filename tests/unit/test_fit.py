@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from enginebench.cli import bench
+from enginebench.cli.subject import KV_TYPES
 from enginebench.errors import Exit, UserError
 from enginebench.nouns import Parallelism
 from enginebench.physics import (
@@ -26,6 +27,7 @@ from enginebench.physics import (
 from enginebench.physics.memory import Fit
 from enginebench.physics.offload import split
 from enginebench.physics.sharding import cache_per_device, per_device, problem, stages, ways
+from enginebench.placement import KV_BITS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -73,6 +75,10 @@ def test_device_and_host_hold_the_whole_together(name: str, layers: int, kept: i
     here, there = split(weights, Offload(layers, kept, blocks))
     assert here.bytes + there.bytes == pytest.approx(weights.bytes)
     assert sum(part.params for part in (*here.parts, *there.parts)) == weights.model.params
+
+
+def test_the_command_line_offers_every_type_of_cache_whose_size_is_known() -> None:
+    assert list(KV_TYPES) == sorted(KV_BITS)
 
 
 def test_mixtral_on_two_by_hand() -> None:

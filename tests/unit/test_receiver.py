@@ -11,9 +11,10 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
-from enginebench.loadgen import receiver
+from enginebench.loadgen import Target, receiver
 from enginebench.loadgen.receiver import Receiver
 from enginebench.loadgen.template import Pattern, Template
+from enginebench.loadgen.wires import LoopWires, open_wires
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -302,6 +303,16 @@ def test_many_events_ask_to_be_examined_and_totals_follow() -> None:
     assert totals[1] < 200
 
 
+def test_long_texts_are_taken_before_there_are_many_of_them() -> None:
+    async def act(server: socket.socket, log: Log, hub: Receiver) -> None:
+        for number in range(40):
+            server.sendall(event(b"%d" % (number % 10) * 7000))
+            hub._ready()
+
+    kinds = [kind for kind, _ in play(LOWER, act).entries]
+    assert kinds.index("examine") * 7000 < 80_000
+
+
 def test_a_reset_is_an_error_and_what_came_before_is_kept() -> None:
     async def act(server: socket.socket, log: Log, hub: Receiver) -> None:
         server.sendall(event(b"kept"))
@@ -358,6 +369,20 @@ def test_a_server_that_is_not_there_is_an_error() -> None:
             hub.close()
 
     asyncio.run(run())
+
+
+def test_a_system_that_does_not_stamp_gets_the_event_loops_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    unable = Mock(eb_version=lambda: receiver.VERSION, eb_usable=lambda: 0)
+    monkeypatch.setattr(receiver.ctypes, "CDLL", lambda _: unable)
+    receiver.library.cache_clear()
+    try:
+        assert isinstance(open_wires(Target("127.0.0.1", 9), "kernel"), LoopWires)
+    finally:
+        receiver.library.cache_clear()
+
+
+def test_tls_gets_the_event_loops_connections() -> None:
+    assert isinstance(open_wires(Target("127.0.0.1", 9, tls=True), "kernel"), LoopWires)
 
 
 def test_a_library_of_another_version_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
