@@ -77,8 +77,8 @@ def test_device_and_host_hold_the_whole_together(name: str, layers: int, kept: i
     assert sum(part.params for part in (*here.parts, *there.parts)) == weights.model.params
 
 
-def test_the_command_line_offers_every_type_of_cache_whose_size_is_known() -> None:
-    assert list(KV_TYPES) == sorted(KV_BITS)
+def test_every_type_of_cache_that_the_command_line_offers_has_a_size() -> None:
+    assert set(KV_TYPES) <= set(KV_BITS)
 
 
 def test_mixtral_on_two_by_hand() -> None:
