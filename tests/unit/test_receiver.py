@@ -7,6 +7,8 @@ import socket
 import time
 from array import array
 from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
 from typing import Any
 from unittest.mock import Mock
 
@@ -283,6 +285,74 @@ def test_a_stamp_is_the_arrival_however_late_the_read() -> None:
         assert before - 50_000 <= stamp <= after + 20_000_000, "the read's time, and not the arrival's"
 
 
+TRIES = 12
+"""Kernels keep what waits apart until they acknowledge it, which some do now and then before it is read."""
+
+
+async def waiting(server: socket.socket, pieces: list[bytes]) -> None:
+    """Send pieces some milliseconds apart while the loop is busy with something else."""
+    for piece in pieces:
+        server.sendall(piece)
+        time.sleep(0.005)  # noqa: ASYNC251
+
+
+def held(hub: Receiver, events: int) -> bool:
+    return hub.pending == events
+
+
+@pytest.mark.parametrize("texts", [[b"same", b"long", b"text"], [b"a", b"much longer than that", b"bc"]])
+def test_tokens_that_wait_together_keep_their_own_stamps(texts: list[bytes]) -> None:
+    async def act(server: socket.socket, log: Log, hub: Receiver) -> None:
+        for answered in range(0, 3 * TRIES, 3):
+            log.transport.write(b"a request")
+            server.sendall(event(texts[0]))
+            await until(partial(held, hub, answered + 1))
+            await waiting(server, [event(text) for text in texts[1:]])
+            await until(partial(held, hub, answered + 3))
+
+    log = play(LOWER, act)
+    assert log.texts() == texts * TRIES
+    assert max(second - first for first, second in zip(log.stamps[1::3], log.stamps[2::3], strict=True)) > 2_500_000
+
+
+def test_a_first_token_that_waits_with_the_second_keeps_its_stamp() -> None:
+    head, end = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"0\r\n\r\n"
+    first, second = event(b"first"), event(b"2nd")
+
+    async def act(server: socket.socket, log: Log, hub: Receiver) -> None:
+        for _ in range(TRIES):
+            log.transport.expect(LOWER)
+            server.sendall(event(b"known"))
+            await until(lambda: hub.pending == 1)
+            log.transport.write(b"a request")
+            log.transport.expect(None)
+            server.sendall(end)
+            await until(lambda: log.whole().endswith(end))
+            await waiting(server, [head, first, second])
+            await until(lambda: log.whole().endswith(second))
+
+    log = play(LOWER, act)
+    assert log.whole() == (event(b"known") + end + head + first + second) * TRIES
+    told = [(data, stamp) for (kind, data), stamp in zip(log.entries, log.stamps, strict=False) if kind == "bytes"]
+    gaps = [after - before for (data, before), (_, after) in pairwise(told) if data.endswith(first)]
+    assert max(gaps) > 2_500_000
+
+
+def test_events_that_were_sent_together_are_not_read_one_by_one() -> None:
+    async def act(server: socket.socket, log: Log, hub: Receiver) -> None:
+        server.sendall(event(b"one"))
+        await until(lambda: hub.pending == 1)
+        for _ in range(10):
+            server.sendall(event(b"six") * 6)
+            time.sleep(0.001)  # noqa: ASYNC251 -- the loop is busy with something else
+            await until(lambda: hub.pending % 6 == 1)
+        reads.append(hub.reads)
+
+    reads: list[int] = []
+    assert len(play(LOWER, act).texts()) == 61
+    assert reads[0] < 25, "one before it is known that they come together"
+
+
 def test_many_events_ask_to_be_examined_and_totals_follow() -> None:
     totals: list[int] = []
 
@@ -290,7 +360,7 @@ def test_many_events_ask_to_be_examined_and_totals_follow() -> None:
         server.sendall(event(b"a") * 20)
         await until(lambda: hub.pending == 20)
         totals.append(hub.heard_ns)
-        server.sendall(event(b"b") * 180)
+        server.sendall(event(b"b") * receiver.MOST_HELD)
         await until(lambda: bool(log.entries))
         totals.append(hub.pending)
 
@@ -298,9 +368,9 @@ def test_many_events_ask_to_be_examined_and_totals_follow() -> None:
     kinds = [kind for kind, _ in log.entries]
     assert "examine" in kinds
     assert kinds.index("examine") >= receiver.MOST_HELD // 2
-    assert log.texts() == [b"a"] * 20 + [b"b"] * 180
+    assert log.texts() == [b"a"] * 20 + [b"b"] * receiver.MOST_HELD
     assert totals[0] > 0
-    assert totals[1] < 200
+    assert totals[1] < 20 + receiver.MOST_HELD
 
 
 def test_long_texts_are_taken_before_there_are_many_of_them() -> None:

@@ -200,14 +200,14 @@ class Decoder:
             self._template = None
             self._closing(event)
         elif output and piece is not None and self._patience and teachable(event):
-            self._learn(piece, event)
+            self._learn(piece, payload, event)
 
-    def _learn(self, piece: bytes, event: Event) -> None:
-        """Expect the next pieces to look like this one; give that up in streams where they never do."""
+    def _learn(self, piece: bytes, payload: bytes, event: Event) -> None:
+        """Expect the next pieces to look like this one, of this payload; give that up in streams where they never do."""
         events = len(self.sample.event_ns)
         self._patience = _PATIENCE if events - self._learned_at > _PATIENCE else self._patience - 1
         self._learned_at = events
-        self._template = learn(piece, event, self.sample.event_tokens[-1], self._dialect)
+        self._template = learn(piece, payload, event, self.sample.event_tokens[-1], self._dialect)
 
     def _rises(self, event: Event) -> bool:
         """Whether the running total says that there are tokens in an event without text: half a character, or a special token."""

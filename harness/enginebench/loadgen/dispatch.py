@@ -31,6 +31,7 @@ START_SPACING_NS: Final = 1_018_034
 """Between the first requests of two streams. Streams that begin together end together when lengths are equal, and begin together again:
 all at the same instant, they would for ever come in waves, of prefills at the server and of stamps that wait for each other here.
 Not a round figure, as a server may send its tokens every 5 or 10 ms: a tenth of the streams would share each of ten instants."""
+_NEVER: Final = 2**63 - 1
 _SPARE: Final = 16
 """Idle connections that an open loop keeps at hand, so that no request waits for a handshake."""
 _SPIN_NS: Final = 100_000
@@ -124,12 +125,14 @@ class Dispatch:
             elif ahead_ns > self._spin_ns:
                 assert self._timer is not None  # noqa: S101
                 self._timer.set(at_ns - self._spin_ns)
+                self._client.wires.free_until(at_ns - self._spin_ns)
                 return
             else:
                 if not self._spinning:
                     self._spinning = True
                     asyncio.get_running_loop().call_soon(self._spun)  # the sockets are served meanwhile
                 return
+        self._client.wires.free_until(_NEVER)
         self._check_finished()
 
     def _spun(self) -> None:

@@ -96,7 +96,7 @@ class Exchange:
             self._parse(stamp, data)
         finally:
             self._held_bytes += len(data)
-            if not self.complete and not self._postponed():
+            if self._pieces and not self.complete and not self._postponed():
                 self._decode()
             self.pattern = self._decoder.pattern(self._spelling) if self._aligned and self._spelling is not None else None
             self._template = self.pattern.template if self.pattern is not None else self._template

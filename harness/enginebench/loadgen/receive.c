@@ -3,8 +3,9 @@
  * Does not know: HTTP beyond the size of a chunk, JSON, requests, time-outs. A connection whose next event is expected (a pattern: the
  * bytes before and after its text, each event an HTTP chunk of its own) has stamps and texts collected here until somebody takes
  * them; whatever is different is handed up as it came. A stamp is the kernel's receive time (SO_TIMESTAMPNS), so it is right however
- * late the read is: an event that waits because a thousand others are read first is not measured late. Only what one read brings
- * together shares a stamp.
+ * late the read is: an event that waits because a thousand others are read first is not measured late. What one read brings together
+ * shares a stamp, so while reads have to wait each takes no more than the event that comes next: the kernel keeps what arrived
+ * separately apart, each with its own time, until it is acknowledged.
  *
  * Built by hatch_build.py, used through ctypes by receiver.py; plain C, so that neither Python's headers nor its version matter. Linux.
  */
@@ -16,20 +17,25 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 enum {
-  VERSION = 5,                    /* of what receiver.py declares */
-  READY = 256,                    /* connections that one drain reads, at most */
+  VERSION = 6,                    /* of what receiver.py declares */
+  READY = 256,                    /* connections that are read in turn, at most */
   READ = 64 << 10,                /* bytes of one read, at most */
   CARRY = 8 << 10,                /* a started event longer than this is not waited for */
   ARENA = READY * (READ + CARRY), /* touched only as far as reads were not recognised */
   WAITS = 256,                    /* steps of the histogram of waits, eight to an octave of microseconds */
+  LAST_CHUNK = 5,                 /* bytes */
   CLOCK_TRIES = 5,
   CLOCK_APART_NS = 2000, /* two clocks read further apart than this were interrupted */
   STEP_NS = 1000000,     /* a wall clock that moves this much between two drains was set */
   USABLE_TRIES = 100,    /* a millisecond each */
+  BEHIND_NS = 200000,    /* reads that have waited longer than this may have more than one event to find */
+  TOGETHER_NS = 2000,    /* what arrives within this time came together */
+  STAY_NS = 3000000,     /* a drain with nothing to report goes on for so long */
 };
 
 struct record {
@@ -49,10 +55,16 @@ struct connection {
   size_t head, closing;
   char *carry; /* the start of an event whose rest has not come */
   size_t carried;
+  size_t usual;    /* bytes sent at once, going by the smallest read of whole events; READ: as many as come; 0: not known */
+  int64_t last_ns; /* arrival of what was read last */
+  int ended;       /* what was handed up last ended with a response's last chunk */
+  int ending;      /* events like those before are over, the response is not */
 };
 
 struct receiver {
-  /* read by receiver.py */
+  /* shared with receiver.py */
+  int64_t free_until_ns; /* its to set: before this instant the event loop has nothing else to do, as far as is known */
+  int64_t hurried;       /* its to set: how many others wait for the event loop */
   int64_t pending;      /* events held by all connections */
   int64_t heard_ns;     /* arrival of the last event that was recognised */
   int64_t reads;
@@ -68,6 +80,9 @@ struct receiver {
   struct connection **connections; /* by file descriptor */
   int64_t offset_ns;               /* wall clock - monotonic clock */
   int stepped;                     /* the wall clock was set since the drain before */
+  int behind;                      /* reads have to wait for their turn */
+  size_t usual;                    /* of the connection that learned it last */
+  int64_t left_ns;                 /* the end of the drain before */
   size_t used;
   char arena[ARENA];
 };
@@ -244,23 +259,39 @@ static int digit(char c) {
   return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
+/* Bytes of the HTTP chunk that data begins with, the line with its size (start bytes) and the CRLF after it included; 0: none, or the last
+ * one, which is empty; -1: it may be one, and more has to come. */
+static long chunk(const char *data, size_t size, size_t *start) {
+  size_t digits = 0, bytes = 0;
+  for (int d; digits < size && digits < 7 && (d = digit(data[digits])) >= 0; digits++) bytes = 16 * bytes + d;
+  if (digits == size) return size && data[0] == '0' ? 0 : -1;
+  if (!digits || data[0] == '0' || data[digits] != '\r') return 0;
+  if (digits + 1 == size) return -1;
+  *start = digits + 2;
+  return data[digits + 1] == '\n' ? (long)(*start + bytes + 2) : 0;
+}
+
 /* Bytes of the event that data begins with; 0: none that is expected; -1: it may be one, and more has to come. */
 static long event(const struct connection *c, const char *data, size_t size, const char **text, size_t *text_bytes) {
-  size_t digits = 0, chunk = 0;
-  for (int d; digits < size && digits < 7 && (d = digit(data[digits])) >= 0; digits++) chunk = 16 * chunk + d;
-  if (digits == size) return data[0] == '0' ? 0 : -1;
-  if (!digits || data[0] == '0' || data[digits] != '\r') return 0; /* a size of 0 ends the response */
-  if (digits + 1 == size) return -1;
-  if (data[digits + 1] != '\n') return 0;
-  size_t start = digits + 2, whole = start + chunk + 2, around = c->head + c->closing;
-  if (chunk + 2 <= around || whole > CARRY) return 0;
+  size_t start = 0, around = c->head + c->closing;
+  long whole = chunk(data, size, &start);
+  if (whole <= 0) return whole;
+  if ((size_t)whole <= start + around || whole > CARRY) return 0;
   size_t here = size - start < c->head ? size - start : c->head;
   if (memcmp(data + start, c->pattern, here)) return 0;
-  if (whole > size) return -1;
+  if ((size_t)whole > size) return -1;
   if (memcmp(data + whole - c->closing, c->pattern + c->head, c->closing)) return 0;
   *text = data + start + c->head;
-  *text_bytes = chunk + 2 - around;
-  return (long)whole;
+  *text_bytes = whole - start - around;
+  return whole;
+}
+
+/* Bytes after data that belong to its last chunk, of which data has only the start. A response's head may come before. */
+static size_t lacking(const char *data, size_t size) {
+  const char *body = size > 5 && !memcmp(data, "HTTP/", 5) ? memmem(data, size, "\r\n\r\n", 4) : NULL;
+  size_t start, before = body ? (size_t)(body - data) + 4 : 0;
+  long whole = before < size ? chunk(data + before, size - before, &start) : 0;
+  return whole > 0 && (size_t)whole > size - before && whole <= CARRY ? whole - (size - before) : 0;
 }
 
 /* Keeps the start of an event until the rest of it has come; whether there is room. */
@@ -279,6 +310,7 @@ int eb_expect(struct receiver *r, int fd, const char *head, size_t head_bytes, c
   if (!c) return 0;
   free(c->pattern);
   c->pattern = NULL;
+  c->ending = !head && !c->ended;
   if (!head || !(c->pattern = malloc(head_bytes + closing_bytes))) return !rest_bytes;
   memcpy(c->pattern, head, head_bytes);
   memcpy(c->pattern + head_bytes, closing, closing_bytes);
@@ -295,8 +327,9 @@ static void note(struct receiver *r, int fd, int state, int64_t stamp, const cha
 
 /* Counts a read by the time from its arrival until now: step n is n us below 8, and from (8 + n % 8) << (n / 8 - 1) us on above. */
 static void note_wait(struct receiver *r, int64_t stamp) {
-  int64_t us = (clock_ns(CLOCK_MONOTONIC) - stamp) / 1000;
+  int64_t waited = clock_ns(CLOCK_MONOTONIC) - stamp, us = waited / 1000;
   int step = 0;
+  r->behind = waited > BEHIND_NS;
   if (us >= 8) {
     int octave = 63 - __builtin_clzll((uint64_t)us);
     step = (octave - 2) * 8 + (int)(us >> (octave - 3) & 7);
@@ -306,54 +339,84 @@ static void note_wait(struct receiver *r, int64_t stamp) {
   r->waits[step < WAITS ? step : WAITS - 1]++;
 }
 
+/* recvmsg, without waiting; what it returns, or -errno. stamp: of what was read. Not by way of the C library, where a thread may be
+ * cancelled in it, which costs as much as the comparison of what was read. */
+static long read_some(struct receiver *r, int fd, char *to, size_t size, int64_t *stamp) {
+  char control[128];
+  struct iovec room = {to, size};
+  struct msghdr message = {.msg_iov = &room, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+  long got = syscall(SYS_recvmsg, fd, &message, MSG_DONTWAIT);
+  if (got < 0) return -errno;
+  if (got) *stamp = stamp_of(r, &message);
+  return got;
+}
+
 static void receive(struct receiver *r, int fd) {
   struct connection *c = find(r, fd);
   if (!c) return;
-  char *base = r->arena + r->used, control[128];
-  size_t size = c->carried;
+  char *base = r->arena + r->used;
+  size_t size = c->carried, usual = c->usual ? c->usual : r->usual, limit = READ;
   if (size) memcpy(base, c->carry, size);
-  struct iovec room = {base + size, READ};
-  struct msghdr message = {.msg_iov = &room, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
-  ssize_t got = recvmsg(fd, &message, MSG_DONTWAIT);
-  if (got < 0 && errno == EAGAIN) return;
-  int state = got > 0 ? 0 : got < 0 ? -errno : 1;
-  int64_t stamp = got > 0 ? stamp_of(r, &message) : clock_ns(CLOCK_MONOTONIC);
+  if (r->behind && usual && usual < READ && !c->ending) limit = usual > size ? usual - size : 1;
+  int64_t stamp = clock_ns(CLOCK_MONOTONIC);
+  int together = 0;
+  long got = read_some(r, fd, base + size, limit, &stamp), length = 0;
+  if (got == -EAGAIN) return;
   if (got > 0) {
     r->reads++;
+    size += (size_t)got;
+    size_t rest = (size_t)got == limit && limit < READ ? lacking(base, size) : 0;
+    long more = rest ? read_some(r, fd, base + size, rest, &stamp) : 0;
+    if (more > 0) size += (size_t)more;
+    together = llabs(stamp - c->last_ns) < TOGETHER_NS;
+    if (together && (limit < READ || stamp < c->last_ns)) stamp = c->last_ns; /* one arrival, but the clocks were compared twice */
+    c->last_ns = stamp;
     note_wait(r, stamp);
   }
-  c->carried = 0;
   size_t taken = 0;
-  if (got > 0) {
-    size += (size_t)got;
-    long length = 0;
-    if (c->pattern) {
-      const char *text = NULL;
-      size_t text_bytes = 0;
-      while (taken < size && (length = event(c, base + taken, size - taken, &text, &text_bytes)) > 0 && hold(r, c, stamp, text, text_bytes))
-        taken += (size_t)length;
-    }
+  c->carried = 0;
+  if (got > 0 && c->pattern) {
+    const char *text = NULL;
+    size_t text_bytes = 0;
+    while (taken < size && (length = event(c, base + taken, size - taken, &text, &text_bytes)) > 0 && hold(r, c, stamp, text, text_bytes))
+      taken += (size_t)length;
+    if (limit < READ && together)
+      c->usual = READ; /* it is no use to read these apart */
+    else if (taken == size && (!c->usual || size < c->usual))
+      r->usual = c->usual = size;
     if (length < 0 && carry(c, base + taken, size - taken)) taken = size;
   }
   if (taken < size) {
     note(r, fd, 0, stamp, base + taken, size - taken);
     r->used += size;
+    c->ended = size >= LAST_CHUNK && !memcmp(base + size - LAST_CHUNK, "0\r\n\r\n", LAST_CHUNK);
+    c->ending = c->ending && !c->ended;
   }
-  if (state) {
+  if (got <= 0) {
     epoll_ctl(r->epoll, EPOLL_CTL_DEL, fd, NULL); /* it would be ready for ever */
-    note(r, fd, state, stamp, NULL, 0);
+    note(r, fd, got ? (int)got : 1, stamp, NULL, 0);
   } else if (c->count >= c->most || c->text_bytes >= READ) {
     note(r, fd, 0, stamp, NULL, 0);
   }
 }
 
-/* Reads what has arrived, without waiting; one read a connection. Returns the number of records, which hold until the next call. */
+/* Reads what has arrived, and, for as long as there is nothing to report and nobody else needs the event loop, what arrives then: at most
+ * some milliseconds. Returns the number of records, which hold until the next call. */
 int eb_drain(struct receiver *r) {
   struct epoll_event ready[READY];
+  int64_t now = clock_ns(CLOCK_MONOTONIC), until = now + STAY_NS;
+  int count, wait_ms = 0;
+  if (until > r->free_until_ns) until = r->free_until_ns;
   r->count = 0;
   r->used = 0;
-  read_clocks(r);
-  int count = epoll_wait(r->epoll, ready, READY, 0);
-  for (int i = 0; i < count; i++) receive(r, ready[i].data.fd);
+  r->behind = now - r->left_ns > BEHIND_NS;
+  do {
+    read_clocks(r);
+    count = epoll_wait(r->epoll, ready, READY, wait_ms);
+    for (int i = 0; i < count; i++) receive(r, ready[i].data.fd);
+    now = clock_ns(CLOCK_MONOTONIC);
+    wait_ms = 1;
+  } while (count > 0 && !r->count && !r->hurried && now + wait_ms * 1000000 < until);
+  r->left_ns = now;
   return r->count;
 }

@@ -20,9 +20,9 @@ from typing import Any, Final, Protocol
 from enginebench.loadgen.health import Stamps
 from enginebench.loadgen.template import Pattern
 
-VERSION: Final = 5
+VERSION: Final = 6
 """Of the interface below; the library says its own."""
-MOST_HELD: Final = 128
+MOST_HELD: Final = 512
 """Recognised events of a connection that are taken together."""
 _FEW_UNSTAMPED: Final = 0.01
 """Share of reads."""
@@ -32,9 +32,11 @@ _RECORD: Final = struct.Struct("=iiqqq")
 
 
 class _Handle(ctypes.Structure):
-    """The part of `struct receiver` that is read here."""
+    """The part of `struct receiver` that is used here."""
 
     _fields_ = (
+        ("free_until_ns", ctypes.c_int64),
+        ("hurried", ctypes.c_int64),
         ("pending", ctypes.c_int64),
         ("heard_ns", ctypes.c_int64),
         ("reads", ctypes.c_int64),
@@ -109,6 +111,7 @@ class Receiver:
     async def connect(self, address: str, port: int, connection: Receiving) -> None:
         """Open a connection and hand its transport over. Raises OSError."""
         sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+        self.hurry(1)
         try:
             sock.settimeout(0)
             await self.loop.sock_connect(sock, (address, port))
@@ -116,8 +119,18 @@ class Receiver:
         except BaseException:
             sock.close()
             raise
+        finally:
+            self.hurry(-1)
         self._transports[sock.fileno()] = transport
         connection.connection_made(transport)
+
+    def free_until(self, at_ns: int) -> None:
+        """The event loop has nothing to do before this instant but to serve connections."""
+        self._shared.free_until_ns = at_ns
+
+    def hurry(self, change: int) -> None:
+        """More (1) or fewer (-1) that wait for the event loop; while there are any it gets its turn at once."""
+        self._shared.hurried += change
 
     @property
     def pending(self) -> int:
@@ -259,12 +272,19 @@ class Transport(asyncio.Transport):
         if sent == len(data):
             return
         self._unsent = data[sent:]
+        self._receiver.hurry(1)
         self._receiver.loop.add_writer(self._fd, self._writable)
 
     def _writable(self) -> None:
-        self._receiver.loop.remove_writer(self._fd)
+        self._send(self._stop_writing())
+
+    def _stop_writing(self) -> bytes:
+        """What is unsent, which from now on nobody sends."""
         unsent, self._unsent = self._unsent, b""
-        self._send(unsent)
+        if unsent:
+            self._receiver.loop.remove_writer(self._fd)
+            self._receiver.hurry(-1)
+        return unsent
 
     def abort(self) -> None:
         """Close at once; the connection hears of it in the loop's next turn."""
@@ -284,7 +304,7 @@ class Transport(asyncio.Transport):
         if not self._open:
             return
         self._open = False
+        self._stop_writing()
         self._receiver.forget(self._fd)
-        self._receiver.loop.remove_writer(self._fd)
         self._sock.close()
         self._receiver.loop.call_soon(self.connection.connection_lost, error)

@@ -115,7 +115,7 @@ class SseSplitter:
         self._size = 0
         self._is_error = False
         self._first = True  # a byte order mark may start the first line
-        self.clean = False  # nothing pending: the next piece may take the fast path
+        self.clean = True
 
     def feed(self, piece: bytes) -> list[bytes]:
         # Nearly every read of a healthy stream is exactly one `data: ...` line and a blank one; it needs no line machinery.
@@ -127,14 +127,17 @@ class SseSplitter:
             and b"\r" not in piece
             and 8 < len(piece) <= MAX_EVENT_BYTES
         ):
+            self._first = False
             return [piece[6:-2]]
         events: list[bytes] = []
         for line in self._lines.feed(piece):
             self._line(line, events)
-        self.clean = not (self._first or self._data or self._is_error) and self._lines.empty
+        self.clean = not (self._data or self._is_error) and self._lines.empty
         return events
 
     def finish(self) -> list[bytes]:
+        if self.clean:
+            return []
         events: list[bytes] = []
         rest = self._lines.finish()
         if rest:

@@ -19,7 +19,6 @@ import orjson
 
 from enginebench.dialects import Dialect, Event
 from enginebench.loadgen import outcomes
-from enginebench.loadgen.stream import splitter
 
 _PLAIN: Final = bytes(c for c in range(0x20, 0x7F) if c not in b'"\\')
 """ASCII that stands for itself in a JSON string."""
@@ -148,20 +147,19 @@ def teachable(event: Event) -> bool:
     return usual and event.text.isascii() and event.text.replace(" ", "").isalnum()
 
 
-def learn(piece: bytes, event: Event, tokens: int, dialect: Dialect) -> Template | None:
-    """The template of a teachable event that was decoded from exactly this piece; None unless it certainly has one.
+def learn(piece: bytes, payload: bytes, event: Event, tokens: int, dialect: Dialect) -> Template | None:
+    """The template of a teachable event that was decoded from this payload of exactly this piece; None unless it certainly has one.
 
     Quoted letters, digits and spaces can match nothing but a whole JSON string, and they must do so exactly once. Decoding a
-    probe shows that this string is the text, and that nothing else in the event depends on it.
+    probe shows that this string is the text, and that nothing else in the event depends on it; no framing depends on such text.
     """
     quoted = b'"%b"' % event.text.encode()
-    if piece.count(quoted) != 1:
+    if piece.count(quoted) != 1 or payload.count(quoted) != 1:
         return None
     before, _, after = piece.partition(quoted)
     head, tail = before + b'"', b'"' + after
     try:
-        (payload,) = splitter(dialect.framing).feed(head + _PROBE.encode() + tail)
-        probed = dialect.decode(payload)
+        probed = dialect.decode(payload.replace(quoted, b'"%b"' % _PROBE.encode()))
     except outcomes.NONSENSE:
         return None
     answer = event.answer_chars > 0

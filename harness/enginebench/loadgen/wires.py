@@ -47,6 +47,10 @@ class Wires(Protocol):
         """Arrival of the last of those events; 0 before the first."""
         ...
 
+    def free_until(self, at_ns: int) -> None:
+        """The event loop has nothing to do before this instant but to serve connections."""
+        ...
+
     def close(self) -> None:
         """After the last connection."""
         ...
@@ -68,6 +72,9 @@ class LoopWires:
     async def connect(self, address: str, port: int, connection: Connection) -> None:
         loop = asyncio.get_running_loop()
         await loop.create_connection(lambda: connection, address, port, ssl=self._tls, server_hostname=self._name)
+
+    def free_until(self, at_ns: int) -> None:
+        """Reads take turns with everything else in any case."""
 
     def close(self) -> None:
         """Nothing is shared."""
