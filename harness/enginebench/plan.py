@@ -11,13 +11,16 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from enginebench.adapter import Unsupported
-from enginebench.bounds import Bounds
 from enginebench.errors import UserError
 from enginebench.nouns import JSON, Cell, Deployment, Load, fingerprint, plain
 from enginebench.registry import Registry
 from enginebench.scenario import MAX_CELLS, LoadSearch, Scenario
+
+if TYPE_CHECKING:
+    from enginebench.bounds import Bounds  # with all of physics, for those who know the machine
 
 
 @dataclass(frozen=True)

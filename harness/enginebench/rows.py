@@ -18,7 +18,7 @@ from enginebench.samples import Samples
 from enginebench.slo import SLO_METRICS, Slo
 from enginebench.statistics import Estimate, estimate, percentiles
 from enginebench.store import CellRecord, Run
-from enginebench.telemetry import Hardware, hardware_of
+from enginebench.telemetry.hardware import Hardware, hardware_of
 from enginebench.telemetry.metrics import HARDWARE_METRICS
 from enginebench.tokens import TokenSource, token_source
 from enginebench.verdict import VERDICTS, CacheProof, Reason, Verdict, cache_proof, judge, withheld

@@ -44,6 +44,15 @@ def percentiles(values: Floats, qs: Sequence[float]) -> list[float | None]:
     return [found.get(q) for q in qs]
 
 
+def median(values: Floats) -> float:
+    """The median of values without NaN, of which there is one at least.
+
+    `numpy.median` gives the same, and imports NumPy's masked arrays for that, a fiftieth of what `bench run` takes for one request.
+    """
+    ordered = np.sort(values)
+    return float((ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2)
+
+
 # -- over repeats --------------------------------------------------------------------------------------------------------
 
 
@@ -78,7 +87,7 @@ def estimate(values: Sequence[float | None]) -> Estimate | None:
     kept = np.array([v for v in values if v is not None and not math.isnan(v)], dtype=float)
     if not len(kept):
         return None
-    middle, repeats = float(np.median(kept)), tuple(map(float, kept))
+    middle, repeats = median(kept), tuple(map(float, kept))
     if len(kept) == 1:
         return Estimate(middle, repeats)
     if len(kept) < BOOTSTRAP_FROM:

@@ -6,8 +6,6 @@ import dataclasses
 import io
 import json
 import re
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -295,10 +293,3 @@ def test_a_run_without_cells_still_has_a_report(empty: Run) -> None:
     assert to_markdown(analysis).startswith("**Nothing could be measured.**")
     assert to_csv(analysis).count("\n") == 1
     assert json.loads(to_json(analysis))["counts"]["missing"] == 1
-
-
-def test_the_report_package_is_cheap_to_import_and_knows_no_runner() -> None:
-    code = "import sys, enginebench.report; print(*sorted(sys.modules))"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    heavy = {"pandas", "plotly", "rich", "jinja2", "pyarrow", "enginebench.runner", "enginebench.loadgen", "enginebench.runtime"}
-    assert not heavy & set(loaded)

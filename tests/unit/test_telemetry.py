@@ -13,14 +13,15 @@ from enginebench.accelerators import Gpu
 from enginebench.counters import CounterSeries
 from enginebench.nouns import Cell, Deployment, Load
 from enginebench.store import CellRecord, Run, RunRecord
-from enginebench.telemetry import Subject, Throttle, hardware_of, mean_watts
 from enginebench.telemetry.amd import AmdGpu
 from enginebench.telemetry.cgroup import cgroup_of
 from enginebench.telemetry.curves import curves
 from enginebench.telemetry.engines import values_of
+from enginebench.telemetry.hardware import hardware_of, mean_watts
 from enginebench.telemetry.nvidia import throttle
 from enginebench.telemetry.source import compute_processes
-from enginebench.telemetry.subject import VALUES, Kind
+from enginebench.telemetry.subject import VALUES, Kind, Subject
+from enginebench.telemetry.throttle import Throttle
 from enginebench.verdict import Check
 from enginebench.verdict.hardware import hardware
 from enginebench.window import Window

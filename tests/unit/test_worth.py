@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 from enginebench.analysis import Analysis, Row, analyse
 from enginebench.bounds import Bounds
+from enginebench.ceilings import streams_of, tokens_of
 from enginebench.cli import bench
 from enginebench.costs import DevicePrice, Prices, by_catalogue
 from enginebench.errors import UserError
@@ -22,7 +23,7 @@ from enginebench.report.figures import CEILING, cost_columns, shown, why_missing
 from enginebench.report.html import render_html
 from enginebench.statistics import Estimate
 from enginebench.store import Run
-from enginebench.worth import SHARE, THROUGHPUT, Worth, contradictions, streams_of, tokens_of
+from enginebench.worth import SHARE, THROUGHPUT, Worth, contradictions
 
 MODEL = "random:qwen3moe?layers=2&hidden=256&heads=4&kv_heads=2&head_dim=64&experts=2&top_k=2&expert_intermediate=256"
 FACTS: dict[str, JSON] = {"gpus": [], "memory_bytes": 64e9, BANDWIDTH: 10e9}

@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from functools import cache
-
-from tokenizers import Tokenizer
+from typing import TYPE_CHECKING
 
 from enginebench.checkpoints.words import WORDS
 from enginebench.nouns import JSON
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _CL100K = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -51,6 +53,8 @@ class ByteLevelBPE:
 
     def tokenizer(self) -> Tokenizer:
         """The live tokenizer of the `tokenizers` library. KeyError when the pre-tokenizer is not in PRE_TOKENIZERS."""
+        from tokenizers import Tokenizer  # whoever only names tokens does without the library
+
         return Tokenizer.from_str(json.dumps(self.to_json()))
 
     def to_json(self) -> dict[str, JSON]:

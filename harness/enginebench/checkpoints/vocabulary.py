@@ -10,13 +10,14 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
-
-from tokenizers import Tokenizer
+from typing import TYPE_CHECKING, cast
 
 from enginebench.checkpoints.gguf_metadata import Value, read_metadata
 from enginebench.checkpoints.tokenizer import PRE_TOKENIZERS, ByteLevelBPE
 from enginebench.errors import UserError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 _ALIASES = {"llama3": "llama-bpe", "llama-v3": "llama-bpe", "falcon3": "llama-bpe", "starcoder": "smollm", "refact": "smollm"}
 """Names of `tokenizer.ggml.pre` that split as one in PRE_TOKENIZERS does."""
@@ -69,6 +70,8 @@ def _from_folder(folder: Path) -> Vocabulary:
     file = folder / "tokenizer.json"
     if not file.is_file():
         raise UserError("no tokenizer.json", file=folder, advice="prompts need the tokenizer of the checkpoint")
+    from tokenizers import Tokenizer  # only a checkpoint that is here needs the library
+
     tokenizer = Tokenizer.from_file(str(file))
     added = tokenizer.get_added_tokens_decoder()  # special tokens and other words that are not learned text
     plain = sorted(i for token, i in tokenizer.get_vocab().items() if i not in added and is_plain(token))

@@ -5,6 +5,7 @@ Tables go to stdout, progress and warnings to stderr. Exit codes are `enginebenc
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -66,6 +67,8 @@ for command in (run, plan, report, compare, routing, fit, ceiling, offload, audi
 
 def main(arguments: list[str] | None = None) -> None:
     """Run `bench`; never returns. A UserError becomes one message and exit code 2."""
+    # What is imported and read stays; looking through it for cycles after every 700 objects is a fifteenth of a run of one request.
+    gc.set_threshold(100_000)
     # kill, a closed terminal and Ctrl-C end a run in the same orderly way: SIGINT is what the event loop understands. Shells start
     # background jobs of scripts with SIGINT ignored, and then kill would be ignored too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -89,6 +92,7 @@ def main(arguments: list[str] | None = None) -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 1)
         code = Exit.PIPE_CLOSED
+    gc.freeze()  # or the interpreter looks through everything for cycles on its way out, which takes a tenth of a run of one request
     sys.exit(int(code))
 
 

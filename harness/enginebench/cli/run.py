@@ -65,7 +65,6 @@ def run(
 def check_launchable(plan: Plan, registry: Registry) -> None:
     """Refuse a plan whose engines are not installed or have no image, or whose secrets are not set, before anything is launched."""
     from enginebench.adapter import NotInstalled, Unsupported
-    from enginebench.runner.contained import check_asked
     from enginebench.runner.served import api_key
 
     for deployment, cells in plan.launches():
@@ -76,6 +75,8 @@ def check_launchable(plan: Plan, registry: Registry) -> None:
             continue
         adapter = registry[deployment.engine]
         if deployment.runtime == "docker":
+            from enginebench.runner.contained import check_asked  # needs the table of images
+
             check_asked(adapter, deployment)  # images are got when their turn comes
             continue
         try:
@@ -103,11 +104,13 @@ def _measure(plan: Plan, registry: Registry, results: Path, client_processes: in
     from enginebench.cli.progress import progress
     from enginebench.runner import Sweep
     from enginebench.runner.folder import open_run_for
+    from enginebench.runner.instruments import Instruments
     from enginebench.runtime import sweep as sweep_leftovers
 
-    for line in sweep_leftovers():
-        show(line)
     with contextlib.ExitStack() as stack:
+        instruments = stack.enter_context(Instruments())  # first, as their program takes a while to start
+        for line in sweep_leftovers():
+            show(line)
         try:
             opening = open_run_for(plan, results, _machine(plan), fresh=fresh, retry_failed=retry_failed, say=show)
             stored = stack.enter_context(opening)
@@ -116,7 +119,7 @@ def _measure(plan: Plan, registry: Registry, results: Path, client_processes: in
                 f"no run can be kept there: {error.strerror}", file=results, advice="name another folder with --results"
             ) from None
         reporter = stack.enter_context(progress(plan, stored))
-        Sweep(plan, stored, registry, installs_of, reporter, client_processes).go()
+        Sweep(plan, stored, registry, installs_of, reporter, client_processes, instruments).go()
     return stored
 
 
@@ -125,15 +128,19 @@ def _machine(plan: Plan) -> dict[str, JSON]:
     import os
 
     from enginebench.host import facts
-    from enginebench.machines import BANDWIDTH
     from enginebench.nouns import plain_object
-    from enginebench.physics.this_cpu import memory_bandwidth
 
     found = facts()
     here = os.environ.get("DOCKER_HOST", "unix:").startswith("unix:")
     ours = any(deployment.runtime != "attach" and (deployment.runtime != "docker" or here) for deployment in plan.scenario.deployments)
-    measured: dict[str, JSON] = {BANDWIDTH: memory_bandwidth()} if ours and not found.gpus else {}
-    return plain_object(found) | measured
+    return plain_object(found) | (_bandwidth() if ours and not found.gpus else {})
+
+
+def _bandwidth() -> dict[str, JSON]:
+    from enginebench.machines import BANDWIDTH
+    from enginebench.physics.this_cpu import memory_bandwidth
+
+    return {BANDWIDTH: memory_bandwidth()}
 
 
 def _show(stored: Run, prices: Prices | None, *, as_json: bool, html: bool) -> int:

@@ -125,10 +125,14 @@ def planned(
 def _bounds(scenario: Scenario) -> Bounds | None:
     """What the machine allows; None where nobody said which it is and no GPU is here, or its processor does the work."""
     from enginebench.accelerators import gpus
+
+    seen = () if scenario.hardware else gpus()
+    if not scenario.hardware and not seen:
+        return None
     from enginebench.bounds import Bounds
     from enginebench.machines import here, stated
 
-    machine = stated(scenario.hardware) if scenario.hardware else here(gpus())
+    machine = stated(scenario.hardware) if scenario.hardware else here(seen)
     return Bounds(machine, scenario.file.resolve().parent) if machine is not None else None
 
 

@@ -16,7 +16,7 @@ from enginebench.runner.beside import Beside
 from enginebench.runner.engine import Engine
 from enginebench.runner.served import Served
 from enginebench.runtime.container_client import elsewhere
-from enginebench.telemetry import Subject
+from enginebench.telemetry.subject import Subject
 
 EVERY_S = 1.0
 PROGRAM = ("-P", "-m", "enginebench.telemetry.sampler")
@@ -26,8 +26,8 @@ PROGRAM = ("-P", "-m", "enginebench.telemetry.sampler")
 class Instruments:
     """Telemetry of loads, one after another: `with Instruments() as instruments:`, and for each `prepare`, `begin`, the load, `collect`.
 
-    The first sampler starts with the block, while an engine is being opened; `prepare` starts the next one, and what comes before
-    `begin` hides how long it takes.
+    The first sampler starts with the outermost block, while the run's folder and an engine are being opened; `prepare` starts the next
+    one, and what comes before `begin` hides how long it takes.
     """
 
     def __init__(self, every_s: float = EVERY_S) -> None:
@@ -36,7 +36,7 @@ class Instruments:
         self._ordered = False
 
     def __enter__(self) -> Self:
-        self._beside = Beside(PROGRAM)
+        self._beside = self._beside or Beside(PROGRAM)
         return self
 
     def prepare(self, engine: Engine) -> None:

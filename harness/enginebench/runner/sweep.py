@@ -53,7 +53,8 @@ class _Launch:
 class Sweep:
     """A plan being run into a run folder.
 
-    installs: where an adapter's engine is on this machine. client_processes: how many the load generator may use.
+    installs: where an adapter's engine is on this machine. client_processes: how many the load generator may use. instruments: the sweep's
+    own, or those of a caller who started them while he made ready.
     """
 
     plan: Plan
@@ -62,12 +63,13 @@ class Sweep:
     installs: Callable[[Adapter], Sequence[Install]]
     reporter: Reporter
     client_processes: int = 1
+    instruments: Instruments = field(default_factory=Instruments)
     sitting: str = field(default_factory=lambda: secrets.token_hex(4))
     """Tells this sitting's prompts from an earlier one's; stored with each cell that it was mixed into."""
 
     def go(self) -> None:
         """Measure every cell that has no record yet. KeyboardInterrupt passes through: what is stored stays."""
-        with Instruments() as instruments:
+        with self.instruments as instruments:
             self._prepare_checkpoints()
             for deployment, cells in self.plan.launches():
                 for cell in cells:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from enginebench.errors import UserError
-from enginebench.machines import check
 from enginebench.scenario.schema import ScenarioFile
 from enginebench.scenario.source import Source
 
@@ -12,6 +11,8 @@ def check_hardware(written: ScenarioFile, source: Source) -> None:
     """UserError at its line for hardware that is not known."""
     if written.hardware is None:
         return
+    from enginebench.machines import check  # reads the catalogue
+
     try:
         check(written.hardware)
     except UserError as error:

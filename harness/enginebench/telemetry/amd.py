@@ -8,11 +8,14 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from enginebench.nouns import JSON
 from enginebench.telemetry.source import Values, compute_processes, told
-from enginebench.telemetry.subject import Kind, Throttle
+from enginebench.telemetry.throttle import Throttle
+
+if TYPE_CHECKING:
+    from enginebench.nouns import JSON
+    from enginebench.telemetry.subject import Kind
 
 MIB = 2**20
 MICRO = 1e-6

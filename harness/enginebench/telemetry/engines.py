@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from enginebench.nouns import JSON
-from enginebench.telemetry.cgroup import Cgroup, cgroup_of
 from enginebench.telemetry.source import Values, told
-from enginebench.telemetry.subject import Kind
+
+if TYPE_CHECKING:
+    from enginebench.nouns import JSON
+    from enginebench.telemetry.cgroup import Cgroup
+    from enginebench.telemetry.subject import Kind
 
 NS = 1e-9
 
@@ -77,6 +79,8 @@ class Container:
 
     def _found_here(self) -> tuple[int | None, Cgroup | None]:
         """Its first process and its control group, where they are this machine's: another daemon numbers processes in its own way."""
+        from enginebench.telemetry.cgroup import cgroup_of
+
         said = told(lambda: self._client.api.inspect_container(self._id), Exception) or {}
         pid = int(said.get("State", {}).get("Pid") or 0)
         groups = told(Path(f"/proc/{pid}/cgroup").read_text, OSError) or ""

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from enginebench.counters import CounterSeries
-from enginebench.telemetry.subject import Subject, Throttle
+from enginebench.telemetry.subject import Subject
+from enginebench.telemetry.throttle import Throttle
 
 if TYPE_CHECKING:
     from enginebench.store import CellRecord

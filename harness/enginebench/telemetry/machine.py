@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 
-from enginebench.nouns import JSON
 from enginebench.telemetry.source import Values, told
-from enginebench.telemetry.subject import Kind
+
+if TYPE_CHECKING:
+    from enginebench.nouns import JSON
+    from enginebench.telemetry.subject import Kind
 
 CPUS = Path("/sys/devices/system/cpu")
 

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from enginebench.nouns import JSON
+import pynvml
+
 from enginebench.telemetry.source import Values, compute_processes, told
-from enginebench.telemetry.subject import Kind, Throttle
+from enginebench.telemetry.throttle import Throttle
+
+if TYPE_CHECKING:
+    from enginebench.nouns import JSON
+    from enginebench.telemetry.subject import Kind
 
 T = TypeVar("T")
 
@@ -82,8 +87,6 @@ def throttle(mask: int) -> Throttle:
 
 def nvidia_gpus(ours: Callable[[], frozenset[int]] = frozenset) -> list[NvidiaGpu]:
     """Every device of this machine, in NVML's order; empty where NVML does not answer."""
-    import pynvml
-
     try:
         pynvml.nvmlInit()
         count = pynvml.nvmlDeviceGetCount()
@@ -95,8 +98,6 @@ def nvidia_gpus(ours: Callable[[], frozenset[int]] = frozenset) -> list[NvidiaGp
 
 def nvml_version() -> tuple[str, int]:
     """The driver's version and how many devices NVML has. Raises LookupError with the reason where it does not answer."""
-    import pynvml
-
     try:
         pynvml.nvmlInit()
         try:

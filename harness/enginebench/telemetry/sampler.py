@@ -1,6 +1,7 @@
 """Reads GPUs, this machine and the engine about once a second while a load runs, as a process of its own: the client must not feel it.
 
-A program: `python -m enginebench.telemetry.sampler`. Knows what to read, not what it means.
+A program: `python -m enginebench.telemetry.sampler`. Knows what to read, not what it means. What it may need of this machine's devices is
+imported before the orders come: a load waits for what is done after them.
 
 stdin: one line of JSON (every_s; gpus: whether this machine's are to be read; processes: name -> pid whose descendants are the engine;
 containers: name -> id), then an empty one, at which it begins; its end, in whatever way it comes, brings a last reading and the end of
@@ -19,8 +20,10 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from enginebench.telemetry.amd import amd_gpus
 from enginebench.telemetry.engines import Container, Processes
 from enginebench.telemetry.machine import ThisMachine
+from enginebench.telemetry.nvidia import nvidia_gpus
 from enginebench.telemetry.source import Source, Values
 
 MOST_READINGS = 600
@@ -65,8 +68,6 @@ def sources(orders: Mapping[str, Any]) -> Iterator[Source]:
         engines += [Container(name, ident, client) for name, ident in orders["containers"].items()] if client else []
     yield from engines
     if orders["gpus"]:
-        from enginebench.telemetry.amd import amd_gpus
-        from enginebench.telemetry.nvidia import nvidia_gpus
 
         def ours() -> frozenset[int]:
             return frozenset().union(*(engine.pids for engine in engines))

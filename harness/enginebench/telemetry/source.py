@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
-from enginebench.nouns import JSON
-from enginebench.telemetry.subject import Kind
+if TYPE_CHECKING:
+    from enginebench.nouns import JSON
+    from enginebench.telemetry.subject import Kind
 
 Values: TypeAlias = Mapping[str, float | None]
 """Under the names of `subject.VALUES`; None, or left out, where the source does not say."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import IntFlag
 from typing import Literal, TypeAlias
 
 from enginebench.counters import CounterSeries
@@ -51,20 +50,6 @@ VALUES: Mapping[Kind, Mapping[str, str]] = {
         "throttled_s": "total time that its threads were held back",
     },
 }
-
-
-class Throttle(IntFlag):
-    """Why a GPU's clock is not higher, in the same words for every vendor. An idle device, or chosen clocks, are not among them."""
-
-    POWER_CAP = 1
-    HEAT = 2
-    POWER_BRAKE = 4
-    HARDWARE = 8
-
-    @property
-    def words(self) -> str:
-        """Of a single reason."""
-        return {1: "power cap", 2: "heat", 4: "power brake", 8: "hardware slowdown"}[self.value]
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import numpy as np
 from enginebench import metrics
 from enginebench.nouns import JSON, Load
 from enginebench.samples import Samples
+from enginebench.statistics import median
 from enginebench.store import CellRecord
 from enginebench.verdict.checks import Check, Reason, Severity
 from enginebench.window import Window
@@ -155,7 +156,7 @@ def size(record: CellRecord, s: Samples, window: Window) -> Iterator[Reason]:
 
 def _median_ms(values: metrics.Floats) -> float:
     defined = values[~np.isnan(values)]
-    return float(np.median(defined)) * 1e3 if len(defined) else np.inf
+    return median(defined) * 1e3 if len(defined) else np.inf
 
 
 def number(told: Mapping[str, JSON], name: str) -> float:

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from enginebench.store import CellRecord
-from enginebench.telemetry import Hardware, Throttle, hardware_of
+from enginebench.telemetry.hardware import Hardware, hardware_of
+from enginebench.telemetry.throttle import Throttle
 from enginebench.verdict.checks import Check, Reason
 from enginebench.window import Window
 

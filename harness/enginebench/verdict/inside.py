@@ -14,6 +14,7 @@ import numpy as np
 
 from enginebench import metrics, timings
 from enginebench.samples import Samples
+from enginebench.statistics import median
 from enginebench.store import CellRecord
 from enginebench.verdict.checks import Check, Reason
 from enginebench.window import Window
@@ -118,7 +119,7 @@ def clocks(record: CellRecord, s: Samples) -> Iterator[Reason]:
 def _medians(its: metrics.Floats, ours: metrics.Floats) -> tuple[float, float] | None:
     """Medians of the requests that both have timed; None when they are too few."""
     both = ~np.isnan(its) & ~np.isnan(ours)
-    return (float(np.median(its[both])), float(np.median(ours[both]))) if both.sum() >= _FEW_TIMED else None
+    return (median(its[both]), median(ours[both])) if both.sum() >= _FEW_TIMED else None
 
 
 # -- routing -------------------------------------------------------------------------------------------------------------

@@ -12,17 +12,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import chain
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Tokenizer
 
 from enginebench.checkpoints.vocabulary import Vocabulary
 from enginebench.checkpoints.words import WORDS
 from enginebench.errors import UserError
 from enginebench.workload.corpus import passages
 from enginebench.workload.draws import order, stream
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 Indices = npt.NDArray[np.int64]
 _WORD_TOKEN = re.compile("[Ġ▁]([a-z]+)")
