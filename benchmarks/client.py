@@ -2,7 +2,8 @@
 
 truthserver (C, built on demand) plays a token schedule and logs when each request had been read and when each token was sent. An
 error is what a client reports minus that. Server and client have a core each; every round of a case runs all clients one after
-another, so that a busy machine troubles all of them; the processor time that the hypervisor took away is printed with each round.
+another, so that a busy machine troubles all of them; the processor time that the hypervisor took away is printed with each round, and how
+much of its core the server used, which at its limit sends no faster for any client.
 Beside enginebench run itself without its receiver in C (`loop stamps`: the event loop stamps what arrives), a control, `bare`
 (uvloop, nothing decoded: what the event loop alone costs), and, with --rivals, other load generators. Prints a table; asserts
 nothing. `--write docs/fidelity.md` replaces the table there.
@@ -195,14 +196,16 @@ def measure(program: Path, case: Case, name: str, folder: Path) -> dict[str, flo
     """One round of one client: server on the first core, client on the last."""
     log, out = folder / "truth.bin", folder / "client.pickle"
     before = stolen_ticks()
-    with serving(program, case.server, log, CORES[0]) as port:
-        argv = [sys.executable, __file__, "--child", name, "--case", case.name, "--port", str(port), "--out", str(out)]
+    with serving(program, case.server, log, CORES[0]) as server:
+        argv = [sys.executable, __file__, "--child", name, "--case", case.name, "--port", str(server.port), "--out", str(out)]
         cores = CORES if case.processes > 1 else CORES[-1:]
         subprocess.run(["taskset", "-c", ",".join(map(str, cores)), *argv], check=True)
+        served_s = server.cpu_s
     told = pickle.loads(out.read_bytes())  # noqa: S301 -- our own child's
     stolen_s = (stolen_ticks() - before) / os.sysconf("SC_CLK_TCK")
     sent = truth(log)
-    return {**judged(told, sent), "held": held(sent.values(), case.streams), "stolen": stolen_s / max(1e-9, told["wall_s"])}
+    shares = {"served": served_s / told["window_s"], "stolen": stolen_s / max(1e-9, told["wall_s"])}
+    return {**judged(told, sent), "held": held(sent.values(), case.streams), **shares}
 
 
 def judged(told: dict[str, Any], sent: Mapping[str, tuple[int, Any]]) -> dict[str, float]:
@@ -239,11 +242,11 @@ def measure_rival(program: Path, case: Case, rival: rivals.Rival, folder: Path) 
     from rivals import compared
 
     log, count = folder / "truth.bin", case.streams * case.rounds
-    with serving(program, case.server, None, CORES[0]) as port:
-        idle_cpu_s = rival.run(port, 1, 1, 8, folder, CORES[-1]).cpu_s
+    with serving(program, case.server, None, CORES[0]) as server:
+        idle_cpu_s = rival.run(server.port, 1, 1, 8, folder, CORES[-1]).cpu_s
     before, began = stolen_ticks(), time.monotonic()
-    with serving(program, case.server, log, CORES[0]) as port:
-        reported = rival.run(port, case.streams, count, case.tokens, folder, CORES[-1])
+    with serving(program, case.server, log, CORES[0]) as server:
+        reported = rival.run(server.port, case.streams, count, case.tokens, folder, CORES[-1])
     wall_s = time.monotonic() - began
     stolen = (stolen_ticks() - before) / os.sysconf("SC_CLK_TCK") / wall_s
     sent = [value for _, value in records(log)]
@@ -270,14 +273,14 @@ loads: [{{input_tokens: 8, output_tokens: 1, requests: 1, warmup_requests: 0}}]
 
 def start_up(program: Path, folder: Path, times: int) -> list[tuple[str, float]]:
     """Median seconds of whole processes, in turns: Python alone, the load generator with one request, `bench run` with one."""
-    with serving(program, ("--ttft-ms", "0.1", "--itl-ms", "0.1"), None, CORES[0]) as port:
-        (folder / "one.yaml").write_text(ATTACH.format(port=port))
+    with serving(program, ("--ttft-ms", "0.1", "--itl-ms", "0.1"), None, CORES[0]) as server:
+        (folder / "one.yaml").write_text(ATTACH.format(port=server.port))
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
         environment["ENGINEBENCH_HOME"] = str(folder / "home")
         bench = [sys.executable, "-m", "enginebench", "run", "one.yaml", "--fresh", "--no-html"]
         commands = {
             "python -c pass": [sys.executable, "-c", "pass"],
-            "load generator, one request of one token": [sys.executable, "-c", ONE_REQUEST, str(port)],
+            "load generator, one request of one token": [sys.executable, "-c", ONE_REQUEST, str(server.port)],
             "bench run, one request of one token, server is up": bench,
         }
         took: dict[str, list[float]] = {name: [] for name in commands}
@@ -295,7 +298,7 @@ OURS = ("enginebench", LOOP)
 COLUMNS = (
     "case", "client", "TTFT error mean / p50 / p99, ms", "ITL p99 error, ms", "stamp error p50 / p99, ms",
     "streams held", "events/s", "CPU s per M events",
-    "peak MB", "stolen",
+    "peak MB", "server busy", "stolen",
 )  # fmt: skip
 
 
@@ -310,10 +313,11 @@ def row(case: Case, name: str, rounds: Sequence[Mapping[str, float]]) -> tuple[s
     rate = f"{mid['events'] / seconds / 1e3:,.0f}k"
     if not paced and name in OURS:
         rate += f" ({mid['events'] / mid['window_s'] / 1e3:,.0f}k while recording)"
+    busy = f"{mid['served']:.0%}" if "served" in mid and case.processes == 1 else "-"
     peak = f"{mid['peak_bytes'] / 1e6:.0f}" if case.processes == 1 and mid["peak_bytes"] == mid["peak_bytes"] else "-"
     return (
         case.name, name, errors, itl, late, f"{mid['held']:,.0f}" if paced else "-", rate,
-        f"{mid['cpu_s'] / mid['events'] * 1e6:.1f}", peak, f"{mid['stolen']:.0%}",
+        f"{mid['cpu_s'] / mid['events'] * 1e6:.1f}", peak, busy, f"{mid['stolen']:.0%}",
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,23 @@ def build(folder: Path) -> Path:
     return program
 
 
+@dataclass(frozen=True)
+class Server:
+    """A truthserver that runs."""
+
+    port: int
+    pid: int
+
+    @property
+    def cpu_s(self) -> float:
+        """Processor time that it has taken so far."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 @contextmanager
-def serving(program: Path, flags: Sequence[str], log: Path | None, core: int | None) -> Iterator[int]:
-    """A truthserver on its own core; yields its port and ends it."""
+def serving(program: Path, flags: Sequence[str], log: Path | None, core: int | None) -> Iterator[Server]:
+    """A truthserver on its own core; ends it afterwards."""
     from enginebench.runtime import free_port
 
     port = free_port()
@@ -42,7 +57,7 @@ def serving(program: Path, flags: Sequence[str], log: Path | None, core: int | N
                 os.sched_setaffinity(server.pid, {core})
             if server.stderr is not None:
                 server.stderr.readline()  # 'truthserver on PORT': it listens
-            yield port
+            yield Server(port, server.pid)
         finally:
             server.terminate()
 

@@ -17,6 +17,8 @@ import pytest
 from enginebench.dialects import Dialect, OpenAIChat, OpenAICompletions
 from enginebench.loadgen import LoadResult, LoadSpec, Progress, Target, WireRequest, run_load
 from enginebench.loadgen import run as run_module
+from enginebench.loadgen.client import Client
+from enginebench.loadgen.dispatch import Dispatch
 
 pytestmark = pytest.mark.usefixtures("stamps")
 
@@ -62,6 +64,19 @@ def test_every_request_leaves_one_sample_with_its_times_in_order(start_fake: Sta
         assert len(s.event_ns) == len(s.event_tokens) == len(s.event_chars) == 8
         assert (s.output_tokens, s.finish_reason, s.status_code, s.error, s.text) == (8, "length", 200, None, None)
     assert (result.stopped, result.unsent) == (None, 0)
+
+
+def test_a_load_leaves_nothing_behind_that_only_a_garbage_collection_finds(start_fake: StartFake) -> None:
+    """Request bodies hang on it, and a sweep has many loads."""
+    target = start_fake(*FAST)
+    gc.collect()
+    gc.disable()
+    try:
+        outcome = outcomes(load(target, wire(4, tokens=2), concurrency=2))
+        left = [held for held in gc.get_objects() if isinstance(held, Client | Dispatch)]
+    finally:
+        gc.enable()
+    assert (outcome, left) == (["ok"] * 4, [])
 
 
 def test_times_are_those_of_the_schedule(start_fake: StartFake) -> None:

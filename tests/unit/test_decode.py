@@ -65,7 +65,16 @@ def test_a_template_is_used() -> None:
     decoder.feed(array("q", range(50)), pieces)
     assert list(sample.event_ns) == list(range(50))
     assert list(sample.event_chars) == [len(f" word{i}") for i in range(50)]
-    assert calls == 3, "two events (before the first one might be a byte order mark) and the probe"
+    assert calls == 2, "the first event and the probe"
+
+
+def test_a_byte_order_mark_teaches_nothing() -> None:
+    """It belongs to the start of the stream: before another event it would make that event one of an unknown field."""
+    mark = b"\xef\xbb\xbf"
+    pieces = [mark + event("first"), mark + event("lost"), event("second")]
+    sample, _ = decode(pieces)
+    assert (list(sample.event_ns), list(sample.event_chars)) == ([0, 20], [5, 6])
+    assert sample == decode(pieces, templates=False)[0]
 
 
 def test_role_chunks_pings_and_usage_are_no_output() -> None:

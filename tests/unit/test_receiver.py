@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 import time
 from array import array
 from collections.abc import Callable
@@ -300,19 +301,27 @@ def held(hub: Receiver, events: int) -> bool:
     return hub.pending == events
 
 
-@pytest.mark.parametrize("texts", [[b"same", b"long", b"text"], [b"a", b"much longer than that", b"bc"]])
+@pytest.mark.parametrize(
+    "texts",
+    [
+        [b"same", b"long", b"text", b"here"],
+        [b"a", b"much longer than that", b"bc", b"d"],
+        [b"quite long", b"a", b"longer than before", b"b"],
+    ],
+)
 def test_tokens_that_wait_together_keep_their_own_stamps(texts: list[bytes]) -> None:
     async def act(server: socket.socket, log: Log, hub: Receiver) -> None:
-        for answered in range(0, 3 * TRIES, 3):
+        for answered in range(0, 4 * TRIES, 4):
             log.transport.write(b"a request")
             server.sendall(event(texts[0]))
             await until(partial(held, hub, answered + 1))
             await waiting(server, [event(text) for text in texts[1:]])
-            await until(partial(held, hub, answered + 3))
+            await until(partial(held, hub, answered + 4))
 
     log = play(LOWER, act)
     assert log.texts() == texts * TRIES
-    assert max(second - first for first, second in zip(log.stamps[1::3], log.stamps[2::3], strict=True)) > 2_500_000
+    waited = zip(log.stamps[1::4], log.stamps[2::4], log.stamps[3::4], strict=True)
+    assert max(min(second - first, third - second) for first, second, third in waited) > 2_500_000
 
 
 def test_a_first_token_that_waits_with_the_second_keeps_its_stamp() -> None:
@@ -351,6 +360,43 @@ def test_events_that_were_sent_together_are_not_read_one_by_one() -> None:
     reads: list[int] = []
     assert len(play(LOWER, act).texts()) == 61
     assert reads[0] < 25, "one before it is known that they come together"
+
+
+def test_a_drain_goes_on_while_nobody_else_needs_the_loop() -> None:
+    """One call reads once where somebody waits, or where an instant is near; else as often as something comes."""
+    most: dict[str, int] = {}
+
+    async def act(server: socket.socket, log: Log, hub: Receiver) -> None:
+        for name, free_until_ns, waiting in (("free", 2**63 - 1, 0), ("an instant is near", 0, 0), ("somebody waits", 2**63 - 1, 1)):
+            hub.free_until(free_until_ns)
+            hub.hurry(waiting)
+            counts = []
+            for _ in range(30):
+                before = hub.reads
+                sender = threading.Thread(target=lambda: [server.sendall(event(b"x")) for _ in range(20)])
+                sender.start()
+                while hub.reads == before:
+                    hub._ready()
+                counts.append(hub.reads - before)
+                sender.join()
+            hub.hurry(-waiting)
+            most[name] = max(counts)
+
+    log = play(LOWER, act)
+    assert len(log.texts()) == 3 * 30 * 20
+    assert most["free"] > 1
+    assert most["an instant is near"] == most["somebody waits"] == 1
+
+
+def test_urgent_data_are_not_part_of_the_stream_and_stop_nothing() -> None:
+    async def act(server: socket.socket, log: Log, hub: Receiver) -> None:
+        server.sendall(event(b"before"))
+        server.send(b"!", socket.MSG_OOB)
+        server.sendall(event(b"after"))
+        await until(lambda: hub.pending == 2)
+
+    log = play(LOWER, act)
+    assert log.entries == [("event", b"before"), ("event", b"after"), ("lost", None)]
 
 
 def test_many_events_ask_to_be_examined_and_totals_follow() -> None:

@@ -105,6 +105,8 @@ class Client:
             await asyncio.sleep(0.001)
         self.wires.close()
         self._settle_all()
+        self._connections.clear()
+        self._watcher = self._on_stop = None  # they refer to us, too
 
     # -- connections and requests ----------------------------------------------------------------------------------------
 

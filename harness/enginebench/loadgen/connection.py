@@ -120,7 +120,7 @@ class Connection(asyncio.Protocol):
         now = monotonic_ns()
         self.usable = False
         exchange = self._exchange
-        self._transport = None
+        self._transport = self._recogniser = None
         if exchange is None:
             return
         if exchange.until_close and exc is None:

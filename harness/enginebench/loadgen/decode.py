@@ -13,7 +13,7 @@ from typing import Final
 
 from enginebench.dialects import Dialect, Event
 from enginebench.loadgen import outcomes
-from enginebench.loadgen.stream import StreamTooLongError, splitter
+from enginebench.loadgen.stream import BOM, StreamTooLongError, splitter
 from enginebench.loadgen.template import Pattern, Spelling, Template, chars_of, cut, learn, strings_of, teachable
 from enginebench.nouns import Sample
 
@@ -165,7 +165,7 @@ class Decoder:
     def _piece(self, stamp: int, piece: bytes) -> None:
         """Decode in full whatever this piece completes."""
         splitter = self._splitter
-        alone = splitter.clean
+        alone = splitter.clean and not piece.startswith(BOM)
         try:
             payloads = splitter.feed(piece)
         except StreamTooLongError as error:

@@ -104,6 +104,10 @@ class Dispatch:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+            # All of these refer back to us, and it can take many loads until somebody looks for cycles.
+            self._timer = None
+            for held in (self._agenda, self._waiting, self._lanes, self._idle):
+                held.clear()
 
     # -- the agenda ------------------------------------------------------------------------------------------------------
 
@@ -122,16 +126,15 @@ class Dispatch:
             ahead_ns = at_ns - monotonic_ns()
             if ahead_ns <= 0:
                 heapq.heappop(self._agenda)[2]()
-            elif ahead_ns > self._spin_ns:
+                continue
+            self._client.wires.free_until(at_ns - self._spin_ns)
+            if ahead_ns > self._spin_ns:
                 assert self._timer is not None  # noqa: S101
                 self._timer.set(at_ns - self._spin_ns)
-                self._client.wires.free_until(at_ns - self._spin_ns)
-                return
-            else:
-                if not self._spinning:
-                    self._spinning = True
-                    asyncio.get_running_loop().call_soon(self._spun)  # the sockets are served meanwhile
-                return
+            elif not self._spinning:
+                self._spinning = True
+                asyncio.get_running_loop().call_soon(self._spun)  # the sockets are served meanwhile
+            return
         self._client.wires.free_until(_NEVER)
         self._check_finished()
 

@@ -29,6 +29,7 @@ enum {
   ARENA = READY * (READ + CARRY), /* touched only as far as reads were not recognised */
   WAITS = 256,                    /* steps of the histogram of waits, eight to an octave of microseconds */
   LAST_CHUNK = 5,                 /* bytes */
+  HEAD_STEP = 64,                 /* bytes: little enough to take no token along that is not the first */
   CLOCK_TRIES = 5,
   CLOCK_APART_NS = 2000, /* two clocks read further apart than this were interrupted */
   STEP_NS = 1000000,     /* a wall clock that moves this much between two drains was set */
@@ -55,7 +56,7 @@ struct connection {
   size_t head, closing;
   char *carry; /* the start of an event whose rest has not come */
   size_t carried;
-  size_t usual;    /* bytes sent at once, going by the smallest read of whole events; READ: as many as come; 0: not known */
+  size_t usual;    /* bytes sent at once, going by the smallest read of whole events; READ: no use in knowing; 0: not known */
   int64_t last_ns; /* arrival of what was read last */
   int ended;       /* what was handed up last ended with a response's last chunk */
   int ending;      /* events like those before are over, the response is not */
@@ -81,7 +82,7 @@ struct receiver {
   int64_t offset_ns;               /* wall clock - monotonic clock */
   int stepped;                     /* the wall clock was set since the drain before */
   int behind;                      /* reads have to wait for their turn */
-  size_t usual;                    /* of the connection that learned it last */
+  size_t usual;                    /* the least of all connections */
   int64_t left_ns;                 /* the end of the drain before */
   size_t used;
   char arena[ARENA];
@@ -286,12 +287,21 @@ static long event(const struct connection *c, const char *data, size_t size, con
   return whole;
 }
 
-/* Bytes after data that belong to its last chunk, of which data has only the start. A response's head may come before. */
+/* Bytes that data lack to end with a whole chunk, of which they have the start; of a response's head that is cut, a guess. 0: none, or nobody
+ * can tell. */
 static size_t lacking(const char *data, size_t size) {
-  const char *body = size > 5 && !memcmp(data, "HTTP/", 5) ? memmem(data, size, "\r\n\r\n", 4) : NULL;
-  size_t start, before = body ? (size_t)(body - data) + 4 : 0;
-  long whole = before < size ? chunk(data + before, size - before, &start) : 0;
-  return whole > 0 && (size_t)whole > size - before && whole <= CARRY ? whole - (size - before) : 0;
+  size_t at = 0, start;
+  if (size > 5 && !memcmp(data, "HTTP/", 5)) {
+    const char *body = memmem(data, size, "\r\n\r\n", 4);
+    if (!body) return HEAD_STEP;
+    at = body - data + 4;
+  }
+  while (at < size) {
+    long whole = chunk(data + at, size - at, &start);
+    if (whole <= 0 || whole > CARRY) return 0;
+    at += (size_t)whole;
+  }
+  return at - size;
 }
 
 /* Keeps the start of an event until the rest of it has come; whether there is room. */
@@ -351,50 +361,79 @@ static long read_some(struct receiver *r, int fd, char *to, size_t size, int64_t
   return got;
 }
 
+/* Reads fd once; while reads have to wait, no more than is usually sent at once, and then to the end of the chunk that this cuts. Returns the
+ * bytes read, or -EAGAIN. state: what a record says of the connection afterwards. */
+static long read_one(struct receiver *r, struct connection *c, int fd, char *to, size_t limit, int64_t *stamp, int *state) {
+  char *data = to - c->carried;
+  size_t asked = limit, size = c->carried;
+  long got = read_some(r, fd, to, asked, stamp);
+  if (got == -EAGAIN) return got;
+  while (got > 0) {
+    size += (size_t)got;
+    size_t rest = (size_t)got == asked && limit < READ && size < CARRY ? lacking(data, size) : 0;
+    if (!rest) break;
+    asked = rest;
+    got = read_some(r, fd, data + size, asked, stamp);
+  }
+  *state = got > 0 || got == -EAGAIN ? 0 : got ? (int)got : 1;
+  return (long)(size - c->carried);
+}
+
+/* The read's time, corrected: what came before cannot be later, and the future is a wall clock that was set while the bytes waited. */
+static int64_t plausible(struct receiver *r, struct connection *c, int64_t stamp) {
+  int64_t now = clock_ns(CLOCK_MONOTONIC);
+  if (stamp > now + STEP_NS || stamp < c->last_ns - STEP_NS) {
+    r->unstamped++;
+    stamp = now;
+  }
+  return stamp < c->last_ns ? c->last_ns : stamp;
+}
+
 static void receive(struct receiver *r, int fd) {
   struct connection *c = find(r, fd);
   if (!c) return;
   char *base = r->arena + r->used;
-  size_t size = c->carried, usual = c->usual ? c->usual : r->usual, limit = READ;
-  if (size) memcpy(base, c->carry, size);
-  if (r->behind && usual && usual < READ && !c->ending) limit = usual > size ? usual - size : 1;
+  size_t before = c->carried, usual = c->usual ? c->usual : r->usual, limit = READ, taken = 0;
+  if (before) memcpy(base, c->carry, before);
+  if (r->behind && usual && usual < READ && !c->ending) limit = usual > before ? usual - before : 1;
   int64_t stamp = clock_ns(CLOCK_MONOTONIC);
-  int together = 0;
-  long got = read_some(r, fd, base + size, limit, &stamp), length = 0;
+  int state = 0, together = 0;
+  long got = read_one(r, c, fd, base + before, limit, &stamp, &state), length = 0;
   if (got == -EAGAIN) return;
+  size_t size = before + (size_t)got;
+  c->carried = 0;
   if (got > 0) {
-    r->reads++;
-    size += (size_t)got;
-    size_t rest = (size_t)got == limit && limit < READ ? lacking(base, size) : 0;
-    long more = rest ? read_some(r, fd, base + size, rest, &stamp) : 0;
-    if (more > 0) size += (size_t)more;
-    together = llabs(stamp - c->last_ns) < TOGETHER_NS;
-    if (together && (limit < READ || stamp < c->last_ns)) stamp = c->last_ns; /* one arrival, but the clocks were compared twice */
+    stamp = plausible(r, c, stamp);
+    together = stamp - c->last_ns < TOGETHER_NS;
+    if (together && limit < READ) stamp = c->last_ns; /* one arrival, but the clocks were compared twice */
     c->last_ns = stamp;
+    r->reads++;
     note_wait(r, stamp);
   }
-  size_t taken = 0;
-  c->carried = 0;
   if (got > 0 && c->pattern) {
     const char *text = NULL;
     size_t text_bytes = 0;
     while (taken < size && (length = event(c, base + taken, size - taken, &text, &text_bytes)) > 0 && hold(r, c, stamp, text, text_bytes))
       taken += (size_t)length;
-    if (limit < READ && together)
-      c->usual = READ; /* it is no use to read these apart */
-    else if (taken == size && (!c->usual || size < c->usual))
-      r->usual = c->usual = size;
-    if (length < 0 && carry(c, base + taken, size - taken)) taken = size;
   }
+  if (taken && taken == size && (!c->usual || size < c->usual)) {
+    c->usual = size;
+    if (!r->usual || size < r->usual) r->usual = size;
+  } else if (limit < READ && taken && length < 0) {
+    c->usual = taken; /* a shorter one, and the start of the next */
+  } else if (limit < READ && together && !before) {
+    c->usual = READ; /* these cannot be told apart */
+  }
+  if (length < 0 && carry(c, base + taken, size - taken)) taken = size;
   if (taken < size) {
     note(r, fd, 0, stamp, base + taken, size - taken);
     r->used += size;
     c->ended = size >= LAST_CHUNK && !memcmp(base + size - LAST_CHUNK, "0\r\n\r\n", LAST_CHUNK);
     c->ending = c->ending && !c->ended;
   }
-  if (got <= 0) {
+  if (state) {
     epoll_ctl(r->epoll, EPOLL_CTL_DEL, fd, NULL); /* it would be ready for ever */
-    note(r, fd, got ? (int)got : 1, stamp, NULL, 0);
+    note(r, fd, state, stamp, NULL, 0);
   } else if (c->count >= c->most || c->text_bytes >= READ) {
     note(r, fd, 0, stamp, NULL, 0);
   }
@@ -409,7 +448,7 @@ int eb_drain(struct receiver *r) {
   if (until > r->free_until_ns) until = r->free_until_ns;
   r->count = 0;
   r->used = 0;
-  r->behind = now - r->left_ns > BEHIND_NS;
+  if (now - r->left_ns > BEHIND_NS) r->behind = 1; /* until a read tells otherwise */
   do {
     read_clocks(r);
     count = epoll_wait(r->epoll, ready, READY, wait_ms);

@@ -14,7 +14,8 @@ from enginebench.dialects import Framing
 MAX_EVENT_BYTES: Final = 1 << 20
 """Far above any real event (a token with 20 logprobs is about 2 kB), far below what would hurt the client."""
 
-_BOM: Final = b"\xef\xbb\xbf"
+BOM: Final = b"\xef\xbb\xbf"
+"""A byte order mark, which may start a stream and nothing else."""
 
 
 class StreamTooLongError(ValueError):
@@ -148,7 +149,7 @@ class SseSplitter:
     def _line(self, line: bytes, events: list[bytes]) -> None:
         if self._first:
             self._first = False
-            line = line.removeprefix(_BOM)
+            line = line.removeprefix(BOM)
         if not line:
             self._dispatch(events)
             return

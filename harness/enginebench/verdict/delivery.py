@@ -73,7 +73,7 @@ def client(record: CellRecord, s: Samples) -> Iterator[Reason]:
     """Lag is how long a token waits until it is read.
 
     Stamped by the read, its median shifts every latency, and its p99 the tail of TTFT and of the gaps. Stamped by the kernel, a latency is
-    right until the next token of the stream is there before the last one was read: then both have one stamp.
+    right until the next token of the stream is there before the last one was read: then both may have one stamp.
     """
     usual, worst = number(record.client, "lag_p50_ms"), number(record.client, "lag_p99_ms")
     first, pace = _median_ms(metrics.ttft(s)), _median_ms(metrics.tpot(s))
