@@ -304,7 +304,7 @@ COLUMNS = (
 
 def row(case: Case, name: str, rounds: Sequence[Mapping[str, float]]) -> tuple[str, ...]:
     """The median over the rounds of every figure."""
-    mid = {key: statistics.median(r[key] for r in rounds) for key in rounds[0] if key != "samples" and key in rounds[-1]}
+    mid = {key: statistics.median(r[key] for r in rounds) for key in rounds[0] if all(key in r for r in rounds)}
     paced = "--burst" not in case.server
     errors = f"{mid['ttft_mean']:.2f} / {mid['ttft_p50']:.2f} / {mid['ttft_p99']:.2f}" if paced else "-"
     itl = f"{mid['itl_p99']:.2f}" if paced and mid["itl_p99"] == mid["itl_p99"] else "-"

@@ -22,7 +22,7 @@
 #include <unistd.h>
 
 enum {
-  VERSION = 6,                    /* of what receiver.py declares */
+  VERSION = 7,                    /* of what receiver.py declares */
   READY = 256,                    /* connections that are read in turn, at most */
   READ = 64 << 10,                /* bytes of one read, at most */
   CARRY = 8 << 10,                /* a started event longer than this is not waited for */
@@ -44,6 +44,7 @@ struct record {
   int32_t state; /* 0 open, 1 closed by the peer, -errno */
   int64_t stamp_ns;
   int64_t at, size; /* bytes that were not recognised; none and open: there is much to take */
+  int64_t held;     /* events to take first */
 };
 
 struct connection {
@@ -332,7 +333,7 @@ int eb_expect(struct receiver *r, int fd, const char *head, size_t head_bytes, c
 }
 
 static void note(struct receiver *r, int fd, int state, int64_t stamp, const char *at, size_t size) {
-  r->records[r->count++] = (struct record){fd, state, stamp, (int64_t)(intptr_t)at, (int64_t)size};
+  r->records[r->count++] = (struct record){fd, state, stamp, (int64_t)(intptr_t)at, (int64_t)size, find(r, fd)->count};
 }
 
 /* Counts a read by the time from its arrival until now: step n is n us below 8, and from (8 + n % 8) << (n / 8 - 1) us on above. */

@@ -20,7 +20,7 @@ from typing import Any, Final, Protocol
 from enginebench.loadgen.health import Stamps
 from enginebench.loadgen.template import Pattern
 
-VERSION: Final = 6
+VERSION: Final = 7
 """Of the interface below; the library says its own."""
 MOST_HELD: Final = 512
 """Recognised events of a connection that are taken together."""
@@ -28,7 +28,7 @@ _FEW_UNSTAMPED: Final = 0.01
 """Share of reads."""
 _RECORDS: Final = 3 * 256
 _WAITS: Final = 256
-_RECORD: Final = struct.Struct("=iiqqq")
+_RECORD: Final = struct.Struct("=iiqqqq")
 
 
 class _Handle(ctypes.Structure):
@@ -199,12 +199,13 @@ class Receiver:
         count = self.library.eb_drain(self.handle)
         if not count:
             return
-        for fd, state, stamp, at, size in _RECORD.iter_unpack(bytes(self._records[: count * _RECORD.size])):
+        for fd, state, stamp, at, size, held in _RECORD.iter_unpack(bytes(self._records[: count * _RECORD.size])):
             transport = self._transports.get(fd)
             if transport is None:  # gone since, through an earlier record
                 continue
             try:
-                transport.deliver()
+                if held:
+                    transport.deliver()
                 if size:
                     transport.connection.received(stamp, ctypes.string_at(at, size))
                 elif state == 0:
