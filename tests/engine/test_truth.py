@@ -44,8 +44,8 @@ def test_every_token_is_seen_and_none_before_it_was_sent(
 ) -> None:
     case = client.Case("tiny", flags, 4, 3, 20)
     log = tmp_path / "log"
-    with client.serving(server, flags, log, None) as port:
-        told = client.CLIENTS[name](case, port)
+    with client.serving(server, flags, log, None) as running:
+        told = client.CLIENTS[name](case, running.port)
     sent = client.truth(log)
     assert len(told["samples"]) == len(sent) == 12
     assert all(len(tokens) == 20 for _, tokens in sent.values())
