@@ -12,7 +12,6 @@ nothing. `--write docs/fidelity.md` replaces the table there.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import pickle
 import statistics
@@ -20,23 +19,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from instrument import build, records, serving, stolen_ticks, truth
+from ours import CLIENTS, LOOP
 
 if TYPE_CHECKING:
     import rivals
-    from enginebench.loadgen.health import Stamps
 
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
-
-
-LOOP = "enginebench, loop stamps"
 
 
 @dataclass(frozen=True)
@@ -67,121 +62,7 @@ CASES = (
 )
 
 
-# -- the clients, each in a process of its own ---------------------------------------------------------------------------
-
-
-def bodies(tokens: int, count: int) -> list[bytes]:
-    prompt = [1] * 64
-    asked = {"model": "truth", "prompt": prompt, "max_tokens": tokens, "stream": True, "stream_options": {"include_usage": True}}
-    return [json.dumps({**asked, "user": f"u{i}"}).encode() for i in range(count)]
-
-
-def enginebench_client(case: Case, port: int, stamps: Stamps = "kernel") -> dict[str, Any]:
-    """Our load generator; every event decoded by the end."""
-    from enginebench.dialects import OpenAICompletions
-    from enginebench.loadgen import LoadSpec, Target, WireRequest, run_load
-
-    dialect = OpenAICompletions()
-    count = case.streams * case.rounds
-    requests = [WireRequest(i, dialect.path, body, 64, case.tokens) for i, body in enumerate(bodies(case.tokens, count))]
-    began = time.monotonic()
-    spec = LoadSpec(Target("127.0.0.1", port), requests, case.streams, dialect, 120.0, stamps=stamps)
-    result = run_load(spec, processes=case.processes)
-    wall_s = time.monotonic() - began
-    bad = [sample for sample in result.samples if sample.outcome != "ok"]
-    if bad:
-        sys.exit(f"{len(bad)} requests failed: {bad[0].outcome} {bad[0].error}")
-    if result.client.stamps != stamps:
-        sys.exit(f"the time stamps were not the {stamps}'s")
-    window_s = (result.window_end_ns - result.window_start_ns) / 1e9
-    events = sum(len(sample.event_ns) for sample in result.samples)
-    return {
-        "samples": [(f"-{s.index:012x}", s.sent_ns, s.event_ns) for s in result.samples],
-        "events": events,
-        "window_s": window_s,
-        "wall_s": wall_s,
-        "cpu_s": result.client.cpu_s,
-        "lag_p99_ms": result.client.lag_p99_ms,
-    }
-
-
-def bare_client(case: Case, port: int) -> dict[str, Any]:
-    """What an event loop in Python costs at least: reads are stamped and dropped, nothing is parsed."""
-    import asyncio
-    from array import array
-
-    import uvloop
-    from enginebench.loadgen.dispatch import START_SPACING_NS
-    from enginebench.loadgen.timer import AbsoluteTimer
-
-    count = case.streams * case.rounds
-    messages = [
-        b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nX-Request-Id: b-%d\r\nContent-Length: %d\r\n\r\n%b" % (i, len(body), body)
-        for i, body in enumerate(bodies(case.tokens, count))
-    ]
-    left = iter(enumerate(messages))
-    samples: list[tuple[str, int, array[int]]] = []
-    ends: list[int] = []
-
-    class Stream(asyncio.Protocol):
-        stamps: array[int]
-
-        def connection_made(self, transport: Any) -> None:
-            self.transport = transport
-
-        def send(self) -> None:
-            index, message = next(left, (0, b""))
-            if message:
-                self.stamps = array("q")
-                samples.append((f"-{index}", time.monotonic_ns(), self.stamps))
-                self.transport.write(message)
-            elif len(ends) == count and not done.done():
-                done.set_result(None)
-
-        def data_received(self, data: bytes) -> None:
-            stamp = time.monotonic_ns()
-            if not data.startswith(b"HTTP/") or data.find(b"\r\n\r\n") != len(data) - 4:  # the headers alone are no token
-                self.stamps.append(stamp)
-            if data.endswith(b"\r\n0\r\n\r\n"):
-                ends.append(stamp)
-                self.send()
-
-    async def main() -> tuple[float, float]:
-        global done
-        loop = asyncio.get_running_loop()
-        done = loop.create_future()
-        streams = [(await loop.create_connection(Stream, "127.0.0.1", port))[1] for _ in range(case.streams)]
-        began = time.process_time(), time.monotonic()
-        for number, stream in enumerate(streams):
-            at_ns = round(began[1] * 1e9) + number * START_SPACING_NS
-            tick = asyncio.Event()
-            timer = AbsoluteTimer(tick.set)
-            timer.set(at_ns)
-            await tick.wait()
-            timer.close()
-            stream.send()
-        await done
-        took = time.process_time() - began[0], time.monotonic() - began[1]
-        for stream in streams:
-            stream.transport.abort()
-        await asyncio.sleep(0.01)  # the loop lets go of them
-        return took
-
-    cpu_s, window_s = uvloop.run(main())
-    return {
-        "samples": samples,
-        "events": count * case.tokens,
-        "window_s": window_s,
-        "wall_s": window_s,
-        "cpu_s": cpu_s,
-    }
-
-
-CLIENTS: Mapping[str, Callable[[Case, int], dict[str, Any]]] = {
-    "enginebench": enginebench_client,
-    LOOP: partial(enginebench_client, stamps="loop"),
-    "bare": bare_client,
-}
+# -- rounds ---------------------------------------------------------------------------------------------------------------
 
 
 def child(name: str, case: Case, port: int, out: Path) -> None:
@@ -254,44 +135,6 @@ def measure_rival(program: Path, case: Case, rival: rivals.Rival, folder: Path) 
     return {**told, "cpu_s": told["cpu_s"] - idle_cpu_s, "wall_s": wall_s, "peak_bytes": float("nan"), "stolen": stolen}
 
 
-# -- what else has a price -----------------------------------------------------------------------------------------------
-
-ONE_REQUEST = """
-import sys
-from enginebench.dialects import OpenAICompletions
-from enginebench.loadgen import LoadSpec, Target, WireRequest, run_load
-body = b'{"model":"truth","prompt":"a","max_tokens":1,"stream":true,"stream_options":{"include_usage":true}}'
-spec = LoadSpec(Target("127.0.0.1", int(sys.argv[1])), [WireRequest(0, "/v1/completions", body, 1, 1)], 1, OpenAICompletions(), 10.0)
-assert run_load(spec).samples[0].outcome == "ok"
-"""
-ATTACH = """
-name: one
-deployments: [{{engine: openai, model: truth, runtime: attach, url: "http://127.0.0.1:{port}"}}]
-loads: [{{input_tokens: 8, output_tokens: 1, requests: 1, warmup_requests: 0}}]
-"""
-
-
-def start_up(program: Path, folder: Path, times: int) -> list[tuple[str, float]]:
-    """Median seconds of whole processes, in turns: Python alone, the load generator with one request, `bench run` with one."""
-    with serving(program, ("--ttft-ms", "0.1", "--itl-ms", "0.1"), None, CORES[0]) as server:
-        (folder / "one.yaml").write_text(ATTACH.format(port=server.port))
-        environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
-        environment["ENGINEBENCH_HOME"] = str(folder / "home")
-        bench = [sys.executable, "-m", "enginebench", "run", "one.yaml", "--fresh", "--no-html"]
-        commands = {
-            "python -c pass": [sys.executable, "-c", "pass"],
-            "load generator, one request of one token": [sys.executable, "-c", ONE_REQUEST, str(server.port)],
-            "bench run, one request of one token, server is up": bench,
-        }
-        took: dict[str, list[float]] = {name: [] for name in commands}
-        for _ in range(times):
-            for name, argv in commands.items():
-                began = time.monotonic()
-                subprocess.run(argv, cwd=folder, env=environment, check=True, capture_output=True)
-                took[name].append(time.monotonic() - began)
-    return [(name, statistics.median(values)) for name, values in took.items()]
-
-
 # -- the table -----------------------------------------------------------------------------------------------------------
 
 OURS = ("enginebench", LOOP)
@@ -345,7 +188,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         program = build(folder)
-        from enginebench.loadgen.receiver import library
+        from enginebench.loadgen.compiled import library
         from rivals import RIVALS  # here: a client's memory is measured
 
         if library() is None:
@@ -364,8 +207,9 @@ def main() -> None:
         table = markdown(COLUMNS, rows)
         if not options.only:
             import postprocessing  # only here: a client's memory is measured
+            import startup
 
-            prices = [(what, f"{seconds:.2f} s") for what, seconds in start_up(program, folder, 5)]
+            prices = [(what, f"{seconds:.2f} s") for what, seconds in startup.seconds(program, folder, CORES[0], times=5)]
             prices.append(("10,000,000 events to every figure, one core", f"{postprocessing.seconds():.1f} s of processor time"))
             table += "\n\n" + markdown(("what", "median"), prices)
     about = f"Measured with `make bench-client` on {len(CORES)} cores ({cpu_name()}), {options.rounds} rounds a case, medians."

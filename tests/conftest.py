@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from enginebench.analysis import Analysis, analyse
 from enginebench.counters import CounterSeries
-from enginebench.loadgen import receiver
+from enginebench.loadgen.compiled import library
 from enginebench.nouns import Cell, Deployment, Load, Parallelism
 from enginebench.samples import Samples
 from enginebench.store import CellRecord, LaunchRecord, Run, RunRecord
@@ -201,7 +201,7 @@ MACHINE = {
 @pytest.fixture(scope="session")
 def built_receiver() -> None:
     """The test needs the load generator's receiver in C."""
-    if receiver.library() is None:
+    if library() is None:
         reason = "the receiver was not built: it needs Linux and a C compiler"
         if os.environ.get("CI"):
             pytest.fail(reason)

@@ -22,7 +22,7 @@ from enginebench import host
 from enginebench.accelerators import gpus
 from enginebench.adapter import Install
 from enginebench.home import home
-from enginebench.loadgen.receiver import library
+from enginebench.loadgen.compiled import library
 from enginebench.runtime.ending import LaunchFailed
 from enginebench.runtime.leftovers import here, leases
 from enginebench.telemetry.nvidia import nvml_version

@@ -23,6 +23,7 @@ from enginebench.report.plots import sections
 from enginebench.runner import Sweep
 from enginebench.runner.agenda import Agenda
 from enginebench.runner.folder import open_run_for
+from enginebench.runner.instruments import Instruments
 from enginebench.runner.reporter import Silent
 from enginebench.samples import Samples
 from enginebench.scenario import LoadSearch, Scenario
@@ -163,7 +164,8 @@ def test_an_error_with_advice_is_stored_as_one_line(begin: Callable[[Plan], Run]
     monkeypatch.setattr("enginebench.runner.sweep.open_engine", refuse)
     plan = planned(Load())
     run = begin(plan)
-    Sweep(plan, run, discover(), lambda _: (), Silent()).go()
+    with Instruments() as instruments:
+        Sweep(plan, run, discover(), lambda _: (), Silent(), instruments).go()
     (record,) = run.cells()
     assert (record.status, record.reason) == ("failed", "requests: 147 are wanted; ask for fewer")
     assert [launch.ended for launch in run.launches().values()] == [record.reason]

@@ -14,10 +14,10 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
-from enginebench.loadgen import Target, receiver
+from enginebench.loadgen import receiver
+from enginebench.loadgen.compiled import library
 from enginebench.loadgen.receiver import Receiver
 from enginebench.loadgen.template import Pattern, Template
-from enginebench.loadgen.wires import LoopWires, open_wires
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -73,7 +73,7 @@ def play(pattern: Pattern | None, act: Callable[[socket.socket, Log, Receiver], 
     """Connect, expect the pattern, and let act send. It may be a coroutine function."""
 
     async def run() -> Log:
-        found = receiver.library()
+        found = library()
         assert found is not None
         hub, log = Receiver(found), Log()
         with socket.create_server(("127.0.0.1", 0)) as listening:
@@ -195,7 +195,7 @@ def test_what_comes_at_once_is_read_to_the_end_the_close_included() -> None:
 
 def test_connections_that_are_read_together_are_kept_apart() -> None:
     async def run() -> list[Log]:
-        found = receiver.library()
+        found = library()
         assert found is not None
         hub, logs, servers = Receiver(found), [Log() for _ in range(300)], []
         with socket.create_server(("127.0.0.1", 0), backlog=300) as listening:
@@ -216,7 +216,7 @@ def test_connections_that_are_read_together_are_kept_apart() -> None:
 
 def test_one_connections_trouble_is_not_anothers() -> None:
     async def run() -> list[Log]:
-        found = receiver.library()
+        found = library()
         assert found is not None
         hub, logs, servers = Receiver(found), [Log() for _ in range(20)], []
         told: list[Any] = []
@@ -473,7 +473,7 @@ def test_a_message_that_the_system_does_not_take_at_once_is_sent_whole() -> None
 
 def test_a_server_that_is_not_there_is_an_error() -> None:
     async def run() -> None:
-        found = receiver.library()
+        found = library()
         assert found is not None
         hub = Receiver(found)
         with socket.create_server(("127.0.0.1", 0)) as listening:
@@ -485,26 +485,3 @@ def test_a_server_that_is_not_there_is_an_error() -> None:
             hub.close()
 
     asyncio.run(run())
-
-
-def test_a_system_that_does_not_stamp_gets_the_event_loops_connections(monkeypatch: pytest.MonkeyPatch) -> None:
-    unable = Mock(eb_version=lambda: receiver.VERSION, eb_usable=lambda: 0)
-    monkeypatch.setattr(receiver.ctypes, "CDLL", lambda _: unable)
-    receiver.library.cache_clear()
-    try:
-        assert isinstance(open_wires(Target("127.0.0.1", 9), "kernel"), LoopWires)
-    finally:
-        receiver.library.cache_clear()
-
-
-def test_tls_gets_the_event_loops_connections() -> None:
-    assert isinstance(open_wires(Target("127.0.0.1", 9, tls=True), "kernel"), LoopWires)
-
-
-def test_a_library_of_another_version_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(receiver, "VERSION", receiver.VERSION + 1)
-    receiver.library.cache_clear()
-    try:
-        assert receiver.library() is None
-    finally:
-        receiver.library.cache_clear()

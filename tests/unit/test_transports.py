@@ -11,7 +11,8 @@ from unittest.mock import patch
 
 import pytest
 from enginebench.dialects import OpenAICompletions
-from enginebench.loadgen import decode, receiver
+from enginebench.loadgen import decode
+from enginebench.loadgen.compiled import library
 from enginebench.loadgen.connection import Connection
 from enginebench.loadgen.decode import Decoder
 from enginebench.loadgen.exchange import Exchange
@@ -84,7 +85,7 @@ async def through_python(pieces: Sequence[bytes], exchange: Exchange) -> None:
 
 
 async def through_c(pieces: Sequence[bytes], exchange: Exchange) -> None:
-    found = receiver.library()
+    found = library()
     assert found is not None
     hub, connection = Receiver(found), Connection(Owner())
     with socket.create_server(("127.0.0.1", 0)) as listening:

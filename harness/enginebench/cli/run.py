@@ -119,7 +119,7 @@ def _measure(plan: Plan, registry: Registry, results: Path, client_processes: in
                 f"no run can be kept there: {error.strerror}", file=results, advice="name another folder with --results"
             ) from None
         reporter = stack.enter_context(progress(plan, stored))
-        Sweep(plan, stored, registry, installs_of, reporter, client_processes, instruments).go()
+        Sweep(plan, stored, registry, installs_of, reporter, instruments, client_processes).go()
     return stored
 
 

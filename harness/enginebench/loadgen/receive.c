@@ -1,13 +1,13 @@
 /* Reads of many connections, stamped by the kernel; events that look like those before them never reach Python.
  *
- * Does not know: HTTP beyond the size of a chunk, JSON, requests, time-outs. A connection whose next event is expected (a pattern: the
+ * Does not know: HTTP beyond where a head and a chunk end, JSON, requests, time-outs. A connection whose next event is expected (a pattern: the
  * bytes before and after its text, each event an HTTP chunk of its own) has stamps and texts collected here until somebody takes
  * them; whatever is different is handed up as it came. A stamp is the kernel's receive time (SO_TIMESTAMPNS), so it is right however
  * late the read is: an event that waits because a thousand others are read first is not measured late. What one read brings together
- * shares a stamp, so while reads have to wait each takes no more than the event that comes next: the kernel keeps what arrived
+ * shares a stamp, so while reads have to wait each takes no more than the server usually sends at once: the kernel keeps what arrived
  * separately apart, each with its own time, until it is acknowledged.
  *
- * Built by hatch_build.py, used through ctypes by receiver.py; plain C, so that neither Python's headers nor its version matter. Linux.
+ * Built by hatch_build.py, used through ctypes (compiled.py); plain C, so that neither Python's headers nor its version matter. Linux.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -22,7 +22,7 @@
 #include <unistd.h>
 
 enum {
-  VERSION = 7,                    /* of what receiver.py declares */
+  VERSION = 7,                    /* of what compiled.py declares */
   READY = 256,                    /* connections that are read in turn, at most */
   READ = 64 << 10,                /* bytes of one read, at most */
   CARRY = 8 << 10,                /* a started event longer than this is not waited for */
@@ -34,7 +34,7 @@ enum {
   CLOCK_APART_NS = 2000, /* two clocks read further apart than this were interrupted */
   STEP_NS = 1000000,     /* a wall clock that moves this much between two drains was set */
   USABLE_TRIES = 100,    /* a millisecond each */
-  BEHIND_NS = 200000,    /* reads that have waited longer than this may have more than one event to find */
+  BEHIND_NS = 200000,    /* where reads wait longer than this, more than one event of a connection may */
   TOGETHER_NS = 2000,    /* what arrives within this time came together */
   STAY_NS = 3000000,     /* a drain with nothing to report goes on for so long */
 };
@@ -67,12 +67,12 @@ struct receiver {
   /* shared with receiver.py */
   int64_t free_until_ns; /* its to set: before this instant the event loop has nothing else to do, as far as is known */
   int64_t hurried;       /* its to set: how many others wait for the event loop */
-  int64_t pending;      /* events held by all connections */
-  int64_t heard_ns;     /* arrival of the last event that was recognised */
+  int64_t pending;       /* events held by all connections */
+  int64_t heard_ns;      /* arrival of the last event that was recognised */
   int64_t reads;
-  int64_t unstamped;    /* of them without a receive time of the kernel's: they have the time of the read */
-  int64_t waits[WAITS]; /* how many reads had waited so long; see `note_wait` */
-  int64_t *stamps;      /* what was taken last */
+  int64_t unstamped;     /* of them without a receive time of the kernel's: they have the time of the read */
+  int64_t waits[WAITS];  /* how many reads had waited so long; see `note_wait` */
+  int64_t *stamps;       /* what was taken last */
   int32_t *lengths;
   char *texts;
   int64_t text_bytes;
@@ -390,16 +390,40 @@ static int64_t plausible(struct receiver *r, struct connection *c, int64_t stamp
   return stamp < c->last_ns ? c->last_ns : stamp;
 }
 
+/* Holds the expected events that data begin with. Returns the bytes that they take; torn: whether the start of another follows. */
+static size_t recognise(struct receiver *r, struct connection *c, int64_t stamp, const char *data, size_t size, int *torn) {
+  const char *text = NULL;
+  size_t text_bytes = 0, taken = 0;
+  long length = 0;
+  while (taken < size && (length = event(c, data + taken, size - taken, &text, &text_bytes)) > 0 && hold(r, c, stamp, text, text_bytes))
+    taken += (size_t)length;
+  *torn = length < 0;
+  return taken;
+}
+
+/* How much the server sends at once, by a read of size bytes, of which taken were whole events and torn says whether there is the start of
+ * another. one: the read was limited to what is usual; split: and brought only the rest of what the one before had begun. */
+static void learn(struct receiver *r, struct connection *c, size_t size, size_t taken, int torn, int one, int split) {
+  if (taken && taken == size && (!c->usual || size < c->usual)) {
+    c->usual = size;
+    if (!r->usual || size < r->usual) r->usual = size;
+  } else if (one && taken && torn) {
+    c->usual = taken; /* a shorter one, and the start of the next */
+  } else if (one && split) {
+    c->usual = READ; /* these cannot be told apart */
+  }
+}
+
 static void receive(struct receiver *r, int fd) {
   struct connection *c = find(r, fd);
   if (!c) return;
   char *base = r->arena + r->used;
-  size_t before = c->carried, usual = c->usual ? c->usual : r->usual, limit = READ, taken = 0;
+  size_t before = c->carried, usual = c->usual ? c->usual : r->usual, limit = READ;
   if (before) memcpy(base, c->carry, before);
   if (r->behind && usual && usual < READ && !c->ending) limit = usual > before ? usual - before : 1;
   int64_t stamp = clock_ns(CLOCK_MONOTONIC);
-  int state = 0, together = 0;
-  long got = read_one(r, c, fd, base + before, limit, &stamp, &state), length = 0;
+  int state = 0, together = 0, torn = 0;
+  long got = read_one(r, c, fd, base + before, limit, &stamp, &state);
   if (got == -EAGAIN) return;
   size_t size = before + (size_t)got;
   c->carried = 0;
@@ -411,21 +435,9 @@ static void receive(struct receiver *r, int fd) {
     r->reads++;
     note_wait(r, stamp);
   }
-  if (got > 0 && c->pattern) {
-    const char *text = NULL;
-    size_t text_bytes = 0;
-    while (taken < size && (length = event(c, base + taken, size - taken, &text, &text_bytes)) > 0 && hold(r, c, stamp, text, text_bytes))
-      taken += (size_t)length;
-  }
-  if (taken && taken == size && (!c->usual || size < c->usual)) {
-    c->usual = size;
-    if (!r->usual || size < r->usual) r->usual = size;
-  } else if (limit < READ && taken && length < 0) {
-    c->usual = taken; /* a shorter one, and the start of the next */
-  } else if (limit < READ && together && !before) {
-    c->usual = READ; /* these cannot be told apart */
-  }
-  if (length < 0 && carry(c, base + taken, size - taken)) taken = size;
+  size_t taken = got > 0 && c->pattern ? recognise(r, c, stamp, base, size, &torn) : 0;
+  learn(r, c, size, taken, torn, limit < READ, together && !before);
+  if (torn && carry(c, base + taken, size - taken)) taken = size;
   if (taken < size) {
     note(r, fd, 0, stamp, base + taken, size - taken);
     r->used += size;

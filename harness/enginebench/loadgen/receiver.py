@@ -1,6 +1,6 @@
 """Connections whose reads the kernel stamps and whose usual events never reach Python: the transport for plain TCP on Linux.
 
-`receive.c`, through ctypes, reads all connections of a load that are ready in one call, keeps stamps and texts of the events that are
+`receive.c` (see `compiled`) reads all connections of a load that are ready in one call, keeps stamps and texts of the events that are
 expected, and hands up the rest. Does not know: requests, or what an event means. Where the library was not built, or TLS is in between,
 connections are the event loop's own, which stamps a read when its turn comes.
 """
@@ -11,43 +11,17 @@ import asyncio
 import ctypes
 import os
 import socket
-import struct
 from array import array
-from functools import cache
-from pathlib import Path
 from typing import Any, Final, Protocol
 
+from enginebench.loadgen.compiled import RECORD, WAITS, Handle
 from enginebench.loadgen.health import Stamps
 from enginebench.loadgen.template import Pattern
 
-VERSION: Final = 7
-"""Of the interface below; the library says its own."""
 MOST_HELD: Final = 512
 """Recognised events of a connection that are taken together."""
 _FEW_UNSTAMPED: Final = 0.01
 """Share of reads."""
-_RECORDS: Final = 3 * 256
-_WAITS: Final = 256
-_RECORD: Final = struct.Struct("=iiqqqq")
-
-
-class _Handle(ctypes.Structure):
-    """The part of `struct receiver` that is used here."""
-
-    _fields_ = (
-        ("free_until_ns", ctypes.c_int64),
-        ("hurried", ctypes.c_int64),
-        ("pending", ctypes.c_int64),
-        ("heard_ns", ctypes.c_int64),
-        ("reads", ctypes.c_int64),
-        ("unstamped", ctypes.c_int64),
-        ("waits", ctypes.c_int64 * _WAITS),
-        ("stamps", ctypes.c_void_p),
-        ("lengths", ctypes.c_void_p),
-        ("texts", ctypes.c_void_p),
-        ("text_bytes", ctypes.c_int64),
-        ("records", ctypes.c_char * (_RECORD.size * _RECORDS)),
-    )
 
 
 class Receiving(Protocol):
@@ -74,26 +48,6 @@ class Receiving(Protocol):
         ...
 
 
-@cache
-def library() -> ctypes.CDLL | None:
-    """The compiled half; None where it was not built, was built from another version, or would get no stamps from this system."""
-    path = Path(__file__).with_name("_receive.so")
-    if not path.is_file():
-        return None
-    try:
-        found = ctypes.CDLL(str(path))
-        if found.eb_version() != VERSION or not found.eb_usable():
-            return None
-    except (OSError, AttributeError):
-        return None
-    found.eb_open.restype = ctypes.POINTER(_Handle)
-    handle, fd, size = ctypes.POINTER(_Handle), ctypes.c_int, ctypes.c_size_t
-    for name, rest in (("fd", ()), ("add", (fd, fd)), ("remove", (fd,)), ("take", (fd,)), ("drain", ()), ("close", ())):
-        getattr(found, f"eb_{name}").argtypes = (handle, *rest)
-    found.eb_expect.argtypes = (handle, fd, *(ctypes.c_char_p, size) * 3)
-    return found
-
-
 class Receiver:
     """All connections of one load, on the running event loop. Raises OSError if the system refuses it."""
 
@@ -104,7 +58,7 @@ class Receiver:
             raise OSError("no epoll instance")
         self.loop: Final = asyncio.get_running_loop()
         self._shared = self.handle.contents
-        self._records = memoryview(self._shared).cast("B")[_Handle.records.offset :]
+        self._records = memoryview(self._shared).cast("B")[Handle.records.offset :]
         self._transports: dict[int, Transport] = {}
         self.loop.add_reader(found.eb_fd(self.handle), self._ready)
 
@@ -160,7 +114,7 @@ class Receiver:
     def wait_ms(self, share: float) -> float:
         """How long this share of the reads had waited since their arrival, at most; to an eighth."""
         counts, seen = self._shared.waits, 0
-        for step in range(_WAITS):
+        for step in range(WAITS):
             seen += counts[step]
             if counts[step] and seen >= share * self._shared.reads:
                 return _wait_us(step + 1) / 1e3
@@ -192,14 +146,14 @@ class Receiver:
         for transport in list(self._transports.values()):
             transport.abort()
         self._records.release()
-        self._shared = _Handle.from_buffer_copy(self._shared)  # totals can still be asked for
+        self._shared = Handle.from_buffer_copy(self._shared)  # totals can still be asked for
         self.library.eb_close(self.handle)
 
     def _ready(self) -> None:
         count = self.library.eb_drain(self.handle)
         if not count:
             return
-        for fd, state, stamp, at, size, held in _RECORD.iter_unpack(bytes(self._records[: count * _RECORD.size])):
+        for fd, state, stamp, at, size, held in RECORD.iter_unpack(bytes(self._records[: count * RECORD.size])):
             transport = self._transports.get(fd)
             if transport is None:  # gone since, through an earlier record
                 continue

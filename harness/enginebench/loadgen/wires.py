@@ -9,9 +9,10 @@ import asyncio
 import ssl
 from typing import Final, Protocol
 
+from enginebench.loadgen.compiled import library
 from enginebench.loadgen.connection import Connection
 from enginebench.loadgen.health import Stamps
-from enginebench.loadgen.receiver import Receiver, library
+from enginebench.loadgen.receiver import Receiver
 from enginebench.loadgen.request import Target
 
 

@@ -26,7 +26,7 @@ PROGRAM = ("-P", "-m", "enginebench.telemetry.sampler")
 class Instruments:
     """Telemetry of loads, one after another: `with Instruments() as instruments:`, and for each `prepare`, `begin`, the load, `collect`.
 
-    The first sampler starts with the outermost block, while the run's folder and an engine are being opened; `prepare` starts the next
+    The first sampler starts with the block, while the run's folder and an engine are being opened; `prepare` starts the next
     one, and what comes before `begin` hides how long it takes.
     """
 
@@ -36,7 +36,7 @@ class Instruments:
         self._ordered = False
 
     def __enter__(self) -> Self:
-        self._beside = self._beside or Beside(PROGRAM)
+        self._beside = Beside(PROGRAM)
         return self
 
     def prepare(self, engine: Engine) -> None:

@@ -53,8 +53,8 @@ class _Launch:
 class Sweep:
     """A plan being run into a run folder.
 
-    installs: where an adapter's engine is on this machine. client_processes: how many the load generator may use. instruments: the sweep's
-    own, or those of a caller who started them while he made ready.
+    installs: where an adapter's engine is on this machine. client_processes: how many the load generator may use. instruments: have been
+    started, as that takes a while, and are ended by whoever did.
     """
 
     plan: Plan
@@ -62,21 +62,20 @@ class Sweep:
     registry: Registry
     installs: Callable[[Adapter], Sequence[Install]]
     reporter: Reporter
+    instruments: Instruments
     client_processes: int = 1
-    instruments: Instruments = field(default_factory=Instruments)
     sitting: str = field(default_factory=lambda: secrets.token_hex(4))
     """Tells this sitting's prompts from an earlier one's; stored with each cell that it was mixed into."""
 
     def go(self) -> None:
         """Measure every cell that has no record yet. KeyboardInterrupt passes through: what is stored stays."""
-        with self.instruments as instruments:
-            self._prepare_checkpoints()
-            for deployment, cells in self.plan.launches():
-                for cell in cells:
-                    if cell.id in self.plan.skipped and not self.run.has(cell.id):
-                        self._end([cell], "skipped", self.plan.skipped[cell.id])
-                agenda = Agenda(self.plan, self.run, [cell for cell in cells if cell.id not in self.plan.skipped])
-                self._serve(deployment, agenda, instruments)
+        self._prepare_checkpoints()
+        for deployment, cells in self.plan.launches():
+            for cell in cells:
+                if cell.id in self.plan.skipped and not self.run.has(cell.id):
+                    self._end([cell], "skipped", self.plan.skipped[cell.id])
+            agenda = Agenda(self.plan, self.run, [cell for cell in cells if cell.id not in self.plan.skipped])
+            self._serve(deployment, agenda)
 
     def _prepare_checkpoints(self) -> None:
         """Fetch or make every checkpoint before the first launch, so that nothing lies between the engines that are compared.
@@ -90,14 +89,14 @@ class Sweep:
                 with contextlib.suppress(UserError):
                     prepare(deployment.checkpoint, deployment.precision, adapter.checkpoint_format, self._base(), say)
 
-    def _serve(self, deployment: Deployment, agenda: Agenda, instruments: Instruments) -> None:
+    def _serve(self, deployment: Deployment, agenda: Agenda) -> None:
         """Measure these cells of one deployment with as few engine starts as possible."""
         crashes = 0
         while agenda.cells:
             first, ended = agenda.cells[0], agenda.ended
             launch = _Launch(deployment, agenda, self.run.new_launch_id(first.launch_id), first.repeat, now())
             try:
-                self._start(launch, instruments)
+                self._start(launch)
             except Unsupported as reason:
                 self._end(agenda.cells, "skipped", str(reason))
                 return
@@ -120,7 +119,7 @@ class Sweep:
                 self._end(agenda.cells, "failed", f"not tried: the engine had to be given up on the {MAX_CRASHES} cells before")
                 return
 
-    def _start(self, launch: _Launch, instruments: Instruments) -> None:
+    def _start(self, launch: _Launch) -> None:
         """Bring the engine up and measure until no cell is left or the engine cannot be used any more."""
         adapter = self.registry[launch.deployment.engine]
         with open_engine(
@@ -137,7 +136,7 @@ class Sweep:
             self.run.add_launch(_launch_record(launch))  # now: a kill -9 must not cost what is known of this start
             while launch.agenda.cells and not launch.ended:
                 cell = launch.agenda.cells[0]
-                record, samples = measure(cell, engine, adapter, self.reporter, instruments, nonce=self._nonce(launch.deployment))
+                record, samples = measure(cell, engine, adapter, self.reporter, self.instruments, nonce=self._nonce(launch.deployment))
                 record = replace(record, launch_id=launch.id)
                 self.run.add_cell(record, samples)
                 launch.agenda.end(record, samples)
