@@ -84,7 +84,8 @@ def measure(program: Path, case: Case, name: str, folder: Path) -> dict[str, flo
         served_s = server.cpu_s
     told = pickle.loads(out.read_bytes())  # noqa: S301 -- our own child's
     stolen_s = (stolen_ticks() - before) / os.sysconf("SC_CLK_TCK")
-    sent = truth(log)
+    known = truth(log)
+    sent = {name: known[name] for name, *_ in told["samples"]}  # without the warm-up
     shares = {"served": served_s / told["window_s"], "stolen": stolen_s / max(1e-9, told["wall_s"])}
     return {**judged(told, sent), "held": held(sent.values(), case.streams), **shares}
 
@@ -94,10 +95,9 @@ def judged(told: dict[str, Any], sent: Mapping[str, tuple[int, Any]]) -> dict[st
     stamps (stamp - sent by the server; p50, p99)."""
     import numpy as np
 
-    by_index = {name[name.rfind("-") :]: value for name, value in sent.items()}
     ttft, gaps, true_gaps, late = [], [], [], []
     for name, sent_ns, events in told.pop("samples"):
-        arrived, tokens = by_index[name]
+        arrived, tokens = sent[name]
         ttft.append((events[0] - sent_ns) - (int(tokens[0]) - arrived))
         if len(events) == len(tokens):  # a client that does not tell events apart has no gaps between them
             late.append(np.asarray(events) - tokens)

@@ -63,8 +63,9 @@ def serving(program: Path, flags: Sequence[str], log: Path | None, core: int | N
 
 
 def truth(log: Path) -> dict[str, tuple[int, Any]]:
-    """Request id -> (when the whole request had been read, when each token was sent), in ns of the monotonic clock."""
-    return dict(records(log))
+    """End of the request id, from its last hyphen on -> (when the whole request had been read, when each token was sent), in ns of the
+    monotonic clock."""
+    return {name[name.rfind("-") :]: times for name, times in records(log)}
 
 
 def records(log: Path) -> Iterator[tuple[str, tuple[int, Any]]]:

@@ -11,6 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from enginebench.loadgen.health import Stamps
 
 LOOP = "enginebench, loop stamps"
+WARM_UP_STREAMS, WARM_UP_TOKENS = 4, 16
 
 
 def bodies(tokens: int, count: int) -> list[bytes]:
@@ -28,15 +30,20 @@ def bodies(tokens: int, count: int) -> list[bytes]:
 
 
 def enginebench_client(case: Case, port: int, stamps: Stamps = "kernel") -> dict[str, Any]:
-    """Our load generator; every event decoded by the end."""
+    """Our load generator, after a warm-up as `bench run` has it; every event decoded by the end."""
     from enginebench.dialects import OpenAICompletions
     from enginebench.loadgen import LoadSpec, Target, WireRequest, run_load
 
     dialect = OpenAICompletions()
     count = case.streams * case.rounds
+    target = Target("127.0.0.1", port)
+    (body,) = bodies(WARM_UP_TOKENS, 1)
+    rehearsed = [WireRequest(count + i, dialect.path, body, 64, WARM_UP_TOKENS) for i in range(WARM_UP_STREAMS)]
+    warm_up = LoadSpec(target, rehearsed, WARM_UP_STREAMS, dialect, 120.0, stamps=stamps, acks="probe")
+    sends_on = run_load(warm_up).sends_on
     requests = [WireRequest(i, dialect.path, body, 64, case.tokens) for i, body in enumerate(bodies(case.tokens, count))]
+    spec = replace(warm_up, requests=requests, concurrency=case.streams, acks="delayed" if sends_on else "usual")
     began = time.monotonic()
-    spec = LoadSpec(Target("127.0.0.1", port), requests, case.streams, dialect, 120.0, stamps=stamps)
     result = run_load(spec, processes=case.processes)
     wall_s = time.monotonic() - began
     bad = [sample for sample in result.samples if sample.outcome != "ok"]

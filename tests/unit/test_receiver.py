@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 import threading
 import time
 from array import array
@@ -386,6 +387,62 @@ def test_a_drain_goes_on_while_nobody_else_needs_the_loop() -> None:
     assert len(log.texts()) == 3 * 30 * 20
     assert most["free"] > 1
     assert most["an instant is near"] == most["somebody waits"] == 1
+
+
+SENDER = """
+import socket, sys, time
+pace_ns, times, event = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3].encode().decode("unicode_escape").encode()
+servers = [socket.socket(fileno=int(fd)) for fd in sys.argv[4:]]
+due_ns = time.monotonic_ns()
+for _ in range(times):
+    for server in servers:
+        server.sendall(event)
+        due_ns = max(due_ns + pace_ns, time.monotonic_ns())
+        while time.monotonic_ns() < due_ns:
+            pass
+"""
+"""In a process of its own, so that it does not hold the interpreter while the receiver should run."""
+
+
+def streamed(connections: int, events: int, pace_us: int) -> tuple[list[Log], Receiver]:
+    """Connections that get so many events each, one connection after another at this pace."""
+
+    async def run() -> tuple[list[Log], Receiver]:
+        found = library()
+        assert found is not None
+        hub, logs, servers = Receiver(found), [Log() for _ in range(connections)], []
+        hub.free_until(2**63 - 1)
+        with socket.create_server(("127.0.0.1", 0), backlog=connections) as listening:
+            for log in logs:
+                await hub.connect("127.0.0.1", listening.getsockname()[1], log)
+                log.transport.expect(LOWER)
+                servers.append(listening.accept()[0])
+                servers[-1].setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        fds = [server.fileno() for server in servers]
+        escaped = event(b"token").decode("unicode_escape").encode("unicode_escape").decode()
+        argv = [sys.executable, "-c", SENDER, str(1000 * pace_us), str(events), escaped, *map(str, fds)]
+        sender = await asyncio.create_subprocess_exec(*argv, pass_fds=fds)
+        assert await sender.wait() == 0
+        await until(lambda: hub.pending + sum(len(log.texts()) for log in logs) == events * connections)
+        for log in logs:
+            log.transport.abort()
+        hub.close()
+        for server in servers:
+            server.close()
+        return logs, hub
+
+    return asyncio.run(run())
+
+
+def test_what_a_crowd_of_connections_sends_is_read_some_at_a_time_and_keeps_its_stamps() -> None:
+    logs, hub = streamed(200, 40, pace_us=20)
+    assert hub.wait_ms(0.5) >= 0.05, "a sleep in between; without one they would be read at once"
+    assert all(len(set(log.stamps)) == 40 for log in logs)
+
+
+def test_events_of_one_connection_that_are_close_are_not_made_to_wait_for_each_other() -> None:
+    (log,), _ = streamed(1, 500, pace_us=30)
+    assert len(set(log.stamps)) > 300
 
 
 def test_urgent_data_are_not_part_of_the_stream_and_stop_nothing() -> None:

@@ -56,7 +56,7 @@ class Client:
         self._connections: set[Connection] = set()
         self._heads: dict[str, bytes] = {}
         self._addresses: list[str] = []
-        self.wires: Final = open_wires(spec.target, spec.stamps)
+        self.wires: Final = open_wires(spec.target, spec.stamps, spec.acks)
         self._ended = self._failed = 0
         self._pace_s: tuple[float, float] | None = None
         self._start_ns = self._heard_ns = 0

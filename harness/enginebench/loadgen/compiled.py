@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-VERSION: Final = 7
+VERSION: Final = 8
 """Of the interface below; the library says its own."""
 WAITS: Final = 256
 """Steps of the histogram of waits."""
@@ -26,6 +26,9 @@ class Handle(ctypes.Structure):
     _fields_ = (
         ("free_until_ns", ctypes.c_int64),
         ("hurried", ctypes.c_int64),
+        ("acks", ctypes.c_int64),
+        ("unawaited", ctypes.c_int64),
+        ("awaiting", ctypes.c_int64),
         ("pending", ctypes.c_int64),
         ("heard_ns", ctypes.c_int64),
         ("reads", ctypes.c_int64),

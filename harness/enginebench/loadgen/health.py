@@ -23,6 +23,9 @@ _PERIOD_NS: Final = 5_000_000
 Stamps: TypeAlias = Literal["kernel", "loop"]
 """Whose time a token gets: of its arrival in the kernel, or of the event loop's read."""
 
+Acks: TypeAlias = Literal["usual", "probe", "delayed"]
+"""When what was read is acknowledged: as the kernel does it; later, to see whether the server sends on meanwhile; or later, as it does."""
+
 
 @dataclass(frozen=True)
 class Vitals:
@@ -38,6 +41,8 @@ class Vitals:
     loop: str
     stamps: Stamps
     unstamped: int
+    acks: Acks
+    sends_on: bool
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,7 @@ class ClientHealth:
     lateness of a 5 ms timer, which is what a token that arrives at a random moment waits.
     stamps: whose time a token has, 'kernel' (of its arrival, however late it is read) or 'loop' (of the read). unstamped: reads that the
     kernel should have stamped and did not; they have the time of the read.
+    acks: 'delayed' where reads were acknowledged later than is usual, because the server had been seen to send on meanwhile.
     cpu_fraction: processor time of a process / wall time; near 1.0 the client is the bottleneck. cpu_s: of all processes.
     schedule_delay_*_ms: sent - due, of requests that were sent. achieved_concurrency: time-weighted mean of requests in flight while
     there was something to send: in a closed loop from when its last stream has started until its last request is sent.
@@ -70,6 +76,7 @@ class ClientHealth:
     loop: str
     stamps: Stamps = "loop"
     unstamped: int = 0
+    acks: Acks = "usual"
     cpu_s: float = 0.0
     wanted_rate: float | None = None
     achieved_rate: float | None = None
@@ -97,6 +104,7 @@ def health_of(samples: Sequence[Sample], streams: int, vitals: Sequence[Vitals],
         loop=vitals[0].loop,
         stamps="kernel" if all(v.stamps == "kernel" for v in vitals) else "loop",
         unstamped=sum(v.unstamped for v in vitals),
+        acks=vitals[0].acks,
         cpu_s=sum(v.cpu_s for v in vitals),
         wanted_rate=_rate(sorted(s.due_ns for s in openers)) if scheduled else None,
         achieved_rate=_rate(sorted(s.sent_ns for s in openers if s.sent_ns)) if scheduled else None,

@@ -5,13 +5,15 @@
  * them; whatever is different is handed up as it came. A stamp is the kernel's receive time (SO_TIMESTAMPNS), so it is right however
  * late the read is: an event that waits because a thousand others are read first is not measured late. What one read brings together
  * shares a stamp, so while reads have to wait each takes no more than the server usually sends at once: the kernel keeps what arrived
- * separately apart, each with its own time, until it is acknowledged.
+ * separately apart, each with its own time, until it is acknowledged. Acknowledging every read costs a tenth of the processor time and keeps
+ * less apart, so acknowledgements are delayed where the server is known not to wait for them; `probe` finds out.
  *
  * Built by hatch_build.py, used through ctypes (compiled.py); plain C, so that neither Python's headers nor its version matter. Linux.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,8 +23,12 @@
 #include <time.h>
 #include <unistd.h>
 
+#ifndef SYS_epoll_pwait2
+#define SYS_epoll_pwait2 441
+#endif
+
 enum {
-  VERSION = 7,                    /* of what compiled.py declares */
+  VERSION = 8,                    /* of what compiled.py declares */
   READY = 256,                    /* connections that are read in turn, at most */
   READ = 64 << 10,                /* bytes of one read, at most */
   CARRY = 8 << 10,                /* a started event longer than this is not waited for */
@@ -37,7 +43,16 @@ enum {
   BEHIND_NS = 200000,    /* where reads wait longer than this, more than one event of a connection may */
   TOGETHER_NS = 2000,    /* what arrives within this time came together */
   STAY_NS = 3000000,     /* a drain with nothing to report goes on for so long */
+  EARLY_NS = 100000,     /* and ends so long before the event loop is needed, since sleeps last longer than was asked */
+  CROWD_NS = 50000,      /* reads that follow each other closer than this are made to wait for so long, and so are fewer turns */
+  HASTE_NS = 1000000,    /* but not where those of one connection are closer than this */
+  SMALL = 500,           /* bytes: less than a segment can hold, nearly everywhere */
+  SND_MSS_AT = 16,       /* of tcpi_snd_mss and tcpi_segs_out in the kernel's struct tcp_info; the C library's may end before */
+  SEGS_OUT_AT = 136,
+  CHANCES = 4,           /* of a server to send on, after which it is taken for one that waits */
 };
+
+enum acks { USUAL, PROBE, DELAYED };
 
 struct record {
   int32_t fd;
@@ -61,12 +76,20 @@ struct connection {
   int64_t last_ns; /* arrival of what was read last */
   int ended;       /* what was handed up last ended with a response's last chunk */
   int ending;      /* events like those before are over, the response is not */
+  int probed, chances, unawaited; /* see `probe`: whether at all; pairs of events that could show it, and those that did */
+  int64_t read_ns;                /* just after the last read; 0: nothing is known */
+  uint32_t segments;              /* sent until then */
+  int alone;                      /* that read was a small event alone, which had come after the read before, */
+  uint32_t alone_after;           /* when so many segments had been sent */
 };
 
 struct receiver {
   /* shared with receiver.py */
   int64_t free_until_ns; /* its to set: before this instant the event loop has nothing else to do, as far as is known */
   int64_t hurried;       /* its to set: how many others wait for the event loop */
+  int64_t acks;          /* its to set, before the first connection: enum acks */
+  int64_t unawaited;     /* seen while probing: events that were sent though the one before was not acknowledged */
+  int64_t awaiting;      /* connections where no such event was seen, and should have been */
   int64_t pending;       /* events held by all connections */
   int64_t heard_ns;      /* arrival of the last event that was recognised */
   int64_t reads;
@@ -84,7 +107,9 @@ struct receiver {
   int stepped;                     /* the wall clock was set since the drain before */
   int behind;                      /* reads have to wait for their turn */
   size_t usual;                    /* the least of all connections */
+  int added;                       /* connections so far */
   int64_t left_ns;                 /* the end of the drain before */
+  int64_t turned_ns, gap_ns;       /* when connections were last read; time from read to read lately */
   size_t used;
   char arena[ARENA];
 };
@@ -164,6 +189,25 @@ int eb_usable(void) {
   return seen;
 }
 
+/* From now on what fd receives is acknowledged with the next data that we send, at every second read, or after the kernel's delay; not at every
+ * read. Holds until that delay has passed once. */
+static void delay_acks(int fd) {
+  int quick = 0;
+  setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &quick, sizeof quick);
+}
+
+/* Segments that fd has sent, acknowledgements included; 0: not known. mss: bytes of one, at most. */
+static uint32_t segments_sent(int fd, uint32_t *mss) {
+  char info[SEGS_OUT_AT + sizeof(uint32_t)];
+  socklen_t size = sizeof info;
+  uint32_t sent = 0;
+  *mss = 0;
+  if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, info, &size) || size < sizeof info) return 0;
+  memcpy(mss, info + SND_MSS_AT, sizeof *mss);
+  memcpy(&sent, info + SEGS_OUT_AT, sizeof sent);
+  return sent;
+}
+
 int eb_fd(const struct receiver *r) { return r->epoll; }
 
 static struct connection *find(const struct receiver *r, int fd) { return fd >= 0 && fd < r->slots ? r->connections[fd] : NULL; }
@@ -187,6 +231,8 @@ int eb_add(struct receiver *r, int fd, int most) {
     free(c);
     return -error;
   }
+  if (r->acks == DELAYED) delay_acks(fd);
+  c->probed = r->acks == PROBE && r->added++ % 2; /* the others show what the server is like without */
   c->most = most;
   r->connections[fd] = c;
   return 0;
@@ -327,6 +373,8 @@ int eb_expect(struct receiver *r, int fd, const char *head, size_t head_bytes, c
   memcpy(c->pattern + head_bytes, closing, closing_bytes);
   c->head = head_bytes;
   c->closing = closing_bytes;
+  c->read_ns = 0;
+  if (r->acks == DELAYED || c->probed) delay_acks(fd);
   const char *text;
   size_t text_bytes;
   return !rest_bytes || (event(c, rest, rest_bytes, &text, &text_bytes) < 0 && carry(c, rest, rest_bytes));
@@ -336,9 +384,9 @@ static void note(struct receiver *r, int fd, int state, int64_t stamp, const cha
   r->records[r->count++] = (struct record){fd, state, stamp, (int64_t)(intptr_t)at, (int64_t)size, find(r, fd)->count};
 }
 
-/* Counts a read by the time from its arrival until now: step n is n us below 8, and from (8 + n % 8) << (n / 8 - 1) us on above. */
-static void note_wait(struct receiver *r, int64_t stamp) {
-  int64_t waited = clock_ns(CLOCK_MONOTONIC) - stamp, us = waited / 1000;
+/* Counts a read by the time that it has waited: step n is n us below 8, and from (8 + n % 8) << (n / 8 - 1) us on above. */
+static void note_wait(struct receiver *r, int64_t waited) {
+  int64_t us = waited / 1000;
   int step = 0;
   r->behind = waited > BEHIND_NS;
   if (us >= 8) {
@@ -381,8 +429,7 @@ static long read_one(struct receiver *r, struct connection *c, int fd, char *to,
 }
 
 /* The read's time, corrected: what came before cannot be later, and the future is a wall clock that was set while the bytes waited. */
-static int64_t plausible(struct receiver *r, struct connection *c, int64_t stamp) {
-  int64_t now = clock_ns(CLOCK_MONOTONIC);
+static int64_t plausible(struct receiver *r, struct connection *c, int64_t stamp, int64_t now) {
   if (stamp > now + STEP_NS || stamp < c->last_ns - STEP_NS) {
     r->unstamped++;
     stamp = now;
@@ -414,29 +461,58 @@ static void learn(struct receiver *r, struct connection *c, size_t size, size_t 
   }
 }
 
+/* After a read of a connection whose acknowledgements are delayed to see what the server makes of it. With Nagle's algorithm it sends no segment
+ * that is not full before the one before, not full either, is acknowledged. Where one comes although nothing was sent since before that one
+ * came, it did not wait. alone: the read brought all that had come, one event that is no full segment, with the kernel's stamp. sent:
+ * segments, before the read. */
+static void probe(struct receiver *r, struct connection *c, int fd, int alone, int64_t stamp, uint32_t sent) {
+  uint32_t mss;
+  int later = alone && c->read_ns && stamp > c->read_ns + TOGETHER_NS, chance = later && c->alone && sent;
+  int unawaited = chance && sent == c->alone_after, was = c->chances >= CHANCES && !c->unawaited;
+  c->chances += chance;
+  c->unawaited += unawaited;
+  r->unawaited += unawaited;
+  r->awaiting += (c->chances >= CHANCES && !c->unawaited) - was;
+  c->alone = later;
+  c->alone_after = c->segments;
+  c->segments = segments_sent(fd, &mss);
+  c->read_ns = clock_ns(CLOCK_MONOTONIC);
+}
+
 static void receive(struct receiver *r, int fd) {
   struct connection *c = find(r, fd);
   if (!c) return;
   char *base = r->arena + r->used;
   size_t before = c->carried, usual = c->usual ? c->usual : r->usual, limit = READ;
   if (before) memcpy(base, c->carry, before);
-  if (r->behind && usual && usual < READ && !c->ending) limit = usual > before ? usual - before : 1;
-  int64_t stamp = clock_ns(CLOCK_MONOTONIC);
-  int state = 0, together = 0, torn = 0;
+  if (r->behind && usual && usual < READ && !c->ending && !c->probed) limit = usual > before ? usual - before : 1;
+  int64_t stamp = 0;
+  int state = 0, together = 0, torn = 0, events = c->count, probing = c->probed && c->pattern;
+  int64_t unstamped = r->unstamped;
+  uint32_t mss = 0, sent = probing ? segments_sent(fd, &mss) : 0;
   long got = read_one(r, c, fd, base + before, limit, &stamp, &state);
   if (got == -EAGAIN) return;
   size_t size = before + (size_t)got;
+  int64_t now = clock_ns(CLOCK_MONOTONIC), gap = 0;
   c->carried = 0;
   if (got > 0) {
-    stamp = plausible(r, c, stamp);
-    together = stamp - c->last_ns < TOGETHER_NS;
+    stamp = plausible(r, c, stamp, now);
+    gap = stamp - c->last_ns;
+    together = gap < TOGETHER_NS;
     if (together && limit < READ) stamp = c->last_ns; /* one arrival, but the clocks were compared twice */
     c->last_ns = stamp;
     r->reads++;
-    note_wait(r, stamp);
+    note_wait(r, now - stamp);
+  } else {
+    stamp = now;
   }
   size_t taken = got > 0 && c->pattern ? recognise(r, c, stamp, base, size, &torn) : 0;
+  if (probing) {
+    int alone = !before && taken == size && c->count == events + 1 && size <= SMALL && size < mss;
+    probe(r, c, fd, alone && r->unstamped == unstamped, stamp, sent);
+  }
   learn(r, c, size, taken, torn, limit < READ, together && !before);
+  if (taken && gap < HASTE_NS) r->gap_ns = STAY_NS;
   if (torn && carry(c, base + taken, size - taken)) taken = size;
   if (taken < size) {
     note(r, fd, 0, stamp, base + taken, size - taken);
@@ -452,23 +528,43 @@ static void receive(struct receiver *r, int fd) {
   }
 }
 
+/* Waits until something has arrived, for so long at most. */
+static int await(struct receiver *r, struct epoll_event *ready, int64_t ns) {
+  int64_t timeout[] = {ns / 1000000000, ns % 1000000000};
+  long count = syscall(SYS_epoll_pwait2, r->epoll, ready, READY, timeout, NULL, 0);
+  return count >= 0 || (errno != ENOSYS && errno != EPERM) ? (int)count : epoll_wait(r->epoll, ready, READY, (int)(ns / 1000000));
+}
+
+/* Whether so much arrives, of so many connections, that it is cheaper to read some of it together: to sleep and be woken up costs more than a
+ * read. What waits for so short a time keeps its own stamp. count: connections that were ready. */
+static int crowded(struct receiver *r, int count, int64_t now) {
+  int64_t since = now - r->turned_ns < STAY_NS ? now - r->turned_ns : STAY_NS;
+  r->turned_ns = now;
+  r->gap_ns += (since / count - r->gap_ns) / 8;
+  return r->gap_ns < CROWD_NS && !r->behind;
+}
+
 /* Reads what has arrived, and, for as long as there is nothing to report and nobody else needs the event loop, what arrives then: at most
  * some milliseconds. Returns the number of records, which hold until the next call. */
 int eb_drain(struct receiver *r) {
   struct epoll_event ready[READY];
   int64_t now = clock_ns(CLOCK_MONOTONIC), until = now + STAY_NS;
-  int count, wait_ms = 0;
-  if (until > r->free_until_ns) until = r->free_until_ns;
+  if (until > r->free_until_ns - EARLY_NS) until = r->free_until_ns - EARLY_NS;
   r->count = 0;
   r->used = 0;
   if (now - r->left_ns > BEHIND_NS) r->behind = 1; /* until a read tells otherwise */
-  do {
+  for (int64_t wait_ns = 0; wait_ns >= 0; wait_ns = until - now) {
     read_clocks(r);
-    count = epoll_wait(r->epoll, ready, READY, wait_ms);
+    int count = await(r, ready, wait_ns);
     for (int i = 0; i < count; i++) receive(r, ready[i].data.fd);
     now = clock_ns(CLOCK_MONOTONIC);
-    wait_ms = 1;
-  } while (count > 0 && !r->count && !r->hurried && now + wait_ms * 1000000 < until);
+    int crowd = count > 0 && crowded(r, count, now);
+    if (count <= 0 || r->count || r->hurried) break;
+    if (crowd && now + CROWD_NS < until) {
+      nanosleep(&(struct timespec){.tv_nsec = CROWD_NS}, NULL);
+      now = clock_ns(CLOCK_MONOTONIC);
+    }
+  }
   r->left_ns = now;
   return r->count;
 }

@@ -12,16 +12,18 @@ import ctypes
 import os
 import socket
 from array import array
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, get_args
 
 from enginebench.loadgen.compiled import RECORD, WAITS, Handle
-from enginebench.loadgen.health import Stamps
+from enginebench.loadgen.health import Acks, Stamps
 from enginebench.loadgen.template import Pattern
 
 MOST_HELD: Final = 512
 """Recognised events of a connection that are taken together."""
 _FEW_UNSTAMPED: Final = 0.01
 """Share of reads."""
+_SENDS_ON: Final = 2
+"""Events that were not waited for. Once would prove it, if nothing else were wrong."""
 
 
 class Receiving(Protocol):
@@ -51,13 +53,15 @@ class Receiving(Protocol):
 class Receiver:
     """All connections of one load, on the running event loop. Raises OSError if the system refuses it."""
 
-    def __init__(self, found: ctypes.CDLL) -> None:
+    def __init__(self, found: ctypes.CDLL, acks: Acks = "usual") -> None:
         self.library: Final = found
+        self.acks: Final = acks
         self.handle: Final = found.eb_open()
         if not self.handle:
             raise OSError("no epoll instance")
         self.loop: Final = asyncio.get_running_loop()
         self._shared = self.handle.contents
+        self._shared.acks = get_args(Acks).index(acks)
         self._records = memoryview(self._shared).cast("B")[Handle.records.offset :]
         self._transports: dict[int, Transport] = {}
         self.loop.add_reader(found.eb_fd(self.handle), self._ready)
@@ -100,6 +104,11 @@ class Receiver:
     def unstamped(self) -> int:
         """Reads without a time of the kernel's; they have the time of the read."""
         return int(self._shared.unstamped)
+
+    @property
+    def sends_on(self) -> bool:
+        """While probing the server was seen to send events although those before were not acknowledged, wherever that could be seen."""
+        return bool(self._shared.unawaited >= _SENDS_ON and not self._shared.awaiting)
 
     @property
     def stamps(self) -> Stamps:

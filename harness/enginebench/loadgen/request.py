@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from enginebench.dialects import Dialect
-from enginebench.loadgen.health import ClientHealth, Stamps, Vitals
+from enginebench.loadgen.health import Acks, ClientHealth, Stamps, Vitals
 from enginebench.nouns import Sample
 
 
@@ -70,7 +70,9 @@ class LoadSpec:
     but headers on any connection for that long ends the run, so a hung server costs one time-out and not one for each request.
     dispersion: variance of the number of arrivals over its mean (1: Poisson); given, an open loop ends as soon as it is plain that
     the server can never keep up. stamps: 'kernel' for the time at which the kernel received a read, where the machine can do that
-    (see `receiver`), or 'loop' for the time at which the event loop came to it.
+    (see `receiver`), or 'loop' for the time at which the event loop came to it. acks: 'probe' finds out on every other connection, where
+    the kernel stamps, whether the server sends on without acknowledgements; one that does not is held up there by the kernel's delay
+    (40 ms) in each response, so nothing that counts should be probed. 'delayed' is cheaper, and right for a server that sends on.
     """
 
     target: Target
@@ -84,6 +86,7 @@ class LoadSpec:
     duration_ns: int | None = None
     dispersion: float | None = None
     stamps: Stamps = "kernel"
+    acks: Acks = "usual"
 
     def __post_init__(self) -> None:
         if self.concurrency < 0 or (self.concurrency == 0 and any(r.due_ns is None and r.turn == 0 for r in self.requests)):
@@ -112,7 +115,8 @@ class LoadResult:
 
     The window runs from the first send to the last end. stopped: why the load ended before every request had been tried
     ('interrupted', or what made the client give up); saturated: that was because the server could never have kept up. unsent:
-    how many were not tried and have no sample, because the load was stopped or its time was over.
+    how many were not tried and have no sample, because the load was stopped or its time was over. sends_on: while probing (`LoadSpec.acks`)
+    the server was seen not to wait for acknowledgements, on every connection that could show it, and every request ended well.
     """
 
     samples: list[Sample] = field(repr=False)
@@ -122,6 +126,7 @@ class LoadResult:
     stopped: str | None = None
     saturated: bool = False
     unsent: int = 0
+    sends_on: bool = False
 
 
 @dataclass(frozen=True)

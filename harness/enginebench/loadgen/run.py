@@ -14,6 +14,7 @@ from time import monotonic_ns
 from typing import Final, TypeAlias
 
 from enginebench.errors import UserError
+from enginebench.loadgen import outcomes
 from enginebench.loadgen.client import Client, OnProgress
 from enginebench.loadgen.dispatch import Dispatch
 from enginebench.loadgen.health import SelfWatch, Vitals, health_of
@@ -47,7 +48,8 @@ def run_load(spec: LoadSpec, on_progress: OnProgress | None = None, *, processes
     health = health_of(samples, spec.concurrency, [share.vitals for share in shares], scheduled=scheduled)
     stopped = next((share.stopped for share in shares if share.stopped), None)
     saturated = any(share.saturated for share in shares)
-    return LoadResult(samples, start_ns, end_ns, health, stopped, saturated, len(spec.requests) - len(samples))
+    sends_on = all(share.vitals.sends_on for share in shares) and all(sample.outcome == outcomes.OK for sample in samples)
+    return LoadResult(samples, start_ns, end_ns, health, stopped, saturated, len(spec.requests) - len(samples), sends_on)
 
 
 SPARE_FILES: Final = 64
@@ -103,6 +105,8 @@ async def _run(spec: LoadSpec, on_progress: OnProgress | None, await_start: Awai
         loop=loop_name,
         stamps=client.wires.stamps,
         unstamped=client.wires.unstamped,
+        acks=client.wires.acks,
+        sends_on=client.wires.sends_on,
     )
     return Share(list(client.samples.values()), vitals, client.stopped, client.saturated)
 

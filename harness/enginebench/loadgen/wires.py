@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 from enginebench.loadgen.compiled import library
 from enginebench.loadgen.connection import Connection
-from enginebench.loadgen.health import Stamps
+from enginebench.loadgen.health import Acks, Stamps
 from enginebench.loadgen.receiver import Receiver
 from enginebench.loadgen.request import Target
 
@@ -31,6 +31,16 @@ class Wires(Protocol):
     @property
     def unstamped(self) -> int:
         """Reads that the kernel should have stamped and did not; they have the time of the read."""
+        ...
+
+    @property
+    def acks(self) -> Acks:
+        """When reads were acknowledged."""
+        ...
+
+    @property
+    def sends_on(self) -> bool:
+        """While probing the server was seen to send events although those before were not acknowledged."""
         ...
 
     @property
@@ -62,6 +72,8 @@ class LoopWires:
 
     stamps: Final = "loop"
     unstamped: Final = 0
+    acks: Final = "usual"
+    sends_on: Final = False
     waits_ms: Final = None
     pending: Final = 0
     heard_ns: Final = 0
@@ -81,7 +93,7 @@ class LoopWires:
         """Nothing is shared."""
 
 
-def open_wires(target: Target, stamps: Stamps) -> Wires:
+def open_wires(target: Target, stamps: Stamps, acks: Acks = "usual") -> Wires:
     """The kernel's stamps where they are wanted and can be had, on the running event loop."""
     found = library() if stamps == "kernel" and not target.tls else None
-    return Receiver(found) if found is not None else LoopWires(target)
+    return Receiver(found, acks) if found is not None else LoopWires(target)

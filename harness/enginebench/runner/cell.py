@@ -69,7 +69,13 @@ def measure(
     uncounted = not engine.opening.counts if warm_up is None else not any(map(_counted, warm_up.samples))
     with Watch(engine, adapter) as watch:
         instruments.begin()
-        result = engine.run(prompts, load, on_progress=lambda progress: reporter.measuring(cell, progress), keep_text=uncounted)
+        result = engine.run(
+            prompts,
+            load,
+            on_progress=lambda progress: reporter.measuring(cell, progress),
+            keep_text=uncounted,
+            acks="delayed" if warm_up is not None and warm_up.sends_on else "usual",
+        )
     telemetry = instruments.collect()
     failure = _failure(result, engine)
     if uncounted:
@@ -141,7 +147,7 @@ def _warm_up(engine: Engine, load: Load, salt: str) -> LoadResult | None:
     streams = min(load.concurrency or load.warmup_requests, load.warmup_requests)
     short = rehearsal(load, requests=load.warmup_requests, streams=streams, output_tokens=WARMUP_OUTPUT_TOKENS)
     prompts = engine.opening.prompts(short, short.requests, salt=f"{salt}/warm-up")
-    return engine.run(prompts, short, keep_text=True)
+    return engine.run(prompts, short, keep_text=True, acks="probe")
 
 
 def _enough(load: Load, warm_up: LoadResult | None) -> int:

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from enginebench.adapter import Difference, Install, Launch, Resolved
 from enginebench.checkpoints import Vocabulary
-from enginebench.loadgen import LoadResult, Progress
+from enginebench.loadgen import Acks, LoadResult, Progress
 from enginebench.nouns import JSON, Load
 from enginebench.runtime.place import Started
 from enginebench.workload import Prompt, TextScale, make_prompts
@@ -29,9 +29,15 @@ class Engine(Protocol):
         ...
 
     def run(
-        self, prompts: Sequence[Prompt], load: Load, *, on_progress: Callable[[Progress], None] | None = None, keep_text: bool = False
+        self,
+        prompts: Sequence[Prompt],
+        load: Load,
+        *,
+        on_progress: Callable[[Progress], None] | None = None,
+        keep_text: bool = False,
+        acks: Acks = "usual",
     ) -> LoadResult:
-        """Send these prompts under this load and return every sample."""
+        """Send these prompts under this load and return every sample. acks: see `LoadSpec`; means nothing where there is no network."""
         ...
 
     def counters(self) -> Mapping[str, float]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from enginebench.adapter import Adapter, Reply, Resolved
-from enginebench.loadgen import ClientHealth, LoadResult, Progress
+from enginebench.loadgen import Acks, ClientHealth, LoadResult, Progress
 from enginebench.nouns import Deployment, Load, Sample
 from enginebench.runner.engine import Opening
 from enginebench.runtime import EngineProcess, LaunchFailed
@@ -49,7 +49,13 @@ class OfflineWorker:
         return worker
 
     def run(
-        self, prompts: Sequence[Prompt], load: Load, *, on_progress: Callable[[Progress], None] | None = None, keep_text: bool = False
+        self,
+        prompts: Sequence[Prompt],
+        load: Load,
+        *,
+        on_progress: Callable[[Progress], None] | None = None,
+        keep_text: bool = False,
+        acks: Acks = "usual",
     ) -> LoadResult:
         ids = self._adapter.takes_ids(self._deployment)
         spelled = [list(p.ids) if ids and p.ids is not None else p.text or list(p.ids or ()) for p in prompts]

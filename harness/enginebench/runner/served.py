@@ -15,7 +15,7 @@ import orjson
 
 from enginebench.adapter import Adapter, Get, Reply, Resolved
 from enginebench.errors import UserError
-from enginebench.loadgen import Body, LoadResult, LoadSpec, Progress, Target, WireRequest, run_load
+from enginebench.loadgen import Acks, Body, LoadResult, LoadSpec, Progress, Target, WireRequest, run_load
 from enginebench.nouns import Deployment, Load
 from enginebench.runner.engine import Opening
 from enginebench.runtime import ProcessGroup, http_get_url, wait_ready
@@ -42,7 +42,13 @@ class Served:
     """Client processes that share a load."""
 
     def run(
-        self, prompts: Sequence[Prompt], load: Load, *, on_progress: Callable[[Progress], None] | None = None, keep_text: bool = False
+        self,
+        prompts: Sequence[Prompt],
+        load: Load,
+        *,
+        on_progress: Callable[[Progress], None] | None = None,
+        keep_text: bool = False,
+        acks: Acks = "usual",
     ) -> LoadResult:
         dialect = self.adapter.dialect(self.deployment, load)
         extra = self.adapter.request_fields(self.deployment, load, self.served_name)
@@ -81,6 +87,7 @@ class Served:
             ramp_ns=round(load.ramp_s * 1e9),
             duration_ns=None if load.duration_s is None else round(load.duration_s * 1e9),
             dispersion=_dispersion(load),
+            acks=acks,
         )
         result = run_load(spec, on_progress, processes=self.processes)
         if result.stopped == "interrupted":
