@@ -87,7 +87,7 @@ def measure(program: Path, case: Case, name: str, folder: Path) -> dict[str, flo
     known = truth(log)
     sent = {name: known[name] for name, *_ in told["samples"]}  # without the warm-up
     shares = {"served": served_s / told["window_s"], "stolen": stolen_s / max(1e-9, told["wall_s"])}
-    return {**judged(told, sent), "held": held(sent.values(), case.streams), **shares}
+    return {**judged(told, sent), **full(sent.values(), case.streams), **shares}
 
 
 def judged(told: dict[str, Any], sent: Mapping[str, tuple[int, Any]]) -> dict[str, float]:
@@ -111,11 +111,14 @@ def judged(told: dict[str, Any], sent: Mapping[str, tuple[int, Any]]) -> dict[st
     return {**told, **{key: float(value) for key, value in figures.items()}}
 
 
-def held(sent: Iterable[tuple[int, Any]], streams: int) -> float:
-    """Mean number of requests that the server had in hand, from when all streams had begun until the last request came."""
-    spans = sorted((arrived, int(tokens[-1])) for arrived, tokens in sent if len(tokens))
-    first, last = spans[min(streams, len(spans)) - 1][0], spans[-1][0]
-    return sum(max(0, min(end, last) - max(arrived, first)) for arrived, end in spans) / max(1, last - first)
+def full(sent: Iterable[tuple[int, Any]], streams: int) -> dict[str, float]:
+    """From when all streams had begun until the last request came: mean number of requests that the server had in hand (held), and
+    the tokens that it sent (rate, per second), all of which the client has received."""
+    answers = sorted(((arrived, tokens) for arrived, tokens in sent if len(tokens)), key=lambda answer: answer[0])
+    first, last = answers[min(streams, len(answers)) - 1][0], answers[-1][0]
+    span = max(1, last - first)
+    held = sum(max(0, min(int(tokens[-1]), last) - max(arrived, first)) for arrived, tokens in answers)
+    return {"held": held / span, "rate": sum(int(((tokens >= first) & (tokens < last)).sum()) for _, tokens in answers) / span * 1e9}
 
 
 def measure_rival(program: Path, case: Case, rival: rivals.Rival, folder: Path) -> dict[str, float]:
@@ -131,7 +134,7 @@ def measure_rival(program: Path, case: Case, rival: rivals.Rival, folder: Path) 
     wall_s = time.monotonic() - began
     stolen = (stolen_ticks() - before) / os.sysconf("SC_CLK_TCK") / wall_s
     sent = [value for _, value in records(log)]
-    told = {**compared(reported, sent, count), "held": held(sorted(sent, key=lambda record: record[0])[-count:], case.streams)}
+    told = {**compared(reported, sent, count), **full(sorted(sent, key=lambda record: record[0])[-count:], case.streams)}
     return {**told, "cpu_s": told["cpu_s"] - idle_cpu_s, "wall_s": wall_s, "peak_bytes": float("nan"), "stolen": stolen}
 
 
@@ -140,7 +143,7 @@ def measure_rival(program: Path, case: Case, rival: rivals.Rival, folder: Path) 
 OURS = ("enginebench", LOOP)
 COLUMNS = (
     "case", "client", "TTFT error mean / p50 / p99, ms", "ITL p99 error, ms", "stamp error p50 / p99, ms",
-    "streams held", "events/s", "CPU s per M events",
+    "streams held", "tokens/s", "CPU s per M events",
     "peak MB", "server busy", "stolen",
 )  # fmt: skip
 
@@ -152,8 +155,8 @@ def row(case: Case, name: str, rounds: Sequence[Mapping[str, float]]) -> tuple[s
     errors = f"{mid['ttft_mean']:.2f} / {mid['ttft_p50']:.2f} / {mid['ttft_p99']:.2f}" if paced else "-"
     itl = f"{mid['itl_p99']:.2f}" if paced and mid["itl_p99"] == mid["itl_p99"] else "-"
     late = f"{mid['late_p50']:.2f} / {mid['late_p99']:.2f}" if paced and "late_p50" in mid else "-"
-    seconds = mid["window_s"] if paced or name not in OURS else mid["wall_s"]  # a ceiling counts until everything is decoded
-    rate = f"{mid['events'] / seconds / 1e3:,.0f}k"
+    seconds = mid["wall_s"] if name in OURS else mid["window_s"]  # a ceiling counts until everything is decoded
+    rate = f"{(mid['rate'] if paced else mid['events'] / seconds) / 1e3:,.0f}k"
     if not paced and name in OURS:
         rate += f" ({mid['events'] / mid['window_s'] / 1e3:,.0f}k while recording)"
     busy = f"{mid['served']:.0%}" if "served" in mid and case.processes == 1 else "-"
