@@ -30,7 +30,7 @@ TRIES = 3
 TOKENS = 24
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 TOKEN = b'{"id":"x","object":"text_completion","choices":[{"index":0,"text":" t%02d","finish_reason":null}]}'
-USAGE = b'{"id":"x","object":"text_completion","choices":[],"usage":{"prompt_tokens":1,"completion_tokens":%d}}' % TOKENS
+USAGE = b'{"id":"x","object":"text_completion","choices":[],"usage":{"prompt_tokens":1,"completion_tokens":%d}}'
 MODELS = b'{"object":"list","data":[{"id":"any","object":"model"}]}'
 SEGS_IN_AT = 140
 """Of tcpi_segs_in in the kernel's struct tcp_info."""
@@ -75,7 +75,7 @@ class Server:
                     client.sendall(chunk(TOKEN % number))
                 time.sleep(self.pace_s)
                 self.heard.append(self._segments(client) - before)
-                client.sendall(chunk(USAGE) + chunk(b"[DONE]") + b"0\r\n\r\n")
+                client.sendall(chunk(USAGE % self.tokens) + chunk(b"[DONE]") + b"0\r\n\r\n")
 
     def _request(self, client: socket.socket) -> bytes | None:
         """The method of the next request, once all of it has come; None: no more."""
@@ -156,6 +156,7 @@ def test_nobody_is_probed_unless_asked() -> None:
     with Server(nagle=True) as server:
         results = (server.load("usual") for _ in range(TRIES))
         assert any(longest_ms(result)[STREAMS // 2] < 25 for result in results)
+    with Server(nagle=False) as server:
         assert not server.load("usual").sends_on
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -11,11 +14,12 @@ from array import array
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
-from enginebench.loadgen import receiver
+from enginebench.loadgen import compiled, receiver
 from enginebench.loadgen.compiled import library
 from enginebench.loadgen.receiver import Receiver
 from enginebench.loadgen.template import Pattern, Template
@@ -391,7 +395,7 @@ def test_a_drain_goes_on_while_nobody_else_needs_the_loop() -> None:
 
 SENDER = """
 import socket, sys, time
-pace_ns, times, event = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3].encode().decode("unicode_escape").encode()
+pace_ns, times, event = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3].encode()
 servers = [socket.socket(fileno=int(fd)) for fd in sys.argv[4:]]
 due_ns = time.monotonic_ns()
 for _ in range(times):
@@ -419,8 +423,7 @@ def streamed(connections: int, events: int, pace_us: int) -> tuple[list[Log], Re
                 servers.append(listening.accept()[0])
                 servers[-1].setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         fds = [server.fileno() for server in servers]
-        escaped = event(b"token").decode("unicode_escape").encode("unicode_escape").decode()
-        argv = [sys.executable, "-c", SENDER, str(1000 * pace_us), str(events), escaped, *map(str, fds)]
+        argv = [sys.executable, "-c", SENDER, str(1000 * pace_us), str(events), event(b"token").decode(), *map(str, fds)]
         sender = await asyncio.create_subprocess_exec(*argv, pass_fds=fds)
         assert await sender.wait() == 0
         await until(lambda: hub.pending + sum(len(log.texts()) for log in logs) == events * connections)
@@ -443,6 +446,23 @@ def test_what_a_crowd_of_connections_sends_is_read_some_at_a_time_and_keeps_its_
 def test_events_of_one_connection_that_are_close_are_not_made_to_wait_for_each_other() -> None:
     (log,), _ = streamed(1, 500, pace_us=30)
     assert len(set(log.stamps)) > 300
+
+
+def test_a_kernel_that_waits_by_the_millisecond_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Path(compiled.__file__).with_name("receive.c").read_text()
+    lacking = source.replace("syscall(SYS_epoll_pwait2,", "syscall(99999,")
+    assert lacking != source
+    (tmp_path / "receive.c").write_text(lacking)
+    compiler = os.environ.get("CC") or next(filter(shutil.which, ("cc", "gcc", "clang")))
+    argv = [compiler, "-shared", "-fPIC", "-o", str(tmp_path / "_receive.so"), str(tmp_path / "receive.c")]
+    subprocess.run(argv, check=True)
+    monkeypatch.setattr(compiled, "__file__", str(tmp_path / "compiled.py"))
+    library.cache_clear()
+    try:
+        logs, _ = streamed(20, 20, pace_us=200)
+    finally:
+        library.cache_clear()
+    assert all(log.texts() == [b"token"] * 20 for log in logs)
 
 
 def test_urgent_data_are_not_part_of_the_stream_and_stop_nothing() -> None:
