@@ -59,8 +59,8 @@ CASES = (
     Case("2,048 streams", PACED, 2048, 3, 128),
     Case("1,024, 8 tokens an event", (*PACED, "--tokens-per-chunk", "8"), 1024, 4, 1024, chunk=8),
     Case("burst, one by one", ("--burst",), 64, 8, 1000),
-    Case("burst, 32 at a time", ("--burst", "--burst-batch", "32"), 64, 32, 1000),
-    Case("burst, two processes", ("--burst", "--burst-batch", "32"), 64, 32, 1000, processes=2, clients=("enginebench",)),
+    Case("burst, 32 at a time", ("--burst", "--burst-batch", "32"), 64, 128, 1000),
+    Case("burst, two processes", ("--burst", "--burst-batch", "32"), 64, 128, 1000, processes=2, clients=("enginebench",)),
 )
 
 
@@ -123,8 +123,8 @@ def full(sent: Iterable[tuple[int, Any]], streams: int) -> dict[str, float]:
     return {"held": held / span, "rate": sum(int(((tokens >= first) & (tokens < last)).sum()) for _, tokens in answers) / span * 1e9}
 
 
-def measure_rival(program: Path, case: Case, rival: rivals.Rival, folder: Path) -> dict[str, float]:
-    """As `measure`, for another load generator; its processor time without that of a run of one request."""
+def measure_rival(program: Path, case: Case, rival: rivals.Rival, folder: Path) -> tuple[str, dict[str, float]]:
+    """As `measure`, for another load generator, and its name; its processor time without that of a run of one request."""
     from rivals import compared
 
     log, count = folder / "truth.bin", case.streams * case.rounds
@@ -137,7 +137,7 @@ def measure_rival(program: Path, case: Case, rival: rivals.Rival, folder: Path) 
     stolen = (stolen_ticks() - before) / os.sysconf("SC_CLK_TCK") / wall_s
     sent = [value for _, value in records(log)]
     told = {**compared(reported, sent, count), **full(sorted(sent, key=lambda record: record[0])[-count:], case.streams)}
-    return {**told, "cpu_s": told["cpu_s"] - idle_cpu_s, "wall_s": wall_s, "peak_bytes": float("nan"), "stolen": stolen}
+    return reported.title, {**told, "cpu_s": told["cpu_s"] - idle_cpu_s, "wall_s": wall_s, "peak_bytes": float("nan"), "stolen": stolen}
 
 
 # -- the table -----------------------------------------------------------------------------------------------------------
@@ -230,12 +230,12 @@ def _rival_row(program: Path, case: Case, rival: rivals.Rival, folder: Path) -> 
     from rivals import RivalError
 
     try:
-        figures = measure_rival(program, case, rival, folder)
+        title, figures = measure_rival(program, case, rival, folder)
     except (RivalError, ValueError) as error:
-        print(f"{rival.name}: {error}", file=sys.stderr)
+        print(f"{rival.package}: {error}", file=sys.stderr)
         return None
     lost = f", {figures['lost']:.0f} requests lost" if figures["lost"] else ""
-    return row(case, f"{rival.name}{lost}", [figures])
+    return row(case, f"{title}{lost}", [figures])
 
 
 def cpu_name() -> str:

@@ -1,7 +1,7 @@
 """Other load generators, where they are installed, against truthserver, and what they report of it.
 
 A rival is a command on PATH, or the file that an environment variable names: ENGINEBENCH_RIVAL_GUIDELLM=/somewhere/bin/guidellm
-(likewise INFERENCE_PERF, AIPERF, EVALSCOPE). Each runs with its defaults but for what makes the work the same: closed loop,
+(likewise INFERENCE_PERF, AIPERF, EVALSCOPE, VLLM, SGLANG). Each runs with its defaults but for what makes the work the same: closed loop,
 completions, streamed, 64 tokens in, nothing from the network. Their requests carry no id, so `compared` sets a rival's own mean
 and percentiles against the same figures of the server's log, not request against request. Knows nothing of our load generator.
 """
@@ -52,13 +52,13 @@ class Figures:
 
 @dataclass(frozen=True)
 class Reported(Figures):
-    """The figures, whose they are and what they cost.
+    """The figures, whose they are (name and version) and what they cost.
 
     cpu_s: processor seconds of all the rival's processes, imports and making of prompts included; take a short run of one stream
     off it to get the price of the load.
     """
 
-    version: str
+    title: str
     cpu_s: float
 
 
@@ -76,20 +76,23 @@ class Work:
 
 @dataclass(frozen=True)
 class Rival:
-    """name: also the distribution and the command. arguments: of the command. read: the report left in the work's folder."""
+    """package: the distribution, and the command that it installs. arguments: of the command. read: the report left in the work's
+    folder. name: in tables, without the version. launcher: the argv prefix that measures, by the path of the command."""
 
-    name: str
+    package: str
     arguments: Callable[[Work], list[str]]
     read: Callable[[Path], Figures]
+    name: str = ""
+    launcher: Callable[[Path], list[str]] = lambda command: [str(command)]
 
-    def find(self) -> list[str] | None:
-        """The command as an argv prefix; None where it is not installed. RivalError when its variable names no program."""
-        variable = f"ENGINEBENCH_RIVAL_{self.name.upper().replace('-', '_')}"
+    def find(self) -> Path | None:
+        """The command; None where it is not installed. RivalError when its variable names no program."""
+        variable = f"ENGINEBENCH_RIVAL_{self.package.upper().replace('-', '_')}"
         named = os.environ.get(variable)
-        found = shutil.which(named or self.name)
+        found = shutil.which(named or self.package)
         if named and found is None:
-            raise RivalError(f"{variable} is {named}, which is no program; name the {self.name} command, or unset it")
-        return [found] if found else None
+            raise RivalError(f"{variable} is {named}, which is no program; name the {self.package} command, or unset it")
+        return Path(found) if found else None
 
     def run(self, port: int, streams: int, requests: int, tokens: int, folder: Path, core: int | None = None) -> Reported:
         """Send `requests` requests of `tokens` tokens, `streams` at a time, to the truthserver at `port`; on one core where given.
@@ -99,27 +102,32 @@ class Rival:
         """
         command = self.find()
         if command is None:
-            raise RivalError(f"{self.name} is not installed")
-        with tempfile.TemporaryDirectory(dir=folder, prefix=f"{self.name}-") as name:
+            raise RivalError(f"{self.package} is not installed")
+        with tempfile.TemporaryDirectory(dir=folder, prefix=f"{self.package}-") as name:
             own = Path(name)
             work = Work(f"http://127.0.0.1:{port}", streams, requests, tokens, own, write_tokenizer(own / "tokenizer"))
             pin = [] if core is None else ["taskset", "-c", str(core)]
             before = children_cpu_s()
-            said = _finished([*pin, *command, *self.arguments(work)], own)
+            said = _finished([*pin, *self.launcher(command), *self.arguments(work)], own)
             cpu_s = children_cpu_s() - before
             try:
                 figures = self.read(own)
             except (OSError, LookupError, TypeError, ValueError) as error:
-                raise RivalError(f"{self.name} left no report that can be read ({error!r}); its last words: {said}") from error
-        return Reported(**asdict(figures), version=self._version(command[0]), cpu_s=cpu_s)
+                raise RivalError(f"{self.package} left no report that can be read ({error!r}); its last words: {said}") from error
+        return Reported(**asdict(figures), title=self.title(command), cpu_s=cpu_s)
 
-    def _version(self, command: str) -> str:
-        """Of the distribution, asked from the interpreter beside the command: not every rival tells its own. 'unknown': none there."""
-        python = Path(command).resolve().parent / "python3"
+    def title(self, command: Path) -> str:
+        """Name and version: that of the distribution, asked from the interpreter beside the command, as not every rival tells its own."""
         program = "import importlib.metadata as m, sys; print(m.version(sys.argv[1]))"
+        argv, name = [_python(command), "-c", program, self.package], self.name or self.package
         with suppress(OSError, subprocess.CalledProcessError):
-            return subprocess.run([python, "-c", program, self.name], check=True, capture_output=True, text=True).stdout.strip()
-        return "unknown"
+            return f"{name} {subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()}"
+        return f"{name} of an unknown version"
+
+
+def _python(command: Path) -> Path:
+    """The interpreter of the environment that a command is installed in."""
+    return command.resolve().parent / "python3"
 
 
 def _finished(argv: Sequence[str], folder: Path) -> str:
@@ -277,7 +285,49 @@ def _evalscope_report(folder: Path) -> Figures:
     return Figures(summary["Success Requests"], summary["Avg TTFT (ms)"], half["TTFT (ms)"], most["TTFT (ms)"], most["ITL (ms)"])
 
 
+def _vllm(work: Work) -> list[str]:
+    return [
+        "--backend", "openai", "--base-url", work.url, "--endpoint", "/v1/completions", "--model", MODEL, "--tokenizer", str(work.tokenizer),
+        "--dataset-name", "random", "--random-input-len", str(INPUT_TOKENS), "--random-output-len", str(work.tokens), "--ignore-eos",
+        "--num-prompts", str(work.requests), "--max-concurrency", str(work.streams), "--disable-tqdm",
+        "--percentile-metrics", "ttft,itl", "--metric-percentiles", "99",
+        "--save-result", "--result-dir", str(work.folder), "--result-filename", "vllm.json",
+    ]  # fmt: skip
+
+
+_EXTENSION = """
+import glob, importlib.util as u, sys
+folder = u.find_spec("sglang").submodule_search_locations[0]
+spec = u.spec_from_file_location("_bench", glob.glob(folder + "/srt/rust_extensions/_bench.*.so")[0])
+client = u.module_from_spec(spec)
+spec.loader.exec_module(client)
+client.run_argv(["sglang-bench", *sys.argv[1:]])
+"""
+"""What `python -m sglang.benchmark.rust_client` does, without importing sglang itself: `pip install --no-deps sglang` is enough."""
+
+
+def _sglang(work: Work) -> list[str]:
+    return [
+        "--backend", "vllm", "--base-url", work.url, "--model", MODEL, "--tokenizer", str(work.tokenizer),
+        "--dataset-name", "random-ids", "--random-input-len", str(INPUT_TOKENS), "--random-output-len", str(work.tokens),
+        "--random-range-ratio", "1", "--num-prompts", str(work.requests), "--max-concurrency", str(work.streams), "--disable-tqdm",
+        "--output-file", str(work.folder / "sglang.json"),
+    ]  # fmt: skip
+
+
+def _serving_report(name: str) -> Callable[[Path], Figures]:
+    """What vLLM writes, and SGLang after it."""
+
+    def read(folder: Path) -> Figures:
+        told = _report(folder, name)
+        return Figures(told["completed"], told["mean_ttft_ms"], told["median_ttft_ms"], told["p99_ttft_ms"], told["p99_itl_ms"])
+
+    return read
+
+
 RIVALS: tuple[Rival, ...] = (
+    Rival("sglang", _sglang, _serving_report("sglang.json"), "SGLang's Rust client", lambda command: [str(_python(command)), "-c", _EXTENSION]),
+    Rival("vllm", _vllm, _serving_report("vllm.json"), "vllm bench serve", lambda command: [str(command), "bench", "serve"]),
     Rival("guidellm", _guidellm, _guidellm_report),
     Rival("inference-perf", _inference_perf, _inference_perf_report),
     Rival("aiperf", _aiperf, _aiperf_report),
