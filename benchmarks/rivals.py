@@ -287,8 +287,9 @@ def _evalscope_report(folder: Path) -> Figures:
 
 def _vllm(work: Work) -> list[str]:
     return [
-        "--backend", "openai", "--base-url", work.url, "--endpoint", "/v1/completions", "--model", MODEL, "--tokenizer", str(work.tokenizer),
-        "--dataset-name", "random", "--random-input-len", str(INPUT_TOKENS), "--random-output-len", str(work.tokens), "--ignore-eos",
+        "--backend", "openai", "--base-url", work.url, "--endpoint", "/v1/completions",
+        "--model", MODEL, "--tokenizer", str(work.tokenizer), "--dataset-name", "random",
+        "--random-input-len", str(INPUT_TOKENS), "--random-output-len", str(work.tokens), "--ignore-eos",
         "--num-prompts", str(work.requests), "--max-concurrency", str(work.streams), "--disable-tqdm",
         "--percentile-metrics", "ttft,itl", "--metric-percentiles", "99",
         "--save-result", "--result-dir", str(work.folder), "--result-filename", "vllm.json",
@@ -304,6 +305,10 @@ spec.loader.exec_module(client)
 client.run_argv(["sglang-bench", *sys.argv[1:]])
 """
 """What `python -m sglang.benchmark.rust_client` does, without importing sglang itself: `pip install --no-deps sglang` is enough."""
+
+
+def _extension_of(command: Path) -> list[str]:
+    return [str(_python(command)), "-c", _EXTENSION]
 
 
 def _sglang(work: Work) -> list[str]:
@@ -326,7 +331,7 @@ def _serving_report(name: str) -> Callable[[Path], Figures]:
 
 
 RIVALS: tuple[Rival, ...] = (
-    Rival("sglang", _sglang, _serving_report("sglang.json"), "SGLang's Rust client", lambda command: [str(_python(command)), "-c", _EXTENSION]),
+    Rival("sglang", _sglang, _serving_report("sglang.json"), "SGLang's Rust client", _extension_of),
     Rival("vllm", _vllm, _serving_report("vllm.json"), "vllm bench serve", lambda command: [str(command), "bench", "serve"]),
     Rival("guidellm", _guidellm, _guidellm_report),
     Rival("inference-perf", _inference_perf, _inference_perf_report),
