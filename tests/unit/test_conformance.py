@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from enginebench.adapter import Adapter, Deployment, Install, Load, Reply, Resolved, Site, prometheus_totals
-from enginebench.registry import constraints_of, discover, environments
+from enginebench.registry import discover, environments
 
 REGISTRY = discover()
 ADAPTERS = [pytest.param(REGISTRY[name], id=name) for name in REGISTRY]
@@ -37,8 +37,9 @@ def test_it_describes_itself(adapter: Adapter) -> None:
     assert set(adapter.apis) <= {"completions", "chat"}
     assert adapter.checkpoint_format in ("gguf", "safetensors", "none")
     for environment, pins in environments(adapter).items():
-        assert all("==" in pin for pin in pins), "requirements are exact pins"
-        assert len(pins) == 1 or constraints_of(adapter, environment) is not None, "what several requirements pull in is pinned, too"
+        assert all("==" in pin for pin in pins.requirements), "requirements are exact pins"
+        assert len(pins.requirements) == 1 or pins.constraints is not None, f"what {environment}'s requirements pull in is pinned, too"
+    assert set(adapter.unwanted) <= set(environments(adapter))
     assert sys.modules[type(adapter).__module__].__doc__
 
 

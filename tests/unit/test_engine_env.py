@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from enginebench import engine_env
 from enginebench.adapter import installed_version
-from enginebench.engine_env import install, python_of
+from enginebench.engine_env import Pins, install, python_of
 from enginebench.errors import UserError
 
 
@@ -32,41 +32,49 @@ def wheel(tmp_path: Path) -> str:
 
 def test_install_finds_and_reads_back_the_package(wheel: str) -> None:
     said: list[str] = []
-    assert python_of("tiny", [wheel], None) is None
-    python = install("tiny", [wheel], None, said.append)
-    assert python == python_of("tiny", [wheel], None)
+    assert python_of("tiny", Pins((wheel,))) is None
+    python = install("tiny", Pins((wheel,)), said.append)
+    assert python == python_of("tiny", Pins((wheel,)))
     assert installed_version(python, "tiny_engine") == installed_version(python, "Tiny.Engine") == "1.2.3"
     assert installed_version(python, "vllm") is None
     assert list(python.parent.parent.glob("lib/python*/site-packages/__pycache__/tiny_engine*.pyc"))  # compiled before its first start
     assert [line.split(" ")[1] for line in said] == ["making", "installing", "ready"]
     said.clear()
-    assert install("tiny", [wheel], None, said.append) == python
+    assert install("tiny", Pins((wheel,)), said.append) == python
     assert said == []
+
+
+def test_what_is_unwanted_is_taken_out_again(wheel: str) -> None:
+    kept = install("tiny", Pins((wheel,)), lambda _: None)
+    python = install("tiny", Pins((wheel,), unwanted=("tiny-engine", "never-there")), lambda _: None)
+    assert python != kept
+    assert installed_version(python, "tiny_engine") is None
+    assert installed_version(kept, "tiny_engine") == "1.2.3"
 
 
 def test_other_pins_are_another_environment(tmp_path: Path) -> None:
     constraints = tmp_path / "constraints.txt"
     constraints.write_text("numpy==2.0\n")
-    first = install("tiny", [], constraints, lambda _: None)
+    first = install("tiny", Pins((), constraints), lambda _: None)
     constraints.write_text("numpy==2.1\n")
-    assert python_of("tiny", [], constraints) is None
-    assert install("tiny", [], constraints, lambda _: None) != first
+    assert python_of("tiny", Pins((), constraints)) is None
+    assert install("tiny", Pins((), constraints), lambda _: None) != first
     assert first.exists()
 
 
 def test_a_half_made_environment_is_built_anew() -> None:
-    python = install("tiny", [], None, lambda _: None)
+    python = install("tiny", Pins(()), lambda _: None)
     folder = python.parent.parent
     (folder / engine_env.COMPLETE).unlink()
     (folder / "rubbish").touch()
-    assert python_of("tiny", [], None) is None
-    assert install("tiny", [], None, lambda _: None) == python
+    assert python_of("tiny", Pins(())) is None
+    assert install("tiny", Pins(()), lambda _: None) == python
     assert not (folder / "rubbish").exists()
 
 
 def test_two_at_once_build_it_once() -> None:
     said: list[str] = []
-    threads = [threading.Thread(target=install, args=("tiny", [], None, said.append)) for _ in range(3)]
+    threads = [threading.Thread(target=install, args=("tiny", Pins(()), said.append)) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -76,7 +84,7 @@ def test_two_at_once_build_it_once() -> None:
 
 def test_failure_says_what_pip_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="pip could not install it") as failed:
-        install("tiny", [f"nothing @ {(tmp_path / 'nothing-1-py3-none-any.whl').as_uri()}"], None, lambda _: None)
+        install("tiny", Pins((f"nothing @ {(tmp_path / 'nothing-1-py3-none-any.whl').as_uri()}",)), lambda _: None)
     assert "No such file or directory" in failed.value.message
     assert "whole output" in (failed.value.advice or "")
-    assert python_of("tiny", [], None) is None
+    assert python_of("tiny", Pins(())) is None

@@ -64,7 +64,7 @@ def install(names: Sequence[str], adapters: Sequence[Path]) -> None:
     """
     from enginebench.engine_env import install as build
     from enginebench.errors import did_you_mean
-    from enginebench.registry import constraints_of, discover, environments
+    from enginebench.registry import discover, environments
 
     registry = discover(adapters)
     for name in names:
@@ -77,6 +77,6 @@ def install(names: Sequence[str], adapters: Sequence[Path]) -> None:
                 advice = did_you_mean(variant, adapter.variants) or f"bench engines install {engine}"
                 raise UserError(f"{adapter.title} has no variant '{variant}'", advice=advice)
             raise UserError(f"{adapter.title} has nothing to install: it is used where it is")
-        build(environment, known[environment], constraints_of(adapter, environment), lambda text: click.echo(text, err=True))
+        build(environment, known[environment], lambda text: click.echo(text, err=True))
         found = ", ".join(f"{i.variant} {i.version}" for i in installs_of(adapter))
         click.echo(f"{name}: {found}")

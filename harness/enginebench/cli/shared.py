@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from enginebench.adapter import Adapter, Install
     from enginebench.bounds import Bounds
     from enginebench.costs import Prices
+    from enginebench.engine_env import Pins
     from enginebench.nouns import JSON, Runtime
     from enginebench.plan import Plan
     from enginebench.registry import Registry
@@ -164,17 +165,17 @@ def _selection(only: Sequence[str]) -> dict[str, frozenset[str]]:
 
 
 @cache
-def _python_of(environment: str, requirements: tuple[str, ...], constraints: Path | None) -> Path | None:
+def _python_of(environment: str, pins: Pins) -> Path | None:
     from enginebench.engine_env import python_of
 
-    return python_of(environment, requirements, constraints)
+    return python_of(environment, pins)
 
 
 def installs_of(adapter: Adapter) -> Sequence[Install]:
     """Every way an engine is present on this machine."""
-    from enginebench.registry import constraints_of, environments
+    from enginebench.registry import environments
 
-    made = [_python_of(name, pins, constraints_of(adapter, name)) for name, pins in environments(adapter).items()]
+    made = [_python_of(name, pins) for name, pins in environments(adapter).items()]
     pythons: Sequence[Path | None] = [python for python in made if python is not None] or [None]
     return list(dict.fromkeys(install for python in pythons for install in adapter.find(python)))
 
