@@ -1,9 +1,10 @@
 """How true the load generator's times are and what they cost, against a server whose every token time is known. `make bench-client`.
 
 truthserver (C, built on demand) plays a token schedule and logs when each request had been read and when each token was sent. An
-error is what a client reports minus that. Server and client have a core each; every round of a case runs all clients one after
-another, so that a busy machine troubles all of them; the processor time that the hypervisor took away is printed with each round, and how
-much of its core the server used, which at its limit sends no faster for any client.
+error is what a client reports minus that. Server and client have a core each, on which the server never sleeps, since its own waking up
+would be taken for the client's error; every round of a case runs all clients one after another, so that a busy machine troubles all of
+them; the processor time that the hypervisor took away is printed with each round, and how much of its core the server used, which
+at its limit sends no faster for any client.
 Beside enginebench run itself without its receiver in C (`loop stamps`: the event loop stamps what arrives), a control, `bare`
 (uvloop, nothing decoded: what the event loop alone costs), and, with --rivals, other load generators. Prints a table; asserts
 nothing. `--write docs/fidelity.md` replaces the table there.
@@ -27,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from instrument import build, records, serving, stolen_ticks, truth
 from ours import CLIENTS, LOOP
+from targets import HEADER, POST_PROCESSING, verdicts
 
 if TYPE_CHECKING:
     import rivals
@@ -51,7 +53,7 @@ class Case:
     """Tokens of an event."""
 
 
-PACED = ("--ttft-ms", "50", "--itl-ms", "10")
+PACED = ("--spin", "--ttft-ms", "50", "--itl-ms", "10")
 CASES = (
     Case("256 streams", PACED, 256, 4, 128, rivals=True),
     Case("1,024 streams", PACED, 1024, 4, 128, rivals=True),
@@ -83,12 +85,11 @@ def measure(program: Path, case: Case, name: str, folder: Path) -> dict[str, flo
         argv = [sys.executable, __file__, "--child", name, "--case", case.name, "--port", str(server.port), "--out", str(out)]
         cores = CORES if case.processes > 1 else CORES[-1:]
         subprocess.run(["taskset", "-c", ",".join(map(str, cores)), *argv], check=True)
-        served_s = server.cpu_s
     told = pickle.loads(out.read_bytes())  # noqa: S301 -- our own child's
     stolen_s = (stolen_ticks() - before) / os.sysconf("SC_CLK_TCK")
     known = truth(log)
     sent = {name: known[name] for name, *_ in told["samples"]}  # without the warm-up
-    shares = {"served": served_s / told["window_s"], "stolen": stolen_s / max(1e-9, told["wall_s"])}
+    shares = {"served": server.busy_s / told["window_s"], "stolen": stolen_s / max(1e-9, told["wall_s"])}
     return {**judged(told, sent), **full(sent.values(), case.streams), **shares}
 
 
@@ -150,22 +151,28 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def row(case: Case, name: str, rounds: Sequence[Mapping[str, float]]) -> tuple[str, ...]:
-    """The median over the rounds of every figure."""
+def typical(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The median over the rounds of every figure, and what follows from them: events/s over the window (recorded) and until every event
+    was decoded, processor time of an event in us."""
     mid = {key: statistics.median(r[key] for r in rounds) for key in rounds[0] if all(key in r for r in rounds)}
+    rates = {"recorded": mid["events"] / mid["window_s"], "decoded": mid["events"] / mid["wall_s"]}
+    return {**mid, **rates, "cpu_us": mid["cpu_s"] / mid["events"] * 1e6}
+
+
+def row(case: Case, name: str, mid: Mapping[str, float]) -> tuple[str, ...]:
+    """A client's line in the table. mid: `typical` figures."""
     paced = "--burst" not in case.server
     errors = f"{mid['ttft_mean']:.2f} / {mid['ttft_p50']:.2f} / {mid['ttft_p99']:.2f}" if paced else "-"
     itl = f"{mid['itl_p99']:.2f}" if paced and mid["itl_p99"] == mid["itl_p99"] else "-"
     late = f"{mid['late_p50']:.2f} / {mid['late_p99']:.2f}" if paced and "late_p50" in mid else "-"
-    seconds = mid["wall_s"] if name in OURS else mid["window_s"]  # a ceiling counts until everything is decoded
-    rate = f"{(mid['rate'] if paced else mid['events'] / seconds) / 1e3:,.0f}k"
+    rate = f"{(mid['rate'] if paced else mid['decoded']) / 1e3:,.0f}k"
     if not paced and name in OURS:
-        rate += f" ({mid['events'] / mid['window_s'] / 1e3:,.0f}k while recording)"
+        rate += f" ({mid['recorded'] / 1e3:,.0f}k while recording)"
     busy = f"{mid['served']:.0%}" if "served" in mid and case.processes == 1 else "-"
     peak = f"{mid['peak_bytes'] / 1e6:.0f}" if case.processes == 1 and mid["peak_bytes"] == mid["peak_bytes"] else "-"
     return (
         case.name, name, errors, itl, late, f"{mid['held']:,.0f}" if paced else "-", rate,
-        f"{mid['cpu_s'] / mid['events'] * 1e6:.1f}", peak, busy, f"{mid['stolen']:.0%}",
+        f"{mid['cpu_us']:.1f}", peak, busy, f"{mid['stolen']:.0%}",
     )  # fmt: skip
 
 
@@ -200,23 +207,22 @@ def main() -> None:
             print(f"the receiver in C was not built, so only {LOOP!r} is measured; `bench doctor` says why", file=sys.stderr)
         installed = [rival for rival in RIVALS if rival.find()] if options.rivals else []
         rows: list[tuple[str, ...]] = []
+        ours: dict[str, Mapping[str, float]] = {}
         for case in (case for case in CASES if options.only in case.name):
             clients = [client for client in case.clients if client != "enginebench" or library() is not None]
             rounds: dict[str, list[dict[str, float]]] = {client: [] for client in clients}
             for _ in range(options.rounds):
                 for client in clients:
                     rounds[client].append(measure(program, case, client, folder))
-            rows += [row(case, client, figures) for client, figures in rounds.items()]
+            figures = {client: typical(each) for client, each in rounds.items()}
+            rows += [row(case, client, mid) for client, mid in figures.items()]
+            if "enginebench" in figures:
+                ours[case.name] = figures["enginebench"]
             rows += [rival_row for rival in installed if case.rivals and (rival_row := _rival_row(program, case, rival, folder))]
             print(*("  ".join(line) for line in rows if line[0] == case.name), sep="\n", file=sys.stderr, flush=True)
-        table = markdown(COLUMNS, rows)
-        if not options.only:
-            import postprocessing  # only here: a client's memory is measured
-            import startup
-
-            prices = [(what, f"{seconds:.2f} s") for what, seconds in startup.seconds(program, folder, CORES[0], times=5)]
-            prices.append(("10,000,000 events to every figure, one core", f"{postprocessing.seconds():.1f} s of processor time"))
-            table += "\n\n" + markdown(("what", "median"), prices)
+        seconds = {} if options.only else prices(program, folder)
+        judged_rows = list(verdicts(ours, seconds))
+    table = "\n\n".join((markdown(COLUMNS, rows), markdown(HEADER, judged_rows)))
     about = f"Measured with `make bench-client` on {len(CORES)} cores ({cpu_name()}), {options.rounds} rounds a case, medians."
     text = f"{about}\n\n{table}"
     print(text)
@@ -235,7 +241,15 @@ def _rival_row(program: Path, case: Case, rival: rivals.Rival, folder: Path) -> 
         print(f"{rival.package}: {error}", file=sys.stderr)
         return None
     lost = f", {figures['lost']:.0f} requests lost" if figures["lost"] else ""
-    return row(case, f"{title}{lost}", [figures])
+    return row(case, f"{title}{lost}", typical([figures]))
+
+
+def prices(program: Path, folder: Path) -> dict[str, float]:
+    """Seconds: of processes that do next to nothing, and of the way from events to figures (of one core)."""
+    import postprocessing  # only here: a client's memory is measured
+    import startup
+
+    return {**startup.seconds(program, folder, CORES[0], times=5), POST_PROCESSING: postprocessing.seconds()}
 
 
 def cpu_name() -> str:

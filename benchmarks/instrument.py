@@ -5,6 +5,7 @@ Does not know: clients, or what their errors mean.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -30,18 +31,13 @@ def build(folder: Path) -> Path:
     return program
 
 
-@dataclass(frozen=True)
+@dataclass
 class Server:
-    """A truthserver that runs."""
+    """A truthserver."""
 
     port: int
-    pid: int
-
-    @property
-    def cpu_s(self) -> float:
-        """Processor time that it has taken so far."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    busy_s: float = 0.0
+    """Processor time in which it had something to do; known when it has ended."""
 
 
 @contextmanager
@@ -50,6 +46,7 @@ def serving(program: Path, flags: Sequence[str], log: Path | None, core: int | N
     from enginebench.runtime import free_port
 
     port = free_port()
+    running = Server(port)
     argv = [str(program), "--port", str(port), "--max-tokens-cap", "1000000", *flags]
     with subprocess.Popen(argv + (["--log-bin", str(log)] if log else []), stderr=subprocess.PIPE) as server:
         try:
@@ -57,9 +54,11 @@ def serving(program: Path, flags: Sequence[str], log: Path | None, core: int | N
                 os.sched_setaffinity(server.pid, {core})
             if server.stderr is not None:
                 server.stderr.readline()  # 'truthserver on PORT': it listens
-            yield Server(port, server.pid)
+            yield running
         finally:
             server.terminate()
+            totals = json.loads(server.communicate()[1] or "{}")
+            running.busy_s = totals.get("cpu_s", 0.0) - totals.get("idle_s", 0.0)
 
 
 def truth(log: Path) -> dict[str, tuple[int, Any]]:

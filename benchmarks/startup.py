@@ -1,4 +1,4 @@
-"""How long processes take that do next to nothing: Python alone, the load generator with one request of one token, `bench run` with one."""
+"""How long processes take that do next to nothing: the load generator with one request of one token, and `bench run` with one."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from instrument import serving
+from targets import BENCH_RUN, LOAD_GENERATOR
 
 ONE_REQUEST = """
 import sys
@@ -26,7 +27,7 @@ loads: [{{input_tokens: 8, output_tokens: 1, requests: 1, warmup_requests: 0}}]
 """
 
 
-def seconds(program: Path, folder: Path, core: int, times: int) -> list[tuple[str, float]]:
+def seconds(program: Path, folder: Path, core: int, times: int) -> dict[str, float]:
     """Median seconds of each of them, run in turns; the server they ask has a core of its own."""
     with serving(program, ("--ttft-ms", "0.1", "--itl-ms", "0.1"), None, core) as server:
         (folder / "one.yaml").write_text(ATTACH.format(port=server.port))
@@ -34,9 +35,8 @@ def seconds(program: Path, folder: Path, core: int, times: int) -> list[tuple[st
         environment["ENGINEBENCH_HOME"] = str(folder / "home")
         bench = [sys.executable, "-m", "enginebench", "run", "one.yaml", "--fresh", "--no-html"]
         commands = {
-            "python -c pass": [sys.executable, "-c", "pass"],
-            "load generator, one request of one token": [sys.executable, "-c", ONE_REQUEST, str(server.port)],
-            "bench run, one request of one token, server is up": bench,
+            LOAD_GENERATOR: [sys.executable, "-c", ONE_REQUEST, str(server.port)],
+            BENCH_RUN: bench,
         }
         took: dict[str, list[float]] = {name: [] for name in commands}
         for _ in range(times):
@@ -44,4 +44,4 @@ def seconds(program: Path, folder: Path, core: int, times: int) -> list[tuple[st
                 began = time.monotonic()
                 subprocess.run(argv, cwd=folder, env=environment, check=True, capture_output=True)
                 took[name].append(time.monotonic() - began)
-    return [(name, statistics.median(values)) for name, values in took.items()]
+    return {name: statistics.median(values) for name, values in took.items()}
