@@ -23,7 +23,7 @@ from enginebench.dialects import PROTOCOLS, Dialect, Event, OpenAIChat, OpenAICo
 from enginebench.installs import Install, installed_packages, installed_version
 from enginebench.nouns import JSON, Deployment, Load, Parallelism, Runtime
 from enginebench.resources import folder
-from enginebench.told import as_list, as_object, only, prometheus_totals, without_secrets
+from enginebench.told import as_list, as_object, only, parsed, prometheus_totals, without_secrets
 
 __all__ = [
     "GAUGES",
@@ -136,14 +136,8 @@ class Reply:
     body: bytes = b""
 
     def json(self) -> JSON:
-        """The body as JSON; None when it is not JSON."""
-        import json
-
-        try:
-            value: JSON = json.loads(self.body)
-        except ValueError:
-            return None
-        return value
+        """The body as JSON, see `told.parsed`; None when it is not JSON."""
+        return parsed(self.body)
 
 
 Get = Callable[[str], Reply]

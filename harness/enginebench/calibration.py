@@ -38,8 +38,8 @@ Limiter: TypeAlias = Literal["client", "fake engine", "range"]
 
 @dataclass(frozen=True)
 class Level:
-    """One number of streams: output events/s received, lag p99 and processor share of the client, mean time from tick to tick, and whose
-    time stamps it had."""
+    """One number of streams: output events/s received at the peak, which a cell's peak is compared with, lag p99 and processor share of the
+    client, mean time from tick to tick, and whose time stamps it had."""
 
     streams: int
     events_per_s: float
@@ -84,8 +84,8 @@ def calibrate(processes: int, say: Callable[[Level], None]) -> Calibration:
     best = held[-1] if held else Level(0, 0.0, 0.0, 0.0, TICK_MS)
     limiter = levels[-1].limiter or "range"
     found = Calibration(best.streams, best.events_per_s, processes, limiter, idle_lag_ms(), _machine(facts()), now(), tuple(levels))
-    _file().parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(_file(), json.dumps(plain_object(found), indent=2) + "\n")
+    _file(processes).parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(_file(processes), json.dumps(plain_object(found), indent=2) + "\n")
     client_limit.cache_clear()
     return found
 
@@ -98,7 +98,7 @@ def client_limit(processes: int, stamps: Stamps) -> Mapping[str, JSON]:
     or one that the client was not the limit of.
     """
     try:
-        kept = json.loads(_file().read_text(encoding="utf-8"))
+        kept = json.loads(_file(processes).read_text(encoding="utf-8"))
         if (
             kept["machine"] != _machine(facts())
             or kept["processes"] != processes
@@ -116,6 +116,8 @@ def _levels(processes: int, say: Callable[[Level], None]) -> Iterator[Level]:
     from enginebench.registry import discover
     from enginebench.runner.engine import Opening
     from enginebench.runner.opening import open_engine
+    from enginebench.samples import Samples
+    from enginebench.verdict.delivery import peak_events_per_s
 
     fake = discover()["fake"]
     options: Mapping[str, JSON] = {"ttft_ms": TICK_MS, "tick_ms": TICK_MS}
@@ -136,12 +138,11 @@ def _levels(processes: int, say: Callable[[Level], None]) -> Iterator[Level]:
                     bad = next((sample for sample in result.samples if sample.outcome != "ok"), None)
                     if bad is not None:
                         raise UserError(f"a request to the fake engine failed at {streams} streams ({bad.outcome}): {bad.error}")
-                    events = sum(len(sample.event_ns) for sample in result.samples)
                     gaps = [(s.event_ns[-1] - s.event_ns[0]) / (len(s.event_ns) - 1) for s in result.samples if len(s.event_ns) > 1]
-                    seconds = max(1e-9, (result.window_end_ns - result.window_start_ns) / 1e9)
+                    peak = peak_events_per_s(Samples.collect(result.samples))
                     tick_ms = sum(gaps) / len(gaps) / 1e6 if gaps else math.inf
                     client = result.client
-                    tries.append(Level(streams, events / seconds, client.lag_p99_ms, client.cpu_fraction, tick_ms, client.stamps))
+                    tries.append(Level(streams, peak, client.lag_p99_ms, client.cpu_fraction, tick_ms, client.stamps))
                 best = min(tries, key=lambda level: (level.limiter is not None, level.lag_p99_ms))
                 say(best)
                 yield best
@@ -155,5 +156,5 @@ def _machine(host: Host) -> dict[str, JSON]:
     return {"cpu": host.cpu, "usable_cores": host.usable_cores, "system": host.system}
 
 
-def _file() -> Path:
-    return home() / "calibration.json"
+def _file(processes: int) -> Path:
+    return home() / f"calibration-{processes}.json"

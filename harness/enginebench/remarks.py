@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from enginebench.answer import Parity
 from enginebench.rows import Row
 from enginebench.store import LaunchRecord
+from enginebench.verdict.delivery import number
 
 
 def remarks(rows: Sequence[Row], launches: Mapping[str, LaunchRecord], agreements: Sequence[Parity]) -> Iterator[str]:
@@ -17,12 +18,21 @@ def remarks(rows: Sequence[Row], launches: Mapping[str, LaunchRecord], agreement
     for row in rows:
         if any(cell.record.random_weights for cell in row.cells):
             yield f"{row.deployment.model} has random weights: {_of_random(row.deployment.model, rows)}"
+    yield from _of_resent(rows)
     for model in dict.fromkeys(parity.model for parity in agreements):
         yield from _of_agreement(model, [parity for parity in agreements if parity.model == model])
     for launch in launches.values():
         for difference in launch.differences:
             asked, got = difference.get("asked"), difference.get("got")
             yield f"{launch.deployment.engine} was asked for {difference.get('name')} {asked} and says that it has {got}"
+
+
+def _of_resent(rows: Sequence[Row]) -> Iterator[str]:
+    """What the load generator sent twice, by engine: the one thing that it ever does, and never in secret."""
+    for engine in dict.fromkeys(row.deployment.engine for row in rows):
+        clients = [cell.record.client for row in rows if row.deployment.engine == engine for cell in row.cells]
+        if resent := sum(int(number(client, "stale")) for client in clients):
+            yield f"{engine} closed connections that it had promised to keep: {resent:,} requests that met one were sent again on a new one"
 
 
 def _of_agreement(model: str, pairs: Sequence[Parity]) -> Iterator[str]:

@@ -71,7 +71,7 @@ def steady_window(s: Samples, load: Load) -> Window:
     prefill and decode in turn, do not look like a change. With fewer than FEWEST_BATCHES the window is the whole load and the state
     'too short to tell'. MSER over the batches' output tokens/s (`enginebench.series.settled`) cuts off what has not settled: at most
     half of them, and at most a quarter at the end, where no load has a transient of its own. A cut that reaches its limit has found
-    no steady part, and nothing is cut. 'unsteady' if output tokens/s or in-flight requests have a trend in what is left.
+    no steady part, and nothing is cut: 'unsteady', as where output tokens/s or in-flight requests have a trend in what is left.
 
     A load whose rate is to change, and a replayed trace, are 'changing by design': all of it is measured, and nothing is tested.
     """
@@ -105,6 +105,8 @@ def _settled_part(whole: Span, plateau: Span, edges: Ints, starts: Ints, tokens:
     if lost:
         head = tail = 0
     kept = slice(head, n - tail)
+    if not tokens[kept].any():  # nothing varies less than silence
+        return _window(whole, whole, "unsteady", f"no output in {n - head - tail} of {n} batches one after another")
     span = (int(edges[head]) if head else plateau[0]), int(edges[n - tail])
     arrived = int(((span[0] <= starts) & (starts <= span[1])).sum())
     moving = _moving(trend(tokens[kept]), trend(flying[kept]), arrived)
@@ -113,7 +115,7 @@ def _settled_part(whole: Span, plateau: Span, edges: Ints, starts: Ints, tokens:
     if moving:
         return _window(chosen, whole, "unsteady", f"{moving}, {rests_on}")
     if lost:
-        return _window(chosen, whole, "too short to tell", f"output tokens/s did not settle, but have no sure trend either, {rests_on}")
+        return _window(chosen, whole, "unsteady", f"output tokens/s did not settle, {rests_on}")
     if small:
         return _window(chosen, whole, "too short to tell", "filling and draining took more than half of the time")
     return _window(chosen, whole, "steady", f"no trend in output tokens/s and in-flight requests, {rests_on}")
@@ -127,7 +129,9 @@ def _moving(tokens: Trend, flying: Trend, arrived: int) -> str:
     """What still goes up or down, in words; empty when nothing does."""
     matters = {"output tokens/s": (tokens, True), "in-flight requests": (flying, abs(flying.rise) > BACKLOG * arrived)}
     found = {name: its for name, (its, so) in matters.items() if so and its.p < SURE and abs(its.change) > MATTERS}
-    said = [f"{name} {'rose' if its.rise > 0 else 'fell'} by {abs(its.change):.0%}" for name, its in found.items()]
+    said = [
+        f"{name} rose by {its.change:.0%}" if its.rise > 0 else f"{name} fell by {min(1.0, -its.change):.0%}" for name, its in found.items()
+    ]
     least = max((its.p for its in found.values()), default=0.0)
     return f"{' and '.join(said)} from the first third to the last (p={max(least, 1e-4):.2g})" if said else ""
 

@@ -44,7 +44,7 @@ def test_a_client_that_is_late_is_the_limit(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"machine": 3}'])
 def test_a_damaged_file_is_as_good_as_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "home").mkdir()
-    (tmp_path / "home" / "calibration.json").write_text(text)
+    (tmp_path / "home" / "calibration-1.json").write_text(text)
     assert client_limit(1, "kernel") == {}
 
 
@@ -52,10 +52,10 @@ def test_another_machines_limits_do_not_count(tmp_path: Path) -> None:
     level = Level(100, 1000.0, 9.0, 0.9, 10.0, "kernel")
     other = Calibration(100, 1000.0, 1, "client", 0.1, {"cpu": "another one"}, "2026-01-01", (level,))
     (tmp_path / "home").mkdir()
-    (tmp_path / "home" / "calibration.json").write_text(json.dumps(plain_object(other)))
+    (tmp_path / "home" / "calibration-1.json").write_text(json.dumps(plain_object(other)))
     assert client_limit(1, "kernel") == {}
     mine = dataclasses.replace(other, machine=calibration._machine(calibration.facts()))
-    (tmp_path / "home" / "calibration.json").write_text(json.dumps(plain_object(mine)))
+    (tmp_path / "home" / "calibration-1.json").write_text(json.dumps(plain_object(mine)))
     client_limit.cache_clear()
     assert client_limit(1, "kernel") == {"streams": 100.0, "events_per_s": 1000.0}
     assert client_limit(2, "kernel") == {}, "two processes can bear more"

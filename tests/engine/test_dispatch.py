@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import signal
 import statistics
 from collections.abc import Callable
@@ -222,3 +223,26 @@ def test_a_failing_progress_callback_ends_every_client_process(start_fake: Start
 def test_an_open_loop_without_due_times_is_refused() -> None:
     with pytest.raises(ValueError, match="concurrency"):
         spec(Target("127.0.0.1", 9), wire(1))
+
+
+def test_two_client_processes_find_out_together_that_a_server_cannot_keep_up(start_fake: StartFake) -> None:
+    slow = start_fake("--slots", "1", "--ttft-ms", "40", "--itl-ms", "5")
+    requests = wire(3000, tokens=3, due_ms=lambda i: 1000 / 60 * i)
+    result = run_load(spec(slow, requests, dispersion=1.0), processes=2)
+    assert result.saturated
+    said = re.match(r"([0-9.]+) requests/s arrived", result.stopped or "")
+    assert said is not None, "both say the same, and not that they were interrupted"
+    assert float(said[1]) == pytest.approx(60, rel=0.2), "of both, and not of one"
+
+
+def test_streams_of_two_client_processes_start_in_turns(start_fake: StartFake) -> None:
+    result = run_load(spec(start_fake("--ttft-ms", "1500", "--itl-ms", "1"), wire(8), 8, ramp_ns=800_000_000), processes=2)
+    starts = sorted(s.sent_ns for s in result.samples)
+    gaps = [(b - a) / 1e6 for a, b in pairwise(starts)]
+    assert all(40 < gap < 160 for gap in gaps), f"{gaps}: a tenth of a second from one to the next, and not two at once"
+
+
+def test_requests_in_flight_count_from_when_all_streams_run(start_fake: StartFake) -> None:
+    """Those that started first have sent many when the last one starts."""
+    result = run_load(spec(start_fake("--ttft-ms", "20", "--itl-ms", "1"), wire(200), 4, ramp_ns=500_000_000))
+    assert result.client.achieved_concurrency > 3.8

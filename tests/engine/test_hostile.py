@@ -8,7 +8,7 @@ import gzip
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from enginebench.dialects import OpenAICompletions
@@ -121,7 +121,7 @@ def always(*parts: bytes, close: bool = False, pause_s: float = 0.0) -> Handler:
 def load(target: Target, count: int = 1, concurrency: int = 1, body: bytes = b"{}") -> LoadResult:
     requests = [WireRequest(i, "/v1/completions", body, 1, 8) for i in range(count)]
     started = time.monotonic()
-    result = run_load(LoadSpec(target, requests, concurrency, OpenAICompletions(), TIMEOUT_S, idle_timeout_s=5.0))
+    result = run_load(LoadSpec(target, requests, concurrency, OpenAICompletions(), TIMEOUT_S))
     assert time.monotonic() - started < 2 * count * TIMEOUT_S + 1.5
     assert len(result.samples) == count
     return result
@@ -138,6 +138,7 @@ CASES = [
     pytest.param(answer(CHUNKED, chunk(EVENT), b"0\r\n\r\n"), "ok", "", id="framing ends it without a finish reason"),
     pytest.param(answer(CHUNKED, chunk(LAST), b"0\r\nX-Trailer: 1\r\n\r\n"), "ok", "", id="trailers"),
     pytest.param(answer(b"HTTP/1.1 100 Continue\r\n\r\n", GOOD), "ok", "", id="100 continue"),
+    pytest.param(answer(b"HTTP/1.1 103 Early Hints\r\nContent-Encoding: gzip\r\n\r\n", GOOD), "ok", "", id="103 with an encoding"),
     pytest.param(answer(sized(EVENT + LAST)), "ok", "", id="content-length"),
     pytest.param(answer(sized(EVENT + LAST[:-2])), "ok", "", id="last event without its blank line"),
     pytest.param(answer(UNTIL_CLOSE, EVENT, LAST, close=True), "ok", "", id="until close, finished"),
@@ -377,9 +378,55 @@ def test_an_aborted_request_has_failed() -> None:
 
 def test_a_text_that_is_kept_has_a_bound() -> None:
     huge = b'data: {"choices":[{"text":"' + b"a" * 90_000 + b'"}]}\n\n'
-    with serving(always(CHUNKED, *(chunk(huge) for _ in range(20)))) as target:
+    with serving(always(CHUNKED, *(chunk(huge) for _ in range(20)), pause_s=0.01)) as target:
         requests = [WireRequest(0, "/v1/completions", b"{}", 1, 8)]
         (sample,) = run_load(LoadSpec(target, requests, 1, OpenAICompletions(), TIMEOUT_S, keep_text=True)).samples
     assert sample.outcome == "malformed"
     assert "characters for 8 tokens" in (sample.error or "")
     assert len(sample.event_ns) < 20
+
+
+def test_a_request_that_a_kept_connection_swallowed_is_a_failure_and_not_sent_again() -> None:
+    """The server had it for longer than a close is on its way."""
+    asked = []
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            asked.append(number := await request(reader))
+            if number == 1:
+                await asyncio.sleep(0.3)
+                return
+            writer.write(GOOD)
+
+    with serving(handle) as target:
+        result = load(target, 4)
+    assert [s.outcome for s in result.samples] == ["ok", "cut", "ok", "ok"]
+    assert (asked, result.client.stale) == ([0, 1, 2, 3], 0)
+
+
+def test_one_request_that_hangs_costs_the_others_nothing() -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            if await request(reader) == 2:
+                await asyncio.sleep(60)
+            writer.write(GOOD)
+
+    with serving(handle) as target:
+        result = load(target, 8)
+    assert [s.outcome for s in result.samples] == ["ok", "ok", "timeout"] + ["ok"] * 5
+    assert result.stopped is None
+
+
+def test_a_server_that_never_shakes_hands_costs_no_time_out_for_each_request() -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(60)
+
+    with serving(handle) as target:
+        started = time.monotonic()
+        requests = [WireRequest(i, "/v1/completions", b"{}", 1, 8) for i in range(50)]
+        result = run_load(LoadSpec(replace(target, tls=True), requests, 1, OpenAICompletions(), 0.3))
+    assert time.monotonic() - started < 5
+    assert {s.outcome for s in result.samples} <= {"connect", "cancelled"}
+    assert "no connection within 0.3 s" in (result.samples[0].error or "")
+    assert "nothing from the server" in (result.stopped or "")
+    assert result.unsent > 40

@@ -6,6 +6,7 @@ import contextlib
 import http.server
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -432,3 +433,35 @@ def test_get_with_prefix_headers_and_nobody_there() -> None:
     nobody = get("/v1/models")
     assert (nobody.status, nobody.json()) == (0, None)
     assert b"refused" in nobody.body
+
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.mark.parametrize(
+    ("begin", "more"),
+    [
+        (HEAD + b"Content-Length: 1000\r\n\r\n", b"x"),
+        (HEAD + b"Connection: close\r\n\r\n", b"x"),
+        (HEAD, b"x"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    ],
+    ids=["body", "until close", "head", "100 continue"],
+)
+def test_a_get_has_an_end_whatever_keeps_coming(begin: bytes, more: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as door:
+
+        def serve() -> None:
+            client, _ = door.accept()
+            with client, contextlib.suppress(OSError):
+                client.recv(4096)
+                client.sendall(begin)
+                while True:
+                    client.sendall(more)
+                    time.sleep(0.05)
+
+        threading.Thread(target=serve, daemon=True).start()
+        started = time.monotonic()
+        reply = http_get("127.0.0.1", door.getsockname()[1], timeout_s=0.3)("/slow")
+        assert time.monotonic() - started < 3
+    assert (reply.status, reply.body) == (0, b"not complete after 0.6 s")

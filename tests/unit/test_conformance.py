@@ -102,8 +102,17 @@ def test_readiness_knows_refused_and_ready(adapter: Adapter) -> None:
 
 
 def test_prometheus_totals_sum_over_labels_and_leave_nonsense_out() -> None:
-    text = '# HELP a x\na 1\nb{rank="0",x="} y"} 2 1700000000\nb{rank="1"} 3e0\nc nan-ish\n{\n\nd\n'
+    text = '# HELP a x\na 1\nb{rank="0",x="} y"} 2 1700000000\nb{rank="1"} 3e0\nc nan-ish\n{\n\nd\na NaN\nb{rank="2"} +Inf\n'
     assert prometheus_totals(text) == {"a": 1.0, "b": 5.0}
+
+
+def test_what_was_told_can_be_stored() -> None:
+    told = Reply(200, b'{"a": NaN, "b": [1e999, 1.5, -Infinity], "c": "x\\ud800", "d": true, "\\udfff": null}').json()
+    assert told == {"a": None, "b": [None, 1.5, None], "c": "x?", "d": True, "?": None}
+    assert json.loads(json.dumps(told, allow_nan=False, ensure_ascii=False).encode()) == told
+    assert Reply(200, b"[" * 50 + b"]" * 50).json() is not None
+    for deep in (100, 20_000):
+        assert Reply(200, b"[" * deep + b"]" * deep).json() is None
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS)

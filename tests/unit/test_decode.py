@@ -139,3 +139,19 @@ def test_reasoning_without_text_is_no_answer() -> None:
     assert (sample.event_ns[0], sample.first_answer_ns) == (0, 10)
     sample, _ = decode([silent, silent])
     assert sample.first_answer_ns == 0 == sample.event_ns[0]
+
+
+def test_usage_at_the_beginning_is_no_end_of_the_stream() -> None:
+    usage = event(None, usage={"prompt_tokens": 3, "completion_tokens": 0})
+    assert not decode([usage, event(" a"), event(" b")])[1].finished
+    assert decode([usage, event(" a"), event("", finish_reason="stop"), usage])[1].finished
+
+
+def test_two_texts_that_are_no_strings_are_not_one_pair_of_strings() -> None:
+    """Joined by '","' they would be: the first one ends with a backslash, the second one has the quotes that are missing."""
+    plain = [event(f" t{i}") for i in range(6)]
+    bad = [event("TEXT").replace(b"TEXT", text) for text in (b"x\\", b',"z')]
+    sample, decoder = decode([*plain, *bad])
+    assert decoder.failure is not None
+    assert decoder.failure[0] == "malformed"
+    assert len(sample.event_ns) == 6

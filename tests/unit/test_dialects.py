@@ -336,3 +336,14 @@ def test_any_json_object_decodes(dialect: Dialect, payloads: list[dict[str, obje
         event = decoder(json.dumps(payload).encode())
         assert event.chars == len(event.text)
         assert 0 <= event.answer_chars <= event.chars
+
+
+def test_the_last_event_of_increments_that_look_like_repetitions_is_an_event() -> None:
+    decoder = SGLANG.decoder()
+    last = generated(" a", 3, finish_reason={"type": "length", "length": 3})
+    events = [decoder(json.dumps(payload).encode()) for payload in (generated(" a", 1), generated(" a", 2), last)]
+    assert [(event.text, event.tokens) for event in events] == [(" a", None), ("", None), ("", 1)]
+
+
+def test_half_a_character_of_a_text_that_is_repeated_is_not_there_yet() -> None:
+    assert texts(generated("a\ufffd", 1), generated("aé", 2), generated("aéb", 3)) == ["a", "é", "b"]

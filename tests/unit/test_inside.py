@@ -244,3 +244,11 @@ def test_forced_routing_is_ranked_and_said() -> None:
     rows = [row("a", 100, random_weights=True, forced_routing=True), row("b", 50, random_weights=True, forced_routing=True)]
     assert verdict_sentence(rows).startswith("a is ahead")
     assert [said for said in set(remarks(rows, {}, ())) if said.endswith("a rule spreads its tokens over the experts")]
+
+
+def test_what_was_sent_twice_is_said() -> None:
+    rows = [row("a", 100, client={"stale": 3}), row("b", 50, client={"stale": 4}), row("c", 50)]
+    assert [said for said in remarks(rows, {}, ()) if "again" in said] == [
+        "a closed connections that it had promised to keep: 3 requests that met one were sent again on a new one",
+        "b closed connections that it had promised to keep: 4 requests that met one were sent again on a new one",
+    ]

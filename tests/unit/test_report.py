@@ -174,6 +174,7 @@ def test_markdown_holds_no_markup_of_a_label(synthetic_analysis: Analysis) -> No
     text = to_markdown(synthetic_analysis)
     assert "<script" not in text.replace("\\<script", "")
     assert escape_markdown("a|b\n*c* [d](javascript:e)") == r"a\|b \*c\* \[d\](javascript:e)"
+    assert escape_markdown("\x1b]0;title\x07") == r"\\x1b\]0;title\\x07"
 
 
 def test_csv_holds_every_figure_in_si_units(synthetic_analysis: Analysis) -> None:

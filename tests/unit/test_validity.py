@@ -86,6 +86,8 @@ def test_a_good_cell_is_valid() -> None:
         (cell(), samples(tokens=19), Check.LENGTH_MISMATCH, "suspect"),
         (cell(), samples(tokens=5), Check.LENGTH_MISMATCH, "invalid"),
         (cell(length="cap"), samples(tokens=5), Check.LENGTH_MISMATCH, "suspect"),
+        (cell(length="cap"), samples(tokens=23), Check.LENGTH_MISMATCH, "invalid"),
+        (cell(), samples(gap_ms=0.25), Check.BURST_DELIVERY, "suspect"),
         (cell(), samples(inputs=13), Check.LENGTH_MISMATCH, "invalid"),
         (cell(), samples(tokens=None), Check.NO_COUNTS, "invalid"),
         (cell(), samples(cached=9), Check.CACHE_HITS, "invalid"),
@@ -99,7 +101,7 @@ def test_a_good_cell_is_valid() -> None:
         (cell(), samples(3), Check.FEW_REQUESTS, "suspect"),
         (cell(), samples(2), Check.SHORT_WINDOW, "suspect"),
         (cell(saturated="400 waited", stopped="400 waited", unsent=3), samples(), Check.OVERSATURATED, "invalid"),
-        (cell(limit={"events_per_s": 150.0, "streams": 8.0}), samples(), Check.CLIENT_BOUND, "suspect"),
+        (cell(limit={"events_per_s": 130.0, "streams": 8.0}), samples(), Check.CLIENT_BOUND, "suspect"),
         (cell(limit={"events_per_s": 1e6, "streams": 1.0}), samples(), Check.CLIENT_BOUND, "suspect"),
         (cell(), samples(per_event=2), Check.COUNTS_DISAGREE, "suspect"),
         (cell(), samples(local=15), Check.COUNTS_DISAGREE, "suspect"),
@@ -282,3 +284,27 @@ def test_a_server_that_is_not_steady_is_said_to_be() -> None:
 @pytest.mark.parametrize("told", [None, "fast", {}, []])
 def test_a_limit_that_is_no_number_is_none(told: object) -> None:
     assert judge(cell(limit={"events_per_s": told, "streams": told}), samples())[0] == "valid"  # type: ignore[dict-item]
+
+
+def test_an_open_loop_that_leaves_a_queue_was_too_much() -> None:
+    """20 requests/s for 3 s at a server that answers 10: the last answer comes 3 s after the last request was due."""
+    rising = Load(rate=1.0, rate_to=39.0, output_tokens=2, input_tokens=10)
+
+    def queued(served_s: float) -> Samples:
+        made, free = [], 0
+        for i in range(60):
+            due = 50 * i * MS
+            free = max(free, due) + int(served_s * 1e9)
+            events = array("q", [free - MS, free])
+            counts = array("i", [-1, -1])
+            made.append(Sample(i, 10, 2, due, due, due, free, events, counts, counts, input_tokens=10, output_tokens=2, status_code=200))
+        return Samples.collect(made)
+
+    (reason,) = (each for each in judge(cell(load=rising), queued(0.1))[1] if each.check is Check.OVERSATURATED)
+    assert "31 were not answered, and that took 3.05 s more" in str(reason)
+    assert Check.OVERSATURATED not in checks(cell(load=rising), queued(0.04))
+    assert Check.OVERSATURATED not in checks(cell(), queued(0.1)), "a closed loop has no queue of ours"
+
+
+def test_a_tick_more_or_less_is_within_what_was_calibrated() -> None:
+    assert Check.CLIENT_BOUND not in checks(cell(limit={"events_per_s": 195.0, "streams": 8.0}), samples())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -260,3 +261,20 @@ def test_a_series_that_only_rises_is_sure_from_six_values() -> None:
 def test_noise_seldom_has_a_trend(seed: int) -> None:
     draws = np.random.default_rng(seed).normal(size=(1000, 20))
     assert np.mean([trend(x).p < 0.01 for x in draws]) < 0.03
+
+
+@pytest.mark.parametrize("first", [3, 30])
+def test_silence_is_not_steady(first: int) -> None:
+    """A request that hangs to its time-out, after some good ones: nothing varies less than silence."""
+    sent = np.concatenate([np.arange(first) * 0.3, first * 0.3 + np.arange(40) * 2.0])
+    s = built(sent, sent, sent + 0.29, np.full(len(sent), 10))
+    hung = s.index >= first
+    kept = s.offsets[first]
+    silent = replace(
+        s, end_ns=np.where(hung, s.sent_ns + 1_990_000_000, s.end_ns), event_ns=s.event_ns[:kept], event_tokens=s.event_tokens[:kept],
+        event_chars=s.event_chars[:kept], offsets=np.minimum(s.offsets, kept), output_tokens=np.where(hung, -1, s.output_tokens),
+        outcome=tuple("timeout" if each else "ok" for each in hung),
+    )  # fmt: skip
+    window = steady_window(silent, Load(concurrency=1, output_tokens=10))
+    assert window.state == "unsteady", window
+    assert "213" not in window.why

@@ -12,6 +12,9 @@ from typing import Any
 from enginebench.dialects.base import Ask, Dialect, Event, as_text_or_ids, count, error_text, figures, read_event, text
 from enginebench.nouns import JSON
 
+HALF = "\ufffd"
+"""Stands at the end of a text whose last character is not whole yet; the next event has the character in its place."""
+
 
 class SglangGenerate(Dialect):
     """POST /generate: raw prompt (text or token ids). The model is the one that is loaded, so the body does not name it."""
@@ -36,10 +39,11 @@ class SglangGenerate(Dialect):
 class _Stream:
     """One stream: the text so far, and whether its events repeat it."""
 
-    __slots__ = ("_cumulative", "_seen")
+    __slots__ = ("_cumulative", "_seen", "_total")
 
     def __init__(self) -> None:
         self._seen = ""
+        self._total = 0
         self._cumulative = True
 
     def decode(self, payload: bytes) -> Event:
@@ -51,6 +55,10 @@ class _Stream:
             _meta(event, meta)
         if event.error is None:
             event.say(self._new(text(data.get("text")), data.get("output_ids"), event.output_tokens))
+        total = event.output_tokens or 0
+        if event.finish_reason is not None and not event.chars and total > self._total:
+            event.tokens = total - self._total  # the last token, without text, or with one that looks like a repetition
+        self._total = total
 
     def _new(self, said: str, ids: Any, total: int | None) -> str:
         """What of this text is new. Once incremental, always incremental.
@@ -59,6 +67,8 @@ class _Stream:
         does not begin with the one before cannot repeat it; until that happens the tokens of an incremental stream can look like a
         repetition ('a', 'a'), which costs characters and no event, because the events are counted by their tokens.
         """
+        if self._cumulative:
+            said = said.rstrip(HALF)
         if self._cumulative and said:
             if isinstance(ids, list) and total is not None:
                 self._cumulative = len(ids) >= total

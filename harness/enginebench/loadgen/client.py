@@ -28,6 +28,8 @@ _SLICE_NS: Final = 100_000
 """Ended requests are decoded for so long at a time."""
 _IDS: Final = b"%08x-%04x-4000-8000-%012x\r\nContent-Length: %d\r\n\r\n"
 """A UUID (llama-cpp-python refuses any other id) that ends in the request's index, and the end of the headers."""
+_MUTE: Final = 2
+"""So many requests that time out one after another, with nothing heard meanwhile, are a server that hangs."""
 _MANY_PIECES: Final = 256
 _MOST_UNSETTLED: Final = 2048
 """More ended requests than this are not left waiting: memory has a bound."""
@@ -61,6 +63,8 @@ class Client:
         self._pace_s: tuple[float, float] | None = None
         self._start_ns = self._heard_ns = 0
         self._answered = self._heard_answers = self._events = 0
+        self._mute = 0
+        """Requests that timed out since the server was last heard."""
         self._unsettled: deque[Exchange] = deque()
         self._settler: asyncio.TimerHandle | None = None
         self._watches = 0
@@ -111,26 +115,33 @@ class Client:
     # -- connections and requests ----------------------------------------------------------------------------------------
 
     async def connect(self) -> Connection:
-        """A new connection, TLS included. Raises OSError (TimeoutError among them)."""
+        """A new connection, TLS included. Raises OSError; TimeoutError where it takes too long."""
+        limit_s = min(CONNECT_TIMEOUT_S, self.spec.timeout_s)
+        try:
+            async with asyncio.timeout(limit_s):
+                return await self._connect()
+        except TimeoutError:
+            raise TimeoutError(f"no connection within {limit_s:g} s") from None
+
+    async def _connect(self) -> Connection:
         target, loop = self.spec.target, asyncio.get_running_loop()
         error: OSError = OSError(f"{target.host} has no address")
-        async with asyncio.timeout(min(CONNECT_TIMEOUT_S, self.spec.timeout_s)):
-            if not self._addresses:
-                found = await loop.getaddrinfo(target.host, target.port, type=1)
-                self._addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
-            for address in self._addresses:
-                connection = Connection(self)
-                try:
-                    await self.wires.connect(address, target.port, connection)
-                except OSError as failure:
-                    error = failure
-                    continue
-                self._addresses = [address]  # resolve once, and never try a dead address family again
-                self._connections.add(connection)
-                if not connection.usable:
-                    self.drop(connection)
-                    raise ConnectionResetError("closed as soon as it was open")
-                return connection
+        if not self._addresses:
+            found = await loop.getaddrinfo(target.host, target.port, type=1)
+            self._addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+        for address in self._addresses:
+            connection = Connection(self)
+            try:
+                await self.wires.connect(address, target.port, connection)
+            except OSError as failure:
+                error = failure
+                continue
+            self._addresses = [address]  # resolve once, and never try a dead address family again
+            self._connections.add(connection)
+            if not connection.usable:
+                self.drop(connection)
+                raise ConnectionResetError("closed as soon as it was open")
+            return connection
         raise error
 
     def drop(self, connection: Connection) -> None:
@@ -154,8 +165,9 @@ class Client:
         self._in_flight[exchange] = connection
         connection.send(exchange, message)
 
-    def unreachable(self, request: WireRequest, due_ns: int, outcome: str, message: str) -> None:
-        """Record a request for which there was no connection."""
+    def unreachable(self, request: WireRequest, due_ns: int, outcome: str, message: str, *, late: bool = False) -> None:
+        """Record a request for which there was no connection; late: none within the time that it may take."""
+        self._mute += late
         sample = self._sample(request, due_ns)
         sample.outcome, sample.error, sample.end_ns = outcome, message, monotonic_ns()
         self._ended += 1
@@ -247,17 +259,15 @@ class Client:
     def _look(self) -> bool:
         """Time-outs, saturation and progress; whether the load goes on."""
         now = monotonic_ns()
-        # A hung engine may still send headers, so they are no sign of life; body is, and so is a complete answer of any kind. A server
-        # of whom nothing is asked may be silent.
+        # A hung engine may still send headers, so they are no sign of life; body is, and so is a complete answer of any kind.
         heard = self._answered > self._heard_answers or self.wires.heard_ns > self._heard_ns
         heard = heard or any(exchange.heard_since(self._heard_ns) for exchange in self._in_flight)
-        if heard or not self._in_flight:
-            self._heard_answers, self._heard_ns = self._answered, now
-        limit_s = self.spec.idle_timeout_s if self.spec.idle_timeout_s is not None else self.spec.timeout_s
-        if now - self._heard_ns >= limit_s * 1e9:
-            self.stop(f"nothing from the server for {limit_s:g} s")
-            return False
+        if heard:
+            self._heard_answers, self._heard_ns, self._mute = self._answered, now, 0
         self._time_out(now)
+        if self._mute >= _MUTE:
+            self.stop(f"nothing from the server while {self._mute} requests timed out one after another")
+            return False
         self._watches += 1
         if self._saturation is not None and self._watches % _WATCHES_PER_PROGRESS == 0:
             verdict = self._saturation.observe((now - self._start_ns) / 1e9, self.arrived, self.departed)
@@ -278,6 +288,7 @@ class Client:
         for exchange, connection in list(self._in_flight.items()):
             if now - exchange.sample.sent_ns < limit_ns:
                 return
+            self._mute += 1
             connection.fail(exchange, outcomes.TIMEOUT, f"not complete after {self.spec.timeout_s:g} s", now)
 
     def _progress(self) -> Progress:
@@ -288,6 +299,8 @@ class Client:
             failed=self._failed,
             events=self._events + sum(exchange.events for exchange in self._in_flight) + self.wires.pending,
             elapsed_s=(monotonic_ns() - self._start_ns) / 1e9,
+            arrived=self.arrived,
+            departed=self.departed,
             ttft_s=self._pace_s[0] if self._pace_s else None,
             tpot_s=self._pace_s[1] if self._pace_s else None,
         )

@@ -23,6 +23,10 @@ from enginebench.loadgen.receiver import Transport
 
 _EVENT_END: Final = b"\n\r\n"
 """Of an event that is a chunk of its own. Where it is something else nothing is lost: a read may be divided anywhere."""
+_LONG: Final = 4096
+"""Bytes of an event, more than which are not left waiting: so many streams may have so many of them."""
+_CROSSING_NS: Final = 100_000_000
+"""A connection that closes later than this after a request was sent was not closed before the server had it."""
 
 
 class Owner(Protocol):
@@ -80,7 +84,7 @@ class Connection(asyncio.Protocol):
             if text and opening + text + pattern.closing == data:
                 held = exchange.held
                 held += (stamp, text)
-                if len(held) > exchange.limit:
+                if len(held) > exchange.limit or len(data) > _LONG:
                     exchange.flush()
                     self.examine(stamp)
                 return
@@ -128,7 +132,7 @@ class Connection(asyncio.Protocol):
         else:
             # llama.cpp's server, for one, promises keep-alive and closes after every streamed response: our next request and
             # its close cross on the wire. Nothing of the request was read, so sending it again repeats nothing.
-            exchange.stale = self._served > 0 and not exchange.heard
+            exchange.stale = self._served > 0 and not exchange.heard and now - exchange.sample.sent_ns < _CROSSING_NS
             heard = "mid-response" if exchange.heard else "before any byte of the response"
             reason = f": {exc}" if exc is not None else ""
             self._finish(exchange, outcomes.CUT, f"connection closed {heard}{reason}", now)

@@ -227,6 +227,7 @@ class Decoder:
     def _output(self, stamps: array[int], chars: array[int], tokens: array[int], *, answer: bool) -> None:
         """Record output events, one entry of each array for each."""
         sample = self.sample
+        self.finished = False  # whatever looked like the end was none
         if answer and not sample.first_answer_ns:
             sample.first_answer_ns = stamps[0]
         sample.event_ns += stamps

@@ -75,12 +75,17 @@ class Dispatch:
         count = self._limit if self._closed_loop else min(_SPARE, self._limit)
         lanes = [Lane(self, self._client) for _ in range(count)]
         for first in range(0, count, _CONNECTS_AT_ONCE):
-            await asyncio.gather(*(lane.open() for lane in lanes[first : first + _CONNECTS_AT_ONCE]))
+            group = lanes[first : first + _CONNECTS_AT_ONCE]
+            await asyncio.gather(*(lane.open() for lane in group))
+            if not any(lane.usable for lane in group):
+                break  # of a server that takes none, the first requests will tell
         if self._closed_loop:
             self._lanes.update(lanes)
-            spacing = max(START_SPACING_NS, self._client.spec.ramp_ns // max(1, count))
+            place, processes = self._client.spec.turn
+            spacing = max(processes * START_SPACING_NS, self._client.spec.ramp_ns // max(1, count))
             for number, lane in enumerate(lanes):
-                self._at(number * spacing, partial(self._begin_lane, lane, number * spacing))
+                at_ns = number * spacing + place * spacing // processes
+                self._at(at_ns, partial(self._begin_lane, lane, at_ns))
         else:
             self._idle = [lane for lane in lanes if lane.usable]
             self._lanes.update(self._idle)

@@ -24,6 +24,8 @@ BATCH_BYTES: Final = 16 << 10
 BATCH_EVENTS: Final = 128
 """Recognised events that are recorded together."""
 MAX_HEADER_BYTES: Final = 64 << 10
+_MAX_ENCODING: Final = 100
+"""Of its name, in a message."""
 
 
 class Exchange:
@@ -155,7 +157,7 @@ class Exchange:
         self._chunked = self._chunked or (lowered == b"transfer-encoding" and b"chunked" in value.lower())
         self._framed = self._framed or self._chunked or lowered == b"content-length"
         if lowered == b"content-encoding" and value.strip().lower() != b"identity":
-            self._encoding = value.strip().decode("latin-1")
+            self._encoding = value.strip()[:_MAX_ENCODING].decode("latin-1")
 
     def on_headers_complete(self) -> None:
         assert self._parser is not None  # noqa: S101 -- the parser is what calls this
@@ -168,6 +170,7 @@ class Exchange:
     def on_message_complete(self) -> None:
         if self._informational:
             self._framed = self._chunked = False
+            self._encoding = None
         elif not self.complete:
             assert self._parser is not None  # noqa: S101
             self.complete = True

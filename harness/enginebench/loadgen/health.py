@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from array import array
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -115,9 +116,11 @@ def health_of(samples: Sequence[Sample], streams: int, vitals: Sequence[Vitals],
 
 def _in_flight(sent: Sequence[Sample], streams: int) -> float:
     """Mean number of requests in flight; streams > 0: without the time in which they started, and that in which they ran out."""
-    starts = sorted(s.sent_ns for s in sent)
-    if 0 < streams < len(starts) and starts[-1] > starts[streams - 1]:
-        first_ns, last_ns = starts[streams - 1], starts[-1]
+    starts, ends = sorted(s.sent_ns for s in sent), sorted(s.end_ns for s in sent)
+    flying = [number - bisect_right(ends, start) for number, start in enumerate(starts, 1)] if streams else []
+    full = flying.index(min(streams, max(flying))) if flying else 0
+    if flying and starts[-1] > starts[full]:
+        first_ns, last_ns = starts[full], starts[-1]
     else:
         first_ns, last_ns = (starts[0], max(s.end_ns for s in sent)) if sent else (0, 0)
     busy_ns = sum(max(0, min(s.end_ns, last_ns) - max(s.sent_ns, first_ns)) for s in sent)

@@ -109,7 +109,7 @@ class Lane:
         try:
             self._connection = await self._client.connect()
         except OSError as error:
-            self._unreachable(request, due_ns, outcomes.CONNECT, f"{type(error).__name__}: {error}")
+            self._unreachable(request, due_ns, outcomes.CONNECT, f"{type(error).__name__}: {error}", late=isinstance(error, TimeoutError))
         except asyncio.CancelledError:
             self._client.unreachable(request, due_ns, outcomes.CANCELLED, self._client.stopped or "cancelled")
             raise
@@ -120,7 +120,7 @@ class Lane:
             else:
                 self._unreachable(request, due_ns, outcomes.CANCELLED, self._client.stopped)
 
-    def _unreachable(self, request: WireRequest, due_ns: int, outcome: str, message: str) -> None:
-        self._client.unreachable(request, due_ns, outcome, message)
+    def _unreachable(self, request: WireRequest, due_ns: int, outcome: str, message: str, *, late: bool = False) -> None:
+        self._client.unreachable(request, due_ns, outcome, message, late=late)
         self.in_flight = False
         self._dispatch.ended(self, monotonic_ns())

@@ -66,13 +66,14 @@ class LoadSpec:
     concurrency: most requests in flight; 0: no limit, which needs a due time for every request (every first turn). ramp_ns: the
     streams of a closed loop start spread over so long. duration_ns: nothing that falls due later than this after the start of the
     window is sent.
-    timeout_s bounds one request, from sent. idle_timeout_s bounds the silence of the whole server (None: as timeout_s): nothing
-    but headers on any connection for that long ends the run, so a hung server costs one time-out and not one for each request.
+    timeout_s bounds one request, from sent. Two requests that time out, or cannot connect in time, with nothing heard from the server
+    since before, end the run: a hung server costs two time-outs at most and not one for each request, and one hung request only itself.
     dispersion: variance of the number of arrivals over its mean (1: Poisson); given, an open loop ends as soon as it is plain that
     the server can never keep up. stamps: 'kernel' for the time at which the kernel received a read, where the machine can do that
     (see `receiver`), or 'loop' for the time at which the event loop came to it. acks: 'probe' finds out on every other connection, where
     the kernel stamps, whether the server sends on without acknowledgements; one that does not is held up there by the kernel's delay
     (40 ms) in each response, so nothing that counts should be probed. 'delayed' is cheaper, and right for a server that sends on.
+    turn: which of how many client processes this is: their streams start one after another, and not at the same instants.
     """
 
     target: Target
@@ -80,13 +81,13 @@ class LoadSpec:
     concurrency: int
     dialect: Dialect
     timeout_s: float
-    idle_timeout_s: float | None = None
     keep_text: bool = False
     ramp_ns: int = 0
     duration_ns: int | None = None
     dispersion: float | None = None
     stamps: Stamps = "kernel"
     acks: Acks = "usual"
+    turn: tuple[int, int] = (0, 1)
 
     def __post_init__(self) -> None:
         if self.concurrency < 0 or (self.concurrency == 0 and any(r.due_ns is None and r.turn == 0 for r in self.requests)):
@@ -97,7 +98,8 @@ class LoadSpec:
 
 @dataclass(frozen=True)
 class Progress:
-    """Running totals of a load, for eyes only. ttft_s, tpot_s: of the request that ended last. events: output events so far, about."""
+    """Running totals of a load. ttft_s, tpot_s: of the request that ended last. events: output events so far, about. arrived, departed:
+    sessions of an open loop that were due so far, sent or not, and that are over."""
 
     requests: int
     sent: int
@@ -105,6 +107,8 @@ class Progress:
     failed: int
     events: int
     elapsed_s: float
+    arrived: int = 0
+    departed: int = 0
     ttft_s: float | None = None
     tpot_s: float | None = None
 

@@ -119,7 +119,8 @@ def cut(lengths: array[int], joined: bytes) -> list[bytes]:
 def strings_of(texts: Sequence[bytes]) -> list[str] | None:
     """The texts without JSON's escapes; None if they are not one JSON string each."""
     try:
-        strings: list[str] = orjson.loads(b'["%b"]' % b'","'.join(texts))
+        # No string holds a line break, so none reaches from one text into the next.
+        strings: list[str] = orjson.loads(b'["%b"]' % b'",\n"'.join(texts))
     except orjson.JSONDecodeError:
         return None
     return strings if len(strings) == len(texts) else None

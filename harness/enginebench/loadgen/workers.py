@@ -23,6 +23,7 @@ from enginebench.loadgen.client import Client, OnProgress
 from enginebench.loadgen.dispatch import sessions_of
 from enginebench.loadgen.request import LoadSpec, Progress, Share, WireRequest
 from enginebench.loadgen.run import run_share
+from enginebench.loadgen.saturation import SaturationWatch
 
 _HEADSTART_NS = 20_000_000
 """From telling the processes when to begin until then."""
@@ -30,8 +31,12 @@ _GRACE_S = 10.0
 
 
 def run_shares(spec: LoadSpec, on_progress: OnProgress | None, processes: int) -> list[Share]:
-    """Send the load from so many processes. An exception of on_progress ends the load and is raised."""
-    parts = _parts(spec, processes)
+    """Send the load from so many processes. An exception of on_progress ends the load and is raised.
+
+    That a server cannot keep up shows in what all of them have sent, so it is looked for here and not in each.
+    """
+    parts = _parts(replace(spec, dispersion=None), processes)
+    watch = SaturationWatch(spec.dispersion) if spec.dispersion is not None else None
     workers: list[_Worker] = []
     try:
         workers.extend(_Worker() for _ in parts)
@@ -42,15 +47,16 @@ def run_shares(spec: LoadSpec, on_progress: OnProgress | None, processes: int) -
         start_ns = monotonic_ns() + _HEADSTART_NS
         for worker in workers:
             worker.begin(start_ns)
-        return _gather(workers, on_progress)
+        return _gather(workers, on_progress, watch)
     finally:
         for worker in workers:
             worker.end()
 
 
-def _gather(workers: Sequence[_Worker], on_progress: OnProgress | None) -> list[Share]:
+def _gather(workers: Sequence[_Worker], on_progress: OnProgress | None, watch: SaturationWatch | None) -> list[Share]:
     """Wait for every share, passing progress on; Ctrl-C and a failing on_progress tell the processes to stop."""
     error: BaseException | None = None
+    verdict: str | None = None
     while waiting := {worker.results: worker for worker in workers if worker.share is None and not worker.lost}:
         try:
             for pipe in wait(list(waiting)):
@@ -58,16 +64,22 @@ def _gather(workers: Sequence[_Worker], on_progress: OnProgress | None) -> list[
                 worker.hear()
                 if worker.share is not None and worker.share.stopped:  # half a load is no load
                     for other in workers:
-                        other.stop()
+                        other.stop(worker.share.stopped)
+            told = _sum([worker.progress for worker in workers if worker.progress is not None])
+            if watch is not None and verdict is None and all(worker.progress is not None for worker in workers):
+                verdict = watch.observe(told.elapsed_s, told.arrived, told.departed)
+                for worker in workers if verdict else ():
+                    worker.stop(verdict or "")
             if on_progress is not None and error is None:
-                on_progress(_sum([worker.progress for worker in workers if worker.progress is not None]))
+                on_progress(told)
         except BaseException as failure:  # noqa: BLE001 -- raised below, once the processes have stopped
             error = error or failure
             for worker in workers:
-                worker.stop()
+                worker.stop("interrupted")
     if error is not None and not isinstance(error, KeyboardInterrupt):
         raise error
-    return [worker.share for worker in workers if worker.share is not None]
+    shares = [worker.share for worker in workers if worker.share is not None]
+    return [replace(share, saturated=verdict is not None and share.stopped == verdict) for share in shares]
 
 
 class _Worker:
@@ -118,10 +130,10 @@ class _Worker:
             self.lost = True
             raise RuntimeError(f"a client process ended with exit code {self._process.wait()}") from None
 
-    def stop(self) -> None:
+    def stop(self, reason: str) -> None:
         """Ask for what there is so far."""
         with suppress(OSError):
-            self.orders.send("stop")
+            self.orders.send(reason)
 
     def end(self) -> None:
         """The process has done its work, or must go."""
@@ -135,17 +147,21 @@ class _Worker:
 
 
 def _parts(spec: LoadSpec, processes: int) -> list[LoadSpec]:
-    """The load dealt out session by session, and its streams with it."""
+    """The load dealt out session by session, and its streams with it, whose starts take turns."""
     hands: list[list[WireRequest]] = [[] for _ in range(processes)]
     for number, session in enumerate(sessions_of(spec.requests)):
         hands[number % processes] += session
     streams = [spec.concurrency // processes + (number < spec.concurrency % processes) for number in range(processes)]
-    return [replace(spec, requests=hand, concurrency=count) for hand, count in zip(hands, streams, strict=True)]
+    return [
+        replace(spec, requests=hand, concurrency=count, turn=(number, processes))
+        for number, (hand, count) in enumerate(zip(hands, streams, strict=True))
+    ]
 
 
 def _sum(parts: Sequence[Progress]) -> Progress:
     """Totals over the processes; the pace of one of them."""
-    totals = {name: sum(getattr(part, name) for part in parts) for name in ("requests", "sent", "ended", "failed", "events")}
+    counts = ("requests", "sent", "ended", "failed", "events", "arrived", "departed")
+    totals = {name: sum(getattr(part, name) for part in parts) for name in counts}
     paced = next((part for part in parts if part.ttft_s is not None), None)
     return Progress(
         **totals,
@@ -168,8 +184,17 @@ def _serve(orders: Connection, results: Connection) -> None:
     async def await_start(client: Client) -> int:
         results.send("ready")
         start_ns: int = orders.recv()
-        # Any word from now on, or the parent's end. (The loop makes this pipe non-blocking, so results have one of their own.)
-        asyncio.get_running_loop().add_reader(orders.fileno(), client.stop, "interrupted")
+        loop = asyncio.get_running_loop()
+
+        def heed() -> None:
+            """Any word from now on is why to stop; the parent's end is one, too."""
+            loop.remove_reader(orders.fileno())
+            try:
+                client.stop(orders.recv())
+            except (EOFError, OSError):
+                client.stop("interrupted")
+
+        loop.add_reader(orders.fileno(), heed)  # (the loop makes this pipe non-blocking, so results have one of their own)
         return start_ns
 
     results.send(run_share(spec, results.send, await_start))

@@ -18,6 +18,7 @@ from enginebench.report.findings import Finding, Findings, findings
 from enginebench.report.layout import Layout, Line, Section, lay_out
 from enginebench.statistics import Estimate
 from enginebench.store import LaunchRecord
+from enginebench.text import printable
 
 REPORT_SCHEMA = 1
 """Version of `to_json`. Raise it when a reader of the old form would misread the new one."""
@@ -54,8 +55,8 @@ def _markdown_findings(group: Findings) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """The text as literal Markdown on one line: no markup, no HTML, no table cell of its own."""
-    return _SPECIAL.sub(r"\\\1", " ".join(text.split()))
+    """The text as literal Markdown on one line: no markup, no HTML, no table cell of its own, nothing that steers a terminal."""
+    return _SPECIAL.sub(r"\\\1", printable(" ".join(text.split())))
 
 
 def _markdown_table(layout: Layout, section: Section) -> Iterator[str]:
@@ -103,7 +104,7 @@ def _tidy(row: Row) -> Iterator[dict[str, JSON]]:
         "deployment": row.name,
         "status": row.status,
         "verdict": row.verdict,
-        "reasons": " | ".join(row.reasons),
+        "reasons": printable(" | ".join(row.reasons)),
     }
     known = {name: found for name, found in row.figures.items() if found}
     for name, found in known.items():

@@ -77,8 +77,8 @@ class Opening:
     resolved: Resolved = field(default_factory=Resolved)
     differences: tuple[Difference, ...] = ()
     vocabulary: Vocabulary | None = None
-    scale: TextScale | None = None
-    """How an engine whose tokenizer is unknown counts text; measured by `prime`."""
+    scales: dict[str, TextScale] = field(default_factory=dict)
+    """How an engine whose tokenizer is unknown counts text, by the kind of text; measured by `gauge`."""
     counts: bool = True
     """Whether the server said, at its first generation, how many tokens that was."""
     base: Path = Path()
@@ -88,4 +88,10 @@ class Opening:
 
     def prompts(self, load: Load, count: int, *, salt: str) -> list[Prompt]:
         """`make_prompts` with what is known of this engine."""
-        return make_prompts(self.vocabulary, load, count, salt=salt, scale=self.scale, base=self.base, limit=self.max_context)
+        scale = self.scales.get(kind_of_text(load))
+        return make_prompts(self.vocabulary, load, count, salt=salt, scale=scale, base=self.base, limit=self.max_context)
+
+
+def kind_of_text(load: Load) -> str:
+    """What decides how many tokens a server makes of a word, and adds to a prompt: the route, and random words or a language's."""
+    return f"{load.api} {'random' if load.prompts == 'random' else 'text'}"

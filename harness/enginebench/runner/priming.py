@@ -5,16 +5,22 @@ Knows engines only through the `Engine` protocol, and no process and no socket.
 
 from __future__ import annotations
 
+import itertools
+import math
+import time
 from dataclasses import replace
 
 from enginebench.adapter import Difference, Resolved
 from enginebench.nouns import JSON, Deployment, Length, Load, Sample
-from enginebench.runner.engine import Engine
+from enginebench.runner.engine import Engine, kind_of_text
 from enginebench.runtime import LaunchFailed
 from enginebench.workload import Prompt, TextScale
 
 _USUAL_INPUT = 64
 """Prompt tokens where the load draws its lengths."""
+_GAUGED = 256
+"""Prompt tokens, about: the longer, the truer for prompts that are longer still."""
+_PATIENCE_S = 30.0
 
 _NEUTRAL = (
     "model", "precision", "context", "slots", "prefix_cache", "kv_dtype", "kv_tokens", "chunked_prefill", "batch_tokens", "graphs",
@@ -69,25 +75,53 @@ def fixed(length: Length) -> int:
 def prime(engine: Engine, deployment: Deployment, load: Load, *, salt: str) -> None:
     """One real, short generation, then the engine's own word on its configuration: the last step of readiness.
 
-    Two generations where the tokenizer is unknown, to see how the engine counts text.
-
     In this order, because some engines only know what they run once they have run. Raises LaunchFailed when nothing comes of it.
     """
     short = rehearsal(load, requests=1, streams=1, output_tokens=8)
     length = min(fixed(short.input_tokens), max(1, deployment.max_context - 8))
     opening = engine.opening
-    counted: list[tuple[int, int]] = []
-    # Half the length tells a server's way of counting text from what it adds to every prompt.
-    for tokens in (length, *((length // 2,) if opening.vocabulary is None and length >= 8 else ())):
-        (prompt,) = opening.prompts(replace(short, input_tokens=tokens), 1, salt=f"{salt}/{tokens}")
-        sample = _generate(engine, prompt, short)
-        opening.counts = sample.output_tokens is not None or any(count >= 0 for count in sample.event_tokens)
-        if prompt.ids is None and prompt.text and sample.input_tokens:
-            counted.append((len(prompt.text.split()), sample.input_tokens))
-    if len(counted) == 2 and counted[0][0] != counted[1][0]:
-        opening.scale = TextScale.fit(*sorted(counted))
+    (prompt,) = opening.prompts(replace(short, input_tokens=length), 1, salt=salt)
+    sample = _generate(engine, prompt, short)
+    opening.counts = sample.output_tokens is not None or any(count >= 0 for count in sample.event_tokens)
+    gauge(engine, deployment, load, salt=salt)
     opening.resolved = engine.resolved()
     opening.differences = differences(deployment, opening.resolved, engine.served_name)
+
+
+def gauge(engine: Engine, deployment: Deployment, load: Load, *, salt: str) -> None:
+    """See how the engine counts text of this load's kind, where its tokenizer is unknown and this has not been seen: two generations.
+
+    Half the length tells its way of counting text from what it adds to every prompt. An engine that does not say is taken for usual.
+    """
+    opening, kind = engine.opening, kind_of_text(load)
+    if opening.vocabulary is not None or kind in opening.scales:
+        return
+    short = rehearsal(load, requests=1, streams=1, output_tokens=1)
+    length = min(_GAUGED, max(8, deployment.max_context - 8))
+    counted: list[tuple[int, int]] = []
+    for tokens in (length // 2, length):
+        (prompt,) = opening.prompts(replace(short, input_tokens=tokens), 1, salt=f"{salt}/{kind}/{tokens}")
+        sample = engine.run([prompt], short).samples[0]
+        if prompt.text and sample.outcome == "ok" and sample.input_tokens:
+            counted.append((len(prompt.text.split()), sample.input_tokens))
+    opening.scales[kind] = TextScale.fit(counted[0], counted[1]) if len(counted) == 2 else TextScale()
+
+
+def recover(engine: Engine, load: Load, *, salt: str) -> None:
+    """After a load that was broken off: wait until the engine has worked off what was left of it, half a minute at most.
+
+    One token at a time is asked for, until that is no quicker than the time before: then nothing is left to wait for.
+    """
+    short = rehearsal(load, requests=1, streams=1, output_tokens=1)
+    deadline, before_s = time.monotonic() + _PATIENCE_S, math.inf
+    for number in itertools.count():
+        (prompt,) = engine.opening.prompts(short, 1, salt=f"{salt}/{number}")
+        began = time.monotonic()
+        sample = engine.run([prompt], short).samples[0]
+        took_s = time.monotonic() - began
+        if sample.outcome != "ok" or took_s > before_s / 2 or time.monotonic() > deadline:
+            return
+        before_s = took_s
 
 
 def _generate(engine: Engine, prompt: Prompt, load: Load) -> Sample:

@@ -25,7 +25,7 @@ from enginebench.runner.cell import measure, parity_outputs, record_of
 from enginebench.runner.engine import Engine, Opening
 from enginebench.runner.instruments import Instruments
 from enginebench.runner.opening import open_engine
-from enginebench.runner.priming import prime
+from enginebench.runner.priming import gauge, prime, recover
 from enginebench.runner.reporter import Reporter
 from enginebench.runtime import LaunchFailed
 from enginebench.samples import Samples
@@ -136,12 +136,15 @@ class Sweep:
             self.run.add_launch(_launch_record(launch))  # now: a kill -9 must not cost what is known of this start
             while launch.agenda.cells and not launch.ended:
                 cell = launch.agenda.cells[0]
+                gauge(engine, launch.deployment, cell.load, salt=f"prime/{self._nonce(launch.deployment)}")
                 record, samples = measure(cell, engine, adapter, self.reporter, self.instruments, nonce=self._nonce(launch.deployment))
                 record = replace(record, launch_id=launch.id)
                 self.run.add_cell(record, samples)
                 launch.agenda.end(record, samples)
                 self.reporter.done(cell, record, samples)
                 launch.ended = engine.ending() or _still_busy(launch.deployment, samples)
+                if record.stopped and launch.agenda.cells and not launch.ended:
+                    recover(engine, cell.load, salt=f"recover/{record.id}/{self._nonce(launch.deployment)}")
 
     def _prove(self, engine: Engine, launch: _Launch) -> None:
         """One real generation, and the greedy outputs that engines are compared by."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import socket
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -45,21 +46,50 @@ def free_port(host: str = "127.0.0.1") -> int:
 def http_get(
     host: str, port: int, *, scheme: str = "http", prefix: str = "", headers: Mapping[str, str] | None = None, timeout_s: float = 5.0
 ) -> Get:
-    """A `Get` that opens a connection per call and never raises for the network's sake: status 0 and the reason as the body."""
+    """A `Get` that opens a connection per call and never raises for the network's sake: status 0 and the reason as the body.
+
+    timeout_s bounds each step of it, and twice that all of it, whatever keeps coming.
+    """
     connect = http.client.HTTPSConnection if scheme == "https" else http.client.HTTPConnection
 
     def get(path: str) -> Reply:
         connection = connect(host, port, timeout=timeout_s)
+        bound = _Bound(2 * timeout_s)
         try:
+            connection.connect()
+            bound.watch(connection.sock)
             connection.request("GET", prefix + path, headers=dict(headers or {}))
             response = connection.getresponse()
-            return Reply(response.status, response.read(MAX_BODY))
-        except (OSError, http.client.HTTPException) as error:
-            return Reply(0, (str(error) or type(error).__name__).encode())
+            body = response.read(MAX_BODY)
+            return bound.passed or Reply(response.status, body)
+        except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: a socket that was closed meanwhile
+            return bound.passed or Reply(0, (str(error) or type(error).__name__).encode())
         finally:
+            bound.cancel()
             connection.close()
 
     return get
+
+
+class _Bound(threading.Timer):
+    """Hangs up on a server that is not done in time; a socket's own timeout starts anew with each byte."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds, self._hang_up)
+        self.daemon = True
+        self.passed: Reply | None = None
+        """What there is to say when the time is over."""
+        self._sock: socket.socket | None = None
+
+    def watch(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self.start()
+
+    def _hang_up(self) -> None:
+        self.passed = Reply(0, f"not complete after {self.interval:g} s".encode())
+        assert self._sock is not None  # noqa: S101  # set before the start
+        with contextlib.suppress(OSError):  # it is over already
+            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)  # a TLS socket's own forgets its state under the reader's feet
 
 
 def http_get_url(url: str, *, headers: Mapping[str, str] | None = None, timeout_s: float = 5.0) -> Get:

@@ -85,7 +85,9 @@ class Loads(Strict):
         "`turns`; for `find` at least as many as `slo.share` needs to be judged. With duration_s the most that may be sent, with a trace "
         "its first rows; default then 0, as many as there are."
     )
-    duration_s: Annotated[list[Seconds], ListOf] | None = sweep_or("Seconds after which nothing new is sent.")
+    duration_s: Annotated[list[Seconds], ListOf] | None = sweep_or(
+        "Seconds after which nothing new falls due; what an open loop's `concurrency` made wait still goes out."
+    )
     warmup_requests: Annotated[list[UpTo], ListOf] | None = sweep_or(
         "Requests sent before the window opens; default: one per stream, 4 in an open loop."
     )

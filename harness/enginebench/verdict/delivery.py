@@ -20,6 +20,9 @@ from enginebench.window import Window
 _LATENCIES = ("ttft", "ttft_due", "ttfa", "e2e", "e2e_due", "goodput", "slo_attainment")
 _PEAK_NS = 100_000_000
 """Bins of the peak event rate."""
+_ONE_TICK_MORE = 1.1
+"""Streams in step, with a token every 10 ms, have ten tokens in such a bin, or eleven."""
+_FELL_BEHIND_S = 1.0
 
 _OPEN_REQUESTS = 20
 """Fewest requests of an open loop."""
@@ -103,7 +106,9 @@ def _beyond_calibration(record: CellRecord, s: Samples) -> Iterator[Reason]:
     limits = {name: number(record.client_limit, name) for name in ("events_per_s", "streams")}
     peaks = {name: peak(s) for name, peak in (("events_per_s", peak_events_per_s), ("streams", peak_in_flight)) if limits[name]}
     words = {"events_per_s": "events/s", "streams": "requests in flight"}
-    if beyond := [f"{found:,.0f} {words[name]} (of {limits[name]:,.0f})" for name, found in peaks.items() if found > limits[name]]:
+    slack = {"events_per_s": _ONE_TICK_MORE, "streams": 1.0}
+    beyond = [f"{found:,.0f} {words[name]} (of {limits[name]:,.0f})" for name, found in peaks.items() if found > slack[name] * limits[name]]
+    if beyond:
         yield Reason(Check.CLIENT_BOUND, "suspect", f"beyond what this client was calibrated for: {' and '.join(beyond)}")
 
 
@@ -152,6 +157,25 @@ def size(record: CellRecord, s: Samples, window: Window) -> Iterator[Reason]:
         yield Reason(Check.SHORT_WINDOW, "suspect", f"window of {window.length_s:.2f} s")
     if window.state == "unsteady":
         yield Reason(Check.NOT_STEADY, "suspect", window.why)
+    yield from _fell_behind(record, s)
+
+
+def _fell_behind(record: CellRecord, s: Samples) -> Iterator[Reason]:
+    """An open loop that left a queue: its last answers came later than any answer takes that has not waited.
+
+    Of a load whose rate changes, and of one that is only just too much, nothing else tells.
+    """
+    answered = s.ok & (s.events > 0)
+    if not record.load.open_loop or record.saturated or not answered.any():
+        return
+    first, last = s.edge(last=False)[answered], s.edge(last=True)[answered]
+    longest_s = float((last - first).max() + (first - s.sent_ns[answered]).min()) / 1e9
+    due = int(s.due_ns.max())
+    left_s = float(last.max() - due) / 1e9
+    if left_s > max(2 * longest_s, longest_s + _FELL_BEHIND_S):
+        waiting = int((last > due).sum())
+        detail = f"when the last request was due, {waiting:,} were not answered, and that took {left_s:.3g} s more"
+        yield Reason(Check.OVERSATURATED, "suspect", detail)
 
 
 def _median_ms(values: metrics.Floats) -> float:

@@ -162,10 +162,13 @@ def _reason(error: Exception) -> str:
     return text if len(text) <= 300 else f"{text[:297]}..."
 
 
+_RECORD = 'write an object with its prompt as text, such as {"prompt": "..."}'
+
+
 def _json_list(text: str, file: Path) -> Iterator[tuple[int, Any]]:
     try:
         rows = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"this is no JSON: {error}", file=file, advice="for one JSON object per line write 'jsonl:FILE'") from None
     if not isinstance(rows, list):
         advice = "put the records into [...], or write one on each line of a 'jsonl:FILE'"
@@ -178,8 +181,8 @@ def _json_lines(text: str, file: Path) -> Iterator[tuple[int, Any]]:
         if line.strip():
             try:
                 yield number, json.loads(line)
-            except ValueError as error:
-                raise UserError(f"this is no JSON: {error}", file=file, line=number) from None
+            except (ValueError, RecursionError) as error:
+                raise UserError(f"this is no JSON: {error}", file=file, line=number, advice=_RECORD) from None
 
 
 def _records(
@@ -189,14 +192,16 @@ def _records(
     found: list[Record] = []
     for number, row in rows:
         if not isinstance(row, dict):
-            raise UserError("a record is a JSON object", file=file, line=number or None)
+            raise UserError(f"a record is a JSON object, not {json.dumps(row)[:40]}", file=file, line=number or None, advice=_RECORD)
         columns = columns or sorted(map(str, row))
         record = tuple(_turns(row, column))
         if record:
             found.append(record)
     if not found:
-        advice = shape or (f"name the column with '#COLUMN'; there are: {', '.join(columns)}" if columns else None)
-        raise UserError(f"no record holds a prompt under {column or ', '.join((*CHATS, *COLUMNS))}", file=file, advice=advice)
+        others = [name for name in columns if name != column]
+        advice = shape or (f"name the column with '#COLUMN'; there are: {', '.join(others)}" if others else _RECORD)
+        what = "text" if column in columns else "a prompt"
+        raise UserError(f"no record holds {what} under {column or ', '.join((*CHATS, *COLUMNS))}", file=file, advice=advice)
     return tuple(found)
 
 

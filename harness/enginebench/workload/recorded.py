@@ -77,6 +77,8 @@ def _too_few(load: Load, count: int, found: int, limit: int | None) -> UserError
     length = "" if load.input_tokens == "data" and load.lengths is None else f" of {load.lengths or load.input_tokens} tokens"
     within = f" within {limit} tokens" if limit is not None else ""
     advice = "ask for fewer requests or shorter ones, or write 'input_tokens: data'"
+    if not found and load.output_tokens == "data":
+        advice = "where it holds no answers, write how many 'output_tokens' there are to be; else " + advice
     if found:
         advice += "; with 'prefix_cache: allowed' they are sent again"
     return UserError(f"{load.prompts} has {found} requests{length}{within}, and {count} are wanted", key="prompts", advice=advice)

@@ -92,23 +92,35 @@ def _read(file: Path, _modified: int) -> Trace:
 
 def _rows(lines: Iterable[str], file: Path) -> Iterator[_Row]:
     source = iter(lines)
-    first = next(source, "")
+    first, start = "", 0
+    while not first.strip() and (line := next(source, None)) is not None:
+        first, start = line, start + 1
     parse: Callable[[Any], _Row]
     if first.lstrip().startswith("{"):
-        found: Iterable[tuple[int, Any]] = ((number, line) for number, line in enumerate(chain([first], source), 1) if line.strip())
+        found: Iterable[tuple[int, Any]] = ((number, line) for number, line in enumerate(chain([first], source), start) if line.strip())
         parse = _mooncake
     else:
         reader = csv.reader(source)
-        found = ((reader.line_num + 1, row) for row in reader if row)
+        found = ((reader.line_num + start, row) for row in _csv_rows(reader, start, file) if row)
         parse = _csv([name.strip() for name in next(csv.reader([first]), [])], file)
     for number, item in found:
         try:
             row = parse(item)
-        except (ValueError, IndexError, TypeError) as error:
+        except IndexError:
+            raise UserError("this row of a trace has too few columns", file=file, line=number, advice=_ADVICE) from None
+        except (ValueError, TypeError, RecursionError) as error:
             raise UserError(f"this is no row of a trace: {error}", file=file, line=number, advice=_ADVICE) from None
         except KeyError as error:
             raise UserError(f"this row of a trace has no {error}", file=file, line=number, advice=_ADVICE) from None
         yield row
+
+
+def _csv_rows(reader: Iterator[list[str]], start: int, file: Path) -> Iterator[list[str]]:
+    try:
+        yield from reader
+    except csv.Error as error:
+        number = getattr(reader, "line_num", 0) + start
+        raise UserError(f"this is no CSV: {error}", file=file, line=number, advice="does a quote lack its end?") from None
 
 
 def _mooncake(line: str) -> _Row:
