@@ -24,17 +24,30 @@ QUICK = "{ttft_ms: 10, itl_ms: 1}"
 
 def measured(folder: Path, load: str, options: str = QUICK, *arguments: str) -> tuple[CellRecord, Samples, CellResult]:
     """The one cell of a scenario with this load."""
+    run_loads(folder, load, options, *arguments)
+    (found,) = cells_of(folder)
+    return found
+
+
+def run_loads(folder: Path, load: str, options: str = QUICK, *arguments: str) -> None:
+    """`bench run` of a scenario with these loads."""
     (folder / "s.yaml").write_text(HEAD.format(load=load, options=options))
     environment = {**os.environ, "ENGINEBENCH_HOME": str(folder / "home")}
     argv = [sys.executable, "-m", "enginebench", "run", "s.yaml", "--no-html", *arguments]
     done = subprocess.run(argv, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+def cells_of(folder: Path) -> list[tuple[CellRecord, Samples, CellResult]]:
+    """Every cell of the one run in a folder, in the order in which they were measured."""
     (path,) = (folder / "results").iterdir()
     run: Run = open_run(path)
-    (record,) = run.cells()
-    samples = run.samples(record.id)
-    assert samples is not None
-    return record, samples, result_of(record, samples)
+    found = []
+    for record in sorted(run.cells(), key=lambda record: record.started_at or ""):
+        samples = run.samples(record.id)
+        assert samples is not None
+        found.append((record, samples, result_of(record, samples)))
+    return found
 
 
 def test_a_rate_for_a_duration(tmp_path: Path) -> None:
@@ -133,3 +146,22 @@ def test_a_server_that_drowns_ends_its_cell_early(tmp_path: Path) -> None:
     assert result.figures["ttft_p50"] is None
     assert any("queue grew" in str(reason) for reason in result.reasons)
     assert not s.ok.all()
+
+
+def test_text_has_the_length_asked_for_whatever_came_first(tmp_path: Path) -> None:
+    """An engine whose tokenizer is unknown; the first load is short, and a chat's template adds tokens that the other route has not."""
+    run_loads(tmp_path, "{input_tokens: [10, 1000], api: [completions, chat], prompts: [random, text], output_tokens: 2, requests: 3}")
+    found = cells_of(tmp_path)
+    assert len(found) == 8
+    for record, samples, _ in found:
+        asked = record.load.input_tokens
+        assert isinstance(asked, int)
+        assert abs(samples.input_tokens.mean() - asked) <= max(2, 0.02 * asked), (record.load, samples.input_tokens)
+
+
+def test_a_cell_after_one_that_was_broken_off_does_not_wait_for_its_leftovers(tmp_path: Path) -> None:
+    drowning = "{rate: 75, duration_s: 60, input_tokens: 16, output_tokens: 1, timeout_s: 30}"
+    run_loads(tmp_path, f"{drowning}, {{requests: 20, input_tokens: 16, output_tokens: 1, warmup_requests: 0}}", "{ttft_ms: 20, slots: 1}")
+    (first, _, _), (second, samples, _) = cells_of(tmp_path)
+    assert (first.saturated is not None, second.saturated) == (True, None)
+    assert float(np.max(samples.edge(last=False) - samples.sent_ns)) / 1e6 < 500, "the queue took seconds"

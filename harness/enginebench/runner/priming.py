@@ -96,7 +96,7 @@ def gauge(engine: Engine, deployment: Deployment, load: Load, *, salt: str) -> N
     opening, kind = engine.opening, kind_of_text(load)
     if opening.vocabulary is not None or kind in opening.scales:
         return
-    short = rehearsal(load, requests=1, streams=1, output_tokens=1)
+    short = replace(rehearsal(load, requests=1, streams=1, output_tokens=1), prompts="random" if load.prompts == "random" else "text")
     length = min(_GAUGED, max(8, deployment.max_context - 8))
     counted: list[tuple[int, int]] = []
     for tokens in (length // 2, length):
@@ -112,7 +112,7 @@ def recover(engine: Engine, load: Load, *, salt: str) -> None:
 
     One token at a time is asked for, until that is no quicker than the time before: then nothing is left to wait for.
     """
-    short = rehearsal(load, requests=1, streams=1, output_tokens=1)
+    short = replace(rehearsal(load, requests=1, streams=1, output_tokens=1), timeout_s=min(load.timeout_s, _PATIENCE_S))
     deadline, before_s = time.monotonic() + _PATIENCE_S, math.inf
     for number in itertools.count():
         (prompt,) = engine.opening.prompts(short, 1, salt=f"{salt}/{number}")
