@@ -19,6 +19,9 @@ def remarks(rows: Sequence[Row], launches: Mapping[str, LaunchRecord], agreement
         if any(cell.record.random_weights for cell in row.cells):
             yield f"{row.deployment.model} has random weights: {_of_random(row.deployment.model, rows)}"
     yield from _of_resent(rows)
+    windows = [cell.window.state for row in rows for cell in row.cells if cell.window is not None]
+    if short := windows.count("too short to tell"):
+        yield f"{short} of {len(windows)} cells are too short to tell whether the server was steady: they are measured whole"
     for model in dict.fromkeys(parity.model for parity in agreements):
         yield from _of_agreement(model, [parity for parity in agreements if parity.model == model])
     for launch in launches.values():

@@ -87,7 +87,7 @@ def to_csv(analysis: Analysis) -> str:
     """Tidy CSV: a line per deployment, load and figure, in SI units; a row that never ran has one line without a figure."""
     import pandas as pd
 
-    fields = ["deployment", *analysis.columns, "load", "output_tokens", "requests", "status", "verdict", "reasons"]
+    fields = ["deployment", *analysis.columns, "load", "output_tokens", "requests", "status", "verdict", "reasons", "window"]
     columns = [*dict.fromkeys(fields), "figure", "unit", "value", "low", "high", "interval", "n"]
     lines = [line for row in analysis.rows for line in _tidy(row)]
     frame = pd.DataFrame(lines, columns=columns).astype({"n": "Int64"})
@@ -105,6 +105,7 @@ def _tidy(row: Row) -> Iterator[dict[str, JSON]]:
         "status": row.status,
         "verdict": row.verdict,
         "reasons": printable(" | ".join(row.reasons)),
+        "window": " | ".join(dict.fromkeys(cell.window.state for cell in row.cells if cell.window is not None)),
     }
     known = {name: found for name, found in row.figures.items() if found}
     for name, found in known.items():
