@@ -201,7 +201,7 @@ def main() -> None:
         folder = Path(name)
         program = build(folder)
         from enginebench.loadgen.compiled import library
-        from rivals import RIVALS  # here: a client's memory is measured
+        from rival_tools import RIVALS  # here: a client's memory is measured
 
         if library() is None:
             print(f"the receiver in C was not built, so only {LOOP!r} is measured; `bench doctor` says why", file=sys.stderr)
