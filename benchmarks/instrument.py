@@ -57,8 +57,10 @@ def serving(program: Path, flags: Sequence[str], log: Path | None, core: int | N
             yield running
         finally:
             server.terminate()
-            totals = json.loads(server.communicate()[1] or "{}")
-            running.busy_s = totals.get("cpu_s", 0.0) - totals.get("idle_s", 0.0)
+            said = (server.communicate()[1] or b"").splitlines()
+            with suppress(ValueError, IndexError):  # it ended in another way
+                totals = json.loads(said[-1])
+                running.busy_s = totals["cpu_s"] - totals["idle_s"]
 
 
 def truth(log: Path) -> dict[str, tuple[int, Any]]:

@@ -253,7 +253,7 @@ def _engines() -> str:
     for adapter in discover().values():
         source = sys.modules[type(adapter).__module__]
         precisions = ", ".join(sorted(adapter.precisions)) if adapter.precisions is not None else "whatever the server has"
-        installs = {name.replace(f"{adapter.name}-", f"{adapter.name}:"): pins for name, pins in environments(adapter).items()}
+        installs = {name.replace(f"{adapter.name}-", f"{adapter.name}:", 1): pins for name, pins in environments(adapter).items()}
         facts = [
             f"- runtimes: {', '.join(adapter.runtimes)}; routes: {', '.join(adapter.apis)}; prompts as {adapter.prompt_form}; output length: "
             + {"exact": "forced exactly", "cap": "a cap only, and the result says so"}[adapter.length_control],

@@ -38,8 +38,8 @@ Limiter: TypeAlias = Literal["client", "fake engine", "range"]
 
 @dataclass(frozen=True)
 class Level:
-    """One number of streams: output events/s received at the peak, which a cell's peak is compared with, lag p99 and processor share of the
-    client, mean time from tick to tick, and whose time stamps it had."""
+    """One number of streams: output events/s while all of them run, which a cell's peak is compared with, lag p99 and processor share of
+    the client, mean time from tick to tick, and whose time stamps it had."""
 
     streams: int
     events_per_s: float
@@ -116,8 +116,6 @@ def _levels(processes: int, say: Callable[[Level], None]) -> Iterator[Level]:
     from enginebench.registry import discover
     from enginebench.runner.engine import Opening
     from enginebench.runner.opening import open_engine
-    from enginebench.samples import Samples
-    from enginebench.verdict.delivery import peak_events_per_s
 
     fake = discover()["fake"]
     options: Mapping[str, JSON] = {"ttft_ms": TICK_MS, "tick_ms": TICK_MS}
@@ -139,10 +137,9 @@ def _levels(processes: int, say: Callable[[Level], None]) -> Iterator[Level]:
                     if bad is not None:
                         raise UserError(f"a request to the fake engine failed at {streams} streams ({bad.outcome}): {bad.error}")
                     gaps = [(s.event_ns[-1] - s.event_ns[0]) / (len(s.event_ns) - 1) for s in result.samples if len(s.event_ns) > 1]
-                    peak = peak_events_per_s(Samples.collect(result.samples))
                     tick_ms = sum(gaps) / len(gaps) / 1e6 if gaps else math.inf
                     client = result.client
-                    tries.append(Level(streams, peak, client.lag_p99_ms, client.cpu_fraction, tick_ms, client.stamps))
+                    tries.append(Level(streams, 1e3 * streams / tick_ms, client.lag_p99_ms, client.cpu_fraction, tick_ms, client.stamps))
                 best = min(tries, key=lambda level: (level.limiter is not None, level.lag_p99_ms))
                 say(best)
                 yield best

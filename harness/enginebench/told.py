@@ -81,6 +81,6 @@ def prometheus_totals(text: str) -> dict[str, float]:
             name, _, rest = line.partition(" ")
         if name and not name.startswith("#"):
             with contextlib.suppress(ValueError, IndexError):  # a comment, a histogram's exemplar, or no Prometheus at all
-                value = float(rest.split()[0])
-                totals[name] = totals.get(name, 0.0) + (value if math.isfinite(value) else 0.0)
+                if math.isfinite(value := float(rest.split()[0])):
+                    totals[name] = totals.get(name, 0.0) + value
     return totals

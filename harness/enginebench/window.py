@@ -31,6 +31,9 @@ MOST_BATCHES = 30
 
 REQUESTS_PER_BATCH = 3
 
+_ENOUGH_TO_SETTLE = 12
+"""Of fewer batches than this a twentieth seem not to settle by chance."""
+
 SURE = 0.01
 MATTERS = 0.1
 """A trend counts when it is this sure and changes the figure by this share from the first third of the window to the last."""
@@ -115,7 +118,8 @@ def _settled_part(whole: Span, plateau: Span, edges: Ints, starts: Ints, tokens:
     if moving:
         return _window(chosen, whole, "unsteady", f"{moving}, {rests_on}")
     if lost:
-        return _window(chosen, whole, "unsteady", f"output tokens/s did not settle, {rests_on}")
+        state: State = "unsteady" if n >= _ENOUGH_TO_SETTLE else "too short to tell"
+        return _window(chosen, whole, state, f"output tokens/s did not settle, {rests_on}")
     if small:
         return _window(chosen, whole, "too short to tell", "filling and draining took more than half of the time")
     return _window(chosen, whole, "steady", f"no trend in output tokens/s and in-flight requests, {rests_on}")

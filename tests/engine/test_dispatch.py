@@ -235,8 +235,8 @@ def test_two_client_processes_find_out_together_that_a_server_cannot_keep_up(sta
     assert float(said[1]) == pytest.approx(60, rel=0.2), "of both, and not of one"
 
 
-def test_streams_of_two_client_processes_start_in_turns(start_fake: StartFake) -> None:
-    result = run_load(spec(start_fake("--ttft-ms", "1500", "--itl-ms", "1"), wire(8), 8, ramp_ns=800_000_000), processes=2)
+def test_streams_of_three_client_processes_start_in_turns(start_fake: StartFake) -> None:
+    result = run_load(spec(start_fake("--ttft-ms", "1500", "--itl-ms", "1"), wire(7), 7, ramp_ns=700_000_000), processes=3)
     starts = sorted(s.sent_ns for s in result.samples)
     gaps = [(b - a) / 1e6 for a, b in pairwise(starts)]
     assert all(40 < gap < 160 for gap in gaps), f"{gaps}: a tenth of a second from one to the next, and not two at once"

@@ -417,6 +417,33 @@ def test_one_request_that_hangs_costs_the_others_nothing() -> None:
     assert result.stopped is None
 
 
+def test_requests_that_hang_beside_others_that_are_served_cost_only_themselves() -> None:
+    """Both time out at the same look."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            if await request(reader) in (1, 2):
+                await asyncio.sleep(60)
+            await answer(*(GOOD[i : i + 20] for i in range(0, len(GOOD), 20)), pause_s=0.01).send(writer)
+
+    with serving(handle) as target:
+        result = load(target, 40, concurrency=3)
+    assert [s.outcome for s in result.samples] == ["ok", "timeout", "timeout"] + ["ok"] * 37
+    assert result.stopped is None
+
+
+def test_a_server_that_closes_late_costs_one_request_for_each_connection() -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request(reader)
+        writer.write(GOOD)
+        await writer.drain()
+        await asyncio.sleep(0.2)
+
+    with serving(handle) as target:
+        result = load(target, 10)
+    assert [s.outcome for s in result.samples] == ["ok", "cut"] + ["ok"] * 8
+
+
 def test_a_server_that_never_shakes_hands_costs_no_time_out_for_each_request() -> None:
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(60)

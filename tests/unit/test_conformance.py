@@ -102,7 +102,7 @@ def test_readiness_knows_refused_and_ready(adapter: Adapter) -> None:
 
 
 def test_prometheus_totals_sum_over_labels_and_leave_nonsense_out() -> None:
-    text = '# HELP a x\na 1\nb{rank="0",x="} y"} 2 1700000000\nb{rank="1"} 3e0\nc nan-ish\n{\n\nd\na NaN\nb{rank="2"} +Inf\n'
+    text = '# HELP a x\na 1\nb{rank="0",x="} y"} 2 1700000000\nb{rank="1"} 3e0\nc nan-ish\n{\n\nd\na NaN\nb{rank="2"} +Inf\ne NaN\n'
     assert prometheus_totals(text) == {"a": 1.0, "b": 5.0}
 
 

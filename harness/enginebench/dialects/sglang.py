@@ -54,7 +54,10 @@ class _Stream:
         if isinstance(meta, dict):
             _meta(event, meta)
         if event.error is None:
-            event.say(self._new(text(data.get("text")), data.get("output_ids"), event.output_tokens))
+            whole = text(data.get("text"))
+            if self._cumulative and event.finish_reason is None:
+                whole = whole.rstrip(HALF)
+            event.say(self._new(whole, data.get("output_ids"), event.output_tokens))
         total = event.output_tokens or 0
         if event.finish_reason is not None and not event.chars and total > self._total:
             event.tokens = total - self._total  # the last token, without text, or with one that looks like a repetition
@@ -67,8 +70,6 @@ class _Stream:
         does not begin with the one before cannot repeat it; until that happens the tokens of an incremental stream can look like a
         repetition ('a', 'a'), which costs characters and no event, because the events are counted by their tokens.
         """
-        if self._cumulative:
-            said = said.rstrip(HALF)
         if self._cumulative and said:
             if isinstance(ids, list) and total is not None:
                 self._cumulative = len(ids) >= total

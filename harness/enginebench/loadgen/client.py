@@ -46,7 +46,7 @@ class Client:
         self.stale = 0
         """Requests sent again because the server had closed a connection that it had promised to keep."""
         self.reuse = True
-        """False from the first stale connection on: such a server gets a fresh connection for each request, opened beforehand."""
+        """False once a kept connection was closed on a request: such a server gets a fresh one for each request, opened beforehand."""
         self.samples: dict[int, Sample] = {}
         """Of every request that was tried, by index."""
         self.arrived = self.departed = 0
@@ -197,7 +197,6 @@ class Client:
         self._in_flight.pop(exchange, None)
         if exchange.stale and self.stopped is None:
             self.stale += 1
-            self.reuse = False
             exchange.on_end(exchange)
             return
         if exchange.sample.conversation >= 0:
@@ -265,7 +264,9 @@ class Client:
         if heard:
             self._heard_answers, self._heard_ns, self._mute = self._answered, now, 0
         self._time_out(now)
-        if self._mute >= _MUTE:
+        # Where others are being served two may time out all the same, because they waited too long or hang.
+        patience_s = self.spec.timeout_s if self._in_flight else min(CONNECT_TIMEOUT_S, self.spec.timeout_s)
+        if self._mute >= _MUTE and now - self._heard_ns >= patience_s * 1e9:
             self.stop(f"nothing from the server while {self._mute} requests timed out one after another")
             return False
         self._watches += 1

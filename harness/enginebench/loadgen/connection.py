@@ -132,7 +132,9 @@ class Connection(asyncio.Protocol):
         else:
             # llama.cpp's server, for one, promises keep-alive and closes after every streamed response: our next request and
             # its close cross on the wire. Nothing of the request was read, so sending it again repeats nothing.
-            exchange.stale = self._served > 0 and not exchange.heard and now - exchange.sample.sent_ns < _CROSSING_NS
+            closed_unheard = self._served > 0 and not exchange.heard
+            exchange.stale = closed_unheard and now - exchange.sample.sent_ns < _CROSSING_NS
+            self._owner.reuse = self._owner.reuse and not closed_unheard
             heard = "mid-response" if exchange.heard else "before any byte of the response"
             reason = f": {exc}" if exc is not None else ""
             self._finish(exchange, outcomes.CUT, f"connection closed {heard}{reason}", now)

@@ -81,10 +81,7 @@ class Dispatch:
                 break  # of a server that takes none, the first requests will tell
         if self._closed_loop:
             self._lanes.update(lanes)
-            place, processes = self._client.spec.turn
-            spacing = max(processes * START_SPACING_NS, self._client.spec.ramp_ns // max(1, count))
-            for number, lane in enumerate(lanes):
-                at_ns = number * spacing + place * spacing // processes
+            for lane, at_ns in zip(lanes, self._client.spec.starts_ns or starts(count, self._client.spec.ramp_ns), strict=False):
                 self._at(at_ns, partial(self._begin_lane, lane, at_ns))
         else:
             self._idle = [lane for lane in lanes if lane.usable]
@@ -237,6 +234,12 @@ class Dispatch:
             self._finished.set_result(None)
         else:
             self._finished.set_exception(error)
+
+
+def starts(streams: int, ramp_ns: int) -> list[int]:
+    """When each stream of a closed loop starts, in ns from the beginning of the load."""
+    spacing = max(START_SPACING_NS, ramp_ns // max(1, streams))
+    return [number * spacing for number in range(streams)]
 
 
 def sessions_of(requests: Sequence[WireRequest]) -> list[Session]:

@@ -66,14 +66,14 @@ class LoadSpec:
     concurrency: most requests in flight; 0: no limit, which needs a due time for every request (every first turn). ramp_ns: the
     streams of a closed loop start spread over so long. duration_ns: nothing that falls due later than this after the start of the
     window is sent.
-    timeout_s bounds one request, from sent. Two requests that time out, or cannot connect in time, with nothing heard from the server
-    since before, end the run: a hung server costs two time-outs at most and not one for each request, and one hung request only itself.
+    timeout_s bounds one request, from sent. Two requests of a client process that time out, or cannot connect in time, with nothing heard
+    for as long, end the run: a hung server costs two time-outs at most and not one for each request, and one hung request only itself.
     dispersion: variance of the number of arrivals over its mean (1: Poisson); given, an open loop ends as soon as it is plain that
     the server can never keep up. stamps: 'kernel' for the time at which the kernel received a read, where the machine can do that
     (see `receiver`), or 'loop' for the time at which the event loop came to it. acks: 'probe' finds out on every other connection, where
     the kernel stamps, whether the server sends on without acknowledgements; one that does not is held up there by the kernel's delay
     (40 ms) in each response, so nothing that counts should be probed. 'delayed' is cheaper, and right for a server that sends on.
-    turn: which of how many client processes this is: their streams start one after another, and not at the same instants.
+    starts_ns: when each stream of a closed loop starts; None: one after another over ramp_ns.
     """
 
     target: Target
@@ -87,7 +87,7 @@ class LoadSpec:
     dispersion: float | None = None
     stamps: Stamps = "kernel"
     acks: Acks = "usual"
-    turn: tuple[int, int] = (0, 1)
+    starts_ns: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         if self.concurrency < 0 or (self.concurrency == 0 and any(r.due_ns is None and r.turn == 0 for r in self.requests)):

@@ -20,7 +20,7 @@ from time import monotonic_ns
 from typing import Any, cast
 
 from enginebench.loadgen.client import Client, OnProgress
-from enginebench.loadgen.dispatch import sessions_of
+from enginebench.loadgen.dispatch import sessions_of, starts
 from enginebench.loadgen.request import LoadSpec, Progress, Share, WireRequest
 from enginebench.loadgen.run import run_share
 from enginebench.loadgen.saturation import SaturationWatch
@@ -68,8 +68,9 @@ def _gather(workers: Sequence[_Worker], on_progress: OnProgress | None, watch: S
             told = _sum([worker.progress for worker in workers if worker.progress is not None])
             if watch is not None and verdict is None and all(worker.progress is not None for worker in workers):
                 verdict = watch.observe(told.elapsed_s, told.arrived, told.departed)
-                for worker in workers if verdict else ():
-                    worker.stop(verdict or "")
+                if verdict is not None:
+                    for worker in workers:
+                        worker.stop(verdict)
             if on_progress is not None and error is None:
                 on_progress(told)
         except BaseException as failure:  # noqa: BLE001 -- raised below, once the processes have stopped
@@ -152,8 +153,9 @@ def _parts(spec: LoadSpec, processes: int) -> list[LoadSpec]:
     for number, session in enumerate(sessions_of(spec.requests)):
         hands[number % processes] += session
     streams = [spec.concurrency // processes + (number < spec.concurrency % processes) for number in range(processes)]
+    instants = starts(spec.concurrency, spec.ramp_ns)
     return [
-        replace(spec, requests=hand, concurrency=count, turn=(number, processes))
+        replace(spec, requests=hand, concurrency=count, starts_ns=instants[number::processes])
         for number, (hand, count) in enumerate(zip(hands, streams, strict=True))
     ]
 

@@ -79,6 +79,8 @@ class Opening:
     vocabulary: Vocabulary | None = None
     scales: dict[str, TextScale] = field(default_factory=dict)
     """How an engine whose tokenizer is unknown counts text, by the kind of text; measured by `gauge`."""
+    first_s: float = 0.0
+    """What the first generation took, a few tokens of an engine that had nothing else to do."""
     counts: bool = True
     """Whether the server said, at its first generation, how many tokens that was."""
     base: Path = Path()

@@ -21,6 +21,7 @@ _USUAL_INPUT = 64
 _GAUGED = 256
 """Prompt tokens, about: the longer, the truer for prompts that are longer still."""
 _PATIENCE_S = 30.0
+_CALM = 8
 
 _NEUTRAL = (
     "model", "precision", "context", "slots", "prefix_cache", "kv_dtype", "kv_tokens", "chunked_prefill", "batch_tokens", "graphs",
@@ -81,7 +82,9 @@ def prime(engine: Engine, deployment: Deployment, load: Load, *, salt: str) -> N
     length = min(fixed(short.input_tokens), max(1, deployment.max_context - 8))
     opening = engine.opening
     (prompt,) = opening.prompts(replace(short, input_tokens=length), 1, salt=salt)
+    began = time.monotonic()
     sample = _generate(engine, prompt, short)
+    opening.first_s = time.monotonic() - began
     opening.counts = sample.output_tokens is not None or any(count >= 0 for count in sample.event_tokens)
     gauge(engine, deployment, load, salt=salt)
     opening.resolved = engine.resolved()
@@ -110,16 +113,18 @@ def gauge(engine: Engine, deployment: Deployment, load: Load, *, salt: str) -> N
 def recover(engine: Engine, load: Load, *, salt: str) -> None:
     """After a load that was broken off: wait until the engine has worked off what was left of it, half a minute at most.
 
-    One token at a time is asked for, until that is no quicker than the time before: then nothing is left to wait for.
+    One token at a time is asked for, until that takes about as long as the first generation took, or has not become quicker for some time:
+    a longer prompt takes longer.
     """
     short = replace(rehearsal(load, requests=1, streams=1, output_tokens=1), timeout_s=min(load.timeout_s, _PATIENCE_S))
-    deadline, before_s = time.monotonic() + _PATIENCE_S, math.inf
+    deadline, before_s, calm = time.monotonic() + _PATIENCE_S, math.inf, 0
     for number in itertools.count():
         (prompt,) = engine.opening.prompts(short, 1, salt=f"{salt}/{number}")
         began = time.monotonic()
         sample = engine.run([prompt], short).samples[0]
         took_s = time.monotonic() - began
-        if sample.outcome != "ok" or took_s > before_s / 2 or time.monotonic() > deadline:
+        calm = calm + 1 if took_s > before_s / 2 else 0
+        if sample.outcome != "ok" or took_s <= 2 * engine.opening.first_s or calm >= _CALM or time.monotonic() > deadline:
             return
         before_s = took_s
 

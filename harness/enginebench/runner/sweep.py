@@ -154,13 +154,12 @@ class Sweep:
         check = self.plan.scenario.parity
         if check and launch.repeat == 0:
             self.reporter.launching(launch.deployment, "parity outputs")
-            launch.parity = parity_outputs(
-                engine,
-                Load(
-                    concurrency=1, input_tokens=check.input_tokens, output_tokens=check.output_tokens, requests=check.prompts,
-                    prompts="text", api=load.api, timeout_s=load.timeout_s,
-                ),
+            same = Load(
+                concurrency=1, input_tokens=check.input_tokens, output_tokens=check.output_tokens, requests=check.prompts,
+                prompts="text", api=load.api, timeout_s=load.timeout_s,
             )  # fmt: skip
+            gauge(engine, launch.deployment, same, salt=f"prime/{self._nonce(launch.deployment)}")
+            launch.parity = parity_outputs(engine, same)
 
     def _base(self) -> Path:
         """The folder that relative checkpoint paths start from."""

@@ -23,6 +23,7 @@ _PEAK_NS = 100_000_000
 _ONE_TICK_MORE = 1.1
 """Streams in step, with a token every 10 ms, have ten tokens in such a bin, or eleven."""
 _FELL_BEHIND_S = 1.0
+_STAYED, _SIGMAS = 0.1, 4.0
 
 _OPEN_REQUESTS = 20
 """Fewest requests of an open loop."""
@@ -161,20 +162,22 @@ def size(record: CellRecord, s: Samples, window: Window) -> Iterator[Reason]:
 
 
 def _fell_behind(record: CellRecord, s: Samples) -> Iterator[Reason]:
-    """An open loop that left a queue: its last answers came later than any answer takes that has not waited.
+    """An open loop that left a queue: far more were unanswered when the last request was due than halfway, and they took longer than any
+    answer takes that has not waited. Of a load whose rate changes, and of one only a little too much, nothing else tells.
 
-    Of a load whose rate changes, and of one that is only just too much, nothing else tells.
+    How many are unanswered wanders in any queue; by chance as many as _SIGMAS standard deviations of the arrivals meanwhile (Poisson).
     """
     answered = s.ok & (s.events > 0)
-    if not record.load.open_loop or record.saturated or not answered.any():
+    if not record.load.open_loop or record.load.turns > 1 or record.saturated or not answered.any():
         return
-    first, last = s.edge(last=False)[answered], s.edge(last=True)[answered]
+    first, last, due = s.edge(last=False)[answered], s.edge(last=True)[answered], np.sort(s.due_ns)
+    middle, end = int(due[0] + due[-1]) // 2, int(due[-1])
+    open_at = [int((due <= at).sum() - (s.end_ns <= at).sum()) for at in (middle, end)]
+    arrived = int((due > middle).sum())
     longest_s = float((last - first).max() + (first - s.sent_ns[answered]).min()) / 1e9
-    due = int(s.due_ns.max())
-    left_s = float(last.max() - due) / 1e9
-    if left_s > max(2 * longest_s, longest_s + _FELL_BEHIND_S):
-        waiting = int((last > due).sum())
-        detail = f"when the last request was due, {waiting:,} were not answered, and that took {left_s:.3g} s more"
+    left_s = float(last.max() - end) / 1e9
+    if open_at[1] - open_at[0] > max(_STAYED * arrived, _SIGMAS * arrived**0.5) and left_s > longest_s + _FELL_BEHIND_S:
+        detail = f"{open_at[0]:,} requests were open halfway, {open_at[1]:,} when the last one was due, and those took {left_s:.3g} s more"
         yield Reason(Check.OVERSATURATED, "suspect", detail)
 
 
