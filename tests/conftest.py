@@ -19,6 +19,10 @@ from enginebench.loadgen.compiled import library
 from enginebench.nouns import Cell, Deployment, Load, Parallelism
 from enginebench.samples import Samples
 from enginebench.store import CellRecord, LaunchRecord, Run, RunRecord
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy machine")  # a fresh clone makes hypothesis' table of characters first, which takes a second
 
 HOSTILE = "</script><script>alert(1)</script>"
 """A label that would run code wherever somebody forgot to escape it."""
