@@ -347,3 +347,5 @@ def test_the_last_event_of_increments_that_look_like_repetitions_is_an_event() -
 
 def test_half_a_character_of_a_text_that_is_repeated_is_not_there_yet() -> None:
     assert texts(generated("a\ufffd", 1), generated("aé", 2), generated("aéb", 3)) == ["a", "é", "b"]
+    last = generated("a\ufffd", 2, finish_reason={"type": "length", "length": 2})
+    assert texts(generated("a", 1), last) == ["a", "\ufffd"], "nothing follows that could make it whole"

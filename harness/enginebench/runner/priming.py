@@ -86,7 +86,6 @@ def prime(engine: Engine, deployment: Deployment, load: Load, *, salt: str) -> N
     sample = _generate(engine, prompt, short)
     opening.first_s = time.monotonic() - began
     opening.counts = sample.output_tokens is not None or any(count >= 0 for count in sample.event_tokens)
-    gauge(engine, deployment, load, salt=salt)
     opening.resolved = engine.resolved()
     opening.differences = differences(deployment, opening.resolved, engine.served_name)
 

@@ -136,7 +136,7 @@ class Sweep:
             self.run.add_launch(_launch_record(launch))  # now: a kill -9 must not cost what is known of this start
             while launch.agenda.cells and not launch.ended:
                 cell = launch.agenda.cells[0]
-                gauge(engine, launch.deployment, cell.load, salt=f"prime/{self._nonce(launch.deployment)}")
+                gauge(engine, launch.deployment, cell.load, salt=self._salt("gauge", launch.deployment))
                 record, samples = measure(cell, engine, adapter, self.reporter, self.instruments, nonce=self._nonce(launch.deployment))
                 record = replace(record, launch_id=launch.id)
                 self.run.add_cell(record, samples)
@@ -144,13 +144,13 @@ class Sweep:
                 self.reporter.done(cell, record, samples)
                 launch.ended = engine.ending() or _still_busy(launch.deployment, samples)
                 if record.stopped and launch.agenda.cells and not launch.ended:
-                    recover(engine, cell.load, salt=f"recover/{record.id}/{self._nonce(launch.deployment)}")
+                    recover(engine, cell.load, salt=self._salt(f"recover/{record.id}", launch.deployment))
 
     def _prove(self, engine: Engine, launch: _Launch) -> None:
         """One real generation, and the greedy outputs that engines are compared by."""
         load = launch.agenda.cells[0].load
         self.reporter.launching(launch.deployment, "first generation")
-        prime(engine, launch.deployment, load, salt=f"prime/{self._nonce(launch.deployment)}")
+        prime(engine, launch.deployment, load, salt=self._salt("prime", launch.deployment))
         check = self.plan.scenario.parity
         if check and launch.repeat == 0:
             self.reporter.launching(launch.deployment, "parity outputs")
@@ -158,7 +158,7 @@ class Sweep:
                 concurrency=1, input_tokens=check.input_tokens, output_tokens=check.output_tokens, requests=check.prompts,
                 prompts="text", api=load.api, timeout_s=load.timeout_s,
             )  # fmt: skip
-            gauge(engine, launch.deployment, same, salt=f"prime/{self._nonce(launch.deployment)}")
+            gauge(engine, launch.deployment, same, salt=self._salt("gauge", launch.deployment))
             launch.parity = parity_outputs(engine, same)
 
     def _base(self) -> Path:
@@ -168,6 +168,10 @@ class Sweep:
     def _nonce(self, deployment: Deployment) -> str:
         """Prompts are the same in every run, except to a server that outlives this sitting: its cache would know them again."""
         return self.sitting if deployment.runtime == "attach" else ""
+
+    def _salt(self, purpose: str, deployment: Deployment) -> str:
+        """Of prompts that are sent once for a purpose of our own."""
+        return f"{purpose}/{self._nonce(deployment)}"
 
     def _end(self, cells: Sequence[Cell], status: Status, reason: str, log_tail: tuple[str, ...] = ()) -> None:
         """Store cells that were not measured, with the reason."""
