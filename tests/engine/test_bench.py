@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -60,14 +61,22 @@ class Bench:
     def cells(self) -> list[dict[str, object]]:
         return [json.loads(file.read_text()) for file in sorted((self.run_folder() / "cells").glob("*.json"))]
 
-    def engines(self) -> list[psutil.Process]:
-        """Fake engines of this test: those whose output goes into a log below its folder."""
-        found = []
+    def logging(self) -> Iterator[tuple[psutil.Process, Path]]:
+        """Every process whose errors go into a file below this test's folder, with that file; one that ends meanwhile is none."""
         for process in psutil.process_iter():
+            try:
+                log = Path(f"/proc/{process.pid}/fd/2").readlink()
+            except OSError:
+                continue
+            if log.is_relative_to(self.folder):
+                yield process, log
+
+    def engines(self) -> list[psutil.Process]:
+        """Fake engines of this test."""
+        found = []
+        for process, _ in self.logging():
             with contextlib.suppress(psutil.Error):
-                if any(ENGINE in part for part in process.cmdline()) and f"{self.folder}/" in str(
-                    Path(f"/proc/{process.pid}/fd/2").readlink()
-                ):
+                if any(ENGINE in part for part in process.cmdline()):
                     found.append(process)
         return found
 

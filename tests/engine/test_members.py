@@ -36,20 +36,17 @@ class Servers(Bench):
 
     def engines(self) -> list[psutil.Process]:
         found = []
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error, OSError):
-                log = str(Path(f"/proc/{process.pid}/fd/2").readlink())
-                if (
-                    log.startswith(f"{self.folder}/")
-                    and "/workers/" in " ".join(process.cmdline())
-                    and "guardian" not in process.cmdline()[3]
-                ):
+        for process, _ in self.logging():
+            with contextlib.suppress(psutil.Error):
+                line = process.cmdline()
+                if "/workers/" in " ".join(line) and "guardian" not in line[3]:
                     found.append(process)
         return found
 
     def engine(self, name: str) -> psutil.Process:
         """The process of that member."""
-        (found,) = [p for p in self.engines() if Path(f"/proc/{p.pid}/fd/2").readlink().name.endswith(f".{name}.log")]
+        logs = {process.pid: log for process, log in self.logging()}
+        (found,) = [p for p in self.engines() if logs[p.pid].name.endswith(f".{name}.log")]
         return found
 
 
