@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from enginebench.errors import UserError
 from enginebench.nouns import Load
 from enginebench.workload.arrivals import due_times
 from enginebench.workload.files import find
@@ -55,9 +54,7 @@ def due_list(load: Load, count: int) -> list[float] | list[None]:
 
 
 def _replayed(trace: Trace, time_scale: float, count: int) -> Iterator[Outline]:
-    """The first requests of a trace. UserError when it has fewer."""
-    if count > len(trace):
-        raise UserError(f"the trace has {len(trace):,} requests, and {count:,} are wanted", key="requests", advice="ask for fewer")
+    """The first requests of a trace, which has as many (`forecast.check`)."""
     due, inputs, outputs = trace.due_s.tolist(), trace.input_tokens.tolist(), trace.output_tokens.tolist()
     for row in range(count):
         segments: list[tuple[int, int]] = []
