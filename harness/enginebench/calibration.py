@@ -28,18 +28,23 @@ FIRST_STREAMS, LAST_STREAMS = 16, 4096
 LAG_MS: Mapping[Stamps, float] = {"loop": 1.0, "kernel": TICK_MS / 2}
 """How long tokens may wait to be read (p99). Stamped by the read, one that waits longer is not measured to the millisecond; stamped by
 the kernel, it is right until the next one of its stream arrives, and half of the way there is near enough."""
+_ROUNDS = 4
+"""Requests of each stream: enough that the time in which they start is a small part."""
 TRIES = 3
 """Of which the best counts: a busy machine only ever adds to the lag."""
 _PACE = 1.05
 """Ticks that take this much longer on average were not the client's fault alone: the fake engine could not keep up."""
 
-Limiter: TypeAlias = Literal["client", "fake engine", "range"]
+_AT_WORK = 0.8
+"""A client that makes tokens wait was at work for at least this share of that time; else something kept it from working."""
+
+Limiter: TypeAlias = Literal["client", "machine", "fake engine", "range"]
 
 
 @dataclass(frozen=True)
 class Level:
     """One number of streams: output events/s while all of them run, which a cell's peak is compared with, lag p99 and processor share of
-    the client, mean time from tick to tick, and whose time stamps it had."""
+    the client, mean time from tick to tick, whose time stamps it had, and processor time of all client processes for an event."""
 
     streams: int
     events_per_s: float
@@ -47,21 +52,29 @@ class Level:
     cpu_fraction: float
     tick_ms: float
     stamps: Stamps = "loop"
+    cpu_us: float = math.inf
 
     @property
     def limiter(self) -> Limiter | None:
-        """What failed at this level; None if nothing did."""
-        if self.lag_p99_ms > LAG_MS[self.stamps]:
+        """What failed at this level; None if nothing did.
+
+        That tokens wait is the client's fault if it was at work as long as they waited: in each tick, or all the time, where the fake
+        engine needs all the time to send them.
+        """
+        behind, wait_ms = self.tick_ms > _PACE * TICK_MS, LAG_MS[self.stamps]
+        late = self.lag_p99_ms > wait_ms
+        if late and self.cpu_fraction > _AT_WORK * (1.0 if behind else wait_ms / TICK_MS):
             return "client"
-        return "fake engine" if self.tick_ms > _PACE * TICK_MS else None
+        return "fake engine" if behind else "machine" if late else None
 
 
 @dataclass(frozen=True)
 class Calibration:
     """The limits of so many client processes on one machine.
 
-    limiter: what ended the search; unless it was the client, the limits are lower bounds.
-
+    streams, events_per_s: the most that was borne. limiter: what ended the search; unless it was the client, they are lower bounds, and the
+    limit is reckoned_events_per_s: what the processes would bear with a core each, at the least processor time that an event took. It says
+    nothing where the machine was busy, since it is with many streams that an event takes the least.
     idle_lag_p99_ms: lag of an event loop that does nothing; what the machine itself adds.
     """
 
@@ -69,6 +82,7 @@ class Calibration:
     events_per_s: float
     processes: int
     limiter: Limiter
+    reckoned_events_per_s: float
     idle_lag_p99_ms: float
     machine: Mapping[str, JSON]
     at: str
@@ -76,14 +90,16 @@ class Calibration:
 
 
 def calibrate(processes: int, say: Callable[[Level], None]) -> Calibration:
-    """Find the limits, and keep them. Takes about a minute; the machine should have nothing else to do. say: told of every level."""
+    """Find the limits, and keep them. Takes a minute or two; the machine should have nothing else to do. say: told of every level."""
     from enginebench.store import now, write_atomically
 
     levels = list(_levels(processes, say))
     held = [level for level in levels if level.limiter is None]
     best = held[-1] if held else Level(0, 0.0, 0.0, 0.0, TICK_MS)
     limiter = levels[-1].limiter or "range"
-    found = Calibration(best.streams, best.events_per_s, processes, limiter, idle_lag_ms(), _machine(facts()), now(), tuple(levels))
+    reckoned = processes * 1e6 / min(level.cpu_us for level in levels)
+    machine, lag_ms = _machine(facts()), idle_lag_ms()
+    found = Calibration(best.streams, best.events_per_s, processes, limiter, reckoned, lag_ms, machine, now(), tuple(levels))
     _file(processes).parent.mkdir(parents=True, exist_ok=True)
     write_atomically(_file(processes), json.dumps(plain_object(found), indent=2) + "\n")
     client_limit.cache_clear()
@@ -92,20 +108,22 @@ def calibrate(processes: int, say: Callable[[Level], None]) -> Calibration:
 
 @lru_cache(maxsize=4)
 def client_limit(processes: int, stamps: Stamps) -> Mapping[str, JSON]:
-    """`streams` and `events_per_s` that so many client processes of this machine can bear.
+    """`events_per_s`, and `streams` if it was they that ended the search, that so many client processes of this machine can bear.
 
-    Empty where that is not known: no calibration, another machine's, one with another number of processes or with the other time stamps,
-    or one that the client was not the limit of.
+    Empty where that is not known: no calibration, another machine's, one with another number of processes or with the other time stamps, or
+    one that was disturbed.
     """
     try:
         kept = json.loads(_file(processes).read_text(encoding="utf-8"))
         if (
             kept["machine"] != _machine(facts())
             or kept["processes"] != processes
-            or kept["limiter"] != "client"
+            or kept["limiter"] == "machine"
             or kept["levels"][-1]["stamps"] != stamps
         ):
             return {}
+        if kept["limiter"] != "client":
+            return {"events_per_s": float(kept["reckoned_events_per_s"])}
         return {"streams": float(kept["streams"]), "events_per_s": float(kept["events_per_s"])}
     except (OSError, ValueError, TypeError, LookupError):
         return {}
@@ -128,7 +146,7 @@ def _levels(processes: int, say: Callable[[Level], None]) -> Iterator[Level]:
         ) as engine:
             streams = FIRST_STREAMS
             while streams <= LAST_STREAMS:
-                load = Load(concurrency=streams, input_tokens=8, output_tokens=TOKENS, requests=2 * streams, timeout_s=60.0)
+                load = Load(concurrency=streams, input_tokens=8, output_tokens=TOKENS, requests=_ROUNDS * streams, timeout_s=60.0)
                 prompts = opening.prompts(load, load.requests, salt="calibration")
                 tries: list[Level] = []
                 while len(tries) < TRIES and (not tries or tries[-1].limiter is not None):
@@ -139,7 +157,9 @@ def _levels(processes: int, say: Callable[[Level], None]) -> Iterator[Level]:
                     gaps = [(s.event_ns[-1] - s.event_ns[0]) / (len(s.event_ns) - 1) for s in result.samples if len(s.event_ns) > 1]
                     tick_ms = sum(gaps) / len(gaps) / 1e6 if gaps else math.inf
                     client = result.client
-                    tries.append(Level(streams, 1e3 * streams / tick_ms, client.lag_p99_ms, client.cpu_fraction, tick_ms, client.stamps))
+                    cpu_us = client.cpu_s * 1e6 / sum(len(s.event_ns) for s in result.samples)
+                    rate, lag_ms, share = 1e3 * streams / tick_ms, client.lag_p99_ms, client.cpu_fraction
+                    tries.append(Level(streams, rate, lag_ms, share, tick_ms, client.stamps, cpu_us))
                 best = min(tries, key=lambda level: (level.limiter is not None, level.lag_p99_ms))
                 say(best)
                 yield best

@@ -32,13 +32,33 @@ def test_the_limits_are_found_kept_and_looked_up() -> None:
     assert [level.streams for level in said] == [16, 24]
     assert (found.streams, found.limiter) == (24, "range")
     assert 24 * 100 / 10 < found.events_per_s <= 24 * 100 * 1.2, "a token per stream every 10 ms, or slower on a busy machine"
-    assert client_limit(1, "kernel") == {}, "a lower bound is no limit"
+    assert 0 < min(level.cpu_us for level in said) < 10_000
+    assert found.reckoned_events_per_s == pytest.approx(1e6 / min(level.cpu_us for level in said))
+    assert client_limit(1, said[-1].stamps) == {"events_per_s": found.reckoned_events_per_s}, "what was borne is a lower bound and no limit"
 
 
 def test_a_client_that_is_late_is_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibration, "LAG_MS", dict.fromkeys(calibration.LAG_MS, -1.0))
     found = calibrate(1, lambda _: None)
     assert (found.streams, found.limiter, len(found.levels)) == (0, "client", 1)
+
+
+@pytest.mark.parametrize(
+    ("lag_ms", "cpu", "tick_ms", "limiter"),
+    [
+        (4.9, 0.9, 10.0, None),
+        (5.1, 0.5, 10.0, "client"),
+        (5.1, 0.3, 10.0, "machine"),
+        (4.9, 0.9, 11.0, "fake engine"),
+        (5.1, 0.7, 11.0, "fake engine"),
+        (5.1, 0.9, 11.0, "client"),
+    ],
+)
+def test_only_a_client_that_worked_is_the_limit(
+    monkeypatch: pytest.MonkeyPatch, lag_ms: float, cpu: float, tick_ms: float, limiter: str | None
+) -> None:
+    monkeypatch.undo()
+    assert Level(512, 51200.0, lag_ms, cpu, tick_ms, "kernel").limiter == limiter
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"machine": 3}'])
@@ -50,7 +70,7 @@ def test_a_damaged_file_is_as_good_as_none(tmp_path: Path, text: str) -> None:
 
 def test_another_machines_limits_do_not_count(tmp_path: Path) -> None:
     level = Level(100, 1000.0, 9.0, 0.9, 10.0, "kernel")
-    other = Calibration(100, 1000.0, 1, "client", 0.1, {"cpu": "another one"}, "2026-01-01", (level,))
+    other = Calibration(100, 1000.0, 1, "client", 1500.0, 0.1, {"cpu": "another one"}, "2026-01-01", (level,))
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "calibration-1.json").write_text(json.dumps(plain_object(other)))
     assert client_limit(1, "kernel") == {}
@@ -60,6 +80,10 @@ def test_another_machines_limits_do_not_count(tmp_path: Path) -> None:
     assert client_limit(1, "kernel") == {"streams": 100.0, "events_per_s": 1000.0}
     assert client_limit(2, "kernel") == {}, "two processes can bear more"
     assert client_limit(1, "loop") == {}, "under TLS it is another client"
+    disturbed = dataclasses.replace(mine, limiter="machine")
+    (tmp_path / "home" / "calibration-1.json").write_text(json.dumps(plain_object(disturbed)))
+    client_limit.cache_clear()
+    assert client_limit(1, "kernel") == {}
 
 
 def test_the_command_says_what_it_found() -> None:
@@ -67,4 +91,6 @@ def test_the_command_says_what_it_found() -> None:
     assert said.exit_code == 0
     assert json.loads(said.stdout)["streams"] == 24
     assert "24 streams" in said.stderr
-    assert "this client holds 24 streams" in CliRunner().invoke(bench, ["calibrate"]).stdout
+    told = CliRunner().invoke(bench, ["calibrate"]).stdout
+    assert "this client holds 24 streams" in told
+    assert "with a core to itself each client process would bear about" in told

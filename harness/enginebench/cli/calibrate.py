@@ -13,9 +13,11 @@ if TYPE_CHECKING:
 
 _WHY = {
     "client": "beyond that, tokens wait more than {lag:g} ms (p99) until they are read",
-    "fake engine": "beyond that, the fake engine could not keep up, so the client may be able to do more",
-    "range": "more was not tried",
+    "machine": "beyond that, tokens wait although the client has little to do: try again when nothing else uses this machine",
+    "fake engine": "beyond that, the fake engine could not keep up; {reckoned}",
+    "range": "more was not tried; {reckoned}",
 }
+_RECKONED = "with a core to itself each client process would bear about {each:,.0f}, at {cpu_us:.1f} us a token"
 
 
 @click.command(epilog="\b\nExamples:\n  bench calibrate\n  bench calibrate --client-processes 2")
@@ -40,7 +42,9 @@ def calibrate(client_processes: int, as_json: bool) -> None:
         print_json(plain(found))
         return
     limits = f"{found.streams:,} streams and {found.events_per_s:,.0f} tokens/s"
-    click.echo(f"this client holds {limits}; {_WHY[found.limiter].format(lag=LAG_MS[found.levels[-1].stamps])}")
+    each = found.reckoned_events_per_s / found.processes
+    why = _WHY[found.limiter].format(lag=LAG_MS[found.levels[-1].stamps], reckoned=_RECKONED.format(each=each, cpu_us=1e6 / each))
+    click.echo(f"this client holds {limits}; {why}")
     if found.idle_lag_p99_ms > LAG_MS["loop"] / 2:
         click.echo(
             f"warning: with nothing to do at all the lag is {found.idle_lag_p99_ms:.2f} ms (p99): something else uses this machine",
