@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from enginebench.checkpoints import missing
+from enginebench.checkpoints import at_hand, missing, with_tokenizer
 from enginebench.checkpoints.hub import OnHub, parse
 
-FILES = {"config.json": b"{}", "Q4/m-00001-of-00002.gguf": b"one", "Q4/m-00002-of-00002.gguf": b"two"}
+FILES = {"config.json": b"{}", "tokenizer.json": b"{}", "Q4/m-00001-of-00002.gguf": b"one", "Q4/m-00002-of-00002.gguf": b"two"}
 COMMIT = "0" * 40
 CODE = """
 import sys
@@ -40,7 +40,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
         listing = {"id": "org/name", "sha": COMMIT, "siblings": [{"rfilename": name} for name in FILES]}
         tree = [{"type": "file", "path": name, "size": len(data), "oid": name} for name, data in FILES.items()]
         known = {f"/org/name/resolve/{COMMIT}/{name}": data for name, data in FILES.items()}
-        known |= {"/api/models/org/name/revision/v1": json.dumps(listing).encode()}
+        known |= {f"/api/models/org/name/revision/{name}": json.dumps(listing).encode() for name in ("main", "v1")}
         known |= {f"/api/models/org/name/tree/{COMMIT}": json.dumps(tree).encode()}
         path = self.path.partition("?")[0]
         data = known.get(path)
@@ -60,15 +60,20 @@ class Hub(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def fetch(tmp_path: Path) -> Iterator[Fetch]:
-    """Prepares a reference in a process of its own: the hub's client reads its address when it is imported."""
+def hub(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The environment of a process that asks this hub: its client reads the address when it is imported."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     folders = {"ENGINEBENCH_HOME": str(tmp_path / "home"), "HF_HOME": str(tmp_path / "hf")}
-    env = {**os.environ, **folders, "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HUB_OFFLINE": "0"}
-    yield lambda reference, form: subprocess.run([sys.executable, "-c", CODE, reference, form], env=env, capture_output=True, text=True)
+    yield {**os.environ, **folders, "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HUB_OFFLINE": "0"}
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture
+def fetch(hub: dict[str, str]) -> Fetch:
+    """Prepares a reference."""
+    return lambda reference, form: subprocess.run([sys.executable, "-c", CODE, reference, form], env=hub, capture_output=True, text=True)
 
 
 def test_a_file_comes_with_all_its_parts_and_only_once(fetch: Fetch) -> None:
@@ -85,6 +90,17 @@ def test_a_file_comes_with_all_its_parts_and_only_once(fetch: Fetch) -> None:
 def test_a_folder_comes_whole(fetch: Fetch) -> None:
     folder = Path(fetch("hf:org/name@v1", "safetensors").stdout.strip())
     assert {name: (folder / name).read_bytes() for name in FILES} == FILES
+
+
+def test_what_an_engine_has_fetched_by_itself_has_a_tokenizer(hub: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    monkeypatch.setenv("HF_HOME", hub["HF_HOME"])
+    assert with_tokenizer("org/name", tmp_path) is None
+    code = "import huggingface_hub; print(huggingface_hub.snapshot_download('org/name'))"
+    done = subprocess.run([sys.executable, "-c", code], env=hub, capture_output=True, text=True)
+    assert with_tokenizer("org/name", tmp_path) == Path(done.stdout.strip()), done.stderr
+    assert with_tokenizer("org/other", tmp_path) is None
+    assert at_hand("org/name", tmp_path) is None, "of its weights nothing is promised"
 
 
 @pytest.mark.parametrize(

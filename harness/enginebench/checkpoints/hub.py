@@ -7,6 +7,7 @@ know how large a file is before it asks for it.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from enginebench.errors import UserError
 
 SCHEME = "hf:"
 _NAME = r"[A-Za-z0-9][\w.-]*"
+_ID = re.compile(f"{_NAME}/{_NAME}")
 _REFERENCE = re.compile(rf"hf:(?P<repository>{_NAME}/{_NAME})(@(?P<revision>[\w.-]+))?(/(?P<file>[^/@].*))?")
 _PART = re.compile(r"(?P<stem>.*)-00001-of-(?P<count>[0-9]{5})\.gguf")
 _WHOLE = ".enginebench-whole"
@@ -45,6 +47,30 @@ def parse(reference: str) -> OnHub | None:
     if not found or found["repository"].endswith(".gguf") or ".." in PurePosixPath(found["file"] or "").parts:
         return None
     return OnHub(found["repository"], found["revision"], found["file"])
+
+
+def is_id(reference: str) -> bool:
+    """Whether a reference is a repository's name, as engines take it that fetch by themselves: ORG/NAME."""
+    return bool(_ID.fullmatch(reference)) and not reference.endswith(".gguf")
+
+
+def engines_cache() -> Path:
+    """Where the Hugging Face libraries of engines keep what they fetch."""
+    return Path(os.environ.get("HF_HOME") or "~/.cache/huggingface").expanduser()
+
+
+def cached(repository: str, file: str) -> Path | None:
+    """The folder with this file of a repository's default branch in that cache; None where it was not fetched.
+
+    The layout is documented (huggingface.co/docs/huggingface_hub/guides/manage-cache); to import the library takes longer than all else
+    that an attached server's run begins with.
+    """
+    folder = Path(os.environ.get("HF_HUB_CACHE") or engines_cache() / "hub").expanduser() / f"models--{repository.replace('/', '--')}"
+    try:
+        snapshot = folder / "snapshots" / (folder / "refs" / "main").read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return snapshot if (snapshot / file).is_file() else None
 
 
 def place(wanted: OnHub, keep: Path) -> Path:

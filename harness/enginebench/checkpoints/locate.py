@@ -31,7 +31,6 @@ GGUF_PRECISIONS = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
 
 PACKAGE = "package:"
 _PACKAGE = re.compile(r"package:(?P<project>[A-Za-z0-9][A-Za-z0-9._-]*)(==(?P<version>[A-Za-z0-9.!+]+))?/(?P<file>[^/].*)")
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -100,6 +99,11 @@ def at_hand(reference: str, base: Path) -> Path | None:
     return path if path is not None and path.exists() else None
 
 
+def with_tokenizer(reference: str, base: Path) -> Path | None:
+    """As `at_hand`, and for a hub id what an engine has fetched of it by itself: enough to read a vocabulary from."""
+    return at_hand(reference, base) or (hub.cached(reference, "tokenizer.json") if hub.is_id(reference) else None)
+
+
 def checkpoints_folder() -> Path:
     """Where made and fetched checkpoints are kept."""
     return home() / "checkpoints"
@@ -140,7 +144,7 @@ def _resolve(reference: str, precision: str, form: Format, base: Path) -> Source
     path = base / Path(reference).expanduser()
     if path.exists():
         return _local(path.absolute(), form)
-    if _HUB_ID.fullmatch(reference) and not reference.endswith(".gguf"):
+    if hub.is_id(reference):
         if form == "safetensors":
             return reference
         raise UserError(

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from enginebench.adapter import Adapter, Install, Member, Site, installed_packages
-from enginebench.checkpoints import Vocabulary, prepare, read_vocabulary
+from enginebench.checkpoints import Vocabulary, prepare, read_vocabulary, with_tokenizer
 from enginebench.errors import UserError
 from enginebench.loadgen import Target
 from enginebench.nouns import Deployment
@@ -58,18 +58,19 @@ def open_engine(
     """
     opening.base, opening.max_context = base, deployment.max_context
     if deployment.runtime == "attach":
-        opening.vocabulary = _vocabulary(base / deployment.checkpoint)
+        opening.vocabulary = _vocabulary(deployment.checkpoint, base)
         yield attach(adapter, deployment, opening, processes)
         return
     with tempfile.TemporaryDirectory(prefix="enginebench-", ignore_cleanup_errors=True) as folder:
         checkpoint = prepare(deployment.checkpoint, deployment.precision, adapter.checkpoint_format, base, say)
-        opening.vocabulary = _vocabulary(Path(checkpoint))
         if deployment.runtime == "docker":
             group = _boxed(adapter, deployment, checkpoint, opening, log, say)
         else:
             group = _unboxed(adapter, deployment, checkpoint, opening, log, installs, Path(folder))
         try:
-            yield _bring_up(adapter, deployment.inside, group, opening, processes, say)
+            engine = _bring_up(adapter, deployment.inside, group, opening, processes, say)
+            opening.vocabulary = _vocabulary(checkpoint, base)  # an engine may have fetched it just now
+            yield engine
         finally:
             stopping = time.monotonic()
             group.stop()
@@ -157,9 +158,10 @@ def _prove(who: str, port: int, process: Started, group: ProcessGroup) -> Proof:
     return replace(proof, text=who + proof.text) if proof.kind == "unknown" else proof
 
 
-def _vocabulary(checkpoint: Path) -> Vocabulary | None:
-    """What prompts can be made of; None for a hub id, an engine without weights, or a tokenizer nobody here can read."""
+def _vocabulary(checkpoint: str, base: Path) -> Vocabulary | None:
+    """What prompts can be made of; None for what is not on this machine, has no weights, or has a tokenizer nobody here can read."""
+    place = with_tokenizer(checkpoint, base)
     try:
-        return read_vocabulary(checkpoint) if checkpoint.exists() else None
+        return None if place is None else read_vocabulary(place)
     except UserError:
         return None

