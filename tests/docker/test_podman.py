@@ -42,7 +42,8 @@ def service() -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="eb-", ignore_cleanup_errors=True) as folder:
         address = f"unix://{folder}/p.sock"
         own = ["--root", f"{folder}/root", "--runroot", f"{folder}/run", "--storage-driver", "vfs"]
-        with subprocess.Popen(["podman", *own, "system", "service", "--time=0", address]) as process:
+        command = ["podman", *own, "system", "service", "--time=0", address]
+        with subprocess.Popen(command, cwd=folder) as process:  # where a container lacks memory, conmon leaves a file `oom`
             until(lambda: Path(f"{folder}/p.sock").exists(), "podman does not start")
             yield address
             process.terminate()
