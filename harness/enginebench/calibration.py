@@ -29,43 +29,52 @@ LAG_MS: Mapping[Stamps, float] = {"loop": 1.0, "kernel": TICK_MS / 2}
 """How long tokens may wait to be read (p99). Stamped by the read, one that waits longer is not measured to the millisecond; stamped by
 the kernel, it is right until the next one of its stream arrives, and half of the way there is near enough."""
 _ROUNDS = 4
-"""Requests of each stream: enough that the time in which they start is a small part."""
+"""Requests of each stream, so that all of them run together for some time: they start a millisecond apart."""
 TRIES = 3
 """Of which the best counts: a busy machine only ever adds to the lag."""
 _PACE = 1.05
 """Ticks that take this much longer on average were not the client's fault alone: the fake engine could not keep up."""
 
 _AT_WORK = 0.8
-"""A client that makes tokens wait was at work for at least this share of that time; else something kept it from working."""
+"""A client that makes tokens wait was at work for at least this share of that time, else something kept it from working; and one that is at
+work for more of all time has no reserve."""
+_MANY = 256
 
 Limiter: TypeAlias = Literal["client", "machine", "fake engine", "range"]
 
 
 @dataclass(frozen=True)
 class Level:
-    """One number of streams: output events/s while all of them run, which a cell's peak is compared with, lag p99 and processor share of
-    the client, mean time from tick to tick, whose time stamps it had, and processor time of all client processes for an event."""
+    """One number of streams: output events/s while all of them run, which a cell's peak is compared with, lag p99, the client's processor
+    time for an event, mean time from tick to tick, whose time stamps it had, how many client processes there were."""
 
     streams: int
     events_per_s: float
     lag_p99_ms: float
-    cpu_fraction: float
+    cpu_us: float
     tick_ms: float
     stamps: Stamps = "loop"
-    cpu_us: float = math.inf
+    processes: int = 1
+
+    @property
+    def cpu_fraction(self) -> float:
+        """Share of a core that each client process takes while all streams run."""
+        return self.cpu_us * self.events_per_s / self.processes / 1e6
 
     @property
     def limiter(self) -> Limiter | None:
         """What failed at this level; None if nothing did.
 
         That tokens wait is the client's fault if it was at work as long as they waited: in each tick, or all the time, where the fake
-        engine needs all the time to send them.
+        engine needs all the time to send them. Any fake engine serves a few streams, unless something takes its core.
         """
         behind, wait_ms = self.tick_ms > _PACE * TICK_MS, LAG_MS[self.stamps]
         late = self.lag_p99_ms > wait_ms
         if late and self.cpu_fraction > _AT_WORK * (1.0 if behind else wait_ms / TICK_MS):
             return "client"
-        return "fake engine" if behind else "machine" if late else None
+        if behind and self.streams >= _MANY:
+            return "fake engine"
+        return "machine" if late or behind else None
 
 
 @dataclass(frozen=True)
@@ -73,8 +82,8 @@ class Calibration:
     """The limits of so many client processes on one machine.
 
     streams, events_per_s: the most that was borne. limiter: what ended the search; unless it was the client, they are lower bounds, and the
-    limit is reckoned_events_per_s: what the processes would bear with a core each, at the least processor time that an event took. It says
-    nothing where the machine was busy, since it is with many streams that an event takes the least.
+    limit is reckoned_events_per_s: what the processes bear with a core each (as far as there are cores) and a fifth of it in reserve, at
+    the least processor time that an event took. It says nothing where the machine was busy: an event takes the least with many streams.
     idle_lag_p99_ms: lag of an event loop that does nothing; what the machine itself adds.
     """
 
@@ -95,10 +104,11 @@ def calibrate(processes: int, say: Callable[[Level], None]) -> Calibration:
 
     levels = list(_levels(processes, say))
     held = [level for level in levels if level.limiter is None]
-    best = held[-1] if held else Level(0, 0.0, 0.0, 0.0, TICK_MS)
+    best = held[-1] if held else Level(0, 0.0, 0.0, math.inf, TICK_MS)
     limiter = levels[-1].limiter or "range"
-    reckoned = processes * 1e6 / min(level.cpu_us for level in levels)
-    machine, lag_ms = _machine(facts()), idle_lag_ms()
+    host, lag_ms = facts(), idle_lag_ms()
+    machine, cores = _machine(host), min(processes, host.usable_cores or processes)
+    reckoned = _AT_WORK * cores * 1e6 / min(level.cpu_us for level in levels)
     found = Calibration(best.streams, best.events_per_s, processes, limiter, reckoned, lag_ms, machine, now(), tuple(levels))
     _file(processes).parent.mkdir(parents=True, exist_ok=True)
     write_atomically(_file(processes), json.dumps(plain_object(found), indent=2) + "\n")
@@ -115,6 +125,7 @@ def client_limit(processes: int, stamps: Stamps) -> Mapping[str, JSON]:
     """
     try:
         kept = json.loads(_file(processes).read_text(encoding="utf-8"))
+        reckoned = float(kept["reckoned_events_per_s"])
         if (
             kept["machine"] != _machine(facts())
             or kept["processes"] != processes
@@ -123,7 +134,7 @@ def client_limit(processes: int, stamps: Stamps) -> Mapping[str, JSON]:
         ):
             return {}
         if kept["limiter"] != "client":
-            return {"events_per_s": float(kept["reckoned_events_per_s"])}
+            return {"events_per_s": reckoned}
         return {"streams": float(kept["streams"]), "events_per_s": float(kept["events_per_s"])}
     except (OSError, ValueError, TypeError, LookupError):
         return {}
@@ -158,8 +169,8 @@ def _levels(processes: int, say: Callable[[Level], None]) -> Iterator[Level]:
                     tick_ms = sum(gaps) / len(gaps) / 1e6 if gaps else math.inf
                     client = result.client
                     cpu_us = client.cpu_s * 1e6 / sum(len(s.event_ns) for s in result.samples)
-                    rate, lag_ms, share = 1e3 * streams / tick_ms, client.lag_p99_ms, client.cpu_fraction
-                    tries.append(Level(streams, rate, lag_ms, share, tick_ms, client.stamps, cpu_us))
+                    rate = 1e3 * streams / tick_ms
+                    tries.append(Level(streams, rate, client.lag_p99_ms, cpu_us, tick_ms, client.stamps, client.processes))
                 best = min(tries, key=lambda level: (level.limiter is not None, level.lag_p99_ms))
                 say(best)
                 yield best

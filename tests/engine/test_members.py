@@ -45,8 +45,8 @@ class Servers(Bench):
 
     def engine(self, name: str) -> psutil.Process:
         """The process of that member."""
-        logs = {process.pid: log for process, log in self.logging()}
-        (found,) = [p for p in self.engines() if logs[p.pid].name.endswith(f".{name}.log")]
+        logs = {process.pid: log.name for process, log in self.logging()}
+        (found,) = [process for process in self.engines() if logs.get(process.pid, "").endswith(f".{name}.log")]
         return found
 
 

@@ -134,7 +134,7 @@ def test_time_is_scaled_and_bounds_the_number_of_requests(tmp_path: Path) -> Non
 
 def test_a_trace_gives_no_more_requests_than_it_has(tmp_path: Path) -> None:
     mooncake(tmp_path)
-    with pytest.raises(UserError, match="the trace has 4 requests, and 5 are wanted") as caught:
+    with pytest.raises(UserError, match="trace has 4 requests, and 5 are wanted") as caught:
         check(Load(trace="trace", prefix_cache="allowed", requests=5), tmp_path)
     assert caught.value.advice
     check(Load(trace="trace", prefix_cache="allowed", requests=5, duration_s=60.0), tmp_path)  # then it is the most that may be sent

@@ -15,7 +15,6 @@ from enginebench.samples import Samples
 from enginebench.store import CellRecord
 from enginebench.verdict import Check, Reason, Verdict, withheld
 from enginebench.verdict import judge as judge_in
-from enginebench.verdict.delivery import peak_events_per_s
 from enginebench.window import Window, steady_window
 
 MS = 1_000_000
@@ -344,11 +343,3 @@ def test_steps_of_many_tokens_and_a_queue_are_no_relay(step_ms: float, first_ms:
 
 def test_a_tick_more_or_less_is_within_what_was_calibrated() -> None:
     assert Check.CLIENT_BOUND not in checks(cell(limit={"events_per_s": 195.0, "streams": 8.0}), samples())
-
-
-def test_what_arrives_together_is_read_once() -> None:
-    """A server that flushes ten tokens at a time does not ask ten times as much of the client."""
-    flushed = [
-        Sample(i, 10, 50, 0, 0, 0, 60 * MS, array("q", [(1 + j // 10) * 10 * MS + i for j in range(50)]), status_code=200) for i in range(4)
-    ]
-    assert peak_events_per_s(Samples.collect(flushed)) == 4 * 5 / 0.1

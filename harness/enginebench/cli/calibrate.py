@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 _WHY = {
     "client": "beyond that, tokens wait more than {lag:g} ms (p99) until they are read",
-    "machine": "beyond that, tokens wait although the client has little to do: try again when nothing else uses this machine",
+    "machine": "beyond that, something else took the client's core, or the fake engine's: try again when nothing else uses this machine",
     "fake engine": "beyond that, the fake engine could not keep up; {reckoned}",
     "range": "more was not tried; {reckoned}",
 }
-_RECKONED = "with a core to itself each client process would bear about {each:,.0f}, at {cpu_us:.1f} us a token"
+_RECKONED = "at {cpu_us:.1f} us a token, four fifths of a core for each client process would bear {limit:,.0f}"
 
 
 @click.command(epilog="\b\nExamples:\n  bench calibrate\n  bench calibrate --client-processes 2")
@@ -42,8 +42,8 @@ def calibrate(client_processes: int, as_json: bool) -> None:
         print_json(plain(found))
         return
     limits = f"{found.streams:,} streams and {found.events_per_s:,.0f} tokens/s"
-    each = found.reckoned_events_per_s / found.processes
-    why = _WHY[found.limiter].format(lag=LAG_MS[found.levels[-1].stamps], reckoned=_RECKONED.format(each=each, cpu_us=1e6 / each))
+    reckoned = _RECKONED.format(cpu_us=min(level.cpu_us for level in found.levels), limit=found.reckoned_events_per_s)
+    why = _WHY[found.limiter].format(lag=LAG_MS[found.levels[-1].stamps], reckoned=reckoned)
     click.echo(f"this client holds {limits}; {why}")
     if found.idle_lag_p99_ms > LAG_MS["loop"] / 2:
         click.echo(

@@ -114,10 +114,10 @@ def _beyond_calibration(record: CellRecord, s: Samples) -> Iterator[Reason]:
 
 
 def peak_events_per_s(s: Samples) -> float:
-    """Most output events in a tenth of a second of the load, per second; those that arrived together count once, being read together."""
+    """Most output events in a tenth of a second of the load, per second."""
     if not len(s.event_ns):
         return 0.0
-    since = s.event_ns[np.diff(s.event_ns, prepend=-1) != 0] - s.event_ns.min()
+    since = s.event_ns - s.event_ns.min()
     return float(np.bincount(since // _PEAK_NS).max()) * 1e9 / _PEAK_NS
 
 

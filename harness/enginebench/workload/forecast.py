@@ -59,7 +59,7 @@ def _check_count(load: Load, base: Path) -> None:
         raise UserError(message, key=key, advice="write fewer `requests`, a shorter `duration_s` or a lower `rate`")
     if load.trace is not None and load.duration_s is None and load.requests > (recorded := len(_trace(load, base))):
         advice = f"write 'requests: {recorded}' or fewer, or leave it out for all of them"
-        raise UserError(f"the trace has {recorded:,} requests, and {load.requests:,} are wanted", key="requests", advice=advice)
+        raise UserError(f"{load.trace} has {recorded:,} requests, and {load.requests:,} are wanted", key="requests", advice=advice)
     if load.rate is not None and load.duration_s is not None and due_times(load, 1)[0] >= load.duration_s:
         message = f"no request is due within {load.duration_s:g} s: the first would be after {due_times(load, 1)[0]:.3g} s"
         raise UserError(message, key=key, advice="write a longer `duration_s` or a higher `rate`")
