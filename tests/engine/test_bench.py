@@ -21,6 +21,8 @@ from enginebench.adapter import WORKERS
 from enginebench.checkpoints import RandomMoE
 from enginebench.checkpoints.hf_folder import write_hf_folder
 from enginebench.loadgen import Target
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 ENGINE = "fake_worker.py"
 SCENARIO = """
@@ -315,22 +317,31 @@ def test_attach_measures_a_server_that_is_up_and_leaves_it_up(bench: Bench, star
     assert "proven" not in str(bench.cells()[0]["identity"])
 
 
-def test_the_tokenizer_of_a_hub_id_is_taken_from_the_engines_cache(bench: Bench, start_fake: object) -> None:
+@pytest.mark.parametrize("tokenizer", ["whole", "unreadable", "of no known kind", "none"])
+def test_the_tokenizer_of_a_hub_id_is_taken_from_the_engines_cache(bench: Bench, start_fake: object, tokenizer: str) -> None:
     cache = bench.folder / "hf" / "hub" / "models--org--name"
     (cache / "refs").mkdir(parents=True)
     (cache / "refs" / "main").write_text("0" * 40)
     model = RandomMoE(layers=1, hidden=64, heads=2, kv_heads=1, experts=4, top_k=2, expert_intermediate=32)
-    write_hf_folder(model, "f32", cache / "snapshots" / ("0" * 40))
+    folder = cache / "snapshots" / ("0" * 40)
+    write_hf_folder(model, "f32", folder)
+    if tokenizer == "unreadable":
+        (folder / "tokenizer.json").write_text("{}")
+    elif tokenizer == "of no known kind":  # every letter a token: no word is one
+        Tokenizer(WordLevel({letter: place for place, letter in enumerate("abcdefghijklmnopqrstuvwxyz?")}, "?")).save(
+            str(folder / "tokenizer.json")
+        )
+    elif tokenizer == "none":
+        (folder / "tokenizer.json").unlink()
     bench.env |= {"HF_HOME": str(bench.folder / "hf"), "HF_HUB_CACHE": ""}
     target: Target = start_fake("--ttft-ms", "5", "--itl-ms", "2")  # type: ignore[operator]
     line = f"  - {{engine: openai, model: org/name, runtime: attach, url: 'http://127.0.0.1:{target.port}', options: {{prompt_ids: true}}}}"
     (bench.folder / "s.yaml").write_text(SCENARIO.format(deployments=line, repeats=1))
     done = bench("run", "s.yaml", "--no-html")
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stderr + done.stdout
     for cell in bench.cells():
-        assert cell["exact_prompts"] is True
-        assert cell["token_check"]["tokenizer"] > 0  # type: ignore[index]
-        assert cell["prompt_form"] == "ids"
+        assert cell["exact_prompts"] is (tokenizer == "whole")
+        assert ("tokenizer" in cell["token_check"]) is (tokenizer == "whole")  # type: ignore[operator]
 
 
 def test_attach_without_its_key_or_its_server(bench: Bench) -> None:

@@ -11,10 +11,16 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from enginebench.checkpoints import at_hand, missing, with_tokenizer
-from enginebench.checkpoints.hub import OnHub, parse
+from enginebench.adapter import Launch
+from enginebench.checkpoints import RandomMoE, at_hand, missing
+from enginebench.checkpoints.hf_folder import write_hf_folder
+from enginebench.checkpoints.hub import OnHub, cached, parse
+from enginebench.container import Container
+from enginebench.nouns import Deployment, Runtime
+from enginebench.runner import opening
 
 FILES = {"config.json": b"{}", "tokenizer.json": b"{}", "Q4/m-00001-of-00002.gguf": b"one", "Q4/m-00002-of-00002.gguf": b"two"}
 COMMIT = "0" * 40
@@ -92,15 +98,54 @@ def test_a_folder_comes_whole(fetch: Fetch) -> None:
     assert {name: (folder / name).read_bytes() for name in FILES} == FILES
 
 
-def test_what_an_engine_has_fetched_by_itself_has_a_tokenizer(hub: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
-    monkeypatch.setenv("HF_HOME", hub["HF_HOME"])
-    assert with_tokenizer("org/name", tmp_path) is None
+PLACES = [{"HF_HOME": "{}/hf"}, {"XDG_CACHE_HOME": "{}/x"}, {"HF_HUB_CACHE": "{}/h"}, {"HF_HOME": "{}/hf", "HUGGINGFACE_HUB_CACHE": "{}/h"}]
+
+
+@pytest.mark.parametrize("places", PLACES)
+def test_what_an_engine_has_fetched_by_itself_is_found(hub: dict[str, str], places: dict[str, str], tmp_path: Path) -> None:
+    names = ("HF_HOME", "XDG_CACHE_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")
+    env = {name: value for name, value in hub.items() if name not in names} | {n: v.format(tmp_path) for n, v in places.items()}
+    assert cached("org/name", "tokenizer.json", env) is None
     code = "import huggingface_hub; print(huggingface_hub.snapshot_download('org/name'))"
-    done = subprocess.run([sys.executable, "-c", code], env=hub, capture_output=True, text=True)
-    assert with_tokenizer("org/name", tmp_path) == Path(done.stdout.strip()), done.stderr
-    assert with_tokenizer("org/other", tmp_path) is None
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert cached("org/name", "tokenizer.json", env) == Path(done.stdout.strip()), done.stderr
+    assert cached("org/name", "nothing.json", env) is None
+    assert cached("org/other", "tokenizer.json", env) is None
     assert at_hand("org/name", tmp_path) is None, "of its weights nothing is promised"
+
+
+@pytest.mark.parametrize(
+    ("runtime", "container", "argv", "env", "found"),
+    [
+        ("process", {}, (), {}, False),
+        ("process", {}, (), {"HF_HUB_CACHE": ""}, True),
+        ("process", {}, ("--tokenizer", "org/other"), {"HF_HUB_CACHE": ""}, False),
+        ("process", {}, ("--revision=v1",), {"HF_HUB_CACHE": ""}, False),
+        ("docker", {}, (), {}, True),
+        ("docker", {"env": {"HF_HOME": "/elsewhere"}}, (), {}, False),
+        ("docker", {"hf_cache": False}, (), {}, False),
+    ],
+)
+def test_a_tokenizer_is_taken_only_from_the_cache_that_is_the_engines(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    runtime: Runtime,
+    container: dict[str, Any],
+    argv: tuple[str, ...],
+    env: dict[str, str],
+    found: bool,
+) -> None:
+    """HF_HUB_CACHE of this process leads elsewhere; a container gets HF_HOME and no more."""
+    folder = tmp_path / "hub" / "models--org--name"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text(COMMIT)
+    model = RandomMoE(layers=1, hidden=64, heads=2, kv_heads=1, experts=4, top_k=2, expert_intermediate=32)
+    write_hf_folder(model, "f32", folder / "snapshots" / COMMIT)
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "empty"))
+    deployment = Deployment("vllm", "m", "f32", "org/name", runtime=runtime, container=Container(**container))
+    vocabulary = opening._vocabulary(deployment, "org/name", tmp_path, Launch(("vllm", "serve", *argv), "m", env=env))
+    assert (vocabulary is not None) is found
 
 
 @pytest.mark.parametrize(

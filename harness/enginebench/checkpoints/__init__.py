@@ -3,11 +3,8 @@
 `check`, `missing` and `prepare` are for the planner and the runner, `read_vocabulary` for prompts, `RandomMoE` for tests and examples.
 """
 
-from enginebench.checkpoints.hub import engines_cache
-from enginebench.checkpoints.locate import Format, at_hand, check, missing, prepare, with_tokenizer
+from enginebench.checkpoints.locate import Format, at_hand, check, missing, prepare
 from enginebench.checkpoints.random_moe import RandomMoE
 from enginebench.checkpoints.vocabulary import Vocabulary, read_vocabulary
 
-__all__ = [
-    "Format", "RandomMoE", "Vocabulary", "at_hand", "check", "engines_cache", "missing", "prepare", "read_vocabulary", "with_tokenizer",
-]  # fmt: skip
+__all__ = ["Format", "RandomMoE", "Vocabulary", "at_hand", "check", "missing", "prepare", "read_vocabulary"]

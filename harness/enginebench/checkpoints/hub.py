@@ -7,9 +7,8 @@ know how large a file is before it asks for it.
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -54,22 +53,22 @@ def is_id(reference: str) -> bool:
     return bool(_ID.fullmatch(reference)) and not reference.endswith(".gguf")
 
 
-def engines_cache() -> Path:
-    """Where the Hugging Face libraries of engines keep what they fetch."""
-    return Path(os.environ.get("HF_HOME") or "~/.cache/huggingface").expanduser()
+def home(env: Mapping[str, str]) -> Path:
+    """Where the Hugging Face libraries of an engine with this environment keep what is theirs."""
+    return Path(env.get("HF_HOME") or Path(env.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface").expanduser()
 
 
-def cached(repository: str, file: str) -> Path | None:
-    """The folder with this file of a repository's default branch in that cache; None where it was not fetched.
+def cached(repository: str, file: str, env: Mapping[str, str]) -> Path | None:
+    """The folder with this file of a repository's default branch in the cache of such an engine; None where it was not fetched.
 
     The layout is documented (huggingface.co/docs/huggingface_hub/guides/manage-cache); to import the library takes longer than all else
-    that an attached server's run begins with.
+    that an attached server's run begins with. Raises OSError for what cannot be read.
     """
-    folder = Path(os.environ.get("HF_HUB_CACHE") or engines_cache() / "hub").expanduser() / f"models--{repository.replace('/', '--')}"
-    try:
-        snapshot = folder / "snapshots" / (folder / "refs" / "main").read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError):
+    cache = Path(env.get("HF_HUB_CACHE") or env.get("HUGGINGFACE_HUB_CACHE") or home(env) / "hub").expanduser()
+    folder = cache / f"models--{repository.replace('/', '--')}"
+    if not (folder / "refs" / "main").is_file():
         return None
+    snapshot = folder / "snapshots" / (folder / "refs" / "main").read_text(encoding="utf-8", errors="replace").strip()
     return snapshot if (snapshot / file).is_file() else None
 
 

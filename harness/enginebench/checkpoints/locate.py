@@ -99,11 +99,6 @@ def at_hand(reference: str, base: Path) -> Path | None:
     return path if path is not None and path.exists() else None
 
 
-def with_tokenizer(reference: str, base: Path) -> Path | None:
-    """As `at_hand`, and for a hub id what an engine has fetched of it by itself: enough to read a vocabulary from."""
-    return at_hand(reference, base) or (hub.cached(reference, "tokenizer.json") if hub.is_id(reference) else None)
-
-
 def checkpoints_folder() -> Path:
     """Where made and fetched checkpoints are kept."""
     return home() / "checkpoints"

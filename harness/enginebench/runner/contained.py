@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from enginebench.adapter import Adapter, Install, Site, Unsupported
-from enginebench.checkpoints import engines_cache
+from enginebench.checkpoints import hub
 from enginebench.container import Container
 from enginebench.errors import UserError
 from enginebench.images import Image, Recipe, ensure, read_images, recipe
@@ -147,7 +147,7 @@ def _hub_cache(container: Container, checkpoint: str) -> tuple[Bind, ...]:
     """This machine's Hugging Face cache, writable unless nothing may be fetched, where the checkpoint is a hub id."""
     if not container.hf_cache or Path(checkpoint).is_absolute():
         return ()
-    cache = engines_cache()
+    cache = hub.home(os.environ)
     cache.mkdir(parents=True, exist_ok=True)
     return (Bind(str(cache), HF_HOME, writable=not container.offline),)
 
