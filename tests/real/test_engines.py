@@ -6,9 +6,12 @@ One thread per engine: on two busy cores, two threads that wait for each other m
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from enginebench.checkpoints import RandomMoE
+from enginebench.checkpoints.hf_folder import write_hf_folder
 from enginebench.cli.shared import installs_of
 from enginebench.registry import discover
 from enginebench.verdict.inside import cache_proof
@@ -70,6 +73,27 @@ loads:
 parity: {prompts: 2, input_tokens: 24, output_tokens: 8}
 """
 )
+CHAT = (
+    "name: chat\n"
+    + MODEL
+    + """
+deployments:
+  - {engine: llamacpp, model: tiny, precision: f32, options: {threads: 1}}
+  - {engine: transformers, model: tiny, precision: f32, options: {threads: 1}}
+loads:
+  - {concurrency: 2, input_tokens: 40, output_tokens: 8, requests: 4, api: chat, prompts: [random, text]}
+parity: {prompts: 2, input_tokens: 24, output_tokens: 8}
+"""
+)
+FETCHED = """
+name: fetched
+models:
+  tiny: {checkpoints: {f32: org/tiny}}
+deployments:
+  - {engine: transformers, model: tiny, precision: f32, options: {threads: 1}}
+loads:
+  - {concurrency: 2, input_tokens: 40, output_tokens: 8, requests: 4}
+"""
 MADE_UP = (
     "name: made-up\n"
     + MODEL
@@ -143,6 +167,33 @@ def test_transformers_on_the_same_weights_says_the_same(need: Callable[[str], No
     served = [parity for parity in analysis.parity if "llamacpp" in (parity.a, parity.b) or "llamacpp" in parity.a]
     assert served
     assert all(parity.identical == 3 for parity in served), analysis.parity
+
+
+def test_a_chat_prompt_has_its_length_with_all_that_the_template_adds(need: Callable[[str], None], measure: Callable[[str], Any]) -> None:
+    need("llamacpp")
+    need("transformers")
+    stored, analysis = measure(CHAT)
+    check_counts(stored, input_tokens=40, output_tokens=8)
+    assert [parity.identical for parity in analysis.parity] == [2], "what is compared is the same text, whatever a template adds"
+
+
+def test_what_an_engine_fetches_itself_has_exact_prompts(
+    need: Callable[[str], None], measure: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    need("transformers")
+    cache = tmp_path / "hf" / "hub" / "models--org--tiny"
+    (cache / "refs").mkdir(parents=True)
+    (cache / "refs" / "main").write_text("0" * 40)
+    model = RandomMoE(layers=2, hidden=128, heads=4, kv_heads=2, experts=8, top_k=2, expert_intermediate=64)
+    write_hf_folder(model, "f32", cache / "snapshots" / ("0" * 40))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    stored, _ = measure(FETCHED)
+    check_counts(stored, input_tokens=40, output_tokens=8)
+    for cell in stored.cells():
+        assert cell.exact_prompts
+        assert cell.token_check["tokenizer"] > 0
 
 
 def test_llamacpp_with_experts_in_host_memory_says_the_same(need: Callable[[str], None], measure: Callable[[str], Any]) -> None:

@@ -130,6 +130,15 @@ def test_without_a_tokenizer_words_are_counted(tmp_path: Path) -> None:
     assert (prompt.ids, prompt.text, prompt.tokens, prompt.output_tokens) == (None, "one two three", 7, 3)
 
 
+def test_what_a_chat_template_adds_takes_from_a_record(tmp_path: Path) -> None:
+    lines(tmp_path, {"prompt": "what is the one of all that they have to do with it", "answer": "the one"})
+    scale = TextScale(overhead=4.0)
+    (whole,) = make_prompts(KNOWN, recorded(api="chat"), 1, salt="", scale=scale, base=tmp_path)
+    assert whole.tokens == len(encoded(KNOWN, whole)) + 4
+    (cut,) = make_prompts(KNOWN, recorded(api="chat", input_tokens=9), 1, salt="", scale=scale, base=tmp_path)
+    assert (cut.tokens, len(encoded(KNOWN, cut))) == (9, 5)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.text(min_size=1), min_size=1, max_size=8), st.integers(2, 12), st.sampled_from([KNOWN, WITH_BOS]))
 def test_a_cut_prompt_has_exactly_the_length_asked_or_is_left_out(

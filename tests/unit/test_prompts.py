@@ -186,6 +186,16 @@ def test_a_prefix_is_shared_in_words_where_the_tokenizer_is_unknown() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_what_a_chat_template_adds_takes_from_the_text(kind: Kind) -> None:
+    load = Load(input_tokens=40, turns=2, prompts=kind, api="chat", prefix_cache="allowed")
+    bare, chat = (make_prompts(WITH_BOS, load, 4, salt="", scale=scale) for scale in (TextScale(), TextScale(overhead=9.0)))
+    assert [prompt.tokens for prompt in chat] == [40] * 4, "as the server counts"
+    assert [len(ids_of(b)) - len(ids_of(c)) for b, c in zip(bare, chat, strict=True)] == [9, 0, 9, 0], "once for each conversation"
+    (short,) = make_prompts(WITH_BOS, replace(load, input_tokens=5, turns=1), 1, salt="", scale=TextScale(overhead=9.0))
+    assert len(ids_of(short)) == len(WITH_BOS.prefix_ids) + 1, "no room for it: one word, and the verdict on lengths"
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_conversation_is_turns_of_new_text_of_which_the_first_is_due(kind: Kind) -> None:
     load = Load(input_tokens=20, turns=3, prompts=kind, rate=2.0, arrivals="constant", prefix_cache="allowed")
     prompts = make_prompts(WITH_BOS, load, 8, salt="")

@@ -158,7 +158,8 @@ class Sweep:
                 concurrency=1, input_tokens=check.input_tokens, output_tokens=check.output_tokens, requests=check.prompts,
                 prompts="text", api=load.api, timeout_s=load.timeout_s,
             )  # fmt: skip
-            gauge(engine, launch.deployment, same, salt=self._salt("gauge", launch.deployment))
+            if launch.opening.vocabulary is None:  # else all engines get the same text, whatever their templates add to it
+                gauge(engine, launch.deployment, same, salt=self._salt("gauge", launch.deployment))
             launch.parity = parity_outputs(engine, same)
 
     def _base(self) -> Path:

@@ -72,7 +72,8 @@ class Loads(Strict):
     )
     time_scale: Annotated[list[Factor], ListOf] = sweep_field(1.0, "Factor on a trace's times: 0.5 replays it twice as fast.")
     input_tokens: Annotated[list[Tokens], ListOf] | None = sweep_or(
-        "Prompt length in tokens: a number, a distribution such as uniform(64,256), or data; default 128, data with a data set."
+        "Prompt length in tokens, as the server counts it, a chat template included: a number, a distribution such as uniform(64,256), or "
+        "data; default 128, data with a data set."
     )
     output_tokens: Annotated[list[Tokens], ListOf] | None = sweep_or(
         "Tokens to generate per request: as `input_tokens`; default 64, data with a data set."
@@ -83,7 +84,7 @@ class Loads(Strict):
     requests: Annotated[list[UpTo], ListOf] | None = sweep_or(
         "Measured requests per cell; default: 4 per stream, at least 16 (closed loop); a minute's worth, at least 64 (rate); times "
         "`turns`; for `find` at least as many as `slo.share` needs to be judged. With duration_s the most that may be sent, with a trace "
-        "its first rows; default then 0, as many as there are."
+        "its first rows, and not more than it has; default then 0, as many as there are."
     )
     duration_s: Annotated[list[Seconds], ListOf] | None = sweep_or(
         "Seconds after which nothing new falls due; what an open loop's `concurrency` made wait still goes out."

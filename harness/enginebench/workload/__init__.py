@@ -30,7 +30,7 @@ def make_prompts(
     """The first `count` requests of a load, conversation after conversation (the last one possibly cut).
 
     Lengths and due times depend on (load.seed, index) alone, so that every engine, repeat and run meets the same; what the prompts
-    say, and the order of a data set, depends on the salt, too. scale is used only where the tokenizer is unknown. base is the
+    say, and the order of a data set, depends on the salt, too. Of scale a known tokenizer leaves only the overhead. base is the
     folder that relative file names start from. limit: most tokens of a recorded prompt with its answer; longer ones are left out.
 
     UserError for what `check` refuses, for a length that no tokenizer can confirm, and for a data set with too few prompts.

@@ -23,7 +23,7 @@ from enginebench.workload.pools import Indices, Pool, pool_of
 
 @dataclass(frozen=True)
 class TextScale:
-    """How a server whose tokenizer is unknown counts text: tokens = overhead + tokens_per_word * words.
+    """How a server counts text: tokens = overhead + tokens_per_word * words, or where its tokenizer is known, + the tokens of the text.
 
     The default is English text in the large tokenizers of today, roughly. `fit` takes it from the server's own counts.
     """
@@ -86,20 +86,20 @@ class _Writer:
     def prompt(self, outline: Outline) -> Prompt:
         prefix = () if outline.turn else self.prefix
         lengths = [tokens for _, tokens in outline.segments]
-        units = self._units(lengths, prefix)
+        units = self._units(lengths, len(prefix), 0 if outline.turn else round(self.scale.overhead))
         words = [self._segment(number, size) for (number, _), size in zip(outline.segments, units, strict=True)]
         ids, text = self.pool.spell(np.concatenate(words))
         ids = None if ids is None else prefix + ids
         return Prompt(ids, text, sum(lengths), outline.output_tokens, outline.due_s, outline.conversation, outline.turn)
 
-    def _units(self, lengths: Sequence[int], prefix: tuple[int, ...]) -> list[int]:
+    def _units(self, lengths: Sequence[int], prefix: int, overhead: int) -> list[int]:
         """Tokens of words in each segment, or words where no tokenizer is known; what is put before the text takes from the first."""
         if self.pool.ids is None:
             ends = [0, *(self.scale.words(end) for end in accumulate(lengths))]
             return [max(1, end - start) for start, end in pairwise(ends)]
-        if lengths[0] <= len(prefix):
-            raise UserError(f"input_tokens {lengths[0]} leaves no room after the {len(prefix)} that the tokenizer adds itself")
-        return [lengths[0] - len(prefix), *lengths[1:]]
+        if lengths[0] <= prefix:
+            raise UserError(f"input_tokens {lengths[0]} leaves no room after the {prefix} that the tokenizer adds itself")
+        return [max(1, lengths[0] - prefix - overhead), *lengths[1:]]
 
     def _segment(self, number: int, units: int) -> Indices:
         lap, place = divmod(number, len(self.first))

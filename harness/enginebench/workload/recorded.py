@@ -106,9 +106,10 @@ class _Ruler:
         if self.vocabulary is None or self.vocabulary.tokenizer is None:
             return self._by_words(text, wanted)
         prefix = self.vocabulary.prefix_ids if first else ()
+        overhead = round(self.scale.overhead) if first else 0
         encoding = self.vocabulary.tokenizer.encode(text, add_special_tokens=False)
         if wanted is not None:
-            rest = wanted - len(prefix)
+            rest = wanted - len(prefix) - overhead
             if not 0 < rest <= len(encoding.ids):
                 return None
             text = text[: encoding.offsets[rest - 1][1]]
@@ -116,7 +117,7 @@ class _Ruler:
             if len(encoding.ids) != rest:  # a word that is cut may split otherwise
                 return None
         ids = (*prefix, *encoding.ids)
-        return ids, text, len(ids)
+        return ids, text, len(ids) + overhead
 
     def _by_words(self, text: str, wanted: int | None) -> _Sized | None:
         words = text.split()
