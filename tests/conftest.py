@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from enginebench.analysis import Analysis, analyse
+from enginebench.checkpoints import RandomMoE
+from enginebench.checkpoints.hf_folder import write_hf_folder
 from enginebench.counters import CounterSeries
 from enginebench.loadgen.compiled import library
 from enginebench.nouns import Cell, Deployment, Load, Parallelism
@@ -24,6 +26,7 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy machine")  # a fresh clone makes hypothesis' table of characters first, which takes a second
 
+FetchedFromHub = Callable[[Path], Path]
 HOSTILE = "</script><script>alert(1)</script>"
 """A label that would run code wherever somebody forgot to escape it."""
 
@@ -236,3 +239,18 @@ def synthetic_analysis(synthetic_run: Run) -> Analysis:
 def golden() -> Path:
     """Where the expected outputs lie."""
     return Path(__file__).parent / "golden"
+
+
+@pytest.fixture
+def fetched_from_hub() -> FetchedFromHub:
+    """fetched_from_hub(home) -> the folder with a small model that Hugging Face's libraries would have fetched as org/name."""
+
+    def fetch(hf_home: Path) -> Path:
+        repository, commit = hf_home / "hub" / "models--org--name", "0" * 40
+        (repository / "refs").mkdir(parents=True)
+        (repository / "refs" / "main").write_text(commit)
+        model = RandomMoE(layers=1, hidden=64, heads=2, kv_heads=1, experts=4, top_k=2, expert_intermediate=32)
+        write_hf_folder(model, "f32", repository / "snapshots" / commit)
+        return repository / "snapshots" / commit
+
+    return fetch

@@ -127,6 +127,11 @@ class Launch:
     ready_timeout_s: float = 600.0
     members: tuple[Member, ...] = ()
 
+    @property
+    def commands(self) -> Sequence[tuple[str, tuple[str, ...], Mapping[str, str]]]:
+        """(name, argv, env) of all that is started, in this order: the members, and last the main one, whose name is empty."""
+        return [*((member.name, member.argv, member.env) for member in self.members), ("", self.argv, self.env)]
+
 
 @dataclass(frozen=True)
 class Reply:

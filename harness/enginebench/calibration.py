@@ -39,6 +39,7 @@ _AT_WORK = 0.8
 """A client that makes tokens wait was at work for at least this share of that time, else something kept it from working; and one that is at
 work for more of all time has no reserve."""
 _MANY = 256
+"""Streams. Any fake engine serves fewer, unless something takes its core; and it is with many that an event takes the client the least."""
 
 Limiter: TypeAlias = Literal["client", "machine", "fake engine", "range"]
 
@@ -66,7 +67,7 @@ class Level:
         """What failed at this level; None if nothing did.
 
         That tokens wait is the client's fault if it was at work as long as they waited: in each tick, or all the time, where the fake
-        engine needs all the time to send them. Any fake engine serves a few streams, unless something takes its core.
+        engine needs all the time to send them.
         """
         behind, wait_ms = self.tick_ms > _PACE * TICK_MS, LAG_MS[self.stamps]
         late = self.lag_p99_ms > wait_ms
@@ -81,17 +82,17 @@ class Level:
 class Calibration:
     """The limits of so many client processes on one machine.
 
-    streams, events_per_s: the most that was borne. limiter: what ended the search; unless it was the client, they are lower bounds, and the
-    limit is reckoned_events_per_s: what the processes bear with a core each (as far as there are cores) and a fifth of it in reserve, at
-    the least processor time that an event took. It says nothing where the machine was busy: an event takes the least with many streams.
-    idle_lag_p99_ms: lag of an event loop that does nothing; what the machine itself adds.
+    streams, events_per_s: the most that was borne. limiter: what ended the search. limits: what cells are held against, by the same names.
+    If the client ended the search, that is what it bore. If it did not, it is only the events/s that it would bear with a core for each
+    process (as far as there are cores) and a fifth of it in reserve, at the least processor time that an event took; nothing where the
+    machine was busy. idle_lag_p99_ms: lag of an event loop that does nothing; what the machine itself adds.
     """
 
     streams: int
     events_per_s: float
     processes: int
     limiter: Limiter
-    reckoned_events_per_s: float
+    limits: Mapping[str, float]
     idle_lag_p99_ms: float
     machine: Mapping[str, JSON]
     at: str
@@ -107,9 +108,13 @@ def calibrate(processes: int, say: Callable[[Level], None]) -> Calibration:
     best = held[-1] if held else Level(0, 0.0, 0.0, math.inf, TICK_MS)
     limiter = levels[-1].limiter or "range"
     host, lag_ms = facts(), idle_lag_ms()
-    machine, cores = _machine(host), min(processes, host.usable_cores or processes)
-    reckoned = _AT_WORK * cores * 1e6 / min(level.cpu_us for level in levels)
-    found = Calibration(best.streams, best.events_per_s, processes, limiter, reckoned, lag_ms, machine, now(), tuple(levels))
+    cores = min(processes, host.usable_cores or processes)
+    limits: dict[str, float] = {}
+    if limiter == "client":
+        limits = {"streams": best.streams, "events_per_s": best.events_per_s}
+    elif limiter != "machine":
+        limits = {"events_per_s": _AT_WORK * cores * 1e6 / min(level.cpu_us for level in levels)}
+    found = Calibration(best.streams, best.events_per_s, processes, limiter, limits, lag_ms, _machine(host), now(), tuple(levels))
     _file(processes).parent.mkdir(parents=True, exist_ok=True)
     write_atomically(_file(processes), json.dumps(plain_object(found), indent=2) + "\n")
     client_limit.cache_clear()
@@ -118,25 +123,16 @@ def calibrate(processes: int, say: Callable[[Level], None]) -> Calibration:
 
 @lru_cache(maxsize=4)
 def client_limit(processes: int, stamps: Stamps) -> Mapping[str, JSON]:
-    """`events_per_s`, and `streams` if it was they that ended the search, that so many client processes of this machine can bear.
+    """The limits of so many client processes of this machine, see `Calibration`.
 
-    Empty where that is not known: no calibration, another machine's, one with another number of processes or with the other time stamps, or
-    one that was disturbed.
+    Empty where they are not known: no calibration, another machine's, one with another number of processes or with the other time stamps.
     """
     try:
         kept = json.loads(_file(processes).read_text(encoding="utf-8"))
-        reckoned = float(kept["reckoned_events_per_s"])
-        if (
-            kept["machine"] != _machine(facts())
-            or kept["processes"] != processes
-            or kept["limiter"] == "machine"
-            or kept["levels"][-1]["stamps"] != stamps
-        ):
+        if kept["machine"] != _machine(facts()) or kept["processes"] != processes or kept["levels"][-1]["stamps"] != stamps:
             return {}
-        if kept["limiter"] != "client":
-            return {"events_per_s": reckoned}
-        return {"streams": float(kept["streams"]), "events_per_s": float(kept["events_per_s"])}
-    except (OSError, ValueError, TypeError, LookupError):
+        return {name: float(limit) for name, limit in kept["limits"].items()}
+    except (OSError, ValueError, TypeError, LookupError, AttributeError):
         return {}
 
 

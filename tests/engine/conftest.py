@@ -7,10 +7,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from enginebench.adapter import WORKERS
 from enginebench.loadgen import Target, wires
+
+from .bench import Bench
 
 StartFake = Callable[..., Target]
 
@@ -41,6 +44,12 @@ def stamps(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     else:
         request.getfixturevalue("built_receiver")
     return str(request.param)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    """`bench` in a folder of this test's own."""
+    return Bench(tmp_path)
 
 
 @pytest.fixture(scope="module")

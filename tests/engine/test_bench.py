@@ -2,106 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import http.server
 import json
 import os
 import shlex
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
-import psutil
 import pytest
 from enginebench.adapter import WORKERS
-from enginebench.checkpoints import RandomMoE
-from enginebench.checkpoints.hf_folder import write_hf_folder
-from enginebench.loadgen import Target
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
 
-ENGINE = "fake_worker.py"
-SCENARIO = """
-name: demo
-deployments:
-{deployments}
-loads:
-  - {{concurrency: [1, 4], input_tokens: 16, output_tokens: 8, requests: 8, timeout_s: 3}}
-repeats: {repeats}
-"""
-
-
-class Bench:
-    """Runs `bench` in a folder of its own with a home of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.env = {**os.environ, "ENGINEBENCH_HOME": str(folder / "home")}
-
-    def scenario(self, *deployments: str, repeats: int = 1) -> str:
-        lines = "\n".join(f"  - {{engine: fake, model: any, precision: none, {d}}}" for d in deployments)
-        (self.folder / "s.yaml").write_text(SCENARIO.format(deployments=lines, repeats=repeats))
-        return "s.yaml"
-
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "enginebench", *arguments], cwd=self.folder, env=self.env, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
-
-    def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        process = self.start(*arguments)
-        out, err = process.communicate(timeout=90)
-        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
-
-    def run_folder(self) -> Path:
-        (found,) = (self.folder / "results").iterdir()
-        return found
-
-    def cells(self) -> list[dict[str, object]]:
-        return [json.loads(file.read_text()) for file in sorted((self.run_folder() / "cells").glob("*.json"))]
-
-    def logging(self) -> Iterator[tuple[psutil.Process, Path]]:
-        """Every process whose errors go into a file below this test's folder, with that file; one that ends meanwhile is none."""
-        for process in psutil.process_iter():
-            try:
-                log = Path(f"/proc/{process.pid}/fd/2").readlink()
-            except OSError:
-                continue
-            if log.is_relative_to(self.folder):
-                yield process, log
-
-    def engines(self) -> list[psutil.Process]:
-        """Fake engines of this test."""
-        found = []
-        for process, _ in self.logging():
-            with contextlib.suppress(psutil.Error):
-                if any(ENGINE in part for part in process.cmdline()):
-                    found.append(process)
-        return found
-
-    def wait_for_cells(self, count: int) -> None:
-        deadline = time.monotonic() + 60
-        while len(list(self.folder.glob("results/*/cells/*.json"))) < count:
-            assert time.monotonic() < deadline, "no cell was stored"
-            time.sleep(0.02)
-        assert self.engines(), "an engine runs now, so that finding none later means something"
-
-    def wait_until_quiet(self) -> None:
-        deadline = time.monotonic() + 10
-        while self.engines():
-            assert time.monotonic() < deadline, f"left behind: {self.engines()}"
-            time.sleep(0.05)
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path)
-
+from .bench import ENGINE, Bench
 
 QUICK = "options: {ttft_ms: 5, itl_ms: 2}"
 
@@ -303,95 +215,6 @@ def test_a_run_that_somebody_writes_to_is_left_alone(bench: Bench) -> None:
     assert "another bench is writing to this run" in second.stderr
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=30)
-
-
-def test_attach_measures_a_server_that_is_up_and_leaves_it_up(bench: Bench, start_fake: object) -> None:
-    target: Target = start_fake("--ttft-ms", "5", "--itl-ms", "2")  # type: ignore[operator]
-    text = SCENARIO.format(
-        deployments=f"  - {{engine: openai, model: any, runtime: attach, url: 'http://127.0.0.1:{target.port}'}}", repeats=1
-    )
-    (bench.folder / "s.yaml").write_text(text)
-    done = bench("run", "s.yaml")
-    assert done.returncode == 0, done.stderr
-    assert [cell["status"] for cell in bench.cells()] == ["ok", "ok"]
-    assert "proven" not in str(bench.cells()[0]["identity"])
-
-
-@pytest.mark.parametrize("tokenizer", ["whole", "unreadable", "of no known kind", "none"])
-def test_the_tokenizer_of_a_hub_id_is_taken_from_the_engines_cache(bench: Bench, start_fake: object, tokenizer: str) -> None:
-    cache = bench.folder / "hf" / "hub" / "models--org--name"
-    (cache / "refs").mkdir(parents=True)
-    (cache / "refs" / "main").write_text("0" * 40)
-    model = RandomMoE(layers=1, hidden=64, heads=2, kv_heads=1, experts=4, top_k=2, expert_intermediate=32)
-    folder = cache / "snapshots" / ("0" * 40)
-    write_hf_folder(model, "f32", folder)
-    if tokenizer == "unreadable":
-        (folder / "tokenizer.json").write_text("{}")
-    elif tokenizer == "of no known kind":  # every letter a token: no word is one
-        Tokenizer(WordLevel({letter: place for place, letter in enumerate("abcdefghijklmnopqrstuvwxyz?")}, "?")).save(
-            str(folder / "tokenizer.json")
-        )
-    elif tokenizer == "none":
-        (folder / "tokenizer.json").unlink()
-    bench.env |= {"HF_HOME": str(bench.folder / "hf"), "HF_HUB_CACHE": ""}
-    target: Target = start_fake("--ttft-ms", "5", "--itl-ms", "2")  # type: ignore[operator]
-    line = f"  - {{engine: openai, model: org/name, runtime: attach, url: 'http://127.0.0.1:{target.port}', options: {{prompt_ids: true}}}}"
-    (bench.folder / "s.yaml").write_text(SCENARIO.format(deployments=line, repeats=1))
-    done = bench("run", "s.yaml", "--no-html")
-    assert done.returncode == 0, done.stderr + done.stdout
-    for cell in bench.cells():
-        assert cell["exact_prompts"] is (tokenizer == "whole")
-        assert ("tokenizer" in cell["token_check"]) is (tokenizer == "whole")  # type: ignore[operator]
-
-
-def test_attach_without_its_key_or_its_server(bench: Bench) -> None:
-    text = SCENARIO.format(
-        deployments="  - {engine: openai, model: any, runtime: attach, url: 'http://127.0.0.1:9', "
-        "api_key_env: BENCH_TEST_KEY, ready_timeout_s: 1}",
-        repeats=1,
-    )
-    (bench.folder / "s.yaml").write_text(text)
-    done = bench("run", "s.yaml")
-    assert done.returncode == 2
-    assert "BENCH_TEST_KEY is not set" in done.stderr
-    bench.env["BENCH_TEST_KEY"] = "sk-very-secret"
-    done = bench("run", "s.yaml")
-    assert done.returncode == 3
-    assert "Traceback" not in done.stderr
-    stored = "".join(file.read_text(errors="replace") for file in bench.folder.glob("results/**/*.json"))
-    assert "sk-very-secret" not in stored + done.stdout + done.stderr
-
-
-def test_a_key_that_the_server_quotes_back_is_stored_nowhere(bench: Bench) -> None:
-    class Quoting(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.answer(200)
-
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            self.answer(401)
-
-        def answer(self, status: int) -> None:
-            body = json.dumps({"error": {"message": f"got {self.headers['Authorization']}"}}).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_arguments: object) -> None: ...
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quoting) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_port}"
-        line = f"  - {{engine: openai, model: any, runtime: attach, url: '{url}', api_key_env: BENCH_TEST_KEY}}"
-        (bench.folder / "s.yaml").write_text(SCENARIO.format(deployments=line, repeats=1))
-        bench.env["BENCH_TEST_KEY"] = "sk-very-secret"
-        done = bench("run", "s.yaml")
-        server.shutdown()
-    assert done.returncode == 3
-    assert "got Bearer ***" in done.stderr
-    stored = "".join(file.read_text(errors="replace") for file in bench.folder.glob("results/**/*") if file.is_file())
-    assert "sk-very-secret" not in stored + done.stdout + done.stderr
 
 
 def test_an_engine_that_is_not_installed_is_refused_before_anything_starts(bench: Bench) -> None:

@@ -33,14 +33,22 @@ def test_the_limits_are_found_kept_and_looked_up() -> None:
     assert (found.streams, found.limiter) == (24, "range")
     assert 24 * 100 / 10 < found.events_per_s <= 24 * 100 * 1.2, "a token per stream every 10 ms, or slower on a busy machine"
     assert 0 < min(level.cpu_us for level in said) < 10_000
-    assert found.reckoned_events_per_s == pytest.approx(0.8e6 / min(level.cpu_us for level in said))
-    assert client_limit(1, said[-1].stamps) == {"events_per_s": found.reckoned_events_per_s}, "what was borne is a lower bound and no limit"
+    reckoned = pytest.approx(0.8e6 / min(level.cpu_us for level in said))
+    assert client_limit(1, said[-1].stamps) == {"events_per_s": reckoned}, "what was borne is a lower bound and no limit"
 
 
 def test_a_client_that_is_late_is_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibration, "LAG_MS", dict.fromkeys(calibration.LAG_MS, -1.0))
     found = calibrate(1, lambda _: None)
     assert (found.streams, found.limiter, len(found.levels)) == (0, "client", 1)
+    assert found.limits == {"streams": 0, "events_per_s": 0.0}
+
+
+def test_a_machine_that_was_busy_has_no_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "_PACE", 0.5)  # no tick is as short, so the fake engine is behind with 16 streams already
+    found = calibrate(1, lambda _: None)
+    assert (found.limiter, found.limits) == ("machine", {})
+    assert client_limit(1, found.levels[-1].stamps) == {}
 
 
 @pytest.mark.parametrize(
@@ -75,24 +83,25 @@ def test_a_damaged_file_is_as_good_as_none(tmp_path: Path, text: str) -> None:
 
 def test_another_machines_limits_do_not_count(tmp_path: Path) -> None:
     level = Level(100, 1000.0, 9.0, 900.0, 10.0, "kernel")
-    other = Calibration(100, 1000.0, 1, "client", 1500.0, 0.1, {"cpu": "another one"}, "2026-01-01", (level,))
+    limits = {"streams": 100.0, "events_per_s": 1000.0}
+    mine = Calibration(100, 1000.0, 1, "client", limits, 0.1, calibration._machine(calibration.facts()), "2026-01-01", (level,))
     (tmp_path / "home").mkdir()
-    (tmp_path / "home" / "calibration-1.json").write_text(json.dumps(plain_object(other)))
+
+    def keep(without: str = "", **changed: object) -> None:
+        kept = {name: value for name, value in (plain_object(mine) | changed).items() if name != without}
+        (tmp_path / "home" / "calibration-1.json").write_text(json.dumps(kept))
+        client_limit.cache_clear()
+
+    keep(machine={"cpu": "another one"})
     assert client_limit(1, "kernel") == {}
-    mine = dataclasses.replace(other, machine=calibration._machine(calibration.facts()))
-    (tmp_path / "home" / "calibration-1.json").write_text(json.dumps(plain_object(mine)))
-    client_limit.cache_clear()
-    assert client_limit(1, "kernel") == {"streams": 100.0, "events_per_s": 1000.0}
+    keep(limits="of another form")
+    assert client_limit(1, "kernel") == {}
+    keep(without="limits")
+    assert client_limit(1, "kernel") == {}, "of before, when a busy machine was taken for a slow client"
+    keep()
+    assert client_limit(1, "kernel") == limits
     assert client_limit(2, "kernel") == {}, "two processes can bear more"
     assert client_limit(1, "loop") == {}, "under TLS it is another client"
-    of_old = {name: value for name, value in plain_object(mine).items() if name != "reckoned_events_per_s"}
-    (tmp_path / "home" / "calibration-1.json").write_text(json.dumps(of_old))
-    client_limit.cache_clear()
-    assert client_limit(1, "kernel") == {}, "it may have taken a busy machine for a slow client"
-    disturbed = dataclasses.replace(mine, limiter="machine")
-    (tmp_path / "home" / "calibration-1.json").write_text(json.dumps(plain_object(disturbed)))
-    client_limit.cache_clear()
-    assert client_limit(1, "kernel") == {}
 
 
 def test_the_command_says_what_it_found() -> None:

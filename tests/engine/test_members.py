@@ -23,7 +23,7 @@ from enginebench.runner.engine import Opening
 from enginebench.runner.opening import open_engine
 from enginebench.runtime import LaunchFailed, ProcessGroup, ThisMachine, free_ports, http_get, leases, leftovers
 
-from .test_bench import Bench
+from .bench import Bench
 
 REPLICAS = "dp_replicas: 2, options: {ttft_ms: 5, itl_ms: 2}"
 PAIR = "options: {ttft_ms: 60, itl_ms: 2, disaggregated: true}"

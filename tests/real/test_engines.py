@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from enginebench.checkpoints import RandomMoE
-from enginebench.checkpoints.hf_folder import write_hf_folder
 from enginebench.cli.shared import installs_of
 from enginebench.registry import discover
 from enginebench.verdict.inside import cache_proof
@@ -88,7 +86,7 @@ parity: {prompts: 2, input_tokens: 24, output_tokens: 8}
 FETCHED = """
 name: fetched
 models:
-  tiny: {checkpoints: {f32: org/tiny}}
+  tiny: {checkpoints: {f32: org/name}}
 deployments:
   - {engine: transformers, model: tiny, precision: f32, options: {threads: 1}}
 loads:
@@ -178,14 +176,14 @@ def test_a_chat_prompt_has_its_length_with_all_that_the_template_adds(need: Call
 
 
 def test_what_an_engine_fetches_itself_has_exact_prompts(
-    need: Callable[[str], None], measure: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    need: Callable[[str], None],
+    measure: Callable[[str], Any],
+    fetched_from_hub: Callable[[Path], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     need("transformers")
-    cache = tmp_path / "hf" / "hub" / "models--org--tiny"
-    (cache / "refs").mkdir(parents=True)
-    (cache / "refs" / "main").write_text("0" * 40)
-    model = RandomMoE(layers=2, hidden=128, heads=4, kv_heads=2, experts=8, top_k=2, expert_intermediate=64)
-    write_hf_folder(model, "f32", cache / "snapshots" / ("0" * 40))
+    fetched_from_hub(tmp_path / "hf")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.delenv("HF_HUB_CACHE", raising=False)

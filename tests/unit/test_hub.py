@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from enginebench.adapter import Launch
-from enginebench.checkpoints import RandomMoE, at_hand, missing
-from enginebench.checkpoints.hf_folder import write_hf_folder
+from enginebench.adapter import Launch, Member
+from enginebench.checkpoints import at_hand, missing
 from enginebench.checkpoints.hub import OnHub, cached, parse
 from enginebench.container import Container
 from enginebench.nouns import Deployment, Runtime
-from enginebench.runner import opening
+from enginebench.runner.vocabulary import vocabulary_of
 
 FILES = {"config.json": b"{}", "tokenizer.json": b"{}", "Q4/m-00001-of-00002.gguf": b"one", "Q4/m-00002-of-00002.gguf": b"two"}
 COMMIT = "0" * 40
@@ -129,6 +128,7 @@ def test_what_an_engine_has_fetched_by_itself_is_found(hub: dict[str, str], plac
 def test_a_tokenizer_is_taken_only_from_the_cache_that_is_the_engines(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
+    fetched_from_hub: Callable[[Path], Path],
     runtime: Runtime,
     container: dict[str, Any],
     argv: tuple[str, ...],
@@ -136,16 +136,14 @@ def test_a_tokenizer_is_taken_only_from_the_cache_that_is_the_engines(
     found: bool,
 ) -> None:
     """HF_HUB_CACHE of this process leads elsewhere; a container gets HF_HOME and no more."""
-    folder = tmp_path / "hub" / "models--org--name"
-    (folder / "refs").mkdir(parents=True)
-    (folder / "refs" / "main").write_text(COMMIT)
-    model = RandomMoE(layers=1, hidden=64, heads=2, kv_heads=1, experts=4, top_k=2, expert_intermediate=32)
-    write_hf_folder(model, "f32", folder / "snapshots" / COMMIT)
+    fetched_from_hub(tmp_path)
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "empty"))
     deployment = Deployment("vllm", "m", "f32", "org/name", runtime=runtime, container=Container(**container))
-    vocabulary = opening._vocabulary(deployment, "org/name", tmp_path, Launch(("vllm", "serve", *argv), "m", env=env))
-    assert (vocabulary is not None) is found
+    alone = Launch(("vllm", "serve", *argv), "m", env=env)
+    behind = Launch(("proxy",), "m", members=(Member("decode", alone.argv, 8000, alone.env),))
+    for launch in (alone, behind):
+        assert (vocabulary_of(deployment, "org/name", launch, tmp_path) is not None) is found
 
 
 @pytest.mark.parametrize(

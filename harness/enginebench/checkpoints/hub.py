@@ -1,4 +1,5 @@
-"""Files of a model hub that the harness fetches itself: one GGUF with all its parts, or a whole folder, from a revision of a repository.
+"""Files of a model hub that the harness fetches itself: one GGUF with all its parts, or a whole folder, from a revision of a repository;
+and where engines keep what they fetch.
 
 `hf:ORG/NAME[@REVISION]/FILE.gguf` and `hf:ORG/NAME[@REVISION]`. Engines that take a hub id fetch by themselves; llama.cpp is kept offline
 and ExLlamaV3 loads folders only, and both need what a hub keeps under a path or a revision. Resumes what was interrupted. It does not

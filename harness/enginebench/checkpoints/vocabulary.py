@@ -75,9 +75,8 @@ def _from_folder(folder: Path) -> Vocabulary:
     try:
         tokenizer = Tokenizer.from_file(str(file))
     except Exception as error:  # noqa: BLE001  # the library raises nothing more special
-        raise UserError(
-            f"this tokenizer cannot be read: {error}", file=file, advice="is it whole, and not newer than `tokenizers`?"
-        ) from None
+        advice = "is it whole, and not newer than the package tokenizers?"
+        raise UserError(f"this tokenizer cannot be read: {error}", file=file, advice=advice) from None
     added = tokenizer.get_added_tokens_decoder()  # special tokens and other words that are not learned text
     plain = sorted(i for token, i in tokenizer.get_vocab().items() if i not in added and is_plain(token))
     bare, full = (tokenizer.encode("a", add_special_tokens=special).ids for special in (False, True))

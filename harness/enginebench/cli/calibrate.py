@@ -42,7 +42,7 @@ def calibrate(client_processes: int, as_json: bool) -> None:
         print_json(plain(found))
         return
     limits = f"{found.streams:,} streams and {found.events_per_s:,.0f} tokens/s"
-    reckoned = _RECKONED.format(cpu_us=min(level.cpu_us for level in found.levels), limit=found.reckoned_events_per_s)
+    reckoned = _RECKONED.format(cpu_us=min(level.cpu_us for level in found.levels), limit=found.limits.get("events_per_s", 0.0))
     why = _WHY[found.limiter].format(lag=LAG_MS[found.levels[-1].stamps], reckoned=reckoned)
     click.echo(f"this client holds {limits}; {why}")
     if found.idle_lag_p99_ms > LAG_MS["loop"] / 2:

@@ -120,8 +120,8 @@ def launch_commands(deployment: Deployment, registry: Registry) -> tuple[dict[st
         launch = adapter.launch(deployment, adapter.choose(deployment, installs_of(adapter)), site)
     except Unsupported as reason:
         return {}, str(reason)
-    named = [*((member.name, member.env, member.argv) for member in launch.members), ("", launch.env, launch.argv)]
-    return {name: " ".join([*(f"{key}={value}" for key, value in env.items()), shlex.join(argv)]) for name, env, argv in named}, None
+    shown = {name: [*(f"{key}={value}" for key, value in env.items()), shlex.join(argv)] for name, argv, env in launch.commands}
+    return {name: " ".join(words) for name, words in shown.items()}, None
 
 
 def _summary(found: Plan, deployments: int, launches: Sequence[tuple[Deployment, Sequence[Cell]]]) -> str:

@@ -210,7 +210,7 @@ def commands(adapter: Adapter, deployment: Deployment) -> dict[str, str]:
     )
     shown: dict[str, str] = {}
     first = None
-    for who, argv, env in [*((member.name, member.argv, member.env) for member in launch.members), ("", launch.argv, launch.env)]:
+    for who, argv, env in launch.commands:
         title = f"enginebench-{who or 'main'}"
         asked = arguments(container, around, name=title, argv=argv, env=env, folder=str(SITE / who), first=first)
         shown[who] = docker_run(asked, container.secrets)

@@ -11,18 +11,18 @@ import contextlib
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from enginebench.adapter import Adapter, Install, Launch, Member, Site, installed_packages
-from enginebench.checkpoints import Vocabulary, at_hand, hub, prepare, read_vocabulary
-from enginebench.errors import UserError
+from enginebench.adapter import Adapter, Install, Member, Site, installed_packages
+from enginebench.checkpoints import prepare
 from enginebench.loadgen import Target
 from enginebench.nouns import Deployment
 from enginebench.runner.engine import Engine, Opening
 from enginebench.runner.offline import OfflineWorker
 from enginebench.runner.served import Served, attach
+from enginebench.runner.vocabulary import vocabulary_of
 from enginebench.runtime import (
     EngineProcess,
     LaunchFailed,
@@ -35,7 +35,6 @@ from enginebench.runtime import (
     passed_on,
     wait_ready,
 )
-from enginebench.workload.pools import pool_of
 
 HOST = "127.0.0.1"
 
@@ -59,7 +58,7 @@ def open_engine(
     """
     opening.base, opening.max_context = base, deployment.max_context
     if deployment.runtime == "attach":
-        opening.vocabulary = _vocabulary(deployment, deployment.checkpoint, base, None)
+        opening.vocabulary = vocabulary_of(deployment, deployment.checkpoint, None, base)
         yield attach(adapter, deployment, opening, processes)
         return
     with tempfile.TemporaryDirectory(prefix="enginebench-", ignore_cleanup_errors=True) as folder:
@@ -70,7 +69,7 @@ def open_engine(
             group = _unboxed(adapter, deployment, checkpoint, opening, log, installs, Path(folder))
         try:
             engine = _bring_up(adapter, deployment.inside, group, opening, processes, say)
-            opening.vocabulary = _vocabulary(deployment, checkpoint, base, opening.launch)  # it may have been fetched just now
+            opening.vocabulary = vocabulary_of(deployment, checkpoint, opening.launch, base)  # it may have been fetched just now
             yield engine
         finally:
             stopping = time.monotonic()
@@ -157,38 +156,3 @@ def _prove(who: str, port: int, process: Started, group: ProcessGroup) -> Proof:
     if proof.kind == "foreign":
         raise LaunchFailed(who + proof.text, process.log_tail())
     return replace(proof, text=who + proof.text) if proof.kind == "unknown" else proof
-
-
-def _vocabulary(deployment: Deployment, checkpoint: str, base: Path, launch: Launch | None) -> Vocabulary | None:
-    """What prompts can be made of; None for what is not on this machine, has no weights, or has a tokenizer nobody here can read."""
-    try:
-        place = at_hand(checkpoint, base)
-        if place is not None or not hub.is_id(checkpoint):
-            return None if place is None else read_vocabulary(place)
-        return _fetched(deployment, checkpoint, launch)
-    except (UserError, OSError):
-        return None
-
-
-def _fetched(deployment: Deployment, repository: str, launch: Launch | None) -> Vocabulary | None:
-    """The vocabulary of a hub id, where Hugging Face's cache has it and is the engine's, too. UserError if no text can be made of it."""
-    env, argv = (launch.env, launch.argv) if launch is not None else ({}, ())
-    seen: Mapping[str, str] = {**os.environ, **env}
-    if deployment.runtime == "docker":
-        container = deployment.container
-        if not container.hf_cache or not env.keys().isdisjoint(_HUB_PLACES) or not container.env.keys().isdisjoint(_HUB_PLACES):
-            return None
-        seen = {"HF_HOME": str(hub.home(os.environ))}
-    if any(word.startswith(_ANOTHER) for word in argv):
-        return None
-    folder = hub.cached(repository, "tokenizer.json", seen)
-    if folder is None:
-        return None
-    vocabulary = read_vocabulary(folder)
-    pool_of("text", vocabulary)
-    return vocabulary
-
-
-_HUB_PLACES = ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")
-_ANOTHER = ("--revision", "--tokenizer")
-"""How an engine is told to take another tokenizer than that of the default branch."""

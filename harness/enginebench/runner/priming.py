@@ -20,8 +20,8 @@ _USUAL_INPUT = 64
 """Prompt tokens where the load draws its lengths."""
 _GAUGED = 256
 """Prompt tokens, about: the longer, the truer for prompts that are longer still."""
-_MERGED = 2
-"""Tokens by which two prompts may differ where the text meets the template."""
+_ALIKE = 0.02
+"""By how much a server may count more or less than a token a token of a known tokenizer, where the text meets the template."""
 _PATIENCE_S = 30.0
 _CALM = 8
 
@@ -105,18 +105,14 @@ def gauge(engine: Engine, deployment: Deployment, load: Load, *, salt: str) -> N
     short = replace(rehearsal(load, requests=1, streams=1, output_tokens=1), prompts="random" if load.prompts == "random" else "text")
     length = min(_GAUGED, max(8, deployment.max_context - 8))
     counted: list[tuple[int, int]] = []
-    added: list[int] = []
     for tokens in (length // 2, length):
         (prompt,) = opening.prompts(replace(short, input_tokens=tokens), 1, salt=f"{salt}/{kind}/{tokens}")
         sample = engine.run([prompt], short).samples[0]
         if prompt.text and sample.outcome == "ok" and sample.input_tokens:
-            counted.append((len(prompt.text.split()), sample.input_tokens))
-            added.append(sample.input_tokens - prompt.tokens)
-    if known:  # one that adds more to a longer prompt has another tokenizer, and the verdict on lengths says so
-        constant = len(added) == 2 and abs(added[1] - added[0]) <= _MERGED
-        opening.scales[kind] = TextScale(overhead=max(0, min(added)) if constant else 0)
-    else:
-        opening.scales[kind] = TextScale.fit(counted[0], counted[1]) if len(counted) == 2 else TextScale()
+            counted.append((prompt.tokens if known else len(prompt.text.split()), sample.input_tokens))
+    scale = TextScale.fit(counted[0], counted[1]) if len(counted) == 2 else TextScale()
+    other = known and abs(scale.tokens_per_word - 1) > _ALIKE  # tokenizer than we know; the verdict on lengths says so
+    opening.scales[kind] = TextScale() if other else scale
 
 
 def recover(engine: Engine, load: Load, *, salt: str) -> None:

@@ -23,7 +23,7 @@ from enginebench.workload.pools import Indices, Pool, pool_of
 
 @dataclass(frozen=True)
 class TextScale:
-    """How a server counts text: tokens = overhead + tokens_per_word * words, or where its tokenizer is known, + the tokens of the text.
+    """How a server counts text: tokens = overhead + tokens_per_word * words. Where its tokenizer is known, tokens take the place of words.
 
     The default is English text in the large tokenizers of today, roughly. `fit` takes it from the server's own counts.
     """
