@@ -10,7 +10,7 @@ help:
 	@echo "make test            install and run the tests (real llama.cpp included)"
 	@echo "make real            the tests on every engine that runs on a CPU (installs several GB)"
 	@echo "make contracts       ask the engines' own argument parsers about the golden deployments (installs several GB)"
-	@echo "make lint            ruff and mypy"
+	@echo "make lint            ruff, mypy, and which room may import which"
 	@echo "make bench-client    how true the load generator's times are, and what they cost (needs a C compiler)"
 	@echo "make bench-overhead  what the harness itself costs"
 	@echo "make bench-ceiling   llama.cpp's decoding against what physics predicts (20 GB of disk, half an hour)"
@@ -35,6 +35,7 @@ lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 format: .venv/installed-dev
 	$(BIN)/ruff check --fix .
@@ -59,7 +60,7 @@ clean:
 
 # The system's pip installs into .venv, which saves installing a second one there (5 s).
 # --no-compile: Python writes the byte code of what is really imported, which halves the time of the installation.
-.venv/installed: pyproject.toml constraints.txt hatch_build.py harness/enginebench/loadgen/receive.c
+.venv/installed: pyproject.toml constraints.txt hatch_build.py harness/enginebench/loadgen/transport/receive.c
 	test -x $(BIN)/python || $(PYTHON) -m venv --without-pip .venv
 	$(PIP) install --quiet --no-compile --constraint constraints.txt --editable .
 	touch $@

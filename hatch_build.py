@@ -1,4 +1,4 @@
-"""Builds the load generator's receiver (harness/enginebench/loadgen/receive.c) beside its source, where that is possible.
+"""Builds the load generator's receiver (harness/enginebench/loadgen/transport/receive.c) beside its source, where that is possible.
 
 It needs Linux and a C compiler, and nothing else: the library is plain C, used through ctypes. Without it the package is complete, and
 the event loop stamps what arrives; `bench doctor` says which it is.
@@ -17,7 +17,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-SOURCE = Path("harness/enginebench/loadgen/receive.c")
+SOURCE = Path("harness/enginebench/loadgen/transport/receive.c")
 LIBRARY = SOURCE.with_name("_receive.so")
 
 

@@ -30,11 +30,11 @@ from enginebench.adapter import Site
 from enginebench.checkpoints.gguf_file import write_gguf
 from enginebench.checkpoints.random_moe import RandomMoE
 from enginebench.dialects import OpenAICompletions
-from enginebench.engine_env import python_of
+from enginebench.domain import Deployment, Sample
+from enginebench.engines.environments import python_of
+from enginebench.engines.registry import constraints_of, discover
 from enginebench.loadgen import LoadSpec, Target, WireRequest, run_load
-from enginebench.nouns import Deployment, Sample
 from enginebench.physics.this_cpu import this_cpu
-from enginebench.registry import constraints_of, discover
 from enginebench.runtime import free_port
 
 _ATTENTION = "hidden=2048&heads=16&kv_heads=4&head_dim=128&context=4096"

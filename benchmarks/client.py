@@ -22,48 +22,18 @@ import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cases import CASES, LOOP, Case
 from instrument import build, records, serving, stolen_ticks, truth
-from ours import CLIENTS, LOOP
+from ours import CLIENTS
 from targets import HEADER, POST_PROCESSING, verdicts
 
 if TYPE_CHECKING:
     import rivals
 
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
-
-
-@dataclass(frozen=True)
-class Case:
-    """One row of the table: what the server plays, and on how many streams."""
-
-    name: str
-    server: tuple[str, ...]
-    streams: int
-    rounds: int
-    tokens: int
-    processes: int = 1
-    clients: tuple[str, ...] = ("bare", "enginebench", LOOP)
-    rivals: bool = False
-    """Whether installed rivals play, too: once, because they take a minute each."""
-    chunk: int = 1
-    """Tokens of an event."""
-
-
-PACED = ("--spin", "--ttft-ms", "50", "--itl-ms", "10")
-CASES = (
-    Case("256 streams", PACED, 256, 4, 128, rivals=True),
-    Case("1,024 streams", PACED, 1024, 4, 128, rivals=True),
-    Case("1,024 in lockstep", (*PACED, "--tick-ms", "10"), 1024, 4, 128),
-    Case("2,048 streams", PACED, 2048, 3, 128),
-    Case("1,024, 8 tokens an event", (*PACED, "--tokens-per-chunk", "8"), 1024, 4, 1024, chunk=8),
-    Case("burst, one by one", ("--burst",), 64, 8, 1000),
-    Case("burst, 32 at a time", ("--burst", "--burst-batch", "32"), 64, 128, 1000),
-    Case("burst, two processes", ("--burst", "--burst-batch", "32"), 64, 128, 1000, processes=2, clients=("enginebench",)),
-)
 
 
 # -- rounds ---------------------------------------------------------------------------------------------------------------
@@ -200,7 +170,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         program = build(folder)
-        from enginebench.loadgen.compiled import library
+        from enginebench.loadgen.transport.library import library
         from rival_tools import RIVALS  # here: a client's memory is measured
 
         if library() is None:

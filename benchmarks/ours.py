@@ -15,11 +15,11 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from cases import LOOP, Case
+
 if TYPE_CHECKING:
-    from client import Case
     from enginebench.loadgen.health import Stamps
 
-LOOP = "enginebench, loop stamps"
 WARM_UP_STREAMS, WARM_UP_TOKENS = 4, 16
 
 

@@ -18,8 +18,8 @@ import urllib.request
 from pathlib import Path
 
 from enginebench.adapter import WORKERS
+from enginebench.records.store import Run, open_run
 from enginebench.runtime import free_port
-from enginebench.store import Run, open_run
 
 CELLS = """
 name: overhead
@@ -43,7 +43,7 @@ MILLION = """
 import resource, sys
 from enginebench.dialects import OpenAICompletions
 from enginebench.loadgen import LoadSpec, Target, WireRequest, run_load
-from enginebench.samples import Samples
+from enginebench.records.samples import Samples
 import pyarrow.parquet
 base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 body = b'{"model":"any","prompt":"a","max_tokens":10000,"stream":true,"stream_options":{"include_usage":true}}'

@@ -12,11 +12,11 @@ import sys
 import time
 
 import numpy as np
-from enginebench.nouns import Cell, Deployment, Load
-from enginebench.rows import CellResult, result_of
-from enginebench.samples import Samples
-from enginebench.slo import PRESETS
-from enginebench.store import CellRecord
+from enginebench.analysis.rows import CellResult, result_of
+from enginebench.domain import Cell, Deployment, Load
+from enginebench.metrics.slo import PRESETS
+from enginebench.records.samples import Samples
+from enginebench.records.store import CellRecord
 
 STREAMS = 256
 

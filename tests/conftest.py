@@ -13,14 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from enginebench.analysis import Analysis, analyse
+from enginebench.analysis.analysis import Analysis, analyse
 from enginebench.checkpoints import RandomMoE
 from enginebench.checkpoints.hf_folder import write_hf_folder
-from enginebench.counters import CounterSeries
-from enginebench.loadgen.compiled import library
-from enginebench.nouns import Cell, Deployment, Load, Parallelism
-from enginebench.samples import Samples
-from enginebench.store import CellRecord, LaunchRecord, Run, RunRecord
+from enginebench.domain import Cell, Deployment, Load, Parallelism
+from enginebench.loadgen.transport.library import library
+from enginebench.records.counters import CounterSeries
+from enginebench.records.samples import Samples
+from enginebench.records.store import CellRecord, LaunchRecord, Run, RunRecord
 from hypothesis import HealthCheck, settings
 
 settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -1,6 +1,6 @@
 """Which experts transformers' routers choose: generate greedily, then one forward pass over everything with the routers watched.
 
-Reads one JSON line on stdin (the job that enginebench.routing_pass writes), writes the choices as .npz to job["out"], and says
+Reads one JSON line on stdin (the job that enginebench.runner.routing_pass writes), writes the choices as .npz to job["out"], and says
 {"source": ...} or {"error": ...} on stdout. The choices are what the router modules return (their indices), so whatever rule a model
 has - softmax, sigmoid, groups, a bias - is the model's own code. Runs where transformers is installed.
 

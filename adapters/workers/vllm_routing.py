@@ -1,6 +1,6 @@
 """Which experts vLLM's routers choose: a greedy batch through `LLM` with enable_return_routed_experts.
 
-Reads one JSON line on stdin (the job that enginebench.routing_pass writes), writes the choices as .npz to job["out"], and says
+Reads one JSON line on stdin (the job that enginebench.runner.routing_pass writes), writes the choices as .npz to job["out"], and says
 {"source": ...} or {"error": ...} on stdout as its last line. Runs where vLLM is installed. Layers are numbered as vLLM's arrays have
 them, experts up to what the model's configuration says.
 """

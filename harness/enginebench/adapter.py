@@ -20,10 +20,10 @@ from typing import Any, ClassVar, Literal, TypeVar, cast
 from pydantic import TypeAdapter
 
 from enginebench.dialects import PROTOCOLS, Dialect, Event, OpenAIChat, OpenAICompletions, ProtocolName
-from enginebench.installs import Install, installed_packages, installed_version
-from enginebench.nouns import JSON, Deployment, Load, Parallelism, Runtime
-from enginebench.resources import folder
-from enginebench.told import as_list, as_object, only, parsed, prometheus_totals, without_secrets
+from enginebench.dialects.replies import as_list, as_object, only, parsed, prometheus_totals, without_secrets
+from enginebench.domain import JSON, Deployment, Load, Parallelism, Runtime
+from enginebench.machine.folders import resource_dir
+from enginebench.machine.installs import Install, installed_packages, installed_version
 
 __all__ = [
     "GAUGES",
@@ -64,7 +64,7 @@ __all__ = [
     "without_secrets",
 ]
 
-WORKERS = folder("adapters") / "workers"
+WORKERS = resource_dir("adapters") / "workers"
 """Where engine-side scripts live."""
 
 

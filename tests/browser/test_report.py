@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from enginebench.analysis import Analysis
+from enginebench.analysis.analysis import Analysis
+from enginebench.records.store import Run
 from enginebench.report.html import write_html
-from enginebench.store import Run
 
 pytestmark = pytest.mark.browser
 

@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 import yaml
 from enginebench.adapter import WORKERS, Adapter, Install, Launch, Site, Unsupported
-from enginebench.nouns import JSON, Deployment, Parallelism, plain, plain_object
-from enginebench.registry import discover
+from enginebench.domain import JSON, Deployment, Parallelism, plain, plain_object
+from enginebench.engines.registry import discover
 from pydantic import ConfigDict, Field, TypeAdapter
 
 HERE = Path(__file__).resolve().parent

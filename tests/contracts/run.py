@@ -24,9 +24,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from enginebench.engine_env import Pins, install
+from enginebench.domain import fingerprint
+from enginebench.engines.environments import Pins, install
 from enginebench.errors import UserError
-from enginebench.nouns import fingerprint
 from golden import HERE, Built, build, engines
 
 PAGE = HERE.parents[1] / "docs" / "contracts.md"

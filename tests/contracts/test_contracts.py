@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from enginebench.resources import folder
+from enginebench.machine.folders import resource_dir
 
 HERE = Path(__file__).resolve().parent
 
@@ -52,7 +52,7 @@ def test_every_golden_deployment_is_built_or_refused_as_its_entry_says(engine: s
 
 
 def test_every_engine_that_is_launched_has_golden_deployments_and_a_parser() -> None:
-    launched = {file.stem for file in folder("adapters").glob("*.py")} - {"fake", "openai"}
+    launched = {file.stem for file in resource_dir("adapters").glob("*.py")} - {"fake", "openai"}
     assert set(ENGINES) == launched
     assert {file.stem for file in (HERE / "parsers").glob("*.py")} == launched
 

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from enginebench.container import Container
+from enginebench.domain.container import Container
 from enginebench.runtime import LaunchFailed
-from enginebench.runtime.container_client import connect
-from enginebench.runtime.container_leftovers import Left, find
+from enginebench.runtime.container.client import connect
+from enginebench.runtime.container.leftovers import Left, find
 
 IMAGE = "enginebench-test/nothing:1.0.0"
 ULIMITS = {"nofile": 4096, "nproc": 4096}

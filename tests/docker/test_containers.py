@@ -14,15 +14,15 @@ from typing import Any
 
 import pytest
 from enginebench.adapter import Adapter, Deployment, Install, Launch, Member, Site
-from enginebench.container import Container
-from enginebench.registry import discover
+from enginebench.domain.container import Container
+from enginebench.engines.registry import discover
 from enginebench.runner.engine import Opening
 from enginebench.runner.opening import open_engine
 from enginebench.runtime import LaunchFailed, ProcessGroup, http_get
-from enginebench.runtime.container_client import caller
-from enginebench.runtime.container_leftovers import CELL, LAUNCH, OWNER, RUN, find
-from enginebench.runtime.container_pod import Pod, open_pod
-from enginebench.runtime.container_spec import SITE, Surroundings
+from enginebench.runtime.container.client import caller
+from enginebench.runtime.container.leftovers import CELL, LAUNCH, OWNER, RUN, find
+from enginebench.runtime.container.pod import Pod, open_pod
+from enginebench.runtime.container.spec import SITE, Surroundings
 
 from .conftest import IMAGE, ULIMITS, until
 

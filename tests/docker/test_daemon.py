@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from enginebench.container import Container
+from enginebench.domain.container import Container
 from enginebench.runtime import free_ports
-from enginebench.runtime.container_client import connect
-from enginebench.runtime.container_leftovers import find
+from enginebench.runtime.container.client import connect
+from enginebench.runtime.container.leftovers import find
 
 from .conftest import FAKE, IMAGE, Bench, boxed, import_nothing, mounts, need, until
 from .test_containers import said

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from enginebench.container import Container
+from enginebench.domain.container import Container
 from enginebench.runtime import LaunchFailed
-from enginebench.runtime.container_client import connect
+from enginebench.runtime.container.client import connect
 
 from .conftest import FAKE, IMAGE, ULIMITS, Bench, boxed, import_nothing, mounts, need, until
 from .test_containers import (  # noqa: F401  # they are run here once more, with the fixtures of this module

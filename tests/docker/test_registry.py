@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from enginebench.cli import bench
+from enginebench.engines.images import read_images, table_file
 from enginebench.errors import UserError
-from enginebench.images import read_images, table_file
-from enginebench.runner.contained import base_digests
+from enginebench.runner.containers import base_digests
 
 from .conftest import IMAGE, need, until
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from enginebench.rows import CellResult, result_of
-from enginebench.store import open_run
-from enginebench.verdict import Check
+from enginebench.analysis.rows import CellResult, result_of
+from enginebench.records.store import open_run
+from enginebench.validity import Check
 
 from .conftest import FAKE, Bench, boxed
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 from enginebench.adapter import WORKERS
-from enginebench.loadgen import Target, wires
+from enginebench.loadgen import Target
+from enginebench.loadgen.transport import factory
 
 from .bench import Bench
 
@@ -40,7 +41,7 @@ def wait_until_listening(process: subprocess.Popen[str], port: int) -> None:
 def stamps(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Run a test with either transport: the receiver in C, and the event loop's own, which machines without a C compiler have."""
     if request.param == "loop":
-        monkeypatch.setattr(wires, "library", lambda: None)
+        monkeypatch.setattr(factory, "library", lambda: None)
     else:
         request.getfixturevalue("built_receiver")
     return str(request.param)

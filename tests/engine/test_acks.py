@@ -20,7 +20,7 @@ import pytest
 from enginebench.dialects import OpenAICompletions
 from enginebench.loadgen import LoadResult, LoadSpec, Target, WireRequest, run_load
 from enginebench.loadgen.health import Acks
-from enginebench.store import open_run
+from enginebench.records.store import open_run
 
 pytestmark = pytest.mark.usefixtures("built_receiver")
 

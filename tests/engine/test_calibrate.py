@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from enginebench import calibration
-from enginebench.calibration import Calibration, Level, calibrate, client_limit
 from enginebench.cli import bench
-from enginebench.nouns import plain_object
+from enginebench.domain import plain_object
+from enginebench.runner import calibration
+from enginebench.runner.calibration import Calibration, Level, calibrate, client_limit
 
 
 @pytest.fixture(autouse=True)

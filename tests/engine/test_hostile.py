@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import pytest
 from enginebench.dialects import OpenAICompletions
 from enginebench.loadgen import LoadResult, LoadSpec, Target, WireRequest, run_load
-from enginebench.samples import Samples
+from enginebench.records.samples import Samples
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from enginebench.rows import CellResult, result_of
-from enginebench.samples import Samples
-from enginebench.store import CellRecord, Run, open_run
+from enginebench.analysis.rows import CellResult, result_of
+from enginebench.records.samples import Samples
+from enginebench.records.store import CellRecord, Run, open_run
 
 HEAD = """
 name: loads

@@ -18,7 +18,7 @@ from typing import TypeVar
 import psutil
 import pytest
 from enginebench.adapter import Deployment, Install, Launch, Member, Parallelism, Site, Unsupported, prometheus_totals
-from enginebench.registry import discover
+from enginebench.engines.registry import discover
 from enginebench.runner.engine import Opening
 from enginebench.runner.opening import open_engine
 from enginebench.runtime import LaunchFailed, ProcessGroup, ThisMachine, free_ports, http_get, leases, leftovers

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from enginebench.resources import checkout
+from enginebench.machine.folders import checkout
 
 SCRIPT = (checkout() or Path()) / ".ci" / "nightly"
 SCENARIO = """

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from enginebench.adapter import Launch, Site
-from enginebench.nouns import Deployment, Load
-from enginebench.registry import discover
+from enginebench.domain import Deployment, Load
+from enginebench.engines.registry import discover
 from enginebench.runner.engine import Opening
 from enginebench.runner.offline import OfflineWorker
 from enginebench.runtime import EngineProcess, LaunchFailed, unique_tag

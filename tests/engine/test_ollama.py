@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from enginebench.checkpoints import prepare
-from enginebench.store import Run, open_run
+from enginebench.records.store import Run, open_run
 
 STAND_IN = r"""
 import hashlib, json, os, sys

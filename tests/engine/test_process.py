@@ -32,8 +32,8 @@ from enginebench.runtime import (
     verify_listener,
     wait_ready,
 )
-from enginebench.runtime.ending import ending_in_words, log_tail
 from enginebench.runtime.environment import environment
+from enginebench.runtime.exit_status import ending_in_words, log_tail
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="needs PR_SET_PDEATHSIG and PR_SET_CHILD_SUBREAPER")
 

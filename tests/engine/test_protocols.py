@@ -17,21 +17,21 @@ from statistics import median
 import pytest
 from enginebench.adapter import Deployment, Load, Unsupported
 from enginebench.dialects import PROTOCOLS, Dialect, PromptInput, ProtocolName
+from enginebench.domain import JSON, Cell, Sample
+from enginebench.engines.registry import load_file
 from enginebench.loadgen import LoadResult, LoadSpec, Target, WireRequest, run_load
-from enginebench.nouns import JSON, Cell, Sample
-from enginebench.registry import load_file
-from enginebench.resources import folder
+from enginebench.machine.folders import resource_dir
+from enginebench.metrics.window import steady_window
+from enginebench.records.samples import Samples
+from enginebench.records.store import CellRecord
 from enginebench.runtime import http_get_url
-from enginebench.samples import Samples
-from enginebench.store import CellRecord
-from enginebench.verdict import Check, judge
-from enginebench.window import steady_window
+from enginebench.validity import Check, judge
 
 StartFake = Callable[..., Target]
 Prompts = Callable[[int], PromptInput]
 FAST = ("--ttft-ms", "5", "--itl-ms", "1")
 TLS = Path(__file__).parent / "tls"
-OPENAI = load_file(folder("adapters") / "openai.py")
+OPENAI = load_file(resource_dir("adapters") / "openai.py")
 ROUTES = [(name, api) for name, apis in PROTOCOLS.items() for api in apis]
 CHATS = [name for name, apis in PROTOCOLS.items() if "chat" in apis]
 

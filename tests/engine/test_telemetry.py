@@ -14,13 +14,13 @@ from pathlib import Path
 
 import psutil
 import pytest
-from enginebench.analysis import analyse
+from enginebench.analysis.analysis import analyse
+from enginebench.analysis.rows import CellResult, result_of
+from enginebench.records.store import Run, open_run
 from enginebench.report.distributions import Reading
 from enginebench.report.inside import inside
-from enginebench.rows import CellResult, result_of
-from enginebench.store import Run, open_run
 from enginebench.telemetry import sampler
-from enginebench.verdict import Check
+from enginebench.validity import Check
 
 SOURCE = Path(__file__).parent / "nvml" / "standin.c"
 SCENARIO = """

@@ -19,14 +19,14 @@ from typing import Any
 import psutil
 import pytest
 from enginebench.adapter import Adapter, Get
+from enginebench.domain import Deployment
+from enginebench.engines.registry import discover
 from enginebench.loadgen import Target
-from enginebench.nouns import Deployment
-from enginebench.registry import discover
+from enginebench.records.store import open_run
 from enginebench.runner.engine import Opening
+from enginebench.runner.engine_counters import Watch
 from enginebench.runner.served import Served
-from enginebench.runner.watching import Watch
-from enginebench.runtime import http_get, watch
-from enginebench.store import open_run
+from enginebench.runtime import http_get, scraper
 
 FAKE = discover()["fake"]
 
@@ -95,7 +95,7 @@ def wait_for(made: Any, count: int) -> None:
 
 
 def watchers() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if watch.__file__ in child.cmdline()]
+    return [child for child in psutil.Process().children() if scraper.__file__ in child.cmdline()]
 
 
 def test_counters_are_read_before_during_and_after_a_load() -> None:
@@ -163,7 +163,7 @@ def test_it_ends_with_its_parent() -> None:
             "every_s": 60,
         }  # fmt: skip
         process = subprocess.Popen(
-            [sys.executable, "-I", "-S", watch.__file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            [sys.executable, "-I", "-S", scraper.__file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         assert process.stdin is not None
         assert process.stdout is not None
@@ -180,11 +180,11 @@ def test_it_ends_with_its_parent() -> None:
 
 def test_a_long_load_keeps_a_bounded_number_of_readings(monkeypatch: pytest.MonkeyPatch) -> None:
     left = iter(range(100))
-    monkeypatch.setattr(watch, "MOST_READINGS", 8)
+    monkeypatch.setattr(scraper, "MOST_READINGS", 8)
     monkeypatch.setattr(select, "select", lambda *_: ([] if next(left) < 30 else [0], [], []))
-    monkeypatch.setattr(watch, "read", lambda _server, _paths: (next(left), []))
+    monkeypatch.setattr(scraper, "read", lambda _server, _paths: (next(left), []))
     monkeypatch.setattr(sys, "stdout", SimpleNamespace(buffer=io.BytesIO()))
-    kept = [at for at, _ in watch.watch({"paths": [], "every_s": 0})[0]]
+    kept = [at for at, _ in scraper.watch({"paths": [], "every_s": 0})[0]]
     assert 4 <= len(kept) <= 8
     assert kept == sorted(kept)
     assert kept[0] == 0

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from enginebench.analysis import Analysis, analyse
+from enginebench.analysis.analysis import Analysis, analyse
 from enginebench.cli.shared import installs_of
-from enginebench.registry import discover
-from enginebench.store import Run, open_run
+from enginebench.engines.registry import discover
+from enginebench.records.store import Run, open_run
 
 Measured = tuple[Run, Analysis]
 Measure = Callable[[str], Measured]

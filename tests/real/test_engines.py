@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from enginebench.cli.shared import installs_of
-from enginebench.registry import discover
-from enginebench.verdict.inside import cache_proof
+from enginebench.engines.registry import discover
+from enginebench.validity.engine import cache_proof
 
 pytestmark = pytest.mark.real
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from enginebench.store import open_run
+from enginebench.records.store import open_run
 
 pytestmark = pytest.mark.real
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from enginebench.adapter import WORKERS
 from enginebench.cli.shared import installs_of
-from enginebench.registry import discover
-from enginebench.routing_files import read
+from enginebench.engines.registry import discover
+from enginebench.physics.routing_files import read
 
 pytestmark = pytest.mark.real
 

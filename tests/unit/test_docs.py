@@ -11,13 +11,13 @@ from types import ModuleType
 import click
 import pytest
 from enginebench.cli import bench
-from enginebench.metrics import METRICS
-from enginebench.registry import discover
-from enginebench.resources import checkout
+from enginebench.engines.registry import discover
+from enginebench.inputs.source import parse
+from enginebench.machine.folders import checkout
+from enginebench.metrics.requests import METRICS
 from enginebench.scenario import load_scenario
 from enginebench.scenario.rules import check_entry
 from enginebench.scenario.schema import ScenarioFile
-from enginebench.scenario.source import parse
 
 ROOT = checkout() or Path()
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -8,17 +8,17 @@ from functools import cache
 
 from enginebench.audit.claims import Serving
 from enginebench.audit.physics import Ceiling, HostSplit, Shape
+from enginebench.domain import Parallelism
 from enginebench.errors import UserError
-from enginebench.nouns import Parallelism
 from enginebench.physics.catalogue import need_model, read_machine
 from enginebench.physics.machine import GB, HOST_BANDWIDTH, Host
 from enginebench.physics.memory import Reserve, fit
 from enginebench.physics.offload import Offload, split
+from enginebench.physics.placement import placement_of
 from enginebench.physics.roofline import decode
 from enginebench.physics.setting import Setting
 from enginebench.physics.sharding import problem
 from enginebench.physics.weights import Weights, weigh
-from enginebench.placement import placement_of
 
 _LIMITS: Mapping[str, str] = {
     "weights": "the weights read for every token",

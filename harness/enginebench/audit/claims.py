@@ -13,11 +13,11 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
+from enginebench.domain import JSON
 from enginebench.errors import did_you_mean
-from enginebench.nouns import JSON
-from enginebench.scenario.complaint import complain
-from enginebench.scenario.fields import Count, Few, Name, Strict
-from enginebench.scenario.source import Location, Source, read
+from enginebench.inputs.complaint import complain
+from enginebench.inputs.fields import Count, Few, Name, Strict
+from enginebench.inputs.source import Location, Source, read
 
 Positive = Annotated[float, Field(gt=0, le=1e15)]
 Span = Annotated[list[Positive], Field(min_length=2, max_length=2)]

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 
-from enginebench.analysis import Analysis, Row
+from enginebench.analysis.analysis import Analysis, Row
 from enginebench.audit.claims import Claims, Serving, SourceEntry
+from enginebench.domain import Parallelism
 from enginebench.errors import UserError
-from enginebench.nouns import Parallelism
 from enginebench.physics.catalogue import THIS_CPU
 from enginebench.physics.machine import split_machine
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from enginebench.audit.claims import Claims
 from enginebench.audit.judge import VERDICTS, Finding
 from enginebench.audit.statements import Contradiction
-from enginebench.costs import Cost
-from enginebench.nouns import JSON, plain
-from enginebench.text import printable
+from enginebench.domain import JSON, plain
+from enginebench.domain.text import printable
+from enginebench.metrics.costs import Cost
 
 STYLES = {"impossible as stated": "red", "inconsistent": "red", "needs batch": "yellow", "not enough stated": "", "plausible": "green"}
 

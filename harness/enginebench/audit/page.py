@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from enginebench.audit.judge import VERDICTS
 from enginebench.audit.outcome import Audit, number, share_text
-from enginebench.resources import folder
+from enginebench.machine.folders import resource_dir
 
 MEANINGS = {
     "impossible as stated": "the model does not fit, or the rate is above the roofline at every batch that the words allow",
@@ -23,7 +23,7 @@ def render_page(audit: Audit) -> str:
     import jinja2
     from markupsafe import Markup
 
-    templates = folder("reports/templates")
+    templates = resource_dir("reports/templates")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(templates), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

@@ -12,8 +12,8 @@ import yaml
 
 from enginebench.audit.claims import Claims, Serving
 from enginebench.audit.judge import Finding
+from enginebench.domain import JSON
 from enginebench.errors import UserError
-from enginebench.nouns import JSON
 
 INPUT_TOKENS, OUTPUT_TOKENS = 1024, 256
 """Lengths where a claim states none."""

@@ -17,7 +17,7 @@ from enginebench.checkpoints.cache import whole
 from enginebench.checkpoints.families.base import RMS_NORM_EPSILON, ROPE_BASE, Array, Stored
 from enginebench.checkpoints.random_moe import RandomMoE
 from enginebench.checkpoints.tokenizer import CHAT_TEMPLATE, END_OF_TEXT, TURN_END, word_tokenizer
-from enginebench.nouns import JSON
+from enginebench.domain import JSON
 
 SAFETENSORS_PRECISIONS: dict[str, tuple[str, str, int]] = {
     "f32": ("float32", "F32", 4),

@@ -19,9 +19,9 @@ from enginebench.checkpoints.hf_folder import SAFETENSORS_PRECISIONS, write_hf_f
 from enginebench.checkpoints.package_file import take_from_wheel
 from enginebench.checkpoints.random_moe import SCHEME as RANDOM
 from enginebench.checkpoints.random_moe import RandomMoE
+from enginebench.domain import fingerprint
 from enginebench.errors import UserError, did_you_mean
-from enginebench.home import home
-from enginebench.nouns import fingerprint
+from enginebench.machine.folders import cache_dir
 
 Format: TypeAlias = Literal["gguf", "safetensors", "none"]
 Say: TypeAlias = Callable[[str], None]
@@ -101,7 +101,7 @@ def at_hand(reference: str, base: Path) -> Path | None:
 
 def checkpoints_folder() -> Path:
     """Where made and fetched checkpoints are kept."""
-    return home() / "checkpoints"
+    return cache_dir() / "checkpoints"
 
 
 def _taken(source: Packaged) -> Path:

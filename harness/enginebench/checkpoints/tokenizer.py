@@ -12,7 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from enginebench.checkpoints.words import WORDS
-from enginebench.nouns import JSON
+from enginebench.domain import JSON
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from enginebench.audit.claims import Claims
     from enginebench.audit.outcome import Audit
     from enginebench.audit.physics import Physics
-    from enginebench.costs import Cost, Prices
+    from enginebench.metrics.costs import Cost, Prices
 
 
 @click.command(
@@ -89,12 +89,12 @@ def _claims(target: Path, hardware: str | None) -> tuple[Claims, Physics]:
 
 def _run_claims(folder: Path, hardware: str | None) -> tuple[Claims, Physics]:
     """The rows of a run, with the weights of its own checkpoints where they are at hand."""
-    from enginebench.analysis import analyse
+    from enginebench.analysis.analysis import analyse
     from enginebench.audit.catalogue_physics import CataloguePhysics
     from enginebench.audit.from_run import claims_of
-    from enginebench.bounds import weights_of
-    from enginebench.machines import gpus_of, machine_named
-    from enginebench.store import open_run
+    from enginebench.physics.deployment_limits import weights_of
+    from enginebench.physics.detect import gpus_of, machine_named
+    from enginebench.records.store import open_run
 
     run = open_run(folder)
     analysis = analyse(run)
@@ -120,7 +120,7 @@ def _own_checkpoints(written: Sequence[str]) -> Mapping[tuple[str, str], str]:
 
 def _costs(claims: Claims, physics: Physics, prices: Prices) -> dict[str, Cost]:
     """What the claimed rates cost where hardware and price are known, by the claim's id."""
-    from enginebench.costs import cost
+    from enginebench.metrics.costs import cost
 
     found: dict[str, Cost] = {}
     for claim in claims.serving:

@@ -9,7 +9,7 @@ import click
 from enginebench.cli.shared import AS_JSON, print_json
 
 if TYPE_CHECKING:
-    from enginebench.calibration import Level
+    from enginebench.runner.calibration import Level
 
 _WHY = {
     "client": "beyond that, tokens wait more than {lag:g} ms (p99) until they are read",
@@ -25,9 +25,9 @@ _RECKONED = "at {cpu_us:.1f} us a token, four fifths of a core for each client p
 @AS_JSON
 def calibrate(client_processes: int, as_json: bool) -> None:
     """Find this machine's client limits against the fake engine and keep them; later cells beyond them are marked."""
-    from enginebench.calibration import LAG_MS, TICK_MS
-    from enginebench.calibration import calibrate as find
-    from enginebench.nouns import plain
+    from enginebench.domain import plain
+    from enginebench.runner.calibration import LAG_MS, TICK_MS
+    from enginebench.runner.calibration import calibrate as find
 
     def say(level: Level) -> None:
         click.echo(

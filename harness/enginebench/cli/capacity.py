@@ -1,6 +1,6 @@
 """What `bench plan` says of a machine: the memory that each deployment takes of it, and how long its loads take at least.
 
-Words and data only; `enginebench.bounds` reckons. A plan whose machine nobody knows says nothing.
+Words and data only; `enginebench.physics.deployment_limits` reckons. A plan whose machine nobody knows says nothing.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from enginebench.bounds import Held, Need, Unknown
+from enginebench.physics.deployment_limits import DeploymentLimits, Need, Unknown
 
 if TYPE_CHECKING:
-    from enginebench.nouns import JSON, Cell, Deployment, Load
-    from enginebench.plan import Plan
+    from enginebench.domain import JSON, Cell, Deployment, Load
+    from enginebench.scenario.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def _capacity(found: Plan, deployment: Deployment, loads: Sequence[Load]) -> Cap
     return Capacity(need, dict(_least(held, loads)))
 
 
-def _least(held: Held, loads: Sequence[Load]) -> Iterator[tuple[Load, float]]:
+def _least(held: DeploymentLimits, loads: Sequence[Load]) -> Iterator[tuple[Load, float]]:
     for load in loads:
         try:
             yield load, held.least_s(load)

@@ -14,7 +14,7 @@ from enginebench.cli.subject import Subject, count, popularity, spread_json, sub
 from enginebench.errors import UserError
 
 if TYPE_CHECKING:
-    from enginebench.nouns import JSON
+    from enginebench.domain import JSON
     from enginebench.physics import Setting, Step
 
 _EPILOG = """\b
@@ -137,7 +137,7 @@ def _remarks(setting: Setting, context: int, reach: float | None) -> Iterator[st
 
 
 def _json(about: Subject, setting: Setting, curves: dict[int, list[Step]], reach: float | None) -> JSON:
-    from enginebench.nouns import plain
+    from enginebench.domain import plain
     from enginebench.physics import all_touched, batch_needed, knees, prefill
 
     return {
@@ -174,7 +174,7 @@ def _speculation(setting: Setting) -> JSON:
 
 
 def _step(step: Step) -> dict[str, JSON]:
-    from enginebench.nouns import plain_object
+    from enginebench.domain import plain_object
 
     derived = {"time_s": step.time_s, "tokens_per_s": step.tokens_per_s, "tokens_per_s_user": step.tokens_per_s_user}
     return {**plain_object(step), **derived, "limit": step.limit, "rules": step.rules}

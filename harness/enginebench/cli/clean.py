@@ -13,8 +13,8 @@ from enginebench.cli.shared import show
 def clean() -> None:
     """End processes and remove containers and networks of runs that are gone; those of runs that are up stay."""
     from enginebench.runtime import LaunchFailed, sweep
-    from enginebench.runtime.container_client import connect
-    from enginebench.runtime.container_leftovers import clean as clean_containers
+    from enginebench.runtime.container.client import connect
+    from enginebench.runtime.container.leftovers import clean as clean_containers
 
     said = sweep()
     nothing = "nothing was left behind"

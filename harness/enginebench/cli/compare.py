@@ -35,9 +35,11 @@ Exit code 1: a threshold is broken. The whole 95 % interval of the change lies b
 @AS_JSON
 def compare(base: Path, candidate: Path, thresholds: Sequence[str], strict: bool, as_markdown: bool, as_json: bool) -> int:
     """Compare two runs: what changed around them, and which figures are better, worse, or cannot be told apart."""
-    from enginebench.analysis import analyse
-    from enginebench.compare import compare_runs, judge, parse_rule, to_data, to_markdown, to_text
-    from enginebench.store import open_run
+    from enginebench.analysis.analysis import analyse
+    from enginebench.analysis.comparison import compare_runs
+    from enginebench.analysis.thresholds import judge, parse_rule
+    from enginebench.records.store import open_run
+    from enginebench.report.comparison import to_data, to_markdown, to_text
 
     rules = [parse_rule(text) for text in thresholds]
     comparison = compare_runs(analyse(open_run(base)), analyse(open_run(candidate)))

@@ -18,10 +18,10 @@ _COLOURS = {"ok": "green", "warn": "yellow", "no": "red"}
 @AS_JSON
 def doctor(adapters: Sequence[Path], as_json: bool) -> None:
     """Look at this machine: processor, memory, GPUs, Docker, engines, leftovers of earlier runs."""
-    from enginebench.doctor import diagnose
-    from enginebench.nouns import plain
-    from enginebench.registry import discover
-    from enginebench.text import printable
+    from enginebench.domain import plain
+    from enginebench.domain.text import printable
+    from enginebench.engines.registry import discover
+    from enginebench.runner.doctor import diagnose
 
     sound, broken = discover(adapters).survey()
     findings = diagnose([(a.name, a.title, installs_of(a), _how(a.name, a.requirements)) for a in sound], broken)

@@ -13,7 +13,7 @@ from enginebench.errors import UserError
 
 if TYPE_CHECKING:
     from enginebench.adapter import Adapter
-    from enginebench.nouns import JSON
+    from enginebench.domain import JSON
 
 
 @click.group(invoke_without_command=True, epilog="\b\nExamples:\n  bench engines\n  bench engines install transformers")
@@ -24,8 +24,8 @@ def engines(context: click.Context, adapters: Sequence[Path], as_json: bool) -> 
     """List the engines: how each is installed here, in which version, and what it supports."""
     if context.invoked_subcommand:
         return
-    from enginebench.registry import discover
-    from enginebench.text import printable
+    from enginebench.domain.text import printable
+    from enginebench.engines.registry import discover
 
     sound, broken = discover(adapters).survey()
     if as_json:
@@ -41,7 +41,7 @@ def engines(context: click.Context, adapters: Sequence[Path], as_json: bool) -> 
 
 
 def _as_data(adapter: Adapter) -> JSON:
-    from enginebench.nouns import plain
+    from enginebench.domain import plain
 
     return {
         "name": adapter.name,
@@ -62,9 +62,9 @@ def install(names: Sequence[str], adapters: Sequence[Path]) -> None:
 
     NAME:VARIANT installs one of the engine's other sets of requirements, such as that for a machine without a GPU.
     """
-    from enginebench.engine_env import install as build
+    from enginebench.engines.environments import install as build
+    from enginebench.engines.registry import discover, environments
     from enginebench.errors import did_you_mean
-    from enginebench.registry import discover, environments
 
     registry = discover(adapters)
     for name in names:

@@ -12,7 +12,7 @@ from enginebench.cli.subject import count, spread_json, spread_text, subject, su
 from enginebench.errors import Exit
 
 if TYPE_CHECKING:
-    from enginebench.nouns import JSON
+    from enginebench.domain import JSON
     from enginebench.physics import Fit, Offload
 
 _EPILOG = """\b
@@ -122,7 +122,7 @@ def _option(offload: Offload) -> str:
 
 
 def _json(answer: Fit, others: Sequence[Fit], offloads: Sequence[Fit]) -> JSON:
-    from enginebench.nouns import plain
+    from enginebench.domain import plain
 
     return {
         **_one(answer),

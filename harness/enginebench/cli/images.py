@@ -12,9 +12,9 @@ from enginebench.cli.shared import ADAPTERS, AS_JSON, print_json
 from enginebench.errors import UserError
 
 if TYPE_CHECKING:
-    from enginebench.images import Daemon, Image, Recipe
-    from enginebench.nouns import JSON
-    from enginebench.registry import Registry
+    from enginebench.domain import JSON
+    from enginebench.engines.images import Daemon, Image, Recipe
+    from enginebench.engines.registry import Registry
 
 NAMES = click.argument("names", nargs=-1, required=True, metavar="ENGINE[/VARIANT]...")
 _EPILOG = """\b
@@ -36,8 +36,8 @@ def images(context: click.Context, table: Path | None, adapters: Sequence[Path],
     context.obj = (table, adapters)
     if context.invoked_subcommand:
         return
-    from enginebench.images import read_images
-    from enginebench.registry import discover
+    from enginebench.engines.images import read_images
+    from enginebench.engines.registry import discover
 
     found, registry = read_images(table), discover(adapters)
     daemon, problem = _daemon_if_any()
@@ -59,8 +59,8 @@ def images(context: click.Context, table: Path | None, adapters: Sequence[Path],
 @click.pass_obj
 def build(given: tuple[Path | None, Sequence[Path]], names: Sequence[str]) -> None:
     """Build the images that run: the base with our Dockerfile on top. What is there already is left as it is."""
-    from enginebench.images import ensure
-    from enginebench.registry import discover
+    from enginebench.engines.images import ensure
+    from enginebench.engines.registry import discover
 
     table, adapters = given
     wanted, registry, daemon = _named(names, table), discover(adapters), _daemon()
@@ -85,7 +85,7 @@ def pull(given: tuple[Path | None, Sequence[Path]], names: Sequence[str]) -> Non
 @click.pass_obj
 def pin(given: tuple[Path | None, Sequence[Path]], names: Sequence[str]) -> None:
     """Ask the registries which digest each tag has now, and write it into the table."""
-    from enginebench.images import pin as write
+    from enginebench.engines.images import pin as write
 
     wanted, daemon = _named(names, given[0]), _daemon()
     for image in wanted:
@@ -96,7 +96,7 @@ def pin(given: tuple[Path | None, Sequence[Path]], names: Sequence[str]) -> None
 
 def _named(names: Iterable[str], table: Path | None) -> list[Image]:
     """The images that 'all', an engine or engine/variant names, each once, in the order asked for."""
-    from enginebench.images import read_images, resolve
+    from enginebench.engines.images import read_images, resolve
 
     known = read_images(table)
     found: dict[str, Image] = {}
@@ -108,15 +108,15 @@ def _named(names: Iterable[str], table: Path | None) -> list[Image]:
 
 
 def _recipe(image: Image, registry: Registry) -> Recipe:
-    from enginebench.images import recipe
-    from enginebench.registry import constraints_of
+    from enginebench.engines.images import recipe
+    from enginebench.engines.registry import constraints_of
 
     adapter = registry.need(image.engine)
     return recipe(image, adapter.requirements, constraints_of(adapter))
 
 
 def _daemon() -> Daemon:
-    from enginebench.images_docker import SdkDaemon
+    from enginebench.engines.docker_images import SdkDaemon
 
     return SdkDaemon()
 
@@ -129,7 +129,7 @@ def _daemon_if_any() -> tuple[Daemon | None, str | None]:
 
 
 def _say(text: str) -> None:
-    from enginebench.text import printable
+    from enginebench.domain.text import printable
 
     click.echo(printable(text), err=True)
 
@@ -146,7 +146,7 @@ def _state(image: Image, registry: Registry, daemon: Daemon | None) -> str | Non
 
 
 def _as_data(image: Image, state: str | None, registry: Registry) -> JSON:
-    from enginebench.nouns import plain_object
+    from enginebench.domain import plain_object
 
     name = _recipe(image, registry).name if image.engine in registry else None
     return {**plain_object(image), "base": image.base, "floating": image.floating, "name": name, "here": state}

@@ -14,7 +14,7 @@ from enginebench.cli.subject import KV_TYPES, count, popularity
 from enginebench.errors import Exit, UserError
 
 if TYPE_CHECKING:
-    from enginebench.nouns import JSON
+    from enginebench.domain import JSON
     from enginebench.physics import Fit
     from enginebench.physics.advisor import Split
 
@@ -71,12 +71,12 @@ def offload(routing: str, html: Path | None, as_json: bool, **asked: Any) -> int
 
 def _on_the_card(asked: dict[str, Any]) -> Fit:
     """Everything on the card, where it may not fit."""
-    from enginebench.nouns import Parallelism
+    from enginebench.domain import Parallelism
+    from enginebench.engines.registry import discover
     from enginebench.physics import fit, read_machine, read_weights
     from enginebench.physics.advisor import LLAMACPP
     from enginebench.physics.machine import GIB
-    from enginebench.placement import KV_BITS
-    from enginebench.registry import discover
+    from enginebench.physics.placement import KV_BITS
 
     hardware, bandwidth = asked["hardware"], asked["host_bandwidth"]
     machine = read_machine(hardware, host_bandwidth=bandwidth * 1e9 if bandwidth else None)

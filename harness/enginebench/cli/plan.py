@@ -13,10 +13,10 @@ from enginebench.cli.shared import AS_JSON, installs_of, planned, print_json, sc
 from enginebench.errors import UserError
 
 if TYPE_CHECKING:
-    from enginebench.nouns import JSON, Cell, Deployment, Runtime
-    from enginebench.plan import Plan
-    from enginebench.registry import Registry
+    from enginebench.domain import JSON, Cell, Deployment, Runtime
+    from enginebench.engines.registry import Registry
     from enginebench.scenario import LoadSearch
+    from enginebench.scenario.plan import Plan
 
 EXAMPLE_PORT = 8000
 _UNCHECKED = "what fits is not checked: no hardware is stated, and no known GPU is here; write e.g. --hardware 2xh100"
@@ -42,7 +42,7 @@ def plan(
     the loads take at least.
     """
     from enginebench.cli.capacity import capacities, least_text
-    from enginebench.text import printable
+    from enginebench.domain.text import printable
 
     found, registry = planned(scenario, only, repeats, adapters, runtime, hardware)
     if as_json:
@@ -108,7 +108,7 @@ def launch_commands(deployment: Deployment, registry: Registry) -> tuple[dict[st
         return {}, f"attaches to {deployment.url}, which is up already"
     adapter = registry[deployment.engine]
     if deployment.runtime == "docker":
-        from enginebench.runner.contained import commands
+        from enginebench.runner.containers import commands
 
         try:
             return commands(adapter, deployment), None
@@ -184,10 +184,10 @@ def _describe_loads(found: Plan) -> str:
 
 def _describe_searches(searches: Sequence[LoadSearch]) -> list[str]:
     """'max_goodput over rate from 1 to 256, to 10 %: up to 12 cells each; 64 + 32 tokens; requests 400', the last where they differ."""
-    from enginebench.probes import told_apart, without_level
+    from enginebench.analysis.labels import distinguishing_labels, without_level
 
     out: list[str] = []
-    for search, apart in zip(searches, told_apart([without_level(s.base, s.over, s.follows) for s in searches]), strict=True):
+    for search, apart in zip(searches, distinguishing_labels([without_level(s.base, s.over, s.follows) for s in searches]), strict=True):
         bounds = f"over {search.over} from {search.start:g} to {search.stop:g}, to {100 * search.precision:g} %"
         cells = f"max_goodput {bounds}: up to {_count(search.most, 'cell')} each"
         out.append("; ".join(part for part in (cells, search.base.shape_text, apart) if part))
@@ -196,7 +196,7 @@ def _describe_searches(searches: Sequence[LoadSearch]) -> list[str]:
 
 def _as_data(found: Plan, registry: Registry) -> JSON:
     from enginebench.cli.capacity import capacities, least_s
-    from enginebench.nouns import plain, plain_object
+    from enginebench.domain import plain, plain_object
 
     known = capacities(found)
     # The same in every repeat and for every deployment, and a large plan has thousands.

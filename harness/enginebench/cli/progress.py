@@ -13,15 +13,15 @@ from collections.abc import Iterator
 
 import click
 
-from enginebench.analysis import figures_of
+from enginebench.analysis.analysis import figures_of
+from enginebench.domain import Cell, Deployment, Load
+from enginebench.domain.text import printable
 from enginebench.loadgen import Progress
-from enginebench.nouns import Cell, Deployment, Load
-from enginebench.plan import Plan
-from enginebench.samples import Samples
-from enginebench.slo import Slo
-from enginebench.store import CellRecord, Run
-from enginebench.text import printable
-from enginebench.window import steady_window
+from enginebench.metrics.slo import Slo
+from enginebench.metrics.window import steady_window
+from enginebench.records.samples import Samples
+from enginebench.records.store import CellRecord, Run
+from enginebench.scenario.plan import Plan
 
 
 class ProgressLines:

@@ -13,8 +13,8 @@ from enginebench.cli.shared import RESULTS, price_options, prices_of, write_text
 from enginebench.errors import UserError
 
 if TYPE_CHECKING:
-    from enginebench.nouns import JSON
-    from enginebench.slo import Slo
+    from enginebench.domain import JSON
+    from enginebench.metrics.slo import Slo
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -42,11 +42,11 @@ def _form(name: str, what: str) -> Callable[[F], F]:
 )
 def report(run: Path | None, slo: str | None, prices: Path | None, flags: Sequence[str], **asked: str | None) -> None:
     """Show a stored RUN (default: the newest under results/) as a table, or write it in another form."""
-    from enginebench.analysis import analyse
-    from enginebench.nouns import plain_object
+    from enginebench.analysis.analysis import analyse
+    from enginebench.domain import plain_object
+    from enginebench.records.store import open_run
     from enginebench.report import render_table, to_csv, to_json, to_markdown
     from enginebench.report.html import render_html
-    from enginebench.store import open_run
 
     targets = {form: value for form, value in asked.items() if value is not None}
     for form, value in targets.items():
@@ -80,7 +80,7 @@ def report(run: Path | None, slo: str | None, prices: Path | None, flags: Sequen
 
 def _slo(text: str) -> Slo:
     """'mlperf/deepseek-r1', or 'ttft_ms=500,tpot_ms=50' with the keys of a scenario's `slo`."""
-    from enginebench.slo import parse
+    from enginebench.metrics.slo import parse
 
     if "=" not in text:
         return parse(text)

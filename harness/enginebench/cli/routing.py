@@ -12,10 +12,10 @@ from enginebench.cli.shared import ADAPTERS, AS_JSON, RESULTS, find_scenario, in
 from enginebench.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
-    from enginebench.nouns import Deployment
-    from enginebench.registry import Registry
-    from enginebench.routing import Routing
-    from enginebench.routing_pass import Pass
+    from enginebench.domain import Deployment
+    from enginebench.engines.registry import Registry
+    from enginebench.physics.routing import Routing
+    from enginebench.runner.routing_pass import Pass
 
 _EPILOG = """\b
 Examples:
@@ -56,9 +56,9 @@ def routing(
     with routed experts). For each model: the share of the hottest experts, entropy, balance under expert parallelism, and distinct
     experts per decode step against the batch size, beside what uniform routing would give.
     """
-    from enginebench.registry import discover
-    from enginebench.routing import summary
-    from enginebench.routing_pass import Pass
+    from enginebench.engines.registry import discover
+    from enginebench.physics.routing import summary
+    from enginebench.runner.routing_pass import Pass
 
     registry = discover(adapters)
     found = [
@@ -74,7 +74,7 @@ def routing(
 
 
 def _routings(source: str, engine: str, precision: str, asked: Pass, out: Path | None, registry: Registry) -> Iterator[Routing]:
-    from enginebench.routing_files import SUFFIXES, read, save
+    from enginebench.physics.routing_files import SUFFIXES, read, save
 
     path = Path(source)
     if path.is_file() and path.suffix in SUFFIXES:
@@ -101,7 +101,7 @@ def _models(source: str, precision: str, registry: Registry) -> Iterator[tuple[s
     """(name, checkpoint reference, precision) of every model that a source names and that can be had as safetensors."""
     path = Path(source)
     if (path / "run.json").is_file():
-        from enginebench.store import open_run
+        from enginebench.records.store import open_run
 
         yield from _of(source, [launch.deployment for launch in open_run(path).launches().values()])
     elif source.startswith("random:"):
@@ -109,8 +109,8 @@ def _models(source: str, precision: str, registry: Registry) -> Iterator[tuple[s
     elif (path / "config.json").is_file():
         yield path.resolve().name, str(path.resolve()), precision
     else:
-        from enginebench.plan import plan
         from enginebench.scenario import load_scenario
+        from enginebench.scenario.plan import plan
 
         file = find_scenario(source)
         yield from _of(source, [cell.deployment for cell in plan(load_scenario(file, registry), registry).cells], file.resolve().parent)
@@ -119,7 +119,7 @@ def _models(source: str, precision: str, registry: Registry) -> Iterator[tuple[s
 def _of(source: str, deployments: Sequence[Deployment], base: Path = Path()) -> Iterator[tuple[str, str, str]]:
     """Each model once, in the first precision in which a folder of safetensors can be had."""
     from enginebench.checkpoints import missing
-    from enginebench.routing_pass import DTYPES
+    from enginebench.runner.routing_pass import DTYPES
 
     done: set[str] = set()
     for deployment in deployments:
@@ -137,7 +137,7 @@ def _of(source: str, deployments: Sequence[Deployment], base: Path = Path()) -> 
 
 def _count(name: str, reference: str, precision: str, engine: str, asked: Pass, registry: Registry) -> Routing:
     from enginebench.checkpoints import prepare
-    from enginebench.routing_pass import count, engines
+    from enginebench.runner.routing_pass import count, engines
 
     if engine not in engines():
         raise UserError(f"{engine}'s routers cannot be asked", advice=did_you_mean(engine, engines()))
@@ -149,7 +149,7 @@ def _count(name: str, reference: str, precision: str, engine: str, asked: Pass, 
 
 
 def _show(found: dict[str, Any]) -> None:
-    from enginebench.text import printable
+    from enginebench.domain.text import printable
 
     top = f"top-{found['top_k']}" if found["top_k"] else "counts only"
     click.echo(f"{printable(found['model'])}: {found['experts']} experts, {top}, {len(found['layers'])} layers with experts")

@@ -13,11 +13,11 @@ from enginebench.cli.shared import AS_JSON, RESULTS, installs_of, planned, price
 from enginebench.errors import Exit, UserError
 
 if TYPE_CHECKING:
-    from enginebench.costs import Prices
-    from enginebench.nouns import JSON, Runtime
-    from enginebench.plan import Plan
-    from enginebench.registry import Registry
-    from enginebench.store import Run
+    from enginebench.domain import JSON, Runtime
+    from enginebench.engines.registry import Registry
+    from enginebench.metrics.costs import Prices
+    from enginebench.records.store import Run
+    from enginebench.scenario.plan import Plan
 
 
 @click.command(
@@ -75,7 +75,7 @@ def check_launchable(plan: Plan, registry: Registry) -> None:
             continue
         adapter = registry[deployment.engine]
         if deployment.runtime == "docker":
-            from enginebench.runner.contained import check_asked  # needs the table of images
+            from enginebench.runner.containers import check_asked  # needs the table of images
 
             check_asked(adapter, deployment)  # images are got when their turn comes
             continue
@@ -127,8 +127,8 @@ def _machine(plan: Plan) -> dict[str, JSON]:
     """The facts of this machine; with the bandwidth of its memory where its processor does the work, which takes about half a second."""
     import os
 
-    from enginebench.host import facts
-    from enginebench.nouns import plain_object
+    from enginebench.domain import plain_object
+    from enginebench.machine.host import facts
 
     found = facts()
     here = os.environ.get("DOCKER_HOST", "unix:").startswith("unix:")
@@ -137,14 +137,14 @@ def _machine(plan: Plan) -> dict[str, JSON]:
 
 
 def _bandwidth() -> dict[str, JSON]:
-    from enginebench.machines import BANDWIDTH
+    from enginebench.physics.detect import BANDWIDTH
     from enginebench.physics.this_cpu import memory_bandwidth
 
     return {BANDWIDTH: memory_bandwidth()}
 
 
 def _show(stored: Run, prices: Prices | None, *, as_json: bool, html: bool) -> int:
-    from enginebench.analysis import analyse
+    from enginebench.analysis.analysis import analyse
     from enginebench.report import render_table, to_json
 
     analysis = analyse(stored, prices)

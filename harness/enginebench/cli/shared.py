@@ -14,13 +14,13 @@ from enginebench.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from enginebench.adapter import Adapter, Install
-    from enginebench.bounds import Bounds
-    from enginebench.costs import Prices
-    from enginebench.engine_env import Pins
-    from enginebench.nouns import JSON, Runtime
-    from enginebench.plan import Plan
-    from enginebench.registry import Registry
+    from enginebench.domain import JSON, Runtime
+    from enginebench.engines.environments import Pins
+    from enginebench.engines.registry import Registry
+    from enginebench.metrics.costs import Prices
+    from enginebench.physics.deployment_limits import Bounds
     from enginebench.scenario import Scenario
+    from enginebench.scenario.plan import Plan
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -82,7 +82,7 @@ def price_options(command: F) -> F:
 
 def prices_of(file: Path | None, flags: Sequence[str]) -> Prices | None:
     """The prices that a file and flags give, by the catalogue's names of the devices; None where neither is given."""
-    from enginebench.costs import Prices, by_catalogue, read_prices, with_flags
+    from enginebench.metrics.costs import Prices, by_catalogue, read_prices, with_flags
 
     if file is None and not flags:
         return None
@@ -100,9 +100,9 @@ def planned(
     """Read, check and expand a scenario named on the command line, and hold it against the hardware it names or the GPUs that are here."""
     from dataclasses import replace
 
-    from enginebench.plan import plan
-    from enginebench.registry import discover
+    from enginebench.engines.registry import discover
     from enginebench.scenario import load_scenario
+    from enginebench.scenario.plan import plan
 
     registry = discover(adapters)
     loaded = load_scenario(find_scenario(scenario), registry, runtime=runtime)
@@ -125,13 +125,13 @@ def planned(
 
 def _bounds(scenario: Scenario) -> Bounds | None:
     """What the machine allows; None where nobody said which it is and no GPU is here, or its processor does the work."""
-    from enginebench.accelerators import gpus
+    from enginebench.machine.accelerators import gpus
 
     seen = () if scenario.hardware else gpus()
     if not scenario.hardware and not seen:
         return None
-    from enginebench.bounds import Bounds
-    from enginebench.machines import here, stated
+    from enginebench.physics.deployment_limits import Bounds
+    from enginebench.physics.detect import here, stated
 
     machine = stated(scenario.hardware) if scenario.hardware else here(seen)
     return Bounds(machine, scenario.file.resolve().parent) if machine is not None else None
@@ -139,12 +139,12 @@ def _bounds(scenario: Scenario) -> Bounds | None:
 
 def find_scenario(name: str) -> Path:
     """A scenario file by its path, or a built-in one by its name."""
-    from enginebench.resources import folder
+    from enginebench.machine.folders import resource_dir
 
     path = Path(name)
     if path.exists():
         return path
-    built_in = {file.stem: file for file in folder("scenarios").glob("*.yaml")}
+    built_in = {file.stem: file for file in resource_dir("scenarios").glob("*.yaml")}
     stem = path.stem if path.parent in (Path(), Path("scenarios")) else ""
     if stem in built_in:
         return built_in[stem]
@@ -153,7 +153,7 @@ def find_scenario(name: str) -> Path:
 
 def _selection(only: Sequence[str]) -> dict[str, frozenset[str]]:
     """'--only KEY=VALUE' as the values wanted for each key; the same key twice means either."""
-    from enginebench.plan import SELECTABLE
+    from enginebench.scenario.plan import SELECTABLE
 
     chosen: dict[str, frozenset[str]] = {}
     for item in only:
@@ -166,14 +166,14 @@ def _selection(only: Sequence[str]) -> dict[str, frozenset[str]]:
 
 @cache
 def _python_of(environment: str, pins: Pins) -> Path | None:
-    from enginebench.engine_env import python_of
+    from enginebench.engines.environments import python_of
 
     return python_of(environment, pins)
 
 
 def installs_of(adapter: Adapter) -> Sequence[Install]:
     """Every way an engine is present on this machine."""
-    from enginebench.registry import environments
+    from enginebench.engines.registry import environments
 
     made = [_python_of(name, pins) for name, pins in environments(adapter).items()]
     pythons: Sequence[Path | None] = [python for python in made if python is not None] or [None]
@@ -182,14 +182,14 @@ def installs_of(adapter: Adapter) -> Sequence[Install]:
 
 def show(text: str) -> None:
     """Text from outside on stderr: control characters made visible, line by line."""
-    from enginebench.text import printable
+    from enginebench.domain.text import printable
 
     click.echo("\n".join(printable(line) for line in text.split("\n")), err=True)
 
 
 def write_text(file: Path, text: str) -> None:
     """A whole file or none, and a line that says so on stderr. UserError where it cannot be written."""
-    from enginebench.store import write_atomically
+    from enginebench.records.store import write_atomically
 
     try:
         if file.exists() and not file.is_file():
@@ -211,10 +211,10 @@ def print_json(data: JSON) -> None:
 
 
 def _complete_scenario(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
-    from enginebench.resources import folder
+    from enginebench.machine.folders import resource_dir
 
     here = [str(p) for p in Path(incomplete).parent.glob("*.y*ml")] if "/" in incomplete else [p.name for p in Path().glob("*.y*ml")]
-    return [name for name in [*sorted(f.stem for f in folder("scenarios").glob("*.yaml")), *here] if name.startswith(incomplete)]
+    return [name for name in [*sorted(f.stem for f in resource_dir("scenarios").glob("*.yaml")), *here] if name.startswith(incomplete)]
 
 
 @click.command(epilog='\b\nExamples:\n  eval "$(bench completion bash)"\n  bench completion fish > ~/.config/fish/completions/bench.fish')

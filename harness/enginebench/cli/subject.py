@@ -14,7 +14,7 @@ from enginebench.cli.shared import Number
 from enginebench.errors import UserError
 
 if TYPE_CHECKING:
-    from enginebench.nouns import JSON, Parallelism
+    from enginebench.domain import JSON, Parallelism
     from enginebench.physics import Machine, Offload, Popularity, Weights
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -58,7 +58,7 @@ def spread_text(parallelism: Parallelism) -> str:
 
 def spread_json(parallelism: Parallelism) -> JSON:
     """The five numbers."""
-    from enginebench.nouns import plain
+    from enginebench.domain import plain
 
     return plain(parallelism)
 
@@ -98,7 +98,7 @@ def subject_options(command: F) -> F:
 def subject(asked: dict[str, Any]) -> Subject:
     """What the options of `subject_options` name. UserError where there is no such thing."""
     from enginebench.physics import Offload, read_machine, read_weights, spread
-    from enginebench.placement import KV_BITS
+    from enginebench.physics.placement import KV_BITS
 
     bandwidth = asked["host_bandwidth"]
     machine = read_machine(asked["hardware"], host_bandwidth=bandwidth * 1e9 if bandwidth else None)
@@ -117,7 +117,7 @@ def subject(asked: dict[str, Any]) -> Subject:
 def popularity(text: str, weights: Weights) -> Popularity | None:
     """'even', 'zipf:1.1', or a file of expert counts. None: even routing, or a dense model."""
     from enginebench.physics import measured, zipf
-    from enginebench.routing_files import read
+    from enginebench.physics.routing_files import read
 
     experts = weights.model.experts
     if text == "even" or experts is None:

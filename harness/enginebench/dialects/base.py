@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, TypeAlias, cast
 
 import orjson
 
-from enginebench.nouns import JSON
+from enginebench.domain import JSON
 
 Framing = Literal["sse", "ndjson"]
 

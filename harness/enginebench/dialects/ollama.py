@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from enginebench.dialects.base import Ask, Dialect, Event, PromptInput, as_messages, as_text, count, figures, text, tool_text
-from enginebench.nouns import JSON
+from enginebench.domain import JSON
 
 _DURATIONS: Final = ("total_duration", "load_duration", "prompt_eval_duration", "eval_duration")
 

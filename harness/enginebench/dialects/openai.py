@@ -23,7 +23,7 @@ from enginebench.dialects.base import (
     text,
     tool_text,
 )
-from enginebench.nouns import JSON
+from enginebench.domain import JSON
 
 
 class _OpenAI(Dialect):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from enginebench.dialects.base import Ask, Dialect, Event, as_text_or_ids, count, error_text, figures, read_event, text
-from enginebench.nouns import JSON
+from enginebench.domain import JSON
 
 HALF = "\ufffd"
 """Stands at the end of a text whose last character is not whole yet; the next event has the character in its place."""

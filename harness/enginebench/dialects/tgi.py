@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from enginebench.dialects.base import Ask, Dialect, Event, as_text, count, text
-from enginebench.nouns import JSON
+from enginebench.domain import JSON
 
 
 class TgiGenerateStream(Dialect):

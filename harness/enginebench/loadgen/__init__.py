@@ -4,10 +4,11 @@ Does not know: engines, models, metrics, scenarios. Public surface: everything b
 """
 
 from enginebench.loadgen.client import OnProgress
+from enginebench.loadgen.client_process import idle_lag_ms
 from enginebench.loadgen.health import Acks, ClientHealth
 from enginebench.loadgen.outcomes import OUTCOMES
 from enginebench.loadgen.request import Body, LoadResult, LoadSpec, Progress, Target, WireRequest
-from enginebench.loadgen.run import idle_lag_ms, run_load
+from enginebench.loadgen.run import run_load
 
 __all__ = [
     "OUTCOMES",

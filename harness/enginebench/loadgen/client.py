@@ -11,14 +11,14 @@ from collections.abc import Callable, Sequence
 from time import monotonic_ns
 from typing import Final
 
+from enginebench.domain import Sample
 from enginebench.loadgen import outcomes
-from enginebench.loadgen.connection import Connection
 from enginebench.loadgen.decode import Decoder
 from enginebench.loadgen.exchange import Exchange
 from enginebench.loadgen.request import LoadSpec, Progress, WireRequest
 from enginebench.loadgen.saturation import SaturationWatch
-from enginebench.loadgen.wires import open_wires
-from enginebench.nouns import Sample
+from enginebench.loadgen.transport.connection import Connection
+from enginebench.loadgen.transport.factory import open_transports
 
 CONNECT_TIMEOUT_S: Final = 10.0
 _WATCH_S: Final = 0.05
@@ -58,12 +58,12 @@ class Client:
         self._connections: set[Connection] = set()
         self._heads: dict[str, bytes] = {}
         self._addresses: list[str] = []
-        self.wires: Final = open_wires(spec.target, spec.stamps, spec.acks)
+        self.transports: Final = open_transports(spec.target, spec.stamps, spec.acks)
         self._ended = self._failed = 0
         self._pace_s: tuple[float, float] | None = None
         self._start_ns = self._heard_ns = 0
         self._answered = self._heard_answers = self._events = 0
-        self._mute = 0
+        self._consecutive_timeouts = 0
         """Requests that timed out since the server was last heard."""
         self._unsettled: deque[Exchange] = deque()
         self._settler: asyncio.TimerHandle | None = None
@@ -107,7 +107,7 @@ class Client:
             if all(connection.closed for connection in self._connections):
                 break
             await asyncio.sleep(0.001)
-        self.wires.close()
+        self.transports.close()
         self._settle_all()
         self._connections.clear()
         self._watcher = self._on_stop = None  # they refer to us, too
@@ -132,7 +132,7 @@ class Client:
         for address in self._addresses:
             connection = Connection(self)
             try:
-                await self.wires.connect(address, target.port, connection)
+                await self.transports.connect(address, target.port, connection)
             except OSError as failure:
                 error = failure
                 continue
@@ -167,7 +167,7 @@ class Client:
 
     def unreachable(self, request: WireRequest, due_ns: int, outcome: str, message: str, *, late: bool = False) -> None:
         """Record a request for which there was no connection; late: none within the time that it may take."""
-        self._mute += late
+        self._consecutive_timeouts += late
         sample = self._sample(request, due_ns)
         sample.outcome, sample.error, sample.end_ns = outcome, message, monotonic_ns()
         self._ended += 1
@@ -259,15 +259,15 @@ class Client:
         """Time-outs, saturation and progress; whether the load goes on."""
         now = monotonic_ns()
         # A hung engine may still send headers, so they are no sign of life; body is, and so is a complete answer of any kind.
-        heard = self._answered > self._heard_answers or self.wires.heard_ns > self._heard_ns
+        heard = self._answered > self._heard_answers or self.transports.heard_ns > self._heard_ns
         heard = heard or any(exchange.heard_since(self._heard_ns) for exchange in self._in_flight)
         if heard:
-            self._heard_answers, self._heard_ns, self._mute = self._answered, now, 0
+            self._heard_answers, self._heard_ns, self._consecutive_timeouts = self._answered, now, 0
         self._time_out(now)
         # Where others are being served two may time out all the same, because they waited too long or hang.
         patience_s = self.spec.timeout_s if self._in_flight else min(CONNECT_TIMEOUT_S, self.spec.timeout_s)
-        if self._mute >= _MUTE and now - self._heard_ns >= patience_s * 1e9:
-            self.stop(f"nothing from the server while {self._mute} requests timed out one after another")
+        if self._consecutive_timeouts >= _MUTE and now - self._heard_ns >= patience_s * 1e9:
+            self.stop(f"nothing from the server while {self._consecutive_timeouts} requests timed out one after another")
             return False
         self._watches += 1
         if self._saturation is not None and self._watches % _WATCHES_PER_PROGRESS == 0:
@@ -289,7 +289,7 @@ class Client:
         for exchange, connection in list(self._in_flight.items()):
             if now - exchange.sample.sent_ns < limit_ns:
                 return
-            self._mute += 1
+            self._consecutive_timeouts += 1
             connection.fail(exchange, outcomes.TIMEOUT, f"not complete after {self.spec.timeout_s:g} s", now)
 
     def _progress(self) -> Progress:
@@ -298,7 +298,7 @@ class Client:
             sent=len(self.samples),
             ended=self._ended,
             failed=self._failed,
-            events=self._events + sum(exchange.events for exchange in self._in_flight) + self.wires.pending,
+            events=self._events + sum(exchange.events for exchange in self._in_flight) + self.transports.pending,
             elapsed_s=(monotonic_ns() - self._start_ns) / 1e9,
             arrived=self.arrived,
             departed=self.departed,

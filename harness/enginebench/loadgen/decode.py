@@ -12,10 +12,10 @@ from itertools import islice, takewhile
 from typing import Final
 
 from enginebench.dialects import Dialect, Event
+from enginebench.domain import Sample
 from enginebench.loadgen import outcomes
 from enginebench.loadgen.stream import BOM, StreamTooLongError, splitter
 from enginebench.loadgen.template import Pattern, Spelling, Template, chars_of, cut, learn, strings_of, teachable
-from enginebench.nouns import Sample
 
 EXCERPT_BYTES: Final = 600
 _INT32: Final = 2**31

@@ -129,7 +129,7 @@ class Dispatch:
             if ahead_ns <= 0:
                 heapq.heappop(self._agenda)[2]()
                 continue
-            self._client.wires.free_until(at_ns - self._spin_ns)
+            self._client.transports.free_until(at_ns - self._spin_ns)
             if ahead_ns > self._spin_ns:
                 assert self._timer is not None  # noqa: S101
                 self._timer.set(at_ns - self._spin_ns)
@@ -137,7 +137,7 @@ class Dispatch:
                 self._spinning = True
                 asyncio.get_running_loop().call_soon(self._spun)  # the sockets are served meanwhile
             return
-        self._client.wires.free_until(_NEVER)
+        self._client.transports.free_until(_NEVER)
         self._check_finished()
 
     def _spun(self) -> None:

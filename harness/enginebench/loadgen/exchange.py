@@ -14,10 +14,10 @@ from typing import Any, Final
 import httptools
 import orjson
 
+from enginebench.domain import Sample
 from enginebench.loadgen import outcomes
 from enginebench.loadgen.decode import Decoder
 from enginebench.loadgen.template import Pattern, Spelling, Template, ambiguous, spelling_of
-from enginebench.nouns import Sample
 
 BATCH_BYTES: Final = 16 << 10
 """Body that is decoded in full together: enough for the price of a start, little enough to be in the processor's cache still."""

@@ -15,8 +15,8 @@ from itertools import islice
 from operator import eq
 from typing import Final, Literal, TypeAlias
 
+from enginebench.domain import Sample
 from enginebench.loadgen.timer import AbsoluteTimer
-from enginebench.nouns import Sample
 
 _PERIOD_NS: Final = 5_000_000
 

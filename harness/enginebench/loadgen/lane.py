@@ -15,9 +15,9 @@ from typing import Protocol, TypeAlias
 
 from enginebench.loadgen import outcomes
 from enginebench.loadgen.client import Client
-from enginebench.loadgen.connection import Connection
 from enginebench.loadgen.exchange import Exchange
 from enginebench.loadgen.request import WireRequest
+from enginebench.loadgen.transport.connection import Connection
 
 Session: TypeAlias = Sequence[WireRequest]
 

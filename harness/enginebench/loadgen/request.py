@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from enginebench.dialects import Dialect
+from enginebench.domain import Sample
 from enginebench.loadgen.health import Acks, ClientHealth, Stamps, Vitals
-from enginebench.nouns import Sample
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class LoadResult:
 
 
 @dataclass(frozen=True)
-class Share:
+class WorkerResult:
     """What one client process brings home of a load. asyncio takes the repr of what a task returns, so that must be short."""
 
     samples: list[Sample] = field(repr=False)

@@ -1,27 +1,20 @@
-"""The entry point: one load, on an event loop of its own, with the garbage collector out of the way.
+"""The load generator: one load, shared among as many client processes as were asked for.
 
 Does not know: who calls it. It is synchronous, takes plain data and returns plain data, so it works in a worker process too.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import gc
 import resource
-from collections.abc import Awaitable, Callable, Iterator
 from time import monotonic_ns
-from typing import Final, TypeAlias
+from typing import Final
 
 from enginebench.errors import UserError
 from enginebench.loadgen import outcomes
-from enginebench.loadgen.client import Client, OnProgress
-from enginebench.loadgen.dispatch import Dispatch
-from enginebench.loadgen.health import SelfWatch, Vitals, health_of
-from enginebench.loadgen.request import LoadResult, LoadSpec, Share
-
-AwaitStart: TypeAlias = Callable[[Client], Awaitable[int]]
-"""Called in a client process when its connections are open; returns the instant at which all processes begin (monotonic ns)."""
+from enginebench.loadgen.client import OnProgress
+from enginebench.loadgen.client_process import run_part
+from enginebench.loadgen.health import health_of
+from enginebench.loadgen.request import LoadResult, LoadSpec
 
 
 def run_load(spec: LoadSpec, on_progress: OnProgress | None = None, *, processes: int = 1) -> LoadResult:
@@ -35,11 +28,11 @@ def run_load(spec: LoadSpec, on_progress: OnProgress | None = None, *, processes
     processes = min(processes, spec.concurrency or processes, max(1, len(spec.requests)))
     allow_open_files(spec)  # client processes inherit the limit
     if processes == 1:
-        shares = [run_share(spec, on_progress)]
+        shares = [run_part(spec, on_progress)]
     else:
-        from enginebench.loadgen.workers import run_shares
+        from enginebench.loadgen.workers import run_parts
 
-        shares = run_shares(spec, on_progress, processes)
+        shares = run_parts(spec, on_progress, processes)
     samples = sorted((sample for share in shares for sample in share.samples), key=lambda sample: sample.index)
     now = monotonic_ns()
     start_ns = min((sample.sent_ns for sample in samples if sample.sent_ns), default=now)
@@ -72,75 +65,3 @@ def allow_open_files(spec: LoadSpec) -> None:
             raise UserError(message, advice=f"ulimit -Hn {needed}")
         needed = hard
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
-
-
-def run_share(spec: LoadSpec, on_progress: OnProgress | None = None, await_start: AwaitStart | None = None) -> Share:
-    """The part of a load that this process sends. await_start: called when every connection is open; says when to begin."""
-    name, factory = _event_loop()
-    with asyncio.Runner(loop_factory=factory) as runner:
-        return runner.run(_run(spec, on_progress, await_start, name))
-
-
-async def _run(spec: LoadSpec, on_progress: OnProgress | None, await_start: AwaitStart | None, loop_name: str) -> Share:
-    client = Client(spec, on_progress)
-    dispatch = Dispatch(client)
-    watch = SelfWatch()
-    with _quiet_garbage_collector():
-        try:
-            await dispatch.open()
-            start_ns = await await_start(client) if await_start is not None else None
-            watch.start()
-            await dispatch.run(start_ns)
-        except asyncio.CancelledError:
-            client.stop("interrupted")
-        finally:
-            watch.stop()
-            await client.close()
-    vitals = Vitals(
-        *(client.wires.waits_ms or watch.lag_ms),
-        cpu_s=watch.cpu_s,
-        wall_s=watch.wall_s,
-        reconnects=client.reconnects,
-        stale=client.stale,
-        loop=loop_name,
-        stamps=client.wires.stamps,
-        unstamped=client.wires.unstamped,
-        acks=client.wires.acks,
-        sends_on=client.wires.sends_on,
-    )
-    return Share(list(client.samples.values()), vitals, client.stopped, client.saturated)
-
-
-def idle_lag_ms(seconds: float = 1.0) -> float:
-    """p99 of the lag of an event loop that does nothing: what the machine itself, and not a load, adds to every time stamp."""
-
-    async def idle() -> float:
-        watch = SelfWatch()
-        watch.start()
-        await asyncio.sleep(seconds)
-        watch.stop()
-        return watch.lag_ms[1]
-
-    with asyncio.Runner(loop_factory=_event_loop()[1]) as runner:
-        return runner.run(idle())
-
-
-@contextlib.contextmanager
-def _quiet_garbage_collector() -> Iterator[None]:
-    """No collection while measuring: a full one takes tens of milliseconds, in which no token is stamped."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
-def _event_loop() -> tuple[str, Callable[[], asyncio.AbstractEventLoop] | None]:
-    """uvloop where it is installed (it holds 1,024 streams), asyncio's own loop elsewhere (it holds about 200)."""
-    try:
-        import uvloop
-    except ImportError:
-        return "asyncio", None
-    return "uvloop", uvloop.new_event_loop

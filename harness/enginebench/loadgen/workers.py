@@ -20,9 +20,9 @@ from time import monotonic_ns
 from typing import Any, cast
 
 from enginebench.loadgen.client import Client, OnProgress
+from enginebench.loadgen.client_process import run_part
 from enginebench.loadgen.dispatch import sessions_of, starts
-from enginebench.loadgen.request import LoadSpec, Progress, Share, WireRequest
-from enginebench.loadgen.run import run_share
+from enginebench.loadgen.request import LoadSpec, Progress, WireRequest, WorkerResult
 from enginebench.loadgen.saturation import SaturationWatch
 
 _HEADSTART_NS = 20_000_000
@@ -30,7 +30,7 @@ _HEADSTART_NS = 20_000_000
 _GRACE_S = 10.0
 
 
-def run_shares(spec: LoadSpec, on_progress: OnProgress | None, processes: int) -> list[Share]:
+def run_parts(spec: LoadSpec, on_progress: OnProgress | None, processes: int) -> list[WorkerResult]:
     """Send the load from so many processes. An exception of on_progress ends the load and is raised.
 
     That a server cannot keep up shows in what all of them have sent, so it is looked for here and not in each.
@@ -53,7 +53,7 @@ def run_shares(spec: LoadSpec, on_progress: OnProgress | None, processes: int) -
             worker.end()
 
 
-def _gather(workers: Sequence[_Worker], on_progress: OnProgress | None, watch: SaturationWatch | None) -> list[Share]:
+def _gather(workers: Sequence[_Worker], on_progress: OnProgress | None, watch: SaturationWatch | None) -> list[WorkerResult]:
     """Wait for every share, passing progress on; Ctrl-C and a failing on_progress tell the processes to stop."""
     error: BaseException | None = None
     verdict: str | None = None
@@ -87,7 +87,7 @@ class _Worker:
     """One client process, seen from the parent. Orders go in and results come out through a pipe each."""
 
     def __init__(self) -> None:
-        self.share: Share | None = None
+        self.share: WorkerResult | None = None
         self.progress: Progress | None = None
         self.lost = False
         """It ended without a word."""
@@ -119,7 +119,7 @@ class _Worker:
     def hear(self) -> None:
         """Take one message: progress, or the share."""
         heard = self._receive()
-        if isinstance(heard, Share):
+        if isinstance(heard, WorkerResult):
             self.share = heard
         else:
             self.progress = heard
@@ -199,7 +199,7 @@ def _serve(orders: Connection, results: Connection) -> None:
         loop.add_reader(orders.fileno(), heed)  # (the loop makes this pipe non-blocking, so results have one of their own)
         return start_ns
 
-    results.send(run_share(spec, results.send, await_start))
+    results.send(run_part(spec, results.send, await_start))
 
 
 def _load_by_path(name: str, file: str) -> None:

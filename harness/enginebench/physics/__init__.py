@@ -9,13 +9,14 @@ from enginebench.physics.geometry import Model, Role
 from enginebench.physics.limits import Knee, all_touched, batch_needed, curve, knees
 from enginebench.physics.machine import Device, Host, Machine
 from enginebench.physics.memory import Budget, Fit, Reserve, fit
+from enginebench.physics.named_model import read_weights
 from enginebench.physics.offload import NOTHING, Offload
 from enginebench.physics.popularity import Popularity, measured, uniform, zipf
 from enginebench.physics.precision import Precision, precision
 from enginebench.physics.roofline import Step, decode, prefill
 from enginebench.physics.setting import Setting, Speculation
 from enginebench.physics.sizing import most_on_device, smallest, spread
-from enginebench.physics.weights import Weights, read_weights, weigh
+from enginebench.physics.weights import Weights, weigh
 
 __all__ = [
     "NOTHING", "Budget", "Device", "Entry", "Fit", "Host", "Knee", "Machine", "Model", "Offload", "Popularity", "Precision", "Reserve",

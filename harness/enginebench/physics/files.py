@@ -62,28 +62,6 @@ def read_file(path: Path) -> Weights:
     return _assemble(model, kind, [tensor for shard in shards for tensor in _safetensors(shard)], f"{len(shards)} safetensors files")
 
 
-def random_model(reference: str) -> Model:
-    """The model behind a `random:` reference; nothing is written."""
-
-    from enginebench.checkpoints.random_moe import RandomMoE
-
-    random = RandomMoE.from_reference(reference)
-    shapes = {tensor.name: tensor.shape for tensor in random.tensors()}
-    config: dict[str, Any] = {
-        "model_type": random.family.hf_type,
-        "vocab_size": shapes["token_embd.weight"][0],
-        "hidden_size": random.hidden,
-        "num_hidden_layers": random.layers,
-        "num_attention_heads": random.heads,
-        "num_key_value_heads": random.kv_heads,
-        "head_dim": random.head_dim,
-        "intermediate_size": random.expert_intermediate,
-        "max_position_embeddings": random.context,
-        **random.family.config(random),
-    }
-    return from_config(f"random-{random.architecture}", config)
-
-
 def role_of(name: str) -> Role:
     """What a tensor is for, by its name in a GGUF or safetensors file."""
     return next((role for pattern, role in _NAMES if pattern.search(name)), Role.OTHER)

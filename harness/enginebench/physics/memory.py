@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from enginebench.domain import Parallelism
 from enginebench.errors import UserError
-from enginebench.nouns import Parallelism
 from enginebench.physics.geometry import Model, Role
 from enginebench.physics.machine import GIB, Machine
 from enginebench.physics.offload import NOTHING, Offload, split

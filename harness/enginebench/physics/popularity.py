@@ -1,7 +1,7 @@
 """Which experts a decode step touches: the expected number of distinct ones, for even, skewed and measured routing.
 
 Tokens of a batch are taken to choose independently of one another. Real batches often agree more than that, so that they touch
-fewer experts: where single choices were recorded, `enginebench.routing.distinct_per_step` counts instead of computing.
+fewer experts: where single choices were recorded, `enginebench.physics.routing.distinct_per_step` counts instead of computing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from enginebench.errors import UserError
-from enginebench.routing import Routing
+from enginebench.physics.routing import Routing
 
 Chances = npt.NDArray[np.float64]
 

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from enginebench.domain import Parallelism
 from enginebench.errors import UserError
-from enginebench.nouns import Parallelism
 from enginebench.physics.geometry import Role
 from enginebench.physics.machine import Machine
 from enginebench.physics.offload import NOTHING, Offload, split

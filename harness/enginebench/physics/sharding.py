@@ -12,8 +12,8 @@ import itertools
 from collections import defaultdict
 from collections.abc import Mapping
 
+from enginebench.domain import Parallelism
 from enginebench.errors import UserError
-from enginebench.nouns import Parallelism
 from enginebench.physics.geometry import Attention, Model, Role
 from enginebench.physics.weights import Stored, Weights
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
-from enginebench.nouns import Parallelism
+from enginebench.domain import Parallelism
 from enginebench.physics.machine import Device, Machine
 from enginebench.physics.memory import Fit, fit
 from enginebench.physics.offload import Offload

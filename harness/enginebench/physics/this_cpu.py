@@ -17,7 +17,7 @@ from functools import cache
 import numpy as np
 import psutil
 
-from enginebench.host import facts
+from enginebench.machine.host import facts
 from enginebench.physics.machine import Device
 
 _BYTES = 256 * 2**20

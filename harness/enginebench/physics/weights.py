@@ -1,16 +1,13 @@
 """A model's weights with their sizes in bytes: by a precision's rules, or as a file on disk has them.
 
-`read_weights` takes whatever a person may call a model. It reads headers only, never a weight.
+Reads no file (`enginebench.physics.named_model` does).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
-from enginebench.checkpoints.random_moe import SCHEME as RANDOM
-from enginebench.errors import UserError, did_you_mean
 from enginebench.physics.geometry import Model, Role
 from enginebench.physics.precision import Precision, precision
 
@@ -60,27 +57,3 @@ def weigh(model: Model, name: str) -> Weights:
         for part in model.parts
     )
     return Weights(model, kind, parts, f"dimensions x bits of {kind.name}")
-
-
-def read_weights(reference: str, name: str | None = None) -> Weights:
-    """The weights that a person names: of the catalogue, a config.json, a folder of safetensors, a .gguf file, or random:... weights.
-
-    name: a precision. None: the one it is published in, or the real sizes in the file. With a name, a file gives the dimensions only.
-    UserError where nothing of that name can be read.
-    """
-    from enginebench.physics.catalogue import find_model, models
-    from enginebench.physics.files import random_model, read_file
-
-    path = Path(reference).expanduser()
-    if reference.startswith(RANDOM):
-        return weigh(random_model(reference), name or "bf16")
-    if path.exists():
-        found = read_file(path)
-        return found if name is None else weigh(found.model, name)
-    entry = find_model(reference)
-    if entry is None:
-        raise UserError(
-            f"no model '{reference}': neither a name of the catalogue nor a file or folder",
-            advice=did_you_mean(reference.lower(), models()),
-        )
-    return replace(weigh(entry.model, name or entry.native), notes=(entry.note,) if entry.note else ())

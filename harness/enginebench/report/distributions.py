@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from enginebench.analysis import Analysis, Row
+from enginebench.analysis.analysis import Analysis, Row
 from enginebench.errors import UserError
-from enginebench.metrics import itl, tpot, ttft
-from enginebench.samples import Samples
-from enginebench.store import Run
-from enginebench.tokens import Floats, output_tokens, per_event
+from enginebench.metrics.requests import itl, tpot, ttft
+from enginebench.metrics.tokens import Floats, output_tokens, per_event
+from enginebench.records.samples import Samples
+from enginebench.records.store import Run
 
 LATENCIES: Mapping[str, Callable[[Samples], Floats]] = {"ttft": ttft, "tpot": tpot, "itl": itl}
 MAX_POINTS = 40_000

@@ -9,16 +9,16 @@ import json
 import re
 from collections.abc import Iterator
 
-from enginebench.analysis import Analysis, CellResult, Row, metric_of
-from enginebench.counters import acceptance
-from enginebench.nouns import JSON, plain, plain_object
+from enginebench.analysis.analysis import Analysis, CellResult, Row, metric_of
+from enginebench.domain import JSON, plain, plain_object
+from enginebench.domain.text import printable
+from enginebench.metrics.statistics import Estimate
+from enginebench.records.counters import acceptance
+from enginebench.records.store import LaunchRecord
 from enginebench.report.fairness import Card, fairness
 from enginebench.report.figures import full_text, repeats_text
 from enginebench.report.findings import Finding, Findings, findings
 from enginebench.report.layout import Layout, Line, Section, lay_out
-from enginebench.statistics import Estimate
-from enginebench.store import LaunchRecord
-from enginebench.text import printable
 
 REPORT_SCHEMA = 1
 """Version of `to_json`. Raise it when a reader of the old form would misread the new one."""
@@ -43,7 +43,7 @@ def to_markdown(analysis: Analysis) -> str:
     notes = [f"- \\[{i}\\] {escape_markdown(note)}" for i, note in enumerate(layout.notes, start=1)]
     notes += [f"- `-`: {escape_markdown('; '.join(layout.missing))}"] if layout.missing else []
     notes += [f"- fairness: {escape_markdown(asymmetry)}" for asymmetry in fairness(analysis).asymmetries]
-    notes += [f"- {escape_markdown(remark)}" for remark in analysis.remarks]
+    notes += [f"- {escape_markdown(remark)}" for remark in analysis.caveats]
     notes += [f"- \\[low-high\\]: {escape_markdown(layout.intervals)}"] if layout.intervals else []
     notes.append(f"- Medians over n restarts; bold: the highest {layout.ranked} of that load, and those that cannot be told apart from it.")
     return "\n\n".join(part for part in (*parts, "\n".join(notes)) if part) + "\n"
@@ -135,7 +135,7 @@ def to_json(analysis: Analysis) -> str:
         "enginebench": run.enginebench,
         "run": {"name": run.name, "created_at": run.created_at, "plan_id": run.plan_id, "machine": plain(run.machine)},
         "sentence": analysis.sentence,
-        "remarks": list(analysis.remarks),
+        "caveats": list(analysis.caveats),
         "counts": plain(analysis.counts),
         "columns": list(analysis.columns),
         "slo": plain(analysis.slo),

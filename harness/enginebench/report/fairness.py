@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from enginebench.analysis import Analysis, CellResult, Row
-from enginebench.nouns import JSON, canonical, fingerprint
-from enginebench.store import LaunchRecord
+from enginebench.analysis.analysis import Analysis, CellResult, Row
+from enginebench.domain import JSON, canonical, fingerprint
+from enginebench.records.store import LaunchRecord
 
 UNTOLD = "not told"
 

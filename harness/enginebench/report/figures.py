@@ -9,10 +9,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from enginebench.analysis import Analysis, Row
-from enginebench.rows import metric_name
-from enginebench.statistics import BOOTSTRAP_FROM, Estimate, range_coverage, samples_needed
-from enginebench.worth_metrics import COST_METRICS, WORTH_METRICS
+from enginebench.analysis.analysis import Analysis, Row
+from enginebench.analysis.rows import metric_name
+from enginebench.metrics.cost_and_ceiling import COST_AND_CEILING_METRICS, COST_METRICS
+from enginebench.metrics.statistics import BOOTSTRAP_FROM, Estimate, range_coverage, samples_needed
 
 MISSING = "-"
 _NOT_WORTH = {False: "the model's size, its placement or the machine's limits are not known", True: "the price or the power is not known"}
@@ -176,7 +176,7 @@ def why_missing(row: Row, column: Column) -> str | None:
     hidden = next((cell.withheld[name] for cell in row.cells if name in cell.withheld), None)
     if hidden:
         return f"{column.label}: {hidden}"
-    if name in WORTH_METRICS:
+    if name in COST_AND_CEILING_METRICS:
         return f"{column.label}: {_NOT_WORTH[name in COST_METRICS]}"
     fewest = min((cell.requests for cell in row.cells if cell.requests), default=0)
     metric, _, q = column.figure.rpartition("_p")

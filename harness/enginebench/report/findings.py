@@ -9,13 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from enginebench.analysis import Analysis, CellResult
-from enginebench.bisection import Search
-from enginebench.nouns import Load
-from enginebench.probes import SearchRecord, meets, searches_of, told_apart, without_level
+from enginebench.analysis.analysis import Analysis, CellResult
+from enginebench.analysis.labels import distinguishing_labels, without_level
+from enginebench.analysis.searches import SearchRecord, meets, searches_of
+from enginebench.domain import Load
+from enginebench.metrics.slo import Slo
+from enginebench.metrics.statistics import Estimate, estimate, samples_needed
 from enginebench.report.figures import GOODPUT, WITHIN, full_text
-from enginebench.slo import Slo
-from enginebench.statistics import Estimate, estimate, samples_needed
+from enginebench.scenario.bisection import Search
 
 Ending: TypeAlias = Literal["found", "never", "top", "unknown", "unfinished"]
 """found: between two levels. never: not even at the lowest. top: still at the highest. unknown: a probe ran, and yet nobody can tell
@@ -99,7 +100,7 @@ def findings(analysis: Analysis) -> tuple[Findings, ...]:
         return ()
     found = list(_findings(analysis, analysis.slo))
     groups: dict[tuple[str, str], list[Finding]] = {}
-    for finding, apart in zip(found, told_apart([finding.load for finding in found]), strict=True):
+    for finding, apart in zip(found, distinguishing_labels([finding.load for finding in found]), strict=True):
         groups.setdefault((finding.model, _title(finding, apart)), []).append(finding)
     return tuple(
         Findings(model, title, analysis.slo.text, tuple(sorted(of_one, key=_goodput, reverse=True)))

@@ -15,9 +15,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from enginebench.analysis import Analysis, Row, verdict_sentence
-from enginebench.metrics import METRICS, itl
-from enginebench.nouns import JSON
+from enginebench.analysis.analysis import Analysis, Row, verdict_sentence
+from enginebench.domain import JSON
+from enginebench.machine.folders import resource_dir
+from enginebench.metrics.cost_and_ceiling import COST_AND_CEILING_METRICS
+from enginebench.metrics.requests import METRICS, itl
+from enginebench.records.store import Run, write_atomically
 from enginebench.report import plots, traces
 from enginebench.report.distributions import read_samples
 from enginebench.report.fairness import fairness
@@ -26,10 +29,7 @@ from enginebench.report.findings import findings
 from enginebench.report.inside import inside
 from enginebench.report.layout import lay_out
 from enginebench.report.provenance import provenance
-from enginebench.resources import folder
-from enginebench.store import Run, write_atomically
-from enginebench.verdict import Check
-from enginebench.worth_metrics import WORTH_METRICS
+from enginebench.validity import Check
 
 VERDICTS = {
     "valid": "measures what the scenario asked",
@@ -76,7 +76,7 @@ def render_html(run: Run, analysis: Analysis) -> str:
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
 
-    templates = folder("reports/templates")
+    templates = resource_dir("reports/templates")
     script = (templates / "report.js").read_text(encoding="utf-8")
     plotly = _inside_script(get_plotlyjs())
     reading = read_samples(run, analysis)
@@ -127,7 +127,7 @@ def definitions() -> Iterator[Definition]:
     """Every metric with its formula, from the docstrings of the functions that compute it."""
     for metric in METRICS.values():
         yield Definition(metric.label, _one_paragraph(metric.compute.__doc__))
-    for metric in WORTH_METRICS.values():
+    for metric in COST_AND_CEILING_METRICS.values():
         yield Definition(metric.label, _one_paragraph(metric.compute.__doc__))
     yield Definition("ITL", _one_paragraph(itl.__doc__))
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from enginebench.analysis import Analysis, CellResult, Row
-from enginebench.counters import CounterSeries
-from enginebench.nouns import JSON
+from enginebench.analysis.analysis import Analysis, CellResult, Row
+from enginebench.domain import JSON
+from enginebench.records.counters import CounterSeries
+from enginebench.report.curves import curves
 from enginebench.report.distributions import Reading
 from enginebench.report.plots import Panel, PlotSection, panel_groups
 from enginebench.report.traces import Trace, axis, over_time
-from enginebench.telemetry.curves import curves
 
 _FEWEST = 3
 """Readings that make a curve."""

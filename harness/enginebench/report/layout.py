@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from enginebench.analysis import LOAD_COLUMNS, Analysis, Row
-from enginebench.answer import contenders, ranked_by
+from enginebench.analysis.analysis import LOAD_COLUMNS, Analysis, Row
+from enginebench.analysis.ranking import contenders, ranked_by
 from enginebench.report.figures import Column, intervals_text, shown, why_missing
 
 State: TypeAlias = Literal["valid", "unranked", "suspect", "invalid", "failed", "skipped"]

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from enginebench.analysis import LOAD_COLUMNS, Analysis, Row
-from enginebench.nouns import JSON, Load
+from enginebench.analysis.analysis import LOAD_COLUMNS, Analysis, Row
+from enginebench.domain import JSON, Load
 from enginebench.report.distributions import Reading
 from enginebench.report.figures import GOODPUT, THROUGHPUT, TPOT, TTFT, USER, WITHIN, Column, intervals_text, itl_is_exact
 from enginebench.report.layout import heading

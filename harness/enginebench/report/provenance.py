@@ -11,13 +11,14 @@ import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from enginebench.analysis import Analysis, CellResult, Row
-from enginebench.counters import acceptance
-from enginebench.nouns import JSON, Load, plain
+from enginebench.analysis.analysis import Analysis, CellResult, Row
+from enginebench.analysis.labels import load_text
+from enginebench.domain import JSON, plain
+from enginebench.records.counters import acceptance
+from enginebench.records.store import LaunchRecord
+from enginebench.records.window import Window
 from enginebench.report.distributions import Reading
 from enginebench.report.figures import number
-from enginebench.store import LaunchRecord
-from enginebench.window import Window
 
 _LOG_LINES = 40
 _LOG_WIDTH = 300
@@ -153,15 +154,6 @@ def _cell(cell: CellResult, outcome: Mapping[str, int] | None) -> CellView:
         reasons=(*map(str, cell.reasons), *([record.reason] if record.reason else [])),
         log_tail=tail,
     )
-
-
-def load_text(load: Load) -> str:
-    """A load in one line: '4 streams x 128 + 64 tokens, 16 requests'."""
-    limit = f", at most {load.concurrency} in flight" if load.open_loop and load.concurrency else ""
-    ends = [f"{load.requests:,} requests"] if load.requests else []
-    ends += [f"{load.duration_s:g} s"] if load.duration_s is not None else []
-    turns = f", conversations of {load.turns}" if load.turns > 1 else ""
-    return f"{load.level_text} x {load.shape_text}{turns}{limit}, {' or '.join(ends) or 'every row'}"
 
 
 def _window(window: Window) -> str:

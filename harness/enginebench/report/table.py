@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from enginebench.analysis import Analysis
+from enginebench.analysis.analysis import Analysis
+from enginebench.domain.text import printable
 from enginebench.report.fairness import fairness
 from enginebench.report.figures import Column, interval_text, repeats_text, value_text
 from enginebench.report.findings import findings
 from enginebench.report.layout import Layout, Line, Section, lay_out
-from enginebench.text import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -79,7 +79,7 @@ def render_table(analysis: Analysis, *, width: int | None = None, color: bool | 
         console.print(Text(f"{mark} {printable(text)}", style="dim"))
     for asymmetry in fairness(analysis).asymmetries:
         console.print(Text(f"fairness: {printable(asymmetry)}", style="dim"))
-    for remark in analysis.remarks:
+    for remark in analysis.caveats:
         console.print(Text(f"note: {printable(remark)}", style="dim"))
     console.print(Text(f"\n{printable(analysis.sentence)}", style="bold"))
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"

@@ -11,8 +11,8 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
-from enginebench.analysis import Row
-from enginebench.nouns import JSON, Load
+from enginebench.analysis.analysis import Row
+from enginebench.domain import JSON, Load
 from enginebench.report.distributions import Curve
 from enginebench.report.figures import THROUGHPUT, USER, Column, full_text
 

@@ -12,17 +12,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from enginebench.adapter import Adapter
-from enginebench.calibration import client_limit
 from enginebench.checkpoints import RandomMoE
+from enginebench.domain import JSON, Cell, Deployment, Load, Sample, Status, canonical, fingerprint, plain_object
 from enginebench.loadgen import LoadResult
-from enginebench.nouns import JSON, Cell, Deployment, Load, Sample, Status, canonical, fingerprint, plain_object
+from enginebench.records.samples import Samples
+from enginebench.records.store import CellRecord, now
+from enginebench.runner.calibration import client_limit
 from enginebench.runner.engine import Engine
+from enginebench.runner.engine_counters import Watch
 from enginebench.runner.instruments import Instruments
 from enginebench.runner.priming import rehearsal
 from enginebench.runner.reporter import Reporter
-from enginebench.runner.watching import Watch
-from enginebench.samples import Samples
-from enginebench.store import CellRecord, now
 from enginebench.workload import natural_count
 
 WARMUP_OUTPUT_TOKENS = 16
@@ -50,7 +50,7 @@ def measure(
     salt = f"{fingerprint(canonical(load))}/{cell.repeat}/{nonce}"
     known: dict[str, object] = {
         "started_at": started_at,
-        **_manners(cell, adapter),
+        **_adapter_traits(cell, adapter),
         "identity": engine.opening.identity,
         "nonce": nonce,
     }
@@ -102,20 +102,20 @@ def measure(
     return record, Samples.collect(result.samples) if result.samples else None
 
 
-def _manners(cell: Cell, adapter: Adapter) -> Mapping[str, object]:
+def _adapter_traits(cell: Cell, adapter: Adapter) -> Mapping[str, object]:
     """How the adapter treats this cell, as far as a reader of its figures must know."""
     deployment, load = cell.deployment, cell.load
     return {
         "length_control": "exact" if adapter.forces_length(deployment) else "cap",
         "prompt_form": "ids" if load.api == "completions" and adapter.takes_ids(deployment) else "text",
-        "random_weights": _made_up(deployment) or adapter.random_weights(deployment),
-        "dense": _made_up(deployment) and RandomMoE.from_reference(deployment.checkpoint).experts == 1,
+        "random_weights": _is_synthetic(deployment) or adapter.random_weights(deployment),
+        "dense": _is_synthetic(deployment) and RandomMoE.from_reference(deployment.checkpoint).experts == 1,
         "forced_routing": adapter.forces_routing(deployment),
         "gpus": None if deployment.runtime == "attach" else adapter.gpus(deployment),
     }
 
 
-def _made_up(deployment: Deployment) -> bool:
+def _is_synthetic(deployment: Deployment) -> bool:
     """Whether the checkpoint is one of ours, made from a seed."""
     return deployment.checkpoint.startswith("random:")
 
@@ -123,7 +123,7 @@ def _made_up(deployment: Deployment) -> bool:
 def record_of(cell: Cell, status: Status, reason: str | None = None, **known: object) -> CellRecord:
     """The record of a cell; `known` are fields of CellRecord."""
     base = CellRecord(
-        cell.id, cell.launch_id, cell.deployment, cell.load, cell.repeat, status, reason, random_weights=_made_up(cell.deployment)
+        cell.id, cell.launch_id, cell.deployment, cell.load, cell.repeat, status, reason, random_weights=_is_synthetic(cell.deployment)
     )
     return replace(base, **known)  # type: ignore[arg-type]  # names are checked by replace()
 

@@ -12,8 +12,8 @@ from typing import Protocol
 
 from enginebench.adapter import Difference, Install, Launch, Resolved
 from enginebench.checkpoints import Vocabulary
+from enginebench.domain import JSON, Load
 from enginebench.loadgen import Acks, LoadResult, Progress
-from enginebench.nouns import JSON, Load
 from enginebench.runtime.place import Started
 from enginebench.workload import Prompt, TextScale, make_prompts
 

@@ -13,11 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from enginebench import __version__
+from enginebench.analysis.searches import SearchRecord, with_searches
+from enginebench.domain import JSON, plain, plain_object
 from enginebench.errors import UserError
-from enginebench.nouns import JSON, plain, plain_object
-from enginebench.plan import Plan
-from enginebench.probes import SearchRecord, with_searches
-from enginebench.store import Run, RunRecord, find_runs, new_run_path, now, write_atomically
+from enginebench.records.store import Run, RunRecord, find_runs, new_run_path, now, write_atomically
+from enginebench.scenario.plan import Plan
 
 _SAME_MACHINE = ("architecture", "cpu", "logical_cores", "usable_cores", "cpu_quota", "gpus", "revision")
 

@@ -10,13 +10,13 @@ import json
 from types import TracebackType
 from typing import Self
 
-from enginebench.counters import CounterSeries
-from enginebench.nouns import JSON
-from enginebench.runner.beside import Beside
+from enginebench.domain import JSON
+from enginebench.records.counters import CounterSeries
+from enginebench.records.subject import Subject
 from enginebench.runner.engine import Engine
 from enginebench.runner.served import Served
-from enginebench.runtime.container_client import elsewhere
-from enginebench.telemetry.subject import Subject
+from enginebench.runner.sidecar import Sidecar
+from enginebench.runtime.container.client import elsewhere
 
 EVERY_S = 1.0
 PROGRAM = ("-P", "-m", "enginebench.telemetry.sampler")
@@ -32,29 +32,29 @@ class Instruments:
 
     def __init__(self, every_s: float = EVERY_S) -> None:
         self._every_s = every_s
-        self._beside: Beside | None = None
+        self._sidecar: Sidecar | None = None
         self._ordered = False
 
     def __enter__(self) -> Self:
-        self._beside = Beside(PROGRAM)
+        self._sidecar = Sidecar(PROGRAM)
         return self
 
     def prepare(self, engine: Engine) -> None:
         """A load of this engine comes next."""
         if self._ordered:  # for a load that never came; its engine may be another one
             self._end()
-        self._beside = self._beside or Beside(PROGRAM)
-        self._beside.order({**orders(engine), "every_s": self._every_s})
+        self._sidecar = self._sidecar or Sidecar(PROGRAM)
+        self._sidecar.order({**orders(engine), "every_s": self._every_s})
         self._ordered = True
 
     def begin(self) -> None:
         """Read for the first time: the load begins now."""
-        if self._beside is not None:
-            self._beside.begin()
+        if self._sidecar is not None:
+            self._sidecar.begin()
 
     def collect(self) -> tuple[Subject, ...]:
         """What was seen since `begin`; nothing if it came to nothing."""
-        said = self._beside.collect() if self._beside is not None else b""
+        said = self._sidecar.collect() if self._sidecar is not None else b""
         self._end()
         return _subjects(said)
 
@@ -63,9 +63,9 @@ class Instruments:
 
     def _end(self) -> None:
         self._ordered = False
-        if self._beside is not None:
-            self._beside.end()
-            self._beside = None
+        if self._sidecar is not None:
+            self._sidecar.end()
+            self._sidecar = None
 
 
 def orders(engine: Engine) -> dict[str, JSON]:

@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from enginebench.adapter import Adapter, Reply, Resolved
+from enginebench.domain import Deployment, Load, Sample
 from enginebench.loadgen import Acks, ClientHealth, LoadResult, Progress
-from enginebench.nouns import Deployment, Load, Sample
 from enginebench.runner.engine import Opening
 from enginebench.runtime import EngineProcess, LaunchFailed
 from enginebench.runtime.place import Started

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from enginebench.adapter import Adapter, Install, Member, Site, installed_packages
 from enginebench.checkpoints import prepare
+from enginebench.domain import Deployment
 from enginebench.loadgen import Target
-from enginebench.nouns import Deployment
 from enginebench.runner.engine import Engine, Opening
 from enginebench.runner.offline import OfflineWorker
 from enginebench.runner.served import Served, attach
@@ -94,7 +94,7 @@ def _boxed(
     adapter: Adapter, deployment: Deployment, checkpoint: str, opening: Opening, log: Path, say: Callable[[str], None]
 ) -> ProcessGroup:
     """What is launched and where, in containers of this deployment's own. Raises LaunchFailed."""
-    from enginebench.runner.contained import open_contained  # needs the table of images
+    from enginebench.runner.containers import open_contained  # needs the table of images
 
     contained = open_contained(adapter, deployment, checkpoint, log, say)
     group = ProcessGroup(contained.pod, log)

@@ -11,7 +11,7 @@ import time
 from dataclasses import replace
 
 from enginebench.adapter import Difference, Resolved
-from enginebench.nouns import JSON, Deployment, Length, Load, Sample
+from enginebench.domain import JSON, Deployment, Length, Load, Sample
 from enginebench.runner.engine import Engine, kind_of_text
 from enginebench.runtime import LaunchFailed
 from enginebench.workload import Prompt, TextScale

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from enginebench.domain import Cell, Deployment
 from enginebench.loadgen import Progress
-from enginebench.nouns import Cell, Deployment
-from enginebench.samples import Samples
-from enginebench.store import CellRecord
+from enginebench.records.samples import Samples
+from enginebench.records.store import CellRecord
 
 
 class Reporter(Protocol):

@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 import orjson
 
 from enginebench.adapter import Adapter, Get, Reply, Resolved
+from enginebench.domain import Deployment, Load
 from enginebench.errors import UserError
 from enginebench.loadgen import Acks, Body, LoadResult, LoadSpec, Progress, Target, WireRequest, run_load
-from enginebench.nouns import Deployment, Load
 from enginebench.runner.engine import Opening
 from enginebench.runtime import ProcessGroup, http_get_url, wait_ready
 from enginebench.runtime.place import Started

@@ -16,20 +16,20 @@ from pathlib import Path
 
 from enginebench.adapter import Adapter, Install, Unsupported
 from enginebench.checkpoints import prepare
+from enginebench.domain import JSON, Cell, Deployment, Load, Status, plain_object
+from enginebench.engines.registry import Registry
 from enginebench.errors import UserError
-from enginebench.nouns import JSON, Cell, Deployment, Load, Status, plain_object
-from enginebench.plan import Plan
-from enginebench.registry import Registry
-from enginebench.runner.agenda import Agenda
+from enginebench.records.samples import Samples
+from enginebench.records.store import LaunchRecord, Run, now
 from enginebench.runner.cell import measure, parity_outputs, record_of
+from enginebench.runner.cell_queue import CellQueue
 from enginebench.runner.engine import Engine, Opening
 from enginebench.runner.instruments import Instruments
 from enginebench.runner.opening import open_engine
 from enginebench.runner.priming import gauge, prime, recover
 from enginebench.runner.reporter import Reporter
 from enginebench.runtime import LaunchFailed
-from enginebench.samples import Samples
-from enginebench.store import LaunchRecord, Run, now
+from enginebench.scenario.plan import Plan
 
 MAX_CRASHES = 2
 """An engine that died on this many cells in a row is not started again."""
@@ -40,7 +40,7 @@ class _Launch:
     """One engine start in the making: the cells still to measure and what becomes the launch record."""
 
     deployment: Deployment
-    agenda: Agenda
+    agenda: CellQueue
     id: str
     repeat: int
     started_at: str
@@ -64,7 +64,7 @@ class Sweep:
     reporter: Reporter
     instruments: Instruments
     client_processes: int = 1
-    sitting: str = field(default_factory=lambda: secrets.token_hex(4))
+    session_id: str = field(default_factory=lambda: secrets.token_hex(4))
     """Tells this sitting's prompts from an earlier one's; stored with each cell that it was mixed into."""
 
     def go(self) -> None:
@@ -74,7 +74,7 @@ class Sweep:
             for cell in cells:
                 if cell.id in self.plan.skipped and not self.run.has(cell.id):
                     self._end([cell], "skipped", self.plan.skipped[cell.id])
-            agenda = Agenda(self.plan, self.run, [cell for cell in cells if cell.id not in self.plan.skipped])
+            agenda = CellQueue(self.plan, self.run, [cell for cell in cells if cell.id not in self.plan.skipped])
             self._serve(deployment, agenda)
 
     def _prepare_checkpoints(self) -> None:
@@ -89,7 +89,7 @@ class Sweep:
                 with contextlib.suppress(UserError):
                     prepare(deployment.checkpoint, deployment.precision, adapter.checkpoint_format, self._base(), say)
 
-    def _serve(self, deployment: Deployment, agenda: Agenda) -> None:
+    def _serve(self, deployment: Deployment, agenda: CellQueue) -> None:
         """Measure these cells of one deployment with as few engine starts as possible."""
         crashes = 0
         while agenda.cells:
@@ -168,7 +168,7 @@ class Sweep:
 
     def _nonce(self, deployment: Deployment) -> str:
         """Prompts are the same in every run, except to a server that outlives this sitting: its cache would know them again."""
-        return self.sitting if deployment.runtime == "attach" else ""
+        return self.session_id if deployment.runtime == "attach" else ""
 
     def _salt(self, purpose: str, deployment: Deployment) -> str:
         """Of prompts that are sent once for a purpose of our own."""

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from enginebench.adapter import Launch
 from enginebench.checkpoints import Vocabulary, at_hand, hub, read_vocabulary
+from enginebench.domain import Deployment
 from enginebench.errors import UserError
-from enginebench.nouns import Deployment
 from enginebench.workload.pools import pool_of
 
 _PLACES = ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from enginebench.runtime.ending import LaunchFailed
 from enginebench.runtime.environment import environment, passed_on
+from enginebench.runtime.exit_status import LaunchFailed
 from enginebench.runtime.group import ProcessGroup
 from enginebench.runtime.leftovers import leases, sweep, unique_tag
 from enginebench.runtime.place import Place, Started, ThisMachine

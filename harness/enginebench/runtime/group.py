@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from enginebench.adapter import Launch, Member
-from enginebench.runtime.ending import LaunchFailed
+from enginebench.runtime.exit_status import LaunchFailed
 from enginebench.runtime.leftovers import unique_tag
 from enginebench.runtime.place import Place, Started
 

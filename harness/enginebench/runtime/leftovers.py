@@ -1,6 +1,6 @@
 """What a launch leaves on disk so that the next run can end engines that outlived their harness, and nothing else.
 
-Knows nothing of engines or of the guardian's protocol. A *lease* is one JSON file per launch under home()/leases: who started
+Knows nothing of engines or of the guardian's protocol. A *lease* is one JSON file per launch under cache_dir()/leases: who started
 what, each process by pid *and* birth. A process is ended only when it is provably ours: it carries ENGINEBENCH_LAUNCH=<tag> in
 its environment, belongs to this user, and either has the pid and birth of the lease or bears the tag of a dead harness's
 launch (tags are unique, see `unique_tag`). Where an environment cannot be read the process is left alone, and that is said.
@@ -27,7 +27,7 @@ from pathlib import Path
 import psutil
 
 from enginebench.errors import UserError
-from enginebench.home import home
+from enginebench.machine.folders import cache_dir
 
 MARKER = "ENGINEBENCH_LAUNCH"
 """The environment variable that every process of a launch inherits."""
@@ -102,7 +102,7 @@ def identity(pid: int) -> Identity | None:
 
 
 def _path(tag: str) -> Path:
-    return home() / "leases" / f"{tag}.json"
+    return cache_dir() / "leases" / f"{tag}.json"
 
 
 def reserve(tag: str, argv: Iterable[str], folder: Path) -> Lease:
@@ -146,7 +146,7 @@ def leases() -> list[Lease]:
 
 
 def _files() -> list[Path]:
-    return sorted((home() / "leases").glob("*.json"))
+    return sorted((cache_dir() / "leases").glob("*.json"))
 
 
 def _read(path: Path) -> Lease | None:

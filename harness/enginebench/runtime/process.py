@@ -22,8 +22,8 @@ import psutil
 
 from enginebench.adapter import Launch, Site
 from enginebench.runtime import guardian, leftovers
-from enginebench.runtime.ending import LaunchFailed, ending_in_words, log_tail
 from enginebench.runtime.environment import environment
+from enginebench.runtime.exit_status import LaunchFailed, ending_in_words, log_tail
 
 END_PATIENCE_S = guardian.KILL_PATIENCE_S + 5.0
 

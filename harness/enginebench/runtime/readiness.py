@@ -20,7 +20,7 @@ import psutil
 
 from enginebench.adapter import Adapter, Get, Reply
 from enginebench.errors import UserError
-from enginebench.runtime.ending import LaunchFailed
+from enginebench.runtime.exit_status import LaunchFailed
 
 POLL_GROWTH = 1.3
 MAX_BODY = 64 * 2**20

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from enginebench.adapter import Adapter
 from enginebench.checkpoints import RandomMoE, check
 from enginebench.errors import UserError, did_you_mean
+from enginebench.inputs.source import Location, Source
 from enginebench.scenario.schema import RandomWeights, ScenarioFile
-from enginebench.scenario.source import Location, Source
 
 
 @dataclass

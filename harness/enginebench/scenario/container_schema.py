@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator, field_validator
 from pydantic_core import PydanticCustomError
 
-from enginebench.container import Container
-from enginebench.scenario.fields import Strict
+from enginebench.domain.container import Container
+from enginebench.inputs.fields import Strict
 
 Size = Annotated[str, Field(pattern=r"^[1-9][0-9]*(KiB|MiB|GiB|TiB)$")]
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from enginebench.nouns import Load
-from enginebench.slo import Slo
-from enginebench.statistics import samples_needed
+from enginebench.domain import Load
+from enginebench.metrics.slo import Slo
+from enginebench.metrics.statistics import samples_needed
 
 _CLOSED_LEAST = 16
 _PER_STREAM = 4

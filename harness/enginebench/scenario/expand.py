@@ -16,12 +16,14 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from enginebench.adapter import Adapter
-from enginebench.container import Container
+from enginebench.domain import Deployment, Load, Parallelism, Runtime, canonical, fingerprint
+from enginebench.domain.container import Container
+from enginebench.engines.registry import Registry
 from enginebench.errors import did_you_mean
-from enginebench.nouns import Deployment, Load, Parallelism, Runtime, canonical, fingerprint
-from enginebench.registry import Registry
+from enginebench.inputs.complaint import complain
+from enginebench.inputs.source import Location, Source, read
+from enginebench.metrics.slo import Slo
 from enginebench.scenario.checkpoint import Checkpoints
-from enginebench.scenario.complaint import complain
 from enginebench.scenario.defaults import OPEN_STREAMS, probe_requests
 from enginebench.scenario.find import LoadSearch
 from enginebench.scenario.goal import slo_of
@@ -29,8 +31,6 @@ from enginebench.scenario.hardware import check_hardware
 from enginebench.scenario.loads import Chosen, LoadGroups
 from enginebench.scenario.options import Axes, combinations, option_axes, size
 from enginebench.scenario.schema import Deployments, ScenarioFile
-from enginebench.scenario.source import Location, Source, read
-from enginebench.slo import Slo
 
 STARTED: tuple[Runtime, ...] = ("process", "docker")
 """Runtimes of a server that we start; which of them can be chosen when the scenario is run."""

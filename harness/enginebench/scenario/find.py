@@ -1,6 +1,6 @@
 """A search for the heaviest load that meets the SLO, as plain data: one load, and how its level may vary.
 
-Knows no cell and no engine, and does not decide which level comes next; `enginebench.bisection` does.
+Knows no cell and no engine, and does not decide which level comes next; `enginebench.scenario.bisection` does.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, TypeAlias
 
-from enginebench.bisection import Search, most_probes
-from enginebench.nouns import Load
+from enginebench.domain import Load
+from enginebench.scenario.bisection import Search, most_probes
 from enginebench.scenario.defaults import default_requests, default_warmup
 
 Follower: TypeAlias = Literal["requests", "warmup_requests"]

@@ -1,11 +1,11 @@
-"""The `slo` of a scenario, as `enginebench.slo` understands it, or an error at the line that is wrong."""
+"""The `slo` of a scenario, as `enginebench.metrics.slo` understands it, or an error at the line that is wrong."""
 
 from __future__ import annotations
 
 from enginebench.errors import UserError
+from enginebench.inputs.source import Location, Source
+from enginebench.metrics.slo import Slo, parse
 from enginebench.scenario.schema import SLO
-from enginebench.scenario.source import Location, Source
-from enginebench.slo import Slo, parse
 
 
 def slo_of(written: SLO | None, source: Source) -> Slo | None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from enginebench.errors import UserError
+from enginebench.inputs.source import Source
 from enginebench.scenario.schema import ScenarioFile
-from enginebench.scenario.source import Source
 
 
 def check_hardware(written: ScenarioFile, source: Source) -> None:
     """UserError at its line for hardware that is not known."""
     if written.hardware is None:
         return
-    from enginebench.machines import check  # reads the catalogue
+    from enginebench.physics.detect import check  # reads the catalogue
 
     try:
         check(written.hardware)

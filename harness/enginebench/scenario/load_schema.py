@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from enginebench.scenario.fields import (
+from enginebench.inputs.fields import (
     Expression,
     Factor,
     Limit,

@@ -11,13 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from enginebench.domain import Load
 from enginebench.errors import UserError, did_you_mean
-from enginebench.nouns import Load
+from enginebench.inputs.source import Location, Source
 from enginebench.scenario.defaults import completed
 from enginebench.scenario.find import FOLLOWS, LoadSearch
 from enginebench.scenario.load_schema import Find, Loads
 from enginebench.scenario.rules import check_entry
-from enginebench.scenario.source import Location, Source
 from enginebench.workload import check, largest_request
 
 Chosen = Mapping[str, str | None]

@@ -11,10 +11,10 @@ from typing import Any, get_args, get_origin, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from enginebench.adapter import Adapter
+from enginebench.domain import JSON, plain
 from enginebench.errors import did_you_mean
-from enginebench.nouns import JSON, plain
-from enginebench.scenario.complaint import complain
-from enginebench.scenario.source import Location, Source
+from enginebench.inputs.complaint import complain
+from enginebench.inputs.source import Location, Source
 
 Axes = dict[str, list[JSON]]
 """Option name -> the values to sweep."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from enginebench.inputs.source import Location, Source
 from enginebench.scenario.load_schema import Loads
-from enginebench.scenario.source import Location, Source
 
 _ARRIVALS = "a trace brings its own arrivals"
 _LENGTHS = "a trace brings its own lengths"

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from enginebench.nouns import JSON
+from enginebench.domain import JSON
+from enginebench.inputs.fields import Count, Few, ListOf, Milliseconds, Name, Seconds, Seed, Strict, sweep_field, sweep_or
 from enginebench.scenario.container_schema import ContainerSettings
-from enginebench.scenario.fields import Count, Few, ListOf, Milliseconds, Name, Seconds, Seed, Strict, sweep_field, sweep_or
 from enginebench.scenario.load_schema import Loads
 
 

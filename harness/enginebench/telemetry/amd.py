@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from enginebench.records.throttle import Throttle
 from enginebench.telemetry.source import Values, compute_processes, told
-from enginebench.telemetry.throttle import Throttle
 
 if TYPE_CHECKING:
-    from enginebench.nouns import JSON
-    from enginebench.telemetry.subject import Kind
+    from enginebench.domain import JSON
+    from enginebench.records.subject import Kind
 
 MIB = 2**20
 MICRO = 1e-6

@@ -15,9 +15,9 @@ import psutil
 from enginebench.telemetry.source import Values, told
 
 if TYPE_CHECKING:
-    from enginebench.nouns import JSON
+    from enginebench.domain import JSON
+    from enginebench.records.subject import Kind
     from enginebench.telemetry.cgroup import Cgroup
-    from enginebench.telemetry.subject import Kind
 
 NS = 1e-9
 

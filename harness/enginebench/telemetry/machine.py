@@ -12,8 +12,8 @@ import psutil
 from enginebench.telemetry.source import Values, told
 
 if TYPE_CHECKING:
-    from enginebench.nouns import JSON
-    from enginebench.telemetry.subject import Kind
+    from enginebench.domain import JSON
+    from enginebench.records.subject import Kind
 
 CPUS = Path("/sys/devices/system/cpu")
 

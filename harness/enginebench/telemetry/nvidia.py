@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pynvml
 
+from enginebench.records.throttle import Throttle
 from enginebench.telemetry.source import Values, compute_processes, told
-from enginebench.telemetry.throttle import Throttle
 
 if TYPE_CHECKING:
-    from enginebench.nouns import JSON
-    from enginebench.telemetry.subject import Kind
+    from enginebench.domain import JSON
+    from enginebench.records.subject import Kind
 
 T = TypeVar("T")
 

@@ -78,8 +78,8 @@ def sources(orders: Mapping[str, Any]) -> Iterator[Source]:
 
 
 def _daemon() -> Any:
-    from enginebench.runtime.container_client import connect
-    from enginebench.runtime.ending import LaunchFailed
+    from enginebench.runtime.container.client import connect
+    from enginebench.runtime.exit_status import LaunchFailed
 
     try:
         return connect(timeout_s=2.0)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
-    from enginebench.nouns import JSON
-    from enginebench.telemetry.subject import Kind
+    from enginebench.domain import JSON
+    from enginebench.records.subject import Kind
 
 Values: TypeAlias = Mapping[str, float | None]
 """Under the names of `subject.VALUES`; None, or left out, where the source does not say."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from enginebench.checkpoints.vocabulary import Vocabulary
-from enginebench.nouns import Load
+from enginebench.domain import Load
 from enginebench.workload.datasets import is_data_set
 from enginebench.workload.forecast import check, largest_request, natural_count
 from enginebench.workload.prompts import Prompt, TextScale, drawn_prompts

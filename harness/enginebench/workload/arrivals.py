@@ -14,7 +14,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from enginebench.nouns import Load
+from enginebench.domain import Load
 from enginebench.workload.draws import stream, uniforms
 
 _NORMAL = NormalDist()

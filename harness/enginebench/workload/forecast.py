@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from enginebench.domain import Load
 from enginebench.errors import UserError
-from enginebench.nouns import Load
 from enginebench.workload.arrivals import due_times, due_within
 from enginebench.workload.datasets import is_data_set, known_records
 from enginebench.workload.files import find

@@ -21,8 +21,8 @@ from itertools import accumulate
 from statistics import NormalDist
 from typing import Literal
 
+from enginebench.domain import Length, Load
 from enginebench.errors import UserError
-from enginebench.nouns import Length, Load
 from enginebench.workload.draws import stream, uniforms
 
 MAX_TOKENS = 10_000_000

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from enginebench.nouns import Load
+from enginebench.domain import Load
 from enginebench.workload.arrivals import due_times
 from enginebench.workload.files import find
 from enginebench.workload.lengths import Lengths

@@ -14,8 +14,8 @@ from typing import Literal, cast
 import numpy as np
 
 from enginebench.checkpoints.vocabulary import Vocabulary
+from enginebench.domain import Load
 from enginebench.errors import UserError
-from enginebench.nouns import Load
 from enginebench.workload.draws import shuffled, stream
 from enginebench.workload.outlines import Outline, outlines
 from enginebench.workload.pools import Indices, Pool, pool_of

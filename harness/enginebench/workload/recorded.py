@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 from enginebench.checkpoints.vocabulary import Vocabulary
+from enginebench.domain import Load
 from enginebench.errors import UserError
-from enginebench.nouns import Load
 from enginebench.workload.datasets import Record, Turn, read_records
 from enginebench.workload.draws import order, stream
 from enginebench.workload.lengths import Lengths

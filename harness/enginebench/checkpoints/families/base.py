@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from enginebench.nouns import JSON
+from enginebench.domain import JSON
 
 Array = npt.NDArray[np.float32]
 Problem = tuple[str, str]

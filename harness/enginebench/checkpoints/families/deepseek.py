@@ -24,7 +24,7 @@ from enginebench.checkpoints.families.base import (
     gated_mlp,
     routed_experts,
 )
-from enginebench.nouns import JSON
+from enginebench.domain import JSON
 
 _SCALE = 2.5
 """Factor on the weights of the routed experts, as published."""

@@ -22,7 +22,7 @@ from enginebench.checkpoints.families.base import (
     routed_experts,
     transposed,
 )
-from enginebench.nouns import JSON
+from enginebench.domain import JSON
 
 _YARN_FACTOR, _YARN_CONTEXT = 32.0, 4096
 _BIAS = 0.1

@@ -19,7 +19,7 @@ from enginebench.checkpoints.families.base import (
     grouped_query_attention,
     routed_experts,
 )
-from enginebench.nouns import JSON
+from enginebench.domain import JSON
 
 
 class Llama(Family):

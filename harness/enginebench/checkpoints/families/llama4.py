@@ -23,7 +23,7 @@ from enginebench.checkpoints.families.base import (
     routed_experts,
     transposed,
 )
-from enginebench.nouns import JSON
+from enginebench.domain import JSON
 
 _CHUNK = 8192
 """Tokens of one attention chunk; llama.cpp has no other."""

@@ -1,0 +1,59 @@
+"""A run, understood: its rows, the sentence that answers the question, and what a reader must know before he quotes a figure.
+
+Only assembles: `rows` reads and folds the cells, `ranking` draws the conclusions, `caveats` warns. Writes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from enginebench.analysis.caveats import caveats
+from enginebench.analysis.cost_and_ceiling import CostAndCeiling, contradictions
+from enginebench.analysis.ranking import Parity, parities, verdict_sentence
+from enginebench.analysis.rows import LOAD_COLUMNS, CellResult, Row, figures_of, metric_of, read_rows
+from enginebench.metrics.costs import Prices
+from enginebench.metrics.slo import Slo, parse
+from enginebench.records.store import LaunchRecord, Run, RunRecord
+
+__all__ = ["LOAD_COLUMNS", "Analysis", "CellResult", "Parity", "Row", "analyse", "figures_of", "metric_of", "verdict_sentence"]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """A run, understood. slo: what a good answer was to be; None: nobody said, and there is no goodput.
+
+    prices: what the devices cost; None: nobody said, and no row has a cost.
+    """
+
+    run: RunRecord
+    rows: tuple[Row, ...]
+    launches: Mapping[str, LaunchRecord]
+    columns: tuple[str, ...]
+    sentence: str
+    parity: tuple[Parity, ...] = ()
+    slo: Slo | None = None
+    prices: Prices | None = None
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """What a reader must know before he quotes a figure: random weights, disagreement, settings that did not take, the impossible."""
+        found, worth = caveats(self.rows, self.launches, self.parity), CostAndCeiling(self.run, self.launches, self.prices)
+        return tuple(dict.fromkeys((*found, *contradictions(self.rows), *worth.unpriced(self.rows))))
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of cells by status, and of those not measured yet under 'missing'."""
+        records = [cell.record for row in self.rows for cell in row.cells]
+        out = {status: sum(r.status == status for r in records) for status in ("ok", "failed", "skipped")}
+        return out | {"missing": len(self.run.cells) - len(records)}
+
+
+def analyse(run: Run, prices: Prices | None = None) -> Analysis:
+    """Read every stored cell of a run and fold the repeats. UserError when the stored SLO is none. prices: by the catalogue's names."""
+    slo = parse(run.record.slo) if run.record.slo is not None else None
+    rows, columns = read_rows(run, slo)
+    launches = run.launches()
+    worth = CostAndCeiling(run.record, launches, prices)
+    rows = tuple(map(worth.of, rows))
+    return Analysis(run.record, rows, launches, columns, verdict_sentence(rows), tuple(parities(rows, launches)), slo, prices)

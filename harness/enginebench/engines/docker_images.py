@@ -1,0 +1,97 @@
+"""Builds and pulls images through the `docker` SDK: Docker, Podman's socket, or a remote daemon, whatever DOCKER_HOST says.
+
+The SDK is imported when a daemon is first needed. Starts no container.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from enginebench.engines.images import Image, Recipe, Say
+from enginebench.errors import UserError
+from enginebench.runtime.container.client import DaemonGone, connect
+
+BUILD_S = 3600
+"""An engine's wheels are several GB, and the daemon is silent while it fetches one layer."""
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+class SdkDaemon:
+    """`enginebench.engines.images.Daemon` over the SDK's low-level client."""
+
+    def __init__(self) -> None:
+        try:
+            self._api = connect(BUILD_S).api
+        except DaemonGone as gone:
+            raise UserError(str(gone)) from None
+        import docker
+
+        self._docker = docker
+
+    def image_id(self, name: str) -> str | None:
+        with self._reported(f"cannot look at {name}"):
+            try:
+                return str(self._api.inspect_image(name)["Id"])
+            except self._docker.errors.ImageNotFound:
+                return None
+
+    def build(self, recipe: Recipe, say: Say) -> str:
+        with self._reported(f"cannot build {recipe.name}"):
+            steps = self._api.build(
+                fileobj=io.BytesIO(recipe.context()), custom_context=True, dockerfile="Dockerfile", tag=recipe.name, rm=True,
+                forcerm=True, buildargs=recipe.arguments, labels={"enginebench.base": recipe.image.base}, decode=True,
+                network_mode="host",  # a build may need an index that only this machine's resolver knows
+            )  # fmt: skip
+            _follow(steps, say, f"cannot build {recipe.name}")
+            return str(self._api.inspect_image(recipe.name)["Id"])
+
+    def pull(self, image: Image, say: Say) -> None:
+        with self._reported(f"cannot pull {image.base}"):
+            _follow(
+                self._api.pull(image.repository, tag=image.digest or image.tag, stream=True, decode=True), say, f"cannot pull {image.base}"
+            )
+
+    def digest(self, image: Image) -> str:
+        with self._reported(f"cannot ask for the digest of {image.tagged}"):
+            return str(self._api.inspect_distribution(image.tagged)["Descriptor"]["digest"])
+
+    @contextmanager
+    def _reported(self, what: str) -> Iterator[None]:
+        """Whatever the SDK raises as one sentence with what to do."""
+        try:
+            yield
+        except (self._docker.errors.DockerException, OSError) as error:
+            said = getattr(error, "explanation", None) or str(error)
+            raise UserError(f"{what}: {' '.join(str(said).split())}", advice=_advice(str(error))) from None
+
+
+def _follow(steps: Iterator[dict[str, Any]], say: Say, what: str) -> None:
+    """Say what the daemon says, but for progress bars; UserError for the error that a stream with status 200 may hold."""
+    last = ""
+    for step in steps:
+        if "error" in step:
+            raise UserError(f"{what}: {' '.join(str(step['error']).split())}", advice=_advice(json.dumps(step)))
+        line = _COLOUR.sub("", str(step.get("stream") or (step.get("status", "") if "progress" not in step else ""))).strip()
+        if line and line != last:
+            say(line)
+            last = line
+
+
+def _advice(said: str) -> str | None:
+    """What to do about an error of the daemon's, by its words."""
+    unreached = "the registry cannot be reached from the daemon: load the image from a file (docker load), or go online"
+    known = {
+        "manifest unknown": "the registry has no such tag: look it up there, and write it into the table",
+        "not found": "the registry has no such image or tag: look it up there, and write it into the table",
+        "no such host": unreached,
+        "i/o timeout": unreached,
+        "connection refused": unreached,
+        "unauthorized": "log in where the daemon runs: docker login",
+        "denied": "log in where the daemon runs: docker login",
+    }
+    return next((advice for words, advice in known.items() if words.lower() in said.lower()), None)

@@ -1,0 +1,131 @@
+"""One virtual environment per engine, because engines exclude each other's dependencies (torch above all).
+
+Knows nothing of which engine needs what: pins come in, a Python interpreter comes out. An environment lives in
+cache_dir()/engines/<name>-<fingerprint of the pins and this Python>, so changed pins make a new one and the old
+one stays usable for older scenarios. It is built in place (virtual environments are not relocatable); a completion marker
+written last tells a whole one from a half-made one, which is built anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from enginebench.domain import JSON, fingerprint
+from enginebench.errors import UserError
+from enginebench.machine.folders import cache_dir
+
+COMPLETE = "enginebench-complete.json"
+TAIL_LINES = 12
+
+
+@dataclass(frozen=True)
+class Pins:
+    """What an environment holds.
+
+    requirements: what is asked for. constraints: a file with the exact versions of what they pull in. unwanted: packages that they pull in
+    and that are taken out again, because there is no build of them that fits.
+    """
+
+    requirements: tuple[str, ...]
+    constraints: Path | None = None
+    unwanted: tuple[str, ...] = ()
+
+
+def python_of(name: str, pins: Pins) -> Path | None:
+    """The interpreter of a finished environment with exactly these pins; None when there is none."""
+    folder = _folder(name, pins)
+    python = folder / "bin" / "python"
+    return python if (folder / COMPLETE).is_file() and python.exists() else None
+
+
+def install(name: str, pins: Pins, say: Callable[[str], None]) -> Path:
+    """Make the environment unless it is there; returns its interpreter.
+
+    say gets one sentence per step. Two processes asking for the same one build it once. Raises UserError with the last lines
+    of what venv or pip said.
+    """
+    if python := python_of(name, pins):
+        return python
+    folder = _folder(name, pins)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(folder.with_name(folder.name + ".lock"), lambda: say(f"{name}: another process installs it; waiting")):
+        if python := python_of(name, pins):
+            return python
+        return _build(name, folder, pins, say)
+
+
+def _folder(name: str, pins: Pins) -> Path:
+    facts: dict[str, JSON] = {
+        "requirements": list(pins.requirements),
+        "constraints": pins.constraints.read_text() if pins.constraints else "",
+        "python": [platform.python_implementation(), platform.python_version(), platform.machine(), sys.base_prefix],
+    }
+    if pins.unwanted:  # left out otherwise, so that the environments of most engines keep their names
+        facts["unwanted"] = list(pins.unwanted)
+    return cache_dir() / "engines" / f"{name}-{fingerprint(facts)}"
+
+
+def _build(name: str, folder: Path, pins: Pins, say: Callable[[str], None]) -> Path:
+    began = time.monotonic()
+    python = folder / "bin" / "python"
+    log = folder.with_name(folder.name + ".log")
+    log.write_bytes(b"")
+    shutil.rmtree(folder, ignore_errors=True)
+    say(f"{name}: making a virtual environment in {folder}")
+    # Our own pip can install into another environment, which saves the 4 to 5 s that giving it one takes.
+    own_pip = importlib.util.find_spec("pip") is not None
+    venv = [sys.executable, "-I", "-m", "venv", *(["--without-pip"] if own_pip else []), str(folder)]
+    _run(venv, log, f"{name}: no virtual environment could be made")
+    if pins.requirements:
+        say(f"{name}: installing {', '.join(pins.requirements)}")
+        pip = [sys.executable, "-I", "-m", "pip", "--python", str(python)] if own_pip else [str(python), "-I", "-m", "pip"]
+        # Modules are compiled here and not at first import (--no-compile would halve this step): an engine's first start is
+        # timed like its later ones.
+        options = ["--disable-pip-version-check", "--no-input"]
+        exact = ["--constraint", str(pins.constraints)] if pins.constraints else []
+        command = [*pip, "install", *options, "--progress-bar", "off", *exact, "--", *pins.requirements]
+        _run(command, log, f"{name}: pip could not install it")
+        if pins.unwanted:
+            _run([*pip, "uninstall", *options, "--yes", "--", *pins.unwanted], log, f"{name}: pip could not take packages out again")
+    seconds = round(time.monotonic() - began, 1)
+    facts = {"requirements": list(pins.requirements), "python": platform.python_version(), "seconds": seconds}
+    (folder / COMPLETE).write_text(json.dumps(facts))
+    say(f"{name}: ready after {seconds} s")
+    return python
+
+
+def _run(command: list[str], log: Path, failure: str) -> None:
+    """Append a command's output to the log; raises UserError with the last lines when it fails."""
+    # pip's own settings (an index, a proxy, certificates) hold here too; a shell's PIP_USER or PIP_TARGET must not redirect it.
+    env = {key: value for key, value in os.environ.items() if key not in ("PIP_USER", "PIP_TARGET", "PIP_PREFIX", "__PYVENV_LAUNCHER__")}
+    with log.open("ab") as sink:
+        sink.write(f"$ {' '.join(command)}\n".encode())
+        sink.flush()
+        code = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT, env=env, check=False).returncode
+    if code:
+        last = "\n".join(log.read_text(errors="replace").rstrip().splitlines()[-TAIL_LINES:])
+        raise UserError(f"{failure} (exit code {code}):\n{last}", advice=f"the whole output is in {log}")
+
+
+@contextlib.contextmanager
+def _locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """Hold an exclusive lock on a file; the kernel frees it when this process ends in whatever way."""
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,215 @@
+"""Container images by engine and variant: what containers/images.yaml says, what is built of it, and the digests written back into it.
+
+A base image is somebody else's; the image that runs is ours: the base with one thin Dockerfile of containers/ on top, named by a hash of
+everything that went into it, so that "is it there" is one question and a changed pin is another image. Knows no Docker: whatever has
+the methods of `Daemon` builds and pulls (`enginebench.engines.docker_images` through the SDK). Knows nothing of how a container is started.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import tarfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, Protocol
+
+from pydantic import Field, ValidationError
+
+from enginebench.adapter import Install
+from enginebench.domain import fingerprint
+from enginebench.errors import UserError, did_you_mean
+from enginebench.inputs.complaint import complain
+from enginebench.inputs.fields import Name, Strict
+from enginebench.inputs.source import Source, read
+from enginebench.machine.folders import resource_dir
+
+Say = Callable[[str], None]
+Devices = Literal["cpu", "nvidia", "amd"]
+DIGEST = r"sha256:[0-9a-f]{64}"
+_RELEASE = re.compile(r"\d+\.\d+\.\d+|\bb\d{4,}")
+"""What a tag holds that names one release: three numbers, or one of llama.cpp's builds."""
+_WRITTEN = re.compile(r"\bdigest:(?:[ \t]+(?:null|~|['\"]?sha256:[0-9a-f]+['\"]?))?")
+
+
+@dataclass(frozen=True)
+class Image:
+    """One row of the table: the base image, the Dockerfile on top of it, and how the engine is present inside.
+
+    repository: the base's, with its registry where that is not Docker Hub. digest: of the base as it was seen when it was pinned.
+    install: paths and names are the image's. note: what is not certain about the tag.
+    """
+
+    engine: str
+    variant: str
+    repository: str
+    tag: str
+    digest: str | None
+    dockerfile: Path
+    devices: Devices
+    install: Install
+    note: str | None = None
+
+    @property
+    def key(self) -> str:
+        """'llamacpp/cuda'."""
+        return f"{self.engine}/{self.variant}"
+
+    @property
+    def tagged(self) -> str:
+        """'ollama/ollama:0.33.3'."""
+        return f"{self.repository}:{self.tag}"
+
+    @property
+    def base(self) -> str:
+        """What is pulled: by digest where there is one."""
+        return f"{self.repository}@{self.digest}" if self.digest else self.tagged
+
+    @property
+    def floating(self) -> bool:
+        """Whether the base may be another one tomorrow: neither a digest nor a tag that names a release."""
+        return self.digest is None and _RELEASE.search(self.tag) is None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What the image that runs is built of. constraints: the exact pins of everything the requirements pull in, as pip reads them."""
+
+    image: Image
+    dockerfile: str
+    requirements: tuple[str, ...] = ()
+    constraints: str = ""
+
+    @property
+    def name(self) -> str:
+        """'enginebench/llamacpp:cuda-0123456789ab'; the hash is over the base and over what goes on top of it."""
+        parts = {"base": self.image.base, "dockerfile": self.dockerfile}
+        if "REQUIREMENTS" in self.dockerfile:
+            parts |= {"requirements": " ".join(self.requirements), "constraints": self.constraints}
+        return f"enginebench/{self.image.engine}:{self.image.variant}-{fingerprint({**parts})}"
+
+    @property
+    def arguments(self) -> dict[str, str]:
+        """Build arguments."""
+        known = {"BASE": self.image.base, "REQUIREMENTS": " ".join(self.requirements)}
+        return {name: value for name, value in known.items() if f"ARG {name}\n" in self.dockerfile}
+
+    def context(self) -> bytes:
+        """The build context as a tar archive: Dockerfile and constraints.txt. The same bytes every time, so layers stay cached."""
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as archive:
+            for name, text in (("Dockerfile", self.dockerfile), ("constraints.txt", self.constraints)):
+                data = text.encode()
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                archive.addfile(member, io.BytesIO(data))
+        return buffer.getvalue()
+
+
+class Daemon(Protocol):
+    """What builds and pulls. Every method raises UserError with one clear sentence when there is no daemon or it refuses."""
+
+    def image_id(self, name: str) -> str | None:
+        """'sha256:...' of an image that is there; None when it is not."""
+
+    def build(self, recipe: Recipe, say: Say) -> str:
+        """Build and name it; returns its id. The base is pulled if it is not there."""
+
+    def pull(self, image: Image, say: Say) -> None:
+        """Fetch the base."""
+
+    def digest(self, image: Image) -> str:
+        """The digest that the registry has for the base's tag now; nothing is fetched."""
+
+
+class _InstallRow(Strict):
+    variant: str
+    version: str
+    python: str | None = None
+    binary: str | None = None
+
+
+class _Row(Strict):
+    image: str = Field(pattern=r"^[a-z0-9][a-z0-9._:/-]*$")
+    tag: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")
+    digest: Annotated[str, Field(pattern=f"^{DIGEST}$")] | None = None
+    dockerfile: str = Field(pattern=r"^[A-Za-z0-9._-]+\.Dockerfile$")
+    devices: Devices
+    install: _InstallRow
+    note: str | None = None
+
+
+class _Table(Strict):
+    schema_version: Literal[1] = Field(alias="schema")
+    images: dict[Name, Annotated[dict[Name, _Row], Field(min_length=1)]]
+
+
+def table_file() -> Path:
+    """The table that ships with enginebench."""
+    return resource_dir("containers") / "images.yaml"
+
+
+def read_images(file: Path | None = None) -> Mapping[str, Image]:
+    """Every image by 'engine/variant', in the file's order; Dockerfiles lie beside it. UserError with file, line and key."""
+    source = read(file or table_file())
+    try:
+        table = _Table.model_validate(source.data)
+    except ValidationError as error:
+        raise complain(error, source, _Table) from None
+    rows = [(engine, variant, row) for engine, variants in table.images.items() for variant, row in variants.items()]
+    return {f"{engine}/{variant}": _image(engine, variant, row, source) for engine, variant, row in rows}
+
+
+def _image(engine: str, variant: str, row: _Row, source: Source) -> Image:
+    dockerfile = source.file.parent / row.dockerfile
+    if not dockerfile.is_file():
+        raise source.error(f"there is no {row.dockerfile} beside this file", ("images", engine, variant, "dockerfile"))
+    python, binary = (Path(path) if path else None for path in (row.install.python, row.install.binary))
+    install = Install(row.install.variant, row.install.version, python, binary)
+    return Image(engine, variant, row.image, row.tag, row.digest, dockerfile, row.devices, install, row.note)
+
+
+def resolve(engine: str, variant: str | None = None, file: Path | None = None) -> Image:
+    """The image of an engine: of that variant, or the first one that the table names for it. UserError when there is none."""
+    images = read_images(file)
+    variants = {image.variant: image for image in images.values() if image.engine == engine}
+    if not variants:
+        raise UserError(f"there is no image for '{engine}'", advice=did_you_mean(engine, {image.engine for image in images.values()}))
+    if variant is None:
+        return next(iter(variants.values()))
+    if variant not in variants:
+        raise UserError(f"there is no image '{engine}/{variant}'", advice=did_you_mean(variant, variants))
+    return variants[variant]
+
+
+def recipe(image: Image, requirements: Sequence[str] = (), constraints: Path | None = None) -> Recipe:
+    """What is built for an image, with the pins of the engine's adapter for those Dockerfiles that install it."""
+    pins = constraints.read_text(encoding="utf-8") if constraints else ""
+    return Recipe(image, image.dockerfile.read_text(encoding="utf-8"), tuple(requirements), pins)
+
+
+def ensure(wanted: Recipe, daemon: Daemon, say: Say) -> str:
+    """The id of the image that runs, built now if it is not there."""
+    found = daemon.image_id(wanted.name)
+    if found is not None:
+        return found
+    say(f"building {wanted.name} on {wanted.image.base}")
+    return daemon.build(wanted, say)
+
+
+def pin(image: Image, digest: str, file: Path | None = None) -> None:
+    """Write a digest into the table; every other byte of it stays. UserError when the file cannot be written."""
+    path = file or table_file()
+    source = read(path)
+    at: tuple[str, ...] = ("images", image.engine, image.variant)
+    if (*at, "digest") not in source.lines:
+        raise source.error("has no `digest:` line to write to", at, advice="add `digest: null`")
+    lines = source.text.splitlines(keepends=True)
+    number = source.lines[(*at, "digest")] - 1
+    lines[number] = _WRITTEN.sub(f"digest: {digest}", lines[number], count=1)
+    try:
+        path.write_text("".join(lines), encoding="utf-8")
+    except OSError as error:
+        advice = "copy the folder it lies in, and name the copy: bench images --table FILE pin ..."
+        raise UserError(f"cannot be written: {error.strerror}", file=path, advice=advice) from None

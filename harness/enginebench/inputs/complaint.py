@@ -1,0 +1,95 @@
+"""Turns pydantic's validation errors into one sentence with the line, the key and what to write instead."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from enginebench.errors import UserError, did_you_mean
+from enginebench.inputs.shape import Shape
+from enginebench.inputs.source import Location, Source
+
+_EXPECTED = {
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "finite_number": "a finite number",
+    "string_type": "text (put it in quotes)",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "model_type": "a mapping (key: value)",
+    "model_attributes_type": "a mapping (key: value)",
+    "dict_type": "a mapping (key: value)",
+    "dataclass_type": "a mapping (key: value)",
+    "list_type": "a list",
+    "tuple_type": "a list",
+}
+
+
+def complain(error: ValidationError, source: Source, model: type, at: Location = ()) -> UserError:
+    """The first thing that is wrong, as a UserError at its place in `source`; `at` is where the validated data stands.
+
+    model: the pydantic model or the dataclass that the data was validated against.
+    """
+    # A misspelt key is also a missing key: what is written wrong explains more than what is not written.
+    details = min(error.errors(), key=lambda e: (e["type"] == "missing", source.line((*at, *e["loc"])) or 0))
+    places = {_in_file((*at, *e["loc"]), source, absent=e["type"] == "missing") for e in error.errors()}
+    location = _in_file((*at, *details["loc"]), source, absent=details["type"] == "missing")
+    message, advice = _say(details, location[len(at) :], Shape.of(model))
+    more = len(places) - 1  # a value that fits none of several forms is one problem
+    if more:
+        advice = f"{advice + '; ' if advice else ''}{more} more problem{'s' if more > 1 else ''} after this one"
+    return source.error(message, location, advice=advice)
+
+
+def _in_file(location: Location, source: Source, *, absent: bool) -> Location:
+    """Drop what pydantic adds: the index of a single value that was turned into a list of one, the name of an alternative.
+
+    absent: the last part is the key that is missing.
+    """
+    kept: Location = ()
+    for depth, part in enumerate(location, 1):
+        if (*kept, part) in source.lines or (absent and depth == len(location)):
+            kept = (*kept, part)
+    return kept
+
+
+def _say(details: ErrorDetails, location: Location, shape: Shape) -> tuple[str, str | None]:
+    """What is wrong, and what to write instead. location: in the data, as written."""
+    kind, got = details["type"], _shown(details["input"])
+    context: Mapping[str, Any] = details.get("ctx", {})
+    if kind == "extra_forbidden":
+        return "is not a known key", did_you_mean(str(location[-1]), shape.keys(location[:-1]))
+    if kind == "literal_error":
+        known = [word.strip(" '") for word in str(context["expected"]).replace(" or ", ",").split(",")]
+        return f"cannot be {got}", did_you_mean(str(details["input"]), known)
+    return _describe(kind, got, context) or details["msg"], shape.advice(location)
+
+
+def _describe(kind: str, got: str, context: Mapping[str, Any]) -> str | None:
+    """What is wrong with a value that its schema could have told; None where only pydantic can say."""
+    if kind == "missing":
+        return "is missing"
+    if kind == "greater_than_equal":
+        return f"must be at least {context['ge']:,}, got {got}"
+    if kind == "less_than_equal":
+        return f"must be at most {context['le']:,}, got {got}"
+    if kind == "greater_than":
+        return f"must be more than {context['gt']}, got {got}"
+    if kind == "too_short":
+        return "is empty: at least one entry is needed"
+    if kind == "string_pattern_mismatch":
+        return f"{got} is not of the form {context['pattern']}"
+    if kind in _EXPECTED:
+        return f"must be {_EXPECTED[kind]}, got {got}"
+    return None
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,34 @@
+"""The folders that enginebench uses: the one for what it fetches and makes, and those with the project's own data files.
+
+It knows neither what lies in the cache nor when that may be deleted; everything in it can be made again. The project's data files are at
+the root of a checkout, or inside an installed wheel under `_repo/`; callers need not know which.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import platformdirs
+
+HOME_VARIABLE = "ENGINEBENCH_HOME"
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+_CHECKOUT = _PACKAGE.parents[1]
+
+
+def cache_dir() -> Path:
+    """The folder named by ENGINEBENCH_HOME, else the user's cache folder. It need not exist yet."""
+    chosen = os.environ.get(HOME_VARIABLE)
+    return Path(chosen).expanduser().absolute() if chosen else Path(platformdirs.user_cache_dir("enginebench"))
+
+
+def resource_dir(name: str) -> Path:
+    """The folder `name` ('adapters', 'scenarios', 'reports/templates', ...) of this installation."""
+    packaged = _PACKAGE / "_repo" / name
+    return packaged if packaged.is_dir() else _CHECKOUT / name
+
+
+def checkout() -> Path | None:
+    """The root of the source checkout this package runs from; None for an installed wheel."""
+    return _CHECKOUT if (_CHECKOUT / "pyproject.toml").is_file() and not (_PACKAGE / "_repo").is_dir() else None

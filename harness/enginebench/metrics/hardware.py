@@ -1,0 +1,173 @@
+"""Figures of what the machine did in a cell's window: power, memory, clocks held back, who used the GPUs, what the processors gave.
+
+Pure arithmetic over `enginebench.telemetry.Subject`. Knows no reading of a device, and judges nothing (`enginebench.validity.hardware`).
+"""
+
+from __future__ import annotations
+
+import itertools
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from enginebench.records.counters import CounterSeries
+from enginebench.records.subject import Subject
+from enginebench.records.throttle import Throttle
+
+if TYPE_CHECKING:
+    from enginebench.records.store import CellRecord
+    from enginebench.records.window import Window
+
+COVERED = 0.5
+"""Share of the window that readings must cover for a mean over it."""
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What is known of the machine in the window; None: not known.
+
+    devices: the GPUs that the cell ran on. watts: their mean power together. peak_memory_bytes: of the fullest of them. utilisation:
+    their mean. throttled: reason -> share of the readings, of the device where it was largest. capped: GPUs whose power limit is below
+    their default. shared: GPUs that others used as well. cores: processor time of the engine per second. engine_memory_bytes: its most.
+    quota: container -> share of its scheduler periods in which it was held back. steal: share of all cores' time that the hypervisor
+    took. overheated: times that a core lowered its clock because of heat.
+    """
+
+    devices: tuple[str, ...] = ()
+    watts: float | None = None
+    peak_memory_bytes: float | None = None
+    utilisation: float | None = None
+    throttled: Mapping[str, float] = field(default_factory=dict)
+    capped: tuple[str, ...] = ()
+    shared: tuple[str, ...] = ()
+    cores: float | None = None
+    engine_memory_bytes: float | None = None
+    quota: Mapping[str, float] = field(default_factory=dict)
+    steal: float | None = None
+    overheated: float | None = None
+
+
+def hardware_of(record: CellRecord, window: Window) -> Hardware:
+    """The figures of a cell; all unknown for one that was measured before there was telemetry."""
+    span = window.start_ns, window.end_ns
+    gpus = used_gpus(record)
+    engine = [subject for subject in record.telemetry if subject.kind in ("processes", "container")]
+    within = [gpu.series.within(span) for gpu in gpus]
+    quotas = {subject.name: _share(subject.series, "throttled_periods", "periods", span) for subject in engine}
+    host = next((subject.series for subject in record.telemetry if subject.kind == "host"), CounterSeries())
+    return Hardware(
+        devices=tuple(gpu.name for gpu in gpus),
+        watts=mean_watts(record, window),
+        peak_memory_bytes=max((value for series in within for value in series.known("memory_bytes")), default=None),
+        utilisation=busy / len(gpus) if (busy := _sum([_mean(gpu.series, "utilisation", span) for gpu in gpus])) is not None else None,
+        throttled=_throttled(within),
+        capped=tuple(gpu.name for gpu in gpus if _capped(gpu)),
+        shared=tuple(gpu.name for gpu, series in zip(gpus, within, strict=True) if _shared(series)),
+        cores=_sum([_rate(subject.series, "cpu_s", span) for subject in engine]),
+        engine_memory_bytes=_sum([max(subject.series.within(span).known("memory_bytes"), default=None) for subject in engine]),
+        quota={name: share for name, share in quotas.items() if share is not None},
+        steal=_share(host, "steal_s", "capacity_s", span),
+        overheated=_rise(host, "thermal_throttles", span),
+    )
+
+
+def mean_watts(record: CellRecord, window: Window) -> float | None:
+    """Mean power in W, over the window, of all devices that the cell ran on together; None where that is not known.
+
+    From a device's own count of its energy, (energy at the end - energy at the start) / length, between the readings around each edge
+    in proportion; else the mean of its power readings over time.
+    """
+    span = window.start_ns, window.end_ns
+    rates = [_rate(gpu.series, "energy_j", span) for gpu in used_gpus(record)]
+    means = [_mean(gpu.series, "watts", span) for gpu in used_gpus(record)]
+    return _sum([mean if rate is None else rate for rate, mean in zip(rates, means, strict=True)])
+
+
+def used_gpus(record: CellRecord) -> tuple[Subject, ...]:
+    """The GPUs that the cell ran on: those with a compute process of the engine while the load ran.
+
+    Where the engine's processes were found on none (another process namespace), all of them, if the deployment takes as many as there
+    are and each was busy. Else none: power that may be somebody else's is not counted.
+    """
+    gpus = tuple(subject for subject in record.telemetry if subject.kind == "gpu")
+    ours = tuple(gpu for gpu in gpus if any(gpu.series.known("ours")))
+    if ours:
+        return ours
+    return gpus if record.gpus == len(gpus) and all(any(gpu.series.known("utilisation")) for gpu in gpus) else ()
+
+
+def _throttled(devices: Sequence[CounterSeries]) -> dict[str, float]:
+    """Reason -> share of a device's readings, of the device where it is largest."""
+    out: dict[str, float] = {}
+    for reason in Throttle:
+        masks = [series.known("throttle") for series in devices]
+        shares = [sum(bool(int(mask) & reason) for mask in known) / len(known) for known in masks if known]
+        if any(shares):
+            out[reason.words] = max(shares)
+    return out
+
+
+def _capped(gpu: Subject) -> bool:
+    limit, default = (gpu.facts.get(name) for name in ("limit_watts", "default_limit_watts"))
+    return isinstance(limit, int | float) and isinstance(default, int | float) and limit < default
+
+
+def _shared(series: CounterSeries) -> bool:
+    """Processes that cannot be looked up are strangers only where the engine's own can be."""
+    strangers = series.known("unseen") if any(series.known("ours")) else []
+    return any(series.known("others")) or any(strangers)
+
+
+# -- over time -----------------------------------------------------------------------------------------------------------
+
+
+def _points(series: CounterSeries, name: str) -> list[tuple[int, float]]:
+    return [(at, value) for at, value in zip(series.at_ns, series.values.get(name, ()), strict=False) if value is not None]
+
+
+def _change(points: Sequence[tuple[int, float]], span: tuple[int, int]) -> tuple[float, float] | None:
+    """How much a total rose in the part of the span that its readings cover, and that part's length in s; None if it is too little."""
+    if len(points) < 2:
+        return None
+    start, end = max(span[0], points[0][0]), min(span[1], points[-1][0])
+    if end <= start or end - start < COVERED * (span[1] - span[0]):
+        return None
+    return _at(points, end) - _at(points, start), (end - start) / 1e9
+
+
+def _at(points: Sequence[tuple[int, float]], when: int) -> float:
+    """A total between two readings, in proportion."""
+    i = min(max(1, bisect_right(points, when, key=lambda point: point[0])), len(points) - 1)
+    (t0, v0), (t1, v1) = points[i - 1], points[i]
+    return v0 + (v1 - v0) * (when - t0) / (t1 - t0)
+
+
+def _rise(series: CounterSeries, name: str, span: tuple[int, int]) -> float | None:
+    """How much a total rose; None also where it fell, as when a driver was loaded anew."""
+    change = _change(_points(series, name), span)
+    return change[0] if change is not None and change[0] >= 0 else None
+
+
+def _rate(series: CounterSeries, name: str, span: tuple[int, int]) -> float | None:
+    change = _change(_points(series, name), span)
+    return change[0] / change[1] if change is not None and change[0] >= 0 else None
+
+
+def _mean(series: CounterSeries, name: str, span: tuple[int, int]) -> float | None:
+    """Mean of a gauge over time: its integral by the trapezoidal rule / length."""
+    points = _points(series, name)
+    areas = [(v0 + v1) / 2 * (t1 - t0) / 1e9 for (t0, v0), (t1, v1) in itertools.pairwise(points)]
+    change = _change(list(zip((at for at, _ in points), itertools.accumulate(areas, initial=0.0), strict=False)), span)
+    return change[0] / change[1] if change is not None else None
+
+
+def _share(series: CounterSeries, part: str, whole: str, span: tuple[int, int]) -> float | None:
+    of, all_of_it = _rise(series, part, span), _rise(series, whole, span)
+    return of / all_of_it if of is not None and all_of_it else None
+
+
+def _sum(values: Sequence[float | None]) -> float | None:
+    """None when there is none, or one is not known."""
+    known = [value for value in values if value is not None]
+    return sum(known) if known and len(known) == len(values) else None

@@ -1,0 +1,95 @@
+"""How many tokens an answer had: who counted them, when they arrived, and whether those who counted agree.
+
+A chunk of a stream is never taken for a token. Pure functions of samples; knows no metric.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from enginebench.records.samples import Samples
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+TokenSource: TypeAlias = Literal["server usage", "stream counts", "local tokenizer", "unknown"]
+"""From the most to the least trustworthy."""
+
+SOURCES: tuple[TokenSource, ...] = get_args(TokenSource)
+
+
+def output_tokens(s: Samples) -> Floats:
+    """Output tokens per request: the server's usage count; else the sum of its per-event counts; else the count of the checkpoint's
+    own tokenizer; else NaN (never a chunk count)."""
+    usage, stream, local = _known(s)
+    return np.where(np.isnan(usage), np.where(np.isnan(stream), local, stream), usage)
+
+
+def token_source(s: Samples) -> TokenSource:
+    """Who counted the output tokens of the successful requests; of several, the least trustworthy that was needed."""
+    known = np.array(_known(s))[:, s.ok]
+    if not known.shape[1]:
+        return "unknown"
+    first = np.where(np.isnan(known).all(axis=0), len(known), np.argmin(np.isnan(known), axis=0))
+    return SOURCES[int(first.max())]
+
+
+def disagreements(s: Samples) -> list[tuple[TokenSource, TokenSource, int, int]]:
+    """Pairs of sources that counted the same requests: (one, other, requests where they differ, requests that both counted).
+
+    They differ where it is by more than one token (the end of sequence, which not everybody counts) and more than 2 % (text need
+    not come back as the same tokens).
+    """
+    known = [counts[s.ok] for counts in _known(s)]
+    out: list[tuple[TokenSource, TokenSource, int, int]] = []
+    for i, a in enumerate(known):
+        for j, b in enumerate(known[i + 1 :], start=i + 1):
+            both = ~np.isnan(a) & ~np.isnan(b)
+            if both.any():
+                off = np.abs(a - b)[both] > np.maximum(1, 0.02 * a[both])
+                out.append((SOURCES[i], SOURCES[j], int(off.sum()), int(both.sum())))
+    return out
+
+
+def _known(s: Samples) -> tuple[Floats, Floats, Floats]:
+    """What each source counted per request, NaN where it did not, in the order of `TokenSource`."""
+    usage, stream, local = (np.where(c >= 0, c, np.nan) for c in (s.output_tokens, s.stream_tokens, s.local_tokens))
+    return usage, stream, local
+
+
+# -- when they arrived ---------------------------------------------------------------------------------------------------
+
+
+def per_event(s: Samples, tokens: Floats) -> Floats:
+    """Tokens that each event stands for, so that those of a request sum to its `tokens`.
+
+    They are in proportion to the server's per-event counts where it gave them for the whole request, and spread evenly elsewhere.
+    """
+    told = s.stream_tokens > 0
+    scale = tokens / np.maximum(np.where(told, s.stream_tokens, s.events), 1)
+    each = np.repeat(scale, s.events)
+    if told.all():
+        each *= s.event_tokens
+    elif told.any():
+        each *= np.where(np.repeat(told, s.events), s.event_tokens, 1)
+    return each
+
+
+def share_inside(s: Samples) -> Floats:
+    """Which part of each request's tokens arrived in the window, 0 to 1; an answer without events arrived at its end."""
+    if s.window_ns is None:
+        return np.ones(len(s))
+    start, end = s.window_ns
+    some = s.events > 0
+    first, last = (np.where(some, s.edge(last=last), s.end_ns) for last in (False, True))
+    share = ((first >= start) & (last <= end)).astype(np.float64)
+    cut = np.flatnonzero(some & (share == 0) & (last >= start) & (first <= end))  # only these are looked at event by event
+    if len(cut):
+        wanted = np.zeros(len(s), dtype=bool)
+        wanted[cut] = True
+        mine = np.repeat(wanted, s.events)
+        at, each = s.event_ns[mine], per_event(s, np.ones(len(s)))[mine]
+        starts = np.concatenate(([0], np.cumsum(s.events[cut])[:-1]))
+        share[cut] = np.add.reduceat(np.where((start <= at) & (at <= end), each, 0.0), starts)
+    return share

@@ -1,0 +1,216 @@
+"""The measured window of a cell: the part of the load in which the server was steady, found from what was measured.
+
+First the plateau, while nothing is being filled or drained; then what is left of the warm-up and the cool-down is cut off by
+MSER; then the rest is tested for a trend. Knows the shape of the load, no engine, no metric and no verdict.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from enginebench.domain import Load
+from enginebench.metrics.tokens import output_tokens, per_event
+from enginebench.metrics.trend import Floats, Trend, settled, trend
+from enginebench.records.samples import Ints, Samples
+from enginebench.records.window import State, Window
+
+Span: TypeAlias = tuple[int, int]
+"""Start and end, in ns."""
+
+FEWEST_BATCHES = 8
+"""Below 6, not even a series that rises at every step has a trend with p < 0.01; two more, so that something can be cut off."""
+
+MOST_BATCHES = 30
+"""More would be shorter, and the means of neighbouring ones less independent."""
+
+REQUESTS_PER_BATCH = 3
+
+_ENOUGH_TO_SETTLE = 12
+"""Of fewer batches than this a twentieth seem not to settle by chance."""
+
+SURE = 0.01
+MATTERS = 0.1
+"""A trend counts when it is this sure and changes the figure by this share from the first third of the window to the last."""
+
+BACKLOG = 0.03
+"""More in flight counts only when it is this share of the requests sent meanwhile. The number in flight of any open loop wanders, most
+of all close to the server's limit; only beyond the limit does it keep a share of all that comes in."""
+
+
+def steady_window(s: Samples, load: Load) -> Window:
+    """The steady part of a load.
+
+    The *plateau* of a closed loop lasts from when its last stream has started (from the first send, if all start within a fifth of a
+    request) until the first stream finds nothing more to send; that of an open loop from the first send to the last. It is divided
+    into *batches* of at least REQUESTS_PER_BATCH requests and a whole number of request periods, so that requests in step, which
+    prefill and decode in turn, do not look like a change. With fewer than FEWEST_BATCHES the window is the whole load and the state
+    'too short to tell'. MSER over the batches' output tokens/s (`enginebench.metrics.trend.settled`) cuts off what has not settled: at most
+    half of them, and at most a quarter at the end, where no load has a transient of its own. A cut that reaches its limit has found
+    no steady part, and nothing is cut: 'unsteady', as where output tokens/s or in-flight requests have a trend in what is left.
+
+    A load whose rate is to change, and a replayed trace, are 'changing by design': all of it is measured, and nothing is tested.
+    """
+    sent = s.sent_ns > 0
+    if not sent.any():
+        return Window(0, 0, "too short to tell", "nothing was sent")
+    whole = int(s.sent_ns[sent].min()), int(s.end_ns[sent].max())
+    if design := _design(load):
+        return _window(whole, whole, "changing by design", design)
+    starts, ends = _units(s, sent)
+    plateau, period = _plateau(s, starts, ends, load)
+    width, n = _batches(starts, plateau[1] - plateau[0], period)
+    if n < FEWEST_BATCHES:
+        return _window(whole, whole, "too short to tell", f"fewer than {FEWEST_BATCHES} batches of requests one after another")
+    edges = plateau[1] - width * np.arange(n, -1, -1)
+    return _settled_part(whole, plateau, edges, starts, _tokens_per_batch(s, edges), _in_flight(s, sent, edges))
+
+
+def _design(load: Load) -> str:
+    """Why a load need not be steady, one clause; empty where it should be."""
+    if load.trace is not None:
+        return "the arrivals are those of a recording"
+    return f"the rate was to go from {load.level_text}" if load.rate is not None and load.rate_to not in (None, load.rate) else ""
+
+
+def _settled_part(whole: Span, plateau: Span, edges: Ints, starts: Ints, tokens: Floats, flying: Floats) -> Window:
+    """The window within a plateau, from the output tokens and the requests in flight of its batches."""
+    n = len(tokens)
+    head, tail = settled(tokens, n // 2, n // 4, n // 2)
+    lost = head + tail == n // 2 or tail == n // 4
+    if lost:
+        head = tail = 0
+    kept = slice(head, n - tail)
+    if not tokens[kept].any():  # nothing varies less than silence
+        return _window(whole, whole, "unsteady", f"no output in {n - head - tail} of {n} batches one after another")
+    span = (int(edges[head]) if head else plateau[0]), int(edges[n - tail])
+    arrived = int(((span[0] <= starts) & (starts <= span[1])).sum())
+    moving = _moving(trend(tokens[kept]), trend(flying[kept]), arrived)
+    small = 2 * (span[1] - span[0]) < whole[1] - whole[0]
+    chosen, rests_on = whole if small else span, f"over {n - head - tail} batches of {(edges[1] - edges[0]) / 1e9:.3g} s"
+    if moving:
+        return _window(chosen, whole, "unsteady", f"{moving}, {rests_on}")
+    if lost:
+        state: State = "unsteady" if n >= _ENOUGH_TO_SETTLE else "too short to tell"
+        return _window(chosen, whole, state, f"output tokens/s did not settle, {rests_on}")
+    if small:
+        return _window(chosen, whole, "too short to tell", "filling and draining took more than half of the time")
+    return _window(chosen, whole, "steady", f"no trend in output tokens/s and in-flight requests, {rests_on}")
+
+
+def _window(span: Span, whole: Span, state: State, why: str) -> Window:
+    return Window(*span, state, why, (span[0] - whole[0]) / 1e9, (whole[1] - span[1]) / 1e9)
+
+
+def _moving(tokens: Trend, flying: Trend, arrived: int) -> str:
+    """What still goes up or down, in words; empty when nothing does."""
+    matters = {"output tokens/s": (tokens, True), "in-flight requests": (flying, abs(flying.rise) > BACKLOG * arrived)}
+    found = {name: its for name, (its, so) in matters.items() if so and its.p < SURE and abs(its.change) > MATTERS}
+    said = [
+        f"{name} rose by {its.change:.0%}" if its.rise > 0 else f"{name} fell by {min(1.0, -its.change):.0%}" for name, its in found.items()
+    ]
+    least = max((its.p for its in found.values()), default=0.0)
+    return f"{' and '.join(said)} from the first third to the last (p={max(least, 1e-4):.2g})" if said else ""
+
+
+# -- where to look -------------------------------------------------------------------------------------------------------
+
+
+def _units(s: Samples, sent: npt.NDArray[np.bool_]) -> tuple[Ints, Ints]:
+    """Start and end of each conversation, or of each request that is none, by start: what a stream works through one by one."""
+    alone = -2 - np.arange(len(s))
+    of = np.where(s.conversation >= 0, s.conversation, alone)[sent]
+    order = np.argsort(of, kind="stable")
+    firsts = np.flatnonzero(np.diff(of[order], prepend=of[order[0]] - 1))
+    starts = np.minimum.reduceat(s.sent_ns[sent][order], firsts)
+    ends = np.maximum.reduceat(s.end_ns[sent][order], firsts)
+    by_start = np.argsort(starts, kind="stable")
+    return starts[by_start], ends[by_start]
+
+
+def _full(starts: Ints, ends: Ints, concurrency: int) -> int:
+    """Which start put the last stream of a closed loop in flight, or as many as ever were."""
+    flying = np.arange(1, len(starts) + 1) - np.searchsorted(np.sort(ends), starts, side="right")
+    return int((flying >= min(concurrency, flying.max())).argmax())
+
+
+def _cycle(starts: Ints, full: int, concurrency: int) -> float:
+    """How long a stream of a closed loop takes for one request, in ns; 0 when none began after all were in flight.
+
+    concurrency / rate of starts once all streams run (Little 1961): exact for requests in step, client's pauses included.
+    """
+    after = len(starts) - 1 - full
+    return concurrency * float(starts[-1] - starts[full]) / after if after > 0 else 0.0
+
+
+def _memory(s: Samples) -> float:
+    """How long the requests in flight depend on those before, in ns: twice the mean duration of those in flight at a moment.
+
+    That mean is sum d^2 / sum d over the durations d. The queue is left out of them (every first token counts as fast as the fastest
+    was), or the batches of an overloaded server would grow until none are left to be tested.
+    """
+    some = (s.sent_ns > 0) & (s.events > 0)
+    first, last = s.edge(last=False), s.edge(last=True)
+    if not some.any():
+        some, first, last = s.sent_ns > 0, s.end_ns, s.end_ns
+    durations = ((last - first)[some] + (first - s.sent_ns)[some].min()).astype(np.float64)
+    return 2 * float(durations @ durations / max(durations.sum(), 1.0))
+
+
+def _plateau(s: Samples, starts: Ints, ends: Ints, load: Load) -> tuple[Span, float]:
+    """(plateau, period of a request in ns); period 0 when there are too few requests to have one."""
+    first, last = int(starts[0]), int(starts[-1])
+    if load.open_loop:
+        return (first, last), _memory(s)
+    full = _full(starts, ends, load.concurrency)
+    period = _cycle(starts, full, load.concurrency)
+    if period <= 0:
+        return (first, last), 0.0
+    begin = int(starts[full])
+    return (begin if begin - first > period / 5 else first, int(ends[ends >= last].min())), period
+
+
+def _batches(starts: Ints, span: int, period: float) -> tuple[int, int]:
+    """(length of a batch in ns, how many there are). They end with the plateau; what is left over is at its start."""
+    if period <= 0 or span <= 0:
+        return 0, 0
+    spacing = float(starts[-1] - starts[0]) / (len(starts) - 1)
+    periods = max(1, math.ceil(max(REQUESTS_PER_BATCH * spacing, span / MOST_BATCHES) / period - 1e-6))
+    n = math.floor(span / (periods * period) + 0.1)  # a tenth of a batch short is only the jitter of the last period
+    return (int(min(periods * period, span / n)), n) if n else (0, 0)
+
+
+# -- what was going on there ---------------------------------------------------------------------------------------------
+
+
+def _tokens_per_batch(s: Samples, edges: Ints) -> Floats:
+    """Output tokens that arrived in each batch, of all requests; where nobody counted tokens, events."""
+    counted = output_tokens(s)
+    tokens = np.where(np.isnan(counted), s.events, counted)
+    silent = s.events == 0
+    return _binned(s.event_ns, per_event(s, tokens), edges) + _binned(s.end_ns[silent], tokens[silent], edges)
+
+
+def _binned(at: Ints, weights: Floats, edges: Ints) -> Floats:
+    n = len(edges) - 1
+    place = (at - edges[0]) * (1 / float(edges[1] - edges[0])) + 1  # bin 0: before the first edge; truncation is towards zero
+    places = np.clip(place, 0, n + 1, out=place).astype(np.int64)
+    return np.asarray(np.bincount(places, weights=weights, minlength=n + 2)[1 : n + 1], dtype=np.float64)
+
+
+def _in_flight(s: Samples, sent: npt.NDArray[np.bool_], edges: Ints) -> Floats:
+    """Mean number of requests in flight in each batch: differences of the request-seconds spent by each edge."""
+    spent = _elapsed(s.sent_ns[sent], edges) - _elapsed(s.end_ns[sent], edges)
+    return np.asarray(np.diff(spent) / np.diff(edges), dtype=np.float64)
+
+
+def _elapsed(since: Ints, edges: Ints) -> Floats:
+    """Sum over the times before each edge of how long before it they are, in ns."""
+    ordered = np.sort(since - edges[0]).astype(np.float64)
+    sums = np.concatenate(([0.0], np.cumsum(ordered)))
+    at = (edges - edges[0]).astype(np.float64)
+    before = np.searchsorted(ordered, at)
+    return np.asarray(before * at - sums[before], dtype=np.float64)

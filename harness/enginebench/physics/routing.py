@@ -1,0 +1,157 @@
+"""Which experts tokens were sent to, and what that means for memory traffic and for balance under expert parallelism.
+
+Counts come from a pass of their own, never from a timed one: taking them costs time. Everything here is pure. It knows neither
+engines nor files (`routing_files` reads them), and it cannot tell routing that is uneven because of the model from routing that is
+uneven because of the text it was given.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from enginebench.domain import JSON
+from enginebench.errors import UserError
+
+Counts = npt.NDArray[np.int64]
+Figures = npt.NDArray[np.float64]
+
+DRAWS = 200
+"""Decode steps that are put together for each batch size."""
+
+
+@dataclass(frozen=True, eq=False)
+class Choices:
+    """Every single choice. experts: [tokens, layers, top_k]. sequence: [tokens], which request a token belongs to. decoded:
+    [tokens], whether it went through the model in a decode step of its own (a generated token) or within a prompt."""
+
+    experts: npt.NDArray[np.int16]
+    sequence: npt.NDArray[np.int32]
+    decoded: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Routing:
+    """How often each expert of each layer was chosen.
+
+    counts: [layers, experts]; layers: their numbers in the model; source: who counted, and over what. choices: None where the
+    source has counts only, and then nothing can be said about single steps.
+    """
+
+    model: str
+    source: str
+    layers: tuple[int, ...]
+    counts: Counts
+    choices: Choices | None = None
+
+    @property
+    def experts(self) -> int:
+        return int(self.counts.shape[1])
+
+    @property
+    def top_k(self) -> int | None:
+        """Experts per token and layer; None where only counts are known."""
+        return None if self.choices is None else int(self.choices.experts.shape[2])
+
+
+def routing_of(model: str, source: str, layers: Sequence[int], experts: int, choices: Choices) -> Routing:
+    """Counts from single choices. Choices below zero stand for none (padding) and are not counted. ValueError for an impossible expert."""
+    if choices.experts.max(initial=-1) >= experts:
+        raise ValueError(f"expert {choices.experts.max()} of {experts}")
+    counts = np.zeros((len(layers), experts), np.int64)
+    for layer in range(len(layers)):
+        chosen = choices.experts[:, layer].ravel()
+        counts[layer] = np.bincount(chosen[chosen >= 0], minlength=experts)
+    return Routing(model, source, tuple(layers), counts, choices)
+
+
+def hottest_share(counts: Counts, hottest: int) -> Figures:
+    """Per layer, the share of all choices that its `hottest` most chosen experts got; uniform routing gives hottest / experts."""
+    ordered = np.sort(counts, axis=1)[:, ::-1]
+    return _ratio(ordered[:, :hottest].sum(axis=1), counts.sum(axis=1))
+
+
+def entropy(counts: Counts) -> Figures:
+    """Per layer, Shannon entropy of the experts' shares over log(experts): 1 is perfectly even, 0 is one expert only."""
+    if counts.shape[1] == 1:
+        return np.ones(len(counts))
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    logs = np.log(shares, out=np.zeros_like(shares), where=shares > 0)
+    found: Figures = -(shares * logs).sum(axis=1) / math.log(counts.shape[1])
+    return found
+
+
+def rank_imbalance(counts: Counts, ranks: int) -> Figures:
+    """Per layer, the busiest rank's choices over the mean rank's, with the experts in equal consecutive blocks on `ranks` ranks.
+
+    1 is perfect balance; `ranks` is everything on one. Over the whole measurement, so an upper bound of what single steps do to each
+    other is not in it. UserError where the experts cannot be shared equally.
+    """
+    if counts.shape[1] % ranks:
+        raise UserError(f"{counts.shape[1]} experts cannot be shared equally by {ranks} ranks", advice="write a divisor of the experts")
+    loads = counts.reshape(len(counts), ranks, -1).sum(axis=2)
+    return _ratio(loads.max(axis=1), loads.mean(axis=1))
+
+
+def uniform_distinct(experts: int, top_k: int, batch: int) -> float:
+    """Distinct experts that a decode step of `batch` tokens touches in a layer if all are equally likely: E (1 - (1 - k/E)^B)."""
+    return experts * (1.0 - (1.0 - top_k / experts) ** batch)
+
+
+def distinct_per_step(choices: Choices, batch: int, seed: int = 0) -> Figures | None:
+    """Per layer, the mean number of distinct experts that a decode step of `batch` sequences touches.
+
+    A step is put together from one generated token each of `batch` different sequences, DRAWS times. None where fewer sequences than
+    that generated anything.
+    """
+    tokens = np.flatnonzero(choices.decoded)
+    owners = choices.sequence[tokens]
+    own = [tokens[owners == sequence] for sequence in np.unique(owners)]
+    if len(own) < batch:
+        return None
+    random = np.random.Generator(np.random.PCG64(seed))
+    found = np.zeros(choices.experts.shape[1])
+    for _ in range(DRAWS):
+        picked = [random.choice(own[place]) for place in random.permutation(len(own))[:batch]]
+        ordered = np.sort(choices.experts[picked].swapaxes(0, 1).reshape(len(found), -1), axis=1)
+        found += (np.diff(ordered, axis=1) > 0).sum(axis=1) + 1
+    return found / DRAWS
+
+
+def summary(routing: Routing, *, ranks: Sequence[int], batches: Sequence[int]) -> dict[str, JSON]:
+    """Everything above as plain data: per layer, and the mean over layers. Rank numbers that do not divide the experts are left out."""
+    hottest = max(1, routing.experts // 8)
+    per_layer = {
+        "hottest_share": hottest_share(routing.counts, hottest),
+        "entropy": entropy(routing.counts),
+        **{f"imbalance_ep{n}": rank_imbalance(routing.counts, n) for n in ranks if routing.experts % n == 0},
+    }
+    steps: list[JSON] = []
+    for batch in batches:
+        found = None if routing.choices is None else distinct_per_step(routing.choices, batch)
+        if found is not None and routing.top_k is not None:
+            uniform = uniform_distinct(routing.experts, routing.top_k, batch)
+            steps.append({"batch": batch, "distinct": float(found.mean()), "layers": found.tolist(), "uniform": uniform})
+    return {
+        "model": routing.model,
+        "source": routing.source,
+        "experts": routing.experts,
+        "top_k": routing.top_k,
+        "layers": list(routing.layers),
+        "hottest": hottest,
+        "choices": int(routing.counts.sum()),
+        "mean": {name: float(values.mean()) for name, values in per_layer.items()},
+        "worst": {name: float(values.min() if name == "entropy" else values.max()) for name, values in per_layer.items()},
+        "per_layer": {name: values.tolist() for name, values in per_layer.items()},
+        "steps": steps,
+    }
+
+
+def _ratio(part: npt.NDArray[np.generic], whole: npt.NDArray[np.generic]) -> Figures:
+    """part / whole, 0 in a layer that no token went through."""
+    numerator, denominator = part.astype(np.float64), whole.astype(np.float64)
+    return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)

@@ -1,0 +1,217 @@
+"""A comparison of two runs as text for the terminal, as Markdown and as data.
+
+What is shown is decided once, as lines of cells; text and Markdown only arrange them. Knows no file and no terminal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from enginebench.analysis.analysis import metric_of
+from enginebench.analysis.changes import Changed
+from enginebench.analysis.comparison import Comparison, Figure, Pair
+from enginebench.analysis.rows import metric_name
+from enginebench.analysis.thresholds import Finding
+from enginebench.domain import JSON, plain, plain_object
+from enginebench.domain.text import printable
+from enginebench.metrics.statistics import CONFIDENCE, Estimate, repeats_needed
+from enginebench.report.export import escape_markdown, unit_of
+from enginebench.report.figures import Column, full_text, shown
+
+COMPARISON_SCHEMA = 1
+"""Version of `to_data`. Raise it when a reader of the old form would misread the new one."""
+
+_HEADINGS = ("", "base", "candidate", "change", "p", "n", "")
+_RULE = (":--", "--:", "--:", "--:", "--:", "--:", ":--")
+_MOST = 20
+"""More changes around the runs than this are counted; the data has them all."""
+_DISPLAY: Mapping[str, tuple[str, float]] = {"s": ("ms", 1e3), "1": ("%", 1e2)}
+_WORDS = {"alike": "~", "unknown": "?"}
+_STATES = {"broken": "FAIL", "kept": "ok", "untold": "cannot be told"}
+
+
+def to_text(comparison: Comparison, findings: Sequence[Finding] = ()) -> str:
+    """For the terminal: what changed, a table per pair, the verdicts."""
+    parts = [[f"{side:<10} {title}" for side, title in _runs(comparison)]]
+    parts += [[heading, *(f"  {line}" for line in lines)] for heading, lines in _around(comparison)]
+    for pair in comparison.pairs:
+        rows = list(_rows(comparison, pair, findings))
+        parts.append([pair.name, *(f"  {line}" for line in (_aligned([_HEADINGS, *rows]) if rows else [_nothing(pair)]))])
+    parts += [list(_notes(comparison)), [f"{state}: {said}" for state, said in _verdicts(findings)], [_sentence(comparison)]]
+    return "\n\n".join("\n".join(printable(line) for line in part) for part in parts if part) + "\n"
+
+
+def to_markdown(comparison: Comparison, findings: Sequence[Finding] = ()) -> str:
+    """The same as GitHub-flavoured Markdown, with the verdicts first."""
+    parts = [[f"**{escape_markdown(_sentence(comparison))}**"]]
+    parts += [[f"- **{state}**: {escape_markdown(said)}" for state, said in _verdicts(findings)]]
+    parts += [[f"- {side}: {escape_markdown(title)}" for side, title in _runs(comparison)]]
+    parts += [[f"{heading}:\n", *(f"- {escape_markdown(line)}" for line in lines)] for heading, lines in _around(comparison)]
+    for pair in comparison.pairs:
+        rows = [tuple(map(escape_markdown, row)) for row in _rows(comparison, pair, findings)]
+        table = [f"| {' | '.join(row)} |" for row in (_HEADINGS, _RULE, *rows)]
+        parts.append([f"{escape_markdown(pair.name)}\n", *(table if rows else [escape_markdown(_nothing(pair))])])
+    parts.append([f"- {escape_markdown(note)}" for note in _notes(comparison)])
+    return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
+
+
+def to_data(comparison: Comparison, findings: Sequence[Finding] = ()) -> JSON:
+    """Everything, in SI units and shares: every figure that both runs have, whatever a table shows."""
+    runs = (("base", comparison.base), ("candidate", comparison.candidate))
+    return {
+        "schema": COMPARISON_SCHEMA,
+        **{side: {"name": run.run.name, "created_at": run.run.created_at} for side, run in runs},
+        "sentence": _sentence(comparison),
+        "changed": [plain(each) for each in comparison.changed],
+        "different_machines": comparison.moved,
+        "alone": plain(comparison.alone),
+        "pairs": [_pair_data(pair) for pair in comparison.pairs],
+        "findings": [{**plain_object(each), "rule": each.rule.text} for each in findings],
+    }
+
+
+# -- what is said --------------------------------------------------------------------------------------------------------
+
+
+def _runs(comparison: Comparison) -> Iterator[tuple[str, str]]:
+    for side, analysis in (("base", comparison.base), ("candidate", comparison.candidate)):
+        yield side, f"{analysis.run.name} of {analysis.run.created_at}, enginebench {analysis.run.enginebench}"
+
+
+def _around(comparison: Comparison) -> Iterator[tuple[str, list[str]]]:
+    """What differs around the figures, a heading and its lines."""
+    lines = list(_changed(comparison.changed))
+    more = [f"and {len(lines) - _MOST:,} more: --json has them"] if len(lines) > _MOST else []
+    yield ("what changed", [*lines[:_MOST], *more]) if lines else ("what changed", ["nothing of what is recorded"])
+    if comparison.moved:
+        yield "the machines are not alike", ["a difference may be theirs, so no threshold is judged"]
+    for side, names in comparison.alone.items():
+        if names:
+            yield f"only in the {side}", list(names)
+
+
+def _changed(changed: Iterable[Changed]) -> Iterator[str]:
+    """Deployments that share a change share a line."""
+    who: dict[tuple[str, str, str], list[str]] = {}
+    for each in changed:
+        who.setdefault((each.what, each.base, each.candidate), []).append(each.of)
+    for (what, base, candidate), names in who.items():
+        yield f"{', '.join(names)}: {what} {base} -> {candidate}"
+
+
+def _rows(comparison: Comparison, pair: Pair, findings: Sequence[Finding]) -> Iterator[tuple[str, ...]]:
+    """A line of cells per figure, as `_HEADINGS` has them."""
+    columns = {column.figure: column for analysis in (comparison.base, comparison.candidate) for column in shown(analysis)}
+    judged = {finding.rule.figure: "" for finding in findings}
+    judged |= {finding.rule.figure: "FAIL" for finding in findings if finding.pair == pair.name and finding.state == "broken"}
+    for name in dict.fromkeys([*columns, *judged]):
+        if figure := pair.figures.get(name):
+            column = columns.get(name) or _column(name)
+            values = (full_text(figure.base, column), full_text(figure.candidate, column), _change(figure))
+            p = "" if figure.change.p is None else f"{figure.change.p:.2g}"
+            n = f"{figure.base.n}+{figure.candidate.n}"
+            yield column.heading, *values, p, n, f"{_word(figure)} {judged.get(name, '')}".strip()
+
+
+def _column(figure: str) -> Column:
+    """How a figure is shown that no report shows."""
+    metric, unit = metric_of(figure), unit_of(figure)
+    shown_as, factor = _DISPLAY.get(unit, (unit, 1))
+    label = metric.label if metric else "ITL"
+    return Column(figure, label if metric_name(figure) == figure else f"{label} {figure.rpartition('_')[2]}", shown_as, factor, 0)
+
+
+def _change(figure: Figure) -> str:
+    change = figure.change
+    if change.relative is None:
+        return "of 0"
+    interval = "" if change.low is None or change.high is None else f" [{100 * change.low:+.1f} to {100 * change.high:+.1f}]"
+    return f"{100 * change.relative:+.1f} %{interval}"
+
+
+def _word(figure: Figure) -> str:
+    return f"{figure.direction}?" if figure.verdict == "unsure" else _WORDS.get(figure.verdict, figure.verdict)
+
+
+def _nothing(pair: Pair) -> str:
+    return f"not comparable: {pair.why_not or 'the runs have no figure in common'}"
+
+
+def _notes(comparison: Comparison) -> Iterator[str]:
+    """What the marks and intervals of this comparison mean."""
+    figures = [figure for pair in comparison.pairs for figure in pair.figures.values()]
+    verdicts = {figure.verdict for figure in figures}
+    covered = {(f.base.n, f.candidate.n): f.change.coverage for f in figures if f.change.low is not None}
+    if covered:
+        said = ", ".join(f"{share:.0%} for n={a}+{b}" for (a, b), share in sorted(covered.items()))
+        yield f"change [low to high]: the median ratio of restarts; an interval that holds the true one with a probability of {said}"
+    if "alike" in verdicts:
+        yield f"~: cannot be told apart (exact rank test over the restarts, p >= {1 - CONFIDENCE:.2g})"
+    if "unsure" in verdicts:
+        yield f"better?, worse?: every restart agrees, but fewer than {repeats_needed()} in each run cannot be sure"
+    if "unknown" in verdicts:
+        yield f"?: a single restart, so nothing is known of what chance does: --repeats {repeats_needed()}"
+    if verdicts & {"better", "worse", "changed"}:
+        yield "of twenty figures that did not change, one is called changed; and what differs between two days is in every figure"
+
+
+def _verdicts(findings: Sequence[Finding]) -> Iterator[tuple[str, str]]:
+    """Each broken threshold and each that cannot be told; of the kept ones only how many pairs keep them."""
+    for state in ("broken", "untold"):
+        for finding in findings:
+            if finding.state == state:
+                yield _STATES[state], f"{finding.rule.text}: {finding.pair}: {finding.why}"
+    for rule in dict.fromkeys(finding.rule for finding in findings):
+        if kept := sum(finding.rule == rule and finding.state == "kept" for finding in findings):
+            yield _STATES["kept"], f"{rule.text}: not broken in {kept} of {sum(finding.rule == rule for finding in findings)} pairs"
+
+
+def _sentence(comparison: Comparison) -> str:
+    """Which of the figures that reports show changed, counted over the pairs."""
+    names = {column.figure for analysis in (comparison.base, comparison.candidate) for column in shown(analysis)}
+    figures = [figure for pair in comparison.pairs for name, figure in pair.figures.items() if name in names]
+    if not figures:
+        return "Nothing could be compared."
+    counts = {word: sum(figure.verdict == word for figure in figures) for word in ("worse", "better", "changed", "alike")}
+    open_ = len(figures) - sum(counts.values())
+    said = [f"{n} {word}" for word, n in counts.items() if n and word != "alike"]
+    said += [f"{counts['alike']} cannot be told apart"] if counts["alike"] else []
+    said += [f"{open_} have too few restarts to say"] if open_ else []
+    return f"Of {len(figures)} figures in {sum(bool(pair.figures) for pair in comparison.pairs)} pairs: {', '.join(said)}."
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Columns two spaces apart, all but the first and the last to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    aligned = [(str.ljust if i in (0, len(widths) - 1) else str.rjust) for i in range(len(widths))]
+    return ["  ".join(align(text, width) for align, text, width in zip(aligned, row, widths, strict=True)).rstrip() for row in rows]
+
+
+# -- data ----------------------------------------------------------------------------------------------------------------
+
+
+def _pair_data(pair: Pair) -> JSON:
+    return {
+        "name": pair.name,
+        "deployment": {"base": plain(pair.base.deployment), "candidate": plain(pair.candidate.deployment)},
+        "load": plain(pair.base.load),
+        "why_not": pair.why_not,
+        "withheld": plain(pair.withheld),
+        "figures": {name: _figure_data(figure) for name, figure in pair.figures.items()},
+    }
+
+
+def _figure_data(figure: Figure) -> JSON:
+    known = {"unit": unit_of(figure.name), "verdict": figure.verdict, "direction": figure.direction}
+    return {**known, "base": _estimate(figure.base), "candidate": _estimate(figure.candidate), "change": plain(figure.change)}
+
+
+def _estimate(found: Estimate) -> JSON:
+    return {
+        "value": found.value,
+        "values": list(found.values),
+        "low": found.low,
+        "high": found.high,
+        "interval": found.interval,
+        "n": found.n,
+    }

@@ -1,0 +1,190 @@
+"""Is this machine fit for a benchmark, and what is missing? Data out, nothing printed, nothing changed, nothing installed.
+
+Knows engines only as the (name, title, installs, how to install it) that the caller hands in. Thresholds are for measuring, not for
+running: an engine works on a busy machine, its numbers do not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import platform
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import psutil
+
+from enginebench.adapter import Install
+from enginebench.loadgen.transport.library import library
+from enginebench.machine import host
+from enginebench.machine.accelerators import gpus
+from enginebench.machine.folders import cache_dir
+from enginebench.runtime.exit_status import LaunchFailed
+from enginebench.runtime.leftovers import here, leases
+from enginebench.telemetry.nvidia import nvml_version
+
+Level: TypeAlias = Literal["ok", "warn", "no"]
+Engine: TypeAlias = tuple[str, str, Sequence[Install], str]
+"""name, title, every way it is present (best first), and how to install it ('': as its adapter's default)."""
+
+GIB = 2**30
+DOCKER_TIMEOUT_S = 5.0
+FEW_CORES = 4
+"""Fewer, and load generator and engine take turns on them."""
+BUSY_SHARE = 0.25
+"""Load average per usable core above which other work shows in the results."""
+LITTLE_DISK, LITTLE_MEMORY = 10 * GIB, 4 * GIB
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at. no: something cannot be done; warn: numbers may suffer. advice: what to do about it, '' for ok."""
+
+    topic: str
+    level: Level
+    text: str
+    advice: str = ""
+
+
+def diagnose(engines: Iterable[Engine] = (), broken: Mapping[str, str] | None = None) -> list[Finding]:
+    """Look at everything, in the order in which a person would ask. broken: adapter -> why it cannot be loaded."""
+    looks = (_python, _uvloop, _receiver, _cores, _memory, _quiet, _disk, _gpus, _nvml, _leftovers)
+    return [
+        *(look() for look in looks),
+        *_docker(),
+        *(_engine(*engine) for engine in engines),
+        *(_broken(*entry) for entry in (broken or {}).items()),
+    ]
+
+
+def _python() -> Finding:
+    return Finding("Python", "ok", f"{platform.python_implementation()} {platform.python_version()}")
+
+
+def _uvloop() -> Finding:
+    if importlib.util.find_spec("uvloop") is None:
+        return Finding("uvloop", "warn", "not installed: the load generator is slower", "pip install uvloop")
+    return Finding("uvloop", "ok", "installed")
+
+
+def _receiver() -> Finding:
+    if library() is not None:
+        return Finding("time stamps", "ok", "by the kernel, as tokens arrive (TLS: by the event loop)")
+    text = "by the event loop, as it comes to each token: right up to some hundred streams"
+    if not sys.platform.startswith("linux"):
+        return Finding("time stamps", "ok", text)
+    advice = "install a C compiler (Debian: apt-get install gcc libc6-dev), then enginebench again"
+    return Finding("time stamps", "warn", text, advice)
+
+
+def _cores() -> Finding:
+    usable, quota = host.usable_cores() or 1, host.cpu_quota()
+    text = f"{usable} usable" + (f", cgroup quota of {quota:g}" if quota is not None else "")
+    if quota is not None and quota < usable:
+        return Finding("cores", "warn", text, "the kernel pauses a process that has used up its quota: raise it, or pin to whole cores")
+    if usable < FEW_CORES:
+        return Finding("cores", "warn", text, "load generator and engine compete for cores; trust comparisons, not absolute numbers")
+    return Finding("cores", "ok", text)
+
+
+def _memory() -> Finding:
+    memory, limit = psutil.virtual_memory(), host.memory_limit()
+    text = f"{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB available"
+    if limit is not None and limit < memory.total:
+        text += f", cgroup limit {limit / GIB:.1f} GiB"
+    if min(memory.available, limit or memory.available) < LITTLE_MEMORY:
+        return Finding("memory", "warn", text, "only tiny models will fit: end other programs or raise the limit")
+    return Finding("memory", "ok", text)
+
+
+def _quiet() -> Finding:
+    governor, load, usable = host.governor(), host.load_average(), host.usable_cores() or 1
+    text = f"load {load[0]:.2f} on {usable} cores" if load else "load unknown"
+    text += f", CPU governor {governor}" if governor else ""
+    if load and load[0] / usable > BUSY_SHARE:
+        return Finding("quiet", "warn", text, "other work is running; wait for it or end it")
+    if governor and governor != "performance":
+        return Finding("quiet", "warn", text, "clock frequency follows the load: sudo cpupower frequency-set -g performance")
+    return Finding("quiet", "ok", text)
+
+
+def _disk() -> Finding:
+    place = cache_dir()
+    existing = next(folder for folder in (place, *place.parents) if folder.exists())
+    free = shutil.disk_usage(existing).free
+    text = f"{free / GIB:.1f} GiB free for {place}"
+    if free < LITTLE_DISK:
+        return Finding("disk", "warn", text, "engines take 0.1 to 10 GiB each; ENGINEBENCH_HOME moves them elsewhere")
+    return Finding("disk", "ok", text)
+
+
+def _gpus() -> Finding:
+    found = gpus()
+    if not found:
+        return Finding("GPUs", "warn", "none seen", "only engines that run on CPUs can be launched; attach reaches servers elsewhere")
+    names = [f"{gpu.name}{f' {gpu.memory_bytes / GIB:.0f} GiB' if gpu.memory_bytes else ''}" for gpu in found]
+    counted = ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))
+    return Finding("GPUs", "ok", counted + (f", driver {found[0].driver}" if found[0].driver else ""))
+
+
+def _nvml() -> Finding:
+    """Power, clocks and throttling of GPUs come from there. A machine without an NVIDIA driver has nothing to mend."""
+    try:
+        driver, count = nvml_version()
+    except LookupError as reason:
+        blind = any("NVIDIA" in gpu.name.upper() for gpu in gpus())
+        advice = "power, energy per token and throttling of the GPUs stay unknown: install the driver's libnvidia-ml" if blind else ""
+        return Finding("NVML", "warn" if blind else "ok", f"does not answer: {reason}", advice)
+    return Finding("NVML", "ok", f"answers for {count} {'device' if count == 1 else 'devices'}, driver {driver}")
+
+
+def _docker() -> Iterator[Finding]:
+    """The daemon, and what earlier runs left in it."""
+    from enginebench.runtime.container.client import connect
+    from enginebench.runtime.container.leftovers import find
+
+    needed = "only needed for engines that run in containers"
+    try:
+        with contextlib.closing(connect(DOCKER_TIMEOUT_S)) as client:
+            version, left = client.version(), find(client)
+    except LaunchFailed as failure:
+        yield Finding("Docker", "warn", failure.reason, needed)
+        return
+    yield Finding("Docker", "ok", f"daemon {version['Version']}, API {version['ApiVersion']}")
+    gone = [item.text for item in left if not item.live]
+    if gone:
+        yield Finding("containers", "warn", f"left by runs that are gone: {', '.join(gone)}", "bench clean removes them")
+    elif left:
+        text = f"{len(left)} containers and networks of other runs are up"
+        yield Finding("containers", "warn", text, "they take cores and memory from a measurement: wait for them")
+
+
+def _leftovers() -> Finding:
+    known = [lease for lease in leases() if lease.place == here()]
+    dead = [lease.tag for lease in known if not lease.live]
+    if dead:
+        return Finding(
+            "leftovers", "warn", f"launches whose harness is gone: {', '.join(dead)}", "the next bench run ends what is provably ours"
+        )
+    if known:
+        text = f"{len(known)} launches of other runs are up"
+        return Finding("leftovers", "warn", text, "they take cores and memory from a measurement: wait for them")
+    return Finding("leftovers", "ok", "none")
+
+
+def _engine(name: str, title: str, installs: Sequence[Install], how: str) -> Finding:
+    if not installs:
+        return Finding(name, "no", f"{title} is not installed", how or f"bench engines install {name}")
+    best = installs[0]
+    place: Path | None = best.binary or best.python
+    text = f"{title} {best.version} ({best.variant})" + (f" in {place}" if place else "")
+    more = f"; also {', '.join(f'{other.variant} {other.version}' for other in installs[1:])}" if len(installs) > 1 else ""
+    return Finding(name, "ok", text + more)
+
+
+def _broken(name: str, reason: str) -> Finding:
+    return Finding(name, "no", reason, "mend its adapter, or uninstall the package that brings it")

@@ -1,0 +1,85 @@
+"""A pass that counts expert choices: prompts to an engine-side script (`adapters/workers/<engine>_routing.py`), an .npz file back.
+
+It is separate from every timed pass. Knows nothing of what the figures mean, nor how an engine gets at its routers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from enginebench.adapter import WORKERS
+from enginebench.checkpoints import read_vocabulary
+from enginebench.domain import Load
+from enginebench.errors import UserError
+from enginebench.physics.routing import Routing
+from enginebench.physics.routing_files import read
+from enginebench.workload import make_prompts
+
+DTYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
+TAIL_LINES = 12
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What is sent: `requests` prompts of exactly input_tokens (`prompts`: as in a load), each followed by output_tokens greedy tokens."""
+
+    requests: int = 16
+    input_tokens: int = 128
+    output_tokens: int = 64
+    prompts: str = "text"
+    batch: int = 8
+    seed: int = 0
+    timeout_s: float = 3600.0
+
+    def text(self) -> str:
+        return f"{self.requests} x {self.input_tokens} + {self.output_tokens} tokens of {self.prompts} prompts"
+
+
+def engines() -> list[str]:
+    """Engines whose choices can be counted by a pass of ours: those with a script that takes a job."""
+    return sorted(file.stem.removesuffix("_routing") for file in WORKERS.glob("*_routing.py") if file.stem != "sglang_routing")
+
+
+def count(name: str, checkpoint: str, precision: str, engine: str, python: Path, asked: Pass) -> Routing:
+    """Run the pass on a prepared local checkpoint folder in the engine's environment. UserError with what the script said if it failed."""
+    load = Load(
+        input_tokens=asked.input_tokens,
+        output_tokens=asked.output_tokens,
+        requests=asked.requests,
+        prompts=asked.prompts,
+        seed=asked.seed,
+    )
+    prompts = make_prompts(read_vocabulary(Path(checkpoint)), load, asked.requests, salt="routing")
+    with tempfile.TemporaryDirectory(prefix="enginebench-") as folder:
+        out = Path(folder) / "choices.npz"
+        job = {
+            "name": name,
+            "model": checkpoint,
+            "dtype": DTYPES[precision],
+            "prompts": [list(prompt.ids or ()) for prompt in prompts],
+            "output_tokens": asked.output_tokens,
+            "batch": asked.batch,
+            "out": str(out),
+        }
+        _run([str(python), str(WORKERS / f"{engine}_routing.py")], job, asked.timeout_s)
+        counted = read(out)
+    return replace(counted, source=f"{counted.source}; {precision}, {asked.text()}")
+
+
+def _run(command: list[str], job: dict[str, object], timeout_s: float) -> None:
+    env = os.environ | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    try:
+        done = subprocess.run(
+            command, input=json.dumps(job) + "\n", env=env, capture_output=True, text=True, timeout=timeout_s, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise UserError(f"the routing pass did not end within {timeout_s:g} s") from None
+    if done.returncode:
+        said = [line for line in done.stdout.splitlines() if line.startswith('{"error"')]
+        reason = json.loads(said[-1])["error"] if said else "\n".join(done.stderr.rstrip().splitlines()[-TAIL_LINES:])
+        raise UserError(f"the routing pass failed: {reason}")

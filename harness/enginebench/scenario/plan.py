@@ -1,0 +1,166 @@
+"""From a scenario to the ordered list of cells. Pure: no clock, no file, no process.
+
+Cells are grouped by launch (one server start serves all loads of a deployment) and launches are ordered repeat by repeat, each
+repeat walking the deployments in the opposite direction (A B, B A, A B, ...), so that a drift of the machine - heat, a
+neighbour, a filling disk cache - does not fall on one engine alone.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from enginebench.adapter import Unsupported
+from enginebench.domain import JSON, Cell, Deployment, Load, fingerprint, plain
+from enginebench.engines.registry import Registry
+from enginebench.errors import UserError
+from enginebench.scenario import MAX_CELLS, LoadSearch, Scenario
+
+if TYPE_CHECKING:
+    from enginebench.physics.deployment_limits import Bounds  # with all of physics, for those who know the machine
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that would happen, in order. skipped: cell id -> why it cannot run.
+
+    searches: id of a cell -> the search that begins with it. Which cells follow is known only once that one has been measured.
+    bounds: of the machine that cells had to fit; None: nobody knows which it is.
+    """
+
+    scenario: Scenario
+    cells: tuple[Cell, ...]
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    searches: Mapping[str, LoadSearch] = field(default_factory=dict)
+    bounds: Bounds | None = None
+
+    @property
+    def id(self) -> str:
+        """Hash over the cells, the searches and the SLO that steers them: two scenarios that measure the same have the same."""
+        whole: dict[str, JSON] = {"cells": [cell.id for cell in self.cells]}
+        if self.searches:
+            whole["searches"] = {key: plain(search) for key, search in self.searches.items()}
+            whole["slo"] = plain(self.scenario.slo)
+        return fingerprint(whole)
+
+    @property
+    def probes(self) -> int:
+        """The number of cells that the searches take at most, beside their first ones."""
+        return sum(search.most - 1 for search in self.searches.values())
+
+    def launches(self) -> Iterator[tuple[Deployment, tuple[Cell, ...]]]:
+        """Server starts in order, each with the cells it serves."""
+        # Compared, not hashed: the cells of one launch hold the same object, and ids of 10,000 cells take half a second.
+        for _, group in itertools.groupby(self.cells, key=lambda cell: (cell.repeat, cell.deployment)):
+            cells = tuple(group)
+            yield cells[0].deployment, cells
+
+    def only(self, selection: Mapping[str, frozenset[str]]) -> Plan:
+        """The cells whose deployment or load has one of these values for every key, e.g. {'engine': {'vllm', 'sglang'}}."""
+        kept = tuple(cell for cell in self.cells if all(_value(cell, key) in values for key, values in selection.items()))
+        ids = {cell.id for cell in kept} if self.searches else set()
+        return replace(self, cells=kept, searches={key: search for key, search in self.searches.items() if key in ids})
+
+    def values(self, key: str) -> frozenset[str]:
+        """What the cells have under a key of SELECTABLE."""
+        return frozenset(_value(cell, key) for cell in self.cells)
+
+
+def plan(scenario: Scenario, registry: Registry, bounds: Bounds | None = None) -> Plan:
+    """The cells of a scenario in the order they would be measured, and the ones that cannot be, with the reason.
+
+    bounds: of the machine; a load that does not fit it is among those that cannot be. None: nothing is held against any machine.
+    """
+    size = (sum(map(len, scenario.loads)) + sum(map(len, scenario.searches))) * scenario.repeats
+    if size > MAX_CELLS:
+        raise UserError(f"{scenario.repeats:,} repeats make {size:,} cells, more than {MAX_CELLS:,}", file=scenario.file)
+    everything = [_Served(*served) for served in zip(scenario.deployments, scenario.loads, scenario.searches, strict=True)]
+    refused = [served.refusal(registry) for served in everything]
+    too_large = [{} if bounds is None or refused[i] else served.too_large(registry, bounds) for i, served in enumerate(everything)]
+    cells: list[Cell] = []
+    skipped: dict[str, str] = {}
+    searches: dict[str, LoadSearch] = {}
+    for repeat in range(scenario.repeats):
+        order = range(len(everything)) if repeat % 2 == 0 else reversed(range(len(everything)))
+        for i in order:
+            served = everything[i]
+            firsts = {search.base: search for search in served.searches}
+            for load in served.each:
+                cell = Cell(served.deployment, load, repeat)
+                cells.append(cell)
+                if load in firsts:
+                    searches[cell.id] = firsts[load]
+                if reason := served.unfit.get(load) or refused[i] or too_large[i].get(load):
+                    skipped[cell.id] = reason
+    return Plan(scenario, tuple(cells), skipped, searches, bounds)
+
+
+@dataclass(frozen=True)
+class _Served:
+    """A deployment with its loads and its searches."""
+
+    deployment: Deployment
+    loads: tuple[Load, ...]
+    searches: tuple[LoadSearch, ...]
+
+    @property
+    def each(self) -> Sequence[Load]:
+        """Every load that is known now: a search is there with its first."""
+        return list(dict.fromkeys((*self.loads, *(search.base for search in self.searches))))
+
+    @cached_property
+    def unfit(self) -> Mapping[Load, str]:
+        """The loads that an in-process batch, which is handed all its requests at once, cannot be, each with why."""
+        if self.deployment.runtime != "in-process":
+            return {}
+        searched = {search.base for search in self.searches}
+        needs = {load: "a search" if load in searched else _needs_server(load) for load in self.each}
+        return {
+            load: f"{what} needs a server: an in-process batch is handed all its requests at once" for load, what in needs.items() if what
+        }
+
+    def too_large(self, registry: Registry, bounds: Bounds) -> Mapping[Load, str]:
+        """The loads that the machine has no room for, each with why."""
+        return bounds.refusals(self.deployment, self.each, registry[self.deployment.engine].gpus(self.deployment))
+
+    def refusal(self, registry: Registry) -> str | None:
+        """Why the engine cannot take this deployment or its loads; None when it can."""
+        adapter = registry[self.deployment.engine]
+        loads = [load for load in self.loads if load not in self.unfit]
+        searched = [search.heaviest for search in self.searches if search.base not in self.unfit]
+        try:
+            adapter.check(self.deployment.inside)
+            adapter.check_loads(self.deployment.inside, loads + searched)
+        except Unsupported as reason:
+            return str(reason)
+        return None
+
+
+def _needs_server(load: Load) -> str | None:
+    """What of a load makes no sense without a server."""
+    kinds = {
+        "an open loop": load.open_loop,
+        "a conversation": load.turns > 1,
+        "a duration": load.duration_s is not None,
+        "a ramp": load.ramp_s > 0,
+    }
+    return next((kind for kind, is_so in kinds.items() if is_so), None)
+
+
+_OF_LOAD = (
+    "concurrency", "rate", "rate_to", "arrivals", "burstiness", "ramp_s", "trace", "time_scale", "input_tokens", "output_tokens", "lengths",
+    "duration_s", "prompts", "prefix_groups", "prefix_cache", "turns", "think_s", "temperature", "api",
+)  # fmt: skip
+SELECTABLE = ("engine", "model", "precision", "runtime", "label", *_OF_LOAD, "repeat")
+"""What `--only KEY=VALUE` may name."""
+
+
+def _value(cell: Cell, key: str) -> str:
+    for owner in (cell, cell.deployment, cell.load):
+        if hasattr(owner, key):
+            value = getattr(owner, key)
+            return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    return ""

@@ -1,0 +1,249 @@
+"""What a run is said to mean: no claim without a test, no agreement without equal prompts, no traceback for a lost file."""
+
+from __future__ import annotations
+
+import time
+from array import array
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from enginebench.analysis.analysis import LOAD_COLUMNS, Row, analyse, metric_of, verdict_sentence
+from enginebench.analysis.ranking import contenders, parities
+from enginebench.analysis.rows import _names
+from enginebench.domain import JSON, Cell, Deployment, Load, Sample
+from enginebench.errors import UserError
+from enginebench.metrics.slo import Slo
+from enginebench.metrics.statistics import estimate
+from enginebench.records.samples import Samples
+from enginebench.records.store import CellRecord, LaunchRecord, Run, RunRecord
+from enginebench.report import render_table
+from enginebench.report.html import write_html
+
+MS = 1_000_000
+
+
+def row(name: str, *throughputs: float, verdict: str = "valid") -> Row:
+    return Row(
+        Deployment(name, "m", "none", "m"), Load(concurrency=4), {}, (), "ok", {"output_throughput": estimate(throughputs)},
+        verdict, (), name,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+# -- the sentence --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([row("a", 100)], "a reaches 100 tok/s at 4 streams of 128 + 64 tokens."),
+        ([row("a", 100), row("b", 50)], "a is ahead at 4 streams of 128 + 64 tokens: 100 tok/s, 2.00x b (one repeat:"),
+        (
+            [row("b", 50, 51, 52, 53), row("a", 100, 101, 102, 103)],
+            "a is fastest at 4 streams of 128 + 64 tokens: 102 tok/s, 1.97x b (p=0.029, n=4).",
+        ),
+        (
+            [row("a", 100, 101, 102), row("b", 50, 51, 52)],
+            "101 tok/s, 1.98x b, but n=3 is too few to be sure (p=0.10; 4 restarts each would do).",
+        ),
+        (
+            [row("a", 100, 104, 108), row("b", 99, 103, 107)],
+            "a and b cannot be told apart at 4 streams of 128 + 64 tokens (104 tok/s; p=0.70, n=3).",
+        ),
+        ([row("a", 100, 101), row("b", 50, 51), row("c", 20)], "a is ahead at 4 streams"),
+    ],
+)
+def test_a_claim_is_as_strong_as_its_test(rows: list[Row], said: str) -> None:
+    assert said in verdict_sentence(rows)
+
+
+def test_the_leader_is_compared_with_everybody_not_with_the_runner_up() -> None:
+    rows = [row("a", 99, 101), row("b", 94, 96), row("c", 60, 120)]
+    assert verdict_sentence(rows).startswith("a and c cannot be told apart")
+    assert {c.row.name for c in contenders(rows) if c.behind is None or c.behind.order == "tied"} == {"a", "c"}
+
+
+def test_a_suspect_row_anywhere_in_the_field_is_said() -> None:
+    rows = [row("a", 100, 101, 102, 103), row("b", 50, 51, 52, 53), row("c", 10, 11, 12, 13, verdict="suspect")]
+    assert verdict_sentence(rows).endswith("see the reasons of the rows marked suspect.")
+
+
+def rated(name: str, *goodputs: float, load: Load | None = None, tokens: float = 100) -> Row:
+    found = row(name, tokens)
+    return replace(found, load=load or found.load, figures={**found.figures, "goodput": estimate(goodputs)})
+
+
+def test_with_an_slo_goodput_ranks_and_is_said_to() -> None:
+    rows = [rated("a", 1, 1.1, 1.2, 1.3, tokens=900), rated("b", 2, 2.1, 2.2, 2.3)]
+    expected = "b has the highest goodput at 4 streams of 128 + 64 tokens: 2.15 req/s within the SLO, 1.87x a (p=0.029, n=4)."
+    assert verdict_sentence(rows) == expected
+    assert [c.row.name for c in contenders(rows)] == ["b", "a"]
+    assert verdict_sentence([rated("a", 0), rated("b", 2)]).startswith(
+        "b is ahead at 4 streams of 128 + 64 tokens: 2 req/s within the SLO, a none"
+    )
+
+
+def test_with_an_slo_the_load_with_the_highest_goodput_speaks() -> None:
+    light, heavy = Load(rate=2, concurrency=0), Load(rate=8, concurrency=0)
+    rows = [rated("a", 1.9, load=light), rated("a", 0.2, load=heavy)]
+    assert verdict_sentence(rows) == "a reaches 1.9 req/s within the SLO at 2 req/s of 128 + 64 tokens."
+
+
+def test_an_open_loop_is_named_by_its_rate_and_any_length_by_its_text() -> None:
+    load = Load(rate=2.5, concurrency=0, input_tokens="uniform(64,256)")
+    assert verdict_sentence([replace(row("a", 100), load=load)]) == "a reaches 100 tok/s at 2.5 req/s of uniform(64,256) + 64 tokens."
+
+
+# -- parity --------------------------------------------------------------------------------------------------------------
+
+
+def said(prompt: JSON, output: str, outcome: str = "ok") -> Mapping[str, JSON]:
+    return {"prompt": prompt, "output": output, "outcome": outcome}
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "summary"),
+    [
+        ([said("p", "one two")], [said("p", "one two")], "1 of 1 prompt"),
+        ([said("p", "one two")], [said("p", "one ten")], "0 of 1 prompt"),
+        ([said("p", "x"), said("q", "x")], [said("p", "x"), said("r", "x")], "1 of 1 prompt; 1 not comparable: the prompts differ"),
+        ([said("p", "")], [said("p", "")], "1 not comparable: neither said anything"),
+        ([said("p", "x", "cut")], [said("p", "x")], "1 not comparable: a request ended as cut"),
+        ([said("p", "x")], [said([1, 2], "x")], "1 not comparable: one prompt is known as text, the other as token ids"),
+        ([said([1, 2], "x")], [said([1, 2], "x")], "1 of 1 prompt"),
+        ([said("p", "x")], [said("p", "x"), said("q", "x")], "1 of 1 prompt; 1 not comparable: only one deployment was asked"),
+    ],
+)
+def test_only_the_same_prompt_answered_well_is_compared(a: list[Mapping[str, JSON]], b: list[Mapping[str, JSON]], summary: str) -> None:
+    rows = [row("a", 1), row("b", 2)]
+    launches = {
+        r.name: LaunchRecord(r.name, r.deployment, 0, "2026-01-01T00:00:00+00:00", parity=tuple(its))
+        for r, its in zip(rows, (a, b), strict=True)
+    }
+    (parity,) = parities(rows, launches)
+    assert parity.summary == summary
+
+
+# -- samples that are gone -----------------------------------------------------------------------------------------------
+
+
+def measured(path: Path, samples: Samples, slo: Mapping[str, JSON] | None = None, **changes: str) -> Run:
+    deployment = replace(Deployment("fake", "m", "none", "m"), **changes)  # type: ignore[arg-type]
+    cell = Cell(deployment, Load(concurrency=1, input_tokens=10, output_tokens=4, requests=8))
+    run = Run.create(path, RunRecord("demo", "2026-01-01T00:00:00+00:00", {}, "0", (cell.id,), {}, "0", slo), "")
+    run.add_cell(CellRecord(cell.id, cell.launch_id, cell.deployment, cell.load, 0, "ok", identity="proven"), samples)
+    return run
+
+
+def eight(gap_ms: float = 50) -> Samples:
+    made = []
+    for i in range(8):
+        events = array("q", [int((1_000 + 300 * i + 50 + j * gap_ms) * MS) for j in range(4)])
+        made.append(
+            Sample(
+                i, 10, 4, due_ns=(1_000 + 300 * i) * MS, sent_ns=(1_000 + 300 * i) * MS, end_ns=events[-1], event_ns=events,
+                event_tokens=array("i", [1] * 4), event_chars=array("i", [1] * 4), input_tokens=10, output_tokens=4,
+                server_timings={"prompt_ms": 1.5} if i else None,
+            )
+        )  # fmt: skip
+    return Samples.collect(made)
+
+
+@pytest.mark.parametrize(("damage", "reason"), [(None, "missing"), (b"", "damaged"), (b"PAR1 and then nothing", "damaged")])
+def test_lost_samples_are_a_failed_row_not_a_traceback(tmp_path: Path, damage: bytes | None, reason: str) -> None:
+    run = measured(tmp_path / "run", eight())
+    (file,) = (run.path / "samples").iterdir()
+    file.unlink() if damage is None else file.write_bytes(damage)
+    analysis = analyse(run)
+    assert analysis.rows[0].status == "failed"
+    assert analysis.rows[0].reasons[0].startswith(f"raw samples are {reason}")
+    assert analysis.counts["failed"] == 1
+    assert f"raw samples are {reason}" in render_table(analysis, width=100)
+    assert write_html(run, analysis, tmp_path / "page.html").is_file()
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.parquet").write_bytes(b"nonsense")
+    with pytest.raises(UserError, match=r"x\.parquet"):
+        Samples.read(tmp_path / "x.parquet")
+
+
+def test_the_engines_own_timings_are_kept_and_older_files_have_none(tmp_path: Path) -> None:
+    file = tmp_path / "x.parquet"
+    eight().write(file)
+    assert Samples.read(file).server_timings == (None, *[{"prompt_ms": 1.5}] * 7)
+    pq.write_table(pq.read_table(file).drop_columns(["server_timings"]), file)
+    assert Samples.read(file).server_timings == (None,) * 8
+
+
+# -- figures that mean nothing -------------------------------------------------------------------------------------------
+
+
+def test_a_burst_row_is_ranked_by_throughput_without_a_pace(tmp_path: Path) -> None:
+    analysis = analyse(measured(tmp_path / "run", eight(gap_ms=0.01)))
+    (only,) = analysis.rows
+    assert only.ranked
+    assert (only.figures["tpot_p50"], only.figures["itl_p50"], only.figures["user_throughput"]) == (None, None, None)
+    assert only.figures["output_throughput"] and only.figures["ttft_p50"]  # noqa: PT018
+    assert "TPOT p50: the tokens came in bursts" in render_table(analysis, width=100)
+
+
+def test_a_batch_shows_its_throughput_and_no_latency(tmp_path: Path) -> None:
+    analysis = analyse(measured(tmp_path / "run", eight(), runtime="in-process"))
+    (only,) = analysis.rows
+    assert only.figures["output_throughput"]
+    assert only.figures["ttft_p50"] is None
+    assert "TTFT" not in render_table(analysis, width=100)
+
+
+# -- columns, windows and goodput ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("loads", "shown"),
+    [
+        ([Load(concurrency=2)], ("concurrency", "input_tokens")),
+        ([Load(rate=2, concurrency=0)], ("rate", "input_tokens")),
+        ([Load(rate=2, concurrency=0), Load(concurrency=8)], ("concurrency", "rate", "input_tokens")),
+        ([Load(rate=2, concurrency=0, lengths="8+8, 9+9")], ("rate", "lengths")),
+        ([Load(trace="t.jsonl", concurrency=0)], ("trace", "time_scale")),
+    ],
+)
+def test_a_column_is_shown_that_says_how_heavy_the_load_is(tmp_path: Path, loads: list[Load], shown: tuple[str, ...]) -> None:
+    cells = [Cell(Deployment("fake", "m", "none", "m"), load) for load in loads]
+    run = Run.create(tmp_path / "r", RunRecord("demo", "2026-01-01T00:00:00+00:00", {}, "0", tuple(c.id for c in cells), {}, "0"), "")
+    for cell in cells:
+        run.add_cell(CellRecord(cell.id, cell.launch_id, cell.deployment, cell.load, 0, "skipped"))
+    analysis = analyse(run)
+    assert tuple(c for c in analysis.columns if c in LOAD_COLUMNS) == shown
+    assert all(row.labels.get("concurrency", "") == "" for row in analysis.rows if row.load.open_loop)
+
+
+def test_goodput_is_a_figure_only_where_an_slo_is_set(tmp_path: Path) -> None:
+    plain = analyse(measured(tmp_path / "plain", eight()))
+    assert plain.slo is None
+    assert "goodput" not in plain.rows[0].figures
+    run = measured(tmp_path / "with", eight(), slo={"ttft_s": 0.1, "tpot_s": 0.06, "e2e_s": None, "share": 0.9})
+    analysis = analyse(run)
+    assert analysis.slo == Slo(ttft_s=0.1, tpot_s=0.06, share=0.9)
+    figures = analysis.rows[0].figures
+    assert figures["slo_attainment"] and figures["slo_attainment"].value == 1  # noqa: PT018
+    assert figures["goodput"] and figures["request_throughput"]  # noqa: PT018
+    assert figures["goodput"].value == figures["request_throughput"].value
+    assert analysis.sentence.startswith("fake reaches 3.48 req/s within the SLO")
+    assert metric_of("goodput") is not None
+
+
+def test_a_cell_says_its_window_and_who_counted(tmp_path: Path) -> None:
+    (only,) = analyse(measured(tmp_path / "run", eight())).rows[0].cells
+    assert only.window is not None
+    assert (only.window.state, only.window.head_s, only.tokens) == ("too short to tell", 0, "server usage")
+
+
+def test_names_of_many_deployments_take_no_time() -> None:
+    labels = [{"engine": "vllm", "model": "m", "precision": "fp8", "slots": str(i)} for i in range(3_000)]
+    began = time.perf_counter()
+    assert _names(labels)[7] == "vllm slots=7"
+    assert time.perf_counter() - began < 1

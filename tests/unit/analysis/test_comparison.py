@@ -1,0 +1,215 @@
+"""Two runs side by side: which rows are partners, which changes are real, what changed around them, and when a threshold is broken."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from enginebench.analysis.analysis import Analysis, analyse
+from enginebench.analysis.comparison import compare_runs
+from enginebench.analysis.thresholds import Finding, judge, parse_rule
+from enginebench.cli import bench
+from enginebench.domain import Cell, Deployment, Load
+from enginebench.errors import Exit, UserError
+from enginebench.metrics.statistics import CONFIDENCE, change, compare, estimate
+from enginebench.records.store import CellRecord, LaunchRecord, Run, RunRecord
+from enginebench.report.comparison import to_data, to_markdown, to_text
+
+from ...conftest import Pace, synthetic_samples  # noqa: TID252  # tests are no package that has a name
+
+LOAD = Load(concurrency=4, input_tokens=64, output_tokens=16, requests=40)
+DEPLOYMENT = Deployment("vllm", "olmoe", "bf16", "hf:olmoe")
+GPU = {"name": "H100", "driver": "580.65"}
+MACHINE = {"cpu": "Example 9654", "logical_cores": 96, "kernel": "6.1.0", "load_average": [0.1, 0.2, 0.3], "gpus": [GPU]}
+
+
+def night(
+    folder: Path,
+    *,
+    slow: float = 1.0,
+    repeats: int = 4,
+    deployments: Sequence[Deployment] = (DEPLOYMENT,),
+    load: Load = LOAD,
+    version: str = "0.33.0",
+    status: str = "ok",
+    seed: int = 0,
+    **more: object,
+) -> Path:
+    """A stored run in which every token takes `slow` times as long; restarts differ by up to a hundredth."""
+    cells = [Cell(deployment, load, repeat) for repeat in range(repeats) for deployment in deployments]
+    machine = {**MACHINE, **more}
+    record = RunRecord("nightly", "2026-01-02T02:17:00+00:00", {}, "0", tuple(c.id for c in cells), machine, "0.1.0")  # type: ignore[arg-type]
+    run = Run.create(folder, record, "")
+    for cell in cells:
+        drift = slow * (1 + 0.002 * ((3 * cell.repeat + seed) % 5))
+        samples = synthetic_samples(load, Pace(0.020 * drift, 0.005 * drift), seed=cell.repeat)
+        resolved = {"slots": 8, "raw": {"port": cell.repeat}}
+        launch = LaunchRecord(cell.launch_id, cell.deployment, cell.repeat, "", version=version, resolved=resolved)
+        run.add_launch(launch)
+        told = CellRecord(cell.id, cell.launch_id, cell.deployment, load, cell.repeat, status, identity="proven", reason=None)  # type: ignore[arg-type]
+        run.add_cell(told if status == "ok" else replace(told, reason="it died"), samples if status == "ok" else None)
+    return folder
+
+
+def read(folder: Path) -> Analysis:
+    return analyse(Run(folder))
+
+
+def findings(base: Path, candidate: Path, rule: str) -> list[Finding]:
+    return list(judge(compare_runs(read(base), read(candidate)), parse_rule(rule)))
+
+
+# -- the statistics ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [3, 4, 5, 8])
+def test_the_interval_holds_the_true_change_as_often_as_it_says(n: int) -> None:
+    draws = np.random.default_rng(n)
+    held, agreed, coverage = 0, 0, 0.0
+    for _ in range(1000):
+        a, b = estimate(np.exp(draws.normal(0.05, 0.03, n)).tolist()), estimate(np.exp(draws.normal(0, 0.03, n)).tolist())
+        assert a is not None
+        assert b is not None
+        found = change(a, b)
+        assert found.low is not None
+        assert found.high is not None
+        assert found.relative is not None
+        assert found.low <= found.relative <= found.high
+        coverage = found.coverage
+        held += found.low <= np.exp(0.05) - 1 <= found.high
+        sure = compare(a, b).order == "higher" or compare(b, a).order == "higher"
+        agreed += sure == (coverage >= CONFIDENCE and not found.low <= 0 <= found.high)
+    assert held / 1000 == pytest.approx(coverage, abs=0.03)
+    assert agreed == 1000
+    assert (coverage >= CONFIDENCE) == (n >= 4)
+
+
+def test_no_share_of_nothing_and_no_interval_of_a_single_restart() -> None:
+    zero, some, one = estimate([0, 0, 0, 0]), estimate([1, 2, 3, 4]), estimate([2])
+    assert zero is not None
+    assert some is not None
+    assert one is not None
+    assert (change(some, zero).relative, change(some, zero).order) == (None, "higher")
+    assert change(zero, some).relative == -1
+    assert (change(one, some).low, change(one, some).coverage, change(one, some).order) == (None, 0, "unknown")
+
+
+# -- partners ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_changed_deployment_is_still_a_partner_if_nothing_else_can_be(tmp_path: Path) -> None:
+    other, changed = replace(DEPLOYMENT, precision="fp8"), replace(DEPLOYMENT, options={"max_num_seqs": 8})
+    base = read(night(tmp_path / "base", deployments=(DEPLOYMENT, other)))
+    found = compare_runs(base, read(night(tmp_path / "candidate", deployments=(changed, other))))
+    assert [(pair.base.deployment, pair.candidate.deployment) for pair in found.pairs] == [(DEPLOYMENT, changed), (other, other)]
+    assert [(c.of, c.what, c.candidate) for c in found.changed] == [("vllm bf16", "asked.options.max_num_seqs", "8")]
+    two = compare_runs(base, read(night(tmp_path / "two", deployments=(changed, replace(changed, max_context=4096)))))
+    assert not two.pairs
+    assert [len(names) for names in two.alone.values()] == [2, 2]
+
+
+def test_another_load_has_no_partner_and_that_is_said(tmp_path: Path) -> None:
+    base, candidate = night(tmp_path / "base"), night(tmp_path / "candidate", load=replace(LOAD, requests=41))
+    found = compare_runs(read(base), read(candidate))
+    assert found.alone["candidate"] == ("olmoe · vllm · 4 streams x 64 + 16 tokens, 41 requests",)
+    assert "only in the candidate\n  olmoe · vllm · 4 streams x 64 + 16 tokens, 41 requests" in to_text(found)
+    assert [finding.state for finding in findings(base, candidate, "ttft.p50 > 5%")] == ["untold"]
+
+
+# -- what is said --------------------------------------------------------------------------------------------------------
+
+
+def test_an_equal_night_is_alike_and_a_slower_one_is_worse(tmp_path: Path) -> None:
+    base = night(tmp_path / "base")
+    same = compare_runs(read(base), read(night(tmp_path / "same", seed=1)))
+    assert {figure.verdict for pair in same.pairs for figure in pair.figures.values()} == {"alike"}
+    assert not same.changed
+    slower = compare_runs(read(base), read(night(tmp_path / "slower", slow=1.1, version="0.34.0")))
+    (pair,) = slower.pairs
+    assert pair.figures["ttft_p50"].verdict == pair.figures["output_throughput"].verdict == pair.figures["itl_p50"].verdict == "worse"
+    assert pair.figures["ttft_p50"].change.relative == pytest.approx(0.1, abs=0.02)
+    assert pair.figures["isl_p50"].verdict == "alike"
+    for text in (to_text(slower), to_markdown(slower)):
+        assert "vllm: version 0.33.0 -" in text
+        assert "10.0 %" in text
+        assert "0.029" in text
+    data = json.loads(json.dumps(to_data(slower)))
+    assert data["pairs"][0]["figures"]["ttft_p50"]["verdict"] == "worse"
+    assert data["changed"] == [{"of": "vllm", "what": "version", "base": "0.33.0", "candidate": "0.34.0"}]
+
+
+def test_few_restarts_are_never_sure(tmp_path: Path) -> None:
+    base, slower = night(tmp_path / "base", repeats=3), night(tmp_path / "slower", repeats=3, slow=1.5)
+    (pair,) = compare_runs(read(base), read(slower)).pairs
+    assert pair.figures["ttft_p50"].verdict == "unsure"
+    (finding,) = findings(base, slower, "ttft.p50 > 5%")
+    assert (finding.state, finding.why[:7]) == ("untold", "+50.0 %")
+    one, other = night(tmp_path / "one", repeats=1), night(tmp_path / "other", repeats=1, slow=1.5)
+    (single,) = compare_runs(read(one), read(other)).pairs
+    assert single.figures["ttft_p50"].verdict == "unknown"
+
+
+def test_what_changed_on_the_machine_and_whether_it_is_another(tmp_path: Path) -> None:
+    base = read(night(tmp_path / "base"))
+    moment = compare_runs(base, read(night(tmp_path / "busy", load_average=[9, 9, 9])))
+    assert not moment.changed
+    driver = compare_runs(base, read(night(tmp_path / "driver", gpus=[{**GPU, "driver": "580.82"}])))
+    assert [(c.of, c.what, c.base, c.candidate) for c in driver.changed] == [("machine", "gpus.0.driver", "580.65", "580.82")]
+    assert not driver.moved
+    other = compare_runs(base, read(night(tmp_path / "other", slow=2, gpus=[{**GPU, "name": "L4"}])))
+    assert other.moved
+    assert [f.why for f in judge(other, parse_rule("ttft.p50 > 5%"))] == ["the runs were made on different machines"]
+
+
+def test_a_night_that_failed_is_not_compared(tmp_path: Path) -> None:
+    base, failed = night(tmp_path / "base"), night(tmp_path / "failed", status="failed")
+    (pair,) = compare_runs(read(base), read(failed)).pairs
+    assert pair.why_not == "the candidate is failed: it died"
+    assert "not comparable: the candidate is failed: it died" in to_text(compare_runs(read(base), read(failed)))
+
+
+# -- thresholds ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rule", "state"),
+    [
+        ("ttft.p50 > +5%", "broken"),
+        ("ttft_p50>5%", "broken"),
+        ("output_throughput < -5%", "broken"),
+        ("ttft.p50 > +10%", "kept"),  # the median is beyond it in some pairs of restarts, not in all
+        ("output_throughput > +5%", "kept"),
+        ("ttft.p99 > +5%", "untold"),
+    ],
+)
+def test_a_threshold_is_broken_when_the_whole_interval_is_beyond_it(tmp_path: Path, rule: str, state: str) -> None:
+    base, slower = night(tmp_path / "base"), night(tmp_path / "slower", slow=1.1)
+    assert [finding.state for finding in findings(base, slower, rule)] == [state]
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [("ttft > 5%", "ttft.p99"), ("tpo.p50 > 5%", "did you mean 'tpot.p50'"), ("tpot.p50 > 5ms", "in percent"), ("tpot.p50", "in percent")],
+)
+def test_a_threshold_that_means_nothing_is_refused(text: str, advice: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_rule(text)
+    assert advice in str(caught.value)
+
+
+def test_the_exit_code_says_whether_a_threshold_is_broken(tmp_path: Path) -> None:
+    base, slower = str(night(tmp_path / "base")), str(night(tmp_path / "slower", slow=1.1))
+
+    def code(*arguments: str) -> object:
+        return CliRunner().invoke(bench, ["compare", base, *arguments], standalone_mode=False).return_value
+
+    assert code(slower) == Exit.OK
+    assert code(base, "--fail-if", "ttft.p50 > 5%") == Exit.OK
+    assert code(slower, "--fail-if", "ttft.p50 > 5%", "--md") == Exit.THRESHOLD
+    assert code(slower, "--fail-if", "ttft.p99 > 5%") == Exit.OK
+    assert code(slower, "--fail-if", "ttft.p99 > 5%", "--strict", "--json") == Exit.THRESHOLD

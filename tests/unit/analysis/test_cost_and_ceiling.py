@@ -1,0 +1,167 @@
+"""A row's share of its ceiling and its costs: by hand, in every output, and not at all where they are not known."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from enginebench.analysis.analysis import Analysis, Row, analyse
+from enginebench.analysis.ceilings import streams_of, tokens_of
+from enginebench.analysis.cost_and_ceiling import SHARE, THROUGHPUT, CostAndCeiling, contradictions
+from enginebench.cli import bench
+from enginebench.domain import JSON, Deployment
+from enginebench.errors import UserError
+from enginebench.metrics.costs import DevicePrice, Prices, by_catalogue
+from enginebench.metrics.statistics import Estimate
+from enginebench.physics.deployment_limits import Bounds
+from enginebench.physics.detect import BANDWIDTH, of_run
+from enginebench.records.store import Run
+from enginebench.report import render_table, to_csv, to_json, to_markdown
+from enginebench.report.figures import CEILING, cost_columns, shown, why_missing
+from enginebench.report.html import render_html
+
+MODEL = "random:qwen3moe?layers=2&hidden=256&heads=4&kv_heads=2&head_dim=64&experts=2&top_k=2&expert_intermediate=256"
+FACTS: dict[str, JSON] = {"gpus": [], "memory_bytes": 64e9, BANDWIDTH: 10e9}
+PRICES = Prices(devices={"cpu": DevicePrice(hour=0.5, card=1000, watts=100)})
+
+
+def on_cpu(analysis: Analysis, number: int = 0) -> Row:
+    """A row of the synthetic run as if its model were a small one whose size is known."""
+    row = analysis.rows[number]
+    deployment = Deployment("llamacpp", "small", "bf16", MODEL)
+    cells = tuple(replace(cell, record=replace(cell.record, deployment=deployment)) for cell in row.cells)
+    return replace(row, deployment=deployment, cells=cells)
+
+
+def worth(analysis: Analysis, prices: Prices | None = None) -> CostAndCeiling:
+    return CostAndCeiling(replace(analysis.run, machine=FACTS), analysis.launches, prices)
+
+
+def value(row: Row, figure: str) -> float:
+    found = row.figures[figure]
+    assert found is not None
+    return found.value
+
+
+def test_a_share_is_the_throughput_over_the_ceiling_of_that_load(synthetic_analysis: Analysis) -> None:
+    row = worth(synthetic_analysis).of(on_cpu(synthetic_analysis))
+    machine = of_run(FACTS, None, 2)
+    assert machine is not None
+    ceiling = Bounds(machine).of(row.deployment).ceiling((128.0, 32.0), row.load.concurrency)
+    assert value(row, SHARE) == pytest.approx(value(row, THROUGHPUT) / ceiling)
+    assert len(row.figures[SHARE].values) == 3, "one for each restart"  # type: ignore[union-attr]
+
+
+def test_the_numbers_of_a_request_are_what_the_server_counted(synthetic_analysis: Analysis) -> None:
+    cell = synthetic_analysis.rows[0].cells[0]
+    assert tokens_of(cell) == (128.0, 32.0)
+    assert tokens_of(replace(cell, figures={**cell.figures, "osl_p50": 20.0})) == (128.0, 20.0)
+    assert tokens_of(replace(cell, figures={})) == (128.0, 32.0), "else what was asked for"
+    opened = replace(cell, record=replace(cell.record, load=replace(cell.record.load, rate=2.0)))
+    assert streams_of(replace(opened, gauges={})) is None
+
+
+def test_nothing_is_said_where_the_machine_or_the_model_is_not_known(synthetic_analysis: Analysis) -> None:
+    assert SHARE not in synthetic_analysis.rows[0].figures
+    assert SHARE not in worth(synthetic_analysis).of(synthetic_analysis.rows[0]).figures, "a model of no catalogue"
+    attached = on_cpu(synthetic_analysis)
+    cells = tuple(replace(c, record=replace(c.record, deployment=replace(attached.deployment, runtime="attach"))) for c in attached.cells)
+    assert SHARE not in worth(synthetic_analysis).of(replace(attached, cells=cells)).figures
+    nobody = tuple(row for row in synthetic_analysis.rows if row.deployment.model == synthetic_analysis.rows[0].deployment.model)
+    assert CEILING not in shown(replace(synthetic_analysis, rows=nobody))
+    assert CEILING in shown(synthetic_analysis), "its other model is in the catalogue, and so are its GPUs"
+
+
+def test_costs_by_hand(synthetic_analysis: Analysis) -> None:
+    row = worth(synthetic_analysis, PRICES).of(on_cpu(synthetic_analysis))
+    pace = value(row, THROUGHPUT)
+    assert value(row, "cost_per_token") == pytest.approx(0.5 / (pace * 3600) * 1e6)
+    assert value(row, "throughput_per_money") == pytest.approx(pace / 1000)
+    assert value(row, "bandwidth_per_money") == pytest.approx(10 / 1000)
+    assert value(row, "joules_per_token") == pytest.approx(100 / pace), "nobody measured, so the stated 100 W"
+    low, high = row.figures["cost_per_token"].low, row.figures["cost_per_token"].high  # type: ignore[union-attr]
+    assert low is not None
+    assert high is not None
+    assert low <= value(row, "cost_per_token") <= high, "the dearest restart is the slowest"
+
+
+def test_a_price_of_everything_needs_no_machine(synthetic_analysis: Analysis) -> None:
+    found = CostAndCeiling(synthetic_analysis.run, {}, Prices(devices={"*": DevicePrice(hour=1.0)})).of(synthetic_analysis.rows[0])
+    assert value(found, "cost_per_token") == pytest.approx(2 * 1.0 / (value(found, THROUGHPUT) * 3600) * 1e6), "it ran on two devices"
+
+
+def test_prices_for_something_else_are_said_to_be_that(synthetic_run: Run) -> None:
+    found = analyse(synthetic_run, by_catalogue(Prices(devices={"mi300x": DevicePrice(hour=1.0)})))
+    assert "no price is for what this ran on (h100-sxm-80gb): name that, or * for everything" in found.caveats
+    priced = analyse(synthetic_run, by_catalogue(Prices(devices={"h100": DevicePrice(hour=1.0)})))
+    assert not any("no price" in remark for remark in priced.caveats)
+
+
+def test_prices_are_known_by_any_name_of_a_device() -> None:
+    assert set(by_catalogue(Prices(devices={"h100": DevicePrice(hour=2.0), "cpu": DevicePrice(), "*": DevicePrice()})).devices) == {
+        "h100-sxm-80gb", "cpu", "*"
+    }  # fmt: skip
+    with pytest.raises(UserError, match="no device 'h1000'"):
+        by_catalogue(Prices(devices={"h1000": DevicePrice()}))
+
+
+def test_more_than_is_possible_is_called_a_contradiction(synthetic_analysis: Analysis) -> None:
+    row = on_cpu(synthetic_analysis)
+    fast, sound = (replace(row, figures={**row.figures, SHARE: Estimate(share, (share,))}) for share in (1.3, 0.4))
+    (said,) = contradictions([fast, sound])
+    assert "reaches 130% of the ceiling with 1 stream" in said
+    assert "either the measurement is wrong" in said
+    assert said in replace(synthetic_analysis, rows=(fast,)).caveats
+
+
+@pytest.fixture
+def rich(synthetic_analysis: Analysis) -> Analysis:
+    """The synthetic run with shares and costs in euros."""
+    prices = replace(PRICES, currency="EUR")
+    known = worth(synthetic_analysis, prices)
+    rows = tuple(known.of(on_cpu(synthetic_analysis, i)) if i == 0 else row for i, row in enumerate(synthetic_analysis.rows))
+    return replace(synthetic_analysis, rows=rows, prices=prices)
+
+
+def test_every_output_shows_them(rich: Analysis, synthetic_run: Run) -> None:
+    labels = {column.heading for column in shown(rich)}
+    assert {"of ceiling %", "cost EUR/M tok", "speed per price tok/s/EUR", "bandwidth per price GB/s/EUR", "energy J/tok"} <= labels
+    table, page = render_table(rich, width=250, color=False), render_html(synthetic_run, rich)
+    for text in (table, to_markdown(rich), page):
+        assert "of ceiling" in text
+        assert "EUR/M tok" in text
+    assert "the seconds for which a request keeps memory" in page, "the formula stands beside the name"
+    line = next(line for line in csv.DictReader(io.StringIO(to_csv(rich))) if line["figure"] == SHARE)
+    assert line["unit"] == "1"
+    assert float(line["value"]) == pytest.approx(value(rich.rows[0], SHARE))
+    figures = json.loads(to_json(rich))["rows"][0]["figures"]
+    assert figures["cost_per_token"]["unit"] == "money/Mtok"
+    assert "of ceiling: the model's size, its placement or the machine's limits are not known" in table
+
+
+def test_a_missing_figure_says_which_of_the_two_is_not_known(rich: Analysis) -> None:
+    row = rich.rows[1]
+    assert "limits are not known" in str(why_missing(row, CEILING))
+    assert "price or the power" in str(why_missing(row, cost_columns("USD")[0]))
+
+
+def test_prices_on_the_command_line(synthetic_run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "prices.yaml"
+    file.write_text("currency: EUR\ndevices: {'*': {hour: 2.0}}\n", encoding="utf-8")
+    found = CliRunner().invoke(bench, ["report", str(synthetic_run.path), "--prices", str(file), "--md"])
+    assert "cost EUR/M tok" in found.output
+    wrong = CliRunner().invoke(bench, ["report", str(synthetic_run.path), "--price", "h1000.hour=2"])
+    assert isinstance(wrong.exception, UserError)
+    assert "h100" in str(wrong.exception)
+
+
+def test_a_run_of_today_has_the_same_figures_without_prices(synthetic_run: Run, synthetic_analysis: Analysis) -> None:
+    priced = analyse(synthetic_run, Prices(devices={"*": DevicePrice(hour=1.0)}))
+    for with_price, without in zip(priced.rows, synthetic_analysis.rows, strict=True):
+        assert {name: with_price.figures[name] for name in without.figures} == dict(without.figures)
+    assert priced.sentence == synthetic_analysis.sentence

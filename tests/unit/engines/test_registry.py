@@ -1,0 +1,70 @@
+"""One door for all adapters: the nearest one wins, and a broken one harms nobody but its own user."""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+from enginebench.engines import registry
+from enginebench.errors import UserError
+
+ADAPTER = """
+from enginebench.adapter import Adapter, Unsupported
+
+
+class Mine(Adapter):
+    name = "{name}"
+    title = "Mine"
+
+    def find(self, python):
+        return []
+
+    def launch(self, deployment, install, site):
+        raise Unsupported("never")
+"""
+
+
+def adapter_file(folder: Path, name: str) -> Path:
+    file = folder / f"{name}.py"
+    file.write_text(ADAPTER.format(name=name))
+    return file
+
+
+def test_a_file_named_by_the_user_wins_and_brings_its_constraints(tmp_path: Path) -> None:
+    file = adapter_file(tmp_path, "fake")
+    found = registry.discover([file])["fake"]
+    assert found.title == "Mine"
+    assert registry.constraints_of(found) is None
+    (tmp_path / "fake.constraints.txt").write_text("a==1\n")
+    assert registry.constraints_of(found) == tmp_path / "fake.constraints.txt"
+    assert registry.constraints_of(registry.discover()["transformers"]) is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("x = 1\ndef (", ":2: cannot be loaded: SyntaxError"), ("x = 1\n1 / 0\n", ":2: cannot be loaded: ZeroDivisionError"), ("", "holds 0")],
+)
+def test_a_broken_file_is_one_message(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(text)
+    with pytest.raises(UserError) as error:
+        registry.discover([file])
+    assert message in str(error.value)
+
+
+def test_a_missing_file_is_an_error() -> None:
+    with pytest.raises(UserError, match="no such adapter file"):
+        registry.discover([Path("/nowhere.py")])
+
+
+def test_a_broken_plugin_is_reported_and_the_others_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = EntryPoint("broken", "no_such_package_at_all:Engine", registry.ENTRY_POINT_GROUP)
+    monkeypatch.setattr(registry, "entry_points", lambda **_: [point])
+    found = registry.discover()
+    sound, broken = found.survey()
+    assert {"fake", "llamacpp"} <= {adapter.name for adapter in sound}
+    assert "no_such_package_at_all" in broken["broken"]
+    assert "broken" in found
+    with pytest.raises(UserError, match="no_such_package_at_all"):
+        found.need("broken")

@@ -1,0 +1,163 @@
+"""The fairness card: the same questions to every deployment, what was asked beside what there is, asymmetries between engines only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from enginebench.adapter import Resolved
+from enginebench.analysis.analysis import Analysis
+from enginebench.analysis.rows import CellResult, Row
+from enginebench.domain import JSON, Deployment, Load, plain_object
+from enginebench.records.store import CellRecord, LaunchRecord, RunRecord
+from enginebench.report import render_table, to_json, to_markdown
+from enginebench.report.fairness import ASPECTS, Card, Fact, fairness, said
+from enginebench.runner.priming import differences
+from enginebench.validity import CacheProof
+
+LOAD = Load(concurrency=4, input_tokens=10, output_tokens=20)
+
+
+def asked(engine: str, **changes: Any) -> Deployment:
+    return replace(Deployment(engine, "m", "f16", "m", max_concurrency=4, max_context=512), **changes)
+
+
+def analysis(*told: tuple[Deployment, Resolved], machine: Mapping[str, JSON] | None = None, cache: CacheProof | None = None) -> Analysis:
+    """A run in which these deployments ran one load each and said this of themselves."""
+    rows, launches = [], {}
+    for i, (deployment, resolved) in enumerate(told):
+        record = CellRecord(f"c{i}", f"l{i}", deployment, LOAD, 0, "ok", prompt_form="ids", gpus=1, counters={"output_tokens": 1.0})
+        cell = CellResult(record, {}, "valid", cache=cache or CacheProof("counters"))
+        rows.append(Row(deployment, LOAD, {}, (cell,), "ok", {}, "valid", (), deployment.label or deployment.engine))
+        launches[f"l{i}"] = LaunchRecord(
+            f"l{i}", deployment, 0, "2026-01-01T00:00:00+00:00", version="1.2", notes=("bf16 KV became auto",) if i else (),
+            resolved=plain_object(resolved), differences=tuple(map(plain_object, differences(deployment, resolved))),
+        )  # fmt: skip
+    run = RunRecord("demo", "2026-01-01T00:00:00+00:00", {}, "0", (), machine or {}, "0")
+    return Analysis(run, tuple(rows), launches, (), "")
+
+
+def card(*told: tuple[Deployment, Resolved], **more: Any) -> Card:
+    return fairness(analysis(*told, **more))
+
+
+def texts(of: Card, key: str) -> list[str]:
+    return [column.facts[key].text for column in of.columns]
+
+
+def test_every_deployment_answers_every_question() -> None:
+    made = card((asked("a"), Resolved(kv_dtype="f16", prefix_cache=False)), (asked("b"), Resolved()))
+    assert all(set(column.facts) == {aspect.key for aspect in ASPECTS} for column in made.columns)
+    assert texts(made, "kv_dtype") == ["f16", "not told"]
+    assert texts(made, "prefix_cache") == ["off", "not told"]
+    assert texts(made, "cold") == ["cold, proved by counters"] * 2
+    assert texts(made, "version") == ["1.2", "1.2"]
+    assert {aspect.key for aspect in made.rows} >= {"version", "precision", "kv_dtype", "slots", "length_control", "prompt_form", "gpus"}
+    assert "graphs" not in {aspect.key for aspect in made.rows}, "nobody knows anything of it"
+    assert [column.notes for column in made.columns] == [(), ("bf16 KV became auto",)]
+
+
+def test_what_was_asked_stands_beside_what_there_is() -> None:
+    made = card((asked("a"), Resolved(slots=2, context=512, precision="f16")), (asked("b"), Resolved(slots=8)))
+    assert texts(made, "slots") == ["2 (asked for 4)", "8"]
+    assert texts(made, "context") == ["512", "512 asked for, not told"]
+    assert texts(made, "precision") == ["f16", "f16 asked for, not told"]
+
+
+@pytest.mark.parametrize(
+    ("options", "resolved", "differ"),
+    [
+        ({"prefix_cache": False}, Resolved(prefix_cache=True), ["prefix_cache"]),
+        ({"stream_interval": 1}, Resolved(stream_interval=4), ["stream_interval"]),  # more is not better
+        ({"kv_dtype": "auto"}, Resolved(kv_dtype="bf16"), []),
+        ({"kv_dtype": None}, Resolved(kv_dtype="bf16"), []),
+        ({"kv_tokens": 100}, Resolved(kv_tokens=128), []),
+        ({}, Resolved(context=1024, slots=16), []),
+        ({}, Resolved(context=256), ["context"]),
+    ],
+)
+def test_an_option_with_a_neutral_name_is_compared_with_the_engines_word(
+    options: Mapping[str, JSON], resolved: Resolved, differ: list[str]
+) -> None:
+    assert [difference.name for difference in differences(asked("a", options=options), resolved)] == differ
+
+
+@pytest.mark.parametrize(
+    ("told", "served_name", "differ"), [("other", "m", ["model"]), ("m", "m", []), (None, "m", []), ("a path", None, [])]
+)
+def test_a_server_of_another_model_than_requests_name_is_a_difference(told: str | None, served_name: str | None, differ: list[str]) -> None:
+    assert [difference.name for difference in differences(asked("a"), Resolved(model=told), served_name)] == differ
+
+
+def test_engines_that_differ_are_named_with_what_it_does() -> None:
+    told = (asked("a"), Resolved(prefix_cache=True, graphs="FULL_AND_PIECEWISE", stream_interval=1))
+    made = card(told, (asked("b"), Resolved(prefix_cache=False, graphs="off", stream_interval=1)))
+    assert made.asymmetries == (
+        "prefix cache: on for a; off for b; keeping prompts costs memory and time, and hits save the prefill",
+        "device graphs: FULL_AND_PIECEWISE for a; off for b; without them every step pays for its kernel launches",
+    )
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        (Resolved(kv_dtype="float16"), Resolved(kv_dtype="f16")),
+        (Resolved(graphs="FULL"), Resolved(graphs="decode only")),
+        (Resolved(kv_dtype="f16"), Resolved()),
+        (Resolved(version="1"), Resolved(version="2")),
+        (Resolved(kv_tokens=100), Resolved(kv_tokens=200)),
+    ],
+    ids=["a spelling", "its own words", "one does not say", "versions differ", "the KV cache fits the memory"],
+)
+def test_what_is_no_asymmetry(a: Resolved, b: Resolved) -> None:
+    assert card((asked("a"), a), (asked("b"), b)).asymmetries == ()
+
+
+def test_what_a_scenario_varies_within_every_engine_is_its_question() -> None:
+    both = [
+        (asked(engine, precision=precision, label=f"{engine} {precision}"), Resolved()) for engine in "ab" for precision in ("f16", "q8_0")
+    ]
+    assert card(*both).asymmetries == ()
+    (sentence,) = card(*both[:3]).asymmetries
+    assert sentence == "precision: f16 for a and b; q8_0 for a; they do not compute the same"
+    assert card(*both[:2]).asymmetries == (), "one engine"
+
+
+def test_models_are_compared_each_for_itself() -> None:
+    one = [(asked("a"), Resolved(slots=8)), (asked("b"), Resolved(slots=4))]
+    other = [(replace(deployment, model="n"), resolved) for deployment, resolved in one]
+    (sentence,) = card(*one, *other).asymmetries
+    assert sentence.startswith("max batch: 8 for a; 4 for b")
+    (sentence,) = card(*one, *[(deployment, Resolved(slots=4)) for deployment, _ in other]).asymmetries
+    assert sentence.startswith("m: max batch: 8 for a; 4 for b")
+
+
+def test_a_machine_without_devices_uses_none() -> None:
+    told = (asked("a"), Resolved())
+    assert texts(card(told), "gpus") == ["1"]
+    assert texts(card(told, machine={"gpus": []}), "gpus") == ["0"]
+    assert texts(card(told, machine={"gpus": [{"name": "x"}]}), "gpus") == ["1"]
+
+
+def test_hits_speak_louder_than_proofs() -> None:
+    assert texts(card((asked("a"), Resolved()), cache=CacheProof("usage", 4, 80)), "cold") == ["4 of 80 prompt tokens cached, by usage"]
+    assert texts(card((asked("a"), Resolved()), cache=CacheProof()), "cold") == ["not provable: the engine does not say"]
+
+
+@pytest.mark.parametrize(("value", "text"), [(True, "on"), (False, "off"), (4096, "4,096"), (0.5, "0.5"), ("f16", "f16")])
+def test_facts_are_written_for_people(value: JSON, text: str) -> None:
+    assert said(value) == text
+    assert Fact(got=value).text == text
+
+
+def test_it_is_in_every_output() -> None:
+    found = analysis((asked("a"), Resolved(slots=8)), (asked("b"), Resolved(slots=4)))
+    (sentence,) = fairness(found).asymmetries
+    assert f"fairness: {sentence}" in " ".join(render_table(found, width=200, color=False).split())
+    assert f"- fairness: {sentence}" in to_markdown(found)
+    document = json.loads(to_json(found))["fairness"]
+    assert document["asymmetries"] == [sentence]
+    assert document["deployments"][0]["facts"]["slots"] == {"asked": 4, "got": 8, "differs": False}
