@@ -18,10 +18,7 @@ from enginebench.audit import judge_all, read_claims
 from enginebench.audit.catalogue_physics import CataloguePhysics
 from enginebench.audit.field import field_table
 from enginebench.engines.registry import discover, environments
-from enginebench.metrics.cost_and_ceiling import COST_AND_CEILING_METRICS
-from enginebench.metrics.hardware_metrics import HARDWARE_METRICS
-from enginebench.metrics.requests import METRICS
-from enginebench.metrics.slo import SLO_METRICS
+from enginebench.metrics.registry import metrics
 from enginebench.metrics.statistics import BOOTSTRAP_FROM, range_coverage, repeats_needed
 from enginebench.records.subject import VALUES
 from enginebench.scenario.schema import ScenarioFile
@@ -158,8 +155,7 @@ def _default(key: str, value: dict[str, Any], required: set[str]) -> str:
 
 
 def _metrics() -> str:
-    metrics = (*METRICS.values(), *SLO_METRICS.values(), *HARDWARE_METRICS.values(), *COST_AND_CEILING_METRICS.values())
-    rows = [f"| {m.label} | `{m.name}` | {m.unit} | per {m.scope} | {m.formula} |" for m in metrics]
+    rows = [f"| {m.title} | `{m.name}` | {m.unit} | {m.scope} | {m.better or ''} | {m.formula} |" for m in metrics().values()]
     checks = [f"| `{check.name.lower()}` | {check.value} |" for check in Check]
     dialects = inspect.cleandoc("""
         | this formula | here | vLLM, SGLang, InferenceX | AIPerf | GuideLLM | inference-perf |
@@ -222,11 +218,12 @@ def _metrics() -> str:
         _GENERATED
         + "# Metrics\n\nAll times come from one monotonic clock in the client, stamped once per socket read: by the kernel as it arrives, or (`client.stamps` is `loop`) by the client before anything is parsed. Samples are "
         "stored raw; every figure below is computed when a run is read, so a metric added later also works on old runs.\n\n"
-        "| label | name | unit | scope | formula |\n|---|---|---|---|---|\n"
+        "| title | name | unit | scope | better | formula |\n|---|---|---|---|---|---|\n"
         + "\n".join(rows)
-        + "\n| ITL | `itl` | s | per event | Inter-token latency: the gap "
-        "between consecutive output events of a request. Only when every event carries exactly one token is it a token interval; otherwise reports call it "
-        "*event interval*. |\n\n## The same words in other tools\n\n" + dialects + "\n\n## Percentiles and intervals\n\n"
+        + "\n\nA metric per request or event has the figures `name_p50`, `name_p90` and `name_p99`. The gaps between events are intervals between tokens only where "
+        "every event carries exactly one token; otherwise reports call ITL *event interval*.\n\n## The same words in other tools\n\n"
+        + dialects
+        + "\n\n## Percentiles and intervals\n\n"
         "A percentile is shown only when at least three samples are expected beyond it: p50 from 6 requests, p90 from 30, p99 from 300. The unit of "
         "replication is a server restart: a figure is the median over n repeats, and n is always shown. Its interval is, for n = 2 to 5, the range of the "
         "repeats, which holds the true median with a probability of exactly 1 - 2^(1-n): "

@@ -9,14 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from enginebench.analysis.caveats import caveats
-from enginebench.analysis.cost_and_ceiling import CostAndCeiling, contradictions
+from enginebench.analysis.cost_and_ceiling import contradictions, unpriced
 from enginebench.analysis.ranking import Parity, parities, verdict_sentence
-from enginebench.analysis.rows import LOAD_COLUMNS, CellResult, Row, figures_of, metric_of, read_rows
+from enginebench.analysis.rows import LOAD_COLUMNS, CellResult, Row, read_rows
+from enginebench.metrics.context import RunContext
 from enginebench.metrics.costs import Prices
 from enginebench.metrics.slo import Slo, parse
 from enginebench.records.store import LaunchRecord, Run, RunRecord
 
-__all__ = ["LOAD_COLUMNS", "Analysis", "CellResult", "Parity", "Row", "analyse", "figures_of", "metric_of", "verdict_sentence"]
+__all__ = ["LOAD_COLUMNS", "Analysis", "CellResult", "Parity", "Row", "analyse", "verdict_sentence"]
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ class Analysis:
     @property
     def caveats(self) -> tuple[str, ...]:
         """What a reader must know before he quotes a figure: random weights, disagreement, settings that did not take, the impossible."""
-        found, worth = caveats(self.rows, self.launches, self.parity), CostAndCeiling(self.run, self.launches, self.prices)
-        return tuple(dict.fromkeys((*found, *contradictions(self.rows), *worth.unpriced(self.rows))))
+        found, context = caveats(self.rows, self.launches, self.parity), RunContext(self.run, prices=self.prices)
+        return tuple(dict.fromkeys((*found, *contradictions(self.rows), *unpriced(self.rows, context))))
 
     @property
     def counts(self) -> dict[str, int]:
@@ -52,8 +53,6 @@ class Analysis:
 def analyse(run: Run, prices: Prices | None = None) -> Analysis:
     """Read every stored cell of a run and fold the repeats. UserError when the stored SLO is none. prices: by the catalogue's names."""
     slo = parse(run.record.slo) if run.record.slo is not None else None
-    rows, columns = read_rows(run, slo)
     launches = run.launches()
-    worth = CostAndCeiling(run.record, launches, prices)
-    rows = tuple(map(worth.of, rows))
+    rows, columns = read_rows(run, RunContext(run.record, launches, slo, prices))
     return Analysis(run.record, rows, launches, columns, verdict_sentence(rows), tuple(parities(rows, launches)), slo, prices)

@@ -1,7 +1,7 @@
-"""Which row of one run is which row of the other, and by how much each of its figures changed.
+"""Pairs the rows of two runs, and computes by how much each figure changed.
 
-The same deployment under the same load is a pair. What then remains is paired where an engine serves a model under a load once in
-either run: there the deployment itself has changed, and that is told. Whatever has no partner is named. Renders nothing.
+Rows with the same deployment and load are a pair. Of the remaining rows those are paired that are the only ones of their engine, model and
+load in either run: there the deployment itself has changed. Rows without a partner are listed. It renders nothing.
 """
 
 from __future__ import annotations
@@ -10,17 +10,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from enginebench.analysis.analysis import Analysis, Row, metric_of
+from enginebench.analysis.analysis import Analysis, Row
 from enginebench.analysis.changes import Changed, changes, moved
 from enginebench.analysis.labels import load_text
-from enginebench.analysis.rows import metric_name
 from enginebench.domain import canonical, fingerprint
-from enginebench.metrics.slo import SLO_METRICS
+from enginebench.metrics.registry import Need, metric_name, metric_of, metrics
 from enginebench.metrics.statistics import Change, Estimate, change
 
 Verdict: TypeAlias = Literal["better", "worse", "changed", "alike", "unsure", "unknown"]
-"""changed: of a figure of which neither direction is good. alike: they cannot be told apart. unsure: every restart agrees, and there
-are too few of them. unknown: a single restart."""
+"""changed: neither direction of this figure is good. alike: no detectable difference. unsure: every restart agrees, but there are too few.
+unknown: a single restart."""
 
 
 @dataclass(frozen=True)
@@ -34,30 +33,29 @@ class Figure:
 
     @property
     def direction(self) -> Literal["better", "worse", "changed"]:
-        """Which way the candidate's value lies, whether or not that is sure."""
+        """Which way the candidate's value lies, whether or not the difference is significant."""
         metric = metric_of(self.name)
-        better = metric.better if metric else "lower"  # intervals between tokens are per event, and no metric
+        better = metric.better if metric is not None else None
         return "changed" if better is None else "better" if (better == "lower") == self.change.falls else "worse"
 
     @property
     def verdict(self) -> Verdict:
-        """What the test over the restarts says."""
+        """The result of the test over the restarts."""
         order = self.change.order
         return self.direction if order == "higher" else "alike" if order == "tied" else "unsure" if order == "ahead" else "unknown"
 
 
 @dataclass(frozen=True)
 class Pair:
-    """The same deployment under the same load in both runs. why_not: why its figures must not be compared; then there are none.
-
-    withheld: figures that must not be, though others may, each with the reason.
-    """
+    """The same deployment under the same load in both runs."""
 
     base: Row
     candidate: Row
     figures: Mapping[str, Figure]
     why_not: str | None = None
+    """Why no figure of the pair may be compared; `figures` is then empty."""
     withheld: Mapping[str, str] = field(default_factory=dict)
+    """Metrics that must not be compared, each with the reason."""
 
     @property
     def name(self) -> str:
@@ -65,29 +63,33 @@ class Pair:
         return _name(self.base)
 
     def why_missing(self, figure: str) -> str:
-        """Why the pair has no such figure to compare."""
+        """Why the pair has no such figure."""
         name = metric_name(figure)
         hidden = [cell.withheld[name] for row in (self.base, self.candidate) for cell in row.cells if name in cell.withheld]
         known = self.why_not or self.withheld.get(name) or next(iter(hidden), None)
-        return known or "no such figure in both runs: too few requests for it, or the server did not say enough"
+        if known is None and (metric := metric_of(figure)) is not None and not metric.spread:
+            known = metric.missing
+        return known or "one of the runs has no such figure: too few requests for it, or the server did not report enough"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two runs side by side. alone: rows without a partner, 'base' or 'candidate' -> their names. moved: the machines are not alike."""
+    """Two runs side by side."""
 
     base: Analysis
     candidate: Analysis
     pairs: tuple[Pair, ...]
     alone: Mapping[str, tuple[str, ...]]
+    """'base' or 'candidate' -> names of its rows without a partner."""
     changed: tuple[Changed, ...]
     moved: bool
+    """Whether the runs were made on different machines."""
 
 
 def compare_runs(base: Analysis, candidate: Analysis) -> Comparison:
-    """Match the rows of two runs and compare what matches."""
+    """Match the rows of two runs and compare the pairs."""
     matched, left, right = match(base.rows, candidate.rows)
-    pairs = tuple(_pair(one, other, same_slo=base.slo == candidate.slo) for one, other in matched)
+    pairs = tuple(_pair(one, other, unequal=tuple(_unequal(base, candidate))) for one, other in matched)
     alone = {"base": tuple(map(_name, left)), "candidate": tuple(map(_name, right))}
     return Comparison(base, candidate, pairs, alone, changes(base, candidate, matched), moved(base, candidate))
 
@@ -97,7 +99,7 @@ def _name(row: Row) -> str:
 
 
 def match(base: Sequence[Row], candidate: Sequence[Row]) -> tuple[list[tuple[Row, Row]], list[Row], list[Row]]:
-    """Pairs in the order of the base, and what is left of either."""
+    """Pairs in the order of the base, and the remaining rows of either run."""
     found: list[tuple[Row, Row]] = []
     left, right = list(base), list(candidate)
     for key in (_the_same, _the_same_engine):
@@ -118,15 +120,15 @@ def _the_same_engine(row: Row) -> str:
 
 
 def _once(rows: Sequence[Row], key: Callable[[Row], str]) -> dict[str, Row]:
-    """The rows whose key no other row has."""
+    """Key -> row, for the rows whose key is unique."""
     keys = [key(row) for row in rows]
     return {its: row for its, row in zip(keys, rows, strict=True) if keys.count(its) == 1}
 
 
-def _pair(base: Row, candidate: Row, *, same_slo: bool) -> Pair:
+def _pair(base: Row, candidate: Row, *, unequal: Sequence[tuple[Need, str]]) -> Pair:
     if why := next(_unsound(base, candidate), None):
         return Pair(base, candidate, {}, why)
-    withheld = dict(_withheld(base, candidate, same_slo=same_slo))
+    withheld = dict(_withheld(base, candidate, unequal))
     figures = {
         name: Figure(name, ours, theirs, change(theirs, ours))
         for name, ours in base.figures.items()
@@ -136,7 +138,7 @@ def _pair(base: Row, candidate: Row, *, same_slo: bool) -> Pair:
 
 
 def _unsound(base: Row, candidate: Row) -> Iterator[str]:
-    """Why nothing of a pair may be compared."""
+    """Why no figure of a pair may be compared."""
     for side, row in (("base", base), ("candidate", candidate)):
         if not row.sound:
             yield f"the {side} is {'invalid' if row.status == 'ok' else row.status}: {'; '.join(row.reasons) or 'no reason was recorded'}"
@@ -145,11 +147,18 @@ def _unsound(base: Row, candidate: Row) -> Iterator[str]:
         yield f"only the {'base' if random[0] else 'candidate'} has random weights"
 
 
-def _withheld(base: Row, candidate: Row, *, same_slo: bool) -> Iterator[tuple[str, str]]:
+def _unequal(base: Analysis, candidate: Analysis) -> Iterator[tuple[Need, str]]:
+    """What metrics may need and the runs do not share, with the reason."""
+    if base.slo != candidate.slo:
+        yield Need.SLO, "the runs have different SLOs"
+    if base.prices != candidate.prices:
+        yield Need.PRICES, "the runs have different prices"
+
+
+def _withheld(base: Row, candidate: Row, unequal: Sequence[tuple[Need, str]]) -> Iterator[tuple[str, str]]:
     """Metrics that do not mean the same in both rows."""
-    exact = [all(cell.itl_exact for cell in row.cells if cell.verdict is not None) for row in (base, candidate)]
-    if exact[0] != exact[1]:
-        yield "itl", f"it is an interval between tokens in the {'base' if exact[0] else 'candidate'} only"
-    if not same_slo:
-        for name in SLO_METRICS:
-            yield name, "the runs have different SLOs"
+    exact = [all(cell.one_token_per_event for cell in row.cells if cell.verdict is not None) for row in (base, candidate)]
+    for name, metric in metrics().items():
+        if metric.scope == "event" and exact[0] != exact[1]:
+            yield name, f"only the {'base' if exact[0] else 'candidate'} has one token per event"
+        yield from ((name, why) for need, why in unequal if need in metric.needs)

@@ -12,13 +12,11 @@ from typing import Any
 from enginebench.adapter import GAUGES
 from enginebench.domain import JSON, Deployment, Load, canonical, fingerprint, plain
 from enginebench.errors import UserError
-from enginebench.metrics.cost_and_ceiling import COST_AND_CEILING_METRICS
-from enginebench.metrics.hardware import Hardware, hardware_of
-from enginebench.metrics.hardware_metrics import HARDWARE_METRICS
-from enginebench.metrics.requests import METRICS, Floats, Metric, itl, itl_is_exact
-from enginebench.metrics.slo import SLO_METRICS, Slo
-from enginebench.metrics.statistics import Estimate, estimate, percentiles
-from enginebench.metrics.tokens import TokenSource, token_source
+from enginebench.metrics.context import Context, RunContext
+from enginebench.metrics.hardware import Hardware
+from enginebench.metrics.registry import figures_of, metric_name
+from enginebench.metrics.statistics import Estimate, estimate
+from enginebench.metrics.tokens import TokenSource, one_token_per_event, token_source
 from enginebench.metrics.window import steady_window
 from enginebench.records.counters import Gauge, gauges
 from enginebench.records.samples import Samples
@@ -26,54 +24,54 @@ from enginebench.records.store import CellRecord, Run
 from enginebench.records.window import Window
 from enginebench.validity import VERDICTS, CacheProof, Reason, Verdict, cache_proof, judge, withheld
 
-PERCENTILES = (50.0, 90.0, 99.0)
-ALL_METRICS: Mapping[str, Metric] = {**METRICS, **SLO_METRICS, **HARDWARE_METRICS, **COST_AND_CEILING_METRICS}
-
 
 @dataclass(frozen=True)
 class CellResult:
-    """One cell that was read back: its record, its figures ('ttft_p50', 'output_throughput', ...), and whether to trust them.
-
-    withheld: metrics that mean nothing in this cell, each with why; their figures are None. window: the part of the load that the
-    figures describe, None where nothing was measured. tokens: who counted the output tokens.
-    """
+    """One cell in one window: its record, its figures, and whether to trust them."""
 
     record: CellRecord
     figures: Mapping[str, float | None]
+    """Figure ('ttft_p50', 'output_throughput', ...) -> value in the metric's unit."""
     verdict: Verdict | None
+    """None: nothing was measured."""
     reasons: tuple[Reason, ...] = ()
-    itl_exact: bool = False
+    one_token_per_event: bool = False
+    """Whether the gaps between events are intervals between tokens."""
     withheld: Mapping[str, str] = field(default_factory=dict)
+    """Metrics that are meaningless in this cell, each with the reason; their figures are None."""
     window: Window | None = None
+    """The part of the load that the figures describe; None where nothing was measured."""
     tokens: TokenSource = "unknown"
+    """Who counted the output tokens."""
     requests: int = 0
-    """How many requests belong to the window."""
+    """Number of requests in the window."""
     cache: CacheProof = field(default_factory=CacheProof)
     """Whether the prefix cache was cold, and how that is known."""
     gauges: Mapping[str, Gauge] = field(default_factory=dict)
     """The engine's own gauges over the window."""
     hardware: Hardware = field(default_factory=Hardware)
-    """What the machine did in the window."""
+    """Telemetry of the machine over the window."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A deployment under a load, over its repeats. status: 'ok' when any repeat is, else 'failed' or 'skipped'.
-
-    figures: name -> estimate over the repeats that are not invalid (over all of them when every one is). verdict: the worst
-    of the repeats that ran; None when none did. labels: what distinguishes this row, column -> value. name: the shortest
-    text that distinguishes the deployment from the others of its model, for tables and legends: 'vllm', or 'vllm fp8 tp=4'.
-    """
+    """A deployment under a load, with its repeats folded into estimates."""
 
     deployment: Deployment
     load: Load
     labels: Mapping[str, str]
+    """What distinguishes this row: column -> value."""
     cells: tuple[CellResult, ...]
+    """The repeats."""
     status: str
+    """'ok' if any repeat is, else 'failed' or 'skipped'."""
     figures: Mapping[str, Estimate | None]
+    """Figure -> estimate over the repeats that are not invalid, or over all of them if every one is."""
     verdict: Verdict | None
+    """The worst of the repeats that ran; None if none did."""
     reasons: tuple[str, ...]
     name: str
+    """The shortest text that distinguishes the deployment from others of its model: 'vllm', or 'vllm fp8 tp=4'."""
 
     @property
     def sound(self) -> bool:
@@ -104,20 +102,20 @@ _HIDDEN = (
 """Shown only where two rows would look alike without them: they follow from what is shown, or are nobody's question."""
 
 
-def read_rows(run: Run, slo: Slo | None = None) -> tuple[tuple[Row, ...], tuple[str, ...]]:
-    """Every stored cell, folded into rows in plan order, and the label columns of this run. With an SLO the cells have a goodput."""
+def read_rows(run: Run, context: RunContext) -> tuple[tuple[Row, ...], tuple[str, ...]]:
+    """Every stored cell, folded into rows in plan order, and the label columns of this run."""
     groups: dict[str, list[CellResult]] = {}
     for record in run.cells():
         key = fingerprint({"d": canonical(record.deployment), "l": canonical(record.load)})
-        groups.setdefault(key, []).append(_read(run, record, slo))
+        groups.setdefault(key, []).append(_read(run, record, context))
     flat = [_flat(group[0].record) for group in groups.values()]
     columns = _columns(flat, [group[0].record.load for group in groups.values()])
     shown = [{c: labels.get(c, "") for c in columns} for labels in flat]
-    return tuple(map(_row, groups.values(), shown, _names(shown))), columns
+    return tuple(map(fold, groups.values(), shown, _names(shown))), columns
 
 
-def _read(run: Run, record: CellRecord, slo: Slo | None) -> CellResult:
-    """A cell with its figures. Without readable samples it has failed, whatever its record says: there is nothing to compute from."""
+def _read(run: Run, record: CellRecord, context: RunContext) -> CellResult:
+    """A cell with its figures. A cell without readable samples has failed, whatever its record says."""
     if record.status != "ok":
         return CellResult(record, {}, None)
     try:
@@ -126,77 +124,44 @@ def _read(run: Run, record: CellRecord, slo: Slo | None) -> CellResult:
         return CellResult(replace(record, status="failed", reason=error.message), {}, None)
     if samples is None or not len(samples):
         return CellResult(replace(record, status="failed", reason="raw samples are missing"), {}, None)
-    return result_of(record, samples, slo)
+    return result_of(record, samples, context)
 
 
-def result_of(record: CellRecord, samples: Samples, slo: Slo | None = None) -> CellResult:
-    """A cell that ran, from its raw samples: its window, its figures and its verdict. Seconds for ten million events."""
-    window = steady_window(samples, record.load)
-    measured, machine = samples.within(window), hardware_of(record, window)
-    verdict, reasons = judge(record, measured, window)
+def result_of(record: CellRecord, samples: Samples, context: RunContext | None = None) -> CellResult:
+    """The figures of a cell over its steady window, and what they are worth."""
+    return result_in(steady_window(samples, record.load), record, samples, context or RunContext())
+
+
+def result_in(window: Window, record: CellRecord, samples: Samples, context: RunContext) -> CellResult:
+    """The figures of a cell over any window of its samples: a cell may have several windows."""
+    within = Context(samples.within(window), record, window, context)
+    verdict, reasons = judge(record, within.samples, window)
     hidden = withheld(record, reasons)
-    figures = {name: None if metric_name(name) in hidden else value for name, value in figures_of(measured, slo, machine).items()}
     return CellResult(
         record,
-        figures,
+        {name: None if metric_name(name) in hidden else value for name, value in figures_of(within).items()},
         verdict,
         reasons,
-        itl_is_exact(samples),
+        one_token_per_event(samples),
         hidden,
         window,
         token_source(samples),
-        int(measured.inside.sum()),
+        int(within.samples.inside.sum()),
         cache_proof(record, samples),
         gauges(record.series.within((window.start_ns, window.end_ns)), tuple(GAUGES)),
-        machine,
+        within.hardware,
     )
 
 
-def figures_of(samples: Samples, slo: Slo | None = None, hardware: Hardware | None = None) -> dict[str, float | None]:
-    """Every figure of a cell: per-cell metrics under their name, per-request ones and the ITL as <name>_p50, _p90, _p99.
-
-    They describe the window that the samples have (`Samples.within`), else all of the load; so must the hardware, where it is given.
-    """
-    out: dict[str, float | None] = {}
-    for metric in METRICS.values():
-        values = metric.compute(samples)
-        if metric.scope == "cell":
-            out[metric.name] = _defined(values[0])
-        else:
-            out |= _percentiles(metric.name, values)
-    if slo is not None:
-        out |= {name: _defined(metric.compute(samples, slo)[0]) for name, metric in SLO_METRICS.items()}
-    if hardware is not None:
-        out |= {name: _defined(metric.compute(samples, hardware)[0]) for name, metric in HARDWARE_METRICS.items()}
-    return out | _percentiles("itl", itl(samples))
-
-
-def _percentiles(name: str, values: Floats) -> dict[str, float | None]:
-    return {f"{name}_p{q:.0f}": found for q, found in zip(PERCENTILES, percentiles(values, PERCENTILES), strict=True)}
-
-
-def _defined(value: float) -> float | None:
-    return None if value != value else float(value)
-
-
-def metric_of(figure: str) -> Metric | None:
-    """The metric behind a figure's name ('ttft_p50' -> TTFT); None for ITL, which is per event."""
-    return ALL_METRICS.get(metric_name(figure))
-
-
-def metric_name(figure: str) -> str:
-    """'ttft_p50' -> 'ttft', 'itl_p99' -> 'itl', 'output_throughput' -> 'output_throughput'."""
-    return figure if figure in ALL_METRICS else figure.rpartition("_p")[0]
-
-
-def _row(group: Sequence[CellResult], labels: Mapping[str, str], name: str) -> Row:
+def fold(group: Sequence[CellResult], labels: Mapping[str, str], name: str) -> Row:
+    """A row from the repeats of a deployment under a load."""
     ran = [cell for cell in group if cell.verdict is not None]
     usable = [cell for cell in ran if cell.verdict != "invalid"] or ran
     names = dict.fromkeys(name for cell in usable for name in cell.figures)
     figures = {name: estimate([cell.figures.get(name) for cell in usable]) for name in names}
     verdict = max((cell.verdict for cell in ran if cell.verdict), key=VERDICTS.index, default=None)
     if usable != ran and verdict == "invalid":
-        verdict = "suspect"  # some repeats are usable, and only they were counted
+        verdict = "suspect"  # the invalid repeats are left out
     status = "ok" if ran else "failed" if any(c.record.status == "failed" for c in group) else "skipped"
     failures = [c.record.reason for c in group if c.record.status != "ok" and c.record.reason]
     reasons = dict.fromkeys([*(str(r) for c in ran for r in c.reasons), *failures])

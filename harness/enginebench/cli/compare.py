@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from enginebench.cli.shared import AS_JSON, print_json
+from enginebench.cli.shared import AS_JSON, price_options, prices_of, print_json
 from enginebench.errors import Exit
 
 _EPILOG = """\b
@@ -32,8 +32,18 @@ Exit code 1: a threshold is broken. The whole 95 % interval of the change lies b
 )
 @click.option("--strict", is_flag=True, help="Also exit with 1 where a threshold cannot be judged.")
 @click.option("--md", "as_markdown", is_flag=True, help="Print Markdown on stdout.")
+@price_options
 @AS_JSON
-def compare(base: Path, candidate: Path, thresholds: Sequence[str], strict: bool, as_markdown: bool, as_json: bool) -> int:
+def compare(
+    base: Path,
+    candidate: Path,
+    thresholds: Sequence[str],
+    strict: bool,
+    as_markdown: bool,
+    prices: Path | None,
+    flags: Sequence[str],
+    as_json: bool,
+) -> int:
     """Compare two runs: what changed around them, and which figures are better, worse, or cannot be told apart."""
     from enginebench.analysis.analysis import analyse
     from enginebench.analysis.comparison import compare_runs
@@ -42,11 +52,12 @@ def compare(base: Path, candidate: Path, thresholds: Sequence[str], strict: bool
     from enginebench.report.comparison import to_data, to_markdown, to_text
 
     rules = [parse_rule(text) for text in thresholds]
-    comparison = compare_runs(analyse(open_run(base)), analyse(open_run(candidate)))
+    priced = prices_of(prices, flags)
+    comparison = compare_runs(analyse(open_run(base), priced), analyse(open_run(candidate), priced))
     findings = [finding for rule in rules for finding in judge(comparison, rule)]
     if as_json:
         print_json(to_data(comparison, findings))
     else:
         click.echo((to_markdown if as_markdown else to_text)(comparison, findings), nl=False)
-    failing = ("broken", "untold") if strict else ("broken",)
+    failing = ("broken", "inconclusive") if strict else ("broken",)
     return Exit.THRESHOLD if any(finding.state in failing for finding in findings) else Exit.OK

@@ -13,10 +13,11 @@ from collections.abc import Iterator
 
 import click
 
-from enginebench.analysis.analysis import figures_of
 from enginebench.domain import Cell, Deployment, Load
 from enginebench.domain.text import printable
 from enginebench.loadgen import Progress
+from enginebench.metrics.context import Context, RunContext
+from enginebench.metrics.registry import figures_of
 from enginebench.metrics.slo import Slo
 from enginebench.metrics.window import steady_window
 from enginebench.records.samples import Samples
@@ -116,7 +117,7 @@ _FIGURES = (
 def _outcome(record: CellRecord, samples: Samples | None, slo: Slo | None) -> str:
     if record.status != "ok" or samples is None:
         return f"{record.status}: {record.reason}"
-    figures = figures_of(samples.within(steady_window(samples, record.load)), slo)
+    figures = figures_of(Context(samples.within(steady_window(samples, record.load)), run=RunContext(slo=slo)))
     found = [
         (label, value * scale, digits, unit) for name, label, scale, digits, unit in _FIGURES if (value := figures.get(name)) is not None
     ]

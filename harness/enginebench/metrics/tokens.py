@@ -26,6 +26,11 @@ def output_tokens(s: Samples) -> Floats:
     return np.where(np.isnan(usage), np.where(np.isnan(stream), local, stream), usage)
 
 
+def input_tokens(s: Samples) -> Floats:
+    """Prompt tokens per request as the server counted them; NaN where it did not."""
+    return np.where(s.input_tokens >= 0, s.input_tokens, np.nan)
+
+
 def token_source(s: Samples) -> TokenSource:
     """Who counted the output tokens of the successful requests; of several, the least trustworthy that was needed."""
     known = np.array(_known(s))[:, s.ok]
@@ -74,6 +79,16 @@ def per_event(s: Samples, tokens: Floats) -> Floats:
     elif told.any():
         each *= np.where(np.repeat(told, s.events), s.event_tokens, 1)
     return each
+
+
+def one_token_per_event(s: Samples) -> bool:
+    """Whether every event carried exactly one token: the counts of the events say so, or each request has as many events as tokens."""
+    rows = s.ok & (s.events > 0)
+    if not rows.any():
+        return False
+    if (s.output_tokens[rows] == s.events[rows]).all():
+        return True
+    return bool((s.event_tokens[np.repeat(s.ok, s.events)] == 1).all())
 
 
 def share_inside(s: Samples) -> Floats:

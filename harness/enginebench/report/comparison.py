@@ -5,29 +5,27 @@ What is shown is decided once, as lines of cells; text and Markdown only arrange
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from enginebench.analysis.analysis import metric_of
 from enginebench.analysis.changes import Changed
 from enginebench.analysis.comparison import Comparison, Figure, Pair
-from enginebench.analysis.rows import metric_name
 from enginebench.analysis.thresholds import Finding
 from enginebench.domain import JSON, plain, plain_object
 from enginebench.domain.text import printable
+from enginebench.metrics.registry import unit_of
 from enginebench.metrics.statistics import CONFIDENCE, Estimate, repeats_needed
-from enginebench.report.export import escape_markdown, unit_of
-from enginebench.report.figures import Column, full_text, shown
+from enginebench.report.export import escape_markdown
+from enginebench.report.figures import column, full_text, shown
 
-COMPARISON_SCHEMA = 1
+COMPARISON_SCHEMA = 2
 """Version of `to_data`. Raise it when a reader of the old form would misread the new one."""
 
 _HEADINGS = ("", "base", "candidate", "change", "p", "n", "")
 _RULE = (":--", "--:", "--:", "--:", "--:", "--:", ":--")
 _MOST = 20
 """More changes around the runs than this are counted; the data has them all."""
-_DISPLAY: Mapping[str, tuple[str, float]] = {"s": ("ms", 1e3), "1": ("%", 1e2)}
 _WORDS = {"alike": "~", "unknown": "?"}
-_STATES = {"broken": "FAIL", "kept": "ok", "untold": "cannot be told"}
+_STATES = {"broken": "FAIL", "kept": "ok", "inconclusive": "inconclusive"}
 
 
 def to_text(comparison: Comparison, findings: Sequence[Finding] = ()) -> str:
@@ -101,24 +99,16 @@ def _changed(changed: Iterable[Changed]) -> Iterator[str]:
 
 def _rows(comparison: Comparison, pair: Pair, findings: Sequence[Finding]) -> Iterator[tuple[str, ...]]:
     """A line of cells per figure, as `_HEADINGS` has them."""
-    columns = {column.figure: column for analysis in (comparison.base, comparison.candidate) for column in shown(analysis)}
+    columns = {each.figure: each for analysis in (comparison.base, comparison.candidate) for each in shown(analysis)}
     judged = {finding.rule.figure: "" for finding in findings}
     judged |= {finding.rule.figure: "FAIL" for finding in findings if finding.pair == pair.name and finding.state == "broken"}
     for name in dict.fromkeys([*columns, *judged]):
         if figure := pair.figures.get(name):
-            column = columns.get(name) or _column(name)
-            values = (full_text(figure.base, column), full_text(figure.candidate, column), _change(figure))
+            its = columns.get(name) or column(name, comparison.base)
+            values = (full_text(figure.base, its), full_text(figure.candidate, its), _change(figure))
             p = "" if figure.change.p is None else f"{figure.change.p:.2g}"
             n = f"{figure.base.n}+{figure.candidate.n}"
-            yield column.heading, *values, p, n, f"{_word(figure)} {judged.get(name, '')}".strip()
-
-
-def _column(figure: str) -> Column:
-    """How a figure is shown that no report shows."""
-    metric, unit = metric_of(figure), unit_of(figure)
-    shown_as, factor = _DISPLAY.get(unit, (unit, 1))
-    label = metric.label if metric else "ITL"
-    return Column(figure, label if metric_name(figure) == figure else f"{label} {figure.rpartition('_')[2]}", shown_as, factor, 0)
+            yield its.heading, *values, p, n, f"{_word(figure)} {judged.get(name, '')}".strip()
 
 
 def _change(figure: Figure) -> str:
@@ -157,7 +147,7 @@ def _notes(comparison: Comparison) -> Iterator[str]:
 
 def _verdicts(findings: Sequence[Finding]) -> Iterator[tuple[str, str]]:
     """Each broken threshold and each that cannot be told; of the kept ones only how many pairs keep them."""
-    for state in ("broken", "untold"):
+    for state in ("broken", "inconclusive"):
         for finding in findings:
             if finding.state == state:
                 yield _STATES[state], f"{finding.rule.text}: {finding.pair}: {finding.why}"
@@ -168,7 +158,7 @@ def _verdicts(findings: Sequence[Finding]) -> Iterator[tuple[str, str]]:
 
 def _sentence(comparison: Comparison) -> str:
     """Which of the figures that reports show changed, counted over the pairs."""
-    names = {column.figure for analysis in (comparison.base, comparison.candidate) for column in shown(analysis)}
+    names = {each.figure for analysis in (comparison.base, comparison.candidate) for each in shown(analysis)}
     figures = [figure for pair in comparison.pairs for name, figure in pair.figures.items() if name in names]
     if not figures:
         return "Nothing could be compared."

@@ -6,19 +6,20 @@ Reads every cell's samples once and keeps only curves. Knows no plot and no page
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from enginebench.analysis.analysis import Analysis, Row
 from enginebench.errors import UserError
-from enginebench.metrics.requests import itl, tpot, ttft
+from enginebench.metrics.registry import metrics
 from enginebench.metrics.tokens import Floats, output_tokens, per_event
 from enginebench.records.samples import Samples
 from enginebench.records.store import Run
 
-LATENCIES: Mapping[str, Callable[[Samples], Floats]] = {"ttft": ttft, "tpot": tpot, "itl": itl}
+LATENCIES = ("ttft", "tpot", "itl")
+"""The metrics with a plot of their distribution."""
 MAX_POINTS = 40_000
 """Points of all curves of a page together: about 0.5 MB of JSON."""
 
@@ -75,7 +76,7 @@ def read_samples(run: Run, analysis: Analysis) -> Reading:
             if cell.record.id in counted:
                 kept.append((samples.within(cell.window), cell.withheld))
         curves[i] = {
-            name: made for name, of in LATENCIES.items() if (made := _curve((of(s) for s, hidden in kept if name not in hidden), points))
+            name: made for name in LATENCIES if (made := _curve((metrics()[name](s) for s, hidden in kept if name not in hidden), points))
         }
     return Reading(curves, outcomes, paces)
 

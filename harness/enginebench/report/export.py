@@ -9,9 +9,10 @@ import json
 import re
 from collections.abc import Iterator
 
-from enginebench.analysis.analysis import Analysis, CellResult, Row, metric_of
+from enginebench.analysis.analysis import Analysis, CellResult, Row
 from enginebench.domain import JSON, plain, plain_object
 from enginebench.domain.text import printable
+from enginebench.metrics.registry import unit_of
 from enginebench.metrics.statistics import Estimate
 from enginebench.records.counters import acceptance
 from enginebench.records.store import LaunchRecord
@@ -114,12 +115,6 @@ def _tidy(row: Row) -> Iterator[dict[str, JSON]]:
         yield head
 
 
-def unit_of(figure: str) -> str:
-    """The SI unit of a figure; ITL is per event and not in METRICS."""
-    metric = metric_of(figure)
-    return metric.unit if metric else "s"
-
-
 def _estimate(found: Estimate) -> dict[str, JSON]:
     return {"value": found.value, "low": found.low, "high": found.high, "interval": found.interval, "n": found.n}
 
@@ -205,7 +200,7 @@ def _cell(cell: CellResult) -> JSON:
         "reasons": [
             {"check": r.check.name.lower(), "severity": r.severity, "detail": r.detail, "advice": r.check.value} for r in cell.reasons
         ],
-        "itl_exact": cell.itl_exact,
+        "itl_exact": cell.one_token_per_event,
         "tokens_counted_by": cell.tokens,
         "window": {**plain_object(cell.window), "length_s": cell.window.length_s} if cell.window else None,
         "withheld": plain(cell.withheld),

@@ -1,6 +1,7 @@
-"""Which figures a report shows, in which unit, and how a number is written: the one definition behind every output.
+"""Which figures a report shows, in which unit, and how a number is written: one definition for every output.
 
-Scales SI values for display and says why a figure is missing. Knows no table, no Markdown and no HTML, and computes no metric.
+Columns come from the metrics' declarations (`enginebench.metrics.registry`). It scales stored values for display and says why a figure is
+missing. It knows no table, no Markdown and no HTML.
 """
 
 from __future__ import annotations
@@ -10,23 +11,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from enginebench.analysis.analysis import Analysis, Row
-from enginebench.analysis.rows import metric_name
-from enginebench.metrics.cost_and_ceiling import COST_AND_CEILING_METRICS, COST_METRICS
+from enginebench.metrics.registry import PERCENTILES, Metric, Shown, Trait, find, metric_name, metrics
 from enginebench.metrics.statistics import BOOTSTRAP_FROM, Estimate, range_coverage, samples_needed
 
 MISSING = "-"
-_NOT_WORTH = {False: "the model's size, its placement or the machine's limits are not known", True: "the price or the power is not known"}
 
 
 @dataclass(frozen=True)
 class Column:
-    """One figure as it is shown. factor: display unit / SI unit. Of two columns the one with the lower `rank` stays when space is short."""
+    """One figure as it is shown."""
 
     figure: str
     label: str
     unit: str
+    """Display unit."""
     factor: float
-    rank: int
+    """Display value / stored value."""
+    rank: int = 100
+    """Importance, 0 first: when space is short the column with the highest rank is dropped."""
 
     @property
     def heading(self) -> str:
@@ -39,87 +41,64 @@ class Column:
         return self.label, self.unit
 
 
-THROUGHPUT = Column("output_throughput", "output", "tok/s", 1, 0)
-GOODPUT = Column("goodput", "goodput", "req/s", 1, 1)
-TTFT = Column("ttft_p50", "TTFT p50", "ms", 1e3, 2)
-TPOT = Column("tpot_p50", "TPOT p50", "ms", 1e3, 3)
-WITHIN = Column("slo_attainment", "within SLO", "%", 1e2, 4)
-TTFT_P99 = Column("ttft_p99", "TTFT p99", "ms", 1e3, 5)
-TTFT_P90 = Column("ttft_p90", "TTFT p90", "ms", 1e3, 5)
-DUE_P99 = Column("ttft_due_p99", "TTFT from due p99", "ms", 1e3, 6)
-DUE_P90 = Column("ttft_due_p90", "TTFT from due p90", "ms", 1e3, 6)
-DUE_P50 = Column("ttft_due_p50", "TTFT from due p50", "ms", 1e3, 6)
-ANSWER = Column("ttfa_p50", "first answer p50", "ms", 1e3, 7)
-USER = Column("user_throughput", "per user", "tok/s", 1, 8)
-ITL_P99 = Column("itl_p99", "ITL p99", "ms", 1e3, 9)
-EVENT_P99 = Column("itl_p99", "event interval p99", "ms", 1e3, 9)
-REQUESTS = Column("request_throughput", "requests", "req/s", 1, 10)
-WAIT = Column("reader_wait_p50", "reader waits p50", "%", 1e2, 11)
-CEILING = Column("share_of_ceiling", "of ceiling", "%", 1e2, 4)
-ENERGY = Column("energy_per_token", "energy", "J/tok", 1, 5)
-STATED_ENERGY = Column("joules_per_token", "energy", "J/tok", 1, 5)
+def column(figure: str, analysis: Analysis | None = None, rank: int = 100) -> Column:
+    """How a figure is shown. analysis: decides the currency, and whether gaps between events are intervals between tokens."""
+    found = find(figure)
+    if found is None:
+        return Column(figure, figure, "", 1, rank)
+    metric, q = found
+    bundled = metric.bundled_title if analysis is not None and not itl_is_exact(analysis) else ""
+    label = (bundled or metric.header) + ("" if q is None else f" p{q:.0f}")
+    unit, factor = metric.display(analysis.prices.currency if analysis is not None and analysis.prices is not None else "money")
+    return Column(figure, label, unit, factor, rank)
 
 
-def cost_columns(currency: str) -> tuple[Column, ...]:
-    """Cost per token, and what a unit of money buys."""
-    return (
-        Column("cost_per_token", "cost", f"{currency}/M tok", 1, 1),
-        Column("throughput_per_money", "speed per price", f"tok/s/{currency}", 1, 4),
-        Column("bandwidth_per_money", "bandwidth per price", f"GB/s/{currency}", 1, 7),
-    )
+THROUGHPUT, GOODPUT, WITHIN, USER = map(column, ("output_throughput", "goodput", "slo_attainment", "user_throughput"))
+TTFT, TPOT = column("ttft_p50"), column("tpot_p50")
 
 
 def shown(analysis: Analysis) -> tuple[Column, ...]:
-    """The default figures of a run, in reading order: the highest TTFT percentile that any row supports, and an honest name for ITL.
+    """The columns of the default table, in reading order: those that the metrics declare and this run has a use for.
 
-    A run of in-process batches alone has no TTFT and no ITL, and no column for them. Goodput is there with an SLO; the latency
-    from due and the time to the first answer where they are not the TTFT; the reader's wait where a reader waits; the share of the
-    ceiling, costs and energy where any row has them.
+    A run of in-process batches alone has no columns for the latencies of single requests.
     """
     ran = [row for row in analysis.rows if row.status == "ok"]
-    goals = tuple(column for column in (GOODPUT, WITHIN) if any(row.figures.get(column.figure) for row in ran))
-    if ran and not any(map(_served, ran)):
-        return (THROUGHPUT, *_worth(analysis, ran), TPOT, USER, REQUESTS)
-    tail = next((c for c in (TTFT_P99, TTFT_P90) if any(row.figures.get(c.figure) for row in ran)), None)
-    due = {TTFT_P99: DUE_P99, TTFT_P90: DUE_P90, None: DUE_P50}[tail]
-    columns = (
-        THROUGHPUT,
-        *_worth(analysis, ran),
-        *goals,
-        TTFT,
-        tail,
-        due if any(_differ(row, tail or TTFT, due) for row in ran) else None,
-        ANSWER if any(_differ(row, TTFT, ANSWER) for row in ran) else None,
-        TPOT,
-        ITL_P99 if itl_is_exact(analysis) else EVENT_P99,
-        USER,
-        REQUESTS,
-        WAIT if any((found := row.figures.get(WAIT.figure)) and found.value >= _WAITS for row in ran) else None,
-    )
-    return tuple(column for column in columns if column is not None)
+    batch = bool(ran) and not any(map(_served, ran))
+    declared = [(its.place, metric, its) for metric in metrics().values() for its in metric.shown]
+    wanted = [
+        column(figure, analysis, its.rank)
+        for _, metric, its in sorted(declared, key=lambda item: item[0])
+        if not (batch and metric.traits & {Trait.LATENCY, Trait.ONLINE}) and (figure := _wanted(metric, its, ran))
+    ]
+    return tuple(each for i, each in enumerate(wanted) if each.figure not in {before.figure for before in wanted[:i]})
 
 
-def _worth(analysis: Analysis, ran: Sequence[Row]) -> tuple[Column, ...]:
-    """Share of the ceiling, costs and energy that any row has. Energy that was measured goes before energy at a stated power."""
-    has = {name for row in ran for name, found in row.figures.items() if found}
-    energy = ENERGY if ENERGY.figure in has else STATED_ENERGY
-    costs = cost_columns(analysis.prices.currency) if analysis.prices else ()
-    return tuple(column for column in (CEILING, *costs, energy) if column.figure in has)
+def _wanted(metric: Metric, its: Shown, ran: Sequence[Row]) -> str | None:
+    """The figure of a declared column; None where this run has no use for it."""
+    q = "" if not metric.spread else f"_p{_tail(metric.name, ran) if its.percentile == 'tail' else its.percentile}"
+    figure = f"{metric.name}{q}"
+    values = [found.value for row in ran if (found := row.figures.get(figure)) and found.value >= its.least]
+    if not values and not its.always:
+        return None
+    if its.unlike and not any(_differ(row, f"{its.unlike}{q}", figure) for row in ran):
+        return None
+    return None if its.instead_of and any(row.figures.get(its.instead_of) for row in ran) else figure
 
 
-_WAITS = 0.01
-"""Below this share of the reading time nobody notices that he waits."""
+def _tail(name: str, ran: Sequence[Row]) -> int:
+    """The highest percentile that any row has; the median if none has any."""
+    return next((round(q) for q in PERCENTILES[::-1] if any(row.figures.get(f"{name}_p{q:.0f}") for row in ran)), 50)
 
 
-def _differ(row: Row, usual: Column, other: Column) -> bool:
-    """Whether two latencies of a row differ by more than a hundredth and a millisecond: else a second column says nothing."""
-    a, b = row.figures.get(usual.figure), row.figures.get(other.figure)
+def _differ(row: Row, usual: str, other: str) -> bool:
+    """Whether two latencies of a row differ by more than 1 % and 1 ms; otherwise a second column adds nothing."""
+    a, b = row.figures.get(usual), row.figures.get(other)
     return a is not None and b is not None and abs(b.value - a.value) > max(1e-3, 0.01 * a.value)
 
 
 def itl_is_exact(analysis: Analysis) -> bool:
-    """Whether the gaps of every served row are intervals between tokens; else they are called event intervals."""
-    return all(cell.itl_exact for row in analysis.rows if _served(row) for cell in row.cells if cell.verdict is not None)
+    """Whether the gaps between events are intervals between tokens in every served row."""
+    return all(cell.one_token_per_event for row in analysis.rows if _served(row) for cell in row.cells if cell.verdict is not None)
 
 
 def _served(row: Row) -> bool:
@@ -174,26 +153,16 @@ def why_missing(row: Row, column: Column) -> str | None:
         return None
     name = metric_name(column.figure)
     hidden = next((cell.withheld[name] for cell in row.cells if name in cell.withheld), None)
-    if hidden:
-        return f"{column.label}: {hidden}"
-    if name in COST_AND_CEILING_METRICS:
-        return f"{column.label}: {_NOT_WORTH[name in COST_METRICS]}"
-    fewest = min((cell.requests for cell in row.cells if cell.requests), default=0)
-    metric, _, q = column.figure.rpartition("_p")
-    if metric and q.isdigit():
-        needed = samples_needed(float(q))
-        if metric == "itl":
+    if hidden or (found := find(column.figure)) is None:
+        return f"{column.label}: {hidden or 'not in this run'}"
+    metric, q = found
+    if q is not None:
+        needed, fewest = samples_needed(q), min((cell.requests for cell in row.cells if cell.requests), default=0)
+        if metric.scope == "event":
             return f"{column.label} needs {needed} intervals"
-        if row.figures.get(f"{metric}_p50") or 0 < fewest < needed:
+        if row.figures.get(f"{name}_p50") or 0 < fewest < needed:
             return f"{column.label} needs {needed} requests"
-    needed = samples_needed(50)
-    if column is USER and 0 < fewest < needed:
-        return f"{column.label} needs {needed} requests"
-    if metric == "tpot" or column is USER:
-        return f"{column.label} needs 2 streamed events and 2 counted tokens per request"
-    if column is ANSWER:
-        return f"{column.label}: no answer came, or none that could be told from reasoning"
-    return f"{column.label} is unknown: the server did not say enough"
+    return f"{column.label}: {metric.missing}"
 
 
 def repeats_text(row: Row) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import inspect
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,8 +17,7 @@ from pathlib import Path
 from enginebench.analysis.analysis import Analysis, Row, verdict_sentence
 from enginebench.domain import JSON
 from enginebench.machine.folders import resource_dir
-from enginebench.metrics.cost_and_ceiling import COST_AND_CEILING_METRICS
-from enginebench.metrics.requests import METRICS, itl
+from enginebench.metrics.registry import metrics
 from enginebench.records.store import Run, write_atomically
 from enginebench.report import plots, traces
 from enginebench.report.distributions import read_samples
@@ -124,16 +122,9 @@ def script_json(value: JSON) -> str:
 
 
 def definitions() -> Iterator[Definition]:
-    """Every metric with its formula, from the docstrings of the functions that compute it."""
-    for metric in METRICS.values():
-        yield Definition(metric.label, _one_paragraph(metric.compute.__doc__))
-    for metric in COST_AND_CEILING_METRICS.values():
-        yield Definition(metric.label, _one_paragraph(metric.compute.__doc__))
-    yield Definition("ITL", _one_paragraph(itl.__doc__))
-
-
-def _one_paragraph(doc: str | None) -> str:
-    return " ".join(inspect.cleandoc(doc or "").split())
+    """Every metric with its definition, the docstring of the function that computes it."""
+    for metric in metrics().values():
+        yield Definition(metric.title, metric.definition)
 
 
 def _prose(text: str) -> str:

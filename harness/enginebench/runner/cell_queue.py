@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enginebench.analysis.rows import CellResult, result_of
 from enginebench.analysis.searches import meets, with_probe
 from enginebench.domain import Cell
+from enginebench.metrics.context import RunContext
 from enginebench.metrics.slo import Slo
 from enginebench.records.samples import Samples
 from enginebench.records.store import CellRecord, Run
@@ -67,7 +68,7 @@ class CellQueue:
     def _met(self, record: CellRecord, samples: Samples | None) -> bool | None:
         if record.status != "ok" or samples is None:
             return meets(CellResult(record, {}, None), self._goal)
-        return meets(result_of(record, samples, self._goal), self._goal)
+        return meets(result_of(record, samples, RunContext(slo=self._goal)), self._goal)
 
     def _go_on(self, active: _ActiveSearch, at: int) -> None:
         """Follow a search through what is stored to the next probe that must be measured, and put that at `at`."""

@@ -10,14 +10,15 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from enginebench.domain import JSON, Load
-from enginebench.metrics import requests
+from enginebench.metrics.context import Floats
+from enginebench.metrics.figures.requests import tpot, ttft
+from enginebench.metrics.registry import Trait, names_with
 from enginebench.metrics.statistics import median
 from enginebench.records.samples import Samples
 from enginebench.records.store import CellRecord
 from enginebench.records.window import Window
 from enginebench.validity.checks import Check, Reason, Severity
 
-_LATENCIES = ("ttft", "ttft_due", "ttfa", "e2e", "e2e_due", "goodput", "slo_attainment")
 _PEAK_NS = 100_000_000
 """Bins of the peak event rate."""
 _ONE_TICK_MORE = 1.1
@@ -44,7 +45,7 @@ def ended(record: CellRecord, s: Samples) -> Iterator[Reason]:
     """Stopped before it was over. A load with a duration ends when that is over, whatever has not been sent by then."""
     load, unsent = record.load, record.unsent - lost_turns(record, s)
     if record.saturated is not None:
-        yield Reason(Check.OVERSATURATED, "invalid", record.saturated, _LATENCIES)
+        yield Reason(Check.OVERSATURATED, "invalid", record.saturated, names_with(Trait.LATENCY))
     elif record.stopped or (unsent and load.duration_s is None):
         of = f" of {load.requests:,}" if load.requests else ""
         detail = f"{unsent:,}{of} requests were never sent ({record.stopped or 'the load ended early'})"
@@ -80,7 +81,7 @@ def client(record: CellRecord, s: Samples) -> Iterator[Reason]:
     right until the next token of the stream is there before the last one was read: then both may have one stamp.
     """
     usual, worst = number(record.client, "lag_p50_ms"), number(record.client, "lag_p99_ms")
-    first, pace = _median_ms(requests.ttft(s)), _median_ms(requests.tpot(s))
+    first, pace = _median_ms(ttft(s)), _median_ms(tpot(s))
     limit = max(1.0, pace if record.client.get("stamps") == "kernel" else min(0.1 * first, 2 * pace))
     if worst > limit:
         figures = f"TTFT {first:.1f} ms, {pace:.1f} ms per token"
@@ -135,7 +136,7 @@ def rate(record: CellRecord, s: Samples) -> Iterator[Reason]:
     if not record.load.open_loop or first.sum() < 2:
         return
     delay_ms = float(np.percentile((s.sent_ns - s.due_ns)[first], 99)) / 1e6
-    ttft_ms = _median_ms(requests.ttft(s))
+    ttft_ms = _median_ms(ttft(s))
     if delay_ms > max(10.0, 0.1 * ttft_ms):
         detail = f"requests were sent {delay_ms:,.1f} ms late (p99), at a median TTFT of {ttft_ms:,.1f} ms"
         yield Reason(Check.RATE_NOT_ACHIEVED, "suspect", detail)
@@ -181,7 +182,7 @@ def _fell_behind(record: CellRecord, s: Samples) -> Iterator[Reason]:
         yield Reason(Check.OVERSATURATED, "suspect", detail)
 
 
-def _median_ms(values: requests.Floats) -> float:
+def _median_ms(values: Floats) -> float:
     defined = values[~np.isnan(values)]
     return median(defined) * 1e3 if len(defined) else np.inf
 

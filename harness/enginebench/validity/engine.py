@@ -12,7 +12,9 @@ from typing import Literal
 
 import numpy as np
 
-from enginebench.metrics import requests, server_timings
+from enginebench.metrics import server_timings
+from enginebench.metrics.context import Floats
+from enginebench.metrics.figures.requests import engine_tpot, engine_ttft, tpot, ttft
 from enginebench.metrics.statistics import median
 from enginebench.records.samples import Samples
 from enginebench.records.store import CellRecord
@@ -102,21 +104,21 @@ def clocks(record: CellRecord, s: Samples) -> Iterator[Reason]:
     An engine leaves its queue out of the time to the first token, so that is compared only where the queue is known, or empty: one
     stream of single requests.
     """
-    if pace := _medians(requests.engine_tpot(s), requests.tpot(s)):
+    if pace := _medians(engine_tpot(s), tpot(s)):
         its, ours = pace
         if abs(ours - its) > max(_PACE_OFF_S, _PACE_OFF * its):
             detail = f"the engine says {its * 1e3:.3g} ms per token, the client saw {ours * 1e3:.3g}"
             yield Reason(Check.TIMINGS_DISAGREE, "suspect", detail)
     load, queue = record.load, server_timings.queue_s(s)
     alone = not load.open_loop and load.concurrency == 1
-    if first := _medians(requests.engine_ttft(s) + (np.nan_to_num(queue) if alone else queue), requests.ttft(s)):
+    if first := _medians(engine_ttft(s) + (np.nan_to_num(queue) if alone else queue), ttft(s)):
         its, ours = first
         if abs(ours - its) > max(_FIRST_OFF_S, _FIRST_OFF * its):
             detail = f"the engine says {its * 1e3:.3g} ms to the first token, the client saw {ours * 1e3:.3g}"
             yield Reason(Check.TIMINGS_DISAGREE, "suspect", detail)
 
 
-def _medians(its: requests.Floats, ours: requests.Floats) -> tuple[float, float] | None:
+def _medians(its: Floats, ours: Floats) -> tuple[float, float] | None:
     """Medians of the requests that both have timed; None when they are too few."""
     both = ~np.isnan(its) & ~np.isnan(ours)
     return (median(its[both]), median(ours[both])) if both.sum() >= _FEW_TIMED else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from enginebench.metrics.hardware import Hardware, hardware_of
+from enginebench.metrics.registry import Trait, names_with
 from enginebench.records.store import CellRecord
 from enginebench.records.throttle import Throttle
 from enginebench.records.window import Window
@@ -15,8 +16,6 @@ from enginebench.validity.checks import Check, Reason
 
 MATTERS = 0.05
 """Share of the readings, of the periods, or of the processor time, below which it is lost in the noise."""
-
-_OF_THE_DEVICE = ("mean_power", "energy_per_token", "gpu_memory")
 
 
 def hardware(record: CellRecord, window: Window) -> Iterator[Reason]:
@@ -33,7 +32,7 @@ def _gpus(found: Hardware) -> Iterator[Reason]:
         yield Reason(Check.GPU_THROTTLED, "suspect", f"a GPU lowered its clock: {', '.join(why)}{lowered}")
     if found.shared:
         detail = f"processes that are not the engine's used {_listed(found.shared)}"
-        yield Reason(Check.GPU_SHARED, "suspect", detail, _OF_THE_DEVICE)
+        yield Reason(Check.GPU_SHARED, "suspect", detail, names_with(Trait.DEVICE))
 
 
 def _processors(found: Hardware) -> Iterator[Reason]:

@@ -13,7 +13,8 @@ from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 
-from enginebench.metrics import requests
+from enginebench.metrics.figures.streams import itl
+from enginebench.metrics.registry import Trait, names_with
 from enginebench.metrics.tokens import disagreements, output_tokens
 from enginebench.records.samples import Samples
 from enginebench.records.store import CellRecord
@@ -37,10 +38,6 @@ _RELAYED = 0.1
 _TOKENS_PER_EVENT = 8
 """More tokens than this in the average event: beyond what speculative decoding accepts in a step, so something collects them."""
 
-_PACE = ("tpot", "itl", "longest_gap", "user_throughput")
-_OF_THE_BATCH = (
-    "ttft", "ttft_due", "ttfa", "e2e", "e2e_due", "itl", "longest_gap", "reader_wait", "schedule_delay", "goodput", "slo_attainment",
-)  # fmt: skip
 _WITHHELD = {
     Check.BURST_DELIVERY: "the tokens came in bursts",
     Check.OVERSATURATED: "the queue grew without bound",
@@ -59,7 +56,9 @@ def withheld(record: CellRecord, reasons: tuple[Reason, ...]) -> Mapping[str, st
     out = {metric: _WITHHELD[reason.check] for reason in reasons for metric in reason.withholds}
     if record.deployment.runtime == "in-process":
         # All requests of a batch are sent at its start: a latency would hold the queueing that a served request does not have.
-        out |= dict.fromkeys(_OF_THE_BATCH, "an in-process batch has a throughput, not a latency for each request")
+        out |= dict.fromkeys(
+            names_with(Trait.LATENCY, Trait.ONLINE), "an in-process batch has a throughput, not a latency for each request"
+        )
     return out
 
 
@@ -145,16 +144,16 @@ def _bursts(s: Samples) -> Iterator[Reason]:
     What is collected first and then relayed piece by piece has gaps, too, but shorter than any engine's steps, and hardly any time
     passes between its first token and its last.
     """
-    gaps = requests.itl(s)
+    gaps = itl(s)
     instant = int((gaps < _INSTANT_S).sum())
     share = instant / max(1, len(gaps))
     pace_s, after = _after_first(s)
     if pace_s < _STEP_S and after < _RELAYED:
         detail = f"the first event took all but {after:.1%} of a request's time, and the others then came {pace_s * 1e3:.2f} ms apart"
-        yield Reason(Check.BURST_DELIVERY, "suspect", detail, _PACE)
+        yield Reason(Check.BURST_DELIVERY, "suspect", detail, names_with(Trait.PACE))
     elif share > 0.3 and not (len(gaps) < _FEW_GAPS and instant == 1 < len(gaps)):  # one of a few may be chance
         detail = f"{share:.0%} of the output events came within 0.1 ms of the one before"
-        yield Reason(Check.BURST_DELIVERY, "suspect", detail, _PACE if share > 0.8 else ())
+        yield Reason(Check.BURST_DELIVERY, "suspect", detail, names_with(Trait.PACE) if share > 0.8 else ())
 
 
 def _after_first(s: Samples) -> tuple[float, float]:

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from enginebench.analysis.analysis import LOAD_COLUMNS, Row, analyse, metric_of, verdict_sentence
+from enginebench.analysis.analysis import LOAD_COLUMNS, Row, analyse, verdict_sentence
 from enginebench.analysis.ranking import contenders, parities
 from enginebench.analysis.rows import _names
 from enginebench.domain import JSON, Cell, Deployment, Load, Sample
 from enginebench.errors import UserError
+from enginebench.metrics.registry import metric_of
 from enginebench.metrics.slo import Slo
 from enginebench.metrics.statistics import estimate
 from enginebench.records.samples import Samples

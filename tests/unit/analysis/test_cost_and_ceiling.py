@@ -11,18 +11,20 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from enginebench.analysis.analysis import Analysis, Row, analyse
-from enginebench.analysis.ceilings import streams_of, tokens_of
-from enginebench.analysis.cost_and_ceiling import SHARE, THROUGHPUT, CostAndCeiling, contradictions
+from enginebench.analysis.cost_and_ceiling import contradictions
+from enginebench.analysis.rows import fold, result_of
 from enginebench.cli import bench
-from enginebench.domain import JSON, Deployment
+from enginebench.domain import JSON
 from enginebench.errors import UserError
+from enginebench.metrics.context import Context, RunContext
 from enginebench.metrics.costs import DevicePrice, Prices, by_catalogue
 from enginebench.metrics.statistics import Estimate
 from enginebench.physics.deployment_limits import Bounds
 from enginebench.physics.detect import BANDWIDTH, of_run
+from enginebench.records.counters import CounterSeries
 from enginebench.records.store import Run
 from enginebench.report import render_table, to_csv, to_json, to_markdown
-from enginebench.report.figures import CEILING, cost_columns, shown, why_missing
+from enginebench.report.figures import column, shown, why_missing
 from enginebench.report.html import render_html
 
 MODEL = "random:qwen3moe?layers=2&hidden=256&heads=4&kv_heads=2&head_dim=64&experts=2&top_k=2&expert_intermediate=256"
@@ -30,16 +32,25 @@ FACTS: dict[str, JSON] = {"gpus": [], "memory_bytes": 64e9, BANDWIDTH: 10e9}
 PRICES = Prices(devices={"cpu": DevicePrice(hour=0.5, card=1000, watts=100)})
 
 
-def on_cpu(analysis: Analysis, number: int = 0) -> Row:
-    """A row of the synthetic run as if its model were a small one whose size is known."""
-    row = analysis.rows[number]
-    deployment = Deployment("llamacpp", "small", "bf16", MODEL)
-    cells = tuple(replace(cell, record=replace(cell.record, deployment=deployment)) for cell in row.cells)
-    return replace(row, deployment=deployment, cells=cells)
+SHARE, THROUGHPUT = "share_of_ceiling", "output_throughput"
 
 
-def worth(analysis: Analysis, prices: Prices | None = None) -> CostAndCeiling:
-    return CostAndCeiling(replace(analysis.run, machine=FACTS), analysis.launches, prices)
+@pytest.fixture
+def context(synthetic_run: Run) -> RunContext:
+    """The synthetic run as if it had run on a processor whose memory bandwidth is known."""
+    return RunContext(replace(synthetic_run.record, machine=FACTS), synthetic_run.launches())
+
+
+def again(row: Row, run: Run, context: RunContext, **deployment: str) -> Row:
+    """The row computed again in another context, as if its deployment were another."""
+    records = [replace(cell.record, deployment=replace(cell.record.deployment, **deployment)) for cell in row.cells]
+    results = [result_of(record, samples, context) for record in records if (samples := run.samples(record.id)) is not None]
+    return fold(results, row.labels, row.name)
+
+
+def on_cpu(row: Row, run: Run, context: RunContext, **deployment: str) -> Row:
+    """As if the model were a small one whose size is known."""
+    return again(row, run, context, **{"engine": "llamacpp", "model": "small", "precision": "bf16", "checkpoint": MODEL, **deployment})
 
 
 def value(row: Row, figure: str) -> float:
@@ -48,8 +59,10 @@ def value(row: Row, figure: str) -> float:
     return found.value
 
 
-def test_a_share_is_the_throughput_over_the_ceiling_of_that_load(synthetic_analysis: Analysis) -> None:
-    row = worth(synthetic_analysis).of(on_cpu(synthetic_analysis))
+def test_a_share_is_the_throughput_over_the_ceiling_of_that_load(
+    synthetic_analysis: Analysis, synthetic_run: Run, context: RunContext
+) -> None:
+    row = on_cpu(synthetic_analysis.rows[0], synthetic_run, context)
     machine = of_run(FACTS, None, 2)
     assert machine is not None
     ceiling = Bounds(machine).of(row.deployment).ceiling((128.0, 32.0), row.load.concurrency)
@@ -57,28 +70,43 @@ def test_a_share_is_the_throughput_over_the_ceiling_of_that_load(synthetic_analy
     assert len(row.figures[SHARE].values) == 3, "one for each restart"  # type: ignore[union-attr]
 
 
-def test_the_numbers_of_a_request_are_what_the_server_counted(synthetic_analysis: Analysis) -> None:
-    cell = synthetic_analysis.rows[0].cells[0]
-    assert tokens_of(cell) == (128.0, 32.0)
-    assert tokens_of(replace(cell, figures={**cell.figures, "osl_p50": 20.0})) == (128.0, 20.0)
-    assert tokens_of(replace(cell, figures={})) == (128.0, 32.0), "else what was asked for"
-    opened = replace(cell, record=replace(cell.record, load=replace(cell.record.load, rate=2.0)))
-    assert streams_of(replace(opened, gauges={})) is None
+def test_every_cell_has_its_cost_and_its_share(synthetic_analysis: Analysis, synthetic_run: Run, context: RunContext) -> None:
+    row = on_cpu(synthetic_analysis.rows[0], synthetic_run, replace(context, prices=PRICES))
+    for name in (SHARE, "cost_per_token", "throughput_per_money", "bandwidth_per_money", "joules_per_token"):
+        assert row.figures[name].values == tuple(cell.figures[name] for cell in row.cells), name  # type: ignore[union-attr]
+    exported = json.loads(to_json(replace(synthetic_analysis, rows=(row,))))["rows"][0]["cells"][0]["figures"]
+    assert exported[SHARE] == row.cells[0].figures[SHARE]
+    assert exported["cost_per_token"] == row.cells[0].figures["cost_per_token"]
 
 
-def test_nothing_is_said_where_the_machine_or_the_model_is_not_known(synthetic_analysis: Analysis) -> None:
-    assert SHARE not in synthetic_analysis.rows[0].figures
-    assert SHARE not in worth(synthetic_analysis).of(synthetic_analysis.rows[0]).figures, "a model of no catalogue"
-    attached = on_cpu(synthetic_analysis)
-    cells = tuple(replace(c, record=replace(c.record, deployment=replace(attached.deployment, runtime="attach"))) for c in attached.cells)
-    assert SHARE not in worth(synthetic_analysis).of(replace(attached, cells=cells)).figures
-    nobody = tuple(row for row in synthetic_analysis.rows if row.deployment.model == synthetic_analysis.rows[0].deployment.model)
-    assert CEILING not in shown(replace(synthetic_analysis, rows=nobody))
-    assert CEILING in shown(synthetic_analysis), "its other model is in the catalogue, and so are its GPUs"
+def test_the_numbers_of_a_request_are_what_the_server_counted(synthetic_analysis: Analysis, synthetic_run: Run) -> None:
+    record = synthetic_analysis.rows[0].cells[0].record
+    samples = synthetic_run.samples(record.id)
+    assert samples is not None
+    window = synthetic_analysis.rows[0].cells[0].window
+    assert Context(samples, record, window).request_tokens == (128.0, 32.0)
+    assert Context(replace(samples, output_tokens=samples.output_tokens * 0 + 20), record).request_tokens == (128.0, 20.0)
+    uncounted = replace(samples, input_tokens=samples.input_tokens * 0 - 1, output_tokens=samples.output_tokens * 0 + 20)
+    assert Context(uncounted, record).request_tokens == (128.0, 20.0), "else what was asked for"
+    opened = replace(record, load=replace(record.load, rate=2.0), series=CounterSeries())
+    assert Context(samples, opened, window).streams is None
 
 
-def test_costs_by_hand(synthetic_analysis: Analysis) -> None:
-    row = worth(synthetic_analysis, PRICES).of(on_cpu(synthetic_analysis))
+def test_a_share_is_missing_where_the_machine_or_the_model_is_not_known(
+    synthetic_analysis: Analysis, synthetic_run: Run, context: RunContext
+) -> None:
+    first = synthetic_analysis.rows[0]
+    assert first.figures[SHARE] is None
+    assert again(first, synthetic_run, context).figures[SHARE] is None, "a model of no catalogue"
+    assert on_cpu(first, synthetic_run, context, runtime="attach").figures[SHARE] is None
+    assert on_cpu(first, synthetic_run, RunContext()).figures[SHARE] is None
+    nobody = tuple(row for row in synthetic_analysis.rows if row.deployment.model == first.deployment.model)
+    assert SHARE not in {its.figure for its in shown(replace(synthetic_analysis, rows=nobody))}
+    assert SHARE in {its.figure for its in shown(synthetic_analysis)}, "its other model is in the catalogue, and so are its GPUs"
+
+
+def test_costs_by_hand(synthetic_analysis: Analysis, synthetic_run: Run, context: RunContext) -> None:
+    row = on_cpu(synthetic_analysis.rows[0], synthetic_run, replace(context, prices=PRICES))
     pace = value(row, THROUGHPUT)
     assert value(row, "cost_per_token") == pytest.approx(0.5 / (pace * 3600) * 1e6)
     assert value(row, "throughput_per_money") == pytest.approx(pace / 1000)
@@ -90,14 +118,15 @@ def test_costs_by_hand(synthetic_analysis: Analysis) -> None:
     assert low <= value(row, "cost_per_token") <= high, "the dearest restart is the slowest"
 
 
-def test_a_price_of_everything_needs_no_machine(synthetic_analysis: Analysis) -> None:
-    found = CostAndCeiling(synthetic_analysis.run, {}, Prices(devices={"*": DevicePrice(hour=1.0)})).of(synthetic_analysis.rows[0])
+def test_a_price_of_everything_needs_no_machine(synthetic_analysis: Analysis, synthetic_run: Run) -> None:
+    anything = RunContext(prices=Prices(devices={"*": DevicePrice(hour=1.0)}))
+    found = again(synthetic_analysis.rows[0], synthetic_run, anything)
     assert value(found, "cost_per_token") == pytest.approx(2 * 1.0 / (value(found, THROUGHPUT) * 3600) * 1e6), "it ran on two devices"
 
 
 def test_prices_for_something_else_are_said_to_be_that(synthetic_run: Run) -> None:
     found = analyse(synthetic_run, by_catalogue(Prices(devices={"mi300x": DevicePrice(hour=1.0)})))
-    assert "no price is for what this ran on (h100-sxm-80gb): name that, or * for everything" in found.caveats
+    assert "no price applies to the hardware of this run (h100-sxm-80gb): give one for it, or one for * (any device)" in found.caveats
     priced = analyse(synthetic_run, by_catalogue(Prices(devices={"h100": DevicePrice(hour=1.0)})))
     assert not any("no price" in remark for remark in priced.caveats)
 
@@ -111,7 +140,7 @@ def test_prices_are_known_by_any_name_of_a_device() -> None:
 
 
 def test_more_than_is_possible_is_called_a_contradiction(synthetic_analysis: Analysis) -> None:
-    row = on_cpu(synthetic_analysis)
+    row = synthetic_analysis.rows[0]
     fast, sound = (replace(row, figures={**row.figures, SHARE: Estimate(share, (share,))}) for share in (1.3, 0.4))
     (said,) = contradictions([fast, sound])
     assert "reaches 130% of the ceiling with 1 stream" in said
@@ -120,16 +149,15 @@ def test_more_than_is_possible_is_called_a_contradiction(synthetic_analysis: Ana
 
 
 @pytest.fixture
-def rich(synthetic_analysis: Analysis) -> Analysis:
-    """The synthetic run with shares and costs in euros."""
+def rich(synthetic_analysis: Analysis, synthetic_run: Run, context: RunContext) -> Analysis:
+    """The synthetic run whose first row has shares and costs in euros."""
     prices = replace(PRICES, currency="EUR")
-    known = worth(synthetic_analysis, prices)
-    rows = tuple(known.of(on_cpu(synthetic_analysis, i)) if i == 0 else row for i, row in enumerate(synthetic_analysis.rows))
-    return replace(synthetic_analysis, rows=rows, prices=prices)
+    first = on_cpu(synthetic_analysis.rows[0], synthetic_run, replace(context, prices=prices))
+    return replace(synthetic_analysis, rows=(first, *synthetic_analysis.rows[1:]), prices=prices)
 
 
 def test_every_output_shows_them(rich: Analysis, synthetic_run: Run) -> None:
-    labels = {column.heading for column in shown(rich)}
+    labels = {its.heading for its in shown(rich)}
     assert {"of ceiling %", "cost EUR/M tok", "speed per price tok/s/EUR", "bandwidth per price GB/s/EUR", "energy J/tok"} <= labels
     table, page = render_table(rich, width=250, color=False), render_html(synthetic_run, rich)
     for text in (table, to_markdown(rich), page):
@@ -146,8 +174,8 @@ def test_every_output_shows_them(rich: Analysis, synthetic_run: Run) -> None:
 
 def test_a_missing_figure_says_which_of_the_two_is_not_known(rich: Analysis) -> None:
     row = rich.rows[1]
-    assert "limits are not known" in str(why_missing(row, CEILING))
-    assert "price or the power" in str(why_missing(row, cost_columns("USD")[0]))
+    assert "limits are not known" in str(why_missing(row, column(SHARE)))
+    assert "price or the power" in str(why_missing(row, column("cost_per_token")))
 
 
 def test_prices_on_the_command_line(synthetic_run: Run, tmp_path: Path) -> None:

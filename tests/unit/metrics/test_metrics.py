@@ -9,28 +9,13 @@ from random import Random
 
 import numpy as np
 import pytest
-from enginebench.analysis.rows import figures_of
 from enginebench.domain import Sample
-from enginebench.metrics.requests import (
-    METRICS,
-    e2e,
-    e2e_due,
-    input_throughput,
-    itl,
-    itl_is_exact,
-    longest_gap,
-    output_throughput,
-    reader_wait,
-    request_throughput,
-    tokens_per_event,
-    tpot,
-    ttfa,
-    ttft,
-    ttft_due,
-    user_throughput,
-    window_s,
-)
-from enginebench.metrics.tokens import disagreements, output_tokens, per_event, share_inside, token_source
+from enginebench.metrics.context import Context
+from enginebench.metrics.figures.requests import e2e, e2e_due, tpot, ttfa, ttft, ttft_due
+from enginebench.metrics.figures.streams import itl, longest_gap, reader_wait, tokens_per_event
+from enginebench.metrics.figures.throughput import input_throughput, output_throughput, request_throughput, user_throughput
+from enginebench.metrics.registry import figures_of, metrics
+from enginebench.metrics.tokens import disagreements, one_token_per_event, output_tokens, per_event, share_inside, token_source
 from enginebench.records.samples import Samples
 from enginebench.records.window import Window
 from hypothesis import given
@@ -55,7 +40,7 @@ def test_latencies_of_two_requests() -> None:
     assert e2e(s).tolist() == pytest.approx([0.090, 0.100])
     assert itl(s).tolist() == pytest.approx([0.010, 0.010, 0.020, 0.020])
     assert longest_gap(s).tolist() == pytest.approx([0.020, 0.020])
-    assert window_s(s) == pytest.approx(0.101)
+    assert Context(s).window_s == pytest.approx(0.101)
     assert output_throughput(s)[0] == pytest.approx(6 / 0.101)
 
 
@@ -85,14 +70,14 @@ def test_failed_requests_count_for_nothing() -> None:
     assert np.isnan(ttft(s)[1:]).all()
     assert itl(s).tolist() == pytest.approx([0.010])
     assert output_throughput(s)[0] == pytest.approx(2 / 0.501)  # the window holds the failed ones too
-    assert METRICS["success_rate"].compute(s)[0] == pytest.approx(1 / 3)
+    assert metrics()["success_rate"](s)[0] == pytest.approx(1 / 3)
 
 
 def test_several_tokens_per_event_are_counted_by_the_server_not_by_chunks() -> None:
     s = Samples.collect([request(0, 1000, [1010, 1020, 1030], tokens=12)])
     assert tpot(s)[0] == pytest.approx(0.020 / 11)
-    assert not itl_is_exact(s)
-    assert itl_is_exact(Samples.collect([request(0, 1000, [1010, 1020, 1030])]))
+    assert not one_token_per_event(s)
+    assert one_token_per_event(Samples.collect([request(0, 1000, [1010, 1020, 1030])]))
 
 
 def test_without_any_count_throughput_is_unknown_not_a_chunk_count() -> None:
@@ -104,7 +89,7 @@ def test_without_any_count_throughput_is_unknown_not_a_chunk_count() -> None:
 
 
 def test_every_metric_says_its_formula() -> None:
-    assert all(len(metric.formula) > 20 for metric in METRICS.values())
+    assert all(len(metric.formula) > 20 for metric in metrics().values())
 
 
 def test_latencies_count_from_due_as_well() -> None:
@@ -186,7 +171,7 @@ def within(s: Samples, start_ms: float, end_ms: float) -> Samples:
 
 def test_a_window_takes_latencies_by_send_and_tokens_by_arrival() -> None:
     s = within(Samples.collect([request(0, 100, [150, 250, 350]), request(1, 220, [240, 260, 450]), request(2, 400, [420, 430])]), 200, 400)
-    assert window_s(s) == pytest.approx(0.2)
+    assert Context(s).window_s == pytest.approx(0.2)
     assert np.isnan(ttft(s)).tolist() == [True, False, False]
     assert output_throughput(s)[0] == pytest.approx((2 + 2) / 0.2)
     assert request_throughput(s)[0] == pytest.approx(1 / 0.2)
@@ -234,5 +219,5 @@ def test_tokens_are_neither_lost_nor_counted_twice(samples: list[Sample], cuts: 
 @given(requests, st.randoms(use_true_random=False))
 def test_the_order_of_the_requests_changes_nothing(samples: list[Sample], random: Random) -> None:
     shuffled = random.sample(samples, len(samples))
-    one, other = (figures_of(within(Samples.collect(its), 100, 900)) for its in (samples, shuffled))
+    one, other = (figures_of(Context(within(Samples.collect(its), 100, 900))) for its in (samples, shuffled))
     assert one == pytest.approx(other, nan_ok=True)

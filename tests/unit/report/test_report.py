@@ -96,13 +96,13 @@ def test_a_missing_percentile_says_how_many_requests_it_needs(synthetic_analysis
 def test_itl_is_called_an_event_interval_unless_every_event_is_one_token(synthetic_analysis: Analysis) -> None:
     assert "ITL p99" in {column.label for column in shown(synthetic_analysis)}
     first, *rest = synthetic_analysis.rows
-    bundled = dataclasses.replace(first, cells=tuple(dataclasses.replace(cell, itl_exact=False) for cell in first.cells))
+    bundled = dataclasses.replace(first, cells=tuple(dataclasses.replace(cell, one_token_per_event=False) for cell in first.cells))
     assert "event interval p99" in {c.label for c in shown(dataclasses.replace(synthetic_analysis, rows=(bundled, *rest)))}
 
 
 def test_a_batch_does_not_decide_how_the_gaps_of_servers_are_called(synthetic_analysis: Analysis) -> None:
     first, *rest = synthetic_analysis.rows
-    cells = tuple(dataclasses.replace(cell, itl_exact=False) for cell in first.cells)
+    cells = tuple(dataclasses.replace(cell, one_token_per_event=False) for cell in first.cells)
     batch = dataclasses.replace(first, cells=cells, deployment=dataclasses.replace(first.deployment, runtime="in-process"))
     assert "ITL p99" in {c.label for c in shown(dataclasses.replace(synthetic_analysis, rows=(batch, *rest)))}
     assert not {"TTFT p50", "ITL p99"} & {c.label for c in shown(dataclasses.replace(synthetic_analysis, rows=(batch,)))}

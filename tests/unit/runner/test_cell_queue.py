@@ -206,7 +206,7 @@ def test_every_output_names_the_load(mixed: tuple[Run, Analysis]) -> None:
     table = render_table(analysis, width=160)
     assert "goodput" in table
     assert "within SLO" in table
-    assert "TTFT from due" in table, "requests were sent up to 4 ms late"
+    assert "TTFT from scheduled arrival" in table, "requests were sent up to 4 ms late"
     head = next(line for line in table.splitlines() if line.startswith("deployment"))
     assert " load " in head
     assert "streams" not in head

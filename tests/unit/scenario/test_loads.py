@@ -123,7 +123,7 @@ def test_a_contradiction_is_one_message_at_its_place(tmp_path: Path, written: tu
 
 GOAL = "slo: {ttft_ms: 500, share: 0.9}\n"
 WRONG_GOALS = {
-    "unknown preset": ("slo: mlperf/deepseek\n", "", "s.yaml:4: slo: there is no preset 'mlperf/deepseek'\n  did you mean"),
+    "unknown preset": ("slo: mlperf/deepseek\n", "", "s.yaml:4: slo: unknown preset 'mlperf/deepseek'\n  did you mean"),
     "no limit": ("slo: {share: 0.9}\n", "", "s.yaml:4: slo: an SLO needs at least one limit"),
     "unknown limit": ("slo: {ttft_s: 2}\n", "", "s.yaml:4: slo.ttft_s: is not a known key\n  did you mean 'ttft_ms'?"),
     "share": ("slo: {ttft_ms: 1, share: 99}\n", "", "s.yaml:4: slo.share: must be at most 1"),

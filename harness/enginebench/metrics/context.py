@@ -1,0 +1,172 @@
+"""What a metric may use: the samples of one cell in one window, and what is known about the cell, its machine and prices.
+
+Everything beyond the samples is computed on first use. It does not know any metric.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from enginebench.domain import Deployment, Load, canonical, fingerprint
+from enginebench.metrics.costs import Prices
+from enginebench.metrics.hardware import Hardware, hardware_of
+from enginebench.metrics.slo import Slo
+from enginebench.metrics.statistics import percentile
+from enginebench.metrics.tokens import input_tokens, output_tokens
+from enginebench.records.counters import gauges
+from enginebench.records.samples import Samples
+from enginebench.records.store import CellRecord, LaunchRecord, RunRecord
+from enginebench.records.window import Window
+
+if TYPE_CHECKING:
+    from enginebench.physics.deployment_limits import DeploymentLimits
+    from enginebench.physics.machine import Machine
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class RunContext:
+    """What all cells of a run share."""
+
+    record: RunRecord | None = None
+    """Holds the facts about the machine; None: the machine is unknown."""
+    launches: Mapping[str, LaunchRecord] = field(default_factory=dict)
+    """By launch id."""
+    slo: Slo | None = None
+    """None: no SLO is set, and metrics that need one are left out."""
+    prices: Prices | None = None
+    """By the catalogue's device names. None: no prices are given, and cost metrics are left out."""
+
+    def machine(self, cell: CellRecord) -> Machine | None:
+        """The machine that the cell ran on; None where it is unknown."""
+        from enginebench.physics.detect import of_run
+
+        return None if self.record is None else of_run(self.record.machine, self.record.scenario.get("hardware"), cell.gpus)
+
+    def limits(self, cell: CellRecord, machine: Machine) -> DeploymentLimits:
+        """The physical limits of the cell's deployment on the machine. Raises `Unknown`."""
+        launch = self.launches.get(cell.launch_id)
+        kv_dtype = launch.resolved.get("kv_dtype") if launch is not None else None
+        return self._limits(cell.deployment, machine, kv_dtype if isinstance(kv_dtype, str) else None)
+
+    def _limits(self, deployment: Deployment, machine: Machine, kv_dtype: str | None) -> DeploymentLimits:
+        from enginebench.physics.deployment_limits import Bounds
+
+        key = fingerprint({"deployment": canonical(deployment), "machine": machine.name, "kv_dtype": kv_dtype})
+        if key not in self._known_limits:
+            self._known_limits[key] = Bounds(machine).of(deployment, kv_dtype)
+        return self._known_limits[key]
+
+    @cached_property
+    def _known_limits(self) -> dict[str, DeploymentLimits]:
+        """One entry per deployment, because a run has many cells of each."""
+        return {}
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """One cell in one window. Only the samples are required; metrics that need more are undefined without it."""
+
+    samples: Samples
+    """Restricted to the window (`Samples.within`), where there is one."""
+    record: CellRecord | None = None
+    window: Window | None = None
+    """The window of the samples; None: the whole load."""
+    run: RunContext = field(default_factory=RunContext)
+
+    @property
+    def slo(self) -> Slo | None:
+        """The SLO of the run."""
+        return self.run.slo
+
+    @property
+    def prices(self) -> Prices | None:
+        """The prices that were given."""
+        return self.run.prices
+
+    @property
+    def load(self) -> Load | None:
+        """The load of the cell."""
+        return self.record.load if self.record is not None else None
+
+    @cached_property
+    def computed(self) -> dict[str, Floats]:
+        """Metric name -> values, filled by `Metric.__call__`: every metric is computed once per context."""
+        return {}
+
+    @cached_property
+    def whole(self) -> Context:
+        """The same cell without a window."""
+        return Context(self.samples.within(None), self.record, None, self.run)
+
+    @property
+    def window_s(self) -> float:
+        """Length of the window in s; without one, from the first request sent to the last response complete."""
+        s, sent = self.samples, self.samples.sent_ns > 0
+        if s.window_ns is not None:
+            return (s.window_ns[1] - s.window_ns[0]) / 1e9
+        return float(s.end_ns[sent].max() - s.sent_ns[sent].min()) / 1e9 if sent.any() else 0.0
+
+    @cached_property
+    def hardware(self) -> Hardware:
+        """Telemetry of the machine over the window; all fields unknown without a record or a window."""
+        return hardware_of(self.record, self.window) if self.record is not None and self.window is not None else Hardware()
+
+    @cached_property
+    def machine(self) -> Machine | None:
+        """The machine that the cell ran on; None where it is unknown."""
+        return self.run.machine(self.record) if self.record is not None else None
+
+    @property
+    def devices(self) -> int:
+        """Number of devices that the cell used, for their price; a processor counts as one."""
+        from enginebench.physics.catalogue import THIS_CPU
+
+        if self.record is None or (self.machine is not None and self.machine.device.name == THIS_CPU):
+            return 1
+        return self.record.gpus or 1
+
+    @property
+    def streams(self) -> float | None:
+        """Concurrent requests: the streams of a closed loop, or the mean of the engine's `running` gauge in an open loop."""
+        if self.record is None or self.window is None or not self.record.load.open_loop:
+            return self.record.load.concurrency if self.record is not None else None
+        found = gauges(self.record.series.within((self.window.start_ns, self.window.end_ns)), ("running",))
+        return found["running"].mean if found else None
+
+    @property
+    def request_tokens(self) -> tuple[float, float] | None:
+        """Input and output tokens of a request: the medians that the server counted, else the means that the load asks for."""
+        from enginebench.physics.deployment_limits import mean_tokens
+
+        s = self.samples
+        counted = [percentile(np.where(s.ok & s.inside, tokens, np.nan), 50) for tokens in (input_tokens(s), output_tokens(s))]
+        asked = (mean_tokens(self.load) if self.load is not None else None) or (None, None)
+        entered, made = (measured or wanted for measured, wanted in zip(counted, asked, strict=True))
+        return (entered, made) if entered and made else None
+
+    @cached_property
+    def ceiling_tok_s(self) -> float | None:
+        """The highest output tokens/s that physics allows the deployment under this load on its machine; None where it is unknown.
+
+        It is unknown for attached servers, because their parallelism is.
+        """
+        if self.record is None or self.run.record is None or self.record.deployment.runtime == "attach":
+            return None
+        from enginebench.physics.deployment_limits import Unknown
+
+        streams, tokens = self.streams, self.request_tokens
+        if self.machine is None or not streams or tokens is None:
+            return None
+        try:
+            limits = self.run.limits(self.record, self.machine)
+            return limits.ceiling(tokens, streams, cached=self.record.load.prefix_cache == "allowed")
+        except Unknown:
+            return None
