@@ -17,7 +17,9 @@ from enginebench.cli import bench
 from enginebench.domain import Cell, Deployment, Load
 from enginebench.errors import Exit, UserError
 from enginebench.metrics.statistics import CONFIDENCE, change, compare, estimate
+from enginebench.records.counters import CounterSeries
 from enginebench.records.store import CellRecord, LaunchRecord, Run, RunRecord
+from enginebench.records.subject import Subject
 from enginebench.report.comparison import to_data, to_markdown, to_text
 
 from ...conftest import Pace, synthetic_samples  # noqa: TID252  # tests are no package that has a name
@@ -38,6 +40,7 @@ def night(
     version: str = "0.33.0",
     status: str = "ok",
     seed: int = 0,
+    watts: float | None = None,
     **more: object,
 ) -> Path:
     """A stored run in which every token takes `slow` times as long; restarts differ by up to a hundredth."""
@@ -52,8 +55,16 @@ def night(
         launch = LaunchRecord(cell.launch_id, cell.deployment, cell.repeat, "", version=version, resolved=resolved)
         run.add_launch(launch)
         told = CellRecord(cell.id, cell.launch_id, cell.deployment, load, cell.repeat, status, identity="proven", reason=None)  # type: ignore[arg-type]
+        if watts is not None:
+            told = replace(told, telemetry=(gpu(watts),), gpus=1)
         run.add_cell(told if status == "ok" else replace(told, reason="it died"), samples if status == "ok" else None)
     return folder
+
+
+def gpu(watts: float) -> Subject:
+    """A GPU that ran the engine and drew the same power all the time."""
+    at = tuple(i * 10**9 for i in range(60))
+    return Subject("gpu", "GPU 0", {}, CounterSeries(at, {"watts": (watts,) * len(at), "ours": (1.0,) * len(at)}))
 
 
 def read(folder: Path) -> Analysis:
@@ -194,12 +205,44 @@ def test_a_threshold_is_broken_when_the_whole_interval_is_beyond_it(tmp_path: Pa
 
 @pytest.mark.parametrize(
     ("text", "advice"),
-    [("ttft > 5%", "ttft.p99"), ("tpo.p50 > 5%", "did you mean 'tpot.p50'"), ("tpot.p50 > 5ms", "in percent"), ("tpot.p50", "in percent")],
+    [
+        ("ttft > 5%", "ttft.p99"),
+        ("ttft.p95 > 5%", "ttft.p99"),
+        ("energy > 5%", "energy_per_token"),
+        ("tpo.p50 > 5%", "did you mean 'tpot.p50'"),
+        ("tpot.p50 > 5ms", "in percent"),
+        ("tpot.p50", "in percent"),
+    ],
 )
 def test_a_threshold_that_means_nothing_is_refused(text: str, advice: str) -> None:
     with pytest.raises(UserError) as caught:
         parse_rule(text)
     assert advice in str(caught.value)
+
+
+def test_energy_cost_and_ceiling_can_be_limited(tmp_path: Path) -> None:
+    base = str(night(tmp_path / "base", watts=400))
+    hotter, slower = str(night(tmp_path / "hotter", watts=480)), str(night(tmp_path / "slower", slow=1.1, watts=400))
+
+    def invoked(candidate: str, rule: str, *more: str) -> tuple[object, str]:
+        result = CliRunner().invoke(bench, ["compare", base, candidate, "--fail-if", rule, *more], standalone_mode=False)
+        return result.return_value, result.output
+
+    assert invoked(hotter, "energy_per_token > +5%")[0] == Exit.THRESHOLD
+    assert invoked(base, "energy_per_token > +5%")[0] == Exit.OK
+    price = ("--price", "h100.hour=2")
+    assert invoked(slower, "cost_per_token > +5%", *price)[0] == Exit.THRESHOLD
+    assert "cost_per_token > +5%: " in invoked(base, "cost_per_token > +5%", *price)[1]
+    code, said = invoked(slower, "cost_per_token > +5%")
+    assert code == Exit.OK
+    assert "inconclusive: cost_per_token > +5%: olmoe" in said
+    assert "the price or the power is not known" in said
+    assert invoked(slower, "share_of_ceiling < -5%")[0] == Exit.THRESHOLD
+    unknown = (replace(DEPLOYMENT, model="mine", checkpoint="hf:mine"),)
+    fast, slow = (night(tmp_path / f"unknown-{slow}", slow=slow, deployments=unknown) for slow in (1.0, 1.1))
+    (finding,) = findings(fast, slow, "share_of_ceiling < -5%")
+    assert finding.state == "inconclusive"
+    assert finding.why == "the model's size, its placement or the machine's limits are not known"
 
 
 def test_the_exit_code_says_whether_a_threshold_is_broken(tmp_path: Path) -> None:
