@@ -1,6 +1,6 @@
-"""What is recorded differently around two runs: the machine, the versions, images and settings of each engine.
+"""Differences between the recorded facts of two runs: the machine, and the versions, images and settings of each engine.
 
-Only what was recorded is compared; what nobody wrote down may have changed as well. Judges no figure.
+Facts that were not recorded may differ as well. It judges no figure.
 """
 
 from __future__ import annotations
@@ -11,26 +11,28 @@ from dataclasses import dataclass
 from enginebench.analysis.analysis import Analysis, Row
 from enginebench.domain import JSON, plain, plain_object
 
-NOT_TOLD = "not told"
+NOT_RECORDED = "not recorded"
 _MOMENTARY = ("load_average", "clock_step_ns", "clock_resolution_ns", "memory_bandwidth")
-"""What is measured of the machine: never the same twice."""
+"""Facts that are measured, and never the same twice."""
 _SAME_MACHINE = ("architecture", "cpu", "logical_cores", "usable_cores", "cpu_quota", "memory_limit_bytes")
 _LAUNCH = ("variant", "version", "packages", "container", "resolved", "inherited")
-"""What of a server start describes the engine; addresses, times and folders are new at every start."""
+"""The fields of a launch that describe the engine; addresses, times and folders differ at every start."""
 
 
 @dataclass(frozen=True)
 class Changed:
-    """One fact that is not the same. of: 'machine', 'run', or the deployment's name. what: the fact's key, dotted."""
+    """One fact that differs."""
 
     of: str
+    """'machine', 'run', or the deployment's name."""
     what: str
+    """The dotted key of the fact."""
     base: str
     candidate: str
 
 
 def changes(base: Analysis, candidate: Analysis, pairs: Iterable[tuple[Row, Row]]) -> tuple[Changed, ...]:
-    """Everything that differs, each once: the machine first, then the runs, then deployment by deployment."""
+    """Every difference once: of the machine, of the runs, then of each deployment."""
     machines = (_machine(base), _machine(candidate))
     found = [*_differing("machine", *machines), *_differing("run", _of_run(base), _of_run(candidate))]
     for one, other in pairs:
@@ -39,7 +41,7 @@ def changes(base: Analysis, candidate: Analysis, pairs: Iterable[tuple[Row, Row]
 
 
 def moved(base: Analysis, candidate: Analysis) -> bool:
-    """Whether the runs were made on machines that are not alike: other processors, other limits, other accelerators."""
+    """Whether the runs were made on machines with different processors, limits or accelerators."""
     return _hardware(base) != _hardware(candidate)
 
 
@@ -59,22 +61,20 @@ def _of_run(analysis: Analysis) -> dict[str, str]:
 
 
 def _deployed(row: Row, analysis: Analysis) -> dict[str, str]:
-    """The deployment as it was asked for, and what its starts say; where they differ among themselves, each answer."""
+    """The requested deployment, and the facts of its launches; where those differ from each other, all of them."""
     launches = [analysis.launches[key] for key in dict.fromkeys(c.record.launch_id for c in row.cells) if key in analysis.launches]
-    told: dict[str, dict[str, None]] = {}
+    found: dict[str, dict[str, None]] = {}
     for launch in launches:
         known = {key: value for key, value in plain_object(launch).items() if key in _LAUNCH}
         if isinstance(resolved := known.get("resolved"), dict):
-            known["resolved"] = {
-                key: value for key, value in resolved.items() if key != "raw"
-            }  # ports and folders, under the engine's names
+            known["resolved"] = {key: value for key, value in resolved.items() if key != "raw"}  # `raw` holds ports and folders
         for key, text in _flat(known).items():
-            told.setdefault(key, {})[text] = None
-    return _flat({"asked": plain(row.deployment)}) | {key: " / ".join(texts) for key, texts in told.items()}
+            found.setdefault(key, {})[text] = None
+    return _flat({"asked": plain(row.deployment)}) | {key: " / ".join(texts) for key, texts in found.items()}
 
 
 def _flat(data: Mapping[str, JSON], prefix: str = "") -> dict[str, str]:
-    """Nested data as dotted key -> text; a list of plain values is one text."""
+    """Nested data as dotted key -> text; a list of scalars becomes one text."""
     out: dict[str, str] = {}
     for key, value in data.items():
         listed = isinstance(value, list) and any(isinstance(item, dict) for item in value)
@@ -88,6 +88,6 @@ def _flat(data: Mapping[str, JSON], prefix: str = "") -> dict[str, str]:
 
 def _differing(of: str, base: Mapping[str, str], candidate: Mapping[str, str]) -> Iterator[Changed]:
     for what in dict.fromkeys([*base, *candidate]):
-        one, other = base.get(what, NOT_TOLD), candidate.get(what, NOT_TOLD)
+        one, other = base.get(what, NOT_RECORDED), candidate.get(what, NOT_RECORDED)
         if one != other:
             yield Changed(of, what, one, other)

@@ -1,6 +1,6 @@
-"""From stored cells to rows: one per deployment and load, its repeats folded into estimates, with the labels that tell it apart.
+"""From stored cells to rows: one per deployment and load, with its repeats folded into estimates and the labels that distinguish it.
 
-Reads records and samples. Decides what may be shown of a cell, not which deployment wins; knows neither tables nor HTML.
+It reads records and samples, and decides which figures of a cell are withheld. It ranks nothing and knows no table.
 """
 
 from __future__ import annotations
@@ -75,12 +75,12 @@ class Row:
 
     @property
     def sound(self) -> bool:
-        """Whether this row's figures mean what they say: it ran and is not invalid."""
+        """Whether the row's figures are usable: it ran and is not invalid."""
         return self.status == "ok" and self.verdict != "invalid"
 
     @property
     def ranked(self) -> bool:
-        """Whether this row may be compared with others: it is sound, and nothing in it forbids the comparison."""
+        """Whether the row may be ranked: it is sound, and none of its cells is unranked."""
         return self.sound and not any(reason.severity == "unranked" for cell in self.cells for reason in cell.reasons)
 
 
@@ -99,7 +99,7 @@ _HIDDEN = (
     "requests",
     "duration_s",
 )
-"""Shown only where two rows would look alike without them: they follow from what is shown, or are nobody's question."""
+"""Shown only where two rows would look the same without them: they follow from other columns, or seldom matter."""
 
 
 def read_rows(run: Run, context: RunContext) -> tuple[tuple[Row, ...], tuple[str, ...]]:

@@ -1,7 +1,7 @@
-"""Speed per money and per watt: what a million tokens cost, what a unit of money buys, and the energy of a token. Pure functions.
+"""Costs: money per million tokens, throughput per price, and energy per token. Pure functions.
 
-Prices are input, from a YAML file or from flags; none is built in, because a price in a program is wrong a month later. It does not know
-where a throughput or a power was measured, and never adds idle hours: a cost is that of the hours in which the tokens were made.
+Prices are input, from a YAML file or from flags; none is built in, because prices change. It does not know how throughput and power were
+measured. Idle hours do not count: a cost is that of the hours in which the tokens were generated.
 """
 
 from __future__ import annotations
@@ -21,51 +21,55 @@ HOURS_PER_YEAR = 8766.0
 
 @dataclass(frozen=True)
 class DevicePrice:
-    """What one device costs. hour: rent, money per device-hour. card: price of purchase. watts: its power when nobody measured it."""
+    """What one device costs; None: unknown."""
 
     hour: float | None = None
+    """Rent, money per device-hour."""
     card: float | None = None
+    """Purchase price."""
     watts: float | None = None
+    """Its power, used where none was measured."""
 
 
 @dataclass(frozen=True)
 class Prices:
-    """Prices of one place and time. devices: catalogue name of a device -> its price; '*' stands for every other one.
-
-    electricity: money per kWh, None where the rent includes it. overhead: power drawn at the meter / power of the devices (PUE).
-    years: how long a bought card is written off over, used all the time.
-    """
+    """Prices of one place and time."""
 
     currency: str = "USD"
     devices: Mapping[str, DevicePrice] = field(default_factory=dict)
+    """Catalogue name of a device -> its price; '*' is the price of every other device."""
     electricity: float | None = None
+    """Money per kWh; None: the rent includes it."""
     overhead: float = 1.0
+    """Power drawn at the meter / power of the devices (PUE)."""
     years: float = 3.0
+    """How long a purchased card is depreciated over, in constant use."""
 
     def of(self, device: str) -> DevicePrice:
-        """The price of a device; an empty one where none is known."""
+        """The price of a device; all fields None if there is none."""
         return self.devices.get(device, self.devices.get("*", DevicePrice()))
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a throughput costs; None where a price or the power is not known.
-
-    per_hour: money per hour of all devices. per_million_tokens: money. tokens_per_s_per_money: tokens/s for each unit of money
-    that the devices cost to buy. bandwidth_per_money: GB/s for each of them. joules_per_token: at the devices, without overhead.
-    """
+    """What a throughput costs; None where a price or the power is unknown."""
 
     per_hour: float | None
+    """Money per hour of all devices."""
     per_million_tokens: float | None
+    """Money per million tokens."""
     tokens_per_s_per_money: float | None
+    """Tokens/s for each unit of money that the devices cost to buy."""
     bandwidth_per_money: float | None
+    """GB/s for each unit of money that the devices cost to buy."""
     joules_per_token: float | None
+    """At the devices, without overhead."""
 
 
 def cost(
     tokens_per_s: float, device: str, devices: int, prices: Prices, *, watts: float | None = None, bandwidth_gb_s: float | None = None
 ) -> Cost:
-    """Every figure for `tokens_per_s` made by so many devices. watts: measured, of all devices; bandwidth_gb_s: of one device."""
+    """The cost of a throughput on a number of devices. watts: measured, of all devices; bandwidth_gb_s: of one device."""
     price = prices.of(device)
     if watts is None and price.watts is not None:
         watts = price.watts * devices
@@ -81,9 +85,9 @@ def cost(
 
 
 def per_hour(price: DevicePrice, devices: int, prices: Prices, watts: float | None = None) -> float | None:
-    """Money per hour: rent, else the card's price / its years of use; plus watts x overhead x electricity. None: neither price is known.
+    """Money per hour: rent, else the card's price / its hours of use; plus watts x overhead x electricity. None without either price.
 
-    Where electricity has a price and the power is not known the sum would be too small, so that is None as well.
+    It is also None where electricity has a price and the power is unknown, because the sum would be too small.
     """
     device_hour = price.hour
     if device_hour is None and price.card is not None:
@@ -100,14 +104,14 @@ def per_hour(price: DevicePrice, devices: int, prices: Prices, watts: float | No
 def per_million_tokens(money_per_hour: float, tokens_per_s: float) -> float:
     """Money per million tokens: money per hour / (tokens/s x 3600) x 1e6. ValueError unless tokens/s is positive."""
     if tokens_per_s <= 0:
-        raise ValueError("without tokens there is no price of a token")
+        raise ValueError("tokens_per_s must be positive")
     return money_per_hour / (tokens_per_s * SECONDS_PER_HOUR) * 1e6
 
 
 def joules_per_token(watts: float, tokens_per_s: float) -> float:
-    """Energy of a token in J: watts / (tokens/s). ValueError unless tokens/s is positive."""
+    """Energy per token in J: watts / (tokens/s). ValueError unless tokens/s is positive."""
     if tokens_per_s <= 0:
-        raise ValueError("without tokens there is no energy of a token")
+        raise ValueError("tokens_per_s must be positive")
     return watts / tokens_per_s
 
 
@@ -117,7 +121,7 @@ def kwh_per_million_tokens(joules: float) -> float:
 
 
 def by_catalogue(prices: Prices) -> Prices:
-    """The prices under the catalogue's names of the devices ('h100' is 'h100-sxm-80gb'). UserError for a device that it does not know."""
+    """The prices under the catalogue's device names ('h100' becomes 'h100-sxm-80gb'). UserError for an unknown device."""
     from enginebench.physics.catalogue import THIS_CPU, need_device
 
     named = {key if key in ("*", THIS_CPU) else need_device(key).name: price for key, price in prices.devices.items()}
@@ -132,7 +136,7 @@ _DEVICE = ("hour", "card", "watts")
 
 
 def read_prices(path: Path) -> Prices:
-    """Prices from a YAML file; UserError at the line that is wrong.
+    """Prices from a YAML file; UserError with the line of the mistake.
 
     Keys: currency, electricity (per kWh), overhead (PUE), years, devices: {NAME: {hour, card, watts}}.
     """
@@ -167,13 +171,13 @@ def read_prices(path: Path) -> Prices:
 
 
 def with_flags(prices: Prices, flags: Sequence[str]) -> Prices:
-    """`prices` with what the command line says: 'NAME.hour=2.5', 'hour=2.5' (every device), 'electricity=0.30', 'currency=EUR'."""
+    """`prices` changed by flags: 'NAME.hour=2.5', 'hour=2.5' (every device), 'electricity=0.30', 'currency=EUR'."""
     for flag in flags:
         key, equals, text = flag.partition("=")
         device, _, what = key.rpartition(".")
         if not equals or what not in (*_DEVICE, *_NUMBERS, "currency") or (device and what not in _DEVICE):
             advice = f"write KEY=NUMBER; keys: {', '.join((*_DEVICE, *_NUMBERS))}, or DEVICE.hour for one device"
-            raise UserError(f"--price {flag}: is no price", advice=advice)
+            raise UserError(f"--price {flag}: invalid price", advice=advice)
         if what == "currency":
             prices = replace(prices, currency=text)
             continue
@@ -190,7 +194,7 @@ def with_flags(prices: Prices, flags: Sequence[str]) -> Prices:
 
 
 def _with(prices: Prices, device: str, what: str, value: float) -> dict[str, DevicePrice]:
-    """The device's price with one number changed; a price for every device leaves what a file says of a single one."""
+    """The device prices with one number changed. A price for every device does not change that of a named one."""
     old = prices.of(device)
     return dict(prices.devices) | {
         device: DevicePrice(**{key: value if key == what else getattr(old, key) for key in _DEVICE}),

@@ -1,6 +1,6 @@
-"""Figures of what the machine did in a cell's window: power, memory, clocks held back, who used the GPUs, what the processors gave.
+"""Telemetry of the machine over a cell's window: power, memory, throttling, other users of the GPUs, processor time.
 
-Pure arithmetic over `enginebench.telemetry.Subject`. Knows no reading of a device, and judges nothing (`enginebench.validity.hardware`).
+Pure arithmetic over `enginebench.records.subject.Subject`. It reads no device, and judges nothing (`enginebench.validity.hardware` does).
 """
 
 from __future__ import annotations
@@ -25,31 +25,36 @@ COVERED = 0.5
 
 @dataclass(frozen=True)
 class Hardware:
-    """What is known of the machine in the window; None: not known.
-
-    devices: the GPUs that the cell ran on. watts: their mean power together. peak_memory_bytes: of the fullest of them. utilisation:
-    their mean. throttled: reason -> share of the readings, of the device where it was largest. capped: GPUs whose power limit is below
-    their default. shared: GPUs that others used as well. cores: processor time of the engine per second. engine_memory_bytes: its most.
-    quota: container -> share of its scheduler periods in which it was held back. steal: share of all cores' time that the hypervisor
-    took. overheated: times that a core lowered its clock because of heat.
-    """
+    """The machine over the window; None: unknown."""
 
     devices: tuple[str, ...] = ()
+    """The GPUs that the cell ran on."""
     watts: float | None = None
+    """Mean power of these GPUs together."""
     peak_memory_bytes: float | None = None
+    """Of the fullest of these GPUs."""
     utilisation: float | None = None
+    """Mean over these GPUs."""
     throttled: Mapping[str, float] = field(default_factory=dict)
+    """Reason -> share of the readings, on the GPU where it is largest."""
     capped: tuple[str, ...] = ()
+    """GPUs whose power limit is below their default."""
     shared: tuple[str, ...] = ()
+    """GPUs that other processes used."""
     cores: float | None = None
+    """Processor seconds of the engine per second."""
     engine_memory_bytes: float | None = None
+    """Peak memory of the engine."""
     quota: Mapping[str, float] = field(default_factory=dict)
+    """Container -> share of its scheduler periods in which it was throttled."""
     steal: float | None = None
+    """Share of all cores' time that the hypervisor took."""
     overheated: float | None = None
+    """How often a core lowered its clock because of heat."""
 
 
 def hardware_of(record: CellRecord, window: Window) -> Hardware:
-    """The figures of a cell; all unknown for one that was measured before there was telemetry."""
+    """The telemetry of a cell; all unknown for cells without telemetry."""
     span = window.start_ns, window.end_ns
     gpus = used_gpus(record)
     engine = [subject for subject in record.telemetry if subject.kind in ("processes", "container")]
@@ -73,10 +78,10 @@ def hardware_of(record: CellRecord, window: Window) -> Hardware:
 
 
 def mean_watts(record: CellRecord, window: Window) -> float | None:
-    """Mean power in W, over the window, of all devices that the cell ran on together; None where that is not known.
+    """Mean power in W over the window, of all GPUs of the cell together; None where it is unknown.
 
-    From a device's own count of its energy, (energy at the end - energy at the start) / length, between the readings around each edge
-    in proportion; else the mean of its power readings over time.
+    From a GPU's energy counter: (energy at the end - energy at the start) / length, interpolated between the readings around each edge. For
+    a GPU without one: the mean of its power readings over time.
     """
     span = window.start_ns, window.end_ns
     rates = [_rate(gpu.series, "energy_j", span) for gpu in used_gpus(record)]
@@ -87,8 +92,8 @@ def mean_watts(record: CellRecord, window: Window) -> float | None:
 def used_gpus(record: CellRecord) -> tuple[Subject, ...]:
     """The GPUs that the cell ran on: those with a compute process of the engine while the load ran.
 
-    Where the engine's processes were found on none (another process namespace), all of them, if the deployment takes as many as there
-    are and each was busy. Else none: power that may be somebody else's is not counted.
+    If the engine's processes were found on none (another process namespace): all GPUs, if the deployment uses that many and each was busy.
+    Otherwise none, because their power may be that of other processes.
     """
     gpus = tuple(subject for subject in record.telemetry if subject.kind == "gpu")
     ours = tuple(gpu for gpu in gpus if any(gpu.series.known("ours")))
@@ -98,7 +103,7 @@ def used_gpus(record: CellRecord) -> tuple[Subject, ...]:
 
 
 def _throttled(devices: Sequence[CounterSeries]) -> dict[str, float]:
-    """Reason -> share of a device's readings, of the device where it is largest."""
+    """Reason -> share of the readings, on the GPU where it is largest."""
     out: dict[str, float] = {}
     for reason in Throttle:
         masks = [series.known("throttle") for series in devices]
@@ -114,9 +119,9 @@ def _capped(gpu: Subject) -> bool:
 
 
 def _shared(series: CounterSeries) -> bool:
-    """Processes that cannot be looked up are strangers only where the engine's own can be."""
-    strangers = series.known("unseen") if any(series.known("ours")) else []
-    return any(series.known("others")) or any(strangers)
+    """Processes that cannot be looked up count as other users only if the engine's own can be looked up."""
+    unknown = series.known("unseen") if any(series.known("ours")) else []
+    return any(series.known("others")) or any(unknown)
 
 
 # -- over time -----------------------------------------------------------------------------------------------------------
@@ -127,7 +132,7 @@ def _points(series: CounterSeries, name: str) -> list[tuple[int, float]]:
 
 
 def _change(points: Sequence[tuple[int, float]], span: tuple[int, int]) -> tuple[float, float] | None:
-    """How much a total rose in the part of the span that its readings cover, and that part's length in s; None if it is too little."""
+    """(rise of a total, length in s) of the part of the span that its readings cover; None if they cover too little."""
     if len(points) < 2:
         return None
     start, end = max(span[0], points[0][0]), min(span[1], points[-1][0])
@@ -137,14 +142,14 @@ def _change(points: Sequence[tuple[int, float]], span: tuple[int, int]) -> tuple
 
 
 def _at(points: Sequence[tuple[int, float]], when: int) -> float:
-    """A total between two readings, in proportion."""
+    """A total at a time between two readings, by linear interpolation."""
     i = min(max(1, bisect_right(points, when, key=lambda point: point[0])), len(points) - 1)
     (t0, v0), (t1, v1) = points[i - 1], points[i]
     return v0 + (v1 - v0) * (when - t0) / (t1 - t0)
 
 
 def _rise(series: CounterSeries, name: str, span: tuple[int, int]) -> float | None:
-    """How much a total rose; None also where it fell, as when a driver was loaded anew."""
+    """The rise of a total; None also where it fell, for example because a driver was reloaded."""
     change = _change(_points(series, name), span)
     return change[0] if change is not None and change[0] >= 0 else None
 
@@ -168,6 +173,6 @@ def _share(series: CounterSeries, part: str, whole: str, span: tuple[int, int]) 
 
 
 def _sum(values: Sequence[float | None]) -> float | None:
-    """None when there is none, or one is not known."""
+    """None if there are no values or one is unknown."""
     known = [value for value in values if value is not None]
     return sum(known) if known and len(known) == len(values) else None

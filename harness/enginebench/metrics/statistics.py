@@ -1,7 +1,7 @@
-"""Percentiles that are refused when there are too few samples, intervals over repeats, and whether two deployments differ.
+"""Percentiles with a minimum number of samples, intervals over repeats, and tests of whether two deployments differ.
 
-The unit of replication is a server restart: an interval is taken over repeats (one value per restart), never over requests.
-What is said of a series over time is in `enginebench.metrics.trend`. Pure; knows no metric.
+The unit of replication is a server restart: an interval is over repeats (one value per restart), never over requests.
+Trends over time are in `enginebench.metrics.trend`. Pure; it knows no metric.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ Order: TypeAlias = Literal["higher", "ahead", "tied", "unknown"]
 
 CONFIDENCE = 0.95
 BOOTSTRAP_FROM = 6
-"""Fewest repeats for a bootstrap interval; below, no interval of the median reaches 95 % and the range is shown instead."""
+"""Fewest repeats for a bootstrap interval. With fewer, no interval of the median reaches 95 %, and the range is shown instead."""
 
 _RESAMPLES = 2000
 
 
 def samples_needed(q: float) -> int:
-    """Fewest samples for percentile q (in %): three expected beyond it, so 300 for p99, 30 for p90, 6 for the median."""
+    """Fewest samples for percentile q (in %): three must be expected beyond it, so 300 for p99, 30 for p90, 6 for the median."""
     return math.ceil(3 / (1 - q / 100) - 1e-9)
 
 
@@ -36,7 +36,7 @@ def percentile(values: Floats, q: float) -> float | None:
 
 
 def percentiles(values: Floats, qs: Sequence[float]) -> list[float | None]:
-    """Several percentiles, as `percentile`, for the price of one pass over the values."""
+    """Several percentiles in one pass over the values."""
     undefined = np.isnan(values)
     kept = values[~undefined] if undefined.any() else values
     can = [q for q in qs if len(kept) >= samples_needed(q)]
@@ -45,9 +45,9 @@ def percentiles(values: Floats, qs: Sequence[float]) -> list[float | None]:
 
 
 def median(values: Floats) -> float:
-    """The median of values without NaN, of which there is one at least.
+    """The median of at least one value, none of them NaN.
 
-    `numpy.median` gives the same, and imports NumPy's masked arrays for that, a fiftieth of what `bench run` takes for one request.
+    `numpy.median` imports NumPy's masked arrays, which is a fiftieth of the time that `bench run` takes for one request.
     """
     ordered = np.sort(values)
     return float((ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2)
@@ -58,7 +58,7 @@ def median(values: Floats) -> float:
 
 @dataclass(frozen=True)
 class Estimate:
-    """The median over n repeats, the repeats' values, and an interval; low and high are None for a single repeat."""
+    """The median over n repeats, their values, and an interval; low and high are None for a single repeat."""
 
     value: float
     values: tuple[float, ...]
@@ -72,16 +72,16 @@ class Estimate:
 
     @property
     def interval(self) -> Literal["range", "bootstrap"] | None:
-        """What low and high are: the smallest and largest repeat, or the ends of a bootstrap interval."""
+        """The kind of interval: range of the repeats, or bootstrap."""
         return None if self.n < 2 else "range" if self.n < BOOTSTRAP_FROM else "bootstrap"
 
 
 def estimate(values: Sequence[float | None]) -> Estimate | None:
-    """Median over repeats with an interval that is called what it is; None and NaN are left out, None when nothing is left.
+    """Median over repeats with its interval; None and NaN are ignored, and the result is None if no value remains.
 
-    From 2 to 5 repeats the interval is their range: see `range_coverage` for how often it holds the true median. From 6 it is the
-    percentile bootstrap of the median (Efron 1979; 2,000 resamples, fixed seed, so it is repeatable). Its nominal 95 % is a little
-    optimistic: over 4,000 simulated runs each of normal, lognormal and exponential values it held the true median in 94 % (n=6),
+    From 2 to 5 repeats the interval is their range; `range_coverage` is its probability of containing the true median. From 6 it is the
+    percentile bootstrap of the median (Efron 1979; 2,000 resamples, fixed seed, so it is repeatable). Its nominal 95 % is slightly
+    optimistic: over 4,000 simulated runs each of normal, lognormal and exponential values it contained the true median in 94 % (n=6),
     87 % (n=7), 91 % (n=8), 94 % (n=10) and 93 % (n=15, n=20) of them.
     """
     kept = np.array([v for v in values if v is not None and not math.isnan(v)], dtype=float)
@@ -99,9 +99,9 @@ def estimate(values: Sequence[float | None]) -> Estimate | None:
 
 
 def range_coverage(n: int) -> float:
-    """How often the range of n independent repeats holds the true median: 1 - 2^(1-n), exact for any continuous distribution.
+    """Probability that the range of n independent repeats contains the true median: 1 - 2^(1-n), exact for any continuous distribution.
 
-    It misses only when all n fall on the same side: 50 % for n=2, 75 % for 3, 87.5 % for 4, 93.75 % for 5.
+    It does not only if all n are on the same side: 50 % for n=2, 75 % for 3, 87.5 % for 4, 93.75 % for 5.
     """
     return 1 - 2.0 ** (1 - n)
 
@@ -111,18 +111,17 @@ def range_coverage(n: int) -> float:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What can be said of a against b. p: of the exact test; None when either has a single repeat.
-
-    higher: p < 0.05. ahead: every repeat of a beats every repeat of b, but there are too few to be sure. tied: they cannot be
-    told apart. unknown: a single repeat has no spread to compare with.
-    """
+    """The result of comparing a with b."""
 
     order: Order
+    """higher: p < 0.05. ahead: every repeat of a is above every repeat of b, but there are too few for p < 0.05. tied: no detectable
+    difference. unknown: a single repeat has no spread."""
     p: float | None = None
+    """Of the exact test; None if either has a single repeat."""
 
 
 def compare(a: Estimate, b: Estimate) -> Comparison:
-    """Whether a is higher than b. The one rule behind every sentence and every mark of a report."""
+    """Whether a is higher than b. Every sentence and mark of a report follows this rule."""
     if a.n < 2 or b.n < 2:
         return Comparison("unknown")
     p = rank_test(a.values, b.values)
@@ -131,12 +130,12 @@ def compare(a: Estimate, b: Estimate) -> Comparison:
     return Comparison("ahead" if min(a.values) > max(b.values) else "tied", p)
 
 
-@lru_cache(maxsize=4096)  # tables and sentences ask for the same pairs
+@lru_cache(maxsize=4096)  # tables and sentences compare the same pairs
 def rank_test(a: tuple[float, ...], b: tuple[float, ...]) -> float:
     """Two-sided p of the exact Mann-Whitney test (Mann and Whitney 1947), ties included; 1 when all values are the same.
 
-    The rank sum of a is compared with that of every way to pick len(a) of all values; these are counted by their sum, not listed,
-    so 30 repeats cost no more than a blink. With n repeats each the smallest p is 2 / C(2n, n): 0.33, 0.10, 0.029 for n = 2, 3, 4.
+    The rank sum of a is compared with those of all ways to pick len(a) of all values. The ways are counted by their sum, not listed,
+    so that 30 repeats are fast. With n repeats each the smallest p is 2 / C(2n, n): 0.33, 0.10, 0.029 for n = 2, 3, 4.
     """
     ranks = _double_ranks((*a, *b))
     counts = _sums(ranks, len(a))
@@ -146,17 +145,17 @@ def rank_test(a: tuple[float, ...], b: tuple[float, ...]) -> float:
 
 
 def repeats_needed() -> int:
-    """Fewest repeats each with which two deployments can differ surely."""
+    """Fewest repeats each with which the test can reach p < 0.05."""
     return next(n for n in range(2, 100) if 2 / math.comb(2 * n, n) < 1 - CONFIDENCE)
 
 
 def _double_ranks(values: tuple[float, ...]) -> list[int]:
-    """Twice the rank of each value, equal values sharing their mean rank: doubled, that is a whole number."""
+    """Twice the rank of each value. Equal values share their mean rank, and twice that is an integer."""
     return [2 * sum(other < value for other in values) + sum(other == value for other in values) + 1 for value in values]
 
 
 def _sums(numbers: Sequence[int], picked: int) -> Floats:
-    """out[s]: the ways to pick so many of the numbers with the sum s."""
+    """out[s]: the number of ways to pick `picked` of the numbers with the sum s."""
     ways = np.zeros((picked + 1, sum(numbers) + 1))
     ways[0, 0] = 1
     for number in numbers:
@@ -170,29 +169,30 @@ def _sums(numbers: Sequence[int], picked: int) -> Floats:
 
 @dataclass(frozen=True)
 class Change:
-    """By how much a differs from b, as a share of b: 0.05 is 5 % more. low, high: an interval of the true change.
-
-    coverage: how often such an interval holds the true change; below CONFIDENCE there are too few repeats to reach it. It is 0, and
-    low and high are None, for a single repeat. relative is None where b has a value of 0 or below. order: of a and b, or of b and a
-    where `falls`.
-    """
+    """By how much a differs from b."""
 
     order: Order
+    """Of a and b, or of b and a where `falls`."""
     falls: bool
+    """Whether a is below b."""
     p: float | None
     relative: float | None
+    """As a share of b: 0.05 is 5 % more. None where b has a value of 0 or below."""
     low: float | None = None
+    """Lower end of an interval of the true relative change; None for a single repeat."""
     high: float | None = None
+    """Its upper end."""
     coverage: float = 0.0
+    """Probability that the interval contains the true change; below CONFIDENCE there are too few repeats to reach it."""
 
 
 def change(a: Estimate, b: Estimate) -> Change:
-    """How a differs from b: the verdict of `compare` in either direction, and the relative change with an interval that agrees with it.
+    """How a differs from b: the result of `compare` in either direction, and the relative change with an interval that agrees with it.
 
-    Of the ratios of every repeat of a to every repeat of b the median estimates the true ratio (Hodges and Lehmann 1963, on logarithms);
-    those that the rank test does not refute at 5 % are the interval (Moses; see Hollander and Wolfe, Nonparametric Statistics, 4.3).
-    Exact where restarts of a and of b differ by a factor alone and no two values are the same. It knows only what varies between
-    restarts: what differs between one day and the next, and is no property of the deployment, is in it as if it were a change.
+    The median of the ratios of every repeat of a to every repeat of b estimates the true ratio (Hodges and Lehmann 1963, on logarithms);
+    the ratios that the rank test does not reject at 5 % are the interval (Moses; see Hollander and Wolfe, Nonparametric Statistics, 4.3).
+    It is exact if restarts of a and b differ only by a factor and no two values are equal. It measures variation between restarts only:
+    a difference between two days that is not a property of the deployment counts as a change.
     """
     falls = a.value < b.value
     found = compare(b, a) if falls else compare(a, b)
@@ -208,7 +208,7 @@ def change(a: Estimate, b: Estimate) -> Change:
 
 @lru_cache
 def _cut(m: int, n: int) -> tuple[int, float]:
-    """How many of the m * n sorted ratios lie outside the interval at either end, and how often it then holds the true one."""
+    """How many of the m * n sorted ratios lie outside the interval at either end, and the coverage of that interval."""
     counts = _sums(range(1, m + n + 1), m)[m * (m + 1) // 2 :]  # of Mann and Whitney's U = 0, 1, ...
     tail = np.cumsum(counts) / counts.sum()
     cut = max(0, int(np.searchsorted(2 * tail, 1 - CONFIDENCE)) - 1)

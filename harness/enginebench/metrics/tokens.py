@@ -1,6 +1,6 @@
-"""How many tokens an answer had: who counted them, when they arrived, and whether those who counted agree.
+"""Token counts of requests: their source, when the tokens arrived, and whether several sources agree.
 
-A chunk of a stream is never taken for a token. Pure functions of samples; knows no metric.
+A chunk of a stream is never counted as a token. Pure functions of samples; it knows no metric.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ SOURCES: tuple[TokenSource, ...] = get_args(TokenSource)
 
 
 def output_tokens(s: Samples) -> Floats:
-    """Output tokens per request: the server's usage count; else the sum of its per-event counts; else the count of the checkpoint's
-    own tokenizer; else NaN (never a chunk count)."""
+    """Output tokens per request: the server's usage count, else the sum of its per-event counts, else the count of the checkpoint's
+    own tokenizer, else NaN."""
     usage, stream, local = _known(s)
     return np.where(np.isnan(usage), np.where(np.isnan(stream), local, stream), usage)
 
@@ -32,7 +32,7 @@ def input_tokens(s: Samples) -> Floats:
 
 
 def token_source(s: Samples) -> TokenSource:
-    """Who counted the output tokens of the successful requests; of several, the least trustworthy that was needed."""
+    """The source of the output tokens of the successful requests; of several, the least trustworthy that was needed."""
     known = np.array(_known(s))[:, s.ok]
     if not known.shape[1]:
         return "unknown"
@@ -43,8 +43,8 @@ def token_source(s: Samples) -> TokenSource:
 def disagreements(s: Samples) -> list[tuple[TokenSource, TokenSource, int, int]]:
     """Pairs of sources that counted the same requests: (one, other, requests where they differ, requests that both counted).
 
-    They differ where it is by more than one token (the end of sequence, which not everybody counts) and more than 2 % (text need
-    not come back as the same tokens).
+    Counts differ if they do by more than one token (the end of sequence, which some sources omit) and by more than 2 % (text that is
+    tokenized again may become other tokens).
     """
     known = [counts[s.ok] for counts in _known(s)]
     out: list[tuple[TokenSource, TokenSource, int, int]] = []
@@ -58,7 +58,7 @@ def disagreements(s: Samples) -> list[tuple[TokenSource, TokenSource, int, int]]
 
 
 def _known(s: Samples) -> tuple[Floats, Floats, Floats]:
-    """What each source counted per request, NaN where it did not, in the order of `TokenSource`."""
+    """Counts per request of each source, in the order of `TokenSource`; NaN where it has none."""
     usage, stream, local = (np.where(c >= 0, c, np.nan) for c in (s.output_tokens, s.stream_tokens, s.local_tokens))
     return usage, stream, local
 
@@ -67,17 +67,17 @@ def _known(s: Samples) -> tuple[Floats, Floats, Floats]:
 
 
 def per_event(s: Samples, tokens: Floats) -> Floats:
-    """Tokens that each event stands for, so that those of a request sum to its `tokens`.
+    """Tokens of each event; those of a request sum to its `tokens`.
 
-    They are in proportion to the server's per-event counts where it gave them for the whole request, and spread evenly elsewhere.
+    They are proportional to the server's per-event counts where it sent them for the whole request, and spread evenly elsewhere.
     """
-    told = s.stream_tokens > 0
-    scale = tokens / np.maximum(np.where(told, s.stream_tokens, s.events), 1)
+    counted = s.stream_tokens > 0
+    scale = tokens / np.maximum(np.where(counted, s.stream_tokens, s.events), 1)
     each = np.repeat(scale, s.events)
-    if told.all():
+    if counted.all():
         each *= s.event_tokens
-    elif told.any():
-        each *= np.where(np.repeat(told, s.events), s.event_tokens, 1)
+    elif counted.any():
+        each *= np.where(np.repeat(counted, s.events), s.event_tokens, 1)
     return each
 
 
@@ -92,14 +92,14 @@ def one_token_per_event(s: Samples) -> bool:
 
 
 def share_inside(s: Samples) -> Floats:
-    """Which part of each request's tokens arrived in the window, 0 to 1; an answer without events arrived at its end."""
+    """Share of each request's tokens that arrived in the window, 0 to 1; an answer without events arrived at its end."""
     if s.window_ns is None:
         return np.ones(len(s))
     start, end = s.window_ns
     some = s.events > 0
     first, last = (np.where(some, s.edge(last=last), s.end_ns) for last in (False, True))
     share = ((first >= start) & (last <= end)).astype(np.float64)
-    cut = np.flatnonzero(some & (share == 0) & (last >= start) & (first <= end))  # only these are looked at event by event
+    cut = np.flatnonzero(some & (share == 0) & (last >= start) & (first <= end))  # only these need their single events
     if len(cut):
         wanted = np.zeros(len(s), dtype=bool)
         wanted[cut] = True

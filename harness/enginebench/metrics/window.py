@@ -1,7 +1,7 @@
-"""The measured window of a cell: the part of the load in which the server was steady, found from what was measured.
+"""The measured window of a cell: the part of the load in which the server was steady, found from the samples.
 
-First the plateau, while nothing is being filled or drained; then what is left of the warm-up and the cool-down is cut off by
-MSER; then the rest is tested for a trend. Knows the shape of the load, no engine, no metric and no verdict.
+First the plateau, while streams neither start nor end; then the rest of the warm-up and the cool-down is cut off by MSER; then the
+remainder is tested for a trend. It knows the shape of the load, and no engine, metric or verdict.
 """
 
 from __future__ import annotations
@@ -22,37 +22,37 @@ Span: TypeAlias = tuple[int, int]
 """Start and end, in ns."""
 
 FEWEST_BATCHES = 8
-"""Below 6, not even a series that rises at every step has a trend with p < 0.01; two more, so that something can be cut off."""
+"""Below 6 not even a series that rises at every step has a trend with p < 0.01; two more, so that some can be cut off."""
 
 MOST_BATCHES = 30
-"""More would be shorter, and the means of neighbouring ones less independent."""
+"""More would be shorter, and neighbouring means less independent."""
 
 REQUESTS_PER_BATCH = 3
 
 _ENOUGH_TO_SETTLE = 12
-"""Of fewer batches than this a twentieth seem not to settle by chance."""
+"""With fewer batches, 5 % of steady series seem not to settle by chance."""
 
 SURE = 0.01
 MATTERS = 0.1
-"""A trend counts when it is this sure and changes the figure by this share from the first third of the window to the last."""
+"""A trend counts if its p is below SURE, and it changes the value by the share MATTERS from the first third of the window to the last."""
 
 BACKLOG = 0.03
-"""More in flight counts only when it is this share of the requests sent meanwhile. The number in flight of any open loop wanders, most
-of all close to the server's limit; only beyond the limit does it keep a share of all that comes in."""
+"""A rise in flight counts only if it is at least this share of the requests sent meanwhile. The number in flight of an open loop varies,
+most of all close to the server's limit; only beyond the limit does it grow by a share of all arrivals."""
 
 
 def steady_window(s: Samples, load: Load) -> Window:
     """The steady part of a load.
 
-    The *plateau* of a closed loop lasts from when its last stream has started (from the first send, if all start within a fifth of a
-    request) until the first stream finds nothing more to send; that of an open loop from the first send to the last. It is divided
-    into *batches* of at least REQUESTS_PER_BATCH requests and a whole number of request periods, so that requests in step, which
-    prefill and decode in turn, do not look like a change. With fewer than FEWEST_BATCHES the window is the whole load and the state
-    'too short to tell'. MSER over the batches' output tokens/s (`enginebench.metrics.trend.settled`) cuts off what has not settled: at most
-    half of them, and at most a quarter at the end, where no load has a transient of its own. A cut that reaches its limit has found
-    no steady part, and nothing is cut: 'unsteady', as where output tokens/s or in-flight requests have a trend in what is left.
+    The *plateau* of a closed loop lasts from the start of its last stream (from the first send, if all start within a fifth of a request)
+    until the first stream has nothing more to send; that of an open loop from the first send to the last. It is divided into *batches*
+    of at least REQUESTS_PER_BATCH requests and a whole number of request periods, so that requests that prefill and decode in step do
+    not look like a change. With fewer than FEWEST_BATCHES the window is the whole load and the state 'too short to tell'. MSER over the
+    batches' output tokens/s (`enginebench.metrics.trend.settled`) cuts off the unsettled part: at most half of the batches, and at most a
+    quarter at the end, where loads have no transient of their own. A cut that reaches its limit has found no steady part: then nothing is
+    cut and the state is 'unsteady', as it is where output tokens/s or in-flight requests have a trend in the remainder.
 
-    A load whose rate is to change, and a replayed trace, are 'changing by design': all of it is measured, and nothing is tested.
+    A load whose rate changes, and a replayed trace, are 'changing by design': all of it is measured, and nothing is tested.
     """
     sent = s.sent_ns > 0
     if not sent.any():
@@ -64,63 +64,63 @@ def steady_window(s: Samples, load: Load) -> Window:
     plateau, period = _plateau(s, starts, ends, load)
     width, n = _batches(starts, plateau[1] - plateau[0], period)
     if n < FEWEST_BATCHES:
-        return _window(whole, whole, "too short to tell", f"fewer than {FEWEST_BATCHES} batches of requests one after another")
+        return _window(whole, whole, "too short to tell", f"fewer than {FEWEST_BATCHES} consecutive batches of requests")
     edges = plateau[1] - width * np.arange(n, -1, -1)
     return _settled_part(whole, plateau, edges, starts, _tokens_per_batch(s, edges), _in_flight(s, sent, edges))
 
 
 def _design(load: Load) -> str:
-    """Why a load need not be steady, one clause; empty where it should be."""
+    """Why a load is not meant to be steady, one clause; empty where it is."""
     if load.trace is not None:
         return "the arrivals are those of a recording"
-    return f"the rate was to go from {load.level_text}" if load.rate is not None and load.rate_to not in (None, load.rate) else ""
+    return f"the rate changes from {load.level_text}" if load.rate is not None and load.rate_to not in (None, load.rate) else ""
 
 
-def _settled_part(whole: Span, plateau: Span, edges: Ints, starts: Ints, tokens: Floats, flying: Floats) -> Window:
-    """The window within a plateau, from the output tokens and the requests in flight of its batches."""
+def _settled_part(whole: Span, plateau: Span, edges: Ints, starts: Ints, tokens: Floats, in_flight: Floats) -> Window:
+    """The window within a plateau, from the output tokens and in-flight requests of its batches."""
     n = len(tokens)
     head, tail = settled(tokens, n // 2, n // 4, n // 2)
-    lost = head + tail == n // 2 or tail == n // 4
-    if lost:
+    unsettled = head + tail == n // 2 or tail == n // 4
+    if unsettled:
         head = tail = 0
     kept = slice(head, n - tail)
-    if not tokens[kept].any():  # nothing varies less than silence
-        return _window(whole, whole, "unsteady", f"no output in {n - head - tail} of {n} batches one after another")
+    if not tokens[kept].any():  # without output the variance is 0
+        return _window(whole, whole, "unsteady", f"no output in {n - head - tail} of {n} consecutive batches")
     span = (int(edges[head]) if head else plateau[0]), int(edges[n - tail])
     arrived = int(((span[0] <= starts) & (starts <= span[1])).sum())
-    moving = _moving(trend(tokens[kept]), trend(flying[kept]), arrived)
+    moving = _moving(trend(tokens[kept]), trend(in_flight[kept]), arrived)
     small = 2 * (span[1] - span[0]) < whole[1] - whole[0]
-    chosen, rests_on = whole if small else span, f"over {n - head - tail} batches of {(edges[1] - edges[0]) / 1e9:.3g} s"
+    chosen, basis = whole if small else span, f"over {n - head - tail} batches of {(edges[1] - edges[0]) / 1e9:.3g} s"
     if moving:
-        return _window(chosen, whole, "unsteady", f"{moving}, {rests_on}")
-    if lost:
+        return _window(chosen, whole, "unsteady", f"{moving}, {basis}")
+    if unsettled:
         state: State = "unsteady" if n >= _ENOUGH_TO_SETTLE else "too short to tell"
-        return _window(chosen, whole, state, f"output tokens/s did not settle, {rests_on}")
+        return _window(chosen, whole, state, f"output tokens/s did not settle, {basis}")
     if small:
         return _window(chosen, whole, "too short to tell", "filling and draining took more than half of the time")
-    return _window(chosen, whole, "steady", f"no trend in output tokens/s and in-flight requests, {rests_on}")
+    return _window(chosen, whole, "steady", f"no trend in output tokens/s and in-flight requests, {basis}")
 
 
 def _window(span: Span, whole: Span, state: State, why: str) -> Window:
     return Window(*span, state, why, (span[0] - whole[0]) / 1e9, (whole[1] - span[1]) / 1e9)
 
 
-def _moving(tokens: Trend, flying: Trend, arrived: int) -> str:
-    """What still goes up or down, in words; empty when nothing does."""
-    matters = {"output tokens/s": (tokens, True), "in-flight requests": (flying, abs(flying.rise) > BACKLOG * arrived)}
+def _moving(tokens: Trend, in_flight: Trend, arrived: int) -> str:
+    """Which of the two has a trend, in words; empty if neither has."""
+    matters = {"output tokens/s": (tokens, True), "in-flight requests": (in_flight, abs(in_flight.rise) > BACKLOG * arrived)}
     found = {name: its for name, (its, so) in matters.items() if so and its.p < SURE and abs(its.change) > MATTERS}
-    said = [
+    parts = [
         f"{name} rose by {its.change:.0%}" if its.rise > 0 else f"{name} fell by {min(1.0, -its.change):.0%}" for name, its in found.items()
     ]
     least = max((its.p for its in found.values()), default=0.0)
-    return f"{' and '.join(said)} from the first third to the last (p={max(least, 1e-4):.2g})" if said else ""
+    return f"{' and '.join(parts)} from the first third to the last (p={max(least, 1e-4):.2g})" if parts else ""
 
 
-# -- where to look -------------------------------------------------------------------------------------------------------
+# -- plateau and batches -------------------------------------------------------------------------------------------------------
 
 
 def _units(s: Samples, sent: npt.NDArray[np.bool_]) -> tuple[Ints, Ints]:
-    """Start and end of each conversation, or of each request that is none, by start: what a stream works through one by one."""
+    """Start and end of each conversation or single request, ordered by start: the units that a stream sends one by one."""
     alone = -2 - np.arange(len(s))
     of = np.where(s.conversation >= 0, s.conversation, alone)[sent]
     order = np.argsort(of, kind="stable")
@@ -132,25 +132,25 @@ def _units(s: Samples, sent: npt.NDArray[np.bool_]) -> tuple[Ints, Ints]:
 
 
 def _full(starts: Ints, ends: Ints, concurrency: int) -> int:
-    """Which start put the last stream of a closed loop in flight, or as many as ever were."""
-    flying = np.arange(1, len(starts) + 1) - np.searchsorted(np.sort(ends), starts, side="right")
-    return int((flying >= min(concurrency, flying.max())).argmax())
+    """The index of the start that brought all streams of a closed loop in flight, or as many as ever were."""
+    in_flight = np.arange(1, len(starts) + 1) - np.searchsorted(np.sort(ends), starts, side="right")
+    return int((in_flight >= min(concurrency, in_flight.max())).argmax())
 
 
 def _cycle(starts: Ints, full: int, concurrency: int) -> float:
-    """How long a stream of a closed loop takes for one request, in ns; 0 when none began after all were in flight.
+    """Time of a stream of a closed loop per request, in ns; 0 if none started after all were in flight.
 
-    concurrency / rate of starts once all streams run (Little 1961): exact for requests in step, client's pauses included.
+    concurrency / rate of starts once all streams run (Little 1961): exact for requests in step, including the client's pauses.
     """
     after = len(starts) - 1 - full
     return concurrency * float(starts[-1] - starts[full]) / after if after > 0 else 0.0
 
 
 def _memory(s: Samples) -> float:
-    """How long the requests in flight depend on those before, in ns: twice the mean duration of those in flight at a moment.
+    """For how long requests in flight depend on earlier ones, in ns: twice the mean duration of the requests in flight at a moment.
 
-    That mean is sum d^2 / sum d over the durations d. The queue is left out of them (every first token counts as fast as the fastest
-    was), or the batches of an overloaded server would grow until none are left to be tested.
+    That mean is sum d^2 / sum d over the durations d. They exclude the queue (every first token counts as fast as the fastest), because
+    otherwise the batches of an overloaded server would grow until too few are left to test.
     """
     some = (s.sent_ns > 0) & (s.events > 0)
     first, last = s.edge(last=False), s.edge(last=True)
@@ -161,7 +161,7 @@ def _memory(s: Samples) -> float:
 
 
 def _plateau(s: Samples, starts: Ints, ends: Ints, load: Load) -> tuple[Span, float]:
-    """(plateau, period of a request in ns); period 0 when there are too few requests to have one."""
+    """(plateau, period of a request in ns); the period is 0 if there are too few requests."""
     first, last = int(starts[0]), int(starts[-1])
     if load.open_loop:
         return (first, last), _memory(s)
@@ -174,20 +174,20 @@ def _plateau(s: Samples, starts: Ints, ends: Ints, load: Load) -> tuple[Span, fl
 
 
 def _batches(starts: Ints, span: int, period: float) -> tuple[int, int]:
-    """(length of a batch in ns, how many there are). They end with the plateau; what is left over is at its start."""
+    """(length of a batch in ns, number of batches). They end with the plateau; the remainder is at its start."""
     if period <= 0 or span <= 0:
         return 0, 0
     spacing = float(starts[-1] - starts[0]) / (len(starts) - 1)
     periods = max(1, math.ceil(max(REQUESTS_PER_BATCH * spacing, span / MOST_BATCHES) / period - 1e-6))
-    n = math.floor(span / (periods * period) + 0.1)  # a tenth of a batch short is only the jitter of the last period
+    n = math.floor(span / (periods * period) + 0.1)  # up to a tenth of a batch is jitter of the last period
     return (int(min(periods * period, span / n)), n) if n else (0, 0)
 
 
-# -- what was going on there ---------------------------------------------------------------------------------------------
+# -- series over the batches ---------------------------------------------------------------------------------------------
 
 
 def _tokens_per_batch(s: Samples, edges: Ints) -> Floats:
-    """Output tokens that arrived in each batch, of all requests; where nobody counted tokens, events."""
+    """Output tokens of all requests that arrived in each batch; events where tokens were not counted."""
     counted = output_tokens(s)
     tokens = np.where(np.isnan(counted), s.events, counted)
     silent = s.events == 0
@@ -202,13 +202,13 @@ def _binned(at: Ints, weights: Floats, edges: Ints) -> Floats:
 
 
 def _in_flight(s: Samples, sent: npt.NDArray[np.bool_], edges: Ints) -> Floats:
-    """Mean number of requests in flight in each batch: differences of the request-seconds spent by each edge."""
+    """Mean number of requests in flight in each batch: differences of the request-seconds elapsed at each edge."""
     spent = _elapsed(s.sent_ns[sent], edges) - _elapsed(s.end_ns[sent], edges)
     return np.asarray(np.diff(spent) / np.diff(edges), dtype=np.float64)
 
 
 def _elapsed(since: Ints, edges: Ints) -> Floats:
-    """Sum over the times before each edge of how long before it they are, in ns."""
+    """For each edge, the sum of (edge - time) over the times before it, in ns."""
     ordered = np.sort(since - edges[0]).astype(np.float64)
     sums = np.concatenate(([0.0], np.cumsum(ordered)))
     at = (edges - edges[0]).astype(np.float64)

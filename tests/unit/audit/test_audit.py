@@ -527,7 +527,7 @@ def test_the_command_prints_writes_and_exits(tmp_path: Path) -> None:
         (["--checkpoint", "nonsense"], "expected MODEL/PRECISION=REFERENCE"),
         (["--hardware", "4xh100"], "is for a run"),
         (["--price", "h1000.hour=2"], "no device 'h1000'"),
-        (["--price", "hour"], "is no price"),
+        (["--price", "hour"], "invalid price"),
     ],
 )
 def test_a_wrong_command_line_says_what_to_write(arguments: list[str], message: str) -> None:
