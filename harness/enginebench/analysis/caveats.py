@@ -18,6 +18,9 @@ def caveats(rows: Sequence[Row], launches: Mapping[str, LaunchRecord], agreement
     for row in rows:
         if any(cell.record.random_weights for cell in row.cells):
             yield f"{row.deployment.model} has random weights: {_of_random(row.deployment.model, rows)}"
+    stated = [cell for row in rows for cell in row.cells if cell.record.stated is not None]
+    for source in dict.fromkeys(cell.record.stated.source for cell in stated if cell.record.stated is not None):
+        yield f"figures stated by {source} have no raw samples: {len(stated[0].not_checkable)} validity checks could not be applied"
     yield from _of_resent(rows)
     windows = [cell.window.state for row in rows for cell in row.cells if cell.window is not None]
     if short := windows.count("too short to tell"):

@@ -14,15 +14,27 @@ from enginebench.domain import JSON, Deployment, Load, canonical, fingerprint, p
 from enginebench.errors import UserError
 from enginebench.metrics.context import Context, RunContext
 from enginebench.metrics.hardware import Hardware
-from enginebench.metrics.registry import figures_of, metric_name
+from enginebench.metrics.registry import figures_of, metric_name, metric_of
 from enginebench.metrics.statistics import Estimate, estimate
 from enginebench.metrics.tokens import TokenSource, one_token_per_event, token_source
 from enginebench.metrics.window import steady_window
 from enginebench.records.counters import Gauge, gauges
+from enginebench.records.evidence import Evidence, Stated
 from enginebench.records.samples import Samples
 from enginebench.records.store import CellRecord, Run
 from enginebench.records.window import Window
-from enginebench.validity import VERDICTS, CacheProof, Reason, Verdict, cache_proof, judge, withheld
+from enginebench.validity import (
+    VERDICTS,
+    CacheProof,
+    Check,
+    Reason,
+    Verdict,
+    cache_proof,
+    judge,
+    judge_stated,
+    not_checkable,
+    withheld,
+)
 
 
 @dataclass(frozen=True)
@@ -51,6 +63,8 @@ class CellResult:
     """The engine's own gauges over the window."""
     hardware: Hardware = field(default_factory=Hardware)
     """Telemetry of the machine over the window."""
+    not_checkable: tuple[Check, ...] = ()
+    """Checks that could not be applied, because the evidence has no raw samples."""
 
 
 @dataclass(frozen=True)
@@ -115,9 +129,11 @@ def read_rows(run: Run, context: RunContext) -> tuple[tuple[Row, ...], tuple[str
 
 
 def _read(run: Run, record: CellRecord, context: RunContext) -> CellResult:
-    """A cell with its figures. A cell without readable samples has failed, whatever its record says."""
+    """A cell with its figures. A measured cell without readable samples has failed, whatever its record says."""
     if record.status != "ok":
         return CellResult(record, {}, None)
+    if record.stated is not None:
+        return result_of(record, record.stated, context)
     try:
         samples = run.samples(record.id)
     except UserError as error:
@@ -127,9 +143,19 @@ def _read(run: Run, record: CellRecord, context: RunContext) -> CellResult:
     return result_of(record, samples, context)
 
 
-def result_of(record: CellRecord, samples: Samples, context: RunContext | None = None) -> CellResult:
-    """The figures of a cell over its steady window, and what they are worth."""
-    return result_in(steady_window(samples, record.load), record, samples, context or RunContext())
+def result_of(record: CellRecord, evidence: Evidence, context: RunContext | None = None) -> CellResult:
+    """The figures of a cell and its verdict: of samples over their steady window, or as its source states them."""
+    if isinstance(evidence, Stated):
+        return _as_stated(record, evidence)
+    return result_in(steady_window(evidence, record.load), record, evidence, context or RunContext())
+
+
+def _as_stated(record: CellRecord, stated: Stated) -> CellResult:
+    verdict, reasons = judge_stated(record)
+    hidden = withheld(record, reasons)
+    figures = {name: None if metric_name(name) in hidden else value for name, value in stated.figures.items()}
+    gaps = any(metric.scope == "event" for name in figures if (metric := metric_of(name)) is not None)  # tokens per event are unknown
+    return CellResult(record, figures, verdict, reasons, not gaps, hidden, not_checkable=not_checkable())
 
 
 def result_in(window: Window, record: CellRecord, samples: Samples, context: RunContext) -> CellResult:

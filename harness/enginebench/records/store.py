@@ -27,6 +27,7 @@ from pydantic import TypeAdapter, ValidationError
 from enginebench.domain import JSON, Deployment, Load, Status, plain
 from enginebench.errors import UserError
 from enginebench.records.counters import CounterSeries
+from enginebench.records.evidence import Stated
 from enginebench.records.subject import Subject
 
 if TYPE_CHECKING:
@@ -134,6 +135,8 @@ class CellRecord:
     gpus: int | None = None
     identity: str | None = None
     log_tail: tuple[str, ...] = ()
+    stated: Stated | None = None
+    """Figures that another tool's file states, for a cell without raw samples."""
     schema: int = SCHEMA
 
 

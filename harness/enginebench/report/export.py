@@ -204,6 +204,8 @@ def _cell(cell: CellResult) -> JSON:
         "tokens_counted_by": cell.tokens,
         "window": {**plain_object(cell.window), "length_s": cell.window.length_s} if cell.window else None,
         "withheld": plain(cell.withheld),
+        "stated_by": record.stated.source if record.stated is not None else None,
+        "not_checkable": [check.name.lower() for check in cell.not_checkable],
         "figures": plain(cell.figures),
         "client": plain(record.client),
         "counters": plain(record.counters),

@@ -6,6 +6,6 @@ the machine did; `checks` names everything that can be wrong. Does not know: tab
 
 from enginebench.validity.checks import Check, Reason
 from enginebench.validity.engine import CacheProof, cache_proof
-from enginebench.validity.judge import VERDICTS, Verdict, judge, withheld
+from enginebench.validity.judge import VERDICTS, Verdict, judge, judge_stated, not_checkable, withheld
 
-__all__ = ["VERDICTS", "CacheProof", "Check", "Reason", "Verdict", "cache_proof", "judge", "withheld"]
+__all__ = ["VERDICTS", "CacheProof", "Check", "Reason", "Verdict", "cache_proof", "judge", "judge_stated", "not_checkable", "withheld"]

@@ -47,7 +47,20 @@ _WITHHELD = {
 
 def judge(record: CellRecord, samples: Samples, window: Window) -> tuple[Verdict, tuple[Reason, ...]]:
     """The verdict on a cell that ran, with every reason found. The samples are those of all the load, measured in the window."""
-    reasons = tuple(_reasons(record, samples, window))
+    return _verdict((*_of_samples(record, samples, window), *_of_record(record)))
+
+
+def judge_stated(record: CellRecord) -> tuple[Verdict, tuple[Reason, ...]]:
+    """The verdict on a cell without raw samples, from the checks that need only its record."""
+    return _verdict(tuple(_of_record(record)))
+
+
+def not_checkable() -> tuple[Check, ...]:
+    """The checks that cannot be applied without raw samples."""
+    return tuple(check for check in Check if check not in (Check.RANDOM_ROUTING, Check.UNPROVEN_SERVER))
+
+
+def _verdict(reasons: tuple[Reason, ...]) -> tuple[Verdict, tuple[Reason, ...]]:
     return max(("valid", *(reason.severity for reason in reasons)), key=VERDICTS.index), reasons
 
 
@@ -62,7 +75,7 @@ def withheld(record: CellRecord, reasons: tuple[Reason, ...]) -> Mapping[str, st
     return out
 
 
-def _reasons(record: CellRecord, s: Samples, window: Window) -> Iterator[Reason]:
+def _of_samples(record: CellRecord, s: Samples, window: Window) -> Iterator[Reason]:
     yield from delivery.ended(record, s)
     yield from _failed(record, s)
     if s.ok.any():
@@ -79,6 +92,9 @@ def _reasons(record: CellRecord, s: Samples, window: Window) -> Iterator[Reason]
             yield from _bursts(s)
             yield from _few_events(s)
         yield from delivery.size(record, s, window)
+
+
+def _of_record(record: CellRecord) -> Iterator[Reason]:
     yield from engine.routing(record)
     if record.identity not in (None, "proven"):
         yield Reason(Check.UNPROVEN_SERVER, "suspect", str(record.identity))
