@@ -147,7 +147,7 @@ def _unsound(base: Row, candidate: Row) -> Iterator[str]:
 
 def _withheld(base: Row, candidate: Row, *, same_slo: bool) -> Iterator[tuple[str, str]]:
     """Metrics that do not mean the same in both rows."""
-    exact = [all(cell.itl_exact for cell in row.cells if cell.verdict is not None) for row in (base, candidate)]
+    exact = [all(cell.itl_exact for cell in row.cells if cell.ran) for row in (base, candidate)]
     if exact[0] != exact[1]:
         yield "itl", f"it is an interval between tokens in the {'base' if exact[0] else 'candidate'} only"
     if not same_slo:

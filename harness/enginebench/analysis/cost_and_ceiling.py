@@ -38,7 +38,7 @@ class CostAndCeiling:
         if row.deployment.runtime == "attach" and self.prices is None:
             return row  # somebody else's server has no ceiling, as only he knows how it is spread and placed
         machine = self._ceilings.machine(row)
-        used = [cell for cell in row.cells if cell.verdict is not None and (cell.verdict != "invalid" or row.verdict == "invalid")]
+        used = [cell for cell in row.cells if cell.ran and (cell.verdict != "invalid" or row.verdict == "invalid")]
         each = [{**self._share(cell, machine), **self._costs(cell, machine)} for cell in used]
         names = dict.fromkeys(name for figures in each for name in figures)
         found = {name: estimate([figures.get(name) for figures in each]) for name in names}

@@ -13,7 +13,7 @@ from enginebench.adapter import GAUGES
 from enginebench.domain import JSON, Deployment, Load, canonical, fingerprint, plain
 from enginebench.errors import UserError
 from enginebench.metrics.cost_and_ceiling import COST_AND_CEILING_METRICS
-from enginebench.metrics.hardware import Hardware, hardware_of
+from enginebench.metrics.hardware import Hardware
 from enginebench.metrics.hardware_metrics import HARDWARE_METRICS
 from enginebench.metrics.requests import METRICS, Floats, Metric, itl, itl_is_exact
 from enginebench.metrics.slo import SLO_METRICS, Slo
@@ -24,7 +24,7 @@ from enginebench.records.counters import Gauge, gauges
 from enginebench.records.samples import Samples
 from enginebench.records.store import CellRecord, Run
 from enginebench.records.window import Window
-from enginebench.validity import VERDICTS, CacheProof, Reason, Verdict, cache_proof, judge, withheld
+from enginebench.validity import CacheProof, Context, Reason, Verdict, judge, worst
 
 PERCENTILES = (50.0, 90.0, 99.0)
 ALL_METRICS: Mapping[str, Metric] = {**METRICS, **SLO_METRICS, **HARDWARE_METRICS, **COST_AND_CEILING_METRICS}
@@ -40,8 +40,10 @@ class CellResult:
 
     record: CellRecord
     figures: Mapping[str, float | None]
-    verdict: Verdict | None
+    verdict: Verdict = "not run"
     reasons: tuple[Reason, ...] = ()
+    not_checkable: Mapping[str, str] = field(default_factory=dict)
+    """Id of a validity check that could not run -> the evidence that is missing."""
     itl_exact: bool = False
     withheld: Mapping[str, str] = field(default_factory=dict)
     window: Window | None = None
@@ -55,13 +57,18 @@ class CellResult:
     hardware: Hardware = field(default_factory=Hardware)
     """What the machine did in the window."""
 
+    @property
+    def ran(self) -> bool:
+        """Whether there is anything to judge."""
+        return self.verdict != "not run"
+
 
 @dataclass(frozen=True)
 class Row:
     """A deployment under a load, over its repeats. status: 'ok' when any repeat is, else 'failed' or 'skipped'.
 
     figures: name -> estimate over the repeats that are not invalid (over all of them when every one is). verdict: the worst
-    of the repeats that ran; None when none did. labels: what distinguishes this row, column -> value. name: the shortest
+    of the repeats that ran. labels: what distinguishes this row, column -> value. name: the shortest
     text that distinguishes the deployment from the others of its model, for tables and legends: 'vllm', or 'vllm fp8 tp=4'.
     """
 
@@ -71,7 +78,7 @@ class Row:
     cells: tuple[CellResult, ...]
     status: str
     figures: Mapping[str, Estimate | None]
-    verdict: Verdict | None
+    verdict: Verdict
     reasons: tuple[str, ...]
     name: str
 
@@ -119,36 +126,37 @@ def read_rows(run: Run, slo: Slo | None = None) -> tuple[tuple[Row, ...], tuple[
 def _read(run: Run, record: CellRecord, slo: Slo | None) -> CellResult:
     """A cell with its figures. Without readable samples it has failed, whatever its record says: there is nothing to compute from."""
     if record.status != "ok":
-        return CellResult(record, {}, None)
+        return CellResult(record, {})
     try:
         samples = run.samples(record.id)
     except UserError as error:
-        return CellResult(replace(record, status="failed", reason=error.message), {}, None)
+        return CellResult(replace(record, status="failed", reason=error.message), {})
     if samples is None or not len(samples):
-        return CellResult(replace(record, status="failed", reason="raw samples are missing"), {}, None)
+        return CellResult(replace(record, status="failed", reason="raw samples are missing"), {})
     return result_of(record, samples, slo)
 
 
 def result_of(record: CellRecord, samples: Samples, slo: Slo | None = None) -> CellResult:
     """A cell that ran, from its raw samples: its window, its figures and its verdict. Seconds for ten million events."""
     window = steady_window(samples, record.load)
-    measured, machine = samples.within(window), hardware_of(record, window)
-    verdict, reasons = judge(record, measured, window)
-    hidden = withheld(record, reasons)
-    figures = {name: None if metric_name(name) in hidden else value for name, value in figures_of(measured, slo, machine).items()}
+    cell = Context(record, samples.within(window), window)
+    judgement = judge(cell)
+    hidden = judgement.withheld
+    figures = {name: None if metric_name(name) in hidden else value for name, value in figures_of(cell.samples, slo, cell.hardware).items()}
     return CellResult(
         record,
         figures,
-        verdict,
-        reasons,
+        judgement.verdict,
+        judgement.reasons,
+        judgement.not_checkable,
         itl_is_exact(samples),
         hidden,
         window,
         token_source(samples),
-        int(measured.inside.sum()),
-        cache_proof(record, samples),
-        gauges(record.series.within((window.start_ns, window.end_ns)), tuple(GAUGES)),
-        machine,
+        int(cell.samples.inside.sum()),
+        cell.cache,
+        gauges(cell.readings, tuple(GAUGES)),
+        cell.hardware,
     )
 
 
@@ -190,11 +198,11 @@ def metric_name(figure: str) -> str:
 
 
 def _row(group: Sequence[CellResult], labels: Mapping[str, str], name: str) -> Row:
-    ran = [cell for cell in group if cell.verdict is not None]
+    ran = [cell for cell in group if cell.ran]
     usable = [cell for cell in ran if cell.verdict != "invalid"] or ran
     names = dict.fromkeys(name for cell in usable for name in cell.figures)
     figures = {name: estimate([cell.figures.get(name) for cell in usable]) for name in names}
-    verdict = max((cell.verdict for cell in ran if cell.verdict), key=VERDICTS.index, default=None)
+    verdict = worst(cell.verdict for cell in group)
     if usable != ran and verdict == "invalid":
         verdict = "suspect"  # some repeats are usable, and only they were counted
     status = "ok" if ran else "failed" if any(c.record.status == "failed" for c in group) else "skipped"

@@ -38,11 +38,11 @@ class Rule:
 
 @dataclass(frozen=True)
 class Finding:
-    """What a rule says of a pair. state untold: it cannot be told. why: the reason, for people; empty where the rule is kept."""
+    """The outcome of a rule for a pair. why: the reason, for people; empty where the rule is kept."""
 
     rule: Rule
     pair: str
-    state: Literal["broken", "kept", "untold"]
+    state: Literal["broken", "kept", "inconclusive"]
     why: str = ""
 
 
@@ -71,13 +71,13 @@ def parse_rule(text: str) -> Rule:
 def judge(comparison: Comparison, rule: Rule) -> Iterator[Finding]:
     """What a rule says of every pair; of none at all, that nothing could be compared."""
     if not comparison.pairs:
-        yield Finding(rule, "every pair", "untold", "no deployment and load is in both runs")
+        yield Finding(rule, "every pair", "inconclusive", "no deployment and load is in both runs")
     for pair in comparison.pairs:
         figure = pair.figures.get(rule.figure)
         if figure is None:
-            yield Finding(rule, pair.name, "untold", pair.why_missing(rule.figure))
+            yield Finding(rule, pair.name, "inconclusive", pair.why_missing(rule.figure))
         elif comparison.moved:
-            yield Finding(rule, pair.name, "untold", "the runs were made on different machines")
+            yield Finding(rule, pair.name, "inconclusive", "the runs were made on different machines")
         else:
             yield _judged(rule, pair.name, figure)
 
@@ -85,10 +85,10 @@ def judge(comparison: Comparison, rule: Rule) -> Iterator[Finding]:
 def _judged(rule: Rule, pair: str, figure: Figure) -> Finding:
     change = figure.change
     if change.relative is None:
-        return Finding(rule, pair, "untold", "the base is 0, and nothing is a share of that")
+        return Finding(rule, pair, "inconclusive", "the base is 0, and nothing is a share of that")
     if change.coverage < CONFIDENCE or change.low is None or change.high is None:
         n = f"{figure.base.n} + {figure.candidate.n} restarts are too few for a {CONFIDENCE:.0%} interval"
-        return Finding(rule, pair, "untold", f"{100 * change.relative:+.1f} %, but {n}: repeat each {repeats_needed()} times")
+        return Finding(rule, pair, "inconclusive", f"{100 * change.relative:+.1f} %, but {n}: repeat each {repeats_needed()} times")
     if rule.beyond(change.low) and rule.beyond(change.high):
         return Finding(rule, pair, "broken", f"{100 * change.relative:+.1f} % [{100 * change.low:+.1f} to {100 * change.high:+.1f}]")
     return Finding(rule, pair, "kept")

@@ -48,5 +48,5 @@ def compare(base: Path, candidate: Path, thresholds: Sequence[str], strict: bool
         print_json(to_data(comparison, findings))
     else:
         click.echo((to_markdown if as_markdown else to_text)(comparison, findings), nl=False)
-    failing = ("broken", "untold") if strict else ("broken",)
+    failing = ("broken", "inconclusive") if strict else ("broken",)
     return Exit.THRESHOLD if any(finding.state in failing for finding in findings) else Exit.OK

@@ -1,6 +1,6 @@
 """Figures of what the machine did in a cell's window: power, memory, clocks held back, who used the GPUs, what the processors gave.
 
-Pure arithmetic over `enginebench.telemetry.Subject`. Knows no reading of a device, and judges nothing (`enginebench.validity.hardware`).
+Pure arithmetic over `enginebench.telemetry.Subject`. Knows no reading of a device, and judges nothing (`enginebench.validity` does).
 """
 
 from __future__ import annotations

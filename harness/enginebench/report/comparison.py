@@ -27,7 +27,7 @@ _MOST = 20
 """More changes around the runs than this are counted; the data has them all."""
 _DISPLAY: Mapping[str, tuple[str, float]] = {"s": ("ms", 1e3), "1": ("%", 1e2)}
 _WORDS = {"alike": "~", "unknown": "?"}
-_STATES = {"broken": "FAIL", "kept": "ok", "untold": "cannot be told"}
+_STATES = {"broken": "FAIL", "kept": "ok", "inconclusive": "inconclusive"}
 
 
 def to_text(comparison: Comparison, findings: Sequence[Finding] = ()) -> str:
@@ -157,7 +157,7 @@ def _notes(comparison: Comparison) -> Iterator[str]:
 
 def _verdicts(findings: Sequence[Finding]) -> Iterator[tuple[str, str]]:
     """Each broken threshold and each that cannot be told; of the kept ones only how many pairs keep them."""
-    for state in ("broken", "untold"):
+    for state in ("broken", "inconclusive"):
         for finding in findings:
             if finding.state == state:
                 yield _STATES[state], f"{finding.rule.text}: {finding.pair}: {finding.why}"

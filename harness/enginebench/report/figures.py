@@ -119,7 +119,7 @@ def _differ(row: Row, usual: Column, other: Column) -> bool:
 
 def itl_is_exact(analysis: Analysis) -> bool:
     """Whether the gaps of every served row are intervals between tokens; else they are called event intervals."""
-    return all(cell.itl_exact for row in analysis.rows if _served(row) for cell in row.cells if cell.verdict is not None)
+    return all(cell.itl_exact for row in analysis.rows if _served(row) for cell in row.cells if cell.ran)
 
 
 def _served(row: Row) -> bool:

@@ -118,7 +118,7 @@ def test_another_load_has_no_partner_and_that_is_said(tmp_path: Path) -> None:
     found = compare_runs(read(base), read(candidate))
     assert found.alone["candidate"] == ("olmoe · vllm · 4 streams x 64 + 16 tokens, 41 requests",)
     assert "only in the candidate\n  olmoe · vllm · 4 streams x 64 + 16 tokens, 41 requests" in to_text(found)
-    assert [finding.state for finding in findings(base, candidate, "ttft.p50 > 5%")] == ["untold"]
+    assert [finding.state for finding in findings(base, candidate, "ttft.p50 > 5%")] == ["inconclusive"]
 
 
 # -- what is said --------------------------------------------------------------------------------------------------------
@@ -148,7 +148,7 @@ def test_few_restarts_are_never_sure(tmp_path: Path) -> None:
     (pair,) = compare_runs(read(base), read(slower)).pairs
     assert pair.figures["ttft_p50"].verdict == "unsure"
     (finding,) = findings(base, slower, "ttft.p50 > 5%")
-    assert (finding.state, finding.why[:7]) == ("untold", "+50.0 %")
+    assert (finding.state, finding.why[:7]) == ("inconclusive", "+50.0 %")
     one, other = night(tmp_path / "one", repeats=1), night(tmp_path / "other", repeats=1, slow=1.5)
     (single,) = compare_runs(read(one), read(other)).pairs
     assert single.figures["ttft_p50"].verdict == "unknown"
@@ -184,7 +184,7 @@ def test_a_night_that_failed_is_not_compared(tmp_path: Path) -> None:
         ("output_throughput < -5%", "broken"),
         ("ttft.p50 > +10%", "kept"),  # the median is beyond it in some pairs of restarts, not in all
         ("output_throughput > +5%", "kept"),
-        ("ttft.p99 > +5%", "untold"),
+        ("ttft.p99 > +5%", "inconclusive"),
     ],
 )
 def test_a_threshold_is_broken_when_the_whole_interval_is_beyond_it(tmp_path: Path, rule: str, state: str) -> None:
