@@ -25,7 +25,7 @@ VERDICTS: Mapping[Verdict, str] = {
 }
 """Verdict -> meaning, from the best to the worst."""
 
-_NOT_OF_A_BATCH: tuple[Trait, ...] = ("latency", "stream")
+_NOT_OF_A_BATCH: tuple[Trait, ...] = ("latency", "online")
 _BATCH = "an in-process batch has a throughput, not a latency for each request"
 """All requests of a batch are sent at its start: a latency would include queueing that a served request does not have."""
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from enginebench.metrics.tokens import disagreements, output_tokens
+from enginebench.metrics.tokens import APART, TOKENS_APART, disagreements, output_tokens
 from enginebench.validity.check import Finding, Severity, Threshold, check
 from enginebench.validity.context import RAW_SAMPLES, SUCCESSES, Context, Evidence
 
@@ -19,6 +19,7 @@ TEMPLATE = Threshold(64, "tokens")
 RETOKENIZED = Threshold(0.1, "share")
 """The tokens of a text are rarely the ones that were generated."""
 REQUESTS_APART = Threshold(0.01, "share")
+COUNTS_APART, COUNTS_APART_TOKENS = Threshold(APART, "share"), Threshold(TOKENS_APART, "tokens")
 
 COUNTED = Evidence("output token counts", lambda cell: not np.isnan(output_tokens(cell.samples)[cell.samples.ok]).all())
 COUNTED_TWICE = Evidence(
@@ -99,7 +100,7 @@ def length_mismatch(cell: Context) -> Iterator[Finding]:
     meaning="it is not known which count of output tokens is right",
     when={
         "suspect": "the server and the checkpoint's tokenizer differ by over {RETOKENIZED} on the warm-up (trained weights only), or two "
-        "counts of the same requests differ for over {REQUESTS_APART} of them",
+        "counts of the same requests differ, by over {COUNTS_APART_TOKENS} and {COUNTS_APART}, for over {REQUESTS_APART} of them",
     },
     advice="count one reply with the checkpoint's tokenizer to see which count is right, before you trust either",
     needs=(SUCCESSES, COUNTED_TWICE),
