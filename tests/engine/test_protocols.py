@@ -25,7 +25,7 @@ from enginebench.metrics.window import steady_window
 from enginebench.records.samples import Samples
 from enginebench.records.store import CellRecord
 from enginebench.runtime import http_get_url
-from enginebench.validity import Check, judge
+from enginebench.validity import Context, judge
 
 StartFake = Callable[..., Target]
 Prompts = Callable[[int], PromptInput]
@@ -325,13 +325,13 @@ def proxied(target: Target, hold_s: float | None) -> Iterator[Target]:
         server.shutdown()
 
 
-def checks(result: LoadResult) -> set[Check]:
+def checks(result: LoadResult) -> set[str]:
     """What the verdict on these samples names."""
     cell = Cell(Deployment("fake", "m", "none", "m"), Load(concurrency=2, output_tokens=60, input_tokens=2, requests=6))
     record = CellRecord(cell.id, cell.launch_id, cell.deployment, cell.load, 0, "ok", identity="proven")
     gathered = Samples.collect(result.samples)
     window = steady_window(gathered, cell.load)
-    return {reason.check for reason in judge(record, gathered.within(window), window)[1]}
+    return {reason.check.id for reason in judge(Context(record, gathered.within(window), window)).reasons}
 
 
 @pytest.mark.parametrize(("hold_s", "seen"), [(0.0, False), (0.2, True), (None, True)], ids=["passes on", "200 ms", "until the end"])
@@ -340,4 +340,4 @@ def test_a_proxy_that_collects_events_is_noticed(start_fake: StartFake, hold_s: 
     with proxied(start_fake("--ttft-ms", "20", "--itl-ms", "8"), hold_s) as target:
         result = load(target, dialect, wire(dialect, 6, tokens=60))
     assert [s.outcome for s in result.samples] == ["ok"] * 6
-    assert bool(checks(result) & {Check.BURST_DELIVERY, Check.FEW_EVENTS}) == seen
+    assert bool(checks(result) & {"burst_delivery", "few_events"}) == seen

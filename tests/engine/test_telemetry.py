@@ -20,7 +20,6 @@ from enginebench.records.store import Run, open_run
 from enginebench.report.distributions import Reading
 from enginebench.report.inside import inside
 from enginebench.telemetry import sampler
-from enginebench.validity import Check
 
 SOURCE = Path(__file__).parent / "nvml" / "standin.c"
 SCENARIO = """
@@ -110,7 +109,7 @@ def test_a_cell_on_a_gpu_has_power_energy_and_memory(playing: Callable[[str], En
     assert cell.hardware.cores is not None
     assert 0.001 < cell.hardware.cores < psutil.cpu_count()
     assert cell.hardware.throttled == {"power cap": 1.0}
-    assert not {reason.check for reason in cell.reasons} & {Check.GPU_THROTTLED, Check.GPU_SHARED}
+    assert not {reason.check.id for reason in cell.reasons} & {"gpu_throttled", "gpu_shared"}
     drawn = [panel.title.rpartition(" · ")[2] for panel in inside(analyse(run), Reading({}, {}), {"fake": 0}).panels]
     assert drawn[-4:] == ["GPU utilisation", "GPU power", "GPU memory in use", "processors that the engine keeps busy"]
     facts = cell.record.telemetry[1].facts
@@ -122,13 +121,13 @@ def test_a_cell_on_a_gpu_has_power_energy_and_memory(playing: Callable[[str], En
 def test_a_gpu_that_is_hot_lowered_and_shared_is_flagged(playing: Callable[[str], Environment], tmp_path: Path) -> None:
     script = QUIET.replace("reasons 4", "reasons 36").replace("limit 700000", "limit 400000") + "1.5 0 pid 1\n"
     cell = measured(ran(tmp_path, playing(script)))
-    told = {reason.check: reason.detail for reason in cell.reasons}
-    assert told[Check.GPU_THROTTLED].startswith("a GPU lowered its clock: power cap at 100% of the readings, heat at 100% of the readings")
-    assert told[Check.GPU_THROTTLED].endswith("the power limit of GPU 0 is below its default")
-    assert told[Check.GPU_SHARED] == "processes that are not the engine's used GPU 0"
+    told = {reason.check.id: reason.detail for reason in cell.reasons}
+    assert told["gpu_throttled"].startswith("a GPU lowered its clock: power cap at 100 % of the readings, heat at 100 % of the readings")
+    assert told["gpu_throttled"].endswith("the power limit of GPU 0 is below its default")
+    assert told["gpu_shared"] == "processes that are not the engine's used GPU 0"
     assert cell.verdict in ("suspect", "invalid"), "a busy machine may add reasons of its own"
     assert cell.figures["energy_per_token"] is None
-    assert cell.withheld["energy_per_token"] == "others used the device as well"
+    assert cell.withheld["energy_per_token"] == "part of the GPU's time and energy went into other work"
 
 
 def test_a_machine_without_a_gpu_has_no_gpu_series(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from enginebench.cli.shared import installs_of
 from enginebench.engines.registry import discover
-from enginebench.validity.engine import cache_proof
+from enginebench.validity.cache_proof import cache_proof
 
 pytestmark = pytest.mark.real
 

@@ -18,6 +18,7 @@ from enginebench.metrics.registry import metrics as all_metrics
 from enginebench.scenario import load_scenario
 from enginebench.scenario.rules import check_entry
 from enginebench.scenario.schema import ScenarioFile
+from enginebench.validity import all_checks
 
 ROOT = checkout() or Path()
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -33,7 +34,7 @@ def generator() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["scenario.schema.json", "scenario.md", "metrics.md", "engines.md", "physics-published.md"])
+@pytest.mark.parametrize("name", ["scenario.schema.json", "scenario.md", "metrics.md", "validity.md", "engines.md", "physics-published.md"])
 def test_generated_pages_are_current(name: str) -> None:
     assert (ROOT / "docs" / name).read_text() == generator().pages()[name], "run: make docs"
 
@@ -43,6 +44,8 @@ def test_everything_is_documented() -> None:
     readme = (ROOT / "README.md").read_text()
     assert all(f"`{name}`" in metrics for name in all_metrics())
     assert all(f"(`{name}`)" in engines for name in discover())
+    validity = (ROOT / "docs" / "validity.md").read_text()
+    assert all(f"### `{check.id}`" in validity for check in all_checks())
     for command in bench.commands:
         assert f"bench {command}" in readme, command
     pages = (metrics, engines, (ROOT / "docs" / "scenario.md").read_text())

@@ -1,6 +1,6 @@
 """A run, understood: its rows, the sentence that answers the question, and what a reader must know before he quotes a figure.
 
-Only assembles: `rows` reads and folds the cells, `ranking` draws the conclusions, `caveats` warns. Writes nothing.
+Only assembles: `rows` reads and folds the cells, `ranking` and `parity` draw the conclusions, `caveats` warns. Writes nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from enginebench.analysis.caveats import caveats
 from enginebench.analysis.cost_and_ceiling import contradictions, unpriced
-from enginebench.analysis.ranking import Parity, parities, verdict_sentence
+from enginebench.analysis.parity import Parity, parities
+from enginebench.analysis.ranking import verdict_sentence
 from enginebench.analysis.rows import LOAD_COLUMNS, CellResult, Row, read_rows
 from enginebench.metrics.context import RunContext
 from enginebench.metrics.costs import Prices

@@ -157,7 +157,7 @@ def _unequal(base: Analysis, candidate: Analysis) -> Iterator[tuple[Need, str]]:
 
 def _withheld(base: Row, candidate: Row, unequal: Sequence[tuple[Need, str]]) -> Iterator[tuple[str, str]]:
     """Metrics that do not mean the same in both rows."""
-    exact = [all(cell.one_token_per_event for cell in row.cells if cell.verdict is not None) for row in (base, candidate)]
+    exact = [all(cell.one_token_per_event for cell in row.cells if cell.ran) for row in (base, candidate)]
     for name, metric in metrics().items():
         if metric.scope == "event" and exact[0] != exact[1]:
             yield name, f"only the {'base' if exact[0] else 'candidate'} has one token per event"

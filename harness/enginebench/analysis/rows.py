@@ -12,7 +12,7 @@ from typing import Any
 from enginebench.adapter import GAUGES
 from enginebench.domain import JSON, Deployment, Load, canonical, fingerprint, plain
 from enginebench.errors import UserError
-from enginebench.metrics.context import Context, RunContext
+from enginebench.metrics.context import RunContext
 from enginebench.metrics.hardware import Hardware
 from enginebench.metrics.registry import figures_of, metric_name, metric_of
 from enginebench.metrics.statistics import Estimate, estimate
@@ -23,18 +23,7 @@ from enginebench.records.evidence import Evidence, Stated
 from enginebench.records.samples import Samples
 from enginebench.records.store import CellRecord, Run
 from enginebench.records.window import Window
-from enginebench.validity import (
-    VERDICTS,
-    CacheProof,
-    Check,
-    Reason,
-    Verdict,
-    cache_proof,
-    judge,
-    judge_stated,
-    not_checkable,
-    withheld,
-)
+from enginebench.validity import CacheProof, Context, Reason, Verdict, judge, worst
 
 
 @dataclass(frozen=True)
@@ -44,9 +33,10 @@ class CellResult:
     record: CellRecord
     figures: Mapping[str, float | None]
     """Figure ('ttft_p50', 'output_throughput', ...) -> value in the metric's unit."""
-    verdict: Verdict | None
-    """None: nothing was measured."""
+    verdict: Verdict = "not run"
     reasons: tuple[Reason, ...] = ()
+    not_checkable: Mapping[str, str] = field(default_factory=dict)
+    """Id of a validity check that could not run -> the evidence that is missing."""
     one_token_per_event: bool = False
     """Whether the gaps between events are intervals between tokens."""
     withheld: Mapping[str, str] = field(default_factory=dict)
@@ -63,8 +53,11 @@ class CellResult:
     """The engine's own gauges over the window."""
     hardware: Hardware = field(default_factory=Hardware)
     """Telemetry of the machine over the window."""
-    not_checkable: tuple[Check, ...] = ()
-    """Checks that could not be applied, because the evidence has no raw samples."""
+
+    @property
+    def ran(self) -> bool:
+        """Whether there is anything to judge."""
+        return self.verdict != "not run"
 
 
 @dataclass(frozen=True)
@@ -81,8 +74,8 @@ class Row:
     """'ok' if any repeat is, else 'failed' or 'skipped'."""
     figures: Mapping[str, Estimate | None]
     """Figure -> estimate over the repeats that are not invalid, or over all of them if every one is."""
-    verdict: Verdict | None
-    """The worst of the repeats that ran; None if none did."""
+    verdict: Verdict
+    """The worst of the repeats that ran."""
     reasons: tuple[str, ...]
     name: str
     """The shortest text that distinguishes the deployment from others of its model: 'vllm', or 'vllm fp8 tp=4'."""
@@ -131,15 +124,15 @@ def read_rows(run: Run, context: RunContext) -> tuple[tuple[Row, ...], tuple[str
 def _read(run: Run, record: CellRecord, context: RunContext) -> CellResult:
     """A cell with its figures. A measured cell without readable samples has failed, whatever its record says."""
     if record.status != "ok":
-        return CellResult(record, {}, None)
+        return CellResult(record, {})
     if record.stated is not None:
         return result_of(record, record.stated, context)
     try:
         samples = run.samples(record.id)
     except UserError as error:
-        return CellResult(replace(record, status="failed", reason=error.message), {}, None)
+        return CellResult(replace(record, status="failed", reason=error.message), {})
     if samples is None or not len(samples):
-        return CellResult(replace(record, status="failed", reason="raw samples are missing"), {}, None)
+        return CellResult(replace(record, status="failed", reason="raw samples are missing"), {})
     return result_of(record, samples, context)
 
 
@@ -151,41 +144,54 @@ def result_of(record: CellRecord, evidence: Evidence, context: RunContext | None
 
 
 def _as_stated(record: CellRecord, stated: Stated) -> CellResult:
-    verdict, reasons = judge_stated(record)
-    hidden = withheld(record, reasons)
-    figures = {name: None if metric_name(name) in hidden else value for name, value in stated.figures.items()}
-    gaps = any(metric.scope == "event" for name in figures if (metric := metric_of(name)) is not None)  # tokens per event are unknown
-    return CellResult(record, figures, verdict, reasons, not gaps, hidden, not_checkable=not_checkable())
+    judgement = judge(Context.without_samples(record))
+    gaps = any(
+        metric.scope == "event" for name in stated.figures if (metric := metric_of(name)) is not None
+    )  # tokens per event are unknown
+    return CellResult(
+        record,
+        _shown(stated.figures, judgement.withheld),
+        judgement.verdict,
+        judgement.reasons,
+        judgement.not_checkable,
+        one_token_per_event=not gaps,
+        withheld=judgement.withheld,
+    )
 
 
 def result_in(window: Window, record: CellRecord, samples: Samples, context: RunContext) -> CellResult:
     """The figures of a cell over any window of its samples: a cell may have several windows."""
-    within = Context(samples.within(window), record, window, context)
-    verdict, reasons = judge(record, within.samples, window)
-    hidden = withheld(record, reasons)
+    cell = Context(samples.within(window), record, window, context)
+    judgement = judge(cell)
     return CellResult(
         record,
-        {name: None if metric_name(name) in hidden else value for name, value in figures_of(within).items()},
-        verdict,
-        reasons,
+        _shown(figures_of(cell), judgement.withheld),
+        judgement.verdict,
+        judgement.reasons,
+        judgement.not_checkable,
         one_token_per_event(samples),
-        hidden,
+        judgement.withheld,
         window,
         token_source(samples),
-        int(within.samples.inside.sum()),
-        cache_proof(record, samples),
-        gauges(record.series.within((window.start_ns, window.end_ns)), tuple(GAUGES)),
-        within.hardware,
+        int(cell.samples.inside.sum()),
+        cell.cache,
+        gauges(cell.readings, tuple(GAUGES)),
+        cell.hardware,
     )
+
+
+def _shown(figures: Mapping[str, float | None], withheld: Mapping[str, str]) -> dict[str, float | None]:
+    """The figures, None for those of a withheld metric."""
+    return {name: None if metric_name(name) in withheld else value for name, value in figures.items()}
 
 
 def fold(group: Sequence[CellResult], labels: Mapping[str, str], name: str) -> Row:
     """A row from the repeats of a deployment under a load."""
-    ran = [cell for cell in group if cell.verdict is not None]
+    ran = [cell for cell in group if cell.ran]
     usable = [cell for cell in ran if cell.verdict != "invalid"] or ran
     names = dict.fromkeys(name for cell in usable for name in cell.figures)
     figures = {name: estimate([cell.figures.get(name) for cell in usable]) for name in names}
-    verdict = max((cell.verdict for cell in ran if cell.verdict), key=VERDICTS.index, default=None)
+    verdict = worst(cell.verdict for cell in group)
     if usable != ran and verdict == "invalid":
         verdict = "suspect"  # the invalid repeats are left out
     status = "ok" if ran else "failed" if any(c.record.status == "failed" for c in group) else "skipped"

@@ -17,6 +17,7 @@ from enginebench import __version__
 from enginebench.cli.audit import audit
 from enginebench.cli.calibrate import calibrate
 from enginebench.cli.ceiling import ceiling
+from enginebench.cli.checks import checks
 from enginebench.cli.clean import clean
 from enginebench.cli.compare import compare
 from enginebench.cli.doctor import doctor
@@ -61,7 +62,9 @@ def bench() -> None:
     """Compare LLM inference engines: launch them, drive them with a load that is proven, judge the result."""
 
 
-for command in (run, plan, report, compare, routing, fit, ceiling, offload, audit, engines, images, calibrate, doctor, clean, completion):
+for command in (
+    run, plan, report, compare, checks, routing, fit, ceiling, offload, audit, engines, images, calibrate, doctor, clean, completion,
+):  # fmt: skip
     bench.add_command(command)
 
 

@@ -1,6 +1,7 @@
 """Live progress on stderr: one status line on a terminal, plain lines elsewhere. Prints; decides nothing.
 
-Called four times a second at most inside a measured window, so it formats one short line and nothing more.
+Inside a measured window it is called at most four times a second, and formats one short line. After a cell it computes the figures and
+the validity checks that the report will show.
 """
 
 from __future__ import annotations
@@ -13,20 +14,19 @@ from collections.abc import Iterator
 
 import click
 
+from enginebench.analysis.rows import CellResult, result_of
 from enginebench.domain import Cell, Deployment, Load
 from enginebench.domain.text import printable
 from enginebench.loadgen import Progress
-from enginebench.metrics.context import Context, RunContext
-from enginebench.metrics.registry import figures_of
+from enginebench.metrics.context import RunContext
 from enginebench.metrics.slo import Slo
-from enginebench.metrics.window import steady_window
 from enginebench.records.samples import Samples
 from enginebench.records.store import CellRecord, Run
 from enginebench.scenario.plan import Plan
 
 
 class ProgressLines:
-    """The reporter of the command line."""
+    """The command line's implementation of `enginebench.runner.reporter.Reporter`."""
 
     def __init__(self, plan: Plan, run: Run) -> None:
         self._run = run
@@ -42,7 +42,7 @@ class ProgressLines:
 
     def measuring(self, cell: Cell, progress: Progress | None) -> None:
         if not self._live:
-            return  # a log wants one line per cell, not four a second
+            return  # a log gets one line per cell, not four a second
         if progress is None:
             self._status(f"{self._head(cell)}  warm-up")
             return
@@ -53,7 +53,7 @@ class ProgressLines:
             figures.append(f"TPOT {progress.tpot_s * 1e3:.1f} ms")
         if progress.elapsed_s > 0:
             figures.append(f"~{progress.events / progress.elapsed_s:,.0f} tok/s")
-        self._status(f"{self._head(cell)}  {'  '.join(figures)}  {self._left() or _left_here(cell.load, progress)}")
+        self._status(f"{self._head(cell)}  {'  '.join(figures)}  {self._left() or _left_in_cell(cell.load, progress)}")
 
     def done(self, cell: Cell, record: CellRecord, samples: Samples | None) -> None:
         head = self._head(cell)
@@ -68,11 +68,11 @@ class ProgressLines:
 
     def _head(self, cell: Cell) -> str:
         repeat = f" #{cell.repeat + 1}" if cell.repeat else ""
-        total = len(self._run.record.cells)  # a search adds to them
+        total = len(self._run.record.cells)  # a search adds cells while it runs
         return f"[{self._done + 1}/{total}] {_name(cell.deployment)} {cell.load.level_text} {cell.load.shape_text}{repeat}"
 
     def _left(self) -> str:
-        """Time left, from what the cells of this sitting took with their launches; silent until one has been measured."""
+        """Time left, from the mean time of the cells of this session with their launches; empty until one has been measured."""
         todo = len(self._run.record.cells) - self._done
         if not self._measured or not todo:
             return ""
@@ -87,8 +87,8 @@ class ProgressLines:
         click.echo(printable(text), err=True)
 
 
-def _left_here(load: Load, progress: Progress) -> str:
-    """Time left in the cell that runs: all that can be said before one has been measured."""
+def _left_in_cell(load: Load, progress: Progress) -> str:
+    """Time left in the running cell, for as long as no cell has been measured."""
     left = [load.duration_s - progress.elapsed_s] if load.duration_s is not None else []
     if progress.ended and load.requests:
         left.append(progress.elapsed_s / progress.ended * (progress.requests - progress.ended))
@@ -97,7 +97,7 @@ def _left_here(load: Load, progress: Progress) -> str:
 
 @contextlib.contextmanager
 def progress(plan: Plan, run: Run) -> Iterator[ProgressLines]:
-    """Progress for the time of a sweep; the status line goes whatever happens."""
+    """Progress of a sweep; the status line is removed at the end, also after an error."""
     lines = ProgressLines(plan, run)
     try:
         yield lines
@@ -115,13 +115,23 @@ _FIGURES = (
 
 
 def _outcome(record: CellRecord, samples: Samples | None, slo: Slo | None) -> str:
+    """The cell's main figures and, where it is suspect or invalid, the first reason; else why there are none."""
     if record.status != "ok" or samples is None:
         return f"{record.status}: {record.reason}"
-    figures = figures_of(Context(samples.within(steady_window(samples, record.load)), run=RunContext(slo=slo)))
+    result = result_of(record, samples, RunContext(slo=slo))
     found = [
-        (label, value * scale, digits, unit) for name, label, scale, digits, unit in _FIGURES if (value := figures.get(name)) is not None
+        f"{label} {value * scale:,.{digits}f} {unit}".strip()
+        for name, label, scale, digits, unit in _FIGURES
+        if (value := result.figures.get(name)) is not None
     ]
-    return "  ".join(f"{label} {value:,.{digits}f} {unit}".strip() for label, value, digits, unit in found)
+    return "  ".join([*found, *_doubt(result)])
+
+
+def _doubt(result: CellResult) -> Iterator[str]:
+    if result.verdict in ("suspect", "invalid"):
+        first, *others = result.reasons
+        more = f" (and {len(others)} more)" if others else ""
+        yield f"{result.verdict}: {first.detail}{more}"
 
 
 def _name(deployment: Deployment) -> str:

@@ -1,6 +1,6 @@
 """Telemetry of the machine over a cell's window: power, memory, throttling, other users of the GPUs, processor time.
 
-Pure arithmetic over `enginebench.records.subject.Subject`. It reads no device, and judges nothing (`enginebench.validity.hardware` does).
+Pure arithmetic over `enginebench.records.subject.Subject`. It reads no device, and judges nothing (`enginebench.validity` does).
 """
 
 from __future__ import annotations

@@ -16,6 +16,10 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 TokenSource: TypeAlias = Literal["server usage", "stream counts", "local tokenizer", "unknown"]
 """From the most to the least trustworthy."""
 
+APART, TOKENS_APART = 0.02, 1
+"""Two counts of a request differ where they are further apart than both: this share, as text need not come back as the same tokens, and
+this number, as not every source counts the end of sequence."""
+
 SOURCES: tuple[TokenSource, ...] = get_args(TokenSource)
 
 
@@ -41,18 +45,14 @@ def token_source(s: Samples) -> TokenSource:
 
 
 def disagreements(s: Samples) -> list[tuple[TokenSource, TokenSource, int, int]]:
-    """Pairs of sources that counted the same requests: (one, other, requests where they differ, requests that both counted).
-
-    Counts differ if they do by more than one token (the end of sequence, which some sources omit) and by more than 2 % (text that is
-    tokenized again may become other tokens).
-    """
+    """Pairs of sources that counted the same requests: (one, other, requests where they differ, requests that both counted)."""
     known = [counts[s.ok] for counts in _known(s)]
     out: list[tuple[TokenSource, TokenSource, int, int]] = []
     for i, a in enumerate(known):
         for j, b in enumerate(known[i + 1 :], start=i + 1):
             both = ~np.isnan(a) & ~np.isnan(b)
             if both.any():
-                off = np.abs(a - b)[both] > np.maximum(1, 0.02 * a[both])
+                off = np.abs(a - b)[both] > np.maximum(TOKENS_APART, APART * a[both])
                 out.append((SOURCES[i], SOURCES[j], int(off.sum()), int(both.sum())))
     return out
 

@@ -110,7 +110,7 @@ def _samples(run: Run, cell_id: str) -> Samples | None:
 
 
 def _counted(row: Row) -> set[str]:
-    ran = [cell for cell in row.cells if cell.verdict is not None]
+    ran = [cell for cell in row.cells if cell.ran]
     return {cell.record.id for cell in [c for c in ran if c.verdict != "invalid"] or ran}
 
 

@@ -20,6 +20,7 @@ from enginebench.report.fairness import Card, fairness
 from enginebench.report.figures import full_text, repeats_text
 from enginebench.report.findings import Finding, Findings, findings
 from enginebench.report.layout import Layout, Line, Section, lay_out
+from enginebench.validity import Verdict
 
 REPORT_SCHEMA = 1
 """Version of `to_json`. Raise it when a reader of the old form would misread the new one."""
@@ -104,7 +105,7 @@ def _tidy(row: Row) -> Iterator[dict[str, JSON]]:
         **row.labels,
         "deployment": row.name,
         "status": row.status,
-        "verdict": row.verdict,
+        "verdict": _verdict(row.verdict),
         "reasons": printable(" | ".join(row.reasons)),
         "window": " | ".join(dict.fromkeys(cell.window.state for cell in row.cells if cell.window is not None)),
     }
@@ -179,7 +180,7 @@ def _row(row: Row) -> JSON:
         "deployment": row.name,
         "labels": plain(row.labels),
         "status": row.status,
-        "verdict": row.verdict,
+        "verdict": _verdict(row.verdict),
         "ranked": row.ranked,
         "reasons": list(row.reasons),
         "figures": {name: {"unit": unit_of(name), **_estimate(found)} for name, found in row.figures.items() if found},
@@ -196,26 +197,32 @@ def _cell(cell: CellResult) -> JSON:
         "repeat": record.repeat,
         "status": record.status,
         "reason": record.reason,
-        "verdict": cell.verdict,
+        "verdict": _verdict(cell.verdict),
         "reasons": [
-            {"check": r.check.name.lower(), "severity": r.severity, "detail": r.detail, "advice": r.check.value} for r in cell.reasons
+            {"check": r.check.id, "severity": r.severity, "detail": r.detail, "meaning": r.check.meaning, "advice": r.check.advice}
+            for r in cell.reasons
         ],
+        "not_checkable": plain(cell.not_checkable),
         "itl_exact": cell.one_token_per_event,
         "tokens_counted_by": cell.tokens,
         "window": {**plain_object(cell.window), "length_s": cell.window.length_s} if cell.window else None,
         "withheld": plain(cell.withheld),
         "stated_by": record.stated.source if record.stated is not None else None,
-        "not_checkable": [check.name.lower() for check in cell.not_checkable],
         "figures": plain(cell.figures),
         "client": plain(record.client),
         "counters": plain(record.counters),
         "gauges": plain(cell.gauges),
         "hardware": plain(cell.hardware),
         "prefix_cache": {"asked": record.load.prefix_cache, "proved_by": cell.cache.by, "cached_tokens": cell.cache.cached}
-        if cell.verdict
+        if cell.ran
         else None,
         "speculative_acceptance": acceptance(record.counters),
     }
+
+
+def _verdict(verdict: Verdict) -> JSON:
+    """null for what did not run, as exports have always had it."""
+    return None if verdict == "not run" else verdict
 
 
 def _launch(launch: LaunchRecord) -> JSON:

@@ -112,7 +112,7 @@ def said(value: JSON) -> str:
 
 def _column(rows: Sequence[Row], analysis: Analysis) -> Column:
     deployment = rows[0].deployment
-    cells = [cell for row in rows for cell in row.cells if cell.verdict is not None]
+    cells = [cell for row in rows for cell in row.cells if cell.ran]
     key = fingerprint(canonical(deployment))
     launches = [launch for launch in analysis.launches.values() if fingerprint(canonical(launch.deployment)) == key and launch.resolved]
     wrong = {str(difference.get("name")) for launch in launches for difference in launch.differences}

@@ -98,7 +98,7 @@ def _differ(row: Row, usual: str, other: str) -> bool:
 
 def itl_is_exact(analysis: Analysis) -> bool:
     """Whether the gaps between events are intervals between tokens in every served row."""
-    return all(cell.one_token_per_event for row in analysis.rows if _served(row) for cell in row.cells if cell.verdict is not None)
+    return all(cell.one_token_per_event for row in analysis.rows if _served(row) for cell in row.cells if cell.ran)
 
 
 def _served(row: Row) -> bool:

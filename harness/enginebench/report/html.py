@@ -27,14 +27,8 @@ from enginebench.report.findings import findings
 from enginebench.report.inside import inside
 from enginebench.report.layout import lay_out
 from enginebench.report.provenance import provenance
-from enginebench.validity import Check
+from enginebench.validity import VERDICTS, Check, all_checks
 
-VERDICTS = {
-    "valid": "measures what the scenario asked",
-    "unranked": "sound, but no comparison: it never leads a ranking",
-    "suspect": "ranked, but read the reason first; drawn with an open marker",
-    "invalid": "does not measure what the scenario asked: shown greyed, never ranked, drawn as a grey cross",
-}
 _KEYS = (
     ("Highest output throughput", THROUGHPUT),
     ("Highest goodput", GOODPUT),
@@ -105,7 +99,7 @@ def render_html(run: Run, analysis: Analysis) -> str:
         dashes=traces.DASHES,
         provenance=provenance(analysis, reading),
         definitions=list(definitions()),
-        checks=[(check.name.replace("_", " ").lower(), check.value) for check in Check],
+        checks=[(check, _not_checkable(check, analysis)) for check in all_checks()],
         verdict_meanings=VERDICTS,
         css=Markup((templates / "report.css").read_text(encoding="utf-8")),  # noqa: S704  # ours
         plots_json=Markup(script_json(_specs(sections))),  # noqa: S704  # script_json escapes
@@ -142,6 +136,13 @@ def _verdicts(analysis: Analysis) -> list[tuple[str, str]]:
     if len(models) < 2:
         return [("", analysis.sentence)]
     return [(model, verdict_sentence(tuple(row for row in analysis.rows if row.deployment.model == model))) for model in models]
+
+
+def _not_checkable(check: Check, analysis: Analysis) -> str:
+    """In how many cells the check could not run, and for lack of what; empty where it ran in all."""
+    ran = [cell for row in analysis.rows for cell in row.cells if cell.ran]
+    lacking = [cell.not_checkable[check.id] for cell in ran if check.id in cell.not_checkable]
+    return f"not checkable in {len(lacking)} of {len(ran)} cells: no {' or '.join(dict.fromkeys(lacking))}" if lacking else ""
 
 
 def _key_numbers(analysis: Analysis) -> Mapping[str, list[KeyNumber]]:

@@ -125,8 +125,8 @@ def heading(column: str) -> str:
 
 def state_of(row: Row) -> State:
     """One word for a row: the verdict when it ran, else how it ended."""
-    if row.status == "ok":
-        return row.verdict or "valid"
+    if row.verdict != "not run":
+        return row.verdict
     return "skipped" if row.status == "skipped" else "failed"
 
 
@@ -182,7 +182,7 @@ class _Footnotes:
         self._details: dict[str, dict[str, None]] = {}
 
     def of(self, row: Row) -> tuple[int, ...]:
-        numbers = [self._number(reason.check.value, reason.detail) for cell in row.cells for reason in cell.reasons]
+        numbers = [self._number(reason.check.note, reason.detail) for cell in row.cells for reason in cell.reasons]
         numbers += [self._number(text, None) for text in _endings(row)]
         return tuple(sorted(set(numbers)))
 

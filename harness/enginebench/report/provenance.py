@@ -144,13 +144,13 @@ def _cell(cell: CellResult, outcome: Mapping[str, int] | None) -> CellView:
     return CellView(
         id=record.id,
         load=load_text(record.load),
-        state=cell.verdict or record.status,
+        state=cell.verdict if cell.ran else record.status,
         outcomes=", ".join(f"{n:,} {kind}" for kind, n in outcome.items()) if outcome else "-",
         window=_window(cell.window) if cell.window else "-",
         tokens=cell.tokens,
         client=", ".join(_pairs(record.client)),
         counters=", ".join(_counted(cell)),
-        cache=("allowed to be warm" if record.load.prefix_cache == "allowed" else cell.cache.text) if cell.verdict else "-",
+        cache=("allowed to be warm" if record.load.prefix_cache == "allowed" else cell.cache.text) if cell.ran else "-",
         reasons=(*map(str, cell.reasons), *([record.reason] if record.reason else [])),
         log_tail=tail,
     )

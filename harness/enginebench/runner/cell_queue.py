@@ -67,7 +67,7 @@ class CellQueue:
 
     def _met(self, record: CellRecord, samples: Samples | None) -> bool | None:
         if record.status != "ok" or samples is None:
-            return meets(CellResult(record, {}, None), self._goal)
+            return meets(CellResult(record, {}), self._goal)
         return meets(result_of(record, samples, RunContext(slo=self._goal)), self._goal)
 
     def _go_on(self, active: _ActiveSearch, at: int) -> None:

@@ -1,11 +1,13 @@
-"""Can this cell be trusted? `judge` gives a verdict with reasons, `withheld` says which figures must not be shown.
+"""Can a cell be trusted? `judge` runs every check of `checks/` on a cell and gives a verdict with reasons.
 
-`validity` judges what the server answered, `inside` what it said of itself, `delivery` the load that was sent, `hardware` what
-the machine did; `checks` names everything that can be wrong. Does not know: tables, or how figures are computed.
+`check` declares a check, `registry` finds them all, `context` is what a check can look at. Does not know: tables, or how figures are
+computed.
 """
 
-from enginebench.validity.checks import Check, Reason
-from enginebench.validity.engine import CacheProof, cache_proof
-from enginebench.validity.judge import VERDICTS, Verdict, judge, judge_stated, not_checkable, withheld
+from enginebench.validity.cache_proof import CacheProof
+from enginebench.validity.check import Check
+from enginebench.validity.context import Context
+from enginebench.validity.judge import VERDICTS, Judgement, Reason, Verdict, judge, worst
+from enginebench.validity.registry import all_checks
 
-__all__ = ["VERDICTS", "CacheProof", "Check", "Reason", "Verdict", "cache_proof", "judge", "judge_stated", "not_checkable", "withheld"]
+__all__ = ["VERDICTS", "CacheProof", "Check", "Context", "Judgement", "Reason", "Verdict", "all_checks", "judge", "worst"]

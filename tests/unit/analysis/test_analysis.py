@@ -11,7 +11,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from enginebench.analysis.analysis import LOAD_COLUMNS, Row, analyse, verdict_sentence
-from enginebench.analysis.ranking import contenders, parities
+from enginebench.analysis.parity import parities
+from enginebench.analysis.ranking import contenders
 from enginebench.analysis.rows import _names
 from enginebench.domain import JSON, Cell, Deployment, Load, Sample
 from enginebench.errors import UserError
@@ -110,7 +111,7 @@ def said(prompt: JSON, output: str, outcome: str = "ok") -> Mapping[str, JSON]:
         ([said("p", "one two")], [said("p", "one two")], "1 of 1 prompt"),
         ([said("p", "one two")], [said("p", "one ten")], "0 of 1 prompt"),
         ([said("p", "x"), said("q", "x")], [said("p", "x"), said("r", "x")], "1 of 1 prompt; 1 not comparable: the prompts differ"),
-        ([said("p", "")], [said("p", "")], "1 not comparable: neither said anything"),
+        ([said("p", "")], [said("p", "")], "1 not comparable: both outputs are empty"),
         ([said("p", "x", "cut")], [said("p", "x")], "1 not comparable: a request ended as cut"),
         ([said("p", "x")], [said([1, 2], "x")], "1 not comparable: one prompt is known as text, the other as token ids"),
         ([said([1, 2], "x")], [said([1, 2], "x")], "1 of 1 prompt"),
@@ -188,7 +189,7 @@ def test_a_burst_row_is_ranked_by_throughput_without_a_pace(tmp_path: Path) -> N
     assert only.ranked
     assert (only.figures["tpot_p50"], only.figures["itl_p50"], only.figures["user_throughput"]) == (None, None, None)
     assert only.figures["output_throughput"] and only.figures["ttft_p50"]  # noqa: PT018
-    assert "TPOT p50: the tokens came in bursts" in render_table(analysis, width=100)
+    assert "TPOT p50: tokens came in bursts" in render_table(analysis, width=100)
 
 
 def test_a_batch_shows_its_throughput_and_no_latency(tmp_path: Path) -> None:

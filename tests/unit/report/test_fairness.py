@@ -144,7 +144,7 @@ def test_a_machine_without_devices_uses_none() -> None:
 
 def test_hits_speak_louder_than_proofs() -> None:
     assert texts(card((asked("a"), Resolved()), cache=CacheProof("usage", 4, 80)), "cold") == ["4 of 80 prompt tokens cached, by usage"]
-    assert texts(card((asked("a"), Resolved()), cache=CacheProof()), "cold") == ["not provable: the engine does not say"]
+    assert texts(card((asked("a"), Resolved()), cache=CacheProof()), "cold") == ["not provable: the engine does not report cached tokens"]
 
 
 @pytest.mark.parametrize(("value", "text"), [(True, "on"), (False, "off"), (4096, "4,096"), (0.5, "0.5"), ("f16", "f16")])

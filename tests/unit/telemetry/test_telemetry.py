@@ -12,6 +12,7 @@ from enginebench.domain import Cell, Deployment, Load
 from enginebench.machine.accelerators import Gpu
 from enginebench.metrics.hardware import hardware_of, mean_watts
 from enginebench.records.counters import CounterSeries
+from enginebench.records.samples import Samples
 from enginebench.records.store import CellRecord, Run, RunRecord
 from enginebench.records.subject import VALUES, Kind, Subject
 from enginebench.records.throttle import Throttle
@@ -23,8 +24,7 @@ from enginebench.telemetry.cgroup import cgroup_of
 from enginebench.telemetry.engines import values_of
 from enginebench.telemetry.nvidia import throttle
 from enginebench.telemetry.source import compute_processes
-from enginebench.validity import Check
-from enginebench.validity.hardware import hardware
+from enginebench.validity import Context, Judgement, judge
 
 S = 1_000_000_000
 WINDOW = Window(10 * S, 20 * S, "steady", "")
@@ -42,8 +42,12 @@ def record(*telemetry: Subject, gpus: int | None = None) -> CellRecord:
     return CellRecord(cell.id, cell.launch_id, cell.deployment, cell.load, 0, "ok", telemetry=telemetry, gpus=gpus)
 
 
-def reasons(told: CellRecord) -> dict[Check, str]:
-    return {reason.check: reason.detail for reason in hardware(told, WINDOW)}
+def judged(told: CellRecord) -> Judgement:
+    return judge(Context(Samples.collect([]), told, WINDOW))
+
+
+def reasons(told: CellRecord) -> dict[str, str]:
+    return {reason.check.id: reason.detail for reason in judged(told).reasons}
 
 
 OURS = (1, 1, 1, 1)
@@ -98,7 +102,7 @@ def test_only_devices_of_the_engines_processes_are_the_cells() -> None:
 def test_where_processes_cannot_be_found_all_devices_count_or_none(gpus: int | None, utilisation: float, known: bool) -> None:
     gpu = subject("gpu", ours=(0,) * 4, unseen=(3,) * 4, utilisation=(utilisation,) * 4, watts=(100.0,) * 4)
     assert (mean_watts(record(gpu, gpus=gpus), WINDOW) == 100) is known
-    assert Check.GPU_SHARED not in reasons(record(gpu, gpus=gpus)), "they may be the engine's"
+    assert "gpu_shared" not in reasons(record(gpu, gpus=gpus)), "they may be the engine's"
 
 
 def test_processes_are_ours_others_or_not_to_be_seen_from_here() -> None:
@@ -109,9 +113,8 @@ def test_processes_are_ours_others_or_not_to_be_seen_from_here() -> None:
 @pytest.mark.parametrize("stranger", ["others", "unseen"])
 def test_a_stranger_on_the_engines_device_is_told_and_its_energy_is_not(stranger: str) -> None:
     gpu = subject("gpu", ours=OURS, **{stranger: (0, 0, 1, 0)})
-    assert reasons(record(gpu))[Check.GPU_SHARED] == "processes that are not the engine's used GPU 0"
-    (reason,) = hardware(record(gpu), WINDOW)
-    assert "energy_per_token" in reason.withholds
+    assert reasons(record(gpu))["gpu_shared"] == "processes that are not the engine's used GPU 0"
+    assert "energy_per_token" in judged(record(gpu)).withheld
     assert not reasons(record(subject("gpu", ours=OURS, **{stranger: (1, 0, 0, 0)}))), "before the window"
 
 
@@ -127,34 +130,34 @@ def test_the_same_words_for_every_vendors_reasons() -> None:
 def test_heat_is_flagged_and_the_makers_own_power_limit_is_not() -> None:
     hot = subject("gpu", ours=OURS, throttle=(0, Throttle.HEAT, Throttle.HEAT | Throttle.POWER_CAP, 0))
     assert hardware_of(record(hot), WINDOW).throttled == {"power cap": pytest.approx(1 / 3), "heat": pytest.approx(2 / 3)}
-    assert reasons(record(hot)) == {Check.GPU_THROTTLED: "a GPU lowered its clock: heat at 67% of the readings"}
+    assert reasons(record(hot)) == {"gpu_throttled": "a GPU lowered its clock: heat at 66.7 % of the readings"}
     full = subject("gpu", facts={"limit_watts": 700.0, "default_limit_watts": 700.0}, ours=OURS, throttle=(1, 1, 1, 1))
     assert not reasons(record(full))
     lowered = subject("gpu", facts={"limit_watts": 400.0, "default_limit_watts": 700.0}, ours=OURS, throttle=(1, 1, 1, 1))
-    assert "power cap at 100%" in reasons(record(lowered))[Check.GPU_THROTTLED]
+    assert "power cap at 100 %" in reasons(record(lowered))["gpu_throttled"]
 
 
 def test_a_container_that_used_up_its_quota_is_flagged() -> None:
     held = subject("container", "engine", periods=(0, 0, 50, 100), throttled_periods=(0, 0, 40, 80), cpu_s=(0.0, 1.0, 2.0, 3.0))
     assert hardware_of(record(held), WINDOW).cores == pytest.approx(0.2)
     assert reasons(record(held)) == {
-        Check.CPU_THROTTLED: "the container of the engine had used up its processor quota in 80% of the scheduler's periods"
+        "cpu_throttled": "the container of the engine had used up its processor quota in 80 % of the scheduler's periods"
     }
     free = subject("container", "engine", periods=(0, 0, 50, 100), throttled_periods=(0, 0, 1, 2))
     assert not reasons(record(free))
 
 
 def test_processor_time_that_others_got_is_flagged() -> None:
-    def told(steal: float) -> dict[Check, str]:
+    def told(steal: float) -> dict[str, str]:
         return reasons(record(subject("host", "this machine", steal_s=(0.0, 1.0, 1.0, 1 + 40 * steal), capacity_s=(0.0, 20.0, 40.0, 60.0))))
 
-    assert told(0.2)[Check.CPU_STOLEN] == "the hypervisor gave 20% of this machine's processor time to others"
+    assert told(0.2)["cpu_stolen"] == "the hypervisor gave 20 % of this machine's processor time to others"
     assert not told(0.04)
     assert not reasons(record(subject("host", "this machine", capacity_s=(0.0, 20.0, 40.0, 60.0)))), "a Mac does not say"
 
 
 def test_hot_processors_are_flagged() -> None:
-    assert Check.CPU_THROTTLED in reasons(record(subject("host", "this machine", thermal_throttles=(5, 5, 5, 8))))
+    assert "cpu_throttled" in reasons(record(subject("host", "this machine", thermal_throttles=(5, 5, 5, 8))))
     assert not reasons(record(subject("host", "this machine", thermal_throttles=(5, 8, 8, 8)))), "before the window"
 
 

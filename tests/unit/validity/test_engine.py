@@ -1,4 +1,4 @@
-"""What an engine says of itself is read as it is meant, and judges the cell: cache, queue, KV cache, clocks, routing."""
+"""The engine's own figures are read correctly and judged: prefix cache, queue, KV cache, two clocks, routing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from enginebench.metrics.statistics import estimate
 from enginebench.records.counters import CounterSeries, Gauge, acceptance, gauges
 from enginebench.records.samples import Samples
 from enginebench.records.store import CellRecord
-from enginebench.validity import CacheProof, Check, cache_proof
+from enginebench.validity import CacheProof
+from enginebench.validity.cache_proof import cache_proof
 
 MS, S = 1_000_000, 1_000_000_000
 LOAD = Load(concurrency=1, output_tokens=21, input_tokens=10, requests=8)
@@ -51,27 +52,27 @@ def series(**values: tuple[float | None, ...]) -> CounterSeries:
     return CounterSeries(tuple((10 + i) * S for i in range(count)), values)
 
 
-def reasons(told: CellRecord, data: Samples | None = None) -> dict[Check, str]:
-    return {reason.check: reason.detail for reason in result_of(told, data or samples()).reasons}
+def reasons(cell: CellRecord, data: Samples | None = None) -> dict[str, str]:
+    return {reason.check.id: reason.detail for reason in result_of(cell, data or samples()).reasons}
 
 
 # -- series --------------------------------------------------------------------------------------------------------------
 
 
 def test_gauges_are_those_of_the_window() -> None:
-    told = series(running=(0.0, 2.0, None, 4.0, 90.0))
-    inside = told.within((11 * S, 13 * S))
+    readings = series(running=(0.0, 2.0, None, 4.0, 90.0))
+    inside = readings.within((11 * S, 13 * S))
     assert inside.at_ns == (11 * S, 12 * S, 13 * S)
     assert gauges(inside, ("running", "kv_use")) == {"running": Gauge(3.0, 4.0, 2)}
-    assert result_of(record(told), samples()).gauges["running"].max == 90.0
+    assert result_of(record(readings), samples()).gauges["running"].max == 90.0
 
 
-def test_a_pair_of_counters_is_one_of_the_same_moment() -> None:
+def test_a_pair_of_counters_is_of_the_same_reading() -> None:
     assert series(waiting=(1.0, None, 3.0), kv_use=(None, 0.5, 0.9)).pairs("waiting", "kv_use") == [(3.0, 0.9)]
     assert series(waiting=(1.0,)).pairs("waiting", "kv_use") == []
 
 
-def test_acceptance_is_a_share_of_what_was_proposed() -> None:
+def test_acceptance_is_a_share_of_the_proposed_tokens() -> None:
     assert acceptance({"draft_tokens": 8, "accepted_tokens": 6}) == 0.75
     assert acceptance({"draft_tokens": 0}) is None
     assert acceptance({}) is None
@@ -80,8 +81,8 @@ def test_acceptance_is_a_share_of_what_was_proposed() -> None:
 # -- queue and KV cache --------------------------------------------------------------------------------------------------
 
 
-def test_preemptions_are_said() -> None:
-    assert reasons(record(counters={"preemptions": 3.0}))[Check.PREEMPTED].startswith("3 preemptions: requests lost")
+def test_preemptions_are_reported() -> None:
+    assert reasons(record(counters={"preemptions": 3.0}))["preempted"].startswith("3 preemptions: requests lost")
     assert reasons(record(counters={"preemptions": 0.0})) == {}
 
 
@@ -89,25 +90,25 @@ def test_preemptions_are_said() -> None:
     ("waiting", "queued"),
     [((1, 2, 5, 1, 2, 3, 4, 1), True), ((1, 2, 0, 1, 2, 3, 4, 1), False), ((1, 2), False), ((None,) * 8, False)],
 )
-def test_a_queue_that_never_was_empty_is_said(waiting: tuple[float | None, ...], queued: bool) -> None:
+def test_a_queue_that_is_never_empty_is_reported(waiting: tuple[float | None, ...], queued: bool) -> None:
     found = reasons(record(series(waiting=waiting)))
-    assert (Check.QUEUED in found) == queued
-    assert not queued or "at every one of 8 readings 1 to 5 requests waited" in found[Check.QUEUED]
+    assert ("queued" in found) == queued
+    assert not queued or "1 to 5 requests waited in the engine's queue at each of 8 readings" in found["queued"]
 
 
 @pytest.mark.parametrize(
     ("use", "waiting", "full"), [((0.5, 1.0, 0.998), (0, 2, 1), True), ((1.0, 1.0), (0, 0), False), ((0.9, 0.9), (5, 0), False)]
 )
-def test_a_full_kv_cache_matters_where_somebody_waits_for_it(use: tuple[float, ...], waiting: tuple[float, ...], full: bool) -> None:
+def test_a_full_kv_cache_is_reported_only_while_requests_wait(use: tuple[float, ...], waiting: tuple[float, ...], full: bool) -> None:
     found = reasons(record(series(kv_use=use, waiting=waiting)))
-    assert (Check.KV_FULL in found) == full
-    assert not full or "full at 2 of 3 readings" in found[Check.KV_FULL]
+    assert ("kv_full" in found) == full
+    assert not full or "full at 2 of 3 readings" in found["kv_full"]
 
 
 # -- the prefix cache ----------------------------------------------------------------------------------------------------
 
 
-def test_usage_that_some_answers_lack_proves_hits_and_no_absence_of_them() -> None:
+def test_usage_that_some_replies_lack_proves_hits_but_not_their_absence() -> None:
     data = samples(cached=0)
     some = replace(data, cached_tokens=np.where(data.index < 4, 0, -1))
     assert cache_proof(record(), some) == CacheProof()
@@ -119,19 +120,19 @@ def test_usage_that_some_answers_lack_proves_hits_and_no_absence_of_them() -> No
     [
         ({"cached_tokens": 0.0}, None, CacheProof("counters", 0, 80), "cold, proved by counters"),
         ({}, 0, CacheProof("usage", 0, 80), "cold, proved by usage"),
-        ({}, None, CacheProof(None), "not provable: the engine does not say"),
-        ({"prompt_tokens": 80.0}, None, CacheProof(None), "not provable: the engine does not say"),
+        ({}, None, CacheProof(None), "not provable: the engine does not report cached tokens"),
+        ({"prompt_tokens": 80.0}, None, CacheProof(None), "not provable: the engine does not report cached tokens"),
         ({"cached_tokens": 40.0}, 0, CacheProof("counters", 40, 80), "40 of 80 prompt tokens cached, by counters"),
         ({"cached_tokens": 0.0}, 5, CacheProof("usage", 40, 80), "40 of 80 prompt tokens cached, by usage"),
     ],
 )
 def test_how_it_is_known_that_the_cache_was_cold(counters: Mapping[str, float], cached: int | None, proof: CacheProof, text: str) -> None:
-    told, data = record(counters=counters), samples(cached=cached)
-    assert cache_proof(told, data) == proof == result_of(told, data).cache
+    cell, data = record(counters=counters), samples(cached=cached)
+    assert cache_proof(cell, data) == proof == result_of(cell, data).cache
     assert proof.text == text
-    assert (Check.CACHE_HITS in reasons(told, data)) == (proof.cached > 0)
-    allowed = replace(told, load=replace(LOAD, prefix_cache="allowed"))
-    assert Check.CACHE_HITS not in reasons(allowed, data)
+    assert ("cache_hits" in reasons(cell, data)) == (proof.cached > 0)
+    allowed = replace(cell, load=replace(LOAD, prefix_cache="allowed"))
+    assert "cache_hits" not in reasons(allowed, data)
 
 
 # -- two clocks ----------------------------------------------------------------------------------------------------------
@@ -140,7 +141,7 @@ LLAMACPP = {"prompt_ms": 45.0, "predicted_n": 21, "predicted_ms": 200.0}
 
 
 @pytest.mark.parametrize(
-    ("told", "decode", "first", "queue"),
+    ("timings", "decode", "first", "queue"),
     [
         (LLAMACPP, 0.010, 0.045, None),
         ({"eval_duration": 200e6, "prompt_eval_duration": 45e6}, 0.010, 0.045, None),
@@ -151,9 +152,9 @@ LLAMACPP = {"prompt_ms": 45.0, "predicted_n": 21, "predicted_ms": 200.0}
     ],
 )
 def test_every_spelling_of_an_engines_timings(
-    told: Mapping[str, float] | None, decode: float | None, first: float | None, queue: float | None
+    timings: Mapping[str, float] | None, decode: float | None, first: float | None, queue: float | None
 ) -> None:
-    data = samples(told)
+    data = samples(timings)
     for found, expected in ((decode_s(data, np.full(8, 21.0)), decode), (first_token_s(data), first), (queue_s(data), queue)):
         assert found.tolist() == pytest.approx([np.nan if expected is None else expected] * 8, nan_ok=True)
 
@@ -172,25 +173,25 @@ def test_the_engines_figures_stand_beside_the_clients() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "said"),
+    ("timings", "detail"),
     [
         (LLAMACPP, None),
         ({**LLAMACPP, "predicted_ms": 170.0}, None),
-        ({**LLAMACPP, "predicted_ms": 130.0}, "the engine says 6.5 ms per token, the client saw 10"),
-        ({**LLAMACPP, "predicted_ms": 400.0}, "the engine says 20 ms per token, the client saw 10"),
-        ({**LLAMACPP, "prompt_ms": 12.0}, "the engine says 12 ms to the first token, the client saw 50"),
+        ({**LLAMACPP, "predicted_ms": 130.0}, "the engine reports 6.5 ms per token, the client measured 10 ms"),
+        ({**LLAMACPP, "predicted_ms": 400.0}, "the engine reports 20 ms per token, the client measured 10 ms"),
+        ({**LLAMACPP, "prompt_ms": 12.0}, "the engine reports 12 ms to the first token, the client measured 50 ms"),
     ],
 )
-def test_two_clocks_that_differ_beyond_reason_are_said(told: Mapping[str, float], said: str | None) -> None:
-    assert reasons(record(), samples(told)).get(Check.TIMINGS_DISAGREE) == said
+def test_two_clocks_that_differ_too_much_are_reported(timings: Mapping[str, float], detail: str | None) -> None:
+    assert reasons(record(), samples(timings)).get("timings_disagree") == detail
 
 
-def test_an_engine_that_leaves_its_queue_out_is_compared_only_where_nobody_queues() -> None:
+def test_an_engine_that_leaves_its_queue_out_is_compared_only_without_a_queue() -> None:
     slow, many = {**LLAMACPP, "prompt_ms": 12.0}, replace(LOAD, concurrency=4)
-    assert Check.TIMINGS_DISAGREE not in reasons(record(load=many), samples(slow))
+    assert "timings_disagree" not in reasons(record(load=many), samples(slow))
     known = {"time_to_first_token_ms": 12.0, "queue_time_ms": 36.0, "mean_itl_ms": 10.0}
-    assert Check.TIMINGS_DISAGREE not in reasons(record(load=many), samples(known))
-    assert Check.TIMINGS_DISAGREE in reasons(record(load=many), samples({**known, "queue_time_ms": 0.0}))
+    assert "timings_disagree" not in reasons(record(load=many), samples(known))
+    assert "timings_disagree" in reasons(record(load=many), samples({**known, "queue_time_ms": 0.0}))
 
 
 # -- routing -------------------------------------------------------------------------------------------------------------
@@ -208,48 +209,47 @@ def test_an_engine_that_leaves_its_queue_out_is_compared_only_where_nobody_queue
 def test_random_routing_is_marked(changes: Mapping[str, bool], marked: bool) -> None:
     found = result_of(record(**changes), samples())
     assert found.verdict == ("unranked" if marked else "valid")
-    assert (Check.RANDOM_ROUTING in {reason.check for reason in found.reasons}) == marked
+    assert ("random_routing" in {reason.check.id for reason in found.reasons}) == marked
 
 
 def row(name: str, value: float, *, model: str = "m", worse: bool = False, **changes: Any) -> Row:
-    """A row of one cell; worse: it is suspect, too."""
-    told = record(counters={"preemptions": 1.0} if worse else {}, **changes)
-    cell: CellResult = result_of(told, samples())
+    """A row of one cell. worse: it is also suspect."""
+    cell: CellResult = result_of(record(counters={"preemptions": 1.0} if worse else {}, **changes), samples())
     deployment = Deployment(name, model, "none", "random:qwen3moe")
     return Row(deployment, LOAD, {}, (cell,), "ok", {"output_throughput": estimate([value])}, cell.verdict, (), name)
 
 
 @pytest.mark.parametrize("worse", [False, True])
-def test_a_random_router_shows_its_figures_and_wins_nothing(worse: bool) -> None:
+def test_a_random_router_is_shown_and_never_ranked(worse: bool) -> None:
     rows = [row("a", 100, random_weights=True, worse=worse), row("b", 200, random_weights=True)]
     assert [each.ranked for each in rows] == [False, False]
     assert [each.sound for each in rows] == [True, True]
     assert verdict_sentence(rows) == (
-        "measured at 1 stream of 10 + 21 tokens: a 100 tok/s, b 200 tok/s; not ranked, because its weights are random and nothing forces "
-        "their routing."
+        "measured at 1 stream of 10 + 21 tokens: a 100 tok/s, b 200 tok/s; not ranked: random weights do not route tokens to experts "
+        "as trained weights do."
     )
-    remark, short = dict.fromkeys(caveats(rows, {}, ()))
+    caveat, short = dict.fromkeys(caveats(rows, {}, ()))
     assert short == "2 of 2 cells are too short to tell whether the server was steady: they are measured whole"
-    assert "though the same in every engine, so nothing is ranked" in remark
+    assert "expert routing (the same in every engine) are not those of a trained model, so nothing is ranked" in caveat
 
 
 def test_many_are_counted_and_other_models_are_still_ranked() -> None:
     rows = [row(name, 100 + i, random_weights=True) for i, name in enumerate("abcd")]
     rows += [row("a", 7, model="real"), row("b", 5, model="real")]
-    said = verdict_sentence(rows)
-    assert "m: measured at 1 stream of 10 + 21 tokens: 4 deployments 100 to 103 tok/s; not ranked" in said
-    assert "real: a is ahead at 1 stream" in said
+    sentence = verdict_sentence(rows)
+    assert "m: measured at 1 stream of 10 + 21 tokens: 4 deployments 100 to 103 tok/s; not ranked" in sentence
+    assert "real: a is ahead at 1 stream" in sentence
 
 
-def test_forced_routing_is_ranked_and_said() -> None:
+def test_forced_routing_is_ranked_with_a_caveat() -> None:
     rows = [row("a", 100, random_weights=True, forced_routing=True), row("b", 50, random_weights=True, forced_routing=True)]
     assert verdict_sentence(rows).startswith("a is ahead")
-    assert [said for said in set(caveats(rows, {}, ())) if said.endswith("a rule spreads its tokens over the experts")]
+    assert [text for text in set(caveats(rows, {}, ())) if text.endswith("a rule spreads tokens over the experts")]
 
 
-def test_what_was_sent_twice_is_said() -> None:
+def test_requests_that_were_sent_twice_are_reported() -> None:
     rows = [row("a", 100, client={"stale": 3}), row("b", 50, client={"stale": 4}), row("c", 50)]
-    assert [said for said in caveats(rows, {}, ()) if "again" in said] == [
-        "a closed connections that it had promised to keep: 3 requests that met one were sent again on a new one",
-        "b closed connections that it had promised to keep: 4 requests that met one were sent again on a new one",
+    assert [text for text in caveats(rows, {}, ()) if "again" in text] == [
+        "a closed keep-alive connections: 3 requests were sent again on new ones",
+        "b closed keep-alive connections: 4 requests were sent again on new ones",
     ]

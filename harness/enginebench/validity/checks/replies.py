@@ -1,0 +1,116 @@
+"""Did the server answer what was asked: every request, with the tokens that were asked for, and counted alike?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from enginebench.metrics.tokens import APART, TOKENS_APART, disagreements, output_tokens
+from enginebench.validity.check import Finding, Severity, Threshold, check
+from enginebench.validity.context import RAW_SAMPLES, SUCCESSES, Context, Requirement
+
+MOST_FAILED = Threshold(0.05, "share")
+LENGTH_OFF = Threshold(0.1, "share")
+EXACT_SLACK, TEXT_SLACK = Threshold(1, "tokens"), Threshold(4, "tokens")
+"""Of token ids one: a beginning-of-sequence token. Text is fitted to how the server counts it."""
+TEMPLATE = Threshold(64, "tokens")
+"""What a chat template may add."""
+RETOKENIZED = Threshold(0.1, "share")
+"""The tokens of a text are rarely the ones that were generated."""
+REQUESTS_APART = Threshold(0.01, "share")
+COUNTS_APART, COUNTS_APART_TOKENS = Threshold(APART, "share"), Threshold(TOKENS_APART, "tokens")
+
+COUNTED = Requirement("output token counts", lambda cell: not np.isnan(output_tokens(cell.samples)[cell.samples.ok]).all())
+COUNTED_TWICE = Requirement(
+    "second count of output tokens", lambda cell: bool(cell.record.token_check.get("tokenizer")) or bool(disagreements(cell.samples))
+)
+
+
+@check(
+    meaning="the figures leave the failed requests out",
+    when={
+        "invalid": "over {MOST_FAILED} of the requests failed, including turns that were not sent because an earlier turn failed",
+        "suspect": "any request failed",
+    },
+    advice="see the requests of this cell in report.html and the engine's log in the run's logs/",
+    needs=(RAW_SAMPLES,),
+)
+def failed_requests(cell: Context) -> Iterator[Finding]:
+    """Failed requests are left out of every latency, so what failed for being slow makes the rest look fast.
+
+    Turns after a failed one count as failed, unless a duration ends the load: then nothing says how many there should have been.
+    """
+    s = cell.samples
+    if bad := int((~s.ok).sum()):
+        lost = cell.lost_turns if cell.load.duration_s is None else 0
+        kinds = ", ".join(sorted({outcome for outcome in s.outcome if outcome != "ok"}))
+        after = f", so {lost:,} later turns were not sent" if lost else ""
+        severity: Severity = "invalid" if bad + lost > MOST_FAILED * (len(s) + lost) else "suspect"
+        yield Finding(severity, f"{bad} of {len(s)} requests failed ({kinds}){after}")
+
+
+@check(
+    meaning="throughput is unknown",
+    when={"invalid": "no successful request has a count of its output tokens"},
+    advice="make the server report usage, or use a checkpoint that has its tokenizer beside it",
+    needs=(SUCCESSES,),
+)
+def no_counts(cell: Context) -> Iterator[Finding]:
+    """Events of a stream are never counted as tokens."""
+    if not COUNTED.present(cell):
+        yield Finding("invalid", "no token counts")
+
+
+@check(
+    meaning="the measured work is not what the load asks for",
+    when={
+        "invalid": "the mean output is over {LENGTH_OFF} (and {EXACT_SLACK}) longer than asked, or, where the engine can force a length, "
+        "over {LENGTH_OFF} shorter; or the mean input is off by over {LENGTH_OFF} (chat: and {TEMPLATE})",
+        "suspect": "any output length is off; or the input of any first turn is off by over {EXACT_SLACK} where prompts are token ids, "
+        "{TEXT_SLACK} and {LENGTH_OFF} where they are text, {TEMPLATE} with a chat template",
+    },
+    advice="check that the engine honours `ignore_eos` or its own way to force a length, and uses the checkpoint's tokenizer",
+    needs=(SUCCESSES, COUNTED),
+)
+def length_mismatch(cell: Context) -> Iterator[Finding]:
+    """Engines that produce different numbers of tokens did different work.
+
+    A cap may be undercut and never exceeded; one token more may be the one that ends the text. Later turns also hold earlier replies, whose
+    length is the server's.
+    """
+    s = cell.samples
+    got, asked = output_tokens(s)[s.ok], s.asked_output_tokens[s.ok]
+    if (got != asked).any():
+        known = ~np.isnan(got)
+        more, wanted = float(got[known].mean() - asked[known].mean()), float(asked[known].mean())
+        short = more < -LENGTH_OFF * wanted and cell.record.length_control == "exact"
+        severity: Severity = "invalid" if short or more > max(EXACT_SLACK, LENGTH_OFF * wanted) else "suspect"
+        yield Finding(severity, f"asked for {wanted:.0f} output tokens, the server counted {wanted + more:.0f} on average")
+    counted = s.ok & (s.input_tokens >= 0) & (s.turn == 0)
+    got, asked = s.input_tokens[counted], s.asked_input_tokens[counted]
+    template = TEMPLATE if cell.load.api == "chat" else 0.0
+    slack = np.full(len(asked), float(EXACT_SLACK)) if cell.record.exact_prompts else np.maximum(TEXT_SLACK, LENGTH_OFF * asked)
+    if (np.abs(got - asked) > np.maximum(slack, template)).any():
+        severity = "invalid" if abs(got.mean() - asked.mean()) > LENGTH_OFF * asked.mean() + template else "suspect"
+        yield Finding(severity, f"asked for {asked.mean():.0f} input tokens, the server counted {got.mean():.0f} on average")
+
+
+@check(
+    meaning="it is not known which count of output tokens is right",
+    when={
+        "suspect": "the server and the checkpoint's tokenizer differ by over {RETOKENIZED} on the warm-up (trained weights only), or two "
+        "counts of the same requests differ, by over {COUNTS_APART_TOKENS} and {COUNTS_APART}, for over {REQUESTS_APART} of them",
+    },
+    advice="count one reply with the checkpoint's tokenizer to see which count is right, before you trust either",
+    needs=(SUCCESSES, COUNTED_TWICE),
+)
+def counts_disagree(cell: Context) -> Iterator[Finding]:
+    """Text of random weights is left out: no tokenizer splits it into the tokens that were generated."""
+    server, tokenizer = (cell.record.token_check.get(name, 0) for name in ("server", "tokenizer"))
+    if tokenizer and not cell.record.random_weights and abs(server / tokenizer - 1) > RETOKENIZED:
+        detail = f"in the warm-up the server counted {server:,} output tokens, the checkpoint's tokenizer {tokenizer:,}"
+        yield Finding("suspect", detail)
+    for one, other, differ, both in disagreements(cell.samples):
+        if differ > REQUESTS_APART * both:
+            yield Finding("suspect", f"{one} and {other} differ for {differ:,} of {both:,} requests")

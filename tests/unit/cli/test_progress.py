@@ -1,0 +1,23 @@
+"""The line that a finished cell leaves: its figures, and what is wrong with them."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from enginebench.cli.progress import _outcome
+from enginebench.records.store import Run
+
+
+def test_a_finished_cell_says_what_is_wrong_with_it(synthetic_run: Run) -> None:
+    lines = {}
+    for record in synthetic_run.cells():
+        if record.deployment.model.startswith("scout") and record.repeat == 0:
+            lines[record.deployment.engine, record.load.concurrency, record.load.input_tokens] = _outcome(
+                record, synthetic_run.samples(record.id), None
+            )
+    assert lines["llamacpp", 4, 128].endswith(" tok/s  suspect: the client used 97 % of a core")
+    assert lines["attach", 4, 128].endswith(" tok/s  invalid: asked for 32 output tokens, the server counted 20 on average")
+    assert lines["vllm", 16, 1024] == "failed: the engine ended with exit code 1 before it was ready"
+    assert lines["attach", 16, 1024].startswith("skipped: weights 215.5 GB")
+    marked = Counter(word for line in lines.values() for word in ("suspect", "invalid") if word in line)
+    assert marked == {"suspect": 1, "invalid": 1}, "the other cells are valid, and their lines are as before"
