@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from enginebench.domain import Deployment, Load, canonical, fingerprint
+from enginebench.domain import Load, canonical, fingerprint
 from enginebench.metrics.costs import Prices
 from enginebench.metrics.hardware import Hardware, hardware_of
 from enginebench.metrics.slo import Slo
@@ -52,16 +52,14 @@ class RunContext:
 
     def limits(self, cell: CellRecord, machine: Machine) -> DeploymentLimits:
         """The physical limits of the cell's deployment on the machine. Raises `Unknown`."""
-        launch = self.launches.get(cell.launch_id)
-        kv_dtype = launch.resolved.get("kv_dtype") if launch is not None else None
-        return self._limits(cell.deployment, machine, kv_dtype if isinstance(kv_dtype, str) else None)
-
-    def _limits(self, deployment: Deployment, machine: Machine, kv_dtype: str | None) -> DeploymentLimits:
         from enginebench.physics.deployment_limits import Bounds
 
-        key = fingerprint({"deployment": canonical(deployment), "machine": machine.name, "kv_dtype": kv_dtype})
+        launch = self.launches.get(cell.launch_id)
+        reported = launch.resolved.get("kv_dtype") if launch is not None else None
+        kv_dtype = reported if isinstance(reported, str) else None
+        key = fingerprint({"deployment": canonical(cell.deployment), "machine": machine.name, "kv_dtype": kv_dtype})
         if key not in self._known_limits:
-            self._known_limits[key] = Bounds(machine).of(deployment, kv_dtype)
+            self._known_limits[key] = Bounds(machine).of(cell.deployment, kv_dtype)
         return self._known_limits[key]
 
     @cached_property

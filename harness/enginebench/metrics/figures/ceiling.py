@@ -14,7 +14,7 @@ from enginebench.metrics.registry import Need, Shown, metric, one
     unit="1",
     better="higher",
     needs=(Need.CEILING, Need.TOKENS),
-    shown=(Shown(place=10, rank=4),),
+    shown=(Shown(10, 4),),
 )
 def share_of_ceiling(c: Context) -> Floats:
     """% of ceiling: output throughput / the highest that physics allows this model, precision, parallelism and load on this machine.

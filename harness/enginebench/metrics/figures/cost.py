@@ -9,13 +9,7 @@ from enginebench.metrics.registry import Need, Shown, Trait, metric, one
 
 
 @metric(
-    "cost per million tokens",
-    header="cost",
-    scope="cost",
-    unit="money/Mtok",
-    better="lower",
-    needs=(Need.PRICES,),
-    shown=(Shown(place=11, rank=1),),
+    "cost per million tokens", header="cost", scope="cost", unit="money/Mtok", better="lower", needs=(Need.PRICES,), shown=(Shown(11, 1),)
 )
 def cost_per_token(c: Context) -> Floats:
     """Cost per million output tokens: money per hour of the devices / output tokens per hour x 1,000,000, with electricity where priced."""
@@ -29,14 +23,14 @@ def cost_per_token(c: Context) -> Floats:
     unit="tok/s/money",
     better="higher",
     needs=(Need.PRICES,),
-    shown=(Shown(place=12, rank=4),),
+    shown=(Shown(12, 4),),
 )
 def throughput_per_money(c: Context) -> Floats:
     """Output tokens/s for each unit of money that the devices cost to buy."""
     return one(_cost(c).tokens_per_s_per_money)
 
 
-@metric("bandwidth per price", scope="cost", unit="GB/s/money", better="higher", needs=(Need.PRICES,), shown=(Shown(place=13, rank=7),))
+@metric("bandwidth per price", scope="cost", unit="GB/s/money", better="higher", needs=(Need.PRICES,), shown=(Shown(13, 7),))
 def bandwidth_per_money(c: Context) -> Floats:
     """Memory bandwidth of the devices, GB/s, for each unit of money that they cost to buy. It depends on no measurement."""
     return one(_cost(c).bandwidth_per_money)
@@ -50,7 +44,7 @@ def bandwidth_per_money(c: Context) -> Floats:
     better="lower",
     traits={Trait.DEVICE},
     needs=(Need.PRICES,),
-    shown=(Shown(place=15, rank=5, instead_of="energy_per_token"),),
+    shown=(Shown(15, 5, instead_of="energy_per_token"),),
 )
 def joules_per_token(c: Context) -> Floats:
     """Energy per output token at the measured power, else at the `watts` given with the price."""

@@ -24,7 +24,7 @@ def mean_power(c: Context) -> Floats:
     better="lower",
     traits={Trait.DEVICE},
     needs=(Need.TELEMETRY, Need.TOKENS),
-    shown=(Shown(place=14, rank=5),),
+    shown=(Shown(14, 5),),
 )
 def energy_per_token(c: Context) -> Floats:
     """Energy per output token: mean power of the GPUs / output throughput, both over the same window."""

@@ -14,14 +14,7 @@ from enginebench.metrics.server_timings import decode_s, first_token_s
 from enginebench.metrics.tokens import input_tokens, output_tokens
 
 
-@metric(
-    "TTFT",
-    scope="request",
-    unit="s",
-    better="lower",
-    traits={Trait.LATENCY},
-    shown=(Shown(place=30, rank=2, always=True), Shown(place=31, rank=5, percentile="tail")),
-)
+@metric("TTFT", scope="request", unit="s", better="lower", traits={Trait.LATENCY}, shown=(Shown(30, 2, always=True), Shown(31, 5, "tail")))
 def ttft(c: Context) -> Floats:
     """Time to first token: arrival of the first event that carries output (text, reasoning or token ids) - sent.
 
@@ -37,7 +30,7 @@ def ttft(c: Context) -> Floats:
     unit="s",
     better="lower",
     traits={Trait.LATENCY},
-    shown=(Shown(place=32, rank=6, percentile="tail", unlike="ttft"),),
+    shown=(Shown(32, 6, "tail", unlike="ttft"),),
     slo_limit="ttft",
 )
 def ttft_due(c: Context) -> Floats:
@@ -57,7 +50,7 @@ def ttft_due(c: Context) -> Floats:
     better="lower",
     traits={Trait.LATENCY},
     missing="no answer arrived, or it could not be distinguished from reasoning",
-    shown=(Shown(place=33, rank=7, unlike="ttft"),),
+    shown=(Shown(33, 7, unlike="ttft"),),
 )
 def ttfa(c: Context) -> Floats:
     """Time to first answer: arrival of the first output event that is answer and not reasoning - sent; undefined without one."""
@@ -73,7 +66,7 @@ def ttfa(c: Context) -> Floats:
     traits={Trait.PACE},
     needs=(Need.EVENTS, Need.TOKENS),
     missing="needs 2 streamed events and 2 counted tokens per request",
-    shown=(Shown(place=34, rank=3, always=True),),
+    shown=(Shown(34, 3, always=True),),
     slo_limit="tpot",
 )
 def tpot(c: Context) -> Floats:

@@ -34,7 +34,7 @@ def longest_gap(c: Context) -> Floats:
     better="lower",
     traits={Trait.ONLINE},
     needs=(Need.TOKENS,),
-    shown=(Shown(place=38, rank=11, least=0.01),),
+    shown=(Shown(38, 11, least=0.01),),
 )
 def reader_wait(c: Context) -> Floats:
     """Share of the reading time that a reader at 10 tokens/s waits: w / (w + n/10), n the output tokens, w the largest over the events
@@ -73,7 +73,7 @@ def tokens_per_event(c: Context) -> Floats:
     better="lower",
     traits={Trait.PACE, Trait.ONLINE},
     needs=(Need.EVENTS,),
-    shown=(Shown(place=35, rank=9, percentile=99, always=True),),
+    shown=(Shown(35, 9, 99, always=True),),
     bundled_title="event interval",
 )
 def itl(c: Context) -> Floats:

@@ -18,7 +18,7 @@ from enginebench.metrics.tokens import output_tokens, share_inside
     unit="tok/s",
     better="higher",
     needs=(Need.TOKENS,),
-    shown=(Shown(place=0, rank=0, always=True),),
+    shown=(Shown(0, 0, always=True),),
 )
 def output_throughput(c: Context) -> Floats:
     """Output throughput: output tokens of successful requests that arrived in the measured window / its length.
@@ -40,9 +40,7 @@ def input_throughput(c: Context) -> Floats:
     return _rate(c, float(s.input_tokens[counted].sum()))
 
 
-@metric(
-    "request throughput", header="requests", scope="cell", unit="req/s", better="higher", shown=(Shown(place=37, rank=10, always=True),)
-)
+@metric("request throughput", header="requests", scope="cell", unit="req/s", better="higher", shown=(Shown(37, 10, always=True),))
 def request_throughput(c: Context) -> Floats:
     """Request throughput: successful requests that ended in the measured window / its length."""
     return _rate(c, float((c.samples.ok & c.samples.ended_inside).sum()))
@@ -57,7 +55,7 @@ def request_throughput(c: Context) -> Floats:
     traits={Trait.PACE},
     needs=(Need.EVENTS, Need.TOKENS),
     missing="needs 6 requests with 2 streamed events and 2 counted tokens each",
-    shown=(Shown(place=36, rank=8, always=True),),
+    shown=(Shown(36, 8, always=True),),
 )
 def user_throughput(c: Context) -> Floats:
     """Output throughput of one user: 1 / median TPOT, which needs 6 requests like any median."""

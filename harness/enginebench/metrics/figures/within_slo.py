@@ -21,7 +21,7 @@ from enginebench.metrics.tokens import output_tokens
     traits={Trait.LATENCY},
     needs=(Need.SLO,),
     missing="a limit of the SLO needs output tokens that were not counted",
-    shown=(Shown(place=20, rank=1),),
+    shown=(Shown(20, 1),),
 )
 def goodput(c: Context) -> Floats:
     """Goodput: requests that meet every limit of the SLO / measured window, TTFT and E2E from scheduled arrival. Never above req/s.
@@ -41,7 +41,7 @@ def goodput(c: Context) -> Floats:
     traits={Trait.LATENCY},
     needs=(Need.SLO,),
     missing="a limit of the SLO needs output tokens that were not counted",
-    shown=(Shown(place=21, rank=4),),
+    shown=(Shown(21, 4),),
 )
 def slo_attainment(c: Context) -> Floats:
     """SLO attainment: share of the requests that meet every limit of the SLO at once; a failed request meets none.
