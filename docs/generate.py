@@ -255,7 +255,7 @@ def _check(check: Check) -> str:
     facts.append(f"- meaning: {check.meaning}")
     facts.append(f"- next: {check.advice}")
     if check.withholds:
-        facts.append(f"- withholds metrics of: {', '.join((trait.name.lower() for trait in check.withholds))}")
+        facts.append(f"- withholds metrics of: {', '.join(trait.name.lower() for trait in check.withholds)}")
     if check.needs:
         facts.append(f"- needs: {'; '.join(evidence.name for evidence in check.needs)}")
     return f"### `{check.id}`\n\n{check.explanation}\n\n" + "\n".join(facts)

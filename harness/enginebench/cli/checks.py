@@ -40,6 +40,6 @@ def _lines(check: Check) -> Iterator[str]:
 
 def _limits(check: Check) -> Iterator[tuple[str, str]]:
     if check.withholds:
-        yield "withholds", f"metrics of {' and '.join((trait.name.lower() for trait in check.withholds))}"
+        yield "withholds", f"metrics of {' and '.join(trait.name.lower() for trait in check.withholds)}"
     if check.needs:
         yield "needs", "; ".join(evidence.name for evidence in check.needs)

@@ -137,6 +137,7 @@ STRANGER = '''"""Is it a lucky day?"""
 
 from collections.abc import Iterator
 
+from enginebench.metrics.registry import Trait
 from enginebench.validity.check import Finding, Threshold, check
 from enginebench.validity.context import RAW_SAMPLES, Context
 
@@ -148,7 +149,7 @@ MOST = Threshold(7, "requests")
     when={"suspect": "the load has over {MOST}"},
     advice="lower `requests`, or ask an astrologer",
     needs=(RAW_SAMPLES,),
-    withholds=("pace",),
+    withholds=(Trait.PACE,),
 )
 def unlucky(cell: Context) -> Iterator[Finding]:
     """Seven is as far as luck goes."""
