@@ -40,9 +40,9 @@ def enginebench_client(case: Case, port: int, stamps: Stamps = "kernel") -> dict
     (body,) = bodies(WARM_UP_TOKENS, 1)
     rehearsed = [WireRequest(count + i, dialect.path, body, 64, WARM_UP_TOKENS) for i in range(WARM_UP_STREAMS)]
     warm_up = LoadSpec(target, rehearsed, WARM_UP_STREAMS, dialect, 120.0, stamps=stamps, acks="probe")
-    sends_on = run_load(warm_up).sends_on
+    nodelay = run_load(warm_up).server_nodelay
     requests = [WireRequest(i, dialect.path, body, 64, case.tokens) for i, body in enumerate(bodies(case.tokens, count))]
-    spec = replace(warm_up, requests=requests, concurrency=case.streams, acks="delayed" if sends_on else "usual")
+    spec = replace(warm_up, requests=requests, concurrency=case.streams, acks="delayed" if nodelay else "usual")
     began = time.monotonic()
     result = run_load(spec, processes=case.processes)
     wall_s = time.monotonic() - began

@@ -128,7 +128,7 @@ def test_a_server_that_waits_for_acknowledgements_is_never_taken_for_one_that_do
     with Server(nagle=True) as server:
         result = server.load("probe")
     assert ok(result)
-    assert not result.sends_on
+    assert not result.server_nodelay
     assert longest_ms(result)[STREAMS * 3 // 4] > 25, "the kernel's delay; if this fails, the server did not wait and nothing was shown"
 
 
@@ -143,13 +143,13 @@ def test_nor_because_most_of_its_connections_do_not_wait(tokens: int, pace_s: fl
     with Server("some", tokens, pace_s) as server:
         result = server.load("probe")
     assert ok(result)
-    assert not result.sends_on
+    assert not result.server_nodelay
 
 
 def test_a_server_that_does_not_wait_is_seen_not_to() -> None:
     with Server(nagle=False) as server:
         results = (server.load("probe") for _ in range(TRIES))
-        assert any(ok(result) and result.sends_on for result in results)
+        assert any(ok(result) and result.server_nodelay for result in results)
 
 
 def test_nobody_is_probed_unless_asked() -> None:
@@ -157,7 +157,7 @@ def test_nobody_is_probed_unless_asked() -> None:
         results = (server.load("usual") for _ in range(TRIES))
         assert any(longest_ms(result)[STREAMS // 2] < 25 for result in results)
     with Server(nagle=False) as server:
-        assert not server.load("usual").sends_on
+        assert not server.load("usual").server_nodelay
 
 
 def test_delayed_acknowledgements_are_fewer() -> None:

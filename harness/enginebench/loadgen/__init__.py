@@ -1,6 +1,6 @@
-"""The load generator: requests as bytes in, raw samples out, with a clock that can be trusted to a tenth of a millisecond.
+"""The load generator: takes requests as bytes, returns raw samples. Time stamps are accurate to 0.1 ms.
 
-Does not know: engines, models, metrics, scenarios. Public surface: everything below; the submodules are its inside.
+Does not know: engines, models, metrics, scenarios. The names below are its public interface; the submodules are internal.
 """
 
 from enginebench.loadgen.client import OnProgress

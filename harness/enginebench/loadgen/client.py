@@ -1,6 +1,6 @@
-"""Everything a load has in common whatever its arrival process: connections, requests in flight, time-outs, totals.
+"""What every load needs, whatever its arrival process: connections, requests in flight, time-outs, totals.
 
-Does not know: when a request goes out (`dispatch` decides), engines, metrics.
+Does not know: when a request is sent (`dispatch` decides), engines, metrics.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _WATCH_S: Final = 0.05
 _WATCHES_PER_PROGRESS: Final = 5
 _PAUSE_S: Final = 0.001
 _SLICE_NS: Final = 100_000
-"""Ended requests are decoded for so long at a time."""
+"""Longest time spent decoding ended requests in one turn of the event loop."""
 _IDS: Final = b"%08x-%04x-4000-8000-%012x\r\nContent-Length: %d\r\n\r\n"
-"""A UUID (llama-cpp-python refuses any other id) that ends in the request's index, and the end of the headers."""
-_MUTE: Final = 2
-"""So many requests that time out one after another, with nothing heard meanwhile, are a server that hangs."""
+"""A UUID that ends in the request's index (llama-cpp-python accepts only UUIDs), and the end of the headers."""
+_TIMEOUTS_TO_STOP: Final = 2
+"""The server hangs if this many consecutive requests time out and no response body arrives meanwhile."""
 _MANY_PIECES: Final = 256
-_MOST_UNSETTLED: Final = 2048
-"""More ended requests than this are not left waiting: memory has a bound."""
+_MAX_UNSETTLED: Final = 2048
+"""Most ended requests that wait to be decoded; bounds memory."""
 
 OnProgress = Callable[[Progress], None]
 
@@ -44,15 +44,16 @@ class Client:
         self.spec: Final = spec
         self.reconnects = 0
         self.stale = 0
-        """Requests sent again because the server had closed a connection that it had promised to keep."""
+        """Requests sent again because the server closed a keep-alive connection."""
         self.reuse = True
-        """False once a kept connection was closed on a request: such a server gets a fresh one for each request, opened beforehand."""
+        """Whether connections are reused. False once the server closed a keep-alive connection on a request; then each request gets a
+        new connection, opened before the request is due."""
         self.samples: dict[int, Sample] = {}
-        """Of every request that was tried, by index."""
+        """Sample of every attempted request, by index."""
         self.arrived = self.departed = 0
-        """Sessions of an open loop that were due so far, sent or not, and that are over; `dispatch` counts."""
+        """Open-loop sessions that fell due (sent or not) and that have ended. `dispatch` counts them."""
         self.stopped: str | None = None
-        """Why nothing more is sent; None while all is well."""
+        """Why the load was stopped; None while it runs."""
         self._on_progress = on_progress
         self._in_flight: dict[Exchange, Connection] = {}  # in order of sending, so the oldest deadline is always the first
         self._connections: set[Connection] = set()
@@ -61,29 +62,29 @@ class Client:
         self.transports: Final = open_transports(spec.target, spec.stamps, spec.acks)
         self._ended = self._failed = 0
         self._pace_s: tuple[float, float] | None = None
-        self._start_ns = self._heard_ns = 0
-        self._answered = self._heard_answers = self._events = 0
+        self._start_ns = self._last_response_ns = 0
+        self._completed = self._last_completed = self._events = 0
         self._consecutive_timeouts = 0
-        """Requests that timed out since the server was last heard."""
+        """Requests that timed out since the last response body."""
         self._unsettled: deque[Exchange] = deque()
         self._settler: asyncio.TimerHandle | None = None
         self._watches = 0
         self._watcher: asyncio.TimerHandle | None = None
         self._on_stop: Callable[[BaseException | None], None] | None = None
         self.saturated = False
-        """The load was stopped because the server could never have kept up with it."""
+        """The load was stopped because the server cannot keep up with the arrival rate."""
         self._saturation = SaturationWatch(spec.dispersion) if spec.dispersion is not None else None
 
     # -- the window ------------------------------------------------------------------------------------------------------
 
     def begin(self, on_stop: Callable[[BaseException | None], None]) -> None:
-        """The window opens. on_stop is called once if the client gives up, with the error if it is our own."""
+        """Open the window. on_stop is called once if the client stops early, with the exception if it is an internal error."""
         self._on_stop = on_stop
-        self._start_ns = self._heard_ns = monotonic_ns()
+        self._start_ns = self._last_response_ns = monotonic_ns()
         self._watcher = asyncio.get_running_loop().call_later(_WATCH_S, self._watch)
 
     def stop(self, reason: str, error: BaseException | None = None) -> None:
-        """Send nothing more and end what is in flight."""
+        """Send no more requests and cancel those in flight."""
         if self.stopped is not None:
             return
         self.stopped = reason
@@ -95,7 +96,7 @@ class Client:
             connection.fail(exchange, outcomes.CANCELLED, reason, now)
 
     async def close(self) -> None:
-        """The window is over: drop every connection and let the loop see them go."""
+        """End the window: decode what is left, close every connection and wait until the event loop has closed them."""
         self._settle_all()
         if self._watcher is not None:
             self._watcher.cancel()
@@ -110,12 +111,12 @@ class Client:
         self.transports.close()
         self._settle_all()
         self._connections.clear()
-        self._watcher = self._on_stop = None  # they refer to us, too
+        self._watcher = self._on_stop = None  # break reference cycles: the garbage collector is off
 
     # -- connections and requests ----------------------------------------------------------------------------------------
 
     async def connect(self) -> Connection:
-        """A new connection, TLS included. Raises OSError; TimeoutError where it takes too long."""
+        """Open a connection, including the TLS handshake. Raises OSError, or TimeoutError if it takes too long."""
         limit_s = min(CONNECT_TIMEOUT_S, self.spec.timeout_s)
         try:
             async with asyncio.timeout(limit_s):
@@ -136,7 +137,7 @@ class Client:
             except OSError as failure:
                 error = failure
                 continue
-            self._addresses = [address]  # resolve once, and never try a dead address family again
+            self._addresses = [address]  # resolve once, and keep the address that worked
             self._connections.add(connection)
             if not connection.usable:
                 self.drop(connection)
@@ -145,28 +146,28 @@ class Client:
         raise error
 
     def drop(self, connection: Connection) -> None:
-        """Forget a connection that is not usable any more."""
+        """Close a connection that is no longer usable."""
         connection.abort()
         if connection.closed:
             self._connections.discard(connection)
 
     def send(
-        self, connection: Connection, request: WireRequest, answers: Sequence[bytes], due_ns: int, on_end: Callable[[Exchange], None]
+        self, connection: Connection, request: WireRequest, replies: Sequence[bytes], due_ns: int, on_end: Callable[[Exchange], None]
     ) -> None:
-        """Send one request on a usable connection; on_end is called when it has ended. answers: to the turns before, JSON-escaped."""
+        """Send one request on a usable connection and call on_end when it has ended. replies: JSON-escaped text of the previous turns."""
         sample = self._sample(request, due_ns)
         decoder = Decoder(sample, self.spec.dialect, keep_text=self.spec.keep_text or request.conversation >= 0)
         exchange = Exchange(sample, decoder, on_end)
         body = request.body
         if not isinstance(body, bytes):
-            body = b"".join([piece if isinstance(piece, bytes) else answers[piece] for piece in body])
+            body = b"".join([piece if isinstance(piece, bytes) else replies[piece] for piece in body])
         tail = _IDS % (self._start_ns >> 16 & 0xFFFFFFFF, self._start_ns & 0xFFFF, request.index, len(body))
         message = self._head(request.path) + tail + body
         self._in_flight[exchange] = connection
         connection.send(exchange, message)
 
     def unreachable(self, request: WireRequest, due_ns: int, outcome: str, message: str, *, late: bool = False) -> None:
-        """Record a request for which there was no connection; late: none within the time that it may take."""
+        """Record a request that got no connection. late: connecting timed out."""
         self._consecutive_timeouts += late
         sample = self._sample(request, due_ns)
         sample.outcome, sample.error, sample.end_ns = outcome, message, monotonic_ns()
@@ -176,12 +177,12 @@ class Client:
     def _sample(self, request: WireRequest, due_ns: int) -> Sample:
         sample = Sample(request.index, request.asked_input_tokens, request.asked_output_tokens, due_ns)
         sample.conversation, sample.turn = request.conversation, request.turn
-        sample.outcome = outcomes.CANCELLED  # until it is settled
+        sample.outcome = outcomes.CANCELLED  # until it has ended
         self.samples[request.index] = sample
         return sample
 
     def _head(self, path: str) -> bytes:
-        """Everything before the value of X-Request-Id, which lets an engine's log be matched with our samples."""
+        """Everything before the value of X-Request-Id. That header lets an engine's log be matched with the samples."""
         head = self._heads.get(path)
         if head is None:
             target = self.spec.target
@@ -191,7 +192,7 @@ class Client:
             head = self._heads[path] = ("\r\n".join(lines) + "\r\nX-Request-Id: ").encode("latin-1")
         return head
 
-    # -- what connections tell us ----------------------------------------------------------------------------------------
+    # -- callbacks of connections ----------------------------------------------------------------------------------------
 
     def ended(self, exchange: Exchange) -> None:
         self._in_flight.pop(exchange, None)
@@ -200,30 +201,30 @@ class Client:
             exchange.on_end(exchange)
             return
         if exchange.sample.conversation >= 0:
-            self._settle(exchange)  # the next turn needs what it says
+            self._settle(exchange)  # the next turn needs the text
             exchange.on_end(exchange)
             if not self.spec.keep_text:
                 exchange.sample.text = None
             return
         exchange.on_end(exchange)
-        if exchange.unsettled > _MANY_PIECES:  # a flood: memory first
+        if exchange.unsettled > _MANY_PIECES:  # bound memory
             self._settle(exchange)
             return
-        # Streams that began together end together, and their next first tokens are on their way: decoding waits for a quieter moment.
+        # Streams that start together end together, and first tokens of the next requests are about to arrive: decode a little later.
         self._unsettled.append(exchange)
-        if len(self._unsettled) > _MOST_UNSETTLED:
+        if len(self._unsettled) > _MAX_UNSETTLED:
             self._settle(self._unsettled.popleft())
         elif self._settler is None:
             self._settler = asyncio.get_running_loop().call_later(_PAUSE_S, self._settle_some)
 
     def _settle_some(self) -> None:
-        """One slice of decoding."""
+        """Decode ended exchanges for one time slice."""
         self._settler = None
         deadline_ns = monotonic_ns() + _SLICE_NS
         while self._unsettled and monotonic_ns() < deadline_ns:
             try:
                 self._settle(self._unsettled.popleft())
-            except Exception as error:  # noqa: BLE001 -- of ours, whatever the server said
+            except Exception as error:  # noqa: BLE001 -- an internal error: server errors are outcomes, not exceptions
                 self.stop("the load generator failed", error)
         if self._unsettled:
             self._settler = asyncio.get_running_loop().call_later(_PAUSE_S, self._settle_some)
@@ -236,38 +237,38 @@ class Client:
             self._settle(self._unsettled.popleft())
 
     def _settle(self, exchange: Exchange) -> None:
-        """Decode the rest of an ended exchange, and count it."""
+        """Decode the rest of an ended exchange and add it to the totals."""
         exchange.settle()
         self._ended += 1
-        self._answered += exchange.complete
+        self._completed += exchange.complete
         self._events += exchange.events
         self._failed += exchange.sample.outcome != outcomes.OK
         self._pace_s = exchange.pace_s or self._pace_s
 
-    # -- time-outs, silence and progress: looked at every 50 ms, because a timer for each request would cost more ---------
+    # -- time-outs, hung servers and progress: checked every 50 ms, which costs less than one timer per request ------------
 
     def _watch(self) -> None:
         try:
-            going = self._look()
-        except Exception as error:  # noqa: BLE001 -- without this look nothing would ever time out
+            running = self._check()
+        except Exception as error:  # noqa: BLE001 -- without this check nothing would ever time out
             self.stop("the load generator failed", error)
         else:
-            if going:
+            if running:
                 self._watcher = asyncio.get_running_loop().call_later(_WATCH_S, self._watch)
 
-    def _look(self) -> bool:
-        """Time-outs, saturation and progress; whether the load goes on."""
+    def _check(self) -> bool:
+        """Apply time-outs, detect hung and saturated servers, report progress. Returns whether the load continues."""
         now = monotonic_ns()
-        # A hung engine may still send headers, so they are no sign of life; body is, and so is a complete answer of any kind.
-        heard = self._answered > self._heard_answers or self.transports.heard_ns > self._heard_ns
-        heard = heard or any(exchange.heard_since(self._heard_ns) for exchange in self._in_flight)
-        if heard:
-            self._heard_answers, self._heard_ns, self._consecutive_timeouts = self._answered, now, 0
+        # A hung engine may still send headers. Only response body, or any complete response, shows that the server works.
+        alive = self._completed > self._last_completed or self.transports.last_event_ns > self._last_response_ns
+        alive = alive or any(exchange.body_since(self._last_response_ns) for exchange in self._in_flight)
+        if alive:
+            self._last_completed, self._last_response_ns, self._consecutive_timeouts = self._completed, now, 0
         self._time_out(now)
-        # Where others are being served two may time out all the same, because they waited too long or hang.
+        # While other requests are served, two may time out because they queued too long; wait the full time-out before stopping.
         patience_s = self.spec.timeout_s if self._in_flight else min(CONNECT_TIMEOUT_S, self.spec.timeout_s)
-        if self._consecutive_timeouts >= _MUTE and now - self._heard_ns >= patience_s * 1e9:
-            self.stop(f"nothing from the server while {self._consecutive_timeouts} requests timed out one after another")
+        if self._consecutive_timeouts >= _TIMEOUTS_TO_STOP and now - self._last_response_ns >= patience_s * 1e9:
+            self.stop(f"no response from the server while {self._consecutive_timeouts} consecutive requests timed out")
             return False
         self._watches += 1
         if self._saturation is not None and self._watches % _WATCHES_PER_PROGRESS == 0:

@@ -1,6 +1,6 @@
-"""The part of a load that one process sends, on an event loop of its own, with the garbage collector out of the way.
+"""Sends the part of a load that belongs to one client process, on its own event loop and with the garbage collector off.
 
-Does not know how many processes share the load.
+Does not know: how many processes share the load.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from enginebench.loadgen.health import SelfWatch, Vitals
 from enginebench.loadgen.request import LoadSpec, WorkerResult
 
 AwaitStart: TypeAlias = Callable[[Client], Awaitable[int]]
-"""Called in a client process when its connections are open; returns the instant at which all processes begin (monotonic ns)."""
+"""Called when the connections of a client process are open. Returns the instant at which all processes start (monotonic ns)."""
 
 
 def run_part(spec: LoadSpec, on_progress: OnProgress | None = None, await_start: AwaitStart | None = None) -> WorkerResult:
-    """The part of a load that this process sends. await_start: called when every connection is open; says when to begin."""
+    """Send this process's part of a load."""
     name, factory = _event_loop()
     with asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(_run(spec, on_progress, await_start, name))
@@ -52,13 +52,13 @@ async def _run(spec: LoadSpec, on_progress: OnProgress | None, await_start: Awai
         stamps=client.transports.stamps,
         unstamped=client.transports.unstamped,
         acks=client.transports.acks,
-        sends_on=client.transports.sends_on,
+        server_nodelay=client.transports.server_nodelay,
     )
     return WorkerResult(list(client.samples.values()), vitals, client.stopped, client.saturated)
 
 
 def idle_lag_ms(seconds: float = 1.0) -> float:
-    """p99 of the lag of an event loop that does nothing: what the machine itself, and not a load, adds to every time stamp."""
+    """p99 lag of an idle event loop: the error that this machine adds to every time stamp even without a load."""
 
     async def idle() -> float:
         watch = SelfWatch()
@@ -73,7 +73,7 @@ def idle_lag_ms(seconds: float = 1.0) -> float:
 
 @contextlib.contextmanager
 def _quiet_garbage_collector() -> Iterator[None]:
-    """No collection while measuring: a full one takes tens of milliseconds, in which no token is stamped."""
+    """Turn garbage collection off while measuring: a full collection takes tens of milliseconds and delays every time stamp."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -84,7 +84,7 @@ def _quiet_garbage_collector() -> Iterator[None]:
 
 
 def _event_loop() -> tuple[str, Callable[[], asyncio.AbstractEventLoop] | None]:
-    """uvloop where it is installed (it holds 1,024 streams), asyncio's own loop elsewhere (it holds about 200)."""
+    """Name and factory: uvloop if installed (handles 1,024 streams), else asyncio's own loop (handles about 200)."""
     try:
         import uvloop
     except ImportError:

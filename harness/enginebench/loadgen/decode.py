@@ -1,7 +1,7 @@
-"""Turns the raw pieces of one response into the compact arrays of its `Sample`, some dozens at a time.
+"""Decodes the raw pieces of one response into the compact arrays of its `Sample`, dozens at a time.
 
-Does not know: sockets and loops. It is handed (stamp, bytes) pairs; an event gets the stamp of the piece that completed it. What
-looks like the events before but for its text is taken in runs (`template`), the rest is parsed one by one.
+Input is (time stamp, bytes) pairs. An event gets the time stamp of the piece that completed it. Events that differ from an earlier
+one only in their text are decoded in batches (`template`); all others are parsed one by one. Does not know: sockets, event loops.
 """
 
 from __future__ import annotations
@@ -15,21 +15,22 @@ from enginebench.dialects import Dialect, Event
 from enginebench.domain import Sample
 from enginebench.loadgen import outcomes
 from enginebench.loadgen.stream import BOM, StreamTooLongError, splitter
-from enginebench.loadgen.template import Pattern, Spelling, Template, chars_of, cut, learn, strings_of, teachable
+from enginebench.loadgen.template import Pattern, Spelling, Template, chars_of, cut, learn, learnable, strings_of
 
 EXCERPT_BYTES: Final = 600
 _INT32: Final = 2**31
 _PATIENCE: Final = 4
+"""Attempts to learn a template before giving up on a stream."""
 _RUN: Final = 256
-"""Pieces that are looked at together."""
+"""Pieces that are compared with the pattern together."""
 _MAX_NAME, _MAX_TIMINGS = 200, 64
-"""Of what a server may add to a sample."""
+"""Limits for strings and timings that a server adds to a sample."""
 _KEPT_CHARS, _KEPT_CHARS_PER_TOKEN = 100_000, 64
-"""Of a text that is kept, at most."""
+"""Limits for stored text."""
 
 
 class Decoder:
-    """Decodes one response into `sample`. `feed` it, then `finish` it once."""
+    """Decodes one response into `sample`: call `feed` for its pieces, then `finish` once."""
 
     __slots__ = (
         "_decode",
@@ -53,9 +54,9 @@ class Decoder:
     def __init__(self, sample: Sample, dialect: Dialect, *, keep_text: bool) -> None:
         self.sample = sample
         self.failure: tuple[str, str] | None = None
-        """(outcome, message) once the stream itself has gone wrong; nothing after it is decoded."""
+        """(outcome, message) of the first error in the stream. Nothing after it is decoded."""
         self.finished = False
-        """The stream said that it ended: a finish reason, an end marker or a closing usage event."""
+        """The stream ended explicitly: with a finish reason, an end marker or a closing usage event."""
         self._dialect = dialect
         self._decode = dialect.decoder()
         self._splitter = splitter(dialect.framing)
@@ -64,17 +65,17 @@ class Decoder:
         self._excerpt = b""
         self._done = False
         self._running: int | None = 0
-        """Total of tokens at the last output event, if the stream counts along."""
+        """Running token total at the last output event, if the stream reports one."""
         self._template: Template | None = None
         self._patterns: dict[Spelling | None, Pattern] = {}
-        # Where the events of a stream build on each other, none can be recognised by its look.
+        # A stateful decoder's events depend on earlier ones, so they cannot be recognised by their bytes.
         self._patience = _PATIENCE if self._decode == dialect.decode else 0
         self._learned_at = 0
-        # An engine that ignores its length cap must not fill our memory until the time-out.
+        # Bounds memory if an engine ignores the requested length.
         self._limit = 4 * sample.asked_output_tokens + 4096
 
     def feed(self, stamps: Sequence[int], pieces: Sequence[bytes]) -> None:
-        """Decode pieces of the body, each with the stamp of its arrival."""
+        """Decode pieces of the body, each with its arrival time."""
         sample = self.sample
         if sample.status_code != 200 or not sample.event_ns:
             self._keep_excerpt(pieces)
@@ -93,7 +94,7 @@ class Decoder:
 
     @property
     def settled(self) -> bool:
-        """Nothing can be learned from the next pieces that would help to recognise those after them."""
+        """No template can be learned from the next pieces."""
         return self._template is not None or not self._patience or self._done or self.failure is not None
 
     @property
@@ -102,7 +103,7 @@ class Decoder:
         return self._template is not None and self.failure is None
 
     def pattern(self, spelling: Spelling | None) -> Pattern | None:
-        """What the next events should look like, if that is known: chunks of this spelling, or (None) as they are in the body."""
+        """The expected bytes of the next events, or None. spelling: how chunk sizes are written; None: events without chunk framing."""
         if self._template is None or not self.recognises:
             return None
         pattern = self._patterns.get(spelling)
@@ -111,12 +112,14 @@ class Decoder:
         return pattern
 
     def take(self, template: Template, stamps: array[int], lengths: array[int], texts: bytes) -> None:
-        """Events that have been recognised by a `pattern` of this template, which may not be the present one any more: arrivals, lengths
-        of the texts as written, and the texts one after another."""
+        """Record events that a `pattern` of this template matched (the template may be older than the current one).
+
+        stamps: arrival times. lengths: bytes of each text as received. texts: the texts, concatenated.
+        """
         if self._done or self.failure is not None:
             return
         chars = chars_of(lengths, texts)
-        if chars is None:  # decoding in full says what is wrong
+        if chars is None:  # decode in full to get the error
             for stamp, text in zip(stamps, cut(lengths, texts), strict=True):
                 self._piece(stamp, template.head + text + template.tail)
             return
@@ -126,7 +129,7 @@ class Decoder:
             self._texts.append(texts if strings is None else "".join(strings).encode())
 
     def finish(self, stamp: int, *, whole: bool) -> None:
-        """No more bytes. whole: the response ended properly, so an event that lacks only its terminator still counts."""
+        """End of the body. whole: the response ended properly, so a last event without its terminator still counts."""
         sample = self.sample
         if sample.status_code == 200 and whole and self.failure is None:
             for payload in self._splitter.finish():
@@ -136,15 +139,15 @@ class Decoder:
         if self.failure is None and whole and not self.finished and not sample.event_ns and self._excerpt.lstrip().startswith(b"{"):
             self._document()
         if sample.event_ns and not any(sample.event_chars):
-            sample.first_answer_ns = sample.event_ns[0]  # nothing tells answer from reasoning where there is no text
+            sample.first_answer_ns = sample.event_ns[0]  # without text, answer and reasoning cannot be distinguished
         if self._texts is not None:
             sample.text = b"".join(self._texts).decode()
 
     def _document(self) -> None:
-        """A JSON document where a stream was asked for: how some engines refuse a request, under status 200."""
+        """Record the error of a JSON document that came instead of a stream: some engines reject requests so, with status 200."""
         try:
             error = self._dialect.decode(self._excerpt).error
-        except outcomes.NONSENSE:
+        except outcomes.DECODE_ERRORS:
             error = None
         if error is not None:
             self.failure = (outcomes.IN_STREAM_ERROR, error[:EXCERPT_BYTES])
@@ -153,7 +156,7 @@ class Decoder:
 
     @property
     def excerpt(self) -> str:
-        """The beginning of a body that did not decode into output."""
+        """The beginning of a body that contained no output."""
         return _readable(self._excerpt)
 
     def _keep_excerpt(self, pieces: Sequence[bytes]) -> None:
@@ -163,7 +166,7 @@ class Decoder:
             self._excerpt += piece[: EXCERPT_BYTES - len(self._excerpt)]
 
     def _piece(self, stamp: int, piece: bytes) -> None:
-        """Decode in full whatever this piece completes."""
+        """Parse the events that this piece completes."""
         splitter = self._splitter
         alone = splitter.clean and not piece.startswith(BOM)
         try:
@@ -174,23 +177,23 @@ class Decoder:
         for payload in payloads:
             self._payload(stamp, payload, piece if alone and len(payloads) == 1 else None)
         if not splitter.clean:
-            self._template = None  # a template starts at the start of an event
+            self._template = None  # a template matches only from the start of an event
         if splitter.error is not None and self.failure is None:
             self.failure = (outcomes.IN_STREAM_ERROR, _readable(splitter.error))
 
     def _payload(self, stamp: int, payload: bytes, piece: bytes | None) -> None:
-        """Decode one event; piece, if it came as a piece of its own."""
+        """Decode one event. piece: the bytes that held this event and nothing else, or None."""
         if self._done or self.failure is not None:
             return
         try:
             event = self._decode(payload)
-        except outcomes.NONSENSE as error:
+        except outcomes.DECODE_ERRORS as error:
             self.failure = (outcomes.MALFORMED, f"{error} in event: {_readable(payload)}")
             return
         if event.error is not None:
             self.failure = (outcomes.IN_STREAM_ERROR, event.error[:EXCERPT_BYTES])
             return
-        output = event.chars > 0 or (event.tokens or 0) > 0 or self._rises(event)
+        output = event.chars > 0 or (event.tokens or 0) > 0 or self._adds_tokens(event)
         if output:
             counts = array("i", (event.chars,)), array("i", (self._count(event),))
             self._output(array("q", (stamp,)), *counts, answer=event.answer_chars > 0)
@@ -199,25 +202,24 @@ class Decoder:
         if event.done or event.finish_reason is not None or event.output_tokens is not None or event.timings is not None:
             self._template = None
             self._closing(event)
-        elif output and piece is not None and self._patience and teachable(event):
+        elif output and piece is not None and self._patience and learnable(event):
             self._learn(piece, payload, event)
 
     def _learn(self, piece: bytes, payload: bytes, event: Event) -> None:
-        """Expect the next pieces to look like this one, of this payload; give that up in streams where they never do."""
+        """Learn a template from this piece. Give up in streams where learned templates do not match."""
         events = len(self.sample.event_ns)
         self._patience = _PATIENCE if events - self._learned_at > _PATIENCE else self._patience - 1
         self._learned_at = events
         self._template = learn(piece, payload, event, self.sample.event_tokens[-1], self._dialect)
 
-    def _rises(self, event: Event) -> bool:
-        """Whether the running total says that there are tokens in an event without text: half a character, or a special token."""
+    def _adds_tokens(self, event: Event) -> bool:
+        """Whether the running total shows tokens in an event without text: an incomplete character, or a special token."""
         total = event.output_tokens
-        counts_along = total is not None and self._running is not None and not event.closing and event.finish_reason is None
-        return counts_along and total > self._running  # type: ignore[operator]  # neither is None
+        has_running_total = total is not None and self._running is not None and not event.closing and event.finish_reason is None
+        return has_running_total and total > self._running  # type: ignore[operator]  # neither is None
 
     def _count(self, event: Event) -> int:
-        """Tokens of an output event, -1 if unknown. Running usage gives the count of every event; usage on the last event
-        alone says nothing about that event."""
+        """Tokens of an output event, -1 if unknown. Running usage gives a count per event; usage on only the last event does not."""
         tokens, total = event.tokens, event.output_tokens
         if tokens is None:
             tokens = -1 if total is None or self._running is None else total - self._running
@@ -225,9 +227,9 @@ class Decoder:
         return tokens if 0 <= tokens < _INT32 else -1
 
     def _output(self, stamps: array[int], chars: array[int], tokens: array[int], *, answer: bool) -> None:
-        """Record output events, one entry of each array for each."""
+        """Record output events: one entry of each array per event."""
         sample = self.sample
-        self.finished = False  # whatever looked like the end was none
+        self.finished = False  # an earlier end marker was not the end
         if answer and not sample.first_answer_ns:
             sample.first_answer_ns = stamps[0]
         sample.event_ns += stamps
@@ -259,7 +261,7 @@ class Decoder:
 
 
 def _leading(pattern: Pattern | None, pieces: Sequence[bytes]) -> list[bytes]:
-    """The texts of the pieces that are recognised, up to the first one that is not."""
+    """The texts of the leading pieces that match the pattern."""
     if pattern is None:
         return []
     return [text for text in takewhile(bool, map(pattern.text, pieces)) if text]

@@ -1,10 +1,10 @@
-"""When each request goes out, and on which connection: closed loops, open loops, conversations, in one mechanism.
+"""Decides when each request is sent and on which connection: closed loops, open loops and conversations in one mechanism.
 
-A *session* is a request, or the turns of a conversation one after another. A *lane* is a connection with at most one session on
-it. In a closed loop all sessions wait from the beginning and a fixed number of lanes takes them, one after another. In an open
-loop a session starts waiting when it is due; it takes an idle lane, or a new one if the limit allows. So a request of a closed
-loop is due when its lane falls free, one of an open loop when the schedule says, on an absolute grid: lateness of one request
-never moves the next, and `sent - due` shows it.
+A *session* is one request, or the turns of one conversation in order. A *lane* is a connection with at most one session at a time.
+
+Closed loop: all sessions wait from the start, and a fixed number of lanes takes them one after another. A request is due when its
+lane becomes free. Open loop: a session starts to wait at its due time and takes an idle lane, or a new one if the limit allows. Due
+times are absolute, so a late request does not delay later ones; `sent - due` is the schedule delay.
 
 Does not know: sockets, streams, metrics, or where a schedule comes from.
 """
@@ -28,14 +28,14 @@ from enginebench.loadgen.timer import AbsoluteTimer
 _CONNECTS_AT_ONCE: Final = 64
 """Below the usual accept backlog of 128: an overflow would cost a SYN retransmission, one second."""
 START_SPACING_NS: Final = 1_018_034
-"""Between the first requests of two streams. Streams that begin together end together when lengths are equal, and begin together again:
-all at the same instant, they would for ever come in waves, of prefills at the server and of stamps that wait for each other here.
-Not a round figure, as a server may send its tokens every 5 or 10 ms: a tenth of the streams would share each of ten instants."""
+"""Time between the first requests of two streams. If all streams started at once and lengths were equal, requests would stay
+synchronised for the whole load: prefills would come in waves, and reads here would queue. The value is not round because a server may
+send tokens every 5 or 10 ms; with 1 ms, a tenth of the streams would share each of ten arrival times."""
 _NEVER: Final = 2**63 - 1
 _SPARE: Final = 16
-"""Idle connections that an open loop keeps at hand, so that no request waits for a handshake."""
+"""Idle connections that an open loop keeps open, so that no request waits for a handshake."""
 _SPIN_NS: Final = 100_000
-"""From so long before an instant of a schedule on, the loop is turned without sleeping: no timer wakes up more exactly than this."""
+"""The event loop runs without sleeping for this long before a due time, because timers are not more accurate than this."""
 
 
 class Dispatch:
@@ -44,15 +44,15 @@ class Dispatch:
     def __init__(self, client: Client) -> None:
         self._client: Final = client
         self._agenda: list[tuple[int, int, Callable[[], None]]] = []
-        """What happens at which instant, in order: ns from the start while the window is not open yet, then absolute."""
+        """Heap of (time, order, action). Times are relative to the start until the window opens, then absolute (ns)."""
         self._order = itertools.count()
         self._waiting: deque[tuple[Session, int | None]] = deque()
-        """Sessions that could go out, with when they were due; None: when a lane falls free."""
+        """Sessions that wait for a lane, with their due times; None: due when a lane becomes free."""
         self._lanes: set[Lane] = set()
         self._idle: list[Lane] = []
         self._opening = 0
         self._closing = False
-        """The time is over: what is in flight goes on, nothing new is begun."""
+        """The duration has elapsed: requests in flight continue, no session starts."""
         self._finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: AbsoluteTimer | None = None
@@ -71,14 +71,14 @@ class Dispatch:
         self._spin_ns = 0 if self._closed_loop else _SPIN_NS
 
     async def open(self) -> None:
-        """Open connections before the window. One that fails is tried again by the first request that needs it."""
+        """Open connections before the window starts. A connection that fails is retried by the first request that needs it."""
         count = self._limit if self._closed_loop else min(_SPARE, self._limit)
         lanes = [Lane(self, self._client) for _ in range(count)]
         for first in range(0, count, _CONNECTS_AT_ONCE):
             group = lanes[first : first + _CONNECTS_AT_ONCE]
             await asyncio.gather(*(lane.open() for lane in group))
             if not any(lane.usable for lane in group):
-                break  # of a server that takes none, the first requests will tell
+                break  # the server accepts no connections; the first requests record the error
         if self._closed_loop:
             self._lanes.update(lanes)
             for lane, at_ns in zip(lanes, self._client.spec.starts_ns or starts(count, self._client.spec.ramp_ns), strict=False):
@@ -88,7 +88,7 @@ class Dispatch:
             self._lanes.update(self._idle)
 
     async def run(self, start_ns: int | None = None) -> None:
-        """Send everything, counted from start_ns (None: from now); returns when all has ended, or the client has stopped."""
+        """Send all sessions, with times relative to start_ns (None: now). Returns when all have ended or the client has stopped."""
         self._start_ns = start = monotonic_ns() if start_ns is None else start_ns
         self._agenda = [(start + at, order, action) for at, order, action in self._agenda]  # still a heap
         if self._client.spec.duration_ns is not None:
@@ -106,15 +106,15 @@ class Dispatch:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
-            # All of these refer back to us, and it can take many loads until somebody looks for cycles.
+            # Break reference cycles: the garbage collector is off.
             self._timer = None
-            for held in (self._agenda, self._waiting, self._lanes, self._idle):
-                held.clear()
+            for collection in (self._agenda, self._waiting, self._lanes, self._idle):
+                collection.clear()
 
     # -- the agenda ------------------------------------------------------------------------------------------------------
 
     def later(self, at_ns: int, action: Callable[[], None]) -> None:
-        """Do something at an absolute instant, unless the time is over before."""
+        """Call action at an absolute time, unless the duration ends before."""
         self._at(at_ns, action)
         self._turn()
 
@@ -122,7 +122,7 @@ class Dispatch:
         heapq.heappush(self._agenda, (at_ns, next(self._order), action))
 
     def _turn(self) -> None:
-        """Do what is due; then sleep until shortly before the next instant."""
+        """Run the actions that are due; then sleep until shortly before the next one."""
         while self._agenda and not self._finished.done():
             at_ns = self._agenda[0][0]
             ahead_ns = at_ns - monotonic_ns()
@@ -135,7 +135,7 @@ class Dispatch:
                 self._timer.set(at_ns - self._spin_ns)
             elif not self._spinning:
                 self._spinning = True
-                asyncio.get_running_loop().call_soon(self._spun)  # the sockets are served meanwhile
+                asyncio.get_running_loop().call_soon(self._spun)  # sockets are still served in between
             return
         self._client.transports.free_until(_NEVER)
         self._check_finished()
@@ -145,7 +145,7 @@ class Dispatch:
         self._turn()
 
     def _close(self) -> None:
-        """The time is over. What was due in it and waits for a lane still goes out: leaving it out would hide that it waited."""
+        """The duration has elapsed. Sessions already due still wait for a lane and are sent: dropping them would hide their delay."""
         self._closing = True
         self._agenda.clear()
         if self._closed_loop:
@@ -193,14 +193,14 @@ class Dispatch:
         self.free(lane, monotonic_ns())
 
     def ended(self, lane: Lane, now: int) -> None:
-        """A lane's session is over."""
+        """The session of a lane has ended."""
         self._left -= 1
         self._client.departed += 1
         self.free(lane, now)
         self._check_finished()
 
     def free(self, lane: Lane, now: int) -> None:
-        """A lane has nothing to do."""
+        """Give a free lane the next session."""
         if self._client.stopped is None and self._waiting:
             session, due_ns = self._waiting.popleft()
             lane.begin(session, now if due_ns is None else due_ns)
@@ -209,7 +209,7 @@ class Dispatch:
 
     @property
     def closing(self) -> bool:
-        """Whether nothing new may be begun."""
+        """Whether no further session or turn may start."""
         return self._closing or self._client.stopped is not None
 
     def _check_finished(self) -> None:
@@ -217,7 +217,7 @@ class Dispatch:
             self._finished.set_result(None)
 
     def spawn(self, work: Coroutine[None, None, None]) -> None:
-        """Run something that has to wait; the task is held until it ends, as the event loop alone would let it be collected."""
+        """Run a coroutine as a task and keep a reference until it ends (the event loop keeps only weak references)."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._spawned)
@@ -225,7 +225,7 @@ class Dispatch:
     def _spawned(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._client.stop("a bug in the load generator", error)
+            self._client.stop("internal error in the load generator", error)
 
     def _stopped(self, error: BaseException | None) -> None:
         if self._finished.done():
@@ -237,13 +237,13 @@ class Dispatch:
 
 
 def starts(streams: int, ramp_ns: int) -> list[int]:
-    """When each stream of a closed loop starts, in ns from the beginning of the load."""
+    """Start time of each stream of a closed loop, in ns from the start of the load."""
     spacing = max(START_SPACING_NS, ramp_ns // max(1, streams))
     return [number * spacing for number in range(streams)]
 
 
 def sessions_of(requests: Sequence[WireRequest]) -> list[Session]:
-    """Each request alone, or with the other turns of its conversation."""
+    """Group the turns of each conversation; a request without a conversation is a session of its own."""
     sessions: list[Session] = []
     for conversation, group in itertools.groupby(requests, key=lambda request: request.conversation):
         turns = tuple(group)

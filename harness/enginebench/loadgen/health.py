@@ -1,6 +1,6 @@
-"""What the load generator knows of itself: whether the client, and not the server, may have shaped the numbers.
+"""Measures the load generator itself, so that validity checks can decide whether the client affected the results.
 
-Does not know: what is acceptable. It measures; the validity rules judge.
+Does not know: which values are acceptable.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from enginebench.loadgen.timer import AbsoluteTimer
 
 _PERIOD_NS: Final = 5_000_000
 
-
 Stamps: TypeAlias = Literal["kernel", "loop"]
-"""Whose time a token gets: of its arrival in the kernel, or of the event loop's read."""
+"""Source of time stamps: arrival in the kernel, or the event loop's read."""
 
 Acks: TypeAlias = Literal["usual", "probe", "delayed"]
-"""When what was read is acknowledged: as the kernel does it; later, to see whether the server sends on meanwhile; or later, as it does."""
+"""When received data are acknowledged: as the kernel does by default; delayed on some connections, to find out whether the server sends
+without waiting for acknowledgements; or delayed on all."""
 
 
 @dataclass(frozen=True)
 class Vitals:
-    """What one client process measured of itself while the window was open. See `ClientHealth` for the fields."""
+    """Measurements of one client process during the window. See `ClientHealth` for the fields."""
 
     lag_p50_ms: float
     lag_p99_ms: float
@@ -43,54 +43,57 @@ class Vitals:
     stamps: Stamps
     unstamped: int
     acks: Acks
-    sends_on: bool
+    server_nodelay: bool
 
 
 @dataclass(frozen=True)
 class ClientHealth:
-    """The client's own condition in the measured window. With several processes, lag and processor share are the worst one's.
-
-    lag_*_ms: how long tokens waited until they were read. With the kernel's stamps it is seen for each read (to an eighth); else it is the
-    lateness of a 5 ms timer, which is what a token that arrives at a random moment waits.
-    stamps: whose time a token has, 'kernel' (of its arrival, however late it is read) or 'loop' (of the read). unstamped: reads that the
-    kernel should have stamped and did not; they have the time of the read.
-    acks: 'delayed' where reads were acknowledged later than is usual, because the server had been seen to send on meanwhile.
-    cpu_fraction: processor time of a process / wall time; near 1.0 the client is the bottleneck. cpu_s: of all processes.
-    schedule_delay_*_ms: sent - due, of requests that were sent. achieved_concurrency: time-weighted mean of requests in flight while
-    there was something to send: in a closed loop from when its last stream has started until its last request is sent.
-    wanted_rate, achieved_rate: requests/s as due and as sent, of an open loop; else None. shared_stamps: output events without an
-    arrival time of their own, because one read brought several. reconnects: connections opened inside the
-    window. stale: requests sent again because the server had closed a connection that it had promised to keep.
-    loop: 'uvloop' or 'asyncio'. processes: how many shared the load.
-    """
+    """Condition of the client in the measured window. With several processes, lag and CPU fraction are those of the worst one."""
 
     lag_p50_ms: float
+    """Client lag: how long data waited until the client read them. With kernel time stamps, measured for each read (to 1/8 of its
+    value); else the lateness of a 5 ms timer."""
     lag_p99_ms: float
     lag_max_ms: float
     cpu_fraction: float
+    """CPU time of a process / wall time; near 1.0 the client is the bottleneck."""
     schedule_delay_p50_ms: float
+    """sent - due, over all sent requests."""
     schedule_delay_p99_ms: float
     schedule_delay_max_ms: float
     achieved_concurrency: float
+    """Time-weighted mean of requests in flight; in a closed loop, from the start of its last stream until its last request is sent."""
     reconnects: int
+    """Connections opened inside the window."""
     stale: int
+    """Requests sent again because the server closed a keep-alive connection."""
     loop: str
+    """'uvloop' or 'asyncio'."""
     stamps: Stamps = "loop"
     unstamped: int = 0
+    """Reads without a kernel time stamp although these were enabled; they have the time of the read."""
     acks: Acks = "usual"
+    """'delayed' if acknowledgements were delayed because the server does not wait for them."""
     cpu_s: float = 0.0
+    """CPU time of all processes."""
     wanted_rate: float | None = None
+    """Scheduled requests/s of an open loop; else None."""
     achieved_rate: float | None = None
+    """Sent requests/s of an open loop; else None."""
     shared_stamps: int = 0
+    """Output events that share a time stamp with the previous one, because one read brought both."""
     processes: int = 1
+    """Number of client processes."""
 
 
 def health_of(samples: Sequence[Sample], streams: int, vitals: Sequence[Vitals], *, scheduled: bool) -> ClientHealth:
-    """The client's condition from its processes' vitals and all samples. streams: most requests in flight; 0: no limit. scheduled:
-    the requests had due times of their own."""
+    """Combine the vitals of all client processes with the samples.
+
+    streams: most requests in flight; 0: no limit. scheduled: the requests have due times (open loop).
+    """
     sent = [s for s in samples if s.sent_ns]
     delay = sorted(s.sent_ns - s.due_ns for s in sent)
-    openers = [s for s in samples if s.turn == 0]
+    first_turns = [s for s in samples if s.turn == 0]
     return ClientHealth(
         lag_p50_ms=max(v.lag_p50_ms for v in vitals),
         lag_p99_ms=max(v.lag_p99_ms for v in vitals),
@@ -107,19 +110,19 @@ def health_of(samples: Sequence[Sample], streams: int, vitals: Sequence[Vitals],
         unstamped=sum(v.unstamped for v in vitals),
         acks=vitals[0].acks,
         cpu_s=sum(v.cpu_s for v in vitals),
-        wanted_rate=_rate(sorted(s.due_ns for s in openers)) if scheduled else None,
-        achieved_rate=_rate(sorted(s.sent_ns for s in openers if s.sent_ns)) if scheduled else None,
+        wanted_rate=_rate(sorted(s.due_ns for s in first_turns)) if scheduled else None,
+        achieved_rate=_rate(sorted(s.sent_ns for s in first_turns if s.sent_ns)) if scheduled else None,
         shared_stamps=sum(_repeats(s.event_ns) for s in sent),
         processes=len(vitals),
     )
 
 
 def _in_flight(sent: Sequence[Sample], streams: int) -> float:
-    """Mean number of requests in flight; streams > 0: without the time in which they started, and that in which they ran out."""
+    """Mean number of requests in flight; streams > 0: without the ramp-up and the drain at the end."""
     starts, ends = sorted(s.sent_ns for s in sent), sorted(s.end_ns for s in sent)
-    flying = [number - bisect_right(ends, start) for number, start in enumerate(starts, 1)] if streams else []
-    full = flying.index(min(streams, max(flying))) if flying else 0
-    if flying and starts[-1] > starts[full]:
+    in_flight = [number - bisect_right(ends, start) for number, start in enumerate(starts, 1)] if streams else []
+    full = in_flight.index(min(streams, max(in_flight))) if in_flight else 0
+    if in_flight and starts[-1] > starts[full]:
         first_ns, last_ns = starts[full], starts[-1]
     else:
         first_ns, last_ns = (starts[0], max(s.end_ns for s in sent)) if sent else (0, 0)
@@ -139,7 +142,7 @@ def _repeats(stamps: array[int]) -> int:
 
 
 class SelfWatch:
-    """Watches the client from `start` to `stop`, on the running event loop."""
+    """Measures lag and CPU time of the client from `start` to `stop`, on the running event loop."""
 
     def __init__(self) -> None:
         self._lag = LagProbe()
@@ -159,13 +162,13 @@ class SelfWatch:
 
     @property
     def lag_ms(self) -> tuple[float, float, float]:
-        """How late the event loop was, in ms: p50, p99, most. This and what follows: after `stop`."""
+        """Lag of the event loop in ms (p50, p99, max). Valid after `stop`, as are `cpu_s` and `wall_s`."""
         lag = sorted(self._lag.late_ns)
         return _quantile_ms(lag, 0.50), _quantile_ms(lag, 0.99), _quantile_ms(lag, 1.0)
 
     @property
     def cpu_s(self) -> float:
-        """Processor time of this process."""
+        """CPU time of this process."""
         return self._cpu_ns / 1e9
 
     @property
@@ -175,10 +178,10 @@ class SelfWatch:
 
 
 class LagProbe:
-    """Lateness of a periodic timer, in nanoseconds, against an absolute grid.
+    """Lateness of a periodic timer against an absolute grid, in ns.
 
-    A blocked loop misses several expiries; each is recorded with its own lateness, as otherwise one long stall would count as a
-    single sample (coordinated omission, in the probe itself).
+    A blocked loop misses several expiries. Each is recorded with its own lateness; otherwise a long stall would count as one sample
+    (coordinated omission in the probe itself).
     """
 
     def __init__(self) -> None:
@@ -205,7 +208,7 @@ class LagProbe:
 
 
 def _quantile_ms(ordered_ns: Sequence[int], q: float) -> float:
-    """Nearest rank of a sorted sequence, in milliseconds; 0.0 of nothing."""
+    """Nearest-rank quantile of a sorted sequence, in ms; 0.0 if it is empty."""
     if not ordered_ns:
         return 0.0
     return ordered_ns[max(0, math.ceil(q * len(ordered_ns)) - 1)] / 1e6

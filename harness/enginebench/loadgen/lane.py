@@ -1,7 +1,7 @@
-"""One lane of a load: a connection, and the session that is on it.
+"""One lane of a load: a connection and the session it carries.
 
-Knows how the turns of a conversation follow each other and what becomes of a connection that the server has closed; which
-session comes next, and when, is `dispatch`'s business.
+Sends the turns of a conversation in order and replaces a connection that the server has closed. Does not know: which session comes
+next, or when (`dispatch` decides).
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ Session: TypeAlias = Sequence[WireRequest]
 
 
 class Dispatcher(Protocol):
-    """What a lane needs of whoever gives it its sessions."""
+    """The part of `Dispatch` that a lane uses."""
 
     @property
     def closing(self) -> bool:
-        """Whether nothing new may be begun."""
+        """Whether no further session or turn may start."""
         ...
 
     def ended(self, lane: Lane, now: int) -> None:
-        """The lane's session is over."""
+        """The session of a lane has ended."""
         ...
 
     def later(self, at_ns: int, action: Callable[[], None]) -> None:
-        """Do something at an absolute instant, unless the time is over before."""
+        """Call action at an absolute time, unless the duration ends before."""
         ...
 
     def spawn(self, work: Coroutine[None, None, None]) -> None:
-        """Run something that has to wait."""
+        """Run a coroutine as a task."""
         ...
 
 
 class Lane:
-    """A connection, and at most one session on it."""
+    """A connection with at most one session at a time."""
 
-    __slots__ = ("_answers", "_client", "_connection", "_dispatch", "_request", "_turns", "in_flight")
+    __slots__ = ("_client", "_connection", "_dispatch", "_replies", "_request", "_turns", "in_flight")
 
     def __init__(self, dispatch: Dispatcher, client: Client) -> None:
         self._dispatch = dispatch
@@ -54,9 +54,9 @@ class Lane:
         self._connection: Connection | None = None
         self._request: WireRequest | None = None
         self._turns: Iterator[WireRequest] = iter(())
-        self._answers: list[bytes] = []
+        self._replies: list[bytes] = []
         self.in_flight = False
-        """A request is out, or about to be."""
+        """A request is sent or about to be sent."""
 
     @property
     def usable(self) -> bool:
@@ -75,15 +75,15 @@ class Lane:
     def begin(self, session: Session, due_ns: int) -> None:
         """Start a session; its first request was due at due_ns."""
         self._turns = iter(session)
-        self._answers.clear()
+        self._replies.clear()
         self._send(next(self._turns), due_ns)
 
     def _send(self, request: WireRequest, due_ns: int) -> None:
-        """Send now, or as soon as there is a connection."""
+        """Send now, or as soon as a connection is open."""
         self._request = request
         self.in_flight = True
         if self._connection is not None and self._connection.usable:
-            self._client.send(self._connection, request, self._answers, due_ns, self._ended)
+            self._client.send(self._connection, request, self._replies, due_ns, self._ended)
         else:
             self._dispatch.spawn(self._reconnect(request, due_ns))
 
@@ -94,10 +94,10 @@ class Lane:
             return
         self.in_flight = False
         follower = next(self._turns, None)
-        if follower is None or sample.outcome != outcomes.OK or self._dispatch.closing:  # what follows a failed turn has no history
+        if follower is None or sample.outcome != outcomes.OK or self._dispatch.closing:  # a turn needs the text of the one before
             self._dispatch.ended(self, sample.end_ns)
             return
-        self._answers.append(exchange.answer)
+        self._replies.append(exchange.escaped_text)
         due_ns = sample.end_ns + follower.think_ns
         if follower.think_ns:
             self._dispatch.later(due_ns, partial(self._send, follower, due_ns))
@@ -116,7 +116,7 @@ class Lane:
         else:
             self._client.reconnects += 1
             if self._client.stopped is None:
-                self._client.send(self._connection, request, self._answers, due_ns, self._ended)
+                self._client.send(self._connection, request, self._replies, due_ns, self._ended)
             else:
                 self._unreachable(request, due_ns, outcomes.CANCELLED, self._client.stopped)
 

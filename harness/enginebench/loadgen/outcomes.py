@@ -1,7 +1,7 @@
-"""How a request can end. One word each, so that a table of failures needs no regular expressions.
+"""The outcomes of a request, one word each.
 
-Does not know: what to do about it. Nothing is retried: a 429 is a result, not an obstacle. The one
-exception is a request that crossed the close of a kept-alive connection (`Exchange.stale`); it is counted in ClientHealth.
+Failed requests are not retried: a 429 is a result. The one exception is a request sent on a keep-alive connection that the server was
+closing (`Exchange.stale`); it is sent again and counted in `ClientHealth.stale`.
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ from typing import Final
 
 OK: Final = "ok"
 HTTP_STATUS: Final = "http_status"
-"""The server answered, but not with 200; `Sample.status_code` has the code and `Sample.error` an excerpt of the body."""
+"""Status other than 200. `Sample.status_code` has the code and `Sample.error` an excerpt of the body."""
 CONNECT: Final = "connect"
-"""No connection, so nothing was sent and `Sample.sent_ns` is 0."""
+"""No connection. Nothing was sent, and `Sample.sent_ns` is 0."""
 TIMEOUT: Final = "timeout"
-"""Not complete `timeout_s` after it was sent."""
+"""Not complete within `timeout_s` of being sent."""
 CUT: Final = "cut"
 """The server closed the connection before the response was complete."""
 MALFORMED: Final = "malformed"
-"""The answer breaks HTTP, the stream framing or JSON."""
+"""The response violates HTTP, the stream framing or JSON."""
 IN_STREAM_ERROR: Final = "in_stream_error"
-"""HTTP 200, and then an error event in the stream."""
+"""HTTP 200, followed by an error event in the stream."""
 EMPTY: Final = "empty"
-"""A complete response without a single output event."""
+"""A complete response without output events."""
 CANCELLED: Final = "cancelled"
 """The load was stopped while this request was in flight."""
 
 OUTCOMES: Final = (OK, HTTP_STATUS, CONNECT, TIMEOUT, CUT, MALFORMED, IN_STREAM_ERROR, EMPTY, CANCELLED)
 
-NONSENSE: Final = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError, RecursionError)
-"""What a dialect may raise. ValueError is its contract; the others are a dialect that trusts the server more than we may."""
+DECODE_ERRORS: Final = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError, RecursionError)
+"""Exceptions of a dialect that mean a malformed response. The contract is ValueError; the others come from missing checks in a dialect."""

@@ -1,7 +1,6 @@
-"""What goes into the load generator and what comes out of it: plain, picklable data.
+"""Input and output of the load generator as plain, picklable data: a request is bytes, a result is raw samples.
 
-Does not know: engines, models, tokenizers, metrics. A request is bytes, a result is raw samples; how the bytes were spelled
-is the adapter's business and what the samples mean is the analysis's.
+Does not know: engines, models, tokenizers, metrics.
 """
 
 from __future__ import annotations
@@ -17,77 +16,77 @@ from enginebench.loadgen.health import Acks, ClientHealth, Stamps, Vitals
 
 @dataclass(frozen=True)
 class Target:
-    """The server under test. headers are added to every request (Authorization, for example)."""
+    """The server under test."""
 
     host: str
     port: int
     tls: bool = False
     headers: Mapping[str, str] = field(default_factory=dict)
+    """Added to every request (Authorization, for example)."""
 
     def __post_init__(self) -> None:
         for name, value in self.headers.items():
             if any(c in name + value for c in "\r\n\0"):
-                raise ValueError(f"header {name!r} holds a line break")
+                raise ValueError(f"header {name!r} contains a line break")
 
     @property
     def authority(self) -> str:
-        """host:port as the Host header wants it (IPv6 in brackets)."""
+        """host:port for the Host header (IPv6 in brackets)."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 Body: TypeAlias = bytes | tuple[bytes | int, ...]
-"""A finished JSON body; or, for a later turn of a conversation, its pieces, where a number stands for the JSON-escaped text that
-the server answered to that turn."""
+"""A complete JSON body; or, for a later turn of a conversation, its pieces, in which a number n stands for the JSON-escaped text
+generated in turn n."""
 
 
 @dataclass(frozen=True, slots=True)
 class WireRequest:
-    """One POST, ready to send. index comes back as `Sample.index`.
-
-    due_ns: when it is due, counted from the start of the window; None: as soon as a stream is free (closed loop) or, for a later
-    turn, think_ns after the answer to the turn before. The requests of one conversation follow each other in the list.
-    """
+    """One POST, ready to send."""
 
     index: int
+    """Returned as `Sample.index`."""
     path: str
     body: Body
     asked_input_tokens: int
     asked_output_tokens: int
     due_ns: int | None = None
+    """Due time, from the start of the window. None: as soon as a stream is free (closed loop); for a later turn, think_ns after the
+    end of the previous turn."""
     think_ns: int = 0
     conversation: int = -1
+    """The requests of one conversation are adjacent in the list; -1: none."""
     turn: int = 0
 
 
 @dataclass(frozen=True)
 class LoadSpec:
-    """Everything a load generator needs, in one picklable piece, so that it can run in another process.
-
-    concurrency: most requests in flight; 0: no limit, which needs a due time for every request (every first turn). ramp_ns: the
-    streams of a closed loop start spread over so long. duration_ns: nothing that falls due later than this after the start of the
-    window is sent.
-    timeout_s bounds one request, from sent. Two requests of a client process that time out, or cannot connect in time, with nothing heard
-    for as long, end the run: a hung server costs two time-outs at most and not one for each request, and one hung request only itself.
-    dispersion: variance of the number of arrivals over its mean (1: Poisson); given, an open loop ends as soon as it is plain that
-    the server can never keep up. stamps: 'kernel' for the time at which the kernel received a read, where the machine can do that
-    (see `receiver`), or 'loop' for the time at which the event loop came to it. acks: 'probe' finds out on every other connection, where
-    the kernel stamps, whether the server sends on without acknowledgements; one that does not is held up there by the kernel's delay
-    (40 ms) in each response, so nothing that counts should be probed. 'delayed' is cheaper, and right for a server that sends on.
-    starts_ns: when each stream of a closed loop starts; None: one after another over ramp_ns.
-    """
+    """Everything the load generator needs, picklable so that it can run in another process."""
 
     target: Target
     requests: Sequence[WireRequest]
     concurrency: int
+    """Most requests in flight; 0: no limit, which needs a due time for every first turn."""
     dialect: Dialect
     timeout_s: float
+    """Longest time of one request, from sent. If two consecutive requests of a client process time out (or cannot connect) and no
+    response arrives for this long, the load stops: a hung server costs at most two time-outs, a hung request only itself."""
     keep_text: bool = False
+    """Store the generated text in the samples."""
     ramp_ns: int = 0
+    """The starts of a closed loop's streams are spread over this time."""
     duration_ns: int | None = None
+    """Requests due later than this after the start of the window are not sent."""
     dispersion: float | None = None
+    """Variance of the number of arrivals over its mean (1: Poisson). If given, an open loop stops as soon as it is saturated."""
     stamps: Stamps = "kernel"
+    """'kernel': arrival time in the kernel, where the machine supports it (see `receiver`); 'loop': time of the event loop's read."""
     acks: Acks = "usual"
+    """'probe': find out, with kernel time stamps and on every other connection, whether the server sends without waiting for
+    acknowledgements. A server that waits is delayed by 40 ms per response on these connections, so probe only in warm-ups. 'delayed'
+    costs less CPU time and suits servers that do not wait."""
     starts_ns: Sequence[int] | None = None
+    """Start time of each stream of a closed loop; None: spread evenly over ramp_ns."""
 
     def __post_init__(self) -> None:
         if self.concurrency < 0 or (self.concurrency == 0 and any(r.due_ns is None and r.turn == 0 for r in self.requests)):
@@ -98,44 +97,49 @@ class LoadSpec:
 
 @dataclass(frozen=True)
 class Progress:
-    """Running totals of a load. ttft_s, tpot_s: of the request that ended last. events: output events so far, about. arrived, departed:
-    sessions of an open loop that were due so far, sent or not, and that are over."""
+    """Running totals of a load."""
 
     requests: int
     sent: int
     ended: int
     failed: int
     events: int
+    """Output events so far, approximately."""
     elapsed_s: float
     arrived: int = 0
+    """Open-loop sessions that fell due so far, sent or not."""
     departed: int = 0
+    """Open-loop sessions that have ended."""
     ttft_s: float | None = None
+    """Of the request that ended last, as is tpot_s."""
     tpot_s: float | None = None
 
 
 @dataclass(frozen=True)
 class LoadResult:
-    """The samples of every request that was tried, in order of index, and the window they span (monotonic ns).
-
-    The window runs from the first send to the last end. stopped: why the load ended before every request had been tried
-    ('interrupted', or what made the client give up); saturated: that was because the server could never have kept up. unsent:
-    how many were not tried and have no sample, because the load was stopped or its time was over. sends_on: while probing (`LoadSpec.acks`)
-    the server was seen not to wait for acknowledgements, on every connection that could show it, and every request ended well.
-    """
+    """The result of a load."""
 
     samples: list[Sample] = field(repr=False)
+    """One sample per attempted request, ordered by index."""
     window_start_ns: int
+    """First send (monotonic)."""
     window_end_ns: int
+    """Last end (monotonic)."""
     client: ClientHealth
     stopped: str | None = None
+    """Why the load ended early: 'interrupted', or the reason for which the client stopped it."""
     saturated: bool = False
+    """It was stopped because the server cannot keep up with the arrival rate."""
     unsent: int = 0
-    sends_on: bool = False
+    """Requests without a sample: not attempted because the load was stopped or its duration elapsed."""
+    server_nodelay: bool = False
+    """`LoadSpec.acks` was 'probe', every connection that could show it showed that the server does not wait for acknowledgements, and
+    every request succeeded."""
 
 
 @dataclass(frozen=True)
 class WorkerResult:
-    """What one client process brings home of a load. asyncio takes the repr of what a task returns, so that must be short."""
+    """The result of one client process. The repr is short because asyncio formats the result of a task."""
 
     samples: list[Sample] = field(repr=False)
     vitals: Vitals

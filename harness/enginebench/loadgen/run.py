@@ -1,6 +1,6 @@
-"""The load generator: one load, shared among as many client processes as were asked for.
+"""Entry point of the load generator: sends one load from one or more client processes.
 
-Does not know: who calls it. It is synchronous, takes plain data and returns plain data, so it works in a worker process too.
+Synchronous, with plain data in and out, so it also works in a worker process.
 """
 
 from __future__ import annotations
@@ -20,40 +20,40 @@ from enginebench.loadgen.request import LoadResult, LoadSpec
 def run_load(spec: LoadSpec, on_progress: OnProgress | None = None, *, processes: int = 1) -> LoadResult:
     """Send a load and return its raw samples.
 
-    Nothing a server does raises: every request that was tried has a sample with its outcome. Ctrl-C and cancellation end the
-    load and return what there is, with `stopped='interrupted'`. An exception of on_progress ends the load and is raised.
-    on_progress is called at most four times a second, on the event loop: it must be quick. processes: share the load among so
-    many client processes, for more streams or events than one core can serve.
+    A server error never raises: every attempted request has a sample with its outcome. Ctrl-C and cancellation end the load and return
+    the samples so far, with `stopped='interrupted'`. on_progress is called at most four times per second on the event loop, so it must
+    be fast; an exception that it raises ends the load and is raised here. processes: number of client processes, for more streams or
+    events than one core can handle.
     """
     processes = min(processes, spec.concurrency or processes, max(1, len(spec.requests)))
     allow_open_files(spec)  # client processes inherit the limit
     if processes == 1:
-        shares = [run_part(spec, on_progress)]
+        results = [run_part(spec, on_progress)]
     else:
         from enginebench.loadgen.workers import run_parts
 
-        shares = run_parts(spec, on_progress, processes)
-    samples = sorted((sample for share in shares for sample in share.samples), key=lambda sample: sample.index)
+        results = run_parts(spec, on_progress, processes)
+    samples = sorted((sample for result in results for sample in result.samples), key=lambda sample: sample.index)
     now = monotonic_ns()
     start_ns = min((sample.sent_ns for sample in samples if sample.sent_ns), default=now)
     end_ns = max((sample.end_ns for sample in samples if sample.sent_ns), default=now)
     scheduled = any(request.due_ns is not None for request in spec.requests)
-    health = health_of(samples, spec.concurrency, [share.vitals for share in shares], scheduled=scheduled)
-    stopped = next((share.stopped for share in shares if share.stopped), None)
-    saturated = any(share.saturated for share in shares)
-    sends_on = all(share.vitals.sends_on for share in shares) and all(sample.outcome == outcomes.OK for sample in samples)
-    return LoadResult(samples, start_ns, end_ns, health, stopped, saturated, len(spec.requests) - len(samples), sends_on)
+    health = health_of(samples, spec.concurrency, [result.vitals for result in results], scheduled=scheduled)
+    stopped = next((result.stopped for result in results if result.stopped), None)
+    saturated = any(result.saturated for result in results)
+    nodelay = all(result.vitals.server_nodelay for result in results) and all(sample.outcome == outcomes.OK for sample in samples)
+    return LoadResult(samples, start_ns, end_ns, health, stopped, saturated, len(spec.requests) - len(samples), nodelay)
 
 
 SPARE_FILES: Final = 64
-"""Open files that the rest of the process may need beside one connection per stream."""
+"""Open files for the rest of the process, in addition to one connection per stream."""
 
 
 def allow_open_files(spec: LoadSpec) -> None:
-    """Raise this process's soft limit of open files as far as the load needs. UserError when the hard limit is lower.
+    """Raise the soft limit of open files to what the load needs. UserError if the hard limit is lower.
 
-    The usual soft limit of 1,024 cannot hold 1,024 streams; hitting it would look like a server that refuses connections. How many
-    connections an open loop without a limit needs is up to the server, so it gets what there is.
+    The default soft limit of 1,024 is too low for 1,024 streams, and reaching it would look like a server that refuses connections. An
+    open loop without a concurrency limit may need one connection per request; it gets as many as the hard limit allows.
     """
     needed = (spec.concurrency or len(spec.requests)) + SPARE_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -61,7 +61,7 @@ def allow_open_files(spec: LoadSpec) -> None:
         return
     if hard != resource.RLIM_INFINITY and hard < needed:
         if spec.concurrency:
-            message = f"{spec.concurrency} streams need {needed} open files, and this process may have {hard}"
+            message = f"{spec.concurrency} streams need {needed} open files, but the hard limit is {hard}"
             raise UserError(message, advice=f"ulimit -Hn {needed}")
         needed = hard
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))

@@ -1,9 +1,10 @@
-"""Tells when an open loop at a constant rate asks more of a server than it can ever do: the queue grows without bound.
+"""Detects that the arrival rate of an open loop exceeds the capacity of the server, so that the queue grows without bound.
 
-Does not know: sockets or requests; it is told how many had arrived and how many were over at which time. A sound server's queue
-grows, too, for as long as the first requests take, and wanders after that. So growth counts only if it is far beyond chance, is
-a fair share of what arrived, and if the server has stopped getting faster: while the first requests are on their way the number
-that ends rises steeply, a server that is full answers as many in the later half of the time as in the earlier.
+Input is the number of sessions that have arrived and ended at each time. Does not know: sockets, requests.
+
+The queue of a server that keeps up also grows while the first requests run, and fluctuates after that. Saturation therefore needs all
+of: growth well beyond chance, growth that is a fair share of the arrivals, and a completion rate that no longer rises (it rises steeply
+while the first requests run; at a saturated server it is the same in both halves of the time).
 """
 
 from __future__ import annotations
@@ -15,17 +16,17 @@ from typing import Final
 MIN_S: Final = 5.0
 MIN_ARRIVALS: Final = 60
 _SHARE: Final = 0.1
-"""Of the requests that arrived in the later half, so many must have stayed."""
+"""Least growth of the queue in the second half of the time, as a share of the arrivals in it."""
 _SIGMAS: Final = 5.0
-"""Of the number of arrivals in the later half, beyond which growth is no chance."""
+"""Least growth of the queue in the second half, in standard deviations of the number of arrivals in it."""
 _FLAT: Final = 1.3
-"""The later half may have answered so many times what the earlier did, chance included."""
+"""Largest ratio of completions in the second half to those in the first (plus one standard deviation) that counts as constant."""
 
 
 class SaturationWatch:
-    """Watches one load. Tell it the totals a few times a second; it answers with a verdict once there is one.
+    """Watches one load. Call `observe` with the totals a few times per second.
 
-    dispersion: variance over mean of the number of arrivals; 1 for Poisson, 1 / burstiness for gamma-distributed gaps.
+    dispersion: variance of the number of arrivals over its mean; 1 for Poisson, 1 / burstiness for gamma-distributed gaps.
     """
 
     def __init__(self, dispersion: float = 1.0) -> None:
@@ -35,7 +36,7 @@ class SaturationWatch:
         self._ended: list[int] = []
 
     def observe(self, elapsed_s: float, arrived: int, ended: int) -> str | None:
-        """Requests or conversations that have arrived (sent or waiting) and that are over, so far; why this cannot go on, or None."""
+        """Add the totals of arrived (sent or waiting) and ended sessions. Returns why the server is saturated, or None."""
         self._times.append(elapsed_s)
         self._arrived.append(arrived)
         self._ended.append(ended)

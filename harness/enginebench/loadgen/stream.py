@@ -1,8 +1,8 @@
-"""Splits a response body into event payloads, byte by byte and incrementally: server-sent events and NDJSON.
+"""Splits a response body incrementally into event payloads: server-sent events and NDJSON.
 
-Does not know: JSON, HTTP, tokens or time. Feed it the body in any pieces and the same events come out, each from the `feed`
-that completed it; so the caller may give every event the time stamp of that piece. No input makes it raise, except a line or
-an event beyond MAX_EVENT_BYTES, which is a `StreamTooLongError`.
+The events do not depend on how the body is divided into pieces. Each event is returned by the `feed` that completes it, so the caller
+can give it the time stamp of that piece. The only error is `StreamTooLongError`, for a line or an event above MAX_EVENT_BYTES.
+Does not know: JSON, HTTP, tokens, time.
 """
 
 from __future__ import annotations
@@ -12,46 +12,46 @@ from typing import Final, Protocol
 from enginebench.dialects import Framing
 
 MAX_EVENT_BYTES: Final = 1 << 20
-"""Far above any real event (a token with 20 logprobs is about 2 kB), far below what would hurt the client."""
+"""Far above any real event (a token with 20 logprobs takes about 2 kB), and harmless for the client's memory."""
 
 BOM: Final = b"\xef\xbb\xbf"
-"""A byte order mark, which may start a stream and nothing else."""
+"""A byte order mark, allowed only at the start of a stream."""
 
 
 class StreamTooLongError(ValueError):
-    """A line or an event longer than MAX_EVENT_BYTES; the rest of the stream cannot be trusted."""
+    """A line or an event is longer than MAX_EVENT_BYTES."""
 
 
 class Splitter(Protocol):
-    """Bytes in, event payloads out."""
+    """Converts bytes into event payloads."""
 
     error: bytes | None
-    """Payload of the first event that the *framing* marks as an error (`event: error`), if there was one."""
+    """Payload of the first event that the *framing* marks as an error (`event: error`), or None."""
 
     clean: bool
-    """Nothing is pending: the next piece starts an event."""
+    """No incomplete event is pending: the next piece starts an event."""
 
     def feed(self, piece: bytes) -> list[bytes]:
         """The payloads that this piece completes, in order."""
         ...
 
     def finish(self) -> list[bytes]:
-        """What is left at a proper end of stream: a last event without its terminator."""
+        """The last event, if the stream ended properly but without its terminator."""
         ...
 
 
 def splitter(framing: Framing) -> Splitter:
-    """A fresh splitter for one response."""
+    """A new splitter for one response."""
     return SseSplitter() if framing == "sse" else NdjsonSplitter()
 
 
 class _Lines:
-    """Complete lines out of pieces; a line ends with CR, LF or CRLF, also where the CRLF is torn apart by a read."""
+    """Splits pieces into complete lines. A line ends with CR, LF or CRLF, also if a read ends between CR and LF."""
 
     __slots__ = ("_after_cr", "_bare_cr", "_length", "_parts")
 
     def __init__(self, *, bare_cr: bool) -> None:
-        self._parts: list[bytes] = []  # of the unfinished line; joined once, so that one-byte reads stay linear
+        self._parts: list[bytes] = []  # of the incomplete line; joined once, so that one-byte reads take linear time
         self._length = 0
         self._after_cr = False
         self._bare_cr = bare_cr
@@ -81,7 +81,7 @@ class _Lines:
         return lines
 
     def _unify(self, piece: bytes) -> bytes:
-        """All line ends as LF. A CR at the end of a piece ends its line at once; the LF that may follow is then skipped."""
+        """Convert all line ends to LF. A CR at the end of a piece ends its line at once; an LF that follows is skipped."""
         if self._after_cr and piece:
             self._after_cr = False
             if piece.startswith(b"\n"):
@@ -92,7 +92,7 @@ class _Lines:
         return piece
 
     def finish(self) -> bytes:
-        """The last line, if it lacked its end."""
+        """The last line, if it had no line end."""
         line = b"".join(self._parts)
         self._parts.clear()
         self._length = 0
@@ -100,11 +100,10 @@ class _Lines:
 
 
 class SseSplitter:
-    """Server-sent events as the WHATWG specification reads them, with two deliberate leniencies.
+    """Server-sent events as in the WHATWG specification, with two deliberate differences.
 
-    An event that the end of the stream leaves without its blank line still counts (the specification drops it; real servers
-    end this way), and an `error:` field (older llama.cpp) counts like `event: error`. Comments, `id`, `retry` and unknown
-    fields carry no payload; an event without data is no event.
+    A last event without its blank line counts (the specification drops it, but real servers end this way), and an `error:` field
+    (older llama.cpp) counts as `event: error`. Comments, `id`, `retry` and unknown fields are ignored, as are events without data.
     """
 
     __slots__ = ("_data", "_first", "_is_error", "_lines", "_size", "clean", "error")
@@ -119,7 +118,7 @@ class SseSplitter:
         self.clean = True
 
     def feed(self, piece: bytes) -> list[bytes]:
-        # Nearly every read of a healthy stream is exactly one `data: ...` line and a blank one; it needs no line machinery.
+        # Fast path: nearly every read of a healthy stream is exactly one `data: ...` line and a blank one.
         if (
             self.clean
             and piece.startswith(b"data: ")
@@ -181,7 +180,7 @@ class SseSplitter:
 
 
 class NdjsonSplitter:
-    """One JSON value a line (LF or CRLF); blank lines are skipped, and the last line may lack its end."""
+    """One JSON value per line (LF or CRLF). Blank lines are skipped, and the last line needs no line end."""
 
     __slots__ = ("_lines", "clean", "error")
 

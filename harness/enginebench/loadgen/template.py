@@ -1,10 +1,11 @@
-"""Recognises events of a stream that differ from an earlier one in nothing but their text, without parsing them.
+"""Recognises events of a stream that differ from an earlier one only in their text, without parsing them.
 
-Does not know: what the fields mean. Of the 200 bytes of a typical event the framing, the id, the model and the empty fields
-are the same from the first token to the last. Parsing them a million times costs as much processor time as receiving them, so
-the bytes around the text of one decoded event are kept: the same bytes around another text *are* that event with another text. Where
-every event is an HTTP chunk of its own, that holds for the bytes as they were received, with the size of the chunk that belongs to
-their number. A dialect for which it is not so fails the probe below, and its events are decoded in full.
+Most of the 200 bytes of a typical event (framing, id, model, empty fields) are the same from the first token to the last, and parsing
+them costs as much CPU time as receiving them. So the bytes around the text of one decoded event are kept: the same bytes around another
+text are the same event with another text. If every event is an HTTP chunk of its own, this also holds for the received bytes, with the
+matching chunk size. `learn` decodes a probe to verify it for the dialect; if the probe fails, every event is parsed.
+
+Does not know: what the fields mean.
 """
 
 from __future__ import annotations
@@ -21,32 +22,31 @@ from enginebench.dialects import Dialect, Event
 from enginebench.loadgen import outcomes
 
 _PLAIN: Final = bytes(c for c in range(0x20, 0x7F) if c not in b'"\\')
-"""ASCII that stands for itself in a JSON string."""
-_MOST_LENGTHS: Final = 256
-"""That are remembered, of the events of a stream."""
+"""ASCII characters that a JSON string holds unescaped."""
+_MAX_LENGTHS: Final = 256
+"""Most event lengths that are cached per stream."""
 _PROBE: Final = "probe 1 2 3"
 
 Spelling: TypeAlias = Literal[b"%x", b"%X"]
-"""How a server writes the size of a chunk."""
+"""How a server writes the size of a chunk: hexadecimal digits in lower or upper case."""
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """The bytes around the text of one event that came as a piece of its own.
-
-    tokens: token count of all such events; answer: whether their text is answer and not reasoning.
-    """
+    """The bytes around the text of an event that was a piece of its own."""
 
     head: bytes
     tail: bytes
     tokens: int
+    """Tokens per event."""
     answer: bool
+    """The text is answer, not reasoning."""
 
 
 class Pattern:
-    """A template as bytes to compare with: in a body (spelling None), or each event as an HTTP chunk whose size is spelled so.
+    """A template as bytes to compare with: events in a body (spelling None), or each event as an HTTP chunk with this size spelling.
 
-    Bytes of length n are an event if they are openings[n], a text, and closing, and end is where its text ends.
+    n bytes are an event if they are openings[n], a text, and closing. The text ends at index `end`.
     """
 
     __slots__ = ("_boundary", "closing", "end", "openings", "template")
@@ -56,17 +56,17 @@ class Pattern:
         self.closing: Final = template.tail if spelling is None else template.tail + b"\r\n"
         self.end: Final = -len(self.closing)
         self.openings: Final = _Openings(template, spelling)
-        # A short needle is found soonest, and no JSON string holds a line break.
+        # Searching for a short needle is fastest, and no JSON string contains a line break.
         self._boundary: Final = self.closing[len(self.closing.rstrip()) :]
 
     def text(self, data: bytes) -> bytes | None:
-        """The text, if data is one such event. `Connection.data_received` has this inline."""
+        """The text if data is one matching event, else None. `Connection.data_received` has an inlined copy."""
         opening = self.openings[len(data)]
         text = data[len(opening) : self.end]
         return text if text and opening + text + self.closing == data else None
 
     def texts(self, data: bytes) -> tuple[list[bytes], int]:
-        """The texts of the events that data begins with, and the number of bytes that they take."""
+        """Texts of the matching events at the start of data, and the number of bytes they take."""
         if not self._boundary:
             return [], 0
         texts: list[bytes] = []
@@ -82,14 +82,14 @@ class Pattern:
 
 
 class _Openings(dict[int, bytes]):
-    """Length of an event -> what comes before its text: the size of its chunk, if it is one, and the head."""
+    """Length of an event -> the bytes before its text: the chunk size (unless spelling is None) and the head."""
 
     def __init__(self, template: Template, spelling: Spelling | None) -> None:
         self._head, self._spelling = template.head, spelling
 
     def __missing__(self, whole: int) -> bytes:
         opening = self._size(whole) + self._head
-        if len(self) < _MOST_LENGTHS:
+        if len(self) < _MAX_LENGTHS:
             self[whole] = opening
         return opening
 
@@ -104,7 +104,7 @@ class _Openings(dict[int, bytes]):
 
 
 def chars_of(lengths: array[int], joined: bytes) -> array[int] | None:
-    """Characters of each of the texts that are joined, by their lengths in bytes; None if they are not one JSON string each."""
+    """Number of characters of each concatenated text, from their lengths in bytes; None unless each is the content of a JSON string."""
     if not joined.translate(None, _PLAIN):
         return lengths
     strings = strings_of(cut(lengths, joined))
@@ -112,14 +112,14 @@ def chars_of(lengths: array[int], joined: bytes) -> array[int] | None:
 
 
 def cut(lengths: array[int], joined: bytes) -> list[bytes]:
-    """The texts one by one."""
+    """Split concatenated texts."""
     return [joined[end - length : end] for length, end in zip(lengths, accumulate(lengths), strict=True)]
 
 
 def strings_of(texts: Sequence[bytes]) -> list[str] | None:
-    """The texts without JSON's escapes; None if they are not one JSON string each."""
+    """The texts with JSON escapes decoded; None unless each is the content of one JSON string."""
     try:
-        # No string holds a line break, so none reaches from one text into the next.
+        # JSON strings contain no line breaks, so none can extend from one text into the next.
         strings: list[str] = orjson.loads(b'["%b"]' % b'",\n"'.join(texts))
     except orjson.JSONDecodeError:
         return None
@@ -127,9 +127,9 @@ def strings_of(texts: Sequence[bytes]) -> list[str] | None:
 
 
 def spelling_of(read: bytes, piece: bytes) -> Spelling | None:
-    """How the server spells chunk sizes, from a read that ends with exactly this piece as one whole chunk; None for any other read.
+    """The spelling of the chunk size if a read ends with this piece as one whole chunk, else None.
 
-    A size without letters (`ambiguous`) says nothing of the others.
+    The result is arbitrary for a size without letters (`ambiguous`).
     """
     for spelling in (b"%x", b"%X"):
         if read.endswith(b"%b\r\n%b\r\n" % (spelling % len(piece), piece)):
@@ -138,21 +138,21 @@ def spelling_of(read: bytes, piece: bytes) -> Spelling | None:
 
 
 def ambiguous(size: int) -> bool:
-    """Whether both spellings of a chunk's size are the same."""
+    """Whether both spellings of a chunk size are the same."""
     return b"%x" % size == b"%X" % size
 
 
-def teachable(event: Event) -> bool:
-    """Whether `learn` is worth its price: the text is letters, digits and spaces, and nothing is counted along."""
+def learnable(event: Event) -> bool:
+    """Whether to try `learn`: the text is letters, digits and spaces only, and the event has no counts or timings."""
     usual = event.output_tokens is None and event.timings is None and event.finish_reason is None and not event.done
     return usual and event.text.isascii() and event.text.replace(" ", "").isalnum()
 
 
 def learn(piece: bytes, payload: bytes, event: Event, tokens: int, dialect: Dialect) -> Template | None:
-    """The template of a teachable event that was decoded from this payload of exactly this piece; None unless it certainly has one.
+    """The template of a `learnable` event, decoded from this payload of exactly this piece; None if it cannot be verified.
 
-    Quoted letters, digits and spaces can match nothing but a whole JSON string, and they must do so exactly once. Decoding a
-    probe shows that this string is the text, and that nothing else in the event depends on it; no framing depends on such text.
+    A quoted text of letters, digits and spaces matches only a whole JSON string, and it must occur exactly once. Decoding a probe shows
+    that this string is the text and that no other field depends on it. No framing depends on such a text.
     """
     quoted = b'"%b"' % event.text.encode()
     if piece.count(quoted) != 1 or payload.count(quoted) != 1:
@@ -161,7 +161,7 @@ def learn(piece: bytes, payload: bytes, event: Event, tokens: int, dialect: Dial
     head, tail = before + b'"', b'"' + after
     try:
         probed = dialect.decode(payload.replace(quoted, b'"%b"' % _PROBE.encode()))
-    except outcomes.NONSENSE:
+    except outcomes.DECODE_ERRORS:
         return None
     answer = event.answer_chars > 0
     if (probed.text, probed.chars, probed.answer_chars) != (_PROBE, len(_PROBE), len(_PROBE) if answer else 0):

@@ -1,7 +1,7 @@
-"""A timer for absolute instants of the monotonic clock, good to some tens of microseconds.
+"""A timer for absolute times of the monotonic clock, accurate to some tens of microseconds.
 
-Does not know: what it is for. Event-loop timers count in whole milliseconds (libuv) or are late by one (asyncio), which is as
-long as everything that is measured here. On Linux the timer is a timerfd; elsewhere it is the loop's own.
+Event-loop timers have a resolution of 1 ms (libuv) or are up to 1 ms late (asyncio), which is too coarse for these measurements. On
+Linux the timer is a timerfd; elsewhere it is the event loop's own.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 
 class AbsoluteTimer:
-    """Calls `expired` on the running loop when the instant that was set has come; one instant at a time."""
+    """Calls `expired` on the running event loop at the time that was set."""
 
     def __init__(self, expired: Callable[[], None]) -> None:
         self._expired = expired
@@ -26,7 +26,7 @@ class AbsoluteTimer:
             self._loop.add_reader(self._fd, self._read)
 
     def set(self, at_ns: int, period_ns: int = 0) -> None:
-        """Expire at `at_ns` (at once if that is past), and every period_ns thereafter where there is a timerfd."""
+        """Expire at `at_ns` (at once if that is past), then every period_ns if `periodic`. Replaces the time set before."""
         if self._fd >= 0:
             _set(self._fd, max(1, at_ns), period_ns)
             return
@@ -40,7 +40,7 @@ class AbsoluteTimer:
         return self._fd >= 0
 
     def close(self) -> None:
-        """Never expire again."""
+        """Cancel the timer."""
         if self._handle is not None:
             self._handle.cancel()
         if self._fd >= 0:
@@ -51,7 +51,7 @@ class AbsoluteTimer:
     def _read(self) -> None:
         try:
             os.read(self._fd, 8)
-        except BlockingIOError:  # set anew in the same turn of the loop
+        except BlockingIOError:  # set again in the same iteration of the loop
             return
         self._expired()
 
@@ -66,7 +66,7 @@ class _Itimerspec(ctypes.Structure):
 
 
 def _timerfd() -> int:
-    """A non-blocking timerfd on CLOCK_MONOTONIC, or -1 where there is none. (os.timerfd_create comes with Python 3.13.)"""
+    """A non-blocking timerfd on CLOCK_MONOTONIC, or -1 if unavailable. (os.timerfd_create needs Python 3.13.)"""
     if not sys.platform.startswith("linux"):
         return -1
     try:

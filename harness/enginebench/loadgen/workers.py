@@ -1,8 +1,7 @@
-"""A load shared among several client processes, when one core is not enough for its streams or events.
+"""Splits a load among several client processes, when one core cannot handle all its streams or events.
 
-Each process is a fresh interpreter that gets its part of the load through a pipe, opens its connections, says so, and begins at
-the instant that all are told; the monotonic clock is the same in all of them. `python -m enginebench.loadgen.workers
-FD FD` is such a process. Does not know: what a load measures.
+Each process is a new interpreter (`python -m enginebench.loadgen.workers FD FD`). It gets its part of the load through a pipe, opens its
+connections, sends 'ready', and starts at the time that the parent sends to all. All processes share the monotonic clock.
 """
 
 from __future__ import annotations
@@ -26,14 +25,14 @@ from enginebench.loadgen.request import LoadSpec, Progress, WireRequest, WorkerR
 from enginebench.loadgen.saturation import SaturationWatch
 
 _HEADSTART_NS = 20_000_000
-"""From telling the processes when to begin until then."""
+"""Time between sending the start time and the start."""
 _GRACE_S = 10.0
 
 
 def run_parts(spec: LoadSpec, on_progress: OnProgress | None, processes: int) -> list[WorkerResult]:
-    """Send the load from so many processes. An exception of on_progress ends the load and is raised.
+    """Send the load from several processes. An exception of on_progress ends the load and is raised.
 
-    That a server cannot keep up shows in what all of them have sent, so it is looked for here and not in each.
+    Saturation is detected here, from the totals of all processes.
     """
     parts = _parts(replace(spec, dispersion=None), processes)
     watch = SaturationWatch(spec.dispersion) if spec.dispersion is not None else None
@@ -41,12 +40,12 @@ def run_parts(spec: LoadSpec, on_progress: OnProgress | None, processes: int) ->
     try:
         workers.extend(_Worker() for _ in parts)
         for worker, part in zip(workers, parts, strict=True):
-            worker.order(part)  # they start up side by side meanwhile
+            worker.send_spec(part)  # the processes start up in parallel
         for worker in workers:
             worker.expect("ready")
         start_ns = monotonic_ns() + _HEADSTART_NS
         for worker in workers:
-            worker.begin(start_ns)
+            worker.send_start(start_ns)
         return _gather(workers, on_progress, watch)
     finally:
         for worker in workers:
@@ -54,114 +53,114 @@ def run_parts(spec: LoadSpec, on_progress: OnProgress | None, processes: int) ->
 
 
 def _gather(workers: Sequence[_Worker], on_progress: OnProgress | None, watch: SaturationWatch | None) -> list[WorkerResult]:
-    """Wait for every share, passing progress on; Ctrl-C and a failing on_progress tell the processes to stop."""
+    """Report progress until every process has returned its result. Ctrl-C and an exception of on_progress stop all processes."""
     error: BaseException | None = None
     verdict: str | None = None
-    while waiting := {worker.results: worker for worker in workers if worker.share is None and not worker.lost}:
+    while waiting := {worker.results: worker for worker in workers if worker.result is None and not worker.exited}:
         try:
             for pipe in wait(list(waiting)):
                 worker = waiting[cast("Connection", pipe)]
-                worker.hear()
-                if worker.share is not None and worker.share.stopped:  # half a load is no load
+                worker.read_message()
+                if worker.result is not None and worker.result.stopped:  # a part of a load is not the load: stop the others
                     for other in workers:
-                        other.stop(worker.share.stopped)
-            told = _sum([worker.progress for worker in workers if worker.progress is not None])
+                        other.stop(worker.result.stopped)
+            progress = _total([worker.progress for worker in workers if worker.progress is not None])
             if watch is not None and verdict is None and all(worker.progress is not None for worker in workers):
-                verdict = watch.observe(told.elapsed_s, told.arrived, told.departed)
+                verdict = watch.observe(progress.elapsed_s, progress.arrived, progress.departed)
                 if verdict is not None:
                     for worker in workers:
                         worker.stop(verdict)
             if on_progress is not None and error is None:
-                on_progress(told)
+                on_progress(progress)
         except BaseException as failure:  # noqa: BLE001 -- raised below, once the processes have stopped
             error = error or failure
             for worker in workers:
                 worker.stop("interrupted")
     if error is not None and not isinstance(error, KeyboardInterrupt):
         raise error
-    shares = [worker.share for worker in workers if worker.share is not None]
-    return [replace(share, saturated=verdict is not None and share.stopped == verdict) for share in shares]
+    results = [worker.result for worker in workers if worker.result is not None]
+    return [replace(result, saturated=verdict is not None and result.stopped == verdict) for result in results]
 
 
 class _Worker:
-    """One client process, seen from the parent. Orders go in and results come out through a pipe each."""
+    """One client process, seen from the parent, with one pipe for commands and one for results."""
 
     def __init__(self) -> None:
-        self.share: WorkerResult | None = None
+        self.result: WorkerResult | None = None
         self.progress: Progress | None = None
-        self.lost = False
-        """It ended without a word."""
-        orders, self.orders = Pipe(duplex=False)
+        self.exited = False
+        """The process ended without a result."""
+        commands, self.commands = Pipe(duplex=False)
         self.results, results = Pipe(duplex=False)
-        with orders, results:
-            fds = orders.fileno(), results.fileno()
+        with commands, results:
+            fds = commands.fileno(), results.fileno()
             self._process = subprocess.Popen([sys.executable, "-m", __name__, *map(str, fds)], pass_fds=fds)
 
-    def order(self, spec: LoadSpec) -> None:
-        """Hand over the part of the load."""
+    def send_spec(self, spec: LoadSpec) -> None:
+        """Send the process its part of the load."""
         module = sys.modules[type(spec.dialect).__module__]
         try:
-            self.orders.send((module.__name__, getattr(module, "__file__", None)))
-            self.orders.send(spec)
+            self.commands.send((module.__name__, getattr(module, "__file__", None)))
+            self.commands.send(spec)
         except BrokenPipeError:
             raise RuntimeError(f"a client process ended with exit code {self._process.wait()}") from None
 
-    def expect(self, word: str) -> None:
+    def expect(self, message: str) -> None:
         """Wait for this message."""
-        heard = self._receive()
-        if heard != word:
-            raise RuntimeError(f"a client process said {heard!r} where {word!r} was expected")
+        received = self._receive()
+        if received != message:
+            raise RuntimeError(f"expected {message!r} from a client process, received {received!r}")
 
-    def begin(self, start_ns: int) -> None:
-        """Tell when to begin."""
-        self.orders.send(start_ns)
+    def send_start(self, start_ns: int) -> None:
+        """Send the start time."""
+        self.commands.send(start_ns)
 
-    def hear(self) -> None:
-        """Take one message: progress, or the share."""
-        heard = self._receive()
-        if isinstance(heard, WorkerResult):
-            self.share = heard
+    def read_message(self) -> None:
+        """Receive one message: progress, or the result."""
+        received = self._receive()
+        if isinstance(received, WorkerResult):
+            self.result = received
         else:
-            self.progress = heard
+            self.progress = received
 
     def _receive(self) -> Any:
         try:
             return self.results.recv()
         except EOFError:
-            self.lost = True
+            self.exited = True
             raise RuntimeError(f"a client process ended with exit code {self._process.wait()}") from None
 
     def stop(self, reason: str) -> None:
-        """Ask for what there is so far."""
+        """Ask the process to stop and return its samples so far."""
         with suppress(OSError):
-            self.orders.send(reason)
+            self.commands.send(reason)
 
     def end(self) -> None:
-        """The process has done its work, or must go."""
-        self.orders.close()
+        """Wait for the process to exit; kill it if it does not."""
+        self.commands.close()
         self.results.close()
         try:
-            self._process.wait(_GRACE_S if self.share is not None else 0.1)
+            self._process.wait(_GRACE_S if self.result is not None else 0.1)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
 
 
 def _parts(spec: LoadSpec, processes: int) -> list[LoadSpec]:
-    """The load dealt out session by session, and its streams with it, whose starts take turns."""
-    hands: list[list[WireRequest]] = [[] for _ in range(processes)]
+    """Distribute sessions and streams over the processes in turn. Stream starts interleave between processes."""
+    requests: list[list[WireRequest]] = [[] for _ in range(processes)]
     for number, session in enumerate(sessions_of(spec.requests)):
-        hands[number % processes] += session
+        requests[number % processes] += session
     streams = [spec.concurrency // processes + (number < spec.concurrency % processes) for number in range(processes)]
-    instants = starts(spec.concurrency, spec.ramp_ns)
+    start_times = starts(spec.concurrency, spec.ramp_ns)
     return [
-        replace(spec, requests=hand, concurrency=count, starts_ns=instants[number::processes])
-        for number, (hand, count) in enumerate(zip(hands, streams, strict=True))
+        replace(spec, requests=part, concurrency=count, starts_ns=start_times[number::processes])
+        for number, (part, count) in enumerate(zip(requests, streams, strict=True))
     ]
 
 
-def _sum(parts: Sequence[Progress]) -> Progress:
-    """Totals over the processes; the pace of one of them."""
+def _total(parts: Sequence[Progress]) -> Progress:
+    """Totals over the processes; TTFT and TPOT of the first process that has them."""
     counts = ("requests", "sent", "ended", "failed", "events", "arrived", "departed")
     totals = {name: sum(getattr(part, name) for part in parts) for name in counts}
     paced = next((part for part in parts if part.ttft_s is not None), None)
@@ -176,27 +175,27 @@ def _sum(parts: Sequence[Progress]) -> Progress:
 # -- inside a client process ---------------------------------------------------------------------------------------------
 
 
-def _serve(orders: Connection, results: Connection) -> None:
-    """Send the load that is ordered, and give back what became of it."""
-    name, file = orders.recv()
+def _serve(commands: Connection, results: Connection) -> None:
+    """Receive a part of a load, send it and return its result."""
+    name, file = commands.recv()
     if name not in sys.modules and importlib.util.find_spec(name.partition(".")[0]) is None and file is not None:
-        _load_by_path(name, file)  # the dialect of an adapter that is a file and no installed module
-    spec: LoadSpec = orders.recv()
+        _load_by_path(name, file)  # the dialect of an adapter that is a file, not an installed module
+    spec: LoadSpec = commands.recv()
 
     async def await_start(client: Client) -> int:
         results.send("ready")
-        start_ns: int = orders.recv()
+        start_ns: int = commands.recv()
         loop = asyncio.get_running_loop()
 
-        def heed() -> None:
-            """Any word from now on is why to stop; the parent's end is one, too."""
-            loop.remove_reader(orders.fileno())
+        def stop() -> None:
+            """Every message after the start time is a reason to stop, and so is the end of the parent."""
+            loop.remove_reader(commands.fileno())
             try:
-                client.stop(orders.recv())
+                client.stop(commands.recv())
             except (EOFError, OSError):
                 client.stop("interrupted")
 
-        loop.add_reader(orders.fileno(), heed)  # (the loop makes this pipe non-blocking, so results have one of their own)
+        loop.add_reader(commands.fileno(), stop)  # (the loop makes this pipe non-blocking, so results use another one)
         return start_ns
 
     results.send(run_part(spec, results.send, await_start))
@@ -212,6 +211,6 @@ def _load_by_path(name: str, file: str) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent passes it on
-    with suppress(EOFError, BrokenPipeError):  # the parent is gone: nobody wants an answer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent forwards it
+    with suppress(EOFError, BrokenPipeError):  # the parent has exited
         _serve(Connection(int(sys.argv[1]), writable=False), Connection(int(sys.argv[2]), readable=False))

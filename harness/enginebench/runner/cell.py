@@ -74,7 +74,7 @@ def measure(
             load,
             on_progress=lambda progress: reporter.measuring(cell, progress),
             keep_text=uncounted,
-            acks="delayed" if warm_up is not None and warm_up.sends_on else "usual",
+            acks="delayed" if warm_up is not None and warm_up.server_nodelay else "usual",
         )
     telemetry = instruments.collect()
     failure = _failure(result, engine)

@@ -375,7 +375,7 @@ def test_a_drain_goes_on_while_nobody_else_needs_the_loop() -> None:
     async def act(server: socket.socket, log: Log, hub: Receiver) -> None:
         for name, free_until_ns, waiting in (("free", 2**63 - 1, 0), ("an instant is near", 0, 0), ("somebody waits", 2**63 - 1, 1)):
             hub.free_until(free_until_ns)
-            hub.hurry(waiting)
+            hub.add_loop_waiters(waiting)
             counts = []
             for _ in range(30):
                 before = hub.reads
@@ -385,7 +385,7 @@ def test_a_drain_goes_on_while_nobody_else_needs_the_loop() -> None:
                     hub._ready()
                 counts.append(hub.reads - before)
                 sender.join()
-            hub.hurry(-waiting)
+            hub.add_loop_waiters(-waiting)
             most[name] = max(counts)
 
     log = play(LOWER, act)
@@ -483,18 +483,18 @@ def test_many_events_ask_to_be_examined_and_totals_follow() -> None:
     async def act(server: socket.socket, log: Log, hub: Receiver) -> None:
         server.sendall(event(b"a") * 20)
         await until(lambda: hub.pending == 20)
-        totals.append(hub.heard_ns)
-        server.sendall(event(b"b") * receiver.MOST_HELD)
+        totals.append(hub.last_event_ns)
+        server.sendall(event(b"b") * receiver.MAX_HELD)
         await until(lambda: bool(log.entries))
         totals.append(hub.pending)
 
     log = play(LOWER, act)
     kinds = [kind for kind, _ in log.entries]
     assert "examine" in kinds
-    assert kinds.index("examine") >= receiver.MOST_HELD // 2
-    assert log.texts() == [b"a"] * 20 + [b"b"] * receiver.MOST_HELD
+    assert kinds.index("examine") >= receiver.MAX_HELD // 2
+    assert log.texts() == [b"a"] * 20 + [b"b"] * receiver.MAX_HELD
     assert totals[0] > 0
-    assert totals[1] < 20 + receiver.MOST_HELD
+    assert totals[1] < 20 + receiver.MAX_HELD
 
 
 def test_long_texts_are_taken_before_there_are_many_of_them() -> None:

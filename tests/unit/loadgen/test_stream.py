@@ -166,7 +166,7 @@ def heard(dialect: Dialect, body: bytes, cuts: list[int]) -> tuple[list[Event], 
         for a, b in pairwise(edges):
             events += map(decoder, machine.feed(body[a:b]))
         events += map(decoder, machine.finish())
-    except outcomes.NONSENSE as error:
+    except outcomes.DECODE_ERRORS as error:
         return events, type(error).__name__
     return events, None
 

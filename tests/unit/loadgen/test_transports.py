@@ -116,7 +116,7 @@ def play(way: Any, pieces: Sequence[bytes]) -> dict[str, object]:
 
 @contextmanager
 def nothing_is_recognised() -> Iterator[None]:
-    with patch.object(decode, "teachable", lambda _: False):
+    with patch.object(decode, "learnable", lambda _: False):
         yield
 
 

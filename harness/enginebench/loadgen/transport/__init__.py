@@ -1,1 +1,1 @@
-"""How bytes are sent and received: the receiver in C with kernel time stamps, or the event loop."""
+"""Sends and receives bytes: with the C receiver and kernel time stamps, or with the event loop."""

@@ -1,10 +1,10 @@
-"""One HTTP/1.1 connection, one request at a time.
+"""One HTTP/1.1 connection with one request at a time.
 
-Its transport is a `receiver`'s, which brings the kernel's stamp of every read and has recognised the usual events already; or it is the
-event loop's, and then `data_received` stamps a read before anything else looks at it, and recognises them here.
+Its transport belongs to a `receiver`, which delivers a kernel time stamp with every read and has already recognised the usual events, or
+to the event loop; then `data_received` takes the time stamp first and recognises events itself.
 
-Does not know: which request comes next, or when. Whoever owns it sends an `Exchange` when the connection is `usable` and is
-told through the exchange's on_end when that has ended, in whatever way.
+The owner sends an `Exchange` when the connection is `usable`; the exchange's on_end is called when it has ended. Does not know: which
+request comes next, or when.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from enginebench.loadgen.exchange import Exchange
 from enginebench.loadgen.transport.receiver import Transport
 
 _EVENT_END: Final = b"\n\r\n"
-"""Of an event that is a chunk of its own. Where it is something else nothing is lost: a read may be divided anywhere."""
+"""End of an event that is a chunk of its own. A wrong guess is harmless: a read may be divided anywhere."""
 _LONG: Final = 4096
-"""Bytes of an event, more than which are not left waiting: so many streams may have so many of them."""
+"""An event longer than this many bytes is decoded at once; bounds memory with many streams."""
 _CROSSING_NS: Final = 100_000_000
-"""A connection that closes later than this after a request was sent was not closed before the server had it."""
+"""If a connection closes later than this after a request was sent, the server had received the request."""
 
 
 class Owner(Protocol):
-    """What a connection tells its client."""
+    """The part of `Client` that a connection uses."""
 
     reuse: bool
     """Whether a connection may carry another request after a complete response."""
 
     def ended(self, exchange: Exchange) -> None:
-        """The exchange has its ending."""
+        """The exchange has ended."""
         ...
 
 
 class Connection(asyncio.Protocol):
-    """A connection that stays open from one request to the next for as long as the server allows."""
+    """A connection that is reused for as long as the server allows."""
 
     __slots__ = ("_exchange", "_owner", "_recogniser", "_served", "_transport", "usable")
 
@@ -52,15 +52,15 @@ class Connection(asyncio.Protocol):
         self._exchange: Exchange | None = None
         self._served = 0
         self.usable = False
-        """Open, idle and in step with the server."""
+        """Open and idle: a request may be sent."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but its base class
+        self._transport = transport = cast("asyncio.Transport", transport)  # uvloop's class has another base class
         if isinstance(transport, Transport):
             self._recogniser = transport
         else:
-            # No user-space buffering: older uvloops otherwise keep a small write until the end of the loop's turn, which would
-            # put the other streams' reads between sent_ns and the wire.
+            # No user-space buffering: older uvloops delay a small write until the end of the loop's iteration, so that reads of other
+            # streams would come between sent_ns and the send.
             transport.set_write_buffer_limits(high=0)
         sock = transport.get_extra_info("socket")
         if sock is not None:
@@ -68,7 +68,7 @@ class Connection(asyncio.Protocol):
         self.usable = True
 
     def send(self, exchange: Exchange, message: bytes) -> None:
-        """Put one request on the wire. Only while `usable`."""
+        """Send one request. Allowed only while `usable`."""
         assert self._transport is not None  # noqa: S101
         self.usable = False
         self._exchange = exchange
@@ -91,14 +91,14 @@ class Connection(asyncio.Protocol):
         self.received(stamp, data)
 
     def recognised(self, stamps: array[int], lengths: array[int], texts: bytes) -> None:
-        """Events of the present exchange, from a receiver."""
+        """Events of the current exchange that a receiver recognised."""
         if self._exchange is not None:
             self._exchange.recognised(stamps, lengths, texts)
 
     def received(self, stamp: int, data: bytes) -> None:
-        """A read that is no event like those before it."""
+        """A read that was not recognised."""
         exchange = self._exchange
-        if exchange is None:  # bytes that nobody asked for: whatever they are, the next answer could not be told from them
+        if exchange is None:  # unexpected bytes, which cannot be distinguished from the next response
             self.abort()
             return
         try:
@@ -115,9 +115,9 @@ class Connection(asyncio.Protocol):
             self.examine(stamp)
 
     def examine(self, stamp: int) -> None:
-        """End the exchange if what came so far makes no sense: no use in reading on until the time-out."""
+        """End the exchange at once if the response so far is malformed."""
         exchange = self._exchange
-        if exchange is not None and (reason := exchange.nonsense) is not None:
+        if exchange is not None and (reason := exchange.malformed_reason) is not None:
             self.fail(exchange, outcomes.MALFORMED, reason, stamp)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -128,24 +128,24 @@ class Connection(asyncio.Protocol):
         if exchange is None:
             return
         if exchange.until_close and exc is None:
-            self._finish(exchange, outcomes.OK, None, now)  # accepted only if the stream says that it is complete
+            self._finish(exchange, outcomes.OK, None, now)  # accepted only if the stream ended explicitly
         else:
-            # llama.cpp's server, for one, promises keep-alive and closes after every streamed response: our next request and
-            # its close cross on the wire. Nothing of the request was read, so sending it again repeats nothing.
-            closed_unheard = self._served > 0 and not exchange.heard
-            exchange.stale = closed_unheard and now - exchange.sample.sent_ns < _CROSSING_NS
-            self._owner.reuse = self._owner.reuse and not closed_unheard
-            heard = "mid-response" if exchange.heard else "before any byte of the response"
+            # Some servers (llama.cpp's) announce keep-alive but close after every streamed response, so that the next request and the
+            # close cross on the wire. The server has not read that request, so it is safe to send it again.
+            closed_early = self._served > 0 and not exchange.last_read_ns
+            exchange.stale = closed_early and now - exchange.sample.sent_ns < _CROSSING_NS
+            self._owner.reuse = self._owner.reuse and not closed_early
+            when = "mid-response" if exchange.last_read_ns else "before any byte of the response"
             reason = f": {exc}" if exc is not None else ""
-            self._finish(exchange, outcomes.CUT, f"connection closed {heard}{reason}", now)
+            self._finish(exchange, outcomes.CUT, f"connection closed {when}{reason}", now)
 
     def fail(self, exchange: Exchange, outcome: str, message: str, now: int) -> None:
-        """End the exchange from our side; the connection goes with it."""
+        """End the exchange from the client's side and close the connection."""
         self.abort()
         self._finish(exchange, outcome, message, now)
 
     def abort(self) -> None:
-        """Close at once, without sending what may still be unsent."""
+        """Close at once and drop unsent data."""
         self.usable = False
         if self._transport is not None:
             self._transport.abort()
@@ -156,7 +156,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def closed(self) -> bool:
-        """The transport is gone."""
+        """The transport is closed."""
         return self._transport is None
 
     def _completed(self, exchange: Exchange, stamp: int) -> None:
@@ -173,7 +173,7 @@ class Connection(asyncio.Protocol):
         if exchange.complete:
             message = "bytes after the end of the response"
         elif isinstance(error, httptools.HttpParserUpgrade):
-            message = "the server wants to switch protocols"
+            message = "the server asks to switch protocols"
         else:
             message = f"not HTTP: {error}"
         self.fail(exchange, outcomes.MALFORMED, message, stamp)
@@ -187,7 +187,8 @@ class Connection(asyncio.Protocol):
 
 
 def _read_between(recogniser: Transport, exchange: Exchange, stamp: int, data: bytes) -> None:
-    """Read what was not recognised up to the last whole event, and hand back the start of the next one, so that the rest of it may be."""
+    """Read unrecognised data up to the last whole event. The start of the next event goes back to the receiver, so that it can recognise
+    the event once it is complete."""
     cut = data.rfind(_EVENT_END) + len(_EVENT_END) if _EVENT_END in data else len(data)
     exchange.read(stamp, data[:cut])
     if exchange.complete or not recogniser.expect(exchange.pattern, data[cut:]):

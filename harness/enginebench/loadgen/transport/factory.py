@@ -1,6 +1,6 @@
-"""Where a load's connections come from: the receiver in C, whose reads the kernel stamps, or the event loop, which also does TLS.
+"""Opens the connections of a load: with the C receiver and kernel time stamps, or with the event loop, which also supports TLS.
 
-Does not know: requests, or which connection is opened when.
+Does not know: requests, or when connections are opened.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from enginebench.loadgen.transport.receiver import Receiver
 
 
 class TransportFactory(Protocol):
-    """All connections of one load."""
+    """The connections of one load."""
 
     async def connect(self, address: str, port: int, connection: Connection) -> None:
-        """Open a connection to an address and hand its transport over. Raises OSError."""
+        """Connect to an address and call `connection.connection_made`. Raises OSError."""
         ...
 
     @property
     def stamps(self) -> Stamps:
-        """Whose time stamps the reads had."""
+        """Source of the time stamps."""
         ...
 
     @property
     def unstamped(self) -> int:
-        """Reads that the kernel should have stamped and did not; they have the time of the read."""
+        """Reads without a kernel time stamp although these were enabled; they have the time of the read."""
         ...
 
     @property
@@ -39,44 +39,44 @@ class TransportFactory(Protocol):
         ...
 
     @property
-    def sends_on(self) -> bool:
-        """While probing the server was seen to send events although those before were not acknowledged."""
+    def server_nodelay(self) -> bool:
+        """Probing showed that the server sends without waiting for acknowledgements."""
         ...
 
     @property
     def waits_ms(self) -> tuple[float, float, float] | None:
-        """How long reads had waited (p50, p99, longest); None where nobody can tell."""
+        """How long data waited until they were read (p50, p99, max); None if unknown."""
         ...
 
     @property
     def pending(self) -> int:
-        """Events that no exchange knows of yet."""
+        """Recognised events that no exchange has yet."""
         ...
 
     @property
-    def heard_ns(self) -> int:
-        """Arrival of the last of those events; 0 before the first."""
+    def last_event_ns(self) -> int:
+        """Arrival of the last recognised event; 0 before the first."""
         ...
 
     def free_until(self, at_ns: int) -> None:
-        """The event loop has nothing to do before this instant but to serve connections."""
+        """Before this time the event loop has no other work than serving connections."""
         ...
 
     def close(self) -> None:
-        """After the last connection."""
+        """Release shared resources. Call after the last connection has closed."""
         ...
 
 
 class EventLoopTransports:
-    """The event loop's own connections, stamped when it comes to them."""
+    """Connections of the event loop, with time stamps taken at the read."""
 
     stamps: Final = "loop"
     unstamped: Final = 0
     acks: Final = "usual"
-    sends_on: Final = False
+    server_nodelay: Final = False
     waits_ms: Final = None
     pending: Final = 0
-    heard_ns: Final = 0
+    last_event_ns: Final = 0
 
     def __init__(self, target: Target) -> None:
         self._tls = ssl.create_default_context() if target.tls else None
@@ -87,13 +87,13 @@ class EventLoopTransports:
         await loop.create_connection(lambda: connection, address, port, ssl=self._tls, server_hostname=self._name)
 
     def free_until(self, at_ns: int) -> None:
-        """Reads take turns with everything else in any case."""
+        """Nothing to do: the event loop interleaves reads with other work."""
 
     def close(self) -> None:
-        """Nothing is shared."""
+        """Nothing to do: there are no shared resources."""
 
 
 def open_transports(target: Target, stamps: Stamps, acks: Acks = "usual") -> TransportFactory:
-    """The kernel's stamps where they are wanted and can be had, on the running event loop."""
+    """The C receiver if kernel time stamps are requested and available, else the event loop's connections."""
     found = library() if stamps == "kernel" and not target.tls else None
     return Receiver(found, acks) if found is not None else EventLoopTransports(target)

@@ -1,7 +1,4 @@
-"""receive.c as Python sees it: the library that hatch_build.py makes of it, if it is there and does what is expected, through ctypes.
-
-Does not know: what is done with it.
-"""
+"""Loads the library that hatch_build.py compiles from receive.c, through ctypes."""
 
 from __future__ import annotations
 
@@ -12,9 +9,9 @@ from pathlib import Path
 from typing import Final
 
 VERSION: Final = 8
-"""Of the interface below; the library says its own."""
+"""Version of the interface below; must match the library's."""
 WAITS: Final = 256
-"""Steps of the histogram of waits."""
+"""Steps of the wait-time histogram."""
 RECORD: Final = struct.Struct("=iiqqqq")
 """`struct record`."""
 _RECORDS: Final = 3 * 256
@@ -25,12 +22,12 @@ class Handle(ctypes.Structure):
 
     _fields_ = (
         ("free_until_ns", ctypes.c_int64),
-        ("hurried", ctypes.c_int64),
+        ("loop_waiters", ctypes.c_int64),
         ("acks", ctypes.c_int64),
-        ("unawaited", ctypes.c_int64),
-        ("awaiting", ctypes.c_int64),
+        ("nodelay_events", ctypes.c_int64),
+        ("nagle_connections", ctypes.c_int64),
         ("pending", ctypes.c_int64),
-        ("heard_ns", ctypes.c_int64),
+        ("last_event_ns", ctypes.c_int64),
         ("reads", ctypes.c_int64),
         ("unstamped", ctypes.c_int64),
         ("waits", ctypes.c_int64 * WAITS),
@@ -44,7 +41,7 @@ class Handle(ctypes.Structure):
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The compiled half; None where it was not built, was built from another version, or would get no stamps from this system."""
+    """The compiled library; None if it is missing, has another version, or gets no kernel time stamps on this system."""
     path = Path(__file__).with_name("_receive.so")
     if not path.is_file():
         return None

@@ -1,14 +1,17 @@
-/* Reads of many connections, stamped by the kernel; events that look like those before them never reach Python.
+/* Reads many connections with kernel time stamps, and handles expected events without Python.
  *
- * Does not know: HTTP beyond where a head and a chunk end, JSON, requests, time-outs. A connection whose next event is expected (a pattern: the
- * bytes before and after its text, each event an HTTP chunk of its own) has stamps and texts collected here until somebody takes
- * them; whatever is different is handed up as it came. A stamp is the kernel's receive time (SO_TIMESTAMPNS), so it is right however
- * late the read is: an event that waits because a thousand others are read first is not measured late. What one read brings together
- * shares a stamp, so while reads have to wait each takes no more than the server usually sends at once: the kernel keeps what arrived
- * separately apart, each with its own time, until it is acknowledged. Acknowledging every read costs a tenth of the processor time and keeps
- * less apart, so acknowledgements are delayed where the server is known not to wait for them; `probe` finds out.
+ * Expected events: a connection may have a pattern (the bytes before and after the text of an event that is an HTTP chunk of its own).
+ * Time stamps and texts of matching events are stored here until `eb_take`; all other data are passed on unchanged.
  *
- * Built by hatch_build.py, used through ctypes (compiled.py); plain C, so that neither Python's headers nor its version matter. Linux.
+ * Time stamps: the kernel's receive time (SO_TIMESTAMPNS), so a late read does not make an event late. All data of one read share a time
+ * stamp. While reads are late, a read therefore asks for no more bytes than the server usually sends at once: until data are acknowledged,
+ * the kernel keeps separate arrivals separate, each with its own time.
+ *
+ * Acknowledgements: to acknowledge every read costs a tenth of the CPU time and keeps fewer arrivals separate. They are delayed if the
+ * server is known not to wait for them; `probe` finds out.
+ *
+ * Does not know: HTTP beyond the end of a head and of a chunk, JSON, requests, time-outs. Built by hatch_build.py, used through ctypes
+ * (library.py). Plain C for Linux, independent of Python's headers and version.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -28,28 +31,28 @@
 #endif
 
 enum {
-  VERSION = 8,                    /* of what compiled.py declares */
-  READY = 256,                    /* connections that are read in turn, at most */
-  READ = 64 << 10,                /* bytes of one read, at most */
-  CARRY = 8 << 10,                /* a started event longer than this is not waited for */
-  ARENA = READY * (READ + CARRY), /* touched only as far as reads were not recognised */
-  WAITS = 256,                    /* steps of the histogram of waits, eight to an octave of microseconds */
+  VERSION = 8,                    /* of the interface declared in library.py */
+  READY = 256,                    /* most connections per epoll call */
+  READ = 64 << 10,                /* most bytes of one read */
+  CARRY = 8 << 10,                /* longest incomplete event that is kept */
+  ARENA = READY * (READ + CARRY), /* used only for data that were not recognised */
+  WAITS = 256,                    /* steps of the wait-time histogram, eight per octave of microseconds */
   LAST_CHUNK = 5,                 /* bytes */
-  HEAD_STEP = 64,                 /* bytes: little enough to take no token along that is not the first */
+  HEAD_STEP = 64,                 /* bytes to read at a time within a response head; few, so that at most the first token comes with it */
   CLOCK_TRIES = 5,
-  CLOCK_APART_NS = 2000, /* two clocks read further apart than this were interrupted */
-  STEP_NS = 1000000,     /* a wall clock that moves this much between two drains was set */
-  USABLE_TRIES = 100,    /* a millisecond each */
-  BEHIND_NS = 200000,    /* where reads wait longer than this, more than one event of a connection may */
-  TOGETHER_NS = 2000,    /* what arrives within this time came together */
-  STAY_NS = 3000000,     /* a drain with nothing to report goes on for so long */
-  EARLY_NS = 100000,     /* and ends so long before the event loop is needed, since sleeps last longer than was asked */
-  CROWD_NS = 50000,      /* where reads follow each other closer than this, those to come are made to wait: twice as long, as sleeps are */
-  HASTE_NS = 1000000,    /* but not where those of one connection are closer than this */
-  SMALL = 500,           /* bytes: less than a segment can hold, nearly everywhere */
-  SND_MSS_AT = 16,       /* of tcpi_snd_mss and tcpi_segs_out in the kernel's struct tcp_info; the C library's may end before */
-  SEGS_OUT_AT = 136,
-  CHANCES = 6,           /* events, after which a server that was not seen to send on is taken for one that waits */
+  CLOCK_APART_NS = 2000, /* if two clock readings are further apart, the thread was interrupted between them */
+  STEP_NS = 1000000,     /* if the wall clock moves this much between two drains, it was set */
+  USABLE_TRIES = 100,    /* of 1 ms each */
+  BEHIND_NS = 200000,    /* if reads wait longer than this, several events of a connection may wait */
+  TOGETHER_NS = 2000,    /* data that arrive within this time arrived together */
+  STAY_NS = 3000000,     /* longest duration of a drain without records */
+  EARLY_NS = 100000,     /* a drain ends this long before the event loop is needed, because sleeps overrun */
+  CROWD_NS = 50000,      /* if the mean time between reads is shorter, sleep this long to batch them (sleeps take twice as long) */
+  HASTE_NS = 1000000,    /* no such sleep if the events of one connection are closer than this */
+  SMALL = 500,           /* bytes; less than a segment holds on nearly every network */
+  SND_MSS_AT = 16,       /* offset of tcpi_snd_mss in the kernel's struct tcp_info; the C library's struct may be shorter */
+  SEGS_OUT_AT = 136,     /* offset of tcpi_segs_out */
+  CHANCES = 6,           /* events after which a server is assumed to wait for acknowledgements unless one showed otherwise */
 };
 
 enum acks { USUAL, PROBE, DELAYED };
@@ -58,44 +61,44 @@ struct record {
   int32_t fd;
   int32_t state; /* 0 open, 1 closed by the peer, -errno */
   int64_t stamp_ns;
-  int64_t at, size; /* bytes that were not recognised; none and open: there is much to take */
-  int64_t held;     /* events to take first */
+  int64_t at, size; /* unrecognised bytes; size 0 and open: many events are stored, take them */
+  int64_t held;     /* number of stored events, to be taken first */
 };
 
 struct connection {
-  int most, count, room; /* events to hold, held, allocated */
+  int capacity, count, room; /* events: most to store, stored, allocated */
   int64_t *stamps;
   int32_t *lengths;
   char *texts;
   size_t text_bytes, text_room;
   char *pattern; /* head, then closing */
   size_t head, closing;
-  char *carry; /* the start of an event whose rest has not come */
+  char *carry; /* the start of an incomplete event */
   size_t carried;
-  size_t usual;    /* bytes sent at once, going by the smallest read of whole events; READ: no use in knowing; 0: not known */
-  int64_t last_ns; /* arrival of what was read last */
-  int ended;       /* what was handed up last ended with a response's last chunk */
-  int ending;      /* events like those before are over, the response is not */
-  int probed, chances, unawaited; /* see `probe`: whether at all; events, and those that were not waited for */
-  int64_t read_ns;                /* just after the last read; 0: nothing is known */
-  uint32_t segments;              /* sent until then */
-  int alone;                      /* that read was a small event alone, which had come after the read before, */
-  uint32_t alone_after;           /* when so many segments had been sent */
+  size_t usual;    /* bytes that the server sends at once: the smallest read of whole events; READ: cannot be determined; 0: unknown */
+  int64_t last_ns; /* arrival of the last read data */
+  int ended;       /* the data passed on last ended with the last chunk of a response */
+  int ending;      /* no more expected events follow, but the response has not ended */
+  int probed, chances, nodelay_events; /* see `probe`: whether to probe; events; those sent before an acknowledgement */
+  int64_t read_ns;                     /* time just after the last read; 0: unknown */
+  uint32_t segments;                   /* segments sent until then */
+  int alone;                           /* the last read was one small event that had arrived after the read before */
+  uint32_t alone_after;                /* segments sent before that read */
 };
 
 struct receiver {
   /* shared with receiver.py */
-  int64_t free_until_ns; /* its to set: before this instant the event loop has nothing else to do, as far as is known */
-  int64_t hurried;       /* its to set: how many others wait for the event loop */
-  int64_t acks;          /* its to set, before the first connection: enum acks */
-  int64_t unawaited;     /* seen while probing: events that were sent though the one before was not acknowledged */
-  int64_t awaiting;      /* connections where no such event was seen, and should have been */
-  int64_t pending;       /* events held by all connections */
-  int64_t heard_ns;      /* arrival of the last event that was recognised */
+  int64_t free_until_ns;     /* set by Python: before this time the event loop has no other scheduled work */
+  int64_t loop_waiters;      /* set by Python: number of other operations that wait for the event loop */
+  int64_t acks;              /* set by Python before the first connection: enum acks */
+  int64_t nodelay_events;    /* while probing: events sent before the previous one was acknowledged */
+  int64_t nagle_connections; /* while probing: connections with enough events, but none of these */
+  int64_t pending;           /* events stored for all connections */
+  int64_t last_event_ns;     /* arrival of the last recognised event */
   int64_t reads;
-  int64_t unstamped;     /* of them without a receive time of the kernel's: they have the time of the read */
-  int64_t waits[WAITS];  /* how many reads had waited so long; see `note_wait` */
-  int64_t *stamps;       /* what was taken last */
+  int64_t unstamped;         /* reads without a kernel time stamp; they have the time of the read */
+  int64_t waits[WAITS];      /* histogram of the time that reads waited; see `count_wait` */
+  int64_t *stamps;           /* result of the last eb_take */
   int32_t *lengths;
   char *texts;
   int64_t text_bytes;
@@ -104,13 +107,13 @@ struct receiver {
   int epoll, count, slots;
   struct connection **connections; /* by file descriptor */
   int64_t offset_ns;               /* wall clock - monotonic clock */
-  int stepped;                     /* the wall clock was set since the drain before */
-  int behind;                      /* reads have to wait for their turn */
-  size_t usual;                    /* the least of all connections */
-  int added;                       /* connections so far */
-  int coarse;                      /* this kernel waits by the millisecond */
-  int64_t left_ns;                 /* the end of the drain before */
-  int64_t turned_ns, gap_ns;       /* when connections were last read; time from read to read lately */
+  int stepped;                     /* the wall clock was set since the last drain */
+  int behind;                      /* reads are late */
+  size_t usual;                    /* the smallest of all connections */
+  int added;                       /* number of connections so far */
+  int coarse;                      /* no epoll_pwait2: timeouts have a resolution of 1 ms */
+  int64_t left_ns;                 /* end of the last drain */
+  int64_t turned_ns, gap_ns;       /* time of the last epoll result; moving average of the time between reads */
   size_t used;
   char arena[ARENA];
 };
@@ -121,9 +124,9 @@ static int64_t clock_ns(clockid_t clock) {
   return t.tv_sec * 1000000000LL + t.tv_nsec;
 }
 
-/* Compares the clocks anew, since the wall clock is slewed and set. */
+/* Measures the offset between the clocks again, because the wall clock is slewed and set. */
 static void read_clocks(struct receiver *r) {
-  r->stepped = 1; /* if every try is interrupted, nothing is known */
+  r->stepped = 1; /* if every try is interrupted, the offset is unknown */
   for (int i = 0; i < CLOCK_TRIES; i++) {
     int64_t before = clock_ns(CLOCK_MONOTONIC), wall = clock_ns(CLOCK_REALTIME), after = clock_ns(CLOCK_MONOTONIC);
     if (r->offset_ns && after - before > CLOCK_APART_NS) continue;
@@ -134,7 +137,7 @@ static void read_clocks(struct receiver *r) {
   }
 }
 
-/* The kernel's receive time on the monotonic clock; now, where there is none or the wall clock was set in between. */
+/* The kernel's receive time on the monotonic clock; the current time if there is none or the wall clock was set since. */
 static int64_t stamp_of(struct receiver *r, struct msghdr *message) {
   for (struct cmsghdr *c = r->stepped ? NULL : CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR(message, c))
     if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_TIMESTAMPNS) {
@@ -165,39 +168,39 @@ static int stamped(int fd) {
   return setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPNS, &on, sizeof on);
 }
 
-/* Whether this system stamps what a connection receives: seen on one to ourselves, which is kept, because a kernel begins to stamp some
- * moments after the first socket has asked for it, and ends when none is left. */
+/* Whether this system stamps received data, tested on a loopback connection. The receiving socket stays open: the kernel starts to stamp
+ * some time after the first socket enables it, and stops when the last one closes. */
 int eb_usable(void) {
-  struct sockaddr_in here = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-  socklen_t size = sizeof here;
-  struct sockaddr *address = (struct sockaddr *)&here;
-  int door = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), ours = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  int theirs = -1, seen = 0;
-  if (!stamped(ours) && !bind(door, address, size) && !listen(door, 1) && !getsockname(door, address, &size) &&
-      !connect(ours, address, size))
-    theirs = accept(door, NULL, NULL);
-  for (int i = 0; theirs >= 0 && !seen && i < USABLE_TRIES; i++) {
+  struct sockaddr_in loopback = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  socklen_t size = sizeof loopback;
+  struct sockaddr *address = (struct sockaddr *)&loopback;
+  int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), receiving = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  int sending = -1, seen = 0;
+  if (!stamped(receiving) && !bind(listener, address, size) && !listen(listener, 1) && !getsockname(listener, address, &size) &&
+      !connect(receiving, address, size))
+    sending = accept(listener, NULL, NULL);
+  for (int i = 0; sending >= 0 && !seen && i < USABLE_TRIES; i++) {
     char byte = 0, control[128];
     struct iovec room = {&byte, 1};
     struct msghdr message = {.msg_iov = &room, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
-    if (send(theirs, &byte, 1, MSG_NOSIGNAL) != 1) break;
-    seen = recvmsg(ours, &message, MSG_DONTWAIT) == 1 && message.msg_controllen > 0; /* whoever was accepted: never wait for it */
+    if (send(sending, &byte, 1, MSG_NOSIGNAL) != 1) break;
+    seen = recvmsg(receiving, &message, MSG_DONTWAIT) == 1 && message.msg_controllen > 0; /* the peer may be a stranger: never block */
     if (!seen) nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
   }
-  if (door >= 0) close(door);
-  if (theirs >= 0) close(theirs);
-  if (ours >= 0 && !seen) close(ours);
+  if (listener >= 0) close(listener);
+  if (sending >= 0) close(sending);
+  if (receiving >= 0 && !seen) close(receiving);
   return seen;
 }
 
-/* From now on what fd receives is acknowledged with the next data that we send, at every second read, or after the kernel's delay; not at every
- * read. Holds until that delay has passed once. */
+/* Acknowledges received data with the next data sent, at every second read, or after the kernel's delay, instead of at every read. The
+ * kernel ends this mode after that delay has passed once. */
 static void delay_acks(int fd) {
   int quick = 0;
   setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &quick, sizeof quick);
 }
 
-/* Segments that fd has sent, acknowledgements included; 0: not known. mss: bytes of one, at most. */
+/* Number of segments that fd has sent, including acknowledgements; 0: unknown. mss: most bytes per segment. */
 static uint32_t segments_sent(int fd, uint32_t *mss) {
   char info[SEGS_OUT_AT + sizeof(uint32_t)];
   socklen_t size = sizeof info;
@@ -213,8 +216,9 @@ int eb_fd(const struct receiver *r) { return r->epoll; }
 
 static struct connection *find(const struct receiver *r, int fd) { return fd >= 0 && fd < r->slots ? r->connections[fd] : NULL; }
 
-/* From now on reads of fd are stamped by the kernel and drained. most: events to hold before a record asks to take them. 0 or -errno. */
-int eb_add(struct receiver *r, int fd, int most) {
+/* Adds a connection: enables kernel time stamps and reads it from now on. capacity: stored events at which a record asks to take them.
+ * Returns 0 or -errno. */
+int eb_add(struct receiver *r, int fd, int capacity) {
   if (fd >= r->slots) {
     int slots = fd + 64;
     struct connection **grown = realloc(r->connections, slots * sizeof *grown);
@@ -233,13 +237,13 @@ int eb_add(struct receiver *r, int fd, int most) {
     return -error;
   }
   if (r->acks == DELAYED) delay_acks(fd);
-  c->probed = r->acks == PROBE && r->added++ % 2; /* the others show what the server is like without */
-  c->most = most;
+  c->probed = r->acks == PROBE && r->added++ % 2; /* every other connection, so that half of the responses are not delayed */
+  c->capacity = capacity;
   r->connections[fd] = c;
   return 0;
 }
 
-/* Before fd is closed. What it still holds is lost. */
+/* Call before fd is closed. Drops its stored events. */
 void eb_remove(struct receiver *r, int fd) {
   struct connection *c = find(r, fd);
   if (!c) return;
@@ -261,7 +265,8 @@ void eb_close(struct receiver *r) {
   free(r);
 }
 
-/* Events held by fd, oldest first, in stamps, lengths and texts of the receiver until the next call. Returns their number. */
+/* Moves the stored events of fd, oldest first, to stamps, lengths and texts of the receiver, valid until the next call. Returns their
+ * number. */
 int eb_take(struct receiver *r, int fd) {
   struct connection *c = find(r, fd);
   if (!c) return 0;
@@ -276,7 +281,7 @@ int eb_take(struct receiver *r, int fd) {
   return count;
 }
 
-static int hold(struct receiver *r, struct connection *c, int64_t stamp, const char *text, size_t size) {
+static int store(struct receiver *r, struct connection *c, int64_t stamp, const char *text, size_t size) {
   if (c->count == c->room) {
     int room = c->room ? 2 * c->room : 16;
     int64_t *stamps = realloc(c->stamps, room * sizeof *stamps);
@@ -298,7 +303,7 @@ static int hold(struct receiver *r, struct connection *c, int64_t stamp, const c
   c->stamps[c->count] = stamp;
   c->lengths[c->count++] = (int32_t)size;
   r->pending++;
-  r->heard_ns = stamp;
+  r->last_event_ns = stamp;
   return 1;
 }
 
@@ -308,8 +313,8 @@ static int digit(char c) {
   return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-/* Bytes of the HTTP chunk that data begins with, the line with its size (start bytes) and the CRLF after it included; 0: none, or the last
- * one, which is empty; -1: it may be one, and more has to come. */
+/* Length of the HTTP chunk at the start of data, including its size line (start bytes) and the final CRLF; 0: no chunk, or the empty last
+ * one; -1: maybe, more data needed. */
 static long chunk(const char *data, size_t size, size_t *start) {
   size_t digits = 0, bytes = 0;
   for (int d; digits < size && digits < 7 && (d = digit(data[digits])) >= 0; digits++) bytes = 16 * bytes + d;
@@ -320,7 +325,7 @@ static long chunk(const char *data, size_t size, size_t *start) {
   return data[digits + 1] == '\n' ? (long)(*start + bytes + 2) : 0;
 }
 
-/* Bytes of the event that data begins with; 0: none that is expected; -1: it may be one, and more has to come. */
+/* Length of the expected event at the start of data; 0: none; -1: maybe, more data needed. */
 static long event(const struct connection *c, const char *data, size_t size, const char **text, size_t *text_bytes) {
   size_t start = 0, around = c->head + c->closing;
   long whole = chunk(data, size, &start);
@@ -335,9 +340,8 @@ static long event(const struct connection *c, const char *data, size_t size, con
   return whole;
 }
 
-/* Bytes that data lack to end with a whole chunk, of which they have the start; of a response's head that is cut, a guess. 0: none, or nobody
- * can tell. */
-static size_t lacking(const char *data, size_t size) {
+/* Bytes missing after data to complete its last chunk (for an incomplete response head: a guess). 0: none missing, or unknown. */
+static size_t missing(const char *data, size_t size) {
   size_t at = 0, start;
   if (size > 5 && !memcmp(data, "HTTP/", 5)) {
     const char *body = memmem(data, size, "\r\n\r\n", 4);
@@ -352,7 +356,7 @@ static size_t lacking(const char *data, size_t size) {
   return at - size;
 }
 
-/* Keeps the start of an event until the rest of it has come; whether there is room. */
+/* Keeps the start of an incomplete event. Returns whether it fits. */
 static int carry(struct connection *c, const char *start, size_t size) {
   if (size > CARRY || (!c->carry && !(c->carry = malloc(CARRY)))) return 0;
   memcpy(c->carry, start, size);
@@ -360,8 +364,8 @@ static int carry(struct connection *c, const char *start, size_t size) {
   return 1;
 }
 
-/* What the next events of fd look like: a chunk whose data are head, a text, and closing without its CRLF. head NULL: not known. rest:
- * bytes that may be the start of one, or none. Whether they are, and so were taken. */
+/* Sets the pattern of the next events of fd: a chunk with head, a text, and closing without its CRLF. head NULL: unknown. rest: bytes that
+ * may be the start of such an event. Returns whether rest was accepted (true if it is empty). */
 int eb_expect(struct receiver *r, int fd, const char *head, size_t head_bytes, const char *closing, size_t closing_bytes,
               const char *rest, size_t rest_bytes) {
   struct connection *c = find(r, fd);
@@ -381,12 +385,12 @@ int eb_expect(struct receiver *r, int fd, const char *head, size_t head_bytes, c
   return !rest_bytes || (event(c, rest, rest_bytes, &text, &text_bytes) < 0 && carry(c, rest, rest_bytes));
 }
 
-static void note(struct receiver *r, int fd, int state, int64_t stamp, const char *at, size_t size) {
+static void add_record(struct receiver *r, int fd, int state, int64_t stamp, const char *at, size_t size) {
   r->records[r->count++] = (struct record){fd, state, stamp, (int64_t)(intptr_t)at, (int64_t)size, find(r, fd)->count};
 }
 
-/* Counts a read by the time that it has waited: step n is n us below 8, and from (8 + n % 8) << (n / 8 - 1) us on above. */
-static void note_wait(struct receiver *r, int64_t waited) {
+/* Adds a read to the histogram of wait times. Step n starts at n us below 8, and at (8 + n % 8) << (n / 8 - 1) us above. */
+static void count_wait(struct receiver *r, int64_t waited) {
   int64_t us = waited / 1000;
   int step = 0;
   r->behind = waited > BEHIND_NS;
@@ -399,8 +403,8 @@ static void note_wait(struct receiver *r, int64_t waited) {
   r->waits[step < WAITS ? step : WAITS - 1]++;
 }
 
-/* recvmsg, without waiting; what it returns, or -errno. stamp: of what was read. Not by way of the C library, where a thread may be
- * cancelled in it, which costs as much as the comparison of what was read. */
+/* Non-blocking recvmsg. Returns its result, or -errno. stamp: arrival of the data. A direct system call, because the C library's wrapper
+ * is a cancellation point, which costs as much as the comparison of the data. */
 static long read_some(struct receiver *r, int fd, char *to, size_t size, int64_t *stamp) {
   char control[128];
   struct iovec room = {to, size};
@@ -411,8 +415,8 @@ static long read_some(struct receiver *r, int fd, char *to, size_t size, int64_t
   return got;
 }
 
-/* Reads fd once; while reads have to wait, no more than is usually sent at once, and then to the end of the chunk that this cuts. Returns the
- * bytes read, or -EAGAIN. state: what a record says of the connection afterwards. */
+/* Reads fd, at most limit bytes. If limit is below READ, reads on to the end of the chunk that it cut. Returns the bytes read, or -EAGAIN.
+ * state: of the connection afterwards, as in struct record. */
 static long read_one(struct receiver *r, struct connection *c, int fd, char *to, size_t limit, int64_t *stamp, int *state) {
   char *data = to - c->carried;
   size_t asked = limit, size = c->carried;
@@ -420,7 +424,7 @@ static long read_one(struct receiver *r, struct connection *c, int fd, char *to,
   if (got == -EAGAIN) return got;
   while (got > 0) {
     size += (size_t)got;
-    size_t rest = (size_t)got == asked && limit < READ && size < CARRY ? lacking(data, size) : 0;
+    size_t rest = (size_t)got == asked && limit < READ && size < CARRY ? missing(data, size) : 0;
     if (!rest) break;
     asked = rest;
     got = read_some(r, fd, data + size, asked, stamp);
@@ -429,7 +433,7 @@ static long read_one(struct receiver *r, struct connection *c, int fd, char *to,
   return (long)(size - c->carried);
 }
 
-/* The read's time, corrected: what came before cannot be later, and the future is a wall clock that was set while the bytes waited. */
+/* Corrects a time stamp: it must not precede the last one; one in the future means that the wall clock was set while the data waited. */
 static int64_t plausible(struct receiver *r, struct connection *c, int64_t stamp, int64_t now) {
   if (stamp > now + STEP_NS || stamp < c->last_ns - STEP_NS) {
     r->unstamped++;
@@ -438,42 +442,42 @@ static int64_t plausible(struct receiver *r, struct connection *c, int64_t stamp
   return stamp < c->last_ns ? c->last_ns : stamp;
 }
 
-/* Holds the expected events that data begin with. Returns the bytes that they take; torn: whether the start of another follows. */
+/* Stores the expected events at the start of data. Returns their total length. torn: whether the start of another one follows. */
 static size_t recognise(struct receiver *r, struct connection *c, int64_t stamp, const char *data, size_t size, int *torn) {
   const char *text = NULL;
   size_t text_bytes = 0, taken = 0;
   long length = 0;
-  while (taken < size && (length = event(c, data + taken, size - taken, &text, &text_bytes)) > 0 && hold(r, c, stamp, text, text_bytes))
+  while (taken < size && (length = event(c, data + taken, size - taken, &text, &text_bytes)) > 0 && store(r, c, stamp, text, text_bytes))
     taken += (size_t)length;
   *torn = length < 0;
   return taken;
 }
 
-/* How much the server sends at once, by a read of size bytes, of which taken were whole events and torn says whether there is the start of
- * another. one: the read was limited to what is usual; split: and brought only the rest of what the one before had begun. */
+/* Updates the number of bytes that the server usually sends at once. size: of the read. taken: bytes of whole events in it. torn: the start
+ * of another event follows. one: the read was limited. split: it brought only the rest of an arrival that the previous read began. */
 static void learn(struct receiver *r, struct connection *c, size_t size, size_t taken, int torn, int one, int split) {
   if (taken && taken == size && (!c->usual || size < c->usual)) {
     c->usual = size;
     if (!r->usual || size < r->usual) r->usual = size;
   } else if (one && taken && torn) {
-    c->usual = taken; /* a shorter one, and the start of the next */
+    c->usual = taken; /* a shorter event and the start of the next */
   } else if (one && split) {
-    c->usual = READ; /* these cannot be told apart */
+    c->usual = READ; /* separate arrivals cannot be distinguished */
   }
 }
 
-/* After a read of a connection whose acknowledgements are delayed to see what the server makes of it. With Nagle's algorithm it sends no segment
- * that is not full before the one before, not full either, is acknowledged. Where one comes although nothing was sent since before that one
- * came, it did not wait. alone: the read brought all that had come, one event that is no full segment, with the kernel's stamp. sent:
- * segments, before the read. events: that it brought. */
+/* Finds out whether the server waits for acknowledgements; call it after each read of a probed connection. With Nagle's algorithm a server
+ * sends a segment that is not full only after the previous such segment was acknowledged. If one arrives although this host has sent
+ * nothing since before the previous one arrived, the server does not wait (TCP_NODELAY). alone: the read brought exactly one event,
+ * smaller than a segment, with a kernel time stamp. sent: segments sent before the read. events: number of events in the read. */
 static void probe(struct receiver *r, struct connection *c, int fd, int events, int alone, int64_t stamp, uint32_t sent) {
   uint32_t mss;
   int later = alone && c->read_ns && stamp > c->read_ns + TOGETHER_NS;
-  int unawaited = later && c->alone && sent && sent == c->alone_after, was = c->chances >= CHANCES && !c->unawaited;
+  int nodelay = later && c->alone && sent && sent == c->alone_after, was = c->chances >= CHANCES && !c->nodelay_events;
   c->chances += events;
-  c->unawaited += unawaited;
-  r->unawaited += unawaited;
-  r->awaiting += (c->chances >= CHANCES && !c->unawaited) - was;
+  c->nodelay_events += nodelay;
+  r->nodelay_events += nodelay;
+  r->nagle_connections += (c->chances >= CHANCES && !c->nodelay_events) - was;
   c->alone = later;
   c->alone_after = c->segments;
   c->segments = segments_sent(fd, &mss);
@@ -500,10 +504,10 @@ static void receive(struct receiver *r, int fd) {
     stamp = plausible(r, c, stamp, now);
     gap = stamp - c->last_ns;
     together = gap < TOGETHER_NS;
-    if (together && limit < READ) stamp = c->last_ns; /* one arrival, but the clocks were compared twice */
+    if (together && limit < READ) stamp = c->last_ns; /* one arrival, converted with two clock offsets */
     c->last_ns = stamp;
     r->reads++;
-    note_wait(r, now - stamp);
+    count_wait(r, now - stamp);
   } else {
     stamp = now;
   }
@@ -516,20 +520,20 @@ static void receive(struct receiver *r, int fd) {
   if (taken && gap < HASTE_NS) r->gap_ns = STAY_NS;
   if (torn && carry(c, base + taken, size - taken)) taken = size;
   if (taken < size) {
-    note(r, fd, 0, stamp, base + taken, size - taken);
+    add_record(r, fd, 0, stamp, base + taken, size - taken);
     r->used += size;
     c->ended = size >= LAST_CHUNK && !memcmp(base + size - LAST_CHUNK, "0\r\n\r\n", LAST_CHUNK);
     c->ending = c->ending && !c->ended;
   }
   if (state) {
-    epoll_ctl(r->epoll, EPOLL_CTL_DEL, fd, NULL); /* it would be ready for ever */
-    note(r, fd, state, stamp, NULL, 0);
-  } else if (c->count >= c->most || c->text_bytes >= READ) {
-    note(r, fd, 0, stamp, NULL, 0);
+    epoll_ctl(r->epoll, EPOLL_CTL_DEL, fd, NULL); /* a closed connection stays ready for ever */
+    add_record(r, fd, state, stamp, NULL, 0);
+  } else if (c->count >= c->capacity || c->text_bytes >= READ) {
+    add_record(r, fd, 0, stamp, NULL, 0);
   }
 }
 
-/* Waits until something has arrived, for so long at most. */
+/* Waits until data arrive, for at most ns. */
 static int await(struct receiver *r, struct epoll_event *ready, int64_t ns) {
   int64_t timeout[] = {ns / 1000000000, ns % 1000000000};
   long count = r->coarse ? -1 : syscall(SYS_epoll_pwait2, r->epoll, ready, READY, timeout, NULL, 0);
@@ -537,8 +541,8 @@ static int await(struct receiver *r, struct epoll_event *ready, int64_t ns) {
   return r->coarse ? epoll_wait(r->epoll, ready, READY, (int)(ns / 1000000)) : (int)count;
 }
 
-/* Whether so much arrives, of so many connections, that it is cheaper to read some of it together: to sleep and be woken up costs more than a
- * read. What waits for so short a time keeps its own stamp. count: connections that were ready. */
+/* Whether reads follow each other so closely that it is cheaper to sleep and read several together (a wake-up costs more than a read). The
+ * kernel keeps separate time stamps for data that wait this short a time. count: connections that were ready. */
 static int crowded(struct receiver *r, int count, int64_t now) {
   int64_t since = now - r->turned_ns < STAY_NS ? now - r->turned_ns : STAY_NS;
   r->turned_ns = now;
@@ -546,22 +550,22 @@ static int crowded(struct receiver *r, int count, int64_t now) {
   return r->gap_ns < CROWD_NS && !r->behind && count < READY;
 }
 
-/* Reads what has arrived, and, for as long as there is nothing to report and nobody else needs the event loop, what arrives then: at most
- * some milliseconds. Returns the number of records, which hold until the next call. */
+/* Reads the data that have arrived. Continues for a few milliseconds while there are no records to report and the event loop is not needed.
+ * Returns the number of records, which are valid until the next call. */
 int eb_drain(struct receiver *r) {
   struct epoll_event ready[READY];
   int64_t now = clock_ns(CLOCK_MONOTONIC), until = now + STAY_NS;
   if (until > r->free_until_ns - EARLY_NS) until = r->free_until_ns - EARLY_NS;
   r->count = 0;
   r->used = 0;
-  if (now - r->left_ns > BEHIND_NS) r->behind = 1; /* until a read tells otherwise */
+  if (now - r->left_ns > BEHIND_NS) r->behind = 1; /* until the next read updates it */
   for (int64_t wait_ns = 0; wait_ns >= 0; wait_ns = until - now) {
     int count = await(r, ready, wait_ns);
     read_clocks(r);
     for (int i = 0; i < count; i++) receive(r, ready[i].data.fd);
     now = clock_ns(CLOCK_MONOTONIC);
     int crowd = count > 0 && crowded(r, count, now);
-    if (count <= 0 || r->count || r->hurried) break;
+    if (count <= 0 || r->count || r->loop_waiters) break;
     if (crowd && now + 2 * CROWD_NS < until) {
       nanosleep(&(struct timespec){.tv_nsec = CROWD_NS}, NULL);
       int64_t woke = clock_ns(CLOCK_MONOTONIC);

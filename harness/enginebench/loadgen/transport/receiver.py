@@ -1,8 +1,8 @@
-"""Connections whose reads the kernel stamps and whose usual events never reach Python: the transport for plain TCP on Linux.
+"""The transport for plain TCP on Linux: reads have kernel time stamps, and the usual events are handled in C.
 
-`receive.c` (see `compiled`) reads all connections of a load that are ready in one call, keeps stamps and texts of the events that are
-expected, and hands up the rest. Does not know: requests, or what an event means. Where the library was not built, or TLS is in between,
-connections are the event loop's own, which stamps a read when its turn comes.
+`receive.c` (loaded by `library`) reads all ready connections of a load in one call, stores time stamps and texts of expected events, and
+passes on all other data. Without the library, or with TLS, the event loop's connections are used instead (`factory`). Does not know:
+requests, or what an event means.
 """
 
 from __future__ import annotations
@@ -18,40 +18,40 @@ from enginebench.loadgen.health import Acks, Stamps
 from enginebench.loadgen.template import Pattern
 from enginebench.loadgen.transport.library import RECORD, WAITS, Handle
 
-MOST_HELD: Final = 512
-"""Recognised events of a connection that are taken together."""
-_FEW_UNSTAMPED: Final = 0.01
-"""Share of reads."""
-_SENDS_ON: Final = 2
-"""Events that were not waited for. Once would prove it, if nothing else were wrong."""
+MAX_HELD: Final = 512
+"""Most recognised events that are stored in C per connection."""
+_MAX_UNSTAMPED: Final = 0.01
+"""Largest share of reads without a kernel time stamp at which `Receiver.stamps` is still 'kernel'."""
+_NODELAY_EVENTS: Final = 2
+"""Events sent before an acknowledgement that show TCP_NODELAY. One would suffice in theory; two guard against errors."""
 
 
-class Receiving(Protocol):
-    """What a receiver tells a connection."""
+class ReceiverCallbacks(Protocol):
+    """The methods of a connection that a receiver calls."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The transport to write to."""
+        """The connection is open. transport: for writing."""
         ...
 
     def recognised(self, stamps: array[int], lengths: array[int], texts: bytes) -> None:
-        """Expected events: arrival of each (ns) and length of its text (bytes), and their texts one after another."""
+        """Expected events. stamps: arrival of each (ns). lengths: bytes of each text. texts: the texts, concatenated."""
         ...
 
     def received(self, stamp: int, data: bytes) -> None:
-        """Anything else."""
+        """All other data."""
         ...
 
     def examine(self, stamp: int) -> None:
-        """Many events were recognised; time to ask whether they make sense."""
+        """Many events were recognised: check that the response is valid so far."""
         ...
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The end; nothing follows."""
+        """The connection is closed. The last call."""
         ...
 
 
 class Receiver:
-    """All connections of one load, on the running event loop. Raises OSError if the system refuses it."""
+    """All connections of one load, on the running event loop. Raises OSError if epoll is unavailable."""
 
     def __init__(self, found: ctypes.CDLL, acks: Acks = "usual") -> None:
         self.library: Final = found
@@ -66,10 +66,10 @@ class Receiver:
         self._transports: dict[int, Transport] = {}
         self.loop.add_reader(found.eb_fd(self.handle), self._ready)
 
-    async def connect(self, address: str, port: int, connection: Receiving) -> None:
-        """Open a connection and hand its transport over. Raises OSError."""
+    async def connect(self, address: str, port: int, connection: ReceiverCallbacks) -> None:
+        """See `TransportFactory.connect`."""
         sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
-        self.hurry(1)
+        self.add_loop_waiters(1)
         try:
             sock.settimeout(0)
             await self.loop.sock_connect(sock, (address, port))
@@ -78,64 +78,64 @@ class Receiver:
             sock.close()
             raise
         finally:
-            self.hurry(-1)
+            self.add_loop_waiters(-1)
         self._transports[sock.fileno()] = transport
         connection.connection_made(transport)
 
     def free_until(self, at_ns: int) -> None:
-        """The event loop has nothing to do before this instant but to serve connections."""
+        """Before this time the event loop has no other work than serving connections."""
         self._shared.free_until_ns = at_ns
 
-    def hurry(self, change: int) -> None:
-        """More (1) or fewer (-1) that wait for the event loop; while there are any it gets its turn at once."""
-        self._shared.hurried += change
+    def add_loop_waiters(self, change: int) -> None:
+        """Add (1) or remove (-1) an operation that waits for the event loop. While there are any, `_ready` returns to the loop at once."""
+        self._shared.loop_waiters += change
 
     @property
     def pending(self) -> int:
-        """Events that have been recognised and are still held."""
+        """Recognised events that are still stored in C."""
         return int(self._shared.pending)
 
     @property
     def reads(self) -> int:
-        """Of all connections."""
+        """Reads of all connections."""
         return int(self._shared.reads)
 
     @property
     def unstamped(self) -> int:
-        """Reads without a time of the kernel's; they have the time of the read."""
+        """Reads without a kernel time stamp; they have the time of the read."""
         return int(self._shared.unstamped)
 
     @property
-    def sends_on(self) -> bool:
-        """While probing the server was seen to send events although those before were not acknowledged, wherever that could be seen."""
-        return bool(self._shared.unawaited >= _SENDS_ON and not self._shared.awaiting)
+    def server_nodelay(self) -> bool:
+        """Probing showed on every connection that could show it that the server sends without waiting for acknowledgements."""
+        return bool(self._shared.nodelay_events >= _NODELAY_EVENTS and not self._shared.nagle_connections)
 
     @property
     def stamps(self) -> Stamps:
-        """Whose time stamps the reads had: the kernel's, if nearly all did."""
-        return "kernel" if self.reads and self.unstamped <= _FEW_UNSTAMPED * self.reads else "loop"
+        """Source of the time stamps: 'kernel' if nearly all reads had one."""
+        return "kernel" if self.reads and self.unstamped <= _MAX_UNSTAMPED * self.reads else "loop"
 
     @property
     def waits_ms(self) -> tuple[float, float, float] | None:
-        """How long reads had waited (p50, p99, longest), where the kernel's stamps tell."""
+        """How long data waited until they were read (p50, p99, max); None without kernel time stamps."""
         return (self.wait_ms(0.50), self.wait_ms(0.99), self.wait_ms(1.0)) if self.stamps == "kernel" else None
 
-    def wait_ms(self, share: float) -> float:
-        """How long this share of the reads had waited since their arrival, at most; to an eighth."""
+    def wait_ms(self, quantile: float) -> float:
+        """Quantile of the time between arrival and read, to 1/8 of its value."""
         counts, seen = self._shared.waits, 0
         for step in range(WAITS):
             seen += counts[step]
-            if counts[step] and seen >= share * self._shared.reads:
+            if counts[step] and seen >= quantile * self._shared.reads:
                 return _wait_us(step + 1) / 1e3
         return 0.0
 
     @property
-    def heard_ns(self) -> int:
-        """Arrival of the last event that was recognised, on any connection; 0 before the first."""
-        return int(self._shared.heard_ns)
+    def last_event_ns(self) -> int:
+        """Arrival of the last recognised event of all connections; 0 before the first."""
+        return int(self._shared.last_event_ns)
 
-    def taken(self, fd: int) -> tuple[array[int], array[int], bytes] | None:
-        """What is held of a connection: see `Receiving.recognised`."""
+    def take(self, fd: int) -> tuple[array[int], array[int], bytes] | None:
+        """Take the stored events of a connection (see `ReceiverCallbacks.recognised`); None if there are none."""
         count = self.library.eb_take(self.handle, fd)
         if not count:
             return None
@@ -145,17 +145,17 @@ class Receiver:
         return stamps, lengths, ctypes.string_at(shared.texts, shared.text_bytes)
 
     def forget(self, fd: int) -> None:
-        """Read this connection no more."""
+        """Stop reading this connection."""
         self.library.eb_remove(self.handle, fd)
         self._transports.pop(fd, None)
 
     def close(self) -> None:
-        """After the last connection."""
+        """Close all transports and release the C receiver."""
         self.loop.remove_reader(self.library.eb_fd(self.handle))
         for transport in list(self._transports.values()):
             transport.abort()
         self._records.release()
-        self._shared = Handle.from_buffer_copy(self._shared)  # totals can still be asked for
+        self._shared = Handle.from_buffer_copy(self._shared)  # totals stay readable
         self.library.eb_close(self.handle)
 
     def _ready(self) -> None:
@@ -164,7 +164,7 @@ class Receiver:
             return
         for fd, state, stamp, at, size, held in RECORD.iter_unpack(bytes(self._records[: count * RECORD.size])):
             transport = self._transports.get(fd)
-            if transport is None:  # gone since, through an earlier record
+            if transport is None:  # closed by an earlier record
                 continue
             try:
                 if held:
@@ -175,20 +175,20 @@ class Receiver:
                     transport.connection.examine(stamp)
                 else:
                     transport.end(None if state > 0 else OSError(-state, os.strerror(-state)))
-            except Exception as error:  # noqa: BLE001 -- as asyncio does it: one connection's trouble is not another's
+            except Exception as error:  # noqa: BLE001 -- like asyncio: an error of one connection must not affect others
                 self.loop.call_exception_handler({"message": "a connection failed", "exception": error, "transport": transport})
                 transport.discard(error)
 
 
 def _wait_us(step: int) -> int:
-    """Where a step of the histogram of waits begins; see `note_wait` in receive.c."""
+    """Lower bound of a step of the wait-time histogram; see `count_wait` in receive.c."""
     return step if step < 8 else (8 + step % 8) << (step // 8 - 1)
 
 
 class Transport(asyncio.Transport):
-    """One connection, as much of asyncio's interface as `Connection` uses, and `expect`."""
+    """One connection: the part of asyncio's interface that `Connection` uses, and `expect`."""
 
-    def __init__(self, receiver: Receiver, sock: socket.socket, connection: Receiving) -> None:
+    def __init__(self, receiver: Receiver, sock: socket.socket, connection: ReceiverCallbacks) -> None:
         super().__init__({"socket": sock})
         self.connection = connection
         self._receiver = receiver
@@ -197,12 +197,13 @@ class Transport(asyncio.Transport):
         self._unsent = b""
         self._pattern: Pattern | None = None
         self._open = True
-        error = receiver.library.eb_add(receiver.handle, self._fd, MOST_HELD - self._fd % (MOST_HELD // 2))  # not all full at once
+        capacity = MAX_HELD - self._fd % (MAX_HELD // 2)  # differs, so that synchronised streams do not all fill up at once
+        error = receiver.library.eb_add(receiver.handle, self._fd, capacity)
         if error:
             raise OSError(-error, os.strerror(-error))
 
     def expect(self, pattern: Pattern | None, rest: bytes = b"") -> bool:
-        """What the next events look like; None: not known. rest: bytes that may be the start of one; whether they are and were taken."""
+        """Set the pattern of the next events; None: unknown. rest: bytes that may be the start of one. Returns whether rest was taken."""
         if (pattern is self._pattern and not rest) or not self._open:
             return not rest
         self._pattern = pattern
@@ -211,13 +212,13 @@ class Transport(asyncio.Transport):
         return bool(self._receiver.library.eb_expect(self._receiver.handle, self._fd, *arguments))
 
     def deliver(self) -> None:
-        """Hand over what is held."""
-        taken = self._receiver.taken(self._fd)
+        """Pass the stored events to the connection."""
+        taken = self._receiver.take(self._fd)
         if taken is not None:
             self.connection.recognised(*taken)
 
     def write(self, data: Any) -> None:
-        """Send at once, or as soon as the system takes it."""
+        """Send at once, or as soon as the socket is writable."""
         if not self._open:
             return
         if self._unsent:
@@ -236,35 +237,35 @@ class Transport(asyncio.Transport):
         if sent == len(data):
             return
         self._unsent = data[sent:]
-        self._receiver.hurry(1)
+        self._receiver.add_loop_waiters(1)
         self._receiver.loop.add_writer(self._fd, self._writable)
 
     def _writable(self) -> None:
         self._send(self._stop_writing())
 
     def _stop_writing(self) -> bytes:
-        """What is unsent, which from now on nobody sends."""
+        """Stop waiting for the socket to become writable. Returns the unsent data."""
         unsent, self._unsent = self._unsent, b""
         if unsent:
             self._receiver.loop.remove_writer(self._fd)
-            self._receiver.hurry(-1)
+            self._receiver.add_loop_waiters(-1)
         return unsent
 
     def abort(self) -> None:
-        """Close at once; the connection hears of it in the loop's next turn."""
+        """Close at once; connection_lost is called in the loop's next iteration."""
         self.end(None)
 
     def is_closing(self) -> bool:
         return not self._open
 
     def end(self, error: Exception | None) -> None:
-        """Close; the connection has had everything that came, and hears the reason in the loop's next turn."""
+        """Deliver the stored events and close; connection_lost is called with error in the loop's next iteration."""
         if self._open:
             self.deliver()
         self.discard(error)
 
     def discard(self, error: Exception | None) -> None:
-        """Close without handing over what is held."""
+        """Close without delivering the stored events."""
         if not self._open:
             return
         self._open = False
