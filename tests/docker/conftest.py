@@ -22,7 +22,7 @@ import pytest
 from enginebench.domain.container import Container
 from enginebench.runtime import LaunchFailed
 from enginebench.runtime.container.client import connect
-from enginebench.runtime.container.leftovers import Left, find
+from enginebench.runtime.container.leftovers import Leftover, find
 
 IMAGE = "enginebench-test/nothing:1.0.0"
 ULIMITS = {"nofile": 4096, "nproc": 4096}
@@ -104,7 +104,7 @@ class Bench:
         """Of 'cells' or 'launches'."""
         return [json.loads(file.read_text()) for file in sorted(self.run_folder().glob(f"{kind}/*.json"))]
 
-    def left(self, client: Any) -> list[Left]:
+    def left(self, client: Any) -> list[Leftover]:
         """What runs of this folder have in the daemon."""
         runs = [folder.name for folder in (self.folder / "results").glob("*")]
         return [item for item in find(client) if item.run in runs]

@@ -22,7 +22,7 @@ from enginebench.runtime import LaunchFailed, ProcessGroup, http_get
 from enginebench.runtime.container.client import caller
 from enginebench.runtime.container.leftovers import CELL, LAUNCH, OWNER, RUN, find
 from enginebench.runtime.container.pod import Pod, open_pod
-from enginebench.runtime.container.spec import SITE, Surroundings
+from enginebench.runtime.container.spec import SITE, PodSettings
 
 from .conftest import IMAGE, ULIMITS, until
 
@@ -34,7 +34,7 @@ LOG = "results/2026-01-01-boxed/logs/0123456789ab.log"
 def place(client: Any, container: Container, folder: Path, **around: Any) -> Iterator[ProcessGroup]:
     """A group of containers; whatever happens it leaves nothing."""
     site = Site("0.0.0.0", 8000, Path(SITE), "none", (8001,))  # noqa: S104
-    surroundings = Surroundings(image=IMAGE, tag="", labels={}, ports=(8000, 8001), **around)
+    surroundings = PodSettings(image=IMAGE, tag="", labels={}, ports=(8000, 8001), **around)
     pod: Pod = open_pod(client, container, surroundings, site, folder / LOG)
     with ProcessGroup(pod, folder / LOG) as group:
         yield group
@@ -202,7 +202,7 @@ def test_a_port_that_somebody_else_has_taken_is_told(daemon: Any, nothing: Conta
         try:
             adapter: Adapter = Elsewhere()
             engine = open_engine(adapter, deployment, (), Opening(), log=tmp_path / LOG, base=tmp_path, say=lambda _: None)
-            with pytest.raises(LaunchFailed, match=f"port {foreign.server_port} is answered by process {os.getpid()}"), engine:
+            with pytest.raises(LaunchFailed, match=f"process {os.getpid()} .* listens on port {foreign.server_port}"), engine:
                 pass
         finally:
             foreign.shutdown()

@@ -88,8 +88,8 @@ def test_a_run(bench: Bench) -> None:
     ("deployment", "reason"),
     [
         (boxed(image="nobody/absent:1.0", offline=True), "the image nobody/absent:1.0 is not here, and the deployment is offline"),
-        (boxed(cpuset="4000-4001"), "container.cpuset names processors that the daemon's machine lacks"),
-        (boxed(gpus=1), "GPUs were asked for"),
+        (boxed(cpuset="4000-4001"), "container.cpuset names CPUs that the daemon's machine lacks"),
+        (boxed(gpus=1), "the requested GPUs"),
     ],
 )  # fmt: skip
 def test_each_trouble_is_one_sentence(bench: Bench, deployment: str, reason: str) -> None:

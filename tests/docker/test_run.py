@@ -72,10 +72,10 @@ def test_the_plan_says_what_docker_would_be_told(bench: Bench) -> None:
     [
         (boxed(image="nobody/absent:1.0", offline=True), "the image nobody/absent:1.0 is not here, and the deployment is offline"),
         (boxed(image="nobody.invalid/absent:1.0"), "the image nobody.invalid/absent:1.0 could not be had: "),
-        (boxed(cpuset="4000-4001"), "container.cpuset names processors that the daemon's machine lacks"),
-        (boxed(mounts=["/no/such/folder:/x"]), "the daemon's machine has no such folder to mount"),
-        (boxed(mounts=[]), "exited with code 127 (the image has no such program?) before it was ready"),
-        (boxed(address="203.0.113.9"), "container.address is no address of the daemon's machine"),
+        (boxed(cpuset="4000-4001"), "container.cpuset names CPUs that the daemon's machine lacks"),
+        (boxed(mounts=["/no/such/folder:/x"]), "a folder to mount does not exist on the daemon's machine"),
+        (boxed(mounts=[]), "exited with code 127 (the image does not contain the program?) before it was ready"),
+        (boxed(address="203.0.113.9"), "container.address is not an address of the daemon's machine"),
         ("options: {never_ready: true}, ready_timeout_s: 1, " + boxed(), "not ready after 1 s; GET /health"),
         ("options: {exit_at_start: true}, " + boxed(), "exited with code"),
     ],
@@ -108,7 +108,7 @@ def test_gpus_where_there_are_none_skip_the_cell(bench: Bench, daemon: Any) -> N
     done = bench("run", bench.scenario(FAKE + boxed(gpus=2)), "--no-html")
     (cell,) = bench.records("cells")
     assert cell["status"] == "skipped", done.stderr
-    assert "GPUs were asked for, and the Docker daemon has none to give" in str(cell["reason"])
+    assert "the Docker daemon cannot provide the requested GPUs" in str(cell["reason"])
 
 
 def test_without_a_daemon_the_cell_says_so(bench: Bench) -> None:
@@ -116,7 +116,7 @@ def test_without_a_daemon_the_cell_says_so(bench: Bench) -> None:
     done = bench("run", bench.scenario(FAKE + boxed()), "--no-html")
     assert done.returncode == 3
     (cell,) = bench.records("cells")
-    assert cell["reason"] == f"no Docker daemon answers at unix://{bench.folder}/no.sock; start it, or set DOCKER_HOST"
+    assert cell["reason"] == f"no response from a Docker daemon at unix://{bench.folder}/no.sock; start it, or set DOCKER_HOST"
 
 
 # -- nothing is left behind ------------------------------------------------------------------------------------------------------

@@ -15,8 +15,7 @@ from itertools import pairwise
 
 import pytest
 from enginebench.dialects import Dialect, OpenAIChat, OpenAICompletions
-from enginebench.loadgen import LoadResult, LoadSpec, Progress, Target, WireRequest, run_load
-from enginebench.loadgen import run as run_module
+from enginebench.loadgen import LoadResult, LoadSpec, Progress, Target, WireRequest, client_process, run_load
 from enginebench.loadgen.client import Client
 from enginebench.loadgen.dispatch import Dispatch
 
@@ -229,7 +228,7 @@ def test_the_spec_is_picklable(start_fake: StartFake) -> None:
 
 
 def test_it_also_runs_on_asyncios_own_loop(start_fake: StartFake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_module, "_event_loop", lambda: ("asyncio", asyncio.new_event_loop))
+    monkeypatch.setattr(client_process, "_event_loop", lambda: ("asyncio", asyncio.new_event_loop))
     result = load(start_fake(*FAST), wire(8), concurrency=4)
     assert outcomes(result) == ["ok"] * 8
     assert result.client.loop == "asyncio"

@@ -44,7 +44,7 @@ def worker(folder: Path, mode: str, monkeypatch: pytest.MonkeyPatch) -> Iterator
     (folder / "worker.py").write_text(WORKER)
     launch = Launch((sys.executable, str(folder / "worker.py"), mode), "m")
     site = Site("127.0.0.1", 0, folder, "m")
-    with EngineProcess.start(launch, site, log=folder / "log", tag=unique_tag("offline"), talk=True) as process:
+    with EngineProcess.start(launch, site, log=folder / "log", tag=unique_tag("offline"), piped=True) as process:
         yield OfflineWorker.greet(discover()["llamacpp"], DEPLOYMENT, process, Opening(), 10)
 
 

@@ -33,7 +33,7 @@ from enginebench.runtime import (
     wait_ready,
 )
 from enginebench.runtime.environment import environment
-from enginebench.runtime.exit_status import ending_in_words, log_tail
+from enginebench.runtime.exit_status import describe_exit, log_tail
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="needs PR_SET_PDEATHSIG and PR_SET_CHILD_SUBREAPER")
 
@@ -136,7 +136,7 @@ def test_ready_then_stopped(site: Site) -> None:
 def test_talking_over_stdin_and_stdout(site: Site) -> None:
     code = "import sys\nfor line in sys.stdin: print(line.upper(), end='', flush=True)\nprint('done', file=sys.stderr)"
     launch = Launch((sys.executable, "-S", "-c", code), "m")
-    with EngineProcess.start(launch, site, log=site.folder / "log", tag=unique_tag("talk"), talk=True) as engine:
+    with EngineProcess.start(launch, site, log=site.folder / "log", tag=unique_tag("talk"), piped=True) as engine:
         assert engine.stdin is not None
         assert engine.stdout is not None
         engine.stdin.write(b"hello\n")
@@ -179,12 +179,12 @@ def test_exit_at_start_is_told_with_the_log(site: Site) -> None:
 
 
 def test_never_ready(site: Site) -> None:
-    with start(site, "hang") as engine, pytest.raises(LaunchFailed, match=r"not ready after 0\.3 s; GET /health last did not answer"):
+    with start(site, "hang") as engine, pytest.raises(LaunchFailed, match=r"not ready after 0\.3 s; the last GET /health failed"):
         ready(site, engine, 0.3)
 
 
 def test_broken(site: Site) -> None:
-    with start(site, "broken") as engine, pytest.raises(LaunchFailed, match="will not become ready; GET /health last answered 500"):
+    with start(site, "broken") as engine, pytest.raises(LaunchFailed, match="will not become ready; the last GET /health returned 500"):
         ready(site, engine)
 
 
@@ -214,7 +214,7 @@ def test_a_sigkill_from_outside_hints_at_memory(site: Site) -> None:
     ("code", "words"), [(0, "exited with code 0"), (-4, "killed by SIGILL (built for another CPU?)"), (-99, "killed by signal 99")]
 )
 def test_endings_in_words(code: int, words: str) -> None:
-    assert ending_in_words(code) == words
+    assert describe_exit(code) == words
 
 
 def test_log_tail_drops_colours_and_progress(tmp_path: Path) -> None:
@@ -375,7 +375,7 @@ def test_sweep_leaves_a_process_without_the_marker_alone(
 ) -> None:
     unmarked = bystander(None)
     abandoned("mine", leftovers.identity(unmarked.pid), tmp_path)
-    assert sweep() == [f"left process {unmarked.pid} of launch mine alone: its environment does not prove that it is ours"]
+    assert sweep() == [f"left process {unmarked.pid} of launch mine alone: its environment does not show that enginebench started it"]
     assert unmarked.poll() is None
 
 
@@ -397,7 +397,7 @@ def test_a_foreign_server_on_the_port_is_told(site: Site) -> None:
         proof = verify_listener(site.port, engine)
     name = psutil.Process().name()
     assert proof.kind == "foreign"
-    assert proof.text == f"port {site.port} is answered by process {os.getpid()} ({name}), not by the engine that was started"
+    assert proof.text == f"process {os.getpid()} ({name}) listens on port {site.port} instead of the started engine"
 
 
 def test_a_port_without_listener_proves_nothing(site: Site) -> None:

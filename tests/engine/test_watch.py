@@ -180,7 +180,7 @@ def test_it_ends_with_its_parent() -> None:
 
 def test_a_long_load_keeps_a_bounded_number_of_readings(monkeypatch: pytest.MonkeyPatch) -> None:
     left = iter(range(100))
-    monkeypatch.setattr(scraper, "MOST_READINGS", 8)
+    monkeypatch.setattr(scraper, "MAX_READINGS", 8)
     monkeypatch.setattr(select, "select", lambda *_: ([] if next(left) < 30 else [0], [], []))
     monkeypatch.setattr(scraper, "read", lambda _server, _paths: (next(left), []))
     monkeypatch.setattr(sys, "stdout", SimpleNamespace(buffer=io.BytesIO()))

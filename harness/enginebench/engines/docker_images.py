@@ -14,7 +14,7 @@ from typing import Any
 
 from enginebench.engines.images import Image, Recipe, Say
 from enginebench.errors import UserError
-from enginebench.runtime.container.client import DaemonGone, connect
+from enginebench.runtime.container.client import DaemonUnreachable, connect
 
 BUILD_S = 3600
 """An engine's wheels are several GB, and the daemon is silent while it fetches one layer."""
@@ -27,7 +27,7 @@ class SdkDaemon:
     def __init__(self) -> None:
         try:
             self._api = connect(BUILD_S).api
-        except DaemonGone as gone:
+        except DaemonUnreachable as gone:
             raise UserError(str(gone)) from None
         import docker
 

@@ -20,10 +20,10 @@ from enginebench.engines.images import Image, Recipe, ensure, read_images, recip
 from enginebench.engines.registry import constraints_of
 from enginebench.errors import UserError
 from enginebench.runtime import LaunchFailed, free_ports
-from enginebench.runtime.container.client import Client, caller, connect, device_groups, sentences
+from enginebench.runtime.container.client import Client, caller, connect, device_groups, translated_errors
 from enginebench.runtime.container.command import docker_run
 from enginebench.runtime.container.pod import Pod, open_pod
-from enginebench.runtime.container.spec import ANY, HF_HOME, LOOPBACK, MODELS, SITE, Accelerator, Bind, Surroundings, arguments
+from enginebench.runtime.container.spec import ANY, HF_HOME, LOOPBACK, MODELS, SITE, Accelerator, Bind, PodSettings, arguments
 
 FIRST_PORT = 8000
 """Inside, where nobody else is; in the machine's own network free ports are looked for."""
@@ -120,7 +120,7 @@ def open_contained(adapter: Adapter, deployment: Deployment, checkpoint: str, lo
     site, binds = site_inside(adapter, deployment, checkpoint)
     client = connect()
     facts = _have_image(client, container, box, adapter, say)
-    around = Surroundings(
+    around = PodSettings(
         image=box.name,
         tag="",
         labels={},
@@ -158,7 +158,7 @@ def _have_image(client: Client, container: Container, box: Box, adapter: Adapter
 
     from enginebench.engines.docker_images import SdkDaemon
 
-    with sentences(f"the image {box.name} could not be had: "):
+    with translated_errors(f"the image {box.name} could not be had: "):
         try:
             found = client.images.get(box.name)
         except ImageNotFound:
@@ -196,7 +196,7 @@ def commands(adapter: Adapter, deployment: Deployment) -> dict[str, str]:
     site, _ = site_inside(adapter, deployment, deployment.checkpoint)
     site = replace(site, checkpoint=str(MODELS / "CHECKPOINT") if adapter.checkpoint_format != "none" else site.checkpoint)
     launch = adapter.launch(deployment.inside, box.install, site)
-    around = Surroundings(
+    around = PodSettings(
         image=box.name,
         tag="LAUNCH",
         labels={},

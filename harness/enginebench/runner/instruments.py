@@ -16,7 +16,7 @@ from enginebench.records.subject import Subject
 from enginebench.runner.engine import Engine
 from enginebench.runner.served import Served
 from enginebench.runner.sidecar import Sidecar
-from enginebench.runtime.container.client import elsewhere
+from enginebench.runtime.container.client import remote_host
 
 EVERY_S = 1.0
 PROGRAM = ("-P", "-m", "enginebench.telemetry.sampler")
@@ -73,7 +73,7 @@ def orders(engine: Engine) -> dict[str, JSON]:
     handles = {name: started.handle for name, started in engine.started().items()}
     containers: dict[str, JSON] = {name: ident for name, (kind, ident) in handles.items() if kind == "container"}
     processes: dict[str, JSON] = {name: int(ident) for name, (kind, ident) in handles.items() if kind == "processes"}
-    here = elsewhere() is None if containers else bool(processes) or _local(engine)
+    here = remote_host() is None if containers else bool(processes) or _local(engine)
     return {"gpus": here, "containers": containers, "processes": processes}
 
 

@@ -80,7 +80,7 @@ class OfflineWorker:
     def _ask(self, request: Mapping[str, Any], timeout_s: float) -> tuple[dict[str, Any] | None, str]:
         """(the worker's result, '') or (None, why there is none). timeout_s bounds the whole batch."""
         stdin = self._process.stdin
-        assert stdin is not None  # noqa: S101  # started with talk=True
+        assert stdin is not None  # noqa: S101  # started with piped=True
         try:
             stdin.write(json.dumps(request, separators=(",", ":")).encode() + b"\n")
             stdin.flush()
@@ -121,7 +121,7 @@ class OfflineWorker:
     def _hear(self, timeout_s: float) -> dict[str, Any] | None:
         """The worker's next event; None when it ended or stayed silent."""
         stdout = self._process.stdout
-        assert stdout is not None  # noqa: S101  # started with talk=True
+        assert stdout is not None  # noqa: S101  # started with piped=True
         until = time.monotonic() + timeout_s
         while b"\n" not in self._buffer:
             left = until - time.monotonic()

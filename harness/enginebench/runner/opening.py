@@ -119,7 +119,7 @@ def _bring_up(
     patience_s = deployment.ready_timeout_s or launch.ready_timeout_s
     group.start_members(launch)
     proofs = [_await_member(adapter, member, group, patience_s, say, began) for member in launch.members]
-    main = group.start_main(launch, talk=deployment.runtime == "in-process")
+    main = group.start_main(launch, piped=deployment.runtime == "in-process")
     engine: Engine
     if isinstance(main, EngineProcess) and deployment.runtime == "in-process":
         engine = OfflineWorker.greet(adapter, deployment, main, opening, patience_s)

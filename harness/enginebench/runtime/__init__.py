@@ -1,4 +1,4 @@
-"""Starting engines and ending them: processes, readiness, identity, leftovers. Knows nothing of loads, metrics or reports."""
+"""Starts and ends engines: processes, containers, readiness, identity, leftovers. Does not know: loads, metrics, reports."""
 
 from __future__ import annotations
 

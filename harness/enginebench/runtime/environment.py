@@ -1,6 +1,6 @@
-"""What an engine's environment holds: an explicit list, so that a variable left in somebody's shell is no unrecorded option.
+"""Computes the environment of an engine from an explicit list, so that no variable of the user's shell becomes an unrecorded option.
 
-Knows nothing of processes; it only computes a mapping. Values may be secrets (HF_TOKEN, proxies), so only names are recorded.
+Values may be secrets (HF_TOKEN, proxies), so only names are recorded.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ INHERITED = frozenset((
     "http_proxy", "https_proxy", "no_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY",
 ))
 # fmt: on
-"""Where things are and how to reach the network: passed on by name."""
+"""Paths and network settings, inherited by name."""
 
 INHERITED_PREFIXES = ("LC_", "DYLD_", "CUDA_", "NVIDIA_", "HIP_", "ROCR_", "ROCM_", "HSA_", "HF_", "HUGGINGFACE_")
-"""Which devices there are and where weights are cached. Tuning variables (OMP_, NCCL_, VLLM_, PYTORCH_, GGML_ ...) are *not*
-passed on: they change results, so they belong into the scenario's options, where they become part of the deployment."""
+"""Visible devices and weight caches. Tuning variables (OMP_, NCCL_, VLLM_, PYTORCH_, GGML_ ...) are *not* inherited: they change
+results, so they belong in the scenario's options, where they become part of the deployment."""
 
 ADDED: Mapping[str, str] = {
-    "PYTHONUNBUFFERED": "1",  # the last lines before a crash must reach the log
-    "SPT_NOENV": "1",  # setproctitle (vLLM, SGLang) would overwrite the environment that proves a process to be ours
+    "PYTHONUNBUFFERED": "1",  # so that the last lines before a crash reach the log
+    "SPT_NOENV": "1",  # stops setproctitle (vLLM, SGLang) from overwriting the environment, which holds MARKER
 }
 
 
 def environment(launch: Launch, tag: str, inherited: Mapping[str, str] | None = None) -> dict[str, str]:
-    """What the engine sees: the inherited names, then ADDED, then launch.env, then the launch's marker. Later ones win."""
+    """The engine's environment: inherited names, then ADDED, then launch.env, then the marker of the launch. Later ones win."""
     base = os.environ if inherited is None else inherited
     return {**{name: base[name] for name in passed_on(base)}, **ADDED, **launch.env, MARKER: tag}
 
 
 def passed_on(base: Mapping[str, str]) -> tuple[str, ...]:
-    """Names of the variables that an engine gets from `base`; recorded with every launch, without their values."""
+    """Names of the variables that an engine inherits from `base`. Recorded with every launch, without values."""
     return tuple(sorted(name for name in base if name in INHERITED or name.startswith(INHERITED_PREFIXES)))

@@ -1,4 +1,4 @@
-"""How an engine's end is told to people: exit statuses in words, and the last lines of a log. Starts and ends nothing."""
+"""Describes how an engine ended: exit statuses in words, and the last lines of a log."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pathlib import Path
 LIKELY_CAUSE = {signal.SIGKILL: " (out of memory?)", signal.SIGILL: " (built for another CPU?)"}
 
 
-class LaunchFailed(Exception):  # noqa: N818  (like Unsupported: it names what happened)
-    """An engine that did not become ready: one sentence why, and the end of its log."""
+class LaunchFailed(Exception):  # noqa: N818  (named like Unsupported)
+    """An engine did not become ready. reason: one sentence. log_tail: the end of its log."""
 
     def __init__(self, reason: str, log_tail: str = "") -> None:
         super().__init__(reason)
         self.reason, self.log_tail = reason, log_tail
 
 
-def ending_in_words(code: int, *, asked: bool = False) -> str:
-    """An exit status as subprocess gives it (negative: a signal) for people. asked: the harness had asked for the end."""
+def describe_exit(code: int, *, requested: bool = False) -> str:
+    """Describe an exit status of `subprocess` (negative: a signal). requested: the harness stopped the process."""
     if code >= 0:
         words = f"exited with code {code}"
         cause = ""
@@ -29,11 +29,11 @@ def ending_in_words(code: int, *, asked: bool = False) -> str:
             words, cause = f"killed by {number.name}", LIKELY_CAUSE.get(number, "")
         except ValueError:
             words, cause = f"killed by signal {-code}", ""
-    return f"stopped by the harness ({words})" if asked else words + cause
+    return f"stopped by the harness ({words})" if requested else words + cause
 
 
 def log_tail(log: Path, lines: int = 20) -> str:
-    """The last lines of a log, without colours and with progress bars reduced to their last state; empty when there is none."""
+    """The last lines of a log, without colours and with progress bars reduced to their last state; empty without a log."""
     try:
         with log.open("rb") as file:
             size = file.seek(0, os.SEEK_END)

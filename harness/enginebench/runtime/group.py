@@ -1,7 +1,7 @@
-"""All processes of one deployment as one thing: its members, started at once, and the main one that requests go to.
+"""The processes of one deployment: its members, started at once, and the main process, which receives the requests.
 
-Each has a guardian, a lease and a log of its own, so whatever ends the harness ends all of them. They live and end together: when one
-is gone the deployment is not what was asked for. Knows nothing of HTTP, readiness or what a member is for.
+Each process has its own guardian, lease and log, so all of them end with the harness. If one ends, the deployment has failed. Does not
+know: HTTP, readiness, the purpose of a member.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ STOP_GRACE_S = 10.0
 
 
 class ProcessGroup:
-    """What one launch has started. Use as a context manager: leaving the block ends everything, the main process first."""
+    """The processes of one launch. A context manager: leaving the block ends all of them, the main process first."""
 
     def __init__(self, place: Place, log: Path) -> None:
-        """log: of the main process; a member's is <stem>.<member>.log beside it."""
+        """log: of the main process. Members log to <stem>.<member>.log in the same folder."""
         self.place, self.site, self.log = place, place.site, log
         self.members: dict[str, Started] = {}
         self.main: Started | None = None
 
     def start_members(self, launch: Launch) -> None:
-        """Start all of launch.members, each in its own folder below the site's. Raises LaunchFailed with the member's name."""
+        """Start launch.members, each in its own subfolder of the site's folder. Raises LaunchFailed with the member's name."""
         for member in launch.members:
             one = Launch(member.argv, launch.served_name, member.env, member.files)
             site = replace(self.site, port=member.port, folder=self.site.folder / member.name)
@@ -43,28 +43,28 @@ class ProcessGroup:
             except LaunchFailed as failure:
                 raise LaunchFailed(f"member {member.name}: {failure.reason}", failure.log_tail) from None
 
-    def start_main(self, launch: Launch, *, talk: bool = False) -> Started:
+    def start_main(self, launch: Launch, *, piped: bool = False) -> Started:
         """Start launch.argv; see `EngineProcess.start`."""
-        self.main = self.place.start(launch, self.site, log=self.log, tag=unique_tag(self.log.stem), talk=talk)
+        self.main = self.place.start(launch, self.site, log=self.log, tag=unique_tag(self.log.stem), piped=piped)
         return self.main
 
     # -- while it runs -------------------------------------------------------------------------------------------------------
 
     @property
     def alive(self) -> bool:
-        """Whether everything that was started runs."""
+        """Whether all started processes run."""
         return all(process.alive for process in self.started.values())
 
     @property
     def ending(self) -> str | None:
-        """What has ended and how, in words that follow 'the engine'; None while everything runs."""
-        # A member first: a main process that ends because of it is the consequence.
+        """Which processes have ended and how, as a phrase that follows 'the engine'; None while all run."""
+        # Members first: the main process may have ended because of one.
         lost = [f"lost its member {name}: {ending}" for name, process in self.members.items() if (ending := process.ending)]
         ended = self.main.ending if self.main is not None else None
         return " and ".join([*lost, *([ended] if ended else [])]) or None
 
     def wait(self, timeout_s: float) -> bool:
-        """Sleep until anything of it ends or the time is over; returns whether something has ended. Wakes at once."""
+        """Sleep until a process ends or the time is over. Returns whether one has ended."""
         until = time.monotonic() + timeout_s
         poller = select.poll()
         for process in self.started.values():
@@ -74,20 +74,20 @@ class ProcessGroup:
         return not self.alive
 
     def log_tail(self, lines: int = 20) -> str:
-        """The last lines of the log of what has ended first in the order of `ending`, else of the main process."""
+        """The last lines of the log of the first ended process in the order of `ending`, else of the main process."""
         ended = next((process for process in self.started.values() if not process.alive), self.main)
         return ended.log_tail(lines) if ended is not None else ""
 
     @property
     def started(self) -> Mapping[str, Started]:
-        """Everything that was started: each 'member NAME', then 'engine'."""
+        """All started processes by name: each 'member NAME', then 'engine'."""
         members = {f"member {name}": process for name, process in self.members.items()}
         return members | ({"engine": self.main} if self.main is not None else {})
 
     # -- the end -------------------------------------------------------------------------------------------------------------
 
     def stop(self, grace_s: float = STOP_GRACE_S) -> None:
-        """End everything, whatever fails on the way: the main process, then all members side by side. Again does nothing."""
+        """End the main process, then all members in parallel, even if one of them fails to end. Further calls do nothing."""
         with contextlib.ExitStack() as stack:
             stack.callback(self.place.close)
             for process in self.members.values():
@@ -105,5 +105,5 @@ class ProcessGroup:
 
 
 def member_log(log: Path, member: Member) -> Path:
-    """Where a member's output goes, beside the main process's."""
+    """Log of a member, next to that of the main process."""
     return log.with_name(f"{log.stem}.{member.name}{log.suffix}")

@@ -1,11 +1,10 @@
-"""What a launch leaves on disk so that the next run can end engines that outlived their harness, and nothing else.
+"""Records every launch on disk, so that the next run can end engines that outlived their harness, and no other process.
 
-Knows nothing of engines or of the guardian's protocol. A *lease* is one JSON file per launch under cache_dir()/leases: who started
-what, each process by pid *and* birth. A process is ended only when it is provably ours: it carries ENGINEBENCH_LAUNCH=<tag> in
-its environment, belongs to this user, and either has the pid and birth of the lease or bears the tag of a dead harness's
-launch (tags are unique, see `unique_tag`). Where an environment cannot be read the process is left alone, and that is said.
+A *lease* is one JSON file per launch in cache_dir()/leases. It names the harness and the engine, each by pid *and* start time. A process is
+ended only if it has ENGINEBENCH_LAUNCH=<tag> in its environment (tags are unique, see `unique_tag`), belongs to this user, and the harness
+of that launch has ended. If its environment cannot be read, the process is left alone and reported.
 
-Checked on Linux only; macOS lets a user read the environment of his own processes except those of protected binaries.
+Tested on Linux only. On macOS a user cannot read the environment of protected binaries. Does not know: engines, the guardian's protocol.
 """
 
 from __future__ import annotations
@@ -38,18 +37,20 @@ HALF_WRITTEN_S = 60.0
 
 @dataclass(frozen=True)
 class Identity:
-    """A process that cannot be mistaken for a later one with the same pid. born compares for equality only."""
+    """A process, distinguished from a later one with the same pid."""
 
     pid: int
     born: str
+    """Start time. Compare for equality only."""
 
 
 @dataclass(frozen=True)
 class Lease:
-    """One launch. place: where its pids mean anything (host and pid namespace; a home folder may be shared between hosts)."""
+    """One launch."""
 
     tag: str
     place: str
+    """Where the pids are valid: host and pid namespace (hosts may share a home folder)."""
     harness: Identity
     argv: tuple[str, ...]
     folder: str
@@ -58,12 +59,12 @@ class Lease:
 
     @property
     def live(self) -> bool:
-        """Whether the harness that wrote it still runs; a lease of another host or container counts as live."""
+        """Whether the harness still runs. A lease of another host or container counts as live."""
         return self.place != here() or born(self.harness.pid) == self.harness.born
 
 
 def unique_tag(prefix: str) -> str:
-    """A launch's tag: the prefix and six random hex digits."""
+    """A tag for one launch: the prefix and six random hex digits."""
     return f"{prefix}-{secrets.token_hex(3)}"
 
 
@@ -77,9 +78,9 @@ def here() -> str:
 
 
 def born(pid: int) -> str | None:
-    """When a process began, as something to compare; None when it is gone or a zombie.
+    """Start time of a process, for comparison only; None if it has ended or is a zombie.
 
-    Linux: boot id and start time in clock ticks, because psutil's create_time() moves when the wall clock is adjusted.
+    On Linux: boot id and clock ticks, because psutil's create_time() changes when the wall clock is adjusted.
     """
     try:
         if sys.platform == "linux":
@@ -93,9 +94,9 @@ def born(pid: int) -> str | None:
 
 
 def identity(pid: int) -> Identity | None:
-    """The process as it is now; None when it is gone."""
-    birth = born(pid)
-    return Identity(pid, birth) if birth else None
+    """Identity of a running process; None if it has ended."""
+    start = born(pid)
+    return Identity(pid, start) if start else None
 
 
 # -- leases ----------------------------------------------------------------------------------------------------------------
@@ -106,11 +107,11 @@ def _path(tag: str) -> Path:
 
 
 def reserve(tag: str, argv: Iterable[str], folder: Path) -> Lease:
-    """Write the lease of a launch that is about to happen. Raises UserError when a live harness uses the same tag."""
+    """Write the lease before a launch. Raises UserError if a running harness uses the same tag."""
     if not re.fullmatch(r"[A-Za-z0-9._-]+", tag):
-        raise ValueError(f"a launch tag is letters, digits, '.', '_' and '-': {tag!r}")
+        raise ValueError(f"invalid launch tag {tag!r}: only letters, digits, '.', '_' and '-' are allowed")
     me = identity(os.getpid())
-    assert me is not None, "a running process has a birth"  # noqa: S101  (narrows the type)
+    assert me is not None  # noqa: S101  (narrows the type)
     lease = Lease(tag, here(), me, tuple(argv), str(folder))
     path = _path(tag)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -126,7 +127,7 @@ def reserve(tag: str, argv: Iterable[str], folder: Path) -> Lease:
 
 
 def renew(lease: Lease, *, guardian: int, engine: int) -> Lease:
-    """Add the pids once they exist."""
+    """Add the pids after the start."""
     lease = dataclasses.replace(lease, guardian=identity(guardian), engine=identity(engine))
     path = _path(lease.tag)
     new = path.with_suffix(".new")
@@ -136,12 +137,12 @@ def renew(lease: Lease, *, guardian: int, engine: int) -> Lease:
 
 
 def release(tag: str) -> None:
-    """The launch is over and nothing of it runs."""
+    """Delete the lease of a launch whose processes have ended."""
     _path(tag).unlink(missing_ok=True)
 
 
 def leases() -> list[Lease]:
-    """Every lease that can be read."""
+    """All readable leases."""
     return [lease for path in _files() if (lease := _read(path)) is not None]
 
 
@@ -150,61 +151,62 @@ def _files() -> list[Path]:
 
 
 def _read(path: Path) -> Lease | None:
-    def who(item: dict[str, str] | None) -> Identity | None:
+    def parse(item: dict[str, str] | None) -> Identity | None:
         return None if item is None else Identity(int(item["pid"]), item["born"])
 
     try:
         data = json.loads(path.read_text())
-        harness = who(data["harness"])
+        harness, guardian, engine = (parse(data[name]) for name in ("harness", "guardian", "engine"))
         if harness is None or data["tag"] != path.stem:
             return None
-        return Lease(data["tag"], data["place"], harness, tuple(data["argv"]), data["folder"], who(data["guardian"]), who(data["engine"]))
+        return Lease(data["tag"], data["place"], harness, tuple(data["argv"]), data["folder"], guardian, engine)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-# -- ending what is provably ours --------------------------------------------------------------------------------------------
+# -- ending processes of earlier launches --------------------------------------------------------------------------------------
 
 
 def sweep() -> list[str]:
-    """End what dead harnesses left running and forget their leases; returns a sentence for everything done or left undone."""
-    said: list[str] = []
+    """End processes left by harnesses that have ended and delete their leases. Returns one sentence per action or omission."""
+    actions: list[str] = []
     for path in _files():
         lease = _read(path)
         if lease is None:
             with contextlib.suppress(OSError):
                 if time.time() - path.stat().st_mtime > HALF_WRITTEN_S:
                     path.unlink(missing_ok=True)
-                    said.append(f"removed the unreadable lease {path.name}")
+                    actions.append(f"removed the unreadable lease {path.name}")
         elif not lease.live:
-            said += _sweep_one(lease)
-    return said
+            actions += _sweep_one(lease)
+    return actions
 
 
 def _sweep_one(lease: Lease) -> list[str]:
-    said = end_marked(lease.tag)
-    for who in (lease.engine, lease.guardian):
-        if who is not None and born(who.pid) == who.born:
-            # Same process as in the lease, yet it was not ended above: its environment did not prove that it is ours.
-            said.append(f"left process {who.pid} of launch {lease.tag} alone: its environment does not prove that it is ours")
+    actions = end_marked(lease.tag)
+    for process in (lease.engine, lease.guardian):
+        if process is not None and born(process.pid) == process.born:  # still running: `end_marked` found no tag in its environment
+            actions.append(
+                f"left process {process.pid} of launch {lease.tag} alone: its environment does not show that enginebench started it"
+            )
     release(lease.tag)
-    return said
+    return actions
 
 
 def end_marked(tag: str) -> list[str]:
-    """End every process of this user whose environment carries the tag: SIGTERM, two seconds, SIGKILL."""
+    """End every process of this user with the tag in its environment: SIGTERM, two seconds, SIGKILL."""
     mine = marked(tag)
     names = {process.pid: _name(process) for process in mine}
     for end in (psutil.Process.terminate, psutil.Process.kill):
         for process in mine:
             with contextlib.suppress(psutil.Error):
-                end(process)  # psutil compares the creation time first, so a reused pid is not hit
-        mine = _still_there(mine, TERM_GRACE_S)
+                end(process)  # psutil compares the creation time first, so a reused pid is safe
+        mine = _still_running(mine, TERM_GRACE_S)
     return [f"ended process {pid} ({name}) of launch {tag}" for pid, name in names.items()]
 
 
-def _still_there(processes: list[psutil.Process], timeout_s: float) -> list[psutil.Process]:
-    """Those that live on after the time-out. Not psutil.wait_procs: it counts zombies and reaps children of ours."""
+def _still_running(processes: list[psutil.Process], timeout_s: float) -> list[psutil.Process]:
+    """Those that still run after the time-out. (psutil.wait_procs would count zombies and reap this process's children.)"""
     until = time.monotonic() + timeout_s
     while (living := [process for process in processes if born(process.pid)]) and time.monotonic() < until:
         time.sleep(0.01)
@@ -212,7 +214,7 @@ def _still_there(processes: list[psutil.Process], timeout_s: float) -> list[psut
 
 
 def marked(tag: str) -> list[psutil.Process]:
-    """Processes of this user that carry the tag, never this one or its ancestors."""
+    """Processes of this user with the tag in their environment, without this process and its ancestors."""
     own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
     found = []
     for process in psutil.process_iter():
@@ -226,4 +228,4 @@ def _name(process: psutil.Process) -> str:
     try:
         return process.name()
     except psutil.Error:
-        return "already gone"
+        return "already ended"

@@ -1,6 +1,6 @@
-"""Where an engine is started: as a process of this machine, or, with the same few methods, in containers (see `container_pod`).
+"""The interface to where an engine runs, and its implementation as processes of this machine. For containers see `container.pod`.
 
-Knows nothing of readiness or loads; `runner.opening` asks a place to start what an adapter wants, and how to reach it.
+Does not know: readiness, loads.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from enginebench.runtime.process import EngineProcess
 from enginebench.runtime.readiness import Proof, verify_listener
 
 Handle: TypeAlias = tuple[Literal["processes", "container"], str]
-"""The id of a process whose descendants are the engine, or of a container."""
+"""Id of the guardian process (its descendants are the engine) or of the container."""
 
 
 class Started(Protocol):
-    """An engine that was started, and may end at any moment."""
+    """A started engine, which may end at any time. See `EngineProcess` for the members."""
 
     log: Path
 
     @property
     def handle(self) -> Handle:
-        """What telemetry follows it by."""
+        """Identifies the engine for telemetry."""
 
     @property
     def alive(self) -> bool: ...
@@ -44,39 +44,39 @@ class Started(Protocol):
 
 
 class Place(Protocol):
-    """Starts what an adapter launches."""
+    """Starts the processes of a launch."""
 
     @property
     def site(self) -> Site:
         """Addresses and paths as the engine sees them."""
 
-    def start(self, launch: Launch, site: Site, *, log: Path, tag: str, talk: bool = False) -> Started:
-        """Start one server; as `EngineProcess.start`. Raises LaunchFailed, or Unsupported when this machine cannot."""
+    def start(self, launch: Launch, site: Site, *, log: Path, tag: str, piped: bool = False) -> Started:
+        """Start one server (see `EngineProcess.start`). Raises LaunchFailed, or Unsupported if this machine cannot run it."""
 
     def reach(self, port: int) -> tuple[str, int]:
-        """Where a port of the engine is for us, once it has been started."""
+        """Address at which the harness reaches a port of the started engine."""
 
     def prove(self, port: int, started: Started) -> Proof:
-        """Whether that port is answered by what was started."""
+        """Whether the started engine listens on that port."""
 
     def close(self) -> None:
-        """Take back what the place itself has made. Again does nothing."""
+        """Remove what the place itself has created. Further calls do nothing."""
 
 
 @dataclass(frozen=True)
 class ThisMachine:
-    """Processes, which see addresses as we do."""
+    """Runs engines as processes of this machine."""
 
     site: Site
 
-    def start(self, launch: Launch, site: Site, *, log: Path, tag: str, talk: bool = False) -> EngineProcess:
-        return EngineProcess.start(launch, site, log=log, tag=tag, talk=talk)
+    def start(self, launch: Launch, site: Site, *, log: Path, tag: str, piped: bool = False) -> EngineProcess:
+        return EngineProcess.start(launch, site, log=log, tag=tag, piped=piped)
 
     def reach(self, port: int) -> tuple[str, int]:
         return self.site.host, port
 
     def prove(self, port: int, started: Started) -> Proof:
-        assert isinstance(started, EngineProcess)  # noqa: S101  # as `start` returns it
+        assert isinstance(started, EngineProcess)  # noqa: S101  # the type that `start` returns
         return verify_listener(port, started, self.site.host)
 
     def close(self) -> None:

@@ -1,12 +1,11 @@
-"""Fetches a few paths of a server once a second and keeps the replies, as a process of its own: the client's stamps must not feel it.
+"""Fetches some paths of a server once per second and stores the replies, in its own process so that client time stamps are not disturbed.
 
-Knows nothing of enginebench, engines or counters. It is a program, not a module to import: `python -I -S watch.py`, and it needs
-only the standard library.
+A program, not a module to import: `python -I -S scraper.py`. Uses only the standard library. Does not know: enginebench, engines, counters.
 
-stdin: one line of JSON (host, port, tls, prefix, headers, paths, every_s), then an empty one, at which it begins; its end, in whatever
-way it comes, ends the program.
-stdout: `ready` when the first reading is there; at the end one line of JSON (cpu_s, and for each reading its time on the monotonic
-clock and for each path the status, 0 for nobody answered, and the length of the compressed body), then the bodies themselves.
+stdin: one line of JSON (host, port, tls, prefix, headers, paths, every_s), then an empty line, which starts the readings. End of file ends
+the program.
+stdout: `ready` after the first reading. At the end one line of JSON, then the compressed bodies. The JSON has cpu_s, and for each reading
+its time on the monotonic clock and for each path the status (0: no reply) and the length of the compressed body.
 """
 
 from __future__ import annotations
@@ -23,25 +22,25 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 TIMEOUT_S = 2.0
-MOST_BODY = 8 * 2**20
-MOST_READINGS = 1000
-"""Beyond this every other reading is dropped and the pause doubles, so that an hour costs no more memory than a quarter of one."""
+MAX_BODY = 8 * 2**20
+MAX_READINGS = 1000
+"""Above this, every other reading is dropped and the interval doubles, which bounds memory."""
 NICENESS = 10
-"""The engine and the client come first."""
+"""Lower priority than the engine and the client."""
 
-Answer: TypeAlias = tuple[int, bytes]
+CompressedReply: TypeAlias = tuple[int, bytes]
 """Status and compressed body."""
 
 
 class Server:
-    """One server, over a connection that is kept: a new one each second would be work for the server that no user causes."""
+    """One server over a keep-alive connection: opening one per second would add load to the server."""
 
-    def __init__(self, orders: dict[str, Any]) -> None:
-        self._orders = orders
+    def __init__(self, config: dict[str, Any]) -> None:
+        self._config = config
         self._connection: http.client.HTTPConnection | None = None
 
-    def get(self, path: str) -> Answer:
-        """GET a path. A connection that has been idle may be closed by the server, so a kept one is tried once more as a new one."""
+    def get(self, path: str) -> CompressedReply:
+        """GET a path. The server may have closed an idle connection, so a failure on a kept one is retried on a new one."""
         kept = self._connection is not None
         try:
             return self._get(path)
@@ -49,14 +48,14 @@ class Server:
             self._close()
             return self.get(path) if kept else (0, b"")
 
-    def _get(self, path: str) -> Answer:
+    def _get(self, path: str) -> CompressedReply:
         if self._connection is None:
-            kind = http.client.HTTPSConnection if self._orders["tls"] else http.client.HTTPConnection
-            self._connection = kind(self._orders["host"], self._orders["port"], timeout=TIMEOUT_S)
-        self._connection.request("GET", self._orders["prefix"] + path, headers=self._orders["headers"])
+            kind = http.client.HTTPSConnection if self._config["tls"] else http.client.HTTPConnection
+            self._connection = kind(self._config["host"], self._config["port"], timeout=TIMEOUT_S)
+        self._connection.request("GET", self._config["prefix"] + path, headers=self._config["headers"])
         response = self._connection.getresponse()
-        body = response.read(MOST_BODY)
-        if not response.isclosed():  # there was more than that
+        body = response.read(MAX_BODY)
+        if not response.isclosed():  # the body is longer
             self._close()
         return response.status, zlib.compress(body, 1)
 
@@ -66,45 +65,45 @@ class Server:
             self._connection = None
 
 
-Reading: TypeAlias = tuple[int, list[Answer]]
+Reading: TypeAlias = tuple[int, list[CompressedReply]]
 
 
 def read(server: Server, paths: Sequence[str]) -> Reading:
-    """All paths once, and when the last reply was there."""
-    answers = [server.get(path) for path in paths]
-    return time.monotonic_ns(), answers
+    """Fetch all paths once. Returns the time of the last reply and the replies."""
+    replies = [server.get(path) for path in paths]
+    return time.monotonic_ns(), replies
 
 
-def watch(orders: dict[str, Any]) -> tuple[list[Reading], float]:
-    """Read until stdin ends; a reading that comes too late is left out, never made up for. With the processor time that took, in s,
-    from the first reading on: what comes before it comes before the load."""
-    server, every = Server(orders), float(orders["every_s"])
-    readings = [read(server, orders["paths"])]
+def watch(config: dict[str, Any]) -> tuple[list[Reading], float]:
+    """Read until stdin ends. A late reading is skipped, not repeated. Returns the readings and the CPU time since the first one, in s
+    (everything before it happens before the load)."""
+    server, every = Server(config), float(config["every_s"])
+    readings = [read(server, config["paths"])]
     sys.stdout.buffer.write(b"ready\n")
     sys.stdout.buffer.flush()
     before = time.process_time()
     due = time.monotonic() + every
     while not select.select([sys.stdin], [], [], max(0.0, due - time.monotonic()))[0]:
-        readings.append(read(server, orders["paths"]))
-        if len(readings) >= MOST_READINGS:
+        readings.append(read(server, config["paths"]))
+        if len(readings) >= MAX_READINGS:
             readings, every = readings[::2], 2 * every
         due = max(due + every, time.monotonic())
     return readings, time.process_time() - before
 
 
 def main() -> None:
-    """Take the orders, watch, hand the replies over."""
-    orders = json.loads(sys.stdin.buffer.readline())
+    """Read the configuration, collect readings, write them."""
+    config = json.loads(sys.stdin.buffer.readline())
     with contextlib.suppress(OSError):
         os.nice(NICENESS)
     sys.stdin.buffer.readline()
-    readings, cpu_s = watch(orders)
-    index = [[at, [[status, len(body)] for status, body in answers]] for at, answers in readings]
-    with contextlib.suppress(BrokenPipeError):  # whoever wanted them is gone
+    readings, cpu_s = watch(config)
+    index = [[at, [[status, len(body)] for status, body in replies]] for at, replies in readings]
+    with contextlib.suppress(BrokenPipeError):  # the harness has ended
         sys.stdout.buffer.write(json.dumps({"cpu_s": cpu_s, "readings": index}).encode() + b"\n")
-        sys.stdout.buffer.write(b"".join(body for _, answers in readings for _, body in answers))
+        sys.stdout.buffer.write(b"".join(body for _, replies in readings for _, body in replies))
         sys.stdout.buffer.flush()
-    os._exit(0)  # a flush at exit would complain of the closed pipe once more
+    os._exit(0)  # skip the flush at exit, which would fail again on a closed pipe
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from enginebench.machine import host
 from enginebench.machine.accelerators import NVIDIA_DETAIL, NVIDIA_FIELDS, Gpu, ask, parse_nvidia_smi, parse_rocm_smi, parse_system_profiler
 from enginebench.runner import doctor
 from enginebench.runtime import LaunchFailed
-from enginebench.runtime.container.leftovers import Left
+from enginebench.runtime.container.leftovers import Leftover
 
 
 @pytest.fixture
@@ -190,14 +190,14 @@ def test_what_spoils_numbers_is_a_warning_with_advice(
 
 def test_no_docker_daemon(patient: pytest.MonkeyPatch) -> None:
     def nobody(*_: object) -> Daemon:
-        raise LaunchFailed("no Docker daemon answers at unix:///var/run/docker.sock")
+        raise LaunchFailed("no response from a Docker daemon at unix:///var/run/docker.sock")
 
     patient.setattr("enginebench.runtime.container.client.connect", nobody)
-    assert (finding("Docker").level, finding("Docker").text) == ("warn", "no Docker daemon answers at unix:///var/run/docker.sock")
+    assert (finding("Docker").level, finding("Docker").text) == ("warn", "no response from a Docker daemon at unix:///var/run/docker.sock")
 
 
 def test_containers_that_runs_left_behind_are_named(patient: pytest.MonkeyPatch) -> None:
-    left = [Left("container", "a1", "enginebench-x", "monday", "x", live, "exited") for live in (False, True)]
+    left = [Leftover("container", "a1", "enginebench-x", "monday", "x", live, "exited") for live in (False, True)]
     patient.setattr("enginebench.runtime.container.leftovers.find", lambda *_: left)
     assert finding("containers").text == "left by runs that are gone: container enginebench-x (exited) of run monday"
     patient.setattr("enginebench.runtime.container.leftovers.find", lambda *_: left[1:])

@@ -14,13 +14,13 @@ from enginebench.domain.container import Container
 from enginebench.engines.registry import discover
 from enginebench.errors import UserError
 from enginebench.runner.containers import seen_inside
-from enginebench.runtime.container.client import in_words
+from enginebench.runtime.container.client import explain
 from enginebench.runtime.container.command import docker_run
 from enginebench.runtime.container.leftovers import OWNER, labels, owner_lives
-from enginebench.runtime.container.spec import Bind, Surroundings, arguments, in_bytes
+from enginebench.runtime.container.spec import Bind, PodSettings, arguments, in_bytes
 from enginebench.scenario import load_scenario
 
-AROUND = Surroundings("engine:1", "tag", {"l": "1"}, ports=(8000, 8001), binds=(Bind("/data/m", "/models/m"),), network="net")
+AROUND = PodSettings("engine:1", "tag", {"l": "1"}, ports=(8000, 8001), binds=(Bind("/data/m", "/models/m"),), network="net")
 
 
 def asked(container: Container | None = None, first: str | None = None, **around: Any) -> dict[str, Any]:
@@ -124,8 +124,8 @@ def test_owners() -> None:
 
 
 def test_what_a_daemon_says_is_kept() -> None:
-    assert in_words("driver failed: port is already allocated\n") == "a port is taken: driver failed: port is already allocated"
-    assert in_words("something new") == "the Docker daemon refused: something new"
+    assert explain("driver failed: port is already allocated\n") == "a port is taken: driver failed: port is already allocated"
+    assert explain("something new") == "error of the Docker daemon: something new"
 
 
 SCENARIO = """

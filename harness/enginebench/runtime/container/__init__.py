@@ -1,1 +1,1 @@
-"""Engines in containers, through the Docker API: settings, start, watch, removal."""
+"""Runs engines in containers through the Docker API."""

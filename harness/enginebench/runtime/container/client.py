@@ -1,7 +1,7 @@
-"""The Docker daemon: reaching it, and what its refusals mean in one sentence. Podman's socket answers as well, through DOCKER_HOST.
+"""Connects to the Docker daemon and explains its errors in one sentence. Podman works through DOCKER_HOST.
 
-Knows nothing of engines, scenarios or the order of things. The SDK is imported when a daemon is first asked for: that takes a fifth
-of a second that nobody else should pay. Docker contexts are not read; DOCKER_HOST, DOCKER_TLS_VERIFY and DOCKER_CERT_PATH are.
+DOCKER_HOST, DOCKER_TLS_VERIFY and DOCKER_CERT_PATH are read, Docker contexts are not. The SDK takes 0.2 s to import, so it is imported
+only when needed. Does not know: engines, scenarios.
 """
 
 from __future__ import annotations
@@ -25,43 +25,43 @@ TIMEOUT_S = 60.0
 AMD_DEVICES = ("/dev/kfd", "/dev/dri")
 
 
-class DaemonGone(LaunchFailed):
-    """No daemon answers, or it may not be asked."""
+class DaemonUnreachable(LaunchFailed):
+    """No daemon responds, or this user lacks permission."""
 
 
 def address() -> str:
-    """The daemon's address, as the environment has it."""
+    """The daemon's address from the environment."""
     return os.environ.get("DOCKER_HOST") or DEFAULT_SOCKET
 
 
-def elsewhere() -> str | None:
-    """The daemon's machine, where that is not this one by its address; None: this one."""
+def remote_host() -> str | None:
+    """The daemon's host name if its address is on another machine; None: this machine."""
     host = urlsplit(address()).hostname if not address().startswith(("unix:", "npipe:")) else None
     return None if host in (None, "localhost", "127.0.0.1", "::1") else host
 
 
 def connect(timeout_s: float = TIMEOUT_S) -> Client:
-    """A client whose daemon has answered. Raises DaemonGone with the reason."""
+    """A client whose daemon has responded. Raises DaemonUnreachable with the reason."""
     import docker
     from docker.errors import DockerException
 
     with contextlib.ExitStack() as stack:
-        stack.enter_context(sentences())
+        stack.enter_context(translated_errors())
         try:
             client = docker.from_env(timeout=timeout_s, use_ssh_client=True)
             stack.callback(client.close)
             client.ping()
-        except (DockerException, ValueError) as error:  # ValueError: a port that is none
+        except (DockerException, ValueError) as error:  # ValueError: an invalid port
             raise _unreachable(error) from None
         stack.pop_all()
     return client
 
 
-def _unreachable(error: BaseException) -> DaemonGone:
+def _unreachable(error: BaseException) -> DaemonUnreachable:
     causes = " ".join(str(cause) for cause in _chain(error))
     if "Permission denied" in causes:
-        return DaemonGone(f"this user may not use the Docker daemon at {address()}; join the docker group, or use a rootless one")
-    return DaemonGone(f"no Docker daemon answers at {address()}; start it, or set DOCKER_HOST")
+        return DaemonUnreachable(f"no permission for the Docker daemon at {address()}; join the docker group, or use a rootless daemon")
+    return DaemonUnreachable(f"no response from a Docker daemon at {address()}; start it, or set DOCKER_HOST")
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -71,61 +71,61 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 @contextlib.contextmanager
-def sentences(doing: str = "") -> Iterator[None]:
-    """Turns what the SDK raises into LaunchFailed, or Unsupported where this machine lacks a device, with one sentence."""
+def translated_errors(prefix: str = "") -> Iterator[None]:
+    """Convert exceptions of the SDK to LaunchFailed, or to Unsupported if a device is missing, with one sentence after the prefix."""
     from docker.errors import APIError, DockerException
     from requests.exceptions import RequestException
 
     try:
         yield
     except APIError as error:
-        said = str(error.explanation or error)
-        if devices_missing(said):
-            raise Unsupported(f"GPUs were asked for, and the Docker daemon has none to give: {said.strip()}") from None
-        raise LaunchFailed(f"{doing}{in_words(said)}") from None
+        message = str(error.explanation or error)
+        if devices_missing(message):
+            raise Unsupported(f"the Docker daemon cannot provide the requested GPUs: {message.strip()}") from None
+        raise LaunchFailed(f"{prefix}{explain(message)}") from None
     except (DockerException, RequestException) as error:
         raise _unreachable(error) from None
 
 
-def devices_missing(said: str) -> bool:
-    """Whether a refusal of the daemon is for want of a GPU, or of the vendor's hook that hands GPUs to containers."""
+def devices_missing(message: str) -> bool:
+    """Whether an error of the daemon means that a GPU or the vendor's container runtime is missing."""
     signs = ("could not select device driver", "nvidia-container-cli", "unknown device", "/dev/kfd", "/dev/dri", "unresolvable CDI")
-    return any(sign in said for sign in signs)
+    return any(sign in message for sign in signs)
 
 
-def in_words(said: str) -> str:
-    """A refusal of the daemon for people: what it means where that is known, and always what it said."""
+def explain(message: str) -> str:
+    """An error message of the daemon, preceded by its meaning if that is known."""
     meanings = {
         "port is already allocated": "a port is taken",
         "address already in use": "a port is taken",
-        "cannot assign requested address": "container.address is no address of the daemon's machine",
+        "cannot assign requested address": "container.address is not an address of the daemon's machine",
         "container-init binary not found": "Podman's machine lacks catatonit, which runs as process 1",
-        "error setting rlimit": "a limit is above what that machine allows: say container.ulimits, as in {nofile: 4096, nproc: 4096}",
-        "executable file not found": "the image has no such program",
-        "no such file or directory": "the image has no such program, or lacks what the program needs",
-        "bind source path does not exist": "the daemon's machine has no such folder to mount",
-        "Requested CPUs are not available": "container.cpuset names processors that the daemon's machine lacks",
-        "Minimum memory limit": "container.memory is too little",
+        "error setting rlimit": "a limit is above what the daemon's machine allows: set container.ulimits, as {nofile: 4096, nproc: 4096}",
+        "executable file not found": "the image does not contain the program",
+        "no such file or directory": "the image does not contain the program, or a library that the program needs",
+        "bind source path does not exist": "a folder to mount does not exist on the daemon's machine",
+        "Requested CPUs are not available": "container.cpuset names CPUs that the daemon's machine lacks",
+        "Minimum memory limit": "container.memory is too small",
     }
-    meaning = next((meaning for sign, meaning in meanings.items() if sign.lower() in said.lower()), "")
-    return f"{meaning}: {said.strip()}" if meaning else f"the Docker daemon refused: {said.strip()}"
+    meaning = next((meaning for sign, meaning in meanings.items() if sign.lower() in message.lower()), "error of the Docker daemon")
+    return f"{meaning}: {message.strip()}"
 
 
 def caller(client: Client, user: str) -> str | None:
-    """What `container.user` means here: 'UID:GID', or None for the image's own user.
+    """Resolve `container.user` to 'UID:GID', or to None for the image's own user.
 
-    Where the daemon is rootless, root inside is the caller outside.
+    With a rootless daemon, root in the container is the caller's user on the host.
     """
     if user == "image":
         return None
     if user != "caller":
         return user
-    with sentences():
+    with translated_errors():
         options = client.info().get("SecurityOptions") or ()
     return "0:0" if any("name=rootless" in option for option in options) else f"{os.getuid()}:{os.getgid()}"
 
 
 def device_groups() -> tuple[int, ...]:
-    """Groups that own AMD's device files on this machine; a container names them by number, as the image may have other names."""
+    """Numeric groups that own AMD's device files on this machine (group names may differ in the image)."""
     files = [Path(AMD_DEVICES[0]), *sorted(Path(AMD_DEVICES[1]).glob("render*"))]
     return tuple(sorted({file.stat().st_gid for file in files if file.exists() and stat.S_ISCHR(file.stat().st_mode)}))

@@ -1,4 +1,4 @@
-"""A container's arguments, as the SDK takes them, as the `docker run` that a person would type. To be read; never run here."""
+"""Formats the SDK arguments of a container as a `docker run` command for people. The command is never executed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def docker_run(arguments: Mapping[str, Any], secrets: Collection[str] = ()) -> str:
-    """One line. Labels are left out; a port that the daemon chooses is left empty, as the command line spells it, and so are secrets."""
+    """The command in one line, without labels and without values of secrets. Host ports are empty: the daemon chooses them."""
     (program,) = arguments["entrypoint"]
     shown = {name: None if name in secrets else value for name, value in arguments["environment"].items()}
     env = [f"--env={name}" if value is None else f"--env={name}={value}" for name, value in shown.items()]

@@ -1,7 +1,7 @@
-"""One engine in a container: created, given its files, started, watched, and removed with all it holds.
+"""One engine in a container: creates it, copies its files into it, starts, watches and removes it.
 
-Has the manners of `EngineProcess`, so that whoever waits for engines need not know which of the two he waits for. Knows nothing of
-images, networks or ports: its arguments come ready-made from `container_spec`. The daemon may die at any moment; the engine is lost then.
+Has the same interface as `EngineProcess` (`place.Started`). If the daemon ends, the engine counts as lost. Does not know: images, networks,
+ports (`spec` makes the arguments).
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from typing import Any, Literal
 import psutil
 
 from enginebench.adapter import Unsupported
-from enginebench.runtime.container.client import Client, elsewhere, sentences
-from enginebench.runtime.exit_status import ending_in_words, log_tail
+from enginebench.runtime.container.client import Client, remote_host, translated_errors
+from enginebench.runtime.exit_status import describe_exit, log_tail
 
 STOP_PATIENCE_S = 15.0
-"""Beyond the grace, for a daemon that is slow to say that a container has ended and is removed."""
+"""Time beyond the grace period, for a daemon that is slow to report the end and the removal of a container."""
 SECRET = b"***"
 NOT_FOUND = 127
-"""What the daemon's init ends with when it cannot execute the program."""
+"""Exit code of the daemon's init if it cannot execute the program."""
 
 
 class EngineContainer:
-    """A started container. A thread follows its output and its end; `alive` and `stop` are safe from any thread."""
+    """A started container. A thread copies its output and waits for its end. `alive` and `stop` are thread-safe."""
 
     def __init__(self, client: Client, container: Any, log: Path, secrets: Iterable[str] = ()) -> None:
         self._client, self._container = client, container
@@ -42,10 +42,10 @@ class EngineContainer:
         self.id: str = container.id
         self.log = log
         self.exit_code: int | None = None
-        """As a shell has it: 128 + the signal's number for a killed one; None while it runs, or when the daemon is gone."""
+        """As in a shell: 128 + the signal's number if killed. None while it runs, or if the daemon has ended."""
         self.out_of_memory = False
         self.stuck: str | None = None
-        """Why it could not be removed."""
+        """Why the container could not be removed."""
         self._follower = threading.Thread(target=self._follow, name=f"log of {container.name}", daemon=True)
 
     @classmethod
@@ -53,14 +53,14 @@ class EngineContainer:
         cls, client: Client, arguments: Mapping[str, Any], *, files: Mapping[PurePosixPath, str], folder: PurePosixPath, log: Path,
         secrets: Iterable[str] = (),
     ) -> EngineContainer:  # fmt: skip
-        """Create the container, put the files into it (absolute paths inside) and start it. Raises LaunchFailed or Unsupported."""
+        """Create the container, copy the files to their absolute paths inside, start it. Raises LaunchFailed or Unsupported."""
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_bytes(b"")
-        with sentences():
+        with translated_errors():
             container = client.containers.create(**arguments)
         engine = cls(client, container, log, secrets)
         try:
-            with sentences():
+            with translated_errors():
                 _check_devices(container, arguments)
                 container.put_archive("/", _archive(files, folder))
                 container.start()
@@ -80,7 +80,7 @@ class EngineContainer:
 
     @property
     def ending(self) -> str | None:
-        """How it ended, in words; None while it runs."""
+        """How the engine ended, in words; None while it runs."""
         if self.alive:
             return None
         if self.exit_code is None:
@@ -88,15 +88,15 @@ class EngineContainer:
         if self.out_of_memory and not self._stopping:
             return f"ran out of memory: the kernel killed it at its container's limit (exit code {self.exit_code}, OOMKilled)"
         signalled = 128 < self.exit_code <= 192
-        words = ending_in_words(128 - self.exit_code if signalled else self.exit_code, asked=self._stopping)
-        return words + (" (the image has no such program?)" if self.exit_code == NOT_FOUND else "")
+        words = describe_exit(128 - self.exit_code if signalled else self.exit_code, requested=self._stopping)
+        return words + (" (the image does not contain the program?)" if self.exit_code == NOT_FOUND else "")
 
     def wait(self, timeout_s: float) -> bool:
-        """Sleep until the container ends or the time is over; returns whether it has ended."""
+        """Sleep until the container ends or the time is over. Returns whether it has ended."""
         return self._ended.wait(max(0.0, timeout_s))
 
     def fileno(self) -> int:
-        """What becomes readable when the container ends."""
+        """A file descriptor that becomes readable when the container ends."""
         return self._report
 
     @property
@@ -105,29 +105,32 @@ class EngineContainer:
         return "container", self.id
 
     def pids(self) -> list[int]:
-        """Its processes; none once it has ended, or where the daemon's machine is another one."""
-        if elsewhere():
+        """The container's processes; empty if it has ended or the daemon is on another machine."""
+        if remote_host():
             return []
-        with contextlib.suppress(Exception):  # a container that is ending has no processes to list
+        with contextlib.suppress(Exception):  # the container may be ending
             self._container.reload()
-            if first := int(self._container.attrs["State"]["Pid"]):  # its init, of which all the others are children
+            if first := int(self._container.attrs["State"]["Pid"]):  # the init, parent of all others
                 return sorted([first, *(child.pid for child in psutil.Process(first).children(recursive=True))])
         return []
 
     def published(self) -> dict[int, tuple[str, int]]:
-        """Port inside -> address and port of the daemon's machine."""
-        with sentences():
+        """Port in the container -> address and port on the daemon's machine."""
+        with translated_errors():
             self._container.reload()
         ports = self._container.attrs["NetworkSettings"]["Ports"] or {}
         return {int(name.split("/")[0]): (to[0]["HostIp"], int(to[0]["HostPort"])) for name, to in ports.items() if to}
 
     def log_tail(self, lines: int = 20) -> str:
-        """The last lines of the log, without colours and with progress bars reduced to their last state."""
+        """See `exit_status.log_tail`."""
         return log_tail(self.log, lines)
 
     def _follow(self) -> None:
-        """Copy the output into the log until it ends, then learn how. Every exit of the daemon's ends it as well."""
-        with contextlib.suppress(Exception), self.log.open("ab", buffering=0) as sink:  # a stream breaks off with the daemon: `wait` tells
+        """Copy the output to the log until the container or the daemon ends, then read the exit code."""
+        with (
+            contextlib.suppress(Exception),
+            self.log.open("ab", buffering=0) as sink,
+        ):  # Exception: the daemon ended; `wait` below fails, too
             for chunk in self._container.logs(stream=True, follow=True):
                 sink.write(self._without_secrets(chunk))
         with contextlib.suppress(Exception):
@@ -146,14 +149,14 @@ class EngineContainer:
     # -- the end -------------------------------------------------------------------------------------------------------------
 
     def ask_to_stop(self, grace_s: float = 10.0) -> None:
-        """SIGTERM now, SIGKILL after grace_s, then removal. Returns at once, so that several can end side by side."""
+        """SIGTERM now, SIGKILL after grace_s, then removal. Returns at once, so that several containers can end in parallel."""
         if self._ender is None:
             self._stopping = self.alive
             self._ender = threading.Thread(target=self._end, args=(grace_s,), name=f"end of {self._container.name}", daemon=True)
             self._ender.start()
 
     def stop(self, grace_s: float = 10.0) -> None:
-        """End it and remove it. Returns when it is gone, or when the daemon does not answer. Calling it again does nothing."""
+        """`ask_to_stop`, and return when the container is removed or the daemon does not respond. Further calls do nothing."""
         self.ask_to_stop(grace_s)
         assert self._ender is not None  # noqa: S101  # set just before
         self._ender.join(grace_s + STOP_PATIENCE_S)
@@ -165,17 +168,17 @@ class EngineContainer:
         try:
             if self.alive:
                 self._container.stop(timeout=round(grace_s))
-                self._ended.wait(STOP_PATIENCE_S)  # the log is complete then
+                self._ended.wait(STOP_PATIENCE_S)  # until the log is complete
             self._remove()
         except NotFound:
             pass
         except (DockerException, RequestException) as error:
-            self.stuck = f"container {self._container.name} could not be removed: {error}; `bench clean` does, once the daemon is back"
+            self.stuck = f"could not remove container {self._container.name}: {error}; run `bench clean` when the daemon is back"
             with contextlib.suppress(OSError), self.log.open("a") as sink:
                 sink.write(f"\nenginebench: {self.stuck}\n")
 
     def _remove(self) -> None:
-        """Podman keeps a container whose network others have joined until they are gone, which end at the same time."""
+        """Remove the container. Podman refuses while other containers use its network, so retry while these end."""
         from docker.errors import APIError
 
         until = time.monotonic() + STOP_PATIENCE_S
@@ -191,24 +194,24 @@ class EngineContainer:
 
 
 def _check_devices(container: Any, arguments: Mapping[str, Any]) -> None:
-    """A daemon that does not know requests for GPUs, as older Podmans, ignores them, and the engine would find none."""
+    """Raise Unsupported if the daemon ignores GPU requests, as older Podman versions do."""
     if not arguments.get("device_requests"):
         return
     container.reload()
     given = container.attrs["HostConfig"]
     if not given.get("DeviceRequests") and not given.get("Devices"):
-        raise Unsupported("GPUs were asked for, and the daemon ignores that: an older Podman hands out none over this interface")
+        raise Unsupported("the daemon ignored the requested GPUs: older Podman versions do not support it over this interface")
 
 
 def _archive(files: Mapping[PurePosixPath, str], folder: PurePosixPath) -> bytes:
-    """A tar of these files and of the working folder, which everybody may write to: any user may run the engine."""
+    """A tar of the files and the working folder. The folder is writable for all users, as the engine may run as any of them."""
     sink = io.BytesIO()
     folders = {parent for path in (*files, folder / "x") for parent in path.parents if parent != PurePosixPath("/")}
-    ours = {path for path in folders if path.is_relative_to(PurePosixPath(*folder.parts[:2]))}
+    writable = {path for path in folders if path.is_relative_to(PurePosixPath(*folder.parts[:2]))}
     with tarfile.open(fileobj=sink, mode="w") as tar:
         for path in sorted(folders):
             entry = tarfile.TarInfo(str(path).lstrip("/"))
-            entry.type, entry.mode, entry.mtime = tarfile.DIRTYPE, 0o1777 if path in ours else 0o755, int(time.time())
+            entry.type, entry.mode, entry.mtime = tarfile.DIRTYPE, 0o1777 if path in writable else 0o755, int(time.time())
             tar.addfile(entry)
         for path, text in files.items():
             data = text.encode()

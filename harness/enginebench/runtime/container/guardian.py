@@ -1,8 +1,8 @@
-"""Removes a launch's containers when the harness that started them is gone, kill -9 included. A program: `python -m ... TAG`.
+"""Removes the containers of a launch if the harness ends without removing them, including kill -9. A program: `python -P guardian.py TAG`.
 
-stdin: a pipe whose other end only the harness holds. Its end without the line `done` means that the harness is gone; then everything that
-carries the launch's label is removed. Until then this process sleeps, and has not even imported the Docker SDK. Knows nothing of why a
-container is there. Killed itself, it leaves the rest to the labels: the next run, or `bench clean`.
+stdin: a pipe to which only the harness writes. End of file without the line `done` means that the harness has ended; then everything with
+the label of the launch is removed. Until then this process sleeps, without the Docker SDK in memory. If this process is killed, too, the
+next run or `bench clean` removes the containers by their labels.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import sys
 import time
 
 PATIENCE_S = 60.0
-"""For a daemon that is being restarted."""
+"""Allows for a restart of the daemon."""
 QUIET_S = 2.0
-"""A container that the harness was just asking for may appear after it is gone."""
+"""A container that the harness had just requested may appear after the harness has ended."""
 
 
 def remove_all(tag: str) -> None:
-    """Remove everything of the launch until nothing has been there for QUIET_S; give up after PATIENCE_S."""
+    """Remove everything of the launch until nothing new has appeared for QUIET_S; give up after PATIENCE_S."""
     from enginebench.runtime.container.client import connect
     from enginebench.runtime.container.leftovers import find, remove
     from enginebench.runtime.exit_status import LaunchFailed
@@ -40,9 +40,9 @@ def remove_all(tag: str) -> None:
 
 
 def main() -> None:
-    """Wait for the end of the harness, and clean up after it."""
+    """Wait for the end of the harness; clean up if it did not."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # the harness's end is what this waits for, however it comes
+        signal.signal(number, signal.SIG_IGN)  # only the end of the harness counts
     if sys.stdin.readline() != "done\n":
         remove_all(sys.argv[1])
 

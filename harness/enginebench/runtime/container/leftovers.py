@@ -1,7 +1,7 @@
-"""Containers and networks by their labels: whose they are, whether the owner still runs, and removing those of owners that are gone.
+"""Finds containers and networks by their labels and removes those of harnesses that have ended.
 
-The label of the owner holds what a lease holds (see `leftovers`): host and pid namespace, pid, and birth. An owner on another host or in
-another container cannot be looked up from here and counts as alive. Nothing without our labels is ever touched.
+The owner label identifies the harness as a lease does (see `runtime.leftovers`): host and pid namespace, pid, start time. An owner on
+another host or in another container counts as running. Containers without these labels are never touched.
 """
 
 from __future__ import annotations
@@ -13,23 +13,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from enginebench.runtime.container.client import Client, sentences
+from enginebench.runtime.container.client import Client, translated_errors
 from enginebench.runtime.leftovers import born, here
 
 RUN, CELL, LAUNCH, OWNER = "enginebench.run", "enginebench.cell", "enginebench.launch", "enginebench.owner"
 
 
 @dataclass(frozen=True)
-class Left:
-    """A container or network of ours. kind: 'container' or 'network'; state: the daemon's word for how a container is."""
+class Leftover:
+    """A container or network that enginebench created."""
 
     kind: str
+    """'container' or 'network'."""
     id: str
     name: str
     run: str
     launch: str
     live: bool
+    """The harness that created it still runs."""
     state: str = ""
+    """The daemon's state of a container, such as 'running'."""
 
     @property
     def text(self) -> str:
@@ -38,14 +41,14 @@ class Left:
 
 
 def labels(log: Path, tag: str) -> dict[str, str]:
-    """What everything of a launch carries. log: the launch's, <run>/logs/<first cell's launch>.log."""
+    """The labels of a launch's containers and networks. log: of the launch, <run>/logs/<first cell's launch>.log."""
     owner = {"place": here(), "pid": os.getpid(), "born": born(os.getpid())}
     run = log.absolute().parent.parent
     return {RUN: run.name, CELL: log.stem, LAUNCH: tag, OWNER: json.dumps(owner, sort_keys=True)}
 
 
 def owner_lives(found: Mapping[str, str]) -> bool:
-    """Whether the harness that set these labels still runs, as far as can be told from here; an unreadable label counts as a live one."""
+    """Whether the harness that set these labels still runs. True if unknown (another host, an unreadable label)."""
     try:
         owner = json.loads(found[OWNER])
         return bool(owner["place"] != here() or born(int(owner["pid"])) == owner["born"])
@@ -53,50 +56,50 @@ def owner_lives(found: Mapping[str, str]) -> bool:
         return True
 
 
-def find(client: Client, launch: str | None = None) -> list[Left]:
-    """Containers, then networks, of ours: of one launch, or all. Raises LaunchFailed when the daemon does not say."""
+def find(client: Client, launch: str | None = None) -> list[Leftover]:
+    """Containers, then networks, with enginebench labels: of one launch, or all. Raises LaunchFailed on an error of the daemon."""
     label = LAUNCH if launch is None else f"{LAUNCH}={launch}"
-    with sentences():
+    with translated_errors():
         containers = client.api.containers(all=True, filters={"label": label})
         networks = client.api.networks(filters={"label": label})
     return [
-        *(_left("container", item, item["Names"][0].lstrip("/") if item["Names"] else item["Id"][:12]) for item in containers),
-        *(_left("network", item, item["Name"]) for item in networks),
+        *(_leftover("container", item, item["Names"][0].lstrip("/") if item["Names"] else item["Id"][:12]) for item in containers),
+        *(_leftover("network", item, item["Name"]) for item in networks),
     ]
 
 
-def _left(kind: str, item: Mapping[str, Any], name: str) -> Left:
+def _leftover(kind: str, item: Mapping[str, Any], name: str) -> Leftover:
     found = item["Labels"] or {}
-    return Left(kind, item["Id"], name, found.get(RUN, "?"), found.get(LAUNCH, ""), owner_lives(found), item.get("State", ""))
+    return Leftover(kind, item["Id"], name, found.get(RUN, "?"), found.get(LAUNCH, ""), owner_lives(found), item.get("State", ""))
 
 
-def remove(client: Client, left: Left) -> str | None:
-    """Remove it, whatever it does; returns why it could not be, None when it is gone."""
+def remove(client: Client, item: Leftover) -> str | None:
+    """Remove it, even if it runs. Returns None, or why it could not be removed."""
     from docker.errors import APIError, NotFound
     from requests.exceptions import RequestException
 
     try:
-        if left.kind == "container":
-            client.api.remove_container(left.id, force=True, v=True)
+        if item.kind == "container":
+            client.api.remove_container(item.id, force=True, v=True)
         else:
-            client.api.remove_network(left.id)
+            client.api.remove_network(item.id)
     except NotFound:
         return None
     except APIError as error:
-        said = str(error.explanation or error)
-        return None if "is already in progress" in said else said
+        message = str(error.explanation or error)
+        return None if "is already in progress" in message else message
     except RequestException as error:
         return str(error)
     return None
 
 
 def clean(client: Client) -> list[str]:
-    """Remove what owners left behind that are gone; a sentence for everything done or left undone."""
-    said = []
-    for left in find(client):  # containers first: a network with containers cannot be removed
-        if left.live:
-            said.append(f"left {left.text} alone: its owner runs, or is not of this machine")
+    """Remove everything whose harness has ended. Returns one sentence per action or omission."""
+    actions = []
+    for item in find(client):  # containers first: a network with containers cannot be removed
+        if item.live:
+            actions.append(f"left {item.text} alone: the harness that started it still runs, or is on another machine")
         else:
-            problem = remove(client, left)
-            said.append(f"could not remove {left.text}: {problem}" if problem else f"removed {left.text}")
-    return said
+            problem = remove(client, item)
+            actions.append(f"could not remove {item.text}: {problem}" if problem else f"removed {item.text}")
+    return actions

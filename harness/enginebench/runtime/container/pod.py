@@ -1,7 +1,7 @@
-"""Where a deployment in containers is started: its private network, its containers, and a guardian for when the harness dies.
+"""Runs a deployment in containers (a `runtime.place.Place`): its private network, its containers, and a guardian in case the harness ends.
 
-The first container has the deployment's network and shared memory, the others join it. All carry the labels of `container_leftovers`. Knows
-nothing of images (they are there), of readiness or of loads.
+The first container owns the network namespace and shared memory; the others join them. All have the labels of `container.leftovers`. Does
+not know: images (they exist already), readiness, loads.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from pathlib import Path, PurePosixPath
 from enginebench.adapter import WORKERS, Launch, Site
 from enginebench.domain.container import Container
 from enginebench.runtime.container import guardian
-from enginebench.runtime.container.client import Client, elsewhere, sentences
+from enginebench.runtime.container.client import Client, remote_host, translated_errors
 from enginebench.runtime.container.engine import EngineContainer
-from enginebench.runtime.container.leftovers import Left, labels, remove
-from enginebench.runtime.container.spec import INSIDE_WORKERS, LOOPBACK, Surroundings, arguments
+from enginebench.runtime.container.leftovers import Leftover, labels, remove
+from enginebench.runtime.container.spec import INSIDE_WORKERS, LOOPBACK, PodSettings, arguments
 from enginebench.runtime.exit_status import LaunchFailed
 from enginebench.runtime.leftovers import unique_tag
 from enginebench.runtime.place import Started
@@ -28,36 +28,36 @@ GUARDIAN_PATIENCE_S = 5.0
 
 
 class Pod:
-    """The containers of one deployment. Made by `open_pod`; `close` once they have been stopped."""
+    """The containers of one deployment. Create it with `open_pod`; `close` it after the containers have been stopped."""
 
-    def __init__(self, client: Client, container: Container, around: Surroundings, site: Site) -> None:
+    def __init__(self, client: Client, container: Container, common: PodSettings, site: Site) -> None:
         self.site = site
-        self._client, self._container, self._around = client, container, around
+        self._client, self._container, self._common = client, container, common
         self._first: EngineContainer | None = None
         self._started: list[EngineContainer] = []
         self._ports: Mapping[int, tuple[str, int]] = {}
-        self._network: Left | None = None
-        self._guardian = _start_guardian(around.tag)
+        self._network: Leftover | None = None
+        self._guardian = _start_guardian(common.tag)
 
     def make_network(self) -> None:
-        """The network of this deployment alone. Raises LaunchFailed."""
-        name = f"enginebench-{self._around.tag}"
-        with sentences("no network could be made: "):
-            made = self._client.networks.create(name, driver="bridge", labels=dict(self._around.labels))
-        self._network = Left("network", made.id, name, "", self._around.tag, live=True)
-        self._around = replace(self._around, network=name)
+        """Create the private network of this deployment. Raises LaunchFailed."""
+        name = f"enginebench-{self._common.tag}"
+        with translated_errors("could not create a network: "):
+            made = self._client.networks.create(name, driver="bridge", labels=dict(self._common.labels))
+        self._network = Leftover("network", made.id, name, "", self._common.tag, live=True)
+        self._common = replace(self._common, network=name)
 
-    def start(self, launch: Launch, site: Site, *, log: Path, tag: str, talk: bool = False) -> EngineContainer:
-        """One server in one container. Raises LaunchFailed, or Unsupported when GPUs are missing."""
-        if talk:
-            raise ValueError("a container is a server; a batch in-process talks through pipes")
+    def start(self, launch: Launch, site: Site, *, log: Path, tag: str, piped: bool = False) -> EngineContainer:
+        """Start one server in one container. Raises LaunchFailed, or Unsupported if GPUs are missing."""
+        if piped:
+            raise ValueError("a container cannot be piped: in-process batches run as processes")
         folder = PurePosixPath(site.folder)
         first = self._first.id if self._first else None
         asked = arguments(
-            self._container, self._around, name=f"enginebench-{tag}", argv=launch.argv, env=launch.env, folder=str(folder), first=first
+            self._container, self._common, name=f"enginebench-{tag}", argv=launch.argv, env=launch.env, folder=str(folder), first=first
         )
-        files = {**_engine_side(), **{folder / name: text for name, text in launch.files.items()}}
-        started = EngineContainer.start(self._client, asked, files=files, folder=folder, log=log, secrets=self._around.secrets.values())
+        files = {**_worker_scripts(), **{folder / name: text for name, text in launch.files.items()}}
+        started = EngineContainer.start(self._client, asked, files=files, folder=folder, log=log, secrets=self._common.secrets.values())
         self._started.append(started)
         if self._first is None:
             self._first = started
@@ -65,26 +65,27 @@ class Pod:
         return started
 
     def reach(self, port: int) -> tuple[str, int]:
-        """Where the daemon has published the port; in the machine's own network the port itself."""
+        """Where the daemon has published the port; with the host network, the port itself."""
         if self._container.network == "host":
             return self.site.host, port
-        if port not in self._ports:  # the first container has ended, and its ports with it
+        if port not in self._ports:  # the first container has ended
             return LOOPBACK, port
         return self._ports[port]
 
     def prove(self, port: int, started: Started) -> Proof:
-        """A published port is bound by the daemon for one container only; in the machine's own network sockets are looked up."""
-        assert isinstance(started, EngineContainer)  # noqa: S101  # as `start` returns it
+        """The daemon binds a published port for one container only; with the host network, look the listener up."""
+        assert isinstance(started, EngineContainer)  # noqa: S101  # the type that `start` returns
         if self._container.network == "host":
-            return (
-                Proof("unknown", "the daemon's machine is another one") if elsewhere() else verify_listener(port, started, self.site.host)
-            )
+            if remote_host():
+                return Proof("unknown", "the daemon is on another machine")
+            return verify_listener(port, started, self.site.host)
         if self._first is None or self._first.published().get(port) != self._ports.get(port):
-            return Proof("foreign", f"port {port} is not published any more by the container that was started")
+            return Proof("foreign", f"the started container no longer publishes port {port}")
         return Proof("proven")
 
     def close(self) -> None:
-        """Remove the network and let the guardian go; what cannot be removed now is left to it for a minute. Again does nothing."""
+        """Remove the network and end the guardian. If something cannot be removed, the guardian retries for a minute. Further calls do
+        nothing."""
         if self._network is not None and remove(self._client, self._network) is None:
             self._network = None
         stdin = self._guardian.stdin
@@ -101,14 +102,15 @@ class Pod:
             self._guardian.wait()
 
 
-def open_pod(client: Client, container: Container, around: Surroundings, site: Site, log: Path) -> Pod:
-    """A place for the containers of one launch; around needs neither tag, labels nor network. Raises LaunchFailed."""
-    if elsewhere() and container.address is None:
+def open_pod(client: Client, container: Container, common: PodSettings, site: Site, log: Path) -> Pod:
+    """A pod for one launch. Sets tag, labels and network of the settings. Raises LaunchFailed."""
+    if remote_host() and container.address is None:
         raise LaunchFailed(
-            f"the Docker daemon is on {elsewhere()}, whose loopback is not reached from here: write container.address, an address of it"
+            f"the Docker daemon is on {remote_host()}, so ports on its loopback address are unreachable: set container.address to an "
+            "address of that machine"
         )
     tag = unique_tag(log.stem)
-    pod = Pod(client, container, replace(around, tag=tag, labels=labels(log, tag)), site)
+    pod = Pod(client, container, replace(common, tag=tag, labels=labels(log, tag)), site)
     if container.network == "private":
         try:
             pod.make_network()
@@ -119,10 +121,10 @@ def open_pod(client: Client, container: Container, around: Surroundings, site: S
 
 
 def _start_guardian(tag: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-P", guardian.__file__, tag]  # -P: modules beside it must not shadow the standard library's
+    command = [sys.executable, "-P", guardian.__file__, tag]  # -P: modules in its folder must not shadow the standard library
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
 
 
-def _engine_side() -> dict[PurePosixPath, str]:
-    """The scripts that run where an engine is installed, for every container: a daemon elsewhere cannot mount our files."""
+def _worker_scripts() -> dict[PurePosixPath, str]:
+    """The scripts that run next to an engine. They are copied, because a daemon on another machine cannot mount them."""
     return {PurePosixPath(INSIDE_WORKERS) / file.name: file.read_text() for file in sorted(WORKERS.glob("*.py"))}

@@ -1,10 +1,9 @@
-"""What the Docker API is asked for: a container's settings and the command of an engine in, the arguments of one container out.
+"""Converts container settings and an engine's command to the arguments of `docker.models.containers.ContainerCollection.create`.
 
-Pure: no daemon, no file, no environment is looked at here. What it cannot know (the caller's ids, the daemon's network, values of secrets)
-comes in as `Surroundings`. The words are those of `docker.models.containers.ContainerCollection.create`.
+Pure: reads no daemon, file or environment. Facts from outside (user ids, the daemon's network, values of secrets) come in as `PodSettings`.
 
-All containers of a deployment share one network namespace, that of the first one, as the processes of one machine do: an adapter's
-addresses mean the same in a container and out of it.
+All containers of a deployment share the network namespace of the first one, so the addresses that an adapter uses mean the same with and
+without containers.
 """
 
 from __future__ import annotations
@@ -20,15 +19,15 @@ from enginebench.runtime.environment import ADDED
 from enginebench.runtime.leftovers import MARKER
 
 Accelerator: TypeAlias = Literal["cpu", "nvidia", "amd"]
-"""What an image's engine computes on."""
+"""The device type that an image supports."""
 
 SITE = PurePosixPath("/site")
-"""The launch's own folder inside: files of the launch, the home of whoever the engine runs as."""
+"""The launch's folder in the container: its files, and the home of the user that runs the engine."""
 INSIDE_WORKERS = "/opt/enginebench/workers"
 MODELS = PurePosixPath("/models")
 HF_HOME, COMPILED = "/cache/huggingface", "/cache/compiled"
-ANY = "0.0.0.0"  # noqa: S104  # inside a network namespace of its own; connecting to it there is the loopback
-"""Where engines listen in a private network, and where they reach each other."""
+ANY = "0.0.0.0"  # noqa: S104  # in a private network namespace; connecting to it there reaches the loopback
+"""The address on which engines listen in a private network, and at which they reach each other."""
 LOOPBACK = "127.0.0.1"
 UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
@@ -38,12 +37,12 @@ COMPILE_CACHES = {
     "TRITON_CACHE_DIR": f"{COMPILED}/triton",
     "TORCH_EXTENSIONS_DIR": f"{COMPILED}/torch_extensions",
 }
-"""Where vLLM and what PyTorch compiles with keep it, and extensions that are built when first imported; the rest follows XDG_CACHE_HOME."""
+"""Caches of vLLM, of PyTorch's compilers, and of extensions that are built at the first import. Other caches follow XDG_CACHE_HOME."""
 
 
 @dataclass(frozen=True)
 class Bind:
-    """A path of the daemon's machine seen inside."""
+    """A path of the daemon's machine that is mounted in the container."""
 
     host: str
     inside: str
@@ -51,24 +50,26 @@ class Bind:
 
 
 @dataclass(frozen=True)
-class Surroundings:
-    """What one deployment's containers have in common beside the scenario.
-
-    binds: what is mounted beside container.mounts. ports: inside, to be published. gpus: devices, where container.gpus does not
-    say. device_groups: numeric groups that own AMD's device files. secrets: name -> value. network: name of the private one.
-    """
+class PodSettings:
+    """Settings common to the containers of one deployment, in addition to the scenario's."""
 
     image: str
     tag: str
     labels: Mapping[str, str]
     ports: tuple[int, ...] = ()
+    """Ports in the container that are published."""
     binds: tuple[Bind, ...] = ()
+    """Mounts in addition to container.mounts."""
     accelerator: Accelerator = "cpu"
     gpus: int = 0
+    """Number of devices, unless container.gpus is set."""
     device_groups: tuple[int, ...] = ()
+    """Numeric groups that own AMD's device files."""
     user: str | None = None
     secrets: Mapping[str, str] = field(default_factory=dict)
+    """Environment variables that are not shown or logged."""
     network: str = ""
+    """Name of the private network."""
 
 
 def in_bytes(size: str) -> int:
@@ -77,65 +78,65 @@ def in_bytes(size: str) -> int:
 
 
 def inside(text: str) -> str:
-    """An argument or a variable's value, with the folder of engine-side scripts where it is inside the container."""
+    """Replace the folder of the worker scripts in a text by its path in the container."""
     return text.replace(str(WORKERS), INSIDE_WORKERS)
 
 
 def arguments(
-    container: Container, around: Surroundings, *, name: str, argv: Sequence[str], env: Mapping[str, str], folder: str, first: str | None
+    container: Container, common: PodSettings, *, name: str, argv: Sequence[str], env: Mapping[str, str], folder: str, first: str | None
 ) -> dict[str, Any]:
-    """The arguments of one container. folder: where it works, inside. first: id of the deployment's first container; None: this is it."""
+    """The arguments of one container. folder: working folder inside. first: id of the deployment's first container; None: this one."""
     return {
-        "image": around.image,
+        "image": common.image,
         "name": name,
         "entrypoint": [inside(argv[0])],
         "command": [inside(text) for text in argv[1:]],
-        "environment": environment(container, around, env),
-        "labels": dict(around.labels),
+        "environment": environment(container, common, env),
+        "labels": dict(common.labels),
         "working_dir": folder,
-        "mounts": _mounts(container, around),
-        "init": True,  # an engine as process 1 would ignore SIGTERM, and nobody would reap its children
-        **_devices(container, around),
+        "mounts": _mounts(container, common),
+        "init": True,  # an engine as process 1 would ignore SIGTERM and not reap its children
+        **_devices(container, common),
         **_limits(container),
-        **({"user": around.user} if around.user else {}),
-        **_spaces(container, around, first),
+        **({"user": common.user} if common.user else {}),
+        **_namespaces(container, common, first),
     }
 
 
-def environment(container: Container, around: Surroundings, env: Mapping[str, str]) -> dict[str, str]:
-    """What the engine sees beside the image's own variables. Later ones win: ours, the launch's, the scenario's, secrets."""
-    caches = {"HF_HOME": HF_HOME} if any(bind.inside == HF_HOME for bind in around.binds) else {}
+def environment(container: Container, common: PodSettings, env: Mapping[str, str]) -> dict[str, str]:
+    """Variables in addition to the image's. Later ones win: ADDED and caches, the launch's, the scenario's, secrets."""
+    caches = {"HF_HOME": HF_HOME} if any(bind.inside == HF_HOME for bind in common.binds) else {}
     compiled = {**COMPILE_CACHES, "XDG_CACHE_HOME": COMPILED} if container.compile_cache else {}
-    # A user id without a line in the image's /etc/passwd has neither home nor name; libraries die of that.
-    person = {"HOME": str(SITE), "USER": "enginebench", "LOGNAME": "enginebench"} if around.user else {}
+    # A user id that is not in the image's /etc/passwd has no home and no name, and some libraries fail without them.
+    user = {"HOME": str(SITE), "USER": "enginebench", "LOGNAME": "enginebench"} if common.user else {}
     launch = {key: inside(value) for key, value in env.items()}
-    told = (OFFLINE if container.offline else {}) | _amd_choice(container, around)
-    return {**ADDED, **person, **caches, **compiled, **told, **launch, **container.env, **around.secrets, MARKER: around.tag}
+    settings = (OFFLINE if container.offline else {}) | _amd_devices(container, common)
+    return {**ADDED, **user, **caches, **compiled, **settings, **launch, **container.env, **common.secrets, MARKER: common.tag}
 
 
-def _mounts(container: Container, around: Surroundings) -> list[dict[str, Any]]:
-    """As the API's Mount objects, which (unlike `volumes`) refuse a path that is not there instead of making it, as root."""
+def _mounts(container: Container, common: PodSettings) -> list[dict[str, Any]]:
+    """Mount objects of the API. Unlike `volumes`, these fail for a missing path instead of creating it as root."""
     own = [Bind(container.compile_cache, COMPILED, writable=True)] if container.compile_cache else []
-    asked = [Bind(host, where, mode == ["rw"]) for host, where, *mode in (text.split(":") for text in container.mounts)]
-    binds = (*around.binds, *own, *asked)
+    asked = [Bind(host, target, mode == ["rw"]) for host, target, *mode in (text.split(":") for text in container.mounts)]
+    binds = (*common.binds, *own, *asked)
     return [{"Type": "bind", "Source": bind.host, "Target": bind.inside, "ReadOnly": not bind.writable} for bind in binds]
 
 
-def wanted_gpus(container: Container, around: Surroundings) -> int | str | tuple[str, ...]:
-    """How many devices, 'all', or which; 0: none. An image that computes on none gets some only when the scenario says so."""
+def wanted_gpus(container: Container, common: PodSettings) -> int | str | tuple[str, ...]:
+    """Number of devices, 'all', or a list of ids; 0: none. A CPU image gets devices only if the scenario requests them."""
     if container.gpus is not None:
         return container.gpus
-    return around.gpus if around.accelerator != "cpu" else 0
+    return common.gpus if common.accelerator != "cpu" else 0
 
 
-def _devices(container: Container, around: Surroundings) -> dict[str, Any]:
-    wanted = wanted_gpus(container, around)
+def _devices(container: Container, common: PodSettings) -> dict[str, Any]:
+    wanted = wanted_gpus(container, common)
     if not wanted:
         return {}
-    if around.accelerator == "amd":
+    if common.accelerator == "amd":
         return {
             "devices": ["/dev/kfd:/dev/kfd:rwm", "/dev/dri:/dev/dri:rwm"],
-            "group_add": [str(group) for group in around.device_groups],
+            "group_add": [str(group) for group in common.device_groups],
             "security_opt": ["seccomp=unconfined"],  # ROCm maps memory between processes with calls that the default profile denies
         }
     request: dict[str, Any] = {"driver": "", "capabilities": [["gpu"]]}
@@ -143,10 +144,10 @@ def _devices(container: Container, around: Surroundings) -> dict[str, Any]:
     return {"device_requests": [request]}
 
 
-def _amd_choice(container: Container, around: Surroundings) -> dict[str, str]:
-    """AMD's device files come together; which of the devices are used is told by a variable that ROCr reads."""
-    wanted = wanted_gpus(container, around)
-    if around.accelerator != "amd" or not wanted or isinstance(wanted, str):
+def _amd_devices(container: Container, common: PodSettings) -> dict[str, str]:
+    """The variable that selects AMD devices in ROCr: the device files give access to all of them."""
+    wanted = wanted_gpus(container, common)
+    if common.accelerator != "amd" or not wanted or isinstance(wanted, str):
         return {}
     return {"ROCR_VISIBLE_DEVICES": ",".join(wanted if isinstance(wanted, tuple) else map(str, range(wanted)))}
 
@@ -164,14 +165,14 @@ def _limits(container: Container) -> dict[str, Any]:
     return limits
 
 
-def _spaces(container: Container, around: Surroundings, first: str | None) -> dict[str, Any]:
-    """Network and shared memory: the first container has them, the others join."""
-    spaces: dict[str, Any] = {"ipc_mode": "host"}
+def _namespaces(container: Container, common: PodSettings, first: str | None) -> dict[str, Any]:
+    """Network and shared memory: the first container owns them, the others join."""
+    ipc: dict[str, Any] = {"ipc_mode": "host"}
     if container.ipc == "private":
-        spaces = {"ipc_mode": f"container:{first}"} if first else {"ipc_mode": "shareable", "shm_size": in_bytes(container.shm)}
+        ipc = {"ipc_mode": f"container:{first}"} if first else {"ipc_mode": "shareable", "shm_size": in_bytes(container.shm)}
     if container.network == "host":
-        return {**spaces, "network_mode": "host"}
+        return {**ipc, "network_mode": "host"}
     if first:
-        return {**spaces, "network_mode": f"container:{first}"}
-    published = {f"{port}/tcp": (container.address or LOOPBACK, None) for port in around.ports}  # None: a free one, chosen by the daemon
-    return {**spaces, "network": around.network, "ports": published}
+        return {**ipc, "network_mode": f"container:{first}"}
+    published = {f"{port}/tcp": (container.address or LOOPBACK, None) for port in common.ports}  # None: the daemon chooses a free port
+    return {**ipc, "network": common.network, "ports": published}
