@@ -197,7 +197,7 @@ def test_processor_time_of_children_that_have_ended_is_kept() -> None:
 
 
 def test_readings_are_thinned_when_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampler, "MOST_READINGS", 8)
+    monkeypatch.setattr(sampler, "MAX_READINGS", 8)
 
     class Counting:
         kind, name, facts = "host", "x", {}

@@ -15,9 +15,9 @@ from pydantic_core import PydanticCustomError
 
 from enginebench.domain import JSON
 from enginebench.errors import did_you_mean
-from enginebench.inputs.complaint import complain
 from enginebench.inputs.fields import Count, Few, Name, Strict
 from enginebench.inputs.source import Location, Source, read
+from enginebench.inputs.validation_errors import as_user_error
 
 Positive = Annotated[float, Field(gt=0, le=1e15)]
 Span = Annotated[list[Positive], Field(min_length=2, max_length=2)]
@@ -179,7 +179,7 @@ def read_claims(file: Path) -> Claims:
     try:
         claims = Claims.model_validate(source.data)
     except ValidationError as error:
-        raise complain(error, source, Claims) from None
+        raise as_user_error(error, source, Claims) from None
     for location, word, known in _references(claims):
         if word not in known:
             raise source.error(f"'{word}' is not there", location, advice=did_you_mean(word, known))
@@ -204,5 +204,5 @@ def _check_unique(claims: Claims, source: Source) -> None:
     seen: set[str] = set()
     for i, claim in enumerate(claims.serving):
         if claim.id in seen:
-            raise source.error(f"'{claim.id}' stands twice", ("serving", i, "id"), advice="an id names one claim")
+            raise source.error(f"duplicate id '{claim.id}'", ("serving", i, "id"), advice="an id names one claim")
         seen.add(claim.id)

@@ -1,7 +1,7 @@
-"""Wire dialects: how a generation request is spelled and what one event of its stream says.
+"""Wire dialects: the request and response formats of generation APIs.
 
-A dialect is pure: it builds a request body and decodes event payloads. It knows no socket, no clock and no engine; an adapter
-picks one and adds that engine's own fields. The same few dialects serve almost every engine. Public surface: everything below.
+A dialect builds request bodies and decodes event payloads. An adapter selects one and adds the fields of its engine; a few dialects serve
+almost every engine. The names below are the public interface. Does not know: sockets, clocks, engines.
 """
 
 from __future__ import annotations
@@ -39,4 +39,4 @@ PROTOCOLS: Final[Mapping[ProtocolName, Mapping[str, Dialect]]] = {
     "sglang": {"completions": SglangGenerate()},
     "tgi": {"completions": TgiGenerateStream()},
 }
-"""Each protocol's dialects, by `Load.api`; an api that is missing is one that the protocol does not have."""
+"""The dialects of each protocol by `Load.api`. A missing API is not supported by the protocol."""

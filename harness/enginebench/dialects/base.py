@@ -1,6 +1,6 @@
-"""What every dialect shares: the event, the interface, and readers that take nothing a server sends on trust.
+"""The base of all dialects: the event, the interface, and helpers that read fields of untrusted server data.
 
-Does not know: any one protocol.
+Does not know: a particular protocol.
 """
 
 from __future__ import annotations
@@ -19,43 +19,42 @@ Framing = Literal["sse", "ndjson"]
 Messages: TypeAlias = Sequence[Mapping[str, str]]
 """A conversation so far: {"role": ..., "content": ...}, oldest first."""
 PromptInput: TypeAlias = str | Sequence[int] | Messages
-"""What a request asks: text, token ids, or (chat routes only) the messages of a conversation."""
+"""A prompt: text, token ids, or (chat routes only) the messages of a conversation."""
 
 
 @dataclass(slots=True)
 class Event:
-    """What one event of a stream carried. chars > 0 or tokens > 0 makes it an *output* event.
-
-    chars: characters of output, whatever kind; answer_chars: those of them that are answer (text, a refusal, a tool call) and not
-    reasoning. tokens: number of output tokens in it, None when the engine does not say. The usage counts are running or final
-    totals.
-    """
+    """One event of a stream. It is an *output* event if chars > 0 or tokens > 0."""
 
     chars: int = 0
+    """Characters of output of any kind."""
     answer_chars: int = 0
+    """Those of them that are answer (text, a refusal, a tool call), not reasoning."""
     tokens: int | None = None
+    """Output tokens in this event; None if the engine does not report them."""
     text: str = ""
     input_tokens: int | None = None
+    """A running or final total, as are output_tokens and cached_tokens."""
     output_tokens: int | None = None
     cached_tokens: int | None = None
     finish_reason: str | None = None
     timings: Mapping[str, float] | None = None
     error: str | None = None
     closing: bool = False
-    """Nothing but the final counts: the stream is complete, whatever ends it."""
+    """The event has only final counts, so the stream is complete."""
     done: bool = False
     """The engine's end-of-stream marker ([DONE], done:true); many streams end without one."""
 
-    def say(self, answer: str, reasoning: str = "") -> None:
-        """This event's output: reasoning, then answer."""
+    def set_output(self, answer: str, reasoning: str = "") -> None:
+        """Set the output: reasoning, then answer."""
         self.text = reasoning + answer
         self.chars = len(self.text)
         self.answer_chars = len(answer)
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
-    """One generation, in neutral terms. seed None: the server's own choice."""
+class GenerationRequest:
+    """One generation, independent of the protocol. seed None: the server chooses."""
 
     model: str
     prompt: PromptInput
@@ -65,7 +64,7 @@ class Ask:
 
 
 class Dialect(ABC):
-    """How one family of engines spells requests and streams. Stateless and picklable; what a stream needs to remember is in `decoder`."""
+    """The request and stream format of one family of engines. Stateless and picklable; a stream's state is in its `decoder`."""
 
     path: ClassVar[str]
     framing: ClassVar[Framing] = "sse"
@@ -80,30 +79,29 @@ class Dialect(ABC):
         seed: int | None,
         extra: Mapping[str, JSON],
     ) -> dict[str, JSON]:
-        """The JSON body of a streaming request with explicit sampling; extra is what the adapter adds (objects are merged one level
-        deep). Raises ValueError for a kind of prompt that the route does not take."""
-        return merged(self._spelled(Ask(model, prompt, output_tokens, temperature, seed)), extra)
+        """The JSON body of a streaming request with explicit sampling. extra: fields of the adapter (objects are merged one level deep).
+        Raises ValueError for a kind of prompt that the route does not accept."""
+        return merged(self._build(GenerationRequest(model, prompt, output_tokens, temperature, seed)), extra)
 
     def decode(self, payload: bytes) -> Event:
-        """One event's payload (SSE data or one NDJSON line), on its own -> Event. Raises ValueError when it is not what the dialect
-        promises."""
+        """Decode the payload of one event (SSE data or one NDJSON line) by itself. Raises ValueError for an invalid payload."""
         return read_event(payload, self._read)
 
     @abstractmethod
-    def _spelled(self, ask: Ask) -> dict[str, JSON]:
+    def _build(self, request: GenerationRequest) -> dict[str, JSON]:
         """The body of a streaming request."""
 
     @abstractmethod
     def _read(self, event: Event, data: Mapping[str, Any]) -> None:
-        """Set what one event, which is no error, says."""
+        """Set the fields of an event that is not an error."""
 
     def decoder(self) -> Callable[[bytes], Event]:
-        """`decode` for the events of one stream, in order. Where events build on each other it is a fresh, stateful one."""
+        """`decode` for the events of one stream, in order. A new stateful decoder if events depend on earlier ones."""
         return self.decode
 
 
 def read_event(payload: bytes, read: Callable[[Event, Mapping[str, Any]], None]) -> Event:
-    """What all protocols share: an end marker, a JSON object, an error in it; `read` does the rest. Raises ValueError."""
+    """Handle what all protocols share (end marker, JSON object, error field); `read` handles the rest. Raises ValueError."""
     if payload == b"[DONE]":
         return Event(done=True)
     data = json_object(payload)
@@ -125,16 +123,16 @@ def json_object(payload: bytes) -> dict[str, Any]:
 
 
 def merged(body: Mapping[str, JSON], extra: Mapping[str, JSON]) -> dict[str, JSON]:
-    """body with extra; where both have an object under a name, the fields of both (extra wins)."""
+    """body with extra. If both have an object of the same name, their fields are merged. extra wins."""
     out = dict(body)
     for name, value in extra.items():
-        ours = out.get(name)
-        out[name] = {**ours, **value} if isinstance(ours, dict) and isinstance(value, dict) else value
+        old = out.get(name)
+        out[name] = {**old, **value} if isinstance(old, dict) and isinstance(value, dict) else value
     return out
 
 
 def as_messages(prompt: PromptInput) -> list[JSON]:
-    """The prompt as chat messages; text becomes one message of the user. Raises ValueError for token ids."""
+    """The prompt as chat messages; text becomes one user message. Raises ValueError for token ids."""
     if isinstance(prompt, str):
         return [{"role": "user", "content": prompt}]
     if not prompt or not isinstance(prompt[0], Mapping):
@@ -143,7 +141,7 @@ def as_messages(prompt: PromptInput) -> list[JSON]:
 
 
 def as_text(prompt: PromptInput, route: str) -> str:
-    """The prompt of a route that takes nothing but text. Raises ValueError."""
+    """The prompt of a route that takes only text. Raises ValueError for other kinds."""
     if not isinstance(prompt, str):
         raise ValueError(f"{route} takes text, not token ids or messages")
     return prompt
@@ -159,7 +157,7 @@ def as_text_or_ids(prompt: PromptInput, route: str) -> str | list[JSON]:
 
 
 def count(value: Any) -> int | None:
-    """A number of tokens, if it is a credible one."""
+    """The value if it is a plausible number of tokens, else None."""
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31 else None
 
 
@@ -174,7 +172,7 @@ def text(value: Any) -> str:
 
 
 def tool_text(calls: Any) -> str:
-    """The pieces of function names and arguments that a list of tool calls holds; arguments that are no string, as JSON."""
+    """The pieces of function names and arguments in a list of tool calls. Arguments that are objects are formatted as JSON."""
     pieces: list[str] = []
     for call in calls if isinstance(calls, list) else ():
         function = call.get("function") if isinstance(call, dict) else None
@@ -184,20 +182,19 @@ def tool_text(calls: Any) -> str:
 
 
 def function_text(function: Mapping[str, Any]) -> str:
-    """The name and the arguments of one function call, as far as this event has them."""
+    """The pieces of name and arguments of one function call in this event."""
     arguments = function.get("arguments")
-    spelled = orjson.dumps(arguments).decode() if isinstance(arguments, dict) else text(arguments)
-    return text(function.get("name")) + spelled
+    return text(function.get("name")) + (orjson.dumps(arguments).decode() if isinstance(arguments, dict) else text(arguments))
 
 
 def error_text(error: Any) -> str:
-    """What an error field says."""
+    """The message in an error field."""
     if isinstance(error, dict):
         return str(error.get("message") or error.get("type") or error)
     return str(error)
 
 
 def figures(values: Mapping[str, Any], *names: str) -> dict[str, float] | None:
-    """Those of the named fields that are numbers (all fields, if none are named); None if there are none."""
+    """The named fields that are numbers (all numeric fields if no name is given); None if there are none."""
     found = {name: values.get(name) for name in names or values}
     return {name: v for name, v in found.items() if isinstance(v, int | float) and not isinstance(v, bool)} or None

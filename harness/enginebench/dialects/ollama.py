@@ -1,8 +1,7 @@
-"""Ollama's own two routes: one JSON object a line, and a last one with the counts and the engine's durations in ns.
+"""Ollama's two native routes: one JSON object per line, the last with token counts and durations in ns.
 
-Ollama cannot be made to go on after an end-of-sequence token, so `num_predict` is a cap; and it takes no token ids. Options that
-change the launch (num_ctx and others) reload the model when they differ between requests, so the dialect sends none of them.
-Does not know how many tokens an event holds: Ollama does not say.
+Ollama always stops at an end-of-sequence token, so `num_predict` is a maximum. It takes no token ids and does not report tokens per event.
+Options such as num_ctx reload the model when they differ between requests, so the dialect does not send them.
 """
 
 from __future__ import annotations
@@ -11,14 +10,14 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, Final
 
-from enginebench.dialects.base import Ask, Dialect, Event, PromptInput, as_messages, as_text, count, figures, text, tool_text
+from enginebench.dialects.base import Dialect, Event, GenerationRequest, PromptInput, as_messages, as_text, count, figures, text, tool_text
 from enginebench.domain import JSON
 
 _DURATIONS: Final = ("total_duration", "load_duration", "prompt_eval_duration", "eval_duration")
 
 
 class _Ollama(Dialect):
-    """What the two routes share."""
+    """The common part of the two routes."""
 
     framing = "ndjson"
 
@@ -33,15 +32,15 @@ class _Ollama(Dialect):
             event.output_tokens = count(data.get("eval_count"))
             event.timings = figures(data, *_DURATIONS)
 
-    def _spelled(self, ask: Ask) -> dict[str, JSON]:
-        options: dict[str, JSON] = {"num_predict": ask.output_tokens, "temperature": ask.temperature}
-        if ask.seed is not None:
-            options["seed"] = ask.seed
-        return {"model": ask.model, **self._asked(ask.prompt), "stream": True, "options": options}
+    def _build(self, request: GenerationRequest) -> dict[str, JSON]:
+        options: dict[str, JSON] = {"num_predict": request.output_tokens, "temperature": request.temperature}
+        if request.seed is not None:
+            options["seed"] = request.seed
+        return {"model": request.model, **self._prompt_fields(request.prompt), "stream": True, "options": options}
 
     @abstractmethod
-    def _asked(self, prompt: PromptInput) -> dict[str, JSON]:
-        """The fields that hold the prompt."""
+    def _prompt_fields(self, prompt: PromptInput) -> dict[str, JSON]:
+        """The fields with the prompt."""
 
     @abstractmethod
     def _output(self, event: Event, data: Mapping[str, Any]) -> None:
@@ -49,26 +48,26 @@ class _Ollama(Dialect):
 
 
 class OllamaGenerate(_Ollama):
-    """POST /api/generate: a raw prompt (text only), no template."""
+    """POST /api/generate: a raw prompt (text only), without a chat template."""
 
     path = "/api/generate"
 
-    def _asked(self, prompt: PromptInput) -> dict[str, JSON]:
+    def _prompt_fields(self, prompt: PromptInput) -> dict[str, JSON]:
         return {"prompt": as_text(prompt, self.path), "raw": True}
 
     def _output(self, event: Event, data: Mapping[str, Any]) -> None:
-        event.say(text(data.get("response")), text(data.get("thinking")))
+        event.set_output(text(data.get("response")), text(data.get("thinking")))
 
 
 class OllamaChat(_Ollama):
-    """POST /api/chat: messages (text becomes one of the user's), the server applies its template."""
+    """POST /api/chat: messages (text becomes one user message); the server applies its template."""
 
     path = "/api/chat"
 
-    def _asked(self, prompt: PromptInput) -> dict[str, JSON]:
+    def _prompt_fields(self, prompt: PromptInput) -> dict[str, JSON]:
         return {"messages": as_messages(prompt)}
 
     def _output(self, event: Event, data: Mapping[str, Any]) -> None:
         message = data.get("message")
         if isinstance(message, dict):
-            event.say(text(message.get("content")) + tool_text(message.get("tool_calls")), text(message.get("thinking")))
+            event.set_output(text(message.get("content")) + tool_text(message.get("tool_calls")), text(message.get("thinking")))

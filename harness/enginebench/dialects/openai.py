@@ -1,7 +1,7 @@
-"""The two OpenAI routes, as vLLM, SGLang, TensorRT-LLM, llama.cpp and nearly everything else speak them.
+"""The two OpenAI routes, as implemented by vLLM, SGLang, TensorRT-LLM, llama.cpp and most others.
 
-Knows the variants that servers really send: usage with or without choices or on every event, [DONE] or not, errors in the stream,
-reasoning under two names, content as a list of parts, llama.cpp's and vLLM's timings. Does not know which server it is.
+Accepts the variants of real servers: usage with or without choices or on every event, with or without [DONE], errors in the stream,
+reasoning under two names, content as a list of parts, timings of llama.cpp and vLLM. Does not know: which server it is.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from enginebench.dialects.base import (
-    Ask,
     Dialect,
     Event,
+    GenerationRequest,
     PromptInput,
     as_messages,
     as_text_or_ids,
@@ -27,7 +27,7 @@ from enginebench.domain import JSON
 
 
 class _OpenAI(Dialect):
-    """What the two routes share."""
+    """The common part of the two routes."""
 
     def _read(self, event: Event, data: Mapping[str, Any]) -> None:
         _usage(event, data.get("usage"))
@@ -46,18 +46,18 @@ class _OpenAI(Dialect):
             reason = choice.get("finish_reason")
             event.finish_reason = reason if isinstance(reason, str) else None
             if reason in ("abort", "error"):
-                event.error = f"the engine ended this request itself: {reason}"
+                event.error = f"the engine aborted the request (finish_reason: {reason})"
         else:
             event.closing = event.output_tokens is not None
 
-    def _spelled(self, ask: Ask) -> dict[str, JSON]:
-        body: dict[str, JSON] = {"model": ask.model, **self._asked(ask.prompt), "max_tokens": ask.output_tokens}
-        body |= {"temperature": ask.temperature, "stream": True}
-        return body | ({"seed": ask.seed} if ask.seed is not None else {})
+    def _build(self, request: GenerationRequest) -> dict[str, JSON]:
+        body: dict[str, JSON] = {"model": request.model, **self._prompt_fields(request.prompt), "max_tokens": request.output_tokens}
+        body |= {"temperature": request.temperature, "stream": True}
+        return body | ({"seed": request.seed} if request.seed is not None else {})
 
     @abstractmethod
-    def _asked(self, prompt: PromptInput) -> dict[str, JSON]:
-        """The field that holds the prompt."""
+    def _prompt_fields(self, prompt: PromptInput) -> dict[str, JSON]:
+        """The field with the prompt."""
 
     @abstractmethod
     def _output(self, event: Event, choice: Mapping[str, Any]) -> None:
@@ -65,26 +65,26 @@ class _OpenAI(Dialect):
 
 
 class OpenAICompletions(_OpenAI):
-    """POST /v1/completions: raw prompt (text or token ids), no chat template."""
+    """POST /v1/completions: raw prompt (text or token ids), without a chat template."""
 
     path = "/v1/completions"
 
-    def _asked(self, prompt: PromptInput) -> dict[str, JSON]:
+    def _prompt_fields(self, prompt: PromptInput) -> dict[str, JSON]:
         return {"prompt": as_text_or_ids(prompt, self.path)}
 
     def _output(self, event: Event, choice: Mapping[str, Any]) -> None:
-        event.say(text(choice.get("text")))
+        event.set_output(text(choice.get("text")))
 
 
 class OpenAIChat(_OpenAI):
-    """POST /v1/chat/completions: messages (text becomes one of the user's), the server applies its template.
+    """POST /v1/chat/completions: messages (text becomes one user message); the server applies its template.
 
-    Output is the answer (content, refusal, tool and function calls) and the reasoning before it.
+    Output is the reasoning and the answer (content, refusal, tool and function calls).
     """
 
     path = "/v1/chat/completions"
 
-    def _asked(self, prompt: PromptInput) -> dict[str, JSON]:
+    def _prompt_fields(self, prompt: PromptInput) -> dict[str, JSON]:
         return {"messages": as_messages(prompt)}
 
     def _output(self, event: Event, choice: Mapping[str, Any]) -> None:
@@ -92,11 +92,11 @@ class OpenAIChat(_OpenAI):
         if not isinstance(delta, dict):
             return
         answer = text(delta.get("content")) + text(delta.get("refusal")) + tool_text(delta.get("tool_calls"))
-        function = delta.get("function_call")  # what tool_calls were called before
+        function = delta.get("function_call")  # the older name of tool_calls
         if isinstance(function, dict):
             answer += function_text(function)
-        # Some servers send the same text under both names.
-        event.say(answer, text(delta.get("reasoning_content")) or text(delta.get("reasoning")))
+        # Some servers send the same reasoning text under both names.
+        event.set_output(answer, text(delta.get("reasoning_content")) or text(delta.get("reasoning")))
 
 
 def _usage(event: Event, usage: Any) -> None:

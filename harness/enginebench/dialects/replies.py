@@ -1,6 +1,6 @@
-"""Readers for what engines tell of themselves, in JSON or as Prometheus text: whatever it is, they take nothing on trust and raise nothing.
+"""Reads engines' replies about themselves, in JSON or Prometheus text. Input is untrusted; nothing here raises.
 
-Knows no engine and no name of a field.
+Does not know: engines, field names.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from typing import TypeVar
 from enginebench.domain import JSON
 
 _Kind = TypeVar("_Kind", str, int, float, bool)
-_DEEPEST = 64
-"""Levels of arrays and objects; no engine's answer has a dozen."""
+_MAX_DEPTH = 64
+"""Levels of arrays and objects; real replies have fewer than twelve."""
 
 
 def parsed(body: bytes) -> JSON:
-    """JSON that can be stored again; None for what is none, or is nested too deep.
+    """Parse JSON into values that can be stored again; None if it is invalid or nested too deeply.
 
-    NaN and infinity, which JSON does not have and Python writes and reads, are None; half of a surrogate pair is a question mark.
+    NaN and infinity (which Python accepts, but JSON does not have) become None; a lone surrogate becomes a question mark.
     """
     try:
-        return _storable(json.loads(body), _DEEPEST)
+        return _storable(json.loads(body), _MAX_DEPTH)
     except (ValueError, RecursionError):
         return None
 
@@ -45,17 +45,17 @@ def _text(value: str) -> str:
 
 
 def as_object(value: JSON) -> dict[str, JSON]:
-    """The value, if it is a JSON object; {} for anything else."""
+    """The value if it is a JSON object, else {}."""
     return value if isinstance(value, dict) else {}
 
 
 def as_list(value: JSON) -> list[JSON]:
-    """The value, if it is a JSON array; [] for anything else."""
+    """The value if it is a JSON array, else []."""
     return value if isinstance(value, list) else []
 
 
 def only(kind: type[_Kind], value: JSON) -> _Kind | None:
-    """The value, if it is of exactly this kind: true is no int, and 1 no float."""
+    """The value if it has exactly this type, else None. (true is not an int, 1 is not a float.)"""
     return value if type(value) is kind else None
 
 
@@ -63,15 +63,14 @@ _SECRETS = ("api_key", "password", "secret", "hf_token", "env_vars", "watermark"
 
 
 def without_secrets(value: JSON) -> JSON:
-    """The value without what may be nobody else's business: engines tell their own arguments, keys among them."""
+    """The value without fields that may be secrets: engines report their arguments, which can include keys."""
     if isinstance(value, dict):
         return {name: without_secrets(inner) for name, inner in value.items() if not any(word in name.lower() for word in _SECRETS)}
     return [without_secrets(inner) for inner in value] if isinstance(value, list) else value
 
 
 def prometheus_totals(text: str) -> dict[str, float]:
-    """Prometheus text as name -> value, summed over label sets (one per rank, in some engines). What is not a sample is left out, and so
-    are NaN and infinity, which say that there is nothing to say."""
+    """Prometheus text as name -> value, summed over label sets (some engines have one per rank), without NaN and infinity."""
     totals: dict[str, float] = {}
     for line in text.splitlines():
         name, braced, rest = line.partition("{")
@@ -80,7 +79,7 @@ def prometheus_totals(text: str) -> dict[str, float]:
         else:
             name, _, rest = line.partition(" ")
         if name and not name.startswith("#"):
-            with contextlib.suppress(ValueError, IndexError):  # a comment, a histogram's exemplar, or no Prometheus at all
+            with contextlib.suppress(ValueError, IndexError):  # an exemplar of a histogram, or not Prometheus text
                 if math.isfinite(value := float(rest.split()[0])):
                     totals[name] = totals.get(name, 0.0) + value
     return totals

@@ -1,7 +1,7 @@
-"""SGLang's own /generate: each event repeats the whole text so far, and says how many tokens that was.
+"""SGLang's native /generate route: each event repeats the whole text so far and reports its number of tokens.
 
-A server started with --incremental-streaming-output sends only what is new, and nothing in the stream says which of the two it is;
-so each stream's decoder finds out. Does not know chat: the native route has no template.
+With --incremental-streaming-output a server sends only new text. The stream does not declare its mode, so each stream's decoder detects it.
+The route has no chat template.
 """
 
 from __future__ import annotations
@@ -9,25 +9,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from enginebench.dialects.base import Ask, Dialect, Event, as_text_or_ids, count, error_text, figures, read_event, text
+from enginebench.dialects.base import Dialect, Event, GenerationRequest, as_text_or_ids, count, error_text, figures, read_event, text
 from enginebench.domain import JSON
 
-HALF = "\ufffd"
-"""Stands at the end of a text whose last character is not whole yet; the next event has the character in its place."""
+INCOMPLETE = "\ufffd"
+"""Replaces an incomplete character at the end of a text. The next event has the complete character in its place."""
 
 
 class SglangGenerate(Dialect):
-    """POST /generate: raw prompt (text or token ids). The model is the one that is loaded, so the body does not name it."""
+    """POST /generate: raw prompt (text or token ids). The server has one model, so the body does not name it."""
 
     path = "/generate"
 
-    def _spelled(self, ask: Ask) -> dict[str, JSON]:
-        spelled = as_text_or_ids(ask.prompt, self.path)
-        sampling: dict[str, JSON] = {"max_new_tokens": ask.output_tokens, "temperature": ask.temperature}
-        if ask.seed is not None:
-            sampling["sampling_seed"] = ask.seed
-        field = "text" if isinstance(spelled, str) else "input_ids"
-        return {field: spelled, "sampling_params": sampling, "stream": True}
+    def _build(self, request: GenerationRequest) -> dict[str, JSON]:
+        prompt = as_text_or_ids(request.prompt, self.path)
+        sampling: dict[str, JSON] = {"max_new_tokens": request.output_tokens, "temperature": request.temperature}
+        if request.seed is not None:
+            sampling["sampling_seed"] = request.seed
+        field = "text" if isinstance(prompt, str) else "input_ids"
+        return {field: prompt, "sampling_params": sampling, "stream": True}
 
     def _read(self, event: Event, data: Mapping[str, Any]) -> None:
         _Stream().read(event, data)
@@ -37,7 +37,7 @@ class SglangGenerate(Dialect):
 
 
 class _Stream:
-    """One stream: the text so far, and whether its events repeat it."""
+    """The state of one stream: the text so far, and whether events repeat it."""
 
     __slots__ = ("_cumulative", "_seen", "_total")
 
@@ -56,29 +56,29 @@ class _Stream:
         if event.error is None:
             whole = text(data.get("text"))
             if self._cumulative and event.finish_reason is None:
-                whole = whole.rstrip(HALF)
-            event.say(self._new(whole, data.get("output_ids"), event.output_tokens))
+                whole = whole.rstrip(INCOMPLETE)
+            event.set_output(self._new_part(whole, data.get("output_ids"), event.output_tokens))
         total = event.output_tokens or 0
         if event.finish_reason is not None and not event.chars and total > self._total:
-            event.tokens = total - self._total  # the last token, without text, or with one that looks like a repetition
+            event.tokens = total - self._total  # the last token has no text, or text that looks like a repetition
         self._total = total
 
-    def _new(self, said: str, ids: Any, total: int | None) -> str:
-        """What of this text is new. Once incremental, always incremental.
+    def _new_part(self, received: str, ids: Any, total: int | None) -> str:
+        """The new part of the received text. Once a stream is found to be incremental, it stays so.
 
-        The ids tell for certain, from the second event on: there are as many as tokens so far, or fewer. Without them, a text that
-        does not begin with the one before cannot repeat it; until that happens the tokens of an incremental stream can look like a
-        repetition ('a', 'a'), which costs characters and no event, because the events are counted by their tokens.
+        Token ids decide reliably from the second event on: a cumulative event has as many ids as tokens so far, an incremental one fewer.
+        Without ids, a text that does not start with the previous one shows that the stream is incremental. Until then equal tokens ('a',
+        'a') can look like a repetition, which loses characters but no events, because events are counted by their tokens.
         """
-        if self._cumulative and said:
+        if self._cumulative and received:
             if isinstance(ids, list) and total is not None:
                 self._cumulative = len(ids) >= total
             else:
-                self._cumulative = said.startswith(self._seen)
+                self._cumulative = received.startswith(self._seen)
         if not self._cumulative:
-            return said
-        new = said[len(self._seen) :]
-        self._seen = said if len(said) > len(self._seen) else self._seen
+            return received
+        new = received[len(self._seen) :]
+        self._seen = received if len(received) > len(self._seen) else self._seen
         return new
 
 
@@ -93,5 +93,5 @@ def _meta(event: Event, meta: Mapping[str, Any]) -> None:
     event.finish_reason = kind
     if kind == "abort" and isinstance(reason, dict):
         event.error = error_text(reason.get("message") or "aborted")
-    # The engine's seconds and rates are the fractional fields; the others are counts, which have names of their own above.
+    # Fractional fields are the engine's durations and rates; integer fields are counts, handled above.
     event.timings = figures({name: value for name, value in meta.items() if isinstance(value, float)})

@@ -20,9 +20,9 @@ from pydantic import Field, ValidationError
 from enginebench.adapter import Install
 from enginebench.domain import fingerprint
 from enginebench.errors import UserError, did_you_mean
-from enginebench.inputs.complaint import complain
 from enginebench.inputs.fields import Name, Strict
 from enginebench.inputs.source import Source, read
+from enginebench.inputs.validation_errors import as_user_error
 from enginebench.machine.folders import resource_dir
 
 Say = Callable[[str], None]
@@ -156,7 +156,7 @@ def read_images(file: Path | None = None) -> Mapping[str, Image]:
     try:
         table = _Table.model_validate(source.data)
     except ValidationError as error:
-        raise complain(error, source, _Table) from None
+        raise as_user_error(error, source, _Table) from None
     rows = [(engine, variant, row) for engine, variants in table.images.items() for variant, row in variants.items()]
     return {f"{engine}/{variant}": _image(engine, variant, row, source) for engine, variant, row in rows}
 

@@ -1,1 +1,1 @@
-"""Files that people write: YAML with the line of every key, validated, and errors that say what to write instead."""
+"""Reads and validates YAML files with the line of every key, so that an error can say what to write where."""

@@ -1,6 +1,6 @@
-"""What the fields of a scenario are made of: bounded numbers, and the rule that a list may stand wherever a value may.
+"""Field types of YAML models: bounded numbers, and fields that take one value or a list to sweep.
 
-Knows no key of a scenario.
+Does not know: the keys of a scenario.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _sweep_schema(schema: dict[str, Any]) -> None:
 
 Count = Annotated[int, Field(ge=1, le=10_000_000, strict=True)]
 Few = Annotated[int, Field(ge=1, le=65_536, strict=True)]
-"""Of what costs a socket, a process or a device each."""
+"""A number of things that each need a socket, a process or a device."""
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1, strict=True)]
 Seconds = Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False, strict=True, examples=[60])]
 Wait = Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False, strict=True, examples=[5])]
@@ -46,26 +46,26 @@ Limit = Annotated[int, Field(ge=0, le=65_536, strict=True)]
 Turns = Annotated[int, Field(ge=1, le=1_000, strict=True)]
 Expression = Annotated[str, Field(min_length=1, max_length=4_000)]
 Tokens = Annotated[Annotated[int, Field(ge=1, le=10_000_000)] | str, BeforeValidator(_tokens), Field(examples=["uniform(64,256)"])]
-"""A number or an expression; what an expression may say is known by `enginebench.workload`."""
+"""A number or an expression of `enginebench.workload`."""
 Milliseconds = Annotated[float, Field(gt=0, le=10_000_000, allow_inf_nan=False, strict=True, examples=[500])]
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 ListOf = BeforeValidator(_as_list)
-"""One value or a list of values; always a list once validated."""
+"""One value or a list of values; always a list after validation."""
 
 
 class Strict(BaseModel):
-    """Refuses keys that it does not know, and numbers that are none."""
+    """A model that rejects unknown keys, NaN and infinity."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
 
 def sweep_field(default: Any, doc: str) -> Any:
-    """A field that takes one value or a list of values to sweep; stored as a list. `...` as default: required."""
+    """A field that takes one value or a list of values to sweep, stored as a list. default `...`: required."""
     if default is ...:
         return Field(json_schema_extra=_sweep_schema, description=doc)
     return Field(default_factory=lambda: [default], json_schema_extra=_sweep_schema, description=doc)
 
 
 def sweep_or(doc: str) -> Any:
-    """As `sweep_field`, where the default depends on the rest: None until the loads are multiplied out."""
+    """Like `sweep_field`, with a default that depends on other fields: None until the loads are expanded."""
     return Field(None, json_schema_extra=_sweep_schema, description=doc)

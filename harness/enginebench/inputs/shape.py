@@ -1,6 +1,6 @@
-"""What may be written at a place of a YAML file, in words: read off the JSON schema of the class that its data is validated against.
+"""Describes in words what is valid at a place of a YAML file, from the JSON schema of the class that validates it.
 
-Knows types, bounds, examples and known words; what only a validator's code knows (what goes with what) it cannot say.
+Covers types, bounds, examples and enumerations, but not the rules in validator code.
 """
 
 from __future__ import annotations
@@ -22,52 +22,53 @@ _TYPES = {"boolean": "true or false", "string": "text", "array": "a list"}
 
 @dataclass(frozen=True)
 class Shape:
-    """A JSON schema. An empty one allows everything, and there is nothing to say about it."""
+    """A JSON schema. An empty one allows everything."""
 
     root: Schema
 
     @staticmethod
     @cache
     def of(model: type) -> Shape:
-        """The shape of a pydantic model or a dataclass; empty for one with a field that no JSON schema can describe."""
+        """The shape of a pydantic model or dataclass; empty if a field cannot be described by a JSON schema."""
         try:
             return Shape(TypeAdapter(model).json_schema())
         except PydanticInvalidForJsonSchema:
             return Shape({})
 
     def keys(self, location: Location) -> list[str]:
-        """The keys that may stand in the mapping at `location`."""
+        """The valid keys of the mapping at `location`."""
         return [key for schema in self._at(location) for key in schema.get("properties", ())]
 
     def advice(self, location: Location) -> str | None:
-        """What to write at `location`, e.g. 'write memory: 64GiB (text)' or 'write a whole number from 1 to 8'. None: not known."""
+        """What to write at `location`, e.g. 'write memory: 64GiB (text)' or 'write a whole number from 1 to 8'; None if unknown."""
         schemas = self._at(location)
         key = next((part for part in reversed(location) if isinstance(part, str)), "")
         unit = next((unit for ending, unit in _UNITS.items() if key.endswith(ending)), "")
         lists = [schema["items"] for schema in schemas if "items" in schema]
-        said = dict.fromkeys(_words(schema, unit) for schema in schemas if schema.get("items") not in schemas)
-        said |= dict.fromkeys(["a list of them to sweep"] if any(item in schemas for item in lists) else [])
-        text = ", or ".join(filter(None, said))
+        forms = dict.fromkeys(_words(schema, unit) for schema in schemas if schema.get("items") not in schemas)
+        forms |= dict.fromkeys(["a list of them to sweep"] if any(item in schemas for item in lists) else [])
+        text = ", or ".join(filter(None, forms))
         example = next((f"{key}: {example}" for schema in schemas for example in schema.get("examples", ())), "")
         return f"write {example} ({text})" if example and text else f"write {text}" if text else None
 
     def _at(self, location: Location) -> Sequence[Schema]:
-        """What may stand at `location`: every schema that speaks of it, alternatives one by one."""
-        here = [*self._opened(self.root)]
+        """Every schema that applies to `location`, with each alternative as its own entry."""
+        here = [*self._expanded(self.root)]
         for part in location:
-            here = [found for schema in here for inner in _inside(schema, part) for found in self._opened(inner)]
+            here = [found for schema in here for inner in _inside(schema, part) for found in self._expanded(inner)]
         return here
 
-    def _opened(self, schema: Schema) -> Iterator[Schema]:
+    def _expanded(self, schema: Schema) -> Iterator[Schema]:
+        """The schema, and the targets of its reference and alternatives."""
         yield schema
         if "$ref" in schema:
-            yield from self._opened(self.root["$defs"][schema["$ref"].rpartition("/")[2]])
+            yield from self._expanded(self.root["$defs"][schema["$ref"].rpartition("/")[2]])
         for one in schema.get("anyOf", ()):
-            yield from self._opened(one)
+            yield from self._expanded(one)
 
 
 def _inside(schema: Schema, part: str | int) -> Iterator[Schema]:
-    """What may stand under a key or an index of what `schema` describes."""
+    """The schemas of the value at a key or an index."""
     if isinstance(part, int):
         found = [schema.get("items")]
     elif part in schema.get("properties", {}):
@@ -78,7 +79,7 @@ def _inside(schema: Schema, part: str | int) -> Iterator[Schema]:
 
 
 def _words(schema: Schema, unit: str) -> str | None:
-    """What a schema itself allows, its alternatives aside; None where it does not say, and for null."""
+    """What a schema allows, in words, without its alternatives; None if it has no type, and for null."""
     kind = schema.get("type")
     if known := schema.get("enum", [schema["const"]] if "const" in schema else []):
         return " or ".join(map(str, known))

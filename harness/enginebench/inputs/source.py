@@ -1,6 +1,6 @@
-"""YAML with a memory: the data of a file and the line of every key, so that an error can point at what was written.
+"""Reads a YAML file together with the line of every key, so that errors can point to it.
 
-Knows nothing of scenarios. Refuses duplicate keys (YAML parsers keep the last one silently) and reads only plain data.
+Rejects duplicate keys (YAML parsers silently keep the last one) and accepts only plain data. Does not know: scenarios.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _WORDS: dict[str, JSON] = {"true": True, "false": False}
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """Scalars as YAML 1.2 reads them: `no`, `on`, 2026-01-01 and 1:30 stay text, 010 is ten, 1e3 is a number."""
+    """Scalars as in YAML 1.2: `no`, `on`, 2026-01-01 and 1:30 are text, 010 is ten, 1e3 is a number."""
 
 
 _Loader.yaml_implicit_resolvers = {}
@@ -41,22 +41,23 @@ for _name, _pattern, _first in (
 
 @dataclass(frozen=True)
 class Source:
-    """The data of one YAML file, its text, and where each part of it stands."""
+    """One YAML file."""
 
     file: Path
     text: str
     data: JSON
     lines: dict[Location, int] = field(default_factory=dict)
+    """Line (from 1) of every key and list entry."""
 
     def line(self, location: Location) -> int | None:
-        """Line (from 1) of the deepest part of `location` that exists in the file."""
+        """Line of the deepest part of `location` that exists in the file."""
         for depth in range(len(location), -1, -1):
             if location[:depth] in self.lines:
                 return self.lines[location[:depth]]
         return None
 
     def place(self, location: Location, index: int) -> Location:
-        """Where value number `index` of a sweep stands: inside the list at `location`, or there when it is a single value."""
+        """Location of value number `index` of a sweep: in the list at `location`, or `location` itself for a single value."""
         return (*location, index) if (*location, index) in self.lines else location
 
     def error(self, message: str, location: Location, *, advice: str | None = None) -> UserError:
@@ -73,11 +74,11 @@ def dotted(location: Location) -> str:
 
 
 def read(file: Path) -> Source:
-    """Read a YAML file. UserError for a missing file, bytes that are not UTF-8, bad YAML and duplicate keys."""
+    """Read a YAML file. UserError for a missing file, invalid UTF-8, invalid YAML and duplicate keys."""
     try:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UserError("there is no such file", file=file) from None
+        raise UserError("file not found", file=file) from None
     except IsADirectoryError:
         raise UserError("is a folder, expected a YAML file", file=file) from None
     except UnicodeDecodeError as error:
@@ -88,7 +89,7 @@ def read(file: Path) -> Source:
 
 
 def parse(text: str, file: Path) -> Source:
-    """As `read`, for text at hand; `file` is only named in errors."""
+    """Like `read`, for a given text. `file` is used only in errors."""
     loader = None
     try:
         _check_depth(text, file)
@@ -101,9 +102,9 @@ def parse(text: str, file: Path) -> Source:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         problem = error.problem or error.context or "cannot be parsed"
-        raise UserError(f"is not valid YAML: {problem}", file=file, line=mark.line + 1 if mark else None) from None
+        raise UserError(f"invalid YAML: {problem}", file=file, line=mark.line + 1 if mark else None) from None
     except yaml.YAMLError as error:
-        raise UserError(f"is not valid YAML: {error}", file=file) from None
+        raise UserError(f"invalid YAML: {error}", file=file) from None
     finally:
         if loader is not None:
             loader.dispose()
@@ -116,7 +117,7 @@ _MAX_DIGITS = 300
 
 
 def _check_depth(text: str, file: Path) -> None:
-    """Refuse deep nesting before anything is composed: the composer recurses in C, and enough brackets overflow its stack."""
+    """Reject deep nesting before composing the document: the composer recurses in C, and its stack could overflow."""
     loader, depth = _Loader(text), 0
     try:
         while loader.check_event():
@@ -133,7 +134,7 @@ def _check_depth(text: str, file: Path) -> None:
 
 @dataclass
 class _Builder:
-    """Plain data from YAML nodes; notes the line of every key and list entry on the way."""
+    """Builds plain data from YAML nodes and records the line of every key and list entry."""
 
     file: Path
     lines: dict[Location, int] = field(default_factory=dict)
@@ -141,14 +142,14 @@ class _Builder:
 
     def build(self, node: yaml.Node, at: Location) -> JSON:
         self.nodes += 1
-        if len(at) > _MAX_DEPTH or self.nodes > _MAX_NODES:  # an alias inside itself, or aliases of aliases of aliases
+        if len(at) > _MAX_DEPTH or self.nodes > _MAX_NODES:  # an alias in itself, or exponential nesting of aliases
             raise self._error("is nested too deeply (an alias that contains itself?)", node)
         self.lines.setdefault(at, node.start_mark.line + 1)
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, at)
         if isinstance(node, yaml.SequenceNode):
             return [self.build(item, (*at, i)) for i, item in enumerate(node.value)]
-        assert isinstance(node, yaml.ScalarNode)  # noqa: S101  # there is no fourth kind
+        assert isinstance(node, yaml.ScalarNode)  # noqa: S101  # the only other kind
         return self._scalar(node)
 
     def _mapping(self, node: yaml.MappingNode, at: Location) -> dict[str, JSON]:
@@ -157,13 +158,13 @@ class _Builder:
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
                 raise self._error("a key must be text", key_node)
-            if key_node.tag == f"{_TAG}merge":  # `<<: *anchor`: what stands here itself wins
+            if key_node.tag == f"{_TAG}merge":  # `<<: *anchor`: keys of this mapping win
                 merged += value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]
                 continue
             key = str(key_node.value)
             here = (*at, key)
             if key in out:
-                raise self._error("stands twice", key_node, key=dotted(here))
+                raise self._error("duplicate key", key_node, key=dotted(here))
             self.lines[here] = key_node.start_mark.line + 1
             out[key] = self.build(value_node, here)
         for other in merged:
@@ -182,12 +183,12 @@ class _Builder:
         if kind == "bool" and text in _WORDS:
             return _WORDS[text]
         if kind in ("int", "float") and len(text) > _MAX_DIGITS:
-            raise self._error(f"a number of {len(text)} characters", node)
+            raise self._error(f"number too long ({len(text)} characters)", node)
         if kind == "int" and _INT.fullmatch(text):
             return int(text)
         if kind == "float" and _FLOAT.fullmatch(text):
             return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
-        raise self._error(f"'{text[:40]}' with the tag {node.tag[:60]} is not plain data", node)
+        raise self._error(f"'{text[:40]}' has the tag {node.tag[:60]}, which is not plain data", node)
 
     def _error(self, message: str, node: yaml.Node, *, key: str | None = None) -> UserError:
         return UserError(message, file=self.file, line=node.start_mark.line + 1, key=key)

@@ -20,8 +20,8 @@ from enginebench.domain import Deployment, Load, Parallelism, Runtime, canonical
 from enginebench.domain.container import Container
 from enginebench.engines.registry import Registry
 from enginebench.errors import did_you_mean
-from enginebench.inputs.complaint import complain
 from enginebench.inputs.source import Location, Source, read
+from enginebench.inputs.validation_errors import as_user_error
 from enginebench.metrics.slo import Slo
 from enginebench.scenario.checkpoint import Checkpoints
 from enginebench.scenario.defaults import OPEN_STREAMS, probe_requests
@@ -87,7 +87,7 @@ def expand(source: Source, registry: Registry, *, runtime: Runtime | None = None
     try:
         written = ScenarioFile.model_validate(source.data)
     except ValidationError as error:
-        raise complain(error, source, ScenarioFile) from None
+        raise as_user_error(error, source, ScenarioFile) from None
     if runtime is not None:
         written = written.model_copy(update={"deployments": [_started_as(runtime, entry) for entry in written.deployments]})
     check_hardware(written, source)

@@ -13,8 +13,8 @@ from pydantic import TypeAdapter, ValidationError
 from enginebench.adapter import Adapter
 from enginebench.domain import JSON, plain
 from enginebench.errors import did_you_mean
-from enginebench.inputs.complaint import complain
 from enginebench.inputs.source import Location, Source
+from enginebench.inputs.validation_errors import as_user_error
 
 Axes = dict[str, list[JSON]]
 """Option name -> the values to sweep."""
@@ -47,7 +47,7 @@ def _validated(options: dict[str, JSON], adapter: Adapter, source: Source, here:
     try:
         checked: Any = _validator(adapter.options).validate_python(options)
     except ValidationError as error:
-        raise complain(error, source, adapter.options, here) from None
+        raise as_user_error(error, source, adapter.options, here) from None
     return {key: plain(getattr(checked, key)) for key in options}
 
 

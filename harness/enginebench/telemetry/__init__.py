@@ -1,6 +1,5 @@
-"""What the machine did while a load ran: GPUs, processors, the engine's processes and containers, as time series, and figures of them.
+"""Records GPUs, CPUs, memory and the engine's processes or containers as time series while a load runs.
 
-`subject` is what was watched, `sampler` the program that watches it (with one source for each kind of thing), `hardware` the arithmetic.
-Knows no engine, no metric of the samples and no verdict (`enginebench.validity` judges). Names nothing here: a load waits for
-the sampler's start, and that imports this package.
+`sampler` is the program that reads the sources (one module per kind). Exports nothing: a load waits for the sampler to start, and the
+sampler imports this package. Does not know: engines, metrics, validity.
 """

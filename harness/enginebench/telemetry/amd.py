@@ -1,6 +1,6 @@
-"""AMD GPUs through amdsmi, the Python module that comes with ROCm, where it can be imported. Nothing is ever set.
+"""Reads AMD GPUs through amdsmi, the Python module of ROCm, if it is installed. Never changes a setting.
 
-Written from the module's own source and never run on a device: unverified. What it does not answer is left out.
+Unverified: written from the module's source, never run on a device. Unsupported values are None.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from enginebench.records.throttle import Throttle
-from enginebench.telemetry.source import Values, compute_processes, told
+from enginebench.telemetry.source import Values, compute_processes, try_read
 
 if TYPE_CHECKING:
     from enginebench.domain import JSON
@@ -26,17 +26,18 @@ REASONS = {
     "active_hbm_thrm": Throttle.HEAT,
     "active_prochot_thrm": Throttle.HARDWARE,
 }
-"""amdsmi's violations; only some devices report them."""
+"""Violation fields of amdsmi; only some devices report them."""
 
 
 @dataclass(frozen=True)
 class AmdGpu:
-    """One device. ours: the process ids of the engine at this moment."""
+    """One device."""
 
     smi: Any
     handle: Any
     name: str
-    ours: Callable[[], frozenset[int]]
+    engine_pids: Callable[[], frozenset[int]]
+    """The engine's current process ids."""
     kind: Kind = "gpu"
 
     @property
@@ -58,9 +59,9 @@ class AmdGpu:
             "energy_j": None if ticks is None or microjoules is None else ticks * microjoules * MICRO,
             "sm_mhz": self._clock("GFX"),
             "memory_mhz": self._clock("MEM"),
-            "celsius": self._heat(),
+            "celsius": self._celsius(),
             "throttle": self._throttle(),
-            **compute_processes(self._processes(), self.ours()),
+            **compute_processes(self._processes(), self.engine_pids()),
         }
 
     def _throttle(self) -> float | None:
@@ -72,33 +73,33 @@ class AmdGpu:
         return float(found) if known else None
 
     def _processes(self) -> frozenset[int] | None:
-        listed = told(lambda: self.smi.amdsmi_get_gpu_process_list(self.handle), Exception)
+        listed = try_read(lambda: self.smi.amdsmi_get_gpu_process_list(self.handle), Exception)
         return None if listed is None else frozenset(int(process["pid"]) for process in listed)
 
-    def _heat(self) -> float | None:
-        ask, smi = self.smi.amdsmi_get_temp_metric, self.smi
-        return told(lambda: float(ask(self.handle, smi.AmdSmiTemperatureType.HOTSPOT, smi.AmdSmiTemperatureMetric.CURRENT)), Exception)
+    def _celsius(self) -> float | None:
+        read, smi = self.smi.amdsmi_get_temp_metric, self.smi
+        return try_read(lambda: float(read(self.handle, smi.AmdSmiTemperatureType.HOTSPOT, smi.AmdSmiTemperatureMetric.CURRENT)), Exception)
 
-    def _clock(self, which: str) -> float | None:
-        said = told(lambda: self.smi.amdsmi_get_clock_info(self.handle, getattr(self.smi.AmdSmiClkType, which)), Exception)
-        return _number(said.get("clk")) if said else None
+    def _clock(self, domain: str) -> float | None:
+        info = try_read(lambda: self.smi.amdsmi_get_clock_info(self.handle, getattr(self.smi.AmdSmiClkType, domain)), Exception)
+        return _number(info.get("clk")) if info else None
 
-    def _table(self, question: str) -> Mapping[str, Any]:
-        """What one of amdsmi's functions says of this device; empty where it refuses. Its exceptions differ between versions."""
-        return told(lambda: getattr(self.smi, question)(self.handle), Exception) or {}
+    def _table(self, function: str) -> Mapping[str, Any]:
+        """Result of a function of amdsmi for this device; empty on an error. (Its exceptions differ between versions.)"""
+        return try_read(lambda: getattr(self.smi, function)(self.handle), Exception) or {}
 
 
-def amd_gpus(ours: Callable[[], frozenset[int]] = frozenset) -> list[AmdGpu]:
-    """Every device that amdsmi has; empty without the module, its library, or a device."""
+def amd_gpus(engine_pids: Callable[[], frozenset[int]] = frozenset) -> list[AmdGpu]:
+    """Every device of amdsmi; empty without the module, its library, or a device."""
     try:
         smi = importlib.import_module("amdsmi")
         smi.amdsmi_init()
         handles = smi.amdsmi_get_processor_handles()
-    except Exception:  # noqa: BLE001  # the module raises KeyError and OSError at import where ROCm is not whole
+    except Exception:  # noqa: BLE001  # with an incomplete ROCm the import raises KeyError or OSError
         return []
-    return [AmdGpu(smi, handle, f"GPU {index}", ours) for index, handle in enumerate(handles)]
+    return [AmdGpu(smi, handle, f"GPU {index}", engine_pids) for index, handle in enumerate(handles)]
 
 
 def _number(value: object) -> float | None:
-    """amdsmi writes 'N/A' for what a device does not have."""
+    """None for 'N/A', which amdsmi returns for unsupported values."""
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

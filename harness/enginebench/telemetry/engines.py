@@ -1,7 +1,7 @@
-"""What an engine takes of this machine: as a tree of processes, or as a container of the Docker daemon.
+"""Reads CPU time and memory of an engine: as a process tree, or as a container.
 
-A container whose first process can be found here is read from its control group; else its daemon is asked (rootless, or on another
-machine), which answers in steps of a second, and its process ids stay unknown.
+A container is read from its control group if its first process is visible on this machine. Else (rootless daemon, or another machine) the
+daemon is asked, which updates once per second, and the process ids stay unknown.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from enginebench.telemetry.source import Values, told
+from enginebench.telemetry.source import Values, try_read
 
 if TYPE_CHECKING:
     from enginebench.domain import JSON
@@ -23,7 +23,7 @@ NS = 1e-9
 
 
 class Processes:
-    """All descendants of a process; that itself (a guardian, an init) is not counted."""
+    """All descendants of a process, without the process itself (a guardian or init)."""
 
     kind: Kind = "processes"
 
@@ -35,21 +35,21 @@ class Processes:
     def read(self) -> Values:
         found = list(descendants(self._root))
         self.pids = frozenset(process.pid for process in found)
-        usage = [told(lambda p=process: (_cpu_s(p), p.memory_info().rss), psutil.Error) for process in found]  # type: ignore[misc]
+        usage = [try_read(lambda p=process: (_cpu_s(p), p.memory_info().rss), psutil.Error) for process in found]  # type: ignore[misc]
         known = [one for one in usage if one is not None]
-        ended = told(lambda: _children_s(psutil.Process(self._root)), psutil.Error)
+        ended = try_read(lambda: _children_s(psutil.Process(self._root)), psutil.Error)
         if ended is None or not known:
             return {}
         return {"cpu_s": ended + sum(cpu for cpu, _ in known), "memory_bytes": sum(rss for _, rss in known), "processes": len(known)}
 
 
 def descendants(root: int) -> list[psutil.Process]:
-    """The living descendants of a process; empty when it is gone."""
-    return told(lambda: psutil.Process(root).children(recursive=True), psutil.Error) or []
+    """The running descendants of a process; empty if it has ended."""
+    return try_read(lambda: psutil.Process(root).children(recursive=True), psutil.Error) or []
 
 
 def _cpu_s(process: psutil.Process) -> float:
-    """Of the process and of those of its children that have ended and been waited for."""
+    """CPU time of the process and of its ended and reaped children."""
     times = process.cpu_times()
     return float(times.user + times.system) + _children_s(process)
 
@@ -60,48 +60,45 @@ def _children_s(process: psutil.Process) -> float:
 
 
 class Container:
-    """One container."""
+    """One container of the Docker daemon."""
 
     kind: Kind = "container"
 
     def __init__(self, name: str, ident: str, client: Any) -> None:
         self.name, self._id, self._client = name, ident, client
         self.facts: Mapping[str, JSON] = {}
-        self._root, self._group = self._found_here()
+        self._root, self._group = self._find_locally()
         self.pids: frozenset[int] = frozenset()
 
     def read(self) -> Values:
         self.pids = frozenset(process.pid for process in descendants(self._root)) if self._root else frozenset()
         if self._group is not None:
             return self._group.read()
-        said = told(lambda: self._client.api.stats(self._id, stream=False, one_shot=True), Exception)
-        return values_of(said or {})
+        return values_of(try_read(lambda: self._client.api.stats(self._id, stream=False, one_shot=True), Exception) or {})
 
-    def _found_here(self) -> tuple[int | None, Cgroup | None]:
-        """Its first process and its control group, where they are this machine's: another daemon numbers processes in its own way."""
+    def _find_locally(self) -> tuple[int | None, Cgroup | None]:
+        """First process and control group, if they are on this machine (process ids of another daemon mean nothing here)."""
         from enginebench.telemetry.cgroup import cgroup_of
 
-        said = told(lambda: self._client.api.inspect_container(self._id), Exception) or {}
-        pid = int(said.get("State", {}).get("Pid") or 0)
-        groups = told(Path(f"/proc/{pid}/cgroup").read_text, OSError) or ""
+        info = try_read(lambda: self._client.api.inspect_container(self._id), Exception) or {}
+        pid = int(info.get("State", {}).get("Pid") or 0)
+        groups = try_read(Path(f"/proc/{pid}/cgroup").read_text, OSError) or ""
         return (pid, cgroup_of(groups, self._id)) if pid and self._id in groups else (None, None)
 
 
-def values_of(said: Mapping[str, Any]) -> Values:
-    """The daemon's statistics of a container; empty when it has ended. Without a quota there are no periods."""
-    cpu, memory = said.get("cpu_stats") or {}, said.get("memory_stats") or {}
-    usage, held = cpu.get("cpu_usage") or {}, cpu.get("throttling_data") or {}
-    if not usage.get("total_usage"):
-        return {}
-    return dict(_values(usage, held, memory))
+def values_of(stats: Mapping[str, Any]) -> Values:
+    """Convert the daemon's statistics of a container; empty if it has ended. Without a CPU quota there are no periods."""
+    usage = (stats.get("cpu_stats") or {}).get("cpu_usage") or {}
+    return dict(_values(usage, stats)) if usage.get("total_usage") else {}
 
 
-def _values(usage: Mapping[str, Any], held: Mapping[str, Any], memory: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
+def _values(usage: Mapping[str, Any], stats: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
+    throttling, memory = stats["cpu_stats"].get("throttling_data") or {}, stats.get("memory_stats") or {}
     yield "cpu_s", usage["total_usage"] * NS
     detail = memory.get("stats") or {}
     cache = detail.get("inactive_file", detail.get("total_inactive_file", 0))  # cgroup 2, cgroup 1
     yield "memory_bytes", memory["usage"] - cache if "usage" in memory else None
-    if held.get("periods"):
-        yield "periods", held["periods"]
-        yield "throttled_periods", held["throttled_periods"]
-        yield "throttled_s", held["throttled_time"] * NS
+    if throttling.get("periods"):
+        yield "periods", throttling["periods"]
+        yield "throttled_periods", throttling["throttled_periods"]
+        yield "throttled_s", throttling["throttled_time"] * NS

@@ -1,4 +1,4 @@
-"""This machine's processors and memory, from what the kernel says. On macOS there is neither steal nor a count of thermal throttling."""
+"""Reads CPUs and memory of this machine from the kernel. macOS has neither steal time nor thermal throttle counts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from enginebench.telemetry.source import Values, told
+from enginebench.telemetry.source import Values, try_read
 
 if TYPE_CHECKING:
     from enginebench.domain import JSON
@@ -19,7 +19,7 @@ CPUS = Path("/sys/devices/system/cpu")
 
 
 class ThisMachine:
-    """The machine that the sampler, and so the load generator, runs on."""
+    """The machine of the sampler and the load generator."""
 
     kind: Kind = "host"
     name = "this machine"
@@ -31,9 +31,9 @@ class ThisMachine:
 
     def read(self) -> Values:
         times = psutil.cpu_times()._asdict()
-        capacity = sum(seconds for state, seconds in times.items() if not state.startswith("guest"))  # user time already holds guests'
+        capacity = sum(seconds for state, seconds in times.items() if not state.startswith("guest"))  # user time includes guest time
         steal = times.get("steal")
-        load = told(os.getloadavg, OSError)
+        load = try_read(os.getloadavg, OSError)
         clocks, throttles = _numbers(self._clocks), _numbers(self._throttles)
         return {
             "busy_s": capacity - times["idle"] - times.get("iowait", 0.0) - (steal or 0.0),
@@ -47,6 +47,6 @@ class ThisMachine:
 
 
 def _numbers(files: list[Path]) -> list[int]:
-    """What these files hold; one that cannot be read is left out."""
-    texts = (told(file.read_text, OSError) or "" for file in files)
+    """The numbers in these files, without unreadable ones."""
+    texts = (try_read(file.read_text, OSError) or "" for file in files)
     return [int(text) for text in texts if text.strip().isdigit()]

@@ -1,12 +1,11 @@
-"""Reads GPUs, this machine and the engine about once a second while a load runs, as a process of its own: the client must not feel it.
+"""Reads GPUs, this machine and the engine about once per second, in its own process so that the client is not disturbed.
 
-A program: `python -m enginebench.telemetry.sampler`. Knows what to read, not what it means. What it may need of this machine's devices is
-imported before the orders come: a load waits for what is done after them.
+A program: `python -m enginebench.telemetry.sampler`. Device libraries are imported before the configuration is read, because a load waits
+for everything after it.
 
-stdin: one line of JSON (every_s; gpus: whether this machine's are to be read; processes: name -> pid whose descendants are the engine;
-containers: name -> id), then an empty one, at which it begins; its end, in whatever way it comes, brings a last reading and the end of
-the program.
-stdout: `ready` when the first reading is there; at the end one line of JSON, a list of subjects as `enginebench.telemetry.Subject`.
+stdin: one line of JSON, then an empty line, which starts the readings. End of file leads to a last reading and ends the program. The JSON:
+every_s; gpus: whether to read this machine's GPUs; processes: name -> pid whose descendants are the engine; containers: name -> id.
+stdout: `ready` after the first reading; at the end one line of JSON, a list of `enginebench.records.subject.Subject`.
 """
 
 from __future__ import annotations
@@ -26,14 +25,14 @@ from enginebench.telemetry.machine import ThisMachine
 from enginebench.telemetry.nvidia import nvidia_gpus
 from enginebench.telemetry.source import Source, Values
 
-MOST_READINGS = 600
-"""Beyond this every other reading is dropped and the pause doubles: a record of an hour is no longer than one of a quarter."""
+MAX_READINGS = 600
+"""Above this, every other reading is dropped and the interval doubles, which bounds the size of the record."""
 NICENESS = 10
-"""The engine and the client come first."""
+"""Lower priority than the engine and the client."""
 
 
 class Track:
-    """A source with what it has said so far."""
+    """A source and its readings."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
@@ -41,39 +40,39 @@ class Track:
         self.cpu_s = 0.0
 
     def read(self) -> None:
-        """Once more; the stamp is halfway between question and answer."""
+        """Add a reading. Its time is the middle between query and reply."""
         began, cpu = time.monotonic_ns(), time.process_time()
         values = self.source.read()
         self.readings.append(((began + time.monotonic_ns()) // 2, values))
         self.cpu_s += time.process_time() - cpu
 
     def subject(self) -> dict[str, Any]:
-        """As JSON. A value that the source never gave has no series."""
+        """The readings as JSON. Values that the source never provided are left out."""
         names = dict.fromkeys(name for _, values in self.readings for name, value in values.items() if value is not None)
-        series = {name: [_brief(values.get(name)) for _, values in self.readings] for name in names}
-        told = {"at_ns": [at for at, _ in self.readings], "values": series, "cpu_s": round(self.cpu_s, 4)}
-        return {"kind": self.source.kind, "name": self.source.name, "facts": dict(self.source.facts), "series": told}
+        values = {name: [_rounded(values.get(name)) for _, values in self.readings] for name in names}
+        series = {"at_ns": [at for at, _ in self.readings], "values": values, "cpu_s": round(self.cpu_s, 4)}
+        return {"kind": self.source.kind, "name": self.source.name, "facts": dict(self.source.facts), "series": series}
 
 
-def _brief(value: float | None) -> float | None:
-    """To a microsecond or a millionth: the rest is noise that the record would carry."""
+def _rounded(value: float | None) -> float | None:
+    """To six decimals, which keeps the record small."""
     return value if value is None or isinstance(value, int) else round(value, 6)
 
 
-def sources(orders: Mapping[str, Any]) -> Iterator[Source]:
-    """What the orders ask for: the engine first, so that a GPU's processes are compared with those of the same moment."""
-    engines: list[Processes | Container] = [Processes(name, pid) for name, pid in orders["processes"].items()]
-    if orders["containers"]:
+def sources(config: Mapping[str, Any]) -> Iterator[Source]:
+    """The configured sources. The engine comes first, so that a GPU's processes are compared with the engine's of the same reading."""
+    engines: list[Processes | Container] = [Processes(name, pid) for name, pid in config["processes"].items()]
+    if config["containers"]:
         client = _daemon()
-        engines += [Container(name, ident, client) for name, ident in orders["containers"].items()] if client else []
+        engines += [Container(name, ident, client) for name, ident in config["containers"].items()] if client else []
     yield from engines
-    if orders["gpus"]:
+    if config["gpus"]:
 
-        def ours() -> frozenset[int]:
+        def engine_pids() -> frozenset[int]:
             return frozenset().union(*(engine.pids for engine in engines))
 
-        yield from nvidia_gpus(ours)
-        yield from amd_gpus(ours)
+        yield from nvidia_gpus(engine_pids)
+        yield from amd_gpus(engine_pids)
     yield ThisMachine()
 
 
@@ -88,14 +87,14 @@ def _daemon() -> Any:
 
 
 def watch(tracks: Sequence[Track], every_s: float) -> None:
-    """Read until stdin ends, and then once more; a reading that comes too late is left out, never made up for."""
+    """Read until stdin ends, then once more. A late reading is skipped, not repeated."""
     due = time.monotonic() + every_s
     readings = 1
     while not select.select([sys.stdin], [], [], max(0.0, due - time.monotonic()))[0]:
         for track in tracks:
             track.read()
         readings += 1
-        if readings >= MOST_READINGS:
+        if readings >= MAX_READINGS:
             readings, every_s = (readings + 1) // 2, 2 * every_s
             for track in tracks:
                 track.readings = track.readings[::2]
@@ -105,22 +104,22 @@ def watch(tracks: Sequence[Track], every_s: float) -> None:
 
 
 def main() -> None:
-    """Take the orders, watch, hand over what was seen."""
-    orders = json.loads(sys.stdin.buffer.readline())
+    """Read the configuration, collect readings, write them."""
+    config = json.loads(sys.stdin.buffer.readline())
     with contextlib.suppress(OSError):
         os.nice(NICENESS)
-    tracks = [Track(source) for source in sources(orders)]
+    tracks = [Track(source) for source in sources(config)]
     sys.stdin.buffer.readline()
     for track in tracks:
         track.read()
-        track.cpu_s = 0.0  # this reading comes before the load
+        track.cpu_s = 0.0  # this reading precedes the load
     sys.stdout.buffer.write(b"ready\n")
     sys.stdout.buffer.flush()
-    watch(tracks, float(orders["every_s"]))
-    with contextlib.suppress(BrokenPipeError):  # whoever wanted it is gone
+    watch(tracks, float(config["every_s"]))
+    with contextlib.suppress(BrokenPipeError):  # the harness has ended
         sys.stdout.buffer.write(json.dumps([track.subject() for track in tracks]).encode() + b"\n")
         sys.stdout.buffer.flush()
-    os._exit(0)  # a flush at exit would complain of the closed pipe once more
+    os._exit(0)  # skip the flush at exit, which would fail again on a closed pipe
 
 
 if __name__ == "__main__":

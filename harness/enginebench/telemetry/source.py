@@ -1,4 +1,4 @@
-"""What the sampler reads: something with a name that gives its values of this moment. Knows no vendor, no daemon and no clock."""
+"""The interface of what the sampler reads, and helpers. Does not know: vendors, daemons, clocks."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from enginebench.records.subject import Kind
 
 Values: TypeAlias = Mapping[str, float | None]
-"""Under the names of `subject.VALUES`; None, or left out, where the source does not say."""
+"""Values by the names in `subject.VALUES`; None or absent if the source does not provide one."""
 T = TypeVar("T")
 
 
 class Source(Protocol):
-    """One subject that can be read. `read` raises nothing."""
+    """One subject that can be read. `read` does not raise."""
 
     @property
     def kind(self) -> Kind: ...
@@ -30,18 +30,18 @@ class Source(Protocol):
     def read(self) -> Values: ...
 
 
-def told(ask: Callable[[], T], refusals: type[BaseException] | tuple[type[BaseException], ...]) -> T | None:
-    """What a driver answers; None where it refuses or this device has no such thing."""
+def try_read(read: Callable[[], T], errors: type[BaseException] | tuple[type[BaseException], ...]) -> T | None:
+    """The result of `read`, or None on one of these errors (an unsupported or refused query)."""
     try:
-        return ask()
-    except refusals:
+        return read()
+    except errors:
         return None
 
 
-def compute_processes(pids: frozenset[int] | None, ours: frozenset[int]) -> dict[str, float | None]:
-    """How many of a device's processes are the engine's, somebody else's, or of a process namespace that is not visible from here."""
+def compute_processes(pids: frozenset[int] | None, engine_pids: frozenset[int]) -> dict[str, float | None]:
+    """Number of a device's processes that belong to the engine, to others, or to a process namespace that is not visible here."""
     if pids is None:
         return {"ours": None, "others": None, "unseen": None}
-    others = pids - ours
+    others = pids - engine_pids
     visible = {pid for pid in others if Path(f"/proc/{pid}").exists()}
-    return {"ours": len(pids & ours), "others": len(visible), "unseen": len(others - visible)}
+    return {"ours": len(pids & engine_pids), "others": len(visible), "unseen": len(others - visible)}

@@ -384,7 +384,7 @@ def test_the_page_escapes_and_asks_the_network_for_nothing(outcome: Audit) -> No
         ("sources: {A: {title: t}}\nserving:\n  - {id: a, source: B, model: m, output_tok_s: 1}\n", 3, "'B' is not there"),
         ("sources: {A: {title: t}}\nserving:\n  - {id: a, source: A, modle: m}\n", 3, "is not a known key"),
         ("sources: {A: {title: t}}\nratios:\n  - {source: A, says: s, a: x, b: y, stated: 2}\n", 3, "'x' is not there"),
-        ("sources: {A: {title: t}}\nserving:\n  - {id: a, source: A, model: m}\n  - {id: a, source: A, model: m}\n", 4, "stands twice"),
+        ("sources: {A: {title: t}}\nserving:\n  - {id: a, source: A, model: m}\n  - {id: a, source: A, model: m}\n", 4, "duplicate id"),
         ("sources: {A: {title: t}}\n", 1, "holds no claim"),
     ],
 )

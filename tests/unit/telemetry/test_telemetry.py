@@ -182,10 +182,10 @@ def test_curves_are_of_all_devices_and_of_the_whole_engine() -> None:
 
 
 def test_a_record_comes_back_from_disk_as_it_was(tmp_path: Any) -> None:
-    told = record(subject("gpu", facts={"model": "X", "memory_bytes": 3}, ours=OURS, watts=(1.5, None, 2.0, 3.0)))
-    run = Run.create(tmp_path / "r", RunRecord("n", "2026-01-01T00:00:00+00:00", {}, "p", (told.id,), {}, "0"), "")
-    run.add_cell(told)
-    assert next(run.cells()).telemetry == told.telemetry
+    cell = record(subject("gpu", facts={"model": "X", "memory_bytes": 3}, ours=OURS, watts=(1.5, None, 2.0, 3.0)))
+    run = Run.create(tmp_path / "r", RunRecord("n", "2026-01-01T00:00:00+00:00", {}, "p", (cell.id,), {}, "0"), "")
+    run.add_cell(cell)
+    assert next(run.cells()).telemetry == cell.telemetry
 
 
 # -- what tells ----------------------------------------------------------------------------------------------------------
@@ -269,12 +269,12 @@ def test_amd_devices_are_read_as_amdsmi_spells_them() -> None:
 @pytest.mark.parametrize(("names", "level"), [((), "ok"), (("NVIDIA L4",), "warn"), (("AMD Instinct MI300X",), "ok")])
 def test_the_doctor_says_whether_nvml_answers(monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...], level: str) -> None:
     def silent() -> tuple[str, int]:
-        raise LookupError("libnvidia-ml.so.1 is not here")
+        raise LookupError("libnvidia-ml.so.1 not found")
 
     monkeypatch.setattr(doctor, "nvml_version", silent)
     monkeypatch.setattr(doctor, "gpus", lambda: tuple(Gpu(name) for name in names))
     (found,) = (finding for finding in doctor.diagnose() if finding.topic == "NVML")
-    assert (found.level, found.text) == (level, "does not answer: libnvidia-ml.so.1 is not here")
+    assert (found.level, found.text) == (level, "does not answer: libnvidia-ml.so.1 not found")
     assert bool(found.advice) == (level == "warn")
     monkeypatch.setattr(doctor, "nvml_version", lambda: ("580.65", 1))
     assert "NVML" in [finding.topic for finding in doctor.diagnose() if finding.text == "answers for 1 device, driver 580.65"]

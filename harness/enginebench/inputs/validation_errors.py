@@ -1,4 +1,4 @@
-"""Turns pydantic's validation errors into one sentence with the line, the key and what to write instead."""
+"""Converts validation errors of pydantic to one sentence with line, key and advice."""
 
 from __future__ import annotations
 
@@ -31,26 +31,26 @@ _EXPECTED = {
 }
 
 
-def complain(error: ValidationError, source: Source, model: type, at: Location = ()) -> UserError:
-    """The first thing that is wrong, as a UserError at its place in `source`; `at` is where the validated data stands.
+def as_user_error(error: ValidationError, source: Source, model: type, at: Location = ()) -> UserError:
+    """The first error as a UserError at its place in `source`.
 
-    model: the pydantic model or the dataclass that the data was validated against.
+    model: the pydantic model or dataclass that validated the data. at: location of the validated data in the file.
     """
-    # A misspelt key is also a missing key: what is written wrong explains more than what is not written.
+    # A misspelt key causes two errors: an unknown key and a missing one. Report the unknown one.
     details = min(error.errors(), key=lambda e: (e["type"] == "missing", source.line((*at, *e["loc"])) or 0))
     places = {_in_file((*at, *e["loc"]), source, absent=e["type"] == "missing") for e in error.errors()}
     location = _in_file((*at, *details["loc"]), source, absent=details["type"] == "missing")
-    message, advice = _say(details, location[len(at) :], Shape.of(model))
-    more = len(places) - 1  # a value that fits none of several forms is one problem
+    message, advice = _message(details, location[len(at) :], Shape.of(model))
+    more = len(places) - 1  # several alternatives that do not fit one value are one problem
     if more:
         advice = f"{advice + '; ' if advice else ''}{more} more problem{'s' if more > 1 else ''} after this one"
     return source.error(message, location, advice=advice)
 
 
 def _in_file(location: Location, source: Source, *, absent: bool) -> Location:
-    """Drop what pydantic adds: the index of a single value that was turned into a list of one, the name of an alternative.
+    """Drop the parts that pydantic adds: the index of a single value that became a list, and the name of an alternative.
 
-    absent: the last part is the key that is missing.
+    absent: the last part is a missing key.
     """
     kept: Location = ()
     for depth, part in enumerate(location, 1):
@@ -59,8 +59,8 @@ def _in_file(location: Location, source: Source, *, absent: bool) -> Location:
     return kept
 
 
-def _say(details: ErrorDetails, location: Location, shape: Shape) -> tuple[str, str | None]:
-    """What is wrong, and what to write instead. location: in the data, as written."""
+def _message(details: ErrorDetails, location: Location, shape: Shape) -> tuple[str, str | None]:
+    """Message and advice. location: in the validated data."""
     kind, got = details["type"], _shown(details["input"])
     context: Mapping[str, Any] = details.get("ctx", {})
     if kind == "extra_forbidden":
@@ -72,7 +72,7 @@ def _say(details: ErrorDetails, location: Location, shape: Shape) -> tuple[str, 
 
 
 def _describe(kind: str, got: str, context: Mapping[str, Any]) -> str | None:
-    """What is wrong with a value that its schema could have told; None where only pydantic can say."""
+    """The message for an error of a common kind; None to use pydantic's message."""
     if kind == "missing":
         return "is missing"
     if kind == "greater_than_equal":
@@ -84,7 +84,7 @@ def _describe(kind: str, got: str, context: Mapping[str, Any]) -> str | None:
     if kind == "too_short":
         return "is empty: at least one entry is needed"
     if kind == "string_pattern_mismatch":
-        return f"{got} is not of the form {context['pattern']}"
+        return f"must match {context['pattern']}, got {got}"
     if kind in _EXPECTED:
         return f"must be {_EXPECTED[kind]}, got {got}"
     return None
