@@ -15,8 +15,8 @@ from typing import Any
 
 from enginebench.adapter import GAUGES, TOTALS
 from enginebench.audit import judge_all, read_claims
-from enginebench.audit.catalogue_physics import CataloguePhysics
 from enginebench.audit.field import field_table
+from enginebench.audit.physics import Physics
 from enginebench.engines.registry import discover, environments
 from enginebench.metrics.registry import metrics
 from enginebench.metrics.statistics import BOOTSTRAP_FROM, range_coverage, repeats_needed
@@ -290,7 +290,7 @@ def _engines() -> str:
 
 def _published() -> str:
     claims = read_claims(DOCS.parent / "scenarios" / "published" / "field.yaml")
-    return _GENERATED + _PUBLISHED + "\n\n" + field_table(claims, judge_all(claims, CataloguePhysics()))
+    return _GENERATED + _PUBLISHED + "\n\n" + field_table(claims, judge_all(claims, Physics()))
 
 
 _PUBLISHED = inspect.cleandoc("""

@@ -95,7 +95,7 @@ def test_plan_shows_every_command_and_the_devices(bench: Servers) -> None:
     [
         (
             "ready_timeout_s: 1, dp_replicas: 2, options: {never_ready: true}",
-            "member replica-1: not ready after 1 s; GET /health",
+            "member replica-1: not ready after 1 s; the last GET /health",
             "fake engine on",
         ),
         (

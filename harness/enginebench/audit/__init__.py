@@ -1,6 +1,7 @@
-"""What published numbers imply: `claims` reads them, `judge` and `statements` decide, `reproduce` writes the scenario that would test them.
+"""Judges published performance claims.
 
-`physics` is all they know of models and machines. `page` and `table` show the outcome; a stored run is audited through `from_run`.
+`claims` reads them (`from_run`: from a stored run), `judge` and `statements` decide, with figures from `physics`. `outcome` and `page` show
+the result, `reproduce` writes a scenario that tests a claim.
 """
 
 from enginebench.audit.claims import Claims, Serving, read_claims

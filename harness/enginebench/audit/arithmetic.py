@@ -1,7 +1,4 @@
-"""The arithmetic of claims: ratios that are drawn from numbers, sizes against parameters, names for how far apart two figures are.
-
-Pure functions on numbers. It knows no claim and no physics.
-"""
+"""Arithmetic of claims: ratios, sizes per parameter, tolerances. Pure functions on numbers."""
 
 from __future__ import annotations
 
@@ -9,24 +6,27 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 GAIN_TOLERANCE = 0.1
-"""A stated ratio may be off by so much of its gain: '3x' may be 2.8 to 3.2, '13 % faster' 11.7 to 14.3 %. That is rounding, not more."""
+"""Allows for rounding of a ratio, relative to its gain: '3x' may be 2.8 to 3.2, '13 % faster' may be 11.7 to 14.3 %."""
 SIZE_TOLERANCE = 0.1
-"""A stated size may be off by so much: mixed quantisations differ by that between files of one name."""
+"""Allows for mixed quantisations, which differ in size under one name."""
 COUNT_TOLERANCE = 0.03
-"""A stated number of parameters may be off by so much: '109B' counts a vision tower of 0.9B that '107.8B' does not."""
+"""Allows for different ways to count parameters: '109B' includes a vision tower of 0.9B that '107.8B' does not."""
 
 
 @dataclass(frozen=True)
 class RatioCheck:
-    """a / b, whether the stated ratio is that, and whether it is b / a instead."""
+    """Comparison of a ratio with its statement."""
 
     value: float
+    """a / b."""
     holds: bool
-    upside_down: bool
+    """The stated ratio is a / b."""
+    inverted: bool
+    """The stated ratio is b / a."""
 
 
 def check_ratio(a: float, b: float, stated: tuple[float, float]) -> RatioCheck:
-    """Compare a / b with a stated ratio, lowest and highest. A single value (both equal) may be rounded within GAIN_TOLERANCE."""
+    """Compare a / b with a stated range. A single value (low equals high) may be rounded within GAIN_TOLERANCE."""
     low, high = stated
     slack = GAIN_TOLERANCE * abs(low - 1) if low == high else 0.0
 
@@ -42,7 +42,7 @@ def close(stated: float, true: float, tolerance: float) -> bool:
 
 
 def bits_per_weight(size_gb: float, parameters: float) -> float:
-    """GB (1e9 bytes) spread over so many parameters, in bits."""
+    """Bits per parameter of a size in GB (1e9 bytes)."""
     return size_gb * 8e9 / parameters
 
 
@@ -52,10 +52,10 @@ def times(ratio: float) -> str:
 
 
 def least_batch(reaches: Callable[[int], bool], most: int) -> int | None:
-    """The smallest batch from 1 to `most` for which `reaches` holds, None if it holds for none; once it holds it must go on holding."""
+    """The smallest batch from 1 to `most` for which `reaches` is true, None if there is none. `reaches` must be monotone."""
     if not reaches(most):
         return None
-    low, high = 0, most  # reaches(high) holds, and reaches(low) does not
+    low, high = 0, most  # invariant: reaches(high), not reaches(low)
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if reaches(middle) else (middle, high)

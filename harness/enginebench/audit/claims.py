@@ -1,7 +1,7 @@
-"""Published claims as data: what a text says, in the harness's words, with where it says so. Reading checks form and never truth.
+"""Reads published claims from a YAML file. Checks the form, not the truth.
 
-Models, hardware, engines and precisions carry the names that scenarios and catalogues use, so that a claim can be computed and
-reproduced; `says` keeps the text's own words. It knows no physics and no verdict.
+Models, hardware, engines and precisions have the names of scenarios and catalogues, so that a claim can be computed and reproduced. `says`
+has the original words. Does not know: physics, verdicts.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Span = Annotated[list[Positive], Field(min_length=2, max_length=2)]
 
 
 class SourceEntry(Strict):
-    """Where claims were published."""
+    """A publication with claims."""
 
     title: str
     author: str | None = None
@@ -35,12 +35,7 @@ class SourceEntry(Strict):
 
 
 class Serving(Strict):
-    """A speed that is said to have been measured. Rates are output tokens/s of the whole deployment.
-
-    placement: 'devices', all weights lie on the devices; 'host', some lie in the host's memory; None: not said. device_gb: weights
-    that are said to lie on the devices then. copies: whole copies of the weights that the setup needs, 2 for a prefill and a decode
-    side. options: the engine's own, for the scenario that reproduces the claim. note: what else is known about it, not from the text.
-    """
+    """A claimed performance measurement. Rates are output tokens/s of the whole deployment."""
 
     id: Name
     source: str
@@ -56,9 +51,13 @@ class Serving(Strict):
     attention_dp: Few = 1
     ep: Few = 1
     copies: Few = 1
+    """Copies of the weights that the setup needs: 2 for separate prefill and decode servers."""
     options: dict[str, JSON] = Field(default_factory=dict)
+    """Engine options, for the scenario that reproduces the claim."""
     placement: Literal["devices", "host"] | None = None
+    """'devices': all weights are on the devices; 'host': some are in host memory; None: not stated."""
     device_gb: Positive | None = None
+    """Weights on the devices, if placement is 'host'."""
     concurrency: Few | None = None
     isl: Count | None = None
     osl: Count | None = None
@@ -74,10 +73,11 @@ class Serving(Strict):
     perplexity: Positive | None = None
     quality_retained_pct: Positive | None = None
     note: str | None = None
+    """Additional knowledge that is not in the text."""
 
     @property
     def rates(self) -> tuple[float, float] | None:
-        """Lowest and highest rate that is claimed, output tokens/s; None: the claim is about something else."""
+        """Lowest and highest claimed rate, output tokens/s; None if the claim states no rate."""
         if self.output_tok_s_range is not None:
             return self.output_tok_s_range[0], self.output_tok_s_range[1]
         if self.output_tok_s is not None:
@@ -88,14 +88,14 @@ class Serving(Strict):
         return None
 
     @property
-    def devices_shared(self) -> str:
-        """How the deployment is spread, 'tp=4 ep=4'; empty on one device."""
+    def parallelism_text(self) -> str:
+        """'tp=4 ep=4'; empty on one device."""
         degrees = ("tp", "pp", "dp_replicas", "attention_dp", "ep")
         return " ".join(f"{name}={getattr(self, name)}" for name in degrees if getattr(self, name) != 1)
 
 
 class Ratio(Strict):
-    """What a text says follows from two of its numbers: a / b is `stated`, or lies in `stated_range`."""
+    """A claimed ratio of two rates: a / b is `stated`, or in `stated_range`."""
 
     source: str
     says: str
@@ -113,15 +113,16 @@ class Ratio(Strict):
 
 
 class Weights(Strict):
-    """Sizes of one model's weights, precision -> GB."""
+    """Claimed sizes of a model's weights."""
 
     source: str
     model: str
     gb: dict[str, Positive] = Field(min_length=1)
+    """Precision -> GB."""
 
 
 class ModelFacts(Strict):
-    """What a text says of a model. Parameters in billions; context in tokens."""
+    """Claimed figures of a model. Parameters in billions; context in tokens."""
 
     source: str
     model: str
@@ -133,7 +134,7 @@ class ModelFacts(Strict):
 
 
 class Fits(Strict):
-    """A text's word on whether the weights of a model fit a machine."""
+    """A claim about whether the weights of a model fit a machine."""
 
     source: str
     says: str
@@ -144,7 +145,7 @@ class Fits(Strict):
 
 
 class HotExperts(Strict):
-    """So many experts of a layer are said to get so large a share of the tokens."""
+    """A claimed share of tokens that a number of experts of a layer receive."""
 
     source: str
     says: str
@@ -154,11 +155,12 @@ class HotExperts(Strict):
 
 
 class Claims(Strict):
-    """A file of claims. checkpoints: model -> precision -> where the weights are, as under `models` of a scenario."""
+    """A file of claims."""
 
     title: str | None = None
     sources: dict[str, SourceEntry]
     checkpoints: dict[str, dict[str, str | dict[str, str]]] = Field(default_factory=dict)
+    """Model -> precision -> location of the weights, as under `models` of a scenario."""
     serving: list[Serving] = Field(default_factory=list)
     ratios: list[Ratio] = Field(default_factory=list)
     weights: list[Weights] = Field(default_factory=list)
@@ -174,23 +176,23 @@ SECTIONS = ("serving", "ratios", "weights", "models", "fits", "hot_experts")
 
 
 def read_claims(file: Path) -> Claims:
-    """Read a file of claims. UserError with line and key for anything that is not of this form, or points at nothing."""
+    """Read a file of claims. UserError with line and key for an invalid entry or a reference to a missing one."""
     source = read(file)
     try:
         claims = Claims.model_validate(source.data)
     except ValidationError as error:
         raise as_user_error(error, source, Claims) from None
-    for location, word, known in _references(claims):
-        if word not in known:
-            raise source.error(f"'{word}' is not there", location, advice=did_you_mean(word, known))
+    for location, name, known in _references(claims):
+        if name not in known:
+            raise source.error(f"unknown entry '{name}'", location, advice=did_you_mean(name, known))
     _check_unique(claims, source)
     if not len(claims):
-        raise source.error("holds no claim", (), advice=f"write at least one entry under: {', '.join(SECTIONS)}")
+        raise source.error("contains no claim", (), advice=f"write at least one entry under: {', '.join(SECTIONS)}")
     return claims
 
 
 def _references(claims: Claims) -> Iterator[tuple[Location, str, set[str]]]:
-    """Every name that stands for another entry of the file: where, the name, and the names there are."""
+    """Every reference to another entry of the file: its location, the name, and the valid names."""
     ids = {claim.id for claim in claims.serving if claim.rates is not None}
     for section in SECTIONS:
         for i, entry in enumerate(getattr(claims, section)):
@@ -204,5 +206,5 @@ def _check_unique(claims: Claims, source: Source) -> None:
     seen: set[str] = set()
     for i, claim in enumerate(claims.serving):
         if claim.id in seen:
-            raise source.error(f"duplicate id '{claim.id}'", ("serving", i, "id"), advice="an id names one claim")
+            raise source.error(f"duplicate id '{claim.id}'", ("serving", i, "id"), advice="ids must be unique")
         seen.add(claim.id)

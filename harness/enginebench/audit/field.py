@@ -1,7 +1,7 @@
-"""A file of measurements that others published, as a Markdown table: each beside the ceiling that its own configuration has.
+"""A Markdown table of published measurements next to the ceilings of their configurations.
 
-For claims that state a configuration and a rate. Where no batch is stated the ceiling is that of the largest that fits, so the share says
-how much of the hardware was used and not how good the engine is. Decides nothing: the findings are the judge's.
+For claims with a configuration and a rate. If no batch is stated, the ceiling is that of the largest batch that fits, so the share shows
+how much of the hardware was used, not how good the engine is.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from enginebench.audit.judge import Finding
 from enginebench.audit.outcome import number, share_text
 
 
-def above(finding: Finding) -> tuple[float, int] | None:
-    """The ceiling, tokens/s, and the batch it is for: the stated one, or the largest that fits. None where there is no ceiling."""
+def ceiling_and_batch(finding: Finding) -> tuple[float, int] | None:
+    """The ceiling in tokens/s at the stated batch, or at the largest that fits; with that batch. None without a ceiling."""
     if finding.highest is not None and finding.highest_batch is not None:
         return finding.highest, finding.highest_batch
     return (finding.ceiling, finding.batch) if finding.ceiling is not None and finding.batch is not None else None
 
 
 def field_table(claims: Claims, findings: Sequence[Finding]) -> str:
-    """The table, then the sources that its last column names."""
+    """The table, then the list of its sources."""
     return "\n".join((*_rows(findings), "", *_sources(claims, findings))) + "\n"
 
 
@@ -29,11 +29,11 @@ def _rows(findings: Sequence[Finding]) -> Iterator[str]:
     yield "| model | machine | tokens | published tok/s | ceiling tok/s | at batch | share | possible from batch | source |"
     yield "|---|---|---|--:|--:|--:|--:|--:|---|"
     for finding in findings:
-        claim, ceiling = finding.serving, above(finding)
+        claim, ceiling = finding.serving, ceiling_and_batch(finding)
         if claim is None or ceiling is None or finding.stated is None:
             continue
         tokens = f"{claim.isl:,} + {claim.osl:,}" if claim.isl and claim.osl else "not stated"
-        machine = ", ".join(filter(None, (claim.hardware, claim.devices_shared)))
+        machine = ", ".join(filter(None, (claim.hardware, claim.parallelism_text)))
         batch = f"{ceiling[1]:,}" + ("" if claim.concurrency else " (most)")
         yield (
             f"| {claim.model} {claim.precision} | {machine} | {tokens} | {number(finding.stated)} | {number(ceiling[0])} | {batch} | "

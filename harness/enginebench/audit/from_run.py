@@ -1,7 +1,4 @@
-"""A stored run as claims, so that one's own measurements are held to what is asked of everybody's.
-
-Every row that ran becomes a claim with its batch and lengths stated. It does not judge.
-"""
+"""Converts a stored run to claims, so that the audit can judge it: each row that ran becomes a claim with batch and lengths."""
 
 from __future__ import annotations
 
@@ -18,9 +15,9 @@ THROUGHPUT = "output_throughput"
 
 
 def claims_of(analysis: Analysis, hardware: str | None) -> Claims:
-    """The rows of a run as claims. hardware: '4xh100', of which a row has as many as it ran on; None: nobody knows what it ran on.
+    """The rows of a run as claims. UserError if no row has a throughput.
 
-    UserError when no row has a throughput.
+    hardware: for example '4xh100', reduced to the number of devices that a row used; None: unknown.
     """
     rows = [row for row in analysis.rows if row.status == "ok" and row.figures.get(THROUGHPUT) is not None]
     if not rows:
@@ -35,7 +32,7 @@ def claims_of(analysis: Analysis, hardware: str | None) -> Claims:
 
 def _claim(number: int, row: Row, hardware: str | None) -> Serving:
     deployment, load = row.deployment, row.load
-    spread = Parallelism() if _shares_one_memory(hardware) else deployment.parallelism
+    parallelism = Parallelism() if _is_cpu(hardware) else deployment.parallelism
     return Serving(
         id=f"row-{number}",
         source="run",
@@ -43,12 +40,12 @@ def _claim(number: int, row: Row, hardware: str | None) -> Serving:
         engine=deployment.engine,
         model=deployment.model,
         precision=deployment.precision,
-        hardware=_taken(row, hardware),
-        tp=spread.tp,
-        pp=spread.pp,
-        dp_replicas=spread.dp_replicas,
-        attention_dp=spread.attention_dp,
-        ep=spread.ep,
+        hardware=_used_hardware(row, hardware),
+        tp=parallelism.tp,
+        pp=parallelism.pp,
+        dp_replicas=parallelism.dp_replicas,
+        attention_dp=parallelism.attention_dp,
+        ep=parallelism.ep,
         options=dict(deployment.options),
         concurrency=load.concurrency if not load.open_loop else None,
         isl=_tokens(row, "isl_p50"),
@@ -57,16 +54,16 @@ def _claim(number: int, row: Row, hardware: str | None) -> Serving:
     )
 
 
-def _taken(row: Row, hardware: str | None) -> str | None:
-    """The part of the machine that the row's deployment took, where the run says how many devices those were."""
+def _used_hardware(row: Row, hardware: str | None) -> str | None:
+    """The devices that the row used, if the run recorded their number."""
     gpus = row.cells[0].record.gpus
-    if hardware is None or gpus is None or _shares_one_memory(hardware):
+    if hardware is None or gpus is None or _is_cpu(hardware):
         return hardware
     return re.sub(r"^(\d+\s*x)?", f"{gpus}x", hardware, count=1)
 
 
-def _shares_one_memory(hardware: str | None) -> bool:
-    """Whether all ranks of a deployment read the same memory, however many they are: those on a processor do."""
+def _is_cpu(hardware: str | None) -> bool:
+    """Whether the deployment ran on this CPU, where all ranks share one memory."""
     found = split_machine(hardware) if hardware else None
     return found is not None and found[1] == THIS_CPU
 
@@ -77,7 +74,7 @@ def _value(row: Row, figure: str) -> float | None:
 
 
 def _tokens(row: Row, figure: str) -> int | None:
-    """What the server counted; below six requests there is no median, and then what was asked if it is one number."""
+    """Tokens counted by the server; without a median (fewer than six requests), the requested number if it is fixed."""
     counted = _value(row, figure)
     if counted is not None:
         return round(counted) or None

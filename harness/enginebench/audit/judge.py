@@ -1,7 +1,7 @@
-"""The verdict on a claimed speed: does the model fit, does the bandwidth suffice, and from which batch on.
+"""Judges a claimed speed: does the model fit, is the rate below the ceiling, and from which batch on.
 
-A claim is read as favourably as its words allow: no KV cache where no length is stated, full bandwidth, uniform routing, no overhead.
-What is impossible then is impossible. Pure functions of a claim and of what `Physics` computes; knows no file and no output.
+Every assumption favours the claim: no KV cache unless lengths are stated, full bandwidth, uniform routing, no overhead. Pure functions of a
+claim and `Physics`.
 """
 
 from __future__ import annotations
@@ -15,39 +15,42 @@ from enginebench.audit.claims import Serving
 from enginebench.audit.physics import Ceiling, Physics
 from enginebench.errors import UserError
 
+HOST_MEMORY = "host memory"
+
 Verdict: TypeAlias = Literal["plausible", "needs batch", "impossible as stated", "inconsistent", "not enough stated"]
 VERDICTS: tuple[Verdict, ...] = ("impossible as stated", "inconsistent", "needs batch", "not enough stated", "plausible")
 """Worst first."""
 
-MOST = 4096
-"""No device is asked for a larger batch."""
+MAX_BATCH = 4096
+"""Largest batch per device that is considered."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What became of one claim. stated: the rate that was judged, output tokens/s; ceiling: the highest possible, at `batch`.
-
-    least: the smallest batch at which the rate is possible. highest: where no batch is stated, the ceiling at the largest that fits, which
-    is highest_batch. reasons: sentences, the decisive ones first.
-    """
+    """The result for one claim."""
 
     id: str
     source: str
     claim: str
     verdict: Verdict
     reasons: tuple[str, ...] = ()
+    """Sentences, decisive ones first."""
     stated: float | None = None
+    """The judged rate, output tokens/s."""
     ceiling: float | None = None
+    """The highest possible rate at `batch`."""
     batch: int | None = None
     least: int | None = None
+    """The smallest batch at which the rate is possible."""
     limit: str | None = None
     highest: float | None = None
+    """If no batch is stated: the ceiling at the largest batch that fits, highest_batch."""
     highest_batch: int | None = None
     serving: Serving | None = field(default=None, repr=False)
 
     @property
     def share(self) -> float | None:
-        """Stated / ceiling; above 1 the claim is impossible."""
+        """Stated rate / ceiling. Above 1 the claim is impossible."""
         return self.stated / self.ceiling if self.stated is not None and self.ceiling else None
 
     @property
@@ -59,29 +62,29 @@ class Finding:
 def judge_serving(claim: Serving, physics: Physics) -> Finding:
     """The verdict on one claimed speed."""
     finding = Finding(claim.id, claim.source, describe(claim), "not enough stated", serving=claim)
-    missing = [what for what in ("precision", "hardware") if getattr(claim, what) is None]
+    missing = [name for name in ("precision", "hardware") if getattr(claim, name) is None]
     try:
-        remarks = tuple(_remarks(claim, physics))
+        notes = tuple(_notes(claim, physics))
         if claim.rates is None:
-            return _without_rate(replace(finding, reasons=remarks), claim, physics)
+            return _without_rate(replace(finding, reasons=notes), claim, physics)
         if missing:
-            return replace(finding, reasons=(f"does not say: {', '.join(missing)}", *remarks), stated=claim.rates[1])
-        return _judge(replace(finding, stated=claim.rates[1]), claim, physics, remarks)
-    except UserError as error:  # a model, a device or a precision that no catalogue knows
+            return replace(finding, reasons=(f"not stated: {', '.join(missing)}", *notes), stated=claim.rates[1])
+        return _judge(replace(finding, stated=claim.rates[1]), claim, physics, notes)
+    except UserError as error:  # an unknown model, device or precision
         return replace(finding, reasons=(error.message,), stated=claim.rates[1] if claim.rates else None)
 
 
 def describe(claim: Serving) -> str:
     """'vllm 0.8, llama4-scout f16 on 4xh100, tp=4: 3,800 tok/s'."""
-    what = " ".join(filter(None, (claim.engine, claim.engine_version)))
-    where = f"{claim.model} {claim.precision or '(precision not stated)'} on {claim.hardware or '(hardware not stated)'}"
-    return ", ".join(filter(None, (what, where, claim.devices_shared))) + f": {rate_text(claim)}"
+    engine = " ".join(filter(None, (claim.engine, claim.engine_version)))
+    setup = f"{claim.model} {claim.precision or '(precision not stated)'} on {claim.hardware or '(hardware not stated)'}"
+    return ", ".join(filter(None, (engine, setup, claim.parallelism_text))) + f": {rate_text(claim)}"
 
 
 def rate_text(claim: Serving) -> str:
-    """The claimed speed as the text has it."""
+    """The claimed speed, in the unit of the claim."""
     if claim.ms_per_token is not None and claim.output_tok_s is None:
-        return f"{claim.ms_per_token:g} ms a token"
+        return f"{claim.ms_per_token:g} ms per token"
     if claim.rates is None:
         return f"perplexity {claim.perplexity:g}" if claim.perplexity else f"{claim.weights_gb:g} GB" if claim.weights_gb else "no rate"
     low, high = claim.rates
@@ -89,77 +92,77 @@ def rate_text(claim: Serving) -> str:
 
 
 def _digits(rate: float) -> str:
-    """414.8, 338,930: four digits, and all before the point."""
+    """414.8, 338,930: four significant digits, and all digits before the point."""
     return f"{rate:,.4g}" if rate < 1000 else f"{rate:,.0f}"
 
 
-def _judge(finding: Finding, claim: Serving, physics: Physics, remarks: tuple[str, ...]) -> Finding:
-    assert claim.precision is not None  # noqa: S101  # judge_serving returned
+def _judge(finding: Finding, claim: Serving, physics: Physics, notes: tuple[str, ...]) -> Finding:
+    assert claim.precision is not None  # noqa: S101  # checked by judge_serving
     assert claim.hardware is not None  # noqa: S101
     copies = claim.copies * claim.dp_replicas
-    weights = (claim.weights_gb or physics.weights_gb(claim.model, claim.precision)) * copies  # its own file may be another mixture
+    weights = (claim.weights_gb or physics.weights_gb(claim.model, claim.precision)) * copies  # the claim's file may be another mixture
     memory = physics.memory_gb(claim.hardware)
-    many = f" (a copy for each of {copies} servers)" if copies > 1 else ""
-    said = f"the weights take {weights:.1f} GB{many}, {claim.hardware} has {memory:.1f} GB"
+    per_copy = f" (one copy for each of {copies} servers)" if copies > 1 else ""
+    size = f"the weights take {weights:.1f} GB{per_copy}, {claim.hardware} has {memory:.1f} GB"
     if weights <= memory and claim.placement != "host":
-        return _on_devices(replace(finding, reasons=remarks), claim, physics)
+        return _on_devices(replace(finding, reasons=notes), claim, physics)
     if claim.placement == "host":
-        return _with_host(replace(finding, reasons=remarks), claim, physics)
+        return _with_host(replace(finding, reasons=notes), claim, physics)
     if claim.placement is None and copies == 1:
         hosted = _with_host(finding, claim.model_copy(update={"placement": "host"}), physics)
-        gap = f"{said}, and where the other {weights - memory:.1f} GB lie is not said"
-        return replace(hosted, verdict="not enough stated", reasons=(gap, *hosted.reasons, *remarks))
-    return replace(finding, verdict="impossible as stated", reasons=(said, *remarks))
+        gap = f"{size}; where the other {weights - memory:.1f} GB are is not stated"
+        return replace(hosted, verdict="not enough stated", reasons=(gap, *hosted.reasons, *notes))
+    return replace(finding, verdict="impossible as stated", reasons=(size, *notes))
 
 
 def _on_devices(finding: Finding, claim: Serving, physics: Physics) -> Finding:
-    """Everything lies on the devices: the roofline at the stated batch, or the smallest batch that reaches the rate."""
+    """All weights are on the devices: compare with the roofline at the stated batch, or find the smallest batch that reaches the rate."""
     assert claim.rates is not None  # noqa: S101
     rate = claim.rates[1]
     if claim.concurrency is not None:
         return _compared(finding, claim, physics.ceiling(claim, claim.concurrency))
-    widest = MOST * physics.device(claim.hardware or "")[1]
-    most = min(widest, physics.largest_batch(claim))
+    limit = MAX_BATCH * physics.device(claim.hardware or "")[1]
+    most = min(limit, physics.largest_batch(claim))
     if most < 1:
-        reason = "the weights fit, but no request of the stated length does beside them"
+        reason = "the weights fit, but leave no memory for a request of the stated length"
         return replace(finding, verdict="impossible as stated", reasons=(reason, *finding.reasons))
     top = physics.ceiling(claim, most)
     finding = replace(finding, highest=top.tok_s, highest_batch=most)
     least = least_batch(lambda batch: physics.ceiling(claim, batch).tok_s >= rate, most)
     if least is None:
-        held = f"the largest batch that fits, {most}," if most < widest else f"even a batch of {most}"
-        reason = f"{held} reaches {top.tok_s:,.0f} tok/s at most, limited by {top.limit}"
+        largest = f"the largest batch that fits, {most}," if most < limit else f"even a batch of {most}"
+        reason = f"{largest} reaches at most {top.tok_s:,.0f} tok/s, limited by {top.limit}"
         return replace(
             finding, verdict="impossible as stated", ceiling=top.tok_s, batch=most, limit=top.limit, reasons=(reason, *finding.reasons)
         )
     at = physics.ceiling(claim, least)
     one = physics.ceiling(claim, 1)
     if least == 1:
-        reason = f"possible from a single stream on ({one.tok_s:,.0f} tok/s at most); no batch is stated"
+        reason = f"possible from one stream on (at most {one.tok_s:,.0f} tok/s); no batch is stated"
         return replace(
             finding, verdict="plausible", ceiling=one.tok_s, batch=1, least=1, limit=one.limit, reasons=(reason, *finding.reasons)
         )
-    reason = f"no batch is stated: one stream reaches {one.tok_s:,.0f} tok/s at most, limited by {one.limit}; {least} reach {at.tok_s:,.0f}"
+    reason = f"no batch is stated: one stream reaches at most {one.tok_s:,.0f} tok/s, limited by {one.limit}; {least} reach {at.tok_s:,.0f}"
     return replace(
         finding, verdict="needs batch", ceiling=at.tok_s, batch=least, least=least, limit=at.limit, reasons=(reason, *finding.reasons)
     )
 
 
 def _compared(finding: Finding, claim: Serving, ceiling: Ceiling) -> Finding:
-    """The rate against the ceiling at the stated batch."""
+    """Compare the rate with the ceiling at the stated batch."""
     rate, streams = finding.stated or 0.0, claim.concurrency or 1
     found = replace(finding, ceiling=ceiling.tok_s, batch=streams, limit=ceiling.limit)
-    whose = "one stream" if streams == 1 else f"{streams} streams"
+    batch = "one stream" if streams == 1 else f"{streams} streams"
     if rate <= ceiling.tok_s:
-        reason = f"{rate / ceiling.tok_s:.0%} of the {_digits(ceiling.tok_s)} tok/s that {whose} can reach, limited by {ceiling.limit}"
+        reason = f"{rate / ceiling.tok_s:.0%} of the {_digits(ceiling.tok_s)} tok/s that {batch} can reach, limited by {ceiling.limit}"
         return replace(found, verdict="plausible", least=1 if streams == 1 else None, reasons=(reason, *finding.reasons))
-    most = f"{whose} can reach {_digits(ceiling.tok_s)} tok/s at most, limited by {ceiling.limit}"
+    most = f"{batch} can reach at most {_digits(ceiling.tok_s)} tok/s, limited by {ceiling.limit}"
     reason = f"{most}: the claim is {rate / ceiling.tok_s:.0%} of that"
     return replace(found, verdict="impossible as stated", reasons=(reason, *finding.reasons))
 
 
 def _with_host(finding: Finding, claim: Serving, physics: Physics) -> Finding:
-    """Some experts lie in the host's memory, whose bandwidth nobody states: how fast would it have to be?"""
+    """Some weights are in host memory: compare the host bandwidth that the claim needs with a typical one."""
     assert claim.precision is not None  # noqa: S101
     assert claim.hardware is not None  # noqa: S101
     rate, streams = finding.stated or 0.0, claim.concurrency or 1
@@ -167,50 +170,51 @@ def _with_host(finding: Finding, claim: Serving, physics: Physics) -> Finding:
     host = physics.host_gb_s(claim.hardware)
     step_s = streams / rate
     best = streams / (split.device_s + split.host_gb_per_step / host)
-    found = replace(finding, ceiling=best, batch=streams, limit="the host's memory", least=1 if streams == 1 else None)
-    lies = f"{split.host_gb:.1f} of {split.host_gb + split.device_gb:.1f} GB lie in the host's memory"
+    found = replace(finding, ceiling=best, batch=streams, limit=HOST_MEMORY, least=1 if streams == 1 else None)
+    share = f"{split.host_gb:.1f} of {split.host_gb + split.device_gb:.1f} GB are in host memory"
     if step_s <= split.device_s:
-        reason = f"{lies}; reading the devices alone takes {split.device_s * 1e3:.1f} ms a step, the claim leaves {step_s * 1e3:.1f}"
+        reason = f"{share}; the devices' reads alone take {split.device_s * 1e3:.1f} ms per step, the claim allows {step_s * 1e3:.1f}"
         return replace(found, verdict="impossible as stated", reasons=(reason, *finding.reasons))
     needed = split.host_gb_per_step / (step_s - split.device_s)
-    reason = f"{lies}; with uniform routing each token reads {split.host_gb_per_step / streams:.2f} GB of it, which takes {needed:.0f} GB/s"
+    per_token = split.host_gb_per_step / streams
+    reason = f"{share}; with uniform routing each token reads {per_token:.2f} GB of them, which needs {needed:.0f} GB/s"
     if needed <= host:
-        return replace(found, verdict="plausible", reasons=(f"{reason} (an ordinary host has {host:g})", *finding.reasons))
-    reason += f": more than an ordinary host has ({host:g}), and the host is not stated"
+        return replace(found, verdict="plausible", reasons=(f"{reason} (a typical host has {host:g})", *finding.reasons))
+    reason += f": more than a typical host has ({host:g}), and the host is not stated"
     return replace(found, verdict="not enough stated", reasons=(reason, *finding.reasons))
 
 
 def _without_rate(finding: Finding, claim: Serving, physics: Physics) -> Finding:
-    """A claim about size or quality: sizes are checked, a quality without its text and method is not."""
+    """A claim about size or quality. Sizes are checked; a quality cannot be."""
     if claim.weights_gb is not None and claim.precision is not None and claim.hardware is not None:
         weights, memory = physics.weights_gb(claim.model, claim.precision), physics.memory_gb(claim.hardware)
         fits = weights <= memory
-        said = f"the weights take {weights:.1f} GB, {claim.hardware} has {memory:.1f} GB"
-        sound = fits and close(claim.weights_gb, weights, SIZE_TOLERANCE)
-        verdict: Verdict = "plausible" if sound else "inconsistent" if fits else "impossible as stated"
-        return replace(finding, verdict=verdict, reasons=(said, *finding.reasons))
-    return replace(finding, reasons=("states no rate, and nothing else that can be computed", *finding.reasons))
+        size = f"the weights take {weights:.1f} GB, {claim.hardware} has {memory:.1f} GB"
+        consistent = fits and close(claim.weights_gb, weights, SIZE_TOLERANCE)
+        verdict: Verdict = "plausible" if consistent else "inconsistent" if fits else "impossible as stated"
+        return replace(finding, verdict=verdict, reasons=(size, *finding.reasons))
+    return replace(finding, reasons=("states no rate and no other figure that can be checked", *finding.reasons))
 
 
-def _remarks(claim: Serving, physics: Physics) -> Iterator[str]:
-    """What else does not add up in the claim, whatever the verdict."""
+def _notes(claim: Serving, physics: Physics) -> Iterator[str]:
+    """Further problems of the claim, independent of the verdict."""
     if claim.note is not None:
         yield claim.note
     if claim.perplexity is not None:
-        yield "a perplexity means nothing without the text and the context length it was measured on"
+        yield "a perplexity cannot be compared without the text and the context length"
     if claim.quality_retained_pct is not None:
-        yield "a retained quality means nothing without the task it was measured on"
+        yield "a retained quality cannot be compared without the task"
     if claim.device_memory_gb is not None:
         total = physics.parameters(claim.model)
         bits = bits_per_weight(claim.device_memory_gb, total)
-        yield f"{claim.device_memory_gb:g} GB for {total / 1e9:.1f}B parameters are {bits:.1f} bits a weight: which precision is that?"
+        yield f"{claim.device_memory_gb:g} GB for {total / 1e9:.1f}B parameters are {bits:.1f} bits per weight: which precision is that?"
     if claim.weights_gb is not None and claim.precision is not None:
         true = physics.weights_gb(claim.model, claim.precision)
         if not close(claim.weights_gb, true, SIZE_TOLERANCE):
-            yield f"{claim.precision} weights take {true:.1f} GB, the text says {claim.weights_gb:g}"
+            yield f"{claim.precision} weights take {true:.1f} GB, the text states {claim.weights_gb:g}"
     if claim.predicted_tok_s is not None and claim.rates is not None and claim.rates[0] > claim.predicted_tok_s:
         stated = f" of {claim.bandwidth_gb_s:g} GB/s" if claim.bandwidth_gb_s else ""
         yield (
             f"the text derives {claim.predicted_tok_s:g} tok/s from the bandwidth{stated}, which is an upper limit, "
-            f"and then measures more than that"
+            f"but reports a higher measurement"
         )

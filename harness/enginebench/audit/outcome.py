@@ -1,6 +1,6 @@
-"""An audit as a whole: the findings, the contradictions, the costs; and the same as JSON and as a table for a terminal.
+"""The result of an audit (findings, contradictions, costs), as JSON and as a table for the terminal.
 
-Returns data and text and prints nothing; texts are raw, and the table makes control characters visible.
+Returns data and text; does not print. Texts are raw; the table escapes control characters.
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ STYLES = {"impossible as stated": "red", "inconsistent": "red", "needs batch": "
 
 @dataclass(frozen=True)
 class Audit:
-    """What became of a file of claims. costs: of the claimed rates, by id of the finding; currency: of those costs."""
+    """The result for a file of claims."""
 
     claims: Claims
     findings: tuple[Finding, ...]
     contradictions: tuple[Contradiction, ...]
     costs: Mapping[str, Cost] = field(default_factory=dict)
+    """Costs at the claimed rates, by id of the finding."""
     currency: str = ""
 
     @property
     def counts(self) -> dict[str, int]:
-        """Number of claims by verdict, worst first; those that do not occur are left out."""
+        """Number of claims by verdict, worst first, without zeros."""
         found = Counter(finding.verdict for finding in self.findings)
         return {verdict: found[verdict] for verdict in VERDICTS if found[verdict]}
 
@@ -43,14 +44,14 @@ class Audit:
 
 
 def as_data(audit: Audit) -> JSON:
-    """The audit as plain data. Rates in output tokens/s; share: stated / ceiling."""
+    """The audit as plain data. Rates in output tokens/s; share: stated rate / ceiling."""
     return {
         "schema": 1,
         "title": audit.claims.title,
         "counts": dict(audit.counts),
         "sources": {name: source.model_dump(exclude_none=True) for name, source in audit.claims.sources.items()},
         "findings": [_finding_data(finding, audit) for finding in audit.findings],
-        "contradictions": [plain(each) for each in audit.contradictions],
+        "contradictions": [{"about": each.about, "said": dict(each.stated), "truth": each.truth} for each in audit.contradictions],
         "currency": audit.currency or None,
     }
 
@@ -86,7 +87,7 @@ def share_text(share: float | None) -> str:
 
 
 def render_table(audit: Audit, *, width: int = 120, color: bool = False) -> str:
-    """The table of findings with their reasons, the contradictions, and the sentence that sums up."""
+    """The table of findings with reasons, the contradictions, and a summary."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -102,18 +103,18 @@ def render_table(audit: Audit, *, width: int = 120, color: bool = False) -> str:
         table.add_column(heading, justify="right", no_wrap=True)
     if audit.costs:
         table.add_column(f"{audit.currency}/M tok", justify="right", no_wrap=True)
-    table.add_column("verdict and why", overflow="fold", ratio=1)
+    table.add_column("verdict and reasons", overflow="fold", ratio=1)
     for finding in audit.findings:
         cost = audit.costs.get(finding.id)
-        why = Text(finding.text, style=STYLES[finding.verdict])
+        verdict = Text(finding.text, style=STYLES[finding.verdict])
         for reason in finding.reasons:
-            why.append(f"\n{printable(reason)}", style="dim")
+            verdict.append(f"\n{printable(reason)}", style="dim")
         figures = (number(finding.stated), number(finding.ceiling), str(finding.batch or "-"), share_text(finding.share))
         prices = (_money(cost),) if audit.costs else ()
-        table.add_row(printable(finding.id), printable(finding.source), *figures, *prices, why)
+        table.add_row(printable(finding.id), printable(finding.source), *figures, *prices, verdict)
     console.print(table)
     if audit.contradictions:
-        console.print(Text("\nsources contradict each other:", style="bold"))
+        console.print(Text("\ncontradictions between sources:", style="bold"))
         for each in audit.contradictions:
             console.print(Text(f"  {printable(each.text)}"))
     console.print(Text(f"\n{audit.sentence}", style="bold"))

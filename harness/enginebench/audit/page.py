@@ -1,6 +1,6 @@
-"""The audit as one HTML page that opens offline: no script, no font, no image from anywhere.
+"""The audit as one self-contained HTML page without scripts.
 
-Claims are other people's words: jinja2 escapes every one of them, and the page's policy allows nothing but its own styles.
+Claims are untrusted text: jinja2 escapes them, and the page's content security policy allows only inline styles.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from enginebench.audit.outcome import Audit, number, share_text
 from enginebench.machine.folders import resource_dir
 
 MEANINGS = {
-    "impossible as stated": "the model does not fit, or the rate is above the roofline at every batch that the words allow",
-    "inconsistent": "it contradicts its own numbers, or the model's dimensions",
-    "needs batch": "possible from that batch on, which the text does not state",
-    "not enough stated": "something that decides is left out: precision, batch, where the weights lie, how it was measured",
-    "plausible": "nothing forbids it; that does not make it true",
+    "impossible as stated": "the model does not fit, or the rate is above the roofline at every batch that the claim allows",
+    "inconsistent": "the claim contradicts its own numbers or the model's dimensions",
+    "needs batch": "possible from that batch on, but the text does not state the batch",
+    "not enough stated": "a decisive fact is missing: precision, batch, placement of the weights, or how it was measured",
+    "plausible": "possible; this does not show that it is true",
 }
 
 
@@ -31,6 +31,6 @@ def render_page(audit: Audit) -> str:
     return environment.get_template("audit.html.j2").render(
         audit=audit,
         verdicts={verdict: MEANINGS[verdict] for verdict in VERDICTS},
-        css=Markup((templates / "report.css").read_text(encoding="utf-8")),  # noqa: S704  # ours
+        css=Markup((templates / "report.css").read_text(encoding="utf-8")),  # noqa: S704  # our own file
         policy="default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'",
     )

@@ -1,82 +1,191 @@
-"""What an audit must know of models and machines, in the words of a claim. The judge is written against `Physics` alone."""
+"""Model and machine figures for the audit, from the catalogues and the roofline of `enginebench.physics`.
+
+GB is 1e9 bytes. Does not know: verdicts.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
 
 from enginebench.audit.claims import Serving
+from enginebench.domain import Parallelism
+from enginebench.errors import UserError
+from enginebench.physics.catalogue import need_model, read_machine
+from enginebench.physics.machine import GB, HOST_BANDWIDTH, Host
+from enginebench.physics.memory import Reserve, fit
+from enginebench.physics.offload import Offload, split
+from enginebench.physics.placement import placement_of
+from enginebench.physics.roofline import decode
+from enginebench.physics.setting import Setting
+from enginebench.physics.sharding import problem
+from enginebench.physics.weights import Weights, weigh
+
+_LIMITS: Mapping[str, str] = {
+    "weights": "the weights read for every token",
+    "experts": "reading the experts",
+    "KV cache": "reading the KV cache",
+    "host": "host memory",
+    "compute": "arithmetic",
+    "link": "the links between devices",
+}
 
 
 @dataclass(frozen=True)
 class Ceiling:
-    """The highest decode rate at one batch, output tokens/s of the whole deployment, and what limits it."""
+    """The highest decode rate at one batch size."""
 
     tok_s: float
+    """Output tokens/s of the whole deployment."""
     limit: str
+    """What limits it."""
 
 
 @dataclass(frozen=True)
 class HostSplit:
-    """Weights that lie on the devices and in the host's memory, GB. Of one decode step: seconds of the devices' reads, GB of the host's."""
+    """Weights that are divided between the devices and host memory."""
 
     device_gb: float
     host_gb: float
     device_s: float
+    """Time of the devices' reads in one decode step."""
     host_gb_per_step: float
+    """Read from host memory in one decode step."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A model's own figures. active: parameters a token uses, without and with the vocabulary tables. context: tokens."""
+    """Figures of a model, computed from its dimensions."""
 
     total: float
+    """Parameters."""
     active: tuple[float, float]
+    """Parameters that a token uses, without and with the vocabulary tables."""
     experts: int
     top_k: int
     context: int
+    """Tokens."""
     shared_experts: int = 0
 
 
-class Physics(Protocol):
-    """Everything is GB = 1e9 bytes and seconds. UserError for a model, machine or precision that is not known."""
+@dataclass(frozen=True)
+class Physics:
+    """Computes figures of models and machines. The methods raise UserError for an unknown model, machine or precision."""
+
+    own: Mapping[tuple[str, str], Weights] = field(default_factory=dict)
+    """Weights of a run by (model, precision). They take precedence over the catalogue."""
 
     def shape(self, model: str) -> Shape:
-        """The model's figures, computed from its dimensions."""
-        ...
+        """Figures of the model."""
+        found = next((weights.model for (name, _), weights in self.own.items() if name == model), None) or need_model(model).model
+        experts = found.experts
+        return Shape(
+            total=float(found.params),
+            active=(float(found.active("none")), float(found.active("both"))),
+            experts=experts.count if experts else 0,
+            top_k=experts.top_k if experts else 0,
+            context=found.max_context,
+            shared_experts=experts.shared // experts.width if experts else 0,
+        )
 
     def parameters(self, model: str) -> float:
-        """All weights of the model."""
-        ...
+        """Number of parameters."""
+        return self.shape(model).total
 
     def weights_gb(self, model: str, precision: str) -> float:
-        """One copy of the weights."""
-        ...
+        """Size of one copy of the weights."""
+        return self._weights(model, precision).bytes / GB
 
     def memory_gb(self, hardware: str) -> float:
-        """Memory of all devices together, as sold."""
-        ...
+        """Usable memory of all devices."""
+        machine = read_machine(hardware)
+        return machine.count * machine.device.usable / GB
 
     def device(self, hardware: str) -> tuple[str, int]:
-        """The device's name in the catalogue, and how many there are."""
-        ...
+        """Name of the device in the catalogue, and the number of devices."""
+        machine = read_machine(hardware)
+        return machine.device.name, machine.count
 
     def bandwidth_gb_s(self, hardware: str) -> float:
-        """Memory bandwidth of all devices together."""
-        ...
-
-    def ceiling(self, claim: Serving, batch: int) -> Ceiling:
-        """The roofline of one decode step of `batch` requests, KV cache of the stated lengths included; does not fall with the batch."""
-        ...
-
-    def largest_batch(self, claim: Serving) -> int:
-        """How many requests of the stated lengths fit beside the weights; a huge number where no length is stated."""
-        ...
+        """Memory bandwidth of all devices."""
+        machine = read_machine(hardware)
+        return machine.count * machine.device.bandwidth / GB
 
     def host_gb_s(self, hardware: str) -> float:
-        """Bandwidth of the host's memory, an ordinary one where none is stated."""
-        ...
+        """Bandwidth of host memory; a typical value if the catalogue has none."""
+        host = read_machine(hardware).host
+        return (host.bandwidth if host else HOST_BANDWIDTH) / GB
+
+    def ceiling(self, claim: Serving, batch: int) -> Ceiling:
+        """The roofline of one decode step of `batch` requests, including the KV cache of the stated lengths. Never falls with the batch."""
+        step = decode(self._setting(claim), batch, _context(claim))
+        return Ceiling(step.tokens_per_s, _LIMITS[step.rules])
+
+    def largest_batch(self, claim: Serving) -> int:
+        """Number of requests of the stated lengths that fit beside the weights; a very large number if no length is stated."""
+        setting = self._setting(claim)
+        context = max(1, (claim.isl or 0) + (claim.osl or 0))
+        nothing = Reserve(runtime=0.0, chunk=0)  # the most favourable case: only weights and KV cache take memory
+        return fit(
+            setting.weights, setting.machine, setting.parallelism, context=context, concurrency=1, kv_bits=setting.kv_bits, reserve=nothing
+        ).max_concurrency  # fmt: skip
 
     def host_split(self, claim: Serving) -> HostSplit:
-        """As much as fits, or as is stated, on the devices: first what every token reads, then experts; the rest in the host's memory."""
-        ...
+        """Keep on the devices what fits or is stated (first the weights that every token reads, then experts), the rest on the host."""
+        setting = self._setting(claim)
+        weights, machine = setting.weights, setting.machine
+        room = claim.device_gb * GB if claim.device_gb else machine.count * machine.device.usable
+        offload = _most_kept(weights, room)
+        on_device, on_host = split(weights, offload)
+        hosted = replace(machine, host=machine.host or Host(on_host.bytes))
+        step = decode(replace(setting, machine=hosted, offload=offload), claim.concurrency or 1, _context(claim))
+        return HostSplit(
+            device_gb=on_device.bytes / GB,
+            host_gb=on_host.bytes / GB,
+            device_s=sum(seconds for name, seconds in step.memory.items() if name != "host"),
+            host_gb_per_step=step.bytes["host"] / GB,
+        )
+
+    def _weights(self, model: str, precision: str) -> Weights:
+        return self.own.get((model, precision)) or _catalogue_weights(model, precision)
+
+    def _setting(self, claim: Serving) -> Setting:
+        """The claim as a roofline setting. If it states no parallelism, tensor parallelism over all devices is used where possible.
+
+        UserError if the engine's options make the bytes or the steps of a token unknown.
+        """
+        placed = placement_of(claim.options)
+        if isinstance(placed, str):
+            raise UserError(placed)
+        if placed.drafts:
+            raise UserError("speculative decoding, and the acceptance rate is unknown")
+        weights = self._weights(claim.model, claim.precision or "")
+        machine = read_machine(claim.hardware or "")
+        parallelism = Parallelism(claim.tp, claim.pp, claim.dp_replicas, claim.attention_dp, claim.ep)
+        widest = Parallelism(tp=machine.count)
+        if parallelism == Parallelism() and claim.copies == 1 and problem(weights.model, widest) is None:
+            parallelism = widest
+        return Setting(weights, machine, parallelism, placed.kv_bits)
+
+
+@cache
+def _catalogue_weights(model: str, precision: str) -> Weights:
+    return weigh(need_model(model).model, precision)
+
+
+def _context(claim: Serving) -> float:
+    """Length of a sequence halfway through its output, in tokens; 0 if the prompt length is not stated."""
+    return claim.isl + (claim.osl or 0) / 2 if claim.isl is not None else 0.0
+
+
+def _most_kept(weights: Weights, room: float) -> Offload:
+    """The least offload that fits into `room` bytes: experts first; whole layers if all experts on the host are not enough."""
+    experts = weights.model.experts
+    if experts is not None:
+        kept = [Offload(kept=count) for count in range(experts.count, -1, -1)]
+        found = next((each for each in kept if split(weights, each)[0].bytes <= room), None)
+        if found is not None:
+            return found
+    blocks = [Offload(blocks=count) for count in range(len(weights.model.layers) + 1)]
+    return next((each for each in blocks if split(weights, each)[0].bytes <= room), blocks[-1])

@@ -1,6 +1,6 @@
-"""The scenario file that would test a claim: its deployment, and the loads at which it is possible or was said to be measured.
+"""Writes a scenario that tests a claim: its deployment, at the stated load or at loads at which the claim is possible.
 
-Writes YAML text that `bench plan` accepts where the engine has an adapter, or says what is missing for it. It knows no engine.
+`bench plan` accepts the scenario if the engine has an adapter. Does not know: engines.
 """
 
 from __future__ import annotations
@@ -16,26 +16,25 @@ from enginebench.domain import JSON
 from enginebench.errors import UserError
 
 INPUT_TOKENS, OUTPUT_TOKENS = 1024, 256
-"""Lengths where a claim states none."""
-LARGEST = 1024
-"""Streams that are tried at most."""
+"""Lengths for a claim without lengths."""
+MAX_STREAMS = 1024
 
 
 def scenario_text(claim: Serving, finding: Finding, claims: Claims, own: Mapping[tuple[str, str], str]) -> str:
-    """The scenario of one claim as YAML. own: (model, precision) -> a checkpoint of the reader's.
+    """The scenario of one claim as YAML. own: (model, precision) -> the user's checkpoint.
 
-    UserError when the claim does not say enough, or where its weights are is not known.
+    UserError if the claim states too little, or no checkpoint is known.
     """
     if claim.engine is None or claim.precision is None or claim.rates is None:
-        missing = [word for word in ("engine", "precision") if getattr(claim, word) is None] or ["rate"]
-        raise UserError(f"{claim.id} cannot be reproduced: its {missing[0]} is not stated")
+        missing = [name for name in ("engine", "precision") if getattr(claim, name) is None] or ["rate"]
+        raise UserError(f"cannot reproduce {claim.id}: its {missing[0]} is not stated")
     checkpoint = _checkpoint(claim, claim.precision, claims, own)
     source = claims.sources[claim.source]
     quoted = f" ({claim.says})" if claim.says else ""
-    about = f"{source.title}{f' ({source.url})' if source.url else ''} says: {finding.claim}{quoted}. The audit says: {finding.text}."
+    about = f"Claim of {source.title}{f' ({source.url})' if source.url else ''}: {finding.claim}{quoted}. Audit: {finding.text}."
     data: dict[str, JSON] = {
         "name": claim.id,
-        "title": f"Does it hold? {finding.claim}"[:200],
+        "title": f"Claim: {finding.claim}"[:200],
         "models": {claim.model: {"checkpoints": {claim.precision: checkpoint}}},
         "deployments": [_deployment(claim, claim.precision)],
         "loads": [_load(claim, finding)],
@@ -47,30 +46,30 @@ def scenario_text(claim: Serving, finding: Finding, claims: Claims, own: Mapping
 
 
 def _checkpoint(claim: Serving, precision: str, claims: Claims, own: Mapping[tuple[str, str], str]) -> str:
-    """Where the weights are: what the reader says, else what the file of claims says for this engine."""
-    if (mine := own.get((claim.model, precision))) is not None:
-        return mine
+    """The checkpoint: the user's, else that in the file of claims for this engine."""
+    if (user_checkpoint := own.get((claim.model, precision))) is not None:
+        return user_checkpoint
     known = claims.checkpoints.get(claim.model, {}).get(precision)
     reference = known.get(claim.engine or "") if isinstance(known, dict) else known
     if reference is None:
         raise UserError(
-            f"{claim.id} cannot be reproduced: no checkpoint of {claim.model} in {precision} is known for {claim.engine}",
-            advice=f"say where it is: --checkpoint {claim.model}/{precision}=REFERENCE",
+            f"cannot reproduce {claim.id}: no checkpoint of {claim.model} in {precision} is known for {claim.engine}",
+            advice=f"pass --checkpoint {claim.model}/{precision}=REFERENCE",
         )
     return reference
 
 
 def _deployment(claim: Serving, precision: str) -> dict[str, JSON]:
     degrees = {name: getattr(claim, name) for name in ("tp", "pp", "dp_replicas", "attention_dp", "ep")}
-    spread: dict[str, JSON] = {name: degree for name, degree in degrees.items() if degree != 1}
-    named: dict[str, JSON] = {"engine": claim.engine, "model": claim.model, "precision": precision}
-    return named | spread | ({"options": dict(claim.options)} if claim.options else {})
+    parallelism: dict[str, JSON] = {name: degree for name, degree in degrees.items() if degree != 1}
+    deployment: dict[str, JSON] = {"engine": claim.engine, "model": claim.model, "precision": precision}
+    return deployment | parallelism | ({"options": dict(claim.options)} if claim.options else {})
 
 
 def _load(claim: Serving, finding: Finding) -> dict[str, JSON]:
-    """The stated concurrency; else one stream, the smallest batch that could do it, and twice and four times that (16 where none could)."""
+    """The stated concurrency; else one stream, and one, two and four times the smallest possible batch (16 if there is none)."""
     least = finding.least or 16
-    streams = [claim.concurrency] if claim.concurrency else sorted({min(n, LARGEST) for n in (1, least, 2 * least, 4 * least)})
+    streams = [claim.concurrency] if claim.concurrency else sorted({min(n, MAX_STREAMS) for n in (1, least, 2 * least, 4 * least)})
     return {
         "concurrency": list(streams) if len(streams) > 1 else streams[0],
         "input_tokens": claim.isl or INPUT_TOKENS,

@@ -76,7 +76,7 @@ def audit(
 
 
 def _claims(target: Path, hardware: str | None) -> tuple[Claims, Physics]:
-    from enginebench.audit.catalogue_physics import CataloguePhysics
+    from enginebench.audit.physics import Physics
 
     if target.is_dir():
         return _run_claims(target, hardware)
@@ -84,14 +84,14 @@ def _claims(target: Path, hardware: str | None) -> tuple[Claims, Physics]:
         raise UserError("--hardware is for a run: a claim names its own", advice="write it under `hardware` of the claim")
     from enginebench.audit.claims import read_claims
 
-    return read_claims(target), CataloguePhysics()
+    return read_claims(target), Physics()
 
 
 def _run_claims(folder: Path, hardware: str | None) -> tuple[Claims, Physics]:
     """The rows of a run, with the weights of its own checkpoints where they are at hand."""
     from enginebench.analysis.analysis import analyse
-    from enginebench.audit.catalogue_physics import CataloguePhysics
     from enginebench.audit.from_run import claims_of
+    from enginebench.audit.physics import Physics
     from enginebench.physics.deployment_limits import weights_of
     from enginebench.physics.detect import gpus_of, machine_named
     from enginebench.records.store import open_run
@@ -101,7 +101,7 @@ def _run_claims(folder: Path, hardware: str | None) -> tuple[Claims, Physics]:
     deployments = {(row.deployment.model, row.deployment.precision): row.deployment.checkpoint for row in analysis.rows}
     found = {key: weights_of(*key, checkpoint) for key, checkpoint in deployments.items()}
     own = {key: weights for key, weights in found.items() if weights is not None}
-    return claims_of(analysis, hardware or machine_named(gpus_of(run.record.machine))), CataloguePhysics(own)
+    return claims_of(analysis, hardware or machine_named(gpus_of(run.record.machine))), Physics(own)
 
 
 def _own_checkpoints(written: Sequence[str]) -> Mapping[tuple[str, str], str]:

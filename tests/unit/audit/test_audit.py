@@ -10,14 +10,13 @@ import pytest
 from click.testing import CliRunner
 from enginebench.analysis.analysis import Analysis
 from enginebench.audit.arithmetic import check_ratio, least_batch, times
-from enginebench.audit.catalogue_physics import CataloguePhysics
 from enginebench.audit.claims import Claims, Serving, read_claims
-from enginebench.audit.field import above, field_table
+from enginebench.audit.field import ceiling_and_batch, field_table
 from enginebench.audit.from_run import claims_of
 from enginebench.audit.judge import Finding, judge_serving
 from enginebench.audit.outcome import Audit, as_data, render_table
 from enginebench.audit.page import render_page
-from enginebench.audit.physics import Ceiling, HostSplit, Shape
+from enginebench.audit.physics import Ceiling, HostSplit, Physics, Shape
 from enginebench.audit.reproduce import scenario_text
 from enginebench.audit.statements import contradictions, judge_all
 from enginebench.cli import bench
@@ -37,7 +36,7 @@ BYTES = {"f16": 2.0, "fp8": 1.0, "q4_k_m": 0.6, "exl3_3.5bpw": 3.5 / 8}
 MACHINES = {"4xh100": (4, 80.0, 3350.0), "2xh100": (2, 80.0, 3350.0), "1xrtx-4090": (1, 24.0, 1008.0)}
 
 
-class Paper:
+class Paper(Physics):
     """One model, three machines, weights alone: what fits on the back of an envelope. The host has 80 GB/s."""
 
     def shape(self, model: str) -> Shape:
@@ -135,10 +134,10 @@ def test_the_ceiling_of_all_that_fits_is_told_where_no_batch_is() -> None:
 
 def test_measurements_that_makers_publish_lie_under_the_ceiling() -> None:
     claims = read_claims(resource_dir("scenarios/published") / "field.yaml")
-    findings = judge_all(claims, CataloguePhysics())
+    findings = judge_all(claims, Physics())
     assert len(findings) >= 12
     for finding in findings:
-        top = above(finding)
+        top = ceiling_and_batch(finding)
         assert finding.verdict in ("plausible", "needs batch"), finding
         assert top is not None
         assert finding.stated is not None
@@ -153,14 +152,14 @@ def test_measurements_that_makers_publish_lie_under_the_ceiling() -> None:
 def test_the_type_of_the_cache_counts_and_steps_that_nobody_knows_are_not_judged() -> None:
     claim = {"id": "x", "source": "A", "model": "mixtral-8x7b", "precision": "fp8", "hardware": "1xh100", "isl": 8192, "output_tok_s": 1e4}
     whole, half, drafted, moved = (
-        judge_serving(Serving.model_validate({**claim, "options": options}), CataloguePhysics())
+        judge_serving(Serving.model_validate({**claim, "options": options}), Physics())
         for options in ({}, {"kv_dtype": "fp8"}, {"speculative": {"tokens": 3}}, {"cpu_offload_gb": 8})
     )
     # 8,192 tokens x 32 layers x 8 heads x 256 x 2 bytes are 1.07 GB a sequence, of 85.5 - 47.0 = 38.5 GB
     assert (whole.highest_batch, half.highest_batch) == (35, 71)
     assert whole.verdict == "impossible as stated"
     assert {drafted.verdict, moved.verdict} == {"not enough stated"}
-    assert "drafted" in drafted.reasons[0]
+    assert "speculative decoding" in drafted.reasons[0]
 
 
 def test_what_one_stream_reaches_needs_no_batch() -> None:
@@ -179,7 +178,7 @@ def test_a_prefill_and_a_decode_side_are_two_copies() -> None:
     # 2 x 215.5 GB = 431.1 GB on 320 GB; one copy fits.
     found = judged(copies=2, output_tok_s=4500)
     assert found.verdict == "impossible as stated"
-    assert "431.1 GB (a copy for each of 2 servers)" in found.reasons[0]
+    assert "431.1 GB (one copy for each of 2 servers)" in found.reasons[0]
     assert judged(copies=2, precision="fp8", output_tok_s=4500).verdict == "needs batch"
 
 
@@ -190,7 +189,7 @@ def test_experts_in_host_memory_need_a_bandwidth_there() -> None:
     found = judged(**host, output_tok_s=11)
     assert found.verdict == "plausible"
     assert "49.7 of 64.7 GB" in found.reasons[0]
-    assert "3.10 GB of it, which takes 37 GB/s" in found.reasons[0]
+    assert "3.10 GB of them, which needs 37 GB/s" in found.reasons[0]
     assert judged(**host, output_tok_s=50).verdict == "not enough stated"  # 3.10 GB in 13.5 ms: 230 GB/s, a server's memory
     assert judged(**host, output_tok_s=200).verdict == "impossible as stated"  # the card alone takes 6.5 of 5 ms
 
@@ -198,15 +197,15 @@ def test_experts_in_host_memory_need_a_bandwidth_there() -> None:
 def test_where_the_rest_lies_must_be_said() -> None:
     found = judged(precision="q4_k_m", hardware="1xrtx-4090", output_tok_s=3.5, concurrency=1)
     assert found.verdict == "not enough stated"
-    assert "where the other 40.7 GB lie is not said" in found.reasons[0]
+    assert "where the other 40.7 GB are is not stated" in found.reasons[0]
 
 
 @pytest.mark.parametrize("lost", ["precision", "hardware"])
 def test_what_decides_and_is_not_stated(lost: str) -> None:
     found = judged(output_tok_s=2, **{lost: None}, device_memory_gb=40)
     assert found.verdict == "not enough stated"
-    assert found.reasons[0] == f"does not say: {lost}"
-    assert "3.0 bits a weight" in found.reasons[1]  # 40e9 x 8 / 107.77e9 = 2.97
+    assert found.reasons[0] == f"not stated: {lost}"
+    assert "3.0 bits per weight" in found.reasons[1]  # 40e9 x 8 / 107.77e9 = 2.97
 
 
 def test_unknown_models_are_said_to_be_unknown() -> None:
@@ -224,7 +223,7 @@ def test_sizes_and_qualities() -> None:
 
 def test_a_measurement_above_its_own_upper_limit() -> None:
     found = judged(output_tok_s=115, concurrency=1, predicted_tok_s=111, bandwidth_gb_s=800)
-    assert any("then measures more than that" in reason for reason in found.reasons)
+    assert any("reports a higher measurement" in reason for reason in found.reasons)
 
 
 @given(rate=st.floats(1, 1e6), more=st.floats(1.0, 10))
@@ -242,7 +241,7 @@ def test_least_batch_is_the_first_that_reaches(threshold: int, most: int) -> Non
 
 
 @pytest.mark.parametrize(
-    ("a", "b", "stated", "holds", "upside_down"),
+    ("a", "b", "stated", "holds", "inverted"),
     [
         (5400, 3800, (3.0, 3.0), False, False),  # 1.42x
         (4500, 3800, (2.3, 2.3), False, False),  # 1.18x
@@ -253,9 +252,9 @@ def test_least_batch_is_the_first_that_reaches(threshold: int, most: int) -> Non
         (120, 100, (1.15, 1.25), True, False),
     ],
 )
-def test_ratios(a: float, b: float, stated: tuple[float, float], holds: bool, upside_down: bool) -> None:
+def test_ratios(a: float, b: float, stated: tuple[float, float], holds: bool, inverted: bool) -> None:
     check = check_ratio(a, b, stated)
-    assert (check.holds, check.upside_down) == (holds, upside_down)
+    assert (check.holds, check.inverted) == (holds, inverted)
 
 
 def test_ratios_are_written_for_readers() -> None:
@@ -316,28 +315,28 @@ def test_every_statement_gets_a_verdict(outcome: Audit) -> None:
     }
     assert found["A: ratio 1"].reasons[0] == "fast / slow = 5400 / 3800 = 1.42x, not 3.00x"
     assert found["A: scout on 2xh100"].verdict == "inconsistent"
-    assert any("not possible at batch 64" in reason for reason in found["A: ratio 2"].reasons)
+    assert any("impossible at batch 64" in reason for reason in found["A: ratio 2"].reasons)
     assert "12% to 19%" in found["A: hot experts of scout"].reasons[0]  # 2/16 and 3/16
 
 
 def test_sizes_and_facts_name_what_is_right(outcome: Audit) -> None:
     sizes = [finding for finding in outcome.findings if finding.id.endswith("scout in f16")]
     assert [finding.verdict for finding in sizes] == ["plausible", "inconsistent"]
-    assert sizes[1].reasons[0].endswith("108 GB would be 8.0 bits a weight, the size in fp8")
+    assert sizes[1].reasons[0].endswith("108 GB would be 8.0 bits per weight, the size in fp8")
     right, wrong = (finding for finding in outcome.findings if finding.id.endswith("facts of scout"))
     assert right.verdict == "plausible"
     assert wrong.reasons == (
         "a token uses 16.1B to 17.2B (without and with the vocabulary tables), not 52B",
-        "a token is routed to 1 of them, not to 2; 2 only if the shared expert is counted",
-        "its configuration allows 10,485,760 tokens of context, not 400,000",
+        "routed experts per token: 1, not 2; 2 only with the shared expert",
+        "the configuration allows 10,485,760 tokens of context, not 400,000",
     )
 
 
 def test_sources_that_contradict_each_other(outcome: Audit) -> None:
     assert [each.text for each in outcome.contradictions] == [
-        "scout, active parameters in billions: A says 17, D says 52; computed from its dimensions: 17.17",
-        "scout, experts per token: A says 1, D says 2; computed from its dimensions: 1",
-        "scout, GB in f16: A says 220, D says 108; computed from its dimensions: 215.5",
+        "scout, active parameters in billions: A states 17, D states 52; computed from its dimensions: 17.17",
+        "scout, experts per token: A states 1, D states 2; computed from its dimensions: 1",
+        "scout, GB in f16: A states 220, D states 108; computed from its dimensions: 215.5",
     ]
 
 
@@ -381,11 +380,11 @@ def test_the_page_escapes_and_asks_the_network_for_nothing(outcome: Audit) -> No
 @pytest.mark.parametrize(
     ("broken", "line", "message"),
     [
-        ("sources: {A: {title: t}}\nserving:\n  - {id: a, source: B, model: m, output_tok_s: 1}\n", 3, "'B' is not there"),
+        ("sources: {A: {title: t}}\nserving:\n  - {id: a, source: B, model: m, output_tok_s: 1}\n", 3, "unknown entry 'B'"),
         ("sources: {A: {title: t}}\nserving:\n  - {id: a, source: A, modle: m}\n", 3, "is not a known key"),
-        ("sources: {A: {title: t}}\nratios:\n  - {source: A, says: s, a: x, b: y, stated: 2}\n", 3, "'x' is not there"),
+        ("sources: {A: {title: t}}\nratios:\n  - {source: A, says: s, a: x, b: y, stated: 2}\n", 3, "unknown entry 'x'"),
         ("sources: {A: {title: t}}\nserving:\n  - {id: a, source: A, model: m}\n  - {id: a, source: A, model: m}\n", 4, "duplicate id"),
-        ("sources: {A: {title: t}}\n", 1, "holds no claim"),
+        ("sources: {A: {title: t}}\n", 1, "contains no claim"),
     ],
 )
 def test_a_wrong_file_names_its_line(tmp_path: Path, broken: str, line: int, message: str) -> None:
@@ -433,7 +432,7 @@ def test_a_run_is_held_to_the_same(synthetic_analysis: Analysis) -> None:
     # each took two devices of the four
     assert all(each.hardware == "2xh100" and each.isl and each.rates for each in found.serving)
     # ranks on a processor share its memory: two of them do not read twice as fast
-    assert {(each.hardware, each.devices_shared) for each in claims_of(synthetic_analysis, "cpu").serving} == {("cpu", "")}
+    assert {(each.hardware, each.parallelism_text) for each in claims_of(synthetic_analysis, "cpu").serving} == {("cpu", "")}
 
 
 # -- the published claims, with the catalogues -----------------------------------------------------------------------------------
@@ -441,7 +440,7 @@ def test_a_run_is_held_to_the_same(synthetic_analysis: Analysis) -> None:
 
 @pytest.fixture(scope="module")
 def published() -> Audit:
-    claims, physics = read_claims(PUBLISHED), CataloguePhysics()
+    claims, physics = read_claims(PUBLISHED), Physics()
     return Audit(claims, judge_all(claims, physics), contradictions(claims, physics))
 
 
@@ -492,7 +491,7 @@ def test_every_published_claim_becomes_a_scenario_or_says_why_not(published: Aud
         try:
             text = scenario_text(finding.serving, finding, claims, own)
         except UserError as error:
-            assert "cannot be reproduced" in error.message
+            assert "cannot reproduce" in error.message
             continue
         if finding.serving.engine in registry:
             file = tmp_path / f"{finding.id}.yaml"
