@@ -164,7 +164,7 @@ def test_the_environment_is_an_explicit_list() -> None:
 
 
 def test_files_stay_in_the_launch_folder(site: Site) -> None:
-    with pytest.raises(ValueError, match="only below its own folder"):
+    with pytest.raises(ValueError, match="must be below the launch"):
         EngineProcess.start(Launch(("true",), "m", files={"../x": ""}), site, log=site.folder / "log", tag="t")
 
 

@@ -1,10 +1,10 @@
-"""Checkpoints: where a reference leads, what a random one holds, and what prompts can be made of.
+"""Checkpoints: resolving references, making random models, reading vocabularies.
 
-`check`, `missing` and `prepare` are for the planner and the runner, `read_vocabulary` for prompts, `RandomMoE` for tests and examples.
+The planner and the runner use `check`, `missing` and `prepare`; prompts use `read_vocabulary`; tests and examples use `RandomMoE`.
 """
 
-from enginebench.checkpoints.locate import Format, at_hand, check, missing, prepare
+from enginebench.checkpoints.locate import Format, check, local_path, missing, prepare
 from enginebench.checkpoints.random_moe import RandomMoE
 from enginebench.checkpoints.vocabulary import Vocabulary, read_vocabulary
 
-__all__ = ["Format", "RandomMoE", "Vocabulary", "at_hand", "check", "missing", "prepare", "read_vocabulary"]
+__all__ = ["Format", "RandomMoE", "Vocabulary", "check", "local_path", "missing", "prepare", "read_vocabulary"]

@@ -1,6 +1,6 @@
-"""Files and folders that appear whole or not at all, and are made only once.
+"""Creates files and folders atomically, and only once across processes.
 
-It does not know what is being made. A crash leaves at most a hidden draft, which the next maker of the same thing removes.
+A crash leaves at most a hidden draft, which the next process that makes the same file removes. Does not know: what is being made.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pathlib import Path
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A draft path to write a file or a folder at; it becomes `path` in one step when the block ends without an error."""
+def atomic(path: Path) -> Iterator[Path]:
+    """Yields a draft path for a file or a folder. The draft is renamed to `path` when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f"{_draft_prefix(path)}{os.getpid()}-{secrets.token_hex(4)}")
     try:
@@ -26,8 +26,8 @@ def whole(path: Path) -> Iterator[Path]:
         _discard(draft)
 
 
-def once(path: Path, make: Callable[[Path], None]) -> Path:
-    """`path`, made by make(path) if it is not there. Of several processes one makes it while the others wait for it."""
+def make_once(path: Path, make: Callable[[Path], None]) -> Path:
+    """Return `path`; call make(path) if it does not exist. If several processes call this, one makes it and the others wait."""
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,7 @@ def _publish(draft: Path, path: Path) -> None:
     try:
         draft.replace(path)
     except OSError:
-        # A folder cannot replace a folder that has something in it: somebody else finished the same thing first.
+        # A folder cannot replace a non-empty folder: another process has published the same one.
         if not (draft.is_dir() and path.is_dir()):
             raise
 

@@ -1,6 +1,6 @@
-"""Write a random MoE as one GGUF file, tensor by tensor, so that memory holds one tensor and never the model.
+"""Writes a random MoE as one GGUF file, with one tensor in memory at a time.
 
-It knows the GGUF names and llama.cpp's habits (norms and router in F32), not how the weights come about.
+Follows llama.cpp: norms and router in F32. Does not know: how the weights are made.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from gguf import quants
 
-from enginebench.checkpoints.cache import whole
+from enginebench.checkpoints.cache import atomic
 from enginebench.checkpoints.families.base import RMS_NORM_EPSILON, ROPE_BASE, Array, Tensor
 from enginebench.checkpoints.random_moe import RandomMoE
 from enginebench.checkpoints.tokenizer import CHAT_TEMPLATE, END_OF_TEXT, TURN_END, ByteLevelBPE, word_tokenizer
@@ -30,16 +30,16 @@ GGUF_TYPES: dict[str, tuple[gguf.GGMLQuantizationType, gguf.LlamaFileType]] = {
     "q4_1": (_Kind.Q4_1, _File.MOSTLY_Q4_1),
     "q4_0": (_Kind.Q4_0, _File.MOSTLY_Q4_0),
 }
-"""Our names for the precisions that can be written, with GGML's type and the file type that llama.cpp reports."""
+"""Supported precisions, with GGML's type and the file type that llama.cpp reports."""
 
 _LONG_ROW = 4096
-"""gguf quantises 16 rows at a time in numpy; longer rows than a model's spare most of the interpreter's overhead."""
+"""gguf quantises 16 rows at a time in numpy; long rows reduce the interpreter overhead."""
 
 
 def write_gguf(model: RandomMoE, precision: str, path: Path) -> None:
-    """Write `path` whole. KeyError when the precision is not in GGUF_TYPES."""
+    """Write `path` atomically. KeyError if the precision is not in GGUF_TYPES."""
     kind, file_type = GGUF_TYPES[precision]
-    with whole(path) as draft:
+    with atomic(path) as draft:
         writer = gguf.GGUFWriter(draft, model.family.gguf)
         _add_model(writer, model, file_type)
         _add_tokenizer(writer, word_tokenizer())
@@ -55,7 +55,7 @@ def write_gguf(model: RandomMoE, precision: str, path: Path) -> None:
 
 
 def encode(values: Array, kind: gguf.GGMLQuantizationType) -> npt.NDArray[np.generic]:
-    """Values as GGML stores them: float32, float16, or bytes whose last axis is a row of quantised blocks."""
+    """Encode values for GGML: float32, float16, or bytes with a row of quantised blocks as the last axis."""
     if kind == _Kind.F32:
         return values
     if kind == _Kind.F16:
@@ -95,7 +95,7 @@ def _add_model(writer: gguf.GGUFWriter, model: RandomMoE, file_type: gguf.LlamaF
 
 
 def _metadata(model: RandomMoE) -> dict[str, bool | int | float | str]:
-    """The architecture's own keys, without its prefix."""
+    """The keys of the architecture, without its prefix."""
     return {
         "context_length": model.context,
         "embedding_length": model.hidden,

@@ -1,8 +1,7 @@
-"""Read chosen metadata of a GGUF file without touching its tensors or decoding what nobody asked for.
+"""Reads selected metadata of a GGUF file, without its tensors.
 
-gguf.GGUFReader builds a numpy view per string and takes seconds on a 50,000-token vocabulary; this takes a twentieth of
-one. It reads little-endian files of version 2 and 3, which is what exists.
-Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+gguf.GGUFReader builds a numpy view per string and takes seconds for a 50,000-token vocabulary; this takes 0.05 s. Supports little-endian
+files of versions 2 and 3. Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _LENGTH = struct.Struct("<Q")
 
 
 def read_metadata(path: Path, keys: Collection[str]) -> dict[str, Value]:
-    """The values of those keys that the file has. UserError when it is no GGUF file."""
+    """The values of those keys that the file has. UserError if it is not a GGUF file."""
     with path.open("rb") as file:
         head = file.read(24)
         if len(head) < 24 or head[:4] != b"GGUF" or int.from_bytes(head[4:8], "little") not in (2, 3):
@@ -38,7 +37,7 @@ def read_metadata(path: Path, keys: Collection[str]) -> dict[str, Value]:
 
 
 class _Cursor:
-    """A position in the file that moves over one value at a time."""
+    """A read position in the file."""
 
     def __init__(self, data: mmap.mmap, position: int) -> None:
         self.data, self.position = data, position

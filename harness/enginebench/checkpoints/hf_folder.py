@@ -1,7 +1,7 @@
-"""Write a random MoE as a Hugging Face folder (config, safetensors, tokenizer) without torch or transformers.
+"""Writes a random MoE as a Hugging Face folder (config, safetensors, tokenizer) without torch or transformers.
 
-Names and layouts are those of published checkpoints, as the model's family says. The safetensors file is
-streamed: its format is a length, a JSON header and raw little-endian data, and bfloat16 is the upper half of float32.
+Names and layouts follow published checkpoints; the model's family defines them. The safetensors file is streamed: a length, a JSON header
+and raw little-endian data. bfloat16 is the upper half of float32.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from enginebench.checkpoints.cache import whole
+from enginebench.checkpoints.cache import atomic
 from enginebench.checkpoints.families.base import RMS_NORM_EPSILON, ROPE_BASE, Array, Stored
 from enginebench.checkpoints.random_moe import RandomMoE
 from enginebench.checkpoints.tokenizer import CHAT_TEMPLATE, END_OF_TEXT, TURN_END, word_tokenizer
@@ -24,7 +24,7 @@ SAFETENSORS_PRECISIONS: dict[str, tuple[str, str, int]] = {
     "f16": ("float16", "F16", 2),
     "bf16": ("bfloat16", "BF16", 2),
 }
-"""Our names for the precisions, with config.json's dtype, safetensors' dtype and bytes per weight."""
+"""Supported precisions, with the dtype in config.json, the dtype in safetensors and bytes per weight."""
 
 _OUTER_NAMES = {
     "token_embd.weight": "model.embed_tokens.weight",
@@ -34,17 +34,17 @@ _OUTER_NAMES = {
 
 
 def write_hf_folder(model: RandomMoE, precision: str, folder: Path) -> None:
-    """Write `folder` whole. KeyError when the precision is not in SAFETENSORS_PRECISIONS."""
+    """Write `folder` atomically. KeyError if the precision is not in SAFETENSORS_PRECISIONS."""
     dtype = SAFETENSORS_PRECISIONS[precision][0]
     tokenizer = word_tokenizer()
-    start = tokenizer.id_of(END_OF_TEXT)  # never put before a prompt, but some families would take a common token for it
+    start = tokenizer.id_of(END_OF_TEXT)  # never added to a prompt, but without it some families use a common token as BOS
     ends: dict[str, JSON] = {"bos_token_id": start, "eos_token_id": tokenizer.id_of(TURN_END), "pad_token_id": start}
     documents: dict[str, dict[str, JSON]] = {
         "config.json": {**_config(model), "dtype": dtype, "torch_dtype": dtype, **ends},
         "generation_config.json": {"do_sample": False, **ends},
         "tokenizer.json": tokenizer.to_json(),
         "tokenizer_config.json": {
-            # Loads tokenizer.json as it is; the architecture's own class would rebuild it by its own rules.
+            # This class loads tokenizer.json unchanged; the architecture's own class would rebuild it.
             "tokenizer_class": "PreTrainedTokenizerFast",
             "eos_token": TURN_END,
             "pad_token": END_OF_TEXT,
@@ -54,7 +54,7 @@ def write_hf_folder(model: RandomMoE, precision: str, folder: Path) -> None:
             "chat_template": CHAT_TEMPLATE,
         },
     }
-    with whole(folder) as draft:
+    with atomic(folder) as draft:
         draft.mkdir()
         for name, document in documents.items():
             (draft / name).write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -93,16 +93,16 @@ def _write_safetensors(model: RandomMoE, precision: str, path: Path) -> None:
         header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, end]}
         offset = end
     text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # the data begins aligned
+    text += b" " * (-len(text) % 8)  # align the data
     with path.open("wb") as out:
         out.write(len(text).to_bytes(8, "little") + text)
         for each in stored:
-            # Parts of a stacked tensor follow one another in the file as they do in memory: one write.
+            # The parts of a stacked tensor have the same order in the file as in memory: one write.
             _encode(each.make(*map(model.weights, each.sources)), precision).tofile(out)
 
 
 def _stored(model: RandomMoE) -> list[Stored]:
-    """Everything in the file, in its order."""
+    """All tensors in file order."""
     outer = [tensor for tensor in model.tensors() if tensor.name in _OUTER_NAMES]
     stored = [Stored(((_OUTER_NAMES[tensor.name], tensor.shape),), (tensor,)) for tensor in outer]
     for layer in range(model.layers):

@@ -1,9 +1,7 @@
-"""Files of a model hub that the harness fetches itself: one GGUF with all its parts, or a whole folder, from a revision of a repository;
-and where engines keep what they fetch.
+"""Downloads from the Hugging Face hub for engines that do not download themselves, and finds files in an engine's hub cache.
 
-`hf:ORG/NAME[@REVISION]/FILE.gguf` and `hf:ORG/NAME[@REVISION]`. Engines that take a hub id fetch by themselves; llama.cpp is kept offline
-and ExLlamaV3 loads folders only, and both need what a hub keeps under a path or a revision. Resumes what was interrupted. It does not
-know how large a file is before it asks for it.
+References: `hf:ORG/NAME[@REVISION]/FILE.gguf` (one GGUF with all its parts) and `hf:ORG/NAME[@REVISION]` (a folder). They serve llama.cpp,
+which runs offline, and ExLlamaV3, which loads only folders; other engines take a hub id. Interrupted downloads resume.
 """
 
 from __future__ import annotations
@@ -20,20 +18,23 @@ _NAME = r"[A-Za-z0-9][\w.-]*"
 _ID = re.compile(f"{_NAME}/{_NAME}")
 _REFERENCE = re.compile(rf"hf:(?P<repository>{_NAME}/{_NAME})(@(?P<revision>[\w.-]+))?(/(?P<file>[^/@].*))?")
 _PART = re.compile(r"(?P<stem>.*)-00001-of-(?P<count>[0-9]{5})\.gguf")
-_WHOLE = ".enginebench-whole"
+_COMPLETE = ".enginebench-whole"
+"""Marks a completely downloaded folder."""
 
 
 @dataclass(frozen=True)
-class OnHub:
-    """file: inside the repository; None: all of it. revision: a branch, a tag or a commit; None: the default branch."""
+class HubReference:
+    """A file or a repository on the hub."""
 
     repository: str
     revision: str | None
+    """A branch, tag or commit; None: the default branch."""
     file: str | None
+    """Path in the repository; None: all files."""
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """The files: all of them where the first one's name says that there are several."""
+        """The file, or all parts of a split GGUF file."""
         if self.file is None:
             return ()
         if not (split := _PART.fullmatch(self.file)):
@@ -41,31 +42,31 @@ class OnHub:
         return tuple(f"{split['stem']}-{n:05}-of-{split['count']}.gguf" for n in range(1, int(split["count"]) + 1))
 
 
-def parse(reference: str) -> OnHub | None:
-    """What an 'hf:' reference means; None when it cannot be read."""
+def parse(reference: str) -> HubReference | None:
+    """Parse an 'hf:' reference; None if it is invalid."""
     found = _REFERENCE.fullmatch(reference)
     if not found or found["repository"].endswith(".gguf") or ".." in PurePosixPath(found["file"] or "").parts:
         return None
-    return OnHub(found["repository"], found["revision"], found["file"])
+    return HubReference(found["repository"], found["revision"], found["file"])
 
 
 def is_id(reference: str) -> bool:
-    """Whether a reference is a repository's name, as engines take it that fetch by themselves: ORG/NAME."""
+    """Whether a reference is a hub id, ORG/NAME, which engines download themselves."""
     return bool(_ID.fullmatch(reference)) and not reference.endswith(".gguf")
 
 
-def home(env: Mapping[str, str]) -> Path:
-    """Where the Hugging Face libraries of an engine with this environment keep what is theirs."""
+def hf_home(env: Mapping[str, str]) -> Path:
+    """HF_HOME of an engine with this environment."""
     return Path(env.get("HF_HOME") or Path(env.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface").expanduser()
 
 
-def cached(repository: str, file: str, env: Mapping[str, str]) -> Path | None:
-    """The folder with this file of a repository's default branch in the cache of such an engine; None where it was not fetched.
+def cached_folder(repository: str, file: str, env: Mapping[str, str]) -> Path | None:
+    """The folder with this file of a repository's default branch in the hub cache of an engine with this environment, or None.
 
-    The layout is documented (huggingface.co/docs/huggingface_hub/guides/manage-cache); to import the library takes longer than all else
-    that an attached server's run begins with. Raises OSError for what cannot be read.
+    Uses the documented layout (huggingface.co/docs/huggingface_hub/guides/manage-cache), because importing the library is slow. Raises
+    OSError if the cache cannot be read.
     """
-    cache = Path(env.get("HF_HUB_CACHE") or env.get("HUGGINGFACE_HUB_CACHE") or home(env) / "hub").expanduser()
+    cache = Path(env.get("HF_HUB_CACHE") or env.get("HUGGINGFACE_HUB_CACHE") or hf_home(env) / "hub").expanduser()
     folder = cache / f"models--{repository.replace('/', '--')}"
     if not (folder / "refs" / "main").is_file():
         return None
@@ -73,37 +74,37 @@ def cached(repository: str, file: str, env: Mapping[str, str]) -> Path | None:
     return snapshot if (snapshot / file).is_file() else None
 
 
-def place(wanted: OnHub, keep: Path) -> Path:
-    """Where the file (its first part) or the folder is kept, below `keep`, once it has been fetched."""
+def local_path(wanted: HubReference, folder: Path) -> Path:
+    """Where the file (its first part) or the repository is stored below `folder`."""
     name = wanted.repository.replace("/", "--")
-    here = keep / (f"{name}@{wanted.revision}" if wanted.revision else name)
-    return here if wanted.file is None else here / wanted.file
+    target = folder / (f"{name}@{wanted.revision}" if wanted.revision else name)
+    return target if wanted.file is None else target / wanted.file
 
 
-def fetch(wanted: OnHub, keep: Path, say: Callable[[str], None]) -> Path:
-    """The file (its first part) or the folder, below `keep`. What is there in full is not asked for again."""
-    here = place(replace(wanted, file=None), keep)
+def fetch(wanted: HubReference, folder: Path, say: Callable[[str], None]) -> Path:
+    """Download to `local_path` unless it is complete. Returns the file (its first part) or the repository's folder."""
+    target = local_path(replace(wanted, file=None), folder)
     if wanted.file is None:
-        if not (here / _WHOLE).exists():
-            _get(wanted, here, say)
-            (here / _WHOLE).touch()
-        return here
-    if not all((here / part).exists() for part in wanted.parts):
-        _get(wanted, here, say)
-    return here / wanted.file
+        if not (target / _COMPLETE).exists():
+            _download(wanted, target, say)
+            (target / _COMPLETE).touch()
+        return target
+    if not all((target / part).exists() for part in wanted.parts):
+        _download(wanted, target, say)
+    return target / wanted.file
 
 
-def _get(wanted: OnHub, here: Path, say: Callable[[str], None]) -> None:
+def _download(wanted: HubReference, target: Path, say: Callable[[str], None]) -> None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
 
-    what = f"{wanted.repository}{'@' + wanted.revision if wanted.revision else ''}"
-    say(f"fetching {what} {', '.join(wanted.parts)} -> {here}")
+    name = f"{wanted.repository}{'@' + wanted.revision if wanted.revision else ''}"
+    say(f"fetching {name} {', '.join(wanted.parts)} -> {target}")
     try:
-        snapshot_download(wanted.repository, revision=wanted.revision, local_dir=here, allow_patterns=list(wanted.parts) or None)
+        snapshot_download(wanted.repository, revision=wanted.revision, local_dir=target, allow_patterns=list(wanted.parts) or None)
     except GatedRepoError:
-        raise UserError(f"{what} is gated", advice="accept its licence on the hub, and export HF_TOKEN") from None
+        raise UserError(f"{name} is gated", advice="accept its licence on the hub, and export HF_TOKEN") from None
     except (HfHubHTTPError, OSError) as error:
-        raise UserError(f"cannot fetch {what}: {' '.join(str(error).split())}", advice="is the name right, and the hub in reach?") from None
-    if lacking := [part for part in wanted.parts if not (here / part).exists()]:
-        raise UserError(f"{what} has no {lacking[0]}", advice="look the file's path up in the repository")
+        raise UserError(f"cannot fetch {name}: {' '.join(str(error).split())}", advice="check the name and the network") from None
+    if missing := [part for part in wanted.parts if not (target / part).exists()]:
+        raise UserError(f"{name} has no {missing[0]}", advice="look up the file's path in the repository")

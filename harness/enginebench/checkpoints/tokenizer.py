@@ -1,7 +1,7 @@
-"""Byte-level BPE tokenizers as plain data, and the one that every random checkpoint carries.
+"""Byte-level BPE tokenizers as plain data, and the tokenizer of the random checkpoints.
 
-A tokenizer is its tokens, merges, control tokens and the name of its pre-tokenizer (llama.cpp's `tokenizer.ggml.pre`), so the
-same object becomes GGUF metadata and a Hugging Face tokenizer.json. It knows nothing of SentencePiece or WordPiece.
+A tokenizer is its tokens, merges, control tokens and the name of its pre-tokenizer (llama.cpp's `tokenizer.ggml.pre`), so the same object
+becomes GGUF metadata or a Hugging Face tokenizer.json. Does not support SentencePiece or WordPiece.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PRE_TOKENIZERS: dict[str, tuple[str, ...]] = {
     "qwen2": (_CL100K.format(digits=r"\p{N}"),),
     "llama-bpe": (_CL100K.format(digits=r"\p{N}{1,3}"),),
 }
-"""Regular expressions that split text before BPE, applied one after the other; keys are values of `tokenizer.ggml.pre`.
+"""Regular expressions that split text before BPE, applied in order, by value of `tokenizer.ggml.pre`.
 Source: llama.cpp src/llama-vocab.cpp."""
 
 END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
@@ -40,20 +40,21 @@ CHAT_TEMPLATE = (
 
 @dataclass(frozen=True)
 class ByteLevelBPE:
-    """tokens: by id, spelled in the byte alphabet. merges: 'left right', best first. control: tokens that are not text.
-
-    ignore_merges: a piece that is itself a token is never built from merges (Llama 3).
-    """
+    """A byte-level BPE tokenizer."""
 
     tokens: tuple[str, ...]
+    """By id, in the byte alphabet."""
     merges: tuple[str, ...]
+    """'left right', best first."""
     control: frozenset[str] = field(default_factory=frozenset)
+    """Tokens that are not text."""
     pre: str = "qwen2"
     ignore_merges: bool = False
+    """A piece that is a token is not built from merges (Llama 3)."""
 
     def tokenizer(self) -> Tokenizer:
-        """The live tokenizer of the `tokenizers` library. KeyError when the pre-tokenizer is not in PRE_TOKENIZERS."""
-        from tokenizers import Tokenizer  # whoever only names tokens does without the library
+        """A tokenizer of the `tokenizers` library. KeyError if the pre-tokenizer is not in PRE_TOKENIZERS."""
+        from tokenizers import Tokenizer  # imported late: not needed to write a checkpoint
 
         return Tokenizer.from_str(json.dumps(self.to_json()))
 
@@ -95,7 +96,7 @@ class ByteLevelBPE:
 
 @cache
 def byte_alphabet() -> tuple[str, ...]:
-    """GPT-2's printable stand-in for each byte 0..255: itself where it is visible, else the next letter from U+0100 on."""
+    """GPT-2's printable character for each byte 0..255: itself if visible, else the next letter from U+0100 on."""
     visible = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     hidden = iter(range(0x100, 0x200))
     return tuple(chr(byte if byte in visible else next(hidden)) for byte in range(256))
@@ -103,10 +104,10 @@ def byte_alphabet() -> tuple[str, ...]:
 
 @cache
 def word_tokenizer() -> ByteLevelBPE:
-    """The tokenizer of the random checkpoints: 256 bytes, then the common words grown letter by letter, then three controls.
+    """The tokenizer of the random checkpoints: 256 bytes, the prefixes of common words, three control tokens.
 
-    Every merge appends one letter to something that begins with a space, so encoding a word is the longest known beginning
-    and then single letters: no merge can compete with another, and every token encodes to itself.
+    Every merge appends one letter to a token that begins with a space. So a word is encoded as its longest known prefix and single letters,
+    merges do not compete, and every token encodes to itself.
     """
     alphabet = byte_alphabet()
     tokens = dict.fromkeys(alphabet)  # a dict as an ordered set

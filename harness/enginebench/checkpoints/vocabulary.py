@@ -1,7 +1,7 @@
-"""What prompts can be made of, read from a local checkpoint: its plain text tokens and, where it can be rebuilt, its tokenizer.
+"""Reads the vocabulary of a local checkpoint for prompts: its plain text tokens and, if possible, its tokenizer.
 
-A GGUF file yields a tokenizer when it is byte-level BPE with a pre-tokenizer we know; a Hugging Face folder when it has a
-tokenizer.json. Otherwise there are only ids. It knows nothing of chat templates.
+The tokenizer of a GGUF file can be rebuilt if it is byte-level BPE with a known pre-tokenizer. A Hugging Face folder needs a
+tokenizer.json. Without a tokenizer, prompts are token ids. Does not know: chat templates.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 _ALIASES = {"llama3": "llama-bpe", "llama-v3": "llama-bpe", "falcon3": "llama-bpe", "starcoder": "smollm", "refact": "smollm"}
-"""Names of `tokenizer.ggml.pre` that split as one in PRE_TOKENIZERS does."""
+"""Values of `tokenizer.ggml.pre` that are equivalent to one in PRE_TOKENIZERS."""
 _NORMAL, _CONTROL = 1, 3
 """llama.cpp's token types; the others are unknown, user-defined, unused and byte tokens."""
 _BYTE_FALLBACK = re.compile(r"<0x[0-9A-F]{2}>")
 _SPACES = str.maketrans("Ġ▁", "  ")
-"""How byte-level BPE and SentencePiece spell a space inside a token."""
+"""The spaces of byte-level BPE and SentencePiece."""
 _KEYS = (
     "tokenizer.ggml.model",
     "tokenizer.ggml.pre",
@@ -39,21 +39,18 @@ _KEYS = (
 
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
-    """One checkpoint's vocabulary; compared by identity, since two tokenizers cannot be compared.
-
-    plain_ids: tokens of printable ASCII text, ascending (no control, byte, unused or unknown token).
-
-    prefix_ids: what the engine puts before a text prompt by itself, usually nothing or a BOS; a prompt given as ids must
-    begin with it to be the same prompt. tokenizer: None when only the engine can turn text into ids.
-    """
+    """The vocabulary of one checkpoint. Compared by identity, because tokenizers cannot be compared."""
 
     plain_ids: tuple[int, ...]
+    """Tokens of printable ASCII text, ascending (no control, byte, unused or unknown tokens)."""
     prefix_ids: tuple[int, ...] = ()
+    """Tokens that the engine adds before a text prompt, usually none or a BOS. A prompt of ids must begin with them to be the same."""
     tokenizer: Tokenizer | None = None
+    """None if only the engine can tokenize."""
 
 
 def read_vocabulary(checkpoint: Path) -> Vocabulary:
-    """The vocabulary of a GGUF file or a Hugging Face folder. UserError when there is none to be found."""
+    """The vocabulary of a GGUF file or a Hugging Face folder. UserError if it has none."""
     vocabulary = _from_folder(checkpoint) if checkpoint.is_dir() else _from_gguf(checkpoint)
     if not vocabulary.plain_ids:
         raise UserError("the vocabulary has no plain text tokens", file=checkpoint)
@@ -61,7 +58,7 @@ def read_vocabulary(checkpoint: Path) -> Vocabulary:
 
 
 def is_plain(token: str) -> bool:
-    """Whether a token, as vocabularies spell it, is printable ASCII text."""
+    """Whether a token of a vocabulary is printable ASCII text."""
     text = token.translate(_SPACES)
     return bool(text) and text.isascii() and text.isprintable() and not _BYTE_FALLBACK.fullmatch(text)
 
@@ -70,14 +67,14 @@ def _from_folder(folder: Path) -> Vocabulary:
     file = folder / "tokenizer.json"
     if not file.is_file():
         raise UserError("no tokenizer.json", file=folder, advice="prompts need the tokenizer of the checkpoint")
-    from tokenizers import Tokenizer  # only a checkpoint that is here needs the library
+    from tokenizers import Tokenizer  # imported late: not needed without a local checkpoint
 
     try:
         tokenizer = Tokenizer.from_file(str(file))
-    except Exception as error:  # noqa: BLE001  # the library raises nothing more special
-        advice = "is it whole, and not newer than the package tokenizers?"
-        raise UserError(f"this tokenizer cannot be read: {error}", file=file, advice=advice) from None
-    added = tokenizer.get_added_tokens_decoder()  # special tokens and other words that are not learned text
+    except Exception as error:  # noqa: BLE001  # the library raises plain Exception
+        advice = "the file may be incomplete, or newer than the package tokenizers"
+        raise UserError(f"cannot read this tokenizer: {error}", file=file, advice=advice) from None
+    added = tokenizer.get_added_tokens_decoder()  # special tokens and other additions that are not learned text
     plain = sorted(i for token, i in tokenizer.get_vocab().items() if i not in added and is_plain(token))
     bare, full = (tokenizer.encode("a", add_special_tokens=special).ids for special in (False, True))
     prefix = tuple(full[: full.index(bare[0])]) if bare and bare[0] in full else ()
@@ -97,7 +94,7 @@ def _from_gguf(file: Path) -> Vocabulary:
 
 
 def _bos_by_default(found: dict[str, Value]) -> bool:
-    """llama.cpp's own defaults for files that do not say."""
+    """llama.cpp's default for files without the key."""
     return found.get("tokenizer.ggml.model") == "llama" or _pre(found) == "llama-bpe"
 
 

@@ -1,6 +1,6 @@
-"""Common English words, most frequent first: what text prompts are made of and what the random models' tokenizer knows.
+"""Common English words, most frequent first, for text prompts and for the tokenizer of the random models.
 
-The order is part of the tokenizer of every random checkpoint: append, never insert, remove or sort.
+The order determines that tokenizer: append only; never insert, remove or sort.
 """
 
 from __future__ import annotations

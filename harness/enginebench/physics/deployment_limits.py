@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 
-from enginebench.checkpoints import at_hand
+from enginebench.checkpoints import local_path
 from enginebench.domain import Deployment, Load, Parallelism
 from enginebench.errors import UserError
 from enginebench.physics.catalogue import THIS_CPU
@@ -204,7 +204,7 @@ def weights_of(model: str, precision: str, checkpoint: str, base: Path = Path())
 
     A GGUF holds what will be loaded; a folder may be quantised while loading, so that its dimensions count in the precision asked for.
     """
-    file = at_hand(checkpoint, base)
+    file = local_path(checkpoint, base)
     names: list[tuple[str, str | None]] = [] if file is None else [(str(file), None if file.suffix == ".gguf" else precision)]
     for reference, name in (*names, (checkpoint, precision), (model, precision)):
         try:

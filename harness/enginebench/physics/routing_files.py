@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from enginebench.checkpoints.cache import whole
+from enginebench.checkpoints.cache import atomic
 from enginebench.errors import UserError
 from enginebench.physics.routing import Choices, Routing, routing_of
 
@@ -39,7 +39,7 @@ def save(routing: Routing, file: Path) -> None:
     if routing.choices is not None:
         arrays |= {"choices": routing.choices.experts, "sequence": routing.choices.sequence, "decoded": routing.choices.decoded}
     told = np.array(json.dumps({"model": routing.model, "source": routing.source, "experts": routing.experts}))
-    with whole(file) as draft, draft.open("wb") as out:
+    with atomic(file) as draft, draft.open("wb") as out:
         np.savez_compressed(out, told=told, **arrays)
 
 

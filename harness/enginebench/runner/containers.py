@@ -147,7 +147,7 @@ def _hub_cache(container: Container, checkpoint: str) -> tuple[Bind, ...]:
     """This machine's Hugging Face cache, writable unless nothing may be fetched, where the checkpoint is a hub id."""
     if not container.hf_cache or Path(checkpoint).is_absolute():
         return ()
-    cache = hub.home(os.environ)
+    cache = hub.hf_home(os.environ)
     cache.mkdir(parents=True, exist_ok=True)
     return (Bind(str(cache), HF_HOME, writable=not container.offline),)
 

@@ -11,7 +11,7 @@ from itertools import chain
 from pathlib import Path
 
 from enginebench.adapter import Launch
-from enginebench.checkpoints import Vocabulary, at_hand, hub, read_vocabulary
+from enginebench.checkpoints import Vocabulary, hub, local_path, read_vocabulary
 from enginebench.domain import Deployment
 from enginebench.errors import UserError
 from enginebench.workload.pools import pool_of
@@ -28,10 +28,10 @@ def vocabulary_of(deployment: Deployment, checkpoint: str, launch: Launch | None
     None for what is not on this machine, has no weights, or has a tokenizer nobody here can read: text is counted by words then.
     """
     try:
-        if (place := at_hand(checkpoint, base)) is not None:
+        if (place := local_path(checkpoint, base)) is not None:
             return read_vocabulary(place)
         seen = _environment(deployment, launch) if hub.is_id(checkpoint) else None
-        if seen is None or (folder := hub.cached(checkpoint, "tokenizer.json", seen)) is None:
+        if seen is None or (folder := hub.cached_folder(checkpoint, "tokenizer.json", seen)) is None:
             return None
         fetched = read_vocabulary(folder)
         pool_of("text", fetched)  # one that cannot confirm text is nobody's to mend, unlike that of a folder
@@ -50,4 +50,4 @@ def _environment(deployment: Deployment, launch: Launch | None) -> Mapping[str, 
         return {**os.environ, **added}
     box = deployment.container  # where this machine's HF_HOME is mounted, and nothing else of its environment is known
     led_away = not {*added, *box.env}.isdisjoint(_PLACES)
-    return None if led_away or not box.hf_cache else {"HF_HOME": str(hub.home(os.environ))}
+    return None if led_away or not box.hf_cache else {"HF_HOME": str(hub.hf_home(os.environ))}

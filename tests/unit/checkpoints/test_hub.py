@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 from enginebench.adapter import Launch, Member
-from enginebench.checkpoints import at_hand, missing
-from enginebench.checkpoints.hub import OnHub, cached, parse
+from enginebench.checkpoints import local_path, missing
+from enginebench.checkpoints.hub import HubReference, cached_folder, parse
 from enginebench.domain import Deployment, Runtime
 from enginebench.domain.container import Container
 from enginebench.runner.vocabulary import vocabulary_of
@@ -104,13 +104,13 @@ PLACES = [{"HF_HOME": "{}/hf"}, {"XDG_CACHE_HOME": "{}/x"}, {"HF_HUB_CACHE": "{}
 def test_what_an_engine_has_fetched_by_itself_is_found(hub: dict[str, str], places: dict[str, str], tmp_path: Path) -> None:
     names = ("HF_HOME", "XDG_CACHE_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")
     env = {name: value for name, value in hub.items() if name not in names} | {n: v.format(tmp_path) for n, v in places.items()}
-    assert cached("org/name", "tokenizer.json", env) is None
+    assert cached_folder("org/name", "tokenizer.json", env) is None
     code = "import huggingface_hub; print(huggingface_hub.snapshot_download('org/name'))"
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
-    assert cached("org/name", "tokenizer.json", env) == Path(done.stdout.strip()), done.stderr
-    assert cached("org/name", "nothing.json", env) is None
-    assert cached("org/other", "tokenizer.json", env) is None
-    assert at_hand("org/name", tmp_path) is None, "of its weights nothing is promised"
+    assert cached_folder("org/name", "tokenizer.json", env) == Path(done.stdout.strip()), done.stderr
+    assert cached_folder("org/name", "nothing.json", env) is None
+    assert cached_folder("org/other", "tokenizer.json", env) is None
+    assert local_path("org/name", tmp_path) is None, "of its weights nothing is promised"
 
 
 @pytest.mark.parametrize(
@@ -158,20 +158,20 @@ def test_what_the_hub_has_not_is_one_sentence(fetch: Fetch, reference: str, why:
 
 
 def test_what_a_reference_means() -> None:
-    assert parse("hf:org/name") == OnHub("org/name", None, None)
-    assert parse("hf:org/name@4.0bpw") == OnHub("org/name", "4.0bpw", None)
-    assert parse("hf:org/name/sub/a.gguf") == OnHub("org/name", None, "sub/a.gguf")
-    assert OnHub("org/name", None, "a.gguf").parts == ("a.gguf",)
+    assert parse("hf:org/name") == HubReference("org/name", None, None)
+    assert parse("hf:org/name@4.0bpw") == HubReference("org/name", "4.0bpw", None)
+    assert parse("hf:org/name/sub/a.gguf") == HubReference("org/name", None, "sub/a.gguf")
+    assert HubReference("org/name", None, "a.gguf").parts == ("a.gguf",)
 
 
 @pytest.mark.parametrize(
     ("reference", "form", "why"),
     [
-        ("hf:org/name", "gguf", "names no GGUF file"),
+        ("hf:org/name", "gguf", "is not a GGUF file"),
         ("hf:org/name/a.gguf", "safetensors", "one file"),
-        ("hf:org/name/../a.gguf", "gguf", "cannot read"),
-        ("hf:name/a.gguf", "safetensors", "cannot read"),
-        ("hf:org", "gguf", "cannot read"),
+        ("hf:org/name/../a.gguf", "gguf", "invalid reference"),
+        ("hf:name/a.gguf", "safetensors", "invalid reference"),
+        ("hf:org", "gguf", "invalid reference"),
     ],
 )
 def test_references_that_mean_nothing(reference: str, form: str, why: str) -> None:

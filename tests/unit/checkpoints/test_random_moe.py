@@ -56,7 +56,7 @@ def test_a_reference_may_leave_out_what_it_does_not_change() -> None:
     [
         ("random:qwen3moe?expert=8", "did you mean 'experts'?"),
         ("random:qwen3moe?experts=many", "must be a whole number"),
-        ("random:gpt5", "architecture 'gpt5' is not known"),
+        ("random:gpt5", "unknown architecture 'gpt5'"),
         ("random:qwen3moe?top_k=32", "top_k (32) is more than experts (16)"),
         ("random:qwen3moe?hidden=100", "multiple of 32"),
         ("random:qwen3moe?layers=0", "layers must be positive"),

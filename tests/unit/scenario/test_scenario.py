@@ -145,7 +145,7 @@ WRONG = {
     "random geometry": (
         "{layers: 2}",
         "{hidden: 100}",
-        "s.yaml:4: models.moe.random_weights.hidden: no such random model: hidden must be a multiple of 32",
+        "s.yaml:4: models.moe.random_weights.hidden: invalid random model: hidden must be a multiple of 32",
     ),
     "only": (
         "  - concurrency",

@@ -1,6 +1,6 @@
-"""Model families that a random checkpoint can have: which tensors, which metadata, which names in either format.
+"""Model families of random checkpoints: tensors, metadata, and names in both file formats.
 
-One class per family, found by the name that scenarios use. `FAMILIES` is the only place that lists them.
+One class per family, by the name that scenarios use. Only `FAMILIES` lists them.
 """
 
 from enginebench.checkpoints.families.base import Family, Geometry, Stored, Tensor

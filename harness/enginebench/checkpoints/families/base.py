@@ -1,7 +1,7 @@
-"""What all families share: the numbers that describe a model, a tensor, and how a family says what it consists of.
+"""The base of all model families: the numbers that describe a model, tensors, and the interface of a family.
 
-Tensors are defined under their GGUF names and in GGUF's layout; a family says how the tensors of a Hugging Face file come from
-them. It knows neither the values of weights nor how files are written.
+Tensors have GGUF names and layouts; a family defines how the tensors of a Hugging Face file are made from them. Does not know: values of
+weights, file formats.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from enginebench.domain import JSON
 
 Array = npt.NDArray[np.float32]
 Problem = tuple[str, str]
-"""The name of a wrong number, and what is wrong with it."""
+"""The name of an invalid number, and the message."""
 
 RMS_NORM_EPSILON = 1e-6
 ROPE_BASE = 1e6
@@ -26,22 +26,21 @@ ROPE_BASE = 1e6
 
 @dataclass(frozen=True)
 class Tensor:
-    """One tensor under its GGUF name. gain: standard deviation of its output for inputs of variance one; None: all ones.
-
-    A vector (bias, attention sinks) is added instead of multiplied: gain is the standard deviation of its values.
-    """
+    """One tensor under its GGUF name."""
 
     name: str
     shape: tuple[int, ...]
     gain: float | None = None
+    """Standard deviation of the output for inputs of variance one (of the values, for a `vector`); None: all values are one."""
 
     @property
     def vector(self) -> bool:
+        """Whether it is added, not multiplied: a bias, or attention sinks."""
         return self.name.endswith((".bias", "attn_sinks.weight"))
 
     @property
     def full_precision(self) -> bool:
-        """Norms, biases and the router stay float32 in every GGUF file, as llama.cpp keeps them."""
+        """Whether it stays float32 in every GGUF file, as in llama.cpp: norms, biases and the router."""
         return self.gain is None or self.vector or self.name.endswith("ffn_gate_inp.weight")
 
     @property
@@ -52,9 +51,9 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Geometry:
-    """The numbers of a model. Those after `seed` belong to some families only; None: the family's own choice.
+    """The numbers of a model. Those after `seed` exist only in some families; None: the family's default.
 
-    A dense model is one with a single expert that every token takes.
+    A dense model has one expert, which every token uses.
     """
 
     architecture: str = "qwen3moe"
@@ -79,26 +78,28 @@ class Geometry:
     sliding_window: int | None = None
 
     def need(self, name: str) -> int:
-        """A number that the family has chosen a value for."""
+        """A number that has a value in this family."""
         value: int = getattr(self, name)
         return value
 
 
-def as_it_is(values: Array) -> Array:
+def unchanged(values: Array) -> Array:
     return values
 
 
 @dataclass(frozen=True)
 class Stored:
-    """Tensors of a Hugging Face file that lie one after another (name, shape), and the array that they are, made from `sources`."""
+    """Consecutive tensors of a Hugging Face file that are written as one array."""
 
     parts: tuple[tuple[str, tuple[int, ...]], ...]
+    """Name and shape of each tensor."""
     sources: tuple[Tensor, ...]
-    make: Callable[..., Array] = as_it_is
+    make: Callable[..., Array] = unchanged
+    """Makes the array from the values of `sources`."""
 
 
 class Family(ABC):
-    """One model family. Subclass, fill in the class attributes and say what a block consists of."""
+    """One model family. Subclass it, set the class attributes and implement `block` and `config`."""
 
     name: ClassVar[str]
     """The name in scenarios and references."""
@@ -108,32 +109,32 @@ class Family(ABC):
     hf_type: ClassVar[str]
     """`architectures` and `model_type` of config.json."""
     names: ClassVar[Mapping[str, str]]
-    """Tensors of a block: GGUF name -> Hugging Face name; {expert} stands for a number where every expert has a tensor of its own."""
+    """Tensors of a block: GGUF name -> Hugging Face name, with {expert} for the number of an expert that has its own tensor."""
     paired_rotation: ClassVar[bool] = False
-    """llama.cpp turns neighbouring lanes of a head as pairs and transformers lane i with lane i + half: rows of q and k are permuted."""
+    """For RoPE, llama.cpp pairs neighbouring lanes of a head, transformers pairs lane i with i + half: permute the rows of q and k."""
 
     def choices(self, g: Geometry) -> dict[str, int]:
-        """The family's own numbers, with the value each has when it is left out. Default: none."""
+        """The numbers that only this family has, with their defaults."""
         return {}
 
     def problem(self, g: Geometry) -> Problem | None:
-        """What this family cannot be built with. Default: nothing."""
+        """The first number that is invalid for this family, or None."""
         return None
 
     @abstractmethod
     def block(self, g: Geometry, layer: int) -> list[Tensor]:
-        """The tensors of one layer, their names without `blk.N.`; shapes are (out, in), experts stacked in front."""
+        """The tensors of one layer, named without `blk.N.`. Shapes are (out, in), with experts stacked in front."""
 
     def metadata(self, g: Geometry) -> dict[str, bool | int | float | str]:
-        """GGUF keys of this family beside those of every model, without the architecture's prefix; they win over the common ones."""
+        """GGUF keys in addition to the common ones (these win), without the architecture's prefix."""
         return {}
 
     @abstractmethod
     def config(self, g: Geometry) -> dict[str, JSON]:
-        """Keys of config.json beside those of every model; they win over the common ones."""
+        """Keys of config.json in addition to the common ones (these win)."""
 
     def stored(self, g: Geometry, layer: str, tensors: Mapping[str, Tensor]) -> list[Stored]:
-        """The tensors of one layer in a Hugging Face file. layer: their prefix; tensors: those of `block` by their short names."""
+        """The tensors of one layer in a Hugging Face file. layer: prefix of their names. tensors: of `block`, by short name."""
         return [self._one(g, layer, kind, tensor) for kind, tensor in tensors.items()]
 
     def _one(self, g: Geometry, layer: str, kind: str, tensor: Tensor) -> Stored:
@@ -148,16 +149,16 @@ class Family(ABC):
 
 
 def halves_from_pairs(values: Array, heads: int) -> Array:
-    """Rows of a projection for rotation by halves from those for rotation by pairs: of each head, the even lanes, then the odd ones.
+    """Permute the rows of a projection from pairwise rotation to rotation by halves: in each head, even lanes, then odd ones.
 
-    The inverse of what llama.cpp's converter does to Llama's q and k.
+    The inverse of what llama.cpp's converter does to q and k of Llama.
     """
     rows, width = values.shape
     return np.ascontiguousarray(values.reshape(heads, rows // heads // 2, 2, width).swapaxes(1, 2).reshape(rows, width))
 
 
 def grouped_query_attention(g: Geometry) -> list[Tensor]:
-    """attn_norm, q, k, v and output. Gains of one: with stronger attention all contexts look alike and the text becomes one token."""
+    """attn_norm, q, k, v and output. With gains above one all contexts become similar and the text degenerates to one token."""
     queries, keys = g.heads * g.head_dim, g.kv_heads * g.head_dim
     return [
         Tensor("attn_norm.weight", (g.hidden,)),
@@ -171,8 +172,7 @@ def grouped_query_attention(g: Geometry) -> list[Tensor]:
 def routed_experts(g: Geometry, router_gain: float = 3.0) -> list[Tensor]:
     """The router and three stacked matrices.
 
-    A decided router: the last expert chosen has little weight, so a tie that falls the other way in another engine's arithmetic
-    hardly shows.
+    A high router gain gives the last selected expert little weight, so a tie that another engine decides differently hardly matters.
     """
     return [
         Tensor("ffn_gate_inp.weight", (g.experts, g.hidden), gain=router_gain),

@@ -1,4 +1,4 @@
-"""DeepSeek-V3: multi-head latent attention, leading dense layers, shared experts, and a sigmoid router limited to groups of experts.
+"""DeepSeek-V3: multi-head latent attention, leading dense layers, shared experts, and a sigmoid router with expert groups.
 
 Sources: transformers' DeepseekV3Config; llama.cpp's architecture `deepseek2`, whose converter splits kv_b and transposes its key half.
 """
@@ -27,15 +27,15 @@ from enginebench.checkpoints.families.base import (
 from enginebench.domain import JSON
 
 _SCALE = 2.5
-"""Factor on the weights of the routed experts, as published."""
+"""Published factor on the weights of the routed experts."""
 _SIGMOID = 2
-"""llama.cpp's number of a sigmoid router."""
+"""llama.cpp's constant for a sigmoid router."""
 
 
 class DeepSeekV3(Family):
-    """head_dim is the width of a head's values and of the part of its keys that is not rotated; rope_head_dim is the rotated part.
+    """head_dim: width of a head's values and of the part of its keys that is not rotated. rope_head_dim: width of the rotated part.
 
-    The defaults of kv_lora_rank and rope_head_dim are the published ones, because vLLM's attention on a CPU has no others.
+    The defaults of kv_lora_rank and rope_head_dim are the published ones, because vLLM's CPU attention supports no others.
     """
 
     name = "deepseek_v3"
@@ -71,11 +71,11 @@ class DeepSeekV3(Family):
     def problem(self, g: Geometry) -> Problem | None:
         groups, chosen = g.need("expert_groups"), g.need("top_k_groups")
         if g.kv_heads != g.heads:
-            return "kv_heads", f"deepseek_v3 has keys and values of its own for every head: write kv_heads {g.heads}, not {g.kv_heads}"
+            return "kv_heads", f"deepseek_v3 needs kv_heads equal to heads: write kv_heads {g.heads}, not {g.kv_heads}"
         if g.need("dense_layers") >= g.layers:
-            return "dense_layers", f"dense_layers ({g.dense_layers}) leaves no layer of {g.layers} with experts"
+            return "dense_layers", f"dense_layers ({g.dense_layers}) must be less than layers ({g.layers})"
         if g.experts % groups or g.experts // groups < 2:
-            return "expert_groups", f"{groups} expert_groups do not share {g.experts} experts evenly, two or more in each"
+            return "expert_groups", f"expert_groups ({groups}) must divide experts ({g.experts}) with at least two per group"
         if chosen > groups:
             return "top_k_groups", f"top_k_groups ({chosen}) is more than expert_groups ({groups})"
         if g.top_k > g.experts // groups * chosen:
@@ -92,7 +92,7 @@ class DeepSeekV3(Family):
     def metadata(self, g: Geometry) -> dict[str, bool | int | float | str]:
         latent, rotated = g.need("kv_lora_rank"), g.need("rope_head_dim")
         return {
-            # To llama.cpp this attention is one wide key head that all query heads share, decompressed afterwards.
+            # llama.cpp treats this attention as one wide key head shared by all query heads, decompressed afterwards.
             "attention.head_count_kv": 1,
             "attention.key_length": latent + rotated,
             "attention.value_length": latent,
@@ -130,7 +130,7 @@ class DeepSeekV3(Family):
             "qk_rope_head_dim": g.need("rope_head_dim"),
             "v_head_dim": g.head_dim,
             "num_nextn_predict_layers": 0,
-            # What transformers takes for granted and vLLM reads.
+            # Constant in transformers, but read by vLLM.
             "topk_method": "noaux_tc",
             "scoring_func": "sigmoid",
             "moe_layer_freq": 1,
@@ -152,7 +152,7 @@ def _latent_attention(g: Geometry) -> list[Tensor]:
         Tensor("attn_q_b.weight", (g.heads * (g.head_dim + rotated), rank), gain=1.0),
         Tensor("attn_kv_a_mqa.weight", (latent + rotated, hidden), gain=1.0),
         Tensor("attn_kv_a_norm.weight", (latent,)),
-        # Stored transposed: keys of variance one need the gain of a row of head_dim weights to be this much less.
+        # Stored transposed: this gain gives keys of variance one.
         Tensor("attn_k_b.weight", (g.heads, latent, g.head_dim), gain=math.sqrt(g.head_dim / latent)),
         Tensor("attn_v_b.weight", (g.heads, g.head_dim, latent), gain=1.0),
         Tensor("attn_output.weight", (hidden, g.heads * g.head_dim), gain=1.0),
@@ -160,5 +160,5 @@ def _latent_attention(g: Geometry) -> list[Tensor]:
 
 
 def _kv_b(keys: Array, values: Array) -> Array:
-    """[heads, latent, d] and [heads, d, latent] as [heads, 2 d, latent]."""
+    """Combine [heads, latent, d] and [heads, d, latent] to [heads, 2 d, latent]."""
     return np.ascontiguousarray(np.concatenate([keys.swapaxes(1, 2), values], axis=1))

@@ -1,6 +1,6 @@
-"""gpt-oss: biases everywhere, attention sinks, a sliding window on every other layer, YaRN, and a clamped SwiGLU.
+"""gpt-oss: biases in all matrices, attention sinks, a sliding window on every other layer, YaRN, and a clamped SwiGLU.
 
-Published with experts in MXFP4; here in whatever precision is written. Sources: transformers' GptOssConfig; llama.cpp's
+The published model has experts in MXFP4; random ones have the requested precision. Sources: transformers' GptOssConfig; llama.cpp's
 architecture `gpt-oss` and its converter.
 """
 
@@ -37,7 +37,7 @@ class GptOss(Family):
     names: ClassVar[Mapping[str, str]] = {
         **ATTENTION_NAMES,
         "post_attention_norm.weight": "post_attention_layernorm.weight",
-        **{f"attn_{ours}.bias": f"self_attn.{theirs}_proj.bias" for ours, theirs in zip("qkv", "qkv", strict=True)},
+        **{f"attn_{kind}.bias": f"self_attn.{kind}_proj.bias" for kind in "qkv"},
         "attn_output.bias": "self_attn.o_proj.bias",
         "attn_sinks.weight": "self_attn.sinks",
         "ffn_gate_inp.weight": "mlp.router.weight",
@@ -78,7 +78,7 @@ class GptOss(Family):
                 "original_max_position_embeddings": _YARN_CONTEXT,
                 "beta_fast": 32.0,
                 "beta_slow": 1.0,
-                "truncate": True,  # the published model says false, which llama.cpp does not know
+                "truncate": True,  # false in the published model, which llama.cpp does not support
             },
         }
 
@@ -97,7 +97,7 @@ class GptOss(Family):
 
 
 def _alternating(gate: Array, up: Array) -> Array:
-    """Two arrays [experts, inner, ...] as one [experts, 2 inner, ...]: gate 0, up 0, gate 1, up 1, ..."""
+    """Interleave two arrays [experts, inner, ...] to [experts, 2 inner, ...]: gate 0, up 0, gate 1, up 1, ..."""
     experts, inner, *rest = gate.shape
     return np.stack([gate, up], axis=2).reshape(experts, 2 * inner, *rest)
 

@@ -1,4 +1,4 @@
-"""Llama (dense) and Mixtral, which llama.cpp knows as one architecture, `llama`, with or without experts.
+"""Llama (dense) and Mixtral. In llama.cpp both are the architecture `llama`, with or without experts.
 
 Sources: transformers' LlamaConfig and MixtralConfig; llama.cpp's converter, which permutes the rows of q and k.
 """
@@ -23,7 +23,7 @@ from enginebench.domain import JSON
 
 
 class Llama(Family):
-    """A dense model: one expert, which every token takes, so that a comparison with a mixture differs in nothing else."""
+    """A dense model, described as one expert that every token uses, so that it can be compared with a mixture."""
 
     name = "llama"
     gguf = "llama"
@@ -36,7 +36,7 @@ class Llama(Family):
         if g.experts != 1:
             return (
                 "experts",
-                f"llama is dense: write experts 1 and top_k 1, not experts {g.experts} (expert_intermediate is its MLP's width)",
+                f"llama is dense: write experts 1 and top_k 1, not experts {g.experts} (expert_intermediate is the MLP width)",
             )
         return None
 

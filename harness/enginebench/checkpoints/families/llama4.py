@@ -1,4 +1,4 @@
-"""Llama 4 (text): a sigmoid router whose weight scales an expert's input, one shared expert, every fourth layer without rotation.
+"""Llama 4 (text): a sigmoid router that scales an expert's input, one shared expert, every fourth layer without RoPE.
 
 Sources: transformers' Llama4TextConfig; llama.cpp's architecture `llama4` and its converter.
 """
@@ -26,13 +26,13 @@ from enginebench.checkpoints.families.base import (
 from enginebench.domain import JSON
 
 _CHUNK = 8192
-"""Tokens of one attention chunk; llama.cpp has no other."""
+"""Tokens of one attention chunk; fixed in llama.cpp."""
 _MAVERICK = 128
-"""llama.cpp takes a model with so many experts for one whose queries and keys are not normalised."""
+"""For this number of experts llama.cpp does not normalise queries and keys."""
 
 
 class Llama4(Family):
-    """Every layer has experts (as Scout). Contexts end where the chunks of the attention would begin to matter."""
+    """Every layer has experts (as in Scout). The context is limited to one attention chunk, so chunking has no effect."""
 
     name = "llama4"
     gguf = "llama4"

@@ -1,4 +1,4 @@
-"""Qwen3-MoE, and OLMoE, which differs in what its norms span and in weighting its experts without normalising their weights.
+"""Qwen3-MoE and OLMoE. OLMoE differs in the width of its norms and does not normalise expert weights.
 
 Sources: transformers' Qwen3MoeConfig and OlmoeConfig; llama.cpp's architectures `qwen3moe` and `olmoe`.
 """
@@ -53,7 +53,7 @@ class Qwen3MoE(Family):
 
 
 class OLMoE(Family):
-    """Its query and key norms span all heads, and config.json has no head width: a head is its share of the residual stream."""
+    """Query and key norms span all heads. config.json has no head width: it is hidden / heads."""
 
     name = "olmoe"
     gguf = "olmoe"
@@ -63,9 +63,9 @@ class OLMoE(Family):
 
     def problem(self, g: Geometry) -> Problem | None:
         if g.kv_heads != g.heads:
-            return "kv_heads", f"olmoe has as many kv_heads as heads: write kv_heads {g.heads}, not {g.kv_heads}"
+            return "kv_heads", f"olmoe needs kv_heads equal to heads: write kv_heads {g.heads}, not {g.kv_heads}"
         if g.heads * g.head_dim != g.hidden:
-            return "head_dim", f"olmoe's heads x head_dim is hidden: {g.heads} x {g.head_dim} is not {g.hidden}"
+            return "head_dim", f"olmoe needs heads x head_dim equal to hidden: {g.heads} x {g.head_dim} is not {g.hidden}"
         return None
 
     def block(self, g: Geometry, layer: int) -> list[Tensor]:
