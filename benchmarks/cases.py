@@ -1,16 +1,16 @@
-"""The rows of the client benchmark's table: what the server plays, on how many streams, and which clients measure it."""
+"""The cases of the client benchmark: server behaviour, number of streams, and clients."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 LOOP = "enginebench, loop stamps"
-"""Our client with the event loop's time stamps, which is how it works where the receiver in C cannot."""
+"""enginebench with the event loop's time stamps, as on machines without the C receiver."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One row of the table: what the server plays, and on how many streams."""
+    """One case of the table."""
 
     name: str
     server: tuple[str, ...]
@@ -20,9 +20,9 @@ class Case:
     processes: int = 1
     clients: tuple[str, ...] = ("bare", "enginebench", LOOP)
     rivals: bool = False
-    """Whether installed rivals play, too: once, because they take a minute each."""
+    """Whether other load generators run, too (one round only: they take a minute each)."""
     chunk: int = 1
-    """Tokens of an event."""
+    """Tokens per event."""
 
 
 PACED = ("--spin", "--ttft-ms", "50", "--itl-ms", "10")

@@ -1,10 +1,10 @@
-"""The roofline against reality: llama.cpp decodes random-weight GGUFs that no cache holds, on this machine. `make bench-ceiling`.
+"""Measures how close llama.cpp comes to the roofline on this machine, with random-weight GGUFs larger than the caches. `make
+bench-ceiling`.
 
-Mixtures of two shapes and a dense model, in several precisions, at batch 1 to 16, through llama-server and this project's own load
-generator; several passes over all models, forwards and backwards in turn, so that a machine that drifts harms all alike. Each measurement
-is one line of FOLDER/measured.jsonl with the processor time that a hypervisor took meanwhile; `predicted.py` sets them beside the
-ceiling. Weights are random, so routing is nearly even and the text means nothing. Needs Linux, `bench engines install llamacpp`, 20 GB of
-disk and 12 of memory.
+Two mixtures of experts and a dense model, in several precisions, at batch 1 to 16, through llama-server and enginebench's load generator.
+Several passes over all models, alternately forwards and backwards, so that drift of the machine affects all alike. Each measurement is one
+line of FOLDER/measured.jsonl, with the CPU time that the hypervisor took meanwhile; `predicted.py` compares them with the ceiling. Weights
+are random, so routing is nearly uniform. Needs Linux, `bench engines install llamacpp`, 20 GB of disk and 12 GB of memory.
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ CASES = (
     ("dense", "q8_0"), ("8-top-2", "q8_0"), ("64-top-8", "q8_0"), ("dense", "q4_0"), ("8-top-2", "q4_0"), ("64-top-8", "q4_0"),
     ("dense", "f16"), ("8-top-2", "f16"), ("8-top-2-large", "q8_0"),
 )  # fmt: skip
-"""(shape, precision) in the order of the first pass; every second one goes backwards."""
+"""(shape, precision) in the order of the first pass; every second pass goes backwards."""
 PROMPT = 2
-"""Tokens: the shortest, so that neither the prefill nor the cache takes time beside gigabytes of weights."""
+"""Prompt tokens; as few as possible, so that prefill and KV cache take no time compared with the weights."""
 STEPS = {1: 24, 2: 20, 4: 14, 8: 10, 16: 8}
-"""Tokens made by each sequence, by batch."""
+"""Output tokens of each sequence, by batch."""
 
 
 def weights(folder: Path, shape: str, precision: str) -> Path:
-    """The GGUF of a case; written once, which takes a minute for each two billion weights."""
+    """The GGUF of a case. Written once, which takes a minute per two billion weights."""
     path = folder / f"{shape}-{precision}.gguf"
     if not path.exists():
         write_gguf(RandomMoE.from_reference(SHAPES[shape]), precision, path)
@@ -65,9 +65,9 @@ def weights(folder: Path, shape: str, precision: str) -> Path:
 
 @contextmanager
 def serving(folder: Path, file: Path) -> Iterator[tuple[int, psutil.Process]]:
-    """llama.cpp as `bench run` starts it, with a slot for every request; yields its port and its process, and ends it.
+    """Run llama.cpp as `bench run` starts it, with a slot for every request. Yields its port and process.
 
-    The file is read and not mapped: an expert's first use would otherwise wait for the disk, or for a page fault in each of its pages.
+    The file is read, not mapped; otherwise the first use of an expert would wait for the disk or for page faults.
     """
     adapter = discover()["llamacpp"]
     python = python_of(adapter.name, adapter.requirements, constraints_of(adapter))
@@ -101,12 +101,12 @@ def _wait(port: int, server: subprocess.Popen[bytes], patience_s: float = 120.0)
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1):  # our own server on the loopback
                 return
         except (urllib.error.URLError, OSError):
-            time.sleep(0.1)  # until it listens; nothing is measured meanwhile
-    sys.exit("llama.cpp did not come up; see server.log in the folder")
+            time.sleep(0.1)  # not within a measurement
+    sys.exit("llama.cpp did not start; see server.log in the folder")
 
 
 def decode(port: int, server: psutil.Process, batch: int, steps: int, seed: int) -> dict[str, Any]:
-    """`batch` sequences at once, each with a prompt and a sampling seed of its own: the steps in which all of them took part."""
+    """Decode `batch` sequences at once, each with its own prompt and seed, and measure the steps in which all of them took part."""
     rng = np.random.default_rng(seed)
     dialect = OpenAICompletions()
     requests = [
@@ -126,10 +126,10 @@ def decode(port: int, server: psutil.Process, batch: int, steps: int, seed: int)
 
 
 def _disturbance(server: psutil.Process) -> tuple[float, float]:
-    """Seconds of all cores that the hypervisor gave to other machines, and that went to anything but the server and this program."""
-    everything, ours = psutil.cpu_times(), (server.cpu_times(), psutil.Process().cpu_times())
+    """CPU seconds that the hypervisor gave to other machines, and that other programs used."""
+    everything, own = psutil.cpu_times(), (server.cpu_times(), psutil.Process().cpu_times())
     busy = sum(everything) - everything.idle - everything.iowait - everything.steal - everything.guest - everything.guest_nice
-    return everything.steal, busy - sum(each.user + each.system for each in ours)
+    return everything.steal, busy - sum(each.user + each.system for each in own)
 
 
 def _body(prompt: list[int], steps: int, seed: int) -> dict[str, Any]:
@@ -138,7 +138,7 @@ def _body(prompt: list[int], steps: int, seed: int) -> dict[str, Any]:
 
 
 def steps_together(samples: Sequence[Sample]) -> list[float]:
-    """Seconds from token to token of each stream, while every stream was decoding."""
+    """Seconds between tokens of each stream while all streams decoded."""
     begin, end = max(s.event_ns[0] for s in samples), min(s.event_ns[-1] for s in samples)
     gaps = [
         (late - early) / 1e9
@@ -152,19 +152,19 @@ def steps_together(samples: Sequence[Sample]) -> list[float]:
 
 
 def measure(folder: Path, shape: str, precision: str, turn: int) -> Iterator[dict[str, Any]]:
-    """One line for each batch; the machine's own limits are measured anew, as they change with its neighbours."""
+    """One line per batch. The machine's limits are measured again for each model, because they depend on other load."""
     file = weights(folder, shape, precision)
     machine = this_cpu.__wrapped__()
     about = {"shape": shape, "precision": precision, "turn": turn, "bytes_s": machine.bandwidth, "fp32": machine.flops["fp32"]}
     with serving(folder, file) as (port, server):
-        decode(port, server, 1, 2, 0)  # the first request pays for what the server sets up once
+        decode(port, server, 1, 2, 0)  # warm-up
         for batch, steps in sorted(STEPS.items(), reverse=bool(turn % 2)):
             yield about | decode(port, server, batch, steps, 1000 * turn + batch)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="where weights and measurements go")
+    parser.add_argument("folder", type=Path, help="folder for weights and measurements")
     parser.add_argument("--passes", type=int, default=4, help="over all models: forwards, backwards, forwards, ...")
     parser.add_argument("--only", type=int, metavar="N", help="only the Nth measurement, counted from 0 over all passes")
     given = parser.parse_args()

@@ -1,13 +1,12 @@
-"""How true the load generator's times are and what they cost, against a server whose every token time is known. `make bench-client`.
+"""Measures the accuracy and the cost of the load generator against a server with known token times. `make bench-client`.
 
-truthserver (C, built on demand) plays a token schedule and logs when each request had been read and when each token was sent. An
-error is what a client reports minus that. Server and client have a core each, on which the server never sleeps, since its own waking up
-would be taken for the client's error; every round of a case runs all clients one after another, so that a busy machine troubles all of
-them; the processor time that the hypervisor took away is printed with each round, and how much of its core the server used, which
-at its limit sends no faster for any client.
-Beside enginebench run itself without its receiver in C (`loop stamps`: the event loop stamps what arrives), a control, `bare`
-(uvloop, nothing decoded: what the event loop alone costs), and, with --rivals, other load generators. Prints a table; asserts
-nothing. `--write docs/fidelity.md` replaces the table there.
+truthserver (C, built on demand) follows a token schedule and logs when each request had been read and when each token was sent. The error
+of a client is its reported time minus the logged time. Server and client have one core each. The server never sleeps, because its wake-up
+latency would count as an error of the client. Each round of a case runs all clients in turn, so that other load affects all of them. Also
+printed: CPU time taken by the hypervisor, and the server's use of its core (at its limit it is the bottleneck).
+
+Clients: enginebench; enginebench without its C receiver (`loop stamps`); `bare`, a control that only reads with uvloop; and, with --rivals,
+other load generators. Prints a table; asserts nothing. `--write docs/fidelity.md` replaces the table there.
 """
 
 from __future__ import annotations
@@ -40,11 +39,11 @@ CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else
 
 
 def child(name: str, case: Case, port: int, out: Path) -> None:
-    """Run one client here and leave its figures in a file."""
-    told = CLIENTS[name](case, port)
-    # Not getrusage's maximum: that begins with the size of the process that started this one.
+    """Run one client in this process and write its figures to a file."""
+    figures = CLIENTS[name](case, port)
+    # Not getrusage's maximum, which starts at the size of the parent process.
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    out.write_bytes(pickle.dumps({**told, "peak_bytes": int(status["VmHWM"].split()[0]) * 1024}))
+    out.write_bytes(pickle.dumps({**figures, "peak_bytes": int(status["VmHWM"].split()[0]) * 1024}))
 
 
 def measure(program: Path, case: Case, name: str, folder: Path) -> dict[str, float]:
@@ -55,24 +54,24 @@ def measure(program: Path, case: Case, name: str, folder: Path) -> dict[str, flo
         argv = [sys.executable, __file__, "--child", name, "--case", case.name, "--port", str(server.port), "--out", str(out)]
         cores = CORES if case.processes > 1 else CORES[-1:]
         subprocess.run(["taskset", "-c", ",".join(map(str, cores)), *argv], check=True)
-    told = pickle.loads(out.read_bytes())  # noqa: S301 -- our own child's
+    reported = pickle.loads(out.read_bytes())  # noqa: S301 -- written by our own child
     stolen_s = (stolen_ticks() - before) / os.sysconf("SC_CLK_TCK")
     known = truth(log)
-    sent = {name: known[name] for name, *_ in told["samples"]}  # without the warm-up
-    shares = {"served": server.busy_s / told["window_s"], "stolen": stolen_s / max(1e-9, told["wall_s"])}
-    return {**judged(told, sent), **full(sent.values(), case.streams), **shares}
+    sent = {name: known[name] for name, *_ in reported["samples"]}  # without the warm-up
+    shares = {"served": server.busy_s / reported["window_s"], "stolen": stolen_s / max(1e-9, reported["wall_s"])}
+    return {**with_errors(reported, sent), **steady_load(sent.values(), case.streams), **shares}
 
 
-def judged(told: dict[str, Any], sent: Mapping[str, tuple[int, Any]]) -> dict[str, float]:
-    """A client's figures with its errors in ms: of TTFT (mean, p50, p99), of the p99 of the gaps between events, and of single time
-    stamps (stamp - sent by the server; p50, p99)."""
+def with_errors(reported: dict[str, Any], sent: Mapping[str, tuple[int, Any]]) -> dict[str, float]:
+    """A client's figures with its errors in ms: of TTFT (mean, p50, p99), of the p99 gap between events, and of single time stamps
+    (client's time - server's time; p50, p99)."""
     import numpy as np
 
     ttft, gaps, true_gaps, late = [], [], [], []
-    for name, sent_ns, events in told.pop("samples"):
+    for name, sent_ns, events in reported.pop("samples"):
         arrived, tokens = sent[name]
         ttft.append((events[0] - sent_ns) - (int(tokens[0]) - arrived))
-        if len(events) == len(tokens):  # a client that does not tell events apart has no gaps between them
+        if len(events) == len(tokens):  # else the client does not separate events
             late.append(np.asarray(events) - tokens)
             gaps.append(np.diff(np.asarray(events)))
             true_gaps.append(np.diff(tokens))
@@ -81,21 +80,21 @@ def judged(told: dict[str, Any], sent: Mapping[str, tuple[int, Any]]) -> dict[st
     if gaps:
         figures["late_p50"], figures["late_p99"] = np.percentile(np.concatenate(late), [50, 99]) / 1e6
         figures["itl_p99"] = (np.percentile(np.concatenate(gaps), 99) - np.percentile(np.concatenate(true_gaps), 99)) / 1e6
-    return {**told, **{key: float(value) for key, value in figures.items()}}
+    return {**reported, **{key: float(value) for key, value in figures.items()}}
 
 
-def full(sent: Iterable[tuple[int, Any]], streams: int) -> dict[str, float]:
-    """From when all streams had begun until the last request came: mean number of requests that the server had in hand (held), and
-    the events that it sent (rate, per second), and that the client has received, as all are in the end."""
-    answers = sorted(((arrived, tokens) for arrived, tokens in sent if len(tokens)), key=lambda answer: answer[0])
-    first, last = answers[min(streams, len(answers)) - 1][0], answers[-1][0]
+def steady_load(sent: Iterable[tuple[int, Any]], streams: int) -> dict[str, float]:
+    """Mean requests in flight at the server (held) and events sent per second (rate), from the start of the last stream until the arrival
+    of the last request."""
+    responses = sorted(((arrived, tokens) for arrived, tokens in sent if len(tokens)), key=lambda response: response[0])
+    first, last = responses[min(streams, len(responses)) - 1][0], responses[-1][0]
     span = max(1, last - first)
-    held = sum(max(0, min(int(tokens[-1]), last) - max(arrived, first)) for arrived, tokens in answers)
-    return {"held": held / span, "rate": sum(int(((tokens >= first) & (tokens < last)).sum()) for _, tokens in answers) / span * 1e9}
+    held = sum(max(0, min(int(tokens[-1]), last) - max(arrived, first)) for arrived, tokens in responses)
+    return {"held": held / span, "rate": sum(int(((tokens >= first) & (tokens < last)).sum()) for _, tokens in responses) / span * 1e9}
 
 
 def measure_rival(program: Path, case: Case, rival: rivals.Rival, folder: Path) -> tuple[str, dict[str, float]]:
-    """As `measure`, for another load generator, and its name; its processor time without that of a run of one request."""
+    """Like `measure`, for another load generator. Returns its name and figures; CPU time without that of a run with one request."""
     from rivals import compared
 
     log, count = folder / "truth.bin", case.streams * case.rounds
@@ -107,8 +106,9 @@ def measure_rival(program: Path, case: Case, rival: rivals.Rival, folder: Path) 
     wall_s = time.monotonic() - began
     stolen = (stolen_ticks() - before) / os.sysconf("SC_CLK_TCK") / wall_s
     sent = [value for _, value in records(log)]
-    told = {**compared(reported, sent, count), **full(sorted(sent, key=lambda record: record[0])[-count:], case.streams)}
-    return reported.title, {**told, "cpu_s": told["cpu_s"] - idle_cpu_s, "wall_s": wall_s, "peak_bytes": float("nan"), "stolen": stolen}
+    figures = {**compared(reported, sent, count), **steady_load(sorted(sent, key=lambda record: record[0])[-count:], case.streams)}
+    figures |= {"cpu_s": figures["cpu_s"] - idle_cpu_s, "wall_s": wall_s, "peak_bytes": float("nan"), "stolen": stolen}
+    return reported.title, figures
 
 
 # -- the table -----------------------------------------------------------------------------------------------------------
@@ -122,15 +122,15 @@ COLUMNS = (
 
 
 def typical(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The median over the rounds of every figure, and what follows from them: events/s over the window (recorded) and until every event
-    was decoded, processor time of an event in us."""
+    """Medians of all figures over the rounds, and derived ones: events/s in the window (recorded) and until all events were decoded, and
+    CPU time per event in us."""
     mid = {key: statistics.median(r[key] for r in rounds) for key in rounds[0] if all(key in r for r in rounds)}
     rates = {"recorded": mid["events"] / mid["window_s"], "decoded": mid["events"] / mid["wall_s"]}
     return {**mid, **rates, "cpu_us": mid["cpu_s"] / mid["events"] * 1e6}
 
 
 def row(case: Case, name: str, mid: Mapping[str, float]) -> tuple[str, ...]:
-    """A client's line in the table. mid: `typical` figures."""
+    """A client's row in the table. mid: `typical` figures."""
     paced = "--burst" not in case.server
     errors = f"{mid['ttft_mean']:.2f} / {mid['ttft_p50']:.2f} / {mid['ttft_p99']:.2f}" if paced else "-"
     itl = f"{mid['itl_p99']:.2f}" if paced and mid["itl_p99"] == mid["itl_p99"] else "-"
@@ -156,9 +156,9 @@ MARKS = "<!-- measured: begin -->", "<!-- measured: end -->"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of each case; the table shows the medians")
-    parser.add_argument("--only", default="", help="cases whose name contains this")
-    parser.add_argument("--rivals", action="store_true", help="other load generators, too, where they are installed (benchmarks/rivals.py)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds per case; the table shows medians")
+    parser.add_argument("--only", default="", help="run only cases with this text in the name")
+    parser.add_argument("--rivals", action="store_true", help="also run other load generators that are installed (benchmarks/rivals.py)")
     parser.add_argument("--write", type=Path, help="replace the table in this file")
     for hidden in ("--child", "--case", "--port", "--out"):
         parser.add_argument(hidden, help=argparse.SUPPRESS)
@@ -171,10 +171,10 @@ def main() -> None:
         folder = Path(name)
         program = build(folder)
         from enginebench.loadgen.transport.library import library
-        from rival_tools import RIVALS  # here: a client's memory is measured
+        from rival_tools import RIVALS  # imported late, because a client's memory is measured
 
         if library() is None:
-            print(f"the receiver in C was not built, so only {LOOP!r} is measured; `bench doctor` says why", file=sys.stderr)
+            print(f"the C receiver is not built, so only {LOOP!r} is measured; `bench doctor` shows why", file=sys.stderr)
         installed = [rival for rival in RIVALS if rival.find()] if options.rivals else []
         rows: list[tuple[str, ...]] = []
         ours: dict[str, Mapping[str, float]] = {}
@@ -190,10 +190,10 @@ def main() -> None:
                 ours[case.name] = figures["enginebench"]
             rows += [rival_row for rival in installed if case.rivals and (rival_row := _rival_row(program, case, rival, folder))]
             print(*("  ".join(line) for line in rows if line[0] == case.name), sep="\n", file=sys.stderr, flush=True)
-        seconds = {} if options.only else prices(program, folder)
-        judged_rows = list(verdicts(ours, seconds))
-    table = "\n\n".join((markdown(COLUMNS, rows), markdown(HEADER, judged_rows)))
-    about = f"Measured with `make bench-client` on {len(CORES)} cores ({cpu_name()}), {options.rounds} rounds a case, medians."
+        seconds = {} if options.only else other_costs(program, folder)
+        target_rows = list(verdicts(ours, seconds))
+    table = "\n\n".join((markdown(COLUMNS, rows), markdown(HEADER, target_rows)))
+    about = f"Measured with `make bench-client` on {len(CORES)} cores ({cpu_name()}), {options.rounds} rounds per case, medians."
     text = f"{about}\n\n{table}"
     print(text)
     if options.write:
@@ -202,7 +202,7 @@ def main() -> None:
 
 
 def _rival_row(program: Path, case: Case, rival: rivals.Rival, folder: Path) -> tuple[str, ...] | None:
-    """A rival's row; None, with a word on stderr, when it fails."""
+    """The row of another load generator; None, with a message on stderr, if it fails."""
     from rivals import RivalError
 
     try:
@@ -214,9 +214,9 @@ def _rival_row(program: Path, case: Case, rival: rivals.Rival, folder: Path) -> 
     return row(case, f"{title}{lost}", typical([figures]))
 
 
-def prices(program: Path, folder: Path) -> dict[str, float]:
-    """Seconds: of processes that do next to nothing, and of the way from events to figures (of one core)."""
-    import postprocessing  # only here: a client's memory is measured
+def other_costs(program: Path, folder: Path) -> dict[str, float]:
+    """Seconds of start-up, and of the computation of figures from events on one core."""
+    import postprocessing  # imported late, because a client's memory is measured
     import startup
 
     return {**startup.seconds(program, folder, CORES[0], times=5), POST_PROCESSING: postprocessing.seconds()}
@@ -226,7 +226,7 @@ def cpu_name() -> str:
     with suppress(OSError, StopIteration):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return "unknown processor"
+    return "unknown CPU"
 
 
 if __name__ == "__main__":

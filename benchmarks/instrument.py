@@ -1,6 +1,6 @@
-"""truthserver: built on demand, run on a core of its own, and read back: when each request had arrived and each token was sent.
+"""Builds truthserver, runs it on its own core, and reads its log: when each request had arrived and when each token was sent.
 
-Does not know: clients, or what their errors mean.
+Does not know: clients.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ SOURCE = Path(__file__).resolve().parent / "truthserver" / "truthserver.c"
 
 
 def build(folder: Path) -> Path:
-    """Compile truthserver. Exits with a sentence where there is no C compiler, or where it cannot run."""
+    """Compile truthserver. Exits with a message if there is no C compiler, or if it cannot run here."""
     if not sys.platform.startswith("linux"):
         sys.exit("truthserver needs Linux (epoll); run this benchmark there")
     compiler = os.environ.get("CC") or next((name for name in ("cc", "gcc", "clang") if shutil.which(name)), None)
     if compiler is None:
-        sys.exit("no C compiler found, and truthserver is written in C; install one (Debian: apt-get install gcc libc6-dev) or set CC")
+        sys.exit("no C compiler found for truthserver; install one (Debian: apt-get install gcc libc6-dev) or set CC")
     program = folder / "truthserver"
     subprocess.run([compiler, "-O2", "-o", str(program), str(SOURCE), "-lm"], check=True)
     return program
@@ -33,16 +33,16 @@ def build(folder: Path) -> Path:
 
 @dataclass
 class Server:
-    """A truthserver."""
+    """A truthserver process."""
 
     port: int
     busy_s: float = 0.0
-    """Processor time in which it had something to do; known when it has ended."""
+    """CPU time with work to do; known after its end."""
 
 
 @contextmanager
 def serving(program: Path, flags: Sequence[str], log: Path | None, core: int | None) -> Iterator[Server]:
-    """A truthserver on its own core; ends it afterwards."""
+    """Run a truthserver on its own core."""
     from enginebench.runtime import free_port
 
     port = free_port()
@@ -53,24 +53,24 @@ def serving(program: Path, flags: Sequence[str], log: Path | None, core: int | N
             if core is not None:
                 os.sched_setaffinity(server.pid, {core})
             if server.stderr is not None:
-                server.stderr.readline()  # 'truthserver on PORT': it listens
+                server.stderr.readline()  # 'truthserver on PORT', once it listens
             yield running
         finally:
             server.terminate()
-            said = (server.communicate()[1] or b"").splitlines()
-            with suppress(ValueError, IndexError):  # it ended in another way
-                totals = json.loads(said[-1])
+            output = (server.communicate()[1] or b"").splitlines()
+            with suppress(ValueError, IndexError):  # it did not end normally
+                totals = json.loads(output[-1])
                 running.busy_s = totals["cpu_s"] - totals["idle_s"]
 
 
 def truth(log: Path) -> dict[str, tuple[int, Any]]:
-    """End of the request id, from its last hyphen on -> (when the whole request had been read, when each token was sent), in ns of the
-    monotonic clock."""
+    """End of the request id, from its last hyphen on -> (time at which the request had been read, times at which tokens were sent), in
+    ns of the monotonic clock."""
     return {name[name.rfind("-") :]: times for name, times in records(log)}
 
 
 def records(log: Path) -> Iterator[tuple[str, tuple[int, Any]]]:
-    """`truth` for every request, in the order in which they ended, those without an id included."""
+    """`truth` for every request, including those without an id, in the order in which they ended."""
     import numpy as np
 
     words = np.frombuffer(log.read_bytes(), np.uint64)
@@ -84,7 +84,7 @@ def records(log: Path) -> Iterator[tuple[str, tuple[int, Any]]]:
 
 
 def stolen_ticks() -> int:
-    """Processor time that the hypervisor gave to others, over all cores, in clock ticks."""
+    """CPU time that the hypervisor gave to other machines, over all cores, in clock ticks."""
     with suppress(OSError, IndexError, ValueError):
         return int(Path("/proc/stat").read_text().split("\n", 1)[0].split()[8])
     return 0

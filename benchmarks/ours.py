@@ -1,7 +1,7 @@
-"""The clients that play against truthserver in a process of their own: enginebench, with either half of its stamps, and `bare`, a control.
+"""The clients that run against truthserver in their own process: enginebench with both kinds of time stamps, and `bare`, a control.
 
-A client takes a case and a port, and tells what it saw of each request: its id, when it was sent, and when each event came. Imports
-are where they are used: a client's memory is measured, and what it does not use is not its own.
+A client takes a case and a port. It returns for each request the id, when it was sent, and when each event arrived. Modules are imported
+where they are used, because a client's memory is measured.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def bodies(tokens: int, count: int) -> list[bytes]:
 
 
 def enginebench_client(case: Case, port: int, stamps: Stamps = "kernel") -> dict[str, Any]:
-    """Our load generator, after a warm-up as `bench run` has it; every event decoded by the end."""
+    """enginebench's load generator, after a warm-up as in `bench run`. All events are decoded at the end."""
     from enginebench.dialects import OpenAICompletions
     from enginebench.loadgen import LoadSpec, Target, WireRequest, run_load
 
@@ -38,8 +38,8 @@ def enginebench_client(case: Case, port: int, stamps: Stamps = "kernel") -> dict
     count = case.streams * case.rounds
     target = Target("127.0.0.1", port)
     (body,) = bodies(WARM_UP_TOKENS, 1)
-    rehearsed = [WireRequest(count + i, dialect.path, body, 64, WARM_UP_TOKENS) for i in range(WARM_UP_STREAMS)]
-    warm_up = LoadSpec(target, rehearsed, WARM_UP_STREAMS, dialect, 120.0, stamps=stamps, acks="probe")
+    warm_up_requests = [WireRequest(count + i, dialect.path, body, 64, WARM_UP_TOKENS) for i in range(WARM_UP_STREAMS)]
+    warm_up = LoadSpec(target, warm_up_requests, WARM_UP_STREAMS, dialect, 120.0, stamps=stamps, acks="probe")
     nodelay = run_load(warm_up).server_nodelay
     requests = [WireRequest(i, dialect.path, body, 64, case.tokens) for i, body in enumerate(bodies(case.tokens, count))]
     spec = replace(warm_up, requests=requests, concurrency=case.streams, acks="delayed" if nodelay else "usual")
@@ -50,7 +50,7 @@ def enginebench_client(case: Case, port: int, stamps: Stamps = "kernel") -> dict
     if bad:
         sys.exit(f"{len(bad)} requests failed: {bad[0].outcome} {bad[0].error}")
     if result.client.stamps != stamps:
-        sys.exit(f"the time stamps were not the {stamps}'s")
+        sys.exit(f"no {stamps} time stamps")
     window_s = (result.window_end_ns - result.window_start_ns) / 1e9
     events = sum(len(sample.event_ns) for sample in result.samples)
     return {
@@ -64,7 +64,7 @@ def enginebench_client(case: Case, port: int, stamps: Stamps = "kernel") -> dict
 
 
 def bare_client(case: Case, port: int) -> dict[str, Any]:
-    """What an event loop in Python costs at least: reads are stamped and dropped, nothing is parsed."""
+    """The minimum cost of an event loop in Python: reads are stamped and dropped, nothing is parsed."""
     from array import array
 
     import uvloop
@@ -97,7 +97,7 @@ def bare_client(case: Case, port: int) -> dict[str, Any]:
 
         def data_received(self, data: bytes) -> None:
             stamp = time.monotonic_ns()
-            if not data.startswith(b"HTTP/") or data.find(b"\r\n\r\n") != len(data) - 4:  # the headers alone are no token
+            if not data.startswith(b"HTTP/") or data.find(b"\r\n\r\n") != len(data) - 4:  # not for the headers alone
                 self.stamps.append(stamp)
             if data.endswith(b"\r\n0\r\n\r\n"):
                 ends.append(stamp)
@@ -121,7 +121,7 @@ def bare_client(case: Case, port: int) -> dict[str, Any]:
         took = time.process_time() - began[0], time.monotonic() - began[1]
         for stream in streams:
             stream.transport.abort()
-        await asyncio.sleep(0.01)  # the loop lets go of them
+        await asyncio.sleep(0.01)  # let the loop close them
         return took
 
     cpu_s, window_s = uvloop.run(main())

@@ -1,7 +1,7 @@
-"""What the harness itself costs: between cells, around a launch, at plan time, in memory. `make bench-overhead`.
+"""Measures the overhead of the harness: between cells, around a launch, at plan time, in memory. `make bench-overhead`.
 
-Everything is measured in one sitting against the fake engine, the harness's own time beside a bare equivalent of the same work, so
-that a busy machine slows both. Prints a table; asserts nothing.
+Uses the fake engine. The time around a launch is compared with a bare start of the same engine in the same session, so that other load
+slows both. Prints a table; asserts nothing.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def bench(folder: Path, *arguments: str) -> float:
 
 
 def gaps(run: Run) -> tuple[list[float], list[float]]:
-    """Seconds from the end of one window to the start of the next: within a deployment, and across a launch."""
+    """Seconds from the end of one window to the start of the next: within a deployment, and across launches."""
     windows = sorted((cell.window_ns, cell.launch_id) for cell in run.cells() if cell.window_ns)
     within, across = [], []
     for (before, a), (after, b) in itertools.pairwise(windows):
@@ -76,7 +76,7 @@ def gaps(run: Run) -> tuple[list[float], list[float]]:
 
 
 def bare_engine() -> float:
-    """Seconds to start the fake engine, see it healthy and end it, with nothing but subprocess."""
+    """Seconds to start the fake engine, wait until it is healthy and end it, with subprocess only."""
     port = free_port()
     began = time.monotonic()
     process = subprocess.Popen([sys.executable, str(WORKERS / "fake_worker.py"), "--port", str(port)], stdout=subprocess.DEVNULL)
@@ -92,7 +92,7 @@ def bare_engine() -> float:
 
 
 def million_events(folder: Path) -> tuple[int, float, float]:
-    """(events, peak memory in MB, growth in MB) of one cell, its samples written."""
+    """(events, peak memory in MB, growth in MB) of one cell, including writing its samples."""
     port = free_port()
     engine = subprocess.Popen(
         [sys.executable, str(WORKERS / "fake_worker.py"), "--port", str(port), "--ttft-ms", "1", "--itl-ms", "0"], stdout=subprocess.DEVNULL
@@ -135,8 +135,8 @@ def main() -> None:
         events, peak, growth = million_events(folder)
         rows.append((f"one cell of {events:,} stream events, samples written", f"{peak:.0f} MB (+{growth:.0f})", "under 300 MB"))
     width = max(len(row[0]) for row in rows)
-    for what, figure, target in rows:
-        print(f"{what:<{width}}  {figure:>16}  {target}")
+    for name, figure, target in rows:
+        print(f"{name:<{width}}  {figure:>16}  {target}")
 
 
 if __name__ == "__main__":

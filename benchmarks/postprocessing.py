@@ -1,8 +1,8 @@
-"""How long raw samples take to become figures and a verdict: ten million events, on one core, in processor time.
+"""Measures the CPU time to compute figures and verdict from raw samples: ten million events, on one core.
 
     python benchmarks/postprocessing.py            # 10,000 requests of 1,000 events
 
-Everything that a report computes of a cell is included (window, tokens, metrics, percentiles, validity); reading Parquet is not.
+Includes everything that a report computes for a cell (window, tokens, metrics, percentiles, validity), but not reading Parquet.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ STREAMS = 256
 
 
 def seconds(requests: int = 10_000, events: int = 1_000, repeats: int = 3) -> float:
-    """Median processor seconds from the samples of `requests` requests with `events` output events each to all that is shown."""
+    """Median CPU seconds from the samples of `requests` requests with `events` output events each to all figures."""
     samples = synthetic(requests, events)
     return statistics.median(_once(samples)[0] for _ in range(repeats))
 
 
 def synthetic(requests: int, events: int) -> Samples:
-    """A closed loop of STREAMS streams, gamma-distributed gaps of 10 ms on average, a token in each event."""
+    """A closed loop of STREAMS streams with gamma-distributed gaps of 10 ms on average and one token per event."""
     rng = np.random.default_rng(0)
     gaps = rng.gamma(4, 2.5e6, (requests, events)).astype(np.int64)
     number = np.arange(requests)
@@ -50,7 +50,7 @@ def _once(samples: Samples) -> tuple[float, CellResult]:
     cell = Cell(Deployment("none", "none", "none", "none"), Load(concurrency=STREAMS, requests=len(samples)))
     limit = {"events_per_s": 1e6, "streams": 2048.0}
     record = CellRecord(cell.id, cell.launch_id, cell.deployment, cell.load, 0, "ok", identity="proven", client_limit=limit)
-    fresh = samples.within(None)  # nothing that an earlier round has computed
+    fresh = samples.within(None)  # without cached results of earlier rounds
     began = time.process_time()
     found = result_of(record, fresh, RunContext(slo=PRESETS["mlperf/mixtral-8x7b"]))
     return time.process_time() - began, found
@@ -58,4 +58,4 @@ def _once(samples: Samples) -> tuple[float, CellResult]:
 
 if __name__ == "__main__":
     size = [int(argument) for argument in sys.argv[1:3]]
-    print(f"{seconds(*size):.2f} s of processor time")
+    print(f"{seconds(*size):.2f} s of CPU time")

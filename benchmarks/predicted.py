@@ -1,8 +1,9 @@
-"""The measurements of `ceiling.py` beside what physics predicts: docs/physics-on-cpu.md between its markers, and its picture.
+"""Compares the measurements of `ceiling.py` with predictions; writes the tables between the markers of docs/physics-on-cpu.md, and its
+plot.
 
-The ceiling takes nothing from the engine: the bandwidth that numpy reached, and its float32 products times two (16 bits) or four (8 bits).
-The prediction takes two numbers for each precision from the engine's dense model: operations/s of products with one row (batch 1) and of
-matrix products (the largest batch). Every mixture, and every batch between, is predicted from these. Knows only what the file holds.
+The ceiling uses no measurement of the engine: only the bandwidth that numpy reaches, and its float32 products times two (16 bits) or four
+(8 bits). The prediction uses two measurements of the engine's dense model per precision: operations/s of products with one row (batch 1)
+and of matrix products (the largest batch). All mixtures, and all batches between, are predicted from these.
 """
 
 from __future__ import annotations
@@ -26,17 +27,19 @@ Point = tuple[Case, int]
 """A case at a batch."""
 BEGIN, END = "<!-- benchmarks/predicted.py writes from here", "<!-- to here -->"
 WITHIN = 0.25
-"""How far a predicted ratio may be from the measured one."""
+"""Tolerated error of a predicted ratio."""
 _CONTEXT = PROMPT + STEPS[1] / 2
 
 
 @dataclass(frozen=True)
 class Measured:
-    """The best of all passes for each case and batch, by the median step. bandwidth: bytes/s; fp32: operations/s; the best of all."""
+    """The best pass for each case and batch, by median step, and the best limits of the machine."""
 
     rows: Mapping[Point, Mapping[str, Any]]
     bandwidth: float
+    """Bytes/s."""
     fp32: float
+    """Operations/s."""
 
     def step_s(self, case: Case, batch: int) -> float:
         return float(self.rows[case, batch]["step_s"])
@@ -47,12 +50,12 @@ class Measured:
 
     @property
     def device(self) -> Device:
-        """This processor as `bench ceiling --hardware cpu` sees it."""
+        """The CPU as in `bench ceiling --hardware cpu`."""
         return Device("cpu", 1e12, self.bandwidth, {"fp32": self.fp32, "bf16": 2 * self.fp32, "int8": 4 * self.fp32})
 
 
 def read(file: Path) -> Measured:
-    """One JSON object a line, as `ceiling.py` appends them."""
+    """Read the lines of JSON that `ceiling.py` writes."""
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     best: dict[Point, Mapping[str, Any]] = {}
     for line in sorted(lines, key=lambda line: line["step_s"]):
@@ -64,7 +67,7 @@ def read(file: Path) -> Measured:
 
 @cache
 def weights_of(case: Case, *, routed: bool = True) -> Weights:
-    """By dimensions; without the routed experts where they are left out."""
+    """Weights by dimensions. routed: include the routed experts."""
     weights = read_weights(SHAPES[case[0]], case[1])
     return weights if routed else replace(weights, parts=tuple(part for part in weights.parts if part.role != Role.EXPERT))
 
@@ -74,13 +77,13 @@ def ceiling(measured: Measured, case: Case, batch: int, *, routed: bool = True) 
 
 
 def operations(measured: Measured, case: Case, batch: int, *, routed: bool = True) -> float:
-    """Of one step."""
+    """Operations of one step."""
     step = ceiling(measured, case, batch, routed=routed)
     return step.seconds["compute"] * measured.device.flops[step.arithmetic]
 
 
 def rates(measured: Measured, precision: str) -> tuple[float, float]:
-    """Operations/s of the dense model at batch 1 and at the largest: what a step takes beyond reading the weights goes to arithmetic."""
+    """Operations/s of the dense model at batch 1 and at the largest batch. The time of a step beyond reading the weights is compute."""
     dense = ("dense", precision)
     spare = {batch: measured.step_s(dense, batch) - ceiling(measured, dense, batch).seconds["memory"] for batch in (1, max(STEPS))}
     row, matrix = (operations(measured, dense, batch) / spare[batch] for batch in spare)
@@ -88,7 +91,7 @@ def rates(measured: Measured, precision: str) -> tuple[float, float]:
 
 
 def predicted(measured: Measured, case: Case, batch: int) -> float:
-    """Seconds of a step: reading, then multiplying. llama.cpp multiplies experts row by row, and all else as matrices from batch 2 on."""
+    """Seconds of a step: reads, then compute. llama.cpp multiplies experts row by row, everything else as matrices from batch 2 on."""
     row, matrix = rates(measured, case[1])
     always = operations(measured, case, batch, routed=False)
     experts = operations(measured, case, batch) - always
@@ -97,7 +100,7 @@ def predicted(measured: Measured, case: Case, batch: int) -> float:
 
 
 def comparisons(measured: Measured) -> Iterator[tuple[str, str, Point, Point]]:
-    """(kind, words, first, second): whose speeds are set in relation."""
+    """(kind, label, first, second): pairs of points to compare."""
     cases = measured.cases
     for shape, precision in cases:
         case = (shape, precision)
@@ -111,19 +114,19 @@ def comparisons(measured: Measured) -> Iterator[tuple[str, str, Point, Point]]:
 
 
 def calibrates(point: Point) -> bool:
-    """Whether the prediction takes its rates from here, so that it cannot be wrong."""
+    """Whether the prediction is calibrated with this point."""
     return point[0][0] == "dense" and point[1] in (1, max(STEPS))
 
 
 def ratios(measured: Measured) -> Iterator[tuple[str, str, float, float, float]]:
-    """(kind, words, measured, predicted, by the ceiling alone): speed of the first over that of the second."""
-    for kind, words, first, second in comparisons(measured):
+    """(kind, label, measured, predicted, by the ceiling alone): speed of the first point / speed of the second."""
+    for kind, label, first, second in comparisons(measured):
         if calibrates(first) and calibrates(second):
             continue
         scale = first[1] / second[1]
         yield (
             kind,
-            words,
+            label,
             scale * measured.step_s(*second) / measured.step_s(*first),
             scale * predicted(measured, *second) / predicted(measured, *first),
             scale * ceiling(measured, *second).time_s / ceiling(measured, *first).time_s,
@@ -131,7 +134,7 @@ def ratios(measured: Measured) -> Iterator[tuple[str, str, float, float, float]]
 
 
 def tables(measured: Measured) -> str:
-    """What was calibrated, every measurement beside its prediction, the ratios, and how many of them were met."""
+    """Tables of the calibration, all measurements with predictions, and all ratios; and a summary."""
     parts = (_calibration(measured), _speeds(measured), _relations(measured), _summary(measured))
     return "\n\n".join("\n".join(part) for part in parts)
 
@@ -162,8 +165,8 @@ def _speeds(measured: Measured) -> Iterator[str]:
 def _relations(measured: Measured) -> Iterator[str]:
     yield "| speed of one over the other | measured | predicted | error | by the ceiling alone |"
     yield "|---|--:|--:|--:|--:|"
-    for _, words, real, guess, top in ratios(measured):
-        yield f"| {words} | {real:.2f} | {guess:.2f} | {guess / real - 1:+.0%} | {top:.2f} |"
+    for _, label, real, guess, top in ratios(measured):
+        yield f"| {label} | {real:.2f} | {guess:.2f} | {guess / real - 1:+.0%} | {top:.2f} |"
 
 
 def _summary(measured: Measured) -> Iterator[str]:
@@ -171,11 +174,11 @@ def _summary(measured: Measured) -> Iterator[str]:
     for kind, _, real, guess, top in ratios(measured):
         found.setdefault(kind, []).append((abs(guess / real - 1), abs(top / real - 1)))
     for kind, errors in found.items():
-        ours, tops = zip(*errors, strict=True)
-        inside, alone = (sum(error <= WITHIN for error in each) for each in (ours, tops))
-        middle = statistics.median(ours)
+        predictions, tops = zip(*errors, strict=True)
+        inside, alone = (sum(error <= WITHIN for error in each) for each in (predictions, tops))
+        middle = statistics.median(predictions)
         yield (
-            f"- {kind}: {inside} of {len(errors)} within {WITHIN:.0%}; median error {middle:.0%}, largest {max(ours):.0%}. "
+            f"- {kind}: {inside} of {len(errors)} within {WITHIN:.0%}; median error {middle:.0%}, largest {max(predictions):.0%}. "
             f"By the ceiling alone: {alone} of {len(errors)}, largest {max(tops):.0%}."
         )
 
@@ -184,7 +187,7 @@ _COLOURS = dict(zip(SHAPES, ("#1f77b4", "#d95f02", "#1b9e77", "#7570b3"), strict
 
 
 def picture(measured: Measured) -> str:
-    """Predicted over measured tokens/s, both logarithmic, as SVG; the dashed lines are WITHIN either way."""
+    """SVG of predicted over measured tokens/s, both logarithmic. Dashed lines: errors of WITHIN."""
     points = [(case, batch / measured.step_s(case, batch), batch / predicted(measured, case, batch)) for case, batch in measured.rows]
     speeds = [speed for _, x, y in points for speed in (x, y)]
     low, high = math.log10(min(speeds) / 1.3), math.log10(max(speeds) * 1.3)
@@ -216,7 +219,7 @@ def picture(measured: Measured) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("measured", type=Path, help="measured.jsonl of ceiling.py")
-    parser.add_argument("--write", type=Path, help="the page to write between its markers; the picture goes beside it")
+    parser.add_argument("--write", type=Path, help="page to update between its markers; the plot is written next to it")
     given = parser.parse_args()
     measured = read(given.measured)
     if given.write is None:

@@ -1,7 +1,4 @@
-"""The load generators that `rivals` runs: how each is told what to do, and where its figures are in its report.
-
-Facts about their command lines and files, as of the versions in docs/fidelity.md; knows neither truth nor processes.
-"""
+"""Command lines and report formats of other load generators, for the versions in docs/fidelity.md."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from rivals import INPUT_TOKENS, MODEL, Figures, Rival, Work, interpreter
 
 
 def _report(folder: Path, name: str) -> Any:
-    """The JSON file of this name, however deep. FileNotFoundError when there is none."""
+    """The JSON file with this name, at any depth. FileNotFoundError if there is none."""
     return json.loads(next(folder.rglob(name), folder / name).read_text())
 
 
@@ -38,7 +35,7 @@ def _guidellm_report(folder: Path) -> Figures:
 
 
 def _inference_perf(work: Work) -> list[str]:
-    """One worker process, as all run on one core, and as many requests in it as there are streams (100 by default)."""
+    """One worker process, because all run on one core, with as many requests as streams (default 100)."""
     lengths = {
         name: {"min": tokens, "max": tokens, "mean": tokens, "std_dev": 0, "total_count": work.requests}
         for name, tokens in (("input_distribution", INPUT_TOKENS), ("output_distribution", work.tokens))
@@ -77,10 +74,10 @@ def _aiperf(work: Work) -> list[str]:
 
 
 def _aiperf_report(folder: Path) -> Figures:
-    """Its inter_chunk_latency is the gap between events; its inter_token_latency is one mean of each request."""
-    told = _report(folder, "profile_export_aiperf.json")
-    ttft = told["time_to_first_token"]
-    return Figures(round(told["request_count"]["avg"]), ttft["avg"], ttft["p50"], ttft["p99"], told["inter_chunk_latency"]["p99"])
+    """inter_chunk_latency is the gap between events; inter_token_latency is one mean per request."""
+    report = _report(folder, "profile_export_aiperf.json")
+    ttft = report["time_to_first_token"]
+    return Figures(round(report["request_count"]["avg"]), ttft["avg"], ttft["p50"], ttft["p99"], report["inter_chunk_latency"]["p99"])
 
 
 def _evalscope(work: Work) -> list[str]:
@@ -119,7 +116,7 @@ client = u.module_from_spec(spec)
 spec.loader.exec_module(client)
 client.run_argv(["sglang-bench", *sys.argv[1:]])
 """
-"""What `python -m sglang.benchmark.rust_client` does, without importing sglang itself: `pip install --no-deps sglang` is enough."""
+"""Equivalent to `python -m sglang.benchmark.rust_client` without importing sglang, so that `pip install --no-deps sglang` suffices."""
 
 
 def _extension_of(command: Path) -> list[str]:
@@ -136,11 +133,11 @@ def _sglang(work: Work) -> list[str]:
 
 
 def _serving_report(name: str) -> Callable[[Path], Figures]:
-    """What vLLM writes, and SGLang after it."""
+    """Reader for the format of vLLM and SGLang."""
 
     def read(folder: Path) -> Figures:
-        told = _report(folder, name)
-        return Figures(told["completed"], told["mean_ttft_ms"], told["median_ttft_ms"], told["p99_ttft_ms"], told["p99_itl_ms"])
+        report = _report(folder, name)
+        return Figures(report["completed"], report["mean_ttft_ms"], report["median_ttft_ms"], report["p99_ttft_ms"], report["p99_itl_ms"])
 
     return read
 

@@ -1,4 +1,4 @@
-"""How long processes take that do next to nothing: the load generator with one request of one token, and `bench run` with one."""
+"""Measures start-up time: the load generator with one request of one token, and `bench run` with one request."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ loads: [{{input_tokens: 8, output_tokens: 1, requests: 1, warmup_requests: 0}}]
 
 
 def seconds(program: Path, folder: Path, core: int, times: int) -> dict[str, float]:
-    """Median seconds of each of them, run in turns; the server they ask has a core of its own."""
+    """Median seconds of each command, run alternately. The server has its own core."""
     with serving(program, ("--ttft-ms", "0.1", "--itl-ms", "0.1"), None, core) as server:
         (folder / "one.yaml").write_text(ATTACH.format(port=server.port))
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}

@@ -1,6 +1,6 @@
-"""What the project has set itself, against what was measured: one line for each figure, met or not.
+"""The project's performance targets, and whether measurements meet them.
 
-Does not know: how a figure is measured. It is handed the medians of a case by the names that client.py gives them.
+Input is the medians of a case, with the names of client.py. Does not know: how figures are measured.
 """
 
 from __future__ import annotations
@@ -16,15 +16,17 @@ BYTES_PER_EVENT = 40
 
 @dataclass(frozen=True)
 class Target:
-    """A limit on one figure of one case. name: of the figure. least: it is to be reached; else it is not to be exceeded, either way
-    from 0. digits: behind the point, as printed."""
+    """A limit for one figure of one case."""
 
     case: str
     name: str
-    words: str
+    """Name of the figure."""
+    label: str
     limit: float
     least: bool = False
+    """The limit is a minimum; else a maximum of the absolute value."""
     digits: int = 2
+    """Printed decimals."""
 
     def met(self, measured: float) -> bool:
         return measured >= self.limit if self.least else abs(measured) <= self.limit
@@ -38,43 +40,42 @@ TARGETS = (
     Target("1,024 streams", "ttft_p99", "TTFT error p99, ms", 0.3),
     Target("1,024 streams", "itl_p99", "ITL error p99, ms", 0.6),
     Target("1,024 streams", "held", "streams held", 1015, least=True, digits=0),
-    Target("1,024 streams", "cpu_us", "processor seconds per million events", 9, digits=1),
+    Target("1,024 streams", "cpu_us", "CPU seconds per million events", 9, digits=1),
     Target(
-        "1,024 streams", "spare_mb", f"MB left of {SMALL_CELL_BYTES / 1e6:.0f} + {BYTES_PER_EVENT} bytes an event", 0, least=True, digits=0
+        "1,024 streams", "spare_mb", f"MB left of {SMALL_CELL_BYTES / 1e6:.0f} + {BYTES_PER_EVENT} bytes per event", 0, least=True, digits=0
     ),
     Target("1,024 in lockstep", "ttft_p99", "TTFT error p99, ms", 1.5),
     Target("2,048 streams", "rate", "events/s received", 190e3, least=True, digits=0),
     Target("burst, 32 at a time", "recorded", "events/s while recording", 1e6, least=True, digits=0),
     Target("burst, 32 at a time", "decoded", "events/s with every event decoded", 550e3, least=True, digits=0),
-    Target("burst, 32 at a time", "cpu_us", "processor seconds per million events", 2, digits=1),
+    Target("burst, 32 at a time", "cpu_us", "CPU seconds per million events", 2, digits=1),
     Target("burst, two processes", "recorded", "events/s while recording", 1.6e6, least=True, digits=0),
     Target("burst, two processes", "decoded", "events/s with every event decoded", 1.6 * 550e3, least=True, digits=0),
 )
 
 LOAD_GENERATOR = "load generator, one request of one token"
-BENCH_RUN = "bench run, one request of one token, server is up"
+BENCH_RUN = "bench run, one request of one token, running server"
 POST_PROCESSING = "10,000,000 events to every figure, one core"
-PRICES = {LOAD_GENERATOR: 0.3, BENCH_RUN: 0.8, POST_PROCESSING: 10.0}
-"""Seconds."""
+MAX_SECONDS = {LOAD_GENERATOR: 0.3, BENCH_RUN: 0.8, POST_PROCESSING: 10.0}
 
-HEADER = ("case", "figure", "asked", "measured", "")
+HEADER = ("case", "figure", "target", "measured", "")
 
 
 def with_spare_memory(figures: Figures) -> dict[str, float]:
-    """`spare_mb`: what a cell has left of what it may take."""
+    """Adds `spare_mb`: allowed minus peak memory of a cell."""
     allowed = SMALL_CELL_BYTES + BYTES_PER_EVENT * figures["events"]
     return {**figures, "spare_mb": (allowed - figures["peak_bytes"]) / 1e6}
 
 
 def verdicts(measured: Mapping[str, Figures], seconds: Mapping[str, float]) -> Iterator[tuple[str, ...]]:
-    """Rows under HEADER. measured: medians of our client by case. seconds: by the names of PRICES."""
+    """Rows under HEADER. measured: medians of enginebench by case. seconds: by the names of MAX_SECONDS."""
     for target in TARGETS:
         if target.case in measured:
             found = with_spare_memory(measured[target.case])[target.name]
-            said = [f"{value:,.{target.digits}f}" for value in (target.limit, found)]
-            asked = f"{'at least' if target.least else 'at most'} {said[0]}"
-            yield target.case, target.words, asked, said[1], "met" if target.met(found) else "**not met**"
-    for what, limit in PRICES.items():
-        if what in seconds:
-            found = seconds[what]
-            yield what, "seconds", f"at most {limit:g}", f"{found:.2f}", "met" if found <= limit else "**not met**"
+            limit, value = (f"{number:,.{target.digits}f}" for number in (target.limit, found))
+            bound = f"{'at least' if target.least else 'at most'} {limit}"
+            yield target.case, target.label, bound, value, "met" if target.met(found) else "**not met**"
+    for name, most in MAX_SECONDS.items():
+        if name in seconds:
+            found = seconds[name]
+            yield name, "seconds", f"at most {most:g}", f"{found:.2f}", "met" if found <= most else "**not met**"

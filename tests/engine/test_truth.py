@@ -55,7 +55,7 @@ def test_every_token_is_seen_and_none_before_it_was_sent(
         assert sent_ns <= arrived
         if name != "bare":
             assert all(event >= token for event, token in zip(events, tokens, strict=True))
-    figures = client.judged(told, sent)
+    figures = client.with_errors(told, sent)
     assert figures["ttft_p50"] > 0
     assert told["events"] == 240
 
@@ -84,13 +84,13 @@ def test_what_is_asked_is_held_against_what_was_measured(client: ModuleType) -> 
     assert said[of, "TTFT error mean, ms"] == ("at most 0.10", "-0.20", "**not met**"), "too early is wrong, too"
     assert said[of, "TTFT error p99, ms"][2] == "**not met**"
     assert said[of, "ITL error p99, ms"][2] == said[of, "streams held"][2] == "met"
-    assert said[of, "processor seconds per million events"] == ("at most 9.0", "9.0", "met")
-    assert said[of, "MB left of 60 + 40 bytes an event"] == ("at least 0", "-1", "**not met**")
+    assert said[of, "CPU seconds per million events"] == ("at most 9.0", "9.0", "met")
+    assert said[of, "MB left of 60 + 40 bytes per event"] == ("at least 0", "-1", "**not met**")
     assert {case for case, _ in said} == {of}
 
 
 def test_a_server_that_spins_says_how_much_of_its_core_it_used(client: ModuleType, server: Path, tmp_path: Path) -> None:
-    case = client.Case("tiny", client.PACED, 4, 2, 20)
+    case = client.Case("tiny", sys.modules["cases"].PACED, 4, 2, 20)
     with client.serving(server, case.server, tmp_path / "log", None) as running:
         told = client.CLIENTS["enginebench"](case, running.port)
     assert 0 < running.busy_s < told["wall_s"] / 2, "it had nothing to do nearly all the time, and did not sleep"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -53,10 +54,5 @@ def times(ratio: float) -> str:
 
 def least_batch(reaches: Callable[[int], bool], most: int) -> int | None:
     """The smallest batch from 1 to `most` for which `reaches` is true, None if there is none. `reaches` must be monotone."""
-    if not reaches(most):
-        return None
-    low, high = 0, most  # invariant: reaches(high), not reaches(low)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if reaches(middle) else (middle, high)
-    return high
+    batch = bisect_left(range(most + 1), x=True, lo=1, key=reaches)
+    return batch if batch <= most else None

@@ -120,7 +120,7 @@ class Physics:
     def ceiling(self, claim: Serving, batch: int) -> Ceiling:
         """The roofline of one decode step of `batch` requests, including the KV cache of the stated lengths. Never falls with the batch."""
         step = decode(self._setting(claim), batch, _context(claim))
-        return Ceiling(step.tokens_per_s, _LIMITS[step.rules])
+        return Ceiling(step.tokens_per_s, _LIMITS[step.bottleneck])
 
     def largest_batch(self, claim: Serving) -> int:
         """Number of requests of the stated lengths that fit beside the weights; a very large number if no length is stated."""
@@ -158,7 +158,7 @@ class Physics:
         placed = placement_of(claim.options)
         if isinstance(placed, str):
             raise UserError(placed)
-        if placed.drafts:
+        if placed.speculative:
             raise UserError("speculative decoding, and the acceptance rate is unknown")
         weights = self._weights(claim.model, claim.precision or "")
         machine = read_machine(claim.hardware or "")

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from enginebench.physics.deployment_limits import DeploymentLimits, Need, Unknown
+from enginebench.physics.deployment_limits import DeploymentLimits, MemoryNeed, UnknownLimit
 
 if TYPE_CHECKING:
     from enginebench.domain import JSON, Cell, Deployment, Load
@@ -24,7 +24,7 @@ class Capacity:
     unknown: why nobody can tell, of what is None or left out.
     """
 
-    need: Need | None
+    need: MemoryNeed | None
     least_s: dict[Load, float]
     unknown: str | None = None
 
@@ -69,7 +69,7 @@ def _capacity(found: Plan, deployment: Deployment, loads: Sequence[Load]) -> Cap
     try:
         held = found.bounds.of(deployment)
         need = max((held.need(load) for load in loads), key=lambda need: need.fit.budget.needed)
-    except Unknown as reason:
+    except UnknownLimit as reason:
         return Capacity(None, {}, str(reason))
     return Capacity(need, dict(_least(held, loads)))
 
@@ -78,7 +78,7 @@ def _least(held: DeploymentLimits, loads: Sequence[Load]) -> Iterator[tuple[Load
     for load in loads:
         try:
             yield load, held.least_s(load)
-        except Unknown:
+        except UnknownLimit:
             continue
 
 

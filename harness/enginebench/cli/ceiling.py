@@ -116,7 +116,7 @@ def _table(context: int, steps: Sequence[Step], room: int) -> Iterator[str]:
         full = "" if step.batch <= room else "  (no room)"
         yield (
             f"{step.batch:>7,} {step.tokens_per_s:>10,.0f} {step.tokens_per_s_user:>9,.1f} {1e3 * step.time_s:8.3f} | {memory} | "
-            f"{1e3 * step.seconds['compute']:8.3f} {1e3 * step.seconds['link']:8.3f} | {touched}  {step.rules}{full}"
+            f"{1e3 * step.seconds['compute']:8.3f} {1e3 * step.seconds['link']:8.3f} | {touched}  {step.bottleneck}{full}"
         )
 
 
@@ -125,7 +125,7 @@ def _remarks(setting: Setting, context: int, reach: float | None) -> Iterator[st
 
     if context:
         first = prefill(setting, context)
-        yield f"prefill of one prompt of {context:,} tokens: at least {1e3 * first.time_s:,.1f} ms ({first.rules}, {first.arithmetic})"
+        yield f"prefill of one prompt of {context:,} tokens: at least {1e3 * first.time_s:,.1f} ms ({first.bottleneck}, {first.arithmetic})"
     for knee in knees(setting, context):
         yield f"from batch {knee.batch:,} on {knee.after} rules in place of {knee.before}"
     whole = all_touched(setting)
@@ -177,4 +177,4 @@ def _step(step: Step) -> dict[str, JSON]:
     from enginebench.domain import plain_object
 
     derived = {"time_s": step.time_s, "tokens_per_s": step.tokens_per_s, "tokens_per_s_user": step.tokens_per_s_user}
-    return {**plain_object(step), **derived, "limit": step.limit, "rules": step.rules}
+    return {**plain_object(step), **derived, "limit": step.limit, "rules": step.bottleneck}

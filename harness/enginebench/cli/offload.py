@@ -116,7 +116,7 @@ def _table(curve: Sequence[Split]) -> Iterator[str]:
         mark = "" if each.fit.fits else "  (does not fit)"
         yield (
             f"{each.layers:>4} {each.device_bytes / 1e9:8.1f} {budget.host / 1e9:8.1f} {budget.left / 1e9:8.1f} "
-            f"{each.step.tokens_per_s:14.1f}  {each.step.rules}{mark}"
+            f"{each.step.tokens_per_s:14.1f}  {each.step.bottleneck}{mark}"
         )
 
 
@@ -175,7 +175,7 @@ def _point(each: Split) -> JSON:
         "host_bytes": each.fit.budget.host,
         "left_bytes": each.fit.budget.left,
         "tokens_per_s": each.step.tokens_per_s,
-        "rules": each.step.rules,
+        "rules": each.step.bottleneck,
         "options": dict(each.options),
         "flags": each.flags,
     }

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from enginebench.engines.environments import Pins
     from enginebench.engines.registry import Registry
     from enginebench.metrics.costs import Prices
-    from enginebench.physics.deployment_limits import Bounds
+    from enginebench.physics.deployment_limits import MachineLimits
     from enginebench.scenario import Scenario
     from enginebench.scenario.plan import Plan
 
@@ -123,18 +123,18 @@ def planned(
     return selected, registry
 
 
-def _bounds(scenario: Scenario) -> Bounds | None:
+def _bounds(scenario: Scenario) -> MachineLimits | None:
     """What the machine allows; None where nobody said which it is and no GPU is here, or its processor does the work."""
     from enginebench.machine.accelerators import gpus
 
     seen = () if scenario.hardware else gpus()
     if not scenario.hardware and not seen:
         return None
-    from enginebench.physics.deployment_limits import Bounds
-    from enginebench.physics.detect import here, stated
+    from enginebench.physics.deployment_limits import MachineLimits
+    from enginebench.physics.detect import local_machine, stated_machine
 
-    machine = stated(scenario.hardware) if scenario.hardware else here(seen)
-    return Bounds(machine, scenario.file.resolve().parent) if machine is not None else None
+    machine = stated_machine(scenario.hardware) if scenario.hardware else local_machine(seen)
+    return MachineLimits(machine, scenario.file.resolve().parent) if machine is not None else None
 
 
 def find_scenario(name: str) -> Path:

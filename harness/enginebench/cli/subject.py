@@ -97,12 +97,12 @@ def subject_options(command: F) -> F:
 
 def subject(asked: dict[str, Any]) -> Subject:
     """What the options of `subject_options` name. UserError where there is no such thing."""
-    from enginebench.physics import Offload, read_machine, read_weights, spread
+    from enginebench.physics import Offload, choose_parallelism, read_machine, read_weights
     from enginebench.physics.placement import KV_BITS
 
     bandwidth = asked["host_bandwidth"]
     machine = read_machine(asked["hardware"], host_bandwidth=bandwidth * 1e9 if bandwidth else None)
-    parallelism = spread(
+    parallelism = choose_parallelism(
         machine.count,
         tp=asked["tp"],
         pp=asked["pp"],

@@ -46,20 +46,20 @@ class RunContext:
 
     def machine(self, cell: CellRecord) -> Machine | None:
         """The machine that the cell ran on; None where it is unknown."""
-        from enginebench.physics.detect import of_run
+        from enginebench.physics.detect import machine_of_run
 
-        return None if self.record is None else of_run(self.record.machine, self.record.scenario.get("hardware"), cell.gpus)
+        return None if self.record is None else machine_of_run(self.record.machine, self.record.scenario.get("hardware"), cell.gpus)
 
     def limits(self, cell: CellRecord, machine: Machine) -> DeploymentLimits:
-        """The physical limits of the cell's deployment on the machine. Raises `Unknown`."""
-        from enginebench.physics.deployment_limits import Bounds
+        """The physical limits of the cell's deployment on the machine. Raises `UnknownLimit`."""
+        from enginebench.physics.deployment_limits import MachineLimits
 
         launch = self.launches.get(cell.launch_id)
         reported = launch.resolved.get("kv_dtype") if launch is not None else None
         kv_dtype = reported if isinstance(reported, str) else None
         key = fingerprint({"deployment": canonical(cell.deployment), "machine": machine.name, "kv_dtype": kv_dtype})
         if key not in self._known_limits:
-            self._known_limits[key] = Bounds(machine).of(cell.deployment, kv_dtype)
+            self._known_limits[key] = MachineLimits(machine).of(cell.deployment, kv_dtype)
         return self._known_limits[key]
 
     @cached_property
@@ -158,7 +158,7 @@ class Context:
         """
         if self.record is None or self.run.record is None or self.record.deployment.runtime == "attach":
             return None
-        from enginebench.physics.deployment_limits import Unknown
+        from enginebench.physics.deployment_limits import UnknownLimit
 
         streams, tokens = self.streams, self.request_tokens
         if self.machine is None or not streams or tokens is None:
@@ -166,5 +166,5 @@ class Context:
         try:
             limits = self.run.limits(self.record, self.machine)
             return limits.ceiling(tokens, streams, cached=self.record.load.prefix_cache == "allowed")
-        except Unknown:
+        except UnknownLimit:
             return None

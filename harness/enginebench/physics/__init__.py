@@ -1,7 +1,7 @@
-"""What physics allows: does a model fit a machine, how fast could it be, and what limits it.
+"""Memory and roofline models: does a model fit a machine, how fast can it be at most, and what limits it.
 
-The names here are the interface; docs/physics.md explains them. Pure, except that `read_weights` reads headers of files and the device
-`cpu` is measured.
+The names here are the interface; docs/physics.md explains them. Pure, except that `read_weights` reads file headers and the device `cpu` is
+measured.
 """
 
 from enginebench.physics.catalogue import Entry, devices, find_model, models, need_device, need_model, read_machine
@@ -15,12 +15,12 @@ from enginebench.physics.popularity import Popularity, measured, uniform, zipf
 from enginebench.physics.precision import Precision, precision
 from enginebench.physics.roofline import Step, decode, prefill
 from enginebench.physics.setting import Setting, Speculation
-from enginebench.physics.sizing import most_on_device, smallest, spread
+from enginebench.physics.sizing import choose_parallelism, most_on_device, smallest
 from enginebench.physics.weights import Weights, weigh
 
 __all__ = [
     "NOTHING", "Budget", "Device", "Entry", "Fit", "Host", "Knee", "Machine", "Model", "Offload", "Popularity", "Precision", "Reserve",
-    "Role", "Setting", "Speculation", "Step", "Weights", "all_touched", "batch_needed", "curve", "decode", "devices", "find_model", "fit",
-    "knees", "measured", "models", "most_on_device", "need_device", "need_model", "precision", "prefill", "read_machine", "read_weights",
-    "smallest", "spread", "uniform", "weigh", "zipf",
+    "Role", "Setting", "Speculation", "Step", "Weights", "all_touched", "batch_needed", "choose_parallelism", "curve", "decode", "devices",
+    "find_model", "fit", "knees", "measured", "models", "most_on_device", "need_device", "need_model", "precision", "prefill",
+    "read_machine", "read_weights", "smallest", "uniform", "weigh", "zipf",
 ]  # fmt: skip

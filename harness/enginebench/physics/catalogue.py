@@ -1,7 +1,7 @@
-"""The catalogues: models and devices that have names, from the YAML files beside this one.
+"""The catalogues of models and devices, from the YAML files in data/.
 
-Dimensions are those of the models' own config.json; every published figure stands beside what the dimensions give, and a test
-compares them. It reads no checkpoint and measures nothing, except where the device asked for is this machine's own processor.
+Dimensions are those of the models' config.json; a test compares the figures computed from them with the published ones. Reads no
+checkpoints. Measures nothing, except for the device 'cpu'.
 """
 
 from __future__ import annotations
@@ -23,47 +23,50 @@ from enginebench.physics.machine import GB, GIB, Device, Host, Link, Machine, si
 _DATA = Path(__file__).with_name("data")
 _LAYOUT = 1
 THIS_CPU = "cpu"
-"""The name of the processor of this machine, whose limits are measured."""
+"""The CPU of this machine; its limits are measured."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """What a model's makers say, in billions of weights as they print them. tables: which vocabulary tables their active figure counts."""
+    """The vendor's figures, in billions of weights."""
 
     total: float
     active: float
     tables: Tables
+    """The vocabulary tables that the active figure includes."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One model of the catalogue. native: the precision it is published in. note: which of several sources is right, and why."""
+    """One model of the catalogue."""
 
     name: str
     hub: str
     model: Model
     native: str
+    """The precision of the published checkpoint."""
     published: Published
     source: str
     note: str = ""
+    """If sources differ: which one is right, and why."""
     aliases: tuple[str, ...] = field(default=())
 
 
 @cache
 def models() -> Mapping[str, Entry]:
-    """Every model by its name."""
+    """Every model by name."""
     data = _read("models.yaml", "models")
     return {name: _entry(name, each) for name, each in data.items()}
 
 
 @cache
 def devices() -> Mapping[str, Device]:
-    """Every device by its name; this machine's processor is not among them."""
+    """Every device by name, without this machine's CPU."""
     return {name: _device(name, each) for name, each in _read("hardware.yaml", "devices").items()}
 
 
 def find_model(name: str) -> Entry | None:
-    """The model of that name, alias or hub id, in any case."""
+    """The model with this name, alias or hub id; case-insensitive."""
     word = name.lower()
     for entry in models().values():
         if word in (entry.name, entry.hub.lower(), entry.hub.lower().partition("/")[2], *entry.aliases):
@@ -72,7 +75,7 @@ def find_model(name: str) -> Entry | None:
 
 
 def need_model(name: str) -> Entry:
-    """As find_model, but a UserError with advice."""
+    """Like find_model, but raises a UserError with advice."""
     entry = find_model(name)
     if entry is None:
         raise UserError(f"no model '{name}' in the catalogue", key="model", advice=did_you_mean(name.lower(), models()))
@@ -80,7 +83,7 @@ def need_model(name: str) -> Entry:
 
 
 def need_device(name: str) -> Device:
-    """The device of that name or alias, 'm3-ultra-256gb' included; 'cpu' is measured, which takes seconds. UserError for no such one."""
+    """The device with this name or alias, including sizes ('m3-ultra-256gb'). 'cpu' is measured, which takes seconds. UserError if none."""
     word = name.lower()
     if word == THIS_CPU:
         from enginebench.physics.this_cpu import this_cpu
@@ -91,16 +94,16 @@ def need_device(name: str) -> Device:
         return devices()[known[word]]
     variant = sized(devices()[family], word) if (family := known.get(word.rpartition("-")[0])) else None
     if variant is None:
-        near = difflib.get_close_matches(word, known, n=1)  # an alias that was nearly hit is worth naming beside the names
+        near = difflib.get_close_matches(word, known, n=1)  # suggest a similar alias, too
         raise UserError(f"no device '{name}' in the catalogue", key="hardware", advice=did_you_mean(word, [*devices(), THIS_CPU, *near]))
     return variant
 
 
 def read_machine(text: str, *, host_bandwidth: float | None = None) -> Machine:
-    """'4xh100', '2xrtx4090+256gb', 'cpu'. host_bandwidth: bytes/s of the host's memory, else that of two DDR5 channels."""
+    """Parse '4xh100', '2xrtx4090+256gb' or 'cpu'. host_bandwidth: bytes/s of host memory; None: that of two DDR5 channels."""
     found = split_machine(text)
     if found is None:
-        raise UserError(f"cannot read the hardware '{text}'", key="hardware", advice="write for example 4xh100 or 1xrtx4090+128gb")
+        raise UserError(f"invalid hardware '{text}'", key="hardware", advice="write for example 4xh100 or 1xrtx4090+128gb")
     count, name, memory = found
     host = Host(memory) if memory is not None else None
     if host and host_bandwidth is not None:
@@ -119,7 +122,7 @@ def _device_names() -> Mapping[str, str]:
 def _read(file: str, key: str) -> dict[str, Any]:
     data = yaml.safe_load((_DATA / file).read_text(encoding="utf-8"))
     if data["schema_version"] != _LAYOUT:
-        raise ValueError(f"{file} has layout {data['schema_version']}, not {_LAYOUT}")
+        raise ValueError(f"{file} has schema version {data['schema_version']}, expected {_LAYOUT}")
     found: dict[str, Any] = data[key]
     return found
 
@@ -139,7 +142,7 @@ def _entry(name: str, data: Mapping[str, Any]) -> Entry:
 
 def _device(name: str, data: Mapping[str, Any]) -> Device:
     link = data.get("link")
-    reached = data.get("measured", {}).get("copy_gbs")
+    measured = data.get("measured", {}).get("copy_gbs")
     return Device(
         name=name,
         memory=data["memory_gib"] * GIB,
@@ -151,6 +154,6 @@ def _device(name: str, data: Mapping[str, Any]) -> Device:
         network=data["network_gbs"] * GB if "network_gbs" in data else None,
         node=data.get("node", 8),
         tdp_w=data.get("tdp_w"),
-        measured_bandwidth=reached * GB if reached else None,
+        measured_bandwidth=measured * GB if measured else None,
         note=data.get("note", ""),
     )

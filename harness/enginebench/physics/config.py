@@ -1,7 +1,7 @@
-"""From the keys of a Hugging Face config.json to a `Model`.
+"""Converts a Hugging Face config.json to a `Model`.
 
-It knows the families it lists, and refuses others: a guess at an unknown architecture would be a number without a warning.
-Sources: the configuration and modelling files of transformers 5.23. Chunked attention (Llama 4) counts as a window of one chunk.
+Rejects families that are not listed, because a guess at an unknown architecture would be silently wrong. Chunked attention (Llama 4) counts
+as a window of one chunk. Sources: the configuration and modelling files of transformers 5.23.
 """
 
 from __future__ import annotations
@@ -23,13 +23,11 @@ Config = Mapping[str, Any]
 
 
 def from_config(name: str, config: Config) -> Model:
-    """The model that a config.json describes; of a multimodal one, its text part. UserError for an unknown or incomplete one."""
+    """The model that a config.json describes (of a multimodal model, the text part). UserError if it is unknown or incomplete."""
     text = config.get("text_config", config)
     kind = text.get("model_type", config.get("model_type"))
     if kind not in DENSE | MIXTURES:
-        raise UserError(
-            f"the dimensions of model type '{kind}' are not known here", key="model_type", advice=did_you_mean(str(kind), DENSE | MIXTURES)
-        )
+        raise UserError(f"unknown model type '{kind}'", key="model_type", advice=did_you_mean(str(kind), DENSE | MIXTURES))
     try:
         attentions = _attentions(kind, text)
         layers = tuple(_layer(kind, text, i, attention) for i, attention in enumerate(attentions))

@@ -1,8 +1,9 @@
-"""What physics allows a deployment under a load: whether it fits its machine, and the most output tokens/s that it could make there.
+"""Limits of a deployment under a load: whether it fits its machine, and its ceiling in output tokens/s.
 
-Joins the nouns of a scenario with `enginebench.physics`; a plan, a report and an audit ask the same. What cannot be known (a model that
-is in no catalogue, an option that places weights in its own way) is `Unknown`, with the reason, and never a guess. Both answers are on
-the kind side: a deployment is only said not to fit where weights and cache alone do not, and a ceiling leaves out whatever could overlap.
+Applies the models of `enginebench.physics` to the deployments and loads of a scenario, for plan, report and audit. If something is unknown
+(a model that is not in the catalogue, an option that places weights in its own way), `UnknownLimit` is raised with the reason; there are no
+guesses. Both answers favour the deployment: it counts as not fitting only if weights and KV cache alone exceed the memory, and the ceiling
+assumes that everything that can overlap does.
 """
 
 from __future__ import annotations
@@ -29,30 +30,31 @@ from enginebench.physics.weights import Weights
 from enginebench.workload.lengths import Lengths
 
 
-class Unknown(Exception):  # noqa: N818  # no mishap: an answer
-    """Nobody can tell; the text says why."""
+class UnknownLimit(Exception):  # noqa: N818  # a result, not an error
+    """A limit cannot be computed. The text gives the reason."""
 
 
 @dataclass(frozen=True)
-class Need:
-    """Memory that a load takes of each device, beside what a device has; `fit.fits` asks for room to work in as well."""
+class MemoryNeed:
+    """Memory per device that a load needs."""
 
     fit: Fit
+    """`fit.fits` also requires working memory."""
 
     @property
     def impossible(self) -> bool:
-        """Whether weights and cache alone are more than there is, on the device or in the host's memory."""
+        """Whether weights and KV cache alone exceed the memory of the device or of the host."""
         budget, host = self.fit.budget, self.fit.machine.host
-        too_little = host is not None and budget.host > host.memory
-        return too_little or budget.left + budget.activations + budget.runtime < 0
+        exceeds_host = host is not None and budget.host > host.memory
+        return exceeds_host or budget.left + budget.activations + budget.runtime < 0
 
     @property
     def text(self) -> str:
-        """'61.2 of 85.5 GB per GPU (weights 54.0, KV cache 4.5, to work in 2.7) at 64 streams of 2,048 tokens'."""
+        """'61.2 of 85.5 GB per GPU (weights 54.0, KV cache 4.5, working memory 2.7) at 64 streams of 2,048 tokens'."""
         budget = self.fit.budget
         weights, working = sum(budget.weights.values()), budget.activations + budget.runtime
-        parts = f"weights {weights / GB:.1f}, KV cache {budget.cache / GB:.1f}, to work in {working / GB:.1f}"
-        host = f" and {budget.host / GB:.1f} GB of the host's memory" if budget.host else ""
+        parts = f"weights {weights / GB:.1f}, KV cache {budget.cache / GB:.1f}, working memory {working / GB:.1f}"
+        host = f" and {budget.host / GB:.1f} GB of host memory" if budget.host else ""
         return f"{budget.needed / GB:.1f} of {budget.usable / GB:.1f} GB per GPU ({parts}){host} at {self.streams}"
 
     @property
@@ -63,48 +65,49 @@ class Need:
 
     @property
     def refusal(self) -> str:
-        """Why it cannot be, with the numbers."""
+        """Why it does not fit, with the numbers."""
         most = self.fit.max_concurrency if self.fit.concurrency > 1 else 0
         more = f"; {most:,} would fit" if most else ""
         return f"{self.fit.why_not} ({self.streams}{more})"
 
 
 @dataclass(frozen=True)
-class Bounds:
-    """One machine. base: the folder that relative checkpoints start from."""
+class MachineLimits:
+    """The limits of one machine."""
 
     machine: Machine
     base: Path = Path()
+    """Folder of relative checkpoint paths."""
 
     def of(self, deployment: Deployment, kv_dtype: str | None = None) -> DeploymentLimits:
-        """What the machine allows a deployment. kv_dtype: what the engine said that its cache has. `Unknown` where nobody can tell."""
+        """The limits of a deployment. kv_dtype: type of the KV cache as reported by the engine. Raises UnknownLimit."""
         if deployment.runtime == "attach":
-            raise Unknown("a server that somebody else started is spread and placed as only he knows")
+            raise UnknownLimit("the parallelism of an attached server is unknown")
         weights = weights_of(deployment.model, deployment.precision, deployment.checkpoint, self.base)
         if weights is None:
-            raise Unknown(f"neither the catalogue nor a file here says how large {deployment.model} in {deployment.precision} is")
+            raise UnknownLimit(f"the size of {deployment.model} in {deployment.precision} is unknown: not in the catalogue, no local file")
         placement = placement_of(deployment.options, kv_dtype)
         if isinstance(placement, str):
-            raise Unknown(placement)
+            raise UnknownLimit(placement)
         return DeploymentLimits(deployment, self.machine, weights, placement)
 
     def refusals(self, deployment: Deployment, loads: Sequence[Load], gpus: int) -> Mapping[Load, str]:
-        """Why the machine cannot take the deployment under some of these loads. gpus: devices that it takes."""
+        """The loads under which the deployment does not fit the machine, with reasons. gpus: devices of the deployment."""
         if deployment.runtime == "attach" or gpus == 0:
             return {}
         if gpus > self.machine.count:
-            return dict.fromkeys(loads, f"takes {gpus} GPUs, {self.machine.name} has {self.machine.count}")
+            return dict.fromkeys(loads, f"needs {gpus} GPUs, {self.machine.name} has {self.machine.count}")
         try:
-            held = self.of(deployment)
-            needs = {load: held.need(load) for load in loads}
-        except Unknown:
+            limits = self.of(deployment)
+            needs = {load: limits.need(load) for load in loads}
+        except UnknownLimit:
             return {}
         return {load: need.refusal for load, need in needs.items() if need.impossible}
 
 
 @dataclass(frozen=True)
 class DeploymentLimits:
-    """A deployment on a machine. Every method raises `Unknown` where nobody can tell."""
+    """The limits of a deployment on a machine. Every method may raise UnknownLimit."""
 
     deployment: Deployment
     machine: Machine
@@ -113,19 +116,19 @@ class DeploymentLimits:
 
     @cached_property
     def settings(self) -> Sequence[Setting]:
-        """What the deployment may mean in the words of physics, with the bandwidth that a copy reached where somebody measured it."""
+        """The possible interpretations of the deployment, with the measured copy bandwidth of the device where available."""
         if self.machine.device.name.startswith(THIS_CPU):
-            spreads: Sequence[Parallelism] = [Parallelism()]  # ranks share one memory
+            alternatives: Sequence[Parallelism] = [Parallelism()]  # ranks share one memory
         else:
-            spreads = _readings(self.deployment.parallelism, self.placement, self.weights)
+            alternatives = _interpretations(self.deployment.parallelism, self.placement, self.weights)
         offload = _offload(self.placement, self.weights)
         if offload.anything and self.machine.host is None:
-            raise Unknown("some weights are in the host's memory, whose size is not stated (write e.g. 4xh100+256gb)")
+            raise UnknownLimit("some weights are in host memory, but its size is not stated (write e.g. 4xh100+256gb)")
         machine = self.machine.as_measured()
-        machines = [replace(machine, count=max(machine.count, devices_of(spread))) for spread in spreads]
+        machines = [replace(machine, count=max(machine.count, devices_of(parallelism))) for parallelism in alternatives]
         return [
-            Setting(self.weights, machine, spread, self.placement.kv_bits, offload=offload)
-            for machine, spread in zip(machines, spreads, strict=True)
+            Setting(self.weights, machine, parallelism, self.placement.kv_bits, offload=offload)
+            for machine, parallelism in zip(machines, alternatives, strict=True)
         ]
 
     @cached_property
@@ -135,74 +138,75 @@ class DeploymentLimits:
             for each in self.settings
         ]
 
-    def need(self, load: Load) -> Need:
-        """The memory that a load takes in the kindest reading of the deployment.
+    def need(self, load: Load) -> MemoryNeed:
+        """The memory that a load needs, in the most favourable interpretation of the deployment.
 
-        The server must hold one request as long as it was told to expect; and all streams of the load, each at its mean length.
+        The larger of: one request of max_context tokens; all streams of the load at their mean length.
         """
         streams, context = _streams(load), _mean_context(load)
         if context is None or self.deployment.max_context > streams * context:
             streams, context = 1, max(1, self.deployment.max_context)
-        needs = [Need(each.at(context, streams)) for each in self._fits]
+        needs = [MemoryNeed(each.at(context, streams)) for each in self._fits]
         return min(needs, key=lambda need: (need.impossible, need.fit.budget.needed))
 
     def ceiling(self, tokens: tuple[float, float], streams: float, *, cached: bool = False) -> float:
-        """The most output tokens/s of `streams` requests at a time that have (input, output) tokens each.
+        """The highest possible output tokens/s of `streams` concurrent requests with (input, output) tokens each.
 
-        Two limits hold, and the lower one is the ceiling. A request takes each resource r (memory, arithmetic, links) for at least
+        The lower of two limits. Throughput: a request occupies each resource r (memory, compute, links) of the machine for at least
             busy(r) = prefill(r) + (output - 1) x step(r, streams) / streams
-        seconds of the whole machine's time, whatever overlaps with whatever else; prefill(memory) is left out, because a prompt can
-        go through the model together with the others' tokens. So tokens/s <= output / max over r of busy(r). And one request after
-        the other in each stream takes at least prefill + (output - 1) x step(1): tokens/s <= streams x output / that.
-        step and prefill are those of `physics`: experts touched under even routing, a cache of input + output / 2 tokens, and the
-        bandwidth that a copy reached on such a device where somebody measured it, else the data sheet's. cached: prompts may have been
-        computed before, so prefill takes no time. A disaggregated deployment has the limits of its decode side alone.
+        seconds, however much overlaps, so tokens/s <= output / max over r of busy(r). prefill(memory) is left out, because a prompt can
+        pass through the model together with the tokens of other requests. Latency: the requests of a stream are sequential and take at
+        least prefill + (output - 1) x step(1) each, so tokens/s <= streams x output / that.
+
+        step and prefill are the rooflines of `physics` with uniform routing, a KV cache of input + output / 2 tokens, and the measured copy
+        bandwidth of the device if known, else the published one. cached: prefill takes no time, because prompts may be cached. For a
+        disaggregated deployment only the decode side counts.
         """
-        if self.placement.drafts:
-            raise Unknown("tokens are drafted, and how many of them are accepted is not known before")
+        if self.placement.speculative:
+            raise UnknownLimit("speculative decoding: the acceptance rate is unknown in advance")
         no_prompt = cached or self.placement.prefill > 0
         return max(_ceiling(setting, tokens, streams, no_prompt=no_prompt) for setting in self.settings)
 
     def least_s(self, load: Load) -> float:
-        """Seconds that a load takes at least: as long as it is told to, or as its rate or the ceiling make it."""
+        """The shortest possible duration of a load, from its stated duration, its rate, or the ceiling."""
         if load.duration_s is not None and not load.requests:
             return load.duration_s
         tokens = mean_tokens(load)
         if load.rate is not None:
-            taken = load.requests / ((load.rate + (load.rate if load.rate_to is None else load.rate_to)) / 2)
+            seconds = load.requests / ((load.rate + (load.rate if load.rate_to is None else load.rate_to)) / 2)
         elif tokens is None:
-            raise Unknown("only the data set or the trace knows how long requests are")
+            raise UnknownLimit("request lengths come from a data set or a trace")
         else:
-            taken = load.requests * tokens[1] / self.ceiling(tokens, load.concurrency, cached=load.prefix_cache == "allowed")
-        return taken if load.duration_s is None else min(taken, load.duration_s)
+            seconds = load.requests * tokens[1] / self.ceiling(tokens, load.concurrency, cached=load.prefix_cache == "allowed")
+        return seconds if load.duration_s is None else min(seconds, load.duration_s)
 
 
 def _ceiling(setting: Setting, tokens: tuple[float, float], streams: float, *, no_prompt: bool) -> float:
-    """`Held.ceiling` in one reading of the deployment."""
-    entered, made = tokens
-    context, steps = entered + made / 2, max(0.0, made - 1)
+    """`DeploymentLimits.ceiling` for one interpretation of the deployment."""
+    inputs, outputs = tokens
+    context, steps = inputs + outputs / 2, max(0.0, outputs - 1)
     batch = decode(setting, math.ceil(streams), context)
     busy = {name: seconds * steps / batch.batch for name, seconds in batch.seconds.items()}
     latency = steps * decode(setting, 1, context).time_s
     if not no_prompt:
-        spread, prompt = setting.parallelism, max(1, round(entered))
-        ways = spread.dp_replicas * spread.attention_dp
-        spent = prefill(setting, prompt, ways).seconds
-        busy = {name: busy[name] + spent[name] / (ways * spread.pp) * (name != "memory") for name in busy}
+        parallelism, prompt = setting.parallelism, max(1, round(inputs))
+        replicas = parallelism.dp_replicas * parallelism.attention_dp
+        seconds = prefill(setting, prompt, replicas).seconds
+        busy = {name: busy[name] + seconds[name] / (replicas * parallelism.pp) * (name != "memory") for name in busy}
         latency += prefill(setting, prompt).time_s
-    return made / max(*busy.values(), latency / streams)
+    return outputs / max(*busy.values(), latency / streams)
 
 
 def mean_tokens(load: Load) -> tuple[float, float] | None:
-    """Input and output tokens of a request on average; None where only a data set or a trace knows."""
+    """Mean input and output tokens of a request; None if they come from a data set or a trace."""
     return None if load.trace is not None else Lengths.of(load).mean
 
 
 @cache
 def weights_of(model: str, precision: str, checkpoint: str, base: Path = Path()) -> Weights | None:
-    """The weights of a deployment: of its checkpoint where that is at hand, else of the catalogue; None where neither knows it.
+    """The weights of a deployment, from its local checkpoint or the catalogue; None if neither has them.
 
-    A GGUF holds what will be loaded; a folder may be quantised while loading, so that its dimensions count in the precision asked for.
+    For a GGUF file, the real sizes. A folder may be quantised while loading, so its dimensions in the requested precision.
     """
     file = local_path(checkpoint, base)
     names: list[tuple[str, str | None]] = [] if file is None else [(str(file), None if file.suffix == ".gguf" else precision)]
@@ -214,24 +218,24 @@ def weights_of(model: str, precision: str, checkpoint: str, base: Path = Path())
     return None
 
 
-def _readings(spread: Parallelism, placement: Placement, weights: Weights) -> Sequence[Parallelism]:
-    """What a spread may mean, in the words of physics: replicas may hold experts of their own, or share them out (vLLM does).
+def _interpretations(parallelism: Parallelism, placement: Placement, weights: Weights) -> Sequence[Parallelism]:
+    """The parallelism of a deployment: data-parallel replicas may each have all experts, or share them (as in vLLM).
 
-    The decode servers of a disaggregated deployment are replicas. `Unknown` where the model cannot be shared out so.
+    The decode servers of a disaggregated deployment are replicas. Raises UnknownLimit if the model cannot be split so.
     """
-    apart = replace(spread, dp_replicas=spread.dp_replicas * placement.decode)
-    ranks = spread.tp * spread.dp_replicas
-    shared = Parallelism(ranks, spread.pp, placement.decode, spread.attention_dp * spread.dp_replicas, spread.ep)
-    both = [apart, shared] if spread.dp_replicas > 1 and weights.model.experts else [apart]
-    problems = [problem(weights.model, each) for each in both]
-    possible = [each for each, why in zip(both, problems, strict=True) if why is None]
+    p = parallelism
+    separate = replace(p, dp_replicas=p.dp_replicas * placement.decode)
+    shared = Parallelism(p.tp * p.dp_replicas, p.pp, placement.decode, p.attention_dp * p.dp_replicas, p.ep)
+    alternatives = [separate, shared] if p.dp_replicas > 1 and weights.model.experts else [separate]
+    problems = [problem(weights.model, each) for each in alternatives]
+    possible = [each for each, reason in zip(alternatives, problems, strict=True) if reason is None]
     if not possible:
-        raise Unknown(f"{problems[0]}, as far as is known here")
+        raise UnknownLimit(f"unknown how the model is split: {problems[0]}")
     return possible
 
 
 def _offload(placement: Placement, weights: Weights) -> Offload:
-    """What is in the host's memory. Engines fill the device from the last layer down."""
+    """The weights in host memory. Engines fill the device from the last layer down."""
     layers = len(weights.model.layers)
     experts = layers if placement.expert_layers is None else min(placement.expert_layers, layers)
     blocks = 0 if placement.device_layers is None else max(0, layers - max(0, placement.device_layers))
@@ -239,13 +243,13 @@ def _offload(placement: Placement, weights: Weights) -> Offload:
 
 
 def _streams(load: Load) -> int:
-    """Requests that are surely there at once. Those that share a prefix share its cache, so that one of them counts."""
+    """Requests that certainly run concurrently. Requests with a shared prefix may share its KV cache, so they count as one."""
     if load.open_loop or load.prefix_cache == "allowed":
         return 1
     return min(load.concurrency, load.requests) if load.requests else load.concurrency
 
 
 def _mean_context(load: Load) -> int | None:
-    """Tokens that a request holds at its end, on average; None where nobody can say, or a conversation grows."""
+    """Mean tokens of a request at its end; None if unknown, or if a conversation grows."""
     tokens = mean_tokens(load) if load.turns == 1 else None
     return None if tokens is None else math.ceil(sum(tokens))

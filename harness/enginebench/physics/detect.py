@@ -1,6 +1,6 @@
-"""Which machine of the physics catalogue a deployment runs on: what a person states, the accelerators here, or those a run was made on.
+"""Determines the catalogue machine of a deployment: as stated by the user, as detected here, or as recorded in a run.
 
-A machine that the catalogue does not know is None, and then nothing is said of it. It knows no model and reckons nothing.
+A machine that is not in the catalogue is None. Does not know: models, ceilings.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from enginebench.physics.catalogue import THIS_CPU, need_device, read_machine
 from enginebench.physics.machine import Device, Host, Machine, split_machine
 
 ANYTHING = "any"
-"""`--hardware any`: nothing is checked against any machine."""
+"""`--hardware any`: no check against a machine."""
 BANDWIDTH = "memory_bandwidth"
-"""Of the facts of a run: bytes/s that its processor reads or copies, measured when the run began."""
+"""Key in the facts of a run: bytes/s that its CPU reads or copies, measured at the start of the run."""
 
 
 def check(text: str) -> None:
-    """UserError with advice unless the text names hardware that is known. The processor of this machine is not measured for that."""
+    """UserError with advice unless the text names known hardware. Does not measure the CPU."""
     found = split_machine(text)
     if found is None or found[1] != THIS_CPU:
         read_machine(text)
 
 
-def stated(text: str) -> Machine | None:
-    """'4xh100', '1xrtx4090+96gb'; None for 'cpu', which holds whatever this machine holds, and for 'any'. UserError as `check`."""
+def stated_machine(text: str) -> Machine | None:
+    """Parse '4xh100' or '1xrtx4090+96gb'; None for 'cpu' (no limit is checked) and 'any'. UserError as in `check`."""
     check(text) if text != ANYTHING else None
     found = split_machine(text)
     return None if text == ANYTHING or (found and found[1] == THIS_CPU) else read_machine(text)
 
 
-def here(gpus: Sequence[Gpu]) -> Machine | None:
-    """The accelerators of this machine as the catalogue knows them, with the memory that their tool tells of, beside this host's memory."""
+def local_machine(gpus: Sequence[Gpu]) -> Machine | None:
+    """The catalogue entry of this machine's accelerators, with their reported memory and this host's memory."""
     name = machine_named(gpu.name for gpu in gpus)
     if name is None:
         return None
@@ -50,13 +50,13 @@ def here(gpus: Sequence[Gpu]) -> Machine | None:
 
 
 def machine_named(gpus: Iterable[str]) -> str | None:
-    """'8xh100-sxm-80gb' for the accelerators of a run by the names that their tools gave; None where they are unknown or differ."""
+    """'8xh100-sxm-80gb' for accelerators with these reported names; None if they are unknown or differ."""
     names = list(gpus)
     if len(set(names)) != 1:
         return None
     words = [word for word in re.split(r"[^a-z0-9]+", names[0].lower()) if word]
     spans = [(begin, end) for begin in range(len(words)) for end in range(begin + 1, len(words) + 1)]
-    for begin, end in sorted(spans, key=lambda span: span[0] - span[1]):  # the longest part of the name that is a device's
+    for begin, end in sorted(spans, key=lambda span: span[0] - span[1]):  # the longest part of the name that is a device name
         word = "-".join(words[begin:end])
         try:
             if word != THIS_CPU:
@@ -70,30 +70,30 @@ def machine_named(gpus: Iterable[str]) -> str | None:
 
 
 def gpus_of(facts: Mapping[str, JSON]) -> list[str]:
-    """The names of the accelerators among a run's facts."""
+    """The names of the accelerators in a run's facts."""
     found = facts.get("gpus")
     return [str(gpu.get("name")) for gpu in found if isinstance(gpu, dict)] if isinstance(found, list) else []
 
 
-def of_run(facts: Mapping[str, JSON], hardware: JSON, gpus: int | None) -> Machine | None:
-    """What a cell of a run ran on. hardware: what the scenario stated; gpus: devices that its deployment takes where it runs on any.
+def machine_of_run(facts: Mapping[str, JSON], hardware: JSON, gpus: int | None) -> Machine | None:
+    """The machine of a cell; None if unknown.
 
-    The accelerators that the run's machine had go before the statement. Without either, or where the deployment takes none, it is
-    the processor. None: nobody knows.
+    facts: of the run. Its accelerators take precedence over `hardware`, which the scenario stated. gpus: devices of the deployment. Without
+    accelerators and statement, or if the deployment uses no devices, the machine is the CPU.
     """
     names = gpus_of(facts)
     if gpus == 0 or (not names and hardware in (None, THIS_CPU)):
-        return _processor(facts)
+        return _cpu(facts)
     if (name := machine_named(names)) is not None:
         return read_machine(name)
     try:
-        return stated(hardware) if isinstance(hardware, str) else None
+        return stated_machine(hardware) if isinstance(hardware, str) else None
     except UserError:
-        return None  # a name that this version's catalogue has no more
+        return None  # a name that is no longer in the catalogue
 
 
-def _processor(facts: Mapping[str, JSON]) -> Machine | None:
-    """The processor as far as it was measured: its memory. Its arithmetic is no limit, because nobody knows how fast it can be."""
+def _cpu(facts: Mapping[str, JSON]) -> Machine | None:
+    """The CPU with its measured memory bandwidth. Compute is unlimited, because it was not measured."""
     bandwidth, memory = facts.get(BANDWIDTH), facts.get("memory_bytes")
     if not isinstance(bandwidth, int | float) or not isinstance(memory, int | float):
         return None

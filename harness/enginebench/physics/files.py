@@ -1,7 +1,7 @@
-"""Dimensions and real tensor sizes from files: config.json, safetensors folders, GGUF.
+"""Reads dimensions and real tensor sizes from files: config.json, safetensors folders, GGUF. Reads only headers.
 
-Only headers are read. Tensors are assigned to roles by their names as Hugging Face and GGUF spell them; what no rule knows counts as
-`other`: it takes memory and is not read when text is decoded. Layers beyond the config's (multi-token prediction) count as other too.
+Roles are assigned by tensor names. Tensors without a matching rule, and layers beyond those of the config (multi-token prediction), have
+the role `other`: they take memory, but are not read during decode.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ _ROLES: tuple[tuple[str, Role], ...] = (
 _NAMES = tuple((re.compile(pattern), role) for pattern, role in _ROLES)
 _BLOCK = re.compile(r"(?:^|\.)(?:blk|layers)\.(\d+)\.")
 _SCALE = re.compile(r"(_scale_inv|_scales?|_scale_2|\.weight_scale|\.input_scale|\.g_idx|\.qzeros|\.scales)$")
-"""What a quantised safetensors file holds beside the weights: bytes that belong to a role, but no weights of their own."""
+"""Quantisation data in safetensors files: they count as bytes of their role, not as weights."""
 _PACKED = frozenset({"I32", "U8"})
-"""Types in which several quantised weights share an element."""
+"""Types whose elements hold several quantised weights."""
 
 
 def read_file(path: Path) -> Weights:
-    """The model and the real sizes in a .gguf file or a folder of safetensors; of a config.json, the sizes that its precision gives."""
+    """The model, and real sizes from a .gguf file or a folder of safetensors, or computed sizes from a config.json."""
     if path.suffix == ".gguf":
         return _gguf(path)
     config = path / "config.json" if path.is_dir() else path
     if not config.is_file() or config.suffix != ".json":
-        raise UserError("no model is in it", file=path, advice="name a .gguf file, a folder with config.json, or a config.json")
+        raise UserError("contains no model", file=path, advice="name a .gguf file, a folder with config.json, or a config.json")
     try:
         document = json.loads(config.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"is no JSON ({error})", file=config) from error
+        raise UserError(f"invalid JSON ({error})", file=config) from error
     model = from_config(_title(config), document)
     name = _config_precision(document)
     shards = sorted(path.glob("*.safetensors")) if path.is_dir() else []
@@ -63,7 +63,7 @@ def read_file(path: Path) -> Weights:
 
 
 def role_of(name: str) -> Role:
-    """What a tensor is for, by its name in a GGUF or safetensors file."""
+    """The role of a tensor, by its name in a GGUF or safetensors file."""
     return next((role for pattern, role in _NAMES if pattern.search(name)), Role.OTHER)
 
 
@@ -72,7 +72,7 @@ _Tensor = tuple[str, int, float]
 
 
 def _assemble(model: Model, kind: Precision, tensors: Iterable[_Tensor], source: str) -> Weights:
-    """Tensors of one role and layer as one part. Notes where their number is not what the dimensions give."""
+    """Combine the tensors of one role and layer. Adds notes if the number of weights differs from the dimensions."""
     last = len(model.layers)
     found: dict[tuple[Role, int], list[float]] = defaultdict(lambda: [0, 0.0])
     for name, params, size in tensors:
@@ -88,9 +88,9 @@ def _assemble(model: Model, kind: Precision, tensors: Iterable[_Tensor], source:
     other = sum(part.params for part in parts if part.role == Role.OTHER)
     notes = []
     if other > 0.001 * known:
-        notes.append(f"{other / 1e9:.2f} billion weights in it are no part of decoding text (a vision tower, multi-token prediction)")
+        notes.append(f"{other / 1e9:.2f} billion of its weights are not used to decode text (a vision tower, multi-token prediction)")
     if abs(known - model.params) > 0.005 * model.params:
-        notes.append(f"it holds {known / 1e9:.3f} billion weights of the text model, its dimensions give {model.params / 1e9:.3f}")
+        notes.append(f"it has {known / 1e9:.3f} billion weights of the text model, its dimensions give {model.params / 1e9:.3f}")
     return Weights(model, kind, parts, source, tuple(notes))
 
 
@@ -98,36 +98,36 @@ def _assemble(model: Model, kind: Precision, tensors: Iterable[_Tensor], source:
 
 
 def _safetensors(file: Path) -> list[_Tensor]:
-    """Every tensor of one file, from its header: its length, then JSON with types, shapes and offsets."""
+    """The tensors of one file, from its header: a length, then JSON with types, shapes and offsets."""
     try:
         with file.open("rb") as opened:
             length = int.from_bytes(opened.read(8), "little")
-            header = json.loads(opened.read(min(length, file.stat().st_size)))  # of a damaged file it may say anything
+            header = json.loads(opened.read(min(length, file.stat().st_size)))  # the length of a damaged file may be huge
         return [_tensor(name, each) for name, each in header.items() if name != "__metadata__"]
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"the safetensors header cannot be read ({type(error).__name__})", file=file) from error
+        raise UserError(f"cannot read the safetensors header ({type(error).__name__})", file=file) from error
 
 
 def _tensor(name: str, each: Mapping[str, Any]) -> _Tensor:
     begin, end = each["data_offsets"]
     elements = math.prod(each["shape"])
     if each["dtype"] in _PACKED and not name.endswith(".bias"):
-        elements = 2 * (end - begin)  # four bits each, as AWQ, GPTQ, MXFP4 and NVFP4 pack them
+        elements = 2 * (end - begin)  # four bits each, as in AWQ, GPTQ, MXFP4 and NVFP4
     return name, 0 if _SCALE.search(name) else elements, end - begin
 
 
 def _config_precision(config: Config) -> str:
-    """The name of the precision of a checkpoint, from its config."""
+    """The precision of a checkpoint, from its config."""
     text = config.get("text_config", config)
-    told = config.get("quantization_config") or text.get("quantization_config")
-    if not told:
+    quantization = config.get("quantization_config") or text.get("quantization_config")
+    if not quantization:
         dtype = next((each[key] for each in (text, config) for key in ("dtype", "torch_dtype") if each.get(key)), "bfloat16")
         return {"float32": "f32", "float16": "f16"}.get(str(dtype), "bf16")
-    method = str(told.get("quant_method", "")).lower()
+    method = str(quantization.get("quant_method", "")).lower()
     if method == "modelopt":
-        return "nvfp4" if "fp4" in str(told.get("quant_algo", "")).lower() else "fp8"
+        return "nvfp4" if "fp4" in str(quantization.get("quant_algo", "")).lower() else "fp8"
     if method not in ("fp8", "mxfp4", "awq", "gptq"):
-        raise UserError(f"what its quantisation '{method}' stores is not known here", key="quant_method", advice="name a precision")
+        raise UserError(f"unknown quantisation '{method}'", key="quant_method", advice="name a precision")
     return method
 
 
@@ -155,10 +155,9 @@ _KEYS = {
 }  # fmt: skip
 """Keys of config.json -> keys of GGUF without the architecture's prefix."""
 
-
 _PART = re.compile(r"(?P<stem>.*)-(?P<part>\d{5})-of-(?P<count>\d{5})\.gguf")
 _LLAMA4_CHUNK = 8192
-"""Tokens of one attention chunk of Llama 4; GGUF files do not say it."""
+"""Tokens of one attention chunk of Llama 4, which GGUF files do not state."""
 
 
 def _gguf(path: Path) -> Weights:
@@ -177,16 +176,16 @@ def _gguf(path: Path) -> Weights:
 
 
 def _parts(path: Path) -> list[Path]:
-    """The files of a GGUF that was split; metadata are in the first, which is the one that llama.cpp is given."""
+    """The files of a split GGUF. llama.cpp is given the first one, which has the metadata."""
     found = _PART.fullmatch(path.name)
     if found is None:
         return [path]
     if int(found["part"]) != 1:
-        raise UserError("is not the first part of its GGUF", file=path, advice="name the one that ends in -00001-of-" + found["count"])
+        raise UserError("is not the first part of its GGUF", file=path, advice="name the file that ends in -00001-of-" + found["count"])
     parts = [path.with_name(f"{found['stem']}-{part:05}-of-{found['count']}.gguf") for part in range(1, int(found["count"]) + 1)]
     missing = [part.name for part in parts if not part.exists()]
     if missing:
-        raise UserError(f"{len(missing)} of its {len(parts)} parts are not beside it: {missing[0]}", file=path, advice="fetch them all")
+        raise UserError(f"{len(missing)} of its {len(parts)} parts are missing: {missing[0]}", file=path, advice="fetch all parts")
     return parts
 
 
@@ -196,16 +195,16 @@ def _opened(path: Path) -> Any:
     try:
         return gguf.GGUFReader(path)
     except ValueError as error:
-        raise UserError(f"the GGUF file cannot be read ({error})", file=path) from error
+        raise UserError(f"cannot read the GGUF file ({error})", file=path) from error
 
 
 def _arithmetic(kind: str) -> Precision:
-    """The precision that stands for a file whose bytes are mostly of one GGML type: sizes are the file's own."""
+    """The precision of a file with mostly this GGML type. Only its arithmetic matters: sizes come from the file."""
     return precision(kind if kind in names() else f"{kind}_m" if f"{kind}_m" in names() else "q8_0")
 
 
 def _gguf_config(architecture: str, found: Mapping[str, object], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    """What config.json would say. shapes: of every tensor, fastest axis first."""
+    """The equivalent config.json. shapes: of every tensor, fastest axis first."""
     config: dict[str, Any] = {key: value for key, value in found.items() if value is not None}
     kind = _ARCHITECTURES.get(architecture, architecture)
     if kind == "deepseek_v3" and not any("exp_probs_b" in name for name in shapes):

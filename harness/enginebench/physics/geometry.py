@@ -1,7 +1,6 @@
-"""What a transformer consists of: layers, attention, experts, and from these the weights, counted role by role.
+"""The dimensions of a transformer (layers, attention, experts) and the number of weights per role.
 
-Everything is derived from dimensions; nothing here knows a precision, a file or a device. Text models only: vision towers and the
-extra layers for multi-token prediction are not part of a `Model`.
+Text models only: vision towers and layers for multi-token prediction are not part of a `Model`. Does not know: precisions, files, devices.
 """
 
 from __future__ import annotations
@@ -14,85 +13,88 @@ from typing import Literal, TypeAlias
 
 
 class Role(StrEnum):
-    """What a weight is for, which decides how it is shared out, how it is stored and how often it is read."""
+    """The role of a weight. It determines how the weight is split over devices, stored, and how often it is read."""
 
     EMBEDDING = "embedding"
-    """The input table: a row per token is read, never the whole."""
+    """The input table. Only one row per token is read."""
     HEAD = "head"
     ATTENTION = "attention"
-    """What a query head owns: queries and output."""
+    """Weights of query heads: queries and output."""
     KEYS = "keys and values"
-    """What a key-value head owns; copied where there are more ranks than such heads."""
+    """Weights of key-value heads; replicated if there are more ranks than such heads."""
     LATENT = "latent"
-    """Down-projections of multi-head latent attention; every rank holds them."""
+    """Down-projections of multi-head latent attention; replicated on every rank."""
     DENSE = "dense MLP"
     SHARED = "shared experts"
     EXPERT = "routed experts"
     ROUTER = "router"
     NORM = "norms"
     OTHER = "other"
-    """In a file, but no part of decoding text: a vision tower, layers for multi-token prediction."""
+    """In the file, but not used to decode text: a vision tower, layers for multi-token prediction."""
 
 
 Tables: TypeAlias = Literal["both", "head", "none"]
-"""Vocabulary tables in a count of active weights: input and head, the head alone, or neither. A tied table is both and counts once."""
+"""Vocabulary tables included in a number of active weights: input and head, only the head, or neither. A tied table counts once."""
 
 FFN = frozenset({Role.DENSE, Role.SHARED, Role.EXPERT})
 
 
 @dataclass(frozen=True)
 class Part:
-    """Weights of one role in one layer. layer: -1 before the first, the number of layers after the last."""
+    """Weights of one role in one layer."""
 
     role: Role
     layer: int
+    """-1: before the first layer; the number of layers: after the last."""
     params: int
 
 
 @dataclass(frozen=True)
 class Attention:
-    """Attention of one layer. key_dim and value_dim: width of a head. window: tokens beyond which it sees nothing; None: no limit.
-
-    latent, rope_dim: width of the compressed keys and values and of the rotated key that all heads share (multi-head latent
-    attention, where kv_heads is nominal); 0: keys and values are kept as they are. query_latent: width of compressed queries.
-    """
+    """Attention of one layer."""
 
     heads: int
     kv_heads: int
+    """Nominal for multi-head latent attention."""
     key_dim: int
+    """Width of a head, as is value_dim."""
     value_dim: int
     latent: int = 0
+    """Width of the compressed keys and values of multi-head latent attention; 0: not compressed."""
     rope_dim: int = 0
+    """Width of the rotated key that all heads share in multi-head latent attention."""
     query_latent: int = 0
+    """Width of compressed queries."""
     window: int | None = None
+    """Most tokens that a token attends to; None: no limit."""
     bias: bool = False
     output_bias: bool = False
     sinks: bool = False
     norm: int = 0
     """Weights of the norms of queries and keys."""
 
-    def seen(self, context: float) -> float:
+    def attended(self, context: float) -> float:
         """Tokens of a context that a new token attends to."""
         return context if self.window is None else min(context, self.window)
 
     @property
     def elements(self) -> int:
-        """Elements that one token keeps in the KV cache of this layer: K and V of every KV head, or one latent and its rotated key."""
+        """Elements per token in the KV cache of this layer: K and V of every KV head, or one latent and its rotated key."""
         return self.latent + self.rope_dim if self.latent else self.kv_heads * (self.key_dim + self.value_dim)
 
     @property
     def decode_flops(self) -> int:
-        """Operations per token seen when one token is decoded: scores and weighted sum, 2 each. A latent is attended to in itself."""
+        """Operations per attended token when one token is decoded: scores and weighted sum, 2 each. Latents are not expanded."""
         width = 2 * self.latent + self.rope_dim if self.latent else self.key_dim + self.value_dim
         return 2 * self.heads * width
 
     @property
     def prefill_flops(self) -> int:
-        """As decode_flops for a prompt, where latents are expanded first."""
+        """Like decode_flops, for a prompt, where latents are expanded."""
         return 2 * self.heads * (self.key_dim + self.value_dim)
 
     def parts(self, hidden: int, layer: int) -> Iterator[Part]:
-        """The weights, biases and norms included."""
+        """The weights, including biases and norms."""
         output = self.heads * self.value_dim * hidden + self.output_bias * hidden
         sinks = self.heads * self.sinks
         if self.latent:
@@ -110,12 +112,13 @@ class Attention:
 
 @dataclass(frozen=True)
 class Experts:
-    """The routed experts of a layer, `top_k` of which a token takes, and the shared ones (one MLP of `shared` width) that all take."""
+    """The routed experts of a layer, `top_k` of which a token uses, and the shared experts."""
 
     count: int
     top_k: int
     width: int
     shared: int = 0
+    """Width of the MLP of all shared experts."""
     shared_gate: bool = False
     bias: bool = False
     router_bias: bool = False
@@ -134,14 +137,14 @@ class Experts:
 
 @dataclass(frozen=True)
 class Layer:
-    """One block: attention, then experts or a dense MLP of `dense` width (whichever is there)."""
+    """One block: attention, and experts or a dense MLP of width `dense`."""
 
     attention: Attention
     experts: Experts | None = None
     dense: int = 0
 
     def parts(self, hidden: int, layer: int) -> Iterator[Part]:
-        """The weights of the block with its two norms."""
+        """The weights of the block, including its two norms."""
         yield from self.attention.parts(hidden, layer)
         yield Part(Role.NORM, layer, 2 * hidden)
         if self.experts:
@@ -152,18 +155,20 @@ class Layer:
 
 @dataclass(frozen=True)
 class Model:
-    """A text model. tied: the head is the embedding table, which is then stored once. max_context: tokens, as published."""
+    """A text model."""
 
     name: str
     hidden: int
     vocab: int
     tied: bool
+    """The head is the embedding table, which is stored once."""
     max_context: int
+    """Tokens, as published."""
     layers: tuple[Layer, ...]
 
     @cached_property
     def parts(self) -> tuple[Part, ...]:
-        """Every weight, counted from the dimensions."""
+        """All weights, computed from the dimensions."""
         last = len(self.layers)
         table = self.vocab * self.hidden
         out = [Part(Role.EMBEDDING, -1, table)]
@@ -176,7 +181,7 @@ class Model:
 
     @property
     def params(self) -> int:
-        """All weights, embedding and head included."""
+        """Number of weights, including embedding and head."""
         return sum(part.params for part in self.parts)
 
     @property
@@ -190,7 +195,7 @@ class Model:
         return sum(layer.experts is not None for layer in self.layers)
 
     def active(self, tables: Tables) -> int:
-        """Weights that one decoded token goes through: of the routed experts, top_k of count. tables: which vocabulary tables count."""
+        """Weights that one decoded token uses, with top_k of the routed experts. tables: vocabulary tables to include."""
         counted = {"both": {Role.EMBEDDING, Role.HEAD}, "head": {Role.EMBEDDING if self.tied else Role.HEAD}, "none": set()}[tables]
         total = 0
         for part in self.parts:
@@ -202,5 +207,5 @@ class Model:
         return total
 
     def cache_elements(self, context: float) -> float:
-        """Elements in the KV cache of one sequence of so many tokens, over all layers."""
-        return sum(layer.attention.elements * layer.attention.seen(context) for layer in self.layers)
+        """Elements in the KV cache of one sequence of `context` tokens, over all layers."""
+        return sum(layer.attention.elements * layer.attention.attended(context) for layer in self.layers)

@@ -1,8 +1,8 @@
-"""Curves over the batch, where the ruling limit changes, and the batch that a throughput takes. Pure; asks `roofline`."""
+"""Ceilings over the batch size: curves, changes of the bottleneck, and the batch that a throughput needs."""
 
 from __future__ import annotations
 
-import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,13 +10,12 @@ from enginebench.physics.roofline import Step, decode
 from enginebench.physics.setting import Setting
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
-MOST = 2**20
-"""A batch beyond which nobody asks."""
+MAX_BATCH = 2**20
 
 
 @dataclass(frozen=True)
 class Knee:
-    """From this batch on something else rules."""
+    """A batch size from which on the bottleneck is another one."""
 
     batch: int
     before: str
@@ -24,48 +23,39 @@ class Knee:
 
 
 def curve(setting: Setting, context: float, batches: Sequence[int] = BATCHES) -> list[Step]:
-    """The ceiling of a decode step at each of these batches."""
+    """The ceilings of a decode step at these batch sizes."""
     return [decode(setting, batch, context) for batch in batches]
 
 
 def knees(setting: Setting, context: float, most: int = 4096) -> list[Knee]:
-    """Every batch up to `most` from which another limit rules, found by halving between powers of two."""
+    """Every change of the bottleneck up to batch `most`, found by bisection between powers of two."""
+
+    def bottleneck(batch: int) -> str:
+        return decode(setting, batch, context).bottleneck
+
     found = []
     low = 1
     while low < most:
         high = min(2 * low, most)
         begin = low
-        while (before := decode(setting, begin, context).rules) != decode(setting, high, context).rules:
-            first, last = begin, high
-            while last - first > 1:
-                middle = (first + last) // 2
-                first, last = (middle, last) if decode(setting, middle, context).rules == before else (first, middle)
-            found.append(Knee(last, before, decode(setting, last, context).rules))
-            begin = last
+        while (before := bottleneck(begin)) != bottleneck(high):
+            batch = bisect_left(range(high), x=True, lo=begin + 1, key=lambda batch, before=before: bottleneck(batch) != before)  # type: ignore[misc]
+            found.append(Knee(batch, before, bottleneck(batch)))
+            begin = batch
         low = high
     return found
 
 
 def batch_needed(setting: Setting, tokens_per_s: float, context: float) -> int | None:
-    """The smallest batch whose ceiling reaches so many output tokens/s; None where no batch does, whatever memory there is."""
-    if decode(setting, MOST, context).tokens_per_s < tokens_per_s:
-        return None
-    low, high = 0, MOST
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if decode(setting, middle, context).tokens_per_s >= tokens_per_s else (middle, high)
-    return high
+    """The smallest batch with a ceiling of at least this many output tokens/s; None if there is none. Ignores memory capacity."""
+    batch = bisect_left(range(MAX_BATCH + 1), x=True, lo=1, key=lambda batch: decode(setting, batch, context).tokens_per_s >= tokens_per_s)
+    return batch if batch <= MAX_BATCH else None
 
 
 def all_touched(setting: Setting, share: float = 0.95) -> int | None:
-    """The batch from which a step touches this share of a layer's experts: beyond it, experts cost no more. None for a dense model."""
+    """The batch from which on a step touches this share of a layer's experts, so that experts cost no more. None for a dense model."""
     experts, routing = setting.weights.model.experts, setting.routing
     if experts is None or routing is None:
         return None
-    low, high = 0, MOST
-    if routing.touched(high) < share * experts.count:
-        return None
-    while high - low > 1:
-        middle = math.floor((low + high) / 2)
-        low, high = (low, middle) if routing.touched(middle) >= share * experts.count else (middle, high)
-    return high
+    batch = bisect_left(range(MAX_BATCH + 1), x=True, lo=1, key=lambda batch: routing.touched(batch) >= share * experts.count)
+    return batch if batch <= MAX_BATCH else None

@@ -1,6 +1,6 @@
-"""A device, a machine made of several, and how a machine is written: '4xh100', '2xrtx4090+256gb', 'm3-ultra-192gb', 'cpu'.
+"""Devices, machines of several devices, and their notation: '4xh100', '2xrtx4090+256gb', 'm3-ultra-192gb', 'cpu'.
 
-Knows the published (or measured) limits of devices and nothing about models.
+Does not know: models.
 """
 
 from __future__ import annotations
@@ -14,47 +14,53 @@ GIB = 2.0**30
 GB = 1e9
 
 HOST_BANDWIDTH = 80 * GB
-"""Bytes/s of a host's memory where nothing is said: two channels of DDR5-5600 publish 89.6 GB/s, of which about 90 % can be had."""
+"""Default bytes/s of host memory: two channels of DDR5-5600 (89.6 GB/s published), of which about 90 % are achievable."""
 
 
 @dataclass(frozen=True)
 class Link:
-    """Between devices, bytes/s in one direction. per_peer: to each other device at once. most: devices that it joins."""
+    """A link between devices."""
 
     kind: str
     bandwidth: float
+    """Bytes/s in one direction."""
     per_peer: bool = False
+    """The bandwidth is available to each other device at once."""
     most: int | None = None
+    """Most devices that it connects."""
 
 
 @dataclass(frozen=True)
 class Device:
-    """One accelerator. memory: bytes; usable_share of it may be taken. bandwidth: bytes/s. flops: dense operations/s by format.
-
-    pcie, network: bytes/s in one direction, to the host and to other nodes. node: devices in one node.
-    measured_bandwidth: what a copy reached, None where nobody measured.
-    """
+    """One accelerator. Bandwidths in bytes/s."""
 
     name: str
     memory: float
+    """Bytes."""
     bandwidth: float
     flops: Mapping[str, float]
+    """Dense operations/s by format."""
     usable_share: float = 1.0
+    """Usable share of the memory."""
     link: Link | None = None
     pcie: float | None = None
+    """To the host, in one direction."""
     network: float | None = None
+    """To other nodes, in one direction."""
     node: int = 8
+    """Devices in one node."""
     tdp_w: float | None = None
     measured_bandwidth: float | None = None
+    """Measured with a copy; None: not measured."""
     note: str = ""
 
     @property
     def usable(self) -> float:
-        """Bytes that weights, caches and everything else may take."""
+        """Usable memory in bytes."""
         return self.memory * self.usable_share
 
     def compute(self, arithmetic: tuple[str, ...]) -> tuple[str, float]:
-        """The first of these formats that the device has, with its operations/s; else the fastest that it has at all."""
+        """The first of these formats that the device supports, else its fastest format; with operations/s."""
         for kind in arithmetic:
             if kind in self.flops:
                 return kind, self.flops[kind]
@@ -64,7 +70,7 @@ class Device:
 
 @dataclass(frozen=True)
 class Host:
-    """The memory beside the devices: bytes, and bytes/s with which a processor reads it."""
+    """Host memory: size in bytes, and bandwidth of CPU reads in bytes/s."""
 
     memory: float
     bandwidth: float = HOST_BANDWIDTH
@@ -72,7 +78,7 @@ class Host:
 
 @dataclass(frozen=True)
 class Machine:
-    """`count` devices, perhaps with a host whose memory may hold weights."""
+    """`count` devices, optionally with host memory that may hold weights."""
 
     device: Device
     count: int = 1
@@ -85,7 +91,7 @@ class Machine:
         return f"{self.count}x {self.device.name}{host}"
 
     def link(self, ranks: int) -> float:
-        """Bytes/s in one direction that each of so many devices can send to the others; infinite for one."""
+        """Bytes/s in one direction from each of `ranks` devices to the others; infinite for one device."""
         device = self.device
         if ranks <= 1:
             return math.inf
@@ -97,12 +103,12 @@ class Machine:
         return link.bandwidth * (ranks - 1) if link.per_peer else link.bandwidth
 
     def as_measured(self) -> Machine:
-        """With the bandwidth that a copy reached on such a device, where that is known."""
-        reached = self.device.measured_bandwidth
-        return self if reached is None else replace(self, device=replace(self.device, bandwidth=reached))
+        """The machine with the measured bandwidth of its device, if known."""
+        measured = self.device.measured_bandwidth
+        return self if measured is None else self.with_bandwidth(measured)
 
     def with_bandwidth(self, bandwidth: float) -> Machine:
-        """With this many bytes/s per device."""
+        """The machine with this bandwidth per device."""
         return replace(self, device=replace(self.device, bandwidth=bandwidth))
 
 
@@ -113,7 +119,7 @@ _SIZE = re.compile(r"-(\d+)gb$")
 
 
 def split_machine(text: str) -> tuple[int, str, float | None] | None:
-    """(count, device's name, host memory in bytes) of '2xRTX-4090 + 256 GB RAM'; None where it is not written so."""
+    """Parse '2xRTX-4090 + 256 GB RAM' to (count, device name, host memory in bytes); None if it has another form."""
     found = _MACHINE.fullmatch(text.strip())
     if not found or found["count"] == "0":
         return None
@@ -122,7 +128,7 @@ def split_machine(text: str) -> tuple[int, str, float | None] | None:
 
 
 def sized(device: Device, name: str) -> Device | None:
-    """The device with the memory that the name ends in, for those that are sold in several sizes (they share it with the CPU)."""
+    """The device with the memory size at the end of the name, for devices with unified memory, which are sold in several sizes."""
     size = _SIZE.search(name)
     if size is None or device.usable_share == 1.0:
         return None

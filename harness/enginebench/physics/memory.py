@@ -1,14 +1,14 @@
-"""Does a deployment fit: weights, KV cache and working memory of one device against what the device has.
+"""Whether a deployment fits: weights, KV cache and working memory per device, compared with the memory of the device.
 
-What the engine itself needs beside weights and cache is an assumption, stated in `Reserve` and shown with every answer. Fragmentation
-of the cache into pages (at most one page a sequence), and engines that keep whole contexts for sliding-window layers, are not counted.
+The working memory of the engine is an assumption (`Reserve`), which is shown with every answer. Not included: fragmentation of the cache
+(at most one page per sequence), and engines that keep the whole context for sliding-window layers.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from enginebench.domain import Parallelism
@@ -20,35 +20,33 @@ from enginebench.physics.sharding import attention_ranks, cache_per_device, chec
 from enginebench.physics.weights import Weights
 
 MOST = 2**30
-"""Tokens or sequences beyond which nobody asks."""
+"""Largest number of tokens or sequences in a search."""
 
 
 @dataclass(frozen=True)
 class Reserve:
-    """What a device needs beside weights and cache. Assumptions, chosen like the defaults of vLLM and SGLang.
-
-    runtime: bytes of the driver's context, captured graphs and communication buffers. chunk: tokens of prompts that go through the
-    model at once, whose activations must be held.
-    """
+    """Assumed memory of a device beside weights and cache, similar to the defaults of vLLM and SGLang."""
 
     runtime: float = 2.5 * GIB
+    """Bytes for the driver context, captured graphs and communication buffers."""
     chunk: int = 8192
+    """Prompt tokens that pass through the model at once; their activations need memory."""
 
     def activations(self, model: Model, parallelism: Parallelism, concurrency: int) -> float:
-        """Bytes of the widest moment of a step: residual and normed input, the widest of attention and MLPs, and float32 logits."""
+        """Peak bytes within a step: residual and normed input, the widest of attention and MLPs, and float32 logits."""
         ranks, p = attention_ranks(parallelism), parallelism
         widest = 0.0
         for layer in model.layers:
             attention, experts = layer.attention, layer.experts
-            seen = (attention.heads * (attention.key_dim + attention.value_dim) + 2 * attention.elements) / ranks
+            heads = (attention.heads * (attention.key_dim + attention.value_dim) + 2 * attention.elements) / ranks
             routed = experts.top_k * (3 * experts.width + model.hidden) / p.tp if experts else 0.0
-            widest = max(widest, seen, 3 * layer.dense / p.tp, routed + (3 * experts.shared / p.tp if experts else 0.0))
+            widest = max(widest, heads, 3 * layer.dense / p.tp, routed + (3 * experts.shared / p.tp if experts else 0.0))
         return 2 * self.chunk * (2 * model.hidden + widest) + 4 * concurrency * model.vocab
 
 
 @dataclass(frozen=True)
 class Budget:
-    """One device of the fullest pipeline stage, in bytes. weights: by role. host: all weights that lie in the host's memory instead."""
+    """Memory of one device of the fullest pipeline stage, in bytes."""
 
     weights: Mapping[Role, float]
     cache: float
@@ -56,21 +54,22 @@ class Budget:
     runtime: float
     usable: float
     host: float = 0.0
+    """All weights in host memory."""
 
     @property
     def needed(self) -> float:
-        """Everything together."""
+        """Total need."""
         return sum(self.weights.values()) + self.cache + self.activations + self.runtime
 
     @property
     def left(self) -> float:
-        """What remains; negative where it does not fit."""
+        """Free memory; negative if it does not fit."""
         return self.usable - self.needed
 
 
 @dataclass(frozen=True)
 class Fit:
-    """The answer. why_not: None where it fits."""
+    """Whether a deployment fits."""
 
     weights: Weights
     machine: Machine
@@ -82,30 +81,34 @@ class Fit:
     offload: Offload
     budget: Budget
     why_not: str | None
+    """The reason if it does not fit, else None."""
 
     @property
     def fits(self) -> bool:
-        """Whether it does."""
         return self.why_not is None
 
     @cached_property
     def max_context(self) -> int:
-        """Tokens that each of `concurrency` sequences may have, up to what the model was made for; 0 where not one fits."""
+        """Most tokens per sequence at `concurrency` sequences, limited by the model's context; 0 if none fit."""
         limit = min(MOST, self.weights.model.max_context)
-        return _largest(lambda tokens: self._asked.budget(tokens, self.concurrency).left >= 0, limit)
+        return _largest(lambda tokens: self._layout.budget(tokens, self.concurrency).left >= 0, limit)
 
     @cached_property
     def max_concurrency(self) -> int:
-        """Sequences of `context` tokens; 0 where not one fits."""
-        return _largest(lambda sequences: self._asked.budget(self.context, sequences).left >= 0, MOST)
+        """Most sequences of `context` tokens; 0 if none fit."""
+        return _largest(lambda sequences: self._layout.budget(self.context, sequences).left >= 0, MOST)
 
     def at(self, context: int, concurrency: int) -> Fit:
         """The same deployment with other sequences."""
-        return self._asked.answer(context, concurrency)
+        return self._layout.fit(context, concurrency)
+
+    def with_offload(self, offload: Offload) -> Fit:
+        """The same deployment and sequences with another offload."""
+        return replace(self._layout, offload=offload).fit(self.context, self.concurrency)
 
     @cached_property
-    def _asked(self) -> _Asked:
-        return _Asked(self.weights, self.machine, self.parallelism, self.kv_bits, self.reserve, self.offload)
+    def _layout(self) -> _Layout:
+        return _Layout(self.weights, self.machine, self.parallelism, self.kv_bits, self.reserve, self.offload)
 
 
 def fit(
@@ -119,19 +122,20 @@ def fit(
     reserve: Reserve | None = None,
     offload: Offload = NOTHING,
 ) -> Fit:
-    """Whether `concurrency` sequences of `context` tokens (prompt and output) fit. UserError where it cannot be shared out so at all."""
+    """Whether `concurrency` sequences of `context` tokens (prompt and output) fit. UserError if the model cannot be split so."""
     check(weights.model, parallelism)
     if devices_of(parallelism) > machine.count:
         raise UserError(
             f"tp x pp x dp_replicas = {devices_of(parallelism)} devices, but the hardware has {machine.count}",
             advice=f"write --hardware {devices_of(parallelism)}x{machine.device.name}",
         )
-    asked = _Asked(weights, machine, parallelism, kv_bits, reserve or Reserve(), offload)
-    return asked.answer(context, concurrency)
+    return _Layout(weights, machine, parallelism, kv_bits, reserve or Reserve(), offload).fit(context, concurrency)
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Layout:
+    """Weights on a machine, without sequences."""
+
     weights: Weights
     machine: Machine
     parallelism: Parallelism
@@ -140,13 +144,13 @@ class _Asked:
     offload: Offload
 
     @cached_property
-    def held(self) -> tuple[list[Mapping[Role, float]], float]:
-        """Bytes of each role on a device of each stage, and all bytes on the host."""
-        here, there = split(self.weights, self.offload)
-        return per_device(here, self.parallelism), there.bytes
+    def sizes(self) -> tuple[list[Mapping[Role, float]], float]:
+        """Bytes per role on a device of each stage, and bytes on the host."""
+        on_device, on_host = split(self.weights, self.offload)
+        return per_device(on_device, self.parallelism), on_host.bytes
 
-    def answer(self, context: int, concurrency: int) -> Fit:
-        """Whether so many sequences of so many tokens fit."""
+    def fit(self, context: int, concurrency: int) -> Fit:
+        """Whether `concurrency` sequences of `context` tokens fit."""
         budget = self.budget(context, concurrency)
         return Fit(
             weights=self.weights,
@@ -162,32 +166,32 @@ class _Asked:
         )
 
     def budget(self, context: int, concurrency: int) -> Budget:
-        """Of the stage that is fullest."""
-        p, (held, host) = self.parallelism, self.held
-        each = math.ceil(math.ceil(concurrency / p.dp_replicas) / p.attention_dp)
+        """The budget of the fullest stage."""
+        p, (stages, host) = self.parallelism, self.sizes
+        sequences = math.ceil(math.ceil(concurrency / p.dp_replicas) / p.attention_dp)
         caches = cache_per_device(self.weights.model, p, context, self.kv_bits, self.offload.blocks)
-        stage = max(range(p.pp), key=lambda i: sum(held[i].values()) + each * caches[i])
-        working = self.reserve.activations(self.weights.model, p, each)
-        return Budget(held[stage], each * caches[stage], working, self.reserve.runtime, self.machine.device.usable, host)
+        stage = max(range(p.pp), key=lambda i: sum(stages[i].values()) + sequences * caches[i])
+        working = self.reserve.activations(self.weights.model, p, sequences)
+        return Budget(stages[stage], sequences * caches[stage], working, self.reserve.runtime, self.machine.device.usable, host)
 
     def why_not(self, budget: Budget, context: int) -> str | None:
         if context > self.weights.model.max_context:
-            return f"{self.weights.model.name} is made for {self.weights.model.max_context:,} tokens, not {context:,}"
+            return f"{self.weights.model.name} supports {self.weights.model.max_context:,} tokens, not {context:,}"
         host = self.machine.host
         if budget.host and (host is None or host.memory < budget.host):
-            have = f"{host.memory / 1e9:.1f} GB" if host else "no memory that was named"
-            return f"{budget.host / 1e9:.1f} GB of weights beside the device, but the host has {have}"
+            available = f"the host has {host.memory / 1e9:.1f} GB" if host else "no host memory is stated"
+            return f"{budget.host / 1e9:.1f} GB of weights are on the host, but {available}"
         if budget.left >= 0:
             return None
         return (
-            f"weights {sum(budget.weights.values()) / 1e9:.1f} GB + KV cache {budget.cache / 1e9:.1f} GB + "
-            f"{(budget.activations + budget.runtime) / 1e9:.1f} GB to work in do not fit the {budget.usable / 1e9:.1f} GB of a "
+            f"weights {sum(budget.weights.values()) / 1e9:.1f} GB + KV cache {budget.cache / 1e9:.1f} GB + working memory "
+            f"{(budget.activations + budget.runtime) / 1e9:.1f} GB do not fit the {budget.usable / 1e9:.1f} GB of a "
             f"{self.machine.device.name}"
         )
 
 
 def _largest(holds: Callable[[int], bool], most: int) -> int:
-    """The largest whole number up to `most` for which it holds, where it holds for all below; 0: for none."""
+    """The largest number up to `most` for which `holds` is true, 0 if there is none. `holds` must be monotone."""
     low, high = 0, 1
     while high <= most and holds(high):
         low, high = high, 2 * high

@@ -1,7 +1,4 @@
-"""From whatever a person may call a model to its weights: a name of the catalogue, a file, a folder, or a `random:` reference.
-
-Reads headers only, never a weight.
-"""
+"""Resolves the name of a model to its weights: a catalogue name, a file, a folder, or a `random:` reference. Reads only file headers."""
 
 from __future__ import annotations
 
@@ -20,10 +17,10 @@ from enginebench.physics.weights import Weights, weigh
 
 
 def read_weights(reference: str, name: str | None = None) -> Weights:
-    """The weights that a person names: of the catalogue, a config.json, a folder of safetensors, a .gguf file, or random:... weights.
+    """The weights of a catalogue model, a config.json, a folder of safetensors, a .gguf file, or a `random:` reference.
 
-    name: a precision. None: the one it is published in, or the real sizes in the file. With a name, a file gives the dimensions only.
-    UserError where nothing of that name can be read.
+    name: a precision; then a file gives only the dimensions. None: the published precision, or the real sizes in the file. UserError if the
+    reference is unknown or unreadable.
     """
     path = Path(reference).expanduser()
     if reference.startswith(RANDOM):
@@ -34,14 +31,14 @@ def read_weights(reference: str, name: str | None = None) -> Weights:
     entry = find_model(reference)
     if entry is None:
         raise UserError(
-            f"no model '{reference}': neither a name of the catalogue nor a file or folder",
+            f"unknown model '{reference}': neither in the catalogue nor a file or folder",
             advice=did_you_mean(reference.lower(), models()),
         )
     return replace(weigh(entry.model, name or entry.native), notes=(entry.note,) if entry.note else ())
 
 
 def random_model(reference: str) -> Model:
-    """The model behind a `random:` reference; nothing is written."""
+    """The model of a `random:` reference."""
     random = RandomMoE.from_reference(reference)
     shapes = {tensor.name: tensor.shape for tensor in random.tensors()}
     config: dict[str, Any] = {

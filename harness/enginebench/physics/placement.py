@@ -1,9 +1,8 @@
-"""Where a deployment's weights and cache lie, read from those engine options that adapters call alike.
+"""Determines the placement of weights and KV cache from engine options.
 
-An option that means the same has the same name in every adapter (`n_cpu_moe`, `gpu_layers`, `kv_type` or `kv_dtype`, `disaggregated`, ...),
-so that physics needs no adapter, neither for a plan nor for a stored run. What moves weights in a way that has no neutral description
-makes the whole placement unknown. It does not know an engine's defaults beyond those that all share: 16 bits for the cache, every
-layer on the device.
+Options with the same meaning have the same name in every adapter (`n_cpu_moe`, `gpu_layers`, `kv_type` or `kv_dtype`, `disaggregated`,
+...), so no adapter is needed, neither for a plan nor for a stored run. An option that moves weights in another way makes the placement
+unknown. Assumed defaults: a 16-bit KV cache, all layers on the device.
 """
 
 from __future__ import annotations
@@ -18,68 +17,70 @@ KV_BITS: Mapping[str, float] = {
     "q8_0": 8.5, "q8": 8.5, "q5_1": 6.0, "q5_0": 5.5, "q4_1": 5.0, "q4_0": 4.5, "q4": 4.5, "iq4_nl": 4.5, "nvfp4": 4.5,
     "fp4_mx_block16": 4.5,
 }  # fmt: skip
-"""Bits of an element of the KV cache, scales included, under the names that engines give its type."""
+"""Bits per element of the KV cache, including scales, by the engines' names of its type."""
 
-OPAQUE = ("tensor_overrides", "cpu_offload_gb", "moe_cache_mib", "moe_cpu_experts", "tensor_split", "gpu_split", "also", "extra")
-"""Options that place weights, or may, in a way that is not described here."""
-DRAFTING = ("speculative", "draft_model", "mtp", "ngram_match")
-"""Options that make tokens in a way that no step of the model alone bounds."""
+UNSUPPORTED = ("tensor_overrides", "cpu_offload_gb", "moe_cache_mib", "moe_cpu_experts", "tensor_split", "gpu_split", "also", "extra")
+"""Options that may place weights in a way that `Placement` cannot describe."""
+SPECULATIVE = ("speculative", "draft_model", "mtp", "ngram_match")
+"""Options of speculative decoding, which the roofline of a single step does not limit."""
 
 
 @dataclass(frozen=True)
 class Placement:
-    """expert_layers: layers whose routed experts are in the host's memory, None: of all. device_layers: layers on the devices, None: all.
-
-    kv_bits: per element of the cache. prefill, decode: servers on each side of a disaggregated deployment; 0 and 1 for a single server.
-    drafts: whether tokens are drafted and checked, several in a step.
-    """
+    """Where weights and KV cache are."""
 
     kv_bits: float = 16.0
+    """Per element of the KV cache."""
     expert_layers: int | None = 0
+    """Layers whose routed experts are in host memory; None: all."""
     device_layers: int | None = None
+    """Layers on the devices; None: all."""
     prefill: int = 0
+    """Prefill servers of a disaggregated deployment; 0: not disaggregated."""
     decode: int = 1
-    drafts: bool = False
+    """Decode servers of a disaggregated deployment."""
+    speculative: bool = False
+    """Speculative decoding is on."""
 
 
 def placement_of(options: Mapping[str, JSON], kv_dtype: str | None = None) -> Placement | str:
-    """What the options of a deployment say, or why they cannot be understood. kv_dtype: what the engine itself says its cache has."""
-    hiding = [name for name in OPAQUE if options.get(name)]
+    """The placement, or why it is unknown. kv_dtype: type of the KV cache as reported by the engine."""
+    unsupported = [name for name in UNSUPPORTED if options.get(name)]
     if options.get("kv_offload") is False:
-        hiding.append("kv_offload")
-    if hiding:
-        return f"{hiding[0]} places weights or cache in a way that is not known here"
+        unsupported.append("kv_offload")
+    if unsupported:
+        return f"unknown placement of weights or KV cache with the option {unsupported[0]}"
     kv_bits = _kv_bits(options, kv_dtype)
     if kv_bits is None:
-        return "the type of the KV cache is not known here"
-    prefill, decode = _sides(options.get("disaggregated"))
+        return "unknown type of the KV cache"
+    prefill, decode = _servers(options.get("disaggregated"))
     return Placement(
         kv_bits=kv_bits,
         expert_layers=None if options.get("cpu_moe") else next((n for n in _counts(options, "n_cpu_moe", "moe_cpu_layers")), 0),
         device_layers=next((n for n in _counts(options, "gpu_layers")), None),
         prefill=prefill,
         decode=decode,
-        drafts=any(options.get(name) for name in DRAFTING),
+        speculative=any(options.get(name) for name in SPECULATIVE),
     )
 
 
-def _kv_bits(options: Mapping[str, JSON], told: str | None) -> float | None:
-    """What the engine says goes before what it was asked for. ExLlamaV3 and MLX count bits, and say 'q4' or '4bit'."""
-    if told is not None and told.lower() in KV_BITS:
-        return KV_BITS[told.lower()]
+def _kv_bits(options: Mapping[str, JSON], reported: str | None) -> float | None:
+    """The reported type takes precedence over the options. ExLlamaV3 and MLX have options for bits, and report 'q4' or '4bit'."""
+    if reported is not None and reported.lower() in KV_BITS:
+        return KV_BITS[reported.lower()]
     if bits := list(_counts(options, "kv_bits", "k_bits")):
         values = list(_counts(options, "v_bits")) or bits
-        return (bits[0] + values[0]) / 2 + 0.5  # both keep a 16-bit scale for 32 elements
+        return (bits[0] + values[0]) / 2 + 0.5  # both have a 16-bit scale per 32 elements
     asked = options.get("kv_dtype") or options.get("kv_type") or "auto"
     return KV_BITS.get(str(asked).lower())
 
 
-def _sides(asked: JSON) -> tuple[int, int]:
-    """Prefill and decode servers."""
-    if not asked:
+def _servers(disaggregated: JSON) -> tuple[int, int]:
+    """Numbers of prefill and decode servers."""
+    if not disaggregated:
         return 0, 1
-    sides = asked if isinstance(asked, dict) else {}
-    prefill, decode = (number if isinstance(number := sides.get(side, 1), int) else 1 for side in ("prefill", "decode"))
+    servers = disaggregated if isinstance(disaggregated, dict) else {}
+    prefill, decode = (number if isinstance(number := servers.get(side, 1), int) else 1 for side in ("prefill", "decode"))
     return prefill, decode
 
 

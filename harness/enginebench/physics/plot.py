@@ -1,7 +1,4 @@
-"""The ceilings as pages that open offline: throughput over batch, each limit by itself, and where memory ends; and over what a host holds.
-
-Computes nothing new.
-"""
+"""Plots ceilings as self-contained HTML pages: throughput over batch with each limit and the memory capacity, or over the offload split."""
 
 from __future__ import annotations
 
@@ -20,12 +17,12 @@ _LIMITS = (("memory", "dot"), ("compute", "dash"), ("link", "dashdot"))
 
 
 def page_of_batches(title: str, setting: Setting, curves: Mapping[int, Sequence[Step]], room: Mapping[int, int]) -> str:
-    """One page. curves: steps by context; room: by context, the largest batch that there is memory for."""
+    """One page. curves: steps by context. room: largest batch that fits into memory, by context."""
     return _page(title, {"data": _traces(curves), "layout": _layout(title, setting, curves, room)})
 
 
 def page_of_splits(title: str, curve: Sequence[Split]) -> str:
-    """One page: the ceiling over the layers whose experts are on the host, what fits in colour, what does not in grey."""
+    """One page: the ceiling over the number of layers with experts on the host. Splits that do not fit are grey."""
     best = plan(curve)
     traces = [_placed([each for each in curve if each.fit.fits == fits], fits=fits) for fits in (True, False)]
     marks = [_mark(best.layers, f"the fastest that fits: {best.flags}", "solid", log=False)] if best else []
@@ -41,9 +38,9 @@ def _placed(curve: Sequence[Split], *, fits: bool) -> dict[str, Any]:
     return {
         "type": "scatter", "mode": "lines+markers", "name": "fits" if fits else "does not fit", "x": [each.layers for each in curve],
         "y": [each.step.tokens_per_s for each in curve], "line": {"color": _COLOURS[0] if fits else "#bbbbbb", "width": 3},
-        "customdata": [[each.device_bytes / 1e9, each.fit.budget.host / 1e9, each.step.rules, each.flags] for each in curve],
-        "hovertemplate": "N = %{x}: %{y:,.1f} tok/s at most<br>%{customdata[0]:.1f} GB on the card, %{customdata[1]:.1f} on the host"
-        "<br>%{customdata[2]} rules<br>%{customdata[3]}<extra></extra>",
+        "customdata": [[each.device_bytes / 1e9, each.fit.budget.host / 1e9, each.step.bottleneck, each.flags] for each in curve],
+        "hovertemplate": "N = %{x}: at most %{y:,.1f} tok/s<br>%{customdata[0]:.1f} GB on the device, %{customdata[1]:.1f} on the host"
+        "<br>bottleneck: %{customdata[2]}<br>%{customdata[3]}<extra></extra>",
     }  # fmt: skip
 
 
@@ -65,9 +62,9 @@ def _traces(curves: Mapping[int, Sequence[Step]]) -> list[dict[str, Any]]:
         traces.append(
             {
                 "type": "scatter", "mode": "lines+markers", "name": name, "x": batches, "y": [step.tokens_per_s for step in steps],
-                "line": line, "customdata": [[step.rules, 1e3 * step.time_s, step.tokens_per_s_user] for step in steps],
+                "line": line, "customdata": [[step.bottleneck, 1e3 * step.time_s, step.tokens_per_s_user] for step in steps],
                 "hovertemplate": "batch %{x}: %{y:,.0f} tok/s<br>%{customdata[2]:,.1f} per user, step %{customdata[1]:.3f} ms"
-                "<br>%{customdata[0]} rules<extra>" + name + "</extra>",
+                "<br>bottleneck: %{customdata[0]}<extra>" + name + "</extra>",
             }
         )  # fmt: skip
         for limit, dash in _LIMITS:
@@ -85,12 +82,12 @@ def _traces(curves: Mapping[int, Sequence[Step]]) -> list[dict[str, Any]]:
 def _layout(title: str, setting: Setting, curves: Mapping[int, Sequence[Step]], room: Mapping[int, int]) -> dict[str, Any]:
     last = max((steps[-1].batch for steps in curves.values()), default=1)
     marks = [
-        _mark(knee.batch, f"{knee.after} rules at {context:,} tokens", "dot")
+        _mark(knee.batch, f"bottleneck from here at {context:,} tokens: {knee.after}", "dot")
         for context in list(curves)[:1]
         for knee in knees(setting, context, max(2, last))
     ]
     marks += [
-        _mark(batch, f"no room beyond {batch:,} x {context:,} tokens", "solid") for context, batch in room.items() if 0 < batch < last
+        _mark(batch, f"memory full at {batch:,} x {context:,} tokens", "solid") for context, batch in room.items() if 0 < batch < last
     ]
     frame = _frame(title, "sequences in a step", marks)
     return {**frame, "xaxis": {**frame["xaxis"], "type": "log"}, "yaxis": {**frame["yaxis"], "type": "log"}}
@@ -110,7 +107,7 @@ def _frame(title: str, across: str, marks: Sequence[tuple[dict[str, Any], dict[s
 
 
 def _mark(at: int, text: str, dash: str, *, log: bool = True) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A vertical line and its words. On a logarithmic axis Plotly takes a shape's place as it is and a note's as its logarithm."""
+    """A vertical line with a label. On a logarithmic axis Plotly takes a shape's position unchanged, and a label's as its logarithm."""
     line = {"color": "#999999", "width": 1, "dash": dash}
     shape = {"type": "line", "x0": at, "x1": at, "yref": "paper", "y0": 0, "y1": 1, "line": line}
     note = {

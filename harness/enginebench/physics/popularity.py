@@ -1,7 +1,7 @@
-"""Which experts a decode step touches: the expected number of distinct ones, for even, skewed and measured routing.
+"""The expected number of distinct experts that a decode step touches, for uniform, skewed and measured routing.
 
-Tokens of a batch are taken to choose independently of one another. Real batches often agree more than that, so that they touch
-fewer experts: where single choices were recorded, `enginebench.physics.routing.distinct_per_step` counts instead of computing.
+Assumes that the tokens of a batch choose independently. In real batches choices are often correlated, so fewer experts are touched; if
+single choices were recorded, `enginebench.physics.routing.distinct_per_step` counts them.
 """
 
 from __future__ import annotations
@@ -19,47 +19,48 @@ Chances = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Popularity:
-    """chances: [layers, experts], the probability that a token takes an expert, each row descending and summing to top_k."""
+    """How often tokens choose each expert."""
 
     chances: Chances
+    """[layers, experts]: the probability that a token uses an expert. Rows are descending and sum to top_k."""
     source: str
 
     def touched(self, tokens: float, first: int = 0, last: int | None = None) -> float:
-        """Distinct experts of a layer that a step of so many tokens touches, among those ranked first..last-1 by popularity.
+        """Distinct experts of a layer that a step of `tokens` tokens touches, among those ranked first..last-1 by popularity.
 
-        The sum over experts of 1 - (1 - q)^tokens, averaged over the layers; with even routing E (1 - (1 - k/E)^tokens).
+        The sum over experts of 1 - (1 - q)^tokens, averaged over the layers; E (1 - (1 - k/E)^tokens) for uniform routing.
         """
         chosen = self.chances[:, first:last]
         return float((1.0 - (1.0 - chosen) ** tokens).sum(axis=1).mean())
 
     def hit_rate(self, kept: int) -> float:
-        """Share of all choices that fall on the `kept` most popular experts of each layer."""
+        """Share of all choices that hit the `kept` most popular experts of each layer."""
         return float(self.chances[:, :kept].sum() / self.chances.sum())
 
 
 def uniform(experts: int, top_k: int) -> Popularity:
-    """Every expert equally likely."""
-    return Popularity(np.full((1, experts), top_k / experts), "even routing")
+    """All experts are equally likely."""
+    return Popularity(np.full((1, experts), top_k / experts), "uniform routing")
 
 
 def zipf(experts: int, top_k: int, exponent: float) -> Popularity:
-    """The n-th most popular expert is chosen in proportion to n^-exponent; no expert is taken more than once by a token."""
+    """The n-th most popular expert is chosen in proportion to n^-exponent, at most once per token."""
     if exponent < 0:
-        raise UserError(f"a Zipf exponent cannot be {exponent:g}", key="routing", advice="write a number from 0 (even) to about 2")
+        raise UserError(f"invalid Zipf exponent {exponent:g}", key="routing", advice="write a number from 0 (uniform) to about 2")
     weights = np.arange(1, experts + 1, dtype=np.float64) ** -exponent
     return Popularity(_capped(weights[None], top_k), f"Zipf routing, exponent {exponent:g}")
 
 
 def measured(routing: Routing, top_k: int) -> Popularity:
-    """As counted in a pass over the model. top_k: of the model, as counts alone do not tell."""
+    """From measured counts. top_k: of the model (counts do not include it)."""
     counts = -np.sort(-routing.counts.astype(np.float64), axis=1)
     return Popularity(_capped(counts[counts.sum(axis=1) > 0], top_k), f"routing counted by {routing.source}")
 
 
 def _capped(weights: Chances, total: int) -> Chances:
-    """Rows in proportion to `weights`, summing to `total`, no chance above 1: what exceeds it goes to the others."""
+    """Rows in proportion to `weights` that sum to `total`. Probabilities above 1 are cut, and the excess goes to the other experts."""
     if total > weights.shape[1]:
-        raise UserError(f"a token cannot take {total} of {weights.shape[1]} experts", key="top_k")
+        raise UserError(f"a token cannot use {total} of {weights.shape[1]} experts", key="top_k")
     chances = np.zeros_like(weights)
     for row, out in zip(weights, chances, strict=True):
         certain = 0

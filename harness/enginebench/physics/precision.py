@@ -1,8 +1,8 @@
-"""How many bits a weight takes under each name that scenarios use for a precision, role by role, and in which arithmetic it computes.
+"""Bits per weight and arithmetic of each precision name in scenarios, per role.
 
-Scales and zero points are included. Names of whole mixtures (q4_k_m) are averages over the layers, by llama.cpp's own rules; where
-the file itself is at hand, its real sizes are used instead (`enginebench.physics.files`). Sources: block layouts of GGML
-(ggml-common.h), `llama_tensor_get_type` of llama.cpp, OCP Microscaling for mxfp4/mxfp8, NVIDIA's NVFP4 (16 weights share a byte).
+Includes scales and zero points. Mixtures (q4_k_m) are averages over the layers by llama.cpp's rules; for a local file its real sizes are
+used (`enginebench.physics.files`). Sources: block layouts of GGML (ggml-common.h), `llama_tensor_get_type` of llama.cpp, OCP Microscaling
+for mxfp4/mxfp8, NVIDIA's NVFP4 (16 weights share a byte).
 """
 
 from __future__ import annotations
@@ -23,40 +23,42 @@ GGML_BITS: Mapping[str, float] = {
 """Bits per weight of one GGML block type."""
 
 _SIXTEEN = frozenset({Role.EMBEDDING, Role.HEAD, Role.ROUTER, Role.NORM, Role.OTHER})
-"""What engines keep at 16 bits when they quantise the matrices of the layers."""
+"""Roles that stay at 16 bits when an engine quantises the matrices of the layers."""
 _FULL = frozenset({Role.ROUTER, Role.NORM})
-"""What llama.cpp keeps in F32."""
+"""Roles that llama.cpp keeps in F32."""
 
 
 @dataclass(frozen=True)
 class Precision:
-    """bits: per weight of each role. arithmetic: formats that its products may use, fastest first; the first that a device has."""
+    """A precision of weights."""
 
     name: str
     bits: Mapping[Role, float]
+    """Per weight."""
     arithmetic: tuple[str, ...] = ("bf16",)
+    """Formats of its products, fastest first; the first that the device supports is used."""
 
 
 def precision(name: str) -> Precision:
-    """The precision of that name ('fp8', 'q4_k_m', 'exl3_3.5bpw', '4bit', ...). UserError for an unknown one."""
+    """The precision with this name ('fp8', 'q4_k_m', 'exl3_3.5bpw', '4bit', ...). UserError if it is unknown."""
     word = _SPELLINGS.get(name.lower(), name.lower())
     if word in _PRECISIONS:
         return _PRECISIONS[word]
     if found := re.fullmatch(r"exl3[_-](\d+(?:\.\d+)?)bpw", word):
-        return _kept(word, {Role.EMBEDDING: 16, Role.HEAD: 6}, float(found[1]) + 0.01, ("bf16",))
+        return _quantised(word, {Role.EMBEDDING: 16, Role.HEAD: 6}, float(found[1]) + 0.01, ("bf16",))
     if found := re.fullmatch(r"([234568])bit", word):
-        bits = int(found[1]) + 0.5  # MLX's affine groups of 64 weights share a 16-bit scale and bias
-        return _kept(word, {Role.EMBEDDING: bits, Role.HEAD: bits}, bits, ("bf16",))
-    raise UserError(f"precision '{name}' is not known here", key="precision", advice=did_you_mean(name, names()))
+        bits = int(found[1]) + 0.5  # in MLX, 64 weights share a 16-bit scale and a 16-bit bias
+        return _quantised(word, {Role.EMBEDDING: bits, Role.HEAD: bits}, bits, ("bf16",))
+    raise UserError(f"unknown precision '{name}'", key="precision", advice=did_you_mean(name, names()))
 
 
 def names() -> tuple[str, ...]:
-    """Every name, those with a number in them by example."""
+    """Every name, with one example for each pattern."""
     return (*_PRECISIONS, "exl3_3.5bpw", "4bit")
 
 
-def _kept(name: str, outside: Mapping[Role, float], inside: float, arithmetic: tuple[str, ...]) -> Precision:
-    """The matrices of the layers in `inside` bits, the rest in 16 unless `outside` says otherwise."""
+def _quantised(name: str, outside: Mapping[Role, float], inside: float, arithmetic: tuple[str, ...]) -> Precision:
+    """The matrices of the layers have `inside` bits, other roles those in `outside`, or 16."""
     return Precision(name, {role: outside.get(role, 16 if role in _SIXTEEN else inside) for role in Role}, arithmetic)
 
 
@@ -65,7 +67,7 @@ def _plain(name: str, bits: float, arithmetic: tuple[str, ...]) -> Precision:
 
 
 def _ggml(name: str, *, matrices: float, down: float, attention: float, keys: float, table: float, head: float) -> Precision:
-    """matrices: gate and up of every MLP; down is averaged with them. llama.cpp multiplies quantised weights as integers."""
+    """matrices: bits of gate and up of every MLP, averaged with `down`. llama.cpp multiplies quantised weights as integers."""
     mlp = (2 * matrices + down) / 3
     special = {Role.ATTENTION: attention, Role.KEYS: keys, Role.LATENT: matrices, Role.EMBEDDING: table, Role.HEAD: head, Role.OTHER: 16}
     bits = {role: special.get(role, 32 if role in _FULL else mlp if role in FFN else matrices) for role in Role}
@@ -73,12 +75,12 @@ def _ggml(name: str, *, matrices: float, down: float, attention: float, keys: fl
 
 
 def _blend(layers: float, more: str, less: str) -> float:
-    """Bits where a share of the layers has the type `more` and the others `less`."""
+    """Mean bits if a share of the layers has type `more` and the others have `less`."""
     return layers * GGML_BITS[more] + (1 - layers) * GGML_BITS[less]
 
 
 def _k_mix(name: str, base: str, down: float, output: str, values: float) -> Precision:
-    """output: type of attention's output matrix; values: bits of V. Queries and keys have the base type; the head is Q6_K."""
+    """output: type of the attention output matrix. values: bits of V. Queries and keys have the base type, the head Q6_K."""
     bits = GGML_BITS[base]
     return _ggml(
         name,
@@ -92,7 +94,7 @@ def _k_mix(name: str, base: str, down: float, output: str, values: float) -> Pre
 
 
 def _uniform(names: Iterable[str], head: str | None) -> dict[str, Precision]:
-    """One type for every matrix; head None: that type too."""
+    """One type for all matrices. head: type of the head; None: the same."""
     out = {}
     for name in names:
         bits = GGML_BITS[name]
@@ -102,23 +104,23 @@ def _uniform(names: Iterable[str], head: str | None) -> dict[str, Precision]:
 
 
 _MORE = 0.5
-"""Share of the layers that `use_more_bits` picks: the first and the last eighth, and every third between."""
+"""Share of the layers that `use_more_bits` selects: the first and last eighth, and every third between."""
 _NOMINAL = {"iq3_m": 3.66, "iq3_xs": 3.3, "iq2_m": 2.7}
-"""Mixtures of i-quants, by the bits per weight in llama.cpp's own name of them."""
+"""Mixtures of i-quants, with llama.cpp's nominal bits per weight."""
 
 _PRECISIONS: dict[str, Precision] = {
     "f32": _plain("f32", 32, ("fp32", "bf16")),
     "f16": _plain("f16", 16, ("bf16",)),
     "bf16": _plain("bf16", 16, ("bf16",)),
-    "fp8": _kept("fp8", {}, 8, ("fp8", "bf16")),
-    "mxfp8": _kept("mxfp8", {}, 8.25, ("fp8", "bf16")),
-    "int8": _kept("int8", {}, 8, ("int8", "bf16")),
-    "int4": _kept("int4", {}, 4.15625, ("bf16",)),
-    "awq": _kept("awq", {}, 4.15625, ("bf16",)),
-    "gptq": _kept("gptq", {}, 4.15625, ("bf16",)),
-    "nvfp4": _kept("nvfp4", {}, 4.5, ("fp4", "bf16")),
-    "w4afp8": _kept("w4afp8", dict.fromkeys(frozenset(Role) - _SIXTEEN - {Role.EXPERT}, 8.0), 4.125, ("fp8", "bf16")),
-    "mxfp4": _kept("mxfp4", dict.fromkeys(frozenset(Role) - {Role.EXPERT}, 16.0), 4.25, ("fp4", "fp8", "bf16")),
+    "fp8": _quantised("fp8", {}, 8, ("fp8", "bf16")),
+    "mxfp8": _quantised("mxfp8", {}, 8.25, ("fp8", "bf16")),
+    "int8": _quantised("int8", {}, 8, ("int8", "bf16")),
+    "int4": _quantised("int4", {}, 4.15625, ("bf16",)),
+    "awq": _quantised("awq", {}, 4.15625, ("bf16",)),
+    "gptq": _quantised("gptq", {}, 4.15625, ("bf16",)),
+    "nvfp4": _quantised("nvfp4", {}, 4.5, ("fp4", "bf16")),
+    "w4afp8": _quantised("w4afp8", dict.fromkeys(frozenset(Role) - _SIXTEEN - {Role.EXPERT}, 8.0), 4.125, ("fp8", "bf16")),
+    "mxfp4": _quantised("mxfp4", dict.fromkeys(frozenset(Role) - {Role.EXPERT}, 16.0), 4.25, ("fp4", "fp8", "bf16")),
     **_uniform(("q8_0", "q6_k"), None),
     **_uniform(("q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl", "iq3_s", "iq3_xxs", "tq2_0", "tq1_0"), "q6_k"),
     **_uniform(("iq2_s", "iq2_xs", "iq2_xxs", "iq1_m", "iq1_s"), "q5_k"),

@@ -1,8 +1,7 @@
-"""Which experts tokens were sent to, and what that means for memory traffic and for balance under expert parallelism.
+"""Measured expert routing, and its effect on memory traffic and on the balance of expert parallelism.
 
-Counts come from a pass of their own, never from a timed one: taking them costs time. Everything here is pure. It knows neither
-engines nor files (`routing_files` reads them), and it cannot tell routing that is uneven because of the model from routing that is
-uneven because of the text it was given.
+Counts come from a separate pass, because counting takes time. Skewed routing may be caused by the model or by the text; counts cannot
+distinguish these. Pure. Does not know: engines, files (`routing_files` reads them).
 """
 
 from __future__ import annotations
@@ -21,32 +20,34 @@ Counts = npt.NDArray[np.int64]
 Figures = npt.NDArray[np.float64]
 
 DRAWS = 200
-"""Decode steps that are put together for each batch size."""
+"""Simulated decode steps per batch size."""
 
 
 @dataclass(frozen=True, eq=False)
 class Choices:
-    """Every single choice. experts: [tokens, layers, top_k]. sequence: [tokens], which request a token belongs to. decoded:
-    [tokens], whether it went through the model in a decode step of its own (a generated token) or within a prompt."""
+    """The choices of every token."""
 
     experts: npt.NDArray[np.int16]
+    """[tokens, layers, top_k]."""
     sequence: npt.NDArray[np.int32]
+    """[tokens]: the request of each token."""
     decoded: npt.NDArray[np.bool_]
+    """[tokens]: whether the token was processed in a decode step (a generated token), not in a prompt."""
 
 
 @dataclass(frozen=True, eq=False)
 class Routing:
-    """How often each expert of each layer was chosen.
-
-    counts: [layers, experts]; layers: their numbers in the model; source: who counted, and over what. choices: None where the
-    source has counts only, and then nothing can be said about single steps.
-    """
+    """How often each expert of each layer was chosen."""
 
     model: str
     source: str
+    """What counted, on which text."""
     layers: tuple[int, ...]
+    """Numbers of the layers in the model."""
     counts: Counts
+    """[layers, experts]."""
     choices: Choices | None = None
+    """None if the source has only counts; then single steps cannot be analysed."""
 
     @property
     def experts(self) -> int:
@@ -54,12 +55,12 @@ class Routing:
 
     @property
     def top_k(self) -> int | None:
-        """Experts per token and layer; None where only counts are known."""
+        """Experts per token and layer; None without choices."""
         return None if self.choices is None else int(self.choices.experts.shape[2])
 
 
 def routing_of(model: str, source: str, layers: Sequence[int], experts: int, choices: Choices) -> Routing:
-    """Counts from single choices. Choices below zero stand for none (padding) and are not counted. ValueError for an impossible expert."""
+    """Count single choices. Negative ones are padding and are not counted. ValueError for an expert out of range."""
     if choices.experts.max(initial=-1) >= experts:
         raise ValueError(f"expert {choices.experts.max()} of {experts}")
     counts = np.zeros((len(layers), experts), np.int64)
@@ -70,13 +71,13 @@ def routing_of(model: str, source: str, layers: Sequence[int], experts: int, cho
 
 
 def hottest_share(counts: Counts, hottest: int) -> Figures:
-    """Per layer, the share of all choices that its `hottest` most chosen experts got; uniform routing gives hottest / experts."""
+    """Per layer, the share of choices of its `hottest` most chosen experts; hottest / experts for uniform routing."""
     ordered = np.sort(counts, axis=1)[:, ::-1]
     return _ratio(ordered[:, :hottest].sum(axis=1), counts.sum(axis=1))
 
 
 def entropy(counts: Counts) -> Figures:
-    """Per layer, Shannon entropy of the experts' shares over log(experts): 1 is perfectly even, 0 is one expert only."""
+    """Per layer, Shannon entropy of the experts' shares / log(experts): 1 is uniform, 0 is a single expert."""
     if counts.shape[1] == 1:
         return np.ones(len(counts))
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -86,27 +87,26 @@ def entropy(counts: Counts) -> Figures:
 
 
 def rank_imbalance(counts: Counts, ranks: int) -> Figures:
-    """Per layer, the busiest rank's choices over the mean rank's, with the experts in equal consecutive blocks on `ranks` ranks.
+    """Per layer, choices of the busiest rank / mean choices per rank, with experts in equal consecutive blocks on `ranks` ranks.
 
-    1 is perfect balance; `ranks` is everything on one. Over the whole measurement, so an upper bound of what single steps do to each
-    other is not in it. UserError where the experts cannot be shared equally.
+    1 is perfect balance, `ranks` is everything on one rank. An average over the measurement; single steps can be less balanced. UserError
+    if the experts cannot be divided equally.
     """
     if counts.shape[1] % ranks:
-        raise UserError(f"{counts.shape[1]} experts cannot be shared equally by {ranks} ranks", advice="write a divisor of the experts")
+        raise UserError(f"{counts.shape[1]} experts cannot be divided equally among {ranks} ranks", advice="write a divisor of the experts")
     loads = counts.reshape(len(counts), ranks, -1).sum(axis=2)
     return _ratio(loads.max(axis=1), loads.mean(axis=1))
 
 
 def uniform_distinct(experts: int, top_k: int, batch: int) -> float:
-    """Distinct experts that a decode step of `batch` tokens touches in a layer if all are equally likely: E (1 - (1 - k/E)^B)."""
+    """Distinct experts that a decode step of `batch` tokens touches per layer under uniform routing: E (1 - (1 - k/E)^B)."""
     return experts * (1.0 - (1.0 - top_k / experts) ** batch)
 
 
 def distinct_per_step(choices: Choices, batch: int, seed: int = 0) -> Figures | None:
     """Per layer, the mean number of distinct experts that a decode step of `batch` sequences touches.
 
-    A step is put together from one generated token each of `batch` different sequences, DRAWS times. None where fewer sequences than
-    that generated anything.
+    Simulates DRAWS steps, each with one generated token of `batch` different sequences. None if fewer sequences generated tokens.
     """
     tokens = np.flatnonzero(choices.decoded)
     owners = choices.sequence[tokens]
@@ -123,7 +123,7 @@ def distinct_per_step(choices: Choices, batch: int, seed: int = 0) -> Figures | 
 
 
 def summary(routing: Routing, *, ranks: Sequence[int], batches: Sequence[int]) -> dict[str, JSON]:
-    """Everything above as plain data: per layer, and the mean over layers. Rank numbers that do not divide the experts are left out."""
+    """All figures as plain data, per layer and averaged over layers. Rank numbers that do not divide the experts are left out."""
     hottest = max(1, routing.experts // 8)
     per_layer = {
         "hottest_share": hottest_share(routing.counts, hottest),
@@ -152,6 +152,6 @@ def summary(routing: Routing, *, ranks: Sequence[int], batches: Sequence[int]) -
 
 
 def _ratio(part: npt.NDArray[np.generic], whole: npt.NDArray[np.generic]) -> Figures:
-    """part / whole, 0 in a layer that no token went through."""
+    """part / whole; 0 in a layer without tokens."""
     numerator, denominator = part.astype(np.float64), whole.astype(np.float64)
     return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)

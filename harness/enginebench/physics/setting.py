@@ -1,4 +1,4 @@
-"""What a ceiling is asked for: weights on a machine, spread and placed, with the routing and the speculation to reckon with."""
+"""The input of a ceiling: weights on a machine with parallelism, offload, routing and speculation."""
 
 from __future__ import annotations
 
@@ -18,51 +18,53 @@ from enginebench.physics.weights import Stored, Weights
 
 @dataclass(frozen=True, eq=False)
 class Speculation:
-    """`tokens` are drafted and checked in one step; each is accepted with this probability if all before it were.
-
-    drafter: the model that drafts, one step per token; None: drafting takes no time.
-    """
+    """Speculative decoding."""
 
     tokens: int
+    """Drafted tokens per step."""
     acceptance: float
+    """Probability that a token is accepted if all before it were."""
     drafter: Setting | None = None
+    """The draft model, which takes one step per token; None: drafting takes no time."""
 
     @property
-    def made(self) -> float:
-        """Tokens that a step yields: 1 + a + a^2 + ... + a^tokens (Leviathan et al. 2023, equation 1)."""
+    def tokens_per_step(self) -> float:
+        """1 + a + a^2 + ... + a^tokens (Leviathan et al. 2023, equation 1)."""
         return sum(self.acceptance**i for i in range(self.tokens + 1))
 
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """kv_bits: per element of the cache. popularity None: even routing. UserError for what cannot be shared out so."""
+    """Weights on a machine. UserError if the model cannot be split so."""
 
     weights: Weights
     machine: Machine
     parallelism: Parallelism = field(default_factory=Parallelism)
     kv_bits: float = 16.0
+    """Per element of the KV cache."""
     popularity: Popularity | None = None
+    """None: uniform routing."""
     offload: Offload = NOTHING
     speculation: Speculation | None = None
 
     def __post_init__(self) -> None:
         check(self.weights.model, self.parallelism)
         if devices_of(self.parallelism) > self.machine.count:
-            raise UserError(f"{devices_of(self.parallelism)} devices are needed, the hardware has {self.machine.count}")
+            raise UserError(f"{devices_of(self.parallelism)} devices are needed, but the hardware has {self.machine.count}")
         if self.offload.anything and self.machine.host is None:
-            raise UserError("weights on the host need a host", advice="write its memory beside the device: 1xrtx4090+128gb")
+            raise UserError("an offload needs host memory", advice="write its size after the device: 1xrtx4090+128gb")
 
     @property
     def host_bandwidth(self) -> float:
-        """Bytes/s with which weights on the host are read, there or over the link; infinite without a host."""
+        """Bytes/s of reads of weights on the host, by the CPU or over the link; infinite without host memory."""
         if self.machine.host is None:
             return math.inf
-        bandwidth, links = self.machine.host.bandwidth, self.parallelism.tp  # each rank fetches its own share
+        bandwidth, links = self.machine.host.bandwidth, self.parallelism.tp  # each rank reads its own share
         return min(bandwidth, links * (self.machine.device.pcie or math.inf)) if self.offload.over_link else bandwidth
 
     @cached_property
     def routing(self) -> Popularity | None:
-        """Which experts tokens take; None for a dense model."""
+        """How tokens choose experts; None for a dense model."""
         experts = self.weights.model.experts
         return self.popularity or (uniform(experts.count, experts.top_k) if experts else None)
 
@@ -72,7 +74,7 @@ class Setting:
         return split(self.weights, self.offload)
 
     def share_read(self, part: Stored, rows: float, *, on_host: bool) -> float:
-        """Share of a part's bytes (of those on the device, or of those on the host) that a step of so many tokens reads."""
+        """Share of a part's bytes (on the device, or on the host) that a step of `rows` tokens reads."""
         experts = self.weights.model.layers[part.layer].experts if part.role == Role.EXPERT else None
         if experts is None or self.routing is None:
             return 1.0
@@ -82,7 +84,7 @@ class Setting:
         return self.routing.touched(rows, 0, kept) / kept
 
     def share_computed(self, part: Stored) -> float:
-        """Share of the tokens that go through each weight of a part on the device, on average."""
+        """Mean share of the tokens that use a weight of a part on the device."""
         experts = self.weights.model.layers[part.layer].experts if part.role == Role.EXPERT else None
         if experts is None or self.routing is None:
             return 0.0 if 0 <= part.layer < self.offload.blocks else 1.0

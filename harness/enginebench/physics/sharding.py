@@ -1,9 +1,9 @@
-"""How weights and caches are shared out over devices by the five kinds of parallelism, as serving engines do it.
+"""How serving engines split weights and KV cache over devices, for five kinds of parallelism.
 
-Tensor parallelism splits attention by heads and every MLP by width; the vocabulary tables by rows; norms, the router and the
-down-projections of latent attention are on every rank, and so are keys and values where there are more ranks than such heads. Expert
-parallelism gives whole experts to ranks in place of slices: the same bytes. Attention data parallelism copies attention and splits
-the sequences. Pipeline stages are consecutive layers, as equal in number as can be. Knows no device and no bytes/s.
+Tensor parallelism splits attention by heads, MLPs by width and vocabulary tables by rows. It replicates norms, the router, the
+down-projections of latent attention, and keys and values if there are more ranks than such heads. Expert parallelism assigns whole experts
+to ranks instead of slices: the same bytes. Attention data parallelism replicates attention and splits the sequences. Pipeline stages are
+consecutive layers in nearly equal numbers. Does not know: devices, bandwidths.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from enginebench.physics.geometry import Attention, Model, Role
 from enginebench.physics.weights import Stored, Weights
 
 REPLICATED = frozenset({Role.LATENT, Role.ROUTER, Role.NORM, Role.OTHER})
-"""What every rank of a stage holds whole."""
+"""Roles that are replicated on every rank of a stage."""
 
 
 def devices_of(parallelism: Parallelism) -> int:
-    """Devices that it takes."""
+    """Number of devices."""
     return parallelism.tp * parallelism.pp * parallelism.dp_replicas
 
 
@@ -32,40 +32,40 @@ def attention_ranks(parallelism: Parallelism) -> int:
 
 
 def problem(model: Model, parallelism: Parallelism) -> str | None:
-    """Why this model cannot be shared out so, or None."""
+    """Why this model cannot be split so, or None."""
     p, experts = parallelism, model.experts
     for name, value in (("attention_dp", p.attention_dp), ("ep", p.ep)):
         if p.tp % value:
             return f"{name}={value} does not divide tp={p.tp}"
     ranks, attention = attention_ranks(p), model.layers[0].attention
     if attention.heads % ranks:
-        return f"{attention.heads} heads cannot be shared equally by {ranks} ranks"
+        return f"{attention.heads} heads cannot be divided equally among {ranks} ranks"
     kv = attention.kv_heads
     if not attention.latent and kv % ranks and ranks % kv:
-        return f"{kv} key-value heads can neither be shared nor copied equally by {ranks} ranks"
+        return f"{kv} key-value heads can neither be divided nor replicated equally among {ranks} ranks"
     if p.pp > len(model.layers):
-        return f"{len(model.layers)} layers do not make {p.pp} stages"
+        return f"{len(model.layers)} layers are too few for {p.pp} stages"
     if p.ep > 1 and experts is None:
-        return "a dense model has no experts to share (ep)"
+        return "a dense model has no experts to divide (ep)"
     if experts and experts.count % p.ep:
-        return f"{experts.count} experts cannot be shared equally by {p.ep} ranks"
+        return f"{experts.count} experts cannot be divided equally among {p.ep} ranks"
     if experts and experts.width % (p.tp // p.ep):
-        return f"an expert of width {experts.width} cannot be split by {p.tp // p.ep} ranks"
+        return f"an expert of width {experts.width} cannot be divided equally among {p.tp // p.ep} ranks"
     dense = max(layer.dense for layer in model.layers)
     if dense % p.tp:
-        return f"an MLP of width {dense} cannot be split by {p.tp} ranks"
+        return f"an MLP of width {dense} cannot be divided equally among {p.tp} ranks"
     return None
 
 
 def check(model: Model, parallelism: Parallelism) -> None:
-    """As `problem`, but a UserError."""
-    why = problem(model, parallelism)
-    if why:
-        raise UserError(f"{model.name}: {why}", key="parallelism", advice="write a number of ranks that divides it")
+    """Like `problem`, but raises a UserError."""
+    reason = problem(model, parallelism)
+    if reason:
+        raise UserError(f"{model.name}: {reason}", key="parallelism", advice="write a number of ranks that divides it")
 
 
-def ways(role: Role, attention: Attention, parallelism: Parallelism) -> int:
-    """Into how many equal pieces the weights of a role are split among the ranks of a stage; a rank holds one piece."""
+def shards(role: Role, attention: Attention, parallelism: Parallelism) -> int:
+    """Number of equal shards of the weights of a role among the ranks of a stage; each rank has one."""
     ranks = attention_ranks(parallelism)
     if role in REPLICATED:
         return 1
@@ -76,19 +76,19 @@ def ways(role: Role, attention: Attention, parallelism: Parallelism) -> int:
     return parallelism.tp
 
 
-def cache_ways(attention: Attention, parallelism: Parallelism) -> int:
-    """Into how many pieces the KV cache of one sequence is split; a latent is the same for all heads and kept whole by every rank."""
+def cache_shards(attention: Attention, parallelism: Parallelism) -> int:
+    """Number of shards of the KV cache of one sequence. A latent is common to all heads, so every rank has a copy."""
     return 1 if attention.latent else min(attention_ranks(parallelism), attention.kv_heads)
 
 
 def stages(layers: int, count: int) -> list[range]:
-    """Consecutive layers of each pipeline stage; their numbers differ by one at most."""
+    """The consecutive layers of each pipeline stage. Their numbers differ by at most one."""
     bounds = [i * layers // count for i in range(count + 1)]
     return [range(begin, end) for begin, end in itertools.pairwise(bounds)]
 
 
 def stage_of(part: Stored, layers: int, of: list[range], *, tied: bool) -> list[int]:
-    """The stages that hold a part. The first has the input table, the last the head, which may be the same table."""
+    """The stages with a part. The first has the input table, the last the head, which may be the same table."""
     if part.layer < 0:
         return sorted({0, len(of) - 1}) if tied and part.role == Role.EMBEDDING else [0]
     if part.layer >= layers:
@@ -97,25 +97,25 @@ def stage_of(part: Stored, layers: int, of: list[range], *, tied: bool) -> list[
 
 
 def per_device(weights: Weights, parallelism: Parallelism) -> list[Mapping[Role, float]]:
-    """For each pipeline stage, the bytes of each role that one of its devices holds."""
+    """For each pipeline stage, the bytes of each role on one of its devices."""
     model = weights.model
     of = stages(len(model.layers), parallelism.pp)
     out: list[dict[Role, float]] = [defaultdict(float) for _ in of]
     for part in weights.parts:
         attention = model.layers[min(max(part.layer, 0), len(model.layers) - 1)].attention
         for stage in stage_of(part, len(model.layers), of, tied=model.tied):
-            out[stage][part.role] += part.bytes / ways(part.role, attention, parallelism)
+            out[stage][part.role] += part.bytes / shards(part.role, attention, parallelism)
     return [dict(each) for each in out]
 
 
 def cache_per_device(model: Model, parallelism: Parallelism, context: float, kv_bits: float, first: int = 0) -> list[float]:
-    """For each pipeline stage, the bytes of KV cache that one device holds for each sequence it serves, of so many tokens.
+    """For each pipeline stage, the bytes of KV cache on one device per sequence of `context` tokens.
 
-    first: layers below it keep their cache elsewhere.
+    first: layers below it have their KV cache on the host.
     """
     return [
         sum(
-            attention.elements * attention.seen(context) * kv_bits / 8 / cache_ways(attention, parallelism)
+            attention.elements * attention.attended(context) * kv_bits / 8 / cache_shards(attention, parallelism)
             for attention in (model.layers[i].attention for i in stage if i >= first)
         )
         for stage in stages(len(model.layers), parallelism.pp)

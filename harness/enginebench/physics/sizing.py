@@ -1,10 +1,8 @@
-"""What would fit: the smallest machines of the catalogue, and how much of a model can stay on a device that is too small for it.
-
-Asks `memory.fit` again and again; it knows no arithmetic of its own.
-"""
+"""Finds what fits: the smallest machines of the catalogue for a model, and the least offload on a device that is too small."""
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
@@ -15,17 +13,19 @@ from enginebench.physics.offload import Offload
 from enginebench.physics.sharding import devices_of, problem
 
 COUNTS = (1, 2, 4, 8, 16, 32)
-"""Numbers of devices that are tried."""
+"""Numbers of devices to try."""
 
 
-def spread(devices: int, *, tp: int | None, pp: int = 1, dp_replicas: int = 1, attention_dp: int = 1, ep: int | None = None) -> Parallelism:
-    """The parallelism that was asked for. tp None: all the devices there are. ep None: no expert parallelism; ep 0: over all of tp."""
+def choose_parallelism(
+    devices: int, *, tp: int | None, pp: int = 1, dp_replicas: int = 1, attention_dp: int = 1, ep: int | None = None
+) -> Parallelism:
+    """The requested parallelism. tp None: all devices. ep None: no expert parallelism; ep 0: over all tensor-parallel ranks."""
     ranks = tp or max(1, devices // (pp * dp_replicas))
     return Parallelism(ranks, pp, dp_replicas, attention_dp, ranks if ep == 0 else ep or 1)
 
 
 def widened(parallelism: Parallelism, devices: int) -> Parallelism:
-    """One replica of the same kind over so many devices: what spanned all tensor-parallel ranks still does."""
+    """One replica on `devices` devices. Expert and attention parallelism that covered all tensor-parallel ranks still do."""
     tp = max(1, devices // parallelism.pp)
     wide = parallelism.tp > 1
     return replace(
@@ -38,7 +38,8 @@ def widened(parallelism: Parallelism, devices: int) -> Parallelism:
 
 
 def smallest(asked: Fit, devices: Iterable[Device]) -> list[Fit]:
-    """For each device, the fewest of them that hold one replica of what was asked; least memory first. Those that never do are left out."""
+    """For each device type, the smallest number of devices that holds one replica; least total memory first. Types that never fit are left
+    out."""
     found = [next((each for each in _growing(asked, device) if each.fits), None) for device in devices]
     return sorted((each for each in found if each), key=lambda each: each.machine.count * each.machine.device.memory)
 
@@ -54,35 +55,25 @@ def _growing(asked: Fit, device: Device) -> Iterator[Fit]:
 
 
 def most_on_device(asked: Fit) -> list[Fit]:
-    """The same deployment with as little as possible on the host, in each way there is: whole layers' experts, experts, whole layers.
+    """The deployment with the least offload that fits, for each kind: experts of whole layers, single experts, whole layers.
 
-    Empty where it fits without, or where no host's memory was named. A way that does not help is left out.
+    Empty if it fits without offload, or if no host memory is stated. Kinds that do not help are left out.
     """
     model, host = asked.weights.model, asked.machine.host
     if host is None or asked.fits:
         return []
     layers, experts = len(model.layers), model.experts
-    ways: list[tuple[range, Callable[[int], Offload]]] = []
+    kinds: list[tuple[range, Callable[[int], Offload]]] = []
     if experts:
-        ways.append((range(layers + 1), lambda n: Offload(expert_layers=n)))
-        ways.append((range(experts.count, -1, -1), lambda n: Offload(kept=n)))
-    ways.append((range(layers + 1), lambda n: Offload(blocks=n)))
-    found = (_first(asked, [way(n) for n in steps]) for steps, way in ways)
+        kinds.append((range(layers + 1), lambda n: Offload(expert_layers=n)))
+        kinds.append((range(experts.count, -1, -1), lambda n: Offload(kept=n)))
+    kinds.append((range(layers + 1), lambda n: Offload(blocks=n)))
+    found = (_first(asked, [kind(n) for n in steps]) for steps, kind in kinds)
     return [each for each in found if each]
 
 
 def _first(asked: Fit, offloads: list[Offload]) -> Fit | None:
-    """The first that fits; each puts less on the device than the one before."""
-    low, high = 0, len(offloads)
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if _with(asked, offloads[middle]).budget.left >= 0 else (middle + 1, high)
-    found = _with(asked, offloads[low]) if low < len(offloads) else None
+    """The first offload that fits. Each one leaves less on the device than the one before."""
+    index = bisect_left(offloads, x=True, key=lambda offload: asked.with_offload(offload).budget.left >= 0)
+    found = asked.with_offload(offloads[index]) if index < len(offloads) else None
     return found if found and found.fits and found.offload.anything else None
-
-
-def _with(asked: Fit, offload: Offload) -> Fit:
-    return fit(
-        asked.weights, asked.machine, asked.parallelism, context=asked.context, concurrency=asked.concurrency, kv_bits=asked.kv_bits,
-        reserve=asked.reserve, offload=offload,
-    )  # fmt: skip

@@ -1,10 +1,10 @@
-"""The limits of this machine's processor, measured with numpy: how fast it reads and copies memory, and how fast it multiplies.
+"""Measures the limits of this machine's CPU with numpy: memory bandwidth (read and copy) and matrix products.
 
-Products are measured in float32; 16 bits are taken to be twice and 8 bits four times as fast, as vector instructions that hold more
-numbers are. Matrix tiles (AMX) can do more, so arithmetic here is an estimate and no ceiling.
+Products are measured in float32; 16 bits are assumed to be twice and 8 bits four times as fast, as with vector instructions. Matrix tiles
+(AMX) can be faster, so compute is an estimate, not a ceiling.
 
-Every core works at once, on arrays far larger than its caches; the best of several tries counts, as whatever else runs only slows
-them. Takes about two seconds, the bandwidth alone half of one. It cannot tell the memory of one socket from another's.
+All cores work at once on arrays far larger than the caches. The best of several tries counts, because other processes can only slow them
+down. Takes about two seconds, the bandwidth alone half a second. Does not distinguish the memory of different sockets.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from enginebench.machine.host import facts
 from enginebench.physics.machine import Device
 
 _BYTES = 256 * 2**20
-"""Per core: more than the last-level cache of a large server shared by its cores."""
-_TOGETHER = 2**30
-"""Of all cores, where only the bandwidth is asked for."""
+"""Bytes per core: more than its share of the last-level cache of a large server."""
+_MAX_TOTAL_BYTES = 2**30
+"""Bytes of all cores, if only the bandwidth is measured."""
 _TRIES = 5
 _SIDE = 2048
 
 
 @cache
 def this_cpu() -> Device:
-    """bandwidth: the better of reading and copying; measured_bandwidth: of copying, bytes read and written."""
+    """The CPU as a device. bandwidth: the higher of reading and copying. measured_bandwidth: of copying (bytes read and written)."""
     host = facts()
     cores = host.usable_cores or 1
     read, copied = _bandwidths(cores, _BYTES)
     square = np.ones((_SIDE, _SIDE), np.float32)
-    product = _best(1, lambda _: square @ square, 2 * _SIDE**3)  # the library spreads it over the cores itself
+    product = _best(1, lambda _: square @ square, 2 * _SIDE**3)  # the library uses all cores itself
     return Device(
         name=f"cpu ({host.cpu}, {cores} cores)",
         memory=float(psutil.virtual_memory().total),
@@ -43,19 +43,19 @@ def this_cpu() -> Device:
         flops={"fp32": product, "bf16": 2 * product, "int8": 4 * product},
         measured_bandwidth=copied,
         node=1,
-        note="measured here with numpy: reading or copying memory, and float32 products; fewer bits are taken to be faster in proportion",
+        note="measured here with numpy: reading or copying memory, and float32 products; fewer bits are assumed to be faster in proportion",
     )
 
 
 @cache
 def memory_bandwidth() -> float:
-    """Bytes/s, the better of reading and copying."""
+    """Bytes/s, the higher of reading and copying."""
     cores = facts().usable_cores or 1
-    return max(_bandwidths(cores, min(_BYTES, _TOGETHER // cores)))
+    return max(_bandwidths(cores, min(_BYTES, _MAX_TOTAL_BYTES // cores)))
 
 
 def _bandwidths(cores: int, each: int) -> tuple[float, float]:
-    """Bytes/s read, and bytes/s read and written, by so many cores that each have an array of so many bytes."""
+    """Bytes/s of reading, and of copying (read and written), with an array of `each` bytes per core."""
     arrays = [np.ones(each // 8) for _ in range(cores)]
     targets = [np.zeros_like(array) for array in arrays]
     integers = [array.view(np.int64) for array in arrays]
@@ -65,7 +65,7 @@ def _bandwidths(cores: int, each: int) -> tuple[float, float]:
 
 
 def _best(threads: int, work: Callable[[int], object], amount: float) -> float:
-    """Amount per second of the fastest try, all threads starting together."""
+    """Amount per second of the fastest try. All threads start together."""
     return max(amount / _seconds(threads, work) for _ in range(_TRIES))
 
 

@@ -1,7 +1,4 @@
-"""A model's weights with their sizes in bytes: by a precision's rules, or as a file on disk has them.
-
-Reads no file (`enginebench.physics.named_model` does).
-"""
+"""A model's weights with their sizes in bytes, computed from a precision or read from a file (`enginebench.physics.named_model`)."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from enginebench.physics.precision import Precision, precision
 
 @dataclass(frozen=True)
 class Stored:
-    """Weights of one role in one layer, and the bytes that they take."""
+    """Weights of one role in one layer, with their size in bytes."""
 
     role: Role
     layer: int
@@ -24,26 +21,28 @@ class Stored:
 
 @dataclass(frozen=True)
 class Weights:
-    """A model in a precision. source: where the sizes are from. notes: what about them a reader should know."""
+    """A model in a precision."""
 
     model: Model
     precision: Precision
     parts: tuple[Stored, ...]
     source: str
+    """Where the sizes are from."""
     notes: tuple[str, ...] = ()
+    """Remarks on the sizes, for the user."""
 
     @cached_property
     def bytes(self) -> float:
-        """All of them."""
+        """Total size."""
         return sum(part.bytes for part in self.parts)
 
     def of(self, *roles: Role) -> float:
-        """Bytes of these roles."""
+        """Size of these roles."""
         return sum(part.bytes for part in self.parts if part.role in roles)
 
 
 def weigh(model: Model, name: str) -> Weights:
-    """The sizes that a precision gives ('fp8', 'q4_k_m', ...): bits per weight of each role."""
+    """The sizes in a precision ('fp8', 'q4_k_m', ...), from its bits per weight of each role."""
     kind = precision(name)
     head = kind.bits[Role.HEAD]
     parts = tuple(
@@ -51,7 +50,7 @@ def weigh(model: Model, name: str) -> Weights:
             part.role,
             part.layer,
             part.params,
-            # a tied table is stored once, as fine as a head
+            # a tied table is stored once, in the precision of the head
             part.params * (head if model.tied and part.role == Role.EMBEDDING else kind.bits[part.role]) / 8,
         )
         for part in model.parts

@@ -1,6 +1,6 @@
-"""What one stage does in one step: bytes that a device reads, operations that it computes, bytes that it sends.
+"""The work of one pipeline stage in one step: bytes that a device reads, operations, bytes that it sends.
 
-A step takes `rows` tokens through the model: one of each sequence (decode), several (speculation), or a whole prompt. Knows no time.
+A step processes `rows` tokens: one per sequence (decode), several (speculation), or a whole prompt.
 """
 
 from __future__ import annotations
@@ -9,30 +9,30 @@ from dataclasses import dataclass
 
 from enginebench.physics.geometry import Role
 from enginebench.physics.setting import Setting
-from enginebench.physics.sharding import attention_ranks, cache_ways, stage_of, stages, ways
+from enginebench.physics.sharding import attention_ranks, cache_shards, shards, stage_of, stages
 from enginebench.physics.weights import Stored
 
 MEMORY = ("weights", "experts", "KV cache", "host")
-"""What is read: weights that every step needs, routed experts, the cache, and all of these that lie on the host."""
+"""Kinds of reads: weights that every step needs, routed experts, the KV cache, and everything on the host."""
 ACTIVATION_BYTES = 2
-"""Of one element that is sent between devices: 16 bits."""
+"""Bytes per element sent between devices."""
 _BY_SEQUENCE = frozenset({Role.ATTENTION, Role.KEYS, Role.LATENT, Role.ROUTER})
-"""Roles whose work attention data parallelism splits by sequences."""
+"""Roles for which attention data parallelism splits the work by sequences."""
 _TABLES = frozenset({Role.HEAD, Role.EMBEDDING})
 _NO_PRODUCT = frozenset({Role.NORM, Role.OTHER})
 
 
 @dataclass(frozen=True, eq=False)
 class Work:
-    """One micro-batch of a replica. sequences may be a fraction (shared out evenly). width: tokens of each that go through at once.
-
-    context: tokens that each holds; of a prompt, its own length.
-    """
+    """One micro-batch of a replica."""
 
     setting: Setting
     sequences: float
+    """May be a fraction, if sequences are distributed evenly."""
     width: int
+    """Tokens per sequence that are processed at once."""
     context: float
+    """Tokens per sequence; for a prompt, its length."""
     prompt: bool
 
     @property
@@ -42,18 +42,18 @@ class Work:
 
     @property
     def local(self) -> float:
-        """Sequences whose attention the busiest rank computes: its share, and never less than one."""
+        """Sequences whose attention the busiest rank computes; at least one."""
         return max(1.0, self.sequences / self.setting.parallelism.attention_dp)
 
     def read(self, stage: int) -> dict[str, float]:
-        """Bytes that a device of the stage reads, by MEMORY. The host's are all there are: the devices wait for the same memory."""
-        here, there = self.setting.placed
+        """Bytes that a device of the stage reads, by MEMORY. For the host: of all devices, because they share its memory."""
+        on_device, on_host = self.setting.placed
         out = dict.fromkeys(MEMORY, 0.0)
-        for part in here.parts:
+        for part in on_device.parts:
             if self._used(part, stage):
                 name = "experts" if part.role == Role.EXPERT else "weights"
-                out[name] += part.bytes * self.setting.share_read(part, self.rows, on_host=False) / self._ways(part)
-        for part in there.parts:
+                out[name] += part.bytes * self.setting.share_read(part, self.rows, on_host=False) / self._shards(part)
+        for part in on_host.parts:
             if self._used(part, stage):
                 out["host"] += part.bytes * self.setting.share_read(part, self.rows, on_host=True)
         if self.context:
@@ -64,16 +64,16 @@ class Work:
         p = self.setting.parallelism
         for i in self._layers(stage):
             attention = self.setting.weights.model.layers[i].attention
-            # what a prompt attends to stays on the chip; its keys and values are written once
-            seen = self.width if self.prompt else attention.seen(self.context) + self.width
-            size = attention.elements * seen * self.setting.kv_bits / 8
+            # the keys and values of a prompt are written once, and read from on-chip memory
+            tokens = self.width if self.prompt else attention.attended(self.context) + self.width
+            size = attention.elements * tokens * self.setting.kv_bits / 8
             if i < self.setting.offload.blocks:
                 out["host"] += self.sequences * size
             else:
-                out["KV cache"] += self.local * size / cache_ways(attention, p)
+                out["KV cache"] += self.local * size / cache_shards(attention, p)
 
     def products(self, stage: int) -> float:
-        """Operations of a device with weights: 2 per weight and token that goes through it. The host's own are not counted."""
+        """Operations of a device with weights: 2 per weight and token. Operations of the host are not included."""
         return sum(self._products(part) for part in self.setting.weights.parts if self._used(part, stage))
 
     def _products(self, part: Stored) -> float:
@@ -81,25 +81,25 @@ class Work:
             return 0.0
         rows = self.local * self.width if part.role in _BY_SEQUENCE else self.rows
         if part.role in _TABLES and self.prompt:
-            rows = self.sequences  # only the last token of a prompt becomes a word
-        return 2 * part.params * rows * self.setting.share_computed(part) / self._ways(part)
+            rows = self.sequences  # only the last token of a prompt needs logits
+        return 2 * part.params * rows * self.setting.share_computed(part) / self._shards(part)
 
     def scores(self, stage: int) -> float:
-        """Operations of a device in attention itself. In a prompt a token sees half of it on average."""
+        """Operations of a device in attention scores. In a prompt, a token attends to half of it on average."""
         if not self.context:
             return 0.0
         total = 0.0
         for i in self._layers(stage):
             attention = self.setting.weights.model.layers[i].attention
             if self.prompt:
-                seen = attention.seen(self.context)
-                total += attention.prefill_flops * seen * (1 - seen / self.context / 2)
+                attended = attention.attended(self.context)
+                total += attention.prefill_flops * attended * (1 - attended / self.context / 2)
             elif i >= self.setting.offload.blocks:
-                total += attention.decode_flops * attention.seen(self.context)
+                total += attention.decode_flops * attention.attended(self.context)
         return total * self.local * self.width / attention_ranks(self.setting.parallelism)
 
     def sending_s(self, stage: int) -> float:
-        """Seconds of a device's link: all-reduces among the ranks that share a layer, expert exchange, the hand-over to the next stage."""
+        """Seconds of a device's link: all-reduces among the ranks of a layer, expert exchange, transfer to the next stage."""
         p, model, machine = self.setting.parallelism, self.setting.weights.model, self.setting.machine
         ranks, row = attention_ranks(p), model.hidden * ACTIVATION_BYTES
         local = self.local * self.width
@@ -116,27 +116,27 @@ class Work:
         return stages(len(self.setting.weights.model.layers), self.setting.parallelism.pp)[stage]
 
     def _used(self, part: Stored, stage: int) -> bool:
-        """Whether a stage reads a part. Of the input table it reads rows, which is nothing, unless that is the head."""
+        """Whether a stage reads a part. The input table counts only if it is also the head, because just one row per token is read."""
         model = self.setting.weights.model
         if part.role == Role.OTHER or (part.role == Role.EMBEDDING and not model.tied):
             return False
         of = stages(len(model.layers), self.setting.parallelism.pp)
         return stage_of(part, len(model.layers), of, tied=model.tied)[-1] == stage
 
-    def _ways(self, part: Stored) -> int:
+    def _shards(self, part: Stored) -> int:
         layers = self.setting.weights.model.layers
-        return ways(part.role, layers[min(max(part.layer, 0), len(layers) - 1)].attention, self.setting.parallelism)
+        return shards(part.role, layers[min(max(part.layer, 0), len(layers) - 1)].attention, self.setting.parallelism)
 
 
 def all_reduce(size: float, ranks: int) -> float:
-    """Bytes that each rank sends to sum `size` bytes over all ranks: 2 (n-1)/n (reduce-scatter, then all-gather)."""
+    """Bytes that each rank sends to sum `size` bytes over all ranks: 2 (n-1)/n of the size (reduce-scatter, then all-gather)."""
     return 2 * size * (ranks - 1) / ranks
 
 
 def exchange(size: float, top_k: int, ranks: int) -> float:
-    """Bytes that each rank sends to bring its own tokens (`size` bytes) to their experts, and later others' results back.
+    """Bytes that each rank sends to dispatch its tokens (`size` bytes) to their experts and to return results.
 
-    A token goes once to each rank that has any of its experts: n (1 - (1 - 1/n)^k) ranks on average, (n-1)/n of which are others.
+    A token is sent once to each rank with any of its experts: n (1 - (1 - 1/n)^k) ranks on average, (n-1)/n of which are other ranks.
     """
     reached = ranks * (1 - (1 - 1 / ranks) ** top_k)
     return 2 * size * reached * (ranks - 1) / ranks

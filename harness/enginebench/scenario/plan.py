@@ -20,7 +20,7 @@ from enginebench.errors import UserError
 from enginebench.scenario import MAX_CELLS, LoadSearch, Scenario
 
 if TYPE_CHECKING:
-    from enginebench.physics.deployment_limits import Bounds  # with all of physics, for those who know the machine
+    from enginebench.physics.deployment_limits import MachineLimits  # with all of physics, for those who know the machine
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Plan:
     cells: tuple[Cell, ...]
     skipped: Mapping[str, str] = field(default_factory=dict)
     searches: Mapping[str, LoadSearch] = field(default_factory=dict)
-    bounds: Bounds | None = None
+    bounds: MachineLimits | None = None
 
     @property
     def id(self) -> str:
@@ -69,7 +69,7 @@ class Plan:
         return frozenset(_value(cell, key) for cell in self.cells)
 
 
-def plan(scenario: Scenario, registry: Registry, bounds: Bounds | None = None) -> Plan:
+def plan(scenario: Scenario, registry: Registry, bounds: MachineLimits | None = None) -> Plan:
     """The cells of a scenario in the order they would be measured, and the ones that cannot be, with the reason.
 
     bounds: of the machine; a load that does not fit it is among those that cannot be. None: nothing is held against any machine.
@@ -122,7 +122,7 @@ class _Served:
             load: f"{what} needs a server: an in-process batch is handed all its requests at once" for load, what in needs.items() if what
         }
 
-    def too_large(self, registry: Registry, bounds: Bounds) -> Mapping[Load, str]:
+    def too_large(self, registry: Registry, bounds: MachineLimits) -> Mapping[Load, str]:
         """The loads that the machine has no room for, each with why."""
         return bounds.refusals(self.deployment, self.each, registry[self.deployment.engine].gpus(self.deployment))
 

@@ -19,8 +19,8 @@ from enginebench.errors import UserError
 from enginebench.metrics.context import Context, RunContext
 from enginebench.metrics.costs import DevicePrice, Prices, by_catalogue
 from enginebench.metrics.statistics import Estimate
-from enginebench.physics.deployment_limits import Bounds
-from enginebench.physics.detect import BANDWIDTH, of_run
+from enginebench.physics.deployment_limits import MachineLimits
+from enginebench.physics.detect import BANDWIDTH, machine_of_run
 from enginebench.records.counters import CounterSeries
 from enginebench.records.store import Run
 from enginebench.report import render_table, to_csv, to_json, to_markdown
@@ -63,9 +63,9 @@ def test_a_share_is_the_throughput_over_the_ceiling_of_that_load(
     synthetic_analysis: Analysis, synthetic_run: Run, context: RunContext
 ) -> None:
     row = on_cpu(synthetic_analysis.rows[0], synthetic_run, context)
-    machine = of_run(FACTS, None, 2)
+    machine = machine_of_run(FACTS, None, 2)
     assert machine is not None
-    ceiling = Bounds(machine).of(row.deployment).ceiling((128.0, 32.0), row.load.concurrency)
+    ceiling = MachineLimits(machine).of(row.deployment).ceiling((128.0, 32.0), row.load.concurrency)
     assert value(row, SHARE) == pytest.approx(value(row, THROUGHPUT) / ceiling)
     assert len(row.figures[SHARE].values) == 3, "one for each restart"  # type: ignore[union-attr]
 

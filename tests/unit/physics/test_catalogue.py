@@ -106,7 +106,7 @@ def test_names_of_models() -> None:
     assert find_model("grok-3") is None
     with pytest.raises(UserError, match="mixtral-8x7b"):
         need_model("mixtral-8x7")
-    with pytest.raises(UserError, match="neither a name of the catalogue nor a file"):
+    with pytest.raises(UserError, match="neither in the catalogue nor a file"):
         read_weights("nowhere/model.gguf")
 
 
@@ -212,7 +212,7 @@ def test_a_config_gives_dimensions_and_the_published_precision(tmp_path: Path) -
     with pytest.raises(UserError, match="lacks hidden_size"):
         from_config("broken", dimensions)
     config.write_text("{")
-    with pytest.raises(UserError, match="no JSON"):
+    with pytest.raises(UserError, match="invalid JSON"):
         read_weights(str(config))
 
 
@@ -229,7 +229,7 @@ def test_weights_that_do_not_decode_text_are_kept_apart(tmp_path: Path) -> None:
     (tmp_path / "hf" / "more.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + bytes(offset))
     weights = read_weights(str(tmp_path / "hf"))
     assert weights.of(Role.OTHER) == 2 * (64 * 1024 + 128 * 256)
-    assert "no part of decoding text" in weights.notes[0]
+    assert "not used to decode text" in weights.notes[0]
     (tmp_path / "hf" / "more.safetensors").write_bytes(b"damaged")
     with pytest.raises(UserError, match="header"):
         read_weights(str(tmp_path / "hf"))

@@ -206,7 +206,7 @@ def test_prefill_by_hand() -> None:
     # + 32 layers x 32 heads x 2 x 256 x 1,000 x 500
     llama = weigh(need_model("llama-3.1-8b").model, "f16")
     step = prefill(Setting(llama, read_machine("h100")), 1000)
-    assert step.rules == "compute"
+    assert step.bottleneck == "compute"
     operations = 2 * (8_030_261_248 - 2 * 525_336_576 - 266_240) * 1000 + 2 * 525_336_576 + 32 * 32 * 512 * 1000 * 500
     assert step.time_s == pytest.approx(operations / 989e12)
     assert prefill(Setting(llama, read_machine("h100")), 1000, sequences=4).tokens_per_s == pytest.approx(step.tokens_per_s)
@@ -221,7 +221,7 @@ def test_offload_by_hand() -> None:
     step = decode(Setting(MIXTRAL, machine, offload=Offload(expert_layers=16)), 1, 0)
     assert step.memory["host"] == pytest.approx(16 * 2 * 176_160_768 * 2 / 50e9)
     assert step.bytes["experts"] == pytest.approx(16 * 2 * 176_160_768 * 2)
-    assert step.rules == "host"
+    assert step.bottleneck == "host"
     # the 2 most popular of 8 stay: even routing finds a quarter of the choices there
     half = decode(Setting(MIXTRAL, machine, offload=Offload(kept=2)), 1, 0)
     assert half.memory["host"] == pytest.approx(32 * 2 * 0.75 * 176_160_768 * 2 / 50e9)
@@ -238,7 +238,7 @@ def test_offload_by_hand() -> None:
     both = [read_machine("2xrtx4090+128gb", host_bandwidth=bandwidth * 1e9) for bandwidth in (100, 50)]
     pair = [decode(Setting(MIXTRAL, machine, Parallelism(tp=2), offload=Offload(16, over_link=True)), 1, 0) for machine in both]
     assert [step.memory["host"] for step in pair] == [pytest.approx(16 * 2 * 176_160_768 * 2 / rate) for rate in (64e9, 50e9)]
-    with pytest.raises(UserError, match="need a host"):
+    with pytest.raises(UserError, match="needs host memory"):
         Setting(MIXTRAL, read_machine("h100"), offload=Offload(expert_layers=1))
 
 
@@ -271,7 +271,10 @@ def test_knees_are_where_another_limit_rules(context: int) -> None:
     found = knees(setting, context)
     assert found
     for knee in found:
-        assert (decode(setting, knee.batch - 1, context).rules, decode(setting, knee.batch, context).rules) == (knee.before, knee.after)
+        assert (decode(setting, knee.batch - 1, context).bottleneck, decode(setting, knee.batch, context).bottleneck) == (
+            knee.before,
+            knee.after,
+        )
     assert [knee.after for knee in found][:-1] == [knee.before for knee in found][1:]
 
 
@@ -311,7 +314,7 @@ def test_command(tmp_path: Path) -> None:
     page = (tmp_path / "curves.html").read_text()
     assert "mixtral-8x7b in bf16" in page
     assert "8,192 tokens" in page
-    assert "no room beyond" in page
+    assert "memory full at" in page
 
 
 def test_command_takes_measured_routing_and_speed(tmp_path: Path) -> None:
@@ -335,8 +338,8 @@ def test_command_refuses() -> None:
         (("--routing", "zipf:much"), "no exponent"),
         (("--routing", "nowhere.npz"), "no such file"),
         (("--draft", "qwen3-8b"), "without --speculate"),
-        (("--cpu-experts", "4"), "need a host"),
-        (("--tp", "3"), "cannot be shared equally"),
+        (("--cpu-experts", "4"), "needs host memory"),
+        (("--tp", "3"), "cannot be divided equally"),
     ):
         with pytest.raises(UserError, match=why):
             run(*asked, *more)

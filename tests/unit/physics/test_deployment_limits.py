@@ -16,8 +16,8 @@ from enginebench.errors import UserError
 from enginebench.machine.accelerators import Gpu
 from enginebench.machine.folders import resource_dir
 from enginebench.physics import Device, Machine, decode, read_machine
-from enginebench.physics.deployment_limits import Bounds, Unknown, mean_tokens, weights_of
-from enginebench.physics.detect import BANDWIDTH, here, machine_named, of_run, stated
+from enginebench.physics.deployment_limits import MachineLimits, UnknownLimit, mean_tokens, weights_of
+from enginebench.physics.detect import BANDWIDTH, local_machine, machine_named, machine_of_run, stated_machine
 from enginebench.physics.placement import Placement, placement_of
 from enginebench.scenario import load_scenario
 from enginebench.scenario.plan import plan
@@ -50,7 +50,7 @@ def machine(gb_s: float = 1.0, gb: float = 100.0) -> Machine:
         ({"k_bits": 4, "v_bits": 6}, Placement(kv_bits=5.5)),
         ({"disaggregated": {"prefill": 1, "decode": 2}}, Placement(prefill=1, decode=2)),
         ({"disaggregated": True}, Placement(prefill=1)),
-        ({"speculative": {"method": "ngram"}}, Placement(drafts=True)),
+        ({"speculative": {"method": "ngram"}}, Placement(speculative=True)),
     ],
 )
 def test_options_that_are_called_alike_say_where_weights_lie(options: dict[str, object], expected: Placement) -> None:
@@ -84,17 +84,17 @@ def test_scout_on_h100_is_refused_with_the_numbers() -> None:
     # 107.8 billion weights x 2 bytes / 2 GPUs = 107.8 GB on each, against 85.5.
     narrow = replace(SCOUT, parallelism=Parallelism(tp=2))
     load = Load(concurrency=1, input_tokens=1792, output_tokens=256)
-    (reason,) = Bounds(H100).refusals(narrow, [load], 2).values()
+    (reason,) = MachineLimits(H100).refusals(narrow, [load], 2).values()
     assert "weights 107.8 GB" in reason
     assert "85.5 GB of a h100-sxm-80gb" in reason
-    assert not Bounds(H100).refusals(SCOUT, [load], 4)
+    assert not MachineLimits(H100).refusals(SCOUT, [load], 4)
 
 
 def test_a_load_is_refused_when_its_streams_do_not_fit_together() -> None:
     # 4 KiB of cache per token and layer in 16 bits, a quarter on each GPU; 12 layers see all 16,384 tokens and 36 a chunk of 8,192:
     # 64 x 1 KiB x (12 x 16,384 + 36 x 8,192) = 32.2 GB, beside 53.9 GB of weights.
     light, heavy = (Load(concurrency=streams, input_tokens=16128, output_tokens=256, requests=64) for streams in (16, 64))
-    found = Bounds(H100).refusals(replace(SCOUT, max_context=16384), [light, heavy], 4)
+    found = MachineLimits(H100).refusals(replace(SCOUT, max_context=16384), [light, heavy], 4)
     assert list(found) == [heavy]
     assert "KV cache 32.2 GB" in found[heavy]
     assert "64 streams of 16,384 tokens" in found[heavy]
@@ -102,37 +102,41 @@ def test_a_load_is_refused_when_its_streams_do_not_fit_together() -> None:
 
 def test_a_deployment_must_hold_one_request_as_long_as_it_was_told_to() -> None:
     # 10 million tokens in 12 layers x 1 KiB = 123 GB, whatever the load sends.
-    found = Bounds(H100).refusals(replace(SCOUT, max_context=10_000_000), [Load(requests=4)], 4)
+    found = MachineLimits(H100).refusals(replace(SCOUT, max_context=10_000_000), [Load(requests=4)], 4)
     assert "one stream of 10,000,000 tokens" in next(iter(found.values()))
 
 
 def test_more_devices_than_there_are_is_a_reason() -> None:
-    assert set(Bounds(H100).refusals(SCOUT, [Load()], 8).values()) == {"takes 8 GPUs, 4x h100-sxm-80gb has 4"}
+    assert set(MachineLimits(H100).refusals(SCOUT, [Load()], 8).values()) == {"needs 8 GPUs, 4x h100-sxm-80gb has 4"}
 
 
 def test_experts_in_the_hosts_memory_need_room_there_and_not_on_the_card() -> None:
     offloading = Deployment("llamacpp", "llama4-scout", "q4_k_m", "", options={"n_cpu_moe": 48})
     load = Load(concurrency=1, input_tokens=512, output_tokens=128)
-    assert not Bounds(read_machine("1xrtx4090+96gb")).refusals(offloading, [load], 1)
-    assert "the host has 32.0 GB" in next(iter(Bounds(read_machine("1xrtx4090+32gb")).refusals(offloading, [load], 1).values()))
-    with pytest.raises(Unknown, match="whose size is not stated"):
-        Bounds(read_machine("rtx4090")).of(offloading).need(load)
-    assert not Bounds(read_machine("rtx4090")).refusals(offloading, [load], 1), "unknown is no reason"
+    assert not MachineLimits(read_machine("1xrtx4090+96gb")).refusals(offloading, [load], 1)
+    assert "the host has 32.0 GB" in next(iter(MachineLimits(read_machine("1xrtx4090+32gb")).refusals(offloading, [load], 1).values()))
+    with pytest.raises(UnknownLimit, match="whose size is not stated"):
+        MachineLimits(read_machine("rtx4090")).of(offloading).need(load)
+    assert not MachineLimits(read_machine("rtx4090")).refusals(offloading, [load], 1), "unknown is no reason"
 
 
 def test_nothing_is_refused_for_want_of_room_to_work_in_alone() -> None:
     # Some MB of weights and hardly any cache: the 3 GB that engines are thought to take do not fit 1 GB, and that is only said.
     small = Deployment("vllm", "dense", "bf16", DENSE)
-    need = Bounds(machine(gb=1.0)).of(small).need(Load(requests=4))
+    need = MachineLimits(machine(gb=1.0)).of(small).need(Load(requests=4))
     assert not need.fit.fits
     assert not need.impossible
-    assert not Bounds(machine(gb=1.0)).refusals(small, [Load(requests=4)], 1)
+    assert not MachineLimits(machine(gb=1.0)).refusals(small, [Load(requests=4)], 1)
 
 
 def test_replicas_that_share_their_experts_out_count_as_vllm_has_them() -> None:
     # Maverick in FP8 is 400 GB. Two whole copies on four H100 each do not fit; with experts over all eight, 50 GB a GPU do.
     spread = Parallelism(tp=4, dp_replicas=2, ep=8)
-    need = Bounds(read_machine("8xh100")).of(Deployment("vllm", "llama4-maverick", "fp8", "", parallelism=spread)).need(Load(requests=4))
+    need = (
+        MachineLimits(read_machine("8xh100"))
+        .of(Deployment("vllm", "llama4-maverick", "fp8", "", parallelism=spread))
+        .need(Load(requests=4))
+    )
     assert not need.impossible
     assert sum(need.fit.budget.weights.values()) == pytest.approx(52e9, rel=0.1)
 
@@ -147,9 +151,9 @@ def test_replicas_that_share_their_experts_out_count_as_vllm_has_them() -> None:
     ],
 )
 def test_what_cannot_be_known_is_unknown_and_never_refused(deployment: Deployment) -> None:
-    with pytest.raises(Unknown):
-        Bounds(H100).of(deployment).need(Load())
-    assert not Bounds(H100).refusals(deployment, [Load(concurrency=10_000, requests=10_000)], 4)
+    with pytest.raises(UnknownLimit):
+        MachineLimits(H100).of(deployment).need(Load())
+    assert not MachineLimits(H100).refusals(deployment, [Load(concurrency=10_000, requests=10_000)], 4)
 
 
 def test_a_hub_id_counts_in_the_precision_that_was_asked_for() -> None:
@@ -163,11 +167,11 @@ def test_a_hub_id_counts_in_the_precision_that_was_asked_for() -> None:
 # -- how fast at most --------------------------------------------------------------------------------------------------------------
 
 
-def dense(gb_s: float = 1.0) -> tuple[Bounds, Deployment, float]:
-    """Bounds, a dense deployment, and the bytes that one step reads without any cache."""
+def dense(gb_s: float = 1.0) -> tuple[MachineLimits, Deployment, float]:
+    """MachineLimits, a dense deployment, and the bytes that one step reads without any cache."""
     found = weights_of("dense", "bf16", DENSE)
     assert found is not None
-    bounds, deployment = Bounds(machine(gb_s)), Deployment("vllm", "dense", "bf16", DENSE)
+    bounds, deployment = MachineLimits(machine(gb_s)), Deployment("vllm", "dense", "bf16", DENSE)
     return bounds, deployment, sum(decode(bounds.of(deployment).settings[0], 1, 0).bytes.values())
 
 
@@ -197,14 +201,14 @@ def test_prompts_that_are_cached_take_no_time() -> None:
 
 def test_drafted_tokens_have_no_ceiling_here() -> None:
     bounds, deployment, _ = dense()
-    with pytest.raises(Unknown, match="drafted"):
+    with pytest.raises(UnknownLimit, match="speculative decoding"):
         bounds.of(replace(deployment, options={"speculative": {"method": "ngram"}})).ceiling((128, 64), 1)
 
 
 @given(st.integers(1, 256), st.integers(1, 4096), st.integers(2, 512), st.floats(1.01, 8))
 def test_a_ceiling_rises_with_streams_and_bandwidth(streams: int, entered: int, made: int, factor: float) -> None:
     bounds, deployment, _ = dense()
-    held, faster = bounds.of(deployment), Bounds(machine(factor)).of(deployment)
+    held, faster = bounds.of(deployment), MachineLimits(machine(factor)).of(deployment)
     found = held.ceiling((entered, made), streams)
     assert held.ceiling((entered, made), streams + 1) >= found * (1 - 1e-9)
     assert faster.ceiling((entered, made), streams) == pytest.approx(factor * found)
@@ -229,34 +233,34 @@ def test_mean_lengths() -> None:
 
 
 def test_gpus_here_have_the_memory_that_their_tool_tells_of() -> None:
-    found = here([Gpu("NVIDIA H100 80GB HBM3", 40 * 2**30)] * 2)
+    found = local_machine([Gpu("NVIDIA H100 80GB HBM3", 40 * 2**30)] * 2)
     assert found is not None
     assert (found.count, found.device.name, found.device.memory) == (2, "h100-sxm-80gb", 40 * 2**30)
     assert found.host is not None
-    assert here([]) is None
-    assert here([Gpu("Voodoo 2")]) is None
+    assert local_machine([]) is None
+    assert local_machine([Gpu("Voodoo 2")]) is None
 
 
 def test_a_machine_named_cpu_measures_nothing() -> None:
     assert machine_named(["cpu"]) is None
-    assert stated("cpu") is None
-    assert stated("any") is None
+    assert stated_machine("cpu") is None
+    assert stated_machine("any") is None
     with pytest.raises(UserError, match="no device"):
-        stated("4xh1000")
+        stated_machine("4xh1000")
 
 
 def test_a_run_was_on_what_it_had_before_what_it_was_meant_for() -> None:
     facts: dict[str, JSON] = {"gpus": [{"name": "NVIDIA H200"}], "memory_bytes": 1e9, BANDWIDTH: 2e10}
-    on_gpu, on_cpu = of_run(facts, "4xh100", 1), of_run(facts, "4xh100", 0)
+    on_gpu, on_cpu = machine_of_run(facts, "4xh100", 1), machine_of_run(facts, "4xh100", 0)
     assert on_gpu is not None
     assert on_gpu.device.name == "h200-sxm-141gb"
     assert on_cpu is not None
     assert (on_cpu.device.name, on_cpu.device.bandwidth) == ("cpu", 2e10)
-    elsewhere = of_run({"gpus": []}, "4xh100", 4)
+    elsewhere = machine_of_run({"gpus": []}, "4xh100", 4)
     assert elsewhere is not None
     assert elsewhere.count == 4
-    assert of_run({"gpus": [], "memory_bytes": 1e9}, None, 1) is None, "a processor that was not measured"
-    assert of_run({}, "gone-from-the-catalogue", 1) is None
+    assert machine_of_run({"gpus": [], "memory_bytes": 1e9}, None, 1) is None, "a processor that was not measured"
+    assert machine_of_run({}, "gone-from-the-catalogue", 1) is None
 
 
 # -- plans -------------------------------------------------------------------------------------------------------------------------
@@ -264,7 +268,7 @@ def test_a_run_was_on_what_it_had_before_what_it_was_meant_for() -> None:
 
 def test_the_scout_scenario_skips_what_cannot_be() -> None:
     scenario = load_scenario(resource_dir("scenarios") / "scout_4xh100.yaml", REGISTRY)
-    found = plan(scenario, REGISTRY, Bounds(H100))
+    found = plan(scenario, REGISTRY, MachineLimits(H100))
     skipped = {cell.deployment.label or cell.deployment.parallelism.tp for cell in found.cells if cell.id in found.skipped}
     assert skipped == {"disaggregated-tp4-8gpu", 2}
     assert found.id == plan(scenario, REGISTRY).id, "what fits does not change what is asked"
@@ -272,7 +276,7 @@ def test_the_scout_scenario_skips_what_cannot_be() -> None:
 
 def test_a_plan_prints_what_fits_and_how_long_it_takes_at_least() -> None:
     text = CliRunner().invoke(bench, ["plan", "scout_4xh100", "--only", "label=disaggregated-tp4-8gpu", "--only", "engine=vllm"]).output
-    assert "skip: takes 8 GPUs, 4x h100-sxm-80gb has 4" in text
+    assert "skip: needs 8 GPUs, 4x h100-sxm-80gb has 4" in text
     text = CliRunner().invoke(bench, ["plan", "maverick_8xh100", "--only", "engine=trtllm", "-v"]).output
     assert "fits: " in text
     assert " of 85.5 GB per GPU (weights " in text
@@ -310,8 +314,8 @@ def test_unknown_hardware_points_at_its_line(tmp_path: Path) -> None:
 def test_all_of_a_scenario_that_names_its_machine_is_understood(name: str) -> None:
     scenario = load_scenario(resource_dir("scenarios") / f"{name}.yaml", REGISTRY)
     assert scenario.hardware is not None
-    found = stated(scenario.hardware)
+    found = stated_machine(scenario.hardware)
     assert found is not None
     for deployment, loads in zip(scenario.deployments, scenario.loads, strict=True):
-        held = Bounds(found).of(deployment)
+        held = MachineLimits(found).of(deployment)
         assert held.ceiling((1792, 256), loads[0].concurrency) > 0

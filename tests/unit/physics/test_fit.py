@@ -11,11 +11,23 @@ from enginebench.cli import bench
 from enginebench.cli.subject import KV_TYPES
 from enginebench.domain import Parallelism
 from enginebench.errors import Exit, UserError
-from enginebench.physics import Offload, Reserve, Role, devices, fit, most_on_device, need_model, read_machine, smallest, spread, weigh
+from enginebench.physics import (
+    Offload,
+    Reserve,
+    Role,
+    choose_parallelism,
+    devices,
+    fit,
+    most_on_device,
+    need_model,
+    read_machine,
+    smallest,
+    weigh,
+)
 from enginebench.physics.memory import Fit
 from enginebench.physics.offload import split
 from enginebench.physics.placement import KV_BITS
-from enginebench.physics.sharding import cache_per_device, per_device, problem, stages, ways
+from enginebench.physics.sharding import cache_per_device, per_device, problem, shards, stages
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -45,7 +57,7 @@ def test_shares_sum_back_to_the_whole(name: str, precision: str, p: Parallelism)
     if problem(weights.model, p) is not None:
         return
     attention = weights.model.layers[0].attention
-    whole = sum(size * ways(role, attention, p) for stage in per_device(weights, p) for role, size in stage.items())
+    whole = sum(size * shards(role, attention, p) for stage in per_device(weights, p) for role, size in stage.items())
     copied = weights.of(Role.EMBEDDING) if weights.model.tied and p.pp > 1 else 0.0  # the last stage needs the tied table too
     assert whole == pytest.approx(weights.bytes + copied)
 
@@ -128,7 +140,7 @@ def test_the_largest_is_the_largest(name: str) -> None:
 
 def test_what_cannot_be_is_refused_with_the_reason() -> None:
     model = need_model("qwen1.5-moe-a2.7b").model
-    assert "60 experts cannot be shared equally by 8 ranks" in (problem(model, Parallelism(tp=8, ep=8)) or "")
+    assert "60 experts cannot be divided equally among 8 ranks" in (problem(model, Parallelism(tp=8, ep=8)) or "")
     assert "32 heads cannot" in (problem(need_model("mixtral-8x7b").model, Parallelism(tp=3)) or "")
     assert "does not divide" in (problem(model, Parallelism(tp=2, ep=4)) or "")
     assert "no experts" in (problem(need_model("qwen3-8b").model, Parallelism(tp=2, ep=2)) or "")
@@ -145,7 +157,7 @@ def test_reasons_hold_the_numbers() -> None:
     assert (found.max_context, found.max_concurrency) == (0, 0)
     assert "weights 93.4 GB + KV cache 0.1 GB" in (found.why_not or "")
     long = fit(MIXTRAL, read_machine("4xh100"), Parallelism(tp=4), context=40_000, concurrency=1)
-    assert "made for 32,768 tokens" in (long.why_not or "")
+    assert "supports 32,768 tokens" in (long.why_not or "")
 
 
 def test_smallest_hardware() -> None:
@@ -178,9 +190,9 @@ def test_offload_takes_no_more_than_it_must() -> None:
 
 
 def test_spread() -> None:
-    assert spread(8, tp=None, dp_replicas=2) == Parallelism(tp=4, dp_replicas=2)
-    assert spread(8, tp=4, ep=0) == Parallelism(tp=4, ep=4)
-    assert spread(8, tp=None, ep=2) == Parallelism(tp=8, ep=2)
+    assert choose_parallelism(8, tp=None, dp_replicas=2) == Parallelism(tp=4, dp_replicas=2)
+    assert choose_parallelism(8, tp=4, ep=0) == Parallelism(tp=4, ep=4)
+    assert choose_parallelism(8, tp=None, ep=2) == Parallelism(tp=8, ep=2)
 
 
 # -- the command -----------------------------------------------------------------------------------------------------------------
@@ -222,7 +234,7 @@ def test_command_does_not_fit() -> None:
 def test_command_refuses() -> None:
     for arguments, why in (
         (("scout", "--hardware", "h1000"), "no device 'h1000'"),
-        (("scot", "--hardware", "h100"), "no model 'scot'"),
+        (("scot", "--hardware", "h100"), "unknown model 'scot'"),
         (("scout", "--hardware", "h100", "--precision", "q4"), "precision 'q4'"),
         (("scout", "--hardware", "h100", "--context", "many"), "'many' is no count"),
     ):

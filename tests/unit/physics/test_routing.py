@@ -72,7 +72,7 @@ def test_blocks_of_experts_are_consecutive_on_ranks() -> None:
     counted = np.array([[3, 1, 0, 0]])
     assert rank_imbalance(counted, 2)[0] == 2.0
     assert rank_imbalance(counted[:, [0, 2, 1, 3]], 2)[0] == 1.5
-    with pytest.raises(UserError, match="cannot be shared equally by 3 ranks"):
+    with pytest.raises(UserError, match="cannot be divided equally among 3 ranks"):
         rank_imbalance(counted, 3)
 
 
