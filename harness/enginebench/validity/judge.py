@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from enginebench.metrics.registry import Trait, names_with
-from enginebench.validity.check import Check, Severity
+from enginebench.validity.check import Check, Finding, Severity
 from enginebench.validity.context import Context
 from enginebench.validity.registry import all_checks
 
@@ -66,10 +66,10 @@ def judge(cell: Context) -> Judgement:
     not_checkable: dict[str, str] = {}
     withheld: dict[str, str] = {}
     for check in all_checks():
-        if lacking := check.lacking(cell):
+        lacking, findings = _run(check, cell)
+        if lacking:
             not_checkable[check.id] = lacking
-            continue
-        for finding in check.function(cell):
+        for finding in findings:
             reasons.append(Reason(check, finding.severity, finding.detail))
             if finding.withholds:
                 withheld |= _metrics_with(check.withholds, check.meaning)
@@ -78,6 +78,15 @@ def judge(cell: Context) -> Judgement:
     order = list(VERDICTS)
     reasons.sort(key=lambda reason: -order.index(reason.severity))
     return Judgement(worst(["valid", *(reason.severity for reason in reasons)]), tuple(reasons), not_checkable, withheld)
+
+
+def _run(check: Check, cell: Context) -> tuple[str | None, tuple[Finding, ...]]:
+    """The evidence that the check lacks, and what it has found."""
+    try:
+        lacking = check.lacking(cell)
+        return lacking, () if lacking else tuple(check.function(cell))
+    except Exception as error:  # noqa: BLE001  # a faulty check must neither end a sweep nor count as passed
+        return None, (Finding("suspect", f"the check itself failed ({type(error).__name__}: {error})"),)
 
 
 def _metrics_with(traits: tuple[Trait, ...], why: str) -> dict[str, str]:

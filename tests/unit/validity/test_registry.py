@@ -222,6 +222,18 @@ def test_a_new_file_is_a_check_in_every_output(run: Run) -> None:
 
 
 @pytest.mark.usefixtures("stranger")
+def test_a_faulty_check_ends_nothing_and_does_not_pass(tmp_path: Path) -> None:
+    (tmp_path / "checks" / "luck.py").write_text(
+        STRANGER.replace("    if len(cell.samples) > MOST:", "    if len(cell.samples) / 0 > MOST:")
+    )
+    found = judge(Context(samples(), record(), WINDOW))
+    assert (found.verdict, [reason.detail for reason in found.reasons]) == (
+        "suspect",
+        ["the check itself failed (ZeroDivisionError: division by zero)"],
+    )
+
+
+@pytest.mark.usefixtures("stranger")
 def test_an_id_that_is_taken_is_refused(tmp_path: Path) -> None:
     (tmp_path / "checks" / "luck.py").write_text(STRANGER.replace("def unlucky", "def short_window"))
     with pytest.raises(ValueError, match=r"two checks have the id short_window: in load\.py and in luck\.py"):

@@ -360,3 +360,8 @@ def test_a_tick_more_or_less_is_within_what_was_calibrated() -> None:
 def test_client_lag_is_compared_with_the_latency_that_it_shifts(client: Mapping[str, float], detail: str) -> None:
     (reason,) = judge(cell(client=client), samples()).reasons
     assert str(reason).startswith(f"{detail}: the client may be the bottleneck (free a core, lower `concurrency`")
+
+
+def test_client_lag_beside_tokens_that_came_at_once() -> None:
+    details = [reason.detail for reason in judge(cell(client={"lag_p99_ms": 14.0, "stamps": "kernel"}), samples(gap_ms=0)).reasons]
+    assert "client lag p99 14.0 ms is more than 100 % of the median TPOT (0.0 ms)" in details

@@ -65,7 +65,8 @@ def _lag(cell: Context) -> Iterator[Finding]:
     if high > limit:
         name, lag = ("p50", usual) if usual > limit else ("p99", high)
         severity: Severity = "invalid" if usual > limit else "suspect"
-        yield Finding(severity, f"client lag {name} {lag:.1f} ms is {percent(lag / value)} of the median {figure} ({value:.1f} ms)")
+        share = percent(lag / value) if value else "more than 100 %"  # all tokens of a burst may have one stamp
+        yield Finding(severity, f"client lag {name} {lag:.1f} ms is {share} of the median {figure} ({value:.1f} ms)")
 
 
 def _beyond_calibration(cell: Context) -> Iterator[Finding]:
