@@ -130,7 +130,7 @@ class ExLlamaV3(Adapter):
         super().check_loads(deployment, loads)
         if options_as(ExLlamaV3Options, deployment).server == "generator":
             return
-        if any(not isinstance(load.output_tokens, int) or load.lengths is not None or load.trace is not None for load in loads):
+        if any(load.output_length is None for load in loads):
             raise Unsupported(
                 "TabbyAPI forces a length with min_tokens, which all requests of a load share: write a number for output_tokens"
             )

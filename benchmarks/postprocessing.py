@@ -13,7 +13,7 @@ import time
 
 import numpy as np
 from enginebench.analysis.rows import CellResult, result_of
-from enginebench.domain import Cell, Deployment, Load
+from enginebench.domain import Cell, ClosedLoop, Deployment
 from enginebench.metrics.context import RunContext
 from enginebench.metrics.slo import PRESETS
 from enginebench.records.samples import Samples
@@ -47,7 +47,7 @@ def synthetic(requests: int, events: int) -> Samples:
 
 
 def _once(samples: Samples) -> tuple[float, CellResult]:
-    cell = Cell(Deployment("none", "none", "none", "none"), Load(concurrency=STREAMS, requests=len(samples)))
+    cell = Cell(Deployment("none", "none", "none", "none"), ClosedLoop(concurrency=STREAMS, requests=len(samples)))
     limit = {"events_per_s": 1e6, "streams": 2048.0}
     record = CellRecord(cell.id, cell.launch_id, cell.deployment, cell.load, 0, "ok", identity="proven", client_limit=limit)
     fresh = samples.within(None)  # without cached results of earlier rounds

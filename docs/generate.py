@@ -82,6 +82,7 @@ _LOADS = inspect.cleandoc("""
       - {rate: [2, 4], duration_s: 60}                                    # open loop, Poisson arrivals, as many as fit into a minute
       - {rate: 4, arrivals: [constant, gamma], burstiness: 0.5}           # evenly spaced; in bursts
       - {rate: 1, rate_to: 16, duration_s: 120}                           # rising: where does the server give way?
+      - {steps: "2@60, 8@60, 2@120"}                                      # 2 req/s for 60 s, then 8, then 2 again
       - {rate: 50, concurrency: 256, requests: 2000}                      # at most 256 in flight, the others wait for a place
       - {trace: traces/azure.csv, time_scale: 0.5}                        # recorded arrivals and lengths, twice as fast
       - {concurrency: 8, turns: 4, think_s: 2, prefix_cache: allowed}     # 8 users, 4 questions each, 2 s of thought

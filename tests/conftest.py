@@ -16,7 +16,7 @@ import pytest
 from enginebench.analysis.analysis import Analysis, analyse
 from enginebench.checkpoints import RandomMoE
 from enginebench.checkpoints.hf_folder import write_hf_folder
-from enginebench.domain import Cell, Deployment, Load, Parallelism
+from enginebench.domain import Cell, ClosedLoop, Deployment, Load, Parallelism
 from enginebench.loadgen.transport.library import library
 from enginebench.records.counters import CounterSeries
 from enginebench.records.samples import Samples
@@ -110,7 +110,7 @@ def synthetic_cells() -> Iterator[Cell]:
                 for tokens in INPUTS:
                     for streams in CONCURRENCIES:
                         requests = 320 if streams == 16 else 40  # enough for a p99 only at 16 streams
-                        load = Load(concurrency=streams, input_tokens=tokens, output_tokens=OUTPUT_TOKENS, requests=requests)
+                        load = ClosedLoop(concurrency=streams, input_tokens=tokens, output_tokens=OUTPUT_TOKENS, requests=requests)
                         yield Cell(deployment, load, repeat)
 
 

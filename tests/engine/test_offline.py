@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from enginebench.adapter import Launch, Site
-from enginebench.domain import Deployment, Load
+from enginebench.domain import ClosedLoop, Deployment
 from enginebench.engines.registry import discover
 from enginebench.runner.engine import Opening
 from enginebench.runner.offline import OfflineWorker
@@ -35,7 +35,7 @@ for line in sys.stdin:
 """
 DEPLOYMENT = Deployment("llamacpp", "m", "f16", "m", runtime="in-process")
 PROMPTS = [Prompt((1, 2, 3), None, 3, 7), Prompt((4, 5, 6), None, 3, 7)]
-LOAD = Load(concurrency=2, input_tokens=3, output_tokens=7, requests=2, timeout_s=5)
+LOAD = ClosedLoop(concurrency=2, input_tokens=3, output_tokens=7, requests=2, timeout_s=5)
 
 
 @contextmanager
@@ -75,7 +75,7 @@ def test_what_goes_wrong_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_a_late_answer_is_never_taken_for_the_next_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with worker(tmp_path, "late", monkeypatch) as engine:
-        samples = engine.run(PROMPTS, Load(concurrency=2, output_tokens=7, requests=2, timeout_s=0.5)).samples
+        samples = engine.run(PROMPTS, ClosedLoop(concurrency=2, output_tokens=7, requests=2, timeout_s=0.5)).samples
         assert {s.outcome for s in samples} == {"timeout"}
         assert engine.ending() == "did not answer within 0.5 s"
 

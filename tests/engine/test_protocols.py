@@ -15,9 +15,9 @@ from pathlib import Path
 from statistics import median
 
 import pytest
-from enginebench.adapter import Deployment, Load, Unsupported
+from enginebench.adapter import Deployment, Unsupported
 from enginebench.dialects import PROTOCOLS, Dialect, PromptInput, ProtocolName
-from enginebench.domain import JSON, Cell, Sample
+from enginebench.domain import JSON, Cell, ClosedLoop, Sample
 from enginebench.engines.registry import load_file
 from enginebench.loadgen import LoadResult, LoadSpec, Target, WireRequest, run_load
 from enginebench.machine.folders import resource_dir
@@ -175,7 +175,7 @@ def test_a_running_server_is_attached_to_by_its_own_protocol(start_fake: StartFa
     resolved = OPENAI.resolved(get)
     assert resolved.model == "fake"
     assert resolved.context == (None if protocol == "openai" else 4096)
-    asked = Load(output_tokens=8, api="chat" if api == "chat" else "completions")
+    asked = ClosedLoop(output_tokens=8, api="chat" if api == "chat" else "completions")
     OPENAI.check(deployment)
     OPENAI.check_loads(deployment, [asked])
     dialect = OPENAI.dialect(deployment, asked)
@@ -186,7 +186,7 @@ def test_a_running_server_is_attached_to_by_its_own_protocol(start_fake: StartFa
 
 
 def test_forced_length_is_spelled_where_the_protocol_has_it() -> None:
-    asked = Load()
+    asked = ClosedLoop()
     assert OPENAI.request_fields(attached("openai", ignore_eos=True), asked, "m")["ignore_eos"] is True
     forced = attached("sglang", ignore_eos=True, prompt_ids=True)
     OPENAI.check(forced)
@@ -205,7 +205,7 @@ def test_what_a_protocol_cannot_say_is_refused(protocol: str, option: str) -> No
 @pytest.mark.parametrize("protocol", ["sglang", "tgi"])
 def test_a_route_that_a_protocol_lacks_is_refused(protocol: str) -> None:
     with pytest.raises(Unsupported, match="no chat route"):
-        OPENAI.check_loads(attached(protocol), [Load(), Load(api="chat")])
+        OPENAI.check_loads(attached(protocol), [ClosedLoop(), ClosedLoop(api="chat")])
 
 
 # -- when the fake engine's events leave ---------------------------------------------------------------------------------
@@ -327,7 +327,7 @@ def proxied(target: Target, hold_s: float | None) -> Iterator[Target]:
 
 def checks(result: LoadResult) -> set[str]:
     """What the verdict on these samples names."""
-    cell = Cell(Deployment("fake", "m", "none", "m"), Load(concurrency=2, output_tokens=60, input_tokens=2, requests=6))
+    cell = Cell(Deployment("fake", "m", "none", "m"), ClosedLoop(concurrency=2, output_tokens=60, input_tokens=2, requests=6))
     record = CellRecord(cell.id, cell.launch_id, cell.deployment, cell.load, 0, "ok", identity="proven")
     gathered = Samples.collect(result.samples)
     window = steady_window(gathered, cell.load)

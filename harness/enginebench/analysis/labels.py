@@ -1,40 +1,28 @@
-"""How loads are called in tables and sentences: one line each, and in what several of them differ."""
+"""Labels of loads for tables and sentences: one line for a load, and what distinguishes several loads."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
-from typing import Any
 
-from enginebench.domain import Load
-
-_SHAPE = ("input_tokens", "output_tokens", "lengths")
-"""What `Load.shape_text` says already."""
-
-
-def without_level(load: Load, over: str, follows: Sequence[str]) -> Load:
-    """What the probes of a search have in common: their load without its level and the fields that follow it."""
-    unsaid: dict[str, Any] = {over: 0 if over == "concurrency" else None, **dict.fromkeys(follows, 0)}
-    return replace(load, **unsaid)
+from enginebench.domain import Load, field_names, load_fields
 
 
 def distinguishing_labels(loads: Sequence[Load]) -> list[str]:
-    """For each load in what it differs from the others beside its shape: 'requests 64, duration 8 s, prompts text', or ''.
+    """For each load what distinguishes it from the others, beside level and lengths: 'requests 64, duration 8 s, prompts text', or ''.
 
-    What is 0 or not set is left out. Loads of the same shape that are not equal never have the same text.
+    Omits values that are 0 or not set. Loads with the same lengths and level that are not equal have different texts.
     """
-    names = [f.name for f in fields(Load) if f.name not in _SHAPE and len({getattr(load, f.name) for load in loads}) > 1]
-    return [", ".join(_said(name, value) for name in names if (value := getattr(load, name))) for load in loads]
-
-
-def _said(name: str, value: float | str) -> str:
-    words, shown = name.removesuffix("_s").replace("_", " "), value if isinstance(value, str) else f"{value:g}"
-    return f"{words} {shown} s" if name.endswith("_s") else f"{words} {shown}"
+    fields = [declared for name, declared in load_fields().items() if name not in field_names("lengths")]
+    varying = [its for its in fields if len({load.value(its.name) for load in loads}) > 1]
+    return [
+        ", ".join(its.text(value) for its in varying if its.name not in load.level_fields and (value := load.value(its.name)))
+        for load in loads
+    ]
 
 
 def load_text(load: Load) -> str:
     """A load in one line: '4 streams x 128 + 64 tokens, 16 requests'."""
-    limit = f", at most {load.concurrency} in flight" if load.open_loop and load.concurrency else ""
+    limit = f", at most {load.limit} in flight" if load.limit else ""
     ends = [f"{load.requests:,} requests"] if load.requests else []
     ends += [f"{load.duration_s:g} s"] if load.duration_s is not None else []
     turns = f", conversations of {load.turns}" if load.turns > 1 else ""

@@ -6,11 +6,11 @@ It reads records and samples, and decides which figures of a cell are withheld. 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from enginebench.adapter import GAUGES
-from enginebench.domain import JSON, Deployment, Load, canonical, fingerprint, plain
+from enginebench.domain import JSON, Deployment, Load, canonical, field_names, fingerprint, load_fields, plain
 from enginebench.errors import UserError
 from enginebench.metrics.context import RunContext
 from enginebench.metrics.hardware import Hardware
@@ -91,7 +91,7 @@ class Row:
         return self.sound and not any(reason.severity == "unranked" for cell in self.cells for reason in cell.reasons)
 
 
-LOAD_COLUMNS = tuple(field.name for field in fields(Load))
+LOAD_COLUMNS = tuple(load_fields())
 _IDENTITY = ("engine", "model", "precision")
 _HIDDEN = (
     "checkpoint",
@@ -100,11 +100,8 @@ _HIDDEN = (
     "api_key_env",
     "max_context",
     "max_concurrency",
-    "warmup_requests",
-    "timeout_s",
     "ready_timeout_s",
-    "requests",
-    "duration_s",
+    *field_names("extent", "client"),
 )
 """Shown only where two rows would look the same without them: they follow from other columns, or seldom matter."""
 
@@ -208,29 +205,12 @@ def _flat(record: CellRecord) -> dict[str, str]:
     ours = {**deployment, **spread, **load}  # type: ignore[dict-item]
     named = {f"options.{name}" if name in ours else name: value for name, value in options.items()}  # an engine may have its own `seed`
     out: dict[str, JSON] = {**deployment, **spread, **named, **load}  # type: ignore[dict-item]
-    return {name: _short(value) for name, value in out.items()} | dict.fromkeys(_replaced(record.load), "")
+    return {name: _short(value) for name, value in out.items()} | dict.fromkeys(_unused(record.load), "")
 
 
-def _replaced(load: Load) -> tuple[str, ...]:
-    """Fields of a load that others have taken the place of."""
-    out: tuple[str, ...] = ()
-    if load.trace is not None:
-        out += ("rate", "rate_to", "input_tokens", "output_tokens", "lengths")
-    if load.rate is None:
-        out += ("arrivals",)
-    if load.rate is None or load.arrivals != "gamma":
-        out += ("burstiness",)
-    if load.lengths is not None:
-        out += ("input_tokens", "output_tokens")
-    return (*out, "concurrency") if load.open_loop and not load.concurrency else out
-
-
-def _telling(load: Load) -> tuple[str, ...]:
-    """The columns that say how heavy a load is and of what shape."""
-    if load.trace is not None:
-        return "trace", "time_scale"
-    level = "concurrency" if load.rate is None else "rate"
-    return level, "lengths" if load.lengths is not None else "input_tokens"
+def _unused(load: Load) -> list[str]:
+    """Fields of level, arrivals and lengths that have no effect in this load."""
+    return [name for name in field_names("level", "arrivals", "lengths") if not load.uses(name)]
 
 
 def _short(value: JSON) -> str:
@@ -243,7 +223,7 @@ def _columns(flat: Sequence[Mapping[str, str]], loads: Sequence[Load]) -> tuple[
     # A load's field is empty where another has taken its place; that alone is no difference.
     values = {name: {labels.get(name, "") for labels in flat} - ({""} if name in LOAD_COLUMNS else set()) for name in names}
     varies = {name for name in names if len(values[name]) > 1}
-    always = {*_IDENTITY, *(column for load in loads for column in _telling(load))}
+    always = {*_IDENTITY, *(column for load in loads for column in load.main_fields)}
     shown = [n for n in names if n in always or (n in varies and n not in _HIDDEN)]
     alike = len({tuple(labels.get(n, "") for n in shown) for labels in flat}) < len(flat)
     return tuple(n for n in names if n in varies | always) if alike else tuple(shown)

@@ -47,7 +47,7 @@ def _claim(number: int, row: Row, hardware: str | None) -> Serving:
         attention_dp=parallelism.attention_dp,
         ep=parallelism.ep,
         options=dict(deployment.options),
-        concurrency=load.concurrency if not load.open_loop else None,
+        concurrency=load.streams,
         isl=_tokens(row, "isl_p50"),
         osl=_tokens(row, "osl_p50"),
         output_tok_s=_value(row, THROUGHPUT),

@@ -164,30 +164,28 @@ def _duration(seconds: float) -> str:
     return f"{seconds:g} s" if seconds < 100 else f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-_AXES = ("level_text", "shape_text", "arrivals", "prompts", "turns", "requests", "duration_s")
-
-
 def _describe_loads(found: Plan) -> str:
     """The axes of the loads: '1 stream, 4 streams; 64 + 32 tokens; ...', each with the values that occur and say something."""
+    from enginebench.domain import load_fields
+
     loads = dict.fromkeys(cell.load for cell in _fixed(found))
-    if not loads:
-        return ""
-    usual = {"arrivals": "poisson", "prompts": "random", "turns": 1, "requests": 0, "duration_s": None}
-    out: list[str] = []
-    for name in _AXES:
-        values = list(dict.fromkeys(getattr(load, name) for load in loads))
-        if name not in usual or values != [usual[name]]:
-            text = ", ".join(f"{value:g}" if isinstance(value, int | float) else str(value) for value in values if value)
-            out.append(f"{name.removesuffix('_s').replace('_', ' ')} {text}" if name in usual else text)
-    return "; ".join(out)
+    out = [", ".join(dict.fromkeys(load.level_text for load in loads)), ", ".join(dict.fromkeys(load.shape_text for load in loads))]
+    for name, declared in load_fields().items():
+        values = [load.value(name) for load in loads]
+        shown = declared.role == "extent" or any(value != declared.default for value in values)
+        if shown and name != "warmup_requests" and declared.role not in ("level", "lengths", "client"):
+            known = dict.fromkeys(value for value in values if value or (value is not None and declared.role != "extent"))
+            out += [declared.text(", ".join(f"{value:g}" if isinstance(value, int | float) else value for value in known))] if known else []
+    return "; ".join(filter(None, out))
 
 
 def _describe_searches(searches: Sequence[LoadSearch]) -> list[str]:
     """'max_goodput over rate from 1 to 256, to 10 %: up to 12 cells each; 64 + 32 tokens; requests 400', the last where they differ."""
-    from enginebench.analysis.labels import distinguishing_labels, without_level
+    from enginebench.analysis.labels import distinguishing_labels
 
     out: list[str] = []
-    for search, apart in zip(searches, distinguishing_labels([without_level(s.base, s.over, s.follows) for s in searches]), strict=True):
+    labels = distinguishing_labels([search.base.without_level(*search.follows) for search in searches])
+    for search, apart in zip(searches, labels, strict=True):
         bounds = f"over {search.over} from {search.start:g} to {search.stop:g}, to {100 * search.precision:g} %"
         cells = f"max_goodput {bounds}: up to {_count(search.most, 'cell')} each"
         out.append("; ".join(part for part in (cells, search.base.shape_text, apart) if part))

@@ -1,28 +1,43 @@
-"""The nouns of a comparison as frozen plain data: deployment, load, cell, sample, container; and the hashes that identify them.
+"""The domain of a comparison as frozen plain data: deployment, load, cell, sample, container; and the hashes that identify them.
 
 No I/O, no engine, no clock. A deployment with its loads is plain data, so it can be sent to another process or another host.
+Each module with kinds of load is imported here, which registers them.
 """
 
 from enginebench.domain.cell import Cell, Status
 from enginebench.domain.container import Container
 from enginebench.domain.deployment import Deployment, Parallelism, Runtime
 from enginebench.domain.ids import JSON, canonical, fingerprint, plain, plain_object
-from enginebench.domain.load import Length, Load
+from enginebench.domain.load import Length, Load, Phase, field_names, fields_of, kind_of, load_fields, load_kinds, load_of
+from enginebench.domain.loads import ClosedLoop, DrawnLoad, OpenLoop, TraceReplay
 from enginebench.domain.sample import Sample
+from enginebench.domain.stepped_load import SteppedLoop
 
 __all__ = [
     "JSON",
     "Cell",
+    "ClosedLoop",
     "Container",
     "Deployment",
+    "DrawnLoad",
     "Length",
     "Load",
+    "OpenLoop",
     "Parallelism",
+    "Phase",
     "Runtime",
     "Sample",
     "Status",
+    "SteppedLoop",
+    "TraceReplay",
     "canonical",
+    "field_names",
+    "fields_of",
     "fingerprint",
+    "kind_of",
+    "load_fields",
+    "load_kinds",
+    "load_of",
     "plain",
     "plain_object",
 ]

@@ -1,84 +1,292 @@
-"""What is sent to a deployment, and when. Frozen plain data; `enginebench.workload` makes requests of it."""
+"""What is sent to a deployment, and when: the common part of every load, and the registry of its kinds. Frozen plain data.
+
+A kind of load (`enginebench.domain.loads`, one class each) adds what it needs to `Load` and answers what others ask of a load: level,
+label, phases, requests in flight. `enginebench.workload` makes requests of it. Knows no engine and no file.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any, ClassVar, Literal, Self, TypeAlias, get_type_hints
+
+from enginebench.domain.load_field import LoadField, load_field
 
 Length: TypeAlias = int | str
 """Tokens: a number, a distribution such as 'uniform(64,256)' (see `enginebench.workload.lengths`), or 'data': as the data set has it."""
 
 
 @dataclass(frozen=True)
-class Load:
-    """What is sent to a deployment, and when.
+class Phase:
+    """A part of a load in which its level is one number."""
 
-    Arrivals: a *closed loop* keeps `concurrency` requests in flight, the next one sent the moment one ends. With `rate` (requests/s)
-    or `trace` it is an *open loop*: requests are sent when they are due, whatever the server does, and `concurrency` is the most
-    that may be in flight then (0: no limit). Conversations of `turns` take the place of single requests in both: the next turn
-    goes out `think_s` after the answer to the one before.
+    index: int
+    label: str
+    level: float
+    start_s: float
+    """From the start of the load."""
+    end_s: float | None
+    """None: until the load ends."""
 
-    The load ends when `requests` have been sent or `duration_s` has passed, whichever is first. warmup_requests are sent before
-    and never measured.
+
+@dataclass(frozen=True, kw_only=True)
+class Load(ABC):
+    """The common part of all loads.
+
+    A load ends when `requests` have been sent or `duration_s` has passed, whichever is first.
     """
 
-    concurrency: int = 1
-    rate: float | None = None
-    rate_to: float | None = None
-    """Where the rate ends, if it rises or falls linearly over the load."""
-    arrivals: Literal["poisson", "gamma", "constant"] = "poisson"
-    """Gaps between the due times of an open loop: exponential, gamma-distributed with shape `burstiness`, or all the same."""
-    burstiness: float = 1.0
-    """Shape of the gamma distribution; 1 is Poisson, below 1 requests come in bursts."""
-    ramp_s: float = 0.0
-    """Closed loop: the streams start one after another, spread over so many seconds."""
-    trace: str | None = None
-    """File with recorded arrivals and lengths; replaces rate, input_tokens and output_tokens."""
-    time_scale: float = 1.0
-    """Factor on a trace's times: 0.5 replays it twice as fast."""
-    input_tokens: Length = 128
-    output_tokens: Length = 64
-    lengths: str | None = None
-    """Pairs of input+output tokens to draw from, 'IN+OUT[*WEIGHT], ...'; replaces input_tokens and output_tokens."""
-    requests: int = 16
-    """With a duration, the most that may be sent; 0: as many as fit into it."""
-    duration_s: float | None = None
-    warmup_requests: int = 1
-    prompts: str = "random"
-    """'random', 'text', or a data set: 'sharegpt:FILE', 'jsonl:FILE[#COLUMN]', 'hf:ORG/NAME[:CONFIG][/SPLIT][#COLUMN]'."""
-    prefix_groups: int = 0
-    """Number of groups whose prompts share their first prefix_tokens (counted within input_tokens); 0: nothing is shared."""
-    prefix_tokens: int = 0
-    turns: int = 1
-    think_s: float = 0.0
-    api: Literal["completions", "chat"] = "completions"
-    prefix_cache: Literal["cold", "allowed"] = "cold"
-    temperature: float = 0.0
-    seed: int = 0
-    timeout_s: float = 600.0
+    kind: ClassVar[str]
+    """'closed loop': heading of the plots with loads of this kind."""
+    axis: ClassVar[str]
+    """What the level is, as the title of an axis."""
+    key: ClassVar[str | None]
+    """The field that makes a load one of this kind; None: a load without any such field."""
+    sends: ClassVar[str]
+    """When requests are sent, as a clause. Explains why a field of another kind is refused."""
+    level_fields: ClassVar[tuple[str, ...]]
+    """The fields that `at_level` sets."""
+    excluded: ClassVar[Mapping[str, str]] = {}
+    """Common fields that this kind does not use -> why."""
+    open_loop: ClassVar[bool] = False
+    """Whether requests are sent when they are due, without waiting for the server."""
+    ends: ClassVar[bool] = False
+    """Whether the load ends by itself, without `requests` and `duration_s`."""
+    in_every_record: ClassVar[bool] = False
+    """Whether loads of other kinds store the fields of this kind as well, with their defaults. True for the kinds of schema 1."""
+    source: ClassVar[str] = "prompts"
+    """The field that names the file whose content is sent."""
+
+    concurrency: int = load_field(
+        "Requests kept in flight (closed loop, default 1). In an open loop: the most that may be in flight; default 0, no limit.",
+        default=1, role="level", least=0, most=65_536, heading="streams", inferred=True,
+    )  # fmt: skip
+    input_tokens: int | str = load_field(
+        "Prompt length in tokens, as the server counts it, a chat template included: a number, a distribution such as uniform(64,256), or "
+        "data; default 128, data with a data set.",
+        default=128, role="lengths", heading="in", inferred=True, replaced_by="lengths",
+    )  # fmt: skip
+    output_tokens: int | str = load_field(
+        "Tokens to generate per request: as `input_tokens`; default 64, data with a data set.",
+        default=64, role="lengths", heading="out", inferred=True, replaced_by="lengths",
+    )  # fmt: skip
+    lengths: str | None = load_field(
+        "Pairs to draw from, 'IN+OUT[*WEIGHT], ...', e.g. '128+64*3, 2048+256'; instead of input_tokens and output_tokens.",
+        default=None, role="lengths", examples=("'128+64*3, 2048+256'",),
+    )  # fmt: skip
+    requests: int = load_field(
+        "Measured requests per cell; default: 4 per stream, at least 16 (closed loop); a minute's worth, at least 64 (rate); times "
+        "`turns`; for `find` at least as many as `slo.share` needs to be judged. With duration_s the most that may be sent, with a trace "
+        "its first rows, and not more than it has; default then 0, as many as there are.",
+        default=16, role="extent", least=0, most=10_000_000, inferred=True,
+    )  # fmt: skip
+    duration_s: float | None = load_field(
+        "Seconds after which nothing new falls due; requests that wait for an open loop's `concurrency` are still sent.",
+        default=None, role="extent", above=0, most=1_000_000, examples=(60,), unit="s", heading="seconds",
+    )  # fmt: skip
+    warmup_requests: int = load_field(
+        "Requests sent before the window opens, never measured; default: one per stream, 4 in an open loop.",
+        default=1, role="extent", least=0, most=10_000_000, inferred=True,
+    )  # fmt: skip
+    prompts: str = load_field(
+        "random: uniformly drawn ordinary tokens. text: English words. Or a data set: sharegpt:FILE, jsonl:FILE[#COLUMN], "
+        "hf:ORG/NAME[:CONFIG][/SPLIT][#COLUMN]; files relative to this one. Random and text prompts are unique.",
+        default="random", examples=("sharegpt:chats.json",),
+    )  # fmt: skip
+    prefix_groups: int = load_field(
+        "Groups of prompts that share their first `prefix_tokens`; 0: prompts share nothing.",
+        default=0, least=0, most=10_000_000, needs=("prefix_tokens", None),
+    )  # fmt: skip
+    prefix_tokens: int = load_field(
+        "Tokens of `input_tokens` that the prompts of a group share.",
+        default=0, least=0, most=10_000_000, needs=("prefix_groups", None),
+    )  # fmt: skip
+    turns: int = load_field("Requests of one conversation; each holds the turns and answers before it.", default=1, least=1, most=1_000)
+    think_s: float = load_field(
+        "Seconds between an answer and the next turn.",
+        default=0.0, least=0, most=1_000_000, examples=(5,), unit="s", needs=("turns", None),
+    )  # fmt: skip
+    api: Literal["completions", "chat"] = load_field("Route: raw completions or chat.", default="completions")
+    prefix_cache: Literal["cold", "allowed"] = load_field(
+        "cold: a cached prompt token makes the cell invalid. allowed: caching is part of what is measured.", default="cold"
+    )
+    temperature: float = load_field("Sampling temperature; 0 is greedy.", default=0.0, least=0, most=10)
+    seed: int = load_field("Seed of arrivals, lengths, prompts and sampling.", default=0, least=0, most=2**63 - 1)
+    timeout_s: float = load_field(
+        "A request that takes longer has failed; checked every 50 ms.",
+        default=600.0, role="client", above=0, most=1_000_000, examples=(60,), unit="s",
+    )  # fmt: skip
+
+    def __init_subclass__(cls) -> None:
+        if "kind" in cls.__dict__:
+            _KINDS.append(cls)
+
+    # -- level -----------------------------------------------------------------------------------------------------------
 
     @property
-    def open_loop(self) -> bool:
-        """Whether requests are sent when they are due, whatever the server does."""
-        return self.rate is not None or self.trace is not None
-
-    @property
+    @abstractmethod
     def level(self) -> float:
         """How heavy the load is: streams of a closed loop, requests/s of an open one, replay speed of a trace."""
-        return self.rate if self.rate is not None else 1 / self.time_scale if self.trace is not None else self.concurrency
 
     @property
+    @abstractmethod
     def level_text(self) -> str:
-        """'1 stream', '64 streams', '2.5 req/s', '1 to 8 req/s', 'mooncake.jsonl x2' (a trace, twice as fast)."""
-        if self.rate is not None:
-            return f"{self.rate:g} req/s" if self.rate_to is None else f"{self.rate:g} to {self.rate_to:g} req/s"
-        if self.trace is not None:
-            return f"{self.trace.rpartition('/')[2]} x{1 / self.time_scale:g}"
-        return f"{self.concurrency} stream{'s' if self.concurrency != 1 else ''}"
+        """The level in words: '1 stream', '2.5 req/s'. Loads of one kind with different levels have different texts."""
+
+    @abstractmethod
+    def at_level(self, level: float) -> Self:
+        """The same load at another level."""
+
+    def without_level(self, *others: str) -> Self:
+        """What loads that differ in their level only have in common. others: further fields to leave out."""
+        kept: dict[str, Any] = {name: None if fields_of(type(self))[name].default is None else 0 for name in others}
+        return replace(self.at_level(1), **kept)
+
+    def phases(self) -> tuple[Phase, ...]:
+        """The parts of the load in which the level is one number, in order."""
+        return (Phase(0, self.level_text, self.level, 0.0, None),)
+
+    @property
+    def change(self) -> str:
+        """Why what is sent changes over the load by design, as a clause; '' if it should be steady."""
+        return ""
+
+    # -- in flight -------------------------------------------------------------------------------------------------------
+
+    @property
+    def streams(self) -> int | None:
+        """Requests kept in flight; None: the server's pace decides."""
+        return None if self.open_loop else self.concurrency
+
+    @property
+    def limit(self) -> int | None:
+        """The most requests in flight where the load does not fix the number; 0: no limit. None: the number is fixed."""
+        return self.concurrency if self.open_loop else None
+
+    @property
+    def start_spread_s(self) -> float:
+        """Time over which the streams start."""
+        return 0.0
+
+    @property
+    def needs_server(self) -> str | None:
+        """What an in-process batch, which gets all its requests at once, cannot do; None if it can serve the load."""
+        kinds = {"an open loop": self.open_loop, "a conversation": self.turns > 1, "a duration": self.duration_s is not None}
+        return next((name for name, applies in kinds.items() if applies), None)
+
+    @property
+    def dispersion(self) -> float | None:
+        """Variance over mean of the number of arrivals at a constant rate; None where a queue may grow by design."""
+        return None
+
+    @property
+    def mean_rate(self) -> float | None:
+        """Arrivals/s on average; None where the load does not set a rate."""
+        return None
+
+    # -- how many --------------------------------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def usual_requests(self) -> int:
+        """Conversations that make a measurement where neither `requests` nor `duration_s` is set; 0: as many as there are."""
+
+    @property
+    def usual_warmup(self) -> int:
+        """Warm-up requests where `warmup_requests` is not set."""
+        return self.concurrency
+
+    # -- lengths ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def token_lengths(self) -> tuple[Length, Length]:
+        """Input and output tokens of a request; 'data' where a file says. Meaningless with `lengths`."""
+        return self.input_tokens, self.output_tokens
+
+    @property
+    def output_length(self) -> int | None:
+        """The output tokens of every request; None where they differ or a file says."""
+        made = self.token_lengths[1]
+        return made if isinstance(made, int) and self.lengths is None else None
 
     @property
     def shape_text(self) -> str:
         """'128 + 64 tokens', 'uniform(64,256) + 64 tokens', '128+64, 2048+256 tokens'."""
-        if self.trace is not None:
-            return "the trace's lengths"
         return f"{self.lengths or f'{self.input_tokens} + {self.output_tokens}'} tokens"
+
+    # -- fields ----------------------------------------------------------------------------------------------------------
+
+    @property
+    def main_fields(self) -> tuple[str, ...]:
+        """The fields that identify level and lengths in a table."""
+        return self.key or "concurrency", "lengths" if self.lengths is not None else "input_tokens"
+
+    def uses(self, name: str) -> bool:
+        """Whether a field, of any kind of load, has an effect on this load."""
+        declared = fields_of(type(self)).get(name)
+        if declared is None or name in self.excluded or (declared.replaced_by and getattr(self, declared.replaced_by) is not None):
+            return False
+        return declared.needs is None or _present(self, *declared.needs)
+
+    def value(self, name: str) -> Any:
+        """The value of a field of any kind of load: its default if this load does not have the field."""
+        return getattr(self, name, load_fields()[name].default)
+
+    def stored(self) -> Mapping[str, Any]:
+        """The load as flat JSON has it: its own fields, and those that records of every kind have."""
+        return {name: self.value(name) for name in _stored_names(type(self))}
+
+
+_KINDS: list[type[Load]] = []
+
+
+def _present(load: Load, name: str, value: Any) -> bool:
+    found = getattr(load, name)
+    return bool(found == value if value is not None else found != load_fields()[name].default)
+
+
+def load_kinds() -> tuple[type[Load], ...]:
+    """All kinds of load, in order of registration."""
+    return tuple(_KINDS)
+
+
+def kind_of(given: Mapping[str, Any]) -> type[Load]:
+    """The kind of load that has these fields; a field that is None is not set."""
+    return next(kind for kind in reversed(_KINDS) if kind.key is None or given.get(kind.key) is not None)
+
+
+def load_of(**fields: Any) -> Load:
+    """The load with these fields, of the kind that they imply. TypeError for a field that this kind does not have."""
+    return kind_of(fields)(**fields)
+
+
+@cache
+def fields_of(kind: type[Load]) -> Mapping[str, LoadField]:
+    """The fields of one kind of load."""
+    hints = get_type_hints(kind)
+    declared = {field.name: field.metadata["load_field"] for field in dataclasses.fields(kind)}
+    return {
+        name: replace(its, name=name, type=hints[name], heading=its.heading or name.replace("_", " ")) for name, its in declared.items()
+    }
+
+
+@cache
+def load_fields() -> Mapping[str, LoadField]:
+    """The fields of all kinds, each once: `concurrency`, what the kinds add (fields of the level first), the rest of the common part."""
+    common = fields_of(Load)
+    added = {name: declared for kind in _KINDS for name, declared in fields_of(kind).items() if name not in common}
+    return {"concurrency": common["concurrency"], **dict(sorted(added.items(), key=lambda item: item[1].role != "level")), **common}
+
+
+@cache
+def _stored_names(kind: type[Load]) -> tuple[str, ...]:
+    stored = {name for other in _KINDS if other is kind or other.in_every_record for name in fields_of(other)}
+    return tuple(name for name in load_fields() if name in stored)
+
+
+def field_names(*roles: str) -> tuple[str, ...]:
+    """The names of all fields with one of these roles."""
+    return tuple(name for name, declared in load_fields().items() if declared.role in roles)

@@ -23,6 +23,7 @@ from enginebench.records.counters import gauges
 from enginebench.records.samples import Samples
 from enginebench.records.store import CellRecord, LaunchRecord, RunRecord
 from enginebench.records.window import Window
+from enginebench.workload.lengths import Lengths
 
 if TYPE_CHECKING:
     from enginebench.physics.deployment_limits import DeploymentLimits
@@ -142,11 +143,9 @@ class Context:
     @property
     def request_tokens(self) -> tuple[float, float] | None:
         """Input and output tokens of a request: the medians that the server counted, else the means that the load asks for."""
-        from enginebench.physics.deployment_limits import mean_tokens
-
         s = self.samples
         counted = [percentile(np.where(s.ok & s.inside, tokens, np.nan), 50) for tokens in (input_tokens(s), output_tokens(s))]
-        asked = (mean_tokens(self.load) if self.load is not None else None) or (None, None)
+        asked = (Lengths.of(self.load).mean if self.load is not None else None) or (None, None)
         entered, made = (measured or wanted for measured, wanted in zip(counted, asked, strict=True))
         return (entered, made) if entered and made else None
 

@@ -41,8 +41,10 @@ BACKLOG = 0.03
 most of all close to the server's limit; only beyond the limit does it grow by a share of all arrivals."""
 
 
-def steady_window(s: Samples, load: Load) -> Window:
-    """The steady part of a load.
+def steady_window(s: Samples, load: Load, within: Span | None = None) -> Window:
+    """The steady part of a load, or of one phase of it.
+
+    within: start and end of the phase (`Load.phases`) in ns of the client's clock. The phase's requests are those due in it.
 
     The *plateau* of a closed loop lasts from the start of its last stream (from the first send, if all start within a fifth of a request)
     until the first stream has nothing more to send; that of an open loop from the first send to the last. It is divided into *batches*
@@ -52,28 +54,22 @@ def steady_window(s: Samples, load: Load) -> Window:
     quarter at the end, where loads have no transient of their own. A cut that reaches its limit has found no steady part: then nothing is
     cut and the state is 'unsteady', as it is where output tokens/s or in-flight requests have a trend in the remainder.
 
-    A load whose rate changes, and a replayed trace, are 'changing by design': all of it is measured, and nothing is tested.
+    A load that changes by design (`Load.change`) is 'changing by design' as a whole: all of it is measured, and nothing is tested.
     """
     sent = s.sent_ns > 0
-    if not sent.any():
-        return Window(0, 0, "too short to tell", "nothing was sent")
-    whole = int(s.sent_ns[sent].min()), int(s.end_ns[sent].max())
-    if design := _design(load):
-        return _window(whole, whole, "changing by design", design)
-    starts, ends = _units(s, sent)
-    plateau, period = _plateau(s, starts, ends, load)
+    mine = sent if within is None else sent & (within[0] <= s.due_ns) & (s.due_ns < within[1])
+    if not mine.any():
+        return Window(*(within or (0, 0)), "too short to tell", "nothing was sent")
+    whole = within or (int(s.sent_ns[sent].min()), int(s.end_ns[sent].max()))
+    if within is None and load.change:
+        return _window(whole, whole, "changing by design", load.change)
+    starts, ends = _units(s, mine)
+    plateau, period = _plateau(s, mine, starts, ends, load)
     width, n = _batches(starts, plateau[1] - plateau[0], period)
     if n < FEWEST_BATCHES:
         return _window(whole, whole, "too short to tell", f"fewer than {FEWEST_BATCHES} consecutive batches of requests")
     edges = plateau[1] - width * np.arange(n, -1, -1)
     return _settled_part(whole, plateau, edges, starts, _tokens_per_batch(s, edges), _in_flight(s, sent, edges))
-
-
-def _design(load: Load) -> str:
-    """Why a load is not meant to be steady, one clause; empty where it is."""
-    if load.trace is not None:
-        return "the arrivals are those of a recording"
-    return f"the rate changes from {load.level_text}" if load.rate is not None and load.rate_to not in (None, load.rate) else ""
 
 
 def _settled_part(whole: Span, plateau: Span, edges: Ints, starts: Ints, tokens: Floats, in_flight: Floats) -> Window:
@@ -146,25 +142,25 @@ def _cycle(starts: Ints, full: int, concurrency: int) -> float:
     return concurrency * float(starts[-1] - starts[full]) / after if after > 0 else 0.0
 
 
-def _memory(s: Samples) -> float:
+def _memory(s: Samples, mine: npt.NDArray[np.bool_]) -> float:
     """For how long requests in flight depend on earlier ones, in ns: twice the mean duration of the requests in flight at a moment.
 
     That mean is sum d^2 / sum d over the durations d. They exclude the queue (every first token counts as fast as the fastest), because
     otherwise the batches of an overloaded server would grow until too few are left to test.
     """
-    some = (s.sent_ns > 0) & (s.events > 0)
+    some = mine & (s.events > 0)
     first, last = s.edge(last=False), s.edge(last=True)
     if not some.any():
-        some, first, last = s.sent_ns > 0, s.end_ns, s.end_ns
+        some, first, last = mine, s.end_ns, s.end_ns
     durations = ((last - first)[some] + (first - s.sent_ns)[some].min()).astype(np.float64)
     return 2 * float(durations @ durations / max(durations.sum(), 1.0))
 
 
-def _plateau(s: Samples, starts: Ints, ends: Ints, load: Load) -> tuple[Span, float]:
+def _plateau(s: Samples, mine: npt.NDArray[np.bool_], starts: Ints, ends: Ints, load: Load) -> tuple[Span, float]:
     """(plateau, period of a request in ns); the period is 0 if there are too few requests."""
     first, last = int(starts[0]), int(starts[-1])
     if load.open_loop:
-        return (first, last), _memory(s)
+        return (first, last), _memory(s, mine)
     full = _full(starts, ends, load.concurrency)
     period = _cycle(starts, full, load.concurrency)
     if period <= 0:

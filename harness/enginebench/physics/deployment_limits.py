@@ -171,9 +171,9 @@ class DeploymentLimits:
         """The shortest possible duration of a load, from its stated duration, its rate, or the ceiling."""
         if load.duration_s is not None and not load.requests:
             return load.duration_s
-        tokens = mean_tokens(load)
-        if load.rate is not None:
-            seconds = load.requests / ((load.rate + (load.rate if load.rate_to is None else load.rate_to)) / 2)
+        tokens = Lengths.of(load).mean
+        if load.mean_rate is not None:
+            seconds = load.requests / load.mean_rate
         elif tokens is None:
             raise UnknownLimit("request lengths come from a data set or a trace")
         else:
@@ -195,11 +195,6 @@ def _ceiling(setting: Setting, tokens: tuple[float, float], streams: float, *, n
         busy = {name: busy[name] + seconds[name] / (replicas * parallelism.pp) * (name != "memory") for name in busy}
         latency += prefill(setting, prompt).time_s
     return outputs / max(*busy.values(), latency / streams)
-
-
-def mean_tokens(load: Load) -> tuple[float, float] | None:
-    """Mean input and output tokens of a request; None if they come from a data set or a trace."""
-    return None if load.trace is not None else Lengths.of(load).mean
 
 
 @cache
@@ -244,12 +239,12 @@ def _offload(placement: Placement, weights: Weights) -> Offload:
 
 def _streams(load: Load) -> int:
     """Requests that certainly run concurrently. Requests with a shared prefix may share its KV cache, so they count as one."""
-    if load.open_loop or load.prefix_cache == "allowed":
+    if load.streams is None or load.prefix_cache == "allowed":
         return 1
-    return min(load.concurrency, load.requests) if load.requests else load.concurrency
+    return min(load.streams, load.requests) if load.requests else load.streams
 
 
 def _mean_context(load: Load) -> int | None:
     """Mean tokens of a request at its end; None if unknown, or if a conversation grows."""
-    tokens = mean_tokens(load) if load.turns == 1 else None
+    tokens = Lengths.of(load).mean if load.turns == 1 else None
     return None if tokens is None else math.ceil(sum(tokens))

@@ -24,10 +24,11 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
-from enginebench.domain import JSON, Deployment, Load, Status, plain
+from enginebench.domain import JSON, Deployment, Status, plain
 from enginebench.errors import UserError
 from enginebench.records.counters import CounterSeries
 from enginebench.records.evidence import Stated
+from enginebench.records.stored_load import StoredLoad
 from enginebench.records.subject import Subject
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ class CellRecord:
     id: str
     launch_id: str
     deployment: Deployment
-    load: Load
+    load: StoredLoad
     repeat: int
     status: Status
     reason: str | None = None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from enginebench.analysis.analysis import Analysis, CellResult
-from enginebench.analysis.labels import distinguishing_labels, without_level
+from enginebench.analysis.labels import distinguishing_labels
 from enginebench.analysis.searches import SearchRecord, meets, searches_of
 from enginebench.domain import Load
 from enginebench.metrics.slo import Slo
@@ -130,7 +130,7 @@ def _findings(analysis: Analysis, slo: Slo) -> Iterator[Finding]:
         probes = [where[probe] for probe in search.probes if probe in where]
         if probes:
             row = probes[0][0]
-            load = without_level(row.load, search.over, search.follows)
+            load = row.load.without_level(*search.follows)
             bounds = search.over, search.start, search.stop, search.precision
             repeats.setdefault((row.name, row.deployment.model, load, bounds), []).append((search, [cell for _, cell in probes]))
     for (name, model, load, _), searches in repeats.items():

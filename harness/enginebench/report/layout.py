@@ -12,13 +12,11 @@ from typing import Literal, TypeAlias
 
 from enginebench.analysis.analysis import LOAD_COLUMNS, Analysis, Row
 from enginebench.analysis.ranking import contenders, ranked_by
+from enginebench.domain import field_names, load_fields
 from enginebench.report.figures import Column, intervals_text, shown, why_missing
 
 State: TypeAlias = Literal["valid", "unranked", "suspect", "invalid", "failed", "skipped"]
 
-_HEADINGS = {"concurrency": "streams", "input_tokens": "in", "output_tokens": "out", "duration_s": "seconds"}
-_LEVEL = ("concurrency", "rate", "rate_to", "trace", "time_scale")
-_SHAPE = ("input_tokens", "output_tokens", "lengths")
 _DETAILS = 3
 
 
@@ -104,23 +102,23 @@ def _labels(row: Row, analysis: Analysis) -> dict[str, str]:
     """The label columns of a row: one for the level where not all loads are closed loops, one for the lengths where not all are numbers."""
     out: dict[str, str] = {}
     loads = [each.load for each in analysis.rows]
-    opened = {load.concurrency for load in loads if load.open_loop}
+    limits = {load.limit for load in loads} - {None}
     together: dict[str, tuple[str, str]] = {}
-    if opened:
-        together |= dict.fromkeys(_LEVEL, ("load", row.load.level_text))
-    if any(load.lengths or load.trace for load in loads):
-        together |= dict.fromkeys(_SHAPE, ("tokens", row.load.shape_text.removesuffix(" tokens")))
+    if limits:
+        together |= dict.fromkeys(field_names("level"), ("load", row.load.level_text))
+    if any("input_tokens" not in load.main_fields for load in loads):
+        together |= dict.fromkeys(field_names("lengths"), ("tokens", row.load.shape_text.removesuffix(" tokens")))
     for column, text in row.labels.items():
         name, said = together.get(column, (column, text))
         out[name] = said
-    if len(opened) > 1:
-        out["most in flight"] = str(row.load.concurrency or "no limit") if row.load.open_loop else ""
+    if len(limits) > 1:
+        out["most in flight"] = "" if row.load.limit is None else str(row.load.limit or "no limit")
     return out
 
 
 def heading(column: str) -> str:
     """How a label column is called in a table."""
-    return _HEADINGS.get(column, column.replace("_", " ") if column in LOAD_COLUMNS else column)
+    return load_fields()[column].heading if column in LOAD_COLUMNS else column
 
 
 def state_of(row: Row) -> State:

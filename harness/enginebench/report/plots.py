@@ -6,14 +6,14 @@ One panel per model and request shape, one trace per deployment. Draws nothing i
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from enginebench.analysis.analysis import LOAD_COLUMNS, Analysis, Row
-from enginebench.domain import JSON, Load
+from enginebench.domain import JSON, Load, field_names, load_kinds
 from enginebench.report.distributions import Reading
 from enginebench.report.figures import GOODPUT, THROUGHPUT, TPOT, TTFT, USER, WITHIN, Column, intervals_text, itl_is_exact
 from enginebench.report.layout import heading
-from enginebench.report.traces import Trace, axis, frontier_line, frontier_points, invalid, kind, level_axis, line, steps, value
+from enginebench.report.traces import Trace, axis, frontier_line, frontier_points, invalid, level_axis, line, steps, value
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Panel:
 
     @property
     def choice(self) -> str:
-        """What the reader chooses it by: '16' of streams, '2.5 req/s'."""
-        return "" if self.load is None else f"{self.load.level:g}" if not self.load.open_loop else self.load.level_text
+        """What the reader chooses it by: '16 streams', '2.5 req/s'."""
+        return "" if self.load is None else self.load.level_text
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,11 @@ class PlotSection:
     panels: tuple[Panel, ...]
 
     @property
-    def choices(self) -> dict[str, str]:
-        """What there is to choose from, with the words for it, ascending; empty when there is nothing to choose."""
+    def choices(self) -> tuple[str, ...]:
+        """What there is to choose from, ascending; empty when there is nothing to choose."""
         loads = sorted((panel.load for panel in self.panels if panel.load), key=lambda load: (load.open_loop, load.level))
-        found = {Panel("", (), {}, load).choice: load.level_text for load in loads}
-        return found if len(found) > 1 else {}
+        found = tuple(dict.fromkeys(load.level_text for load in loads))
+        return found if len(found) > 1 else ()
 
 
 def deployments(analysis: Analysis) -> tuple[str, ...]:
@@ -148,11 +148,7 @@ def _distribution(latency: str, title: str, analysis: Analysis, reading: Reading
 # -- shared --------------------------------------------------------------------------------------------------------------
 
 
-_ARRIVALS = {"closed": "closed loop", "rate": "open loop", "trace": "trace"}
-_TITLED = {
-    "concurrency", "rate", "rate_to", "trace", "time_scale", "input_tokens", "output_tokens", "lengths",
-    "requests", "duration_s", "warmup_requests",
-}  # fmt: skip
+_TITLED = field_names("level", "lengths", "extent")
 """Fields that a panel's title says already, or that say only how long was measured."""
 
 
@@ -160,26 +156,16 @@ def panel_groups(analysis: Analysis) -> list[tuple[str, list[Row]]]:
     """Rows that belong in one plot: the same model, and loads that differ in their level only. Closed loops come first."""
     names: dict[tuple[str, Load], str] = {}
     rows: dict[tuple[str, Load], list[Row]] = {}
-    models, kinds = {row.deployment.model for row in analysis.rows}, {kind(row.load) for row in analysis.rows}
-    for row in sorted(analysis.rows, key=lambda row: list(_ARRIVALS).index(kind(row.load))):
-        key = (row.deployment.model, _without_level(row.load))
+    models, kinds = {row.deployment.model for row in analysis.rows}, {row.load.kind for row in analysis.rows}
+    for row in sorted(analysis.rows, key=lambda row: load_kinds().index(type(row.load))):
+        key = (row.deployment.model, row.load.without_level(*field_names("extent")))
         rows.setdefault(key, []).append(row)
         facts = [row.deployment.model] if len(models) > 1 else []
-        facts += [_ARRIVALS[kind(row.load)]] if len(kinds) > 1 else []
-        facts += [f"at most {row.load.concurrency} in flight"] if row.load.open_loop and row.load.concurrency else []
+        facts += [row.load.kind] if len(kinds) > 1 else []
+        facts += [f"at most {row.load.limit} in flight"] if row.load.limit else []
         other = [c for c in row.labels if c in LOAD_COLUMNS and c not in _TITLED and row.labels[c]]
         names[key] = " · ".join([*facts, row.load.shape_text, *(f"{heading(c)} {row.labels[c]}" for c in other)])
     return [(names[key], its) for key, its in rows.items()]
-
-
-def _without_level(load: Load) -> Load:
-    """What loads of one panel have in common."""
-    levels: dict[str, Load] = {
-        "closed": replace(load, concurrency=0),
-        "rate": replace(load, rate=1.0, rate_to=None),
-        "trace": replace(load, time_scale=1.0),
-    }
-    return replace(levels[kind(load)], requests=0, duration_s=None, warmup_requests=0)
 
 
 def _by_deployment(rows: Iterable[Row]) -> dict[str, list[Row]]:

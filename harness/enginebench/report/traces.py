@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
 from enginebench.analysis.analysis import Row
-from enginebench.domain import JSON, Load
+from enginebench.domain import JSON
 from enginebench.report.distributions import Curve
 from enginebench.report.figures import THROUGHPUT, USER, Column, full_text
 
@@ -140,10 +140,6 @@ def axis(title: str, **more: JSON) -> dict[str, JSON]:
     return {"title": {"text": title, "standoff": 8}, **more}
 
 
-AXES = {"closed": "streams (concurrency)", "rate": "requests/s offered", "trace": "replay speed (1: as recorded)"}
-"""What the level of each kind of load is."""
-
-
 def level_axis(rows: Sequence[Row]) -> dict[str, JSON]:
     """The level of the loads, all of one kind, on a log axis with a tick at every measured value that has room."""
     at = sorted({row.load.level for row in rows})
@@ -152,13 +148,7 @@ def level_axis(rows: Sequence[Row]) -> dict[str, JSON]:
         if level >= labelled[-1] * 1.3:
             labelled.append(level)
     ends: list[JSON] = [round(math.log10(at[0]) - 0.12, 3), round(math.log10(at[-1]) + 0.12, 3)]
-    title = AXES[kind(rows[0].load)]
-    return axis(title, type="log", tickvals=list(labelled), ticktext=[f"{v:g}" for v in labelled], range=ends)
-
-
-def kind(load: Load) -> str:
-    """'closed', 'rate' or 'trace': loads of different kinds never share a plot."""
-    return "rate" if load.rate is not None else "trace" if load.trace is not None else "closed"
+    return axis(rows[0].load.axis, type="log", tickvals=list(labelled), ticktext=[f"{v:g}" for v in labelled], range=ends)
 
 
 def _rounded(values: Iterable[float | None]) -> list[JSON]:

@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from enginebench.domain import JSON, Deployment, Load, plain_object
+from enginebench.domain import JSON, ClosedLoop, Deployment, plain_object
 from enginebench.errors import UserError
 from enginebench.loadgen import idle_lag_ms
 from enginebench.loadgen.health import Stamps
@@ -153,7 +153,7 @@ def _levels(processes: int, say: Callable[[Level], None]) -> Iterator[Level]:
         ) as engine:
             streams = FIRST_STREAMS
             while streams <= LAST_STREAMS:
-                load = Load(concurrency=streams, input_tokens=8, output_tokens=TOKENS, requests=_ROUNDS * streams, timeout_s=60.0)
+                load = ClosedLoop(concurrency=streams, input_tokens=8, output_tokens=TOKENS, requests=_ROUNDS * streams, timeout_s=60.0)
                 prompts = opening.prompts(load, load.requests, salt="calibration")
                 tries: list[Level] = []
                 while len(tries) < TRIES and (not tries or tries[-1].limiter is not None):

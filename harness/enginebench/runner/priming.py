@@ -11,7 +11,7 @@ import time
 from dataclasses import replace
 
 from enginebench.adapter import Difference, Resolved
-from enginebench.domain import JSON, Deployment, Length, Load, Sample
+from enginebench.domain import JSON, ClosedLoop, Deployment, Length, Load, Sample
 from enginebench.runner.engine import Engine, kind_of_text
 from enginebench.runtime import LaunchFailed
 from enginebench.workload import Prompt, TextScale
@@ -54,14 +54,14 @@ def differences(deployment: Deployment, resolved: Resolved, served_name: str | N
     return tuple(found)
 
 
-def rehearsal(load: Load, *, requests: int, streams: int, output_tokens: int) -> Load:
+def rehearsal(load: Load, *, requests: int, streams: int, output_tokens: int) -> ClosedLoop:
     """A closed loop of single requests like those of the load, with at most so many output tokens: to warm up, not to measure."""
-    known = load.trace is None and load.lengths is None
-    return Load(
+    entered = load.token_lengths[0] if load.lengths is None else "data"
+    return ClosedLoop(
         concurrency=streams,
         requests=requests,
-        input_tokens=load.input_tokens if known and load.input_tokens != "data" else _USUAL_INPUT,
-        output_tokens=min(output_tokens, load.output_tokens) if known and isinstance(load.output_tokens, int) else output_tokens,
+        input_tokens=_USUAL_INPUT if entered == "data" else entered,
+        output_tokens=min(output_tokens, load.output_length or output_tokens),
         prompts="text" if load.prompts == "text" else "random",  # never a data set's: they would be known when their turn comes
         api=load.api,
         temperature=load.temperature,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from enginebench.adapter import WORKERS
 from enginebench.checkpoints import read_vocabulary
-from enginebench.domain import Load
+from enginebench.domain import ClosedLoop
 from enginebench.errors import UserError
 from enginebench.physics.routing import Routing
 from enginebench.physics.routing_files import read
@@ -47,7 +47,7 @@ def engines() -> list[str]:
 
 def count(name: str, checkpoint: str, precision: str, engine: str, python: Path, asked: Pass) -> Routing:
     """Run the pass on a prepared local checkpoint folder in the engine's environment. UserError with what the script said if it failed."""
-    load = Load(
+    load = ClosedLoop(
         input_tokens=asked.input_tokens,
         output_tokens=asked.output_tokens,
         requests=asked.requests,

@@ -84,9 +84,9 @@ class Served:
             dialect,
             load.timeout_s,
             keep_text=keep_text,
-            ramp_ns=round(load.ramp_s * 1e9),
+            ramp_ns=round(load.start_spread_s * 1e9),
             duration_ns=None if load.duration_s is None else round(load.duration_s * 1e9),
-            dispersion=_dispersion(load),
+            dispersion=load.dispersion,
             acks=acks,
         )
         result = run_load(spec, on_progress, processes=self.processes)
@@ -141,13 +141,6 @@ class Served:
 _MARK = "\ue000answer {}\ue000"
 _MARKS = re.compile("\ue000answer ([0-9]+)\ue000".encode())
 """Stands in a request for an answer that is not known yet; private-use characters, which no prompt holds."""
-
-
-def _dispersion(load: Load) -> float | None:
-    """Of the arrivals of an open loop at a constant rate; None for other loads, whose queue may grow because it is meant to."""
-    if load.rate is None or load.rate_to not in (None, load.rate):
-        return None
-    return {"constant": 0.0, "poisson": 1.0, "gamma": 1 / load.burstiness}[load.arrivals]
 
 
 def _mark(turn: int) -> str:

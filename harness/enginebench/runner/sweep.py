@@ -16,7 +16,7 @@ from pathlib import Path
 
 from enginebench.adapter import Adapter, Install, Unsupported
 from enginebench.checkpoints import prepare
-from enginebench.domain import JSON, Cell, Deployment, Load, Status, plain_object
+from enginebench.domain import JSON, Cell, ClosedLoop, Deployment, Status, plain_object
 from enginebench.engines.registry import Registry
 from enginebench.errors import UserError
 from enginebench.records.samples import Samples
@@ -154,7 +154,7 @@ class Sweep:
         check = self.plan.scenario.parity
         if check and launch.repeat == 0:
             self.reporter.launching(launch.deployment, "parity outputs")
-            same = Load(
+            same = ClosedLoop(
                 concurrency=1, input_tokens=check.input_tokens, output_tokens=check.output_tokens, requests=check.prompts,
                 prompts="text", api=load.api, timeout_s=load.timeout_s,
             )  # fmt: skip

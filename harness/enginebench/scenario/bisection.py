@@ -1,6 +1,6 @@
-"""Which level to try next in a search for the highest that is good enough: doubling, then halving the gap. Pure.
+"""Which level to try next in a search for the highest level that passes: doubling, then halving the gap. Pure.
 
-Does not know: cells, engines, SLOs. A level is a number; somebody else says whether it was good enough.
+A level is a number, and the caller says whether it passed. Knows no cell, engine or SLO.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from dataclasses import dataclass
 class Search:
     """A search between `start` and `stop` for the highest level that passes, to within a factor of 1 + precision.
 
-    It ends whatever it is told: each answer doubles the level towards `stop`, narrows the gap between a level that passed and one
-    that failed, or is that nobody can tell, and then nobody could at the next level either. whole: levels are whole numbers;
-    else they have three significant digits, so that the same search tries the same levels on every machine.
+    It always ends: each result doubles the level towards `stop`, or narrows the gap between a level that passed and one that failed,
+    or is unknown, which ends the search because the next level would be unknown as well.
     """
 
     start: float
     stop: float
     precision: float
     whole: bool = False
+    """Levels are whole numbers; otherwise they have three significant digits, so that a search tries the same levels on every machine."""
     passed: float | None = None
     """The highest level that passed so far."""
     failed: float | None = None
     """The lowest level that failed so far."""
     unknown: float | None = None
-    """The level of which it could not be told; the search has ended there."""
+    """The level with an unknown result, at which the search ended."""
 
     def next_level(self) -> float | None:
         """The level to try now; None when the search has ended."""
@@ -38,7 +38,7 @@ class Search:
         return None if self.passed is None else _between(self, self.passed, self.failed)
 
     def tell(self, level: float, ok: bool | None) -> None:
-        """What came of the level that `next_level` named; None: it cannot be told."""
+        """Record whether the level from `next_level` passed; None: unknown."""
         if ok is None:
             self.unknown = level
         elif ok:
@@ -48,7 +48,7 @@ class Search:
 
 
 def most_probes(search: Search) -> int:
-    """The number of levels that a search tries at most, whatever it is told: the longest way through its answers."""
+    """The largest number of levels that a search can try, whatever the results are."""
 
     def bisecting(low: float, high: float) -> int:
         middle = _between(search, low, high)
@@ -67,7 +67,7 @@ def _above(search: Search, level: float) -> float | None:
 
 
 def _between(search: Search, low: float, high: float) -> float | None:
-    """The geometric middle; None when the gap is small enough, or no level lies in it."""
+    """The geometric middle; None when the gap is small enough or contains no level."""
     if high <= low * (1 + search.precision) * (1 + 1e-9):
         return None
     middle = math.sqrt(low * high)

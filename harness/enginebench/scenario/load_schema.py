@@ -1,27 +1,18 @@
-"""One entry of `loads` as it may be written. `rules` checks what goes with what, `defaults` fills in what is not written."""
+"""One entry of `loads` as it may be written: a pydantic model made from the declared fields of all kinds of load.
+
+`rules` checks which keys go together, `defaults` fills in what is not written.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, get_args
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, create_model
+from pydantic_core import PydanticCustomError
 
-from enginebench.inputs.fields import (
-    Expression,
-    Factor,
-    Limit,
-    ListOf,
-    Rate,
-    Seconds,
-    Seed,
-    Strict,
-    Tokens,
-    Turns,
-    UpTo,
-    Wait,
-    sweep_field,
-    sweep_or,
-)
+from enginebench.domain import Length, load_fields
+from enginebench.domain.load_field import LoadField
+from enginebench.inputs.fields import Expression, ListOf, Rate, Strict, Tokens, sweep_field, sweep_or
 
 
 class Find(Strict):
@@ -32,14 +23,14 @@ class Find(Strict):
 
     goal: Literal["max_goodput"] = Field("max_goodput", description="max_goodput: the most requests/s within the SLO.")
     over: Literal["rate", "concurrency"] = Field(description="What is raised: `rate` in requests/s, or `concurrency` in streams.")
-    start: Rate = Field(1.0, alias="from", description="Where the search begins.")
-    to: Rate = Field(256.0, description="Where it ends at the latest.")
+    start: Rate = Field(1.0, alias="from", description="Lowest level, where the search begins.")
+    to: Rate = Field(256.0, description="Highest level.")
     precision: Annotated[float, Field(ge=0.01, le=1, strict=True)] = Field(
-        0.1, description="It ends when the level that fails is at most this much above the one that passes."
+        0.1, description="The search ends when the level that fails is at most this much above the one that passes."
     )
 
 
-class Loads(Strict):
+class LoadEntry(Strict):
     """One entry of `loads`: every combination of its listed values is sent to every deployment, or to those that `only` names."""
 
     only: dict[Literal["engine", "model", "precision", "runtime", "label"], Annotated[list[str], ListOf]] = Field(
@@ -53,60 +44,57 @@ class Loads(Strict):
         examples=["{goal: max_goodput, over: rate, from: 1, to: 64}"],
     )
 
-    concurrency: Annotated[list[Limit], ListOf] | None = sweep_or(
-        "Requests kept in flight (closed loop, default 1). With `rate` or `trace`: the most that may be in flight; default 0, no limit."
-    )
-    rate: Annotated[list[Rate], ListOf] | None = sweep_or(
-        "Open loop: requests (or conversations) per second, sent when due, whatever the server does."
-    )
-    rate_to: Annotated[list[Rate], ListOf] | None = sweep_or("The rate rises or falls linearly from `rate` to this over the load.")
-    arrivals: Annotated[list[Literal["poisson", "gamma", "constant"]], ListOf] = sweep_field(
-        "poisson", "Gaps of an open loop: poisson (exponential), gamma (with `burstiness`) or constant."
-    )
-    burstiness: Annotated[list[Factor], ListOf] = sweep_field(
-        1.0, "arrivals: gamma: its shape; 1 is Poisson, below 1 requests come in bursts."
-    )
-    ramp_s: Annotated[list[Wait], ListOf] = sweep_field(0.0, "Closed loop: seconds over which the streams start, one after another.")
-    trace: Annotated[list[Annotated[Expression, Field(examples=["requests.jsonl"])]], ListOf] | None = sweep_or(
-        "Open loop: recorded arrivals and lengths to replay (Mooncake JSONL, Azure LLM inference CSV, BurstGPT CSV); relative to this file."
-    )
-    time_scale: Annotated[list[Factor], ListOf] = sweep_field(1.0, "Factor on a trace's times: 0.5 replays it twice as fast.")
-    input_tokens: Annotated[list[Tokens], ListOf] | None = sweep_or(
-        "Prompt length in tokens, as the server counts it, a chat template included: a number, a distribution such as uniform(64,256), or "
-        "data; default 128, data with a data set."
-    )
-    output_tokens: Annotated[list[Tokens], ListOf] | None = sweep_or(
-        "Tokens to generate per request: as `input_tokens`; default 64, data with a data set."
-    )
-    lengths: Annotated[list[Annotated[Expression, Field(examples=["'128+64*3, 2048+256'"])]], ListOf] | None = sweep_or(
-        "Pairs to draw from, 'IN+OUT[*WEIGHT], ...', e.g. '128+64*3, 2048+256'; instead of input_tokens and output_tokens."
-    )
-    requests: Annotated[list[UpTo], ListOf] | None = sweep_or(
-        "Measured requests per cell; default: 4 per stream, at least 16 (closed loop); a minute's worth, at least 64 (rate); times "
-        "`turns`; for `find` at least as many as `slo.share` needs to be judged. With duration_s the most that may be sent, with a trace "
-        "its first rows, and not more than it has; default then 0, as many as there are."
-    )
-    duration_s: Annotated[list[Seconds], ListOf] | None = sweep_or(
-        "Seconds after which nothing new falls due; what an open loop's `concurrency` made wait still goes out."
-    )
-    warmup_requests: Annotated[list[UpTo], ListOf] | None = sweep_or(
-        "Requests sent before the window opens; default: one per stream, 4 in an open loop."
-    )
-    prompts: Annotated[list[Annotated[Expression, Field(examples=["sharegpt:chats.json"])]], ListOf] = sweep_field(
-        "random",
-        "random: uniformly drawn ordinary tokens. text: English words. Or a data set: sharegpt:FILE, jsonl:FILE[#COLUMN], "
-        "hf:ORG/NAME[:CONFIG][/SPLIT][#COLUMN]; files relative to this one. Random and text prompts are unique.",
-    )
-    prefix_groups: Annotated[list[UpTo], ListOf] = sweep_field(0, "Groups of prompts that share their first `prefix_tokens`; 0: none do.")
-    prefix_tokens: Annotated[list[UpTo], ListOf] = sweep_field(0, "Tokens of `input_tokens` that the prompts of a group share.")
-    turns: Annotated[list[Turns], ListOf] = sweep_field(1, "Requests of one conversation; each holds the turns and answers before it.")
-    think_s: Annotated[list[Wait], ListOf] = sweep_field(0.0, "Seconds between an answer and the next turn.")
-    api: Annotated[list[Literal["completions", "chat"]], ListOf] = sweep_field("completions", "Route: raw completions or chat.")
-    prefix_cache: Annotated[list[Literal["cold", "allowed"]], ListOf] = sweep_field(
-        "cold", "cold: a cached prompt token makes the cell invalid. allowed: caching is part of what is measured."
-    )
-    temperature: Annotated[list[Annotated[float, Field(ge=0, le=10, strict=True)]], ListOf] = sweep_field(
-        0.0, "Sampling temperature; 0 is greedy."
-    )
-    seed: Annotated[list[Seed], ListOf] = sweep_field(0, "Seed of arrivals, lengths, prompts and sampling.")
-    timeout_s: Annotated[list[Seconds], ListOf] = sweep_field(600.0, "A request that takes longer has failed; looked at every 50 ms.")
+    @property
+    def axes(self) -> dict[str, list[Any]]:
+        """The values of each field of the load that is written or has a fixed default."""
+        return {name: values for name in load_fields() if (values := getattr(self, name)) is not None}
+
+    @property
+    def written(self) -> set[str]:
+        """The fields of the load that are written, with the level that `find` sets."""
+        return (self.model_fields_set | ({self.find.over} if self.find else set())) & load_fields().keys()
+
+
+def _entry(declared: LoadField) -> tuple[Any, Any]:
+    """Annotation and pydantic field of one key: a value or a list of values to sweep."""
+    one: Any = _value(declared)
+    axis: Any = Annotated[list[one], ListOf]
+    if declared.inferred or declared.default is None:
+        return axis | None, sweep_or(declared.doc)
+    return axis, sweep_field(declared.default, declared.doc)
+
+
+def _value(declared: LoadField) -> Any:
+    """The annotation of one value."""
+    kind = declared.type
+    if kind == Length:
+        return Tokens
+    kind = next((part for part in get_args(kind) if part is not type(None)), kind) if type(None) in get_args(kind) else kind
+    if kind in (int, float):
+        bounds = {"gt": declared.above, "ge": declared.least, "le": declared.most}
+        limits: dict[str, Any] = {name: bound for name, bound in bounds.items() if bound is not None}
+        return Annotated[kind, Field(strict=True, **limits, **_examples(declared))]
+    if kind is str:
+        checked = Annotated[Expression, Field(**_examples(declared))]
+        return Annotated[checked, AfterValidator(_notation(declared))] if declared.check else checked
+    return kind
+
+
+def _examples(declared: LoadField) -> dict[str, Any]:
+    return {"examples": list(declared.examples)} if declared.examples else {}
+
+
+def _notation(declared: LoadField) -> Any:
+    def check(value: str) -> str:
+        if problem := declared.problem(value):
+            raise PydanticCustomError(declared.name, "{problem}", {"problem": problem})
+        return value
+
+    return check
+
+
+if TYPE_CHECKING:
+    Loads: TypeAlias = LoadEntry
+else:
+    _ENTRIES = {name: _entry(declared) for name, declared in load_fields().items()}
+    Loads = create_model("Loads", __base__=LoadEntry, __doc__=LoadEntry.__doc__, __module__=__name__, **_ENTRIES)

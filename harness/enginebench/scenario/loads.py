@@ -26,14 +26,12 @@ Chosen = Mapping[str, str | None]
 
 @dataclass
 class LoadGroups:
-    """All entries of `loads`; remembers what was asked of them, so that an entry for nobody is found.
-
-    least_probe: fewest requests of a search's probe where the scenario does not say.
-    """
+    """All entries of `loads`. Remembers the deployments it was asked for, so that an entry without a deployment is found."""
 
     source: Source
     groups: Sequence[Loads]
     least_probe: int = 0
+    """Fewest requests of a search's probe where the scenario does not say."""
     _met: list[Chosen] = field(default_factory=list)
     _known: dict[tuple[int, ...], tuple[tuple[Load, ...], tuple[LoadSearch, ...]]] = field(default_factory=dict)
     _largest: dict[Load, int | None] = field(default_factory=dict)
@@ -47,7 +45,7 @@ class LoadGroups:
         return sum(_size(self.groups[i]) for i in self._meant(chosen))
 
     def of(self, chosen: Chosen) -> tuple[tuple[Load, ...], tuple[LoadSearch, ...]]:
-        """What is sent to a deployment, in order, and what is searched for on it."""
+        """The loads that are sent to a deployment, in order, and the searches on it."""
         self._met.append(chosen)
         meant = self._meant(chosen)
         if meant not in self._known:  # hundreds of deployments share one list
@@ -58,14 +56,14 @@ class LoadGroups:
         return self._known[meant]
 
     def largest(self, load: Load) -> int | None:
-        """Most tokens of prompt and output together in one request of a load; None where that cannot be known."""
+        """Most tokens of prompt and output together in one request of a load; None if unknown."""
         load = _content(load)
         if load not in self._largest:
             self._largest[load] = largest_request(load, self.source.file.resolve().parent)
         return self._largest[load]
 
     def check_all_meant(self) -> None:
-        """UserError for an `only` that names a value no deployment has, or values that none has together."""
+        """UserError for an `only` with a value that no deployment has, or with values that no deployment has together."""
         for number, group in enumerate(self.groups):
             at: Location = ("loads", number, "only")
             for key, values in group.only.items():
@@ -73,7 +71,7 @@ class LoadGroups:
                 for i, value in enumerate(values):
                     if value not in known:
                         here = self.source.place((*at, key), i)
-                        advice = did_you_mean(value, known) if known else "no deployment has one"
+                        advice = did_you_mean(value, known) if known else f"no deployment has a {key}"
                         raise self.source.error(f"no deployment has the {key} '{value}'", here, advice=advice)
             if not any(_meant(group, chosen) for chosen in self._met):
                 raise self.source.error("no deployment has all of these values", at)
@@ -81,7 +79,7 @@ class LoadGroups:
     def check_contents(self) -> None:
         """UserError at its entry for an expression, a data set or a trace that no load can be made of.
 
-        A search must be able to send its lightest load and its heaviest.
+        A search is checked with its lightest and its heaviest load.
         """
         for number, entry in enumerate(self.groups):
             searches = tuple(self._searches(entry, entry.find)) if entry.find else ()
@@ -95,13 +93,13 @@ class LoadGroups:
             check(load, self.source.file.resolve().parent)
         except UserError as error:
             found = when + str(UserError(error.message, file=error.file, line=error.line))  # a data file's own name and line
-            at = self._place(number, load, error.key or ("trace" if load.trace is not None else "prompts"))
+            at = self._place(number, load, error.key or load.source)
             raise self.source.error(found, at, advice=error.advice) from None
 
     def _place(self, number: int, load: Load, key: str) -> Location:
-        """Where the value that a load has under this key stands."""
+        """The place of the value that a load has under this key."""
         values, value = getattr(self.groups[number], key, None), getattr(load, key, None)
-        at: Location = ("loads", number, "find" if values is None and self.groups[number].find else key)  # a level is not written
+        at: Location = ("loads", number, "find" if values is None and self.groups[number].find else key)
         return self.source.place(at, values.index(value)) if isinstance(values, list) and value in values else at
 
     def _searches(self, entry: Loads, find: Find) -> Iterator[LoadSearch]:
@@ -121,22 +119,18 @@ def _meant(group: Loads, chosen: Chosen) -> bool:
 
 
 def _content(load: Load) -> Load:
-    """The load without what makes no difference to what it holds, so that loads that differ in nothing else are looked at once."""
+    """The load without the fields that do not affect its content, so that loads with the same content are checked once."""
     return replace(load, concurrency=1, temperature=0.0, warmup_requests=0)
 
 
-_NO_AXES = ("only", "find")
-
-
 def _size(group: Loads) -> int:
-    return math.prod(len(value) for name, value in group if name not in _NO_AXES and value is not None)
+    return math.prod(map(len, group.axes.values()))
 
 
 def _points(entry: Loads) -> Iterator[dict[str, Any]]:
     """Every combination of the values that are written or have a fixed default."""
-    axes = {name: value for name, value in entry if value is not None and name not in _NO_AXES}
-    for values in itertools.product(*axes.values()):
-        yield dict(zip(axes, values, strict=True))
+    for values in itertools.product(*entry.axes.values()):
+        yield dict(zip(entry.axes, values, strict=True))
 
 
 def _expanded(entry: Loads) -> Iterator[Load]:

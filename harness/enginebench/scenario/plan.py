@@ -1,8 +1,8 @@
 """From a scenario to the ordered list of cells. Pure: no clock, no file, no process.
 
-Cells are grouped by launch (one server start serves all loads of a deployment) and launches are ordered repeat by repeat, each
-repeat walking the deployments in the opposite direction (A B, B A, A B, ...), so that a drift of the machine - heat, a
-neighbour, a filling disk cache - does not fall on one engine alone.
+Cells are grouped by launch (one server start serves all loads of a deployment) and launches are ordered repeat by repeat. Each repeat
+walks the deployments in the opposite direction (A B, B A, A B, ...), so that a drift of the machine (heat, other work, a filling disk
+cache) does not affect one engine alone.
 """
 
 from __future__ import annotations
@@ -14,32 +14,31 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from enginebench.adapter import Unsupported
-from enginebench.domain import JSON, Cell, Deployment, Load, fingerprint, plain
+from enginebench.domain import JSON, Cell, Deployment, Load, fingerprint, load_fields, plain
 from enginebench.engines.registry import Registry
 from enginebench.errors import UserError
 from enginebench.scenario import MAX_CELLS, LoadSearch, Scenario
 
 if TYPE_CHECKING:
-    from enginebench.physics.deployment_limits import MachineLimits  # with all of physics, for those who know the machine
+    from enginebench.physics.deployment_limits import MachineLimits  # imports all of physics
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that would happen, in order. skipped: cell id -> why it cannot run.
-
-    searches: id of a cell -> the search that begins with it. Which cells follow is known only once that one has been measured.
-    bounds: of the machine that cells had to fit; None: nobody knows which it is.
-    """
+    """All cells of a scenario, in the order they are measured."""
 
     scenario: Scenario
     cells: tuple[Cell, ...]
     skipped: Mapping[str, str] = field(default_factory=dict)
+    """Cell id -> why the cell cannot run."""
     searches: Mapping[str, LoadSearch] = field(default_factory=dict)
+    """Cell id -> the search that begins with the cell. Its further cells depend on the result of each."""
     bounds: MachineLimits | None = None
+    """Limits of the machine that cells have to fit; None: the machine is unknown."""
 
     @property
     def id(self) -> str:
-        """Hash over the cells, the searches and the SLO that steers them: two scenarios that measure the same have the same."""
+        """Hash over the cells, the searches and the SLO that steers them. Scenarios that measure the same have the same id."""
         whole: dict[str, JSON] = {"cells": [cell.id for cell in self.cells]}
         if self.searches:
             whole["searches"] = {key: plain(search) for key, search in self.searches.items()}
@@ -48,12 +47,12 @@ class Plan:
 
     @property
     def probes(self) -> int:
-        """The number of cells that the searches take at most, beside their first ones."""
+        """The largest number of cells that the searches can add to their first ones."""
         return sum(search.most - 1 for search in self.searches.values())
 
     def launches(self) -> Iterator[tuple[Deployment, tuple[Cell, ...]]]:
         """Server starts in order, each with the cells it serves."""
-        # Compared, not hashed: the cells of one launch hold the same object, and ids of 10,000 cells take half a second.
+        # Compares objects instead of ids: the cells of one launch share their deployment, and 10,000 ids take half a second.
         for _, group in itertools.groupby(self.cells, key=lambda cell: (cell.repeat, cell.deployment)):
             cells = tuple(group)
             yield cells[0].deployment, cells
@@ -65,14 +64,14 @@ class Plan:
         return replace(self, cells=kept, searches={key: search for key, search in self.searches.items() if key in ids})
 
     def values(self, key: str) -> frozenset[str]:
-        """What the cells have under a key of SELECTABLE."""
+        """The values that the cells have for a key of SELECTABLE."""
         return frozenset(_value(cell, key) for cell in self.cells)
 
 
 def plan(scenario: Scenario, registry: Registry, bounds: MachineLimits | None = None) -> Plan:
-    """The cells of a scenario in the order they would be measured, and the ones that cannot be, with the reason.
+    """The cells of a scenario in the order they are measured, and the reason for each that cannot run.
 
-    bounds: of the machine; a load that does not fit it is among those that cannot be. None: nothing is held against any machine.
+    bounds: limits of the machine, which a load may exceed; None: no machine is checked.
     """
     size = (sum(map(len, scenario.loads)) + sum(map(len, scenario.searches))) * scenario.repeats
     if size > MAX_CELLS:
@@ -108,26 +107,24 @@ class _Served:
 
     @property
     def each(self) -> Sequence[Load]:
-        """Every load that is known now: a search is there with its first."""
+        """Every load that is known before the run: the loads, and the first load of each search."""
         return list(dict.fromkeys((*self.loads, *(search.base for search in self.searches))))
 
     @cached_property
     def unfit(self) -> Mapping[Load, str]:
-        """The loads that an in-process batch, which is handed all its requests at once, cannot be, each with why."""
+        """The loads that an in-process batch cannot serve, each with the reason. It gets all its requests at once."""
         if self.deployment.runtime != "in-process":
             return {}
         searched = {search.base for search in self.searches}
-        needs = {load: "a search" if load in searched else _needs_server(load) for load in self.each}
-        return {
-            load: f"{what} needs a server: an in-process batch is handed all its requests at once" for load, what in needs.items() if what
-        }
+        needs = {load: "a search" if load in searched else load.needs_server for load in self.each}
+        return {load: f"{what} needs a server: an in-process batch gets all its requests at once" for load, what in needs.items() if what}
 
     def too_large(self, registry: Registry, bounds: MachineLimits) -> Mapping[Load, str]:
-        """The loads that the machine has no room for, each with why."""
+        """The loads that do not fit the machine, each with the reason."""
         return bounds.refusals(self.deployment, self.each, registry[self.deployment.engine].gpus(self.deployment))
 
     def refusal(self, registry: Registry) -> str | None:
-        """Why the engine cannot take this deployment or its loads; None when it can."""
+        """Why the engine cannot serve this deployment or its loads; None if it can."""
         adapter = registry[self.deployment.engine]
         loads = [load for load in self.loads if load not in self.unfit]
         searched = [search.heaviest for search in self.searches if search.base not in self.unfit]
@@ -139,23 +136,8 @@ class _Served:
         return None
 
 
-def _needs_server(load: Load) -> str | None:
-    """What of a load makes no sense without a server."""
-    kinds = {
-        "an open loop": load.open_loop,
-        "a conversation": load.turns > 1,
-        "a duration": load.duration_s is not None,
-        "a ramp": load.ramp_s > 0,
-    }
-    return next((kind for kind, is_so in kinds.items() if is_so), None)
-
-
-_OF_LOAD = (
-    "concurrency", "rate", "rate_to", "arrivals", "burstiness", "ramp_s", "trace", "time_scale", "input_tokens", "output_tokens", "lengths",
-    "duration_s", "prompts", "prefix_groups", "prefix_cache", "turns", "think_s", "temperature", "api",
-)  # fmt: skip
-SELECTABLE = ("engine", "model", "precision", "runtime", "label", *_OF_LOAD, "repeat")
-"""What `--only KEY=VALUE` may name."""
+SELECTABLE = ("engine", "model", "precision", "runtime", "label", *load_fields(), "repeat")
+"""The keys of `--only KEY=VALUE`."""
 
 
 def _value(cell: Cell, key: str) -> str:

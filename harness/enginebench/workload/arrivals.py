@@ -1,7 +1,7 @@
 """When the requests of an open loop are due, in seconds from the start of the load, exact under a seed.
 
-A process of rate 1 is stretched to the wanted rate: an arrival at s of the first is due when the integral of the rate reaches s.
-Poisson and gamma arrivals begin with a gap like every other; constant ones begin at 0. Knows no prompts, no clock, no server.
+A process of rate 1 is stretched to the load's rate: its arrival at s is due when the integral of the rate reaches s.
+Poisson and gamma arrivals begin with a gap like any other; constant arrivals begin at 0. Knows no prompts, no clock, no server.
 """
 
 from __future__ import annotations
@@ -14,45 +14,48 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from enginebench.domain import Load
+from enginebench.domain import DrawnLoad
+from enginebench.domain.loads import RateSegment
 from enginebench.workload.draws import stream, uniforms
 
 _NORMAL = NormalDist()
 _CHUNK = 4096
 
 
-def due_times(load: Load, count: int) -> npt.NDArray[np.float64]:
+def due_times(load: DrawnLoad, count: int) -> npt.NDArray[np.float64]:
     """Due times in s of the first `count` arrivals (conversations count once), never decreasing.
 
-    They depend on the load's arrival fields and its seed, not on any salt: every engine and every repeat meets the same arrivals.
-    A rate that changes does so over duration_s or, without it, for as long as `requests` need on average; then it stays.
+    They depend on the load's arrival fields and its seed, not on any salt, so every engine and every repeat gets the same arrivals.
     """
-    if load.rate is None:
-        raise ValueError("a closed loop has no due times")
-    arrivals = _unit_arrivals(load, count)
-    first, last = load.rate, load.rate if load.rate_to is None else load.rate_to
-    if first == last:
-        return arrivals / first
-    span = load.duration_s or math.ceil(load.requests / load.turns) / ((first + last) / 2)
-    slope = (last - first) / span
-    within = np.minimum(arrivals, (first + last) / 2 * span)
-    # The root of first * t + slope * t^2 / 2 = s, in the form that does not cancel when the slope is small.
-    ramp = 2 * within / (first + np.sqrt(np.maximum(first**2 + 2 * slope * within, 0.0)))
-    due: npt.NDArray[np.float64] = ramp + (arrivals - within) / last
+    left, due = _unit_arrivals(load, count), np.zeros(count)
+    for segment in load.segments():
+        within = np.minimum(left, segment.arrivals)
+        due += _elapsed(segment, within)
+        left = left - within
     return due
 
 
-def due_within(load: Load, duration_s: float) -> int:
-    """How many arrivals of an open loop with a rate are due before duration_s has passed."""
-    assert load.rate is not None  # noqa: S101  # as for due_times
-    expected = duration_s * max(load.rate, load.rate_to or 0.0)
+def _elapsed(segment: RateSegment, arrivals: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Time in s from the start of a segment until so many arrivals are expected."""
+    first, length_s = segment.first, segment.length_s
+    if first == segment.last:
+        return np.minimum(arrivals / first, length_s)
+    slope = (segment.last - first) / length_s
+    # The root of first * t + slope * t^2 / 2 = arrivals, in the form that does not cancel when the slope is small.
+    root: npt.NDArray[np.float64] = 2 * arrivals / (first + np.sqrt(np.maximum(first**2 + 2 * slope * arrivals, 0.0)))
+    return root
+
+
+def due_within(load: DrawnLoad, duration_s: float) -> int:
+    """How many arrivals of an open loop are due before duration_s has passed."""
+    expected = duration_s * max(max(segment.first, segment.last) for segment in load.segments())
     count = 16 + math.ceil(expected + 4 * math.sqrt(expected))
     while (due := due_times(load, count))[-1] < duration_s:
         count *= 2
     return int(np.searchsorted(due, duration_s))
 
 
-def _unit_arrivals(load: Load, count: int) -> npt.NDArray[np.float64]:
+def _unit_arrivals(load: DrawnLoad, count: int) -> npt.NDArray[np.float64]:
     """Arrivals of a process with one arrival per unit of time on average."""
     if load.arrivals == "constant":
         return np.arange(count, dtype=np.float64)

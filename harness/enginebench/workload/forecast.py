@@ -1,17 +1,16 @@
-"""What can be known of a load before a run: whether it makes sense, how long its requests are, and how many there are.
+"""What is known of a load before a run: whether it can be sent, how long its requests are, and how many there are.
 
 Cheap enough for a plan: files are read once. Knows no tokenizer, and asks no server and no hub.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from enginebench.domain import Load
+from enginebench.domain import DrawnLoad, Load, TraceReplay, fields_of
 from enginebench.errors import UserError
 from enginebench.workload.arrivals import due_times, due_within
 from enginebench.workload.datasets import is_data_set, known_records
@@ -20,22 +19,22 @@ from enginebench.workload.lengths import Lengths
 from enginebench.workload.traces import Trace, read_trace
 
 MAX_REQUESTS = 2_000_000
-"""Of one load. All are made before it begins, at a kilobyte or more each."""
+"""Of one load. All are made before it begins, and each takes a kilobyte or more."""
 
 
 def check(load: Load, base: Path) -> None:
     """UserError for a load that cannot be sent, whatever the deployment. base: the folder that relative file names start from.
 
-    What goes with what in a scenario is checked by `enginebench.scenario`; this looks into files, expressions and counts, and at
-    numbers that nothing could be made of.
+    `enginebench.scenario` checks which keys go together. This checks files, expressions, counts and bounds of numbers.
     """
     for key, wrong, message, advice in _rules(load):
         if wrong:
             raise UserError(message, key=key, advice=advice)
-    if load.trace is None:
+    if isinstance(load, TraceReplay):
+        if load.prefix_cache == "cold" and _replayed(load, base).shares:
+            raise UserError("prompts of this trace share blocks, which a prefix cache would keep", key="trace", advice=_ALLOW_CACHE)
+    else:
         _check_lengths(load)
-    elif load.prefix_cache == "cold" and _replayed(load, base).shares:
-        raise UserError("prompts of this trace share blocks, which a prefix cache would keep", key="trace", advice=_ALLOW_CACHE)
     _check_count(load, base)
     if is_data_set(load.prompts):
         _check_records(load, base)
@@ -53,29 +52,28 @@ def _check_lengths(load: Load) -> None:
 
 def _check_count(load: Load, base: Path) -> None:
     """Neither more requests than can be made beforehand or than were recorded, nor none at all."""
-    key = "trace" if load.trace is not None else "rate" if load.rate is not None else "requests"
+    key = load.key or "requests"
     if (expected := _expected(load, base)) > MAX_REQUESTS:
         message = f"about {expected:,.0f} requests would be sent, and {MAX_REQUESTS:,} is the most that one load can have"
         raise UserError(message, key=key, advice="write fewer `requests`, a shorter `duration_s` or a lower `rate`")
-    if load.trace is not None and load.duration_s is None and load.requests > (recorded := len(_trace(load, base))):
+    if isinstance(load, TraceReplay) and load.duration_s is None and load.requests > (recorded := len(_trace(load, base))):
         advice = f"write 'requests: {recorded}' or fewer, or leave it out for all of them"
         raise UserError(f"{load.trace} has {recorded:,} requests, and {load.requests:,} are wanted", key="requests", advice=advice)
-    if load.rate is not None and load.duration_s is not None and due_times(load, 1)[0] >= load.duration_s:
+    if isinstance(load, DrawnLoad) and load.duration_s is not None and due_times(load, 1)[0] >= load.duration_s:
         message = f"no request is due within {load.duration_s:g} s: the first would be after {due_times(load, 1)[0]:.3g} s"
         raise UserError(message, key=key, advice="write a longer `duration_s` or a higher `rate`")
 
 
 def _expected(load: Load, base: Path) -> float:
-    """How many requests a load has at most, those of an open loop on average; 0 where only the server's pace will tell."""
-    if load.trace is not None or load.rate is None or load.duration_s is None:
+    """The largest number of requests of a load, for drawn arrivals the mean; 0 where it depends on the server's pace."""
+    if load.mean_rate is None or load.duration_s is None:
         return natural_count(load, base) or load.requests
-    last = load.rate if load.rate_to is None else load.rate_to
-    found = (load.rate + last) / 2 * load.duration_s * load.turns
+    found = load.mean_rate * load.duration_s * load.turns
     return min(found, load.requests) if load.requests else found
 
 
 def _check_records(load: Load, base: Path) -> None:
-    """A cold load needs a record for each of its requests; a closed loop over a duration sends as many as there are."""
+    """A cold load needs a record for each of its requests; a closed loop with a duration sends as many as there are."""
     records = known_records(load.prompts, base)
     if records is None or load.prefix_cache != "cold" or (load.duration_s is not None and not load.open_loop):
         return
@@ -86,11 +84,11 @@ def _check_records(load: Load, base: Path) -> None:
 
 
 def largest_request(load: Load, base: Path) -> int | None:
-    """Most tokens, input and output, that a request can hold (a conversation: all its turns together).
+    """Most tokens, input and output, of one request (of a conversation: all its turns together).
 
-    None where only a tokenizer could tell: a data set whose lengths are its own.
+    None where only a tokenizer can count them: a data set with lengths of its own.
     """
-    if load.trace is not None:
+    if isinstance(load, TraceReplay):
         return _replayed(load, base).largest
     largest = Lengths.of(load).largest
     return None if largest is None else largest * load.turns
@@ -101,37 +99,37 @@ def natural_count(load: Load, base: Path) -> int | None:
 
     Later turns are counted as if every conversation had all of them. None for a closed loop.
     """
-    if load.trace is not None:
+    if isinstance(load, TraceReplay):
         due = _trace(load, base).due_s * load.time_scale
         found = len(due) if load.duration_s is None else int(np.searchsorted(due, load.duration_s))
-    elif load.rate is not None:
+    elif isinstance(load, DrawnLoad):
         found = load.requests if load.duration_s is None else due_within(load, load.duration_s) * load.turns
     else:
         return None
     return min(found, load.requests) if load.requests else found
 
 
-def _trace(load: Load, base: Path) -> Trace:
-    return read_trace(find(load.trace or "", base, "trace"))
+def _trace(load: TraceReplay, base: Path) -> Trace:
+    return read_trace(find(load.trace, base, "trace"))
 
 
-def _replayed(load: Load, base: Path) -> Trace:
+def _replayed(load: TraceReplay, base: Path) -> Trace:
     """The part of a trace that is replayed."""
     return _trace(load, base).first(natural_count(load, base) or 0)
 
 
 def _rules(load: Load) -> Iterator[tuple[str, bool, str, str]]:
-    """What must not be: the field, whether it is so, what is wrong, what to write instead."""
-    for key in ("rate", "rate_to", "burstiness", "time_scale", "duration_s", "turns"):  # of any other the clock would run backwards
-        value = getattr(load, key)
-        yield key, value is not None and not 0 < value < math.inf, f"{key} must be positive, got {value}", "write a number above 0"
-    traced, grouped, recorded = load.trace is not None, load.prefix_groups > 0, is_data_set(load.prompts)
+    """What is not allowed: the field, whether it applies, the message, the advice."""
+    for key, declared in fields_of(type(load)).items():
+        problem = declared.problem(getattr(load, key))
+        yield key, bool(problem), f"{key} {problem}", f"write another {key}"
+    traced, grouped, recorded = isinstance(load, TraceReplay), load.prefix_groups > 0, is_data_set(load.prompts)
     cold = load.prefix_cache == "cold"
-    yield "trace", traced and recorded, "a trace says how long prompts are, not what they say", "write 'prompts: random' or 'prompts: text'"
+    yield "trace", traced and recorded, "a trace has the lengths of prompts, not their text", "write 'prompts: random' or 'prompts: text'"
     yield "trace", traced and grouped, "a trace has its own shared prefixes", "write 'prefix_groups: 0'"
     yield "turns", load.turns > 1 and cold, "each turn repeats those before it, which a prefix cache would keep", _ALLOW_CACHE
     yield "prefix_groups", grouped and cold, "shared prefixes fill a prefix cache", _ALLOW_CACHE
-    yield "prefix_groups", grouped and recorded, "a data set has the prompts that it has", "write 'prompts: random' or 'prompts: text'"
+    yield "prefix_groups", grouped and recorded, "a data set has prompts of its own", "write 'prompts: random' or 'prompts: text'"
 
 
 _ALLOW_CACHE = "write 'prefix_cache: allowed'"

@@ -147,9 +147,10 @@ class Lengths:
 
     @classmethod
     def of(cls, load: Load) -> Lengths:
-        """What a load says; `lengths` before input_tokens and output_tokens. UserError if it is no length."""
+        """The lengths of a load. UserError for an invalid length."""
         if load.lengths is None:
-            return cls(((parse(load.input_tokens), parse(load.output_tokens, "output_tokens")),))
+            entered, made = load.token_lengths
+            return cls(((parse(entered), parse(made, "output_tokens")),))
         found = [_PAIR.fullmatch(part.strip()) for part in load.lengths.split(",")]
         triples = [match.groups() for match in found if match]
         if len(triples) < len(found) or not all(float(weight or 1) for _, _, weight in triples):

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from enginebench.domain import Load
+from enginebench.domain import DrawnLoad, Load, TraceReplay
 from enginebench.workload.arrivals import due_times
 from enginebench.workload.files import find
 from enginebench.workload.lengths import Lengths
@@ -30,7 +30,7 @@ class Outline:
 
 def outlines(load: Load, count: int, base: Path) -> Iterator[Outline]:
     """The first `count` requests of a load without a data set."""
-    if load.trace is not None:
+    if isinstance(load, TraceReplay):
         return _replayed(read_trace(find(load.trace, base, "trace")), load.time_scale, count)
     return _drawn(load, count)
 
@@ -50,7 +50,7 @@ def _drawn(load: Load, count: int) -> Iterator[Outline]:
 
 def due_list(load: Load, count: int) -> list[float] | list[None]:
     """When each of `count` conversations begins, in s; None throughout a closed loop."""
-    return [None] * count if load.rate is None else due_times(load, count).tolist()
+    return due_times(load, count).tolist() if isinstance(load, DrawnLoad) else [None] * count
 
 
 def _replayed(trace: Trace, time_scale: float, count: int) -> Iterator[Outline]:

@@ -20,13 +20,13 @@ from enginebench.adapter import (
     Get,
     Install,
     Launch,
-    Load,
     Parallelism,
     Reply,
     Runtime,
     Site,
     Unsupported,
 )
+from enginebench.domain import ClosedLoop, TraceReplay
 from enginebench.engines.registry import load_file
 from enginebench.machine.folders import resource_dir
 
@@ -172,16 +172,16 @@ def test_a_hub_id_is_refused() -> None:
 
 
 def test_tabbyapi_forces_only_one_length() -> None:
-    for load in (Load(output_tokens="uniform(4,9)"), Load(lengths="8+4,9+9"), Load(trace="t.jsonl")):
+    for load in (ClosedLoop(output_tokens="uniform(4,9)"), ClosedLoop(lengths="8+4,9+9"), TraceReplay(trace="t.jsonl")):
         with pytest.raises(Unsupported, match="min_tokens"):
             ADAPTER.check_loads(deployment(TABBY), [load])
         ADAPTER.check_loads(deployment(), [load])
-    ADAPTER.check_loads(deployment(TABBY), [Load(output_tokens=9)])
+    ADAPTER.check_loads(deployment(TABBY), [ClosedLoop(output_tokens=9)])
 
 
 def test_request_fields() -> None:
     neutral = {"stream_options": {"include_usage": True}, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
-    load = Load(output_tokens=9)
+    load = ClosedLoop(output_tokens=9)
     assert ADAPTER.takes_ids(deployment())
     assert ADAPTER.request_fields(deployment(), load, "tiny") == {**neutral, "ignore_eos": True}
     assert not ADAPTER.takes_ids(deployment(TABBY))

@@ -16,7 +16,6 @@ from enginebench.adapter import (
     Deployment,
     Install,
     Launch,
-    Load,
     NotInstalled,
     Parallelism,
     Reply,
@@ -24,6 +23,7 @@ from enginebench.adapter import (
     Site,
     Unsupported,
 )
+from enginebench.domain import ClosedLoop
 from enginebench.engines.registry import load_file
 from enginebench.machine.folders import resource_dir
 
@@ -194,7 +194,7 @@ def test_choose_takes_the_server_that_is_asked_for() -> None:
 
 
 def test_llamacpp_request_fields() -> None:
-    fields = LLAMACPP.request_fields(llama(), Load(prefix_cache="allowed"), "tiny")
+    fields = LLAMACPP.request_fields(llama(), ClosedLoop(prefix_cache="allowed"), "tiny")
     assert fields == {
         "ignore_eos": True,
         "cache_prompt": False,  # the launch did not allow it
@@ -204,8 +204,8 @@ def test_llamacpp_request_fields() -> None:
         "min_p": 0.0,
     }
     caching = llama({"prefix_cache": True})
-    assert LLAMACPP.request_fields(caching, Load(prefix_cache="allowed"), "tiny")["cache_prompt"] is True
-    assert LLAMACPP.request_fields(caching, Load(prefix_cache="cold"), "tiny")["cache_prompt"] is False
+    assert LLAMACPP.request_fields(caching, ClosedLoop(prefix_cache="allowed"), "tiny")["cache_prompt"] is True
+    assert LLAMACPP.request_fields(caching, ClosedLoop(prefix_cache="cold"), "tiny")["cache_prompt"] is False
 
 
 def served(replies: Mapping[str, JSON | str]) -> Mapping[str, Reply]:

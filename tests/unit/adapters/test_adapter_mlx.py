@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from enginebench.adapter import JSON, WORKERS, Deployment, Install, Launch, Load, Parallelism, Reply, Runtime, Site, Unsupported
+from enginebench.adapter import JSON, WORKERS, Deployment, Install, Launch, Parallelism, Reply, Runtime, Site, Unsupported
+from enginebench.domain import ClosedLoop
 from enginebench.engines.registry import load_file
 from enginebench.machine.folders import resource_dir
 
@@ -98,7 +99,7 @@ def test_requests_name_the_model_as_the_command_line_does_and_the_hub_is_asked_f
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
 def test_no_request_carries_a_seed(temperature: float) -> None:
     """A seed makes the server answer its requests one after another; null is no seed to it."""
-    load = Load(output_tokens=7, temperature=temperature)
+    load = ClosedLoop(output_tokens=7, temperature=temperature)
     extra = MLX.request_fields(mlx(), load, "/m/tiny")
     body = MLX.dialect(mlx(), load).body(model="m", prompt="hi", output_tokens=7, temperature=temperature, seed=3, extra=extra)
     assert body["seed"] is None

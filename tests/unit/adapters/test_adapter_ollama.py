@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from enginebench.adapter import JSON, WORKERS, Deployment, Install, Launch, Load, Parallelism, Reply, Site, Unsupported
+from enginebench.adapter import JSON, WORKERS, Deployment, Install, Launch, Parallelism, Reply, Site, Unsupported
+from enginebench.domain import ClosedLoop, Load
 from enginebench.engines.registry import load_file
 from enginebench.machine.folders import resource_dir
 
@@ -82,7 +83,7 @@ def test_option_becomes_environment(options: dict[str, JSON], added: dict[str, s
 def test_option_becomes_a_field_that_loading_and_every_request_have() -> None:
     deployment = ollama({"threads": 8, "batch": 256, "gpu_layers": 0, "mmap": False})
     runner: dict[str, JSON] = {"num_ctx": 512, "num_thread": 8, "num_batch": 256, "num_gpu": 0, "use_mmap": False}
-    load, sent = plan(deployment)["load"], OLLAMA.request_fields(deployment, Load(), "tiny:q8_0")
+    load, sent = plan(deployment)["load"], OLLAMA.request_fields(deployment, ClosedLoop(), "tiny:q8_0")
     assert isinstance(load, dict)
     assert isinstance(sent["options"], dict)
     assert load["options"] == runner
@@ -117,16 +118,16 @@ def test_refuses(deployment: Deployment, reason: str) -> None:
         OLLAMA.check(deployment)
 
 
-@pytest.mark.parametrize("load", [Load(turns=2), Load(prefix_groups=2, prefix_tokens=8)])
+@pytest.mark.parametrize("load", [ClosedLoop(turns=2), ClosedLoop(prefix_groups=2, prefix_tokens=8)])
 def test_a_beginning_that_repeats_cannot_be_cold(load: Load) -> None:
     with pytest.raises(Unsupported, match="prefix_cache: allowed"):
-        OLLAMA.check_loads(ollama(), [Load(), load])
-    OLLAMA.check_loads(ollama(), [Load(), replace(load, prefix_cache="allowed")])
+        OLLAMA.check_loads(ollama(), [ClosedLoop(), load])
+    OLLAMA.check_loads(ollama(), [ClosedLoop(), replace(load, prefix_cache="allowed")])
 
 
 @pytest.mark.parametrize("api", ["completions", "chat"])
 def test_a_body_holds_what_ollama_has(api: Literal["completions", "chat"]) -> None:
-    load = Load(output_tokens=7, temperature=0.5, api=api)
+    load = ClosedLoop(output_tokens=7, temperature=0.5, api=api)
     extra = OLLAMA.request_fields(ollama(), load, "tiny:q8_0")
     body = OLLAMA.dialect(ollama(), load).body(model="m", prompt="hi", output_tokens=7, temperature=0.5, seed=3, extra=extra)
     options = body["options"]

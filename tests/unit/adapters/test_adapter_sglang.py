@@ -17,7 +17,8 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-from enginebench.adapter import JSON, PROTOCOLS, WORKERS, Deployment, Install, Launch, Load, Parallelism, Reply, Runtime, Site, Unsupported
+from enginebench.adapter import JSON, PROTOCOLS, WORKERS, Deployment, Install, Launch, Parallelism, Reply, Runtime, Site, Unsupported
+from enginebench.domain import ClosedLoop
 from enginebench.engines.registry import load_file
 from enginebench.machine.folders import resource_dir
 
@@ -226,12 +227,12 @@ def test_both_protocols_force_the_length_and_state_the_sampling() -> None:
     forced: dict[str, JSON] = {"ignore_eos": True, "top_p": 1.0, "top_k": -1, "min_p": 0.0}
     usage: dict[str, JSON] = {"include_usage": True, "continuous_usage_stats": True}
     native = deployed({"protocol": "sglang"})
-    assert SGLANG.request_fields(deployed(), Load(), "moe") == {**forced, "stream_options": usage}
-    assert SGLANG.request_fields(native, Load(), "moe") == {"sampling_params": forced}
-    assert SGLANG.dialect(native, Load()) is PROTOCOLS["sglang"]["completions"]
+    assert SGLANG.request_fields(deployed(), ClosedLoop(), "moe") == {**forced, "stream_options": usage}
+    assert SGLANG.request_fields(native, ClosedLoop(), "moe") == {"sampling_params": forced}
+    assert SGLANG.dialect(native, ClosedLoop()) is PROTOCOLS["sglang"]["completions"]
     with pytest.raises(Unsupported, match="protocol: openai"):
-        SGLANG.check_loads(native, [Load(api="chat")])
-    SGLANG.check_loads(deployed(), [Load(api="chat")])
+        SGLANG.check_loads(native, [ClosedLoop(api="chat")])
+    SGLANG.check_loads(deployed(), [ClosedLoop(api="chat")])
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from enginebench.adapter import JSON, WORKERS, Deployment, Install, Launch, Load, Parallelism, Reply, Resolved, Runtime, Site, Unsupported
+from enginebench.adapter import JSON, WORKERS, Deployment, Install, Launch, Parallelism, Reply, Resolved, Runtime, Site, Unsupported
+from enginebench.domain import ClosedLoop
 from enginebench.engines.registry import load_file
 from enginebench.machine.folders import resource_dir
 
@@ -145,7 +146,7 @@ def test_transformers_refuses_a_path_it_would_misread() -> None:
 @pytest.mark.parametrize("api", ["completions", "chat"])
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
 def test_transformers_body_stays_inside_the_whitelist(api: str, temperature: float) -> None:
-    load = Load(output_tokens=7, temperature=temperature, api="chat" if api == "chat" else "completions")
+    load = ClosedLoop(output_tokens=7, temperature=temperature, api="chat" if api == "chat" else "completions")
     extra = TRANSFORMERS.request_fields(hf(), load, "/m/tiny")
     body = TRANSFORMERS.dialect(hf(), load).body(
         model="/m/tiny", prompt="hi", output_tokens=7, temperature=temperature, seed=1, extra=extra

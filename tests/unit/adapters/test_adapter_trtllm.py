@@ -17,7 +17,8 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-from enginebench.adapter import JSON, WORKERS, Deployment, Install, Launch, Load, Parallelism, Reply, Runtime, Site, Unsupported
+from enginebench.adapter import JSON, WORKERS, Deployment, Install, Launch, Parallelism, Reply, Runtime, Site, Unsupported
+from enginebench.domain import ClosedLoop
 from enginebench.engines.registry import load_file
 from enginebench.machine.folders import resource_dir
 
@@ -189,7 +190,7 @@ def test_counters_are_prometheus_totals_and_where_it_has_no_gauges_the_last_iter
 @pytest.mark.parametrize("api", ["completions", "chat"])
 def test_requests_hold_no_field_that_the_server_would_refuse(api: Any) -> None:
     table = json.loads((CONTRACTS / "tables" / "trtllm.json").read_text(encoding="utf-8"))
-    load = Load(api=api)
+    load = ClosedLoop(api=api)
     extra = TRTLLM.request_fields(deployed(), load, "moe")
     body = TRTLLM.dialect(deployed(), load).body(model="moe", prompt="a", output_tokens=7, temperature=1.0, seed=3, extra=extra)
     known = {*table["completions"], "messages"} - ({"prompt", "add_special_tokens"} if api == "chat" else {"messages"})

@@ -19,13 +19,13 @@ from enginebench.adapter import (
     Deployment,
     Install,
     Launch,
-    Load,
     Parallelism,
     Reply,
     Runtime,
     Site,
     Unsupported,
 )
+from enginebench.domain import ClosedLoop
 from enginebench.engines.registry import load_file
 from enginebench.machine.folders import resource_dir
 
@@ -214,8 +214,8 @@ def test_cpu_threads_are_the_cpu_packages() -> None:
 def test_request_fields() -> None:
     usage = {"include_usage": True, "continuous_usage_stats": True}
     sampling = {"ignore_eos": True, "stream_options": usage, "top_p": 1.0, "top_k": 0, "min_p": 0.0}
-    assert VLLM.request_fields(deployment(), Load(), "tiny") == {**sampling, "add_special_tokens": False}
-    assert VLLM.request_fields(deployment(), Load(api="chat"), "tiny") == sampling
+    assert VLLM.request_fields(deployment(), ClosedLoop(), "tiny") == {**sampling, "add_special_tokens": False}
+    assert VLLM.request_fields(deployment(), ClosedLoop(api="chat"), "tiny") == sampling
 
 
 @pytest.mark.parametrize(("status", "ready"), [(0, "loading"), (200, "ready"), (503, "broken"), (404, "broken")])

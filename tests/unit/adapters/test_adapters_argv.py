@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from enginebench.adapter import JSON, WORKERS, Deployment, Install, Load, Reply, Site, Unsupported
+from enginebench.adapter import JSON, WORKERS, Deployment, Install, Reply, Site, Unsupported
+from enginebench.domain import ClosedLoop
 from enginebench.engines.registry import load_file
 from enginebench.machine.folders import resource_dir
 
@@ -46,7 +47,7 @@ def test_the_fake_engine_takes_ids_where_its_protocol_does() -> None:
     }
     assert takes == {"openai": True, "ollama": False, "sglang": True, "tgi": False}
     with pytest.raises(Unsupported, match="no chat route"):
-        FAKE.check_loads(Deployment("fake", "m", "none", "m", options={"protocol": "tgi"}), [Load(api="chat")])
+        FAKE.check_loads(Deployment("fake", "m", "none", "m", options={"protocol": "tgi"}), [ClosedLoop(api="chat")])
 
 
 RUNNING = {

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from enginebench.adapter import Adapter, Deployment, Install, Load, Reply, Resolved, Site, prometheus_totals
+from enginebench.adapter import Adapter, Deployment, Install, Reply, Resolved, Site, prometheus_totals
+from enginebench.domain import ClosedLoop
 from enginebench.engines.registry import discover, environments
 
 REGISTRY = discover()
@@ -55,7 +56,7 @@ def test_its_options_are_frozen_and_have_defaults(adapter: Adapter) -> None:
 def test_launching_is_pure_and_listens_where_it_is_told(adapter: Adapter) -> None:
     for deployment in deployments(adapter):
         adapter.check(deployment)
-        adapter.check_loads(deployment, [Load()])
+        adapter.check_loads(deployment, [ClosedLoop()])
         if deployment.runtime == "attach":
             continue
         launch = adapter.launch(deployment, install(), SITE)
@@ -71,7 +72,7 @@ def test_launching_is_pure_and_listens_where_it_is_told(adapter: Adapter) -> Non
 def test_requests_are_json_with_explicit_sampling(adapter: Adapter) -> None:
     for deployment in deployments(adapter):
         for api in adapter.apis:
-            load = Load(output_tokens=7, api="chat" if api == "chat" else "completions")
+            load = ClosedLoop(output_tokens=7, api="chat" if api == "chat" else "completions")
             extra = adapter.request_fields(deployment, load, "m")
             body = adapter.dialect(deployment, load).body(model="m", prompt="a", output_tokens=7, temperature=0.0, seed=None, extra=extra)
             sent = json.loads(json.dumps(body))
@@ -85,7 +86,7 @@ def test_requests_are_json_with_explicit_sampling(adapter: Adapter) -> None:
 def test_nothing_about_sampling_is_left_to_an_engines_default(adapter: Adapter) -> None:
     for deployment in deployments(adapter):
         for api in adapter.apis:
-            load = Load(output_tokens=7, temperature=0.7, api="chat" if api == "chat" else "completions")
+            load = ClosedLoop(output_tokens=7, temperature=0.7, api="chat" if api == "chat" else "completions")
             extra = adapter.request_fields(deployment, load, "m")
             body = adapter.dialect(deployment, load).body(model="m", prompt="a", output_tokens=7, temperature=0.7, seed=3, extra=extra)
             sent = json.loads(json.dumps(body))

@@ -14,7 +14,7 @@ from enginebench.analysis.analysis import LOAD_COLUMNS, Row, analyse, verdict_se
 from enginebench.analysis.parity import parities
 from enginebench.analysis.ranking import contenders
 from enginebench.analysis.rows import _names
-from enginebench.domain import JSON, Cell, Deployment, Load, Sample
+from enginebench.domain import JSON, Cell, ClosedLoop, Deployment, Load, OpenLoop, Sample, TraceReplay
 from enginebench.errors import UserError
 from enginebench.metrics.registry import metric_of
 from enginebench.metrics.slo import Slo
@@ -29,7 +29,7 @@ MS = 1_000_000
 
 def row(name: str, *throughputs: float, verdict: str = "valid") -> Row:
     return Row(
-        Deployment(name, "m", "none", "m"), Load(concurrency=4), {}, (), "ok", {"output_throughput": estimate(throughputs)},
+        Deployment(name, "m", "none", "m"), ClosedLoop(concurrency=4), {}, (), "ok", {"output_throughput": estimate(throughputs)},
         verdict, (), name,  # type: ignore[arg-type]
     )  # fmt: skip
 
@@ -88,13 +88,13 @@ def test_with_an_slo_goodput_ranks_and_is_said_to() -> None:
 
 
 def test_with_an_slo_the_load_with_the_highest_goodput_speaks() -> None:
-    light, heavy = Load(rate=2, concurrency=0), Load(rate=8, concurrency=0)
+    light, heavy = OpenLoop(rate=2), OpenLoop(rate=8)
     rows = [rated("a", 1.9, load=light), rated("a", 0.2, load=heavy)]
     assert verdict_sentence(rows) == "a reaches 1.9 req/s within the SLO at 2 req/s of 128 + 64 tokens."
 
 
 def test_an_open_loop_is_named_by_its_rate_and_any_length_by_its_text() -> None:
-    load = Load(rate=2.5, concurrency=0, input_tokens="uniform(64,256)")
+    load = OpenLoop(rate=2.5, input_tokens="uniform(64,256)")
     assert verdict_sentence([replace(row("a", 100), load=load)]) == "a reaches 100 tok/s at 2.5 req/s of uniform(64,256) + 64 tokens."
 
 
@@ -133,7 +133,7 @@ def test_only_the_same_prompt_answered_well_is_compared(a: list[Mapping[str, JSO
 
 def measured(path: Path, samples: Samples, slo: Mapping[str, JSON] | None = None, **changes: str) -> Run:
     deployment = replace(Deployment("fake", "m", "none", "m"), **changes)  # type: ignore[arg-type]
-    cell = Cell(deployment, Load(concurrency=1, input_tokens=10, output_tokens=4, requests=8))
+    cell = Cell(deployment, ClosedLoop(concurrency=1, input_tokens=10, output_tokens=4, requests=8))
     run = Run.create(path, RunRecord("demo", "2026-01-01T00:00:00+00:00", {}, "0", (cell.id,), {}, "0", slo), "")
     run.add_cell(CellRecord(cell.id, cell.launch_id, cell.deployment, cell.load, 0, "ok", identity="proven"), samples)
     return run
@@ -206,11 +206,11 @@ def test_a_batch_shows_its_throughput_and_no_latency(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("loads", "shown"),
     [
-        ([Load(concurrency=2)], ("concurrency", "input_tokens")),
-        ([Load(rate=2, concurrency=0)], ("rate", "input_tokens")),
-        ([Load(rate=2, concurrency=0), Load(concurrency=8)], ("concurrency", "rate", "input_tokens")),
-        ([Load(rate=2, concurrency=0, lengths="8+8, 9+9")], ("rate", "lengths")),
-        ([Load(trace="t.jsonl", concurrency=0)], ("trace", "time_scale")),
+        ([ClosedLoop(concurrency=2)], ("concurrency", "input_tokens")),
+        ([OpenLoop(rate=2)], ("rate", "input_tokens")),
+        ([OpenLoop(rate=2), ClosedLoop(concurrency=8)], ("concurrency", "rate", "input_tokens")),
+        ([OpenLoop(rate=2, lengths="8+8, 9+9")], ("rate", "lengths")),
+        ([TraceReplay(trace="t.jsonl")], ("trace", "time_scale")),
     ],
 )
 def test_a_column_is_shown_that_says_how_heavy_the_load_is(tmp_path: Path, loads: list[Load], shown: tuple[str, ...]) -> None:

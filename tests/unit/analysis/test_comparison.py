@@ -14,7 +14,7 @@ from enginebench.analysis.analysis import Analysis, analyse
 from enginebench.analysis.comparison import compare_runs
 from enginebench.analysis.thresholds import Finding, judge, parse_rule
 from enginebench.cli import bench
-from enginebench.domain import Cell, Deployment, Load
+from enginebench.domain import Cell, ClosedLoop, Deployment, Load
 from enginebench.errors import Exit, UserError
 from enginebench.metrics.statistics import CONFIDENCE, change, compare, estimate
 from enginebench.records.counters import CounterSeries
@@ -24,7 +24,7 @@ from enginebench.report.comparison import to_data, to_markdown, to_text
 
 from ...conftest import Pace, synthetic_samples  # noqa: TID252  # tests are no package that has a name
 
-LOAD = Load(concurrency=4, input_tokens=64, output_tokens=16, requests=40)
+LOAD = ClosedLoop(concurrency=4, input_tokens=64, output_tokens=16, requests=40)
 DEPLOYMENT = Deployment("vllm", "olmoe", "bf16", "hf:olmoe")
 GPU = {"name": "H100", "driver": "580.65"}
 MACHINE = {"cpu": "Example 9654", "logical_cores": 96, "kernel": "6.1.0", "load_average": [0.1, 0.2, 0.3], "gpus": [GPU]}

@@ -14,7 +14,7 @@ from enginebench.analysis.analysis import Analysis, Row, analyse
 from enginebench.analysis.cost_and_ceiling import contradictions
 from enginebench.analysis.rows import fold, result_of
 from enginebench.cli import bench
-from enginebench.domain import JSON
+from enginebench.domain import JSON, OpenLoop
 from enginebench.errors import UserError
 from enginebench.metrics.context import Context, RunContext
 from enginebench.metrics.costs import DevicePrice, Prices, by_catalogue
@@ -88,7 +88,7 @@ def test_the_numbers_of_a_request_are_what_the_server_counted(synthetic_analysis
     assert Context(replace(samples, output_tokens=samples.output_tokens * 0 + 20), record).request_tokens == (128.0, 20.0)
     uncounted = replace(samples, input_tokens=samples.input_tokens * 0 - 1, output_tokens=samples.output_tokens * 0 + 20)
     assert Context(uncounted, record).request_tokens == (128.0, 20.0), "else what was asked for"
-    opened = replace(record, load=replace(record.load, rate=2.0), series=CounterSeries())
+    opened = replace(record, load=OpenLoop(rate=2.0), series=CounterSeries())
     assert Context(samples, opened, window).streams is None
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from enginebench.analysis.analysis import Analysis, analyse
-from enginebench.domain import Cell, Deployment, Load
+from enginebench.domain import Cell, ClosedLoop, Deployment
 from enginebench.records.evidence import Stated
 from enginebench.records.store import CellRecord, Run, RunRecord
 from enginebench.report import render_table, to_csv, to_json, to_markdown
@@ -20,7 +20,9 @@ STATED = Stated("vllm bench serve, serve.json", {"output_throughput": 1200.0, "t
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     """Two stated cells, and one that was measured and has lost its samples."""
-    cells = [Cell(Deployment("vllm", "olmoe", "bf16", "olmoe"), Load(concurrency=n, requests=40, input_tokens=8), 0) for n in (1, 4, 16)]
+    cells = [
+        Cell(Deployment("vllm", "olmoe", "bf16", "olmoe"), ClosedLoop(concurrency=n, requests=40, input_tokens=8), 0) for n in (1, 4, 16)
+    ]
     made = Run.create(tmp_path / "run", RunRecord("imported", "", {}, "0", tuple(cell.id for cell in cells), {}, "0.1.0"), "")
     for cell in cells:
         record = CellRecord(cell.id, cell.launch_id, cell.deployment, cell.load, 0, "ok")

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from enginebench.domain import Load
+from enginebench.domain import ClosedLoop, Load, OpenLoop, SteppedLoop, TraceReplay
 from enginebench.metrics.trend import settled, trend
 from enginebench.metrics.window import FEWEST_BATCHES, steady_window
 from enginebench.records.samples import Samples
@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 BASE = 10**15
-OPEN = Load(rate=10, concurrency=0)
+OPEN = OpenLoop(rate=10)
 
 
 def built(sent: np.ndarray, begun: np.ndarray, end: np.ndarray, tokens: np.ndarray) -> Samples:
@@ -97,15 +97,15 @@ def test_a_rate_that_rises_is_not_steady() -> None:
 def test_a_load_that_is_meant_to_change_is_whole_and_not_called_unsteady() -> None:
     s = queue(0, rate=lambda at: 5 + at / 4)
     assert steady_window(s, OPEN).state == "unsteady"
-    for load in (Load(rate=5, rate_to=15, concurrency=0), Load(trace="t", concurrency=0)):
+    for load in (OpenLoop(rate=5, rate_to=15), TraceReplay(trace="t")):
         window = steady_window(s, load)
         assert (window.start_ns, window.end_ns, window.head_s, window.tail_s) == (*whole(s), 0, 0)
         assert window.state == "changing by design"
-    assert "5 to 15 req/s" in steady_window(s, Load(rate=5, rate_to=15, concurrency=0)).why
+    assert "5 to 15 req/s" in steady_window(s, OpenLoop(rate=5, rate_to=15)).why
 
 
 def test_a_rate_that_ends_where_it_began_is_meant_to_be_steady() -> None:
-    assert steady_window(queue(0), Load(rate=10, rate_to=10, concurrency=0)) == steady_window(queue(0), OPEN)
+    assert steady_window(queue(0), OpenLoop(rate=10, rate_to=10)) == steady_window(queue(0), OPEN)
 
 
 # -- closed loops --------------------------------------------------------------------------------------------------------
@@ -114,7 +114,7 @@ def test_a_rate_that_ends_where_it_began_is_meant_to_be_steady() -> None:
 @pytest.mark.parametrize("jitter", [0.0, 0.1, 0.5])
 @pytest.mark.parametrize(("streams", "n"), [(1, 40), (4, 60), (16, 400), (64, 1300)])
 def test_a_closed_loop_is_steady_even_in_step(jitter: float, streams: int, n: int) -> None:
-    found = [steady_window(closed(seed, streams, n, jitter), Load(concurrency=streams)) for seed in range(20)]
+    found = [steady_window(closed(seed, streams, n, jitter), ClosedLoop(concurrency=streams)) for seed in range(20)]
     states = Counter(window.state for window in found)
     assert states["unsteady"] <= 1
     assert states["steady"] >= 18
@@ -122,40 +122,40 @@ def test_a_closed_loop_is_steady_even_in_step(jitter: float, streams: int, n: in
 
 def test_a_load_in_step_is_kept_whole() -> None:
     s = closed(jitter=0)
-    window = steady_window(s, Load(concurrency=16))
+    window = steady_window(s, ClosedLoop(concurrency=16))
     assert window.head_s == 0
     assert window.tail_s < 0.05
 
 
 @pytest.mark.parametrize("at", [15.0, 20.0])
 def test_a_step_in_the_second_half_is_not_steady(at: float) -> None:
-    found = [steady_window(closed(seed, speed=lambda t: 1 if t < at else 0.6), Load(concurrency=16)) for seed in range(20)]
+    found = [steady_window(closed(seed, speed=lambda t: 1 if t < at else 0.6), ClosedLoop(concurrency=16)) for seed in range(20)]
     assert all(window.state != "steady" for window in found)
     assert Counter(window.state for window in found)["unsteady"] >= 14
 
 
 def test_a_step_in_the_first_half_is_cut_off() -> None:
-    window = steady_window(closed(speed=lambda t: 1 if t < 8 else 0.6), Load(concurrency=16))
+    window = steady_window(closed(speed=lambda t: 1 if t < 8 else 0.6), ClosedLoop(concurrency=16))
     assert window.state == "steady"
     assert 6 < window.head_s < 12
 
 
 def test_a_slow_start_is_cut_off_and_said_to_be() -> None:
     s = closed(n=800, speed=lambda t: 0.4 if t < 5 else 1)
-    window = steady_window(s, Load(concurrency=16))
+    window = steady_window(s, ClosedLoop(concurrency=16))
     assert window.state == "steady"
     assert 4 < window.head_s < 10
     assert window.start_ns == whole(s)[0] + round(window.head_s * 1e9)
 
 
 def test_a_drift_is_not_steady_and_a_small_one_is() -> None:
-    assert steady_window(closed(speed=lambda t: 1 - 0.3 * t / 25), Load(concurrency=16)).state == "unsteady"
-    assert steady_window(closed(speed=lambda t: 1 - 0.05 * t / 25), Load(concurrency=16)).state == "steady"
+    assert steady_window(closed(speed=lambda t: 1 - 0.3 * t / 25), ClosedLoop(concurrency=16)).state == "unsteady"
+    assert steady_window(closed(speed=lambda t: 1 - 0.05 * t / 25), ClosedLoop(concurrency=16)).state == "steady"
 
 
 def test_streams_that_start_one_after_another_are_waited_for_and_the_last_ones_end_is_left_out() -> None:
     s = closed(ramp=3)
-    window = steady_window(s, Load(concurrency=16, ramp_s=3))
+    window = steady_window(s, ClosedLoop(concurrency=16, ramp_s=3))
     assert window.head_s >= 2.8
     assert window.tail_s > 0.5
 
@@ -166,7 +166,7 @@ def test_streams_that_start_one_after_another_are_waited_for_and_the_last_ones_e
 @pytest.mark.parametrize(("streams", "n"), [(1, 1), (1, 8), (4, 8), (4, 16), (16, 16), (16, 8)])
 def test_a_small_cell_is_whole_and_not_judged(streams: int, n: int) -> None:
     s = closed(streams=streams, n=n, speed=lambda t: 1 / (1 + t))
-    window = steady_window(s, Load(concurrency=streams))
+    window = steady_window(s, ClosedLoop(concurrency=streams))
     assert (window.start_ns, window.end_ns) == whole(s)
     assert (window.state, window.head_s, window.tail_s) == ("too short to tell", 0, 0)
     assert str(FEWEST_BATCHES) in window.why
@@ -174,13 +174,13 @@ def test_a_small_cell_is_whole_and_not_judged(streams: int, n: int) -> None:
 
 def test_a_batch_sent_at_once_is_whole() -> None:
     s = built(np.zeros(64), np.zeros(64), np.linspace(1, 9, 64), np.full(64, 5))
-    window = steady_window(s, Load(concurrency=8))
+    window = steady_window(s, ClosedLoop(concurrency=8))
     assert (window.start_ns, window.end_ns, window.state) == (*whole(s), "too short to tell")
 
 
 def test_nothing_sent_has_no_window() -> None:
     empty = Samples.collect([])
-    assert steady_window(empty, Load()) == Window(0, 0, "too short to tell", "nothing was sent")
+    assert steady_window(empty, ClosedLoop()) == Window(0, 0, "too short to tell", "nothing was sent")
 
 
 def test_a_conversation_counts_as_one() -> None:
@@ -188,14 +188,14 @@ def test_a_conversation_counts_as_one() -> None:
     s = closed(streams=4, n=96, jitter=0)
     talk = s.conversation + 1 + np.arange(96) % 4 + np.arange(96) // 16 * 4
     talking = Samples(**{**{name: getattr(s, name) for name in Samples.__dataclass_fields__}, "conversation": talk})
-    assert steady_window(talking, Load(concurrency=4, turns=4)).state == "too short to tell"
-    assert steady_window(s, Load(concurrency=4)).state == "steady"
+    assert steady_window(talking, ClosedLoop(concurrency=4, turns=4)).state == "too short to tell"
+    assert steady_window(s, ClosedLoop(concurrency=4)).state == "steady"
 
 
 def loads() -> Iterator[tuple[Samples, Load]]:
     for seed in range(6):
         yield queue(seed, servers=6 + 2 * seed, n=200), OPEN
-        yield closed(seed, n=60 * (seed + 1), ramp=seed, speed=lambda t: 1 / (1 + t / 10)), Load(concurrency=16)
+        yield closed(seed, n=60 * (seed + 1), ramp=seed, speed=lambda t: 1 / (1 + t / 10)), ClosedLoop(concurrency=16)
 
 
 @pytest.mark.parametrize(("s", "load"), list(loads()))
@@ -276,6 +276,37 @@ def test_silence_is_not_steady(first: int) -> None:
         event_chars=s.event_chars[:kept], offsets=np.minimum(s.offsets, kept), output_tokens=np.where(hung, -1, s.output_tokens),
         outcome=tuple("timeout" if each else "ok" for each in hung),
     )  # fmt: skip
-    window = steady_window(silent, Load(concurrency=1, output_tokens=10))
+    window = steady_window(silent, ClosedLoop(concurrency=1, output_tokens=10))
     assert window.state == "unsteady", window
     assert "213" not in window.why
+
+
+def test_each_phase_of_a_stepped_load_has_its_own_window() -> None:
+    """Two rates that the servers can keep up with: as a whole 'changing by design', each step by itself steady."""
+    load = SteppedLoop(steps="6@30, 14@30", requests=0)
+    steady = 0
+    for seed in range(10):
+        s = queue(seed, servers=40, n=600, rate=lambda at: 6 if at < 30 else 14)
+        assert steady_window(s, load).state == "changing by design"
+        for phase in load.phases():
+            assert phase.end_s is not None
+            span = BASE + round(phase.start_s * 1e9), BASE + round(phase.end_s * 1e9)
+            window = steady_window(s, load, span)
+            assert span[0] <= window.start_ns < window.end_ns <= span[1]
+            assert window.head_s + window.tail_s == pytest.approx((span[1] - span[0]) / 1e9 - window.length_s)
+            steady += window.state == "steady"
+    assert steady >= 17
+
+
+def test_a_step_beyond_what_the_servers_can_do_is_not_steady() -> None:
+    load = SteppedLoop(steps="4@30, 14@30", requests=0)
+    found = []
+    for seed in range(10):
+        s = queue(seed, servers=8, n=540, rate=lambda at: 4 if at < 30 else 14)
+        found.append(steady_window(s, load, (BASE + 30_000_000_000, BASE + 60_000_000_000)).state)
+    assert found.count("unsteady") >= 8
+
+
+def test_a_phase_in_which_nothing_was_sent_has_no_window() -> None:
+    s = queue(0)
+    assert steady_window(s, OPEN, (1, 2)) == Window(1, 2, "too short to tell", "nothing was sent")

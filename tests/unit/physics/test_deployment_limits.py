@@ -10,17 +10,18 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from enginebench.cli import bench
-from enginebench.domain import JSON, Deployment, Load, Parallelism
+from enginebench.domain import JSON, ClosedLoop, Deployment, OpenLoop, Parallelism, TraceReplay
 from enginebench.engines.registry import discover
 from enginebench.errors import UserError
 from enginebench.machine.accelerators import Gpu
 from enginebench.machine.folders import resource_dir
 from enginebench.physics import Device, Machine, decode, read_machine
-from enginebench.physics.deployment_limits import MachineLimits, UnknownLimit, mean_tokens, weights_of
+from enginebench.physics.deployment_limits import MachineLimits, UnknownLimit, weights_of
 from enginebench.physics.detect import BANDWIDTH, local_machine, machine_named, machine_of_run, stated_machine
 from enginebench.physics.placement import Placement, placement_of
 from enginebench.scenario import load_scenario
 from enginebench.scenario.plan import plan
+from enginebench.workload.lengths import Lengths
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -83,7 +84,7 @@ def test_every_offloading_option_of_an_adapter_is_either_read_or_makes_the_place
 def test_scout_on_h100_is_refused_with_the_numbers() -> None:
     # 107.8 billion weights x 2 bytes / 2 GPUs = 107.8 GB on each, against 85.5.
     narrow = replace(SCOUT, parallelism=Parallelism(tp=2))
-    load = Load(concurrency=1, input_tokens=1792, output_tokens=256)
+    load = ClosedLoop(concurrency=1, input_tokens=1792, output_tokens=256)
     (reason,) = MachineLimits(H100).refusals(narrow, [load], 2).values()
     assert "weights 107.8 GB" in reason
     assert "85.5 GB of a h100-sxm-80gb" in reason
@@ -93,7 +94,7 @@ def test_scout_on_h100_is_refused_with_the_numbers() -> None:
 def test_a_load_is_refused_when_its_streams_do_not_fit_together() -> None:
     # 4 KiB of cache per token and layer in 16 bits, a quarter on each GPU; 12 layers see all 16,384 tokens and 36 a chunk of 8,192:
     # 64 x 1 KiB x (12 x 16,384 + 36 x 8,192) = 32.2 GB, beside 53.9 GB of weights.
-    light, heavy = (Load(concurrency=streams, input_tokens=16128, output_tokens=256, requests=64) for streams in (16, 64))
+    light, heavy = (ClosedLoop(concurrency=streams, input_tokens=16128, output_tokens=256, requests=64) for streams in (16, 64))
     found = MachineLimits(H100).refusals(replace(SCOUT, max_context=16384), [light, heavy], 4)
     assert list(found) == [heavy]
     assert "KV cache 32.2 GB" in found[heavy]
@@ -102,17 +103,17 @@ def test_a_load_is_refused_when_its_streams_do_not_fit_together() -> None:
 
 def test_a_deployment_must_hold_one_request_as_long_as_it_was_told_to() -> None:
     # 10 million tokens in 12 layers x 1 KiB = 123 GB, whatever the load sends.
-    found = MachineLimits(H100).refusals(replace(SCOUT, max_context=10_000_000), [Load(requests=4)], 4)
+    found = MachineLimits(H100).refusals(replace(SCOUT, max_context=10_000_000), [ClosedLoop(requests=4)], 4)
     assert "one stream of 10,000,000 tokens" in next(iter(found.values()))
 
 
 def test_more_devices_than_there_are_is_a_reason() -> None:
-    assert set(MachineLimits(H100).refusals(SCOUT, [Load()], 8).values()) == {"needs 8 GPUs, 4x h100-sxm-80gb has 4"}
+    assert set(MachineLimits(H100).refusals(SCOUT, [ClosedLoop()], 8).values()) == {"needs 8 GPUs, 4x h100-sxm-80gb has 4"}
 
 
 def test_experts_in_the_hosts_memory_need_room_there_and_not_on_the_card() -> None:
     offloading = Deployment("llamacpp", "llama4-scout", "q4_k_m", "", options={"n_cpu_moe": 48})
-    load = Load(concurrency=1, input_tokens=512, output_tokens=128)
+    load = ClosedLoop(concurrency=1, input_tokens=512, output_tokens=128)
     assert not MachineLimits(read_machine("1xrtx4090+96gb")).refusals(offloading, [load], 1)
     assert "the host has 32.0 GB" in next(iter(MachineLimits(read_machine("1xrtx4090+32gb")).refusals(offloading, [load], 1).values()))
     with pytest.raises(UnknownLimit, match="whose size is not stated"):
@@ -123,10 +124,10 @@ def test_experts_in_the_hosts_memory_need_room_there_and_not_on_the_card() -> No
 def test_nothing_is_refused_for_want_of_room_to_work_in_alone() -> None:
     # Some MB of weights and hardly any cache: the 3 GB that engines are thought to take do not fit 1 GB, and that is only said.
     small = Deployment("vllm", "dense", "bf16", DENSE)
-    need = MachineLimits(machine(gb=1.0)).of(small).need(Load(requests=4))
+    need = MachineLimits(machine(gb=1.0)).of(small).need(ClosedLoop(requests=4))
     assert not need.fit.fits
     assert not need.impossible
-    assert not MachineLimits(machine(gb=1.0)).refusals(small, [Load(requests=4)], 1)
+    assert not MachineLimits(machine(gb=1.0)).refusals(small, [ClosedLoop(requests=4)], 1)
 
 
 def test_replicas_that_share_their_experts_out_count_as_vllm_has_them() -> None:
@@ -135,7 +136,7 @@ def test_replicas_that_share_their_experts_out_count_as_vllm_has_them() -> None:
     need = (
         MachineLimits(read_machine("8xh100"))
         .of(Deployment("vllm", "llama4-maverick", "fp8", "", parallelism=spread))
-        .need(Load(requests=4))
+        .need(ClosedLoop(requests=4))
     )
     assert not need.impossible
     assert sum(need.fit.budget.weights.values()) == pytest.approx(52e9, rel=0.1)
@@ -152,8 +153,8 @@ def test_replicas_that_share_their_experts_out_count_as_vllm_has_them() -> None:
 )
 def test_what_cannot_be_known_is_unknown_and_never_refused(deployment: Deployment) -> None:
     with pytest.raises(UnknownLimit):
-        MachineLimits(H100).of(deployment).need(Load())
-    assert not MachineLimits(H100).refusals(deployment, [Load(concurrency=10_000, requests=10_000)], 4)
+        MachineLimits(H100).of(deployment).need(ClosedLoop())
+    assert not MachineLimits(H100).refusals(deployment, [ClosedLoop(concurrency=10_000, requests=10_000)], 4)
 
 
 def test_a_hub_id_counts_in_the_precision_that_was_asked_for() -> None:
@@ -217,16 +218,16 @@ def test_a_ceiling_rises_with_streams_and_bandwidth(streams: int, entered: int, 
 def test_the_least_time_of_a_load() -> None:
     bounds, deployment, _ = dense()
     held = bounds.of(deployment)
-    assert held.least_s(Load(rate=2.0, requests=60)) == 30.0
-    assert held.least_s(Load(rate=1.0, rate_to=3.0, requests=60)) == 30.0
-    assert held.least_s(Load(duration_s=7.0, requests=0)) == 7.0
-    assert held.least_s(Load(requests=10)) == pytest.approx(10 * 64 / held.ceiling((128, 64), 1))
+    assert held.least_s(OpenLoop(rate=2.0, requests=60)) == 30.0
+    assert held.least_s(OpenLoop(rate=1.0, rate_to=3.0, requests=60)) == 30.0
+    assert held.least_s(ClosedLoop(duration_s=7.0, requests=0)) == 7.0
+    assert held.least_s(ClosedLoop(requests=10)) == pytest.approx(10 * 64 / held.ceiling((128, 64), 1))
 
 
 def test_mean_lengths() -> None:
-    assert mean_tokens(Load(lengths="100+10*3, 500+50")) == (200.0, 20.0)
-    assert mean_tokens(Load(input_tokens="data")) is None
-    assert mean_tokens(Load(trace="t.csv")) is None
+    assert Lengths.of(ClosedLoop(lengths="100+10*3, 500+50")).mean == (200.0, 20.0)
+    assert Lengths.of(ClosedLoop(input_tokens="data")).mean is None
+    assert Lengths.of(TraceReplay(trace="t.csv")).mean is None
 
 
 # -- which machine -----------------------------------------------------------------------------------------------------------------

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from enginebench.domain import Cell, Deployment, Load, Sample
+from enginebench.domain import Cell, ClosedLoop, Deployment, Sample
 from enginebench.errors import UserError
 from enginebench.records.samples import Samples
 from enginebench.records.store import SCHEMA, CellRecord, LaunchRecord, Run, RunRecord, find_runs, new_run_path, open_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-CELL = Cell(Deployment("fake", "m", "none", "m", options={"a": [1, "x", None], "b": 2.5}), Load(concurrency=3), 1)
+CELL = Cell(Deployment("fake", "m", "none", "m", options={"a": [1, "x", None], "b": 2.5}), ClosedLoop(concurrency=3), 1)
 
 
 def record(**changes: object) -> CellRecord:
@@ -114,5 +114,8 @@ def test_new_runs_get_a_free_name_and_are_found_oldest_first(tmp_path: Path) -> 
 
 
 def test_ids_ignore_fields_at_their_default() -> None:
-    assert Cell(Deployment("e", "m", "p", "c"), Load()).id == Cell(Deployment("e", "m", "p", "c", max_context=2048), Load(seed=0)).id
-    assert Cell(Deployment("e", "m", "p", "c"), Load()).id != Cell(Deployment("e", "m", "p", "c"), Load(), 1).id
+    assert (
+        Cell(Deployment("e", "m", "p", "c"), ClosedLoop()).id
+        == Cell(Deployment("e", "m", "p", "c", max_context=2048), ClosedLoop(seed=0)).id
+    )
+    assert Cell(Deployment("e", "m", "p", "c"), ClosedLoop()).id != Cell(Deployment("e", "m", "p", "c"), ClosedLoop(), 1).id

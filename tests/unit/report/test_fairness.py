@@ -11,14 +11,14 @@ import pytest
 from enginebench.adapter import Resolved
 from enginebench.analysis.analysis import Analysis
 from enginebench.analysis.rows import CellResult, Row
-from enginebench.domain import JSON, Deployment, Load, plain_object
+from enginebench.domain import JSON, ClosedLoop, Deployment, plain_object
 from enginebench.records.store import CellRecord, LaunchRecord, RunRecord
 from enginebench.report import render_table, to_json, to_markdown
 from enginebench.report.fairness import ASPECTS, Card, Fact, fairness, said
 from enginebench.runner.priming import differences
 from enginebench.validity import CacheProof
 
-LOAD = Load(concurrency=4, input_tokens=10, output_tokens=20)
+LOAD = ClosedLoop(concurrency=4, input_tokens=10, output_tokens=20)
 
 
 def asked(engine: str, **changes: Any) -> Deployment:

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 import pytest
 from enginebench.analysis.analysis import Analysis, analyse
 from enginebench.analysis.searches import searches_of
-from enginebench.domain import Cell, Deployment, Load, Sample, plain_object
+from enginebench.domain import Cell, ClosedLoop, Deployment, Load, OpenLoop, Sample, TraceReplay, plain_object
 from enginebench.engines.registry import discover
 from enginebench.errors import UserError
 from enginebench.metrics.slo import Slo
@@ -67,7 +67,7 @@ def planned(*fixed: Load, search: LoadSearch | Sequence[LoadSearch] = (), slo: S
 
 
 def over_rate(start: float = 1.0, stop: float = 64.0, **others: int) -> LoadSearch:
-    base = Load(**{"concurrency": 0, "rate": float(start), "requests": 64, "warmup_requests": 4} | others)  # type: ignore[arg-type]
+    base = OpenLoop(**{"concurrency": 0, "rate": float(start), "requests": 64, "warmup_requests": 4} | others)  # type: ignore[arg-type]
     return LoadSearch(base, "rate", float(start), float(stop), 0.1)
 
 
@@ -91,7 +91,7 @@ def go_through(agenda: CellQueue, run: Run, limit: float, *, counted: bool = Tru
 
 
 def test_the_run_always_lists_what_is_missing(begin: Callable[[Plan], Run]) -> None:
-    plan = planned(Load(concurrency=4), search=over_rate())
+    plan = planned(ClosedLoop(concurrency=4), search=over_rate())
     run = begin(plan)
     assert run.record.cells == tuple(cell.id for cell in plan.cells)
     agenda = CellQueue(plan, run, plan.cells)
@@ -152,7 +152,7 @@ def test_searches_that_overlap_each_find_their_answer(begin: Callable[[Plan], Ru
 def test_a_run_that_goes_on_takes_the_limits_that_the_scenario_has_now(tmp_path: Path) -> None:
     stored = {}
     for slo in (SLO, Slo(e2e_s=3)):
-        with open_run_for(planned(Load(), slo=slo), tmp_path, {}, fresh=False, retry_failed=False, say=print) as run:
+        with open_run_for(planned(ClosedLoop(), slo=slo), tmp_path, {}, fresh=False, retry_failed=False, say=print) as run:
             stored[run.path] = Run(run.path).record.slo
     assert list(stored.values()) == [plain_object(Slo(e2e_s=3))]
 
@@ -162,7 +162,7 @@ def test_an_error_with_advice_is_stored_as_one_line(begin: Callable[[Plan], Run]
         raise UserError("147 are wanted", key="requests", advice="ask for fewer")
 
     monkeypatch.setattr("enginebench.runner.sweep.open_engine", refuse)
-    plan = planned(Load())
+    plan = planned(ClosedLoop())
     run = begin(plan)
     with Instruments() as instruments:
         Sweep(plan, run, discover(), lambda _: (), Silent(), instruments).go()
@@ -177,9 +177,9 @@ def test_an_error_with_advice_is_stored_as_one_line(begin: Callable[[Plan], Run]
 @pytest.fixture
 def mixed(begin: Callable[[Plan], Run]) -> tuple[Run, Analysis]:
     """Closed and open loops, a trace and a search in one run."""
-    opened = [Load(concurrency=0, rate=rate, duration_s=2, requests=0) for rate in (2, 8)]
-    traced = Load(concurrency=0, trace="azure.csv", requests=0, time_scale=0.5)
-    plan = planned(Load(concurrency=1), Load(concurrency=4), *opened, traced, search=over_rate())
+    opened = [OpenLoop(rate=rate, duration_s=2, requests=0) for rate in (2, 8)]
+    traced = TraceReplay(trace="azure.csv", requests=0, time_scale=0.5)
+    plan = planned(ClosedLoop(concurrency=1), ClosedLoop(concurrency=4), *opened, traced, search=over_rate())
     run = begin(plan)
     go_through(CellQueue(plan, run, plan.cells), run, 5)
     return run, analyse(run)
@@ -192,7 +192,7 @@ def test_loads_of_different_kinds_never_share_a_plot(mixed: tuple[Run, Analysis]
     assert axes == ["streams (concurrency)", "requests/s offered", "replay speed (1: as recorded)"]
     assert [trace["x"] for trace in made["ttft"].panels[0].traces if trace.get("name")] == [[1, 4]]
     assert "goodput" in made
-    assert list(made["distribution-ttft"].choices)[:2] == ["1", "4"]
+    assert made["distribution-ttft"].choices[:2] == ("1 stream", "4 streams")
     assert "2 req/s" in made["distribution-ttft"].choices
     for panel in (panel for section in made.values() for panel in section.panels):
         go.Figure({"data": list(panel.traces), "layout": dict(panel.layout)})

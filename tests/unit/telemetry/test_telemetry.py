@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from enginebench.domain import Cell, Deployment, Load
+from enginebench.domain import Cell, ClosedLoop, Deployment
 from enginebench.machine.accelerators import Gpu
 from enginebench.metrics.hardware import hardware_of, mean_watts
 from enginebench.records.counters import CounterSeries
@@ -38,7 +38,7 @@ def subject(kind: Kind, name: str = "GPU 0", facts: Mapping[str, Any] | None = N
 
 
 def record(*telemetry: Subject, gpus: int | None = None) -> CellRecord:
-    cell = Cell(Deployment("fake", "m", "none", "m"), Load(concurrency=1, input_tokens=1, output_tokens=1, requests=1))
+    cell = Cell(Deployment("fake", "m", "none", "m"), ClosedLoop(concurrency=1, input_tokens=1, output_tokens=1, requests=1))
     return CellRecord(cell.id, cell.launch_id, cell.deployment, cell.load, 0, "ok", telemetry=telemetry, gpus=gpus)
 
 

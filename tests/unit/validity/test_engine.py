@@ -12,7 +12,7 @@ import pytest
 from enginebench.analysis.caveats import caveats
 from enginebench.analysis.ranking import verdict_sentence
 from enginebench.analysis.rows import CellResult, Row, result_of
-from enginebench.domain import Cell, Deployment, Load, Sample
+from enginebench.domain import Cell, ClosedLoop, Deployment, Load, Sample
 from enginebench.metrics.server_timings import decode_s, first_token_s, queue_s
 from enginebench.metrics.statistics import estimate
 from enginebench.records.counters import CounterSeries, Gauge, acceptance, gauges
@@ -22,7 +22,7 @@ from enginebench.validity import CacheProof
 from enginebench.validity.cache_proof import cache_proof
 
 MS, S = 1_000_000, 1_000_000_000
-LOAD = Load(concurrency=1, output_tokens=21, input_tokens=10, requests=8)
+LOAD = ClosedLoop(concurrency=1, output_tokens=21, input_tokens=10, requests=8)
 
 
 def samples(timings: Mapping[str, float] | None = None, *, cached: int | None = 0, tokens: int = 21) -> Samples:

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 from enginebench.analysis.analysis import analyse
 from enginebench.cli import bench
-from enginebench.domain import Cell, Deployment, Load, Sample
+from enginebench.domain import Cell, ClosedLoop, Deployment, Sample
 from enginebench.machine.folders import checkout
 from enginebench.records.samples import Samples
 from enginebench.records.store import CellRecord, Run, RunRecord
@@ -87,7 +87,7 @@ def test_the_worst_verdict_counts_and_nothing_is_not_run() -> None:
 
 
 def record(**changes: object) -> CellRecord:
-    cell = Cell(Deployment("fake", "m", "none", "m"), Load(concurrency=1, input_tokens=10, output_tokens=20, requests=8))
+    cell = Cell(Deployment("fake", "m", "none", "m"), ClosedLoop(concurrency=1, input_tokens=10, output_tokens=20, requests=8))
     known = {"identity": "proven", "client": {"lag_p99_ms": 0.1, "cpu_fraction": 0.2}, **changes}
     return CellRecord(cell.id, cell.launch_id, cell.deployment, cell.load, 0, "ok", **known)  # type: ignore[arg-type]
 

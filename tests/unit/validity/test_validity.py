@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from enginebench.domain import Cell, Deployment, Load, Runtime, Sample
+from enginebench.domain import Cell, ClosedLoop, Deployment, Load, OpenLoop, Runtime, Sample
 from enginebench.metrics.window import steady_window
 from enginebench.records.samples import Samples
 from enginebench.records.store import CellRecord
@@ -21,7 +21,7 @@ from enginebench.validity import judge as judge_context
 MS = 1_000_000
 
 
-OPEN = Load(rate=6.7, concurrency=0, output_tokens=20, input_tokens=10)
+OPEN = OpenLoop(rate=6.7, output_tokens=20, input_tokens=10)
 
 
 def cell(
@@ -29,7 +29,7 @@ def cell(
     runtime: Runtime = "process", stopped: str | None = None, unsent: int = 0, saturated: str | None = None,
     limit: Mapping[str, float] | None = None, exact: bool = True,
 ) -> CellRecord:  # fmt: skip
-    made = Cell(Deployment("fake", "m", "none", "m", runtime=runtime), load or Load(concurrency=2, output_tokens=20, input_tokens=10))
+    made = Cell(Deployment("fake", "m", "none", "m", runtime=runtime), load or ClosedLoop(concurrency=2, output_tokens=20, input_tokens=10))
     return CellRecord(
         made.id, made.launch_id, made.deployment, made.load, 0, "ok", identity=identity,
         client={"lag_p99_ms": 0.1, "cpu_fraction": 0.2, **(client or {})}, length_control=length,
@@ -129,9 +129,9 @@ def test_requests_in_flight_are_judged_only_with_enough_requests_and_no_pauses()
     short = {"achieved_concurrency": 1.7}
     assert judge(cell(client={"achieved_concurrency": 1.9}), samples()).verdict == "valid"
     assert "client_bound" not in checks(cell(client=short), samples(n=5))
-    paused = Load(concurrency=2, output_tokens=20, input_tokens=10, turns=2, think_s=1.0)
+    paused = ClosedLoop(concurrency=2, output_tokens=20, input_tokens=10, turns=2, think_s=1.0)
     assert "client_bound" not in checks(cell(client=short, load=paused), samples())
-    assert "client_bound" not in checks(cell(client=short, load=Load(rate=3.0, output_tokens=20, input_tokens=10)), samples())
+    assert "client_bound" not in checks(cell(client=short, load=OpenLoop(rate=3.0, output_tokens=20, input_tokens=10)), samples())
 
 
 def test_a_late_read_is_harmless_where_the_kernel_stamps() -> None:
@@ -169,7 +169,7 @@ def test_one_lost_request_in_many_is_suspect_not_invalid() -> None:
 
 
 def test_cache_hits_are_fine_where_the_scenario_allows_them() -> None:
-    allowed = Load(concurrency=2, output_tokens=20, input_tokens=10, prefix_cache="allowed")
+    allowed = ClosedLoop(concurrency=2, output_tokens=20, input_tokens=10, prefix_cache="allowed")
     assert judge(cell(load=allowed), samples(cached=9)).verdict == "valid"
 
 
@@ -179,7 +179,7 @@ def checks(record: CellRecord, data: Samples) -> set[str]:
 
 def test_an_open_loop_needs_no_requests_per_stream_and_keeps_its_rate() -> None:
     assert clean(judge(cell(load=OPEN), samples(40)))
-    capped = Load(rate=6.7, concurrency=512, output_tokens=20, input_tokens=10)
+    capped = OpenLoop(rate=6.7, concurrency=512, output_tokens=20, input_tokens=10)
     assert clean(judge(cell(load=capped), samples(40)))
 
 
@@ -197,7 +197,7 @@ def test_a_queue_without_bound_withholds_the_latencies_and_not_the_throughput() 
 
 
 def test_a_duration_ends_a_load_without_having_cut_it_short() -> None:
-    timed = Load(concurrency=2, output_tokens=20, input_tokens=10, requests=1000, duration_s=2)
+    timed = ClosedLoop(concurrency=2, output_tokens=20, input_tokens=10, requests=1000, duration_s=2)
     assert judge(cell(load=timed, unsent=984), samples()).verdict == "valid"
     assert "ended_early" in checks(cell(load=timed, unsent=984, stopped="timeout"), samples())
 
@@ -205,13 +205,17 @@ def test_a_duration_ends_a_load_without_having_cut_it_short() -> None:
 @pytest.mark.parametrize(
     ("load", "unsent", "detail"),
     [
-        (Load(concurrency=2, requests=0, duration_s=4), 0, "all 16 requests were used up after 2.3 of 4 s"),
-        (Load(concurrency=2, requests=20, duration_s=4), 0, "all 16 requests were used up after 2.3 of 4 s"),  # a data set had no more
-        (Load(concurrency=2, requests=16, duration_s=4), 0, None),  # as many as were asked for
-        (Load(concurrency=2, requests=0, duration_s=4), 1, None),  # there was something to send
-        (Load(concurrency=2, requests=0, duration_s=2.5), 0, None),
-        (Load(rate=6, concurrency=0, requests=0, duration_s=4), 0, None),
-        (Load(concurrency=2, requests=16), 0, None),
+        (ClosedLoop(concurrency=2, requests=0, duration_s=4), 0, "all 16 requests were used up after 2.3 of 4 s"),
+        (
+            ClosedLoop(concurrency=2, requests=20, duration_s=4),
+            0,
+            "all 16 requests were used up after 2.3 of 4 s",
+        ),  # a data set had no more
+        (ClosedLoop(concurrency=2, requests=16, duration_s=4), 0, None),  # as many as were asked for
+        (ClosedLoop(concurrency=2, requests=0, duration_s=4), 1, None),  # there was something to send
+        (ClosedLoop(concurrency=2, requests=0, duration_s=2.5), 0, None),
+        (OpenLoop(rate=6, requests=0, duration_s=4), 0, None),
+        (ClosedLoop(concurrency=2, requests=16), 0, None),
     ],
 )
 def test_a_closed_loop_that_runs_out_of_requests_before_its_duration(load: Load, unsent: int, detail: str | None) -> None:
@@ -220,7 +224,7 @@ def test_a_closed_loop_that_runs_out_of_requests_before_its_duration(load: Load,
     assert [(reason.severity, reason.detail) for reason in found] == ([("suspect", detail)] if detail else [])
 
 
-TALK = Load(concurrency=2, output_tokens=20, input_tokens=10, requests=40, turns=4, prefix_cache="allowed")
+TALK = ClosedLoop(concurrency=2, output_tokens=20, input_tokens=10, requests=40, turns=4, prefix_cache="allowed")
 
 
 def talking(*failed: tuple[int, int], conversations: int = 10, turns: int = 4) -> Samples:
@@ -260,7 +264,7 @@ def test_lost_turns_do_not_hide_that_a_timed_load_ran_out_of_requests() -> None:
 
 
 def test_later_turns_hold_earlier_replies() -> None:
-    talk = Load(concurrency=2, output_tokens=20, input_tokens=10, turns=2, prefix_cache="allowed")
+    talk = ClosedLoop(concurrency=2, output_tokens=20, input_tokens=10, turns=2, prefix_cache="allowed")
     both = samples(inputs=10, turns=2)
     grown = Samples(**{**vars_of(both), "input_tokens": both.input_tokens + 30 * both.turn})
     assert "length_mismatch" not in checks(cell(load=talk), grown)
@@ -272,7 +276,7 @@ def vars_of(data: Samples) -> dict[str, Any]:
 
 
 def test_lengths_are_compared_with_what_each_request_asked_for() -> None:
-    drawn = Load(concurrency=2, output_tokens=20, input_tokens="uniform(5,15)")
+    drawn = ClosedLoop(concurrency=2, output_tokens=20, input_tokens="uniform(5,15)")
     assert judge(cell(load=drawn), samples()).verdict == "valid"
     assert judge(cell(load=drawn, exact=False), samples(inputs=14)).verdict == "valid"
     assert "length_mismatch" in checks(cell(load=drawn, exact=False), samples(inputs=15))
@@ -304,7 +308,7 @@ def queued(n: int, slots: int, served_s: float, gaps_s: np.ndarray) -> Samples:
     return Samples.collect(made)
 
 
-RISING = Load(rate=1.0, rate_to=39.0, output_tokens=2, input_tokens=10)
+RISING = OpenLoop(rate=1.0, rate_to=39.0, output_tokens=2, input_tokens=10)
 
 
 def test_an_open_loop_that_leaves_a_queue_is_oversaturated() -> None:
@@ -341,7 +345,7 @@ def test_steps_of_many_tokens_and_a_queue_are_not_taken_for_a_relay(step_ms: flo
         made.append(
             Sample(i, 10, 65, sent, sent, sent, events[-1], events, counts, counts, input_tokens=10, output_tokens=65, status_code=200)
         )
-    reasons = judge(cell(load=Load(concurrency=16, output_tokens=65, input_tokens=10)), Samples.collect(made)).reasons
+    reasons = judge(cell(load=ClosedLoop(concurrency=16, output_tokens=65, input_tokens=10)), Samples.collect(made)).reasons
     assert any("the others then came" in reason.detail for reason in reasons) == burst
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
-from enginebench.domain import Load
+from enginebench.domain import Load, OpenLoop
 from enginebench.workload import natural_count
 from enginebench.workload.arrivals import due_times
 from hypothesis import given
@@ -19,7 +19,7 @@ PROCESSES: tuple[Process, ...] = ("poisson", "gamma", "constant")
 
 rates = st.floats(0.01, 1000)
 loads = st.builds(
-    Load,
+    OpenLoop,
     rate=rates,
     rate_to=st.none() | rates,
     arrivals=st.sampled_from(PROCESSES),
@@ -44,7 +44,7 @@ def test_due_times_never_decrease_and_depend_on_the_load_alone(load: Load, count
 
 @pytest.mark.parametrize(("process", "burstiness"), [("poisson", 1.0), ("gamma", 1.0), ("gamma", 0.3), ("gamma", 4.0), ("constant", 1.0)])
 def test_the_rate_and_the_variation_of_the_gaps_are_those_asked_for(process: Process, burstiness: float) -> None:
-    gaps = np.diff(due_times(Load(rate=5.0, arrivals=process, burstiness=burstiness), 20_000))
+    gaps = np.diff(due_times(OpenLoop(rate=5.0, arrivals=process, burstiness=burstiness), 20_000))
     assert gaps.mean() == pytest.approx(0.2, rel=0.03)
     variation = {"poisson": 1.0, "gamma": burstiness**-0.5, "constant": 0.0}[process]
     assert gaps.std() / gaps.mean() == pytest.approx(variation, rel=0.05, abs=1e-9)
@@ -53,20 +53,20 @@ def test_the_rate_and_the_variation_of_the_gaps_are_those_asked_for(process: Pro
 @pytest.mark.parametrize("shape", [0.5, 1.0, 2.0])
 def test_gamma_gaps_have_the_gamma_distribution(shape: float) -> None:
     """By shares of known distribution functions: chi-squared of one degree, exponential, Erlang of two."""
-    gaps = np.diff(due_times(Load(rate=1.0, arrivals="gamma", burstiness=shape), 20_000)) * shape
+    gaps = np.diff(due_times(OpenLoop(rate=1.0, arrivals="gamma", burstiness=shape), 20_000)) * shape
     below_one = {0.5: 0.8427, 1.0: 1 - np.exp(-1), 2.0: 1 - 2 * np.exp(-1)}[shape]
     assert (gaps < 1).mean() == pytest.approx(below_one, abs=0.012)
 
 
 def test_constant_means_constant() -> None:
-    assert due_times(Load(rate=8.0, arrivals="constant"), 5).tolist() == [0.0, 0.125, 0.25, 0.375, 0.5]
-    assert due_times(Load(rate=3.0, arrivals="constant"), 1000)[999] == 999 / 3
+    assert due_times(OpenLoop(rate=8.0, arrivals="constant"), 5).tolist() == [0.0, 0.125, 0.25, 0.375, 0.5]
+    assert due_times(OpenLoop(rate=3.0, arrivals="constant"), 1000)[999] == 999 / 3
 
 
 @pytest.mark.parametrize("process", PROCESSES)
 @pytest.mark.parametrize(("first", "last"), [(1.0, 9.0), (9.0, 1.0), (0.001, 10.0)])
 def test_a_ramp_has_the_rate_it_should_at_every_moment(process: Process, first: float, last: float) -> None:
-    load = Load(rate=first, rate_to=last, arrivals=process, duration_s=1000.0)
+    load = OpenLoop(rate=first, rate_to=last, arrivals=process, duration_s=1000.0)
     due = due_times(load, natural_count(replace(load, requests=0), Path()) or 0)
     for start in range(0, 1000, 250):
         middle = first + (last - first) * (start + 125) / 1000
@@ -75,7 +75,7 @@ def test_a_ramp_has_the_rate_it_should_at_every_moment(process: Process, first: 
 
 
 def test_a_ramp_over_a_number_of_requests_ends_with_them_and_then_keeps_its_rate() -> None:
-    load = Load(rate=2.0, rate_to=6.0, arrivals="constant", requests=400)
+    load = OpenLoop(rate=2.0, rate_to=6.0, arrivals="constant", requests=400)
     due = due_times(load, 500)
     assert due[400] == pytest.approx(100)  # 400 requests at 4/s on average
     assert np.diff(due[400:]) == pytest.approx(np.full(99, 1 / 6))
@@ -86,12 +86,7 @@ def test_a_ramp_over_a_number_of_requests_ends_with_them_and_then_keeps_its_rate
     "fields", [{}, {"arrivals": "constant"}, {"arrivals": "gamma", "burstiness": 0.05}, {"rate_to": 40.0}, {"rate": 40.0, "rate_to": 2.0}]
 )
 def test_the_requests_due_within_a_duration_are_counted_as_they_will_be_sent(fields: dict[str, Any]) -> None:
-    load = Load(**{"rate": 20.0, "duration_s": 30.0, "requests": 0} | fields)
+    load = OpenLoop(**{"rate": 20.0, "duration_s": 30.0, "requests": 0} | fields)
     count = natural_count(load, Path())
     assert count is not None
     assert due_times(load, count)[-1] < 30 <= due_times(load, count + 1)[-1]
-
-
-def test_a_closed_loop_has_no_due_times() -> None:
-    with pytest.raises(ValueError, match="closed loop"):
-        due_times(Load(), 1)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from enginebench.checkpoints.tokenizer import word_tokenizer
 from enginebench.checkpoints.vocabulary import Vocabulary, is_plain
-from enginebench.domain import Load
+from enginebench.domain import Load, load_of
 from enginebench.errors import UserError
 from enginebench.workload import Prompt, TextScale, check, make_prompts
 from enginebench.workload.datasets import Reference, Turn, parse_reference, read_records
@@ -51,7 +51,7 @@ def lines(folder: Path, *rows: object) -> Path:
 
 
 def recorded(**fields: Any) -> Load:
-    return Load(**{"prompts": "jsonl:data.jsonl", "input_tokens": "data", "output_tokens": "data", "requests": 1} | fields)
+    return load_of(**{"prompts": "jsonl:data.jsonl", "input_tokens": "data", "output_tokens": "data", "requests": 1} | fields)
 
 
 def test_sharegpt_is_what_users_said_and_what_was_answered(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from enginebench.domain import Load
+from enginebench.domain import ClosedLoop, OpenLoop, load_of
 from enginebench.errors import UserError
 from enginebench.workload import check, largest_request, natural_count
 from enginebench.workload.arrivals import due_times
@@ -87,7 +87,7 @@ def test_bounds_and_mean(text: str, low: int, high: int, mean: float) -> None:
 
 
 def test_what_is_drawn_has_the_mean_and_the_median_that_were_asked() -> None:
-    load = Load(input_tokens="uniform(1,3)", output_tokens="lognormal(300,0.5)")
+    load = ClosedLoop(input_tokens="uniform(1,3)", output_tokens="lognormal(300,0.5)")
     drawn = Lengths.of(load).draw(0, 6000)
     inputs, outputs = zip(*((a or 0, b or 0) for a, b in drawn), strict=True)
     assert {inputs.count(length) // 400 for length in (1, 2, 3)} <= {4, 5}  # 2,000 each
@@ -103,13 +103,13 @@ def test_nothing_piles_up_at_the_bounds() -> None:
 
 
 def test_what_is_drawn_depends_on_the_seed_and_the_index_alone() -> None:
-    lengths = Lengths.of(Load(lengths="10+20, 30+40*3, 50+60*0.5"))
+    lengths = Lengths.of(ClosedLoop(lengths="10+20, 30+40*3, 50+60*0.5"))
     assert lengths.draw(3, 50) == lengths.draw(3, 80)[:50]
     assert lengths.draw(3, 50) != lengths.draw(4, 50)
 
 
 def test_pairs_stay_pairs_and_keep_their_weights() -> None:
-    drawn = Lengths.of(Load(lengths="128+64*3, 2048+256")).draw(0, 4000)
+    drawn = Lengths.of(ClosedLoop(lengths="128+64*3, 2048+256")).draw(0, 4000)
     assert set(drawn) == {(128, 64), (2048, 256)}
     assert drawn.count((128, 64)) == pytest.approx(3000, rel=0.05)
 
@@ -129,7 +129,7 @@ def test_what_is_no_length_is_refused_with_what_to_write(text: str) -> None:
 @pytest.mark.parametrize("text", ["", "128", "128+", "128+64*0", "128+64;2048+256", "0+5", "a+b", "128+64,"])
 def test_what_is_no_list_of_pairs_is_refused(text: str) -> None:
     with pytest.raises(UserError) as caught:
-        Lengths.of(Load(lengths=text))
+        Lengths.of(ClosedLoop(lengths=text))
     assert caught.value.key == "lengths"
 
 
@@ -144,7 +144,7 @@ def test_what_is_no_list_of_pairs_is_refused(text: str) -> None:
     ],
 )
 def test_the_largest_request_a_load_can_make(fields: dict[str, Any], largest: int | None) -> None:
-    assert largest_request(Load(**fields), HERE) == largest
+    assert largest_request(load_of(**fields), HERE) == largest
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_the_largest_request_a_load_can_make(fields: dict[str, Any], largest: in
         ("trace", {"trace": "no-such-file"}),
         ("trace", {"trace": "x", "prompts": "jsonl:x"}),
         ("trace", {"trace": "x", "prefix_groups": 2, "prefix_tokens": 8, "prefix_cache": "allowed"}),
-        ("time_scale", {"time_scale": 0.0}),
+        ("time_scale", {"trace": "x", "time_scale": 0.0}),
         ("rate", {"rate": 0.0}),
         ("rate", {"rate": -1.0, "duration_s": 5.0}),
         ("rate", {"rate": float("nan"), "duration_s": 5.0}),
@@ -176,15 +176,15 @@ def test_the_largest_request_a_load_can_make(fields: dict[str, Any], largest: in
 )
 def test_a_load_that_cannot_be_sent_is_refused_before_the_run(key: str, fields: dict[str, Any]) -> None:
     with pytest.raises(UserError) as caught:
-        check(Load(**fields), HERE)
+        check(load_of(**fields), HERE)
     assert caught.value.key == key
     assert caught.value.advice
 
 
 def test_a_load_that_can_be_sent_is_not_refused() -> None:
-    check(Load(), HERE)
-    check(Load(rate=1.0, rate_to=4.0, requests=0, duration_s=5.0, turns=2, lengths="1+2", prefix_cache="allowed"), HERE)
-    check(Load(prefix_groups=2, prefix_tokens=63, input_tokens="uniform(64,90)", prefix_cache="allowed"), HERE)
+    check(ClosedLoop(), HERE)
+    check(OpenLoop(rate=1.0, rate_to=4.0, requests=0, duration_s=5.0, turns=2, lengths="1+2", prefix_cache="allowed"), HERE)
+    check(ClosedLoop(prefix_groups=2, prefix_tokens=63, input_tokens="uniform(64,90)", prefix_cache="allowed"), HERE)
 
 
 @pytest.mark.parametrize(
@@ -199,28 +199,28 @@ def test_a_load_that_can_be_sent_is_not_refused() -> None:
 )
 def test_more_requests_than_can_be_made_are_refused_at_once(key: str, fields: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="2,000,000 is the most") as caught:
-        check(Load(**fields), HERE)
+        check(load_of(**fields), HERE)
     assert caught.value.key == key
     assert caught.value.advice
-    check(Load(**fields | {"requests": 50}), HERE)
+    check(load_of(**fields | {"requests": 50}), HERE)
 
 
 @pytest.mark.parametrize("arrivals", ["poisson", "gamma"])
 def test_a_load_in_which_nothing_is_due_is_refused(arrivals: str) -> None:
     fields: dict[str, Any] = {"rate": 0.05, "requests": 0, "arrivals": arrivals}
-    first = due_times(Load(**fields), 1)[0]
+    first = due_times(OpenLoop(**fields), 1)[0]
     with pytest.raises(UserError, match=r"no request is due within 2 s: the first would be after") as caught:
-        check(Load(**fields, duration_s=2.0), HERE)
-    assert (caught.value.key, natural_count(Load(**fields, duration_s=2.0), HERE)) == ("rate", 0)
+        check(OpenLoop(**fields, duration_s=2.0), HERE)
+    assert (caught.value.key, natural_count(OpenLoop(**fields, duration_s=2.0), HERE)) == ("rate", 0)
     assert "duration_s" in (caught.value.advice or "")
-    check(Load(**fields, duration_s=first + 0.01), HERE)
-    check(Load(rate=0.05, requests=0, arrivals="constant", duration_s=2.0), HERE)  # it begins at once
+    check(OpenLoop(**fields, duration_s=first + 0.01), HERE)
+    check(OpenLoop(rate=0.05, requests=0, arrivals="constant", duration_s=2.0), HERE)  # it begins at once
 
 
 def test_how_many_requests_a_load_has_by_itself() -> None:
-    even = Load(rate=4.0, arrivals="constant", duration_s=2.0, requests=0)
-    assert natural_count(Load(requests=7), HERE) is None
+    even = OpenLoop(rate=4.0, arrivals="constant", duration_s=2.0, requests=0)
+    assert natural_count(ClosedLoop(requests=7), HERE) is None
     assert natural_count(even, HERE) == 8  # at 0, 0.25, ..., 1.75 s
-    assert natural_count(Load(rate=4.0, arrivals="constant", duration_s=2.0, requests=5), HERE) == 5
-    assert natural_count(Load(rate=4.0, arrivals="constant", duration_s=2.0, requests=0, turns=3), HERE) == 24
-    assert natural_count(Load(rate=4.0, requests=30), HERE) == 30
+    assert natural_count(OpenLoop(rate=4.0, arrivals="constant", duration_s=2.0, requests=5), HERE) == 5
+    assert natural_count(OpenLoop(rate=4.0, arrivals="constant", duration_s=2.0, requests=0, turns=3), HERE) == 24
+    assert natural_count(OpenLoop(rate=4.0, requests=30), HERE) == 30

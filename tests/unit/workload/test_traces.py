@@ -10,7 +10,7 @@ from typing import Literal
 import pytest
 from enginebench.checkpoints.tokenizer import word_tokenizer
 from enginebench.checkpoints.vocabulary import Vocabulary, is_plain
-from enginebench.domain import Load
+from enginebench.domain import Load, TraceReplay
 from enginebench.errors import UserError
 from enginebench.workload import Prompt, check, largest_request, make_prompts, natural_count
 from enginebench.workload.traces import read_trace
@@ -58,7 +58,7 @@ def mooncake(folder: Path, rows: object = MOONCAKE) -> Path:
 
 
 def replay(**fields: object) -> Load:
-    return Load(trace="trace", requests=0, prefix_cache="allowed", **fields)  # type: ignore[arg-type]
+    return TraceReplay(trace="trace", requests=0, prefix_cache="allowed", **fields)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -128,16 +128,16 @@ def test_time_is_scaled_and_bounds_the_number_of_requests(tmp_path: Path) -> Non
     assert natural_count(half, tmp_path) == 3
     assert natural_count(replay(time_scale=0.5, duration_s=1.0), tmp_path) == 2
     assert natural_count(replay(duration_s=0.01), tmp_path) == 1
-    assert natural_count(Load(trace="trace", requests=2), tmp_path) == 2
+    assert natural_count(TraceReplay(trace="trace", requests=2), tmp_path) == 2
     assert largest_request(half, tmp_path) == 4818
 
 
 def test_a_trace_gives_no_more_requests_than_it_has(tmp_path: Path) -> None:
     mooncake(tmp_path)
     with pytest.raises(UserError, match="trace has 4 requests, and 5 are wanted") as caught:
-        check(Load(trace="trace", prefix_cache="allowed", requests=5), tmp_path)
+        check(TraceReplay(trace="trace", prefix_cache="allowed", requests=5), tmp_path)
     assert caught.value.advice
-    check(Load(trace="trace", prefix_cache="allowed", requests=5, duration_s=60.0), tmp_path)  # then it is the most that may be sent
+    check(TraceReplay(trace="trace", prefix_cache="allowed", requests=5, duration_s=60.0), tmp_path)  # then it is the most that may be sent
 
 
 def test_only_the_part_that_is_replayed_counts(tmp_path: Path) -> None:
@@ -148,11 +148,11 @@ def test_only_the_part_that_is_replayed_counts(tmp_path: Path) -> None:
     mooncake(tmp_path, rows)
     parts = [{"requests": 2}, {"requests": 0, "duration_s": 2.0}, {"requests": 0, "duration_s": 4.0, "time_scale": 2.0}]
     for part in parts:
-        assert largest_request(Load(trace="trace", **part), tmp_path) == 705  # type: ignore[arg-type]
-        check(Load(trace="trace", **part), tmp_path)  # type: ignore[arg-type]  # nothing is shared yet
+        assert largest_request(TraceReplay(trace="trace", **part), tmp_path) == 705  # type: ignore[arg-type]
+        check(TraceReplay(trace="trace", **part), tmp_path)  # type: ignore[arg-type]  # nothing is shared yet
     assert largest_request(replay(), tmp_path) == 9005
     with pytest.raises(UserError, match="share blocks"):
-        check(Load(trace="trace", requests=4), tmp_path)
+        check(TraceReplay(trace="trace", requests=4), tmp_path)
 
 
 def test_rows_out_of_order_are_put_in_order(tmp_path: Path) -> None:
@@ -174,9 +174,9 @@ def test_shared_blocks_need_a_prefix_cache_that_is_allowed(tmp_path: Path) -> No
     mooncake(tmp_path)
     check(replay(), tmp_path)
     with pytest.raises(UserError, match="share blocks"):
-        check(Load(trace="trace"), tmp_path)
+        check(TraceReplay(trace="trace"), tmp_path)
     written(tmp_path, AZURE)
-    check(Load(trace="trace", requests=0), tmp_path)
+    check(TraceReplay(trace="trace", requests=0), tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,88 @@
+"""The declaration of one field of a load: everything that a schema, a check, a table or a label needs to know about it.
+
+A field is declared once, in the class of the load that has it. Knows no load and imports nothing of pydantic.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass
+from typing import Any, Literal, TypeAlias
+
+Role: TypeAlias = Literal["level", "arrivals", "lengths", "extent", "client", "other"]
+"""What a field describes: how heavy the load is, when requests arrive, how long they are, how much is sent, how the client behaves, or
+anything else."""
+
+
+@dataclass(frozen=True)
+class LoadField:
+    """One field of a load."""
+
+    doc: str
+    """Meaning, as docs/scenario.md shows it."""
+    role: Role = "other"
+    above: float | None = None
+    """Exclusive lower bound of a number."""
+    least: float | None = None
+    """Inclusive lower bound of a number."""
+    most: float | None = None
+    """Inclusive upper bound of a number, which only a scenario's schema checks."""
+    """Inclusive upper bound of a number."""
+    check: Callable[[Any], object] | None = None
+    """Raises ValueError for a text that does not follow the field's notation."""
+    examples: tuple[Any, ...] = ()
+    """Values that an error message suggests."""
+    unit: str = ""
+    heading: str = ""
+    """Name in tables; default: the field's name."""
+    needs: tuple[str, Any] | None = None
+    """The field has an effect only beside another field: its name, and the value it must have (None: any but its default)."""
+    replaced_by: str | None = None
+    """Another field that replaces this one where it is set."""
+    inferred: bool = False
+    """Where a scenario does not set the field, its value depends on the rest of the load."""
+    name: str = ""
+    type: Any = None
+    default: Any = None
+    """Value in stored JSON of a load that does not have the field. Canonical JSON omits it."""
+
+    @property
+    def words(self) -> str:
+        """'think_s' -> 'think'."""
+        return (self.name.removesuffix(f"_{self.unit}") if self.unit else self.name).replace("_", " ")
+
+    def text(self, value: float | str) -> str:
+        """'requests 64', 'duration 8 s'."""
+        shown = value if isinstance(value, str) else f"{value:g}"
+        return f"{self.words} {shown} {self.unit}".rstrip()
+
+    def problem(self, value: Any) -> str:
+        """Why this value is not allowed, such as 'must be at least 1, got 0'; '' if it is."""
+        if isinstance(value, str):
+            try:
+                _ = self.check and self.check(value)
+            except ValueError as error:
+                return str(error)
+            return ""
+        if value is None or isinstance(value, bool):
+            return ""
+        if self.above is not None and not self.above < value < math.inf:
+            return f"must be {f'above {self.above:g}' if self.above else 'positive'}, got {value}"
+        if self.least is not None and not self.least <= value < math.inf:
+            return f"must be at least {self.least:g}, got {value}"
+        return ""
+
+
+def load_field(doc: str, *, default: Any = MISSING, **traits: Any) -> Any:
+    """A dataclass field with its declaration. Without a default a load of that class must set it."""
+    declared = LoadField(doc, default=None if default is MISSING else default, **traits)
+    return dataclasses.field(default=default, metadata={"load_field": declared})
+
+
+def redeclared(owner: type, name: str, *, default: Any, **traits: Any) -> Any:
+    """A field of a base class with another default or other bounds. Stored and canonical JSON keep the default of the base class."""
+    declared: LoadField = owner.__dataclass_fields__[name].metadata["load_field"]  # type: ignore[attr-defined]  # a dataclass
+    changed = dataclasses.replace(declared, **traits)
+    return dataclasses.field(default=default, metadata={"load_field": changed, "canonical_default": declared.default})

@@ -1,0 +1,30 @@
+"""Reads the load of a stored record: flat JSON with the fields of all kinds, of which one kind is chosen.
+
+Knows no kind of load by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Annotated, Any, TypeAlias
+
+from pydantic import PlainValidator, TypeAdapter
+
+from enginebench.domain import Load, kind_of
+
+
+def read_load(data: Any) -> Load:
+    """The load with these fields. ValueError (of pydantic) for anything else."""
+    if not isinstance(data, Mapping):
+        raise ValueError("a load is a JSON object")
+    return _reader(kind_of(data)).validate_python(data)
+
+
+@cache
+def _reader(kind: type[Load]) -> TypeAdapter[Load]:
+    return TypeAdapter(kind)
+
+
+StoredLoad: TypeAlias = Annotated[Load, PlainValidator(read_load)]
+"""Type of a field of a record that holds a load."""
