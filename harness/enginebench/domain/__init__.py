@@ -8,13 +8,15 @@ from enginebench.domain.cell import Cell, Status
 from enginebench.domain.container import Container
 from enginebench.domain.deployment import Deployment, Parallelism, Runtime
 from enginebench.domain.ids import JSON, canonical, fingerprint, plain, plain_object
-from enginebench.domain.load import Length, Load, Phase, field_names, fields_of, kind_of, load_fields, load_kinds, load_of
+from enginebench.domain.load import KINDS, Length, Load, Phase, field_names, kind_of, load_fields
+from enginebench.domain.load_field import fields_of
 from enginebench.domain.loads import ClosedLoop, DrawnLoad, OpenLoop, TraceReplay
 from enginebench.domain.sample import Sample
 from enginebench.domain.stepped_load import SteppedLoop
 
 __all__ = [
     "JSON",
+    "KINDS",
     "Cell",
     "ClosedLoop",
     "Container",
@@ -36,8 +38,6 @@ __all__ = [
     "fingerprint",
     "kind_of",
     "load_fields",
-    "load_kinds",
-    "load_of",
     "plain",
     "plain_object",
 ]

@@ -6,14 +6,13 @@ label, phases, requests in flight. `enginebench.workload` makes requests of it. 
 
 from __future__ import annotations
 
-import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, ClassVar, Literal, Self, TypeAlias, get_type_hints
+from typing import Any, ClassVar, Literal, Self, TypeAlias
 
-from enginebench.domain.load_field import LoadField, load_field
+from enginebench.domain.load_field import LoadField, fields_of, load_field
 
 Length: TypeAlias = int | str
 """Tokens: a number, a distribution such as 'uniform(64,256)' (see `enginebench.workload.lengths`), or 'data': as the data set has it."""
@@ -122,7 +121,7 @@ class Load(ABC):
 
     def __init_subclass__(cls) -> None:
         if "kind" in cls.__dict__:
-            _KINDS.append(cls)
+            KINDS.append(cls)
 
     # -- level -----------------------------------------------------------------------------------------------------------
 
@@ -229,7 +228,10 @@ class Load(ABC):
         declared = fields_of(type(self)).get(name)
         if declared is None or name in self.excluded or (declared.replaced_by and getattr(self, declared.replaced_by) is not None):
             return False
-        return declared.needs is None or _present(self, *declared.needs)
+        if declared.needs is None:
+            return True
+        other, value = declared.needs
+        return bool(self.value(other) == value if value is not None else self.value(other) != load_fields()[other].default)
 
     def value(self, name: str) -> Any:
         """The value of a field of any kind of load: its default if this load does not have the field."""
@@ -240,53 +242,29 @@ class Load(ABC):
         return {name: self.value(name) for name in _stored_names(type(self))}
 
 
-_KINDS: list[type[Load]] = []
-
-
-def _present(load: Load, name: str, value: Any) -> bool:
-    found = getattr(load, name)
-    return bool(found == value if value is not None else found != load_fields()[name].default)
-
-
-def load_kinds() -> tuple[type[Load], ...]:
-    """All kinds of load, in order of registration."""
-    return tuple(_KINDS)
+KINDS: list[type[Load]] = []
+"""All kinds of load, in order of registration."""
 
 
 def kind_of(given: Mapping[str, Any]) -> type[Load]:
     """The kind of load that has these fields; a field that is None is not set."""
-    return next(kind for kind in reversed(_KINDS) if kind.key is None or given.get(kind.key) is not None)
-
-
-def load_of(**fields: Any) -> Load:
-    """The load with these fields, of the kind that they imply. TypeError for a field that this kind does not have."""
-    return kind_of(fields)(**fields)
-
-
-@cache
-def fields_of(kind: type[Load]) -> Mapping[str, LoadField]:
-    """The fields of one kind of load."""
-    hints = get_type_hints(kind)
-    declared = {field.name: field.metadata["load_field"] for field in dataclasses.fields(kind)}
-    return {
-        name: replace(its, name=name, type=hints[name], heading=its.heading or name.replace("_", " ")) for name, its in declared.items()
-    }
+    return next(kind for kind in reversed(KINDS) if kind.key is None or given.get(kind.key) is not None)
 
 
 @cache
 def load_fields() -> Mapping[str, LoadField]:
     """The fields of all kinds, each once: `concurrency`, what the kinds add (fields of the level first), the rest of the common part."""
     common = fields_of(Load)
-    added = {name: declared for kind in _KINDS for name, declared in fields_of(kind).items() if name not in common}
+    added = {name: declared for kind in KINDS for name, declared in fields_of(kind).items() if name not in common}
     return {"concurrency": common["concurrency"], **dict(sorted(added.items(), key=lambda item: item[1].role != "level")), **common}
-
-
-@cache
-def _stored_names(kind: type[Load]) -> tuple[str, ...]:
-    stored = {name for other in _KINDS if other is kind or other.in_every_record for name in fields_of(other)}
-    return tuple(name for name in load_fields() if name in stored)
 
 
 def field_names(*roles: str) -> tuple[str, ...]:
     """The names of all fields with one of these roles."""
     return tuple(name for name, declared in load_fields().items() if declared.role in roles)
+
+
+@cache
+def _stored_names(kind: type[Load]) -> tuple[str, ...]:
+    stored = {name for other in KINDS if other is kind or other.in_every_record for name in fields_of(other)}
+    return tuple(name for name in load_fields() if name in stored)

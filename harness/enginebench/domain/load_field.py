@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass
-from typing import Any, Literal, TypeAlias
+from functools import cache
+from typing import Any, Literal, TypeAlias, get_type_hints
 
 Role: TypeAlias = Literal["level", "arrivals", "lengths", "extent", "client", "other"]
 """What a field describes: how heavy the load is, when requests arrive, how long they are, how much is sent, how the client behaves, or
@@ -86,3 +87,14 @@ def redeclared(owner: type, name: str, *, default: Any, **traits: Any) -> Any:
     declared: LoadField = owner.__dataclass_fields__[name].metadata["load_field"]  # type: ignore[attr-defined]  # a dataclass
     changed = dataclasses.replace(declared, **traits)
     return dataclasses.field(default=default, metadata={"load_field": changed, "canonical_default": declared.default})
+
+
+@cache
+def fields_of(kind: type) -> Mapping[str, LoadField]:
+    """The declared fields of one kind of load."""
+    hints, found = get_type_hints(kind), dataclasses.fields(kind)
+    declared: dict[str, LoadField] = {field.name: field.metadata["load_field"] for field in found}
+    return {
+        name: dataclasses.replace(its, name=name, type=hints[name], heading=its.heading or name.replace("_", " "))
+        for name, its in declared.items()
+    }

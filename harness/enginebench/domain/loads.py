@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Self
 
-from enginebench.domain.load import Length, Load
+from enginebench.domain.load import Load
 from enginebench.domain.load_field import load_field, redeclared
 
 _USUAL_WARMUP = 4
@@ -186,6 +186,11 @@ class TraceReplay(ScheduledLoad):
     }
     ends = True
     source = "trace"
+    change = "the arrivals are those of a recording"
+    usual_requests = 0
+    token_lengths = ("data", "data")
+    shape_text = "the trace's lengths"
+    main_fields = ("trace", "time_scale")
 
     trace: str = load_field(
         "Open loop: recorded arrivals and lengths to replay (Mooncake JSONL, Azure LLM inference CSV, BurstGPT CSV); relative to "
@@ -206,23 +211,3 @@ class TraceReplay(ScheduledLoad):
 
     def at_level(self, level: float) -> Self:
         return replace(self, time_scale=1 / level)
-
-    @property
-    def change(self) -> str:
-        return "the arrivals are those of a recording"
-
-    @property
-    def usual_requests(self) -> int:
-        return 0
-
-    @property
-    def token_lengths(self) -> tuple[Length, Length]:
-        return "data", "data"
-
-    @property
-    def shape_text(self) -> str:
-        return "the trace's lengths"
-
-    @property
-    def main_fields(self) -> tuple[str, ...]:
-        return "trace", "time_scale"

@@ -43,6 +43,7 @@ class SteppedLoop(DrawnLoad):
     level_fields = ("steps",)
     excluded: ClassVar[Mapping[str, str]] = {"duration_s": "the steps say how long the load lasts"}
     ends = True
+    usual_requests = 0
 
     steps: str = load_field(
         "Open loop: rates in steps, 'RATE@SECONDS, ...' in requests (or conversations) per second; e.g. '2@30, 8@30, 2@60'.",
@@ -84,10 +85,6 @@ class SteppedLoop(DrawnLoad):
     @property
     def mean_rate(self) -> float:
         return sum(rate * seconds for rate, seconds in self._steps) / sum(seconds for _, seconds in self._steps)
-
-    @property
-    def usual_requests(self) -> int:
-        return 0
 
     def segments(self) -> Sequence[RateSegment]:
         last = self._steps[-1][0]

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from enginebench.analysis.analysis import LOAD_COLUMNS, Analysis, Row
-from enginebench.domain import JSON, Load, field_names, load_kinds
+from enginebench.domain import JSON, KINDS, Load, field_names
 from enginebench.report.distributions import Reading
 from enginebench.report.figures import GOODPUT, THROUGHPUT, TPOT, TTFT, USER, WITHIN, Column, intervals_text, itl_is_exact
 from enginebench.report.layout import heading
@@ -157,7 +157,7 @@ def panel_groups(analysis: Analysis) -> list[tuple[str, list[Row]]]:
     names: dict[tuple[str, Load], str] = {}
     rows: dict[tuple[str, Load], list[Row]] = {}
     models, kinds = {row.deployment.model for row in analysis.rows}, {row.load.kind for row in analysis.rows}
-    for row in sorted(analysis.rows, key=lambda row: load_kinds().index(type(row.load))):
+    for row in sorted(analysis.rows, key=lambda row: KINDS.index(type(row.load))):
         key = (row.deployment.model, row.load.without_level(*field_names("extent")))
         rows.setdefault(key, []).append(row)
         facts = [row.deployment.model] if len(models) > 1 else []

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from enginebench.checkpoints.tokenizer import word_tokenizer
 from enginebench.checkpoints.vocabulary import Vocabulary, is_plain
-from enginebench.domain import Load, load_of
+from enginebench.domain import Load, kind_of
 from enginebench.errors import UserError
 from enginebench.workload import Prompt, TextScale, check, make_prompts
 from enginebench.workload.datasets import Reference, Turn, parse_reference, read_records
@@ -31,6 +31,10 @@ SHAREGPT = [
         {"role": "user", "content": "second"}, {"role": "user", "content": "third"}, {"role": "assistant", "content": "three"},
     ]},
 ]  # fmt: skip
+
+
+def load_of(**fields: Any) -> Load:
+    return kind_of(fields)(**fields)
 
 
 def encoded(vocabulary: Vocabulary, prompt: Prompt) -> tuple[int, ...]:

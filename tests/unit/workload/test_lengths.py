@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from enginebench.domain import ClosedLoop, OpenLoop, load_of
+from enginebench.domain import ClosedLoop, Load, OpenLoop, kind_of
 from enginebench.errors import UserError
 from enginebench.workload import check, largest_request, natural_count
 from enginebench.workload.arrivals import due_times
@@ -28,6 +28,10 @@ expressions = st.one_of(
         lambda n: f"normal({n[0]},{n[1]},{n[0]}..{n[0] + n[2]})"
     ),
 )
+
+
+def load_of(**fields: Any) -> Load:
+    return kind_of(fields)(**fields)
 
 
 def parsed(text: int | str) -> Distribution:
