@@ -1,4 +1,4 @@
-"""One point of a sweep, with the ids that name its record and its server start."""
+"""One cell of a sweep, with the ids of its record and its server start."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Status: TypeAlias = Literal["ok", "failed", "skipped"]
 
 @dataclass(frozen=True)
 class Cell:
-    """One point of the sweep: a deployment under a load, once. Its id names its record."""
+    """A deployment under a load, measured once. Its id names its record."""
 
     deployment: Deployment
     load: Load
@@ -27,5 +27,5 @@ class Cell:
 
     @cached_property
     def launch_id(self) -> str:
-        """The server start that this cell needs; cells with the same launch_id share one launch."""
+        """Id of the server start; cells with the same launch_id share one server."""
         return fingerprint({"deployment": canonical(self.deployment), "repeat": self.repeat})

@@ -1,4 +1,4 @@
-"""What a server is started with: engine, model, precision, parallelism, options and runtime. Frozen plain data."""
+"""A deployment: engine, model, precision, parallelism, options and runtime of a server. Frozen plain data."""
 
 from __future__ import annotations
 
@@ -15,49 +15,48 @@ Runtime: TypeAlias = Literal["process", "docker", "attach", "in-process"]
 
 @dataclass(frozen=True)
 class Parallelism:
-    """How a deployment is spread over devices. The engines' words differ; these five never do.
-
-    tp: ranks that share each layer. pp: pipeline stages. dp_replicas: whole copies (extra devices). attention_dp: attention
-    replicated *inside* tp (no extra devices). ep: ranks that share the experts of a layer.
-    """
+    """How a deployment is spread over devices. Engines use other words; these five have one meaning."""
 
     tp: int = 1
+    """Ranks that share each layer."""
     pp: int = 1
+    """Pipeline stages."""
     dp_replicas: int = 1
+    """Whole copies, on extra devices."""
     attention_dp: int = 1
+    """Attention replicas *inside* tp, without extra devices."""
     ep: int = 1
+    """Ranks that share the experts of a layer."""
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """Whatever changes this needs a new server: engine, weights, precision, spread, engine options, runtime.
-
-    checkpoint is the reference as the scenario resolves it for this engine and precision (see `enginebench.checkpoints`).
-    max_context (tokens of prompt + output of one request) and max_concurrency (requests in flight) are what the server must
-    be able to hold; plan() derives them from the loads when the scenario does not say.
-    """
+    """Everything whose change needs a new server: engine, weights, precision, parallelism, engine options, runtime."""
 
     engine: str
     model: str
     precision: str
     checkpoint: str
+    """The reference that the scenario resolves for this engine and precision, see `enginebench.checkpoints`."""
     runtime: Runtime = "process"
     parallelism: Parallelism = Parallelism()
     max_context: int = 2048
+    """Tokens of prompt and output of one request that the server must hold; default of a scenario: the most that its loads need."""
     max_concurrency: int = 1
+    """Requests in flight that the server must hold; default of a scenario: the most that its loads need."""
     options: Mapping[str, JSON] = field(default_factory=dict)
     url: str | None = None
-    """attach: base URL of the server that is already up, e.g. http://127.0.0.1:8000 (without /v1)."""
+    """attach: base URL of the running server, e.g. http://127.0.0.1:8000 (without /v1)."""
     api_key_env: str | None = None
     """attach: the *name* of the environment variable that holds the key; its value is never stored."""
     ready_timeout_s: float | None = None
-    """How long the engine may take to become ready; None: what its adapter thinks."""
+    """Seconds that the engine may take to become ready; None: the adapter's default."""
     label: str | None = None
     """A name for tables; None: engine, model and what varies."""
     container: Container = field(default_factory=Container)
-    """docker: how the engine is boxed in."""
+    """docker: the engine's container."""
 
     @property
     def inside(self) -> Deployment:
-        """What an adapter is shown: to the engine in a container it is a process like any other."""
+        """The deployment as an adapter gets it: inside its container the engine is an ordinary process."""
         return dataclasses.replace(self, runtime="process", container=Container()) if self.runtime == "docker" else self

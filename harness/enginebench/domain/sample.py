@@ -1,4 +1,4 @@
-"""What one request left behind, as the load generator saw it. Raw times and counts; every metric is computed from them later."""
+"""One request as the load generator measured it: raw times and counts, from which all metrics are computed later."""
 
 from __future__ import annotations
 
@@ -9,44 +9,43 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Sample:
-    """One request as the client saw it, raw. All times are `time.monotonic_ns()` of the client; every metric is derived later.
-
-    event_ns[i] is when the i-th *output* event arrived (text, reasoning or token ids; never headers, a role delta or a
-    keep-alive); event_tokens[i] the tokens it carried, -1 when the engine did not say; event_chars[i] its characters.
-    input_tokens, output_tokens and cached_tokens are what the *server* counted (None: it did not say).
-    """
+    """One request as the client measured it. All times are `time.monotonic_ns()` of the client."""
 
     index: int
     asked_input_tokens: int
     asked_output_tokens: int
     due_ns: int = 0
-    """When the arrival process wanted the request sent; equals sent_ns in a closed loop without delay."""
+    """Scheduled arrival; equals sent_ns in a closed loop without delay."""
     sent_ns: int = 0
-    """Just before the request's bytes are handed to the socket of a connection that is already open."""
+    """Just before the request's bytes are written to an open connection."""
     headers_ns: int = 0
     """Arrival of the response headers; 0 if none came. Never used as TTFT."""
     end_ns: int = 0
     """The response is complete, or the error is known."""
     event_ns: array[int] = field(default_factory=lambda: array("q"))
+    """Arrival of each *output* event: text, reasoning or token ids; never headers, a role delta or a keep-alive."""
     event_tokens: array[int] = field(default_factory=lambda: array("i"))
+    """Tokens of each event; -1: unknown."""
     event_chars: array[int] = field(default_factory=lambda: array("i"))
+    """Characters of each event."""
     first_answer_ns: int = 0
-    """Arrival of the first output event that is answer and not reasoning; 0 if none came."""
+    """Arrival of the first output event that is not reasoning; 0 if none came."""
     conversation: int = -1
-    """Which conversation the request is a turn of; -1: none."""
+    """Conversation that the request belongs to; -1: none."""
     turn: int = 0
-    """Its place in that conversation, from 0."""
+    """Index in that conversation, from 0."""
     outcome: str = "ok"
     """'ok', or an `enginebench.loadgen` error class such as 'http_status', 'timeout', 'cut', 'malformed', 'in_stream_error'."""
     error: str | None = None
     status_code: int | None = None
     input_tokens: int | None = None
+    """Counted by the *server*, as are output_tokens and cached_tokens; None: the server does not report it."""
     output_tokens: int | None = None
     cached_tokens: int | None = None
     local_tokens: int | None = None
-    """Output tokens by the checkpoint's own tokenizer, from the text; counted only where the server does not count."""
+    """Output tokens of the text by the checkpoint's own tokenizer; counted only if the server does not count."""
     finish_reason: str | None = None
     server_timings: Mapping[str, float] | None = None
-    """The engine's own figures for this request under its own names, as it sent them."""
+    """The engine's own timings of this request, with the engine's names and units."""
     text: str | None = None
-    """Kept only when the caller asks for it (parity, priming); a measured sample does not hold its text."""
+    """Kept only on request (parity, priming); measured samples have no text."""

@@ -1,4 +1,4 @@
-"""From a model's name and a precision to the checkpoint reference of one engine, or an error at the line that is wrong."""
+"""From a model's name and a precision to the checkpoint reference of one engine, or an error at its line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Checkpoints:
     _sound: set[tuple[str, str, str]] = field(default_factory=set)
 
     def reference(self, adapter: Adapter, name: str, precision: str, model_at: Location, precision_at: Location, *, attached: bool) -> str:
-        """The checkpoint of `name` in `precision` for this engine. attached: the server has it already, nothing is looked for."""
+        """The checkpoint of `name` in `precision` for this engine. attached: the server has it already, nothing is checked."""
         models = self.written.models
         if name not in models:
             if attached or adapter.checkpoint_format == "none":

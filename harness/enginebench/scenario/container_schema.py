@@ -1,6 +1,6 @@
-"""`container:` of a deployment as a pydantic model: how an engine with `runtime: docker` is boxed in.
+"""`container:` of a deployment as a pydantic model: the container of an engine with `runtime: docker`.
 
-Knows nothing of Docker; whether an image, a device or a path exists is found out when the container is made.
+Knows nothing of Docker. Whether an image, a device or a path exists is checked when the container is created.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SECRET = re.compile(r"token|secret|password|passwd|api_?key|credential", re.IGN
 
 
 def _one_sentence(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
-    """pydantic would complain once for each of the three forms."""
+    """Without this, pydantic reports an error for each of the three forms."""
     try:
         return handler(value)
     except ValidationError:
@@ -34,32 +34,34 @@ Gpus = Annotated[
 
 
 class ContainerSettings(Strict):
-    """How the engine is boxed in; only with `runtime: docker`. Needs nothing to be written: every key has a default."""
+    """The engine's container; only with `runtime: docker`. Every key has a default."""
 
-    variant: str | None = Field(None, description="Which of the engine's images, see `bench images`; default: the first one that fits.")
+    variant: str | None = Field(
+        None, description="Which of the engine's images, see `bench images`; default: the first one that supports the deployment."
+    )
     image: Annotated[str, Field(pattern=r"^[!-~]+$")] | None = Field(
-        None, description="Image to run instead, holding what that one holds, e.g. `vllm/vllm-openai@sha256:...`."
+        None, description="Image to run instead, with the same content, e.g. `vllm/vllm-openai@sha256:...`."
     )
     gpus: Gpus | None = Field(
         None, description="A number of GPUs, `all`, or a list of UUIDs (AMD: indices); default: as many as the deployment takes."
     )
     cpus: Annotated[float, Field(ge=0.01, le=4096)] | None = Field(
         None,
-        description="Cores' worth of processor time it may use, e.g. `7.5`; a cell that was held back by it is suspect.",
+        description="Processor time in cores, e.g. `7.5`; a cell that was throttled by this limit is suspect.",
     )
     cpuset: Annotated[str, Field(pattern=r"^[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*$")] | None = Field(
         None, examples=["0-15,32-47"], description="Processors it may use, e.g. `0-15,32-47`."
     )
     memory: Size | None = Field(
-        None, examples=["64GiB"], description="Most memory, e.g. `64GiB`, without swap; beyond it the kernel kills the engine."
+        None, examples=["64GiB"], description="Most memory, e.g. `64GiB`, without swap; above it the kernel kills the engine."
     )
     shm: Size = Field(
         "16GiB",
         examples=["16GiB"],
-        description="Most shared memory (/dev/shm), which ranks talk through; counts as memory once it is used.",
+        description="Most shared memory (/dev/shm), which ranks communicate through; counts as memory once it is used.",
     )
     ipc: Literal["private", "host"] = Field(
-        "private", description="private: shared by the deployment's containers only. host: the machine's."
+        "private", description="private: shared by the deployment's containers only. host: the machine's IPC namespace."
     )
     ulimits: dict[str, Annotated[int, Field(ge=-1, strict=True)]] = Field(
         default_factory=dict, description="Resource limits, soft and hard, -1 is none; e.g. `{memlock: -1, stack: 67108864}`."
@@ -74,18 +76,19 @@ class ContainerSettings(Strict):
     hf_cache: bool = Field(default=True, description="Mount this machine's Hugging Face cache where the checkpoint is a hub id.")
     compile_cache: Annotated[str, Field(pattern=r"^/[^:]*$")] | None = Field(
         None,
-        description="Folder of this machine that keeps compiled kernels and graphs between starts; default: every start compiles anew.",
+        description="Folder of this machine that keeps compiled kernels and graphs between starts; default: every start compiles again.",
     )
     offline: bool = Field(default=False, description="Pull no image, and tell Hugging Face libraries to fetch nothing.")
     user: Annotated[str, Field(pattern=r"^(caller|image|[0-9]+(:[0-9]+)?)$")] = Field(
         "caller", description="caller: files it writes belong to whoever runs `bench`. image: the image's own user. Or `UID:GID`."
     )
     network: Literal["private", "host"] = Field(
-        "private", description="private: a network of the deployment's own, ports published. host: the machine's, without translation."
+        "private",
+        description="private: a network for the deployment, with published ports. host: the machine's network.",
     )
     address: Annotated[str, Field(pattern=r"^[0-9A-Fa-f.:]+$")] | None = Field(
         None,
-        description="Address of the daemon's machine where ports are published, for all who reach it; default: 127.0.0.1.",
+        description="Address of the daemon's machine where ports are published, open to all that can reach it; default: 127.0.0.1.",
     )
 
     @field_validator("env")
@@ -98,7 +101,7 @@ class ContainerSettings(Strict):
                 )
         return env
 
-    def noun(self) -> Container:
-        """The same as plain frozen data."""
+    def container(self) -> Container:
+        """The settings as plain frozen data."""
         values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in self.model_dump().items()}
         return Container(**values)

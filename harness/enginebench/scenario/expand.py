@@ -1,7 +1,7 @@
-"""From the validated file to plain deployments and loads: sweeps multiplied out, checkpoints and options resolved.
+"""From the validated file to plain deployments and loads: multiplies out sweeps, resolves checkpoints and options.
 
-Every check that needs an adapter is made here, so that a wrong engine, precision, option or path is an error with a line
-number before anything starts.
+Makes every check that needs an adapter, so that a wrong engine, precision, option or path is an error with a line number before
+anything starts.
 """
 
 from __future__ import annotations
@@ -33,57 +33,57 @@ from enginebench.scenario.options import Axes, combinations, option_axes, size
 from enginebench.scenario.schema import Deployments, ScenarioFile
 
 STARTED: tuple[Runtime, ...] = ("process", "docker")
-"""Runtimes of a server that we start; which of them can be chosen when the scenario is run."""
+"""Runtimes with a server that we start. `bench run` can replace one by the other."""
 MAX_CELLS = 200_000
-"""A sweep of more is a slip of the pen: at one second per cell it takes more than two days."""
+"""A larger sweep is taken for a mistake: at one second per cell it takes more than two days."""
 
 
 UNKNOWN_CONTEXT = 4096
-"""Tokens a server must hold per request where nobody can say what a data set holds, and the scenario does not."""
+"""Tokens per request that a server must hold if the lengths of a data set are unknown and the scenario does not set max_context."""
 
 
 @dataclass(frozen=True)
 class ParityCheck:
-    """How the engines' greedy outputs are compared: number of prompts, their length and the length of the outputs, in tokens."""
+    """How the engines' greedy outputs are compared. Lengths are in tokens."""
 
     prompts: int
+    """Number of prompts."""
     input_tokens: int
     output_tokens: int
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """What to compare: deployments, the loads of each, repeats. file and text are where it came from, verbatim.
-
-    hardware: what it is meant for, as `physics.read_machine` takes it; None: it does not say.
-    """
+    """What to compare: deployments, the loads of each, repeats."""
 
     name: str
     deployments: tuple[Deployment, ...]
     loads: tuple[tuple[Load, ...], ...]
-    """For each deployment, what is sent to it, in order."""
+    """For each deployment, its loads in order."""
     searches: tuple[tuple[LoadSearch, ...], ...] = ()
-    """For each deployment, the searches that follow its loads; none of them without an `slo`."""
+    """For each deployment, the searches that follow its loads; searches need an `slo`."""
     slo: Slo | None = None
     repeats: int = 1
     parity: ParityCheck | None = None
     title: str | None = None
     description: str | None = None
     hardware: str | None = None
+    """The machine that the scenario is meant for, as `physics.read_machine` takes it; None: not stated."""
     file: Path = Path("scenario.yaml")
     text: str = ""
+    """Content of the file, verbatim."""
 
 
 def load_scenario(file: Path, registry: Registry, *, runtime: Runtime | None = None) -> Scenario:
     """Read, check and expand a scenario file. UserError with file, line and key for anything wrong in it.
 
-    runtime: 'process' or 'docker', for every server that the scenario starts as either.
+    runtime: 'process' or 'docker', used for every server that the scenario starts in one of the two.
     """
     return expand(read(file), registry, runtime=runtime)
 
 
 def expand(source: Source, registry: Registry, *, runtime: Runtime | None = None) -> Scenario:
-    """As `load_scenario`, for a source at hand."""
+    """As `load_scenario`, for a source that has been read."""
     try:
         written = ScenarioFile.model_validate(source.data)
     except ValidationError as error:
@@ -104,7 +104,7 @@ def expand(source: Source, registry: Registry, *, runtime: Runtime | None = None
         if not served.loads and not served.searches:
             d = served.deployment
             name = f"{d.engine} {d.model} {d.precision} {d.runtime}"
-            raise source.error(f"nothing is sent to {name}: every `only` under `loads` leaves it out", ("deployments", i))
+            raise source.error(f"nothing is sent to {name}: every `only` under `loads` excludes it", ("deployments", i))
         if len({search.base for search in served.searches}) < len(served.searches):
             raise source.error("two searches begin with the same load", ("loads",), advice="keep the one with the wider bounds")
     return Scenario(
@@ -124,7 +124,7 @@ def expand(source: Source, registry: Registry, *, runtime: Runtime | None = None
 
 
 def _started_as(runtime: Runtime, entry: Deployments) -> Deployments:
-    """The entry with every server that we start started in this way; one that was to be started in both is started once."""
+    """The entry with this runtime for every server that we start; one with both runtimes is started once."""
     runtimes = [runtime if one in STARTED else one for one in entry.runtime]
     return entry.model_copy(update={"runtime": list(dict.fromkeys(runtimes))})
 
@@ -139,7 +139,7 @@ class _Served(NamedTuple):
 
 @dataclass(frozen=True)
 class _Variant:
-    """One engine, model, precision and runtime of an entry, and where each stands."""
+    """One engine, model, precision and runtime of an entry, with the place of each in the file."""
 
     engine: str
     model: str
@@ -166,13 +166,13 @@ class _Expansion:
     checkpoints: Checkpoints
 
     def check_size(self) -> None:
-        """Refuse a sweep of too many cells before it is built."""
+        """UserError for a sweep of too many cells, before it is built."""
         cells = 0
         for number, entry in enumerate(self.written.deployments):
             degrees = (entry.tp, entry.pp, entry.dp_replicas, entry.attention_dp, entry.ep, entry.max_context, entry.max_concurrency)
             spread = math.prod(len(values or [0]) for values in (*degrees, entry.container))
             named = len(entry.engine) * len(entry.model) * len(entry.precision) * len(entry.runtime)
-            if named * spread > MAX_CELLS:  # counted alone first: walking over that many takes too long as well
+            if named * spread > MAX_CELLS:  # checked first, because iterating over so many takes too long
                 raise self._too_many(named * spread, ("deployments", number))
             for variant in self._variants(entry, number):
                 options = self._axes(entry, self._adapter(variant), variant.at)
@@ -186,14 +186,14 @@ class _Expansion:
         )
 
     def check_goals(self) -> None:
-        """Refuse a search without a goal."""
+        """UserError for a search without a goal."""
         for number, group in enumerate(self.written.loads):
             if group.find and self.written.slo is None:
                 advice = "write one at the top level, e.g. slo: {ttft_ms: 500, tpot_ms: 50}"
                 raise self.source.error("there is no `slo` to search for", ("loads", number, "find"), advice=advice)
 
     def of(self, entry: Deployments, number: int) -> Iterator[_Served]:
-        """Every deployment of entry number `number`, with what is sent to it."""
+        """Every deployment of entry number `number`, with its loads and searches."""
         spread = itertools.product(entry.tp, entry.pp, entry.dp_replicas, entry.attention_dp, entry.ep)
         parallelisms = [Parallelism(*degrees) for degrees in spread]
         for variant in self._variants(entry, number):
@@ -212,7 +212,7 @@ class _Expansion:
             streams = entry.max_concurrency or [max((load.concurrency or OPEN_STREAMS for load in heaviest), default=1)]
             options = combinations(self._axes(entry, adapter, at), adapter, self.source, (*at, "options"))
             boxed = entry.container if variant.runtime == "docker" else None
-            boxes = [settings.noun() for settings in boxed] if boxed else [Container()]
+            boxes = [settings.container() for settings in boxed] if boxed else [Container()]
             for parallelism, context, concurrency, chosen, container in itertools.product(parallelisms, contexts, streams, options, boxes):
                 deployment = Deployment(
                     engine=variant.engine, model=variant.model, precision=variant.precision, checkpoint=checkpoint, runtime=variant.runtime,
@@ -234,7 +234,7 @@ class _Expansion:
         return option_axes(entry.options, adapter, self.source, (*at, "options"))
 
     def _contexts(self, entry: Deployments, loads: Sequence[Load], at: Location) -> list[int]:
-        """max_context as written, each enough for every load; as large as needed when it is not written."""
+        """max_context as written, if each is enough for every load; otherwise as large as the loads need."""
         parity = self.written.parity
         known = [size for load in loads if (size := self.loads.largest(load)) is not None]
         longest = max([*known, parity.input_tokens + parity.output_tokens if parity else 0, 1])
@@ -258,7 +258,9 @@ class _Expansion:
 
     def _check_runtime(self, adapter: Adapter, entry: Deployments, variant: _Variant) -> None:
         at, runtime = variant.at, variant.runtime
-        known = (*adapter.runtimes, "docker") if "process" in adapter.runtimes else adapter.runtimes  # it runs in a container as it is
+        known = (
+            (*adapter.runtimes, "docker") if "process" in adapter.runtimes else adapter.runtimes
+        )  # every server that is a process can run in a container
         if runtime not in known:
             advice = f"it has: {', '.join(known)}"
             raise self.source.error(f"{adapter.title} has no runtime '{runtime}'", variant.runtime_at, advice=advice)

@@ -1,4 +1,4 @@
-"""The `slo` of a scenario, as `enginebench.metrics.slo` understands it, or an error at the line that is wrong."""
+"""The `slo` of a scenario as `enginebench.metrics.slo` reads it, or an error at its line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from enginebench.scenario.schema import SLO
 
 
 def slo_of(written: SLO | None, source: Source) -> Slo | None:
-    """What a good answer is; None where the scenario does not say. UserError for an unknown preset, and for no limit at all."""
+    """The SLO; None if the scenario has none. UserError for an unknown preset, and for an SLO without limits."""
     if written is None:
         return None
     try:

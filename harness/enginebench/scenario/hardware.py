@@ -1,4 +1,4 @@
-"""The machine that a scenario is meant for, checked against the catalogue; measures and reckons nothing."""
+"""Checks the `hardware` of a scenario against the catalogue. Measures and computes nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enginebench.scenario.schema import ScenarioFile
 
 
 def check_hardware(written: ScenarioFile, source: Source) -> None:
-    """UserError at its line for hardware that is not known."""
+    """UserError at its line for unknown hardware."""
     if written.hardware is None:
         return
     from enginebench.physics.detect import check  # reads the catalogue

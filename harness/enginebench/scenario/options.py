@@ -21,7 +21,7 @@ Axes = dict[str, list[JSON]]
 
 
 def option_axes(options: dict[str, JSON], adapter: Adapter, source: Source, here: Location) -> Axes:
-    """Which options are swept over what. UserError for a name the engine does not have."""
+    """The values of each option. UserError for an option that the engine does not have."""
     listed = _list_options(adapter.options)
     axes: Axes = {}
     for key, value in options.items():
@@ -51,14 +51,14 @@ def _validated(options: dict[str, JSON], adapter: Adapter, source: Source, here:
     return {key: plain(getattr(checked, key)) for key in options}
 
 
-@cache  # building one takes longer than a thousand validations
+@cache  # building one takes longer than 1,000 validations
 def _validator(options: type) -> TypeAdapter[Any]:
     return TypeAdapter(options)
 
 
 @cache
 def _list_options(options: type) -> dict[str, bool]:
-    """Option name -> whether its own value is a list (then only a list of lists is a sweep)."""
+    """Option name -> whether its value is a list (then only a list of lists is a sweep)."""
     hints = get_type_hints(options)
     return {
         f.name: any(get_origin(t) in (list, tuple) for t in (hints[f.name], *get_args(hints[f.name]))) for f in dataclasses.fields(options)

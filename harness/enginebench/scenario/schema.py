@@ -1,7 +1,7 @@
-"""The scenario file as pydantic models: what may be written, with which defaults. The edge of the program, nothing behind it.
+"""The scenario file as pydantic models: the allowed keys, their types and defaults. Used only where a file is read.
 
-One rule makes every axis sweepable: wherever a single value may stand, a list of values may stand too, and the sweep is the
-product of all lists. docs/scenario.md and docs/scenario.schema.json are generated from these classes.
+One rule makes every axis sweepable: a list of values is allowed wherever a single value is, and the sweep is the product of all lists.
+docs/scenario.md and docs/scenario.schema.json are generated from these classes.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from enginebench.scenario.load_schema import Loads
 
 
 class RandomWeights(Strict):
-    """A model of this geometry with random weights, made on this machine."""
+    """A model of this geometry with random weights, created on this machine."""
 
     architecture: Literal["qwen3moe", "mixtral", "olmoe", "deepseek_v3", "llama4", "gpt_oss", "llama"] = Field(
-        "qwen3moe", description="Model family whose layout is used; `llama` is dense: `experts: 1, top_k: 1`."
+        "qwen3moe", description="Layout of this model family; `llama` is dense: `experts: 1, top_k: 1`."
     )
     layers: Count = Field(4, description="Number of layers.")
     hidden: Count = Field(256, description="Width of the residual stream.")
@@ -36,12 +36,12 @@ class RandomWeights(Strict):
     expert_intermediate: Count = Field(256, description="Inner width of one expert.")
     context: Count = Field(4096, description="Longest context in tokens.")
     seed: Seed = Field(0, description="The same seed gives the same weights in every format.")
-    shared_experts: Few | None = Field(None, description="deepseek_v3: experts that every token takes; default 1.")
+    shared_experts: Few | None = Field(None, description="deepseek_v3: experts that every token uses; default 1.")
     dense_layers: Annotated[int, Field(ge=0)] | None = Field(
         None, description="deepseek_v3: layers without experts, before the others; default 1."
     )
     dense_intermediate: Count | None = Field(None, description="deepseek_v3: inner width of those layers; default 4 x expert_intermediate.")
-    expert_groups: Few | None = Field(None, description="deepseek_v3: groups of experts; default 4 if that shares the experts evenly.")
+    expert_groups: Few | None = Field(None, description="deepseek_v3: groups of experts; default 4 if the experts divide evenly.")
     top_k_groups: Few | None = Field(None, description="deepseek_v3: groups that a token may choose experts from; default half of them.")
     q_lora_rank: Count | None = Field(None, description="deepseek_v3: width of the compressed queries; default half of hidden.")
     kv_lora_rank: Count | None = Field(None, description="deepseek_v3: width of the compressed keys and values; default 512.")
@@ -75,51 +75,55 @@ class Deployments(Strict):
     """One entry of `deployments`: every combination of its listed values is one server."""
 
     engine: Annotated[list[str], ListOf] = sweep_field(..., "Engine name, see `bench engines`.")
-    model: Annotated[list[str], ListOf] = sweep_field(..., "A key of `models`; with `runtime: attach` also any model id the server knows.")
+    model: Annotated[list[str], ListOf] = sweep_field(
+        ..., "A key of `models`; with `runtime: attach` also any model id that the server has."
+    )
     precision: Annotated[list[str], ListOf] = sweep_field("unstated", "Precision of the weights, e.g. f16, bf16, fp8, q4_k_m.")
     runtime: Annotated[list[Literal["process", "docker", "attach", "in-process"]], ListOf] = sweep_field(
         "process",
-        "process: start a server. docker: start it in a container. attach: one that is already up. in-process: an offline batch "
+        "process: start a server. docker: start it in a container. attach: use a running server. in-process: an offline batch "
         "through the engine's own API.",
     )
-    container: Annotated[list[ContainerSettings], ListOf] | None = sweep_or("docker: how the engine is boxed in, see below.")
+    container: Annotated[list[ContainerSettings], ListOf] | None = sweep_or("docker: settings of the engine's container, see below.")
     tp: Annotated[list[Few], ListOf] = sweep_field(1, "Tensor-parallel ranks.")
     pp: Annotated[list[Few], ListOf] = sweep_field(1, "Pipeline stages.")
-    dp_replicas: Annotated[list[Few], ListOf] = sweep_field(1, "Whole replicas (each takes its own devices).")
+    dp_replicas: Annotated[list[Few], ListOf] = sweep_field(1, "Whole replicas, each on its own devices.")
     attention_dp: Annotated[list[Few], ListOf] = sweep_field(1, "Attention data parallelism inside tp (no extra devices).")
     ep: Annotated[list[Few], ListOf] = sweep_field(1, "Expert-parallel ranks.")
     max_context: Annotated[list[Count], ListOf] | None = sweep_or(
-        "Tokens one request may hold; default: the largest input + output of the loads, 4096 where that cannot be known."
+        "Tokens of one request, input + output; default: the most that the loads need, 4096 if unknown."
     )
     max_concurrency: Annotated[list[Few], ListOf] | None = sweep_or(
-        "Requests in flight the server must take; default: the loads' largest concurrency, where an open loop without limit counts as 64."
+        "Requests in flight that the server must hold; default: the loads' largest concurrency; an open loop without limit counts as 64."
     )
     options: dict[str, JSON] = Field(default_factory=dict, description="The engine's own options; a list is swept. See docs/engines.md.")
     url: str | None = Field(
-        None, pattern=r"^https?://[!-~]+$", description="attach: the server's base URL; a /v1 at its end is left out. Never a password."
+        None, pattern=r"^https?://[!-~]+$", description="attach: the server's base URL; a trailing /v1 is removed. Never a password."
     )
     api_key_env: str | None = Field(
         None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="attach: the *name* of the environment variable that holds the API key."
     )
-    ready_timeout_s: Seconds | None = Field(None, description="Seconds the engine may take to become ready; default: its adapter's figure.")
+    ready_timeout_s: Seconds | None = Field(
+        None, description="Seconds that the engine may take to become ready; default: set by its adapter."
+    )
     label: str | None = Field(None, max_length=60, description="Name in tables and plots; default: engine, model and what varies.")
 
     @model_validator(mode="after")
-    def _boxed(self) -> Deployments:
+    def _only_docker_has_a_container(self) -> Deployments:
         if self.container is not None and "docker" not in self.runtime:
             raise PydanticCustomError("container", "`container` only goes with `runtime: docker`; write that, or leave it out")
         return self
 
     @field_validator("url")
     @classmethod
-    def _reachable(cls, url: str | None) -> str | None:
+    def _without_secrets(cls, url: str | None) -> str | None:
         if url is None:
             return None
         parts = urlsplit("")
         try:
             parts = urlsplit(url)
             sound = bool(parts.hostname) and parts.port != 0
-        except ValueError:  # what urlsplit makes of http://h:99999 and http://[::
+        except ValueError:  # urlsplit raises for http://h:99999 and http://[::
             sound = False
         if not sound:
             raise PydanticCustomError("url", "is not a URL with a host and a port from 1 to 65535")
@@ -131,19 +135,21 @@ class Deployments(Strict):
 
 
 class SLO(Strict):
-    """What a good answer is: the name of a preset, or limits on single requests. A request that meets all of them counts as good."""
+    """Service level objective: the name of a preset, or limits on single requests. A request that meets all of them is good."""
 
-    preset: str | None = Field(None, description="A named set of limits, such as `mlperf/deepseek-r1`; what is written beside it wins.")
-    ttft_ms: Milliseconds | None = Field(None, description="Most milliseconds to the first token, from when the request was due.")
+    preset: str | None = Field(
+        None, description="A named set of limits, such as `mlperf/deepseek-r1`; limits beside it replace those of the preset."
+    )
+    ttft_ms: Milliseconds | None = Field(None, description="Most milliseconds to the first token, from the scheduled arrival.")
     tpot_ms: Milliseconds | None = Field(None, description="Most milliseconds per output token after the first.")
-    e2e_ms: Milliseconds | None = Field(None, description="Most milliseconds to the end of the answer, from when the request was due.")
+    e2e_ms: Milliseconds | None = Field(None, description="Most milliseconds to the end of the answer, from the scheduled arrival.")
     share: Annotated[float, Field(gt=0, le=1, strict=True)] | None = Field(
         None, description="Share of the requests that must be good for a load to meet the SLO; default: the preset's, else 0.99."
     )
 
 
 class Parity(Strict):
-    """Greedy output of every engine for the same prompts, stored with the run and compared."""
+    """Compare the greedy output of all engines for the same prompts. Outputs are stored with the run."""
 
     prompts: Count = Field(4, description="Number of prompts.")
     input_tokens: Count = Field(32, description="Prompt length in tokens.")
@@ -159,25 +165,25 @@ def _preset_schema(schema: dict[str, Any]) -> None:
 
 
 class ScenarioFile(Strict):
-    """A scenario: what to compare, and under which load."""
+    """A scenario: what to compare, under which loads."""
 
     name: Name = Field(examples=["my-comparison"], description="Names the run folder; letters, digits, '.', '_' and '-'.")
-    title: str | None = Field(None, max_length=200, description="One line for the report's head.")
-    description: str | None = Field(None, description="Anything a reader should know.")
-    models: dict[Name, Model] = Field(default_factory=dict, description="The models by the name that deployments use.")
-    deployments: list[Deployments] = Field(min_length=1, description="What to start, one entry per group.")
-    loads: list[Loads] = Field(min_length=1, description="What to send to each of them.")
+    title: str | None = Field(None, max_length=200, description="Title of the report, one line.")
+    description: str | None = Field(None, description="Notes for the reader.")
+    models: dict[Name, Model] = Field(default_factory=dict, description="The models, by the name that deployments use.")
+    deployments: list[Deployments] = Field(min_length=1, description="The servers to compare, one entry per group.")
+    loads: list[Loads] = Field(min_length=1, description="The loads that are sent to each of them.")
     slo: Annotated[SLO, BeforeValidator(_named)] | None = Field(
         None,
         json_schema_extra=_preset_schema,
-        description="Limits that a good answer keeps, for goodput and `find`: a preset's name or a mapping.",
+        description="Limits that a good request meets, for goodput and `find`: a preset's name or a mapping.",
     )
     hardware: str | None = Field(
         None,
         max_length=100,
         examples=["4xh100"],
-        description="The machine it is meant for, e.g. `4xh100` or `1xrtx4090+96gb` (with the host's memory), as `bench fit` takes it: "
-        "what does not fit is skipped with the numbers. Default: the GPUs that are here; `--hardware` goes before both.",
+        description="The machine that the scenario is meant for, as in `bench fit`, e.g. `4xh100` or `1xrtx4090+96gb` (with host memory): "
+        "cells that do not fit are skipped, with the numbers. Default: the GPUs of this machine; `--hardware` overrides both.",
     )
     repeats: Few = Field(1, description="Server restarts per deployment; repeats interleave the deployments.")
     parity: Parity | None = Field(None, description="Compare the engines' greedy output for the same prompts.")

@@ -1,6 +1,6 @@
-"""What a load says, as prompts: their text or token ids, their lengths, and when each is due. Exact under a seed.
+"""Makes the requests of a load: text or token ids of the prompts, their lengths, and when each is due. Exact under a seed.
 
-Does not know: engines, sockets, dialects. Public surface: everything below.
+Knows no engine, no socket, no dialect.
 """
 
 from __future__ import annotations
@@ -27,13 +27,15 @@ def make_prompts(
     base: Path = Path(),
     limit: int | None = None,
 ) -> list[Prompt]:
-    """The first `count` requests of a load, conversation after conversation (the last one possibly cut).
+    """The first `count` requests of a load, conversation after conversation (the last one may be incomplete).
 
-    Lengths and due times depend on (load.seed, index) alone, so that every engine, repeat and run meets the same; what the prompts
-    say, and the order of a data set, depends on the salt, too. Of scale a known tokenizer leaves only the overhead. base is the
-    folder that relative file names start from. limit: most tokens of a recorded prompt with its answer; longer ones are left out.
+    Lengths and due times depend on (load.seed, index) alone, so that every engine, repeat and run gets the same. The text of prompts
+    and the order of a data set also depend on the salt.
 
-    UserError for what `check` refuses, for a length that no tokenizer can confirm, and for a data set with too few prompts.
+    scale: how the server counts text; with a known tokenizer only its overhead is used. base: the folder that relative file names start
+    from. limit: most tokens of a recorded prompt with its answer; longer ones are omitted.
+
+    UserError for a load that `check` refuses, for a length that no tokenizer can confirm, and for a data set with too few prompts.
     """
     check(load, base)
     scale = scale or TextScale()

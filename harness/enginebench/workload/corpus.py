@@ -1,6 +1,6 @@
-"""Natural text without a download: the prose of Python's own language reference, which ships with every Python.
+"""Natural text without a download: the prose of Python's language reference, which is part of every Python.
 
-The same in every process of one Python version; another version has another text. Knows no tokenizer and no length.
+The text is the same in every process of one Python version, and differs between versions. Knows no tokenizer and no length.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from itertools import groupby
 from pydoc_data.topics import topics
 
 _MARKUP = re.compile(r"[\u2018\u2019\u201c\u201d\"*]|\[[\w-]+\]|(?<=\w)\(\)")
-"""Quotes, emphasis, references and empty calls: what the documentation puts around words."""
+"""Markup of the documentation: quotes, emphasis, references and empty calls."""
 _BETWEEN_SENTENCES = re.compile(r"(?<=[.?!]) (?=[A-Z])")
 _SENTENCE = re.compile(r"[A-Z](?:[A-Za-z0-9,;:'()/-]| (?=[A-Za-z0-9(])|\.(?= ))+[.?!]")
 _SHORTEST_SENTENCE, _SHORTEST_PASSAGE = 30, 100
@@ -21,8 +21,8 @@ _LETTERS = 0.93
 
 @cache
 def passages() -> tuple[str, ...]:
-    """About 120,000 characters of plain ASCII prose, as passages of whole sentences, each on one line and no two alike."""
-    found: dict[str, None] = {}  # an ordered set: the topics repeat each other
+    """About 120,000 characters of plain ASCII prose, as distinct passages of whole sentences, each on one line."""
+    found: dict[str, None] = {}  # an ordered set, because topics repeat text
     for _, topic in sorted(topics.items()):
         for block in re.split(r"\n\s*\n", topic):
             line = " ".join(_MARKUP.sub("", block.replace("—", " - ")).split())

@@ -1,15 +1,15 @@
-"""Data sets: what people have said, and where it is recorded, what was answered.
+"""Data sets: recorded prompts and, where they are recorded, the answers.
 
     sharegpt:FILE                              a JSON list of records
     jsonl:FILE[#COLUMN]                        one JSON object per line
     hf:ORG/NAME[:CONFIG][/SPLIT][#COLUMN]      a Hugging Face data set, through the optional package `datasets`
 
-SPLIT is 'train' unless named, and may be cut: 'train[:1000]'.
+SPLIT is 'train' by default, and may be a slice: 'train[:1000]'.
 
 A record is a conversation under `conversations`, `conversation` or `messages` (turns with from/value or role/content), or a prompt
-under the column named, else under the first there is of `prompt`, `question`, `instruction`, `input`, `text`. A list of strings is
-the user's turns. `output_tokens`, or the text under `completion`, `response`, `answer` or `output`, says how long the answer was.
-Records without a prompt are left out, and so are system turns. Knows no tokenizer and no load.
+under the named column, by default the first that exists of `prompt`, `question`, `instruction`, `input`, `text`. A list of strings is
+the user's turns. The length of the answer is `output_tokens`, or that of the text under `completion`, `response`, `answer` or `output`.
+Records without a prompt and system turns are omitted. Knows no tokenizer and no load.
 """
 
 from __future__ import annotations
@@ -36,11 +36,13 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What a user said. answer None: none is recorded. answer_tokens: its length, where the record says it in tokens."""
+    """A user's turn, with the recorded answer."""
 
     text: str
     answer: str | None = None
+    """None: not recorded."""
     answer_tokens: int | None = None
+    """Length of the answer, if the record states it in tokens."""
 
 
 Record: TypeAlias = tuple[Turn, ...]
@@ -48,13 +50,15 @@ Record: TypeAlias = tuple[Turn, ...]
 
 @dataclass(frozen=True)
 class Reference:
-    """A data set as a load names it. where: the file, or ORG/NAME of the hub. config: which of the hub's subsets; None: its only one."""
+    """A data set as a load names it."""
 
     kind: str
     where: str
+    """The file, or ORG/NAME on the hub."""
     column: str | None = None
     split: str = "train"
     config: str | None = None
+    """Subset on the hub; None: the only one."""
 
 
 def is_data_set(prompts: str) -> bool:
@@ -63,14 +67,14 @@ def is_data_set(prompts: str) -> bool:
 
 
 def parse_reference(prompts: str) -> Reference:
-    """What a load's `prompts` names. UserError if it names no data set."""
+    """The data set that a load's `prompts` names. UserError if it names none."""
     kind, _, rest = prompts.partition(":")
     if kind not in _SPELLINGS:
         advice = f"{did_you_mean(kind, ('random', 'text', *_SPELLINGS))}; a data set is {', '.join(_SPELLINGS.values())}"
-        raise UserError(f"'{prompts}' are no prompts we know", key="prompts", advice=advice)
+        raise UserError(f"unknown prompt source '{prompts}'", key="prompts", advice=advice)
     found = _PATTERNS[kind].fullmatch(rest)
     if found is None:
-        raise UserError(f"'{prompts}' names no data set", key="prompts", advice=f"write {_SPELLINGS[kind]}")
+        raise UserError(f"invalid data set '{prompts}'", key="prompts", advice=f"write {_SPELLINGS[kind]}")
     return Reference(kind, **{name: value for name, value in found.groupdict().items() if value})
 
 
@@ -83,7 +87,7 @@ _PATTERNS = {
 
 
 def read_records(prompts: str, base: Path) -> tuple[Record, ...]:
-    """The records of a data set, kept until its file changes. UserError, with file and line, for what is none."""
+    """The records of a data set, cached until its file changes. UserError with file and line for an invalid data set."""
     reference = parse_reference(prompts)
     if reference.kind == "hf":
         return _read_hub(reference)
@@ -92,7 +96,7 @@ def read_records(prompts: str, base: Path) -> tuple[Record, ...]:
 
 
 def known_records(prompts: str, base: Path) -> int | None:
-    """How many records a data set has; None where only the hub, which is not asked, could tell. UserError if it cannot be had."""
+    """The number of records of a data set; None for one on the hub, which is not asked. UserError if it cannot be read."""
     if parse_reference(prompts).kind != "hf":
         return len(read_records(prompts, base))
     _need_package(prompts)
@@ -109,7 +113,7 @@ def _read_file(kind: str, file: Path, column: str | None, _modified: int) -> tup
     try:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"this is no UTF-8: {error}", file=file, advice="save it as UTF-8") from None
+        raise UserError(f"invalid UTF-8: {error}", file=file, advice="save it as UTF-8") from None
     if kind == "sharegpt":
         return _records(_json_list(text, file), file, column, "a record is {conversations: [{from: human, value: ...}, ...]}")
     return _records(_json_lines(text, file), file, column)
@@ -124,10 +128,12 @@ def _read_hub(reference: Reference) -> tuple[Record, ...]:
     try:
         rows = importlib.import_module("datasets").load_dataset(reference.where, reference.config, split=reference.split)
         columns = rows.column_names
-        rows = rows.select_columns([column for column in columns if column in needed])  # what is left may be pictures to decode
+        rows = rows.select_columns(
+            [column for column in columns if column in needed]
+        )  # other columns may be images, which take time to decode
         numbered = list(enumerate(rows, 1))
-    except Exception as error:  # noqa: BLE001  # the package lets through what its many back ends raise
-        advice = f"write {_SPELLINGS['hf']} with what it has, export HF_TOKEN where it is gated, or {_DOWNLOADED}"
+    except Exception as error:  # noqa: BLE001  # the package does not wrap the exceptions of its back ends
+        advice = f"write {_SPELLINGS['hf']} with a column and split that it has, export HF_TOKEN if it is gated, or {_DOWNLOADED}"
         raise UserError(f"the data set {name} cannot be read ({_reason(error)})", key="prompts", advice=advice) from None
     return _records(numbered, name, reference.column, columns=sorted(columns))
 
@@ -137,27 +143,27 @@ _PATIENCE_S = 10.0
 
 
 def _ask_hub(where: str) -> None:
-    """UserError where the hub has no such data set or is out of reach, which `datasets` finds out only after half a minute of retries."""
+    """UserError if the hub has no such data set or is unreachable; `datasets` would retry for half a minute before it says so."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import OfflineModeIsEnabled, RepositoryNotFoundError
 
     if Path(where).exists():
-        advice = "start bench in another folder, or name a file of it: 'jsonl:FILE#COLUMN'"
-        raise UserError(f"there is a folder {where} here, which `datasets` would read instead of the hub's", key="prompts", advice=advice)
+        advice = "start bench in another folder, or name a file in it: 'jsonl:FILE#COLUMN'"
+        raise UserError(f"the folder {where} exists here, and `datasets` would read it instead of the hub", key="prompts", advice=advice)
     try:
         HfApi().dataset_info(where, timeout=_PATIENCE_S)
     except OfflineModeIsEnabled:
-        return  # what was downloaded before is read
+        return  # `datasets` reads its cache
     except RepositoryNotFoundError:
-        advice = "look its name up; where it is private or gated, accept its licence on the hub and export HF_TOKEN"
-        raise UserError(f"the hub shows no data set {where}", key="prompts", advice=advice) from None
-    except Exception as error:  # noqa: BLE001  # the HTTP library below differs between versions of huggingface_hub, and so do its errors
-        advice = f"is the hub in reach? If it was read here before, export HF_HUB_OFFLINE=1; else {_DOWNLOADED}"
+        advice = "check its name; if it is private or gated, accept its licence on the hub and export HF_TOKEN"
+        raise UserError(f"the hub has no data set {where}, or does not show it", key="prompts", advice=advice) from None
+    except Exception as error:  # noqa: BLE001  # versions of huggingface_hub use different HTTP libraries, with different errors
+        advice = f"is the hub reachable? If it was read here before, export HF_HUB_OFFLINE=1; else {_DOWNLOADED}"
         raise UserError(f"the hub cannot be asked for the data set {where} ({_reason(error)})", key="prompts", advice=advice) from None
 
 
 def _reason(error: Exception) -> str:
-    """What an error of a library says, as one line."""
+    """The message of a library's error as one line."""
     text = " ".join(f"{type(error).__name__}: {error}".split())
     return text if len(text) <= 300 else f"{text[:297]}..."
 
@@ -169,7 +175,7 @@ def _json_list(text: str, file: Path) -> Iterator[tuple[int, Any]]:
     try:
         rows = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"this is no JSON: {error}", file=file, advice="for one JSON object per line write 'jsonl:FILE'") from None
+        raise UserError(f"invalid JSON: {error}", file=file, advice="for one JSON object per line write 'jsonl:FILE'") from None
     if not isinstance(rows, list):
         advice = "put the records into [...], or write one on each line of a 'jsonl:FILE'"
         raise UserError("a ShareGPT file is a JSON list of records", file=file, advice=advice)
@@ -177,18 +183,18 @@ def _json_list(text: str, file: Path) -> Iterator[tuple[int, Any]]:
 
 
 def _json_lines(text: str, file: Path) -> Iterator[tuple[int, Any]]:
-    for number, line in enumerate(text.split("\n"), 1):  # splitlines() would also split at characters that JSON leaves as they are
+    for number, line in enumerate(text.split("\n"), 1):  # splitlines() would also split at characters that are valid within JSON
         if line.strip():
             try:
                 yield number, json.loads(line)
             except (ValueError, RecursionError) as error:
-                raise UserError(f"this is no JSON: {error}", file=file, line=number, advice=_RECORD) from None
+                raise UserError(f"invalid JSON: {error}", file=file, line=number, advice=_RECORD) from None
 
 
 def _records(
     rows: Iterable[tuple[int, Any]], file: Path, column: str | None, shape: str | None = None, columns: Sequence[str] = ()
 ) -> tuple[Record, ...]:
-    """The records in rows numbered by line. shape: what a record looks like, where no column can be named. columns: default the first's."""
+    """The records of numbered rows. shape: the expected form, for files without columns. columns: default those of the first row."""
     found: list[Record] = []
     for number, row in rows:
         if not isinstance(row, dict):
@@ -206,7 +212,7 @@ def _records(
 
 
 def _turns(row: Mapping[str, Any], column: str | None) -> Iterator[Turn]:
-    """What the user says in one record, turn by turn."""
+    """The user's turns of one record."""
     names = (column,) if column else (*CHATS, *COLUMNS)
     said = next((row[name] for name in names if row.get(name)), None)
     if isinstance(said, str):
@@ -220,7 +226,7 @@ def _turns(row: Mapping[str, Any], column: str | None) -> Iterator[Turn]:
 
 
 def _chat(messages: Iterable[Any]) -> Iterator[Turn]:
-    """The user's turns of a conversation, each with the answer that follows it."""
+    """The user's turns of a conversation, each with the answer that follows."""
     asked: str | None = None
     for message in messages:
         fields = message if isinstance(message, dict) else {}
@@ -236,5 +242,5 @@ def _chat(messages: Iterable[Any]) -> Iterator[Turn]:
 
 
 def _clean(text: str) -> str:
-    """JSON can spell half a character, which no server would take."""
+    """Replaces lone surrogates, which JSON can contain and servers refuse."""
     return _LONE_SURROGATE.sub("\ufffd", text)

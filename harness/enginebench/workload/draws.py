@@ -1,7 +1,7 @@
-"""Random numbers that stay the same for ever, from raw bits alone.
+"""Random numbers that do not change between versions of numpy.
 
-numpy promises PCG64's raw stream for ever, and promises nothing for the distributions that it makes of it; so everything random
-in a workload is made of raw bits here. Knows nothing of what is drawn.
+numpy guarantees PCG64's raw stream, but not the distributions that it derives from it. So all random numbers of a workload are
+derived from raw bits here. Knows nothing of what is drawn.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 
 def stream(seed: int, salt: str) -> np.random.PCG64:
-    """The raw bits that belong to a seed and a salt."""
+    """The raw bits of a seed and a salt."""
     return np.random.PCG64(int.from_bytes(hashlib.sha256(f"{seed}/{salt}".encode()).digest()))
 
 

@@ -1,4 +1,4 @@
-"""The files that a load names: where they are, and whether they have changed since they were read."""
+"""The files that a load names: their paths, and when they last changed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enginebench.errors import UserError
 
 
 def find(name: str, base: Path, key: str) -> Path:
-    """A file named in a scenario; relative names start from `base`. UserError, naming `key`, when it is not there."""
+    """A file named in a scenario; relative names start from `base`. UserError, with `key`, if it does not exist."""
     file = base / Path(name).expanduser()
     if not file.is_file():
         raise UserError(f"there is no file {file}", key=key, advice="a relative name starts from the scenario's folder")
@@ -16,5 +16,5 @@ def find(name: str, base: Path, key: str) -> Path:
 
 
 def modified(file: Path) -> int:
-    """Part of the key under which what was read of a file is kept: ns of its last change."""
+    """Time of a file's last change in ns, for the keys of caches."""
     return file.stat().st_mtime_ns

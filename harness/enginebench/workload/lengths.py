@@ -1,13 +1,13 @@
-"""How long prompts and answers are: a number, a distribution, pairs to draw from, or as the data set has them.
+"""Lengths of prompts and answers: a number, a distribution, pairs to draw from, or those of the data set.
 
     64                      always
     uniform(64,256)         every whole number from 64 to 256 equally often
     normal(512,64)          mean and standard deviation; within 1 .. mean + 6 standard deviations
     lognormal(512,0.6)      median, and standard deviation of the logarithm; within 1 .. median * exp(4 * sigma)
-    normal(512,64,16..2048) with bounds of one's own, for normal and lognormal
+    normal(512,64,16..2048) with explicit bounds, for normal and lognormal
 
-A distribution is cut off at its bounds as if what falls outside were drawn again: nothing piles up there. Each length comes from
-one uniform number by the inverse distribution function. Knows no text and no tokenizer.
+A distribution is truncated at its bounds, as if values outside were drawn again. Each length comes from one uniform number by the
+inverse distribution function. Knows no text and no tokenizer.
 """
 
 from __future__ import annotations
@@ -38,20 +38,19 @@ _MEAN_STEPS = 4096
 
 @dataclass(frozen=True)
 class Distribution:
-    """A distribution of whole numbers from low to high, both included; low equals high where the length is a number.
-
-    centre, spread: mean and standard deviation of a normal, median and sigma of a lognormal distribution; both 0 for uniform.
-    """
+    """A distribution of whole numbers from low to high, both included; low equals high if the length is a number."""
 
     kind: Literal["uniform", "normal", "lognormal"]
     low: int
     high: int
     centre: float = 0.0
+    """Mean of a normal, median of a lognormal distribution; 0 for uniform."""
     spread: float = 0.0
+    """Standard deviation of a normal, sigma of a lognormal distribution; 0 for uniform."""
     own_bounds: bool = False
 
     def quantile(self, u: float) -> int:
-        """The length that a share u, in (0, 1), of all lengths does not exceed."""
+        """The quantile of u in (0, 1)."""
         if self.kind == "uniform":
             return self.low + int(u * (self.high - self.low + 1))
         below, above = self._mass
@@ -74,7 +73,7 @@ class Distribution:
 
     @cached_property
     def _mass(self) -> tuple[float, float]:
-        """The distribution function of the unbounded distribution at the two bounds, each widened by what rounds to it."""
+        """The distribution function of the unbounded distribution at the two bounds, each widened by half for rounding."""
         edges = (self.low - 0.5, self.high + 0.5)
         if self.kind == "uniform":
             return 0.0, 1.0
@@ -85,7 +84,7 @@ class Distribution:
         return _NORMAL.cdf(below), _NORMAL.cdf(above)
 
     def __str__(self) -> str:
-        """The canonical text: two lengths are the same if and only if it is the same."""
+        """The canonical text, which is the same for equal lengths only."""
         if self.low == self.high:
             return str(self.low)
         if self.kind == "uniform":
@@ -95,7 +94,7 @@ class Distribution:
 
 
 def parse(length: Length, key: str = "input_tokens") -> Distribution | None:
-    """A length as a distribution; None for 'data'. UserError, naming `key`, for anything else."""
+    """A length as a distribution; None for 'data'. UserError, with `key`, for anything else."""
     if length == "data":
         return None
     if isinstance(length, int):
@@ -105,7 +104,7 @@ def parse(length: Length, key: str = "input_tokens") -> Distribution | None:
         return _checked(Distribution("uniform", int(text), int(text)), text, key)
     call = _CALL.fullmatch(text)
     if call is None or not all(_NUMBER.fullmatch(number) for number in call.groups()[1:3]):
-        raise UserError(f"'{length}' is no length", key=key, advice=_FORMS)
+        raise UserError(f"invalid length '{length}'", key=key, advice=_FORMS)
     kind, first, second, low, high = call.groups()
     if kind == "uniform":
         if low or not (first.isdecimal() and second.isdecimal()):
@@ -119,7 +118,7 @@ def parse(length: Length, key: str = "input_tokens") -> Distribution | None:
 
 
 def _reach(kind: str, centre: float, spread: float) -> int:
-    """The upper bound of a distribution that has none of its own."""
+    """The upper bound of a distribution without explicit bounds."""
     if kind == "normal":
         return math.floor(centre + _NORMAL_REACH * spread)
     exponent = _LOGNORMAL_REACH * spread
@@ -140,7 +139,7 @@ def _checked(found: Distribution, length: Length, key: str) -> Distribution:
 
 @dataclass(frozen=True)
 class Lengths:
-    """The lengths of a load's requests: pairs of input and output with their weights. None: as the data set has it."""
+    """The lengths of a load's requests: pairs of input and output with their weights. None: from the data set or trace."""
 
     pairs: tuple[tuple[Distribution | None, Distribution | None], ...]
     weights: tuple[float, ...] = (1.0,)
@@ -155,12 +154,12 @@ class Lengths:
         triples = [match.groups() for match in found if match]
         if len(triples) < len(found) or not all(float(weight or 1) for _, _, weight in triples):
             advice = "write pairs of input+output tokens, each with a weight if it is not 1: '128+64*3, 2048+256'"
-            raise UserError(f"'{load.lengths}' is no list of lengths", key="lengths", advice=advice)
+            raise UserError(f"invalid lengths '{load.lengths}'", key="lengths", advice=advice)
         pairs = tuple((parse(int(a), "lengths"), parse(int(b), "lengths")) for a, b, _ in triples)
         return cls(pairs, tuple(float(weight or 1) for _, _, weight in triples))
 
     def draw(self, seed: int, count: int) -> list[tuple[int | None, int | None]]:
-        """Input and output tokens of `count` requests; those of request i depend on (seed, i) alone, not on any salt.
+        """Input and output tokens of `count` requests. Those of request i depend on (seed, i) alone.
 
         So every engine, every repeat and every later run sends the same lengths.
         """
@@ -171,13 +170,13 @@ class Lengths:
 
     @property
     def largest(self) -> int | None:
-        """Most input and output tokens of one request; None where only the data set knows."""
+        """Most input and output tokens of one request; None if they come from the data set or trace."""
         sums = [a.high + b.high if a and b else None for a, b in self.pairs]
         return None if None in sums else max(total for total in sums if total is not None)
 
     @property
     def mean(self) -> tuple[float, float] | None:
-        """Expected input and output tokens; None where only the data set knows."""
+        """Expected input and output tokens; None if they come from the data set or trace."""
         total, entered, made = sum(self.weights), 0.0, 0.0
         for (a, b), weight in zip(self.pairs, self.weights, strict=True):
             if a is None or b is None:
@@ -187,7 +186,7 @@ class Lengths:
 
     @property
     def shortest_input(self) -> int | None:
-        """Fewest input tokens of one request; None where only the data set knows."""
+        """Fewest input tokens of one request; None if they come from the data set or trace."""
         lows = [a.low if a else None for a, _ in self.pairs]
         return None if None in lows else min(low for low in lows if low is not None)
 

@@ -1,7 +1,7 @@
-"""What each request of a load is before it has words: how long, when due, and which parts it shares with others.
+"""Each request of a load before it has text: its length, when it is due, and the parts it shares with others.
 
-A prompt is a row of segments. A segment is a number and a length: equal numbers are equal text, different numbers differ from
-their first token on. So shared prefixes, the blocks of a trace and a prompt's own text are one thing. Knows no tokenizer.
+A prompt is a sequence of segments. A segment is a number and a length: equal numbers mean equal text, different numbers mean text that
+differs from the first token on. Shared prefixes, the blocks of a trace and a prompt's own text are all segments. Knows no tokenizer.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from enginebench.workload.traces import BLOCK_TOKENS, Trace, read_trace
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """segments: (number, tokens) of each part of the prompt, in order. The other fields are those of `Prompt`."""
+    """A request without text. The fields without comment are those of `Prompt`."""
 
     segments: tuple[tuple[int, int], ...]
+    """(number, tokens) of each part of the prompt, in order."""
     output_tokens: int
     due_s: float | None = None
     conversation: int = -1
@@ -38,7 +39,7 @@ def outlines(load: Load, count: int, base: Path) -> Iterator[Outline]:
 def _drawn(load: Load, count: int) -> Iterator[Outline]:
     due = due_list(load, count)
     for index, (tokens, output) in enumerate(Lengths.of(load).draw(load.seed, count)):
-        assert tokens is not None  # noqa: S101  # `check` has refused 'data' without a data set
+        assert tokens is not None  # noqa: S101  # `check` refuses 'data' without a data set
         assert output is not None  # noqa: S101
         conversation, turn = divmod(index, load.turns)
         own, shared = load.prefix_groups + index, load.prefix_tokens
@@ -49,12 +50,12 @@ def _drawn(load: Load, count: int) -> Iterator[Outline]:
 
 
 def due_list(load: Load, count: int) -> list[float] | list[None]:
-    """When each of `count` conversations begins, in s; None throughout a closed loop."""
+    """When each of `count` conversations is due, in s; None for each in a closed loop."""
     return due_times(load, count).tolist() if isinstance(load, DrawnLoad) else [None] * count
 
 
 def _replayed(trace: Trace, time_scale: float, count: int) -> Iterator[Outline]:
-    """The first requests of a trace, which has as many (`forecast.check`)."""
+    """The first `count` requests of a trace; `forecast.check` ensures that it has as many."""
     due, inputs, outputs = trace.due_s.tolist(), trace.input_tokens.tolist(), trace.output_tokens.tolist()
     for row in range(count):
         segments: list[tuple[int, int]] = []

@@ -1,8 +1,8 @@
-"""Words to make prompts of, whose token ids are known beforehand.
+"""Words with known token ids, from which prompts are made.
 
-Byte-level BPE splits text before each space, and SentencePiece does not learn tokens that span one, so the ids of a row of words
-are the ids of its words: exact prompts of any length without encoding them. That is not taken on trust: a tokenizer for which it
-does not hold yields ids only. Knows no load and no prompt.
+Byte-level BPE splits text before each space, and SentencePiece does not learn tokens that span a space. So the ids of a sequence of words
+are the ids of its words, and prompts of any exact length need no encoding. This is checked for each tokenizer; where it fails, prompts
+have ids only. Knows no load and no prompt.
 """
 
 from __future__ import annotations
@@ -32,23 +32,25 @@ _WORD_TOKEN = re.compile("[Ġ▁]([a-z]+)")
 
 @dataclass(frozen=True)
 class Pool:
-    """Words to draw from, each with its token ids. words None: no text is known; ids None: no tokenizer is known.
-
-    sizes: tokens of each word, 1 where no tokenizer is known. singles: indices of words that are one token. lead: what stands
-    before the first word of a text. passages: runs of words that are natural text; without them words are drawn one by one.
-    """
+    """Words to draw from, each with its token ids."""
 
     words: Sequence[str] | None
+    """None: no text is known."""
     ids: Sequence[tuple[int, ...]] | None
+    """None: no tokenizer is known."""
     sizes: Indices
+    """Tokens of each word; 1 without a tokenizer."""
     singles: Indices
+    """Indices of words that are one token."""
     lead: str = ""
+    """Text before the first word."""
     passages: Sequence[Indices] = ()
+    """Sequences of words that are natural text; without them words are drawn one by one."""
 
     def row(self, units: int, bits: np.random.PCG64) -> Indices:
-        """Indices of words that together are exactly `units` tokens (words, where no tokenizer is known).
+        """Indices of words that together are exactly `units` tokens (words, if no tokenizer is known).
 
-        As many of the drawn words as fit, then single-token words for the few tokens that remain.
+        As many of the drawn words as fit, then single-token words for the remaining tokens.
         """
         drawn = self._natural(units, bits) if self.passages else self._one_by_one(units, bits)
         ends = np.cumsum(self.sizes[drawn])
@@ -58,12 +60,12 @@ class Pool:
         return np.concatenate((drawn[:fitting], fill))
 
     def spell(self, chosen: Indices) -> tuple[tuple[int, ...] | None, str | None]:
-        """Token ids and text of a row of words."""
+        """Token ids and text of a sequence of words."""
         text = None if self.words is None else self.lead + " ".join(self._texts[chosen].tolist())
         if self.ids is None:
             return None, text
         sizes = self.sizes[chosen]
-        shift = self._starts[chosen] - (np.cumsum(sizes) - sizes)  # from a token's place in the row to its place in _tokens
+        shift = self._starts[chosen] - (np.cumsum(sizes) - sizes)  # from an index in the sequence to the index in _tokens
         return tuple(self._tokens[np.repeat(shift, sizes) + np.arange(sizes.sum())].tolist()), text
 
     @cached_property
@@ -72,19 +74,19 @@ class Pool:
 
     @cached_property
     def _tokens(self) -> npt.NDArray[np.object_]:
-        """The ids of all words, one after another; objects, so that a million prompts share them."""
+        """The ids of all words in one array; an array of objects, so that a million prompts share them."""
         return np.array(list(chain.from_iterable(self.ids or ())), object)
 
     @cached_property
     def _starts(self) -> Indices:
-        """Where each word begins in _tokens."""
+        """Start of each word in _tokens."""
         return np.cumsum(self.sizes) - self.sizes
 
     def _one_by_one(self, units: int, bits: np.random.PCG64) -> Indices:
         return (bits.random_raw(units) % np.uint64(len(self.sizes))).astype(np.int64)
 
     def _natural(self, units: int, bits: np.random.PCG64) -> Indices:
-        """At least `units` words' worth of passages, none twice before all have been used."""
+        """Passages of at least `units` words, none repeated before all have been used."""
         taken: list[Indices] = []
         missing = units
         while missing > 0:
@@ -96,11 +98,11 @@ class Pool:
         return np.concatenate(taken) if taken else np.empty(0, np.int64)
 
 
-@lru_cache(maxsize=4)  # confirming 20,000 words takes half a second, and every load of a deployment asks for them
+@lru_cache(maxsize=4)  # confirming 20,000 words takes half a second, and every load of a deployment needs them
 def pool_of(kind: Literal["random", "text"], vocabulary: Vocabulary | None) -> Pool:
-    """random: single tokens, beginnings of words where a tokenizer can confirm them. text: natural passages.
+    """random: single tokens, which begin words if a tokenizer can confirm them. text: natural passages.
 
-    Without a vocabulary both are words of unknown length. UserError for text whose length no tokenizer can confirm.
+    Without a vocabulary both are words of unknown length. UserError for text if no tokenizer can confirm its length.
     """
     return _natural_words(vocabulary) if kind == "text" else _single_tokens(vocabulary)
 
@@ -127,7 +129,7 @@ def _natural_words(vocabulary: Vocabulary | None) -> Pool:
     tokenizer = vocabulary.tokenizer
     if tokenizer is not None and (pool := _confirmed(tokenizer, words)) is not None and pool.ids is not None:
         plain = frozenset(vocabulary.plain_ids)
-        known = np.array([plain.issuperset(ids) for ids in pool.ids])  # of a word it does not know, a tokenizer makes an <unk>
+        known = np.array([plain.issuperset(ids) for ids in pool.ids])  # an unknown word becomes <unk>
         runs, singles = [run for run in runs if known[run].all()], pool.singles[known[pool.singles]]
         if runs and len(singles) > 1 and _hold(tokenizer, pool, np.concatenate(runs)):
             return replace(pool, passages=runs, singles=singles)
@@ -142,10 +144,10 @@ def _unconfirmed(words: Sequence[str]) -> Pool:
 
 
 def _confirmed(tokenizer: Tokenizer, words: Sequence[str]) -> Pool | None:
-    """The words with the ids that they have inside a text, or None if they have none of their own or too few are one token.
+    """The words with the ids that they have inside a text; None if ids depend on the context, or too few words are one token.
 
-    The shuffled list, there and back, is encoded as one text; that must equal the words encoded one by one. SentencePiece
-    adds the first space itself, so a text that begins with one is tried first, then a text without.
+    The shuffled list, forwards and backwards, is encoded as one text. That must equal the words encoded one by one. SentencePiece
+    adds the first space itself, so a text with a leading space is tried first, then one without.
     """
     there = order(len(words), stream(0, "confirm"))
     for lead in (" ", ""):
@@ -159,6 +161,6 @@ def _confirmed(tokenizer: Tokenizer, words: Sequence[str]) -> Pool | None:
 
 
 def _hold(tokenizer: Tokenizer, pool: Pool, chosen: Indices) -> bool:
-    """Whether a row of words, encoded as one text, has the ids of its words."""
+    """Whether a sequence of words, encoded as one text, has the ids of its words."""
     ids, text = pool.spell(chosen)
     return tuple(tokenizer.encode(text, add_special_tokens=False).ids) == ids

@@ -1,6 +1,6 @@
-"""Prompts of exactly the length asked for, reproducible, and different from their first token on, so that no prefix cache helps.
+"""Prompts of an exact length, reproducible, and different from their first token on, so that no prefix cache helps.
 
-What is shared is shared on purpose: prefix groups and the blocks of a trace. Knows no engine and no chat template.
+Only prefix groups and the blocks of a trace share text. Knows no engine and no chat template.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from enginebench.workload.pools import Indices, Pool, pool_of
 
 @dataclass(frozen=True)
 class TextScale:
-    """How a server counts text: tokens = overhead + tokens_per_word * words. Where its tokenizer is known, tokens take the place of words.
+    """How a server counts text: tokens = overhead + tokens_per_word * words. With a known tokenizer, words are tokens.
 
-    The default is English text in the large tokenizers of today, roughly. `fit` takes it from the server's own counts.
+    The default is roughly that of English text in large tokenizers. `fit` derives it from the server's own counts.
     """
 
     tokens_per_word: float = 4 / 3
     overhead: float = 0.0
-    """Tokens that the server adds to every prompt: a BOS, a chat template."""
+    """Tokens that the server adds to every prompt, such as a BOS or a chat template."""
 
     def words(self, tokens: int) -> int:
-        """Number of words that come nearest to this many tokens, at least one."""
+        """The number of words closest to this many tokens, at least one."""
         return max(1, round((tokens - self.overhead) / self.tokens_per_word))
 
     def tokens(self, words: int) -> int:
-        """About how many tokens so many words are, at least one."""
+        """The approximate number of tokens of so many words, at least one."""
         return max(1, round(self.overhead + self.tokens_per_word * words))
 
     @classmethod
@@ -49,26 +49,25 @@ class TextScale:
 
 @dataclass(frozen=True)
 class Prompt:
-    """tokens: how many the engine should count. ids and text are the same prompt; ids include what the engine puts before text.
-
-    ids None: the tokenizer is unknown, and tokens is an estimate. text None: no text is known that yields these ids.
-    output_tokens: how many to generate. due_s: when it is due, in s from the start of the load; None: in a closed loop, and for a
-    later turn of a conversation, whose prompt here is only what the user says next.
-    """
+    """One request. `ids` and `text` are the same prompt; of a later turn of a conversation, only the user's new text."""
 
     ids: tuple[int, ...] | None
+    """Token ids, with those that the engine adds before a text; None: the tokenizer is unknown, and `tokens` is an estimate."""
     text: str | None
+    """None: no text with these ids is known."""
     tokens: int
+    """The number that the engine should count."""
     output_tokens: int
     due_s: float | None = None
+    """When the request is due, from the start of the load; None in a closed loop and for a later turn of a conversation."""
     conversation: int = -1
     turn: int = 0
 
 
 def drawn_prompts(vocabulary: Vocabulary | None, load: Load, count: int, *, salt: str, scale: TextScale, base: Path) -> list[Prompt]:
-    """The first `count` prompts of a load of 'random' or 'text': prompt i depends on (load, salt, i) and the vocabulary alone.
+    """The first `count` prompts of a load with 'random' or 'text'. Prompt i depends on (load, salt, i) and the vocabulary alone.
 
-    The first tokens are all different while the supply of single-token words lasts, then the first two.
+    The first tokens are all different as long as there are single-token words left, then the first two together.
     """
     kind = cast("Literal['random', 'text']", load.prompts)
     writer = _Writer(pool_of(kind, vocabulary), vocabulary.prefix_ids if vocabulary else (), scale, load.seed, salt)
@@ -76,7 +75,7 @@ def drawn_prompts(vocabulary: Vocabulary | None, load: Load, count: int, *, salt
 
 
 class _Writer:
-    """Finds the words of outlines."""
+    """Chooses the words of outlines."""
 
     def __init__(self, pool: Pool, prefix: tuple[int, ...], scale: TextScale, seed: int, salt: str) -> None:
         self.pool, self.prefix, self.scale, self.seed, self.salt = pool, prefix, scale, seed, salt
@@ -93,12 +92,12 @@ class _Writer:
         return Prompt(ids, text, sum(lengths), outline.output_tokens, outline.due_s, outline.conversation, outline.turn)
 
     def _units(self, lengths: Sequence[int], prefix: int, overhead: int) -> list[int]:
-        """Tokens of words in each segment, or words where no tokenizer is known; what is put before the text takes from the first."""
+        """Tokens of each segment, or words if no tokenizer is known; tokens before the text are subtracted from the first."""
         if self.pool.ids is None:
             ends = [0, *(self.scale.words(end) for end in accumulate(lengths))]
             return [max(1, end - start) for start, end in pairwise(ends)]
         if lengths[0] <= prefix:
-            raise UserError(f"input_tokens {lengths[0]} leaves no room after the {prefix} that the tokenizer adds itself")
+            raise UserError(f"input_tokens {lengths[0]} is too short: the tokenizer adds {prefix} of its own")
         return [max(1, lengths[0] - prefix - overhead), *lengths[1:]]
 
     def _segment(self, number: int, units: int) -> Indices:

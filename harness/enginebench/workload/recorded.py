@@ -1,7 +1,7 @@
-"""Prompts out of a data set: as they are written, or cut to a length; never longer, never filled up.
+"""Prompts from a data set: complete, or cut to a length; never padded.
 
-A text counts as cut only if the cut text has exactly that many tokens by itself; one that is too short, or that cannot be cut
-there, is left out. Knows no file format and no engine.
+A text that is too short, or that does not have exactly the wanted number of tokens when it is cut, is omitted. Knows no file format and
+no engine.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ def recorded_prompts(
 ) -> list[Prompt]:
     """The first `count` requests of a load with a data set, its records in an order that depends on (load.seed, salt).
 
-    limit: most tokens of a prompt with its answer (of a conversation, all turns together); longer ones are left out. UserError
-    when the data set has not enough for `count` and prefix_cache is 'cold', since a prompt sent twice would meet its own cache; but a
-    closed loop over a duration, which asks for more than it will send, gets what there is.
+    limit: most tokens of a prompt with its answer (of a conversation, all turns together); longer ones are omitted.
+
+    UserError if the data set has fewer than `count` and prefix_cache is 'cold', because a prompt that is sent twice would be cached.
+    A closed loop with a duration asks for more than it sends, so it gets as many as there are.
     """
     records = read_records(load.prompts, base)
     lengths, due = Lengths.of(load).draw(load.seed, count), due_list(load, count)
@@ -60,7 +61,7 @@ _Sized: TypeAlias = tuple[tuple[int, ...] | None, str, int]
 def _conversation(
     record: Record, asked: Sequence[tuple[int | None, int | None]], ruler: _Ruler, limit: int | None
 ) -> Iterator[tuple[_Sized, int]]:
-    """The turns of a record up to the first that cannot be had in the lengths asked for, or does not fit into the limit."""
+    """The turns of a record up to the first that does not have the wanted lengths or exceeds the limit."""
     total = 0
     for place, (turn, (wanted, output)) in enumerate(zip(record, asked, strict=False)):
         answer = ruler.answer(turn) if output is None else output
@@ -78,7 +79,7 @@ def _too_few(load: Load, count: int, found: int, limit: int | None) -> UserError
     within = f" within {limit} tokens" if limit is not None else ""
     advice = "ask for fewer requests or shorter ones, or write 'input_tokens: data'"
     if not found and load.output_tokens == "data":
-        advice = "where it holds no answers, write how many 'output_tokens' there are to be; else " + advice
+        advice = "if it has no answers, write 'output_tokens'; else " + advice
     if found:
         advice += "; with 'prefix_cache: allowed' they are sent again"
     return UserError(f"{load.prompts} has {found} requests{length}{within}, and {count} are wanted", key="prompts", advice=advice)
@@ -86,22 +87,22 @@ def _too_few(load: Load, count: int, found: int, limit: int | None) -> UserError
 
 @dataclass(frozen=True)
 class _Ruler:
-    """Measures and cuts text, by the tokenizer where it is known, else by counting words."""
+    """Measures and cuts text, by the tokenizer if it is known, otherwise by counting words."""
 
     vocabulary: Vocabulary | None
     scale: TextScale
 
     def answer(self, turn: Turn) -> int | None:
-        """Tokens of the recorded answer, at least 1; None if none is recorded."""
+        """Tokens of the recorded answer, at least 1; None if no answer is recorded."""
         if turn.answer_tokens is not None or turn.answer is None:
             return turn.answer_tokens
         ids = self._encode(turn.answer)
         return self.scale.tokens(len(turn.answer.split())) if ids is None else max(1, len(ids))
 
     def prompt(self, text: str, wanted: int | None, *, first: bool) -> _Sized | None:
-        """A text as it is, or its beginning of exactly `wanted` tokens; None if it has no such beginning.
+        """The complete text, or its beginning of exactly `wanted` tokens; None if it has no such beginning.
 
-        first: the prompt begins a conversation, and so gets what the engine puts before text.
+        first: the prompt begins a conversation, so the engine adds its prefix.
         """
         if self.vocabulary is None or self.vocabulary.tokenizer is None:
             return self._by_words(text, wanted)
@@ -114,7 +115,7 @@ class _Ruler:
                 return None
             text = text[: encoding.offsets[rest - 1][1]]
             encoding = self.vocabulary.tokenizer.encode(text, add_special_tokens=False)
-            if len(encoding.ids) != rest:  # a word that is cut may split otherwise
+            if len(encoding.ids) != rest:  # a cut word may be split differently
                 return None
         ids = (*prefix, *encoding.ids)
         return ids, text, len(ids) + overhead

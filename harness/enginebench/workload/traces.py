@@ -1,10 +1,10 @@
-"""Recorded arrivals and lengths, read from a file: three published formats, told apart by their first line.
+"""Recorded arrivals and lengths, read from a file: three published formats, distinguished by their first line.
 
-    Mooncake   JSON lines: timestamp (ms), input_length, output_length and, at will, hash_ids of blocks of 512 tokens
+    Mooncake   JSON lines: timestamp (ms), input_length, output_length and, optionally, hash_ids of blocks of 512 tokens
     Azure      CSV: TIMESTAMP (date and time), ContextTokens, GeneratedTokens
-    BurstGPT   CSV: Timestamp (s), Request tokens, Response tokens, whatever else there is
+    BurstGPT   CSV: Timestamp (s), Request tokens, Response tokens, and further columns
 
-Rows without input or without output are requests that failed, and left out. Knows no text and no tokenizer.
+Rows without input or output are failed requests, and are omitted. Knows no text and no tokenizer.
 """
 
 from __future__ import annotations
@@ -39,15 +39,14 @@ _Row: TypeAlias = tuple[float, int, int, tuple[int, ...]]
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """A trace in order of time, one value per request. due_s: seconds after the first, at the speed of the recording.
-
-    blocks: which blocks each prompt begins with, numbered in order of their first appearance; empty where the trace does not say.
-    """
+    """A trace in order of time, one value per request."""
 
     due_s: npt.NDArray[np.float64]
+    """Seconds after the first request, at the speed of the recording."""
     input_tokens: npt.NDArray[np.int64]
     output_tokens: npt.NDArray[np.int64]
     blocks: tuple[tuple[int, ...], ...]
+    """The blocks that each prompt begins with, numbered in order of their first appearance; empty if not recorded."""
 
     def __len__(self) -> int:
         return len(self.blocks)
@@ -58,7 +57,7 @@ class Trace:
 
     @cached_property
     def distinct_blocks(self) -> int:
-        """How many blocks there are."""
+        """Number of different blocks."""
         return 1 + max(chain.from_iterable(self.blocks), default=-1)
 
     @property
@@ -73,7 +72,7 @@ class Trace:
 
 
 def read_trace(file: Path) -> Trace:
-    """The trace in a file, kept until the file changes. UserError, with file and line, for what is none."""
+    """The trace in a file, cached until the file changes. UserError with file and line for an invalid trace."""
     return _read(file, modified(file))
 
 
@@ -82,7 +81,7 @@ def _read(file: Path, _modified: int) -> Trace:
     with file.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
         rows = sorted((row for row in _rows(lines, file) if row[1] and row[2]), key=lambda row: row[0])
     if not rows:
-        raise UserError("the trace holds no request with both input and output", file=file, advice=_ADVICE)
+        raise UserError("the trace has no request with both input and output", file=file, advice=_ADVICE)
     numbers: dict[int, int] = {}
     blocks = tuple(tuple(numbers.setdefault(block, len(numbers)) for block in row[3]) for row in rows)
     times = np.array([row[0] for row in rows])
@@ -109,7 +108,7 @@ def _rows(lines: Iterable[str], file: Path) -> Iterator[_Row]:
         except IndexError:
             raise UserError("this row of a trace has too few columns", file=file, line=number, advice=_ADVICE) from None
         except (ValueError, TypeError, RecursionError) as error:
-            raise UserError(f"this is no row of a trace: {error}", file=file, line=number, advice=_ADVICE) from None
+            raise UserError(f"invalid row of a trace: {error}", file=file, line=number, advice=_ADVICE) from None
         except KeyError as error:
             raise UserError(f"this row of a trace has no {error}", file=file, line=number, advice=_ADVICE) from None
         yield row
@@ -120,47 +119,47 @@ def _csv_rows(reader: Iterator[list[str]], start: int, file: Path) -> Iterator[l
         yield from reader
     except csv.Error as error:
         number = getattr(reader, "line_num", 0) + start
-        raise UserError(f"this is no CSV: {error}", file=file, line=number, advice="does a quote lack its end?") from None
+        raise UserError(f"invalid CSV: {error}", file=file, line=number, advice="check for an unclosed quote") from None
 
 
 def _mooncake(line: str) -> _Row:
     row = orjson.loads(line)
     if not isinstance(row, dict):
-        raise ValueError("it is no JSON object")
+        raise ValueError("not a JSON object")
     tokens, blocks = _count(row["input_length"]), row.get("hash_ids", [])
     if not isinstance(blocks, list) or not all(type(block) is int for block in blocks):
-        raise ValueError("hash_ids is no list of numbers")
+        raise ValueError("hash_ids is not a list of numbers")
     if blocks and len(blocks) not in (tokens // BLOCK_TOKENS, math.ceil(tokens / BLOCK_TOKENS)):
         raise ValueError(f"{len(blocks)} hash_ids for {tokens} tokens cannot be blocks of {BLOCK_TOKENS}")
     return _seconds(row["timestamp"]) / 1000, tokens, _count(row["output_length"]), tuple(blocks)
 
 
 def _csv(header: list[str], file: Path) -> Callable[[list[str]], _Row]:
-    """How a row under this header is read."""
+    """The parser of a row under this header."""
     for columns, seconds in _FORMATS.items():
         if set(columns) <= set(header):
             when, context, generated = map(header.index, columns)
             return lambda row: (seconds(row[when]), _count(row[context]), _count(row[generated]), ())
-    raise UserError("the first line is that of no trace we know", file=file, line=1, advice=_ADVICE)
+    raise UserError("unknown trace format", file=file, line=1, advice=_ADVICE)
 
 
 def _count(value: Any) -> int:
     """A number of tokens, written as a whole number or as a float that is one."""
     number = float(value)
     if not (number.is_integer() and 0 <= number <= MAX_TOKENS):
-        raise ValueError(f"{value} is no number of tokens")
+        raise ValueError(f"invalid number of tokens {value}")
     return int(number)
 
 
 def _seconds(value: Any) -> float:
     number = float(value)
     if not math.isfinite(number):
-        raise ValueError(f"{value} is no time")
+        raise ValueError(f"invalid time {value}")
     return number
 
 
 def _moment(text: str) -> float:
-    """Seconds since 1970 of a date and time; without a zone it is taken as UTC, since only differences count."""
+    """Seconds since 1970 of a date and time, in UTC unless a zone is given; only differences are used."""
     moment = datetime.fromisoformat(text)
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
@@ -169,4 +168,4 @@ _FORMATS: Mapping[tuple[str, str, str], Callable[[str], float]] = {
     ("TIMESTAMP", "ContextTokens", "GeneratedTokens"): _moment,
     ("Timestamp", "Request tokens", "Response tokens"): _seconds,
 }
-"""Time, input and output column of the CSV traces, and how their times are written."""
+"""Columns of the CSV formats for time, input and output, and the parser of the time."""

@@ -87,7 +87,7 @@ WRONG = {
     "length zero": (("input_tokens: 0",), "loads[0].input_tokens: cannot be 0\n  write input_tokens: uniform(64,256)"),
     "misspelt data set": (
         ("prompts: 'sharegtp:azure.csv'",),
-        "loads[0].prompts: 'sharegtp:azure.csv' are no prompts we know\n  did you mean 'sharegpt'?",
+        "loads[0].prompts: unknown prompt source 'sharegtp:azure.csv'\n  did you mean 'sharegpt'?",
     ),
     "nothing due, by its own seed": (("rate: 1, duration_s: 0.5, seed: [0, 1]",), "loads[0].rate: no request is due within"),
     "no such file": (("", "trace: nowhere.csv"), "s.yaml:6: loads[1].trace: "),
@@ -106,9 +106,9 @@ WRONG = {
     ),
     "a bad row": (
         ("", "rate: 1, prompts: ['random', 'jsonl:bad.jsonl']"),
-        "s.yaml:6: loads[1].prompts[1]: bad.jsonl:2: this is no JSON",
+        "s.yaml:6: loads[1].prompts[1]: bad.jsonl:2: invalid JSON",
     ),
-    "a bad trace": (("trace: bad.csv",), "s.yaml:5: loads[0].trace: bad.csv:3: this"),
+    "a bad trace": (("trace: bad.csv",), "s.yaml:5: loads[0].trace: bad.csv:3: invalid row"),
     "search without a goal": (("find: {over: rate}",), "s.yaml:5: loads[0].find: there is no `slo` to search for"),
 }  # fmt: skip
 

@@ -237,14 +237,14 @@ def test_the_limit_holds_for_a_conversation_as_a_whole(tmp_path: Path) -> None:
     ("prompts", "content", "message"),
     [
         ("sharegpt:f", "{}", "a JSON list"),
-        ("sharegpt:f", '{"a": 1}\n{"a": 2}', "no JSON"),
+        ("sharegpt:f", '{"a": 1}\n{"a": 2}', "invalid JSON"),
         ("sharegpt:f", "[1]", "a JSON object"),
         ("sharegpt:f", "[]", "no record holds a prompt"),
-        ("jsonl:f", '{"prompt": "x"}\n{"prom', "no JSON"),
+        ("jsonl:f", '{"prompt": "x"}\n{"prom', "invalid JSON"),
         ("jsonl:f", '{"body": "x"}', "no record holds a prompt"),
         ("jsonl:f#q", '{"q": 3}', "no record holds text under q"),
-        ("jsonl:f", "[" * 200_000, "this is no JSON"),
-        ("sharegpt:f", "[" * 200_000, "this is no JSON"),
+        ("jsonl:f", "[" * 200_000, "invalid JSON"),
+        ("sharegpt:f", "[" * 200_000, "invalid JSON"),
         ("jsonl:f", "7", "a record is a JSON object, not 7"),
         ("jsonl:f#title", '{"prompt": "x"}', "no record holds a prompt under title"),
         ("jsonl:f", '"text"', "a JSON object"),
@@ -272,5 +272,5 @@ def test_a_bad_line_is_named_and_so_are_the_columns_there_are(tmp_path: Path) ->
     assert "#COLUMN" not in (caught.value.advice or ""), "there is none to be named"
     assert "from: human" in (caught.value.advice or "")
     (tmp_path / "latin").write_bytes(b'{"prompt": "\xe9"}')
-    with pytest.raises(UserError, match="no UTF-8"):
+    with pytest.raises(UserError, match="invalid UTF-8"):
         read_records("jsonl:latin", tmp_path)

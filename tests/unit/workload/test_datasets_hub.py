@@ -93,7 +93,7 @@ class _HiddenError(RepositoryNotFoundError):
 @pytest.mark.parametrize(
     ("answer", "message", "advice"),
     [
-        (_HiddenError(), "the hub shows no data set org/absent", "HF_TOKEN"),
+        (_HiddenError(), "the hub has no data set org/absent", "HF_TOKEN"),
         (TimeoutError("ten seconds\nare over"), r"cannot be asked .* \(TimeoutError: ten seconds are over\)", "HF_HUB_OFFLINE=1"),
     ],
 )
@@ -125,7 +125,7 @@ def test_a_folder_of_the_same_name_is_not_taken_for_the_hubs(hub: Hub, tmp_path:
     hub["org/here", None, "train"] = Rows([{"prompt": "one"}])
     (tmp_path / "org" / "here").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="there is a folder org/here here"):
+    with pytest.raises(UserError, match="the folder org/here exists here"):
         read_records("hf:org/here", Path())
 
 

@@ -121,7 +121,7 @@ def test_a_tokenizer_without_words_yields_ids_only() -> None:
 
 
 def test_a_prefix_that_fills_the_prompt_is_refused() -> None:
-    with pytest.raises(UserError, match="leaves no room"):
+    with pytest.raises(UserError, match="is too short"):
         make_prompts(WITH_BOS, ClosedLoop(input_tokens=1), 1, salt="")
 
 
