@@ -17,7 +17,7 @@ class Checkpoints:
 
     source: Source
     written: ScenarioFile
-    _sound: set[tuple[str, str, str]] = field(default_factory=set)
+    _checked: set[tuple[str, str, str]] = field(default_factory=set)
 
     def reference(self, adapter: Adapter, name: str, precision: str, model_at: Location, precision_at: Location, *, attached: bool) -> str:
         """The checkpoint of `name` in `precision` for this engine. attached: the server has it already, nothing is checked."""
@@ -37,13 +37,13 @@ class Checkpoints:
 
     def _check(self, reference: str, precision: str, adapter: Adapter, here: Location) -> None:
         question = (reference, precision, adapter.checkpoint_format)
-        if question in self._sound:
+        if question in self._checked:
             return
         try:
             check(*question, self.source.file.resolve().parent)
         except UserError as error:
             raise self.source.error(error.message, here, advice=error.advice) from None
-        self._sound.add(question)
+        self._checked.add(question)
 
     def _random(self, name: str, weights: RandomWeights) -> str:
         try:

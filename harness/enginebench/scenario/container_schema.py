@@ -78,7 +78,7 @@ class ContainerSettings(Strict):
         None,
         description="Folder of this machine that keeps compiled kernels and graphs between starts; default: every start compiles again.",
     )
-    offline: bool = Field(default=False, description="Pull no image, and tell Hugging Face libraries to fetch nothing.")
+    offline: bool = Field(default=False, description="Pull no image, and set Hugging Face libraries to offline.")
     user: Annotated[str, Field(pattern=r"^(caller|image|[0-9]+(:[0-9]+)?)$")] = Field(
         "caller", description="caller: files it writes belong to whoever runs `bench`. image: the image's own user. Or `UID:GID`."
     )

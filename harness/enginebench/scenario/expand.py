@@ -99,7 +99,7 @@ def expand(source: Source, registry: Registry, *, runtime: Runtime | None = None
     expansion.loads.check_contents()
     entries = enumerate(written.deployments)
     found = {fingerprint(canonical(served.deployment)): (served, i) for i, entry in entries for served in expansion.of(entry, i)}
-    expansion.loads.check_all_meant()
+    expansion.loads.check_all_used()
     for served, i in found.values():
         if not served.loads and not served.searches:
             d = served.deployment
@@ -190,7 +190,7 @@ class _Expansion:
         for number, group in enumerate(self.written.loads):
             if group.find and self.written.slo is None:
                 advice = "write one at the top level, e.g. slo: {ttft_ms: 500, tpot_ms: 50}"
-                raise self.source.error("there is no `slo` to search for", ("loads", number, "find"), advice=advice)
+                raise self.source.error("a search needs an `slo`", ("loads", number, "find"), advice=advice)
 
     def of(self, entry: Deployments, number: int) -> Iterator[_Served]:
         """Every deployment of entry number `number`, with its loads and searches."""
@@ -211,9 +211,11 @@ class _Expansion:
             contexts = self._contexts(entry, heaviest, at)
             streams = entry.max_concurrency or [max((load.concurrency or OPEN_STREAMS for load in heaviest), default=1)]
             options = combinations(self._axes(entry, adapter, at), adapter, self.source, (*at, "options"))
-            boxed = entry.container if variant.runtime == "docker" else None
-            boxes = [settings.container() for settings in boxed] if boxed else [Container()]
-            for parallelism, context, concurrency, chosen, container in itertools.product(parallelisms, contexts, streams, options, boxes):
+            containers = entry.container if variant.runtime == "docker" else None
+            settings = [each.container() for each in containers] if containers else [Container()]
+            for parallelism, context, concurrency, chosen, container in itertools.product(
+                parallelisms, contexts, streams, options, settings
+            ):
                 deployment = Deployment(
                     engine=variant.engine, model=variant.model, precision=variant.precision, checkpoint=checkpoint, runtime=variant.runtime,
                     parallelism=parallelism, max_context=context, max_concurrency=concurrency, options=chosen, url=entry.url,

@@ -42,18 +42,18 @@ class LoadGroups:
 
     def size(self, chosen: Chosen) -> int:
         """How many loads there are for a deployment, repeated ones included."""
-        return sum(_size(self.groups[i]) for i in self._meant(chosen))
+        return sum(_size(self.groups[i]) for i in self._numbers_for(chosen))
 
     def of(self, chosen: Chosen) -> tuple[tuple[Load, ...], tuple[LoadSearch, ...]]:
         """The loads that are sent to a deployment, in order, and the searches on it."""
         self._met.append(chosen)
-        meant = self._meant(chosen)
-        if meant not in self._known:  # hundreds of deployments share one list
-            entries = [self.groups[i] for i in meant]
+        numbers = self._numbers_for(chosen)
+        if numbers not in self._known:  # hundreds of deployments share one list
+            entries = [self.groups[i] for i in numbers]
             loads = dict.fromkeys(load for entry in entries if entry.find is None for load in _expanded(entry))
             searches = dict.fromkeys(search for entry in entries if entry.find for search in self._searches(entry, entry.find))
-            self._known[meant] = tuple(loads), tuple(searches)
-        return self._known[meant]
+            self._known[numbers] = tuple(loads), tuple(searches)
+        return self._known[numbers]
 
     def largest(self, load: Load) -> int | None:
         """Most tokens of prompt and output together in one request of a load; None if unknown."""
@@ -62,7 +62,7 @@ class LoadGroups:
             self._largest[load] = largest_request(load, self.source.file.resolve().parent)
         return self._largest[load]
 
-    def check_all_meant(self) -> None:
+    def check_all_used(self) -> None:
         """UserError for an `only` with a value that no deployment has, or with values that no deployment has together."""
         for number, group in enumerate(self.groups):
             at: Location = ("loads", number, "only")
@@ -73,7 +73,7 @@ class LoadGroups:
                         here = self.source.place((*at, key), i)
                         advice = did_you_mean(value, known) if known else f"no deployment has a {key}"
                         raise self.source.error(f"no deployment has the {key} '{value}'", here, advice=advice)
-            if not any(_meant(group, chosen) for chosen in self._met):
+            if not any(_applies(group, chosen) for chosen in self._met):
                 raise self.source.error("no deployment has all of these values", at)
 
     def check_contents(self) -> None:
@@ -109,11 +109,11 @@ class LoadGroups:
             base = completed({**point, find.over: start}, self.least_probe)
             yield LoadSearch(base, find.over, find.start, find.to, find.precision, follows, self.least_probe)
 
-    def _meant(self, chosen: Chosen) -> tuple[int, ...]:
-        return tuple(i for i, group in enumerate(self.groups) if _meant(group, chosen))
+    def _numbers_for(self, chosen: Chosen) -> tuple[int, ...]:
+        return tuple(i for i, group in enumerate(self.groups) if _applies(group, chosen))
 
 
-def _meant(group: Loads, chosen: Chosen) -> bool:
+def _applies(group: Loads, chosen: Chosen) -> bool:
     """Whether these loads are for a deployment with these values."""
     return all(chosen[key] in values for key, values in group.only.items())
 
@@ -129,8 +129,9 @@ def _size(group: Loads) -> int:
 
 def _points(entry: Loads) -> Iterator[dict[str, Any]]:
     """Every combination of the values that are written or have a fixed default."""
-    for values in itertools.product(*entry.axes.values()):
-        yield dict(zip(entry.axes, values, strict=True))
+    axes = entry.axes
+    for values in itertools.product(*axes.values()):
+        yield dict(zip(axes, values, strict=True))
 
 
 def _expanded(entry: Loads) -> Iterator[Load]:

@@ -122,10 +122,10 @@ class Deployments(Strict):
         parts = urlsplit("")
         try:
             parts = urlsplit(url)
-            sound = bool(parts.hostname) and parts.port != 0
+            valid = bool(parts.hostname) and parts.port != 0
         except ValueError:  # urlsplit raises for http://h:99999 and http://[::
-            sound = False
-        if not sound:
+            valid = False
+        if not valid:
             raise PydanticCustomError("url", "is not a URL with a host and a port from 1 to 65535")
         if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
             raise PydanticCustomError(

@@ -214,31 +214,31 @@ def _records(
 def _turns(row: Mapping[str, Any], column: str | None) -> Iterator[Turn]:
     """The user's turns of one record."""
     names = (column,) if column else (*CHATS, *COLUMNS)
-    said = next((row[name] for name in names if row.get(name)), None)
-    if isinstance(said, str):
+    found = next((row[name] for name in names if row.get(name)), None)
+    if isinstance(found, str):
         answer = next((row[name] for name in ANSWERS if isinstance(row.get(name), str) and name != column), None)
         tokens = row.get("output_tokens")
-        yield Turn(_clean(said), answer and _clean(answer), tokens if type(tokens) is int and tokens > 0 else None)
-    elif isinstance(said, list) and all(isinstance(part, str) for part in said):
-        yield from (Turn(_clean(part)) for part in said if part)
-    elif isinstance(said, list):
-        yield from _chat(said)
+        yield Turn(_clean(found), answer and _clean(answer), tokens if type(tokens) is int and tokens > 0 else None)
+    elif isinstance(found, list) and all(isinstance(part, str) for part in found):
+        yield from (Turn(_clean(part)) for part in found if part)
+    elif isinstance(found, list):
+        yield from _chat(found)
 
 
 def _chat(messages: Iterable[Any]) -> Iterator[Turn]:
     """The user's turns of a conversation, each with the answer that follows."""
-    asked: str | None = None
+    question: str | None = None
     for message in messages:
         fields = message if isinstance(message, dict) else {}
         role = str(fields.get("from", fields.get("role", ""))).lower()
         text = fields.get("value", fields.get("content"))
         if not isinstance(text, str) or not text or role == "system":
             continue
-        if asked is not None:
-            yield Turn(asked, None if role in _USERS else _clean(text))
-        asked = _clean(text) if role in _USERS else None
-    if asked is not None:
-        yield Turn(asked)
+        if question is not None:
+            yield Turn(question, None if role in _USERS else _clean(text))
+        question = _clean(text) if role in _USERS else None
+    if question is not None:
+        yield Turn(question)
 
 
 def _clean(text: str) -> str:

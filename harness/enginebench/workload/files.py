@@ -11,7 +11,7 @@ def find(name: str, base: Path, key: str) -> Path:
     """A file named in a scenario; relative names start from `base`. UserError, with `key`, if it does not exist."""
     file = base / Path(name).expanduser()
     if not file.is_file():
-        raise UserError(f"there is no file {file}", key=key, advice="a relative name starts from the scenario's folder")
+        raise UserError(f"there is no file {file}", key=key, advice="relative names start from the folder of the scenario")
     return file
 
 

@@ -134,7 +134,7 @@ def _natural_words(vocabulary: Vocabulary | None) -> Pool:
         if runs and len(singles) > 1 and _hold(tokenizer, pool, np.concatenate(runs)):
             return replace(pool, passages=runs, singles=singles)
     raise UserError(
-        "text prompts of an exact length need the checkpoint's tokenizer, and one whose tokens end where words do",
+        "text prompts of an exact length need the checkpoint's tokenizer, and its tokens must not span words",
         advice="write prompts: random",
     )
 

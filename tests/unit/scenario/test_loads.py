@@ -109,7 +109,7 @@ WRONG = {
         "s.yaml:6: loads[1].prompts[1]: bad.jsonl:2: invalid JSON",
     ),
     "a bad trace": (("trace: bad.csv",), "s.yaml:5: loads[0].trace: bad.csv:3: invalid row"),
-    "search without a goal": (("find: {over: rate}",), "s.yaml:5: loads[0].find: there is no `slo` to search for"),
+    "search without a goal": (("find: {over: rate}",), "s.yaml:5: loads[0].find: a search needs an `slo`"),
 }  # fmt: skip
 
 
