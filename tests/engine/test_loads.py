@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from enginebench.analysis.rows import CellResult, result_of
+from enginebench.domain import SteppedLoop
+from enginebench.metrics.window import phase_span, steady_window
 from enginebench.records.samples import Samples
 from enginebench.records.store import CellRecord, Run, open_run
 
@@ -61,6 +63,21 @@ def test_a_rate_for_a_duration(tmp_path: Path) -> None:
     wanted = record.client["wanted_rate"]
     assert isinstance(wanted, float)
     assert record.client["achieved_rate"] == pytest.approx(wanted, rel=0.1)
+
+
+def test_a_rate_in_steps(tmp_path: Path) -> None:
+    record, s, result = measured(tmp_path, "{steps: '20@1, 100@1, 10@1', arrivals: constant, input_tokens: 16, output_tokens: 8}")
+    assert s.ok.all()
+    assert isinstance(record.load, SteppedLoop)
+    assert record.window_ns is not None
+    assert result.window is not None
+    assert result.window.state == "changing by design"
+    for phase in record.load.phases():
+        span, window = phase_span(s, record.load, phase), steady_window(s, record.load, phase)
+        assert span is not None
+        assert ((span[0] <= s.due_ns) & (s.due_ns < span[1])).sum() == phase.level
+        assert span[0] <= window.start_ns < window.end_ns <= span[1]
+        assert abs(span[0] - record.window_ns[0] - phase.start_s * 1e9) < 50e6
 
 
 @pytest.mark.parametrize("warmup", ["", ", warmup_requests: 1", ", warmup_requests: 0"])

@@ -12,11 +12,12 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from enginebench.domain import Load
+from enginebench.domain import DrawnLoad, Load, Phase
 from enginebench.metrics.tokens import output_tokens, per_event
 from enginebench.metrics.trend import Floats, Trend, settled, trend
 from enginebench.records.samples import Ints, Samples
 from enginebench.records.window import State, Window
+from enginebench.workload.arrivals import due_times
 
 Span: TypeAlias = tuple[int, int]
 """Start and end, in ns."""
@@ -41,10 +42,16 @@ BACKLOG = 0.03
 most of all close to the server's limit; only beyond the limit does it grow by a share of all arrivals."""
 
 
-def steady_window(s: Samples, load: Load, within: Span | None = None) -> Window:
-    """The steady part of a load, or of one phase of it.
+def phase_span(s: Samples, load: Load, phase: Phase) -> Span | None:
+    """Start and end of a phase of a load; None: the whole load. The start of the load follows from its first scheduled arrival."""
+    if phase.end_s is None or not isinstance(load, DrawnLoad) or not len(s):
+        return None
+    start_ns = int(s.due_ns.min()) - round(float(due_times(load, 1)[0]) * 1e9)
+    return start_ns + round(phase.start_s * 1e9), start_ns + round(phase.end_s * 1e9)
 
-    within: start and end of the phase (`Load.phases`) in ns of the client's clock. The phase's requests are those due in it.
+
+def steady_window(s: Samples, load: Load, phase: Phase | None = None) -> Window:
+    """The steady part of a load, or of one phase of it, whose requests are those due in it.
 
     The *plateau* of a closed loop lasts from the start of its last stream (from the first send, if all start within a fifth of a request)
     until the first stream has nothing more to send; that of an open loop from the first send to the last. It is divided into *batches*
@@ -56,6 +63,7 @@ def steady_window(s: Samples, load: Load, within: Span | None = None) -> Window:
 
     A load that changes by design (`Load.change`) is 'changing by design' as a whole: all of it is measured, and nothing is tested.
     """
+    within = None if phase is None else phase_span(s, load, phase)
     sent = s.sent_ns > 0
     mine = sent if within is None else sent & (within[0] <= s.due_ns) & (s.due_ns < within[1])
     if not mine.any():

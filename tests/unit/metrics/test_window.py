@@ -6,14 +6,17 @@ import heapq
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from enginebench.domain import ClosedLoop, Load, OpenLoop, SteppedLoop, TraceReplay
 from enginebench.metrics.trend import settled, trend
-from enginebench.metrics.window import FEWEST_BATCHES, steady_window
+from enginebench.metrics.window import FEWEST_BATCHES, phase_span, steady_window
 from enginebench.records.samples import Samples
 from enginebench.records.window import Window
+from enginebench.workload import natural_count
+from enginebench.workload.arrivals import due_times
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -39,11 +42,13 @@ def built(sent: np.ndarray, begun: np.ndarray, end: np.ndarray, tokens: np.ndarr
     )  # fmt: skip
 
 
-def queue(seed: int, servers: int = 1000, n: int = 400, rate: Callable[[float], float] = lambda _: 10.0) -> Samples:
-    """Poisson arrivals, service of 1 s on average (lognormal), as many at a time as there are servers."""
+def queue(
+    seed: int, servers: int = 1000, n: int = 400, rate: Callable[[float], float] = lambda _: 10.0, due: np.ndarray | None = None
+) -> Samples:
+    """Poisson arrivals or given ones, service of 1 s on average (lognormal), as many at a time as there are servers."""
     rng = np.random.default_rng(seed)
-    sent, at = np.empty(n), 0.0
-    for i in range(n):
+    sent, at = np.empty(n) if due is None else due, 0.0
+    for i in range(n if due is None else 0):
         at += rng.exponential(1 / rate(at))
         sent[i] = at
     service = rng.lognormal(-0.125, 0.5, n)
@@ -281,32 +286,42 @@ def test_silence_is_not_steady(first: int) -> None:
     assert "213" not in window.why
 
 
+def stepped(seed: int, servers: int, first: float, second: float) -> tuple[SteppedLoop, Samples]:
+    """30 s at one rate, 30 s at another, with the due times of the load itself."""
+    load = SteppedLoop(steps=f"{first:g}@30, {second:g}@30", requests=0, seed=seed)
+    due = due_times(load, natural_count(load, Path()) or 0)
+    return load, queue(seed, servers, len(due), due=due)
+
+
 def test_each_phase_of_a_stepped_load_has_its_own_window() -> None:
     """Two rates that the servers can keep up with: as a whole 'changing by design', each step by itself steady."""
-    load = SteppedLoop(steps="6@30, 14@30", requests=0)
     steady = 0
     for seed in range(10):
-        s = queue(seed, servers=40, n=600, rate=lambda at: 6 if at < 30 else 14)
+        load, s = stepped(seed, 40, 6, 14)
         assert steady_window(s, load).state == "changing by design"
-        for phase in load.phases():
-            assert phase.end_s is not None
-            span = BASE + round(phase.start_s * 1e9), BASE + round(phase.end_s * 1e9)
-            window = steady_window(s, load, span)
-            assert span[0] <= window.start_ns < window.end_ns <= span[1]
-            assert window.head_s + window.tail_s == pytest.approx((span[1] - span[0]) / 1e9 - window.length_s)
+        for phase, start in zip(load.phases(), (0, 30), strict=True):
+            window, span = steady_window(s, load, phase), (BASE + start * 10**9, BASE + (start + 30) * 10**9)
+            assert phase_span(s, load, phase) == pytest.approx(span, abs=2)
+            assert span[0] - 2 <= window.start_ns < window.end_ns <= span[1] + 2
+            assert window.head_s + window.tail_s == pytest.approx(30 - window.length_s)
             steady += window.state == "steady"
     assert steady >= 17
 
 
 def test_a_step_beyond_what_the_servers_can_do_is_not_steady() -> None:
-    load = SteppedLoop(steps="4@30, 14@30", requests=0)
     found = []
     for seed in range(10):
-        s = queue(seed, servers=8, n=540, rate=lambda at: 4 if at < 30 else 14)
-        found.append(steady_window(s, load, (BASE + 30_000_000_000, BASE + 60_000_000_000)).state)
+        load, s = stepped(seed, 8, 4, 14)
+        found.append(steady_window(s, load, load.phases()[1]).state)
     assert found.count("unsteady") >= 8
 
 
+def test_the_one_phase_of_another_load_is_the_whole_load() -> None:
+    for load, s in ((OPEN, queue(0)), (ClosedLoop(concurrency=16), closed())):
+        assert [steady_window(s, load, phase) for phase in load.phases()] == [steady_window(s, load)]
+
+
 def test_a_phase_in_which_nothing_was_sent_has_no_window() -> None:
-    s = queue(0)
-    assert steady_window(s, OPEN, (1, 2)) == Window(1, 2, "too short to tell", "nothing was sent")
+    load, s = stepped(0, 8, 4, 14)
+    window = steady_window(s, load, replace(load.phases()[0], start_s=100.0, end_s=130.0))
+    assert (window.state, window.why, window.length_s) == ("too short to tell", "nothing was sent", 30.0)
