@@ -27,6 +27,11 @@ class Parallelism:
     attention_dp: int = 1
     ep: int = 1
 
+    @property
+    def devices(self) -> int:
+        """Devices of a deployment in which every rank has its own."""
+        return self.tp * self.pp * self.dp_replicas
+
 
 @dataclass(frozen=True)
 class Deployment:

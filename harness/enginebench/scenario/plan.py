@@ -124,7 +124,7 @@ class _Served:
 
     def too_large(self, registry: Registry, bounds: MachineLimits) -> Mapping[Load, str]:
         """The loads that the machine has no room for, each with why."""
-        return bounds.refusals(self.deployment, self.each, registry[self.deployment.engine].gpus(self.deployment))
+        return bounds.refusals(self.deployment, self.each, registry[self.deployment.engine].traits(self.deployment).gpus)
 
     def refusal(self, registry: Registry) -> str | None:
         """Why the engine cannot take this deployment or its loads; None when it can."""

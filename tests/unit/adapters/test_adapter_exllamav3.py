@@ -86,7 +86,7 @@ def test_an_option_becomes_flags(options: dict[str, JSON], flags: str) -> None:
 )
 def test_a_spread_becomes_devices_and_flags(spread: Parallelism, gpus: int, flags: str) -> None:
     asked = deployment(spread=spread)
-    assert ADAPTER.gpus(asked) == gpus
+    assert ADAPTER.traits(asked).gpus == gpus
     assert words(start(asked)) == f"{SERVE} --gpus {gpus} --slots 4 {ADDRESS} {FLAGS}{flags}"
 
 
@@ -155,7 +155,7 @@ def test_tabbyapi_gets_a_configuration_of_its_own() -> None:
         (deployment({"chunk_size": 1000}), "chunk_size: .* pages of 256"),
         (deployment({"cache_tokens": 768}), "claims 1024"),
         (deployment({"tabbyapi_folder": "/opt/tabbyAPI"}), "server is not tabbyapi"),
-        (deployment({"server": "tabbyapi"}), "where is the checkout"),
+        (deployment({"server": "tabbyapi"}), "folder of TabbyAPI"),
         (deployment({**TABBY, "moe_cpu_experts": 3, "extra": ["-nw"]}), "no key for moe_cpu_experts, extra"),
         (deployment(TABBY, Parallelism(tp=2)), "cuts experts into slices"),
         (deployment(TABBY, runtime="in-process"), "is a server"),
@@ -182,10 +182,10 @@ def test_tabbyapi_forces_only_one_length() -> None:
 def test_request_fields() -> None:
     neutral = {"stream_options": {"include_usage": True}, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
     load = Load(output_tokens=9)
-    assert ADAPTER.takes_ids(deployment())
-    assert ADAPTER.request_fields(deployment(), load, "tiny") == {**neutral, "ignore_eos": True}
-    assert not ADAPTER.takes_ids(deployment(TABBY))
-    assert ADAPTER.request_fields(deployment(TABBY), load, "tiny") == {**neutral, "min_tokens": 9, "loop_detect_window": 0}
+    assert ADAPTER.traits(deployment()).takes_ids
+    assert ADAPTER.request_fields(deployment(), load) == {**neutral, "ignore_eos": True}
+    assert not ADAPTER.traits(deployment(TABBY)).takes_ids
+    assert ADAPTER.request_fields(deployment(TABBY), load) == {**neutral, "min_tokens": 9, "loop_detect_window": 0}
 
 
 def reply(path: str, body: JSON) -> Get:

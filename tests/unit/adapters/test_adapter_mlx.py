@@ -67,8 +67,8 @@ def test_prefill_takes_eight_prompts_at_most_unasked() -> None:
 def test_in_process_has_the_flags_of_the_server_and_takes_ids() -> None:
     offline = mlx(runtime="in-process")
     assert words(offline) == f"offline {SERVER}"
-    assert MLX.takes_ids(offline)
-    assert not MLX.takes_ids(mlx())
+    assert MLX.traits(offline).takes_ids
+    assert not MLX.traits(mlx()).takes_ids
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_requests_name_the_model_as_the_command_line_does_and_the_hub_is_asked_f
 def test_no_request_carries_a_seed(temperature: float) -> None:
     """A seed makes the server answer its requests one after another; null is no seed to it."""
     load = Load(output_tokens=7, temperature=temperature)
-    extra = MLX.request_fields(mlx(), load, "/m/tiny")
+    extra = MLX.request_fields(mlx(), load)
     body = MLX.dialect(mlx(), load).body(model="m", prompt="hi", output_tokens=7, temperature=temperature, seed=3, extra=extra)
     assert body["seed"] is None
     assert (body["max_tokens"], body["temperature"], body["top_k"], body["top_p"], body["min_p"]) == (7, temperature, 0, 1.0, 0.0)

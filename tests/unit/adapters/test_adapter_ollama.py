@@ -76,13 +76,13 @@ def test_the_worker_is_told_where_and_what() -> None:
 def test_option_becomes_environment(options: dict[str, JSON], added: dict[str, str]) -> None:
     launch = start(ollama(options))
     assert launch.env == BASE | added
-    assert any("does not promise" in note for note in launch.notes) == any(name.startswith("LLAMA_ARG") for name in added)
+    assert any("does not guarantee" in note for note in launch.notes) == any(name.startswith("LLAMA_ARG") for name in added)
 
 
 def test_option_becomes_a_field_that_loading_and_every_request_have() -> None:
     deployment = ollama({"threads": 8, "batch": 256, "gpu_layers": 0, "mmap": False})
     runner: dict[str, JSON] = {"num_ctx": 512, "num_thread": 8, "num_batch": 256, "num_gpu": 0, "use_mmap": False}
-    load, sent = plan(deployment)["load"], OLLAMA.request_fields(deployment, Load(), "tiny:q8_0")
+    load, sent = plan(deployment)["load"], OLLAMA.request_fields(deployment, Load())
     assert isinstance(load, dict)
     assert isinstance(sent["options"], dict)
     assert load["options"] == runner
@@ -127,7 +127,7 @@ def test_a_beginning_that_repeats_cannot_be_cold(load: Load) -> None:
 @pytest.mark.parametrize("api", ["completions", "chat"])
 def test_a_body_holds_what_ollama_has(api: Literal["completions", "chat"]) -> None:
     load = Load(output_tokens=7, temperature=0.5, api=api)
-    extra = OLLAMA.request_fields(ollama(), load, "tiny:q8_0")
+    extra = OLLAMA.request_fields(ollama(), load)
     body = OLLAMA.dialect(ollama(), load).body(model="m", prompt="hi", output_tokens=7, temperature=0.5, seed=3, extra=extra)
     options = body["options"]
     assert isinstance(options, dict)

@@ -131,7 +131,7 @@ def test_the_five_parallelisms() -> None:
     assert four in flags(deployed(tp=4, ep=4))
     assert "--tp-size 4 --attn-dp-size 2 --ep-size 4 " in flags(deployed(tp=4, attention_dp=2, ep=4))
     assert "--tp-size 2 --pp-size 2 --dp-size 2 " in flags(deployed(tp=2, pp=2, dp_replicas=2))
-    assert [SGLANG.gpus(d) for d in (deployed(tp=4, attention_dp=4, ep=4), deployed(tp=2, pp=2, dp_replicas=2))] == [4, 8]
+    assert [SGLANG.traits(d).gpus for d in (deployed(tp=4, attention_dp=4, ep=4), deployed(tp=2, pp=2, dp_replicas=2))] == [4, 8]
 
 
 def test_expert_parallel_options() -> None:
@@ -153,8 +153,8 @@ def test_slots_are_a_multiple_of_the_attention_ranks_and_that_is_said() -> None:
 def test_random_weights_and_forced_routing() -> None:
     forced = deployed({"load_format": "dummy", "routing": "round_robin", "env": {"SGLANG_LOG_MS": "1"}})
     assert start(forced).env == {"HF_HUB_OFFLINE": "1", "SGLANG_SIMULATE_ROUND_ROBIN_EXPERTS": "1", "SGLANG_LOG_MS": "1"}
-    assert (SGLANG.random_weights(forced), SGLANG.forces_routing(forced)) == (True, True)
-    assert (SGLANG.random_weights(deployed()), SGLANG.forces_routing(deployed())) == (False, False)
+    assert (SGLANG.traits(forced).random_weights, SGLANG.traits(forced).forces_routing) == (True, True)
+    assert (SGLANG.traits(deployed()).random_weights, SGLANG.traits(deployed()).forces_routing) == (False, False)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_random_weights_and_forced_routing() -> None:
         (deployed({"quantization": "fp8"}), "name the precision"),
         (deployed({"quantization": "awq"}, precision="fp8"), "awq is awq, not fp8"),
         (deployed(precision="q4_k_m"), "no precision"),
-        (deployed({"disaggregated": {}}, dp_replicas=2), "cannot be addressed"),
+        (deployed({"disaggregated": {}}, dp_replicas=2), "cannot have replicas"),
         (deployed({"disaggregated": {"decode": 0}}), "at least one"),
         (deployed({"disaggregated": {}, "prefix_cache": True}), "one side only"),
         (deployed({"disaggregated": {}}, runtime="in-process"), "none in-process"),
@@ -198,7 +198,7 @@ def test_what_cannot_be_said_is_refused(deployment: Deployment, why: str) -> Non
 
 def test_a_pair_is_members_on_devices_of_their_own_behind_the_proxy() -> None:
     pair = deployed({"disaggregated": {"prefill": 2, "decode": 1, "ib_device": "mlx5_0"}}, tp=2)
-    assert (SGLANG.gpus(pair), SGLANG.extra_ports(pair)) == (6, 5)
+    assert (SGLANG.traits(pair).gpus, SGLANG.traits(pair).extra_ports) == (6, 5)
     launch = start(pair, 9001, 9002, 9003, 9004, 9005)
     assert [(member.name, member.port) for member in launch.members] == [("prefill-0", 9001), ("prefill-1", 9002), ("decode-0", 9003)]
     transfer = "--disaggregation-transfer-backend nixl --disaggregation-ib-device mlx5_0"
@@ -226,8 +226,8 @@ def test_both_protocols_force_the_length_and_state_the_sampling() -> None:
     forced: dict[str, JSON] = {"ignore_eos": True, "top_p": 1.0, "top_k": -1, "min_p": 0.0}
     usage: dict[str, JSON] = {"include_usage": True, "continuous_usage_stats": True}
     native = deployed({"protocol": "sglang"})
-    assert SGLANG.request_fields(deployed(), Load(), "moe") == {**forced, "stream_options": usage}
-    assert SGLANG.request_fields(native, Load(), "moe") == {"sampling_params": forced}
+    assert SGLANG.request_fields(deployed(), Load()) == {**forced, "stream_options": usage}
+    assert SGLANG.request_fields(native, Load()) == {"sampling_params": forced}
     assert SGLANG.dialect(native, Load()) is PROTOCOLS["sglang"]["completions"]
     with pytest.raises(Unsupported, match="protocol: openai"):
         SGLANG.check_loads(native, [Load(api="chat")])

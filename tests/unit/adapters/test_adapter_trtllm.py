@@ -107,7 +107,7 @@ def test_options_that_are_flags() -> None:
 def test_the_parallelisms() -> None:
     spread = deployed({"eplb": {"slots": 32, "layer_updates_per_iter": 2}, "attention_dp_balance": True}, tp=4, pp=2, attention_dp=4, ep=2)
     assert "--tp_size 4 --pp_size 2 --ep_size 2 " in shlex.join(start(spread).argv)
-    assert TRTLLM.gpus(spread) == 8
+    assert TRTLLM.traits(spread).gpus == 8
     assert {name: value for name, value in settings(spread).items() if name not in PLAIN} == {
         "moe_tensor_parallel_size": 2,
         "enable_attention_dp": True,
@@ -123,7 +123,7 @@ def test_the_parallelisms() -> None:
         (deployed(dp_replicas=2), "one replica"),
         (deployed(tp=4, attention_dp=2), "it is 1 or 4"),
         (deployed(tp=4, ep=3), "ep 3 does not divide 4"),
-        (deployed({"attention_dp_balance": True}, tp=4), "there is none"),
+        (deployed({"attention_dp_balance": True}, tp=4), "needs attention_dp"),
         (deployed({"eplb": {"slots": 32}}, tp=4), "needs ep"),
         (deployed({"eplb": {"slots": 30}}, tp=4, ep=4), "does not divide 30"),
         (deployed(precision="q4_k_m"), "no precision"),
@@ -145,8 +145,8 @@ def test_a_long_context_without_chunks_is_noted() -> None:
 
 def test_random_weights_are_never_routed_by_force() -> None:
     dummy = deployed({"load_format": "dummy"})
-    assert (TRTLLM.random_weights(dummy), TRTLLM.forces_routing(dummy)) == (True, False)
-    assert not TRTLLM.random_weights(deployed())
+    assert (TRTLLM.traits(dummy).random_weights, TRTLLM.traits(dummy).forces_routing) == (True, False)
+    assert not TRTLLM.traits(deployed()).random_weights
 
 
 RECORDS: JSON = [
@@ -190,7 +190,7 @@ def test_counters_are_prometheus_totals_and_where_it_has_no_gauges_the_last_iter
 def test_requests_hold_no_field_that_the_server_would_refuse(api: Any) -> None:
     table = json.loads((CONTRACTS / "tables" / "trtllm.json").read_text(encoding="utf-8"))
     load = Load(api=api)
-    extra = TRTLLM.request_fields(deployed(), load, "moe")
+    extra = TRTLLM.request_fields(deployed(), load)
     body = TRTLLM.dialect(deployed(), load).body(model="moe", prompt="a", output_tokens=7, temperature=1.0, seed=3, extra=extra)
     known = {*table["completions"], "messages"} - ({"prompt", "add_special_tokens"} if api == "chat" else {"messages"})
     assert body.keys() <= known

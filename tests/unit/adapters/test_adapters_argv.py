@@ -41,7 +41,7 @@ def test_fake_option_becomes_flags(options: dict[str, JSON], flags: str) -> None
 
 def test_the_fake_engine_takes_ids_where_its_protocol_does() -> None:
     takes = {
-        protocol: FAKE.takes_ids(Deployment("fake", "m", "none", "m", options={"protocol": protocol}))
+        protocol: FAKE.traits(Deployment("fake", "m", "none", "m", options={"protocol": protocol})).takes_ids
         for protocol in ("openai", "ollama", "sglang", "tgi")
     }
     assert takes == {"openai": True, "ollama": False, "sglang": True, "tgi": False}

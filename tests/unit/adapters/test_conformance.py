@@ -72,7 +72,7 @@ def test_requests_are_json_with_explicit_sampling(adapter: Adapter) -> None:
     for deployment in deployments(adapter):
         for api in adapter.apis:
             load = Load(output_tokens=7, api="chat" if api == "chat" else "completions")
-            extra = adapter.request_fields(deployment, load, "m")
+            extra = adapter.request_fields(deployment, load)
             body = adapter.dialect(deployment, load).body(model="m", prompt="a", output_tokens=7, temperature=0.0, seed=None, extra=extra)
             sent = json.loads(json.dumps(body))
             assert sent["stream"] is True
@@ -86,7 +86,7 @@ def test_nothing_about_sampling_is_left_to_an_engines_default(adapter: Adapter) 
     for deployment in deployments(adapter):
         for api in adapter.apis:
             load = Load(output_tokens=7, temperature=0.7, api="chat" if api == "chat" else "completions")
-            extra = adapter.request_fields(deployment, load, "m")
+            extra = adapter.request_fields(deployment, load)
             body = adapter.dialect(deployment, load).body(model="m", prompt="a", output_tokens=7, temperature=0.7, seed=3, extra=extra)
             sent = json.loads(json.dumps(body))
             nested = json.loads(sent["generation_config"]) if "generation_config" in sent else sent.get("options") or sent  # Ollama
