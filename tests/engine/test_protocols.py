@@ -198,7 +198,7 @@ def test_forced_length_is_spelled_where_the_protocol_has_it() -> None:
 @pytest.mark.parametrize("protocol", ["ollama", "tgi"])
 @pytest.mark.parametrize("option", ["ignore_eos", "prompt_ids"])
 def test_what_a_protocol_cannot_say_is_refused(protocol: str, option: str) -> None:
-    with pytest.raises(Unsupported, match=f"the {protocol} protocol knows neither"):
+    with pytest.raises(Unsupported, match=f"the {protocol} protocol has neither"):
         OPENAI.check(attached(protocol, **{option: True}))
 
 
