@@ -330,7 +330,8 @@ def _options(options: type) -> str:
         )
         hint = typing.get_type_hints(options)[field.name]
         kind = re.sub(r"typing\.|<class '|'>|NoneType", lambda m: "None" if m[0] == "NoneType" else "", str(hint)).replace("|", "or")
-        rows.append(f"| `{field.name}` | {kind} | {'' if default is None else f'`{default}`'} | {documented.get(field.name, '')} |")
+        flag = f" (`{field.metadata['flag']}`)" if field.metadata.get("flag") else ""
+        rows.append(f"| `{field.name}` | {kind} | {'' if default is None else f'`{default}`'} | {documented.get(field.name, '')}{flag} |")
     return "\n\n| option | type | default | meaning |\n|---|---|---|---|\n" + "\n".join(rows) if rows else ""
 
 

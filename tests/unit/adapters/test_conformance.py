@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import sys
 from pathlib import Path
 
 import pytest
 from enginebench.adapter import Adapter, Deployment, Install, Load, Reply, Resolved, Site, prometheus_totals
-from enginebench.engines.registry import discover, environments
+from enginebench.engines.registry import discover, environments, load_file
+from enginebench.machine.folders import checkout
 
 REGISTRY = discover()
 ADAPTERS = [pytest.param(REGISTRY[name], id=name) for name in REGISTRY]
@@ -99,6 +101,20 @@ def test_readiness_knows_refused_and_ready(adapter: Adapter) -> None:
     assert adapter.readiness(lambda _path: Reply(0)) == "loading"
     assert adapter.readiness(lambda _path: Reply(200, b"{}")) == "ready"
     assert adapter.readiness(lambda _path: Reply(500)) == "broken"
+
+
+def test_the_smallest_adapter_of_the_documentation_works(tmp_path: Path) -> None:
+    page = (checkout() or Path()) / "docs" / "adding-an-engine.md"
+    (code,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "mine.py").write_text(code)
+    adapter = load_file(tmp_path / "mine.py")
+    launch = adapter.launch(Deployment("mine", "m", "bf16", "m", options={"page_size": 64}), install(), SITE)
+    assert launch.argv[1:] == (
+        *("-m", "mine.server", "--model", "/models/checkpoint", "--host", "127.0.0.1", "--port", "8123"),
+        *("--stream-interval", "1", "--page-size", "64"),
+    )
+    resolved = adapter.resolved(lambda _path: Reply(200, b'{"version": "1.0", "page_size": 64}'))
+    assert (resolved.version, resolved.options) == ("1.0", {"page_size": 64})
 
 
 def test_prometheus_totals_sum_over_labels_and_leave_nonsense_out() -> None:

@@ -43,7 +43,11 @@ def test_a_file_named_by_the_user_wins_and_brings_its_constraints(tmp_path: Path
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("x = 1\ndef (", ":2: cannot be loaded: SyntaxError"), ("x = 1\n1 / 0\n", ":2: cannot be loaded: ZeroDivisionError"), ("", "defines 0")],
+    [
+        ("x = 1\ndef (", ":2: cannot be loaded: SyntaxError"),
+        ("x = 1\n1 / 0\n", ":2: cannot be loaded: ZeroDivisionError"),
+        ("", "defines 0"),
+    ],
 )
 def test_a_broken_file_is_one_message(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "mine.py"
