@@ -28,7 +28,7 @@ class FakeOptions:
     itl_ms: float = 5.0
     """From one token to the next."""
     tick_ms: float = 0.0
-    """All streams in lockstep: one event of each leaves at every tick, whatever itl_ms says; 0: each stream on its own."""
+    """All streams in lockstep: one event of each is sent at every tick, and itl_ms is ignored; 0: each stream on its own."""
     batch_events: int = 0
     """Events in one write, when the last of them is due; with itl_ms 0 as fast as they can be sent."""
     tokens_per_event: int = 1

@@ -27,8 +27,8 @@ class SdkDaemon:
     def __init__(self) -> None:
         try:
             self._api = connect(BUILD_S).api
-        except DaemonUnreachable as gone:
-            raise UserError(str(gone)) from None
+        except DaemonUnreachable as error:
+            raise UserError(str(error)) from None
         import docker
 
         self._docker = docker

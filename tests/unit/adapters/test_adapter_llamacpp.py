@@ -1,4 +1,4 @@
-"""Golden command lines of llama.cpp: what each option becomes, and what is refused; and what it reads back. Nothing is started."""
+"""llama.cpp's adapter: command lines, refusals, and the resolved configuration. Starts nothing."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_a_spread_over_gpus_becomes_one_split_mode(spread: Parallelism, options:
     assert LLAMACPP.traits(llama(options, spread=spread)).gpus == spread.tp * spread.pp
 
 
-def test_it_takes_no_gpu_when_nothing_is_computed_on_one() -> None:
+def test_without_offload_it_takes_no_gpu() -> None:
     assert LLAMACPP.traits(llama()).gpus == 1
     assert LLAMACPP.traits(llama({"gpu_layers": 0})).gpus == 0
     assert LLAMACPP.traits(llama({"gpu_layers": 0, "op_offload": True})).gpus == 1
@@ -177,7 +177,7 @@ def test_llamacpp_refuses(deployment: Deployment, reason: str) -> None:
         LLAMACPP.check(deployment)
 
 
-def test_choose_takes_the_server_that_is_asked_for() -> None:
+def test_choose_takes_the_server_that_the_scenario_names() -> None:
     installs = (XLLAMACPP, LLAMA_SERVER, LLAMA_CPP_PYTHON)
     assert LLAMACPP.choose(llama(), installs) is XLLAMACPP
     assert LLAMACPP.choose(llama(), installs[1:]) is LLAMA_SERVER
@@ -212,7 +212,7 @@ def served(replies: Mapping[str, JSON | str]) -> Mapping[str, Reply]:
     return {path: Reply(200, (body if isinstance(body, str) else json.dumps(body)).encode()) for path, body in replies.items()}
 
 
-def test_llamacpp_reads_itself_back() -> None:
+def test_llamacpp_resolved() -> None:
     props: JSON = {
         "total_slots": 4,
         "model_alias": "tiny",

@@ -1,7 +1,7 @@
-"""SGLang's adapter: golden command lines, what it refuses, its pairs of servers, and what it reads back; and its batch worker.
+"""SGLang's adapter: command lines, refusals, prefill and decode servers, the resolved configuration; and its batch worker.
 
 No SGLang is needed: the worker is given a stand-in with the methods that it calls. Whether the real parser takes these command lines is
-asked by `make contracts`.
+checked by `make contracts`.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def test_expert_parallel_options() -> None:
     )
 
 
-def test_slots_are_a_multiple_of_the_attention_ranks_and_that_is_said() -> None:
+def test_slots_are_a_multiple_of_the_attention_ranks_and_noted() -> None:
     uneven = deployed(tp=4, attention_dp=4, concurrency=10)
     assert "--max-running-requests 12" in flags(uneven)
     assert any("multiple of attention_dp: 12" in note for note in start(uneven).notes)
@@ -191,7 +191,7 @@ def test_random_weights_and_forced_routing() -> None:
         (deployed(model="moe:fp8"), "cannot be served"),
     ],
 )
-def test_what_cannot_be_said_is_refused(deployment: Deployment, why: str) -> None:
+def test_refuses(deployment: Deployment, why: str) -> None:
     with pytest.raises(Unsupported, match=why):
         SGLANG.check(deployment)
 
@@ -337,7 +337,7 @@ def test_speculation_from_verifications() -> None:
 
 
 class StandIn:
-    """`sglang.Engine` as far as the worker uses it: an answer is given only once as many requests are in it as it waits for."""
+    """`sglang.Engine` as far as the worker uses it: it answers once it holds as many requests as it waits for."""
 
     def __init__(self, server_args: list[str], waits_for: int = 2) -> None:
         self.loop = asyncio.new_event_loop()
@@ -401,7 +401,7 @@ def test_the_worker_never_has_more_requests_in_the_engine_than_the_load(worker: 
     assert [asked.get("prompt", asked.get("input_ids")) for asked in worker.engine.asked] == prompts
 
 
-def test_the_worker_says_what_the_server_would(worker: Any) -> None:
+def test_the_worker_reports_the_servers_configuration(worker: Any) -> None:
     assert worker.engine.server_args == ["--tp-size", "2"]
     assert worker.offline.version == "0.5.23"
     assert worker.offline.resolved == {"/server_info": {"version": "0.5.23", "path": "/m/moe"}}

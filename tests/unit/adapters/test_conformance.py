@@ -1,4 +1,4 @@
-"""What every adapter must keep to, asked of every adapter that is discovered: the promises of `enginebench.adapter`."""
+"""The promises of `enginebench.adapter`, checked for every adapter that is discovered."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_its_options_are_frozen_and_have_defaults(adapter: Adapter) -> None:
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS)
-def test_launching_is_pure_and_listens_where_it_is_told(adapter: Adapter) -> None:
+def test_launching_is_pure_and_uses_the_address(adapter: Adapter) -> None:
     for deployment in deployments(adapter):
         adapter.check(deployment)
         adapter.check_loads(deployment, [Load()])
@@ -117,15 +117,15 @@ def test_the_smallest_adapter_of_the_documentation_works(tmp_path: Path) -> None
     assert (resolved.version, resolved.options) == ("1.0", {"page_size": 64})
 
 
-def test_prometheus_totals_sum_over_labels_and_leave_nonsense_out() -> None:
+def test_prometheus_totals_sum_over_labels_and_leave_out_invalid_lines() -> None:
     text = '# HELP a x\na 1\nb{rank="0",x="} y"} 2 1700000000\nb{rank="1"} 3e0\nc nan-ish\n{\n\nd\na NaN\nb{rank="2"} +Inf\ne NaN\n'
     assert prometheus_totals(text) == {"a": 1.0, "b": 5.0}
 
 
-def test_what_was_told_can_be_stored() -> None:
-    told = Reply(200, b'{"a": NaN, "b": [1e999, 1.5, -Infinity], "c": "x\\ud800", "d": true, "\\udfff": null}').json()
-    assert told == {"a": None, "b": [None, 1.5, None], "c": "x?", "d": True, "?": None}
-    assert json.loads(json.dumps(told, allow_nan=False, ensure_ascii=False).encode()) == told
+def test_a_reply_can_be_stored() -> None:
+    reply = Reply(200, b'{"a": NaN, "b": [1e999, 1.5, -Infinity], "c": "x\\ud800", "d": true, "\\udfff": null}').json()
+    assert reply == {"a": None, "b": [None, 1.5, None], "c": "x?", "d": True, "?": None}
+    assert json.loads(json.dumps(reply, allow_nan=False, ensure_ascii=False).encode()) == reply
     assert Reply(200, b"[" * 50 + b"]" * 50).json() is not None
     for deep in (100, 20_000):
         assert Reply(200, b"[" * deep + b"]" * deep).json() is None
@@ -133,7 +133,7 @@ def test_what_was_told_can_be_stored() -> None:
 
 @pytest.mark.parametrize("adapter", ADAPTERS)
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'{"data": 3}', b'[{"n_ctx": "x"}]'], ids=str)
-def test_what_an_engine_says_of_itself_may_be_anything(adapter: Adapter, body: bytes) -> None:
+def test_a_reply_may_be_anything(adapter: Adapter, body: bytes) -> None:
     assert isinstance(adapter.resolved(lambda _path: Reply(200, body)), Resolved)
     assert all(isinstance(value, int | float) for value in adapter.counters(lambda _path: Reply(200, body)).values())
     assert isinstance(adapter.resolved(lambda _path: Reply(0)), Resolved)
