@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ SPEC = importlib.util.spec_from_file_location("worker_protocol_under_test", WORK
 assert SPEC is not None
 assert SPEC.loader is not None
 protocol: Any = importlib.util.module_from_spec(SPEC)
+sys.modules[SPEC.name] = protocol  # dataclasses look up their module there
 SPEC.loader.exec_module(protocol)
 
 
