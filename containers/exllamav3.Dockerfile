@@ -1,12 +1,12 @@
 # ExLlamaV3 on PyTorch's image with a CUDA compiler: the library compiles its extension when it is first imported.
-# That takes minutes, once with `container: {compile_cache: FOLDER}`, else at every start.
+# This takes minutes: once with `container: {compile_cache: FOLDER}`, otherwise at every start.
 ARG BASE
 FROM ${BASE}
 ARG REQUIREMENTS
 COPY constraints.txt /opt/enginebench/constraints.txt
 RUN PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install --no-cache-dir --constraint /opt/enginebench/constraints.txt ${REQUIREMENTS}
 
-# The whole command comes from the adapter, and readiness is asked from outside: a check of the image's own would run beside the load.
+# The adapter provides the whole command, and the harness checks readiness: a health check in the image would run during the load.
 HEALTHCHECK NONE
 ENTRYPOINT []
 CMD []

@@ -1,9 +1,9 @@
-# Ollama's official image and a Python beside it, which the worker that creates and loads the model needs.
+# Ollama's official image, with Python for the worker that imports and loads the model.
 ARG BASE
 FROM ${BASE}
 RUN apt-get update && apt-get install -y --no-install-recommends python3 && rm -rf /var/lib/apt/lists/*
 
-# The whole command comes from the adapter, and readiness is asked from outside: a check of the image's own would run beside the load.
+# The adapter provides the whole command, and the harness checks readiness: a health check in the image would run during the load.
 HEALTHCHECK NONE
 ENTRYPOINT []
 CMD []

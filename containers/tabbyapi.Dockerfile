@@ -1,8 +1,8 @@
-# TabbyAPI's official image: the checkout in /app, ExLlamaV3 in the environment that PATH names first.
+# TabbyAPI's official image: the checkout in /app, ExLlamaV3 in the first environment on PATH.
 ARG BASE
 FROM ${BASE}
 
-# The whole command comes from the adapter, and readiness is asked from outside: a check of the image's own would run beside the load.
+# The adapter provides the whole command, and the harness checks readiness: a health check in the image would run during the load.
 HEALTHCHECK NONE
 ENTRYPOINT []
 CMD []

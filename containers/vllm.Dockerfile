@@ -1,9 +1,9 @@
-# vLLM's official server image (CUDA, ROCm). Tensor-parallel ranks talk through /dev/shm (`container: {ipc: host}` or a large `shm`).
-# What it compiles at the first start, `container: {compile_cache: FOLDER}` keeps for the next.
+# vLLM's official server image (CUDA, ROCm). Tensor-parallel ranks communicate through /dev/shm (`container: {ipc: host}` or a large
+# `shm`). `container: {compile_cache: FOLDER}` keeps what the first start compiles.
 ARG BASE
 FROM ${BASE}
 
-# The whole command comes from the adapter, and readiness is asked from outside: a check of the image's own would run beside the load.
+# The adapter provides the whole command, and the harness checks readiness: a health check in the image would run during the load.
 HEALTHCHECK NONE
 ENTRYPOINT []
 CMD []

@@ -13,7 +13,7 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from enginebench.adapter import GAUGES, TOTALS
+from enginebench.adapter import GAUGES, TOTALS, Deployment
 from enginebench.audit import judge_all, read_claims
 from enginebench.audit.field import field_table
 from enginebench.audit.physics import Physics
@@ -272,9 +272,10 @@ def _engines() -> str:
         source = sys.modules[type(adapter).__module__]
         precisions = ", ".join(sorted(adapter.precisions)) if adapter.precisions is not None else "whatever the server has"
         installs = {name.replace(f"{adapter.name}-", f"{adapter.name}:", 1): pins for name, pins in environments(adapter).items()}
+        traits = adapter.traits(Deployment(adapter.name, "model", "any", "model", adapter.runtimes[0]))
         facts = [
-            f"- runtimes: {', '.join(adapter.runtimes)}; routes: {', '.join(adapter.apis)}; prompts as {adapter.prompt_form}; output length: "
-            + {"exact": "forced exactly", "cap": "a cap only, and the result says so"}[adapter.length_control],
+            f"- runtimes: {', '.join(adapter.runtimes)}; routes: {', '.join(adapter.apis)}; prompts as {'ids' if traits.takes_ids else 'text'}; "
+            f"output length: {'forced exactly' if traits.forces_length else 'a cap only, and the result says so'}",
             f"- precisions: {precisions}",
             "- install: "
             + "; ".join(
@@ -330,7 +331,8 @@ def _options(options: type) -> str:
         )
         hint = typing.get_type_hints(options)[field.name]
         kind = re.sub(r"typing\.|<class '|'>|NoneType", lambda m: "None" if m[0] == "NoneType" else "", str(hint)).replace("|", "or")
-        rows.append(f"| `{field.name}` | {kind} | {'' if default is None else f'`{default}`'} | {documented.get(field.name, '')} |")
+        flag = f" (`{field.metadata['flag']}`)" if field.metadata.get("flag") else ""
+        rows.append(f"| `{field.name}` | {kind} | {'' if default is None else f'`{default}`'} | {documented.get(field.name, '')}{flag} |")
     return "\n\n| option | type | default | meaning |\n|---|---|---|---|\n" + "\n".join(rows) if rows else ""
 
 
@@ -338,8 +340,8 @@ def _field_docs(options: type) -> dict[str, str]:
     """The strings that stand below the fields of a dataclass."""
     import ast
 
+    found = _field_docs(options.__base__) if options.__base__ is not None and dataclasses.is_dataclass(options.__base__) else {}
     body = ast.parse(textwrap.dedent(inspect.getsource(options))).body[0].body  # type: ignore[attr-defined]
-    found: dict[str, str] = {}
     for field, text in itertools.pairwise(body):
         if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
             found[field.target.id] = " ".join(str(text.value.value).split())  # type: ignore[union-attr]

@@ -1,11 +1,11 @@
 """ExLlamaV3's own Generator as a `Backend` for the server and as a batch engine for the line protocol.
 
-The model is loaded by the package's `model_init`, with its flags. KV pages of equal prefixes are always shared, and nothing
-switches that off: a batch gets a Generator of its own, which knows no earlier page; a server's prompts have to differ in their first
-page, and the counters say whether they did.
+The package's `model_init` loads the model, with its flags. KV pages of equal prefixes are always shared, and nothing switches that off: a
+batch gets a Generator of its own, without earlier pages; a server's prompts must differ in their first page, and the counters show whether
+they did.
 
-Unverified: ExLlamaV3 needs a GPU, and none was at hand. Its package 1.6.5 was imported with a stand-in for the CUDA extension:
-signatures and flags hold, nothing here has made a token.
+Unverified, because ExLlamaV3 needs a GPU. Its package 1.6.5 was imported with a stand-in for the CUDA extension: signatures and flags hold,
+but no token was generated.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ GIB = 1024**3
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """ExLlamaV3's own flags, as its examples have them."""
+    """ExLlamaV3's own flags, as in its examples."""
     parser = argparse.ArgumentParser(prog="exllamav3_worker", allow_abbrev=False)
     model_init.add_args(parser, cache=True, add_draft_model_args=True)
     return parser.parse_args(argv)
 
 
 class Loaded:
-    """A model with its cache, and the Generators that take turns with it."""
+    """A model with its cache, for one Generator at a time."""
 
     def __init__(self, args: argparse.Namespace, slots: int, gpus: int) -> None:
-        """slots: requests in the batch at most. Raises RuntimeError when the layers do not use that number of devices."""
+        """slots: most requests in the batch. Raises RuntimeError when the weights are not on that number of devices."""
         self.args, self.slots = args, slots
         loaded = model_init.init(args, progress=False)
         self.model, self.config, self.cache, self.tokenizer, self.draft_model, _, self.draft_cache = loaded
         self.devices = _devices(self.model)
         if len(self.devices) != gpus:
             raise RuntimeError(
-                f"the weights lie on {', '.join(self.devices)}, asked for were {gpus} devices: "
-                "an automatic split fills one before it uses the next; say how many GB each may take (-gs)"
+                f"the weights are on {', '.join(self.devices)}, not on {gpus} devices: "
+                "an automatic split fills one before it uses the next; set how many GB each may take (-gs)"
             )
 
     def generator(self, batch: int) -> Any:
-        """A Generator with no page in its cache. It takes the cache from the one before, which must be closed."""
+        """A Generator with an empty cache. It takes the cache of the previous one, which must be closed."""
         args = self.args
         return Generator(
             model=self.model,
@@ -72,16 +72,16 @@ class Loaded:
         )
 
     def encode(self, text: str) -> list[int]:
-        """With the beginning-of-text token, if the model has one and its tokenizer's settings do not say otherwise."""
+        """With the beginning-of-text token, if the model has one and its tokenizer's settings do not disable it."""
         add_bos = (self.tokenizer.tokenizer_config_dict or {}).get("add_bos_token", True)
         ids: list[int] = self.tokenizer.encode(text, add_bos=add_bos, encode_special_tokens=True)[0].tolist()
         return ids
 
     def about(self) -> dict[str, object]:
-        """What is in force, under plain names."""
-        args, quantised = self.args, self.config.config_dict.get("quantization_config") or {}
+        """The configuration in force, under neutral names."""
+        args, quantized = self.args, self.config.config_dict.get("quantization_config") or {}
         dtype = self.config.config_dict.get("dtype") or self.config.config_dict.get("torch_dtype")
-        bits = quantised.get("bits")
+        bits = quantized.get("bits")
         return {
             "version": version.__version__,
             "torch": torch.__version__,
@@ -89,9 +89,9 @@ class Loaded:
             "devices": {device: torch.cuda.get_device_name(device) for device in self.devices},
             "tensor_parallel": args.tensor_parallel,
             "architecture": self.config.architecture,
-            "bits": bits if quantised.get("quant_method") == "exl3" else None,
-            "head_bits": quantised.get("head_bits"),
-            "codebook": quantised.get("codebook"),
+            "bits": bits if quantized.get("quant_method") == "exl3" else None,
+            "head_bits": quantized.get("head_bits"),
+            "codebook": quantized.get("codebook"),
             "dtype": dtype,
             "max_position_embeddings": self.config.max_position_embeddings,
             "cache_tokens": self.cache.max_num_tokens,
@@ -106,7 +106,7 @@ class Loaded:
 
 
 def _devices(model: Any) -> list[str]:
-    """The GPUs that hold weights. Tensor parallel keeps them in other processes, so there it is what the loader split over."""
+    """The GPUs that hold weights. With tensor parallelism other processes hold them, and these are the loader's devices."""
     if model.loaded_tp:
         return [f"cuda:{index}" for index in model.active_devices]
     held = {str(module.device) for module in model.modules if module.device is not None}
@@ -114,7 +114,7 @@ def _devices(model: Any) -> list[str]:
 
 
 def job(ask: Ask, stop: Sequence[int], identifier: int) -> Any:
-    """A request as the Generator takes it. stop: the model's end-of-text ids, left out where the length is forced."""
+    """A request in the Generator's form. stop: the model's end-of-text ids, unused where the length is forced."""
     return Job(
         input_ids=torch.tensor([list(ask.prompt)], dtype=torch.long),
         max_new_tokens=ask.max_tokens,
@@ -126,7 +126,7 @@ def job(ask: Ask, stop: Sequence[int], identifier: int) -> Any:
 
 
 def enqueue(generator: Any, request: Any) -> None:
-    """Raises ValueError for a request that the cache can never hold; the Generator would shorten some of these without a word."""
+    """Raises ValueError for a request that the cache can never hold; the Generator would silently shorten some of them."""
     asked = request.max_new_tokens
     try:
         generator.enqueue(request)
@@ -138,7 +138,7 @@ def enqueue(generator: Any, request: Any) -> None:
 
 
 def pieces(results: Sequence[Mapping[str, Any]]) -> list[Piece]:
-    """What `Generator.iterate` reports, without the news that a request was started or a part of its prompt was read."""
+    """What `Generator.iterate` reports, except that a request was started or a part of its prompt was read."""
     return [_piece(result) for result in results if result["stage"] in ("streaming", "error")]
 
 
@@ -157,13 +157,13 @@ def _piece(result: Mapping[str, Any]) -> Piece:
 
 
 def _timings(result: Mapping[str, Any]) -> dict[str, float]:
-    """In ms, under llama.cpp's names where they mean the same: the generation's clock starts with the first token."""
+    """In ms, under llama.cpp's names where they mean the same: the generation time starts with the first token."""
     seconds = {"queue_time_ms": "time_enqueued", "prompt_ms": "time_prefill", "predicted_ms": "time_generate"}
     return {**{name: result[key] * 1e3 for name, key in seconds.items()}, "predicted_n": result["new_tokens"]}
 
 
 class Serving:
-    """The `Backend` of the server: one Generator for as long as the server lives."""
+    """The `Backend` of the server: one Generator for the life of the server."""
 
     def __init__(self, loaded: Loaded) -> None:
         self._loaded = loaded
@@ -180,8 +180,8 @@ class Serving:
     def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         try:
             ids: list[int] = self._loaded.tokenizer.hf_chat_template(list(messages))[0].tolist()
-        except Exception as error:  # a template is a program, and raises what it likes
-            raise ValueError(f"the model's chat template does not take them: {error}") from error
+        except Exception as error:  # a template is a program, and may raise anything
+            raise ValueError(f"the model's chat template rejects them: {error}") from error
         return ids
 
     def enqueue(self, request: int, ask: Ask) -> None:
@@ -230,17 +230,16 @@ class Serving:
 
 
 class Offline:
-    """A batch without HTTP: one model load, and for each load of the harness a Generator with an empty cache, made outside its window."""
+    """Batches without HTTP: one model load, and for each batch a Generator with an empty cache, created outside its window."""
 
     def __init__(self, loaded: Loaded, route: str) -> None:
-        """route: where a server would tell what `about` tells."""
+        """route: where the server reports what `about` returns."""
         self._loaded = loaded
         self.version = str(version.__version__)
         self.resolved: Mapping[str, object] = {route: loaded.about()}
 
     def run(self, batch: Batch) -> Outcome:
-        if batch.batch > self._loaded.slots:
-            raise ValueError(f"batch {batch.batch} is more than the {self._loaded.slots} slots of this launch")
+        batch.check_limit(self._loaded.slots)
         asks = [self._ask(prompt, batch) for prompt in batch.prompts]
         generator = self._loaded.generator(batch.batch)
         counted = [RequestOutcome(len(ask.prompt), 0, token_ns=[]) for ask in asks]
@@ -263,6 +262,6 @@ class Offline:
 
 
 def _more(so_far: RequestOutcome, piece: Piece, now_ns: int) -> RequestOutcome:
-    """A request's outcome with one piece more."""
+    """A request's outcome with one more piece."""
     stamps = [*(so_far.token_ns or ()), *[now_ns] * len(piece.tokens)]
     return RequestOutcome(so_far.input_tokens, len(stamps), piece.error or None, stamps, piece.usage.cached if piece.usage else None)

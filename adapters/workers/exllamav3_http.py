@@ -1,6 +1,6 @@
-"""HTTP/1.1 for a loopback server: one request after another on a kept connection, answered whole or in pieces.
+"""HTTP/1.1 for a loopback server: one request after another on a keep-alive connection, answered whole or in chunks.
 
-Does not know what a request asks for. A request whose body has no Content-Length is refused. Standard library only.
+Does not read request bodies. A request body without a Content-Length is refused. Standard library only.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Protocol
 
 MAX_HEAD = 64 << 10
 MAX_BODY = 256 << 20
-"""Bytes; a prompt of a million token ids has 8 MB."""
+"""Bytes; a prompt of a million token ids takes 8 MB."""
 
 
 @dataclass(frozen=True)
@@ -25,20 +25,20 @@ class Request:
 
 
 class Handler(Protocol):
-    """What connections report to."""
+    """Handles the events of connections."""
 
     def opened(self, connection: Connection) -> None:
-        """A client has come."""
+        """A client has connected."""
 
     def handle(self, connection: Connection, request: Request) -> None:
-        """A request to be answered, now or later, with one `reply` or with `begin_stream` and `stream`."""
+        """Answer a request, now or later, with one `reply` or with `begin_stream` and `stream`."""
 
     def closed(self, connection: Connection) -> None:
-        """The client has left, or was cut off."""
+        """The client has disconnected, or was cut off."""
 
 
 class Connection(asyncio.Protocol):
-    """One client. The next request is read when the one before has been answered."""
+    """One client. The next request is read when the previous one has been answered."""
 
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
@@ -47,7 +47,7 @@ class Connection(asyncio.Protocol):
         self._busy = False
         self._pending = b""
 
-    # -- what asyncio calls --------------------------------------------------------------------------------------------------
+    # -- called by asyncio ---------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)  # noqa: S101  # TCP
@@ -62,22 +62,22 @@ class Connection(asyncio.Protocol):
         self._transport = None
         self._handler.closed(self)
 
-    # -- what the handler calls ----------------------------------------------------------------------------------------------
+    # -- called by the handler ----------------------------------------------------------------------------------------------
 
     def reply(self, status: int, body: bytes, kind: str) -> None:
-        """Answer the request whole."""
+        """Send a complete response."""
         head = b"HTTP/1.1 %d %b\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n"
         self._write(head % (status, HTTPStatus(status).phrase.encode(), kind.encode(), len(body)) + body)
         self._answered()
 
     def begin_stream(self) -> None:
-        """The head of an answer that comes in pieces; it leaves with the first of them."""
+        """Prepare a chunked response; its head is sent with the first chunk."""
         self._pending = (
             b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\nTransfer-Encoding: chunked\r\n\r\n"
         )
 
     def stream(self, data: bytes, *, last: bool) -> None:
-        """One piece of the answer, or nothing, and whether it is the last."""
+        """Send a chunk, which may be empty; `last` ends the response."""
         chunk = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
         self._write(self._pending + chunk + (b"0\r\n\r\n" if last else b""))
         self._pending = b""
@@ -113,18 +113,18 @@ class Connection(asyncio.Protocol):
             self._handler.handle(self, request)
 
     def _take(self) -> Request | None:
-        """The next request out of the buffer; None while it is not all there. Raises ValueError for what is no request."""
+        """The next complete request of the buffer; None while it is incomplete. Raises ValueError for an invalid request."""
         end = self._buffer.find(b"\r\n\r\n")
         if end < 0:
             if len(self._buffer) > MAX_HEAD:
-                raise ValueError("no end of the head")
+                raise ValueError("the head is too long")
             return None
         start, *lines = self._buffer[:end].decode("latin-1").split("\r\n")
         method, path, _ = start.split(" ")
         headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         length = int(headers.get("content-length", "0"))
         if "transfer-encoding" in headers or not 0 <= length <= MAX_BODY:
-            raise ValueError("a body without a length, or too long a one")
+            raise ValueError("the body has no length, or is too long")
         if len(self._buffer) < end + 4 + length:
             return None
         body = bytes(self._buffer[end + 4 : end + 4 + length])

@@ -1,6 +1,6 @@
-"""Runs an engine that makes tokens in steps, in a thread of its own: requests join and leave its batch between two steps.
+"""Runs an engine that generates tokens in steps, in its own thread: requests join and leave its batch between two steps.
 
-Does not know HTTP, nor which engine it is: an engine is whatever keeps to `Backend`. Standard library only.
+Knows neither HTTP nor the engine, which is any `Backend`. Standard library only.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 SWITCH_S = 0.0005
-"""How long one thread may keep Python from the other. By default 5 ms: as long as a token, which would wait for it unsent."""
+"""How long one thread may hold Python. The default of 5 ms is as long as a token, which would wait that long to be sent."""
 
 
 @dataclass(frozen=True)
 class Ask:
-    """One generation. seed None: the engine's own choice. ignore_eos: exactly max_tokens tokens, whatever they are."""
+    """One generation. seed None: the engine chooses. ignore_eos: exactly max_tokens tokens."""
 
     prompt: Sequence[int]
     max_tokens: int
@@ -33,7 +33,7 @@ class Ask:
 
 @dataclass(frozen=True)
 class Usage:
-    """What a finished request took, in tokens. timings: the engine's own, in ms."""
+    """Token counts of a finished request. timings: the engine's own, in ms."""
 
     prompt: int
     cached: int
@@ -43,25 +43,25 @@ class Usage:
 
 @dataclass(frozen=True)
 class Piece:
-    """What one step did for one request: text, which may lag behind its tokens by an unfinished character, and how it ended if it did.
-
-    finish: 'length', 'stop' or 'error', None while it goes on. error: why; refused: it never ran.
-    """
+    """What one step did for one request."""
 
     request: int
     text: str = ""
+    """May lag behind its tokens by an incomplete character."""
     tokens: Sequence[int] = ()
     finish: str | None = None
+    """'length', 'stop' or 'error'; None while it continues."""
     usage: Usage | None = None
     error: str = ""
     refused: bool = False
+    """It never ran, because of the error."""
 
 
 class Backend(Protocol):
     """A loaded engine. `encode`, `encode_chat`, `gauges` and `about` may be called while a step runs, the others only between steps."""
 
     def encode(self, text: str) -> list[int]:
-        """A prompt as token ids, with what the model wants to see in front of every text."""
+        """A prompt as token ids, with the tokens that the model needs before every text."""
         ...
 
     def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
@@ -69,11 +69,11 @@ class Backend(Protocol):
         ...
 
     def enqueue(self, request: int, ask: Ask) -> None:
-        """Put a request into the engine's queue. Raises ValueError for one that can never run."""
+        """Add a request to the engine's queue. Raises ValueError for one that can never run."""
         ...
 
     def cancel(self, request: int) -> None:
-        """Forget a request that was enqueued and has not finished."""
+        """Drop a request that was enqueued and has not finished."""
         ...
 
     def step(self) -> list[Piece]:
@@ -81,15 +81,15 @@ class Backend(Protocol):
         ...
 
     def gauges(self) -> Mapping[str, float]:
-        """Totals (names that end in _total) and how it is now."""
+        """Totals (names that end in _total) and values of the moment."""
         ...
 
     def about(self) -> Mapping[str, object]:
-        """The configuration that is really in force."""
+        """The configuration in force."""
         ...
 
     def close(self) -> None:
-        """Let go of devices and of other processes."""
+        """Release devices and other processes."""
         ...
 
 
@@ -97,30 +97,30 @@ class Scheduler:
     """One engine, its thread, and the requests that are in flight."""
 
     def __init__(self, load: Callable[[], Backend], deliver: Callable[[list[Piece]], None], failed: Callable[[], None]) -> None:
-        """deliver and failed are called in the engine's thread; failed: no further piece will come."""
+        """deliver and failed are called in the engine's thread; after failed no further piece follows."""
         self._load, self._deliver, self._failed = load, deliver, failed
         self._inbox: queue.SimpleQueue[tuple[int, Ask | None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._live: set[int] = set()
         self._loading = True
         self.backend: Backend | None = None
-        """None while it loads."""
+        """None while the model loads."""
 
     def start(self) -> None:
-        """Begin to load; returns at once."""
+        """Start loading; returns at once."""
         sys.setswitchinterval(SWITCH_S)
         self._thread.start()
 
     def submit(self, request: int, ask: Ask) -> None:
-        """Have a request join the batch before the next step."""
+        """Add a request to the batch before the next step."""
         self._inbox.put((request, ask))
 
     def cancel(self, request: int) -> None:
-        """Have a request leave the batch before the next step; no piece of it follows that step. One that has finished is no error."""
+        """Remove a request from the batch before the next step; no piece of it follows. A request that has finished is ignored."""
         self._inbox.put((request, None))
 
     def stop(self, patience_s: float) -> bool:
-        """End after the step that is running. False if that takes longer, or if the model is being loaded: nothing interrupts a load."""
+        """End after the running step. False if that takes longer, or while the model loads, which nothing interrupts."""
         self._inbox.put(None)
         if self._thread.is_alive() and not self._loading:
             self._thread.join(patience_s)
@@ -134,7 +134,7 @@ class Scheduler:
                 if self._live:
                     self._hand_out(backend.step())
             backend.close()
-        except Exception as error:  # noqa: BLE001  # whatever an engine raises, its state is unknown from here on
+        except Exception as error:  # noqa: BLE001  # whatever an engine raises, its state is then unknown
             self._loading = False
             traceback.print_exc()
             broken = f"the engine failed: {type(error).__name__}: {error}"
@@ -142,7 +142,7 @@ class Scheduler:
             self._failed()
 
     def _admit(self, backend: Backend) -> bool:
-        """Take in what has been asked for; sleeps while there is nothing to do. False: it is over."""
+        """Process new requests and cancellations; waits while there are none. False: stop."""
         while True:
             try:
                 message = self._inbox.get(block=not self._live)

@@ -1,8 +1,8 @@
 """A thin OpenAI server on loopback over any `Backend`: /v1/completions and /v1/chat/completions, streamed or whole.
 
-Every event carries the ids of its tokens, so that a client can count them. /health is 503 until the model is loaded; /metrics
-is Prometheus text, /enginebench the configuration in force. A client that leaves takes its requests with it. Knows no engine, and
-not how generations are spelled. No keys, no TLS: not for other machines. Standard library only.
+Every event carries the ids of its tokens, so that a client can count them. /health is 503 until the model is loaded; /metrics is Prometheus
+text, /enginebench the configuration in force. The requests of a client that disconnects are cancelled. Knows neither the engine nor the
+format of requests. No keys, no TLS: not for other machines. Standard library only.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from exllamav3_spelling import FIELDS, JSON, Answer, Refused, as_json, ask, fail
 
 STOP_PATIENCE_S = 3.0
 BACKLOG = 4096
-"""Connections that may wait to be accepted: a load opens all of its own at once."""
+"""Connections that may wait to be accepted: a load opens all of its connections at once."""
 
 
 class Server:
-    """The requests in flight over one scheduler. ended: done with the exit code when the engine has failed."""
+    """The requests in flight over one scheduler. ended: the exit code, once the engine has failed."""
 
     def __init__(self, load: Callable[[], Backend], model: str) -> None:
         """Called in a running event loop."""
@@ -39,13 +39,13 @@ class Server:
         self._listener: asyncio.Server | None = None
 
     async def start(self, host: str, port: int) -> int:
-        """Listen, and begin to load; returns the port. Raises OSError when the address is taken."""
+        """Listen and start loading; returns the port. Raises OSError when the address is in use."""
         self._listener = await self.loop.create_server(lambda: Connection(self), host, port, backlog=BACKLOG)
         self._scheduler.start()
         return int(self._listener.sockets[0].getsockname()[1])
 
     async def stop(self) -> bool:
-        """Cut every connection and end the engine. False: it is in the middle of something long, and only the process's end ends it."""
+        """Cut every connection and end the engine. False: it is busy for long, and only the end of the process ends it."""
         if self._listener is not None:
             self._listener.close()
         for connection in tuple(self._connections):
@@ -55,31 +55,31 @@ class Server:
     # -- from connections ----------------------------------------------------------------------------------------------------
 
     def opened(self, connection: Connection) -> None:
-        """A client has come."""
+        """A client has connected."""
         self._connections.add(connection)
 
     def closed(self, connection: Connection) -> None:
-        """A client has left: nobody will read the rest of its answer."""
+        """A client has disconnected: cancel its requests."""
         self._connections.discard(connection)
         for number in [number for number, answer in self._answers.items() if answer.connection is connection]:
             del self._answers[number]
             self._scheduler.cancel(number)
 
     def handle(self, connection: Connection, request: Request) -> None:
-        """Answer, or promise to: a generation is answered piece by piece."""
+        """Answer now, or later: a generation is answered piece by piece."""
         try:
             if request.method == "GET":
-                connection.reply(200, *self._told(request.path))
+                connection.reply(200, *self._get(request.path))
             else:
                 self._generate(connection, request)
         except Refused as error:
             connection.reply(error.status, failure(str(error)), JSON)
 
-    def _told(self, path: str) -> tuple[bytes, str]:
+    def _get(self, path: str) -> tuple[bytes, str]:
         if path == "/v1/models":
             return as_json({"object": "list", "data": [{"id": self.model, "object": "model", "owned_by": "exllamav3"}]}), JSON
         if path not in ("/health", "/metrics", "/enginebench"):
-            raise Refused(f"there is no route GET {path}", 404)
+            raise Refused(f"no route GET {path}", 404)
         backend = self._loaded()
         if path == "/metrics":
             return "".join(f"exllamav3_{name} {value!r}\n" for name, value in backend.gauges().items()).encode(), "text/plain"
@@ -87,30 +87,30 @@ class Server:
 
     def _generate(self, connection: Connection, request: Request) -> None:
         if request.method != "POST" or request.path not in FIELDS:
-            raise Refused(f"there is no route {request.method} {request.path}", 404)
+            raise Refused(f"no route {request.method} {request.path}", 404)
         backend = self._loaded()
         fields = read(request.path, request.body, self.model)
-        asked = ask(fields, backend)
+        request_ask = ask(fields, backend)
         number = next(self._numbers)
         self._answers[number] = Answer(connection, fields, number, self.model)
-        self._scheduler.submit(number, asked)
+        self._scheduler.submit(number, request_ask)
 
     def _loaded(self) -> Backend:
         if self._scheduler.backend is None:
-            raise Refused("the model is being loaded", 503)
+            raise Refused("the model is loading", 503)
         return self._scheduler.backend
 
     # -- from the engine's thread --------------------------------------------------------------------------------------------
 
     def _from_thread(self, pieces: list[Piece]) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended, and with it everybody who could have listened
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and with it all connections
             self.loop.call_soon_threadsafe(self._hand_on, pieces)
 
     def _hand_on(self, pieces: list[Piece]) -> None:
         for piece in pieces:
             answer = self._answers.get(piece.request)
             if answer is None:
-                continue  # its client has left
+                continue  # its client has disconnected
             if piece.finish:
                 del self._answers[piece.request]
             answer.take(piece)
@@ -120,13 +120,13 @@ class Server:
             self.loop.call_soon_threadsafe(self.end, 1)
 
     def end(self, code: int) -> None:
-        """Have `serve` return this."""
+        """Make `serve` return this code."""
         if not self.ended.done():
             self.ended.set_result(code)
 
 
 def serve(load: Callable[[], Backend], *, model: str, host: str, port: int) -> int:
-    """Serve until SIGTERM, SIGINT or the engine's failure; returns the exit code. A load that cannot be interrupted ends the process."""
+    """Serve until SIGTERM, SIGINT or a failure of the engine; returns the exit code. During a model load it ends the process instead."""
     return asyncio.run(_serve(load, model, host, port))
 
 

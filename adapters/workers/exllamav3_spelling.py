@@ -1,7 +1,7 @@
-"""How generations are spelled on OpenAI's two routes: from a request's fields to an `Ask`, from `Piece`s to events or one answer.
+"""OpenAI's two generation routes: from a request's fields to an `Ask`, from `Piece`s to events or one response.
 
-Knows neither sockets nor engines. A field that is not in the table is refused, not ignored: it would be an experiment that nobody
-runs. Standard library only.
+Knows neither sockets nor engines. A field that is not in the table is refused, because ignoring it would change the experiment. Standard
+library only.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FIELDS: Mapping[str, Mapping[str, tuple[type, ...]]] = {
     "/v1/completions": {**SHARED, "prompt": (str, list)},
     "/v1/chat/completions": {**SHARED, "messages": (list,)},
 }
-"""Route -> the fields that it knows, with their types."""
+"""Route -> its fields, with their types."""
 
 DEFAULT_MAX_TOKENS = 16
 """As in OpenAI's completions."""
@@ -40,7 +40,7 @@ Fields = Mapping[str, Any]
 
 
 class Refused(ValueError):  # noqa: N818  # a verdict on a request
-    """A request that is not answered, with the HTTP status that says why."""
+    """A request that is refused, with an HTTP status."""
 
     def __init__(self, text: str, status: int = 400) -> None:
         super().__init__(text)
@@ -48,7 +48,7 @@ class Refused(ValueError):  # noqa: N818  # a verdict on a request
 
 
 def read(path: str, raw: bytes, model: str) -> Fields:
-    """The fields of a request on one of the routes. Raises Refused with the field that is wrong."""
+    """The fields of a request on one of the routes. Raises Refused with the name of an invalid field."""
     known = FIELDS[path]
     try:
         fields = json.loads(raw)
@@ -58,7 +58,7 @@ def read(path: str, raw: bytes, model: str) -> Fields:
         raise Refused("the body is not a JSON object")
     for name, value in fields.items():
         if name not in known:
-            raise Refused(f"{name}: this server does not know the field; it knows {', '.join(sorted(known))}")
+            raise Refused(f"{name}: unknown field; this server has {', '.join(sorted(known))}")
         kinds = known[name]
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
             raise Refused(f"{name}: expected {' or '.join(kind.__name__ for kind in kinds)}, not {json.dumps(value)[:80]}")
@@ -68,7 +68,7 @@ def read(path: str, raw: bytes, model: str) -> Fields:
 
 
 def ask(fields: Fields, backend: Backend) -> Ask:
-    """What a request asks for. Raises Refused."""
+    """The generation that a request asks for. Raises Refused."""
     settings = {name: fields[name] for name in ("ignore_eos", "temperature", "top_k", "top_p", "min_p", "seed") if name in fields}
     asked = Ask(_prompt(fields, backend), fields.get("max_tokens", DEFAULT_MAX_TOKENS), **settings)
     if asked.max_tokens < 1:
@@ -76,7 +76,7 @@ def ask(fields: Fields, backend: Backend) -> Ask:
     if not asked.prompt:
         raise Refused("the prompt has no tokens")
     if asked.temperature < 0 or asked.top_k < 0 or not 0 < asked.top_p <= 1 or not 0 <= asked.min_p <= 1:
-        raise Refused("temperature and top_k must not be below 0, top_p lies above 0 and up to 1, min_p between 0 and 1")
+        raise Refused("expected temperature >= 0, top_k >= 0, 0 < top_p <= 1 and 0 <= min_p <= 1")
     return asked
 
 
@@ -98,7 +98,7 @@ def _prompt(fields: Fields, backend: Backend) -> Sequence[int]:
 
 
 class Answer:
-    """One generation on its way to a client."""
+    """The response to one generation."""
 
     def __init__(self, connection: Connection, fields: Fields, number: int, model: str) -> None:
         self.connection = connection
@@ -112,7 +112,7 @@ class Answer:
         self._ids: list[int] = []
 
     def take(self, piece: Piece) -> None:
-        """Send, or keep, what a step has made."""
+        """Send the piece, or keep it for a response that is not streamed."""
         if piece.finish == "error":
             self._fail(piece)
         elif self._streams:
@@ -136,17 +136,17 @@ class Answer:
         self.connection.stream(events, last=piece.finish is not None)
 
     def _fail(self, piece: Piece) -> None:
-        told = failure(piece.error, "invalid_request_error" if piece.refused else "server_error")
+        body = failure(piece.error, "invalid_request_error" if piece.refused else "server_error")
         if self._begun:
-            self.connection.stream(b"data: " + told + b"\n\n", last=True)
+            self.connection.stream(b"data: " + body + b"\n\n", last=True)
         else:
-            self.connection.reply(400 if piece.refused else 500, told, JSON)
+            self.connection.reply(400 if piece.refused else 500, body, JSON)
 
     def _choice(self, text: str, ids: Sequence[int], finish: str | None) -> dict[str, object]:
-        said: dict[str, object] = {"text": text}
+        content: dict[str, object] = {"text": text}
         if self._chat:
-            said = {"delta" if self._streams else "message": {"role": "assistant", "content": text}}
-        return {"index": 0, **said, "token_ids": list(ids), "finish_reason": finish}
+            content = {"delta" if self._streams else "message": {"role": "assistant", "content": text}}
+        return {"index": 0, **content, "token_ids": list(ids), "finish_reason": finish}
 
 
 JSON = "application/json"

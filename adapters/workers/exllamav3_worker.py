@@ -4,8 +4,7 @@
     exllamav3_worker.py offline --gpus 1 --slots 8 FLAGS
     exllamav3_worker.py tabbyapi --gpus 2 /opt/tabbyAPI/main.py --config config.yml
 
-FLAGS are ExLlamaV3's own. It takes every GPU that it can see, so this file decides what it can see before any of it is imported.
-Knows nothing of the harness.
+FLAGS are ExLlamaV3's own. It uses every visible GPU, so this file sets which ones are visible before ExLlamaV3 is imported.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ from worker_protocol import BatchEngine, run_worker
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 ROUTE = "/enginebench"
-"""Where the server tells its configuration."""
+"""Where the server reports its configuration."""
 
 
 def claim(gpus: int) -> None:
-    """Leave the first `gpus` of the devices that may be seen. Exits when there are fewer by name."""
+    """Keep the first `gpus` of the visible devices. Exits when fewer are named."""
     named = os.environ.get(VISIBLE)
     devices = [str(index) for index in range(gpus)] if named is None else [name for name in named.split(",") if name]
     if len(devices) < gpus:
@@ -34,11 +33,11 @@ def claim(gpus: int) -> None:
 
 
 def arguments() -> argparse.ArgumentParser:
-    """This worker's own flags; all others are ExLlamaV3's, or TabbyAPI's command."""
+    """This worker's own flags; the rest are ExLlamaV3's, or TabbyAPI's command."""
     p = argparse.ArgumentParser(prog="exllamav3_worker", allow_abbrev=False)
     p.add_argument("mode", choices=("serve", "offline", "tabbyapi"))
     p.add_argument("--gpus", type=int, default=1)
-    p.add_argument("--slots", type=int, default=1, help="requests in the batch at most")
+    p.add_argument("--slots", type=int, default=1, help="most requests in the batch")
     p.add_argument("--served-name", default="model")
     p.add_argument("--host", default="127.0.0.1")
     p.add_argument("--port", type=int, default=8000)
@@ -46,13 +45,13 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Returns the exit code; TabbyAPI takes this process over."""
+    """Returns the exit code; TabbyAPI replaces this process."""
     args, rest = arguments().parse_known_args(argv)
     claim(args.gpus)
     if args.mode == "tabbyapi":
         os.execv(sys.executable, [sys.executable, *rest])  # noqa: S606  # no shell, by design
 
-    # ExLlamaV3 may compile its CUDA extension when it is imported: that is part of loading.
+    # ExLlamaV3 may compile its CUDA extension when it is imported, which counts as loading.
     def offline() -> BatchEngine:
         from exllamav3_backend import Loaded, Offline, parse
 

@@ -1,4 +1,4 @@
-"""The fake engine's streams as bytes on the wire: HTTP chunks, each with the token that it waits for, faults included.
+"""The fake engine's streams as bytes: HTTP chunks, each with the token at whose time it is sent, faults included.
 
 Knows no clock and no socket. Standard library only.
 """
@@ -13,12 +13,12 @@ from typing import TypeAlias
 from fake_spelling import Spelling
 
 Frame: TypeAlias = tuple[int, bytes]
-"""(token, bytes to write when it is due)"""
+"""(token, bytes to write at its time)"""
 
 CUT = b""
 """In place of bytes to write: close the connection."""
 AT_ONCE = -1
-"""In place of a token: not to be waited for."""
+"""In place of a token: send at once."""
 LAST_CHUNK = b"0\r\n\r\n"
 
 
@@ -27,7 +27,7 @@ def chunk(data: bytes) -> bytes:
 
 
 def frames(options: argparse.Namespace, spelling: Spelling) -> Iterator[Frame]:
-    """The stream in the pieces in which it is written. A batch of events waits for the last of them."""
+    """The stream in the pieces in which it is written. A batch of events is sent with its last event."""
     single, size = events(options, spelling), max(1, options.batch_events)
     if size == 1:
         yield from single
@@ -42,7 +42,7 @@ def frames(options: argparse.Namespace, spelling: Spelling) -> Iterator[Frame]:
 
 
 def events(options: argparse.Namespace, spelling: Spelling) -> Iterator[Frame]:
-    """Every event of the stream, with whatever leaves together with it."""
+    """Every event of the stream, with whatever is sent together with it."""
     ping = chunk(spelling.ping) if options.pings else b""
     opening, closing = spelling.opening(), spelling.closing()
     ending = (chunk(closing) if closing else b"") + LAST_CHUNK
@@ -59,12 +59,12 @@ def events(options: argparse.Namespace, spelling: Spelling) -> Iterator[Frame]:
             if options.in_stream_error and tokens.start >= options.in_stream_error:
                 yield tokens.start, chunk(spelling.error("fake error in mid-stream")) + LAST_CHUNK
                 return
-        said = chunk(spelling.event(tokens)) if number != 1 or options.malformed == "no" else broken(options.malformed, spelling)
-        yield tokens.start, said + (ending if spelling.ends(tokens) else ping)
+        data = chunk(spelling.event(tokens)) if number != 1 or options.malformed == "no" else broken(options.malformed, spelling)
+        yield tokens.start, data + (ending if spelling.ends(tokens) else ping)
 
 
 def broken(what: str, spelling: Spelling) -> bytes:
-    """An event that breaks JSON or UTF-8, or a chunk that breaks HTTP."""
+    """An event with invalid JSON or UTF-8, or a chunk that is invalid HTTP."""
     if what == "chunk":
-        return b"zz\r\nthis is no chunk size\r\n"
+        return b"zz\r\nthis is not a chunk size\r\n"
     return chunk(spelling.frame(b'{"text":' if what == "json" else b'{"text":" \xff\xfe"}'))

@@ -1,6 +1,6 @@
-"""The engines' own protocols, as the fake engine spells them: Ollama's, SGLang's, TGI's. Standard library only.
+"""The engines' own protocols for the fake engine: Ollama's, SGLang's, TGI's. Standard library only.
 
-Knows no socket and no clock; see `fake_spelling` for what a spelling is.
+Knows no socket and no clock; `fake_spelling` defines what a spelling is.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from fake_spelling import HOLE, TOOL, Chat, Completions, Spelling, SpellingOf, d
 
 
 class OllamaGenerate(Spelling):
-    """Ollama's /api/generate: a JSON object a line, and a last one with the counts."""
+    """Ollama's /api/generate: one JSON object per line, and a last one with the counts."""
 
     kind = "application/x-ndjson"
     ping = b"\n"
 
     def __init__(self, options: argparse.Namespace, body: dict[str, object]) -> None:
         super().__init__(options, body)
-        self._answer, self._reasoning = (template(self.line(self.said(HOLE, reasoning=r), done=False)) for r in (False, True))
+        self._answer, self._reasoning = (template(self.line(self.content(HOLE, reasoning=r), done=False)) for r in (False, True))
 
     def read(self, body: dict[str, object]) -> tuple[object, object]:
         return body.get("prompt"), field(body, "options", "num_predict")
@@ -28,10 +28,10 @@ class OllamaGenerate(Spelling):
     def frame(payload: bytes) -> bytes:
         return payload + b"\n"
 
-    def line(self, said: Mapping[str, object], *, done: bool) -> dict[str, object]:
-        return {"model": self.options.model, "created_at": "2026-01-01T00:00:00Z", **said, "done": done}
+    def line(self, content: Mapping[str, object], *, done: bool) -> dict[str, object]:
+        return {"model": self.options.model, "created_at": "2026-01-01T00:00:00Z", **content, "done": done}
 
-    def said(self, text: str, *, reasoning: bool) -> Mapping[str, object]:
+    def content(self, text: str, *, reasoning: bool) -> Mapping[str, object]:
         return {"response": "", "thinking": text} if reasoning else {"response": text}
 
     def event(self, tokens: range) -> bytes:
@@ -52,18 +52,18 @@ class OllamaGenerate(Spelling):
         spent = round((options.ttft_ms + self.count * options.itl_ms) * 1e6)
         durations = {"total_duration": spent, "load_duration": 0, "eval_duration": round(self.count * options.itl_ms * 1e6)}
         counts = {"prompt_eval_count": self.prompt_tokens, "eval_count": self.count, "prompt_eval_cached_count": options.cached_tokens}
-        return {**self.line(self.said(text, reasoning=False), done=True), "done_reason": "length", **durations, **counts}
+        return {**self.line(self.content(text, reasoning=False), done=True), "done_reason": "length", **durations, **counts}
 
 
 class OllamaChat(OllamaGenerate):
-    """Ollama's /api/chat. It sends a tool call whole, with the last token."""
+    """Ollama's /api/chat. It sends a tool call as a whole, with the last token."""
 
     chat = True
 
     def read(self, body: dict[str, object]) -> tuple[object, object]:
         return body.get("messages"), field(body, "options", "num_predict")
 
-    def said(self, text: str, *, reasoning: bool) -> Mapping[str, object]:
+    def content(self, text: str, *, reasoning: bool) -> Mapping[str, object]:
         return {"message": {"role": "assistant", "content": "", "thinking": text} if reasoning else {"role": "assistant", "content": text}}
 
     def event(self, tokens: range) -> bytes:
@@ -74,7 +74,7 @@ class OllamaChat(OllamaGenerate):
 
 
 class SglangGenerate(Spelling):
-    """SGLang's /generate: each event has the whole text so far, or with `incremental` only what is new."""
+    """SGLang's /generate: each event has the whole text so far, or with `incremental` only the new text."""
 
     def __init__(self, options: argparse.Namespace, body: dict[str, object]) -> None:
         super().__init__(options, body)
@@ -105,7 +105,7 @@ class SglangGenerate(Spelling):
 
 
 class TgiGenerateStream(Spelling):
-    """TGI's /generate_stream: always one token an event; the last one has the whole text and the details."""
+    """TGI's /generate_stream: always one token per event; the last one has the whole text and the details."""
 
     ping = b":\n\n"
 
@@ -145,4 +145,4 @@ ROUTES: dict[str, dict[str, SpellingOf]] = {
     "sglang": {"/generate": SglangGenerate},
     "tgi": {"/generate_stream": TgiGenerateStream},
 }
-"""Where each protocol takes requests."""
+"""Protocol -> its generation routes."""

@@ -1,6 +1,6 @@
-"""The fake engine's HTTP server: connections, queueing, and when each event leaves. Standard library only.
+"""The fake engine's HTTP server: connections, queueing, and the time at which each event is sent. Standard library only.
 
-Does not know what a stream says (`fake_spelling`, `fake_native`) nor how it goes wrong (`fake_frames`).
+Does not know the content of a stream (`fake_spelling`, `fake_native`) nor its faults (`fake_frames`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from fake_spelling import Spelling
 
 @dataclass
 class Spelled:
-    """A request, whether it wants a stream, and that stream if it is made beforehand."""
+    """A request, whether it is streamed, and the stream if it is prepared in advance."""
 
     spelling: Spelling
     streams: bool
@@ -40,7 +40,7 @@ class Engine:
         self.lockstep = Lockstep(options.tick_ms / 1e3) if options.tick_ms else None
         self.requests = self.prompt_tokens = self.output_tokens = 0
         self.fast = options.tick_ms > 0 or options.batch_events > 0
-        # Where speed is what counts, equal requests are spelled once.
+        # Where speed matters, equal requests are prepared once.
         self.spelled = lru_cache(maxsize=64)(self._spelled) if self.fast else self._spelled
 
     def _spelled(self, path: str, raw: bytes) -> Spelled:
@@ -54,7 +54,7 @@ class Engine:
         return bool(self.options.never_ready or time.monotonic() - self.started < self.options.load_s)
 
     def get(self, path: str) -> tuple[int, object]:
-        """What a GET answers: status, and a string or something for JSON."""
+        """The response to a GET: status, and text or a JSON value."""
         options = self.options
         if path in ("/health", "/ready"):
             return (503, {"error": {"message": "loading model"}}) if self.loading else (200, {"status": "ok"})
@@ -62,11 +62,11 @@ class Engine:
             counters = {"requests": self.requests, "prompt_tokens": self.prompt_tokens, "output_tokens": self.output_tokens}
             counters["cached_tokens"] = self.requests * options.cached_tokens
             return 200, "".join(f"fake_{name}_total {value}\n" for name, value in counters.items())
-        told = self.about()
-        return (200, told[path]) if path in told else (404, {"error": {"message": f"no route {path}"}})
+        replies = self.about()
+        return (200, replies[path]) if path in replies else (404, {"error": {"message": f"no route {path}"}})
 
     def about(self) -> dict[str, object]:
-        """What the engine tells of itself, where an engine of this protocol would."""
+        """The engine's configuration, where an engine of this protocol reports it."""
         options = self.options
         native: dict[str, dict[str, object]] = {
             "openai": {},
@@ -82,7 +82,7 @@ class Engine:
 
 
 class Lockstep:
-    """A batch whose streams all take a step together: one event of each leaves at every tick."""
+    """A batch whose streams take steps together: one event of each is sent at every tick."""
 
     def __init__(self, tick_s: float) -> None:
         self._tick_s = tick_s
@@ -90,7 +90,7 @@ class Lockstep:
         self._task: asyncio.Task[None] | None = None
 
     async def play(self, write: Callable[[bytes], None], pieces: list[bytes]) -> None:
-        """Send these pieces, one at each tick from the next one on; back when the last has been sent."""
+        """Send these pieces, one per tick from the next one on; returns when the last has been sent."""
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[None] = loop.create_future()
         self._streams.append((write, pieces[::-1], ended))
@@ -101,7 +101,7 @@ class Lockstep:
     async def _run(self) -> None:
         loop, at = asyncio.get_running_loop(), 0.0
         while True:
-            at = max(at + self._tick_s, loop.time())  # ticks that cannot be kept are lost, not made up for
+            at = max(at + self._tick_s, loop.time())  # ticks that are missed are lost
             await asyncio.sleep(at - loop.time())
             over = False
             for write, left, ended in self._streams:
@@ -119,7 +119,7 @@ class Connection:
     def __init__(self, engine: Engine, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.engine, self.reader, self.writer, self.options = engine, reader, writer, engine.options
         self.routes = ROUTES[engine.options.protocol]
-        self.manners = b"Connection: close\r\n" if engine.options.close else b""
+        self.extra_headers = b"Connection: close\r\n" if engine.options.close else b""
 
     async def serve(self) -> None:
         await asyncio.sleep(self.options.slow_accept_s)
@@ -142,7 +142,7 @@ class Connection:
         data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
         kind = b"text/plain" if isinstance(body, str) else b"application/json"
         self.writer.write(
-            b"HTTP/1.1 %d Fake\r\nContent-Type: %b\r\nContent-Length: %d\r\n%b\r\n%b" % (status, kind, len(data), self.manners, data)
+            b"HTTP/1.1 %d Fake\r\nContent-Type: %b\r\nContent-Length: %d\r\n%b\r\n%b" % (status, kind, len(data), self.extra_headers, data)
         )
 
     async def generate(self, path: str, raw: bytes, t0: float) -> None:
@@ -171,7 +171,7 @@ class Connection:
         return None
 
     async def due(self, spelling: Spelling, start: float, token: int) -> None:
-        """Wait until this token is due. Always from the absolute schedule: lateness of one token never moves the next."""
+        """Wait for this token's time, which is absolute: a late token never delays the next."""
         options = self.options
         if token == AT_ONCE:
             return
@@ -188,7 +188,7 @@ class Connection:
     async def stream(self, spelled: Spelled, start: float) -> None:
         spelling, lockstep = spelled.spelling, self.engine.lockstep
         head = b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nTransfer-Encoding: chunked\r\n%b\r\n"
-        self.writer.write(head % (spelling.kind.encode(), self.manners))
+        self.writer.write(head % (spelling.kind.encode(), self.extra_headers))
         if lockstep is not None and spelled.made is not None:
             await self.due(spelling, start, 0)
             await lockstep.play(self.writer.transport.write, [data for _, data in spelled.made])
@@ -200,6 +200,6 @@ class Connection:
             if data == CUT:
                 raise ConnectionAbortedError
             self.writer.write(data)
-            if spelled.made is not None:  # each batch is a write of its own, and every stream has its turn
+            if spelled.made is not None:  # each batch is a separate write, and every stream gets its turn
                 await self.writer.drain()
                 await asyncio.sleep(0)

@@ -1,7 +1,7 @@
-"""How the fake engine spells what it generates, in each of the protocols that real engines speak. Standard library only.
+"""How the fake engine writes what it generates, in the protocols of real engines. Standard library only.
 
-Knows no socket and no clock. A `Spelling` is one request with its answer; its events are asked for in order. Around the text nearly
-every event is the same, so an event is a JSON template that is filled in, and one that comes again is not made again.
+Knows no socket and no clock. A `Spelling` is one request with its output; its events are requested in order. Except for the text, events
+are nearly equal, so an event is a filled JSON template, and equal events are made once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ WORDS = (
     *("and", "sums", "what", "they", "say", "then", "goes", "on"),
 )
 HOLE = "\0"
-"""What a template has where a value goes."""
+"""Marks the place of a value in a template."""
 TOOL = "look_up"
 
 
@@ -26,18 +26,18 @@ def dumps(value: object) -> bytes:
 
 
 def template(event: object) -> bytes:
-    """A JSON text to be filled with the % operator: one JSON value for each HOLE, in the order in which they appear."""
+    """A JSON text for the % operator: one JSON value for each HOLE, in order."""
     return b"%b".join(dumps(event).replace(b"%", b"%%").split(dumps(HOLE)))
 
 
 def field(body: dict[str, object], group: str, name: str) -> object:
-    """body[group][name], None where there is none."""
+    """body[group][name]; None where it is missing."""
     found = body.get(group)
     return found.get(name) if isinstance(found, dict) else None
 
 
 class Spelling(ABC):
-    """One request and its answer. Token i of the answer is a word that depends on the prompt and on i alone."""
+    """One request and its output. Token i of the output is a word that depends only on the prompt and on i."""
 
     kind = "text/event-stream"
     chat = False
@@ -45,22 +45,22 @@ class Spelling(ABC):
 
     def __init__(self, options: argparse.Namespace, body: dict[str, object]) -> None:
         self.options, self.body = options, body
-        prompt, asked = self.read(body)
+        prompt, output_tokens = self.read(body)
         ids = isinstance(prompt, list) and not self.chat
         self.prompt_tokens = len(prompt) if ids else round(len(json.dumps(prompt).split()) * 4 / 3)  # type: ignore[arg-type]
-        self.count = asked if isinstance(asked, int) else 16
+        self.count = output_tokens if isinstance(output_tokens, int) else 16
         if options.short_output:
             self.count = min(self.count, options.short_output)
         self.reasoning = min(options.reasoning_tokens, self.count)
         self.hands_over = field(body, "kv_transfer_params", "do_remote_decode") is True
-        """Only the prompt is computed here; another server goes on from its KV."""
+        """Only the prompt is computed here; another server continues from its KV."""
         self.handed = field(body, "kv_transfer_params", "do_remote_prefill") is True
-        """The prompt has been computed by another server."""
+        """Another server has computed the prompt."""
         self.seed = zlib.crc32(json.dumps(prompt).encode())
         self._ring = [f" {WORDS[(self.seed + 7 * i) % len(WORDS)]}" for i in range(len(WORDS))]
 
     def tokens(self) -> Iterator[range]:
-        """The tokens of each event; none holds both reasoning and answer."""
+        """The tokens of each event; no event has both reasoning and answer."""
         step, first = max(1, self.options.tokens_per_event), 0
         while first < self.count:
             end = min(first + step, self.reasoning if first < self.reasoning else self.count)
@@ -79,11 +79,11 @@ class Spelling(ABC):
         return b"data: %b\n\n" % payload
 
     def opening(self) -> bytes:
-        """What comes before the first token, at once."""
+        """What is sent at once, before the first token."""
         return b""
 
     def closing(self) -> bytes:
-        """What comes with the last token, after it."""
+        """What is sent with the last token, after it."""
         return b""
 
     def error(self, message: str) -> bytes:
@@ -91,15 +91,15 @@ class Spelling(ABC):
 
     @abstractmethod
     def read(self, body: dict[str, object]) -> tuple[object, object]:
-        """(the prompt, how many tokens are asked for)"""
+        """(the prompt, the number of output tokens)"""
 
     @abstractmethod
     def event(self, tokens: range) -> bytes:
-        """The framed event with these tokens; the last one says why it ends. To be called in order."""
+        """The framed event with these tokens; the last one has the finish reason. Must be called in order."""
 
     @abstractmethod
     def whole(self) -> object:
-        """The answer where no stream was asked for."""
+        """The response to a request without streaming."""
 
 
 class Completions(Spelling):
@@ -125,8 +125,8 @@ class Completions(Spelling):
             "choices": choices,
         }
 
-    def said(self, part: str, text: str) -> dict[str, object]:
-        """The field of a choice with the text; part: reasoning, answer, or where a tool call begins and goes on."""
+    def content(self, part: str, text: str) -> dict[str, object]:
+        """The field of a choice with the text; part: reasoning, answer, or the beginning (call) and rest (arguments) of a tool call."""
         return {"text": text}
 
     def part(self, tokens: range) -> str:
@@ -164,13 +164,13 @@ class Completions(Spelling):
         return dumps(event)
 
     def _fields(self, part: str, text: str, ids: object, usage: object, reason: str | None) -> dict[str, object]:
-        choice: dict[str, object] = {"index": 0, **self.said(part, text), "logprobs": None}
+        choice: dict[str, object] = {"index": 0, **self.content(part, text), "logprobs": None}
         choice |= {"token_ids": ids} if self.with_ids else {}
         counted = self.options.usage == "continuous" or (reason is not None and self.options.usage == "choices")
         return self.envelope([{**choice, "finish_reason": reason}]) | ({"usage": usage} if counted else {})
 
     def handing(self) -> dict[str, object]:
-        """Where the KV of the prompt can be fetched, if that was asked for."""
+        """Where the KV of the prompt can be fetched, if the request asks for it."""
         if not self.hands_over:
             return {}
         place = {"remote_engine_id": "fake", "remote_block_ids": [[0]], "remote_host": self.options.host, "remote_port": self.options.port}
@@ -194,7 +194,7 @@ class Chat(Completions):
     def read(self, body: dict[str, object]) -> tuple[object, object]:
         return body.get("messages"), body.get("max_tokens")
 
-    def said(self, part: str, text: str) -> dict[str, object]:
+    def content(self, part: str, text: str) -> dict[str, object]:
         if part == "call":
             call = {"index": 0, "id": "call_0", "type": "function", "function": {"name": TOOL, "arguments": text}}
             return {"delta": {"tool_calls": [call]}}

@@ -1,7 +1,7 @@
-"""llama-cpp-python's in-process API, `Llama.generate`, as a batch without a wire: one sequence at a time, because it has no batches.
+"""llama-cpp-python's in-process API, `Llama.generate`, one sequence at a time, because it has no batches.
 
-Takes llama_cpp.server's own flags, so that one argv describes both. Knows nothing of the harness but the line protocol. Runs
-where llama-cpp-python is installed; imports only that and the standard library.
+Takes llama_cpp.server's own flags, so one argv fits both, and uses worker_protocol's lines. Runs where llama-cpp-python is installed;
+imports only that and the standard library.
 """
 
 # (the engine is installed in an environment of its own, not in the harness's)
@@ -19,12 +19,12 @@ from worker_protocol import Batch, Outcome, Prompt, RequestOutcome, run_worker
 
 
 def true_false(text: str) -> bool:
-    """A truth as llama_cpp.server spells it."""
+    """A boolean in llama_cpp.server's form."""
     return {"true": True, "false": False}[text]
 
 
 def parser() -> argparse.ArgumentParser:
-    """The part of llama_cpp.server's command line that `Llama` has a keyword for; what is not given does not appear in the result."""
+    """The part of llama_cpp.server's command line that `Llama` has keywords for; flags that are not given are not in the result."""
     p = argparse.ArgumentParser(prog="llamacpp_python_worker", allow_abbrev=False, argument_default=argparse.SUPPRESS)
     p.add_argument("--model", required=True)
     p.add_argument("--model_alias", default="model")
@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 class Offline:
-    """A loaded `Llama`, and what it says of itself in the form of llama-server's routes."""
+    """A loaded `Llama`, with its configuration in the form of llama-server's routes."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         keywords = {name: value for name, value in vars(args).items() if name not in ("model", "model_alias")}
@@ -49,7 +49,7 @@ class Offline:
         self._generate([0], Batch([[0]], output_tokens=1, batch=1))  # llama-server warms up too
 
     def run(self, batch: Batch) -> Outcome:
-        """One prompt after another. `batch` above 1 is an error: it would be a queue and not a batch."""
+        """One prompt after another. `batch` above 1 is an error: it would be a queue."""
         if batch.batch > 1:
             raise ValueError(f"batch {batch.batch}: llama-cpp-python runs one sequence at a time")
         self._llama.set_seed(batch.seed)
@@ -59,9 +59,9 @@ class Offline:
 
     def _generate(self, prompt: Prompt, batch: Batch) -> RequestOutcome:
         tokens = prompt if isinstance(prompt, list) else self._llama.tokenize(prompt.encode(), special=True)
-        self._llama.reset()  # otherwise the prefix that it shares with the last prompt would not be computed
-        held = self._llama.n_tokens  # of the last prompt, and so all that `generate` could find a prefix in
-        # `generate` knows no end of text: it yields for as long as it is asked, which forces the length.
+        self._llama.reset()  # otherwise a prefix shared with the last prompt would not be computed
+        held = self._llama.n_tokens  # left of the last prompt: all that `generate` could reuse
+        # `generate` does not stop at an end of text, which forces the length.
         endless = self._llama.generate(tokens, temp=batch.temperature, top_k=0, top_p=1.0, min_p=0.0)
         stamps = [time.monotonic_ns() for _ in islice(endless, batch.output_tokens)]
         return RequestOutcome(len(tokens), len(stamps), None, stamps, cached_tokens=held)

@@ -1,8 +1,8 @@
-"""llama.cpp's own C++ server out of the xllamacpp wheel: `serve` over HTTP, `offline` as a batch without a wire.
+"""llama.cpp's own C++ server from the xllamacpp wheel: `serve` over HTTP, `offline` as an in-process batch.
 
-Takes llama-server's own flags, so that one argv describes both; flags outside its table end the start with the list of those
-it has, and are never dropped. The wheel does contain llama.cpp's argument parser, but does not offer it to Python. Knows
-nothing of the harness but the line protocol of `offline`. Runs where xllamacpp is installed; imports only that and stdlib.
+Takes llama-server's own flags, so one argv fits both. A flag outside its table is an error that lists the known ones; none is dropped. The
+wheel contains llama.cpp's argument parser but does not expose it to Python. `offline` uses worker_protocol's lines. Runs where xllamacpp is
+installed; imports only that and the standard library.
 """
 
 # (the engine is installed in an environment of its own, not in the harness's)
@@ -27,22 +27,22 @@ EXPERTS = r"\.ffn_(up|down|gate|gate_up)_(ch|)exps"
 
 
 LOAD_MODES = {"mmap_mlock": "mmap+mlock", "direct_io": "dio"}
-"""llama.cpp's C names of load modes, where its command line spells them otherwise."""
+"""llama.cpp's C names of load modes that differ from those of its command line."""
 
 
 def one_of(known: Mapping[str, Any]) -> Callable[[str], Any]:
-    """An argparse type that reads one of these words."""
+    """An argparse type for one of these words."""
 
     def read(text: str) -> Any:
         if text not in known:
-            raise argparse.ArgumentTypeError(f"'{text}' is none of {', '.join(known)}")
+            raise argparse.ArgumentTypeError(f"'{text}' is not one of {', '.join(known)}")
         return known[text]
 
     return read
 
 
 def members(enum: Any, prefix: str) -> dict[str, Any]:
-    """llama.cpp's C names as its command line spells them: GGML_TYPE_Q8_0 -> q8_0."""
+    """llama.cpp's C names in the form of its command line: GGML_TYPE_Q8_0 -> q8_0."""
     return {member.name.removeprefix(prefix).lower(): member for member in enum}
 
 
@@ -51,7 +51,7 @@ def gpu_layers(text: str) -> int:
 
 
 def shares(text: str) -> list[float]:
-    """Proportions of the GPUs, '3,1', filled with zeros: xllamacpp takes a number for every device there might be."""
+    """Proportions of the GPUs, '3,1', padded with zeros: xllamacpp takes a number for every possible device."""
     given = [float(share) for share in text.split(",")]
     return given + [0.0] * (len(xllamacpp.CommonParams().tensor_split) - len(given))
 
@@ -93,7 +93,7 @@ VALUES: Mapping[str, tuple[Callable[[str], Any], tuple[str, ...]]] = {
     "numa": (numa, ("--numa",)),
     "verbosity": (int, ("-lv", "--verbosity")),
 }
-"""Path of an xllamacpp.CommonParams attribute -> how its text is read, and llama-server's spellings of the flag."""
+"""Path of an xllamacpp.CommonParams attribute -> how its text is read, and llama-server's forms of the flag."""
 
 SWITCHES: Mapping[str, tuple[str, bool]] = {
     "--cache-prompt": ("cache_prompt", True),
@@ -113,11 +113,11 @@ SWITCHES: Mapping[str, tuple[str, bool]] = {
     "--swa-full": ("swa_full", True),
     "--context-shift": ("ctx_shift", True),
 }
-"""Flag without a value -> the attribute and what it becomes."""
+"""Flag without a value -> the attribute and its value."""
 
 
 def parser() -> argparse.ArgumentParser:
-    """The part of llama-server's command line that this worker understands; what is not given does not appear in the result."""
+    """The part of llama-server's command line that this worker understands; flags that are not given are not in the result."""
     p = argparse.ArgumentParser(prog="llamacpp_worker", allow_abbrev=False, argument_default=argparse.SUPPRESS)
     p.add_argument("mode", choices=("serve", "offline"))
     for path, (read, spellings) in VALUES.items():
@@ -131,7 +131,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def common_params(args: argparse.Namespace) -> Any:
-    """The xllamacpp.CommonParams that these flags stand for; what is not given keeps llama.cpp's default."""
+    """The xllamacpp.CommonParams of these flags; the rest keeps llama.cpp's defaults."""
     given = dict(vars(args))
     if "cpuparams.n_threads" in given:
         given.setdefault("cpuparams_batch.n_threads", given["cpuparams.n_threads"])
@@ -155,8 +155,8 @@ def placement(args: argparse.Namespace) -> list[str]:
 
 
 def serve(params: Any) -> int:
-    """Serve until killed. Default signal actions stay in force, so that a kill also ends a long model load at once."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's handler would only run between two of its own instructions
+    """Serve until killed. Default signal actions stay in place, so that a kill also ends a long model load at once."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's handler would run only between two Python instructions
     server = xllamacpp.Server(params)
     print(f"listening on {server.listening_address}", file=sys.stderr, flush=True)
     signal.pause()
@@ -166,7 +166,7 @@ def serve(params: Any) -> int:
 class Offline:
     """The same C++ scheduler, called in this process: no HTTP, no JSON text, no stream between the caller and the slots.
 
-    xllamacpp opens its HTTP port even so (a free one on loopback); it is used once, to read the resolved configuration.
+    xllamacpp still opens its HTTP port (a free one on loopback), which is used once, to read the resolved configuration.
     """
 
     def __init__(self, params: Any) -> None:
@@ -179,11 +179,10 @@ class Offline:
 
     def run(self, batch: Batch) -> Outcome:
         """One thread per request in flight; xllamacpp releases the GIL while it waits. Not streamed, so no token times."""
-        if batch.batch > self._slots:
-            raise ValueError(f"batch {batch.batch} is more than the {self._slots} slots of this launch")
+        batch.check_limit(self._slots)
         with ThreadPoolExecutor(batch.batch) as threads:
-            everyone = Barrier(batch.batch)
-            list(threads.map(lambda _: everyone.wait(), range(batch.batch)))  # all threads exist before the window opens
+            all_started = Barrier(batch.batch)
+            list(threads.map(lambda _: all_started.wait(), range(batch.batch)))  # all threads exist before the window opens
             start = time.monotonic_ns()
             requests = list(threads.map(lambda prompt: self._complete(prompt, batch), batch.prompts))
             return Outcome(start, time.monotonic_ns(), requests)

@@ -1,10 +1,10 @@
-"""mlx-lm's own server (`serve`) and its own continuous batching (`offline`), made to produce exactly the tokens asked for.
+"""mlx-lm's own server (`serve`) and its own continuous batching (`offline`), with output of exactly the length asked for.
 
-Takes the flags of `mlx_lm.server`, through its own parser. What this adds to it: a model whose end-of-sequence tokens end nothing
-(what mlx-lm's own benchmark does; a logit bias per request would take every step of the batch apart, sequence by sequence), a
-/health that says 200 only once the model is loaded, an end of the process when the thread that loads and generates fails, and one
-route, GET /enginebench, that reads the live model back. Knows nothing of the harness but that route and the line protocol of
-`offline`. Runs where mlx-lm is installed; imports only that, what it brings along, and the standard library.
+Takes the flags of `mlx_lm.server`, through its own parser. It adds: a model whose end-of-sequence tokens end nothing (as in mlx-lm's own
+benchmark; a logit bias per request would process every step of the batch one sequence at a time), a /health that answers 200 only when the
+model is loaded, an exit of the process when the thread that loads and generates fails, and the route GET /enginebench, which returns the
+live model's configuration. `offline` uses worker_protocol's lines. Runs where mlx-lm is installed; imports only that, its dependencies, and
+the standard library.
 """
 
 # (the engine is installed in an environment of its own, not in the harness's)
@@ -67,7 +67,7 @@ class Provider(server.ModelProvider):  # type: ignore[misc]  # mlx-lm has no typ
 
 
 def common_dtype(model: Any) -> str:
-    """The floating dtype of most of the model's bytes, in mlx's word without its package: 'bfloat16'."""
+    """The floating dtype of most of the model's bytes, without mlx's prefix: 'bfloat16'."""
     sizes: Counter[str] = Counter()
     for _, array in tree_flatten(model.parameters()):
         if mx.issubdtype(array.dtype, mx.floating):
@@ -76,19 +76,19 @@ def common_dtype(model: Any) -> str:
 
 
 def quantizations(model: Any) -> set[str]:
-    """How layers are quantised, as 'affine 4 64' (mode, bits, weights in a group); empty for a model that is not."""
+    """How layers are quantized, as 'affine 4 64' (mode, bits, weights in a group); empty for an unquantized model."""
     layers = (layer for _, layer in model.named_modules() if hasattr(layer, "bits"))
     return {f"{getattr(layer, 'mode', 'affine')} {layer.bits} {layer.group_size}" for layer in layers}
 
 
 class Generator(server.ResponseGenerator):  # type: ignore[misc]  # mlx-lm has no types
-    """Healthy only once the model is loaded; the server's own word is that the thread which loads it is alive."""
+    """Healthy only when the model is loaded; the server's own check is that the loading thread is alive."""
 
     def _run_generate(self) -> None:
-        """The server would outlive this thread, and leave the requests in flight without an answer for ever."""
+        """Exit when the thread fails: the server would go on, and never answer the requests in flight."""
         try:
             self._generate()
-        except Exception:  # noqa: BLE001  # whatever it is, nothing will be served any more
+        except Exception:  # noqa: BLE001  # whatever it is, nothing can be served any more
             traceback.print_exc()
             os._exit(1)
 
@@ -110,7 +110,7 @@ class Handler(server.APIHandler):  # type: ignore[misc]  # mlx-lm has no types
 
 
 class Http(ThreadingHTTPServer):
-    """http.server's five waiting connections are fewer than a load opens at once; Linux then takes a second to retry each."""
+    """A longer backlog than http.server's five: a load opens more at once, and Linux takes a second to retry each."""
 
     request_queue_size = 1024
 
@@ -133,10 +133,9 @@ class Offline:
         self.resolved: Mapping[str, object] = {ROUTE: provider.resolved()}
 
     def run(self, batch: Batch) -> Outcome:
-        """mlx-lm's batch_generate, opened up to stamp each token; prompts beyond the batch wait inside mlx-lm."""
+        """mlx-lm's batch_generate with a time stamp for each token; prompts beyond the batch wait inside mlx-lm."""
         args, model, tokenizer = self._provider.cli_args, self._provider.model, self._provider.tokenizer
-        if batch.batch > args.decode_concurrency:
-            raise ValueError(f"batch {batch.batch} is more than the {args.decode_concurrency} requests of this launch")
+        batch.check_limit(args.decode_concurrency)
         prompts = [prompt if isinstance(prompt, list) else tokenizer.encode(prompt) for prompt in batch.prompts]
         mx.random.seed(batch.seed)
         generator = BatchGenerator(
@@ -159,7 +158,7 @@ class Offline:
 
 
 def main(argv: Sequence[str]) -> int:
-    """`mlx_worker.py serve|offline FLAGS`: the server's own `main` parses the flags and calls what it finds under these names."""
+    """`mlx_worker.py serve|offline FLAGS`: the server's own `main` parses the flags and calls whatever has these names."""
     mode, *flags = argv
     code = 0
 

@@ -1,12 +1,12 @@
-"""Starts `ollama serve`, makes its models from GGUF files over its API, loads them for good, and then stays until it ends.
+"""Starts `ollama serve`, imports models from GGUF files over its API, loads them, and then waits until it ends.
 
     python ollama_worker.py --host 127.0.0.1 --port 11434 /usr/bin/ollama plan.json
 
-plan.json: {"models": [{"name", "file"}, ...], "load": fields of the loading request, "ready": a second name that the first model
-gets once all are loaded}. Whatever goes wrong on the way ends Ollama and this process with a sentence. Configuration is the
-environment's, which Ollama inherits. Knows nothing of requests that are measured. Standard library only.
+plan.json: {"models": [{"name", "file"}, ...], "load": fields of the loading request, "ready": a second name that the first model gets when
+all are loaded}. Any failure on the way ends Ollama and this process with a message. Ollama takes its configuration from the environment,
+which it inherits. Knows nothing of requests that are measured. Standard library only.
 
-Unverified: read in Ollama's source, run against a stand-in only.
+Unverified: written from Ollama's source, run against a stand-in only.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ POLL_S = 0.05
 DEATH_PATIENCE_S = 1.0
 
 
-class Failed(Exception):  # noqa: N818  # it names what happened
-    """Ollama ended, or answered something else than it should."""
+class Failed(Exception):  # noqa: N818  # it names the event
+    """Ollama ended, or returned an error."""
 
 
 class Api:
-    """Ollama's HTTP API, as long as the process lives."""
+    """Ollama's HTTP API while its process runs."""
 
     def __init__(self, host: str, port: int, process: subprocess.Popen[bytes]) -> None:
         self._host, self._port, self._process = host, port, process
 
     def wait(self) -> None:
-        """Until somebody answers. Raises Failed when Ollama ends before."""
+        """Wait until the API answers. Raises Failed when Ollama ends before."""
         while True:
             try:
                 self.call("GET", "/api/version")
@@ -48,7 +48,7 @@ class Api:
                 return
 
     def call(self, method: str, path: str, body: object = None) -> Any:
-        """One request; a body that is a Path is sent as that file's content, any other as JSON. Returns the JSON of the reply, or None."""
+        """One request. A Path as body sends that file's content, anything else is sent as JSON. Returns the reply's JSON, or None."""
         if self._process.poll() is not None:
             raise Failed(f"ollama exited with code {self._process.returncode}")
         connection = http.client.HTTPConnection(self._host, self._port)
@@ -70,23 +70,23 @@ class Api:
 
 
 def set_up(api: Api, plan: Mapping[str, Any]) -> None:
-    """Make and load every model of the plan, see that all stay loaded, then say so."""
+    """Import and load every model of the plan, check that all stay loaded, then give the first its second name."""
     names = [model["name"] for model in plan["models"]]
     for model in plan["models"]:
-        make(api, model["name"], Path(model["file"]))
+        import_model(api, model["name"], Path(model["file"]))
     for name in names:
-        say(f"loading {name}")
+        log(f"loading {name}")
         api.call("POST", "/api/generate", {"model": name, **plan["load"]})
     loaded = {model["name"].removesuffix(":latest") for model in api.call("GET", "/api/ps")["models"]}
     if missing := [name for name in names if name not in loaded]:
-        raise Failed(f"loaded one after another, ollama did not keep {', '.join(missing)}: is there memory for all of them?")
+        raise Failed(f"ollama did not keep {', '.join(missing)} loaded: there may not be memory for all models")
     api.call("POST", "/api/copy", {"source": names[0], "destination": plan["ready"]})
-    say("ready")
+    log("ready")
 
 
-def make(api: Api, name: str, file: Path) -> None:
-    """A model of that name from a GGUF file, which is copied into Ollama's store."""
-    say(f"making {name} from {file}")
+def import_model(api: Api, name: str, file: Path) -> None:
+    """Copy a GGUF file into Ollama's store as a model of that name."""
+    log(f"importing {name} from {file}")
     with file.open("rb") as content:
         digest = f"sha256:{hashlib.file_digest(content, 'sha256').hexdigest()}"
     api.call("POST", f"/api/blobs/{digest}", file)
@@ -94,14 +94,14 @@ def make(api: Api, name: str, file: Path) -> None:
 
 
 def _ending(process: subprocess.Popen[bytes]) -> str:
-    """How Ollama ended, if that is why a connection broke: it is gone a moment after its sockets are."""
+    """How Ollama ended, if that is why a connection broke; its process ends a moment after its sockets close."""
     try:
         return f"ollama exited with code {process.wait(DEATH_PATIENCE_S)}: "
     except subprocess.TimeoutExpired:
         return ""
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     print(f"ollama_worker: {text}", file=sys.stderr, flush=True)
 
 
@@ -121,7 +121,7 @@ def main(argv: Sequence[str]) -> int:
         api.wait()
         set_up(api, json.loads(args.plan.read_text()))
     except (Failed, OSError, http.client.HTTPException, ValueError, KeyError) as error:
-        say(str(error) if isinstance(error, Failed) else f"{_ending(process)}{type(error).__name__}: {error}")
+        log(str(error) if isinstance(error, Failed) else f"{_ending(process)}{type(error).__name__}: {error}")
         process.terminate()
         process.wait()
         return 1

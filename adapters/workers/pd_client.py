@@ -1,6 +1,6 @@
-"""The proxy's HTTP/1.1 towards its clients: requests as they come in, answers as they are written.
+"""The client side of the proxy's HTTP/1.1: reads requests, writes responses.
 
-Does not know which server a request goes to. A client that reads slowly has its answer kept in memory. Standard library only.
+Does not know which server a request goes to. The response to a slow client is buffered in memory. Standard library only.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import cast
 from pd_http import Body, Head, Lost, Server, Whole
 
 
-class Refused(Exception):  # noqa: N818  # an answer, not a mishap
-    """An answer of the proxy's own."""
+class Refused(Exception):  # noqa: N818  # a response, not a malfunction
+    """An error response by the proxy itself."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -27,7 +27,7 @@ class Refused(Exception):  # noqa: N818  # an answer, not a mishap
 
 @dataclass(frozen=True)
 class Request:
-    """What a client asks."""
+    """A client's request."""
 
     method: bytes
     path: bytes
@@ -35,34 +35,34 @@ class Request:
     body: bytes = b""
 
     def bytes_for(self, server: Server) -> bytes:
-        """As it goes to a server."""
+        """The request as it is sent to a server."""
         own = b"Host: %b:%d\r\nContent-Length: %d\r\n" % (server.host.encode(), server.port, len(self.body))
         return b"%b %b HTTP/1.1\r\n%b%b\r\n%b" % (self.method, self.path, own, self.head.end_to_end(), self.body)
 
     def named(self) -> Request:
-        """With an X-Request-Id, the client's own if there is one."""
+        """The request with an X-Request-Id: the client's if it has one."""
         if self.head.get(b"x-request-id"):
             return self
         name = (b"X-Request-Id", uuid.uuid4().hex.encode())
         return replace(self, head=replace(self.head, headers=(*self.head.headers, name)))
 
     def fields(self) -> dict[str, object]:
-        """The body, which is a JSON object. Raises Refused."""
+        """The body as a JSON object. Raises Refused."""
         try:
             fields = json.loads(self.body)
         except ValueError:
             fields = None
         if not isinstance(fields, dict) or not fields:
-            raise Refused(400, "the body is no JSON object")
+            raise Refused(400, "the body is not a JSON object")
         return fields
 
     def with_fields(self, fields: dict[str, object]) -> Request:
-        """With further fields: written behind the others, because to spell a long prompt again takes time."""
+        """The request with further fields, appended as text because serializing a long prompt again takes time."""
         return replace(self, body=self.body.rstrip()[:-1] + b"," + json.dumps(fields).encode()[1:])
 
 
 class Relay:
-    """A Receiver that writes an answer to the client as it comes."""
+    """A Receiver that writes a response to the client as it arrives."""
 
     def __init__(self, transport: asyncio.Transport, *, close: bool) -> None:
         self.transport, self.close, self.begun = transport, close, False
@@ -76,13 +76,13 @@ class Relay:
         self.transport.write(data)
 
     def whole(self, answer: Whole) -> None:
-        """Pass on an answer that had been kept back."""
+        """Write a response that was received as a whole."""
         body = answer.body
         self.begun = True
         self._write(answer.head.start.partition(b" ")[2], answer.head.end_to_end() + b"Content-Length: %d\r\n" % len(body), body)
 
     def say(self, status: int, text: str, kind: bytes = b"text/plain; charset=utf-8") -> None:
-        """An answer of the proxy's own."""
+        """Write a response of the proxy itself."""
         data = text.encode()
         self.begun = True
         line = f"{status} {HTTPStatus(status).phrase}".encode()
@@ -94,11 +94,11 @@ class Relay:
 
 
 Answer = Callable[[Request, Relay], Awaitable[None]]
-"""Sees one request to its end. Raises Refused and Lost."""
+"""Handles one request. Raises Refused and Lost."""
 
 
 class Client(asyncio.Protocol):
-    """A client's connection: one request after another."""
+    """A client's connection, with one request at a time."""
 
     def __init__(self, answer: Answer) -> None:
         self.answer = answer
@@ -108,11 +108,11 @@ class Client(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)  # it can be written to; uvloop's is of another class
+        self.transport = cast("asyncio.Transport", transport)  # writable; uvloop's has another class
 
     def connection_lost(self, error: Exception | None) -> None:
         if self._task is not None:
-            self._task.cancel()  # nobody listens any more: the engine stops too
+            self._task.cancel()  # the client has disconnected: the engine stops too
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
@@ -130,7 +130,7 @@ class Client(asyncio.Protocol):
             self._task = asyncio.get_running_loop().create_task(self._serve(request)) if request is not None else None
 
     def _take(self) -> Request | None:
-        """The next request, once all of it is there. Raises ValueError."""
+        """The next request, once it is complete. Raises ValueError."""
         if self._head is None:
             end = self._buffer.find(b"\r\n\r\n")
             if end < 0:
@@ -147,7 +147,7 @@ class Client(asyncio.Protocol):
         del self._buffer[:length]
         self._head = None
         if method not in (b"GET", b"POST"):
-            raise ValueError("only GET and POST are passed on")
+            raise ValueError("only GET and POST are forwarded")
         return request
 
     async def _serve(self, request: Request) -> None:
@@ -162,7 +162,7 @@ class Client(asyncio.Protocol):
             else:
                 relay.say(status, json.dumps({"error": {"message": str(error), "code": status}}), b"application/json")
         except BaseException:
-            self.transport.abort()  # whatever this is, the client shall not wait for an answer
+            self.transport.abort()  # whatever this is, the client must not wait for a response
             raise
         self._task = None
         if relay.close:

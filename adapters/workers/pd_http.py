@@ -1,6 +1,6 @@
-"""The proxy's HTTP/1.1 towards its servers: kept connections, requests as bytes, answers passed on in the pieces they come in.
+"""The server side of the proxy's HTTP/1.1: keep-alive connections, requests as bytes, responses forwarded in the pieces that arrive.
 
-Does not know what is in a request or who asked. Standard library only; plain HTTP, responses of any framing.
+Does not read requests. Standard library only; plain HTTP, responses of any framing.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Protocol, cast
 from urllib.parse import urlsplit
 
 HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"host", b"content-length", b"transfer-encoding", b"expect", b"upgrade"})
-"""What belongs to one connection, not to the message, and is written anew."""
+"""Headers of one connection, which are not forwarded but written again."""
 
 
-class Lost(ConnectionError):  # noqa: N818  # it names what happened
-    """A server that cannot be reached, or a connection to it that ended early. begun: whether it had begun to answer."""
+class Lost(ConnectionError):  # noqa: N818  # it names the event
+    """A server cannot be reached, or a connection to it ended early. begun: whether its response had begun."""
 
     def __init__(self, text: str, *, begun: bool = False) -> None:
         super().__init__(text)
@@ -24,22 +24,22 @@ class Lost(ConnectionError):  # noqa: N818  # it names what happened
 
 @dataclass(frozen=True)
 class Head:
-    """The first line of a message and its headers, in order and as they were written."""
+    """The first line of a message and its headers, in order and unchanged."""
 
     start: bytes
     headers: tuple[tuple[bytes, bytes], ...]
 
     @classmethod
     def parse(cls, raw: bytes) -> Head:
-        """Everything before the empty line. Raises ValueError for what is no head."""
+        """Parse everything before the empty line. Raises ValueError for an invalid head."""
         start, *lines = raw.split(b"\r\n")
         pairs = [line.partition(b":") for line in lines]
         if not start or not all(colon for _, colon, _ in pairs):
-            raise ValueError(f"no HTTP head: {raw[:80]!r}")
+            raise ValueError(f"invalid HTTP head: {raw[:80]!r}")
         return cls(start, tuple((name.strip(), value.strip()) for name, _, value in pairs))
 
     def get(self, name: bytes) -> bytes:
-        """A header's value in lower case; empty where there is none."""
+        """A header's value in lower case; empty where it is missing."""
         return next((value.lower() for key, value in self.headers if key.lower() == name), b"")
 
     @property
@@ -48,12 +48,12 @@ class Head:
         return int(self.start.split(b" ", 2)[1])
 
     def end_to_end(self) -> bytes:
-        """The headers that are passed on, each with its line end."""
+        """The headers that are forwarded, each with its line end."""
         return b"".join([b"%b: %b\r\n" % pair for pair in self.headers if pair[0].lower() not in HOP_BY_HOP])
 
 
 class Body:
-    """Finds where a response's body ends, by its length, by its last chunk or by the end of the connection, without changing it."""
+    """Finds the end of a response's body, by its length, its last chunk or the end of the connection, without changing it."""
 
     def __init__(self, head: Head) -> None:
         self.chunked = b"chunked" in head.get(b"transfer-encoding")
@@ -65,7 +65,7 @@ class Body:
         self.ended = not self.chunked and not self.until_close and self._skip == 0
 
     def feed(self, data: bytes) -> None:
-        """Take in what has arrived. Raises ValueError for a chunk without a size, or for more than the body."""
+        """Process what has arrived. Raises ValueError for a chunk without a size, or for more than the body."""
         if self.until_close:
             return
         at, size = 0, len(data)
@@ -82,7 +82,7 @@ class Body:
             self._chunk_line((self._line + data[at:end]).strip())
             self._line, at = b"", end + 1
         if at < size:
-            raise ValueError("more than one answer to one request")
+            raise ValueError("more than one response to one request")
 
     def _chunk_line(self, line: bytes) -> None:
         if self._trailer:
@@ -93,17 +93,17 @@ class Body:
 
 
 class Receiver(Protocol):
-    """Takes an answer in as it arrives."""
+    """Receives a response as it arrives."""
 
     def begin(self, head: Head, body: Body, data: bytes) -> None:
-        """The head, and what of the body came with it."""
+        """The head, and the part of the body that arrived with it."""
 
     def more(self, data: bytes) -> None:
         """The next piece of the body."""
 
 
 class Whole:
-    """A Receiver that keeps everything; chunks are taken apart when the body is asked for."""
+    """A Receiver that keeps everything; `body` decodes the chunks."""
 
     def __init__(self) -> None:
         self.head = Head(b"HTTP/1.1 502 Bad Gateway", ())
@@ -130,7 +130,7 @@ class Whole:
 
 
 class Connection(asyncio.Protocol):
-    """One connection to a server; it has one request at a time."""
+    """One connection to a server, with one request at a time."""
 
     def __init__(self) -> None:
         self.transport: asyncio.Transport
@@ -141,10 +141,10 @@ class Connection(asyncio.Protocol):
         self._ended: asyncio.Future[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)  # it can be written to; uvloop's is of another class
+        self.transport = cast("asyncio.Transport", transport)  # writable; uvloop's has another class
 
     async def ask(self, request: bytes, receiver: Receiver) -> None:
-        """Send a request and see its answer to the end. Raises Lost. Cancelling it closes the connection, so that the server stops."""
+        """Send a request and receive its whole response. Raises Lost. Cancelling it closes the connection, so that the server stops."""
         self._receiver, self._body, self._head = receiver, None, b""
         self._ended = asyncio.get_running_loop().create_future()
         self.transport.write(request)
@@ -163,7 +163,7 @@ class Connection(asyncio.Protocol):
             return self.transport.abort()
         try:
             if self._body is not None:
-                self._receiver.more(data)  # before it is looked at: what is broken is passed on as it is
+                self._receiver.more(data)  # before it is parsed: invalid data is forwarded unchanged
                 self._body.feed(data)
             else:
                 self._begin(data)
@@ -181,7 +181,7 @@ class Connection(asyncio.Protocol):
         head = Head.parse(raw)
         self._body = Body(head)
         self.usable = not self._body.until_close and head.get(b"connection") != b"close" and head.start.startswith(b"HTTP/1.1")
-        assert self._receiver is not None  # noqa: S101  # data_received looked
+        assert self._receiver is not None  # noqa: S101  # data_received checked
         self._receiver.begin(head, self._body, rest)
         self._body.feed(rest)
 
@@ -199,20 +199,20 @@ class Connection(asyncio.Protocol):
 
 
 class Server:
-    """One server behind the proxy, with the connections to it that are kept."""
+    """One server behind the proxy, with its keep-alive connections."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         if parts.scheme != "http" or not parts.hostname or not parts.port or parts.path.strip("/"):
-            raise ValueError(f"{url!r} is not http://HOST:PORT")
+            raise ValueError(f"expected http://HOST:PORT, not {url!r}")
         self.url, self.host, self.port = url.rstrip("/"), parts.hostname, parts.port
         self._idle: list[Connection] = []
 
     async def ask(self, request: bytes, receiver: Receiver) -> None:
-        """Send a request on a kept connection, or on a new one. Raises Lost, with the server's address.
+        """Send a request on an open connection, or on a new one. Raises Lost, with the server's address.
 
-        A kept connection may be closed by the server at the very moment it is used; then, and only if nothing of an answer came, another
-        one is taken.
+        The server may close an open connection just as it is used. Then, and only if no part of a response arrived, another connection is
+        used.
         """
         while True:
             kept = self._kept()
@@ -231,7 +231,7 @@ class Server:
             return
 
     async def fetch(self, request: bytes) -> Whole:
-        """The whole answer to a request. Raises Lost."""
+        """The whole response to a request. Raises Lost."""
         answer = Whole()
         await self.ask(request, answer)
         return answer

@@ -2,19 +2,19 @@
 
     python pd_proxy.py --host H --port P --prefill http://127.0.0.1:P1 --decode http://127.0.0.1:P2 --protocol vllm|sglang|plain
 
-Several --prefill and --decode take turns. Every POST is a generation; its answer is passed on as it arrives, byte for byte:
-- vllm: first to a prefill server, for one token and without a stream; the `kv_transfer_params` that it answers with go with the
-  original request to a decode server. Both see the same X-Request-Id.
-- sglang: at once to a prefill and a decode server, with the fields that let them meet: bootstrap_host, _port and _room.
-  --bootstrap-port belongs to the --prefill of the same place. One prompt a request.
+Several --prefill and --decode servers take turns. Every POST is a generation; its response is forwarded as it arrives, byte for byte: -
+vllm: first to a prefill server, for one token and without a stream; the `kv_transfer_params` of its response go to a decode server with the
+  original request. Both get the same X-Request-Id.
+- sglang: at once to a prefill and a decode server, with the fields that connect them: bootstrap_host, _port and _room. --bootstrap-port
+  belongs to the --prefill at the same position. One prompt per request.
 - plain: to the next server, unchanged.
 
-GET /health is 200 when it is that everywhere, GET /metrics is what all servers say one after another (so that counters add up),
-any other GET goes to the first decode server. What a server answers instead, its status and its text, is the client's answer; a
-server that is lost is a 502, or the end of the connection where the answer had begun.
+GET /health is 200 when it is 200 on every server. GET /metrics is the text of all servers, one after another, so that counters add up. Any
+other GET goes to the first decode server. An error response of a server is forwarded to the client; a lost server gives 502, or the end of
+the connection where the response had begun.
 
-Knows nothing of models, time or who starts the servers. Standard library only (uvloop, where it is there). Unverified: the vllm and
-sglang protocols against those engines, whose transfer of KV needs GPUs.
+Knows neither models nor time nor who starts the servers. Standard library only (uvloop, where it is installed). Unverified: the vllm and
+sglang protocols against those engines, whose KV transfer needs GPUs.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ PREFILL_ONLY = {
     "remote_host": None,
     "remote_port": None,
 }
-"""The kv_transfer_params of a request whose KV another server of vLLM will fetch."""
+"""kv_transfer_params of a request whose KV another vLLM server will fetch."""
 
 MAX_ROOM = 2**63 - 1
 
 
 class Proxy:
-    """Which server gets what, in which form."""
+    """Decides which server gets which request, in which form."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         ports = options.bootstrap_port or [0] * len(options.prefill)
@@ -60,7 +60,7 @@ class Proxy:
         self.draining: set[asyncio.Task[Whole]] = set()
 
     async def answer(self, request: Request, relay: Relay) -> None:
-        """See one request to its end. Raises Refused and Lost."""
+        """Handle one request. Raises Refused and Lost."""
         if request.method == b"POST":
             await self.generate(request, relay)
         elif request.path in (b"/health", b"/metrics"):
@@ -81,7 +81,7 @@ class Proxy:
         request, fields = request.named(), request.fields()
         one_token = {name: 1 for name in ("max_completion_tokens", "min_tokens") if fields.get(name)}
         fields |= {"stream": False, "max_tokens": 1, **one_token, "kv_transfer_params": PREFILL_ONLY}
-        fields.pop("stream_options", None)  # refused where there is no stream
+        fields.pop("stream_options", None)  # vLLM refuses it without a stream
         (prefill, _), decode = next(self.prefill), next(self.decode)
         answer = await prefill.fetch(replace(request, body=json.dumps(fields, separators=(",", ":")).encode()).bytes_for(prefill))
         if answer.head.status != 200:
@@ -90,8 +90,8 @@ class Proxy:
             handed = json.loads(answer.body)["kv_transfer_params"]
         except (ValueError, KeyError, TypeError):
             handed = None
-        if not isinstance(handed, dict):  # decode would compute the prompt again, and nobody would know
-            raise Refused(502, f"{prefill.url} handed no kv_transfer_params over: has it a --kv-transfer-config?")
+        if not isinstance(handed, dict):  # decode would silently compute the prompt again
+            raise Refused(502, f"{prefill.url} returned no kv_transfer_params: it needs --kv-transfer-config")
         return await decode.ask(request.with_fields({"kv_transfer_params": handed}).bytes_for(decode), relay)
 
     async def sglang(self, request: Request, relay: Relay) -> None:
@@ -104,7 +104,7 @@ class Proxy:
         try:
             await asyncio.wait({first, second}, return_when=asyncio.FIRST_COMPLETED)
             if not second.done() and not relay.begun and (first.exception() is not None or first.result().head.status != 200):
-                second.cancel()  # it waits for KV that will never come
+                second.cancel()  # it waits for KV that will not arrive
                 await asyncio.wait({second})
                 return relay.whole(first.result())
             await second
@@ -112,14 +112,14 @@ class Proxy:
             first.cancel()
             second.cancel()
             raise
-        self.draining.add(first)  # the client has its answer; the prefill server's is of no use, but ends in peace
+        self.draining.add(first)  # the client has its response; let the prefill server's finish
         first.add_done_callback(self._drained)
         return None
 
     def _drained(self, task: asyncio.Task[Whole]) -> None:
         self.draining.discard(task)
         if not task.cancelled() and (error := task.exception()):
-            print(f"after its answer: {error}", file=sys.stderr, flush=True)
+            print(f"after the response: {error}", file=sys.stderr, flush=True)
 
 
 def arguments() -> argparse.Namespace:
@@ -130,12 +130,12 @@ def arguments() -> argparse.Namespace:
     add("--prefill", type=Server, action="append", default=[], metavar="URL")
     add("--decode", type=Server, action="append", required=True, metavar="URL")
     add("--protocol", choices=("vllm", "sglang", "plain"), required=True)
-    add("--bootstrap-port", type=int, action="append", default=[], metavar="PORT", help="sglang: of the --prefill of the same place")
+    add("--bootstrap-port", type=int, action="append", default=[], metavar="PORT", help="sglang: of the --prefill at the same position")
     options = parser.parse_args()
     if options.protocol != "plain" and not options.prefill:
         parser.error(f"--protocol {options.protocol} needs a --prefill")
     if len(options.bootstrap_port) != (len(options.prefill) if options.protocol == "sglang" else 0):
-        parser.error("--protocol sglang, and no other, needs a --bootstrap-port for every --prefill")
+        parser.error("--protocol sglang needs a --bootstrap-port for every --prefill; the others take none")
     return options
 
 

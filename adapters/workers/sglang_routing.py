@@ -2,10 +2,10 @@
 
 `python sglang_routing.py FILE.pt OUT.npz [FILE.pt of another rank ...]`, where torch is installed; SGLang is not needed. Reads the
 modes `stat` and `stat_approx` (`logical_count` [steps, layers, experts]) and `per_pass` and `per_token` (`records` with
-`global_physical_count` [layers, physical experts], one file per rank, and the map back to logical experts). Knows nothing of single
-choices: counts are what all modes have.
+`global_physical_count` [layers, physical experts], one file per rank, and the map back to logical experts). Has no
+single choices: all modes have counts.
 
-Unverified: the layout was read in SGLang 0.5.23's source, and files made by hand after it were read; no recorder was run.
+Unverified: the layout was read in SGLang 0.5.23's source and tested with files made by hand; no recorder was run.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ import torch
 
 
 def counts_of(recorded: Mapping[str, Any]) -> npt.NDArray[np.int64]:
-    """[layers, experts] over everything recorded. ValueError for a file of another kind."""
+    """[layers, experts], summed over the recording. Raises ValueError for another kind of file."""
     if "logical_count" in recorded:
         return np.asarray(recorded["logical_count"].sum(dim=0).cpu()).astype(np.int64)
     if "records" not in recorded:
-        raise ValueError(f"neither logical_count nor records in it, but {sorted(recorded)}")
+        raise ValueError(f"expected logical_count or records, found {sorted(recorded)}")
     physical = torch.stack([record["global_physical_count"] for record in recorded["records"]]).sum(dim=0).long().cpu()
     owners = recorded["last_physical_to_logical_map"].long().cpu()
     logical = torch.zeros((physical.shape[0], int(owners.max()) + 1), dtype=torch.long)

@@ -1,6 +1,6 @@
 """The command line of the transformers worker: `transformers serve`'s own spelling wherever it has the flag.
 
-Knows no engine, so that a command line can be judged without one.
+Imports no engine, so that a command line can be parsed without one.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ import argparse
 
 
 def parser() -> argparse.ArgumentParser:
-    """`serve|offline MODEL FLAGS`; what `transformers serve` does not have says so in its help."""
+    """`serve|offline MODEL FLAGS`; the help says which flags `transformers serve` does not have."""
     p = argparse.ArgumentParser(prog="transformers_worker", allow_abbrev=False)
     p.add_argument("mode", choices=("serve", "offline"))
     p.add_argument("model")
     p.add_argument("--host", default="127.0.0.1")
     p.add_argument("--port", type=int, default=8000)
-    p.add_argument("--device", default="auto", help="auto is one accelerator here, where there is one, and the CPU otherwise")
+    p.add_argument("--device", default="auto", help="auto: one accelerator where there is one, else the CPU")
     p.add_argument("--dtype", default="auto")
     p.add_argument("--attn-implementation")
     p.add_argument("--experts-implementation", help="not in `transformers serve`")
@@ -25,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--dequantize", action="store_true", help="not in `transformers serve`: expand MXFP4 weights while loading")
     p.add_argument("--tp", type=int, default=1, help="not in `transformers serve`: ranks, started by torchrun, that share each layer")
     p.add_argument("--ep", type=int, default=1, help="not in `transformers serve`: ranks that share the experts of a layer")
-    p.add_argument("--pp", type=int, default=1, help="not in `transformers serve`: devices that hold whole layers, and work in turn")
+    p.add_argument("--pp", type=int, default=1, help="not in `transformers serve`: devices that hold whole layers and work in turn")
     p.add_argument("--cb-page-size", type=int, help="--cb-block-size of `transformers serve`, under its newer name")
     p.add_argument("--cb-num-blocks", type=int)
     p.add_argument("--cb-max-batch-tokens", type=int)

@@ -1,9 +1,8 @@
-"""How the transformers worker gets its model: as `transformers serve` loads one, made up from a seed, or sharded over ranks.
+"""How the transformers worker loads its model: as `transformers serve` does, with weights drawn from a seed, or sharded over ranks.
 
-Also the witnesses of a loaded model: which experts function really ran, which prompts found their beginning in the KV cache, and
-in what its weights really lie. Knows nothing of loads. Unverified, because it needs several GPUs: `layers_over`. Unverified,
-because it needs kernels from a hub: MXFP4 weights that stay MXFP4. Seen on CPU (gloo, two ranks): tensor and expert parallelism;
-MXFP4 weights expanded to bf16.
+Also observes a loaded model: which experts function ran, which prompts found their beginning in the KV cache, and the format of its
+weights. Knows nothing of loads. Unverified, because it needs several GPUs: `layers_over`. Unverified, because it needs kernels from a hub:
+MXFP4 weights that stay MXFP4. Tested on CPU (gloo, two ranks): tensor and expert parallelism; MXFP4 weights expanded to bf16.
 """
 
 # (the engine is installed in an environment of its own, not in the harness's)
@@ -26,20 +25,20 @@ from transformers.generation.continuous_batching.cache import ATTN_TYPE_TO_ALLOC
 from transformers.integrations import moe
 
 BETWEEN_LOADS = timedelta(days=1)
-"""How long a rank waits for the next command; torch's own limit (10 or 30 minutes) would end an idle server."""
+"""How long a rank waits for the next command; torch's default (10 or 30 minutes) would end an idle server."""
 RANK = int(os.environ.get("RANK", "0"))
-"""This process among those that torchrun started; 0 without it."""
+"""This process among those of torchrun; 0 without it."""
 
 
 class Loader(ModelManager):  # type: ignore[misc]  # untyped here: it is installed in the engine's environment
-    """transformers' own model manager, with the ways of loading that `transformers serve` has no flag for."""
+    """transformers' own model manager, with ways of loading for which `transformers serve` has no flag."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self._args = args
         if args.loading_workers is not None:
             core_model_loading.GLOBAL_WORKERS = args.loading_workers  # transformers has neither a flag nor a variable for it
         super().__init__(args.device, args.dtype, attn_implementation=args.attn_implementation, continuous_batching=True)
-        self.force_model, self.model_timeout = args.model, -1  # what the parent does after loading, which needs all of this
+        self.force_model, self.model_timeout = args.model, -1  # the parent does this after loading, which needs the rest
 
     def _load_model(self, model_id_and_revision: str, *args: Any, **kwargs: Any) -> Any:
         name, _, revision = model_id_and_revision.partition("@")
@@ -47,7 +46,7 @@ class Loader(ModelManager):  # type: ignore[misc]  # untyped here: it is install
         architecture = getattr(transformers, config.architectures[0])
         how: dict[str, Any] = {"dtype": self.dtype, "attn_implementation": self.attn_implementation}
         if self._args.load_format == "dummy":
-            return made_up(architecture, config, _one_device(self.device), how)
+            return random_weights(architecture, config, _one_device(self.device), how)
         if self._args.dequantize:
             how["quantization_config"] = transformers.Mxfp4Config(dequantize=True)
         return architecture.from_pretrained(name, revision=revision, **how, **self._placement())
@@ -60,7 +59,7 @@ class Loader(ModelManager):  # type: ignore[misc]  # untyped here: it is install
         return {"device_map": _one_device(self.device)}
 
 
-def made_up(architecture: Any, config: Any, device: Any, how: Mapping[str, Any]) -> Any:
+def random_weights(architecture: Any, config: Any, device: Any, how: Mapping[str, Any]) -> Any:
     """A model whose weights are drawn from seed 0 as for training: no weight file is read."""
     torch.manual_seed(0)
     with torch.device(device):
@@ -72,16 +71,16 @@ def layers_over(devices: int) -> Mapping[str, Any]:
     return {"device_map": "balanced", "max_memory": {index: torch.cuda.mem_get_info(index)[0] for index in range(devices)}}
 
 
-def _one_device(asked: str | int) -> str | int:
-    """`auto` is the first accelerator or the CPU: transformers' own would spread the layers over every GPU it sees."""
-    if asked != "auto":
-        return asked
+def _one_device(device: str | int) -> str | int:
+    """`auto` is the first accelerator or the CPU; in transformers it spreads the layers over every GPU."""
+    if device != "auto":
+        return device
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     return str(accelerator) if accelerator is not None else "cpu"
 
 
 def weights(model: Any) -> str:
-    """In what the weights lie: a quantisation's name, or a dtype. Expanded ones are no longer quantised, whatever the config says."""
+    """The format of the weights: a quantization's name, or a dtype. Expanded weights are not quantized, whatever the config says."""
     quantizer = getattr(model, "hf_quantizer", None)
     config = getattr(quantizer, "quantization_config", None)
     if config is None or getattr(config, "dequantize", False):
@@ -90,7 +89,7 @@ def weights(model: Any) -> str:
 
 
 def need_paged_cache(model: Any) -> None:
-    """Raises ValueError for a model whose layers transformers' paged cache cannot hold; it would only fail at the first request."""
+    """Raises ValueError for a model that transformers' paged cache cannot hold, which would otherwise fail at the first request."""
     config = model.config.get_text_config()
     if unknown := sorted(set(getattr(config, "layer_types", None) or ()) - ATTN_TYPE_TO_ALLOCATOR.keys()):
         raise ValueError(f"{type(model).__name__} has layers of {', '.join(unknown)}, for which continuous batching has no cache")
@@ -100,11 +99,11 @@ def need_paged_cache(model: Any) -> None:
         raise ValueError(f"{type(model).__name__} has {has}, and continuous batching has a cache of {width} for both")
 
 
-class ExpertsWitness:
-    """Notes which experts function the model's layers are handed while it runs: what ran, not what a config says.
+class ExpertsObserver:
+    """Records which experts functions the model's layers use while it runs.
 
-    The configured name is no proof: a model class may ignore it, and grouped_mm quietly becomes a loop over the experts where
-    torch has no kernel for the device. Costs a set lookup per layer and step.
+    The configured name does not prove it: a model class may ignore it, and grouped_mm silently becomes a loop over the experts where torch
+    has no kernel for the device. Costs a set lookup per layer and step.
     """
 
     def __init__(self) -> None:
@@ -126,10 +125,10 @@ class ExpertsWitness:
         moe._can_use_grouped_mm = can_use_grouped_mm  # noqa: SLF001
 
 
-class PrefixWitness:
-    """Notes how many tokens of each prompt were found in the KV cache and not computed; a request that found none is not in `found`.
+class PrefixObserver:
+    """Records how many tokens of each prompt came from the KV cache; requests without any are not in `found`.
 
-    The scheduler shares pages in one place only, and does not go there when sharing is off.
+    The scheduler shares pages in one place, and never gets there when sharing is off.
     """
 
     def __init__(self) -> None:
@@ -146,10 +145,10 @@ class PrefixWitness:
 
 
 class Ranks:
-    """Keeps the ranks of a sharded model in step: what rank 0 does with a batching manager, the others do at the same time.
+    """Keeps the ranks of a sharded model in step: the others do with a batching manager what rank 0 does.
 
-    The managers themselves hand requests and results from rank 0 to the rest; only their making, starting and stopping has to
-    be told. With a single process there is nobody to tell.
+    The managers themselves pass requests and results from rank 0 to the rest; only creating, starting and stopping them is broadcast here.
+    With a single process nothing is.
     """
 
     STEPS = ("warmup", "start", "stop", "destroy")
@@ -158,29 +157,29 @@ class Ranks:
         self._model = model
         self._group = distributed.new_group(backend="gloo", timeout=BETWEEN_LOADS) if distributed.is_initialized() else None
         if RANK == 0:
-            atexit.register(self.tell, None, {})
+            atexit.register(self.broadcast, None, {})
 
-    def tell(self, step: str | None, arguments: Mapping[str, Any]) -> None:
-        """Rank 0: what the others are to do now; None: there is nothing more to do."""
+    def broadcast(self, step: str | None, arguments: Mapping[str, Any]) -> None:
+        """Rank 0: the step that the others take next; None ends them."""
         if self._group is not None:
             distributed.broadcast_object_list([step, dict(arguments)], src=0, group=self._group)
 
     def lead(self, manager: Any) -> Any:
-        """Rank 0: the manager, each of whose steps is told before it is taken."""
+        """Rank 0: the manager, whose steps are broadcast before they are taken."""
         if self._group is not None:
             for step in self.STEPS:
-                setattr(manager, step, self._told(step, getattr(manager, step)))
+                setattr(manager, step, self._broadcasting(step, getattr(manager, step)))
         return manager
 
-    def _told(self, step: str, take: Any) -> Any:
+    def _broadcasting(self, step: str, take: Any) -> Any:
         def both(**arguments: Any) -> Any:
-            self.tell(step, arguments)
+            self.broadcast(step, arguments)
             return take(**arguments)
 
         return both
 
     def follow(self) -> None:
-        """Every other rank: do as told until there is nothing more to do."""
+        """Every other rank: take the steps of rank 0 until it ends."""
         manager: Any = None
         torch.set_grad_enabled(False)  # as rank 0 warms up
         while True:

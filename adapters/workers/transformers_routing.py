@@ -1,16 +1,14 @@
 """Which experts transformers' routers choose: generate greedily, then one forward pass over everything with the routers watched.
 
-Reads one JSON line on stdin (the job that enginebench.runner.routing_pass writes), writes the choices as .npz to job["out"], and says
-{"source": ...} or {"error": ...} on stdout. The choices are what the router modules return (their indices), so whatever rule a model
-has - softmax, sigmoid, groups, a bias - is the model's own code. Runs where transformers is installed.
+The job and the answer are those of worker_protocol's `run_routing`. The choices are the indices that the router modules return, so the rule
+(softmax, sigmoid, groups, a bias) is the model's own code. Runs where transformers is installed.
 
-Knows nothing of expert implementations: the router comes before them. It does not see experts of models whose router is no module
-of its own (class name ending in `Router` or `Gate`).
+Does not depend on the experts implementation, because the router comes before it. Sees only routers that are modules of their own, with a
+class name that ends in `Router` or `Gate`.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,10 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from worker_protocol import run_routing
 
 
 class Watch:
-    """Keeps what every router of a model chooses: layer number -> indices [tokens, top_k] of the latest forward pass."""
+    """Records what every router of a model chooses: layer number -> indices [tokens, top_k] of the latest forward pass."""
 
     def __init__(self, model: Any) -> None:
         self.chosen: dict[int, Any] = {}
@@ -53,7 +52,7 @@ def collect(job: Mapping[str, Any]) -> dict[str, Any]:
     model = transformers.AutoModelForCausalLM.from_pretrained(job["model"], dtype=getattr(torch, job["dtype"])).eval()
     watch = Watch(model)
     if not watch.experts:
-        raise ValueError(f"{type(model).__name__} has no router module: a dense model, or one whose router cannot be watched")
+        raise ValueError(f"{type(model).__name__} has no router module: it is dense, or its router cannot be observed")
     experts, sequence, decoded = [], [], []
     for start, prompts in _batches(job["prompts"], job["batch"]):
         length, asked = len(prompts[0]), job["output_tokens"]
@@ -61,7 +60,7 @@ def collect(job: Mapping[str, Any]) -> dict[str, Any]:
         with torch.no_grad():
             generation = transformers.GenerationConfig(max_new_tokens=asked, do_sample=False, eos_token_id=-1, pad_token_id=0)
             whole = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=generation)
-            # The last token is never put through the model; a decode step takes the token that the one before it produced.
+            # The last token is never an input: a decode step takes the token that the previous one produced.
             model(whole[:, :-1])
         tokens = whole.shape[1] - 1
         layers = sorted(watch.chosen)
@@ -81,19 +80,5 @@ def _batches(prompts: Sequence[Sequence[int]], batch: int) -> list[tuple[int, Se
     return [(start, prompts[start : start + batch]) for start in range(0, len(prompts), batch)]
 
 
-def main() -> int:
-    job = json.loads(sys.stdin.readline())
-    try:
-        arrays = collect(job)
-    except Exception as error:  # noqa: BLE001  # whatever a model's code raises is told to whoever asked
-        print(json.dumps({"error": f"{type(error).__name__}: {error}"}))
-        return 1
-    source = f"transformers {transformers.__version__}, router outputs"
-    told = np.array(json.dumps({"model": job["name"], "source": source, "experts": arrays.pop("experts")}))
-    np.savez_compressed(job["out"], told=told, counts=np.zeros((0, 0)), **arrays)
-    print(json.dumps({"source": source}))
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_routing(collect, f"transformers {transformers.__version__}, router outputs"))

@@ -1,10 +1,10 @@
-"""Transformers' own server (`serve`) and its own continuous batching (`offline`), with the experts implementation proven.
+"""Transformers' own server (`serve`) and its own continuous batching (`offline`), which report the experts implementation that ran.
 
-`transformers serve` has no flag for the experts implementation, for prefix sharing or for the number of requests in a batch, so
-`serve` builds the same app out of the same parts, sets those three, and adds two routes: GET /enginebench reads the live model
-back, and GET /enginebench/counters the state of its batch. Under torchrun every rank runs this script: rank 0 serves or
-batches, the others follow it. Knows nothing of the harness but those routes and the line protocol of `offline`. Runs where
-transformers is installed; imports only that, what it brings along, and the standard library.
+`transformers serve` has no flag for the experts implementation, for prefix sharing or for the number of requests in a batch, so `serve`
+builds the same app out of the same parts, sets those three, and adds two routes: GET /enginebench returns the live model's configuration,
+GET /enginebench/counters the state of its batch. `offline` uses worker_protocol's lines. Under torchrun every rank runs this script: rank 0
+serves or batches, the others follow it. Runs where transformers is installed; imports only that, its dependencies, and the standard
+library.
 """
 
 # (the engine is installed in an environment of its own, not in the harness's)
@@ -29,7 +29,7 @@ from transformers.cli.serving.systemone import SystemOneHandler
 from transformers.cli.serving.transcription import TranscriptionHandler
 from transformers.cli.serving.utils import GenerationState
 from transformers_flags import parser
-from transformers_model import RANK, ExpertsWitness, Loader, PrefixWitness, Ranks, need_paged_cache, weights
+from transformers_model import RANK, ExpertsObserver, Loader, PrefixObserver, Ranks, need_paged_cache, weights
 from worker_protocol import Batch, Outcome, RequestOutcome, run_worker
 
 ROUTE = "/enginebench"
@@ -50,7 +50,7 @@ class Engine:
         self.model, processor = self.loader.load_model_and_processor(self.loader.process_model_name(args.model))
         need_paged_cache(self.model)
         self.tokenizer = getattr(processor, "tokenizer", processor)
-        self.witness, self.prefixes = ExpertsWitness(), PrefixWitness()
+        self.experts, self.prefixes = ExpertsObserver(), PrefixObserver()
         if args.experts_implementation:
             self.model.set_experts_implementation(args.experts_implementation)  # raises for a model without that choice
         self.ranks = Ranks(self.model)
@@ -61,22 +61,22 @@ class Engine:
             self.model.init_continuous_batching = self._init_continuous_batching
 
     def _init_continuous_batching(self, **arguments: Any) -> Any:
-        """The model's own, told to the other ranks, and with what it resolved kept."""
-        self.ranks.tell("init", arguments)
+        """The model's own method, run on all ranks; keeps the configuration that it resolved."""
+        self.ranks.broadcast("init", arguments)
         self._manager = self.ranks.lead(self._start_batching(**arguments))
-        self.batching = self._manager.continuous_batching_config  # a copy, in which transformers fills what was left open
+        self.batching = self._manager.continuous_batching_config  # a copy with transformers' values for what was not set
         return self._manager
 
     def batching_config(self, **changes: Any) -> Any:
-        """The continuous batching configuration that the flags ask for; what is not given is left to transformers."""
+        """The continuous batching configuration of the flags; transformers decides what they leave out."""
         given = {name: getattr(self.args, f"cb_{name}") for name in CB_FIELDS}
         chosen = {name: value for name, value in given.items() if value is not None}
-        # An attention kernel that was asked for stays; otherwise transformers may prefer flash attention to it.
+        # Keep an attention kernel that the flags name; otherwise transformers may use flash attention instead.
         fixed = {"allow_block_sharing": self.args.prefix_cache, "auto_switch_to_flash": self.args.attn_implementation is None}
         return transformers.ContinuousBatchingConfig(**(fixed | chosen | changes))
 
     def counters(self) -> dict[str, float]:
-        """The batch as it is now, and tokens found in the prefix cache so far, under neutral names; empty until there is a batch."""
+        """The batch now, and tokens found in the prefix cache so far, under neutral names; {} until there is a batch."""
         processor = getattr(self._manager, "batch_processor", None)
         if processor is None:
             return {}
@@ -87,7 +87,7 @@ class Engine:
         return now | {"cached_tokens": sum(self.prefixes.found.values())}
 
     def resolved(self) -> dict[str, object]:
-        """The live model and its batching as they are now; experts_ran fills with the first generation."""
+        """The live model and its batching; experts_ran is empty until the first generation."""
         return {
             "version": transformers.__version__,
             "torch": torch.__version__,
@@ -98,7 +98,7 @@ class Engine:
             "threads": torch.get_num_threads(),
             "attn_implementation": self.model.config._attn_implementation,  # noqa: SLF001  # there is no public getter
             "experts_implementation": self.model.get_experts_implementation(),
-            "experts_ran": sorted(self.witness.ran),
+            "experts_ran": sorted(self.experts.ran),
             "max_position_embeddings": getattr(self.model.config.get_text_config(), "max_position_embeddings", None),
             "parallelism": {"tp": self.args.tp, "ep": self.args.ep, "pp": self.args.pp},
             "prefix_cache": self.batching.allow_block_sharing,
@@ -106,7 +106,7 @@ class Engine:
         }
 
     def _cache(self) -> dict[str, int]:
-        """What the batch was really given, once there is one: transformers rounds, and sizes by memory what was left open."""
+        """What the batch got, once there is one: transformers rounds, and sizes by memory what is not set."""
         processor = getattr(self._manager, "batch_processor", None)
         if processor is None:
             return {}
@@ -114,9 +114,9 @@ class Engine:
 
 
 def serve(engine: Engine, host: str, port: int) -> int:
-    """What `transformers serve --continuous-batching` runs, plus our route. The port opens once the model is loaded."""
+    """What `transformers serve --continuous-batching` runs, plus our routes. The port opens when the model is loaded."""
     Path(HF_HUB_CACHE).mkdir(parents=True, exist_ok=True)  # /v1/models lists it, and fails without it
-    # Its parser may stream the end of the prompt back before the first token, which a client would take for the first token.
+    # Its parser may stream the end of the prompt before the first token, and a client would take that for the first token.
     chat_completion.build_response_parser = lambda *_, **__: None
     manager, state = engine.loader, GenerationState(continuous_batching=True, cb_config=engine.batching)
     if not state.use_continuous_batching(engine.model, manager.get_model_modality(engine.model, processor=engine.tokenizer)):
@@ -126,7 +126,7 @@ def serve(engine: Engine, host: str, port: int) -> int:
     app = build_server(manager, *handlers, SystemOneHandler(manager, state), state)
     app.get(ROUTE)(engine.resolved)
     app.get(f"{ROUTE}/counters")(engine.counters)
-    # On SIGTERM cut the streams in flight at once; by default uvicorn waits for them for ever.
+    # On SIGTERM cut the streams in flight at once; by default uvicorn waits for them forever.
     uvicorn.run(app, host=host, port=port, access_log=False, timeout_graceful_shutdown=0)
     return 0
 
@@ -138,14 +138,14 @@ class Offline:
         self.version = str(transformers.__version__)
         self._engine = Engine(args)
         self._limit = args.cb_max_requests_per_batch
-        # One generation first, so that `resolved` says what ran and not what was configured.
+        # One generation first, so that `resolved` reports what ran.
         self.run(Batch([[1, 1]], output_tokens=2, batch=self._limit or 1))
         self.resolved: Mapping[str, object] = {ROUTE: self._engine.resolved()}
 
     def run(self, batch: Batch) -> Outcome:
-        """generate_batch, opened up: its own window holds building the KV cache and stopping the thread as well."""
-        if self._limit is not None and batch.batch > self._limit:
-            raise ValueError(f"batch {batch.batch} is more than the {self._limit} requests of this launch")
+        """generate_batch with a narrower window: its own includes building the KV cache and stopping the thread."""
+        if self._limit is not None:
+            batch.check_limit(self._limit)
         prompts = [prompt if isinstance(prompt, list) else self._engine.tokenizer(prompt)["input_ids"] for prompt in batch.prompts]
         greedy = batch.temperature == 0.0
         sampling: dict[str, object] = {} if greedy else {"temperature": batch.temperature, "top_k": 0, "top_p": 1.0}
@@ -157,7 +157,7 @@ class Offline:
             generation_config=generation, continuous_batching_config=config, block=True, timeout=5
         )
         with session as manager:
-            _collect(manager, manager.add_requests(prompts[:1], max_new_tokens=1))  # the thread builds its cache on demand
+            _collect(manager, manager.add_requests(prompts[:1], max_new_tokens=1))  # the thread builds its cache at the first request
             start = time.monotonic_ns()
             outputs = _collect(manager, manager.add_requests(prompts, max_new_tokens=batch.output_tokens, record_timestamps=True))
             end, found = time.monotonic_ns(), self._engine.prefixes.found
@@ -165,7 +165,7 @@ class Offline:
 
 
 def _collect(manager: Any, ids: Sequence[str]) -> list[Any]:
-    """The finished outputs of these requests in their order. Raises RuntimeError when the generation thread has ended."""
+    """The finished outputs of these requests, in order. Raises RuntimeError when the generation thread has ended."""
     done: dict[str, Any] = {}
     while len(done) < len(ids):
         output = manager.get_result(timeout=1)
@@ -177,7 +177,7 @@ def _collect(manager: Any, ids: Sequence[str]) -> list[Any]:
 
 
 def _outcome(output: Any, cached: int) -> RequestOutcome:
-    shift = time.monotonic_ns() - time.perf_counter_ns()  # transformers stamps tokens with perf_counter, on Linux the same clock
+    shift = time.monotonic_ns() - time.perf_counter_ns()  # transformers stamps tokens with perf_counter, the same clock on Linux
     stamps = [int(stamp * 1e9) + shift for stamp in output.timestamps or ()]
     return RequestOutcome(len(output.prompt_ids), len(output.generated_tokens), output.error, stamps or None, cached)
 

@@ -1,25 +1,24 @@
 """Which experts vLLM's routers choose: a greedy batch through `LLM` with enable_return_routed_experts.
 
-Reads one JSON line on stdin (the job that enginebench.runner.routing_pass writes), writes the choices as .npz to job["out"], and says
-{"source": ...} or {"error": ...} on stdout as its last line. Runs where vLLM is installed. Layers are numbered as vLLM's arrays have
-them, experts up to what the model's configuration says.
+The job and the answer are those of worker_protocol's `run_routing`. Runs where vLLM is installed. Layers are numbered as in vLLM's arrays,
+and the number of experts is the configuration's.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import vllm
+from worker_protocol import run_routing
 
 EXPERT_KEYS = ("num_experts", "num_local_experts", "n_routed_experts")
 
 
 def collect(job: Mapping[str, Any]) -> dict[str, Any]:
-    """The arrays of the .npz file. RuntimeError when vLLM returns none, as with kernels that do not report their choices."""
+    """The arrays of the .npz file. Raises RuntimeError when vLLM returns none, as with kernels that do not report their choices."""
     longest = max(map(len, job["prompts"])) + job["output_tokens"]
     engine = vllm.LLM(
         model=job["model"],
@@ -53,19 +52,5 @@ def _experts(config: Any) -> int:
     return next(int(getattr(config, key)) for key in EXPERT_KEYS if getattr(config, key, None))
 
 
-def main() -> int:
-    job = json.loads(sys.stdin.readline())
-    try:
-        arrays = collect(job)
-    except Exception as error:  # noqa: BLE001  # whatever the engine raises is told to whoever asked
-        print(json.dumps({"error": f"{type(error).__name__}: {error}"}))
-        return 1
-    source = f"vLLM {vllm.__version__}, routed experts"
-    told = np.array(json.dumps({"model": job["name"], "source": source, "experts": arrays.pop("experts")}))
-    np.savez_compressed(job["out"], told=told, counts=np.zeros((0, 0)), **arrays)
-    print(json.dumps({"source": source}))
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_routing(collect, f"vLLM {vllm.__version__}, routed experts"))

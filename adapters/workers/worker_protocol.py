@@ -1,29 +1,30 @@
-"""The line protocol between the harness and an in-process batch worker: JSON requests on stdin, JSON events on stdout.
+"""What workers share: the line protocol of in-process batches, JSON requests on stdin and JSON events on stdout, and the routing job.
 
-Knows no engine and no metric. It runs inside the engine's environment, so it imports only the standard library; a worker
-imports it from its own folder (the folder of a script is the first entry of sys.path).
+Knows no engine and no metric. It runs inside the engine's environment, so it imports only the standard library; a worker imports it from
+its own folder (the folder of a script is the first entry of sys.path).
 
     worker   {"event": "ready", "engine_version": "1.2", "load_s": 3.1, "resolved": {"/props": {...}}}
     harness  {"id": 1, "prompts": [[1, 2, 3], "text"], "output_tokens": 64, "batch": 8, "temperature": 0, "seed": 0}
     worker   {"event": "result", "id": 1, "start_ns": 1, "end_ns": 9, "requests": [{"input_tokens": 3, "output_tokens": 64, ...}]}
     worker   {"event": "error", "message": "ValueError: ..."}
 
-One model load serves any number of request lines; end of file on stdin ends the worker. load_s is the model load without
-the imports before it. `resolved` maps a path to what the
-engine's own endpoint would answer there, so that the adapter's `resolved()` reads a worker as it reads a server.
+One model load serves any number of request lines; end of file on stdin ends the worker. load_s is the model load without the imports before
+it. `resolved` maps a path to what the engine's own endpoint would answer there, so that the adapter's `resolved()` reads a worker like a
+server.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
-__all__ = ["Batch", "BatchEngine", "Outcome", "Prompt", "RequestOutcome", "run_worker"]
+__all__ = ["Batch", "BatchEngine", "Outcome", "Prompt", "RequestOutcome", "metered", "run_routing", "run_worker"]
 
 Prompt = list[int] | str
 
@@ -38,26 +39,30 @@ class Batch:
     temperature: float = 0.0
     seed: int = 0
     id: int = 0
-    """Comes back with the result, so that an answer cannot be taken for another load's."""
+    """Returned with the result, which it identifies."""
+
+    def check_limit(self, limit: int) -> None:
+        """Raises ValueError when `batch` is more than the engine was started for."""
+        if self.batch > limit:
+            raise ValueError(f"batch {self.batch} is more than the {limit} requests of this launch")
 
 
 @dataclass(frozen=True)
 class RequestOutcome:
-    """What the engine counted for one prompt; None where it does not say.
-
-    token_ns: when each output token came (monotonic). cached_tokens: how many of the prompt's came from a prefix cache.
-    """
+    """What the engine counted for one prompt; None where it does not report it."""
 
     input_tokens: int | None
     output_tokens: int | None
     error: str | None = None
     token_ns: list[int] | None = None
+    """When each output token arrived (monotonic)."""
     cached_tokens: int | None = None
+    """Tokens of the prompt that came from a prefix cache."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished load in the order of its prompts. The window is `time.monotonic_ns()` around the generation alone."""
+    """A finished load, in the order of its prompts. The window is `time.monotonic_ns()` around the generation alone."""
 
     start_ns: int
     end_ns: int
@@ -65,18 +70,18 @@ class Outcome:
 
 
 class BatchEngine(Protocol):
-    """A loaded engine, as a worker hands it to `run_worker`."""
+    """A loaded engine, as a worker passes it to `run_worker`."""
 
     version: str
     resolved: Mapping[str, object]
 
     def run(self, batch: Batch) -> Outcome:
-        """Answer one load. Raises whatever the engine raises; the harness is told."""
+        """Answer one load. May raise anything; the harness gets an error event."""
         ...
 
 
 def run_worker(load: Callable[[], BatchEngine]) -> int:
-    """Load the engine, say so, then answer request lines until end of file. Returns the exit code."""
+    """Load the engine, report it, then answer request lines until end of file. Returns the exit code."""
     out = _claim_stdout()
     started = time.monotonic()
     try:
@@ -90,18 +95,51 @@ def run_worker(load: Callable[[], BatchEngine]) -> int:
         try:
             batch = parse(line)
             outcome = engine.run(batch)
-        except Exception as error:  # noqa: BLE001  # one bad load must not cost the loads that follow it
+        except Exception as error:  # noqa: BLE001  # one bad load must not cost the loads after it
             _emit(out, {"event": "error", "message": f"{type(error).__name__}: {error}"})
         else:
             _emit(out, {"event": "result", "id": batch.id, **asdict(outcome)})
     return 0
 
 
+async def metered(batch: Batch, answer: Callable[[Prompt], Awaitable[RequestOutcome]]) -> Outcome:
+    """Answer every prompt with at most `batch.batch` of them in the engine. Given a list, an engine would take all of them at once."""
+    free = asyncio.Semaphore(batch.batch)
+
+    async def one(prompt: Prompt) -> RequestOutcome:
+        async with free:
+            return await answer(prompt)
+
+    start = time.monotonic_ns()
+    outcomes = await asyncio.gather(*map(one, batch.prompts))
+    return Outcome(start, time.monotonic_ns(), outcomes)
+
+
+def run_routing(collect: Callable[[Mapping[str, Any]], dict[str, Any]], source: str) -> int:
+    """Answer the routing job on stdin (enginebench.runner.routing_pass writes it as one JSON line). Returns the exit code.
+
+    `collect` returns the arrays of the .npz file that goes to job["out"], and under `experts` the number of experts. The last line on
+    stdout is {"source": ...} or {"error": ...}.
+    """
+    import numpy as np
+
+    job = json.loads(sys.stdin.readline())
+    try:
+        arrays = collect(job)
+    except Exception as error:  # noqa: BLE001  # whatever the engine raises is the answer
+        print(json.dumps({"error": f"{type(error).__name__}: {error}"}))
+        return 1
+    about = np.array(json.dumps({"model": job["name"], "source": source, "experts": arrays.pop("experts")}))
+    np.savez_compressed(job["out"], told=about, counts=np.zeros((0, 0)), **arrays)
+    print(json.dumps({"source": source}))
+    return 0
+
+
 def parse(line: str) -> Batch:
-    """A request line as a Batch. Raises ValueError with the key that is wrong."""
+    """A request line as a Batch. Raises ValueError with the name of an invalid key."""
     data = json.loads(line)
     if not isinstance(data, dict):
-        raise ValueError("a request is a JSON object")  # what is wrong is the line's value
+        raise ValueError("a request is a JSON object")
     prompts = data.get("prompts")
     if not isinstance(prompts, list) or not prompts or not all(_is_prompt(prompt) for prompt in prompts):
         raise ValueError("prompts: expected a non-empty list of texts or lists of token ids")
@@ -121,7 +159,7 @@ def _is_prompt(value: object) -> bool:
 
 
 def _claim_stdout() -> IO[str]:
-    """The real stdout for events only; fd 1 becomes stderr, because engines and the C++ below them print to it."""
+    """The real stdout, for events only. fd 1 becomes stderr, because engines and their C++ libraries print to it."""
     sys.stdout.flush()
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)

@@ -99,8 +99,8 @@ def _build(adapter: Adapter, name: str, golden: Golden) -> Built:
         return Built(name, refusal=str(refusal), wrong=None if expected else f"refused: {refusal}")
     if golden.refused is not None:
         return Built(name, launch, wrong=f"not refused, though it should be with '{golden.refused}'")
-    if golden.gpus not in (None, adapter.gpus(deployment)):
-        return Built(name, launch, wrong=f"takes {adapter.gpus(deployment)} GPUs by its adapter, {golden.gpus} by its entry")
+    if golden.gpus not in (None, adapter.traits(deployment).gpus):
+        return Built(name, launch, wrong=f"takes {adapter.traits(deployment).gpus} GPUs by its adapter, {golden.gpus} by its entry")
     return Built(name, launch)
 
 
@@ -137,7 +137,7 @@ def _install(adapter: Adapter, golden: Golden) -> Install:
 
 
 def _site(adapter: Adapter, deployment: Deployment) -> Site:
-    ports = tuple(range(PORT + 1, PORT + 1 + adapter.extra_ports(deployment)))
+    ports = tuple(range(PORT + 1, PORT + 1 + adapter.traits(deployment).extra_ports))
     return Site("127.0.0.1", PORT, SITE, deployment.checkpoint, ports)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from enginebench.adapter import WORKERS, Adapter, Deployment, Install, Launch, Member, Site
+from enginebench.adapter import WORKERS, Adapter, Deployment, Install, Launch, Member, Site, Traits
 from enginebench.cli.shared import installs_of
 from enginebench.domain import JSON, Load
 from enginebench.domain.container import Container
@@ -37,8 +37,8 @@ QUICKSTART_BASE = "python:3.11.13-slim-bookworm"
 class Two(type(LLAMACPP)):  # type: ignore[misc]  # the class of an adapter that is loaded by path
     """llama.cpp has no replicas of its own: two servers take turns."""
 
-    def extra_ports(self, deployment: Deployment) -> int:
-        return 2
+    def traits(self, deployment: Deployment) -> Traits:
+        return replace(super().traits(deployment), extra_ports=2)
 
     def launch(self, deployment: Deployment, install: Install, site: Site) -> Launch:
         servers = {port: super(Two, self).launch(deployment, install, replace(site, port=port)).argv for port in site.ports}

@@ -172,7 +172,7 @@ def test_a_prefill_that_hands_nothing_over_is_an_error(proxy: Proxy, pair: tuple
     pair[0].script = lambda handler: say(handler, {"choices": [], "kv_transfer_params": None})
     status, text = post(vllm(proxy, pair))
     assert status == 502
-    assert b"handed no kv_transfer_params over" in text
+    assert b"returned no kv_transfer_params" in text
     assert not pair[1].seen
 
 
@@ -363,5 +363,5 @@ def test_the_end_of_an_answer_is_found_however_it_is_cut(pieces: list[bytes], ch
         whole.more(raw[start:end])
     assert body.ended
     assert whole.body == b"".join(pieces)
-    with pytest.raises(ValueError, match="more than one answer"):
+    with pytest.raises(ValueError, match="more than one response"):
         body.feed(b"x")

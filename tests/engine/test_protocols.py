@@ -179,7 +179,7 @@ def test_a_running_server_is_attached_to_by_its_own_protocol(start_fake: StartFa
     OPENAI.check(deployment)
     OPENAI.check_loads(deployment, [asked])
     dialect = OPENAI.dialect(deployment, asked)
-    extra = OPENAI.request_fields(deployment, asked, "fake")
+    extra = OPENAI.request_fields(deployment, asked)
     requests = wire(dialect, 2, extra=extra)
     assert all(json.loads(request.body).keys() == FIELDS[protocol, api] for request in requests)  # type: ignore[arg-type]
     assert [s.outcome for s in load(target, dialect, requests).samples] == ["ok", "ok"]
@@ -187,18 +187,18 @@ def test_a_running_server_is_attached_to_by_its_own_protocol(start_fake: StartFa
 
 def test_forced_length_is_spelled_where_the_protocol_has_it() -> None:
     asked = ClosedLoop()
-    assert OPENAI.request_fields(attached("openai", ignore_eos=True), asked, "m")["ignore_eos"] is True
+    assert OPENAI.request_fields(attached("openai", ignore_eos=True), asked)["ignore_eos"] is True
     forced = attached("sglang", ignore_eos=True, prompt_ids=True)
     OPENAI.check(forced)
-    assert OPENAI.request_fields(forced, asked, "m") == {"sampling_params": {"ignore_eos": True, "top_p": 1.0, "top_k": -1, "min_p": 0.0}}
-    assert OPENAI.forces_length(forced)
-    assert OPENAI.takes_ids(forced)
+    assert OPENAI.request_fields(forced, asked) == {"sampling_params": {"ignore_eos": True, "top_p": 1.0, "top_k": -1, "min_p": 0.0}}
+    assert OPENAI.traits(forced).forces_length
+    assert OPENAI.traits(forced).takes_ids
 
 
 @pytest.mark.parametrize("protocol", ["ollama", "tgi"])
 @pytest.mark.parametrize("option", ["ignore_eos", "prompt_ids"])
 def test_what_a_protocol_cannot_say_is_refused(protocol: str, option: str) -> None:
-    with pytest.raises(Unsupported, match=f"the {protocol} protocol knows neither"):
+    with pytest.raises(Unsupported, match=f"the {protocol} protocol has neither"):
         OPENAI.check(attached(protocol, **{option: True}))
 
 

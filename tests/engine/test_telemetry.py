@@ -112,6 +112,10 @@ def test_a_cell_on_a_gpu_has_power_energy_and_memory(playing: Callable[[str], En
     assert not {reason.check.id for reason in cell.reasons} & {"gpu_throttled", "gpu_shared"}
     drawn = [panel.title.rpartition(" · ")[2] for panel in inside(analyse(run), Reading({}, {}), {"fake": 0}).panels]
     assert drawn[-4:] == ["GPU utilisation", "GPU power", "GPU memory in use", "processors that the engine keeps busy"]
+    gpus = analyse(run).run.machine["gpus"]
+    assert isinstance(gpus, list)
+    assert [(gpu["name"], gpu["driver"]) for gpu in gpus] == [("Stand-in GPU", "580.00-standin")] * 2
+    assert gpus[0]["memory_bytes"] == 80 * 2**30
     facts = cell.record.telemetry[1].facts
     assert facts == {
         "vendor": "NVIDIA", "model": "Stand-in GPU", "memory_bytes": 80 * 2**30, "limit_watts": 700.0, "default_limit_watts": 700.0,

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from enginebench.adapter import WORKERS, Adapter, Deployment, Install, Launch, Member, Site, prometheus_totals
+from enginebench.adapter import WORKERS, Adapter, Deployment, Install, Launch, Member, Site, Traits, prometheus_totals
 from enginebench.cli.shared import installs_of
 from enginebench.domain import JSON, Load
 from enginebench.engines.registry import discover
@@ -35,8 +35,8 @@ LLAMACPP = discover()["llamacpp"]
 class Two(type(LLAMACPP)):  # type: ignore[misc]  # the class of an adapter that is loaded by path
     """llama.cpp has neither replicas nor a transfer of KV of its own: two servers take turns."""
 
-    def extra_ports(self, deployment: Deployment) -> int:
-        return 2
+    def traits(self, deployment: Deployment) -> Traits:
+        return replace(super().traits(deployment), extra_ports=2)
 
     def launch(self, deployment: Deployment, install: Install, site: Site) -> Launch:
         one = super().launch

@@ -52,11 +52,11 @@ def plan(
     first = [(deployment, cells) for deployment, cells in launches if cells[0].repeat == found.cells[0].repeat]
     click.echo(_summary(found, len(first), launches))
     known = capacities(found)
-    boxed = any(each.runtime == "docker" and registry[each.engine].gpus(each) for each, _ in first)
+    boxed = any(each.runtime == "docker" and registry[each.engine].traits(each).gpus for each, _ in first)
     if said := least_text(found, known) or (_UNCHECKED if boxed and found.bounds is None and hardware is None else ""):
         click.echo(said)
     for deployment, cells in first:
-        gpus = registry[deployment.engine].gpus(deployment)
+        gpus = registry[deployment.engine].traits(deployment).gpus
         click.echo(f"\n{describe(deployment)}{f'  ({gpus} GPUs)' if gpus > 1 else ''}")
         # Ids cost time, and most plans skip nothing.
         skipped = dict.fromkeys(found.skipped[c.id] for c in cells if c.id in found.skipped) if found.skipped else {}
@@ -114,7 +114,7 @@ def launch_commands(deployment: Deployment, registry: Registry) -> tuple[dict[st
             return commands(adapter, deployment), None
         except (Unsupported, UserError) as reason:
             return {}, str(reason)
-    first, *more = range(EXAMPLE_PORT, EXAMPLE_PORT + 1 + adapter.extra_ports(deployment))
+    first, *more = range(EXAMPLE_PORT, EXAMPLE_PORT + 1 + adapter.traits(deployment).extra_ports)
     site = Site("127.0.0.1", first, Path("LAUNCH_FOLDER"), f"CHECKPOINT:{deployment.checkpoint}", tuple(more))
     try:
         launch = adapter.launch(deployment, adapter.choose(deployment, installs_of(adapter)), site)
@@ -210,7 +210,7 @@ def _as_data(found: Plan, registry: Registry) -> JSON:
                 "deployment": plain(deployment),
                 "command": named.get(""),
                 "members": {name: command for name, command in named.items() if name},
-                "gpus": registry[deployment.engine].gpus(deployment),
+                "gpus": registry[deployment.engine].traits(deployment).gpus,
                 "problem": problem,
                 "memory": known[id(deployment)].data if id(deployment) in known else None,
                 "cells": [{"id": c.id, "repeat": c.repeat, "load": load_as_data[c.load], "skip": found.skipped.get(c.id)} for c in cells],

@@ -118,14 +118,14 @@ def _models(source: str, precision: str, registry: Registry) -> Iterator[tuple[s
 
 def _of(source: str, deployments: Sequence[Deployment], base: Path = Path()) -> Iterator[tuple[str, str, str]]:
     """Each model once, in the first precision in which a folder of safetensors can be had."""
+    from enginebench.adapter import TORCH_DTYPES
     from enginebench.checkpoints import missing
-    from enginebench.runner.routing_pass import DTYPES
 
     done: set[str] = set()
     for deployment in deployments:
         reference = deployment.checkpoint if deployment.checkpoint.startswith("random:") else str(base / deployment.checkpoint)
         for precision in (deployment.precision, "bf16"):
-            usable = precision in DTYPES and missing(reference, precision, "safetensors", Path()) is None
+            usable = precision in TORCH_DTYPES and missing(reference, precision, "safetensors", Path()) is None
             if usable and deployment.model not in done:
                 done.add(deployment.model)
                 yield deployment.model, reference, precision

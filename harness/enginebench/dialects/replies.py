@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TypeVar
 
 from enginebench.domain import JSON
@@ -15,6 +17,28 @@ from enginebench.domain import JSON
 _Kind = TypeVar("_Kind", str, int, float, bool)
 _MAX_DEPTH = 64
 """Levels of arrays and objects; real replies have fewer than twelve."""
+_SECRETS = ("api_key", "password", "secret", "hf_token", "env_vars", "watermark")
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The reply to a GET. Status 0: the connection was refused or reset."""
+
+    status: int
+    body: bytes = b""
+
+    def json(self) -> JSON:
+        """The body as JSON (see `parsed`); None when it is not JSON."""
+        return parsed(self.body)
+
+    @property
+    def text(self) -> str:
+        """The body as UTF-8 text; bytes that are not UTF-8 are replaced."""
+        return self.body.decode(errors="replace")
+
+
+Get = Callable[[str], Reply]
+"""GET a path of the server under test. The harness provides it."""
 
 
 def parsed(body: bytes) -> JSON:
@@ -32,15 +56,15 @@ def _storable(value: JSON, levels: int) -> JSON:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, str):
-        return _text(value)
+        return _without_surrogates(value)
     if isinstance(value, dict | list) and not levels:
         raise ValueError("nested too deep")
     if isinstance(value, dict):
-        return {_text(name): _storable(inner, levels - 1) for name, inner in value.items()}
+        return {_without_surrogates(name): _storable(inner, levels - 1) for name, inner in value.items()}
     return [_storable(inner, levels - 1) for inner in value] if isinstance(value, list) else value
 
 
-def _text(value: str) -> str:
+def _without_surrogates(value: str) -> str:
     return value.encode("utf-8", "replace").decode()
 
 
@@ -59,7 +83,38 @@ def only(kind: type[_Kind], value: JSON) -> _Kind | None:
     return value if type(value) is kind else None
 
 
-_SECRETS = ("api_key", "password", "secret", "hf_token", "env_vars", "watermark")
+class Fields:
+    """Typed access to what should be a JSON object. Where it is not, or a value is missing or has another type, the result is None.
+
+    A path like 'cache_config.block_size' or 'data.0.id' goes through objects and arrays.
+    """
+
+    def __init__(self, value: JSON) -> None:
+        self.value = as_object(value)
+
+    def at(self, path: str) -> JSON:
+        """The value at that path, of any type."""
+        found: JSON = self.value
+        for key in path.split("."):
+            if isinstance(found, list):
+                found = found[int(key)] if key.isdigit() and int(key) < len(found) else None
+            else:
+                found = as_object(found).get(key)
+        return found
+
+    def text(self, path: str) -> str | None:
+        return only(str, self.at(path))
+
+    def whole(self, path: str) -> int | None:
+        return only(int, self.at(path))
+
+    def flag(self, path: str) -> bool | None:
+        return only(bool, self.at(path))
+
+
+def given(values: Mapping[str, JSON]) -> dict[str, JSON]:
+    """The values that are not None."""
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def without_secrets(value: JSON) -> JSON:
@@ -83,3 +138,15 @@ def prometheus_totals(text: str) -> dict[str, float]:
                 if math.isfinite(value := float(rest.split()[0])):
                     totals[name] = totals.get(name, 0.0) + value
     return totals
+
+
+def prometheus_mean(text: str, name: str) -> float | None:
+    """A gauge's mean over the label sets that have it; None where there is none."""
+    lines = [line for line in text.splitlines() if line.startswith((name + "{", name + " "))]
+    total = prometheus_totals("\n".join(lines)).get(name)
+    return total / len(lines) if total is not None else None
+
+
+def renamed(totals: Mapping[str, float], names: Mapping[str, str]) -> dict[str, float]:
+    """The totals under neutral names; `names` maps neutral names to the engine's, and those that are missing are left out."""
+    return {name: totals[theirs] for name, theirs in names.items() if theirs in totals}

@@ -28,6 +28,11 @@ class Parallelism:
     ep: int = 1
     """Ranks that share the experts of a layer."""
 
+    @property
+    def devices(self) -> int:
+        """Devices of a deployment in which every rank has its own."""
+        return self.tp * self.pp * self.dp_replicas
+
 
 @dataclass(frozen=True)
 class Deployment:

@@ -1,1 +1,1 @@
-"""Which engines there are and how they get here: adapters, their environments, their container images."""
+"""Which engines exist and how they are installed: adapters, their environments, their container images."""

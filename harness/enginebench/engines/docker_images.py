@@ -1,4 +1,4 @@
-"""Builds and pulls images through the `docker` SDK: Docker, Podman's socket, or a remote daemon, whatever DOCKER_HOST says.
+"""Builds and pulls images through the `docker` SDK, on whatever daemon DOCKER_HOST names: Docker, Podman's socket, a remote one.
 
 The SDK is imported when a daemon is first needed. Starts no container.
 """
@@ -17,7 +17,7 @@ from enginebench.errors import UserError
 from enginebench.runtime.container.client import DaemonUnreachable, connect
 
 BUILD_S = 3600
-"""An engine's wheels are several GB, and the daemon is silent while it fetches one layer."""
+"""An engine's wheels are several GB, and the daemon sends nothing while it downloads one layer."""
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -27,14 +27,14 @@ class SdkDaemon:
     def __init__(self) -> None:
         try:
             self._api = connect(BUILD_S).api
-        except DaemonUnreachable as gone:
-            raise UserError(str(gone)) from None
+        except DaemonUnreachable as error:
+            raise UserError(str(error)) from None
         import docker
 
         self._docker = docker
 
     def image_id(self, name: str) -> str | None:
-        with self._reported(f"cannot look at {name}"):
+        with self._reported(f"cannot inspect {name}"):
             try:
                 return str(self._api.inspect_image(name)["Id"])
             except self._docker.errors.ImageNotFound:
@@ -45,7 +45,7 @@ class SdkDaemon:
             steps = self._api.build(
                 fileobj=io.BytesIO(recipe.context()), custom_context=True, dockerfile="Dockerfile", tag=recipe.name, rm=True,
                 forcerm=True, buildargs=recipe.arguments, labels={"enginebench.base": recipe.image.base}, decode=True,
-                network_mode="host",  # a build may need an index that only this machine's resolver knows
+                network_mode="host",  # a build may need a package index that only this machine's resolver finds
             )  # fmt: skip
             _follow(steps, say, f"cannot build {recipe.name}")
             return str(self._api.inspect_image(recipe.name)["Id"])
@@ -57,21 +57,21 @@ class SdkDaemon:
             )
 
     def digest(self, image: Image) -> str:
-        with self._reported(f"cannot ask for the digest of {image.tagged}"):
+        with self._reported(f"cannot get the digest of {image.tagged}"):
             return str(self._api.inspect_distribution(image.tagged)["Descriptor"]["digest"])
 
     @contextmanager
     def _reported(self, what: str) -> Iterator[None]:
-        """Whatever the SDK raises as one sentence with what to do."""
+        """Turn what the SDK raises into a UserError with advice."""
         try:
             yield
         except (self._docker.errors.DockerException, OSError) as error:
-            said = getattr(error, "explanation", None) or str(error)
-            raise UserError(f"{what}: {' '.join(str(said).split())}", advice=_advice(str(error))) from None
+            text = str(getattr(error, "explanation", None) or error)
+            raise UserError(f"{what}: {' '.join(text.split())}", advice=_advice(str(error))) from None
 
 
 def _follow(steps: Iterator[dict[str, Any]], say: Say, what: str) -> None:
-    """Say what the daemon says, but for progress bars; UserError for the error that a stream with status 200 may hold."""
+    """Pass the daemon's messages on, without progress bars. UserError for an error in the stream, whose HTTP status is 200 all the same."""
     last = ""
     for step in steps:
         if "error" in step:
@@ -82,16 +82,16 @@ def _follow(steps: Iterator[dict[str, Any]], say: Say, what: str) -> None:
             last = line
 
 
-def _advice(said: str) -> str | None:
-    """What to do about an error of the daemon's, by its words."""
-    unreached = "the registry cannot be reached from the daemon: load the image from a file (docker load), or go online"
+def _advice(message: str) -> str | None:
+    """What to do about an error of the daemon, by its text."""
+    unreachable = "the daemon cannot reach the registry: load the image from a file (docker load), or go online"
     known = {
-        "manifest unknown": "the registry has no such tag: look it up there, and write it into the table",
-        "not found": "the registry has no such image or tag: look it up there, and write it into the table",
-        "no such host": unreached,
-        "i/o timeout": unreached,
-        "connection refused": unreached,
+        "manifest unknown": "the registry has no such tag: correct it in the table",
+        "not found": "the registry has no such image or tag: correct it in the table",
+        "no such host": unreachable,
+        "i/o timeout": unreachable,
+        "connection refused": unreachable,
         "unauthorized": "log in where the daemon runs: docker login",
         "denied": "log in where the daemon runs: docker login",
     }
-    return next((advice for words, advice in known.items() if words.lower() in said.lower()), None)
+    return next((advice for words, advice in known.items() if words in message.lower()), None)

@@ -1,9 +1,9 @@
 """One virtual environment per engine, because engines exclude each other's dependencies (torch above all).
 
-Knows nothing of which engine needs what: pins come in, a Python interpreter comes out. An environment lives in
-cache_dir()/engines/<name>-<fingerprint of the pins and this Python>, so changed pins make a new one and the old
-one stays usable for older scenarios. It is built in place (virtual environments are not relocatable); a completion marker
-written last tells a whole one from a half-made one, which is built anew.
+Does not know which engine needs what: it takes pins and returns a Python interpreter. An environment is in
+cache_dir()/engines/<name>-<fingerprint of the pins and this Python>, so changed pins make a new one and the old one stays usable for older
+scenarios. It is built in place, because virtual environments are not relocatable. A marker file is written last; an environment without it
+is built again.
 """
 
 from __future__ import annotations
@@ -32,35 +32,33 @@ TAIL_LINES = 12
 
 @dataclass(frozen=True)
 class Pins:
-    """What an environment holds.
-
-    requirements: what is asked for. constraints: a file with the exact versions of what they pull in. unwanted: packages that they pull in
-    and that are taken out again, because there is no build of them that fits.
-    """
+    """What an environment contains."""
 
     requirements: tuple[str, ...]
     constraints: Path | None = None
+    """A file with the exact versions of their dependencies."""
     unwanted: tuple[str, ...] = ()
+    """Dependencies that are uninstalled afterwards, because no build of them fits."""
 
 
 def python_of(name: str, pins: Pins) -> Path | None:
-    """The interpreter of a finished environment with exactly these pins; None when there is none."""
+    """The interpreter of a complete environment with exactly these pins; None when there is none."""
     folder = _folder(name, pins)
     python = folder / "bin" / "python"
     return python if (folder / COMPLETE).is_file() and python.exists() else None
 
 
 def install(name: str, pins: Pins, say: Callable[[str], None]) -> Path:
-    """Make the environment unless it is there; returns its interpreter.
+    """Make the environment unless it exists, and return its interpreter.
 
-    say gets one sentence per step. Two processes asking for the same one build it once. Raises UserError with the last lines
-    of what venv or pip said.
+    `say` gets one sentence per step. Two processes that need the same environment build it once. Raises UserError with the last lines of
+    the output of venv or pip.
     """
     if python := python_of(name, pins):
         return python
     folder = _folder(name, pins)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(folder.with_name(folder.name + ".lock"), lambda: say(f"{name}: another process installs it; waiting")):
+    with _locked(folder.with_name(folder.name + ".lock"), lambda: say(f"{name}: waiting for another process that installs it")):
         if python := python_of(name, pins):
             return python
         return _build(name, folder, pins, say)
@@ -84,21 +82,21 @@ def _build(name: str, folder: Path, pins: Pins, say: Callable[[str], None]) -> P
     log.write_bytes(b"")
     shutil.rmtree(folder, ignore_errors=True)
     say(f"{name}: making a virtual environment in {folder}")
-    # Our own pip can install into another environment, which saves the 4 to 5 s that giving it one takes.
+    # Our own pip installs into the new environment, which saves the 4 to 5 s of installing pip there.
     own_pip = importlib.util.find_spec("pip") is not None
     venv = [sys.executable, "-I", "-m", "venv", *(["--without-pip"] if own_pip else []), str(folder)]
-    _run(venv, log, f"{name}: no virtual environment could be made")
+    _run(venv, log, f"{name}: could not make a virtual environment")
     if pins.requirements:
         say(f"{name}: installing {', '.join(pins.requirements)}")
         pip = [sys.executable, "-I", "-m", "pip", "--python", str(python)] if own_pip else [str(python), "-I", "-m", "pip"]
-        # Modules are compiled here and not at first import (--no-compile would halve this step): an engine's first start is
-        # timed like its later ones.
+        # Modules are compiled now and not at first import (--no-compile would halve this step), so that an engine's first start takes as
+        # long as its later ones.
         options = ["--disable-pip-version-check", "--no-input"]
         exact = ["--constraint", str(pins.constraints)] if pins.constraints else []
         command = [*pip, "install", *options, "--progress-bar", "off", *exact, "--", *pins.requirements]
         _run(command, log, f"{name}: pip could not install it")
         if pins.unwanted:
-            _run([*pip, "uninstall", *options, "--yes", "--", *pins.unwanted], log, f"{name}: pip could not take packages out again")
+            _run([*pip, "uninstall", *options, "--yes", "--", *pins.unwanted], log, f"{name}: pip could not uninstall packages")
     seconds = round(time.monotonic() - began, 1)
     facts = {"requirements": list(pins.requirements), "python": platform.python_version(), "seconds": seconds}
     (folder / COMPLETE).write_text(json.dumps(facts))
@@ -108,7 +106,7 @@ def _build(name: str, folder: Path, pins: Pins, say: Callable[[str], None]) -> P
 
 def _run(command: list[str], log: Path, failure: str) -> None:
     """Append a command's output to the log; raises UserError with the last lines when it fails."""
-    # pip's own settings (an index, a proxy, certificates) hold here too; a shell's PIP_USER or PIP_TARGET must not redirect it.
+    # pip's settings (an index, a proxy, certificates) apply; a shell's PIP_USER or PIP_TARGET must not redirect it.
     env = {key: value for key, value in os.environ.items() if key not in ("PIP_USER", "PIP_TARGET", "PIP_PREFIX", "__PYVENV_LAUNCHER__")}
     with log.open("ab") as sink:
         sink.write(f"$ {' '.join(command)}\n".encode())
@@ -121,7 +119,7 @@ def _run(command: list[str], log: Path, failure: str) -> None:
 
 @contextlib.contextmanager
 def _locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
-    """Hold an exclusive lock on a file; the kernel frees it when this process ends in whatever way."""
+    """Hold an exclusive lock on a file. The kernel releases it when this process ends, in whatever way."""
     with path.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

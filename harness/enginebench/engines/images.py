@@ -1,8 +1,8 @@
-"""Container images by engine and variant: what containers/images.yaml says, what is built of it, and the digests written back into it.
+"""Container images by engine and variant: reads containers/images.yaml, builds images from it, and writes digests back into it.
 
-A base image is somebody else's; the image that runs is ours: the base with one thin Dockerfile of containers/ on top, named by a hash of
-everything that went into it, so that "is it there" is one question and a changed pin is another image. Knows no Docker: whatever has
-the methods of `Daemon` builds and pulls (`enginebench.engines.docker_images` through the SDK). Knows nothing of how a container is started.
+The base image is public. The image that runs is the base with one thin Dockerfile of containers/ on top, named by a hash of everything that
+it is built from, so a changed pin is another image. Knows no Docker: whatever implements `Daemon` builds and pulls
+(`enginebench.engines.docker_images`, through the SDK). Does not start containers.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ Say = Callable[[str], None]
 Devices = Literal["cpu", "nvidia", "amd"]
 DIGEST = r"sha256:[0-9a-f]{64}"
 _RELEASE = re.compile(r"\d+\.\d+\.\d+|\bb\d{4,}")
-"""What a tag holds that names one release: three numbers, or one of llama.cpp's builds."""
+"""The part of a tag that names one release: three numbers, or one of llama.cpp's builds."""
 _WRITTEN = re.compile(r"\bdigest:(?:[ \t]+(?:null|~|['\"]?sha256:[0-9a-f]+['\"]?))?")
 
 
 @dataclass(frozen=True)
 class Image:
-    """One row of the table: the base image, the Dockerfile on top of it, and how the engine is present inside.
-
-    repository: the base's, with its registry where that is not Docker Hub. digest: of the base as it was seen when it was pinned.
-    install: paths and names are the image's. note: what is not certain about the tag.
-    """
+    """One row of the table: the base image, the Dockerfile on top of it, and how the engine is installed inside."""
 
     engine: str
     variant: str
     repository: str
+    """Of the base, with its registry where that is not Docker Hub."""
     tag: str
     digest: str | None
+    """Of the base when it was pinned."""
     dockerfile: Path
     devices: Devices
     install: Install
+    """With paths inside the image."""
     note: str | None = None
+    """What is uncertain about the tag."""
 
     @property
     def key(self) -> str:
@@ -63,27 +63,28 @@ class Image:
 
     @property
     def base(self) -> str:
-        """What is pulled: by digest where there is one."""
+        """What is pulled: the digest where there is one, else the tag."""
         return f"{self.repository}@{self.digest}" if self.digest else self.tagged
 
     @property
     def floating(self) -> bool:
-        """Whether the base may be another one tomorrow: neither a digest nor a tag that names a release."""
+        """Whether the base may change: it has neither a digest nor a tag that names a release."""
         return self.digest is None and _RELEASE.search(self.tag) is None
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What the image that runs is built of. constraints: the exact pins of everything the requirements pull in, as pip reads them."""
+    """What the image that runs is built from."""
 
     image: Image
     dockerfile: str
     requirements: tuple[str, ...] = ()
     constraints: str = ""
+    """Exact pins of the requirements' dependencies, in pip's form."""
 
     @property
     def name(self) -> str:
-        """'enginebench/llamacpp:cuda-0123456789ab'; the hash is over the base and over what goes on top of it."""
+        """'enginebench/llamacpp:cuda-0123456789ab'; the hash covers the base and what goes on top of it."""
         parts = {"base": self.image.base, "dockerfile": self.dockerfile}
         if "REQUIREMENTS" in self.dockerfile:
             parts |= {"requirements": " ".join(self.requirements), "constraints": self.constraints}
@@ -96,7 +97,7 @@ class Recipe:
         return {name: value for name, value in known.items() if f"ARG {name}\n" in self.dockerfile}
 
     def context(self) -> bytes:
-        """The build context as a tar archive: Dockerfile and constraints.txt. The same bytes every time, so layers stay cached."""
+        """The build context as a tar archive: Dockerfile and constraints.txt. Its bytes are reproducible, so layers stay cached."""
         buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w") as archive:
             for name, text in (("Dockerfile", self.dockerfile), ("constraints.txt", self.constraints)):
@@ -108,19 +109,19 @@ class Recipe:
 
 
 class Daemon(Protocol):
-    """What builds and pulls. Every method raises UserError with one clear sentence when there is no daemon or it refuses."""
+    """What builds and pulls. Every method raises UserError when there is no daemon or it refuses."""
 
     def image_id(self, name: str) -> str | None:
-        """'sha256:...' of an image that is there; None when it is not."""
+        """'sha256:...' of an image that exists; None for one that does not."""
 
     def build(self, recipe: Recipe, say: Say) -> str:
-        """Build and name it; returns its id. The base is pulled if it is not there."""
+        """Build and name the image, and return its id. The base is pulled if it is missing."""
 
     def pull(self, image: Image, say: Say) -> None:
-        """Fetch the base."""
+        """Pull the base."""
 
     def digest(self, image: Image) -> str:
-        """The digest that the registry has for the base's tag now; nothing is fetched."""
+        """The digest that the registry now has for the base's tag; pulls nothing."""
 
 
 class _InstallRow(Strict):
@@ -151,7 +152,7 @@ def table_file() -> Path:
 
 
 def read_images(file: Path | None = None) -> Mapping[str, Image]:
-    """Every image by 'engine/variant', in the file's order; Dockerfiles lie beside it. UserError with file, line and key."""
+    """Every image by 'engine/variant', in the file's order; Dockerfiles are beside it. UserError with file, line and key."""
     source = read(file or table_file())
     try:
         table = _Table.model_validate(source.data)
@@ -164,14 +165,14 @@ def read_images(file: Path | None = None) -> Mapping[str, Image]:
 def _image(engine: str, variant: str, row: _Row, source: Source) -> Image:
     dockerfile = source.file.parent / row.dockerfile
     if not dockerfile.is_file():
-        raise source.error(f"there is no {row.dockerfile} beside this file", ("images", engine, variant, "dockerfile"))
+        raise source.error(f"no {row.dockerfile} beside this file", ("images", engine, variant, "dockerfile"))
     python, binary = (Path(path) if path else None for path in (row.install.python, row.install.binary))
     install = Install(row.install.variant, row.install.version, python, binary)
     return Image(engine, variant, row.image, row.tag, row.digest, dockerfile, row.devices, install, row.note)
 
 
 def resolve(engine: str, variant: str | None = None, file: Path | None = None) -> Image:
-    """The image of an engine: of that variant, or the first one that the table names for it. UserError when there is none."""
+    """The image of an engine: that variant, or the engine's first in the table. UserError when there is none."""
     images = read_images(file)
     variants = {image.variant: image for image in images.values() if image.engine == engine}
     if not variants:
@@ -184,13 +185,13 @@ def resolve(engine: str, variant: str | None = None, file: Path | None = None) -
 
 
 def recipe(image: Image, requirements: Sequence[str] = (), constraints: Path | None = None) -> Recipe:
-    """What is built for an image, with the pins of the engine's adapter for those Dockerfiles that install it."""
+    """What is built for an image, with the adapter's pins for Dockerfiles that install the engine."""
     pins = constraints.read_text(encoding="utf-8") if constraints else ""
     return Recipe(image, image.dockerfile.read_text(encoding="utf-8"), tuple(requirements), pins)
 
 
 def ensure(wanted: Recipe, daemon: Daemon, say: Say) -> str:
-    """The id of the image that runs, built now if it is not there."""
+    """The id of the image that runs; builds it if it is missing."""
     found = daemon.image_id(wanted.name)
     if found is not None:
         return found
@@ -199,7 +200,7 @@ def ensure(wanted: Recipe, daemon: Daemon, say: Say) -> str:
 
 
 def pin(image: Image, digest: str, file: Path | None = None) -> None:
-    """Write a digest into the table; every other byte of it stays. UserError when the file cannot be written."""
+    """Write a digest into the table and change nothing else. UserError when the file cannot be written."""
     path = file or table_file()
     source = read(path)
     at: tuple[str, ...] = ("images", image.engine, image.variant)
@@ -211,5 +212,5 @@ def pin(image: Image, digest: str, file: Path | None = None) -> None:
     try:
         path.write_text("".join(lines), encoding="utf-8")
     except OSError as error:
-        advice = "copy the folder it lies in, and name the copy: bench images --table FILE pin ..."
+        advice = "copy its folder, and name the copy: bench images --table FILE pin ..."
         raise UserError(f"cannot be written: {error.strerror}", file=path, advice=advice) from None

@@ -1,7 +1,7 @@
-"""Finds adapters: the built-in files, entry points of other packages, and files named on the command line. One door for all.
+"""Finds adapters: the built-in files, entry points of other packages, and files named on the command line. All load the same way.
 
-Adapter files are loaded by path under `enginebench_adapters.<stem>`; adapters/ is never put on sys.path, because its file
-names are the engines' own module names. Knows nothing of what an adapter does.
+Adapter files are loaded by path under `enginebench_adapters.<stem>`; adapters/ is never put on sys.path, because its file names are the
+engines' own module names. Does not know what an adapter does.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ENTRY_POINT_GROUP = "enginebench.adapters"
 
 
 class Registry(Mapping[str, Adapter]):
-    """Adapters by engine name; one is loaded when its engine is first asked for, so a broken one harms nobody else."""
+    """Adapters by engine name. Each is loaded when it is first needed, so a broken one does not affect the others."""
 
     def __init__(self, loaders: Mapping[str, Callable[[], Adapter]]) -> None:
         self._loaders = dict(loaders)
@@ -45,13 +45,13 @@ class Registry(Mapping[str, Adapter]):
         return len(self._loaders)
 
     def need(self, name: str) -> Adapter:
-        """The adapter of that name, or a UserError with the nearest name there is."""
+        """The adapter of that name, or a UserError with the nearest known name."""
         if name not in self:
             raise UserError(f"there is no engine '{name}'", advice=did_you_mean(name, self))
         return self[name]
 
     def survey(self) -> tuple[list[Adapter], dict[str, str]]:
-        """The adapters that load, and for each one that does not: its name and why."""
+        """The adapters that load, and name -> reason for those that do not."""
         sound: list[Adapter] = []
         broken: dict[str, str] = {}
         for name in self:
@@ -65,7 +65,7 @@ class Registry(Mapping[str, Adapter]):
 def discover(extra: Iterable[Path] = ()) -> Registry:
     """Built-in adapters, then installed plugins, then the files in `extra`; a later one of the same name wins.
 
-    The files in `extra` were asked for by name, so they are loaded at once: UserError for one that is missing or broken.
+    The files in `extra` are loaded at once: UserError for one that is missing or broken.
     """
     loaders: dict[str, Callable[[], Adapter]] = {
         file.stem: partial(load_file, file) for file in sorted(resource_dir("adapters").glob("*.py"))
@@ -79,34 +79,34 @@ def discover(extra: Iterable[Path] = ()) -> Registry:
 
 
 def constraints_of(adapter: Adapter, environment: str | None = None) -> Path | None:
-    """The exact pins that lie beside an adapter's file, whoever wrote it. environment: one of `environments`; None: the first."""
+    """The file of exact pins beside an adapter's file, built-in or not. environment: one of `environments`; None: the adapter's own."""
     file = Path(inspect.getfile(type(adapter))).with_name(f"{environment or adapter.name}.constraints.txt")
     return file if file.is_file() else None
 
 
 def environments(adapter: Adapter) -> Mapping[str, Pins]:
-    """Name -> pins of every environment that an engine can have: its own first, then its variants'."""
+    """Name -> pins of every environment of an engine: its own first, then its variants'."""
     own = {adapter.name: adapter.requirements} if adapter.requirements else {}
     wanted = own | {f"{adapter.name}-{variant}": requirements for variant, requirements in adapter.variants.items()}
     return {name: Pins(pins, constraints_of(adapter, name), adapter.unwanted.get(name, ())) for name, pins in wanted.items()}
 
 
 def load_file(file: Path) -> Adapter:
-    """Load one adapter file and return its adapter. The file must hold exactly one Adapter subclass named like the file."""
+    """Load one adapter file and return its adapter. The file must define exactly one Adapter subclass, named like the file."""
     if not file.is_file():
-        raise UserError("there is no such adapter file", file=file)
+        raise UserError("no such adapter file", file=file)
     module = _load_module(file)
     found = [c for c in vars(module).values() if inspect.isclass(c) and issubclass(c, Adapter) and c.__module__ == module.__name__]
     concrete = [c for c in found if not inspect.isabstract(c)]
     if len(concrete) != 1:
-        raise UserError(f"holds {len(concrete)} complete Adapter subclasses, expected one", file=file)
+        raise UserError(f"defines {len(concrete)} complete Adapter subclasses, expected one", file=file)
     name = getattr(concrete[0], "name", None)
     if name != file.stem:
-        raise UserError(f"its adapter is called '{name}'; the file must be called {name}.py", file=file)
+        raise UserError(f"its adapter has the name '{name}': the file must be {name}.py", file=file)
     try:
         adapter: Adapter = concrete[0]()
     except Exception as error:
-        raise UserError(f"its adapter cannot be made: {_said(error)}", file=file) from error
+        raise UserError(f"its adapter cannot be created: {_error_text(error)}", file=file) from error
     return adapter
 
 
@@ -115,9 +115,9 @@ def _load_plugin(point: EntryPoint) -> Adapter:
     try:
         adapter = point.load()()
     except (Exception, SystemExit) as error:
-        raise UserError(f"the engine '{point.name}' of package {package} cannot be loaded: {_said(error)}") from error
+        raise UserError(f"the engine '{point.name}' of package {package} cannot be loaded: {_error_text(error)}") from error
     if not isinstance(adapter, Adapter) or getattr(adapter, "name", None) != point.name:
-        raise UserError(f"package {package} promises an engine '{point.name}', but {point.value} is not an adapter of that name")
+        raise UserError(f"package {package} declares an engine '{point.name}', but {point.value} is not an adapter of that name")
     return adapter
 
 
@@ -125,23 +125,23 @@ def _load_module(file: Path) -> ModuleType:
     name = f"enginebench_adapters.{file.stem}"
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
-        raise UserError("is not a Python file", file=file)
+        raise UserError("not a Python file", file=file)
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # before execution: dataclasses look their module up there
+    sys.modules[name] = module  # before execution: dataclasses look up their module there
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
-        raise UserError(f"cannot be loaded: {_said(error)}", file=file, line=_line(error, file)) from error
+        raise UserError(f"cannot be loaded: {_error_text(error)}", file=file, line=_line(error, file)) from error
     return module
 
 
-def _said(error: BaseException) -> str:
+def _error_text(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".removesuffix(": ")
 
 
 def _line(error: BaseException, file: Path) -> int | None:
-    """The line of `file` at which it went wrong."""
+    """The line of `file` that raised the error."""
     if isinstance(error, SyntaxError):
         return error.lineno
     lines, trace = [], error.__traceback__

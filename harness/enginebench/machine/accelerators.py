@@ -1,67 +1,72 @@
-"""Which accelerators this machine has, as their own command line tools tell it. Knows nothing of engines; loads no driver library.
+"""Which accelerators this machine has: NVIDIA's through NVML, others through their command line tools. Knows no engine.
 
-A tool that is missing, fails or hangs means "none seen", never an error. The output formats of nvidia-smi, rocm-smi and
-system_profiler are parsed from examples; no UUID or serial number is asked for.
+A library or tool that is missing or fails means that there is no such accelerator, never an error. The output formats of rocm-smi and
+system_profiler are parsed from examples. No UUID or serial number is read.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
+
+from enginebench.machine import nvml
 
 TOOL_TIMEOUT_S = 10.0
-"""nvidia-smi takes seconds when no persistence daemon keeps the driver loaded."""
-
-NVIDIA_FIELDS = ("name", "memory.total", "driver_version")
-NVIDIA_DETAIL = ("compute_cap", "power.limit", "clocks.max.sm", "pcie.link.gen.max", "pcie.link.width.max", "mig.mode.current")
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One accelerator. detail: what else its tool said, under the tool's own names and units."""
+    """One accelerator."""
 
     name: str
     memory_bytes: int | None = None
     driver: str | None = None
     detail: Mapping[str, str] = field(default_factory=dict)
+    """Further facts under the names and units of the vendor's tool (nvidia-smi's query fields, for one)."""
+
+
+NVIDIA_DETAIL: Mapping[str, Callable[[Any, Any], object]] = {
+    "compute_cap": lambda lib, gpu: "{}.{}".format(*lib.nvmlDeviceGetCudaComputeCapability(gpu)),
+    "power.limit": lambda lib, gpu: f"{lib.nvmlDeviceGetPowerManagementLimit(gpu) / 1e3:.2f}",
+    "clocks.max.sm": lambda lib, gpu: lib.nvmlDeviceGetMaxClockInfo(gpu, lib.NVML_CLOCK_SM),
+    "pcie.link.gen.max": lambda lib, gpu: lib.nvmlDeviceGetMaxPcieLinkGeneration(gpu),
+    "pcie.link.width.max": lambda lib, gpu: lib.nvmlDeviceGetMaxPcieLinkWidth(gpu),
+    "mig.mode.current": lambda lib, gpu: "Enabled" if lib.nvmlDeviceGetMigMode(gpu)[0] else "Disabled",
+}
+"""nvidia-smi's name -> the question to NVML, in nvidia-smi's units."""
 
 
 def gpus() -> tuple[Gpu, ...]:
-    """Every accelerator that a tool on this machine tells of, in the tool's order."""
+    """Every accelerator of this machine, in the order of its library or tool."""
     if sys.platform == "darwin":
         return parse_system_profiler(ask(["system_profiler", "SPDisplaysDataType", "-json"], TOOL_TIMEOUT_S) or "")
-    return _nvidia() + parse_rocm_smi(
-        ask(["rocm-smi", "--showproductname", "--showmeminfo", "vram", "--showdriverversion", "--json"], 10.0) or ""
-    )
+    rocm = ask(["rocm-smi", "--showproductname", "--showmeminfo", "vram", "--showdriverversion", "--json"], TOOL_TIMEOUT_S)
+    return nvidia_gpus() + parse_rocm_smi(rocm or "")
 
 
-def _nvidia() -> tuple[Gpu, ...]:
-    for fields in (NVIDIA_FIELDS + NVIDIA_DETAIL, NVIDIA_FIELDS):  # one field unknown to an old driver fails the whole query
-        said = ask(["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"], TOOL_TIMEOUT_S)
-        if said:
-            return parse_nvidia_smi(said, fields)
-    return ()
+def nvidia_gpus() -> tuple[Gpu, ...]:
+    """NVIDIA's devices; what one does not have (its own memory, a power limit) is left out."""
+    try:
+        with nvml.opened() as lib:
+            driver = nvml.text(lib.nvmlSystemGetDriverVersion())
+            return tuple(_nvidia_gpu(lib, handle, driver) for _, handle in nvml.devices(lib))
+    except LookupError:
+        return ()
 
 
-def parse_nvidia_smi(text: str, fields: Sequence[str]) -> tuple[Gpu, ...]:
-    """CSV without header and units, one row per GPU; memory is in MiB, and what a GPU does not have reads [N/A]."""
-    found = []
-    for row in csv.reader(text.splitlines(), skipinitialspace=True):
-        if len(row) != len(fields):  # a warning among the rows
-            continue
-        said = {name: value for name, value in zip(fields, row, strict=True) if not value.startswith("[")}
-        memory = said.pop("memory.total", "")
-        name, driver = said.pop("name", "unknown"), said.pop("driver_version", None)
-        found.append(Gpu(name, int(memory) * 2**20 if memory.isdigit() else None, driver, said))
-    return tuple(found)
+def _nvidia_gpu(lib: Any, handle: Any, driver: str) -> Gpu:
+    name = nvml.answer(lib, lambda: nvml.text(lib.nvmlDeviceGetName(handle)))
+    memory = nvml.answer(lib, lambda: int(lib.nvmlDeviceGetMemoryInfo(handle).total))
+    detail = {key: nvml.answer(lib, lambda question=question: question(lib, handle)) for key, question in NVIDIA_DETAIL.items()}  # type: ignore[misc]  # a lambda with a default
+    return Gpu(name or "NVIDIA GPU", memory, driver, {key: str(value) for key, value in detail.items() if value is not None})
 
 
 def parse_rocm_smi(text: str) -> tuple[Gpu, ...]:
-    """JSON with one object per card and one, `system`, with the driver's version."""
+    """JSON with an object per card, and an object `system` with the driver's version."""
     cards = _json_object(text)
     driver = _text(_object(cards.get("system")), "Driver version")
     found = []
@@ -99,12 +104,12 @@ def _object(value: object) -> dict[str, object]:
 
 
 def _text(data: Mapping[str, object], *keys: str) -> str | None:
-    """The first of these keys that holds a text."""
+    """The value of the first of these keys that holds a string."""
     return next((value for key in keys if isinstance(value := data.get(key), str)), None)
 
 
 def ask(argv: Sequence[str], timeout_s: float) -> str | None:
-    """What a quick read-only command prints; None when it is not there, fails or takes too long."""
+    """The output of a quick read-only command; None when it is missing, fails or takes too long."""
     try:
         done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s, check=True)
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError):

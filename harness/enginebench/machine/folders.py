@@ -1,7 +1,7 @@
-"""The folders that enginebench uses: the one for what it fetches and makes, and those with the project's own data files.
+"""The folders that enginebench uses: a cache for what it downloads and makes, and the project's own data files.
 
-It knows neither what lies in the cache nor when that may be deleted; everything in it can be made again. The project's data files are at
-the root of a checkout, or inside an installed wheel under `_repo/`; callers need not know which.
+Does not know what is in the cache or when that may be deleted; all of it can be made again. The project's data files are at the root of a
+checkout, or under `_repo/` in an installed wheel.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Facts about this machine, for the provenance of a result. Knows nothing of engines and judges nothing (`doctor` does).
+"""Facts about this machine, for the provenance of a result. Knows no engine and judges nothing (`doctor` does).
 
-Any fact may be missing: a question that has no answer here gives None or an empty value, never an error. No host name, user
-name or serial number is taken, so that a record can be published as it is. Checked on Linux only.
+Any fact may be missing: it is then None or empty, never an error. No host name, user name or serial number is read, so that a record can be
+published unchanged. Tested on Linux only.
 """
 
 from __future__ import annotations
@@ -31,12 +31,7 @@ NO_LIMIT = 2**60
 
 @dataclass(frozen=True)
 class Host:
-    """The machine at one moment. `nouns.plain` makes JSON of it.
-
-    usable_cores: logical cores that the scheduler affinity allows. cpu_quota: cores' worth of time that the cgroup allows.
-    governor: the distinct CPU frequency governors. load_average: over 1, 5 and 15 minutes. clock_*: of time.monotonic_ns().
-    revision: the checkout's commit, '-dirty' when tracked files differ from it; None outside a checkout.
-    """
+    """The machine at one moment. `enginebench.domain.plain` turns it into JSON."""
 
     system: str
     kernel: str
@@ -45,22 +40,29 @@ class Host:
     logical_cores: int | None
     physical_cores: int | None
     usable_cores: int | None
+    """Logical cores that the scheduler affinity allows."""
     cpu_quota: float | None
+    """Cores' worth of time that the cgroup allows."""
     memory_bytes: int
     memory_limit_bytes: int | None
     governor: str | None
+    """The distinct CPU frequency governors."""
     load_average: tuple[float, float, float] | None
+    """Over 1, 5 and 15 minutes."""
     clock_resolution_ns: float
+    """Of time.monotonic_ns(), as the system reports it."""
     clock_step_ns: int
+    """Of time.monotonic_ns(), as measured."""
     python: str
     enginebench: str
     revision: str | None
+    """The checkout's commit, with '-dirty' when tracked files differ from it; None outside a checkout."""
     packages: Mapping[str, str]
     gpus: tuple[Gpu, ...]
 
 
 def facts() -> Host:
-    """Look at this machine now. Under 0.1 s where no accelerator's tool has to be asked."""
+    """Read them now. Takes under 0.1 s on a machine without accelerators."""
     return Host(
         system=_system(),
         kernel=platform.release(),
@@ -107,7 +109,7 @@ def _cpu() -> str | None:
     if sys.platform == "darwin":
         return ask(["sysctl", "-n", "machdep.cpu.brand_string"], 2.0)
     found = re.search(r"^model name\s*:\s*(.+)$", _read(Path("/proc/cpuinfo")) or "", re.MULTILINE)
-    if found is None:  # ARM kernels give numbers there; lscpu knows their names
+    if found is None:  # ARM kernels write numbers there; lscpu has the names
         found = re.search(r"^Model name:\s*(.+)$", ask(["lscpu"], 2.0) or "", re.MULTILINE)
     return found[1] if found else None
 
@@ -141,9 +143,9 @@ def memory_limit() -> int | None:
 
 
 def _cgroups(controller: str) -> Iterator[tuple[Path, int]]:
-    """This process's cgroup folders for a controller and all above them, with the cgroup version; limits are inherited.
+    """This process's cgroup folders for a controller and their parents, with the cgroup version; limits are inherited.
 
-    In a container the path in /proc/self/cgroup may be the host's and not exist here; its top folder still does.
+    In a container the path in /proc/self/cgroup may be the host's and not exist here, but its top folder does.
     """
     for line in (_read(SELF_CGROUP) or "").splitlines():
         _, _, rest = line.partition(":")
@@ -159,7 +161,7 @@ def _cgroups(controller: str) -> Iterator[tuple[Path, int]]:
 
 
 def governor() -> str | None:
-    """The CPU frequency governors in use; None where the kernel does not say (most virtual machines, macOS)."""
+    """The CPU frequency governors in use; None where the kernel does not report them (most virtual machines, macOS)."""
     found = {_read(path) for path in CPUFREQ.glob("cpu[0-9]*/cpufreq/scaling_governor")} - {None}
     return ", ".join(sorted(filter(None, found))) or None
 
@@ -173,7 +175,7 @@ def load_average() -> tuple[float, float, float] | None:
 
 
 def _clock_step_ns() -> int:
-    """The smallest step seen between two readings of the clock: what a latency can be told apart by."""
+    """The smallest step between two readings of the clock: the resolution of a latency."""
     reads = [time.monotonic_ns() for _ in range(1000)]
     return min((b - a for a, b in itertools.pairwise(reads) if b > a), default=0)
 
@@ -183,13 +185,13 @@ def _clock_step_ns() -> int:
 
 def _revision() -> str | None:
     root = Path(__file__).resolve().parents[3]
-    if not (root / ".git").exists():  # installed: the repository around a site-packages folder would be somebody else's
+    if not (root / ".git").exists():  # installed: a repository around site-packages is another project's
         return None
     return ask(["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"], 2.0)
 
 
 def _packages() -> dict[str, str]:
-    """Versions of enginebench's own dependencies."""
+    """Versions of enginebench's dependencies."""
     versions = {}
     try:
         for requirement in importlib.metadata.requires("enginebench") or []:

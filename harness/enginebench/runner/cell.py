@@ -105,13 +105,14 @@ def measure(
 def _adapter_traits(cell: Cell, adapter: Adapter) -> Mapping[str, object]:
     """How the adapter treats this cell, as far as a reader of its figures must know."""
     deployment, load = cell.deployment, cell.load
+    traits = adapter.traits(deployment)
     return {
-        "length_control": "exact" if adapter.forces_length(deployment) else "cap",
-        "prompt_form": "ids" if load.api == "completions" and adapter.takes_ids(deployment) else "text",
-        "random_weights": _is_synthetic(deployment) or adapter.random_weights(deployment),
+        "length_control": "exact" if traits.forces_length else "cap",
+        "prompt_form": "ids" if load.api == "completions" and traits.takes_ids else "text",
+        "random_weights": _is_synthetic(deployment) or traits.random_weights,
         "dense": _is_synthetic(deployment) and RandomMoE.from_reference(deployment.checkpoint).experts == 1,
-        "forced_routing": adapter.forces_routing(deployment),
-        "gpus": None if deployment.runtime == "attach" else adapter.gpus(deployment),
+        "forced_routing": traits.forces_routing,
+        "gpus": None if deployment.runtime == "attach" else traits.gpus,
     }
 
 

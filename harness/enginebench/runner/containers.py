@@ -80,7 +80,7 @@ def _recipe(adapter: Adapter, row: Image) -> Recipe:
 def site_inside(adapter: Adapter, deployment: Deployment, checkpoint: str) -> tuple[Site, tuple[Bind, ...]]:
     """What the engine sees of addresses and paths, and what must be mounted for that. checkpoint: a local path or a hub id."""
     bind, seen = seen_inside(Path(checkpoint)) if Path(checkpoint).is_absolute() else (None, checkpoint)
-    count = 1 + adapter.extra_ports(deployment.inside)
+    count = 1 + adapter.traits(deployment.inside).extra_ports
     if deployment.container.network == "host":
         port, *extra = free_ports(LOOPBACK, count)
         return Site(LOOPBACK, port, Path(SITE), seen, tuple(extra)), (bind,) if bind else ()
@@ -127,7 +127,7 @@ def open_contained(adapter: Adapter, deployment: Deployment, checkpoint: str, lo
         ports=(site.port, *site.ports),
         binds=(*binds, *_hub_cache(container, checkpoint)),
         accelerator=box.devices,
-        gpus=adapter.gpus(deployment.inside),
+        gpus=adapter.traits(deployment.inside).gpus,
         device_groups=device_groups() if box.devices == "amd" else (),
         user=caller(client, container.user),
         secrets=secrets,
@@ -203,7 +203,7 @@ def commands(adapter: Adapter, deployment: Deployment) -> dict[str, str]:
         ports=(site.port, *site.ports),
         binds=(Bind("CHECKPOINT", site.checkpoint),) if adapter.checkpoint_format != "none" else (),
         accelerator=box.devices,
-        gpus=adapter.gpus(deployment.inside),
+        gpus=adapter.traits(deployment.inside).gpus,
         user="UID:GID" if container.user == "caller" else None if container.user == "image" else container.user,
         secrets=dict.fromkeys(container.secrets, "..."),
         network="enginebench-LAUNCH",

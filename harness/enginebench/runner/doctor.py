@@ -23,6 +23,7 @@ from enginebench.loadgen.transport.library import library
 from enginebench.machine import host
 from enginebench.machine.accelerators import gpus
 from enginebench.machine.folders import cache_dir
+from enginebench.machine.nvml import DRIVER
 from enginebench.runtime.exit_status import LaunchFailed
 from enginebench.runtime.leftovers import here, leases
 from enginebench.telemetry.nvidia import nvml_version
@@ -136,7 +137,7 @@ def _nvml() -> Finding:
     try:
         driver, count = nvml_version()
     except LookupError as reason:
-        blind = any("NVIDIA" in gpu.name.upper() for gpu in gpus())
+        blind = DRIVER.exists()
         advice = "power, energy per token and throttling of the GPUs stay unknown: install the driver's libnvidia-ml" if blind else ""
         return Finding("NVML", "warn" if blind else "ok", f"does not answer: {reason}", advice)
     return Finding("NVML", "ok", f"answers for {count} {'device' if count == 1 else 'devices'}, driver {driver}")

@@ -57,7 +57,7 @@ class OfflineWorker:
         keep_text: bool = False,
         acks: Acks = "usual",
     ) -> LoadResult:
-        ids = self._adapter.takes_ids(self._deployment)
+        ids = self._adapter.traits(self._deployment).takes_ids
         spelled = [list(p.ids) if ids and p.ids is not None else p.text or list(p.ids or ()) for p in prompts]
         self._asked += 1
         request = {

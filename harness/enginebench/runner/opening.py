@@ -81,7 +81,7 @@ def _unboxed(
     adapter: Adapter, deployment: Deployment, checkpoint: str, opening: Opening, log: Path, installs: Sequence[Install], folder: Path
 ) -> ProcessGroup:
     """What is launched and where, as processes of this machine."""
-    port, *extra = free_ports(HOST, 1 + adapter.extra_ports(deployment))
+    port, *extra = free_ports(HOST, 1 + adapter.traits(deployment).extra_ports)
     site = Site(HOST, port, folder, checkpoint, tuple(extra))
     install = adapter.choose(deployment, installs)
     opening.launch, opening.install = adapter.launch(deployment, install, site), install

@@ -12,7 +12,7 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from enginebench.adapter import WORKERS
+from enginebench.adapter import TORCH_DTYPES, WORKERS
 from enginebench.checkpoints import read_vocabulary
 from enginebench.domain import ClosedLoop
 from enginebench.errors import UserError
@@ -20,7 +20,6 @@ from enginebench.physics.routing import Routing
 from enginebench.physics.routing_files import read
 from enginebench.workload import make_prompts
 
-DTYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 TAIL_LINES = 12
 
 
@@ -60,7 +59,7 @@ def count(name: str, checkpoint: str, precision: str, engine: str, python: Path,
         job = {
             "name": name,
             "model": checkpoint,
-            "dtype": DTYPES[precision],
+            "dtype": TORCH_DTYPES[precision],
             "prompts": [list(prompt.ids or ()) for prompt in prompts],
             "output_tokens": asked.output_tokens,
             "batch": asked.batch,

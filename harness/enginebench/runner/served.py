@@ -51,7 +51,7 @@ class Served:
         acks: Acks = "usual",
     ) -> LoadResult:
         dialect = self.adapter.dialect(self.deployment, load)
-        extra = self.adapter.request_fields(self.deployment, load, self.served_name)
+        extra = self.adapter.request_fields(self.deployment, load)
         said: list[Prompt] = []
         requests = []
         for index, prompt in enumerate(prompts):
@@ -108,7 +108,7 @@ class Served:
         return messages
 
     def _spelled(self, prompt: Prompt, load: Load) -> str | tuple[int, ...]:
-        takes_ids = self.adapter.takes_ids(self.deployment) and load.api == "completions"
+        takes_ids = self.adapter.traits(self.deployment).takes_ids and load.api == "completions"
         return prompt.ids if takes_ids and prompt.ids is not None else self._text(prompt)
 
     def _text(self, prompt: Prompt) -> str:

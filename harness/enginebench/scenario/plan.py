@@ -121,7 +121,7 @@ class _Served:
 
     def too_large(self, registry: Registry, bounds: MachineLimits) -> Mapping[Load, str]:
         """The loads that do not fit the machine, each with the reason."""
-        return bounds.refusals(self.deployment, self.each, registry[self.deployment.engine].gpus(self.deployment))
+        return bounds.refusals(self.deployment, self.each, registry[self.deployment.engine].traits(self.deployment).gpus)
 
     def refusal(self, registry: Registry) -> str | None:
         """Why the engine cannot serve this deployment or its loads; None if it can."""

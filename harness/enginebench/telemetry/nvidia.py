@@ -10,10 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import pynvml
-
+from enginebench.machine.nvml import answer, connect, devices, opened, text
 from enginebench.records.throttle import Throttle
-from enginebench.telemetry.source import Values, compute_processes, try_read
+from enginebench.telemetry.source import Values, compute_processes
 
 if TYPE_CHECKING:
     from enginebench.domain import JSON
@@ -46,7 +45,7 @@ class NvidiaGpu:
     def facts(self) -> Mapping[str, JSON]:
         nvml, handle = self.nvml, self.handle
         memory = self._try(lambda: nvml.nvmlDeviceGetMemoryInfo(handle).total)
-        model = self._try(lambda: _text(nvml.nvmlDeviceGetName(handle)))
+        model = self._try(lambda: text(nvml.nvmlDeviceGetName(handle)))
         limit = _scaled(self._try(lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle)), 1e-3)
         default = _scaled(self._try(lambda: nvml.nvmlDeviceGetPowerManagementDefaultLimit(handle)), 1e-3)
         return {"vendor": "NVIDIA", "model": model, "memory_bytes": memory, "limit_watts": limit, "default_limit_watts": default}
@@ -75,7 +74,7 @@ class NvidiaGpu:
         return None if mask is None else float(throttle(mask))
 
     def _try(self, read: Callable[[], T]) -> T | None:
-        return try_read(read, self.nvml.NVMLError)
+        return answer(self.nvml, read)
 
 
 def throttle(mask: int) -> Throttle:
@@ -89,30 +88,17 @@ def throttle(mask: int) -> Throttle:
 def nvidia_gpus(engine_pids: Callable[[], frozenset[int]] = frozenset) -> list[NvidiaGpu]:
     """Every device of this machine, in NVML's order; empty if NVML is unavailable."""
     try:
-        pynvml.nvmlInit()
-        count = pynvml.nvmlDeviceGetCount()
-    except pynvml.NVMLError:
+        nvml = connect()
+    except LookupError:
         return []
-    handles = [try_read(lambda i=index: pynvml.nvmlDeviceGetHandleByIndex(i), pynvml.NVMLError) for index in range(count)]  # type: ignore[misc]
-    return [NvidiaGpu(pynvml, handle, f"GPU {index}", engine_pids) for index, handle in enumerate(handles) if handle is not None]
+    return [NvidiaGpu(nvml, handle, f"GPU {index}", engine_pids) for index, handle in devices(nvml)]
 
 
 def nvml_version() -> tuple[str, int]:
     """Driver version and number of devices. Raises LookupError with the reason if NVML is unavailable."""
-    try:
-        pynvml.nvmlInit()
-        try:
-            return _text(pynvml.nvmlSystemGetDriverVersion()), pynvml.nvmlDeviceGetCount()
-        finally:
-            pynvml.nvmlShutdown()
-    except pynvml.NVMLError as error:
-        missing = isinstance(error, pynvml.NVMLError_LibraryNotFound)
-        raise LookupError("libnvidia-ml.so.1 not found" if missing else str(error)) from None
+    with opened() as nvml:
+        return text(nvml.nvmlSystemGetDriverVersion()), int(nvml.nvmlDeviceGetCount())
 
 
 def _scaled(value: float | None, factor: float) -> float | None:
     return None if value is None else value * factor
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else value

@@ -1,4 +1,4 @@
-"""ExLlamaV3's adapter: what options become for our worker and for TabbyAPI, what is refused, and what is read back.
+"""ExLlamaV3's adapter: flags of our worker, TabbyAPI's configuration, refusals, and the resolved configuration.
 
 Starts nothing. The flags themselves are asked of the real package by `make contracts`.
 """
@@ -86,7 +86,7 @@ def test_an_option_becomes_flags(options: dict[str, JSON], flags: str) -> None:
 )
 def test_a_spread_becomes_devices_and_flags(spread: Parallelism, gpus: int, flags: str) -> None:
     asked = deployment(spread=spread)
-    assert ADAPTER.gpus(asked) == gpus
+    assert ADAPTER.traits(asked).gpus == gpus
     assert words(start(asked)) == f"{SERVE} --gpus {gpus} --slots 4 {ADDRESS} {FLAGS}{flags}"
 
 
@@ -95,7 +95,7 @@ def test_the_cache_holds_whole_pages_for_every_request_and_what_a_draft_claims(c
     assert f" -cs {tokens} " in words(start(deployment(context=context)))
 
 
-def test_cache_and_chunk_are_what_is_asked_for() -> None:
+def test_cache_and_chunk_sizes_are_passed_through() -> None:
     assert "-cs 65536 -chunk_size 4096" in words(start(deployment({"cache_tokens": 65536, "chunk_size": 4096})))
 
 
@@ -112,7 +112,7 @@ def test_approximations_are_noted() -> None:
     assert any("seeds" in note for note in start(deployment(TABBY)).notes)
 
 
-def test_tabbyapi_gets_a_configuration_of_its_own() -> None:
+def test_tabbyapi_configuration_file() -> None:
     options = {**TABBY, "k_bits": 8, "gpu_split": [20.5, 22], "moe_cpu_layers": 3, "ngram_match": 2, "draft_tokens": 4}
     launch = start(deployment(options, Parallelism(pp=2)))
     assert words(launch) == "/env/bin/python WORKERS/exllamav3_worker.py tabbyapi --gpus 2 /opt/tabbyAPI/main.py --config /site/config.yml"
@@ -155,13 +155,13 @@ def test_tabbyapi_gets_a_configuration_of_its_own() -> None:
         (deployment({"chunk_size": 1000}), "chunk_size: .* pages of 256"),
         (deployment({"cache_tokens": 768}), "claims 1024"),
         (deployment({"tabbyapi_folder": "/opt/tabbyAPI"}), "server is not tabbyapi"),
-        (deployment({"server": "tabbyapi"}), "where is the checkout"),
+        (deployment({"server": "tabbyapi"}), "folder of TabbyAPI"),
         (deployment({**TABBY, "moe_cpu_experts": 3, "extra": ["-nw"]}), "no key for moe_cpu_experts, extra"),
         (deployment(TABBY, Parallelism(tp=2)), "cuts experts into slices"),
         (deployment(TABBY, runtime="in-process"), "is a server"),
     ],
 )
-def test_what_cannot_be_said_is_refused(asked: Deployment, reason: str) -> None:
+def test_refuses(asked: Deployment, reason: str) -> None:
     with pytest.raises(Unsupported, match=reason):
         ADAPTER.check(asked)
 
@@ -182,33 +182,33 @@ def test_tabbyapi_forces_only_one_length() -> None:
 def test_request_fields() -> None:
     neutral = {"stream_options": {"include_usage": True}, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
     load = ClosedLoop(output_tokens=9)
-    assert ADAPTER.takes_ids(deployment())
-    assert ADAPTER.request_fields(deployment(), load, "tiny") == {**neutral, "ignore_eos": True}
-    assert not ADAPTER.takes_ids(deployment(TABBY))
-    assert ADAPTER.request_fields(deployment(TABBY), load, "tiny") == {**neutral, "min_tokens": 9, "loop_detect_window": 0}
+    assert ADAPTER.traits(deployment()).takes_ids
+    assert ADAPTER.request_fields(deployment(), load) == {**neutral, "ignore_eos": True}
+    assert not ADAPTER.traits(deployment(TABBY)).takes_ids
+    assert ADAPTER.request_fields(deployment(TABBY), load) == {**neutral, "min_tokens": 9, "loop_detect_window": 0}
 
 
 def reply(path: str, body: JSON) -> Get:
-    """A server that knows this path and no other."""
+    """A server with this one path."""
     return lambda asked: Reply(200, json.dumps(body).encode()) if asked == path else Reply(404)
 
 
-def test_our_server_is_read_back() -> None:
-    told: dict[str, JSON] = {
+def test_resolved_of_our_server() -> None:
+    live: dict[str, JSON] = {
         "model": "tiny", "version": "1.6.5", "bits": 4.5, "dtype": "bfloat16", "cache_tokens": 4096, "max_position_embeddings": 2048,
         "slots": 4, "cache_bits": "8,4", "chunk_size": 2048, "prefix_cache": True, "moe_cpu_layers": 0, "moe_cpu_experts": 64,
     }  # fmt: skip
-    found = ADAPTER.resolved(reply("/enginebench", told))
+    found = ADAPTER.resolved(reply("/enginebench", live))
     assert (found.version, found.model, found.precision) == ("1.6.5", "tiny", "exl3_4.5bpw")
     assert (found.context, found.slots, found.kv_tokens, found.batch_tokens) == (2048, 4, 4096, 2048)
     assert (found.kv_dtype, found.prefix_cache, found.chunked_prefill) == ("q8,4", True, True)
     assert found.options == {"moe_cpu_experts": 64, "chunk_size": 2048}
-    assert found.raw == {"/enginebench": told}
-    plain = ADAPTER.resolved(reply("/enginebench", {**told, "bits": None, "cache_bits": None}))
+    assert found.raw == {"/enginebench": live}
+    plain = ADAPTER.resolved(reply("/enginebench", {**live, "bits": None, "cache_bits": None}))
     assert (plain.precision, plain.kv_dtype) == ("bf16", "f16")
 
 
-def test_tabbyapi_is_read_back() -> None:
+def test_resolved_of_tabbyapi() -> None:
     parameters = {"max_seq_len": 1024, "cache_size": 4096, "cache_mode": "8,8", "max_batch_size": 4, "chunk_size": 2048}
     found = ADAPTER.resolved(reply("/v1/model", {"id": "tiny-exl3", "parameters": parameters}))
     assert (found.model, found.context, found.kv_tokens, found.slots, found.batch_tokens) == ("tiny-exl3", 1024, 4096, 4, 2048)

@@ -1,4 +1,4 @@
-"""Golden command lines of llama.cpp: what each option becomes, and what is refused; and what it reads back. Nothing is started."""
+"""llama.cpp's adapter: command lines, refusals, and the resolved configuration. Starts nothing."""
 
 from __future__ import annotations
 
@@ -96,13 +96,13 @@ def test_an_option_becomes_flags(options: dict[str, JSON], flags: str) -> None:
 )
 def test_a_spread_over_gpus_becomes_one_split_mode(spread: Parallelism, options: dict[str, JSON], flags: str) -> None:
     assert flags_of(options, spread) == flags
-    assert LLAMACPP.gpus(llama(options, spread=spread)) == spread.tp * spread.pp
+    assert LLAMACPP.traits(llama(options, spread=spread)).gpus == spread.tp * spread.pp
 
 
-def test_it_takes_no_gpu_when_nothing_is_computed_on_one() -> None:
-    assert LLAMACPP.gpus(llama()) == 1
-    assert LLAMACPP.gpus(llama({"gpu_layers": 0})) == 0
-    assert LLAMACPP.gpus(llama({"gpu_layers": 0, "op_offload": True})) == 1
+def test_without_offload_it_takes_no_gpu() -> None:
+    assert LLAMACPP.traits(llama()).gpus == 1
+    assert LLAMACPP.traits(llama({"gpu_layers": 0})).gpus == 0
+    assert LLAMACPP.traits(llama({"gpu_layers": 0, "op_offload": True})).gpus == 1
 
 
 def test_only_the_presence_of_the_variable_switches_graphs_off() -> None:
@@ -143,19 +143,19 @@ def test_llama_cpp_python_in_process_takes_ids_and_forces_the_length() -> None:
         "/env/bin/python WORKERS/llamacpp_python_worker.py --model /m/t.gguf --model_alias tiny --n_ctx 512 --n_gpu_layers 0 "
         "--logits_all false --offload_kqv true"
     )
-    assert LLAMACPP.takes_ids(deployment)
-    assert LLAMACPP.forces_length(deployment)
-    assert not LLAMACPP.forces_length(llama({"server": "llama-cpp-python"}, concurrency=1))
+    assert LLAMACPP.traits(deployment).takes_ids
+    assert LLAMACPP.traits(deployment).forces_length
+    assert not LLAMACPP.traits(llama({"server": "llama-cpp-python"}, concurrency=1)).forces_length
 
 
 @pytest.mark.parametrize(
     ("deployment", "reason"),
     [
         (llama({"cpu_moe": True, "n_cpu_moe": 3}), "n_cpu_moe"),
-        (llama({"tensor_overrides": ["a=CPU,b=CPU"]}), "every comma"),
+        (llama({"tensor_overrides": ["a=CPU,b=CPU"]}), "without a comma"),
         (llama({"tensor_overrides": ["ffn"]}), "is not one 'pattern=buffer type'"),
         (llama({"kv_type": "q4_0", "flash_attention": False}), "flash attention"),
-        (llama({"server": "llama-server"}, runtime="in-process"), "a program of its own"),
+        (llama({"server": "llama-server"}, runtime="in-process"), "does not run in-process"),
         (llama({"server": "llama-cpp-python"}), "one request at a time"),
         (llama({"server": "llama-cpp-python", "kv_type": "q8_0"}, concurrency=1), "no flag for kv_type"),
         (llama({"server": "llama-cpp-python"}, concurrency=1, spread=Parallelism(pp=2)), "one GPU here"),
@@ -177,7 +177,7 @@ def test_llamacpp_refuses(deployment: Deployment, reason: str) -> None:
         LLAMACPP.check(deployment)
 
 
-def test_choose_takes_the_server_that_is_asked_for() -> None:
+def test_choose_takes_the_server_that_the_scenario_names() -> None:
     installs = (XLLAMACPP, LLAMA_SERVER, LLAMA_CPP_PYTHON)
     assert LLAMACPP.choose(llama(), installs) is XLLAMACPP
     assert LLAMACPP.choose(llama(), installs[1:]) is LLAMA_SERVER
@@ -189,12 +189,12 @@ def test_choose_takes_the_server_that_is_asked_for() -> None:
         LLAMACPP.choose(llama(runtime="in-process"), (LLAMA_SERVER,))
     assert LLAMACPP.choose(llama({"devices": ["CUDA1"]}), installs) is LLAMA_SERVER
     assert LLAMACPP.choose(llama({"server": "llama-cpp-python"}, "in-process", 1), installs) is LLAMA_CPP_PYTHON
-    with pytest.raises(Unsupported, match="asks for llama-server, found was xllamacpp"):
+    with pytest.raises(Unsupported, match="asks for llama-server, and xllamacpp is installed"):
         start(llama({"server": "llama-server"}), XLLAMACPP)
 
 
 def test_llamacpp_request_fields() -> None:
-    fields = LLAMACPP.request_fields(llama(), ClosedLoop(prefix_cache="allowed"), "tiny")
+    fields = LLAMACPP.request_fields(llama(), ClosedLoop(prefix_cache="allowed"))
     assert fields == {
         "ignore_eos": True,
         "cache_prompt": False,  # the launch did not allow it
@@ -204,15 +204,15 @@ def test_llamacpp_request_fields() -> None:
         "min_p": 0.0,
     }
     caching = llama({"prefix_cache": True})
-    assert LLAMACPP.request_fields(caching, ClosedLoop(prefix_cache="allowed"), "tiny")["cache_prompt"] is True
-    assert LLAMACPP.request_fields(caching, ClosedLoop(prefix_cache="cold"), "tiny")["cache_prompt"] is False
+    assert LLAMACPP.request_fields(caching, ClosedLoop(prefix_cache="allowed"))["cache_prompt"] is True
+    assert LLAMACPP.request_fields(caching, ClosedLoop(prefix_cache="cold"))["cache_prompt"] is False
 
 
 def served(replies: Mapping[str, JSON | str]) -> Mapping[str, Reply]:
     return {path: Reply(200, (body if isinstance(body, str) else json.dumps(body)).encode()) for path, body in replies.items()}
 
 
-def test_llamacpp_reads_itself_back() -> None:
+def test_llamacpp_resolved() -> None:
     props: JSON = {
         "total_slots": 4,
         "model_alias": "tiny",

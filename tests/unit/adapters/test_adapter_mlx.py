@@ -1,4 +1,4 @@
-"""MLX: what each option becomes, what is refused, and what a live model's word is read as. Nothing is started."""
+"""MLX's adapter: flags, refusals, and the resolved configuration. Starts nothing."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_option_becomes_flags(options: dict[str, JSON], flags: str) -> None:
         ({"draft_model": "/m/draft", "num_draft_tokens": 5}, "--draft-model /m/draft --num-draft-tokens 5"),
     ],
 )
-def test_what_serialises_requests_is_served_to_one(options: dict[str, JSON], flags: str) -> None:
+def test_options_that_serialize_requests_need_concurrency_one(options: dict[str, JSON], flags: str) -> None:
     assert words(mlx(options, concurrency=1)) == f"serve {SERVER.replace(' 4', ' 1')} {flags}"
     with pytest.raises(Unsupported, match="one request at a time"):
         MLX.check(mlx(options, concurrency=2))
@@ -61,15 +61,15 @@ def test_what_serialises_requests_is_served_to_one(options: dict[str, JSON], fla
         MLX.check(mlx(options, "in-process", concurrency=1))
 
 
-def test_prefill_takes_eight_prompts_at_most_unasked() -> None:
+def test_prefill_takes_eight_prompts_by_default() -> None:
     assert "--decode-concurrency 64 --prompt-concurrency 8" in words(mlx(concurrency=64))
 
 
 def test_in_process_has_the_flags_of_the_server_and_takes_ids() -> None:
     offline = mlx(runtime="in-process")
     assert words(offline) == f"offline {SERVER}"
-    assert MLX.takes_ids(offline)
-    assert not MLX.takes_ids(mlx())
+    assert MLX.traits(offline).takes_ids
+    assert not MLX.traits(mlx()).takes_ids
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_refuses(deployment: Deployment, reason: str) -> None:
         MLX.check(deployment)
 
 
-def test_requests_name_the_model_as_the_command_line_does_and_the_hub_is_asked_for_hub_ids_only() -> None:
+def test_requests_name_the_model_as_the_command_line_does_and_only_hub_ids_need_the_hub() -> None:
     local, hub = start(mlx()), start(mlx(), "org/tiny-4bit")
     assert (local.served_name, local.env["HF_HUB_OFFLINE"]) == ("/m/tiny", "1")
     assert hub.served_name == "org/tiny-4bit"
@@ -98,9 +98,9 @@ def test_requests_name_the_model_as_the_command_line_does_and_the_hub_is_asked_f
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
 def test_no_request_carries_a_seed(temperature: float) -> None:
-    """A seed makes the server answer its requests one after another; null is no seed to it."""
+    """A seed makes the server answer its requests one after another; null means no seed."""
     load = ClosedLoop(output_tokens=7, temperature=temperature)
-    extra = MLX.request_fields(mlx(), load, "/m/tiny")
+    extra = MLX.request_fields(mlx(), load)
     body = MLX.dialect(mlx(), load).body(model="m", prompt="hi", output_tokens=7, temperature=temperature, seed=3, extra=extra)
     assert body["seed"] is None
     assert (body["max_tokens"], body["temperature"], body["top_k"], body["top_p"], body["min_p"]) == (7, temperature, 0, 1.0, 0.0)
@@ -108,12 +108,12 @@ def test_no_request_carries_a_seed(temperature: float) -> None:
 
 
 def live(**changes: JSON) -> Mapping[str, JSON]:
-    told: dict[str, JSON] = {
+    live: dict[str, JSON] = {
         "version": "0.32.2", "model": "/m/tiny", "dtype": "bfloat16", "quantization": [], "max_position_embeddings": 4096,
         "batchable": True, "decode_concurrency": 4, "prompt_concurrency": 4, "prefill_step_size": 2048, "prompt_cache_size": 0,
         "kv_bits": None,
     }  # fmt: skip
-    return told | changes
+    return live | changes
 
 
 @pytest.mark.parametrize(
@@ -126,12 +126,12 @@ def live(**changes: JSON) -> Mapping[str, JSON]:
         (["affine 8 64", "mxfp4 4 32"], "8bit+mxfp4"),
     ],
 )
-def test_precision_is_what_the_layers_are(layers: list[JSON], precision: str) -> None:
+def test_precision_of_the_layers(layers: list[JSON], precision: str) -> None:
     resolved = MLX.resolved(lambda _: Reply(200, json.dumps(live(quantization=layers)).encode()))
     assert resolved.precision == precision
 
 
-def test_reads_itself_back() -> None:
+def test_resolved() -> None:
     resolved = MLX.resolved(lambda _: Reply(200, json.dumps(live()).encode()))
     assert (resolved.version, resolved.model, resolved.context, resolved.slots) == ("0.32.2", "/m/tiny", 4096, 4)
     assert (resolved.prefix_cache, resolved.kv_dtype, resolved.stream_interval) == (False, "bf16", 1)

@@ -1,6 +1,6 @@
-"""Ollama: what each option becomes, what is refused, and what its replies mean. Nothing is started.
+"""Ollama's adapter: environment, refusals, and how replies are read. Starts nothing.
 
-The pinned table of the contract test says which options and fields Ollama has.
+The pinned table of the contract test lists Ollama's options and fields.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def plan(deployment: Deployment) -> dict[str, JSON]:
     return read
 
 
-def test_the_worker_is_told_where_and_what() -> None:
+def test_the_command_and_plan_of_the_worker() -> None:
     launch = start(ollama())
     command = "/env/bin/python WORKERS/ollama_worker.py --host 127.0.0.1 --port 8123 /usr/bin/ollama /site/ollama.json"
     assert shlex.join(launch.argv).replace(str(WORKERS), "WORKERS") == command
@@ -77,13 +77,13 @@ def test_the_worker_is_told_where_and_what() -> None:
 def test_option_becomes_environment(options: dict[str, JSON], added: dict[str, str]) -> None:
     launch = start(ollama(options))
     assert launch.env == BASE | added
-    assert any("does not promise" in note for note in launch.notes) == any(name.startswith("LLAMA_ARG") for name in added)
+    assert any("does not guarantee" in note for note in launch.notes) == any(name.startswith("LLAMA_ARG") for name in added)
 
 
 def test_option_becomes_a_field_that_loading_and_every_request_have() -> None:
     deployment = ollama({"threads": 8, "batch": 256, "gpu_layers": 0, "mmap": False})
     runner: dict[str, JSON] = {"num_ctx": 512, "num_thread": 8, "num_batch": 256, "num_gpu": 0, "use_mmap": False}
-    load, sent = plan(deployment)["load"], OLLAMA.request_fields(deployment, ClosedLoop(), "tiny:q8_0")
+    load, sent = plan(deployment)["load"], OLLAMA.request_fields(deployment, ClosedLoop())
     assert isinstance(load, dict)
     assert isinstance(sent["options"], dict)
     assert load["options"] == runner
@@ -99,7 +99,7 @@ def test_models_that_stay_loaded_come_after_the_one_that_is_measured() -> None:
 @pytest.mark.parametrize(
     ("model", "name"), [("Llama 4/Scout", "Llama-4-Scout:q8_0"), ("-x", "x:q8_0"), ("@", "model:q8_0"), ("a" * 99, "a" * 80 + ":q8_0")]
 )
-def test_names_are_made_to_fit(model: str, name: str) -> None:
+def test_names_are_shortened_and_cleaned(model: str, name: str) -> None:
     assert start(ollama(model=model)).served_name == name
 
 
@@ -119,7 +119,7 @@ def test_refuses(deployment: Deployment, reason: str) -> None:
 
 
 @pytest.mark.parametrize("load", [ClosedLoop(turns=2), ClosedLoop(prefix_groups=2, prefix_tokens=8)])
-def test_a_beginning_that_repeats_cannot_be_cold(load: Load) -> None:
+def test_a_shared_beginning_cannot_be_cold(load: Load) -> None:
     with pytest.raises(Unsupported, match="prefix_cache: allowed"):
         OLLAMA.check_loads(ollama(), [ClosedLoop(), load])
     OLLAMA.check_loads(ollama(), [ClosedLoop(), replace(load, prefix_cache="allowed")])
@@ -128,7 +128,7 @@ def test_a_beginning_that_repeats_cannot_be_cold(load: Load) -> None:
 @pytest.mark.parametrize("api", ["completions", "chat"])
 def test_a_body_holds_what_ollama_has(api: Literal["completions", "chat"]) -> None:
     load = ClosedLoop(output_tokens=7, temperature=0.5, api=api)
-    extra = OLLAMA.request_fields(ollama(), load, "tiny:q8_0")
+    extra = OLLAMA.request_fields(ollama(), load)
     body = OLLAMA.dialect(ollama(), load).body(model="m", prompt="hi", output_tokens=7, temperature=0.5, seed=3, extra=extra)
     options = body["options"]
     assert isinstance(options, dict)
@@ -154,12 +154,12 @@ def listing(*names: str) -> Reply:
         (listing("tiny:q8_0", "enginebench-ready:latest"), "ready"),
     ],
 )
-def test_ready_is_when_the_worker_says_so(reply: Reply, ready: str) -> None:
+def test_ready_when_the_worker_has_finished(reply: Reply, ready: str) -> None:
     assert OLLAMA.readiness(lambda path: {"/api/tags": reply}[path]) == ready
 
 
 @pytest.mark.parametrize(("file_type", "precision"), [("Q4_K_M", "q4_k_m"), ("F16", "f16"), ("MXFP4_MOE", "mxfp4")])
-def test_reads_itself_back(file_type: str, precision: str) -> None:
+def test_resolved(file_type: str, precision: str) -> None:
     other: JSON = {"name": "also-0", "digest": "e", "details": {"quantization_level": "F32"}, "context_length": 1}
     ours: JSON = {"name": "tiny:q8_0", "digest": "d", "details": {"quantization_level": file_type}, "context_length": 512}
     replies: Mapping[str, JSON] = {
@@ -173,7 +173,7 @@ def test_reads_itself_back(file_type: str, precision: str) -> None:
     assert resolved.raw == replies
 
 
-def test_find_looks_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_find_searches_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert OLLAMA.find(None) == []
     (tmp_path / "ollama").touch(mode=0o755)

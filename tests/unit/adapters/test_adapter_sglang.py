@@ -1,7 +1,7 @@
-"""SGLang's adapter: golden command lines, what it refuses, its pairs of servers, and what it reads back; and its batch worker.
+"""SGLang's adapter: command lines, refusals, prefill and decode servers, the resolved configuration; and its batch worker.
 
 No SGLang is needed: the worker is given a stand-in with the methods that it calls. Whether the real parser takes these command lines is
-asked by `make contracts`.
+checked by `make contracts`.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def test_the_five_parallelisms() -> None:
     assert four in flags(deployed(tp=4, ep=4))
     assert "--tp-size 4 --attn-dp-size 2 --ep-size 4 " in flags(deployed(tp=4, attention_dp=2, ep=4))
     assert "--tp-size 2 --pp-size 2 --dp-size 2 " in flags(deployed(tp=2, pp=2, dp_replicas=2))
-    assert [SGLANG.gpus(d) for d in (deployed(tp=4, attention_dp=4, ep=4), deployed(tp=2, pp=2, dp_replicas=2))] == [4, 8]
+    assert [SGLANG.traits(d).gpus for d in (deployed(tp=4, attention_dp=4, ep=4), deployed(tp=2, pp=2, dp_replicas=2))] == [4, 8]
 
 
 def test_expert_parallel_options() -> None:
@@ -144,7 +144,7 @@ def test_expert_parallel_options() -> None:
     )
 
 
-def test_slots_are_a_multiple_of_the_attention_ranks_and_that_is_said() -> None:
+def test_slots_are_a_multiple_of_the_attention_ranks_and_noted() -> None:
     uneven = deployed(tp=4, attention_dp=4, concurrency=10)
     assert "--max-running-requests 12" in flags(uneven)
     assert any("multiple of attention_dp: 12" in note for note in start(uneven).notes)
@@ -154,8 +154,8 @@ def test_slots_are_a_multiple_of_the_attention_ranks_and_that_is_said() -> None:
 def test_random_weights_and_forced_routing() -> None:
     forced = deployed({"load_format": "dummy", "routing": "round_robin", "env": {"SGLANG_LOG_MS": "1"}})
     assert start(forced).env == {"HF_HUB_OFFLINE": "1", "SGLANG_SIMULATE_ROUND_ROBIN_EXPERTS": "1", "SGLANG_LOG_MS": "1"}
-    assert (SGLANG.random_weights(forced), SGLANG.forces_routing(forced)) == (True, True)
-    assert (SGLANG.random_weights(deployed()), SGLANG.forces_routing(deployed())) == (False, False)
+    assert (SGLANG.traits(forced).random_weights, SGLANG.traits(forced).forces_routing) == (True, True)
+    assert (SGLANG.traits(deployed()).random_weights, SGLANG.traits(deployed()).forces_routing) == (False, False)
 
 
 @pytest.mark.parametrize(
@@ -185,21 +185,21 @@ def test_random_weights_and_forced_routing() -> None:
         (deployed({"quantization": "fp8"}), "name the precision"),
         (deployed({"quantization": "awq"}, precision="fp8"), "awq is awq, not fp8"),
         (deployed(precision="q4_k_m"), "no precision"),
-        (deployed({"disaggregated": {}}, dp_replicas=2), "cannot be addressed"),
+        (deployed({"disaggregated": {}}, dp_replicas=2), "cannot have replicas"),
         (deployed({"disaggregated": {"decode": 0}}), "at least one"),
         (deployed({"disaggregated": {}, "prefix_cache": True}), "one side only"),
         (deployed({"disaggregated": {}}, runtime="in-process"), "none in-process"),
         (deployed(model="moe:fp8"), "cannot be served"),
     ],
 )
-def test_what_cannot_be_said_is_refused(deployment: Deployment, why: str) -> None:
+def test_refuses(deployment: Deployment, why: str) -> None:
     with pytest.raises(Unsupported, match=why):
         SGLANG.check(deployment)
 
 
 def test_a_pair_is_members_on_devices_of_their_own_behind_the_proxy() -> None:
     pair = deployed({"disaggregated": {"prefill": 2, "decode": 1, "ib_device": "mlx5_0"}}, tp=2)
-    assert (SGLANG.gpus(pair), SGLANG.extra_ports(pair)) == (6, 5)
+    assert (SGLANG.traits(pair).gpus, SGLANG.traits(pair).extra_ports) == (6, 5)
     launch = start(pair, 9001, 9002, 9003, 9004, 9005)
     assert [(member.name, member.port) for member in launch.members] == [("prefill-0", 9001), ("prefill-1", 9002), ("decode-0", 9003)]
     transfer = "--disaggregation-transfer-backend nixl --disaggregation-ib-device mlx5_0"
@@ -227,8 +227,8 @@ def test_both_protocols_force_the_length_and_state_the_sampling() -> None:
     forced: dict[str, JSON] = {"ignore_eos": True, "top_p": 1.0, "top_k": -1, "min_p": 0.0}
     usage: dict[str, JSON] = {"include_usage": True, "continuous_usage_stats": True}
     native = deployed({"protocol": "sglang"})
-    assert SGLANG.request_fields(deployed(), ClosedLoop(), "moe") == {**forced, "stream_options": usage}
-    assert SGLANG.request_fields(native, ClosedLoop(), "moe") == {"sampling_params": forced}
+    assert SGLANG.request_fields(deployed(), ClosedLoop()) == {**forced, "stream_options": usage}
+    assert SGLANG.request_fields(native, ClosedLoop()) == {"sampling_params": forced}
     assert SGLANG.dialect(native, ClosedLoop()) is PROTOCOLS["sglang"]["completions"]
     with pytest.raises(Unsupported, match="protocol: openai"):
         SGLANG.check_loads(native, [ClosedLoop(api="chat")])
@@ -338,7 +338,7 @@ def test_speculation_from_verifications() -> None:
 
 
 class StandIn:
-    """`sglang.Engine` as far as the worker uses it: an answer is given only once as many requests are in it as it waits for."""
+    """`sglang.Engine` as far as the worker uses it: it answers once it holds as many requests as it waits for."""
 
     def __init__(self, server_args: list[str], waits_for: int = 2) -> None:
         self.loop = asyncio.new_event_loop()
@@ -402,7 +402,7 @@ def test_the_worker_never_has_more_requests_in_the_engine_than_the_load(worker: 
     assert [asked.get("prompt", asked.get("input_ids")) for asked in worker.engine.asked] == prompts
 
 
-def test_the_worker_says_what_the_server_would(worker: Any) -> None:
+def test_the_worker_reports_the_servers_configuration(worker: Any) -> None:
     assert worker.engine.server_args == ["--tp-size", "2"]
     assert worker.offline.version == "0.5.23"
     assert worker.offline.resolved == {"/server_info": {"version": "0.5.23", "path": "/m/moe"}}

@@ -1,4 +1,4 @@
-"""Golden command lines of transformers: what each option becomes, and what is refused; and what it reads back. Nothing is started."""
+"""The adapter of transformers: command lines, refusals, and the resolved configuration. Starts nothing."""
 
 from __future__ import annotations
 
@@ -86,8 +86,8 @@ def test_ranks_are_started_by_torchrun(runtime: Runtime) -> None:
         f"WORKERS/transformers_worker.py {mode} {HF} --tp 4 --ep 4 {CB}"
     )
     assert any("OMP_NUM_THREADS" in note for note in launch.notes)
-    assert TRANSFORMERS.extra_ports(deployment) == 1
-    assert TRANSFORMERS.gpus(deployment) == 4
+    assert TRANSFORMERS.traits(deployment).extra_ports == 1
+    assert TRANSFORMERS.traits(deployment).gpus == 4
 
 
 def test_layers_over_gpus_are_one_process_and_take_turns() -> None:
@@ -95,17 +95,17 @@ def test_layers_over_gpus_are_one_process_and_take_turns() -> None:
     launch = start(deployment, "/m/tiny")
     assert words(launch).endswith(f"--port 8123 {HF} --pp 2 {CB}")
     assert any("one computes at a time" in note for note in launch.notes)
-    assert (TRANSFORMERS.gpus(deployment), TRANSFORMERS.extra_ports(deployment)) == (2, 0)
+    assert (TRANSFORMERS.traits(deployment).gpus, TRANSFORMERS.traits(deployment).extra_ports) == (2, 0)
 
 
-def test_the_cpu_is_no_gpu() -> None:
-    assert TRANSFORMERS.gpus(hf()) == 1
-    assert TRANSFORMERS.gpus(hf({"device": "cpu"}, spread=Parallelism(tp=2))) == 0
+def test_the_cpu_takes_no_gpu() -> None:
+    assert TRANSFORMERS.traits(hf()).gpus == 1
+    assert TRANSFORMERS.traits(hf({"device": "cpu"}, spread=Parallelism(tp=2))).gpus == 0
 
 
-def test_random_weights_are_said_to_be_random() -> None:
-    assert TRANSFORMERS.random_weights(hf({"load_format": "dummy"}))
-    assert not TRANSFORMERS.random_weights(hf())
+def test_random_weights_are_reported() -> None:
+    assert TRANSFORMERS.traits(hf({"load_format": "dummy"})).random_weights
+    assert not TRANSFORMERS.traits(hf()).random_weights
 
 
 def test_only_switching_parallel_loading_off_needs_a_variable() -> None:
@@ -147,7 +147,7 @@ def test_transformers_refuses_a_path_it_would_misread() -> None:
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
 def test_transformers_body_stays_inside_the_whitelist(api: str, temperature: float) -> None:
     load = ClosedLoop(output_tokens=7, temperature=temperature, api="chat" if api == "chat" else "completions")
-    extra = TRANSFORMERS.request_fields(hf(), load, "/m/tiny")
+    extra = TRANSFORMERS.request_fields(hf(), load)
     body = TRANSFORMERS.dialect(hf(), load).body(
         model="/m/tiny", prompt="hi", output_tokens=7, temperature=temperature, seed=1, extra=extra
     )
@@ -184,7 +184,7 @@ def test_transformers_reports_the_kernels_that_ran() -> None:
     assert resolved.prefix_cache is False
 
 
-def test_weights_that_were_quietly_expanded_are_no_longer_mxfp4() -> None:
+def test_silently_expanded_weights_are_not_mxfp4() -> None:
     assert live(weights="mxfp4").precision == "mxfp4"
     assert live(weights="bfloat16").precision == "bf16"
 

@@ -1,6 +1,6 @@
-"""TensorRT-LLM's adapter: golden command lines and settings, what it refuses, and what it reads back; its batch worker; its contract.
+"""TensorRT-LLM's adapter: command lines and settings, refusals, the resolved configuration; its batch worker; its contract.
 
-No TensorRT-LLM is needed, nor was it ever run: the replies are made up after its public source, and the worker is given a stand-in with
+No TensorRT-LLM is needed, nor was it ever run: the replies are written from its public source, and the worker is given a stand-in with
 the methods that it calls.
 """
 
@@ -45,15 +45,15 @@ def start(deployment: Deployment, checkpoint: str = "/m/moe") -> Launch:
 
 
 def settings(deployment: Deployment) -> dict[str, JSON]:
-    said: dict[str, JSON] = json.loads(start(deployment).files["llm.yaml"])
-    return said
+    expected: dict[str, JSON] = json.loads(start(deployment).files["llm.yaml"])
+    return expected
 
 
 def added(options: Mapping[str, JSON]) -> dict[str, JSON]:
-    """The settings that are not what they are without the options."""
-    said, plain = settings(deployed(options)), settings(deployed())
-    assert said.keys() >= plain.keys()
-    return {name: value for name, value in said.items() if name not in plain or plain[name] != value}
+    """The settings that the options change."""
+    expected, plain = settings(deployed(options)), settings(deployed())
+    assert expected.keys() >= plain.keys()
+    return {name: value for name, value in expected.items() if name not in plain or plain[name] != value}
 
 
 def test_sizes_are_flags_and_the_rest_is_a_file() -> None:
@@ -72,7 +72,7 @@ def test_the_served_name_is_the_last_part_of_a_folder_or_the_hub_id() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "expected"),
     [
         (
             {"kv_dtype": "fp8", "kv_fraction": 0.8, "kv_tokens": 4096, "kv_host_gib": 0.5, "block_size": 64, "prefix_cache": True},
@@ -94,8 +94,8 @@ def test_the_served_name_is_the_last_part_of_a_folder_or_the_hub_id() -> None:
         ({"config": {"print_iter_log": True}}, {"print_iter_log": True}),
     ],
 )  # fmt: skip
-def test_an_option_becomes_settings(options: dict[str, JSON], said: dict[str, JSON]) -> None:
-    assert added(options) == said
+def test_an_option_becomes_settings(options: dict[str, JSON], expected: dict[str, JSON]) -> None:
+    assert added(options) == expected
 
 
 def test_options_that_are_flags() -> None:
@@ -108,7 +108,7 @@ def test_options_that_are_flags() -> None:
 def test_the_parallelisms() -> None:
     spread = deployed({"eplb": {"slots": 32, "layer_updates_per_iter": 2}, "attention_dp_balance": True}, tp=4, pp=2, attention_dp=4, ep=2)
     assert "--tp_size 4 --pp_size 2 --ep_size 2 " in shlex.join(start(spread).argv)
-    assert TRTLLM.gpus(spread) == 8
+    assert TRTLLM.traits(spread).gpus == 8
     assert {name: value for name, value in settings(spread).items() if name not in PLAIN} == {
         "moe_tensor_parallel_size": 2,
         "enable_attention_dp": True,
@@ -124,7 +124,7 @@ def test_the_parallelisms() -> None:
         (deployed(dp_replicas=2), "one replica"),
         (deployed(tp=4, attention_dp=2), "it is 1 or 4"),
         (deployed(tp=4, ep=3), "ep 3 does not divide 4"),
-        (deployed({"attention_dp_balance": True}, tp=4), "there is none"),
+        (deployed({"attention_dp_balance": True}, tp=4), "needs attention_dp"),
         (deployed({"eplb": {"slots": 32}}, tp=4), "needs ep"),
         (deployed({"eplb": {"slots": 30}}, tp=4, ep=4), "does not divide 30"),
         (deployed(precision="q4_k_m"), "no precision"),
@@ -133,7 +133,7 @@ def test_the_parallelisms() -> None:
         (deployed({"config": {"max_batch_size": 4, "stream_interval": 2}}), "max_batch_size, stream_interval"),
     ],
 )
-def test_what_cannot_be_said_is_refused(deployment: Deployment, why: str) -> None:
+def test_refuses(deployment: Deployment, why: str) -> None:
     with pytest.raises(Unsupported, match=why):
         TRTLLM.check(deployment)
 
@@ -146,8 +146,8 @@ def test_a_long_context_without_chunks_is_noted() -> None:
 
 def test_random_weights_are_never_routed_by_force() -> None:
     dummy = deployed({"load_format": "dummy"})
-    assert (TRTLLM.random_weights(dummy), TRTLLM.forces_routing(dummy)) == (True, False)
-    assert not TRTLLM.random_weights(deployed())
+    assert (TRTLLM.traits(dummy).random_weights, TRTLLM.traits(dummy).forces_routing) == (True, False)
+    assert not TRTLLM.traits(deployed()).random_weights
 
 
 RECORDS: JSON = [
@@ -161,15 +161,15 @@ RECORDS: JSON = [
 
 def served(replies: Mapping[str, JSON | str]) -> Any:
     def get(path: str) -> Reply:
-        told = replies.get(path)
-        return Reply(404) if told is None else Reply(200, told.encode() if isinstance(told, str) else json.dumps(told).encode())
+        reply = replies.get(path)
+        return Reply(404) if reply is None else Reply(200, reply.encode() if isinstance(reply, str) else json.dumps(reply).encode())
 
     return get
 
 
-def test_what_the_server_tells_of_itself() -> None:
-    told: dict[str, JSON | str] = {"/version": {"version": "1.2.1"}, "/v1/models": {"data": [{"id": "moe"}]}, "/metrics": RECORDS}
-    resolved = TRTLLM.resolved(served(told))
+def test_resolved() -> None:
+    replies: dict[str, JSON | str] = {"/version": {"version": "1.2.1"}, "/v1/models": {"data": [{"id": "moe"}]}, "/metrics": RECORDS}
+    resolved = TRTLLM.resolved(served(replies))
     assert (resolved.version, resolved.model, resolved.slots, resolved.batch_tokens) == ("1.2.1", "moe", 8, 8192)
     assert (resolved.kv_tokens, resolved.options, resolved.prefix_cache) == (3200, {"block_size": 32}, None)
     assert TRTLLM.resolved(served({"/version": {"version": "1.2.1"}, "/metrics": []})).slots is None
@@ -188,10 +188,10 @@ def test_counters_are_prometheus_totals_and_where_it_has_no_gauges_the_last_iter
 
 
 @pytest.mark.parametrize("api", ["completions", "chat"])
-def test_requests_hold_no_field_that_the_server_would_refuse(api: Any) -> None:
+def test_requests_have_no_field_that_the_server_refuses(api: Any) -> None:
     table = json.loads((CONTRACTS / "tables" / "trtllm.json").read_text(encoding="utf-8"))
     load = ClosedLoop(api=api)
-    extra = TRTLLM.request_fields(deployed(), load, "moe")
+    extra = TRTLLM.request_fields(deployed(), load)
     body = TRTLLM.dialect(deployed(), load).body(model="moe", prompt="a", output_tokens=7, temperature=1.0, seed=3, extra=extra)
     known = {*table["completions"], "messages"} - ({"prompt", "add_special_tokens"} if api == "chat" else {"messages"})
     assert body.keys() <= known
@@ -216,7 +216,7 @@ def asked(options: Mapping[str, JSON] | None = None) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "expected"),
     [
         ({"argv": ["--max_batchsize", "4"]}, "no such option: --max_batchsize"),
         ({"argv": ["--tp_size", "two"]}, "is no count"),
@@ -228,13 +228,13 @@ def asked(options: Mapping[str, JSON] | None = None) -> dict[str, Any]:
         ({"settings": {"speculative_config": {"decoding_type": "magic"}}}, "decoding_type"),
     ],
 )
-def test_the_contract_finds_what_is_wrong(change: dict[str, Any], said: str) -> None:
+def test_the_contract_finds_what_is_wrong(change: dict[str, Any], expected: str) -> None:
     complaints = load(CONTRACTS / "parsers" / "trtllm.py", "trtllm_parser_under_test")["complaints"]
     request = asked({"graphs": "off"})
     assert list(complaints(request)) == []
     request["argv"] += change.get("argv", [])
     request["files"]["llm.yaml"] = json.dumps(json.loads(request["files"]["llm.yaml"]) | change.get("settings", {}))
-    assert said in "; ".join(complaints(request))
+    assert expected in "; ".join(complaints(request))
 
 
 class Answer:
@@ -256,7 +256,7 @@ class Answer:
 
 
 class StandIn:
-    """`tensorrt_llm.LLM`: it answers only once as many requests are in it as it waits for."""
+    """`tensorrt_llm.LLM`: it answers once it holds as many requests as it waits for."""
 
     def __init__(self, model: str, **settings: object) -> None:
         self.model, self.settings, self.waits_for = model, settings, 2

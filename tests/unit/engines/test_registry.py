@@ -1,4 +1,4 @@
-"""One door for all adapters: the nearest one wins, and a broken one harms nobody but its own user."""
+"""All adapters load the same way: the nearest one wins, and a broken one affects only its own users."""
 
 from __future__ import annotations
 
@@ -43,7 +43,11 @@ def test_a_file_named_by_the_user_wins_and_brings_its_constraints(tmp_path: Path
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("x = 1\ndef (", ":2: cannot be loaded: SyntaxError"), ("x = 1\n1 / 0\n", ":2: cannot be loaded: ZeroDivisionError"), ("", "holds 0")],
+    [
+        ("x = 1\ndef (", ":2: cannot be loaded: SyntaxError"),
+        ("x = 1\n1 / 0\n", ":2: cannot be loaded: ZeroDivisionError"),
+        ("", "defines 0"),
+    ],
 )
 def test_a_broken_file_is_one_message(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "mine.py"

@@ -1,17 +1,19 @@
-"""Facts about the machine, read from made-up cgroup trees and recorded tool outputs; and what the doctor makes of them."""
+"""Facts about the machine, from cgroup trees, a stand-in for NVML and recorded tool outputs; and what the doctor makes of them."""
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 from enginebench.adapter import Install
 from enginebench.domain import plain
-from enginebench.machine import host
-from enginebench.machine.accelerators import NVIDIA_DETAIL, NVIDIA_FIELDS, Gpu, ask, parse_nvidia_smi, parse_rocm_smi, parse_system_profiler
+from enginebench.machine import host, nvml
+from enginebench.machine.accelerators import Gpu, ask, nvidia_gpus, parse_rocm_smi, parse_system_profiler
 from enginebench.runner import doctor
 from enginebench.runtime import LaunchFailed
 from enginebench.runtime.container.leftovers import Leftover
@@ -92,17 +94,63 @@ def test_governors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 # -- accelerators ----------------------------------------------------------------------------------------------------------------
 
 
-def test_nvidia_smi() -> None:
-    text = (
-        "NVIDIA H100 80GB HBM3, 81559, 580.65.06, 9.0, 700.00, 1980, 5, 16, Disabled\n"
-        "a warning on a line of its own\n"
-        "NVIDIA GB10, [N/A], 580.95.05, 12.1, [N/A], 3003, 1, 1, [N/A]\n"
-    )
-    h100, gb10 = parse_nvidia_smi(text, NVIDIA_FIELDS + NVIDIA_DETAIL)
+class NvmlError(Exception):
+    """Raised by a question that a device or driver does not support."""
+
+
+class Nvml:
+    """As much of pynvml as is asked: an H100, a GB10 without its own memory or a power limit, and a device that does not answer."""
+
+    NVMLError = NvmlError
+    NVML_CLOCK_SM = 1
+    open = 0
+
+    def nvmlShutdown(self) -> None:  # noqa: N802  # the library's name
+        self.open -= 1
+
+    def __getattr__(self, name: str) -> Callable[..., object]:
+        answers: dict[str, object] = {
+            "nvmlSystemGetDriverVersion": b"580.65.06",
+            "nvmlDeviceGetCount": 3,
+            "nvmlDeviceGetName": ["NVIDIA H100 80GB HBM3", b"NVIDIA GB10"],
+            "nvmlDeviceGetMemoryInfo": [SimpleNamespace(total=81559 * 2**20)],
+            "nvmlDeviceGetCudaComputeCapability": [(9, 0), (12, 1)],
+            "nvmlDeviceGetPowerManagementLimit": [700_000],
+            "nvmlDeviceGetMigMode": [(0, 0)],
+            "nvmlDeviceGetHandleByIndex": [0, 1],
+        }
+
+        def question(device: int | None = None, *_: object) -> object:
+            found = answers.get(name, [])
+            if not isinstance(found, list):
+                return found
+            if device is None or device >= len(found):
+                raise NvmlError("Not Supported")
+            return found[device]
+
+        return question
+
+
+def test_nvidia_devices_are_read_through_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = Nvml()
+
+    def connect() -> Nvml:
+        library.open += 1
+        return library
+
+    monkeypatch.setattr(nvml, "connect", connect)
+    h100, gb10 = nvidia_gpus()
     assert (h100.name, h100.memory_bytes, h100.driver) == ("NVIDIA H100 80GB HBM3", 81559 * 2**20, "580.65.06")
-    assert h100.detail["power.limit"] == "700.00"
-    assert gb10.memory_bytes is None
-    assert "power.limit" not in gb10.detail
+    assert h100.detail == {"compute_cap": "9.0", "power.limit": "700.00", "mig.mode.current": "Disabled"}
+    assert (gb10.name, gb10.memory_bytes, gb10.detail) == ("NVIDIA GB10", None, {"compute_cap": "12.1"})
+    assert library.open == 0
+
+
+def test_without_nvml_there_is_no_nvidia_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nvml, "LIBRARY", "no-such-library.so")
+    assert nvidia_gpus() == ()
+    with pytest.raises(LookupError, match="not found"):
+        nvml.connect()
 
 
 def test_rocm_smi() -> None:
@@ -118,7 +166,6 @@ def test_system_profiler() -> None:
 
 @pytest.mark.parametrize("text", ["", "no devices", "[]", "{}", '{"card0": 1, "SPDisplaysDataType": 1}'])
 def test_tools_that_say_nonsense(text: str) -> None:
-    assert parse_nvidia_smi(text, NVIDIA_FIELDS) == ()
     assert parse_system_profiler(text) == ()
     assert all(gpu.memory_bytes is None for gpu in parse_rocm_smi(text))
 

@@ -48,7 +48,7 @@ def deployments(name: str) -> list[Deployment]:
 
 
 def gpus(deployment: Deployment) -> int:
-    return REGISTRY[deployment.engine].gpus(deployment)
+    return REGISTRY[deployment.engine].traits(deployment).gpus
 
 
 @pytest.mark.parametrize("name", CELLS)

@@ -1,0 +1,62 @@
+"""What an engine reports about itself, under neutral names: its counters and its resolved configuration. Knows no engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from enginebench.domain import JSON
+
+TOTALS: Mapping[str, str] = {
+    "prompt_tokens": "tokens of prompts, cached ones included",
+    "cached_tokens": "tokens of prompts that came from a prefix cache",
+    "output_tokens": "tokens generated",
+    "preemptions": "requests that lost their KV cache to others and were computed again",
+    "draft_tokens": "tokens proposed by speculation",
+    "accepted_tokens": "proposed tokens that the model accepted",
+}
+"""Counters that only grow. A cell's value is the difference between its end and its beginning."""
+
+GAUGES: Mapping[str, str] = {
+    "running": "requests in the batch",
+    "waiting": "requests in the queue",
+    "kv_use": "share of the KV cache in use, 0 to 1",
+}
+"""Values of the moment."""
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """The engine's configuration, read back after launch under neutral names. None: the engine does not report it."""
+
+    version: str | None = None
+    model: str | None = None
+    precision: str | None = None
+    context: int | None = None
+    """Tokens that one request may hold."""
+    slots: int | None = None
+    """Requests that it can run at once."""
+    prefix_cache: bool | None = None
+    kv_dtype: str | None = None
+    kv_tokens: int | None = None
+    """Tokens that the whole KV cache holds."""
+    chunked_prefill: bool | None = None
+    batch_tokens: int | None = None
+    """Most tokens of one forward pass."""
+    graphs: str | None = None
+    """How device graphs are used, in the engine's word; 'off' where they are not."""
+    stream_interval: int | None = None
+    """Tokens in one event of a stream."""
+    options: Mapping[str, JSON] = field(default_factory=dict)
+    """Engine options that it reports, under the names that the scenario uses."""
+    raw: Mapping[str, JSON] = field(default_factory=dict)
+    """Its replies by path, stored as they are."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One field in which the engine's resolved configuration differs from the deployment."""
+
+    name: str
+    asked: JSON
+    got: JSON

@@ -1,0 +1,74 @@
+"""What an adapter turns a deployment into: commands, environment and files. Plain data; starts nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where one launch happens."""
+
+    host: str
+    """Address to listen on."""
+    port: int
+    folder: Path
+    """A private folder for this launch."""
+    checkpoint: str
+    """Local path of the checkpoint, or a hub id."""
+    ports: tuple[int, ...] = ()
+    """Further free ports, as many as `Traits.extra_ports` asks for."""
+
+    @property
+    def address(self) -> tuple[str, ...]:
+        """('--host', HOST, '--port', PORT)."""
+        return self.address_at(self.port)
+
+    def address_at(self, port: int) -> tuple[str, ...]:
+        """The same flags with another port."""
+        return ("--host", self.host, "--port", str(port))
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the checkpoint is a local path, so that nothing has to be downloaded."""
+        return Path(self.checkpoint).is_absolute()
+
+
+@dataclass(frozen=True)
+class Member:
+    """A server that a deployment runs behind the one that gets the requests, e.g. a prefill server."""
+
+    name: str
+    """Names its log and its folder, Site.folder / name."""
+    argv: tuple[str, ...]
+    port: int
+    """Where it listens. It is ready when the adapter's `readiness` says so for this port."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Written into its folder before it starts."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Everything the runtime needs to start a deployment."""
+
+    argv: tuple[str, ...]
+    served_name: str
+    """The model name that requests must carry."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    """Added to a minimal inherited environment."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Written into Site.folder before the start."""
+    notes: tuple[str, ...] = ()
+    """Every approximation that was made, e.g. 'bf16 KV became auto'."""
+    ready_timeout_s: float = 600.0
+    """How long loading may take."""
+    members: tuple[Member, ...] = ()
+    """Servers that are started, all at once, and must be ready before `argv` is started."""
+
+    @property
+    def commands(self) -> Sequence[tuple[str, tuple[str, ...], Mapping[str, str]]]:
+        """(name, argv, env) of every command in starting order: the members, then the main one, which has an empty name."""
+        return [*((member.name, member.argv, member.env) for member in self.members), ("", self.argv, self.env)]
