@@ -116,7 +116,7 @@ def test_experts_in_the_hosts_memory_need_room_there_and_not_on_the_card() -> No
     load = ClosedLoop(concurrency=1, input_tokens=512, output_tokens=128)
     assert not MachineLimits(read_machine("1xrtx4090+96gb")).refusals(offloading, [load], 1)
     assert "the host has 32.0 GB" in next(iter(MachineLimits(read_machine("1xrtx4090+32gb")).refusals(offloading, [load], 1).values()))
-    with pytest.raises(UnknownLimit, match="whose size is not stated"):
+    with pytest.raises(UnknownLimit, match="but its size is not stated"):
         MachineLimits(read_machine("rtx4090")).of(offloading).need(load)
     assert not MachineLimits(read_machine("rtx4090")).refusals(offloading, [load], 1), "unknown is no reason"
 
