@@ -1,70 +1,84 @@
-# Two commands set everything up: `make quickstart` measures, `make test` tests. Both are safe to repeat.
+# `make quickstart` measures, `make test` tests; both set up all that they need and are safe to repeat. `make help` lists the rest.
 PYTHON ?= python3.11
 BIN := .venv/bin
 PIP := $(PYTHON) -m pip --disable-pip-version-check --python $(BIN)/python
+PARALLEL := -n $(or $(WORKERS),logical) --dist loadgroup
 
-.PHONY: quickstart test real contracts lint format docs bench-client bench-overhead bench-ceiling clean help
+# The tests start `bench` some hundred times, and without byte code each would compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
-help:
-	@echo "make quickstart      install, prepare the models and run scenarios/quickstart.yaml on llama.cpp"
-	@echo "make test            install and run the tests (real llama.cpp included)"
-	@echo "make real            the tests on every engine that runs on a CPU (installs several GB)"
-	@echo "make contracts       ask the engines' own argument parsers about the golden deployments (installs several GB)"
-	@echo "make lint            ruff, mypy, and which room may import which"
-	@echo "make bench-client    how true the load generator's times are, and what they cost (needs a C compiler)"
-	@echo "make bench-overhead  what the harness itself costs"
-	@echo "make bench-ceiling   llama.cpp's decoding against what physics predicts (20 GB of disk, half an hour)"
-	@echo "make docs            generate the reference pages in docs/ again"
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test test-unit real contracts coverage lint format docs docs-site bench-client bench-overhead bench-ceiling clean
 
-quickstart: .venv/installed
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+quickstart: .venv/installed ## install, prepare the models and run scenarios/quickstart.yaml on llama.cpp
 	$(BIN)/bench engines install llamacpp
 	$(BIN)/bench run scenarios/quickstart.yaml
 
-test: .venv/installed-dev
+# Tests that measure time have the machine to themselves. Exit code 5: none of them were selected.
+test: .venv/installed-dev ## install and run the tests, real llama.cpp included (WORKERS=2, PYTEST='-k word')
 	$(BIN)/bench engines install llamacpp
-	$(BIN)/pytest $(PYTEST)
+	$(BIN)/pytest $(PARALLEL) -m 'not long and not alone' $(PYTEST)
+	$(BIN)/pytest -m 'alone and not long' $(PYTEST) || test $$? -eq 5
 
-real: .venv/installed-dev
+test-unit: .venv/installed-dev ## the unit tests: no sockets, no engines, a minute on two cores
+	$(BIN)/pytest tests/unit $(PARALLEL) $(PYTEST)
+
+real: .venv/installed-dev ## the tests on every engine that runs on a CPU (installs several GB)
 	$(BIN)/bench engines install llamacpp llamacpp:python transformers vllm:cpu mlx
 	CI=1 $(BIN)/pytest -m real tests/real $(PYTEST)
 
-contracts: .venv/installed-dev
+contracts: .venv/installed-dev ## ask the engines' own argument parsers about the golden deployments (installs several GB)
 	$(BIN)/python tests/contracts/run.py $(CONTRACTS)
 
-lint: .venv/installed-dev
+coverage: .venv/installed-dev ## run the unit tests and print how much of each module they cover
+	$(BIN)/pytest tests/unit $(PARALLEL) --cov --cov-report=term:skip-covered --cov-report=xml $(PYTEST)
+
+lint: .venv/installed-dev ## ruff, mypy, and which room may import which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-format: .venv/installed-dev
+format: .venv/installed-dev ## let ruff fix and format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench-client: .venv/installed
+docs: .venv/installed-dev ## generate the reference pages in docs/ again
+	$(BIN)/python docs/generate.py
+
+docs-site: .venv/installed-docs ## build the documentation site in site/; a broken link fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+bench-client: .venv/installed ## how true the load generator's times are, and what they cost (needs a C compiler)
 	$(BIN)/python benchmarks/client.py --rivals --write docs/fidelity.md
 
-bench-overhead: .venv/installed
+bench-overhead: .venv/installed ## what the harness itself costs
 	$(BIN)/python benchmarks/overhead.py
 
-bench-ceiling: .venv/installed
+bench-ceiling: .venv/installed ## llama.cpp's decoding against what physics predicts (20 GB of disk, half an hour)
 	$(BIN)/bench engines install llamacpp
 	$(BIN)/python benchmarks/ceiling.py $(or $(FOLDER),/tmp/enginebench-ceiling)
 	$(BIN)/python benchmarks/predicted.py $(or $(FOLDER),/tmp/enginebench-ceiling)/measured.jsonl
 
-docs: .venv/installed-dev
-	$(BIN)/python docs/generate.py
-
-clean:
-	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+clean: ## remove the environment and everything that was built
+	rm -rf .venv dist build site coverage.xml .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # The system's pip installs into .venv, which saves installing a second one there (5 s).
 # --no-compile: Python writes the byte code of what is really imported, which halves the time of the installation.
+INSTALL = $(PIP) install --quiet --no-compile --constraint constraints.txt --editable
+
 .venv/installed: pyproject.toml constraints.txt hatch_build.py harness/enginebench/loadgen/transport/receive.c
 	test -x $(BIN)/python || $(PYTHON) -m venv --without-pip .venv
-	$(PIP) install --quiet --no-compile --constraint constraints.txt --editable .
+	$(INSTALL) .
 	touch $@
 
 .venv/installed-dev: .venv/installed
-	$(PIP) install --quiet --no-compile --constraint constraints.txt --editable '.[dev,browser]'
+	$(INSTALL) '.[dev,browser]'
+	touch $@
+
+.venv/installed-docs: .venv/installed
+	$(INSTALL) '.[docs]'
 	touch $@

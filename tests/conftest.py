@@ -26,6 +26,14 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy machine")  # a fresh clone makes hypothesis' table of characters first, which takes a second
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With pytest-xdist (`--dist loadgroup`) the tests of a module that share a daemon or a browser go to one worker."""
+    for item in items:
+        if item.path.parent.name in ("docker", "browser"):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
 FetchedFromHub = Callable[[Path], Path]
 HOSTILE = "</script><script>alert(1)</script>"
 """A label that would run code wherever somebody forgot to escape it."""

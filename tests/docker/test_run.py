@@ -150,7 +150,7 @@ def test_a_harness_that_is_gone_leaves_nothing(bench: Bench, daemon: Any, number
 def test_clean_removes_what_nobody_owns_and_nothing_else(bench: Bench, daemon: Any) -> None:
     with measuring(bench, boxed()) as process:
         for child in psutil.Process(process.pid).children():
-            if "container_guardian" in " ".join(child.cmdline()):
+            if "container/guardian" in " ".join(child.cmdline()):
                 child.kill()
         assert "left" in bench("clean").stderr
         assert len(bench.left(daemon)) == 2, "its owner runs"

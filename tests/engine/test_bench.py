@@ -31,9 +31,11 @@ def test_a_run_ends_with_the_table_the_report_and_the_next_command(bench: Bench)
     assert len(list((folder / "launches").glob("*.json"))) == 4
     assert len(list((folder / "samples").glob("*.parquet"))) == 8
     assert all(cell["identity"] == "proven" for cell in bench.cells())
+    assert "memory_bandwidth" not in json.loads((folder / "run.json").read_text())["machine"], "no ceiling can be computed for this model"
     assert not bench.engines()
 
 
+@pytest.mark.alone
 def test_the_measured_times_are_those_of_the_engine(bench: Bench) -> None:
     done = bench("run", bench.scenario("options: {ttft_ms: 40, itl_ms: 10}"), "--json", "--no-html")
     rows = json.loads(done.stdout)["rows"]

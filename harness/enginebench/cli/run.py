@@ -13,7 +13,7 @@ from enginebench.cli.shared import AS_JSON, RESULTS, installs_of, planned, price
 from enginebench.errors import Exit, UserError
 
 if TYPE_CHECKING:
-    from enginebench.domain import JSON, Runtime
+    from enginebench.domain import JSON, Deployment, Runtime
     from enginebench.engines.registry import Registry
     from enginebench.metrics.costs import Prices
     from enginebench.records.store import Run
@@ -124,7 +124,7 @@ def _measure(plan: Plan, registry: Registry, results: Path, client_processes: in
 
 
 def _machine(plan: Plan) -> dict[str, JSON]:
-    """The facts of this machine; with the bandwidth of its memory where its processor does the work, which takes about half a second."""
+    """The facts of this machine; with the bandwidth of its memory where its processor does the work."""
     import os
 
     from enginebench.domain import plain_object
@@ -132,15 +132,18 @@ def _machine(plan: Plan) -> dict[str, JSON]:
 
     found = facts()
     here = os.environ.get("DOCKER_HOST", "unix:").startswith("unix:")
-    ours = any(deployment.runtime != "attach" and (deployment.runtime != "docker" or here) for deployment in plan.scenario.deployments)
-    return plain_object(found) | (_bandwidth() if ours and not found.gpus else {})
+    ours = [each for each in plan.scenario.deployments if each.runtime != "attach" and (each.runtime != "docker" or here)]
+    return plain_object(found) | (_bandwidth(ours) if ours and not found.gpus else {})
 
 
-def _bandwidth() -> dict[str, JSON]:
+def _bandwidth(deployments: Sequence[Deployment]) -> dict[str, JSON]:
+    """Measured, which takes about half a second and 1 GB, unless no deployment can have a ceiling: models of a size that is not known."""
+    from enginebench.physics.deployment_limits import weights_of
     from enginebench.physics.detect import BANDWIDTH
     from enginebench.physics.this_cpu import memory_bandwidth
 
-    return {BANDWIDTH: memory_bandwidth()}
+    sized = (each.checkpoint != each.model or weights_of(each.model, each.precision, each.checkpoint) for each in deployments)
+    return {BANDWIDTH: memory_bandwidth()} if any(sized) else {}
 
 
 def _show(stored: Run, prices: Prices | None, *, as_json: bool, html: bool) -> int:

@@ -246,6 +246,6 @@ def test_a_cell_says_its_window_and_who_counted(tmp_path: Path) -> None:
 
 def test_names_of_many_deployments_take_no_time() -> None:
     labels = [{"engine": "vllm", "model": "m", "precision": "fp8", "slots": str(i)} for i in range(3_000)]
-    began = time.perf_counter()
+    began = time.process_time()
     assert _names(labels)[7] == "vllm slots=7"
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1
