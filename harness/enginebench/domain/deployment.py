@@ -27,6 +27,11 @@ class Parallelism:
     attention_dp: int = 1
     ep: int = 1
 
+    @property
+    def text(self) -> str:
+        """'tp=4 ep=4': the degrees above 1; 'one device' without any."""
+        return " ".join(f"{name}={value}" for name, value in vars(self).items() if value > 1) or "one device"
+
 
 @dataclass(frozen=True)
 class Deployment:

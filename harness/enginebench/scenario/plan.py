@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from enginebench.adapter import Unsupported
 from enginebench.domain import JSON, Cell, Deployment, Load, fingerprint, plain
-from enginebench.engines.registry import Registry
+from enginebench.engines.registry import Registry, discover
 from enginebench.errors import UserError
 from enginebench.scenario import MAX_CELLS, LoadSearch, Scenario
 
@@ -36,6 +36,8 @@ class Plan:
     skipped: Mapping[str, str] = field(default_factory=dict)
     searches: Mapping[str, LoadSearch] = field(default_factory=dict)
     bounds: MachineLimits | None = None
+    registry: Registry = field(default_factory=discover, repr=False, compare=False)
+    """The adapters of its engines."""
 
     @property
     def id(self) -> str:
@@ -95,7 +97,7 @@ def plan(scenario: Scenario, registry: Registry, bounds: MachineLimits | None = 
                     searches[cell.id] = firsts[load]
                 if reason := served.unfit.get(load) or refused[i] or too_large[i].get(load):
                     skipped[cell.id] = reason
-    return Plan(scenario, tuple(cells), skipped, searches, bounds)
+    return Plan(scenario, tuple(cells), skipped, searches, bounds, registry)
 
 
 @dataclass(frozen=True)
