@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections import Counter
 
 from enginebench.cli.progress import _outcome
+from enginebench.domain import Cell
 from enginebench.records.store import Run
+from enginebench.runner.events import CellEnded
 
 
 def test_a_finished_cell_says_what_is_wrong_with_it(synthetic_run: Run) -> None:
     lines = {}
     for record in synthetic_run.cells():
         if record.deployment.model.startswith("scout") and record.repeat == 0:
-            lines[record.deployment.engine, record.load.concurrency, record.load.input_tokens] = _outcome(
-                record, synthetic_run.samples(record.id), None
-            )
+            cell = Cell(record.deployment, record.load, record.repeat)
+            ended = CellEnded(cell, record, 1, synthetic_run.samples(record.id))
+            lines[record.deployment.engine, record.load.concurrency, record.load.input_tokens] = _outcome(ended)
     assert lines["llamacpp", 4, 128].endswith(" tok/s  suspect: the client used 97 % of a core")
     assert lines["attach", 4, 128].endswith(" tok/s  invalid: asked for 32 output tokens, the server counted 20 on average")
     assert lines["vllm", 16, 1024] == "failed: the engine ended with exit code 1 before it was ready"
