@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from enginebench.adapter import WORKERS, Adapter, Deployment, Install, Launch, Member, Site, Traits
-from enginebench.cli.shared import installs_of
 from enginebench.domain import JSON, Load
 from enginebench.domain.container import Container
+from enginebench.engines.installed import installs_of
 from enginebench.engines.registry import discover
 from enginebench.runner.cell import parity_outputs
 from enginebench.runner.engine import Opening

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from enginebench.analysis.analysis import Analysis, analyse
-from enginebench.cli.shared import installs_of
+from enginebench.engines.installed import installs_of
 from enginebench.engines.registry import discover
 from enginebench.records.store import Run, open_run
 

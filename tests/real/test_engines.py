@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from enginebench.cli.shared import installs_of
+from enginebench.engines.installed import installs_of
 from enginebench.engines.registry import discover
 from enginebench.validity.cache_proof import cache_proof
 

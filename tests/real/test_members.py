@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from enginebench.adapter import WORKERS, Adapter, Deployment, Install, Launch, Member, Site, Traits, prometheus_totals
-from enginebench.cli.shared import installs_of
 from enginebench.domain import JSON, Load
+from enginebench.engines.installed import installs_of
 from enginebench.engines.registry import discover
 from enginebench.runner.cell import parity_outputs
 from enginebench.runner.engine import Opening

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from enginebench.adapter import WORKERS
-from enginebench.cli.shared import installs_of
+from enginebench.engines.installed import installs_of
 from enginebench.engines.registry import discover
 from enginebench.physics.routing_files import read
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from enginebench.adapter import Install, installed_version
-from enginebench.cli.shared import installs_of
+from enginebench.engines.installed import installs_of
 from enginebench.engines.registry import discover
 
 pytestmark = pytest.mark.real

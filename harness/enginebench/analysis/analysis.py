@@ -50,6 +50,15 @@ class Analysis:
         out = {status: sum(r.status == status for r in records) for status in ("ok", "failed", "skipped")}
         return out | {"missing": len(self.run.cells) - len(records)}
 
+    @property
+    def incomplete(self) -> str | None:
+        """Why the run is not complete: cells failed or are missing, or all were skipped; None when it is."""
+        counts = self.counts
+        short = [f"{counts[status]} {status}" for status in ("failed", "missing") if counts[status]]
+        if short:
+            return f"not every cell was measured ({', '.join(short)})"
+        return None if counts["ok"] else "nothing was measured: every cell was skipped"
+
 
 def analyse(run: Run, prices: Prices | None = None) -> Analysis:
     """Read every stored cell of a run and fold the repeats. UserError when the stored SLO is none. prices: by the catalogue's names."""

@@ -87,6 +87,11 @@ def judge(comparison: Comparison, rule: Rule) -> Iterator[Finding]:
             yield _judged(rule, pair.name, figure)
 
 
+def fails(finding: Finding, *, strict: bool = False) -> bool:
+    """Whether a finding fails a nightly job: its threshold is broken. strict: or inconclusive."""
+    return finding.state == "broken" or (strict and finding.state == "inconclusive")
+
+
 def _judged(rule: Rule, pair: str, figure: Figure) -> Finding:
     change = figure.change
     if change.relative is None:

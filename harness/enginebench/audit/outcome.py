@@ -42,18 +42,26 @@ class Audit:
         """'56 claims: 9 impossible as stated, 8 inconsistent, ...'."""
         return f"{len(self.findings)} claims: {', '.join(f'{count} {verdict}' for verdict, count in self.counts.items())}"
 
+    @property
+    def failed(self) -> bool:
+        """Whether a claim is impossible as stated or inconsistent."""
+        return any(finding.verdict in ("impossible as stated", "inconsistent") for finding in self.findings)
 
-def as_data(audit: Audit) -> JSON:
-    """The audit as plain data. Rates in output tokens/s; share: stated rate / ceiling."""
-    return {
-        "schema": 1,
-        "title": audit.claims.title,
-        "counts": dict(audit.counts),
-        "sources": {name: source.model_dump(exclude_none=True) for name, source in audit.claims.sources.items()},
-        "findings": [_finding_data(finding, audit) for finding in audit.findings],
-        "contradictions": [{"about": each.about, "said": dict(each.stated), "truth": each.truth} for each in audit.contradictions],
-        "currency": audit.currency or None,
-    }
+    def to_dict(self) -> JSON:
+        """The audit as plain data. Rates in output tokens/s; share: stated rate / ceiling."""
+        return {
+            "schema": 1,
+            "title": self.claims.title,
+            "counts": dict(self.counts),
+            "sources": {name: source.model_dump(exclude_none=True) for name, source in self.claims.sources.items()},
+            "findings": [_finding_data(finding, self) for finding in self.findings],
+            "contradictions": [{"about": each.about, "said": dict(each.stated), "truth": each.truth} for each in self.contradictions],
+            "currency": self.currency or None,
+        }
+
+    def to_text(self, *, width: int = 120, color: bool = False) -> str:
+        """The table of findings with reasons, the contradictions, and a summary."""
+        return _render_table(self, width, color=color)
 
 
 def _finding_data(finding: Finding, audit: Audit) -> JSON:
@@ -86,8 +94,7 @@ def share_text(share: float | None) -> str:
     return "-" if share is None else f"{share:.1%}".replace("%", " %")
 
 
-def render_table(audit: Audit, *, width: int = 120, color: bool = False) -> str:
-    """The table of findings with reasons, the contradictions, and a summary."""
+def _render_table(audit: Audit, width: int, *, color: bool) -> str:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

@@ -18,8 +18,8 @@ MEANINGS = {
 }
 
 
-def render_page(audit: Audit) -> str:
-    """The page as text."""
+def audit_to_html(audit: Audit) -> str:
+    """The audit as one HTML page that opens offline."""
     import jinja2
     from markupsafe import Markup
 

@@ -6,18 +6,32 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import yaml
 
 from enginebench.audit.claims import Claims, Serving
 from enginebench.audit.judge import Finding
+from enginebench.audit.outcome import Audit
 from enginebench.domain import JSON
 from enginebench.errors import UserError
 
 INPUT_TOKENS, OUTPUT_TOKENS = 1024, 256
 """Lengths for a claim without lengths."""
 MAX_STREAMS = 1024
+
+
+def audit_scenarios(audit: Audit, checkpoints: Mapping[tuple[str, str], str] | None = None) -> Iterator[tuple[str, str | UserError]]:
+    """The scenarios that would reproduce the claimed speeds: (id of the claim, YAML text), or why there is none for it.
+
+    checkpoints: (model, precision) -> weights to use, as a scenario writes them; otherwise those that the file of claims names.
+    """
+    for finding in audit.findings:
+        if finding.serving is not None:
+            try:
+                yield finding.id, scenario_text(finding.serving, finding, audit.claims, checkpoints or {})
+            except UserError as error:
+                yield finding.id, error
 
 
 def scenario_text(claim: Serving, finding: Finding, claims: Claims, own: Mapping[tuple[str, str], str]) -> str:

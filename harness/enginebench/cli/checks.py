@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+import enginebench
 from enginebench.cli.shared import AS_JSON, print_json
 from enginebench.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
-    from enginebench.validity import Check
+    from enginebench import Check
 
 
 @click.command(epilog="\b\nExamples:\n  bench checks\n  bench checks client_bound --json")
@@ -19,9 +20,7 @@ if TYPE_CHECKING:
 @AS_JSON
 def checks(ids: Sequence[str], as_json: bool) -> None:
     """List the validity checks: when each one fires, what that means for the figures, and what to change. ID: only these."""
-    from enginebench.validity import all_checks
-
-    known = {check.id: check for check in all_checks()}
+    known = {check.id: check for check in enginebench.all_checks()}
     for name in ids:
         if name not in known:
             raise UserError(f"unknown check '{name}'", advice=did_you_mean(name, known))

@@ -1,30 +1,20 @@
-"""`bench clean`: remove what runs left behind whose harness is gone, and nothing else."""
+"""`bench clean`: remove what dead runs left behind, and nothing else."""
 
 from __future__ import annotations
 
-import contextlib
-
 import click
 
+import enginebench
 from enginebench.cli.shared import show
 
 
 @click.command(epilog="\b\nExamples:\n  bench clean")
 def clean() -> None:
-    """End processes and remove containers and networks of runs that are gone; those of runs that are up stay."""
-    from enginebench.runtime import LaunchFailed, sweep
-    from enginebench.runtime.container.client import connect
-    from enginebench.runtime.container.leftovers import clean as clean_containers
-
-    said = sweep()
-    nothing = "nothing was left behind"
-    try:
-        with contextlib.closing(connect()) as client:
-            said += clean_containers(client)
-    except LaunchFailed as failure:
-        show(f"no containers were looked at: {failure.reason}")
-        nothing = "no process was left behind"
-    for line in said:
+    """End processes and remove containers and networks of runs whose harness is dead; those of live runs stay."""
+    done = enginebench.clean()
+    if done.containers_problem is not None:
+        show(f"containers were not checked: {done.containers_problem}")
+    for line in done.actions:
         show(line)
-    if not said:
-        click.echo(nothing, err=True)
+    if not done.actions:
+        click.echo("nothing was left behind" if done.containers_problem is None else "no process was left behind", err=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+import enginebench
 from enginebench.cli.shared import AS_JSON, price_options, prices_of, print_json
 from enginebench.errors import Exit
 
@@ -16,7 +17,7 @@ Examples:
   bench compare BASE CANDIDATE --fail-if 'ttft.p99 > +5%' --fail-if 'output_throughput < -3%'
 \b
 Exit code 1: a threshold is broken. The whole 95 % interval of the change lies beyond it, which takes four restarts
-(--repeats 4) in either run; with fewer it cannot be told, which only fails with --strict.
+(--repeats 4) in either run; with fewer the threshold is inconclusive, which only fails with --strict.
 """
 
 
@@ -30,7 +31,7 @@ Exit code 1: a threshold is broken. The whole 95 % interval of the change lies b
     metavar="'FIGURE > +N%'",
     help="Exit with 1 if a figure has surely changed by more: 'ttft.p99 > +5%', 'output_throughput < -3%' (repeatable).",
 )
-@click.option("--strict", is_flag=True, help="Also exit with 1 where a threshold cannot be judged.")
+@click.option("--strict", is_flag=True, help="Also exit with 1 if a threshold is inconclusive.")
 @click.option("--md", "as_markdown", is_flag=True, help="Print Markdown on stdout.")
 @price_options
 @AS_JSON
@@ -45,19 +46,9 @@ def compare(
     as_json: bool,
 ) -> int:
     """Compare two runs: what changed around them, and which figures are better, worse, or cannot be told apart."""
-    from enginebench.analysis.analysis import analyse
-    from enginebench.analysis.comparison import compare_runs
-    from enginebench.analysis.thresholds import judge, parse_rule
-    from enginebench.records.store import open_run
-    from enginebench.report.comparison import to_data, to_markdown, to_text
-
-    rules = [parse_rule(text) for text in thresholds]
-    priced = prices_of(prices, flags)
-    comparison = compare_runs(analyse(open_run(base), priced), analyse(open_run(candidate), priced))
-    findings = [finding for rule in rules for finding in judge(comparison, rule)]
+    found = enginebench.compare(base, candidate, fail_if=thresholds, prices=prices_of(prices, flags))
     if as_json:
-        print_json(to_data(comparison, findings))
+        print_json(found.to_dict())
     else:
-        click.echo((to_markdown if as_markdown else to_text)(comparison, findings), nl=False)
-    failing = ("broken", "inconclusive") if strict else ("broken",)
-    return Exit.THRESHOLD if any(finding.state in failing for finding in findings) else Exit.OK
+        click.echo(found.to_markdown() if as_markdown else found.to_text(), nl=False)
+    return Exit.THRESHOLD if found.failed(strict=strict) else Exit.OK

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import click
 
-from enginebench.cli.shared import ADAPTERS, AS_JSON, installs_of, print_json
+import enginebench
+from enginebench.cli.shared import ADAPTERS, AS_JSON, print_json
+from enginebench.domain import plain
+from enginebench.domain.text import printable
 
 _MARKS = {"ok": "ok  ", "warn": "warn", "no": "no  "}
 _COLOURS = {"ok": "green", "warn": "yellow", "no": "red"}
@@ -18,21 +21,11 @@ _COLOURS = {"ok": "green", "warn": "yellow", "no": "red"}
 @AS_JSON
 def doctor(adapters: Sequence[Path], as_json: bool) -> None:
     """Look at this machine: processor, memory, GPUs, Docker, engines, leftovers of earlier runs."""
-    from enginebench.domain import plain
-    from enginebench.domain.text import printable
-    from enginebench.engines.registry import discover
-    from enginebench.runner.doctor import diagnose
-
-    sound, broken = discover(adapters).survey()
-    findings = diagnose([(a.name, a.title, installs_of(a), _how(a.name, a.requirements)) for a in sound], broken)
+    found = enginebench.doctor(adapters)
     if as_json:
-        print_json([plain(finding) for finding in findings])
+        print_json([plain(each) for each in found])
         return
-    for finding in findings:
-        click.echo(f"{click.style(_MARKS[finding.level], fg=_COLOURS[finding.level])}  {finding.topic:<12} {printable(finding.text)}")
-        if finding.advice:
-            click.echo(f"{'':<19}{finding.advice}")
-
-
-def _how(name: str, requirements: tuple[str, ...]) -> str:
-    return f"bench engines install {name}" if requirements else ""
+    for each in found:
+        click.echo(f"{click.style(_MARKS[each.level], fg=_COLOURS[each.level])}  {each.topic:<12} {printable(each.text)}")
+        if each.advice:
+            click.echo(f"{'':<19}{each.advice}")

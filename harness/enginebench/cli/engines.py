@@ -1,4 +1,4 @@
-"""`bench engines`: which engines there are, and an environment of its own for each."""
+"""`bench engines`: which engines there are, and installing each into its own environment."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from enginebench.cli.shared import ADAPTERS, AS_JSON, installs_of, print_json
-from enginebench.errors import UserError
+import enginebench
+from enginebench.cli.shared import ADAPTERS, AS_JSON, print_json
+from enginebench.domain.text import printable
 
 if TYPE_CHECKING:
-    from enginebench.adapter import Adapter
-    from enginebench.domain import JSON
+    from enginebench import Engine
 
 
 @click.group(invoke_without_command=True, epilog="\b\nExamples:\n  bench engines\n  bench engines install transformers")
@@ -24,34 +24,16 @@ def engines(context: click.Context, adapters: Sequence[Path], as_json: bool) -> 
     """List the engines: how each is installed here, in which version, and what it supports."""
     if context.invoked_subcommand:
         return
-    from enginebench.domain.text import printable
-    from enginebench.engines.registry import discover
-
-    sound, broken = discover(adapters).survey()
+    found = enginebench.list_engines(adapters)
     if as_json:
-        unusable: list[JSON] = [{"name": name, "broken": reason} for name, reason in broken.items()]
-        print_json([*map(_as_data, sound), *unusable])
+        print_json([engine.to_dict() for engine in found])
         return
-    for adapter in sound:
-        found = ", ".join(f"{i.variant} {i.version}" for i in installs_of(adapter))
-        state = found or (f"not installed; next: bench engines install {adapter.name}" if adapter.requirements else "nothing to install")
-        click.echo(f"{adapter.name:<14} {adapter.title:<26} {'/'.join(adapter.runtimes):<20} {state}")
-    for name, reason in broken.items():
-        click.echo(f"{name:<14} broken: {printable(reason)}")
-
-
-def _as_data(adapter: Adapter) -> JSON:
-    from enginebench.domain import plain
-
-    return {
-        "name": adapter.name,
-        "title": adapter.title,
-        "runtimes": list(adapter.runtimes),
-        "precisions": plain(sorted(adapter.precisions)) if adapter.precisions is not None else None,
-        "requirements": list(adapter.requirements),
-        "variants": {name: list(pins) for name, pins in adapter.variants.items()},
-        "installs": [plain(install) for install in installs_of(adapter)],
-    }
+    for engine in found:
+        if engine.broken is not None:
+            click.echo(f"{engine.name:<14} broken: {printable(engine.broken)}")
+            continue
+        missing = f"not installed; next: bench engines install {engine.name}" if engine.requirements else "nothing to install"
+        click.echo(f"{engine.name:<14} {engine.title:<26} {'/'.join(engine.runtimes):<20} {_installed(engine) or missing}")
 
 
 @engines.command(epilog="\b\nExamples:\n  bench engines install llamacpp transformers\n  bench engines install vllm:cpu")
@@ -62,21 +44,10 @@ def install(names: Sequence[str], adapters: Sequence[Path]) -> None:
 
     NAME:VARIANT installs one of the engine's other sets of requirements, such as that for a machine without a GPU.
     """
-    from enginebench.engines.environments import install as build
-    from enginebench.engines.registry import discover, environments
-    from enginebench.errors import did_you_mean
-
-    registry = discover(adapters)
     for name in names:
-        engine, colon, variant = name.partition(":")
-        adapter = registry.need(engine)
-        known = environments(adapter)
-        environment = f"{engine}-{variant}" if colon else engine
-        if environment not in known:
-            if colon:
-                advice = did_you_mean(variant, adapter.variants) or f"bench engines install {engine}"
-                raise UserError(f"{adapter.title} has no variant '{variant}'", advice=advice)
-            raise UserError(f"{adapter.title} has nothing to install: it is used where it is")
-        build(environment, known[environment], lambda text: click.echo(text, err=True))
-        found = ", ".join(f"{i.variant} {i.version}" for i in installs_of(adapter))
-        click.echo(f"{name}: {found}")
+        engine = enginebench.install_engine(name, adapters=adapters, on_step=lambda text: click.echo(text, err=True))
+        click.echo(f"{name}: {_installed(engine)}")
+
+
+def _installed(engine: Engine) -> str:
+    return ", ".join(f"{each.variant} {each.version}" for each in engine.installs)

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from enginebench.cli.shared import ADAPTERS, AS_JSON, print_json
-from enginebench.errors import UserError
-
-if TYPE_CHECKING:
-    from enginebench.domain import JSON
-    from enginebench.engines.images import Daemon, Image, Recipe
-    from enginebench.engines.registry import Registry
+import enginebench
+from enginebench.cli.shared import ADAPTERS, AS_JSON, print_json, show
 
 NAMES = click.argument("names", nargs=-1, required=True, metavar="ENGINE[/VARIANT]...")
 _EPILOG = """\b
@@ -27,7 +21,9 @@ Examples:
 
 
 @click.group(invoke_without_command=True, epilog=_EPILOG)
-@click.option("--table", type=click.Path(path_type=Path, dir_okay=False), help="Another images.yaml; its Dockerfiles lie beside it.")
+@click.option(
+    "--table", type=click.Path(path_type=Path, dir_okay=False), help="Another images.yaml; its Dockerfiles are in the same folder."
+)
 @ADAPTERS
 @AS_JSON
 @click.pass_context
@@ -36,47 +32,36 @@ def images(context: click.Context, table: Path | None, adapters: Sequence[Path],
     context.obj = (table, adapters)
     if context.invoked_subcommand:
         return
-    from enginebench.engines.images import read_images
-    from enginebench.engines.registry import discover
-
-    found, registry = read_images(table), discover(adapters)
-    daemon, problem = _daemon_if_any()
-    rows = [(image, _state(image, registry, daemon)) for image in found.values()]
+    found = enginebench.list_images(table, adapters)
     if as_json:
-        print_json([_as_data(image, state, registry) for image, state in rows])
+        print_json([each.to_dict() for each in found.images])
         return
-    width = max(len(key) for key in found)
-    for image, state in rows:
-        click.echo(f"{image.key:<{width}}  {image.devices:<6}  {_trust(image):<8}  {state or '?':<7}  {image.tagged}")
+    width = max(len(each.image.key) for each in found.images)
+    for each in found.images:
+        image = each.image
+        click.echo(f"{image.key:<{width}}  {image.devices:<6}  {each.trust:<8}  {each.state or '?':<7}  {image.tagged}")
         if image.note:
             click.echo(f"{'':<{width}}  note: {image.note}")
-    if problem:
-        click.echo(f"which of them are here is not known: {problem}", err=True)
+    if found.daemon_problem:
+        click.echo(f"which of them are here is not known: {found.daemon_problem}", err=True)
 
 
 @images.command(epilog="\b\nExamples:\n  bench images build llamacpp/cpu")
 @NAMES
 @click.pass_obj
 def build(given: tuple[Path | None, Sequence[Path]], names: Sequence[str]) -> None:
-    """Build the images that run: the base with our Dockerfile on top. What is there already is left as it is."""
-    from enginebench.engines.images import ensure
-    from enginebench.engines.registry import discover
-
+    """Build the images that run: the base with our Dockerfile on top. Existing images stay as they are."""
     table, adapters = given
-    wanted, registry, daemon = _named(names, table), discover(adapters), _daemon()
-    for image in wanted:
-        made = _recipe(image, registry)
-        click.echo(f"{image.key}: {made.name} {ensure(made, daemon, _say)}")
+    for image, name, ident in enginebench.build_images(names, table=table, adapters=adapters, on_step=show):
+        click.echo(f"{image.key}: {name} {ident}")
 
 
 @images.command(epilog="\b\nExamples:\n  bench images pull vllm/cuda sglang/cuda")
 @NAMES
 @click.pass_obj
 def pull(given: tuple[Path | None, Sequence[Path]], names: Sequence[str]) -> None:
-    """Fetch the base images, by digest where they are pinned."""
-    wanted, daemon = _named(names, given[0]), _daemon()
-    for image in wanted:
-        daemon.pull(image, _say)
+    """Fetch the base images, by digest if they are pinned."""
+    for image in enginebench.pull_images(names, table=given[0], on_step=show):
         click.echo(f"{image.key}: {image.base}")
 
 
@@ -85,68 +70,5 @@ def pull(given: tuple[Path | None, Sequence[Path]], names: Sequence[str]) -> Non
 @click.pass_obj
 def pin(given: tuple[Path | None, Sequence[Path]], names: Sequence[str]) -> None:
     """Ask the registries which digest each tag has now, and write it into the table."""
-    from enginebench.engines.images import pin as write
-
-    wanted, daemon = _named(names, given[0]), _daemon()
-    for image in wanted:
-        digest = daemon.digest(image)
-        write(image, digest, given[0])
+    for image, digest in enginebench.pin_images(names, table=given[0]):
         click.echo(f"{image.key}: {image.tagged} {digest}{'' if digest == image.digest else '  (new)'}")
-
-
-def _named(names: Iterable[str], table: Path | None) -> list[Image]:
-    """The images that 'all', an engine or engine/variant names, each once, in the order asked for."""
-    from enginebench.engines.images import read_images, resolve
-
-    known = read_images(table)
-    found: dict[str, Image] = {}
-    for name in names:
-        engine, _, variant = name.partition("/")
-        same = [image for image in known.values() if name == "all" or (not variant and image.engine == engine)]
-        found |= {image.key: image for image in same or [resolve(engine, variant or None, table)]}
-    return list(found.values())
-
-
-def _recipe(image: Image, registry: Registry) -> Recipe:
-    from enginebench.engines.images import recipe
-    from enginebench.engines.registry import constraints_of
-
-    adapter = registry.need(image.engine)
-    return recipe(image, adapter.requirements, constraints_of(adapter))
-
-
-def _daemon() -> Daemon:
-    from enginebench.engines.docker_images import SdkDaemon
-
-    return SdkDaemon()
-
-
-def _daemon_if_any() -> tuple[Daemon | None, str | None]:
-    try:
-        return _daemon(), None
-    except UserError as error:
-        return None, error.message
-
-
-def _say(text: str) -> None:
-    from enginebench.domain.text import printable
-
-    click.echo(printable(text), err=True)
-
-
-def _trust(image: Image) -> str:
-    return "pinned" if image.digest else "floating" if image.floating else "tag only"
-
-
-def _state(image: Image, registry: Registry, daemon: Daemon | None) -> str | None:
-    """'built', 'missing', or None where there is no daemon to ask or no adapter to build it for."""
-    if daemon is None or image.engine not in registry:
-        return None
-    return "built" if daemon.image_id(_recipe(image, registry).name) else "missing"
-
-
-def _as_data(image: Image, state: str | None, registry: Registry) -> JSON:
-    from enginebench.domain import plain_object
-
-    name = _recipe(image, registry).name if image.engine in registry else None
-    return {**plain_object(image), "base": image.base, "floating": image.floating, "name": name, "here": state}

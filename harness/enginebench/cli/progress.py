@@ -1,7 +1,6 @@
-"""Live progress on stderr: one status line on a terminal, plain lines elsewhere. Prints; decides nothing.
+"""Live progress on stderr: one status line on a terminal, plain lines elsewhere. Prints events; decides nothing.
 
-Inside a measured window it is called at most four times a second, and formats one short line. After a cell it computes the figures and
-the validity checks that the report will show.
+Inside a measured window it is called at most four times a second, and formats one short line.
 """
 
 from __future__ import annotations
@@ -10,56 +9,54 @@ import contextlib
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import click
 
-from enginebench.analysis.rows import CellResult, result_of
-from enginebench.domain import Cell, Deployment, Load
+from enginebench.api import CellEnded, CellProgress, CellStarted, Event, LaunchStep, Note, RunOpened
+from enginebench.cli.shared import show
+from enginebench.domain import Cell, Deployment
 from enginebench.domain.text import printable
-from enginebench.loadgen import Progress
-from enginebench.metrics.context import RunContext
-from enginebench.metrics.slo import Slo
-from enginebench.records.samples import Samples
-from enginebench.records.store import CellRecord, Run
-from enginebench.scenario.plan import Plan
+
+if TYPE_CHECKING:
+    from enginebench import CellResult
 
 
 class ProgressLines:
-    """The command line's implementation of `enginebench.runner.reporter.Reporter`."""
+    """Listens to the events of a run."""
 
-    def __init__(self, plan: Plan, run: Run) -> None:
-        self._run = run
-        self._slo = plan.scenario.slo
-        self._done = sum(map(run.has, run.record.cells))
+    def __init__(self) -> None:
+        self._planned = 0
+        self._done = 0
         self._measured = 0
         self._began = time.monotonic()
         self._live = sys.stderr.isatty()
 
-    def launching(self, deployment: Deployment, what: str) -> None:
-        text = f"{_name(deployment)}: {what} ..."
-        self._status(text) if self._live else self._line(text)
-
-    def measuring(self, cell: Cell, progress: Progress | None) -> None:
-        if not self._live:
-            return  # a log gets one line per cell, not four a second
-        if progress is None:
-            self._status(f"{self._head(cell)}  warm-up")
-            return
-        figures = [f"{progress.ended}/{progress.requests} requests" if cell.load.requests else f"{progress.ended} requests"]
-        if progress.ttft_s is not None:
-            figures.append(f"TTFT {progress.ttft_s * 1e3:.0f} ms")
-        if progress.tpot_s is not None:
-            figures.append(f"TPOT {progress.tpot_s * 1e3:.1f} ms")
-        if progress.elapsed_s > 0:
-            figures.append(f"~{progress.events / progress.elapsed_s:,.0f} tok/s")
-        self._status(f"{self._head(cell)}  {'  '.join(figures)}  {self._left() or _left_in_cell(cell.load, progress)}")
-
-    def done(self, cell: Cell, record: CellRecord, samples: Samples | None) -> None:
-        head = self._head(cell)
-        self._done += 1
-        self._measured += record.status == "ok"
-        self._line(f"{head}  {_outcome(record, samples, self._slo)}  {self._left()}".rstrip())
+    def __call__(self, event: Event) -> None:
+        """Print an event, unless there is nothing to print."""
+        match event:
+            case Note():
+                self.close()
+                show(event.text)
+            case RunOpened():
+                self._planned, self._done, self._began = event.planned, event.stored, time.monotonic()
+            case LaunchStep():
+                text = f"{_name(event.deployment)}: {event.step} ..."
+                self._status(text) if self._live else self._line(text)
+            case CellStarted():
+                self._planned = event.planned
+                if self._live:  # a log gets one line per cell
+                    self._status(f"{self._head(event.cell)}  warm-up")
+            case CellProgress():
+                if self._live:
+                    self._status(f"{self._head(event.cell)}  {_figures_so_far(event)}  {self._left() or _left_in_cell(event)}")
+            case CellEnded():
+                self._planned = event.planned
+                head = self._head(event.cell)
+                self._done += 1
+                self._measured += event.record.status == "ok"
+                self._line(f"{head}  {_outcome(event)}  {self._left()}".rstrip())
 
     def close(self) -> None:
         """Remove the status line."""
@@ -68,12 +65,11 @@ class ProgressLines:
 
     def _head(self, cell: Cell) -> str:
         repeat = f" #{cell.repeat + 1}" if cell.repeat else ""
-        total = len(self._run.record.cells)  # a search adds cells while it runs
-        return f"[{self._done + 1}/{total}] {_name(cell.deployment)} {cell.load.level_text} {cell.load.shape_text}{repeat}"
+        return f"[{self._done + 1}/{self._planned}] {_name(cell.deployment)} {cell.load.level_text} {cell.load.shape_text}{repeat}"
 
     def _left(self) -> str:
         """Time left, from the mean time of the cells of this session with their launches; empty until one has been measured."""
-        todo = len(self._run.record.cells) - self._done
+        todo = self._planned - self._done
         if not self._measured or not todo:
             return ""
         seconds = (time.monotonic() - self._began) / self._measured * todo
@@ -87,22 +83,35 @@ class ProgressLines:
         click.echo(printable(text), err=True)
 
 
-def _left_in_cell(load: Load, progress: Progress) -> str:
-    """Time left in the running cell, for as long as no cell has been measured."""
-    left = [load.duration_s - progress.elapsed_s] if load.duration_s is not None else []
-    if progress.ended and load.requests:
-        left.append(progress.elapsed_s / progress.ended * (progress.requests - progress.ended))
-    return f"~{max(0.0, min(left)):.0f} s left in this cell" if left else ""
-
-
 @contextlib.contextmanager
-def progress(plan: Plan, run: Run) -> Iterator[ProgressLines]:
-    """Progress of a sweep; the status line is removed at the end, also after an error."""
-    lines = ProgressLines(plan, run)
+def progress() -> Iterator[Callable[[Event], None]]:
+    """Prints the events of a run; the status line is removed at the end, also after an error."""
+    lines = ProgressLines()
     try:
         yield lines
     finally:
         lines.close()
+
+
+def _figures_so_far(event: CellProgress) -> str:
+    progress = event.progress
+    figures = [f"{progress.ended}/{progress.requests} requests" if event.cell.load.requests else f"{progress.ended} requests"]
+    if progress.ttft_s is not None:
+        figures.append(f"TTFT {progress.ttft_s * 1e3:.0f} ms")
+    if progress.tpot_s is not None:
+        figures.append(f"TPOT {progress.tpot_s * 1e3:.1f} ms")
+    if progress.elapsed_s > 0:
+        figures.append(f"~{progress.events / progress.elapsed_s:,.0f} tok/s")
+    return "  ".join(figures)
+
+
+def _left_in_cell(event: CellProgress) -> str:
+    """Time left in the running cell, for as long as no cell has been measured."""
+    load, progress = event.cell.load, event.progress
+    left = [load.duration_s - progress.elapsed_s] if load.duration_s is not None else []
+    if progress.ended and load.requests:
+        left.append(progress.elapsed_s / progress.ended * (progress.requests - progress.ended))
+    return f"~{max(0.0, min(left)):.0f} s left in this cell" if left else ""
 
 
 _FIGURES = (
@@ -114,11 +123,11 @@ _FIGURES = (
 )
 
 
-def _outcome(record: CellRecord, samples: Samples | None, slo: Slo | None) -> str:
+def _outcome(event: CellEnded) -> str:
     """The cell's main figures and, where it is suspect or invalid, the first reason; else why there are none."""
-    if record.status != "ok" or samples is None:
-        return f"{record.status}: {record.reason}"
-    result = result_of(record, samples, RunContext(slo=slo))
+    result = event.result
+    if result is None:
+        return f"{event.record.status}: {event.record.reason}"
     found = [
         f"{label} {value * scale:,.{digits}f} {unit}".strip()
         for name, label, scale, digits, unit in _FIGURES

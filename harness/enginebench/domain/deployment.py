@@ -33,6 +33,11 @@ class Parallelism:
         """Devices of a deployment in which every rank has its own."""
         return self.tp * self.pp * self.dp_replicas
 
+    @property
+    def text(self) -> str:
+        """'tp=4 ep=4': the degrees above 1; 'one device' without any."""
+        return " ".join(f"{name}={value}" for name, value in vars(self).items() if value > 1) or "one device"
+
 
 @dataclass(frozen=True)
 class Deployment:

@@ -170,6 +170,15 @@ def read_prices(path: Path) -> Prices:
     return Prices(currency, devices, **{key: number(written[key], (key,)) for key in _NUMBERS if key in written})
 
 
+def price_list(file: Path | str | None = None, given: Sequence[str] = ()) -> Prices:
+    """The prices of devices and electricity, for the cost of tokens.
+
+    file: a YAML file (see `read_prices`). given: single prices that change it, such as 'h100.hour=2.50' or 'electricity=0.30'.
+    UserError for a device that the catalogue does not know, and for a price that is not a positive number.
+    """
+    return by_catalogue(with_flags(read_prices(Path(file)) if file is not None else Prices(), given))
+
+
 def with_flags(prices: Prices, flags: Sequence[str]) -> Prices:
     """`prices` changed by flags: 'NAME.hour=2.5', 'hour=2.5' (every device), 'electricity=0.30', 'currency=EUR'."""
     for flag in flags:

@@ -72,6 +72,21 @@ def parse(given: Mapping[str, JSON] | str) -> Slo:
     return slo
 
 
+def read_slo(given: Mapping[str, JSON] | str) -> Slo:
+    """`parse`, which also reads 'ttft_ms=500,tpot_ms=50' with the keys of a scenario's `slo`."""
+    if not isinstance(given, str) or "=" not in given:
+        return parse(given)
+    written: dict[str, JSON] = {}
+    for item in given.split(","):
+        key, _, value = map(str.strip, item.partition("="))
+        try:
+            written[key] = value if key == "preset" else float(value)
+        except ValueError:
+            advice = "write e.g. --slo ttft_ms=500,tpot_ms=50,share=0.99, or a preset's name"
+            raise UserError(f"--slo {item.strip()}: expected KEY=NUMBER", advice=advice) from None
+    return parse(written)
+
+
 def _limit(written: Mapping[str, JSON], name: str) -> float | None:
     factors = {f"{name}_s": 1.0, f"{name}_ms": 1e-3}
     found = [_positive(key, written[key]) * factor for key, factor in factors.items() if key in written]

@@ -7,13 +7,12 @@ distinguish these. Pure. Does not know: engines, files (`routing_files` reads th
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from enginebench.domain import JSON
 from enginebench.errors import UserError
 
 Counts = npt.NDArray[np.int64]
@@ -122,33 +121,79 @@ def distinct_per_step(choices: Choices, batch: int, seed: int = 0) -> Figures | 
     return found / DRAWS
 
 
-def summary(routing: Routing, *, ranks: Sequence[int], batches: Sequence[int]) -> dict[str, JSON]:
-    """All figures as plain data, per layer and averaged over layers. Rank numbers that do not divide the experts are left out."""
+@dataclass(frozen=True)
+class StepExperts:
+    """Distinct experts that a decode step touches in a layer."""
+
+    batch: int
+    """Sequences in the step."""
+    distinct: float
+    """Mean over the layers."""
+    layers: tuple[float, ...]
+    """Of each layer."""
+    uniform: float
+    """What uniform routing would give."""
+
+
+@dataclass(frozen=True)
+class RoutingSummary:
+    """How unevenly a model's experts are used."""
+
+    model: str
+    source: str
+    """Who counted, and over what."""
+    experts: int
+    top_k: int | None
+    """Experts per token; None: only counts are known."""
+    layers: tuple[int, ...]
+    """Numbers of the layers with experts."""
+    hottest: int
+    """The number of experts behind 'hottest_share': an eighth of all."""
+    choices: int
+    """Choices that were counted."""
+    mean: Mapping[str, float]
+    """'hottest_share', 'entropy' and 'imbalance_ep<N>', mean over the layers."""
+    worst: Mapping[str, float]
+    """The same of the most uneven layer."""
+    per_layer: Mapping[str, tuple[float, ...]]
+    """The same of each layer."""
+    steps: tuple[StepExperts, ...]
+    """One per batch; empty where only counts are known."""
+
+
+def routing_summary(routing: Routing, *, ranks: Sequence[int] = (2, 4, 8), batches: Sequence[int] = (1, 4, 16)) -> RoutingSummary:
+    """The figures of this module for a model. ranks: numbers of expert-parallel ranks; those that do not divide the experts are left out.
+
+    batches: sequences in a decode step; those larger than what was counted are left out.
+    """
     hottest = max(1, routing.experts // 8)
     per_layer = {
         "hottest_share": hottest_share(routing.counts, hottest),
         "entropy": entropy(routing.counts),
         **{f"imbalance_ep{n}": rank_imbalance(routing.counts, n) for n in ranks if routing.experts % n == 0},
     }
-    steps: list[JSON] = []
+    return RoutingSummary(
+        model=routing.model,
+        source=routing.source,
+        experts=routing.experts,
+        top_k=routing.top_k,
+        layers=routing.layers,
+        hottest=hottest,
+        choices=int(routing.counts.sum()),
+        mean={name: float(values.mean()) for name, values in per_layer.items()},
+        worst={name: float(values.min() if name == "entropy" else values.max()) for name, values in per_layer.items()},
+        per_layer={name: tuple(values.tolist()) for name, values in per_layer.items()},
+        steps=tuple(_steps(routing, batches)),
+    )
+
+
+def _steps(routing: Routing, batches: Sequence[int]) -> Iterator[StepExperts]:
+    if routing.choices is None or routing.top_k is None:
+        return
     for batch in batches:
-        found = None if routing.choices is None else distinct_per_step(routing.choices, batch)
-        if found is not None and routing.top_k is not None:
+        if (found := distinct_per_step(routing.choices, batch)) is not None:
             uniform = uniform_distinct(routing.experts, routing.top_k, batch)
-            steps.append({"batch": batch, "distinct": float(found.mean()), "layers": found.tolist(), "uniform": uniform})
-    return {
-        "model": routing.model,
-        "source": routing.source,
-        "experts": routing.experts,
-        "top_k": routing.top_k,
-        "layers": list(routing.layers),
-        "hottest": hottest,
-        "choices": int(routing.counts.sum()),
-        "mean": {name: float(values.mean()) for name, values in per_layer.items()},
-        "worst": {name: float(values.min() if name == "entropy" else values.max()) for name, values in per_layer.items()},
-        "per_layer": {name: values.tolist() for name, values in per_layer.items()},
-        "steps": steps,
-    }
+            yield StepExperts(batch, float(found.mean()), tuple(found.tolist()), uniform)
 
 
 def _ratio(part: npt.NDArray[np.generic], whole: npt.NDArray[np.generic]) -> Figures:

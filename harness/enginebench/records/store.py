@@ -225,15 +225,15 @@ def open_run(path: Path) -> Run:
     return Run(path)
 
 
-def find_runs(results: Path, name: str) -> list[Run]:
-    """The readable runs of the scenario `name` under `results`, oldest first."""
+def find_runs(results: Path, name: str | None = None) -> list[Run]:
+    """The readable runs under `results`, oldest first. name: only those of this scenario."""
     runs: list[Run] = []
     for file in results.glob("*/run.json"):
         try:
             run = Run(file.parent)
         except UserError:
             continue  # somebody else's folder, or a newer version's: not ours to resume
-        if run.record.name == name:
+        if name in (None, run.record.name):
             runs.append(run)
     return sorted(runs, key=lambda run: (run.record.created_at, run.path.name))
 

@@ -1,6 +1,5 @@
-"""Runs a plan on real engines and stores what happened. Knows no command line and no report."""
+"""Runs a plan on real engines and stores the results. Knows neither command line nor report."""
 
-from enginebench.runner.reporter import Reporter, Silent
 from enginebench.runner.sweep import Sweep
 
-__all__ = ["Reporter", "Silent", "Sweep"]
+__all__ = ["Sweep"]

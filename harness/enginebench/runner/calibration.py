@@ -58,6 +58,11 @@ class Level:
     processes: int = 1
 
     @property
+    def lag_limit_ms(self) -> float:
+        """How long tokens may wait until they are read (p99)."""
+        return LAG_MS[self.stamps]
+
+    @property
     def cpu_fraction(self) -> float:
         """Share of a core that each client process takes while all streams run."""
         return self.cpu_us * self.events_per_s / self.processes / 1e6
@@ -98,9 +103,17 @@ class Calibration:
     at: str
     levels: tuple[Level, ...] = field(default=())
 
+    @property
+    def disturbed(self) -> bool:
+        """Whether the machine alone causes half of the lag that is allowed: something else runs on it."""
+        return self.idle_lag_p99_ms > LAG_MS["loop"] / 2
 
-def calibrate(processes: int, say: Callable[[Level], None]) -> Calibration:
-    """Find the limits, and keep them. Takes a minute or two; the machine should have nothing else to do. say: told of every level."""
+
+def calibrate(processes: int = 1, say: Callable[[Level], None] = lambda _: None) -> Calibration:
+    """Find this machine's client limits against the fake engine, and store them: a minute or two on a machine without other work.
+
+    processes: client processes that share the load. say: called with every level.
+    """
     from enginebench.records.store import now, write_atomically
 
     levels = list(_levels(processes, say))

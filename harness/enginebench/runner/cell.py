@@ -20,9 +20,9 @@ from enginebench.records.store import CellRecord, now
 from enginebench.runner.calibration import client_limit
 from enginebench.runner.engine import Engine
 from enginebench.runner.engine_counters import Watch
+from enginebench.runner.events import CellProgress, OnEvent
 from enginebench.runner.instruments import Instruments
 from enginebench.runner.priming import rehearsal
-from enginebench.runner.reporter import Reporter
 from enginebench.workload import natural_count
 
 WARMUP_OUTPUT_TOKENS = 16
@@ -42,7 +42,7 @@ DEATH_PATIENCE_S = 1.0
 
 
 def measure(
-    cell: Cell, engine: Engine, adapter: Adapter, reporter: Reporter, instruments: Instruments, *, nonce: str
+    cell: Cell, engine: Engine, adapter: Adapter, on_event: OnEvent, instruments: Instruments, *, nonce: str
 ) -> tuple[CellRecord, Samples | None]:
     """Run one cell. Raises KeyboardInterrupt when the user stops it; everything else that happens is in the record."""
     began, started_at = time.monotonic(), now()
@@ -54,7 +54,6 @@ def measure(
         "identity": engine.opening.identity,
         "nonce": nonce,
     }
-    reporter.measuring(cell, None)
     instruments.prepare(engine)
     # Prompts come first, so that an engine that is warm does not cool down again, unless only the warm-up tells how many.
     natural = natural_count(load, engine.opening.base)
@@ -72,7 +71,7 @@ def measure(
         result = engine.run(
             prompts,
             load,
-            on_progress=lambda progress: reporter.measuring(cell, progress),
+            on_progress=lambda progress: on_event(CellProgress(cell, progress)),
             keep_text=uncounted,
             acks="delayed" if warm_up is not None and warm_up.server_nodelay else "usual",
         )

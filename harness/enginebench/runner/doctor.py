@@ -19,6 +19,7 @@ from typing import Literal, TypeAlias
 import psutil
 
 from enginebench.adapter import Install
+from enginebench.engines.installed import list_engines
 from enginebench.loadgen.transport.library import library
 from enginebench.machine import host
 from enginebench.machine.accelerators import gpus
@@ -42,7 +43,7 @@ LITTLE_DISK, LITTLE_MEMORY = 10 * GIB, 4 * GIB
 
 
 @dataclass(frozen=True)
-class Finding:
+class Diagnosis:
     """One thing looked at. no: something cannot be done; warn: numbers may suffer. advice: what to do about it, '' for ok."""
 
     topic: str
@@ -51,7 +52,18 @@ class Finding:
     advice: str = ""
 
 
-def diagnose(engines: Iterable[Engine] = (), broken: Mapping[str, str] | None = None) -> list[Finding]:
+def doctor(adapters: Sequence[Path] = ()) -> list[Diagnosis]:
+    """What this machine can run and what would disturb a measurement: processor, memory, GPUs, Docker, leftovers, engines.
+
+    adapters: further adapter files; UserError when one of these is missing or broken.
+    """
+    known = list_engines(adapters)
+    hints = {each.name: f"bench engines install {each.name}" if each.requirements else "" for each in known}
+    working = [(each.name, each.title, each.installs, hints[each.name]) for each in known if each.broken is None]
+    return diagnose(working, {each.name: each.broken for each in known if each.broken is not None})
+
+
+def diagnose(engines: Iterable[Engine] = (), broken: Mapping[str, str] | None = None) -> list[Diagnosis]:
     """Look at everything, in the order in which a person would ask. broken: adapter -> why it cannot be loaded."""
     looks = (_python, _uvloop, _receiver, _cores, _memory, _quiet, _disk, _gpus, _nvml, _leftovers)
     return [
@@ -62,88 +74,88 @@ def diagnose(engines: Iterable[Engine] = (), broken: Mapping[str, str] | None = 
     ]
 
 
-def _python() -> Finding:
-    return Finding("Python", "ok", f"{platform.python_implementation()} {platform.python_version()}")
+def _python() -> Diagnosis:
+    return Diagnosis("Python", "ok", f"{platform.python_implementation()} {platform.python_version()}")
 
 
-def _uvloop() -> Finding:
+def _uvloop() -> Diagnosis:
     if importlib.util.find_spec("uvloop") is None:
-        return Finding("uvloop", "warn", "not installed: the load generator is slower", "pip install uvloop")
-    return Finding("uvloop", "ok", "installed")
+        return Diagnosis("uvloop", "warn", "not installed: the load generator is slower", "pip install uvloop")
+    return Diagnosis("uvloop", "ok", "installed")
 
 
-def _receiver() -> Finding:
+def _receiver() -> Diagnosis:
     if library() is not None:
-        return Finding("time stamps", "ok", "by the kernel, as tokens arrive (TLS: by the event loop)")
+        return Diagnosis("time stamps", "ok", "by the kernel, as tokens arrive (TLS: by the event loop)")
     text = "by the event loop, as it comes to each token: right up to some hundred streams"
     if not sys.platform.startswith("linux"):
-        return Finding("time stamps", "ok", text)
+        return Diagnosis("time stamps", "ok", text)
     advice = "install a C compiler (Debian: apt-get install gcc libc6-dev), then enginebench again"
-    return Finding("time stamps", "warn", text, advice)
+    return Diagnosis("time stamps", "warn", text, advice)
 
 
-def _cores() -> Finding:
+def _cores() -> Diagnosis:
     usable, quota = host.usable_cores() or 1, host.cpu_quota()
     text = f"{usable} usable" + (f", cgroup quota of {quota:g}" if quota is not None else "")
     if quota is not None and quota < usable:
-        return Finding("cores", "warn", text, "the kernel pauses a process that has used up its quota: raise it, or pin to whole cores")
+        return Diagnosis("cores", "warn", text, "the kernel pauses a process that has used up its quota: raise it, or pin to whole cores")
     if usable < FEW_CORES:
-        return Finding("cores", "warn", text, "load generator and engine compete for cores; trust comparisons, not absolute numbers")
-    return Finding("cores", "ok", text)
+        return Diagnosis("cores", "warn", text, "load generator and engine compete for cores; trust comparisons, not absolute numbers")
+    return Diagnosis("cores", "ok", text)
 
 
-def _memory() -> Finding:
+def _memory() -> Diagnosis:
     memory, limit = psutil.virtual_memory(), host.memory_limit()
     text = f"{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB available"
     if limit is not None and limit < memory.total:
         text += f", cgroup limit {limit / GIB:.1f} GiB"
     if min(memory.available, limit or memory.available) < LITTLE_MEMORY:
-        return Finding("memory", "warn", text, "only tiny models will fit: end other programs or raise the limit")
-    return Finding("memory", "ok", text)
+        return Diagnosis("memory", "warn", text, "only tiny models will fit: end other programs or raise the limit")
+    return Diagnosis("memory", "ok", text)
 
 
-def _quiet() -> Finding:
+def _quiet() -> Diagnosis:
     governor, load, usable = host.governor(), host.load_average(), host.usable_cores() or 1
     text = f"load {load[0]:.2f} on {usable} cores" if load else "load unknown"
     text += f", CPU governor {governor}" if governor else ""
     if load and load[0] / usable > BUSY_SHARE:
-        return Finding("quiet", "warn", text, "other work is running; wait for it or end it")
+        return Diagnosis("quiet", "warn", text, "other work is running; wait for it or end it")
     if governor and governor != "performance":
-        return Finding("quiet", "warn", text, "clock frequency follows the load: sudo cpupower frequency-set -g performance")
-    return Finding("quiet", "ok", text)
+        return Diagnosis("quiet", "warn", text, "clock frequency follows the load: sudo cpupower frequency-set -g performance")
+    return Diagnosis("quiet", "ok", text)
 
 
-def _disk() -> Finding:
+def _disk() -> Diagnosis:
     place = cache_dir()
     existing = next(folder for folder in (place, *place.parents) if folder.exists())
     free = shutil.disk_usage(existing).free
     text = f"{free / GIB:.1f} GiB free for {place}"
     if free < LITTLE_DISK:
-        return Finding("disk", "warn", text, "engines take 0.1 to 10 GiB each; ENGINEBENCH_HOME moves them elsewhere")
-    return Finding("disk", "ok", text)
+        return Diagnosis("disk", "warn", text, "engines take 0.1 to 10 GiB each; ENGINEBENCH_HOME moves them elsewhere")
+    return Diagnosis("disk", "ok", text)
 
 
-def _gpus() -> Finding:
+def _gpus() -> Diagnosis:
     found = gpus()
     if not found:
-        return Finding("GPUs", "warn", "none seen", "only engines that run on CPUs can be launched; attach reaches servers elsewhere")
+        return Diagnosis("GPUs", "warn", "none seen", "only engines that run on CPUs can be launched; attach reaches servers elsewhere")
     names = [f"{gpu.name}{f' {gpu.memory_bytes / GIB:.0f} GiB' if gpu.memory_bytes else ''}" for gpu in found]
     counted = ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))
-    return Finding("GPUs", "ok", counted + (f", driver {found[0].driver}" if found[0].driver else ""))
+    return Diagnosis("GPUs", "ok", counted + (f", driver {found[0].driver}" if found[0].driver else ""))
 
 
-def _nvml() -> Finding:
+def _nvml() -> Diagnosis:
     """Power, clocks and throttling of GPUs come from there. A machine without an NVIDIA driver has nothing to mend."""
     try:
         driver, count = nvml_version()
     except LookupError as reason:
         blind = DRIVER.exists()
         advice = "power, energy per token and throttling of the GPUs stay unknown: install the driver's libnvidia-ml" if blind else ""
-        return Finding("NVML", "warn" if blind else "ok", f"does not answer: {reason}", advice)
-    return Finding("NVML", "ok", f"answers for {count} {'device' if count == 1 else 'devices'}, driver {driver}")
+        return Diagnosis("NVML", "warn" if blind else "ok", f"does not answer: {reason}", advice)
+    return Diagnosis("NVML", "ok", f"answers for {count} {'device' if count == 1 else 'devices'}, driver {driver}")
 
 
-def _docker() -> Iterator[Finding]:
+def _docker() -> Iterator[Diagnosis]:
     """The daemon, and what earlier runs left in it."""
     from enginebench.runtime.container.client import connect
     from enginebench.runtime.container.leftovers import find
@@ -153,39 +165,39 @@ def _docker() -> Iterator[Finding]:
         with contextlib.closing(connect(DOCKER_TIMEOUT_S)) as client:
             version, left = client.version(), find(client)
     except LaunchFailed as failure:
-        yield Finding("Docker", "warn", failure.reason, needed)
+        yield Diagnosis("Docker", "warn", failure.reason, needed)
         return
-    yield Finding("Docker", "ok", f"daemon {version['Version']}, API {version['ApiVersion']}")
+    yield Diagnosis("Docker", "ok", f"daemon {version['Version']}, API {version['ApiVersion']}")
     gone = [item.text for item in left if not item.live]
     if gone:
-        yield Finding("containers", "warn", f"left by runs that are gone: {', '.join(gone)}", "bench clean removes them")
+        yield Diagnosis("containers", "warn", f"left by runs that are gone: {', '.join(gone)}", "bench clean removes them")
     elif left:
         text = f"{len(left)} containers and networks of other runs are up"
-        yield Finding("containers", "warn", text, "they take cores and memory from a measurement: wait for them")
+        yield Diagnosis("containers", "warn", text, "they take cores and memory from a measurement: wait for them")
 
 
-def _leftovers() -> Finding:
+def _leftovers() -> Diagnosis:
     known = [lease for lease in leases() if lease.place == here()]
     dead = [lease.tag for lease in known if not lease.live]
     if dead:
-        return Finding(
+        return Diagnosis(
             "leftovers", "warn", f"launches whose harness is gone: {', '.join(dead)}", "the next bench run ends what is provably ours"
         )
     if known:
         text = f"{len(known)} launches of other runs are up"
-        return Finding("leftovers", "warn", text, "they take cores and memory from a measurement: wait for them")
-    return Finding("leftovers", "ok", "none")
+        return Diagnosis("leftovers", "warn", text, "they take cores and memory from a measurement: wait for them")
+    return Diagnosis("leftovers", "ok", "none")
 
 
-def _engine(name: str, title: str, installs: Sequence[Install], how: str) -> Finding:
+def _engine(name: str, title: str, installs: Sequence[Install], how: str) -> Diagnosis:
     if not installs:
-        return Finding(name, "no", f"{title} is not installed", how or f"bench engines install {name}")
+        return Diagnosis(name, "no", f"{title} is not installed", how or f"bench engines install {name}")
     best = installs[0]
     place: Path | None = best.binary or best.python
     text = f"{title} {best.version} ({best.variant})" + (f" in {place}" if place else "")
     more = f"; also {', '.join(f'{other.variant} {other.version}' for other in installs[1:])}" if len(installs) > 1 else ""
-    return Finding(name, "ok", text + more)
+    return Diagnosis(name, "ok", text + more)
 
 
-def _broken(name: str, reason: str) -> Finding:
-    return Finding(name, "no", reason, "mend its adapter, or uninstall the package that brings it")
+def _broken(name: str, reason: str) -> Diagnosis:
+    return Diagnosis(name, "no", reason, "mend its adapter, or uninstall the package that brings it")

@@ -20,14 +20,14 @@ from enginebench.domain import JSON, Cell, ClosedLoop, Deployment, Status, plain
 from enginebench.engines.registry import Registry
 from enginebench.errors import UserError
 from enginebench.records.samples import Samples
-from enginebench.records.store import LaunchRecord, Run, now
+from enginebench.records.store import CellRecord, LaunchRecord, Run, now
 from enginebench.runner.cell import measure, parity_outputs, record_of
 from enginebench.runner.cell_queue import CellQueue
 from enginebench.runner.engine import Engine, Opening
+from enginebench.runner.events import CellEnded, CellStarted, EngineReady, LaunchEnded, LaunchStarted, LaunchStep, OnEvent
 from enginebench.runner.instruments import Instruments
 from enginebench.runner.opening import open_engine
 from enginebench.runner.priming import gauge, prime, recover
-from enginebench.runner.reporter import Reporter
 from enginebench.runtime import LaunchFailed
 from enginebench.scenario.plan import Plan
 
@@ -61,7 +61,7 @@ class Sweep:
     run: Run
     registry: Registry
     installs: Callable[[Adapter], Sequence[Install]]
-    reporter: Reporter
+    on_event: OnEvent
     instruments: Instruments
     client_processes: int = 1
     session_id: str = field(default_factory=lambda: secrets.token_hex(4))
@@ -85,7 +85,7 @@ class Sweep:
         for deployment, cells in self.plan.launches():
             if deployment.runtime != "attach" and any(not self.run.has(c.id) and c.id not in self.plan.skipped for c in cells):
                 adapter = self.registry[deployment.engine]
-                say = partial(self.reporter.launching, deployment)
+                say = partial(self._step, deployment)
                 with contextlib.suppress(UserError):
                     prepare(deployment.checkpoint, deployment.precision, adapter.checkpoint_format, self._base(), say)
 
@@ -95,6 +95,7 @@ class Sweep:
         while agenda.cells:
             first, ended = agenda.cells[0], agenda.ended
             launch = _Launch(deployment, agenda, self.run.new_launch_id(first.launch_id), first.repeat, now())
+            self.on_event(LaunchStarted(deployment, first.repeat))
             try:
                 self._start(launch)
             except Unsupported as reason:
@@ -114,6 +115,7 @@ class Sweep:
                 return
             finally:
                 self.run.add_launch(_launch_record(launch))
+                self.on_event(LaunchEnded(deployment, launch.ended))
             crashes = crashes + 1 if agenda.ended - ended == 1 else 1
             if agenda.cells and crashes >= MAX_CRASHES:
                 self._end(agenda.cells, "failed", f"not tried: the engine had to be given up on the {MAX_CRASHES} cells before")
@@ -129,19 +131,21 @@ class Sweep:
             launch.opening,
             log=self.run.log(launch.id),
             base=self._base(),
-            say=partial(self.reporter.launching, launch.deployment),
+            say=partial(self._step, launch.deployment),
             processes=self.client_processes,
         ) as engine:
             self._prove(engine, launch)
             self.run.add_launch(_launch_record(launch))  # now: a kill -9 must not cost what is known of this start
+            self.on_event(EngineReady(launch.deployment, launch.opening.start_s))
             while launch.agenda.cells and not launch.ended:
                 cell = launch.agenda.cells[0]
+                self.on_event(CellStarted(cell, len(self.run.record.cells)))
                 gauge(engine, launch.deployment, cell.load, salt=self._salt("gauge", launch.deployment))
-                record, samples = measure(cell, engine, adapter, self.reporter, self.instruments, nonce=self._nonce(launch.deployment))
+                record, samples = measure(cell, engine, adapter, self.on_event, self.instruments, nonce=self._nonce(launch.deployment))
                 record = replace(record, launch_id=launch.id)
                 self.run.add_cell(record, samples)
                 launch.agenda.end(record, samples)
-                self.reporter.done(cell, record, samples)
+                self._ended(cell, record, samples)
                 launch.ended = engine.ending() or _still_busy(launch.deployment, samples)
                 if record.stopped and launch.agenda.cells and not launch.ended:
                     recover(engine, cell.load, salt=self._salt(f"recover/{record.id}", launch.deployment))
@@ -149,11 +153,11 @@ class Sweep:
     def _prove(self, engine: Engine, launch: _Launch) -> None:
         """One real generation, and the greedy outputs that engines are compared by."""
         load = launch.agenda.cells[0].load
-        self.reporter.launching(launch.deployment, "first generation")
+        self._step(launch.deployment, "first generation")
         prime(engine, launch.deployment, load, salt=self._salt("prime", launch.deployment))
         check = self.plan.scenario.parity
         if check and launch.repeat == 0:
-            self.reporter.launching(launch.deployment, "parity outputs")
+            self._step(launch.deployment, "parity outputs")
             same = ClosedLoop(
                 concurrency=1, input_tokens=check.input_tokens, output_tokens=check.output_tokens, requests=check.prompts,
                 prompts="text", api=load.api, timeout_s=load.timeout_s,
@@ -161,6 +165,12 @@ class Sweep:
             if launch.opening.vocabulary is None:  # else all engines get the same text, whatever their templates add to it
                 gauge(engine, launch.deployment, same, salt=self._salt("gauge", launch.deployment))
             launch.parity = parity_outputs(engine, same)
+
+    def _step(self, deployment: Deployment, step: str) -> None:
+        self.on_event(LaunchStep(deployment, step))
+
+    def _ended(self, cell: Cell, record: CellRecord, samples: Samples | None = None) -> None:
+        self.on_event(CellEnded(cell, record, len(self.run.record.cells), samples, self.plan.scenario.slo))
 
     def _base(self) -> Path:
         """The folder that relative checkpoint paths start from."""
@@ -179,7 +189,7 @@ class Sweep:
         for cell in cells:
             record = record_of(cell, status, reason, log_tail=log_tail)
             self.run.add_cell(record)
-            self.reporter.done(cell, record, None)
+            self._ended(cell, record)
 
 
 def _one_line(error: UserError) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from enginebench.adapter import Unsupported
 from enginebench.domain import JSON, Cell, Deployment, Load, fingerprint, load_fields, plain
-from enginebench.engines.registry import Registry
+from enginebench.engines.registry import Registry, discover
 from enginebench.errors import UserError
 from enginebench.scenario import MAX_CELLS, LoadSearch, Scenario
 
@@ -35,6 +35,8 @@ class Plan:
     """Cell id -> the search that begins with the cell. Its further cells depend on the result of each."""
     bounds: MachineLimits | None = None
     """Limits of the machine that cells have to fit; None: the machine is unknown."""
+    registry: Registry = field(default_factory=discover, repr=False, compare=False)
+    """The adapters of its engines."""
 
     @property
     def id(self) -> str:
@@ -94,7 +96,7 @@ def plan(scenario: Scenario, registry: Registry, bounds: MachineLimits | None = 
                     searches[cell.id] = firsts[load]
                 if reason := served.unfit.get(load) or refused[i] or too_large[i].get(load):
                     skipped[cell.id] = reason
-    return Plan(scenario, tuple(cells), skipped, searches, bounds)
+    return Plan(scenario, tuple(cells), skipped, searches, bounds, registry)
 
 
 @dataclass(frozen=True)

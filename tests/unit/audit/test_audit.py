@@ -14,8 +14,8 @@ from enginebench.audit.claims import Claims, Serving, read_claims
 from enginebench.audit.field import ceiling_and_batch, field_table
 from enginebench.audit.from_run import claims_of
 from enginebench.audit.judge import Finding, judge_serving
-from enginebench.audit.outcome import Audit, as_data, render_table
-from enginebench.audit.page import render_page
+from enginebench.audit.outcome import Audit
+from enginebench.audit.page import audit_to_html
 from enginebench.audit.physics import Ceiling, HostSplit, Physics, Shape
 from enginebench.audit.reproduce import scenario_text
 from enginebench.audit.statements import contradictions, judge_all
@@ -342,14 +342,14 @@ def test_sources_that_contradict_each_other(outcome: Audit) -> None:
 
 def test_the_table_says_everything_at_any_width(outcome: Audit) -> None:
     for width in (80, 120, 200):
-        table = render_table(outcome, width=width)
+        table = outcome.to_text(width=width)
         assert max(map(len, table.splitlines())) <= width
         assert all(finding.id.split()[-1][:12] in table for finding in outcome.findings)
         assert "10 claims: 4 inconsistent, 2 needs batch, 1 not enough stated, 3 plausible" in " ".join(table.split())
 
 
 def test_the_data_is_json_and_whole(outcome: Audit) -> None:
-    data = json.loads(json.dumps(as_data(outcome)))
+    data = json.loads(json.dumps(outcome.to_dict()))
     assert [finding["id"] for finding in data["findings"]] == [finding.id for finding in outcome.findings]
     assert data["findings"][1]["least_batch"] == outcome.findings[1].least
     assert data["counts"] == outcome.counts
@@ -366,7 +366,7 @@ def test_the_page_escapes_and_asks_the_network_for_nothing(outcome: Audit) -> No
             self.tags.add(tag)
             self.fetched += [f"{tag} {name}" for name, _ in attrs if name in ("src", "srcset", "poster", "data") or tag == "link"]
 
-    page = render_page(outcome)
+    page = audit_to_html(outcome)
     reader = Reader()
     reader.feed(page)
     assert "script" not in reader.tags

@@ -24,7 +24,7 @@ from enginebench.physics.routing import (
     hottest_share,
     rank_imbalance,
     routing_of,
-    summary,
+    routing_summary,
     uniform_distinct,
 )
 from enginebench.physics.routing_files import read, save
@@ -142,7 +142,7 @@ def test_an_imatrix_has_counts_of_every_expert(tmp_path: Path) -> None:
     found = read(tmp_path / "i.gguf")
     assert found.layers == (0, 1)
     assert found.counts.tolist() == [list(range(EXPERTS)), [2 * n for n in range(EXPERTS)]]
-    assert summary(found, ranks=[2], batches=[1])["steps"] == []
+    assert routing_summary(found, ranks=[2], batches=[1]).steps == ()
 
 
 def test_routed_experts_of_answers(tmp_path: Path) -> None:
@@ -212,4 +212,4 @@ def test_the_command_reads_files_and_says_what_even_would_be(tmp_path: Path) -> 
 def test_an_engine_whose_routers_cannot_be_asked(tmp_path: Path) -> None:
     done = CliRunner().invoke(bench, ["routing", "random:qwen3moe", "--engine", "fake"])
     assert isinstance(done.exception, UserError)
-    assert "fake's routers cannot be asked" in str(done.exception)
+    assert "expert choices cannot be counted with fake" in str(done.exception)

@@ -26,7 +26,6 @@ from enginebench.runner import Sweep
 from enginebench.runner.cell_queue import CellQueue
 from enginebench.runner.folder import open_run_for
 from enginebench.runner.instruments import Instruments
-from enginebench.runner.reporter import Silent
 from enginebench.scenario import LoadSearch, Scenario
 from enginebench.scenario.find import FOLLOWS
 from enginebench.scenario.plan import Plan
@@ -165,7 +164,7 @@ def test_an_error_with_advice_is_stored_as_one_line(begin: Callable[[Plan], Run]
     plan = planned(ClosedLoop())
     run = begin(plan)
     with Instruments() as instruments:
-        Sweep(plan, run, discover(), lambda _: (), Silent(), instruments).go()
+        Sweep(plan, run, discover(), lambda _: (), lambda _: None, instruments).go()
     (record,) = run.cells()
     assert (record.status, record.reason) == ("failed", "requests: 147 are wanted; ask for fewer")
     assert [launch.ended for launch in run.launches().values()] == [record.reason]

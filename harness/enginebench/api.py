@@ -1,0 +1,196 @@
+"""The public Python API: plan a scenario, run it, read runs, compare them, and ask what hardware allows.
+
+    import enginebench as eb
+
+    run = eb.run(eb.plan("quickstart"))
+    print(run.report())
+
+The command line uses nothing else. Bad input raises `UserError`. Modules are imported when a function is called, so `import enginebench` is
+fast. Functions that are not defined here are documented in the modules that `_ELSEWHERE` names; docs/python.md has examples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from enginebench.analysis.analysis import Analysis
+    from enginebench.audit.examine import audit_claims
+    from enginebench.audit.outcome import Audit
+    from enginebench.audit.page import audit_to_html
+    from enginebench.audit.reproduce import audit_scenarios
+    from enginebench.domain import Runtime
+    from enginebench.engines.image_store import (
+        ImageList,
+        ListedImage,
+        build_images,
+        list_images,
+        pin_images,
+        pull_images,
+    )
+    from enginebench.engines.installed import Engine, install_engine, list_engines
+    from enginebench.errors import UserError
+    from enginebench.metrics.costs import Prices, price_list
+    from enginebench.physics.ceilings import Ceilings, ceiling
+    from enginebench.physics.model_fit import ModelFit, fit
+    from enginebench.physics.offload import Offload
+    from enginebench.physics.offload_curve import OffloadCurve
+    from enginebench.physics.placed import PlacedModel, place
+    from enginebench.physics.routing import Routing, RoutingSummary, routing_summary
+    from enginebench.report.compared import Comparison, compare
+    from enginebench.report.run import Form, Run, latest_run, open_run, runs
+    from enginebench.runner.calibration import Calibration, calibrate
+    from enginebench.runner.cleanup import Cleanup, clean
+    from enginebench.runner.doctor import Diagnosis, doctor
+    from enginebench.runner.events import (
+        CellEnded,
+        CellProgress,
+        CellStarted,
+        EngineReady,
+        Event,
+        LaunchEnded,
+        LaunchStarted,
+        LaunchStep,
+        Note,
+        OnEvent,
+        RunOpened,
+    )
+    from enginebench.runner.preview import LaunchCommands, launch_commands
+    from enginebench.runner.routing_sources import count_routing
+    from enginebench.scenario.plan import Plan
+    from enginebench.scenario.planning import built_in_scenarios
+
+__all__ = [
+    "Analysis", "Audit", "Calibration", "Ceilings", "CellEnded", "CellProgress", "CellStarted", "Cleanup", "Comparison", "Diagnosis",
+    "Engine", "EngineReady", "Event", "Form", "ImageList", "LaunchCommands", "LaunchEnded", "LaunchStarted", "LaunchStep", "ListedImage",
+    "ModelFit", "Note", "Offload", "OffloadCurve", "OnEvent", "PlacedModel", "Plan", "Prices", "Routing", "RoutingSummary", "Run",
+    "RunOpened", "UserError", "audit_claims", "audit_scenarios", "audit_to_html", "build_images", "built_in_scenarios", "calibrate",
+    "ceiling", "clean", "compare", "count_routing", "doctor", "fit", "install_engine", "latest_run", "launch_commands", "list_engines",
+    "list_images", "offload", "open_run", "pin_images", "place", "plan", "price_list", "pull_images", "routing_summary", "run", "runs",
+]  # fmt: skip
+
+
+# -- plan and run --------------------------------------------------------------------------------------------------------
+
+
+def plan(
+    scenario: str | Path,
+    *,
+    only: Sequence[str] = (),
+    repeats: int | None = None,
+    hardware: str | None = None,
+    runtime: Runtime | None = None,
+    adapters: Sequence[Path] = (),
+) -> Plan:
+    """The cells of a scenario in the order they would be measured, and which are skipped and why. Launches nothing.
+
+    scenario: a YAML file, or the name of a built-in scenario. only: 'KEY=VALUE' items, such as 'engine=vllm'; a cell must have one of the
+    values of every key. repeats: instead of the scenario's. hardware: what it will run on, such as '4xh100', to skip what does not fit;
+    'any': check nothing; None: the scenario's, else the GPUs of this machine. runtime: 'process' or 'docker' for every server that the
+    scenario starts. adapters: further adapter files.
+    UserError with file, line and key for a mistake in the scenario, and for a selection without cells.
+    """
+    from enginebench.scenario.planning import plan_scenario
+
+    return plan_scenario(scenario, only=only, repeats=repeats, hardware=hardware, runtime=runtime, adapters=adapters)
+
+
+def run(
+    plan: Plan,
+    *,
+    results: str | Path = "results",
+    fresh: bool = False,
+    retry_failed: bool = False,
+    client_processes: int = 1,
+    on_event: OnEvent = lambda _: None,
+) -> Run:
+    """Measure every cell of a plan that has no record yet, and store each as it ends. An interrupted run is resumed by the same call.
+
+    results: the folder of runs. fresh: start a new run. retry_failed: continue the newest run of this plan and measure its failed cells
+    again. client_processes: processes that send the load. on_event: called with an `Event` for every step; it must return quickly, and
+    what it raises is raised when the run has ended. Failed cells are in the returned run, not exceptions.
+    UserError when an engine is not installed, a data set cannot be read, or another process writes to the run. KeyboardInterrupt stops
+    the run; stored cells stay.
+    """
+    from enginebench.report.run import Run
+    from enginebench.runner.session import run_plan
+
+    folder = run_plan(
+        plan, Path(results), fresh=fresh, retry_failed=retry_failed, client_processes=client_processes, on_event=on_event
+    )  # fmt: skip
+    return Run(folder)
+
+
+# -- ask about a model ---------------------------------------------------------------------------------------------------
+
+
+def offload(
+    model: str,
+    hardware: str,
+    *,
+    precision: str | None = None,
+    kv: str = "f16",
+    host_gb_s: float | None = None,
+    context: int = 8192,
+    concurrency: int = 1,
+    routing: str = "even",
+    reserve_gib: float = 1.0,
+) -> OffloadCurve:
+    """Which experts (of a dense model: layers) should stay on a card that is too small, with llama.cpp's flags and the possible tokens/s.
+
+    model, precision, kv, host_gb_s: as in `place`. hardware: one card and the host's memory, 'rtx4090+128gb'. context: tokens of a
+    sequence. concurrency: sequences at once. routing: as in `ceiling`. reserve_gib: memory for the driver and llama.cpp's buffers, in GiB.
+    UserError for several cards, no host memory, or a precision that llama.cpp does not have.
+    """
+    from enginebench.engines.registry import discover
+    from enginebench.physics.offload_curve import offload_curve
+
+    return offload_curve(
+        model, hardware, precision=precision, kv=kv, host_gb_s=host_gb_s, context=context, concurrency=concurrency, routing=routing,
+        reserve_gib=reserve_gib, supported=discover()["llamacpp"].precisions,
+    )  # fmt: skip
+
+
+# -- everything else -----------------------------------------------------------------------------------------------------
+
+_ELSEWHERE: Mapping[str, tuple[str, ...]] = {
+    "analysis.analysis": ("Analysis",),
+    "audit.examine": ("audit_claims",),
+    "audit.outcome": ("Audit",),
+    "audit.page": ("audit_to_html",),
+    "audit.reproduce": ("audit_scenarios",),
+    "engines.image_store": ("ImageList", "ListedImage", "build_images", "list_images", "pin_images", "pull_images"),
+    "engines.installed": ("Engine", "install_engine", "list_engines"),
+    "errors": ("UserError",),
+    "metrics.costs": ("Prices", "price_list"),
+    "physics.ceilings": ("Ceilings", "ceiling"),
+    "physics.model_fit": ("ModelFit", "fit"),
+    "physics.offload": ("Offload",),
+    "physics.offload_curve": ("OffloadCurve",),
+    "physics.placed": ("PlacedModel", "place"),
+    "physics.routing": ("Routing", "RoutingSummary", "routing_summary"),
+    "report.compared": ("Comparison", "compare"),
+    "report.run": ("Form", "Run", "latest_run", "open_run", "runs"),
+    "runner.calibration": ("Calibration", "calibrate"),
+    "runner.cleanup": ("Cleanup", "clean"),
+    "runner.doctor": ("Diagnosis", "doctor"),
+    "runner.events": (
+        "CellEnded", "CellProgress", "CellStarted", "EngineReady", "Event", "LaunchEnded", "LaunchStarted", "LaunchStep", "Note", "OnEvent",
+        "RunOpened",
+    ),
+    "runner.preview": ("LaunchCommands", "launch_commands"),
+    "runner.routing_sources": ("count_routing",),
+    "scenario.plan": ("Plan",),
+    "scenario.planning": ("built_in_scenarios",),
+}  # fmt: skip
+"""Module -> the public names that it defines."""
+_MODULE_OF = {name: module for module, names in _ELSEWHERE.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'enginebench' has no attribute '{name}'")
+    return getattr(import_module(f"enginebench.{_MODULE_OF[name]}"), name)

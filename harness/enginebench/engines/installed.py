@@ -1,0 +1,103 @@
+"""Which engines are installed on this machine, and installing them. Prints nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from enginebench.adapter import Adapter, Install
+from enginebench.domain import JSON, plain
+from enginebench.engines.environments import Pins, install, python_of
+from enginebench.engines.registry import discover, environments
+from enginebench.errors import UserError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine and how it is installed here."""
+
+    name: str
+    """As in a scenario's `engine`."""
+    title: str = ""
+    runtimes: tuple[str, ...] = ()
+    """How it can be started: 'process', 'docker', 'attach', 'in-process'."""
+    precisions: tuple[str, ...] | None = None
+    """Supported precisions; None: any."""
+    requirements: tuple[str, ...] = ()
+    """Pinned packages that `install_engine` installs; empty: enginebench does not install this engine."""
+    variants: Mapping[str, tuple[str, ...]] | None = None
+    """Name of another set of requirements -> its pinned packages."""
+    installs: tuple[Install, ...] = ()
+    """Every installation found on this machine, best first."""
+    broken: str | None = None
+    """Why its adapter cannot be loaded; then only `name` is known."""
+
+    def to_dict(self) -> JSON:
+        """The element of `bench engines --json`."""
+        if self.broken is not None:
+            return {"name": self.name, "broken": self.broken}
+        return {
+            "name": self.name,
+            "title": self.title,
+            "runtimes": list(self.runtimes),
+            "precisions": None if self.precisions is None else list(self.precisions),
+            "requirements": list(self.requirements),
+            "variants": {name: list(pins) for name, pins in (self.variants or {}).items()},
+            "installs": [plain(each) for each in self.installs],
+        }
+
+
+def list_engines(adapters: Sequence[Path] = ()) -> list[Engine]:
+    """All engines by name; those with a broken adapter last.
+
+    adapters: further adapter files. UserError when one of these is missing or broken.
+    """
+    working, broken = discover(adapters).survey()
+    return [*map(_engine, working), *(Engine(name, broken=reason) for name, reason in broken.items())]
+
+
+def install_engine(name: str, *, adapters: Sequence[Path] = (), on_step: Callable[[str], None] = lambda _: None) -> Engine:
+    """Install an engine into its own virtual environment from pinned requirements; does nothing when it is already there.
+
+    name: 'vllm', or 'vllm:cpu' for a variant. adapters: further adapter files. on_step: receives one sentence per step.
+    UserError for an unknown engine or variant, for one that enginebench does not install, and with pip's last lines when pip fails.
+    """
+    engine, colon, variant = name.partition(":")
+    adapter = discover(adapters).need(engine)
+    known = environments(adapter)
+    environment = f"{engine}-{variant}" if colon else engine
+    if environment not in known:
+        if colon:
+            advice = did_you_mean(variant, adapter.variants) or f"bench engines install {engine}"
+            raise UserError(f"{adapter.title} has no variant '{variant}'", advice=advice)
+        raise UserError(f"{adapter.title} has nothing to install: it is used where it is")
+    install(environment, known[environment], on_step)
+    _python_of.cache_clear()
+    return _engine(adapter)
+
+
+def installs_of(adapter: Adapter) -> Sequence[Install]:
+    """Every installation of an engine on this machine, best first."""
+    built = [_python_of(name, pins) for name, pins in environments(adapter).items()]
+    pythons: Sequence[Path | None] = [python for python in built if python is not None] or [None]
+    return list(dict.fromkeys(each for python in pythons for each in adapter.find(python)))
+
+
+@cache
+def _python_of(environment: str, pins: Pins) -> Path | None:
+    return python_of(environment, pins)
+
+
+def _engine(adapter: Adapter) -> Engine:
+    precisions = None if adapter.precisions is None else tuple(sorted(adapter.precisions))
+    return Engine(
+        adapter.name,
+        adapter.title,
+        tuple(adapter.runtimes),
+        precisions,
+        tuple(adapter.requirements),
+        {variant: tuple(pins) for variant, pins in adapter.variants.items()},
+        tuple(installs_of(adapter)),
+    )

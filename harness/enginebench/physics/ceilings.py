@@ -1,0 +1,163 @@
+"""How fast a model can decode on its hardware, over batch and context. Data out; formatting it for people is left to the caller."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from enginebench.domain import JSON, plain, plain_object
+from enginebench.errors import UserError
+from enginebench.physics.limits import BATCHES, Knee, all_touched, batch_needed, curve, knees
+from enginebench.physics.machine import GB
+from enginebench.physics.named_model import read_weights
+from enginebench.physics.placed import PlacedModel, read_popularity
+from enginebench.physics.roofline import Step, prefill
+from enginebench.physics.setting import Setting, Speculation
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """The highest decode rates that memory, arithmetic and links allow, over batch and context."""
+
+    model: PlacedModel
+    setting: Setting
+    """The model with the machine's bandwidth, the routing and the speculation that were asked for."""
+    curves: Mapping[int, tuple[Step, ...]]
+    """Context in tokens -> one step per batch."""
+
+    @property
+    def routing(self) -> str:
+        """How tokens are spread over experts: 'even routing', 'dense', ..."""
+        return "dense" if self.setting.routing is None else self.setting.routing.source
+
+    @cached_property
+    def all_touched(self) -> int | None:
+        """The batch from which a step reads 95 % of the experts; None for a dense model."""
+        return all_touched(self.setting)
+
+    def prefill(self, context: int) -> Step | None:
+        """The fastest prefill of one prompt; None for an empty one."""
+        return prefill(self.setting, context) if context else None
+
+    def knees(self, context: int) -> list[Knee]:
+        """The batches from which another limit rules."""
+        return knees(self.setting, context)
+
+    def batch_for(self, tokens_per_s: float, context: int) -> int | None:
+        """The smallest batch whose ceiling reaches a rate; None when no batch does."""
+        return batch_needed(self.setting, tokens_per_s, context)
+
+    def page(self) -> str:
+        """The curves as an HTML page that opens offline."""
+        from enginebench.physics.plot import page_of_batches
+
+        room = {context: self.model.room(context) for context in self.curves}
+        return page_of_batches(self.model.title, self.setting, self.curves, room)
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """One row per context and batch.
+
+        Columns: context (tokens), batch, tokens_per_s, tokens_per_s_user, step_s (s), rules (the limit that decides),
+        touched (distinct experts read per layer), fits (whether memory has room for the batch).
+        """
+        import pandas as pd
+
+        rooms = {context: self.model.room(context) for context in self.curves}
+        rows = [
+            {
+                "context": context,
+                "batch": step.batch,
+                "tokens_per_s": step.tokens_per_s,
+                "tokens_per_s_user": step.tokens_per_s_user,
+                "step_s": step.time_s,
+                "rules": step.bottleneck,
+                "touched": step.touched,
+                "fits": step.batch <= rooms[context],
+            }
+            for context, steps in self.curves.items()
+            for step in steps
+        ]
+        return pd.DataFrame(rows)
+
+    def to_dict(self, reach: float | None = None) -> JSON:
+        """What `bench ceiling --json` prints; times in seconds. reach: also the batch for this many tokens/s."""
+        placed = self.model
+        return {
+            "model": placed.weights.model.name,
+            "precision": placed.weights.precision.name,
+            "weights_source": placed.weights.source,
+            "hardware": placed.machine.name,
+            "bandwidth": self.setting.machine.device.bandwidth,
+            "parallelism": plain(placed.parallelism),
+            "offload": plain(placed.offload),
+            "routing": self.routing,
+            "speculation": self._speculation(),
+            "all_touched_from": self.all_touched,
+            "contexts": [self._context(context, steps, reach) for context, steps in self.curves.items()],
+        }
+
+    def _context(self, context: int, steps: Sequence[Step], reach: float | None) -> JSON:
+        first = self.prefill(context)
+        return {
+            "context": context,
+            "room": self.model.room(context),
+            "decode": [_step_to_dict(step) for step in steps],
+            "prefill": None if first is None else _step_to_dict(first),
+            "knees": plain(self.knees(context)),
+            "reach": None if reach is None else {"tokens_per_s": reach, "batch": self.batch_for(reach, context)},
+        }
+
+    def _speculation(self) -> JSON:
+        speculation = self.setting.speculation
+        if speculation is None:
+            return None
+        drafter = speculation.drafter.weights.model.name if speculation.drafter else None
+        return {"tokens": speculation.tokens, "acceptance": speculation.acceptance, "drafter": drafter}
+
+
+def ceiling(
+    model: PlacedModel,
+    *,
+    contexts: Sequence[int] = (2048,),
+    batches: Sequence[int] = (),
+    routing: str = "even",
+    measured: bool = False,
+    bandwidth_gb_s: float | None = None,
+    speculate: int | None = None,
+    acceptance: float = 0.7,
+    draft: str | None = None,
+) -> Ceilings:
+    """How fast decoding can be at most, for each context and batch, and which limit decides.
+
+    contexts: tokens that each sequence holds; 0: no KV cache. batches: sequences in a step; empty: the powers of 2 up to 1024.
+    routing: 'even', 'zipf:EXPONENT', or a file of expert counts. measured: use the bandwidth that a copy reached on such a device,
+    where known. bandwidth_gb_s: per device, instead of the data sheet's, in GB/s. speculate: tokens drafted and checked in each step.
+    acceptance: probability of each drafted token. draft: the drafting model, in the same precision; None: drafting takes no time.
+    UserError for an unknown drafting model or routing file, and for `draft` without `speculate`.
+    """
+    machine = model.machine.as_measured() if measured else model.machine
+    if bandwidth_gb_s:
+        machine = machine.with_bandwidth(bandwidth_gb_s * GB)
+    if draft and not speculate:
+        raise UserError("--draft drafts nothing without --speculate N")
+    popularity = read_popularity(routing, model.weights)
+    setting = Setting(model.weights, machine, model.parallelism, model.kv_bits, popularity, model.offload)
+    if speculate:
+        drafter = None
+        if draft:
+            drafting = read_weights(draft, model.precision)
+            drafter = Setting(drafting, machine, replace(model.parallelism, ep=1), model.kv_bits)
+        setting = replace(setting, speculation=Speculation(speculate, acceptance, drafter))
+    steps = sorted(set(batches)) or BATCHES
+    return Ceilings(model, setting, {context: tuple(curve(setting, context, steps)) for context in contexts})
+
+
+def _step_to_dict(step: Step) -> dict[str, JSON]:
+    derived = {"time_s": step.time_s, "tokens_per_s": step.tokens_per_s, "tokens_per_s_user": step.tokens_per_s_user}
+    return {**plain_object(step), **derived, "limit": step.limit, "rules": step.bottleneck}

@@ -1,0 +1,102 @@
+"""A model on hardware: its weights, the machine, its spread over devices, and what lies in the host's memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from enginebench.domain import Parallelism
+from enginebench.errors import UserError, did_you_mean
+from enginebench.physics.catalogue import read_machine
+from enginebench.physics.machine import GB, Machine
+from enginebench.physics.memory import fit
+from enginebench.physics.named_model import read_weights
+from enginebench.physics.offload import NOTHING, Offload
+from enginebench.physics.placement import KV_BITS
+from enginebench.physics.popularity import Popularity, measured, zipf
+from enginebench.physics.routing_files import read
+from enginebench.physics.sizing import choose_parallelism
+from enginebench.physics.weights import Weights
+
+
+@dataclass(frozen=True)
+class PlacedModel:
+    """A model in one precision on a machine."""
+
+    weights: Weights
+    machine: Machine
+    parallelism: Parallelism
+    kv_bits: float
+    """Bits per element of the KV cache."""
+    offload: Offload
+    """What lies in the host's memory."""
+    precision: str | None = None
+    """As it was asked for; None: as published, or the sizes in the file."""
+
+    @property
+    def title(self) -> str:
+        """'llama4-scout in fp8 (107.8 billion weights, 17.2 active, 108 GB), 4x h100-sxm-80gb, tp=4 ep=4'."""
+        model = self.weights.model
+        counted = f"{model.params / 1e9:.4g} billion weights, {model.active('both') / 1e9:.3g} active, {self.weights.bytes / 1e9:.4g} GB"
+        return f"{model.name} in {self.weights.precision.name} ({counted}), {self.machine.name}, {self.parallelism.text}"
+
+    def room(self, context: int) -> int:
+        """The number of sequences of `context` tokens that memory has room for."""
+        tokens = min(max(1, context), self.weights.model.max_context)
+        return fit(
+            self.weights, self.machine, self.parallelism, context=tokens, concurrency=1, kv_bits=self.kv_bits, offload=self.offload
+        ).max_concurrency  # fmt: skip
+
+
+def place(
+    model: str,
+    hardware: str,
+    *,
+    precision: str | None = None,
+    kv: str = "f16",
+    tp: int | None = None,
+    pp: int = 1,
+    dp_replicas: int = 1,
+    attention_dp: int = 1,
+    ep: int | None = None,
+    offload: Offload = NOTHING,
+    host_gb_s: float | None = None,
+) -> PlacedModel:
+    """A model on hardware, the input of `fit` and `ceiling`.
+
+    model: a name of the catalogue, or the path of a config.json, a folder of safetensors or a .gguf file, or 'random:...'.
+    hardware: '4xh100', '1xrtx4090+128gb' (with the host's memory), or 'cpu' for this machine's processor, which is measured.
+    precision: 'fp8', 'f16', 'q4_k_m', ...; None: as published, or the sizes in the file.
+    kv: element type of the KV cache. tp: ranks that share each layer; None: all devices. pp: pipeline stages. dp_replicas: full copies.
+    attention_dp: copies of the attention within tp. ep: ranks that share the experts; 0: all of tp; None: no expert parallelism.
+    offload: what lies in the host's memory. host_gb_s: bandwidth of the host's memory in GB/s; None: a usual one.
+    UserError for an unknown model, precision, type or device, and for a spread that does not divide the model.
+    """
+    machine = read_machine(hardware, host_bandwidth=host_gb_s * GB if host_gb_s else None)
+    parallelism = choose_parallelism(machine.count, tp=tp, pp=pp, dp_replicas=dp_replicas, attention_dp=attention_dp, ep=ep)
+    return PlacedModel(read_weights(model, precision), machine, parallelism, kv_bits(kv), offload, precision)
+
+
+def kv_bits(kv: str) -> float:
+    """Bits per element of a KV cache type, scales included. UserError for an unknown type."""
+    if kv not in KV_BITS:
+        raise UserError(f"unknown type of KV cache '{kv}'", key="kv", advice=did_you_mean(kv, KV_BITS))
+    return KV_BITS[kv]
+
+
+def read_popularity(routing: str, weights: Weights) -> Popularity | None:
+    """How popular each expert is: 'even', 'zipf:1.1', or a file of expert counts. None: even routing, or a dense model."""
+    experts = weights.model.experts
+    if routing == "even" or experts is None:
+        return None
+    if routing.startswith("zipf:"):
+        try:
+            return zipf(experts.count, experts.top_k, float(routing.removeprefix("zipf:")))
+        except ValueError:
+            raise UserError(f"--routing {routing}: no exponent", advice="write for example zipf:1.0") from None
+    if not Path(routing).is_file():
+        raise UserError(f"--routing {routing}: no such file", advice="write even, zipf:EXPONENT, or a file that bench routing kept")
+    found = read(Path(routing))
+    if found.experts != experts.count:
+        raise UserError(f"{routing} counts {found.experts} experts, {weights.model.name} has {experts.count}", key="routing")
+    return measured(found, experts.top_k)

@@ -1,0 +1,208 @@
+"""A plan as text for the terminal and as data: its size, its deployments with their memory and commands, its loads and searches.
+
+Launch commands come from the caller (`enginebench.launch_commands`); this module knows no engine's command line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol
+
+from enginebench.analysis.labels import distinguishing_labels
+from enginebench.domain import JSON, Cell, Deployment, load_fields, plain, plain_object
+from enginebench.domain.text import printable
+from enginebench.scenario import LoadSearch
+from enginebench.scenario.capacity import Capacity, capacities, least_s
+from enginebench.scenario.plan import Plan
+
+PLAN_SCHEMA = 1
+"""Version of `plan_to_dict`. Raise it when a reader of the old form would misread the new one."""
+
+_UNCHECKED = "what fits is not checked: no hardware is stated, and no known GPU is here; write e.g. --hardware 2xh100"
+
+
+class Commands(Protocol):
+    """The launch commands of one deployment: `enginebench.LaunchCommands`."""
+
+    @property
+    def deployment(self) -> Deployment: ...
+
+    @property
+    def commands(self) -> Mapping[str, str]: ...
+
+    @property
+    def problem(self) -> str | None: ...
+
+
+def plan_to_text(plan: Plan, commands: Sequence[Commands] = ()) -> str:
+    """The plan for the terminal. commands: of its deployments, to be shown as well."""
+    shown = {id(each.deployment): each for each in commands}
+    launches = list(plan.launches())
+    first = [(deployment, cells) for deployment, cells in launches if cells[0].repeat == plan.cells[0].repeat]
+    known = capacities(plan)
+    lines = [_summary(plan, len(first), launches), *_least_text(plan, known, first)]
+    for deployment, cells in first:
+        lines += ["", *_deployment_lines(plan, deployment, cells, known.get(id(deployment)), shown.get(id(deployment)))]
+    lines.append("")
+    if loads := _load_axes(plan):
+        lines.append(f"loads: {loads}")
+    lines += [f"search: {line}" for line in _search_lines(list(dict.fromkeys(plan.searches.values())))]
+    if plan.scenario.slo is not None:
+        lines.append(f"slo: {plan.scenario.slo.text}")
+    return "\n".join(lines) + "\n"
+
+
+def plan_to_dict(plan: Plan, commands: Sequence[Commands]) -> JSON:
+    """The plan as data; memory in bytes, times in seconds. commands: of every deployment of the plan."""
+    known, launched = capacities(plan), {id(each.deployment): each for each in commands}
+    # The same in every repeat and for every deployment, and a large plan has thousands.
+    load_as_data = {load: plain(load) for load in {cell.load for cell in plan.cells}}
+    launches: list[JSON] = []
+    for deployment, cells in plan.launches():
+        launch = launched[id(deployment)]
+        launches.append(
+            {
+                "deployment": plain(deployment),
+                "command": launch.commands.get(""),
+                "members": {name: command for name, command in launch.commands.items() if name},
+                "gpus": plan.registry[deployment.engine].traits(deployment).gpus,
+                "problem": launch.problem,
+                "memory": _memory_data(known[id(deployment)]) if id(deployment) in known else None,
+                "cells": [{"id": c.id, "repeat": c.repeat, "load": load_as_data[c.load], "skip": plan.skipped.get(c.id)} for c in cells],
+            }
+        )
+    return {
+        "schema": PLAN_SCHEMA,
+        "scenario": plan.scenario.name,
+        "hardware": plan.bounds.machine.name if plan.bounds else None,
+        "cells": len(plan.cells),
+        "least_s": least_s(plan, known) if plan.bounds else None,
+        "probes": plan.probes,
+        "slo": plain(plan.scenario.slo),
+        "searches": {first: {**plain_object(search), "most": search.most} for first, search in plan.searches.items()},
+        "launches": launches,
+    }
+
+
+def _summary(plan: Plan, deployments: int, launches: Sequence[tuple[Deployment, Sequence[Cell]]]) -> str:
+    """The size of a plan: '2 deployments x 3 loads x 2 repeats = 12 cells, 2 of them skipped, 4 server starts, 160 measured requests'.
+
+    '14 deployments, 8 loads, 3 repeats: 312 cells' when not every deployment has every load. Skipped cells start and send nothing.
+    """
+    fixed = _fixed(plan)
+    loads = [_count(len({cell.load for cell in fixed}), "load")] if fixed else []
+    searches = len(set(plan.searches.values()))
+    loads += [_count(searches, "search", "searches")] if searches else []
+    repeats = len({cell.repeat for cell in plan.cells})
+    factors = [_count(deployments, "deployment"), " and ".join(loads), _count(repeats, "repeat")]
+    full = searches or len(plan.cells) == deployments * len({cell.load for cell in fixed}) * repeats
+    cells = f"{'up to ' if searches else ''}{_count(len(plan.cells) + plan.probes, 'cell')}"
+    parts = [f"{' x '.join(factors)} = {cells}" if full else f"{', '.join(factors)}: {cells}"]
+    if plan.skipped:  # computing ids takes time, and most plans skip nothing
+        parts.append(f"{len(plan.skipped):,} of them skipped")
+        fixed = [cell for cell in fixed if cell.id not in plan.skipped]
+        launches = [launch for launch in launches if any(cell.id not in plan.skipped for cell in launch[1])]
+    parts.append(_count(len(launches), "server start"))
+    requests = sum(cell.load.requests for cell in fixed)
+    seconds = sum(cell.load.duration_s or 0 for cell in fixed if not cell.load.requests)
+    sent = [_count(requests, "measured request")] if requests else []
+    sent += [f"{_duration(seconds)} of load by duration"] if seconds else []
+    return ", ".join([*parts, *([" and ".join(sent)] if sent else [])])
+
+
+def _least_text(plan: Plan, known: Mapping[int, Capacity], first: Sequence[tuple[Deployment, Sequence[Cell]]]) -> Iterator[str]:
+    """'at least 12 min of load on 4x h100-sxm-80gb, ...'; for containers with GPUs also that nothing is checked."""
+    seconds = least_s(plan, known)
+    if seconds and plan.bounds is not None:
+        machine = plan.bounds.machine.name
+        yield f"at least {_duration(seconds)} of load on {machine}, by what physics allows; warm-up and server starts come on top"
+        return
+    boxed = any(each.runtime == "docker" and plan.registry[each.engine].traits(each).gpus for each, _ in first)
+    if boxed and plan.bounds is None and plan.scenario.hardware is None:
+        yield _UNCHECKED
+
+
+def _deployment_lines(
+    plan: Plan, deployment: Deployment, cells: Sequence[Cell], capacity: Capacity | None, commands: Commands | None
+) -> Iterator[str]:
+    gpus = plan.registry[deployment.engine].traits(deployment).gpus
+    yield f"{_describe(deployment)}{f'  ({gpus} GPUs)' if gpus > 1 else ''}"
+    skipped = dict.fromkeys(plan.skipped[c.id] for c in cells if c.id in plan.skipped) if plan.skipped else {}
+    if capacity is not None and (memory := _memory_text(capacity)):
+        yield f"  {memory}"
+    for reason in skipped:
+        yield f"  skip: {printable(reason)}"
+    if commands is not None:
+        for name, command in commands.commands.items():
+            yield f"  {name and f'{name} '}$ {command}"
+        if commands.problem and commands.problem not in skipped:
+            yield f"  not launchable here: {commands.problem}"
+
+
+def _describe(deployment: Deployment) -> str:
+    """A deployment in one line: 'llamacpp  moe  f16  process  threads=2'."""
+    parts = [deployment.engine, deployment.model, deployment.precision, deployment.runtime]
+    parts += [f"{k}={v}" for k, v in deployment.options.items()]
+    parts += [f"{k}={v}" for k, v in vars(deployment.parallelism).items() if v != 1]
+    return "  ".join([*parts, deployment.url or ""]).rstrip()
+
+
+def _memory_text(capacity: Capacity) -> str:
+    """'fits: 61.2 of 85.5 GB per GPU (...) at 64 streams of 2,048 tokens'; 'tight' without working memory; why it is unknown."""
+    if capacity.need is None:
+        return f"unknown whether it fits: {capacity.unknown}" if capacity.unknown else ""
+    return f"{'fits' if capacity.need.fit.fits else 'tight'}: {capacity.need.text}"
+
+
+def _memory_data(capacity: Capacity) -> JSON:
+    """Memory per device in bytes."""
+    if capacity.need is None:
+        return {"unknown": capacity.unknown}
+    fit, budget = capacity.need.fit, capacity.need.fit.budget
+    return {
+        "streams": fit.concurrency,
+        "context": fit.context,
+        "weights": sum(budget.weights.values()),
+        "kv_cache": budget.cache,
+        "working": budget.activations + budget.runtime,
+        "needed": budget.needed,
+        "usable": budget.usable,
+        "host": budget.host,
+        "fits": fit.fits,
+    }
+
+
+def _fixed(plan: Plan) -> Sequence[Cell]:
+    """The cells that are not the first of a search."""
+    return [cell for cell in plan.cells if cell.id not in plan.searches] if plan.searches else plan.cells
+
+
+def _load_axes(plan: Plan) -> str:
+    """The axes of the loads: '1 stream, 4 streams; 64 + 32 tokens; ...', each with its values; an axis at its default is left out."""
+    loads = dict.fromkeys(cell.load for cell in _fixed(plan))
+    out = [", ".join(dict.fromkeys(load.level_text for load in loads)), ", ".join(dict.fromkeys(load.shape_text for load in loads))]
+    for name, declared in load_fields().items():
+        values = [load.value(name) for load in loads]
+        shown = declared.role == "extent" or any(value != declared.default for value in values)
+        if shown and name != "warmup_requests" and declared.role not in ("level", "lengths", "client"):
+            known = dict.fromkeys(value for value in values if value or (value is not None and declared.role != "extent"))
+            out += [declared.text(", ".join(f"{value:g}" if isinstance(value, int | float) else value for value in known))] if known else []
+    return "; ".join(filter(None, out))
+
+
+def _search_lines(searches: Sequence[LoadSearch]) -> Iterator[str]:
+    """'max_goodput over rate from 1 to 256, to 10 %: up to 12 cells each; 64 + 32 tokens; requests 400', the last where they differ."""
+    labels = distinguishing_labels([search.base.without_level(*search.follows) for search in searches])
+    for search, apart in zip(searches, labels, strict=True):
+        bounds = f"over {search.over} from {search.start:g} to {search.stop:g}, to {100 * search.precision:g} %"
+        cells = f"max_goodput {bounds}: up to {_count(search.most, 'cell')} each"
+        yield "; ".join(part for part in (cells, search.base.shape_text, apart) if part)
+
+
+def _count(number: int, one: str, many: str | None = None) -> str:
+    """'1 load', '2,000 loads'."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.3g} s" if seconds < 100 else f"{seconds / 60:.3g} min" if seconds < 6000 else f"{seconds / 3600:.3g} h"

@@ -1,0 +1,121 @@
+"""A stored run as a user of Python sees it: data frames, analysis, and reports in every form. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from enginebench.analysis.analysis import Analysis, analyse
+from enginebench.analysis.frames import cells_frame, requests_frame, rows_frame
+from enginebench.domain import JSON, plain_object
+from enginebench.errors import UserError
+from enginebench.metrics.costs import Prices
+from enginebench.metrics.slo import read_slo
+from enginebench.records import store
+from enginebench.report.export import to_csv, to_json, to_markdown
+from enginebench.report.table import render_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Form: TypeAlias = Literal["text", "md", "csv", "json", "html"]
+"""The forms of a report."""
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A stored run. Everything is computed from its raw samples when it is first asked for, and then kept."""
+
+    folder: store.Run
+    """Its records as stored."""
+    prices: Prices | None = None
+    """For the cost of tokens; None: rows have no cost."""
+
+    @property
+    def path(self) -> Path:
+        """The run folder."""
+        return self.folder.path
+
+    @property
+    def name(self) -> str:
+        """The name of the scenario."""
+        return self.folder.record.name
+
+    @cached_property
+    def analysis(self) -> Analysis:
+        """Its rows with figures and verdicts, the ranking, the parity of outputs, caveats. UserError when samples are damaged."""
+        return analyse(self.folder, self.prices)
+
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        """One row per deployment and load, its repeats folded.
+
+        Columns: deployment (short name), engine, model, precision, runtime, degrees of parallelism, option.<name>, load (text), level
+        (streams, requests/s or replay speed), the fields of the load, status, verdict, ranked, reasons, repeats; then for each figure
+        <figure>, the median over the repeats, with <figure>_low and <figure>_high, its interval. Figures are in SI units (s, tok/s):
+        `rows.attrs["units"]`. Missing figures are NaN.
+        """
+        return rows_frame(self.analysis)
+
+    @cached_property
+    def cells(self) -> pd.DataFrame:
+        """One row per stored cell: a deployment under a load in one repeat.
+
+        Columns: cell (id), those of `rows` that describe deployment and load, repeat, launch (id), status, reason, verdict, reasons,
+        window (its state), window_s (its length in s), requests (in the window); then one column per figure, in SI units.
+        """
+        return cells_frame(self.analysis)
+
+    @cached_property
+    def requests(self) -> pd.DataFrame:
+        """One row per request of every measured cell.
+
+        Columns: cell (id), those of `rows` that describe deployment and load, repeat, index, conversation, turn, outcome, error,
+        finish_reason, in_window (whether figures use it), asked_input_tokens, asked_output_tokens, input_tokens, output_tokens and
+        cached_tokens as the server counted them, due_s, sent_s and end_s since the first send of the cell; then one column per
+        metric of requests (ttft, tpot, e2e, ...), in SI units, NaN where undefined.
+        """
+        return requests_frame(self.analysis, self.folder.samples)
+
+    def judged_by(self, *, slo: str | Mapping[str, JSON] | None = None, prices: Prices | None = None) -> Run:
+        """The same run with another SLO or with prices; what is stored does not change.
+
+        slo: a preset ('mlperf/deepseek-r1'), 'ttft_ms=500,tpot_ms=50', or a mapping with these keys; None: the run's own.
+        prices: see `price_list`. UserError for an unknown preset or key.
+        """
+        if slo is None:
+            return Run(self.folder, prices or self.prices)
+
+        folder = store.open_run(self.path)
+        folder.record = replace(folder.record, slo=plain_object(read_slo(slo)))
+        return Run(folder, prices or self.prices)
+
+    def report(self, form: Form = "text") -> str:
+        """The run as a table for a terminal ('text'), Markdown ('md'), tidy CSV, versioned JSON, or an HTML page that opens offline."""
+        if form == "html":
+            from enginebench.report.html import render_html
+
+            return render_html(self.folder, self.analysis)
+        render = {"text": render_table, "md": to_markdown, "csv": to_csv, "json": to_json}[form]
+        return render(self.analysis)
+
+
+def open_run(path: str | Path) -> Run:
+    """Open a run folder. UserError when it is not one, is damaged, or was written by a newer version."""
+    return Run(store.open_run(Path(path)))
+
+
+def runs(folder: str | Path = "results") -> list[Run]:
+    """Every readable run in a folder, oldest first."""
+    return [Run(found) for found in store.find_runs(Path(folder))]
+
+
+def latest_run(folder: str | Path = "results") -> Run:
+    """The run in a folder that was started last. UserError when there is none."""
+    files = sorted(Path(folder).glob("*/run.json"), key=lambda file: file.stat().st_mtime)
+    if not files:
+        raise UserError("there is no run here yet", file=Path(folder), advice="make one: bench run quickstart")
+    return open_run(files[-1].parent)

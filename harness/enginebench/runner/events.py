@@ -1,0 +1,122 @@
+"""What happens during a run, as data. The runner sends each event to one function; who listens decides what to do with it.
+
+Events come in this order: `Note` at any time; `RunOpened` once; per server start `LaunchStarted`, `LaunchStep`s, `EngineReady`, its cells,
+and `LaunchEnded`; per cell `CellStarted`, `CellProgress`es and `CellEnded`. A skipped cell, and one whose engine did not start, has only
+`CellEnded`. A listener must return quickly: `CellProgress` comes inside a measured window, at most four times a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TypeAlias
+
+from enginebench.analysis.rows import CellResult, result_of
+from enginebench.domain import Cell, Deployment
+from enginebench.loadgen import Progress
+from enginebench.metrics.context import RunContext
+from enginebench.metrics.slo import Slo
+from enginebench.records.samples import Samples
+from enginebench.records.store import CellRecord
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something a user should know, in one sentence: a process of an earlier run was ended, a run is resumed."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class RunOpened:
+    """The run folder exists and is locked."""
+
+    path: Path
+    planned: int
+    """Cells of the run; a search adds cells while it runs."""
+    stored: int
+    """Cells that an earlier session has stored."""
+
+
+@dataclass(frozen=True)
+class LaunchStarted:
+    """A server is about to be started, or attached to."""
+
+    deployment: Deployment
+    repeat: int
+
+
+@dataclass(frozen=True)
+class LaunchStep:
+    """A step on the way to measuring a deployment. Also sent while checkpoints are prepared, before the first launch."""
+
+    deployment: Deployment
+    step: str
+    """'starting', 'loading', 'first generation', ..."""
+
+
+@dataclass(frozen=True)
+class EngineReady:
+    """The server answers and has generated."""
+
+    deployment: Deployment
+    start_s: float | None
+    """Seconds from its start until it was ready; None for a server that was up already."""
+
+
+@dataclass(frozen=True)
+class CellStarted:
+    """A cell begins with its warm-up."""
+
+    cell: Cell
+    planned: int
+    """Cells of the run so far, those that searches have added included."""
+
+
+@dataclass(frozen=True)
+class CellProgress:
+    """The measured load of a cell is running."""
+
+    cell: Cell
+    progress: Progress
+    """Running totals."""
+
+
+@dataclass(frozen=True)
+class CellEnded:
+    """A cell has been stored."""
+
+    cell: Cell
+    record: CellRecord
+    """Its status, the reason, what the client and the engine counted."""
+    planned: int
+    """Cells of the run so far, those that searches have added included."""
+    samples: Samples | None = field(default=None, repr=False)
+    """Its raw samples; None for a cell that was not measured."""
+    slo: Slo | None = None
+
+    @cached_property
+    def result(self) -> CellResult | None:
+        """Its figures and the verdict on them, computed when first asked for; None for a cell that was not measured."""
+        if self.record.status != "ok" or self.samples is None:
+            return None
+        return result_of(self.record, self.samples, RunContext(slo=self.slo))
+
+
+@dataclass(frozen=True)
+class LaunchEnded:
+    """A server was stopped, or could not be started."""
+
+    deployment: Deployment
+    reason: str | None
+    """Why it ended before all of its cells were measured; None if they were."""
+
+
+Event: TypeAlias = Note | RunOpened | LaunchStarted | LaunchStep | EngineReady | CellStarted | CellProgress | CellEnded | LaunchEnded
+OnEvent: TypeAlias = Callable[[Event], None]
+
+
+def ignore(_event: Event) -> None:
+    """Listens to nothing."""

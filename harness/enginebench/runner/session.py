@@ -1,0 +1,83 @@
+"""One session of a run: checks the plan, ends what earlier runs left behind, opens the run folder, measures, and reports every step."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from enginebench.domain import JSON, plain_object
+from enginebench.engines.installed import installs_of
+from enginebench.errors import UserError
+from enginebench.machine.host import facts
+from enginebench.records.store import Run
+from enginebench.runner.events import Event, Note, OnEvent, RunOpened, ignore
+from enginebench.runner.folder import open_run_for
+from enginebench.runner.instruments import Instruments
+from enginebench.runner.preflight import check_launchable, check_prompts
+from enginebench.runner.sweep import Sweep
+from enginebench.runtime import sweep as sweep_leftovers
+from enginebench.scenario.plan import Plan
+
+
+def run_plan(
+    plan: Plan,
+    results: Path,
+    *,
+    fresh: bool = False,
+    retry_failed: bool = False,
+    client_processes: int = 1,
+    on_event: OnEvent = ignore,
+) -> Run:
+    """Measure every cell of a plan that has no record yet. Arguments and errors: `enginebench.api.run`."""
+    check_launchable(plan)
+    check_prompts(plan)
+    listener = _Listener(on_event)
+
+    def note(text: str) -> None:
+        listener(Note(text))
+
+    with contextlib.ExitStack() as stack:
+        instruments = stack.enter_context(Instruments())  # first: its process takes a while to start
+        for line in sweep_leftovers():
+            note(line)
+        try:
+            run = stack.enter_context(open_run_for(plan, results, _machine(plan), fresh=fresh, retry_failed=retry_failed, say=note))
+        except OSError as error:
+            advice = "name another folder with --results"
+            raise UserError(f"no run can be stored there: {error.strerror}", file=results, advice=advice) from None
+        listener(RunOpened(run.path, len(run.record.cells), sum(map(run.has, run.record.cells))))
+        Sweep(plan, run, plan.registry, installs_of, listener, instruments, client_processes).go()
+    if listener.error is not None:
+        raise listener.error
+    return run
+
+
+class _Listener:
+    """Passes events on until the listener raises; its error must not look like one of the engine, and is raised after the run."""
+
+    def __init__(self, on_event: OnEvent) -> None:
+        self._on_event = on_event
+        self.error: Exception | None = None
+
+    def __call__(self, event: Event) -> None:
+        if self.error is None:
+            try:
+                self._on_event(event)
+            except Exception as error:  # noqa: BLE001  # whatever it is, the run goes on
+                self.error = error
+
+
+def _machine(plan: Plan) -> dict[str, JSON]:
+    """The facts of this machine; with its memory bandwidth, measured in about half a second, when its processor does the work."""
+    found = facts()
+    local_docker = os.environ.get("DOCKER_HOST", "unix:").startswith("unix:")
+    local = any(each.runtime != "attach" and (each.runtime != "docker" or local_docker) for each in plan.scenario.deployments)
+    return plain_object(found) | (_bandwidth() if local and not found.gpus else {})
+
+
+def _bandwidth() -> dict[str, JSON]:
+    from enginebench.physics.detect import BANDWIDTH  # physics takes a while to import
+    from enginebench.physics.this_cpu import memory_bandwidth
+
+    return {BANDWIDTH: memory_bandwidth()}

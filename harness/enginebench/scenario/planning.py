@@ -1,0 +1,87 @@
+"""From a scenario's name and what overrides it to a plan: find the file, read it, select cells, check them against the hardware."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from enginebench.domain import Runtime
+from enginebench.engines.registry import discover
+from enginebench.errors import UserError, did_you_mean
+from enginebench.machine.folders import resource_dir
+from enginebench.scenario import Scenario, load_scenario
+from enginebench.scenario.plan import SELECTABLE, Plan, plan
+
+if TYPE_CHECKING:
+    from enginebench.physics.deployment_limits import MachineLimits
+
+
+def plan_scenario(
+    scenario: str | Path,
+    *,
+    only: Sequence[str] = (),
+    repeats: int | None = None,
+    hardware: str | None = None,
+    runtime: Runtime | None = None,
+    adapters: Sequence[Path] = (),
+) -> Plan:
+    """The plan of a scenario. Arguments and errors: `enginebench.api.plan`."""
+    registry = discover(adapters)
+    loaded = load_scenario(find_scenario(scenario), registry, runtime=runtime)
+    if repeats is not None:
+        loaded = replace(loaded, repeats=repeats)
+    if hardware is not None:
+        loaded = replace(loaded, hardware=hardware)
+    whole = plan(loaded, registry, _bounds(loaded))
+    selection = _selection(only)
+    for key, values in selection.items():
+        for value in sorted(values - (known := whole.values(key))):
+            raise UserError(f"--only {key}={value}: no cell has that", advice=did_you_mean(value, known))
+    selected = whole.only(selection) if only else whole
+    if not selected.cells:
+        advice = f"see the values with: bench plan {scenario}"
+        raise UserError(f"--only {' '.join(only)} leaves no cell of {len(whole.cells)}", advice=advice)
+    return selected
+
+
+def find_scenario(name: str | Path) -> Path:
+    """The path of a scenario file, or of a built-in scenario by its name. UserError when there is neither."""
+    path = Path(name)
+    if path.exists():
+        return path
+    stem = path.stem if path.parent in (Path(), Path("scenarios")) else ""
+    if stem in (known := built_in_scenarios()):
+        return resource_dir("scenarios") / f"{stem}.yaml"
+    raise UserError("no such file, and no built-in scenario of that name", file=path, advice=did_you_mean(stem or str(name), known))
+
+
+def built_in_scenarios() -> list[str]:
+    """Names of the scenarios that come with enginebench, sorted."""
+    return sorted(file.stem for file in resource_dir("scenarios").glob("*.yaml"))
+
+
+def _bounds(scenario: Scenario) -> MachineLimits | None:
+    """The memory and bandwidth to check against; None when no hardware is stated and no known GPU is here, or a processor does the work."""
+    from enginebench.machine.accelerators import gpus
+
+    seen = () if scenario.hardware else gpus()
+    if not scenario.hardware and not seen:
+        return None
+    from enginebench.physics.deployment_limits import MachineLimits  # physics takes a while to import
+    from enginebench.physics.detect import local_machine, stated_machine
+
+    machine = stated_machine(scenario.hardware) if scenario.hardware else local_machine(seen)
+    return MachineLimits(machine, scenario.file.resolve().parent) if machine is not None else None
+
+
+def _selection(only: Sequence[str]) -> dict[str, frozenset[str]]:
+    """'KEY=VALUE' items as key -> accepted values; a repeated key accepts either value."""
+    chosen: dict[str, frozenset[str]] = {}
+    for item in only:
+        key, equals, value = item.partition("=")
+        if not equals or key not in SELECTABLE:
+            raise UserError(f"--only {item}: expected KEY=VALUE", advice=did_you_mean(key, SELECTABLE))
+        chosen[key] = chosen.get(key, frozenset()) | {value}
+    return chosen
