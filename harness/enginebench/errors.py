@@ -1,7 +1,7 @@
-"""Errors that a person can act on, and the exit codes of `bench`.
+"""Errors that a user can act on, and the exit codes of `bench`.
 
-Every error that bad input can cause is a `UserError`: one sentence, where it is (file, line, key) and what to write instead.
-The command line prints it without a traceback. Anything else that escapes is a bug of ours and keeps its traceback.
+Every error that bad input can cause is a `UserError`: one sentence, its place (file, line, key), and what to write instead.
+The command line prints it without a traceback. Any other exception is a bug in enginebench and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -23,19 +23,28 @@ class Exit(IntEnum):
     CELLS_FAILED = 3
     """The sweep ended, but cells failed or are missing, or every one was skipped."""
     PIPE_CLOSED = 141
-    """Whoever read the output has gone (`bench report | head`); what the shell says of any program that a pipe ends."""
+    """The reader of the output closed the pipe (`bench report | head`): 128 + SIGPIPE, as shells report it."""
     INTERRUPTED = 130
-    """Ctrl-C; what was measured is stored and the same command resumes."""
+    """Ctrl-C or kill; measured cells are stored and the same command resumes."""
 
 
 class UserError(Exception):
-    """Bad input: one message with file, line, key and advice; becomes exit code 2."""
+    """Bad input; exit code 2. `str(error)` has one line with place and message, and one with advice."""
 
     def __init__(
         self, message: str, *, file: Path | None = None, line: int | None = None, key: str | None = None, advice: str | None = None
     ) -> None:
         super().__init__(message)
-        self.message, self.file, self.line, self.key, self.advice = message, file, line, key, advice
+        self.message = message
+        """What is wrong, in one sentence."""
+        self.file = file
+        """The file that is wrong, or that holds what is wrong."""
+        self.line = line
+        """Counted from 1."""
+        self.key = key
+        """The key or option, such as 'loads[0].rate'."""
+        self.advice = advice
+        """What to write or do instead."""
 
     def __str__(self) -> str:
         place = ""
@@ -47,7 +56,7 @@ class UserError(Exception):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The advice for an unknown word: the nearest known spelling, then what there is."""
+    """Advice for an unknown word: the nearest known spelling, then all known ones."""
     names = sorted(known)
     near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
     listing = ", ".join(names)

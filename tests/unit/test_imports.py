@@ -78,8 +78,8 @@ def test_a_run_on_a_server_that_is_up_leaves_out_what_it_has_no_use_for(port: in
     modules = loaded(RUN, tmp_path)
     assert {"pyarrow", "rich", "enginebench.report", "enginebench.loadgen"} <= modules, "it ran to its end"
     of_others = {"docker", "gguf", "huggingface_hub", "jinja2", "numpy.ma", "pandas", "plotly", "pynvml", "tokenizers"}
-    of_ours = {"bounds", "ceilings", "images", "machines", "physics", "report.html", "runner.contained", "runtime.container_pod"}
-    assert not (of_others | {f"enginebench.{name}" for name in of_ours}) & modules
+    of_ours = {"audit", "engines.images", "physics", "report.html", "runner.containers", "runtime.container", "scenario.capacity"}
+    assert sorted((of_others | {f"enginebench.{name}" for name in of_ours}) & modules) == []
 
 
 def test_the_sampler_does_without_what_it_only_watches_for(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def rows_frame(analysis: Analysis) -> pd.DataFrame:
     """One row per deployment and load, its repeats folded. See `enginebench.report.run.Run.rows`."""
     lines = []
     for row in analysis.rows:
-        line = _named(row.name, row.deployment, row.load)
+        line = {**_named(row.name, row.deployment, row.load), **_described(row.deployment, row.load)}
         line |= {"status": row.status, "verdict": row.verdict, "ranked": row.ranked, "reasons": "; ".join(row.reasons)}
         line |= {"repeats": len(row.cells)}
         for name, found in row.figures.items():
@@ -48,7 +48,8 @@ def cells_frame(analysis: Analysis) -> pd.DataFrame:
     lines = []
     for row, cell in _cells(analysis):
         record, window = cell.record, cell.window
-        line = {"cell": record.id, **_named(row.name, record.deployment, record.load), "repeat": record.repeat, "launch": record.launch_id}
+        line = {"cell": record.id, **_named(row.name, record.deployment, record.load), **_described(record.deployment, record.load)}
+        line |= {"repeat": record.repeat, "launch": record.launch_id}
         line |= {"status": record.status, "reason": record.reason, "verdict": cell.verdict, "reasons": "; ".join(map(str, cell.reasons))}
         line |= {"window": window.state if window else None, "window_s": window.length_s if window else None, "requests": cell.requests}
         lines.append(line | dict(cell.figures))
@@ -118,14 +119,16 @@ def _cells(analysis: Analysis) -> Iterator[tuple[Row, CellResult]]:
 
 
 def _named(name: str, deployment: Deployment, load: Load) -> dict[str, Value]:
-    """The columns that say which deployment and load it is."""
-    said: dict[str, Value] = {"deployment": name, "engine": deployment.engine, "model": deployment.model}
-    said |= {"precision": deployment.precision, "runtime": deployment.runtime, **vars(deployment.parallelism)}
-    said |= {
-        f"option.{key}": value if isinstance(value, str | float | int | None) else str(value) for key, value in deployment.options.items()
-    }
-    said |= {"load": f"{load.level_text}, {load.shape_text}", "level": load.level}
-    return said | {key: value for key, value in plain_object(load).items() if isinstance(value, _PLAIN)}
+    """The columns that name a deployment and a load."""
+    about = {"deployment": name, "engine": deployment.engine, "model": deployment.model, "precision": deployment.precision}
+    return {**about, "load": f"{load.level_text}, {load.shape_text}", "level": load.level}
+
+
+def _described(deployment: Deployment, load: Load) -> dict[str, Value]:
+    """All settings of a deployment and a load."""
+    said: dict[str, Value] = {"runtime": deployment.runtime, **vars(deployment.parallelism)}
+    said |= {f"option.{key}": value if isinstance(value, _PLAIN) else str(value) for key, value in deployment.options.items()}
+    return said | {f"load.{key}": value for key, value in plain_object(load).items() if isinstance(value, _PLAIN)}
 
 
 def _frame(lines: list[dict[str, Value]], figures: set[str]) -> pd.DataFrame:

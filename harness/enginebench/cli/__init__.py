@@ -1,6 +1,6 @@
-"""The command line: parse, call, print. One file per verb; nothing heavy is imported before a verb runs.
+"""The command line: one file per verb, which parses, calls the Python API (`enginebench.api`) and prints. It decides nothing.
 
-Tables go to stdout, progress and warnings to stderr. Exit codes are `enginebench.errors.Exit`.
+Tables go to stdout, progress and warnings to stderr. Exit codes are `enginebench.errors.Exit`. The API is imported when a verb runs.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ Examples:
 """
 
 
-class _PipeClosed(Exception):  # noqa: N818  # not an error: the reader has seen enough
-    """Whoever read our output has gone."""
+class _PipeClosed(Exception):  # noqa: N818  # not an error
+    """The reader of our output closed the pipe (`bench report | head`)."""
 
 
 class _Bench(click.Group):
@@ -51,7 +51,7 @@ class _Bench(click.Group):
         try:
             outcome = super().invoke(ctx)
             sys.stdout.flush()
-        except BrokenPipeError:  # caught here because click's main() turns it into exit code 1, which is THRESHOLD
+        except BrokenPipeError:  # here, because click's main() turns it into exit code 1, which is THRESHOLD
             raise _PipeClosed from None
         return outcome
 
@@ -59,7 +59,7 @@ class _Bench(click.Group):
 @click.group(cls=_Bench, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="bench")
 def bench() -> None:
-    """Compare LLM inference engines: launch them, drive them with a load that is proven, judge the result."""
+    """Compare LLM inference engines: launch them, send a load that is proven to be delivered, judge the result."""
 
 
 for command in (
@@ -70,13 +70,13 @@ for command in (
 
 def main(arguments: list[str] | None = None) -> None:
     """Run `bench`; never returns. A UserError becomes one message and exit code 2."""
-    # What is imported and read stays; looking through it for cycles after every 700 objects is a fifteenth of a run of one request.
+    # Imported modules and read records stay in memory. Searching them for cycles after every 700 objects takes 7 % of a run of one request.
     gc.set_threshold(100_000)
-    # kill, a closed terminal and Ctrl-C end a run in the same orderly way: SIGINT is what the event loop understands. Shells start
-    # background jobs of scripts with SIGINT ignored, and then kill would be ignored too.
+    # kill, a closed terminal and Ctrl-C stop a run in the same way: as SIGINT, which the event loop handles. A shell starts background jobs
+    # of scripts with SIGINT ignored, so the default handler is set again.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _as_interrupt)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # ignored by nohup: the run is to outlive its terminal
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it: the run must outlive its terminal
         signal.signal(signal.SIGHUP, _as_interrupt)
     try:
         outcome: Any = bench.main(arguments, prog_name="bench", standalone_mode=False)
@@ -88,14 +88,12 @@ def main(arguments: list[str] | None = None) -> None:
         error.show()
         code = Exit.USAGE
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted; what was measured is stored, and the same command resumes", err=True)
+        click.echo("interrupted; measured cells are stored, and the same command resumes", err=True)
         code = Exit.INTERRUPTED
     except _PipeClosed:
-        # Nothing can be said any more; the interpreter flushes once more on its way out, into nowhere.
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 1)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the interpreter flushes stdout once more when it exits
         code = Exit.PIPE_CLOSED
-    gc.freeze()  # or the interpreter looks through everything for cycles on its way out, which takes a tenth of a run of one request
+    gc.freeze()  # else the interpreter searches everything for cycles when it exits, which takes 10 % of a run of one request
     sys.exit(int(code))
 
 

@@ -53,10 +53,10 @@ class Run:
     def rows(self) -> pd.DataFrame:
         """One row per deployment and load, its repeats folded.
 
-        Columns: deployment (short name), engine, model, precision, runtime, degrees of parallelism, option.<name>, load (text), level
-        (streams, requests/s or replay speed), the fields of the load, status, verdict, ranked, reasons, repeats; then for each figure
-        <figure>, the median over the repeats, with <figure>_low and <figure>_high, its interval. Figures are in SI units (s, tok/s):
-        `rows.attrs["units"]`. Missing figures are NaN.
+        Columns: deployment (short name), engine, model, precision, load (text), level (streams, requests/s or replay speed), runtime,
+        tp, pp, dp_replicas, attention_dp, ep, option.<name>, load.<field>, status, verdict, ranked, reasons, repeats; then for each
+        figure <figure>, the median over the repeats, with <figure>_low and <figure>_high, its interval. Figures are in SI units (s,
+        tok/s), see `rows.attrs["units"]`; a missing one is NaN.
         """
         return rows_frame(self.analysis)
 
@@ -64,8 +64,8 @@ class Run:
     def cells(self) -> pd.DataFrame:
         """One row per stored cell: a deployment under a load in one repeat.
 
-        Columns: cell (id), those of `rows` that describe deployment and load, repeat, launch (id), status, reason, verdict, reasons,
-        window (its state), window_s (its length in s), requests (in the window); then one column per figure, in SI units.
+        Columns: cell (id), those of `rows` from deployment to load.<field>, repeat, launch (id), status, reason, verdict, reasons, window
+        (its state), window_s (its length in s), requests (in the window); then one column per figure, in SI units.
         """
         return cells_frame(self.analysis)
 
@@ -73,10 +73,10 @@ class Run:
     def requests(self) -> pd.DataFrame:
         """One row per request of every measured cell.
 
-        Columns: cell (id), those of `rows` that describe deployment and load, repeat, index, conversation, turn, outcome, error,
-        finish_reason, in_window (whether figures use it), asked_input_tokens, asked_output_tokens, input_tokens, output_tokens and
-        cached_tokens as the server counted them, due_s, sent_s and end_s since the first send of the cell; then one column per
-        metric of requests (ttft, tpot, e2e, ...), in SI units, NaN where undefined.
+        Columns: cell (id), deployment, engine, model, precision, load, level, repeat, index, conversation, turn, outcome, error,
+        finish_reason, in_window (whether figures use it), asked_input_tokens and asked_output_tokens; input_tokens, output_tokens and
+        cached_tokens as the server counted them; due_s, sent_s and end_s since the first send of the cell; then one column per metric of
+        requests (ttft, tpot, e2e, ...), in SI units. What is undefined or was not counted is NaN.
         """
         return requests_frame(self.analysis, self.folder.samples)
 

@@ -236,7 +236,7 @@ def test_command_refuses() -> None:
         (("scout", "--hardware", "h1000"), "no device 'h1000'"),
         (("scot", "--hardware", "h100"), "unknown model 'scot'"),
         (("scout", "--hardware", "h100", "--precision", "q4"), "precision 'q4'"),
-        (("scout", "--hardware", "h100", "--context", "many"), "'many' is no count"),
+        (("scout", "--hardware", "h100", "--context", "many"), "invalid count 'many'"),
     ):
         with pytest.raises(UserError, match=why):
             run(*arguments)

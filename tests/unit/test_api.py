@@ -1,0 +1,126 @@
+"""The public Python API: its names and signatures, that it is cheap to import, and that the command line needs nothing else."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import enginebench
+import pytest
+from enginebench import api
+
+NAMES = [
+    "Analysis", "Audit", "Calibration", "Ceilings", "CellEnded", "CellProgress", "CellStarted", "Cleanup", "Comparison", "Diagnosis",
+    "Engine", "EngineReady", "Event", "Form", "ImageList", "LaunchCommands", "LaunchEnded", "LaunchStarted", "LaunchStep", "ListedImage",
+    "ModelFit", "Note", "Offload", "OffloadCurve", "OnEvent", "PlacedModel", "Plan", "Prices", "Routing", "RoutingSummary", "Run",
+    "RunOpened", "UserError", "audit_claims", "audit_scenarios", "audit_to_html", "build_images", "built_in_scenarios", "calibrate",
+    "ceiling", "clean", "compare", "count_routing", "doctor", "fit", "install_engine", "latest_run", "launch_commands", "list_engines",
+    "list_images", "offload", "open_run", "pin_images", "place", "plan", "price_list", "pull_images", "routing_summary", "run", "runs",
+]  # fmt: skip
+
+SIGNATURES = {
+    "plan": "(scenario: str | Path, *, only: Sequence[str] = (), repeats: int | None = None, hardware: str | None = None, "
+    "runtime: Runtime | None = None, adapters: Sequence[Path] = ()) -> Plan",
+    "open_run": "(path: str | Path) -> Run",
+    "latest_run": "(folder: str | Path = 'results') -> Run",
+    "runs": "(folder: str | Path = 'results') -> list[Run]",
+    "compare": "(base: Run | str | Path, candidate: Run | str | Path, *, fail_if: Sequence[str] = ()) -> Comparison",
+    "place": "(model: str, hardware: str, *, precision: str | None = None, kv: str = 'f16', tp: int | None = None, pp: int = 1, "
+    "dp_replicas: int = 1, attention_dp: int = 1, ep: int | None = None, offload: Offload = <NOTHING>, host_gb_s: float | None = None) "
+    "-> PlacedModel",
+    "fit": "(model: PlacedModel, *, context: int = 4096, concurrency: int = 1, reserve_gib: float = 2.5, chunk: int = 8192) -> ModelFit",
+    "ceiling": "(model: PlacedModel, *, contexts: Sequence[int] = (2048,), batches: Sequence[int] = (), routing: str = 'even', "
+    "measured: bool = False, bandwidth_gb_s: float | None = None, speculate: int | None = None, acceptance: float = 0.7, "
+    "draft: str | None = None) -> Ceilings",
+    "offload": "(model: str, hardware: str, *, precision: str | None = None, kv: str = 'f16', host_gb_s: float | None = None, "
+    "context: int = 8192, concurrency: int = 1, routing: str = 'even', reserve_gib: float = 1.0) -> OffloadCurve",
+    "count_routing": "(source: str | Path, *, engine: str = 'transformers', precision: str = 'bf16', requests: int = 16, "
+    "input_tokens: int = 128, output_tokens: int = 64, prompts: str = 'text', out: str | Path | None = None, "
+    "adapters: Sequence[Path] = (), on_step: Step = <function>) -> Iterator[Routing]",
+    "routing_summary": "(routing: Routing, *, ranks: Sequence[int] = (2, 4, 8), batches: Sequence[int] = (1, 4, 16)) -> RoutingSummary",
+    "audit_claims": "(target: Path, *, hardware: str | None = None, prices: Prices | None = None) -> Audit",
+    "price_list": "(file: Path | str | None = None, given: Sequence[str] = ()) -> Prices",
+    "list_engines": "(adapters: Sequence[Path] = ()) -> list[Engine]",
+    "install_engine": "(name: str, *, adapters: Sequence[Path] = (), on_step: Callable[[str], None] = <function>) -> Engine",
+    "doctor": "(adapters: Sequence[Path] = ()) -> list[Diagnosis]",
+    "clean": "() -> Cleanup",
+    "run": "(plan: Plan, *, results: str | Path = 'results', fresh: bool = False, retry_failed: bool = False, client_processes: int = 1, "
+    "on_event: OnEvent = <function>) -> Run",
+}
+
+
+def test_the_names_are_pinned() -> None:
+    assert sorted(enginebench.__all__) == NAMES
+    assert set(NAMES) <= set(dir(enginebench))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_name_is_there_and_documented(name: str) -> None:
+    found = getattr(enginebench, name)
+    if inspect.isfunction(found) or inspect.isclass(found):
+        assert inspect.getdoc(found), "no docstring"
+        assert "Any" not in str(inspect.signature(found)), "the public API is typed"
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_signatures_are_pinned(name: str) -> None:
+    signature = inspect.signature(getattr(enginebench, name))
+    shown = [
+        parameter.replace(default=_Shown(parameter.default)) if parameter.default is not inspect.Parameter.empty else parameter
+        for parameter in signature.parameters.values()
+    ]
+    assert _unquoted(str(signature.replace(parameters=shown))) == _unquoted(SIGNATURES[name])
+
+
+class _Shown:
+    """A default as the pinned signatures write it."""
+
+    def __init__(self, value: object) -> None:
+        self._value = value
+
+    def __repr__(self) -> str:
+        if callable(self._value):
+            return "<function>"
+        return "<NOTHING>" if type(self._value).__name__ == "Offload" else repr(self._value)
+
+
+def _unquoted(signature: str) -> str:
+    return signature.replace("'", "")
+
+
+def test_what_type_checkers_see_is_what_there_is() -> None:
+    """`TYPE_CHECKING` imports, the table of modules and `__all__` name the same."""
+    tree = ast.parse(Path(api.__file__).read_text())
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    typed = {alias.name: node.module for node in ast.walk(block) if isinstance(node, ast.ImportFrom) for alias in node.names}
+    lazy = {name: f"enginebench.{module}" for module, names in api._ELSEWHERE.items() for name in names}
+    assert {name: module for name, module in typed.items() if name in NAMES} == lazy
+    assert set(lazy) | {"offload", "plan", "run"} == set(NAMES)
+
+
+def test_no_name_is_that_of_a_package() -> None:
+    """Importing `enginebench.audit.page` sets `enginebench.audit`; a function of that name would be lost."""
+    packages = {file.parent.name for file in Path(api.__file__).parent.glob("*/__init__.py")}
+    assert not packages & set(NAMES)
+    assert {"audit", "runner"} <= packages
+
+
+def test_importing_the_package_imports_nothing_else() -> None:
+    code = "import sys, enginebench; print(*(name for name in sys.modules if name.startswith('enginebench') or name in ('click', 'numpy')))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["enginebench"]
+
+
+def test_help_imports_no_engine_and_no_physics() -> None:
+    code = "import sys, enginebench.cli; print(*sys.modules)"
+    modules = set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+    heavy = {"numpy", "pandas", "pydantic", "enginebench.runner", "enginebench.physics", "enginebench.analysis", "enginebench.records"}
+    assert not heavy & modules
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = enginebench.nothing  # type: ignore[attr-defined]
