@@ -83,7 +83,7 @@ def plan(
     repeats: int | None = None,
     hardware: str | None = None,
     runtime: Runtime | None = None,
-    adapters: Sequence[Path] = (),
+    adapters: Sequence[str | Path] = (),
 ) -> Plan:
     """The cells of a scenario in the order they would be measured, and which are skipped and why. Launches nothing.
 

@@ -23,7 +23,7 @@ NAMES = [
 
 SIGNATURES = {
     "plan": "(scenario: str | Path, *, only: Sequence[str] = (), repeats: int | None = None, hardware: str | None = None, "
-    "runtime: Runtime | None = None, adapters: Sequence[Path] = ()) -> Plan",
+    "runtime: Runtime | None = None, adapters: Sequence[str | Path] = ()) -> Plan",
     "open_run": "(path: str | Path) -> Run",
     "latest_run": "(folder: str | Path = 'results') -> Run",
     "runs": "(folder: str | Path = 'results') -> list[Run]",
@@ -39,13 +39,13 @@ SIGNATURES = {
     "context: int = 8192, concurrency: int = 1, routing: str = 'even', reserve_gib: float = 1.0) -> OffloadCurve",
     "count_routing": "(source: str | Path, *, engine: str = 'transformers', precision: str = 'bf16', requests: int = 16, "
     "input_tokens: int = 128, output_tokens: int = 64, prompts: str = 'text', out: str | Path | None = None, "
-    "adapters: Sequence[Path] = (), on_step: Step = <function>) -> Iterator[Routing]",
+    "adapters: Sequence[str | Path] = (), on_step: Step = <function>) -> Iterator[Routing]",
     "routing_summary": "(routing: Routing, *, ranks: Sequence[int] = (2, 4, 8), batches: Sequence[int] = (1, 4, 16)) -> RoutingSummary",
-    "audit_claims": "(target: Path, *, hardware: str | None = None, prices: Prices | None = None) -> Audit",
+    "audit_claims": "(target: str | Path, *, hardware: str | None = None, prices: Prices | None = None) -> Audit",
     "price_list": "(file: Path | str | None = None, given: Sequence[str] = ()) -> Prices",
-    "list_engines": "(adapters: Sequence[Path] = ()) -> list[Engine]",
-    "install_engine": "(name: str, *, adapters: Sequence[Path] = (), on_step: Callable[[str], None] = <function>) -> Engine",
-    "doctor": "(adapters: Sequence[Path] = ()) -> list[Diagnosis]",
+    "list_engines": "(adapters: Sequence[str | Path] = ()) -> list[Engine]",
+    "install_engine": "(name: str, *, adapters: Sequence[str | Path] = (), on_step: Callable[[str], None] = <function>) -> Engine",
+    "doctor": "(adapters: Sequence[str | Path] = ()) -> list[Diagnosis]",
     "clean": "() -> Cleanup",
     "run": "(plan: Plan, *, results: str | Path = 'results', fresh: bool = False, retry_failed: bool = False, client_processes: int = 1, "
     "on_event: OnEvent = <function>) -> Run",

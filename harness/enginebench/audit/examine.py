@@ -17,13 +17,14 @@ from enginebench.physics.detect import gpus_of, machine_named
 from enginebench.records.store import open_run
 
 
-def audit_claims(target: Path, *, hardware: str | None = None, prices: Prices | None = None) -> Audit:
+def audit_claims(target: str | Path, *, hardware: str | None = None, prices: Prices | None = None) -> Audit:
     """Judge every claim of a YAML file of published numbers, or every row of a run folder.
 
     hardware: of a run, what it ran on ('4xh100', 'cpu'); None: the accelerators that it recorded. prices: also what the rates cost.
     UserError for a file with mistakes (file, line and key), a run without throughput, and `hardware` with a file of claims.
     """
-    claims, physics = _of_run(target, hardware) if target.is_dir() else _of_file(target, hardware)
+    path = Path(target)
+    claims, physics = _of_run(path, hardware) if path.is_dir() else _of_file(path, hardware)
     costs = _costs(claims, physics, prices) if prices is not None else {}
     return Audit(claims, judge_all(claims, physics), contradictions(claims, physics), costs, prices.currency if prices else "")
 

@@ -48,9 +48,9 @@ class ImageList:
     """Why the Docker daemon cannot be asked; None when it answered."""
 
 
-def list_images(table: Path | None = None, adapters: Sequence[Path] = ()) -> ImageList:
+def list_images(table: Path | None = None, adapters: Sequence[str | Path] = ()) -> ImageList:
     """All images of the table. table: another images.yaml; its Dockerfiles are in the same folder. adapters: further adapter files."""
-    found, registry = read_images(table), discover(adapters)
+    found, registry = read_images(table), discover(map(Path, adapters))
     try:
         daemon, problem = _daemon(), None
     except UserError as error:
@@ -59,13 +59,13 @@ def list_images(table: Path | None = None, adapters: Sequence[Path] = ()) -> Ima
 
 
 def build_images(
-    names: Iterable[str], *, table: Path | None = None, adapters: Sequence[Path] = (), on_step: Step = lambda _: None
+    names: Iterable[str], *, table: Path | None = None, adapters: Sequence[str | Path] = (), on_step: Step = lambda _: None
 ) -> Iterator[tuple[Image, str, str]]:
     """Build images: the base image with our Dockerfile on top. Yields (image, name, id) as each is ready; existing images stay.
 
     names: 'engine/variant', an engine for all its variants, or 'all'. UserError without a Docker daemon or when a build fails.
     """
-    wanted, registry, daemon = _named(names, table), discover(adapters), _daemon()
+    wanted, registry, daemon = _named(names, table), discover(map(Path, adapters)), _daemon()
     for image in wanted:
         planned = _recipe(image, registry)
         yield image, planned.name, ensure(planned, daemon, on_step)

@@ -49,23 +49,23 @@ class Engine:
         }
 
 
-def list_engines(adapters: Sequence[Path] = ()) -> list[Engine]:
+def list_engines(adapters: Sequence[str | Path] = ()) -> list[Engine]:
     """All engines by name; those with a broken adapter last.
 
     adapters: further adapter files. UserError when one of these is missing or broken.
     """
-    working, broken = discover(adapters).survey()
+    working, broken = discover(map(Path, adapters)).survey()
     return [*map(_engine, working), *(Engine(name, broken=reason) for name, reason in broken.items())]
 
 
-def install_engine(name: str, *, adapters: Sequence[Path] = (), on_step: Callable[[str], None] = lambda _: None) -> Engine:
+def install_engine(name: str, *, adapters: Sequence[str | Path] = (), on_step: Callable[[str], None] = lambda _: None) -> Engine:
     """Install an engine into its own virtual environment from pinned requirements; does nothing when it is already there.
 
     name: 'vllm', or 'vllm:cpu' for a variant. adapters: further adapter files. on_step: receives one sentence per step.
     UserError for an unknown engine or variant, for one that enginebench does not install, and with pip's last lines when pip fails.
     """
     engine, colon, variant = name.partition(":")
-    adapter = discover(adapters).need(engine)
+    adapter = discover(map(Path, adapters)).need(engine)
     known = environments(adapter)
     environment = f"{engine}-{variant}" if colon else engine
     if environment not in known:

@@ -67,6 +67,7 @@ def discover(extra: Iterable[Path] = ()) -> Registry:
 
     The files in `extra` are loaded at once: UserError for one that is missing or broken.
     """
+    extra = list(extra)
     loaders: dict[str, Callable[[], Adapter]] = {
         file.stem: partial(load_file, file) for file in sorted(resource_dir("adapters").glob("*.py"))
     }

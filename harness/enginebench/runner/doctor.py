@@ -52,7 +52,7 @@ class Diagnosis:
     advice: str = ""
 
 
-def doctor(adapters: Sequence[Path] = ()) -> list[Diagnosis]:
+def doctor(adapters: Sequence[str | Path] = ()) -> list[Diagnosis]:
     """What this machine can run and what would disturb a measurement: processor, memory, GPUs, Docker, leftovers, engines.
 
     adapters: further adapter files; UserError when one of these is missing or broken.

@@ -42,7 +42,7 @@ def count_routing(
     output_tokens: int = 64,
     prompts: str = "text",
     out: str | Path | None = None,
-    adapters: Sequence[Path] = (),
+    adapters: Sequence[str | Path] = (),
     on_step: Step = lambda _: None,
 ) -> Iterator[Routing]:
     """How often each expert of each layer was chosen, for every model that a source names, in a pass of its own.
@@ -57,7 +57,7 @@ def count_routing(
     if path.is_file() and path.suffix in SUFFIXES:
         yield read(path)
         return
-    registry, asked = discover(adapters), Pass(requests, input_tokens, output_tokens, prompts)
+    registry, asked = discover(map(Path, adapters)), Pass(requests, input_tokens, output_tokens, prompts)
     folder = Path(out) if out is not None else path / "routing" if (path / "run.json").is_file() else Path("results") / "routing"
     counted, refusal = 0, None
     for model in _models(str(source), precision, registry):

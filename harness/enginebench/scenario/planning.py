@@ -25,10 +25,10 @@ def plan_scenario(
     repeats: int | None = None,
     hardware: str | None = None,
     runtime: Runtime | None = None,
-    adapters: Sequence[Path] = (),
+    adapters: Sequence[str | Path] = (),
 ) -> Plan:
     """The plan of a scenario. Arguments and errors: `enginebench.api.plan`."""
-    registry = discover(adapters)
+    registry = discover(map(Path, adapters))
     loaded = load_scenario(find_scenario(scenario), registry, runtime=runtime)
     if repeats is not None:
         loaded = replace(loaded, repeats=repeats)
