@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from enginebench.analysis.analysis import Analysis
+    from enginebench.analysis.rows import CellResult
     from enginebench.audit.examine import audit_claims
     from enginebench.audit.outcome import Audit
     from enginebench.audit.page import audit_to_html
@@ -62,14 +63,17 @@ if TYPE_CHECKING:
     from enginebench.runner.routing_sources import count_routing
     from enginebench.scenario.plan import Plan
     from enginebench.scenario.planning import built_in_scenarios
+    from enginebench.validity.check import Check
+    from enginebench.validity.registry import all_checks
 
 __all__ = [
-    "Analysis", "Audit", "Calibration", "Ceilings", "CellEnded", "CellProgress", "CellStarted", "Cleanup", "Comparison", "Diagnosis",
-    "Engine", "EngineReady", "Event", "Form", "ImageList", "LaunchCommands", "LaunchEnded", "LaunchStarted", "LaunchStep", "ListedImage",
-    "ModelFit", "Note", "Offload", "OffloadCurve", "OnEvent", "PlacedModel", "Plan", "Prices", "Routing", "RoutingSummary", "Run",
-    "RunOpened", "UserError", "audit_claims", "audit_scenarios", "audit_to_html", "build_images", "built_in_scenarios", "calibrate",
-    "ceiling", "clean", "compare", "count_routing", "doctor", "fit", "install_engine", "latest_run", "launch_commands", "list_engines",
-    "list_images", "offload", "open_run", "pin_images", "place", "plan", "price_list", "pull_images", "routing_summary", "run", "runs",
+    "Analysis", "Audit", "Calibration", "Ceilings", "CellEnded", "CellProgress", "CellResult", "CellStarted", "Check", "Cleanup",
+    "Comparison", "Diagnosis", "Engine", "EngineReady", "Event", "Form", "ImageList", "LaunchCommands", "LaunchEnded", "LaunchStarted",
+    "LaunchStep", "ListedImage", "ModelFit", "Note", "Offload", "OffloadCurve", "OnEvent", "PlacedModel", "Plan", "Prices", "Routing",
+    "RoutingSummary", "Run", "RunOpened", "UserError", "all_checks", "audit_claims", "audit_scenarios", "audit_to_html", "build_images",
+    "built_in_scenarios", "calibrate", "ceiling", "clean", "compare", "count_routing", "doctor", "fit", "install_engine", "latest_run",
+    "launch_commands", "list_engines", "list_images", "offload", "open_run", "pin_images", "place", "plan", "price_list", "pull_images",
+    "routing_summary", "run", "runs",
 ]  # fmt: skip
 
 
@@ -158,6 +162,7 @@ def offload(
 
 _ELSEWHERE: Mapping[str, tuple[str, ...]] = {
     "analysis.analysis": ("Analysis",),
+    "analysis.rows": ("CellResult",),
     "audit.examine": ("audit_claims",),
     "audit.outcome": ("Audit",),
     "audit.page": ("audit_to_html",),
@@ -185,6 +190,8 @@ _ELSEWHERE: Mapping[str, tuple[str, ...]] = {
     "runner.routing_sources": ("count_routing",),
     "scenario.plan": ("Plan",),
     "scenario.planning": ("built_in_scenarios",),
+    "validity.check": ("Check",),
+    "validity.registry": ("all_checks",),
 }  # fmt: skip
 """Module -> the public names that it defines."""
 _MODULE_OF = {name: module for module, names in _ELSEWHERE.items() for name in names}

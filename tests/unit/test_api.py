@@ -13,12 +13,13 @@ import pytest
 from enginebench import api
 
 NAMES = [
-    "Analysis", "Audit", "Calibration", "Ceilings", "CellEnded", "CellProgress", "CellStarted", "Cleanup", "Comparison", "Diagnosis",
-    "Engine", "EngineReady", "Event", "Form", "ImageList", "LaunchCommands", "LaunchEnded", "LaunchStarted", "LaunchStep", "ListedImage",
-    "ModelFit", "Note", "Offload", "OffloadCurve", "OnEvent", "PlacedModel", "Plan", "Prices", "Routing", "RoutingSummary", "Run",
-    "RunOpened", "UserError", "audit_claims", "audit_scenarios", "audit_to_html", "build_images", "built_in_scenarios", "calibrate",
-    "ceiling", "clean", "compare", "count_routing", "doctor", "fit", "install_engine", "latest_run", "launch_commands", "list_engines",
-    "list_images", "offload", "open_run", "pin_images", "place", "plan", "price_list", "pull_images", "routing_summary", "run", "runs",
+    "Analysis", "Audit", "Calibration", "Ceilings", "CellEnded", "CellProgress", "CellResult", "CellStarted", "Check", "Cleanup",
+    "Comparison", "Diagnosis", "Engine", "EngineReady", "Event", "Form", "ImageList", "LaunchCommands", "LaunchEnded", "LaunchStarted",
+    "LaunchStep", "ListedImage", "ModelFit", "Note", "Offload", "OffloadCurve", "OnEvent", "PlacedModel", "Plan", "Prices", "Routing",
+    "RoutingSummary", "Run", "RunOpened", "UserError", "all_checks", "audit_claims", "audit_scenarios", "audit_to_html", "build_images",
+    "built_in_scenarios", "calibrate", "ceiling", "clean", "compare", "count_routing", "doctor", "fit", "install_engine", "latest_run",
+    "launch_commands", "list_engines", "list_images", "offload", "open_run", "pin_images", "place", "plan", "price_list", "pull_images",
+    "routing_summary", "run", "runs",
 ]  # fmt: skip
 
 SIGNATURES = {
@@ -27,7 +28,8 @@ SIGNATURES = {
     "open_run": "(path: str | Path) -> Run",
     "latest_run": "(folder: str | Path = 'results') -> Run",
     "runs": "(folder: str | Path = 'results') -> list[Run]",
-    "compare": "(base: Run | str | Path, candidate: Run | str | Path, *, fail_if: Sequence[str] = ()) -> Comparison",
+    "compare": "(base: Run | str | Path, candidate: Run | str | Path, *, fail_if: Sequence[str] = (), prices: Prices | None = None) "
+    "-> Comparison",
     "place": "(model: str, hardware: str, *, precision: str | None = None, kv: str = 'f16', tp: int | None = None, pp: int = 1, "
     "dp_replicas: int = 1, attention_dp: int = 1, ep: int | None = None, offload: Offload = <NOTHING>, host_gb_s: float | None = None) "
     "-> PlacedModel",

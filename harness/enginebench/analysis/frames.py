@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from enginebench.analysis.analysis import Analysis, CellResult, Row, metric_of
+from enginebench.analysis.analysis import Analysis, CellResult, Row
 from enginebench.analysis.comparison import Comparison
 from enginebench.domain import Deployment, Load, plain_object
-from enginebench.metrics.requests import METRICS
+from enginebench.metrics.context import Context
+from enginebench.metrics.registry import Metric, metrics, unit_of
 from enginebench.records.samples import Samples
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def requests_frame(analysis: Analysis, samples: ReadSamples) -> pd.DataFrame:
             columns["repeat"] = cell.record.repeat
             parts.append(pd.DataFrame(columns | _request_columns(found.within(cell.window))))
     frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
-    frame.attrs["units"] = {f"{name}_s": "s" for name in _TIMES} | {name: m.unit for name, m in METRICS.items() if m.scope == "request"}
+    frame.attrs["units"] = {f"{name}_s": "s" for name in _TIMES} | {name: metric.unit for name, metric in _per_request().items()}
     return frame
 
 
@@ -104,7 +105,12 @@ def _request_columns(samples: Samples) -> dict[str, object]:
     columns |= {name: getattr(samples, name) for name in _ASKED}
     columns |= {name: _counted(getattr(samples, name), -1) for name in _COUNTED}
     columns |= {f"{name}_s": (_counted(getattr(samples, f"{name}_ns"), 0) - zero) / 1e9 for name in _TIMES}
-    return columns | {name: metric.compute(samples) for name, metric in METRICS.items() if metric.scope == "request"}
+    context = Context(samples)
+    return columns | {name: metric(context) for name, metric in _per_request().items()}
+
+
+def _per_request() -> dict[str, Metric]:
+    return {name: metric for name, metric in metrics().items() if metric.scope == "request"}
 
 
 def _counted(values: np.ndarray[tuple[int, ...], np.dtype[np.int64]], unknown: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
@@ -135,8 +141,6 @@ def _frame(lines: list[dict[str, Value]], figures: set[str]) -> pd.DataFrame:
     import pandas as pd
 
     frame = pd.DataFrame(lines)
-    units = {name: metric.unit if (metric := metric_of(name)) else "s" for name in figures}  # intervals between events have no metric
-    frame.attrs["units"] = {
-        column: units[name] for column in frame.columns for name in (column, column.rpartition("_")[0]) if name in units
-    }
+    figure_of = {column: column.removesuffix("_low").removesuffix("_high") for column in frame.columns}
+    frame.attrs["units"] = {column: unit_of(name) for column, name in figure_of.items() if name in figures}
     return frame

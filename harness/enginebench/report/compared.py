@@ -12,6 +12,7 @@ from enginebench.analysis import comparison
 from enginebench.analysis.frames import figures_frame
 from enginebench.analysis.thresholds import Finding, fails, judge, parse_rule
 from enginebench.domain import JSON
+from enginebench.metrics.costs import Prices
 from enginebench.report.comparison import to_data, to_markdown, to_text
 from enginebench.report.run import Run, open_run
 
@@ -29,7 +30,7 @@ class Comparison:
     """One per threshold and pair."""
 
     def failed(self, *, strict: bool = False) -> bool:
-        """Whether a threshold is broken. strict: or cannot be judged."""
+        """Whether a threshold is broken. strict: or inconclusive."""
         return any(fails(finding, strict=strict) for finding in self.findings)
 
     @cached_property
@@ -54,13 +55,17 @@ class Comparison:
         return to_data(self.pairs, self.findings)
 
 
-def compare(base: Run | str | Path, candidate: Run | str | Path, *, fail_if: Sequence[str] = ()) -> Comparison:
+def compare(
+    base: Run | str | Path, candidate: Run | str | Path, *, fail_if: Sequence[str] = (), prices: Prices | None = None
+) -> Comparison:
     """What changed from one run to another.
 
     base, candidate: runs or their folders. fail_if: thresholds such as 'ttft.p99 > +5%'; one is broken when the whole 95 % interval of
-    the change lies beyond it, which takes four restarts (repeats) in each run. UserError for an unknown figure.
+    the change lies beyond it, which takes four restarts (repeats) in each run. prices: also compare the cost of tokens.
+    UserError for an unknown figure, and for a folder that is not a run.
     """
     rules = [parse_rule(text) for text in fail_if]
-    one, other = (each if isinstance(each, Run) else open_run(each) for each in (base, candidate))
+    opened = [each if isinstance(each, Run) else open_run(each) for each in (base, candidate)]
+    one, other = (each.judged_by(prices=prices) for each in opened) if prices is not None else opened
     found = comparison.compare_runs(one.analysis, other.analysis)
     return Comparison(found, tuple(finding for rule in rules for finding in judge(found, rule)))
