@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 PIP := $(PYTHON) -m pip --disable-pip-version-check --python $(BIN)/python
-PARALLEL := -n $(or $(WORKERS),logical) --dist loadgroup
+PARALLEL := -n $(or $(WORKERS),auto) --dist loadgroup
 
 # The tests start `bench` some hundred times, and without byte code each would compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
@@ -34,7 +34,7 @@ contracts: .venv/installed-dev ## ask the engines' own argument parsers about th
 	$(BIN)/python tests/contracts/run.py $(CONTRACTS)
 
 coverage: .venv/installed-dev ## run the unit tests and print how much of each module they cover
-	$(BIN)/pytest tests/unit $(PARALLEL) --cov --cov-report=term:skip-covered --cov-report=xml $(PYTEST)
+	$(BIN)/pytest tests/unit $(PARALLEL) --cov --cov-report=term:skip-covered $(PYTEST)
 
 lint: .venv/installed-dev ## ruff, mypy, and which room may import which
 	$(BIN)/ruff check .
@@ -64,7 +64,7 @@ bench-ceiling: .venv/installed ## llama.cpp's decoding against what physics pred
 	$(BIN)/python benchmarks/predicted.py $(or $(FOLDER),/tmp/enginebench-ceiling)/measured.jsonl
 
 clean: ## remove the environment and everything that was built
-	rm -rf .venv dist build site coverage.xml .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv dist build site .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # The system's pip installs into .venv, which saves installing a second one there (5 s).
 # --no-compile: Python writes the byte code of what is really imported, which halves the time of the installation.

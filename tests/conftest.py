@@ -27,6 +27,12 @@ settings.register_profile("busy machine", deadline=None, suppress_health_check=[
 settings.load_profile("busy machine")  # a fresh clone makes hypothesis' table of characters first, which takes a second
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """`-n auto`: three workers for two cores, because many tests wait for an engine or a timer."""
+    return min(-(-3 * (os.cpu_count() or 1) // 2), 16)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With pytest-xdist (`--dist loadgroup`) the tests of a module that share a daemon or a browser go to one worker."""
     for item in items:
