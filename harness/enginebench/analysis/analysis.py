@@ -16,7 +16,9 @@ from enginebench.analysis.rows import LOAD_COLUMNS, CellResult, Row, read_rows
 from enginebench.metrics.context import RunContext
 from enginebench.metrics.costs import Prices
 from enginebench.metrics.slo import Slo, parse
-from enginebench.records.store import LaunchRecord, Run, RunRecord
+from enginebench.records.launch import LaunchRecord
+from enginebench.records.run import RunRecord
+from enginebench.records.run_folder import Run
 
 __all__ = ["LOAD_COLUMNS", "Analysis", "CellResult", "Parity", "Row", "analyse", "verdict_sentence"]
 
