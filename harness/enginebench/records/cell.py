@@ -108,7 +108,7 @@ class CellRecord:
     log_tail: tuple[str, ...] = ()
     """Last lines of the engine's log, if the cell failed."""
     schema: int = SCHEMA
-    """Version of the format."""
+    """Version of the format it is stored in."""
 
     @classmethod
     def of(cls, cell: Cell, status: Status, reason: str | None = None, *, log_tail: tuple[str, ...] = ()) -> CellRecord:

@@ -68,7 +68,7 @@ class LaunchRecord:
     ended: str | None = None
     """Why the engine was given up or ended by itself; None: stopped when its cells were done."""
     schema: int = SCHEMA
-    """Version of the format."""
+    """Version of the format it is stored in."""
 
     @property
     def version(self) -> str | None:

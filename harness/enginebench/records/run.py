@@ -35,7 +35,7 @@ class RunRecord:
     probes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Id of a search's first cell -> the search's cells so far: cell id -> level, by rising level."""
     schema: int = SCHEMA
-    """Version of the format."""
+    """Version of the format it is stored in."""
 
     def with_probe(self, first: str, probe: str, level: float) -> RunRecord:
         """The record with the cell `probe` added to the search that began with the cell `first`.

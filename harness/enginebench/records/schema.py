@@ -14,7 +14,7 @@ from typing import Any, TypeAlias, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
-from enginebench.domain import plain
+from enginebench.domain import plain_object
 from enginebench.errors import UserError
 
 SCHEMA = 2
@@ -23,15 +23,15 @@ records of the version before. A new field with a default needs no new version."
 
 R = TypeVar("R")
 Upgrade: TypeAlias = Callable[[dict[str, Any], Path], dict[str, Any]]
-"""(content, file) -> content in the next version. May read other files of the run."""
+"""(content, file) -> content as in the next version, but with the `schema` it was stored with. May read other files of the run."""
 
 _NUMBERS = re.compile(r"\[\n[\s\d.,eE+-]*(?:null[\s\d.,eE+-]*)*\]")
 """A list of numbers (or nulls) over several lines. JSON strings hold no line break, so this never matches inside one."""
 
 
 def dump(record: object) -> str:
-    """A record as JSON that people can read: one field per line, but a list of numbers on one line."""
-    text = json.dumps(plain(record), indent=1, ensure_ascii=False, allow_nan=False)
+    """A record as JSON of version SCHEMA that people can read: one field per line, but a list of numbers on one line."""
+    text = json.dumps({**plain_object(record), "schema": SCHEMA}, indent=1, ensure_ascii=False, allow_nan=False)
     return _NUMBERS.sub(lambda found: "[" + " ".join(found[0][1:-1].split()) + "]", text) + "\n"
 
 
@@ -40,7 +40,7 @@ def load(file: Path, kind: type[R], upgrades: Mapping[int, Upgrade]) -> R:
     try:
         data: Any = json.loads(file.read_text(encoding="utf-8"))
         for old in range(_version(data, file), SCHEMA):
-            data = {**upgrades[old](data, file), "schema": old + 1}
+            data = upgrades[old](data, file)
         return cast("R", _adapter(kind).validate_python(data))  # type: ignore[arg-type]  # mypy: type[R] is Hashable
     except (ValueError, ValidationError, OSError, LookupError, TypeError, AttributeError) as error:
         raise UserError(f"cannot be read: {(str(error).splitlines() or ['?'])[0]}", file=file) from None

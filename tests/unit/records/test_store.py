@@ -173,7 +173,10 @@ def test_fields_of_a_version_1_cell_are_found_in_their_groups(tmp_path: Path) ->
         client=ClientFacts({"loop": "uvloop"}, {"streams": 8.0}),
         counters=EngineCounters({"a": 1.5}, CounterSeries((1,), {"running": (None,)}, 0.5), {"server": 3}),
         log_tail=("x",),
+        schema=1,
     )
+    run.add_cell(cell)
+    assert list(run.cells()) == [replace(cell, schema=SCHEMA)]
 
 
 def test_a_version_1_launch_keeps_its_command_version_and_differences(tmp_path: Path) -> None:
