@@ -18,7 +18,7 @@ import urllib.request
 from pathlib import Path
 
 from enginebench.adapter import WORKERS
-from enginebench.records.store import Run, open_run
+from enginebench.records.run_folder import Run, open_run
 from enginebench.runtime import free_port
 
 CELLS = """
@@ -68,7 +68,7 @@ def bench(folder: Path, *arguments: str) -> float:
 
 def gaps(run: Run) -> tuple[list[float], list[float]]:
     """Seconds from the end of one window to the start of the next: within a deployment, and across launches."""
-    windows = sorted((cell.window_ns, cell.launch_id) for cell in run.cells() if cell.window_ns)
+    windows = sorted((cell.delivery.window_ns, cell.launch_id) for cell in run.cells() if cell.delivery.window_ns)
     within, across = [], []
     for (before, a), (after, b) in itertools.pairwise(windows):
         (within if a == b else across).append((after[0] - before[1]) / 1e9)

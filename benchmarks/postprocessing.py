@@ -16,8 +16,8 @@ from enginebench.analysis.rows import CellResult, result_of
 from enginebench.domain import Cell, ClosedLoop, Deployment
 from enginebench.metrics.context import RunContext
 from enginebench.metrics.slo import PRESETS
+from enginebench.records.cell import CellRecord, ClientFacts
 from enginebench.records.samples import Samples
-from enginebench.records.store import CellRecord
 
 STREAMS = 256
 
@@ -49,7 +49,7 @@ def synthetic(requests: int, events: int) -> Samples:
 def _once(samples: Samples) -> tuple[float, CellResult]:
     cell = Cell(Deployment("none", "none", "none", "none"), ClosedLoop(concurrency=STREAMS, requests=len(samples)))
     limit = {"events_per_s": 1e6, "streams": 2048.0}
-    record = CellRecord(cell.id, cell.launch_id, cell.deployment, cell.load, 0, "ok", identity="proven", client_limit=limit)
+    record = CellRecord(cell.id, cell.launch_id, cell.deployment, cell.load, 0, "ok", identity="proven", client=ClientFacts(limit=limit))
     fresh = samples.within(None)  # without cached results of earlier rounds
     began = time.process_time()
     found = result_of(record, fresh, RunContext(slo=PRESETS["mlperf/mixtral-8x7b"]))

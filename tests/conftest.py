@@ -13,14 +13,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from enginebench.adapter import Difference, Install, Launch
 from enginebench.analysis.analysis import Analysis, analyse
 from enginebench.checkpoints import RandomMoE
 from enginebench.checkpoints.hf_folder import write_hf_folder
 from enginebench.domain import Cell, ClosedLoop, Deployment, Load, Parallelism
 from enginebench.loadgen.transport.library import library
+from enginebench.records.cell import CellRecord, CellTraits, ClientFacts, Delivery, EngineCounters, PromptFacts
 from enginebench.records.counters import CounterSeries
+from enginebench.records.launch import Configuration, LaunchRecord, Startup
+from enginebench.records.run import RunRecord
+from enginebench.records.run_folder import Run
 from enginebench.records.samples import Samples
-from enginebench.records.store import CellRecord, LaunchRecord, Run, RunRecord
 from hypothesis import HealthCheck, settings
 
 settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -141,8 +145,10 @@ def synthetic_record(cell: Cell) -> tuple[CellRecord, Samples | None]:
         "ok",
         started_at="2026-01-02T03:04:05+00:00",
         wall_s=12.5,
-        client={"loop_lag_p99_ms": 0.21, "cpu_fraction": 0.31, "achieved_concurrency": float(load.concurrency), "loop": "uvloop"},
-        counters={"prompt_tokens": float(load.requests * load.input_tokens)},
+        client=ClientFacts(
+            {"loop_lag_p99_ms": 0.21, "cpu_fraction": 0.31, "achieved_concurrency": float(load.concurrency), "loop": "uvloop"}
+        ),
+        counters=EngineCounters({"prompt_tokens": float(load.requests * load.input_tokens)}),
         identity="proven",
     )
     at = (engine, load.concurrency, load.input_tokens) if first else None
@@ -152,10 +158,16 @@ def synthetic_record(cell: Cell) -> tuple[CellRecord, Samples | None]:
         tail = ("INFO loading weights", f"ERROR out of memory {HOSTILE}", "engine core died")
         return replace(record, status="failed", reason="the engine ended with exit code 1 before it was ready", log_tail=tail), None
     if at == ("llamacpp", 4, 128):
-        record = replace(record, client={**record.client, "cpu_fraction": 0.97})
+        record = replace(record, client=ClientFacts({**record.client.health, "cpu_fraction": 0.97}))
     pace = PACES[engine]
     pace = pace if first else Pace(pace.ttft_s / 2, pace.tpot_s / 2)
-    record = replace(record, series=synthetic_series(load), window_ns=(1_000_000_000, 60_000_000_000), prompt_form="ids", gpus=2)
+    record = replace(
+        record,
+        counters=replace(record.counters, series=synthetic_series(load)),
+        delivery=Delivery((1_000_000_000, 60_000_000_000)),
+        prompts=PromptFacts("ids"),
+        traits=CellTraits(gpus=2),
+    )
     drift = 1 + 0.015 * ((cell.repeat + len(engine)) % REPEATS - 1)  # a server restart is never quite the same
     pace = Pace(pace.ttft_s * drift**2, pace.tpot_s * drift)
     short = 20 if at == ("attach", 4, 128) else None
@@ -180,30 +192,29 @@ def synthetic_series(load: Load) -> CounterSeries:
 def synthetic_launch(cell: Cell) -> LaunchRecord:
     """The server start that a cell needed."""
     deployment = cell.deployment
+    options = [f"--{name}={v}" for name, v in deployment.options.items()]
     heads = {"llamacpp": "The capital of France is Paris.", "vllm": "The capital of France is Paris.", "attach": "The capital of Italy"}
     return LaunchRecord(
         cell.launch_id,
         deployment,
         cell.repeat,
         "2026-01-02T03:00:00+00:00",
-        argv=(
-            deployment.engine,
-            "serve",
-            "--model",
-            deployment.model,
-            "--port",
-            "8000",
-            *(f"--{name}={v}" for name, v in deployment.options.items()),
+        Startup(
+            Launch(
+                (deployment.engine, "serve", "--model", deployment.model, "--port", "8000", *options),
+                deployment.model,
+                env={"OMP_NUM_THREADS": "8"},
+                notes=("bf16 KV cache became auto",),
+            ),
+            Install("wheel", "1.2.3"),
+            start_s=41.2,
+            stop_s=1.3,
+            identity="proven",
         ),
-        env={"OMP_NUM_THREADS": "8"},
-        notes=("bf16 KV cache became auto",),
-        variant="wheel",
-        version="1.2.3",
-        start_s=41.2,
-        stop_s=1.3,
-        identity="proven",
-        resolved={"slots": 8 if deployment.engine == "vllm" else 16, "prefix_cache": deployment.engine == "vllm", "raw": {"blocks": 4096}},
-        differences=({"name": "slots", "asked": 16, "got": 8},) if deployment.engine == "vllm" else (),
+        Configuration(
+            {"slots": 8 if deployment.engine == "vllm" else 16, "prefix_cache": deployment.engine == "vllm", "raw": {"blocks": 4096}},
+            (Difference("slots", 16, 8),) if deployment.engine == "vllm" else (),
+        ),
         parity=(
             {"prompt": "The capital of France is", "output": heads[deployment.engine], "outcome": "ok"},
             {"prompt": "2 + 2 =", "output": " 4", "outcome": "ok"},

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from enginebench.analysis.analysis import Analysis
-from enginebench.records.store import Run
+from enginebench.records.run_folder import Run
 from enginebench.report.html import write_html
 
 pytestmark = pytest.mark.browser

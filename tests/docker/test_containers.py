@@ -16,8 +16,8 @@ import pytest
 from enginebench.adapter import Adapter, Deployment, Install, Launch, Member, Site
 from enginebench.domain.container import Container
 from enginebench.engines.registry import discover
-from enginebench.runner.engine import Opening
-from enginebench.runner.opening import open_engine
+from enginebench.records.launch import LaunchRecord
+from enginebench.runner.launch import open_engine
 from enginebench.runtime import LaunchFailed, ProcessGroup, http_get
 from enginebench.runtime.container.client import caller
 from enginebench.runtime.container.leftovers import CELL, LAUNCH, OWNER, RUN, find
@@ -201,7 +201,8 @@ def test_a_port_that_somebody_else_has_taken_is_told(daemon: Any, nothing: Conta
         thread.start()
         try:
             adapter: Adapter = Elsewhere()
-            engine = open_engine(adapter, deployment, (), Opening(), log=tmp_path / LOG, base=tmp_path, say=lambda _: None)
+            launch = LaunchRecord("l", deployment, 0, "")
+            engine = open_engine(adapter, launch, (), log=tmp_path / LOG, base=tmp_path, say=lambda _: None)
             with pytest.raises(LaunchFailed, match=f"process {os.getpid()} .* listens on port {foreign.server_port}"), engine:
                 pass
         finally:
@@ -211,6 +212,6 @@ def test_a_port_that_somebody_else_has_taken_is_told(daemon: Any, nothing: Conta
 
 def test_the_machines_own_network_is_proven_by_its_sockets(daemon: Any, nothing: Container, tmp_path: Path) -> None:
     deployment = Deployment("fake", "m", "none", "none", runtime="docker", container=replace(nothing, network="host"))
-    opening = Opening()
-    with open_engine(FAKE, deployment, (), opening, log=tmp_path / LOG, base=tmp_path, say=lambda _: None):
-        assert opening.identity == "proven"
+    launch = LaunchRecord("l", deployment, 0, "")
+    with open_engine(FAKE, launch, (), log=tmp_path / LOG, base=tmp_path, say=lambda _: None):
+        assert launch.startup.identity == "proven"

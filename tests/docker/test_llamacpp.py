@@ -12,9 +12,9 @@ from enginebench.domain import JSON, Load
 from enginebench.domain.container import Container
 from enginebench.engines.installed import installs_of
 from enginebench.engines.registry import discover
+from enginebench.records.launch import LaunchRecord
 from enginebench.runner.cell import parity_outputs
-from enginebench.runner.engine import Opening
-from enginebench.runner.opening import open_engine
+from enginebench.runner.launch import open_engine
 from enginebench.scenario import load_scenario
 
 from .conftest import Bench, need
@@ -55,15 +55,15 @@ def with_engine(nothing: Container) -> Container:
     return replace(nothing, mounts=(*nothing.mounts, f"{packages}:/opt/packages"), env={"PYTHONPATH": "/opt/packages"})
 
 
-def answers(adapter: Adapter, deployment: Deployment, load: Load, folder: Path) -> tuple[list[dict[str, JSON]], Opening]:
-    opening = Opening()
+def answers(adapter: Adapter, deployment: Deployment, load: Load, folder: Path) -> tuple[list[dict[str, JSON]], LaunchRecord]:
+    launch = LaunchRecord("l", deployment, 0, "")
     log = folder / "results" / deployment.runtime / "logs" / "engine.log"
-    with open_engine(adapter, deployment, installs_of(adapter), opening, log=log, base=folder, say=lambda _: None) as engine:
-        result = engine.run(opening.prompts(load, load.requests, salt="two"), load, keep_text=True)
+    with open_engine(adapter, launch, installs_of(adapter), log=log, base=folder, say=lambda _: None) as engine:
+        result = engine.run(engine.prompts.make(load, load.requests, salt="two"), load, keep_text=True)
         said: list[dict[str, JSON]] = [{"outcome": s.outcome, "output": s.output_tokens, "text": s.text} for s in result.samples]
         said += [dict(output) for output in parity_outputs(engine, replace(load, concurrency=1, requests=4, prompts="text"))]
         assert engine.counters()["output_tokens"] == load.output_tokens * (load.requests + 4)
-    return said, opening
+    return said, launch
 
 
 def test_two_servers_in_containers_say_what_one_process_says(nothing: Container, tmp_path: Path) -> None:
@@ -72,10 +72,10 @@ def test_two_servers_in_containers_say_what_one_process_says(nothing: Container,
     scenario = load_scenario(tmp_path / "s.yaml", discover())
     (process, boxed), (load,) = scenario.deployments, scenario.loads[0]
     alone, _ = answers(LLAMACPP, process, load, tmp_path)
-    both, opening = answers(Two(), replace(boxed, container=with_engine(nothing)), load, tmp_path)
+    both, launch = answers(Two(), replace(boxed, container=with_engine(nothing)), load, tmp_path)
     assert {answer["outcome"] for answer in both} == {"ok"}
     assert both == alone
-    assert opening.identity == "proven"
+    assert launch.startup.identity == "proven"
     assert {f.name for f in tmp_path.glob("results/docker/logs/*")} == {"engine.log", "engine.server-8001.log", "engine.server-8002.log"}
 
 
@@ -88,6 +88,6 @@ def test_quickstart_in_containers(bench: Bench, daemon: Any) -> None:
     done = bench("run", "quickstart", "--runtime", "docker", *only, "--no-html")
     assert done.returncode == 0, done.stderr + done.stdout
     for launch in bench.records("launches"):
-        assert (launch["deployment"]["runtime"], launch["identity"]) == ("docker", "proven")
-        assert launch["container"]["base"] == QUICKSTART_BASE
-        assert launch["container"]["id"] == daemon.images.get(launch["container"]["image"]).id
+        assert (launch["deployment"]["runtime"], launch["startup"]["identity"]) == ("docker", "proven")
+        assert launch["startup"]["container"]["base"] == QUICKSTART_BASE
+        assert launch["startup"]["container"]["id"] == daemon.images.get(launch["startup"]["container"]["image"]).id

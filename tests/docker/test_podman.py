@@ -80,8 +80,8 @@ def test_a_run(bench: Bench) -> None:
     done = bench("run", bench.scenario(FAKE + "options: {disaggregated: true}, " + boxed()), "--no-html")
     assert done.returncode == 0, done.stderr + done.stdout
     (launch,), (cell,) = bench.records("launches"), bench.records("cells")
-    assert (launch["identity"], cell["status"]) == ("proven", "ok")
-    assert launch["container"]["id"]
+    assert (launch["startup"]["identity"], cell["status"]) == ("proven", "ok")
+    assert launch["startup"]["container"]["id"]
 
 
 @pytest.mark.parametrize(

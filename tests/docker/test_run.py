@@ -24,14 +24,14 @@ def test_a_container_is_measured_as_a_process_is(bench: Bench, daemon: Any) -> N
     assert all(word in done.stdout for word in ("process", "docker"))
     by_runtime = {record["deployment"]["runtime"]: record for record in bench.records("launches")}
     boxed_one, plain_one = by_runtime["docker"], by_runtime["process"]
-    assert boxed_one["identity"] == plain_one["identity"] == "proven"
-    assert boxed_one["container"]["image"] == IMAGE
-    assert boxed_one["container"]["id"] == daemon.images.get(IMAGE).id
-    assert any("named by a tag" in note for note in boxed_one["notes"])
-    assert plain_one["container"] == {}
+    assert boxed_one["startup"]["identity"] == plain_one["startup"]["identity"] == "proven"
+    assert boxed_one["startup"]["container"]["image"] == IMAGE
+    assert boxed_one["startup"]["container"]["id"] == daemon.images.get(IMAGE).id
+    assert any("named by a tag" in note for note in boxed_one["startup"]["command"]["notes"])
+    assert plain_one["startup"]["container"] == {}
     for cell in bench.records("cells"):
         assert (cell["status"], cell["identity"]) == ("ok", "proven")
-        assert cell["counters"]["output_tokens"] == 8 * 8
+        assert cell["counters"]["totals"]["output_tokens"] == 8 * 8
     assert "fake engine on 0.0.0.0:8000" in (bench.run_folder() / "logs" / f"{boxed_one['id']}.log").read_text()
 
 
@@ -39,8 +39,8 @@ def test_members_share_a_network_and_each_has_a_log(bench: Bench) -> None:
     done = bench("run", bench.scenario(FAKE + "options: {disaggregated: true}, " + boxed()), "--no-html")
     assert done.returncode == 0, done.stderr + done.stdout
     (launch,), (cell,) = bench.records("launches"), bench.records("cells")
-    assert [member["name"] for member in launch["members"]] == ["prefill", "decode"]
-    assert cell["counters"]["output_tokens"] == 8 * 8
+    assert [member["name"] for member in launch["startup"]["command"]["members"]] == ["prefill", "decode"]
+    assert cell["counters"]["totals"]["output_tokens"] == 8 * 8
     assert {file.name for file in bench.run_folder().glob("logs/*")} == {f"{launch['id']}{n}.log" for n in ("", ".prefill", ".decode")}
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from enginebench.analysis.rows import CellResult, result_of
-from enginebench.records.store import open_run
+from enginebench.records.run_folder import open_run
 
 from .conftest import FAKE, Bench, boxed
 

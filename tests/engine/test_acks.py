@@ -20,7 +20,7 @@ import pytest
 from enginebench.dialects import OpenAICompletions
 from enginebench.loadgen import LoadResult, LoadSpec, Target, WireRequest, run_load
 from enginebench.loadgen.health import Acks
-from enginebench.records.store import open_run
+from enginebench.records.run_folder import open_run
 
 pytestmark = pytest.mark.usefixtures("built_receiver")
 
@@ -189,4 +189,4 @@ def test_a_cell_delays_them_where_its_warm_up_has_shown_that_nothing_waits(tmp_p
     assert done.returncode == 0, done.stderr
     (path,) = (tmp_path / "results").iterdir()
     (record,) = open_run(path).cells()
-    assert (record.status, record.client["acks"]) == ("ok", acks)
+    assert (record.status, record.client.health["acks"]) == ("ok", acks)

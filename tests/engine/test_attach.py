@@ -43,8 +43,8 @@ def test_the_tokenizer_of_a_hub_id_is_taken_from_the_engines_cache(
     done = bench("run", scenario, "--no-html")
     assert done.returncode == 0, done.stderr + done.stdout
     for cell in bench.cells():
-        assert cell["exact_prompts"] is (tokenizer == "whole")
-        assert ("tokenizer" in cell["token_check"]) is (tokenizer == "whole")  # type: ignore[operator]
+        assert cell["prompts"]["exact"] is (tokenizer == "whole")
+        assert ("tokenizer" in cell["counters"]["token_check"]) is (tokenizer == "whole")  # type: ignore[operator]
 
 
 def test_attach_without_its_key_or_its_server(bench: Bench) -> None:

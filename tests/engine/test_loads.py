@@ -13,8 +13,9 @@ import pytest
 from enginebench.analysis.rows import CellResult, result_of
 from enginebench.domain import SteppedLoop
 from enginebench.metrics.window import phase_span, steady_window
+from enginebench.records.cell import CellRecord
+from enginebench.records.run_folder import Run, open_run
 from enginebench.records.samples import Samples
-from enginebench.records.store import CellRecord, Run, open_run
 
 HEAD = """
 name: loads
@@ -57,20 +58,20 @@ def test_a_rate_for_a_duration(tmp_path: Path) -> None:
     record, s, _ = measured(tmp_path, "{rate: 60, duration_s: 2, input_tokens: 16, output_tokens: 8}")
     assert s.ok.all()
     assert 60 < len(s) < 180, "Poisson arrivals: 120 are expected"
-    assert (record.stopped, record.unsent) == (None, 0)
+    assert (record.delivery.stopped, record.delivery.unsent) == (None, 0)
     assert float(s.due_ns.max() - s.due_ns.min()) / 1e9 < 2
     gaps = np.diff(np.sort(s.due_ns)) / 1e9
     assert 0.5 < gaps.std() / gaps.mean() < 1.5, "as exponential gaps vary, and not constant ones"
-    wanted = record.client["wanted_rate"]
+    wanted = record.client.health["wanted_rate"]
     assert isinstance(wanted, float)
-    assert record.client["achieved_rate"] == pytest.approx(wanted, rel=0.1)
+    assert record.client.health["achieved_rate"] == pytest.approx(wanted, rel=0.1)
 
 
 def test_a_rate_in_steps(tmp_path: Path) -> None:
     record, s, result = measured(tmp_path, "{steps: '20@1, 100@1, 10@1', arrivals: constant, input_tokens: 16, output_tokens: 8}")
     assert s.ok.all()
     assert isinstance(record.load, SteppedLoop)
-    assert record.window_ns is not None
+    assert record.delivery.window_ns is not None
     assert result.window is not None
     assert result.window.state == "changing by design"
     for phase in record.load.phases():
@@ -78,15 +79,15 @@ def test_a_rate_in_steps(tmp_path: Path) -> None:
         assert span is not None
         assert ((span[0] <= s.due_ns) & (s.due_ns < span[1])).sum() == phase.level
         assert span[0] <= window.start_ns < window.end_ns <= span[1]
-        assert abs(span[0] - record.window_ns[0] - phase.start_s * 1e9) < 50e6
+        assert abs(span[0] - record.delivery.window_ns[0] - phase.start_s * 1e9) < 50e6
 
 
 @pytest.mark.parametrize("warmup", ["", ", warmup_requests: 1", ", warmup_requests: 0"])
 def test_a_closed_loop_for_a_duration_finds_its_own_number_of_requests(tmp_path: Path, warmup: str) -> None:
     record, s, _ = measured(tmp_path, f"{{concurrency: 4, duration_s: 1.5, input_tokens: 16, output_tokens: 20{warmup}}}")
     assert s.ok.all()
-    assert record.window_ns is not None
-    assert 1.3 < (record.window_ns[1] - record.window_ns[0]) / 1e9 < 2.5
+    assert record.delivery.window_ns is not None
+    assert 1.3 < (record.delivery.window_ns[1] - record.delivery.window_ns[0]) / 1e9 < 2.5
     assert len(s) > 50, "1.5 s at 4 streams of 30 ms"
 
 
@@ -150,7 +151,7 @@ def test_two_client_processes(tmp_path: Path) -> None:
         tmp_path, "{concurrency: 4, requests: 24, input_tokens: 16, output_tokens: 8}", QUICK, "--client-processes", "2"
     )
     assert s.ok.all()
-    assert record.client["processes"] == 2
+    assert record.client.health["processes"] == 2
 
 
 def test_a_server_that_drowns_ends_its_cell_early(tmp_path: Path) -> None:
@@ -159,7 +160,7 @@ def test_a_server_that_drowns_ends_its_cell_early(tmp_path: Path) -> None:
         "{rate: 60, duration_s: 60, input_tokens: 16, output_tokens: 3, timeout_s: 30}",
         "{ttft_ms: 40, itl_ms: 5, slots: 1}",
     )
-    assert record.saturated is not None
+    assert record.delivery.saturated is not None
     assert record.wall_s is not None
     assert record.wall_s < 30
     assert result.verdict == "invalid"

@@ -19,8 +19,8 @@ import psutil
 import pytest
 from enginebench.adapter import Deployment, Install, Launch, Member, Parallelism, Site, Unsupported, prometheus_totals
 from enginebench.engines.registry import discover
-from enginebench.runner.engine import Opening
-from enginebench.runner.opening import open_engine
+from enginebench.records.launch import LaunchRecord
+from enginebench.runner.launch import open_engine
 from enginebench.runtime import LaunchFailed, ProcessGroup, ThisMachine, free_ports, http_get, leases, leftovers
 
 from .bench import Bench
@@ -62,11 +62,12 @@ def test_a_deployment_of_several_servers_is_measured(bench: Servers, deployment:
     for cell in bench.cells():
         assert cell["identity"] == "proven"
         # Whatever server a token came from, it is counted once.
-        assert cell["counters"] == {"prompt_tokens": 8 * 16, "cached_tokens": 0, "output_tokens": 8 * 8}
+        assert cell["counters"]["totals"] == {"prompt_tokens": 8 * 16, "cached_tokens": 0, "output_tokens": 8 * 8}
     (launch,) = [json.loads(file.read_text()) for file in bench.run_folder().glob("launches/*.json")]
-    assert "pd_proxy.py" in launch["argv"][1]
-    assert [member["name"] for member in launch["members"]] == members
-    assert all(str(member["port"]) in member["argv"] for member in launch["members"])
+    command = launch["startup"]["command"]
+    assert "pd_proxy.py" in command["argv"][1]
+    assert [member["name"] for member in command["members"]] == members
+    assert all(str(member["port"]) in member["argv"] for member in command["members"])
     assert {file.name for file in bench.run_folder().glob("logs/*")} == {
         f"{launch['id']}{name}.log" for name in ("", *[f".{m}" for m in members])
     }
@@ -132,7 +133,7 @@ def measuring(bench: Servers) -> Iterator[subprocess.Popen[str]]:
     with bench.start("run", "s.yaml", "--no-html") as process:
         try:
             (file,) = until(lambda: list(bench.folder.glob("results/*/launches/*.json")), "nothing was started")
-            get = http_get("127.0.0.1", json.loads(file.read_text())["members"][0]["port"])
+            get = http_get("127.0.0.1", json.loads(file.read_text())["startup"]["command"]["members"][0]["port"])
             until(lambda: prometheus_totals(get("/metrics").body.decode())["fake_requests_total"] > 8, "nothing is measured")
             yield process
         finally:
@@ -157,7 +158,8 @@ def test_a_member_that_dies_while_measuring_fails_the_cell_and_is_named(bench: S
     launches = {file.stem: json.loads(file.read_text()) for file in bench.run_folder().glob("launches/*.json")}
     assert first["status"] == "failed"
     assert first["reason"] == "the engine lost its member replica-2: killed by SIGKILL (out of memory?) during the cell"
-    (port,) = [member["port"] for member in launches[first["launch_id"]]["members"] if member["name"] == "replica-2"]
+    command = launches[first["launch_id"]]["startup"]["command"]
+    (port,) = [member["port"] for member in command["members"] if member["name"] == "replica-2"]
     assert first["log_tail"] == [f"fake engine on 127.0.0.1:{port}"]
     assert second["status"] == "ok", "everything is started again for the other cell"
     assert second["launch_id"] != first["launch_id"]
@@ -205,9 +207,8 @@ def test_a_foreign_server_on_a_members_port_is_told(tmp_path: Path) -> None:
         thread = threading.Thread(target=foreign.serve_forever, args=(0.01,))
         thread.start()
         try:
-            engine = open_engine(
-                Elsewhere(), deployment, FAKE.find(None), Opening(), log=tmp_path / "log.log", base=tmp_path, say=lambda _: None
-            )
+            launch = LaunchRecord("l", deployment, 0, "")
+            engine = open_engine(Elsewhere(), launch, FAKE.find(None), log=tmp_path / "log.log", base=tmp_path, say=lambda _: None)
             with (
                 pytest.raises(LaunchFailed, match=f"member replica-2: process {os.getpid()} .* listens on port {foreign.server_port}"),
                 engine,

@@ -11,8 +11,9 @@ import pytest
 from enginebench.adapter import Launch, Site
 from enginebench.domain import ClosedLoop, Deployment
 from enginebench.engines.registry import discover
-from enginebench.runner.engine import Opening
-from enginebench.runner.offline import OfflineWorker
+from enginebench.records.launch import LaunchRecord
+from enginebench.runner.offline import OfflineEngine
+from enginebench.runner.prompt_source import PromptSource
 from enginebench.runtime import EngineProcess, LaunchFailed, unique_tag
 from enginebench.workload import Prompt
 
@@ -39,13 +40,13 @@ LOAD = ClosedLoop(concurrency=2, input_tokens=3, output_tokens=7, requests=2, ti
 
 
 @contextmanager
-def worker(folder: Path, mode: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[OfflineWorker]:
+def worker(folder: Path, mode: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[OfflineEngine]:
     monkeypatch.setenv("ENGINEBENCH_HOME", str(folder / "home"))
     (folder / "worker.py").write_text(WORKER)
     launch = Launch((sys.executable, str(folder / "worker.py"), mode), "m")
     site = Site("127.0.0.1", 0, folder, "m")
     with EngineProcess.start(launch, site, log=folder / "log", tag=unique_tag("offline"), piped=True) as process:
-        yield OfflineWorker.greet(discover()["llamacpp"], DEPLOYMENT, process, Opening(), 10)
+        yield OfflineEngine.connect(discover()["llamacpp"], LaunchRecord("l", DEPLOYMENT, 0, ""), process, PromptSource(), 10)
 
 
 def test_a_batch_is_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,8 +62,8 @@ def test_a_batch_is_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     [
         ("complains", "in_stream_error", "ValueError: no"),
         ("babbles", "in_stream_error", "unreadable line"),
-        ("out of step", "in_stream_error", "something else"),
-        ("forgets one", "in_stream_error", "something else"),
+        ("out of step", "in_stream_error", "does not match"),
+        ("forgets one", "in_stream_error", "does not match"),
         ("dies", "cut", "exited with code 4"),
     ],
 )

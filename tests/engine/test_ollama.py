@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from enginebench.checkpoints import prepare
-from enginebench.records.store import Run, open_run
+from enginebench.records.run_folder import Run, open_run
 
 STAND_IN = r"""
 import hashlib, json, os, sys
@@ -129,10 +129,11 @@ def test_several_models_are_loaded_and_one_is_measured(bench: Bench) -> None:
         assert cell.status == "ok", cell.reason
         assert set(samples.output_tokens.tolist()) == {8}
     (launch,) = run.launches().values()
-    assert (launch.identity, launch.version) == ("proven", "0.33.0")
-    assert (launch.resolved["model"], launch.resolved["precision"], launch.resolved["context"]) == ("tiny:q8_0", "q8_0", 24)
-    assert [model["name"] for model in launch.resolved["raw"]["/api/ps"]["models"]] == ["tiny:q8_0", "also-0"]  # type: ignore[index,call-overload,union-attr]
-    assert any("prompt cache cannot be switched off" in note for note in launch.notes)
+    assert (launch.startup.identity, launch.version) == ("proven", "0.33.0")
+    resolved = launch.configuration.resolved
+    assert (resolved["model"], resolved["precision"], resolved["context"]) == ("tiny:q8_0", "q8_0", 24)
+    assert [model["name"] for model in resolved["raw"]["/api/ps"]["models"]] == ["tiny:q8_0", "also-0"]  # type: ignore[index,call-overload,union-attr]
+    assert any("prompt cache cannot be switched off" in note for note in launch.startup.notes)
 
 
 @pytest.mark.parametrize(

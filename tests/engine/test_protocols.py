@@ -22,8 +22,8 @@ from enginebench.engines.registry import load_file
 from enginebench.loadgen import LoadResult, LoadSpec, Target, WireRequest, run_load
 from enginebench.machine.folders import resource_dir
 from enginebench.metrics.window import steady_window
+from enginebench.records.cell import CellRecord
 from enginebench.records.samples import Samples
-from enginebench.records.store import CellRecord
 from enginebench.runtime import http_get_url
 from enginebench.validity import Context, judge
 

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from enginebench.analysis.analysis import analyse
 from enginebench.analysis.rows import CellResult, result_of
-from enginebench.records.store import Run, open_run
+from enginebench.records.run_folder import Run, open_run
 from enginebench.report.distributions import Reading
 from enginebench.report.inside import inside
 from enginebench.telemetry import sampler

@@ -22,10 +22,11 @@ from enginebench.adapter import Adapter, Get
 from enginebench.domain import Deployment
 from enginebench.engines.registry import discover
 from enginebench.loadgen import Target
-from enginebench.records.store import open_run
-from enginebench.runner.engine import Opening
-from enginebench.runner.engine_counters import Watch
-from enginebench.runner.served import Served
+from enginebench.records.launch import LaunchRecord
+from enginebench.records.run_folder import open_run
+from enginebench.runner.engine_counters import CounterWatch
+from enginebench.runner.http_engine import HttpEngine
+from enginebench.runner.prompt_source import PromptSource
 from enginebench.runtime import http_get, scraper
 
 FAKE = discover()["fake"]
@@ -81,10 +82,13 @@ def tokens(count: int) -> tuple[int, str]:
     return 200, json.dumps({"tokens": 10 * count})
 
 
-def served(made: http.server.ThreadingHTTPServer, adapter: Adapter, prefix: str = "", headers: Mapping[str, str] | None = None) -> Served:
+def served(
+    made: http.server.ThreadingHTTPServer, adapter: Adapter, prefix: str = "", headers: Mapping[str, str] | None = None
+) -> HttpEngine:
     host, port = "127.0.0.1", made.server_address[1]
     get = http_get(host, port, prefix=prefix, headers=headers)
-    return Served(adapter, Deployment("fake", "m", "none", "m"), Target(host, port, headers=headers or {}), prefix, "m", get, Opening())
+    launch = LaunchRecord("l", Deployment("fake", "m", "none", "m"), 0, "")
+    return HttpEngine(adapter, launch, Target(host, port, headers=headers or {}), prefix, "m", get, PromptSource())
 
 
 def wait_for(made: Any, count: int) -> None:
@@ -103,7 +107,7 @@ def test_counters_are_read_before_during_and_after_a_load() -> None:
     with server(tokens) as made:
         engine = served(made, adapter, "/v9", {"Authorization": "Bearer sesame"})
         began = time.monotonic_ns()
-        with Watch(engine, adapter, every_s=0.05) as watching:
+        with CounterWatch(engine, adapter, every_s=0.05) as watching:
             assert len(watchers()) == 1
             assert len(made.page.asked) >= 4, "the first reading is there before the load begins"  # type: ignore[attr-defined]
             wait_for(made, 12)
@@ -128,7 +132,10 @@ def test_counters_are_read_before_during_and_after_a_load() -> None:
 def test_a_reading_that_cannot_be_read_is_left_out() -> None:
     adapter = Counting()
     odd = {3: (200, "{"), 4: (503, "busy"), 5: (200, '{"no": "tokens"}')}
-    with server(lambda count: odd.get(count, tokens(count))) as made, Watch(served(made, adapter), adapter, every_s=0.02) as watching:
+    with (
+        server(lambda count: odd.get(count, tokens(count))) as made,
+        CounterWatch(served(made, adapter), adapter, every_s=0.02) as watching,
+    ):
         wait_for(made, 16)
         before_the_end = len(made.page.asked)  # type: ignore[attr-defined]
     assert before_the_end >= 16
@@ -137,7 +144,7 @@ def test_a_reading_that_cannot_be_read_is_left_out() -> None:
 
 def test_an_engine_without_counters_costs_no_process() -> None:
     adapter = Counting()
-    with server(lambda _count: (404, "no metrics")) as made, Watch(served(made, adapter), adapter) as watching:
+    with server(lambda _count: (404, "no metrics")) as made, CounterWatch(served(made, adapter), adapter) as watching:
         assert not watchers()
     assert watching.series().at_ns == ()
     assert watching.totals() == {}
@@ -146,8 +153,8 @@ def test_an_engine_without_counters_costs_no_process() -> None:
 def test_what_ends_the_load_ends_the_watch() -> None:
     adapter = Counting()
 
-    def interrupted(engine: Served) -> None:
-        with Watch(engine, adapter):
+    def interrupted(engine: HttpEngine) -> None:
+        with CounterWatch(engine, adapter):
             assert watchers()
             raise KeyboardInterrupt
 
@@ -204,13 +211,13 @@ def test_a_run_has_the_series_and_shows_it(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     (folder,) = (tmp_path / "results").iterdir()
     (record,) = open_run(folder).cells()
-    assert record.window_ns is not None
-    inside = record.series.within(record.window_ns)
+    assert record.delivery.window_ns is not None
+    inside = record.counters.series.within(record.delivery.window_ns)
     assert 3 <= len(inside.at_ns) <= 6
     made = inside.known("output_tokens")
     assert made == sorted(made)
     assert made[-1] > made[0]
-    assert (record.prompt_form, record.gpus, record.random_weights, record.forced_routing) == ("ids", 1, False, False)
+    assert (record.prompts.form, record.traits.gpus, record.traits.random_weights, record.traits.forced_routing) == ("ids", 1, False, False)
     text = next((folder / "cells").glob("*.json")).read_text()
     assert '"at_ns": [' in text
     assert text.count("\n") < 250, "a list of numbers is one line"

@@ -12,7 +12,7 @@ import pytest
 from enginebench.analysis.analysis import Analysis, analyse
 from enginebench.engines.installed import installs_of
 from enginebench.engines.registry import discover
-from enginebench.records.store import Run, open_run
+from enginebench.records.run_folder import Run, open_run
 
 Measured = tuple[Run, Analysis]
 Measure = Callable[[str], Measured]

@@ -141,15 +141,15 @@ def test_llamacpp_in_two_precisions_and_both_faces(need: Callable[[str], None], 
     launches = {(launch.deployment.runtime, launch.deployment.precision): launch for launch in stored.launches().values()}
     assert set(launches) == {("process", "f16"), ("process", "q8_0"), ("in-process", "f16")}
     for (runtime, precision), launch in launches.items():
-        assert launch.resolved["precision"] == precision
-        assert launch.resolved["slots"] == 3
-        assert launch.differences == ()
-        assert launch.identity == ("proven" if runtime == "process" else None)
+        assert launch.configuration.resolved["precision"] == precision
+        assert launch.configuration.resolved["slots"] == 3
+        assert launch.configuration.differences == ()
+        assert launch.startup.identity == ("proven" if runtime == "process" else None)
     for row in analysis.rows:
         assert row.figures["output_throughput"] is not None
         assert (row.figures["ttft_p50"] is None) == (row.deployment.runtime == "in-process")
     served = [cell for cell in stored.cells() if cell.deployment.runtime == "process"]
-    assert all(cell.counters["output_tokens"] == 6 * 24 for cell in served)
+    assert all(cell.counters.totals["output_tokens"] == 6 * 24 for cell in served)
 
 
 def test_transformers_on_the_same_weights_says_the_same(need: Callable[[str], None], measure: Callable[[str], Any]) -> None:
@@ -158,7 +158,7 @@ def test_transformers_on_the_same_weights_says_the_same(need: Callable[[str], No
     stored, analysis = measure(BOTH)
     check_counts(stored, input_tokens=40, output_tokens=16)
     ran = {
-        launch.resolved["options"]["experts_implementation"]
+        launch.configuration.resolved["options"]["experts_implementation"]
         for launch in stored.launches().values()
         if launch.deployment.engine == "transformers"
     }
@@ -191,8 +191,8 @@ def test_what_an_engine_fetches_itself_has_exact_prompts(
     stored, _ = measure(FETCHED)
     check_counts(stored, input_tokens=40, output_tokens=8)
     for cell in stored.cells():
-        assert cell.exact_prompts
-        assert cell.token_check["tokenizer"] > 0
+        assert cell.prompts.exact
+        assert cell.counters.token_check["tokenizer"] > 0
 
 
 def test_llamacpp_with_experts_in_host_memory_says_the_same(need: Callable[[str], None], measure: Callable[[str], Any]) -> None:
@@ -201,7 +201,10 @@ def test_llamacpp_with_experts_in_host_memory_says_the_same(need: Callable[[str]
     check_counts(stored, input_tokens=40, output_tokens=24)
     (parity,) = analysis.parity
     assert parity.identical == 2, analysis.parity
-    pools = {launch.deployment.options.get("unified_kv", False): launch.resolved["kv_tokens"] for launch in stored.launches().values()}
+    pools = {
+        launch.deployment.options.get("unified_kv", False): launch.configuration.resolved["kv_tokens"]
+        for launch in stored.launches().values()
+    }
     assert pools == {True: 1024, False: 1024}  # one pool, or an equal part for each of two slots
 
 
@@ -210,7 +213,7 @@ def test_transformers_on_two_ranks_says_what_one_says(need: Callable[[str], None
     stored, analysis = measure(RANKS)
     check_counts(stored, input_tokens=40, output_tokens=16)
     spreads = {
-        (launch.deployment.runtime, launch.deployment.parallelism.ep): launch.resolved["raw"]["/enginebench"]["parallelism"]
+        (launch.deployment.runtime, launch.deployment.parallelism.ep): launch.configuration.resolved["raw"]["/enginebench"]["parallelism"]
         for launch in stored.launches().values()
     }
     assert spreads == {
@@ -218,7 +221,7 @@ def test_transformers_on_two_ranks_says_what_one_says(need: Callable[[str], None
         ("process", 2): {"tp": 2, "ep": 2, "pp": 1},
         ("in-process", 1): {"tp": 2, "ep": 1, "pp": 1},
     }
-    assert all(launch.identity in ("proven", None) for launch in stored.launches().values())
+    assert all(launch.startup.identity in ("proven", None) for launch in stored.launches().values())
     assert analysis.parity
     assert all(parity.identical == 2 for parity in analysis.parity), analysis.parity
 
@@ -228,9 +231,9 @@ def test_transformers_with_random_weights_is_marked(need: Callable[[str], None],
     stored, _ = measure(MADE_UP)
     check_counts(stored, input_tokens=40, output_tokens=16)
     (launch,) = stored.launches().values()
-    assert launch.differences == ()
-    assert launch.resolved["precision"] == "bf16"
-    assert all(cell.random_weights for cell in stored.cells())
+    assert launch.configuration.differences == ()
+    assert launch.configuration.resolved["precision"] == "bf16"
+    assert all(cell.traits.random_weights for cell in stored.cells())
 
 
 def test_llama_cpp_python_in_process(need: Callable[[str], None], measure: Callable[[str], Any]) -> None:

@@ -12,9 +12,9 @@ from enginebench.adapter import WORKERS, Adapter, Deployment, Install, Launch, M
 from enginebench.domain import JSON, Load
 from enginebench.engines.installed import installs_of
 from enginebench.engines.registry import discover
+from enginebench.records.launch import LaunchRecord
 from enginebench.runner.cell import parity_outputs
-from enginebench.runner.engine import Opening
-from enginebench.runner.opening import open_engine
+from enginebench.runner.launch import open_engine
 from enginebench.runtime import http_get
 from enginebench.scenario import load_scenario
 
@@ -49,20 +49,18 @@ class Two(type(LLAMACPP)):  # type: ignore[misc]  # the class of an adapter that
         )
 
 
-def answers(adapter: Adapter, deployment: Deployment, load: Load, folder: Path) -> tuple[list[dict[str, JSON]], list[float], Opening]:
+def answers(adapter: Adapter, deployment: Deployment, load: Load, folder: Path) -> tuple[list[dict[str, JSON]], list[float], LaunchRecord]:
     """The outputs of a load and of greedy prompts, the requests that each member has answered, and what was learned."""
-    opening = Opening()
-    with open_engine(
-        adapter, deployment, installs_of(adapter), opening, log=folder / "engine.log", base=folder, say=lambda _: None
-    ) as engine:
-        result = engine.run(opening.prompts(load, load.requests, salt="members"), load, keep_text=True)
+    launch = LaunchRecord("l", deployment, 0, "")
+    with open_engine(adapter, launch, installs_of(adapter), log=folder / "engine.log", base=folder, say=lambda _: None) as engine:
+        result = engine.run(engine.prompts.make(load, load.requests, salt="members"), load, keep_text=True)
         said = [{"outcome": s.outcome, "input": s.input_tokens, "output": s.output_tokens, "text": s.text} for s in result.samples]
         greedy = [dict(output) for output in parity_outputs(engine, replace(load, concurrency=1, requests=4, prompts="text"))]
-        assert opening.launch is not None
-        gets = [http_get("127.0.0.1", member.port) for member in opening.launch.members]
+        assert launch.startup.command is not None
+        gets = [http_get("127.0.0.1", member.port) for member in launch.startup.command.members]
         each = [prometheus_totals(get("/metrics").body.decode())["llamacpp:tokens_predicted_total"] for get in gets]
         assert engine.counters()["output_tokens"] == load.output_tokens * (load.requests + 4)
-        return [*said, *greedy], each, opening
+        return [*said, *greedy], each, launch
 
 
 def test_two_servers_say_what_one_says(need: Callable[[str], None], tmp_path: Path) -> None:
@@ -71,10 +69,10 @@ def test_two_servers_say_what_one_says(need: Callable[[str], None], tmp_path: Pa
     scenario = load_scenario(tmp_path / "s.yaml", discover())
     (deployment,), ((load,),) = scenario.deployments, scenario.loads
     alone, _, _ = answers(LLAMACPP, deployment, load, tmp_path)
-    both, each, opening = answers(Two(), deployment, load, tmp_path)
+    both, each, launch = answers(Two(), deployment, load, tmp_path)
     assert {answer["outcome"] for answer in alone} == {"ok"}
     assert {(answer["input"], answer["output"]) for answer in both[: load.requests]} == {(40, 24)}
     assert both == alone
     assert each == [24 * 8, 24 * 8], "they take turns"
-    assert opening.identity == "proven"
+    assert launch.startup.identity == "proven"
     assert {file.name for file in tmp_path.glob("*.log")} == {"engine.log", "engine.server-1.log", "engine.server-2.log"}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from enginebench.records.store import open_run
+from enginebench.records.run_folder import open_run
 
 pytestmark = pytest.mark.real
 
@@ -55,10 +55,10 @@ def test_mlx_counts_what_was_asked_and_says_what_llamacpp_says(need: Callable[[s
         assert samples.cached_tokens.max() <= 0
     launches = [launch for launch in stored.launches().values() if launch.deployment.engine == "mlx"]
     for launch in launches:
-        assert launch.resolved["precision"] == "f32"
-        assert (launch.resolved["slots"], launch.resolved["prefix_cache"]) == (3, False)
-        assert launch.differences == ()
-        assert launch.identity == ("proven" if launch.deployment.runtime == "process" else None)
+        assert launch.configuration.resolved["precision"] == "f32"
+        assert (launch.configuration.resolved["slots"], launch.configuration.resolved["prefix_cache"]) == (3, False)
+        assert launch.configuration.differences == ()
+        assert launch.startup.identity == ("proven" if launch.deployment.runtime == "process" else None)
     said = {
         launch.deployment.engine: [str(answer["output"]).lstrip() for answer in launch.parity]  # mlx-lm drops the first space
         for launch in stored.launches().values()

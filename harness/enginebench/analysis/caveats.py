@@ -9,14 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from enginebench.analysis.parity import Parity
 from enginebench.analysis.rows import Row
-from enginebench.records.store import LaunchRecord
+from enginebench.records.launch import LaunchRecord
 from enginebench.validity.context import number
 
 
 def caveats(rows: Sequence[Row], launches: Mapping[str, LaunchRecord], parities: Sequence[Parity]) -> Iterator[str]:
     """One sentence each. A sentence may repeat."""
     for row in rows:
-        if any(cell.record.random_weights for cell in row.cells):
+        if any(cell.record.traits.random_weights for cell in row.cells):
             yield f"{row.deployment.model} has random weights: {_random_weights(row.deployment.model, rows)}"
     stated = [cell for row in rows for cell in row.cells if cell.record.stated is not None]
     for source in dict.fromkeys(cell.record.stated.source for cell in stated if cell.record.stated is not None):
@@ -28,15 +28,15 @@ def caveats(rows: Sequence[Row], launches: Mapping[str, LaunchRecord], parities:
     for model in dict.fromkeys(parity.model for parity in parities):
         yield from _parity(model, [parity for parity in parities if parity.model == model])
     for launch in launches.values():
-        for difference in launch.differences:
-            asked, got = difference.get("asked"), difference.get("got")
-            yield f"{launch.deployment.engine} was started with {difference.get('name')} {asked} and reports {got}"
+        for difference in launch.configuration.differences:
+            asked = f"{difference.name} {difference.asked}"
+            yield f"{launch.deployment.engine} was started with {asked} and reports {difference.got}"
 
 
 def _resent(rows: Sequence[Row]) -> Iterator[str]:
     """Requests that the load generator sent twice, by engine. It does so only after a keep-alive connection was closed."""
     for engine in dict.fromkeys(row.deployment.engine for row in rows):
-        clients = [cell.record.client for row in rows if row.deployment.engine == engine for cell in row.cells]
+        clients = [cell.record.client.health for row in rows if row.deployment.engine == engine for cell in row.cells]
         if resent := sum(int(number(client, "stale")) for client in clients):
             yield f"{engine} closed keep-alive connections: {resent:,} requests were sent again on new ones"
 
@@ -54,11 +54,11 @@ def _parity(model: str, pairs: Sequence[Parity]) -> Iterator[str]:
 
 def _random_weights(model: str, rows: Sequence[Row]) -> str:
     """What random weights mean for the figures of a model."""
-    random = [row for row in rows if row.deployment.model == model and any(cell.record.random_weights for cell in row.cells)]
+    random = [row for row in rows if row.deployment.model == model and any(cell.record.traits.random_weights for cell in row.cells)]
     records = [cell.record for row in random for cell in row.cells]
-    if all(record.dense for record in records):
+    if all(record.traits.dense for record in records):
         return "speed is real, text is not"
-    if all(record.dense or record.forced_routing for record in records):
+    if all(record.traits.dense or record.traits.forced_routing for record in records):
         return "speed is real, text is not, and a rule spreads tokens over the experts"
     alike = len({row.deployment.engine for row in random}) > 1 and len({row.deployment.checkpoint for row in random}) == 1
     same = " (the same in every engine)" if alike else ""

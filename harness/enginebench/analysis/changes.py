@@ -9,14 +9,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from enginebench.analysis.analysis import Analysis, Row
-from enginebench.domain import JSON, plain, plain_object
+from enginebench.domain import JSON, plain
+from enginebench.records.launch import LaunchRecord
 
 NOT_RECORDED = "not recorded"
 _MOMENTARY = ("load_average", "clock_step_ns", "clock_resolution_ns", "memory_bandwidth")
 """Facts that are measured, and never the same twice."""
 _SAME_MACHINE = ("architecture", "cpu", "logical_cores", "usable_cores", "cpu_quota", "memory_limit_bytes")
-_LAUNCH = ("variant", "version", "packages", "container", "resolved", "inherited")
-"""The fields of a launch that describe the engine; addresses, times and folders differ at every start."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +64,22 @@ def _deployed(row: Row, analysis: Analysis) -> dict[str, str]:
     launches = [analysis.launches[key] for key in dict.fromkeys(c.record.launch_id for c in row.cells) if key in analysis.launches]
     found: dict[str, dict[str, None]] = {}
     for launch in launches:
-        known = {key: value for key, value in plain_object(launch).items() if key in _LAUNCH}
-        if isinstance(resolved := known.get("resolved"), dict):
-            known["resolved"] = {key: value for key, value in resolved.items() if key != "raw"}  # `raw` holds ports and folders
-        for key, text in _flat(known).items():
+        for key, text in _flat(_launched(launch)).items():
             found.setdefault(key, {})[text] = None
     return _flat({"asked": plain(row.deployment)}) | {key: " / ".join(texts) for key, texts in found.items()}
+
+
+def _launched(launch: LaunchRecord) -> dict[str, JSON]:
+    """The facts of a launch that describe the engine; addresses, times and folders differ at every start."""
+    startup, resolved = launch.startup, launch.configuration.resolved
+    return {
+        "variant": launch.variant,
+        "version": launch.version,
+        "packages": dict(startup.packages),
+        "inherited": list(startup.inherited),
+        "container": dict(startup.container),
+        "resolved": {key: value for key, value in resolved.items() if key != "raw"},  # `raw` holds ports and folders
+    }
 
 
 def _flat(data: Mapping[str, JSON], prefix: str = "") -> dict[str, str]:

@@ -142,7 +142,7 @@ def _unsound(base: Row, candidate: Row) -> Iterator[str]:
     for side, row in (("base", base), ("candidate", candidate)):
         if not row.sound:
             yield f"the {side} is {'invalid' if row.status == 'ok' else row.status}: {'; '.join(row.reasons) or 'no reason was recorded'}"
-    random = [any(cell.record.random_weights for cell in row.cells) for row in (base, candidate)]
+    random = [any(cell.record.traits.random_weights for cell in row.cells) for row in (base, candidate)]
     if random[0] != random[1]:
         yield f"only the {'base' if random[0] else 'candidate'} has random weights"
 

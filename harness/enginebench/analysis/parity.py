@@ -11,7 +11,7 @@ from itertools import zip_longest
 
 from enginebench.analysis.rows import Row
 from enginebench.domain import JSON, canonical, fingerprint
-from enginebench.records.store import LaunchRecord
+from enginebench.records.launch import LaunchRecord
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,11 @@ from enginebench.metrics.registry import figures_of, metric_name, metric_of
 from enginebench.metrics.statistics import Estimate, estimate
 from enginebench.metrics.tokens import TokenSource, one_token_per_event, token_source
 from enginebench.metrics.window import steady_window
+from enginebench.records.cell import CellRecord
 from enginebench.records.counters import Gauge, gauges
 from enginebench.records.evidence import Evidence, Stated
+from enginebench.records.run_folder import Run
 from enginebench.records.samples import Samples
-from enginebench.records.store import CellRecord, Run
 from enginebench.records.window import Window
 from enginebench.validity import CacheProof, Context, Reason, Verdict, judge, worst
 

@@ -14,7 +14,7 @@ from enginebench.errors import UserError
 from enginebench.metrics.costs import Cost, Prices, cost
 from enginebench.physics.deployment_limits import weights_of
 from enginebench.physics.detect import gpus_of, machine_named
-from enginebench.records.store import open_run
+from enginebench.records.run_folder import open_run
 
 
 def audit_claims(target: str | Path, *, hardware: str | None = None, prices: Prices | None = None) -> Audit:

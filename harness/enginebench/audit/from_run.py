@@ -56,7 +56,7 @@ def _claim(number: int, row: Row, hardware: str | None) -> Serving:
 
 def _used_hardware(row: Row, hardware: str | None) -> str | None:
     """The devices that the row used, if the run recorded their number."""
-    gpus = row.cells[0].record.gpus
+    gpus = row.cells[0].record.traits.gpus
     if hardware is None or gpus is None or _is_cpu(hardware):
         return hardware
     return re.sub(r"^(\d+\s*x)?", f"{gpus}x", hardware, count=1)

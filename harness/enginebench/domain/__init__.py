@@ -1,4 +1,4 @@
-"""The domain of a comparison as frozen plain data: deployment, load, cell, sample, container; and the hashes that identify them.
+"""The domain of a comparison as frozen plain data: deployment, load, search, cell, sample, container; and the hashes that identify them.
 
 No I/O, no engine, no clock. A deployment with its loads is plain data, so it can be sent to another process or another host.
 Each module with kinds of load is imported here, which registers them.
@@ -12,6 +12,7 @@ from enginebench.domain.load import KINDS, Length, Load, Phase, field_names, kin
 from enginebench.domain.load_field import fields_of
 from enginebench.domain.loads import ClosedLoop, DrawnLoad, OpenLoop, TraceReplay
 from enginebench.domain.sample import Sample
+from enginebench.domain.search import Search
 from enginebench.domain.stepped_load import SteppedLoop
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Phase",
     "Runtime",
     "Sample",
+    "Search",
     "Status",
     "SteppedLoop",
     "TraceReplay",

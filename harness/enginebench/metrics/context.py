@@ -19,9 +19,11 @@ from enginebench.metrics.hardware import Hardware, hardware_of
 from enginebench.metrics.slo import Slo
 from enginebench.metrics.statistics import percentile
 from enginebench.metrics.tokens import input_tokens, output_tokens
+from enginebench.records.cell import CellRecord
 from enginebench.records.counters import gauges
+from enginebench.records.launch import LaunchRecord
+from enginebench.records.run import RunRecord
 from enginebench.records.samples import Samples
-from enginebench.records.store import CellRecord, LaunchRecord, RunRecord
 from enginebench.records.window import Window
 from enginebench.workload.lengths import Lengths
 
@@ -49,14 +51,14 @@ class RunContext:
         """The machine that the cell ran on; None where it is unknown."""
         from enginebench.physics.detect import machine_of_run
 
-        return None if self.record is None else machine_of_run(self.record.machine, self.record.scenario.get("hardware"), cell.gpus)
+        return None if self.record is None else machine_of_run(self.record.machine, self.record.scenario.get("hardware"), cell.traits.gpus)
 
     def limits(self, cell: CellRecord, machine: Machine) -> DeploymentLimits:
         """The physical limits of the cell's deployment on the machine. Raises `UnknownLimit`."""
         from enginebench.physics.deployment_limits import MachineLimits
 
         launch = self.launches.get(cell.launch_id)
-        reported = launch.resolved.get("kv_dtype") if launch is not None else None
+        reported = launch.configuration.resolved.get("kv_dtype") if launch is not None else None
         kv_dtype = reported if isinstance(reported, str) else None
         key = fingerprint({"deployment": canonical(cell.deployment), "machine": machine.name, "kv_dtype": kv_dtype})
         if key not in self._known_limits:
@@ -130,14 +132,14 @@ class Context:
 
         if self.record is None or (self.machine is not None and self.machine.device.name == THIS_CPU):
             return 1
-        return self.record.gpus or 1
+        return self.record.traits.gpus or 1
 
     @property
     def streams(self) -> float | None:
         """Concurrent requests: the streams of a closed loop, or the mean of the engine's `running` gauge in an open loop."""
         if self.record is None or self.window is None or not self.record.load.open_loop:
             return self.record.load.concurrency if self.record is not None else None
-        found = gauges(self.record.series.within((self.window.start_ns, self.window.end_ns)), ("running",))
+        found = gauges(self.record.counters.series.within((self.window.start_ns, self.window.end_ns)), ("running",))
         return found["running"].mean if found else None
 
     @property

@@ -16,7 +16,7 @@ from enginebench.records.subject import Subject
 from enginebench.records.throttle import Throttle
 
 if TYPE_CHECKING:
-    from enginebench.records.store import CellRecord
+    from enginebench.records.cell import CellRecord
     from enginebench.records.window import Window
 
 COVERED = 0.5
@@ -99,7 +99,7 @@ def used_gpus(record: CellRecord) -> tuple[Subject, ...]:
     ours = tuple(gpu for gpu in gpus if any(gpu.series.known("ours")))
     if ours:
         return ours
-    return gpus if record.gpus == len(gpus) and all(any(gpu.series.known("utilisation")) for gpu in gpus) else ()
+    return gpus if record.traits.gpus == len(gpus) and all(any(gpu.series.known("utilisation")) for gpu in gpus) else ()
 
 
 def _throttled(devices: Sequence[CounterSeries]) -> dict[str, float]:

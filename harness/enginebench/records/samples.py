@@ -1,7 +1,7 @@
-"""The requests of one cell as columns: what is stored in Parquet and what every metric reads.
+"""The requests of one cell as columns: stored as Parquet, and read by every metric.
 
-One row per request; the events of all requests lie in flat arrays with offsets, so a cell with a million events costs about
-20 bytes per event and no Python object per event. Knows no metric, no place where files lie, and not how a window is found.
+One row per request. The events of all requests are in flat arrays with offsets, so an event costs about 20 bytes and no Python object.
+Knows neither metrics nor the run folder, and not how a window is found.
 """
 
 from __future__ import annotations
@@ -26,20 +26,15 @@ Ints = npt.NDArray[np.int64]
 _ROW_COLUMNS = ("index", "asked_input_tokens", "asked_output_tokens", "due_ns", "sent_ns", "headers_ns", "end_ns")
 _COUNT_COLUMNS = ("input_tokens", "output_tokens", "cached_tokens", "status_code")
 _LATER_COLUMNS = {"first_answer_ns": 0, "local_tokens": -1, "conversation": -1, "turn": 0}
-"""Columns that older files lack, with what stands for them there; the stored value where the client did not know, too."""
+"""Columns that older files lack, with their value for "unknown"."""
 _TEXT_COLUMNS = ("outcome", "error", "finish_reason")
 _TIMINGS = "server_timings"
-"""Stored as JSON text: every engine has names of its own, and they may change from one request to the next."""
+"""Stored as JSON text: every engine has its own names, and they may differ between requests."""
 
 
 @dataclass(frozen=True)
 class Samples:
-    """n requests. Times in ns of the client's monotonic clock; counts are -1 where nobody counted.
-
-    event_ns, event_tokens, event_chars: all output events of all requests, request after request; those of request i are
-    [offsets[i], offsets[i+1]). offsets has n + 1 entries. server_timings: the engine's own figures, under its own names.
-    window_ns: what the metrics are to be computed of (both ends belong to it); None: everything. It is found, not stored.
-    """
+    """n requests; the fields are those of `Sample`. Times are ns of the client's monotonic clock; a count of -1 is unknown."""
 
     index: Ints
     asked_input_tokens: Ints
@@ -56,31 +51,35 @@ class Samples:
     error: tuple[str | None, ...]
     finish_reason: tuple[str | None, ...]
     event_ns: Ints
+    """Arrival of all output events, request after request."""
     event_tokens: npt.NDArray[np.int32]
     event_chars: npt.NDArray[np.int32]
     offsets: Ints
+    """n + 1 entries: the events of request i are [offsets[i], offsets[i+1])."""
     server_timings: tuple[Mapping[str, float] | None, ...]
+    """The engine's own timings, under its own names."""
     first_answer_ns: Ints
     local_tokens: Ints
     conversation: Ints
     turn: Ints
     window_ns: tuple[int, int] | None = None
+    """The part that metrics are computed from, including both ends; None: everything. Not stored."""
 
     def __len__(self) -> int:
         return len(self.index)
 
     @cached_property
     def ok(self) -> npt.NDArray[np.bool_]:
-        """Which requests ended well."""
+        """Which requests succeeded."""
         return np.array([outcome == "ok" for outcome in self.outcome], dtype=bool)
 
     def within(self, window: Window | None) -> Samples:
-        """The same requests, measured in this window; None: in all the time there was."""
+        """The same requests, to be measured in this window; None: over the whole load."""
         return replace(self, window_ns=None if window is None else (window.start_ns, window.end_ns))
 
     @cached_property
     def inside(self) -> npt.NDArray[np.bool_]:
-        """Which requests belong to the window: those sent in it, whenever they ended; one that was never sent, by its end."""
+        """Which requests belong to the window: those sent in it. A request that was never sent counts by its end."""
         return self.in_window(np.where(self.sent_ns > 0, self.sent_ns, self.end_ns))
 
     @cached_property
@@ -89,7 +88,7 @@ class Samples:
         return self.in_window(self.end_ns)
 
     def in_window(self, at: Ints) -> npt.NDArray[np.bool_]:
-        """Which of these times, in ns, lie in the window."""
+        """Which of these times are in the window."""
         start, end = self.window_ns or (np.iinfo(np.int64).min, np.iinfo(np.int64).max)
         return (start <= at) & (at <= end)
 
@@ -100,17 +99,17 @@ class Samples:
 
     @cached_property
     def stream_tokens(self) -> Ints:
-        """Sum of the per-event token counts of each request; -1 without events, or where the server did not count every one."""
+        """Sum of the per-event token counts of each request; -1 if it has no events or the count of an event is unknown."""
         out = np.full(len(self), -1, dtype=np.int64)
         some = np.flatnonzero(self.events > 0)
         if len(some):
             starts = self.offsets[:-1][some]
-            told = np.minimum.reduceat(self.event_tokens, starts) >= 0
-            out[some[told]] = np.add.reduceat(self.event_tokens, starts, dtype=np.int64)[told]
+            known = np.minimum.reduceat(self.event_tokens, starts) >= 0
+            out[some[known]] = np.add.reduceat(self.event_tokens, starts, dtype=np.int64)[known]
         return out
 
     def edge(self, last: bool) -> Ints:
-        """Arrival of the first (or last) output event of each request, in ns; 0 where there was none."""
+        """Arrival of the first (or last) output event of each request, in ns; 0 if it has none."""
         out = np.zeros(len(self), dtype=np.int64)
         some = self.events > 0
         out[some] = self.event_ns[(self.offsets[1:] - 1)[some]] if last else self.event_ns[self.offsets[:-1][some]]
@@ -134,7 +133,7 @@ class Samples:
         )
 
     def write(self, path: Path) -> None:
-        """Write as Parquet: a row per request, list columns for the events, delta-coded and compressed."""
+        """Write as Parquet: one row per request, list columns for the events, delta-encoded and compressed."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -144,14 +143,14 @@ class Samples:
         columns |= {name: _arrow_text(getattr(self, name)) for name in _TEXT_COLUMNS}
         for name in ("event_ns", "event_tokens", "event_chars"):
             columns[name] = pa.ListArray.from_arrays(offsets, _arrow(getattr(self, name)))
-        columns[_TIMINGS] = _arrow_text([None if told is None else json.dumps(dict(told)) for told in self.server_timings])
+        columns[_TIMINGS] = _arrow_text([None if timings is None else json.dumps(dict(timings)) for timings in self.server_timings])
         deltas = {f"{name}.list.element": "DELTA_BINARY_PACKED" for name in ("event_ns", "event_tokens", "event_chars")}
         deltas |= dict.fromkeys(numbers, "DELTA_BINARY_PACKED")
         pq.write_table(pa.table(columns), path, compression="zstd", use_dictionary=list(_TEXT_COLUMNS), column_encoding=deltas)
 
     @classmethod
     def read(cls, path: Path) -> Samples:
-        """The inverse of `write`, without the window. UserError when the file is not what `write` wrote; older files lack columns."""
+        """The inverse of `write`, without the window. Older files may lack columns. UserError if the file is damaged."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -176,7 +175,7 @@ class Samples:
 
 
 def _arrow(values: npt.NDArray[np.int64] | npt.NDArray[np.int32]) -> Any:
-    """The same numbers as an Arrow array. `pa.array` would import pandas first, which takes half a second."""
+    """The numbers as an Arrow array. `pa.array` would import pandas, which takes half a second."""
     import pyarrow as pa
 
     kind = pa.int64() if values.dtype == np.int64 else pa.int32()
@@ -189,7 +188,7 @@ def _numbers(values: Any) -> Any:
 
     kinds = {pa.int64(): np.int64, pa.int32(): np.int32}
     if values.null_count or values.type not in kinds:
-        raise AttributeError(f"a column of {values.type} where whole numbers belong")
+        raise AttributeError(f"a column of {values.type} instead of whole numbers")
     kind, buffer = kinds[values.type], values.buffers()[1]
     if buffer is None:
         return np.empty(0, kind)
@@ -197,13 +196,13 @@ def _numbers(values: Any) -> Any:
 
 
 def _flat(lists: Any) -> Any:
-    """What is in all lists of an Arrow array of lists, one after another; `flatten` would import pyarrow.compute, a tenth of a second."""
+    """The concatenated lists of an Arrow list array. `flatten` would import pyarrow.compute, which takes a tenth of a second."""
     ends = _numbers(lists.offsets)
     return _numbers(lists.values)[ends[0] : ends[-1]]
 
 
 def _arrow_text(values: Sequence[str | None]) -> Any:
-    """Texts, or nulls, as an Arrow array; by hand for the same reason."""
+    """Texts or nulls as an Arrow array, without `pa.array` as above."""
     import pyarrow as pa
 
     encoded = [(value or "").encode() for value in values]

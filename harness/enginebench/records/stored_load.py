@@ -1,4 +1,4 @@
-"""Reads the load of a stored record: flat JSON with the fields of all kinds, of which one kind is chosen.
+"""Reads the loads of stored records: flat JSON with the fields of all kinds, of which one kind is chosen.
 
 Knows no kind of load by name.
 """
@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import PlainValidator, TypeAdapter
+from pydantic import BeforeValidator, PlainValidator, TypeAdapter
 
-from enginebench.domain import Load, kind_of
+from enginebench.domain import Load, Search, kind_of
 
 
 def read_load(data: Any) -> Load:
@@ -26,5 +26,12 @@ def _reader(kind: type[Load]) -> TypeAdapter[Load]:
     return TypeAdapter(kind)
 
 
+def _with_base(data: Any) -> Any:
+    """The data of a search with its load read."""
+    return {**data, "base": read_load(data.get("base"))} if isinstance(data, Mapping) else data
+
+
 StoredLoad: TypeAlias = Annotated[Load, PlainValidator(read_load)]
 """Type of a field of a record that holds a load."""
+StoredSearch: TypeAlias = Annotated[Search, BeforeValidator(_with_base)]
+"""The same for a search."""

@@ -1,4 +1,4 @@
-"""Why a GPU's clock is held back. Knows no vendor's word for it."""
+"""Why the clock of a GPU is reduced, in terms common to all vendors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import IntFlag
 
 
 class Throttle(IntFlag):
-    """Why a GPU's clock is not higher, in the same words for every vendor. An idle device, or chosen clocks, are not among them."""
+    """Reasons for a reduced clock. An idle device or a clock limit set by the user is not one."""
 
     POWER_CAP = 1
     HEAT = 2
@@ -15,5 +15,5 @@ class Throttle(IntFlag):
 
     @property
     def words(self) -> str:
-        """Of a single reason."""
+        """The name of a single reason."""
         return {1: "power cap", 2: "heat", 4: "power brake", 8: "hardware slowdown"}[self.value]

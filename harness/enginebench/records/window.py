@@ -1,4 +1,4 @@
-"""The measured part of a cell as plain data. It is found by `enginebench.metrics.window` whenever a run is read, and never stored."""
+"""The measured part of a cell as plain data. `enginebench.metrics.window` computes it whenever a run is read; it is never stored."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ State: TypeAlias = Literal["steady", "unsteady", "too short to tell", "changing 
 
 @dataclass(frozen=True)
 class Window:
-    """Where to measure, in ns of the client's clock, and whether the server was steady there.
-
-    why: what that rests on, one clause. head_s, tail_s: what was cut off of the time from the first send to the last end.
-    Never more than half is cut off. 'too short to tell' is no fault: there is no evidence for or against. 'changing by design' is none
-    either: what is sent changes over the load, so the server had to.
-    """
+    """The part of a load that is measured, and whether the server was steady in it."""
 
     start_ns: int
+    """On the client's monotonic clock."""
     end_ns: int
     state: State
+    """Two states are not faults. 'too short to tell': there is no evidence. 'changing by design': the load itself changes over time."""
     why: str
+    """What the state is based on, one clause."""
     head_s: float = 0.0
+    """Time cut off after the first send. Head and tail together are at most half of the load."""
     tail_s: float = 0.0
+    """Time cut off before the last end."""
 
     @property
     def length_s(self) -> float:

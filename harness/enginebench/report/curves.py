@@ -11,7 +11,7 @@ from enginebench.records.counters import CounterSeries
 from enginebench.records.subject import Subject
 
 if TYPE_CHECKING:
-    from enginebench.records.store import CellRecord
+    from enginebench.records.cell import CellRecord
 
 GIB = 2**30
 

@@ -15,8 +15,8 @@ from enginebench.analysis.analysis import Analysis, Row
 from enginebench.errors import UserError
 from enginebench.metrics.registry import metrics
 from enginebench.metrics.tokens import Floats, output_tokens, per_event
+from enginebench.records.run_folder import Run
 from enginebench.records.samples import Samples
-from enginebench.records.store import Run
 
 LATENCIES = ("ttft", "tpot", "itl")
 """The metrics with a plot of their distribution."""
@@ -71,7 +71,7 @@ def read_samples(run: Run, analysis: Analysis) -> Reading:
             if samples is None:
                 continue
             outcomes[cell.record.id] = dict(Counter(samples.outcome))
-            if cell.record.series.at_ns and (pace := pace_of(samples)):
+            if cell.record.counters.series.at_ns and (pace := pace_of(samples)):
                 paces[cell.record.id] = pace
             if cell.record.id in counted:
                 kept.append((samples.within(cell.window), cell.withheld))

@@ -15,7 +15,7 @@ from enginebench.domain.text import printable
 from enginebench.metrics.registry import unit_of
 from enginebench.metrics.statistics import Estimate
 from enginebench.records.counters import acceptance
-from enginebench.records.store import LaunchRecord
+from enginebench.records.launch import LaunchRecord
 from enginebench.report.fairness import Card, fairness
 from enginebench.report.figures import full_text, repeats_text
 from enginebench.report.findings import Finding, Findings, findings
@@ -26,7 +26,6 @@ REPORT_SCHEMA = 1
 """Version of `to_json`. Raise it when a reader of the old form would misread the new one."""
 
 _SPECIAL = re.compile(r"([\\`*\[\]<>|~])")
-_LAUNCH_FIELDS = ("id", "repeat", "started_at", "variant", "version", "start_s", "stop_s", "identity", "notes", "differences", "ended")
 
 
 # -- Markdown ------------------------------------------------------------------------------------------------------------
@@ -149,7 +148,7 @@ def _finding(finding: Finding) -> JSON:
         "deployment": finding.name,
         "model": finding.model,
         "load": plain(finding.load),
-        "search": {key: value for key, value in plain_object(finding.search).items() if key != "probes"},
+        "search": {name: plain(getattr(finding.search, name)) for name in ("over", "start", "stop", "precision", "follows")},
         "level": _estimate(finding.level) if finding.level else None,
         "goodput": _estimate(finding.goodput) if finding.goodput else None,
         "endings": list(finding.endings),
@@ -209,14 +208,14 @@ def _cell(cell: CellResult) -> JSON:
         "withheld": plain(cell.withheld),
         "stated_by": record.stated.source if record.stated is not None else None,
         "figures": plain(cell.figures),
-        "client": plain(record.client),
-        "counters": plain(record.counters),
+        "client": plain(record.client.health),
+        "counters": plain(record.counters.totals),
         "gauges": plain(cell.gauges),
         "hardware": plain(cell.hardware),
         "prefix_cache": {"asked": record.load.prefix_cache, "proved_by": cell.cache.by, "cached_tokens": cell.cache.cached}
         if cell.ran
         else None,
-        "speculative_acceptance": acceptance(record.counters),
+        "speculative_acceptance": acceptance(record.counters.totals),
     }
 
 
@@ -226,5 +225,19 @@ def _verdict(verdict: Verdict) -> JSON:
 
 
 def _launch(launch: LaunchRecord) -> JSON:
-    known = plain_object(launch)
-    return {"engine": launch.deployment.engine, "model": launch.deployment.model} | {name: known[name] for name in _LAUNCH_FIELDS}
+    startup = launch.startup
+    return {
+        "engine": launch.deployment.engine,
+        "model": launch.deployment.model,
+        "id": launch.id,
+        "repeat": launch.repeat,
+        "started_at": launch.started_at,
+        "variant": launch.variant,
+        "version": launch.version,
+        "start_s": startup.start_s,
+        "stop_s": startup.stop_s,
+        "identity": startup.identity,
+        "notes": list(startup.notes),
+        "differences": plain(launch.configuration.differences),
+        "ended": launch.ended,
+    }

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from enginebench.analysis.analysis import Analysis, CellResult, Row
 from enginebench.domain import JSON, canonical, fingerprint
-from enginebench.records.store import LaunchRecord
+from enginebench.records.launch import LaunchRecord
 
 UNTOLD = "not told"
 
@@ -114,8 +114,9 @@ def _column(rows: Sequence[Row], analysis: Analysis) -> Column:
     deployment = rows[0].deployment
     cells = [cell for row in rows for cell in row.cells if cell.ran]
     key = fingerprint(canonical(deployment))
-    launches = [launch for launch in analysis.launches.values() if fingerprint(canonical(launch.deployment)) == key and launch.resolved]
-    wrong = {str(difference.get("name")) for launch in launches for difference in launch.differences}
+    starts = [launch for launch in analysis.launches.values() if fingerprint(canonical(launch.deployment)) == key]
+    launches = [launch for launch in starts if launch.startup.command or launch.configuration.resolved]
+    wrong = {difference.name for launch in launches for difference in launch.configuration.differences}
     facts = {
         **{name: Fact(asked, _told(launches, name), name in wrong) for name, asked in _asked(rows).items()},
         "version": Fact(got=" / ".join(dict.fromkeys(launch.version for launch in launches if launch.version)) or None),
@@ -123,7 +124,7 @@ def _column(rows: Sequence[Row], analysis: Analysis) -> Column:
         "cold": Fact(got=_cold(cells)),
         **_of_cells(cells, analysis),
     }
-    return Column(rows[0].name, deployment.model, deployment.engine, facts, tuple(launches[0].notes) if launches else ())
+    return Column(rows[0].name, deployment.model, deployment.engine, facts, launches[0].startup.notes if launches else ())
 
 
 def _asked(rows: Sequence[Row]) -> dict[str, JSON]:
@@ -137,7 +138,9 @@ def _asked(rows: Sequence[Row]) -> dict[str, JSON]:
 
 def _told(launches: Sequence[LaunchRecord], name: str) -> JSON:
     """What the engine's starts say; where they differ, each answer once."""
-    values = dict.fromkeys(value for launch in launches if isinstance(value := launch.resolved.get(name), str | int | float | bool))
+    values = dict.fromkeys(
+        value for launch in launches if isinstance(value := launch.configuration.resolved.get(name), str | int | float | bool)
+    )
     return next(iter(values)) if len(values) == 1 else " / ".join(map(said, values)) or None
 
 
@@ -151,12 +154,12 @@ def _cold(cells: Sequence[CellResult]) -> str | None:
 def _of_cells(cells: Sequence[CellResult], analysis: Analysis) -> dict[str, Fact]:
     """What the adapter says, as its cells recorded it; older records lack some of it."""
     record = cells[0].record
-    gpus = 0 if analysis.run.machine.get("gpus") == [] and record.deployment.runtime != "attach" else record.gpus
-    forced = ", routing forced" if record.forced_routing else ""
+    gpus = 0 if analysis.run.machine.get("gpus") == [] and record.deployment.runtime != "attach" else record.traits.gpus
+    forced = ", routing forced" if record.traits.forced_routing else ""
     return {
-        "length_control": Fact(got=record.length_control),
-        "prompt_form": Fact(got=record.prompt_form or None),
-        "weights": Fact(got=f"random{forced}" if record.random_weights else "as the checkpoint has them"),
+        "length_control": Fact(got=record.traits.length_control),
+        "prompt_form": Fact(got=record.prompts.form or None),
+        "weights": Fact(got=f"random{forced}" if record.traits.random_weights else "as the checkpoint has them"),
         "gpus": Fact(got=gpus),
     }
 

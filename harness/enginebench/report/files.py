@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from enginebench.errors import UserError
-from enginebench.records.store import write_atomically
+from enginebench.records.files import write_atomically
 
 
 def write_text(file: Path, text: str) -> None:

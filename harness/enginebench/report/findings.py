@@ -11,12 +11,11 @@ from typing import Literal, TypeAlias
 
 from enginebench.analysis.analysis import Analysis, CellResult
 from enginebench.analysis.labels import distinguishing_labels
-from enginebench.analysis.searches import SearchRecord, meets, searches_of
-from enginebench.domain import Load
+from enginebench.analysis.searches import meets
+from enginebench.domain import Load, Search
 from enginebench.metrics.slo import Slo
 from enginebench.metrics.statistics import Estimate, estimate, samples_needed
 from enginebench.report.figures import GOODPUT, WITHIN, full_text
-from enginebench.scenario.bisection import Search
 
 Ending: TypeAlias = Literal["found", "never", "top", "unknown", "unfinished"]
 """found: between two levels. never: not even at the lowest. top: still at the highest. unknown: a probe ran, and yet nobody can tell
@@ -34,7 +33,7 @@ class Finding:
     name: str
     model: str
     load: Load
-    search: SearchRecord
+    search: Search
     level: Estimate | None
     goodput: Estimate | None
     endings: tuple[Ending, ...]
@@ -119,15 +118,15 @@ def _goodput(finding: Finding) -> float:
     return (finding.goodput.value if finding.goodput else -1.0) if finding.ranked else -2.0
 
 
-_Search: TypeAlias = tuple[SearchRecord, Sequence[CellResult]]
+_Search: TypeAlias = tuple[Search, Sequence[CellResult]]
 """One search in one repeat, and its probes that are stored."""
 
 
 def _findings(analysis: Analysis, slo: Slo) -> Iterator[Finding]:
     where = {cell.record.id: (row, cell) for row in analysis.rows for cell in row.cells}
     repeats: dict[tuple[str, str, Load, tuple[str, float, float, float]], list[_Search]] = {}
-    for search in searches_of(analysis.run):
-        probes = [where[probe] for probe in search.probes if probe in where]
+    for first, search in analysis.run.searches.items():
+        probes = [where[probe] for probe in analysis.run.probes.get(first, ()) if probe in where]
         if probes:
             row = probes[0][0]
             load = row.load.without_level(*search.follows)
@@ -167,18 +166,16 @@ def _doubts(best: Sequence[CellResult], probes: Sequence[CellResult], slo: Slo) 
     if failed := sum(cell.record.status == "failed" for cell in probes):
         yield f"{failed} of {len(probes)} cells failed and count as missing the SLO"
     yield from dict.fromkeys(cell.withheld.get(WITHIN.figure, "tokens were not counted") for cell in probes if meets(cell, slo) is None)
-    judged = [cell.requests for cell in probes if cell.record.status == "ok" and not cell.record.stopped]
+    judged = [cell.requests for cell in probes if cell.record.status == "ok" and not cell.record.delivery.stopped]
     if slo.share < 1 and judged and min(judged) < (needed := samples_needed(100 * slo.share)):
         yield f"a level was judged by {min(judged)} requests, and a share of {100 * slo.share:g} % needs {needed}: write more `requests`"
 
 
-def _ending(search: SearchRecord, answers: Mapping[float, bool | None]) -> Ending:
-    """Walk the search again with what its probes say."""
-    walk = Search(search.start, search.stop, search.precision, whole=search.over == "concurrency")
-    while (level := walk.next_level()) is not None:
-        if level not in answers:
-            return "unfinished"
-        walk.tell(level, answers[level])
-    if walk.unknown is not None:
+def _ending(search: Search, answers: Mapping[float, bool | None]) -> Ending:
+    """What came of the search, by the answers of its probes."""
+    reached = search.bracket(answers)
+    if reached.next_level is not None:
+        return "unfinished"
+    if reached.undecided is not None:
         return "unknown"
-    return "never" if walk.passed is None else "top" if walk.failed is None else "found"
+    return "never" if reached.passed is None else "top" if reached.failed is None else "found"

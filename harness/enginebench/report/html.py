@@ -18,7 +18,8 @@ from enginebench.analysis.analysis import Analysis, Row, verdict_sentence
 from enginebench.domain import JSON
 from enginebench.machine.folders import resource_dir
 from enginebench.metrics.registry import metrics
-from enginebench.records.store import Run, write_atomically
+from enginebench.records.files import write_atomically
+from enginebench.records.run_folder import Run
 from enginebench.report import plots, traces
 from enginebench.report.distributions import read_samples
 from enginebench.report.fairness import fairness

@@ -53,18 +53,20 @@ def inside(analysis: Analysis, reading: Reading, slots: Mapping[str, int]) -> Pl
 
 def _speaks(row: Row) -> CellResult | None:
     """The first repeat with a series; one that is invalid only where all are."""
-    told = [cell for cell in row.cells if cell.record.window_ns and any(len(found.at_ns) >= _FEWEST for found in _all_series(cell))]
+    told = [
+        cell for cell in row.cells if cell.record.delivery.window_ns and any(len(found.at_ns) >= _FEWEST for found in _all_series(cell))
+    ]
     return next((cell for cell in told if cell.verdict != "invalid"), told[0] if told else None)
 
 
 def _all_series(cell: CellResult) -> Iterator[CounterSeries]:
-    yield _loaded(cell, cell.record.series)
+    yield _loaded(cell, cell.record.counters.series)
     yield from (_loaded(cell, series) for series in curves(cell.record).values())
 
 
 def _loaded(cell: CellResult, series: CounterSeries) -> CounterSeries:
     """The readings from the first request to the last answer."""
-    return series.within(cell.record.window_ns or (0, 0))
+    return series.within(cell.record.delivery.window_ns or (0, 0))
 
 
 def _curves(told: Sequence[tuple[Row, CellResult]], reading: Reading, slots: Mapping[str, int]) -> list[tuple[str, str, tuple[Trace, ...]]]:
@@ -76,7 +78,7 @@ def _curves(told: Sequence[tuple[Row, CellResult]], reading: Reading, slots: Map
             over_time(row, *_thinned(cell, series, name), slots[row.name], dash=dash)
             for row, cell in told
             for name, dash in names
-            if (series := _loaded(cell, cell.record.series)).known(name)
+            if (series := _loaded(cell, cell.record.counters.series)).known(name)
         )
         made.append((what, of, traces))
     machine = [(row, cell, curves(cell.record)) for row, cell in told]
@@ -92,6 +94,6 @@ def _curves(told: Sequence[tuple[Row, CellResult]], reading: Reading, slots: Map
 
 def _thinned(cell: CellResult, series: CounterSeries, name: str) -> tuple[list[float], list[float | None]]:
     """Seconds since the first request, and the value then; every so many readings where there are too many."""
-    start, _ = cell.record.window_ns or (0, 0)
+    start, _ = cell.record.delivery.window_ns or (0, 0)
     step = max(1, -(-len(series.at_ns) // _MOST))
     return [(at - start) / 1e9 for at in series.at_ns[::step]], list(series.values[name][::step])

@@ -9,9 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 from enginebench.analysis.labels import distinguishing_labels
-from enginebench.domain import JSON, Cell, Deployment, load_fields, plain, plain_object
+from enginebench.domain import JSON, Cell, Deployment, Search, load_fields, plain, plain_object
 from enginebench.domain.text import printable
-from enginebench.scenario import LoadSearch
 from enginebench.scenario.capacity import Capacity, capacities, least_s
 from enginebench.scenario.plan import Plan
 
@@ -79,7 +78,7 @@ def plan_to_dict(plan: Plan, commands: Sequence[Commands]) -> JSON:
         "least_s": least_s(plan, known) if plan.bounds else None,
         "probes": plan.probes,
         "slo": plain(plan.scenario.slo),
-        "searches": {first: {**plain_object(search), "most": search.most} for first, search in plan.searches.items()},
+        "searches": {first: {**plain_object(search), "most": search.most_probes} for first, search in plan.searches.items()},
         "launches": launches,
     }
 
@@ -190,12 +189,12 @@ def _load_axes(plan: Plan) -> str:
     return "; ".join(filter(None, out))
 
 
-def _search_lines(searches: Sequence[LoadSearch]) -> Iterator[str]:
+def _search_lines(searches: Sequence[Search]) -> Iterator[str]:
     """'max_goodput over rate from 1 to 256, to 10 %: up to 12 cells each; 64 + 32 tokens; requests 400', the last where they differ."""
     labels = distinguishing_labels([search.base.without_level(*search.follows) for search in searches])
     for search, apart in zip(searches, labels, strict=True):
         bounds = f"over {search.over} from {search.start:g} to {search.stop:g}, to {100 * search.precision:g} %"
-        cells = f"max_goodput {bounds}: up to {_count(search.most, 'cell')} each"
+        cells = f"max_goodput {bounds}: up to {_count(search.most_probes, 'cell')} each"
         yield "; ".join(part for part in (cells, search.base.shape_text, apart) if part)
 
 

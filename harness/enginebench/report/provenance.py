@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from enginebench.analysis.analysis import Analysis, CellResult, Row
 from enginebench.analysis.labels import load_text
-from enginebench.domain import JSON, plain
+from enginebench.domain import JSON, plain, plain_object
 from enginebench.records.counters import acceptance
-from enginebench.records.store import LaunchRecord
+from enginebench.records.launch import LaunchRecord
 from enginebench.records.window import Window
 from enginebench.report.distributions import Reading
 from enginebench.report.figures import number
@@ -100,39 +100,35 @@ def _launch(key: str, cells: list[CellResult], launch: LaunchRecord | None, firs
     title = f"Repeat {cells[0].record.repeat}"
     if launch is None:
         return LaunchView(key, f"{title}: no server was started", {}, (), (), (), "", views)
-    again = first is not None and launch is not first
+    resolved = launch.configuration.resolved
+    again = first is not None and launch is not first and resolved == first.configuration.resolved
     return LaunchView(
         id=key,
         title=title,
         facts=_facts(launch),
         commands=tuple(_commands(launch)),
-        notes=launch.notes,
-        differences=tuple({str(k): _short(v) for k, v in difference.items()} for difference in launch.differences),
-        resolved="" if again and first and launch.resolved == first.resolved else pretty(plain(launch.resolved)) if launch.resolved else "",
+        notes=launch.startup.notes,
+        differences=tuple({k: _short(v) for k, v in plain_object(difference).items()} for difference in launch.configuration.differences),
+        resolved=pretty(plain(resolved)) if resolved and not again else "",
         cells=views,
     )
 
 
 def _commands(launch: LaunchRecord) -> Iterator[CommandView]:
     """The servers beside the main one first, as they were started; a start that has no command was somebody else's."""
-    main: Mapping[str, JSON] = {"name": "", "argv": list(launch.argv), "env": dict(launch.env)}
-    for process in (*launch.members, main):
-        argv, env = process.get("argv"), process.get("env")
-        if isinstance(argv, list) and argv:
-            shown = {
-                name: "(hidden)" if _SECRET.search(name) else str(value) for name, value in (env if isinstance(env, dict) else {}).items()
-            }
-            yield CommandView(str(process.get("name", "")), shown, shlex.join(map(str, argv)))
+    for name, argv, env in launch.startup.command.commands if launch.startup.command else ():
+        yield CommandView(name, {key: "(hidden)" if _SECRET.search(key) else value for key, value in env.items()}, shlex.join(argv))
 
 
 def _facts(launch: LaunchRecord) -> dict[str, str]:
+    startup = launch.startup
     facts = {
         "variant": launch.variant,
         "version": launch.version,
         "started": launch.started_at,
-        "ready after": None if launch.start_s is None else f"{number(launch.start_s)} s",
-        "stopped in": None if launch.stop_s is None else f"{number(launch.stop_s)} s",
-        "identity": launch.identity,
+        "ready after": None if startup.start_s is None else f"{number(startup.start_s)} s",
+        "stopped in": None if startup.stop_s is None else f"{number(startup.stop_s)} s",
+        "identity": startup.identity,
         "ended": launch.ended,
     }
     return {name: value for name, value in facts.items() if value}
@@ -148,7 +144,7 @@ def _cell(cell: CellResult, outcome: Mapping[str, int] | None) -> CellView:
         outcomes=", ".join(f"{n:,} {kind}" for kind, n in outcome.items()) if outcome else "-",
         window=_window(cell.window) if cell.window else "-",
         tokens=cell.tokens,
-        client=", ".join(_pairs(record.client)),
+        client=", ".join(_pairs(record.client.health)),
         counters=", ".join(_counted(cell)),
         cache=("allowed to be warm" if record.load.prefix_cache == "allowed" else cell.cache.text) if cell.ran else "-",
         reasons=(*map(str, cell.reasons), *([record.reason] if record.reason else [])),
@@ -164,10 +160,10 @@ def _window(window: Window) -> str:
 
 def _counted(cell: CellResult) -> Iterator[str]:
     """The engine's totals over the cell, its gauges over the window, and what share of proposed tokens was accepted."""
-    yield from _pairs(cell.record.counters)
+    yield from _pairs(cell.record.counters.totals)
     for name, gauge in cell.gauges.items():
         yield f"{name.replace('_', ' ')} {number(gauge.mean)} (mean), {number(gauge.max)} (max)"
-    if (share := acceptance(cell.record.counters)) is not None:
+    if (share := acceptance(cell.record.counters.totals)) is not None:
         yield f"{share:.0%} of draft tokens accepted"
 
 

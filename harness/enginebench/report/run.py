@@ -14,7 +14,7 @@ from enginebench.domain import JSON, plain_object
 from enginebench.errors import UserError
 from enginebench.metrics.costs import Prices
 from enginebench.metrics.slo import read_slo
-from enginebench.records import store
+from enginebench.records import run_folder
 from enginebench.report.export import to_csv, to_json, to_markdown
 from enginebench.report.table import render_table
 
@@ -29,7 +29,7 @@ Form: TypeAlias = Literal["text", "md", "csv", "json", "html"]
 class Run:
     """A stored run. Everything is computed from its raw samples when it is first asked for, and then kept."""
 
-    folder: store.Run
+    folder: run_folder.Run
     """Its records as stored."""
     prices: Prices | None = None
     """For the cost of tokens; None: rows have no cost."""
@@ -89,7 +89,7 @@ class Run:
         if slo is None:
             return Run(self.folder, prices or self.prices)
 
-        folder = store.open_run(self.path)
+        folder = run_folder.open_run(self.path)
         folder.record = replace(folder.record, slo=plain_object(read_slo(slo)))
         return Run(folder, prices or self.prices)
 
@@ -105,12 +105,12 @@ class Run:
 
 def open_run(path: str | Path) -> Run:
     """Open a run folder. UserError when it is not one, is damaged, or was written by a newer version."""
-    return Run(store.open_run(Path(path)))
+    return Run(run_folder.open_run(Path(path)))
 
 
 def runs(folder: str | Path = "results") -> list[Run]:
     """Every readable run in a folder, oldest first."""
-    return [Run(found) for found in store.find_runs(Path(folder))]
+    return [Run(found) for found in run_folder.find_runs(Path(folder))]
 
 
 def latest_run(folder: str | Path = "results") -> Run:

@@ -1,7 +1,8 @@
-"""What this machine's load generator can do before it, and not the server, shapes the numbers: found once, kept, and looked up.
+"""Measures how many streams and events/s the load generator handles on this machine before it distorts the results.
 
-The fake engine plays a model in lockstep: every stream gets a token at every tick, as from a real engine's decode step, which is
-the hardest that a client sees. Streams are added until tokens wait for their time stamps. Does not judge a cell: validity does.
+The fake engine simulates a model in lockstep: every stream gets a token at every tick, as from a real engine's decode step, which is
+the hardest case for a client. Streams are added until tokens wait for their time stamps. The result is stored and looked up later;
+`enginebench.validity` compares cells with it.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ import json
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from enginebench.domain import JSON, ClosedLoop, Deployment, plain_object
 from enginebench.errors import UserError
@@ -22,56 +23,65 @@ from enginebench.loadgen.health import Stamps
 from enginebench.machine.folders import cache_dir
 from enginebench.machine.host import Host, facts
 
+if TYPE_CHECKING:
+    from enginebench.runner.engine import Engine
+
 TICK_MS = 10.0
 TOKENS = 100
 FIRST_STREAMS, LAST_STREAMS = 16, 4096
 LAG_MS: Mapping[Stamps, float] = {"loop": 1.0, "kernel": TICK_MS / 2}
-"""How long tokens may wait to be read (p99). Stamped by the read, one that waits longer is not measured to the millisecond; stamped by
-the kernel, it is right until the next one of its stream arrives, and half of the way there is near enough."""
+"""Longest time that tokens may wait until they are read (p99), by where their time stamps come from.
+
+loop: the stamp is that of the read, so a longer wait is an error of more than a millisecond. kernel: the stamp is exact until the next
+token of the stream arrives; half of that time is the limit."""
 _ROUNDS = 4
-"""Requests of each stream, so that all of them run together for some time: they start a millisecond apart."""
+"""Requests per stream. Streams start a millisecond apart, so several requests are needed until all streams run at the same time."""
 TRIES = 3
-"""Of which the best counts: a busy machine only ever adds to the lag."""
+"""Attempts per level. The best one counts, because other work on the machine only adds lag."""
 _PACE = 1.05
-"""Ticks that take this much longer on average were not the client's fault alone: the fake engine could not keep up."""
+"""If the mean tick is longer than TICK_MS by more than this factor, the fake engine could not keep up."""
 
 _AT_WORK = 0.8
-"""A client that makes tokens wait was at work for at least this share of that time, else something kept it from working; and one that is at
-work for more of all time has no reserve."""
+"""Share of a core. If tokens waited while the client was busy for less than this share of that time, something else kept it from running.
+A client that is busy for more than this share all the time has no reserve."""
 _MANY = 256
-"""Streams. Any fake engine serves fewer, unless something takes its core; and it is with many that an event takes the client the least."""
+"""Streams that the fake engine can always serve unless it lacks a core. Also, with many streams an event costs the client least."""
 
 Limiter: TypeAlias = Literal["client", "machine", "fake engine", "range"]
 
 
 @dataclass(frozen=True)
 class Level:
-    """One number of streams: output events/s while all of them run, which a cell's peak is compared with, lag p99, the client's processor
-    time for an event, mean time from tick to tick, whose time stamps it had, how many client processes there were."""
+    """What was measured with one number of streams."""
 
     streams: int
     events_per_s: float
+    """Output events/s while all streams run; compared with a cell's peak rate."""
     lag_p99_ms: float
     cpu_us: float
+    """Processor time of the client per event."""
     tick_ms: float
+    """Mean time between two ticks of the fake engine."""
     stamps: Stamps = "loop"
+    """Where the time stamps came from."""
     processes: int = 1
+    """Client processes."""
 
     @property
     def lag_limit_ms(self) -> float:
-        """How long tokens may wait until they are read (p99)."""
+        """Longest time that tokens may wait until they are read (p99)."""
         return LAG_MS[self.stamps]
 
     @property
     def cpu_fraction(self) -> float:
-        """Share of a core that each client process takes while all streams run."""
+        """Share of a core that each client process uses while all streams run."""
         return self.cpu_us * self.events_per_s / self.processes / 1e6
 
     @property
     def limiter(self) -> Limiter | None:
         """What failed at this level; None if nothing did.
 
-        That tokens wait is the client's fault if it was at work as long as they waited: in each tick, or all the time, where the fake
+        If tokens waited, the client is the cause only if it was busy while they waited: within each tick, or all the time if the fake
         engine needs all the time to send them.
         """
         behind, wait_ms = self.tick_ms > _PACE * TICK_MS, LAG_MS[self.stamps]
@@ -85,40 +95,46 @@ class Level:
 
 @dataclass(frozen=True)
 class Calibration:
-    """The limits of so many client processes on one machine.
-
-    streams, events_per_s: the most that was borne. limiter: what ended the search. limits: what cells are held against, by the same names.
-    If the client ended the search, that is what it bore. If it did not, it is only the events/s that it would bear with a core for each
-    process (as far as there are cores) and a fifth of it in reserve, at the least processor time that an event took; nothing where the
-    machine was busy. idle_lag_p99_ms: lag of an event loop that does nothing; what the machine itself adds.
-    """
+    """The limits of a number of client processes on one machine."""
 
     streams: int
+    """Highest level without a failure."""
     events_per_s: float
+    """At that level."""
     processes: int
     limiter: Limiter
+    """What failed at the next level."""
     limits: Mapping[str, float]
+    """streams and events_per_s that cells are compared with.
+
+    If the client failed: those of the highest level without a failure. If the fake engine failed, or nothing: only the events/s that the
+    client would reach with a core for each process (as far as there are cores), a fifth of it in reserve, at the lowest processor time
+    per event that was measured. Empty if the machine was busy.
+    """
     idle_lag_p99_ms: float
+    """Lag of an event loop without work: the share of the machine itself."""
     machine: Mapping[str, JSON]
+    """The machine that this is valid for."""
     at: str
-    levels: tuple[Level, ...] = field(default=())
+    """When it was measured: UTC, ISO 8601."""
+    levels: tuple[Level, ...] = ()
 
     @property
     def disturbed(self) -> bool:
-        """Whether the machine alone causes half of the lag that is allowed: something else runs on it."""
+        """Whether the machine alone causes half of the allowed lag: other work runs on it."""
         return self.idle_lag_p99_ms > LAG_MS["loop"] / 2
 
 
 def calibrate(processes: int = 1, say: Callable[[Level], None] = lambda _: None) -> Calibration:
-    """Find this machine's client limits against the fake engine, and store them: a minute or two on a machine without other work.
+    """Measure this machine's client limits against the fake engine, and store them: a minute or two on an otherwise idle machine.
 
     processes: client processes that share the load. say: called with every level.
     """
-    from enginebench.records.store import now, write_atomically
+    from enginebench.records.files import now, write_atomically
 
     levels = list(_levels(processes, say))
-    held = [level for level in levels if level.limiter is None]
-    best = held[-1] if held else Level(0, 0.0, 0.0, math.inf, TICK_MS)
+    passed = [level for level in levels if level.limiter is None]
+    best = passed[-1] if passed else Level(0, 0.0, 0.0, math.inf, TICK_MS)
     limiter = levels[-1].limiter or "range"
     host, lag_ms = facts(), idle_lag_ms()
     cores = min(processes, host.usable_cores or processes)
@@ -136,51 +152,35 @@ def calibrate(processes: int = 1, say: Callable[[Level], None] = lambda _: None)
 
 @lru_cache(maxsize=4)
 def client_limit(processes: int, stamps: Stamps) -> Mapping[str, JSON]:
-    """The limits of so many client processes of this machine, see `Calibration`.
+    """The stored limits of a number of client processes on this machine, see `Calibration.limits`.
 
-    Empty where they are not known: no calibration, another machine's, one with another number of processes or with the other time stamps.
+    Empty without a calibration for this machine, this number of processes and this source of time stamps.
     """
     try:
-        kept = json.loads(_file(processes).read_text(encoding="utf-8"))
-        if kept["machine"] != _machine(facts()) or kept["processes"] != processes or kept["levels"][-1]["stamps"] != stamps:
+        stored = json.loads(_file(processes).read_text(encoding="utf-8"))
+        if stored["machine"] != _machine(facts()) or stored["processes"] != processes or stored["levels"][-1]["stamps"] != stamps:
             return {}
-        return {name: float(limit) for name, limit in kept["limits"].items()}
+        return {name: float(limit) for name, limit in stored["limits"].items()}
     except (OSError, ValueError, TypeError, LookupError, AttributeError):
         return {}
 
 
 def _levels(processes: int, say: Callable[[Level], None]) -> Iterator[Level]:
-    """Ever more streams, by a factor of about 1.4, until one level fails in all of its tries."""
+    """Levels with more and more streams, by a factor of about 1.4, until a level fails in all of its tries."""
     from enginebench.engines.registry import discover
-    from enginebench.runner.engine import Opening
-    from enginebench.runner.opening import open_engine
+    from enginebench.records.files import now
+    from enginebench.records.launch import LaunchRecord
+    from enginebench.runner.launch import open_engine
 
     fake = discover()["fake"]
     options: Mapping[str, JSON] = {"ttft_ms": TICK_MS, "tick_ms": TICK_MS}
-    deployment = Deployment("fake", "calibration", "none", "none", options=options)
+    launch = LaunchRecord("calibration", Deployment("fake", "calibration", "none", "none", options=options), 0, now())
     with tempfile.TemporaryDirectory(prefix="enginebench-") as folder:
         log = Path(folder) / "fake.log"
-        opening = Opening()
-        with open_engine(
-            fake, deployment, fake.find(None), opening, log=log, base=Path(folder), say=lambda _: None, processes=processes
-        ) as engine:
+        with open_engine(fake, launch, fake.find(None), log=log, base=Path(folder), say=lambda _: None, processes=processes) as engine:
             streams = FIRST_STREAMS
             while streams <= LAST_STREAMS:
-                load = ClosedLoop(concurrency=streams, input_tokens=8, output_tokens=TOKENS, requests=_ROUNDS * streams, timeout_s=60.0)
-                prompts = opening.prompts(load, load.requests, salt="calibration")
-                tries: list[Level] = []
-                while len(tries) < TRIES and (not tries or tries[-1].limiter is not None):
-                    result = engine.run(prompts, load)
-                    bad = next((sample for sample in result.samples if sample.outcome != "ok"), None)
-                    if bad is not None:
-                        raise UserError(f"a request to the fake engine failed at {streams} streams ({bad.outcome}): {bad.error}")
-                    gaps = [(s.event_ns[-1] - s.event_ns[0]) / (len(s.event_ns) - 1) for s in result.samples if len(s.event_ns) > 1]
-                    tick_ms = sum(gaps) / len(gaps) / 1e6 if gaps else math.inf
-                    client = result.client
-                    cpu_us = client.cpu_s * 1e6 / sum(len(s.event_ns) for s in result.samples)
-                    rate = 1e3 * streams / tick_ms
-                    tries.append(Level(streams, rate, client.lag_p99_ms, cpu_us, tick_ms, client.stamps, client.processes))
-                best = min(tries, key=lambda level: (level.limiter is not None, level.lag_p99_ms))
+                best = _measure(engine, streams)
                 say(best)
                 yield best
                 if best.limiter is not None:
@@ -188,8 +188,27 @@ def _levels(processes: int, say: Callable[[Level], None]) -> Iterator[Level]:
                 streams = 3 * streams // 2 if streams & (streams - 1) == 0 else 4 * streams // 3
 
 
+def _measure(engine: Engine, streams: int) -> Level:
+    """The best of several tries, up to the first one without a failure."""
+    load = ClosedLoop(concurrency=streams, input_tokens=8, output_tokens=TOKENS, requests=_ROUNDS * streams, timeout_s=60.0)
+    prompts = engine.prompts.make(load, load.requests, salt="calibration")
+    tries: list[Level] = []
+    while len(tries) < TRIES and (not tries or tries[-1].limiter is not None):
+        result = engine.run(prompts, load)
+        bad = next((sample for sample in result.samples if sample.outcome != "ok"), None)
+        if bad is not None:
+            raise UserError(f"a request to the fake engine failed at {streams} streams ({bad.outcome}): {bad.error}")
+        gaps = [(s.event_ns[-1] - s.event_ns[0]) / (len(s.event_ns) - 1) for s in result.samples if len(s.event_ns) > 1]
+        tick_ms = sum(gaps) / len(gaps) / 1e6 if gaps else math.inf
+        client = result.client
+        cpu_us = client.cpu_s * 1e6 / sum(len(s.event_ns) for s in result.samples)
+        rate = 1e3 * streams / tick_ms
+        tries.append(Level(streams, rate, client.lag_p99_ms, cpu_us, tick_ms, client.stamps, client.processes))
+    return min(tries, key=lambda level: (level.limiter is not None, level.lag_p99_ms))
+
+
 def _machine(host: Host) -> dict[str, JSON]:
-    """What a calibration holds for."""
+    """The facts that a calibration is valid for."""
     return {"cpu": host.cpu, "usable_cores": host.usable_cores, "system": host.system}
 
 

@@ -1,6 +1,6 @@
-"""What a deployment with `runtime: docker` is made of: its image, its checkpoint seen from inside, the place that starts its containers.
+"""Prepares a deployment with `runtime: docker`: its image, the mount of its checkpoint, and the pod that starts its containers.
 
-Reads the table of images and the file system; asks the daemon only in `open_contained`. Knows neither readiness nor loads.
+Reads the table of images and the file system; only `open_containers` talks to the daemon. Knows neither readiness nor loads.
 """
 
 from __future__ import annotations
@@ -26,60 +26,63 @@ from enginebench.runtime.container.pod import Pod, open_pod
 from enginebench.runtime.container.spec import ANY, HF_HOME, LOOPBACK, MODELS, SITE, Accelerator, Bind, PodSettings, arguments
 
 FIRST_PORT = 8000
-"""Inside, where nobody else is; in the machine's own network free ports are looked for."""
+"""In a container's own network. In the network of the machine free ports are used."""
 
 
 @dataclass(frozen=True)
-class Contained:
-    """A place with what is recorded of it. facts: image, id, base, and digests: the base's where the image was built here, else its own."""
+class OpenedContainers:
+    """A pod and what is stored about it."""
 
     pod: Pod
     install: Install
     facts: Mapping[str, JSON]
+    """image, id, base and digests. The digests are the base's if the image was built here, otherwise its own."""
     notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Box:
-    """What runs and how the engine is present in it. row: of the table of images; None for an engine that it does not have."""
+class ChosenImage:
+    """The image that runs, and the installation of the engine in it."""
 
     name: str
     install: Install
     devices: Accelerator
     row: Image | None = None
+    """Its row in the table of images; None if the table has no image of this engine."""
 
     @property
     def floating(self) -> bool:
-        """Whether the same name may be another image tomorrow."""
-        return self.row.floating if self.row is not None and self.row_runs else "@sha256:" not in self.name
+        """Whether the name may refer to another image later."""
+        return self.row.floating if self.row is not None and self.from_table else "@sha256:" not in self.name
 
     @property
-    def row_runs(self) -> bool:
-        """Whether the table's own image is what runs, and not one that the scenario names."""
+    def from_table(self) -> bool:
+        """Whether the image is the table's, and not one that the scenario names."""
         return self.row is not None and self.name.startswith(f"enginebench/{self.row.engine}:{self.row.variant}-")
 
 
-def box_of(adapter: Adapter, deployment: Deployment) -> Box:
-    """The image that serves the deployment. Raises UserError, or NotInstalled when no image of the engine does."""
+def image_for(adapter: Adapter, deployment: Deployment) -> ChosenImage:
+    """The image that serves the deployment. UserError if there is none, NotInstalled if no image of the engine fits."""
     wanted, image = deployment.container.variant, deployment.container.image
     rows = [row for row in read_images().values() if row.engine == adapter.name and wanted in (None, row.variant)]
     if rows:
         chosen = adapter.choose(deployment.inside, [row.install for row in rows])
         row = next(row for row in rows if row.install == chosen)
-        return Box(image or _recipe(adapter, row).name, chosen, row.devices, row)
+        return ChosenImage(image or _recipe(adapter, row).name, chosen, row.devices, row)
     if image is None:
         name = f"{adapter.name}/{wanted}" if wanted else adapter.name
-        raise UserError(f"there is no image for {name}", advice="name one with container.image, or see what there is with: bench images")
-    return Box(image, Install(wanted or adapter.name, "unknown", python=Path("python3")), "nvidia" if deployment.container.gpus else "cpu")
+        raise UserError(f"there is no image for {name}", advice="name one with container.image; `bench images` lists those there are")
+    install = Install(wanted or adapter.name, "unknown", python=Path("python3"))
+    return ChosenImage(image, install, "nvidia" if deployment.container.gpus else "cpu")
 
 
 def _recipe(adapter: Adapter, row: Image) -> Recipe:
     return recipe(row, adapter.requirements, constraints_of(adapter))
 
 
-def site_inside(adapter: Adapter, deployment: Deployment, checkpoint: str) -> tuple[Site, tuple[Bind, ...]]:
-    """What the engine sees of addresses and paths, and what must be mounted for that. checkpoint: a local path or a hub id."""
-    bind, seen = seen_inside(Path(checkpoint)) if Path(checkpoint).is_absolute() else (None, checkpoint)
+def container_site(adapter: Adapter, deployment: Deployment, checkpoint: str) -> tuple[Site, tuple[Bind, ...]]:
+    """Addresses and paths as seen in the container, and the mounts they need. checkpoint: a local path or a hub id."""
+    bind, seen = mount_of(Path(checkpoint)) if Path(checkpoint).is_absolute() else (None, checkpoint)
     count = 1 + adapter.traits(deployment.inside).extra_ports
     if deployment.container.network == "host":
         port, *extra = free_ports(LOOPBACK, count)
@@ -88,9 +91,12 @@ def site_inside(adapter: Adapter, deployment: Deployment, checkpoint: str) -> tu
     return Site(ANY, port, Path(SITE), seen, tuple(extra)), (bind,) if bind else ()
 
 
-def seen_inside(checkpoint: Path) -> tuple[Bind, str]:
-    """The folder that must be mounted for a checkpoint, and its path inside. Links that lead out of it, as in a hub's cache, and the other
-    parts of a split GGUF file are in that folder. Raises UserError when this would be most of the machine."""
+def mount_of(checkpoint: Path) -> tuple[Bind, str]:
+    """The folder to mount for a checkpoint, and the checkpoint's path in the container.
+
+    The folder also holds the targets of links, as in a hub's cache, and the other parts of a split GGUF file. UserError if that would be
+    most of the file system.
+    """
     real = checkpoint.resolve()
     split = real.name.partition("-00001-of-")
     if real.is_dir():
@@ -106,34 +112,34 @@ def seen_inside(checkpoint: Path) -> tuple[Bind, str]:
     return Bind(str(whole), str(inside)), str(inside / real.relative_to(whole))
 
 
-def check_asked(adapter: Adapter, deployment: Deployment) -> None:
-    """Raise UserError for what no daemon could mend: a secret that is not set, an image that the table does not have."""
+def check_container(adapter: Adapter, deployment: Deployment) -> None:
+    """UserError for mistakes in the scenario: a secret that is not set, an image that does not exist. Does not talk to the daemon."""
     _secrets(deployment.container)
     with contextlib.suppress(Unsupported):  # the sweep skips it with the reason
-        box_of(adapter, deployment)
+        image_for(adapter, deployment)
 
 
-def open_contained(adapter: Adapter, deployment: Deployment, checkpoint: str, log: Path, say: Callable[[str], None]) -> Contained:
-    """Get the image and make the place. Raises LaunchFailed, UserError or Unsupported with one sentence."""
-    container, box = deployment.container, box_of(adapter, deployment)
+def open_containers(adapter: Adapter, deployment: Deployment, checkpoint: str, log: Path, say: Callable[[str], None]) -> OpenedContainers:
+    """Get the image and make the pod. Raises LaunchFailed, UserError or Unsupported with one sentence."""
+    container, image = deployment.container, image_for(adapter, deployment)
     secrets = _secrets(container)
-    site, binds = site_inside(adapter, deployment, checkpoint)
+    site, binds = container_site(adapter, deployment, checkpoint)
     client = connect()
-    facts = _have_image(client, container, box, adapter, say)
+    facts = _get_image(client, container, image, adapter, say)
     around = PodSettings(
-        image=box.name,
+        image=image.name,
         tag="",
         labels={},
         ports=(site.port, *site.ports),
         binds=(*binds, *_hub_cache(container, checkpoint)),
-        accelerator=box.devices,
+        accelerator=image.devices,
         gpus=adapter.traits(deployment.inside).gpus,
-        device_groups=device_groups() if box.devices == "amd" else (),
+        device_groups=device_groups() if image.devices == "amd" else (),
         user=caller(client, container.user),
         secrets=secrets,
     )
-    notes = (f"the image {box.name} is named by a tag, which may be another image tomorrow",) if box.floating else ()
-    return Contained(open_pod(client, container, around, site, log), box.install, facts, notes)
+    notes = (f"the image {image.name} is named by a tag, which may be another image tomorrow",) if image.floating else ()
+    return OpenedContainers(open_pod(client, container, around, site, log), image.install, facts, notes)
 
 
 def _secrets(container: Container) -> dict[str, str]:
@@ -144,7 +150,7 @@ def _secrets(container: Container) -> dict[str, str]:
 
 
 def _hub_cache(container: Container, checkpoint: str) -> tuple[Bind, ...]:
-    """This machine's Hugging Face cache, writable unless nothing may be fetched, where the checkpoint is a hub id."""
+    """The machine's Hugging Face cache, if the checkpoint is a hub id; writable unless the deployment is offline."""
     if not container.hf_cache or Path(checkpoint).is_absolute():
         return ()
     cache = hub.hf_home(os.environ)
@@ -152,31 +158,33 @@ def _hub_cache(container: Container, checkpoint: str) -> tuple[Bind, ...]:
     return (Bind(str(cache), HF_HOME, writable=not container.offline),)
 
 
-def _have_image(client: Client, container: Container, box: Box, adapter: Adapter, say: Callable[[str], None]) -> Mapping[str, JSON]:
-    """What is recorded of the image, once it is there: built or pulled if it was not."""
+def _get_image(
+    client: Client, container: Container, image: ChosenImage, adapter: Adapter, say: Callable[[str], None]
+) -> Mapping[str, JSON]:
+    """What is stored about an image. Builds or pulls it if it is not there yet."""
     from docker.errors import ImageNotFound
 
     from enginebench.engines.docker_images import SdkDaemon
 
-    with translated_errors(f"the image {box.name} could not be had: "):
+    with translated_errors(f"the image {image.name} could not be had: "):
         try:
-            found = client.images.get(box.name)
+            found = client.images.get(image.name)
         except ImageNotFound:
             if container.offline:
-                raise LaunchFailed(f"the image {box.name} is not here, and the deployment is offline") from None
-            if box.row is not None and box.row_runs:
-                ensure(_recipe(adapter, box.row), SdkDaemon(), say)
+                raise LaunchFailed(f"the image {image.name} is not here, and the deployment is offline") from None
+            if image.row is not None and image.from_table:
+                ensure(_recipe(adapter, image.row), SdkDaemon(), say)
             else:
-                say(f"pulling {box.name}")
-                client.images.pull(box.name)
-            found = client.images.get(box.name)
-        base = box.row.base if box.row is not None and box.row_runs else None
+                say(f"pulling {image.name}")
+                client.images.pull(image.name)
+            found = client.images.get(image.name)
+        base = image.row.base if image.row is not None and image.from_table else None
         digests = list(found.attrs.get("RepoDigests") or []) if base is None else base_digests(client, found, base)
-    return {"image": box.name, "id": found.id, "digests": digests, "base": base, "variant": box.row.variant if box.row else None}
+    return {"image": image.name, "id": found.id, "digests": digests, "base": base, "variant": image.row.variant if image.row else None}
 
 
 def base_digests(client: Client, built: Any, base: str) -> list[JSON]:
-    """What a registry calls the base of an image that was built here; none where the daemon has it no more, or another of that tag."""
+    """Registry digests of the base of an image built here; empty if the daemon no longer has that base, or its tag has moved."""
     from docker.errors import ImageNotFound
 
     try:
@@ -188,21 +196,21 @@ def base_digests(client: Client, built: Any, base: str) -> list[JSON]:
 
 
 def commands(adapter: Adapter, deployment: Deployment) -> dict[str, str]:
-    """Every container of the deployment as the `docker run` it amounts to, members first; neither daemon nor checkpoint is looked at.
+    """Name -> `docker run` command of every container, members first. Uses neither daemon nor checkpoint.
 
     Raises Unsupported or UserError, as a start would.
     """
-    container, box = deployment.container, box_of(adapter, deployment)
-    site, _ = site_inside(adapter, deployment, deployment.checkpoint)
+    container, image = deployment.container, image_for(adapter, deployment)
+    site, _ = container_site(adapter, deployment, deployment.checkpoint)
     site = replace(site, checkpoint=str(MODELS / "CHECKPOINT") if adapter.checkpoint_format != "none" else site.checkpoint)
-    launch = adapter.launch(deployment.inside, box.install, site)
+    launch = adapter.launch(deployment.inside, image.install, site)
     around = PodSettings(
-        image=box.name,
+        image=image.name,
         tag="LAUNCH",
         labels={},
         ports=(site.port, *site.ports),
         binds=(Bind("CHECKPOINT", site.checkpoint),) if adapter.checkpoint_format != "none" else (),
-        accelerator=box.devices,
+        accelerator=image.devices,
         gpus=adapter.traits(deployment.inside).gpus,
         user="UID:GID" if container.user == "caller" else None if container.user == "image" else container.user,
         secrets=dict.fromkeys(container.secrets, "..."),

@@ -1,7 +1,7 @@
-"""Is this machine fit for a benchmark, and what is missing? Data out, nothing printed, nothing changed, nothing installed.
+"""Checks whether this machine is fit for a benchmark, and what is missing. Returns data; prints, changes and installs nothing.
 
-Knows engines only as the (name, title, installs, how to install it) that the caller hands in. Thresholds are for measuring, not for
-running: an engine works on a busy machine, its numbers do not.
+Engines are passed in by the caller as (name, title, installs, how to install). Thresholds are for measuring, not for running: an engine
+works on a busy machine, but its numbers are worthless.
 """
 
 from __future__ import annotations
@@ -31,31 +31,33 @@ from enginebench.telemetry.nvidia import nvml_version
 
 Level: TypeAlias = Literal["ok", "warn", "no"]
 Engine: TypeAlias = tuple[str, str, Sequence[Install], str]
-"""name, title, every way it is present (best first), and how to install it ('': as its adapter's default)."""
+"""name, title, installations (best first), and how to install it ('': the default of its adapter)."""
 
 GIB = 2**30
 DOCKER_TIMEOUT_S = 5.0
 FEW_CORES = 4
-"""Fewer, and load generator and engine take turns on them."""
+"""With fewer cores the load generator and the engine compete for them."""
 BUSY_SHARE = 0.25
-"""Load average per usable core above which other work shows in the results."""
+"""Load average per usable core above which other work affects the results."""
 LITTLE_DISK, LITTLE_MEMORY = 10 * GIB, 4 * GIB
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """One thing looked at. no: something cannot be done; warn: numbers may suffer. advice: what to do about it, '' for ok."""
+    """The result of one check."""
 
     topic: str
     level: Level
+    """no: something does not work. warn: numbers may be wrong."""
     text: str
     advice: str = ""
+    """What to do about it; empty for ok."""
 
 
 def doctor(adapters: Sequence[str | Path] = ()) -> list[Diagnosis]:
     """What this machine can run and what would disturb a measurement: processor, memory, GPUs, Docker, leftovers, engines.
 
-    adapters: further adapter files; UserError when one of these is missing or broken.
+    adapters: further adapter files. UserError if one of these is missing or broken.
     """
     known = list_engines(adapters)
     hints = {each.name: f"bench engines install {each.name}" if each.requirements else "" for each in known}
@@ -64,10 +66,10 @@ def doctor(adapters: Sequence[str | Path] = ()) -> list[Diagnosis]:
 
 
 def diagnose(engines: Iterable[Engine] = (), broken: Mapping[str, str] | None = None) -> list[Diagnosis]:
-    """Look at everything, in the order in which a person would ask. broken: adapter -> why it cannot be loaded."""
-    looks = (_python, _uvloop, _receiver, _cores, _memory, _quiet, _disk, _gpus, _nvml, _leftovers)
+    """Run all checks, most general first. broken: adapter -> why it cannot be loaded."""
+    checks = (_python, _uvloop, _receiver, _cores, _memory, _quiet, _disk, _gpus, _nvml, _leftovers)
     return [
-        *(look() for look in looks),
+        *(check() for check in checks),
         *_docker(),
         *(_engine(*engine) for engine in engines),
         *(_broken(*entry) for entry in (broken or {}).items()),
@@ -86,11 +88,11 @@ def _uvloop() -> Diagnosis:
 
 def _receiver() -> Diagnosis:
     if library() is not None:
-        return Diagnosis("time stamps", "ok", "by the kernel, as tokens arrive (TLS: by the event loop)")
-    text = "by the event loop, as it comes to each token: right up to some hundred streams"
+        return Diagnosis("time stamps", "ok", "by the kernel when tokens arrive (TLS: by the event loop)")
+    text = "by the event loop when it reads a token: accurate up to some hundred streams"
     if not sys.platform.startswith("linux"):
         return Diagnosis("time stamps", "ok", text)
-    advice = "install a C compiler (Debian: apt-get install gcc libc6-dev), then enginebench again"
+    advice = "install a C compiler (Debian: apt-get install gcc libc6-dev), then reinstall enginebench"
     return Diagnosis("time stamps", "warn", text, advice)
 
 
@@ -98,7 +100,7 @@ def _cores() -> Diagnosis:
     usable, quota = host.usable_cores() or 1, host.cpu_quota()
     text = f"{usable} usable" + (f", cgroup quota of {quota:g}" if quota is not None else "")
     if quota is not None and quota < usable:
-        return Diagnosis("cores", "warn", text, "the kernel pauses a process that has used up its quota: raise it, or pin to whole cores")
+        return Diagnosis("cores", "warn", text, "the kernel pauses a process above its quota: raise the quota, or pin to whole cores")
     if usable < FEW_CORES:
         return Diagnosis("cores", "warn", text, "load generator and engine compete for cores; trust comparisons, not absolute numbers")
     return Diagnosis("cores", "ok", text)
@@ -121,7 +123,7 @@ def _quiet() -> Diagnosis:
     if load and load[0] / usable > BUSY_SHARE:
         return Diagnosis("quiet", "warn", text, "other work is running; wait for it or end it")
     if governor and governor != "performance":
-        return Diagnosis("quiet", "warn", text, "clock frequency follows the load: sudo cpupower frequency-set -g performance")
+        return Diagnosis("quiet", "warn", text, "the clock frequency follows the load: sudo cpupower frequency-set -g performance")
     return Diagnosis("quiet", "ok", text)
 
 
@@ -145,18 +147,18 @@ def _gpus() -> Diagnosis:
 
 
 def _nvml() -> Diagnosis:
-    """Power, clocks and throttling of GPUs come from there. A machine without an NVIDIA driver has nothing to mend."""
+    """The source of power, clocks and throttling of NVIDIA GPUs. Not a problem on a machine without them."""
     try:
         driver, count = nvml_version()
     except LookupError as reason:
-        blind = DRIVER.exists()
-        advice = "power, energy per token and throttling of the GPUs stay unknown: install the driver's libnvidia-ml" if blind else ""
-        return Diagnosis("NVML", "warn" if blind else "ok", f"does not answer: {reason}", advice)
+        needed = DRIVER.exists()
+        advice = "power, energy per token and throttling of the GPUs stay unknown: install the driver's libnvidia-ml" if needed else ""
+        return Diagnosis("NVML", "warn" if needed else "ok", f"does not answer: {reason}", advice)
     return Diagnosis("NVML", "ok", f"answers for {count} {'device' if count == 1 else 'devices'}, driver {driver}")
 
 
 def _docker() -> Iterator[Diagnosis]:
-    """The daemon, and what earlier runs left in it."""
+    """The daemon, and containers that earlier runs left behind."""
     from enginebench.runtime.container.client import connect
     from enginebench.runtime.container.leftovers import find
 
@@ -168,23 +170,22 @@ def _docker() -> Iterator[Diagnosis]:
         yield Diagnosis("Docker", "warn", failure.reason, needed)
         return
     yield Diagnosis("Docker", "ok", f"daemon {version['Version']}, API {version['ApiVersion']}")
-    gone = [item.text for item in left if not item.live]
-    if gone:
-        yield Diagnosis("containers", "warn", f"left by runs that are gone: {', '.join(gone)}", "bench clean removes them")
+    dead = [item.text for item in left if not item.live]
+    if dead:
+        yield Diagnosis("containers", "warn", f"left by runs that have ended: {', '.join(dead)}", "bench clean removes them")
     elif left:
         text = f"{len(left)} containers and networks of other runs are up"
         yield Diagnosis("containers", "warn", text, "they take cores and memory from a measurement: wait for them")
 
 
 def _leftovers() -> Diagnosis:
-    known = [lease for lease in leases() if lease.place == here()]
-    dead = [lease.tag for lease in known if not lease.live]
+    launches = [lease for lease in leases() if lease.place == here()]
+    dead = [lease.tag for lease in launches if not lease.live]
     if dead:
-        return Diagnosis(
-            "leftovers", "warn", f"launches whose harness is gone: {', '.join(dead)}", "the next bench run ends what is provably ours"
-        )
-    if known:
-        text = f"{len(known)} launches of other runs are up"
+        text = f"launches of runs that have ended: {', '.join(dead)}"
+        return Diagnosis("leftovers", "warn", text, "the next bench run ends those that are provably its own")
+    if launches:
+        text = f"{len(launches)} launches of other runs are up"
         return Diagnosis("leftovers", "warn", text, "they take cores and memory from a measurement: wait for them")
     return Diagnosis("leftovers", "ok", "none")
 
@@ -200,4 +201,4 @@ def _engine(name: str, title: str, installs: Sequence[Install], how: str) -> Dia
 
 
 def _broken(name: str, reason: str) -> Diagnosis:
-    return Diagnosis(name, "no", reason, "mend its adapter, or uninstall the package that brings it")
+    return Diagnosis(name, "no", reason, "fix its adapter, or uninstall the package that contains it")

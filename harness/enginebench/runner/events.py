@@ -18,8 +18,8 @@ from enginebench.domain import Cell, Deployment
 from enginebench.loadgen import Progress
 from enginebench.metrics.context import RunContext
 from enginebench.metrics.slo import Slo
+from enginebench.records.cell import CellRecord
 from enginebench.records.samples import Samples
-from enginebench.records.store import CellRecord
 
 
 @dataclass(frozen=True)

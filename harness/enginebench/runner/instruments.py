@@ -1,6 +1,6 @@
-"""Watches GPUs, this machine and what the engine runs in over a load, from a process of its own.
+"""Telemetry of a load: readings of GPUs, of this machine and of what the engine runs in, taken by another process.
 
-Knows which of them belong to a cell; reads none (`enginebench.telemetry.sampler` does) and makes no figure of them.
+Decides which of them belong to a cell. Reads none itself (`enginebench.telemetry.sampler` does) and computes no figure.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from enginebench.domain import JSON
 from enginebench.records.counters import CounterSeries
 from enginebench.records.subject import Subject
 from enginebench.runner.engine import Engine
-from enginebench.runner.served import Served
+from enginebench.runner.http_engine import HttpEngine
 from enginebench.runner.sidecar import Sidecar
 from enginebench.runtime.container.client import remote_host
 
@@ -24,73 +24,73 @@ PROGRAM = ("-P", "-m", "enginebench.telemetry.sampler")
 
 
 class Instruments:
-    """Telemetry of loads, one after another: `with Instruments() as instruments:`, and for each `prepare`, `begin`, the load, `collect`.
+    """Telemetry of one load after another: `with Instruments() as instruments:`, then for each load `prepare`, `begin` and `collect`.
 
-    The first sampler starts with the block, while the run's folder and an engine are being opened; `prepare` starts the next
-    one, and what comes before `begin` hides how long it takes.
+    The first sampler starts with the block, while the run folder and an engine are being opened. Later ones start in `prepare`, so that
+    start-up overlaps with what comes before `begin`.
     """
 
     def __init__(self, every_s: float = EVERY_S) -> None:
         self._every_s = every_s
         self._sidecar: Sidecar | None = None
-        self._ordered = False
+        self._configured = False
 
     def __enter__(self) -> Self:
         self._sidecar = Sidecar(PROGRAM)
         return self
 
     def prepare(self, engine: Engine) -> None:
-        """A load of this engine comes next."""
-        if self._ordered:  # for a load that never came; its engine may be another one
+        """The next load is for this engine."""
+        if self._configured:  # for a load that was not run, maybe of another engine
             self._end()
         self._sidecar = self._sidecar or Sidecar(PROGRAM)
-        self._sidecar.order({**orders(engine), "every_s": self._every_s})
-        self._ordered = True
+        self._sidecar.configure({**sampler_config(engine), "every_s": self._every_s})
+        self._configured = True
 
     def begin(self) -> None:
-        """Read for the first time: the load begins now."""
+        """Take the first reading; the load starts now."""
         if self._sidecar is not None:
             self._sidecar.begin()
 
     def collect(self) -> tuple[Subject, ...]:
-        """What was seen since `begin`; nothing if it came to nothing."""
-        said = self._sidecar.collect() if self._sidecar is not None else b""
+        """The readings since `begin`; empty if the sampler failed."""
+        output = self._sidecar.collect() if self._sidecar is not None else b""
         self._end()
-        return _subjects(said)
+        return _subjects(output)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._end()
 
     def _end(self) -> None:
-        self._ordered = False
+        self._configured = False
         if self._sidecar is not None:
             self._sidecar.end()
             self._sidecar = None
 
 
-def orders(engine: Engine) -> dict[str, JSON]:
-    """What the sampler is to read for this engine, as it wants to be told."""
+def sampler_config(engine: Engine) -> dict[str, JSON]:
+    """What the sampler reads for this engine, as its configuration."""
     handles = {name: started.handle for name, started in engine.started().items()}
     containers: dict[str, JSON] = {name: ident for name, (kind, ident) in handles.items() if kind == "container"}
     processes: dict[str, JSON] = {name: int(ident) for name, (kind, ident) in handles.items() if kind == "processes"}
-    here = remote_host() is None if containers else bool(processes) or _local(engine)
-    return {"gpus": here, "containers": containers, "processes": processes}
+    on_this_machine = remote_host() is None if containers else bool(processes) or _on_loopback(engine)
+    return {"gpus": on_this_machine, "containers": containers, "processes": processes}
 
 
-def _local(engine: Engine) -> bool:
-    """Whether a server that somebody else started is on this machine, by its address; its GPUs are then this machine's."""
-    host = engine.target.host if isinstance(engine, Served) else ""
+def _on_loopback(engine: Engine) -> bool:
+    """Whether an attached server has a loopback address; its GPUs are then this machine's."""
+    host = engine.target.host if isinstance(engine, HttpEngine) else ""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
 
 
-def _subjects(said: bytes) -> tuple[Subject, ...]:
-    told = json.loads(said) if said.endswith(b"\n") else []  # else it was killed, and with it what it saw
-    return tuple(Subject(**{**one, "series": _series(one["series"])}) for one in told)
+def _subjects(output: bytes) -> tuple[Subject, ...]:
+    subjects = json.loads(output) if output.endswith(b"\n") else []  # without its last line it was killed while writing
+    return tuple(Subject(**{**subject, "series": _series(subject["series"])}) for subject in subjects)
 
 
-def _series(told: dict[str, JSON]) -> CounterSeries:
-    at_ns, values, cpu_s = told["at_ns"], told["values"], told["cpu_s"]
-    return CounterSeries(tuple(at_ns), {name: tuple(its) for name, its in values.items()}, cpu_s)  # type: ignore[arg-type, union-attr]
+def _series(data: dict[str, JSON]) -> CounterSeries:
+    at_ns, values, cpu_s = data["at_ns"], data["values"], data["cpu_s"]
+    return CounterSeries(tuple(at_ns), {name: tuple(column) for name, column in values.items()}, cpu_s)  # type: ignore[arg-type, union-attr]

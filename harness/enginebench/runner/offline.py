@@ -1,7 +1,7 @@
-"""The throughput face: a batch through the engine's own in-process API, in the engine's environment, over a line protocol.
+"""Offline batch mode: a batch through the engine's own in-process API, run by a worker in the engine's environment.
 
-The worker (adapters/workers/) loads the model once and answers one JSON line per load. Its times are its own monotonic clock,
-which on one host is the client's. Knows nothing of HTTP.
+The worker (adapters/workers/) loads the model once and answers each load with one line of JSON. Its times are its own monotonic clock,
+which is the client's clock, since both run on one machine. Knows nothing of HTTP.
 """
 
 from __future__ import annotations
@@ -14,38 +14,44 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from enginebench.adapter import Adapter, Reply, Resolved
-from enginebench.domain import Deployment, Load, Sample
+from enginebench.domain import Load, Sample
 from enginebench.loadgen import Acks, ClientHealth, LoadResult, Progress
-from enginebench.runner.engine import Opening
+from enginebench.records.launch import LaunchRecord
+from enginebench.runner.prompt_source import PromptSource
 from enginebench.runtime import EngineProcess, LaunchFailed
 from enginebench.runtime.place import Started
 from enginebench.workload import Prompt
 
-DEATH_PATIENCE_S = 1.0
-"""The pipe of a dying worker ends before its exit is reported."""
+EXIT_PATIENCE_S = 1.0
+"""The pipe of a worker that exits closes before its exit status is known."""
 
 
-class OfflineWorker:
-    """A batch worker that has loaded its model. An `Engine`, except that it streams nothing: TTFT is mostly undefined."""
+class OfflineEngine:
+    """An `Engine` that is a batch worker with its model loaded. It streams nothing, so TTFT is mostly undefined."""
 
-    def __init__(self, adapter: Adapter, deployment: Deployment, process: EngineProcess, opening: Opening) -> None:
-        self._adapter, self._deployment, self._process, self.opening = adapter, deployment, process, opening
+    def __init__(self, adapter: Adapter, launch: LaunchRecord, process: EngineProcess, prompts: PromptSource) -> None:
+        self.launch, self.prompts = launch, prompts
         self.served_name: str | None = None
-        self._asked = 0
+        self._adapter, self._process = adapter, process
+        self._requests = 0
         self._given_up: str | None = None
+        """Why the worker is not used any more."""
         self._buffer = b""
-        self._told: Mapping[str, Any] = {}
+        self._replies: Mapping[str, Any] = {}
+        """Path of the engine's HTTP API -> what the engine would reply; sent by the worker when it is ready."""
 
     @classmethod
-    def greet(cls, adapter: Adapter, deployment: Deployment, process: EngineProcess, opening: Opening, timeout_s: float) -> OfflineWorker:
-        """Wait for the worker's `ready` line and take in what it says of itself."""
-        worker = cls(adapter, deployment, process, opening)
-        event = worker._hear(timeout_s)
+    def connect(
+        cls, adapter: Adapter, launch: LaunchRecord, process: EngineProcess, prompts: PromptSource, timeout_s: float
+    ) -> OfflineEngine:
+        """Wait for the worker's `ready` event. Raises LaunchFailed."""
+        worker = cls(adapter, launch, process, prompts)
+        event = worker._receive(timeout_s)
         if event is None or event.get("event") != "ready":
-            process.wait(DEATH_PATIENCE_S)
-            said = event.get("message") if event else process.ending or f"silent for {timeout_s:g} s"
-            raise LaunchFailed(f"the batch worker did not become ready: {said}", process.log_tail())
-        worker._told = event.get("resolved") or {}
+            process.wait(EXIT_PATIENCE_S)
+            reason = event.get("message") if event else process.ending or f"silent for {timeout_s:g} s"
+            raise LaunchFailed(f"the batch worker did not become ready: {reason}", process.log_tail())
+        worker._replies = event.get("resolved") or {}
         return worker
 
     def run(
@@ -57,38 +63,37 @@ class OfflineWorker:
         keep_text: bool = False,
         acks: Acks = "usual",
     ) -> LoadResult:
-        ids = self._adapter.traits(self._deployment).takes_ids
-        spelled = [list(p.ids) if ids and p.ids is not None else p.text or list(p.ids or ()) for p in prompts]
-        self._asked += 1
+        ids = self._adapter.traits(self.launch.deployment).takes_ids
+        self._requests += 1
         request = {
-            "id": self._asked,
-            "prompts": spelled,
+            "id": self._requests,
+            "prompts": [list(p.ids) if ids and p.ids is not None else p.text or list(p.ids or ()) for p in prompts],
             "output_tokens": prompts[0].output_tokens,
             "batch": load.concurrency,
             "temperature": load.temperature,
             "seed": load.seed,
         }
         sent_ns, cpu_ns = time.monotonic_ns(), time.process_time_ns()
-        event, why = self._ask(request, load.timeout_s)
+        event, failure = self._exchange(request, load.timeout_s)
         if event is None:
             outcome = "timeout" if self._given_up else "in_stream_error" if self._process.alive else "cut"
-            samples = [_failed(i, p, sent_ns, outcome, why) for i, p in enumerate(prompts)]
+            samples = [_failed(i, p, sent_ns, outcome, failure) for i, p in enumerate(prompts)]
             return LoadResult(samples, sent_ns, time.monotonic_ns(), _health(cpu_ns, sent_ns, load))
-        samples = [_sample(i, p, event, told) for i, (p, told) in enumerate(zip(prompts, event["requests"], strict=True))]
+        samples = [_sample(i, p, event, reply) for i, (p, reply) in enumerate(zip(prompts, event["requests"], strict=True))]
         return LoadResult(samples, event["start_ns"], event["end_ns"], _health(cpu_ns, sent_ns, load))
 
-    def _ask(self, request: Mapping[str, Any], timeout_s: float) -> tuple[dict[str, Any] | None, str]:
-        """(the worker's result, '') or (None, why there is none). timeout_s bounds the whole batch."""
+    def _exchange(self, request: Mapping[str, Any], timeout_s: float) -> tuple[dict[str, Any] | None, str]:
+        """(the worker's result, '') or (None, why there is none). timeout_s: for the whole batch."""
         stdin = self._process.stdin
         assert stdin is not None  # noqa: S101  # started with piped=True
         try:
             stdin.write(json.dumps(request, separators=(",", ":")).encode() + b"\n")
             stdin.flush()
-            event = self._hear(timeout_s)
+            event = self._receive(timeout_s)
         except BrokenPipeError:
             event = None
-        if event is None and not self._process.wait(DEATH_PATIENCE_S):
-            # A late answer would be taken for the next load's: this worker cannot be trusted to be in step any more.
+        if event is None and not self._process.wait(EXIT_PATIENCE_S):
+            # A late result would be taken for that of the next load, so this worker must not be used again.
             self._given_up = f"did not answer within {timeout_s:g} s"
             self._process.stop(0)
             return None, self._given_up
@@ -97,16 +102,16 @@ class OfflineWorker:
         if event.get("event") != "result":
             return None, str(event.get("message"))
         if event.get("id") != request["id"] or len(event.get("requests", ())) != len(request["prompts"]):
-            return None, "the worker answered something else than it was asked"
+            return None, "the worker's result does not match the request"
         return event, ""
 
     def counters(self) -> Mapping[str, float]:
         return {}
 
     def resolved(self) -> Resolved:
-        """The worker told, at its start, what each endpoint of the engine would answer; the adapter reads it as it reads a server."""
-        told = self._told
-        return self._adapter.resolved(lambda path: Reply(200, json.dumps(told[path]).encode()) if path in told else Reply(404))
+        """Read by the adapter as from a server: the worker has sent what each endpoint would reply."""
+        replies = self._replies
+        return self._adapter.resolved(lambda path: Reply(200, json.dumps(replies[path]).encode()) if path in replies else Reply(404))
 
     def started(self) -> Mapping[str, Started]:
         return {"engine": self._process}
@@ -118,8 +123,8 @@ class OfflineWorker:
     def log_tail(self) -> tuple[str, ...]:
         return tuple(self._process.log_tail().splitlines())
 
-    def _hear(self, timeout_s: float) -> dict[str, Any] | None:
-        """The worker's next event; None when it ended or stayed silent."""
+    def _receive(self, timeout_s: float) -> dict[str, Any] | None:
+        """The worker's next event; None if it exited or the time is over."""
         stdout = self._process.stdout
         assert stdout is not None  # noqa: S101  # started with piped=True
         until = time.monotonic() + timeout_s
@@ -139,8 +144,8 @@ class OfflineWorker:
         return event if isinstance(event, dict) else None
 
 
-def _sample(index: int, prompt: Prompt, event: Mapping[str, Any], told: Mapping[str, Any]) -> Sample:
-    times = [int(t) for t in told.get("token_ns") or ()]
+def _sample(index: int, prompt: Prompt, event: Mapping[str, Any], reply: Mapping[str, Any]) -> Sample:
+    times = [int(t) for t in reply.get("token_ns") or ()]
     return Sample(
         index,
         prompt.tokens,
@@ -151,22 +156,21 @@ def _sample(index: int, prompt: Prompt, event: Mapping[str, Any], told: Mapping[
         event_ns=array("q", times),
         event_tokens=array("i", [1] * len(times)),
         event_chars=array("i", [0] * len(times)),
-        outcome="in_stream_error" if told.get("error") else "ok",
-        error=told.get("error"),
-        input_tokens=told.get("input_tokens"),
-        output_tokens=told.get("output_tokens"),
-        cached_tokens=told.get("cached_tokens"),
+        outcome="in_stream_error" if reply.get("error") else "ok",
+        error=reply.get("error"),
+        input_tokens=reply.get("input_tokens"),
+        output_tokens=reply.get("output_tokens"),
+        cached_tokens=reply.get("cached_tokens"),
     )
 
 
-def _failed(index: int, prompt: Prompt, sent_ns: int, outcome: str, why: str) -> Sample:
-    return Sample(
-        index, prompt.tokens, prompt.output_tokens, due_ns=sent_ns, sent_ns=sent_ns, end_ns=time.monotonic_ns(), outcome=outcome, error=why
-    )
+def _failed(index: int, prompt: Prompt, sent_ns: int, outcome: str, error: str) -> Sample:
+    now_ns = time.monotonic_ns()
+    return Sample(index, prompt.tokens, prompt.output_tokens, due_ns=sent_ns, sent_ns=sent_ns, end_ns=now_ns, outcome=outcome, error=error)
 
 
 def _health(cpu_ns: int, sent_ns: int, load: Load) -> ClientHealth:
-    """The client of a batch only waits, so it has no event loop and no lag."""
+    """The client of a batch only waits: it has no event loop and no lag."""
     wall = max(1, time.monotonic_ns() - sent_ns)
     return ClientHealth(
         lag_p50_ms=0.0, lag_p99_ms=0.0, lag_max_ms=0.0, cpu_fraction=(time.process_time_ns() - cpu_ns) / wall,

@@ -6,7 +6,7 @@ from enginebench.adapter import NotInstalled, Unsupported
 from enginebench.domain import Deployment
 from enginebench.engines.installed import installs_of
 from enginebench.errors import UserError
-from enginebench.runner.served import api_key
+from enginebench.runner.http_engine import api_key
 from enginebench.scenario.plan import Plan
 from enginebench.workload.datasets import is_data_set, read_records
 
@@ -27,9 +27,9 @@ def _check(deployment: Deployment, plan: Plan) -> None:
         return
     adapter = plan.registry[deployment.engine]
     if deployment.runtime == "docker":
-        from enginebench.runner.containers import check_asked  # needs the table of images
+        from enginebench.runner.containers import check_container  # needs the table of images
 
-        check_asked(adapter, deployment)  # the image itself is fetched when its turn comes
+        check_container(adapter, deployment)  # the image itself is fetched when its turn comes
         return
     try:
         adapter.choose(deployment, installs_of(adapter))

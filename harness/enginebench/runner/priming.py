@@ -1,6 +1,6 @@
-"""The last step of readiness: one real generation, and the engine's own word on its configuration held against what was asked.
+"""What is sent to an engine outside of measurements: its first generation, probes of its tokenizer, and probes until it is idle.
 
-Knows engines only through the `Engine` protocol, and no process and no socket.
+Also compares the configuration that the engine reports with the one that was asked for. Knows engines only through the `Engine` protocol.
 """
 
 from __future__ import annotations
@@ -11,41 +11,44 @@ import time
 from dataclasses import replace
 
 from enginebench.adapter import Difference, Resolved
-from enginebench.domain import JSON, ClosedLoop, Deployment, Length, Load, Sample
-from enginebench.runner.engine import Engine, kind_of_text
+from enginebench.domain import JSON, ClosedLoop, Deployment, Length, Load, Sample, plain_object
+from enginebench.records.launch import Configuration
+from enginebench.runner.engine import Engine
+from enginebench.runner.prompt_source import kind_of_text
 from enginebench.runtime import LaunchFailed
 from enginebench.workload import Prompt, TextScale
 
-_USUAL_INPUT = 64
-"""Prompt tokens where the load draws its lengths."""
-_GAUGED = 256
-"""Prompt tokens, about: the longer, the truer for prompts that are longer still."""
-_ALIKE = 0.02
-"""By how much a server may count more or less than a token a token of a known tokenizer, where the text meets the template."""
-_PATIENCE_S = 30.0
-_CALM = 8
+_DEFAULT_INPUT = 64
+"""Prompt tokens if the lengths of the load are drawn at random."""
+_SCALE_INPUT = 256
+"""Prompt tokens, approximately, of a tokenizer probe. Longer probes predict the length of long prompts better."""
+_SCALE_TOLERANCE = 0.02
+"""With a known tokenizer and a chat template: how far the server's count may be from one token per token."""
+_IDLE_TIMEOUT_S = 30.0
+_STABLE_PROBES = 8
+"""Consecutive probes without a clear speed-up after which an engine counts as idle."""
 
 _NEUTRAL = (
     "model", "precision", "context", "slots", "prefix_cache", "kv_dtype", "kv_tokens", "chunked_prefill", "batch_tokens", "graphs",
     "stream_interval",
 )  # fmt: skip
-"""Fields of `Resolved` that an option of the same name asks for."""
+"""Fields of `Resolved` that an option of the same name sets."""
 
 _AT_LEAST = ("context", "slots", "kv_tokens")
-"""More of these than was asked for is no shortfall."""
+"""Fields that may be larger than asked for."""
 
 
 def differences(deployment: Deployment, resolved: Resolved, served_name: str | None = None) -> tuple[Difference, ...]:
-    """Where the engine's own word differs from what was asked. Fields the engine does not tell are no difference.
+    """Fields in which the reported configuration differs from what was asked for. Fields that the engine does not report are skipped.
 
-    served_name: the model's name in requests; a server that says it has another model is not the one that was meant.
+    served_name: the model name in requests; a server that reports another model is the wrong server.
     """
     asked: dict[str, JSON] = {"precision": deployment.precision, "context": deployment.max_context, "slots": deployment.max_concurrency}
     asked |= {"model": served_name}
-    told: dict[str, JSON] = {**{name: getattr(resolved, name) for name in _NEUTRAL}, **resolved.options}
+    reported: dict[str, JSON] = {**{name: getattr(resolved, name) for name in _NEUTRAL}, **resolved.options}
     found: list[Difference] = []
     for name, want in {**asked, **deployment.options}.items():
-        got = told.get(name)
+        got = reported.get(name)
         if got is None or want in (None, "auto") or (name == "precision" and want in ("none", "unstated")):
             continue
         enough = name in _AT_LEAST and isinstance(got, int) and isinstance(want, int) and got >= want
@@ -54,15 +57,15 @@ def differences(deployment: Deployment, resolved: Resolved, served_name: str | N
     return tuple(found)
 
 
-def rehearsal(load: Load, *, requests: int, streams: int, output_tokens: int) -> ClosedLoop:
-    """A closed loop of single requests like those of the load, with at most so many output tokens: to warm up, not to measure."""
-    entered = load.token_lengths[0] if load.lengths is None else "data"
+def short_load(load: Load, *, requests: int, streams: int, output_tokens: int) -> ClosedLoop:
+    """A closed loop of single requests like those of the load, each with at most so many output tokens. Never measured."""
+    length = load.token_lengths[0] if load.lengths is None else "data"
     return ClosedLoop(
         concurrency=streams,
         requests=requests,
-        input_tokens=_USUAL_INPUT if entered == "data" else entered,
+        input_tokens=_DEFAULT_INPUT if length == "data" else length,
         output_tokens=min(output_tokens, load.output_length or output_tokens),
-        prompts="text" if load.prompts == "text" else "random",  # never a data set's: they would be known when their turn comes
+        prompts="text" if load.prompts == "text" else "random",  # not the data set's: they would be in the prefix cache when measured
         api=load.api,
         temperature=load.temperature,
         seed=load.seed,
@@ -71,65 +74,66 @@ def rehearsal(load: Load, *, requests: int, streams: int, output_tokens: int) ->
 
 
 def fixed(length: Length) -> int:
-    """The length, where it is a number."""
-    return length if isinstance(length, int) else _USUAL_INPUT
+    """The length if it is a number, otherwise a default."""
+    return length if isinstance(length, int) else _DEFAULT_INPUT
 
 
-def prime(engine: Engine, deployment: Deployment, load: Load, *, salt: str) -> None:
-    """One real, short generation, then the engine's own word on its configuration: the last step of readiness.
+def first_generation(engine: Engine, load: Load, *, salt: str) -> None:
+    """Generate a few tokens, then read the engine's configuration back. Both go into the launch record. Raises LaunchFailed.
 
-    In this order, because some engines only know what they run once they have run. Raises LaunchFailed when nothing comes of it.
+    In this order, because some engines report parts of their configuration only after their first request.
     """
-    short = rehearsal(load, requests=1, streams=1, output_tokens=8)
+    deployment, startup = engine.launch.deployment, engine.launch.startup
+    short = short_load(load, requests=1, streams=1, output_tokens=8)
     length = min(fixed(short.input_tokens), max(1, deployment.max_context - 8))
-    opening = engine.opening
-    (prompt,) = opening.prompts(replace(short, input_tokens=length), 1, salt=salt)
+    (prompt,) = engine.prompts.make(replace(short, input_tokens=length), 1, salt=salt)
     began = time.monotonic()
     sample = _generate(engine, prompt, short)
-    opening.first_s = time.monotonic() - began
-    opening.counts = sample.output_tokens is not None or any(count >= 0 for count in sample.event_tokens)
-    opening.resolved = engine.resolved()
-    opening.differences = differences(deployment, opening.resolved, engine.served_name)
+    startup.first_generation_s = time.monotonic() - began
+    startup.counts_tokens = sample.output_tokens is not None or any(count >= 0 for count in sample.event_tokens)
+    resolved = engine.resolved()
+    engine.launch.configuration = Configuration(plain_object(resolved), differences(deployment, resolved, engine.served_name))
 
 
-def gauge(engine: Engine, deployment: Deployment, load: Load, *, salt: str) -> None:
-    """See how the engine counts text of this load's kind, where its tokenizer does not tell and this has not been seen: two generations.
+def fit_text_scale(engine: Engine, load: Load, *, salt: str) -> None:
+    """Measure how the engine counts this load's kind of text, unless that is known: two generations.
 
-    Half the length tells its way of counting text from what it adds to every prompt. An engine that does not say is taken for usual. Of a
-    known tokenizer only a chat template's tokens have to be found.
+    Two lengths separate the tokens per word from the tokens added to every prompt. An engine that reports no counts gets the default
+    scale. With a known tokenizer only the tokens of a chat template are measured.
     """
-    opening, kind = engine.opening, kind_of_text(load)
-    known = opening.vocabulary is not None
-    if kind in opening.scales or (known and load.api != "chat"):
+    prompts, kind = engine.prompts, kind_of_text(load)
+    known = prompts.vocabulary is not None
+    if kind in prompts.scales or (known and load.api != "chat"):
         return
-    short = replace(rehearsal(load, requests=1, streams=1, output_tokens=1), prompts="random" if load.prompts == "random" else "text")
-    length = min(_GAUGED, max(8, deployment.max_context - 8))
+    short = replace(short_load(load, requests=1, streams=1, output_tokens=1), prompts="random" if load.prompts == "random" else "text")
+    length = min(_SCALE_INPUT, max(8, engine.launch.deployment.max_context - 8))
     counted: list[tuple[int, int]] = []
     for tokens in (length // 2, length):
-        (prompt,) = opening.prompts(replace(short, input_tokens=tokens), 1, salt=f"{salt}/{kind}/{tokens}")
+        (prompt,) = prompts.make(replace(short, input_tokens=tokens), 1, salt=f"{salt}/{kind}/{tokens}")
         sample = engine.run([prompt], short).samples[0]
         if prompt.text and sample.outcome == "ok" and sample.input_tokens:
             counted.append((prompt.tokens if known else len(prompt.text.split()), sample.input_tokens))
     scale = TextScale.fit(counted[0], counted[1]) if len(counted) == 2 else TextScale()
-    other = known and abs(scale.tokens_per_word - 1) > _ALIKE  # tokenizer than we know; the verdict on lengths says so
-    opening.scales[kind] = TextScale() if other else scale
+    other_tokenizer = known and abs(scale.tokens_per_word - 1) > _SCALE_TOLERANCE  # reported by the check of input lengths
+    prompts.scales[kind] = TextScale() if other_tokenizer else scale
 
 
-def recover(engine: Engine, load: Load, *, salt: str) -> None:
-    """After a load that was broken off: wait until the engine has worked off what was left of it, half a minute at most.
+def wait_until_idle(engine: Engine, load: Load, *, salt: str) -> None:
+    """After an aborted load: wait until the engine has finished the requests that are left, at most half a minute.
 
-    One token at a time is asked for, until that takes about as long as the first generation took, or has not become quicker for some time:
-    a longer prompt takes longer.
+    Sends probes of one token until one takes about as long as the first generation, or until they have not become faster for some time
+    (a longer prompt takes longer).
     """
-    short = replace(rehearsal(load, requests=1, streams=1, output_tokens=1), timeout_s=min(load.timeout_s, _PATIENCE_S))
-    deadline, before_s, calm = time.monotonic() + _PATIENCE_S, math.inf, 0
+    short = replace(short_load(load, requests=1, streams=1, output_tokens=1), timeout_s=min(load.timeout_s, _IDLE_TIMEOUT_S))
+    idle_s = 2 * (engine.launch.startup.first_generation_s or 0.0)
+    deadline, before_s, stable = time.monotonic() + _IDLE_TIMEOUT_S, math.inf, 0
     for number in itertools.count():
-        (prompt,) = engine.opening.prompts(short, 1, salt=f"{salt}/{number}")
+        (prompt,) = engine.prompts.make(short, 1, salt=f"{salt}/{number}")
         began = time.monotonic()
         sample = engine.run([prompt], short).samples[0]
         took_s = time.monotonic() - began
-        calm = calm + 1 if took_s > before_s / 2 else 0
-        if sample.outcome != "ok" or took_s <= 2 * engine.opening.first_s or calm >= _CALM or time.monotonic() > deadline:
+        stable = stable + 1 if took_s > before_s / 2 else 0
+        if sample.outcome != "ok" or took_s <= idle_s or stable >= _STABLE_PROBES or time.monotonic() > deadline:
             return
         before_s = took_s
 
@@ -138,5 +142,5 @@ def _generate(engine: Engine, prompt: Prompt, load: Load) -> Sample:
     sample = engine.run([prompt], load).samples[0]
     if sample.outcome != "ok":
         detail = f": {sample.error}" if sample.error else ""
-        raise LaunchFailed(f"it is up, but its first generation failed ({sample.outcome}){detail}", "\n".join(engine.log_tail()))
+        raise LaunchFailed(f"the server is up, but its first generation failed ({sample.outcome}){detail}", "\n".join(engine.log_tail()))
     return sample

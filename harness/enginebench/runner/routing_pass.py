@@ -1,6 +1,6 @@
-"""A pass that counts expert choices: prompts to an engine-side script (`adapters/workers/<engine>_routing.py`), an .npz file back.
+"""Counts which experts an engine uses: sends prompts to a script on the engine's side and reads the .npz file that it writes.
 
-It is separate from every timed pass. Knows nothing of what the figures mean, nor how an engine gets at its routers.
+The script is `adapters/workers/<engine>_routing.py`. Nothing is timed in this pass. `enginebench.physics.routing` interprets the counts.
 """
 
 from __future__ import annotations
@@ -25,13 +25,17 @@ TAIL_LINES = 12
 
 @dataclass(frozen=True)
 class Pass:
-    """What is sent: `requests` prompts of exactly input_tokens (`prompts`: as in a load), each followed by output_tokens greedy tokens."""
+    """What is sent."""
 
     requests: int = 16
     input_tokens: int = 128
+    """Exact length of each prompt."""
     output_tokens: int = 64
+    """Greedy tokens generated after each prompt."""
     prompts: str = "text"
+    """As in a load."""
     batch: int = 8
+    """Prompts that run at the same time."""
     seed: int = 0
     timeout_s: float = 3600.0
 
@@ -40,12 +44,12 @@ class Pass:
 
 
 def engines() -> list[str]:
-    """Engines whose choices can be counted by a pass of ours: those with a script that takes a job."""
+    """Engines with a script that takes a job."""
     return sorted(file.stem.removesuffix("_routing") for file in WORKERS.glob("*_routing.py") if file.stem != "sglang_routing")
 
 
 def count(name: str, checkpoint: str, precision: str, engine: str, python: Path, asked: Pass) -> Routing:
-    """Run the pass on a prepared local checkpoint folder in the engine's environment. UserError with what the script said if it failed."""
+    """Run the pass on a local checkpoint folder in the engine's environment. UserError with the script's message if it fails."""
     load = ClosedLoop(
         input_tokens=asked.input_tokens,
         output_tokens=asked.output_tokens,
@@ -79,6 +83,6 @@ def _run(command: list[str], job: dict[str, object], timeout_s: float) -> None:
     except subprocess.TimeoutExpired:
         raise UserError(f"the routing pass did not end within {timeout_s:g} s") from None
     if done.returncode:
-        said = [line for line in done.stdout.splitlines() if line.startswith('{"error"')]
-        reason = json.loads(said[-1])["error"] if said else "\n".join(done.stderr.rstrip().splitlines()[-TAIL_LINES:])
+        errors = [line for line in done.stdout.splitlines() if line.startswith('{"error"')]
+        reason = json.loads(errors[-1])["error"] if errors else "\n".join(done.stderr.rstrip().splitlines()[-TAIL_LINES:])
         raise UserError(f"the routing pass failed: {reason}")

@@ -14,7 +14,7 @@ from enginebench.engines.registry import Registry, discover
 from enginebench.errors import UserError, did_you_mean
 from enginebench.physics.routing import Routing
 from enginebench.physics.routing_files import SUFFIXES, read, save
-from enginebench.records.store import open_run
+from enginebench.records.run_folder import open_run
 from enginebench.runner.routing_pass import Pass, count, engines
 from enginebench.scenario import load_scenario
 from enginebench.scenario.plan import plan

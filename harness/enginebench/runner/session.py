@@ -11,7 +11,7 @@ from enginebench.domain import JSON, Deployment, plain_object
 from enginebench.engines.installed import installs_of
 from enginebench.errors import UserError
 from enginebench.machine.host import facts
-from enginebench.records.store import Run
+from enginebench.records.run_folder import Run
 from enginebench.runner.events import Event, Note, OnEvent, RunOpened, ignore
 from enginebench.runner.folder import open_run_for
 from enginebench.runner.instruments import Instruments

@@ -1,8 +1,8 @@
-"""A program that watches while a load runs, in a process of its own: started with its orders, told to begin, asked what it saw, ended.
+"""A process that takes readings while a load runs.
 
-The contract: one line of JSON on its stdin, and it gets ready; an empty line, and it begins, and says `ready` on its stdout once the
-first reading is there; the end of its stdin asks for the rest of its stdout. Knows nothing of what is watched
-(`enginebench.runtime.scraper`, `enginebench.telemetry.sampler`).
+Protocol: one line of JSON on its stdin configures it; an empty line starts it, and it writes `ready` to its stdout after the first reading;
+when its stdin closes it writes its readings to its stdout. Knows nothing of what is read (`enginebench.runtime.scraper`,
+`enginebench.telemetry.sampler`).
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from collections.abc import Mapping, Sequence
 
 from enginebench.domain import JSON
 
-PATIENCE_S = 10.0
-"""For the first reading, and for what was seen: a server that hangs costs `watch.TIMEOUT_S` for each path."""
+TIMEOUT_S = 10.0
+"""For the first reading, and for the output. A server that hangs costs the scraper `scraper.TIMEOUT_S` per path."""
 
 
 class Sidecar:
-    """A started watcher. A cell stands without what it saw: whatever goes wrong with it is an empty answer, never an error."""
+    """A started process. Its output is optional for a cell: if anything goes wrong the output is empty, and nothing is raised."""
 
     def __init__(self, arguments: Sequence[str]) -> None:
-        """Start the interpreter with these arguments, and wait for nothing."""
+        """Start a Python interpreter with these arguments, without waiting for it."""
         self._process: subprocess.Popen[bytes] | None = subprocess.Popen(
             [sys.executable, *arguments],
             stdin=subprocess.PIPE,
@@ -37,35 +37,35 @@ class Sidecar:
         )
         self._begun = False
 
-    def order(self, orders: Mapping[str, JSON]) -> None:
-        """Say what is to be watched, and wait for nothing; orders go through a pipe, as they may hold a key."""
-        self._tell(json.dumps(orders).encode())
+    def configure(self, config: Mapping[str, JSON]) -> None:
+        """Send the configuration, without waiting. Through a pipe, because it may contain a key."""
+        self._send(json.dumps(config).encode())
 
     def begin(self) -> None:
-        """Have it read for the first time, and return when it has, so that nothing of its start falls into the load."""
+        """Start the readings, and return after the first one, so that start-up does not disturb the load."""
         if self._process is None or self._process.stdout is None:
             return
         self._begun = True
-        self._tell(b"")
-        if not _heard(self._process.stdout.fileno(), b"ready\n", PATIENCE_S):
+        self._send(b"")
+        if not _received(self._process.stdout.fileno(), b"ready\n", TIMEOUT_S):
             self.end()
 
-    def _tell(self, line: bytes) -> None:
-        """A line on its stdin, if it is still there."""
+    def _send(self, line: bytes) -> None:
+        """Write a line to its stdin; ignored if the process has exited."""
         if self._process is not None and self._process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.write(line + b"\n")
 
     def collect(self) -> bytes:
-        """What it saw; empty when it never began, has nothing to say, or not in time."""
+        """Its output; empty if it never began or is not done in time."""
         if self._process is None or not self._begun:
             return b""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            return self._process.communicate(timeout=PATIENCE_S)[0]
+            return self._process.communicate(timeout=TIMEOUT_S)[0]
         return b""
 
     def end(self) -> None:
-        """Kill it. Again does nothing."""
+        """Kill it. A second call does nothing."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
@@ -75,11 +75,11 @@ class Sidecar:
                     pipe.close()
 
 
-def _heard(fd: int, word: bytes, timeout_s: float) -> bool:
-    """Whether the pipe said just this within the time."""
-    said, until = b"", time.monotonic() + timeout_s
-    while len(said) < len(word) and select.select([fd], [], [], max(0.0, until - time.monotonic()))[0]:
-        if not (data := os.read(fd, len(word) - len(said))):
+def _received(fd: int, expected: bytes, timeout_s: float) -> bool:
+    """Whether exactly these bytes came through the pipe in time."""
+    data, until = b"", time.monotonic() + timeout_s
+    while len(data) < len(expected) and select.select([fd], [], [], max(0.0, until - time.monotonic()))[0]:
+        if not (more := os.read(fd, len(expected) - len(data))):
             break
-        said += data
-    return said == word
+        data += more
+    return data == expected

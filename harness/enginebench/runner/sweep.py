@@ -1,7 +1,7 @@
-"""Walks a plan: one engine start per deployment and repeat, one stored record per cell, and nothing lost on the way.
+"""Walks a plan: one engine start per deployment and repeat, one stored record per cell.
 
-A deployment with its loads is the unit of work: plain data in, records out. A cell that fails does not end the sweep; an engine
-that dies is started again for the cells that are left, and given up when it dies on two in a row.
+A failed cell does not end the sweep. An engine that crashes is started again for the cells that are left, and is given up when it crashes
+on several cells in a row.
 """
 
 from __future__ import annotations
@@ -9,78 +9,66 @@ from __future__ import annotations
 import contextlib
 import secrets
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from enginebench.adapter import Adapter, Install, Unsupported
 from enginebench.checkpoints import prepare
-from enginebench.domain import JSON, Cell, ClosedLoop, Deployment, Status, plain_object
+from enginebench.domain import Cell, ClosedLoop, Deployment, Load, Status
 from enginebench.engines.registry import Registry
 from enginebench.errors import UserError
+from enginebench.records.cell import CellRecord, CellTraits
+from enginebench.records.files import now
+from enginebench.records.launch import LaunchRecord
+from enginebench.records.run_folder import Run
 from enginebench.records.samples import Samples
-from enginebench.records.store import CellRecord, LaunchRecord, Run, now
-from enginebench.runner.cell import measure, parity_outputs, record_of
+from enginebench.runner.cell import is_synthetic, measure, parity_outputs
 from enginebench.runner.cell_queue import CellQueue
-from enginebench.runner.engine import Engine, Opening
+from enginebench.runner.engine import Engine
 from enginebench.runner.events import CellEnded, CellStarted, EngineReady, LaunchEnded, LaunchStarted, LaunchStep, OnEvent
 from enginebench.runner.instruments import Instruments
-from enginebench.runner.opening import open_engine
-from enginebench.runner.priming import gauge, prime, recover
+from enginebench.runner.launch import open_engine
+from enginebench.runner.priming import first_generation, fit_text_scale, wait_until_idle
 from enginebench.runtime import LaunchFailed
 from enginebench.scenario.plan import Plan
 
 MAX_CRASHES = 2
-"""An engine that died on this many cells in a row is not started again."""
-
-
-@dataclass
-class _Launch:
-    """One engine start in the making: the cells still to measure and what becomes the launch record."""
-
-    deployment: Deployment
-    agenda: CellQueue
-    id: str
-    repeat: int
-    started_at: str
-    opening: Opening = field(default_factory=Opening)
-    parity: tuple[Mapping[str, JSON], ...] = ()
-    ended: str | None = None
+"""An engine that crashed on this many cells in a row is not started again."""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A plan being run into a run folder.
-
-    installs: where an adapter's engine is on this machine. client_processes: how many the load generator may use. instruments: have been
-    started, as that takes a while, and are ended by whoever did.
-    """
+    """A plan that is run into a run folder."""
 
     plan: Plan
     run: Run
     registry: Registry
     installs: Callable[[Adapter], Sequence[Install]]
+    """Finds the installations of an adapter's engine on this machine."""
     on_event: OnEvent
     instruments: Instruments
+    """Started and closed by the caller, because starting takes a while."""
     client_processes: int = 1
+    """Processes that the load generator may use."""
     session_id: str = field(default_factory=lambda: secrets.token_hex(4))
-    """Tells this sitting's prompts from an earlier one's; stored with each cell that it was mixed into."""
+    """Makes the prompts for an attached server differ from those of earlier runs; stored with each cell that uses it."""
 
     def go(self) -> None:
-        """Measure every cell that has no record yet. KeyboardInterrupt passes through: what is stored stays."""
+        """Measure every cell that is not stored yet. KeyboardInterrupt passes through; what is stored is kept."""
         self._prepare_checkpoints()
         for deployment, cells in self.plan.launches():
             for cell in cells:
                 if cell.id in self.plan.skipped and not self.run.has(cell.id):
-                    self._end([cell], "skipped", self.plan.skipped[cell.id])
-            agenda = CellQueue(self.plan, self.run, [cell for cell in cells if cell.id not in self.plan.skipped])
-            self._serve(deployment, agenda)
+                    self._store_unmeasured([cell], "skipped", self.plan.skipped[cell.id])
+            queue = CellQueue(self.plan, self.run, [cell for cell in cells if cell.id not in self.plan.skipped])
+            self._measure_deployment(deployment, queue)
 
     def _prepare_checkpoints(self) -> None:
-        """Fetch or make every checkpoint before the first launch, so that nothing lies between the engines that are compared.
+        """Download or make every checkpoint before the first launch, so that no download runs between engines that are compared.
 
-        What cannot be had is not complained about here: its cells fail with the reason when their turn comes.
+        Errors are ignored here: the cells of that checkpoint fail with the reason when their turn comes.
         """
         for deployment, cells in self.plan.launches():
             if deployment.runtime != "attach" and any(not self.run.has(c.id) and c.id not in self.plan.skipped for c in cells):
@@ -89,81 +77,82 @@ class Sweep:
                 with contextlib.suppress(UserError):
                     prepare(deployment.checkpoint, deployment.precision, adapter.checkpoint_format, self._base(), say)
 
-    def _serve(self, deployment: Deployment, agenda: CellQueue) -> None:
-        """Measure these cells of one deployment with as few engine starts as possible."""
+    def _measure_deployment(self, deployment: Deployment, queue: CellQueue) -> None:
+        """Measure the queue with as few engine starts as possible."""
         crashes = 0
-        while agenda.cells:
-            first, ended = agenda.cells[0], agenda.ended
-            launch = _Launch(deployment, agenda, self.run.new_launch_id(first.launch_id), first.repeat, now())
+        while queue.cells:
+            first, ended = queue.cells[0], queue.ended
+            launch = LaunchRecord(self.run.new_launch_id(first.launch_id), deployment, first.repeat, now())
             self.on_event(LaunchStarted(deployment, first.repeat))
             try:
-                self._start(launch)
+                self._launch(launch, queue)
             except Unsupported as reason:
-                self._end(agenda.cells, "skipped", str(reason))
+                self._store_unmeasured(queue.cells, "skipped", str(reason))
                 return
             except LaunchFailed as failure:
                 launch.ended = failure.reason
-                self._end(agenda.cells, "failed", failure.reason, tuple(failure.log_tail.splitlines()))
+                self._store_unmeasured(queue.cells, "failed", failure.reason, tuple(failure.log_tail.splitlines()))
                 return
             except UserError as error:
                 launch.ended = _one_line(error)
-                self._end(agenda.cells, "failed", launch.ended)
+                self._store_unmeasured(queue.cells, "failed", launch.ended)
                 return
-            except Exception as error:  # noqa: BLE001  # a sweep never dies because one engine, or its adapter, did
+            except Exception as error:  # noqa: BLE001  # an error in one engine or adapter must not end the sweep
                 launch.ended = f"enginebench failed: {type(error).__name__}: {error}"
-                self._end(agenda.cells, "failed", launch.ended, tuple(traceback.format_exc().splitlines()))
+                self._store_unmeasured(queue.cells, "failed", launch.ended, tuple(traceback.format_exc().splitlines()))
                 return
             finally:
-                self.run.add_launch(_launch_record(launch))
+                self.run.add_launch(launch)
                 self.on_event(LaunchEnded(deployment, launch.ended))
-            crashes = crashes + 1 if agenda.ended - ended == 1 else 1
-            if agenda.cells and crashes >= MAX_CRASHES:
-                self._end(agenda.cells, "failed", f"not tried: the engine had to be given up on the {MAX_CRASHES} cells before")
+            crashes = crashes + 1 if queue.ended - ended == 1 else 1
+            if queue.cells and crashes >= MAX_CRASHES:
+                why = f"not tried: the engine had to be given up on the {MAX_CRASHES} cells before"
+                self._store_unmeasured(queue.cells, "failed", why)
                 return
 
-    def _start(self, launch: _Launch) -> None:
-        """Bring the engine up and measure until no cell is left or the engine cannot be used any more."""
-        adapter = self.registry[launch.deployment.engine]
+    def _launch(self, launch: LaunchRecord, queue: CellQueue) -> None:
+        """Start the engine and measure until the queue is empty or the engine cannot be used any more."""
+        deployment = launch.deployment
+        adapter = self.registry[deployment.engine]
         with open_engine(
             adapter,
-            launch.deployment,
+            launch,
             self.installs(adapter),
-            launch.opening,
             log=self.run.log(launch.id),
             base=self._base(),
-            say=partial(self._step, launch.deployment),
+            say=partial(self._step, deployment),
             processes=self.client_processes,
         ) as engine:
-            self._prove(engine, launch)
-            self.run.add_launch(_launch_record(launch))  # now: a kill -9 must not cost what is known of this start
-            self.on_event(EngineReady(launch.deployment, launch.opening.start_s))
-            while launch.agenda.cells and not launch.ended:
-                cell = launch.agenda.cells[0]
+            self._check_outputs(engine, queue.cells[0].load)
+            self.run.add_launch(launch)  # already now, in case this process is killed
+            self.on_event(EngineReady(deployment, launch.startup.start_s))
+            while queue.cells and not launch.ended:
+                cell = queue.cells[0]
                 self.on_event(CellStarted(cell, len(self.run.record.cells)))
-                gauge(engine, launch.deployment, cell.load, salt=self._salt("gauge", launch.deployment))
-                record, samples = measure(cell, engine, adapter, self.on_event, self.instruments, nonce=self._nonce(launch.deployment))
-                record = replace(record, launch_id=launch.id)
+                fit_text_scale(engine, cell.load, salt=self._salt("gauge", deployment))
+                session_id = self._session_id(deployment)
+                record, samples = measure(cell, engine, adapter, self.on_event, self.instruments, session_id=session_id)
                 self.run.add_cell(record, samples)
-                launch.agenda.end(record, samples)
+                queue.end(record, samples)
                 self._ended(cell, record, samples)
-                launch.ended = engine.ending() or _still_busy(launch.deployment, samples)
-                if record.stopped and launch.agenda.cells and not launch.ended:
-                    recover(engine, cell.load, salt=self._salt(f"recover/{record.id}", launch.deployment))
+                launch.ended = engine.ending() or _still_busy(deployment, samples)
+                if record.delivery.stopped and queue.cells and not launch.ended:
+                    wait_until_idle(engine, cell.load, salt=self._salt(f"recover/{record.id}", deployment))
 
-    def _prove(self, engine: Engine, launch: _Launch) -> None:
-        """One real generation, and the greedy outputs that engines are compared by."""
-        load = launch.agenda.cells[0].load
-        self._step(launch.deployment, "first generation")
-        prime(engine, launch.deployment, load, salt=self._salt("prime", launch.deployment))
-        check = self.plan.scenario.parity
+    def _check_outputs(self, engine: Engine, load: Load) -> None:
+        """Run the first generation, and store the greedy outputs by which engines are compared."""
+        launch, check = engine.launch, self.plan.scenario.parity
+        deployment = launch.deployment
+        self._step(deployment, "first generation")
+        first_generation(engine, load, salt=self._salt("prime", deployment))
         if check and launch.repeat == 0:
-            self._step(launch.deployment, "parity outputs")
+            self._step(deployment, "parity outputs")
             same = ClosedLoop(
                 concurrency=1, input_tokens=check.input_tokens, output_tokens=check.output_tokens, requests=check.prompts,
                 prompts="text", api=load.api, timeout_s=load.timeout_s,
             )  # fmt: skip
-            if launch.opening.vocabulary is None:  # else all engines get the same text, whatever their templates add to it
-                gauge(engine, launch.deployment, same, salt=self._salt("gauge", launch.deployment))
+            if engine.prompts.vocabulary is None:  # otherwise all engines get the same text, whatever their templates add
+                fit_text_scale(engine, same, salt=self._salt("gauge", deployment))
             launch.parity = parity_outputs(engine, same)
 
     def _step(self, deployment: Deployment, step: str) -> None:
@@ -173,59 +162,33 @@ class Sweep:
         self.on_event(CellEnded(cell, record, len(self.run.record.cells), samples, self.plan.scenario.slo))
 
     def _base(self) -> Path:
-        """The folder that relative checkpoint paths start from."""
+        """Folder that relative checkpoint paths start from."""
         return self.plan.scenario.file.resolve().parent
 
-    def _nonce(self, deployment: Deployment) -> str:
-        """Prompts are the same in every run, except to a server that outlives this sitting: its cache would know them again."""
+    def _session_id(self, deployment: Deployment) -> str:
+        """Prompts are the same in every run, except for an attached server: its prefix cache outlives the run."""
         return self.session_id if deployment.runtime == "attach" else ""
 
     def _salt(self, purpose: str, deployment: Deployment) -> str:
-        """Of prompts that are sent once for a purpose of our own."""
-        return f"{purpose}/{self._nonce(deployment)}"
+        """Salt of prompts that are not part of a cell."""
+        return f"{purpose}/{self._session_id(deployment)}"
 
-    def _end(self, cells: Sequence[Cell], status: Status, reason: str, log_tail: tuple[str, ...] = ()) -> None:
+    def _store_unmeasured(self, cells: Sequence[Cell], status: Status, reason: str, log_tail: tuple[str, ...] = ()) -> None:
         """Store cells that were not measured, with the reason."""
         for cell in cells:
-            record = record_of(cell, status, reason, log_tail=log_tail)
+            traits = CellTraits(random_weights=is_synthetic(cell.deployment))
+            record = replace(CellRecord.of(cell, status, reason, log_tail=log_tail), traits=traits)
             self.run.add_cell(record)
             self._ended(cell, record)
 
 
 def _one_line(error: UserError) -> str:
-    """The error as a reason: the advice, which has a line of its own where a person reads it, after a semicolon."""
+    """The error as a reason, its advice after a semicolon."""
     return "; ".join(line.strip() for line in str(error).splitlines())
 
 
 def _still_busy(deployment: Deployment, samples: Samples | None) -> str | None:
-    """Requests that timed out go on inside the engine and would run into the next cell; an engine of ours is started again."""
+    """Requests that timed out still run inside the engine and would disturb the next cell, so the engine is restarted."""
     if deployment.runtime in ("process", "docker") and samples is not None and "timeout" in samples.outcome:
         return "requests timed out and may still be running; started again for the next cell"
     return None
-
-
-def _launch_record(launch: _Launch) -> LaunchRecord:
-    opening = launch.opening
-    command, install = opening.launch, opening.install
-    return LaunchRecord(
-        id=launch.id,
-        deployment=launch.deployment,
-        repeat=launch.repeat,
-        started_at=launch.started_at,
-        argv=command.argv if command else (),
-        env=command.env if command else {},
-        members=tuple(map(plain_object, command.members)) if command else (),
-        notes=command.notes if command else (),
-        packages=opening.packages,
-        inherited=opening.inherited,
-        container=opening.container,
-        variant=install.variant if install else None,
-        version=opening.resolved.version or (install.version if install else None),
-        start_s=opening.start_s,
-        stop_s=opening.stop_s,
-        identity=opening.identity,
-        resolved=plain_object(opening.resolved),
-        differences=tuple(map(plain_object, opening.differences)),
-        parity=launch.parity,
-        ended=launch.ended,
-    )

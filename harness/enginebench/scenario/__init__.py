@@ -4,6 +4,6 @@ Launches and fetches nothing. Checks what can be known from the file, the adapte
 """
 
 from enginebench.scenario.expand import MAX_CELLS, Scenario, load_scenario
-from enginebench.scenario.find import LoadSearch
+from enginebench.scenario.find import load_at
 
-__all__ = ["MAX_CELLS", "LoadSearch", "Scenario", "load_scenario"]
+__all__ = ["MAX_CELLS", "Scenario", "load_at", "load_scenario"]

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from enginebench.adapter import Adapter
-from enginebench.domain import Deployment, Load, Parallelism, Runtime, canonical, fingerprint
+from enginebench.domain import Deployment, Load, Parallelism, Runtime, Search, canonical, fingerprint
 from enginebench.domain.container import Container
 from enginebench.engines.registry import Registry
 from enginebench.errors import did_you_mean
@@ -25,7 +25,7 @@ from enginebench.inputs.validation_errors import as_user_error
 from enginebench.metrics.slo import Slo
 from enginebench.scenario.checkpoint import Checkpoints
 from enginebench.scenario.defaults import OPEN_STREAMS, probe_requests
-from enginebench.scenario.find import LoadSearch
+from enginebench.scenario.find import load_at
 from enginebench.scenario.goal import slo_of
 from enginebench.scenario.hardware import check_hardware
 from enginebench.scenario.loads import Chosen, LoadGroups
@@ -60,7 +60,7 @@ class Scenario:
     deployments: tuple[Deployment, ...]
     loads: tuple[tuple[Load, ...], ...]
     """For each deployment, its loads in order."""
-    searches: tuple[tuple[LoadSearch, ...], ...] = ()
+    searches: tuple[tuple[Search, ...], ...] = ()
     """For each deployment, the searches that follow its loads; searches need an `slo`."""
     slo: Slo | None = None
     repeats: int = 1
@@ -134,7 +134,7 @@ class _Served(NamedTuple):
 
     deployment: Deployment
     loads: tuple[Load, ...]
-    searches: tuple[LoadSearch, ...]
+    searches: tuple[Search, ...]
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ class _Expansion:
         for variant in self._variants(entry, number):
             at, adapter = variant.at, self._adapter(variant)
             loads, searches = self.loads.of(variant.chosen)
-            heaviest = (*loads, *(search.heaviest for search in searches))
+            heaviest = (*loads, *(load_at(search, search.stop) for search in searches))
             self._check_apis(adapter, heaviest, variant.engine_at)
             self._check_runtime(adapter, entry, variant)
             if adapter.precisions is not None and variant.precision not in adapter.precisions:

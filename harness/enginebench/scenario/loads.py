@@ -11,11 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from enginebench.domain import Load
+from enginebench.domain import Load, Search
+from enginebench.domain.search import FOLLOWERS
 from enginebench.errors import UserError, did_you_mean
 from enginebench.inputs.source import Location, Source
 from enginebench.scenario.defaults import completed
-from enginebench.scenario.find import FOLLOWS, LoadSearch
+from enginebench.scenario.find import load_at
 from enginebench.scenario.load_schema import Find, Loads
 from enginebench.scenario.rules import check_entry
 from enginebench.workload import check, largest_request
@@ -33,7 +34,7 @@ class LoadGroups:
     least_probe: int = 0
     """Fewest requests of a search's probe where the scenario does not say."""
     _met: list[Chosen] = field(default_factory=list)
-    _known: dict[tuple[int, ...], tuple[tuple[Load, ...], tuple[LoadSearch, ...]]] = field(default_factory=dict)
+    _known: dict[tuple[int, ...], tuple[tuple[Load, ...], tuple[Search, ...]]] = field(default_factory=dict)
     _largest: dict[Load, int | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -44,7 +45,7 @@ class LoadGroups:
         """How many loads there are for a deployment, repeated ones included."""
         return sum(_size(self.groups[i]) for i in self._numbers_for(chosen))
 
-    def of(self, chosen: Chosen) -> tuple[tuple[Load, ...], tuple[LoadSearch, ...]]:
+    def of(self, chosen: Chosen) -> tuple[tuple[Load, ...], tuple[Search, ...]]:
         """The loads that are sent to a deployment, in order, and the searches on it."""
         self._met.append(chosen)
         numbers = self._numbers_for(chosen)
@@ -86,7 +87,7 @@ class LoadGroups:
             for load in dict.fromkeys(map(_content, (search.base for search in searches) if entry.find else _expanded(entry))):
                 self._check_content(number, load)
             for search in searches:
-                self._check_content(number, search.heaviest, f"at `to`, {search.over} {search.stop:g}: ")
+                self._check_content(number, load_at(search, search.stop), f"at `to`, {search.over} {search.stop:g}: ")
 
     def _check_content(self, number: int, load: Load, when: str = "") -> None:
         try:
@@ -102,12 +103,12 @@ class LoadGroups:
         at: Location = ("loads", number, "find" if values is None and self.groups[number].find else key)
         return self.source.place(at, values.index(value)) if isinstance(values, list) and value in values else at
 
-    def _searches(self, entry: Loads, find: Find) -> Iterator[LoadSearch]:
-        follows = tuple(name for name in FOLLOWS if getattr(entry, name) is None)
+    def _searches(self, entry: Loads, find: Find) -> Iterator[Search]:
+        follows = tuple(name for name in FOLLOWERS if getattr(entry, name) is None)
         for point in _points(entry):
             start = int(find.start) if find.over == "concurrency" else find.start
             base = completed({**point, find.over: start}, self.least_probe)
-            yield LoadSearch(base, find.over, find.start, find.to, find.precision, follows, self.least_probe)
+            yield Search(base, find.over, find.start, find.to, find.precision, follows, self.least_probe)
 
     def _numbers_for(self, chosen: Chosen) -> tuple[int, ...]:
         return tuple(i for i, group in enumerate(self.groups) if _applies(group, chosen))

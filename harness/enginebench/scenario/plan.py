@@ -14,10 +14,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from enginebench.adapter import Unsupported
-from enginebench.domain import JSON, Cell, Deployment, Load, fingerprint, load_fields, plain
+from enginebench.domain import JSON, Cell, Deployment, Load, Search, fingerprint, load_fields, plain
 from enginebench.engines.registry import Registry, discover
 from enginebench.errors import UserError
-from enginebench.scenario import MAX_CELLS, LoadSearch, Scenario
+from enginebench.scenario import MAX_CELLS, Scenario, load_at
 
 if TYPE_CHECKING:
     from enginebench.physics.deployment_limits import MachineLimits  # imports all of physics
@@ -31,7 +31,7 @@ class Plan:
     cells: tuple[Cell, ...]
     skipped: Mapping[str, str] = field(default_factory=dict)
     """Cell id -> why the cell cannot run."""
-    searches: Mapping[str, LoadSearch] = field(default_factory=dict)
+    searches: Mapping[str, Search] = field(default_factory=dict)
     """Cell id -> the search that begins with the cell. Its further cells depend on the result of each."""
     bounds: MachineLimits | None = None
     """Limits of the machine that cells have to fit; None: the machine is unknown."""
@@ -50,7 +50,7 @@ class Plan:
     @property
     def probes(self) -> int:
         """The largest number of cells that the searches can add to their first ones."""
-        return sum(search.most - 1 for search in self.searches.values())
+        return sum(search.most_probes - 1 for search in self.searches.values())
 
     def launches(self) -> Iterator[tuple[Deployment, tuple[Cell, ...]]]:
         """Server starts in order, each with the cells it serves."""
@@ -83,7 +83,7 @@ def plan(scenario: Scenario, registry: Registry, bounds: MachineLimits | None = 
     too_large = [{} if bounds is None or refused[i] else served.too_large(registry, bounds) for i, served in enumerate(everything)]
     cells: list[Cell] = []
     skipped: dict[str, str] = {}
-    searches: dict[str, LoadSearch] = {}
+    searches: dict[str, Search] = {}
     for repeat in range(scenario.repeats):
         order = range(len(everything)) if repeat % 2 == 0 else reversed(range(len(everything)))
         for i in order:
@@ -105,7 +105,7 @@ class _Served:
 
     deployment: Deployment
     loads: tuple[Load, ...]
-    searches: tuple[LoadSearch, ...]
+    searches: tuple[Search, ...]
 
     @property
     def each(self) -> Sequence[Load]:
@@ -129,7 +129,7 @@ class _Served:
         """Why the engine cannot serve this deployment or its loads; None if it can."""
         adapter = registry[self.deployment.engine]
         loads = [load for load in self.loads if load not in self.unfit]
-        searched = [search.heaviest for search in self.searches if search.base not in self.unfit]
+        searched = [load_at(search, search.stop) for search in self.searches if search.base not in self.unfit]
         try:
             adapter.check(self.deployment.inside)
             adapter.check_loads(self.deployment.inside, loads + searched)

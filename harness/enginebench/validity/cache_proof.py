@@ -7,8 +7,8 @@ from typing import Literal
 
 import numpy as np
 
+from enginebench.records.cell import CellRecord
 from enginebench.records.samples import Samples
-from enginebench.records.store import CellRecord
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def cache_proof(record: CellRecord, s: Samples) -> CacheProof:
     """
     known = s.ok & (s.cached_tokens >= 0)
     by_usage = int(s.cached_tokens[known].sum())
-    counted = record.counters.get("cached_tokens")
+    counted = record.counters.totals.get("cached_tokens")
     if counted is not None and counted >= by_usage:
         return CacheProof("counters", int(counted), int(np.maximum(s.input_tokens[s.ok], 0).sum()))
     prompt = int(np.maximum(s.input_tokens[known], 0).sum())

@@ -16,9 +16,9 @@ from enginebench.metrics import context as metrics
 from enginebench.metrics.context import Floats
 from enginebench.metrics.figures.requests import tpot, ttft
 from enginebench.metrics.statistics import median
+from enginebench.records.cell import CellRecord
 from enginebench.records.counters import CounterSeries
 from enginebench.records.samples import Samples
-from enginebench.records.store import CellRecord
 from enginebench.records.window import Window
 from enginebench.validity.cache_proof import CacheProof, cache_proof
 
@@ -45,7 +45,7 @@ class Context(metrics.Context):
     @cached_property
     def readings(self) -> CounterSeries:
         """The engine's counters at the readings inside the window."""
-        return self.record.series.within((self.window.start_ns, self.window.end_ns))
+        return self.record.counters.series.within((self.window.start_ns, self.window.end_ns))
 
     @cached_property
     def cache(self) -> CacheProof:
@@ -69,11 +69,11 @@ class Context(metrics.Context):
         0 for a load that was stopped: there the stop is the cause.
         """
         followers = (self.load.turns - 1 - self.samples.turn)[~self.samples.ok & (self.samples.conversation >= 0)]
-        return 0 if self.record.stopped else min(self.record.unsent, int(followers.sum()))
+        return 0 if self.record.delivery.stopped else min(self.record.delivery.unsent, int(followers.sum()))
 
     def client(self, name: str) -> float:
         """A figure that the load generator measured of itself; 0 where it did not."""
-        return number(self.record.client, name)
+        return number(self.record.client.health, name)
 
 
 def number(values: Mapping[str, JSON], name: str) -> float:
@@ -105,12 +105,12 @@ REQUEST_TIMES = Requirement(
 EVENTS = Requirement(
     "streamed output events", lambda cell: REQUEST_TIMES.present(cell) and bool((cell.samples.ok & (cell.samples.events > 0)).any())
 )
-CLIENT_FIGURES = Requirement("figures of the client's own load", lambda cell: bool(cell.record.client))
+CLIENT_FIGURES = Requirement("figures of the client's own load", lambda cell: bool(cell.record.client.health))
 
 
 def engine_total(name: str) -> Requirement:
     """One of the engine's totals over the cell, by its neutral name."""
-    return Requirement(f"engine counter `{name}`", lambda cell: name in cell.record.counters)
+    return Requirement(f"engine counter `{name}`", lambda cell: name in cell.record.counters.totals)
 
 
 def engine_gauge(name: str, fewest: float = 1) -> Requirement:

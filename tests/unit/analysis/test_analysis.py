@@ -19,8 +19,11 @@ from enginebench.errors import UserError
 from enginebench.metrics.registry import metric_of
 from enginebench.metrics.slo import Slo
 from enginebench.metrics.statistics import estimate
+from enginebench.records.cell import CellRecord
+from enginebench.records.launch import LaunchRecord
+from enginebench.records.run import RunRecord
+from enginebench.records.run_folder import Run
 from enginebench.records.samples import Samples
-from enginebench.records.store import CellRecord, LaunchRecord, Run, RunRecord
 from enginebench.report import render_table
 from enginebench.report.html import write_html
 

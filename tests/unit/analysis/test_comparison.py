@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from enginebench.adapter import Install
 from enginebench.analysis.analysis import Analysis, analyse
 from enginebench.analysis.comparison import compare_runs
 from enginebench.analysis.thresholds import Finding, judge, parse_rule
@@ -17,8 +18,11 @@ from enginebench.cli import bench
 from enginebench.domain import Cell, ClosedLoop, Deployment, Load
 from enginebench.errors import Exit, UserError
 from enginebench.metrics.statistics import CONFIDENCE, change, compare, estimate
+from enginebench.records.cell import CellRecord, CellTraits
 from enginebench.records.counters import CounterSeries
-from enginebench.records.store import CellRecord, LaunchRecord, Run, RunRecord
+from enginebench.records.launch import Configuration, LaunchRecord, Startup
+from enginebench.records.run import RunRecord
+from enginebench.records.run_folder import Run
 from enginebench.records.subject import Subject
 from enginebench.report.comparison import to_data, to_markdown, to_text
 
@@ -52,11 +56,13 @@ def night(
         drift = slow * (1 + 0.002 * ((3 * cell.repeat + seed) % 5))
         samples = synthetic_samples(load, Pace(0.020 * drift, 0.005 * drift), seed=cell.repeat)
         resolved = {"slots": 8, "raw": {"port": cell.repeat}}
-        launch = LaunchRecord(cell.launch_id, cell.deployment, cell.repeat, "", version=version, resolved=resolved)
+        launch = LaunchRecord(
+            cell.launch_id, cell.deployment, cell.repeat, "", Startup(install=Install("wheel", version)), Configuration(resolved)
+        )
         run.add_launch(launch)
         told = CellRecord(cell.id, cell.launch_id, cell.deployment, load, cell.repeat, status, identity="proven", reason=None)  # type: ignore[arg-type]
         if watts is not None:
-            told = replace(told, telemetry=(gpu(watts),), gpus=1)
+            told = replace(told, telemetry=(gpu(watts),), traits=CellTraits(gpus=1))
         run.add_cell(told if status == "ok" else replace(told, reason="it died"), samples if status == "ok" else None)
     return folder
 

@@ -21,8 +21,8 @@ from enginebench.metrics.costs import DevicePrice, Prices, by_catalogue
 from enginebench.metrics.statistics import Estimate
 from enginebench.physics.deployment_limits import MachineLimits
 from enginebench.physics.detect import BANDWIDTH, machine_of_run
-from enginebench.records.counters import CounterSeries
-from enginebench.records.store import Run
+from enginebench.records.cell import EngineCounters
+from enginebench.records.run_folder import Run
 from enginebench.report import render_table, to_csv, to_json, to_markdown
 from enginebench.report.figures import column, shown, why_missing
 from enginebench.report.html import render_html
@@ -88,7 +88,7 @@ def test_the_numbers_of_a_request_are_what_the_server_counted(synthetic_analysis
     assert Context(replace(samples, output_tokens=samples.output_tokens * 0 + 20), record).request_tokens == (128.0, 20.0)
     uncounted = replace(samples, input_tokens=samples.input_tokens * 0 - 1, output_tokens=samples.output_tokens * 0 + 20)
     assert Context(uncounted, record).request_tokens == (128.0, 20.0), "else what was asked for"
-    opened = replace(record, load=OpenLoop(rate=2.0), series=CounterSeries())
+    opened = replace(record, load=OpenLoop(rate=2.0), counters=EngineCounters())
     assert Context(samples, opened, window).streams is None
 
 

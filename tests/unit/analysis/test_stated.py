@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from enginebench.analysis.analysis import Analysis, analyse
 from enginebench.domain import Cell, ClosedLoop, Deployment
+from enginebench.records.cell import CellRecord, CellTraits
 from enginebench.records.evidence import Stated
-from enginebench.records.store import CellRecord, Run, RunRecord
+from enginebench.records.run import RunRecord
+from enginebench.records.run_folder import Run
 from enginebench.report import render_table, to_csv, to_json, to_markdown
 from enginebench.report.html import render_html
 
@@ -57,7 +59,7 @@ def test_what_could_not_be_checked_is_listed(analysis: Analysis) -> None:
 
 def test_the_checks_that_need_only_the_record_apply(run: Run) -> None:
     (first, *_) = run.cells()
-    run.add_cell(replace(first, random_weights=True))
+    run.add_cell(replace(first, traits=CellTraits(random_weights=True)))
     cell = analyse(run).rows[0].cells[0]
     assert (cell.verdict, [reason.check.id for reason in cell.reasons]) == ("unranked", ["random_routing"])
 

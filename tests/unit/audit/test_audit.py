@@ -24,7 +24,7 @@ from enginebench.engines.registry import discover
 from enginebench.errors import UserError
 from enginebench.machine.folders import resource_dir
 from enginebench.physics.detect import machine_named
-from enginebench.records.store import Run
+from enginebench.records.run_folder import Run
 from enginebench.scenario import load_scenario
 from hypothesis import given
 from hypothesis import strategies as st

@@ -6,7 +6,7 @@ from collections import Counter
 
 from enginebench.cli.progress import _outcome
 from enginebench.domain import Cell
-from enginebench.records.store import Run
+from enginebench.records.run_folder import Run
 from enginebench.runner.events import CellEnded
 
 

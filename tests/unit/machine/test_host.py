@@ -246,7 +246,7 @@ def test_no_docker_daemon(patient: pytest.MonkeyPatch) -> None:
 def test_containers_that_runs_left_behind_are_named(patient: pytest.MonkeyPatch) -> None:
     left = [Leftover("container", "a1", "enginebench-x", "monday", "x", live, "exited") for live in (False, True)]
     patient.setattr("enginebench.runtime.container.leftovers.find", lambda *_: left)
-    assert finding("containers").text == "left by runs that are gone: container enginebench-x (exited) of run monday"
+    assert finding("containers").text == "left by runs that have ended: container enginebench-x (exited) of run monday"
     patient.setattr("enginebench.runtime.container.leftovers.find", lambda *_: left[1:])
     assert finding("containers").text == "1 containers and networks of other runs are up"
 

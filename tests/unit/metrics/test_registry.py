@@ -19,8 +19,9 @@ from enginebench.cli import bench
 from enginebench.metrics import figures, registry
 from enginebench.metrics.context import Context
 from enginebench.metrics.registry import DISPLAY_UNITS, Need, Trait, find, metric, metric_of, metrics, names_with, unit_of
+from enginebench.records.cell import Delivery
+from enginebench.records.run_folder import Run
 from enginebench.records.samples import Samples
-from enginebench.records.store import Run
 from enginebench.report import render_table, to_csv, to_json, to_markdown
 from enginebench.report.html import definitions, render_html
 
@@ -101,7 +102,7 @@ def test_a_new_latency_is_withheld_with_the_others(synthetic_run: Run, synthetic
     samples = synthetic_run.samples(record.id)
     assert samples is not None
     batch = result_of(replace(record, deployment=replace(record.deployment, runtime="in-process")), samples)
-    queued = result_of(replace(record, saturated="the queue grew"), samples)
+    queued = result_of(replace(record, delivery=Delivery(saturated="the queue grew")), samples)
     for cell in (batch, queued):
         assert cell.withheld["ttst"] == cell.withheld["ttft"]
         assert cell.figures["ttst_p50"] is None

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from enginebench.analysis.analysis import analyse
-from enginebench.records.store import SCHEMA, open_run
+from enginebench.records.run_folder import open_run
+from enginebench.records.schema import SCHEMA
 from enginebench.report import render_table, to_csv, to_json, to_markdown
 from enginebench.report.html import write_html
 

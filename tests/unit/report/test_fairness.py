@@ -8,11 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from enginebench.adapter import Resolved
+from enginebench.adapter import Install, Launch, Resolved
 from enginebench.analysis.analysis import Analysis
 from enginebench.analysis.rows import CellResult, Row
 from enginebench.domain import JSON, ClosedLoop, Deployment, plain_object
-from enginebench.records.store import CellRecord, LaunchRecord, RunRecord
+from enginebench.records.cell import CellRecord, CellTraits, EngineCounters, PromptFacts
+from enginebench.records.launch import Configuration, LaunchRecord, Startup
+from enginebench.records.run import RunRecord
 from enginebench.report import render_table, to_json, to_markdown
 from enginebench.report.fairness import ASPECTS, Card, Fact, fairness, said
 from enginebench.runner.priming import differences
@@ -29,13 +31,20 @@ def analysis(*told: tuple[Deployment, Resolved], machine: Mapping[str, JSON] | N
     """A run in which these deployments ran one load each and said this of themselves."""
     rows, launches = [], {}
     for i, (deployment, resolved) in enumerate(told):
-        record = CellRecord(f"c{i}", f"l{i}", deployment, LOAD, 0, "ok", prompt_form="ids", gpus=1, counters={"output_tokens": 1.0})
+        record = CellRecord(
+            f"c{i}", f"l{i}", deployment, LOAD, 0, "ok",
+            prompts=PromptFacts("ids"), traits=CellTraits(gpus=1), counters=EngineCounters({"output_tokens": 1.0}),
+        )  # fmt: skip
         cell = CellResult(record, {}, "valid", cache=cache or CacheProof("counters"))
         rows.append(Row(deployment, LOAD, {}, (cell,), "ok", {}, "valid", (), deployment.label or deployment.engine))
         launches[f"l{i}"] = LaunchRecord(
-            f"l{i}", deployment, 0, "2026-01-01T00:00:00+00:00", version="1.2", notes=("bf16 KV became auto",) if i else (),
-            resolved=plain_object(resolved), differences=tuple(map(plain_object, differences(deployment, resolved))),
-        )  # fmt: skip
+            f"l{i}",
+            deployment,
+            0,
+            "2026-01-01T00:00:00+00:00",
+            Startup(Launch((), "m", notes=("bf16 KV became auto",) if i else ()), Install("wheel", "1.2")),
+            Configuration(plain_object(resolved), differences(deployment, resolved)),
+        )
     run = RunRecord("demo", "2026-01-01T00:00:00+00:00", {}, "0", (), machine or {}, "0")
     return Analysis(run, tuple(rows), launches, (), "")
 

@@ -12,11 +12,12 @@ from pathlib import Path
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
+from enginebench.adapter import Member
 from enginebench.analysis.analysis import Analysis, analyse
-from enginebench.domain import JSON
 from enginebench.domain.text import printable
 from enginebench.metrics.statistics import Estimate
-from enginebench.records.store import Run, RunRecord
+from enginebench.records.run import RunRecord
+from enginebench.records.run_folder import Run
 from enginebench.report import render_table, to_csv, to_json, to_markdown
 from enginebench.report.distributions import MAX_POINTS, points_per_curve, read_samples
 from enginebench.report.export import REPORT_SCHEMA, escape_markdown
@@ -47,13 +48,12 @@ def _same(golden: Path, text: str) -> None:
 
 
 def test_every_server_of_a_start_has_its_command_and_no_secret(synthetic_run: Run, synthetic_analysis: Analysis, tmp_path: Path) -> None:
-    member: dict[str, JSON] = {
-        "name": "prefill-0",
-        "argv": ["engine", "--port", "9001"],
-        "env": {"SIDE": "p", "API_KEY": "do not show"},
-        "port": 9001,
-    }
-    launches = {key: dataclasses.replace(launch, members=(member,)) for key, launch in synthetic_analysis.launches.items()}
+    member = Member("prefill-0", ("engine", "--port", "9001"), 9001, {"SIDE": "p", "API_KEY": "do not show"})
+    launches = {}
+    for key, launch in synthetic_analysis.launches.items():
+        assert launch.startup.command is not None
+        command = dataclasses.replace(launch.startup.command, members=(member,))
+        launches[key] = dataclasses.replace(launch, startup=dataclasses.replace(launch.startup, command=command))
     page = write_html(synthetic_run, dataclasses.replace(synthetic_analysis, launches=launches), tmp_path / "report.html").read_text()
     assert "Command of prefill-0" in page
     assert "SIDE=p API_KEY=(hidden) engine --port 9001" in page

@@ -10,13 +10,14 @@ from pathlib import Path
 import plotly.graph_objects as go
 import pytest
 from enginebench.analysis.analysis import Analysis, analyse
-from enginebench.analysis.searches import searches_of
-from enginebench.domain import Cell, ClosedLoop, Deployment, Load, OpenLoop, Sample, TraceReplay, plain_object
+from enginebench.domain import Cell, ClosedLoop, Deployment, Load, OpenLoop, Sample, Search, TraceReplay, plain_object
+from enginebench.domain.search import FOLLOWERS
 from enginebench.engines.registry import discover
 from enginebench.errors import UserError
 from enginebench.metrics.slo import Slo
+from enginebench.records.cell import CellRecord, Delivery
+from enginebench.records.run_folder import Run
 from enginebench.records.samples import Samples
-from enginebench.records.store import CellRecord, Run
 from enginebench.report import render_table, to_csv, to_json, to_markdown
 from enginebench.report.distributions import read_samples
 from enginebench.report.findings import findings
@@ -26,8 +27,7 @@ from enginebench.runner import Sweep
 from enginebench.runner.cell_queue import CellQueue
 from enginebench.runner.folder import open_run_for
 from enginebench.runner.instruments import Instruments
-from enginebench.scenario import LoadSearch, Scenario
-from enginebench.scenario.find import FOLLOWS
+from enginebench.scenario import Scenario, load_at
 from enginebench.scenario.plan import Plan
 
 DEPLOYMENT = Deployment("fake", "any", "none", "none")
@@ -52,22 +52,22 @@ def samples(load: Load, ttft_ms: float, *, counted: bool = True) -> Samples:
 
 def measured(run: Run, cell: Cell, ttft_ms: float, *, counted: bool = True) -> tuple[CellRecord, Samples]:
     """A stored cell."""
-    record = CellRecord(cell.id, cell.launch_id, cell.deployment, cell.load, cell.repeat, "ok", window_ns=(0, 1), identity="proven")
+    record = replace(CellRecord.of(cell, "ok"), delivery=Delivery((0, 1)), identity="proven")
     found = samples(cell.load, ttft_ms, counted=counted)
     run.add_cell(record, found)
     return record, found
 
 
-def planned(*fixed: Load, search: LoadSearch | Sequence[LoadSearch] = (), slo: Slo = SLO, repeats: int = 1) -> Plan:
-    searches = (search,) if isinstance(search, LoadSearch) else tuple(search)
+def planned(*fixed: Load, search: Search | Sequence[Search] = (), slo: Slo = SLO, repeats: int = 1) -> Plan:
+    searches = (search,) if isinstance(search, Search) else tuple(search)
     each = [Cell(DEPLOYMENT, load, i) for i in range(repeats) for load in (*fixed, *(s.base for s in searches))]
     firsts = {Cell(DEPLOYMENT, s.base, i).id: s for i in range(repeats) for s in searches}
     return Plan(Scenario("demo", (DEPLOYMENT,), (fixed,), (searches,), slo, repeats), tuple(each), searches=firsts)
 
 
-def over_rate(start: float = 1.0, stop: float = 64.0, **others: int) -> LoadSearch:
+def over_rate(start: float = 1.0, stop: float = 64.0, **others: int) -> Search:
     base = OpenLoop(**{"concurrency": 0, "rate": float(start), "requests": 64, "warmup_requests": 4} | others)  # type: ignore[arg-type]
-    return LoadSearch(base, "rate", float(start), float(stop), 0.1)
+    return Search(base, "rate", float(start), float(stop), 0.1)
 
 
 @pytest.fixture
@@ -103,8 +103,9 @@ def test_the_run_always_lists_what_is_missing(begin: Callable[[Plan], Run]) -> N
     assert set(missing[1:]) == {1}
     again = Run(run.path)
     assert again.finished
-    (search,) = searches_of(again.record)
-    assert list(search.probes.values()) == sorted(search.probes.values()) == [1, 2, 4, 4.76, 5.19, 5.66, 8]
+    assert again.record.searches == plan.searches
+    (probes,) = again.record.probes.values()
+    assert list(probes.values()) == sorted(probes.values()) == [1, 2, 4, 4.76, 5.19, 5.66, 8]
     assert [cell.load.level for cell in again.cells()] == [4, 1, 2, 4, 4.76, 5.19, 5.66, 8]
 
 
@@ -125,7 +126,7 @@ def test_a_search_goes_on_where_it_was(begin: Callable[[Plan], Run]) -> None:
 
 def test_a_probe_that_the_sweep_measures_too_is_measured_once(begin: Callable[[Plan], Run]) -> None:
     search = over_rate()
-    plan = planned(search.load(4), search.load(2), search=search)
+    plan = planned(load_at(search, 4), load_at(search, 2), search=search)
     run = begin(plan)
     levels = go_through(CellQueue(plan, run, plan.cells), run, 5)
     assert sorted(levels) == [1, 2, 4, 4.76, 5.19, 5.66, 8]
@@ -143,8 +144,8 @@ def test_searches_that_overlap_each_find_their_answer(begin: Callable[[Plan], Ru
     for search in (wide, narrow):
         own = begin(planned(search=search))
         go_through(CellQueue(planned(search=search), own, planned(search=search).cells), own, limit)
-        alone += [list(record.probes.values()) for record in searches_of(own.record)]
-    assert [list(record.probes.values()) for record in searches_of(run.record)] == alone
+        alone += [list(probes.values()) for probes in own.record.probes.values()]
+    assert [list(probes.values()) for probes in run.record.probes.values()] == alone
     assert Run(run.path).finished
 
 
@@ -247,8 +248,8 @@ def test_only_repeats_of_one_search_are_its_repeats(begin: Callable[[Plan], Run]
 
 
 def test_requests_that_follow_the_level_do_not_tell_repeats_apart(begin: Callable[[Plan], Run]) -> None:
-    search = replace(over_rate(), follows=FOLLOWS)
-    plan = planned(search=replace(search, base=search.load(1)), repeats=2)
+    search = replace(over_rate(), follows=FOLLOWERS)
+    plan = planned(search=replace(search, base=load_at(search, 1)), repeats=2)
     run = begin(plan)
     for i in range(2):
         go_through(CellQueue(plan, run, [cell for cell in plan.cells if cell.repeat == i]), run, 5)

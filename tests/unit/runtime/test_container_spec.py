@@ -13,7 +13,7 @@ from enginebench.domain import Deployment, canonical
 from enginebench.domain.container import Container
 from enginebench.engines.registry import discover
 from enginebench.errors import UserError
-from enginebench.runner.containers import seen_inside
+from enginebench.runner.containers import mount_of
 from enginebench.runtime.container.client import explain
 from enginebench.runtime.container.command import docker_run
 from enginebench.runtime.container.leftovers import OWNER, labels, owner_lives
@@ -99,20 +99,20 @@ def test_a_checkpoint_is_seen_below_models(tmp_path: Path) -> None:
     plain = tmp_path / "hub" / "snapshots" / "abc"
     plain.mkdir(parents=True)
     (plain / "config.json").write_text("{}")
-    assert seen_inside(plain) == (Bind(str(plain), "/models/abc"), "/models/abc")
+    assert mount_of(plain) == (Bind(str(plain), "/models/abc"), "/models/abc")
     blob = tmp_path / "hub" / "blobs" / "x"
     blob.parent.mkdir()
     blob.write_text("weights")
     (plain / "model.safetensors").symlink_to(blob)
-    assert seen_inside(plain) == (Bind(str(tmp_path / "hub"), "/models/hub"), "/models/hub/snapshots/abc")
+    assert mount_of(plain) == (Bind(str(tmp_path / "hub"), "/models/hub"), "/models/hub/snapshots/abc")
     for part in ("00001", "00002"):
         (tmp_path / f"m-{part}-of-00002.gguf").write_text("")
-    bind, inside = seen_inside(tmp_path / "m-00001-of-00002.gguf")
+    bind, inside = mount_of(tmp_path / "m-00001-of-00002.gguf")
     assert (bind.host, inside) == (str(tmp_path), f"/models/{tmp_path.name}/m-00001-of-00002.gguf")
-    assert seen_inside(blob) == (Bind(str(blob), "/models/x"), "/models/x")
+    assert mount_of(blob) == (Bind(str(blob), "/models/x"), "/models/x")
     (plain / "far").symlink_to("/etc/hostname")
     with pytest.raises(UserError, match="too much to mount"):
-        seen_inside(plain)
+        mount_of(plain)
 
 
 def test_owners() -> None:

@@ -8,7 +8,7 @@ import pytest
 from enginebench.domain import Load
 from enginebench.engines.registry import discover
 from enginebench.errors import UserError
-from enginebench.scenario import Scenario, load_scenario
+from enginebench.scenario import Scenario, load_at, load_scenario
 from enginebench.scenario.plan import SELECTABLE, plan
 
 REGISTRY = discover()
@@ -169,8 +169,8 @@ def test_a_probe_sends_enough_for_its_share_to_be_judged(tmp_path: Path, share: 
     goal = f"slo: {{ttft_ms: 500, share: {share}}}\n"
     found = scenario(tmp_path, written + "find: {over: concurrency}", "concurrency: 2", rest=goal)
     (search,) = found.searches[0]
-    assert (search.base.requests, search.load(256).requests) == requests
-    assert search.load(1) == search.base
+    assert (search.base.requests, load_at(search, 256).requests) == requests
+    assert load_at(search, 1) == search.base
     assert found.loads[0][0].requests == 16, "a sweep decides nothing"
 
 
@@ -211,8 +211,8 @@ def test_a_search_is_planned_as_its_first_cell(tmp_path: Path) -> None:
     assert len(found.cells) == 2 * (1 + 2)
     assert len(found.searches) == 2 * 2
     search = next(iter(found.searches.values()))
-    assert (search.base.concurrency, search.base.requests, search.load(16).requests) == (2, 38, 64)
-    assert found.probes == 4 * (search.most - 1)
+    assert (search.base.concurrency, search.base.requests, load_at(search, 16).requests) == (2, 38, 64)
+    assert found.probes == 4 * (search.most_probes - 1)
     assert found.scenario.deployments[0].max_concurrency == 32
     assert found.only({"output_tokens": frozenset({"8"})}).searches.keys() < found.searches.keys()
     other = plan(

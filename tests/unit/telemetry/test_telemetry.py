@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from enginebench.domain import Cell, ClosedLoop, Deployment
 from enginebench.metrics.hardware import hardware_of, mean_watts
+from enginebench.records.cell import CellRecord, CellTraits
 from enginebench.records.counters import CounterSeries
+from enginebench.records.run import RunRecord
+from enginebench.records.run_folder import Run
 from enginebench.records.samples import Samples
-from enginebench.records.store import CellRecord, Run, RunRecord
 from enginebench.records.subject import VALUES, Kind, Subject
 from enginebench.records.throttle import Throttle
 from enginebench.records.window import Window
@@ -38,7 +40,7 @@ def subject(kind: Kind, name: str = "GPU 0", facts: Mapping[str, Any] | None = N
 
 def record(*telemetry: Subject, gpus: int | None = None) -> CellRecord:
     cell = Cell(Deployment("fake", "m", "none", "m"), ClosedLoop(concurrency=1, input_tokens=1, output_tokens=1, requests=1))
-    return CellRecord(cell.id, cell.launch_id, cell.deployment, cell.load, 0, "ok", telemetry=telemetry, gpus=gpus)
+    return CellRecord(cell.id, cell.launch_id, cell.deployment, cell.load, 0, "ok", telemetry=telemetry, traits=CellTraits(gpus=gpus))
 
 
 def judged(told: CellRecord) -> Judgement:

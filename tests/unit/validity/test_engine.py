@@ -12,12 +12,12 @@ import pytest
 from enginebench.analysis.caveats import caveats
 from enginebench.analysis.ranking import verdict_sentence
 from enginebench.analysis.rows import CellResult, Row, result_of
-from enginebench.domain import Cell, ClosedLoop, Deployment, Load, Sample
+from enginebench.domain import JSON, Cell, ClosedLoop, Deployment, Load, Sample
 from enginebench.metrics.server_timings import decode_s, first_token_s, queue_s
 from enginebench.metrics.statistics import estimate
+from enginebench.records.cell import CellRecord, CellTraits, ClientFacts, EngineCounters
 from enginebench.records.counters import CounterSeries, Gauge, acceptance, gauges
 from enginebench.records.samples import Samples
-from enginebench.records.store import CellRecord
 from enginebench.validity import CacheProof
 from enginebench.validity.cache_proof import cache_proof
 
@@ -40,10 +40,18 @@ def samples(timings: Mapping[str, float] | None = None, *, cached: int | None = 
     return Samples.collect(made)
 
 
-def record(series: CounterSeries | None = None, load: Load = LOAD, **changes: Any) -> CellRecord:
+def record(
+    series: CounterSeries | None = None,
+    load: Load = LOAD,
+    totals: Mapping[str, float] | None = None,
+    client: Mapping[str, JSON] | None = None,
+    **traits: bool,
+) -> CellRecord:
     cell = Cell(Deployment("fake", "m", "none", "m"), load)
-    made = CellRecord(cell.id, cell.launch_id, cell.deployment, load, 0, "ok", identity="proven", series=series or CounterSeries())
-    return replace(made, **changes)
+    return CellRecord(
+        cell.id, cell.launch_id, cell.deployment, load, 0, "ok", identity="proven", traits=CellTraits(**traits),
+        counters=EngineCounters(totals or {}, series or CounterSeries()), client=ClientFacts(client or {}),
+    )  # fmt: skip
 
 
 def series(**values: tuple[float | None, ...]) -> CounterSeries:
@@ -82,8 +90,8 @@ def test_acceptance_is_a_share_of_the_proposed_tokens() -> None:
 
 
 def test_preemptions_are_reported() -> None:
-    assert reasons(record(counters={"preemptions": 3.0}))["preempted"].startswith("3 preemptions: requests lost")
-    assert reasons(record(counters={"preemptions": 0.0})) == {}
+    assert reasons(record(totals={"preemptions": 3.0}))["preempted"].startswith("3 preemptions: requests lost")
+    assert reasons(record(totals={"preemptions": 0.0})) == {}
 
 
 @pytest.mark.parametrize(
@@ -127,7 +135,7 @@ def test_usage_that_some_replies_lack_proves_hits_but_not_their_absence() -> Non
     ],
 )
 def test_how_it_is_known_that_the_cache_was_cold(counters: Mapping[str, float], cached: int | None, proof: CacheProof, text: str) -> None:
-    cell, data = record(counters=counters), samples(cached=cached)
+    cell, data = record(totals=counters), samples(cached=cached)
     assert cache_proof(cell, data) == proof == result_of(cell, data).cache
     assert proof.text == text
     assert ("cache_hits" in reasons(cell, data)) == (proof.cached > 0)
@@ -214,7 +222,7 @@ def test_random_routing_is_marked(changes: Mapping[str, bool], marked: bool) -> 
 
 def row(name: str, value: float, *, model: str = "m", worse: bool = False, **changes: Any) -> Row:
     """A row of one cell. worse: it is also suspect."""
-    cell: CellResult = result_of(record(counters={"preemptions": 1.0} if worse else {}, **changes), samples())
+    cell: CellResult = result_of(record(totals={"preemptions": 1.0} if worse else {}, **changes), samples())
     deployment = Deployment(name, model, "none", "random:qwen3moe")
     return Row(deployment, LOAD, {}, (cell,), "ok", {"output_throughput": estimate([value])}, cell.verdict, (), name)
 

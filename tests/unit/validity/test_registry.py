@@ -17,8 +17,10 @@ from enginebench.analysis.analysis import analyse
 from enginebench.cli import bench
 from enginebench.domain import Cell, ClosedLoop, Deployment, Sample
 from enginebench.machine.folders import checkout
+from enginebench.records.cell import CellRecord, CellTraits, ClientFacts, EngineCounters
+from enginebench.records.run import RunRecord
+from enginebench.records.run_folder import Run
 from enginebench.records.samples import Samples
-from enginebench.records.store import CellRecord, Run, RunRecord
 from enginebench.records.window import Window
 from enginebench.report import render_table
 from enginebench.report.export import to_json, to_markdown
@@ -88,7 +90,7 @@ def test_the_worst_verdict_counts_and_nothing_is_not_run() -> None:
 
 def record(**changes: object) -> CellRecord:
     cell = Cell(Deployment("fake", "m", "none", "m"), ClosedLoop(concurrency=1, input_tokens=10, output_tokens=20, requests=8))
-    known = {"identity": "proven", "client": {"lag_p99_ms": 0.1, "cpu_fraction": 0.2}, **changes}
+    known = {"identity": "proven", "client": ClientFacts({"lag_p99_ms": 0.1, "cpu_fraction": 0.2}), **changes}
     return CellRecord(cell.id, cell.launch_id, cell.deployment, cell.load, 0, "ok", **known)  # type: ignore[arg-type]
 
 
@@ -119,12 +121,12 @@ def test_a_check_without_its_evidence_is_not_checkable_and_has_not_passed() -> N
         "cpu_throttled": "telemetry of container quotas or processor heat",
         "cpu_stolen": "telemetry of stolen processor time",
     }
-    counted = judge(Context(samples(), record(counters={"preemptions": 0.0, "cached_tokens": 0.0}), WINDOW))
+    counted = judge(Context(samples(), record(counters=EngineCounters({"preemptions": 0.0, "cached_tokens": 0.0})), WINDOW))
     assert not {"preempted", "cache_hits"} & set(counted.not_checkable), "it was looked at, and passed"
 
 
 def test_figures_without_raw_samples_leave_most_checks_open_and_some_answered() -> None:
-    found = judge(Context(Samples.collect([]), record(random_weights=True), WINDOW))
+    found = judge(Context(Samples.collect([]), record(traits=CellTraits(random_weights=True)), WINDOW))
     assert found.verdict == "unranked"
     assert found.not_checkable["ended_early"] == found.not_checkable["failed_requests"] == "raw samples"
     assert found.not_checkable["burst_delivery"] == "streamed output events"

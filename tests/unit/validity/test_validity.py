@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from enginebench.domain import Cell, ClosedLoop, Deployment, Load, OpenLoop, Runtime, Sample
 from enginebench.metrics.window import steady_window
+from enginebench.records.cell import CellRecord, CellTraits, ClientFacts, Delivery, EngineCounters, PromptFacts
 from enginebench.records.samples import Samples
-from enginebench.records.store import CellRecord
 from enginebench.records.window import Window
 from enginebench.validity import Context, Judgement
 from enginebench.validity import judge as judge_context
@@ -31,10 +31,15 @@ def cell(
 ) -> CellRecord:  # fmt: skip
     made = Cell(Deployment("fake", "m", "none", "m", runtime=runtime), load or ClosedLoop(concurrency=2, output_tokens=20, input_tokens=10))
     return CellRecord(
-        made.id, made.launch_id, made.deployment, made.load, 0, "ok", identity=identity,
-        client={"lag_p99_ms": 0.1, "cpu_fraction": 0.2, **(client or {})}, length_control=length,
-        stopped=stopped, unsent=unsent, saturated=saturated, client_limit=limit or {}, exact_prompts=exact,
+        made.id, made.launch_id, made.deployment, made.load, 0, "ok", identity=identity, traits=CellTraits(length_control=length),
+        client=ClientFacts({"lag_p99_ms": 0.1, "cpu_fraction": 0.2, **(client or {})}, limit or {}),
+        delivery=Delivery(stopped=stopped, unsent=unsent, saturated=saturated), prompts=PromptFacts(exact=exact),
     )  # fmt: skip
+
+
+def counted(server: int) -> CellRecord:
+    """The server counted so many tokens in the warm-up, the tokenizer 100."""
+    return replace(cell(), counters=EngineCounters(token_check={"server": server, "tokenizer": 100, "requests": 9}))
 
 
 def judge(record: CellRecord, data: Samples) -> Judgement:
@@ -111,7 +116,7 @@ def test_a_good_cell_is_valid() -> None:
         (cell(limit={"events_per_s": 1e6, "streams": 1.0}), samples(), "client_bound", "suspect"),
         (cell(), samples(per_event=2), "counts_disagree", "suspect"),
         (cell(), samples(local=15), "counts_disagree", "suspect"),
-        (replace(cell(), token_check={"server": 120, "tokenizer": 100, "requests": 9}), samples(), "counts_disagree", "suspect"),
+        (counted(120), samples(), "counts_disagree", "suspect"),
         (cell(load=OPEN), samples(40, late_ms=1), "rate_not_achieved", "suspect"),
         (cell(load=OPEN), samples(40, late_ms=50), "rate_not_achieved", "invalid"),
         (cell(load=OPEN), samples(19), "few_requests", "suspect"),
@@ -140,7 +145,7 @@ def test_a_late_read_is_harmless_where_the_kernel_stamps() -> None:
 
 @pytest.mark.parametrize(("server", "random_weights"), [(108, False), (150, True)])
 def test_a_tokenizer_may_differ_a_little_and_on_random_weights_a_lot(server: int, random_weights: bool) -> None:
-    record = replace(cell(), token_check={"server": server, "tokenizer": 100, "requests": 9}, random_weights=random_weights)
+    record = replace(counted(server), traits=CellTraits(random_weights=random_weights))
     assert "counts_disagree" not in checks(record, samples())
 
 

@@ -26,6 +26,7 @@ def ttft(c: Context) -> Floats:
 
 @metric(
     "TTFT from scheduled arrival",
+    header="TTFT sched.",
     scope="request",
     unit="s",
     better="lower",

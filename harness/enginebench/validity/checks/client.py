@@ -44,7 +44,7 @@ def client_bound(cell: Context) -> Iterator[Finding]:
     one stamp.
     """
     yield from _lag(cell)
-    cpu, window = cell.client("cpu_fraction"), cell.record.window_ns
+    cpu, window = cell.client("cpu_fraction"), cell.record.delivery.window_ns
     if cpu > CPU and (window is None or window[1] - window[0] >= SHORTEST_CPU * 1e9):
         yield Finding("suspect", f"the client used {percent(cpu)} of a core")
     held, wanted = cell.client("achieved_concurrency"), cell.load.concurrency
@@ -56,7 +56,7 @@ def client_bound(cell: Context) -> Iterator[Finding]:
 
 def _lag(cell: Context) -> Iterator[Finding]:
     usual, high = cell.client("lag_p50_ms"), cell.client("lag_p99_ms")
-    if cell.record.client.get("stamps") == "kernel":
+    if cell.record.client.health.get("stamps") == "kernel":
         limit, figure, value = cell.tpot_ms, "TPOT", cell.tpot_ms
     else:
         bounds = (LAG_OF_TTFT * cell.ttft_ms, "TTFT", cell.ttft_ms), (LAG_IN_TOKENS * cell.tpot_ms, "TPOT", cell.tpot_ms)
@@ -70,7 +70,7 @@ def _lag(cell: Context) -> Iterator[Finding]:
 
 
 def _beyond_calibration(cell: Context) -> Iterator[Finding]:
-    limits = {name: number(cell.record.client_limit, name) for name in ("events_per_s", "streams")}
+    limits = {name: number(cell.record.client.limit, name) for name in ("events_per_s", "streams")}
     beyond = []
     if limits["events_per_s"] and (peak := peak_events_per_s(cell.samples)) > CALIBRATED * limits["events_per_s"]:
         beyond.append(f"{peak:,.0f} events/s (of {limits['events_per_s']:,.0f})")

@@ -18,7 +18,7 @@ IDENTITY = Requirement("record of which process answered", lambda cell: cell.rec
 def random_routing(cell: Context) -> Iterator[Finding]:
     """A random router sends tokens to other experts than a trained one, and to more or fewer of them."""
     record = cell.record
-    if record.random_weights and not record.dense and not record.forced_routing:
+    if record.traits.random_weights and not record.traits.dense and not record.traits.forced_routing:
         yield Finding("unranked", "random weights, and nothing forces their routing")
 
 

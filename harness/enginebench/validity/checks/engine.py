@@ -53,7 +53,7 @@ def cache_hits(cell: Context) -> Iterator[Finding]:
 )
 def preempted(cell: Context) -> Iterator[Finding]:
     """A preempted request loses its KV cache to others and is computed again."""
-    if (count := cell.record.counters["preemptions"]) > 0:
+    if (count := cell.record.counters.totals["preemptions"]) > 0:
         yield Finding("suspect", f"{count:,.0f} preemption{'s' if count > 1 else ''}: requests lost their KV cache and were computed again")
 
 

@@ -37,18 +37,18 @@ TESTED_WINDOW = Requirement(
 def ended_early(cell: Context) -> Iterator[Finding]:
     """A load with a duration ends when that is over, whatever is unsent by then."""
     record, load = cell.record, cell.load
-    unsent = record.unsent - cell.lost_turns
-    if record.saturated is not None:
+    unsent = record.delivery.unsent - cell.lost_turns
+    if record.delivery.saturated is not None:
         return  # `oversaturated` reports it
-    if record.stopped or (unsent and load.duration_s is None):
+    if record.delivery.stopped or (unsent and load.duration_s is None):
         of = f" of {load.requests:,}" if load.requests else ""
-        yield Finding("invalid", f"{unsent:,}{of} requests were never sent ({record.stopped or 'the load ended early'})")
+        yield Finding("invalid", f"{unsent:,}{of} requests were never sent ({record.delivery.stopped or 'the load ended early'})")
     elif not unsent and not load.open_loop and load.duration_s is not None:
         yield from _used_up(cell, load.duration_s)
 
 
 def _used_up(cell: Context, duration_s: float) -> Iterator[Finding]:
-    s, prepared = cell.samples, len(cell.samples) + cell.record.unsent
+    s, prepared = cell.samples, len(cell.samples) + cell.record.delivery.unsent
     sent = s.sent_ns > 0
     if not sent.any() or 0 < cell.load.requests <= prepared:
         return
@@ -105,8 +105,8 @@ def oversaturated(cell: Context) -> Iterator[Finding]:
     the (Poisson) arrivals.
     """
     s, record, load = cell.samples, cell.record, cell.load
-    if record.saturated is not None:
-        yield Finding("invalid", record.saturated, withholds=True)
+    if record.delivery.saturated is not None:
+        yield Finding("invalid", record.delivery.saturated, withholds=True)
         return
     answered = s.ok & (s.events > 0)
     if not load.open_loop or load.turns > 1 or not answered.any():

@@ -23,7 +23,8 @@ COUNTS_APART, COUNTS_APART_TOKENS = Threshold(APART, "share"), Threshold(TOKENS_
 
 COUNTED = Requirement("output token counts", lambda cell: not np.isnan(output_tokens(cell.samples)[cell.samples.ok]).all())
 COUNTED_TWICE = Requirement(
-    "second count of output tokens", lambda cell: bool(cell.record.token_check.get("tokenizer")) or bool(disagreements(cell.samples))
+    "second count of output tokens",
+    lambda cell: bool(cell.record.counters.token_check.get("tokenizer")) or bool(disagreements(cell.samples)),
 )
 
 
@@ -84,13 +85,13 @@ def length_mismatch(cell: Context) -> Iterator[Finding]:
     if (got != asked).any():
         known = ~np.isnan(got)
         more, wanted = float(got[known].mean() - asked[known].mean()), float(asked[known].mean())
-        short = more < -LENGTH_OFF * wanted and cell.record.length_control == "exact"
+        short = more < -LENGTH_OFF * wanted and cell.record.traits.length_control == "exact"
         severity: Severity = "invalid" if short or more > max(EXACT_SLACK, LENGTH_OFF * wanted) else "suspect"
         yield Finding(severity, f"asked for {wanted:.0f} output tokens, the server counted {wanted + more:.0f} on average")
     counted = s.ok & (s.input_tokens >= 0) & (s.turn == 0)
     got, asked = s.input_tokens[counted], s.asked_input_tokens[counted]
     template = TEMPLATE if cell.load.api == "chat" else 0.0
-    slack = np.full(len(asked), float(EXACT_SLACK)) if cell.record.exact_prompts else np.maximum(TEXT_SLACK, LENGTH_OFF * asked)
+    slack = np.full(len(asked), float(EXACT_SLACK)) if cell.record.prompts.exact else np.maximum(TEXT_SLACK, LENGTH_OFF * asked)
     if (np.abs(got - asked) > np.maximum(slack, template)).any():
         severity = "invalid" if abs(got.mean() - asked.mean()) > LENGTH_OFF * asked.mean() + template else "suspect"
         yield Finding(severity, f"asked for {asked.mean():.0f} input tokens, the server counted {got.mean():.0f} on average")
@@ -107,8 +108,8 @@ def length_mismatch(cell: Context) -> Iterator[Finding]:
 )
 def counts_disagree(cell: Context) -> Iterator[Finding]:
     """Text of random weights is left out: no tokenizer splits it into the tokens that were generated."""
-    server, tokenizer = (cell.record.token_check.get(name, 0) for name in ("server", "tokenizer"))
-    if tokenizer and not cell.record.random_weights and abs(server / tokenizer - 1) > RETOKENIZED:
+    server, tokenizer = (cell.record.counters.token_check.get(name, 0) for name in ("server", "tokenizer"))
+    if tokenizer and not cell.record.traits.random_weights and abs(server / tokenizer - 1) > RETOKENIZED:
         detail = f"in the warm-up the server counted {server:,} output tokens, the checkpoint's tokenizer {tokenizer:,}"
         yield Finding("suspect", detail)
     for one, other, differ, both in disagreements(cell.samples):

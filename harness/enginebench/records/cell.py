@@ -1,0 +1,116 @@
+"""What is stored about one cell: cells/<id>.json. The raw samples are in a file of their own (`enginebench.records.samples`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from enginebench.domain import JSON, Cell, Deployment, Status
+from enginebench.records.counters import CounterSeries
+from enginebench.records.evidence import Stated
+from enginebench.records.schema import SCHEMA
+from enginebench.records.stored_load import StoredLoad
+from enginebench.records.subject import Subject
+
+
+@dataclass(frozen=True)
+class PromptFacts:
+    """How the prompts were made and sent."""
+
+    form: str = ""
+    """'ids' (token ids) or 'text'; empty in records from before this was stored."""
+    exact: bool = True
+    """Whether the token counts of the prompts were known. Otherwise text was scaled to how the server counts."""
+    session_id: str = ""
+    """Mixed into the prompts for an attached server, so that its prefix cache has not seen them in an earlier run."""
+
+
+@dataclass(frozen=True)
+class CellTraits:
+    """What the adapter does with this deployment, as far as it affects how figures may be read."""
+
+    length_control: str = "exact"
+    """'exact': the engine generates exactly the tokens asked for. 'cap': it may stop earlier."""
+    random_weights: bool = False
+    """Whether the weights were made at random instead of trained."""
+    dense: bool = False
+    """Whether the model is known to have no expert routing."""
+    forced_routing: bool = False
+    """Whether a fixed rule, not the router, assigned tokens to experts."""
+    gpus: int | None = None
+    """Devices the deployment takes if it runs on any; None: unknown (an attached server)."""
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """When the load ran, and whether all of it was sent."""
+
+    window_ns: tuple[int, int] | None = None
+    """Start and end of the load on the client's monotonic clock."""
+    stopped: str | None = None
+    """Why the load ended early; None: it ran to its end."""
+    unsent: int = 0
+    """Requests that were not sent because the load ended early."""
+    saturated: str | None = None
+    """Why the load was aborted as more than the server can take: its queue grew without bound."""
+
+
+@dataclass(frozen=True)
+class ClientFacts:
+    """What the load generator measured about itself."""
+
+    health: Mapping[str, JSON] = field(default_factory=dict)
+    """An `enginebench.loadgen.ClientHealth` as plain data."""
+    limit: Mapping[str, JSON] = field(default_factory=dict)
+    """`events_per_s` and `streams` that `bench calibrate` found this client can handle; empty: not calibrated."""
+
+
+@dataclass(frozen=True)
+class EngineCounters:
+    """What the engine and the server count, under the neutral names of `enginebench.adapter.TOTALS` and `GAUGES`."""
+
+    totals: Mapping[str, float] = field(default_factory=dict)
+    """Total -> its increase over the cell."""
+    series: CounterSeries = field(default_factory=CounterSeries)
+    """Totals and gauges while the load ran."""
+    token_check: Mapping[str, int] = field(default_factory=dict)
+    """Output tokens of the warm-up `requests` according to the `server` and to the checkpoint's own `tokenizer`."""
+
+
+@dataclass(frozen=True)
+class CellRecord:
+    """One cell. Its evidence is its raw samples or, if another tool measured it, `stated`."""
+
+    id: str
+    launch_id: str
+    """The server start that measured it."""
+    deployment: Deployment
+    load: StoredLoad
+    repeat: int
+    status: Status
+    reason: str | None = None
+    """Why it failed or was skipped."""
+    started_at: str | None = None
+    """UTC, ISO 8601."""
+    wall_s: float | None = None
+    """Duration including making prompts and warm-up."""
+    prompts: PromptFacts = field(default_factory=PromptFacts)
+    traits: CellTraits = field(default_factory=CellTraits)
+    delivery: Delivery = field(default_factory=Delivery)
+    client: ClientFacts = field(default_factory=ClientFacts)
+    counters: EngineCounters = field(default_factory=EngineCounters)
+    telemetry: tuple[Subject, ...] = ()
+    """Readings of GPUs, machine and engine processes while the load ran."""
+    stated: Stated | None = None
+    """Figures that another tool's file states, for a cell without raw samples."""
+    identity: str | None = None
+    """`Startup.identity` of the server that measured it."""
+    log_tail: tuple[str, ...] = ()
+    """Last lines of the engine's log, if the cell failed."""
+    schema: int = SCHEMA
+    """Version of the format it is stored in."""
+
+    @classmethod
+    def of(cls, cell: Cell, status: Status, reason: str | None = None, *, log_tail: tuple[str, ...] = ()) -> CellRecord:
+        """The record of a cell about which nothing else is known."""
+        return cls(cell.id, cell.launch_id, cell.deployment, cell.load, cell.repeat, status, reason, log_tail=log_tail)

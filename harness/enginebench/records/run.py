@@ -1,0 +1,54 @@
+"""What is stored about a run as a whole: run.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from enginebench.domain import JSON
+from enginebench.records.schema import SCHEMA
+from enginebench.records.stored_load import StoredSearch
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One execution of a plan. Written when the run starts; a search adds its probes while it runs."""
+
+    name: str
+    """Of the scenario."""
+    created_at: str
+    """When the run started: UTC, ISO 8601."""
+    scenario: Mapping[str, JSON]
+    """title, description, file and repeats of the scenario, and its hardware if it names one."""
+    plan_id: str
+    """Hash of what the plan measures. A run is resumed only by the same plan."""
+    cells: tuple[str, ...]
+    """Ids of all cells in plan order, whether measured yet or not."""
+    machine: Mapping[str, JSON]
+    """Facts about the machine, see `enginebench.machine.host.facts`."""
+    enginebench: str
+    """Version that started the run."""
+    slo: Mapping[str, JSON] | None = None
+    """The SLO, as `enginebench.metrics.slo.parse` reads it; None: the scenario has none."""
+    searches: Mapping[str, StoredSearch] = field(default_factory=dict)
+    """Id of a search's first cell -> what is searched."""
+    probes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Id of a search's first cell -> the search's cells so far: cell id -> level, by rising level."""
+    schema: int = SCHEMA
+    """Version of the format it is stored in."""
+
+    def with_probe(self, first: str, probe: str, level: float) -> RunRecord:
+        """The record with the cell `probe` added to the search that began with the cell `first`.
+
+        `cells` lists the probe after the search's next lower level.
+        """
+        known = self.probes.get(first, {})
+        if probe in known:
+            return self
+        probes = dict(sorted([*known.items(), (probe, level)], key=lambda item: item[1]))
+        cells = self.cells
+        if probe not in cells:
+            below = list(probes)[list(probes).index(probe) - 1]  # exists: a search starts at its lowest level
+            at = cells.index(below) + 1
+            cells = (*cells[:at], probe, *cells[at:])
+        return replace(self, cells=cells, probes={**self.probes, first: probes})

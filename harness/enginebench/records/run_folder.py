@@ -1,0 +1,135 @@
+"""One run on disk.
+
+    results/<run>/run.json            scenario, plan, machine, SLO: a `RunRecord`
+                  scenario.yaml       the scenario as written
+                  launches/<id>.json  one per server start: a `LaunchRecord`
+                  cells/<id>.json     one per cell, written when the cell ends: a `CellRecord`
+                  samples/<id>.parquet  its raw samples, if there are any
+                  logs/<id>.log       output of the engine; <id>.<member>.log for each further server of the deployment
+
+Every file is replaced atomically, so a crash loses at most the cell that was being measured. Knows neither metrics nor reports.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from enginebench.errors import UserError
+from enginebench.records import upgrades
+from enginebench.records.cell import CellRecord
+from enginebench.records.files import replace_atomically, write_atomically
+from enginebench.records.launch import LaunchRecord
+from enginebench.records.run import RunRecord
+from enginebench.records.schema import dump, load
+
+if TYPE_CHECKING:
+    from enginebench.records.samples import Samples
+
+
+class Run:
+    """A run folder, open for reading and for adding records."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.record = load(path / "run.json", RunRecord, upgrades.RUN)
+
+    @classmethod
+    def create(cls, path: Path, record: RunRecord, scenario_text: str) -> Run:
+        """Make a run folder; `path` must not exist."""
+        for name in ("cells", "samples", "launches", "logs"):
+            (path / name).mkdir(parents=True)
+        write_atomically(path / "scenario.yaml", scenario_text)
+        write_atomically(path / "run.json", dump(record))  # last: a folder without it is not a run
+        return cls(path)
+
+    def update(self, record: RunRecord) -> None:
+        """Replace the record of the run itself."""
+        write_atomically(self.path / "run.json", dump(record))
+        self.record = record
+
+    def add_cell(self, cell: CellRecord, samples: Samples | None = None) -> None:
+        """Store a finished cell. Samples are written first, so that a stored record always has its samples."""
+        if samples is not None:
+            replace_atomically(self._samples(cell.id), samples.write)
+        write_atomically(self._cell(cell.id), dump(cell))
+
+    def add_launch(self, launch: LaunchRecord) -> None:
+        """Store or replace the record of a server start."""
+        write_atomically(self.path / "launches" / f"{launch.id}.json", dump(launch))
+
+    def new_launch_id(self, launch_id: str) -> str:
+        """An unused id for a server start: the plan's launch id, or for a restart that id with -2, -3, ... appended."""
+        candidates = (launch_id if i == 1 else f"{launch_id}-{i}" for i in range(1, 10_000))
+        return next(c for c in candidates if not (self.path / "launches" / f"{c}.json").exists() and not self.log(c).exists())
+
+    def log(self, launch_id: str) -> Path:
+        """File for the engine's output of that server start."""
+        return self.path / "logs" / f"{launch_id}.log"
+
+    def has(self, cell_id: str) -> bool:
+        """Whether the cell is stored."""
+        return self._cell(cell_id).is_file()
+
+    def drop(self, cell_id: str) -> None:
+        """Remove a cell, so that it is measured again."""
+        self._cell(cell_id).unlink(missing_ok=True)
+
+    def cells(self) -> Iterator[CellRecord]:
+        """The stored cells in plan order."""
+        return (self.cell(cell_id) for cell_id in self.record.cells if self.has(cell_id))
+
+    def cell(self, cell_id: str) -> CellRecord:
+        """One stored cell. UserError if there is none."""
+        return load(self._cell(cell_id), CellRecord, upgrades.CELL)
+
+    def launches(self) -> dict[str, LaunchRecord]:
+        """Launch id -> record, for every stored server start."""
+        return {file.stem: load(file, LaunchRecord, upgrades.LAUNCH) for file in sorted((self.path / "launches").glob("*.json"))}
+
+    def samples(self, cell_id: str) -> Samples | None:
+        """The raw samples of a cell; None if it has none."""
+        from enginebench.records.samples import Samples  # brings numpy
+
+        file = self._samples(cell_id)
+        return Samples.read(file) if file.is_file() else None
+
+    @property
+    def finished(self) -> bool:
+        """Whether every cell of the plan is stored."""
+        return all(self.has(cell_id) for cell_id in self.record.cells)
+
+    def _cell(self, cell_id: str) -> Path:
+        return self.path / "cells" / f"{cell_id}.json"
+
+    def _samples(self, cell_id: str) -> Path:
+        return self.path / "samples" / f"{cell_id}.parquet"
+
+
+def open_run(path: Path) -> Run:
+    """Open a run for reading. UserError if it is not a run, is damaged, or was written by a newer version."""
+    if not (path / "run.json").is_file():
+        raise UserError("is not a run (it has no run.json)", file=path, advice="runs are folders under results/, made by `bench run`")
+    return Run(path)
+
+
+def find_runs(results: Path, name: str | None = None) -> list[Run]:
+    """The readable runs under `results`, oldest first. name: only those of this scenario."""
+    runs: list[Run] = []
+    for file in results.glob("*/run.json"):
+        try:
+            run = Run(file.parent)
+        except UserError:
+            continue  # not a run, or one of a newer version: it cannot be resumed
+        if name in (None, run.record.name):
+            runs.append(run)
+    return sorted(runs, key=lambda run: (run.record.created_at, run.path.name))
+
+
+def new_run_path(results: Path, name: str) -> Path:
+    """results/<date>-<name>, with -2, -3, ... appended if that exists."""
+    stem = f"{dt.datetime.now(dt.UTC).date().isoformat()}-{name}"
+    candidates = (results / (stem if i == 1 else f"{stem}-{i}") for i in range(1, 10_000))
+    return next(path for path in candidates if not path.exists())

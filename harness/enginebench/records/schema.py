@@ -1,0 +1,61 @@
+"""Records as JSON files: written with the version of the format, read in every older version, refused in a newer one.
+
+Knows no kind of record; `enginebench.records.upgrades` knows how older versions looked.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar, cast
+
+from pydantic import TypeAdapter, ValidationError
+
+from enginebench.domain import plain_object
+from enginebench.errors import UserError
+
+SCHEMA = 2
+"""Version of all stored records. Raise it when a field is renamed, moved or read in another way, and add the functions that upgrade
+records of the version before. A new field with a default needs no new version."""
+
+R = TypeVar("R")
+Upgrade: TypeAlias = Callable[[dict[str, Any], Path], dict[str, Any]]
+"""(content, file) -> content as in the next version, but with the `schema` it was stored with. May read other files of the run."""
+
+_NUMBERS = re.compile(r"\[\n[\s\d.,eE+-]*(?:null[\s\d.,eE+-]*)*\]")
+"""A list of numbers (or nulls) over several lines. JSON strings hold no line break, so this never matches inside one."""
+
+
+def dump(record: object) -> str:
+    """A record as JSON of version SCHEMA that people can read: one field per line, but a list of numbers on one line."""
+    text = json.dumps({**plain_object(record), "schema": SCHEMA}, indent=1, ensure_ascii=False, allow_nan=False)
+    return _NUMBERS.sub(lambda found: "[" + " ".join(found[0][1:-1].split()) + "]", text) + "\n"
+
+
+def load(file: Path, kind: type[R], upgrades: Mapping[int, Upgrade]) -> R:
+    """Read a record. upgrades: version -> what makes the next version of it. UserError if it is damaged or newer than SCHEMA."""
+    try:
+        data: Any = json.loads(file.read_text(encoding="utf-8"))
+        for old in range(_version(data, file), SCHEMA):
+            data = upgrades[old](data, file)
+        return cast("R", _adapter(kind).validate_python(data))  # type: ignore[arg-type]  # mypy: type[R] is Hashable
+    except (ValueError, ValidationError, OSError, LookupError, TypeError, AttributeError) as error:
+        raise UserError(f"cannot be read: {(str(error).splitlines() or ['?'])[0]}", file=file) from None
+
+
+def _version(data: Any, file: Path) -> int:
+    version = data.get("schema") if isinstance(data, dict) else None
+    if not isinstance(version, int) or version < 1:
+        raise ValueError("it has no schema version")
+    if version > SCHEMA:
+        raise UserError(f"has schema {version}, this enginebench reads up to {SCHEMA}", file=file, advice="upgrade enginebench to read it")
+    return version
+
+
+@cache
+def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
+    """The reader of a kind of record; making one takes longer than reading fifty records."""
+    return TypeAdapter(kind)

@@ -1,0 +1,198 @@
+"""An engine behind HTTP: sends cells to it, and attaches to a server that is already running.
+
+Starts nothing; `enginebench.runner.launch` does.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import orjson
+
+from enginebench.adapter import Adapter, Get, Reply, Resolved
+from enginebench.domain import Deployment, Load
+from enginebench.errors import UserError
+from enginebench.loadgen import Acks, Body, LoadResult, LoadSpec, Progress, Target, WireRequest, run_load
+from enginebench.records.launch import LaunchRecord
+from enginebench.runner.prompt_source import PromptSource
+from enginebench.runtime import ProcessGroup, http_get_url, wait_ready
+from enginebench.runtime.place import Started
+from enginebench.workload import Prompt
+
+ATTACH_TIMEOUT_S = 10.0
+
+
+@dataclass
+class HttpEngine:
+    """An `Engine` behind HTTP."""
+
+    adapter: Adapter
+    launch: LaunchRecord
+    target: Target
+    prefix: str
+    """Put before the path of every request."""
+    served_name: str
+    get: Get
+    prompts: PromptSource
+    process: ProcessGroup | None = None
+    """None: the server is attached."""
+    secret: str | None = None
+    """Removed from every error message that is stored."""
+    processes: int = 1
+    """Client processes that share a load."""
+
+    @property
+    def deployment(self) -> Deployment:
+        """As the adapter sees it."""
+        return self.launch.deployment.inside
+
+    def run(
+        self,
+        prompts: Sequence[Prompt],
+        load: Load,
+        *,
+        on_progress: Callable[[Progress], None] | None = None,
+        keep_text: bool = False,
+        acks: Acks = "usual",
+    ) -> LoadResult:
+        spec = LoadSpec(
+            self.target,
+            list(self._requests(prompts, load)),
+            load.concurrency,
+            self.adapter.dialect(self.deployment, load),
+            load.timeout_s,
+            keep_text=keep_text,
+            ramp_ns=round(load.start_spread_s * 1e9),
+            duration_ns=None if load.duration_s is None else round(load.duration_s * 1e9),
+            dispersion=load.dispersion,
+            acks=acks,
+        )
+        result = run_load(spec, on_progress, processes=self.processes)
+        if result.stopped == "interrupted":
+            raise KeyboardInterrupt
+        if self.secret:  # a server may quote it in an error message, and errors are stored and shown
+            for sample in result.samples:
+                sample.error = sample.error.replace(self.secret, "***") if sample.error else None
+        return result
+
+    def _requests(self, prompts: Sequence[Prompt], load: Load) -> Iterator[WireRequest]:
+        """The prompts as requests of this engine's dialect."""
+        dialect = self.adapter.dialect(self.deployment, load)
+        extra = self.adapter.request_fields(self.deployment, load)
+        turns: list[Prompt] = []
+        for index, prompt in enumerate(prompts):
+            turns = [*turns, prompt] if prompt.turn else [prompt]
+            body = dialect.body(
+                model=self.served_name,
+                prompt=self._conversation(turns, load) if load.turns > 1 else self._ids_or_text(prompt, load),
+                output_tokens=prompt.output_tokens,
+                temperature=load.temperature,
+                seed=load.seed if load.temperature > 0 else None,
+                extra=extra,
+            )
+            yield WireRequest(
+                index=index,
+                path=self.prefix + dialect.path,
+                body=_pieces(orjson.dumps(body)),
+                asked_input_tokens=prompt.tokens,
+                asked_output_tokens=prompt.output_tokens,
+                due_ns=None if prompt.due_s is None else round(prompt.due_s * 1e9),
+                think_ns=round(load.think_s * 1e9),
+                conversation=prompt.conversation,
+                turn=prompt.turn,
+            )
+
+    def _conversation(self, turns: Sequence[Prompt], load: Load) -> str | list[dict[str, str]]:
+        """All turns so far, with a placeholder for each answer: messages for the chat route, otherwise one text."""
+        texts = [self._text(prompt) for prompt in turns]
+        if load.api != "chat":
+            return "".join(text + _placeholder(turn) for turn, text in enumerate(texts[:-1])) + texts[-1]
+        messages = [{"role": "user", "content": texts[0]}]
+        for turn, text in enumerate(texts[1:]):
+            messages += [{"role": "assistant", "content": _placeholder(turn)}, {"role": "user", "content": text}]
+        return messages
+
+    def _ids_or_text(self, prompt: Prompt, load: Load) -> str | tuple[int, ...]:
+        takes_ids = self.adapter.traits(self.deployment).takes_ids and load.api == "completions"
+        return prompt.ids if takes_ids and prompt.ids is not None else self._text(prompt)
+
+    def _text(self, prompt: Prompt) -> str:
+        if prompt.text is None:
+            raise UserError(
+                f"{self.adapter.title} takes prompts as text, and this checkpoint's tokenizer cannot be read",
+                advice="put tokenizer.json beside the checkpoint",
+            )
+        return prompt.text
+
+    def counters(self) -> Mapping[str, float]:
+        return self.adapter.counters(self.get)
+
+    def resolved(self) -> Resolved:
+        return self.adapter.resolved(self.get)
+
+    def started(self) -> Mapping[str, Started]:
+        return self.process.started if self.process is not None else {}
+
+    def ending(self, patience_s: float = 0.0) -> str | None:
+        if self.process is None:
+            return None
+        self.process.wait(patience_s)
+        return self.process.ending
+
+    def log_tail(self) -> tuple[str, ...]:
+        return tuple(self.process.log_tail().splitlines()) if self.process else ()
+
+
+_PLACEHOLDER = "\ue000answer {}\ue000"
+_PLACEHOLDERS = re.compile("\ue000answer ([0-9]+)\ue000".encode())
+"""Stands for an answer that is not known yet. Uses private-use characters, which no prompt contains."""
+
+
+def _placeholder(turn: int) -> str:
+    return _PLACEHOLDER.format(turn)
+
+
+def _pieces(body: bytes) -> Body:
+    """A body split at its placeholders, with the number of the turn in place of each placeholder."""
+    parts = _PLACEHOLDERS.split(body)
+    return body if len(parts) == 1 else tuple(int(part) if i % 2 else part for i, part in enumerate(parts))
+
+
+def attach(adapter: Adapter, launch: LaunchRecord, prompts: PromptSource, processes: int = 1) -> HttpEngine:
+    """Connect to a server that is already running. LaunchFailed if it does not respond."""
+    deployment = launch.deployment
+    url = urlsplit(deployment.url or "")
+    key = api_key(deployment)
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    tls = url.scheme == "https"
+    target = Target(url.hostname or "", url.port or (443 if tls else 80), tls=tls, headers=headers)
+    get = _redacted(key, http_get_url(deployment.url or "", headers=headers))
+    wait_ready(adapter, get, None, deployment.ready_timeout_s or ATTACH_TIMEOUT_S)
+    launch.startup.identity = "attached: the server was not started by enginebench"
+    return HttpEngine(adapter, launch, target, url.path.rstrip("/"), deployment.model, get, prompts, secret=key, processes=processes)
+
+
+def api_key(deployment: Deployment) -> str | None:
+    """The key of an attached server, from the environment. It is never stored. UserError if the variable is named but not set."""
+    if deployment.api_key_env is None:
+        return None
+    key = os.environ.get(deployment.api_key_env)
+    if not key:
+        raise UserError(f"the environment variable {deployment.api_key_env} is not set", advice=f"export {deployment.api_key_env}=...")
+    if not (key.isascii() and key.isprintable()):
+        raise UserError(f"the environment variable {deployment.api_key_env} has a character that is invalid in a header, e.g. a line break")
+    return key
+
+
+def _redacted(secret: str | None, get: Get) -> Get:
+    """A `Get` whose replies do not contain the secret: they are stored and quoted in error messages."""
+
+    def redacted(path: str) -> Reply:
+        reply = get(path)
+        return Reply(reply.status, reply.body.replace(secret.encode(), b"***")) if secret else reply
+
+    return redacted

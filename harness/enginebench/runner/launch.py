@@ -1,0 +1,165 @@
+"""Starts an engine and stops it again, whatever its runtime: processes, containers, an offline batch worker, or an attached server.
+
+Inside `with open_engine(...)` the engine is ready, and its port is known to be answered by the process that was started. In a deployment
+of several servers all members are ready before the main one is started. Knows neither cells nor metrics.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from enginebench.adapter import Adapter, Install, Launch, Member, Site, installed_packages
+from enginebench.checkpoints import prepare
+from enginebench.loadgen import Target
+from enginebench.records.launch import LaunchRecord
+from enginebench.runner.engine import Engine
+from enginebench.runner.http_engine import HttpEngine, attach
+from enginebench.runner.offline import OfflineEngine
+from enginebench.runner.prompt_source import PromptSource
+from enginebench.runner.vocabulary import vocabulary_of
+from enginebench.runtime import (
+    EngineProcess,
+    LaunchFailed,
+    ProcessGroup,
+    Proof,
+    Started,
+    ThisMachine,
+    free_ports,
+    http_get,
+    passed_on,
+    wait_ready,
+)
+
+HOST = "127.0.0.1"
+
+
+@contextlib.contextmanager
+def open_engine(
+    adapter: Adapter,
+    launch: LaunchRecord,
+    installs: Sequence[Install],
+    *,
+    log: Path,
+    base: Path,
+    say: Callable[[str], None],
+    processes: int = 1,
+) -> Iterator[Engine]:
+    """Start the deployment of `launch`, and stop it when the block ends. LaunchFailed with the reason and the end of the log.
+
+    launch: completed step by step, so that the record of a failed start is as complete as possible. base: folder that relative paths of
+    checkpoints, data sets and traces start from. say: receives what is being waited for. processes: client processes per load.
+    """
+    deployment, startup = launch.deployment, launch.startup
+    prompts = PromptSource(base, deployment.max_context)
+    if deployment.runtime == "attach":
+        prompts.vocabulary = vocabulary_of(deployment, deployment.checkpoint, None, base)
+        yield attach(adapter, launch, prompts, processes)
+        return
+    with tempfile.TemporaryDirectory(prefix="enginebench-", ignore_cleanup_errors=True) as folder:
+        checkpoint = prepare(deployment.checkpoint, deployment.precision, adapter.checkpoint_format, base, say)
+        if deployment.runtime == "docker":
+            group, command = _in_containers(adapter, launch, checkpoint, log, say)
+        else:
+            group, command = _as_processes(adapter, launch, checkpoint, log, installs, Path(folder))
+        startup.command = command
+        try:
+            engine = _start(adapter, launch, command, group, prompts, processes, say)
+            prompts.vocabulary = vocabulary_of(deployment, checkpoint, command, base)  # the engine may have downloaded it just now
+            yield engine
+        finally:
+            stopping = time.monotonic()
+            group.stop()
+            startup.stop_s = time.monotonic() - stopping
+
+
+def _as_processes(
+    adapter: Adapter, launch: LaunchRecord, checkpoint: str, log: Path, installs: Sequence[Install], folder: Path
+) -> tuple[ProcessGroup, Launch]:
+    """Where processes of this machine are started, and the command."""
+    deployment, startup = launch.deployment, launch.startup
+    port, *extra = free_ports(HOST, 1 + adapter.traits(deployment).extra_ports)
+    site = Site(HOST, port, folder, checkpoint, tuple(extra))
+    install = startup.install = adapter.choose(deployment, installs)
+    command = adapter.launch(deployment, install, site)
+    startup.packages = installed_packages(install.python) if install.python else {}
+    startup.inherited = passed_on(os.environ)
+    return ProcessGroup(ThisMachine(site), log), command
+
+
+def _in_containers(
+    adapter: Adapter, launch: LaunchRecord, checkpoint: str, log: Path, say: Callable[[str], None]
+) -> tuple[ProcessGroup, Launch]:
+    """Where the deployment's containers are started, and the command. Raises LaunchFailed."""
+    from enginebench.runner.containers import open_containers  # reads the table of images
+
+    deployment, startup = launch.deployment, launch.startup
+    opened = open_containers(adapter, deployment, checkpoint, log, say)
+    group = ProcessGroup(opened.pod, log)
+    startup.install, startup.container, startup.inherited = opened.install, opened.facts, deployment.container.secrets
+    try:
+        command = adapter.launch(deployment.inside, opened.install, group.site)
+    except BaseException:
+        group.stop()
+        raise
+    return group, replace(command, notes=(*command.notes, *opened.notes))
+
+
+def _start(
+    adapter: Adapter,
+    launch: LaunchRecord,
+    command: Launch,
+    group: ProcessGroup,
+    prompts: PromptSource,
+    processes: int,
+    say: Callable[[str], None],
+) -> Engine:
+    """Start all members at once, and the main process when they are ready. Raises LaunchFailed."""
+    site, offline = group.site, launch.deployment.runtime == "in-process"
+    say("starting")
+    began = time.monotonic()
+    timeout_s = launch.deployment.ready_timeout_s or command.ready_timeout_s
+    group.start_members(command)
+    proofs = [_await_member(adapter, member, group, timeout_s, say, began) for member in command.members]
+    main = group.start_main(command, piped=offline)
+    engine: Engine
+    if offline and isinstance(main, EngineProcess):
+        engine = OfflineEngine.connect(adapter, launch, main, prompts, timeout_s)
+    else:
+        target = Target(*group.place.reach(site.port))
+        get = http_get(target.host, target.port)
+        wait_ready(adapter, get, group, timeout_s)
+        proofs.append(_prove("", site.port, main, group))
+        engine = HttpEngine(adapter, launch, target, "", command.served_name, get, prompts, group, processes=processes)
+    if proofs:
+        launch.startup.identity = next((proof.text for proof in proofs if proof.kind != "proven"), proofs[0].text)
+    launch.startup.start_s = time.monotonic() - began
+    return engine
+
+
+def _await_member(
+    adapter: Adapter, member: Member, group: ProcessGroup, timeout_s: float, say: Callable[[str], None], began: float
+) -> Proof:
+    """Wait until a member is ready. LaunchFailed, with the name of the member, if it or another process of the group ends first."""
+    say(f"waiting for {member.name}")
+    process, prefix = group.members[member.name], f"member {member.name}: "
+    try:
+        wait_ready(adapter, http_get(*group.place.reach(member.port)), group, timeout_s, began=began)
+    except LaunchFailed as failure:
+        if group.ending:  # names the process that ended
+            raise
+        raise LaunchFailed(prefix + failure.reason, process.log_tail()) from None
+    return _prove(prefix, member.port, process, group)
+
+
+def _prove(prefix: str, port: int, process: Started, group: ProcessGroup) -> Proof:
+    """Verify that the port is answered by this process. LaunchFailed if it is answered by another."""
+    proof = group.place.prove(port, process)
+    if proof.kind == "foreign":
+        raise LaunchFailed(prefix + proof.text, process.log_tail())
+    return replace(proof, text=prefix + proof.text) if proof.kind == "unknown" else proof
