@@ -32,7 +32,7 @@ class Ceilings:
 
     @property
     def routing(self) -> str:
-        """How tokens are spread over experts: 'even routing', 'dense', ..."""
+        """How tokens are spread over experts: 'uniform routing', 'dense', ..."""
         return "dense" if self.setting.routing is None else self.setting.routing.source
 
     @cached_property

@@ -85,7 +85,7 @@ def kv_bits(kv: str) -> float:
 
 
 def read_popularity(routing: str, weights: Weights) -> Popularity | None:
-    """How popular each expert is: 'even', 'zipf:1.1', or a file of expert counts. None: even routing, or a dense model."""
+    """How popular each expert is: 'even', 'zipf:1.1', or a file of expert counts. None: uniform routing, or a dense model."""
     experts = weights.model.experts
     if routing == "even" or experts is None:
         return None
