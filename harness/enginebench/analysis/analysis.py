@@ -50,7 +50,9 @@ class Analysis:
     @property
     def counts(self) -> dict[str, int]:
         """Number of cells by status; 'missing': not measured yet."""
-        records = [cell.record for row in self.rows for cell in row.cells]
+        records = {
+            cell.record.id: cell.record for row in self.rows for cell in row.cells
+        }.values()  # a cell of several phases has several rows
         out = {status: sum(r.status == status for r in records) for status in ("ok", "failed", "skipped")}
         return out | {"missing": len(self.run.cells) - len(records)}
 

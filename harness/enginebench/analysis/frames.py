@@ -45,11 +45,11 @@ def rows_frame(analysis: Analysis) -> pd.DataFrame:
 
 
 def cells_frame(analysis: Analysis) -> pd.DataFrame:
-    """One row per stored cell. See `enginebench.report.run.Run.cells`."""
+    """One row per stored cell, and per phase of a load that has several. See `enginebench.report.run.Run.cells`."""
     lines = []
     for row, cell in _cells(analysis):
         record, window = cell.record, cell.window
-        line = {"cell": record.id, **_named(row.name, record.deployment, record.load), **_described(record.deployment, record.load)}
+        line = {"cell": record.id, **_named(row.name, record.deployment, cell.load), **_described(record.deployment, cell.load)}
         line |= {"repeat": record.repeat, "launch": record.launch_id}
         line |= {"status": record.status, "reason": record.reason, "verdict": cell.verdict, "reasons": "; ".join(map(str, cell.reasons))}
         line |= {"window": window.state if window else None, "window_s": window.length_s if window else None, "requests": cell.requests}
@@ -65,9 +65,10 @@ def requests_frame(analysis: Analysis, samples: ReadSamples) -> pd.DataFrame:
     for row, cell in _cells(analysis):
         found = samples(cell.record.id)
         if found is not None and len(found):
-            columns: dict[str, object] = {"cell": cell.record.id, **_named(row.name, cell.record.deployment, cell.record.load)}
+            columns: dict[str, object] = {"cell": cell.record.id, **_named(row.name, cell.record.deployment, cell.load)}
             columns["repeat"] = cell.record.repeat
-            parts.append(pd.DataFrame(columns | _request_columns(found.within(cell.window))))
+            part = pd.DataFrame(columns | _request_columns(found.within(cell.window)))
+            parts.append(part if cell.phase is None else part[part["in_window"]])  # a request belongs to one phase
     frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
     frame.attrs["units"] = {f"{name}_s": "s" for name in _TIMES} | {name: metric.unit for name, metric in _per_request().items()}
     return frame

@@ -5,12 +5,12 @@ It reads records and samples, and decides which figures of a cell are withheld. 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from enginebench.adapter import GAUGES
-from enginebench.domain import JSON, Deployment, Load, canonical, field_names, fingerprint, load_fields, plain
+from enginebench.domain import JSON, Deployment, Load, Phase, canonical, field_names, fingerprint, load_fields, plain
 from enginebench.errors import UserError
 from enginebench.metrics.context import RunContext
 from enginebench.metrics.hardware import Hardware
@@ -54,6 +54,14 @@ class CellResult:
     """The engine's own gauges over the window."""
     hardware: Hardware = field(default_factory=Hardware)
     """Telemetry of the machine over the window."""
+
+    phase: Phase | None = None
+    """The phase of the load that the figures describe; None: the whole load."""
+
+    @property
+    def load(self) -> Load:
+        """What was sent; in a phase of a load that has several, the load that the phase is by itself."""
+        return self.record.load if self.phase is None else self.record.load.in_phase(self.phase)
 
     @property
     def ran(self) -> bool:
@@ -112,26 +120,38 @@ def read_rows(run: Run, context: RunContext) -> tuple[tuple[Row, ...], tuple[str
     groups: dict[str, list[CellResult]] = {}
     for record in run.cells():
         key = fingerprint({"d": canonical(record.deployment), "l": canonical(record.load)})
-        groups.setdefault(key, []).append(_read(run, record, context))
-    flat = [_flat(group[0].record) for group in groups.values()]
-    columns = _columns(flat, [group[0].record.load for group in groups.values()])
+        for result in _read(run, record, context):
+            groups.setdefault(f"{key}.{result.phase.index}" if result.phase else key, []).append(result)
+    flat = [_flat(group[0]) for group in groups.values()]
+    columns = _columns(flat, [group[0].load for group in groups.values()])
     shown = [{c: labels.get(c, "") for c in columns} for labels in flat]
     return tuple(map(fold, groups.values(), shown, _names(shown))), columns
 
 
-def _read(run: Run, record: CellRecord, context: RunContext) -> CellResult:
-    """A cell with its figures. A measured cell without readable samples has failed, whatever its record says."""
-    if record.status != "ok":
-        return CellResult(record, {})
-    if record.stated is not None:
-        return result_of(record, record.stated, context)
-    try:
-        samples = run.samples(record.id)
-    except UserError as error:
-        return CellResult(replace(record, status="failed", reason=error.message), {})
-    if samples is None or not len(samples):
-        return CellResult(replace(record, status="failed", reason="raw samples are missing"), {})
-    return result_of(record, samples, context)
+def _read(run: Run, record: CellRecord, context: RunContext) -> Iterator[CellResult]:
+    """A cell with its figures, once for each phase of its load.
+
+    A measured cell without readable samples has failed, whatever its record says.
+    """
+    phases = record.load.phases()
+    each: Sequence[Phase | None] = phases if len(phases) > 1 else (None,)
+    samples = None
+    if record.status == "ok" and record.stated is None:
+        try:
+            samples = run.samples(record.id)
+            reason = "raw samples are missing"
+        except UserError as error:
+            reason = error.message
+        if samples is None or not len(samples):
+            record = replace(record, status="failed", reason=reason)
+    for phase in each:
+        if record.status != "ok":
+            yield CellResult(record, {}, phase=phase)
+        elif record.stated is not None:
+            yield result_of(record, record.stated, context)
+            return
+        elif samples is not None:
+            yield replace(result_in(steady_window(samples, record.load, phase), record, samples, context), phase=phase)
 
 
 def result_of(record: CellRecord, evidence: Evidence, context: RunContext | None = None) -> CellResult:
@@ -195,18 +215,23 @@ def fold(group: Sequence[CellResult], labels: Mapping[str, str], name: str) -> R
     status = "ok" if ran else "failed" if any(c.record.status == "failed" for c in group) else "skipped"
     failures = [c.record.reason for c in group if c.record.status != "ok" and c.record.reason]
     reasons = dict.fromkeys([*(str(r) for c in ran for r in c.reasons), *failures])
-    first = group[0].record
-    return Row(first.deployment, first.load, labels, tuple(group), status, figures, verdict, tuple(reasons), name)
+    first = group[0]
+    return Row(first.record.deployment, first.load, labels, tuple(group), status, figures, verdict, tuple(reasons), name)
 
 
-def _flat(record: CellRecord) -> dict[str, str]:
-    """Every field of the deployment and the load as column -> text; options by their own names. Empty: it has no say in this load."""
+def _flat(cell: CellResult) -> dict[str, str]:
+    """Every field of the deployment and the load as column -> text; options by their own names. Empty: it has no effect in this load.
+
+    A phase has the columns of the load that it is by itself, and those that set the level of the whole load.
+    """
+    record, whole = cell.record, cell.record.load
     deployment: dict[str, Any] = dict(plain(record.deployment))  # type: ignore[arg-type]  # a dataclass becomes a dict
-    options, spread, load = deployment.pop("options"), deployment.pop("parallelism"), plain(record.load)
+    options, spread, load = deployment.pop("options"), deployment.pop("parallelism"), plain(cell.load)
     ours = {**deployment, **spread, **load}  # type: ignore[dict-item]
     named = {f"options.{name}" if name in ours else name: value for name, value in options.items()}  # an engine may have its own `seed`
     out: dict[str, JSON] = {**deployment, **spread, **named, **load}  # type: ignore[dict-item]
-    return {name: _short(value) for name, value in out.items()} | dict.fromkeys(_unused(record.load), "")
+    of_whole = {name: _short(whole.value(name)) for name in whole.level_fields} if cell.phase is not None else {}
+    return {name: _short(value) for name, value in out.items()} | dict.fromkeys(_unused(cell.load), "") | of_whole
 
 
 def _unused(load: Load) -> list[str]:

@@ -148,6 +148,10 @@ class Load(ABC):
         """The parts of the load in which the level is one number, in order."""
         return (Phase(0, self.level_text, self.level, 0.0, None),)
 
+    def in_phase(self, phase: Phase) -> Load:
+        """The load that a phase is by itself: rows, plots and rankings show a phase as this load."""
+        return self
+
     @property
     def change(self) -> str:
         """Why what is sent changes over the load by design, as a clause; '' if it should be steady."""

@@ -11,8 +11,8 @@ from itertools import accumulate
 from typing import ClassVar, Self
 
 from enginebench.domain.load import Phase
-from enginebench.domain.load_field import load_field
-from enginebench.domain.loads import DrawnLoad, RateSegment
+from enginebench.domain.load_field import fields_of, load_field
+from enginebench.domain.loads import DrawnLoad, OpenLoop, RateSegment
 
 _STEP = re.compile(r"(\d+(?:\.\d+)?)\s*@\s*(\d+(?:\.\d+)?)")
 _MOST = 1_000_000
@@ -77,6 +77,11 @@ class SteppedLoop(DrawnLoad):
             Phase(i, f"{rate:g} req/s", rate, end_s - seconds, end_s)
             for i, ((rate, seconds), end_s) in enumerate(zip(self._steps, ends, strict=True))
         )
+
+    def in_phase(self, phase: Phase) -> OpenLoop:
+        seconds = None if phase.end_s is None else phase.end_s - phase.start_s
+        shared = {name: getattr(self, name) for name in fields_of(DrawnLoad)}
+        return OpenLoop(**shared | {"rate": phase.level, "duration_s": seconds})
 
     @property
     def change(self) -> str:
