@@ -31,7 +31,7 @@ from enginebench.checkpoints.gguf_file import write_gguf
 from enginebench.checkpoints.random_moe import RandomMoE
 from enginebench.dialects import OpenAICompletions
 from enginebench.domain import Deployment, Sample
-from enginebench.engines.environments import python_of
+from enginebench.engines.environments import Pins, python_of
 from enginebench.engines.registry import constraints_of, discover
 from enginebench.loadgen import LoadSpec, Target, WireRequest, run_load
 from enginebench.physics.this_cpu import this_cpu
@@ -70,7 +70,7 @@ def serving(folder: Path, file: Path) -> Iterator[tuple[int, psutil.Process]]:
     The file is read, not mapped; otherwise the first use of an expert would wait for the disk or for page faults.
     """
     adapter = discover()["llamacpp"]
-    python = python_of(adapter.name, adapter.requirements, constraints_of(adapter))
+    python = python_of(adapter.name, Pins(adapter.requirements, constraints_of(adapter)))
     deployment = Deployment(
         "llamacpp",
         "random",

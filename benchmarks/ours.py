@@ -79,6 +79,7 @@ def bare_client(case: Case, port: int) -> dict[str, Any]:
     left = iter(enumerate(messages))
     samples: list[tuple[str, int, array[int]]] = []
     ends: list[int] = []
+    done: asyncio.Future[None]
 
     class Stream(asyncio.Protocol):
         stamps: array[int]
@@ -104,7 +105,7 @@ def bare_client(case: Case, port: int) -> dict[str, Any]:
                 self.send()
 
     async def main() -> tuple[float, float]:
-        global done
+        nonlocal done
         loop = asyncio.get_running_loop()
         done = loop.create_future()
         streams = [(await loop.create_connection(Stream, "127.0.0.1", port))[1] for _ in range(case.streams)]

@@ -69,7 +69,8 @@ def bench(folder: Path, *arguments: str) -> float:
 def gaps(run: Run) -> tuple[list[float], list[float]]:
     """Seconds from the end of one window to the start of the next: within a deployment, and across launches."""
     windows = sorted((cell.delivery.window_ns, cell.launch_id) for cell in run.cells() if cell.delivery.window_ns)
-    within, across = [], []
+    within: list[float] = []
+    across: list[float] = []
     for (before, a), (after, b) in itertools.pairwise(windows):
         (within if a == b else across).append((after[0] - before[1]) / 1e9)
     return sorted(within), sorted(across)

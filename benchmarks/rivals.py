@@ -120,7 +120,8 @@ class Rival:
     def title(self, command: Path) -> str:
         """Name and version of the distribution, from the interpreter of the command (not every rival reports its version)."""
         program = "import importlib.metadata as m, sys; print(m.version(sys.argv[1]))"
-        argv, name = [interpreter(command), "-c", program, self.package], self.name or self.package
+        argv = [str(interpreter(command)), "-c", program, self.package]
+        name = self.name or self.package
         with suppress(OSError, subprocess.CalledProcessError):
             return f"{name} {subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()}"
         return f"{name}, unknown version"

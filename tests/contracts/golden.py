@@ -112,7 +112,7 @@ def _launch(adapter: Adapter, golden: Golden, deployment: Deployment) -> Launch:
 
 
 def _deployment(adapter: Adapter, golden: Golden) -> Deployment:
-    checked = TypeAdapter(adapter.options).validate_python(dict(golden.options))
+    checked: Any = TypeAdapter(adapter.options).validate_python(dict(golden.options))
     spread = Parallelism(golden.tp, golden.pp, golden.dp_replicas, golden.attention_dp, golden.ep)
     return Deployment(
         adapter.name,

@@ -38,7 +38,7 @@ def place(client: Any, container: Container, folder: Path, **around: Any) -> Ite
     pod: Pod = open_pod(client, container, surroundings, site, folder / LOG)
     with ProcessGroup(pod, folder / LOG) as group:
         yield group
-    assert not find(client, pod._around.tag)
+    assert not find(client, pod._common.tag)
 
 
 def python(code: str, **more: Any) -> Launch:

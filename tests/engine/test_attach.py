@@ -17,7 +17,7 @@ from .bench import Bench
 
 
 def test_attach_measures_a_server_that_is_up_and_leaves_it_up(bench: Bench, start_fake: object) -> None:
-    target: Target = start_fake("--ttft-ms", "5", "--itl-ms", "2")  # type: ignore[operator]
+    target: Target = start_fake("--ttft-ms", "5", "--itl-ms", "2")
     done = bench("run", bench.write(f"engine: openai, model: any, runtime: attach, url: 'http://127.0.0.1:{target.port}'"))
     assert done.returncode == 0, done.stderr
     assert [cell["status"] for cell in bench.cells()] == ["ok", "ok"]
@@ -37,14 +37,14 @@ def test_the_tokenizer_of_a_hub_id_is_taken_from_the_engines_cache(
     elif tokenizer == "none":
         file.unlink()
     bench.env |= {"HF_HOME": str(bench.folder / "hf"), "HF_HUB_CACHE": ""}
-    target: Target = start_fake("--ttft-ms", "5", "--itl-ms", "2")  # type: ignore[operator]
+    target: Target = start_fake("--ttft-ms", "5", "--itl-ms", "2")
     url = f"http://127.0.0.1:{target.port}"
     scenario = bench.write(f"engine: openai, model: org/name, runtime: attach, url: '{url}', options: {{prompt_ids: true}}")
     done = bench("run", scenario, "--no-html")
     assert done.returncode == 0, done.stderr + done.stdout
     for cell in bench.cells():
         assert cell["prompts"]["exact"] is (tokenizer == "whole")
-        assert ("tokenizer" in cell["counters"]["token_check"]) is (tokenizer == "whole")  # type: ignore[operator]
+        assert ("tokenizer" in cell["counters"]["token_check"]) is (tokenizer == "whole")
 
 
 def test_attach_without_its_key_or_its_server(bench: Bench) -> None:

@@ -90,7 +90,7 @@ def test_an_engine_that_dies_in_the_middle_is_started_again_for_the_other_cells(
     (bench.folder / scenario).write_text(text.replace("repeats:", third + "repeats:"))
     done = bench("run", scenario)
     assert done.returncode == 3, done.stderr
-    cells = {(cell["load"]["concurrency"], cell["load"]["input_tokens"]): cell for cell in bench.cells()}  # type: ignore[index]
+    cells = {(cell["load"]["concurrency"], cell["load"]["input_tokens"]): cell for cell in bench.cells()}
     assert {key: cell["status"] for key, cell in cells.items()} == {(1, 16): "ok", (4, 16): "failed", (1, 20): "ok"}
     assert "exited" in str(cells[4, 16]["reason"])
     assert cells[4, 16]["log_tail"]

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 from enginebench.cli import bench
 from enginebench.domain import plain_object
+from enginebench.machine.host import facts
 from enginebench.runner import calibration
 from enginebench.runner.calibration import Calibration, Level, calibrate, client_limit
 
@@ -84,7 +85,7 @@ def test_a_damaged_file_is_as_good_as_none(tmp_path: Path, text: str) -> None:
 def test_another_machines_limits_do_not_count(tmp_path: Path) -> None:
     level = Level(100, 1000.0, 9.0, 900.0, 10.0, "kernel")
     limits = {"streams": 100.0, "events_per_s": 1000.0}
-    mine = Calibration(100, 1000.0, 1, "client", limits, 0.1, calibration._machine(calibration.facts()), "2026-01-01", (level,))
+    mine = Calibration(100, 1000.0, 1, "client", limits, 0.1, calibration._machine(facts()), "2026-01-01", (level,))
     (tmp_path / "home").mkdir()
 
     def keep(without: str = "", **changed: object) -> None:

@@ -33,7 +33,7 @@ def wire(count: int, *, tokens: int = 4, due_ms: Callable[[int], float] | None =
 
 
 def spec(target: Target, requests: list[WireRequest], concurrency: int = 0, **other: object) -> LoadSpec:
-    return replace(LoadSpec(target, requests, concurrency, OpenAICompletions(), 10.0), **other)  # type: ignore[arg-type]
+    return replace(LoadSpec(target, requests, concurrency, OpenAICompletions(), 10.0), **other)
 
 
 def outcomes(result: LoadResult) -> set[str]:

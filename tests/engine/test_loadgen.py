@@ -29,8 +29,7 @@ def wire(count: int, *, tokens: int = 4, dialect: Dialect | None = None, **extra
     """`count` requests with prompts of their own."""
     spoken = dialect or OpenAICompletions()
     bodies = (
-        spoken.body(model="fake", prompt=f"prompt {i}", output_tokens=tokens, temperature=0.0, seed=None, extra=extra)  # type: ignore[arg-type]
-        for i in range(count)
+        spoken.body(model="fake", prompt=f"prompt {i}", output_tokens=tokens, temperature=0.0, seed=None, extra=extra) for i in range(count)
     )
     return [WireRequest(i, spoken.path, json.dumps(body).encode(), 2, tokens) for i, body in enumerate(bodies)]
 

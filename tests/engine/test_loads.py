@@ -184,5 +184,5 @@ def test_a_cell_after_one_that_was_broken_off_does_not_wait_for_its_leftovers(tm
     drowning = "{rate: 75, duration_s: 60, input_tokens: 16, output_tokens: 1, timeout_s: 30}"
     run_loads(tmp_path, f"{drowning}, {{requests: 20, input_tokens: 16, output_tokens: 1, warmup_requests: 0}}", "{ttft_ms: 20, slots: 1}")
     (first, _, _), (second, samples, _) = cells_of(tmp_path)
-    assert (first.saturated is not None, second.saturated) == (True, None)
+    assert (first.delivery.saturated is not None, second.delivery.saturated) == (True, None)
     assert float(np.max(samples.edge(last=False) - samples.sent_ns)) / 1e6 < 500, "the queue took seconds"

@@ -21,7 +21,7 @@ from enginebench.adapter import Deployment, Install, Launch, Member, Parallelism
 from enginebench.engines.registry import discover
 from enginebench.records.launch import LaunchRecord
 from enginebench.runner.launch import open_engine
-from enginebench.runtime import LaunchFailed, ProcessGroup, ThisMachine, free_ports, http_get, leases, leftovers
+from enginebench.runtime import EngineProcess, LaunchFailed, ProcessGroup, ThisMachine, free_ports, http_get, leases, leftovers
 
 from .bench import Bench
 
@@ -240,7 +240,9 @@ def test_each_member_has_its_own_folder_log_and_environment(tmp_path: Path) -> N
         group.start_main(Launch(SLEEP, "m"))
         assert group.alive
         assert group.ending is None
-        os.kill(group.members["b"].pid, signal.SIGSEGV)
+        member = group.members["b"]
+        assert isinstance(member, EngineProcess)
+        os.kill(member.pid, signal.SIGSEGV)
         assert group.wait(10)
         assert group.ending == "lost its member b: killed by SIGSEGV"
         assert group.members["a"].alive

@@ -132,7 +132,7 @@ def test_several_models_are_loaded_and_one_is_measured(bench: Bench) -> None:
     assert (launch.startup.identity, launch.version) == ("proven", "0.33.0")
     resolved = launch.configuration.resolved
     assert (resolved["model"], resolved["precision"], resolved["context"]) == ("tiny:q8_0", "q8_0", 24)
-    assert [model["name"] for model in resolved["raw"]["/api/ps"]["models"]] == ["tiny:q8_0", "also-0"]  # type: ignore[index,call-overload,union-attr]
+    assert [model["name"] for model in resolved["raw"]["/api/ps"]["models"]] == ["tiny:q8_0", "also-0"]
     assert any("prompt cache cannot be switched off" in note for note in launch.startup.notes)
 
 

@@ -54,7 +54,7 @@ def load(target: Target, dialect: Dialect, requests: list[WireRequest], concurre
 
 def samples(target: Target, dialect: Dialect, **what: object) -> list[Sample]:
     """Two requests that must end well."""
-    found = load(target, dialect, wire(dialect, 2, **what)).samples  # type: ignore[arg-type]
+    found = load(target, dialect, wire(dialect, 2, **what)).samples
     assert [s.outcome for s in found] == ["ok", "ok"], found[0].error
     return found
 
@@ -181,7 +181,7 @@ def test_a_running_server_is_attached_to_by_its_own_protocol(start_fake: StartFa
     dialect = OPENAI.dialect(deployment, asked)
     extra = OPENAI.request_fields(deployment, asked)
     requests = wire(dialect, 2, extra=extra)
-    assert all(json.loads(request.body).keys() == FIELDS[protocol, api] for request in requests)  # type: ignore[arg-type]
+    assert all(json.loads(request.body).keys() == FIELDS[protocol, api] for request in requests)
     assert [s.outcome for s in load(target, dialect, requests).samples] == ["ok", "ok"]
 
 
@@ -332,7 +332,7 @@ def checks(result: LoadResult) -> set[str]:
     record = CellRecord(cell.id, cell.launch_id, cell.deployment, cell.load, 0, "ok", identity="proven")
     gathered = Samples.collect(result.samples)
     window = steady_window(gathered, cell.load)
-    return {reason.check.id for reason in judge(Context(record, gathered.within(window), window)).reasons}
+    return {reason.check.id for reason in judge(Context(gathered.within(window), record, window)).reasons}
 
 
 @pytest.mark.parametrize(("hold_s", "seen"), [(0.0, False), (0.2, True), (None, True)], ids=["passes on", "200 ms", "until the end"])

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 import psutil
 import pytest
@@ -204,7 +205,8 @@ def test_readings_are_thinned_when_there_are_too_many(monkeypatch: pytest.Monkey
     monkeypatch.setattr(sampler, "MAX_READINGS", 8)
 
     class Counting:
-        kind, name, facts = "host", "x", {}
+        kind, name = "host", "x"
+        facts: ClassVar[dict[str, object]] = {}
         asked = 0
 
         def read(self) -> dict[str, float]:
@@ -216,7 +218,7 @@ def test_readings_are_thinned_when_there_are_too_many(monkeypatch: pytest.Monkey
     read, write = os.pipe()
     monkeypatch.setattr(sys, "stdin", os.fdopen(read))
     source = Counting()
-    track = sampler.Track(source)  # type: ignore[arg-type]  # a source by its shape
+    track = sampler.Track(source)
     track.read()
     sampler.watch([track], 0.001)
     kept = track.subject()["series"]["values"]["load"]

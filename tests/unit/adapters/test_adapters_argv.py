@@ -6,6 +6,7 @@ import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from enginebench.adapter import JSON, WORKERS, Deployment, Install, Reply, Site, Unsupported
@@ -78,10 +79,11 @@ RUNNING = {
     ],
 )
 def test_resolved_of_a_running_server(server: str, expected: tuple[object, ...]) -> None:
-    replies = served(RUNNING[server])
+    state: Any = RUNNING[server]
+    replies = served(state)
     resolved = OPENAI.resolved(lambda path: replies.get(path, Reply(404)))
     assert (resolved.version, resolved.model, resolved.context, resolved.slots, resolved.prefix_cache) == expected
-    assert resolved.raw.keys() == RUNNING[server].keys()
+    assert resolved.raw.keys() == state.keys()
     assert "hush" not in str(resolved.raw)
 
 

@@ -33,7 +33,7 @@ MS = 1_000_000
 def row(name: str, *throughputs: float, verdict: str = "valid") -> Row:
     return Row(
         Deployment(name, "m", "none", "m"), ClosedLoop(concurrency=4), {}, (), "ok", {"output_throughput": estimate(throughputs)},
-        verdict, (), name,  # type: ignore[arg-type]
+        verdict, (), name,
     )  # fmt: skip
 
 
@@ -135,7 +135,7 @@ def test_only_the_same_prompt_answered_well_is_compared(a: list[Mapping[str, JSO
 
 
 def measured(path: Path, samples: Samples, slo: Mapping[str, JSON] | None = None, **changes: str) -> Run:
-    deployment = replace(Deployment("fake", "m", "none", "m"), **changes)  # type: ignore[arg-type]
+    deployment = replace(Deployment("fake", "m", "none", "m"), **changes)
     cell = Cell(deployment, ClosedLoop(concurrency=1, input_tokens=10, output_tokens=4, requests=8))
     run = Run.create(path, RunRecord("demo", "2026-01-01T00:00:00+00:00", {}, "0", (cell.id,), {}, "0", slo), "")
     run.add_cell(CellRecord(cell.id, cell.launch_id, cell.deployment, cell.load, 0, "ok", identity="proven"), samples)

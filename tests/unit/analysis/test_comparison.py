@@ -50,7 +50,7 @@ def night(
     """A stored run in which every token takes `slow` times as long; restarts differ by up to a hundredth."""
     cells = [Cell(deployment, load, repeat) for repeat in range(repeats) for deployment in deployments]
     machine = {**MACHINE, **more}
-    record = RunRecord("nightly", "2026-01-02T02:17:00+00:00", {}, "0", tuple(c.id for c in cells), machine, "0.1.0")  # type: ignore[arg-type]
+    record = RunRecord("nightly", "2026-01-02T02:17:00+00:00", {}, "0", tuple(c.id for c in cells), machine, "0.1.0")
     run = Run.create(folder, record, "")
     for cell in cells:
         drift = slow * (1 + 0.002 * ((3 * cell.repeat + seed) % 5))
@@ -60,7 +60,7 @@ def night(
             cell.launch_id, cell.deployment, cell.repeat, "", Startup(install=Install("wheel", version)), Configuration(resolved)
         )
         run.add_launch(launch)
-        told = CellRecord(cell.id, cell.launch_id, cell.deployment, load, cell.repeat, status, identity="proven", reason=None)  # type: ignore[arg-type]
+        told = CellRecord(cell.id, cell.launch_id, cell.deployment, load, cell.repeat, status, identity="proven", reason=None)
         if watts is not None:
             told = replace(told, telemetry=(gpu(watts),), traits=CellTraits(gpus=1))
         run.add_cell(told if status == "ok" else replace(told, reason="it died"), samples if status == "ok" else None)

@@ -67,13 +67,13 @@ def test_a_share_is_the_throughput_over_the_ceiling_of_that_load(
     assert machine is not None
     ceiling = MachineLimits(machine).of(row.deployment).ceiling((128.0, 32.0), row.load.concurrency)
     assert value(row, SHARE) == pytest.approx(value(row, THROUGHPUT) / ceiling)
-    assert len(row.figures[SHARE].values) == 3, "one for each restart"  # type: ignore[union-attr]
+    assert len(row.figures[SHARE].values) == 3, "one for each restart"
 
 
 def test_every_cell_has_its_cost_and_its_share(synthetic_analysis: Analysis, synthetic_run: Run, context: RunContext) -> None:
     row = on_cpu(synthetic_analysis.rows[0], synthetic_run, replace(context, prices=PRICES))
     for name in (SHARE, "cost_per_token", "throughput_per_money", "bandwidth_per_money", "joules_per_token"):
-        assert row.figures[name].values == tuple(cell.figures[name] for cell in row.cells), name  # type: ignore[union-attr]
+        assert row.figures[name].values == tuple(cell.figures[name] for cell in row.cells), name
     exported = json.loads(to_json(replace(synthetic_analysis, rows=(row,))))["rows"][0]["cells"][0]["figures"]
     assert exported[SHARE] == row.cells[0].figures[SHARE]
     assert exported["cost_per_token"] == row.cells[0].figures["cost_per_token"]
@@ -112,7 +112,7 @@ def test_costs_by_hand(synthetic_analysis: Analysis, synthetic_run: Run, context
     assert value(row, "throughput_per_money") == pytest.approx(pace / 1000)
     assert value(row, "bandwidth_per_money") == pytest.approx(10 / 1000)
     assert value(row, "joules_per_token") == pytest.approx(100 / pace), "nobody measured, so the stated 100 W"
-    low, high = row.figures["cost_per_token"].low, row.figures["cost_per_token"].high  # type: ignore[union-attr]
+    low, high = row.figures["cost_per_token"].low, row.figures["cost_per_token"].high
     assert low is not None
     assert high is not None
     assert low <= value(row, "cost_per_token") <= high, "the dearest restart is the slowest"

@@ -123,9 +123,9 @@ def test_local_paths(tmp_path: Path) -> None:
     ],
 )
 def test_what_can_never_be_had_says_why(reference: str, precision: str, form: str, reason: str, tmp_path: Path) -> None:
-    assert reason in (missing(reference, precision, form, tmp_path) or "")  # type: ignore[arg-type]
+    assert reason in (missing(reference, precision, form, tmp_path) or "")
     with pytest.raises(UserError) as error:
-        prepare(reference, precision, form, tmp_path, silent)  # type: ignore[arg-type]
+        prepare(reference, precision, form, tmp_path, silent)
     assert error.value.advice
 
 

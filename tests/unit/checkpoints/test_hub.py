@@ -175,4 +175,4 @@ def test_what_a_reference_means() -> None:
     ],
 )
 def test_references_that_mean_nothing(reference: str, form: str, why: str) -> None:
-    assert why in (missing(reference, "f16", form, Path()) or "")  # type: ignore[arg-type]
+    assert why in (missing(reference, "f16", form, Path()) or "")

@@ -40,7 +40,7 @@ def decode(dialect: Dialect, payload: object) -> Event:
 def said(answer: str, reasoning: str = "", **fields: object) -> Event:
     """An output event."""
     text = reasoning + answer
-    return Event(chars=len(text), answer_chars=len(answer), text=text, **fields)  # type: ignore[arg-type]
+    return Event(chars=len(text), answer_chars=len(answer), text=text, **fields)
 
 
 # -- requests ------------------------------------------------------------------------------------------------------------

@@ -132,7 +132,7 @@ def test_the_build_context_is_the_same_bytes_every_time(tmp_path: Path) -> None:
     built = recipe(resolve("transformers"), ("transformers==5.23.0",), pins)
     assert built.context() == built.context()
     with tarfile.open(fileobj=io.BytesIO(built.context())) as archive:
-        texts = {member.name: archive.extractfile(member).read().decode() for member in archive.getmembers()}  # type: ignore[union-attr]
+        texts = {member.name: archive.extractfile(member).read().decode() for member in archive.getmembers()}
     assert texts == {"Dockerfile": built.dockerfile, "constraints.txt": "torch==2.13.0\n"}
     assert built.arguments["BASE"] == built.image.base
 

@@ -26,8 +26,8 @@ def decode(pieces: list[bytes], *, templates: bool = True, chat: bool = False) -
 
 def event(text: str | None, **fields: object) -> bytes:
     """A completions event as vLLM writes it; fields go beside `choices`, and finish_reason or token_ids into the choice."""
-    inner = {k: fields.pop(k) for k in ("finish_reason", "token_ids") if k in fields}
-    choices = [] if text is None else [{"index": 0, "text": text, "logprobs": None, **inner}]
+    inner: dict[str, object] = {k: fields.pop(k) for k in ("finish_reason", "token_ids") if k in fields}
+    choices: list[dict[str, object]] = [] if text is None else [{"index": 0, "text": text, "logprobs": None, **inner}]
     body = {"id": "cmpl-1", "object": "text_completion", "model": "m", "choices": choices, **fields}
     return b"data: " + json.dumps(body, ensure_ascii=False).encode() + b"\n\n"
 

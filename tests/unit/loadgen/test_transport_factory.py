@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("built_receiver")
 
 def test_a_system_that_does_not_stamp_gets_the_event_loops_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     unable = Mock(eb_version=lambda: library.VERSION, eb_usable=lambda: 0)
-    monkeypatch.setattr(library.ctypes, "CDLL", lambda _: unable)
+    monkeypatch.setattr("ctypes.CDLL", lambda _: unable)
     library.library.cache_clear()
     try:
         assert isinstance(open_transports(Target("127.0.0.1", 9), "kernel"), EventLoopTransports)

@@ -15,6 +15,7 @@ from enginebench.domain import plain
 from enginebench.machine import host, nvml
 from enginebench.machine.accelerators import Gpu, ask, nvidia_gpus, parse_rocm_smi, parse_system_profiler
 from enginebench.runner import doctor
+from enginebench.runner.doctor import Diagnosis
 from enginebench.runtime import LaunchFailed
 from enginebench.runtime.container.leftovers import Leftover
 
@@ -206,7 +207,7 @@ def patient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPat
     return monkeypatch
 
 
-def finding(topic: str) -> doctor.Finding:
+def finding(topic: str) -> Diagnosis:
     return next(found for found in doctor.diagnose() if found.topic == topic)
 
 

@@ -17,7 +17,7 @@ from enginebench.analysis.analysis import Analysis, analyse
 from enginebench.analysis.rows import result_of
 from enginebench.cli import bench
 from enginebench.metrics import figures, registry
-from enginebench.metrics.context import Context
+from enginebench.metrics.context import Context, Floats
 from enginebench.metrics.registry import DISPLAY_UNITS, Need, Trait, find, metric, metric_of, metrics, names_with, unit_of
 from enginebench.records.cell import Delivery
 from enginebench.records.run_folder import Run
@@ -114,7 +114,7 @@ def test_a_name_is_declared_once() -> None:
     with pytest.raises(ValueError, match="'ttft' is declared twice"):
 
         @metric("mine", scope="cell", unit="s", better=None)
-        def ttft(c: Context) -> registry.Floats:
+        def ttft(c: Context) -> Floats:
             """Another TTFT."""
             return registry.one(len(c.samples))
 

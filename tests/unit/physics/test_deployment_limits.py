@@ -55,12 +55,12 @@ def machine(gb_s: float = 1.0, gb: float = 100.0) -> Machine:
     ],
 )
 def test_options_that_are_called_alike_say_where_weights_lie(options: dict[str, object], expected: Placement) -> None:
-    assert placement_of(options) == expected  # type: ignore[arg-type]  # JSON
+    assert placement_of(options) == expected
 
 
 @pytest.mark.parametrize("options", [{"cpu_offload_gb": 20}, {"extra": ["--swa-full"]}, {"kv_offload": False}, {"kv_type": "q3_odd"}])
 def test_a_placement_that_is_not_understood_is_unknown(options: dict[str, object]) -> None:
-    assert isinstance(placement_of(options), str)  # type: ignore[arg-type]  # JSON
+    assert isinstance(placement_of(options), str)
 
 
 def test_what_the_engine_says_of_its_cache_goes_first() -> None:

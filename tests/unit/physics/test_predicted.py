@@ -17,7 +17,7 @@ DATA = ROOT / "benchmarks" / "ceiling_measured.jsonl"
 def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     monkeypatch.delitem(sys.modules, "ceiling", raising=False)
-    import predicted  # type: ignore[import-not-found]  # a script beside its data, no package
+    import predicted
 
     found: ModuleType = predicted
     return found

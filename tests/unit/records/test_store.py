@@ -28,7 +28,7 @@ CELL = Cell(Deployment("fake", "m", "none", "m", options={"a": [1, "x", None], "
 
 
 def record(**changes: object) -> CellRecord:
-    return replace(CellRecord.of(CELL, "ok"), **changes)  # type: ignore[arg-type]
+    return replace(CellRecord.of(CELL, "ok"), **changes)
 
 
 def new_run(path: Path, name: str = "demo") -> Run:

@@ -54,7 +54,7 @@ def test_defaults_follow_the_arrivals(tmp_path: Path) -> None:
 def test_every_field_is_an_axis(tmp_path: Path) -> None:
     found = loads(tmp_path, "rate: [1, 2], arrivals: [poisson, gamma], burstiness: [0.5, 2], input_tokens: ['uniform(8,16)', 32]")
     assert len(found) == 2 * 3 * 2  # burstiness says nothing of Poisson arrivals
-    assert {load.burstiness for load in found if load.arrivals == "poisson"} == {1.0}
+    assert {load.value("burstiness") for load in found if load.value("arrivals") == "poisson"} == {1.0}
     assert {load.input_tokens for load in found} == {"uniform(8,16)", 32}
 
 

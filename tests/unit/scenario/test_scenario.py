@@ -231,7 +231,7 @@ def test_a_value_of_the_wrong_type_is_told_what_its_field_takes(tmp_path: Path, 
 def test_attach_needs_a_url_and_only_attach_takes_one(tmp_path: Path) -> None:
     attached = "name: a\ndeployments:\n  - {engine: openai, model: any, runtime: attach}\nloads: [{}]\n"
     assert "needs the server's `url`" in complaint(tmp_path, attached)
-    assert "must" not in load(tmp_path, attached.replace("attach}", "attach, url: 'http://127.0.0.1:1/'}")).deployments[0].url  # type: ignore[operator]
+    assert "must" not in load(tmp_path, attached.replace("attach}", "attach, url: 'http://127.0.0.1:1/'}")).deployments[0].url
     for url in ("http://h:99999", "http://user:hunter2@h", "http://h/?key=hunter2", "http://[h"):
         said = complaint(tmp_path, attached.replace("attach}", f"attach, url: '{url}'}}"))
         assert "s.yaml:3: deployments[0].url" in said

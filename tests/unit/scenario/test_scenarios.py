@@ -89,7 +89,7 @@ def test_the_scout_scenario_compares_what_it_is_known_for() -> None:
     assert all(gpus(d) <= 4 for d in found if not d.label)
     loads = {cell.load for cell in planned("scout_4xh100").cells}
     assert {load.concurrency for load in loads} >= {1, 4, 16, 64, 256}
-    contexts = {load.input_tokens + load.output_tokens for load in loads}  # type: ignore[operator]  # all of them are numbers
+    contexts = {load.input_tokens + load.output_tokens for load in loads}
     assert contexts == {2048, 8192, 32768, 131072}
 
 

@@ -91,7 +91,7 @@ def test_the_worst_verdict_counts_and_nothing_is_not_run() -> None:
 def record(**changes: object) -> CellRecord:
     cell = Cell(Deployment("fake", "m", "none", "m"), ClosedLoop(concurrency=1, input_tokens=10, output_tokens=20, requests=8))
     known = {"identity": "proven", "client": ClientFacts({"lag_p99_ms": 0.1, "cpu_fraction": 0.2}), **changes}
-    return CellRecord(cell.id, cell.launch_id, cell.deployment, cell.load, 0, "ok", **known)  # type: ignore[arg-type]
+    return CellRecord(cell.id, cell.launch_id, cell.deployment, cell.load, 0, "ok", **known)
 
 
 def samples() -> Samples:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
-from enginebench.domain import Load, OpenLoop
+from enginebench.domain import DrawnLoad, OpenLoop
 from enginebench.workload import natural_count
 from enginebench.workload.arrivals import due_times
 from hypothesis import given
@@ -32,7 +32,7 @@ loads = st.builds(
 
 
 @given(loads, st.integers(1, 60), st.integers(0, 30))
-def test_due_times_never_decrease_and_depend_on_the_load_alone(load: Load, count: int, more: int) -> None:
+def test_due_times_never_decrease_and_depend_on_the_load_alone(load: DrawnLoad, count: int, more: int) -> None:
     due = due_times(load, count)
     assert len(due) == count
     assert np.isfinite(due).all()

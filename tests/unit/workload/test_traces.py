@@ -58,7 +58,7 @@ def mooncake(folder: Path, rows: object = MOONCAKE) -> Path:
 
 
 def replay(**fields: object) -> Load:
-    return TraceReplay(trace="trace", requests=0, prefix_cache="allowed", **fields)  # type: ignore[arg-type]
+    return TraceReplay(trace="trace", requests=0, prefix_cache="allowed", **fields)
 
 
 @pytest.mark.parametrize(
@@ -148,8 +148,8 @@ def test_only_the_part_that_is_replayed_counts(tmp_path: Path) -> None:
     mooncake(tmp_path, rows)
     parts = [{"requests": 2}, {"requests": 0, "duration_s": 2.0}, {"requests": 0, "duration_s": 4.0, "time_scale": 2.0}]
     for part in parts:
-        assert largest_request(TraceReplay(trace="trace", **part), tmp_path) == 705  # type: ignore[arg-type]
-        check(TraceReplay(trace="trace", **part), tmp_path)  # type: ignore[arg-type]  # nothing is shared yet
+        assert largest_request(TraceReplay(trace="trace", **part), tmp_path) == 705
+        check(TraceReplay(trace="trace", **part), tmp_path)
     assert largest_request(replay(), tmp_path) == 9005
     with pytest.raises(UserError, match="share blocks"):
         check(TraceReplay(trace="trace", requests=4), tmp_path)
