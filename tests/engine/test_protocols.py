@@ -332,7 +332,7 @@ def checks(result: LoadResult) -> set[str]:
     record = CellRecord(cell.id, cell.launch_id, cell.deployment, cell.load, 0, "ok", identity="proven")
     gathered = Samples.collect(result.samples)
     window = steady_window(gathered, cell.load)
-    return {reason.check.id for reason in judge(Context(record, gathered.within(window), window)).reasons}
+    return {reason.check.id for reason in judge(Context(gathered.within(window), record, window)).reasons}
 
 
 @pytest.mark.parametrize(("hold_s", "seen"), [(0.0, False), (0.2, True), (None, True)], ids=["passes on", "200 ms", "until the end"])
