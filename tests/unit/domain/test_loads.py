@@ -70,7 +70,7 @@ def test_the_kind_of_a_load_follows_from_its_fields() -> None:
     with pytest.raises(TypeError):
         load_of(rate=1.0, ramp_s=2.0)
     with pytest.raises(TypeError):
-        ClosedLoop()  # type: ignore[abstract]
+        Load()  # type: ignore[abstract]
 
 
 def test_an_open_loop_has_no_limit_unless_one_is_set_and_its_canonical_form_says_so() -> None:
