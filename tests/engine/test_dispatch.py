@@ -182,6 +182,7 @@ def test_a_server_that_can_never_keep_up_is_found_out_early(start_fake: StartFak
     assert outcomes(result) == {"ok", "cancelled"}
 
 
+@pytest.mark.alone
 def test_a_server_that_keeps_up_is_left_alone(start_fake: StartFake) -> None:
     quick = start_fake("--slots", "4", "--ttft-ms", "20", "--itl-ms", "2")
     result = run_load(spec(quick, wire(600, tokens=3, due_ms=lambda i: 10 * i), dispersion=1.0))

@@ -88,6 +88,7 @@ def test_a_search_resumes_with_what_is_stored(folder: Folder) -> None:
 @pytest.mark.parametrize(
     ("start", "stop", "ending", "tried"), [(8, 16, "never", [8]), (1, 2, "top", [1, 2])], ids=["too much at first", "not enough at last"]
 )
+@pytest.mark.alone
 def test_an_answer_outside_the_bounds_is_said_to_be(folder: Folder, start: int, stop: int, ending: str, tried: list[int]) -> None:
     report = folder.search(start=start, stop=stop)
     assert levels(report) == tried

@@ -197,6 +197,7 @@ def test_a_slow_request_times_out_alone(start_fake: StartFake) -> None:
     assert 0.4 <= (result.samples[0].end_ns - result.samples[0].sent_ns) / 1e9 < 0.6
 
 
+@pytest.mark.alone
 def test_a_silent_server_costs_one_time_out_and_not_one_for_each_request(start_fake: StartFake) -> None:
     started = time.monotonic()
     result = load(start_fake("--ttft-ms", "60000"), wire(50), concurrency=2, timeout_s=0.3)

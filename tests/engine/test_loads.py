@@ -133,6 +133,7 @@ def test_every_protocol(tmp_path: Path, protocol: str) -> None:
     assert result.tokens == "server usage"
 
 
+@pytest.mark.alone
 def test_reasoning_has_a_time_to_the_first_answer_of_its_own(tmp_path: Path) -> None:
     _, s, result = measured(
         tmp_path,

@@ -307,6 +307,7 @@ def held(hub: Receiver, events: int) -> bool:
     return hub.pending == events
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     "texts",
     [
@@ -330,6 +331,7 @@ def test_tokens_that_wait_together_keep_their_own_stamps(texts: list[bytes]) -> 
     assert max(min(second - first, third - second) for first, second, third in waited) > 2_500_000
 
 
+@pytest.mark.alone
 def test_a_first_token_that_waits_with_the_second_keeps_its_stamp() -> None:
     head, end = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"0\r\n\r\n"
     first, second = event(b"first"), event(b"2nd")
