@@ -71,8 +71,8 @@ __all__ = [
     "Comparison", "Diagnosis", "Engine", "EngineReady", "Event", "Form", "ImageList", "LaunchCommands", "LaunchEnded", "LaunchStarted",
     "LaunchStep", "ListedImage", "ModelFit", "Note", "Offload", "OffloadCurve", "OnEvent", "PlacedModel", "Plan", "Prices", "Routing",
     "RoutingSummary", "Run", "RunOpened", "UserError", "all_checks", "audit_claims", "audit_scenarios", "audit_to_html", "build_images",
-    "built_in_scenarios", "calibrate", "ceiling", "clean", "compare", "count_routing", "doctor", "fit", "install_engine", "latest_run",
-    "launch_commands", "list_engines", "list_images", "offload", "open_run", "pin_images", "place", "plan", "price_list", "pull_images",
+    "built_in_scenarios", "calibrate", "ceiling", "clean", "compare", "count_routing", "doctor", "fit", "import_file", "install_engine",
+    "latest_run", "launch_commands", "list_engines", "list_images", "offload", "open_run", "pin_images", "place", "plan", "price_list", "pull_images",
     "routing_summary", "run", "runs",
 ]  # fmt: skip
 
@@ -126,6 +126,18 @@ def run(
         plan, Path(results), fresh=fresh, retry_failed=retry_failed, client_processes=client_processes, on_event=on_event
     )  # fmt: skip
     return Run(folder)
+
+
+def import_file(path: str | Path, *, results: str | Path = "results") -> Run:
+    """Store the figures of a file that another tool wrote as a new run, without raw samples.
+
+    path: what `vllm bench serve --save-result` writes; docs/contributing.md says how to add a tool. results: the folder of runs.
+    UserError for an unknown format (with the known ones) and for a damaged file.
+    """
+    from enginebench.report.run import Run
+    from enginebench.runner.imports import import_run
+
+    return Run(import_run(Path(path), Path(results)))
 
 
 # -- ask about a model ---------------------------------------------------------------------------------------------------

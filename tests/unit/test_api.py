@@ -17,8 +17,8 @@ NAMES = [
     "Comparison", "Diagnosis", "Engine", "EngineReady", "Event", "Form", "ImageList", "LaunchCommands", "LaunchEnded", "LaunchStarted",
     "LaunchStep", "ListedImage", "ModelFit", "Note", "Offload", "OffloadCurve", "OnEvent", "PlacedModel", "Plan", "Prices", "Routing",
     "RoutingSummary", "Run", "RunOpened", "UserError", "all_checks", "audit_claims", "audit_scenarios", "audit_to_html", "build_images",
-    "built_in_scenarios", "calibrate", "ceiling", "clean", "compare", "count_routing", "doctor", "fit", "install_engine", "latest_run",
-    "launch_commands", "list_engines", "list_images", "offload", "open_run", "pin_images", "place", "plan", "price_list", "pull_images",
+    "built_in_scenarios", "calibrate", "ceiling", "clean", "compare", "count_routing", "doctor", "fit", "import_file", "install_engine",
+    "latest_run", "launch_commands", "list_engines", "list_images", "offload", "open_run", "pin_images", "place", "plan", "price_list", "pull_images",
     "routing_summary", "run", "runs",
 ]  # fmt: skip
 
@@ -49,6 +49,7 @@ SIGNATURES = {
     "install_engine": "(name: str, *, adapters: Sequence[str | Path] = (), on_step: Callable[[str], None] = <function>) -> Engine",
     "doctor": "(adapters: Sequence[str | Path] = ()) -> list[Diagnosis]",
     "clean": "() -> Cleanup",
+    "import_file": "(path: str | Path, *, results: str | Path = 'results') -> Run",
     "run": "(plan: Plan, *, results: str | Path = 'results', fresh: bool = False, retry_failed: bool = False, client_processes: int = 1, "
     "on_event: OnEvent = <function>) -> Run",
 }
@@ -100,7 +101,7 @@ def test_what_type_checkers_see_is_what_there_is() -> None:
     typed = {alias.name: node.module for node in ast.walk(block) if isinstance(node, ast.ImportFrom) for alias in node.names}
     lazy = {name: f"enginebench.{module}" for module, names in api._ELSEWHERE.items() for name in names}
     assert {name: module for name, module in typed.items() if name in NAMES} == lazy
-    assert set(lazy) | {"offload", "plan", "run"} == set(NAMES)
+    assert set(lazy) | {"import_file", "offload", "plan", "run"} == set(NAMES)
 
 
 def test_no_name_is_that_of_a_package() -> None:

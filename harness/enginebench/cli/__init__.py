@@ -24,6 +24,7 @@ from enginebench.cli.doctor import doctor
 from enginebench.cli.engines import engines
 from enginebench.cli.fit import fit
 from enginebench.cli.images import images
+from enginebench.cli.import_file import import_file
 from enginebench.cli.offload import offload
 from enginebench.cli.plan import plan
 from enginebench.cli.report import report
@@ -63,7 +64,7 @@ def bench() -> None:
 
 
 for command in (
-    run, plan, report, compare, checks, routing, fit, ceiling, offload, audit, engines, images, calibrate, doctor, clean, completion,
+    run, plan, report, compare, import_file, checks, routing, fit, ceiling, offload, audit, engines, images, calibrate, doctor, clean, completion,
 ):  # fmt: skip
     bench.add_command(command)
 

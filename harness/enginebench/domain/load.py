@@ -121,6 +121,7 @@ class Load(ABC):
 
     def __init_subclass__(cls) -> None:
         if "kind" in cls.__dict__:
+            cls.in_every_record = cls.__dict__.get("in_every_record", False)  # not inherited
             KINDS.append(cls)
 
     # -- level -----------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from enginebench.checkpoints.families import FAMILIES
 from enginebench.errors import UserError, did_you_mean
 from enginebench.physics.geometry import Attention, Experts, Layer, Model
 
@@ -25,7 +26,8 @@ Config = Mapping[str, Any]
 def from_config(name: str, config: Config) -> Model:
     """The model that a config.json describes (of a multimodal model, the text part). UserError if it is unknown or incomplete."""
     text = config.get("text_config", config)
-    kind = text.get("model_type", config.get("model_type"))
+    written = text.get("model_type", config.get("model_type"))
+    kind = next((family.counted_as for family in FAMILIES.values() if family.counted_as and family.hf_type == written), written)
     if kind not in DENSE | MIXTURES:
         raise UserError(f"unknown model type '{kind}'", key="model_type", advice=did_you_mean(str(kind), DENSE | MIXTURES))
     try:

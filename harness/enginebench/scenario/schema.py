@@ -6,22 +6,28 @@ docs/scenario.md and docs/scenario.schema.json are generated from these classes.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from enginebench.checkpoints.families import FAMILIES
 from enginebench.domain import JSON
 from enginebench.inputs.fields import Count, Few, ListOf, Milliseconds, Name, Seconds, Seed, Strict, sweep_field, sweep_or
 from enginebench.scenario.container_schema import ContainerSettings
 from enginebench.scenario.load_schema import Loads
 
+if TYPE_CHECKING:
+    Architecture: TypeAlias = str
+else:
+    Architecture = Literal[tuple(FAMILIES)]
+
 
 class RandomWeights(Strict):
     """A model of this geometry with random weights, created on this machine."""
 
-    architecture: Literal["qwen3moe", "mixtral", "olmoe", "deepseek_v3", "llama4", "gpt_oss", "llama"] = Field(
+    architecture: Architecture = Field(
         "qwen3moe", description="Layout of this model family; `llama` is dense: `experts: 1, top_k: 1`."
     )
     layers: Count = Field(4, description="Number of layers.")

@@ -1,17 +1,25 @@
 """Model families of random checkpoints: tensors, metadata, and names in both file formats.
 
-One class per family, by the name that scenarios use. Only `FAMILIES` lists them.
+One class per family. A new file in this folder is found; nothing else lists families.
 """
 
-from enginebench.checkpoints.families.base import Family, Geometry, Stored, Tensor
-from enginebench.checkpoints.families.deepseek import DeepSeekV3
-from enginebench.checkpoints.families.gpt_oss import GptOss
-from enginebench.checkpoints.families.llama import Llama, Mixtral
-from enginebench.checkpoints.families.llama4 import Llama4
-from enginebench.checkpoints.families.qwen import OLMoE, Qwen3MoE
+import importlib
+import pkgutil
+from collections.abc import Iterator
 
-FAMILIES: dict[str, Family] = {
-    family.name: family for family in (Qwen3MoE(), Mixtral(), OLMoE(), DeepSeekV3(), Llama4(), GptOss(), Llama())
-}
+from enginebench.checkpoints.families.base import Family, Geometry, Stored, Tensor
+
+
+def _families() -> Iterator[Family]:
+    """One of each family, by module, then in the order of definition. A class without a name is a base class."""
+    for found in pkgutil.iter_modules(__path__):
+        module = importlib.import_module(f"{__name__}.{found.name}")
+        for kind in vars(module).values():
+            if isinstance(kind, type) and issubclass(kind, Family) and kind.__module__ == module.__name__ and hasattr(kind, "name"):
+                yield kind()
+
+
+FAMILIES: dict[str, Family] = {family.name: family for family in _families()}
+"""Name -> family."""
 
 __all__ = ["FAMILIES", "Family", "Geometry", "Stored", "Tensor"]

@@ -108,6 +108,8 @@ class Family(ABC):
     hf_class: ClassVar[str]
     hf_type: ClassVar[str]
     """`architectures` and `model_type` of config.json."""
+    counted_as: ClassVar[str | None] = None
+    """The `model_type` whose config.json means the same, for sizes and ceilings; None: `enginebench.physics.config` knows `hf_type`."""
     names: ClassVar[Mapping[str, str]]
     """Tensors of a block: GGUF name -> Hugging Face name, with {expert} for the number of an expert that has its own tensor."""
     paired_rotation: ClassVar[bool] = False

@@ -1,0 +1,27 @@
+"""`bench import`: another tool's result file as a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+import enginebench
+from enginebench.cli.shared import RESULTS
+
+
+@click.command(
+    "import", epilog="\b\nExamples:\n  vllm bench serve ... --save-result --result-filename serve.json\n  bench import serve.json\n  bench report"
+)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--results", type=click.Path(path_type=Path), default=RESULTS, show_default=True, metavar="FOLDER", help="Folder of runs."
+)
+def import_file(file: Path, results: Path) -> None:
+    """Store the figures of FILE, which another tool wrote, as a run: the JSON of `vllm bench serve --save-result`.
+
+    Such a run has no raw samples. Its report says so, and that most validity checks could not be applied.
+    """
+    run = enginebench.import_file(file, results=results)
+    click.echo(run.report(), nl=False)
+    click.echo(f"\nsaved {len(run.folder.record.cells)} cells -> {run.path}\nnext: bench report {run.path}   (--html, --md, --csv, --json)", err=True)
