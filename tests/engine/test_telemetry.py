@@ -18,8 +18,8 @@ import pytest
 from enginebench.analysis.analysis import analyse
 from enginebench.analysis.rows import CellResult, result_of
 from enginebench.records.run_folder import Run, open_run
-from enginebench.report.distributions import Reading
-from enginebench.report.inside import inside
+from enginebench.report.sample_summary import Reading
+from enginebench.report.sections.engine_internals import inside
 from enginebench.telemetry import sampler
 
 SOURCE = Path(__file__).parent / "nvml" / "standin.c"

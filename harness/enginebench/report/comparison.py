@@ -14,8 +14,8 @@ from enginebench.domain import JSON, plain, plain_object
 from enginebench.domain.text import printable
 from enginebench.metrics.registry import unit_of
 from enginebench.metrics.statistics import CONFIDENCE, Estimate, repeats_needed
+from enginebench.report.columns import column, full_text, shown
 from enginebench.report.export import escape_markdown
-from enginebench.report.figures import column, full_text, shown
 
 COMPARISON_SCHEMA = 2
 """Version of `to_data`. Raise it when a reader of the old form would misread the new one."""

@@ -16,10 +16,10 @@ from enginebench.metrics.registry import unit_of
 from enginebench.metrics.statistics import Estimate
 from enginebench.records.counters import acceptance
 from enginebench.records.launch import LaunchRecord
-from enginebench.report.fairness import Card, fairness
-from enginebench.report.figures import full_text, repeats_text
-from enginebench.report.findings import Finding, Findings, findings
-from enginebench.report.layout import Layout, Line, Section, lay_out
+from enginebench.report.columns import full_text, repeats_text
+from enginebench.report.sections.comparison_table import Layout, Line, Section, lay_out
+from enginebench.report.sections.fairness import Card, fairness
+from enginebench.report.sections.highest_load import Finding, Findings, findings
 from enginebench.validity import Verdict
 
 REPORT_SCHEMA = 1

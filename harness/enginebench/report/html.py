@@ -20,14 +20,15 @@ from enginebench.machine.folders import resource_dir
 from enginebench.metrics.registry import metrics
 from enginebench.records.files import write_atomically
 from enginebench.records.run_folder import Run
-from enginebench.report import plots, traces
-from enginebench.report.distributions import read_samples
-from enginebench.report.fairness import fairness
-from enginebench.report.figures import GOODPUT, THROUGHPUT, TPOT, TTFT, Column, interval_text, repeats_text, value_text, why_missing
-from enginebench.report.findings import findings
-from enginebench.report.inside import inside
-from enginebench.report.layout import lay_out
-from enginebench.report.provenance import provenance
+from enginebench.report import plotly_traces as traces
+from enginebench.report import plots
+from enginebench.report.columns import GOODPUT, THROUGHPUT, TPOT, TTFT, Column, interval_text, repeats_text, value_text, why_missing
+from enginebench.report.sample_summary import read_samples
+from enginebench.report.sections.comparison_table import lay_out
+from enginebench.report.sections.engine_internals import inside
+from enginebench.report.sections.fairness import fairness
+from enginebench.report.sections.highest_load import findings
+from enginebench.report.sections.provenance import provenance
 from enginebench.validity import VERDICTS, Check, all_checks
 
 _KEYS = (

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 
 from enginebench.analysis.analysis import LOAD_COLUMNS, Analysis, Row
 from enginebench.domain import JSON, KINDS, Load, field_names
-from enginebench.report.distributions import Reading
-from enginebench.report.figures import GOODPUT, THROUGHPUT, TPOT, TTFT, USER, WITHIN, Column, intervals_text, itl_is_exact
-from enginebench.report.layout import heading
-from enginebench.report.traces import Trace, axis, frontier_line, frontier_points, invalid, level_axis, line, steps, value
+from enginebench.report.columns import GOODPUT, THROUGHPUT, TPOT, TTFT, USER, WITHIN, Column, heading, intervals_text, itl_is_exact
+from enginebench.report.plotly_traces import Trace, axis, frontier_line, frontier_points, invalid, level_axis, line, steps, value
+from enginebench.report.sample_summary import Reading
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 from enginebench.analysis.analysis import Analysis
 from enginebench.domain.text import printable
-from enginebench.report.fairness import fairness
-from enginebench.report.figures import Column, interval_text, repeats_text, value_text
-from enginebench.report.findings import findings
-from enginebench.report.layout import Layout, Line, Section, lay_out
+from enginebench.report.columns import Column, interval_text, repeats_text, value_text
+from enginebench.report.sections.comparison_table import Layout, Line, Section, lay_out
+from enginebench.report.sections.fairness import fairness
+from enginebench.report.sections.highest_load import findings
 
 if TYPE_CHECKING:
     from rich.table import Table

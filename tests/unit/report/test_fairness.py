@@ -16,7 +16,7 @@ from enginebench.records.cell import CellRecord, CellTraits, EngineCounters, Pro
 from enginebench.records.launch import Configuration, LaunchRecord, Startup
 from enginebench.records.run import RunRecord
 from enginebench.report import render_table, to_json, to_markdown
-from enginebench.report.fairness import ASPECTS, Card, Fact, fairness, said
+from enginebench.report.sections.fairness import ASPECTS, Card, Fact, fairness, said
 from enginebench.runner.priming import differences
 from enginebench.validity import CacheProof
 

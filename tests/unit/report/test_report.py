@@ -19,12 +19,12 @@ from enginebench.metrics.statistics import Estimate
 from enginebench.records.run import RunRecord
 from enginebench.records.run_folder import Run
 from enginebench.report import render_table, to_csv, to_json, to_markdown
-from enginebench.report.distributions import MAX_POINTS, points_per_curve, read_samples
+from enginebench.report.columns import TTFT, decimals, full_text, intervals_text, number, shown, why_missing
 from enginebench.report.export import REPORT_SCHEMA, escape_markdown
-from enginebench.report.figures import TTFT, decimals, full_text, intervals_text, number, shown, why_missing
 from enginebench.report.html import script_json, write_html
-from enginebench.report.layout import lay_out
 from enginebench.report.plots import pareto, sections
+from enginebench.report.sample_summary import MAX_POINTS, points_per_curve, read_samples
+from enginebench.report.sections.comparison_table import lay_out
 
 HOSTILE = "</script><script>alert(1)</script>"
 

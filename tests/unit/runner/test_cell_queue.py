@@ -19,10 +19,10 @@ from enginebench.records.cell import CellRecord, Delivery
 from enginebench.records.run_folder import Run
 from enginebench.records.samples import Samples
 from enginebench.report import render_table, to_csv, to_json, to_markdown
-from enginebench.report.distributions import read_samples
-from enginebench.report.findings import findings
 from enginebench.report.html import render_html
 from enginebench.report.plots import sections
+from enginebench.report.sample_summary import read_samples
+from enginebench.report.sections.highest_load import findings
 from enginebench.runner import Sweep
 from enginebench.runner.cell_queue import CellQueue
 from enginebench.runner.folder import open_run_for

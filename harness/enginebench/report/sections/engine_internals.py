@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from enginebench.analysis.analysis import Analysis, CellResult, Row
 from enginebench.domain import JSON
 from enginebench.records.counters import CounterSeries
-from enginebench.report.curves import curves
-from enginebench.report.distributions import Reading
+from enginebench.report.plotly_traces import Trace, axis, over_time
 from enginebench.report.plots import Panel, PlotSection, panel_groups
-from enginebench.report.traces import Trace, axis, over_time
+from enginebench.report.sample_summary import Reading
+from enginebench.report.telemetry_curves import curves
 
 _FEWEST = 3
 """Readings that make a curve."""

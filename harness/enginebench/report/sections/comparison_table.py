@@ -12,8 +12,8 @@ from typing import Literal, TypeAlias
 
 from enginebench.analysis.analysis import LOAD_COLUMNS, Analysis, Row
 from enginebench.analysis.ranking import contenders, ranked_by
-from enginebench.domain import field_names, load_fields
-from enginebench.report.figures import Column, intervals_text, shown, why_missing
+from enginebench.domain import field_names
+from enginebench.report.columns import Column, heading, intervals_text, shown, why_missing
 
 State: TypeAlias = Literal["valid", "unranked", "suspect", "invalid", "failed", "skipped"]
 
@@ -114,11 +114,6 @@ def _labels(row: Row, analysis: Analysis) -> dict[str, str]:
     if len(limits) > 1:
         out["most in flight"] = "" if row.load.limit is None else str(row.load.limit or "no limit")
     return out
-
-
-def heading(column: str) -> str:
-    """How a label column is called in a table."""
-    return load_fields()[column].heading if column in LOAD_COLUMNS else column
 
 
 def state_of(row: Row) -> State:

@@ -10,7 +10,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from enginebench.analysis.analysis import Analysis, Row
+from enginebench.analysis.analysis import LOAD_COLUMNS, Analysis, Row
+from enginebench.domain import load_fields
 from enginebench.metrics.registry import PERCENTILES, Metric, Shown, Trait, find, metric_name, metrics
 from enginebench.metrics.statistics import BOOTSTRAP_FROM, Estimate, range_coverage, samples_needed
 
@@ -51,6 +52,11 @@ def column(figure: str, analysis: Analysis | None = None, rank: int = 100) -> Co
     label = (bundled or metric.header) + ("" if q is None else f" p{q:.0f}")
     unit, factor = metric.display(analysis.prices.currency if analysis is not None and analysis.prices is not None else "money")
     return Column(figure, label, unit, factor, rank)
+
+
+def heading(column: str) -> str:
+    """How a label column is called in a table."""
+    return load_fields()[column].heading if column in LOAD_COLUMNS else column
 
 
 THROUGHPUT, GOODPUT, WITHIN, USER = map(column, ("output_throughput", "goodput", "slo_attainment", "user_throughput"))

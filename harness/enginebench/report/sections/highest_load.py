@@ -15,7 +15,7 @@ from enginebench.analysis.searches import meets
 from enginebench.domain import Load, Search
 from enginebench.metrics.slo import Slo
 from enginebench.metrics.statistics import Estimate, estimate, samples_needed
-from enginebench.report.figures import GOODPUT, WITHIN, full_text
+from enginebench.report.columns import GOODPUT, WITHIN, full_text
 
 Ending: TypeAlias = Literal["found", "never", "top", "unknown", "unfinished"]
 """found: between two levels. never: not even at the lowest. top: still at the highest. unknown: a probe ran, and yet nobody can tell

@@ -17,8 +17,8 @@ from enginebench.domain import JSON, plain, plain_object
 from enginebench.records.counters import acceptance
 from enginebench.records.launch import LaunchRecord
 from enginebench.records.window import Window
-from enginebench.report.distributions import Reading
-from enginebench.report.figures import number
+from enginebench.report.columns import number
+from enginebench.report.sample_summary import Reading
 
 _LOG_LINES = 40
 _LOG_WIDTH = 300

@@ -13,8 +13,8 @@ from typing import TypeAlias
 
 from enginebench.analysis.analysis import Row
 from enginebench.domain import JSON
-from enginebench.report.distributions import Curve
-from enginebench.report.figures import THROUGHPUT, USER, Column, full_text
+from enginebench.report.columns import THROUGHPUT, USER, Column, full_text
+from enginebench.report.sample_summary import Curve
 
 Trace: TypeAlias = dict[str, JSON]
 
