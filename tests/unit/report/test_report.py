@@ -19,12 +19,14 @@ from enginebench.metrics.statistics import Estimate
 from enginebench.records.run import RunRecord
 from enginebench.records.run_folder import Run
 from enginebench.report import render_table, to_csv, to_json, to_markdown
-from enginebench.report.columns import TTFT, decimals, full_text, intervals_text, number, shown, why_missing
+from enginebench.report.columns import TTFT, full_text, intervals_text, shown, why_missing
 from enginebench.report.export import REPORT_SCHEMA, escape_markdown
 from enginebench.report.html import script_json, write_html
-from enginebench.report.plots import pareto, sections
-from enginebench.report.sample_summary import MAX_POINTS, points_per_curve, read_samples
-from enginebench.report.sections.comparison_table import lay_out
+from enginebench.report.section import Context
+from enginebench.report.sections import all_sections
+from enginebench.report.sections.frontier import pareto
+from enginebench.report.sample_summary import MAX_POINTS, points_per_curve
+from enginebench.report.sections.comparison_table import comparison_table
 
 HOSTILE = "</script><script>alert(1)</script>"
 
@@ -119,17 +121,17 @@ def test_the_interval_is_called_what_it_is(synthetic_analysis: Analysis) -> None
 
 
 def test_a_row_that_may_not_be_compared_is_never_best(synthetic_analysis: Analysis) -> None:
-    layout = lay_out(synthetic_analysis)
-    assert {line.state for line in layout.lines} == {"valid", "suspect", "invalid", "failed", "skipped"}
-    assert not any(line.best for line in layout.lines if not line.row.ranked)
-    assert len(layout.lines) == len(synthetic_analysis.rows)
+    table = comparison_table(synthetic_analysis)
+    assert {line.state for line in table.lines} == {"valid", "suspect", "invalid", "failed", "skipped"}
+    assert not any(line.best for line in table.lines if not line.row.ranked)
+    assert len(table.lines) == len(synthetic_analysis.rows)
 
 
 def test_the_same_reason_is_one_footnote(synthetic_analysis: Analysis) -> None:
-    layout = lay_out(synthetic_analysis)
-    assert len(layout.notes) == 4
-    assert sum(bool(line.notes) for line in layout.lines) == 4
-    assert all(1 <= note <= len(layout.notes) for line in layout.lines for note in line.notes)
+    table = comparison_table(synthetic_analysis)
+    assert len(table.notes) == 4
+    assert sum(bool(line.notes) for line in table.lines) == 4
+    assert all(1 <= note <= len(table.notes) for line in table.lines for note in line.notes)
 
 
 # -- table ---------------------------------------------------------------------------------------------------------------
@@ -146,8 +148,8 @@ def test_no_figure_is_cut_at_any_width(synthetic_analysis: Analysis, width: int)
     text = render_table(synthetic_analysis, width=width, color=False)
     assert max(map(len, text.splitlines())) <= max(width, 60)
     assert "…" not in text
-    layout = lay_out(synthetic_analysis)
-    for line in layout.lines:
+    table = comparison_table(synthetic_analysis)
+    for line in table.lines:
         if found := line.row.figures.get("output_throughput"):
             assert number(found.value) in text
 
