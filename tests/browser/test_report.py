@@ -123,7 +123,7 @@ def test_a_deployment_can_be_hidden_and_streams_chosen(opened: Callable[[int, st
     before = browser.execute_script(lines)
     browser.execute_script("document.querySelector('.legend button').click()")
     assert browser.execute_script(lines) == before - 1
-    choose = "const s = document.querySelector('#distribution-ttft select'); s.value = '1'; s.dispatchEvent(new Event('change'))"
+    choose = "const s = document.querySelector('#distribution-ttft select'); s.value = '1 stream'; s.dispatchEvent(new Event('change'))"
     browser.execute_script(choose)
     shown = "return [...document.querySelectorAll('#distribution-ttft figure:not([hidden])')].map(f => f.textContent.includes('1 stream'))"
     assert browser.execute_script(shown) == [True] * 4

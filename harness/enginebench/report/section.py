@@ -65,29 +65,12 @@ def searches(analysis: Analysis) -> bool:
     return analysis.slo is not None and bool(analysis.run.searches)
 
 
-def several_deployments(analysis: Analysis) -> bool:
-    """At least two deployments ran."""
-    return len({row.name for row in analysis.rows if row.status == "ok"}) > 1
-
-
 @dataclass(frozen=True)
 class Summary:
     """Lines under a heading, for the terminal and Markdown."""
 
     heading: str
     lines: tuple[str, ...]
-
-
-def _nothing(_: Analysis) -> Iterable[Summary]:
-    return ()
-
-
-def _no_notes(_: Analysis) -> Iterable[str]:
-    return ()
-
-
-def _no_data(_: Analysis) -> Mapping[str, JSON]:
-    return {}
 
 
 @dataclass(frozen=True)
@@ -104,11 +87,11 @@ class Section:
     """Name in the table of contents, which shows equal names once; empty: the title."""
     needs: tuple[Need, ...] = ()
     """The page, the terminal and Markdown leave the section out unless the run has all of these."""
-    summaries: Callable[[Analysis], Iterable[Summary]] = _nothing
+    summaries: Callable[[Analysis], Iterable[Summary]] = lambda _: ()
     """Further results for the terminal and Markdown."""
-    notes: Callable[[Analysis], Iterable[str]] = _no_notes
+    notes: Callable[[Analysis], Iterable[str]] = lambda _: ()
     """Footnotes of the table in the terminal and in Markdown."""
-    data: Callable[[Analysis], Mapping[str, JSON]] = _no_data
+    data: Callable[[Analysis], Mapping[str, JSON]] = lambda _: {}
     """Keys of the JSON document, for every run: programs find an empty value rather than no key."""
 
     def applies(self, analysis: Analysis) -> bool:

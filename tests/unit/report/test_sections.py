@@ -14,7 +14,7 @@ from enginebench.analysis.analysis import Analysis
 from enginebench.records.run_folder import Run
 from enginebench.report import render_table, sections, to_json, to_markdown
 from enginebench.report.html import render_html
-from enginebench.report.section import raw_samples, searches, several_deployments, time_series
+from enginebench.report.section import raw_samples, searches, time_series
 from enginebench.report.sections import ORDER, all_sections
 
 SLOWEST = '''
@@ -110,11 +110,9 @@ def test_two_sections_cannot_share_an_id_or_a_key(folder: Path, synthetic_analys
 
 def test_needs_follow_from_what_was_stored(synthetic_analysis: Analysis) -> None:
     assert raw_samples(synthetic_analysis)
-    assert several_deployments(synthetic_analysis)
     assert not searches(synthetic_analysis)
     assert time_series(synthetic_analysis)
     rows = (dataclasses.replace(synthetic_analysis.rows[0], cells=()),)
     bare = dataclasses.replace(synthetic_analysis, rows=rows)
     assert not raw_samples(bare)
     assert not time_series(bare)
-    assert not several_deployments(bare)
