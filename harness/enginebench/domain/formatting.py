@@ -43,7 +43,7 @@ def percent(share: float, digits: int = 3) -> str:
     return f"{rounded(100 * float(share), digits)} %"
 
 
-def change(relative: float, low: float | None = None, high: float | None = None) -> str:
+def relative_change(relative: float, low: float | None = None, high: float | None = None) -> str:
     """A relative change with its interval: '+10.2 % [+8.1 to +12.0]'."""
     ends = "" if low is None or high is None else f" [{100 * low:+.1f} to {100 * high:+.1f}]"
     return f"{100 * relative:+.1f} %{ends}"

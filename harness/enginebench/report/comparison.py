@@ -11,7 +11,7 @@ from enginebench.analysis.changes import Changed
 from enginebench.analysis.comparison import Comparison, Figure, Pair
 from enginebench.analysis.thresholds import Finding
 from enginebench.domain import JSON, plain, plain_object
-from enginebench.domain.formatting import change, percent
+from enginebench.domain.formatting import percent, relative_change
 from enginebench.domain.text import printable
 from enginebench.metrics.registry import unit_of
 from enginebench.metrics.statistics import CONFIDENCE, Estimate, repeats_needed
@@ -114,7 +114,7 @@ def _rows(comparison: Comparison, pair: Pair, findings: Sequence[Finding]) -> It
 
 def _change_text(figure: Figure) -> str:
     found = figure.change
-    return "of 0" if found.relative is None else change(found.relative, found.low, found.high)
+    return "of 0" if found.relative is None else relative_change(found.relative, found.low, found.high)
 
 
 def _word(figure: Figure) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from enginebench.domain import JSON
 from enginebench.domain.formatting import (
-    change,
     counted,
     decimals,
     duration,
@@ -15,6 +14,7 @@ from enginebench.domain.formatting import (
     label,
     number,
     percent,
+    relative_change,
     rounded,
     size,
     stored,
@@ -61,8 +61,8 @@ def test_shares_are_percentages(share: float, digits: int, text: str) -> None:
 
 
 def test_a_change_has_a_sign_and_its_interval() -> None:
-    assert change(0.102) == "+10.2 %"
-    assert change(-0.02, -0.031, 0.004) == "-2.0 % [-3.1 to +0.4]"
+    assert relative_change(0.102) == "+10.2 %"
+    assert relative_change(-0.02, -0.031, 0.004) == "-2.0 % [-3.1 to +0.4]"
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.25, "0.25 s"), (90, "90 s"), (720, "12 min"), (1234, "20.6 min"), (6300, "1.75 h")])

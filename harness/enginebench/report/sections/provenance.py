@@ -75,7 +75,7 @@ class DeploymentView:
 
     name: str
     model: str
-    asked: str
+    requested: str
     summary: str
     launches: tuple[LaunchView, ...]
 
