@@ -1,12 +1,14 @@
-// Paints the plots for light or dark and lets the reader hide deployments. Knows no figures: it draws what the page carries.
+// Draws the plots from the data in the page, in light or dark colours, and lets the reader hide deployments and choose a load.
 (() => {
   "use strict";
   const specs = JSON.parse(document.getElementById("plots").textContent);
+  const plots = [...document.querySelectorAll(".plot")];
+  plots.forEach((element, i) => { element.id = `plot-${i}`; });
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   const touch = window.matchMedia("(pointer: coarse)");
   const hidden = new Set();
   const drawn = new Set();
-  // No tool bar: it would lie over the data. Drag zooms, a double click goes back.
+  // No tool bar: it would cover the data. Drag to zoom, double-click to reset.
   const config = { responsive: true, displaylogo: false, displayModeBar: false };
 
   const palette = () => {
@@ -37,8 +39,8 @@
   };
 
   const draw = (i) => {
-    const element = document.getElementById(`plot-${i}`);
-    if (element.closest("[hidden]")) return; // it has no width yet; drawn when it is shown
+    const element = plots[i];
+    if (element.closest("[hidden]")) return; // it has no width yet; drawn when shown
     const colors = palette();
     Plotly.react(element, specs[i].data.map((trace) => paint(trace, colors)), themed(specs[i].layout, colors), config);
     drawn.add(i);
@@ -56,16 +58,16 @@
   document.querySelectorAll(".choose select").forEach((select) => select.addEventListener("change", () => {
     select.closest("section").querySelectorAll("figure").forEach((figure) => {
       figure.hidden = figure.dataset.load !== select.value;
-      if (!figure.hidden) draw(Number(figure.querySelector(".plot").id.slice(5)));
+      if (!figure.hidden) draw(plots.indexOf(figure.querySelector(".plot")));
     });
   }));
 
   dark.addEventListener("change", redraw);
-  // Paper is white: print with the light colours whatever the screen shows.
+  // Print with the light colours.
   window.addEventListener("beforeprint", () => { document.documentElement.classList.add("print"); redraw(); });
   window.addEventListener("afterprint", () => { document.documentElement.classList.remove("print"); redraw(); });
 
-  // One plot per turn of the event loop, so that a page with hundreds of them scrolls while it fills.
+  // One plot per turn of the event loop, so that a page with hundreds of plots stays responsive.
   let next = 0;
   const step = () => {
     if (next < specs.length) { draw(next++); setTimeout(step, 0); } else { document.documentElement.dataset.drawn = "all"; }

@@ -1,4 +1,4 @@
-"""The HTML report in a real browser: it draws, complains of nothing, fits a phone and a desk, and follows light and dark."""
+"""The HTML report in Chromium: it draws without errors, fits phone and desktop widths, and follows the colour scheme."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FLAGS = (
 
 
 def _needed(what: str, found: str | None) -> str:
-    """The path of a program; without it the test is skipped, but in CI it fails: there the browser is part of the job."""
+    """The path of a program. If it is missing, the test is skipped, or fails in CI."""
     if found:
         return found
     message = f"{what} is not installed"
@@ -45,7 +45,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     for flag in (*_FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    chrome = webdriver.Chrome(options=options, service=Service(driver))  # an explicit driver: selenium must not fetch one
+    chrome = webdriver.Chrome(options=options, service=Service(driver))  # an explicit driver, so that selenium does not fetch one
     yield chrome
     chrome.quit()
 
@@ -64,7 +64,7 @@ def opened(browser: Any, page: Path) -> Callable[[int, str], Any]:
         size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         _prefer(browser, scheme)
-        browser.get_log("browser")  # whatever an earlier page said
+        browser.get_log("browser")  # discards messages of an earlier page
         browser.get(page.as_uri())
         WebDriverWait(browser, 60).until(lambda b: b.execute_script("return document.documentElement.dataset.drawn") == "all")
         return browser
@@ -82,7 +82,7 @@ def _count(browser: Any, selector: str) -> int:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
-def test_it_draws_fits_and_is_silent(opened: Callable[[int, str], Any], synthetic_analysis: Analysis, width: int, scheme: str) -> None:
+def test_it_draws_fits_and_logs_nothing(opened: Callable[[int, str], Any], synthetic_analysis: Analysis, width: int, scheme: str) -> None:
     browser = opened(width, scheme)
     assert _count(browser, ".compare tr.row") == len(synthetic_analysis.rows)
     assert _count(browser, "figure:not([hidden])") > 20
@@ -97,8 +97,8 @@ def test_it_draws_fits_and_is_silent(opened: Callable[[int, str], Any], syntheti
     assert browser.get_log("browser") == []
 
 
-def test_labels_run_nothing(opened: Callable[[int, str], Any]) -> None:
-    browser = opened(1280, "light")  # an alert() would have made this call raise
+def test_labels_run_no_script(opened: Callable[[int, str], Any]) -> None:
+    browser = opened(1280, "light")  # this call raises if an alert() is open
     assert _count(browser, "script") == 3
     assert "</script><script>alert(1)</script>" in browser.execute_script("return document.querySelector('.compare').textContent")
 
@@ -123,7 +123,7 @@ def test_a_deployment_can_be_hidden_and_streams_chosen(opened: Callable[[int, st
     before = browser.execute_script(lines)
     browser.execute_script("document.querySelector('.legend button').click()")
     assert browser.execute_script(lines) == before - 1
-    choose = "const s = document.querySelector('#distribution-ttft select'); s.value = '1'; s.dispatchEvent(new Event('change'))"
+    choose = "const s = document.querySelector('#distribution-ttft select'); s.value = '1 stream'; s.dispatchEvent(new Event('change'))"
     browser.execute_script(choose)
     shown = "return [...document.querySelectorAll('#distribution-ttft figure:not([hidden])')].map(f => f.textContent.includes('1 stream'))"
     assert browser.execute_script(shown) == [True] * 4

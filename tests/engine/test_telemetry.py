@@ -18,8 +18,9 @@ import pytest
 from enginebench.analysis.analysis import analyse
 from enginebench.analysis.rows import CellResult, result_of
 from enginebench.records.run_folder import Run, open_run
-from enginebench.report.distributions import Reading
-from enginebench.report.inside import inside
+from enginebench.report.blocks import Plots
+from enginebench.report.section import Context
+from enginebench.report.sections.engine_internals import SECTION
 from enginebench.telemetry import sampler
 
 SOURCE = Path(__file__).parent / "nvml" / "standin.c"
@@ -111,8 +112,10 @@ def test_a_cell_on_a_gpu_has_power_energy_and_memory(playing: Callable[[str], En
     assert 0.001 < cell.hardware.cores < psutil.cpu_count()
     assert cell.hardware.throttled == {"power cap": 1.0}
     assert not {reason.check.id for reason in cell.reasons} & {"gpu_throttled", "gpu_shared"}
-    drawn = [panel.title.rpartition(" · ")[2] for panel in inside(analyse(run), Reading({}, {}), {"fake": 0}).panels]
-    assert drawn[-4:] == ["GPU utilisation", "GPU power", "GPU memory in use", "processors that the engine keeps busy"]
+    (plots,) = SECTION.blocks(Context(run, analyse(run)))
+    assert isinstance(plots, Plots)
+    drawn = [panel.title.rpartition(" · ")[2] for panel in plots.panels]
+    assert drawn[-4:] == ["GPU utilisation", "GPU power", "GPU memory in use", "CPU cores in use by the engine"]
     gpus = analyse(run).run.machine["gpus"]
     assert isinstance(gpus, list)
     assert [(gpu["name"], gpu["driver"]) for gpu in gpus] == [("Stand-in GPU", "580.00-standin")] * 2

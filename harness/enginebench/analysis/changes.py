@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from enginebench.analysis.analysis import Analysis, Row
 from enginebench.domain import JSON, plain
+from enginebench.domain.formatting import flat
 from enginebench.records.launch import LaunchRecord
 
 NOT_RECORDED = "not recorded"
@@ -52,7 +53,7 @@ def _hardware(analysis: Analysis) -> JSON:
 
 
 def _machine(analysis: Analysis) -> dict[str, str]:
-    return _flat({key: value for key, value in analysis.run.machine.items() if key not in _MOMENTARY})
+    return flat({key: value for key, value in analysis.run.machine.items() if key not in _MOMENTARY})
 
 
 def _of_run(analysis: Analysis) -> dict[str, str]:
@@ -64,9 +65,9 @@ def _deployed(row: Row, analysis: Analysis) -> dict[str, str]:
     launches = [analysis.launches[key] for key in dict.fromkeys(c.record.launch_id for c in row.cells) if key in analysis.launches]
     found: dict[str, dict[str, None]] = {}
     for launch in launches:
-        for key, text in _flat(_launched(launch)).items():
+        for key, text in flat(_launched(launch)).items():
             found.setdefault(key, {})[text] = None
-    return _flat({"asked": plain(row.deployment)}) | {key: " / ".join(texts) for key, texts in found.items()}
+    return flat({"asked": plain(row.deployment)}) | {key: " / ".join(texts) for key, texts in found.items()}
 
 
 def _launched(launch: LaunchRecord) -> dict[str, JSON]:
@@ -80,19 +81,6 @@ def _launched(launch: LaunchRecord) -> dict[str, JSON]:
         "container": dict(startup.container),
         "resolved": {key: value for key, value in resolved.items() if key != "raw"},  # `raw` holds ports and folders
     }
-
-
-def _flat(data: Mapping[str, JSON], prefix: str = "") -> dict[str, str]:
-    """Nested data as dotted key -> text; a list of scalars becomes one text."""
-    out: dict[str, str] = {}
-    for key, value in data.items():
-        listed = isinstance(value, list) and any(isinstance(item, dict) for item in value)
-        inner = {str(i): item for i, item in enumerate(value)} if isinstance(value, list) and listed else value
-        if isinstance(inner, dict):
-            out |= _flat(inner, f"{prefix}{key}.")
-        elif value not in (None, "", []):
-            out[f"{prefix}{key}"] = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return out
 
 
 def _differing(of: str, base: Mapping[str, str], candidate: Mapping[str, str]) -> Iterator[Changed]:

@@ -11,6 +11,7 @@ from itertools import zip_longest
 
 from enginebench.analysis.rows import Row
 from enginebench.domain import JSON, canonical, fingerprint
+from enginebench.domain.formatting import counted
 from enginebench.records.launch import LaunchRecord
 
 
@@ -39,7 +40,7 @@ class Parity:
     def summary(self) -> str:
         """'2 of 3 prompts; 1 not comparable: the prompts differ'."""
         compared, left = len(self.agreed), self.prompts - len(self.agreed)
-        same = [f"{self.identical} of {compared} prompt{'s' if compared != 1 else ''}"] if compared else []
+        same = [f"{self.identical} of {counted(compared, 'prompt')}"] if compared else []
         return "; ".join([*same, *([f"{left} not comparable: {', '.join(self.incomparable)}"] if left else [])])
 
 

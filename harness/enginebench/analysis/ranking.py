@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias
 
 from enginebench.analysis.rows import Row
 from enginebench.domain import Load
+from enginebench.domain.formatting import rounded
 from enginebench.metrics.statistics import Comparison, Estimate, compare, repeats_needed
 
 _NAMED = 3
@@ -109,7 +110,7 @@ def _comparison(field: Sequence[Contender], figure: RankedBy, where: str) -> str
     """The weakest comparison decides: the leader is best only if it is surely better than every other deployment."""
     best, *others = field
     name, good = best.row.name, figure == "goodput"
-    value = f"{_short(best.value.value)} req/s within the SLO" if good else f"{best.value.value:,.0f} tok/s"
+    value = f"{rounded(best.value.value)} req/s within the SLO" if good else f"{best.value.value:,.0f} tok/s"
     if not others:
         return f"{name} reaches {value} {where}."
     second = others[0].value.value
@@ -126,10 +127,6 @@ def _comparison(field: Sequence[Contender], figure: RankedBy, where: str) -> str
         few = f"{_n_text([best, *ahead])} is too few to be sure ({_p_text(ahead)}; {enough})"
         return f"{name} is ahead in every repeat {where}: {lead}, but {few}."
     return f"{name} {'has the highest goodput' if good else 'is fastest'} {where}: {lead} ({_evidence(best, others)})."
-
-
-def _short(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _evidence(best: Contender, others: Sequence[Contender]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from enginebench.adapter import GAUGES
 from enginebench.domain import JSON, Deployment, Load, Phase, canonical, field_names, fingerprint, load_fields, plain
+from enginebench.domain.formatting import label
 from enginebench.errors import UserError
 from enginebench.metrics.context import RunContext
 from enginebench.metrics.hardware import Hardware
@@ -122,7 +123,7 @@ def read_rows(run: Run, context: RunContext) -> tuple[tuple[Row, ...], tuple[str
         key = fingerprint({"d": canonical(record.deployment), "l": canonical(record.load)})
         for result in _read(run, record, context):
             groups.setdefault(f"{key}.{result.phase.index}" if result.phase else key, []).append(result)
-    flat = [_flat(group[0]) for group in groups.values()]
+    flat = [_label_columns(group[0]) for group in groups.values()]
     columns = _columns(flat, [group[0].load for group in groups.values()])
     shown = [{c: labels.get(c, "") for c in columns} for labels in flat]
     return tuple(map(fold, groups.values(), shown, _names(shown))), columns
@@ -219,7 +220,7 @@ def fold(group: Sequence[CellResult], labels: Mapping[str, str], name: str) -> R
     return Row(first.record.deployment, first.load, labels, tuple(group), status, figures, verdict, tuple(reasons), name)
 
 
-def _flat(cell: CellResult) -> dict[str, str]:
+def _label_columns(cell: CellResult) -> dict[str, str]:
     """Every field of the deployment and the load as column -> text; options by their own names. Empty: it has no effect in this load.
 
     A phase has the columns of the load that it is by itself, and those that set the level of the whole load.
@@ -230,17 +231,13 @@ def _flat(cell: CellResult) -> dict[str, str]:
     ours = {**deployment, **spread, **load}  # type: ignore[dict-item]
     named = {f"options.{name}" if name in ours else name: value for name, value in options.items()}  # an engine may have its own `seed`
     out: dict[str, JSON] = {**deployment, **spread, **named, **load}  # type: ignore[dict-item]
-    of_whole = {name: _short(whole.value(name)) for name in whole.level_fields} if cell.phase is not None else {}
-    return {name: _short(value) for name, value in out.items()} | dict.fromkeys(_unused(cell.load), "") | of_whole
+    of_whole = {name: label(whole.value(name)) for name in whole.level_fields} if cell.phase is not None else {}
+    return {name: label(value) for name, value in out.items()} | dict.fromkeys(_unused(cell.load), "") | of_whole
 
 
 def _unused(load: Load) -> list[str]:
     """Fields of level, arrivals and lengths that have no effect in this load."""
     return [name for name in field_names("level", "arrivals", "lengths") if not load.uses(name)]
-
-
-def _short(value: JSON) -> str:
-    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _columns(flat: Sequence[Mapping[str, str]], loads: Sequence[Load]) -> tuple[str, ...]:

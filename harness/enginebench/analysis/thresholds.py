@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from enginebench.analysis.comparison import Comparison, Figure
+from enginebench.domain.formatting import relative_change
 from enginebench.errors import UserError, did_you_mean
 from enginebench.metrics.registry import metrics
 from enginebench.metrics.statistics import CONFIDENCE, repeats_needed
@@ -98,7 +99,7 @@ def _judged(rule: Rule, pair: str, figure: Figure) -> Finding:
         return Finding(rule, pair, "inconclusive", "the base is 0, so there is no relative change")
     if change.coverage < CONFIDENCE or change.low is None or change.high is None:
         n = f"{figure.base.n} + {figure.candidate.n} restarts are too few for a {CONFIDENCE:.0%} interval"
-        return Finding(rule, pair, "inconclusive", f"{100 * change.relative:+.1f} %, but {n}: repeat each {repeats_needed()} times")
+        return Finding(rule, pair, "inconclusive", f"{relative_change(change.relative)}, but {n}: repeat each {repeats_needed()} times")
     if rule.beyond(change.low) and rule.beyond(change.high):
-        return Finding(rule, pair, "broken", f"{100 * change.relative:+.1f} % [{100 * change.low:+.1f} to {100 * change.high:+.1f}]")
+        return Finding(rule, pair, "broken", relative_change(change.relative, change.low, change.high))
     return Finding(rule, pair, "kept")

@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias
 from enginebench.audit.arithmetic import SIZE_TOLERANCE, bits_per_weight, close, least_batch
 from enginebench.audit.claims import Serving
 from enginebench.audit.physics import Ceiling, Physics
+from enginebench.domain.formatting import rounded
 from enginebench.errors import UserError
 
 HOST_MEMORY = "host memory"
@@ -88,12 +89,7 @@ def rate_text(claim: Serving) -> str:
     if claim.rates is None:
         return f"perplexity {claim.perplexity:g}" if claim.perplexity else f"{claim.weights_gb:g} GB" if claim.weights_gb else "no rate"
     low, high = claim.rates
-    return f"{'at least ' if claim.comparison else ''}{f'{low:g} to ' if low != high else ''}{_digits(high)} tok/s"
-
-
-def _digits(rate: float) -> str:
-    """414.8, 338,930: four significant digits, and all digits before the point."""
-    return f"{rate:,.4g}" if rate < 1000 else f"{rate:,.0f}"
+    return f"{'at least ' if claim.comparison else ''}{f'{low:g} to ' if low != high else ''}{rounded(high, 4)} tok/s"
 
 
 def _judge(finding: Finding, claim: Serving, physics: Physics, notes: tuple[str, ...]) -> Finding:
@@ -154,9 +150,9 @@ def _compared(finding: Finding, claim: Serving, ceiling: Ceiling) -> Finding:
     found = replace(finding, ceiling=ceiling.tok_s, batch=streams, limit=ceiling.limit)
     batch = "one stream" if streams == 1 else f"{streams} streams"
     if rate <= ceiling.tok_s:
-        reason = f"{rate / ceiling.tok_s:.0%} of the {_digits(ceiling.tok_s)} tok/s that {batch} can reach, limited by {ceiling.limit}"
+        reason = f"{rate / ceiling.tok_s:.0%} of the {rounded(ceiling.tok_s, 4)} tok/s that {batch} can reach, limited by {ceiling.limit}"
         return replace(found, verdict="plausible", least=1 if streams == 1 else None, reasons=(reason, *finding.reasons))
-    most = f"{batch} can reach at most {_digits(ceiling.tok_s)} tok/s, limited by {ceiling.limit}"
+    most = f"{batch} can reach at most {rounded(ceiling.tok_s, 4)} tok/s, limited by {ceiling.limit}"
     reason = f"{most}: the claim is {rate / ceiling.tok_s:.0%} of that"
     return replace(found, verdict="impossible as stated", reasons=(reason, *finding.reasons))
 

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from enginebench.domain.formatting import counted
 from enginebench.errors import UserError, did_you_mean
 from enginebench.inputs.shape import Shape
 from enginebench.inputs.source import Location, Source
@@ -43,7 +44,7 @@ def as_user_error(error: ValidationError, source: Source, model: type, at: Locat
     message, advice = _message(details, location[len(at) :], Shape.of(model))
     more = len(places) - 1  # several alternatives that do not fit one value are one problem
     if more:
-        advice = f"{advice + '; ' if advice else ''}{more} more problem{'s' if more > 1 else ''} after this one"
+        advice = f"{advice + '; ' if advice else ''}{counted(more, 'more problem')} after this one"
     return source.error(message, location, advice=advice)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
 from enginebench.domain import JSON
+from enginebench.domain.formatting import percent
 from enginebench.errors import UserError, did_you_mean
 
 
@@ -35,7 +36,7 @@ class Slo:
     def text(self) -> str:
         """'TTFT 2 s, TPOT 80 ms for 99 % of requests'."""
         limits = (f"{name.upper()} {_time(limit)}" for name, limit in self.limits.items())
-        return f"{', '.join(limits)} for {100 * self.share:g} % of requests"
+        return f"{', '.join(limits)} for {percent(self.share, 6)} of requests"
 
 
 LIMITS = tuple(field.name.removesuffix("_s") for field in fields(Slo) if field.name.endswith("_s"))

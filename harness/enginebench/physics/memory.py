@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from enginebench.domain import Parallelism
+from enginebench.domain.formatting import gigabytes
 from enginebench.errors import UserError
 from enginebench.physics.geometry import Model, Role
 from enginebench.physics.machine import GIB, Machine
@@ -179,13 +180,13 @@ class _Layout:
             return f"{self.weights.model.name} supports {self.weights.model.max_context:,} tokens, not {context:,}"
         host = self.machine.host
         if budget.host and (host is None or host.memory < budget.host):
-            available = f"the host has {host.memory / 1e9:.1f} GB" if host else "no host memory is stated"
-            return f"{budget.host / 1e9:.1f} GB of weights are on the host, but {available}"
+            available = f"the host has {gigabytes(host.memory)}" if host else "no host memory is stated"
+            return f"{gigabytes(budget.host)} of weights are on the host, but {available}"
         if budget.left >= 0:
             return None
         return (
-            f"weights {sum(budget.weights.values()) / 1e9:.1f} GB + KV cache {budget.cache / 1e9:.1f} GB + working memory "
-            f"{(budget.activations + budget.runtime) / 1e9:.1f} GB do not fit the {budget.usable / 1e9:.1f} GB of a "
+            f"weights {gigabytes(sum(budget.weights.values()))} + KV cache {gigabytes(budget.cache)} + working memory "
+            f"{gigabytes(budget.activations + budget.runtime)} do not fit the {gigabytes(budget.usable)} of a "
             f"{self.machine.device.name}"
         )
 

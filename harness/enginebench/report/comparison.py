@@ -1,6 +1,6 @@
 """A comparison of two runs as text for the terminal, as Markdown and as data.
 
-What is shown is decided once, as lines of cells; text and Markdown only arrange them. Knows no file and no terminal.
+The content is made once, as lines of cells; text and Markdown arrange them. Knows no file and no terminal.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from enginebench.analysis.changes import Changed
 from enginebench.analysis.comparison import Comparison, Figure, Pair
 from enginebench.analysis.thresholds import Finding
 from enginebench.domain import JSON, plain, plain_object
+from enginebench.domain.formatting import percent, relative_change
 from enginebench.domain.text import printable
 from enginebench.metrics.registry import unit_of
 from enginebench.metrics.statistics import CONFIDENCE, Estimate, repeats_needed
+from enginebench.report.columns import column, estimate_data, full_text, shown
 from enginebench.report.export import escape_markdown
-from enginebench.report.figures import column, full_text, shown
 
 COMPARISON_SCHEMA = 2
 """Version of `to_data`. Raise it when a reader of the old form would misread the new one."""
@@ -23,26 +24,26 @@ COMPARISON_SCHEMA = 2
 _HEADINGS = ("", "base", "candidate", "change", "p", "n", "")
 _RULE = (":--", "--:", "--:", "--:", "--:", "--:", ":--")
 _MOST = 20
-"""More changes around the runs than this are counted; the data has them all."""
+"""Further changes between the runs are only counted; the data has all."""
 _WORDS = {"alike": "~", "unknown": "?"}
 _STATES = {"broken": "FAIL", "kept": "ok", "inconclusive": "inconclusive"}
 
 
 def to_text(comparison: Comparison, findings: Sequence[Finding] = ()) -> str:
-    """For the terminal: what changed, a table per pair, the verdicts."""
+    """For the terminal: what changed, one table per pair, the verdicts."""
     parts = [[f"{side:<10} {title}" for side, title in _runs(comparison)]]
     parts += [[heading, *(f"  {line}" for line in lines)] for heading, lines in _around(comparison)]
     for pair in comparison.pairs:
         rows = list(_rows(comparison, pair, findings))
         parts.append([pair.name, *(f"  {line}" for line in (_aligned([_HEADINGS, *rows]) if rows else [_nothing(pair)]))])
-    parts += [list(_notes(comparison)), [f"{state}: {said}" for state, said in _verdicts(findings)], [_sentence(comparison)]]
+    parts += [list(_notes(comparison)), [f"{state}: {text}" for state, text in _verdicts(findings)], [_sentence(comparison)]]
     return "\n\n".join("\n".join(printable(line) for line in part) for part in parts if part) + "\n"
 
 
 def to_markdown(comparison: Comparison, findings: Sequence[Finding] = ()) -> str:
     """The same as GitHub-flavoured Markdown, with the verdicts first."""
     parts = [[f"**{escape_markdown(_sentence(comparison))}**"]]
-    parts += [[f"- **{state}**: {escape_markdown(said)}" for state, said in _verdicts(findings)]]
+    parts += [[f"- **{state}**: {escape_markdown(text)}" for state, text in _verdicts(findings)]]
     parts += [[f"- {side}: {escape_markdown(title)}" for side, title in _runs(comparison)]]
     parts += [[f"{heading}:\n", *(f"- {escape_markdown(line)}" for line in lines)] for heading, lines in _around(comparison)]
     for pair in comparison.pairs:
@@ -54,7 +55,7 @@ def to_markdown(comparison: Comparison, findings: Sequence[Finding] = ()) -> str
 
 
 def to_data(comparison: Comparison, findings: Sequence[Finding] = ()) -> JSON:
-    """Everything, in SI units and shares: every figure that both runs have, whatever a table shows."""
+    """Everything, in SI units and shares: every figure that both runs have."""
     runs = (("base", comparison.base), ("candidate", comparison.candidate))
     return {
         "schema": COMPARISON_SCHEMA,
@@ -68,7 +69,7 @@ def to_data(comparison: Comparison, findings: Sequence[Finding] = ()) -> JSON:
     }
 
 
-# -- what is said --------------------------------------------------------------------------------------------------------
+# -- content -------------------------------------------------------------------------------------------------------------
 
 
 def _runs(comparison: Comparison) -> Iterator[tuple[str, str]]:
@@ -77,46 +78,43 @@ def _runs(comparison: Comparison) -> Iterator[tuple[str, str]]:
 
 
 def _around(comparison: Comparison) -> Iterator[tuple[str, list[str]]]:
-    """What differs around the figures, a heading and its lines."""
+    """Differences between the runs apart from the figures: a heading and its lines."""
     lines = list(_changed(comparison.changed))
     more = [f"and {len(lines) - _MOST:,} more: --json has them"] if len(lines) > _MOST else []
-    yield ("what changed", [*lines[:_MOST], *more]) if lines else ("what changed", ["nothing of what is recorded"])
+    yield "what changed", [*lines[:_MOST], *more] if lines else ["nothing that is recorded"]
     if comparison.moved:
-        yield "the machines are not alike", ["a difference may be theirs, so no threshold is judged"]
+        yield "the machines differ", ["a difference may come from the machine, so no threshold is judged"]
     for side, names in comparison.alone.items():
         if names:
             yield f"only in the {side}", list(names)
 
 
 def _changed(changed: Iterable[Changed]) -> Iterator[str]:
-    """Deployments that share a change share a line."""
-    who: dict[tuple[str, str, str], list[str]] = {}
+    """One line per change, with all deployments that have it."""
+    names_by_change: dict[tuple[str, str, str], list[str]] = {}
     for each in changed:
-        who.setdefault((each.what, each.base, each.candidate), []).append(each.of)
-    for (what, base, candidate), names in who.items():
+        names_by_change.setdefault((each.what, each.base, each.candidate), []).append(each.of)
+    for (what, base, candidate), names in names_by_change.items():
         yield f"{', '.join(names)}: {what} {base} -> {candidate}"
 
 
 def _rows(comparison: Comparison, pair: Pair, findings: Sequence[Finding]) -> Iterator[tuple[str, ...]]:
-    """A line of cells per figure, as `_HEADINGS` has them."""
+    """A line of cells per figure, in the order of `_HEADINGS`."""
     columns = {each.figure: each for analysis in (comparison.base, comparison.candidate) for each in shown(analysis)}
     judged = {finding.rule.figure: "" for finding in findings}
     judged |= {finding.rule.figure: "FAIL" for finding in findings if finding.pair == pair.name and finding.state == "broken"}
     for name in dict.fromkeys([*columns, *judged]):
         if figure := pair.figures.get(name):
             its = columns.get(name) or column(name, comparison.base)
-            values = (full_text(figure.base, its), full_text(figure.candidate, its), _change(figure))
+            values = (full_text(figure.base, its), full_text(figure.candidate, its), _change_text(figure))
             p = "" if figure.change.p is None else f"{figure.change.p:.2g}"
             n = f"{figure.base.n}+{figure.candidate.n}"
             yield its.heading, *values, p, n, f"{_word(figure)} {judged.get(name, '')}".strip()
 
 
-def _change(figure: Figure) -> str:
-    change = figure.change
-    if change.relative is None:
-        return "of 0"
-    interval = "" if change.low is None or change.high is None else f" [{100 * change.low:+.1f} to {100 * change.high:+.1f}]"
-    return f"{100 * change.relative:+.1f} %{interval}"
+def _change_text(figure: Figure) -> str:
+    found = figure.change
+    return "of 0" if found.relative is None else relative_change(found.relative, found.low, found.high)
 
 
 def _word(figure: Figure) -> str:
@@ -128,25 +126,25 @@ def _nothing(pair: Pair) -> str:
 
 
 def _notes(comparison: Comparison) -> Iterator[str]:
-    """What the marks and intervals of this comparison mean."""
+    """The meaning of the marks and intervals in this comparison."""
     figures = [figure for pair in comparison.pairs for figure in pair.figures.values()]
     verdicts = {figure.verdict for figure in figures}
     covered = {(f.base.n, f.candidate.n): f.change.coverage for f in figures if f.change.low is not None}
     if covered:
-        said = ", ".join(f"{share:.0%} for n={a}+{b}" for (a, b), share in sorted(covered.items()))
-        yield f"change [low to high]: the median ratio of restarts; an interval that holds the true one with a probability of {said}"
+        shares = ", ".join(f"{percent(share, 2)} for n={a}+{b}" for (a, b), share in sorted(covered.items()))
+        yield f"change [low to high]: the median ratio of restarts; the interval holds the true ratio with a probability of {shares}"
     if "alike" in verdicts:
         yield f"~: cannot be told apart (exact rank test over the restarts, p >= {1 - CONFIDENCE:.2g})"
     if "unsure" in verdicts:
-        yield f"better?, worse?: every restart agrees, but fewer than {repeats_needed()} in each run cannot be sure"
+        yield f"better?, worse?: all restarts agree, but {repeats_needed()} in each run are needed to be sure"
     if "unknown" in verdicts:
-        yield f"?: a single restart, so nothing is known of what chance does: --repeats {repeats_needed()}"
+        yield f"?: a single restart, so the variation is unknown: --repeats {repeats_needed()}"
     if verdicts & {"better", "worse", "changed"}:
-        yield "of twenty figures that did not change, one is called changed; and what differs between two days is in every figure"
+        yield "one of twenty unchanged figures is expected to be called changed; differences between two days affect every figure"
 
 
 def _verdicts(findings: Sequence[Finding]) -> Iterator[tuple[str, str]]:
-    """Each broken threshold and each that cannot be told; of the kept ones only how many pairs keep them."""
+    """Each broken and each inconclusive threshold; for kept ones the number of pairs that keep them."""
     for state in ("broken", "inconclusive"):
         for finding in findings:
             if finding.state == state:
@@ -157,21 +155,21 @@ def _verdicts(findings: Sequence[Finding]) -> Iterator[tuple[str, str]]:
 
 
 def _sentence(comparison: Comparison) -> str:
-    """Which of the figures that reports show changed, counted over the pairs."""
+    """How many of the figures in reports changed, over all pairs."""
     names = {each.figure for analysis in (comparison.base, comparison.candidate) for each in shown(analysis)}
     figures = [figure for pair in comparison.pairs for name, figure in pair.figures.items() if name in names]
     if not figures:
         return "Nothing could be compared."
     counts = {word: sum(figure.verdict == word for figure in figures) for word in ("worse", "better", "changed", "alike")}
-    open_ = len(figures) - sum(counts.values())
-    said = [f"{n} {word}" for word, n in counts.items() if n and word != "alike"]
-    said += [f"{counts['alike']} cannot be told apart"] if counts["alike"] else []
-    said += [f"{open_} have too few restarts to say"] if open_ else []
-    return f"Of {len(figures)} figures in {sum(bool(pair.figures) for pair in comparison.pairs)} pairs: {', '.join(said)}."
+    unsure = len(figures) - sum(counts.values())
+    parts = [f"{n} {word}" for word, n in counts.items() if n and word != "alike"]
+    parts += [f"{counts['alike']} cannot be told apart"] if counts["alike"] else []
+    parts += [f"{unsure} have too few restarts to tell"] if unsure else []
+    return f"Of {len(figures)} figures in {sum(bool(pair.figures) for pair in comparison.pairs)} pairs: {', '.join(parts)}."
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns two spaces apart, all but the first and the last to the right."""
+    """Columns two spaces apart, all right-aligned but the first and the last."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     aligned = [(str.ljust if i in (0, len(widths) - 1) else str.rjust) for i in range(len(widths))]
     return ["  ".join(align(text, width) for align, text, width in zip(aligned, row, widths, strict=True)).rstrip() for row in rows]
@@ -193,15 +191,8 @@ def _pair_data(pair: Pair) -> JSON:
 
 def _figure_data(figure: Figure) -> JSON:
     known = {"unit": unit_of(figure.name), "verdict": figure.verdict, "direction": figure.direction}
-    return {**known, "base": _estimate(figure.base), "candidate": _estimate(figure.candidate), "change": plain(figure.change)}
+    return {**known, "base": _side(figure.base), "candidate": _side(figure.candidate), "change": plain(figure.change)}
 
 
-def _estimate(found: Estimate) -> JSON:
-    return {
-        "value": found.value,
-        "values": list(found.values),
-        "low": found.low,
-        "high": found.high,
-        "interval": found.interval,
-        "n": found.n,
-    }
+def _side(found: Estimate) -> JSON:
+    return {**estimate_data(found), "values": list(found.values)}

@@ -1,6 +1,6 @@
 """An analysis as Markdown for people, as tidy CSV for data frames, and as versioned JSON for programs.
 
-CSV and JSON carry SI units and every figure, whatever a table shows. Returns text; knows no file and no terminal.
+CSV and JSON have SI units and every figure, whatever a table shows. Returns text; knows no file and no terminal.
 """
 
 from __future__ import annotations
@@ -13,13 +13,11 @@ from enginebench.analysis.analysis import Analysis, CellResult, Row
 from enginebench.domain import JSON, plain, plain_object
 from enginebench.domain.text import printable
 from enginebench.metrics.registry import unit_of
-from enginebench.metrics.statistics import Estimate
 from enginebench.records.counters import acceptance
-from enginebench.records.launch import LaunchRecord
-from enginebench.report.fairness import Card, fairness
-from enginebench.report.figures import full_text, repeats_text
-from enginebench.report.findings import Finding, Findings, findings
-from enginebench.report.layout import Layout, Line, Section, lay_out
+from enginebench.report.columns import estimate_data, full_text, repeats_text
+from enginebench.report.section import Summary
+from enginebench.report.sections import all_sections
+from enginebench.report.sections.comparison_table import ComparisonTable, Line, ModelRows, comparison_table
 from enginebench.validity import Verdict
 
 REPORT_SCHEMA = 1
@@ -32,44 +30,45 @@ _SPECIAL = re.compile(r"([\\`*\[\]<>|~])")
 
 
 def to_markdown(analysis: Analysis) -> str:
-    """The comparison as GitHub-flavoured Markdown: the sentence, one table per model, footnotes."""
-    layout = lay_out(analysis)
-    parts = [f"**{escape_markdown(analysis.sentence)}**", escape_markdown(layout.caption)]
-    parts += [_markdown_findings(group) for group in findings(analysis)]
-    for section in layout.sections:
-        if len(layout.sections) > 1:
-            parts.append(f"### {escape_markdown(section.model)}")
-        parts.append("\n".join(_markdown_table(layout, section)))
-    parts.append("\n".join(f"- {escape_markdown(name)}: {escape_markdown(facts)}" for name, facts in layout.legend.items()))
-    notes = [f"- \\[{i}\\] {escape_markdown(note)}" for i, note in enumerate(layout.notes, start=1)]
-    notes += [f"- `-`: {escape_markdown('; '.join(layout.missing))}"] if layout.missing else []
-    notes += [f"- fairness: {escape_markdown(asymmetry)}" for asymmetry in fairness(analysis).asymmetries]
-    notes += [f"- {escape_markdown(remark)}" for remark in analysis.caveats]
-    notes += [f"- \\[low-high\\]: {escape_markdown(layout.intervals)}"] if layout.intervals else []
-    notes.append(f"- Medians over n restarts; bold: the highest {layout.ranked} of that load, and those that cannot be told apart from it.")
+    """The report as GitHub-flavoured Markdown: the verdict, results of sections, one table per model, footnotes."""
+    table = comparison_table(analysis)
+    sections = [section for section in all_sections() if section.applies(analysis)]
+    parts = [f"**{escape_markdown(analysis.sentence)}**", escape_markdown(table.caption)]
+    parts += ["\n".join(_markdown_summary(summary)) for section in sections for summary in section.summaries(analysis)]
+    for model in table.models:
+        if len(table.models) > 1:
+            parts.append(f"### {escape_markdown(model.model)}")
+        parts.append("\n".join(_markdown_table(table, model)))
+    parts.append("\n".join(f"- {escape_markdown(name)}: {escape_markdown(facts)}" for name, facts in table.legend.items()))
+    notes = [f"- \\[{i}\\] {escape_markdown(note)}" for i, note in enumerate(table.notes, start=1)]
+    notes += [f"- `-`: {escape_markdown('; '.join(table.missing))}"] if table.missing else []
+    notes += [f"- {escape_markdown(note)}" for section in sections for note in section.notes(analysis)]
+    notes += [f"- {escape_markdown(caveat)}" for caveat in analysis.caveats]
+    notes += [f"- \\[low-high\\]: {escape_markdown(table.intervals)}"] if table.intervals else []
+    notes.append(f"- Medians over n restarts; bold: the highest {table.ranked} of that load, and those that cannot be told apart from it.")
     return "\n\n".join(part for part in (*parts, "\n".join(notes)) if part) + "\n"
 
 
-def _markdown_findings(group: Findings) -> str:
-    head = f"Highest load within the SLO on {escape_markdown(group.model)} ({escape_markdown(group.slo)}), {escape_markdown(group.title)}:"
-    return "\n".join([head, "", *(f"- {escape_markdown(finding.sentence)}" for finding in group.found)])
+def _markdown_summary(summary: Summary) -> Iterator[str]:
+    yield f"{escape_markdown(summary.heading)}:\n"
+    yield from (f"- {escape_markdown(line)}" for line in summary.lines)
 
 
 def escape_markdown(text: str) -> str:
-    """The text as literal Markdown on one line: no markup, no HTML, no table cell of its own, nothing that steers a terminal."""
+    """The text as literal Markdown on one line: no markup, no HTML, no cell separator, no control characters."""
     return _SPECIAL.sub(r"\\\1", printable(" ".join(text.split())))
 
 
-def _markdown_table(layout: Layout, section: Section) -> Iterator[str]:
-    yield _markdown_row([*map(escape_markdown, layout.headings), *(column.heading for column in layout.figures), "n", ""])
-    yield _markdown_row([":--", *["--:"] * (len(layout.headings) - 1 + len(layout.figures) + 1), ":--"])
-    for line in section.lines:
-        yield _markdown_row(list(_markdown_cells(layout, line)))
+def _markdown_table(table: ComparisonTable, model: ModelRows) -> Iterator[str]:
+    yield _markdown_row([*map(escape_markdown, table.headings), *(column.heading for column in table.figures), "n", ""])
+    yield _markdown_row([":--", *["--:"] * (len(table.headings) - 1 + len(table.figures) + 1), ":--"])
+    for line in model.lines:
+        yield _markdown_row(list(_markdown_cells(table, line)))
 
 
-def _markdown_cells(layout: Layout, line: Line) -> Iterator[str]:
+def _markdown_cells(table: ComparisonTable, line: Line) -> Iterator[str]:
     yield from map(escape_markdown, line.labels)
-    for column in layout.figures:
+    for column in table.figures:
         text = full_text(line.row.figures.get(column.figure), column)
         yield f"**{text}**" if line.best == column.figure else text
     yield repeats_text(line.row)
@@ -85,7 +84,7 @@ def _markdown_row(cells: list[str]) -> str:
 
 
 def to_csv(analysis: Analysis) -> str:
-    """Tidy CSV: a line per deployment, load and figure, in SI units; a row that never ran has one line without a figure."""
+    """Tidy CSV: one line per deployment, load and figure, in SI units; a row that did not run has one line without a figure."""
     import pandas as pd
 
     fields = ["deployment", *analysis.columns, "load", "output_tokens", "requests", "status", "verdict", "reasons", "window"]
@@ -110,20 +109,19 @@ def _tidy(row: Row) -> Iterator[dict[str, JSON]]:
     }
     known = {name: found for name, found in row.figures.items() if found}
     for name, found in known.items():
-        yield {**head, "figure": name, "unit": unit_of(name), **_estimate(found)}
+        yield {**head, "figure": name, "unit": unit_of(name), **estimate_data(found)}
     if not known:
         yield head
-
-
-def _estimate(found: Estimate) -> dict[str, JSON]:
-    return {"value": found.value, "low": found.low, "high": found.high, "interval": found.interval, "n": found.n}
 
 
 # -- JSON ----------------------------------------------------------------------------------------------------------------
 
 
 def to_json(analysis: Analysis) -> str:
-    """Everything the analysis knows, in SI units: rows, their cells, launches, parity. `schema` is REPORT_SCHEMA."""
+    """Everything in the analysis, in SI units, and the data of every section. `schema` is REPORT_SCHEMA.
+
+    ValueError if a section uses the key of another one.
+    """
     run = analysis.run
     document: dict[str, JSON] = {
         "schema": REPORT_SCHEMA,
@@ -134,44 +132,14 @@ def to_json(analysis: Analysis) -> str:
         "counts": plain(analysis.counts),
         "columns": list(analysis.columns),
         "slo": plain(analysis.slo),
-        "findings": [_finding(finding) for group in findings(analysis) for finding in group.found],
-        "fairness": _card(fairness(analysis)),
         "rows": [_row(row) for row in analysis.rows],
-        "launches": [_launch(launch) for launch in analysis.launches.values()],
-        "parity": [{**plain_object(parity), "identical": parity.identical} for parity in analysis.parity],
     }
+    for section in all_sections():
+        for key, value in section.data(analysis).items():
+            if key in document:
+                raise ValueError(f"section '{section.id}': the key '{key}' is already in the JSON document")
+            document[key] = value
     return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _finding(finding: Finding) -> JSON:
-    return {
-        "deployment": finding.name,
-        "model": finding.model,
-        "load": plain(finding.load),
-        "search": {name: plain(getattr(finding.search, name)) for name in ("over", "start", "stop", "precision", "follows")},
-        "level": _estimate(finding.level) if finding.level else None,
-        "goodput": _estimate(finding.goodput) if finding.goodput else None,
-        "endings": list(finding.endings),
-        "cells": finding.cells,
-        "doubts": list(finding.doubts),
-    }
-
-
-def _card(card: Card) -> JSON:
-    """Deployment by deployment: each aspect with what was asked, what the engine says, and whether that is a difference."""
-    return {
-        "asymmetries": list(card.asymmetries),
-        "deployments": [
-            {
-                "deployment": column.name,
-                "model": column.model,
-                "engine": column.engine,
-                "facts": {name: plain(fact) for name, fact in column.facts.items()},
-                "notes": list(column.notes),
-            }
-            for column in card.columns
-        ],
-    }
 
 
 def _row(row: Row) -> JSON:
@@ -182,7 +150,7 @@ def _row(row: Row) -> JSON:
         "verdict": _verdict(row.verdict),
         "ranked": row.ranked,
         "reasons": list(row.reasons),
-        "figures": {name: {"unit": unit_of(name), **_estimate(found)} for name, found in row.figures.items() if found},
+        "figures": {name: {"unit": unit_of(name), **estimate_data(found)} for name, found in row.figures.items() if found},
         "asked": {"deployment": plain(row.deployment), "load": plain(row.load)},
         "cells": [_cell(cell) for cell in row.cells],
     }
@@ -220,24 +188,5 @@ def _cell(cell: CellResult) -> JSON:
 
 
 def _verdict(verdict: Verdict) -> JSON:
-    """null for what did not run, as exports have always had it."""
+    """null if it did not run."""
     return None if verdict == "not run" else verdict
-
-
-def _launch(launch: LaunchRecord) -> JSON:
-    startup = launch.startup
-    return {
-        "engine": launch.deployment.engine,
-        "model": launch.deployment.model,
-        "id": launch.id,
-        "repeat": launch.repeat,
-        "started_at": launch.started_at,
-        "variant": launch.variant,
-        "version": launch.version,
-        "start_s": startup.start_s,
-        "stop_s": startup.stop_s,
-        "identity": startup.identity,
-        "notes": list(startup.notes),
-        "differences": plain(launch.configuration.differences),
-        "ended": launch.ended,
-    }

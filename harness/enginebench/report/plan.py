@@ -10,6 +10,7 @@ from typing import Protocol
 
 from enginebench.analysis.labels import distinguishing_labels
 from enginebench.domain import JSON, Cell, Deployment, Search, load_fields, plain, plain_object
+from enginebench.domain.formatting import counted, duration, percent
 from enginebench.domain.text import printable
 from enginebench.scenario.capacity import Capacity, capacities, least_s
 from enginebench.scenario.plan import Plan
@@ -89,23 +90,23 @@ def _summary(plan: Plan, deployments: int, launches: Sequence[tuple[Deployment, 
     '14 deployments, 8 loads, 3 repeats: 312 cells' when not every deployment has every load. Skipped cells start and send nothing.
     """
     fixed = _fixed(plan)
-    loads = [_count(len({cell.load for cell in fixed}), "load")] if fixed else []
+    loads = [counted(len({cell.load for cell in fixed}), "load")] if fixed else []
     searches = len(set(plan.searches.values()))
-    loads += [_count(searches, "search", "searches")] if searches else []
+    loads += [counted(searches, "search", "searches")] if searches else []
     repeats = len({cell.repeat for cell in plan.cells})
-    factors = [_count(deployments, "deployment"), " and ".join(loads), _count(repeats, "repeat")]
+    factors = [counted(deployments, "deployment"), " and ".join(loads), counted(repeats, "repeat")]
     full = searches or len(plan.cells) == deployments * len({cell.load for cell in fixed}) * repeats
-    cells = f"{'up to ' if searches else ''}{_count(len(plan.cells) + plan.probes, 'cell')}"
+    cells = f"{'up to ' if searches else ''}{counted(len(plan.cells) + plan.probes, 'cell')}"
     parts = [f"{' x '.join(factors)} = {cells}" if full else f"{', '.join(factors)}: {cells}"]
     if plan.skipped:  # computing ids takes time, and most plans skip nothing
         parts.append(f"{len(plan.skipped):,} of them skipped")
         fixed = [cell for cell in fixed if cell.id not in plan.skipped]
         launches = [launch for launch in launches if any(cell.id not in plan.skipped for cell in launch[1])]
-    parts.append(_count(len(launches), "server start"))
+    parts.append(counted(len(launches), "server start"))
     requests = sum(cell.load.requests for cell in fixed)
     seconds = sum(cell.load.duration_s or 0 for cell in fixed if not cell.load.requests)
-    sent = [_count(requests, "measured request")] if requests else []
-    sent += [f"{_duration(seconds)} of load by duration"] if seconds else []
+    sent = [counted(requests, "measured request")] if requests else []
+    sent += [f"{duration(seconds)} of load by duration"] if seconds else []
     return ", ".join([*parts, *([" and ".join(sent)] if sent else [])])
 
 
@@ -114,7 +115,7 @@ def _least_text(plan: Plan, known: Mapping[int, Capacity], first: Sequence[tuple
     seconds = least_s(plan, known)
     if seconds and plan.bounds is not None:
         machine = plan.bounds.machine.name
-        yield f"at least {_duration(seconds)} of load on {machine}, by what physics allows; warm-up and server starts come on top"
+        yield f"at least {duration(seconds)} of load on {machine}, by what physics allows; warm-up and server starts come on top"
         return
     boxed = any(each.runtime == "docker" and plan.registry[each.engine].traits(each).gpus for each, _ in first)
     if boxed and plan.bounds is None and plan.scenario.hardware is None:
@@ -193,15 +194,6 @@ def _search_lines(searches: Sequence[Search]) -> Iterator[str]:
     """'max_goodput over rate from 1 to 256, to 10 %: up to 12 cells each; 64 + 32 tokens; requests 400', the last where they differ."""
     labels = distinguishing_labels([search.base.without_level(*search.follows) for search in searches])
     for search, apart in zip(searches, labels, strict=True):
-        bounds = f"over {search.over} from {search.start:g} to {search.stop:g}, to {100 * search.precision:g} %"
-        cells = f"max_goodput {bounds}: up to {_count(search.most_probes, 'cell')} each"
+        bounds = f"over {search.over} from {search.start:g} to {search.stop:g}, to {percent(search.precision, 6)}"
+        cells = f"max_goodput {bounds}: up to {counted(search.most_probes, 'cell')} each"
         yield "; ".join(part for part in (cells, search.base.shape_text, apart) if part)
-
-
-def _count(number: int, one: str, many: str | None = None) -> str:
-    """'1 load', '2,000 loads'."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.3g} s" if seconds < 100 else f"{seconds / 60:.3g} min" if seconds < 6000 else f"{seconds / 3600:.3g} h"

@@ -1,6 +1,6 @@
-"""The comparison table for a terminal: figures are never cut; when space is short, intervals stack and the least important columns go.
+"""The report for a terminal. If space is short, intervals go on a second line and the least important columns are left out.
 
-Returns text and prints nothing; the caller knows whether it goes to a terminal. Knows no metric and no file.
+Figures are never cut. Returns text and prints nothing. Knows no metric and no file.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING
 
 from enginebench.analysis.analysis import Analysis
 from enginebench.domain.text import printable
-from enginebench.report.fairness import fairness
-from enginebench.report.figures import Column, interval_text, repeats_text, value_text
-from enginebench.report.findings import findings
-from enginebench.report.layout import Layout, Line, Section, lay_out
+from enginebench.report.columns import Column, interval_text, repeats_text, value_text
+from enginebench.report.sections import all_sections
+from enginebench.report.sections.comparison_table import ComparisonTable, Line, ModelRows, comparison_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -31,74 +30,72 @@ _GAP = 2
 
 @dataclass(frozen=True)
 class _Fit:
-    """What fits a terminal of this width. stacked: intervals go under their values and the status under its name.
-
-    labels: width beyond which a name wraps.
-    """
+    """An arrangement of the table for a width of the terminal."""
 
     width: int
     figures: tuple[Column, ...]
     stacked: bool
+    """Intervals are below their values, and the status is below the name."""
     labels: int
+    """Width beyond which a name wraps."""
 
 
 def render_table(analysis: Analysis, *, width: int | None = None, color: bool | None = None) -> str:
-    """The table, its footnotes and the verdict sentence.
+    """The table, results of sections, footnotes and the verdict.
 
-    width: columns of the terminal; None: this one's, 120 when piped. color: ANSI codes; None: only on a terminal without NO_COLOR.
+    width: columns; None: those of the terminal, 120 if piped. color: ANSI codes; None: only on a terminal without NO_COLOR.
     """
     from rich.console import Console
     from rich.text import Text
 
     color = sys.stdout.isatty() and not os.environ.get("NO_COLOR") if color is None else color
-    layout = lay_out(analysis)
-    fit = _fit(layout, width or shutil.get_terminal_size((120, 40)).columns)
-    widths = _widths(layout, fit)
+    table = comparison_table(analysis)
+    fit = _fit(table, width or shutil.get_terminal_size((120, 40)).columns)
+    widths = _widths(table, fit)
     out = io.StringIO()
     console = Console(
         file=out,
-        width=max(fit.width, _total(widths)),  # too narrow for anything: the terminal may wrap, a figure is never cut
+        width=max(fit.width, _total(widths)),  # if no arrangement fits, the terminal may wrap
         force_terminal=color,
         color_system="standard" if color else None,
         highlight=False,
         emoji=False,
         markup=False,
     )
-    console.print(Text(printable(layout.caption), style="bold"))
-    for section in layout.sections:
+    console.print(Text(printable(table.caption), style="bold"))
+    for model in table.models:
         console.print()
-        if len(layout.sections) > 1:
-            console.print(Text(printable(section.model), style="bold underline"))
-        console.print(_table(layout, section, fit, widths))
-    for heading, lines in _found(analysis):
-        console.print(Text(f"\n{printable(heading)}", style="bold"))
-        for line in lines:
+        if len(table.models) > 1:
+            console.print(Text(printable(model.model), style="bold underline"))
+        console.print(_table(table, model, fit, widths))
+    sections = [section for section in all_sections() if section.applies(analysis)]
+    for summary in (summary for section in sections for summary in section.summaries(analysis)):
+        console.print(Text(f"\n{printable(summary.heading)}", style="bold"))
+        for line in summary.lines:
             console.print(Text(f"  {printable(line)}"))
     console.print()
-    for mark, text in _footnotes(layout, fit):
-        console.print(Text(f"{mark} {printable(text)}", style="dim"))
-    for asymmetry in fairness(analysis).asymmetries:
-        console.print(Text(f"fairness: {printable(asymmetry)}", style="dim"))
-    for remark in analysis.caveats:
-        console.print(Text(f"note: {printable(remark)}", style="dim"))
+    notes = [f"{mark} {text}" for mark, text in _footnotes(table, fit)]
+    notes += [note for section in sections for note in section.notes(analysis)]
+    for note in (*notes, *(f"note: {caveat}" for caveat in analysis.caveats)):
+        console.print(Text(printable(note), style="dim"))
     console.print(Text(f"\n{printable(analysis.sentence)}", style="bold"))
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
 
 
-def _fit(layout: Layout, width: int) -> _Fit:
-    """The first arrangement that fits; throughput alone if none does."""
-    by_rank = sorted(layout.figures, key=lambda column: column.rank)
-    fits = [_Fit(width, layout.figures, stacked=False, labels=_LABEL_WIDTHS[0])]
+def _fit(table: ComparisonTable, width: int) -> _Fit:
+    """The first arrangement that fits; only the most important column if none does."""
+    by_rank = sorted(table.figures, key=lambda column: column.rank)
+    fits = [_Fit(width, table.figures, stacked=False, labels=_LABEL_WIDTHS[0])]
     for keep in range(len(by_rank), 0, -1):
-        kept = tuple(column for column in layout.figures if column in by_rank[:keep])
+        kept = tuple(column for column in table.figures if column in by_rank[:keep])
         fits += [_Fit(width, kept, stacked=True, labels=label) for label in _LABEL_WIDTHS]
-    return next((fit for fit in fits if _total(_widths(layout, fit)) <= width), fits[-1])
+    return next((fit for fit in fits if _total(_widths(table, fit)) <= width), fits[-1])
 
 
-def _widths(layout: Layout, fit: _Fit) -> list[int]:
-    """Width of each column: labels, figures, repeats and, unless stacked, status. Tables of different models share them."""
-    lines = layout.lines
-    labels = [[heading, *(printable(line.labels[i]) for line in lines)] for i, heading in enumerate(layout.headings)]
+def _widths(table: ComparisonTable, fit: _Fit) -> list[int]:
+    """Width of each column: labels, figures, repeats and, unless stacked, status. They are the same for all models."""
+    lines = table.lines
+    labels = [[heading, *(printable(line.labels[i]) for line in lines)] for i, heading in enumerate(table.headings)]
     figures = [[*column.heading_lines, *(text for line in lines for text in _texts(line, column, fit.stacked))] for column in fit.figures]
     repeats, status = ["n", *(repeats_text(line.row) for line in lines)], [_status(line) for line in lines]
     ends = [repeats] if fit.stacked else [repeats, status]
@@ -128,12 +125,12 @@ def _status(line: Line) -> str:
     return f"{word} [{marks}]".strip() if marks else word
 
 
-def _table(layout: Layout, section: Section, fit: _Fit, widths: list[int]) -> Table:
+def _table(comparison: ComparisonTable, model: ModelRows, fit: _Fit, widths: list[int]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False, header_style="bold")
-    labels, figures = layout.headings, fit.figures
+    labels, figures = comparison.headings, fit.figures
     for i, (name, width) in enumerate(zip(labels, widths, strict=False)):
         table.add_column(Text(printable(name)), width=width, overflow="fold", justify="right" if i else "left")
     for column, width in zip(figures, widths[len(labels) :], strict=False):
@@ -141,7 +138,7 @@ def _table(layout: Layout, section: Section, fit: _Fit, widths: list[int]) -> Ta
     table.add_column("n", width=widths[len(labels) + len(figures)], justify="right", no_wrap=True)
     if not fit.stacked:
         table.add_column("", width=widths[-1], no_wrap=True)
-    for i, group in enumerate(section.groups):
+    for i, group in enumerate(model.groups):
         if i:
             table.add_row()
         for line in group:
@@ -164,21 +161,15 @@ def _entries(line: Line, fit: _Fit) -> Iterator[Text]:
         yield status
 
 
-def _found(analysis: Analysis) -> Iterator[tuple[str, list[str]]]:
-    """What the searches found, a heading and a line for each deployment."""
-    for group in findings(analysis):
-        yield f"{group.model}: highest load within the SLO ({group.slo}), {group.title}", [finding.sentence for finding in group.found]
-
-
-def _footnotes(layout: Layout, fit: _Fit) -> Iterator[tuple[str, str]]:
-    for name, facts in layout.legend.items():
+def _footnotes(table: ComparisonTable, fit: _Fit) -> Iterator[tuple[str, str]]:
+    for name, facts in table.legend.items():
         yield f"{name}:", facts
-    for i, note in enumerate(layout.notes, start=1):
+    for i, note in enumerate(table.notes, start=1):
         yield f"[{i}]", note
-    if layout.missing:
-        yield "-", "; ".join(layout.missing)
-    if layout.intervals:
-        yield "[low-high]:", layout.intervals
-    dropped = [column.heading for column in layout.figures if column not in fit.figures]
+    if table.missing:
+        yield "-", "; ".join(table.missing)
+    if table.intervals:
+        yield "[low-high]:", table.intervals
+    dropped = [column.heading for column in table.figures if column not in fit.figures]
     if dropped:
         yield "not shown at this width:", ", ".join(dropped)

@@ -19,6 +19,7 @@ from typing import Literal, TypeAlias
 import psutil
 
 from enginebench.adapter import Install
+from enginebench.domain.formatting import size
 from enginebench.engines.installed import list_engines
 from enginebench.loadgen.transport.library import library
 from enginebench.machine import host
@@ -108,9 +109,9 @@ def _cores() -> Diagnosis:
 
 def _memory() -> Diagnosis:
     memory, limit = psutil.virtual_memory(), host.memory_limit()
-    text = f"{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB available"
+    text = f"{size(memory.available)} of {size(memory.total)} available"
     if limit is not None and limit < memory.total:
-        text += f", cgroup limit {limit / GIB:.1f} GiB"
+        text += f", cgroup limit {size(limit)}"
     if min(memory.available, limit or memory.available) < LITTLE_MEMORY:
         return Diagnosis("memory", "warn", text, "only tiny models will fit: end other programs or raise the limit")
     return Diagnosis("memory", "ok", text)
@@ -131,7 +132,7 @@ def _disk() -> Diagnosis:
     place = cache_dir()
     existing = next(folder for folder in (place, *place.parents) if folder.exists())
     free = shutil.disk_usage(existing).free
-    text = f"{free / GIB:.1f} GiB free for {place}"
+    text = f"{size(free)} free for {place}"
     if free < LITTLE_DISK:
         return Diagnosis("disk", "warn", text, "engines take 0.1 to 10 GiB each; ENGINEBENCH_HOME moves them elsewhere")
     return Diagnosis("disk", "ok", text)
@@ -141,7 +142,7 @@ def _gpus() -> Diagnosis:
     found = gpus()
     if not found:
         return Diagnosis("GPUs", "warn", "none seen", "only engines that run on CPUs can be launched; attach reaches servers elsewhere")
-    names = [f"{gpu.name}{f' {gpu.memory_bytes / GIB:.0f} GiB' if gpu.memory_bytes else ''}" for gpu in found]
+    names = [f"{gpu.name}{f' {size(gpu.memory_bytes)}' if gpu.memory_bytes else ''}" for gpu in found]
     counted = ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))
     return Diagnosis("GPUs", "ok", counted + (f", driver {found[0].driver}" if found[0].driver else ""))
 

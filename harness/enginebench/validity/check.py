@@ -12,6 +12,7 @@ from string import Formatter
 from typing import Literal, Self, TypeAlias
 
 from enginebench.domain import JSON, plain
+from enginebench.domain.formatting import percent
 from enginebench.metrics.registry import Trait
 from enginebench.validity.context import Context, Requirement
 
@@ -36,12 +37,6 @@ class Threshold(float):
             return percent(self)
         unit = self.unit.removesuffix("s") if float(self) == 1 and self.unit not in ("s", "ms") else self.unit
         return f"{float(self):g} {unit}".rstrip()
-
-
-def percent(share: float) -> str:
-    """0.05 -> '5 %', 0.995 -> '99.5 %', 12.3 -> '1,230 %'."""
-    value = 100 * float(share)
-    return f"{value:,.0f} %" if value >= 100 else f"{value:.3g} %"
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from enginebench.physics.detect import BANDWIDTH, machine_of_run
 from enginebench.records.cell import EngineCounters
 from enginebench.records.run_folder import Run
 from enginebench.report import render_table, to_csv, to_json, to_markdown
-from enginebench.report.figures import column, shown, why_missing
+from enginebench.report.columns import column, shown, why_missing
 from enginebench.report.html import render_html
 
 MODEL = "random:qwen3moe?layers=2&hidden=256&heads=4&kv_heads=2&head_dim=64&experts=2&top_k=2&expert_intermediate=256"

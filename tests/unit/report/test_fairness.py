@@ -1,4 +1,4 @@
-"""The fairness card: the same questions to every deployment, what was asked beside what there is, asymmetries between engines only."""
+"""The fairness card: the same settings for every deployment, requested and reported values, asymmetries between engines only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from enginebench.records.cell import CellRecord, CellTraits, EngineCounters, Pro
 from enginebench.records.launch import Configuration, LaunchRecord, Startup
 from enginebench.records.run import RunRecord
 from enginebench.report import render_table, to_json, to_markdown
-from enginebench.report.fairness import ASPECTS, Card, Fact, fairness, said
+from enginebench.report.sections.fairness import ASPECTS, Card, fairness
 from enginebench.runner.priming import differences
 from enginebench.validity import CacheProof
 
@@ -27,10 +27,12 @@ def asked(engine: str, **changes: Any) -> Deployment:
     return replace(Deployment(engine, "m", "f16", "m", max_concurrency=4, max_context=512), **changes)
 
 
-def analysis(*told: tuple[Deployment, Resolved], machine: Mapping[str, JSON] | None = None, cache: CacheProof | None = None) -> Analysis:
-    """A run in which these deployments ran one load each and said this of themselves."""
+def analysis(
+    *reported: tuple[Deployment, Resolved], machine: Mapping[str, JSON] | None = None, cache: CacheProof | None = None
+) -> Analysis:
+    """A run in which these deployments ran one load each and reported these settings."""
     rows, launches = [], {}
-    for i, (deployment, resolved) in enumerate(told):
+    for i, (deployment, resolved) in enumerate(reported):
         record = CellRecord(
             f"c{i}", f"l{i}", deployment, LOAD, 0, "ok",
             prompts=PromptFacts("ids"), traits=CellTraits(gpus=1), counters=EngineCounters({"output_tokens": 1.0}),
@@ -49,31 +51,31 @@ def analysis(*told: tuple[Deployment, Resolved], machine: Mapping[str, JSON] | N
     return Analysis(run, tuple(rows), launches, (), "")
 
 
-def card(*told: tuple[Deployment, Resolved], **more: Any) -> Card:
-    return fairness(analysis(*told, **more))
+def card(*reported: tuple[Deployment, Resolved], **more: Any) -> Card:
+    return fairness(analysis(*reported, **more))
 
 
 def texts(of: Card, key: str) -> list[str]:
     return [column.facts[key].text for column in of.columns]
 
 
-def test_every_deployment_answers_every_question() -> None:
+def test_every_deployment_has_every_aspect() -> None:
     made = card((asked("a"), Resolved(kv_dtype="f16", prefix_cache=False)), (asked("b"), Resolved()))
     assert all(set(column.facts) == {aspect.key for aspect in ASPECTS} for column in made.columns)
-    assert texts(made, "kv_dtype") == ["f16", "not told"]
-    assert texts(made, "prefix_cache") == ["off", "not told"]
+    assert texts(made, "kv_dtype") == ["f16", "not reported"]
+    assert texts(made, "prefix_cache") == ["off", "not reported"]
     assert texts(made, "cold") == ["cold, proved by counters"] * 2
     assert texts(made, "version") == ["1.2", "1.2"]
     assert {aspect.key for aspect in made.rows} >= {"version", "precision", "kv_dtype", "slots", "length_control", "prompt_form", "gpus"}
-    assert "graphs" not in {aspect.key for aspect in made.rows}, "nobody knows anything of it"
+    assert "graphs" not in {aspect.key for aspect in made.rows}, "unknown for all"
     assert [column.notes for column in made.columns] == [(), ("bf16 KV became auto",)]
 
 
-def test_what_was_asked_stands_beside_what_there_is() -> None:
+def test_a_requested_value_is_shown_if_it_differs() -> None:
     made = card((asked("a"), Resolved(slots=2, context=512, precision="f16")), (asked("b"), Resolved(slots=8)))
-    assert texts(made, "slots") == ["2 (asked for 4)", "8"]
-    assert texts(made, "context") == ["512", "512 asked for, not told"]
-    assert texts(made, "precision") == ["f16", "f16 asked for, not told"]
+    assert texts(made, "slots") == ["2 (requested: 4)", "8"]
+    assert texts(made, "context") == ["512", "512 requested, not reported"]
+    assert texts(made, "precision") == ["f16", "f16 requested, not reported"]
 
 
 @pytest.mark.parametrize(
@@ -88,7 +90,7 @@ def test_what_was_asked_stands_beside_what_there_is() -> None:
         ({}, Resolved(context=256), ["context"]),
     ],
 )
-def test_an_option_with_a_neutral_name_is_compared_with_the_engines_word(
+def test_an_option_with_a_neutral_name_is_compared_with_the_reported_value(
     options: Mapping[str, JSON], resolved: Resolved, differ: list[str]
 ) -> None:
     assert [difference.name for difference in differences(asked("a", options=options), resolved)] == differ
@@ -101,12 +103,12 @@ def test_a_server_of_another_model_than_requests_name_is_a_difference(told: str 
     assert [difference.name for difference in differences(asked("a"), Resolved(model=told), served_name)] == differ
 
 
-def test_engines_that_differ_are_named_with_what_it_does() -> None:
+def test_an_asymmetry_names_engines_and_effect() -> None:
     told = (asked("a"), Resolved(prefix_cache=True, graphs="FULL_AND_PIECEWISE", stream_interval=1))
     made = card(told, (asked("b"), Resolved(prefix_cache=False, graphs="off", stream_interval=1)))
     assert made.asymmetries == (
         "prefix cache: on for a; off for b; keeping prompts costs memory and time, and hits save the prefill",
-        "device graphs: FULL_AND_PIECEWISE for a; off for b; without them every step pays for its kernel launches",
+        "device graphs: FULL_AND_PIECEWISE for a; off for b; without them every step has the overhead of its kernel launches",
     )
 
 
@@ -119,23 +121,23 @@ def test_engines_that_differ_are_named_with_what_it_does() -> None:
         (Resolved(version="1"), Resolved(version="2")),
         (Resolved(kv_tokens=100), Resolved(kv_tokens=200)),
     ],
-    ids=["a spelling", "its own words", "one does not say", "versions differ", "the KV cache fits the memory"],
+    ids=["a spelling", "names of modes", "one is not reported", "versions differ", "the KV cache fits the memory"],
 )
-def test_what_is_no_asymmetry(a: Resolved, b: Resolved) -> None:
+def test_not_every_difference_is_an_asymmetry(a: Resolved, b: Resolved) -> None:
     assert card((asked("a"), a), (asked("b"), b)).asymmetries == ()
 
 
-def test_what_a_scenario_varies_within_every_engine_is_its_question() -> None:
+def test_a_setting_that_varies_within_every_engine_is_not_an_asymmetry() -> None:
     both = [
         (asked(engine, precision=precision, label=f"{engine} {precision}"), Resolved()) for engine in "ab" for precision in ("f16", "q8_0")
     ]
     assert card(*both).asymmetries == ()
     (sentence,) = card(*both[:3]).asymmetries
-    assert sentence == "precision: f16 for a and b; q8_0 for a; they do not compute the same"
+    assert sentence == "precision: f16 for a and b; q8_0 for a; they do not do the same computation"
     assert card(*both[:2]).asymmetries == (), "one engine"
 
 
-def test_models_are_compared_each_for_itself() -> None:
+def test_each_model_is_compared_separately() -> None:
     one = [(asked("a"), Resolved(slots=8)), (asked("b"), Resolved(slots=4))]
     other = [(replace(deployment, model="n"), resolved) for deployment, resolved in one]
     (sentence,) = card(*one, *other).asymmetries
@@ -151,15 +153,9 @@ def test_a_machine_without_devices_uses_none() -> None:
     assert texts(card(told, machine={"gpus": [{"name": "x"}]}), "gpus") == ["1"]
 
 
-def test_hits_speak_louder_than_proofs() -> None:
+def test_cache_hits_take_precedence_over_proofs() -> None:
     assert texts(card((asked("a"), Resolved()), cache=CacheProof("usage", 4, 80)), "cold") == ["4 of 80 prompt tokens cached, by usage"]
     assert texts(card((asked("a"), Resolved()), cache=CacheProof()), "cold") == ["not provable: the engine does not report cached tokens"]
-
-
-@pytest.mark.parametrize(("value", "text"), [(True, "on"), (False, "off"), (4096, "4,096"), (0.5, "0.5"), ("f16", "f16")])
-def test_facts_are_written_for_people(value: JSON, text: str) -> None:
-    assert said(value) == text
-    assert Fact(got=value).text == text
 
 
 def test_it_is_in_every_output() -> None:

@@ -1,4 +1,4 @@
-"""Every output of a report, from one synthetic run: what is shown, that nothing is cut, and that no label can do harm."""
+"""Every output of a report, from one synthetic run: its content, that nothing is cut, and that labels cannot inject anything."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ import plotly.graph_objects as go
 import pytest
 from enginebench.adapter import Member
 from enginebench.analysis.analysis import Analysis, analyse
-from enginebench.domain.text import printable
+from enginebench.domain.formatting import number
 from enginebench.metrics.statistics import Estimate
 from enginebench.records.run import RunRecord
 from enginebench.records.run_folder import Run
 from enginebench.report import render_table, to_csv, to_json, to_markdown
-from enginebench.report.distributions import MAX_POINTS, points_per_curve, read_samples
+from enginebench.report.blocks import Plots
+from enginebench.report.columns import TTFT, full_text, intervals_text, shown, why_missing
 from enginebench.report.export import REPORT_SCHEMA, escape_markdown
-from enginebench.report.figures import TTFT, decimals, full_text, intervals_text, number, shown, why_missing
 from enginebench.report.html import script_json, write_html
-from enginebench.report.layout import lay_out
-from enginebench.report.plots import pareto, sections
+from enginebench.report.sample_summary import MAX_POINTS, points_per_curve
+from enginebench.report.section import Context
+from enginebench.report.sections import all_sections
+from enginebench.report.sections.comparison_table import comparison_table
+from enginebench.report.sections.frontier import pareto
 
 HOSTILE = "</script><script>alert(1)</script>"
 
@@ -60,25 +63,7 @@ def test_every_server_of_a_start_has_its_command_and_no_secret(synthetic_run: Ru
     assert "do not show" not in page
 
 
-# -- numbers -------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (0, "0"),
-        (0.00912, "0.00912"),
-        (9.121, "9.12"),
-        (9.996, "10.0"),
-        (41, "41.0"),
-        (99.96, "100"),
-        (1741.6, "1,742"),
-        (1234567, "1,234,567"),
-    ],
-)
-def test_numbers_have_three_significant_digits_and_lose_no_integer_digit(value: float, text: str) -> None:
-    assert number(value) == text
-    assert decimals(-value) == decimals(value)
+# -- figures -------------------------------------------------------------------------------------------------------------
 
 
 def test_an_interval_has_the_precision_of_its_value() -> None:
@@ -100,7 +85,7 @@ def test_itl_is_called_an_event_interval_unless_every_event_is_one_token(synthet
     assert "event interval p99" in {c.label for c in shown(dataclasses.replace(synthetic_analysis, rows=(bundled, *rest)))}
 
 
-def test_a_batch_does_not_decide_how_the_gaps_of_servers_are_called(synthetic_analysis: Analysis) -> None:
+def test_an_in_process_batch_does_not_decide_the_name_of_gaps(synthetic_analysis: Analysis) -> None:
     first, *rest = synthetic_analysis.rows
     cells = tuple(dataclasses.replace(cell, one_token_per_event=False) for cell in first.cells)
     batch = dataclasses.replace(first, cells=cells, deployment=dataclasses.replace(first.deployment, runtime="in-process"))
@@ -108,28 +93,28 @@ def test_a_batch_does_not_decide_how_the_gaps_of_servers_are_called(synthetic_an
     assert not {"TTFT p50", "ITL p99"} & {c.label for c in shown(dataclasses.replace(synthetic_analysis, rows=(batch,)))}
 
 
-def test_the_interval_is_called_what_it_is(synthetic_analysis: Analysis) -> None:
-    said = "range over n restarts; probability that it holds the true median: 75 % for n=3"
-    assert intervals_text(synthetic_analysis) == said
-    assert said in " ".join(render_table(synthetic_analysis, width=120, color=False).split())
-    assert said in to_markdown(synthetic_analysis)
+def test_the_meaning_of_the_intervals_is_stated(synthetic_analysis: Analysis) -> None:
+    meaning = "range over n restarts; probability that it holds the true median: 75 % for n=3"
+    assert intervals_text(synthetic_analysis) == meaning
+    assert meaning in " ".join(render_table(synthetic_analysis, width=120, color=False).split())
+    assert meaning in to_markdown(synthetic_analysis)
 
 
-# -- layout --------------------------------------------------------------------------------------------------------------
+# -- content of the table --------------------------------------------------------------------------------------------------------------
 
 
 def test_a_row_that_may_not_be_compared_is_never_best(synthetic_analysis: Analysis) -> None:
-    layout = lay_out(synthetic_analysis)
-    assert {line.state for line in layout.lines} == {"valid", "suspect", "invalid", "failed", "skipped"}
-    assert not any(line.best for line in layout.lines if not line.row.ranked)
-    assert len(layout.lines) == len(synthetic_analysis.rows)
+    table = comparison_table(synthetic_analysis)
+    assert {line.state for line in table.lines} == {"valid", "suspect", "invalid", "failed", "skipped"}
+    assert not any(line.best for line in table.lines if not line.row.ranked)
+    assert len(table.lines) == len(synthetic_analysis.rows)
 
 
 def test_the_same_reason_is_one_footnote(synthetic_analysis: Analysis) -> None:
-    layout = lay_out(synthetic_analysis)
-    assert len(layout.notes) == 4
-    assert sum(bool(line.notes) for line in layout.lines) == 4
-    assert all(1 <= note <= len(layout.notes) for line in layout.lines for note in line.notes)
+    table = comparison_table(synthetic_analysis)
+    assert len(table.notes) == 4
+    assert sum(bool(line.notes) for line in table.lines) == 4
+    assert all(1 <= note <= len(table.notes) for line in table.lines for note in line.notes)
 
 
 # -- table ---------------------------------------------------------------------------------------------------------------
@@ -146,21 +131,17 @@ def test_no_figure_is_cut_at_any_width(synthetic_analysis: Analysis, width: int)
     text = render_table(synthetic_analysis, width=width, color=False)
     assert max(map(len, text.splitlines())) <= max(width, 60)
     assert "…" not in text
-    layout = lay_out(synthetic_analysis)
-    for line in layout.lines:
+    table = comparison_table(synthetic_analysis)
+    for line in table.lines:
         if found := line.row.figures.get("output_throughput"):
             assert number(found.value) in text
 
 
 def test_colour_only_when_asked_for(synthetic_analysis: Analysis) -> None:
-    plain = render_table(synthetic_analysis, width=100)  # under pytest stdout is no terminal
+    plain = render_table(synthetic_analysis, width=100)  # under pytest stdout is not a terminal
     coloured = render_table(synthetic_analysis, width=100, color=True)
     assert "\x1b[" not in plain
     assert re.sub(r" +(?=\n)", "", re.sub(r"\x1b\[[0-9;]*m", "", coloured)) == plain
-
-
-def test_a_label_cannot_steer_the_terminal() -> None:
-    assert printable("a\x1b[2Jb\nc") == "a\\x1b[2Jb\\nc"
 
 
 # -- Markdown, CSV, JSON -------------------------------------------------------------------------------------------------
@@ -241,22 +222,22 @@ def test_page_is_one_small_file_that_loads_nothing(page: Path) -> None:
     assert all(target.startswith("#") for target in seen.loads)
     assert "url(" not in page.read_text(encoding="utf-8").split("</style>")[0]
     assert not seen.handlers
-    assert len(seen.scripts) == 3  # data, Plotly, ours: a label has not made a fourth
+    assert len(seen.scripts) == 3  # data, Plotly, our own: no label has added a fourth
 
 
 def test_labels_are_harmless_everywhere(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert HOSTILE not in text
-    assert "alert(1)" in text  # it is there, as text
+    assert "alert(1)" in text  # as text
     assert script_json({"a": "</script><!--&"}) == '{"a":"\\u003c/script\\u003e\\u003c!--\\u0026"}'
     data = json.loads(re.findall(r'<script type="application/json" id="plots">(.*?)</script>', text, re.DOTALL)[0])
     names = {trace.get("name", "") for panel in data for trace in panel["data"]}
     assert not any("<" in name for name in names)
 
 
-def test_page_says_what_is_known(page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
-    for said in (
+def test_page_shows_what_is_recorded(page: Path) -> None:
+    shown_text = page.read_text(encoding="utf-8")
+    for text in (
         "Example 9654",
         "exit code 1 before it was ready",
         "engine core died",
@@ -264,19 +245,22 @@ def test_page_says_what_is_known(page: Path) -> None:
         "max_concurrency",
         "OMP_NUM_THREADS",
     ):
-        assert said in text, said
+        assert text in shown_text, text
 
 
 def test_plots_are_valid_plotly(synthetic_run: Run, synthetic_analysis: Analysis) -> None:
-    made = sections(synthetic_analysis, read_samples(synthetic_run, synthetic_analysis))
-    assert [section.key for section in made] == [
+    context = Context(synthetic_run, synthetic_analysis)
+    made = {section.id: list(section.blocks(context)) for section in all_sections() if section.applies(synthetic_analysis)}
+    plots = {id_: block for id_, blocks in made.items() for block in blocks if isinstance(block, Plots)}
+    assert list(plots) == [
         "throughput", "ttft", "tpot", "frontier", "distribution-ttft", "distribution-tpot", "distribution-itl",
+        "engine-internals",
     ]  # fmt: skip
-    for panel in (panel for section in made for panel in section.panels):
-        go.Figure({"data": list(panel.traces), "layout": dict(panel.layout)})  # refuses a property that Plotly does not know
+    for panel in (panel for block in plots.values() for panel in block.panels):
+        go.Figure({"data": list(panel.traces), "layout": dict(panel.layout)})  # rejects properties that Plotly does not know
 
 
-def test_pareto_points_are_not_beaten() -> None:
+def test_no_point_is_better_than_the_pareto_points_in_both() -> None:
     points = [(1.0, 9.0), (2.0, 8.0), (1.5, 8.5), (1.0, 5.0), (3.0, 1.0), (2.0, 3.0)]
     assert pareto(points) == [(1.0, 9.0), (1.5, 8.5), (2.0, 8.0), (3.0, 1.0)]
     assert pareto([]) == []

@@ -19,10 +19,11 @@ from enginebench.records.cell import CellRecord, Delivery
 from enginebench.records.run_folder import Run
 from enginebench.records.samples import Samples
 from enginebench.report import render_table, to_csv, to_json, to_markdown
-from enginebench.report.distributions import read_samples
-from enginebench.report.findings import findings
+from enginebench.report.blocks import Plots
 from enginebench.report.html import render_html
-from enginebench.report.plots import sections
+from enginebench.report.section import Context
+from enginebench.report.sections import all_sections
+from enginebench.report.sections.highest_load import search_groups
 from enginebench.runner import Sweep
 from enginebench.runner.cell_queue import CellQueue
 from enginebench.runner.folder import open_run_for
@@ -187,14 +188,16 @@ def mixed(begin: Callable[[Plan], Run]) -> tuple[Run, Analysis]:
 
 def test_loads_of_different_kinds_never_share_a_plot(mixed: tuple[Run, Analysis]) -> None:
     run, analysis = mixed
-    made = {section.key: section for section in sections(analysis, read_samples(run, analysis))}
+    context = Context(run, analysis)
+    blocks = {section.id: list(section.blocks(context)) for section in all_sections() if section.applies(analysis)}
+    made = {id_: block for id_, its in blocks.items() for block in its if isinstance(block, Plots)}
     axes = [panel.layout["xaxis"]["title"]["text"] for panel in made["ttft"].panels]
     assert axes == ["streams (concurrency)", "requests/s offered", "replay speed (1: as recorded)"]
     assert [trace["x"] for trace in made["ttft"].panels[0].traces if trace.get("name")] == [[1, 4]]
     assert "goodput" in made
     assert made["distribution-ttft"].choices[:2] == ("1 stream", "4 streams")
     assert "2 req/s" in made["distribution-ttft"].choices
-    for panel in (panel for section in made.values() for panel in section.panels):
+    for panel in (panel for block in made.values() for panel in block.panels):
         go.Figure({"data": list(panel.traces), "layout": dict(panel.layout)})
 
 
@@ -214,7 +217,7 @@ def test_every_output_names_the_load(mixed: tuple[Run, Analysis]) -> None:
 
 def test_the_answer_of_a_search_is_said_everywhere(mixed: tuple[Run, Analysis]) -> None:
     run, analysis = mixed
-    ((found,),) = (group.found for group in findings(analysis))
+    ((found,),) = (group.results for group in search_groups(analysis))
     assert found.level is not None
     assert found.level.value == 4.76
     assert found.endings == ("found",)
@@ -223,7 +226,7 @@ def test_the_answer_of_a_search_is_said_everywhere(mixed: tuple[Run, Analysis]) 
         assert f"fake: goodput {found.goodput_text} req/s at 4.76 req/s (to 10 %" in text
         assert "TTFT 100 ms for 90 % of requests" in text
     page = render_html(run, analysis)
-    assert 'id="findings"' in page
+    assert 'id="highest-load"' in page
     assert "4.76 req/s" in page
     document = json.loads(to_json(analysis))
     assert document["slo"] == plain_object(SLO)
@@ -241,9 +244,9 @@ def test_only_repeats_of_one_search_are_its_repeats(begin: Callable[[Plan], Run]
     searches = [over_rate(), over_rate(requests=90), over_rate(warmup_requests=9), over_rate(concurrency=8), over_rate(2), over_rate(2, 32)]
     searches[-1] = replace(searches[-1], base=replace(searches[-1].base, seed=1))
     analysis, _ = answered(begin, planned(search=searches, repeats=2))
-    groups = findings(analysis)
+    groups = search_groups(analysis)
     assert len(groups) == len({group.title for group in groups}) == len(searches)
-    assert [len(finding.endings) for group in groups for finding in group.found] == [2] * len(searches)
+    assert [len(result.endings) for group in groups for result in group.results] == [2] * len(searches)
     assert any(group.title.endswith("requests 90, warmup requests 4") for group in groups)
 
 
@@ -254,27 +257,27 @@ def test_requests_that_follow_the_level_do_not_tell_repeats_apart(begin: Callabl
     for i in range(2):
         go_through(CellQueue(plan, run, [cell for cell in plan.cells if cell.repeat == i]), run, 5)
     run.drop(plan.cells[1].id)  # its first probe; the second repeat is known by another level
-    ((found,),) = (group.found for group in findings(analyse(Run(run.path))))
+    ((found,),) = (group.results for group in search_groups(analyse(Run(run.path))))
     assert found.endings == ("found", "unfinished")
 
 
 def test_where_nobody_counts_tokens_a_limit_on_them_is_neither_kept_nor_missed(begin: Callable[[Plan], Run]) -> None:
     plan = planned(search=over_rate(), slo=Slo(tpot_s=1))
     analysis, levels = answered(begin, plan, counted=False)
-    ((found,),) = (group.found for group in findings(analysis))
+    ((found,),) = (group.results for group in search_groups(analysis))
     assert levels == [1], "there is no use in going on"
     assert (found.endings, found.level) == (("unknown",), None)
-    assert "it cannot be told whether the SLO was met; tokens were not counted" in found.sentence
+    assert "unknown whether the SLO was met; tokens were not counted" in found.sentence
     assert "no level met the SLO" not in found.sentence
     kept, levels = answered(begin, plan)
     assert levels[-1] == 64
-    assert findings(kept)[0].found[0].endings == ("top",)
+    assert search_groups(kept)[0].results[0].endings == ("top",)
 
 
 @pytest.mark.parametrize(("share", "doubted"), [(0.9, False), (0.92, False), (0.95, True), (1.0, False)])
 def test_an_answer_from_too_few_requests_says_so(begin: Callable[[Plan], Run], share: float, doubted: bool) -> None:
     analysis, _ = answered(begin, planned(search=over_rate(), slo=Slo(ttft_s=0.1, share=share)))
-    ((found,),) = (group.found for group in findings(analysis))
+    ((found,),) = (group.results for group in search_groups(analysis))
     assert any("a share of 95 % needs 60" in doubt for doubt in found.doubts) == doubted
     assert any("was judged by" in doubt for doubt in found.doubts) == doubted
 

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from enginebench.domain.formatting import percent
 from enginebench.records.samples import Samples
-from enginebench.validity.check import Finding, Severity, Threshold, check, percent
+from enginebench.validity.check import Finding, Severity, Threshold, check
 from enginebench.validity.context import CLIENT_FIGURES, REQUEST_TIMES, Context, number
 
 LAG_FLOOR = Threshold(1, "ms")

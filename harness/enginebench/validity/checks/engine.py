@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from enginebench.domain.formatting import counted, percent
 from enginebench.metrics import server_timings
 from enginebench.metrics.context import Floats
 from enginebench.metrics.figures.requests import engine_tpot, engine_ttft, tpot, ttft
 from enginebench.metrics.statistics import median
-from enginebench.validity.check import Finding, Threshold, check, percent
+from enginebench.validity.check import Finding, Threshold, check
 from enginebench.validity.context import REQUEST_TIMES, Context, Requirement, engine_gauge, engine_total
 
 MOST_CACHED = Threshold(0.02, "share")
@@ -54,7 +55,7 @@ def cache_hits(cell: Context) -> Iterator[Finding]:
 def preempted(cell: Context) -> Iterator[Finding]:
     """A preempted request loses its KV cache to others and is computed again."""
     if (count := cell.record.counters.totals["preemptions"]) > 0:
-        yield Finding("suspect", f"{count:,.0f} preemption{'s' if count > 1 else ''}: requests lost their KV cache and were computed again")
+        yield Finding("suspect", f"{counted(round(count), 'preemption')}: requests lost their KV cache and were computed again")
 
 
 @check(

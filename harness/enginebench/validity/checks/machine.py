@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from enginebench.domain.formatting import percent
 from enginebench.metrics.registry import Trait
 from enginebench.records.throttle import Throttle
-from enginebench.validity.check import Finding, Threshold, check, percent
+from enginebench.validity.check import Finding, Threshold, check
 from enginebench.validity.context import Context, Requirement
 
 READINGS = Threshold(0.05, "share")

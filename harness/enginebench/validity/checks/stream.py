@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from enginebench.domain.formatting import percent
 from enginebench.metrics.figures.streams import itl
 from enginebench.metrics.registry import Trait
 from enginebench.metrics.tokens import output_tokens
-from enginebench.validity.check import Finding, Threshold, check, percent
+from enginebench.validity.check import Finding, Threshold, check
 from enginebench.validity.context import EVENTS, Context
 
 INSTANT = Threshold(0.1, "ms")

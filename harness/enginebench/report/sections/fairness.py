@@ -1,7 +1,7 @@
-"""The fairness card: one table in which every deployment of a run answers the same questions, and a sentence for each asymmetry.
+"""The section on fairness: a table with the same settings for every deployment of a run, and a sentence for each asymmetry.
 
-Reads what was asked (deployment, load) and what the engine says it has (the launch record). An asymmetry is a fact in which two
-*engines* differ; what the scenario varies within one engine is its question, not a flaw. Judges no figure and knows no output's syntax.
+Compares what was requested (deployment, load) with what the engine reported (the launch record). An asymmetry is a setting in which two
+*engines* differ; a setting that the scenario varies within an engine is not one. Judges no figure and knows no markup.
 """
 
 from __future__ import annotations
@@ -10,38 +10,42 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from enginebench.analysis.analysis import Analysis, CellResult, Row
-from enginebench.domain import JSON, canonical, fingerprint
+from enginebench.domain import JSON, canonical, fingerprint, plain
+from enginebench.domain.formatting import stored
 from enginebench.records.launch import LaunchRecord
+from enginebench.report.blocks import Block, Bullets, Cell, Paragraph, Table
+from enginebench.report.section import Context, Section, measurements
 
-UNTOLD = "not told"
+NOT_REPORTED = "not reported"
 
 
 @dataclass(frozen=True)
 class Aspect:
-    """One question of the card. matters: what an asymmetry does to the comparison; empty: it does nothing by itself."""
+    """One setting of the card."""
 
     key: str
     label: str
     matters: str = ""
+    """The effect of an asymmetry on the comparison; empty: none by itself."""
 
 
 ASPECTS = (
     Aspect("version", "version"),
-    Aspect("runtime", "runtime", "a batch in-process pays for no server"),
-    Aspect("precision", "precision", "they do not compute the same"),
-    Aspect("kv_dtype", "KV dtype", "a smaller one reads less memory per token and holds more requests"),
+    Aspect("runtime", "runtime", "an in-process batch has no server overhead"),
+    Aspect("precision", "precision", "they do not do the same computation"),
+    Aspect("kv_dtype", "KV dtype", "a smaller type reads less memory per token and leaves room for more requests"),
     Aspect("prefix_cache", "prefix cache", "keeping prompts costs memory and time, and hits save the prefill"),
     Aspect("cold", "prefix cache was cold"),
     Aspect("chunked_prefill", "chunked prefill", "it trades time to first token for steadier gaps"),
     Aspect("slots", "max batch", "requests beyond it wait"),
     Aspect("batch_tokens", "tokens in one pass", "it trades time to first token for steadier gaps"),
-    Aspect("graphs", "device graphs", "without them every step pays for its kernel launches"),
+    Aspect("graphs", "device graphs", "without them every step has the overhead of its kernel launches"),
     Aspect("stream_interval", "tokens in one event", "TTFT, TPOT and ITL describe different deliveries"),
     Aspect("context", "context"),
     Aspect("kv_tokens", "KV tokens"),
-    Aspect("length_control", "output length", "where it is a cap, fewer tokens may be generated than asked for"),
-    Aspect("prompt_form", "prompts as", "where it is text, the server pays for tokenizing it"),
-    Aspect("weights", "weights", "a random router loads its experts as no trained one does"),
+    Aspect("length_control", "output length", "if it is only a limit, fewer tokens than requested may be generated"),
+    Aspect("prompt_form", "prompts as", "if they are text, the server has to tokenize them"),
+    Aspect("weights", "weights", "a random router uses its experts differently from a trained one"),
     Aspect("gpus", "GPUs", "throughput is not per device"),
 )
 _SPELLINGS = {"fp16": "f16", "float16": "f16", "half": "f16", "bfloat16": "bf16", "float32": "f32", "fp32": "f32"}
@@ -50,43 +54,50 @@ _SPELLINGS = {"fp16": "f16", "float16": "f16", "half": "f16", "bfloat16": "bf16"
 
 @dataclass(frozen=True)
 class Fact:
-    """One answer: what was asked (None: nothing) and what the engine says it has (None: it does not say). differs: and it should not."""
+    """A setting of one deployment."""
 
     asked: JSON = None
+    """The requested value; None: not requested."""
     got: JSON = None
+    """The value that the engine reported; None: not reported."""
     differs: bool = False
+    """Whether the engine reported a value that it should not have."""
 
     @property
     def known(self) -> JSON:
-        """What holds, as far as anybody knows: the engine's word, else what was asked."""
+        """The reported value, else the requested one."""
         return self.asked if self.got is None else self.got
 
     @property
     def text(self) -> str:
-        """'q8_0'; '8 (asked for 16)'; 'q8_0 asked for, not told'; 'not told'."""
+        """'q8_0'; '8 (requested: 16)'; 'q8_0 requested, not reported'; 'not reported'."""
         if self.got is None:
-            return UNTOLD if self.asked is None else f"{said(self.asked)} asked for, {UNTOLD}"
-        return f"{said(self.got)} (asked for {said(self.asked)})" if self.differs else said(self.got)
+            return NOT_REPORTED if self.asked is None else f"{stored(self.asked)} requested, {NOT_REPORTED}"
+        return f"{stored(self.got)} (requested: {stored(self.asked)})" if self.differs else stored(self.got)
 
 
 @dataclass(frozen=True)
 class Column:
-    """One deployment's answers, aspect key -> fact. notes: the approximations its adapter made."""
+    """The settings of one deployment."""
 
     name: str
     model: str
     engine: str
     facts: Mapping[str, Fact]
+    """Key of the aspect -> fact."""
     notes: tuple[str, ...]
+    """Approximations that the adapter made."""
 
 
 @dataclass(frozen=True)
 class Card:
-    """The card of a run. rows: the aspects that any engine knows; asymmetries: a sentence each."""
+    """The card of a run."""
 
     columns: tuple[Column, ...]
     rows: tuple[Aspect, ...]
+    """The aspects that are known for any deployment."""
     asymmetries: tuple[str, ...]
+    """One sentence each."""
 
 
 def fairness(analysis: Analysis) -> Card:
@@ -100,13 +111,6 @@ def fairness(analysis: Analysis) -> Card:
     return Card(columns, rows, tuple(_asymmetries(columns)))
 
 
-def said(value: JSON) -> str:
-    """A fact as text: 'on', 'off', '4,096', 'f16'."""
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return f"{value:,}" if isinstance(value, int) else str(value)
-
-
 # -- facts ---------------------------------------------------------------------------------------------------------------
 
 
@@ -118,7 +122,7 @@ def _column(rows: Sequence[Row], analysis: Analysis) -> Column:
     launches = [launch for launch in starts if launch.startup.command or launch.configuration.resolved]
     wrong = {difference.name for launch in launches for difference in launch.configuration.differences}
     facts = {
-        **{name: Fact(asked, _told(launches, name), name in wrong) for name, asked in _asked(rows).items()},
+        **{name: Fact(asked, _reported(launches, name), name in wrong) for name, asked in _asked(rows).items()},
         "version": Fact(got=" / ".join(dict.fromkeys(launch.version for launch in launches if launch.version)) or None),
         "runtime": Fact(got=deployment.runtime),
         "cold": Fact(got=_cold(cells)),
@@ -128,38 +132,38 @@ def _column(rows: Sequence[Row], analysis: Analysis) -> Column:
 
 
 def _asked(rows: Sequence[Row]) -> dict[str, JSON]:
-    """What the deployment asks for under the names of `Resolved`: neutral keys, and options of the same name."""
+    """What the deployment requests, under the names of `Resolved`: neutral keys, and options of the same name."""
     deployment = rows[0].deployment
-    told = ("kv_dtype", "prefix_cache", "chunked_prefill", "batch_tokens", "graphs", "stream_interval", "kv_tokens")
+    options = ("kv_dtype", "prefix_cache", "chunked_prefill", "batch_tokens", "graphs", "stream_interval", "kv_tokens")
     precision = None if deployment.precision in ("none", "unstated") else deployment.precision
     neutral: dict[str, JSON] = {"precision": precision, "slots": deployment.max_concurrency, "context": deployment.max_context}
-    return neutral | {name: deployment.options.get(name) for name in told}
+    return neutral | {name: deployment.options.get(name) for name in options}
 
 
-def _told(launches: Sequence[LaunchRecord], name: str) -> JSON:
-    """What the engine's starts say; where they differ, each answer once."""
+def _reported(launches: Sequence[LaunchRecord], name: str) -> JSON:
+    """What the engine reported at its starts; if the values differ, each value once."""
     values = dict.fromkeys(
         value for launch in launches if isinstance(value := launch.configuration.resolved.get(name), str | int | float | bool)
     )
-    return next(iter(values)) if len(values) == 1 else " / ".join(map(said, values)) or None
+    return next(iter(values)) if len(values) == 1 else " / ".join(map(stored, values)) or None
 
 
 def _cold(cells: Sequence[CellResult]) -> str | None:
-    """How it is known that nothing came from a prefix cache, over the cells in which nothing was to."""
+    """The evidence that nothing came from a prefix cache, over the cells that require a cold one."""
     proofs = dict.fromkeys(cell.cache for cell in cells if cell.record.load.prefix_cache == "cold")
     hits = [proof for proof in proofs if proof.cached]
     return "; ".join(dict.fromkeys(proof.text for proof in hits or proofs)) or ("allowed to be warm" if cells else None)
 
 
 def _of_cells(cells: Sequence[CellResult], analysis: Analysis) -> dict[str, Fact]:
-    """What the adapter says, as its cells recorded it; older records lack some of it."""
+    """Traits of the adapter, as recorded in its cells; older records lack some."""
     record = cells[0].record
     gpus = 0 if analysis.run.machine.get("gpus") == [] and record.deployment.runtime != "attach" else record.traits.gpus
     forced = ", routing forced" if record.traits.forced_routing else ""
     return {
         "length_control": Fact(got=record.traits.length_control),
         "prompt_form": Fact(got=record.prompts.form or None),
-        "weights": Fact(got=f"random{forced}" if record.traits.random_weights else "as the checkpoint has them"),
+        "weights": Fact(got=f"random{forced}" if record.traits.random_weights else "from the checkpoint"),
         "gpus": Fact(got=gpus),
     }
 
@@ -168,16 +172,16 @@ def _of_cells(cells: Sequence[CellResult], analysis: Analysis) -> dict[str, Fact
 
 
 def _asymmetries(columns: Sequence[Column]) -> Iterator[str]:
-    """Each sentence once; with the model's name where not every compared model deserves it."""
+    """Each sentence once, with the names of the models unless it holds for all compared models."""
     models = {model: list(_of_model([c for c in columns if c.model == model])) for model in dict.fromkeys(c.model for c in columns)}
     compared = [model for model in models if len({c.engine for c in columns if c.model == model}) > 1]
     for sentence in dict.fromkeys(sentence for found in models.values() for sentence in found):
-        whose = [model for model in compared if sentence in models[model]]
-        yield sentence if whose == compared else f"{', '.join(whose)}: {sentence}"
+        concerned = [model for model in compared if sentence in models[model]]
+        yield sentence if concerned == compared else f"{', '.join(concerned)}: {sentence}"
 
 
 def _of_model(columns: Sequence[Column]) -> Iterator[str]:
-    """Aspects in which the engines of one model differ; an engine that does not say is no evidence."""
+    """Aspects in which the engines of one model differ; an unknown value is not a difference."""
     for aspect in ASPECTS:
         by_engine: dict[str, set[str]] = {}
         for column in columns:
@@ -188,21 +192,69 @@ def _of_model(columns: Sequence[Column]) -> Iterator[str]:
 
 
 def _comparable(aspect: Aspect, value: JSON) -> str:
-    """The value with what is only another spelling taken out."""
-    text = said(value).lower()
+    """The value without differences of spelling."""
+    text = stored(value).lower()
     if aspect.key == "graphs":
-        return "off" if text == "off" else "on"  # every engine has its own words for how they are used
+        return "off" if text == "off" else "on"  # engines name the modes differently
     if aspect.key == "runtime":
         return "in-process" if text == "in-process" else "served"
     return _SPELLINGS.get(text, text)
 
 
 def _values(aspect: Aspect, columns: Iterable[Column]) -> Iterator[str]:
-    """'on for vllm', 'off for llamacpp': every value once, with the engines that have it."""
-    whose: dict[str, dict[str, None]] = {}
+    """'on for vllm', 'off for llamacpp': each value with its engines."""
+    engines_by_value: dict[str, dict[str, None]] = {}
     for column in columns:
         value = column.facts[aspect.key].known
         if value is not None:
-            whose.setdefault(said(value), {})[column.engine] = None
-    for value_text, engines in whose.items():
+            engines_by_value.setdefault(stored(value), {})[column.engine] = None
+    for value_text, engines in engines_by_value.items():
         yield f"{value_text} for {' and '.join(engines)}"
+
+
+# -- section -------------------------------------------------------------------------------------------------------------
+
+
+def _blocks(context: Context) -> Iterator[Block]:
+    card = fairness(context.analysis)
+    yield Paragraph(
+        "The same settings for every deployment: as the engine reported them, and as requested where that differs. An asymmetry is a "
+        "setting in which two engines differ."
+    )
+    if card.asymmetries:
+        yield Bullets(card.asymmetries)
+    several = len(context.models) > 1
+    headings: tuple[str | Cell, ...] = ("aspect", *(Cell(column.name, column.model if several else "") for column in card.columns))
+    rows: list[tuple[str | Cell, ...]] = [
+        (aspect.label, *(_cell(column.facts[aspect.key]) for column in card.columns)) for aspect in card.rows
+    ]
+    if any(column.notes for column in card.columns):
+        rows.append(("approximations", *("; ".join(column.notes) or "\N{EN DASH}" for column in card.columns)))
+    yield Table(headings, tuple(rows), css="card")
+
+
+def _cell(fact: Fact) -> Cell:
+    return Cell(fact.text, css="differs" if fact.differs else "quiet" if fact.got is None else "")
+
+
+def _notes(analysis: Analysis) -> Iterator[str]:
+    yield from (f"fairness: {asymmetry}" for asymmetry in fairness(analysis).asymmetries)
+
+
+def _data(analysis: Analysis) -> Mapping[str, JSON]:
+    """Per deployment: each aspect with the requested and the reported value, and whether they differ."""
+    card = fairness(analysis)
+    deployments: list[JSON] = [
+        {
+            "deployment": column.name,
+            "model": column.model,
+            "engine": column.engine,
+            "facts": {name: plain(fact) for name, fact in column.facts.items()},
+            "notes": list(column.notes),
+        }
+        for column in card.columns
+    ]
+    return {"fairness": {"asymmetries": list(card.asymmetries), "deployments": deployments}}
+
+
+SECTION = Section("fairness", "Fairness", _blocks, needs=(measurements,), notes=_notes, data=_data)

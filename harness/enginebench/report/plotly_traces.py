@@ -1,7 +1,8 @@
-"""The traces and axes of the plots as plain Plotly JSON. A trace knows its deployment by number (`meta.slot`), never by colour.
+"""Traces and axes of plots as plain Plotly JSON.
 
-slot is the position of the deployment's name in the run: it decides marker and dash here, and the colour in the page's script,
-which paints for light or dark; -1 is the neutral colour. Every text from outside is escaped, because Plotly reads a subset of HTML.
+A trace has the number of its deployment (`meta.slot`, its position in the run) and no colour. The slot decides marker and dash here, and
+the colour in the page's script, which uses light or dark colours; slot -1 is the neutral colour. Text from outside is escaped, because
+Plotly interprets a subset of HTML.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from typing import TypeAlias
 
 from enginebench.analysis.analysis import Row
 from enginebench.domain import JSON
-from enginebench.report.distributions import Curve
-from enginebench.report.figures import THROUGHPUT, USER, Column, full_text
+from enginebench.report.columns import THROUGHPUT, USER, Column, full_text
+from enginebench.report.sample_summary import Curve
 
 Trace: TypeAlias = dict[str, JSON]
 
@@ -24,7 +25,7 @@ NEUTRAL = -1
 
 
 def line(rows: Sequence[Row], column: Column, slot: int) -> Trace:
-    """One deployment over the levels of a load, with intervals. The line breaks where a row must not be compared or has no figure."""
+    """One deployment over the levels of a load, with intervals. Rows that must not be compared, or lack the figure, interrupt the line."""
     found = [row.figures.get(column.figure) if row.sound else None for row in rows]
     above = [(f.high - f.value) * column.factor if f and f.high is not None else 0.0 for f in found]
     below = [(f.value - f.low) * column.factor if f and f.low is not None else 0.0 for f in found]
@@ -40,7 +41,7 @@ def line(rows: Sequence[Row], column: Column, slot: int) -> Trace:
 
 
 def invalid(rows: Sequence[Row], x: Callable[[Row], float | None], column: Column) -> Trace:
-    """Rows that must not be compared: a grey cross each, never joined by a line."""
+    """Rows that must not be compared: a grey cross each, without a line."""
     return {
         "type": "scatter",
         "mode": "markers",
@@ -70,7 +71,7 @@ def frontier_points(rows: Sequence[Row], slot: int, ringed: frozenset[tuple[floa
 
 
 def frontier_line(points: Sequence[tuple[float, float]]) -> Trace:
-    """Rings around the best points and the border of what can be had."""
+    """The Pareto frontier, with a ring around each of its points."""
     return {
         "type": "scatter",
         "mode": "lines+markers",
@@ -130,7 +131,7 @@ def _hover(row: Row, column: Column) -> str:
 
 
 def value(row: Row, column: Column) -> float:
-    """The figure in its display unit; NaN where there is none."""
+    """The figure in its display unit; NaN if there is none."""
     found = row.figures[column.figure]
     return found.value * column.factor if found else math.nan
 
@@ -141,7 +142,7 @@ def axis(title: str, **more: JSON) -> dict[str, JSON]:
 
 
 def level_axis(rows: Sequence[Row]) -> dict[str, JSON]:
-    """The level of the loads, all of one kind, on a log axis with a tick at every measured value that has room."""
+    """A log axis for the level of loads of one kind, with a tick at each measured value that has room."""
     at = sorted({row.load.level for row in rows})
     labelled = [at[0]]
     for level in at:

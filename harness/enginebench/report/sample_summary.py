@@ -1,6 +1,6 @@
-"""What the raw samples add to an analysis: latency distributions, thinned to a bounded number of points, and outcome counts.
+"""What raw samples add to an analysis: latency distributions with a bounded number of points, outcome counts, throughput over time.
 
-Reads every cell's samples once and keeps only curves. Knows no plot and no page; times leave here in ms.
+Reads the samples of every cell once and keeps only the summary. Knows no plot and no page. Times are in ms, as plots show them.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ MAX_POINTS = 40_000
 """Points of all curves of a page together: about 0.5 MB of JSON."""
 
 _MOST, _FEWEST = 101, 12
+"""Points of one curve."""
 _BINS = 200
-"""Of a throughput over time, at most."""
+"""The most bins of a throughput over time."""
 
 
 @dataclass(frozen=True)
@@ -39,25 +40,29 @@ class Curve:
 
 @dataclass(frozen=True)
 class Pace:
-    """Output tokens per second over a load: tokens_per_s[i] arrived around at_s[i], counted from the first request sent."""
+    """Output tokens per second over a load."""
 
     at_s: tuple[float, ...]
+    """Middle of each bin, from the first request sent."""
     tokens_per_s: tuple[float, ...]
 
 
 @dataclass(frozen=True)
-class Reading:
-    """curves[row index][latency]; outcomes[cell id][how a request ended] is the number that did; paces[cell id]: where a series is."""
+class SampleSummary:
+    """What the samples of a run add to its analysis."""
 
     curves: Mapping[int, Mapping[str, Curve]]
+    """Index of the row -> latency -> distribution."""
     outcomes: Mapping[str, Mapping[str, int]]
+    """Cell id -> outcome -> number of requests."""
     paces: Mapping[str, Pace] = field(default_factory=dict)
+    """Cell id -> throughput over time, for cells with a time series of engine counters."""
 
 
-def read_samples(run: Run, analysis: Analysis) -> Reading:
-    """Samples of every cell that could be read, once. Repeats of a row are pooled; invalid repeats only when all of them are.
+def summarise(run: Run, analysis: Analysis) -> SampleSummary:
+    """The samples of every readable cell, each read once. The repeats of a row are pooled; invalid ones only if all are invalid.
 
-    A cell has no part in the curve of a latency that is withheld there.
+    A cell does not contribute to the curve of a latency that is withheld there.
     """
     points = points_per_curve(sum(row.status == "ok" for row in analysis.rows) * len(LATENCIES))
     curves: dict[int, dict[str, Curve]] = {}
@@ -65,7 +70,7 @@ def read_samples(run: Run, analysis: Analysis) -> Reading:
     paces: dict[str, Pace] = {}
     for i, row in enumerate(analysis.rows):
         kept: list[tuple[Samples, Mapping[str, str]]] = []
-        counted = _counted(row)
+        pooled = _pooled(row)
         for cell in row.cells:
             samples = _samples(run, cell.record.id)
             if samples is None:
@@ -73,16 +78,16 @@ def read_samples(run: Run, analysis: Analysis) -> Reading:
             outcomes[cell.record.id] = dict(Counter(samples.outcome))
             if cell.record.counters.series.at_ns and (pace := pace_of(samples)):
                 paces[cell.record.id] = pace
-            if cell.record.id in counted:
+            if cell.record.id in pooled:
                 kept.append((samples.within(cell.window), cell.withheld))
         curves[i] = {
             name: made for name in LATENCIES if (made := _curve((metrics()[name](s) for s, hidden in kept if name not in hidden), points))
         }
-    return Reading(curves, outcomes, paces)
+    return SampleSummary(curves, outcomes, paces)
 
 
 def pace_of(samples: Samples) -> Pace | None:
-    """Throughput over the load, in bins of a second, or more where it lasted long; None where the tokens of no answer are known."""
+    """Throughput over the load, in bins of 1 s, or longer ones for a long load; None if no reply's tokens were counted."""
     tokens = output_tokens(samples)
     sent = samples.sent_ns > 0
     known = samples.ok & sent & ~np.isnan(tokens) & (samples.events > 0)
@@ -92,13 +97,13 @@ def pace_of(samples: Samples) -> Pace | None:
     inside = np.repeat(known, samples.events)
     width = max(1.0, float(since[inside].max()) / _BINS)
     bins = np.bincount((since[inside] // width).astype(np.int64), weights=per_event(samples, np.nan_to_num(tokens))[inside])
-    bins = bins[: max(1, len(bins) - 1)]  # the last one is not full
+    bins = bins[: max(1, len(bins) - 1)]  # the last bin is not full
     at = (np.arange(len(bins)) + 0.5) * width
     return Pace(tuple(at.tolist()), tuple((bins / width).tolist()))
 
 
 def points_per_curve(curves: int) -> int:
-    """Points that each of so many curves may have."""
+    """The most points of each of so many curves."""
     return max(_FEWEST, min(_MOST, MAX_POINTS // max(curves, 1)))
 
 
@@ -106,10 +111,10 @@ def _samples(run: Run, cell_id: str) -> Samples | None:
     try:
         return run.samples(cell_id)
     except UserError:
-        return None  # the analysis says so already: such a cell has failed
+        return None  # the analysis reports it: such a cell has failed
 
 
-def _counted(row: Row) -> set[str]:
+def _pooled(row: Row) -> set[str]:
     ran = [cell for cell in row.cells if cell.ran]
     return {cell.record.id for cell in [c for c in ran if c.verdict != "invalid"] or ran}
 

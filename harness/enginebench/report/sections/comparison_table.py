@@ -1,7 +1,7 @@
-"""The content of the comparison table, once for the terminal, Markdown and HTML: order, headings, marks and footnotes.
+"""The section with the comparison table, and its content for the terminal and Markdown: order, headings, marks and footnotes.
 
-Rows of one model and load lie together, because that is what is compared. Columns that say the same in every row become a caption.
-Knows no syntax of any output: texts are raw and every renderer escapes for itself.
+Rows of one model and load are next to each other, because they are compared. Columns with the same value in every row become a caption.
+Knows no markup: texts are raw, and every renderer escapes them.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from typing import Literal, TypeAlias
 
 from enginebench.analysis.analysis import LOAD_COLUMNS, Analysis, Row
 from enginebench.analysis.ranking import contenders, ranked_by
-from enginebench.domain import field_names, load_fields
-from enginebench.report.figures import Column, intervals_text, shown, why_missing
+from enginebench.domain import field_names
+from enginebench.report.blocks import Block, Custom
+from enginebench.report.columns import Column, heading, intervals_text, shown, why_missing
+from enginebench.report.section import Context, Section
 
 State: TypeAlias = Literal["valid", "unranked", "suspect", "invalid", "failed", "skipped"]
 
@@ -22,21 +24,21 @@ _DETAILS = 3
 
 @dataclass(frozen=True)
 class Line:
-    """One row of the table. labels: deployment, then the loads' columns. notes: numbers of its footnotes.
-
-    best: the figure that ranks its group if it has the highest there, or cannot be told apart from the row that has; else empty.
-    """
+    """One row of the table."""
 
     row: Row
     labels: tuple[str, ...]
+    """Deployment, then the columns of the load."""
     state: State
     notes: tuple[int, ...]
+    """Numbers of its footnotes."""
     best: str
+    """The figure that ranks its group if the row has the highest value, or one that cannot be told apart from it; else empty."""
 
 
 @dataclass(frozen=True)
-class Section:
-    """One model. groups: the lines by load."""
+class ModelRows:
+    """The lines of one model, grouped by load."""
 
     model: str
     groups: tuple[tuple[Line, ...], ...]
@@ -48,29 +50,31 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Layout:
-    """The whole table. notes[i] is footnote i + 1; missing: why some figures are '-'; legend: deployment -> what it stands for.
-
-    intervals: what the intervals of this table are. ranked: what the best of a group are best in.
-    """
+class ComparisonTable:
+    """The whole table."""
 
     caption: str
     headings: tuple[str, ...]
     figures: tuple[Column, ...]
-    sections: tuple[Section, ...]
+    models: tuple[ModelRows, ...]
     notes: tuple[str, ...]
+    """notes[i] is footnote i + 1."""
     missing: tuple[str, ...]
+    """Why some figures are '-'."""
     legend: Mapping[str, str]
+    """Deployment -> the settings that its name stands for."""
     intervals: str
+    """The meaning of the intervals."""
     ranked: str
+    """The figure in which the marked rows of a group are best."""
 
     @property
     def lines(self) -> tuple[Line, ...]:
         """All lines of all models."""
-        return tuple(line for section in self.sections for line in section.lines)
+        return tuple(line for model in self.models for line in model.lines)
 
 
-def lay_out(analysis: Analysis) -> Layout:
+def comparison_table(analysis: Analysis) -> ComparisonTable:
     """Order the rows, choose the columns and number the reasons."""
     labels = [_labels(row, analysis) for row in analysis.rows]
     columns = tuple(dict.fromkeys(name for its in labels for name in its))
@@ -81,11 +85,11 @@ def lay_out(analysis: Analysis) -> Layout:
     notes = _Footnotes()
     missing = dict.fromkeys(why for row in analysis.rows for column in figures if (why := why_missing(row, column)))
     texts = {id(row): tuple(its.get(c, "") for c in loads) for row, its in zip(analysis.rows, labels, strict=True)}
-    return Layout(
+    return ComparisonTable(
         caption=_caption(analysis, constant),
         headings=("deployment", *(heading(c) for c in loads)),
         figures=figures,
-        sections=tuple(_sections(analysis.rows, texts, notes)),
+        models=tuple(_models(analysis.rows, texts, notes)),
         notes=notes.texts(),
         missing=tuple(missing),
         legend=_legend(analysis.rows, varying),
@@ -99,7 +103,7 @@ _TOGETHER = ("load", "tokens", "most in flight")
 
 
 def _labels(row: Row, analysis: Analysis) -> dict[str, str]:
-    """The label columns of a row: one for the level where not all loads are closed loops, one for the lengths where not all are numbers."""
+    """The label columns of a row: one for the level unless all loads are closed loops, one for the lengths unless all are numbers."""
     out: dict[str, str] = {}
     loads = [each.load for each in analysis.rows]
     limits = {load.limit for load in loads} - {None}
@@ -109,20 +113,15 @@ def _labels(row: Row, analysis: Analysis) -> dict[str, str]:
     if any("input_tokens" not in load.main_fields for load in loads):
         together |= dict.fromkeys(field_names("lengths"), ("tokens", row.load.shape_text.removesuffix(" tokens")))
     for column, text in row.labels.items():
-        name, said = together.get(column, (column, text))
-        out[name] = said
+        name, shown_text = together.get(column, (column, text))
+        out[name] = shown_text
     if len(limits) > 1:
         out["most in flight"] = "" if row.load.limit is None else str(row.load.limit or "no limit")
     return out
 
 
-def heading(column: str) -> str:
-    """How a label column is called in a table."""
-    return load_fields()[column].heading if column in LOAD_COLUMNS else column
-
-
 def state_of(row: Row) -> State:
-    """One word for a row: the verdict when it ran, else how it ended."""
+    """One word for a row: the verdict if it ran, else the status."""
     if row.verdict != "not run":
         return row.verdict
     return "skipped" if row.status == "skipped" else "failed"
@@ -135,7 +134,7 @@ def _caption(analysis: Analysis, constant: Mapping[str, str]) -> str:
 
 
 def _legend(rows: tuple[Row, ...], varying: set[str]) -> dict[str, str]:
-    """What the names leave out. A name that stands for different things under different models keeps only what they share."""
+    """The settings behind each name. If a name has different settings under different models, only the common ones are kept."""
     facts: dict[str, dict[str, set[str]]] = {}
     for row in rows:
         for column, value in row.labels.items():
@@ -146,15 +145,15 @@ def _legend(rows: tuple[Row, ...], varying: set[str]) -> dict[str, str]:
     return {name: text for name, text in texts.items() if text}
 
 
-def _sections(rows: tuple[Row, ...], loads: Mapping[int, tuple[str, ...]], notes: _Footnotes) -> Iterator[Section]:
+def _models(rows: tuple[Row, ...], loads: Mapping[int, tuple[str, ...]], notes: _Footnotes) -> Iterator[ModelRows]:
     for model, its_rows in _grouped(rows, lambda row: row.deployment.model):
         groups = [_with_best(group) for _, group in _grouped(its_rows, lambda row: repr(row.load))]
         lines = tuple(tuple(_line(row, loads[id(row)], notes, best) for row, best in group) for group in groups)
-        yield Section(model, lines)
+        yield ModelRows(model, lines)
 
 
 def _grouped(rows: Iterable[Row], key: Callable[[Row], str]) -> list[tuple[str, list[Row]]]:
-    """Rows with the same key together, in order of first appearance: the order of the scenario."""
+    """Rows grouped by key, in order of first appearance, which is the order of the scenario."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(key(row), []).append(row)
@@ -162,11 +161,11 @@ def _grouped(rows: Iterable[Row], key: Callable[[Row], str]) -> list[tuple[str, 
 
 
 def _with_best(group: list[Row]) -> Iterator[tuple[Row, str]]:
-    """Each row, and the figure that it is best in: it leads its group there, or cannot be told apart from the row that does."""
+    """Each row with the figure in which it is best: it leads its group, or cannot be told apart from the row that leads."""
     field = contenders(group)
     best = {id(c.row) for c in field if c.behind is None or c.behind.order == "tied"}
     for row in group:
-        yield row, ranked_by(group) if len(field) > 1 and id(row) in best else ""  # alone it beats nobody
+        yield row, ranked_by(group) if len(field) > 1 and id(row) in best else ""  # a single row is not best
 
 
 def _line(row: Row, load: tuple[str, ...], notes: _Footnotes, best: str) -> Line:
@@ -174,7 +173,7 @@ def _line(row: Row, load: tuple[str, ...], notes: _Footnotes, best: str) -> Line
 
 
 class _Footnotes:
-    """Numbers reasons in the order they appear. The same check is one footnote, however many figures it was found with."""
+    """Numbers reasons in order of appearance. All findings of one check share a footnote."""
 
     def __init__(self) -> None:
         self._details: dict[str, dict[str, None]] = {}
@@ -203,3 +202,10 @@ def _endings(row: Row) -> Iterator[str]:
     for cell in row.cells:
         if cell.record.status != "ok":
             yield f"{cell.record.status}: {cell.record.reason or 'no reason was recorded'}"
+
+
+def _blocks(context: Context) -> Iterator[Block]:
+    yield Custom("comparison_table.html.j2", {"table": comparison_table(context.analysis), "caveats": context.analysis.caveats})
+
+
+SECTION = Section("table", "Comparison", _blocks, label="Table")

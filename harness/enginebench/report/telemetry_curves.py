@@ -1,4 +1,4 @@
-"""A cell's telemetry as curves over its load: its GPUs together, and the processors that the engine kept busy. Pure; knows no page."""
+"""A cell's telemetry as curves over its load: its GPUs together, and the CPU cores that the engine used. Pure; knows no page."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ GIB = 2**30
 
 
 def curves(record: CellRecord) -> Mapping[str, CounterSeries]:
-    """'utilisation' (mean of the cell's GPUs), 'watts' (all of them), 'memory_gib' (all of them), 'cores' (the engine's): those known.
+    """The known ones of 'utilisation' (mean of the cell's GPUs), 'watts', 'memory_gib' (sums over its GPUs) and 'cores' (the engine's).
 
-    Each series has the one value under its own name. 'cores' is what the processor time rose by since the reading before / the time.
+    Each series holds one value, under its own name. 'cores' is the rise of the CPU time since the previous reading / the time between.
     """
     gpus = used_gpus(record)
     engine = [subject for subject in record.telemetry if subject.kind in ("processes", "container")]
     found = {
-        "utilisation": _together(gpus, "utilisation", lambda values: sum(values) / len(values)),
-        "watts": _together(gpus, "watts", sum),
-        "memory_gib": _together(gpus, "memory_bytes", lambda values: sum(values) / GIB),
-        "cores": _slope(_together(engine, "cpu_s", sum)),
+        "utilisation": _combined(gpus, "utilisation", lambda values: sum(values) / len(values)),
+        "watts": _combined(gpus, "watts", sum),
+        "memory_gib": _combined(gpus, "memory_bytes", lambda values: sum(values) / GIB),
+        "cores": _slope(_combined(engine, "cpu_s", sum)),
     }
     return {
         name: CounterSeries(tuple(at for at, _ in points), {name: tuple(value for _, value in points)})
@@ -39,8 +39,8 @@ def curves(record: CellRecord) -> Mapping[str, CounterSeries]:
 Points = list[tuple[int, float | None]]
 
 
-def _together(subjects: Sequence[Subject], name: str, fold: Callable[[list[float]], float]) -> Points:
-    """One value of all subjects at each reading; None where one of them did not say. They are read one after another, in milliseconds."""
+def _combined(subjects: Sequence[Subject], name: str, fold: Callable[[list[float]], float]) -> Points:
+    """One value of all subjects per reading; None if one of them did not report it. They are read within milliseconds of each other."""
     if not subjects:
         return []
     empty: Iterable[None] = itertools.repeat(None)
@@ -50,7 +50,7 @@ def _together(subjects: Sequence[Subject], name: str, fold: Callable[[list[float
 
 
 def _slope(points: Points) -> Points:
-    """Rise per second since the reading before; None where one of the two is not known, or a total fell."""
+    """Rise per second since the previous reading; None if one of the two is unknown or a total fell."""
     out: Points = []
     for (before, low), (at, high) in itertools.pairwise(points):
         rise = high - low if low is not None and high is not None else -1.0

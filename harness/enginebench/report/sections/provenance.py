@@ -1,6 +1,6 @@
-"""Where every figure of a page comes from: each server start with its command, configuration and cells, ready to be shown.
+"""The section on provenance: each server start with its command, configuration and cells.
 
-Arranges records as text and nests nothing deeper than a page can show. Escapes nothing (the template does) and judges nothing.
+Turns records into text. Escapes nothing (the template does) and judges nothing.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from enginebench.analysis.analysis import Analysis, CellResult, Row
 from enginebench.analysis.labels import load_text
 from enginebench.domain import JSON, plain, plain_object
+from enginebench.domain.formatting import counted, number, percent, stored
 from enginebench.records.counters import acceptance
 from enginebench.records.launch import LaunchRecord
 from enginebench.records.window import Window
-from enginebench.report.distributions import Reading
-from enginebench.report.figures import number
+from enginebench.report.blocks import Block, Custom
+from enginebench.report.sample_summary import SampleSummary
+from enginebench.report.section import Context, Section
 
 _LOG_LINES = 40
 _LOG_WIDTH = 300
@@ -44,21 +46,23 @@ class CellView:
 
 @dataclass(frozen=True)
 class CommandView:
-    """One process of a server start. server: which of a deployment of several servers; empty: the one that requests go to."""
+    """One process of a server start."""
 
     server: str
+    """Name of the server in a deployment of several; empty: the one that receives the requests."""
     env: Mapping[str, str]
     line: str
 
 
 @dataclass(frozen=True)
 class LaunchView:
-    """One server start. commands: in the order in which they were started."""
+    """One server start."""
 
     id: str
     title: str
     facts: Mapping[str, str]
     commands: tuple[CommandView, ...]
+    """In the order in which they were started."""
     notes: tuple[str, ...]
     differences: tuple[Mapping[str, str], ...]
     resolved: str
@@ -67,36 +71,38 @@ class LaunchView:
 
 @dataclass(frozen=True)
 class DeploymentView:
-    """One deployment of one model with all its starts."""
+    """One deployment of one model with all its server starts."""
 
     name: str
     model: str
-    asked: str
+    requested: str
     summary: str
     launches: tuple[LaunchView, ...]
 
 
-def provenance(analysis: Analysis, reading: Reading) -> tuple[DeploymentView, ...]:
+def provenance(analysis: Analysis, samples: SampleSummary) -> tuple[DeploymentView, ...]:
     """Every deployment in the order of the run."""
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in analysis.rows:
         groups.setdefault((row.deployment.model, row.name), []).append(row)
-    return tuple(_deployment(rows, analysis, reading) for rows in groups.values())
+    return tuple(_deployment(rows, analysis, samples) for rows in groups.values())
 
 
-def _deployment(rows: list[Row], analysis: Analysis, reading: Reading) -> DeploymentView:
+def _deployment(rows: list[Row], analysis: Analysis, samples: SampleSummary) -> DeploymentView:
     starts: dict[str, list[CellResult]] = {}
     for cell in sorted((cell for row in rows for cell in row.cells), key=lambda cell: cell.record.repeat):
         starts.setdefault(cell.record.launch_id, []).append(cell)
     first = next((analysis.launches[key] for key in starts if key in analysis.launches), None)
-    launches = tuple(_launch(key, cells, analysis.launches.get(key), first, reading) for key, cells in starts.items())
+    launches = tuple(_launch(key, cells, analysis.launches.get(key), first, samples) for key, cells in starts.items())
     cells = sum(len(start) for start in starts.values())
-    summary = f"{len(starts)} server start{'s' if len(starts) > 1 else ''}, {cells} cells"
+    summary = f"{counted(len(starts), 'server start')}, {counted(cells, 'cell')}"
     return DeploymentView(rows[0].name, rows[0].deployment.model, pretty(plain(rows[0].deployment)), summary, launches)
 
 
-def _launch(key: str, cells: list[CellResult], launch: LaunchRecord | None, first: LaunchRecord | None, reading: Reading) -> LaunchView:
-    views = tuple(_cell(cell, reading.outcomes.get(cell.record.id)) for cell in cells)
+def _launch(
+    key: str, cells: list[CellResult], launch: LaunchRecord | None, first: LaunchRecord | None, samples: SampleSummary
+) -> LaunchView:
+    views = tuple(_cell(cell, samples.outcomes.get(cell.record.id)) for cell in cells)
     title = f"Repeat {cells[0].record.repeat}"
     if launch is None:
         return LaunchView(key, f"{title}: no server was started", {}, (), (), (), "", views)
@@ -108,14 +114,14 @@ def _launch(key: str, cells: list[CellResult], launch: LaunchRecord | None, firs
         facts=_facts(launch),
         commands=tuple(_commands(launch)),
         notes=launch.startup.notes,
-        differences=tuple({k: _short(v) for k, v in plain_object(difference).items()} for difference in launch.configuration.differences),
+        differences=tuple({k: stored(v) for k, v in plain_object(difference).items()} for difference in launch.configuration.differences),
         resolved=pretty(plain(resolved)) if resolved and not again else "",
         cells=views,
     )
 
 
 def _commands(launch: LaunchRecord) -> Iterator[CommandView]:
-    """The servers beside the main one first, as they were started; a start that has no command was somebody else's."""
+    """Additional servers first, then the main one, as they were started; an attached server has no command."""
     for name, argv, env in launch.startup.command.commands if launch.startup.command else ():
         yield CommandView(name, {key: "(hidden)" if _SECRET.search(key) else value for key, value in env.items()}, shlex.join(argv))
 
@@ -145,7 +151,7 @@ def _cell(cell: CellResult, outcome: Mapping[str, int] | None) -> CellView:
         window=_window(cell.window) if cell.window else "-",
         tokens=cell.tokens,
         client=", ".join(_pairs(record.client.health)),
-        counters=", ".join(_counted(cell)),
+        counters=", ".join(_counters(cell)),
         cache=("allowed to be warm" if record.load.prefix_cache == "allowed" else cell.cache.text) if cell.ran else "-",
         reasons=(*map(str, cell.reasons), *([record.reason] if record.reason else [])),
         log_tail=tail,
@@ -153,31 +159,59 @@ def _cell(cell: CellResult, outcome: Mapping[str, int] | None) -> CellView:
 
 
 def _window(window: Window) -> str:
-    """'9.80 s, steady; cut off: 1.20 s at the head, 0.400 s at the tail'."""
-    cut = [f"{number(seconds)} s at the {end}" for end, seconds in (("head", window.head_s), ("tail", window.tail_s)) if seconds > 0]
+    """'9.80 s, steady; cut off: 1.20 s at the start, 0.400 s at the end'."""
+    cut = [f"{number(seconds)} s at the {end}" for end, seconds in (("start", window.head_s), ("end", window.tail_s)) if seconds > 0]
     return f"{number(window.length_s)} s, {window.state}" + (f"; cut off: {', '.join(cut)}" if cut else "")
 
 
-def _counted(cell: CellResult) -> Iterator[str]:
-    """The engine's totals over the cell, its gauges over the window, and what share of proposed tokens was accepted."""
+def _counters(cell: CellResult) -> Iterator[str]:
+    """The engine's totals over the cell, its gauges over the window, and the share of draft tokens that were accepted."""
     yield from _pairs(cell.record.counters.totals)
     for name, gauge in cell.gauges.items():
         yield f"{name.replace('_', ' ')} {number(gauge.mean)} (mean), {number(gauge.max)} (max)"
     if (share := acceptance(cell.record.counters.totals)) is not None:
-        yield f"{share:.0%} of draft tokens accepted"
+        yield f"{percent(share)} of draft tokens accepted"
 
 
 def _pairs(values: Mapping[str, JSON] | Mapping[str, float]) -> Iterator[str]:
     for name, value in values.items():
-        yield f"{name.replace('_', ' ')} {_short(value)}"
-
-
-def _short(value: JSON) -> str:
-    if isinstance(value, float):
-        return number(value, 0) if value.is_integer() else number(value)
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        yield f"{name.replace('_', ' ')} {stored(value)}"
 
 
 def pretty(value: JSON) -> str:
-    """JSON for reading."""
+    """Indented JSON."""
     return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+# -- section -------------------------------------------------------------------------------------------------------------
+
+
+def _blocks(context: Context) -> Iterator[Block]:
+    deployments = provenance(context.analysis, context.samples)
+    yield Custom("provenance.html.j2", {"deployments": deployments, "several_models": len(context.models) > 1})
+
+
+def _data(analysis: Analysis) -> Mapping[str, JSON]:
+    return {"launches": [_launch_data(launch) for launch in analysis.launches.values()]}
+
+
+def _launch_data(launch: LaunchRecord) -> JSON:
+    startup = launch.startup
+    return {
+        "engine": launch.deployment.engine,
+        "model": launch.deployment.model,
+        "id": launch.id,
+        "repeat": launch.repeat,
+        "started_at": launch.started_at,
+        "variant": launch.variant,
+        "version": launch.version,
+        "start_s": startup.start_s,
+        "stop_s": startup.stop_s,
+        "identity": startup.identity,
+        "notes": list(startup.notes),
+        "differences": plain(launch.configuration.differences),
+        "ended": launch.ended,
+    }
+
+
+SECTION = Section("provenance", "Provenance", _blocks, data=_data)

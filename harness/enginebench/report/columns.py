@@ -1,16 +1,17 @@
-"""Which figures a report shows, in which unit, and how a number is written: one definition for every output.
+"""Which figures a report shows, under which heading and in which unit: one definition for every output.
 
-Columns come from the metrics' declarations (`enginebench.metrics.registry`). It scales stored values for display and says why a figure is
-missing. It knows no table, no Markdown and no HTML.
+Columns come from the metrics' declarations (`enginebench.metrics.registry`). This module scales stored values for display and gives the
+reason for a missing figure. It knows no table, no Markdown and no HTML.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from enginebench.analysis.analysis import Analysis, Row
+from enginebench.analysis.analysis import LOAD_COLUMNS, Analysis, Row
+from enginebench.domain import JSON, load_fields
+from enginebench.domain.formatting import interval, number
 from enginebench.metrics.registry import PERCENTILES, Metric, Shown, Trait, find, metric_name, metrics
 from enginebench.metrics.statistics import BOOTSTRAP_FROM, Estimate, range_coverage, samples_needed
 
@@ -53,14 +54,19 @@ def column(figure: str, analysis: Analysis | None = None, rank: int = 100) -> Co
     return Column(figure, label, unit, factor, rank)
 
 
+def heading(column: str) -> str:
+    """The heading of a label column."""
+    return load_fields()[column].heading if column in LOAD_COLUMNS else column
+
+
 THROUGHPUT, GOODPUT, WITHIN, USER = map(column, ("output_throughput", "goodput", "slo_attainment", "user_throughput"))
 TTFT, TPOT = column("ttft_p50"), column("tpot_p50")
 
 
 def shown(analysis: Analysis) -> tuple[Column, ...]:
-    """The columns of the default table, in reading order: those that the metrics declare and this run has a use for.
+    """The columns of the default table, in reading order: those that the metrics declare and this run can use.
 
-    A run of in-process batches alone has no columns for the latencies of single requests.
+    A run of only in-process batches has no columns for the latencies of single requests.
     """
     ran = [row for row in analysis.rows if row.status == "ok"]
     batch = bool(ran) and not any(map(_served, ran))
@@ -74,7 +80,7 @@ def shown(analysis: Analysis) -> tuple[Column, ...]:
 
 
 def _wanted(metric: Metric, its: Shown, ran: Sequence[Row]) -> str | None:
-    """The figure of a declared column; None where this run has no use for it."""
+    """The figure of a declared column; None if this run cannot use it."""
     q = "" if not metric.spread else f"_p{_tail(metric.name, ran) if its.percentile == 'tail' else its.percentile}"
     figure = f"{metric.name}{q}"
     values = [found.value for row in ran if (found := row.figures.get(figure)) and found.value >= its.least]
@@ -106,30 +112,17 @@ def _served(row: Row) -> bool:
 
 
 def intervals_text(analysis: Analysis) -> str:
-    """What the intervals of this run are, for the numbers of repeats that occur; empty when nothing ran."""
+    """The meaning of the intervals in this run, for the numbers of repeats that occur; empty if nothing ran."""
     ns = sorted({found.n for row in analysis.rows for found in row.figures.values() if found})
     small = ", ".join(f"{100 * range_coverage(n):g} % for n={n}" for n in ns if 2 <= n < BOOTSTRAP_FROM)
-    said = [f"range over n restarts; probability that it holds the true median: {small}"] if small else []
-    said += [f"95 % bootstrap interval over n restarts from n={BOOTSTRAP_FROM}"] if ns and ns[-1] >= BOOTSTRAP_FROM else []
-    said += ["none for n=1: repeat before you rely on an order"] if 1 in ns else []
-    return "; ".join(said)
-
-
-def decimals(value: float) -> int:
-    """Digits after the point that leave at least three significant ones."""
-    if value == 0 or not math.isfinite(value):
-        return 0
-    exponent = int(f"{abs(value):.2e}".partition("e")[2])  # rounds first: 99.96 has the exponent of 100
-    return max(0, 2 - exponent)
-
-
-def number(value: float, places: int | None = None) -> str:
-    """At least three significant digits, thousands separated: 9.12, 41.0, 1,742."""
-    return f"{value:,.{decimals(value) if places is None else places}f}"
+    parts = [f"range over n restarts; probability that it holds the true median: {small}"] if small else []
+    parts += [f"95 % bootstrap interval over n restarts from n={BOOTSTRAP_FROM}"] if ns and ns[-1] >= BOOTSTRAP_FROM else []
+    parts += ["none for n=1: repeat before you rely on an order"] if 1 in ns else []
+    return "; ".join(parts)
 
 
 def value_text(found: Estimate | None, column: Column) -> str:
-    """The estimate in the display unit, without its interval; '-' where there is none."""
+    """The estimate in the display unit, without its interval; '-' if there is none."""
     return number(found.value * column.factor) if found else MISSING
 
 
@@ -137,9 +130,7 @@ def interval_text(found: Estimate | None, column: Column, dash: str = "-") -> st
     """'[1,701-1,790]' with the value's precision; empty without repeats."""
     if found is None or found.low is None or found.high is None:
         return ""
-    places = decimals(found.value * column.factor)
-    low, high = (number(edge * column.factor, places) for edge in (found.low, found.high))
-    return f"[{low}{dash}{high}]"
+    return interval(found.value * column.factor, found.low * column.factor, found.high * column.factor, dash)
 
 
 def full_text(found: Estimate | None, column: Column) -> str:
@@ -147,8 +138,13 @@ def full_text(found: Estimate | None, column: Column) -> str:
     return f"{value_text(found, column)} {interval_text(found, column)}".rstrip()
 
 
+def estimate_data(found: Estimate) -> dict[str, JSON]:
+    """An estimate in exports, in the stored unit."""
+    return {"value": found.value, "low": found.low, "high": found.high, "interval": found.interval, "n": found.n}
+
+
 def why_missing(row: Row, column: Column) -> str | None:
-    """Why a row that ran has no such figure; None when it has one or never ran."""
+    """The reason why a row that ran lacks a figure; None if it has the figure or did not run."""
     if row.status != "ok" or row.figures.get(column.figure):
         return None
     name = metric_name(column.figure)
@@ -166,6 +162,6 @@ def why_missing(row: Row, column: Column) -> str | None:
 
 
 def repeats_text(row: Row) -> str:
-    """'3': repeats behind the figures, or '2/3' when some repeats failed or were invalid and therefore left out."""
+    """'3': repeats behind the figures; '2/3' if some failed or were invalid and are left out."""
     used = max((found.n for found in row.figures.values() if found), default=0)
     return str(used) if used == len(row.cells) else f"{used}/{len(row.cells)}"

@@ -1,0 +1,99 @@
+"""What a section of a report is: its heading, what it needs, and what it renders on the page, in the terminal, in Markdown and in JSON.
+
+A section is one file in `enginebench.report.sections` that holds a `Section`. This module knows no particular section and no markup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeAlias
+
+from enginebench.analysis.analysis import Analysis
+from enginebench.domain import JSON
+from enginebench.records.run_folder import Run
+from enginebench.report.blocks import Block
+from enginebench.report.sample_summary import SampleSummary, summarise
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a section of the page can look at."""
+
+    run: Run
+    analysis: Analysis
+
+    @cached_property
+    def samples(self) -> SampleSummary:
+        """What the raw samples add to the analysis. The first use reads the samples of every cell; later uses do not."""
+        return summarise(self.run, self.analysis)
+
+    @cached_property
+    def slots(self) -> Mapping[str, int]:
+        """Name of a deployment -> its position in the run, which decides its colour, marker and dash in every plot."""
+        return {name: i for i, name in enumerate(dict.fromkeys(row.name for row in self.analysis.rows))}
+
+    @cached_property
+    def models(self) -> tuple[str, ...]:
+        """The models of the run, in order."""
+        return tuple(dict.fromkeys(row.deployment.model for row in self.analysis.rows))
+
+
+Need: TypeAlias = Callable[[Analysis], bool]
+"""Whether a run has what a section needs. A section may declare its own next to those below."""
+
+
+def measurements(analysis: Analysis) -> bool:
+    """At least one row has figures."""
+    return any(row.status == "ok" for row in analysis.rows)
+
+
+def raw_samples(analysis: Analysis) -> bool:
+    """At least one cell ran and has raw samples; imported cells have figures only."""
+    return any(cell.ran and cell.record.stated is None for row in analysis.rows for cell in row.cells)
+
+
+def time_series(analysis: Analysis) -> bool:
+    """At least one cell has readings of engine counters or of the machine while its load ran."""
+    cells = (cell.record for row in analysis.rows for cell in row.cells if cell.ran)
+    return any(record.counters.series.at_ns or record.telemetry for record in cells)
+
+
+def searches(analysis: Analysis) -> bool:
+    """The run has an SLO, and its scenario searches for the highest load within it."""
+    return analysis.slo is not None and bool(analysis.run.searches)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Lines under a heading, for the terminal and Markdown."""
+
+    heading: str
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Section:
+    """One section. Texts are raw in every form: the page, the terminal and Markdown escape them."""
+
+    id: str
+    """Anchor in the page: lower case, with hyphens. `sections.ORDER` may name it."""
+    title: str
+    """Heading in the page."""
+    blocks: Callable[[Context], Iterable[Block]]
+    """What the page shows. The section is left out if there are no blocks."""
+    label: str = ""
+    """Name in the table of contents, which shows equal names once; empty: the title."""
+    needs: tuple[Need, ...] = ()
+    """The page, the terminal and Markdown leave the section out unless the run has all of these."""
+    summaries: Callable[[Analysis], Iterable[Summary]] = lambda _: ()
+    """Further results for the terminal and Markdown."""
+    notes: Callable[[Analysis], Iterable[str]] = lambda _: ()
+    """Footnotes of the table in the terminal and in Markdown."""
+    data: Callable[[Analysis], Mapping[str, JSON]] = lambda _: {}
+    """Keys of the JSON document, for every run: programs find an empty value rather than no key."""
+
+    def applies(self, analysis: Analysis) -> bool:
+        """Whether a run has all that the section needs."""
+        return all(need(analysis) for need in self.needs)

@@ -1,0 +1,44 @@
+"""The sections of a report, one file each, and their order. A new file in this folder is a new section; nothing else lists sections."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from functools import cache
+
+from enginebench.report.section import Section
+
+ORDER = (
+    "key-numbers",
+    "highest-load",
+    "table",
+    "fairness",
+    "throughput",
+    "goodput",
+    "within",
+    "ttft",
+    "tpot",
+    "frontier",
+    "distribution-ttft",
+    "distribution-tpot",
+    "distribution-itl",
+    "engine-internals",
+    "parity",
+    "*",
+    "machine",
+    "provenance",
+    "definitions",
+)
+"""Ids in the order of the page. '*' stands for the sections that are not named here, in alphabetical order."""
+
+
+@cache
+def all_sections() -> tuple[Section, ...]:
+    """Every section, in the order of the page. ValueError for an id that two sections have."""
+    found: dict[str, Section] = {}
+    for name in sorted(module.name for module in pkgutil.iter_modules(__path__)):
+        for section in vars(importlib.import_module(f"{__name__}.{name}")).values():
+            if isinstance(section, Section) and found.setdefault(section.id, section) is not section:
+                raise ValueError(f"two sections have the id '{section.id}'; the second one is in {name}.py")
+    place = {id_: i for i, id_ in enumerate(ORDER)}
+    return tuple(sorted(found.values(), key=lambda section: (place.get(section.id, place["*"]), section.id)))

@@ -1,0 +1,106 @@
+"""The section that plots what happened in the engines and the machine while a load ran: throughput, batch, queue, KV cache, GPUs, CPU.
+
+One load at a time, one trace per deployment, from its first valid repeat. Counters have neutral names; no engine is known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from enginebench.analysis.analysis import CellResult, Row
+from enginebench.domain import JSON
+from enginebench.records.counters import CounterSeries
+from enginebench.report.blocks import Block, Panel, Plots
+from enginebench.report.plotly_traces import Trace, axis, over_time
+from enginebench.report.plots import panel_groups
+from enginebench.report.section import Context, Section, time_series
+from enginebench.report.telemetry_curves import curves
+
+_FEWEST = 3
+"""The fewest readings that make a curve."""
+_MOST = 200
+"""The most points of one curve."""
+
+_GAUGES = (
+    ("requests in the batch; dotted: in the queue", "requests", (("running", "solid"), ("waiting", "dot"))),
+    ("KV cache in use", "share of the KV cache", (("kv_use", "solid"),)),
+)
+"""Title, axis and curves of each panel from the engine's gauges."""
+
+_MACHINE = (
+    ("GPU utilisation", "share of time", "utilisation"),
+    ("GPU power", "W, all GPUs of the deployment", "watts"),
+    ("GPU memory in use", "GiB, all GPUs of the deployment", "memory_gib"),
+    ("CPU cores in use by the engine", "cores", "cores"),
+)
+"""Title, axis and curve of each panel from the machine's telemetry."""
+
+_CAPTION = (
+    "Read once a second by separate processes, from the engine's counters and from the machine. The first valid repeat of each deployment."
+)
+
+
+def _blocks(context: Context) -> Iterator[Block]:
+    if panels := tuple(_panels(context)):
+        yield Plots(_CAPTION, panels, tuple(context.slots))
+
+
+def _panels(context: Context) -> Iterator[Panel]:
+    for title, rows in panel_groups(context.analysis):
+        for load in sorted({row.load for row in rows}, key=lambda load: load.level):
+            chosen = [(row, cell) for row in rows if row.load == load and (cell := _chosen(row)) is not None]
+            for what, unit, traces in _curves(chosen, context):
+                layout: dict[str, JSON] = {"xaxis": axis("s since the first request"), "yaxis": axis(unit, rangemode="tozero")}
+                yield Panel(f"{title} · {load.level_text} · {what}", traces, layout, load)
+
+
+def _chosen(row: Row) -> CellResult | None:
+    """The first repeat with a time series that is not invalid; the first with a series if all are invalid."""
+    cells = [
+        cell for cell in row.cells if cell.record.delivery.window_ns and any(len(found.at_ns) >= _FEWEST for found in _all_series(cell))
+    ]
+    return next((cell for cell in cells if cell.verdict != "invalid"), cells[0] if cells else None)
+
+
+def _all_series(cell: CellResult) -> Iterator[CounterSeries]:
+    yield _under_load(cell, cell.record.counters.series)
+    yield from (_under_load(cell, series) for series in curves(cell.record).values())
+
+
+def _under_load(cell: CellResult, series: CounterSeries) -> CounterSeries:
+    """The readings from the first request to the last reply."""
+    return series.within(cell.record.delivery.window_ns or (0, 0))
+
+
+def _curves(chosen: Sequence[tuple[Row, CellResult]], context: Context) -> list[tuple[str, str, tuple[Trace, ...]]]:
+    """Panels of one load: title, axis, traces."""
+    slots = context.slots
+    paces = [(row, pace) for row, cell in chosen if (pace := context.samples.paces.get(cell.record.id))]
+    made = [("output tok/s", "tok/s", tuple(over_time(row, pace.at_s, pace.tokens_per_s, slots[row.name]) for row, pace in paces))]
+    for what, unit, names in _GAUGES:
+        traces = tuple(
+            over_time(row, *_thinned(cell, series, name), slots[row.name], dash=dash)
+            for row, cell in chosen
+            for name, dash in names
+            if (series := _under_load(cell, cell.record.counters.series)).known(name)
+        )
+        made.append((what, unit, traces))
+    machine = [(row, cell, curves(cell.record)) for row, cell in chosen]
+    for what, unit, name in _MACHINE:
+        traces = tuple(
+            over_time(row, *_thinned(cell, series, name), slots[row.name])
+            for row, cell, found in machine
+            if name in found and (series := _under_load(cell, found[name])).known(name)
+        )
+        made.append((what, unit, traces))
+    return [(what, unit, traces) for what, unit, traces in made if traces]
+
+
+def _thinned(cell: CellResult, series: CounterSeries, name: str) -> tuple[list[float], list[float | None]]:
+    """Seconds since the first request, and the value at that time; every n-th reading if there are too many."""
+    start, _ = cell.record.delivery.window_ns or (0, 0)
+    step = max(1, -(-len(series.at_ns) // _MOST))
+    return [(at - start) / 1e9 for at in series.at_ns[::step]], list(series.values[name][::step])
+
+
+SECTION = Section("engine-internals", "Inside the engines, over time", _blocks, label="Engine internals", needs=(time_series,))

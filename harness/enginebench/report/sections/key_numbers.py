@@ -1,0 +1,53 @@
+"""The section with the best figure of each kind, per model, and the deployment and load that reached it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from enginebench.analysis.analysis import Row
+from enginebench.report.blocks import Block, Custom
+from enginebench.report.columns import GOODPUT, THROUGHPUT, TPOT, TTFT, Column, value_text
+from enginebench.report.section import Context, Section, measurements
+
+_KEYS = (
+    ("Highest output throughput", THROUGHPUT),
+    ("Highest goodput", GOODPUT),
+    ("Lowest time to first token (p50)", TTFT),
+    ("Lowest time per output token (p50)", TPOT),
+)
+
+
+@dataclass(frozen=True)
+class KeyNumber:
+    """The best figure of one kind."""
+
+    title: str
+    value: str
+    unit: str
+    where: str
+    """Deployment and load."""
+
+
+def _blocks(context: Context) -> Iterator[Block]:
+    """Only rows that may be compared count; the only deployment of a model counts even if it is not ranked."""
+    found: dict[str, list[KeyNumber]] = {}
+    for model in context.models:
+        sound = [row for row in context.analysis.rows if row.deployment.model == model and row.sound]
+        rows = [row for row in sound if row.ranked or len({row.name for row in sound}) == 1]
+        if numbers := [number for title, column in _KEYS if (number := _key_number(title, column, rows))]:
+            found[model] = numbers
+    if found:
+        yield Custom("key_numbers.html.j2", {"numbers": found, "several_models": len(context.models) > 1})
+
+
+def _key_number(title: str, column: Column, rows: Sequence[Row]) -> KeyNumber | None:
+    values = {i: found.value for i, row in enumerate(rows) if (found := row.figures.get(column.figure))}
+    if not values:
+        return None
+    row = rows[(max if column in (THROUGHPUT, GOODPUT) else min)(values, key=values.__getitem__)]
+    where = f"{row.name} · {row.load.level_text} · {row.load.shape_text}"
+    return KeyNumber(title, value_text(row.figures[column.figure], column), column.unit, where)
+
+
+SECTION = Section("key-numbers", "Key numbers", _blocks, needs=(measurements,))
