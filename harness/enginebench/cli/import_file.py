@@ -11,7 +11,8 @@ from enginebench.cli.shared import RESULTS
 
 
 @click.command(
-    "import", epilog="\b\nExamples:\n  vllm bench serve ... --save-result --result-filename serve.json\n  bench import serve.json\n  bench report"
+    "import",
+    epilog="\b\nExamples:\n  vllm bench serve ... --save-result --result-filename serve.json\n  bench import serve.json\n  bench report",
 )
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
@@ -24,4 +25,7 @@ def import_file(file: Path, results: Path) -> None:
     """
     run = enginebench.import_file(file, results=results)
     click.echo(run.report(), nl=False)
-    click.echo(f"\nsaved {len(run.folder.record.cells)} cells -> {run.path}\nnext: bench report {run.path}   (--html, --md, --csv, --json)", err=True)
+    click.echo(
+        f"\nsaved {len(run.folder.record.cells)} cells -> {run.path}\nnext: bench report {run.path}   (--html, --md, --csv, --json)",
+        err=True,
+    )

@@ -27,9 +27,7 @@ else:
 class RandomWeights(Strict):
     """A model of this geometry with random weights, created on this machine."""
 
-    architecture: Architecture = Field(
-        "qwen3moe", description="Layout of this model family; `llama` is dense: `experts: 1, top_k: 1`."
-    )
+    architecture: Architecture = Field("qwen3moe", description="Layout of this model family; `llama` is dense: `experts: 1, top_k: 1`.")
     layers: Count = Field(4, description="Number of layers.")
     hidden: Count = Field(256, description="Width of the residual stream.")
     heads: Count = Field(4, description="Attention heads.")
