@@ -98,7 +98,7 @@ def test_a_plan_says_how_many_cells_a_search_may_take(shell: Shell) -> None:
     assert "8 measured requests and 4 s of load by duration" in shown
     assert "search: max_goodput over rate from 1 to 8, to 10 %: up to 7 cells each" in shown
     assert "slo: TTFT 100 ms for 99 % of requests" in shown
-    assert "; requests 4; duration 4\n" in shown
+    assert "; requests 4; duration 4 s\n" in shown
     data = json.loads(shell("bench plan search.yaml --json").stdout)
     assert (data["cells"], data["probes"]) == (4, 6)
     assert "= 1 cell, 1 server start, 4 s of load by duration" in shell("bench plan search.yaml --only rate=3").stdout
