@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from enginebench.audit.claims import Claims
 from enginebench.audit.judge import VERDICTS, Finding
 from enginebench.audit.statements import Contradiction
-from enginebench.domain import JSON, plain
-from enginebench.domain.formatting import percent, rounded
+from enginebench.domain import JSON, formatting, plain
 from enginebench.domain.text import printable
 from enginebench.metrics.costs import Cost
 
@@ -87,12 +86,12 @@ def _finding_data(finding: Finding, audit: Audit) -> JSON:
 
 def number(value: float | None) -> str:
     """3800 -> '3,800'; 3.5 -> '3.5'; None -> '-'."""
-    return "-" if value is None else rounded(value)
+    return "-" if value is None else formatting.rounded(value)
 
 
 def share_text(share: float | None) -> str:
     """0.0725 -> '7.2 %', 1.013 -> '101.3 %', None -> '-'."""
-    return "-" if share is None else percent(share)
+    return "-" if share is None else f"{formatting.number(100 * share, 1)} %"
 
 
 def _render_table(audit: Audit, width: int, *, color: bool) -> str:
