@@ -45,9 +45,9 @@ def pages() -> dict[str, str]:
 def _scenario(schema: dict[str, Any]) -> str:
     out = [
         _GENERATED + "# The scenario file",
-        "A scenario is one YAML file: which models, which deployments of them, which loads. **Wherever a single value may stand, a list may "
-        "stand too, and the sweep is the product of all lists.** Unknown keys, wrong types and impossible values are refused with file, line "
-        "and key before anything is launched. For completion in an editor, begin the file with "
+        "A scenario is one YAML file that lists models, deployments of them, and loads. **Wherever a single value is allowed, a list is allowed "
+        "too, and the sweep is the product of all lists.** Unknown keys, wrong types and impossible values are refused with file, line "
+        "and key before anything is launched. For completion in an editor, start the file with "
         "`# yaml-language-server: $schema=docs/scenario.schema.json`.",
         "```yaml\n" + (DOCS.parent / "scenarios" / "cpu_engines.yaml").read_text().rstrip() + "\n```",
     ]
@@ -72,24 +72,24 @@ def _scenario(schema: dict[str, Any]) -> str:
 _LOADS = inspect.cleandoc("""
     ### When requests are sent
 
-    A **closed loop** keeps `concurrency` requests in flight: the next goes out the moment one ends. It finds out what a server can do, and
-    it waits for the server: a slow answer means that less is sent. An **open loop** sends each request when it is *due*, whatever the
-    server does, as users do; if the server cannot keep up, its queue grows, and the latencies counted from due show it.
+    A **closed loop** keeps `concurrency` requests in flight: the next is sent as soon as one ends. It measures what a server can do, but
+    it waits for the server: if responses are slow, fewer requests are sent. An **open loop** sends each request when it is *due*,
+    independent of the server, as users do. If the server cannot keep up, its queue grows, and latencies from scheduled arrival show it.
 
     ```yaml
     loads:
-      - {concurrency: [1, 8, 64], ramp_s: 5}                              # closed loop; the streams start within 5 s
-      - {rate: [2, 4], duration_s: 60}                                    # open loop, Poisson arrivals, as many as fit into a minute
+      - {concurrency: [1, 8, 64], ramp_s: 5}                              # closed loop; all streams have started after 5 s
+      - {rate: [2, 4], duration_s: 60}                                    # open loop, Poisson arrivals for one minute
       - {rate: 4, arrivals: [constant, gamma], burstiness: 0.5}           # evenly spaced; in bursts
-      - {rate: 1, rate_to: 16, duration_s: 120}                           # rising: where does the server give way?
+      - {rate: 1, rate_to: 16, duration_s: 120}                           # rising: at which rate does the server saturate?
       - {steps: "2@60, 8@60, 2@120"}                                      # 2 req/s for 60 s, then 8, then 2 again
-      - {rate: 50, concurrency: 256, requests: 2000}                      # at most 256 in flight, the others wait for a place
+      - {rate: 50, concurrency: 256, requests: 2000}                      # at most 256 in flight; the others wait
       - {trace: traces/azure.csv, time_scale: 0.5}                        # recorded arrivals and lengths, twice as fast
-      - {concurrency: 8, turns: 4, think_s: 2, prefix_cache: allowed}     # 8 users, 4 questions each, 2 s of thought
+      - {concurrency: 8, turns: 4, think_s: 2, prefix_cache: allowed}     # 8 users, 4 questions each, 2 s of think time
     ```
 
-    A load ends when `requests` have been sent or `duration_s` has passed, whichever is first. What contradicts itself (a `trace` with a
-    `rate`, a `ramp_s` in an open loop) is refused.
+    A load ends when `requests` have been sent or `duration_s` has passed, whichever is first. Contradictory keys (a `trace` with a
+    `rate`, a `ramp_s` in an open loop) are refused.
 
     ### How long requests are
 
@@ -97,25 +97,25 @@ _LOADS = inspect.cleandoc("""
     loads:
       - {input_tokens: 512, output_tokens: 128}
       - {input_tokens: "uniform(64,256)", output_tokens: "lognormal(128,0.5)"}
-      - {lengths: "128+64*3, 2048+256"}                                   # of four requests, three short and one long
+      - {lengths: "128+64*3, 2048+256"}                                   # of every four requests, three short and one long
     ```
 
     Every length is exact, and the same seed gives the same lengths, prompts and arrivals.
 
-    ### What they say
+    ### What requests contain
 
     ```yaml
     loads:
       - {prompts: [random, text]}                                         # the same lengths as random tokens and as English words
-      - {prompts: "sharegpt:data/sharegpt.json", api: chat}               # lengths as the data set has them
+      - {prompts: "sharegpt:data/sharegpt.json", api: chat}               # lengths of the data set
       - {prompts: "jsonl:data/questions.jsonl#question", output_tokens: 64}
       - {input_tokens: 1024, prefix_groups: 4, prefix_tokens: 768, prefix_cache: allowed}
     ```
 
-    Random tokens route to experts as no real text does; compare both before you trust either. Prompts of a `prefix_group` begin with the same
-    tokens. Files are relative to the scenario.
+    Random tokens are routed to experts differently from real text; compare both before you trust either. Prompts of one `prefix_group` start
+    with the same tokens. Paths are relative to the scenario.
 
-    ### What is good enough
+    ### Limits and searches
 
     ```yaml
     slo: {ttft_ms: 500, tpot_ms: 50, share: 0.99}                         # or a preset: slo: mlperf/deepseek-r1
@@ -124,11 +124,11 @@ _LOADS = inspect.cleandoc("""
       - {find: {goal: max_goodput, over: rate, from: 4, to: 64}}
     ```
 
-    With an `slo` every cell has a goodput: the requests per second that kept every limit. `find` does not sweep but searches: it doubles
+    With an `slo` every cell has a goodput: the requests per second that meet every limit. `find` searches instead of sweeping: it doubles
     the level while the SLO is met, then halves the gap until it is within `precision`. Every probe is a stored cell, so an interrupted search
-    goes on where it was, and every repeat searches anew. Where neither `requests` nor `duration_s` is written, a probe sends at least a
-    quarter more requests than it takes to judge the `share`: three are expected to miss the limits, so 0.99 takes 300 and 0.9 takes 30.
-    With fewer the answer says so. The limits themselves can be changed when a run is read: `bench report --slo ttft_ms=300`.
+    continues where it stopped. Every repeat searches again. Without `requests` and `duration_s`, a probe sends at least a
+    quarter more requests than are needed to judge the `share`: enough that three are expected to miss the limits, so 0.99 needs 300 and 0.9
+    needs 30. With fewer, the result says so. The limits can be changed when a run is read: `bench report --slo ttft_ms=300`.
 """)
 
 
@@ -159,7 +159,7 @@ def _default(key: str, value: dict[str, Any], required: set[str]) -> str:
 def _metrics() -> str:
     rows = [f"| {m.title} | `{m.name}` | {m.unit} | {m.scope} | {m.better or ''} | {m.formula} |" for m in metrics().values()]
     dialects = inspect.cleandoc("""
-        | this formula | here | vLLM, SGLang, InferenceX | AIPerf | GuideLLM | inference-perf |
+        | formula | enginebench | vLLM, SGLang, InferenceX | AIPerf | GuideLLM | inference-perf |
         |---|---|---|---|---|---|
         | (E2E - TTFT) / (n - 1) | TPOT | `tpot` | `inter_token_latency` | `inter_token_latency_ms` | `time_per_output_token` |
         | E2E / n | - | - | - | `time_per_output_token_ms` | `normalized_time_per_output_token` |
@@ -171,65 +171,67 @@ def _metrics() -> str:
     inside = inspect.cleandoc("""
         ## Inside the engine
 
-        Where an engine has counters, a process of its own reads them about once a second while a load runs, over one connection that is kept,
-        at a lower priority than engine and client. It has started, and has its first reading, before the window opens, and costs
-        about a thousandth of a core (`series.cpu_s` of each cell says how much it was). A total's share of a cell is its rise from just before
-        the load to just after it; mean and maximum of the others are over the window.
+        If an engine has counters, a separate process reads them about once a second during a load, over one persistent connection and
+        at a lower priority than engine and client. It takes its first reading before the window starts, and uses
+        about a thousandth of a core (`series.cpu_s` of each cell has the measured value). The value of a total is its rise from just before
+        the load to just after it. For the others, mean and maximum are over the window.
 
         | counter | kind | what it counts |
         |---|---|---|
         COUNTERS
 
-        **Was the prefix cache cold?** Proved by *counters* where the engine's total of cached tokens did not rise, by *usage* where every answer
-        says how many of its prompt's tokens were cached, else *not provable*: then only the prompts, none of which begins like another, speak for it.
+        **Was the prefix cache cold?** This is proven by *counters* if the engine's total of cached tokens did not rise, or by *usage* if every
+        response states how many of its prompt tokens were cached. Otherwise it is *not provable*: the only evidence is that no two prompts start
+        alike.
 
-        **Two clocks.** `engine_tpot` and `engine_ttft` are what an engine says of its own requests, in whatever spelling: llama.cpp's
-        `timings`, Ollama's durations, vLLM's per-request metrics, SGLang's meta_info. They leave out the network, the client and mostly the
-        queue. Medians that differ by too much are [`timings_disagree`](validity.md).
+        **Two clocks.** `engine_tpot` and `engine_ttft` are the times that an engine reports for its own requests: llama.cpp's
+        `timings`, Ollama's durations, vLLM's per-request metrics, SGLang's meta_info. They exclude the network, the client and usually the
+        queue. If the medians differ by too much from the client's, the check [`timings_disagree`](validity.md) fails.
     """).replace("COUNTERS", counters)
     values = "\n".join(f"| {kind} | `{name}` | {meaning} |" for kind, names in VALUES.items() for name, meaning in names.items())
     hardware = inspect.cleandoc("""
         ## The machine
 
-        While a load runs, another process of its own reads the machine about once a second: each NVIDIA GPU through NVML, AMD GPUs through amdsmi
-        where that module can be imported, the processors and memory, and what the engine runs in (its tree of processes, or its
-        containers). It too has its first reading before the window opens, and takes a last one after it. The record of each
-        cell keeps all readings under `telemetry`; what a device does not say is left out.
+        During a load, a further process reads the machine about once a second: each NVIDIA GPU through NVML, AMD GPUs through amdsmi
+        if that module can be imported, CPU and memory, and the engine's process tree or
+        containers. It takes its first reading before the window starts and its last one after it. The record of each
+        cell keeps all readings under `telemetry`; values that a device does not report are omitted.
 
-        | of | value | what it is |
+        | of | value | meaning |
         |---|---|---|
         VALUES
 
-        A total's share of the window is its rise between the readings around each edge, in proportion; a mean is over time. Both need readings over
-        at least half of the window. **The GPUs of a cell** are those with a compute process of the engine; where none of its processes can be found
-        (another process namespace), all GPUs, if the deployment takes as many as there are and each was busy. Otherwise power and
-        energy are unknown: what may be somebody else's is not counted. A server that somebody else started (`attach`) has no GPUs of its own here.
+        The value of a total over the window is its rise between the window's edges, interpolated between the readings around each edge; a mean is
+        over time. Both need readings over at least half of the window. **The GPUs of a cell** are those with a compute process of the engine. If
+        none of its processes can be found (another process namespace), they are all GPUs, provided that the deployment takes as many as there are
+        and each was busy. Otherwise power and energy are unknown, because they may belong to other work. An attached server (`attach`) has no GPUs
+        here.
 
-        What makes a cell suspect, and which figures are then withheld, is in [validity.md](validity.md).
+        [validity.md](validity.md) lists what makes a cell suspect, and which figures are then withheld.
 
-        What was checked without a GPU: the whole way from the real NVML binding to the report, over a library that plays a device. Readings of
+        Tested without a GPU: the path from the real NVML binding to the report, with a library that simulates a device. Readings of
         real NVIDIA and AMD devices are unverified.
     """).replace("VALUES", values)
     coverage = ", ".join(f"{100 * range_coverage(n):g} % for n = {n}" for n in range(2, BOOTSTRAP_FROM))
     return (
         _GENERATED
-        + "# Metrics\n\nAll times come from one monotonic clock in the client, stamped once per socket read: by the kernel as it arrives, or (`client.stamps` is `loop`) by the client before anything is parsed. Samples are "
-        "stored raw; every figure below is computed when a run is read, so a metric added later also works on old runs.\n\n"
+        + "# Metrics\n\nAll times come from one monotonic clock in the client. Each socket read has one time stamp: by the kernel on arrival, or (if `client.stamps` is `loop`) by the client before parsing. Samples are "
+        "stored raw; every figure below is computed when a run is read, so a metric added later also applies to old runs.\n\n"
         "| title | name | unit | scope | better | formula |\n|---|---|---|---|---|---|\n"
         + "\n".join(rows)
-        + "\n\nA metric per request or event has the figures `name_p50`, `name_p90` and `name_p99`. The gaps between events are intervals between tokens only where "
-        "every event carries exactly one token; otherwise reports call ITL *event interval*.\n\n## The same words in other tools\n\n"
+        + "\n\nA metric per request or event has the figures `name_p50`, `name_p90` and `name_p99`. The gaps between events are intervals between tokens only if "
+        "every event carries exactly one token; otherwise reports call ITL *event interval*.\n\n## Names in other tools\n\n"
         + dialects
         + "\n\n## Percentiles and intervals\n\n"
         "A percentile is shown only when at least three samples are expected beyond it: p50 from 6 requests, p90 from 30, p99 from 300. The unit of "
-        "replication is a server restart: a figure is the median over n repeats, and n is always shown. Its interval is, for n = 2 to 5, the range of the "
-        "repeats, which holds the true median with a probability of exactly 1 - 2^(1-n): "
+        "replication is a server restart: a figure is the median over n repeats, and n is always shown. For n = 2 to 5 its interval is the range of the "
+        "repeats, which contains the true median with a probability of exactly 1 - 2^(1-n): "
         + coverage
         + ". No interval of a median does better with so "
-        f"few values. From n = {BOOTSTRAP_FROM} it is the 95 % bootstrap interval (2,000 resamples, fixed seed; in simulations it held the true median in 87 to 94 % of cases "
-        "between n = 6 and 20). With one repeat there is no interval.\n\nWhether two deployments differ is never read off intervals. It is "
-        "decided by an exact two-sided Mann-Whitney test over the repeats: *fastest* means p < 0.05 against every other deployment of that load; *ahead "
-        f"in every repeat* means that all repeats agree but are too few for that (with n = 3 each p is 0.10; {repeats_needed()} each are enough); otherwise they *cannot be "
+        f"few values. From n = {BOOTSTRAP_FROM} on it is the 95 % bootstrap interval (2,000 resamples, fixed seed; in simulations it contained the true median in 87 to 94 % of cases "
+        "between n = 6 and 20). With one repeat there is no interval.\n\nWhether two deployments differ is not decided by their intervals, but "
+        "by an exact two-sided Mann-Whitney test over the repeats: *fastest* means p < 0.05 against every other deployment of that load; *ahead "
+        f"in every repeat* means that all repeats agree but are too few for such a p (with n = 3 each p is 0.10; {repeats_needed()} each are enough); otherwise they *cannot be "
         "told apart*.\n\n" + inside + "\n\n" + hardware + "\n"
     )
 
@@ -238,10 +240,10 @@ def _validity() -> str:
     out = [
         _GENERATED + "# Validity",
         "Every check below runs on every cell whenever a run is read, and after each cell of `bench run`. The worst finding is the verdict of "
-        "the cell; every finding is a reason that says what to do next. A check that lacks its evidence is *not checkable*, which is not "
-        "*passed*: `bench report --json` lists these under `not_checkable` of each cell. `bench checks` prints this page in a terminal.",
+        "the cell; every finding is a reason with advice. A check without its evidence is *not checkable*, which is not "
+        "*passed*: `bench report --json` lists such checks under `not_checkable` of each cell. `bench checks` prints this page in a terminal.",
         "| verdict | meaning |\n|---|---|\n" + "\n".join(f"| `{verdict}` | {meaning} |" for verdict, meaning in VERDICTS.items()),
-        "Withheld figures are shown as `-`, and the cell's other figures stand. An `in-process` batch has no latencies and no ITL: all its requests are "
+        "Withheld figures are shown as `-`; the cell's other figures remain. An `in-process` batch has no latencies and no ITL, because all its requests are "
         "sent at once.",
     ]
     for topic, checks in itertools.groupby(all_checks(), key=lambda check: check.topic):
@@ -267,15 +269,18 @@ def _first_line(documented: object) -> str:
 
 
 def _engines() -> str:
-    out = [_GENERATED + "# Engines", "One file in `adapters/` per engine. Options go under `options:` of a deployment; a list is swept."]
+    out = [
+        _GENERATED + "# Engines",
+        "Each engine is one file in `adapters/`. Options are set under `options:` of a deployment; a list is swept.",
+    ]
     for adapter in discover().values():
         source = sys.modules[type(adapter).__module__]
-        precisions = ", ".join(sorted(adapter.precisions)) if adapter.precisions is not None else "whatever the server has"
+        precisions = ", ".join(sorted(adapter.precisions)) if adapter.precisions is not None else "that of the server"
         installs = {name.replace(f"{adapter.name}-", f"{adapter.name}:", 1): pins for name, pins in environments(adapter).items()}
         traits = adapter.traits(Deployment(adapter.name, "model", "any", "model", adapter.runtimes[0]))
         facts = [
             f"- runtimes: {', '.join(adapter.runtimes)}; routes: {', '.join(adapter.apis)}; prompts as {'ids' if traits.takes_ids else 'text'}; "
-            f"output length: {'forced exactly' if traits.forces_length else 'a cap only, and the result says so'}",
+            f"output length: {'forced exactly' if traits.forces_length else 'only a maximum, which the result states'}",
             f"- precisions: {precisions}",
             "- install: "
             + "; ".join(
@@ -298,23 +303,22 @@ def _published() -> str:
 _PUBLISHED = inspect.cleandoc("""
     # Published measurements under the ceiling
 
-    What makers and engine projects have measured with a stated configuration, beside the most that [physics](physics.md) allows it. All of it
-    must lie below: a test asserts that. The numbers with their wording are in `scenarios/published/field.yaml`; `bench audit` judges that
-    file like any other.
+    Measurements of vendors and engine projects with a stated configuration, next to their [ceiling](physics.md). A test asserts that all of them
+    are below it. `scenarios/published/field.yaml` holds the numbers with their wording; `bench audit` judges that file like any other.
 
-    - The **ceiling** is that of one decode step: full bandwidth of the data sheet, even routing, nothing but weights, KV cache in 16 bits
-      unless another is stated, arithmetic and links. Where no batch is stated, it is that of the largest batch that fits (at most 4,096
-      sequences a device).
-    - The **share** is a lower bound on how well an engine did at the batch it ran, as long as its cache had 16 bits: most of these rates count
-      the time of prefill, which the ceiling leaves out, and a smaller batch has a lower ceiling. Long answers (1,024 + 8,192 tokens) have little
-      prefill, and reach a third. The type of the cache is mostly not stated, and NVIDIA's newer FP4 checkpoints keep theirs in 8 bits: twice as
-      many sequences fit then, so that the ceiling is up to twice as high and the share half as large.
-    - **Possible from batch** is the smallest that could do it with that cache: a server that ran fewer sequences cannot have reached the figure.
-      With 8 bits it is smaller: by 5 to 33 % in this table.
+    - The **ceiling** is that of one decode step: full bandwidth of the data sheet, uniform routing, only weights, KV cache (16 bits
+      unless another type is stated), arithmetic and links. If no batch is stated, it is that of the largest batch that fits (at most 4,096
+      sequences per device).
+    - The **share** is a lower bound of what an engine reached at its batch, if its cache had 16 bits: most of these rates include
+      the time of prefill, which the ceiling excludes, and a smaller batch has a lower ceiling. Long outputs (1,024 + 8,192 tokens) have little
+      prefill, and reach a third. The type of the cache is usually not stated, and NVIDIA's newer FP4 checkpoints use 8 bits: then twice as
+      many sequences fit, so the ceiling is up to twice as high and the share half as large.
+    - **Possible from batch** is the smallest batch that could reach the figure with that cache: a server that ran fewer sequences cannot have
+      reached it. With 8 bits it is smaller: by 5 to 33 % in this table.
 
-    Reading these found one error here and none there: the audit allowed a whole deployment 4,096 sequences, too few for 288 GPUs (and for the
-    7,168 that NVIDIA's own command asks of eight). It is now that many for each device. Wide expert parallelism over numbers of GPUs that do not
-    divide the experts (SGLang's 72) is not in the table, because the model here has no redundant experts.
+    These measurements showed one error in the audit and none in the sources: the audit allowed 4,096 sequences for a whole deployment, too few for
+    288 GPUs (and for the 7,168 that NVIDIA's own command requests on eight). The limit is now per device. Wide expert parallelism over numbers of
+    GPUs that do not divide the experts (SGLang's 72) is not in the table, because the model here has no redundant experts.
 """)
 
 
@@ -337,7 +341,7 @@ def _options(options: type) -> str:
 
 
 def _field_docs(options: type) -> dict[str, str]:
-    """The strings that stand below the fields of a dataclass."""
+    """The docstrings below the fields of a dataclass."""
     import ast
 
     found = _field_docs(options.__base__) if options.__base__ is not None and dataclasses.is_dataclass(options.__base__) else {}
