@@ -133,9 +133,9 @@ def _named(name: str, deployment: Deployment, load: Load) -> dict[str, Value]:
 
 def _described(deployment: Deployment, load: Load) -> dict[str, Value]:
     """All settings of a deployment and a load."""
-    said: dict[str, Value] = {"runtime": deployment.runtime, **vars(deployment.parallelism)}
-    said |= {f"option.{key}": value if isinstance(value, _PLAIN) else str(value) for key, value in deployment.options.items()}
-    return said | {f"load.{key}": value for key, value in plain_object(load).items() if isinstance(value, _PLAIN)}
+    settings: dict[str, Value] = {"runtime": deployment.runtime, **vars(deployment.parallelism)}
+    settings |= {f"option.{key}": value if isinstance(value, _PLAIN) else str(value) for key, value in deployment.options.items()}
+    return settings | {f"load.{key}": value for key, value in plain_object(load).items() if isinstance(value, _PLAIN)}
 
 
 def _frame(lines: list[dict[str, Value]], figures: set[str]) -> pd.DataFrame:

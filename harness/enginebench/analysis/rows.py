@@ -262,8 +262,8 @@ def _names(rows: Sequence[Mapping[str, str]]) -> list[str]:
     out: list[str] = []
     for labels, head in zip(rows, heads, strict=True):
         columns = differs[head, labels["model"]]
-        told = [labels[c] if c in _IDENTITY else f"{c}={labels[c]}" for c in columns if labels[c]]
-        out.append(" ".join([head, *told]))
+        differing = [labels[c] if c in _IDENTITY else f"{c}={labels[c]}" for c in columns if labels[c]]
+        out.append(" ".join([head, *differing]))
     return out
 
 
