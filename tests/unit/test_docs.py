@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import pkgutil
 import re
 import shlex
 from pathlib import Path
 from types import ModuleType
 
 import click
+import enginebench
 import pytest
 from enginebench.cli import bench
 from enginebench.engines.registry import discover
@@ -114,3 +117,48 @@ def test_links_lead_somewhere(page: Path) -> None:
         target = page.parent / file if file else page
         assert target.exists(), file
         assert not anchor or target.suffix != ".md" or anchor in anchors(target), f"{file}#{anchor}"
+
+
+ROOMS = "|".join(module.name for module in pkgutil.iter_modules(enginebench.__path__) if module.ispkg)
+NAME = re.compile(rf"\b(enginebench(?:\.\w+)+)|`((?:{ROOMS})(?:\.\w+)+)`")
+NOT_PYTHON = re.compile(r"enginebench\.adapters$|.*\.(md|ya?ml|json|parquet)$")
+"""What only looks like a name: the entry point group, and file names."""
+PATH = re.compile(
+    r"(?<![\w/.~-])((?:adapters|benchmarks|containers|docs|harness|reports|results/published|scenarios|tests|\.ci|\.github)/[\w./*<>-]+)"
+)
+SOURCE = re.compile(r"`([\w-][\w/.-]*\.(?:py|c))`")
+
+
+def exists(name: str) -> bool:
+    """Whether `name` is a module of enginebench, or something that a module defines."""
+    try:
+        pkgutil.resolve_name(name if name.startswith("enginebench.") else f"enginebench.{name}")
+    except (ImportError, AttributeError):
+        return False
+    return True
+
+
+@functools.cache
+def sources() -> str:
+    """Every source file of the repository, one per line, with a / in front."""
+    folders = ("adapters", "benchmarks", "docs", "harness", "tests")
+    files = [*ROOT.glob("*.py"), *(file for folder in folders for file in (ROOT / folder).rglob("*.[pc]*"))]
+    return "".join(f"/{file.relative_to(ROOT)}\n" for file in files)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=lambda page: str(page.relative_to(ROOT)))
+def test_names_and_paths_of_the_docs_exist(page: Path) -> None:
+    """Every `enginebench.x.y`, `room.module`, path of the repository, and source file; `<name>` in a path stands for any name."""
+    text = page.read_text()
+    names = {one or other for one, other in NAME.findall(text)}
+    assert not [name for name in sorted(names) if not NOT_PYTHON.match(name) and not exists(name)]
+    paths = {re.sub(r"<\w+>", "*", path).rstrip("./") for path in PATH.findall(text)}
+    assert not [path for path in sorted(paths) if not list(ROOT.glob(path))]
+    assert not [file for file in sorted(set(SOURCE.findall(text))) if f"/{file}\n" not in sources()]
+
+
+def test_python_of_the_physics_page_runs() -> None:
+    blocks = [text for language, text in BLOCK.findall((ROOT / "docs" / "physics.md").read_text()) if language == "python"]
+    assert blocks
+    for text in blocks:
+        exec(compile(text, "docs/physics.md", "exec"), {})  # noqa: S102  # our own documentation
