@@ -100,9 +100,9 @@ def _remarks(found: Ceilings, context: int, reach: float | None) -> Iterator[str
     if (first := found.prefill(context)) is not None:
         yield f"prefill of one prompt of {context:,} tokens: at least {1e3 * first.time_s:,.1f} ms ({first.bottleneck}, {first.arithmetic})"
     for knee in found.knees(context):
-        yield f"from batch {knee.batch:,} on {knee.after} rules in place of {knee.before}"
+        yield f"from batch {knee.batch:,} the bottleneck is {knee.after} instead of {knee.before}"
     if found.all_touched:
-        yield f"from batch {found.all_touched:,} on a step reads 95 % of the experts: more sequences make them no dearer"
+        yield f"from batch {found.all_touched:,} a step reads 95 % of the experts, so more sequences add almost no expert traffic"
     if reach is not None:
         batch = found.batch_for(reach, context)
         yield f"{reach:,.0f} tok/s: " + (f"possible from batch {batch:,} on" if batch else "impossible at every batch")

@@ -105,6 +105,6 @@ def _verdict(found: OffloadCurve) -> Iterator[str]:
     whole = found.splits[0].step.tokens_per_s
     yield f"N = {best.layers}: at most {best.step.tokens_per_s:,.1f} tok/s, of {whole:,.1f} if all of it fitted the card."
     if found.knee:
-        yield f"From N = {found.knee.layers} on the host's memory takes longer than the card."
+        yield f"From N = {found.knee.layers} the host's memory is the bottleneck, not the card."
     yield f"  llama-server -m FILE.gguf {best.flags}"
     yield f"  in a scenario: options: {{{', '.join(f'{key}: {value}' for key, value in best.options.items())}}}"
