@@ -12,7 +12,6 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
 from enginebench.machine.folders import checkout
 
 ROOT = checkout() or Path()

@@ -11,10 +11,11 @@ import pytest
 from click.testing import CliRunner
 from enginebench.analysis.rows import Row
 from enginebench.cli import bench
-from enginebench.domain import ClosedLoop, Load, OpenLoop
+from enginebench.domain import ClosedLoop, Deployment, Load, OpenLoop
 from enginebench.errors import UserError
 from enginebench.metrics.registry import find
 from enginebench.records import foreign_file, importer
+from enginebench.runner import imports
 from enginebench.runner.imports import all_importers
 
 SAVED = Path(__file__).with_name("vllm_bench_serve.jsonl")
@@ -135,10 +136,8 @@ def test_the_command_shows_the_run_and_where_it_is(tmp_path: Path, monkeypatch: 
     assert f"saved 2 cells -> runs/{folder.name}" in done.stderr
 
 
-def test_an_unknown_figure_is_a_bug_of_the_importer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cell = importer.ImportedCell(enginebench.open_run, None, {"speed": 1.0}, 1)  # type: ignore[arg-type]
-    from enginebench.runner import imports
-
+def test_an_unknown_figure_is_a_bug_of_the_importer() -> None:
+    cell = importer.ImportedCell(Deployment("e", "m", "p", "m"), ClosedLoop(), {"speed": 1.0}, completed=1)
     with pytest.raises(ValueError, match="'speed', which is not a figure"):
         dict(imports._supported(cell))
 
