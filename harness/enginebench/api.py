@@ -73,8 +73,7 @@ __all__ = [
     "RoutingSummary", "Run", "RunOpened", "UserError", "all_checks", "audit_claims", "audit_scenarios", "audit_to_html", "build_images",
     "built_in_scenarios", "calibrate", "ceiling", "clean", "compare", "count_routing", "doctor", "fit", "import_file", "install_engine",
     "latest_run", "launch_commands", "list_engines", "list_images", "offload", "open_run", "pin_images", "place", "plan", "price_list",
-    "pull_images",
-    "routing_summary", "run", "runs",
+    "pull_images", "routing_summary", "run", "runs",
 ]  # fmt: skip
 
 

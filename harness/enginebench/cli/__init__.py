@@ -64,8 +64,8 @@ def bench() -> None:
 
 
 for command in (
-    run, plan, report, compare, import_file, checks, routing, fit, ceiling, offload, audit, engines, images, calibrate, doctor,
-    clean, completion,
+    run, plan, report, compare, import_file, checks, routing, fit, ceiling, offload, audit, engines, images, calibrate, doctor, clean,
+    completion,
 ):  # fmt: skip
     bench.add_command(command)
 

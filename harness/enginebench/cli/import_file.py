@@ -10,10 +10,7 @@ import enginebench
 from enginebench.cli.shared import RESULTS
 
 
-@click.command(
-    "import",
-    epilog="\b\nExamples:\n  vllm bench serve ... --save-result --result-filename serve.json\n  bench import serve.json\n  bench report",
-)
+@click.command("import", epilog="\b\nExamples:\n  vllm bench serve ... --save-result\n  bench import serve.json\n  bench report")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "-o", "--results", type=click.Path(path_type=Path), default=RESULTS, show_default=True, metavar="FOLDER", help="Folder of runs."
@@ -25,7 +22,5 @@ def import_file(file: Path, results: Path) -> None:
     """
     run = enginebench.import_file(file, results=results)
     click.echo(run.report(), nl=False)
-    click.echo(
-        f"\nsaved {len(run.folder.record.cells)} cells -> {run.path}\nnext: bench report {run.path}   (--html, --md, --csv, --json)",
-        err=True,
-    )
+    click.echo(f"\nsaved {len(run.folder.record.cells)} cells -> {run.path}", err=True)
+    click.echo(f"next: bench report {run.path}   (--html, --md, --csv, --json)", err=True)
