@@ -34,10 +34,13 @@ class Tree:
 
     def bench(self, line: str, code: int = 0) -> str:
         """The output of one command, which must end with this code."""
+        return self.python("-m", "enginebench", *shlex.split(line)[1:], code=code)
+
+    def python(self, *arguments: str, code: int = 0) -> str:
+        """The output of Python with the copy of the package."""
         env = {**os.environ, "PYTHONPATH": str(self.folder / "harness"), "ENGINEBENCH_HOME": str(self.folder / "home"), "COLUMNS": "400"}
-        argv = [sys.executable, "-m", "enginebench", *shlex.split(line)[1:]]
-        done = subprocess.run(argv, cwd=self.folder, env=env, capture_output=True, text=True, timeout=120)
-        assert done.returncode == code, f"{line}\n{done.stdout}{done.stderr}"
+        done = subprocess.run([sys.executable, *arguments], cwd=self.folder, env=env, capture_output=True, text=True, timeout=120)
+        assert done.returncode == code, f"{arguments}\n{done.stdout}{done.stderr}"
         return done.stdout
 
     def run_all(self) -> list[str]:
@@ -127,6 +130,13 @@ def test_a_family_has_ceilings_random_weights_and_catalogue_entries(tmp_path: Pa
     random, published = found.run_all()
     assert "mymoe" in random
     assert "mymoe-1b" in published
+    written = "from pathlib import Path; from enginebench.checkpoints import gguf_file, hf_folder, random_moe; "
+    written += (
+        "m = random_moe.RandomMoE('mymoe'); gguf_file.write_gguf(m, 'f16', Path('m.gguf')); hf_folder.write_hf_folder(m, 'f16', Path('hf'))"
+    )
+    found.python("-c", written)
+    for file in ("m.gguf", "hf"):
+        found.bench(f"bench ceiling {file} --hardware h100")
     deployment = "deployments: [{engine: llamacpp, model: m, precision: f16}]\nloads: [{}]\n"
     (tmp_path / "s.yaml").write_text("name: s\nmodels: {m: {random_weights: {architecture: mymoe}}}\n" + deployment)
     assert "1 deployment" in found.bench("bench plan s.yaml")

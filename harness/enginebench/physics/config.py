@@ -27,7 +27,8 @@ def from_config(name: str, config: Config) -> Model:
     """The model that a config.json describes (of a multimodal model, the text part). UserError if it is unknown or incomplete."""
     text = config.get("text_config", config)
     written = text.get("model_type", config.get("model_type"))
-    kind = next((family.counted_as for family in FAMILIES.values() if family.counted_as and family.hf_type == written), written)
+    alike = (family.counted_as for family in FAMILIES.values() if family.counted_as and written in (family.hf_type, family.gguf))
+    kind = next(alike, written)
     if kind not in DENSE | MIXTURES:
         raise UserError(f"unknown model type '{kind}'", key="model_type", advice=did_you_mean(str(kind), DENSE | MIXTURES))
     try:

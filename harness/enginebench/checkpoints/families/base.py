@@ -109,7 +109,7 @@ class Family(ABC):
     hf_type: ClassVar[str]
     """`architectures` and `model_type` of config.json."""
     counted_as: ClassVar[str | None] = None
-    """The `model_type` whose config.json means the same, for sizes and ceilings; None: `enginebench.physics.config` knows `hf_type`."""
+    """The `model_type` whose dimensions mean the same, for sizes and ceilings; None: `enginebench.physics.config` knows `hf_type`."""
     names: ClassVar[Mapping[str, str]]
     """Tensors of a block: GGUF name -> Hugging Face name, with {expert} for the number of an expert that has its own tensor."""
     paired_rotation: ClassVar[bool] = False
