@@ -74,7 +74,7 @@ def test_the_page_has_the_eight_tasks_and_counts_their_files() -> None:
     for task, listed in zip(TASKS, table.values(), strict=True):
         for _, name, _ in EXAMPLE.findall(SECTIONS[task]):
             place = Path(name.removeprefix("harness/enginebench/"))
-            assert len(place.parts) == 1 or str(place) in listed or str(place.with_name("NAME.py")) in listed, name
+            assert len(place.parts) == 1 or str(place) in listed or str(place.with_name("<name>.py")) in listed, name
 
 
 def test_a_metric_is_in_every_output(tmp_path: Path) -> None:
