@@ -2,7 +2,8 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 PIP := $(PYTHON) -m pip --disable-pip-version-check --python $(BIN)/python
-PARALLEL := -n $(or $(WORKERS),auto) --dist loadgroup
+# The tests of a file share a server, a daemon or a browser, so they stay on one worker. In this order the long files come first.
+PARALLEL := -n $(or $(WORKERS),auto) --dist loadfile --no-loadscope-reorder
 
 # The tests start `bench` some hundred times, and without byte code each would compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE

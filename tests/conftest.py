@@ -37,13 +37,6 @@ def pytest_xdist_auto_num_workers() -> int:
     return min(-(-3 * (os.cpu_count() or 1) // 2), 16)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With pytest-xdist (`--dist loadgroup`) the tests of a module that share a daemon or a browser go to one worker."""
-    for item in items:
-        if item.path.parent.name in ("docker", "browser"):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
-
-
 FetchedFromHub = Callable[[Path], Path]
 HOSTILE = "</script><script>alert(1)</script>"
 """A label that would run code wherever somebody forgot to escape it."""

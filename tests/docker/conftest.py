@@ -24,7 +24,8 @@ from enginebench.runtime import LaunchFailed
 from enginebench.runtime.container.client import connect
 from enginebench.runtime.container.leftovers import Leftover, find
 
-IMAGE = "enginebench-test/nothing:1.0.0"
+IMAGE = f"enginebench-test/nothing:1.0.0-{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}"
+"""Each worker imports its own, because an import changes what the name means."""
 ULIMITS = {"nofile": 4096, "nproc": 4096}
 """Podman raises both as far as the kernel goes where nobody says otherwise, which a machine that is itself a container may not allow."""
 T = TypeVar("T")
@@ -92,7 +93,8 @@ class Bench:
 
     def scenario(self, deployment: str, *, load: str = "concurrency: 2, requests: 8", models: str = "") -> str:
         """Write s.yaml: one deployment (a flow mapping's inside) with the empty image unless it says otherwise."""
-        text = f"name: boxed\n{models}\ndeployments:\n  - {{{deployment}}}\nloads:\n  - {{input_tokens: 16, output_tokens: 8, {load}}}\n"
+        name = f"boxed-{self.folder.name}-{os.getpid()}"  # the tests of other workers have runs in the same daemon
+        text = f"name: {name}\n{models}\ndeployments:\n  - {{{deployment}}}\nloads:\n  - {{input_tokens: 16, output_tokens: 8, {load}}}\n"
         (self.folder / "s.yaml").write_text(text)
         return "s.yaml"
 

@@ -108,7 +108,7 @@ def test_a_tag_that_the_registry_does_not_have(pushed: str, tmp_path: Path, verb
     problem = images(file, verb, NAME).exception
     assert isinstance(problem, UserError)
     assert f"{pushed}:9.9.9" in problem.message
-    assert problem.advice == "the registry has no such tag: look it up there, and write it into the table"
+    assert problem.advice == "the registry has no such tag: correct it in the table"
 
 
 @pytest.mark.parametrize("verb", ["pull", "pin"])
@@ -117,4 +117,4 @@ def test_a_registry_that_is_not_there(daemon: Any, tmp_path: Path, verb: str) ->
     assert isinstance(problem, UserError)
     assert "127.0.0.1:1/nothing" in problem.message
     assert problem.advice is not None
-    assert problem.advice.startswith("the registry cannot be reached from the daemon")
+    assert problem.advice.startswith("the daemon cannot reach the registry")

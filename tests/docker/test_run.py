@@ -76,7 +76,7 @@ def test_the_plan_says_what_docker_would_be_told(bench: Bench) -> None:
         (boxed(mounts=["/no/such/folder:/x"]), "a folder to mount does not exist on the daemon's machine"),
         (boxed(mounts=[]), "exited with code 127 (the image does not contain the program?) before it was ready"),
         (boxed(address="203.0.113.9"), "container.address is not an address of the daemon's machine"),
-        ("options: {never_ready: true}, ready_timeout_s: 1, " + boxed(), "not ready after 1 s; GET /health"),
+        ("options: {never_ready: true}, ready_timeout_s: 1, " + boxed(), "not ready after 1 s; the last GET /health"),
         ("options: {exit_at_start: true}, " + boxed(), "exited with code"),
     ],
 )  # fmt: skip
