@@ -228,4 +228,4 @@ def test_a_run_has_the_series_and_shows_it(tmp_path: Path) -> None:
     assert cell["prefix_cache"] == {"asked": "cold", "proved_by": "counters", "cached_tokens": 0}
     page = (folder / "report.html").read_text()
     assert 'id="fairness"' in page
-    assert 'id="inside"' in page
+    assert 'id="engine-internals"' in page
