@@ -79,6 +79,7 @@ def test_two_servers_in_containers_say_what_one_process_says(nothing: Container,
     assert {f.name for f in tmp_path.glob("results/docker/logs/*")} == {"engine.log", "engine.server-8001.log", "engine.server-8002.log"}
 
 
+@pytest.mark.alone  # llama.cpp has a thread for each core, and each waits for a thread that another program keeps from running
 def test_quickstart_in_containers(bench: Bench, daemon: Any) -> None:
     """Builds the image if it is missing; on a machine without a registry its base must have been made (.ci/run does)."""
     if not daemon.images.list(name=QUICKSTART_BASE):

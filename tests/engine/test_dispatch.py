@@ -232,6 +232,7 @@ def test_an_open_loop_without_due_times_is_refused() -> None:
         spec(Target("127.0.0.1", 9), wire(1))
 
 
+@pytest.mark.alone
 def test_two_client_processes_find_out_together_that_a_server_cannot_keep_up(start_fake: StartFake) -> None:
     slow = start_fake("--slots", "1", "--ttft-ms", "40", "--itl-ms", "5")
     requests = wire(3000, tokens=3, due_ms=lambda i: 1000 / 60 * i)
