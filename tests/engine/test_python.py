@@ -60,7 +60,7 @@ def test_a_run_sends_its_events_in_order_and_returns_its_tables(folder: Path) ->
     assert run.analysis.counts == {"ok": 2, "failed": 2, "skipped": 0, "missing": 0}
     assert run.rows.status.tolist() == ["ok", "ok", "failed", "failed"]
     assert run.rows.attrs["units"]["ttft_p50_high"] == "s"
-    assert (run.rows.ttft_p50[:2] > 0.005).all()
+    assert (run.rows.ttft_p50[:2] > 0.0045).all()  # the fake engine waits 5 ms, and clocks differ a little
     assert len(run.requests) == 32
     assert run.requests.groupby("cell").sent_s.min().tolist() == [0.0, 0.0]
     assert (run.requests.output_tokens == 8).all()

@@ -5,10 +5,12 @@ Tables go to stdout, progress and warnings to stderr. Exit codes are `enginebenc
 
 from __future__ import annotations
 
+import _thread
 import gc
 import os
 import signal
 import sys
+import threading
 from typing import Any
 
 import click
@@ -80,6 +82,7 @@ def main(arguments: list[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, _as_interrupt)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it: the run must outlive its terminal
         signal.signal(signal.SIGHUP, _as_interrupt)
+    sys.unraisablehook = _repeat_lost_interrupt
     try:
         outcome: Any = bench.main(arguments, prog_name="bench", standalone_mode=False)
         code = outcome if isinstance(outcome, int) else Exit.OK
@@ -101,3 +104,13 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _as_interrupt(_number: int, _frame: object) -> None:
     signal.raise_signal(signal.SIGINT)
+
+
+def _repeat_lost_interrupt(lost: sys.UnraisableHookArgs) -> None:
+    """Python drops exceptions in callbacks of the garbage collector, a KeyboardInterrupt too: send that again, a moment later."""
+    if issubclass(lost.exc_type, KeyboardInterrupt):
+        again = threading.Timer(0.02, _thread.interrupt_main)
+        again.daemon = True
+        again.start()
+    else:
+        sys.__unraisablehook__(lost)

@@ -12,6 +12,7 @@ from enginebench.domain import JSON, plain
 from enginebench.engines.environments import Pins, install, python_of
 from enginebench.engines.registry import discover, environments
 from enginebench.errors import UserError, did_you_mean
+from enginebench.machine.folders import cache_dir
 
 
 @dataclass(frozen=True)
@@ -80,13 +81,14 @@ def install_engine(name: str, *, adapters: Sequence[str | Path] = (), on_step: C
 
 def installs_of(adapter: Adapter) -> Sequence[Install]:
     """Every installation of an engine on this machine, best first."""
-    built = [_python_of(name, pins) for name, pins in environments(adapter).items()]
+    built = [_python_of(name, pins, cache_dir()) for name, pins in environments(adapter).items()]
     pythons: Sequence[Path | None] = [python for python in built if python is not None] or [None]
     return list(dict.fromkeys(each for python in pythons for each in adapter.find(python)))
 
 
 @cache
-def _python_of(environment: str, pins: Pins) -> Path | None:
+def _python_of(environment: str, pins: Pins, home: Path) -> Path | None:  # noqa: ARG001  # a part of the key
+    """`python_of`, once per folder that environments are in."""
     return python_of(environment, pins)
 
 

@@ -446,6 +446,7 @@ def test_what_a_crowd_of_connections_sends_is_read_some_at_a_time_and_keeps_its_
     assert sum(len(set(log.stamps)) for log in logs) > 0.9 * 200 * 40
 
 
+@pytest.mark.alone
 def test_events_of_one_connection_that_are_close_are_not_made_to_wait_for_each_other() -> None:
     tries = [streamed(1, 1000, pace_us=5)[0][0] for _ in range(3)]  # a sender that was interrupted makes up for it in a burst
     assert max(len(set(log.stamps)) for log in tries) > 160, "with a sleep before each look, a tenth of them"
