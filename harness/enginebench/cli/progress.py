@@ -96,10 +96,8 @@ def progress() -> Iterator[Callable[[Event], None]]:
 def _figures_so_far(event: CellProgress) -> str:
     progress = event.progress
     figures = [f"{progress.ended}/{progress.requests} requests" if event.cell.load.requests else f"{progress.ended} requests"]
-    if progress.ttft_s is not None:
-        figures.append(f"TTFT {progress.ttft_s * 1e3:.0f} ms")
-    if progress.tpot_s is not None:
-        figures.append(f"TPOT {progress.tpot_s * 1e3:.1f} ms")
+    if progress.pace_s is not None:
+        figures += [f"TTFT {progress.pace_s[0] * 1e3:.0f} ms", f"TPOT {progress.pace_s[1] * 1e3:.1f} ms"]
     if progress.elapsed_s > 0:
         figures.append(f"~{progress.events / progress.elapsed_s:,.0f} tok/s")
     return "  ".join(figures)

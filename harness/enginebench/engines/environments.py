@@ -24,7 +24,7 @@ from pathlib import Path
 from enginebench.domain import JSON, fingerprint
 from enginebench.errors import UserError
 from enginebench.machine.folders import cache_dir
-from enginebench.machine.pip import python_with_pip
+from enginebench.machine.installs import python_with_pip
 
 COMPLETE = "enginebench-complete.json"
 TAIL_LINES = 12

@@ -303,6 +303,5 @@ class Client:
             elapsed_s=(monotonic_ns() - self._start_ns) / 1e9,
             arrived=self.arrived,
             departed=self.departed,
-            ttft_s=self._pace_s[0] if self._pace_s else None,
-            tpot_s=self._pace_s[1] if self._pace_s else None,
+            pace_s=self._pace_s,
         )

@@ -43,7 +43,7 @@ async def _run(spec: LoadSpec, on_progress: OnProgress | None, await_start: Awai
             watch.stop()
             await client.close()
     vitals = Vitals(
-        *(client.transports.waits_ms or watch.lag_ms),
+        client.transports.waits_ms or watch.lag_ms,
         cpu_s=watch.cpu_s,
         wall_s=watch.wall_s,
         reconnects=client.reconnects,

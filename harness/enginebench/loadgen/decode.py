@@ -33,23 +33,9 @@ class Decoder:
     """Decodes one response into `sample`: call `feed` for its pieces, then `finish` once."""
 
     __slots__ = (
-        "_decode",
-        "_dialect",
-        "_done",
-        "_excerpt",
-        "_kept",
-        "_learned_at",
-        "_limit",
-        "_patience",
-        "_patterns",
-        "_running",
-        "_splitter",
-        "_template",
-        "_texts",
-        "failure",
-        "finished",
-        "sample",
-    )
+        "_decode", "_dialect", "_done", "_excerpt", "_kept", "_learned_at", "_limit", "_patience", "_patterns", "_running", "_splitter",
+        "_template", "_texts", "failure", "finished", "sample",
+    )  # fmt: skip
 
     def __init__(self, sample: Sample, dialect: Dialect, *, keep_text: bool) -> None:
         self.sample = sample

@@ -32,9 +32,8 @@ without waiting for acknowledgements; or delayed on all."""
 class Vitals:
     """Measurements of one client process during the window. See `ClientHealth` for the fields."""
 
-    lag_p50_ms: float
-    lag_p99_ms: float
-    lag_max_ms: float
+    lag_ms: tuple[float, float, float]
+    """p50, p99, max."""
     cpu_s: float
     wall_s: float
     reconnects: int
@@ -92,16 +91,11 @@ def health_of(samples: Sequence[Sample], streams: int, vitals: Sequence[Vitals],
     streams: most requests in flight; 0: no limit. scheduled: the requests have due times (open loop).
     """
     sent = [s for s in samples if s.sent_ns]
-    delay = sorted(s.sent_ns - s.due_ns for s in sent)
     first_turns = [s for s in samples if s.turn == 0]
     return ClientHealth(
-        lag_p50_ms=max(v.lag_p50_ms for v in vitals),
-        lag_p99_ms=max(v.lag_p99_ms for v in vitals),
-        lag_max_ms=max(v.lag_max_ms for v in vitals),
-        cpu_fraction=max(v.cpu_s / max(1e-9, v.wall_s) for v in vitals),
-        schedule_delay_p50_ms=_quantile_ms(delay, 0.50),
-        schedule_delay_p99_ms=_quantile_ms(delay, 0.99),
-        schedule_delay_max_ms=_quantile_ms(delay, 1.0),
+        *(max(lag) for lag in zip(*(v.lag_ms for v in vitals), strict=True)),
+        max(v.cpu_s / max(1e-9, v.wall_s) for v in vitals),
+        *_quantiles_ms([s.sent_ns - s.due_ns for s in sent]),
         achieved_concurrency=_in_flight(sent, 0 if scheduled else streams),
         reconnects=sum(v.reconnects for v in vitals),
         stale=sum(v.stale for v in vitals),
@@ -112,7 +106,7 @@ def health_of(samples: Sequence[Sample], streams: int, vitals: Sequence[Vitals],
         cpu_s=sum(v.cpu_s for v in vitals),
         wanted_rate=_rate(sorted(s.due_ns for s in first_turns)) if scheduled else None,
         achieved_rate=_rate(sorted(s.sent_ns for s in first_turns if s.sent_ns)) if scheduled else None,
-        shared_stamps=sum(_repeats(s.event_ns) for s in sent),
+        shared_stamps=sum(sum(map(eq, s.event_ns, islice(s.event_ns, 1, None))) for s in sent),
         processes=len(vitals),
     )
 
@@ -136,79 +130,49 @@ def _rate(times_ns: Sequence[int]) -> float | None:
     return (len(times_ns) - 1) / span_ns * 1e9 if span_ns else None
 
 
-def _repeats(stamps: array[int]) -> int:
-    """How many stamps equal the one before."""
-    return sum(map(eq, stamps, islice(stamps, 1, None)))
-
 
 class SelfWatch:
-    """Measures lag and CPU time of the client from `start` to `stop`, on the running event loop."""
+    """Measures lag and CPU time of this process from `start` to `stop`, on the running event loop.
 
-    def __init__(self) -> None:
-        self._lag = LagProbe()
-        self._start_ns = self._cpu_ns = self._wall_ns = 0
-
-    def start(self) -> None:
-        self._start_ns = time.monotonic_ns()
-        self._cpu_ns = time.process_time_ns()
-        self._lag.start()
-
-    def stop(self) -> None:
-        if not self._start_ns:
-            return
-        self._lag.stop()
-        self._cpu_ns = time.process_time_ns() - self._cpu_ns
-        self._wall_ns = time.monotonic_ns() - self._start_ns
-
-    @property
-    def lag_ms(self) -> tuple[float, float, float]:
-        """Lag of the event loop in ms (p50, p99, max). Valid after `stop`, as are `cpu_s` and `wall_s`."""
-        lag = sorted(self._lag.late_ns)
-        return _quantile_ms(lag, 0.50), _quantile_ms(lag, 0.99), _quantile_ms(lag, 1.0)
-
-    @property
-    def cpu_s(self) -> float:
-        """CPU time of this process."""
-        return self._cpu_ns / 1e9
-
-    @property
-    def wall_s(self) -> float:
-        """From start to stop."""
-        return self._wall_ns / 1e9
-
-
-class LagProbe:
-    """Lateness of a periodic timer against an absolute grid, in ns.
-
-    A blocked loop misses several expiries. Each is recorded with its own lateness; otherwise a long stall would count as one sample
-    (coordinated omission in the probe itself).
+    Lag is the lateness of a periodic timer against an absolute grid. A blocked loop misses several expiries. Each is recorded with its own
+    lateness; otherwise a long stall would count as one sample (coordinated omission in the probe itself).
     """
 
     def __init__(self) -> None:
-        self.late_ns: array[int] = array("q")
-        self._next_ns = 0
+        self.cpu_s = self.wall_s = 0.0
+        """Between start and stop."""
+        self._late_ns: array[int] = array("q")
+        self._began_ns = self._next_ns = 0
         self._timer: AbsoluteTimer | None = None
 
     def start(self) -> None:
-        self._next_ns = time.monotonic_ns() + _PERIOD_NS
+        self._began_ns, self._cpu_ns = time.monotonic_ns(), time.process_time_ns()
+        self._next_ns = self._began_ns + _PERIOD_NS
         self._timer = AbsoluteTimer(self._expired)
         self._timer.set(self._next_ns, _PERIOD_NS)
 
     def stop(self) -> None:
         if self._timer is not None:
             self._timer.close()
+            self.cpu_s = (time.process_time_ns() - self._cpu_ns) / 1e9
+            self.wall_s = (time.monotonic_ns() - self._began_ns) / 1e9
+
+    @property
+    def lag_ms(self) -> tuple[float, float, float]:
+        """Lag of the event loop in ms (p50, p99, max)."""
+        return _quantiles_ms(self._late_ns)
 
     def _expired(self) -> None:
         now = time.monotonic_ns()
         while self._next_ns <= now:
-            self.late_ns.append(now - self._next_ns)
+            self._late_ns.append(now - self._next_ns)
             self._next_ns += _PERIOD_NS
         if self._timer is not None and not self._timer.periodic:
             self._timer.set(self._next_ns)
 
 
-def _quantile_ms(ordered_ns: Sequence[int], q: float) -> float:
-    """Nearest-rank quantile of a sorted sequence, in ms; 0.0 if it is empty."""
-    if not ordered_ns:
-        return 0.0
-    return ordered_ns[max(0, math.ceil(q * len(ordered_ns)) - 1)] / 1e6
+def _quantiles_ms(values_ns: Sequence[int]) -> tuple[float, float, float]:
+    """Nearest-rank p50, p99 and maximum in ms; 0.0 if there are no values."""
+    ordered = sorted(values_ns) or [0]
+    p50, p99 = (ordered[max(0, math.ceil(q * len(ordered)) - 1)] for q in (0.50, 0.99))
+    return p50 / 1e6, p99 / 1e6, ordered[-1] / 1e6

@@ -110,9 +110,8 @@ class Progress:
     """Open-loop sessions that fell due so far, sent or not."""
     departed: int = 0
     """Open-loop sessions that have ended."""
-    ttft_s: float | None = None
-    """Of the request that ended last, as is tpot_s."""
-    tpot_s: float | None = None
+    pace_s: tuple[float, float] | None = None
+    """TTFT and TPOT of the request that ended last."""
 
 
 @dataclass(frozen=True)

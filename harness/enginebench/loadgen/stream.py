@@ -7,7 +7,7 @@ Does not know: JSON, HTTP, tokens, time.
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import Final
 
 from enginebench.dialects import Framing
 
@@ -22,25 +22,7 @@ class StreamTooLongError(ValueError):
     """A line or an event is longer than MAX_EVENT_BYTES."""
 
 
-class Splitter(Protocol):
-    """Converts bytes into event payloads."""
-
-    error: bytes | None
-    """Payload of the first event that the *framing* marks as an error (`event: error`), or None."""
-
-    clean: bool
-    """No incomplete event is pending: the next piece starts an event."""
-
-    def feed(self, piece: bytes) -> list[bytes]:
-        """The payloads that this piece completes, in order."""
-        ...
-
-    def finish(self) -> list[bytes]:
-        """The last event, if the stream ended properly but without its terminator."""
-        ...
-
-
-def splitter(framing: Framing) -> Splitter:
+def splitter(framing: Framing) -> SseSplitter | NdjsonSplitter:
     """A new splitter for one response."""
     return SseSplitter() if framing == "sse" else NdjsonSplitter()
 
@@ -68,9 +50,7 @@ class _Lines:
         if lines:
             if self._parts:
                 self._parts.append(lines[0])
-                lines[0] = b"".join(self._parts)
-                self._parts.clear()
-                self._length = 0
+                lines[0] = self.finish()
             if max(map(len, lines)) > MAX_EVENT_BYTES:
                 raise StreamTooLongError(f"a line of more than {MAX_EVENT_BYTES} bytes")
         if rest:
@@ -110,14 +90,17 @@ class SseSplitter:
 
     def __init__(self) -> None:
         self.error: bytes | None = None
+        """Payload of the first event that the *framing* marks as an error (`event: error`), or None."""
+        self.clean = True
+        """No incomplete event is pending: the next piece starts an event."""
         self._lines = _Lines(bare_cr=True)
         self._data: list[bytes] = []
         self._size = 0
         self._is_error = False
         self._first = True  # a byte order mark may start the first line
-        self.clean = True
 
     def feed(self, piece: bytes) -> list[bytes]:
+        """The payloads that this piece completes, in order."""
         # Fast path: nearly every read of a healthy stream is exactly one `data: ...` line and a blank one.
         if (
             self.clean
@@ -136,6 +119,7 @@ class SseSplitter:
         return events
 
     def finish(self) -> list[bytes]:
+        """The last event, if the stream ended properly but without its terminator."""
         if self.clean:
             return []
         events: list[bytes] = []

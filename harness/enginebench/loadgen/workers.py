@@ -42,10 +42,10 @@ def run_parts(spec: LoadSpec, on_progress: OnProgress | None, processes: int) ->
         for worker, part in zip(workers, parts, strict=True):
             worker.send_spec(part)  # the processes start up in parallel
         for worker in workers:
-            worker.expect("ready")
+            worker.expect_ready()
         start_ns = monotonic_ns() + _HEADSTART_NS
         for worker in workers:
-            worker.send_start(start_ns)
+            worker.commands.send(start_ns)
         return _gather(workers, on_progress, watch)
     finally:
         for worker in workers:
@@ -105,15 +105,9 @@ class _Worker:
         except BrokenPipeError:
             raise RuntimeError(f"a client process ended with exit code {self._process.wait()}") from None
 
-    def expect(self, message: str) -> None:
-        """Wait for this message."""
-        received = self._receive()
-        if received != message:
-            raise RuntimeError(f"expected {message!r} from a client process, received {received!r}")
-
-    def send_start(self, start_ns: int) -> None:
-        """Send the start time."""
-        self.commands.send(start_ns)
+    def expect_ready(self) -> None:
+        if (received := self._receive()) != "ready":
+            raise RuntimeError(f"expected 'ready' from a client process, received {received!r}")
 
     def read_message(self) -> None:
         """Receive one message: progress, or the result."""
@@ -163,13 +157,8 @@ def _total(parts: Sequence[Progress]) -> Progress:
     """Totals over the processes; TTFT and TPOT of the first process that has them."""
     counts = ("requests", "sent", "ended", "failed", "events", "arrived", "departed")
     totals = {name: sum(getattr(part, name) for part in parts) for name in counts}
-    paced = next((part for part in parts if part.ttft_s is not None), None)
-    return Progress(
-        **totals,
-        elapsed_s=max((part.elapsed_s for part in parts), default=0.0),
-        ttft_s=paced.ttft_s if paced else None,
-        tpot_s=paced.tpot_s if paced else None,
-    )
+    pace_s = next((part.pace_s for part in parts if part.pace_s is not None), None)
+    return Progress(**totals, elapsed_s=max((part.elapsed_s for part in parts), default=0.0), pace_s=pace_s)
 
 
 # -- inside a client process ---------------------------------------------------------------------------------------------

@@ -1,13 +1,20 @@
-"""How an engine is installed on this machine, read from package metadata and PATH: starts and imports nothing.
+"""How an engine is installed on this machine, read from package metadata, and the pip that can install one. Imports no package.
 
 Knows no engine. `enginebench.engines.environments` makes environments; adapters find what is in them.
 """
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
+import sys
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
+
+_RECENT = "import pip, sys; sys.exit(int(pip.__version__.split('.')[0]) < 23)"
+"""`pip --python` exists since 22.3."""
 
 
 @dataclass(frozen=True)
@@ -42,3 +49,14 @@ def installed_packages(python: Path) -> dict[str, str]:
 def _site_packages(python: Path) -> list[str]:
     environment = python.parent.parent
     return [str(folder) for pattern in ("lib/python3*/site-packages", "Lib/site-packages") for folder in environment.glob(pattern)]
+
+
+@cache
+def python_with_pip() -> str | None:
+    """This interpreter, or the one that its virtual environment was made from, if it has a recent pip."""
+    base = Path(sys.base_prefix, "bin", f"python{sys.version_info.major}.{sys.version_info.minor}")
+    for python in dict.fromkeys((sys.executable, str(base))):
+        with contextlib.suppress(OSError):
+            if not subprocess.run([python, "-I", "-c", _RECENT], stderr=subprocess.DEVNULL, check=False).returncode:
+                return python
+    return None

@@ -1,12 +1,13 @@
 """Reads CPU time and memory of an engine: as a process tree, or as a container.
 
-A container is read from its control group if its first process is visible on this machine. Else (rootless daemon, or another machine) the
-daemon is asked, which updates once per second, and the process ids stay unknown.
+A container is read from its control group (version 1 or 2) if its first process is visible on this machine. Else (rootless daemon, or
+another machine) the daemon is asked, which updates once per second, and the process ids stay unknown.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,9 @@ from enginebench.telemetry.source import Values, try_read
 if TYPE_CHECKING:
     from enginebench.domain import JSON
     from enginebench.records.subject import Kind
-    from enginebench.telemetry.cgroup import Cgroup
 
-NS = 1e-9
+ROOT = Path("/sys/fs/cgroup")
+US, NS = 1e-6, 1e-9
 
 
 class Processes:
@@ -78,8 +79,6 @@ class Container:
 
     def _find_locally(self) -> tuple[int | None, Cgroup | None]:
         """First process and control group, if they are on this machine (process ids of another daemon mean nothing here)."""
-        from enginebench.telemetry.cgroup import cgroup_of
-
         info = try_read(lambda: self._client.api.inspect_container(self._id), Exception) or {}
         pid = int(info.get("State", {}).get("Pid") or 0)
         groups = try_read(Path(f"/proc/{pid}/cgroup").read_text, OSError) or ""
@@ -88,17 +87,63 @@ class Container:
 
 def values_of(stats: Mapping[str, Any]) -> Values:
     """Convert the daemon's statistics of a container; empty if it has ended. Without a CPU quota there are no periods."""
-    usage = (stats.get("cpu_stats") or {}).get("cpu_usage") or {}
-    return dict(_values(usage, stats)) if usage.get("total_usage") else {}
-
-
-def _values(usage: Mapping[str, Any], stats: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
-    throttling, memory = stats["cpu_stats"].get("throttling_data") or {}, stats.get("memory_stats") or {}
-    yield "cpu_s", usage["total_usage"] * NS
-    detail = memory.get("stats") or {}
+    cpu, memory = stats.get("cpu_stats") or {}, stats.get("memory_stats") or {}
+    used, throttling, detail = (cpu.get("cpu_usage") or {}).get("total_usage"), cpu.get("throttling_data") or {}, memory.get("stats") or {}
+    if not used:
+        return {}
     cache = detail.get("inactive_file", detail.get("total_inactive_file", 0))  # cgroup 2, cgroup 1
-    yield "memory_bytes", memory["usage"] - cache if "usage" in memory else None
+    values = {"cpu_s": used * NS, "memory_bytes": memory["usage"] - cache if "usage" in memory else None}
     if throttling.get("periods"):
-        yield "periods", throttling["periods"]
-        yield "throttled_periods", throttling["throttled_periods"]
-        yield "throttled_s", throttling["throttled_time"] * NS
+        periods = {name: throttling[name] for name in ("periods", "throttled_periods")}
+        values |= periods | {"throttled_s": throttling["throttled_time"] * NS}
+    return values
+
+
+@dataclass(frozen=True)
+class Cgroup:
+    """The folders of one group: one for all controllers in version 2, one per controller in version 1."""
+
+    cpu: Path
+    cpuacct: Path
+    memory: Path
+
+    def read(self) -> Values:
+        """The values of `subject.VALUES['container']`; empty if the group has ended. Without a CPU quota there are no periods."""
+        stat, detail = _table(self.cpu / "cpu.stat"), _table(self.memory / "memory.stat")
+        v1 = self.cpu != self.memory
+        used = _number(self.cpuacct / "cpuacct.usage") if v1 else stat.get("usage_usec")
+        memory = _number(self.memory / ("memory.usage_in_bytes" if v1 else "memory.current"))
+        if used is None:
+            return {}
+        values: dict[str, float | None] = {
+            "cpu_s": used * (NS if v1 else US),
+            "memory_bytes": None if memory is None else memory - detail.get("total_inactive_file" if v1 else "inactive_file", 0),
+        }
+        if stat.get("nr_periods"):
+            throttled_s = stat["throttled_time"] * NS if v1 else stat["throttled_usec"] * US
+            values |= {"periods": stat["nr_periods"], "throttled_periods": stat["nr_throttled"], "throttled_s": throttled_s}
+        return values
+
+
+def cgroup_of(memberships: str, ident: str, root: Path = ROOT) -> Cgroup | None:
+    """The group of a container. ident: its id. memberships: /proc/PID/cgroup of its first process. None if it is not visible here."""
+    paths: dict[str, str] = {}
+    for line in memberships.splitlines():
+        _, controllers, path = line.split(":", 2)
+        paths |= dict.fromkeys(controllers.split(","), path.lstrip("/"))
+    single = root / paths.get("", "")
+    if ident in str(single) and (single / "cpu.stat").is_file():
+        return Cgroup(single, single, single)
+    folders = [root / name / paths.get(name, "") for name in ("cpu", "cpuacct", "memory")]
+    return Cgroup(*folders) if all(ident in str(folder) and folder.is_dir() for folder in folders) else None
+
+
+def _number(file: Path) -> int | None:
+    text = try_read(file.read_text, OSError) or ""
+    return int(text) if text.strip().isdigit() else None
+
+
+def _table(file: Path) -> Mapping[str, int]:
+    """Parse lines of a name and a number."""
+    words = (line.split() for line in (try_read(file.read_text, OSError) or "").splitlines())
+    return {pair[0]: int(pair[1]) for pair in words if len(pair) == 2 and pair[1].isdigit()}

@@ -17,14 +17,16 @@ import select
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
-from enginebench.telemetry.amd import amd_gpus
+from enginebench.telemetry.amd import AmdGpu, amd_gpus
 from enginebench.telemetry.engines import Container, Processes
 from enginebench.telemetry.machine import ThisMachine
-from enginebench.telemetry.nvidia import nvidia_gpus
-from enginebench.telemetry.source import Source, Values
+from enginebench.telemetry.nvidia import NvidiaGpu, nvidia_gpus
+from enginebench.telemetry.source import Values
 
+Source: TypeAlias = Processes | Container | NvidiaGpu | AmdGpu | ThisMachine
+"""One subject that can be read. Each has a kind, a name and facts; its `read` does not raise."""
 MAX_READINGS = 600
 """Above this, every other reading is dropped and the interval doubles, which bounds the size of the record."""
 NICENESS = 10

@@ -1,33 +1,15 @@
-"""The interface of what the sampler reads, and helpers. Does not know: vendors, daemons, clocks."""
+"""Helpers of what the sampler reads. Does not know: vendors, daemons, clocks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
-
-if TYPE_CHECKING:
-    from enginebench.domain import JSON
-    from enginebench.records.subject import Kind
+from typing import TypeAlias, TypeVar
 
 Values: TypeAlias = Mapping[str, float | None]
 """Values by the names in `subject.VALUES`; None or absent if the source does not provide one."""
 T = TypeVar("T")
 
-
-class Source(Protocol):
-    """One subject that can be read. `read` does not raise."""
-
-    @property
-    def kind(self) -> Kind: ...
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def facts(self) -> Mapping[str, JSON]: ...
-
-    def read(self) -> Values: ...
 
 
 def try_read(read: Callable[[], T], errors: type[BaseException] | tuple[type[BaseException], ...]) -> T | None:

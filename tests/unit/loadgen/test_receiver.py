@@ -260,7 +260,7 @@ def test_reads_are_counted_and_those_without_a_stamp_of_the_kernels() -> None:
         for number in range(5):
             server.sendall(b"%d" % number)
             hub._ready()
-            counts.append((hub.reads, hub.unstamped))
+            counts.append((hub._shared.reads, hub.unstamped))
             await asyncio.sleep(0.02)  # the kernel begins to stamp a moment after it was first asked to
 
     play(None, act)
@@ -363,7 +363,7 @@ def test_events_that_were_sent_together_are_not_read_one_by_one() -> None:
             server.sendall(event(b"six") * 6)
             time.sleep(0.001)  # noqa: ASYNC251 -- the loop is busy with something else
             await until(lambda: hub.pending % 6 == 1)
-        reads.append(hub.reads)
+        reads.append(hub._shared.reads)
 
     reads: list[int] = []
     assert len(play(LOWER, act).texts()) == 61
@@ -380,12 +380,12 @@ def test_a_drain_goes_on_while_nobody_else_needs_the_loop() -> None:
             hub.add_loop_waiters(waiting)
             counts = []
             for _ in range(30):
-                before = hub.reads
+                before = hub._shared.reads
                 sender = threading.Thread(target=lambda: [server.sendall(event(b"x")) for _ in range(20)])
                 sender.start()
-                while hub.reads == before:
+                while hub._shared.reads == before:
                     hub._ready()
-                counts.append(hub.reads - before)
+                counts.append(hub._shared.reads - before)
                 sender.join()
             hub.add_loop_waiters(-waiting)
             most[name] = max(counts)

@@ -21,8 +21,7 @@ from enginebench.records.window import Window
 from enginebench.report.telemetry_curves import curves
 from enginebench.runner import doctor
 from enginebench.telemetry.amd import AmdGpu
-from enginebench.telemetry.cgroup import cgroup_of
-from enginebench.telemetry.engines import values_of
+from enginebench.telemetry.engines import cgroup_of, values_of
 from enginebench.telemetry.nvidia import throttle
 from enginebench.telemetry.source import compute_processes
 from enginebench.validity import Context, Judgement, judge

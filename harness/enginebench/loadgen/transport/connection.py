@@ -13,13 +13,12 @@ import asyncio
 import socket
 from array import array
 from time import monotonic_ns
-from typing import Final, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 import httptools
 
 from enginebench.loadgen import outcomes
 from enginebench.loadgen.exchange import Exchange
-from enginebench.loadgen.transport.receiver import Transport
 
 _EVENT_END: Final = b"\n\r\n"
 """End of an event that is a chunk of its own. A wrong guess is harmless: a read may be divided anywhere."""
@@ -35,9 +34,7 @@ class Owner(Protocol):
     reuse: bool
     """Whether a connection may carry another request after a complete response."""
 
-    def ended(self, exchange: Exchange) -> None:
-        """The exchange has ended."""
-        ...
+    def ended(self, exchange: Exchange) -> None: ...
 
 
 class Connection(asyncio.Protocol):
@@ -48,7 +45,8 @@ class Connection(asyncio.Protocol):
     def __init__(self, owner: Owner) -> None:
         self._owner: Final = owner
         self._transport: asyncio.Transport | None = None
-        self._recogniser: Transport | None = None
+        self._recogniser: Any = None
+        """The transport, if it is a receiver's (`receiver.Transport`)."""
         self._exchange: Exchange | None = None
         self._served = 0
         self.usable = False
@@ -56,7 +54,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport = cast("asyncio.Transport", transport)  # uvloop's class has another base class
-        if isinstance(transport, Transport):
+        if hasattr(transport, "expect"):
             self._recogniser = transport
         else:
             # No user-space buffering: older uvloops delay a small write until the end of the loop's iteration, so that reads of other
@@ -91,7 +89,7 @@ class Connection(asyncio.Protocol):
         self.received(stamp, data)
 
     def recognised(self, stamps: array[int], lengths: array[int], texts: bytes) -> None:
-        """Events of the current exchange that a receiver recognised."""
+        """Events of the current exchange that a receiver recognised: arrival of each (ns), bytes of each text, concatenated texts."""
         if self._exchange is not None:
             self._exchange.recognised(stamps, lengths, texts)
 
@@ -156,7 +154,6 @@ class Connection(asyncio.Protocol):
 
     @property
     def closed(self) -> bool:
-        """The transport is closed."""
         return self._transport is None
 
     def _completed(self, exchange: Exchange, stamp: int) -> None:
@@ -186,7 +183,7 @@ class Connection(asyncio.Protocol):
         self._owner.ended(exchange)
 
 
-def _read_between(recogniser: Transport, exchange: Exchange, stamp: int, data: bytes) -> None:
+def _read_between(recogniser: Any, exchange: Exchange, stamp: int, data: bytes) -> None:
     """Read unrecognised data up to the last whole event. The start of the next event goes back to the receiver, so that it can recognise
     the event once it is complete."""
     cut = data.rfind(_EVENT_END) + len(_EVENT_END) if _EVENT_END in data else len(data)

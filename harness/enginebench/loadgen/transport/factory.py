@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from typing import Final, Protocol
+from typing import Final, TypeAlias
 
 from enginebench.loadgen.health import Acks, Stamps
 from enginebench.loadgen.request import Target
@@ -16,59 +16,8 @@ from enginebench.loadgen.transport.library import library
 from enginebench.loadgen.transport.receiver import Receiver
 
 
-class TransportFactory(Protocol):
-    """The connections of one load."""
-
-    async def connect(self, address: str, port: int, connection: Connection) -> None:
-        """Connect to an address and call `connection.connection_made`. Raises OSError."""
-        ...
-
-    @property
-    def stamps(self) -> Stamps:
-        """Source of the time stamps."""
-        ...
-
-    @property
-    def unstamped(self) -> int:
-        """Reads without a kernel time stamp although these were enabled; they have the time of the read."""
-        ...
-
-    @property
-    def acks(self) -> Acks:
-        """When reads were acknowledged."""
-        ...
-
-    @property
-    def server_nodelay(self) -> bool:
-        """Probing showed that the server sends without waiting for acknowledgements."""
-        ...
-
-    @property
-    def waits_ms(self) -> tuple[float, float, float] | None:
-        """How long data waited until they were read (p50, p99, max); None if unknown."""
-        ...
-
-    @property
-    def pending(self) -> int:
-        """Recognised events that no exchange has yet."""
-        ...
-
-    @property
-    def last_event_ns(self) -> int:
-        """Arrival of the last recognised event; 0 before the first."""
-        ...
-
-    def free_until(self, at_ns: int) -> None:
-        """Before this time the event loop has no other work than serving connections."""
-        ...
-
-    def close(self) -> None:
-        """Release shared resources. Call after the last connection has closed."""
-        ...
-
-
 class EventLoopTransports:
-    """Connections of the event loop, with time stamps taken at the read."""
+    """Connections of the event loop, with time stamps taken at the read. See `Receiver` for the members."""
 
     stamps: Final = "loop"
     unstamped: Final = 0
@@ -93,7 +42,11 @@ class EventLoopTransports:
         """Nothing to do: there are no shared resources."""
 
 
-def open_transports(target: Target, stamps: Stamps, acks: Acks = "usual") -> TransportFactory:
+Transports: TypeAlias = Receiver | EventLoopTransports
+"""The connections of one load."""
+
+
+def open_transports(target: Target, stamps: Stamps, acks: Acks = "usual") -> Transports:
     """The C receiver if kernel time stamps are requested and available, else the event loop's connections."""
     found = library() if stamps == "kernel" and not target.tls else None
     return Receiver(found, acks) if found is not None else EventLoopTransports(target)

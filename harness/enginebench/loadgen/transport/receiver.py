@@ -12,10 +12,11 @@ import ctypes
 import os
 import socket
 from array import array
-from typing import Any, Final, Protocol, get_args
+from typing import Any, Final, get_args
 
 from enginebench.loadgen.health import Acks, Stamps
 from enginebench.loadgen.template import Pattern
+from enginebench.loadgen.transport.connection import Connection
 from enginebench.loadgen.transport.library import RECORD, WAITS, Handle
 
 MAX_HELD: Final = 512
@@ -24,30 +25,6 @@ _MAX_UNSTAMPED: Final = 0.01
 """Largest share of reads without a kernel time stamp at which `Receiver.stamps` is still 'kernel'."""
 _NODELAY_EVENTS: Final = 2
 """Events sent before an acknowledgement that show TCP_NODELAY. One would suffice in theory; two guard against errors."""
-
-
-class ReceiverCallbacks(Protocol):
-    """The methods of a connection that a receiver calls."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The connection is open. transport: for writing."""
-        ...
-
-    def recognised(self, stamps: array[int], lengths: array[int], texts: bytes) -> None:
-        """Expected events. stamps: arrival of each (ns). lengths: bytes of each text. texts: the texts, concatenated."""
-        ...
-
-    def received(self, stamp: int, data: bytes) -> None:
-        """All other data."""
-        ...
-
-    def examine(self, stamp: int) -> None:
-        """Many events were recognised: check that the response is valid so far."""
-        ...
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is closed. The last call."""
-        ...
 
 
 class Receiver:
@@ -66,8 +43,8 @@ class Receiver:
         self._transports: dict[int, Transport] = {}
         self.loop.add_reader(found.eb_fd(self.handle), self._ready)
 
-    async def connect(self, address: str, port: int, connection: ReceiverCallbacks) -> None:
-        """See `TransportFactory.connect`."""
+    async def connect(self, address: str, port: int, connection: Connection) -> None:
+        """Connect to an address and call `connection.connection_made`. Raises OSError."""
         sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
         self.add_loop_waiters(1)
         try:
@@ -96,11 +73,6 @@ class Receiver:
         return int(self._shared.pending)
 
     @property
-    def reads(self) -> int:
-        """Reads of all connections."""
-        return int(self._shared.reads)
-
-    @property
     def unstamped(self) -> int:
         """Reads without a kernel time stamp; they have the time of the read."""
         return int(self._shared.unstamped)
@@ -113,7 +85,7 @@ class Receiver:
     @property
     def stamps(self) -> Stamps:
         """Source of the time stamps: 'kernel' if nearly all reads had one."""
-        return "kernel" if self.reads and self.unstamped <= _MAX_UNSTAMPED * self.reads else "loop"
+        return "kernel" if self._shared.reads and self.unstamped <= _MAX_UNSTAMPED * self._shared.reads else "loop"
 
     @property
     def waits_ms(self) -> tuple[float, float, float] | None:
@@ -135,7 +107,7 @@ class Receiver:
         return int(self._shared.last_event_ns)
 
     def take(self, fd: int) -> tuple[array[int], array[int], bytes] | None:
-        """Take the stored events of a connection (see `ReceiverCallbacks.recognised`); None if there are none."""
+        """Take the stored events of a connection (see `Connection.recognised`); None if there are none."""
         count = self.library.eb_take(self.handle, fd)
         if not count:
             return None
@@ -188,7 +160,7 @@ def _wait_us(step: int) -> int:
 class Transport(asyncio.Transport):
     """One connection: the part of asyncio's interface that `Connection` uses, and `expect`."""
 
-    def __init__(self, receiver: Receiver, sock: socket.socket, connection: ReceiverCallbacks) -> None:
+    def __init__(self, receiver: Receiver, sock: socket.socket, connection: Connection) -> None:
         super().__init__({"socket": sock})
         self.connection = connection
         self._receiver = receiver
@@ -223,8 +195,8 @@ class Transport(asyncio.Transport):
             return
         if self._unsent:
             self._unsent += data
-            return
-        self._send(data)
+        else:
+            self._send(data)
 
     def _send(self, data: bytes) -> None:
         try:
