@@ -157,7 +157,6 @@ def as_text_or_ids(prompt: PromptInput, route: str) -> str | list[JSON]:
 
 
 def count(value: Any) -> int | None:
-    """The value if it is a plausible number of tokens, else None."""
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31 else None
 
 
@@ -188,7 +187,6 @@ def function_text(function: Mapping[str, Any]) -> str:
 
 
 def error_text(error: Any) -> str:
-    """The message in an error field."""
     if isinstance(error, dict):
         return str(error.get("message") or error.get("type") or error)
     return str(error)

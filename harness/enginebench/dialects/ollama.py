@@ -17,8 +17,6 @@ _DURATIONS: Final = ("total_duration", "load_duration", "prompt_eval_duration", 
 
 
 class _Ollama(Dialect):
-    """The common part of the two routes."""
-
     framing = "ndjson"
 
     def _read(self, event: Event, data: Mapping[str, Any]) -> None:

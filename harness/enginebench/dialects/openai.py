@@ -27,8 +27,6 @@ from enginebench.domain import JSON
 
 
 class _OpenAI(Dialect):
-    """The common part of the two routes."""
-
     def _read(self, event: Event, data: Mapping[str, Any]) -> None:
         _usage(event, data.get("usage"))
         timings = data.get("timings") or data.get("metrics")

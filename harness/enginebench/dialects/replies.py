@@ -28,7 +28,6 @@ class Reply:
     body: bytes = b""
 
     def json(self) -> JSON:
-        """The body as JSON (see `parsed`); None when it is not JSON."""
         return parsed(self.body)
 
     @property
@@ -69,12 +68,10 @@ def _without_surrogates(value: str) -> str:
 
 
 def as_object(value: JSON) -> dict[str, JSON]:
-    """The value if it is a JSON object, else {}."""
     return value if isinstance(value, dict) else {}
 
 
 def as_list(value: JSON) -> list[JSON]:
-    """The value if it is a JSON array, else []."""
     return value if isinstance(value, list) else []
 
 
@@ -113,7 +110,6 @@ class Fields:
 
 
 def given(values: Mapping[str, JSON]) -> dict[str, JSON]:
-    """The values that are not None."""
     return {name: value for name, value in values.items() if value is not None}
 
 

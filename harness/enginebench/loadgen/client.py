@@ -84,7 +84,6 @@ class Client:
         self._watcher = asyncio.get_running_loop().call_later(_WATCH_S, self._watch)
 
     def stop(self, reason: str, error: BaseException | None = None) -> None:
-        """Send no more requests and cancel those in flight."""
         if self.stopped is not None:
             return
         self.stopped = reason
@@ -146,7 +145,6 @@ class Client:
         raise error
 
     def drop(self, connection: Connection) -> None:
-        """Close a connection that is no longer usable."""
         connection.abort()
         if connection.closed:
             self._connections.discard(connection)
@@ -218,7 +216,6 @@ class Client:
             self._settler = asyncio.get_running_loop().call_later(_PAUSE_S, self._settle_some)
 
     def _settle_some(self) -> None:
-        """Decode ended exchanges for one time slice."""
         self._settler = None
         deadline_ns = monotonic_ns() + _SLICE_NS
         while self._unsettled and monotonic_ns() < deadline_ns:

@@ -21,7 +21,6 @@ AwaitStart: TypeAlias = Callable[[Client], Awaitable[int]]
 
 
 def run_part(spec: LoadSpec, on_progress: OnProgress | None = None, await_start: AwaitStart | None = None) -> WorkerResult:
-    """Send this process's part of a load."""
     name, factory = _event_loop()
     with asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(_run(spec, on_progress, await_start, name))

@@ -85,7 +85,6 @@ class Decoder:
 
     @property
     def recognises(self) -> bool:
-        """Whether there is a `pattern`."""
         return self._template is not None and self.failure is None
 
     def pattern(self, spelling: Spelling | None) -> Pattern | None:
@@ -142,7 +141,6 @@ class Decoder:
 
     @property
     def excerpt(self) -> str:
-        """The beginning of a body that contained no output."""
         return _readable(self._excerpt)
 
     def _keep_excerpt(self, pieces: Sequence[bytes]) -> None:
@@ -152,7 +150,6 @@ class Decoder:
             self._excerpt += piece[: EXCERPT_BYTES - len(self._excerpt)]
 
     def _piece(self, stamp: int, piece: bytes) -> None:
-        """Parse the events that this piece completes."""
         splitter = self._splitter
         alone = splitter.clean and not piece.startswith(BOM)
         try:
@@ -247,7 +244,6 @@ class Decoder:
 
 
 def _leading(pattern: Pattern | None, pieces: Sequence[bytes]) -> list[bytes]:
-    """The texts of the leading pieces that match the pattern."""
     if pattern is None:
         return []
     return [text for text in takewhile(bool, map(pattern.text, pieces)) if text]

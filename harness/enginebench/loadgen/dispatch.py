@@ -156,12 +156,10 @@ class Dispatch:
     # -- sessions and lanes ----------------------------------------------------------------------------------------------
 
     def _begin_lane(self, lane: Lane, offset_ns: int) -> None:
-        """A stream of a closed loop starts."""
         if self._waiting:
             lane.begin(self._waiting.popleft()[0], self._start_ns + offset_ns)
 
     def _release(self, session: Session) -> None:
-        """A session of an open loop is due."""
         due_ns = self._start_ns + (session[0].due_ns or 0)
         self._client.arrived += 1
         lane = self._take_lane()
@@ -193,14 +191,12 @@ class Dispatch:
         self.free(lane, monotonic_ns())
 
     def ended(self, lane: Lane, now: int) -> None:
-        """The session of a lane has ended."""
         self._left -= 1
         self._client.departed += 1
         self.free(lane, now)
         self._check_finished()
 
     def free(self, lane: Lane, now: int) -> None:
-        """Give a free lane the next session."""
         if self._client.stopped is None and self._waiting:
             session, due_ns = self._waiting.popleft()
             lane.begin(session, now if due_ns is None else due_ns)
@@ -209,7 +205,6 @@ class Dispatch:
 
     @property
     def closing(self) -> bool:
-        """Whether no further session or turn may start."""
         return self._closing or self._client.stopped is not None
 
     def _check_finished(self) -> None:

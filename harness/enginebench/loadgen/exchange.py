@@ -127,7 +127,6 @@ class Exchange:
             self._spelling_certain = self._spelling is not None and not ambiguous(len(self._pieces[-1]))
 
     def flush(self) -> None:
-        """Pass the recognised events to the decoder."""
         if self.held and self._template is not None:
             texts = self.held[1::2]
             self._decoder.take(self._template, array("q", self.held[::2]), array("i", map(len, texts)), b"".join(texts))
@@ -184,20 +183,17 @@ class Exchange:
         return self.sample.headers_ns != 0 and not self._framed
 
     def end(self, outcome: str, message: str | None, end_ns: int) -> None:
-        """Record how the transport ended the exchange. Only the first call counts."""
         if self.ending is None:
             self.ending = (outcome, message)
             self.sample.end_ns = end_ns
             self._parser = None  # break the reference cycle: the garbage collector is off
 
     def settle(self) -> None:
-        """Decode the rest of an ended exchange and record its outcome."""
         self._decode()
         self.sample.outcome, self.sample.error = self._outcome()
 
     @property
     def unsettled(self) -> int:
-        """Number of pieces of body that wait to be decoded."""
         return len(self._pieces)
 
     @property
@@ -206,7 +202,6 @@ class Exchange:
         return len(self.sample.event_ns) + len(self.held) // 2 + len(self._pieces)
 
     def body_since(self, instant_ns: int) -> bool:
-        """Whether any body has arrived since that time."""
         return (self.held[-2] if self.held else self.last_read_ns) > instant_ns and self.events > 0
 
     @property
@@ -219,7 +214,6 @@ class Exchange:
 
     @property
     def malformed_reason(self) -> str | None:
-        """Why the response is invalid so far; None if it is not."""
         if self._bytes_without_body > MAX_HEADER_BYTES:
             if not self.sample.headers_ns:
                 return f"no end of the response headers within {MAX_HEADER_BYTES} bytes"
@@ -229,7 +223,6 @@ class Exchange:
 
     @property
     def escaped_text(self) -> bytes:
-        """The generated text, escaped for a JSON string."""
         return orjson.dumps(self.sample.text or "")[1:-1]
 
     def _outcome(self) -> tuple[str, str | None]:

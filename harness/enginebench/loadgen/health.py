@@ -130,7 +130,6 @@ def _rate(times_ns: Sequence[int]) -> float | None:
     return (len(times_ns) - 1) / span_ns * 1e9 if span_ns else None
 
 
-
 class SelfWatch:
     """Measures lag and CPU time of this process from `start` to `stop`, on the running event loop.
 
@@ -159,7 +158,6 @@ class SelfWatch:
 
     @property
     def lag_ms(self) -> tuple[float, float, float]:
-        """Lag of the event loop in ms (p50, p99, max)."""
         return _quantiles_ms(self._late_ns)
 
     def _expired(self) -> None:

@@ -49,7 +49,6 @@ class Lane:
 
     @property
     def usable(self) -> bool:
-        """Whether a request could be sent at once."""
         return self._connection is not None and self._connection.usable
 
     async def open(self) -> None:
@@ -62,13 +61,11 @@ class Lane:
             self._connection = None
 
     def begin(self, session: Session, due_ns: int) -> None:
-        """Start a session; its first request was due at due_ns."""
         self._turns = iter(session)
         self._replies.clear()
         self._send(next(self._turns), due_ns)
 
     def _send(self, request: WireRequest, due_ns: int) -> None:
-        """Send now, or as soon as a connection is open."""
         self._request = request
         self.in_flight = True
         if self._connection is not None and self._connection.usable:

@@ -16,8 +16,6 @@ from enginebench.loadgen.health import Acks, ClientHealth, Stamps, Vitals
 
 @dataclass(frozen=True)
 class Target:
-    """The server under test."""
-
     host: str
     port: int
     tls: bool = False
@@ -97,8 +95,6 @@ class LoadSpec:
 
 @dataclass(frozen=True)
 class Progress:
-    """Running totals of a load."""
-
     requests: int
     sent: int
     ended: int
@@ -116,8 +112,6 @@ class Progress:
 
 @dataclass(frozen=True)
 class LoadResult:
-    """The result of a load."""
-
     samples: list[Sample] = field(repr=False)
     """One sample per attempted request, ordered by index."""
     window_start_ns: int

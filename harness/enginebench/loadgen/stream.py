@@ -28,8 +28,6 @@ def splitter(framing: Framing) -> SseSplitter | NdjsonSplitter:
 
 
 class _Lines:
-    """Splits pieces into complete lines. A line ends with CR, LF or CRLF, also if a read ends between CR and LF."""
-
     __slots__ = ("_after_cr", "_bare_cr", "_length", "_parts")
 
     def __init__(self, *, bare_cr: bool) -> None:
@@ -72,7 +70,6 @@ class _Lines:
         return piece
 
     def finish(self) -> bytes:
-        """The last line, if it had no line end."""
         line = b"".join(self._parts)
         self._parts.clear()
         self._length = 0
@@ -100,7 +97,6 @@ class SseSplitter:
         self._first = True  # a byte order mark may start the first line
 
     def feed(self, piece: bytes) -> list[bytes]:
-        """The payloads that this piece completes, in order."""
         # Fast path: nearly every read of a healthy stream is exactly one `data: ...` line and a blank one.
         if (
             self.clean
@@ -119,7 +115,6 @@ class SseSplitter:
         return events
 
     def finish(self) -> list[bytes]:
-        """The last event, if the stream ended properly but without its terminator."""
         if self.clean:
             return []
         events: list[bytes] = []

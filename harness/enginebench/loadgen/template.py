@@ -112,7 +112,6 @@ def chars_of(lengths: array[int], joined: bytes) -> array[int] | None:
 
 
 def cut(lengths: array[int], joined: bytes) -> list[bytes]:
-    """Split concatenated texts."""
     return [joined[end - length : end] for length, end in zip(lengths, accumulate(lengths), strict=True)]
 
 

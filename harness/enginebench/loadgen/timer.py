@@ -36,11 +36,9 @@ class AbsoluteTimer:
 
     @property
     def periodic(self) -> bool:
-        """Whether `set` can repeat."""
         return self._fd >= 0
 
     def close(self) -> None:
-        """Cancel the timer."""
         if self._handle is not None:
             self._handle.cancel()
         if self._fd >= 0:

@@ -83,8 +83,6 @@ def _gather(workers: Sequence[_Worker], on_progress: OnProgress | None, watch: S
 
 
 class _Worker:
-    """One client process, seen from the parent, with one pipe for commands and one for results."""
-
     def __init__(self) -> None:
         self.result: WorkerResult | None = None
         self.progress: Progress | None = None
@@ -97,7 +95,6 @@ class _Worker:
             self._process = subprocess.Popen([sys.executable, "-m", __name__, *map(str, fds)], pass_fds=fds)
 
     def send_spec(self, spec: LoadSpec) -> None:
-        """Send the process its part of the load."""
         module = sys.modules[type(spec.dialect).__module__]
         try:
             self.commands.send((module.__name__, getattr(module, "__file__", None)))
@@ -110,7 +107,6 @@ class _Worker:
             raise RuntimeError(f"expected 'ready' from a client process, received {received!r}")
 
     def read_message(self) -> None:
-        """Receive one message: progress, or the result."""
         received = self._receive()
         if isinstance(received, WorkerResult):
             self.result = received
@@ -125,7 +121,6 @@ class _Worker:
             raise RuntimeError(f"a client process ended with exit code {self._process.wait()}") from None
 
     def stop(self, reason: str) -> None:
-        """Ask the process to stop and return its samples so far."""
         with suppress(OSError):
             self.commands.send(reason)
 
@@ -165,7 +160,6 @@ def _total(parts: Sequence[Progress]) -> Progress:
 
 
 def _serve(commands: Connection, results: Connection) -> None:
-    """Receive a part of a load, send it and return its result."""
     name, file = commands.recv()
     if name not in sys.modules and importlib.util.find_spec(name.partition(".")[0]) is None and file is not None:
         _load_by_path(name, file)  # the dialect of an adapter that is a file, not an installed module
@@ -177,7 +171,6 @@ def _serve(commands: Connection, results: Connection) -> None:
         loop = asyncio.get_running_loop()
 
         def stop() -> None:
-            """Every message after the start time is a reason to stop, and so is the end of the parent."""
             loop.remove_reader(commands.fileno())
             try:
                 client.stop(commands.recv())

@@ -20,8 +20,6 @@ TOOL_TIMEOUT_S = 10.0
 
 @dataclass(frozen=True)
 class Gpu:
-    """One accelerator."""
-
     name: str
     memory_bytes: int | None = None
     driver: str | None = None
@@ -41,7 +39,6 @@ NVIDIA_DETAIL: Mapping[str, Callable[[Any, Any], object]] = {
 
 
 def gpus() -> tuple[Gpu, ...]:
-    """Every accelerator of this machine, in the order of its library or tool."""
     if sys.platform == "darwin":
         return parse_system_profiler(ask(["system_profiler", "SPDisplaysDataType", "-json"], TOOL_TIMEOUT_S) or "")
     rocm = ask(["rocm-smi", "--showproductname", "--showmeminfo", "vram", "--showdriverversion", "--json"], TOOL_TIMEOUT_S)

@@ -167,7 +167,6 @@ def governor() -> str | None:
 
 
 def load_average() -> tuple[float, float, float] | None:
-    """Runnable processes over 1, 5 and 15 minutes."""
     try:
         return os.getloadavg()
     except OSError:
@@ -191,7 +190,6 @@ def _revision() -> str | None:
 
 
 def _packages() -> dict[str, str]:
-    """Versions of enginebench's dependencies."""
     versions = {}
     try:
         for requirement in importlib.metadata.requires("enginebench") or []:

@@ -19,8 +19,6 @@ _RECENT = "import pip, sys; sys.exit(int(pip.__version__.split('.')[0]) < 23)"
 
 @dataclass(frozen=True)
 class Install:
-    """One way in which an engine is installed on this machine."""
-
     variant: str
     """Which of the adapter's ways, e.g. 'xllamacpp' or 'llama-server'."""
     version: str
@@ -37,12 +35,10 @@ def find_package(python: Path | None, package: str, variant: str | None = None) 
 
 
 def installed_version(python: Path, package: str) -> str | None:
-    """The version of a package in the environment of that interpreter."""
     return next((found.version for found in distributions(name=package, path=_site_packages(python))), None)
 
 
 def installed_packages(python: Path) -> dict[str, str]:
-    """Name -> version of every package in the environment of that interpreter."""
     return dict(sorted((found.name, found.version) for found in distributions(path=_site_packages(python))))
 
 

@@ -31,8 +31,6 @@ REASONS = {
 
 @dataclass(frozen=True)
 class AmdGpu:
-    """One device."""
-
     smi: Any
     handle: Any
     name: str

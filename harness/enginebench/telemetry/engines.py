@@ -61,8 +61,6 @@ def _children_s(process: psutil.Process) -> float:
 
 
 class Container:
-    """One container of the Docker daemon."""
-
     kind: Kind = "container"
 
     def __init__(self, name: str, ident: str, client: Any) -> None:
@@ -144,6 +142,5 @@ def _number(file: Path) -> int | None:
 
 
 def _table(file: Path) -> Mapping[str, int]:
-    """Parse lines of a name and a number."""
     words = (line.split() for line in (try_read(file.read_text, OSError) or "").splitlines())
     return {pair[0]: int(pair[1]) for pair in words if len(pair) == 2 and pair[1].isdigit()}

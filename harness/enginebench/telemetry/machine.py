@@ -19,8 +19,6 @@ CPUS = Path("/sys/devices/system/cpu")
 
 
 class ThisMachine:
-    """The machine of the sampler and the load generator."""
-
     kind: Kind = "host"
     name = "this machine"
 
@@ -47,6 +45,5 @@ class ThisMachine:
 
 
 def _numbers(files: list[Path]) -> list[int]:
-    """The numbers in these files, without unreadable ones."""
     texts = (try_read(file.read_text, OSError) or "" for file in files)
     return [int(text) for text in texts if text.strip().isdigit()]

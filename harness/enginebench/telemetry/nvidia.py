@@ -32,8 +32,6 @@ REASONS = {
 
 @dataclass(frozen=True)
 class NvidiaGpu:
-    """One device."""
-
     nvml: Any
     handle: Any
     name: str
@@ -78,7 +76,6 @@ class NvidiaGpu:
 
 
 def throttle(mask: int) -> Throttle:
-    """Convert NVML's reasons to the vendor-neutral ones."""
     found = Throttle(0)
     for bit, reason in REASONS.items():
         found |= reason if mask & bit else Throttle(0)

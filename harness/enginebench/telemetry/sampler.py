@@ -34,8 +34,6 @@ NICENESS = 10
 
 
 class Track:
-    """A source and its readings."""
-
     def __init__(self, source: Source) -> None:
         self.source = source
         self.readings: list[tuple[int, Values]] = []
@@ -106,7 +104,6 @@ def watch(tracks: Sequence[Track], every_s: float) -> None:
 
 
 def main() -> None:
-    """Read the configuration, collect readings, write them."""
     config = json.loads(sys.stdin.buffer.readline())
     with contextlib.suppress(OSError):
         os.nice(NICENESS)

@@ -11,7 +11,6 @@ Values: TypeAlias = Mapping[str, float | None]
 T = TypeVar("T")
 
 
-
 def try_read(read: Callable[[], T], errors: type[BaseException] | tuple[type[BaseException], ...]) -> T | None:
     """The result of `read`, or None on one of these errors (an unsupported or refused query)."""
     try:

@@ -36,8 +36,6 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A user's turn, with the recorded answer."""
-
     text: str
     answer: str | None = None
     """None: not recorded."""
@@ -50,8 +48,6 @@ Record: TypeAlias = tuple[Turn, ...]
 
 @dataclass(frozen=True)
 class Reference:
-    """A data set as a load names it."""
-
     kind: str
     where: str
     """The file, or ORG/NAME on the hub."""
@@ -62,7 +58,6 @@ class Reference:
 
 
 def is_data_set(prompts: str) -> bool:
-    """Whether a load's prompts come from a data set."""
     return prompts not in ("random", "text")
 
 
@@ -212,7 +207,6 @@ def _records(
 
 
 def _turns(row: Mapping[str, Any], column: str | None) -> Iterator[Turn]:
-    """The user's turns of one record."""
     names = (column,) if column else (*CHATS, *COLUMNS)
     found = next((row[name] for name in names if row.get(name)), None)
     if isinstance(found, str):

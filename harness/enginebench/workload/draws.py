@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 
 def stream(seed: int, salt: str) -> np.random.PCG64:
-    """The raw bits of a seed and a salt."""
     return np.random.PCG64(int.from_bytes(hashlib.sha256(f"{seed}/{salt}".encode()).digest()))
 
 
@@ -24,11 +23,9 @@ def uniforms(bits: np.random.PCG64, count: int) -> npt.NDArray[np.float64]:
 
 
 def order(count: int, bits: np.random.PCG64) -> npt.NDArray[np.int64]:
-    """The numbers 0..count-1 in random order."""
     return np.argsort(bits.random_raw(count), kind="stable")
 
 
 def shuffled(values: npt.NDArray[np.int64], bits: np.random.PCG64) -> list[int]:
-    """The values in random order."""
     mixed: list[int] = values[order(len(values), bits)].tolist()
     return mixed

@@ -14,7 +14,6 @@ from enginebench.domain import DrawnLoad, Load, TraceReplay, fields_of
 from enginebench.errors import UserError
 from enginebench.workload.arrivals import due_times, due_within
 from enginebench.workload.datasets import is_data_set, known_records
-from enginebench.workload.files import find
 from enginebench.workload.lengths import Lengths
 from enginebench.workload.traces import Trace, read_trace
 
@@ -56,7 +55,7 @@ def _check_count(load: Load, base: Path) -> None:
     if (expected := _expected(load, base)) > MAX_REQUESTS:
         message = f"about {expected:,.0f} requests would be sent, and {MAX_REQUESTS:,} is the most that one load can have"
         raise UserError(message, key=key, advice="write fewer `requests`, a shorter `duration_s` or a lower `rate`")
-    if isinstance(load, TraceReplay) and load.duration_s is None and load.requests > (recorded := len(_trace(load, base))):
+    if isinstance(load, TraceReplay) and load.duration_s is None and load.requests > (recorded := len(read_trace(load.trace, base))):
         advice = f"write 'requests: {recorded}' or fewer, or leave it out for all of them"
         raise UserError(f"{load.trace} has {recorded:,} requests, and {load.requests:,} are wanted", key="requests", advice=advice)
     if isinstance(load, DrawnLoad) and load.duration_s is not None and due_times(load, 1)[0] >= load.duration_s:
@@ -100,7 +99,7 @@ def natural_count(load: Load, base: Path) -> int | None:
     Later turns are counted as if every conversation had all of them. None for a closed loop.
     """
     if isinstance(load, TraceReplay):
-        due = _trace(load, base).due_s * load.time_scale
+        due = read_trace(load.trace, base).due_s * load.time_scale
         found = len(due) if load.duration_s is None else int(np.searchsorted(due, load.duration_s))
     elif isinstance(load, DrawnLoad):
         found = load.requests if load.duration_s is None else due_within(load, load.duration_s) * load.turns
@@ -109,13 +108,8 @@ def natural_count(load: Load, base: Path) -> int | None:
     return min(found, load.requests) if load.requests else found
 
 
-def _trace(load: TraceReplay, base: Path) -> Trace:
-    return read_trace(find(load.trace, base, "trace"))
-
-
 def _replayed(load: TraceReplay, base: Path) -> Trace:
-    """The part of a trace that is replayed."""
-    return _trace(load, base).first(natural_count(load, base) or 0)
+    return read_trace(load.trace, base).first(natural_count(load, base) or 0)
 
 
 def _rules(load: Load) -> Iterator[tuple[str, bool, str, str]]:

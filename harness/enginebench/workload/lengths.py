@@ -50,29 +50,21 @@ class Distribution:
     own_bounds: bool = False
 
     def quantile(self, u: float) -> int:
-        """The quantile of u in (0, 1)."""
         if self.kind == "uniform":
             return self.low + int(u * (self.high - self.low + 1))
-        below, above = self._mass
+        below, above = self.mass
         score = _NORMAL.inv_cdf(min(max(below + u * (above - below), 2.0**-52), 1 - 2.0**-52))
         value = self.centre + self.spread * score if self.kind == "normal" else self.centre * math.exp(self.spread * score)
         return min(max(math.floor(value + 0.5), self.low), self.high)
 
     @cached_property
     def mean(self) -> float:
-        """Expected length, to about a thousandth."""
         if self.low == self.high:
             return float(self.low)
         return sum(self.quantile((step + 0.5) / _MEAN_STEPS) for step in range(_MEAN_STEPS)) / _MEAN_STEPS
 
     @cached_property
-    def mass(self) -> float:
-        """The share of the unbounded distribution that lies within the bounds."""
-        below, above = self._mass
-        return above - below
-
-    @cached_property
-    def _mass(self) -> tuple[float, float]:
+    def mass(self) -> tuple[float, float]:
         """The distribution function of the unbounded distribution at the two bounds, each widened by half for rounding."""
         edges = (self.low - 0.5, self.high + 0.5)
         if self.kind == "uniform":
@@ -97,10 +89,8 @@ def parse(length: Length, key: str = "input_tokens") -> Distribution | None:
     """A length as a distribution; None for 'data'. UserError, with `key`, for anything else."""
     if length == "data":
         return None
-    if isinstance(length, int):
-        return _checked(Distribution("uniform", length, length), length, key)
-    text = length.strip()
-    if text.isdecimal():
+    text = str(length).strip()
+    if text.lstrip("-").isdecimal():
         return _checked(Distribution("uniform", int(text), int(text)), text, key)
     call = _CALL.fullmatch(text)
     if call is None or not all(_NUMBER.fullmatch(number) for number in call.groups()[1:3]):
@@ -113,16 +103,9 @@ def parse(length: Length, key: str = "input_tokens") -> Distribution | None:
     centre, spread = float(first), float(second)
     if not (0 < centre <= MAX_TOKENS and 0 < spread <= MAX_TOKENS):
         raise UserError(f"'{length}' needs two positive numbers", key=key, advice=_FORMS)
-    bounds = (int(low), int(high)) if low else (1, _reach(kind, centre, spread))
+    reach = centre + _NORMAL_REACH * spread if kind == "normal" else centre * math.exp(min(_LOGNORMAL_REACH * spread, 600))
+    bounds = (int(low), int(high)) if low else (1, math.floor(reach))
     return _checked(Distribution(kind, *bounds, centre, spread, bool(low)), length, key)  # type: ignore[arg-type]  # kind is matched
-
-
-def _reach(kind: str, centre: float, spread: float) -> int:
-    """The upper bound of a distribution without explicit bounds."""
-    if kind == "normal":
-        return math.floor(centre + _NORMAL_REACH * spread)
-    exponent = _LOGNORMAL_REACH * spread
-    return math.floor(centre * math.exp(exponent)) if exponent < math.log(MAX_TOKENS) else MAX_TOKENS + 1
 
 
 def _checked(found: Distribution, length: Length, key: str) -> Distribution:
@@ -132,7 +115,8 @@ def _checked(found: Distribution, length: Length, key: str) -> Distribution:
         raise UserError(f"'{length}' reaches beyond {MAX_TOKENS:,} tokens", key=key, advice="give it bounds: 'lognormal(512,0.6,16..8192)'")
     if found.low > found.high:
         raise UserError(f"'{length}': the lower bound is above the upper one", key=key, advice=_FORMS)
-    if found.mass < _LEAST_MASS:
+    below, above = found.mass
+    if above - below < _LEAST_MASS:
         raise UserError(f"'{length}': almost nothing lies within these bounds", key=key, advice="widen them")
     return found
 
@@ -146,7 +130,6 @@ class Lengths:
 
     @classmethod
     def of(cls, load: Load) -> Lengths:
-        """The lengths of a load. UserError for an invalid length."""
         if load.lengths is None:
             entered, made = load.token_lengths
             return cls(((parse(entered), parse(made, "output_tokens")),))
@@ -176,7 +159,6 @@ class Lengths:
 
     @property
     def mean(self) -> tuple[float, float] | None:
-        """Expected input and output tokens; None if they come from the data set or trace."""
         total, entered, made = sum(self.weights), 0.0, 0.0
         for (a, b), weight in zip(self.pairs, self.weights, strict=True):
             if a is None or b is None:

@@ -12,15 +12,12 @@ from pathlib import Path
 
 from enginebench.domain import DrawnLoad, Load, TraceReplay
 from enginebench.workload.arrivals import due_times
-from enginebench.workload.files import find
 from enginebench.workload.lengths import Lengths
 from enginebench.workload.traces import BLOCK_TOKENS, Trace, read_trace
 
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """A request without text. The fields without comment are those of `Prompt`."""
-
     segments: tuple[tuple[int, int], ...]
     """(number, tokens) of each part of the prompt, in order."""
     output_tokens: int
@@ -32,7 +29,7 @@ class Outline:
 def outlines(load: Load, count: int, base: Path) -> Iterator[Outline]:
     """The first `count` requests of a load without a data set."""
     if isinstance(load, TraceReplay):
-        return _replayed(read_trace(find(load.trace, base, "trace")), load.time_scale, count)
+        return _replayed(read_trace(load.trace, base), load.time_scale, count)
     return _drawn(load, count)
 
 
@@ -55,7 +52,6 @@ def due_list(load: Load, count: int) -> list[float] | list[None]:
 
 
 def _replayed(trace: Trace, time_scale: float, count: int) -> Iterator[Outline]:
-    """The first `count` requests of a trace; `forecast.check` ensures that it has as many."""
     due, inputs, outputs = trace.due_s.tolist(), trace.input_tokens.tolist(), trace.output_tokens.tolist()
     for row in range(count):
         segments: list[tuple[int, int]] = []

@@ -32,8 +32,6 @@ _WORD_TOKEN = re.compile("[Ġ▁]([a-z]+)")
 
 @dataclass(frozen=True)
 class Pool:
-    """Words to draw from, each with its token ids."""
-
     words: Sequence[str] | None
     """None: no text is known."""
     ids: Sequence[tuple[int, ...]] | None
@@ -60,7 +58,6 @@ class Pool:
         return np.concatenate((drawn[:fitting], fill))
 
     def spell(self, chosen: Indices) -> tuple[tuple[int, ...] | None, str | None]:
-        """Token ids and text of a sequence of words."""
         text = None if self.words is None else self.lead + " ".join(self._texts[chosen].tolist())
         if self.ids is None:
             return None, text
@@ -79,7 +76,6 @@ class Pool:
 
     @cached_property
     def _starts(self) -> Indices:
-        """Start of each word in _tokens."""
         return np.cumsum(self.sizes) - self.sizes
 
     def _one_by_one(self, units: int, bits: np.random.PCG64) -> Indices:

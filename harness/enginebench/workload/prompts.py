@@ -37,7 +37,6 @@ class TextScale:
         return max(1, round((tokens - self.overhead) / self.tokens_per_word))
 
     def tokens(self, words: int) -> int:
-        """The approximate number of tokens of so many words, at least one."""
         return max(1, round(self.overhead + self.tokens_per_word * words))
 
     @classmethod
@@ -75,8 +74,6 @@ def drawn_prompts(vocabulary: Vocabulary | None, load: Load, count: int, *, salt
 
 
 class _Writer:
-    """Chooses the words of outlines."""
-
     def __init__(self, pool: Pool, prefix: tuple[int, ...], scale: TextScale, seed: int, salt: str) -> None:
         self.pool, self.prefix, self.scale, self.seed, self.salt = pool, prefix, scale, seed, salt
         bits = stream(seed, salt)

@@ -24,7 +24,7 @@ import numpy.typing as npt
 import orjson
 
 from enginebench.errors import UserError
-from enginebench.workload.files import modified
+from enginebench.workload.files import find, modified
 from enginebench.workload.lengths import MAX_TOKENS
 
 BLOCK_TOKENS = 512
@@ -52,27 +52,24 @@ class Trace:
         return len(self.blocks)
 
     def first(self, count: int) -> Trace:
-        """Its first `count` requests."""
         return Trace(self.due_s[:count], self.input_tokens[:count], self.output_tokens[:count], self.blocks[:count])
 
     @cached_property
     def distinct_blocks(self) -> int:
-        """Number of different blocks."""
         return 1 + max(chain.from_iterable(self.blocks), default=-1)
 
     @property
     def shares(self) -> bool:
-        """Whether a block belongs to more than one prompt."""
         return sum(map(len, self.blocks)) > self.distinct_blocks
 
     @property
     def largest(self) -> int:
-        """Most input and output tokens of one request."""
         return int((self.input_tokens + self.output_tokens).max(initial=0))
 
 
-def read_trace(file: Path) -> Trace:
+def read_trace(name: str, base: Path) -> Trace:
     """The trace in a file, cached until the file changes. UserError with file and line for an invalid trace."""
+    file = find(name, base, "trace")
     return _read(file, modified(file))
 
 
@@ -135,7 +132,6 @@ def _mooncake(line: str) -> _Row:
 
 
 def _csv(header: list[str], file: Path) -> Callable[[list[str]], _Row]:
-    """The parser of a row under this header."""
     for columns, seconds in _FORMATS.items():
         if set(columns) <= set(header):
             when, context, generated = map(header.index, columns)

@@ -72,14 +72,14 @@ def replay(**fields: object) -> Load:
     ],
 )
 def test_tables_are_known_by_their_columns(tmp_path: Path, text: str, due: list[float], lengths: list[tuple[int, int]]) -> None:
-    trace = read_trace(written(tmp_path, text))
+    trace = read_trace(str(written(tmp_path, text)), Path())
     assert trace.due_s.tolist() == pytest.approx(due)
     assert list(zip(trace.input_tokens.tolist(), trace.output_tokens.tolist(), strict=True)) == lengths
     assert not trace.shares
 
 
 def test_a_mooncake_trace_says_which_blocks_prompts_share(tmp_path: Path) -> None:
-    trace = read_trace(mooncake(tmp_path))
+    trace = read_trace(str(mooncake(tmp_path)), Path())
     assert trace.due_s.tolist() == [0, 0, 2, 2]
     assert trace.blocks == ((0, 1, 2), (0, 3), (0, 1), ())
     assert trace.shares
@@ -156,18 +156,18 @@ def test_only_the_part_that_is_replayed_counts(tmp_path: Path) -> None:
 
 
 def test_rows_out_of_order_are_put_in_order(tmp_path: Path) -> None:
-    trace = read_trace(mooncake(tmp_path, [{"timestamp": t, "input_length": t, "output_length": 1} for t in (300, 100, 200)]))
+    trace = read_trace(str(mooncake(tmp_path, [{"timestamp": t, "input_length": t, "output_length": 1} for t in (300, 100, 200)])), Path())
     assert trace.due_s.tolist() == pytest.approx([0, 0.1, 0.2])
     assert trace.input_tokens.tolist() == [100, 200, 300]
 
 
 def test_a_trace_is_read_again_when_its_file_has_changed(tmp_path: Path) -> None:
     file = written(tmp_path, AZURE)
-    assert len(read_trace(file)) == 3
-    assert read_trace(file) is read_trace(file)
+    assert len(read_trace(str(file), Path())) == 3
+    assert read_trace(str(file), Path()) is read_trace(str(file), Path())
     file.write_text(BURST)
     os.utime(file, ns=(1, 1))
-    assert len(read_trace(file)) == 2
+    assert len(read_trace(str(file), Path())) == 2
 
 
 def test_shared_blocks_need_a_prefix_cache_that_is_allowed(tmp_path: Path) -> None:

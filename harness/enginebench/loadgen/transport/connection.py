@@ -29,8 +29,6 @@ _CROSSING_NS: Final = 100_000_000
 
 
 class Owner(Protocol):
-    """The part of `Client` that a connection uses."""
-
     reuse: bool
     """Whether a connection may carry another request after a complete response."""
 
@@ -89,12 +87,11 @@ class Connection(asyncio.Protocol):
         self.received(stamp, data)
 
     def recognised(self, stamps: array[int], lengths: array[int], texts: bytes) -> None:
-        """Events of the current exchange that a receiver recognised: arrival of each (ns), bytes of each text, concatenated texts."""
+        """Events that a receiver recognised: arrival of each (ns), bytes of each text, the texts concatenated."""
         if self._exchange is not None:
             self._exchange.recognised(stamps, lengths, texts)
 
     def received(self, stamp: int, data: bytes) -> None:
-        """A read that was not recognised."""
         exchange = self._exchange
         if exchange is None:  # unexpected bytes, which cannot be distinguished from the next response
             self.abort()
@@ -143,7 +140,6 @@ class Connection(asyncio.Protocol):
         self._finish(exchange, outcome, message, now)
 
     def abort(self) -> None:
-        """Close at once and drop unsent data."""
         self.usable = False
         if self._transport is not None:
             self._transport.abort()

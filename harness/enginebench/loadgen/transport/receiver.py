@@ -69,7 +69,6 @@ class Receiver:
 
     @property
     def pending(self) -> int:
-        """Recognised events that are still stored in C."""
         return int(self._shared.pending)
 
     @property
@@ -93,7 +92,6 @@ class Receiver:
         return (self.wait_ms(0.50), self.wait_ms(0.99), self.wait_ms(1.0)) if self.stamps == "kernel" else None
 
     def wait_ms(self, quantile: float) -> float:
-        """Quantile of the time between arrival and read, to 1/8 of its value."""
         counts, seen = self._shared.waits, 0
         for step in range(WAITS):
             seen += counts[step]
@@ -103,11 +101,9 @@ class Receiver:
 
     @property
     def last_event_ns(self) -> int:
-        """Arrival of the last recognised event of all connections; 0 before the first."""
         return int(self._shared.last_event_ns)
 
     def take(self, fd: int) -> tuple[array[int], array[int], bytes] | None:
-        """Take the stored events of a connection (see `Connection.recognised`); None if there are none."""
         count = self.library.eb_take(self.handle, fd)
         if not count:
             return None
@@ -117,12 +113,10 @@ class Receiver:
         return stamps, lengths, ctypes.string_at(shared.texts, shared.text_bytes)
 
     def forget(self, fd: int) -> None:
-        """Stop reading this connection."""
         self.library.eb_remove(self.handle, fd)
         self._transports.pop(fd, None)
 
     def close(self) -> None:
-        """Close all transports and release the C receiver."""
         self.loop.remove_reader(self.library.eb_fd(self.handle))
         for transport in list(self._transports.values()):
             transport.abort()
@@ -184,13 +178,11 @@ class Transport(asyncio.Transport):
         return bool(self._receiver.library.eb_expect(self._receiver.handle, self._fd, *arguments))
 
     def deliver(self) -> None:
-        """Pass the stored events to the connection."""
         taken = self._receiver.take(self._fd)
         if taken is not None:
             self.connection.recognised(*taken)
 
     def write(self, data: Any) -> None:
-        """Send at once, or as soon as the socket is writable."""
         if not self._open:
             return
         if self._unsent:
@@ -216,7 +208,6 @@ class Transport(asyncio.Transport):
         self._send(self._stop_writing())
 
     def _stop_writing(self) -> bytes:
-        """Stop waiting for the socket to become writable. Returns the unsent data."""
         unsent, self._unsent = self._unsent, b""
         if unsent:
             self._receiver.loop.remove_writer(self._fd)
@@ -224,7 +215,6 @@ class Transport(asyncio.Transport):
         return unsent
 
     def abort(self) -> None:
-        """Close at once; connection_lost is called in the loop's next iteration."""
         self.end(None)
 
     def is_closing(self) -> bool:
@@ -237,7 +227,6 @@ class Transport(asyncio.Transport):
         self.discard(error)
 
     def discard(self, error: Exception | None) -> None:
-        """Close without delivering the stored events."""
         if not self._open:
             return
         self._open = False
