@@ -16,20 +16,9 @@ from enginebench.dialects.sglang import SglangGenerate
 from enginebench.dialects.tgi import TgiGenerateStream
 
 __all__ = [
-    "PROTOCOLS",
-    "Dialect",
-    "Event",
-    "Framing",
-    "Messages",
-    "OllamaChat",
-    "OllamaGenerate",
-    "OpenAIChat",
-    "OpenAICompletions",
-    "PromptInput",
-    "ProtocolName",
-    "SglangGenerate",
-    "TgiGenerateStream",
-]
+    "PROTOCOLS", "Dialect", "Event", "Framing", "Messages", "OllamaChat", "OllamaGenerate", "OpenAIChat", "OpenAICompletions",
+    "PromptInput", "ProtocolName", "SglangGenerate", "TgiGenerateStream",
+]  # fmt: skip
 
 ProtocolName: TypeAlias = Literal["openai", "ollama", "sglang", "tgi"]
 

@@ -70,14 +70,7 @@ class Dialect(ABC):
     framing: ClassVar[Framing] = "sse"
 
     def body(
-        self,
-        *,
-        model: str,
-        prompt: PromptInput,
-        output_tokens: int,
-        temperature: float,
-        seed: int | None,
-        extra: Mapping[str, JSON],
+        self, *, model: str, prompt: PromptInput, output_tokens: int, temperature: float, seed: int | None, extra: Mapping[str, JSON]
     ) -> dict[str, JSON]:
         """The JSON body of a streaming request with explicit sampling. extra: fields of the adapter (objects are merged one level deep).
         Raises ValueError for a kind of prompt that the route does not accept."""

@@ -11,16 +11,6 @@ from enginebench.loadgen.request import Body, LoadResult, LoadSpec, Progress, Ta
 from enginebench.loadgen.run import run_load
 
 __all__ = [
-    "OUTCOMES",
-    "Acks",
-    "Body",
-    "ClientHealth",
-    "LoadResult",
-    "LoadSpec",
-    "OnProgress",
-    "Progress",
-    "Target",
-    "WireRequest",
-    "idle_lag_ms",
+    "OUTCOMES", "Acks", "Body", "ClientHealth", "LoadResult", "LoadSpec", "OnProgress", "Progress", "Target", "WireRequest", "idle_lag_ms",
     "run_load",
-]
+]  # fmt: skip

@@ -92,10 +92,16 @@ def health_of(samples: Sequence[Sample], streams: int, vitals: Sequence[Vitals],
     """
     sent = [s for s in samples if s.sent_ns]
     first_turns = [s for s in samples if s.turn == 0]
+    lag = [max(values) for values in zip(*(v.lag_ms for v in vitals), strict=True)]
+    delay = _quantiles_ms([s.sent_ns - s.due_ns for s in sent])
     return ClientHealth(
-        *(max(lag) for lag in zip(*(v.lag_ms for v in vitals), strict=True)),
-        max(v.cpu_s / max(1e-9, v.wall_s) for v in vitals),
-        *_quantiles_ms([s.sent_ns - s.due_ns for s in sent]),
+        lag_p50_ms=lag[0],
+        lag_p99_ms=lag[1],
+        lag_max_ms=lag[2],
+        cpu_fraction=max(v.cpu_s / max(1e-9, v.wall_s) for v in vitals),
+        schedule_delay_p50_ms=delay[0],
+        schedule_delay_p99_ms=delay[1],
+        schedule_delay_max_ms=delay[2],
         achieved_concurrency=_in_flight(sent, 0 if scheduled else streams),
         reconnects=sum(v.reconnects for v in vitals),
         stale=sum(v.stale for v in vitals),

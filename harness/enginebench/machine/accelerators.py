@@ -80,13 +80,10 @@ def parse_rocm_smi(text: str) -> tuple[Gpu, ...]:
 def parse_system_profiler(text: str) -> tuple[Gpu, ...]:
     """JSON of SPDisplaysDataType. An Apple chip's GPU shares the machine's memory, so it has none of its own."""
     listed = _json_object(text).get("SPDisplaysDataType")
-    found = []
-    for item in listed if isinstance(listed, list) else []:
-        display = _object(item)
-        cores = _text(display, "sppci_cores")
-        name = _text(display, "sppci_model", "_name") or "GPU"
-        found.append(Gpu(name, detail={"sppci_cores": cores} if cores else {}))
-    return tuple(found)
+    displays = [_object(item) for item in listed] if isinstance(listed, list) else []
+    cores = [_text(display, "sppci_cores") for display in displays]
+    names = [_text(display, "sppci_model", "_name") or "GPU" for display in displays]
+    return tuple(Gpu(name, detail={"sppci_cores": core} if core else {}) for name, core in zip(names, cores, strict=True))
 
 
 def _json_object(text: str) -> dict[str, object]:

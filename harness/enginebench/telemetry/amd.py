@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from typing import TYPE_CHECKING, Any
 
 from enginebench.records.throttle import Throttle
@@ -64,11 +66,8 @@ class AmdGpu:
 
     def _throttle(self) -> float | None:
         violations = self._table("amdsmi_get_violation_status")
-        known = {reason: violations[key] for key, reason in REASONS.items() if isinstance(violations.get(key), bool)}
-        found = Throttle(0)
-        for key, reason in REASONS.items():
-            found |= reason if violations.get(key) is True else Throttle(0)
-        return float(found) if known else None
+        known = {key for key in REASONS if isinstance(violations.get(key), bool)}
+        return float(reduce(or_, (REASONS[key] for key in known if violations[key]), Throttle(0))) if known else None
 
     def _processes(self) -> frozenset[int] | None:
         listed = try_read(lambda: self.smi.amdsmi_get_gpu_process_list(self.handle), Exception)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from enginebench.machine.nvml import answer, connect, devices, opened, text
@@ -20,13 +22,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-REASONS = {
-    0x04: Throttle.POWER_CAP,
-    0x08: Throttle.HARDWARE,
-    0x20: Throttle.HEAT,
-    0x40: Throttle.HEAT,
-    0x80: Throttle.POWER_BRAKE,
-}
+REASONS = {0x04: Throttle.POWER_CAP, 0x08: Throttle.HARDWARE, 0x20: Throttle.HEAT, 0x40: Throttle.HEAT, 0x80: Throttle.POWER_BRAKE}
 """NVML's clocks-event reasons that count as throttling (not idle, application clocks, sync boost, display)."""
 
 
@@ -76,10 +72,7 @@ class NvidiaGpu:
 
 
 def throttle(mask: int) -> Throttle:
-    found = Throttle(0)
-    for bit, reason in REASONS.items():
-        found |= reason if mask & bit else Throttle(0)
-    return found
+    return reduce(or_, (reason for bit, reason in REASONS.items() if mask & bit), Throttle(0))
 
 
 def nvidia_gpus(engine_pids: Callable[[], frozenset[int]] = frozenset) -> list[NvidiaGpu]:

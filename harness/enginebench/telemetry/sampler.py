@@ -23,7 +23,7 @@ from enginebench.telemetry.amd import AmdGpu, amd_gpus
 from enginebench.telemetry.engines import Container, Processes
 from enginebench.telemetry.machine import ThisMachine
 from enginebench.telemetry.nvidia import NvidiaGpu, nvidia_gpus
-from enginebench.telemetry.source import Values
+from enginebench.telemetry.source import Values, try_read
 
 Source: TypeAlias = Processes | Container | NvidiaGpu | AmdGpu | ThisMachine
 """One subject that can be read. Each has a kind, a name and facts; its `read` does not raise."""
@@ -80,10 +80,7 @@ def _daemon() -> Any:
     from enginebench.runtime.container.client import connect
     from enginebench.runtime.exit_status import LaunchFailed
 
-    try:
-        return connect(timeout_s=2.0)
-    except LaunchFailed:
-        return None
+    return try_read(lambda: connect(timeout_s=2.0), LaunchFailed)
 
 
 def watch(tracks: Sequence[Track], every_s: float) -> None:

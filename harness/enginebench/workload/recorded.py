@@ -96,8 +96,9 @@ class _Ruler:
         """Tokens of the recorded answer, at least 1; None if no answer is recorded."""
         if turn.answer_tokens is not None or turn.answer is None:
             return turn.answer_tokens
-        ids = self._encode(turn.answer)
-        return self.scale.tokens(len(turn.answer.split())) if ids is None else max(1, len(ids))
+        if self.vocabulary is None or self.vocabulary.tokenizer is None:
+            return self.scale.tokens(len(turn.answer.split()))
+        return max(1, len(self.vocabulary.tokenizer.encode(turn.answer, add_special_tokens=False).ids))
 
     def prompt(self, text: str, wanted: int | None, *, first: bool) -> _Sized | None:
         """The complete text, or its beginning of exactly `wanted` tokens; None if it has no such beginning.
@@ -126,8 +127,3 @@ class _Ruler:
             return None, text, self.scale.tokens(len(words))
         fitting = self.scale.words(wanted)
         return (None, " ".join(words[:fitting]), wanted) if len(words) >= fitting else None
-
-    def _encode(self, text: str) -> tuple[int, ...] | None:
-        if self.vocabulary is None or self.vocabulary.tokenizer is None:
-            return None
-        return tuple(self.vocabulary.tokenizer.encode(text, add_special_tokens=False).ids)
