@@ -204,21 +204,13 @@ class Adapter(ABC):
     def check_loads(self, deployment: Deployment, loads: Sequence[Load]) -> None:
         """Refuse loads that one start of the engine cannot serve together. Raises Unsupported.
 
-        Default: a server takes every load whose route its protocol has. An in-process batch consists of single requests of one output
-        length, all sent at once.
+        Default: a server takes every load whose route its protocol has; the requests of an in-process batch have one output length.
         """
         protocol, offline = self.traits(deployment).protocol, deployment.runtime == "in-process"
         for load in loads:
             refuse(
                 (load.api not in PROTOCOLS[protocol], f"the {protocol} protocol has no {load.api} route; write protocol: openai"),
-                (
-                    offline and (load.open_loop or load.turns > 1 or load.duration_s is not None),
-                    "an in-process batch is sent at once: no request rate, trace, duration or conversation",
-                ),
-                (
-                    offline and (load.lengths is not None or not isinstance(load.output_tokens, int)),
-                    "an in-process batch has one output length: write a number for output_tokens",
-                ),
+                (offline and load.output_length is None, "an in-process batch has one output length: write a number for output_tokens"),
             )
 
     # -- installation: `bench engines` and the start of a run ----------------------------------------------------------------------

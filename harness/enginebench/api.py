@@ -24,14 +24,7 @@ if TYPE_CHECKING:
     from enginebench.audit.page import audit_to_html
     from enginebench.audit.reproduce import audit_scenarios
     from enginebench.domain import Runtime
-    from enginebench.engines.image_store import (
-        ImageList,
-        ListedImage,
-        build_images,
-        list_images,
-        pin_images,
-        pull_images,
-    )
+    from enginebench.engines.image_store import ImageList, ListedImage, build_images, list_images, pin_images, pull_images
     from enginebench.engines.installed import Engine, install_engine, list_engines
     from enginebench.errors import UserError
     from enginebench.metrics.costs import Prices, price_list
@@ -64,7 +57,7 @@ if TYPE_CHECKING:
     from enginebench.scenario.plan import Plan
     from enginebench.scenario.planning import built_in_scenarios
     from enginebench.validity.check import Check
-    from enginebench.validity.registry import all_checks
+    from enginebench.validity.judge import all_checks
 
 __all__ = [
     "Analysis", "Audit", "Calibration", "Ceilings", "CellEnded", "CellProgress", "CellResult", "CellStarted", "Check", "Cleanup",
@@ -203,7 +196,7 @@ _ELSEWHERE: Mapping[str, tuple[str, ...]] = {
     "scenario.plan": ("Plan",),
     "scenario.planning": ("built_in_scenarios",),
     "validity.check": ("Check",),
-    "validity.registry": ("all_checks",),
+    "validity.judge": ("all_checks",),
 }  # fmt: skip
 """Module -> the public names that it defines."""
 _MODULE_OF = {name: module for module, names in _ELSEWHERE.items() for name in names}

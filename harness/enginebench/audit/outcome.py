@@ -14,7 +14,7 @@ from enginebench.audit.claims import Claims
 from enginebench.audit.judge import VERDICTS, Finding
 from enginebench.audit.statements import Contradiction
 from enginebench.domain import JSON, formatting, plain
-from enginebench.domain.text import printable
+from enginebench.domain.formatting import printable
 from enginebench.metrics.costs import Cost
 
 STYLES = {"impossible as stated": "red", "inconsistent": "red", "needs batch": "yellow", "not enough stated": "", "plausible": "green"}

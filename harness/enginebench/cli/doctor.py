@@ -10,7 +10,7 @@ import click
 import enginebench
 from enginebench.cli.shared import ADAPTERS, AS_JSON, print_json
 from enginebench.domain import plain
-from enginebench.domain.text import printable
+from enginebench.domain.formatting import printable
 
 _MARKS = {"ok": "ok  ", "warn": "warn", "no": "no  "}
 _COLOURS = {"ok": "green", "warn": "yellow", "no": "red"}

@@ -10,7 +10,7 @@ import click
 
 import enginebench
 from enginebench.cli.shared import ADAPTERS, AS_JSON, print_json
-from enginebench.domain.text import printable
+from enginebench.domain.formatting import printable
 
 if TYPE_CHECKING:
     from enginebench import Engine

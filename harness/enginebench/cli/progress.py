@@ -17,7 +17,7 @@ import click
 from enginebench.api import CellEnded, CellProgress, CellStarted, Event, LaunchStep, Note, RunOpened
 from enginebench.cli.shared import show
 from enginebench.domain import Cell, Deployment
-from enginebench.domain.text import printable
+from enginebench.domain.formatting import printable
 
 if TYPE_CHECKING:
     from enginebench import CellResult

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 import click
 
 import enginebench
-from enginebench.domain.text import printable
+from enginebench.domain.formatting import printable
 from enginebench.errors import UserError
 
 if TYPE_CHECKING:

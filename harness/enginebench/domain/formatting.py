@@ -1,6 +1,6 @@
 """How values are written for people: numbers, intervals, shares, durations, sizes and stored settings. One definition for all outputs.
 
-Returns plain text. It knows no metric and no markup; `enginebench.domain.text` makes text from outside safe to print.
+Returns plain text. It knows no metric and no markup.
 """
 
 from __future__ import annotations
@@ -98,3 +98,8 @@ def flat(data: Mapping[str, JSON], prefix: str = "") -> dict[str, str]:
         elif value not in (None, "", []):
             out[f"{prefix}{key}"] = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     return out
+
+
+def printable(text: str) -> str:
+    """The text with control characters escaped, so that it cannot control the terminal."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

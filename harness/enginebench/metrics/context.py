@@ -83,16 +83,6 @@ class Context:
     run: RunContext = field(default_factory=RunContext)
 
     @property
-    def slo(self) -> Slo | None:
-        """The SLO of the run."""
-        return self.run.slo
-
-    @property
-    def prices(self) -> Prices | None:
-        """The prices that were given."""
-        return self.run.prices
-
-    @property
     def load(self) -> Load | None:
         """The load of the cell."""
         return self.record.load if self.record is not None else None

@@ -10,11 +10,11 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from enginebench.records.samples import Samples
 Scope: TypeAlias = Literal["request", "event", "cell", "machine", "cost"]
 """What a metric has one value of: each request, each gap between events, or the cell (from samples, with its machine, with prices)."""
 
-SCOPES: tuple[Scope, ...] = get_args(Scope)
+Compute: TypeAlias = Callable[[Context], Floats]
 PERCENTILES = (50.0, 90.0, 99.0)
 """The figures of a metric with one value per request or event."""
 
@@ -91,7 +91,7 @@ class Metric:
     scope: Scope
     better: Literal["higher", "lower"] | None
     """Which direction is good; None: neither is."""
-    compute: Callable[[Context], Floats]
+    compute: Compute
     """Its docstring is the definition; the first paragraph is the formula."""
     header: str
     """Column heading."""
@@ -134,7 +134,7 @@ class Metric:
 
     def applies(self, context: Context) -> bool:
         """Whether cells have this metric at all: one that needs an SLO or prices is left out without them."""
-        return not ((Need.SLO in self.needs and context.slo is None) or (Need.PRICES in self.needs and context.prices is None))
+        return not ((Need.SLO in self.needs and context.run.slo is None) or (Need.PRICES in self.needs and context.run.prices is None))
 
     def display(self, currency: str = "money") -> tuple[str, float]:
         """(display unit, display value / stored value)."""
@@ -146,32 +146,19 @@ _declared: dict[str, Metric] = {}
 
 
 def metric(
-    title: str,
-    *,
-    scope: Scope,
-    unit: str,
-    better: Literal["higher", "lower"] | None,
-    header: str = "",
-    traits: frozenset[Trait] | set[Trait] = frozenset(),
-    needs: tuple[Need, ...] = (),
-    missing: str = "",
-    shown: tuple[Shown, ...] = (),
-    bundled_title: str = "",
-    slo_limit: str = "",
-) -> Callable[[Callable[[Context], Floats]], Metric]:
+    title: str, *, header: str = "", traits: Iterable[Trait] = (), missing: str = "", **declared: Any
+) -> Callable[[Compute], Metric]:
     """Declare a metric: the function's name is the metric's, its docstring the definition. ValueError if the name is taken.
 
-    header: the title if empty. missing: the reason of the first need if empty.
+    header: the title if empty. missing: the reason of the first need if empty. declared: further fields of `Metric`.
     """
 
-    def declare(compute: Callable[[Context], Floats]) -> Metric:
-        name = compute.__name__
+    def declare(compute: Compute) -> Metric:
+        name, needs = compute.__name__, declared.get("needs", ())
         if name in _declared and _declared[name].compute.__module__ != compute.__module__:
             raise ValueError(f"metric '{name}' is declared twice: {_declared[name].compute.__module__} and {compute.__module__}")
         reason = missing or (needs[0].value if needs else Metric.missing)
-        _declared[name] = Metric(
-            name, title, unit, scope, better, compute, header or title, frozenset(traits), needs, reason, shown, bundled_title, slo_limit
-        )
+        _declared[name] = Metric(name, title, compute=compute, header=header or title, traits=frozenset(traits), missing=reason, **declared)
         return _declared[name]
 
     return declare
@@ -188,7 +175,7 @@ def discover() -> None:
 def metrics() -> Mapping[str, Metric]:
     """Name -> metric, by scope, then by module, then in the order of definition."""
     discover()
-    order = sorted(_declared.values(), key=lambda its: (SCOPES.index(its.scope), its.compute.__module__))
+    order = sorted(_declared.values(), key=lambda its: (get_args(Scope).index(its.scope), its.compute.__module__))
     return {its.name: its for its in order}
 
 

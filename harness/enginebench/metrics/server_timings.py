@@ -6,7 +6,8 @@ by the names it uses. The rule of llama.cpp was checked against its server, thos
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from contextlib import suppress
 
 import numpy as np
 import numpy.typing as npt
@@ -14,30 +15,23 @@ import numpy.typing as npt
 from enginebench.records.samples import Samples
 
 Floats = npt.NDArray[np.float64]
-_Timings = Mapping[str, float]
-_Rule = tuple[tuple[str, ...], Callable[[_Timings, float], float]]
-"""The names that a rule needs, and the time in s from the reported timings and the output tokens of the request."""
+_Rule = tuple[tuple[str, ...], Callable[..., float]]
+"""The names that a rule needs, and the time in s from the output tokens of the request and the reported values of these names."""
 
 _DECODE: tuple[_Rule, ...] = (
     # llama.cpp, and Ollama in ns: the clock starts with the first token, so n tokens are n - 1 steps
-    (("predicted_ms", "predicted_n"), lambda its, _: its["predicted_ms"] / 1e3 / (its["predicted_n"] - 1)),
-    (("eval_duration",), lambda its, n: its["eval_duration"] / 1e9 / (n - 1)),
-    (("mean_itl_ms",), lambda its, _: its["mean_itl_ms"] / 1e3),  # vLLM
-    (
-        ("e2e_latency", "first_token_latency"),
-        lambda its, n: (its["e2e_latency"] - its["first_token_latency"]) / (n - 1),
-    ),  # SGLang
+    (("predicted_ms", "predicted_n"), lambda _, ms, n: ms / 1e3 / (n - 1)),
+    (("eval_duration",), lambda n, ns: ns / 1e9 / (n - 1)),
+    (("mean_itl_ms",), lambda _, ms: ms / 1e3),  # vLLM
+    (("e2e_latency", "first_token_latency"), lambda n, whole, first: (whole - first) / (n - 1)),  # SGLang
 )
 _FIRST: tuple[_Rule, ...] = (
-    (("prompt_ms",), lambda its, _: its["prompt_ms"] / 1e3),  # llama.cpp: without the queue
-    (("prompt_eval_duration",), lambda its, _: its["prompt_eval_duration"] / 1e9),  # Ollama: without the queue
-    (("time_to_first_token_ms",), lambda its, _: its["time_to_first_token_ms"] / 1e3),  # vLLM: from when it was scheduled
-    (("first_token_latency", "queue_time"), lambda its, _: its["first_token_latency"] - its["queue_time"]),  # SGLang
+    (("prompt_ms",), lambda _, ms: ms / 1e3),  # llama.cpp: without the queue
+    (("prompt_eval_duration",), lambda _, ns: ns / 1e9),  # Ollama: without the queue
+    (("time_to_first_token_ms",), lambda _, ms: ms / 1e3),  # vLLM: from when it was scheduled
+    (("first_token_latency", "queue_time"), lambda _, first, queue: first - queue),  # SGLang
 )
-_QUEUE: tuple[_Rule, ...] = (
-    (("queue_time_ms",), lambda its, _: its["queue_time_ms"] / 1e3),
-    (("queue_time",), lambda its, _: its["queue_time"]),
-)
+_QUEUE: tuple[_Rule, ...] = ((("queue_time_ms",), lambda _, ms: ms / 1e3), (("queue_time",), lambda _, s: s))
 
 
 def decode_s(s: Samples, tokens: Floats) -> Floats:
@@ -58,15 +52,9 @@ def queue_s(s: Samples) -> Floats:
 def _read(s: Samples, rules: tuple[_Rule, ...], tokens: Floats) -> Floats:
     out = np.full(len(s), np.nan)
     for i, reported in enumerate(s.server_timings):
-        if reported:
-            out[i] = next(
-                (_figure(rule, reported, float(tokens[i])) for needed, rule in rules if all(name in reported for name in needed)), np.nan
-            )
+        for names, rule in rules if reported else ():
+            if all(name in reported for name in names):
+                with suppress(ZeroDivisionError):  # a single token
+                    out[i] = rule(float(tokens[i]), *(reported[name] for name in names))
+                break
     return np.where(out >= 0, out, np.nan)
-
-
-def _figure(rule: Callable[[_Timings, float], float], reported: _Timings, tokens: float) -> float:
-    try:
-        return rule(reported, tokens)
-    except ZeroDivisionError:
-        return np.nan  # a single token

@@ -60,12 +60,16 @@ def parse(given: Mapping[str, JSON] | str) -> Slo:
     written: dict[str, JSON] = {"preset": given} if isinstance(given, str) else {k: v for k, v in given.items() if v is not None}
     if unknown := next((key for key in written if key not in _KEYS), None):
         raise UserError("unknown limit of an SLO", key=f"slo.{unknown}", advice=did_you_mean(unknown, _KEYS))
-    name = written.get("preset")
+    name = written.pop("preset", None)
     if name is not None and name not in PRESETS:
         raise UserError(f"unknown preset '{name}'", key="slo", advice=did_you_mean(str(name), PRESETS))
-    limits = {f"{limit}_s": seconds for limit in LIMITS if (seconds := _limit(written, limit)) is not None}
-    base = PRESETS[str(name)] if name is not None else Slo()
-    slo = replace(base, **limits, share=_positive("share", written.get("share", base.share)))
+    values: dict[str, float] = {}
+    for key, value in written.items():
+        field = key.replace("_ms", "_s")
+        if field in values:
+            raise UserError(f"{field.removesuffix('_s')} is limited twice, in s and in ms", key="slo", advice=f"keep `{field[:-1]}ms`")
+        values[field] = _positive(key, value) * (1e-3 if key.endswith("_ms") else 1.0)
+    slo = replace(PRESETS[str(name)] if name is not None else Slo(), **values)
     if slo.share > 1:
         raise UserError("must be a share of the requests, above 0 and at most 1", key="slo.share", advice="write 0.99 for 99 % of them")
     if not slo.limits:
@@ -86,14 +90,6 @@ def read_slo(given: Mapping[str, JSON] | str) -> Slo:
             advice = "write e.g. --slo ttft_ms=500,tpot_ms=50,share=0.99, or a preset's name"
             raise UserError(f"--slo {item.strip()}: expected KEY=NUMBER", advice=advice) from None
     return parse(written)
-
-
-def _limit(written: Mapping[str, JSON], name: str) -> float | None:
-    factors = {f"{name}_s": 1.0, f"{name}_ms": 1e-3}
-    found = [_positive(key, written[key]) * factor for key, factor in factors.items() if key in written]
-    if len(found) > 1:
-        raise UserError(f"{name} is limited twice, in s and in ms", key="slo", advice=f"keep `{name}_ms`")
-    return found[0] if found else None
 
 
 def _positive(key: str, value: JSON) -> float:

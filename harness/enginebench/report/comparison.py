@@ -11,8 +11,7 @@ from enginebench.analysis.changes import Changed
 from enginebench.analysis.comparison import Comparison, Figure, Pair
 from enginebench.analysis.thresholds import Finding
 from enginebench.domain import JSON, plain, plain_object
-from enginebench.domain.formatting import percent, relative_change
-from enginebench.domain.text import printable
+from enginebench.domain.formatting import percent, printable, relative_change
 from enginebench.metrics.registry import unit_of
 from enginebench.metrics.statistics import CONFIDENCE, Estimate, repeats_needed
 from enginebench.report.columns import column, estimate_data, full_text, shown

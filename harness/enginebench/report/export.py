@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from enginebench.analysis.analysis import Analysis, CellResult, Row
 from enginebench.domain import JSON, plain, plain_object
-from enginebench.domain.text import printable
+from enginebench.domain.formatting import printable
 from enginebench.metrics.registry import unit_of
 from enginebench.records.counters import acceptance
 from enginebench.report.columns import estimate_data, full_text, repeats_text

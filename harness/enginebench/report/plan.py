@@ -10,8 +10,7 @@ from typing import Protocol
 
 from enginebench.analysis.labels import distinguishing_labels
 from enginebench.domain import JSON, Cell, Deployment, Search, load_fields, plain, plain_object
-from enginebench.domain.formatting import counted, duration, percent
-from enginebench.domain.text import printable
+from enginebench.domain.formatting import counted, duration, percent, printable
 from enginebench.scenario.capacity import Capacity, capacities, least_s
 from enginebench.scenario.plan import Plan
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from enginebench.analysis.analysis import Analysis
-from enginebench.domain.text import printable
+from enginebench.domain.formatting import printable
 from enginebench.report.columns import Column, interval_text, repeats_text, value_text
 from enginebench.report.sections import all_sections
 from enginebench.report.sections.comparison_table import ComparisonTable, Line, ModelRows, comparison_table

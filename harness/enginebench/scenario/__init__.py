@@ -3,7 +3,7 @@
 Launches and fetches nothing. Checks what can be known from the file, the adapters and the file system.
 """
 
+from enginebench.scenario.defaults import load_at
 from enginebench.scenario.expand import MAX_CELLS, Scenario, load_scenario
-from enginebench.scenario.find import load_at
 
 __all__ = ["MAX_CELLS", "Scenario", "load_at", "load_scenario"]

@@ -46,8 +46,7 @@ class ContainerSettings(Strict):
         None, description="A number of GPUs, `all`, or a list of UUIDs (AMD: indices); default: as many as the deployment takes."
     )
     cpus: Annotated[float, Field(ge=0.01, le=4096)] | None = Field(
-        None,
-        description="Processor time in cores, e.g. `7.5`; a cell that was throttled by this limit is suspect.",
+        None, description="Processor time in cores, e.g. `7.5`; a cell that was throttled by this limit is suspect."
     )
     cpuset: Annotated[str, Field(pattern=r"^[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*$")] | None = Field(
         None, examples=["0-15,32-47"], description="Processors it may use, e.g. `0-15,32-47`."
@@ -83,12 +82,10 @@ class ContainerSettings(Strict):
         "caller", description="caller: files it writes belong to whoever runs `bench`. image: the image's own user. Or `UID:GID`."
     )
     network: Literal["private", "host"] = Field(
-        "private",
-        description="private: a network for the deployment, with published ports. host: the machine's network.",
+        "private", description="private: a network for the deployment, with published ports. host: the machine's network."
     )
     address: Annotated[str, Field(pattern=r"^[0-9A-Fa-f.:]+$")] | None = Field(
-        None,
-        description="Address of the daemon's machine where ports are published, open to all that can reach it; default: 127.0.0.1.",
+        None, description="Address of the daemon's machine where ports are published, open to all that can reach it; default: 127.0.0.1."
     )
 
     @field_validator("env")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from enginebench.domain import Load, fields_of, kind_of
+from enginebench.domain import Load, Search, fields_of, kind_of
 from enginebench.metrics.slo import Slo
 from enginebench.metrics.statistics import samples_needed
 
@@ -49,3 +49,11 @@ def probe_requests(slo: Slo | None) -> int:
     A quarter more than `samples_needed`, because the steady window omits some. Any number decides a share of all requests.
     """
     return 0 if slo is None or slo.share >= 1 else math.ceil(1.25 * samples_needed(100 * slo.share))
+
+
+def load_at(search: Search, level: float) -> Load:
+    """The search's load at a level."""
+    load = search.base.at_level(level)
+    if "requests" in search.follows:
+        load = replace(load, requests=default_requests(load, search.least))
+    return replace(load, warmup_requests=load.usual_warmup) if "warmup_requests" in search.follows else load

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -24,12 +24,10 @@ from enginebench.inputs.source import Location, Source, read
 from enginebench.inputs.validation_errors import as_user_error
 from enginebench.metrics.slo import Slo
 from enginebench.scenario.checkpoint import Checkpoints
-from enginebench.scenario.defaults import OPEN_STREAMS, probe_requests
-from enginebench.scenario.find import load_at
-from enginebench.scenario.goal import slo_of
-from enginebench.scenario.hardware import check_hardware
+from enginebench.scenario.defaults import OPEN_STREAMS, load_at, probe_requests
 from enginebench.scenario.loads import Chosen, LoadGroups
 from enginebench.scenario.options import Axes, combinations, option_axes, size
+from enginebench.scenario.rules import check_hardware, slo_of
 from enginebench.scenario.schema import Deployments, ScenarioFile
 
 STARTED: tuple[Runtime, ...] = ("process", "docker")
@@ -90,7 +88,8 @@ def expand(source: Source, registry: Registry, *, runtime: Runtime | None = None
         raise as_user_error(error, source, ScenarioFile) from None
     if runtime is not None:
         written = written.model_copy(update={"deployments": [_started_as(runtime, entry) for entry in written.deployments]})
-    check_hardware(written, source)
+    if written.hardware is not None:
+        check_hardware(written.hardware, source)
     slo = slo_of(written.slo, source)
     loads = LoadGroups(source, written.loads, probe_requests(slo))
     expansion = _Expansion(source, registry, written, loads, Checkpoints(source, written))
@@ -147,10 +146,8 @@ class _Variant:
     runtime: Runtime
     label: str | None
     at: Location
-    engine_at: Location
-    model_at: Location
-    precision_at: Location
-    runtime_at: Location
+    places: Mapping[str, Location]
+    """Of engine, model, precision and runtime."""
 
     @property
     def chosen(self) -> Chosen:
@@ -200,13 +197,15 @@ class _Expansion:
             at, adapter = variant.at, self._adapter(variant)
             loads, searches = self.loads.of(variant.chosen)
             heaviest = (*loads, *(load_at(search, search.stop) for search in searches))
-            self._check_apis(adapter, heaviest, variant.engine_at)
+            self._check_apis(adapter, heaviest, variant.places["engine"])
             self._check_runtime(adapter, entry, variant)
+            precision_at = variant.places["precision"]
             if adapter.precisions is not None and variant.precision not in adapter.precisions:
                 advice = did_you_mean(variant.precision, adapter.precisions)
-                raise self.source.error(f"{adapter.title} has no precision '{variant.precision}'", variant.precision_at, advice=advice)
+                raise self.source.error(f"{adapter.title} has no precision '{variant.precision}'", precision_at, advice=advice)
+            attached = variant.runtime == "attach"
             checkpoint = self.checkpoints.reference(
-                adapter, variant.model, variant.precision, variant.model_at, variant.precision_at, attached=variant.runtime == "attach"
+                adapter, variant.model, variant.precision, variant.places["model"], precision_at, attached=attached
             )
             contexts = self._contexts(entry, heaviest, at)
             streams = entry.max_concurrency or [max((load.concurrency or OPEN_STREAMS for load in heaviest), default=1)]
@@ -226,11 +225,10 @@ class _Expansion:
 
     def _variants(self, entry: Deployments, number: int) -> Iterator[_Variant]:
         at: Location = ("deployments", number)
-        for (e, engine), (m, model), (p, precision), (r, runtime) in itertools.product(
-            enumerate(entry.engine), enumerate(entry.model), enumerate(entry.precision), enumerate(entry.runtime)
-        ):
-            places = [self.source.place((*at, key), i) for key, i in (("engine", e), ("model", m), ("precision", p), ("runtime", r))]
-            yield _Variant(engine, model, precision, runtime, entry.label, at, *places)
+        keys = ("engine", "model", "precision", "runtime")
+        for chosen in itertools.product(*(enumerate(getattr(entry, key)) for key in keys)):
+            places = {key: self.source.place((*at, key), i) for key, (i, _) in zip(keys, chosen, strict=True)}
+            yield _Variant(*(value for _, value in chosen), entry.label, at, places)
 
     def _axes(self, entry: Deployments, adapter: Adapter, at: Location) -> Axes:
         return option_axes(entry.options, adapter, self.source, (*at, "options"))
@@ -250,7 +248,7 @@ class _Expansion:
     def _adapter(self, variant: _Variant) -> Adapter:
         if variant.engine not in self.registry:
             advice = did_you_mean(variant.engine, self.registry)
-            raise self.source.error(f"there is no engine '{variant.engine}'", variant.engine_at, advice=advice)
+            raise self.source.error(f"there is no engine '{variant.engine}'", variant.places["engine"], advice=advice)
         return self.registry[variant.engine]
 
     def _check_apis(self, adapter: Adapter, loads: Sequence[Load], at: Location) -> None:
@@ -260,12 +258,11 @@ class _Expansion:
 
     def _check_runtime(self, adapter: Adapter, entry: Deployments, variant: _Variant) -> None:
         at, runtime = variant.at, variant.runtime
-        known = (
-            (*adapter.runtimes, "docker") if "process" in adapter.runtimes else adapter.runtimes
-        )  # every server that is a process can run in a container
+        containers = ("docker",) if "process" in adapter.runtimes else ()  # every server that is a process can run in one
+        known = (*adapter.runtimes, *containers)
         if runtime not in known:
             advice = f"it has: {', '.join(known)}"
-            raise self.source.error(f"{adapter.title} has no runtime '{runtime}'", variant.runtime_at, advice=advice)
+            raise self.source.error(f"{adapter.title} has no runtime '{runtime}'", variant.places["runtime"], advice=advice)
         if runtime == "attach" and entry.url is None:
             raise self.source.error("`runtime: attach` needs the server's `url`", at, advice="e.g. url: http://127.0.0.1:8000")
         for key in ("url", "api_key_env"):

@@ -15,8 +15,7 @@ from enginebench.domain import Load, Search
 from enginebench.domain.search import FOLLOWERS
 from enginebench.errors import UserError, did_you_mean
 from enginebench.inputs.source import Location, Source
-from enginebench.scenario.defaults import completed
-from enginebench.scenario.find import load_at
+from enginebench.scenario.defaults import completed, load_at
 from enginebench.scenario.load_schema import Find, Loads
 from enginebench.scenario.rules import check_entry
 from enginebench.workload import check, largest_request

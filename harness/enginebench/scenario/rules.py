@@ -1,7 +1,7 @@
-"""Which keys of an entry of `loads` go together. Every contradiction is one error at the key that is wrong, with what to write instead.
+"""Checks of values: the `slo`, the `hardware`, and which keys of an entry of `loads` go together.
 
-Looks at keys and plain values only, by the declarations of the loads' fields. `enginebench.workload` checks what an expression, a data set
-or a trace holds.
+Every contradiction is one error at the key that is wrong, with what to write instead. Loads are checked by the declarations of their
+fields; `enginebench.workload` checks what an expression, a data set or a trace holds.
 """
 
 from __future__ import annotations
@@ -10,8 +10,30 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from enginebench.domain import Load, field_names, fields_of, kind_of, load_fields
+from enginebench.errors import UserError
 from enginebench.inputs.source import Location, Source
+from enginebench.metrics.slo import Slo, parse
 from enginebench.scenario.load_schema import Loads
+from enginebench.scenario.schema import SLO
+
+
+def slo_of(written: SLO | None, source: Source) -> Slo | None:
+    """The `slo` of a scenario; None if it has none. UserError at its line for an unknown preset, and for an SLO without limits."""
+    try:
+        return None if written is None else parse(written.model_dump())
+    except UserError as error:
+        at: Location = tuple((error.key or "slo").split("."))
+        raise source.error(error.message, at if at in source.lines else ("slo",), advice=error.advice) from None
+
+
+def check_hardware(name: str, source: Source) -> None:
+    """UserError at its line for hardware that the catalogue does not know."""
+    from enginebench.physics.detect import check  # reads the catalogue
+
+    try:
+        check(name)
+    except UserError as error:
+        raise source.error(error.message, ("hardware",), advice=error.advice) from None
 
 
 def check_entry(entry: Loads, number: int, source: Source) -> None:

@@ -114,12 +114,7 @@ class Check:
 
 
 def check(
-    *,
-    meaning: str,
-    when: Mapping[Severity, str],
-    advice: str,
-    needs: tuple[Requirement, ...] = (),
-    withholds: tuple[Trait, ...] = (),
+    *, meaning: str, when: Mapping[Severity, str], advice: str, needs: tuple[Requirement, ...] = (), withholds: tuple[Trait, ...] = ()
 ) -> Callable[[Function], Check]:
     """Declare the decorated function as a validity check; its name is the id.
 

@@ -5,14 +5,17 @@ Computed whenever a run is read, so a sharper check also judges old results. Kno
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Literal, TypeAlias
 
 from enginebench.metrics.registry import Trait, names_with
+from enginebench.validity import checks
 from enginebench.validity.check import Check, Finding, Severity
 from enginebench.validity.context import Context
-from enginebench.validity.registry import all_checks
 
 Verdict: TypeAlias = Literal["not run", "valid", "unranked", "suspect", "invalid"]
 
@@ -58,6 +61,20 @@ class Judgement:
     """Id of a check that could not run -> the evidence that is missing."""
     withheld: Mapping[str, str] = field(default_factory=dict)
     """Metric that means nothing in this cell -> why. The cell's other metrics are sound."""
+
+
+@cache
+def all_checks() -> tuple[Check, ...]:
+    """The checks: modules in alphabetical order, each in the order of its declarations. ValueError for an id used twice."""
+    found: dict[str, Check] = {}
+    for name in sorted(module.name for module in pkgutil.iter_modules(checks.__path__)):
+        module = importlib.import_module(f"{checks.__name__}.{name}")
+        declared = [each for each in vars(module).values() if isinstance(each, Check) and each.function.__module__ == module.__name__]
+        for each in declared:
+            if each.id in found:
+                raise ValueError(f"two checks have the id {each.id}: in {found[each.id].topic}.py and in {each.topic}.py")
+            found[each.id] = each
+    return tuple(found.values())
 
 
 def judge(cell: Context) -> Judgement:

@@ -17,7 +17,7 @@ from enginebench.cli import bench
 from enginebench.domain import JSON, OpenLoop
 from enginebench.errors import UserError
 from enginebench.metrics.context import Context, RunContext
-from enginebench.metrics.costs import DevicePrice, Prices, by_catalogue
+from enginebench.metrics.costs import DevicePrice, Prices, price_list
 from enginebench.metrics.statistics import Estimate
 from enginebench.physics.deployment_limits import MachineLimits
 from enginebench.physics.detect import BANDWIDTH, machine_of_run
@@ -125,18 +125,18 @@ def test_a_price_of_everything_needs_no_machine(synthetic_analysis: Analysis, sy
 
 
 def test_prices_for_something_else_are_said_to_be_that(synthetic_run: Run) -> None:
-    found = analyse(synthetic_run, by_catalogue(Prices(devices={"mi300x": DevicePrice(hour=1.0)})))
+    found = analyse(synthetic_run, price_list(given=["mi300x.hour=1"]))
     assert "no price applies to the hardware of this run (h100-sxm-80gb): give one for it, or one for * (any device)" in found.caveats
-    priced = analyse(synthetic_run, by_catalogue(Prices(devices={"h100": DevicePrice(hour=1.0)})))
+    priced = analyse(synthetic_run, price_list(given=["h100.hour=1"]))
     assert not any("no price" in remark for remark in priced.caveats)
 
 
 def test_prices_are_known_by_any_name_of_a_device() -> None:
-    assert set(by_catalogue(Prices(devices={"h100": DevicePrice(hour=2.0), "cpu": DevicePrice(), "*": DevicePrice()})).devices) == {
+    assert set(price_list(given=["h100.hour=2", "cpu.hour=1", "hour=1"]).devices) == {
         "h100-sxm-80gb", "cpu", "*"
     }  # fmt: skip
     with pytest.raises(UserError, match="no device 'h1000'"):
-        by_catalogue(Prices(devices={"h1000": DevicePrice()}))
+        price_list(given=["h1000.hour=1"])
 
 
 def test_more_than_is_possible_is_called_a_contradiction(synthetic_analysis: Analysis) -> None:

@@ -14,12 +14,12 @@ from enginebench.domain.formatting import (
     label,
     number,
     percent,
+    printable,
     relative_change,
     rounded,
     size,
     stored,
 )
-from enginebench.domain.text import printable
 
 
 @pytest.mark.parametrize(

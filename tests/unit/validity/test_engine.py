@@ -19,7 +19,7 @@ from enginebench.records.cell import CellRecord, CellTraits, ClientFacts, Engine
 from enginebench.records.counters import CounterSeries, Gauge, acceptance, gauges
 from enginebench.records.samples import Samples
 from enginebench.validity import CacheProof
-from enginebench.validity.cache_proof import cache_proof
+from enginebench.validity.context import cache_proof
 
 MS, S = 1_000_000, 1_000_000_000
 LOAD = ClosedLoop(concurrency=1, output_tokens=21, input_tokens=10, requests=8)

@@ -54,13 +54,13 @@ def joules_per_token(c: Context) -> Floats:
 def _cost(c: Context) -> Cost:
     """Every field is None without prices or throughput."""
     pace, machine = float(output_throughput(c)[0]), c.machine
-    if c.prices is None or not pace > 0:
+    if c.run.prices is None or not pace > 0:
         return Cost(None, None, None, None, None)
     return cost(
         pace,
         machine.device.name if machine else "",
         c.devices,
-        c.prices,
+        c.run.prices,
         watts=c.hardware.watts,
         bandwidth_gb_s=machine.device.bandwidth / 1e9 if machine else None,
     )

@@ -58,7 +58,7 @@ def _good(c: Context) -> Floats:
     An answer without a TPOT (one token, or one event) exceeds no limit on it. A request without output meets no limit on latency.
     """
     whole = c.whole.samples
-    limits = c.slo.limits if c.slo is not None else {}
+    limits = c.run.slo.limits if c.run.slo is not None else {}
     good, counted = whole.ok.copy(), np.ones(len(whole), dtype=bool)
     for its in metrics().values():
         if (limit := limits.get(its.slo_limit)) is not None:

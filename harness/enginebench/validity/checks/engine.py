@@ -90,7 +90,7 @@ def kv_full(cell: Context) -> Iterator[Finding]:
     when={
         "suspect": "the medians of engine and client over at least {FEWEST_TIMED} differ by over {PACE_OFF} and {PACE_OFF_MS} per token, "
         "or by over {FIRST_OFF} and {FIRST_OFF_MS} to the first token (where the engine's queue is known, or a single stream keeps it "
-        "empty)",
+        "empty)"
     },
     advice="connect without a proxy, and check the client lag and cores of this cell",
     needs=(REQUEST_TIMES, ENGINE_TIMES),

@@ -126,7 +126,7 @@ def oversaturated(cell: Context) -> Iterator[Finding]:
     meaning="the server was not in a steady state, so the figures depend on how long the load lasted",
     when={
         "suspect": "output tokens/s or in-flight requests changed by over {TREND} over the window (trend test, p < {CHANCE}), or never "
-        "settled",
+        "settled"
     },
     advice="raise `requests` or `duration_s`",
     needs=(SUCCESSES, TESTED_WINDOW),

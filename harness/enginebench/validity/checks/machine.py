@@ -25,7 +25,7 @@ STEAL = Requirement("telemetry of stolen processor time", lambda cell: cell.hard
     meaning="the GPU's cooling or power limit lowers the figures",
     when={
         "suspect": "at over {READINGS} of its readings a GPU's clock was lowered for heat, a power brake or a hardware slowdown, or for "
-        "its power limit where that is below the device's default",
+        "its power limit where that is below the device's default"
     },
     advice="cool the GPU or raise its limit, as `nvidia-smi -q -d PERFORMANCE,POWER` shows them, and measure again",
     needs=(GPUS,),
@@ -42,8 +42,7 @@ def gpu_throttled(cell: Context) -> Iterator[Finding]:
 @check(
     meaning="part of the GPU's time and energy went into other work",
     when={
-        "suspect": "at any reading a process that is not the engine's computed on a GPU of the cell (power, energy and memory are "
-        "withheld)",
+        "suspect": "at any reading a process that is not the engine's computed on a GPU of the cell (power, energy and memory are withheld)"
     },
     advice="end the processes that `nvidia-smi` lists beside the engine, and measure again",
     needs=(GPUS,),

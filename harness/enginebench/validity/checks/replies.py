@@ -101,7 +101,7 @@ def length_mismatch(cell: Context) -> Iterator[Finding]:
     meaning="it is not known which count of output tokens is right",
     when={
         "suspect": "the server and the checkpoint's tokenizer differ by over {RETOKENIZED} on the warm-up (trained weights only), or two "
-        "counts of the same requests differ, by over {COUNTS_APART_TOKENS} and {COUNTS_APART}, for over {REQUESTS_APART} of them",
+        "counts of the same requests differ, by over {COUNTS_APART_TOKENS} and {COUNTS_APART}, for over {REQUESTS_APART} of them"
     },
     advice="count one reply with the checkpoint's tokenizer to see which count is right, before you trust either",
     needs=(SUCCESSES, COUNTED_TWICE),

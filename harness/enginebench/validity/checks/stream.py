@@ -30,7 +30,7 @@ WHOLE = Threshold(0.5, "share")
     when={
         "suspect": "over {IN_BURSTS} of the gaps between output events are below {INSTANT} (one gap among fewer than {FEW_GAPS} is "
         "ignored); or, in replies of more than {FEW_GAPS} events, the events after the first take below {RELAYED} of the time at below "
-        "{STEP} each; the second case, and over {MOST_IN_BURSTS} in the first, withholds the pace from token to token",
+        "{STEP} each; the second case, and over {MOST_IN_BURSTS} in the first, withholds the pace from token to token"
     },
     advice="switch off buffering in proxies and gateways, and the engine's option for several tokens per event",
     needs=(EVENTS,),
@@ -72,7 +72,7 @@ def _after_first(cell: Context) -> tuple[float, float]:
 @check(
     meaning="many tokens came in each event, so TTFT and TPOT describe the delivery and not the generation",
     when={
-        "suspect": "an event holds over {PER_EVENT} on average, or over {WHOLE} of the replies of 2 or more tokens came in a single event",
+        "suspect": "an event holds over {PER_EVENT} on average, or over {WHOLE} of the replies of 2 or more tokens came in a single event"
     },
     advice="switch off buffering in proxies and gateways, and check that the engine streams",
     needs=(EVENTS,),
