@@ -41,7 +41,6 @@ def plain(value: Any) -> JSON:
 
 
 def plain_object(value: Any) -> dict[str, JSON]:
-    """A dataclass or mapping as a JSON object."""
     data = plain(value)
     if not isinstance(data, dict):
         raise TypeError(f"a {type(value).__name__} is not a JSON object")

@@ -27,7 +27,6 @@ class Site:
         return self.address_at(self.port)
 
     def address_at(self, port: int) -> tuple[str, ...]:
-        """The same flags with another port."""
         return ("--host", self.host, "--port", str(port))
 
     @property

@@ -172,7 +172,6 @@ class Load(ABC):
 
     @property
     def start_spread_s(self) -> float:
-        """Time over which the streams start."""
         return 0.0
 
     @property
@@ -265,7 +264,6 @@ def load_fields() -> Mapping[str, LoadField]:
 
 
 def field_names(*roles: str) -> tuple[str, ...]:
-    """The names of all fields with one of these roles."""
     return tuple(name for name, declared in load_fields().items() if declared.role in roles)
 
 

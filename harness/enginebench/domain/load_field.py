@@ -91,7 +91,6 @@ def redeclared(owner: type, name: str, *, default: Any, **traits: Any) -> Any:
 
 @cache
 def fields_of(kind: type) -> Mapping[str, LoadField]:
-    """The declared fields of one kind of load."""
     hints, found = get_type_hints(kind), dataclasses.fields(kind)
     declared: dict[str, LoadField] = {field.name: field.metadata["load_field"] for field in found}
     return {

@@ -91,7 +91,6 @@ class RateSegment:
 
     @property
     def arrivals(self) -> float:
-        """Expected number of arrivals."""
         return (self.first + self.last) / 2 * self.length_s
 
 

@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from enginebench.domain import Load, canonical, fingerprint
 from enginebench.metrics.costs import Prices
 from enginebench.metrics.hardware import Hardware, hardware_of
 from enginebench.metrics.slo import Slo
+from enginebench.metrics.statistics import Floats as Floats
 from enginebench.metrics.statistics import percentile
 from enginebench.metrics.tokens import input_tokens, output_tokens
 from enginebench.records.cell import CellRecord
@@ -30,8 +30,6 @@ from enginebench.workload.lengths import Lengths
 if TYPE_CHECKING:
     from enginebench.physics.deployment_limits import DeploymentLimits
     from enginebench.physics.machine import Machine
-
-Floats: TypeAlias = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +46,6 @@ class RunContext:
     """By the catalogue's device names. None: no prices are given, and cost metrics are left out."""
 
     def machine(self, cell: CellRecord) -> Machine | None:
-        """The machine that the cell ran on; None where it is unknown."""
         from enginebench.physics.detect import machine_of_run
 
         return None if self.record is None else machine_of_run(self.record.machine, self.record.scenario.get("hardware"), cell.traits.gpus)
@@ -84,7 +81,6 @@ class Context:
 
     @property
     def load(self) -> Load | None:
-        """The load of the cell."""
         return self.record.load if self.record is not None else None
 
     @cached_property
@@ -94,7 +90,6 @@ class Context:
 
     @cached_property
     def whole(self) -> Context:
-        """The same cell without a window."""
         return Context(self.samples.within(None), self.record, None, self.run)
 
     @property
@@ -112,7 +107,6 @@ class Context:
 
     @cached_property
     def machine(self) -> Machine | None:
-        """The machine that the cell ran on; None where it is unknown."""
         return self.run.machine(self.record) if self.record is not None else None
 
     @property

@@ -10,11 +10,10 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import numpy as np
-import numpy.typing as npt
 
+from enginebench.metrics.statistics import Floats
 from enginebench.records.samples import Samples
 
-Floats = npt.NDArray[np.float64]
 _Rule = tuple[tuple[str, ...], Callable[..., float]]
 """The names that a rule needs, and the time in s from the output tokens of the request and the reported values of these names."""
 
@@ -52,8 +51,8 @@ def queue_s(s: Samples) -> Floats:
 def _read(s: Samples, rules: tuple[_Rule, ...], tokens: Floats) -> Floats:
     out = np.full(len(s), np.nan)
     for i, reported in enumerate(s.server_timings):
-        for names, rule in rules if reported else ():
-            if all(name in reported for name in names):
+        for names, rule in rules:
+            if reported and all(name in reported for name in names):
                 with suppress(ZeroDivisionError):  # a single token
                     out[i] = rule(float(tokens[i]), *(reported[name] for name in names))
                 break

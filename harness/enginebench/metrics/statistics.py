@@ -67,7 +67,6 @@ class Estimate:
 
     @property
     def n(self) -> int:
-        """Number of repeats."""
         return len(self.values)
 
     @property

@@ -8,11 +8,10 @@ from __future__ import annotations
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
-import numpy.typing as npt
 
+from enginebench.metrics.statistics import Floats
 from enginebench.records.samples import Samples
 
-Floats: TypeAlias = npt.NDArray[np.float64]
 TokenSource: TypeAlias = Literal["server usage", "stream counts", "local tokenizer", "unknown"]
 """From the most to the least trustworthy."""
 

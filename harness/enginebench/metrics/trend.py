@@ -9,15 +9,14 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
+
+from enginebench.metrics.statistics import Floats
 
 TOLERANCE = 3.0
 """Largest squared standard error of a truncation, relative to the smallest one; about where bias and standard error are equal."""
 
 MATERIAL = 0.01
 """A truncation must change the mean by at least this share."""
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

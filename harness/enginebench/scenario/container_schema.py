@@ -99,6 +99,5 @@ class ContainerSettings(Strict):
         return env
 
     def container(self) -> Container:
-        """The settings as plain frozen data."""
         values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in self.model_dump().items()}
         return Container(**values)

@@ -52,7 +52,6 @@ def probe_requests(slo: Slo | None) -> int:
 
 
 def load_at(search: Search, level: float) -> Load:
-    """The search's load at a level."""
     load = search.base.at_level(level)
     if "requests" in search.follows:
         load = replace(load, requests=default_requests(load, search.least))

@@ -129,8 +129,6 @@ def _started_as(runtime: Runtime, entry: Deployments) -> Deployments:
 
 
 class _Served(NamedTuple):
-    """A deployment with its loads and its searches."""
-
     deployment: Deployment
     loads: tuple[Load, ...]
     searches: tuple[Search, ...]
@@ -183,7 +181,6 @@ class _Expansion:
         )
 
     def check_goals(self) -> None:
-        """UserError for a search without a goal."""
         for number, group in enumerate(self.written.loads):
             if group.find and self.written.slo is None:
                 advice = "write one at the top level, e.g. slo: {ttft_ms: 500, tpot_ms: 50}"
@@ -228,7 +225,8 @@ class _Expansion:
         keys = ("engine", "model", "precision", "runtime")
         for chosen in itertools.product(*(enumerate(getattr(entry, key)) for key in keys)):
             places = {key: self.source.place((*at, key), i) for key, (i, _) in zip(keys, chosen, strict=True)}
-            yield _Variant(*(value for _, value in chosen), entry.label, at, places)
+            engine, model, precision, runtime = (value for _, value in chosen)
+            yield _Variant(engine, model, precision, runtime, entry.label, at, places)
 
     def _axes(self, entry: Deployments, adapter: Adapter, at: Location) -> Axes:
         return option_axes(entry.options, adapter, self.source, (*at, "options"))

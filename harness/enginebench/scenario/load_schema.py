@@ -65,7 +65,6 @@ def _entry(declared: LoadField) -> tuple[Any, Any]:
 
 
 def _value(declared: LoadField) -> Any:
-    """The annotation of one value."""
     kind = declared.type
     if kind == Length:
         return Tokens

@@ -97,7 +97,6 @@ class LoadGroups:
             raise self.source.error(found, at, advice=error.advice) from None
 
     def _place(self, number: int, load: Load, key: str) -> Location:
-        """The place of the value that a load has under this key."""
         values, value = getattr(self.groups[number], key, None), getattr(load, key, None)
         at: Location = ("loads", number, "find" if values is None and self.groups[number].find else key)
         return self.source.place(at, values.index(value)) if isinstance(values, list) and value in values else at
@@ -114,7 +113,6 @@ class LoadGroups:
 
 
 def _applies(group: Loads, chosen: Chosen) -> bool:
-    """Whether these loads are for a deployment with these values."""
     return all(chosen[key] in values for key, values in group.only.items())
 
 
@@ -128,7 +126,6 @@ def _size(group: Loads) -> int:
 
 
 def _points(entry: Loads) -> Iterator[dict[str, Any]]:
-    """Every combination of the values that are written or have a fixed default."""
     axes = entry.axes
     for values in itertools.product(*axes.values()):
         yield dict(zip(axes, values, strict=True))

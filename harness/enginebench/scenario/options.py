@@ -34,12 +34,10 @@ def option_axes(options: dict[str, JSON], adapter: Adapter, source: Source, here
 
 
 def size(axes: Axes) -> int:
-    """Number of combinations."""
     return math.prod(len(values) for values in axes.values())
 
 
 def combinations(axes: Axes, adapter: Adapter, source: Source, here: Location) -> list[dict[str, JSON]]:
-    """Every combination, validated."""
     return [_validated(dict(zip(axes, point, strict=True)), adapter, source, here) for point in itertools.product(*axes.values())]
 
 

@@ -66,7 +66,6 @@ class Plan:
         return replace(self, cells=kept, searches={key: search for key, search in self.searches.items() if key in ids})
 
     def values(self, key: str) -> frozenset[str]:
-        """The values that the cells have for a key of SELECTABLE."""
         return frozenset(_value(cell, key) for cell in self.cells)
 
 
@@ -101,8 +100,6 @@ def plan(scenario: Scenario, registry: Registry, bounds: MachineLimits | None = 
 
 @dataclass(frozen=True)
 class _Served:
-    """A deployment with its loads and its searches."""
-
     deployment: Deployment
     loads: tuple[Load, ...]
     searches: tuple[Search, ...]
@@ -122,7 +119,6 @@ class _Served:
         return {load: f"{what} needs a server: an in-process batch gets all its requests at once" for load, what in needs.items() if what}
 
     def too_large(self, registry: Registry, bounds: MachineLimits) -> Mapping[Load, str]:
-        """The loads that do not fit the machine, each with the reason."""
         return bounds.refusals(self.deployment, self.each, registry[self.deployment.engine].traits(self.deployment).gpus)
 
     def refusal(self, registry: Registry) -> str | None:

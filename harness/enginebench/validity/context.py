@@ -75,7 +75,6 @@ class Context(metrics.Context):
 
     @property
     def load(self) -> Load:
-        """What was to be sent."""
         return self.record.load
 
     @cached_property
@@ -85,7 +84,6 @@ class Context(metrics.Context):
 
     @cached_property
     def cache(self) -> CacheProof:
-        """Whether the prefix cache was cold, and how that is known."""
         return cache_proof(self.record, self.samples)
 
     @cached_property

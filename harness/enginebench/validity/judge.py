@@ -78,7 +78,6 @@ def all_checks() -> tuple[Check, ...]:
 
 
 def judge(cell: Context) -> Judgement:
-    """Run every check on a cell that ran."""
     reasons: list[Reason] = []
     not_checkable: dict[str, str] = {}
     withheld: dict[str, str] = {}
