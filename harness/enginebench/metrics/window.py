@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from enginebench.domain import DrawnLoad, Load, Phase
+from enginebench.metrics.statistics import Floats
 from enginebench.metrics.tokens import output_tokens, per_event
-from enginebench.metrics.trend import Floats, Trend, settled, trend
+from enginebench.metrics.trend import Trend, settled, trend
 from enginebench.records.samples import Ints, Samples
 from enginebench.records.window import State, Window
 from enginebench.workload.arrivals import due_times
