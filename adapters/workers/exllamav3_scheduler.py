@@ -62,42 +62,34 @@ class Backend(Protocol):
 
     def encode(self, text: str) -> list[int]:
         """A prompt as token ids, with the tokens that the model needs before every text."""
-        ...
 
     def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """Messages through the model's own template. Raises ValueError for a model that has none."""
-        ...
 
     def enqueue(self, request: int, ask: Ask) -> None:
         """Add a request to the engine's queue. Raises ValueError for one that can never run."""
-        ...
 
     def cancel(self, request: int) -> None:
         """Drop a request that was enqueued and has not finished."""
-        ...
 
     def step(self) -> list[Piece]:
         """One pass of the engine over its batch."""
-        ...
 
     def gauges(self) -> Mapping[str, float]:
         """Totals (names that end in _total) and values of the moment."""
-        ...
 
     def about(self) -> Mapping[str, object]:
         """The configuration in force."""
-        ...
 
     def close(self) -> None:
         """Release devices and other processes."""
-        ...
 
 
 class Scheduler:
     """One engine, its thread, and the requests that are in flight."""
 
-    def __init__(self, load: Callable[[], Backend], deliver: Callable[[list[Piece]], None], failed: Callable[[], None]) -> None:
-        """deliver and failed are called in the engine's thread; after failed no further piece follows."""
+    def __init__(self, load: Callable[[], Backend], deliver: Callable[[list[Piece]], None], failed: Callable[[int], None]) -> None:
+        """deliver and failed (with an exit code) are called in the engine's thread; after failed no further piece follows."""
         self._load, self._deliver, self._failed = load, deliver, failed
         self._inbox: queue.SimpleQueue[tuple[int, Ask | None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -139,7 +131,7 @@ class Scheduler:
             traceback.print_exc()
             broken = f"the engine failed: {type(error).__name__}: {error}"
             self._hand_out([Piece(request, finish="error", error=broken) for request in sorted(self._live)])
-            self._failed()
+            self._failed(1)
 
     def _admit(self, backend: Backend) -> bool:
         """Process new requests and cancellations; waits while there are none. False: stop."""

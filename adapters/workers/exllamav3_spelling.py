@@ -11,8 +11,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from exllamav3_http import Connection
 from exllamav3_scheduler import Ask, Backend, Piece, Usage
+from worker_http import Refused, Reply, as_json, failure
 
 NUMBER = (int, float)
 SHARED: Mapping[str, tuple[type, ...]] = {
@@ -33,18 +33,11 @@ FIELDS: Mapping[str, Mapping[str, tuple[type, ...]]] = {
 }
 """Route -> its fields, with their types."""
 
+STREAM = b"Content-Type: text/event-stream\r\nCache-Control: no-store\r\nTransfer-Encoding: chunked\r\n"
 DEFAULT_MAX_TOKENS = 16
 """As in OpenAI's completions."""
 
 Fields = Mapping[str, Any]
-
-
-class Refused(ValueError):  # noqa: N818  # a verdict on a request
-    """A request that is refused, with an HTTP status."""
-
-    def __init__(self, text: str, status: int = 400) -> None:
-        super().__init__(text)
-        self.status = status
 
 
 def read(path: str, raw: bytes, model: str) -> Fields:
@@ -98,23 +91,27 @@ def _prompt(fields: Fields, backend: Backend) -> Sequence[int]:
 
 
 class Answer:
-    """The response to one generation."""
+    """The response to one generation. ended: whether all of it is sent."""
 
-    def __init__(self, connection: Connection, fields: Fields, number: int, model: str) -> None:
-        self.connection = connection
+    def __init__(self, reply: Reply, fields: Fields, number: int, model: str) -> None:
+        self.reply, self.ended = reply, False
         self._chat = "messages" in fields
         self._streams = bool(fields.get("stream"))
         self._include_usage = bool(fields.get("stream_options", {}).get("include_usage"))
         kind = ("chat.completion.chunk" if self._streams else "chat.completion") if self._chat else "text_completion"
         self._frame = {"id": f"cmpl-{number}", "object": kind, "created": int(time.time()), "model": model}
-        self._begun = False
         self._text = ""
         self._ids: list[int] = []
 
     def take(self, piece: Piece) -> None:
         """Send the piece, or keep it for a response that is not streamed."""
+        self.ended = piece.finish is not None
         if piece.finish == "error":
-            self._fail(piece)
+            status = 400 if piece.refused else 500
+            if self.reply.begun:
+                self._write(b"data: " + failure(piece.error, status) + b"\n\n")
+            else:
+                self.reply.say(status, failure(piece.error, status))
         elif self._streams:
             self._stream(piece)
         else:
@@ -122,7 +119,7 @@ class Answer:
             self._ids += piece.tokens
             if piece.finish:
                 choice = self._choice(self._text, self._ids, piece.finish)
-                self.connection.reply(200, as_json({**self._frame, "choices": [choice], **_usage(piece.usage)}), JSON)
+                self.reply.say(200, as_json({**self._frame, "choices": [choice], **_usage(piece.usage)}))
 
     def _stream(self, piece: Piece) -> None:
         events = _event({**self._frame, "choices": [self._choice(piece.text, piece.tokens, piece.finish)]})
@@ -130,36 +127,18 @@ class Answer:
             if self._include_usage:
                 events += _event({**self._frame, "choices": [], **_usage(piece.usage)})
             events += b"data: [DONE]\n\n"
-        if not self._begun:
-            self._begun = True
-            self.connection.begin_stream()
-        self.connection.stream(events, last=piece.finish is not None)
+        if not self.reply.begun:
+            self.reply.begin(b"200 OK", STREAM)
+        self._write(events)
 
-    def _fail(self, piece: Piece) -> None:
-        body = failure(piece.error, "invalid_request_error" if piece.refused else "server_error")
-        if self._begun:
-            self.connection.stream(b"data: " + body + b"\n\n", last=True)
-        else:
-            self.connection.reply(400 if piece.refused else 500, body, JSON)
+    def _write(self, data: bytes) -> None:
+        self.reply.write(b"%x\r\n%b\r\n%b" % (len(data), data, b"0\r\n\r\n" if self.ended else b""))
 
     def _choice(self, text: str, ids: Sequence[int], finish: str | None) -> dict[str, object]:
         content: dict[str, object] = {"text": text}
         if self._chat:
             content = {"delta" if self._streams else "message": {"role": "assistant", "content": text}}
         return {"index": 0, **content, "token_ids": list(ids), "finish_reason": finish}
-
-
-JSON = "application/json"
-
-
-def as_json(value: object) -> bytes:
-    """Compact JSON."""
-    return json.dumps(value, separators=(",", ":")).encode()
-
-
-def failure(text: str, kind: str = "invalid_request_error") -> bytes:
-    """OpenAI's error object."""
-    return as_json({"error": {"message": text, "type": kind}})
 
 
 def _event(value: object) -> bytes:

@@ -16,68 +16,26 @@ import sys
 from fake_native import ROUTES
 from fake_server import Connection, Engine
 
-USAGE = ("separate", "choices", "continuous", "none")
-MALFORMED = ("no", "json", "utf8", "chunk")
+FLAGS: dict[str, bool | int | float | str] = {
+    "host": "127.0.0.1", "port": 0, "model": "fake", "context": 4096, "tls-cert": "", "tls-key": "", "close": False, "protocol": "openai",
+    "ttft-ms": 20.0, "prefill-ms-per-token": 0.0, "itl-ms": 5.0, "tick-ms": 0.0, "batch-events": 0, "tokens-per-event": 1,
+    "reasoning-tokens": 0, "tool-call": False, "incremental": False, "role-chunk": False, "no-done": False, "usage": "separate",
+    "pings": False, "slots": 0, "burst": False, "short-output": 0, "cached-tokens": 0, "stall-after": 0, "stall-s": 1.0, "load-s": 0.0,
+    "never-ready": False, "slow-accept-s": 0.0, "malformed": "no", "cut-after": 0, "in-stream-error": 0, "crash-after": 0, "http-error": 0,
+    "exit-at-start": False,
+}  # fmt: skip
+"""Flag -> default. The adapter's options have the same names, and say what they mean; with --tls-cert and --tls-key (PEM) it speaks HTTPS."""
+CHOICES = {"protocol": ROUTES, "usage": ("separate", "choices", "continuous", "none"), "malformed": ("no", "json", "utf8", "chunk")}
 
 
 def arguments() -> argparse.Namespace:
-    """Every flag; the adapter's options have the same names."""
     parser = argparse.ArgumentParser(description=__doc__)
-    add = parser.add_argument
-    add("--host", default="127.0.0.1")
-    add("--port", type=int, required=True)
-    add("--model", default="fake")
-    add("--context", type=int, default=4096)
-    add("--tls-cert", default="", help="certificate (PEM); with --tls-key the server speaks HTTPS")
-    add("--tls-key", default="")
-    add("--close", action="store_true", help="close the connection after every response, with Connection: close")
-    timing(parser)
-    faults(parser)
+    for name, default in FLAGS.items():
+        if default is False:
+            parser.add_argument(f"--{name}", action="store_true")
+        else:
+            parser.add_argument(f"--{name}", type=type(default), default=default, choices=CHOICES.get(name), required=name == "port")
     return parser.parse_args()
-
-
-def timing(parser: argparse.ArgumentParser) -> None:
-    """Speed and format of the streams."""
-    add = parser.add_argument
-    add("--protocol", choices=tuple(ROUTES), default="openai")
-    add("--ttft-ms", type=float, default=20.0)
-    add("--prefill-ms-per-token", type=float, default=0.0, help="added to the time to the first token, for each prompt token")
-    add("--itl-ms", type=float, default=5.0)
-    add("--tick-ms", type=float, default=0.0, help="all streams in lockstep: one event of each at every tick, whatever the ITL")
-    add("--batch-events", type=int, default=0, help="events in one write, at the last one's time; with --itl-ms 0 as fast as possible")
-    add("--tokens-per-event", type=int, default=1, help="tokens in each event; the next event comes that many ITLs later")
-    add("--reasoning-tokens", type=int, default=0, help="tokens of reasoning before the answer, where the protocol has it")
-    add("--tool-call", action="store_true", help="chat: the answer is a tool call")
-    add("--incremental", action="store_true", help="sglang: only new text in each event")
-    add("--role-chunk", action="store_true", help="chat: an event with the role and no text comes first")
-    add("--no-done", action="store_true", help="end the stream without data: [DONE]")
-    add(
-        "--usage",
-        choices=USAGE,
-        default="separate",
-        help="openai: in a separate event, with the last choices, with all, nowhere",
-    )
-    add("--pings", action="store_true", help="comments before the first token and between events")
-    add("--slots", type=int, default=0, help="requests served at once; others queue (0: no limit)")
-    add("--burst", action="store_true", help="send all tokens at once, at the last one's time")
-    add("--short-output", type=int, default=0, help="stop after this many tokens, whatever the request asks for")
-    add("--cached-tokens", type=int, default=0, help="prompt tokens to report as served from a cache")
-
-
-def faults(parser: argparse.ArgumentParser) -> None:
-    """Faults."""
-    add = parser.add_argument
-    add("--stall-after", type=int, default=0, help="pause after this many tokens, for --stall-s")
-    add("--stall-s", type=float, default=1.0)
-    add("--load-s", type=float, default=0.0, help="seconds of 503 after the start")
-    add("--never-ready", action="store_true")
-    add("--slow-accept-s", type=float, default=0.0, help="seconds before a new connection is read")
-    add("--malformed", choices=MALFORMED, default="no", help="what is malformed in the second event")
-    add("--cut-after", type=int, default=0, help="close the connection after this many tokens")
-    add("--in-stream-error", type=int, default=0, help="send an error event after this many tokens")
-    add("--crash-after", type=int, default=0, help="exit when another request follows after this many")
-    add("--http-error", type=int, default=0, help="answer every generation with this status")
-    add("--exit-at-start", action="store_true")
 
 
 async def main(options: argparse.Namespace) -> None:

@@ -6,12 +6,12 @@ Does not read requests. Standard library only; plain HTTP, responses of any fram
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Protocol
 from urllib.parse import urlsplit
 
-HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"host", b"content-length", b"transfer-encoding", b"expect", b"upgrade"})
-"""Headers of one connection, which are not forwarded but written again."""
+from worker_http import MAX_HEAD, Head, Reply
+
+PIECE = 256 << 10
 
 
 class Lost(ConnectionError):  # noqa: N818  # it names the event
@@ -20,36 +20,6 @@ class Lost(ConnectionError):  # noqa: N818  # it names the event
     def __init__(self, text: str, *, begun: bool = False) -> None:
         super().__init__(text)
         self.begun = begun
-
-
-@dataclass(frozen=True)
-class Head:
-    """The first line of a message and its headers, in order and unchanged."""
-
-    start: bytes
-    headers: tuple[tuple[bytes, bytes], ...]
-
-    @classmethod
-    def parse(cls, raw: bytes) -> Head:
-        """Parse everything before the empty line. Raises ValueError for an invalid head."""
-        start, *lines = raw.split(b"\r\n")
-        pairs = [line.partition(b":") for line in lines]
-        if not start or not all(colon for _, colon, _ in pairs):
-            raise ValueError(f"invalid HTTP head: {raw[:80]!r}")
-        return cls(start, tuple((name.strip(), value.strip()) for name, _, value in pairs))
-
-    def get(self, name: bytes) -> bytes:
-        """A header's value in lower case; empty where it is missing."""
-        return next((value.lower() for key, value in self.headers if key.lower() == name), b"")
-
-    @property
-    def status(self) -> int:
-        """Of a response. Raises ValueError."""
-        return int(self.start.split(b" ", 2)[1])
-
-    def end_to_end(self) -> bytes:
-        """The headers that are forwarded, each with its line end."""
-        return b"".join([b"%b: %b\r\n" % pair for pair in self.headers if pair[0].lower() not in HOP_BY_HOP])
 
 
 class Body:
@@ -95,11 +65,23 @@ class Body:
 class Receiver(Protocol):
     """Receives a response as it arrives."""
 
-    def begin(self, head: Head, body: Body, data: bytes) -> None:
-        """The head, and the part of the body that arrived with it."""
+    def begin(self, head: Head, body: Body) -> None:
+        """The head has arrived."""
 
     def more(self, data: bytes) -> None:
-        """The next piece of the body."""
+        """A piece of the body; the first may be empty."""
+
+
+class Relay:
+    """A Receiver that passes a response on to the client."""
+
+    def __init__(self, reply: Reply) -> None:
+        self.reply, self.more = reply, reply.write
+
+    def begin(self, head: Head, body: Body) -> None:
+        self.reply.close = self.reply.close or body.until_close
+        framing = b"Transfer-Encoding: chunked\r\n" if body.chunked else b"Content-Length: %b\r\n" % body.length if body.length else b""
+        self.reply.begin(head.start.partition(b" ")[2], head.end_to_end() + framing)
 
 
 class Whole:
@@ -109,13 +91,10 @@ class Whole:
         self.head = Head(b"HTTP/1.1 502 Bad Gateway", ())
         self._chunked = False
         self._parts: list[bytes] = []
+        self.more = self._parts.append
 
-    def begin(self, head: Head, body: Body, data: bytes) -> None:
+    def begin(self, head: Head, body: Body) -> None:
         self.head, self._chunked = head, body.chunked
-        self._parts.append(data)
-
-    def more(self, data: bytes) -> None:
-        self._parts.append(data)
 
     @property
     def body(self) -> bytes:
@@ -128,74 +107,14 @@ class Whole:
             at = end + 1 + size + 2
         return b"".join(out)
 
+    def relay(self, reply: Reply) -> None:
+        """Write it to the client."""
+        body = self.body
+        reply.begin(self.head.start.partition(b" ")[2], self.head.end_to_end() + b"Content-Length: %d\r\n" % len(body))
+        reply.write(body)
 
-class Connection(asyncio.Protocol):
-    """One connection to a server, with one request at a time."""
 
-    def __init__(self) -> None:
-        self.transport: asyncio.Transport
-        self.usable = True
-        self._receiver: Receiver | None = None
-        self._body: Body | None = None
-        self._head = b""
-        self._ended: asyncio.Future[None] | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)  # writable; uvloop's has another class
-
-    async def ask(self, request: bytes, receiver: Receiver) -> None:
-        """Send a request and receive its whole response. Raises Lost. Cancelling it closes the connection, so that the server stops."""
-        self._receiver, self._body, self._head = receiver, None, b""
-        self._ended = asyncio.get_running_loop().create_future()
-        self.transport.write(request)
-        try:
-            await self._ended
-        except BaseException:
-            self.usable = False
-            self.transport.abort()
-            raise
-        finally:
-            self._receiver = None
-
-    def data_received(self, data: bytes) -> None:
-        if self._receiver is None or self._ended is None or self._ended.done():
-            self.usable = False
-            return self.transport.abort()
-        try:
-            if self._body is not None:
-                self._receiver.more(data)  # before it is parsed: invalid data is forwarded unchanged
-                self._body.feed(data)
-            else:
-                self._begin(data)
-        except ValueError as error:
-            self._fail(str(error))
-        if self._body is not None and self._body.ended and not self._ended.done():
-            self._ended.set_result(None)
-        return None
-
-    def _begin(self, data: bytes) -> None:
-        raw, found, rest = (self._head + data).partition(b"\r\n\r\n")
-        if not found:
-            self._head = raw
-            return
-        head = Head.parse(raw)
-        self._body = Body(head)
-        self.usable = not self._body.until_close and head.get(b"connection") != b"close" and head.start.startswith(b"HTTP/1.1")
-        assert self._receiver is not None  # noqa: S101  # data_received checked
-        self._receiver.begin(head, self._body, rest)
-        self._body.feed(rest)
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self.usable = False
-        if self._ended is not None and not self._ended.done():
-            if self._body is not None and self._body.until_close and error is None:
-                self._ended.set_result(None)
-            else:
-                self._fail(str(error) if error else "closed the connection")
-
-    def _fail(self, text: str) -> None:
-        if self._ended is not None and not self._ended.done():
-            self._ended.set_exception(Lost(text, begun=self._body is not None))
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Server:
@@ -212,23 +131,20 @@ class Server:
         """Send a request on an open connection, or on a new one. Raises Lost, with the server's address.
 
         The server may close an open connection just as it is used. Then, and only if no part of a response arrived, another connection is
-        used.
+        used. Cancelling it closes the connection, so that the server stops.
         """
         while True:
             kept = self._kept()
             try:
-                connection = kept or await self._connect()
-                await connection.ask(request, receiver)
+                connection = kept or await asyncio.open_connection(self.host, self.port, limit=MAX_HEAD)
+                if await _exchange(connection, request, receiver):
+                    self._idle.append(connection)
             except (OSError, Lost) as error:
                 begun = isinstance(error, Lost) and error.begun
                 if kept is None or begun:
                     raise Lost(f"{self.url}: {error}", begun=begun) from None
-                continue
-            if connection.usable:
-                self._idle.append(connection)
             else:
-                connection.transport.close()
-            return
+                return
 
     async def fetch(self, request: bytes) -> Whole:
         """The whole response to a request. Raises Lost."""
@@ -238,11 +154,31 @@ class Server:
 
     def _kept(self) -> Connection | None:
         while self._idle:
-            connection = self._idle.pop()
-            if connection.usable:
-                return connection
+            reader, writer = self._idle.pop()
+            if not reader.at_eof() and not reader._buffer:  # type: ignore[attr-defined]  # noqa: SLF001  # bytes that no request asked for
+                return reader, writer
+            writer.transport.abort()
         return None
 
-    async def _connect(self) -> Connection:
-        _, connection = await asyncio.get_running_loop().create_connection(Connection, self.host, self.port)
-        return connection
+
+async def _exchange(connection: Connection, request: bytes, receiver: Receiver) -> bool:
+    """One request and its whole response; whether the connection may be used again. Raises OSError and Lost."""
+    (reader, writer), begun, usable = connection, False, False
+    try:
+        writer.write(request)
+        head = Head.parse((await reader.readuntil(b"\r\n\r\n"))[:-4])
+        body, begun = Body(head), True
+        receiver.begin(head, body)
+        while not body.ended and (data := await reader.read(PIECE)):
+            receiver.more(data)  # before it is parsed: invalid data is forwarded unchanged
+            body.feed(data)
+        if not body.ended and not body.until_close:
+            raise Lost("closed the connection", begun=True)
+        receiver.more(b"")  # a head without a body
+        usable = not body.until_close and head.get(b"connection") != b"close" and head.start.startswith(b"HTTP/1.1")
+    except (ValueError, EOFError, asyncio.LimitOverrunError) as error:
+        raise Lost("closed the connection" if isinstance(error, EOFError) else str(error), begun=begun) from None
+    finally:
+        if not usable:
+            writer.transport.abort()
+    return usable

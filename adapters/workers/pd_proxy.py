@@ -26,11 +26,12 @@ import itertools
 import json
 import random
 import sys
+import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 
-from pd_client import Answer, Client, Refused, Relay, Request
-from pd_http import Server, Whole
+from pd_http import Relay, Server, Whole
+from worker_http import Answer, Client, Refused, Reply, Request, as_json
 
 PREFILL_ONLY = {
     "do_remote_decode": True,
@@ -59,54 +60,54 @@ class Proxy:
         self.generate = ways[options.protocol]
         self.draining: set[asyncio.Task[Whole]] = set()
 
-    async def answer(self, request: Request, relay: Relay) -> None:
+    async def answer(self, request: Request, reply: Reply) -> None:
         """Handle one request. Raises Refused and Lost."""
         if request.method == b"POST":
-            await self.generate(request, relay)
+            await self.generate(request, reply)
         elif request.path in (b"/health", b"/metrics"):
-            answers = await asyncio.gather(*[server.fetch(request.bytes_for(server)) for server in self.servers])
+            answers = await asyncio.gather(*[server.fetch(bytes_for(server, request)) for server in self.servers])
             bad = next((answer for answer in answers if answer.head.status != 200), None)
             if bad is not None:
-                relay.whole(bad)
+                bad.relay(reply)
             else:
-                relay.say(200, "".join([answer.body.decode(errors="replace").rstrip("\n") + "\n" for answer in answers]))
+                reply.say(200, b"".join([answer.body.rstrip(b"\n") + b"\n" for answer in answers]), b"text/plain; charset=utf-8")
         else:
-            await self.first_decode.ask(request.bytes_for(self.first_decode), relay)
+            await self.first_decode.ask(bytes_for(self.first_decode, request), Relay(reply))
 
-    async def plain(self, request: Request, relay: Relay) -> None:
+    async def plain(self, request: Request, reply: Reply) -> None:
         server = next(self.all)
-        await server.ask(request.bytes_for(server), relay)
+        await server.ask(bytes_for(server, request), Relay(reply))
 
-    async def vllm(self, request: Request, relay: Relay) -> None:
-        request, fields = request.named(), request.fields()
+    async def vllm(self, request: Request, reply: Reply) -> None:
+        request, fields = named(request), fields_of(request)
         one_token = {name: 1 for name in ("max_completion_tokens", "min_tokens") if fields.get(name)}
         fields |= {"stream": False, "max_tokens": 1, **one_token, "kv_transfer_params": PREFILL_ONLY}
         fields.pop("stream_options", None)  # vLLM refuses it without a stream
         (prefill, _), decode = next(self.prefill), next(self.decode)
-        answer = await prefill.fetch(replace(request, body=json.dumps(fields, separators=(",", ":")).encode()).bytes_for(prefill))
+        answer = await prefill.fetch(bytes_for(prefill, replace(request, body=as_json(fields))))
         if answer.head.status != 200:
-            return relay.whole(answer)
+            return answer.relay(reply)
         try:
             handed = json.loads(answer.body)["kv_transfer_params"]
         except (ValueError, KeyError, TypeError):
             handed = None
         if not isinstance(handed, dict):  # decode would silently compute the prompt again
-            raise Refused(502, f"{prefill.url} returned no kv_transfer_params: it needs --kv-transfer-config")
-        return await decode.ask(request.with_fields({"kv_transfer_params": handed}).bytes_for(decode), relay)
+            raise Refused(f"{prefill.url} returned no kv_transfer_params: it needs --kv-transfer-config", 502)
+        return await decode.ask(bytes_for(decode, with_fields(request, {"kv_transfer_params": handed})), Relay(reply))
 
-    async def sglang(self, request: Request, relay: Relay) -> None:
-        request.fields()
+    async def sglang(self, request: Request, reply: Reply) -> None:
+        fields_of(request)
         (prefill, port), decode = next(self.prefill), next(self.decode)
         room = {"bootstrap_host": prefill.host, "bootstrap_port": port, "bootstrap_room": random.randint(0, MAX_ROOM)}  # noqa: S311
-        request = request.with_fields(room)
-        first = asyncio.create_task(prefill.fetch(request.bytes_for(prefill)))
-        second = asyncio.create_task(decode.ask(request.bytes_for(decode), relay))
+        request = with_fields(request, room)
+        first = asyncio.create_task(prefill.fetch(bytes_for(prefill, request)))
+        second = asyncio.create_task(decode.ask(bytes_for(decode, request), Relay(reply)))
         try:
             await asyncio.wait({first, second}, return_when=asyncio.FIRST_COMPLETED)
-            if not second.done() and not relay.begun and (first.exception() is not None or first.result().head.status != 200):
+            if not second.done() and not reply.begun and (first.exception() is not None or first.result().head.status != 200):
                 second.cancel()  # it waits for KV that will not arrive
                 await asyncio.wait({second})
-                return relay.whole(first.result())
+                return first.result().relay(reply)
             await second
         except BaseException:
             first.cancel()
@@ -120,6 +121,36 @@ class Proxy:
         self.draining.discard(task)
         if not task.cancelled() and (error := task.exception()):
             print(f"after the response: {error}", file=sys.stderr, flush=True)
+
+
+def bytes_for(server: Server, request: Request) -> bytes:
+    """The request as it is sent to a server."""
+    own = b"Host: %b:%d\r\nContent-Length: %d\r\n" % (server.host.encode(), server.port, len(request.body))
+    return b"%b %b HTTP/1.1\r\n%b%b\r\n%b" % (request.method, request.path, own, request.head.end_to_end(), request.body)
+
+
+def named(request: Request) -> Request:
+    """The request with an X-Request-Id: the client's if it has one."""
+    if request.head.get(b"x-request-id"):
+        return request
+    name = (b"X-Request-Id", uuid.uuid4().hex.encode())
+    return replace(request, head=replace(request.head, headers=(*request.head.headers, name)))
+
+
+def fields_of(request: Request) -> dict[str, object]:
+    """The body as a JSON object. Raises Refused."""
+    try:
+        fields = json.loads(request.body)
+    except ValueError:
+        fields = None
+    if not isinstance(fields, dict) or not fields:
+        raise Refused("the body is not a JSON object")
+    return fields
+
+
+def with_fields(request: Request, fields: dict[str, object]) -> Request:
+    """The request with further fields, appended as text because serializing a long prompt again takes time."""
+    return replace(request, body=request.body.rstrip()[:-1] + b"," + json.dumps(fields).encode()[1:])
 
 
 def arguments() -> argparse.Namespace:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import http.server
-import importlib.util
 import json
 import socket
 import subprocess
@@ -13,7 +12,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from types import ModuleType
 from typing import Any, Self
 
 import pytest
@@ -22,6 +20,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from .conftest import free_port, wait_until_listening
+
+sys.path.append(str(WORKERS))
+from pd_http import Body, Whole
+from worker_http import Head
 
 EVENT = b"data: {}\n\n"
 BODY = {"model": "m", "prompt": [1, 2, 3], "max_tokens": 9, "min_tokens": 9, "stream": True, "stream_options": {"include_usage": True}}
@@ -334,29 +336,17 @@ def test_flags_that_do_not_fit(flags: tuple[str, ...], why: str) -> None:
 # -- where an answer ends --------------------------------------------------------------------------------------------------------
 
 
-def pd_http() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("pd_http", WORKERS / "pd_http.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules["pd_http"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-WIRE = pd_http()
-
-
 @given(st.lists(st.binary(min_size=1, max_size=300), max_size=6), st.booleans(), st.data())
 def test_the_end_of_an_answer_is_found_however_it_is_cut(pieces: list[bytes], chunked: bool, data: st.DataObject) -> None:
     if chunked:
         raw = b"".join([b"%X;ext=1\r\n%b\r\n" % (len(piece), piece) for piece in pieces]) + b"0\r\nTrailer: x\r\n\r\n"
-        head = WIRE.Head.parse(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked")
+        head = Head.parse(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked")
     else:
         raw = b"".join(pieces)
-        head = WIRE.Head.parse(b"HTTP/1.1 200 OK\r\nContent-Length: %d" % len(raw))
+        head = Head.parse(b"HTTP/1.1 200 OK\r\nContent-Length: %d" % len(raw))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(raw)), max_size=8)))
-    body, whole = WIRE.Body(head), WIRE.Whole()
-    whole.begin(head, body, b"")
+    body, whole = Body(head), Whole()
+    whole.begin(head, body)
     for start, end in zip([0, *cuts], [*cuts, len(raw)], strict=True):
         assert body.ended == (start == len(raw))
         body.feed(raw[start:end])
