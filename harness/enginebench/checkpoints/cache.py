@@ -10,7 +10,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -18,10 +18,15 @@ from pathlib import Path
 def atomic(path: Path) -> Iterator[Path]:
     """Yields a draft path for a file or a folder. The draft is renamed to `path` when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{_draft_prefix(path)}{os.getpid()}-{secrets.token_hex(4)}")
+    draft = path.with_name(f".{path.name}.draft-{os.getpid()}-{secrets.token_hex(4)}")
     try:
         yield draft
-        _publish(draft, path)
+        try:
+            draft.replace(path)
+        except OSError:
+            # A folder cannot replace a non-empty folder: another process has published the same one.
+            if not (draft.is_dir() and path.is_dir()):
+                raise
     finally:
         _discard(draft)
 
@@ -34,28 +39,14 @@ def make_once(path: Path, make: Callable[[Path], None]) -> Path:
     with path.with_name(f".{path.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # released by the kernel even if this process is killed
         if not path.exists():
-            for stale in path.parent.glob(f"{_draft_prefix(path)}*"):
+            for stale in path.parent.glob(f".{path.name}.draft-*"):
                 _discard(stale)
             make(path)
     return path
-
-
-def _draft_prefix(path: Path) -> str:
-    return f".{path.name}.draft-"
-
-
-def _publish(draft: Path, path: Path) -> None:
-    try:
-        draft.replace(path)
-    except OSError:
-        # A folder cannot replace a non-empty folder: another process has published the same one.
-        if not (draft.is_dir() and path.is_dir()):
-            raise
 
 
 def _discard(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
-        with suppress(FileNotFoundError):
-            path.unlink()
+        path.unlink(missing_ok=True)

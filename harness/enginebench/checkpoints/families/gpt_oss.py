@@ -11,17 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from enginebench.checkpoints.families.base import (
-    ATTENTION_NAMES,
-    Array,
-    Family,
-    Geometry,
-    Stored,
-    Tensor,
-    grouped_query_attention,
-    routed_experts,
-    transposed,
-)
+from enginebench.checkpoints.families import base as fam
 from enginebench.domain import JSON
 
 _YARN_FACTOR, _YARN_CONTEXT = 32.0, 4096
@@ -29,13 +19,13 @@ _BIAS = 0.1
 """Standard deviation of the biases."""
 
 
-class GptOss(Family):
+class GptOss(fam.Family):
     name = "gpt_oss"
     gguf = "gpt-oss"
     hf_class = "GptOssForCausalLM"
     hf_type = "gpt_oss"
     names: ClassVar[Mapping[str, str]] = {
-        **ATTENTION_NAMES,
+        **fam.ATTENTION_NAMES,
         "post_attention_norm.weight": "post_attention_layernorm.weight",
         **{f"attn_{kind}.bias": f"self_attn.{kind}_proj.bias" for kind in "qkv"},
         "attn_output.bias": "self_attn.o_proj.bias",
@@ -44,19 +34,19 @@ class GptOss(Family):
         "ffn_gate_inp.bias": "mlp.router.bias",
     }
 
-    def choices(self, g: Geometry) -> dict[str, int]:
+    def choices(self, g: fam.Geometry) -> dict[str, int]:
         return {"sliding_window": 128}
 
-    def block(self, g: Geometry, layer: int) -> list[Tensor]:
-        matrices = [*grouped_query_attention(g), Tensor("post_attention_norm.weight", (g.hidden,)), *routed_experts(g)]
+    def block(self, g: fam.Geometry, layer: int) -> list[fam.Tensor]:
+        matrices = [*fam.grouped_query_attention(g), fam.Tensor("post_attention_norm.weight", (g.hidden,)), *fam.routed_experts(g)]
         biases = [
-            Tensor(matrix.name.removesuffix("weight") + "bias", matrix.shape[:-1], gain=_BIAS)
+            fam.Tensor(matrix.name.removesuffix("weight") + "bias", matrix.shape[:-1], gain=_BIAS)
             for matrix in matrices
             if matrix.gain is not None
         ]
-        return [*matrices, *biases, Tensor("attn_sinks.weight", (g.heads,), gain=1.0)]
+        return [*matrices, *biases, fam.Tensor("attn_sinks.weight", (g.heads,), gain=1.0)]
 
-    def metadata(self, g: Geometry) -> dict[str, bool | int | float | str]:
+    def metadata(self, g: fam.Geometry) -> dict[str, bool | int | float | str]:
         return {
             "attention.sliding_window": g.need("sliding_window"),
             "rope.scaling.type": "yarn",
@@ -64,7 +54,7 @@ class GptOss(Family):
             "rope.scaling.original_context_length": _YARN_CONTEXT,
         }
 
-    def config(self, g: Geometry) -> dict[str, JSON]:
+    def config(self, g: fam.Geometry) -> dict[str, JSON]:
         return {
             "num_local_experts": g.experts,
             "num_experts_per_tok": g.top_k,
@@ -82,25 +72,25 @@ class GptOss(Family):
             },
         }
 
-    def stored(self, g: Geometry, layer: str, tensors: Mapping[str, Tensor]) -> list[Stored]:
+    def stored(self, g: fam.Geometry, layer: str, tensors: Mapping[str, fam.Tensor]) -> list[fam.Stored]:
         plain = {kind: tensor for kind, tensor in tensors.items() if "_exps." not in kind}
         gate, up, down = (tensors[f"ffn_{part}_exps.weight"] for part in ("gate", "up", "down"))
         gate_bias, up_bias, down_bias = (tensors[f"ffn_{part}_exps.bias"] for part in ("gate", "up", "down"))
         experts, inner = layer + "mlp.experts.", g.expert_intermediate
         return [
             *super().stored(g, layer, plain),
-            Stored(((experts + "gate_up_proj", (g.experts, g.hidden, 2 * inner)),), (gate, up), _alternating_transposed),
-            Stored(((experts + "gate_up_proj_bias", (g.experts, 2 * inner)),), (gate_bias, up_bias), _alternating),
-            Stored(((experts + "down_proj", (g.experts, inner, g.hidden)),), (down,), transposed),
-            Stored(((experts + "down_proj_bias", (g.experts, g.hidden)),), (down_bias,)),
+            fam.Stored(((experts + "gate_up_proj", (g.experts, g.hidden, 2 * inner)),), (gate, up), _alternating_transposed),
+            fam.Stored(((experts + "gate_up_proj_bias", (g.experts, 2 * inner)),), (gate_bias, up_bias), _alternating),
+            fam.Stored(((experts + "down_proj", (g.experts, inner, g.hidden)),), (down,), fam.transposed),
+            fam.Stored(((experts + "down_proj_bias", (g.experts, g.hidden)),), (down_bias,)),
         ]
 
 
-def _alternating(gate: Array, up: Array) -> Array:
+def _alternating(gate: fam.Array, up: fam.Array) -> fam.Array:
     """Interleave two arrays [experts, inner, ...] to [experts, 2 inner, ...]: gate 0, up 0, gate 1, up 1, ..."""
     experts, inner, *rest = gate.shape
     return np.stack([gate, up], axis=2).reshape(experts, 2 * inner, *rest)
 
 
-def _alternating_transposed(gate: Array, up: Array) -> Array:
-    return transposed(_alternating(gate, up))
+def _alternating_transposed(gate: fam.Array, up: fam.Array) -> fam.Array:
+    return fam.transposed(_alternating(gate, up))

@@ -10,19 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from enginebench.checkpoints.families.base import (
-    ATTENTION_NAMES,
-    Array,
-    Family,
-    Geometry,
-    Problem,
-    Stored,
-    Tensor,
-    gated_mlp,
-    grouped_query_attention,
-    routed_experts,
-    transposed,
-)
+from enginebench.checkpoints.families import base as fam
 from enginebench.domain import JSON
 
 _CHUNK = 8192
@@ -31,7 +19,7 @@ _MAVERICK = 128
 """For this number of experts llama.cpp does not normalise queries and keys."""
 
 
-class Llama4(Family):
+class Llama4(fam.Family):
     """Every layer has experts (as in Scout). The context is limited to one attention chunk, so chunking has no effect."""
 
     name = "llama4"
@@ -39,24 +27,24 @@ class Llama4(Family):
     hf_class = "Llama4ForCausalLM"
     hf_type = "llama4_text"
     names: ClassVar[Mapping[str, str]] = {
-        **ATTENTION_NAMES,
+        **fam.ATTENTION_NAMES,
         "ffn_gate_inp.weight": "feed_forward.router.weight",
         **{f"ffn_{part}_shexp.weight": f"feed_forward.shared_expert.{part}_proj.weight" for part in ("gate", "up", "down")},
     }
 
-    def problem(self, g: Geometry) -> Problem | None:
+    def problem(self, g: fam.Geometry) -> fam.Problem | None:
         if g.context > _CHUNK:
             return "context", f"context ({g.context}) is more than one attention chunk of {_CHUNK} tokens"
         return None
 
-    def block(self, g: Geometry, layer: int) -> list[Tensor]:
-        shared = gated_mlp("shexp", g.hidden, g.expert_intermediate)
-        return [*grouped_query_attention(g), Tensor("ffn_norm.weight", (g.hidden,)), *routed_experts(g), *shared]
+    def block(self, g: fam.Geometry, layer: int) -> list[fam.Tensor]:
+        shared = fam.gated_mlp("shexp", g.hidden, g.expert_intermediate)
+        return [*fam.grouped_query_attention(g), fam.Tensor("ffn_norm.weight", (g.hidden,)), *fam.routed_experts(g), *shared]
 
-    def metadata(self, g: Geometry) -> dict[str, bool | int | float | str]:
+    def metadata(self, g: fam.Geometry) -> dict[str, bool | int | float | str]:
         return {"rope.dimension_count": g.head_dim, "interleave_moe_layer_step": 1}
 
-    def config(self, g: Geometry) -> dict[str, JSON]:
+    def config(self, g: fam.Geometry) -> dict[str, JSON]:
         return {
             "intermediate_size_mlp": g.expert_intermediate,
             "num_local_experts": g.experts,
@@ -70,17 +58,17 @@ class Llama4(Family):
             "attn_scale": 0.1,
         }
 
-    def stored(self, g: Geometry, layer: str, tensors: Mapping[str, Tensor]) -> list[Stored]:
+    def stored(self, g: fam.Geometry, layer: str, tensors: Mapping[str, fam.Tensor]) -> list[fam.Stored]:
         stacked = [tensors[f"ffn_{part}_exps.weight"] for part in ("gate", "up", "down")]
         plain = {kind: tensor for kind, tensor in tensors.items() if tensor not in stacked}
         gate, up, down = stacked
         experts = layer + "feed_forward.experts."
         return [
             *super().stored(g, layer, plain),
-            Stored(((experts + "gate_up_proj", (g.experts, g.hidden, 2 * g.expert_intermediate)),), (gate, up), _side_by_side),
-            Stored(((experts + "down_proj", (g.experts, g.expert_intermediate, g.hidden)),), (down,), transposed),
+            fam.Stored(((experts + "gate_up_proj", (g.experts, g.hidden, 2 * g.expert_intermediate)),), (gate, up), _side_by_side),
+            fam.Stored(((experts + "down_proj", (g.experts, g.expert_intermediate, g.hidden)),), (down,), fam.transposed),
         ]
 
 
-def _side_by_side(gate: Array, up: Array) -> Array:
-    return transposed(np.concatenate([gate, up], axis=1))
+def _side_by_side(gate: fam.Array, up: fam.Array) -> fam.Array:
+    return fam.transposed(np.concatenate([gate, up], axis=1))
