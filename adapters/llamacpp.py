@@ -22,14 +22,11 @@ from typing import ClassVar, Literal
 import enginebench.adapter as eb
 
 COUNTERS: Mapping[str, str] = {
-    "prompt_tokens": "llamacpp:prompt_tokens_total",
-    "cached_tokens": "llamacpp:prompt_tokens_cached_total",
-    "output_tokens": "llamacpp:tokens_predicted_total",
-    "draft_tokens": "llamacpp:spec_decode_num_draft_tokens_total",
-    "accepted_tokens": "llamacpp:spec_decode_num_accepted_tokens_total",
-    "running": "llamacpp:requests_processing",
+    "prompt_tokens": "llamacpp:prompt_tokens_total", "cached_tokens": "llamacpp:prompt_tokens_cached_total",
+    "output_tokens": "llamacpp:tokens_predicted_total", "draft_tokens": "llamacpp:spec_decode_num_draft_tokens_total",
+    "accepted_tokens": "llamacpp:spec_decode_num_accepted_tokens_total", "running": "llamacpp:requests_processing",
     "waiting": "llamacpp:requests_deferred",
-}
+}  # fmt: skip
 """Neutral name -> llama-server's. A slot never loses its KV to another, so there are no preemptions to count."""
 
 NOT_IN_PYTHON = (

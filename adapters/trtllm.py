@@ -29,25 +29,17 @@ BATCH_TOKENS = 8192
 """TensorRT-LLM's own max_num_tokens."""
 
 SIZES: Mapping[str, str] = {
-    "tensor_parallel_size": "--tp_size",
-    "pipeline_parallel_size": "--pp_size",
-    "moe_expert_parallel_size": "--ep_size",
-    "max_batch_size": "--max_batch_size",
-    "max_num_tokens": "--max_num_tokens",
-    "max_seq_len": "--max_seq_len",
-}
+    "tensor_parallel_size": "--tp_size", "pipeline_parallel_size": "--pp_size", "moe_expert_parallel_size": "--ep_size",
+    "max_batch_size": "--max_batch_size", "max_num_tokens": "--max_num_tokens", "max_seq_len": "--max_seq_len",
+}  # fmt: skip
 """Settings that are flags of `trtllm-serve`."""
 
 COUNTERS: Mapping[str, str] = {
-    "prompt_tokens": "trtllm_prompt_tokens_total",
-    "cached_tokens": "trtllm_prompt_cached_tokens_total",
-    "output_tokens": "trtllm_generation_tokens_total",
-    "draft_tokens": "trtllm_spec_decode_num_draft_tokens_total",
-    "accepted_tokens": "trtllm_spec_decode_num_accepted_tokens_total",
-    "running": "trtllm_num_requests_running",
-    "waiting": "trtllm_num_requests_waiting",
-    "kv_use": "trtllm_kv_cache_utilization",
-}
+    "prompt_tokens": "trtllm_prompt_tokens_total", "cached_tokens": "trtllm_prompt_cached_tokens_total",
+    "output_tokens": "trtllm_generation_tokens_total", "draft_tokens": "trtllm_spec_decode_num_draft_tokens_total",
+    "accepted_tokens": "trtllm_spec_decode_num_accepted_tokens_total", "running": "trtllm_num_requests_running",
+    "waiting": "trtllm_num_requests_waiting", "kv_use": "trtllm_kv_cache_utilization",
+}  # fmt: skip
 """On /prometheus/metrics; a release may have only some of them."""
 
 

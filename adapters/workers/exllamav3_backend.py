@@ -51,25 +51,13 @@ class Loaded:
         """A Generator with an empty cache. It takes the cache of the previous one, which must be closed."""
         args = self.args
         return Generator(
-            model=self.model,
-            cache=self.cache,
-            tokenizer=self.tokenizer,
-            max_batch_size=batch,
-            max_chunk_size=args.chunk_size,
-            draft_model=self.draft_model,
-            draft_cache=self.draft_cache,
-            num_draft_tokens=args.num_draft_tokens,
-            ngram_match_min=args.ngram_match_min,
-            ngram_corpus=args.ngram_corpus,
-            hybrid_draft_tokens=args.hybrid_draft_tokens,
-            dynamic_draft_tokens=args.dynamic_draft,
-            draft_confidence=args.draft_confidence,
-            sparse_draft_head=args.sparse_draft_head,
-            cpu_cache_size=int(args.cpu_cache_size * GIB),
-            disk_cache_dir=args.disk_cache_dir,
-            disk_cache_size=int(args.disk_cache_size * GIB),
-            recurrent_cache_size=int(args.recurrent_cache_size * GIB),
-        )
+            model=self.model, cache=self.cache, tokenizer=self.tokenizer, max_batch_size=batch, max_chunk_size=args.chunk_size,
+            draft_model=self.draft_model, draft_cache=self.draft_cache, num_draft_tokens=args.num_draft_tokens,
+            ngram_match_min=args.ngram_match_min, ngram_corpus=args.ngram_corpus, hybrid_draft_tokens=args.hybrid_draft_tokens,
+            dynamic_draft_tokens=args.dynamic_draft, draft_confidence=args.draft_confidence, sparse_draft_head=args.sparse_draft_head,
+            cpu_cache_size=int(args.cpu_cache_size * GIB), disk_cache_dir=args.disk_cache_dir,
+            disk_cache_size=int(args.disk_cache_size * GIB), recurrent_cache_size=int(args.recurrent_cache_size * GIB),
+        )  # fmt: skip
 
     def encode(self, text: str) -> list[int]:
         """With the beginning-of-text token, if the model has one and its tokenizer's settings do not disable it."""
@@ -83,26 +71,15 @@ class Loaded:
         dtype = self.config.config_dict.get("dtype") or self.config.config_dict.get("torch_dtype")
         bits = quantized.get("bits")
         return {
-            "version": version.__version__,
-            "torch": torch.__version__,
-            "cuda": torch.version.cuda,
-            "devices": {device: torch.cuda.get_device_name(device) for device in self.devices},
-            "tensor_parallel": args.tensor_parallel,
-            "architecture": self.config.architecture,
-            "bits": bits if quantized.get("quant_method") == "exl3" else None,
-            "head_bits": quantized.get("head_bits"),
-            "codebook": quantized.get("codebook"),
-            "dtype": dtype,
-            "max_position_embeddings": self.config.max_position_embeddings,
-            "cache_tokens": self.cache.max_num_tokens,
-            "cache_bits": args.cache_quant,
-            "slots": self.slots,
-            "chunk_size": args.chunk_size,
-            "prefix_cache": True,
-            "moe_cpu_layers": args.moe_cpu_offload,
-            "moe_cpu_experts": args.moe_cpu_split,
+            "version": version.__version__, "torch": torch.__version__, "cuda": torch.version.cuda,
+            "devices": {device: torch.cuda.get_device_name(device) for device in self.devices}, "tensor_parallel": args.tensor_parallel,
+            "architecture": self.config.architecture, "bits": bits if quantized.get("quant_method") == "exl3" else None,
+            "head_bits": quantized.get("head_bits"), "codebook": quantized.get("codebook"), "dtype": dtype,
+            "max_position_embeddings": self.config.max_position_embeddings, "cache_tokens": self.cache.max_num_tokens,
+            "cache_bits": args.cache_quant, "slots": self.slots, "chunk_size": args.chunk_size, "prefix_cache": True,
+            "moe_cpu_layers": args.moe_cpu_offload, "moe_cpu_experts": args.moe_cpu_split,
             "draft": "mtp" if args.mtp else "model" if args.draft_model_dir else "ngram" if args.ngram_match_min else None,
-        }
+        }  # fmt: skip
 
 
 def _devices(model: Any) -> list[str]:

@@ -16,17 +16,9 @@ from worker_http import Refused, Reply, as_json, failure
 
 NUMBER = (int, float)
 SHARED: Mapping[str, tuple[type, ...]] = {
-    "model": (str,),
-    "max_tokens": (int,),
-    "ignore_eos": (bool,),
-    "temperature": NUMBER,
-    "top_k": (int,),
-    "top_p": NUMBER,
-    "min_p": NUMBER,
-    "seed": (int,),
-    "stream": (bool,),
-    "stream_options": (dict,),
-}
+    "model": (str,), "max_tokens": (int,), "ignore_eos": (bool,), "temperature": NUMBER, "top_k": (int,), "top_p": NUMBER,
+    "min_p": NUMBER, "seed": (int,), "stream": (bool,), "stream_options": (dict,),
+}  # fmt: skip
 FIELDS: Mapping[str, Mapping[str, tuple[type, ...]]] = {
     "/v1/completions": {**SHARED, "prompt": (str, list)},
     "/v1/chat/completions": {**SHARED, "messages": (list,)},

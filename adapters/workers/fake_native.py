@@ -5,10 +5,9 @@ Knows no socket and no clock; `fake_spelling` defines what a spelling is.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
 
-from fake_spelling import HOLE, TOOL, Chat, Completions, Spelling, SpellingOf, dumps, field, template
+from fake_spelling import TOOL, Chat, Completions, Spelling, SpellingOf, dumps, field
 
 
 class OllamaGenerate(Spelling):
@@ -16,10 +15,6 @@ class OllamaGenerate(Spelling):
 
     kind = "application/x-ndjson"
     ping = b"\n"
-
-    def __init__(self, options: argparse.Namespace, body: dict[str, object]) -> None:
-        super().__init__(options, body)
-        self._answer, self._reasoning = (template(self.line(self.content(HOLE, reasoning=r), done=False)) for r in (False, True))
 
     def read(self, body: dict[str, object]) -> tuple[object, object]:
         return body.get("prompt"), field(body, "options", "num_predict")
@@ -35,8 +30,7 @@ class OllamaGenerate(Spelling):
         return {"response": "", "thinking": text} if reasoning else {"response": text}
 
     def event(self, tokens: range) -> bytes:
-        form = self._reasoning if tokens.start < self.reasoning else self._answer
-        return self.frame(form % (b'"%b"' % self.text(tokens).encode()))
+        return self.frame(dumps(self.line(self.content(self.text(tokens), reasoning=tokens.start < self.reasoning), done=False)))
 
     def error(self, message: str) -> bytes:
         return self.frame(dumps({"error": message}))
@@ -76,43 +70,30 @@ class OllamaChat(OllamaGenerate):
 class SglangGenerate(Spelling):
     """SGLang's /generate: each event has the whole text so far, or with `incremental` only the new text."""
 
-    def __init__(self, options: argparse.Namespace, body: dict[str, object]) -> None:
-        super().__init__(options, body)
-        self._text, self._ids = "", b""
-        self._form = template({"text": HOLE, "output_ids": HOLE, "meta_info": self.meta(HOLE, HOLE)})
-
     def read(self, body: dict[str, object]) -> tuple[object, object]:
         return body.get("text", body.get("input_ids")), field(body, "sampling_params", "max_new_tokens")
 
-    def meta(self, count: object, reason: object) -> dict[str, object]:
+    def body_of(self, tokens: range, count: int) -> dict[str, object]:
+        """These tokens, and how many there are so far."""
+        reason = {"type": "length", "length": self.count} if count >= self.count else None
         counts = {"prompt_tokens": self.prompt_tokens, "completion_tokens": count, "cached_tokens": self.options.cached_tokens}
-        return {"id": f"fake-{self.seed:08x}", "finish_reason": reason, **counts}
+        meta = {"id": f"fake-{self.seed:08x}", "finish_reason": reason, **counts}
+        return {"text": self.text(tokens), "output_ids": list(tokens), "meta_info": meta}
 
     def event(self, tokens: range) -> bytes:
-        text, ids = self.text(tokens), b",".join([b"%d" % i for i in tokens])
-        if not self.options.incremental:
-            text = self._text = self._text + text
-            ids = self._ids = self._ids + b"," + ids if self._ids else ids
-        reason = dumps({"type": "length", "length": self.count}) if self.ends(tokens) else b"null"
-        return self.frame(self._form % (b'"%b"' % text.encode(), b"[%b]" % ids, reason, b"%d" % tokens.stop))
+        return self.frame(dumps(self.body_of(tokens if self.options.incremental else range(tokens.stop), tokens.stop)))
 
     def closing(self) -> bytes:
         return b"" if self.options.no_done else self.frame(b"[DONE]")
 
     def whole(self) -> object:
-        reason = {"type": "length", "length": self.count}
-        return {"text": self.text(range(self.count)), "output_ids": list(range(self.count)), "meta_info": self.meta(self.count, reason)}
+        return self.body_of(range(self.count), self.count)
 
 
 class TgiGenerateStream(Spelling):
     """TGI's /generate_stream: always one token per event; the last one has the whole text and the details."""
 
     ping = b":\n\n"
-
-    def __init__(self, options: argparse.Namespace, body: dict[str, object]) -> None:
-        super().__init__(options, body)
-        token = {"id": HOLE, "text": HOLE, "logprob": -0.5, "special": False}
-        self._form = template({"index": HOLE, "token": token, "generated_text": HOLE, "details": HOLE})
 
     def read(self, body: dict[str, object]) -> tuple[object, object]:
         return body.get("inputs"), field(body, "parameters", "max_new_tokens")
@@ -122,21 +103,19 @@ class TgiGenerateStream(Spelling):
         return b"data:%b\n\n" % payload
 
     def event(self, tokens: range) -> bytes:
-        return b"".join(self.frame(self._token(range(i, i + 1))) for i in tokens)
+        return b"".join(self.frame(dumps(self._token(range(i, i + 1)))) for i in tokens)
 
-    def _token(self, token: range) -> bytes:
-        number, text = b"%d" % token.stop, b'"%b"' % self.text(token).encode()
-        rest = (dumps(self.text(range(self.count))), dumps(self.details())) if self.ends(token) else (b"null", b"null")
-        return self._form % (number, number, text, *rest)
-
-    def details(self) -> dict[str, object]:
-        return {"finish_reason": "length", "generated_tokens": self.count, "seed": None, "input_length": self.prompt_tokens}
+    def _token(self, token: range) -> dict[str, object]:
+        content = {"id": token.stop, "text": self.text(token), "logprob": -0.5, "special": False}
+        last = self.whole() if self.ends(token) else {"generated_text": None, "details": None}
+        return {"index": token.stop, "token": content, **last}
 
     def error(self, message: str) -> bytes:
         return self.frame(dumps({"error": message, "error_type": "generation"}))
 
-    def whole(self) -> object:
-        return {"generated_text": self.text(range(self.count)), "details": self.details()}
+    def whole(self) -> dict[str, object]:
+        details = {"finish_reason": "length", "generated_tokens": self.count, "seed": None, "input_length": self.prompt_tokens}
+        return {"generated_text": self.text(range(self.count)), "details": details}
 
 
 ROUTES: dict[str, dict[str, SpellingOf]] = {

@@ -1,7 +1,6 @@
 """How the fake engine writes what it generates, in the protocols of real engines. Standard library only.
 
-Knows no socket and no clock. A `Spelling` is one request with its output; its events are requested in order. Except for the text, events
-are nearly equal, so an event is a filled JSON template, and equal events are made once.
+Knows no socket and no clock. A `Spelling` is one request with its output; its events are requested in order.
 """
 
 from __future__ import annotations
@@ -16,18 +15,12 @@ WORDS = (
     *("mixture", "of", "experts", "routes", "each", "token", "to", "a", "few"),
     *("and", "sums", "what", "they", "say", "then", "goes", "on"),
 )
-HOLE = "\0"
-"""Marks the place of a value in a template."""
 TOOL = "look_up"
+_encoder = json.JSONEncoder(separators=(",", ":"))
 
 
 def dumps(value: object) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode()
-
-
-def template(event: object) -> bytes:
-    """A JSON text for the % operator: one JSON value for each HOLE, in order."""
-    return b"%b".join(dumps(event).replace(b"%", b"%%").split(dumps(HOLE)))
+    return _encoder.encode(value).encode()
 
 
 def field(body: dict[str, object], group: str, name: str) -> object:
@@ -110,7 +103,6 @@ class Completions(Spelling):
     def __init__(self, options: argparse.Namespace, body: dict[str, object]) -> None:
         super().__init__(options, body)
         self.with_ids = body.get("return_token_ids") is True
-        self._templates: dict[str, bytes] = {}
         self._made: dict[tuple[int, int, str], bytes] = {}
 
     def read(self, body: dict[str, object]) -> tuple[object, object]:
@@ -145,29 +137,14 @@ class Completions(Spelling):
         key = (tokens.start % len(WORDS), len(tokens), part)
         if alike and key in self._made:
             return self._made[key]
-        made = self.frame(self._choice(part, tokens) if self.ends(tokens) else self._filled(part, tokens))
-        if alike:
-            self._made[key] = made
-        return made
-
-    def _filled(self, part: str, tokens: range) -> bytes:
-        if part not in self._templates:
-            self._templates[part] = template(self._fields(part, HOLE, HOLE, HOLE, None))
-        values = [b'"%b"' % self.text(tokens).encode()]
-        values += [dumps(list(tokens))] if self.with_ids else []
-        values += [dumps(self.usage(tokens.stop))] if self.options.usage == "continuous" else []
-        return self._templates[part] % tuple(values)
-
-    def _choice(self, part: str, tokens: range) -> bytes:
-        reason = "tool_calls" if part in ("call", "arguments") else "length"
-        event = self._fields(part, self.text(tokens), list(tokens), self.usage(tokens.stop), reason)
-        return dumps(event)
-
-    def _fields(self, part: str, text: str, ids: object, usage: object, reason: str | None) -> dict[str, object]:
-        choice: dict[str, object] = {"index": 0, **self.content(part, text), "logprobs": None}
-        choice |= {"token_ids": ids} if self.with_ids else {}
+        reason = ("tool_calls" if self.options.tool_call else "length") if self.ends(tokens) else None
+        choice: dict[str, object] = {"index": 0, **self.content(part, self.text(tokens)), "logprobs": None, "finish_reason": reason}
+        choice |= {"token_ids": list(tokens)} if self.with_ids else {}
         counted = self.options.usage == "continuous" or (reason is not None and self.options.usage == "choices")
-        return self.envelope([{**choice, "finish_reason": reason}]) | ({"usage": usage} if counted else {})
+        event = self.frame(dumps(self.envelope([choice]) | ({"usage": self.usage(tokens.stop)} if counted else {})))
+        if alike:
+            self._made[key] = event
+        return event
 
     def handing(self) -> dict[str, object]:
         """Where the KV of the prompt can be fetched, if the request asks for it."""

@@ -24,7 +24,7 @@ FLAGS: dict[str, bool | int | float | str] = {
     "never-ready": False, "slow-accept-s": 0.0, "malformed": "no", "cut-after": 0, "in-stream-error": 0, "crash-after": 0, "http-error": 0,
     "exit-at-start": False,
 }  # fmt: skip
-"""Flag -> default. The adapter's options have the same names, and say what they mean; with --tls-cert and --tls-key (PEM) it speaks HTTPS."""
+"""Flag -> default. The adapter's options of the same names say what they mean; --tls-cert and --tls-key (PEM) make it speak HTTPS."""
 CHOICES = {"protocol": ROUTES, "usage": ("separate", "choices", "continuous", "none"), "malformed": ("no", "json", "utf8", "chunk")}
 
 

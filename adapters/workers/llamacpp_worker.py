@@ -65,54 +65,29 @@ _attention = members(xllamacpp.llama_flash_attn_type, "LLAMA_FLASH_ATTN_TYPE_")
 flash_attention = one_of({"auto": _attention["auto"], "on": _attention["enabled"], "off": _attention["disabled"]})
 
 VALUES: Mapping[str, tuple[Callable[[str], Any], tuple[str, ...]]] = {
-    "model.path": (str, ("-m", "--model")),
-    "model_alias": (lambda text: {text}, ("-a", "--alias")),
-    "hostnames": (lambda text: [text], ("--host",)),
-    "port": (int, ("--port",)),
-    "n_ctx": (int, ("-c", "--ctx-size")),
-    "n_parallel": (int, ("-np", "--parallel")),
-    "n_batch": (int, ("-b", "--batch-size")),
-    "n_ubatch": (int, ("-ub", "--ubatch-size")),
-    "cpuparams.n_threads": (int, ("-t", "--threads")),
-    "cpuparams_batch.n_threads": (int, ("-tb", "--threads-batch")),
-    "n_threads_http": (int, ("--threads-http",)),
-    "fit_params": (on_off, ("-fit", "--fit")),
-    "flash_attn_type": (flash_attention, ("-fa", "--flash-attn")),
-    "n_gpu_layers": (gpu_layers, ("-ngl", "--gpu-layers")),
-    "main_gpu": (int, ("-mg", "--main-gpu")),
-    "split_mode": (split_mode, ("-sm", "--split-mode")),
-    "cache_type_k": (kv_type, ("-ctk", "--cache-type-k")),
-    "cache_type_v": (kv_type, ("-ctv", "--cache-type-v")),
-    "cache_ram_mib": (int, ("-cram", "--cache-ram")),
-    "n_cache_reuse": (int, ("--cache-reuse",)),
-    "n_ctx_checkpoints": (int, ("-ctxcp", "--ctx-checkpoints")),
-    "moe_cache_size": (int, ("--moe-cache-mib",)),
-    "sampling.seed": (int, ("-s", "--seed")),
-    "tensor_split": (shares, ("-ts", "--tensor-split")),
-    "load_mode": (load_mode, ("-lm", "--load-mode")),
-    "numa": (numa, ("--numa",)),
-    "verbosity": (int, ("-lv", "--verbosity")),
-}
+    "model.path": (str, ("-m", "--model")), "model_alias": (lambda text: {text}, ("-a", "--alias")),
+    "hostnames": (lambda text: [text], ("--host",)), "port": (int, ("--port",)), "n_ctx": (int, ("-c", "--ctx-size")),
+    "n_parallel": (int, ("-np", "--parallel")), "n_batch": (int, ("-b", "--batch-size")), "n_ubatch": (int, ("-ub", "--ubatch-size")),
+    "cpuparams.n_threads": (int, ("-t", "--threads")), "cpuparams_batch.n_threads": (int, ("-tb", "--threads-batch")),
+    "n_threads_http": (int, ("--threads-http",)), "fit_params": (on_off, ("-fit", "--fit")),
+    "flash_attn_type": (flash_attention, ("-fa", "--flash-attn")), "n_gpu_layers": (gpu_layers, ("-ngl", "--gpu-layers")),
+    "main_gpu": (int, ("-mg", "--main-gpu")), "split_mode": (split_mode, ("-sm", "--split-mode")),
+    "cache_type_k": (kv_type, ("-ctk", "--cache-type-k")), "cache_type_v": (kv_type, ("-ctv", "--cache-type-v")),
+    "cache_ram_mib": (int, ("-cram", "--cache-ram")), "n_cache_reuse": (int, ("--cache-reuse",)),
+    "n_ctx_checkpoints": (int, ("-ctxcp", "--ctx-checkpoints")), "moe_cache_size": (int, ("--moe-cache-mib",)),
+    "sampling.seed": (int, ("-s", "--seed")), "tensor_split": (shares, ("-ts", "--tensor-split")),
+    "load_mode": (load_mode, ("-lm", "--load-mode")), "numa": (numa, ("--numa",)), "verbosity": (int, ("-lv", "--verbosity")),
+}  # fmt: skip
 """Path of an xllamacpp.CommonParams attribute -> how its text is read, and llama-server's forms of the flag."""
 
 SWITCHES: Mapping[str, tuple[str, bool]] = {
-    "--cache-prompt": ("cache_prompt", True),
-    "--no-cache-prompt": ("cache_prompt", False),
-    "--kv-unified": ("kv_unified", True),
-    "--no-kv-unified": ("kv_unified", False),
-    "--metrics": ("endpoint_metrics", True),
-    "--slots": ("endpoint_slots", True),
-    "--no-slots": ("endpoint_slots", False),
-    "--offline": ("offline", True),
-    "--no-warmup": ("warmup", False),
-    "--no-cont-batching": ("cont_batching", False),
-    "--no-kv-offload": ("no_kv_offload", True),
-    "-nkvo": ("no_kv_offload", True),
-    "--no-op-offload": ("no_op_offload", True),
-    "--no-repack": ("no_extra_bufts", True),
-    "--swa-full": ("swa_full", True),
+    "--cache-prompt": ("cache_prompt", True), "--no-cache-prompt": ("cache_prompt", False), "--kv-unified": ("kv_unified", True),
+    "--no-kv-unified": ("kv_unified", False), "--metrics": ("endpoint_metrics", True), "--slots": ("endpoint_slots", True),
+    "--no-slots": ("endpoint_slots", False), "--offline": ("offline", True), "--no-warmup": ("warmup", False),
+    "--no-cont-batching": ("cont_batching", False), "--no-kv-offload": ("no_kv_offload", True), "-nkvo": ("no_kv_offload", True),
+    "--no-op-offload": ("no_op_offload", True), "--no-repack": ("no_extra_bufts", True), "--swa-full": ("swa_full", True),
     "--context-shift": ("ctx_shift", True),
-}
+}  # fmt: skip
 """Flag without a value -> the attribute and its value."""
 
 

@@ -50,20 +50,13 @@ class Provider(server.ModelProvider):  # type: ignore[misc]  # mlx-lm has no typ
             return {}
         args = self.cli_args
         return {
-            "version": __version__,
-            "mlx": mx.__version__,
-            "device": str(mx.default_device()),
-            "model": args.model,
-            "dtype": common_dtype(self.model),
-            "quantization": sorted(quantizations(self.model)),
+            "version": __version__, "mlx": mx.__version__, "device": str(mx.default_device()), "model": args.model,
+            "dtype": common_dtype(self.model), "quantization": sorted(quantizations(self.model)),
             "max_position_embeddings": getattr(self.model.args, "max_position_embeddings", None),
-            "batchable": self.is_batchable and args.kv_bits is None,
-            "decode_concurrency": args.decode_concurrency,
-            "prompt_concurrency": args.prompt_concurrency,
-            "prefill_step_size": args.prefill_step_size,
-            "prompt_cache_size": args.prompt_cache_size,
-            "kv_bits": args.kv_bits,
-        }
+            "batchable": self.is_batchable and args.kv_bits is None, "decode_concurrency": args.decode_concurrency,
+            "prompt_concurrency": args.prompt_concurrency, "prefill_step_size": args.prefill_step_size,
+            "prompt_cache_size": args.prompt_cache_size, "kv_bits": args.kv_bits,
+        }  # fmt: skip
 
 
 def common_dtype(model: Any) -> str:

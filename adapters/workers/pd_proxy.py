@@ -34,13 +34,9 @@ from pd_http import Relay, Server, Whole
 from worker_http import Answer, Client, Refused, Reply, Request, as_json
 
 PREFILL_ONLY = {
-    "do_remote_decode": True,
-    "do_remote_prefill": False,
-    "remote_engine_id": None,
-    "remote_block_ids": None,
-    "remote_host": None,
+    "do_remote_decode": True, "do_remote_prefill": False, "remote_engine_id": None, "remote_block_ids": None, "remote_host": None,
     "remote_port": None,
-}
+}  # fmt: skip
 """kv_transfer_params of a request whose KV another vLLM server will fetch."""
 
 MAX_ROOM = 2**63 - 1

@@ -21,15 +21,10 @@ _Kind = gguf.GGMLQuantizationType
 _File = gguf.LlamaFileType
 
 GGUF_TYPES: dict[str, tuple[gguf.GGMLQuantizationType, gguf.LlamaFileType]] = {
-    "f32": (_Kind.F32, _File.ALL_F32),
-    "f16": (_Kind.F16, _File.MOSTLY_F16),
-    "bf16": (_Kind.BF16, _File.MOSTLY_BF16),
-    "q8_0": (_Kind.Q8_0, _File.MOSTLY_Q8_0),
-    "q5_1": (_Kind.Q5_1, _File.MOSTLY_Q5_1),
-    "q5_0": (_Kind.Q5_0, _File.MOSTLY_Q5_0),
-    "q4_1": (_Kind.Q4_1, _File.MOSTLY_Q4_1),
-    "q4_0": (_Kind.Q4_0, _File.MOSTLY_Q4_0),
-}
+    "f32": (_Kind.F32, _File.ALL_F32), "f16": (_Kind.F16, _File.MOSTLY_F16), "bf16": (_Kind.BF16, _File.MOSTLY_BF16),
+    "q8_0": (_Kind.Q8_0, _File.MOSTLY_Q8_0), "q5_1": (_Kind.Q5_1, _File.MOSTLY_Q5_1), "q5_0": (_Kind.Q5_0, _File.MOSTLY_Q5_0),
+    "q4_1": (_Kind.Q4_1, _File.MOSTLY_Q4_1), "q4_0": (_Kind.Q4_0, _File.MOSTLY_Q4_0),
+}  # fmt: skip
 """Supported precisions, with GGML's type and the file type that llama.cpp reports."""
 
 _LONG_ROW = 4096

@@ -63,24 +63,12 @@ def write_hf_folder(model: RandomMoE, precision: str, folder: Path) -> None:
 
 def _config(model: RandomMoE) -> dict[str, JSON]:
     return {
-        "architectures": [model.family.hf_class],
-        "model_type": model.family.hf_type,
-        "vocab_size": len(word_tokenizer().tokens),
-        "hidden_size": model.hidden,
-        "num_hidden_layers": model.layers,
-        "num_attention_heads": model.heads,
-        "num_key_value_heads": model.kv_heads,
-        "head_dim": model.head_dim,
-        "hidden_act": "silu",
-        "intermediate_size": model.expert_intermediate,
-        "max_position_embeddings": model.context,
-        "rms_norm_eps": RMS_NORM_EPSILON,
-        "rope_theta": ROPE_BASE,
-        "tie_word_embeddings": False,
-        "attention_bias": False,
-        "use_cache": True,
-        **model.family.config(model),
-    }
+        "architectures": [model.family.hf_class], "model_type": model.family.hf_type, "vocab_size": len(word_tokenizer().tokens),
+        "hidden_size": model.hidden, "num_hidden_layers": model.layers, "num_attention_heads": model.heads,
+        "num_key_value_heads": model.kv_heads, "head_dim": model.head_dim, "hidden_act": "silu",
+        "intermediate_size": model.expert_intermediate, "max_position_embeddings": model.context, "rms_norm_eps": RMS_NORM_EPSILON,
+        "rope_theta": ROPE_BASE, "tie_word_embeddings": False, "attention_bias": False, "use_cache": True, **model.family.config(model),
+    }  # fmt: skip
 
 
 def _write_safetensors(model: RandomMoE, precision: str, path: Path) -> None:

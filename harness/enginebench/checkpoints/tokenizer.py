@@ -65,30 +65,18 @@ class ByteLevelBPE:
         ]
         byte_level: dict[str, JSON] = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
         flags: dict[str, JSON] = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+        controls = [(i, token) for i, token in enumerate(self.tokens) if token in self.control]
+        added: list[JSON] = [{"id": i, "content": token, "special": True, **flags} for i, token in controls]
+        unused: dict[str, JSON] = dict.fromkeys(("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix"))
+        model: dict[str, JSON] = {
+            "type": "BPE", **unused, "fuse_unk": False, "byte_fallback": False, "ignore_merges": self.ignore_merges,
+            "vocab": {token: i for i, token in enumerate(self.tokens)}, "merges": list(self.merges),
+        }  # fmt: skip
         return {
-            "version": "1.0",
-            "truncation": None,
-            "padding": None,
-            "added_tokens": [
-                {"id": i, "content": token, "special": True, **flags} for i, token in enumerate(self.tokens) if token in self.control
-            ],
-            "normalizer": None,
-            "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*splits, byte_level]},
-            "post_processor": None,
-            "decoder": byte_level,
-            "model": {
-                "type": "BPE",
-                "dropout": None,
-                "unk_token": None,
-                "continuing_subword_prefix": None,
-                "end_of_word_suffix": None,
-                "fuse_unk": False,
-                "byte_fallback": False,
-                "ignore_merges": self.ignore_merges,
-                "vocab": {token: i for i, token in enumerate(self.tokens)},
-                "merges": list(self.merges),
-            },
-        }
+            "version": "1.0", "truncation": None, "padding": None, "added_tokens": added, "normalizer": None,
+            "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*splits, byte_level]}, "post_processor": None, "decoder": byte_level,
+            "model": model,
+        }  # fmt: skip
 
     def id_of(self, token: str) -> int:
         return self.tokens.index(token)

@@ -27,14 +27,9 @@ _BYTE_FALLBACK = re.compile(r"<0x[0-9A-F]{2}>")
 _SPACES = str.maketrans("Ġ▁", "  ")
 """The spaces of byte-level BPE and SentencePiece."""
 _KEYS = (
-    "tokenizer.ggml.model",
-    "tokenizer.ggml.pre",
-    "tokenizer.ggml.tokens",
-    "tokenizer.ggml.token_type",
-    "tokenizer.ggml.merges",
-    "tokenizer.ggml.bos_token_id",
-    "tokenizer.ggml.add_bos_token",
-)
+    "tokenizer.ggml.model", "tokenizer.ggml.pre", "tokenizer.ggml.tokens", "tokenizer.ggml.token_type", "tokenizer.ggml.merges",
+    "tokenizer.ggml.bos_token_id", "tokenizer.ggml.add_bos_token",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,22 +14,12 @@ from enginebench.inputs.shape import Shape
 from enginebench.inputs.source import Location, Source
 
 _EXPECTED = {
-    "int_type": "a whole number",
-    "int_parsing": "a whole number",
-    "int_from_float": "a whole number",
-    "float_type": "a number",
-    "float_parsing": "a number",
-    "finite_number": "a finite number",
-    "string_type": "text (put it in quotes)",
-    "bool_type": "true or false",
-    "bool_parsing": "true or false",
-    "model_type": "a mapping (key: value)",
-    "model_attributes_type": "a mapping (key: value)",
-    "dict_type": "a mapping (key: value)",
-    "dataclass_type": "a mapping (key: value)",
-    "list_type": "a list",
-    "tuple_type": "a list",
-}
+    "int_type": "a whole number", "int_parsing": "a whole number", "int_from_float": "a whole number", "float_type": "a number",
+    "float_parsing": "a number", "finite_number": "a finite number", "string_type": "text (put it in quotes)",
+    "bool_type": "true or false", "bool_parsing": "true or false", "model_type": "a mapping (key: value)",
+    "model_attributes_type": "a mapping (key: value)", "dict_type": "a mapping (key: value)", "dataclass_type": "a mapping (key: value)",
+    "list_type": "a list", "tuple_type": "a list",
+}  # fmt: skip
 
 
 def as_user_error(error: ValidationError, source: Source, model: type, at: Location = ()) -> UserError:

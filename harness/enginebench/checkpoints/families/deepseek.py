@@ -31,30 +31,20 @@ class DeepSeekV3(fam.Family):
     hf_class = "DeepseekV3ForCausalLM"
     hf_type = "deepseek_v3"
     names: ClassVar[Mapping[str, str]] = {
-        **fam.ATTENTION_NAMES,
-        **fam.DENSE_NAMES,
-        **fam.EXPERT_NAMES,
+        **fam.ATTENTION_NAMES, **fam.DENSE_NAMES, **fam.EXPERT_NAMES,
         **{f"ffn_{part}_shexp.weight": f"mlp.shared_experts.{part}_proj.weight" for part in ("gate", "up", "down")},
-        "attn_q_a.weight": "self_attn.q_a_proj.weight",
-        "attn_q_a_norm.weight": "self_attn.q_a_layernorm.weight",
-        "attn_q_b.weight": "self_attn.q_b_proj.weight",
-        "attn_kv_a_mqa.weight": "self_attn.kv_a_proj_with_mqa.weight",
-        "attn_kv_a_norm.weight": "self_attn.kv_a_layernorm.weight",
-        "exp_probs_b.bias": "mlp.gate.e_score_correction_bias",
-    }
+        "attn_q_a.weight": "self_attn.q_a_proj.weight", "attn_q_a_norm.weight": "self_attn.q_a_layernorm.weight",
+        "attn_q_b.weight": "self_attn.q_b_proj.weight", "attn_kv_a_mqa.weight": "self_attn.kv_a_proj_with_mqa.weight",
+        "attn_kv_a_norm.weight": "self_attn.kv_a_layernorm.weight", "exp_probs_b.bias": "mlp.gate.e_score_correction_bias",
+    }  # fmt: skip
 
     def choices(self, g: fam.Geometry) -> dict[str, int]:
         groups = g.expert_groups or (4 if g.experts % 4 == 0 and g.experts >= 8 else 1)
         return {
-            "shared_experts": 1,
-            "dense_layers": min(1, g.layers - 1),
-            "dense_intermediate": 4 * g.expert_intermediate,
-            "expert_groups": groups,
-            "top_k_groups": max(1, groups // 2),
-            "q_lora_rank": max(32, g.hidden // 64 * 32),
-            "kv_lora_rank": 512,
-            "rope_head_dim": 64,
-        }
+            "shared_experts": 1, "dense_layers": min(1, g.layers - 1), "dense_intermediate": 4 * g.expert_intermediate,
+            "expert_groups": groups, "top_k_groups": max(1, groups // 2), "q_lora_rank": max(32, g.hidden // 64 * 32),
+            "kv_lora_rank": 512, "rope_head_dim": 64,
+        }  # fmt: skip
 
     def problem(self, g: fam.Geometry) -> fam.Problem | None:
         groups, chosen = g.need("expert_groups"), g.need("top_k_groups")
@@ -79,50 +69,27 @@ class DeepSeekV3(fam.Family):
 
     def metadata(self, g: fam.Geometry) -> dict[str, bool | int | float | str]:
         latent, rotated = g.need("kv_lora_rank"), g.need("rope_head_dim")
+        # llama.cpp treats this attention as one wide key head shared by all query heads, decompressed afterwards.
+        heads = {"attention.head_count_kv": 1, "attention.key_length": latent + rotated, "attention.value_length": latent}
         return {
-            # llama.cpp treats this attention as one wide key head shared by all query heads, decompressed afterwards.
-            "attention.head_count_kv": 1,
-            "attention.key_length": latent + rotated,
-            "attention.value_length": latent,
-            "attention.key_length_mla": g.head_dim + rotated,
-            "attention.value_length_mla": g.head_dim,
-            "attention.q_lora_rank": g.need("q_lora_rank"),
-            "attention.kv_lora_rank": latent,
-            "rope.dimension_count": rotated,
-            "feed_forward_length": g.need("dense_intermediate"),
-            "leading_dense_block_count": g.need("dense_layers"),
-            "expert_shared_count": g.need("shared_experts"),
-            "expert_group_count": g.need("expert_groups"),
-            "expert_group_used_count": g.need("top_k_groups"),
-            "expert_gating_func": _SIGMOID,
-            "expert_weights_norm": True,
+            **heads, "attention.key_length_mla": g.head_dim + rotated, "attention.value_length_mla": g.head_dim,
+            "attention.q_lora_rank": g.need("q_lora_rank"), "attention.kv_lora_rank": latent, "rope.dimension_count": rotated,
+            "feed_forward_length": g.need("dense_intermediate"), "leading_dense_block_count": g.need("dense_layers"),
+            "expert_shared_count": g.need("shared_experts"), "expert_group_count": g.need("expert_groups"),
+            "expert_group_used_count": g.need("top_k_groups"), "expert_gating_func": _SIGMOID, "expert_weights_norm": True,
             "expert_weights_scale": _SCALE,
-        }
+        }  # fmt: skip
 
     def config(self, g: fam.Geometry) -> dict[str, JSON]:
+        for_vllm: dict[str, JSON] = {"topk_method": "noaux_tc", "scoring_func": "sigmoid", "moe_layer_freq": 1}  # constant in transformers
         return {
-            "head_dim": g.need("rope_head_dim"),
-            "intermediate_size": g.need("dense_intermediate"),
-            "moe_intermediate_size": g.expert_intermediate,
-            "n_routed_experts": g.experts,
-            "n_shared_experts": g.need("shared_experts"),
-            "num_experts_per_tok": g.top_k,
-            "n_group": g.need("expert_groups"),
-            "topk_group": g.need("top_k_groups"),
-            "norm_topk_prob": True,
-            "routed_scaling_factor": _SCALE,
-            "first_k_dense_replace": g.need("dense_layers"),
-            "q_lora_rank": g.need("q_lora_rank"),
-            "kv_lora_rank": g.need("kv_lora_rank"),
-            "qk_nope_head_dim": g.head_dim,
-            "qk_rope_head_dim": g.need("rope_head_dim"),
-            "v_head_dim": g.head_dim,
-            "num_nextn_predict_layers": 0,
-            # Constant in transformers, but read by vLLM.
-            "topk_method": "noaux_tc",
-            "scoring_func": "sigmoid",
-            "moe_layer_freq": 1,
-        }
+            **for_vllm, "head_dim": g.need("rope_head_dim"), "intermediate_size": g.need("dense_intermediate"),
+            "moe_intermediate_size": g.expert_intermediate, "n_routed_experts": g.experts, "n_shared_experts": g.need("shared_experts"),
+            "num_experts_per_tok": g.top_k, "n_group": g.need("expert_groups"), "topk_group": g.need("top_k_groups"),
+            "norm_topk_prob": True, "routed_scaling_factor": _SCALE, "first_k_dense_replace": g.need("dense_layers"),
+            "q_lora_rank": g.need("q_lora_rank"), "kv_lora_rank": g.need("kv_lora_rank"), "qk_nope_head_dim": g.head_dim,
+            "qk_rope_head_dim": g.need("rope_head_dim"), "v_head_dim": g.head_dim, "num_nextn_predict_layers": 0,
+        }  # fmt: skip
 
     def stored(self, g: fam.Geometry, layer: str, tensors: Mapping[str, fam.Tensor]) -> list[fam.Stored]:
         plain = {kind: tensor for kind, tensor in tensors.items() if kind not in ("attn_k_b.weight", "attn_v_b.weight")}

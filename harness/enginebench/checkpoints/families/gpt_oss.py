@@ -25,14 +25,10 @@ class GptOss(fam.Family):
     hf_class = "GptOssForCausalLM"
     hf_type = "gpt_oss"
     names: ClassVar[Mapping[str, str]] = {
-        **fam.ATTENTION_NAMES,
-        "post_attention_norm.weight": "post_attention_layernorm.weight",
-        **{f"attn_{kind}.bias": f"self_attn.{kind}_proj.bias" for kind in "qkv"},
-        "attn_output.bias": "self_attn.o_proj.bias",
-        "attn_sinks.weight": "self_attn.sinks",
-        "ffn_gate_inp.weight": "mlp.router.weight",
-        "ffn_gate_inp.bias": "mlp.router.bias",
-    }
+        **fam.ATTENTION_NAMES, "post_attention_norm.weight": "post_attention_layernorm.weight",
+        **{f"attn_{kind}.bias": f"self_attn.{kind}_proj.bias" for kind in "qkv"}, "attn_output.bias": "self_attn.o_proj.bias",
+        "attn_sinks.weight": "self_attn.sinks", "ffn_gate_inp.weight": "mlp.router.weight", "ffn_gate_inp.bias": "mlp.router.bias",
+    }  # fmt: skip
 
     def choices(self, g: fam.Geometry) -> dict[str, int]:
         return {"sliding_window": 128}

@@ -46,17 +46,11 @@ class Llama4(fam.Family):
 
     def config(self, g: fam.Geometry) -> dict[str, JSON]:
         return {
-            "intermediate_size_mlp": g.expert_intermediate,
-            "num_local_experts": g.experts,
-            "num_experts_per_tok": g.top_k,
-            "interleave_moe_layer_step": 1,
-            "attention_chunk_size": _CHUNK,
-            "use_qk_norm": g.experts != _MAVERICK,
-            "no_rope_layers": [int((layer + 1) % 4 != 0) for layer in range(g.layers)],
-            "attn_temperature_tuning": True,
-            "floor_scale": _CHUNK,
-            "attn_scale": 0.1,
-        }
+            "intermediate_size_mlp": g.expert_intermediate, "num_local_experts": g.experts, "num_experts_per_tok": g.top_k,
+            "interleave_moe_layer_step": 1, "attention_chunk_size": _CHUNK, "use_qk_norm": g.experts != _MAVERICK,
+            "no_rope_layers": [int((layer + 1) % 4 != 0) for layer in range(g.layers)], "attn_temperature_tuning": True,
+            "floor_scale": _CHUNK, "attn_scale": 0.1,
+        }  # fmt: skip
 
     def stored(self, g: fam.Geometry, layer: str, tensors: Mapping[str, fam.Tensor]) -> list[fam.Stored]:
         stacked = [tensors[f"ffn_{part}_exps.weight"] for part in ("gate", "up", "down")]

@@ -34,13 +34,9 @@ class Qwen3MoE(fam.Family):
 
     def config(self, g: fam.Geometry) -> dict[str, JSON]:
         return {
-            "moe_intermediate_size": g.expert_intermediate,
-            "num_experts": g.experts,
-            "num_experts_per_tok": g.top_k,
-            "norm_topk_prob": True,
-            "decoder_sparse_step": 1,
-            "mlp_only_layers": [],
-        }
+            "moe_intermediate_size": g.expert_intermediate, "num_experts": g.experts, "num_experts_per_tok": g.top_k,
+            "norm_topk_prob": True, "decoder_sparse_step": 1, "mlp_only_layers": [],
+        }  # fmt: skip
 
 
 class OLMoE(fam.Family):
