@@ -159,26 +159,22 @@ class ExLlamaV3(eb.Adapter):
         tp, ep, gpus, claimed = spread.tp, spread.ep, spread.tp * spread.pp, request_tokens(deployment)
         split, sizes = options.gpu_split, (("cache_tokens", options.cache_tokens), ("chunk_size", options.chunk_size))
         on_cpu = options.moe_cpu_layers or options.moe_cpu_experts
+        cached = claimed if options.cache_tokens is None else options.cache_tokens
         eb.refuse(
             (spread.dp_replicas > 1 or spread.attention_dp > 1, "ExLlamaV3 has no replicas and no attention data parallelism"),
             (tp > 1 and spread.pp > 1, "ExLlamaV3 splits a model by layers (pp) or within them (tp), not both"),
             (
                 ep not in (1, tp),
-                f"ExLlamaV3 divides the experts over all tp ranks (ep = tp) or slices each (ep = 1): not ep = {ep} with tp = {tp}",
+                f"ExLlamaV3 divides the experts over all tp ranks (ep = tp) or slices each (ep = 1), not ep = {ep}",
             ),
             (split is not None and len(split) != gpus, f"gpu_split names {len(split or ())} GPUs, tp and pp ask for {gpus}"),
             (tp > 1 and on_cpu, "ExLlamaV3 computes experts on the CPU only without tensor parallelism"),
             *(
-                (
-                    tokens is not None and (tokens < PAGE_TOKENS or tokens % PAGE_TOKENS),
-                    f"{name}: {tokens} is not in pages of {PAGE_TOKENS}",
-                )
+                (tokens < PAGE_TOKENS or tokens % PAGE_TOKENS, f"{name}: {tokens} is not in pages of {PAGE_TOKENS}")
                 for name, tokens in sizes
+                if tokens is not None
             ),
-            (
-                options.cache_tokens is not None and options.cache_tokens < claimed,
-                f"cache_tokens: one request of {deployment.max_context} tokens claims {claimed}",
-            ),
+            (cached < claimed, f"cache_tokens: one request of {deployment.max_context} tokens claims {claimed}"),
             (
                 options.moe_cpu_layers is not None and options.moe_cpu_experts is not None,
                 "moe_cpu_layers and moe_cpu_experts do the same in two ways: ExLlamaV3 takes one of them",
@@ -209,16 +205,14 @@ class ExLlamaV3(eb.Adapter):
 
     def launch(self, deployment: eb.Deployment, install: eb.Install, site: eb.Site) -> eb.Launch:
         self.check(deployment)
-        eb.refuse(
-            (not site.is_local, f"ExLlamaV3 loads a folder, and '{site.checkpoint}' is a hub id: download it and write the folder's path")
-        )
+        eb.refuse((not site.is_local, f"ExLlamaV3 loads a folder, and '{site.checkpoint}' is a hub id: write hf:{site.checkpoint}"))
         options, tabbyapi = eb.options_as(ExLlamaV3Options, deployment), eb.options_as(ExLlamaV3Options, deployment).server == "tabbyapi"
         gpus = ("--gpus", str(deployment.parallelism.devices))
         worker = (str(install.python), str(eb.WORKERS / "exllamav3_worker.py"))
         notes = eb.holding(
             (
                 deployment.runtime == "process",
-                "pages of 256 equal leading tokens are always shared: only unique prompts are cold, see cached_tokens",
+                "pages of 256 equal leading tokens are always shared: only unique prompts are cold",
             ),
             (deployment.precision == "bf16", "ExLlamaV3 converts bf16 weights to f16 as it loads them"),
             (deployment.parallelism.pp > 1, "pp is a layer split: the GPUs work one after another on the same batch"),

@@ -75,16 +75,10 @@ class Mlx(eb.Adapter):
         shaped = next((name for name in ("kv_group_size", "quantized_kv_start") if getattr(options, name) is not None), None)
         prompts = options.prompt_concurrency or 0
         eb.refuse(
-            (
-                deployment.parallelism != eb.Parallelism(),
-                "MLX spreads a model over machines only: start mlx.launch yourself and attach to it with engine: openai",
-            ),
+            (deployment.parallelism != eb.Parallelism(), "MLX spreads a model over machines only: start mlx.launch, and attach to it"),
             (serial and offline, f"only mlx_lm.server has {serial}: batched generation in-process has none"),
             (serial and many > 1, f"with {serial} mlx_lm.server answers one request at a time: above concurrency 1 there is a queue"),
-            (
-                prompts > many,
-                f"prompt_concurrency {prompts} is more than the {many} requests in flight, and mlx-lm decodes as many as it prefills",
-            ),
+            (prompts > many, f"prompt_concurrency {prompts} is more than the {many} requests in flight: mlx-lm decodes as many"),
             (shaped and options.kv_bits is None, f"{shaped} shapes a quantized KV cache: it needs kv_bits"),
             (options.num_draft_tokens is not None and options.draft_model is None, "num_draft_tokens needs a draft_model"),
             (options.prompt_cache_bytes is not None and not options.prefix_cache, "prompt_cache_bytes needs prefix_cache: true"),

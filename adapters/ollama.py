@@ -162,7 +162,7 @@ class Ollama(eb.Adapter):
             (True, "the output may end early: Ollama has no way to continue after an end-of-sequence token"),
             (
                 deployment.max_concurrency > 1,
-                "for some model families Ollama runs one request at a time, whatever OLLAMA_NUM_PARALLEL says",
+                "some model families run one request at a time, whatever OLLAMA_NUM_PARALLEL says",
             ),
             (passed_on, f"{passed_on}: passed to llama.cpp through the environment, which Ollama does not guarantee"),
         )

@@ -36,6 +36,8 @@ MoEBackend = Literal[
 A2ABackend = Literal["deepep", "deepep_v2", "mooncake", "nixl", "mori", "pplx", "flashinfer", "megamoe", "flashinfer_megamoe"]
 KVType = Literal["auto", "bf16", "fp8_e4m3", "fp8_e5m2", "mxfp8", "nvfp4", "fp4_mx_block16"]
 LoadFormat = Literal["auto", "safetensors", "dummy", "fastsafetensors", "runai_streamer"]
+Policy = Literal["fcfs", "lpm", "lof", "random", "dfs-weight"]
+Algorithm = Literal["EAGLE", "EAGLE3", "NEXTN", "STANDALONE", "NGRAM", "DFLASH", "DSPARK"]
 FIRST_FLAGS = (
     "--dtype", "--quantization", "--load-format", "--context-length", "--max-running-requests", "--stream-interval", "--tp-size",
     "--pp-size", "--dp-size", "--attn-dp-size", "--ep-size", "--kv-cache-dtype", "--mem-fraction-static", "--max-total-tokens",
@@ -70,9 +72,7 @@ class Eplb:
 class Speculative:
     """Speculative decoding. SGLang needs steps, topk and draft_tokens together or none of them."""
 
-    algorithm: Literal["EAGLE", "EAGLE3", "NEXTN", "STANDALONE", "NGRAM", "DFLASH", "DSPARK"] = eb.option(
-        "--speculative-algorithm", MISSING
-    )
+    algorithm: Algorithm = eb.option("--speculative-algorithm", MISSING)
     draft_model: str | None = eb.option("--speculative-draft-model-path")
     steps: int | None = eb.option("--speculative-num-steps")
     topk: int | None = eb.option("--speculative-eagle-topk")
@@ -111,9 +111,7 @@ class SglangOptions(eb.BatchingOptions):
     """Tokens in the KV cache of one rank of attention_dp, or of one replica."""
     page_size: int | None = eb.option("--page-size", reported="page_size")
     """Tokens per KV page."""
-    schedule_policy: Literal["fcfs", "lpm", "lof", "random", "dfs-weight"] | None = eb.option(
-        "--schedule-policy", reported="schedule_policy"
-    )
+    schedule_policy: Policy | None = eb.option("--schedule-policy", reported="schedule_policy")
     """Which waiting request is next."""
     graph_batch: int | None = eb.option("--cuda-graph-max-bs-decode")
     """Requests of the largest decode graph."""

@@ -27,6 +27,7 @@ import enginebench.adapter as eb
 
 PRECISIONS: Mapping[str, str] = {"f32": "float32", "f16": "float16", "bf16": "bfloat16", "mxfp4": "bfloat16"}
 """Precision -> dtype of everything that the checkpoint does not quantize."""
+Attention = Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"]
 PAGE_TOKENS = 256
 """transformers' default page size."""
 GRAPHS = {(False, False): "off", (True, True): "all", (False, True): "decode", (True, False): "mixed"}
@@ -50,9 +51,7 @@ class TransformersOptions:
     """How many threads read weights; None: 4, or the CPUs if there are fewer."""
     experts_implementation: Literal["eager", "batched_mm", "grouped_mm"] | None = eb.option("--experts-implementation")
     """How the routed experts of a layer are computed: a loop, one batched product, or one grouped product (the default)."""
-    attn_implementation: Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"] | None = eb.option(
-        "--attn-implementation"
-    )
+    attn_implementation: Attention | None = eb.option("--attn-implementation")
     """Attention kernel, in its paged form; None: flash attention where it is installed, else sdpa."""
     threads: int | None = None
     """CPU threads of torch's operators (OMP_NUM_THREADS), in each rank."""
@@ -118,7 +117,7 @@ class Transformers(eb.Adapter):
     def check(self, deployment: eb.Deployment) -> None:
         options, spread, precision = eb.options_as(TransformersOptions, deployment), deployment.parallelism, deployment.precision
         dummy, sharded = options.load_format == "dummy", spread.tp > 1 or spread.pp > 1
-        no_threads = options.parallel_loading is False or dummy
+        no_threads, share = options.parallel_loading is False or dummy, options.cb_max_memory_percent is not None
         eb.refuse(
             (precision not in PRECISIONS, f"{self.title} runs {', '.join(PRECISIONS)} here, not {precision}"),
             (spread.dp_replicas > 1, "transformers has no replicas: its data parallelism (FSDP) does not work with continuous batching"),
@@ -127,17 +126,14 @@ class Transformers(eb.Adapter):
             (spread.pp > 1 and spread.tp > 1, "pp is one process that uses its devices in turn, so it cannot be combined with tp"),
             (
                 sharded and options.device not in ("auto", "cpu"),
-                f"device {options.device} is one device; drop it where tp or pp take several",
+                f"{options.device} is one device: drop it where tp or pp take several",
             ),
             (spread.pp > 1 and options.device == "cpu", "there is only one CPU to put layers on: pp needs several GPUs"),
             (options.dequantize and precision != "bf16", "dequantize expands MXFP4 weights to bf16: list the checkpoint under bf16"),
             (dummy and (options.dequantize or precision == "mxfp4"), "load_format dummy makes plain weights, and none in MXFP4"),
             (dummy and sharded, "load_format dummy is not sharded: transformers shards weights while it reads them"),
             (options.loading_workers is not None and no_threads, "loading_workers counts threads that read weights, and here none do"),
-            (
-                options.cb_max_memory_percent is not None and options.cb_num_blocks != "auto",
-                "cb_max_memory_percent sizes the KV cache only with cb_num_blocks: auto",
-            ),
+            (share and options.cb_num_blocks != "auto", "cb_max_memory_percent sizes the KV cache only with cb_num_blocks: auto"),
         )
 
     def check_loads(self, deployment: eb.Deployment, loads: Sequence[eb.Load]) -> None:
@@ -155,11 +151,8 @@ class Transformers(eb.Adapter):
     def launch(self, deployment: eb.Deployment, install: eb.Install, site: eb.Site) -> eb.Launch:
         self.check(deployment)
         eb.refuse((site.is_local and "@" in site.checkpoint, f"transformers reads '@' in the path {site.checkpoint} as a revision"))
-        options, spread, offline = (
-            eb.options_as(TransformersOptions, deployment),
-            deployment.parallelism,
-            deployment.runtime == "in-process",
-        )
+        options, spread = eb.options_as(TransformersOptions, deployment), deployment.parallelism
+        offline = deployment.runtime == "in-process"
         ranks = ("-m", "torch.distributed.run", "--nproc-per-node", str(spread.tp), "--master-addr", site.host, "--master-port")
         torchrun = (*ranks, str(site.ports[0])) if spread.tp > 1 else ()
         worker = (str(install.python), *torchrun, str(eb.WORKERS / "transformers_worker.py"), "offline" if offline else "serve")

@@ -193,7 +193,7 @@ class Trtllm(eb.Adapter):
             (refuses, f"without chunked_prefill a prompt of more than {longest} tokens is refused"),
             (
                 options.graphs != "off" and not options.graph_padding,
-                "a batch whose size was not captured runs without a CUDA graph (graph_padding is off)",
+                "without graph_padding a batch of a size not captured runs without a CUDA graph",
             ),
         )
         if offline:

@@ -141,9 +141,8 @@ class Connection:
         """A response of known length."""
         data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
         kind = b"text/plain" if isinstance(body, str) else b"application/json"
-        self.writer.write(
-            b"HTTP/1.1 %d Fake\r\nContent-Type: %b\r\nContent-Length: %d\r\n%b\r\n%b" % (status, kind, len(data), self.extra_headers, data)
-        )
+        head = b"HTTP/1.1 %d Fake\r\nContent-Type: %b\r\nContent-Length: %d\r\n%b\r\n"
+        self.writer.write(head % (status, kind, len(data), self.extra_headers) + data)
 
     async def generate(self, path: str, raw: bytes, t0: float) -> None:
         options, engine = self.options, self.engine

@@ -11,10 +11,25 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 
-WORDS = (
-    *("mixture", "of", "experts", "routes", "each", "token", "to", "a", "few"),
-    *("and", "sums", "what", "they", "say", "then", "goes", "on"),
-)
+WORDS = [
+    "mixture",
+    "of",
+    "experts",
+    "routes",
+    "each",
+    "token",
+    "to",
+    "a",
+    "few",
+    "and",
+    "sums",
+    "what",
+    "they",
+    "say",
+    "then",
+    "goes",
+    "on",
+]
 TOOL = "look_up"
 _encoder = json.JSONEncoder(separators=(",", ":"))
 
@@ -109,13 +124,8 @@ class Completions(Spelling):
         return body.get("prompt"), body.get("max_tokens")
 
     def envelope(self, choices: list[object]) -> dict[str, object]:
-        return {
-            "id": f"fake-{self.seed:08x}",
-            "object": self.object_name,
-            "created": 1700000000,
-            "model": self.options.model,
-            "choices": choices,
-        }
+        frame: dict[str, object] = {"id": f"fake-{self.seed:08x}", "object": self.object_name, "created": 1700000000}
+        return {**frame, "model": self.options.model, "choices": choices}
 
     def content(self, part: str, text: str) -> dict[str, object]:
         """The field of a choice with the text; part: reasoning, answer, or the beginning (call) and rest (arguments) of a tool call."""
@@ -187,11 +197,8 @@ class Chat(Completions):
 
     def whole(self) -> object:
         message = {"role": "assistant", "content": self.text(range(self.count))}
-        return {
-            **self.envelope([{"index": 0, "message": message, "finish_reason": "length"}]),
-            "usage": self.usage(self.count),
-            **self.handing(),
-        }
+        choice = {"index": 0, "message": message, "finish_reason": "length"}
+        return {**self.envelope([choice]), "usage": self.usage(self.count), **self.handing()}
 
 
 SpellingOf = Callable[[argparse.Namespace, dict[str, object]], Spelling]

@@ -153,9 +153,8 @@ class Offline:
             max_new_tokens=batch.output_tokens, eos_token_id=-1, do_sample=not greedy, use_cache=False, **sampling
         )
         config = self._engine.batching_config(max_requests_per_batch=batch.batch, seed=batch.seed)
-        session = self._engine.model.continuous_batching_context_manager(
-            generation_config=generation, continuous_batching_config=config, block=True, timeout=5
-        )
+        configs = {"generation_config": generation, "continuous_batching_config": config}
+        session = self._engine.model.continuous_batching_context_manager(**configs, block=True, timeout=5)
         with session as manager:
             _collect(manager, manager.add_requests(prompts[:1], max_new_tokens=1))  # the thread builds its cache at the first request
             start = time.monotonic_ns()

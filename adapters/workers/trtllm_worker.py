@@ -26,10 +26,8 @@ class Offline:
         self.version = str(tensorrt_llm.__version__)
         self._sampling_params = tensorrt_llm.SamplingParams
         self._llm = tensorrt_llm.LLM(model=model, **settings)
-        self.resolved: Mapping[str, object] = {
-            "/version": {"version": self.version},
-            "/v1/models": {"data": [{"id": Path(model).name if Path(model).is_dir() else model}]},
-        }
+        name = Path(model).name if Path(model).is_dir() else model
+        self.resolved: Mapping[str, object] = {"/version": {"version": self.version}, "/v1/models": {"data": [{"id": name}]}}
 
     def run(self, batch: Batch) -> Outcome:
         params = self._sampling_params(

@@ -31,9 +31,8 @@ def read_metadata(path: Path, keys: Collection[str]) -> dict[str, Value]:
             try:
                 return _Cursor(data, len(head)).metadata(_LENGTH.unpack(head[16:24])[0], keys)
             except (struct.error, KeyError, UnicodeDecodeError, IndexError) as error:
-                raise UserError(
-                    f"the GGUF metadata is damaged ({type(error).__name__})", file=path, advice="fetch the file again"
-                ) from error
+                problem = f"the GGUF metadata is damaged ({type(error).__name__})"
+                raise UserError(problem, file=path, advice="fetch the file again") from error
 
 
 class _Cursor:

@@ -20,10 +20,8 @@ from enginebench.checkpoints.tokenizer import CHAT_TEMPLATE, END_OF_TEXT, TURN_E
 from enginebench.domain import JSON
 
 SAFETENSORS_PRECISIONS: dict[str, tuple[str, str, int]] = {
-    "f32": ("float32", "F32", 4),
-    "f16": ("float16", "F16", 2),
-    "bf16": ("bfloat16", "BF16", 2),
-}
+ "f32": ("float32", "F32", 4), "f16": ("float16", "F16", 2), "bf16": ("bfloat16", "BF16", 2),
+}  # fmt: skip
 """Supported precisions, with the dtype in config.json, the dtype in safetensors and bytes per weight."""
 
 _OUTER_NAMES = {

@@ -55,9 +55,8 @@ class RandomMoE(Geometry):
             problem = self.family.problem(self)
         if problem:
             name, message = problem
-            raise UserError(
-                f"invalid random model: {message}", key=name, advice=f"for example {SCHEME}qwen3moe?layers=4&experts=16&top_k=4"
-            )
+            advice = f"for example {SCHEME}qwen3moe?layers=4&experts=16&top_k=4"
+            raise UserError(f"invalid random model: {message}", key=name, advice=advice)
 
     @property
     def family(self) -> Family:

@@ -52,9 +52,8 @@ class SdkDaemon:
 
     def pull(self, image: Image, say: Say) -> None:
         with self._reported(f"cannot pull {image.base}"):
-            _follow(
-                self._api.pull(image.repository, tag=image.digest or image.tag, stream=True, decode=True), say, f"cannot pull {image.base}"
-            )
+            steps = self._api.pull(image.repository, tag=image.digest or image.tag, stream=True, decode=True)
+            _follow(steps, say, f"cannot pull {image.base}")
 
     def digest(self, image: Image) -> str:
         with self._reported(f"cannot get the digest of {image.tagged}"):

@@ -68,9 +68,8 @@ def discover(extra: Iterable[Path] = ()) -> Registry:
     The files in `extra` are loaded at once: UserError for one that is missing or broken.
     """
     extra = list(extra)
-    loaders: dict[str, Callable[[], Adapter]] = {
-        file.stem: partial(load_file, file) for file in sorted(resource_dir("adapters").glob("*.py"))
-    }
+    files = sorted(resource_dir("adapters").glob("*.py"))
+    loaders: dict[str, Callable[[], Adapter]] = {file.stem: partial(load_file, file) for file in files}
     loaders |= {point.name: partial(_load_plugin, point) for point in entry_points(group=ENTRY_POINT_GROUP)}
     loaders |= {file.stem: partial(load_file, file) for file in extra}
     registry = Registry(loaders)

@@ -176,10 +176,8 @@ def routed_experts(g: Geometry, router_gain: float = 3.0) -> list[Tensor]:
 
     A high router gain gives the last selected expert little weight, so a tie that another engine decides differently hardly matters.
     """
-    return [
-        Tensor("ffn_gate_inp.weight", (g.experts, g.hidden), gain=router_gain),
-        *gated_mlp("exps", g.hidden, g.expert_intermediate, (g.experts,)),
-    ]
+    router = Tensor("ffn_gate_inp.weight", (g.experts, g.hidden), gain=router_gain)
+    return [router, *gated_mlp("exps", g.hidden, g.expert_intermediate, (g.experts,))]
 
 
 def gated_mlp(suffix: str, hidden: int, inner: int, stack: Sequence[int] = ()) -> list[Tensor]:

@@ -35,11 +35,8 @@ class GptOss(fam.Family):
 
     def block(self, g: fam.Geometry, layer: int) -> list[fam.Tensor]:
         matrices = [*fam.grouped_query_attention(g), fam.Tensor("post_attention_norm.weight", (g.hidden,)), *fam.routed_experts(g)]
-        biases = [
-            fam.Tensor(matrix.name.removesuffix("weight") + "bias", matrix.shape[:-1], gain=_BIAS)
-            for matrix in matrices
-            if matrix.gain is not None
-        ]
+        biased = [matrix for matrix in matrices if matrix.gain is not None]
+        biases = [fam.Tensor(matrix.name.removesuffix("weight") + "bias", matrix.shape[:-1], gain=_BIAS) for matrix in biased]
         return [*matrices, *biases, fam.Tensor("attn_sinks.weight", (g.heads,), gain=1.0)]
 
     def metadata(self, g: fam.Geometry) -> dict[str, bool | int | float | str]:

@@ -24,10 +24,7 @@ class Llama(fam.Family):
 
     def problem(self, g: fam.Geometry) -> fam.Problem | None:
         if g.experts != 1:
-            return (
-                "experts",
-                f"llama is dense: write experts 1 and top_k 1, not experts {g.experts} (expert_intermediate is the MLP width)",
-            )
+            return "experts", f"llama is dense: write experts 1 and top_k 1, not experts {g.experts} (expert_intermediate: MLP width)"
         return None
 
     def block(self, g: fam.Geometry, layer: int) -> list[fam.Tensor]:
