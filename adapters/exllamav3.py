@@ -1,19 +1,12 @@
 """ExLlamaV3: its Generator behind our own thin server, as an in-process batch, or inside TabbyAPI.
 
-ExLlamaV3 is a library without a server. Our worker adds one that takes token ids, forces the length and reports the configuration in force.
-TabbyAPI (`server: tabbyapi`) is what its users run; it takes text only and pins a library version of its own. The precision is the
-checkpoint's: a folder quantized to so many bits per weight (`exl3_3.5bpw`), rounded to quarters here; the engine's own figure is compared
-with it. Does not know what fits: without `gpu_split` the loader fills one GPU before it uses the next.
-
-`pp` is ExLlamaV3's layer split (one GPU after another, one batch under way), `tp` its tensor-parallel mode. Under it the experts of a layer
-are divided whole (`ep` = `tp`) or each is cut into slices (`ep` = 1, the neutral default, which is not the engine's). Replicas, attention
-data parallelism, experts over a part of the ranks and random weights do not exist.
-
-KV pages of equal prefixes are always shared. A batch starts with an empty cache; a server's prompts must differ in their first page.
+Our server takes token ids, forces the length and reports the configuration in force; TabbyAPI (`server: tabbyapi`) is what its users run,
+takes text only and pins a library version of its own. The precision is the checkpoint's: a folder quantized to so many bits per weight
+(`exl3_3.5bpw`), rounded to quarters here. `pp` is ExLlamaV3's layer split (one GPU after another, one batch under way), `tp` its
+tensor-parallel mode, under which the experts of a layer are divided whole (`ep` = `tp`) or each is cut into slices (`ep` = 1).
 
 Not yet run, because it needs a GPU. The package 1.6.5 was imported with a stand-in for its CUDA extension (flags and signatures hold), our
-server was run over a stand-in for the Generator, TabbyAPI's configuration classes and request handling were read. The first import compiles
-the extension (nvcc, minutes) unless a built wheel is installed.
+server was run over a stand-in for the Generator, TabbyAPI's configuration classes and request handling were read.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The fake engine that ships with enginebench: a real server on a real socket whose token times are known in advance.
-
-It has no model. It tests the harness: on a machine without a GPU, in tests, and wherever a figure looks wrong.
-"""
+"""The fake engine that ships with enginebench: a real server on a real socket, without a model, whose token times are known in advance."""
 
 from __future__ import annotations
 

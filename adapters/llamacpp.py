@@ -1,14 +1,9 @@
 """llama.cpp: its C++ server, from the xllamacpp wheel, a llama-server binary, or llama-cpp-python (server and in-process).
 
-The three are one engine in different builds, so every figure needs the variant and its version beside it. The flags are those of
-llama-server; our worker gives the wheel the same ones. Metal and CUDA need no flag of their own: a CPU-only build accepts -ngl all and
-offloads nothing.
-
 pp is llama.cpp's split by layer, tp its split of each layer by rows or as a tensor. Not yet run on a GPU (CUDA or Metal): all that is known
-of spreading over devices, and of placing experts between a GPU and the host, is that a CPU build accepts the flags.
-llama-cpp-python (0.3.36, tested on a CPU) runs only when a scenario names it: its server has no /health, no /metrics, no usage in its
-streams (so token counts cannot be verified), text prompts only and one request at a time. In-process it takes ids and forces the length,
-one sequence at a time.
+of spreading over devices, and of placing experts between a GPU and the host, is that a CPU build accepts the flags. llama-cpp-python
+(0.3.36, tested on a CPU) runs only when a scenario names it: its server has no /health, no /metrics, no usage in its streams, text prompts
+only and one request at a time. In-process it takes ids and forces the length, one sequence at a time.
 """
 
 from __future__ import annotations

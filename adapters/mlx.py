@@ -1,10 +1,7 @@
 """MLX: `mlx_lm.server`, and mlx-lm's continuous batching in-process, on one Apple Silicon machine (or a CPU).
 
-Our worker starts both. It takes the server's own flags and adds what the server lacks: output of exactly the length asked for (no token
-ends a generation), a /health that waits for the model, and a route that reads the live model back. Knows neither power nor the wired-memory
-limit that decides whether a model larger than it starts to swap.
-
-Tested on Linux with mlx's CPU backend, which multiplies routed experts in f32 only. Not yet run on a GPU: anything on Apple Silicon.
+Does not know the wired-memory limit that decides whether a model larger than it starts to swap. Tested on Linux with mlx's CPU backend,
+which multiplies routed experts in f32 only. Not yet run on a GPU: anything on Apple Silicon.
 """
 
 from __future__ import annotations

@@ -1,13 +1,10 @@
 """Ollama: `ollama serve` with a store of its own; the scenario's GGUF is imported, loaded and kept before the server counts as ready.
 
 Ollama is a manager: it starts one llama.cpp server per model and passes requests on, so comparing it with llama.cpp compares defaults and
-one more hop rather than two engines. It is configured by environment. The model is imported over its API, by our worker, after the start.
-Does not know how many slots Ollama grants: for some families (qwen3vl, qwen3next, lfm2, nemotron_h and similar) it runs one request at a
-time whatever is asked, and does not report it.
+one more hop rather than two engines. Does not know how many slots Ollama grants: for some families (qwen3vl, qwen3next, lfm2, nemotron_h
+and similar) it runs one request at a time whatever is asked, and does not report it.
 
-Not yet run, with or without a GPU: everything here was read in the source of 0.33.0-rc2, and tested against a stand-in for its API only.
-LLAMA_ARG_* variables (cpu_moe, n_cpu_moe, override_tensor, fit) reach llama.cpp because Ollama passes its environment on and sets no such
-flag itself.
+Not yet run: everything here was read in the source of 0.33.0-rc2, and tested against a stand-in for its API only.
 """
 
 from __future__ import annotations

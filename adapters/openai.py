@@ -1,8 +1,7 @@
 """Any server that is already running: vLLM, SGLang, TensorRT-LLM, Ollama, TGI, a gateway, a colleague's endpoint.
 
-Requests go to OpenAI's routes or, with `protocol`, to the server's own. Nothing is launched and nothing is known of the engine behind the
-address, so only what it reports is known of its configuration. Prompts are text unless `prompt_ids` says that the server takes token ids,
-and lengths are a cap unless `ignore_eos` forces them.
+Nothing is launched, and only what the server reports is known of its configuration. Prompts are text unless `prompt_ids` says that the
+server takes token ids, and lengths are a cap unless `ignore_eos` forces them.
 """
 
 from __future__ import annotations

@@ -1,10 +1,7 @@
 """SGLang: its HTTP server, over OpenAI's routes or its own, and its `Engine` in-process.
 
-Both get the same flags. Does not know which kernels a device has: what SGLang chooses itself is read back from /server_info.
-`ep` and `attention_dp` are inside tp (of each replica); SGLang takes either attention_dp or dp_replicas.
-
-Not yet run, because it needs a GPU. Only the flags are verified: the ServerArgs of 0.5.23 parsed and resolved them for a CUDA device.
-Routes, counters and fields of /server_info were read in that version's source.
+`ep` and `attention_dp` are inside tp (of each replica); SGLang takes either attention_dp or dp_replicas. Not yet run, because it needs a
+GPU: the ServerArgs of 0.5.23 parsed and resolved the flags for a CUDA device; routes, counters and /server_info were read in that source.
 """
 
 from __future__ import annotations

@@ -1,18 +1,12 @@
 """Transformers: `transformers serve` with continuous batching, and generate_batch in-process; alone or under torchrun.
 
-Our worker starts both. It builds the server out of transformers' own parts, because `transformers serve` has no flag for the experts
-implementation, for sharding, or for switching prefix sharing off. Does not know whether a model class honours the experts implementation
-or has a sharding plan; the worker reports what its layers ran. Nor does it know a model's layers: continuous batching of 5.23 has no cache
-for chunked attention (Llama 4), nor for keys and values of different width (DeepSeek-V3), and the worker exits with that reason once it has
-loaded such a model.
+Our worker builds the server out of transformers' own parts, because `transformers serve` has no flag for the experts implementation, for
+sharding, or for switching prefix sharing off. The server keeps the sampling of its first request, so one launch serves one temperature, and
+priming must carry the fields of the measured requests. Does not know a model's layers: continuous batching of 5.23 has no cache for chunked
+attention (Llama 4), nor for keys and values of different width (DeepSeek-V3), and the worker exits with that reason.
 
-The server builds its batching manager from the sampling of the first request and keeps it. One launch therefore serves one temperature, and
-priming must carry the fields of the measured requests.
-
-Tested on CPU: tp and ep of two ranks, server and in-process, dummy weights, MXFP4 weights expanded to bf16. Not yet run on a GPU. This
-leaves unverified what needs one, or kernels from a hub: pp, CUDA graphs, flash attention, and MXFP4 weights that stay MXFP4 (they need the
-packages `kernels` and `triton`, which `requirements` leaves out; without them transformers expands the weights, and `resolved` reports
-bf16).
+Tested on CPU: tp and ep of two ranks, server and in-process, dummy weights, MXFP4 weights expanded to bf16. Not yet run on a GPU: pp, CUDA
+graphs, flash attention, and MXFP4 weights that stay MXFP4 (without the packages `kernels` and `triton` transformers expands them).
 """
 
 from __future__ import annotations

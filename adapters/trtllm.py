@@ -1,13 +1,10 @@
 """TensorRT-LLM: `trtllm-serve` on its PyTorch backend, and its `LLM` class in-process.
 
 Sizes go on the command line, everything else into a file of LLM settings (JSON, which is YAML); no key is in both, because releases
-differ in which of the two wins. The precision is the checkpoint's: one is made for each with NVIDIA's ModelOpt. Does not know what the
-server resolved: it reports its version, its model and, after the first iterations, the sizes of its batch and of its KV cache.
+differ in which of the two wins. Does not know what the server resolved: it reports its version, its model and, after the first iterations,
+the sizes of its batch and of its KV cache.
 
-By default the scheduler reserves a request's whole output (GUARANTEED_NO_EVICT), and the server's tunes the batch size while it runs.
-
-Not yet run, because it needs a GPU: all of it is unverified. Flags, settings, routes and request fields were read in public sources of
-1.2 and later (tests/contracts/tables/trtllm.json names them).
+Not yet run, because it needs a GPU: flags, settings, routes and request fields were read in public sources of 1.2 and later.
 """
 
 from __future__ import annotations

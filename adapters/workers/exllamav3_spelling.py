@@ -1,7 +1,6 @@
 """OpenAI's two generation routes: from a request's fields to an `Ask`, from `Piece`s to events or one response.
 
-Knows neither sockets nor engines. A field that is not in the table is refused, because ignoring it would change the experiment. Standard
-library only.
+A field that is not in the table is refused, because ignoring it would change the experiment.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The fake engine's streams as bytes: HTTP chunks, each with the token at whose time it is sent, faults included.
-
-Knows no clock and no socket. Standard library only.
-"""
+"""The fake engine's streams as bytes: HTTP chunks, each with the token at whose time it is sent, faults included."""
 
 from __future__ import annotations
 

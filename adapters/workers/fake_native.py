@@ -1,7 +1,4 @@
-"""The engines' own protocols for the fake engine: Ollama's, SGLang's, TGI's. Standard library only.
-
-Knows no socket and no clock; `fake_spelling` defines what a spelling is.
-"""
+"""The engines' own protocols for the fake engine: Ollama's, SGLang's, TGI's."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The fake engine's HTTP server: connections, queueing, and the time at which each event is sent. Standard library only.
-
-Does not know the content of a stream (`fake_spelling`, `fake_native`) nor its faults (`fake_frames`).
-"""
+"""The fake engine's HTTP server: connections, queueing, and the time at which each event is sent."""
 
 from __future__ import annotations
 

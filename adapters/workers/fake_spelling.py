@@ -1,7 +1,4 @@
-"""How the fake engine writes what it generates, in the protocols of real engines. Standard library only.
-
-Knows no socket and no clock. A `Spelling` is one request with its output; its events are requested in order.
-"""
+"""How the fake engine writes what it generates, in the protocols of real engines. Knows no socket and no clock."""
 
 from __future__ import annotations
 
@@ -11,25 +8,9 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 
-WORDS = [
-    "mixture",
-    "of",
-    "experts",
-    "routes",
-    "each",
-    "token",
-    "to",
-    "a",
-    "few",
-    "and",
-    "sums",
-    "what",
-    "they",
-    "say",
-    "then",
-    "goes",
-    "on",
-]
+WORDS = (
+    "mixture", "of", "experts", "routes", "each", "token", "to", "a", "few", "and", "sums", "what", "they", "say", "then", "goes", "on",
+)  # fmt: skip
 TOOL = "look_up"
 _encoder = json.JSONEncoder(separators=(",", ":"))
 

@@ -1,8 +1,6 @@
-"""A fake engine on a real socket: its token schedule is exact, and every fault is a flag.
+"""A fake engine on a real socket: its token schedule is exact, and every fault is a flag. Standard library only (uvloop, if installed).
 
-It has no model: token i of a request is sent at t0 + ttft + i * itl, where t0 is the time its last byte was read (or a slot became free).
-The text depends only on the prompt. Implements OpenAI's, Ollama's, SGLang's or TGI's protocol, streaming or not. Standard library only
-(uvloop, where it is installed).
+Token i of a request is sent at t0 + ttft + i * itl, where t0 is the time its last byte was read (or a slot became free).
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
 """llama-cpp-python's in-process API, `Llama.generate`, one sequence at a time, because it has no batches.
 
-Takes llama_cpp.server's own flags, so one argv fits both, and uses worker_protocol's lines. Runs where llama-cpp-python is installed;
-imports only that and the standard library.
+Takes llama_cpp.server's own flags, so one argv fits both.
 """
 
-# (the engine is installed in an environment of its own, not in the harness's)
 from __future__ import annotations
 
 import argparse

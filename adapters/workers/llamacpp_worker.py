@@ -1,11 +1,8 @@
 """llama.cpp's own C++ server from the xllamacpp wheel: `serve` over HTTP, `offline` as an in-process batch.
 
-Takes llama-server's own flags, so one argv fits both. A flag outside its table is an error that lists the known ones; none is dropped. The
-wheel contains llama.cpp's argument parser but does not expose it to Python. `offline` uses worker_protocol's lines. Runs where xllamacpp is
-installed; imports only that and the standard library.
+Takes llama-server's own flags, so one argv fits both; the wheel does not expose llama.cpp's parser. A flag outside its table is an error.
 """
 
-# (the engine is installed in an environment of its own, not in the harness's)
 from __future__ import annotations
 
 import argparse

@@ -1,13 +1,10 @@
 """mlx-lm's own server (`serve`) and its own continuous batching (`offline`), with output of exactly the length asked for.
 
-Takes the flags of `mlx_lm.server`, through its own parser. It adds: a model whose end-of-sequence tokens end nothing (as in mlx-lm's own
-benchmark; a logit bias per request would process every step of the batch one sequence at a time), a /health that answers 200 only when the
-model is loaded, an exit of the process when the thread that loads and generates fails, and the route GET /enginebench, which returns the
-live model's configuration. `offline` uses worker_protocol's lines. Runs where mlx-lm is installed; imports only that, its dependencies, and
-the standard library.
+Takes the flags of `mlx_lm.server`, through its own parser. It adds: a model whose end-of-sequence tokens end nothing (a logit bias per
+request would process every step of the batch one sequence at a time), a /health that answers 200 only when the model is loaded, an exit of
+the process when the thread that loads and generates fails, and the route GET /enginebench with the live model's configuration.
 """
 
-# (the engine is installed in an environment of its own, not in the harness's)
 from __future__ import annotations
 
 import json

@@ -3,10 +3,7 @@
     python ollama_worker.py --host 127.0.0.1 --port 11434 /usr/bin/ollama plan.json
 
 plan.json: {"models": [{"name", "file"}, ...], "load": fields of the loading request, "ready": a second name that the first model gets when
-all are loaded}. Any failure on the way ends Ollama and this process with a message. Ollama takes its configuration from the environment,
-which it inherits. Knows nothing of requests that are measured. Standard library only.
-
-Unverified: written from Ollama's source, run against a stand-in only.
+all are loaded}. Any failure on the way ends Ollama and this process with a message. Unverified: run against a stand-in only.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The server side of the proxy's HTTP/1.1: keep-alive connections, requests as bytes, responses forwarded in the pieces that arrive.
-
-Does not read requests. Standard library only; plain HTTP, responses of any framing.
-"""
+"""The proxy's connections to servers: keep-alive, and responses of any framing forwarded in the pieces that arrive. Plain HTTP."""
 
 from __future__ import annotations
 

@@ -9,12 +9,9 @@ vllm: first to a prefill server, for one token and without a stream; the `kv_tra
   belongs to the --prefill at the same position. One prompt per request.
 - plain: to the next server, unchanged.
 
-GET /health is 200 when it is 200 on every server. GET /metrics is the text of all servers, one after another, so that counters add up. Any
-other GET goes to the first decode server. An error response of a server is forwarded to the client; a lost server gives 502, or the end of
-the connection where the response had begun.
-
-Knows neither models nor time nor who starts the servers. Standard library only (uvloop, where it is installed). Unverified: the vllm and
-sglang protocols against those engines, whose KV transfer needs GPUs.
+GET /health is 200 when it is 200 on every server, /metrics the text of all servers; any other GET goes to the first decode server. A lost
+server gives 502, or the end of the connection where the response had begun. Standard library only (uvloop, where it is installed).
+Unverified: the sglang protocol against that engine, whose KV transfer needs GPUs.
 """
 
 from __future__ import annotations

@@ -1,11 +1,8 @@
 """SGLang's expert distribution recorder files (.pt) as an .npz that `bench routing` reads.
 
-`python sglang_routing.py FILE.pt OUT.npz [FILE.pt of another rank ...]`, where torch is installed; SGLang is not needed. Reads the
-modes `stat` and `stat_approx` (`logical_count` [steps, layers, experts]) and `per_pass` and `per_token` (`records` with
-`global_physical_count` [layers, physical experts], one file per rank, and the map back to logical experts). Has no
-single choices: all modes have counts.
-
-Unverified: the layout was read in SGLang 0.5.23's source and tested with files made by hand; no recorder was run.
+`python sglang_routing.py FILE.pt OUT.npz [FILE.pt of another rank ...]`, where torch is installed. Reads the modes `stat` and `stat_approx`
+(`logical_count` [steps, layers, experts]) and `per_pass` and `per_token` (`records` with `global_physical_count` [layers, physical
+experts], one file per rank, and the map back to logical experts). Unverified: the layout was read in SGLang 0.5.23's source.
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
-"""SGLang's `Engine` in-process: the flags of its server, worker_protocol's lines on stdin and stdout.
+"""SGLang's `Engine` in-process, with the flags of its server.
 
-Runs where SGLang is installed; imports only that and the standard library. Unverified, because the engine needs a GPU: its parser, and the
-fields and methods used here, are those of 0.5.23.
+Unverified, because the engine needs a GPU: its parser, and the fields and methods used here, are those of 0.5.23.
 """
 
-# (the engine is installed in an environment of its own, not in the harness's)
 from __future__ import annotations
 
 import json

@@ -1,7 +1,4 @@
-"""The command line of the transformers worker: `transformers serve`'s own spelling wherever it has the flag.
-
-Imports no engine, so that a command line can be parsed without one.
-"""
+"""The command line of the transformers worker: `transformers serve`'s own spelling wherever it has the flag. Imports no engine."""
 
 from __future__ import annotations
 

@@ -1,11 +1,9 @@
 """How the transformers worker loads its model: as `transformers serve` does, with weights drawn from a seed, or sharded over ranks.
 
 Also observes a loaded model: which experts function ran, which prompts found their beginning in the KV cache, and the format of its
-weights. Knows nothing of loads. Unverified, because it needs several GPUs: `layers_over`. Unverified, because it needs kernels from a hub:
-MXFP4 weights that stay MXFP4. Tested on CPU (gloo, two ranks): tensor and expert parallelism; MXFP4 weights expanded to bf16.
+weights. Unverified, because it needs several GPUs or kernels from a hub: `layers_over`, and MXFP4 weights that stay MXFP4.
 """
 
-# (the engine is installed in an environment of its own, not in the harness's)
 from __future__ import annotations
 
 import argparse

@@ -1,10 +1,7 @@
 """Which experts transformers' routers choose: generate greedily, then one forward pass over everything with the routers watched.
 
-The job and the answer are those of worker_protocol's `run_routing`. The choices are the indices that the router modules return, so the rule
-(softmax, sigmoid, groups, a bias) is the model's own code. Runs where transformers is installed.
-
-Does not depend on the experts implementation, because the router comes before it. Sees only routers that are modules of their own, with a
-class name that ends in `Router` or `Gate`.
+The choices are the indices that the router modules return, so the rule (softmax, sigmoid, groups, a bias) is the model's own code. Sees
+only routers that are modules of their own, with a class name that ends in `Router` or `Gate`.
 """
 
 from __future__ import annotations

@@ -1,13 +1,10 @@
 """Transformers' own server (`serve`) and its own continuous batching (`offline`), which report the experts implementation that ran.
 
 `transformers serve` has no flag for the experts implementation, for prefix sharing or for the number of requests in a batch, so `serve`
-builds the same app out of the same parts, sets those three, and adds two routes: GET /enginebench returns the live model's configuration,
-GET /enginebench/counters the state of its batch. `offline` uses worker_protocol's lines. Under torchrun every rank runs this script: rank 0
-serves or batches, the others follow it. Runs where transformers is installed; imports only that, its dependencies, and the standard
-library.
+builds the same app out of the same parts, sets those three, and adds two routes: GET /enginebench (the live model's configuration) and GET
+/enginebench/counters (the state of its batch). Under torchrun every rank runs this script: rank 0 serves or batches, the others follow it.
 """
 
-# (the engine is installed in an environment of its own, not in the harness's)
 from __future__ import annotations
 
 import argparse

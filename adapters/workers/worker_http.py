@@ -1,6 +1,6 @@
 """HTTP/1.1 for loopback servers of workers: one request after another on a keep-alive connection, answered whole or piece by piece.
 
-Does not know what a request is for. The response to a slow client is buffered in memory. Standard library only.
+The response to a slow client is buffered in memory. Standard library only.
 """
 
 from __future__ import annotations

@@ -1,16 +1,13 @@
 """What workers share: the line protocol of in-process batches, JSON requests on stdin and JSON events on stdout, and the routing job.
 
-Knows no engine and no metric. It runs inside the engine's environment, so it imports only the standard library; a worker imports it from
-its own folder (the folder of a script is the first entry of sys.path).
-
     worker   {"event": "ready", "engine_version": "1.2", "load_s": 3.1, "resolved": {"/props": {...}}}
     harness  {"id": 1, "prompts": [[1, 2, 3], "text"], "output_tokens": 64, "batch": 8, "temperature": 0, "seed": 0}
     worker   {"event": "result", "id": 1, "start_ns": 1, "end_ns": 9, "requests": [{"input_tokens": 3, "output_tokens": 64, ...}]}
     worker   {"event": "error", "message": "ValueError: ..."}
 
-One model load serves any number of request lines; end of file on stdin ends the worker. load_s is the model load without the imports before
-it. `resolved` maps a path to what the engine's own endpoint would answer there, so that the adapter's `resolved()` reads a worker like a
-server.
+One model load serves any number of request lines; end of file on stdin ends the worker. load_s is without the imports. `resolved` maps a
+path to what the engine's own endpoint would answer there. Workers run in their engine's environment, and import only that engine, the
+standard library, and files of this folder (the folder of a script is the first entry of sys.path).
 """
 
 from __future__ import annotations
@@ -116,10 +113,9 @@ async def metered(batch: Batch, answer: Callable[[Prompt], Awaitable[RequestOutc
 
 
 def run_routing(collect: Callable[[Mapping[str, Any]], dict[str, Any]], source: str) -> int:
-    """Answer the routing job on stdin (enginebench.runner.routing_pass writes it as one JSON line). Returns the exit code.
+    """Answer the routing job on stdin, one JSON line of `enginebench.runner.routing_pass`. Returns the exit code.
 
-    `collect` returns the arrays of the .npz file that goes to job["out"], and under `experts` the number of experts. The last line on
-    stdout is {"source": ...} or {"error": ...}.
+    `collect` returns the arrays of the .npz file job["out"], and under `experts` their number. Prints {"source": ...} or {"error": ...}.
     """
     import numpy as np
 

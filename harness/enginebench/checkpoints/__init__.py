@@ -1,7 +1,4 @@
-"""Checkpoints: resolving references, making random models, reading vocabularies.
-
-The planner and the runner use `check`, `missing` and `prepare`; prompts use `read_vocabulary`; tests and examples use `RandomMoE`.
-"""
+"""Checkpoints: resolving references, making random models, reading vocabularies."""
 
 from enginebench.checkpoints.locate import Format, check, local_path, missing, prepare
 from enginebench.checkpoints.random_moe import RandomMoE

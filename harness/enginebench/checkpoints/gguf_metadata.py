@@ -10,6 +10,7 @@ import mmap
 import struct
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from enginebench.errors import UserError
 
@@ -29,60 +30,38 @@ def read_metadata(path: Path, keys: Collection[str]) -> dict[str, Value]:
             raise UserError("not a GGUF file of version 2 or 3", file=path)
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             try:
-                return _Cursor(data, len(head)).metadata(_LENGTH.unpack(head[16:24])[0], keys)
+                return _metadata(data, _LENGTH.unpack(head[16:24])[0], keys)
             except (struct.error, KeyError, UnicodeDecodeError, IndexError) as error:
                 problem = f"the GGUF metadata is damaged ({type(error).__name__})"
                 raise UserError(problem, file=path, advice="fetch the file again") from error
 
 
-class _Cursor:
-    """A read position in the file."""
+def _metadata(data: mmap.mmap, count: int, keys: Collection[str]) -> dict[str, Value]:
+    found: dict[str, Value] = {}
+    position = 24
+    for _ in range(count):
+        (key,), position = _values(data, position, _STRING, 1)
+        kind, position, length = *struct.unpack_from("<I", data, position), position + 4, 1
+        if array := kind == _ARRAY:
+            (kind, length), position = struct.unpack_from("<IQ", data, position), position + 12
+        values, position = _values(data, position, kind, length, wanted=key in keys)
+        if key in keys:
+            found[str(key)] = values if array else values[0]
+        if len(found) == len(keys):
+            break
+    return found
 
-    def __init__(self, data: mmap.mmap, position: int) -> None:
-        self.data, self.position = data, position
 
-    def metadata(self, count: int, keys: Collection[str]) -> dict[str, Value]:
-        found: dict[str, Value] = {}
-        for _ in range(count):
-            key = self._strings(1, wanted=True)[0]
-            value = self._value(wanted=key in keys)
-            if value is not None:
-                found[key] = value
-            if len(found) == len(keys):
-                break
-        return found
-
-    def _value(self, *, wanted: bool) -> Value | None:
-        (kind,) = self._numbers("I", 1)
-        if kind != _ARRAY:
-            values = self._items(int(kind), 1, wanted=wanted)
-            return values[0] if values else None
-        (item,) = self._numbers("I", 1)
-        (length,) = self._numbers("Q", 1)
-        values = self._items(int(item), int(length), wanted=wanted)
-        return values if wanted else None
-
-    def _items(self, kind: int, count: int, *, wanted: bool) -> list[str] | list[int] | list[float]:
-        if kind == _STRING:
-            return self._strings(count, wanted=wanted)
+def _values(data: mmap.mmap, position: int, kind: int, count: int, *, wanted: bool = True) -> tuple[list[Any], int]:
+    """The values at a position ([] unless wanted), and the position after them."""
+    if kind != _STRING:
+        form = struct.Struct(f"<{count}{_SCALARS[kind]}")
+        return list(form.unpack_from(data, position)) if wanted else [], position + form.size
+    out: list[str] = []
+    unpack = _LENGTH.unpack_from
+    for _ in range(count):
+        start = position + 8
+        position = start + unpack(data, position)[0]
         if wanted:
-            return self._numbers(_SCALARS[kind], count)
-        self.position += struct.calcsize(f"<{_SCALARS[kind]}") * count
-        return []
-
-    def _strings(self, count: int, *, wanted: bool) -> list[str]:
-        out: list[str] = []
-        data, position, unpack = self.data, self.position, _LENGTH.unpack_from
-        for _ in range(count):
-            start = position + 8
-            position = start + unpack(data, position)[0]
-            if wanted:
-                out.append(data[start:position].decode())
-        self.position = position
-        return out
-
-    def _numbers(self, code: str, count: int) -> list[int]:
-        form = struct.Struct(f"<{count}{code}")
-        values = list(form.unpack_from(self.data, self.position))
-        self.position += form.size
-        return values
+            out.append(data[start:position].decode())
+    return out, position

@@ -1,7 +1,6 @@
 """Writes a random MoE as a Hugging Face folder (config, safetensors, tokenizer) without torch or transformers.
 
-Names and layouts follow published checkpoints; the model's family defines them. The safetensors file is streamed: a length, a JSON header
-and raw little-endian data. bfloat16 is the upper half of float32.
+The safetensors file is streamed: a length, a JSON header and raw little-endian data. bfloat16 is the upper half of float32.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ class RandomMoE(Geometry):
     """
 
     def __post_init__(self) -> None:
-        problem = self._unknown() or self._invalid()
+        problem = self._problem()
         if problem is None:
             for name, value in self.family.choices(self).items():
                 if getattr(self, name) is None:
@@ -63,15 +63,12 @@ class RandomMoE(Geometry):
         """The model family of the architecture."""
         return FAMILIES[self.architecture]
 
-    def _unknown(self) -> Problem | None:
-        """An unknown architecture, or a number that the architecture does not have."""
+    def _problem(self) -> Problem | None:
+        """An unknown architecture, or the first number that is invalid in every family or that this one does not have."""
         if self.architecture not in FAMILIES:
             return "architecture", f"unknown architecture '{self.architecture}'; known: {', '.join(sorted(FAMILIES))}"
-        foreign = [name for name, _ in self._numbers() if name not in (*_COMMON, *self.family.choices(self))]
-        return (foreign[0], f"{self.architecture} has no {foreign[0]}") if foreign else None
-
-    def _invalid(self) -> Problem | None:
-        """The first number that is invalid in every family."""
+        if foreign := [name for name, _ in self._numbers() if name not in (*_COMMON, *self.family.choices(self))]:
+            return foreign[0], f"{self.architecture} has no {foreign[0]}"
         for name, value in self._numbers():
             if value < (0 if name in ("seed", "dense_layers", "shared_experts") else 1):
                 return name, f"{name} must be positive, not {value}"

@@ -1,7 +1,6 @@
 """Reads the vocabulary of a local checkpoint for prompts: its plain text tokens and, if possible, its tokenizer.
 
-The tokenizer of a GGUF file can be rebuilt if it is byte-level BPE with a known pre-tokenizer. A Hugging Face folder needs a
-tokenizer.json. Without a tokenizer, prompts are token ids. Does not know: chat templates.
+The tokenizer of a GGUF file can be rebuilt if it is byte-level BPE with a known pre-tokenizer. Without one, prompts are token ids.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Common English words, most frequent first, for text prompts and for the tokenizer of the random models.
 
-The order determines that tokenizer: append only; never insert, remove or sort.
+The order determines that tokenizer: append only.
 """
 
 from __future__ import annotations

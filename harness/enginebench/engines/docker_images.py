@@ -1,7 +1,4 @@
-"""Builds and pulls images through the `docker` SDK, on whatever daemon DOCKER_HOST names: Docker, Podman's socket, a remote one.
-
-The SDK is imported when a daemon is first needed. Starts no container.
-"""
+"""Builds and pulls images through the `docker` SDK, on whatever daemon DOCKER_HOST names. The SDK is imported when it is needed."""
 
 from __future__ import annotations
 

@@ -1,9 +1,7 @@
 """One virtual environment per engine, because engines exclude each other's dependencies (torch above all).
 
-Does not know which engine needs what: it takes pins and returns a Python interpreter. An environment is in
-cache_dir()/engines/<name>-<fingerprint of the pins and this Python>, so changed pins make a new one and the old one stays usable for older
-scenarios. It is built in place, because virtual environments are not relocatable. A marker file is written last; an environment without it
-is built again.
+It is in cache_dir()/engines/<name>-<fingerprint of the pins and this Python>, so changed pins make a new one and the old one stays usable.
+It is built in place, because virtual environments are not relocatable; a marker file is written last, and without it it is built again.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The container images of the engines: which there are, and building, pulling and pinning them. Prints nothing.
-
-Reads the table through `images` and talks to the Docker daemon through `docker_images`.
-"""
+"""The container images of the engines: which there are, and building, pulling and pinning them."""
 
 from __future__ import annotations
 

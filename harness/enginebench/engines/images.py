@@ -1,8 +1,7 @@
 """Container images by engine and variant: reads containers/images.yaml, builds images from it, and writes digests back into it.
 
-The base image is public. The image that runs is the base with one thin Dockerfile of containers/ on top, named by a hash of everything that
-it is built from, so a changed pin is another image. Knows no Docker: whatever implements `Daemon` builds and pulls
-(`enginebench.engines.docker_images`, through the SDK). Does not start containers.
+The image that runs is a public base with one thin Dockerfile of containers/ on top, named by a hash of everything that it is built from.
+Knows no Docker: whatever implements `Daemon` builds and pulls (`docker_images`, through the SDK).
 """
 
 from __future__ import annotations

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 from enginebench.adapter import Adapter, Install
-from enginebench.domain import JSON, plain
+from enginebench.domain import JSON, plain_object
 from enginebench.engines.environments import Pins, install, python_of
 from enginebench.engines.registry import discover, environments
 from enginebench.errors import UserError, did_you_mean
@@ -28,7 +28,7 @@ class Engine:
     """Supported precisions; None: any."""
     requirements: tuple[str, ...] = ()
     """Pinned packages that `install_engine` installs; empty: enginebench does not install this engine."""
-    variants: Mapping[str, tuple[str, ...]] | None = None
+    variants: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Name of another set of requirements -> its pinned packages."""
     installs: tuple[Install, ...] = ()
     """Every installation found on this machine, best first."""
@@ -39,15 +39,7 @@ class Engine:
         """The element of `bench engines --json`."""
         if self.broken is not None:
             return {"name": self.name, "broken": self.broken}
-        return {
-            "name": self.name,
-            "title": self.title,
-            "runtimes": list(self.runtimes),
-            "precisions": None if self.precisions is None else list(self.precisions),
-            "requirements": list(self.requirements),
-            "variants": {name: list(pins) for name, pins in (self.variants or {}).items()},
-            "installs": [plain(each) for each in self.installs],
-        }
+        return {key: value for key, value in plain_object(self).items() if key != "broken"}
 
 
 def list_engines(adapters: Sequence[str | Path] = ()) -> list[Engine]:
@@ -94,12 +86,6 @@ def _python_of(environment: str, pins: Pins, home: Path) -> Path | None:  # noqa
 
 def _engine(adapter: Adapter) -> Engine:
     precisions = None if adapter.precisions is None else tuple(sorted(adapter.precisions))
-    return Engine(
-        adapter.name,
-        adapter.title,
-        tuple(adapter.runtimes),
-        precisions,
-        tuple(adapter.requirements),
-        {variant: tuple(pins) for variant, pins in adapter.variants.items()},
-        tuple(installs_of(adapter)),
-    )
+    pins = {variant: tuple(requirements) for variant, requirements in adapter.variants.items()}
+    pinned = (tuple(adapter.requirements), pins)
+    return Engine(adapter.name, adapter.title, tuple(adapter.runtimes), precisions, *pinned, tuple(installs_of(adapter)))

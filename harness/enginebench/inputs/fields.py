@@ -1,7 +1,4 @@
-"""Field types of YAML models: bounded numbers, and fields that take one value or a list to sweep.
-
-Does not know: the keys of a scenario.
-"""
+"""Field types of YAML models: bounded numbers, and fields that take one value or a list to sweep."""
 
 from __future__ import annotations
 

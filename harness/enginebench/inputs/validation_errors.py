@@ -14,12 +14,19 @@ from enginebench.inputs.shape import Shape
 from enginebench.inputs.source import Location, Source
 
 _EXPECTED = {
-    "int_type": "a whole number", "int_parsing": "a whole number", "int_from_float": "a whole number", "float_type": "a number",
-    "float_parsing": "a number", "finite_number": "a finite number", "string_type": "text (put it in quotes)",
-    "bool_type": "true or false", "bool_parsing": "true or false", "model_type": "a mapping (key: value)",
-    "model_attributes_type": "a mapping (key: value)", "dict_type": "a mapping (key: value)", "dataclass_type": "a mapping (key: value)",
-    "list_type": "a list", "tuple_type": "a list",
+    "a whole number": ("int_type", "int_parsing", "int_from_float"), "a number": ("float_type", "float_parsing"),
+    "a finite number": ("finite_number",), "text (put it in quotes)": ("string_type",), "true or false": ("bool_type", "bool_parsing"),
+    "a mapping (key: value)": ("model_type", "model_attributes_type", "dict_type", "dataclass_type"), "a list": ("list_type", "tuple_type"),
 }  # fmt: skip
+_MESSAGES = {kind: f"must be {expected}, got {{got}}" for expected, kinds in _EXPECTED.items() for kind in kinds} | {
+    "missing": "is missing",
+    "greater_than_equal": "must be at least {ge:,}, got {got}",
+    "less_than_equal": "must be at most {le:,}, got {got}",
+    "greater_than": "must be more than {gt}, got {got}",
+    "too_short": "is empty: at least one entry is needed",
+    "string_pattern_mismatch": "must match {pattern}, got {got}",
+}
+"""pydantic's kind of error -> our message; the others keep pydantic's."""
 
 
 def as_user_error(error: ValidationError, source: Source, model: type, at: Location = ()) -> UserError:
@@ -59,26 +66,8 @@ def _message(details: ErrorDetails, location: Location, shape: Shape) -> tuple[s
     if kind == "literal_error":
         known = [word.strip(" '") for word in str(context["expected"]).replace(" or ", ",").split(",")]
         return f"cannot be {got}", did_you_mean(str(details["input"]), known)
-    return _describe(kind, got, context) or details["msg"], shape.advice(location)
-
-
-def _describe(kind: str, got: str, context: Mapping[str, Any]) -> str | None:
-    """The message for an error of a common kind; None to use pydantic's message."""
-    if kind == "missing":
-        return "is missing"
-    if kind == "greater_than_equal":
-        return f"must be at least {context['ge']:,}, got {got}"
-    if kind == "less_than_equal":
-        return f"must be at most {context['le']:,}, got {got}"
-    if kind == "greater_than":
-        return f"must be more than {context['gt']}, got {got}"
-    if kind == "too_short":
-        return "is empty: at least one entry is needed"
-    if kind == "string_pattern_mismatch":
-        return f"must match {context['pattern']}, got {got}"
-    if kind in _EXPECTED:
-        return f"must be {_EXPECTED[kind]}, got {got}"
-    return None
+    message = _MESSAGES[kind].format(got=got, **context) if kind in _MESSAGES else details["msg"]
+    return message, shape.advice(location)
 
 
 def _shown(value: object) -> str:

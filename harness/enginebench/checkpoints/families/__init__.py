@@ -1,7 +1,4 @@
-"""Model families of random checkpoints: tensors, metadata, and names in both file formats.
-
-One class per family. A new file in this folder is found; nothing else lists families.
-"""
+"""Model families of random checkpoints, one class per family. A new file in this folder is found; nothing else lists families."""
 
 import importlib
 import pkgutil
