@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -76,6 +78,8 @@ def dotted(location: Location) -> str:
 def read(file: Path) -> Source:
     """Read a YAML file. UserError for a missing file, invalid UTF-8, invalid YAML and duplicate keys."""
     try:
+        if file.exists() and not (file.is_file() or file.is_dir()):
+            raise UserError("is a pipe or a device, expected a YAML file", file=file, advice="write its content to a file")
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError("file not found", file=file) from None
@@ -90,92 +94,131 @@ def read(file: Path) -> Source:
 
 def parse(text: str, file: Path) -> Source:
     """Like `read`, for a given text. `file` is used only in errors."""
-    loader = None
+    loader = _Loader(text)
+    builder = _Builder(file, loader)
     try:
-        _check_depth(text, file)
-        loader = _Loader(text)
-        node = loader.get_single_node()
-        if node is None:
-            raise UserError("is empty", file=file)
-        builder = _Builder(file)
-        data = builder.build(node, ())
+        return Source(file, text, builder.document(), builder.lines)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         problem = error.problem or error.context or "cannot be parsed"
+        lines = text.splitlines()
+        if mark and "\t" in lines[min(mark.line, len(lines) - 1)].partition("#")[0]:
+            problem = "this line has a tab, which cannot indent: write spaces"
         raise UserError(f"invalid YAML: {problem}", file=file, line=mark.line + 1 if mark else None) from None
     except yaml.YAMLError as error:
-        raise UserError(f"invalid YAML: {error}", file=file) from None
-    finally:
-        if loader is not None:
-            loader.dispose()
-    return Source(file, text, data, builder.lines)
-
-
-_MAX_NODES = 1_000_000
-_MAX_DEPTH = 32
-_MAX_DIGITS = 300
-
-
-def _check_depth(text: str, file: Path) -> None:
-    """Reject deep nesting before composing the document: the composer recurses in C, and its stack could overflow."""
-    loader, depth = _Loader(text), 0
-    try:
-        while loader.check_event():
-            event = loader.get_event()
-            if isinstance(event, yaml.CollectionStartEvent):
-                depth += 1
-                if depth > _MAX_DEPTH:
-                    raise UserError("is nested too deeply", file=file, line=event.start_mark.line + 1 if event.start_mark else None)
-            elif isinstance(event, yaml.CollectionEndEvent):
-                depth -= 1
+        raise UserError(f"invalid YAML: {' '.join(str(error).split())}", file=file) from None
     finally:
         loader.dispose()
 
 
+_MAX_VALUES = 200_000
+_MAX_DEPTH = 32
+_MAX_DIGITS = 300
+_COLLECTIONS = (None, "!", f"{_TAG}map", f"{_TAG}seq")
+_MERGE = "<<"
+
+
 @dataclass
 class _Builder:
-    """Builds plain data from YAML nodes and records the line of every key and list entry."""
+    """Builds plain data from YAML events and records the line of every key and list entry.
+
+    The events are read here, because the composers of both libyaml and PyYAML recurse without a limit.
+    """
 
     file: Path
+    loader: Any
     lines: dict[Location, int] = field(default_factory=dict)
-    nodes: int = 0
+    anchors: dict[str, tuple[JSON, list[tuple[Location, int]]] | None] = field(default_factory=dict)
+    """Name -> its value, and the lines inside it, by their places in it; None while it is read."""
+    expanded: int = 0
+    """Values that aliases have repeated."""
 
-    def build(self, node: yaml.Node, at: Location) -> JSON:
-        self.nodes += 1
-        if len(at) > _MAX_DEPTH or self.nodes > _MAX_NODES:  # an alias in itself, or exponential nesting of aliases
-            raise self._error("is nested too deeply (an alias that contains itself?)", node)
-        self.lines.setdefault(at, node.start_mark.line + 1)
-        if isinstance(node, yaml.MappingNode):
-            return self._mapping(node, at)
-        if isinstance(node, yaml.SequenceNode):
-            return [self.build(item, (*at, i)) for i, item in enumerate(node.value)]
-        assert isinstance(node, yaml.ScalarNode)  # noqa: S101  # the only other kind
-        return self._scalar(node)
+    def document(self) -> JSON:
+        self.loader.get_event()  # the start of the stream
+        if self.loader.check_event(yaml.StreamEndEvent):
+            raise UserError("is empty", file=self.file)
+        self.loader.get_event()  # the start of the document
+        data = self._value(())
+        self.loader.get_event()
+        if not self.loader.check_event(yaml.StreamEndEvent):
+            raise self._error("a second document begins here (---): write one per file", self.loader.peek_event())
+        return data
 
-    def _mapping(self, node: yaml.MappingNode, at: Location) -> dict[str, JSON]:
-        out: dict[str, JSON] = {}
-        merged: list[yaml.Node] = []
-        for key_node, value_node in node.value:
-            if not isinstance(key_node, yaml.ScalarNode):
-                raise self._error("a key must be text", key_node)
-            if key_node.tag == f"{_TAG}merge":  # `<<: *anchor`: keys of this mapping win
-                merged += value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]
-                continue
-            key = str(key_node.value)
-            here = (*at, key)
-            if key in out:
-                raise self._error("duplicate key", key_node, key=dotted(here))
-            self.lines[here] = key_node.start_mark.line + 1
-            out[key] = self.build(value_node, here)
-        for other in merged:
-            if not isinstance(other, yaml.MappingNode):
-                raise self._error("`<<` takes a mapping", other)
-            data = self.build(other, at)
-            out = (data if isinstance(data, dict) else {}) | out
+    def _value(self, at: Location) -> JSON:
+        event = self.loader.get_event()
+        self.lines.setdefault(at, _line(event))
+        if isinstance(event, yaml.AliasEvent):
+            return self._alias(event, at)
+        if event.anchor:
+            self.anchors[event.anchor] = None
+        first = len(self.lines)
+        if isinstance(event, yaml.ScalarEvent):
+            data = self._scalar(event)
+        elif event.tag not in _COLLECTIONS:
+            raise self._error(f"has the tag {event.tag[:60]}, which is not plain data", event)
+        elif len(at) >= _MAX_DEPTH:
+            raise self._error(f"is nested too deeply: more than {_MAX_DEPTH} levels", event)
+        else:
+            data = self._mapping(at) if isinstance(event, yaml.MappingStartEvent) else self._sequence(at)
+        if event.anchor:
+            inside = islice(self.lines.items(), first, None)
+            self.anchors[event.anchor] = data, [(place[len(at) :], line) for place, line in inside if place[: len(at)] == at]
+        return data
+
+    def _alias(self, event: yaml.AliasEvent, at: Location) -> JSON:
+        if event.anchor not in self.anchors:
+            raise self._error(f"*{event.anchor} has no &{event.anchor} before it", event)
+        anchored = self.anchors[event.anchor]
+        if anchored is None:
+            raise self._error(f"*{event.anchor} is an alias inside its own value", event)
+        data, inside = anchored
+        self.expanded += len(inside)
+        if self.expanded > _MAX_VALUES:
+            raise self._error(f"an alias bomb: aliases of aliases repeat more than {_MAX_VALUES:,} values", event)
+        if any(len(at) + len(place) > _MAX_DEPTH for place, _ in inside):
+            raise self._error(f"is nested too deeply: more than {_MAX_DEPTH} levels", event)
+        for place, line in inside:
+            self.lines.setdefault((*at, *place), line)
+        return data
+
+    def _sequence(self, at: Location) -> JSON:
+        out: list[JSON] = []
+        while not self.loader.check_event(yaml.SequenceEndEvent):
+            out.append(self._value((*at, len(out))))
+        self.loader.get_event()
         return out
 
-    def _scalar(self, node: yaml.ScalarNode) -> JSON:
-        kind, text = node.tag.removeprefix(_TAG), str(node.value)
+    def _mapping(self, at: Location) -> JSON:
+        out: dict[str, JSON] = {}
+        merged: list[JSON] = []
+        while not self.loader.check_event(yaml.MappingEndEvent):
+            event = self.loader.get_event()
+            if not isinstance(event, yaml.ScalarEvent):
+                raise self._error("a key must be text", event)
+            key = event.value
+            here = (*at, key)
+            if key == _MERGE and event.implicit[0]:  # `<<: *anchor`: keys of this mapping win
+                value = self._value(here)
+                merged += value if isinstance(value, list) else [value]
+                if not all(isinstance(each, dict) for each in merged):
+                    raise self._error("`<<` takes a mapping", event)
+                continue
+            if key in out:
+                raise self._error("duplicate key", event, key=dotted(here))
+            self.lines[here] = _line(event)
+            out[key] = self._value(here)
+        self.loader.get_event()
+        for other in merged:
+            out = {**other, **out} if isinstance(other, dict) else out
+        for place, line in [item for item in self.lines.items() if merged and item[0][: len(at) + 1] == (*at, _MERGE)]:
+            rest = place[len(at) + 1 :]
+            self.lines.setdefault((*at, *(rest[1:] if rest and isinstance(rest[0], int) else rest)), line)
+        return out
+
+    def _scalar(self, event: yaml.ScalarEvent) -> JSON:
+        text = str(event.value)
+        tag = event.tag if event.tag not in (None, "!") else self.loader.resolve(yaml.ScalarNode, text, event.implicit)
+        kind = tag.removeprefix(_TAG)
         if kind in ("str", "merge"):
             return text
         if kind == "null":
@@ -183,12 +226,16 @@ class _Builder:
         if kind == "bool" and text in _WORDS:
             return _WORDS[text]
         if kind in ("int", "float") and len(text) > _MAX_DIGITS:
-            raise self._error(f"number too long ({len(text)} characters)", node)
+            raise self._error(f"number too long ({len(text)} characters)", event)
         if kind == "int" and _INT.fullmatch(text):
             return int(text)
         if kind == "float" and _FLOAT.fullmatch(text):
             return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
-        raise self._error(f"'{text[:40]}' has the tag {node.tag[:60]}, which is not plain data", node)
+        raise self._error(f"'{text[:40]}' has the tag {tag[:60]}, which is not plain data", event)
 
-    def _error(self, message: str, node: yaml.Node, *, key: str | None = None) -> UserError:
-        return UserError(message, file=self.file, line=node.start_mark.line + 1, key=key)
+    def _error(self, message: str, event: yaml.Event, *, key: str | None = None) -> UserError:
+        return UserError(message, file=self.file, line=_line(event), key=key)
+
+
+def _line(event: yaml.Event) -> int:
+    return event.start_mark.line + 1 if event.start_mark else 1
