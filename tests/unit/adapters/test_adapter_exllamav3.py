@@ -106,7 +106,7 @@ def test_a_batch_has_no_address() -> None:
 
 
 def test_approximations_are_noted() -> None:
-    assert any("cached_tokens" in note for note in start(deployment()).notes)
+    assert any("only unique prompts are cold" in note for note in start(deployment()).notes)
     assert any("f16" in note for note in start(deployment(precision="bf16")).notes)
     assert any("one after another" in note for note in start(deployment(spread=Parallelism(pp=2))).notes)
     assert any("seeds" in note for note in start(deployment(TABBY)).notes)
