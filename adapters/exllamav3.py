@@ -76,7 +76,6 @@ class ExLlamaV3Options:
 
 
 def generator_flags(deployment: eb.Deployment, options: ExLlamaV3Options, checkpoint: str) -> list[str]:
-    """The flags of ExLlamaV3's `model_init`."""
     spread = deployment.parallelism
     values: dict[str, eb.JSON] = {
         "-m": checkpoint,
@@ -131,7 +130,6 @@ def request_tokens(deployment: eb.Deployment) -> int:
 
 
 def cache_tokens(deployment: eb.Deployment, options: ExLlamaV3Options) -> int:
-    """Tokens of the whole KV cache."""
     return options.cache_tokens or deployment.max_concurrency * request_tokens(deployment)
 
 
@@ -240,7 +238,6 @@ class ExLlamaV3(eb.Adapter):
 
 
 def _resolved_generator(live: eb.Fields) -> eb.Resolved:
-    """Our worker's /enginebench."""
     bits, kv = live.at("bits"), live.text("cache_bits")
     cache, trained = live.whole("cache_tokens"), live.whole("max_position_embeddings")
     options = {name: live.at(name) or None for name in ("moe_cpu_layers", "moe_cpu_experts", "chunk_size")}

@@ -94,7 +94,6 @@ class LlamaCppOptions:
 
 
 def server_flags(deployment: eb.Deployment, options: LlamaCppOptions, checkpoint: str) -> list[str]:
-    """llama-server's flags for everything but the address."""
     slots = deployment.max_concurrency
     # -c is the total over all slots. Without -np the server takes 4 slots and one unified pool, whatever the load needs, and
     # without `-fit off` it silently lowers context or offload until the model fits.

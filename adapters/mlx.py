@@ -43,7 +43,6 @@ class MlxOptions:
 
 
 def server_flags(deployment: eb.Deployment, checkpoint: str) -> list[str]:
-    """mlx_lm.server's flags for everything but the address."""
     options = eb.options_as(MlxOptions, deployment)
     derived: dict[str, eb.JSON] = {
         "--prompt-concurrency": options.prompt_concurrency or min(PROMPTS_AT_ONCE, deployment.max_concurrency),

@@ -66,7 +66,6 @@ def served_name(deployment: eb.Deployment) -> str:
 
 
 def environment(deployment: eb.Deployment, options: OllamaOptions, site: eb.Site) -> dict[str, str]:
-    """The whole configuration of `ollama serve`."""
     values: dict[str, eb.JSON] = {
         "HOME": str(site.folder),  # its key pair and its server.json would be options that no scenario names
         "OLLAMA_HOST": f"{site.host}:{site.port}",
@@ -88,7 +87,6 @@ def environment(deployment: eb.Deployment, options: OllamaOptions, site: eb.Site
 
 
 def _llama_cpp(options: OllamaOptions) -> dict[str, str]:
-    """Variables for the llama.cpp server that Ollama starts."""
     values: dict[str, eb.JSON] = {
         "LLAMA_ARG_CPU_MOE": 1 if options.cpu_moe else None,
         "LLAMA_ARG_N_CPU_MOE": options.n_cpu_moe,

@@ -22,7 +22,6 @@ GIB = 1024**3
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """ExLlamaV3's own flags, as in its examples."""
     parser = argparse.ArgumentParser(prog="exllamav3_worker", allow_abbrev=False)
     model_init.add_args(parser, cache=True, add_draft_model_args=True)
     return parser.parse_args(argv)
@@ -62,7 +61,6 @@ class Loaded:
         return ids
 
     def about(self) -> dict[str, object]:
-        """The configuration in force, under neutral names."""
         args, quantized = self.args, self.config.config_dict.get("quantization_config") or {}
         dtype = self.config.config_dict.get("dtype") or self.config.config_dict.get("torch_dtype")
         bits = quantized.get("bits")
@@ -125,14 +123,11 @@ def _piece(result: Mapping[str, Any]) -> Piece:
     if not result["eos"]:
         return Piece(request, text, tokens)
     finish = "length" if result["eos_reason"] == "max_new_tokens" else "stop"
-    usage = Usage(result["prompt_tokens"], result["cached_tokens"], result["new_tokens"], _timings(result))
-    return Piece(request, text, tokens, finish, usage)
-
-
-def _timings(result: Mapping[str, Any]) -> dict[str, float]:
-    """In ms, under llama.cpp's names where they mean the same: the generation time starts with the first token."""
+    # In ms, under llama.cpp's names where they mean the same: the generation time starts with the first token.
     seconds = {"queue_time_ms": "time_enqueued", "prompt_ms": "time_prefill", "predicted_ms": "time_generate"}
-    return {**{name: result[key] * 1e3 for name, key in seconds.items()}, "predicted_n": result["new_tokens"]}
+    timings = {**{name: result[key] * 1e3 for name, key in seconds.items()}, "predicted_n": result["new_tokens"]}
+    usage = Usage(result["prompt_tokens"], result["cached_tokens"], result["new_tokens"], timings)
+    return Piece(request, text, tokens, finish, usage)
 
 
 class Serving:
@@ -213,7 +208,9 @@ class Offline:
 
     def run(self, batch: Batch) -> Outcome:
         batch.check_limit(self._loaded.slots)
-        asks = [self._ask(prompt, batch) for prompt in batch.prompts]
+        prompts = [self._loaded.encode(prompt) if isinstance(prompt, str) else prompt for prompt in batch.prompts]
+        wanted = {"ignore_eos": True, "temperature": batch.temperature, "seed": batch.seed}
+        asks = [Ask(prompt, batch.output_tokens, **wanted) for prompt in prompts]
         generator = self._loaded.generator(batch.batch)
         counted = [RequestOutcome(len(ask.prompt), 0, token_ns=[]) for ask in asks]
         try:
@@ -229,12 +226,7 @@ class Offline:
         finally:
             generator.close()
 
-    def _ask(self, prompt: Sequence[int] | str, batch: Batch) -> Ask:
-        ids = self._loaded.encode(prompt) if isinstance(prompt, str) else prompt
-        return Ask(ids, batch.output_tokens, ignore_eos=True, temperature=batch.temperature, seed=batch.seed)
-
 
 def _more(so_far: RequestOutcome, piece: Piece, now_ns: int) -> RequestOutcome:
-    """A request's outcome with one more piece."""
     stamps = [*(so_far.token_ns or ()), *[now_ns] * len(piece.tokens)]
     return RequestOutcome(so_far.input_tokens, len(stamps), piece.error or None, stamps, piece.usage.cached if piece.usage else None)

@@ -96,12 +96,10 @@ class Scheduler:
         """None while the model loads."""
 
     def start(self) -> None:
-        """Start loading; returns at once."""
         sys.setswitchinterval(SWITCH_S)
         self._thread.start()
 
     def submit(self, request: int, ask: Ask) -> None:
-        """Add a request to the batch before the next step."""
         self._inbox.put((request, ask))
 
     def cancel(self, request: int) -> None:

@@ -59,7 +59,6 @@ class Server:
         return await self.loop.run_in_executor(None, self._scheduler.stop, STOP_PATIENCE_S)
 
     def end(self, code: int) -> None:
-        """Make `serve` return this code."""
         if not self.ended.done():
             self.ended.set_result(code)
 

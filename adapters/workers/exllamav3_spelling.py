@@ -52,7 +52,6 @@ def read(path: str, raw: bytes, model: str) -> Fields:
 
 
 def ask(fields: Fields, backend: Backend) -> Ask:
-    """The generation that a request asks for. Raises Refused."""
     settings = {name: fields[name] for name in ("ignore_eos", "temperature", "top_k", "top_p", "min_p", "seed") if name in fields}
     asked = Ask(_prompt(fields, backend), fields.get("max_tokens", DEFAULT_MAX_TOKENS), **settings)
     if asked.max_tokens < 1:

@@ -33,7 +33,6 @@ def claim(gpus: int) -> None:
 
 
 def arguments() -> argparse.ArgumentParser:
-    """This worker's own flags; the rest are ExLlamaV3's, or TabbyAPI's command."""
     p = argparse.ArgumentParser(prog="exllamav3_worker", allow_abbrev=False)
     p.add_argument("mode", choices=("serve", "offline", "tabbyapi"))
     p.add_argument("--gpus", type=int, default=1)
@@ -45,7 +44,6 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Returns the exit code; TabbyAPI replaces this process."""
     args, rest = arguments().parse_known_args(argv)
     claim(args.gpus)
     if args.mode == "tabbyapi":

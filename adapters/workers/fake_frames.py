@@ -39,7 +39,6 @@ def frames(options: argparse.Namespace, spelling: Spelling) -> Iterator[Frame]:
 
 
 def events(options: argparse.Namespace, spelling: Spelling) -> Iterator[Frame]:
-    """Every event of the stream, with whatever is sent together with it."""
     ping = chunk(spelling.ping) if options.pings else b""
     opening, closing = spelling.opening(), spelling.closing()
     ending = (chunk(closing) if closing else b"") + LAST_CHUNK

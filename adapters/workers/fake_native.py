@@ -71,7 +71,6 @@ class SglangGenerate(Spelling):
         return body.get("text", body.get("input_ids")), field(body, "sampling_params", "max_new_tokens")
 
     def body_of(self, tokens: range, count: int) -> dict[str, object]:
-        """These tokens, and how many there are so far."""
         reason = {"type": "length", "length": self.count} if count >= self.count else None
         counts = {"prompt_tokens": self.prompt_tokens, "completion_tokens": count, "cached_tokens": self.options.cached_tokens}
         meta = {"id": f"fake-{self.seed:08x}", "finish_reason": reason, **counts}

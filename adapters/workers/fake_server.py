@@ -28,8 +28,6 @@ class Spelled:
 
 
 class Engine:
-    """The state that requests share."""
-
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.started = time.monotonic()
@@ -51,7 +49,6 @@ class Engine:
         return bool(self.options.never_ready or time.monotonic() - self.started < self.options.load_s)
 
     def get(self, path: str) -> tuple[int, object]:
-        """The response to a GET: status, and text or a JSON value."""
         options = self.options
         if path in ("/health", "/ready"):
             return (503, {"error": {"message": "loading model"}}) if self.loading else (200, {"status": "ok"})
@@ -111,8 +108,6 @@ class Lockstep:
 
 
 class Connection:
-    """One client connection, kept alive from request to request."""
-
     def __init__(self, engine: Engine, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.engine, self.reader, self.writer, self.options = engine, reader, writer, engine.options
         self.routes = ROUTES[engine.options.protocol]
@@ -135,7 +130,6 @@ class Connection:
                 return
 
     def reply(self, status: int, body: object) -> None:
-        """A response of known length."""
         data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
         kind = b"text/plain" if isinstance(body, str) else b"application/json"
         head = b"HTTP/1.1 %d Fake\r\nContent-Type: %b\r\nContent-Length: %d\r\n%b\r\n"

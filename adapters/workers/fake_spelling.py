@@ -20,7 +20,6 @@ def dumps(value: object) -> bytes:
 
 
 def field(body: dict[str, object], group: str, name: str) -> object:
-    """body[group][name]; None where it is missing."""
     found = body.get(group)
     return found.get(name) if isinstance(found, dict) else None
 
@@ -92,8 +91,6 @@ class Spelling(ABC):
 
 
 class Completions(Spelling):
-    """OpenAI's /v1/completions."""
-
     object_name = "text_completion"
 
     def __init__(self, options: argparse.Namespace, body: dict[str, object]) -> None:
@@ -154,8 +151,6 @@ class Completions(Spelling):
 
 
 class Chat(Completions):
-    """OpenAI's /v1/chat/completions."""
-
     object_name = "chat.completion.chunk"
     chat = True
 

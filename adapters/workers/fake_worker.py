@@ -37,7 +37,6 @@ def arguments() -> argparse.Namespace:
 
 
 async def main(options: argparse.Namespace) -> None:
-    """Serve until killed."""
     engine = Engine(options)
     tls: ssl.SSLContext | None = None
     if options.tls_cert:

@@ -16,11 +16,6 @@ import llama_cpp
 from worker_protocol import Batch, Outcome, Prompt, RequestOutcome, run_worker
 
 
-def true_false(text: str) -> bool:
-    """A boolean in llama_cpp.server's form."""
-    return {"true": True, "false": False}[text]
-
-
 def parser() -> argparse.ArgumentParser:
     """The part of llama_cpp.server's command line that `Llama` has keywords for; flags that are not given are not in the result."""
     p = argparse.ArgumentParser(prog="llamacpp_python_worker", allow_abbrev=False, argument_default=argparse.SUPPRESS)
@@ -29,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
     for flag in ("n_ctx", "n_gpu_layers", "n_threads", "n_threads_batch", "n_batch", "n_ubatch"):
         p.add_argument(f"--{flag}", type=int)
     for flag in ("logits_all", "offload_kqv", "flash_attn"):
-        p.add_argument(f"--{flag}", type=true_false)
+        p.add_argument(f"--{flag}", type={"true": True, "false": False}.__getitem__)
     return p
 
 
@@ -66,7 +61,6 @@ class Offline:
 
 
 def main(argv: Sequence[str]) -> int:
-    """`llamacpp_python_worker.py FLAGS`; a flag that `Llama` has no keyword for is an error."""
     args = parser().parse_args(argv)
     return run_worker(lambda: Offline(args))
 

@@ -28,8 +28,6 @@ LOAD_MODES = {"mmap_mlock": "mmap+mlock", "direct_io": "dio"}
 
 
 def one_of(known: Mapping[str, Any]) -> Callable[[str], Any]:
-    """An argparse type for one of these words."""
-
     def read(text: str) -> Any:
         if text not in known:
             raise argparse.ArgumentTypeError(f"'{text}' is not one of {', '.join(known)}")
@@ -176,7 +174,6 @@ def _get(url: str) -> object:
 
 
 def main(argv: Sequence[str]) -> int:
-    """`llamacpp_worker.py serve|offline FLAGS`; a flag that is not in the table is an error."""
     args = parser().parse_args(argv)
     return serve(common_params(args)) if args.mode == "serve" else run_worker(lambda: Offline(common_params(args)))
 

@@ -88,8 +88,6 @@ class Generator(server.ResponseGenerator):  # type: ignore[misc]  # mlx-lm has n
 
 
 class Handler(server.APIHandler):  # type: ignore[misc]  # mlx-lm has no types
-    """The server's routes and ours."""
-
     def do_GET(self) -> None:  # noqa: N802  # http.server's name
         if self.path != ROUTE:
             super().do_GET()
@@ -106,7 +104,6 @@ class Http(ThreadingHTTPServer):
 
 
 def serve(provider: Provider) -> int:
-    """What `mlx_lm.server` runs, with our parts."""
     args = provider.cli_args
     generator = Generator(provider, LRUPromptCache(args.prompt_cache_size))
     server._run_http_server(args.host, args.port, generator, server_class=Http, handler_class=Handler)  # noqa: SLF001  # `run` drops both

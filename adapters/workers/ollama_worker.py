@@ -35,7 +35,6 @@ class Api:
         self._host, self._port, self._process = host, port, process
 
     def wait(self) -> None:
-        """Wait until the API answers. Raises Failed when Ollama ends before."""
         while True:
             try:
                 self.call("GET", "/api/version")
@@ -103,7 +102,6 @@ def log(text: str) -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Ollama's exit code, or 1 when it could not be set up."""
     parser = argparse.ArgumentParser(prog="ollama_worker", allow_abbrev=False)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=11434)

@@ -54,7 +54,6 @@ class Proxy:
         self.draining: set[asyncio.Task[Whole]] = set()
 
     async def answer(self, request: Request, reply: Reply) -> None:
-        """Handle one request. Raises Refused and Lost."""
         if request.method == b"POST":
             await self.generate(request, reply)
         elif request.path in (b"/health", b"/metrics"):
@@ -117,7 +116,6 @@ class Proxy:
 
 
 def bytes_for(server: Server, request: Request) -> bytes:
-    """The request as it is sent to a server."""
     own = b"Host: %b:%d\r\nContent-Length: %d\r\n" % (server.host.encode(), server.port, len(request.body))
     return b"%b %b HTTP/1.1\r\n%b%b\r\n%b" % (request.method, request.path, own, request.head.end_to_end(), request.body)
 
@@ -164,7 +162,6 @@ def arguments() -> argparse.Namespace:
 
 
 async def main(options: argparse.Namespace) -> None:
-    """Serve until killed."""
     proxy = Proxy(options)
     server = await asyncio.get_running_loop().create_server(lambda: Client(proxy.answer), options.host, options.port, backlog=2048)
     print(f"{options.protocol} proxy on {options.host}:{options.port}", flush=True)

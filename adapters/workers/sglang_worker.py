@@ -8,14 +8,11 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from worker_protocol import Batch, Outcome, Prompt, RequestOutcome, metered, run_worker
 
 
 class Offline:
-    """One `Engine`."""
-
     def __init__(self, argv: Sequence[str]) -> None:
         import sglang
         from sglang.srt.server_args import prepare_server_args
@@ -33,22 +30,17 @@ class Offline:
 
         async def answer(prompt: Prompt) -> RequestOutcome:
             request = {"prompt": prompt} if isinstance(prompt, str) else {"input_ids": prompt}
-            return _outcome(await self._engine.async_generate(sampling_params=sampling, **request))
+            meta = (await self._engine.async_generate(sampling_params=sampling, **request))["meta_info"]
+            reason = meta["finish_reason"]
+            kind = reason["type"] if isinstance(reason, dict) else reason
+            error = None if kind == "length" else f"ended with '{kind}': {reason}"
+            return RequestOutcome(meta["prompt_tokens"], meta["completion_tokens"], error, cached_tokens=meta.get("cached_tokens"))
 
         outcome: Outcome = self._engine.loop.run_until_complete(metered(batch, answer))
         return outcome
 
 
-def _outcome(answer: Mapping[str, Any]) -> RequestOutcome:
-    meta = answer["meta_info"]
-    reason = meta["finish_reason"]
-    kind = reason["type"] if isinstance(reason, dict) else reason
-    error = None if kind == "length" else f"ended with '{kind}': {reason}"
-    return RequestOutcome(meta["prompt_tokens"], meta["completion_tokens"], error, cached_tokens=meta.get("cached_tokens"))
-
-
 def main(argv: Sequence[str]) -> int:
-    """`sglang_worker.py`, then the flags of SGLang's server."""
     return run_worker(lambda: Offline(argv))
 
 

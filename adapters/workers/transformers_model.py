@@ -163,7 +163,6 @@ class Ranks:
             distributed.broadcast_object_list([step, dict(arguments)], src=0, group=self._group)
 
     def lead(self, manager: Any) -> Any:
-        """Rank 0: the manager, whose steps are broadcast before they are taken."""
         if self._group is not None:
             for step in self.STEPS:
                 setattr(manager, step, self._broadcasting(step, getattr(manager, step)))
@@ -177,7 +176,6 @@ class Ranks:
         return both
 
     def follow(self) -> None:
-        """Every other rank: take the steps of rank 0 until it ends."""
         manager: Any = None
         torch.set_grad_enabled(False)  # as rank 0 warms up
         while True:

@@ -7,7 +7,7 @@ only routers that are modules of their own, with a class name that ends in `Rout
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -45,13 +45,13 @@ def indices_of(module: Any, output: Any) -> Any:
 
 
 def collect(job: Mapping[str, Any]) -> dict[str, Any]:
-    """The arrays of the .npz file. Prompts of one length go through the model together, `batch` at a time."""
     model = transformers.AutoModelForCausalLM.from_pretrained(job["model"], dtype=getattr(torch, job["dtype"])).eval()
     watch = Watch(model)
     if not watch.experts:
         raise ValueError(f"{type(model).__name__} has no router module: it is dense, or its router cannot be observed")
     experts, sequence, decoded = [], [], []
-    for start, prompts in _batches(job["prompts"], job["batch"]):
+    for start in range(0, len(job["prompts"]), job["batch"]):
+        prompts = job["prompts"][start : start + job["batch"]]
         length, asked = len(prompts[0]), job["output_tokens"]
         ids = torch.tensor(prompts, device=model.device)
         with torch.no_grad():
@@ -71,10 +71,6 @@ def collect(job: Mapping[str, Any]) -> dict[str, Any]:
         "layers": np.array(layers, np.int32),
         "experts": watch.experts,
     }
-
-
-def _batches(prompts: Sequence[Sequence[int]], batch: int) -> list[tuple[int, Sequence[Sequence[int]]]]:
-    return [(start, prompts[start : start + batch]) for start in range(0, len(prompts), batch)]
 
 
 if __name__ == "__main__":

@@ -37,8 +37,6 @@ CB_FIELDS = (
 
 
 class Engine:
-    """A loaded model, ready to serve or to batch; on another rank than 0, ready to follow."""
-
     def __init__(self, args: argparse.Namespace) -> None:
         if "@" in args.model and Path(args.model).exists():
             raise ValueError(f"transformers reads '@' in {args.model} as a revision; use a path without it")
@@ -85,6 +83,9 @@ class Engine:
 
     def resolved(self) -> dict[str, object]:
         """The live model and its batching; experts_ran is empty until the first generation."""
+        processor = getattr(self._manager, "batch_processor", None)
+        # What the batch got, once there is one: transformers rounds, and sizes by memory what is not set.
+        got = {name: getattr(processor.cache, name) for name in ("num_blocks", "max_batch_tokens")} if processor is not None else {}
         return {
             "version": transformers.__version__,
             "torch": torch.__version__,
@@ -99,15 +100,8 @@ class Engine:
             "max_position_embeddings": getattr(self.model.config.get_text_config(), "max_position_embeddings", None),
             "parallelism": {"tp": self.args.tp, "ep": self.args.ep, "pp": self.args.pp},
             "prefix_cache": self.batching.allow_block_sharing,
-            "continuous_batching": {name: getattr(self.batching, name) for name in CB_FIELDS} | self._cache(),
+            "continuous_batching": {name: getattr(self.batching, name) for name in CB_FIELDS} | got,
         }
-
-    def _cache(self) -> dict[str, int]:
-        """What the batch got, once there is one: transformers rounds, and sizes by memory what is not set."""
-        processor = getattr(self._manager, "batch_processor", None)
-        if processor is None:
-            return {}
-        return {"num_blocks": processor.cache.num_blocks, "max_batch_tokens": processor.cache.max_batch_tokens}
 
 
 def serve(engine: Engine, host: str, port: int) -> int:
@@ -179,7 +173,6 @@ def _outcome(output: Any, cached: int) -> RequestOutcome:
 
 
 def main(argv: Sequence[str]) -> int:
-    """`transformers_worker.py serve|offline MODEL FLAGS`, once or on every rank."""
     args = parser().parse_args(argv)
     if RANK > 0:
         Engine(args).ranks.follow()

@@ -13,8 +13,6 @@ from worker_protocol import Batch, Outcome, Prompt, RequestOutcome, metered, run
 
 
 class Offline:
-    """One `LLM`."""
-
     def __init__(self, model: str, settings: Mapping[str, Any]) -> None:
         import tensorrt_llm
 
@@ -31,19 +29,15 @@ class Offline:
         )  # fmt: skip
 
         async def answer(prompt: Prompt) -> RequestOutcome:
-            return _outcome(await self._llm.generate_async(prompt, sampling_params=params).aresult())
+            output = await self._llm.generate_async(prompt, sampling_params=params).aresult()
+            made = output.outputs[0]
+            error = None if made.finish_reason == "length" else f"ended with '{made.finish_reason}'"
+            return RequestOutcome(len(output.prompt_token_ids), len(made.token_ids), error)
 
         return asyncio.run(metered(batch, answer))
 
 
-def _outcome(output: Any) -> RequestOutcome:
-    answer = output.outputs[0]
-    error = None if answer.finish_reason == "length" else f"ended with '{answer.finish_reason}'"
-    return RequestOutcome(len(output.prompt_token_ids), len(answer.token_ids), error)
-
-
 def main(argv: Sequence[str]) -> int:
-    """`trtllm_worker.py MODEL SETTINGS`."""
     model, file = argv
     return run_worker(lambda: Offline(model, json.loads(Path(file).read_text(encoding="utf-8"))))
 

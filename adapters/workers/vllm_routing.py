@@ -14,7 +14,6 @@ EXPERT_KEYS = ("num_experts", "num_local_experts", "n_routed_experts")
 
 
 def collect(job: Mapping[str, Any]) -> dict[str, Any]:
-    """The arrays of the .npz file. Raises RuntimeError when vLLM returns none, as with kernels that do not report their choices."""
     longest = max(map(len, job["prompts"])) + job["output_tokens"]
     engine = vllm.LLM(
         model=job["model"],
@@ -35,17 +34,14 @@ def collect(job: Mapping[str, Any]) -> dict[str, Any]:
         experts.append(np.asarray(routed).astype(np.int16))
         sequence.append(np.full(len(routed), number, np.int32))
         decoded.append(np.arange(len(routed)) >= len(prompt))
+    config = engine.llm_engine.model_config.hf_text_config
     return {
         "choices": np.concatenate(experts),
         "sequence": np.concatenate(sequence),
         "decoded": np.concatenate(decoded),
         "layers": np.arange(experts[0].shape[1], dtype=np.int32),
-        "experts": _experts(engine.llm_engine.model_config.hf_text_config),
+        "experts": next(int(getattr(config, key)) for key in EXPERT_KEYS if getattr(config, key, None)),
     }
-
-
-def _experts(config: Any) -> int:
-    return next(int(getattr(config, key)) for key in EXPERT_KEYS if getattr(config, key, None))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ from worker_protocol import Batch, Outcome, Prompt, RequestOutcome, run_worker
 
 
 def serve(argv: Sequence[str]) -> int:
-    """What `vllm serve ARGV` does."""
     from vllm.entrypoints.cli.serve import ServeSubcommand
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
@@ -88,7 +87,6 @@ def _outcome(output: Any) -> RequestOutcome:
 
 
 def main(argv: Sequence[str]) -> int:
-    """`vllm_worker.py serve|offline`, then the flags of `vllm serve`."""
     mode, *flags = argv
     return serve(flags) if mode == "serve" else run_worker(lambda: Offline(flags))
 

@@ -22,20 +22,16 @@ JSON = b"application/json"
 
 
 class Refused(ValueError):  # noqa: N818  # a response, not a malfunction
-    """A request that is answered with an error."""
-
     def __init__(self, text: str, status: int = 400) -> None:
         super().__init__(text)
         self.status = status
 
 
 def as_json(value: object) -> bytes:
-    """Compact JSON."""
     return json.dumps(value, separators=(",", ":")).encode()
 
 
 def failure(text: str, status: int) -> bytes:
-    """OpenAI's error object."""
     kind = "invalid_request_error" if status < 500 else "server_error"
     return as_json({"error": {"message": text, "type": kind, "code": status}})
 
@@ -72,8 +68,6 @@ class Head:
 
 @dataclass(frozen=True)
 class Request:
-    """A client's request with its whole body."""
-
     method: bytes
     path: bytes
     head: Head
@@ -97,7 +91,6 @@ class Reply:
         self._head = b""
 
     def say(self, status: int, body: bytes, kind: bytes = JSON) -> None:
-        """Send a whole response."""
         line = f"{status} {HTTPStatus(status).phrase}".encode()
         self.begin(line, b"Content-Type: %b\r\nContent-Length: %d\r\n" % (kind, len(body)))
         self.write(body)

@@ -67,8 +67,6 @@ class Outcome:
 
 
 class BatchEngine(Protocol):
-    """A loaded engine, as a worker passes it to `run_worker`."""
-
     version: str
     resolved: Mapping[str, object]
 
@@ -132,7 +130,6 @@ def run_routing(collect: Callable[[Mapping[str, Any]], dict[str, Any]], source: 
 
 
 def parse(line: str) -> Batch:
-    """A request line as a Batch. Raises ValueError with the name of an invalid key."""
     data = json.loads(line)
     if not isinstance(data, dict):
         raise ValueError("a request is a JSON object")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import gguf
@@ -37,7 +38,8 @@ def write_gguf(model: RandomMoE, precision: str, path: Path) -> None:
         _add_tokenizer(writer, word_tokenizer())
         tensors = model.tensors()
         for tensor in tensors:
-            _add_tensor_info(writer, tensor, _kind_of(tensor, kind))
+            size = gguf.quant_shape_to_byte_shape(tensor.shape, own := _kind_of(tensor, kind))
+            writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.float32), math.prod(size), raw_dtype=own)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
@@ -59,13 +61,6 @@ def encode(values: Array, kind: gguf.GGMLQuantizationType) -> npt.NDArray[np.gen
 
 def _kind_of(tensor: Tensor, kind: gguf.GGMLQuantizationType) -> gguf.GGMLQuantizationType:
     return _Kind.F32 if tensor.full_precision else kind
-
-
-def _add_tensor_info(writer: gguf.GGUFWriter, tensor: Tensor, kind: gguf.GGMLQuantizationType) -> None:
-    *stack, row = tensor.shape
-    block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
-    size = int(np.prod(stack, dtype=np.int64)) * row // block * block_bytes
-    writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.float32), size, raw_dtype=kind)
 
 
 def _add_model(writer: gguf.GGUFWriter, model: RandomMoE, file_type: gguf.LlamaFileType) -> None:

@@ -53,7 +53,6 @@ def _metadata(data: mmap.mmap, count: int, keys: Collection[str]) -> dict[str, V
 
 
 def _values(data: mmap.mmap, position: int, kind: int, count: int, *, wanted: bool = True) -> tuple[list[Any], int]:
-    """The values at a position ([] unless wanted), and the position after them."""
     if kind != _STRING:
         form = struct.Struct(f"<{count}{_SCALARS[kind]}")
         return list(form.unpack_from(data, position)) if wanted else [], position + form.size

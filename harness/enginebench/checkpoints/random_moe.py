@@ -60,11 +60,9 @@ class RandomMoE(Geometry):
 
     @property
     def family(self) -> Family:
-        """The model family of the architecture."""
         return FAMILIES[self.architecture]
 
     def _problem(self) -> Problem | None:
-        """An unknown architecture, or the first number that is invalid in every family or that this one does not have."""
         if self.architecture not in FAMILIES:
             return "architecture", f"unknown architecture '{self.architecture}'; known: {', '.join(sorted(FAMILIES))}"
         if foreign := [name for name, _ in self._numbers() if name not in (*_COMMON, *self.family.choices(self))]:
@@ -104,7 +102,6 @@ class RandomMoE(Geometry):
 
     @property
     def parameters(self) -> int:
-        """Number of weights, including norms."""
         return sum(math.prod(tensor.shape) for tensor in self.tensors())
 
     def tensors(self) -> list[Tensor]:
@@ -118,7 +115,6 @@ class RandomMoE(Geometry):
         ]
 
     def block(self, layer: int) -> dict[str, Tensor]:
-        """The tensors of one layer, by name without `blk.N.`."""
         return {tensor.name: replace(tensor, name=f"blk.{layer}.{tensor.name}") for tensor in self.family.block(self, layer)}
 
     def weights(self, tensor: Tensor) -> Array:

@@ -40,8 +40,6 @@ CHAT_TEMPLATE = (
 
 @dataclass(frozen=True)
 class ByteLevelBPE:
-    """A byte-level BPE tokenizer."""
-
     tokens: tuple[str, ...]
     """By id, in the byte alphabet."""
     merges: tuple[str, ...]
@@ -59,7 +57,6 @@ class ByteLevelBPE:
         return Tokenizer.from_str(json.dumps(self.to_json()))
 
     def to_json(self) -> dict[str, JSON]:
-        """The content of tokenizer.json."""
         splits: list[JSON] = [
             {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False} for regex in PRE_TOKENIZERS[self.pre]
         ]

@@ -52,7 +52,6 @@ def read_vocabulary(checkpoint: Path) -> Vocabulary:
 
 
 def is_plain(token: str) -> bool:
-    """Whether a token of a vocabulary is printable ASCII text."""
     text = token.translate(_SPACES)
     return bool(text) and text.isascii() and text.isprintable() and not _BYTE_FALLBACK.fullmatch(text)
 
@@ -80,16 +79,12 @@ def _from_gguf(file: Path) -> Vocabulary:
     tokens = cast("list[str]", found.get("tokenizer.ggml.tokens", []))
     kinds = cast("list[int]", found.get("tokenizer.ggml.token_type")) or [_NORMAL] * len(tokens)
     plain = tuple(i for i, (token, kind) in enumerate(zip(tokens, kinds, strict=True)) if kind == _NORMAL and is_plain(token))
-    adds_bos = found.get("tokenizer.ggml.add_bos_token", _bos_by_default(found))
+    by_default = found.get("tokenizer.ggml.model") == "llama" or _pre(found) == "llama-bpe"  # of llama.cpp, for files without the key
+    adds_bos = found.get("tokenizer.ggml.add_bos_token", by_default)
     bos = found.get("tokenizer.ggml.bos_token_id")
     prefix = (bos,) if adds_bos and isinstance(bos, int) else ()
     controls = (token for token, kind in zip(tokens, kinds, strict=True) if kind == _CONTROL)
     return Vocabulary(plain, prefix, _gguf_tokenizer(found, tokens, controls))
-
-
-def _bos_by_default(found: dict[str, Value]) -> bool:
-    """llama.cpp's default for files without the key."""
-    return found.get("tokenizer.ggml.model") == "llama" or _pre(found) == "llama-bpe"
 
 
 def _pre(found: dict[str, Value]) -> str:

@@ -19,8 +19,6 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class SdkDaemon:
-    """`enginebench.engines.images.Daemon` over the SDK's low-level client."""
-
     def __init__(self) -> None:
         try:
             self._api = connect(BUILD_S).api
@@ -58,7 +56,6 @@ class SdkDaemon:
 
     @contextmanager
     def _reported(self, what: str) -> Iterator[None]:
-        """Turn what the SDK raises into a UserError with advice."""
         try:
             yield
         except (self._docker.errors.DockerException, OSError) as error:
@@ -79,7 +76,6 @@ def _follow(steps: Iterator[dict[str, Any]], say: Say, what: str) -> None:
 
 
 def _advice(message: str) -> str | None:
-    """What to do about an error of the daemon, by its text."""
     unreachable = "the daemon cannot reach the registry: load the image from a file (docker load), or go online"
     known = {
         "manifest unknown": "the registry has no such tag: correct it in the table",

@@ -30,8 +30,6 @@ TAIL_LINES = 12
 
 @dataclass(frozen=True)
 class Pins:
-    """What an environment contains."""
-
     requirements: tuple[str, ...]
     constraints: Path | None = None
     """A file with the exact versions of their dependencies."""

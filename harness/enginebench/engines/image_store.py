@@ -17,8 +17,6 @@ Step = Callable[[str], None]
 
 @dataclass(frozen=True)
 class ListedImage:
-    """One row of the image table with its state on this machine."""
-
     image: Image
     name: str | None
     """Name of the image that runs; None when no adapter is there to build it for."""
@@ -31,15 +29,12 @@ class ListedImage:
         return "pinned" if self.image.digest else "floating" if self.image.floating else "tag only"
 
     def to_dict(self) -> JSON:
-        """The element of `bench images --json`."""
         image = self.image
         return {**plain_object(image), "base": image.base, "floating": image.floating, "name": self.name, "here": self.state}
 
 
 @dataclass(frozen=True)
 class ImageList:
-    """The image table with the state of each image."""
-
     images: tuple[ListedImage, ...]
     daemon_problem: str | None
     """Why the Docker daemon cannot be asked; None when it answered."""

@@ -52,12 +52,10 @@ class Image:
 
     @property
     def key(self) -> str:
-        """'llamacpp/cuda'."""
         return f"{self.engine}/{self.variant}"
 
     @property
     def tagged(self) -> str:
-        """'ollama/ollama:0.33.3'."""
         return f"{self.repository}:{self.tag}"
 
     @property
@@ -73,8 +71,6 @@ class Image:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What the image that runs is built from."""
-
     image: Image
     dockerfile: str
     requirements: tuple[str, ...] = ()
@@ -91,7 +87,6 @@ class Recipe:
 
     @property
     def arguments(self) -> dict[str, str]:
-        """Build arguments."""
         known = {"BASE": self.image.base, "REQUIREMENTS": " ".join(self.requirements)}
         return {name: value for name, value in known.items() if f"ARG {name}\n" in self.dockerfile}
 
@@ -146,7 +141,6 @@ class _Table(Strict):
 
 
 def table_file() -> Path:
-    """The table that ships with enginebench."""
     return resource_dir("containers") / "images.yaml"
 
 

@@ -17,8 +17,6 @@ from enginebench.machine.folders import cache_dir
 
 @dataclass(frozen=True)
 class Engine:
-    """An engine and how it is installed here."""
-
     name: str
     """As in a scenario's `engine`."""
     title: str = ""
@@ -36,7 +34,6 @@ class Engine:
     """Why its adapter cannot be loaded; then only `name` is known."""
 
     def to_dict(self) -> JSON:
-        """The element of `bench engines --json`."""
         if self.broken is not None:
             return {"name": self.name, "broken": self.broken}
         return {key: value for key, value in plain_object(self).items() if key != "broken"}

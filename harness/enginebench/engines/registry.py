@@ -141,7 +141,6 @@ def _error_text(error: BaseException) -> str:
 
 
 def _line(error: BaseException, file: Path) -> int | None:
-    """The line of `file` that raised the error."""
     if isinstance(error, SyntaxError):
         return error.lineno
     lines, trace = [], error.__traceback__

@@ -36,7 +36,6 @@ class Shape:
             return Shape({})
 
     def keys(self, location: Location) -> list[str]:
-        """The valid keys of the mapping at `location`."""
         return [key for schema in self._at(location) for key in schema.get("properties", ())]
 
     def advice(self, location: Location) -> str | None:

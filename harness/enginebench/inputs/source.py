@@ -43,8 +43,6 @@ for _name, _pattern, _first in (
 
 @dataclass(frozen=True)
 class Source:
-    """One YAML file."""
-
     file: Path
     text: str
     data: JSON
@@ -63,7 +61,6 @@ class Source:
         return (*location, index) if (*location, index) in self.lines else location
 
     def error(self, message: str, location: Location, *, advice: str | None = None) -> UserError:
-        """A UserError that points at `location`."""
         return UserError(message, file=self.file, line=self.line(location), key=dotted(location) or None, advice=advice)
 
 

@@ -58,7 +58,6 @@ def _in_file(location: Location, source: Source, *, absent: bool) -> Location:
 
 
 def _message(details: ErrorDetails, location: Location, shape: Shape) -> tuple[str, str | None]:
-    """Message and advice. location: in the validated data."""
     kind, got = details["type"], _shown(details["input"])
     context: Mapping[str, Any] = details.get("ctx", {})
     if kind == "extra_forbidden":

@@ -26,8 +26,6 @@ ROPE_BASE = 1e6
 
 @dataclass(frozen=True)
 class Tensor:
-    """One tensor under its GGUF name."""
-
     name: str
     shape: tuple[int, ...]
     gain: float | None = None
@@ -45,7 +43,6 @@ class Tensor:
 
     @property
     def writes_residual(self) -> bool:
-        """Whether its output is added to the residual stream."""
         return self.name.split(".")[-2] in ("attn_output", "ffn_down", "ffn_down_exps", "ffn_down_shexp")
 
 
@@ -78,7 +75,6 @@ class Geometry:
     sliding_window: int | None = None
 
     def need(self, name: str) -> int:
-        """A number that has a value in this family."""
         value: int = getattr(self, name)
         return value
 
@@ -116,11 +112,9 @@ class Family(ABC):
     """For RoPE, llama.cpp pairs neighbouring lanes of a head, transformers pairs lane i with i + half: permute the rows of q and k."""
 
     def choices(self, g: Geometry) -> dict[str, int]:
-        """The numbers that only this family has, with their defaults."""
         return {}
 
     def problem(self, g: Geometry) -> Problem | None:
-        """The first number that is invalid for this family, or None."""
         return None
 
     @abstractmethod

@@ -72,7 +72,11 @@ class GptOss(fam.Family):
         experts, inner = layer + "mlp.experts.", g.expert_intermediate
         return [
             *super().stored(g, layer, plain),
-            fam.Stored(((experts + "gate_up_proj", (g.experts, g.hidden, 2 * inner)),), (gate, up), _alternating_transposed),
+            fam.Stored(
+                ((experts + "gate_up_proj", (g.experts, g.hidden, 2 * inner)),),
+                (gate, up),
+                lambda *both: fam.transposed(_alternating(*both)),
+            ),
             fam.Stored(((experts + "gate_up_proj_bias", (g.experts, 2 * inner)),), (gate_bias, up_bias), _alternating),
             fam.Stored(((experts + "down_proj", (g.experts, inner, g.hidden)),), (down,), fam.transposed),
             fam.Stored(((experts + "down_proj_bias", (g.experts, g.hidden)),), (down_bias,)),
@@ -83,7 +87,3 @@ def _alternating(gate: fam.Array, up: fam.Array) -> fam.Array:
     """Interleave two arrays [experts, inner, ...] to [experts, 2 inner, ...]: gate 0, up 0, gate 1, up 1, ..."""
     experts, inner, *rest = gate.shape
     return np.stack([gate, up], axis=2).reshape(experts, 2 * inner, *rest)
-
-
-def _alternating_transposed(gate: fam.Array, up: fam.Array) -> fam.Array:
-    return fam.transposed(_alternating(gate, up))

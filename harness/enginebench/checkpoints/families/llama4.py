@@ -57,12 +57,12 @@ class Llama4(fam.Family):
         plain = {kind: tensor for kind, tensor in tensors.items() if tensor not in stacked}
         gate, up, down = stacked
         experts = layer + "feed_forward.experts."
+
+        def beside(*both: fam.Array) -> fam.Array:
+            return fam.transposed(np.concatenate(both, axis=1))
+
         return [
             *super().stored(g, layer, plain),
-            fam.Stored(((experts + "gate_up_proj", (g.experts, g.hidden, 2 * g.expert_intermediate)),), (gate, up), _side_by_side),
+            fam.Stored(((experts + "gate_up_proj", (g.experts, g.hidden, 2 * g.expert_intermediate)),), (gate, up), beside),
             fam.Stored(((experts + "down_proj", (g.experts, g.expert_intermediate, g.hidden)),), (down,), fam.transposed),
         ]
-
-
-def _side_by_side(gate: fam.Array, up: fam.Array) -> fam.Array:
-    return fam.transposed(np.concatenate([gate, up], axis=1))
