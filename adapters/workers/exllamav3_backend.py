@@ -209,8 +209,7 @@ class Offline:
     def run(self, batch: Batch) -> Outcome:
         batch.check_limit(self._loaded.slots)
         prompts = [self._loaded.encode(prompt) if isinstance(prompt, str) else prompt for prompt in batch.prompts]
-        wanted = {"ignore_eos": True, "temperature": batch.temperature, "seed": batch.seed}
-        asks = [Ask(prompt, batch.output_tokens, **wanted) for prompt in prompts]
+        asks = [Ask(ids, batch.output_tokens, ignore_eos=True, temperature=batch.temperature, seed=batch.seed) for ids in prompts]
         generator = self._loaded.generator(batch.batch)
         counted = [RequestOutcome(len(ask.prompt), 0, token_ns=[]) for ask in asks]
         try:

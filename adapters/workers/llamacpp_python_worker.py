@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
@@ -60,10 +60,6 @@ class Offline:
         return RequestOutcome(len(tokens), len(stamps), None, stamps, cached_tokens=held)
 
 
-def main(argv: Sequence[str]) -> int:
-    args = parser().parse_args(argv)
-    return run_worker(lambda: Offline(args))
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    chosen = parser().parse_args()
+    sys.exit(run_worker(lambda: Offline(chosen)))

@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from typing import Any
@@ -173,10 +173,6 @@ def _get(url: str) -> object:
     return value
 
 
-def main(argv: Sequence[str]) -> int:
-    args = parser().parse_args(argv)
-    return serve(common_params(args)) if args.mode == "serve" else run_worker(lambda: Offline(common_params(args)))
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    chosen = parser().parse_args()
+    sys.exit(serve(common_params(chosen)) if chosen.mode == "serve" else run_worker(lambda: Offline(common_params(chosen))))

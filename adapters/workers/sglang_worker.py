@@ -40,9 +40,5 @@ class Offline:
         return outcome
 
 
-def main(argv: Sequence[str]) -> int:
-    return run_worker(lambda: Offline(argv))
-
-
 if __name__ == "__main__":  # SGLang's own processes import this file again
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_worker(lambda: Offline(sys.argv[1:])))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +37,6 @@ class Offline:
         return asyncio.run(metered(batch, answer))
 
 
-def main(argv: Sequence[str]) -> int:
-    model, file = argv
-    return run_worker(lambda: Offline(model, json.loads(Path(file).read_text(encoding="utf-8"))))
-
-
 if __name__ == "__main__":  # its MPI workers import this file again
-    sys.exit(main(sys.argv[1:]))
+    model, file = sys.argv[1:]
+    sys.exit(run_worker(lambda: Offline(model, json.loads(Path(file).read_text(encoding="utf-8")))))

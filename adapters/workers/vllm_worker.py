@@ -86,10 +86,6 @@ def _outcome(output: Any) -> RequestOutcome:
     return RequestOutcome(len(output.prompt_token_ids), len(answer.token_ids), error, cached_tokens=output.num_cached_tokens)
 
 
-def main(argv: Sequence[str]) -> int:
-    mode, *flags = argv
-    return serve(flags) if mode == "serve" else run_worker(lambda: Offline(flags))
-
-
 if __name__ == "__main__":  # vLLM's own processes import this file again
-    sys.exit(main(sys.argv[1:]))
+    mode, *flags = sys.argv[1:]
+    sys.exit(serve(flags) if mode == "serve" else run_worker(lambda: Offline(flags)))

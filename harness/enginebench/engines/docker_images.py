@@ -19,6 +19,8 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class SdkDaemon:
+    """A Docker daemon. Every method raises UserError when it refuses, and the constructor when there is none."""
+
     def __init__(self) -> None:
         try:
             self._api = connect(BUILD_S).api
@@ -28,7 +30,15 @@ class SdkDaemon:
 
         self._docker = docker
 
+    def ensure(self, wanted: Recipe, say: Say) -> str:
+        """The id of the image that runs; builds it if it is missing."""
+        if found := self.image_id(wanted.name):
+            return found
+        say(f"building {wanted.name} on {wanted.image.base}")
+        return self.build(wanted, say)
+
     def image_id(self, name: str) -> str | None:
+        """'sha256:...' of an image that exists; None for one that does not."""
         with self._reported(f"cannot inspect {name}"):
             try:
                 return str(self._api.inspect_image(name)["Id"])
@@ -36,6 +46,7 @@ class SdkDaemon:
                 return None
 
     def build(self, recipe: Recipe, say: Say) -> str:
+        """Build and name the image, and return its id. The base is pulled if it is missing."""
         with self._reported(f"cannot build {recipe.name}"):
             steps = self._api.build(
                 fileobj=io.BytesIO(recipe.context()), custom_context=True, dockerfile="Dockerfile", tag=recipe.name, rm=True,
@@ -51,6 +62,7 @@ class SdkDaemon:
             _follow(steps, say, f"cannot pull {image.base}")
 
     def digest(self, image: Image) -> str:
+        """The digest that the registry now has for the base's tag; pulls nothing."""
         with self._reported(f"cannot get the digest of {image.tagged}"):
             return str(self._api.inspect_distribution(image.tagged)["Descriptor"]["digest"])
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from enginebench.domain import JSON, plain_object
-from enginebench.engines.images import Daemon, Image, Recipe, ensure, pin, read_images, recipe, resolve
+from enginebench.engines import docker_images
+from enginebench.engines.images import Image, Recipe, pin, read_images, recipe, resolve
 from enginebench.engines.registry import Registry, constraints_of, discover
 from enginebench.errors import UserError
 
@@ -44,7 +45,7 @@ def list_images(table: Path | None = None, adapters: Sequence[str | Path] = ()) 
     """All images of the table. table: another images.yaml; its Dockerfiles are in the same folder. adapters: further adapter files."""
     found, registry = read_images(table), discover(map(Path, adapters))
     try:
-        daemon, problem = _daemon(), None
+        daemon, problem = docker_images.SdkDaemon(), None
     except UserError as error:
         daemon, problem = None, error.message
     return ImageList(tuple(_listed(image, registry, daemon) for image in found.values()), problem)
@@ -57,15 +58,15 @@ def build_images(
 
     names: 'engine/variant', an engine for all its variants, or 'all'. UserError without a Docker daemon or when a build fails.
     """
-    wanted, registry, daemon = _named(names, table), discover(map(Path, adapters)), _daemon()
+    wanted, registry, daemon = _named(names, table), discover(map(Path, adapters)), docker_images.SdkDaemon()
     for image in wanted:
         planned = _recipe(image, registry)
-        yield image, planned.name, ensure(planned, daemon, on_step)
+        yield image, planned.name, daemon.ensure(planned, on_step)
 
 
 def pull_images(names: Iterable[str], *, table: Path | None = None, on_step: Step = lambda _: None) -> Iterator[Image]:
     """Pull base images, by digest where they are pinned. Yields each as it arrives. names, errors: as `build_images`."""
-    wanted, daemon = _named(names, table), _daemon()
+    wanted, daemon = _named(names, table), docker_images.SdkDaemon()
     for image in wanted:
         daemon.pull(image, on_step)
         yield image
@@ -73,7 +74,7 @@ def pull_images(names: Iterable[str], *, table: Path | None = None, on_step: Ste
 
 def pin_images(names: Iterable[str], *, table: Path | None = None) -> Iterator[tuple[Image, str]]:
     """Write the digest that each tag has now into the table. Yields (image before, digest). names, errors: as `build_images`."""
-    wanted, daemon = _named(names, table), _daemon()
+    wanted, daemon = _named(names, table), docker_images.SdkDaemon()
     for image in wanted:
         digest = daemon.digest(image)
         pin(image, digest, table)
@@ -91,7 +92,7 @@ def _named(names: Iterable[str], table: Path | None) -> list[Image]:
     return list(found.values())
 
 
-def _listed(image: Image, registry: Registry, daemon: Daemon | None) -> ListedImage:
+def _listed(image: Image, registry: Registry, daemon: docker_images.SdkDaemon | None) -> ListedImage:
     if image.engine not in registry:
         return ListedImage(image, None, None)
     name = _recipe(image, registry).name
@@ -101,9 +102,3 @@ def _listed(image: Image, registry: Registry, daemon: Daemon | None) -> ListedIm
 def _recipe(image: Image, registry: Registry) -> Recipe:
     adapter = registry.need(image.engine)
     return recipe(image, adapter.requirements, constraints_of(adapter))
-
-
-def _daemon() -> Daemon:
-    from enginebench.engines import docker_images  # docker is only needed here
-
-    return docker_images.SdkDaemon()

@@ -1,7 +1,7 @@
 """Container images by engine and variant: reads containers/images.yaml, builds images from it, and writes digests back into it.
 
 The image that runs is a public base with one thin Dockerfile of containers/ on top, named by a hash of everything that it is built from.
-Knows no Docker: whatever implements `Daemon` builds and pulls (`docker_images`, through the SDK).
+`docker_images` builds and pulls.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
@@ -102,22 +102,6 @@ class Recipe:
         return buffer.getvalue()
 
 
-class Daemon(Protocol):
-    """What builds and pulls. Every method raises UserError when there is no daemon or it refuses."""
-
-    def image_id(self, name: str) -> str | None:
-        """'sha256:...' of an image that exists; None for one that does not."""
-
-    def build(self, recipe: Recipe, say: Say) -> str:
-        """Build and name the image, and return its id. The base is pulled if it is missing."""
-
-    def pull(self, image: Image, say: Say) -> None:
-        """Pull the base."""
-
-    def digest(self, image: Image) -> str:
-        """The digest that the registry now has for the base's tag; pulls nothing."""
-
-
 class _InstallRow(Strict):
     variant: str
     version: str
@@ -181,15 +165,6 @@ def recipe(image: Image, requirements: Sequence[str] = (), constraints: Path | N
     """What is built for an image, with the adapter's pins for Dockerfiles that install the engine."""
     pins = constraints.read_text(encoding="utf-8") if constraints else ""
     return Recipe(image, image.dockerfile.read_text(encoding="utf-8"), tuple(requirements), pins)
-
-
-def ensure(wanted: Recipe, daemon: Daemon, say: Say) -> str:
-    """The id of the image that runs; builds it if it is missing."""
-    found = daemon.image_id(wanted.name)
-    if found is not None:
-        return found
-    say(f"building {wanted.name} on {wanted.image.base}")
-    return daemon.build(wanted, say)
 
 
 def pin(image: Image, digest: str, file: Path | None = None) -> None:

@@ -16,7 +16,7 @@ from enginebench.adapter import Adapter, Install, Site, Unsupported
 from enginebench.checkpoints import hub
 from enginebench.domain import JSON, Deployment
 from enginebench.domain.container import Container
-from enginebench.engines.images import Image, Recipe, ensure, read_images, recipe
+from enginebench.engines.images import Image, Recipe, read_images, recipe
 from enginebench.engines.registry import constraints_of
 from enginebench.errors import UserError
 from enginebench.runtime import LaunchFailed, free_ports
@@ -173,7 +173,7 @@ def _get_image(
             if container.offline:
                 raise LaunchFailed(f"the image {image.name} is not here, and the deployment is offline") from None
             if image.row is not None and image.from_table:
-                ensure(_recipe(adapter, image.row), SdkDaemon(), say)
+                SdkDaemon().ensure(_recipe(adapter, image.row), say)
             else:
                 say(f"pulling {image.name}")
                 client.images.pull(image.name)

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from enginebench.cli import bench
 from enginebench.engines import docker_images
-from enginebench.engines.images import Image, Recipe, Say, ensure, pin, read_images, recipe, resolve, table_file
+from enginebench.engines.images import Image, Recipe, Say, pin, read_images, recipe, resolve, table_file
 from enginebench.engines.registry import constraints_of, discover
 from enginebench.errors import UserError
 
@@ -27,7 +27,7 @@ def table(tmp_path: Path) -> Path:
     return Path(shutil.copytree(table_file().parent, tmp_path / "containers")) / "images.yaml"
 
 
-class FakeDaemon:
+class FakeDaemon(docker_images.SdkDaemon):
     """Has what it was told to build, and one digest for every tag."""
 
     def __init__(self) -> None:
@@ -140,7 +140,7 @@ def test_the_build_context_is_the_same_bytes_every_time(tmp_path: Path) -> None:
 def test_an_image_is_built_once() -> None:
     daemon, said = FakeDaemon(), list[str]()
     wanted = recipe(resolve("ollama"))
-    assert ensure(wanted, daemon, said.append) == ensure(wanted, daemon, said.append) == f"id of {wanted.name}"
+    assert daemon.ensure(wanted, said.append) == daemon.ensure(wanted, said.append) == f"id of {wanted.name}"
     assert len(said) == 1
 
 
