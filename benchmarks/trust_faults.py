@@ -53,7 +53,7 @@ def faulty(starter: str = "", precision: str = "none", **faults: object) -> str:
 
 @dataclass
 class Scene:
-    """A folder in which `bench` runs, with a home of its own."""
+    """A folder in which `bench` runs."""
 
     folder: Path
     repeats: int
@@ -63,8 +63,9 @@ class Scene:
     def start(self, text: str, *arguments: str) -> subprocess.Popen[str]:
         (self.folder / "s.yaml").write_text(text)
         command = [sys.executable, "-m", "enginebench", "run", "s.yaml", "--adapter", str(HERE / "faulty.py"), "--no-html", *arguments]
-        env = {**os.environ, "ENGINEBENCH_HOME": str(self.folder / "home"), **self.env}
-        return subprocess.Popen(command, cwd=self.folder, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        return subprocess.Popen(
+            command, cwd=self.folder, env={**os.environ, **self.env}, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
 
     def run(self, text: str, *arguments: str, during: Beside | None = None) -> tuple[int, str]:
         """(exit code, what was printed)"""
