@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
 import enginebench
 from enginebench.cli.shared import AS_JSON, print_json
 from enginebench.domain import plain
-
-if TYPE_CHECKING:
-    from enginebench import Calibration
 
 _WHY = {
     "client": "beyond that, tokens wait more than {lag:g} ms (p99) until they are read",
@@ -23,7 +18,7 @@ _ESTIMATE = "at {cpu_us:.1f} us a token, four fifths of a core for each client p
 
 
 @click.command(epilog="\b\nExamples:\n  bench calibrate\n  bench calibrate --client-processes 2")
-@click.option("--client-processes", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes that share the load.")
+@click.option("--client-processes", type=click.IntRange(1, 64), default=1, help="Processes that share the load.")
 @AS_JSON
 def calibrate(client_processes: int, as_json: bool) -> None:
     """Find this machine's client limits against the fake engine and store them; later cells beyond them are marked."""
@@ -42,7 +37,7 @@ def calibrate(client_processes: int, as_json: bool) -> None:
         _show(found)
 
 
-def _show(found: Calibration) -> None:
+def _show(found: enginebench.Calibration) -> None:
     estimate = _ESTIMATE.format(cpu_us=min(level.cpu_us for level in found.levels), limit=found.limits.get("events_per_s", 0.0))
     why = _WHY[found.limiter].format(lag=found.levels[-1].lag_limit_ms, estimate=estimate)
     click.echo(f"this client holds {found.streams:,} streams and {found.events_per_s:,.0f} tokens/s; {why}")

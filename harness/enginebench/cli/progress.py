@@ -10,17 +10,14 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 import click
 
+import enginebench
 from enginebench.api import CellEnded, CellProgress, CellStarted, Event, LaunchStep, Note, RunOpened
 from enginebench.cli.shared import show
 from enginebench.domain import Cell, Deployment
 from enginebench.domain.formatting import printable
-
-if TYPE_CHECKING:
-    from enginebench import CellResult
 
 
 class ProgressLines:
@@ -134,7 +131,7 @@ def _outcome(event: CellEnded) -> str:
     return "  ".join([*found, *_doubt(result)])
 
 
-def _doubt(result: CellResult) -> Iterator[str]:
+def _doubt(result: enginebench.CellResult) -> Iterator[str]:
     if result.verdict in ("suspect", "invalid"):
         first, *others = result.reasons
         more = f" (and {len(others)} more)" if others else ""
