@@ -1,7 +1,5 @@
 """`bench images`: which container image each engine runs in, and getting them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

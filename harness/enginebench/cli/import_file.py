@@ -1,7 +1,5 @@
 """`bench import`: another tool's result file as a run."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

@@ -1,22 +1,18 @@
 """What several verbs share: the arguments that name a scenario or a model, prices, adapters, output as JSON, shell completion."""
 
-from __future__ import annotations
-
 import functools
 import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
+from typing import Any, TypeAlias, TypedDict
 
 import click
 
 import enginebench
+from enginebench.domain import JSON, Runtime
 from enginebench.domain.formatting import printable
 from enginebench.errors import UserError
-
-if TYPE_CHECKING:
-    from enginebench.domain import JSON, Runtime
 
 Command: TypeAlias = Callable[..., object]
 """A verb, decorated or not."""

@@ -1,9 +1,8 @@
 """What is stored about one cell: cells/<id>.json. The raw samples are in a file of their own (`enginebench.records.samples`)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Self
 
 from enginebench.domain import JSON, Cell, Deployment, Status
 from enginebench.records.counters import CounterSeries
@@ -111,6 +110,6 @@ class CellRecord:
     """Version of the format it is stored in."""
 
     @classmethod
-    def of(cls, cell: Cell, status: Status, reason: str | None = None, *, log_tail: tuple[str, ...] = ()) -> CellRecord:
+    def of(cls, cell: Cell, status: Status, reason: str | None = None, *, log_tail: tuple[str, ...] = ()) -> Self:
         """The record of a cell about which nothing else is known."""
         return cls(cell.id, cell.launch_id, cell.deployment, cell.load, cell.repeat, status, reason, log_tail=log_tail)

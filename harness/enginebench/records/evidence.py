@@ -1,7 +1,5 @@
 """What a cell rests on: raw samples, or figures that another tool's file states without them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias

@@ -3,8 +3,6 @@
 Knows no tool and no cell.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 import math

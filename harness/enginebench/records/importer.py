@@ -3,8 +3,6 @@
 Declares. Knows no tool (`enginebench.records.importers`); `enginebench.runner.imports` finds the importer of a file and writes a run.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias

@@ -3,8 +3,6 @@
 Knows no kind of record; `enginebench.records.upgrades` knows how older versions looked.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Mapping

@@ -3,8 +3,6 @@
 Knows no kind of load by name.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import cache
 from typing import Annotated, Any, TypeAlias

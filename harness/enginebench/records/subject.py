@@ -3,8 +3,6 @@
 Every value is either a *total*, which only increases, or a *gauge*. The table below explains all of them. Takes no readings.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias

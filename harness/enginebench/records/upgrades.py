@@ -4,8 +4,6 @@ Plain JSON data in and out. To add version N+1: write a function for each kind o
 in tests/kept/.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

@@ -3,8 +3,6 @@
 Knows neither plan nor files. Everything slow (making prompts, encoding bodies) happens before the load starts.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections import Counter

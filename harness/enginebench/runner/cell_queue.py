@@ -3,8 +3,6 @@
 Knows no engine. A stored probe is not measured again: its record answers, so a search resumes like a sweep.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from enginebench.analysis.rows import CellResult, result_of

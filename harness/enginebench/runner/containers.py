@@ -3,8 +3,6 @@
 Reads the table of images and the file system; only `open_containers` talks to the daemon. Knows neither readiness nor loads.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 from collections.abc import Callable, Mapping

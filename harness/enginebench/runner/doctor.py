@@ -1,4 +1,4 @@
-"""Checks whether this machine is fit for a benchmark, and what is missing. Returns data; prints, changes and installs nothing.
+"""Checks whether this machine is fit for a benchmark and what is missing, and removes what dead runs left behind. Returns data.
 
 Engines are passed in by the caller as (name, title, installs, how to install). Thresholds are for measuring, not for running: an engine
 works on a busy machine, but its numbers are worthless.
@@ -27,7 +27,7 @@ from enginebench.machine.accelerators import gpus
 from enginebench.machine.folders import cache_dir
 from enginebench.machine.nvml import DRIVER
 from enginebench.runtime.exit_status import LaunchFailed
-from enginebench.runtime.leftovers import here, leases
+from enginebench.runtime.leftovers import here, leases, sweep
 from enginebench.telemetry.nvidia import nvml_version
 
 Level: TypeAlias = Literal["ok", "warn", "no"]
@@ -203,3 +203,26 @@ def _engine(name: str, title: str, installs: Sequence[Install], how: str) -> Dia
 
 def _broken(name: str, reason: str) -> Diagnosis:
     return Diagnosis(name, "no", reason, "fix its adapter, or uninstall the package that contains it")
+
+
+@dataclass(frozen=True)
+class Cleanup:
+    """What `clean` did."""
+
+    actions: tuple[str, ...]
+    """One sentence for everything that was ended, removed or left alone."""
+    containers_problem: str | None = None
+    """Why containers could not be looked at; None when they were."""
+
+
+def clean() -> Cleanup:
+    """End processes and remove containers and networks of runs whose harness is dead. Never raises for a missing Docker daemon."""
+    from enginebench.runtime.container.client import connect
+    from enginebench.runtime.container.leftovers import clean as clean_containers
+
+    actions = sweep()
+    try:
+        with contextlib.closing(connect()) as client:
+            return Cleanup((*actions, *clean_containers(client)))
+    except LaunchFailed as failure:
+        return Cleanup(tuple(actions), failure.reason)

@@ -4,8 +4,6 @@ While the load runs, another process fetches the replies once a second (`engineb
 load is over. Only the adapter knows how an engine spells its counters.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import zlib

@@ -3,8 +3,6 @@
 Knows nothing of engines. A folder that another process is writing to is refused.
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 from collections.abc import Callable, Iterator, Mapping

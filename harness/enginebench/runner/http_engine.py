@@ -3,43 +3,35 @@
 Starts nothing; `enginebench.runner.launch` does.
 """
 
-from __future__ import annotations
-
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import orjson
 
-from enginebench.adapter import Adapter, Get, Reply, Resolved
+from enginebench.adapter import Adapter, Get, Reply
 from enginebench.domain import Deployment, Load
 from enginebench.errors import UserError
-from enginebench.loadgen import Acks, Body, LoadResult, LoadSpec, Progress, Target, WireRequest, run_load
+from enginebench.loadgen import Acks, Body, LoadResult, LoadSpec, Target, WireRequest, run_load
 from enginebench.records.launch import LaunchRecord
-from enginebench.runner.prompt_source import PromptSource
-from enginebench.runtime import ProcessGroup, http_get_url, wait_ready
-from enginebench.runtime.place import Started
+from enginebench.runner.engine import Engine, OnProgress
+from enginebench.runner.prompts import PromptSource
+from enginebench.runtime import http_get_url, wait_ready
 from enginebench.workload import Prompt
 
 ATTACH_TIMEOUT_S = 10.0
 
 
 @dataclass
-class HttpEngine:
+class HttpEngine(Engine):
     """An `Engine` behind HTTP."""
 
-    adapter: Adapter
-    launch: LaunchRecord
-    target: Target
-    prefix: str
-    """Put before the path of every request."""
     served_name: str
-    get: Get
-    prompts: PromptSource
-    process: ProcessGroup | None = None
-    """None: the server is attached."""
+    target: Target
+    prefix: str = ""
+    """Put before the path of every request."""
     secret: str | None = None
     """Removed from every error message that is stored."""
     processes: int = 1
@@ -51,13 +43,7 @@ class HttpEngine:
         return self.launch.deployment.inside
 
     def run(
-        self,
-        prompts: Sequence[Prompt],
-        load: Load,
-        *,
-        on_progress: Callable[[Progress], None] | None = None,
-        keep_text: bool = False,
-        acks: Acks = "usual",
+        self, prompts: Sequence[Prompt], load: Load, *, on_progress: OnProgress = None, keep_text: bool = False, acks: Acks = "usual"
     ) -> LoadResult:
         spec = LoadSpec(
             self.target,
@@ -128,24 +114,6 @@ class HttpEngine:
             )
         return prompt.text
 
-    def counters(self) -> Mapping[str, float]:
-        return self.adapter.counters(self.get)
-
-    def resolved(self) -> Resolved:
-        return self.adapter.resolved(self.get)
-
-    def started(self) -> Mapping[str, Started]:
-        return self.process.started if self.process is not None else {}
-
-    def ending(self, patience_s: float = 0.0) -> str | None:
-        if self.process is None:
-            return None
-        self.process.wait(patience_s)
-        return self.process.ending
-
-    def log_tail(self) -> tuple[str, ...]:
-        return tuple(self.process.log_tail().splitlines()) if self.process else ()
-
 
 _PLACEHOLDER = "\ue000answer {}\ue000"
 _PLACEHOLDERS = re.compile("\ue000answer ([0-9]+)\ue000".encode())
@@ -173,7 +141,7 @@ def attach(adapter: Adapter, launch: LaunchRecord, prompts: PromptSource, proces
     get = _redacted(key, http_get_url(deployment.url or "", headers=headers))
     wait_ready(adapter, get, None, deployment.ready_timeout_s or ATTACH_TIMEOUT_S)
     launch.startup.identity = "attached: the server was not started by enginebench"
-    return HttpEngine(adapter, launch, target, url.path.rstrip("/"), deployment.model, get, prompts, secret=key, processes=processes)
+    return HttpEngine(adapter, launch, prompts, None, get, deployment.model, target, url.path.rstrip("/"), key, processes)
 
 
 def api_key(deployment: Deployment) -> str | None:

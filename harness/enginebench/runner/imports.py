@@ -3,8 +3,6 @@
 Collects the importers from the modules of `enginebench.records.importers`. Knows no tool and starts nothing.
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib
 import pkgutil

@@ -3,8 +3,6 @@
 Decides which of them belong to a cell. Reads none itself (`enginebench.telemetry.sampler` does) and computes no figure.
 """
 
-from __future__ import annotations
-
 import ipaddress
 import json
 from types import TracebackType

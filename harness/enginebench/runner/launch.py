@@ -4,8 +4,6 @@ Inside `with open_engine(...)` the engine is ready, and its port is known to be 
 of several servers all members are ready before the main one is started. Knows neither cells nor metrics.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import tempfile
@@ -21,8 +19,7 @@ from enginebench.records.launch import LaunchRecord
 from enginebench.runner.engine import Engine
 from enginebench.runner.http_engine import HttpEngine, attach
 from enginebench.runner.offline import OfflineEngine
-from enginebench.runner.prompt_source import PromptSource
-from enginebench.runner.vocabulary import vocabulary_of
+from enginebench.runner.prompts import PromptSource, vocabulary_of
 from enginebench.runtime import (
     EngineProcess,
     LaunchFailed,
@@ -135,7 +132,7 @@ def _start(
         get = http_get(target.host, target.port)
         wait_ready(adapter, get, group, timeout_s)
         proofs.append(_prove("", site.port, main, group))
-        engine = HttpEngine(adapter, launch, target, "", command.served_name, get, prompts, group, processes=processes)
+        engine = HttpEngine(adapter, launch, prompts, group, get, command.served_name, target, processes=processes)
     if proofs:
         launch.startup.identity = next((proof.text for proof in proofs if proof.kind != "proven"), proofs[0].text)
     launch.startup.start_s = time.monotonic() - began

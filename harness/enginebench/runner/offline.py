@@ -4,20 +4,19 @@ The worker (adapters/workers/) loads the model once and answers each load with o
 which is the client's clock, since both run on one machine. Knows nothing of HTTP.
 """
 
-from __future__ import annotations
-
 import json
 import select
 import time
 from array import array
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
-from enginebench.adapter import Adapter, Reply, Resolved
+from enginebench.adapter import Adapter, Reply
 from enginebench.domain import Load, Sample
-from enginebench.loadgen import Acks, ClientHealth, LoadResult, Progress
+from enginebench.loadgen import Acks, ClientHealth, LoadResult
 from enginebench.records.launch import LaunchRecord
-from enginebench.runner.prompt_source import PromptSource
+from enginebench.runner.engine import Engine, OnProgress
+from enginebench.runner.prompts import PromptSource
 from enginebench.runtime import EngineProcess, LaunchFailed
 from enginebench.runtime.place import Started
 from enginebench.workload import Prompt
@@ -26,13 +25,12 @@ EXIT_PATIENCE_S = 1.0
 """The pipe of a worker that exits closes before its exit status is known."""
 
 
-class OfflineEngine:
-    """An `Engine` that is a batch worker with its model loaded. It streams nothing, so TTFT is mostly undefined."""
+class OfflineEngine(Engine):
+    """A batch worker with its model loaded. It streams nothing, so TTFT is mostly undefined."""
 
     def __init__(self, adapter: Adapter, launch: LaunchRecord, process: EngineProcess, prompts: PromptSource) -> None:
-        self.launch, self.prompts = launch, prompts
-        self.served_name: str | None = None
-        self._adapter, self._process = adapter, process
+        super().__init__(adapter, launch, prompts, process, self._reply, None)
+        self._process = process
         self._requests = 0
         self._given_up: str | None = None
         """Why the worker is not used any more."""
@@ -41,9 +39,7 @@ class OfflineEngine:
         """Path of the engine's HTTP API -> what the engine would reply; sent by the worker when it is ready."""
 
     @classmethod
-    def connect(
-        cls, adapter: Adapter, launch: LaunchRecord, process: EngineProcess, prompts: PromptSource, timeout_s: float
-    ) -> OfflineEngine:
+    def connect(cls, adapter: Adapter, launch: LaunchRecord, process: EngineProcess, prompts: PromptSource, timeout_s: float) -> Self:
         """Wait for the worker's `ready` event. Raises LaunchFailed."""
         worker = cls(adapter, launch, process, prompts)
         event = worker._receive(timeout_s)
@@ -55,15 +51,9 @@ class OfflineEngine:
         return worker
 
     def run(
-        self,
-        prompts: Sequence[Prompt],
-        load: Load,
-        *,
-        on_progress: Callable[[Progress], None] | None = None,
-        keep_text: bool = False,
-        acks: Acks = "usual",
+        self, prompts: Sequence[Prompt], load: Load, *, on_progress: OnProgress = None, keep_text: bool = False, acks: Acks = "usual"
     ) -> LoadResult:
-        ids = self._adapter.traits(self.launch.deployment).takes_ids
+        ids = self.adapter.traits(self.launch.deployment).takes_ids
         self._requests += 1
         request = {
             "id": self._requests,
@@ -108,20 +98,15 @@ class OfflineEngine:
     def counters(self) -> Mapping[str, float]:
         return {}
 
-    def resolved(self) -> Resolved:
-        """Read by the adapter as from a server: the worker has sent what each endpoint would reply."""
-        replies = self._replies
-        return self._adapter.resolved(lambda path: Reply(200, json.dumps(replies[path]).encode()) if path in replies else Reply(404))
+    def _reply(self, path: str) -> Reply:
+        return Reply(200, json.dumps(self._replies[path]).encode()) if path in self._replies else Reply(404)
 
     def started(self) -> Mapping[str, Started]:
         return {"engine": self._process}
 
     def ending(self, patience_s: float = 0.0) -> str | None:
-        self._process.wait(patience_s)
-        return self._given_up or self._process.ending
-
-    def log_tail(self) -> tuple[str, ...]:
-        return tuple(self._process.log_tail().splitlines())
+        ending = super().ending(patience_s)
+        return self._given_up or ending
 
     def _receive(self, timeout_s: float) -> dict[str, Any] | None:
         """The worker's next event; None if it exited or the time is over."""

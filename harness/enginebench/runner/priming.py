@@ -3,8 +3,6 @@
 Also compares the configuration that the engine reports with the one that was asked for. Knows engines only through the `Engine` protocol.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 import time
@@ -14,7 +12,7 @@ from enginebench.adapter import Difference, Resolved
 from enginebench.domain import JSON, ClosedLoop, Deployment, Length, Load, Sample, plain_object
 from enginebench.records.launch import Configuration
 from enginebench.runner.engine import Engine
-from enginebench.runner.prompt_source import kind_of_text
+from enginebench.runner.prompts import kind_of_text
 from enginebench.runtime import LaunchFailed
 from enginebench.workload import Prompt, TextScale
 

@@ -1,7 +1,5 @@
 """One session of a run: checks the plan, ends what earlier runs left behind, opens the run folder, measures, and reports every step."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 from collections.abc import Sequence

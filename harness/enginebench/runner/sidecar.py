@@ -5,8 +5,6 @@ when its stdin closes it writes its readings to its stdout. Knows nothing of wha
 `enginebench.telemetry.sampler`).
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

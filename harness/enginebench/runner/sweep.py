@@ -4,8 +4,6 @@ A failed cell does not end the sweep. An engine that crashes is started again fo
 on several cells in a row.
 """
 
-from __future__ import annotations
-
 import contextlib
 import secrets
 import traceback

@@ -3,8 +3,6 @@
 Values may be secrets (HF_TOKEN, proxies), so only names are recorded.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 

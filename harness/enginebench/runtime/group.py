@@ -4,8 +4,6 @@ Each process has its own guardian, lease and log, so all of them end with the ha
 know: HTTP, readiness, the purpose of a member.
 """
 
-from __future__ import annotations
-
 import contextlib
 import select
 import time

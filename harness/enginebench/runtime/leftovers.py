@@ -7,8 +7,6 @@ of that launch has ended. If its environment cannot be read, the process is left
 Tested on Linux only. On macOS a user cannot read the environment of protected binaries. Does not know: engines, the guardian's protocol.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import json

@@ -3,8 +3,6 @@
 Does not know: readiness, loads.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, TypeAlias

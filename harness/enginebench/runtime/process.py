@@ -5,8 +5,6 @@ process group are not found, and after a kill -9 of its guardian an engine runs 
 scenarios, metrics.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import select
@@ -47,7 +45,7 @@ class EngineProcess:
         """Processes that survived SIGKILL."""
 
     @classmethod
-    def start(cls, launch: Launch, site: Site, *, log: Path, tag: str, piped: bool = False) -> EngineProcess:
+    def start(cls, launch: Launch, site: Site, *, log: Path, tag: str, piped: bool = False) -> Self:
         """Write launch.files, start the engine in site.folder and return at once.
 
         tag: unique to this launch (`leftovers.unique_tag`). piped: stdin and stdout are pipes to the harness, and only stderr goes to

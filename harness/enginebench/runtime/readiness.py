@@ -4,8 +4,6 @@ GETs ignore proxies in the environment and do not follow redirects. Does not kno
 does), measured requests (the load generator has its own client).
 """
 
-from __future__ import annotations
-
 import contextlib
 import http.client
 import socket

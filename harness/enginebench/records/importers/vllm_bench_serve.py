@@ -4,8 +4,6 @@ Keys as in vllm/benchmarks/serve.py. The per-request lists of --save-detailed ar
 the server ran with, so precision and parallelism are unknown; the engine is the client's `backend`, which is often just 'openai'.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any

@@ -4,8 +4,6 @@ DOCKER_HOST, DOCKER_TLS_VERIFY and DOCKER_CERT_PATH are read, Docker contexts ar
 only when needed. Does not know: engines, scenarios.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import stat

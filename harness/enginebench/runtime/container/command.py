@@ -1,7 +1,5 @@
 """Formats the SDK arguments of a container as a `docker run` command for people. The command is never executed."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any

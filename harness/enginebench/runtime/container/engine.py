@@ -4,8 +4,6 @@ Has the same interface as `EngineProcess` (`place.Started`). If the daemon ends,
 ports (`spec` makes the arguments).
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import os
@@ -14,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import psutil
 
@@ -52,7 +50,7 @@ class EngineContainer:
     def start(
         cls, client: Client, arguments: Mapping[str, Any], *, files: Mapping[PurePosixPath, str], folder: PurePosixPath, log: Path,
         secrets: Iterable[str] = (),
-    ) -> EngineContainer:  # fmt: skip
+    ) -> Self:  # fmt: skip
         """Create the container, copy the files to their absolute paths inside, start it. Raises LaunchFailed or Unsupported."""
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_bytes(b"")

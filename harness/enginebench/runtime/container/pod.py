@@ -4,8 +4,6 @@ The first container owns the network namespace and shared memory; the others joi
 not know: images (they exist already), readiness, loads.
 """
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from collections.abc import Mapping

@@ -6,8 +6,6 @@ All containers of a deployment share the network namespace of the first one, so 
 without containers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
