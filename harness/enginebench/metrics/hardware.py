@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from enginebench.records.counters import CounterSeries
-from enginebench.records.subject import Subject
-from enginebench.records.throttle import Throttle
+from enginebench.records.subject import Subject, Throttle
 
 if TYPE_CHECKING:
     from enginebench.records.cell import CellRecord

@@ -6,9 +6,7 @@ from typing import Self
 
 from enginebench.domain import JSON, Cell, Deployment, Status
 from enginebench.records.counters import CounterSeries
-from enginebench.records.evidence import Stated
-from enginebench.records.schema import SCHEMA
-from enginebench.records.stored_load import StoredLoad
+from enginebench.records.schema import SCHEMA, StoredLoad
 from enginebench.records.subject import Subject
 
 
@@ -74,6 +72,16 @@ class EngineCounters:
     """Totals and gauges while the load ran."""
     token_check: Mapping[str, int] = field(default_factory=dict)
     """Output tokens of the warm-up `requests` according to the `server` and to the checkpoint's own `tokenizer`."""
+
+
+@dataclass(frozen=True)
+class Stated:
+    """Figures of a cell that a file of another tool states."""
+
+    source: str
+    """The tool and the file: 'vllm bench serve, serve.json'."""
+    figures: Mapping[str, float]
+    """Figure ('ttft_p50', 'output_throughput', ...) -> value in the metric's unit (`enginebench.metrics.registry`)."""
 
 
 @dataclass(frozen=True)

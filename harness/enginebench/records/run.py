@@ -5,8 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 
 from enginebench.domain import JSON
-from enginebench.records.schema import SCHEMA
-from enginebench.records.stored_load import StoredSearch
+from enginebench.records.schema import SCHEMA, StoredSearch
 
 
 @dataclass(frozen=True)

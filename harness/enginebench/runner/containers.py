@@ -19,9 +19,8 @@ from enginebench.engines.registry import constraints_of
 from enginebench.errors import UserError
 from enginebench.runtime import LaunchFailed, free_ports
 from enginebench.runtime.container.client import Client, caller, connect, device_groups, translated_errors
-from enginebench.runtime.container.command import docker_run
 from enginebench.runtime.container.pod import Pod, open_pod
-from enginebench.runtime.container.spec import ANY, HF_HOME, LOOPBACK, MODELS, SITE, Accelerator, Bind, PodSettings, arguments
+from enginebench.runtime.container.spec import ANY, HF_HOME, LOOPBACK, MODELS, SITE, Accelerator, Bind, PodSettings, arguments, docker_run
 
 FIRST_PORT = 8000
 """In a container's own network. In the network of the machine free ports are used."""
@@ -124,20 +123,20 @@ def open_containers(adapter: Adapter, deployment: Deployment, checkpoint: str, l
     site, binds = container_site(adapter, deployment, checkpoint)
     client = connect()
     facts = _get_image(client, container, image, adapter, say)
-    around = PodSettings(
-        image=image.name,
-        tag="",
-        labels={},
-        ports=(site.port, *site.ports),
-        binds=(*binds, *_hub_cache(container, checkpoint)),
-        accelerator=image.devices,
-        gpus=adapter.traits(deployment.inside).gpus,
+    around = replace(
+        _settings(adapter, deployment, image, site, (*binds, *_hub_cache(container, checkpoint)), secrets),
         device_groups=device_groups() if image.devices == "amd" else (),
         user=caller(client, container.user),
-        secrets=secrets,
     )
     notes = (f"the image {image.name} is named by a tag, which may be another image tomorrow",) if image.floating else ()
     return OpenedContainers(open_pod(client, container, around, site, log), image.install, facts, notes)
+
+
+def _settings(
+    adapter: Adapter, deployment: Deployment, image: ChosenImage, site: Site, binds: tuple[Bind, ...], secrets: Mapping[str, str]
+) -> PodSettings:
+    gpus, ports = adapter.traits(deployment.inside).gpus, (site.port, *site.ports)
+    return PodSettings(image.name, "", {}, ports, binds, accelerator=image.devices, gpus=gpus, secrets=secrets)
 
 
 def _secrets(container: Container) -> dict[str, str]:
@@ -202,18 +201,10 @@ def commands(adapter: Adapter, deployment: Deployment) -> dict[str, str]:
     site, _ = container_site(adapter, deployment, deployment.checkpoint)
     site = replace(site, checkpoint=str(MODELS / "CHECKPOINT") if adapter.checkpoint_format != "none" else site.checkpoint)
     launch = adapter.launch(deployment.inside, image.install, site)
-    around = PodSettings(
-        image=image.name,
-        tag="LAUNCH",
-        labels={},
-        ports=(site.port, *site.ports),
-        binds=(Bind("CHECKPOINT", site.checkpoint),) if adapter.checkpoint_format != "none" else (),
-        accelerator=image.devices,
-        gpus=adapter.traits(deployment.inside).gpus,
-        user="UID:GID" if container.user == "caller" else None if container.user == "image" else container.user,
-        secrets=dict.fromkeys(container.secrets, "..."),
-        network="enginebench-LAUNCH",
-    )
+    binds = (Bind("CHECKPOINT", site.checkpoint),) if adapter.checkpoint_format != "none" else ()
+    user = {"caller": "UID:GID", "image": None}.get(container.user, container.user)
+    around = _settings(adapter, deployment, image, site, binds, dict.fromkeys(container.secrets, "..."))
+    around = replace(around, tag="LAUNCH", user=user, network="enginebench-LAUNCH")
     shown: dict[str, str] = {}
     first = None
     for who, argv, env in launch.commands:

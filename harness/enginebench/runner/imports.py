@@ -18,11 +18,9 @@ from enginebench.errors import UserError
 from enginebench.metrics.registry import find
 from enginebench.metrics.statistics import samples_needed
 from enginebench.records import importers
-from enginebench.records.cell import CellRecord, CellTraits
-from enginebench.records.evidence import Stated
+from enginebench.records.cell import CellRecord, CellTraits, Stated
 from enginebench.records.files import now
-from enginebench.records.foreign_file import read_records
-from enginebench.records.importer import ImportedCell, Importer
+from enginebench.records.importer import ImportedCell, Importer, read_records
 from enginebench.records.run import RunRecord
 from enginebench.records.run_folder import Run, new_run_path
 

@@ -9,13 +9,13 @@ from typing import Literal, Protocol, TypeAlias
 
 from enginebench.adapter import Launch, Site
 from enginebench.runtime.process import EngineProcess
-from enginebench.runtime.readiness import Proof, verify_listener
+from enginebench.runtime.readiness import Proof, Watched, verify_listener
 
 Handle: TypeAlias = tuple[Literal["processes", "container"], str]
 """Id of the guardian process (its descendants are the engine) or of the container."""
 
 
-class Started(Protocol):
+class Started(Watched, Protocol):
     """A started engine, which may end at any time. See `EngineProcess` for the members."""
 
     log: Path
@@ -24,17 +24,9 @@ class Started(Protocol):
     def handle(self) -> Handle:
         """Identifies the engine for telemetry."""
 
-    @property
-    def alive(self) -> bool: ...
-
-    @property
-    def ending(self) -> str | None: ...
-
-    def wait(self, timeout_s: float) -> bool: ...
+    def pids(self) -> list[int]: ...
 
     def fileno(self) -> int: ...
-
-    def log_tail(self, lines: int = 20) -> str: ...
 
     def ask_to_stop(self, grace_s: float = 10.0) -> None: ...
 
@@ -74,8 +66,7 @@ class ThisMachine:
         return self.site.host, port
 
     def prove(self, port: int, started: Started) -> Proof:
-        assert isinstance(started, EngineProcess)  # noqa: S101  # the type that `start` returns
-        return verify_listener(port, started, self.site.host)
+        return verify_listener(port, started.pids(), self.site.host)
 
     def close(self) -> None:
         pass

@@ -116,14 +116,8 @@ class _RecordingGet:
         return reply
 
 
-class HasPids(Protocol):
-    """An `EngineProcess`, or a container on this machine."""
-
-    def pids(self) -> list[int]: ...
-
-
 class Watched(Protocol):
-    """An `EngineProcess` or a `ProcessGroup`."""
+    """An `EngineProcess`, an `EngineContainer` or a `ProcessGroup`."""
 
     @property
     def alive(self) -> bool: ...
@@ -133,7 +127,7 @@ class Watched(Protocol):
 
     def wait(self, timeout_s: float) -> bool: ...
 
-    def log_tail(self) -> str: ...
+    def log_tail(self, lines: int = 20) -> str: ...
 
 
 def wait_ready(
@@ -184,14 +178,14 @@ class Proof:
     """The reason."""
 
 
-def verify_listener(port: int, process: HasPids, host: str = "127.0.0.1") -> Proof:
-    """Whether connections to host:port reach the process tree.
+def verify_listener(port: int, pids: list[int], host: str = "127.0.0.1") -> Proof:
+    """Whether connections to host:port reach these processes.
 
     A socket bound to the exact address takes precedence over one bound to all addresses, so another server on 127.0.0.1:8000 shadows an
     engine on 0.0.0.0:8000. Linux shows every listener. Other systems hide sockets of other users without root; there, one listener in the
     process tree counts as proof (not tested on macOS).
     """
-    own = _listeners_of(process.pids(), port)
+    own = _listeners_of(pids, port)
     found = _reached([*own, *_all_listeners(port)], host)
     foreign = sorted({pid for pid, _ in found if pid not in {pid for pid, _ in own}}, key=lambda pid: pid or 0)
     if foreign:

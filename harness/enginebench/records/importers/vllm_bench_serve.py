@@ -9,8 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from enginebench.domain import ClosedLoop, Deployment, Length, Load, OpenLoop
-from enginebench.records.foreign_file import ForeignRecord
-from enginebench.records.importer import ImportedCell, importer
+from enginebench.records.importer import ForeignRecord, ImportedCell, importer
 
 _ENGINES = {"openai-chat": "openai", "tensorrt-llm": "trtllm", "llama.cpp": "llamacpp"}
 """Backends that have another name here."""

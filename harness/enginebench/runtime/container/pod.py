@@ -72,11 +72,10 @@ class Pod:
 
     def prove(self, port: int, started: Started) -> Proof:
         """The daemon binds a published port for one container only; with the host network, look the listener up."""
-        assert isinstance(started, EngineContainer)  # noqa: S101  # the type that `start` returns
         if self._container.network == "host":
             if remote_host():
                 return Proof("unknown", "the daemon is on another machine")
-            return verify_listener(port, started, self.site.host)
+            return verify_listener(port, started.pids(), self.site.host)
         if self._first is None or self._first.published().get(port) != self._ports.get(port):
             return Proof("foreign", f"the started container no longer publishes port {port}")
         return Proof("proven")
