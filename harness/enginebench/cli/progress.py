@@ -1,7 +1,4 @@
-"""Live progress on stderr: one status line on a terminal, plain lines elsewhere. Prints events; decides nothing.
-
-Inside a measured window it is called at most four times a second, and formats one short line.
-"""
+"""Live progress on stderr: one status line on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Readings of counters over a cell as a time series, and the mean and maximum of gauges in a window.
-
-Plain data and arithmetic. Fetches nothing (`enginebench.runner.engine_counters` does) and judges nothing (`enginebench.validity` does).
-"""
+"""Readings of counters over a cell as a time series, and the mean and maximum of gauges in a window."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace

@@ -1,7 +1,4 @@
-"""What an importer is: a function that turns one record of another tool's file, JSON or CSV, into cells with stated figures.
-
-Knows no tool (`enginebench.records.importers`); `enginebench.runner.imports` finds the importer of a file and writes a run.
-"""
+"""What an importer is: a function that turns one record of another tool's file, JSON or CSV, into cells with stated figures."""
 
 import csv
 import json

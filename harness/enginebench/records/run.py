@@ -37,9 +37,7 @@ class RunRecord:
 
     def with_probe(self, first: str, probe: str, level: float) -> Self:
         """The record with the cell `probe` added to the search that began with the cell `first`.
-
-        `cells` lists the probe after the search's next lower level.
-        """
+        `cells` lists the probe after the search's next lower level."""
         known = self.probes.get(first, {})
         if probe in known:
             return self

@@ -1,7 +1,4 @@
-"""Records as JSON files: written with the version of the format, read in every older version, refused in a newer one.
-
-Knows no kind of record; `enginebench.records.upgrades` knows how older versions looked.
-"""
+"""Records as JSON files: written with the version of the format, read in every older version, refused in a newer one."""
 
 import json
 import re

@@ -1,6 +1,6 @@
 """Telemetry of one subject while a load ran, as plain data: a GPU, the machine, or the engine's processes or container.
 
-Every value is either a *total*, which only increases, or a *gauge*. The table below explains all of them. Takes no readings.
+Every value is either a *total*, which only increases, or a *gauge*.
 """
 
 from collections.abc import Mapping

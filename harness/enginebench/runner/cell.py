@@ -1,7 +1,4 @@
-"""Measures one cell on a running engine: prompts, warm-up, counters, telemetry, load, and whether the cell counts as measured.
-
-Knows neither plan nor files. Everything slow (making prompts, encoding bodies) happens before the load starts.
-"""
+"""Measures one cell on a running engine. Everything slow (making prompts, encoding bodies) happens before the load starts."""
 
 import math
 import time
@@ -141,9 +138,7 @@ def _warm_up(engine: Engine, load: Load, salt: str) -> LoadResult | None:
 
 def _enough(load: Load, warm_up: LoadResult | None) -> int:
     """More requests than a closed loop can complete in its duration.
-
-    Assumes that no request is faster than the warm-up's fastest first token and fastest pace would make it.
-    """
+    Assumes that no request is faster than the warm-up's fastest first token and fastest pace would make it."""
     outputs = load.output_tokens if isinstance(load.output_tokens, int) else WARMUP_OUTPUT_TOKENS
     seen = [sample for sample in warm_up.samples if sample.outcome == "ok"] if warm_up is not None else []
     first_s = min(((s.event_ns[0] - s.sent_ns) / 1e9 for s in seen), default=_SHORTEST_REQUEST_S)

@@ -1,7 +1,4 @@
-"""Prepares a deployment with `runtime: docker`: its image, the mount of its checkpoint, and the pod that starts its containers.
-
-Reads the table of images and the file system; only `open_containers` talks to the daemon. Knows neither readiness nor loads.
-"""
+"""Prepares a deployment with `runtime: docker`: image, mount of the checkpoint, pod. Only `open_containers` talks to the daemon."""
 
 import contextlib
 import os
@@ -90,10 +87,8 @@ def container_site(adapter: Adapter, deployment: Deployment, checkpoint: str) ->
 
 def mount_of(checkpoint: Path) -> tuple[Bind, str]:
     """The folder to mount for a checkpoint, and the checkpoint's path in the container.
-
     The folder also holds the targets of links, as in a hub's cache, and the other parts of a split GGUF file. UserError if that would be
-    most of the file system.
-    """
+    most of the file system."""
     real = checkpoint.resolve()
     split = real.name.partition("-00001-of-")
     if real.is_dir():
@@ -194,9 +189,7 @@ def base_digests(client: Client, built: Any, base: str) -> list[JSON]:
 
 def commands(adapter: Adapter, deployment: Deployment) -> dict[str, str]:
     """Name -> `docker run` command of every container, members first. Uses neither daemon nor checkpoint.
-
-    Raises Unsupported or UserError, as a start would.
-    """
+    Raises Unsupported or UserError, as a start would."""
     container, image = deployment.container, image_for(adapter, deployment)
     site, _ = container_site(adapter, deployment, deployment.checkpoint)
     site = replace(site, checkpoint=str(MODELS / "CHECKPOINT") if adapter.checkpoint_format != "none" else site.checkpoint)

@@ -1,7 +1,6 @@
-"""Checks whether this machine is fit for a benchmark and what is missing, and removes what dead runs left behind. Returns data.
+"""Checks whether this machine is fit for a benchmark and what is missing, and removes what dead runs left behind.
 
-Engines are passed in by the caller as (name, title, installs, how to install). Thresholds are for measuring, not for running: an engine
-works on a busy machine, but its numbers are worthless.
+Thresholds are for measuring, not for running: an engine works on a busy machine, but its numbers are worthless.
 """
 
 from __future__ import annotations

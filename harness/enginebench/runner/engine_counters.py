@@ -1,7 +1,6 @@
 """Reads the engine's own counters before, during and after a load.
 
-While the load runs, another process fetches the replies once a second (`enginebench.runtime.scraper`); the adapter parses them when the
-load is over. Only the adapter knows how an engine spells its counters.
+While it runs, another process fetches the replies once a second (`enginebench.runtime.scraper`); the adapter parses them afterwards.
 """
 
 import json
@@ -40,9 +39,7 @@ class Reading:
 
 class CounterWatch:
     """Counters around and during one load: `with CounterWatch(engine, adapter) as watch: engine.run(...)`.
-
-    For an engine without counters or without HTTP no process is started, and the series is empty.
-    """
+    For an engine without counters or without HTTP no process is started, and the series is empty."""
 
     def __init__(self, engine: Engine, adapter: Adapter, every_s: float = EVERY_S) -> None:
         self._engine, self._adapter, self._every_s = engine, adapter, every_s

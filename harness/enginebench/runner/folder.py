@@ -1,7 +1,4 @@
-"""Chooses the run folder for a plan: the unfinished run of the same plan on the same machine, or a new one.
-
-Knows nothing of engines. A folder that another process is writing to is refused.
-"""
+"""Chooses the run folder for a plan: the unfinished run of the same plan on the same machine, or a new one."""
 
 import contextlib
 import fcntl
@@ -26,9 +23,7 @@ def open_run_for(
     plan: Plan, results: Path, machine: Mapping[str, JSON], *, fresh: bool, retry_failed: bool, say: Callable[[str], None]
 ) -> Iterator[Run]:
     """The run to resume, or a new one, locked against other processes while the block lasts.
-
-    fresh: always a new run. retry_failed: measure failed cells again. UserError if another process holds the lock.
-    """
+    fresh: always a new run. retry_failed: measure failed cells again. UserError if another process holds the lock."""
     run = None if fresh else _to_resume(plan, results, machine, retry_failed=retry_failed, say=say)
     if run is None:
         run = Run.create(new_run_path(results, plan.scenario.name), _new_record(plan, machine), plan.scenario.text)

@@ -1,7 +1,4 @@
-"""An engine behind HTTP: sends cells to it, and attaches to a server that is already running.
-
-Starts nothing; `enginebench.runner.launch` does.
-"""
+"""An engine behind HTTP: sends cells to it, and attaches to a server that is already running."""
 
 import os
 import re

@@ -1,7 +1,4 @@
-"""Finds the importer of another tool's file and writes a run folder. Its cells have stated figures and no raw samples.
-
-Collects the importers from the modules of `enginebench.records.importers`. Knows no tool and starts nothing.
-"""
+"""Finds the importer of another tool's file and writes a run folder. Its cells have stated figures and no raw samples."""
 
 import hashlib
 import importlib

@@ -1,7 +1,4 @@
-"""Telemetry of a load: readings of GPUs, of this machine and of what the engine runs in, taken by another process.
-
-Decides which of them belong to a cell. Reads none itself (`enginebench.telemetry.sampler` does) and computes no figure.
-"""
+"""Telemetry of a load, taken by another process (`enginebench.telemetry.sampler`): which readings belong to a cell."""
 
 import ipaddress
 import json
@@ -23,10 +20,8 @@ PROGRAM = ("-P", "-m", "enginebench.telemetry.sampler")
 
 class Instruments:
     """Telemetry of one load after another: `with Instruments() as instruments:`, then for each load `prepare`, `begin` and `collect`.
-
     The first sampler starts with the block, while the run folder and an engine are being opened. Later ones start in `prepare`, so that
-    start-up overlaps with what comes before `begin`.
-    """
+    start-up overlaps with what comes before `begin`."""
 
     def __init__(self, every_s: float = EVERY_S) -> None:
         self._every_s = every_s

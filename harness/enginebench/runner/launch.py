@@ -1,7 +1,7 @@
 """Starts an engine and stops it again, whatever its runtime: processes, containers, an offline batch worker, or an attached server.
 
-Inside `with open_engine(...)` the engine is ready, and its port is known to be answered by the process that was started. In a deployment
-of several servers all members are ready before the main one is started. Knows neither cells nor metrics.
+Inside `with open_engine(...)` it is ready, and the process that was started is known to answer its port. All members are ready before the
+main server is started.
 """
 
 import contextlib
@@ -48,10 +48,8 @@ def open_engine(
     processes: int = 1,
 ) -> Iterator[Engine]:
     """Start the deployment of `launch`, and stop it when the block ends. LaunchFailed with the reason and the end of the log.
-
     launch: completed step by step, so that the record of a failed start is as complete as possible. base: folder that relative paths of
-    checkpoints, data sets and traces start from. say: receives what is being waited for. processes: client processes per load.
-    """
+    checkpoints, data sets and traces start from. say: receives what is being waited for. processes: client processes per load."""
     deployment, startup = launch.deployment, launch.startup
     prompts = PromptSource(base, deployment.max_context)
     if deployment.runtime == "attach":

@@ -1,7 +1,6 @@
-"""Offline batch mode: a batch through the engine's own in-process API, run by a worker in the engine's environment.
+"""Offline batch mode: a batch through the engine's own in-process API, run by a worker (adapters/workers/) in its environment.
 
-The worker (adapters/workers/) loads the model once and answers each load with one line of JSON. Its times are its own monotonic clock,
-which is the client's clock, since both run on one machine. Knows nothing of HTTP.
+The worker loads the model once and answers each load with one line of JSON. Its monotonic clock is the client's: both run on one machine.
 """
 
 import json

@@ -45,10 +45,8 @@ def kind_of_text(load: Load) -> str:
 
 def vocabulary_of(deployment: Deployment, checkpoint: str, launch: Launch | None, base: Path) -> Vocabulary | None:
     """The vocabulary of a running deployment, from its checkpoint or from the cache of an engine that downloads checkpoints itself.
-
     launch: how it was started; None for an attached server. None if the checkpoint is not on this machine, has no weights, or has a
-    tokenizer that cannot be read. Text is then counted in words.
-    """
+    tokenizer that cannot be read. Text is then counted in words."""
     try:
         if (place := local_path(checkpoint, base)) is not None:
             return read_vocabulary(place)

@@ -1,7 +1,6 @@
-"""Walks a plan: one engine start per deployment and repeat, one stored record per cell.
+"""Walks a plan: one engine start per deployment and repeat, one stored record per cell. A failed cell does not end the sweep.
 
-A failed cell does not end the sweep. An engine that crashes is started again for the cells that are left, and is given up when it crashes
-on several cells in a row.
+An engine that crashes is started again for the cells that are left, and given up when it crashes on several cells in a row.
 """
 
 import contextlib
@@ -65,9 +64,7 @@ class Sweep:
 
     def _prepare_checkpoints(self) -> None:
         """Download or make every checkpoint before the first launch, so that no download runs between engines that are compared.
-
-        Errors are ignored here: the cells of that checkpoint fail with the reason when their turn comes.
-        """
+        Errors are ignored here: the cells of that checkpoint fail with the reason when their turn comes."""
         for deployment, cells in self.plan.launches():
             if deployment.runtime != "attach" and any(not self.run.has(c.id) and c.id not in self.plan.skipped for c in cells):
                 adapter = self.registry[deployment.engine]

@@ -1,7 +1,6 @@
 """The processes of one deployment: its members, started at once, and the main process, which receives the requests.
 
-Each process has its own guardian, lease and log, so all of them end with the harness. If one ends, the deployment has failed. Does not
-know: HTTP, readiness, the purpose of a member.
+Each has its own guardian, lease and log, so all of them end with the harness. If one ends, the deployment has failed.
 """
 
 import contextlib

@@ -77,9 +77,7 @@ def here() -> str:
 
 def born(pid: int) -> str | None:
     """Start time of a process, for comparison only; None if it has ended or is a zombie.
-
-    On Linux: boot id and clock ticks, because psutil's create_time() changes when the wall clock is adjusted.
-    """
+    On Linux: boot id and clock ticks, because psutil's create_time() changes when the wall clock is adjusted."""
     try:
         if sys.platform == "linux":
             fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()

@@ -1,7 +1,4 @@
-"""The interface to where an engine runs, and its implementation as processes of this machine. For containers see `container.pod`.
-
-Does not know: readiness, loads.
-"""
+"""The interface to where an engine runs, and its implementation as processes of this machine. For containers see `container.pod`."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,8 +1,7 @@
 """One engine as an operating system process: started under a guardian, watched, and ended together with all its descendants.
 
-The engine also ends if the harness ends in any way (see `guardian`). Tested on Linux only. On macOS, descendants that leave the engine's
-process group are not found, and after a kill -9 of its guardian an engine runs until the harness notices. Does not know: HTTP, readiness,
-scenarios, metrics.
+It also ends if the harness ends in any way (see `guardian`). Tested on Linux only. On macOS, descendants that leave the engine's process
+group are not found, and after a kill -9 of its guardian an engine runs until the harness notices.
 """
 
 import contextlib
@@ -47,10 +46,8 @@ class EngineProcess:
     @classmethod
     def start(cls, launch: Launch, site: Site, *, log: Path, tag: str, piped: bool = False) -> Self:
         """Write launch.files, start the engine in site.folder and return at once.
-
-        tag: unique to this launch (`leftovers.unique_tag`). piped: stdin and stdout are pipes to the harness, and only stderr goes to
-        the log. Raises LaunchFailed if the program cannot be executed.
-        """
+        tag: unique to this launch (`leftovers.unique_tag`). piped: stdin and stdout are pipes to the harness, and only stderr goes to the
+        log. Raises LaunchFailed if the program cannot be executed."""
         _write_files(launch, site)
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_bytes(b"")

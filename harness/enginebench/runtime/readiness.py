@@ -1,7 +1,6 @@
 """From a started process to a server that is ready and verified: free ports, simple GETs, waiting for readiness, identity of the listener.
 
-GETs ignore proxies in the environment and do not follow redirects. Does not know: the endpoints of an engine (an adapter's `readiness`
-does), measured requests (the load generator has its own client).
+GETs ignore proxies in the environment and do not follow redirects.
 """
 
 import contextlib
@@ -45,9 +44,7 @@ def http_get(
     host: str, port: int, *, scheme: str = "http", prefix: str = "", headers: Mapping[str, str] | None = None, timeout_s: float = 5.0
 ) -> Get:
     """A `Get` with one connection per call. It does not raise network errors: they give status 0 and the reason as the body.
-
-    timeout_s limits each step (connect, send, each read); the whole call is limited to twice that.
-    """
+    timeout_s limits each step (connect, send, each read); the whole call is limited to twice that."""
     connect = http.client.HTTPSConnection if scheme == "https" else http.client.HTTPConnection
 
     def get(path: str) -> Reply:
@@ -140,11 +137,9 @@ def wait_ready(
     began: float | None = None,
 ) -> float:
     """Poll until the adapter reports 'ready'. Returns the seconds waited.
-
-    process: None for a server that was already running (attach). poll_s: first and longest pause; a pause ends early if the process
-    ends. began: start of the waiting time on the monotonic clock; None: now. Raises LaunchFailed if the process ends, the adapter
-    reports 'broken', or timeout_s elapses.
-    """
+    process: None for a server that was already running (attach). poll_s: first and longest pause; a pause ends early if the process ends.
+    began: start of the waiting time on the monotonic clock; None: now. Raises LaunchFailed if the process ends, the adapter reports
+    'broken', or timeout_s elapses."""
     began = time.monotonic() if began is None else began
     recording = _RecordingGet(get)
     pause = poll_s[0]
@@ -180,11 +175,9 @@ class Proof:
 
 def verify_listener(port: int, pids: list[int], host: str = "127.0.0.1") -> Proof:
     """Whether connections to host:port reach these processes.
-
     A socket bound to the exact address takes precedence over one bound to all addresses, so another server on 127.0.0.1:8000 shadows an
     engine on 0.0.0.0:8000. Linux shows every listener. Other systems hide sockets of other users without root; there, one listener in the
-    process tree counts as proof (not tested on macOS).
-    """
+    process tree counts as proof (not tested on macOS)."""
     own = _listeners_of(pids, port)
     found = _reached([*own, *_all_listeners(port)], host)
     foreign = sorted({pid for pid, _ in found if pid not in {pid for pid, _ in own}}, key=lambda pid: pid or 0)

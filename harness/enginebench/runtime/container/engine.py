@@ -1,8 +1,4 @@
-"""One engine in a container: creates it, copies its files into it, starts, watches and removes it.
-
-Has the same interface as `EngineProcess` (`place.Started`). If the daemon ends, the engine counts as lost. Does not know: images, networks,
-ports (`spec` makes the arguments).
-"""
+"""One engine in a container, with the interface of `EngineProcess`. If the daemon ends, the engine counts as lost."""
 
 import contextlib
 import io

@@ -1,7 +1,6 @@
 """Runs a deployment in containers (a `runtime.place.Place`): its private network, its containers, and a guardian in case the harness ends.
 
-The first container owns the network namespace and shared memory; the others join them. All have the labels of `container.leftovers`. Does
-not know: images (they exist already), readiness, loads.
+The first container owns the network namespace and shared memory; the others join them. All have the labels of `container.leftovers`.
 """
 
 import subprocess

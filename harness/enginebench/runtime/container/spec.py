@@ -1,9 +1,7 @@
 """Converts container settings and an engine's command to the arguments of `docker.models.containers.ContainerCollection.create`.
 
-Pure: reads no daemon, file or environment. Facts from outside (user ids, the daemon's network, values of secrets) come in as `PodSettings`.
-
-All containers of a deployment share the network namespace of the first one, so the addresses that an adapter uses mean the same with and
-without containers.
+Pure: facts from outside (user ids, the daemon's network, values of secrets) come in as `PodSettings`. All containers of a deployment share
+the network namespace of the first one, so the addresses that an adapter uses mean the same with and without containers.
 """
 
 import shlex
