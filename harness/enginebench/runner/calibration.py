@@ -67,6 +67,12 @@ class Level:
     """Client processes."""
 
     @property
+    def text(self) -> str:
+        """The level in one line."""
+        what = f"{self.streams:>5} streams  {self.events_per_s:>9,.0f} tokens/s  lag p99 {self.lag_p99_ms:6.2f} ms"
+        return f"{what}  {self.cpu_fraction:4.0%} of a core{f'  limit: {self.limiter}' if self.limiter else ''}"
+
+    @property
     def lag_limit_ms(self) -> float:
         """Longest time that tokens may wait until they are read (p99)."""
         return LAG_MS[self.stamps]

@@ -54,18 +54,10 @@ def _to_resume(plan: Plan, results: Path, machine: Mapping[str, JSON], *, retry_
 def _new_record(plan: Plan, machine: Mapping[str, JSON]) -> RunRecord:
     scenario = plan.scenario
     about: dict[str, JSON] = {"title": scenario.title, "description": scenario.description, "file": scenario.file.name}
-    return RunRecord(
-        name=scenario.name,
-        created_at=now(),
-        scenario=about | {"repeats": scenario.repeats} | ({"hardware": scenario.hardware} if scenario.hardware else {}),
-        plan_id=plan.id,
-        cells=tuple(cell.id for cell in plan.cells),
-        machine=machine,
-        enginebench=__version__,
-        slo=_slo(plan),
-        searches=plan.searches,
-        probes={first: {first: search.start} for first, search in plan.searches.items()},
-    )
+    about |= {"repeats": scenario.repeats} | ({"hardware": scenario.hardware} if scenario.hardware else {})
+    probes = {first: {first: search.start} for first, search in plan.searches.items()}
+    cells = tuple(cell.id for cell in plan.cells)
+    return RunRecord(scenario.name, now(), about, plan.id, cells, machine, __version__, _slo(plan), plan.searches, probes)
 
 
 def _slo(plan: Plan) -> dict[str, JSON] | None:

@@ -42,18 +42,14 @@ class HttpEngine(Engine):
     def run(
         self, prompts: Sequence[Prompt], load: Load, *, on_progress: OnProgress = None, keep_text: bool = False, acks: Acks = "usual"
     ) -> LoadResult:
-        spec = LoadSpec(
-            self.target,
-            list(self._requests(prompts, load)),
-            load.concurrency,
+        dialect, duration_ns = (
             self.adapter.dialect(self.deployment, load),
-            load.timeout_s,
-            keep_text=keep_text,
-            ramp_ns=round(load.start_spread_s * 1e9),
-            duration_ns=None if load.duration_s is None else round(load.duration_s * 1e9),
-            dispersion=load.dispersion,
-            acks=acks,
+            None if load.duration_s is None else round(load.duration_s * 1e9),
         )
+        spec = LoadSpec(
+            self.target, list(self._requests(prompts, load)), load.concurrency, dialect, load.timeout_s, keep_text=keep_text,
+            ramp_ns=round(load.start_spread_s * 1e9), duration_ns=duration_ns, dispersion=load.dispersion, acks=acks,
+        )  # fmt: skip
         result = run_load(spec, on_progress, processes=self.processes)
         if result.stopped == "interrupted":
             raise KeyboardInterrupt
@@ -69,25 +65,16 @@ class HttpEngine(Engine):
         turns: list[Prompt] = []
         for index, prompt in enumerate(prompts):
             turns = [*turns, prompt] if prompt.turn else [prompt]
+            content = self._conversation(turns, load) if load.turns > 1 else self._ids_or_text(prompt, load)
             body = dialect.body(
-                model=self.served_name,
-                prompt=self._conversation(turns, load) if load.turns > 1 else self._ids_or_text(prompt, load),
-                output_tokens=prompt.output_tokens,
-                temperature=load.temperature,
-                seed=load.seed if load.temperature > 0 else None,
-                extra=extra,
-            )
+                model=self.served_name, prompt=content, output_tokens=prompt.output_tokens, temperature=load.temperature,
+                seed=load.seed if load.temperature > 0 else None, extra=extra,
+            )  # fmt: skip
+            due_ns = None if prompt.due_s is None else round(prompt.due_s * 1e9)
             yield WireRequest(
-                index=index,
-                path=self.prefix + dialect.path,
-                body=_pieces(orjson.dumps(body)),
-                asked_input_tokens=prompt.tokens,
-                asked_output_tokens=prompt.output_tokens,
-                due_ns=None if prompt.due_s is None else round(prompt.due_s * 1e9),
-                think_ns=round(load.think_s * 1e9),
-                conversation=prompt.conversation,
-                turn=prompt.turn,
-            )
+                index, self.prefix + dialect.path, _pieces(orjson.dumps(body)), prompt.tokens, prompt.output_tokens, due_ns=due_ns,
+                think_ns=round(load.think_s * 1e9), conversation=prompt.conversation, turn=prompt.turn,
+            )  # fmt: skip
 
     def _conversation(self, turns: Sequence[Prompt], load: Load) -> str | list[dict[str, str]]:
         """All turns so far, with a placeholder for each answer: messages for the chat route, otherwise one text."""

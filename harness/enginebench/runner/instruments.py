@@ -2,7 +2,6 @@
 
 import ipaddress
 import json
-from types import TracebackType
 from typing import Self
 
 from enginebench.domain import JSON
@@ -51,7 +50,7 @@ class Instruments:
         self._end()
         return _subjects(output)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self._end()
 
     def _end(self) -> None:

@@ -55,13 +55,9 @@ class OfflineEngine(Engine):
         ids = self.adapter.traits(self.launch.deployment).takes_ids
         self._requests += 1
         request = {
-            "id": self._requests,
-            "prompts": [list(p.ids) if ids and p.ids is not None else p.text or list(p.ids or ()) for p in prompts],
-            "output_tokens": prompts[0].output_tokens,
-            "batch": load.concurrency,
-            "temperature": load.temperature,
-            "seed": load.seed,
-        }
+            "id": self._requests, "prompts": [list(p.ids) if ids and p.ids is not None else p.text or list(p.ids or ()) for p in prompts],
+            "output_tokens": prompts[0].output_tokens, "batch": load.concurrency, "temperature": load.temperature, "seed": load.seed,
+        }  # fmt: skip
         sent_ns, cpu_ns = time.monotonic_ns(), time.process_time_ns()
         event, failure = self._exchange(request, load.timeout_s)
         if event is None:
@@ -93,9 +89,6 @@ class OfflineEngine(Engine):
         if event.get("id") != request["id"] or len(event.get("requests", ())) != len(request["prompts"]):
             return None, "the worker's result does not match the request"
         return event, ""
-
-    def counters(self) -> Mapping[str, float]:
-        return {}
 
     def _reply(self, path: str) -> Reply:
         return Reply(200, json.dumps(self._replies[path]).encode()) if path in self._replies else Reply(404)
@@ -130,22 +123,12 @@ class OfflineEngine(Engine):
 
 def _sample(index: int, prompt: Prompt, event: Mapping[str, Any], reply: Mapping[str, Any]) -> Sample:
     times = [int(t) for t in reply.get("token_ns") or ()]
+    counts: dict[str, Any] = {name: reply.get(name) for name in ("input_tokens", "output_tokens", "cached_tokens")}
     return Sample(
-        index,
-        prompt.tokens,
-        prompt.output_tokens,
-        due_ns=event["start_ns"],
-        sent_ns=event["start_ns"],
-        end_ns=event["end_ns"],
-        event_ns=array("q", times),
-        event_tokens=array("i", [1] * len(times)),
-        event_chars=array("i", [0] * len(times)),
-        outcome="in_stream_error" if reply.get("error") else "ok",
-        error=reply.get("error"),
-        input_tokens=reply.get("input_tokens"),
-        output_tokens=reply.get("output_tokens"),
-        cached_tokens=reply.get("cached_tokens"),
-    )
+        index, prompt.tokens, prompt.output_tokens, due_ns=event["start_ns"], sent_ns=event["start_ns"], end_ns=event["end_ns"],
+        event_ns=array("q", times), event_tokens=array("i", [1] * len(times)), event_chars=array("i", [0] * len(times)),
+        outcome="in_stream_error" if reply.get("error") else "ok", error=reply.get("error"), **counts,
+    )  # fmt: skip
 
 
 def _failed(index: int, prompt: Prompt, sent_ns: int, outcome: str, error: str) -> Sample:

@@ -54,16 +54,11 @@ def short_load(load: Load, *, requests: int, streams: int, output_tokens: int) -
     """A closed loop of single requests like those of the load, each with at most so many output tokens. Never measured."""
     length = load.token_lengths[0] if load.lengths is None else "data"
     return ClosedLoop(
-        concurrency=streams,
-        requests=requests,
-        input_tokens=_DEFAULT_INPUT if length == "data" else length,
+        concurrency=streams, requests=requests, input_tokens=_DEFAULT_INPUT if length == "data" else length,
         output_tokens=min(output_tokens, load.output_length or output_tokens),
         prompts="text" if load.prompts == "text" else "random",  # not the data set's: they would be in the prefix cache when measured
-        api=load.api,
-        temperature=load.temperature,
-        seed=load.seed,
-        timeout_s=load.timeout_s,
-    )
+        api=load.api, temperature=load.temperature, seed=load.seed, timeout_s=load.timeout_s,
+    )  # fmt: skip
 
 
 def fixed(length: Length) -> int:

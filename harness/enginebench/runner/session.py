@@ -20,13 +20,7 @@ from enginebench.scenario.plan import Plan
 
 
 def run_plan(
-    plan: Plan,
-    results: Path,
-    *,
-    fresh: bool = False,
-    retry_failed: bool = False,
-    client_processes: int = 1,
-    on_event: OnEvent = ignore,
+    plan: Plan, results: Path, *, fresh: bool = False, retry_failed: bool = False, client_processes: int = 1, on_event: OnEvent = ignore
 ) -> Run:
     """Measure every cell of a plan that has no record yet. Arguments and errors: `enginebench.api.run`."""
     check_launchable(plan)

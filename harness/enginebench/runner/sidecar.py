@@ -25,13 +25,9 @@ class Sidecar:
     def __init__(self, arguments: Sequence[str]) -> None:
         """Start a Python interpreter with these arguments, without waiting for it."""
         self._process: subprocess.Popen[bytes] | None = subprocess.Popen(
-            [sys.executable, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            bufsize=0,
+            [sys.executable, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0,
             start_new_session=True,  # the terminal's Ctrl-C is for the harness
-        )
+        )  # fmt: skip
         self._begun = False
 
     def configure(self, config: Mapping[str, JSON]) -> None:

@@ -109,15 +109,9 @@ class Sweep:
         """Start the engine and measure until the queue is empty or the engine cannot be used any more."""
         deployment = launch.deployment
         adapter = self.registry[deployment.engine]
-        with open_engine(
-            adapter,
-            launch,
-            self.installs(adapter),
-            log=self.run.log(launch.id),
-            base=self._base(),
-            say=partial(self._step, deployment),
-            processes=self.client_processes,
-        ) as engine:
+        log, say = self.run.log(launch.id), partial(self._step, deployment)
+        installs, processes = self.installs(adapter), self.client_processes
+        with open_engine(adapter, launch, installs, log=log, base=self._base(), say=say, processes=processes) as engine:
             self._check_outputs(engine, queue.cells[0].load)
             self.run.add_launch(launch)  # already now, in case this process is killed
             self.on_event(EngineReady(deployment, launch.startup.start_s))

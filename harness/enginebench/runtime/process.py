@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Literal, Self
 
 import psutil
@@ -174,7 +173,7 @@ class EngineProcess:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     # -- reports of the guardian -----------------------------------------------------------------------------------------------
@@ -220,15 +219,10 @@ def _start_guardian(launch: Launch, site: Site, log: Path, tag: str, *, piped: b
     try:
         with log.open("ab") as sink:  # append: a child that reopens /dev/stderr must not overwrite the beginning
             popen = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE if piped else subprocess.DEVNULL,
-                stdout=subprocess.PIPE if piped else sink,
-                stderr=sink,
-                cwd=site.folder,
-                env=environment(launch, tag),
-                pass_fds=(control_read, report_write),
+                command, stdin=subprocess.PIPE if piped else subprocess.DEVNULL, stdout=subprocess.PIPE if piped else sink, stderr=sink,
+                cwd=site.folder, env=environment(launch, tag), pass_fds=(control_read, report_write),
                 start_new_session=True,  # Ctrl-C in the terminal reaches only the harness
-            )
+            )  # fmt: skip
     except BaseException:
         os.close(control)
         os.close(report)

@@ -128,14 +128,9 @@ class Watched(Protocol):
 
 
 def wait_ready(
-    adapter: Adapter,
-    get: Get,
-    process: Watched | None,
-    timeout_s: float,
-    poll_s: tuple[float, float] = (0.01, 0.25),
-    *,
+    adapter: Adapter, get: Get, process: Watched | None, timeout_s: float, poll_s: tuple[float, float] = (0.01, 0.25), *,
     began: float | None = None,
-) -> float:
+) -> float:  # fmt: skip
     """Poll until the adapter reports 'ready'. Returns the seconds waited.
     process: None for a server that was already running (attach). poll_s: first and longest pause; a pause ends early if the process ends.
     began: start of the waiting time on the monotonic clock; None: now. Raises LaunchFailed if the process ends, the adapter reports

@@ -84,20 +84,15 @@ def arguments(
 ) -> dict[str, Any]:
     """The arguments of one container. folder: working folder inside. first: id of the deployment's first container; None: this one."""
     return {
-        "image": common.image,
-        "name": name,
-        "entrypoint": [inside(argv[0])],
-        "command": [inside(text) for text in argv[1:]],
-        "environment": environment(container, common, env),
-        "labels": dict(common.labels),
-        "working_dir": folder,
+        "image": common.image, "name": name, "entrypoint": [inside(argv[0])], "command": [inside(text) for text in argv[1:]],
+        "environment": environment(container, common, env), "labels": dict(common.labels), "working_dir": folder,
         "mounts": _mounts(container, common),
         "init": True,  # an engine as process 1 would ignore SIGTERM and not reap its children
         **_devices(container, common),
         **_limits(container),
         **({"user": common.user} if common.user else {}),
         **_namespaces(container, common, first),
-    }
+    }  # fmt: skip
 
 
 def environment(container: Container, common: PodSettings, env: Mapping[str, str]) -> dict[str, str]:
