@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -29,18 +30,11 @@ from enginebench.errors import Exit, UserError
 @click.option("--strict", is_flag=True, help="Exit with 1 if a claim is impossible as stated or inconsistent.")
 @AS_JSON
 def audit(
-    target: Path,
-    hardware: str | None,
-    html: Path | None,
-    scenarios: Path | None,
-    checkpoints: Sequence[str],
-    prices: enginebench.Prices | None,
-    strict: bool,
-    as_json: bool,
+    target: Path, html: Path | None, scenarios: Path | None, checkpoints: Sequence[str], strict: bool, as_json: bool, **how: Any
 ) -> int:
     """Judge every claim of TARGET, a YAML file of published numbers or the folder of a run."""
     own = _own_checkpoints(checkpoints)
-    found = enginebench.audit_claims(target, hardware=hardware, prices=prices)
+    found = enginebench.audit_claims(target, **how)
     if html is not None:
         write(html, enginebench.audit_to_html(found))
     if scenarios is not None:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from enginebench.records.counters import CounterSeries
-from enginebench.records.subject import Subject, Throttle
+from enginebench.records.subject import Subject
+from enginebench.records.throttle import Throttle
 
 if TYPE_CHECKING:
     from enginebench.records.cell import CellRecord

@@ -5,7 +5,6 @@ Every value is either a *total*, which only increases, or a *gauge*.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import IntFlag
 from typing import Literal, TypeAlias
 
 from enginebench.domain import JSON
@@ -49,20 +48,6 @@ VALUES: Mapping[Kind, Mapping[str, str]] = {
         "throttled_s": "total time that its threads were paused",
     },
 }
-
-
-class Throttle(IntFlag):
-    """Reasons for a reduced clock of a GPU, common to all vendors. An idle device or a clock limit set by the user is not one."""
-
-    POWER_CAP = 1
-    HEAT = 2
-    POWER_BRAKE = 4
-    HARDWARE = 8
-
-    @property
-    def words(self) -> str:
-        """The name of a single reason."""
-        return {1: "power cap", 2: "heat", 4: "power brake", 8: "hardware slowdown"}[self.value]
 
 
 @dataclass(frozen=True)

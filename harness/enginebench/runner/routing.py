@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 
 from enginebench.adapter import TORCH_DTYPES, WORKERS
 from enginebench.checkpoints import missing, prepare, read_vocabulary
@@ -27,6 +28,8 @@ from enginebench.scenario import load_scenario
 from enginebench.scenario.plan import plan
 from enginebench.scenario.planning import find_scenario
 from enginebench.workload import make_prompts
+
+Step: TypeAlias = Callable[[str], None]
 
 BATCH = 8
 """Prompts that run at the same time."""
@@ -54,7 +57,7 @@ def count_routing(
     prompts: str = "text",
     out: str | Path | None = None,
     adapters: Sequence[str | Path] = (),
-    on_step: Callable[[str], None] = lambda _: None,
+    on_step: Step = lambda _: None,
 ) -> Iterator[Routing]:
     """How often each expert of each layer was chosen, for every model that a source names, in a pass of its own.
 

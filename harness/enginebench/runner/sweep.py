@@ -84,17 +84,9 @@ class Sweep:
             except Unsupported as reason:
                 self._store_unmeasured(queue.cells, "skipped", str(reason))
                 return
-            except LaunchFailed as failure:
-                launch.ended = failure.reason
-                self._store_unmeasured(queue.cells, "failed", failure.reason, tuple(failure.log_tail.splitlines()))
-                return
-            except UserError as error:
-                launch.ended = _one_line(error)
-                self._store_unmeasured(queue.cells, "failed", launch.ended)
-                return
             except Exception as error:  # noqa: BLE001  # an error in one engine or adapter must not end the sweep
-                launch.ended = f"enginebench failed: {type(error).__name__}: {error}"
-                self._store_unmeasured(queue.cells, "failed", launch.ended, tuple(traceback.format_exc().splitlines()))
+                launch.ended, log_tail = _why(error)
+                self._store_unmeasured(queue.cells, "failed", launch.ended, log_tail)
                 return
             finally:
                 self.run.add_launch(launch)
@@ -171,9 +163,13 @@ class Sweep:
             self._ended(cell, record)
 
 
-def _one_line(error: UserError) -> str:
-    """The error as a reason, its advice after a semicolon."""
-    return "; ".join(line.strip() for line in str(error).splitlines())
+def _why(error: Exception) -> tuple[str, tuple[str, ...]]:
+    """Why an engine could not be used, and what of a log is stored with that."""
+    if isinstance(error, LaunchFailed):
+        return error.reason, tuple(error.log_tail.splitlines())
+    if isinstance(error, UserError):  # its advice comes after a semicolon
+        return "; ".join(line.strip() for line in str(error).splitlines()), ()
+    return f"enginebench failed: {type(error).__name__}: {error}", tuple("".join(traceback.format_exception(error)).splitlines())
 
 
 def _still_busy(deployment: Deployment, samples: Samples | None) -> str | None:

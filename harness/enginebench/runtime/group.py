@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
-from enginebench.adapter import Launch, Member
+from enginebench.adapter import Launch
 from enginebench.runtime.exit_status import LaunchFailed
 from enginebench.runtime.leftovers import unique_tag
 from enginebench.runtime.place import Place, Started
@@ -33,7 +33,7 @@ class ProcessGroup:
         for member in launch.members:
             one = Launch(member.argv, launch.served_name, member.env, member.files)
             site = replace(self.site, port=member.port, folder=self.site.folder / member.name)
-            log = member_log(self.log, member)
+            log = self.log.with_name(f"{self.log.stem}.{member.name}{self.log.suffix}")
             try:
                 self.members[member.name] = self.place.start(one, site, log=log, tag=unique_tag(log.stem))
             except LaunchFailed as failure:
@@ -98,8 +98,3 @@ class ProcessGroup:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-
-
-def member_log(log: Path, member: Member) -> Path:
-    """Log of a member, next to that of the main process."""
-    return log.with_name(f"{log.stem}.{member.name}{log.suffix}")

@@ -22,6 +22,7 @@ from functools import cache
 from pathlib import Path
 
 import psutil
+from pydantic import TypeAdapter
 
 from enginebench.errors import UserError
 from enginebench.machine.folders import cache_dir
@@ -147,17 +148,16 @@ def _files() -> list[Path]:
 
 
 def _read(path: Path) -> Lease | None:
-    def parse(item: dict[str, str] | None) -> Identity | None:
-        return None if item is None else Identity(int(item["pid"]), item["born"])
-
     try:
-        data = json.loads(path.read_text())
-        harness, guardian, engine = (parse(data[name]) for name in ("harness", "guardian", "engine"))
-        if harness is None or data["tag"] != path.stem:
-            return None
-        return Lease(data["tag"], data["place"], harness, tuple(data["argv"]), data["folder"], guardian, engine)
-    except (OSError, ValueError, KeyError, TypeError):
+        lease = _reader().validate_json(path.read_bytes())
+    except (OSError, ValueError):
         return None
+    return lease if lease.tag == path.stem else None
+
+
+@cache
+def _reader() -> TypeAdapter[Lease]:
+    return TypeAdapter(Lease)
 
 
 # -- ending processes of earlier launches --------------------------------------------------------------------------------------

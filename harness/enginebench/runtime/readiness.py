@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
 import psutil
@@ -99,20 +99,6 @@ def http_get_url(url: str, *, headers: Mapping[str, str] | None = None, timeout_
     return http_get(parts.hostname, port, scheme=parts.scheme, prefix=parts.path.rstrip("/"), headers=headers, timeout_s=timeout_s)
 
 
-class _RecordingGet:
-    """A `Get` that keeps the last reply for error messages."""
-
-    def __init__(self, get: Get) -> None:
-        self.get, self.last = get, ""
-
-    def __call__(self, path: str) -> Reply:
-        reply = self.get(path)
-        text = reply.body[:200].decode(errors="replace").strip()
-        result = f"returned {reply.status}" if reply.status else "failed"
-        self.last = f"; the last GET {path} {result}{f': {text}' if text else ''}"
-        return reply
-
-
 class Watched(Protocol):
     """An `EngineProcess`, an `EngineContainer` or a `ProcessGroup`."""
 
@@ -136,8 +122,15 @@ def wait_ready(
     began: start of the waiting time on the monotonic clock; None: now. Raises LaunchFailed if the process ends, the adapter reports
     'broken', or timeout_s elapses."""
     began = time.monotonic() if began is None else began
-    recording = _RecordingGet(get)
-    pause = poll_s[0]
+    pause, last = poll_s[0], ""
+
+    def recording(path: str) -> Reply:
+        nonlocal last
+        reply = get(path)
+        text = reply.body[:200].decode(errors="replace").strip()
+        last = f"; the last GET {path} {f'returned {reply.status}' if reply.status else 'failed'}{f': {text}' if text else ''}"
+        return reply
+
     while True:
         readiness = adapter.readiness(recording)
         waited = time.monotonic() - began
@@ -147,9 +140,9 @@ def wait_ready(
             return waited
         log_tail = process.log_tail() if process is not None else ""
         if readiness == "broken":
-            raise LaunchFailed(f"the server is up but will not become ready{recording.last}", log_tail)
+            raise LaunchFailed(f"the server is up but will not become ready{last}", log_tail)
         if waited >= timeout_s:
-            raise LaunchFailed(f"not ready after {timeout_s:g} s{recording.last}", log_tail)
+            raise LaunchFailed(f"not ready after {timeout_s:g} s{last}", log_tail)
         pause_now = min(pause, timeout_s - waited)
         if process is not None:
             process.wait(pause_now)
@@ -173,8 +166,8 @@ def verify_listener(port: int, pids: list[int], host: str = "127.0.0.1") -> Proo
     A socket bound to the exact address takes precedence over one bound to all addresses, so another server on 127.0.0.1:8000 shadows an
     engine on 0.0.0.0:8000. Linux shows every listener. Other systems hide sockets of other users without root; there, one listener in the
     process tree counts as proof (not tested on macOS)."""
-    own = _listeners_of(pids, port)
-    found = _reached([*own, *_all_listeners(port)], host)
+    own = [listener for pid in pids for listener in _listeners(port, pid)]
+    found = _reached([*own, *_listeners(port)], host)
     foreign = sorted({pid for pid, _ in found if pid not in {pid for pid, _ in own}}, key=lambda pid: pid or 0)
     if foreign:
         listeners = " and ".join(map(_describe, foreign))
@@ -184,21 +177,13 @@ def verify_listener(port: int, pids: list[int], host: str = "127.0.0.1") -> Proo
     return Proof("proven")
 
 
-def _listeners_of(pids: list[int], port: int) -> list[Listener]:
-    found: list[Listener] = []
-    for pid in pids:
-        with contextlib.suppress(psutil.Error, OSError):
-            sockets = psutil.Process(pid).net_connections("tcp")
-            found += [(pid, s.laddr.ip) for s in sockets if s.status == psutil.CONN_LISTEN and s.laddr and s.laddr.port == port]
-    return found
-
-
-def _all_listeners(port: int) -> list[Listener]:
+def _listeners(port: int, pid: int | None = None) -> list[Listener]:
+    """Those of a process; None: all that this machine shows."""
     try:
-        sockets = psutil.net_connections("tcp")
+        sockets: Any = psutil.net_connections("tcp") if pid is None else psutil.Process(pid).net_connections("tcp")
     except (psutil.Error, OSError):
         return []
-    return [(s.pid, s.laddr.ip) for s in sockets if s.status == psutil.CONN_LISTEN and s.laddr and s.laddr.port == port]
+    return [(pid or s.pid, s.laddr.ip) for s in sockets if s.status == psutil.CONN_LISTEN and s.laddr and s.laddr.port == port]
 
 
 def _reached(listeners: list[Listener], host: str) -> list[Listener]:

@@ -12,7 +12,7 @@ from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Any
 
-from enginebench.records.subject import Throttle
+from enginebench.records.throttle import Throttle
 from enginebench.telemetry.source import Values, compute_processes, try_read
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from operator import or_
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from enginebench.machine.nvml import answer, connect, devices, opened, text
-from enginebench.records.subject import Throttle
+from enginebench.records.throttle import Throttle
 from enginebench.telemetry.source import Values, compute_processes
 
 if TYPE_CHECKING:

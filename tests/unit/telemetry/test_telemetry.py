@@ -15,7 +15,8 @@ from enginebench.records.counters import CounterSeries
 from enginebench.records.run import RunRecord
 from enginebench.records.run_folder import Run
 from enginebench.records.samples import Samples
-from enginebench.records.subject import VALUES, Kind, Subject, Throttle
+from enginebench.records.subject import VALUES, Kind, Subject
+from enginebench.records.throttle import Throttle
 from enginebench.records.window import Window
 from enginebench.report.telemetry_curves import curves
 from enginebench.runner import doctor

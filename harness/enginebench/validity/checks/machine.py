@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from enginebench.domain.formatting import percent
 from enginebench.metrics.registry import Trait
-from enginebench.records.subject import Throttle
+from enginebench.records.throttle import Throttle
 from enginebench.validity.check import Finding, Threshold, check
 from enginebench.validity.context import Context, Requirement
 
