@@ -111,7 +111,7 @@ async def metered(batch: Batch, answer: Callable[[Prompt], Awaitable[RequestOutc
 
 
 def run_routing(collect: Callable[[Mapping[str, Any]], dict[str, Any]], source: str) -> int:
-    """Answer the routing job on stdin, one JSON line of `enginebench.runner.routing_pass`. Returns the exit code.
+    """Answer the routing job on stdin, one JSON line of `enginebench.runner.routing`. Returns the exit code.
 
     `collect` returns the arrays of the .npz file job["out"], and under `experts` their number. Prints {"source": ...} or {"error": ...}.
     """

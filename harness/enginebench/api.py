@@ -37,8 +37,7 @@ if TYPE_CHECKING:
     from enginebench.report.compared import Comparison, compare
     from enginebench.report.run import Form, Run, latest_run, open_run, runs
     from enginebench.runner.calibration import Calibration, calibrate
-    from enginebench.runner.cleanup import Cleanup, clean
-    from enginebench.runner.doctor import Diagnosis, doctor
+    from enginebench.runner.doctor import Cleanup, Diagnosis, clean, doctor
     from enginebench.runner.events import (
         CellEnded,
         CellProgress,
@@ -52,8 +51,8 @@ if TYPE_CHECKING:
         OnEvent,
         RunOpened,
     )
-    from enginebench.runner.preview import LaunchCommands, launch_commands
-    from enginebench.runner.routing_sources import count_routing
+    from enginebench.runner.preflight import LaunchCommands, launch_commands
+    from enginebench.runner.routing import count_routing
     from enginebench.scenario.plan import Plan
     from enginebench.scenario.planning import built_in_scenarios
     from enginebench.validity.check import Check
@@ -185,14 +184,13 @@ _ELSEWHERE: Mapping[str, tuple[str, ...]] = {
     "report.compared": ("Comparison", "compare"),
     "report.run": ("Form", "Run", "latest_run", "open_run", "runs"),
     "runner.calibration": ("Calibration", "calibrate"),
-    "runner.cleanup": ("Cleanup", "clean"),
-    "runner.doctor": ("Diagnosis", "doctor"),
+    "runner.doctor": ("Cleanup", "Diagnosis", "clean", "doctor"),
     "runner.events": (
         "CellEnded", "CellProgress", "CellStarted", "EngineReady", "Event", "LaunchEnded", "LaunchStarted", "LaunchStep", "Note", "OnEvent",
         "RunOpened",
     ),
-    "runner.preview": ("LaunchCommands", "launch_commands"),
-    "runner.routing_sources": ("count_routing",),
+    "runner.preflight": ("LaunchCommands", "launch_commands"),
+    "runner.routing": ("count_routing",),
     "scenario.plan": ("Plan",),
     "scenario.planning": ("built_in_scenarios",),
     "validity.check": ("Check",),

@@ -13,7 +13,7 @@ from enginebench.domain import ClosedLoop, Deployment
 from enginebench.engines.registry import discover
 from enginebench.records.launch import LaunchRecord
 from enginebench.runner.offline import OfflineEngine
-from enginebench.runner.prompt_source import PromptSource
+from enginebench.runner.prompts import PromptSource
 from enginebench.runtime import EngineProcess, LaunchFailed, unique_tag
 from enginebench.workload import Prompt
 

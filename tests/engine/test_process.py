@@ -120,7 +120,7 @@ def test_ready_then_stopped(site: Site) -> None:
         ready(site, engine)
         assert engine.alive
         assert engine.pids() == [engine.pid]
-        assert verify_listener(site.port, engine).kind == "proven"
+        assert verify_listener(site.port, engine.pids()).kind == "proven"
         assert os.getsid(engine.pid) == engine.pid != os.getsid(0)
         [lease] = leases()
         assert lease.live
@@ -396,7 +396,7 @@ def test_sweep_leaves_live_harnesses_alone(site: Site) -> None:
 def test_a_foreign_server_on_the_port_is_told(site: Site) -> None:
     foreign = http.server.ThreadingHTTPServer((site.host, site.port), http.server.SimpleHTTPRequestHandler)
     with foreign, start(site, "hang") as engine:
-        proof = verify_listener(site.port, engine)
+        proof = verify_listener(site.port, engine.pids())
     name = psutil.Process().name()
     assert proof.kind == "foreign"
     assert proof.text == f"process {os.getpid()} ({name}) listens on port {site.port} instead of the started engine"
@@ -404,7 +404,7 @@ def test_a_foreign_server_on_the_port_is_told(site: Site) -> None:
 
 def test_a_port_without_listener_proves_nothing(site: Site) -> None:
     with start(site, "hang") as engine:
-        assert verify_listener(site.port, engine).kind == "unknown"
+        assert verify_listener(site.port, engine.pids()).kind == "unknown"
 
 
 @pytest.mark.parametrize("url", ["ftp://x", "localhost:8000", "http://", "http://x:port", "http://x/?q=1"])

@@ -26,7 +26,7 @@ from enginebench.records.launch import LaunchRecord
 from enginebench.records.run_folder import open_run
 from enginebench.runner.engine_counters import CounterWatch
 from enginebench.runner.http_engine import HttpEngine
-from enginebench.runner.prompt_source import PromptSource
+from enginebench.runner.prompts import PromptSource
 from enginebench.runtime import http_get, scraper
 
 FAKE = discover()["fake"]
@@ -88,7 +88,7 @@ def served(
     host, port = "127.0.0.1", made.server_address[1]
     get = http_get(host, port, prefix=prefix, headers=headers)
     launch = LaunchRecord("l", Deployment("fake", "m", "none", "m"), 0, "")
-    return HttpEngine(adapter, launch, Target(host, port, headers=headers or {}), prefix, "m", get, PromptSource())
+    return HttpEngine(adapter, launch, PromptSource(), None, get, "m", Target(host, port, headers=headers or {}), prefix)
 
 
 def wait_for(made: Any, count: int) -> None:

@@ -19,9 +19,8 @@ from enginebench.metrics.registry import figures_of, metric_name, metric_of
 from enginebench.metrics.statistics import Estimate, estimate
 from enginebench.metrics.tokens import TokenSource, one_token_per_event, token_source
 from enginebench.metrics.window import steady_window
-from enginebench.records.cell import CellRecord
+from enginebench.records.cell import CellRecord, Stated
 from enginebench.records.counters import Gauge, gauges
-from enginebench.records.evidence import Evidence, Stated
 from enginebench.records.run_folder import Run
 from enginebench.records.samples import Samples
 from enginebench.records.window import Window
@@ -155,7 +154,7 @@ def _read(run: Run, record: CellRecord, context: RunContext) -> Iterator[CellRes
             yield replace(result_in(steady_window(samples, record.load, phase), record, samples, context), phase=phase)
 
 
-def result_of(record: CellRecord, evidence: Evidence, context: RunContext | None = None) -> CellResult:
+def result_of(record: CellRecord, evidence: Samples | Stated, context: RunContext | None = None) -> CellResult:
     """The figures of a cell and its verdict: of samples over their steady window, or as its source states them."""
     if isinstance(evidence, Stated):
         return _as_stated(record, evidence)

@@ -59,7 +59,9 @@ class _Bench(click.Group):
         return outcome
 
 
-@click.group(cls=_Bench, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=_Bench, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True}
+)
 @click.version_option(__version__, prog_name="bench")
 def bench() -> None:
     """Compare LLM inference engines: launch them, send a load that is proven to be delivered, judge the result."""

@@ -6,16 +6,13 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
 import enginebench
-from enginebench.cli.shared import AS_JSON, price_options, prices_of, print_json, show, write
+from enginebench.cli.shared import AS_JSON, FILE, price_options, print_json, show, write
 from enginebench.errors import Exit, UserError
-
-if TYPE_CHECKING:
-    from enginebench import Audit
 
 
 @click.command(
@@ -24,30 +21,20 @@ if TYPE_CHECKING:
     "  bench audit results/2026-11-21-quickstart --hardware cpu\n"
     "  bench audit scenarios/published/claims.yaml --price h100.hour=2.50"
 )
-@click.argument("target", type=click.Path(path_type=Path))
+@click.argument("target", type=FILE)
 @click.option("--hardware", metavar="HARDWARE", help="Of a run: what it ran on, e.g. 4xh100 or cpu; default: the accelerators it names.")
-@click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write the audit as a page that opens offline.")
-@click.option(
-    "--scenarios", type=click.Path(path_type=Path), metavar="FOLDER", help="Write the scenario that would reproduce each claimed speed."
-)
+@click.option("--html", type=FILE, metavar="FILE", help="Write the audit as a page that opens offline.")
+@click.option("--scenarios", type=FILE, metavar="FOLDER", help="Write the scenario that would reproduce each claimed speed.")
 @click.option("--checkpoint", "checkpoints", multiple=True, metavar="MODEL/PRECISION=REF", help="Weights for those scenarios (repeatable).")
 @price_options
 @click.option("--strict", is_flag=True, help="Exit with 1 if a claim is impossible as stated or inconsistent.")
 @AS_JSON
 def audit(
-    target: Path,
-    hardware: str | None,
-    html: Path | None,
-    scenarios: Path | None,
-    checkpoints: Sequence[str],
-    prices: Path | None,
-    flags: Sequence[str],
-    strict: bool,
-    as_json: bool,
+    target: Path, html: Path | None, scenarios: Path | None, checkpoints: Sequence[str], strict: bool, as_json: bool, **how: Any
 ) -> int:
     """Judge every claim of TARGET, a YAML file of published numbers or the folder of a run."""
     own = _own_checkpoints(checkpoints)
-    found = enginebench.audit_claims(target, hardware=hardware, prices=prices_of(prices, flags))
+    found = enginebench.audit_claims(target, **how)
     if html is not None:
         write(html, enginebench.audit_to_html(found))
     if scenarios is not None:
@@ -75,7 +62,7 @@ def _own_checkpoints(written: Sequence[str]) -> Mapping[tuple[str, str], str]:
     return own
 
 
-def _write_scenarios(found: Audit, folder: Path, own: Mapping[tuple[str, str], str]) -> None:
+def _write_scenarios(found: enginebench.Audit, folder: Path, own: Mapping[tuple[str, str], str]) -> None:
     """One file per claimed speed that can be reproduced; for the others, why not."""
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,17 +1,10 @@
 """`bench calibrate`: how much load this machine's client can generate and still be trusted."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import click
 
 import enginebench
 from enginebench.cli.shared import AS_JSON, print_json
 from enginebench.domain import plain
-
-if TYPE_CHECKING:
-    from enginebench import Calibration
 
 _WHY = {
     "client": "beyond that, tokens wait more than {lag:g} ms (p99) until they are read",
@@ -23,26 +16,15 @@ _ESTIMATE = "at {cpu_us:.1f} us a token, four fifths of a core for each client p
 
 
 @click.command(epilog="\b\nExamples:\n  bench calibrate\n  bench calibrate --client-processes 2")
-@click.option("--client-processes", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes that share the load.")
+@click.option("--client-processes", type=click.IntRange(1, 64), default=1, help="Processes that share the load.")
 @AS_JSON
 def calibrate(client_processes: int, as_json: bool) -> None:
     """Find this machine's client limits against the fake engine and store them; later cells beyond them are marked."""
     click.echo("all streams get their tokens at the same moments, from the fake engine on this machine", err=True)
-    found = enginebench.calibrate(
-        client_processes,
-        lambda level: click.echo(
-            f"{level.streams:>5} streams  {level.events_per_s:>9,.0f} tokens/s  lag p99 {level.lag_p99_ms:6.2f} ms  "
-            f"{level.cpu_fraction:4.0%} of a core{f'  limit: {level.limiter}' if level.limiter else ''}",
-            err=True,
-        ),
-    )
+    found = enginebench.calibrate(client_processes, lambda level: click.echo(level.text, err=True))
     if as_json:
         print_json(plain(found))
-    else:
-        _show(found)
-
-
-def _show(found: Calibration) -> None:
+        return
     estimate = _ESTIMATE.format(cpu_us=min(level.cpu_us for level in found.levels), limit=found.limits.get("events_per_s", 0.0))
     why = _WHY[found.limiter].format(lag=found.levels[-1].lag_limit_ms, estimate=estimate)
     click.echo(f"this client holds {found.streams:,} streams and {found.events_per_s:,.0f} tokens/s; {why}")

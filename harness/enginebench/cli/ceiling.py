@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 import enginebench
-from enginebench.cli.shared import AS_JSON, Number, print_json, show_notes, write
-from enginebench.cli.subject import count, placed, subject_options
-
-if TYPE_CHECKING:
-    from enginebench import Ceilings
+from enginebench.cli.shared import AS_JSON, FILE_ONLY, POSITIVE, Number, count, model_options, print_json, write
 
 _EPILOG = """\b
 Examples:
@@ -25,49 +21,24 @@ Examples:
 
 
 @click.command(epilog=_EPILOG)
-@subject_options
-@click.option(
-    "--context",
-    "contexts",
-    type=count,
-    metavar="TOKENS",
-    multiple=True,
-    default=("2k",),
-    help="Tokens that each sequence holds; 0: no cache.",
-)
+@model_options
+@click.option("--context", "contexts", type=count, metavar="TOKENS", multiple=True, default=("2k",), help="Of each sequence; 0: no cache.")
 @click.option("--batch", "batches", type=click.IntRange(1), multiple=True, help="Sequences in a step (repeatable).  [default: 1 to 1024]")
-@click.option("--routing", default="even", show_default=True, help="even, zipf:EXPONENT, or a file of expert counts (bench routing).")
+@click.option("--routing", default="even", help="even, zipf:EXPONENT, or a file of expert counts (bench routing).")
 @click.option("--measured", is_flag=True, help="Use the bandwidth that a copy reached on such a device, where known.")
-@click.option("--bandwidth", "bandwidth_gb_s", type=Number(min=0, min_open=True), metavar="GB/S", help="Per device, not the data sheet's.")
+@click.option("--bandwidth", "bandwidth_gb_s", type=POSITIVE, metavar="GB/S", help="Per device, not the data sheet's.")
 @click.option("--speculate", type=click.IntRange(1), metavar="N", help="Tokens drafted and checked in each step.")
-@click.option("--acceptance", type=Number(0, 1), default=0.7, show_default=True, help="Of a drafted token.")
+@click.option("--acceptance", type=Number(0, 1), default=0.7, help="Of a drafted token.")
 @click.option("--draft", metavar="MODEL", help="The drafting model, in the same precision; without it, drafting takes no time.")
-@click.option("--reach", type=Number(min=0, min_open=True), metavar="TOK/S", help="Say from which batch this rate is possible.")
-@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Also write the curves as a page.")
+@click.option("--reach", type=POSITIVE, metavar="TOK/S", help="Say from which batch this rate is possible.")
+@click.option("--html", type=FILE_ONLY, help="Also write the curves as a page.")
 @AS_JSON
-def ceiling(
-    contexts: Sequence[int],
-    batches: Sequence[int],
-    routing: str,
-    measured: bool,
-    bandwidth_gb_s: float | None,
-    speculate: int | None,
-    acceptance: float,
-    draft: str | None,
-    reach: float | None,
-    html: Path | None,
-    as_json: bool,
-    **asked: Any,
-) -> None:
+def ceiling(model: enginebench.PlacedModel, reach: float | None, html: Path | None, as_json: bool, **asked: Any) -> None:
     """Say how fast decoding and prefill can be at most, over batch and context: memory, arithmetic, links, and which one limits.
 
     MODEL is a name of the catalogue, a config.json, a folder of safetensors, a .gguf file, or random:...
     """
-    found = enginebench.ceiling(
-        placed(**asked), contexts=contexts, batches=batches, routing=routing, measured=measured, bandwidth_gb_s=bandwidth_gb_s,
-        speculate=speculate, acceptance=acceptance, draft=draft,
-    )  # fmt: skip
-    show_notes(found.model.weights.notes)
+    found = enginebench.ceiling(model, **asked)
     if as_json:
         print_json(found.to_dict(reach))
     else:
@@ -79,7 +50,7 @@ def ceiling(
         write(html, found.page())
 
 
-def _table(found: Ceilings, context: int) -> Iterator[str]:
+def _table(found: enginebench.Ceilings, context: int) -> Iterator[str]:
     room = found.model.room(context)
     yield f"\ndecode, {context:,} tokens held by each sequence; at least, in ms"
     yield (
@@ -96,7 +67,7 @@ def _table(found: Ceilings, context: int) -> Iterator[str]:
         )
 
 
-def _remarks(found: Ceilings, context: int, reach: float | None) -> Iterator[str]:
+def _remarks(found: enginebench.Ceilings, context: int, reach: float | None) -> Iterator[str]:
     if (first := found.prefill(context)) is not None:
         yield f"prefill of one prompt of {context:,} tokens: at least {1e3 * first.time_s:,.1f} ms ({first.bottleneck}, {first.arithmetic})"
     for knee in found.knees(context):

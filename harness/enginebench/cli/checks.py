@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import click
 
 import enginebench
 from enginebench.cli.shared import AS_JSON, print_json
 from enginebench.errors import UserError, did_you_mean
-
-if TYPE_CHECKING:
-    from enginebench import Check
 
 
 @click.command(epilog="\b\nExamples:\n  bench checks\n  bench checks client_bound --json")
@@ -31,13 +27,13 @@ def checks(ids: Sequence[str], as_json: bool) -> None:
     click.echo("\n\n".join("\n".join(_lines(check)) for check in chosen))
 
 
-def _lines(check: Check) -> Iterator[str]:
+def _lines(check: enginebench.Check) -> Iterator[str]:
     for name, text in ((check.id, check.meaning), *check.when.items(), ("next", check.advice), *_limits(check)):
         indent = "" if name == check.id else "  "
         yield click.wrap_text(f"{indent}{name:<{18 - len(indent)}}{text}", 110, subsequent_indent=" " * 18)
 
 
-def _limits(check: Check) -> Iterator[tuple[str, str]]:
+def _limits(check: enginebench.Check) -> Iterator[tuple[str, str]]:
     if check.withholds:
         yield "withholds", f"metrics of {' and '.join(trait.name.lower() for trait in check.withholds)}"
     if check.needs:

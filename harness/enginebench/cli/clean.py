@@ -1,7 +1,5 @@
 """`bench clean`: remove what dead runs left behind, and nothing else."""
 
-from __future__ import annotations
-
 import click
 
 import enginebench

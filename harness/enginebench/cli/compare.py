@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 import enginebench
-from enginebench.cli.shared import AS_JSON, price_options, prices_of, print_json
+from enginebench.cli.shared import AS_JSON, FILE, price_options, print_json
 from enginebench.errors import Exit
 
 _EPILOG = """\b
@@ -22,8 +22,8 @@ Exit code 1: a threshold is broken. The whole 95 % interval of the change lies b
 
 
 @click.command(epilog=_EPILOG)
-@click.argument("base", type=click.Path(path_type=Path))
-@click.argument("candidate", type=click.Path(path_type=Path))
+@click.argument("base", type=FILE)
+@click.argument("candidate", type=FILE)
 @click.option(
     "--fail-if",
     "thresholds",
@@ -41,12 +41,11 @@ def compare(
     thresholds: Sequence[str],
     strict: bool,
     as_markdown: bool,
-    prices: Path | None,
-    flags: Sequence[str],
+    prices: enginebench.Prices | None,
     as_json: bool,
 ) -> int:
     """Compare two runs: what changed around them, and which figures are better, worse, or cannot be told apart."""
-    found = enginebench.compare(base, candidate, fail_if=thresholds, prices=prices_of(prices, flags))
+    found = enginebench.compare(base, candidate, fail_if=thresholds, prices=prices)
     if as_json:
         print_json(found.to_dict())
     else:

@@ -1,7 +1,5 @@
 """`bench doctor`: what this machine can run, and why not."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

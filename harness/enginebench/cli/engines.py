@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 import enginebench
 from enginebench.cli.shared import ADAPTERS, AS_JSON, print_json
 from enginebench.domain.formatting import printable
-
-if TYPE_CHECKING:
-    from enginebench import Engine
 
 
 @click.group(invoke_without_command=True, epilog="\b\nExamples:\n  bench engines\n  bench engines install transformers")
@@ -49,5 +45,5 @@ def install(names: Sequence[str], adapters: Sequence[Path]) -> None:
         click.echo(f"{name}: {_installed(engine)}")
 
 
-def _installed(engine: Engine) -> str:
+def _installed(engine: enginebench.Engine) -> str:
     return ", ".join(f"{each.variant} {each.version}" for each in engine.installs)

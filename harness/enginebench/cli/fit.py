@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
 
 import click
 
 import enginebench
-from enginebench.cli.shared import AS_JSON, Number, print_json, show_notes
-from enginebench.cli.subject import count, placed, subject_options
+from enginebench.cli.shared import AS_JSON, Number, count, model_options, print_json
 from enginebench.errors import Exit
-
-if TYPE_CHECKING:
-    from enginebench import ModelFit, Offload
 
 _EPILOG = """\b
 Examples:
@@ -27,24 +22,18 @@ Exit code 1: it does not fit.
 
 
 @click.command(epilog=_EPILOG)
-@subject_options
-@click.option(
-    "--context", type=count, metavar="TOKENS", default="4k", show_default=True, help="Tokens of a sequence, prompt and output: 4096, 32k."
-)
-@click.option("--concurrency", type=click.IntRange(1), default=1, show_default=True, help="Sequences at once, over all replicas.")
-@click.option("--reserve", type=Number(min=0), default=2.5, show_default=True, metavar="GIB", help="For driver, graphs, communication.")
-@click.option(
-    "--chunk", type=click.IntRange(1), default=8192, show_default=True, help="Tokens of prompts that go through the model at once."
-)
+@model_options
+@click.option("--context", type=count, metavar="TOKENS", default="4k", help="Tokens of a sequence, prompt and output: 4096, 32k.")
+@click.option("--concurrency", type=click.IntRange(1), default=1, help="Sequences at once, over all replicas.")
+@click.option("--reserve", type=Number(min=0), default=2.5, metavar="GIB", help="For driver, graphs, communication.")
+@click.option("--chunk", type=click.IntRange(1), default=8192, help="Tokens of prompts that go through the model at once.")
 @AS_JSON
-def fit(context: int, concurrency: int, reserve: float, chunk: int, as_json: bool, **asked: Any) -> int:
+def fit(model: enginebench.PlacedModel, context: int, concurrency: int, reserve: float, chunk: int, as_json: bool) -> int:
     """Say whether a model fits: weights, KV cache and working memory per device, what is left, and what would fit.
 
     MODEL is a name of the catalogue, a config.json, a folder of safetensors, a .gguf file, or random:...
     """
-    model = placed(**asked)
     found = enginebench.fit(model, context=context, concurrency=concurrency, reserve_gib=reserve, chunk=chunk)
-    show_notes(model.weights.notes)
     if as_json:
         print_json(found.to_dict())
     else:
@@ -54,7 +43,7 @@ def fit(context: int, concurrency: int, reserve: float, chunk: int, as_json: boo
     return Exit.OK if found.fits else Exit.THRESHOLD
 
 
-def _budget(found: ModelFit) -> Iterator[str]:
+def _budget(found: enginebench.ModelFit) -> Iterator[str]:
     asked = found.fit
     budget, p = asked.budget, asked.parallelism
     stage = " of the fullest stage" if p.pp > 1 else ""
@@ -73,7 +62,7 @@ def _line(what: str, size: float) -> str:
     return f"  {what:<58} {size / 1e9:9.2f}"
 
 
-def _verdict(found: ModelFit) -> Iterator[str]:
+def _verdict(found: enginebench.ModelFit) -> Iterator[str]:
     asked = found.fit
     yield ""
     yield "It fits." if asked.fits else f"It does not fit: {asked.why_not}."
@@ -84,7 +73,7 @@ def _verdict(found: ModelFit) -> Iterator[str]:
         )
 
 
-def _others(found: ModelFit) -> Iterator[str]:
+def _others(found: enginebench.ModelFit) -> Iterator[str]:
     if found.smallest:
         yield "\nsmallest hardware of the catalogue that holds one replica of this (device memory, left per device, GB)"
     for each in found.smallest:
@@ -95,14 +84,14 @@ def _others(found: ModelFit) -> Iterator[str]:
         )
 
 
-def _offloads(found: ModelFit) -> Iterator[str]:
+def _offloads(found: enginebench.ModelFit) -> Iterator[str]:
     if found.with_host:
         yield "\nwith the host's memory it fits (on the host, left on the device, GB; speeds and llama.cpp's flags: bench offload)"
     for each in found.with_host:
         yield f"  {_option(each.offload):<24} {each.budget.host / 1e9:7.1f} {each.budget.left / 1e9:7.1f}"
 
 
-def _option(offload: Offload) -> str:
+def _option(offload: enginebench.Offload) -> str:
     if offload.expert_layers:
         return f"--cpu-experts {offload.expert_layers}"
     return f"--gpu-experts {offload.kept}" if offload.kept is not None else f"--cpu-layers {offload.blocks}"

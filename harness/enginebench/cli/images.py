@@ -1,14 +1,12 @@
 """`bench images`: which container image each engine runs in, and getting them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 import enginebench
-from enginebench.cli.shared import ADAPTERS, AS_JSON, print_json, show
+from enginebench.cli.shared import ADAPTERS, AS_JSON, FILE_ONLY, print_json, show
 
 NAMES = click.argument("names", nargs=-1, required=True, metavar="ENGINE[/VARIANT]...")
 _EPILOG = """\b
@@ -21,9 +19,7 @@ Examples:
 
 
 @click.group(invoke_without_command=True, epilog=_EPILOG)
-@click.option(
-    "--table", type=click.Path(path_type=Path, dir_okay=False), help="Another images.yaml; its Dockerfiles are in the same folder."
-)
+@click.option("--table", type=FILE_ONLY, help="Another images.yaml; its Dockerfiles are in the same folder.")
 @ADAPTERS
 @AS_JSON
 @click.pass_context

@@ -1,20 +1,16 @@
 """`bench import`: another tool's result file as a run."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click
 
 import enginebench
-from enginebench.cli.shared import RESULTS
+from enginebench.cli.shared import FILE, RESULTS
 
 
 @click.command("import", epilog="\b\nExamples:\n  vllm bench serve ... --save-result\n  bench import serve.json\n  bench report")
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--results", type=click.Path(path_type=Path), default=RESULTS, show_default=True, metavar="FOLDER", help="Folder of runs."
-)
+@click.argument("file", type=FILE)
+@click.option("-o", "--results", type=FILE, default=RESULTS, metavar="FOLDER", help="Folder of runs.")
 def import_file(file: Path, results: Path) -> None:
     """Store the figures of FILE, which another tool wrote, as a run: the JSON of `vllm bench serve --save-result`.
 

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 import enginebench
-from enginebench.cli.shared import AS_JSON, Number, print_json, show_notes, write
-from enginebench.cli.subject import KV_TYPES, count
+from enginebench.cli.shared import AS_JSON, FILE_ONLY, KV_TYPES, POSITIVE, Number, count, print_json, show_notes, write
 from enginebench.errors import Exit
-
-if TYPE_CHECKING:
-    from enginebench import OffloadCurve
 
 ROWS = 12
 """Lines of the table between the first and the last split."""
@@ -33,23 +29,13 @@ Exit code 1: it does not fit, whatever lies on the host.
 @click.argument("model")
 @click.option("--hardware", required=True, metavar="DEVICE+HOSTgb", help="rtx4090+128gb: the card, and the host's memory.")
 @click.option("--precision", help="q4_k_m, mxfp4, ...; default: as published, or the sizes in the file.")
-@click.option("--kv", type=click.Choice(KV_TYPES), default="f16", show_default=True, help="Element type of the KV cache.")
-@click.option(
-    "--host-bandwidth", "host_gb_s", type=Number(min=0, min_open=True), metavar="GB/S", help="Of the host's memory.  [default: 80]"
-)
-@click.option("--context", type=count, metavar="TOKENS", default="8k", show_default=True, help="Tokens of a sequence, prompt and output.")
-@click.option("--concurrency", type=click.IntRange(1), default=1, show_default=True, help="Sequences at once.")
-@click.option("--routing", default="even", show_default=True, help="even, zipf:EXPONENT, or a file of expert counts (bench routing).")
-@click.option(
-    "--reserve",
-    "reserve_gib",
-    type=Number(min=0),
-    default=1.0,
-    show_default=True,
-    metavar="GIB",
-    help="For the driver and llama.cpp's buffers.",
-)
-@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Also write the curve as a page.")
+@click.option("--kv", type=click.Choice(KV_TYPES), default="f16", help="Element type of the KV cache.")
+@click.option("--host-bandwidth", "host_gb_s", type=POSITIVE, metavar="GB/S", help="Of the host's memory.  [default: 80]")
+@click.option("--context", type=count, metavar="TOKENS", default="8k", help="Tokens of a sequence, prompt and output.")
+@click.option("--concurrency", type=click.IntRange(1), default=1, help="Sequences at once.")
+@click.option("--routing", default="even", help="even, zipf:EXPONENT, or a file of expert counts (bench routing).")
+@click.option("--reserve", "reserve_gib", type=Number(min=0), default=1.0, metavar="GIB", help="For the driver and llama.cpp's buffers.")
+@click.option("--html", type=FILE_ONLY, help="Also write the curve as a page.")
 @AS_JSON
 def offload(model: str, hardware: str, html: Path | None, as_json: bool, **asked: Any) -> int:
     """Say which experts (of a dense model: layers) stay on the card, with llama.cpp's flags and the possible tokens/s.
@@ -68,14 +54,14 @@ def offload(model: str, hardware: str, html: Path | None, as_json: bool, **asked
     return Exit.OK if found.best else Exit.THRESHOLD
 
 
-def _head(found: OffloadCurve) -> Iterator[str]:
+def _head(found: enginebench.OffloadCurve) -> Iterator[str]:
     whole = found.whole
     what = "experts of the first N layers" if whole.weights.model.experts else "first N layers"
     yield f"{found.title} ({found.host.bandwidth / 1e9:.4g} GB/s)"
     yield f"{whole.concurrency} x {whole.context:,} tokens, KV cache in {whole.kv_bits:g} bits; N: the {what} are on the host\n"
 
 
-def _table(found: OffloadCurve) -> Iterator[str]:
+def _table(found: enginebench.OffloadCurve) -> Iterator[str]:
     yield f"{'N':>4} {'card GB':>8} {'host GB':>8} {'left GB':>8} {'tok/s at most':>14}  rules"
     shown = _shown(found)
     for each in (split for split in found.splits if split.layers in shown):
@@ -87,7 +73,7 @@ def _table(found: OffloadCurve) -> Iterator[str]:
         )
 
 
-def _shown(found: OffloadCurve) -> set[int]:
+def _shown(found: enginebench.OffloadCurve) -> set[int]:
     """The layers of the first and the last split, of the best and the knee with their neighbours, and of some between."""
     last = len(found.splits) - 1
     wanted = {round(i * last / ROWS) for i in range(ROWS + 1)}
@@ -96,7 +82,7 @@ def _shown(found: OffloadCurve) -> set[int]:
     return wanted
 
 
-def _verdict(found: OffloadCurve) -> Iterator[str]:
+def _verdict(found: enginebench.OffloadCurve) -> Iterator[str]:
     best = found.best
     yield ""
     if best is None:

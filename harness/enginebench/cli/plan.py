@@ -1,7 +1,5 @@
 """`bench plan`: everything that would happen; launches nothing."""
 
-from __future__ import annotations
-
 import shlex
 
 import click

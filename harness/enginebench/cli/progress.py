@@ -1,7 +1,4 @@
-"""Live progress on stderr: one status line on a terminal, plain lines elsewhere. Prints events; decides nothing.
-
-Inside a measured window it is called at most four times a second, and formats one short line.
-"""
+"""Live progress on stderr: one status line on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -10,17 +7,14 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 import click
 
+import enginebench
 from enginebench.api import CellEnded, CellProgress, CellStarted, Event, LaunchStep, Note, RunOpened
 from enginebench.cli.shared import show
 from enginebench.domain import Cell, Deployment
 from enginebench.domain.formatting import printable
-
-if TYPE_CHECKING:
-    from enginebench import CellResult
 
 
 class ProgressLines:
@@ -134,7 +128,7 @@ def _outcome(event: CellEnded) -> str:
     return "  ".join([*found, *_doubt(result)])
 
 
-def _doubt(result: CellResult) -> Iterator[str]:
+def _doubt(result: enginebench.CellResult) -> Iterator[str]:
     if result.verdict in ("suspect", "invalid"):
         first, *others = result.reasons
         more = f" (and {len(others)} more)" if others else ""

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 import enginebench
-from enginebench.cli.shared import price_options, prices_of, write
+from enginebench.cli.shared import FILE, Command, price_options, write
 from enginebench.errors import UserError
 
-if TYPE_CHECKING:
-    from enginebench import Form
-
-F = TypeVar("F", bound=Callable[..., object])
-
-_SUFFIXES: dict[Form, tuple[str, ...]] = {"html": (".html", ".htm"), "md": (".md", ".markdown"), "csv": (".csv",), "json": (".json",)}
+_SUFFIXES: dict[enginebench.Form, tuple[str, ...]] = {
+    "html": (".html", ".htm"),
+    "md": (".md", ".markdown"),
+    "csv": (".csv",),
+    "json": (".json",),
+}
 _ALONE = "(alone)"
 """The value of an option that is written without one."""
 
 
-def _form(name: str, what: str) -> Callable[[F], F]:
+def _form(name: str, what: str) -> Callable[[Command], Command]:
     return click.option(f"--{name}", name, metavar="[FILE]", is_flag=False, flag_value=_ALONE, help=what)
 
 
@@ -30,20 +29,18 @@ def _form(name: str, what: str) -> Callable[[F], F]:
     epilog="\b\nExamples:\n  bench report\n  bench report results/2026-11-21-quickstart --html report.html\n  bench report --csv | head\n"
     "  bench report --slo ttft_ms=500,tpot_ms=50\n  bench report --price h100.hour=2.50"
 )
-@click.argument("run", type=click.Path(path_type=Path), required=False)
+@click.argument("run", type=FILE, required=False)
 @_form("html", "Write a self-contained HTML page that opens offline; without FILE: RUN/report.html.")
 @_form("md", "Write a Markdown table; without FILE (or '-'): to stdout.")
 @_form("csv", "Write tidy CSV; without FILE (or '-'): to stdout.")
 @_form("json", "Write JSON; without FILE (or '-'): to stdout.")
 @price_options
-@click.option(
-    "--slo", metavar="SLO", help="Judge by this instead of the stored limits: a preset, or KEY=VALUE,... such as ttft_ms=500,tpot_ms=50."
-)
-def report(run: Path | None, slo: str | None, prices: Path | None, flags: Sequence[str], **asked: str | None) -> None:
+@click.option("--slo", metavar="SLO", help="Instead of the stored limits: a preset, or KEY=VALUE,... such as ttft_ms=500,tpot_ms=50.")
+def report(run: Path | None, slo: str | None, prices: enginebench.Prices | None, **asked: str | None) -> None:
     """Show a stored RUN (default: the newest under results/) as a table, or write it in another form."""
     run, targets = _targets(run, asked)
     opened = enginebench.open_run(run) if run is not None else enginebench.latest_run()
-    opened = opened.judged_by(slo=slo, prices=prices_of(prices, flags))
+    opened = opened.judged_by(slo=slo, prices=prices)
     for form, value in targets.items():
         alone = opened.path / "report.html" if form == "html" else Path("-")
         target = alone if value == _ALONE else Path(value)
@@ -55,9 +52,9 @@ def report(run: Path | None, slo: str | None, prices: Path | None, flags: Sequen
         click.echo(opened.report(), nl=False)
 
 
-def _targets(run: Path | None, asked: dict[str, str | None]) -> tuple[Path | None, dict[Form, str]]:
+def _targets(run: Path | None, asked: dict[str, str | None]) -> tuple[Path | None, dict[enginebench.Form, str]]:
     """The run, and the file of each form. `--json RUN` names the run: a folder cannot be written to."""
-    targets: dict[Form, str] = {form: value for form in _SUFFIXES if (value := asked[form]) is not None}
+    targets: dict[enginebench.Form, str] = {form: value for form in _SUFFIXES if (value := asked[form]) is not None}
     for form, value in targets.items():
         if Path(value).is_dir():
             if run is not None and run != Path(value):
@@ -69,6 +66,6 @@ def _targets(run: Path | None, asked: dict[str, str | None]) -> tuple[Path | Non
     return run, targets
 
 
-def _is_file_for(form: Form, value: str) -> bool:
+def _is_file_for(form: enginebench.Form, value: str) -> bool:
     """By its suffix, or because it exists (a pipe, /dev/stdout); a misspelt run must not become a file."""
     return value in ("-", _ALONE) or Path(value).suffix.lower() in _SUFFIXES[form] or Path(value).exists()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -12,9 +12,6 @@ import enginebench
 from enginebench.cli.shared import ADAPTERS, AS_JSON, print_json, show
 from enginebench.domain import plain
 from enginebench.domain.formatting import printable
-
-if TYPE_CHECKING:
-    from enginebench import RoutingSummary
 
 _EPILOG = """\b
 Examples:
@@ -27,12 +24,12 @@ Examples:
 
 @click.command(epilog=_EPILOG)
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
-@click.option("--engine", default="transformers", show_default=True, help="Whose routers are asked.")
-@click.option("--precision", type=click.Choice(["f32", "f16", "bf16"]), default="bf16", show_default=True, help="For a checkpoint.")
-@click.option("--requests", type=click.IntRange(1, 4096), default=16, show_default=True, help="Sequences; the largest possible batch.")
-@click.option("--input-tokens", type=click.IntRange(1), default=128, show_default=True)
-@click.option("--output-tokens", type=click.IntRange(2), default=64, show_default=True)
-@click.option("--prompts", default="text", show_default=True, help="As in a load: text, random or a data set.")
+@click.option("--engine", default="transformers", help="Whose routers are asked.")
+@click.option("--precision", type=click.Choice(["f32", "f16", "bf16"]), default="bf16", help="For a checkpoint.")
+@click.option("--requests", type=click.IntRange(1, 4096), default=16, help="Sequences; the largest possible batch.")
+@click.option("--input-tokens", type=click.IntRange(1), default=128)
+@click.option("--output-tokens", type=click.IntRange(2), default=64)
+@click.option("--prompts", default="text", help="As in a load: text, random or a data set.")
 @click.option("--ep", "ranks", type=click.IntRange(1), multiple=True, default=(2, 4, 8), help="Expert-parallel ranks (repeatable).")
 @click.option("--batch", "batches", type=click.IntRange(1), multiple=True, default=(1, 4, 16), help="Sequences in a step (repeatable).")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Store the counts here instead of in results/routing.")
@@ -57,7 +54,7 @@ def routing(sources: Sequence[str], ranks: Sequence[int], batches: Sequence[int]
             _show(each)
 
 
-def _show(found: RoutingSummary) -> None:
+def _show(found: enginebench.RoutingSummary) -> None:
     top = f"top-{found.top_k}" if found.top_k else "counts only"
     click.echo(f"{printable(found.model)}: {found.experts} experts, {top}, {len(found.layers)} layers with experts")
     click.echo(f"  {printable(found.source)}; {found.choices:,} choices")

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
 import enginebench
-from enginebench.cli.shared import AS_JSON, RESULTS, Overrides, price_options, prices_of, scenario_options
+from enginebench.cli.shared import AS_JSON, RESULTS, Overrides, price_options, scenario_options
 from enginebench.errors import Exit
-
-if TYPE_CHECKING:
-    from enginebench import Run
 
 
 @click.command(
@@ -23,39 +19,25 @@ if TYPE_CHECKING:
 @scenario_options
 @click.option("--fresh", is_flag=True, help="Start a new run instead of resuming an unfinished one.")
 @click.option("--retry-failed", is_flag=True, help="Continue the newest run of this plan and measure its failed cells again.")
-@click.option("--results", type=click.Path(path_type=Path, file_okay=False), default=RESULTS, show_default=True, help="The folder of runs.")
-@click.option("--client-processes", type=click.IntRange(min=1, max=64), default=1, show_default=True, help="Processes that send the load.")
+@click.option("--results", type=click.Path(path_type=Path, file_okay=False), default=RESULTS, help="The folder of runs.")
+@click.option("--client-processes", type=click.IntRange(min=1, max=64), default=1, help="Processes that send the load.")
 @click.option("--no-html", is_flag=True, help="Do not write report.html into the run folder.")
 @price_options
 @AS_JSON
-def run(
-    scenario: str,
-    overrides: Overrides,
-    fresh: bool,
-    retry_failed: bool,
-    results: Path,
-    client_processes: int,
-    no_html: bool,
-    prices: Path | None,
-    flags: Sequence[str],
-    as_json: bool,
-) -> int:
+def run(scenario: str, overrides: Overrides, no_html: bool, prices: enginebench.Prices | None, as_json: bool, **how: Any) -> int:
     """Measure SCENARIO (a file, or the name of a built-in one). The same command resumes an interrupted run.
 
     Exit codes: 0 all cells measured, 2 bad input, 3 cells failed or are missing or all were skipped, 130 interrupted.
     """
     from enginebench.cli.progress import progress
 
-    listed = prices_of(prices, flags)
     found = enginebench.plan(scenario, **overrides)
     with progress() as on_event:
-        stored = enginebench.run(
-            found, results=results, fresh=fresh, retry_failed=retry_failed, client_processes=client_processes, on_event=on_event
-        )
-    return _show(stored.judged_by(prices=listed), as_json=as_json, html=not no_html)
+        stored = enginebench.run(found, **how, on_event=on_event)
+    return _show(stored.judged_by(prices=prices), as_json=as_json, html=not no_html)
 
 
-def _show(stored: Run, *, as_json: bool, html: bool) -> int:
+def _show(stored: enginebench.Run, *, as_json: bool, html: bool) -> int:
     click.echo(stored.report("json" if as_json else "text"), nl=False)
     counts = stored.analysis.counts
     tally = ", ".join(f"{count} {status}" for status, count in counts.items() if count)

@@ -1,24 +1,21 @@
-"""What several verbs share: the scenario argument with its overrides, prices, adapters, output as JSON, shell completion."""
-
-from __future__ import annotations
+"""What several verbs share: the arguments that name a scenario or a model, prices, adapters, output as JSON, shell completion."""
 
 import functools
 import math
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
+from typing import Any, TypeAlias, TypedDict
 
 import click
 
 import enginebench
+from enginebench.domain import JSON, Runtime
 from enginebench.domain.formatting import printable
 from enginebench.errors import UserError
 
-if TYPE_CHECKING:
-    from enginebench import Prices
-    from enginebench.domain import JSON, Runtime
-
-F = TypeVar("F", bound=Callable[..., object])
+Command: TypeAlias = Callable[..., object]
+"""A verb, decorated or not."""
 
 
 class Overrides(TypedDict):
@@ -42,18 +39,22 @@ class Number(click.FloatRange):
 
 
 RESULTS = Path("results")
-ADAPTERS = click.option(
-    "--adapter",
-    "adapters",
-    type=click.Path(path_type=Path),
-    multiple=True,
-    metavar="FILE",
-    help="Also load this adapter file (repeatable).",
-)
+KV_TYPES = ("bf16", "f16", "f32", "fp8", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0")
+POSITIVE = Number(min=0, min_open=True)
+FILE = click.Path(path_type=Path)
+FILE_ONLY = click.Path(path_type=Path, dir_okay=False)
+ADAPTERS = click.option("--adapter", "adapters", type=FILE, multiple=True, metavar="FILE", help="Also load this adapter file (repeatable).")
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print data as JSON on stdout.")
 
 
-def scenario_options(command: Callable[..., object]) -> Callable[..., object]:
+def _decorated(command: Command, *options: Callable[[Command], Command]) -> Command:
+    """The command with these options, in the order in which its help shows them."""
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def scenario_options(command: Command) -> Command:
     """SCENARIO, and the options that override it, which the command receives as `overrides`."""
 
     @functools.wraps(command)
@@ -61,41 +62,74 @@ def scenario_options(command: Callable[..., object]) -> Callable[..., object]:
         overrides = {name: given.pop(name) for name in Overrides.__annotations__}
         return command(**given, overrides=overrides)
 
-    decorated: Callable[..., object] = called
-    for decorate in (
-        ADAPTERS,
-        click.option("--runtime", type=click.Choice(["process", "docker"]), help="Start every server this way, instead of the scenario's."),
-        click.option(
-            "--hardware", metavar="HARDWARE", help="What it runs on, e.g. 4xh100 or 1xrtx4090+96gb, for what fits; any: check nothing."
-        ),
-        click.option("--repeats", type=click.IntRange(min=1), help="Number of repeats, instead of the scenario's."),
+    return _decorated(
+        called,
+        click.argument("scenario", shell_complete=_complete_scenario),
         click.option(
             "--only",
             multiple=True,
             metavar="KEY=VALUE",
             help="Only the cells with this value, e.g. engine=vllm (repeatable; twice the same key: either).",
         ),
-        click.argument("scenario", shell_complete=_complete_scenario),
-    ):
-        decorated = decorate(decorated)
-    return decorated
+        click.option("--repeats", type=click.IntRange(min=1), help="Number of repeats, instead of the scenario's."),
+        click.option("--hardware", metavar="HARDWARE", help="What it runs on, e.g. 4xh100 or 1xrtx4090+96gb; any: fits anywhere."),
+        click.option("--runtime", type=click.Choice(["process", "docker"]), help="Start every server this way, instead of the scenario's."),
+        ADAPTERS,
+    )
 
 
-def price_options(command: F) -> F:
-    """--prices and --price, for `prices_of`."""
-    for decorate in (
+def price_options(command: Command) -> Command:
+    """--prices and --price, which the command receives as `prices`: `Prices`, or None without either."""
+
+    @functools.wraps(command)
+    def called(prices: Path | None, price: Sequence[str], **given: Any) -> object:
+        return command(**given, prices=None if prices is None and not price else enginebench.price_list(prices, price))
+
+    return _decorated(
+        called,
+        click.option("--prices", type=FILE, metavar="FILE", help="Prices (YAML), for the cost of a million tokens."),
+        click.option("--price", multiple=True, metavar="KEY=NUMBER", help="One price: h100.hour=2.50, electricity=0.30 (repeatable)."),
+    )
+
+
+def model_options(command: Command) -> Command:
+    """A model in a precision on hardware, spread over devices, perhaps with an offload, which the command receives as `model`."""
+
+    @functools.wraps(command)
+    def called(cpu_experts: int, gpu_experts: int | None, cpu_layers: int, over_link: bool, **given: Any) -> object:
+        names = ("model", "hardware", "precision", "kv", "tp", "pp", "dp_replicas", "attention_dp", "ep", "host_gb_s")
+        offload = enginebench.Offload(cpu_experts, gpu_experts, cpu_layers, over_link)
+        model = enginebench.place(**{name: given.pop(name) for name in names}, offload=offload)
+        show_notes(model.weights.notes)
+        return command(**given, model=model)
+
+    return _decorated(
+        called,
+        click.argument("model"),
+        click.option("--hardware", required=True, metavar="NxDEVICE[+HOSTgb]", help="4xh100, 1xrtx4090+128gb, m3-ultra-256gb, cpu."),
+        click.option("--precision", help="fp8, f16, q4_k_m, ...; default: as published, or the sizes in the file."),
+        click.option("--kv", type=click.Choice(KV_TYPES), default="f16", help="Element type of the KV cache."),
+        click.option("--tp", type=click.IntRange(1), help="Ranks that share each layer; default: all devices."),
+        click.option("--pp", type=click.IntRange(1), default=1, help="Pipeline stages."),
+        click.option("--dp-replicas", type=click.IntRange(1), default=1, help="Full copies of the model."),
+        click.option("--attention-dp", type=click.IntRange(1), default=1, help="Copies of the attention within tp."),
         click.option(
-            "--price", "flags", multiple=True, metavar="KEY=NUMBER", help="One price, e.g. h100.hour=2.50 or electricity=0.30 (repeatable)."
+            "--ep", type=click.IntRange(0), is_flag=False, flag_value=0, metavar="[N]", help="Ranks that share experts; no N: tp."
         ),
-        click.option("--prices", type=click.Path(path_type=Path), metavar="FILE", help="Prices (YAML), for the cost of a million tokens."),
-    ):
-        command = decorate(command)
-    return command
+        click.option("--host-bandwidth", "host_gb_s", type=POSITIVE, metavar="GB/S", help="Of the host's memory.  [default: 80]"),
+        click.option("--cpu-experts", type=click.IntRange(0), default=0, metavar="N", help="Experts of the first N layers on the host."),
+        click.option("--gpu-experts", type=click.IntRange(0), metavar="N", help="Only the N most popular experts of a layer on it."),
+        click.option("--cpu-layers", type=click.IntRange(0), default=0, metavar="N", help="The first N layers on the host."),
+        click.option("--over-link", is_flag=True, help="Send the host's weights to the device instead of computing there."),
+    )
 
 
-def prices_of(file: Path | None, flags: Sequence[str]) -> Prices | None:
-    """The prices that --prices and --price give; None without either."""
-    return None if file is None and not flags else enginebench.price_list(file, flags)
+def count(text: str | int) -> int:
+    """A whole number, perhaps in units of 1,024: '4096', '32k', '1m'."""
+    found = re.fullmatch(r"(\d+)([km]?)", str(text).strip(), re.IGNORECASE)
+    if not found:
+        raise UserError(f"invalid count '{text}'", advice="write for example 4096, 32k or 1m")
+    return int(found[1]) * {"": 1, "k": 1024, "m": 1024**2}[found[2].lower()]
 
 
 def show(text: str) -> None:

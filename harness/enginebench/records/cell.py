@@ -1,15 +1,12 @@
 """What is stored about one cell: cells/<id>.json. The raw samples are in a file of their own (`enginebench.records.samples`)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Self
 
 from enginebench.domain import JSON, Cell, Deployment, Status
 from enginebench.records.counters import CounterSeries
-from enginebench.records.evidence import Stated
-from enginebench.records.schema import SCHEMA
-from enginebench.records.stored_load import StoredLoad
+from enginebench.records.schema import SCHEMA, StoredLoad
 from enginebench.records.subject import Subject
 
 
@@ -78,6 +75,16 @@ class EngineCounters:
 
 
 @dataclass(frozen=True)
+class Stated:
+    """Figures of a cell that a file of another tool states."""
+
+    source: str
+    """The tool and the file: 'vllm bench serve, serve.json'."""
+    figures: Mapping[str, float]
+    """Figure ('ttft_p50', 'output_throughput', ...) -> value in the metric's unit (`enginebench.metrics.registry`)."""
+
+
+@dataclass(frozen=True)
 class CellRecord:
     """One cell. Its evidence is its raw samples or, if another tool measured it, `stated`."""
 
@@ -111,6 +118,6 @@ class CellRecord:
     """Version of the format it is stored in."""
 
     @classmethod
-    def of(cls, cell: Cell, status: Status, reason: str | None = None, *, log_tail: tuple[str, ...] = ()) -> CellRecord:
+    def of(cls, cell: Cell, status: Status, reason: str | None = None, *, log_tail: tuple[str, ...] = ()) -> Self:
         """The record of a cell about which nothing else is known."""
         return cls(cell.id, cell.launch_id, cell.deployment, cell.load, cell.repeat, status, reason, log_tail=log_tail)

@@ -1,13 +1,9 @@
-"""Readings of counters over a cell as a time series, and the mean and maximum of gauges in a window.
-
-Plain data and arithmetic. Fetches nothing (`enginebench.runner.engine_counters` does) and judges nothing (`enginebench.validity` does).
-"""
-
-from __future__ import annotations
+"""Readings of counters over a cell as a time series, and the mean and maximum of gauges in a window."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import fmean
+from typing import Self
 
 
 @dataclass(frozen=True)
@@ -21,12 +17,12 @@ class CounterSeries:
     cpu_s: float = 0.0
     """Processor time that taking the readings cost while the load ran."""
 
-    def within(self, window_ns: tuple[int, int]) -> CounterSeries:
+    def within(self, window_ns: tuple[int, int]) -> Self:
         """The readings in a window, including both ends."""
         start, end = window_ns
         kept = [i for i, at in enumerate(self.at_ns) if start <= at <= end]
         values = {name: tuple(column[i] for i in kept) for name, column in self.values.items()}
-        return CounterSeries(tuple(self.at_ns[i] for i in kept), values, self.cpu_s)
+        return replace(self, at_ns=tuple(self.at_ns[i] for i in kept), values=values)
 
     def pairs(self, a: str, b: str) -> list[tuple[float, float]]:
         """Two counters in the readings that have both."""

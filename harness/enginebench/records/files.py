@@ -1,7 +1,5 @@
 """Writing files so that a crash or a power cut never leaves half of one. Knows no record."""
 
-from __future__ import annotations
-
 import datetime as dt
 import os
 from collections.abc import Callable

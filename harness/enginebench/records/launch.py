@@ -1,7 +1,5 @@
 """What is stored about one server start: launches/<id>.json. The runner completes the record while the engine starts."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 

@@ -1,13 +1,11 @@
 """What is stored about a run as a whole: run.json."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Self
 
 from enginebench.domain import JSON
-from enginebench.records.schema import SCHEMA
-from enginebench.records.stored_load import StoredSearch
+from enginebench.records.schema import SCHEMA, StoredSearch
 
 
 @dataclass(frozen=True)
@@ -37,11 +35,9 @@ class RunRecord:
     schema: int = SCHEMA
     """Version of the format it is stored in."""
 
-    def with_probe(self, first: str, probe: str, level: float) -> RunRecord:
+    def with_probe(self, first: str, probe: str, level: float) -> Self:
         """The record with the cell `probe` added to the search that began with the cell `first`.
-
-        `cells` lists the probe after the search's next lower level.
-        """
+        `cells` lists the probe after the search's next lower level."""
         known = self.probes.get(first, {})
         if probe in known:
             return self

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -73,7 +73,7 @@ class Samples:
         """Which requests succeeded."""
         return np.array([outcome == "ok" for outcome in self.outcome], dtype=bool)
 
-    def within(self, window: Window | None) -> Samples:
+    def within(self, window: Window | None) -> Self:
         """The same requests, to be measured in this window; None: over the whole load."""
         return replace(self, window_ns=None if window is None else (window.start_ns, window.end_ns))
 
@@ -116,7 +116,7 @@ class Samples:
         return out
 
     @classmethod
-    def collect(cls, samples: Sequence[Sample]) -> Samples:
+    def collect(cls, samples: Sequence[Sample]) -> Self:
         """Columns from the load generator's samples."""
         rows: dict[str, Any] = {name: _ints(getattr(s, name) for s in samples) for name in _ROW_COLUMNS}
         counts = (*_COUNT_COLUMNS, *_LATER_COLUMNS)
@@ -149,7 +149,7 @@ class Samples:
         pq.write_table(pa.table(columns), path, compression="zstd", use_dictionary=list(_TEXT_COLUMNS), column_encoding=deltas)
 
     @classmethod
-    def read(cls, path: Path) -> Samples:
+    def read(cls, path: Path) -> Self:
         """The inverse of `write`, without the window. Older files may lack columns. UserError if the file is damaged."""
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -161,7 +161,7 @@ class Samples:
             raise UserError(f"raw samples are damaged: {(str(error).splitlines() or ['?'])[0]}", file=path) from None
 
     @classmethod
-    def _of_table(cls, table: Any) -> Samples:
+    def _of_table(cls, table: Any) -> Self:
         rows: dict[str, Any] = {name: _numbers(table[name].chunk(0)).astype(np.int64) for name in (*_ROW_COLUMNS, *_COUNT_COLUMNS)}
         there = {name for name in _LATER_COLUMNS if name in table.column_names}
         rows |= {name: _numbers(table[name].chunk(0)).astype(np.int64) for name in there}

@@ -1,20 +1,15 @@
-"""Records as JSON files: written with the version of the format, read in every older version, refused in a newer one.
-
-Knows no kind of record; `enginebench.records.upgrades` knows how older versions looked.
-"""
-
-from __future__ import annotations
+"""Records as JSON files: written with the version of the format, read in every older version, refused in a newer one."""
 
 import json
 import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import Annotated, Any, TypeAlias, TypeVar, cast
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BeforeValidator, PlainValidator, TypeAdapter, ValidationError
 
-from enginebench.domain import plain_object
+from enginebench.domain import Load, Search, kind_of, plain_object
 from enginebench.errors import UserError
 
 SCHEMA = 2
@@ -59,3 +54,22 @@ def _version(data: Any, file: Path) -> int:
 def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
     """The reader of a kind of record; making one takes longer than reading fifty records."""
     return TypeAdapter(kind)
+
+
+def read_load(data: Any) -> Load:
+    """The load with these fields: flat JSON with those of all kinds, of which one kind is chosen. ValueError for anything else."""
+    if not isinstance(data, Mapping):
+        raise ValueError("a load is a JSON object")
+    read: Load = _adapter(kind_of(data)).validate_python(data)
+    return read
+
+
+def _with_base(data: Any) -> Any:
+    """The data of a search with its load read."""
+    return {**data, "base": read_load(data.get("base"))} if isinstance(data, Mapping) else data
+
+
+StoredLoad: TypeAlias = Annotated[Load, PlainValidator(read_load)]
+"""Type of a field of a record that holds a load."""
+StoredSearch: TypeAlias = Annotated[Search, BeforeValidator(_with_base)]
+"""The same for a search."""

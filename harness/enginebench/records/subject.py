@@ -1,9 +1,7 @@
 """Telemetry of one subject while a load ran, as plain data: a GPU, the machine, or the engine's processes or container.
 
-Every value is either a *total*, which only increases, or a *gauge*. The table below explains all of them. Takes no readings.
+Every value is either a *total*, which only increases, or a *gauge*.
 """
-
-from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

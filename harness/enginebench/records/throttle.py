@@ -1,7 +1,5 @@
 """Why the clock of a GPU is reduced, in terms common to all vendors."""
 
-from __future__ import annotations
-
 from enum import IntFlag
 
 

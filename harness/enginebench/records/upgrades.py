@@ -4,8 +4,6 @@ Plain JSON data in and out. To add version N+1: write a function for each kind o
 in tests/kept/.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,9 +16,7 @@ Data = dict[str, Any]
 
 def run_1_to_2(old: Data, file: Path) -> Data:
     """Version 1 stored searches under `scenario`, each with its probes but without the load at its first level.
-
-    That load is taken from a stored probe. A search without a stored probe is dropped: it starts anew when the run is resumed.
-    """
+    That load is taken from a stored probe. A search without a stored probe is dropped: it starts anew when the run is resumed."""
     searches: Data = {}
     probes: Data = {}
     for search in old["scenario"].get("searches") or ():

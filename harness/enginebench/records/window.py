@@ -1,7 +1,5 @@
 """The measured part of a cell as plain data. `enginebench.metrics.window` computes it whenever a run is read; it is never stored."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 

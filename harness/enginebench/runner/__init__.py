@@ -1,5 +1,1 @@
 """Runs a plan on real engines and stores the results. Knows neither command line nor report."""
-
-from enginebench.runner.sweep import Sweep
-
-__all__ = ["Sweep"]

@@ -31,7 +31,6 @@ TOKENS = 100
 FIRST_STREAMS, LAST_STREAMS = 16, 4096
 LAG_MS: Mapping[Stamps, float] = {"loop": 1.0, "kernel": TICK_MS / 2}
 """Longest time that tokens may wait until they are read (p99), by where their time stamps come from.
-
 loop: the stamp is that of the read, so a longer wait is an error of more than a millisecond. kernel: the stamp is exact until the next
 token of the stream arrives; half of that time is the limit."""
 _ROUNDS = 4
@@ -68,6 +67,12 @@ class Level:
     """Client processes."""
 
     @property
+    def text(self) -> str:
+        """The level in one line."""
+        what = f"{self.streams:>5} streams  {self.events_per_s:>9,.0f} tokens/s  lag p99 {self.lag_p99_ms:6.2f} ms"
+        return f"{what}  {self.cpu_fraction:4.0%} of a core{f'  limit: {self.limiter}' if self.limiter else ''}"
+
+    @property
     def lag_limit_ms(self) -> float:
         """Longest time that tokens may wait until they are read (p99)."""
         return LAG_MS[self.stamps]
@@ -80,10 +85,8 @@ class Level:
     @property
     def limiter(self) -> Limiter | None:
         """What failed at this level; None if nothing did.
-
         If tokens waited, the client is the cause only if it was busy while they waited: within each tick, or all the time if the fake
-        engine needs all the time to send them.
-        """
+        engine needs all the time to send them."""
         behind, wait_ms = self.tick_ms > _PACE * TICK_MS, LAG_MS[self.stamps]
         late = self.lag_p99_ms > wait_ms
         if late and self.cpu_fraction > _AT_WORK * (1.0 if behind else wait_ms / TICK_MS):
@@ -106,11 +109,9 @@ class Calibration:
     """What failed at the next level."""
     limits: Mapping[str, float]
     """streams and events_per_s that cells are compared with.
-
     If the client failed: those of the highest level without a failure. If the fake engine failed, or nothing: only the events/s that the
-    client would reach with a core for each process (as far as there are cores), a fifth of it in reserve, at the lowest processor time
-    per event that was measured. Empty if the machine was busy.
-    """
+    client would reach with a core for each process (as far as there are cores), a fifth of it in reserve, at the lowest processor time per
+    event that was measured. Empty if the machine was busy."""
     idle_lag_p99_ms: float
     """Lag of an event loop without work: the share of the machine itself."""
     machine: Mapping[str, JSON]
@@ -153,9 +154,7 @@ def calibrate(processes: int = 1, say: Callable[[Level], None] = lambda _: None)
 @lru_cache(maxsize=4)
 def client_limit(processes: int, stamps: Stamps) -> Mapping[str, JSON]:
     """The stored limits of a number of client processes on this machine, see `Calibration.limits`.
-
-    Empty without a calibration for this machine, this number of processes and this source of time stamps.
-    """
+    Empty without a calibration for this machine, this number of processes and this source of time stamps."""
     try:
         stored = json.loads(_file(processes).read_text(encoding="utf-8"))
         if stored["machine"] != _machine(facts()) or stored["processes"] != processes or stored["levels"][-1]["stamps"] != stamps:

@@ -1,9 +1,4 @@
-"""Measures one cell on a running engine: prompts, warm-up, counters, telemetry, load, and whether the cell counts as measured.
-
-Knows neither plan nor files. Everything slow (making prompts, encoding bodies) happens before the load starts.
-"""
-
-from __future__ import annotations
+"""Measures one cell on a running engine. Everything slow (making prompts, encoding bodies) happens before the load starts."""
 
 import math
 import time
@@ -14,7 +9,7 @@ from dataclasses import replace
 from enginebench.adapter import Adapter
 from enginebench.checkpoints import RandomMoE
 from enginebench.domain import JSON, Cell, Deployment, Load, Sample, canonical, fingerprint, plain_object
-from enginebench.loadgen import LoadResult
+from enginebench.loadgen import Acks, LoadResult
 from enginebench.records.cell import CellRecord, CellTraits, ClientFacts, Delivery, EngineCounters, PromptFacts
 from enginebench.records.files import now
 from enginebench.records.samples import Samples
@@ -58,13 +53,9 @@ def measure(
     failure = _failure(warm_up, engine) if warm_up is not None else None
     form = "ids" if load.api == "completions" and adapter.traits(cell.deployment).takes_ids else "text"
     record = replace(
-        CellRecord.of(cell, "ok"),
-        launch_id=engine.launch.id,
-        started_at=started_at,
-        identity=startup.identity,
-        traits=_traits(cell.deployment, adapter),
-        prompts=PromptFacts(form, session_id=session_id),
-    )
+        CellRecord.of(cell, "ok"), launch_id=engine.launch.id, started_at=started_at, identity=startup.identity,
+        traits=_traits(cell.deployment, adapter), prompts=PromptFacts(form, session_id=session_id),
+    )  # fmt: skip
     if failure:  # the load would fail too, after all of its timeouts
         return replace(record, status="failed", reason=f"warm-up: {failure}", log_tail=engine.log_tail()), None
     token_check = _check_counts(engine, warm_up.samples) if warm_up is not None else {}
@@ -72,29 +63,19 @@ def measure(
     uncounted = not startup.counts_tokens if warm_up is None else not any(map(_counted, warm_up.samples))
     with CounterWatch(engine, adapter) as watch:
         instruments.begin()
-        result = engine.run(
-            prompts,
-            load,
-            on_progress=lambda progress: on_event(CellProgress(cell, progress)),
-            keep_text=uncounted,
-            acks="delayed" if warm_up is not None and warm_up.server_nodelay else "usual",
-        )
+        acks: Acks = "delayed" if warm_up is not None and warm_up.server_nodelay else "usual"
+        result = engine.run(prompts, load, on_progress=lambda it: on_event(CellProgress(cell, it)), keep_text=uncounted, acks=acks)
     telemetry = instruments.collect()
     failure = _failure(result, engine)
     if uncounted:
         _count_locally(engine, result.samples)
     record = replace(
-        record,
-        status="failed" if failure else "ok",
-        reason=failure,
-        wall_s=round(time.monotonic() - began, 3),
-        prompts=replace(record.prompts, exact=prompts[0].ids is not None),
-        delivery=_delivery(result),
+        record, status="failed" if failure else "ok", reason=failure, wall_s=round(time.monotonic() - began, 3),
+        prompts=replace(record.prompts, exact=prompts[0].ids is not None), delivery=_delivery(result),
         client=ClientFacts(plain_object(result.client), client_limit(result.client.processes, result.client.stamps)),
         counters=EngineCounters({} if failure else watch.totals(), watch.series(), token_check),
-        telemetry=telemetry,
-        log_tail=engine.log_tail() if failure else (),
-    )
+        telemetry=telemetry, log_tail=engine.log_tail() if failure else (),
+    )  # fmt: skip
     return record, Samples.collect(result.samples) if result.samples else None
 
 
@@ -143,9 +124,7 @@ def _warm_up(engine: Engine, load: Load, salt: str) -> LoadResult | None:
 
 def _enough(load: Load, warm_up: LoadResult | None) -> int:
     """More requests than a closed loop can complete in its duration.
-
-    Assumes that no request is faster than the warm-up's fastest first token and fastest pace would make it.
-    """
+    Assumes that no request is faster than the warm-up's fastest first token and fastest pace would make it."""
     outputs = load.output_tokens if isinstance(load.output_tokens, int) else WARMUP_OUTPUT_TOKENS
     seen = [sample for sample in warm_up.samples if sample.outcome == "ok"] if warm_up is not None else []
     first_s = min(((s.event_ns[0] - s.sent_ns) / 1e9 for s in seen), default=_SHORTEST_REQUEST_S)

@@ -3,15 +3,12 @@
 Knows no engine. A stored probe is not measured again: its record answers, so a search resumes like a sweep.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from enginebench.analysis.rows import CellResult, result_of
 from enginebench.analysis.searches import meets
 from enginebench.domain import Cell
 from enginebench.metrics.context import RunContext
-from enginebench.metrics.slo import Slo
 from enginebench.records.cell import CellRecord
 from enginebench.records.run_folder import Run
 from enginebench.records.samples import Samples
@@ -66,14 +63,7 @@ class CellQueue:
             answers[level] = self._answers[probe.id]
 
     def _met(self, record: CellRecord, samples: Samples | None) -> bool | None:
-        slo = self._slo
-        if record.status != "ok" or samples is None:
-            return meets(CellResult(record, {}), slo)
-        return meets(result_of(record, samples, RunContext(slo=slo)), slo)
-
-    @property
-    def _slo(self) -> Slo:
         slo = self._plan.scenario.slo
-        if slo is None:
-            raise ValueError("a search without an SLO")  # scenarios with one are refused
-        return slo
+        assert slo is not None  # noqa: S101  # a scenario with a search and without an SLO is refused
+        measured = samples if record.status == "ok" else None
+        return meets(CellResult(record, {}) if measured is None else result_of(record, measured, RunContext(slo=slo)), slo)

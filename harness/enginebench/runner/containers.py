@@ -1,9 +1,4 @@
-"""Prepares a deployment with `runtime: docker`: its image, the mount of its checkpoint, and the pod that starts its containers.
-
-Reads the table of images and the file system; only `open_containers` talks to the daemon. Knows neither readiness nor loads.
-"""
-
-from __future__ import annotations
+"""Prepares a deployment with `runtime: docker`: image, mount of the checkpoint, pod. Only `open_containers` talks to the daemon."""
 
 import contextlib
 import os
@@ -21,9 +16,8 @@ from enginebench.engines.registry import constraints_of
 from enginebench.errors import UserError
 from enginebench.runtime import LaunchFailed, free_ports
 from enginebench.runtime.container.client import Client, caller, connect, device_groups, translated_errors
-from enginebench.runtime.container.command import docker_run
 from enginebench.runtime.container.pod import Pod, open_pod
-from enginebench.runtime.container.spec import ANY, HF_HOME, LOOPBACK, MODELS, SITE, Accelerator, Bind, PodSettings, arguments
+from enginebench.runtime.container.spec import ANY, HF_HOME, LOOPBACK, MODELS, SITE, Accelerator, Bind, PodSettings, arguments, docker_run
 
 FIRST_PORT = 8000
 """In a container's own network. In the network of the machine free ports are used."""
@@ -93,10 +87,8 @@ def container_site(adapter: Adapter, deployment: Deployment, checkpoint: str) ->
 
 def mount_of(checkpoint: Path) -> tuple[Bind, str]:
     """The folder to mount for a checkpoint, and the checkpoint's path in the container.
-
     The folder also holds the targets of links, as in a hub's cache, and the other parts of a split GGUF file. UserError if that would be
-    most of the file system.
-    """
+    most of the file system."""
     real = checkpoint.resolve()
     split = real.name.partition("-00001-of-")
     if real.is_dir():
@@ -126,20 +118,20 @@ def open_containers(adapter: Adapter, deployment: Deployment, checkpoint: str, l
     site, binds = container_site(adapter, deployment, checkpoint)
     client = connect()
     facts = _get_image(client, container, image, adapter, say)
-    around = PodSettings(
-        image=image.name,
-        tag="",
-        labels={},
-        ports=(site.port, *site.ports),
-        binds=(*binds, *_hub_cache(container, checkpoint)),
-        accelerator=image.devices,
-        gpus=adapter.traits(deployment.inside).gpus,
+    around = replace(
+        _settings(adapter, deployment, image, site, (*binds, *_hub_cache(container, checkpoint)), secrets),
         device_groups=device_groups() if image.devices == "amd" else (),
         user=caller(client, container.user),
-        secrets=secrets,
     )
     notes = (f"the image {image.name} is named by a tag, which may be another image tomorrow",) if image.floating else ()
     return OpenedContainers(open_pod(client, container, around, site, log), image.install, facts, notes)
+
+
+def _settings(
+    adapter: Adapter, deployment: Deployment, image: ChosenImage, site: Site, binds: tuple[Bind, ...], secrets: Mapping[str, str]
+) -> PodSettings:
+    gpus, ports = adapter.traits(deployment.inside).gpus, (site.port, *site.ports)
+    return PodSettings(image.name, "", {}, ports, binds, accelerator=image.devices, gpus=gpus, secrets=secrets)
 
 
 def _secrets(container: Container) -> dict[str, str]:
@@ -197,25 +189,15 @@ def base_digests(client: Client, built: Any, base: str) -> list[JSON]:
 
 def commands(adapter: Adapter, deployment: Deployment) -> dict[str, str]:
     """Name -> `docker run` command of every container, members first. Uses neither daemon nor checkpoint.
-
-    Raises Unsupported or UserError, as a start would.
-    """
+    Raises Unsupported or UserError, as a start would."""
     container, image = deployment.container, image_for(adapter, deployment)
     site, _ = container_site(adapter, deployment, deployment.checkpoint)
     site = replace(site, checkpoint=str(MODELS / "CHECKPOINT") if adapter.checkpoint_format != "none" else site.checkpoint)
     launch = adapter.launch(deployment.inside, image.install, site)
-    around = PodSettings(
-        image=image.name,
-        tag="LAUNCH",
-        labels={},
-        ports=(site.port, *site.ports),
-        binds=(Bind("CHECKPOINT", site.checkpoint),) if adapter.checkpoint_format != "none" else (),
-        accelerator=image.devices,
-        gpus=adapter.traits(deployment.inside).gpus,
-        user="UID:GID" if container.user == "caller" else None if container.user == "image" else container.user,
-        secrets=dict.fromkeys(container.secrets, "..."),
-        network="enginebench-LAUNCH",
-    )
+    binds = (Bind("CHECKPOINT", site.checkpoint),) if adapter.checkpoint_format != "none" else ()
+    user = {"caller": "UID:GID", "image": None}.get(container.user, container.user)
+    around = _settings(adapter, deployment, image, site, binds, dict.fromkeys(container.secrets, "..."))
+    around = replace(around, tag="LAUNCH", user=user, network="enginebench-LAUNCH")
     shown: dict[str, str] = {}
     first = None
     for who, argv, env in launch.commands:

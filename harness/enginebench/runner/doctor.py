@@ -1,7 +1,6 @@
-"""Checks whether this machine is fit for a benchmark, and what is missing. Returns data; prints, changes and installs nothing.
+"""Checks whether this machine is fit for a benchmark and what is missing, and removes what dead runs left behind.
 
-Engines are passed in by the caller as (name, title, installs, how to install). Thresholds are for measuring, not for running: an engine
-works on a busy machine, but its numbers are worthless.
+Thresholds are for measuring, not for running: an engine works on a busy machine, but its numbers are worthless.
 """
 
 from __future__ import annotations
@@ -11,28 +10,25 @@ import importlib.util
 import platform
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 import psutil
 
-from enginebench.adapter import Install
 from enginebench.domain.formatting import size
-from enginebench.engines.installed import list_engines
+from enginebench.engines.installed import Engine, list_engines
 from enginebench.loadgen.transport.library import library
 from enginebench.machine import host
 from enginebench.machine.accelerators import gpus
 from enginebench.machine.folders import cache_dir
 from enginebench.machine.nvml import DRIVER
 from enginebench.runtime.exit_status import LaunchFailed
-from enginebench.runtime.leftovers import here, leases
+from enginebench.runtime.leftovers import here, leases, sweep
 from enginebench.telemetry.nvidia import nvml_version
 
 Level: TypeAlias = Literal["ok", "warn", "no"]
-Engine: TypeAlias = tuple[str, str, Sequence[Install], str]
-"""name, title, installations (best first), and how to install it ('': the default of its adapter)."""
 
 GIB = 2**30
 DOCKER_TIMEOUT_S = 5.0
@@ -60,21 +56,13 @@ def doctor(adapters: Sequence[str | Path] = ()) -> list[Diagnosis]:
 
     adapters: further adapter files. UserError if one of these is missing or broken.
     """
-    known = list_engines(adapters)
-    hints = {each.name: f"bench engines install {each.name}" if each.requirements else "" for each in known}
-    working = [(each.name, each.title, each.installs, hints[each.name]) for each in known if each.broken is None]
-    return diagnose(working, {each.name: each.broken for each in known if each.broken is not None})
+    return diagnose(list_engines(adapters))
 
 
-def diagnose(engines: Iterable[Engine] = (), broken: Mapping[str, str] | None = None) -> list[Diagnosis]:
-    """Run all checks, most general first. broken: adapter -> why it cannot be loaded."""
+def diagnose(engines: Iterable[Engine] = ()) -> list[Diagnosis]:
+    """Run all checks, most general first."""
     checks = (_python, _uvloop, _receiver, _cores, _memory, _quiet, _disk, _gpus, _nvml, _leftovers)
-    return [
-        *(check() for check in checks),
-        *_docker(),
-        *(_engine(*engine) for engine in engines),
-        *(_broken(*entry) for entry in (broken or {}).items()),
-    ]
+    return [*(check() for check in checks), *_docker(), *map(_engine, engines)]
 
 
 def _python() -> Diagnosis:
@@ -191,15 +179,36 @@ def _leftovers() -> Diagnosis:
     return Diagnosis("leftovers", "ok", "none")
 
 
-def _engine(name: str, title: str, installs: Sequence[Install], how: str) -> Diagnosis:
-    if not installs:
-        return Diagnosis(name, "no", f"{title} is not installed", how or f"bench engines install {name}")
-    best = installs[0]
-    place: Path | None = best.binary or best.python
+def _engine(engine: Engine) -> Diagnosis:
+    name, title = engine.name, engine.title
+    if engine.broken is not None:
+        return Diagnosis(name, "no", engine.broken, "fix its adapter, or uninstall the package that contains it")
+    if not engine.installs:
+        return Diagnosis(name, "no", f"{title} is not installed", f"bench engines install {name}")
+    best, *others = engine.installs
+    place = best.binary or best.python
     text = f"{title} {best.version} ({best.variant})" + (f" in {place}" if place else "")
-    more = f"; also {', '.join(f'{other.variant} {other.version}' for other in installs[1:])}" if len(installs) > 1 else ""
-    return Diagnosis(name, "ok", text + more)
+    return Diagnosis(name, "ok", text + (f"; also {', '.join(f'{each.variant} {each.version}' for each in others)}" if others else ""))
 
 
-def _broken(name: str, reason: str) -> Diagnosis:
-    return Diagnosis(name, "no", reason, "fix its adapter, or uninstall the package that contains it")
+@dataclass(frozen=True)
+class Cleanup:
+    """What `clean` did."""
+
+    actions: tuple[str, ...]
+    """One sentence for everything that was ended, removed or left alone."""
+    containers_problem: str | None = None
+    """Why containers could not be looked at; None when they were."""
+
+
+def clean() -> Cleanup:
+    """End processes and remove containers and networks of runs whose harness is dead. Never raises for a missing Docker daemon."""
+    from enginebench.runtime.container.client import connect
+    from enginebench.runtime.container.leftovers import clean as clean_containers
+
+    actions = sweep()
+    try:
+        with contextlib.closing(connect()) as client:
+            return Cleanup((*actions, *clean_containers(client)))
+    except LaunchFailed as failure:
+        return Cleanup(tuple(actions), failure.reason)

@@ -5,8 +5,6 @@ and `LaunchEnded`; per cell `CellStarted`, `CellProgress`es and `CellEnded`. A s
 `CellEnded`. A listener must return quickly: `CellProgress` comes inside a measured window, at most four times a second.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property

@@ -1,9 +1,4 @@
-"""Chooses the run folder for a plan: the unfinished run of the same plan on the same machine, or a new one.
-
-Knows nothing of engines. A folder that another process is writing to is refused.
-"""
-
-from __future__ import annotations
+"""Chooses the run folder for a plan: the unfinished run of the same plan on the same machine, or a new one."""
 
 import contextlib
 import fcntl
@@ -28,9 +23,7 @@ def open_run_for(
     plan: Plan, results: Path, machine: Mapping[str, JSON], *, fresh: bool, retry_failed: bool, say: Callable[[str], None]
 ) -> Iterator[Run]:
     """The run to resume, or a new one, locked against other processes while the block lasts.
-
-    fresh: always a new run. retry_failed: measure failed cells again. UserError if another process holds the lock.
-    """
+    fresh: always a new run. retry_failed: measure failed cells again. UserError if another process holds the lock."""
     run = None if fresh else _to_resume(plan, results, machine, retry_failed=retry_failed, say=say)
     if run is None:
         run = Run.create(new_run_path(results, plan.scenario.name), _new_record(plan, machine), plan.scenario.text)
@@ -61,18 +54,10 @@ def _to_resume(plan: Plan, results: Path, machine: Mapping[str, JSON], *, retry_
 def _new_record(plan: Plan, machine: Mapping[str, JSON]) -> RunRecord:
     scenario = plan.scenario
     about: dict[str, JSON] = {"title": scenario.title, "description": scenario.description, "file": scenario.file.name}
-    return RunRecord(
-        name=scenario.name,
-        created_at=now(),
-        scenario=about | {"repeats": scenario.repeats} | ({"hardware": scenario.hardware} if scenario.hardware else {}),
-        plan_id=plan.id,
-        cells=tuple(cell.id for cell in plan.cells),
-        machine=machine,
-        enginebench=__version__,
-        slo=_slo(plan),
-        searches=plan.searches,
-        probes={first: {first: search.start} for first, search in plan.searches.items()},
-    )
+    about |= {"repeats": scenario.repeats} | ({"hardware": scenario.hardware} if scenario.hardware else {})
+    probes = {first: {first: search.start} for first, search in plan.searches.items()}
+    cells = tuple(cell.id for cell in plan.cells)
+    return RunRecord(scenario.name, now(), about, plan.id, cells, machine, __version__, _slo(plan), plan.searches, probes)
 
 
 def _slo(plan: Plan) -> dict[str, JSON] | None:

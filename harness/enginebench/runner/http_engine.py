@@ -1,45 +1,34 @@
-"""An engine behind HTTP: sends cells to it, and attaches to a server that is already running.
-
-Starts nothing; `enginebench.runner.launch` does.
-"""
-
-from __future__ import annotations
+"""An engine behind HTTP: sends cells to it, and attaches to a server that is already running."""
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import orjson
 
-from enginebench.adapter import Adapter, Get, Reply, Resolved
+from enginebench.adapter import Adapter, Get, Reply
 from enginebench.domain import Deployment, Load
 from enginebench.errors import UserError
-from enginebench.loadgen import Acks, Body, LoadResult, LoadSpec, Progress, Target, WireRequest, run_load
+from enginebench.loadgen import Acks, Body, LoadResult, LoadSpec, Target, WireRequest, run_load
 from enginebench.records.launch import LaunchRecord
-from enginebench.runner.prompt_source import PromptSource
-from enginebench.runtime import ProcessGroup, http_get_url, wait_ready
-from enginebench.runtime.place import Started
+from enginebench.runner.engine import Engine, OnProgress
+from enginebench.runner.prompts import PromptSource
+from enginebench.runtime import http_get_url, wait_ready
 from enginebench.workload import Prompt
 
 ATTACH_TIMEOUT_S = 10.0
 
 
 @dataclass
-class HttpEngine:
+class HttpEngine(Engine):
     """An `Engine` behind HTTP."""
 
-    adapter: Adapter
-    launch: LaunchRecord
-    target: Target
-    prefix: str
-    """Put before the path of every request."""
     served_name: str
-    get: Get
-    prompts: PromptSource
-    process: ProcessGroup | None = None
-    """None: the server is attached."""
+    target: Target
+    prefix: str = ""
+    """Put before the path of every request."""
     secret: str | None = None
     """Removed from every error message that is stored."""
     processes: int = 1
@@ -51,26 +40,16 @@ class HttpEngine:
         return self.launch.deployment.inside
 
     def run(
-        self,
-        prompts: Sequence[Prompt],
-        load: Load,
-        *,
-        on_progress: Callable[[Progress], None] | None = None,
-        keep_text: bool = False,
-        acks: Acks = "usual",
+        self, prompts: Sequence[Prompt], load: Load, *, on_progress: OnProgress = None, keep_text: bool = False, acks: Acks = "usual"
     ) -> LoadResult:
-        spec = LoadSpec(
-            self.target,
-            list(self._requests(prompts, load)),
-            load.concurrency,
+        dialect, duration_ns = (
             self.adapter.dialect(self.deployment, load),
-            load.timeout_s,
-            keep_text=keep_text,
-            ramp_ns=round(load.start_spread_s * 1e9),
-            duration_ns=None if load.duration_s is None else round(load.duration_s * 1e9),
-            dispersion=load.dispersion,
-            acks=acks,
+            None if load.duration_s is None else round(load.duration_s * 1e9),
         )
+        spec = LoadSpec(
+            self.target, list(self._requests(prompts, load)), load.concurrency, dialect, load.timeout_s, keep_text=keep_text,
+            ramp_ns=round(load.start_spread_s * 1e9), duration_ns=duration_ns, dispersion=load.dispersion, acks=acks,
+        )  # fmt: skip
         result = run_load(spec, on_progress, processes=self.processes)
         if result.stopped == "interrupted":
             raise KeyboardInterrupt
@@ -86,25 +65,16 @@ class HttpEngine:
         turns: list[Prompt] = []
         for index, prompt in enumerate(prompts):
             turns = [*turns, prompt] if prompt.turn else [prompt]
+            content = self._conversation(turns, load) if load.turns > 1 else self._ids_or_text(prompt, load)
             body = dialect.body(
-                model=self.served_name,
-                prompt=self._conversation(turns, load) if load.turns > 1 else self._ids_or_text(prompt, load),
-                output_tokens=prompt.output_tokens,
-                temperature=load.temperature,
-                seed=load.seed if load.temperature > 0 else None,
-                extra=extra,
-            )
+                model=self.served_name, prompt=content, output_tokens=prompt.output_tokens, temperature=load.temperature,
+                seed=load.seed if load.temperature > 0 else None, extra=extra,
+            )  # fmt: skip
+            due_ns = None if prompt.due_s is None else round(prompt.due_s * 1e9)
             yield WireRequest(
-                index=index,
-                path=self.prefix + dialect.path,
-                body=_pieces(orjson.dumps(body)),
-                asked_input_tokens=prompt.tokens,
-                asked_output_tokens=prompt.output_tokens,
-                due_ns=None if prompt.due_s is None else round(prompt.due_s * 1e9),
-                think_ns=round(load.think_s * 1e9),
-                conversation=prompt.conversation,
-                turn=prompt.turn,
-            )
+                index, self.prefix + dialect.path, _pieces(orjson.dumps(body)), prompt.tokens, prompt.output_tokens, due_ns=due_ns,
+                think_ns=round(load.think_s * 1e9), conversation=prompt.conversation, turn=prompt.turn,
+            )  # fmt: skip
 
     def _conversation(self, turns: Sequence[Prompt], load: Load) -> str | list[dict[str, str]]:
         """All turns so far, with a placeholder for each answer: messages for the chat route, otherwise one text."""
@@ -127,24 +97,6 @@ class HttpEngine:
                 advice="put tokenizer.json beside the checkpoint",
             )
         return prompt.text
-
-    def counters(self) -> Mapping[str, float]:
-        return self.adapter.counters(self.get)
-
-    def resolved(self) -> Resolved:
-        return self.adapter.resolved(self.get)
-
-    def started(self) -> Mapping[str, Started]:
-        return self.process.started if self.process is not None else {}
-
-    def ending(self, patience_s: float = 0.0) -> str | None:
-        if self.process is None:
-            return None
-        self.process.wait(patience_s)
-        return self.process.ending
-
-    def log_tail(self) -> tuple[str, ...]:
-        return tuple(self.process.log_tail().splitlines()) if self.process else ()
 
 
 _PLACEHOLDER = "\ue000answer {}\ue000"
@@ -173,7 +125,7 @@ def attach(adapter: Adapter, launch: LaunchRecord, prompts: PromptSource, proces
     get = _redacted(key, http_get_url(deployment.url or "", headers=headers))
     wait_ready(adapter, get, None, deployment.ready_timeout_s or ATTACH_TIMEOUT_S)
     launch.startup.identity = "attached: the server was not started by enginebench"
-    return HttpEngine(adapter, launch, target, url.path.rstrip("/"), deployment.model, get, prompts, secret=key, processes=processes)
+    return HttpEngine(adapter, launch, prompts, None, get, deployment.model, target, url.path.rstrip("/"), key, processes)
 
 
 def api_key(deployment: Deployment) -> str | None:

@@ -1,30 +1,24 @@
-"""Finds the importer of another tool's file and writes a run folder. Its cells have stated figures and no raw samples.
-
-Collects the importers from the modules of `enginebench.records.importers`. Knows no tool and starts nothing.
-"""
-
-from __future__ import annotations
+"""Finds the importer of another tool's file and writes a run folder. Its cells have stated figures and no raw samples."""
 
 import hashlib
 import importlib
 import pkgutil
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from itertools import count
 from pathlib import Path
 
 from enginebench import __version__
-from enginebench.domain import Cell, fingerprint
+from enginebench.domain import JSON, Cell, fingerprint
 from enginebench.errors import UserError
 from enginebench.metrics.registry import find
 from enginebench.metrics.statistics import samples_needed
 from enginebench.records import importers
-from enginebench.records.cell import CellRecord, CellTraits
-from enginebench.records.evidence import Stated
+from enginebench.records.cell import CellRecord, CellTraits, Stated
 from enginebench.records.files import now
-from enginebench.records.foreign_file import read_records
-from enginebench.records.importer import ImportedCell, Importer
+from enginebench.records.importer import ImportedCell, Importer, read_records
 from enginebench.records.run import RunRecord
 from enginebench.records.run_folder import Run, new_run_path
 
@@ -45,15 +39,9 @@ def import_run(file: Path, results: Path) -> Run:
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     about = f"Imported from {file.name}, written by {found.tool} (sha256 {digest})."
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", file.stem).strip("-._") or "imported"
-    run = RunRecord(
-        name=name,
-        created_at=now(),
-        scenario={"title": f"{found.tool}: {file.name}", "description": about, "file": file.name},
-        plan_id=fingerprint({"cells": list(ids), "file": digest}),
-        cells=ids,
-        machine={},  # the file does not say
-        enginebench=__version__,
-    )
+    scenario: dict[str, JSON] = {"title": f"{found.tool}: {file.name}", "description": about, "file": file.name}
+    plan_id = fingerprint({"cells": list(ids), "file": digest})
+    run = RunRecord(name, now(), scenario, plan_id, ids, {}, __version__)  # {}: the file does not say on what machine
     folder = Run.create(new_run_path(results, name), run, f"# {about}\n")
     for record in records:
         folder.add_cell(record)
@@ -75,18 +63,10 @@ def _records(cells: Sequence[ImportedCell], source: str) -> list[CellRecord]:
     for one in cells:
         cell = next(cell for n in count() if (cell := Cell(one.deployment, one.load, n)).id not in records)
         reason = None if one.completed else "no request succeeded"
-        records[cell.id] = CellRecord(
-            cell.id,
-            cell.launch_id,
-            cell.deployment,
-            cell.load,
-            cell.repeat,
-            "failed" if reason else "ok",
-            reason,
-            wall_s=one.wall_s,
-            traits=CellTraits(length_control="cap"),  # whether lengths were forced is unknown
-            stated=Stated(source, dict(_supported(one))) if not reason else None,
-        )
+        traits = CellTraits(length_control="cap")  # whether lengths were forced is unknown
+        stated = None if reason else Stated(source, dict(_supported(one)))
+        record = CellRecord.of(cell, "failed" if reason else "ok", reason)
+        records[cell.id] = replace(record, wall_s=one.wall_s, traits=traits, stated=stated)
     return list(records.values())
 
 

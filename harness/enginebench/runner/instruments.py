@@ -1,13 +1,7 @@
-"""Telemetry of a load: readings of GPUs, of this machine and of what the engine runs in, taken by another process.
-
-Decides which of them belong to a cell. Reads none itself (`enginebench.telemetry.sampler` does) and computes no figure.
-"""
-
-from __future__ import annotations
+"""Telemetry of a load, taken by another process (`enginebench.telemetry.sampler`): which readings belong to a cell."""
 
 import ipaddress
 import json
-from types import TracebackType
 from typing import Self
 
 from enginebench.domain import JSON
@@ -25,10 +19,8 @@ PROGRAM = ("-P", "-m", "enginebench.telemetry.sampler")
 
 class Instruments:
     """Telemetry of one load after another: `with Instruments() as instruments:`, then for each load `prepare`, `begin` and `collect`.
-
     The first sampler starts with the block, while the run folder and an engine are being opened. Later ones start in `prepare`, so that
-    start-up overlaps with what comes before `begin`.
-    """
+    start-up overlaps with what comes before `begin`."""
 
     def __init__(self, every_s: float = EVERY_S) -> None:
         self._every_s = every_s
@@ -58,7 +50,7 @@ class Instruments:
         self._end()
         return _subjects(output)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self._end()
 
     def _end(self) -> None:

@@ -1,10 +1,8 @@
 """Starts an engine and stops it again, whatever its runtime: processes, containers, an offline batch worker, or an attached server.
 
-Inside `with open_engine(...)` the engine is ready, and its port is known to be answered by the process that was started. In a deployment
-of several servers all members are ready before the main one is started. Knows neither cells nor metrics.
+Inside `with open_engine(...)` it is ready, and the process that was started is known to answer its port. All members are ready before the
+main server is started.
 """
-
-from __future__ import annotations
 
 import contextlib
 import os
@@ -13,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeAlias
 
 from enginebench.adapter import Adapter, Install, Launch, Member, Site, installed_packages
 from enginebench.checkpoints import prepare
@@ -21,40 +20,22 @@ from enginebench.records.launch import LaunchRecord
 from enginebench.runner.engine import Engine
 from enginebench.runner.http_engine import HttpEngine, attach
 from enginebench.runner.offline import OfflineEngine
-from enginebench.runner.prompt_source import PromptSource
-from enginebench.runner.vocabulary import vocabulary_of
-from enginebench.runtime import (
-    EngineProcess,
-    LaunchFailed,
-    ProcessGroup,
-    Proof,
-    Started,
-    ThisMachine,
-    free_ports,
-    http_get,
-    passed_on,
-    wait_ready,
-)
+from enginebench.runner.prompts import PromptSource, vocabulary_of
+from enginebench.runtime import EngineProcess, LaunchFailed, ProcessGroup, Proof, Started, ThisMachine, passed_on
+from enginebench.runtime.readiness import free_ports, http_get, wait_ready
 
 HOST = "127.0.0.1"
+
+Say: TypeAlias = Callable[[str], None]
 
 
 @contextlib.contextmanager
 def open_engine(
-    adapter: Adapter,
-    launch: LaunchRecord,
-    installs: Sequence[Install],
-    *,
-    log: Path,
-    base: Path,
-    say: Callable[[str], None],
-    processes: int = 1,
+    adapter: Adapter, launch: LaunchRecord, installs: Sequence[Install], *, log: Path, base: Path, say: Say, processes: int = 1
 ) -> Iterator[Engine]:
     """Start the deployment of `launch`, and stop it when the block ends. LaunchFailed with the reason and the end of the log.
-
     launch: completed step by step, so that the record of a failed start is as complete as possible. base: folder that relative paths of
-    checkpoints, data sets and traces start from. say: receives what is being waited for. processes: client processes per load.
-    """
+    checkpoints, data sets and traces start from. say: receives what is being waited for. processes: client processes per load."""
     deployment, startup = launch.deployment, launch.startup
     prompts = PromptSource(base, deployment.max_context)
     if deployment.runtime == "attach":
@@ -92,9 +73,7 @@ def _as_processes(
     return ProcessGroup(ThisMachine(site), log), command
 
 
-def _in_containers(
-    adapter: Adapter, launch: LaunchRecord, checkpoint: str, log: Path, say: Callable[[str], None]
-) -> tuple[ProcessGroup, Launch]:
+def _in_containers(adapter: Adapter, launch: LaunchRecord, checkpoint: str, log: Path, say: Say) -> tuple[ProcessGroup, Launch]:
     """Where the deployment's containers are started, and the command. Raises LaunchFailed."""
     from enginebench.runner.containers import open_containers  # reads the table of images
 
@@ -111,13 +90,7 @@ def _in_containers(
 
 
 def _start(
-    adapter: Adapter,
-    launch: LaunchRecord,
-    command: Launch,
-    group: ProcessGroup,
-    prompts: PromptSource,
-    processes: int,
-    say: Callable[[str], None],
+    adapter: Adapter, launch: LaunchRecord, command: Launch, group: ProcessGroup, prompts: PromptSource, processes: int, say: Say
 ) -> Engine:
     """Start all members at once, and the main process when they are ready. Raises LaunchFailed."""
     site, offline = group.site, launch.deployment.runtime == "in-process"
@@ -135,16 +108,14 @@ def _start(
         get = http_get(target.host, target.port)
         wait_ready(adapter, get, group, timeout_s)
         proofs.append(_prove("", site.port, main, group))
-        engine = HttpEngine(adapter, launch, target, "", command.served_name, get, prompts, group, processes=processes)
+        engine = HttpEngine(adapter, launch, prompts, group, get, command.served_name, target, processes=processes)
     if proofs:
         launch.startup.identity = next((proof.text for proof in proofs if proof.kind != "proven"), proofs[0].text)
     launch.startup.start_s = time.monotonic() - began
     return engine
 
 
-def _await_member(
-    adapter: Adapter, member: Member, group: ProcessGroup, timeout_s: float, say: Callable[[str], None], began: float
-) -> Proof:
+def _await_member(adapter: Adapter, member: Member, group: ProcessGroup, timeout_s: float, say: Say, began: float) -> Proof:
     """Wait until a member is ready. LaunchFailed, with the name of the member, if it or another process of the group ends first."""
     say(f"waiting for {member.name}")
     process, prefix = group.members[member.name], f"member {member.name}: "

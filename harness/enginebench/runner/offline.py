@@ -1,23 +1,21 @@
-"""Offline batch mode: a batch through the engine's own in-process API, run by a worker in the engine's environment.
+"""Offline batch mode: a batch through the engine's own in-process API, run by a worker (adapters/workers/) in its environment.
 
-The worker (adapters/workers/) loads the model once and answers each load with one line of JSON. Its times are its own monotonic clock,
-which is the client's clock, since both run on one machine. Knows nothing of HTTP.
+The worker loads the model once and answers each load with one line of JSON. Its monotonic clock is the client's: both run on one machine.
 """
-
-from __future__ import annotations
 
 import json
 import select
 import time
 from array import array
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
-from enginebench.adapter import Adapter, Reply, Resolved
+from enginebench.adapter import Adapter, Reply
 from enginebench.domain import Load, Sample
-from enginebench.loadgen import Acks, ClientHealth, LoadResult, Progress
+from enginebench.loadgen import Acks, ClientHealth, LoadResult
 from enginebench.records.launch import LaunchRecord
-from enginebench.runner.prompt_source import PromptSource
+from enginebench.runner.engine import Engine, OnProgress
+from enginebench.runner.prompts import PromptSource
 from enginebench.runtime import EngineProcess, LaunchFailed
 from enginebench.runtime.place import Started
 from enginebench.workload import Prompt
@@ -26,13 +24,12 @@ EXIT_PATIENCE_S = 1.0
 """The pipe of a worker that exits closes before its exit status is known."""
 
 
-class OfflineEngine:
-    """An `Engine` that is a batch worker with its model loaded. It streams nothing, so TTFT is mostly undefined."""
+class OfflineEngine(Engine):
+    """A batch worker with its model loaded. It streams nothing, so TTFT is mostly undefined."""
 
     def __init__(self, adapter: Adapter, launch: LaunchRecord, process: EngineProcess, prompts: PromptSource) -> None:
-        self.launch, self.prompts = launch, prompts
-        self.served_name: str | None = None
-        self._adapter, self._process = adapter, process
+        super().__init__(adapter, launch, prompts, process, self._reply, None)
+        self._process = process
         self._requests = 0
         self._given_up: str | None = None
         """Why the worker is not used any more."""
@@ -41,9 +38,7 @@ class OfflineEngine:
         """Path of the engine's HTTP API -> what the engine would reply; sent by the worker when it is ready."""
 
     @classmethod
-    def connect(
-        cls, adapter: Adapter, launch: LaunchRecord, process: EngineProcess, prompts: PromptSource, timeout_s: float
-    ) -> OfflineEngine:
+    def connect(cls, adapter: Adapter, launch: LaunchRecord, process: EngineProcess, prompts: PromptSource, timeout_s: float) -> Self:
         """Wait for the worker's `ready` event. Raises LaunchFailed."""
         worker = cls(adapter, launch, process, prompts)
         event = worker._receive(timeout_s)
@@ -55,24 +50,14 @@ class OfflineEngine:
         return worker
 
     def run(
-        self,
-        prompts: Sequence[Prompt],
-        load: Load,
-        *,
-        on_progress: Callable[[Progress], None] | None = None,
-        keep_text: bool = False,
-        acks: Acks = "usual",
+        self, prompts: Sequence[Prompt], load: Load, *, on_progress: OnProgress = None, keep_text: bool = False, acks: Acks = "usual"
     ) -> LoadResult:
-        ids = self._adapter.traits(self.launch.deployment).takes_ids
+        ids = self.adapter.traits(self.launch.deployment).takes_ids
         self._requests += 1
         request = {
-            "id": self._requests,
-            "prompts": [list(p.ids) if ids and p.ids is not None else p.text or list(p.ids or ()) for p in prompts],
-            "output_tokens": prompts[0].output_tokens,
-            "batch": load.concurrency,
-            "temperature": load.temperature,
-            "seed": load.seed,
-        }
+            "id": self._requests, "prompts": [list(p.ids) if ids and p.ids is not None else p.text or list(p.ids or ()) for p in prompts],
+            "output_tokens": prompts[0].output_tokens, "batch": load.concurrency, "temperature": load.temperature, "seed": load.seed,
+        }  # fmt: skip
         sent_ns, cpu_ns = time.monotonic_ns(), time.process_time_ns()
         event, failure = self._exchange(request, load.timeout_s)
         if event is None:
@@ -105,23 +90,15 @@ class OfflineEngine:
             return None, "the worker's result does not match the request"
         return event, ""
 
-    def counters(self) -> Mapping[str, float]:
-        return {}
-
-    def resolved(self) -> Resolved:
-        """Read by the adapter as from a server: the worker has sent what each endpoint would reply."""
-        replies = self._replies
-        return self._adapter.resolved(lambda path: Reply(200, json.dumps(replies[path]).encode()) if path in replies else Reply(404))
+    def _reply(self, path: str) -> Reply:
+        return Reply(200, json.dumps(self._replies[path]).encode()) if path in self._replies else Reply(404)
 
     def started(self) -> Mapping[str, Started]:
         return {"engine": self._process}
 
     def ending(self, patience_s: float = 0.0) -> str | None:
-        self._process.wait(patience_s)
-        return self._given_up or self._process.ending
-
-    def log_tail(self) -> tuple[str, ...]:
-        return tuple(self._process.log_tail().splitlines())
+        ending = super().ending(patience_s)
+        return self._given_up or ending
 
     def _receive(self, timeout_s: float) -> dict[str, Any] | None:
         """The worker's next event; None if it exited or the time is over."""
@@ -146,22 +123,12 @@ class OfflineEngine:
 
 def _sample(index: int, prompt: Prompt, event: Mapping[str, Any], reply: Mapping[str, Any]) -> Sample:
     times = [int(t) for t in reply.get("token_ns") or ()]
+    counts: dict[str, Any] = {name: reply.get(name) for name in ("input_tokens", "output_tokens", "cached_tokens")}
     return Sample(
-        index,
-        prompt.tokens,
-        prompt.output_tokens,
-        due_ns=event["start_ns"],
-        sent_ns=event["start_ns"],
-        end_ns=event["end_ns"],
-        event_ns=array("q", times),
-        event_tokens=array("i", [1] * len(times)),
-        event_chars=array("i", [0] * len(times)),
-        outcome="in_stream_error" if reply.get("error") else "ok",
-        error=reply.get("error"),
-        input_tokens=reply.get("input_tokens"),
-        output_tokens=reply.get("output_tokens"),
-        cached_tokens=reply.get("cached_tokens"),
-    )
+        index, prompt.tokens, prompt.output_tokens, due_ns=event["start_ns"], sent_ns=event["start_ns"], end_ns=event["end_ns"],
+        event_ns=array("q", times), event_tokens=array("i", [1] * len(times)), event_chars=array("i", [0] * len(times)),
+        outcome="in_stream_error" if reply.get("error") else "ok", error=reply.get("error"), **counts,
+    )  # fmt: skip
 
 
 def _failed(index: int, prompt: Prompt, sent_ns: int, outcome: str, error: str) -> Sample:

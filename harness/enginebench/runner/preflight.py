@@ -1,21 +1,25 @@
-"""Checks that can fail before anything is launched: engines, images, secrets and data sets of a plan."""
+"""What can be known of a plan before anything is launched: what is missing here, and the commands that it would run."""
 
-from __future__ import annotations
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 
-from enginebench.adapter import NotInstalled, Unsupported
+from enginebench.adapter import NotInstalled, Site, Unsupported
 from enginebench.domain import Deployment
 from enginebench.engines.installed import installs_of
+from enginebench.engines.registry import Registry
 from enginebench.errors import UserError
 from enginebench.runner.http_engine import api_key
 from enginebench.scenario.plan import Plan
 from enginebench.workload.datasets import is_data_set, read_records
 
+EXAMPLE_PORT = 8000
+
 
 def check_launchable(plan: Plan) -> None:
     """UserError when an engine is not installed or has no image, or the environment variable with an API key is not set.
-
-    A deployment that its engine does not support is no error: its cells are skipped with the reason.
-    """
+    A deployment that its engine does not support is no error: its cells are skipped with the reason."""
     for deployment, cells in plan.launches():
         if any(cell.id not in plan.skipped for cell in cells):
             _check(deployment, plan)
@@ -48,3 +52,41 @@ def check_prompts(plan: Plan) -> None:
                 read_records(prompts, file.resolve().parent)
             except UserError as error:
                 raise UserError(error.message, file=error.file or file, line=error.line, key=error.key, advice=error.advice) from None
+
+
+@dataclass(frozen=True)
+class LaunchCommands:
+    """The shell commands that start one deployment."""
+
+    deployment: Deployment
+    commands: Mapping[str, str] = field(default_factory=dict)
+    """Name of a member -> its command, in start order; the main server comes last and has the name ''."""
+    problem: str | None = None
+    """Why there are no commands: it attaches to a running server, or cannot be launched here."""
+
+
+def launch_commands(plan: Plan) -> list[LaunchCommands]:
+    """The commands of each deployment of a plan, in plan order, each deployment once."""
+    deployments = {id(cell.deployment): cell.deployment for cell in plan.cells}
+    return [_commands(deployment, plan.registry) for deployment in deployments.values()]
+
+
+def _commands(deployment: Deployment, registry: Registry) -> LaunchCommands:
+    if deployment.runtime == "attach":
+        return LaunchCommands(deployment, problem=f"attaches to {deployment.url}, which is up already")
+    adapter = registry[deployment.engine]
+    if deployment.runtime == "docker":
+        from enginebench.runner.containers import commands  # reads the table of images
+
+        try:
+            return LaunchCommands(deployment, commands(adapter, deployment))
+        except (Unsupported, UserError) as reason:
+            return LaunchCommands(deployment, problem=str(reason))
+    first, *more = range(EXAMPLE_PORT, EXAMPLE_PORT + 1 + adapter.traits(deployment).extra_ports)
+    site = Site("127.0.0.1", first, Path("LAUNCH_FOLDER"), f"CHECKPOINT:{deployment.checkpoint}", tuple(more))
+    try:
+        launch = adapter.launch(deployment, adapter.choose(deployment, installs_of(adapter)), site)
+    except Unsupported as reason:
+        return LaunchCommands(deployment, problem=str(reason))
+    words = {name: [*(f"{key}={value}" for key, value in env.items()), shlex.join(argv)] for name, argv, env in launch.commands}
+    return LaunchCommands(deployment, {name: " ".join(parts) for name, parts in words.items()})

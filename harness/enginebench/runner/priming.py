@@ -1,9 +1,4 @@
-"""What is sent to an engine outside of measurements: its first generation, probes of its tokenizer, and probes until it is idle.
-
-Also compares the configuration that the engine reports with the one that was asked for. Knows engines only through the `Engine` protocol.
-"""
-
-from __future__ import annotations
+"""What is sent to an engine outside of measurements: its first generation, probes of its tokenizer, and probes until it is idle."""
 
 import itertools
 import math
@@ -14,7 +9,7 @@ from enginebench.adapter import Difference, Resolved
 from enginebench.domain import JSON, ClosedLoop, Deployment, Length, Load, Sample, plain_object
 from enginebench.records.launch import Configuration
 from enginebench.runner.engine import Engine
-from enginebench.runner.prompt_source import kind_of_text
+from enginebench.runner.prompts import kind_of_text
 from enginebench.runtime import LaunchFailed
 from enginebench.workload import Prompt, TextScale
 
@@ -40,9 +35,7 @@ _AT_LEAST = ("context", "slots", "kv_tokens")
 
 def differences(deployment: Deployment, resolved: Resolved, served_name: str | None = None) -> tuple[Difference, ...]:
     """Fields in which the reported configuration differs from what was asked for. Fields that the engine does not report are skipped.
-
-    served_name: the model name in requests; a server that reports another model is the wrong server.
-    """
+    served_name: the model name in requests; a server that reports another model is the wrong server."""
     asked: dict[str, JSON] = {"precision": deployment.precision, "context": deployment.max_context, "slots": deployment.max_concurrency}
     asked |= {"model": served_name}
     reported: dict[str, JSON] = {**{name: getattr(resolved, name) for name in _NEUTRAL}, **resolved.options}
@@ -61,16 +54,11 @@ def short_load(load: Load, *, requests: int, streams: int, output_tokens: int) -
     """A closed loop of single requests like those of the load, each with at most so many output tokens. Never measured."""
     length = load.token_lengths[0] if load.lengths is None else "data"
     return ClosedLoop(
-        concurrency=streams,
-        requests=requests,
-        input_tokens=_DEFAULT_INPUT if length == "data" else length,
+        concurrency=streams, requests=requests, input_tokens=_DEFAULT_INPUT if length == "data" else length,
         output_tokens=min(output_tokens, load.output_length or output_tokens),
         prompts="text" if load.prompts == "text" else "random",  # not the data set's: they would be in the prefix cache when measured
-        api=load.api,
-        temperature=load.temperature,
-        seed=load.seed,
-        timeout_s=load.timeout_s,
-    )
+        api=load.api, temperature=load.temperature, seed=load.seed, timeout_s=load.timeout_s,
+    )  # fmt: skip
 
 
 def fixed(length: Length) -> int:
@@ -80,9 +68,7 @@ def fixed(length: Length) -> int:
 
 def first_generation(engine: Engine, load: Load, *, salt: str) -> None:
     """Generate a few tokens, then read the engine's configuration back. Both go into the launch record. Raises LaunchFailed.
-
-    In this order, because some engines report parts of their configuration only after their first request.
-    """
+    In this order, because some engines report parts of their configuration only after their first request."""
     deployment, startup = engine.launch.deployment, engine.launch.startup
     short = short_load(load, requests=1, streams=1, output_tokens=8)
     length = min(fixed(short.input_tokens), max(1, deployment.max_context - 8))
@@ -97,10 +83,8 @@ def first_generation(engine: Engine, load: Load, *, salt: str) -> None:
 
 def fit_text_scale(engine: Engine, load: Load, *, salt: str) -> None:
     """Measure how the engine counts this load's kind of text, unless that is known: two generations.
-
-    Two lengths separate the tokens per word from the tokens added to every prompt. An engine that reports no counts gets the default
-    scale. With a known tokenizer only the tokens of a chat template are measured.
-    """
+    Two lengths separate the tokens per word from the tokens added to every prompt. An engine that reports no counts gets the default scale.
+    With a known tokenizer only the tokens of a chat template are measured."""
     prompts, kind = engine.prompts, kind_of_text(load)
     known = prompts.vocabulary is not None
     if kind in prompts.scales or (known and load.api != "chat"):
@@ -120,10 +104,8 @@ def fit_text_scale(engine: Engine, load: Load, *, salt: str) -> None:
 
 def wait_until_idle(engine: Engine, load: Load, *, salt: str) -> None:
     """After an aborted load: wait until the engine has finished the requests that are left, at most half a minute.
-
-    Sends probes of one token until one takes about as long as the first generation, or until they have not become faster for some time
-    (a longer prompt takes longer).
-    """
+    Sends probes of one token until one takes about as long as the first generation, or until they have not become faster for some time (a
+    longer prompt takes longer)."""
     short = replace(short_load(load, requests=1, streams=1, output_tokens=1), timeout_s=min(load.timeout_s, _IDLE_TIMEOUT_S))
     idle_s = 2 * (engine.launch.startup.first_generation_s or 0.0)
     deadline, before_s, stable = time.monotonic() + _IDLE_TIMEOUT_S, math.inf, 0

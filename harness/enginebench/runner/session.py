@@ -1,7 +1,5 @@
 """One session of a run: checks the plan, ends what earlier runs left behind, opens the run folder, measures, and reports every step."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 from collections.abc import Sequence
@@ -22,13 +20,7 @@ from enginebench.scenario.plan import Plan
 
 
 def run_plan(
-    plan: Plan,
-    results: Path,
-    *,
-    fresh: bool = False,
-    retry_failed: bool = False,
-    client_processes: int = 1,
-    on_event: OnEvent = ignore,
+    plan: Plan, results: Path, *, fresh: bool = False, retry_failed: bool = False, client_processes: int = 1, on_event: OnEvent = ignore
 ) -> Run:
     """Measure every cell of a plan that has no record yet. Arguments and errors: `enginebench.api.run`."""
     check_launchable(plan)

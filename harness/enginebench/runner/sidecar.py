@@ -1,11 +1,8 @@
-"""A process that takes readings while a load runs.
+"""A process that takes readings while a load runs (`enginebench.runtime.scraper`, `enginebench.telemetry.sampler`).
 
-Protocol: one line of JSON on its stdin configures it; an empty line starts it, and it writes `ready` to its stdout after the first reading;
-when its stdin closes it writes its readings to its stdout. Knows nothing of what is read (`enginebench.runtime.scraper`,
-`enginebench.telemetry.sampler`).
+One line of JSON on its stdin configures it; an empty line starts it, and it writes `ready` to its stdout after the first reading; when its
+stdin closes it writes its readings to its stdout.
 """
-
-from __future__ import annotations
 
 import contextlib
 import json
@@ -28,13 +25,9 @@ class Sidecar:
     def __init__(self, arguments: Sequence[str]) -> None:
         """Start a Python interpreter with these arguments, without waiting for it."""
         self._process: subprocess.Popen[bytes] | None = subprocess.Popen(
-            [sys.executable, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            bufsize=0,
+            [sys.executable, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0,
             start_new_session=True,  # the terminal's Ctrl-C is for the harness
-        )
+        )  # fmt: skip
         self._begun = False
 
     def configure(self, config: Mapping[str, JSON]) -> None:

@@ -1,10 +1,7 @@
-"""Walks a plan: one engine start per deployment and repeat, one stored record per cell.
+"""Walks a plan: one engine start per deployment and repeat, one stored record per cell. A failed cell does not end the sweep.
 
-A failed cell does not end the sweep. An engine that crashes is started again for the cells that are left, and is given up when it crashes
-on several cells in a row.
+An engine that crashes is started again for the cells that are left, and given up when it crashes on several cells in a row.
 """
-
-from __future__ import annotations
 
 import contextlib
 import secrets
@@ -67,9 +64,7 @@ class Sweep:
 
     def _prepare_checkpoints(self) -> None:
         """Download or make every checkpoint before the first launch, so that no download runs between engines that are compared.
-
-        Errors are ignored here: the cells of that checkpoint fail with the reason when their turn comes.
-        """
+        Errors are ignored here: the cells of that checkpoint fail with the reason when their turn comes."""
         for deployment, cells in self.plan.launches():
             if deployment.runtime != "attach" and any(not self.run.has(c.id) and c.id not in self.plan.skipped for c in cells):
                 adapter = self.registry[deployment.engine]
@@ -89,17 +84,9 @@ class Sweep:
             except Unsupported as reason:
                 self._store_unmeasured(queue.cells, "skipped", str(reason))
                 return
-            except LaunchFailed as failure:
-                launch.ended = failure.reason
-                self._store_unmeasured(queue.cells, "failed", failure.reason, tuple(failure.log_tail.splitlines()))
-                return
-            except UserError as error:
-                launch.ended = _one_line(error)
-                self._store_unmeasured(queue.cells, "failed", launch.ended)
-                return
             except Exception as error:  # noqa: BLE001  # an error in one engine or adapter must not end the sweep
-                launch.ended = f"enginebench failed: {type(error).__name__}: {error}"
-                self._store_unmeasured(queue.cells, "failed", launch.ended, tuple(traceback.format_exc().splitlines()))
+                launch.ended, log_tail = _why(error)
+                self._store_unmeasured(queue.cells, "failed", launch.ended, log_tail)
                 return
             finally:
                 self.run.add_launch(launch)
@@ -114,15 +101,9 @@ class Sweep:
         """Start the engine and measure until the queue is empty or the engine cannot be used any more."""
         deployment = launch.deployment
         adapter = self.registry[deployment.engine]
-        with open_engine(
-            adapter,
-            launch,
-            self.installs(adapter),
-            log=self.run.log(launch.id),
-            base=self._base(),
-            say=partial(self._step, deployment),
-            processes=self.client_processes,
-        ) as engine:
+        log, say = self.run.log(launch.id), partial(self._step, deployment)
+        installs, processes = self.installs(adapter), self.client_processes
+        with open_engine(adapter, launch, installs, log=log, base=self._base(), say=say, processes=processes) as engine:
             self._check_outputs(engine, queue.cells[0].load)
             self.run.add_launch(launch)  # already now, in case this process is killed
             self.on_event(EngineReady(deployment, launch.startup.start_s))
@@ -182,9 +163,13 @@ class Sweep:
             self._ended(cell, record)
 
 
-def _one_line(error: UserError) -> str:
-    """The error as a reason, its advice after a semicolon."""
-    return "; ".join(line.strip() for line in str(error).splitlines())
+def _why(error: Exception) -> tuple[str, tuple[str, ...]]:
+    """Why an engine could not be used, and what of a log is stored with that."""
+    if isinstance(error, LaunchFailed):
+        return error.reason, tuple(error.log_tail.splitlines())
+    if isinstance(error, UserError):  # its advice comes after a semicolon
+        return "; ".join(line.strip() for line in str(error).splitlines()), ()
+    return f"enginebench failed: {type(error).__name__}: {error}", tuple("".join(traceback.format_exception(error)).splitlines())
 
 
 def _still_busy(deployment: Deployment, samples: Samples | None) -> str | None:

@@ -1,7 +1,5 @@
 """Starts and ends engines: processes, containers, readiness, identity, leftovers. Does not know: loads, metrics, reports."""
 
-from __future__ import annotations
-
 from enginebench.runtime.environment import environment, passed_on
 from enginebench.runtime.exit_status import LaunchFailed
 from enginebench.runtime.group import ProcessGroup
@@ -11,22 +9,6 @@ from enginebench.runtime.process import EngineProcess
 from enginebench.runtime.readiness import Proof, free_port, free_ports, http_get, http_get_url, verify_listener, wait_ready
 
 __all__ = [
-    "EngineProcess",
-    "LaunchFailed",
-    "Place",
-    "ProcessGroup",
-    "Proof",
-    "Started",
-    "ThisMachine",
-    "environment",
-    "free_port",
-    "free_ports",
-    "http_get",
-    "http_get_url",
-    "leases",
-    "passed_on",
-    "sweep",
-    "unique_tag",
-    "verify_listener",
-    "wait_ready",
-]
+    "EngineProcess", "LaunchFailed", "Place", "ProcessGroup", "Proof", "Started", "ThisMachine", "environment", "free_port", "free_ports",
+    "http_get", "http_get_url", "leases", "passed_on", "sweep", "unique_tag", "verify_listener", "wait_ready",
+]  # fmt: skip

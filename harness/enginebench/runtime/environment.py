@@ -1,9 +1,4 @@
-"""Computes the environment of an engine from an explicit list, so that no variable of the user's shell becomes an unrecorded option.
-
-Values may be secrets (HF_TOKEN, proxies), so only names are recorded.
-"""
-
-from __future__ import annotations
+"""The environment of an engine, from an explicit list, so that no variable of the user's shell becomes an unrecorded option."""
 
 import os
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Describes how an engine ended: exit statuses in words, and the last lines of a log."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal

@@ -1,10 +1,7 @@
 """The processes of one deployment: its members, started at once, and the main process, which receives the requests.
 
-Each process has its own guardian, lease and log, so all of them end with the harness. If one ends, the deployment has failed. Does not
-know: HTTP, readiness, the purpose of a member.
+Each has its own guardian, lease and log, so all of them end with the harness. If one ends, the deployment has failed.
 """
-
-from __future__ import annotations
 
 import contextlib
 import select
@@ -12,10 +9,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
-from enginebench.adapter import Launch, Member
+from enginebench.adapter import Launch
 from enginebench.runtime.exit_status import LaunchFailed
 from enginebench.runtime.leftovers import unique_tag
 from enginebench.runtime.place import Place, Started
@@ -37,7 +33,7 @@ class ProcessGroup:
         for member in launch.members:
             one = Launch(member.argv, launch.served_name, member.env, member.files)
             site = replace(self.site, port=member.port, folder=self.site.folder / member.name)
-            log = member_log(self.log, member)
+            log = self.log.with_name(f"{self.log.stem}.{member.name}{self.log.suffix}")
             try:
                 self.members[member.name] = self.place.start(one, site, log=log, tag=unique_tag(log.stem))
             except LaunchFailed as failure:
@@ -100,10 +96,5 @@ class ProcessGroup:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
-
-
-def member_log(log: Path, member: Member) -> Path:
-    """Log of a member, next to that of the main process."""
-    return log.with_name(f"{log.stem}.{member.name}{log.suffix}")

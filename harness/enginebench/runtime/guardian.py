@@ -13,8 +13,6 @@ the whole tree has ended once no child is left, and the kernel sends SIGKILL to 
 (tested on Linux only) the tree is the engine's process group.
 """
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import os

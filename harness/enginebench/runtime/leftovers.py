@@ -7,8 +7,6 @@ of that launch has ended. If its environment cannot be read, the process is left
 Tested on Linux only. On macOS a user cannot read the environment of protected binaries. Does not know: engines, the guardian's protocol.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import json
@@ -24,6 +22,7 @@ from functools import cache
 from pathlib import Path
 
 import psutil
+from pydantic import TypeAdapter
 
 from enginebench.errors import UserError
 from enginebench.machine.folders import cache_dir
@@ -79,9 +78,7 @@ def here() -> str:
 
 def born(pid: int) -> str | None:
     """Start time of a process, for comparison only; None if it has ended or is a zombie.
-
-    On Linux: boot id and clock ticks, because psutil's create_time() changes when the wall clock is adjusted.
-    """
+    On Linux: boot id and clock ticks, because psutil's create_time() changes when the wall clock is adjusted."""
     try:
         if sys.platform == "linux":
             fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
@@ -151,17 +148,16 @@ def _files() -> list[Path]:
 
 
 def _read(path: Path) -> Lease | None:
-    def parse(item: dict[str, str] | None) -> Identity | None:
-        return None if item is None else Identity(int(item["pid"]), item["born"])
-
     try:
-        data = json.loads(path.read_text())
-        harness, guardian, engine = (parse(data[name]) for name in ("harness", "guardian", "engine"))
-        if harness is None or data["tag"] != path.stem:
-            return None
-        return Lease(data["tag"], data["place"], harness, tuple(data["argv"]), data["folder"], guardian, engine)
-    except (OSError, ValueError, KeyError, TypeError):
+        lease = _reader().validate_json(path.read_bytes())
+    except (OSError, ValueError):
         return None
+    return lease if lease.tag == path.stem else None
+
+
+@cache
+def _reader() -> TypeAdapter[Lease]:
+    return TypeAdapter(Lease)
 
 
 # -- ending processes of earlier launches --------------------------------------------------------------------------------------

@@ -1,9 +1,4 @@
-"""The interface to where an engine runs, and its implementation as processes of this machine. For containers see `container.pod`.
-
-Does not know: readiness, loads.
-"""
-
-from __future__ import annotations
+"""The interface to where an engine runs, and its implementation as processes of this machine. For containers see `container.pod`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +6,13 @@ from typing import Literal, Protocol, TypeAlias
 
 from enginebench.adapter import Launch, Site
 from enginebench.runtime.process import EngineProcess
-from enginebench.runtime.readiness import Proof, verify_listener
+from enginebench.runtime.readiness import Proof, Watched, verify_listener
 
 Handle: TypeAlias = tuple[Literal["processes", "container"], str]
 """Id of the guardian process (its descendants are the engine) or of the container."""
 
 
-class Started(Protocol):
+class Started(Watched, Protocol):
     """A started engine, which may end at any time. See `EngineProcess` for the members."""
 
     log: Path
@@ -26,17 +21,9 @@ class Started(Protocol):
     def handle(self) -> Handle:
         """Identifies the engine for telemetry."""
 
-    @property
-    def alive(self) -> bool: ...
-
-    @property
-    def ending(self) -> str | None: ...
-
-    def wait(self, timeout_s: float) -> bool: ...
+    def pids(self) -> list[int]: ...
 
     def fileno(self) -> int: ...
-
-    def log_tail(self, lines: int = 20) -> str: ...
 
     def ask_to_stop(self, grace_s: float = 10.0) -> None: ...
 
@@ -76,8 +63,7 @@ class ThisMachine:
         return self.site.host, port
 
     def prove(self, port: int, started: Started) -> Proof:
-        assert isinstance(started, EngineProcess)  # noqa: S101  # the type that `start` returns
-        return verify_listener(port, started, self.site.host)
+        return verify_listener(port, started.pids(), self.site.host)
 
     def close(self) -> None:
         pass

@@ -1,11 +1,8 @@
 """One engine as an operating system process: started under a guardian, watched, and ended together with all its descendants.
 
-The engine also ends if the harness ends in any way (see `guardian`). Tested on Linux only. On macOS, descendants that leave the engine's
-process group are not found, and after a kill -9 of its guardian an engine runs until the harness notices. Does not know: HTTP, readiness,
-scenarios, metrics.
+It also ends if the harness ends in any way (see `guardian`). Tested on Linux only. On macOS, descendants that leave the engine's process
+group are not found, and after a kill -9 of its guardian an engine runs until the harness notices.
 """
-
-from __future__ import annotations
 
 import contextlib
 import os
@@ -15,7 +12,6 @@ import sys
 import threading
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Literal, Self
 
 import psutil
@@ -47,12 +43,10 @@ class EngineProcess:
         """Processes that survived SIGKILL."""
 
     @classmethod
-    def start(cls, launch: Launch, site: Site, *, log: Path, tag: str, piped: bool = False) -> EngineProcess:
+    def start(cls, launch: Launch, site: Site, *, log: Path, tag: str, piped: bool = False) -> Self:
         """Write launch.files, start the engine in site.folder and return at once.
-
-        tag: unique to this launch (`leftovers.unique_tag`). piped: stdin and stdout are pipes to the harness, and only stderr goes to
-        the log. Raises LaunchFailed if the program cannot be executed.
-        """
+        tag: unique to this launch (`leftovers.unique_tag`). piped: stdin and stdout are pipes to the harness, and only stderr goes to the
+        log. Raises LaunchFailed if the program cannot be executed."""
         _write_files(launch, site)
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_bytes(b"")
@@ -179,7 +173,7 @@ class EngineProcess:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     # -- reports of the guardian -----------------------------------------------------------------------------------------------
@@ -225,15 +219,10 @@ def _start_guardian(launch: Launch, site: Site, log: Path, tag: str, *, piped: b
     try:
         with log.open("ab") as sink:  # append: a child that reopens /dev/stderr must not overwrite the beginning
             popen = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE if piped else subprocess.DEVNULL,
-                stdout=subprocess.PIPE if piped else sink,
-                stderr=sink,
-                cwd=site.folder,
-                env=environment(launch, tag),
-                pass_fds=(control_read, report_write),
+                command, stdin=subprocess.PIPE if piped else subprocess.DEVNULL, stdout=subprocess.PIPE if piped else sink, stderr=sink,
+                cwd=site.folder, env=environment(launch, tag), pass_fds=(control_read, report_write),
                 start_new_session=True,  # Ctrl-C in the terminal reaches only the harness
-            )
+            )  # fmt: skip
     except BaseException:
         os.close(control)
         os.close(report)

@@ -1,10 +1,7 @@
 """From a started process to a server that is ready and verified: free ports, simple GETs, waiting for readiness, identity of the listener.
 
-GETs ignore proxies in the environment and do not follow redirects. Does not know: the endpoints of an engine (an adapter's `readiness`
-does), measured requests (the load generator has its own client).
+GETs ignore proxies in the environment and do not follow redirects.
 """
-
-from __future__ import annotations
 
 import contextlib
 import http.client
@@ -13,7 +10,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
 import psutil
@@ -47,9 +44,7 @@ def http_get(
     host: str, port: int, *, scheme: str = "http", prefix: str = "", headers: Mapping[str, str] | None = None, timeout_s: float = 5.0
 ) -> Get:
     """A `Get` with one connection per call. It does not raise network errors: they give status 0 and the reason as the body.
-
-    timeout_s limits each step (connect, send, each read); the whole call is limited to twice that.
-    """
+    timeout_s limits each step (connect, send, each read); the whole call is limited to twice that."""
     connect = http.client.HTTPSConnection if scheme == "https" else http.client.HTTPConnection
 
     def get(path: str) -> Reply:
@@ -104,28 +99,8 @@ def http_get_url(url: str, *, headers: Mapping[str, str] | None = None, timeout_
     return http_get(parts.hostname, port, scheme=parts.scheme, prefix=parts.path.rstrip("/"), headers=headers, timeout_s=timeout_s)
 
 
-class _RecordingGet:
-    """A `Get` that keeps the last reply for error messages."""
-
-    def __init__(self, get: Get) -> None:
-        self.get, self.last = get, ""
-
-    def __call__(self, path: str) -> Reply:
-        reply = self.get(path)
-        text = reply.body[:200].decode(errors="replace").strip()
-        result = f"returned {reply.status}" if reply.status else "failed"
-        self.last = f"; the last GET {path} {result}{f': {text}' if text else ''}"
-        return reply
-
-
-class HasPids(Protocol):
-    """An `EngineProcess`, or a container on this machine."""
-
-    def pids(self) -> list[int]: ...
-
-
 class Watched(Protocol):
-    """An `EngineProcess` or a `ProcessGroup`."""
+    """An `EngineProcess`, an `EngineContainer` or a `ProcessGroup`."""
 
     @property
     def alive(self) -> bool: ...
@@ -135,27 +110,27 @@ class Watched(Protocol):
 
     def wait(self, timeout_s: float) -> bool: ...
 
-    def log_tail(self) -> str: ...
+    def log_tail(self, lines: int = 20) -> str: ...
 
 
 def wait_ready(
-    adapter: Adapter,
-    get: Get,
-    process: Watched | None,
-    timeout_s: float,
-    poll_s: tuple[float, float] = (0.01, 0.25),
-    *,
+    adapter: Adapter, get: Get, process: Watched | None, timeout_s: float, poll_s: tuple[float, float] = (0.01, 0.25), *,
     began: float | None = None,
-) -> float:
+) -> float:  # fmt: skip
     """Poll until the adapter reports 'ready'. Returns the seconds waited.
-
-    process: None for a server that was already running (attach). poll_s: first and longest pause; a pause ends early if the process
-    ends. began: start of the waiting time on the monotonic clock; None: now. Raises LaunchFailed if the process ends, the adapter
-    reports 'broken', or timeout_s elapses.
-    """
+    process: None for a server that was already running (attach). poll_s: first and longest pause; a pause ends early if the process ends.
+    began: start of the waiting time on the monotonic clock; None: now. Raises LaunchFailed if the process ends, the adapter reports
+    'broken', or timeout_s elapses."""
     began = time.monotonic() if began is None else began
-    recording = _RecordingGet(get)
-    pause = poll_s[0]
+    pause, last = poll_s[0], ""
+
+    def recording(path: str) -> Reply:
+        nonlocal last
+        reply = get(path)
+        text = reply.body[:200].decode(errors="replace").strip()
+        last = f"; the last GET {path} {f'returned {reply.status}' if reply.status else 'failed'}{f': {text}' if text else ''}"
+        return reply
+
     while True:
         readiness = adapter.readiness(recording)
         waited = time.monotonic() - began
@@ -165,9 +140,9 @@ def wait_ready(
             return waited
         log_tail = process.log_tail() if process is not None else ""
         if readiness == "broken":
-            raise LaunchFailed(f"the server is up but will not become ready{recording.last}", log_tail)
+            raise LaunchFailed(f"the server is up but will not become ready{last}", log_tail)
         if waited >= timeout_s:
-            raise LaunchFailed(f"not ready after {timeout_s:g} s{recording.last}", log_tail)
+            raise LaunchFailed(f"not ready after {timeout_s:g} s{last}", log_tail)
         pause_now = min(pause, timeout_s - waited)
         if process is not None:
             process.wait(pause_now)
@@ -186,15 +161,13 @@ class Proof:
     """The reason."""
 
 
-def verify_listener(port: int, process: HasPids, host: str = "127.0.0.1") -> Proof:
-    """Whether connections to host:port reach the process tree.
-
+def verify_listener(port: int, pids: list[int], host: str = "127.0.0.1") -> Proof:
+    """Whether connections to host:port reach these processes.
     A socket bound to the exact address takes precedence over one bound to all addresses, so another server on 127.0.0.1:8000 shadows an
     engine on 0.0.0.0:8000. Linux shows every listener. Other systems hide sockets of other users without root; there, one listener in the
-    process tree counts as proof (not tested on macOS).
-    """
-    own = _listeners_of(process.pids(), port)
-    found = _reached([*own, *_all_listeners(port)], host)
+    process tree counts as proof (not tested on macOS)."""
+    own = [listener for pid in pids for listener in _listeners(port, pid)]
+    found = _reached([*own, *_listeners(port)], host)
     foreign = sorted({pid for pid, _ in found if pid not in {pid for pid, _ in own}}, key=lambda pid: pid or 0)
     if foreign:
         listeners = " and ".join(map(_describe, foreign))
@@ -204,21 +177,13 @@ def verify_listener(port: int, process: HasPids, host: str = "127.0.0.1") -> Pro
     return Proof("proven")
 
 
-def _listeners_of(pids: list[int], port: int) -> list[Listener]:
-    found: list[Listener] = []
-    for pid in pids:
-        with contextlib.suppress(psutil.Error, OSError):
-            sockets = psutil.Process(pid).net_connections("tcp")
-            found += [(pid, s.laddr.ip) for s in sockets if s.status == psutil.CONN_LISTEN and s.laddr and s.laddr.port == port]
-    return found
-
-
-def _all_listeners(port: int) -> list[Listener]:
+def _listeners(port: int, pid: int | None = None) -> list[Listener]:
+    """Those of a process; None: all that this machine shows."""
     try:
-        sockets = psutil.net_connections("tcp")
+        sockets: Any = psutil.net_connections("tcp") if pid is None else psutil.Process(pid).net_connections("tcp")
     except (psutil.Error, OSError):
         return []
-    return [(s.pid, s.laddr.ip) for s in sockets if s.status == psutil.CONN_LISTEN and s.laddr and s.laddr.port == port]
+    return [(pid or s.pid, s.laddr.ip) for s in sockets if s.status == psutil.CONN_LISTEN and s.laddr and s.laddr.port == port]
 
 
 def _reached(listeners: list[Listener], host: str) -> list[Listener]:

@@ -8,8 +8,6 @@ stdout: `ready` after the first reading. At the end one line of JSON, then the c
 its time on the monotonic clock and for each path the status (0: no reply) and the length of the compressed body.
 """
 
-from __future__ import annotations
-
 import contextlib
 import http.client
 import json

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from enginebench.analysis.analysis import Analysis, analyse
 from enginebench.domain import Cell, ClosedLoop, Deployment
-from enginebench.records.cell import CellRecord, CellTraits
-from enginebench.records.evidence import Stated
+from enginebench.records.cell import CellRecord, CellTraits, Stated
 from enginebench.records.run import RunRecord
 from enginebench.records.run_folder import Run
 from enginebench.report import render_table, to_csv, to_json, to_markdown

@@ -19,7 +19,7 @@ from enginebench.checkpoints import local_path, missing
 from enginebench.checkpoints.hub import HubReference, cached_folder, parse
 from enginebench.domain import Deployment, Runtime
 from enginebench.domain.container import Container
-from enginebench.runner.vocabulary import vocabulary_of
+from enginebench.runner.prompts import vocabulary_of
 
 FILES = {"config.json": b"{}", "tokenizer.json": b"{}", "Q4/m-00001-of-00002.gguf": b"one", "Q4/m-00002-of-00002.gguf": b"two"}
 COMMIT = "0" * 40

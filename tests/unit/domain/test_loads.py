@@ -28,7 +28,7 @@ from enginebench.domain import (
 )
 from enginebench.engines.registry import discover
 from enginebench.errors import UserError
-from enginebench.records.stored_load import read_load
+from enginebench.records.schema import read_load
 from enginebench.scenario import load_scenario
 from enginebench.scenario.plan import plan
 from enginebench.workload import make_prompts, natural_count

@@ -12,6 +12,7 @@ import psutil
 import pytest
 from enginebench.adapter import Install
 from enginebench.domain import plain
+from enginebench.engines.installed import Engine
 from enginebench.machine import host, nvml
 from enginebench.machine.accelerators import Gpu, ask, nvidia_gpus, parse_rocm_smi, parse_system_profiler
 from enginebench.runner import doctor
@@ -254,6 +255,6 @@ def test_containers_that_runs_left_behind_are_named(patient: pytest.MonkeyPatch)
 
 def test_engines() -> None:
     here = Install("wheel", "1.2", python=Path("/venv/bin/python"))
-    present, absent = doctor.diagnose([("llamacpp", "llama.cpp", [here], ""), ("vllm", "vLLM", [], "")])[-2:]
+    present, absent = doctor.diagnose([Engine("llamacpp", "llama.cpp", installs=(here,)), Engine("vllm", "vLLM")])[-2:]
     assert (present.level, present.text) == ("ok", "llama.cpp 1.2 (wheel) in /venv/bin/python")
     assert (absent.level, absent.advice) == ("no", "bench engines install vllm")

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from enginebench.checkpoints import RandomMoE
 from enginebench.checkpoints.hf_folder import write_hf_folder
 from enginebench.cli import bench
+from enginebench.domain import ClosedLoop
 from enginebench.errors import UserError
 from enginebench.physics.routing import (
     Choices,
@@ -28,7 +29,7 @@ from enginebench.physics.routing import (
     uniform_distinct,
 )
 from enginebench.physics.routing_files import read, save
-from enginebench.runner import routing_pass
+from enginebench.runner import routing as routing_pass
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -187,7 +188,7 @@ def test_a_pass_sends_prompts_of_one_length_and_reads_the_choices(tmp_path: Path
     write_hf_folder(model, "f32", tmp_path / "m")
     monkeypatch.setattr(routing_pass, "WORKERS", tmp_path)
     (tmp_path / "standin_routing.py").write_text(WORKER)
-    asked = routing_pass.Pass(requests=3, input_tokens=10, output_tokens=4)
+    asked = ClosedLoop(requests=3, input_tokens=10, output_tokens=4, prompts="text")
     assert routing_pass.engines() == ["standin"]
     counted = routing_pass.count("tiny", str(tmp_path / "m"), "f32", "standin", Path(sys.executable), asked)
     assert counted.counts.tolist() == [[12, 0, 0, 0]]

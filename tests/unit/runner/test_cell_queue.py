@@ -24,10 +24,10 @@ from enginebench.report.html import render_html
 from enginebench.report.section import Context
 from enginebench.report.sections import all_sections
 from enginebench.report.sections.highest_load import search_groups
-from enginebench.runner import Sweep
 from enginebench.runner.cell_queue import CellQueue
 from enginebench.runner.folder import open_run_for
 from enginebench.runner.instruments import Instruments
+from enginebench.runner.sweep import Sweep
 from enginebench.scenario import Scenario, load_at
 from enginebench.scenario.plan import Plan
 

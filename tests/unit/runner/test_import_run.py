@@ -14,7 +14,7 @@ from enginebench.cli import bench
 from enginebench.domain import ClosedLoop, Deployment, Load, OpenLoop
 from enginebench.errors import UserError
 from enginebench.metrics.registry import find
-from enginebench.records import foreign_file, importer
+from enginebench.records import importer
 from enginebench.runner import imports
 from enginebench.runner.imports import all_importers
 
@@ -149,10 +149,10 @@ def test_importers_are_declared_completely() -> None:
 
 def test_csv_and_lists_are_records_with_their_lines(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("x,y\n1,\n2,b\n")
-    first, second = foreign_file.read_records(tmp_path / "a.csv")
+    first, second = importer.read_records(tmp_path / "a.csv")
     assert (first.line, first.whole("x"), first.has("y"), second.text("y")) == (2, 1, False, "b")
     (tmp_path / "a.json").write_text('[{"x": 1}, {"x": 2.5}]\n')
-    records = foreign_file.read_records(tmp_path / "a.json")
+    records = importer.read_records(tmp_path / "a.json")
     assert [record.number("x") for record in records] == [1, 2.5]
     with pytest.raises(UserError, match=r"a\.json:1: x: must be a whole number, not 2\.5"):
         records[1].whole("x")

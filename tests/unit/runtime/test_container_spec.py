@@ -15,9 +15,8 @@ from enginebench.engines.registry import discover
 from enginebench.errors import UserError
 from enginebench.runner.containers import mount_of
 from enginebench.runtime.container.client import explain
-from enginebench.runtime.container.command import docker_run
 from enginebench.runtime.container.leftovers import OWNER, labels, owner_lives
-from enginebench.runtime.container.spec import Bind, PodSettings, arguments, in_bytes
+from enginebench.runtime.container.spec import Bind, PodSettings, arguments, docker_run, in_bytes
 from enginebench.scenario import load_scenario
 
 AROUND = PodSettings("engine:1", "tag", {"l": "1"}, ports=(8000, 8001), binds=(Bind("/data/m", "/models/m"),), network="net")

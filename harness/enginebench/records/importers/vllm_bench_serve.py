@@ -4,15 +4,12 @@ Keys as in vllm/benchmarks/serve.py. The per-request lists of --save-detailed ar
 the server ran with, so precision and parallelism are unknown; the engine is the client's `backend`, which is often just 'openai'.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from enginebench.domain import ClosedLoop, Deployment, Length, Load, OpenLoop
-from enginebench.records.foreign_file import ForeignRecord
-from enginebench.records.importer import ImportedCell, importer
+from enginebench.records.importer import ForeignRecord, ImportedCell, importer
 
 _ENGINES = {"openai-chat": "openai", "tensorrt-llm": "trtllm", "llama.cpp": "llamacpp"}
 """Backends that have another name here."""

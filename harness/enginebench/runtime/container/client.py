@@ -1,10 +1,7 @@
 """Connects to the Docker daemon and explains its errors in one sentence. Podman works through DOCKER_HOST.
 
-DOCKER_HOST, DOCKER_TLS_VERIFY and DOCKER_CERT_PATH are read, Docker contexts are not. The SDK takes 0.2 s to import, so it is imported
-only when needed. Does not know: engines, scenarios.
+DOCKER_HOST, DOCKER_TLS_VERIFY and DOCKER_CERT_PATH are read, Docker contexts are not. The SDK takes 0.2 s to import: only when needed.
 """
-
-from __future__ import annotations
 
 import contextlib
 import os
@@ -113,9 +110,7 @@ def explain(message: str) -> str:
 
 def caller(client: Client, user: str) -> str | None:
     """Resolve `container.user` to 'UID:GID', or to None for the image's own user.
-
-    With a rootless daemon, root in the container is the caller's user on the host.
-    """
+    With a rootless daemon, root in the container is the caller's user on the host."""
     if user == "image":
         return None
     if user != "caller":

@@ -1,10 +1,4 @@
-"""One engine in a container: creates it, copies its files into it, starts, watches and removes it.
-
-Has the same interface as `EngineProcess` (`place.Started`). If the daemon ends, the engine counts as lost. Does not know: images, networks,
-ports (`spec` makes the arguments).
-"""
-
-from __future__ import annotations
+"""One engine in a container, with the interface of `EngineProcess`. If the daemon ends, the engine counts as lost."""
 
 import contextlib
 import io
@@ -14,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import psutil
 
@@ -52,7 +46,7 @@ class EngineContainer:
     def start(
         cls, client: Client, arguments: Mapping[str, Any], *, files: Mapping[PurePosixPath, str], folder: PurePosixPath, log: Path,
         secrets: Iterable[str] = (),
-    ) -> EngineContainer:  # fmt: skip
+    ) -> Self:  # fmt: skip
         """Create the container, copy the files to their absolute paths inside, start it. Raises LaunchFailed or Unsupported."""
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_bytes(b"")

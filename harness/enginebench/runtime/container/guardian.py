@@ -5,8 +5,6 @@ the label of the launch is removed. Until then this process sleeps, without the 
 next run or `bench clean` removes the containers by their labels.
 """
 
-from __future__ import annotations
-
 import contextlib
 import signal
 import sys

@@ -4,8 +4,6 @@ The owner label identifies the harness as a lease does (see `runtime.leftovers`)
 another host or in another container counts as running. Containers without these labels are never touched.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Mapping

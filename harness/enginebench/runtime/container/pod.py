@@ -1,10 +1,7 @@
 """Runs a deployment in containers (a `runtime.place.Place`): its private network, its containers, and a guardian in case the harness ends.
 
-The first container owns the network namespace and shared memory; the others join them. All have the labels of `container.leftovers`. Does
-not know: images (they exist already), readiness, loads.
+The first container owns the network namespace and shared memory; the others join them. All have the labels of `container.leftovers`.
 """
-
-from __future__ import annotations
 
 import subprocess
 import sys
@@ -74,11 +71,10 @@ class Pod:
 
     def prove(self, port: int, started: Started) -> Proof:
         """The daemon binds a published port for one container only; with the host network, look the listener up."""
-        assert isinstance(started, EngineContainer)  # noqa: S101  # the type that `start` returns
         if self._container.network == "host":
             if remote_host():
                 return Proof("unknown", "the daemon is on another machine")
-            return verify_listener(port, started, self.site.host)
+            return verify_listener(port, started.pids(), self.site.host)
         if self._first is None or self._first.published().get(port) != self._ports.get(port):
             return Proof("foreign", f"the started container no longer publishes port {port}")
         return Proof("proven")

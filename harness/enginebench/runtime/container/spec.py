@@ -1,14 +1,11 @@
 """Converts container settings and an engine's command to the arguments of `docker.models.containers.ContainerCollection.create`.
 
-Pure: reads no daemon, file or environment. Facts from outside (user ids, the daemon's network, values of secrets) come in as `PodSettings`.
-
-All containers of a deployment share the network namespace of the first one, so the addresses that an adapter uses mean the same with and
-without containers.
+Pure: facts from outside (user ids, the daemon's network, values of secrets) come in as `PodSettings`. All containers of a deployment share
+the network namespace of the first one, so the addresses that an adapter uses mean the same with and without containers.
 """
 
-from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, Literal, TypeAlias
@@ -87,20 +84,15 @@ def arguments(
 ) -> dict[str, Any]:
     """The arguments of one container. folder: working folder inside. first: id of the deployment's first container; None: this one."""
     return {
-        "image": common.image,
-        "name": name,
-        "entrypoint": [inside(argv[0])],
-        "command": [inside(text) for text in argv[1:]],
-        "environment": environment(container, common, env),
-        "labels": dict(common.labels),
-        "working_dir": folder,
+        "image": common.image, "name": name, "entrypoint": [inside(argv[0])], "command": [inside(text) for text in argv[1:]],
+        "environment": environment(container, common, env), "labels": dict(common.labels), "working_dir": folder,
         "mounts": _mounts(container, common),
         "init": True,  # an engine as process 1 would ignore SIGTERM and not reap its children
         **_devices(container, common),
         **_limits(container),
         **({"user": common.user} if common.user else {}),
         **_namespaces(container, common, first),
-    }
+    }  # fmt: skip
 
 
 def environment(container: Container, common: PodSettings, env: Mapping[str, str]) -> dict[str, str]:
@@ -176,3 +168,43 @@ def _namespaces(container: Container, common: PodSettings, first: str | None) ->
         return {**ipc, "network_mode": f"container:{first}"}
     published = {f"{port}/tcp": (container.address or LOOPBACK, None) for port in common.ports}  # None: the daemon chooses a free port
     return {**ipc, "network": common.network, "ports": published}
+
+
+def docker_run(arguments: Mapping[str, Any], secrets: Collection[str] = ()) -> str:
+    """The `docker run` command of these arguments, for people, without labels and values of secrets. The daemon chooses host ports."""
+    (program,) = arguments["entrypoint"]
+    shown = {name: None if name in secrets else value for name, value in arguments["environment"].items()}
+    env = [f"--env={name}" if value is None else f"--env={name}={value}" for name, value in shown.items()]
+    return shlex.join(
+        ["docker", "run", "--rm", *_flags(arguments), *env, "--entrypoint", program, arguments["image"], *arguments["command"]]
+    )
+
+
+_PLAIN = {
+    "name": "--name", "user": "--user", "working_dir": "--workdir", "cpuset_cpus": "--cpuset-cpus", "mem_limit": "--memory",
+    "memswap_limit": "--memory-swap", "shm_size": "--shm-size", "ipc_mode": "--ipc", "network": "--network", "network_mode": "--network",
+}  # fmt: skip
+
+
+def _flags(arguments: Mapping[str, Any]) -> Iterator[str]:
+    for key, flag in _PLAIN.items():
+        if key in arguments:
+            yield f"{flag}={arguments[key]}"
+    if "nano_cpus" in arguments:
+        yield f"--cpus={arguments['nano_cpus'] / 1e9:g}"
+    if arguments.get("init"):
+        yield "--init"
+    for inside, (address, _) in arguments.get("ports", {}).items():
+        yield f"--publish={address}::{inside.removesuffix('/tcp')}"
+    for request in arguments.get("device_requests", ()):
+        ids, count = request.get("device_ids"), request.get("count")
+        yield f'--gpus="device={",".join(ids)}"' if ids else f"--gpus={'all' if count == -1 else count}"
+    for device in arguments.get("devices", ()):
+        yield f"--device={device}"
+    for key, flag in (("group_add", "--group-add"), ("security_opt", "--security-opt")):
+        for value in arguments.get(key, ()):
+            yield f"{flag}={value}"
+    for limit in arguments.get("ulimits", ()):
+        yield f"--ulimit={limit['Name']}={limit['Soft']}:{limit['Hard']}"
+    for mount in arguments["mounts"]:
+        yield f"--mount=type=bind,source={mount['Source']},target={mount['Target']}{',readonly' if mount['ReadOnly'] else ''}"

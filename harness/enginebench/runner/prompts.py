@@ -1,19 +1,16 @@
-"""Finds the vocabulary for a deployment's prompts: in its checkpoint, or in the cache of an engine that downloads checkpoints itself.
-
-Makes no prompts.
-"""
-
-from __future__ import annotations
+"""Makes prompts for one running engine: `enginebench.workload.make_prompts` with what is known about the engine's tokenizer."""
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
 from enginebench.adapter import Launch
 from enginebench.checkpoints import Vocabulary, hub, local_path, read_vocabulary
-from enginebench.domain import Deployment
+from enginebench.domain import Deployment, Load
 from enginebench.errors import UserError
+from enginebench.workload import Prompt, TextScale, make_prompts
 from enginebench.workload.pools import pool_of
 
 _CACHE_VARIABLES = ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")
@@ -22,11 +19,34 @@ _OTHER_TOKENIZER = ("--revision", "--tokenizer")
 """Beginnings of flags that select another tokenizer than the default branch's."""
 
 
-def vocabulary_of(deployment: Deployment, checkpoint: str, launch: Launch | None, base: Path) -> Vocabulary | None:
-    """The vocabulary of a running deployment. launch: how it was started; None for an attached server.
+@dataclass
+class PromptSource:
+    """What is known about how one engine counts the tokens of a prompt."""
 
-    None if the checkpoint is not on this machine, has no weights, or has a tokenizer that cannot be read. Text is then counted in words.
-    """
+    base: Path = Path()
+    """Folder that relative paths of data sets and traces start from."""
+    max_context: int | None = None
+    """Most tokens of a recorded prompt with its output."""
+    vocabulary: Vocabulary | None = None
+    """The engine's vocabulary; None if it cannot be read here."""
+    scales: dict[str, TextScale] = field(default_factory=dict)
+    """Kind of text -> how the engine counts it; measured by `priming.fit_text_scale`."""
+
+    def make(self, load: Load, count: int, *, salt: str) -> list[Prompt]:
+        """The first `count` prompts of a load."""
+        scale = self.scales.get(kind_of_text(load))
+        return make_prompts(self.vocabulary, load, count, salt=salt, scale=scale, base=self.base, limit=self.max_context)
+
+
+def kind_of_text(load: Load) -> str:
+    """Loads with the same kind have the same tokens per word and the same tokens added to each prompt."""
+    return f"{load.api} {'random' if load.prompts == 'random' else 'text'}"
+
+
+def vocabulary_of(deployment: Deployment, checkpoint: str, launch: Launch | None, base: Path) -> Vocabulary | None:
+    """The vocabulary of a running deployment, from its checkpoint or from the cache of an engine that downloads checkpoints itself.
+    launch: how it was started; None for an attached server. None if the checkpoint is not on this machine, has no weights, or has a
+    tokenizer that cannot be read. Text is then counted in words."""
     try:
         if (place := local_path(checkpoint, base)) is not None:
             return read_vocabulary(place)
