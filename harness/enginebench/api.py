@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from enginebench.metrics.costs import Prices, price_list
     from enginebench.physics.ceilings import Ceilings, ceiling
     from enginebench.physics.model_fit import ModelFit, fit
-    from enginebench.physics.offload import Offload
     from enginebench.physics.offload_curve import OffloadCurve
     from enginebench.physics.placed import PlacedModel, place
     from enginebench.physics.routing import Routing, RoutingSummary, routing_summary
+    from enginebench.physics.weights import Offload
     from enginebench.report.compared import Comparison, compare
     from enginebench.report.run import Form, Run, latest_run, open_run, runs
     from enginebench.runner.calibration import Calibration, calibrate
@@ -177,7 +177,7 @@ _ELSEWHERE: Mapping[str, tuple[str, ...]] = {
     "metrics.costs": ("Prices", "price_list"),
     "physics.ceilings": ("Ceilings", "ceiling"),
     "physics.model_fit": ("ModelFit", "fit"),
-    "physics.offload": ("Offload",),
+    "physics.weights": ("Offload",),
     "physics.offload_curve": ("OffloadCurve",),
     "physics.placed": ("PlacedModel", "place"),
     "physics.routing": ("Routing", "RoutingSummary", "routing_summary"),

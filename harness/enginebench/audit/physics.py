@@ -15,12 +15,11 @@ from enginebench.errors import UserError
 from enginebench.physics.catalogue import need_model, read_machine
 from enginebench.physics.machine import GB, HOST_BANDWIDTH, Host
 from enginebench.physics.memory import Reserve, fit
-from enginebench.physics.offload import Offload, split
 from enginebench.physics.placement import placement_of
 from enginebench.physics.roofline import decode
 from enginebench.physics.setting import Setting
 from enginebench.physics.sharding import problem
-from enginebench.physics.weights import Weights, weigh
+from enginebench.physics.weights import Offload, Weights, split, weigh
 
 _LIMITS: Mapping[str, str] = {
     "weights": "the weights read for every token",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -9,15 +10,27 @@ from typing import TYPE_CHECKING
 
 from enginebench.domain import JSON, plain, plain_object
 from enginebench.errors import UserError
-from enginebench.physics.limits import BATCHES, Knee, all_touched, batch_needed, curve, knees
+from enginebench.physics.files import read_weights
 from enginebench.physics.machine import GB
-from enginebench.physics.named_model import read_weights
 from enginebench.physics.placed import PlacedModel, read_popularity
-from enginebench.physics.roofline import Step, prefill
+from enginebench.physics.roofline import Step, decode, prefill
 from enginebench.physics.setting import Setting, Speculation
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+MAX_BATCH = 2**20
+
+
+@dataclass(frozen=True)
+class Knee:
+    """A batch size from which on the bottleneck is another one."""
+
+    batch: int
+    before: str
+    after: str
 
 
 @dataclass(frozen=True)
@@ -35,14 +48,14 @@ class Ceilings:
         """How tokens are spread over experts: 'uniform routing', 'dense', ..."""
         return "dense" if self.setting.routing is None else self.setting.routing.source
 
+    def prefill(self, context: int) -> Step | None:
+        """The fastest prefill of one prompt; None for an empty one."""
+        return prefill(self.setting, context) if context else None
+
     @cached_property
     def all_touched(self) -> int | None:
         """The batch from which a step reads 95 % of the experts; None for a dense model."""
         return all_touched(self.setting)
-
-    def prefill(self, context: int) -> Step | None:
-        """The fastest prefill of one prompt; None for an empty one."""
-        return prefill(self.setting, context) if context else None
 
     def knees(self, context: int) -> list[Knee]:
         """The batches from which another limit rules."""
@@ -52,12 +65,16 @@ class Ceilings:
         """The smallest batch whose ceiling reaches a rate; None when no batch does."""
         return batch_needed(self.setting, tokens_per_s, context)
 
+    @property
+    def rooms(self) -> Mapping[int, int]:
+        """The sequences that memory has room for, by context."""
+        return {context: self.model.room(context) for context in self.curves}
+
     def page(self) -> str:
         """The curves as an HTML page that opens offline."""
         from enginebench.physics.plot import page_of_batches
 
-        room = {context: self.model.room(context) for context in self.curves}
-        return page_of_batches(self.model.title, self.setting, self.curves, room)
+        return page_of_batches(self)
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -68,7 +85,7 @@ class Ceilings:
         """
         import pandas as pd
 
-        rooms = {context: self.model.room(context) for context in self.curves}
+        rooms = self.rooms
         rows = [
             {
                 "context": context,
@@ -79,7 +96,7 @@ class Ceilings:
                 "rules": step.bottleneck,
                 "touched": step.touched,
                 "fits": step.batch <= rooms[context],
-            }
+            }  # fmt: skip
             for context, steps in self.curves.items()
             for step in steps
         ]
@@ -98,7 +115,7 @@ class Ceilings:
             "offload": plain(placed.offload),
             "routing": self.routing,
             "speculation": self._speculation(),
-            "all_touched_from": self.all_touched,
+            "all_touched_from": all_touched(self.setting),
             "contexts": [self._context(context, steps, reach) for context, steps in self.curves.items()],
         }
 
@@ -109,8 +126,8 @@ class Ceilings:
             "room": self.model.room(context),
             "decode": [_step_to_dict(step) for step in steps],
             "prefill": None if first is None else _step_to_dict(first),
-            "knees": plain(self.knees(context)),
-            "reach": None if reach is None else {"tokens_per_s": reach, "batch": self.batch_for(reach, context)},
+            "knees": plain(knees(self.setting, context)),
+            "reach": None if reach is None else {"tokens_per_s": reach, "batch": batch_needed(self.setting, reach, context)},
         }
 
     def _speculation(self) -> JSON:
@@ -149,15 +166,46 @@ def ceiling(
     popularity = read_popularity(routing, model.weights)
     setting = Setting(model.weights, machine, model.parallelism, model.kv_bits, popularity, model.offload)
     if speculate:
-        drafter = None
-        if draft:
-            drafting = read_weights(draft, model.precision)
-            drafter = Setting(drafting, machine, replace(model.parallelism, ep=1), model.kv_bits)
+        drafter = Setting(read_weights(draft, model.precision), machine, replace(model.parallelism, ep=1), model.kv_bits) if draft else None
         setting = replace(setting, speculation=Speculation(speculate, acceptance, drafter))
     steps = sorted(set(batches)) or BATCHES
-    return Ceilings(model, setting, {context: tuple(curve(setting, context, steps)) for context in contexts})
+    return Ceilings(model, setting, {context: tuple(decode(setting, batch, context) for batch in steps) for context in contexts})
 
 
 def _step_to_dict(step: Step) -> dict[str, JSON]:
     derived = {"time_s": step.time_s, "tokens_per_s": step.tokens_per_s, "tokens_per_s_user": step.tokens_per_s_user}
     return {**plain_object(step), **derived, "limit": step.limit, "rules": step.bottleneck}
+
+
+def knees(setting: Setting, context: float, most: int = 4096) -> list[Knee]:
+    """Every change of the bottleneck up to batch `most`, found by bisection between powers of two."""
+
+    def bottleneck(batch: int) -> str:
+        return decode(setting, batch, context).bottleneck
+
+    found = []
+    low = 1
+    while low < most:
+        high = min(2 * low, most)
+        begin = low
+        while (before := bottleneck(begin)) != bottleneck(high):
+            batch = bisect_left(range(high), x=True, lo=begin + 1, key=lambda batch, before=before: bottleneck(batch) != before)  # type: ignore[misc]
+            found.append(Knee(batch, before, bottleneck(batch)))
+            begin = batch
+        low = high
+    return found
+
+
+def batch_needed(setting: Setting, tokens_per_s: float, context: float) -> int | None:
+    """The smallest batch with a ceiling of at least this many output tokens/s; None if there is none. Ignores memory capacity."""
+    batch = bisect_left(range(MAX_BATCH + 1), x=True, lo=1, key=lambda batch: decode(setting, batch, context).tokens_per_s >= tokens_per_s)
+    return batch if batch <= MAX_BATCH else None
+
+
+def all_touched(setting: Setting, share: float = 0.95) -> int | None:
+    """The batch from which on a step touches this share of a layer's experts, so that experts cost no more. None for a dense model."""
+    experts, routing = setting.weights.model.experts, setting.routing
+    if experts is None or routing is None:
+        return None
+    batch = bisect_left(range(MAX_BATCH + 1), x=True, lo=1, key=lambda batch: routing.touched(batch) >= share * experts.count)
+    return batch if batch <= MAX_BATCH else None

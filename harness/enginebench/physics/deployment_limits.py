@@ -18,15 +18,14 @@ from enginebench.checkpoints import local_path
 from enginebench.domain import Deployment, Load, Parallelism
 from enginebench.errors import UserError
 from enginebench.physics.catalogue import THIS_CPU
+from enginebench.physics.files import read_weights
 from enginebench.physics.machine import GB, Machine
 from enginebench.physics.memory import Fit, fit
-from enginebench.physics.named_model import read_weights
-from enginebench.physics.offload import Offload
 from enginebench.physics.placement import Placement, placement_of
 from enginebench.physics.roofline import decode, prefill
 from enginebench.physics.setting import Setting
 from enginebench.physics.sharding import devices_of, problem
-from enginebench.physics.weights import Weights
+from enginebench.physics.weights import Offload, Weights
 from enginebench.workload.lengths import Lengths
 
 

@@ -7,7 +7,8 @@ The working memory of the engine is an assumption (`Reserve`), which is shown wi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -16,9 +17,8 @@ from enginebench.domain.formatting import gigabytes
 from enginebench.errors import UserError
 from enginebench.physics.geometry import Model, Role
 from enginebench.physics.machine import GIB, Machine
-from enginebench.physics.offload import NOTHING, Offload, split
 from enginebench.physics.sharding import attention_ranks, cache_per_device, check, devices_of, per_device
-from enginebench.physics.weights import Weights
+from enginebench.physics.weights import NOTHING, Offload, Weights, split
 
 MOST = 2**30
 """Largest number of tokens or sequences in a search."""
@@ -59,7 +59,6 @@ class Budget:
 
     @property
     def needed(self) -> float:
-        """Total need."""
         return sum(self.weights.values()) + self.cache + self.activations + self.runtime
 
     @property
@@ -70,7 +69,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Fit:
-    """Whether a deployment fits."""
+    """Whether `concurrency` sequences of `context` tokens (prompt and output) fit."""
 
     weights: Weights
     machine: Machine
@@ -80,94 +79,38 @@ class Fit:
     kv_bits: float
     reserve: Reserve
     offload: Offload
-    budget: Budget
-    why_not: str | None
-    """The reason if it does not fit, else None."""
+    sizes: tuple[Sequence[Mapping[Role, float]], float]
+    """Bytes per role on a device of each stage, and bytes on the host."""
 
     @property
     def fits(self) -> bool:
         return self.why_not is None
 
     @cached_property
+    def budget(self) -> Budget:
+        """Of the fullest stage."""
+        return self._budget(self.context, self.concurrency)
+
+    @cached_property
     def max_context(self) -> int:
         """Most tokens per sequence at `concurrency` sequences, limited by the model's context; 0 if none fit."""
         limit = min(MOST, self.weights.model.max_context)
-        return _largest(lambda tokens: self._layout.budget(tokens, self.concurrency).left >= 0, limit)
+        return _largest(lambda tokens: self._budget(tokens, self.concurrency).left >= 0, limit)
 
     @cached_property
     def max_concurrency(self) -> int:
         """Most sequences of `context` tokens; 0 if none fit."""
-        return _largest(lambda sequences: self._layout.budget(self.context, sequences).left >= 0, MOST)
+        return _largest(lambda sequences: self._budget(self.context, sequences).left >= 0, MOST)
 
     def at(self, context: int, concurrency: int) -> Fit:
         """The same deployment with other sequences."""
-        return self._layout.fit(context, concurrency)
+        return replace(self, context=context, concurrency=concurrency)
 
     def with_offload(self, offload: Offload) -> Fit:
         """The same deployment and sequences with another offload."""
-        return replace(self._layout, offload=offload).fit(self.context, self.concurrency)
+        return replace(self, offload=offload, sizes=_sizes(self.weights, self.parallelism, offload))
 
-    @cached_property
-    def _layout(self) -> _Layout:
-        return _Layout(self.weights, self.machine, self.parallelism, self.kv_bits, self.reserve, self.offload)
-
-
-def fit(
-    weights: Weights,
-    machine: Machine,
-    parallelism: Parallelism,
-    *,
-    context: int,
-    concurrency: int,
-    kv_bits: float = 16.0,
-    reserve: Reserve | None = None,
-    offload: Offload = NOTHING,
-) -> Fit:
-    """Whether `concurrency` sequences of `context` tokens (prompt and output) fit. UserError if the model cannot be split so."""
-    check(weights.model, parallelism)
-    if devices_of(parallelism) > machine.count:
-        raise UserError(
-            f"tp x pp x dp_replicas = {devices_of(parallelism)} devices, but the hardware has {machine.count}",
-            advice=f"write --hardware {devices_of(parallelism)}x{machine.device.name}",
-        )
-    return _Layout(weights, machine, parallelism, kv_bits, reserve or Reserve(), offload).fit(context, concurrency)
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """Weights on a machine, without sequences."""
-
-    weights: Weights
-    machine: Machine
-    parallelism: Parallelism
-    kv_bits: float
-    reserve: Reserve
-    offload: Offload
-
-    @cached_property
-    def sizes(self) -> tuple[list[Mapping[Role, float]], float]:
-        """Bytes per role on a device of each stage, and bytes on the host."""
-        on_device, on_host = split(self.weights, self.offload)
-        return per_device(on_device, self.parallelism), on_host.bytes
-
-    def fit(self, context: int, concurrency: int) -> Fit:
-        """Whether `concurrency` sequences of `context` tokens fit."""
-        budget = self.budget(context, concurrency)
-        return Fit(
-            weights=self.weights,
-            machine=self.machine,
-            parallelism=self.parallelism,
-            context=context,
-            concurrency=concurrency,
-            kv_bits=self.kv_bits,
-            reserve=self.reserve,
-            offload=self.offload,
-            budget=budget,
-            why_not=self.why_not(budget, context),
-        )
-
-    def budget(self, context: int, concurrency: int) -> Budget:
-        """The budget of the fullest stage."""
+    def _budget(self, context: int, concurrency: int) -> Budget:
         p, (stages, host) = self.parallelism, self.sizes
         sequences = math.ceil(math.ceil(concurrency / p.dp_replicas) / p.attention_dp)
         caches = cache_per_device(self.weights.model, p, context, self.kv_bits, self.offload.blocks)
@@ -175,10 +118,12 @@ class _Layout:
         working = self.reserve.activations(self.weights.model, p, sequences)
         return Budget(stages[stage], sequences * caches[stage], working, self.reserve.runtime, self.machine.device.usable, host)
 
-    def why_not(self, budget: Budget, context: int) -> str | None:
-        if context > self.weights.model.max_context:
-            return f"{self.weights.model.name} supports {self.weights.model.max_context:,} tokens, not {context:,}"
-        host = self.machine.host
+    @cached_property
+    def why_not(self) -> str | None:
+        """The reason if it does not fit, else None."""
+        budget, model, host = self.budget, self.weights.model, self.machine.host
+        if self.context > model.max_context:
+            return f"{model.name} supports {model.max_context:,} tokens, not {self.context:,}"
         if budget.host and (host is None or host.memory < budget.host):
             available = f"the host has {gigabytes(host.memory)}" if host else "no host memory is stated"
             return f"{gigabytes(budget.host)} of weights are on the host, but {available}"
@@ -186,18 +131,33 @@ class _Layout:
             return None
         return (
             f"weights {gigabytes(sum(budget.weights.values()))} + KV cache {gigabytes(budget.cache)} + working memory "
-            f"{gigabytes(budget.activations + budget.runtime)} do not fit the {gigabytes(budget.usable)} of a "
-            f"{self.machine.device.name}"
+            f"{gigabytes(budget.activations + budget.runtime)} do not fit the {gigabytes(budget.usable)} of a {self.machine.device.name}"
         )
+
+
+def fit(
+    weights: Weights, machine: Machine, parallelism: Parallelism, *, context: int, concurrency: int, kv_bits: float = 16.0,
+    reserve: Reserve | None = None, offload: Offload = NOTHING,
+) -> Fit:  # fmt: skip
+    """Whether `concurrency` sequences of `context` tokens (prompt and output) fit. UserError if the model cannot be split so."""
+    check(weights.model, parallelism)
+    if devices_of(parallelism) > machine.count:
+        raise UserError(
+            f"tp x pp x dp_replicas = {devices_of(parallelism)} devices, but the hardware has {machine.count}",
+            advice=f"write --hardware {devices_of(parallelism)}x{machine.device.name}",
+        )
+    sizes = _sizes(weights, parallelism, offload)
+    return Fit(weights, machine, parallelism, context, concurrency, kv_bits, reserve or Reserve(), offload, sizes)
+
+
+def _sizes(weights: Weights, parallelism: Parallelism, offload: Offload) -> tuple[Sequence[Mapping[Role, float]], float]:
+    on_device, on_host = split(weights, offload)
+    return per_device(on_device, parallelism), on_host.bytes
 
 
 def _largest(holds: Callable[[int], bool], most: int) -> int:
     """The largest number up to `most` for which `holds` is true, 0 if there is none. `holds` must be monotone."""
-    low, high = 0, 1
-    while high <= most and holds(high):
-        low, high = high, 2 * high
-    high = min(high, most + 1)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if holds(middle) else (low, middle)
-    return low
+    high = 1
+    while high < most and holds(high):
+        high *= 2
+    return bisect_left(range(min(high, most) + 1), x=True, lo=1, key=lambda number: not holds(number)) - 1

@@ -1,16 +1,25 @@
-"""Does a model fit its hardware, and what would fit. Data out; formatting it for people is left to the caller."""
+"""Does a model fit its hardware, and what would: the smallest machines of the catalogue, and the least offload on a device too small for it.
+
+Data out; formatting it for people is left to the caller.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
-from enginebench.domain import JSON, plain
+from enginebench.domain import JSON, Parallelism, plain
 from enginebench.physics import memory
 from enginebench.physics.catalogue import devices
-from enginebench.physics.machine import GIB
+from enginebench.physics.machine import GIB, Device, Machine
 from enginebench.physics.memory import Fit, Reserve
 from enginebench.physics.placed import PlacedModel
-from enginebench.physics.sizing import most_on_device, smallest
+from enginebench.physics.sharding import devices_of, problem
+from enginebench.physics.weights import Offload
+
+COUNTS = (1, 2, 4, 8, 16, 32)
+"""Numbers of devices to try."""
 
 
 @dataclass(frozen=True)
@@ -56,16 +65,61 @@ def fit(model: PlacedModel, *, context: int = 4096, concurrency: int = 1, reserv
     UserError for a spread that does not divide the model.
     """
     asked = memory.fit(
-        model.weights,
-        model.machine,
-        model.parallelism,
-        context=context,
-        concurrency=concurrency,
-        kv_bits=model.kv_bits,
-        reserve=Reserve(reserve_gib * GIB, chunk),
-        offload=model.offload,
-    )
+        model.weights, model.machine, model.parallelism, context=context, concurrency=concurrency, kv_bits=model.kv_bits,
+        reserve=Reserve(reserve_gib * GIB, chunk), offload=model.offload,
+    )  # fmt: skip
     return ModelFit(asked, tuple(smallest(asked, devices().values())), tuple(most_on_device(asked)))
+
+
+def widened(parallelism: Parallelism, devices: int) -> Parallelism:
+    """One replica on `devices` devices. Expert and attention parallelism that covered all tensor-parallel ranks still do."""
+    tp = max(1, devices // parallelism.pp)
+    wide = parallelism.tp > 1
+    return replace(
+        parallelism,
+        tp=tp,
+        dp_replicas=1,
+        ep=tp if wide and parallelism.ep == parallelism.tp else 1,
+        attention_dp=tp if wide and parallelism.attention_dp == parallelism.tp else 1,
+    )
+
+
+def smallest(asked: Fit, devices: Iterable[Device]) -> list[Fit]:
+    """For each device type, the smallest number of devices that holds one replica; least total memory first. Types that never fit are left
+    out."""
+    found = [next((each for each in _growing(asked, device) if each.fits), None) for device in devices]
+    return sorted((each for each in found if each), key=lambda each: each.machine.count * each.machine.device.memory)
+
+
+def _growing(asked: Fit, device: Device) -> Iterator[Fit]:
+    for count in COUNTS:
+        over = widened(asked.parallelism, count)
+        if devices_of(over) == count and problem(asked.weights.model, over) is None:
+            sequences: dict[str, int] = {"context": asked.context, "concurrency": asked.concurrency}
+            yield memory.fit(asked.weights, Machine(device, count), over, **sequences, kv_bits=asked.kv_bits, reserve=asked.reserve)
+
+
+def most_on_device(asked: Fit) -> list[Fit]:
+    """The deployment with the least offload that fits, for each kind: experts of whole layers, single experts, whole layers.
+
+    Empty if it fits without offload, or if no host memory is stated. Kinds that do not help are left out.
+    """
+    model, host = asked.weights.model, asked.machine.host
+    if host is None or asked.fits:
+        return []
+    layers, experts = len(model.layers), model.experts
+    kinds = (
+        [[Offload(expert_layers=n) for n in range(layers + 1)], [Offload(kept=n) for n in range(experts.count, -1, -1)]] if experts else []
+    )
+    found = (_first(asked, offloads) for offloads in (*kinds, [Offload(blocks=n) for n in range(layers + 1)]))
+    return [each for each in found if each]
+
+
+def _first(asked: Fit, offloads: list[Offload]) -> Fit | None:
+    """The first offload that fits. Each one leaves less on the device than the one before."""
+    index = bisect_left(offloads, x=True, key=lambda offload: asked.with_offload(offload).budget.left >= 0)
+    found = asked.with_offload(offloads[index]) if index < len(offloads) else None
+    return found if found and found.fits and found.offload.anything else None
 
 
 def _fit_to_dict(found: Fit) -> dict[str, JSON]:

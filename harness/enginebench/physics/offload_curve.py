@@ -1,4 +1,8 @@
-"""What of a model should stay on a card that is too small for it. Data out; formatting it for people is left to the caller."""
+"""What of a model should stay on a card that is too small for it: every split between device and host that llama.cpp has a flag for.
+
+A mixture of experts keeps the routed experts of the first N layers on the host (`--n-cpu-moe N`), a dense model the layers (`-ngl`).
+Only the bandwidth of host memory limits the host here; slow cores make the real curve lower. Data out; formatting is left to the caller.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +12,61 @@ from functools import cached_property
 
 from enginebench.domain import JSON, Parallelism
 from enginebench.errors import UserError
-from enginebench.physics import memory
-from enginebench.physics.advisor import LLAMACPP, Split, knee, plan, splits
 from enginebench.physics.catalogue import read_machine
+from enginebench.physics.files import read_weights
 from enginebench.physics.machine import GB, GIB, Host
-from enginebench.physics.memory import Fit
-from enginebench.physics.named_model import read_weights
+from enginebench.physics.memory import Fit, Reserve, fit
 from enginebench.physics.placed import kv_bits, read_popularity
+from enginebench.physics.popularity import Popularity
+from enginebench.physics.roofline import Step, decode
+from enginebench.physics.setting import Setting
+from enginebench.physics.weights import Offload
+
+ALL_LAYERS = 999
+"""More layers than any model has; llama.cpp accepts that."""
+LLAMACPP = Reserve(runtime=1.0 * 2**30, chunk=512)
+"""Assumed memory of llama.cpp beside weights and cache: a CUDA context and buffers for one micro-batch (-ub 512)."""
+_KV_TYPES = {32.0: "f32", 8.5: "q8_0", 6.0: "q5_1", 5.5: "q5_0", 5.0: "q4_1", 4.5: "q4_0"}
+"""Bits per element of the KV cache -> llama.cpp's name, without the default."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """One point of the curve."""
+
+    layers: int
+    """Number of layers whose experts (of a dense model: all weights) are on the host."""
+    fit: Fit
+    step: Step
+
+    @property
+    def device_bytes(self) -> float:
+        """Weights on the fullest device."""
+        return sum(self.fit.budget.weights.values())
+
+    @property
+    def options(self) -> dict[str, int | str]:
+        """The `options` of a llama.cpp deployment in a scenario."""
+        model, kv = self.fit.weights.model, _KV_TYPES.get(self.fit.kv_bits)
+        # the head counts as a layer, and is the last to move to the host
+        placed: dict[str, int | str] = {"n_cpu_moe": self.layers} if model.experts else {"gpu_layers": len(model.layers) + 1 - self.layers}
+        return {**placed, **({"kv_type": kv} if kv else {})}
+
+    @property
+    def flags(self) -> str:
+        """The flags of llama-server, with the total context of all sequences: '-ngl 999 --n-cpu-moe 37 -c 8192 -np 1'."""
+        options = self.options
+        words = ["-ngl", options.get("gpu_layers", ALL_LAYERS), *(("--n-cpu-moe", self.layers) if "n_cpu_moe" in options else ())]
+        words += ["-c", self.fit.context * self.fit.concurrency, "-np", self.fit.concurrency]
+        words += ["-ctk", kv, "-ctv", kv] if (kv := options.get("kv_type")) else []
+        return " ".join(map(str, words))
+
+    def to_dict(self) -> JSON:
+        return {
+            "layers": self.layers, "fits": self.fit.fits, "why_not": self.fit.why_not, "device_bytes": self.device_bytes,
+            "host_bytes": self.fit.budget.host, "left_bytes": self.fit.budget.left, "tokens_per_s": self.step.tokens_per_s,
+            "rules": self.step.bottleneck, "options": dict(self.options), "flags": self.flags,
+        }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -31,13 +83,13 @@ class OffloadCurve:
 
     @cached_property
     def best(self) -> Split | None:
-        """The fastest split that fits; None when none does."""
-        return plan(self.splits)
+        """The fastest split that fits, which has the least on the host; None when none does."""
+        return next((each for each in self.splits if each.fit.fits), None)
 
     @cached_property
     def knee(self) -> Split | None:
         """The first split at which the host's memory takes longer than the card; None when there is none."""
-        return knee(self.splits)
+        return next((each for each in self.splits if each.step.memory["host"] > each.step.time_s / 2), None)
 
     @property
     def title(self) -> str:
@@ -56,7 +108,7 @@ class OffloadCurve:
         """The curve as an HTML page that opens offline."""
         from enginebench.physics.plot import page_of_splits
 
-        return page_of_splits(self.title, self.splits)
+        return page_of_splits(self)
 
     def to_dict(self) -> JSON:
         """What `bench offload --json` prints; memory in bytes."""
@@ -72,23 +124,14 @@ class OffloadCurve:
             "kv_bits": whole.kv_bits,
             "plan": self.best.layers if self.best else None,
             "knee": self.knee.layers if self.knee else None,
-            "curve": [_split_to_dict(each) for each in self.splits],
+            "curve": [each.to_dict() for each in self.splits],
         }
 
 
 def offload_curve(
-    model: str,
-    hardware: str,
-    *,
-    precision: str | None,
-    kv: str,
-    host_gb_s: float | None,
-    context: int,
-    concurrency: int,
-    routing: str,
-    reserve_gib: float,
-    supported: Collection[str] | None,
-) -> OffloadCurve:
+    model: str, hardware: str, *, precision: str | None, kv: str, host_gb_s: float | None, context: int, concurrency: int, routing: str,
+    reserve_gib: float, supported: Collection[str] | None,
+) -> OffloadCurve:  # fmt: skip
     """Arguments and errors: `enginebench.api.offload`. supported: the precisions that llama.cpp has; None: any."""
     machine = read_machine(hardware, host_bandwidth=host_gb_s * GB if host_gb_s else None)
     if machine.host is None:
@@ -99,28 +142,20 @@ def offload_curve(
     weights = read_weights(model, precision)
     if supported is not None and weights.precision.name not in supported:
         raise UserError(f"llama.cpp has no {weights.precision.name}", key="precision", advice="name one of its own: --precision q4_k_m")
-    whole = memory.fit(
-        weights,
-        machine,
-        Parallelism(),
-        context=context,
-        concurrency=concurrency,
-        kv_bits=kv_bits(kv),
-        reserve=replace(LLAMACPP, runtime=reserve_gib * GIB),
-    )
-    return OffloadCurve(tuple(splits(whole, read_popularity(routing, weights))))
+    reserve = replace(LLAMACPP, runtime=reserve_gib * GIB)
+    whole = fit(weights, machine, Parallelism(), context=context, concurrency=concurrency, kv_bits=kv_bits(kv), reserve=reserve)
+    return splits(whole, read_popularity(routing, weights))
 
 
-def _split_to_dict(split: Split) -> JSON:
-    return {
-        "layers": split.layers,
-        "fits": split.fit.fits,
-        "why_not": split.fit.why_not,
-        "device_bytes": split.device_bytes,
-        "host_bytes": split.fit.budget.host,
-        "left_bytes": split.fit.budget.left,
-        "tokens_per_s": split.step.tokens_per_s,
-        "rules": split.step.bottleneck,
-        "options": dict(split.options),
-        "flags": split.flags,
-    }
+def splits(asked: Fit, popularity: Popularity | None = None) -> OffloadCurve:
+    """For N from 0 to all layers: whether it fits, and the decode ceiling of `asked.concurrency` sequences of `asked.context` tokens.
+
+    UserError if the machine has no host memory.
+    """
+    mixture = asked.weights.model.experts is not None
+    found = []
+    for layers in range(len(asked.weights.model.layers) + 1):
+        offload = Offload(expert_layers=layers) if mixture else Offload(blocks=layers)
+        setting = Setting(asked.weights, asked.machine, asked.parallelism, asked.kv_bits, popularity, offload)
+        found.append(Split(layers, asked.with_offload(offload), decode(setting, asked.concurrency, asked.context)))
+    return OffloadCurve(tuple(found))

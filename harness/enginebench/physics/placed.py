@@ -8,15 +8,13 @@ from pathlib import Path
 from enginebench.domain import Parallelism
 from enginebench.errors import UserError, did_you_mean
 from enginebench.physics.catalogue import read_machine
+from enginebench.physics.files import read_weights
 from enginebench.physics.machine import GB, Machine
 from enginebench.physics.memory import fit
-from enginebench.physics.named_model import read_weights
-from enginebench.physics.offload import NOTHING, Offload
 from enginebench.physics.placement import KV_BITS
 from enginebench.physics.popularity import Popularity, measured, zipf
 from enginebench.physics.routing_files import read
-from enginebench.physics.sizing import choose_parallelism
-from enginebench.physics.weights import Weights
+from enginebench.physics.weights import NOTHING, Offload, Weights
 
 
 @dataclass(frozen=True)
@@ -75,6 +73,14 @@ def place(
     machine = read_machine(hardware, host_bandwidth=host_gb_s * GB if host_gb_s else None)
     parallelism = choose_parallelism(machine.count, tp=tp, pp=pp, dp_replicas=dp_replicas, attention_dp=attention_dp, ep=ep)
     return PlacedModel(read_weights(model, precision), machine, parallelism, kv_bits(kv), offload, precision)
+
+
+def choose_parallelism(
+    devices: int, *, tp: int | None, pp: int = 1, dp_replicas: int = 1, attention_dp: int = 1, ep: int | None = None
+) -> Parallelism:
+    """The requested parallelism. tp None: all devices. ep None: no expert parallelism; ep 0: over all tensor-parallel ranks."""
+    ranks = tp or max(1, devices // (pp * dp_replicas))
+    return Parallelism(ranks, pp, dp_replicas, attention_dp, ranks if ep == 0 else ep or 1)
 
 
 def kv_bits(kv: str) -> float:

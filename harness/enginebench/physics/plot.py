@@ -7,31 +7,26 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from enginebench.physics.advisor import Split, plan
-from enginebench.physics.limits import knees
+from enginebench.physics.ceilings import Ceilings, knees
+from enginebench.physics.offload_curve import OffloadCurve, Split
 from enginebench.physics.roofline import Step
-from enginebench.physics.setting import Setting
 
 _COLOURS = ("#1f77b4", "#d95f02", "#1b9e77", "#7570b3", "#e7298a", "#666666")
 _LIMITS = (("memory", "dot"), ("compute", "dash"), ("link", "dashdot"))
 
 
-def page_of_batches(title: str, setting: Setting, curves: Mapping[int, Sequence[Step]], room: Mapping[int, int]) -> str:
-    """One page. curves: steps by context. room: largest batch that fits into memory, by context."""
-    return _page(title, {"data": _traces(curves), "layout": _layout(title, setting, curves, room)})
+def page_of_batches(found: Ceilings) -> str:
+    """One page: throughput over batch, for each context."""
+    return _page(found.model.title, {"data": _traces(found.curves), "layout": _layout(found)})
 
 
-def page_of_splits(title: str, curve: Sequence[Split]) -> str:
+def page_of_splits(curve: OffloadCurve) -> str:
     """One page: the ceiling over the number of layers with experts on the host. Splits that do not fit are grey."""
-    best = plan(curve)
-    traces = [_placed([each for each in curve if each.fit.fits == fits], fits=fits) for fits in (True, False)]
+    best, title, mixture = curve.best, curve.title, curve.whole.weights.model.experts is not None
+    traces = [_placed([each for each in curve.splits if each.fit.fits == fits], fits=fits) for fits in (True, False)]
     marks = [_mark(best.layers, f"the fastest that fits: {best.flags}", "solid", log=False)] if best else []
-    layout = _frame(title, "layers with their experts on the host" if _mixture(curve) else "layers on the host", marks)
+    layout = _frame(title, "layers with their experts on the host" if mixture else "layers on the host", marks)
     return _page(title, {"data": traces, "layout": layout})
-
-
-def _mixture(curve: Sequence[Split]) -> bool:
-    return curve[0].fit.weights.model.experts is not None
 
 
 def _placed(curve: Sequence[Split], *, fits: bool) -> dict[str, Any]:
@@ -79,17 +74,16 @@ def _traces(curves: Mapping[int, Sequence[Step]]) -> list[dict[str, Any]]:
     return traces
 
 
-def _layout(title: str, setting: Setting, curves: Mapping[int, Sequence[Step]], room: Mapping[int, int]) -> dict[str, Any]:
-    last = max((steps[-1].batch for steps in curves.values()), default=1)
+def _layout(found: Ceilings) -> dict[str, Any]:
+    last = max((steps[-1].batch for steps in found.curves.values()), default=1)
     marks = [
         _mark(knee.batch, f"bottleneck from here at {context:,} tokens: {knee.after}", "dot")
-        for context in list(curves)[:1]
-        for knee in knees(setting, context, max(2, last))
+        for context in list(found.curves)[:1]
+        for knee in knees(found.setting, context, max(2, last))
     ]
-    marks += [
-        _mark(batch, f"memory full at {batch:,} x {context:,} tokens", "solid") for context, batch in room.items() if 0 < batch < last
-    ]
-    frame = _frame(title, "sequences in a step", marks)
+    full = {context: batch for context, batch in found.rooms.items() if 0 < batch < last}
+    marks += [_mark(batch, f"memory full at {batch:,} x {context:,} tokens", "solid") for context, batch in full.items()]
+    frame = _frame(found.model.title, "sequences in a step", marks)
     return {**frame, "xaxis": {**frame["xaxis"], "type": "log"}, "yaxis": {**frame["yaxis"], "type": "log"}}
 
 

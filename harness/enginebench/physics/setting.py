@@ -10,10 +10,9 @@ from enginebench.domain import Parallelism
 from enginebench.errors import UserError
 from enginebench.physics.geometry import Role
 from enginebench.physics.machine import Machine
-from enginebench.physics.offload import NOTHING, Offload, split
 from enginebench.physics.popularity import Popularity, uniform
 from enginebench.physics.sharding import check, devices_of
-from enginebench.physics.weights import Stored, Weights
+from enginebench.physics.weights import NOTHING, Offload, Stored, Weights, split
 
 
 @dataclass(frozen=True, eq=False)

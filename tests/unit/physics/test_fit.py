@@ -25,9 +25,9 @@ from enginebench.physics import (
     weigh,
 )
 from enginebench.physics.memory import Fit
-from enginebench.physics.offload import split
 from enginebench.physics.placement import KV_BITS
 from enginebench.physics.sharding import cache_per_device, per_device, problem, shards, stages
+from enginebench.physics.weights import split
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -13,8 +13,8 @@ from enginebench.cli import bench
 from enginebench.domain import Parallelism
 from enginebench.errors import UserError
 from enginebench.physics import Role, fit, read_machine, read_weights
-from enginebench.physics.advisor import Split, knee, plan, splits
 from enginebench.physics.memory import Reserve
+from enginebench.physics.offload_curve import OffloadCurve, splits
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -23,7 +23,7 @@ MIXTRAL = read_weights("mixtral-8x7b", "f16")
 NOTHING = Reserve(runtime=0.0, chunk=0)
 
 
-def curve_of(model: str, precision: str, hardware: str, *, host: float = 50e9, context: int = 1, concurrency: int = 1) -> list[Split]:
+def curve_of(model: str, precision: str, hardware: str, *, host: float = 50e9, context: int = 1, concurrency: int = 1) -> OffloadCurve:
     machine = read_machine(hardware, host_bandwidth=host)
     weights = read_weights(model, precision)
     return splits(fit(weights, machine, Parallelism(), context=context, concurrency=concurrency, reserve=NOTHING))
@@ -32,13 +32,13 @@ def curve_of(model: str, precision: str, hardware: str, *, host: float = 50e9, c
 def test_mixtral_by_hand() -> None:
     # 32 layers of 8 experts of 176,160,768 weights: 2.819 GB a layer in 16 bits, 90.2 GB of 93.4. A 4090 has 23.99 GiB less what it keeps.
     curve = curve_of("mixtral-8x7b", "f16", "rtx4090+128gb")
-    assert [each.layers for each in curve] == list(range(33))
+    assert [each.layers for each in curve.splits] == list(range(33))
     layer = 8 * 176_160_768 * 2
-    assert curve[7].fit.budget.host == pytest.approx(7 * layer)
-    assert curve[0].device_bytes - curve[1].device_bytes == pytest.approx(layer)
+    assert curve.splits[7].fit.budget.host == pytest.approx(7 * layer)
+    assert curve.splits[0].device_bytes - curve.splits[1].device_bytes == pytest.approx(layer)
     room = read_machine("rtx4090").device.usable
     first = next(n for n in range(33) if MIXTRAL.bytes - n * layer < room * 0.999)
-    best = plan(curve)
+    best = curve.best
     assert best is not None
     assert best.layers == first
     # one token reads 2 of 8 experts of those layers from 50 GB/s, and the rest from 1,008 GB/s
@@ -49,23 +49,23 @@ def test_mixtral_by_hand() -> None:
 
 def test_the_knee_is_where_the_host_takes_longer() -> None:
     curve = curve_of("mixtral-8x7b", "f16", "rtx4090+128gb")
-    bent = knee(curve)
+    bent = curve.knee
     assert bent is not None
-    for each in curve:
+    for each in curve.splits:
         host = each.step.memory["host"]
         assert (host > each.step.time_s - host) == (each.layers >= bent.layers)
-    assert knee(curve_of("mixtral-8x7b", "f16", "rtx4090+128gb", host=1e15)) is None
+    assert curve_of("mixtral-8x7b", "f16", "rtx4090+128gb", host=1e15).knee is None
 
 
 def test_flags() -> None:
-    mixture = curve_of("mixtral-8x7b", "q4_k_m", "rtx4090+128gb", context=4096, concurrency=2)[5]
+    mixture = curve_of("mixtral-8x7b", "q4_k_m", "rtx4090+128gb", context=4096, concurrency=2).splits[5]
     assert mixture.flags == "-ngl 999 --n-cpu-moe 5 -c 8192 -np 2"
     assert mixture.options == {"n_cpu_moe": 5}
     # 80 layers and the head: 10 on the host leave 71
-    dense = curve_of("llama-3.1-70b", "q4_k_m", "rtx4090+128gb", context=4096)[10]
+    dense = curve_of("llama-3.1-70b", "q4_k_m", "rtx4090+128gb", context=4096).splits[10]
     assert dense.flags == "-ngl 71 -c 4096 -np 1"
     assert dense.options == {"gpu_layers": 71}
-    assert curve_of("llama-3.1-70b", "q4_k_m", "rtx4090+128gb")[80].options == {"gpu_layers": 1}
+    assert curve_of("llama-3.1-70b", "q4_k_m", "rtx4090+128gb").splits[80].options == {"gpu_layers": 1}
 
 
 @hypothesis_settings(max_examples=25, deadline=None)
@@ -77,11 +77,11 @@ def test_flags() -> None:
 )
 def test_more_on_the_host_is_roomier_and_slower(model: str, host: float, concurrency: int, context: int) -> None:
     curve = curve_of(model, "f16", "rtx4090+128gb", host=host, concurrency=concurrency, context=context)
-    for less, more in itertools.pairwise(curve):
+    for less, more in itertools.pairwise(curve.splits):
         assert more.fit.budget.left > less.fit.budget.left
         assert more.step.tokens_per_s <= less.step.tokens_per_s * (1 + 1e-9)
-    best = plan(curve)
-    assert best is None or not any(each.fit.fits for each in curve[: best.layers])
+    best = curve.best
+    assert best is None or not any(each.fit.fits for each in curve.splits[: best.layers])
 
 
 # -- the command -----------------------------------------------------------------------------------------------------------------

@@ -12,8 +12,7 @@ from enginebench.engines.images import resolve
 from enginebench.engines.registry import discover
 from enginebench.machine.folders import resource_dir
 from enginebench.physics import fit, read_machine, read_weights
-from enginebench.physics.advisor import LLAMACPP, splits
-from enginebench.physics.advisor import plan as plan_of
+from enginebench.physics.offload_curve import LLAMACPP, splits
 from enginebench.scenario import load_scenario
 from enginebench.scenario.plan import Plan, plan
 
@@ -106,7 +105,7 @@ def test_the_knee_scenario_measures_what_the_advisor_predicts() -> None:
     weights = read_weights("gpt-oss-120b", "mxfp4")
     machine = read_machine("rtx4090+128gb")
     curve = splits(fit(weights, machine, Parallelism(), context=4096, concurrency=4, reserve=LLAMACPP))
-    best = plan_of(curve)
+    best = curve.best
     assert best is not None
     swept = [d.options["n_cpu_moe"] for d in deployments("offload_knee") if "n_cpu_moe" in d.options]
     assert (min(swept), max(swept)) == (best.layers, len(weights.model.layers))  # type: ignore[type-var]  # they are numbers
