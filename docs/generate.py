@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from enginebench.adapter import GAUGES, TOTALS, Deployment
-from enginebench.audit import judge_all, read_claims
+from enginebench.audit.claims import read_claims
 from enginebench.audit.field import field_table
 from enginebench.audit.physics import Physics
+from enginebench.audit.statements import judge_all
 from enginebench.engines.registry import discover, environments
 from enginebench.metrics.registry import metrics
 from enginebench.metrics.statistics import BOOTSTRAP_FROM, range_coverage, repeats_needed

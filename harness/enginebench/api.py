@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from enginebench.analysis.analysis import Analysis
     from enginebench.analysis.rows import CellResult
     from enginebench.audit.examine import audit_claims
-    from enginebench.audit.outcome import Audit
-    from enginebench.audit.page import audit_to_html
+    from enginebench.audit.outcome import Audit, audit_to_html
     from enginebench.audit.reproduce import audit_scenarios
     from enginebench.domain import Runtime
     from enginebench.engines.image_store import ImageList, ListedImage, build_images, list_images, pin_images, pull_images
@@ -168,8 +167,7 @@ _ELSEWHERE: Mapping[str, tuple[str, ...]] = {
     "analysis.analysis": ("Analysis",),
     "analysis.rows": ("CellResult",),
     "audit.examine": ("audit_claims",),
-    "audit.outcome": ("Audit",),
-    "audit.page": ("audit_to_html",),
+    "audit.outcome": ("Audit", "audit_to_html"),
     "audit.reproduce": ("audit_scenarios",),
     "engines.image_store": ("ImageList", "ListedImage", "build_images", "list_images", "pin_images", "pull_images"),
     "engines.installed": ("Engine", "install_engine", "list_engines"),

@@ -1,19 +1,25 @@
-"""Audits a file of published claims, or a stored run: reads it, judges every claim, prices what has a price."""
+"""Audits a file of published claims, or a stored run: reads it, judges every claim, prices what has a price.
+
+Each row of a run that ran becomes a claim with batch and lengths.
+"""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
-from enginebench.analysis.analysis import analyse
-from enginebench.audit.claims import Claims, read_claims
-from enginebench.audit.from_run import claims_of
+from enginebench.analysis.analysis import Analysis, Row, analyse
+from enginebench.audit.claims import Claims, Serving, SourceEntry, read_claims
 from enginebench.audit.outcome import Audit
 from enginebench.audit.physics import Physics
 from enginebench.audit.statements import contradictions, judge_all
+from enginebench.domain import Parallelism
 from enginebench.errors import UserError
 from enginebench.metrics.costs import Cost, Prices, cost
+from enginebench.physics.catalogue import THIS_CPU
 from enginebench.physics.deployment_limits import weights_of
 from enginebench.physics.detect import gpus_of, machine_named
+from enginebench.physics.machine import split_machine
 from enginebench.records.run_folder import open_run
 
 
@@ -60,3 +66,67 @@ def _costs(claims: Claims, physics: Physics, prices: Prices) -> dict[str, Cost]:
         if priced.per_million_tokens is not None or priced.joules_per_token is not None:
             found[claim.id] = priced
     return found
+
+
+def claims_of(analysis: Analysis, hardware: str | None) -> Claims:
+    """The rows of a run as claims. UserError if no row has a throughput.
+
+    hardware: for example '4xh100', reduced to the number of devices that a row used; None: unknown.
+    """
+    rows = [row for row in analysis.rows if row.status == "ok" and row.figures.get("output_throughput") is not None]
+    if not rows:
+        raise UserError(f"run '{analysis.run.name}' has no throughput to audit", advice="see why: bench report")
+    source = SourceEntry(title=f"run {analysis.run.name}", date=analysis.run.created_at)
+    return Claims(
+        title=f"Run {analysis.run.name}",
+        sources={"run": source},
+        serving=[_claim(number, row, hardware) for number, row in enumerate(rows, start=1)],
+    )
+
+
+def _claim(number: int, row: Row, hardware: str | None) -> Serving:
+    deployment, load = row.deployment, row.load
+    parallelism = Parallelism() if _is_cpu(hardware) else deployment.parallelism
+    return Serving(
+        id=f"row-{number}",
+        source="run",
+        says=f"{row.name}, {load.level_text}, {load.shape_text}",
+        engine=deployment.engine,
+        model=deployment.model,
+        precision=deployment.precision,
+        hardware=_used_hardware(row, hardware),
+        **vars(parallelism),
+        options=dict(deployment.options),
+        concurrency=load.streams,
+        isl=_tokens(row, "isl_p50"),
+        osl=_tokens(row, "osl_p50"),
+        output_tok_s=_value(row, "output_throughput"),
+    )
+
+
+def _used_hardware(row: Row, hardware: str | None) -> str | None:
+    """The devices that the row used, if the run recorded their number."""
+    gpus = row.cells[0].record.traits.gpus
+    if hardware is None or gpus is None or _is_cpu(hardware):
+        return hardware
+    return re.sub(r"^(\d+\s*x)?", f"{gpus}x", hardware, count=1)
+
+
+def _is_cpu(hardware: str | None) -> bool:
+    """Whether the deployment ran on this CPU, where all ranks share one memory."""
+    found = split_machine(hardware) if hardware else None
+    return found is not None and found[1] == THIS_CPU
+
+
+def _value(row: Row, figure: str) -> float | None:
+    found = row.figures.get(figure)
+    return found.value if found is not None and found.value > 0 else None
+
+
+def _tokens(row: Row, figure: str) -> int | None:
+    """Tokens counted by the server; without a median (fewer than six requests), the requested number if it is fixed."""
+    counted = _value(row, figure)
+    if counted is not None:
+        return round(counted) or None
+    asked = row.load.input_tokens if figure.startswith("isl") else row.load.output_tokens
+    return asked if isinstance(asked, int) else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from enginebench.audit.arithmetic import SIZE_TOLERANCE, bits_per_weight, close, least_batch
 from enginebench.audit.claims import Serving
@@ -48,6 +48,10 @@ class Finding:
     """If no batch is stated: the ceiling at the largest batch that fits, highest_batch."""
     highest_batch: int | None = None
     serving: Serving | None = field(default=None, repr=False)
+
+    def judged(self, verdict: Verdict, reason: str, **figures: Any) -> Finding:
+        """With a verdict, its decisive reason and its figures."""
+        return replace(self, verdict=verdict, reasons=(reason, *self.reasons), **figures)
 
     @property
     def share(self) -> float | None:
@@ -120,28 +124,21 @@ def _on_devices(finding: Finding, claim: Serving, physics: Physics) -> Finding:
     limit = MAX_BATCH * physics.device(claim.hardware or "")[1]
     most = min(limit, physics.largest_batch(claim))
     if most < 1:
-        reason = "the weights fit, but leave no memory for a request of the stated length"
-        return replace(finding, verdict="impossible as stated", reasons=(reason, *finding.reasons))
+        return finding.judged("impossible as stated", "the weights fit, but leave no memory for a request of the stated length")
     top = physics.ceiling(claim, most)
     finding = replace(finding, highest=top.tok_s, highest_batch=most)
     least = least_batch(lambda batch: physics.ceiling(claim, batch).tok_s >= rate, most)
     if least is None:
         largest = f"the largest batch that fits, {most}," if most < limit else f"even a batch of {most}"
         reason = f"{largest} reaches at most {top.tok_s:,.0f} tok/s, limited by {top.limit}"
-        return replace(
-            finding, verdict="impossible as stated", ceiling=top.tok_s, batch=most, limit=top.limit, reasons=(reason, *finding.reasons)
-        )
+        return finding.judged("impossible as stated", reason, ceiling=top.tok_s, batch=most, limit=top.limit)
     at = physics.ceiling(claim, least)
     one = physics.ceiling(claim, 1)
     if least == 1:
         reason = f"possible from one stream on (at most {one.tok_s:,.0f} tok/s); no batch is stated"
-        return replace(
-            finding, verdict="plausible", ceiling=one.tok_s, batch=1, least=1, limit=one.limit, reasons=(reason, *finding.reasons)
-        )
+        return finding.judged("plausible", reason, ceiling=one.tok_s, batch=1, least=1, limit=one.limit)
     reason = f"no batch is stated: one stream reaches at most {one.tok_s:,.0f} tok/s, limited by {one.limit}; {least} reach {at.tok_s:,.0f}"
-    return replace(
-        finding, verdict="needs batch", ceiling=at.tok_s, batch=least, least=least, limit=at.limit, reasons=(reason, *finding.reasons)
-    )
+    return finding.judged("needs batch", reason, ceiling=at.tok_s, batch=least, least=least, limit=at.limit)
 
 
 def _compared(finding: Finding, claim: Serving, ceiling: Ceiling) -> Finding:
@@ -151,10 +148,9 @@ def _compared(finding: Finding, claim: Serving, ceiling: Ceiling) -> Finding:
     batch = "one stream" if streams == 1 else f"{streams} streams"
     if rate <= ceiling.tok_s:
         reason = f"{rate / ceiling.tok_s:.0%} of the {rounded(ceiling.tok_s, 4)} tok/s that {batch} can reach, limited by {ceiling.limit}"
-        return replace(found, verdict="plausible", least=1 if streams == 1 else None, reasons=(reason, *finding.reasons))
+        return found.judged("plausible", reason, least=1 if streams == 1 else None)
     most = f"{batch} can reach at most {rounded(ceiling.tok_s, 4)} tok/s, limited by {ceiling.limit}"
-    reason = f"{most}: the claim is {rate / ceiling.tok_s:.0%} of that"
-    return replace(found, verdict="impossible as stated", reasons=(reason, *finding.reasons))
+    return found.judged("impossible as stated", f"{most}: the claim is {rate / ceiling.tok_s:.0%} of that")
 
 
 def _with_host(finding: Finding, claim: Serving, physics: Physics) -> Finding:
@@ -170,14 +166,13 @@ def _with_host(finding: Finding, claim: Serving, physics: Physics) -> Finding:
     share = f"{split.host_gb:.1f} of {split.host_gb + split.device_gb:.1f} GB are in host memory"
     if step_s <= split.device_s:
         reason = f"{share}; the devices' reads alone take {split.device_s * 1e3:.1f} ms per step, the claim allows {step_s * 1e3:.1f}"
-        return replace(found, verdict="impossible as stated", reasons=(reason, *finding.reasons))
+        return found.judged("impossible as stated", reason)
     needed = split.host_gb_per_step / (step_s - split.device_s)
     per_token = split.host_gb_per_step / streams
     reason = f"{share}; with uniform routing each token reads {per_token:.2f} GB of them, which needs {needed:.0f} GB/s"
     if needed <= host:
-        return replace(found, verdict="plausible", reasons=(f"{reason} (a typical host has {host:g})", *finding.reasons))
-    reason += f": more than a typical host has ({host:g}), and the host is not stated"
-    return replace(found, verdict="not enough stated", reasons=(reason, *finding.reasons))
+        return found.judged("plausible", f"{reason} (a typical host has {host:g})")
+    return found.judged("not enough stated", f"{reason}: more than a typical host has ({host:g}), and the host is not stated")
 
 
 def _without_rate(finding: Finding, claim: Serving, physics: Physics) -> Finding:
@@ -188,8 +183,8 @@ def _without_rate(finding: Finding, claim: Serving, physics: Physics) -> Finding
         size = f"the weights take {weights:.1f} GB, {claim.hardware} has {memory:.1f} GB"
         consistent = fits and close(claim.weights_gb, weights, SIZE_TOLERANCE)
         verdict: Verdict = "plausible" if consistent else "inconsistent" if fits else "impossible as stated"
-        return replace(finding, verdict=verdict, reasons=(size, *finding.reasons))
-    return replace(finding, reasons=("states no rate and no other figure that can be checked", *finding.reasons))
+        return finding.judged(verdict, size)
+    return finding.judged("not enough stated", "states no rate and no other figure that can be checked")
 
 
 def _notes(claim: Serving, physics: Physics) -> Iterator[str]:

@@ -1,6 +1,7 @@
-"""The result of an audit (findings, contradictions, costs), as JSON and as a table for the terminal.
+"""The result of an audit (findings, contradictions, costs), as JSON, as a table for the terminal, and as one HTML page without scripts.
 
-Returns data and text; does not print. Texts are raw; the table escapes control characters.
+Returns data and text; does not print. Claims are untrusted: the table escapes control characters, jinja2 escapes the page, whose content
+security policy allows only inline styles.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from enginebench.audit.judge import VERDICTS, Finding
 from enginebench.audit.statements import Contradiction
 from enginebench.domain import JSON, formatting, plain
 from enginebench.domain.formatting import printable
+from enginebench.machine.folders import resource_dir
 from enginebench.metrics.costs import Cost
 
 STYLES = {"impossible as stated": "red", "inconsistent": "red", "needs batch": "yellow", "not enough stated": "", "plausible": "green"}
@@ -130,3 +132,30 @@ def _render_table(audit: Audit, width: int, *, color: bool) -> str:
 
 def _money(cost: Cost | None) -> str:
     return "-" if cost is None or cost.per_million_tokens is None else f"{cost.per_million_tokens:.3g}"
+
+
+MEANINGS = {
+    "impossible as stated": "the model does not fit, or the rate is above the roofline at every batch that the claim allows",
+    "inconsistent": "the claim contradicts its own numbers or the model's dimensions",
+    "needs batch": "possible from that batch on, but the text does not state the batch",
+    "not enough stated": "a decisive fact is missing: precision, batch, placement of the weights, or how it was measured",
+    "plausible": "possible; this does not show that it is true",
+}
+
+
+def audit_to_html(audit: Audit) -> str:
+    """The audit as one HTML page that opens offline."""
+    import jinja2
+    from markupsafe import Markup
+
+    templates = resource_dir("reports/templates")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(templates), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"number": number, "share": share_text}
+    return environment.get_template("audit.html.j2").render(
+        audit=audit,
+        verdicts={verdict: MEANINGS[verdict] for verdict in VERDICTS},
+        css=Markup((templates / "report.css").read_text(encoding="utf-8")),  # noqa: S704  # our own file
+        policy="default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'",
+    )

@@ -68,10 +68,8 @@ def devices() -> Mapping[str, Device]:
 def find_model(name: str) -> Entry | None:
     """The model with this name, alias or hub id; case-insensitive."""
     word = name.lower()
-    for entry in models().values():
-        if word in (entry.name, entry.hub.lower(), entry.hub.lower().partition("/")[2], *entry.aliases):
-            return entry
-    return None
+    named = (each for each in models().values() if word in (each.name, each.hub.lower(), each.hub.lower().partition("/")[2], *each.aliases))
+    return next(named, None)
 
 
 def need_model(name: str) -> Entry:
@@ -128,16 +126,9 @@ def _read(file: str, key: str) -> dict[str, Any]:
 
 
 def _entry(name: str, data: Mapping[str, Any]) -> Entry:
-    return Entry(
-        name=name,
-        hub=data["hub"],
-        model=from_config(name, data["config"]),
-        native=data["native"],
-        published=Published(**data["published"]),
-        source=data["source"],
-        note=data.get("note", ""),
-        aliases=tuple(data.get("aliases", ())),
-    )
+    plain = {key: value for key, value in data.items() if key in ("hub", "native", "source", "note")}
+    aliases = tuple(data.get("aliases", ()))
+    return Entry(name, model=from_config(name, data["config"]), published=Published(**data["published"]), aliases=aliases, **plain)
 
 
 def _device(name: str, data: Mapping[str, Any]) -> Device:

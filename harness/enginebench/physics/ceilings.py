@@ -85,22 +85,13 @@ class Ceilings:
         """
         import pandas as pd
 
-        rooms = self.rooms
+        columns = ["context", "batch", "tokens_per_s", "tokens_per_s_user", "step_s", "rules", "touched", "fits"]
         rows = [
-            {
-                "context": context,
-                "batch": step.batch,
-                "tokens_per_s": step.tokens_per_s,
-                "tokens_per_s_user": step.tokens_per_s_user,
-                "step_s": step.time_s,
-                "rules": step.bottleneck,
-                "touched": step.touched,
-                "fits": step.batch <= rooms[context],
-            }  # fmt: skip
-            for context, steps in self.curves.items()
-            for step in steps
+            (context, each.batch, each.tokens_per_s, each.tokens_per_s_user, each.time_s, each.bottleneck, each.touched, each.batch <= room)
+            for (context, steps), room in zip(self.curves.items(), self.rooms.values(), strict=True)
+            for each in steps
         ]
-        return pd.DataFrame(rows)
+        return pd.DataFrame(rows, columns=columns)
 
     def to_dict(self, reach: float | None = None) -> JSON:
         """What `bench ceiling --json` prints; times in seconds. reach: also the batch for this many tokens/s."""

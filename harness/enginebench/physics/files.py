@@ -1,4 +1,4 @@
-"""The weights that a name stands for: in the catalogue, `random:`, or a file (config.json, safetensors, GGUF), of which it reads the header.
+"""The weights that a name stands for: in the catalogue, `random:`, or a file (config.json, safetensors, GGUF); reads only headers.
 
 Roles are assigned by tensor names. Tensors without a matching rule, and layers beyond those of the config (multi-token prediction), have
 the role `other`: they take memory, but are not read during decode.

@@ -61,10 +61,7 @@ class Device:
 
     def compute(self, arithmetic: tuple[str, ...]) -> tuple[str, float]:
         """The first of these formats that the device supports, else its fastest format; with operations/s."""
-        for kind in arithmetic:
-            if kind in self.flops:
-                return kind, self.flops[kind]
-        kind = max(self.flops, key=self.flops.__getitem__)
+        kind = next((each for each in arithmetic if each in self.flops), max(self.flops, key=self.flops.__getitem__))
         return kind, self.flops[kind]
 
 

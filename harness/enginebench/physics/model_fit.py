@@ -1,4 +1,4 @@
-"""Does a model fit its hardware, and what would: the smallest machines of the catalogue, and the least offload on a device too small for it.
+"""Does a model fit its hardware, and what would: the smallest machines of the catalogue, and the least offload to the host.
 
 Data out; formatting it for people is left to the caller.
 """
@@ -108,10 +108,11 @@ def most_on_device(asked: Fit) -> list[Fit]:
     if host is None or asked.fits:
         return []
     layers, experts = len(model.layers), model.experts
-    kinds = (
-        [[Offload(expert_layers=n) for n in range(layers + 1)], [Offload(kept=n) for n in range(experts.count, -1, -1)]] if experts else []
-    )
-    found = (_first(asked, offloads) for offloads in (*kinds, [Offload(blocks=n) for n in range(layers + 1)]))
+    kinds = [[Offload(blocks=n) for n in range(layers + 1)]]
+    if experts:
+        by_expert = [Offload(kept=n) for n in range(experts.count, -1, -1)]
+        kinds = [[Offload(expert_layers=n) for n in range(layers + 1)], by_expert, *kinds]
+    found = (_first(asked, offloads) for offloads in kinds)
     return [each for each in found if each]
 
 

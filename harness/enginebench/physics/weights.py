@@ -1,4 +1,4 @@
-"""A model's weights with their sizes in bytes, computed from a precision or read from a file (`files`), and which of them are on the host."""
+"""A model's weights with their sizes in bytes, computed from a precision (or a file: `files`), and which are in host memory."""
 
 from __future__ import annotations
 

@@ -74,15 +74,14 @@ class Work:
 
     def products(self, stage: int) -> float:
         """Operations of a device with weights: 2 per weight and token. Operations of the host are not included."""
-        return sum(self._products(part) for part in self.setting.weights.parts if self._used(part, stage))
-
-    def _products(self, part: Stored) -> float:
-        if part.role in _NO_PRODUCT:
-            return 0.0
-        rows = self.local * self.width if part.role in _BY_SEQUENCE else self.rows
-        if part.role in _TABLES and self.prompt:
-            rows = self.sequences  # only the last token of a prompt needs logits
-        return 2 * part.params * rows * self.setting.share_computed(part) / self._shards(part)
+        total = 0.0
+        for part in self.setting.weights.parts:
+            if part.role not in _NO_PRODUCT and self._used(part, stage):
+                rows = self.local * self.width if part.role in _BY_SEQUENCE else self.rows
+                if part.role in _TABLES and self.prompt:
+                    rows = self.sequences  # only the last token of a prompt needs logits
+                total += 2 * part.params * rows * self.setting.share_computed(part) / self._shards(part)
+        return total
 
     def scores(self, stage: int) -> float:
         """Operations of a device in attention scores. In a prompt, a token attends to half of it on average."""

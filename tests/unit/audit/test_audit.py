@@ -11,11 +11,10 @@ from click.testing import CliRunner
 from enginebench.analysis.analysis import Analysis
 from enginebench.audit.arithmetic import check_ratio, least_batch, times
 from enginebench.audit.claims import Claims, Serving, read_claims
+from enginebench.audit.examine import claims_of
 from enginebench.audit.field import ceiling_and_batch, field_table
-from enginebench.audit.from_run import claims_of
 from enginebench.audit.judge import Finding, judge_serving
-from enginebench.audit.outcome import Audit
-from enginebench.audit.page import audit_to_html
+from enginebench.audit.outcome import Audit, audit_to_html
 from enginebench.audit.physics import Ceiling, HostSplit, Physics, Shape
 from enginebench.audit.reproduce import scenario_text
 from enginebench.audit.statements import contradictions, judge_all
