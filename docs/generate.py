@@ -10,12 +10,14 @@ import re
 import sys
 import textwrap
 import typing
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from enginebench.adapter import GAUGES, TOTALS, Deployment
-from enginebench.audit.claims import read_claims
-from enginebench.audit.field import field_table
+from enginebench.audit.claims import Claims, read_claims
+from enginebench.audit.judge import Finding
+from enginebench.audit.outcome import number, share_text
 from enginebench.audit.physics import Physics
 from enginebench.audit.statements import judge_all
 from enginebench.engines.registry import discover, environments
@@ -299,6 +301,42 @@ def _engines() -> str:
 def _published() -> str:
     claims = read_claims(DOCS.parent / "scenarios" / "published" / "field.yaml")
     return _GENERATED + _PUBLISHED + "\n\n" + field_table(claims, judge_all(claims, Physics()))
+
+
+def field_table(claims: Claims, findings: Sequence[Finding]) -> str:
+    """Published measurements next to the ceilings of their configurations, then their sources.
+
+    If no batch is stated, the ceiling is that of the largest batch that fits: the share shows how much of the hardware was used.
+    """
+    return "\n".join((*_published_rows(findings), "", *_published_sources(claims, findings))) + "\n"
+
+
+def _published_rows(findings: Sequence[Finding]) -> Iterable[str]:
+    yield "| model | machine | tokens | published tok/s | ceiling tok/s | at batch | share | possible from batch | source |"
+    yield "|---|---|---|--:|--:|--:|--:|--:|---|"
+    for finding in findings:
+        claim, ceiling = finding.serving, finding.top
+        if claim is None or ceiling is None or finding.stated is None:
+            continue
+        tokens = f"{claim.isl:,} + {claim.osl:,}" if claim.isl and claim.osl else "not stated"
+        machine = ", ".join(filter(None, (claim.hardware, claim.parallelism_text)))
+        batch = f"{ceiling[1]:,}" + ("" if claim.concurrency else " (most)")
+        yield (
+            f"| {claim.model} {claim.precision} | {machine} | {tokens} | {number(finding.stated)} | {number(ceiling[0])} | {batch} | "
+            f"{share_text(finding.stated / ceiling[0])} | {finding.least or '-'} | {finding.source} |"
+        )
+
+
+def _published_sources(claims: Claims, findings: Sequence[Finding]) -> Iterable[str]:
+    used = {finding.source for finding in findings}
+    for name, source in claims.sources.items():
+        if name in used:
+            link = f"[{source.title}]({source.url})" if source.url else source.title
+            about = ", ".join(filter(None, (link, source.author, source.date)))
+            yield f"- **{name}**: {about}{f'; {source.note}' if source.note else ''}"
+    for finding in findings:
+        if finding.serving and finding.serving.note:
+            yield f"- {finding.serving.model} on {finding.serving.hardware}: {finding.serving.note}"
 
 
 _PUBLISHED = inspect.cleandoc("""

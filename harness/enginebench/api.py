@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from enginebench.physics.placed import PlacedModel, place
     from enginebench.physics.routing import Routing, RoutingSummary, routing_summary
     from enginebench.physics.weights import Offload
-    from enginebench.report.compared import Comparison, compare
+    from enginebench.report.comparison import Comparison, compare
     from enginebench.report.run import Form, Run, latest_run, open_run, runs
     from enginebench.runner.calibration import Calibration, calibrate
     from enginebench.runner.doctor import Cleanup, Diagnosis, clean, doctor
@@ -179,7 +179,7 @@ _ELSEWHERE: Mapping[str, tuple[str, ...]] = {
     "physics.offload_curve": ("OffloadCurve",),
     "physics.placed": ("PlacedModel", "place"),
     "physics.routing": ("Routing", "RoutingSummary", "routing_summary"),
-    "report.compared": ("Comparison", "compare"),
+    "report.comparison": ("Comparison", "compare"),
     "report.run": ("Form", "Run", "latest_run", "open_run", "runs"),
     "runner.calibration": ("Calibration", "calibrate"),
     "runner.doctor": ("Cleanup", "Diagnosis", "clean", "doctor"),

@@ -13,6 +13,9 @@ from types import ModuleType
 import click
 import enginebench
 import pytest
+from enginebench.audit.claims import read_claims
+from enginebench.audit.physics import Physics
+from enginebench.audit.statements import judge_all
 from enginebench.cli import bench
 from enginebench.engines.registry import discover
 from enginebench.inputs.source import parse
@@ -40,6 +43,14 @@ def generator() -> ModuleType:
 @pytest.mark.parametrize("name", ["scenario.schema.json", "scenario.md", "metrics.md", "validity.md", "engines.md", "physics-published.md"])
 def test_generated_pages_are_current(name: str) -> None:
     assert (ROOT / "docs" / name).read_text() == generator().pages()[name], "run: make docs"
+
+
+def test_every_published_measurement_is_in_its_table() -> None:
+    claims = read_claims(ROOT / "scenarios" / "published" / "field.yaml")
+    findings = judge_all(claims, Physics())
+    table = generator().field_table(claims, findings).splitlines()
+    assert sum(line.startswith("| ") for line in table) == len(findings) + 1
+    assert sum(line.startswith("- **") for line in table) == len(claims.sources)
 
 
 def test_everything_is_documented() -> None:

@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from enginebench.analysis.caveats import caveats
-from enginebench.analysis.cost_and_ceiling import contradictions, unpriced
+from enginebench.analysis.caveats import caveats, contradictions, unpriced
 from enginebench.analysis.parity import Parity, parities
 from enginebench.analysis.ranking import verdict_sentence
 from enginebench.analysis.rows import LOAD_COLUMNS, CellResult, Row, read_rows
@@ -50,9 +49,8 @@ class Analysis:
     @property
     def counts(self) -> dict[str, int]:
         """Number of cells by status; 'missing': not measured yet."""
-        records = {
-            cell.record.id: cell.record for row in self.rows for cell in row.cells
-        }.values()  # a cell of several phases has several rows
+        # a cell of several phases has several rows
+        records = {cell.record.id: cell.record for row in self.rows for cell in row.cells}.values()
         out = {status: sum(r.status == status for r in records) for status in ("ok", "failed", "skipped")}
         return out | {"missing": len(self.run.cells) - len(records)}
 

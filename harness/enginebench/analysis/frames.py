@@ -75,24 +75,15 @@ def requests_frame(analysis: Analysis, samples: ReadSamples) -> pd.DataFrame:
 
 
 def figures_frame(comparison: Comparison) -> pd.DataFrame:
-    """One row per figure of each pair. See `enginebench.report.compared.Comparison.figures`."""
+    """One row per figure of each pair. See `enginebench.report.comparison.Comparison.figures`."""
     import pandas as pd
 
     names = ("pair", "figure", "base", "candidate", "change", "low", "high", "p", "verdict")
     lines = [
-        (
-            pair.name,
-            name,
-            each.base.value,
-            each.candidate.value,
-            each.change.relative,
-            each.change.low,
-            each.change.high,
-            each.change.p,
-            each.verdict,
-        )
+        (pair.name, name, each.base.value, each.candidate.value, its.relative, its.low, its.high, its.p, each.verdict)
         for pair in comparison.pairs
         for name, each in pair.figures.items()
+        for its in (each.change,)
     ]
     return pd.DataFrame(lines, columns=list(names))
 

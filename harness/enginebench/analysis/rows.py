@@ -16,6 +16,7 @@ from enginebench.errors import UserError
 from enginebench.metrics.context import RunContext
 from enginebench.metrics.hardware import Hardware
 from enginebench.metrics.registry import figures_of, metric_name, metric_of
+from enginebench.metrics.slo import Slo
 from enginebench.metrics.statistics import Estimate, estimate
 from enginebench.metrics.tokens import TokenSource, one_token_per_event, token_source
 from enginebench.metrics.window import steady_window
@@ -69,6 +70,17 @@ class CellResult:
         return self.verdict != "not run"
 
 
+def meets(cell: CellResult, slo: Slo) -> bool | None:
+    """Whether a cell ran to its end and enough of the requests in its steady window kept every limit.
+
+    None if unknown: a limit on TPOT where tokens were not counted, or latencies that are withheld for this cell.
+    """
+    if cell.record.status != "ok" or cell.record.delivery.stopped:
+        return False
+    attained = cell.figures.get("slo_attainment")
+    return None if attained is None else attained >= slo.share
+
+
 @dataclass(frozen=True)
 class Row:
     """A deployment under a load, with its repeats folded into estimates."""
@@ -103,15 +115,8 @@ class Row:
 LOAD_COLUMNS = tuple(load_fields())
 _IDENTITY = ("engine", "model", "precision")
 _HIDDEN = (
-    "checkpoint",
-    "container",
-    "url",
-    "api_key_env",
-    "max_context",
-    "max_concurrency",
-    "ready_timeout_s",
-    *field_names("extent", "client"),
-)
+    "checkpoint", "container", "url", "api_key_env", "max_context", "max_concurrency", "ready_timeout_s", *field_names("extent", "client")
+)  # fmt: skip
 """Shown only where two rows would look the same without them: they follow from other columns, or seldom matter."""
 
 
@@ -162,40 +167,21 @@ def result_of(record: CellRecord, evidence: Samples | Stated, context: RunContex
 
 
 def _as_stated(record: CellRecord, stated: Stated) -> CellResult:
-    judgement = judge(Context.without_samples(record))
-    gaps = any(
-        metric.scope == "event" for name in stated.figures if (metric := metric_of(name)) is not None
-    )  # tokens per event are unknown
-    return CellResult(
-        record,
-        _shown(stated.figures, judgement.withheld),
-        judgement.verdict,
-        judgement.reasons,
-        judgement.not_checkable,
-        one_token_per_event=not gaps,
-        withheld=judgement.withheld,
-    )
+    its = judge(Context.without_samples(record))
+    gaps = any(metric.scope == "event" for name in stated.figures if (metric := metric_of(name)) is not None)  # with unknown tokens
+    figures = _shown(stated.figures, its.withheld)
+    return CellResult(record, figures, its.verdict, its.reasons, its.not_checkable, one_token_per_event=not gaps, withheld=its.withheld)
 
 
 def result_in(window: Window, record: CellRecord, samples: Samples, context: RunContext) -> CellResult:
     """The figures of a cell over any window of its samples: a cell may have several windows."""
     cell = Context(samples.within(window), record, window, context)
-    judgement = judge(cell)
+    its = judge(cell)
     return CellResult(
-        record,
-        _shown(figures_of(cell), judgement.withheld),
-        judgement.verdict,
-        judgement.reasons,
-        judgement.not_checkable,
-        one_token_per_event(samples),
-        judgement.withheld,
-        window,
-        token_source(samples),
-        int(cell.samples.inside.sum()),
-        cell.cache,
-        gauges(cell.readings, tuple(GAUGES)),
+        record, _shown(figures_of(cell), its.withheld), its.verdict, its.reasons, its.not_checkable, one_token_per_event(samples),
+        its.withheld, window, token_source(samples), int(cell.samples.inside.sum()), cell.cache, gauges(cell.readings, tuple(GAUGES)),
         cell.hardware,
-    )
+    )  # fmt: skip
 
 
 def _shown(figures: Mapping[str, float | None], withheld: Mapping[str, str]) -> dict[str, float | None]:
@@ -231,12 +217,8 @@ def _label_columns(cell: CellResult) -> dict[str, str]:
     named = {f"options.{name}" if name in ours else name: value for name, value in options.items()}  # an engine may have its own `seed`
     out: dict[str, JSON] = {**deployment, **spread, **named, **load}  # type: ignore[dict-item]
     of_whole = {name: label(whole.value(name)) for name in whole.level_fields} if cell.phase is not None else {}
-    return {name: label(value) for name, value in out.items()} | dict.fromkeys(_unused(cell.load), "") | of_whole
-
-
-def _unused(load: Load) -> list[str]:
-    """Fields of level, arrivals and lengths that have no effect in this load."""
-    return [name for name in field_names("level", "arrivals", "lengths") if not load.uses(name)]
+    unused = [name for name in field_names("level", "arrivals", "lengths") if not cell.load.uses(name)]
+    return {name: label(value) for name, value in out.items()} | dict.fromkeys(unused, "") | of_whole
 
 
 def _columns(flat: Sequence[Mapping[str, str]], loads: Sequence[Load]) -> tuple[str, ...]:
@@ -253,19 +235,14 @@ def _columns(flat: Sequence[Mapping[str, str]], loads: Sequence[Load]) -> tuple[
 
 def _names(rows: Sequence[Mapping[str, str]]) -> list[str]:
     """For each row: the deployment's label or engine, and what tells it from the deployments of the same model that share that."""
-    heads = [labels.get("label") or labels["engine"] for labels in rows]
+    keys = [(labels.get("label") or labels["engine"], labels["model"]) for labels in rows]
     peers: dict[tuple[str, str], list[Mapping[str, str]]] = {}
-    for labels, head in zip(rows, heads, strict=True):
-        peers.setdefault((head, labels["model"]), []).append(labels)
-    differs = {key: _differing(group) for key, group in peers.items()}
-    out: list[str] = []
-    for labels, head in zip(rows, heads, strict=True):
-        columns = differs[head, labels["model"]]
-        differing = [labels[c] if c in _IDENTITY else f"{c}={labels[c]}" for c in columns if labels[c]]
-        out.append(" ".join([head, *differing]))
-    return out
-
-
-def _differing(group: Sequence[Mapping[str, str]]) -> list[str]:
-    """Columns of the deployment that are not the same in the whole group."""
-    return [c for c in group[0] if c not in (*LOAD_COLUMNS, "label") and len({labels[c] for labels in group}) > 1]
+    for labels, key in zip(rows, keys, strict=True):
+        peers.setdefault(key, []).append(labels)
+    ours = [c for c in (rows[0] if rows else ()) if c not in (*LOAD_COLUMNS, "label")]
+    differs = {key: [c for c in ours if len({labels[c] for labels in group}) > 1] for key, group in peers.items()}
+    texts = (
+        [key[0], *(labels[c] if c in _IDENTITY else f"{c}={labels[c]}" for c in differs[key] if labels[c])]
+        for labels, key in zip(rows, keys, strict=True)
+    )
+    return [" ".join(words) for words in texts]

@@ -54,6 +54,13 @@ class Finding:
         return replace(self, verdict=verdict, reasons=(reason, *self.reasons), **figures)
 
     @property
+    def top(self) -> tuple[float, int] | None:
+        """The ceiling in tokens/s at the stated batch, or at the largest that fits; with that batch. None without a ceiling."""
+        if self.highest is not None and self.highest_batch is not None:
+            return self.highest, self.highest_batch
+        return (self.ceiling, self.batch) if self.ceiling is not None and self.batch is not None else None
+
+    @property
     def share(self) -> float | None:
         """Stated rate / ceiling. Above 1 the claim is impossible."""
         return self.stated / self.ceiling if self.stated is not None and self.ceiling else None

@@ -1,4 +1,4 @@
-"""A comparison of two runs as text for the terminal, as Markdown and as data.
+"""Two runs compared as a user of Python sees it: every change, verdicts on thresholds; as text, Markdown and data.
 
 The content is made once, as lines of cells; text and Markdown arrange them. Knows no file and no terminal.
 """
@@ -6,19 +6,30 @@ The content is made once, as lines of cells; text and Markdown arrange them. Kno
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from enginebench.analysis import comparison
 from enginebench.analysis.changes import Changed
-from enginebench.analysis.comparison import Comparison, Figure, Pair
-from enginebench.analysis.thresholds import Finding
+from enginebench.analysis.comparison import Figure, Pair
+from enginebench.analysis.frames import figures_frame
+from enginebench.analysis.thresholds import Finding, fails, judge, parse_rule
 from enginebench.domain import JSON, plain, plain_object
 from enginebench.domain.formatting import percent, printable, relative_change
+from enginebench.metrics.costs import Prices
 from enginebench.metrics.registry import unit_of
 from enginebench.metrics.statistics import CONFIDENCE, Estimate, repeats_needed
 from enginebench.report.columns import column, estimate_data, full_text, shown
 from enginebench.report.export import escape_markdown
+from enginebench.report.run import Run, open_run
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COMPARISON_SCHEMA = 2
-"""Version of `to_data`. Raise it when a reader of the old form would misread the new one."""
+"""Version of `to_dict`. Raise it when a reader of the old form would misread the new one."""
 
 _HEADINGS = ("", "base", "candidate", "change", "p", "n", "")
 _RULE = (":--", "--:", "--:", "--:", "--:", "--:", ":--")
@@ -28,62 +39,98 @@ _WORDS = {"alike": "~", "unknown": "?"}
 _STATES = {"broken": "FAIL", "kept": "ok", "inconclusive": "inconclusive"}
 
 
-def to_text(comparison: Comparison, findings: Sequence[Finding] = ()) -> str:
-    """For the terminal: what changed, one table per pair, the verdicts."""
-    parts = [[f"{side:<10} {title}" for side, title in _runs(comparison)]]
-    parts += [[heading, *(f"  {line}" for line in lines)] for heading, lines in _around(comparison)]
-    for pair in comparison.pairs:
-        rows = list(_rows(comparison, pair, findings))
-        parts.append([pair.name, *(f"  {line}" for line in (_aligned([_HEADINGS, *rows]) if rows else [_nothing(pair)]))])
-    parts += [list(_notes(comparison)), [f"{state}: {text}" for state, text in _verdicts(findings)], [_sentence(comparison)]]
-    return "\n\n".join("\n".join(printable(line) for line in part) for part in parts if part) + "\n"
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs, figure by figure, and the verdict on thresholds."""
+
+    pairs: comparison.Comparison
+    """The deployments and loads that both runs have, with the change of every figure; what differs around them."""
+    findings: tuple[Finding, ...] = ()
+    """One per threshold and pair."""
+
+    def failed(self, *, strict: bool = False) -> bool:
+        """Whether a threshold is broken. strict: or inconclusive."""
+        return any(fails(finding, strict=strict) for finding in self.findings)
+
+    @cached_property
+    def figures(self) -> pd.DataFrame:
+        """One row per figure of each pair.
+
+        Columns: pair (deployment and load), figure, base, candidate (medians over the restarts, SI units), change, low, high (relative
+        change and its interval; 0.05 is 5 %), p, verdict ('better', 'worse', 'changed', 'alike', 'unsure', 'unknown').
+        """
+        return figures_frame(self.pairs)
+
+    def to_text(self) -> str:
+        """For the terminal: what changed, one table per pair, the verdicts."""
+        parts = [[f"{side:<10} {title}" for side, title in _runs(self.pairs)]]
+        parts += [[heading, *(f"  {line}" for line in lines)] for heading, lines in _around(self.pairs)]
+        for pair in self.pairs.pairs:
+            rows = list(_rows(self.pairs, pair, self.findings))
+            parts.append([pair.name, *(f"  {line}" for line in (_aligned([_HEADINGS, *rows]) if rows else [_nothing(pair)]))])
+        parts += [list(_notes(self.pairs)), [f"{state}: {text}" for state, text in _verdicts(self.findings)], [_sentence(self.pairs)]]
+        return "\n\n".join("\n".join(printable(line) for line in part) for part in parts if part) + "\n"
+
+    def to_markdown(self) -> str:
+        """The same as GitHub-flavoured Markdown, with the verdicts first."""
+        parts = [[f"**{escape_markdown(_sentence(self.pairs))}**"]]
+        parts += [[f"- **{state}**: {escape_markdown(text)}" for state, text in _verdicts(self.findings)]]
+        parts += [[f"- {side}: {escape_markdown(title)}" for side, title in _runs(self.pairs)]]
+        parts += [[f"{heading}:\n", *(f"- {escape_markdown(line)}" for line in lines)] for heading, lines in _around(self.pairs)]
+        for pair in self.pairs.pairs:
+            rows = [tuple(map(escape_markdown, row)) for row in _rows(self.pairs, pair, self.findings)]
+            table = [f"| {' | '.join(row)} |" for row in (_HEADINGS, _RULE, *rows)]
+            parts.append([f"{escape_markdown(pair.name)}\n", *(table if rows else [escape_markdown(_nothing(pair))])])
+        parts.append([f"- {escape_markdown(note)}" for note in _notes(self.pairs)])
+        return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
+
+    def to_dict(self) -> JSON:
+        """What `bench compare --json` prints: every figure that both runs have, in SI units and shares."""
+        runs = (("base", self.pairs.base), ("candidate", self.pairs.candidate))
+        return {
+            "schema": COMPARISON_SCHEMA,
+            **{side: {"name": run.run.name, "created_at": run.run.created_at} for side, run in runs},
+            "sentence": _sentence(self.pairs),
+            "changed": [plain(each) for each in self.pairs.changed],
+            "different_machines": self.pairs.moved,
+            "alone": plain(self.pairs.alone),
+            "pairs": [_pair_data(pair) for pair in self.pairs.pairs],
+            "findings": [{**plain_object(each), "rule": each.rule.text} for each in self.findings],
+        }
 
 
-def to_markdown(comparison: Comparison, findings: Sequence[Finding] = ()) -> str:
-    """The same as GitHub-flavoured Markdown, with the verdicts first."""
-    parts = [[f"**{escape_markdown(_sentence(comparison))}**"]]
-    parts += [[f"- **{state}**: {escape_markdown(text)}" for state, text in _verdicts(findings)]]
-    parts += [[f"- {side}: {escape_markdown(title)}" for side, title in _runs(comparison)]]
-    parts += [[f"{heading}:\n", *(f"- {escape_markdown(line)}" for line in lines)] for heading, lines in _around(comparison)]
-    for pair in comparison.pairs:
-        rows = [tuple(map(escape_markdown, row)) for row in _rows(comparison, pair, findings)]
-        table = [f"| {' | '.join(row)} |" for row in (_HEADINGS, _RULE, *rows)]
-        parts.append([f"{escape_markdown(pair.name)}\n", *(table if rows else [escape_markdown(_nothing(pair))])])
-    parts.append([f"- {escape_markdown(note)}" for note in _notes(comparison)])
-    return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
+def compare(
+    base: Run | str | Path, candidate: Run | str | Path, *, fail_if: Sequence[str] = (), prices: Prices | None = None
+) -> Comparison:
+    """What changed from one run to another.
 
-
-def to_data(comparison: Comparison, findings: Sequence[Finding] = ()) -> JSON:
-    """Everything, in SI units and shares: every figure that both runs have."""
-    runs = (("base", comparison.base), ("candidate", comparison.candidate))
-    return {
-        "schema": COMPARISON_SCHEMA,
-        **{side: {"name": run.run.name, "created_at": run.run.created_at} for side, run in runs},
-        "sentence": _sentence(comparison),
-        "changed": [plain(each) for each in comparison.changed],
-        "different_machines": comparison.moved,
-        "alone": plain(comparison.alone),
-        "pairs": [_pair_data(pair) for pair in comparison.pairs],
-        "findings": [{**plain_object(each), "rule": each.rule.text} for each in findings],
-    }
+    base, candidate: runs or their folders. fail_if: thresholds such as 'ttft.p99 > +5%'; one is broken when the whole 95 % interval of
+    the change lies beyond it, which takes four restarts (repeats) in each run. prices: also compare the cost of tokens.
+    UserError for an unknown figure, and for a folder that is not a run.
+    """
+    rules = [parse_rule(text) for text in fail_if]
+    opened = [each if isinstance(each, Run) else open_run(each) for each in (base, candidate)]
+    one, other = (each.judged_by(prices=prices) for each in opened) if prices is not None else opened
+    found = comparison.compare_runs(one.analysis, other.analysis)
+    return Comparison(found, tuple(finding for rule in rules for finding in judge(found, rule)))
 
 
 # -- content -------------------------------------------------------------------------------------------------------------
 
 
-def _runs(comparison: Comparison) -> Iterator[tuple[str, str]]:
-    for side, analysis in (("base", comparison.base), ("candidate", comparison.candidate)):
+def _runs(found: comparison.Comparison) -> Iterator[tuple[str, str]]:
+    for side, analysis in (("base", found.base), ("candidate", found.candidate)):
         yield side, f"{analysis.run.name} of {analysis.run.created_at}, enginebench {analysis.run.enginebench}"
 
 
-def _around(comparison: Comparison) -> Iterator[tuple[str, list[str]]]:
+def _around(found: comparison.Comparison) -> Iterator[tuple[str, list[str]]]:
     """Differences between the runs apart from the figures: a heading and its lines."""
-    lines = list(_changed(comparison.changed))
+    lines = list(_changed(found.changed))
     more = [f"and {len(lines) - _MOST:,} more: --json has them"] if len(lines) > _MOST else []
     yield "what changed", [*lines[:_MOST], *more] if lines else ["nothing that is recorded"]
-    if comparison.moved:
+    if found.moved:
         yield "the machines differ", ["a difference may come from the machine, so no threshold is judged"]
-    for side, names in comparison.alone.items():
+    for side, names in found.alone.items():
         if names:
             yield f"only in the {side}", list(names)
 
@@ -97,14 +144,14 @@ def _changed(changed: Iterable[Changed]) -> Iterator[str]:
         yield f"{', '.join(names)}: {what} {base} -> {candidate}"
 
 
-def _rows(comparison: Comparison, pair: Pair, findings: Sequence[Finding]) -> Iterator[tuple[str, ...]]:
+def _rows(found: comparison.Comparison, pair: Pair, findings: Sequence[Finding]) -> Iterator[tuple[str, ...]]:
     """A line of cells per figure, in the order of `_HEADINGS`."""
-    columns = {each.figure: each for analysis in (comparison.base, comparison.candidate) for each in shown(analysis)}
+    columns = {each.figure: each for analysis in (found.base, found.candidate) for each in shown(analysis)}
     judged = {finding.rule.figure: "" for finding in findings}
     judged |= {finding.rule.figure: "FAIL" for finding in findings if finding.pair == pair.name and finding.state == "broken"}
     for name in dict.fromkeys([*columns, *judged]):
         if figure := pair.figures.get(name):
-            its = columns.get(name) or column(name, comparison.base)
+            its = columns.get(name) or column(name, found.base)
             values = (full_text(figure.base, its), full_text(figure.candidate, its), _change_text(figure))
             p = "" if figure.change.p is None else f"{figure.change.p:.2g}"
             n = f"{figure.base.n}+{figure.candidate.n}"
@@ -112,8 +159,8 @@ def _rows(comparison: Comparison, pair: Pair, findings: Sequence[Finding]) -> It
 
 
 def _change_text(figure: Figure) -> str:
-    found = figure.change
-    return "of 0" if found.relative is None else relative_change(found.relative, found.low, found.high)
+    its = figure.change
+    return "of 0" if its.relative is None else relative_change(its.relative, its.low, its.high)
 
 
 def _word(figure: Figure) -> str:
@@ -124,9 +171,9 @@ def _nothing(pair: Pair) -> str:
     return f"not comparable: {pair.why_not or 'the runs have no figure in common'}"
 
 
-def _notes(comparison: Comparison) -> Iterator[str]:
-    """The meaning of the marks and intervals in this comparison."""
-    figures = [figure for pair in comparison.pairs for figure in pair.figures.values()]
+def _notes(found: comparison.Comparison) -> Iterator[str]:
+    """The meaning of the marks and intervals in this found."""
+    figures = [figure for pair in found.pairs for figure in pair.figures.values()]
     verdicts = {figure.verdict for figure in figures}
     covered = {(f.base.n, f.candidate.n): f.change.coverage for f in figures if f.change.low is not None}
     if covered:
@@ -153,10 +200,10 @@ def _verdicts(findings: Sequence[Finding]) -> Iterator[tuple[str, str]]:
             yield _STATES["kept"], f"{rule.text}: not broken in {kept} of {sum(finding.rule == rule for finding in findings)} pairs"
 
 
-def _sentence(comparison: Comparison) -> str:
+def _sentence(found: comparison.Comparison) -> str:
     """How many of the figures in reports changed, over all pairs."""
-    names = {each.figure for analysis in (comparison.base, comparison.candidate) for each in shown(analysis)}
-    figures = [figure for pair in comparison.pairs for name, figure in pair.figures.items() if name in names]
+    names = {each.figure for analysis in (found.base, found.candidate) for each in shown(analysis)}
+    figures = [figure for pair in found.pairs for name, figure in pair.figures.items() if name in names]
     if not figures:
         return "Nothing could be compared."
     counts = {word: sum(figure.verdict == word for figure in figures) for word in ("worse", "better", "changed", "alike")}
@@ -164,7 +211,7 @@ def _sentence(comparison: Comparison) -> str:
     parts = [f"{n} {word}" for word, n in counts.items() if n and word != "alike"]
     parts += [f"{counts['alike']} cannot be told apart"] if counts["alike"] else []
     parts += [f"{unsure} have too few restarts to tell"] if unsure else []
-    return f"Of {len(figures)} figures in {sum(bool(pair.figures) for pair in comparison.pairs)} pairs: {', '.join(parts)}."
+    return f"Of {len(figures)} figures in {sum(bool(pair.figures) for pair in found.pairs)} pairs: {', '.join(parts)}."
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -5,8 +5,7 @@ Knows no engine. A stored probe is not measured again: its record answers, so a 
 
 from collections.abc import Sequence
 
-from enginebench.analysis.rows import CellResult, result_of
-from enginebench.analysis.searches import meets
+from enginebench.analysis.rows import CellResult, meets, result_of
 from enginebench.domain import Cell
 from enginebench.metrics.context import RunContext
 from enginebench.records.cell import CellRecord

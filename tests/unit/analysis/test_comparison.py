@@ -24,7 +24,7 @@ from enginebench.records.launch import Configuration, LaunchRecord, Startup
 from enginebench.records.run import RunRecord
 from enginebench.records.run_folder import Run
 from enginebench.records.subject import Subject
-from enginebench.report.comparison import to_data, to_markdown, to_text
+from enginebench.report.comparison import Comparison
 
 from ...conftest import Pace, synthetic_samples  # noqa: TID252  # tests are no package that has a name
 
@@ -134,7 +134,7 @@ def test_another_load_has_no_partner_and_that_is_said(tmp_path: Path) -> None:
     base, candidate = night(tmp_path / "base"), night(tmp_path / "candidate", load=replace(LOAD, requests=41))
     found = compare_runs(read(base), read(candidate))
     assert found.alone["candidate"] == ("olmoe · vllm · 4 streams x 64 + 16 tokens, 41 requests",)
-    assert "only in the candidate\n  olmoe · vllm · 4 streams x 64 + 16 tokens, 41 requests" in to_text(found)
+    assert "only in the candidate\n  olmoe · vllm · 4 streams x 64 + 16 tokens, 41 requests" in Comparison(found).to_text()
     assert [finding.state for finding in findings(base, candidate, "ttft.p50 > 5%")] == ["inconclusive"]
 
 
@@ -151,11 +151,11 @@ def test_an_equal_night_is_alike_and_a_slower_one_is_worse(tmp_path: Path) -> No
     assert pair.figures["ttft_p50"].verdict == pair.figures["output_throughput"].verdict == pair.figures["itl_p50"].verdict == "worse"
     assert pair.figures["ttft_p50"].change.relative == pytest.approx(0.1, abs=0.02)
     assert pair.figures["isl_p50"].verdict == "alike"
-    for text in (to_text(slower), to_markdown(slower)):
+    for text in (Comparison(slower).to_text(), Comparison(slower).to_markdown()):
         assert "vllm: version 0.33.0 -" in text
         assert "10.0 %" in text
         assert "0.029" in text
-    data = json.loads(json.dumps(to_data(slower)))
+    data = json.loads(json.dumps(Comparison(slower).to_dict()))
     assert data["pairs"][0]["figures"]["ttft_p50"]["verdict"] == "worse"
     assert data["changed"] == [{"of": "vllm", "what": "version", "base": "0.33.0", "candidate": "0.34.0"}]
 
@@ -187,7 +187,7 @@ def test_a_night_that_failed_is_not_compared(tmp_path: Path) -> None:
     base, failed = night(tmp_path / "base"), night(tmp_path / "failed", status="failed")
     (pair,) = compare_runs(read(base), read(failed)).pairs
     assert pair.why_not == "the candidate is failed: it died"
-    assert "not comparable: the candidate is failed: it died" in to_text(compare_runs(read(base), read(failed)))
+    assert "not comparable: the candidate is failed: it died" in Comparison(compare_runs(read(base), read(failed))).to_text()
 
 
 # -- thresholds ----------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from enginebench.analysis.analysis import Analysis, Row, analyse
-from enginebench.analysis.cost_and_ceiling import contradictions
+from enginebench.analysis.caveats import contradictions
 from enginebench.analysis.rows import fold, result_of
 from enginebench.cli import bench
 from enginebench.domain import JSON, OpenLoop

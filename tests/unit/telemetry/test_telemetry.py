@@ -18,7 +18,7 @@ from enginebench.records.samples import Samples
 from enginebench.records.subject import VALUES, Kind, Subject
 from enginebench.records.throttle import Throttle
 from enginebench.records.window import Window
-from enginebench.report.telemetry_curves import curves
+from enginebench.report.sections.engine_internals import curves
 from enginebench.runner import doctor
 from enginebench.telemetry.amd import AmdGpu
 from enginebench.telemetry.engines import cgroup_of, values_of

@@ -9,26 +9,9 @@ from functools import cache
 from enginebench.report.section import Section
 
 ORDER = (
-    "key-numbers",
-    "highest-load",
-    "table",
-    "fairness",
-    "throughput",
-    "goodput",
-    "within",
-    "ttft",
-    "tpot",
-    "frontier",
-    "distribution-ttft",
-    "distribution-tpot",
-    "distribution-itl",
-    "engine-internals",
-    "parity",
-    "*",
-    "machine",
-    "provenance",
-    "definitions",
-)
+    "key-numbers", "highest-load", "table", "fairness", "throughput", "goodput", "within", "ttft", "tpot", "frontier", "distribution-ttft",
+    "distribution-tpot", "distribution-itl", "engine-internals", "parity", "*", "machine", "provenance", "definitions",
+)  # fmt: skip
 """Ids in the order of the page. '*' stands for the sections that are not named here, in alphabetical order."""
 
 

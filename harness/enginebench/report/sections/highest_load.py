@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 
 from enginebench.analysis.analysis import Analysis, CellResult
 from enginebench.analysis.labels import distinguishing_labels
-from enginebench.analysis.searches import meets
+from enginebench.analysis.rows import meets
 from enginebench.domain import JSON, Load, Search, plain
 from enginebench.domain.formatting import percent
 from enginebench.metrics.slo import Slo

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from enginebench.analysis.analysis import Row
 from enginebench.report.blocks import Block, Custom
@@ -18,20 +17,9 @@ _KEYS = (
 )
 
 
-@dataclass(frozen=True)
-class KeyNumber:
-    """The best figure of one kind."""
-
-    title: str
-    value: str
-    unit: str
-    where: str
-    """Deployment and load."""
-
-
 def _blocks(context: Context) -> Iterator[Block]:
     """Only rows that may be compared count; the only deployment of a model counts even if it is not ranked."""
-    found: dict[str, list[KeyNumber]] = {}
+    found: dict[str, list[dict[str, str]]] = {}
     for model in context.models:
         sound = [row for row in context.analysis.rows if row.deployment.model == model and row.sound]
         rows = [row for row in sound if row.ranked or len({row.name for row in sound}) == 1]
@@ -41,13 +29,13 @@ def _blocks(context: Context) -> Iterator[Block]:
         yield Custom("key_numbers.html.j2", {"numbers": found, "several_models": len(context.models) > 1})
 
 
-def _key_number(title: str, column: Column, rows: Sequence[Row]) -> KeyNumber | None:
+def _key_number(title: str, column: Column, rows: Sequence[Row]) -> dict[str, str] | None:
     values = {i: found.value for i, row in enumerate(rows) if (found := row.figures.get(column.figure))}
     if not values:
         return None
     row = rows[(max if column in (THROUGHPUT, GOODPUT) else min)(values, key=values.__getitem__)]
     where = f"{row.name} · {row.load.level_text} · {row.load.shape_text}"
-    return KeyNumber(title, value_text(row.figures[column.figure], column), column.unit, where)
+    return {"title": title, "value": value_text(row.figures[column.figure], column), "unit": column.unit, "where": where}
 
 
 SECTION = Section("key-numbers", "Key numbers", _blocks, needs=(measurements,))

@@ -9,7 +9,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from typing import Any
 
 from enginebench.analysis.analysis import Analysis, CellResult, Row
 from enginebench.analysis.labels import load_text
@@ -27,103 +27,51 @@ _LOG_WIDTH = 300
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
-class CellView:
-    """One cell as a line of text fields."""
-
-    id: str
-    load: str
-    state: str
-    outcomes: str
-    window: str
-    tokens: str
-    client: str
-    counters: str
-    cache: str
-    reasons: tuple[str, ...]
-    log_tail: str
-
-
-@dataclass(frozen=True)
-class CommandView:
-    """One process of a server start."""
-
-    server: str
-    """Name of the server in a deployment of several; empty: the one that receives the requests."""
-    env: Mapping[str, str]
-    line: str
-
-
-@dataclass(frozen=True)
-class LaunchView:
-    """One server start."""
-
-    id: str
-    title: str
-    facts: Mapping[str, str]
-    commands: tuple[CommandView, ...]
-    """In the order in which they were started."""
-    notes: tuple[str, ...]
-    differences: tuple[Mapping[str, str], ...]
-    resolved: str
-    cells: tuple[CellView, ...]
-
-
-@dataclass(frozen=True)
-class DeploymentView:
-    """One deployment of one model with all its server starts."""
-
-    name: str
-    model: str
-    requested: str
-    summary: str
-    launches: tuple[LaunchView, ...]
-
-
-def provenance(analysis: Analysis, samples: SampleSummary) -> tuple[DeploymentView, ...]:
-    """Every deployment in the order of the run."""
+def provenance(analysis: Analysis, samples: SampleSummary) -> list[dict[str, Any]]:
+    """Every deployment in the order of the run, with its server starts and their cells, as the template names them."""
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in analysis.rows:
         groups.setdefault((row.deployment.model, row.name), []).append(row)
-    return tuple(_deployment(rows, analysis, samples) for rows in groups.values())
+    return [_deployment(rows, analysis, samples) for rows in groups.values()]
 
 
-def _deployment(rows: list[Row], analysis: Analysis, samples: SampleSummary) -> DeploymentView:
+def _deployment(rows: list[Row], analysis: Analysis, samples: SampleSummary) -> dict[str, Any]:
     starts: dict[str, list[CellResult]] = {}
     for cell in sorted((cell for row in rows for cell in row.cells), key=lambda cell: cell.record.repeat):
         starts.setdefault(cell.record.launch_id, []).append(cell)
     first = next((analysis.launches[key] for key in starts if key in analysis.launches), None)
-    launches = tuple(_launch(key, cells, analysis.launches.get(key), first, samples) for key, cells in starts.items())
-    cells = sum(len(start) for start in starts.values())
-    summary = f"{counted(len(starts), 'server start')}, {counted(cells, 'cell')}"
-    return DeploymentView(rows[0].name, rows[0].deployment.model, pretty(plain(rows[0].deployment)), summary, launches)
+    return {
+        "name": rows[0].name,
+        "model": rows[0].deployment.model,
+        "requested": pretty(plain(rows[0].deployment)),
+        "summary": f"{counted(len(starts), 'server start')}, {counted(sum(map(len, starts.values())), 'cell')}",
+        "launches": [_launch(key, cells, analysis.launches.get(key), first, samples) for key, cells in starts.items()],
+    }
 
 
 def _launch(
     key: str, cells: list[CellResult], launch: LaunchRecord | None, first: LaunchRecord | None, samples: SampleSummary
-) -> LaunchView:
-    views = tuple(_cell(cell, samples.outcomes.get(cell.record.id)) for cell in cells)
-    title = f"Repeat {cells[0].record.repeat}"
+) -> dict[str, Any]:
+    title = f"Repeat {cells[0].record.repeat}{'' if launch else ': no server was started'}"
+    start = {"id": key, "title": title, "cells": [_cell(cell, samples.outcomes.get(cell.record.id)) for cell in cells]}
     if launch is None:
-        return LaunchView(key, f"{title}: no server was started", {}, (), (), (), "", views)
+        return start
     resolved = launch.configuration.resolved
     again = first is not None and launch is not first and resolved == first.configuration.resolved
-    return LaunchView(
-        id=key,
-        title=title,
-        facts=_facts(launch),
-        commands=tuple(_commands(launch)),
-        notes=launch.startup.notes,
-        differences=tuple({k: stored(v) for k, v in plain_object(difference).items()} for difference in launch.configuration.differences),
-        resolved=pretty(plain(resolved)) if resolved and not again else "",
-        cells=views,
-    )
+    return start | {
+        "facts": _facts(launch),
+        "commands": list(_commands(launch)),
+        "notes": launch.startup.notes,
+        "differences": [{k: stored(v) for k, v in plain_object(difference).items()} for difference in launch.configuration.differences],
+        "resolved": pretty(plain(resolved)) if resolved and not again else "",
+    }
 
 
-def _commands(launch: LaunchRecord) -> Iterator[CommandView]:
+def _commands(launch: LaunchRecord) -> Iterator[dict[str, Any]]:
     """Additional servers first, then the main one, as they were started; an attached server has no command."""
     for name, argv, env in launch.startup.command.commands if launch.startup.command else ():
-        yield CommandView(name, {key: "(hidden)" if _SECRET.search(key) else value for key, value in env.items()}, shlex.join(argv))
+        hidden = {key: "(hidden)" if _SECRET.search(key) else value for key, value in env.items()}
+        yield {"server": name, "env": hidden, "line": shlex.join(argv)}
 
 
 def _facts(launch: LaunchRecord) -> dict[str, str]:
@@ -140,22 +88,21 @@ def _facts(launch: LaunchRecord) -> dict[str, str]:
     return {name: value for name, value in facts.items() if value}
 
 
-def _cell(cell: CellResult, outcome: Mapping[str, int] | None) -> CellView:
+def _cell(cell: CellResult, outcome: Mapping[str, int] | None) -> dict[str, Any]:
     record = cell.record
-    tail = "\n".join(line[:_LOG_WIDTH] for line in record.log_tail[-_LOG_LINES:])
-    return CellView(
-        id=record.id,
-        load=load_text(record.load),
-        state=cell.verdict if cell.ran else record.status,
-        outcomes=", ".join(f"{n:,} {kind}" for kind, n in outcome.items()) if outcome else "-",
-        window=_window(cell.window) if cell.window else "-",
-        tokens=cell.tokens,
-        client=", ".join(_pairs(record.client.health)),
-        counters=", ".join(_counters(cell)),
-        cache=("allowed to be warm" if record.load.prefix_cache == "allowed" else cell.cache.text) if cell.ran else "-",
-        reasons=(*map(str, cell.reasons), *([record.reason] if record.reason else [])),
-        log_tail=tail,
-    )
+    return {
+        "id": record.id,
+        "load": load_text(record.load),
+        "state": cell.verdict if cell.ran else record.status,
+        "outcomes": ", ".join(f"{n:,} {kind}" for kind, n in outcome.items()) if outcome else "-",
+        "window": _window(cell.window) if cell.window else "-",
+        "tokens": cell.tokens,
+        "client": ", ".join(_pairs(record.client.health)),
+        "counters": ", ".join(_counters(cell)),
+        "cache": ("allowed to be warm" if record.load.prefix_cache == "allowed" else cell.cache.text) if cell.ran else "-",
+        "reasons": [*map(str, cell.reasons), *([record.reason] if record.reason else [])],
+        "log_tail": "\n".join(line[:_LOG_WIDTH] for line in record.log_tail[-_LOG_LINES:]),
+    }
 
 
 def _window(window: Window) -> str:
@@ -198,20 +145,11 @@ def _data(analysis: Analysis) -> Mapping[str, JSON]:
 def _launch_data(launch: LaunchRecord) -> JSON:
     startup = launch.startup
     return {
-        "engine": launch.deployment.engine,
-        "model": launch.deployment.model,
-        "id": launch.id,
-        "repeat": launch.repeat,
-        "started_at": launch.started_at,
-        "variant": launch.variant,
-        "version": launch.version,
-        "start_s": startup.start_s,
-        "stop_s": startup.stop_s,
-        "identity": startup.identity,
-        "notes": list(startup.notes),
-        "differences": plain(launch.configuration.differences),
-        "ended": launch.ended,
-    }
+        "engine": launch.deployment.engine, "model": launch.deployment.model, "id": launch.id, "repeat": launch.repeat,
+        "started_at": launch.started_at, "variant": launch.variant, "version": launch.version, "start_s": startup.start_s,
+        "stop_s": startup.stop_s, "identity": startup.identity, "notes": list(startup.notes),
+        "differences": plain(launch.configuration.differences), "ended": launch.ended,
+    }  # fmt: skip
 
 
 SECTION = Section("provenance", "Provenance", _blocks, data=_data)
