@@ -24,8 +24,6 @@ __all__ = ["LOAD_COLUMNS", "Analysis", "CellResult", "Parity", "Row", "analyse",
 
 @dataclass(frozen=True)
 class Analysis:
-    """The analysis of one run."""
-
     run: RunRecord
     rows: tuple[Row, ...]
     launches: Mapping[str, LaunchRecord]
@@ -33,7 +31,6 @@ class Analysis:
     columns: tuple[str, ...]
     """The label columns that a table shows."""
     sentence: str
-    """The answer in one sentence."""
     parity: tuple[Parity, ...] = ()
     slo: Slo | None = None
     """None: no SLO was given, so there is no goodput."""

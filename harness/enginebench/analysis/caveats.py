@@ -56,7 +56,6 @@ def _parity(model: str, pairs: Sequence[Parity]) -> Iterator[str]:
 
 
 def _random_weights(model: str, rows: Sequence[Row]) -> str:
-    """What random weights mean for the figures of a model."""
     random = [row for row in rows if row.deployment.model == model and any(cell.record.traits.random_weights for cell in row.cells)]
     records = [cell.record for row in random for cell in row.cells]
     if all(record.traits.dense for record in records):

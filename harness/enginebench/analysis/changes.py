@@ -21,8 +21,6 @@ _SAME_MACHINE = ("architecture", "cpu", "logical_cores", "usable_cores", "cpu_qu
 
 @dataclass(frozen=True)
 class Changed:
-    """One fact that differs."""
-
     of: str
     """'machine', 'run', or the deployment's name."""
     what: str

@@ -63,7 +63,6 @@ class Pair:
         return _name(self.base)
 
     def why_missing(self, figure: str) -> str:
-        """Why the pair has no such figure."""
         name = metric_name(figure)
         hidden = [cell.withheld[name] for row in (self.base, self.candidate) for cell in row.cells if name in cell.withheld]
         known = self.why_not or self.withheld.get(name) or next(iter(hidden), None)
@@ -74,8 +73,6 @@ class Pair:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two runs side by side."""
-
     base: Analysis
     candidate: Analysis
     pairs: tuple[Pair, ...]
@@ -83,11 +80,9 @@ class Comparison:
     """'base' or 'candidate' -> names of its rows without a partner."""
     changed: tuple[Changed, ...]
     moved: bool
-    """Whether the runs were made on different machines."""
 
 
 def compare_runs(base: Analysis, candidate: Analysis) -> Comparison:
-    """Match the rows of two runs and compare the pairs."""
     matched, left, right = match(base.rows, candidate.rows)
     pairs = tuple(_pair(one, other, unequal=tuple(_unequal(base, candidate))) for one, other in matched)
     alone = {"base": tuple(map(_name, left)), "candidate": tuple(map(_name, right))}
@@ -138,7 +133,6 @@ def _pair(base: Row, candidate: Row, *, unequal: Sequence[tuple[Need, str]]) -> 
 
 
 def _unsound(base: Row, candidate: Row) -> Iterator[str]:
-    """Why no figure of a pair may be compared."""
     for side, row in (("base", base), ("candidate", candidate)):
         if not row.sound:
             yield f"the {side} is {'invalid' if row.status == 'ok' else row.status}: {'; '.join(row.reasons) or 'no reason was recorded'}"

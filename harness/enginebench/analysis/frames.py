@@ -117,13 +117,11 @@ def _cells(analysis: Analysis) -> Iterator[tuple[Row, CellResult]]:
 
 
 def _named(name: str, deployment: Deployment, load: Load) -> dict[str, Value]:
-    """The columns that name a deployment and a load."""
     about = {"deployment": name, "engine": deployment.engine, "model": deployment.model, "precision": deployment.precision}
     return {**about, "load": f"{load.level_text}, {load.shape_text}", "level": load.level}
 
 
 def _described(deployment: Deployment, load: Load) -> dict[str, Value]:
-    """All settings of a deployment and a load."""
     settings: dict[str, Value] = {"runtime": deployment.runtime, **vars(deployment.parallelism)}
     settings |= {f"option.{key}": value if isinstance(value, _PLAIN) else str(value) for key, value in deployment.options.items()}
     return settings | {f"load.{key}": value for key, value in plain_object(load).items() if isinstance(value, _PLAIN)}

@@ -17,8 +17,6 @@ from enginebench.records.launch import LaunchRecord
 
 @dataclass(frozen=True)
 class Parity:
-    """How far two deployments of the same model agree."""
-
     a: str
     b: str
     model: str
@@ -29,7 +27,6 @@ class Parity:
     prompts: int
     """Number of prompts, compared or not."""
     incomparable: tuple[str, ...] = ()
-    """Why some prompts were not compared."""
 
     @property
     def identical(self) -> int:
@@ -73,7 +70,6 @@ def _parity(name_a: str, name_b: str, a: LaunchRecord, b: LaunchRecord) -> Parit
 
 
 def _incomparable(x: Mapping[str, JSON], y: Mapping[str, JSON]) -> str | None:
-    """Why two replies cannot be compared. A prompt is its text, or its token ids where no text is known."""
     if not x or not y:
         return "only one deployment was asked"
     if x.get("prompt") != y.get("prompt"):

@@ -23,8 +23,6 @@ RankedBy: TypeAlias = Literal["goodput", "output_throughput"]
 
 @dataclass(frozen=True)
 class Contender:
-    """A row that may be ranked."""
-
     row: Row
     value: Estimate
     """The figure that ranks it."""

@@ -46,15 +46,12 @@ class CellResult:
     window: Window | None = None
     """The part of the load that the figures describe; None where nothing was measured."""
     tokens: TokenSource = "unknown"
-    """Who counted the output tokens."""
     requests: int = 0
-    """Number of requests in the window."""
     cache: CacheProof = field(default_factory=CacheProof)
     """Whether the prefix cache was cold, and how that is known."""
     gauges: Mapping[str, Gauge] = field(default_factory=dict)
     """The engine's own gauges over the window."""
     hardware: Hardware = field(default_factory=Hardware)
-    """Telemetry of the machine over the window."""
 
     phase: Phase | None = None
     """The phase of the load that the figures describe; None: the whole load."""
@@ -66,7 +63,6 @@ class CellResult:
 
     @property
     def ran(self) -> bool:
-        """Whether there is anything to judge."""
         return self.verdict != "not run"
 
 
@@ -90,7 +86,6 @@ class Row:
     labels: Mapping[str, str]
     """What distinguishes this row: column -> value."""
     cells: tuple[CellResult, ...]
-    """The repeats."""
     status: str
     """'ok' if any repeat is, else 'failed' or 'skipped'."""
     figures: Mapping[str, Estimate | None]
@@ -185,12 +180,10 @@ def result_in(window: Window, record: CellRecord, samples: Samples, context: Run
 
 
 def _shown(figures: Mapping[str, float | None], withheld: Mapping[str, str]) -> dict[str, float | None]:
-    """The figures, None for those of a withheld metric."""
     return {name: None if metric_name(name) in withheld else value for name, value in figures.items()}
 
 
 def fold(group: Sequence[CellResult], labels: Mapping[str, str], name: str) -> Row:
-    """A row from the repeats of a deployment under a load."""
     ran = [cell for cell in group if cell.ran]
     usable = [cell for cell in ran if cell.verdict != "invalid"] or ran
     names = dict.fromkeys(name for cell in usable for name in cell.figures)

@@ -31,17 +31,13 @@ class Rule:
     limit: float
     """As a share: 0.05 for 5 %."""
     text: str
-    """As it was written."""
 
     def beyond(self, relative: float) -> bool:
-        """Whether a change is beyond the limit."""
         return relative > self.limit if self.above else relative < self.limit
 
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of a rule for one pair."""
-
     rule: Rule
     pair: str
     state: Literal["broken", "kept", "inconclusive"]

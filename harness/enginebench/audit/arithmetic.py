@@ -16,10 +16,7 @@ COUNT_TOLERANCE = 0.03
 
 @dataclass(frozen=True)
 class RatioCheck:
-    """Comparison of a ratio with its statement."""
-
     value: float
-    """a / b."""
     holds: bool
     """The stated ratio is a / b."""
     inverted: bool
@@ -38,12 +35,10 @@ def check_ratio(a: float, b: float, stated: tuple[float, float]) -> RatioCheck:
 
 
 def close(stated: float, true: float, tolerance: float) -> bool:
-    """Whether |stated - true| is at most `tolerance` of `true`."""
     return abs(stated - true) <= tolerance * abs(true)
 
 
 def bits_per_weight(size_gb: float, parameters: float) -> float:
-    """Bits per parameter of a size in GB (1e9 bytes)."""
     return size_gb * 8e9 / parameters
 
 

@@ -21,12 +21,9 @@ from enginebench.inputs.validation_errors import as_user_error
 
 Positive = Annotated[float, Field(gt=0, le=1e15)]
 Span = Annotated[list[Positive], Field(min_length=2, max_length=2)]
-"""Lowest and highest value."""
 
 
 class SourceEntry(Strict):
-    """A publication with claims."""
-
     title: str
     author: str | None = None
     date: str | None = None
@@ -113,8 +110,6 @@ class Ratio(Strict):
 
 
 class Weights(Strict):
-    """Claimed sizes of a model's weights."""
-
     source: str
     model: str
     gb: dict[str, Positive] = Field(min_length=1)
@@ -155,8 +150,6 @@ class HotExperts(Strict):
 
 
 class Claims(Strict):
-    """A file of claims."""
-
     title: str | None = None
     sources: dict[str, SourceEntry]
     checkpoints: dict[str, dict[str, str | dict[str, str]]] = Field(default_factory=dict)

@@ -28,8 +28,6 @@ MAX_BATCH = 4096
 
 @dataclass(frozen=True)
 class Finding:
-    """The result for one claim."""
-
     id: str
     source: str
     claim: str
@@ -67,12 +65,10 @@ class Finding:
 
     @property
     def text(self) -> str:
-        """The verdict in words."""
         return f"needs batch >= {self.least}" if self.verdict == "needs batch" else self.verdict
 
 
 def judge_serving(claim: Serving, physics: Physics) -> Finding:
-    """The verdict on one claimed speed."""
     finding = Finding(claim.id, claim.source, describe(claim), "not enough stated", serving=claim)
     missing = [name for name in ("precision", "hardware") if getattr(claim, name) is None]
     try:
@@ -94,7 +90,6 @@ def describe(claim: Serving) -> str:
 
 
 def rate_text(claim: Serving) -> str:
-    """The claimed speed, in the unit of the claim."""
     if claim.ms_per_token is not None and claim.output_tok_s is None:
         return f"{claim.ms_per_token:g} ms per token"
     if claim.rates is None:
@@ -149,7 +144,6 @@ def _on_devices(finding: Finding, claim: Serving, physics: Physics) -> Finding:
 
 
 def _compared(finding: Finding, claim: Serving, ceiling: Ceiling) -> Finding:
-    """Compare the rate with the ceiling at the stated batch."""
     rate, streams = finding.stated or 0.0, claim.concurrency or 1
     found = replace(finding, ceiling=ceiling.tok_s, batch=streams, limit=ceiling.limit)
     batch = "one stream" if streams == 1 else f"{streams} streams"
@@ -195,7 +189,6 @@ def _without_rate(finding: Finding, claim: Serving, physics: Physics) -> Finding
 
 
 def _notes(claim: Serving, physics: Physics) -> Iterator[str]:
-    """Further problems of the claim, independent of the verdict."""
     if claim.note is not None:
         yield claim.note
     if claim.perplexity is not None:

@@ -24,8 +24,6 @@ STYLES = {"impossible as stated": "red", "inconsistent": "red", "needs batch": "
 
 @dataclass(frozen=True)
 class Audit:
-    """The result for a file of claims."""
-
     claims: Claims
     findings: tuple[Finding, ...]
     contradictions: tuple[Contradiction, ...]
@@ -144,7 +142,6 @@ MEANINGS = {
 
 
 def audit_to_html(audit: Audit) -> str:
-    """The audit as one HTML page that opens offline."""
     import jinja2
     from markupsafe import Markup
 

@@ -33,12 +33,9 @@ _LIMITS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Ceiling:
-    """The highest decode rate at one batch size."""
-
     tok_s: float
     """Output tokens/s of the whole deployment."""
     limit: str
-    """What limits it."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +55,11 @@ class Shape:
     """Figures of a model, computed from its dimensions."""
 
     total: float
-    """Parameters."""
     active: tuple[float, float]
     """Parameters that a token uses, without and with the vocabulary tables."""
     experts: int
     top_k: int
     context: int
-    """Tokens."""
     shared_experts: int = 0
 
 
@@ -76,7 +71,6 @@ class Physics:
     """Weights of a run by (model, precision). They take precedence over the catalogue."""
 
     def shape(self, model: str) -> Shape:
-        """Figures of the model."""
         found = next((weights.model for (name, _), weights in self.own.items() if name == model), None) or need_model(model).model
         experts = found.experts
         return Shape(
@@ -89,15 +83,12 @@ class Physics:
         )
 
     def parameters(self, model: str) -> float:
-        """Number of parameters."""
         return self.shape(model).total
 
     def weights_gb(self, model: str, precision: str) -> float:
-        """Size of one copy of the weights."""
         return self._weights(model, precision).bytes / GB
 
     def memory_gb(self, hardware: str) -> float:
-        """Usable memory of all devices."""
         machine = read_machine(hardware)
         return machine.count * machine.device.usable / GB
 
@@ -107,7 +98,6 @@ class Physics:
         return machine.device.name, machine.count
 
     def bandwidth_gb_s(self, hardware: str) -> float:
-        """Memory bandwidth of all devices."""
         machine = read_machine(hardware)
         return machine.count * machine.device.bandwidth / GB
 

@@ -24,8 +24,6 @@ _SIZES = ("f16", "fp8", "q4_0")
 
 @dataclass(frozen=True)
 class Contradiction:
-    """One fact that sources state differently."""
-
     about: str
     stated: Mapping[str, float]
     """Source -> value."""
@@ -40,7 +38,6 @@ class Contradiction:
 
 
 def judge_all(claims: Claims, physics: Physics) -> tuple[Finding, ...]:
-    """A finding for every claim of the file, in order."""
     rates = {claim.id: claim.rates[1] for claim in claims.serving if claim.rates is not None}
     found = [judge_serving(claim, physics) for claim in claims.serving]
     by_id = {finding.id: finding for finding in found}

@@ -38,8 +38,6 @@ class Published:
 
 @dataclass(frozen=True)
 class Entry:
-    """One model of the catalogue."""
-
     name: str
     hub: str
     model: Model
@@ -54,7 +52,6 @@ class Entry:
 
 @cache
 def models() -> Mapping[str, Entry]:
-    """Every model by name."""
     data = _read("models.yaml", "models")
     return {name: _entry(name, each) for name, each in data.items()}
 
@@ -73,7 +70,6 @@ def find_model(name: str) -> Entry | None:
 
 
 def need_model(name: str) -> Entry:
-    """Like find_model, but raises a UserError with advice."""
     entry = find_model(name)
     if entry is None:
         raise UserError(f"no model '{name}' in the catalogue", key="model", advice=did_you_mean(name.lower(), models()))
@@ -111,7 +107,6 @@ def read_machine(text: str, *, host_bandwidth: float | None = None) -> Machine:
 
 @cache
 def _device_names() -> Mapping[str, str]:
-    """Every name and alias -> name."""
     listed = _read("hardware.yaml", "devices")
     return {alias: name for name, each in listed.items() for alias in (name, *each.get("aliases", ()))}
 

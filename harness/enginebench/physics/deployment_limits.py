@@ -64,7 +64,6 @@ class MemoryNeed:
 
     @property
     def refusal(self) -> str:
-        """Why it does not fit, with the numbers."""
         most = self.fit.max_concurrency if self.fit.concurrency > 1 else 0
         more = f"; {most:,} would fit" if most else ""
         return f"{self.fit.why_not} ({self.streams}{more})"
@@ -72,8 +71,6 @@ class MemoryNeed:
 
 @dataclass(frozen=True)
 class MachineLimits:
-    """The limits of one machine."""
-
     machine: Machine
     base: Path = Path()
     """Folder of relative checkpoint paths."""
@@ -181,7 +178,6 @@ class DeploymentLimits:
 
 
 def _ceiling(setting: Setting, tokens: tuple[float, float], streams: float, *, no_prompt: bool) -> float:
-    """`DeploymentLimits.ceiling` for one interpretation of the deployment."""
     inputs, outputs = tokens
     context, steps = inputs + outputs / 2, max(0.0, outputs - 1)
     batch = decode(setting, math.ceil(streams), context)

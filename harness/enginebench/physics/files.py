@@ -68,7 +68,6 @@ def read_weights(reference: str, name: str | None = None) -> Weights:
 
 
 def random_model(reference: str) -> Model:
-    """The model of a `random:` reference."""
     random = RandomMoE.from_reference(reference)
     shapes = {tensor.name: tensor.shape for tensor in random.tensors()}
     config: dict[str, Any] = {
@@ -107,12 +106,10 @@ def read_file(path: Path) -> Weights:
 
 
 def role_of(name: str) -> Role:
-    """The role of a tensor, by its name in a GGUF or safetensors file."""
     return next((role for pattern, role in _NAMES if pattern.search(name)), Role.OTHER)
 
 
 _Tensor = tuple[str, int, float]
-"""Name, weights, bytes."""
 
 
 def _assemble(model: Model, kind: Precision, tensors: Iterable[_Tensor], source: str) -> Weights:
@@ -161,7 +158,6 @@ def _tensor(name: str, each: Mapping[str, Any]) -> _Tensor:
 
 
 def _config_precision(config: Config) -> str:
-    """The precision of a checkpoint, from its config."""
     text = config.get("text_config", config)
     quantization = config.get("quantization_config") or text.get("quantization_config")
     if not quantization:

@@ -41,8 +41,6 @@ FFN = frozenset({Role.DENSE, Role.SHARED, Role.EXPERT})
 
 @dataclass(frozen=True)
 class Part:
-    """Weights of one role in one layer."""
-
     role: Role
     layer: int
     """-1: before the first layer; the number of layers: after the last."""
@@ -51,8 +49,6 @@ class Part:
 
 @dataclass(frozen=True)
 class Attention:
-    """Attention of one layer."""
-
     heads: int
     kv_heads: int
     """Nominal for multi-head latent attention."""
@@ -94,7 +90,6 @@ class Attention:
         return 2 * self.heads * (self.key_dim + self.value_dim)
 
     def parts(self, hidden: int, layer: int) -> Iterator[Part]:
-        """The weights, including biases and norms."""
         output = self.heads * self.value_dim * hidden + self.output_bias * hidden
         sinks = self.heads * self.sinks
         if self.latent:
@@ -128,7 +123,6 @@ class Experts:
         return 3 * hidden * self.width + self.bias * (2 * self.width + hidden)
 
     def parts(self, hidden: int, layer: int) -> Iterator[Part]:
-        """Routed experts, router, shared experts."""
         yield Part(Role.EXPERT, layer, self.count * self.one(hidden))
         yield Part(Role.ROUTER, layer, self.count * (hidden + self.router_bias) + hidden * self.shared_gate)
         if self.shared:
@@ -155,8 +149,6 @@ class Layer:
 
 @dataclass(frozen=True)
 class Model:
-    """A text model."""
-
     name: str
     hidden: int
     vocab: int
@@ -191,7 +183,6 @@ class Model:
 
     @property
     def moe_layers(self) -> int:
-        """Number of layers with routed experts."""
         return sum(layer.experts is not None for layer in self.layers)
 
     def active(self, tables: Tables) -> int:

@@ -19,15 +19,12 @@ HOST_BANDWIDTH = 80 * GB
 
 @dataclass(frozen=True)
 class Link:
-    """A link between devices."""
-
     kind: str
     bandwidth: float
     """Bytes/s in one direction."""
     per_peer: bool = False
     """The bandwidth is available to each other device at once."""
     most: int | None = None
-    """Most devices that it connects."""
 
 
 @dataclass(frozen=True)
@@ -36,19 +33,16 @@ class Device:
 
     name: str
     memory: float
-    """Bytes."""
     bandwidth: float
     flops: Mapping[str, float]
     """Dense operations/s by format."""
     usable_share: float = 1.0
-    """Usable share of the memory."""
     link: Link | None = None
     pcie: float | None = None
     """To the host, in one direction."""
     network: float | None = None
     """To other nodes, in one direction."""
     node: int = 8
-    """Devices in one node."""
     tdp_w: float | None = None
     measured_bandwidth: float | None = None
     """Measured with a copy; None: not measured."""
@@ -56,7 +50,6 @@ class Device:
 
     @property
     def usable(self) -> float:
-        """Usable memory in bytes."""
         return self.memory * self.usable_share
 
     def compute(self, arithmetic: tuple[str, ...]) -> tuple[str, float]:
@@ -105,7 +98,6 @@ class Machine:
         return self if measured is None else self.with_bandwidth(measured)
 
     def with_bandwidth(self, bandwidth: float) -> Machine:
-        """The machine with this bandwidth per device."""
         return replace(self, device=replace(self.device, bandwidth=bandwidth))
 
 

@@ -103,11 +103,9 @@ class Fit:
         return _largest(lambda sequences: self._budget(self.context, sequences).left >= 0, MOST)
 
     def at(self, context: int, concurrency: int) -> Fit:
-        """The same deployment with other sequences."""
         return replace(self, context=context, concurrency=concurrency)
 
     def with_offload(self, offload: Offload) -> Fit:
-        """The same deployment and sequences with another offload."""
         return replace(self, offload=offload, sizes=_sizes(self.weights, self.parallelism, offload))
 
     def _budget(self, context: int, concurrency: int) -> Budget:
@@ -120,7 +118,6 @@ class Fit:
 
     @cached_property
     def why_not(self) -> str | None:
-        """The reason if it does not fit, else None."""
         budget, model, host = self.budget, self.weights.model, self.machine.host
         if self.context > model.max_context:
             return f"{model.name} supports {model.max_context:,} tokens, not {self.context:,}"

@@ -19,13 +19,10 @@ from enginebench.physics.sharding import devices_of, problem
 from enginebench.physics.weights import Offload
 
 COUNTS = (1, 2, 4, 8, 16, 32)
-"""Numbers of devices to try."""
 
 
 @dataclass(frozen=True)
 class ModelFit:
-    """Whether a model fits, and what would."""
-
     fit: Fit
     """Weights, KV cache and working memory per device, in bytes, and what is left."""
     smallest: tuple[Fit, ...]
@@ -35,7 +32,6 @@ class ModelFit:
 
     @property
     def fits(self) -> bool:
-        """Whether it fits as asked."""
         return self.fit.fits
 
     def to_dict(self) -> JSON:

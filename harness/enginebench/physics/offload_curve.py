@@ -32,8 +32,6 @@ _KV_TYPES = {32.0: "f32", 8.5: "q8_0", 6.0: "q5_1", 5.5: "q5_0", 5.0: "q4_1", 4.
 
 @dataclass(frozen=True)
 class Split:
-    """One point of the curve."""
-
     layers: int
     """Number of layers whose experts (of a dense model: all weights) are on the host."""
     fit: Fit
@@ -41,7 +39,6 @@ class Split:
 
     @property
     def device_bytes(self) -> float:
-        """Weights on the fullest device."""
         return sum(self.fit.budget.weights.values())
 
     @property
@@ -99,7 +96,6 @@ class OffloadCurve:
 
     @property
     def host(self) -> Host:
-        """The host's memory."""
         host = self.whole.machine.host
         assert host is not None  # noqa: S101  # `offload_curve` refuses a machine without one
         return host

@@ -19,8 +19,6 @@ from enginebench.physics.weights import NOTHING, Offload, Weights
 
 @dataclass(frozen=True)
 class PlacedModel:
-    """A model in one precision on a machine."""
-
     weights: Weights
     machine: Machine
     parallelism: Parallelism

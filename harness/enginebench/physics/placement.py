@@ -27,8 +27,6 @@ SPECULATIVE = ("speculative", "draft_model", "mtp", "ngram_match")
 
 @dataclass(frozen=True)
 class Placement:
-    """Where weights and KV cache are."""
-
     kv_bits: float = 16.0
     """Per element of the KV cache."""
     expert_layers: int | None = 0
@@ -40,7 +38,6 @@ class Placement:
     decode: int = 1
     """Decode servers of a disaggregated deployment."""
     speculative: bool = False
-    """Speculative decoding is on."""
 
 
 def placement_of(options: Mapping[str, JSON], kv_dtype: str | None = None) -> Placement | str:
@@ -76,7 +73,6 @@ def _kv_bits(options: Mapping[str, JSON], reported: str | None) -> float | None:
 
 
 def _servers(disaggregated: JSON) -> tuple[int, int]:
-    """Numbers of prefill and decode servers."""
     if not disaggregated:
         return 0, 1
     servers = disaggregated if isinstance(disaggregated, dict) else {}
@@ -85,5 +81,4 @@ def _servers(disaggregated: JSON) -> tuple[int, int]:
 
 
 def _counts(options: Mapping[str, JSON], *names: str) -> list[int]:
-    """The values of these options that are numbers."""
     return [value for name in names if isinstance(value := options.get(name), int) and not isinstance(value, bool)]

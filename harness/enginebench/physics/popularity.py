@@ -19,8 +19,6 @@ Chances = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Popularity:
-    """How often tokens choose each expert."""
-
     chances: Chances
     """[layers, experts]: the probability that a token uses an expert. Rows are descending and sum to top_k."""
     source: str
@@ -39,7 +37,6 @@ class Popularity:
 
 
 def uniform(experts: int, top_k: int) -> Popularity:
-    """All experts are equally likely."""
     return Popularity(np.full((1, experts), top_k / experts), "uniform routing")
 
 

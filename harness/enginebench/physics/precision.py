@@ -30,8 +30,6 @@ _FULL = frozenset({Role.ROUTER, Role.NORM})
 
 @dataclass(frozen=True)
 class Precision:
-    """A precision of weights."""
-
     name: str
     bits: Mapping[Role, float]
     """Per weight."""

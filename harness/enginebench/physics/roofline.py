@@ -21,8 +21,6 @@ from enginebench.physics.work import Work
 
 @dataclass(frozen=True)
 class Step:
-    """One step and its shortest possible time."""
-
     batch: int
     """Sequences, over all replicas."""
     context: float
@@ -38,7 +36,6 @@ class Step:
     touched: float | None
     """Distinct experts per layer."""
     arithmetic: str
-    """Format of the products."""
     drafting_s: float = 0.0
     """Drafting time of speculative decoding, which does not overlap with the step."""
 
@@ -49,17 +46,14 @@ class Step:
 
     @property
     def tokens_per_s(self) -> float:
-        """Tokens/s of all sequences."""
         return self.tokens / self.time_s
 
     @property
     def tokens_per_s_user(self) -> float:
-        """Tokens/s of one sequence."""
         return self.tokens_per_s / self.batch
 
     @property
     def limit(self) -> str:
-        """'memory', 'compute' or 'link'."""
         return max(self.seconds, key=self.seconds.__getitem__)
 
     @property

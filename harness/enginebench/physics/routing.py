@@ -24,8 +24,6 @@ DRAWS = 200
 
 @dataclass(frozen=True, eq=False)
 class Choices:
-    """The choices of every token."""
-
     experts: npt.NDArray[np.int16]
     """[tokens, layers, top_k]."""
     sequence: npt.NDArray[np.int32]
@@ -130,7 +128,6 @@ class StepExperts:
     distinct: float
     """Mean over the layers."""
     layers: tuple[float, ...]
-    """Of each layer."""
     uniform: float
     """What uniform routing would give."""
 
@@ -150,13 +147,11 @@ class RoutingSummary:
     hottest: int
     """The number of experts behind 'hottest_share': an eighth of all."""
     choices: int
-    """Choices that were counted."""
     mean: Mapping[str, float]
     """'hottest_share', 'entropy' and 'imbalance_ep<N>', mean over the layers."""
     worst: Mapping[str, float]
     """The same of the most uneven layer."""
     per_layer: Mapping[str, tuple[float, ...]]
-    """The same of each layer."""
     steps: tuple[StepExperts, ...]
     """One per batch; empty where only counts are known."""
 

@@ -17,8 +17,6 @@ from enginebench.physics.weights import NOTHING, Offload, Stored, Weights, split
 
 @dataclass(frozen=True, eq=False)
 class Speculation:
-    """Speculative decoding."""
-
     tokens: int
     """Drafted tokens per step."""
     acceptance: float
@@ -69,7 +67,6 @@ class Setting:
 
     @cached_property
     def placed(self) -> tuple[Weights, Weights]:
-        """Weights on the devices, and on the host."""
         return split(self.weights, self.offload)
 
     def share_read(self, part: Stored, rows: float, *, on_host: bool) -> float:

@@ -22,7 +22,6 @@ REPLICATED = frozenset({Role.LATENT, Role.ROUTER, Role.NORM, Role.OTHER})
 
 
 def devices_of(parallelism: Parallelism) -> int:
-    """Number of devices."""
     return parallelism.tp * parallelism.pp * parallelism.dp_replicas
 
 
@@ -58,7 +57,6 @@ def problem(model: Model, parallelism: Parallelism) -> str | None:
 
 
 def check(model: Model, parallelism: Parallelism) -> None:
-    """Like `problem`, but raises a UserError."""
     reason = problem(model, parallelism)
     if reason:
         raise UserError(f"{model.name}: {reason}", key="parallelism", advice="write a number of ranks that divides it")

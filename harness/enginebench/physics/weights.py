@@ -21,13 +21,10 @@ class Stored:
 
 @dataclass(frozen=True)
 class Weights:
-    """A model in a precision."""
-
     model: Model
     precision: Precision
     parts: tuple[Stored, ...]
     source: str
-    """Where the sizes are from."""
     notes: tuple[str, ...] = ()
     """Remarks on the sizes, for the user."""
 
@@ -36,7 +33,6 @@ class Weights:
         return sum(part.bytes for part in self.parts)
 
     def of(self, *roles: Role) -> float:
-        """Size of these roles."""
         return sum(part.bytes for part in self.parts if part.role in roles)
 
 
@@ -76,7 +72,6 @@ NOTHING = Offload()
 
 
 def split(weights: Weights, offload: Offload) -> tuple[Weights, Weights]:
-    """The weights on the device, and those on the host."""
     if not offload.anything:
         return weights, replace(weights, parts=())
     on_device: list[Stored] = []

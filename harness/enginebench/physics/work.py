@@ -24,8 +24,6 @@ _NO_PRODUCT = frozenset({Role.NORM, Role.OTHER})
 
 @dataclass(frozen=True, eq=False)
 class Work:
-    """One micro-batch of a replica."""
-
     setting: Setting
     sequences: float
     """May be a fraction, if sequences are distributed evenly."""
@@ -37,7 +35,6 @@ class Work:
 
     @property
     def rows(self) -> float:
-        """Tokens in the step."""
         return self.sequences * self.width
 
     @property

@@ -23,8 +23,6 @@ class Paragraph:
 
 @dataclass(frozen=True)
 class Heading:
-    """A heading below that of the section."""
-
     macro: ClassVar[str] = "heading"
     text: str
     before: str = ""
@@ -35,8 +33,6 @@ class Heading:
 
 @dataclass(frozen=True)
 class Bullets:
-    """A list of sentences."""
-
     macro: ClassVar[str] = "bullets"
     items: tuple[str, ...]
 
@@ -64,8 +60,6 @@ class Table:
 
 @dataclass(frozen=True)
 class Definition:
-    """A term and its meaning."""
-
     term: str
     text: str
     note: str = ""
@@ -76,8 +70,6 @@ class Definition:
 
 @dataclass(frozen=True)
 class Definitions:
-    """A list of terms."""
-
     macro: ClassVar[str] = "definitions"
     items: tuple[Definition, ...]
 
@@ -92,8 +84,6 @@ class Facts:
 
 @dataclass(frozen=True)
 class Panel:
-    """One plot."""
-
     title: str
     traces: tuple[Trace, ...]
     layout: Mapping[str, JSON]
@@ -114,7 +104,6 @@ class Plots:
     caption: str
     panels: tuple[Panel, ...]
     deployments: tuple[str, ...]
-    """The names in the legend, by slot."""
 
     @property
     def choices(self) -> tuple[str, ...]:

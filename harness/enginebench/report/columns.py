@@ -20,12 +20,9 @@ MISSING = "-"
 
 @dataclass(frozen=True)
 class Column:
-    """One figure as it is shown."""
-
     figure: str
     label: str
     unit: str
-    """Display unit."""
     factor: float
     """Display value / stored value."""
     rank: int = 100
@@ -55,7 +52,6 @@ def column(figure: str, analysis: Analysis | None = None, rank: int = 100) -> Co
 
 
 def heading(column: str) -> str:
-    """The heading of a label column."""
     return load_fields()[column].heading if column in LOAD_COLUMNS else column
 
 

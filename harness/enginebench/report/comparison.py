@@ -41,8 +41,6 @@ _STATES = {"broken": "FAIL", "kept": "ok", "inconclusive": "inconclusive"}
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two runs, figure by figure, and the verdict on thresholds."""
-
     pairs: comparison.Comparison
     """The deployments and loads that both runs have, with the change of every figure; what differs around them."""
     findings: tuple[Finding, ...] = ()
@@ -124,7 +122,6 @@ def _runs(found: comparison.Comparison) -> Iterator[tuple[str, str]]:
 
 
 def _around(found: comparison.Comparison) -> Iterator[tuple[str, list[str]]]:
-    """Differences between the runs apart from the figures: a heading and its lines."""
     lines = list(_changed(found.changed))
     more = [f"and {len(lines) - _MOST:,} more: --json has them"] if len(lines) > _MOST else []
     yield "what changed", [*lines[:_MOST], *more] if lines else ["nothing that is recorded"]
@@ -172,7 +169,7 @@ def _nothing(pair: Pair) -> str:
 
 
 def _notes(found: comparison.Comparison) -> Iterator[str]:
-    """The meaning of the marks and intervals in this found."""
+    """The meaning of the marks and intervals in this comparison."""
     figures = [figure for pair in found.pairs for figure in pair.figures.values()]
     verdicts = {figure.verdict for figure in figures}
     covered = {(f.base.n, f.candidate.n): f.change.coverage for f in figures if f.change.low is not None}

@@ -28,8 +28,6 @@ from enginebench.report.sections import all_sections
 
 @dataclass(frozen=True)
 class RenderedSection:
-    """A section with the blocks that it has for one run."""
-
     section: Section
     blocks: tuple[Block, ...]
 
@@ -41,7 +39,6 @@ def write_html(run: Run, analysis: Analysis, path: Path) -> Path:
 
 
 def render_html(run: Run, analysis: Analysis) -> str:
-    """The page as text."""
     import jinja2
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
@@ -84,7 +81,6 @@ def script_json(value: JSON) -> str:
 
 
 def _rendered(context: Context) -> tuple[RenderedSection, ...]:
-    """The sections that have something to show for this run."""
     applicable = [section for section in all_sections() if section.applies(context.analysis)]
     rendered = (RenderedSection(section, tuple(section.blocks(context))) for section in applicable)
     return tuple(each for each in rendered if each.blocks)
@@ -99,7 +95,6 @@ def _contents(sections: tuple[RenderedSection, ...]) -> dict[str, str]:
 
 
 def _specs(sections: tuple[RenderedSection, ...]) -> JSON:
-    """Traces and layout of every plot, in the order of the page."""
     blocks = (block for each in sections for block in each.blocks)
     panels = (panel for block in blocks if isinstance(block, Plots) for panel in block.panels)
     return [{"data": list(panel.traces), "layout": dict(panel.layout)} for panel in panels]

@@ -154,7 +154,6 @@ def _memory_text(capacity: Capacity) -> str:
 
 
 def _memory_data(capacity: Capacity) -> JSON:
-    """Memory per device in bytes."""
     if capacity.need is None:
         return {"unknown": capacity.unknown}
     fit, budget = capacity.need.fit, capacity.need.fit.budget

@@ -86,7 +86,6 @@ def frontier_line(points: Sequence[tuple[float, float]]) -> Trace:
 
 
 def steps(row: Row, curve: Curve, slot: int) -> Trace:
-    """The empirical distribution of one row."""
     return {
         **_style([row], slot),
         "mode": "lines",
@@ -99,7 +98,6 @@ def steps(row: Row, curve: Curve, slot: int) -> Trace:
 
 
 def over_time(row: Row, at_s: Sequence[float], values: Sequence[float | None], slot: int, dash: str = "solid") -> Trace:
-    """One quantity of one deployment while a load ran."""
     return {
         **_style([row], slot),
         "mode": "lines",
@@ -137,7 +135,6 @@ def value(row: Row, column: Column) -> float:
 
 
 def axis(title: str, **more: JSON) -> dict[str, JSON]:
-    """A linear axis with a title."""
     return {"title": {"text": title, "standoff": 8}, **more}
 
 

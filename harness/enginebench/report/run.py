@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Form: TypeAlias = Literal["text", "md", "csv", "json", "html"]
-"""The forms of a report."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,18 +29,15 @@ class Run:
     """A stored run. Everything is computed from its raw samples when it is first asked for, and then kept."""
 
     folder: run_folder.Run
-    """Its records as stored."""
     prices: Prices | None = None
     """For the cost of tokens; None: rows have no cost."""
 
     @property
     def path(self) -> Path:
-        """The run folder."""
         return self.folder.path
 
     @property
     def name(self) -> str:
-        """The name of the scenario."""
         return self.folder.record.name
 
     @cached_property

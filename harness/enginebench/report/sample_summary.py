@@ -19,7 +19,6 @@ from enginebench.records.run_folder import Run
 from enginebench.records.samples import Samples
 
 LATENCIES = ("ttft", "tpot", "itl")
-"""The metrics with a plot of their distribution."""
 MAX_POINTS = 40_000
 """Points of all curves of a page together: about 0.5 MB of JSON."""
 
@@ -40,8 +39,6 @@ class Curve:
 
 @dataclass(frozen=True)
 class Pace:
-    """Output tokens per second over a load."""
-
     at_s: tuple[float, ...]
     """Middle of each bin, from the first request sent."""
     tokens_per_s: tuple[float, ...]
@@ -49,8 +46,6 @@ class Pace:
 
 @dataclass(frozen=True)
 class SampleSummary:
-    """What the samples of a run add to its analysis."""
-
     curves: Mapping[int, Mapping[str, Curve]]
     """Index of the row -> latency -> distribution."""
     outcomes: Mapping[str, Mapping[str, int]]
@@ -103,7 +98,6 @@ def pace_of(samples: Samples) -> Pace | None:
 
 
 def points_per_curve(curves: int) -> int:
-    """The most points of each of so many curves."""
     return max(_FEWEST, min(_MOST, MAX_POINTS // max(curves, 1)))
 
 

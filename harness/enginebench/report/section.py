@@ -19,8 +19,6 @@ from enginebench.report.sample_summary import SampleSummary, summarise
 
 @dataclass(frozen=True)
 class Context:
-    """What a section of the page can look at."""
-
     run: Run
     analysis: Analysis
 
@@ -36,7 +34,6 @@ class Context:
 
     @cached_property
     def models(self) -> tuple[str, ...]:
-        """The models of the run, in order."""
         return tuple(dict.fromkeys(row.deployment.model for row in self.analysis.rows))
 
 
@@ -67,8 +64,6 @@ def searches(analysis: Analysis) -> bool:
 
 @dataclass(frozen=True)
 class Summary:
-    """Lines under a heading, for the terminal and Markdown."""
-
     heading: str
     lines: tuple[str, ...]
 
@@ -80,7 +75,6 @@ class Section:
     id: str
     """Anchor in the page: lower case, with hyphens. `sections.ORDER` may name it."""
     title: str
-    """Heading in the page."""
     blocks: Callable[[Context], Iterable[Block]]
     """What the page shows. The section is left out if there are no blocks."""
     label: str = ""
@@ -95,5 +89,4 @@ class Section:
     """Keys of the JSON document, for every run: programs find an empty value rather than no key."""
 
     def applies(self, analysis: Analysis) -> bool:
-        """Whether a run has all that the section needs."""
         return all(need(analysis) for need in self.needs)

@@ -30,8 +30,6 @@ _GAP = 2
 
 @dataclass(frozen=True)
 class _Fit:
-    """An arrangement of the table for a width of the terminal."""
-
     width: int
     figures: tuple[Column, ...]
     stacked: bool

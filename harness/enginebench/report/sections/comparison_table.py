@@ -24,8 +24,6 @@ _DETAILS = 3
 
 @dataclass(frozen=True)
 class Line:
-    """One row of the table."""
-
     row: Row
     labels: tuple[str, ...]
     """Deployment, then the columns of the load."""
@@ -38,21 +36,16 @@ class Line:
 
 @dataclass(frozen=True)
 class ModelRows:
-    """The lines of one model, grouped by load."""
-
     model: str
     groups: tuple[tuple[Line, ...], ...]
 
     @property
     def lines(self) -> tuple[Line, ...]:
-        """All lines of the model."""
         return tuple(line for group in self.groups for line in group)
 
 
 @dataclass(frozen=True)
 class ComparisonTable:
-    """The whole table."""
-
     caption: str
     headings: tuple[str, ...]
     figures: tuple[Column, ...]
@@ -60,17 +53,14 @@ class ComparisonTable:
     notes: tuple[str, ...]
     """notes[i] is footnote i + 1."""
     missing: tuple[str, ...]
-    """Why some figures are '-'."""
     legend: Mapping[str, str]
     """Deployment -> the settings that its name stands for."""
     intervals: str
-    """The meaning of the intervals."""
     ranked: str
     """The figure in which the marked rows of a group are best."""
 
     @property
     def lines(self) -> tuple[Line, ...]:
-        """All lines of all models."""
         return tuple(line for model in self.models for line in model.lines)
 
 
@@ -99,7 +89,6 @@ def comparison_table(analysis: Analysis) -> ComparisonTable:
 
 
 _TOGETHER = ("load", "tokens", "most in flight")
-"""Columns that stand for several fields of a load."""
 
 
 def _labels(row: Row, analysis: Analysis) -> dict[str, str]:
@@ -153,7 +142,6 @@ def _models(rows: tuple[Row, ...], loads: Mapping[int, tuple[str, ...]], notes: 
 
 
 def _grouped(rows: Iterable[Row], key: Callable[[Row], str]) -> list[tuple[str, list[Row]]]:
-    """Rows grouped by key, in order of first appearance, which is the order of the scenario."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(key(row), []).append(row)

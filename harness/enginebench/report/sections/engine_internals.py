@@ -20,9 +20,7 @@ from enginebench.report.plots import panel_groups
 from enginebench.report.section import Context, Section, time_series
 
 _FEWEST = 3
-"""The fewest readings that make a curve."""
 _MOST = 200
-"""The most points of one curve."""
 
 _GAUGES = (
     ("requests in the batch; dotted: in the queue", "requests", (("running", "solid"), ("waiting", "dot"))),
@@ -76,7 +74,6 @@ def _under_load(cell: CellResult, series: CounterSeries) -> CounterSeries:
 
 
 def _curves(chosen: Sequence[tuple[Row, CellResult]], context: Context) -> list[tuple[str, str, tuple[Trace, ...]]]:
-    """Panels of one load: title, axis, traces."""
     slots = context.slots
     paces = [(row, pace) for row, cell in chosen if (pace := context.samples.paces.get(cell.record.id))]
     made = [("output tok/s", "tok/s", tuple(over_time(row, pace.at_s, pace.tokens_per_s, slots[row.name]) for row, pace in paces))]

@@ -21,8 +21,6 @@ NOT_REPORTED = "not reported"
 
 @dataclass(frozen=True)
 class Aspect:
-    """One setting of the card."""
-
     key: str
     label: str
     matters: str = ""
@@ -49,13 +47,10 @@ ASPECTS = (
     Aspect("gpus", "GPUs", "throughput is not per device"),
 )
 _SPELLINGS = {"fp16": "f16", "float16": "f16", "half": "f16", "bfloat16": "bf16", "float32": "f32", "fp32": "f32"}
-"""Names for the same number format."""
 
 
 @dataclass(frozen=True)
 class Fact:
-    """A setting of one deployment."""
-
     asked: JSON = None
     """The requested value; None: not requested."""
     got: JSON = None
@@ -65,7 +60,6 @@ class Fact:
 
     @property
     def known(self) -> JSON:
-        """The reported value, else the requested one."""
         return self.asked if self.got is None else self.got
 
     @property
@@ -78,26 +72,20 @@ class Fact:
 
 @dataclass(frozen=True)
 class Column:
-    """The settings of one deployment."""
-
     name: str
     model: str
     engine: str
     facts: Mapping[str, Fact]
-    """Key of the aspect -> fact."""
     notes: tuple[str, ...]
     """Approximations that the adapter made."""
 
 
 @dataclass(frozen=True)
 class Card:
-    """The card of a run."""
-
     columns: tuple[Column, ...]
     rows: tuple[Aspect, ...]
     """The aspects that are known for any deployment."""
     asymmetries: tuple[str, ...]
-    """One sentence each."""
 
 
 def fairness(analysis: Analysis) -> Card:
@@ -192,7 +180,6 @@ def _of_model(columns: Sequence[Column]) -> Iterator[str]:
 
 
 def _comparable(aspect: Aspect, value: JSON) -> str:
-    """The value without differences of spelling."""
     text = stored(value).lower()
     if aspect.key == "graphs":
         return "off" if text == "off" else "on"  # engines name the modes differently

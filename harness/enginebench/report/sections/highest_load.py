@@ -37,11 +37,8 @@ class SearchResult:
     level: Estimate | None
     """The highest level within the SLO, over the repeats that found one."""
     goodput: Estimate | None
-    """At that level."""
     endings: tuple[Ending, ...]
-    """One per repeat."""
     cells: int
-    """Number of measured probes."""
     doubts: tuple[str, ...]
     """What is wrong with the cells behind the result."""
     ranked: bool = True
@@ -49,7 +46,6 @@ class SearchResult:
 
     @property
     def unit(self) -> str:
-        """'req/s' or 'streams'."""
         return "req/s" if self.search.over == "rate" else "streams"
 
     @property
@@ -96,7 +92,6 @@ class SearchGroup:
     model: str
     title: str
     slo: str
-    """The limits in words."""
     results: tuple[SearchResult, ...]
 
 

@@ -126,7 +126,6 @@ def _pairs(values: Mapping[str, JSON] | Mapping[str, float]) -> Iterator[str]:
 
 
 def pretty(value: JSON) -> str:
-    """Indented JSON."""
     return json.dumps(value, indent=2, ensure_ascii=False)
 
 
