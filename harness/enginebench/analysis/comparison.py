@@ -1,4 +1,4 @@
-"""Pairs the rows of two runs, and computes by how much each figure changed.
+"""Pairs the rows of two runs, and computes by how much each figure changed, and which recorded facts of machine and engines differ.
 
 Rows with the same deployment and load are a pair. Of the remaining rows those are paired that are the only ones of their engine, model and
 load in either run: there the deployment itself has changed. Rows without a partner are listed. It renders nothing.
@@ -6,20 +6,37 @@ load in either run: there the deployment itself has changed. Rows without a part
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from enginebench.analysis.analysis import Analysis, Row
-from enginebench.analysis.changes import Changed, changes, moved
 from enginebench.analysis.labels import load_text
-from enginebench.domain import canonical, fingerprint
+from enginebench.domain import JSON, canonical, fingerprint, plain
+from enginebench.domain.formatting import flat
 from enginebench.metrics.registry import Need, metric_name, metric_of, metrics
 from enginebench.metrics.statistics import Change, Estimate, change
+from enginebench.records.launch import LaunchRecord
 
 Verdict: TypeAlias = Literal["better", "worse", "changed", "alike", "unsure", "unknown"]
 """changed: neither direction of this figure is good. alike: no detectable difference. unsure: every restart agrees, but there are too few.
 unknown: a single restart."""
+
+
+NOT_RECORDED = "not recorded"
+_MOMENTARY = ("load_average", "clock_step_ns", "clock_resolution_ns", "memory_bandwidth")
+"""Facts that are measured, and never the same twice."""
+_SAME_MACHINE = ("architecture", "cpu", "logical_cores", "usable_cores", "cpu_quota", "memory_limit_bytes")
+
+
+@dataclass(frozen=True)
+class Changed:
+    of: str
+    """'machine', 'run', or the deployment's name."""
+    what: str
+    """The dotted key of the fact."""
+    base: str
+    candidate: str
 
 
 @dataclass(frozen=True)
@@ -156,3 +173,65 @@ def _withheld(base: Row, candidate: Row, unequal: Sequence[tuple[Need, str]]) ->
         if metric.scope == "event" and exact[0] != exact[1]:
             yield name, f"only the {'base' if exact[0] else 'candidate'} has one token per event"
         yield from ((name, why) for need, why in unequal if need in metric.needs)
+
+
+# -- facts -----------------------------------------------------------------------------------------------------------------------
+
+
+def changes(base: Analysis, candidate: Analysis, pairs: Iterable[tuple[Row, Row]]) -> tuple[Changed, ...]:
+    """Every difference once: of the machine, of the runs, then of each deployment."""
+    machines = (_machine(base), _machine(candidate))
+    found = [*_differing("machine", *machines), *_differing("run", _of_run(base), _of_run(candidate))]
+    for one, other in pairs:
+        found += _differing(one.name, _deployed(one, base), _deployed(other, candidate))
+    return tuple(dict.fromkeys(found))
+
+
+def moved(base: Analysis, candidate: Analysis) -> bool:
+    """Whether the runs were made on machines with different processors, limits or accelerators."""
+    return _hardware(base) != _hardware(candidate)
+
+
+def _hardware(analysis: Analysis) -> JSON:
+    machine = analysis.run.machine
+    gpus = machine.get("gpus")
+    names = [gpu.get("name") if isinstance(gpu, dict) else gpu for gpu in gpus] if isinstance(gpus, list) else None
+    return [names, *(machine.get(key) for key in _SAME_MACHINE)]
+
+
+def _machine(analysis: Analysis) -> dict[str, str]:
+    return flat({key: value for key, value in analysis.run.machine.items() if key not in _MOMENTARY})
+
+
+def _of_run(analysis: Analysis) -> dict[str, str]:
+    return {"scenario": analysis.run.name, "slo": analysis.slo.text if analysis.slo else "none"}
+
+
+def _deployed(row: Row, analysis: Analysis) -> dict[str, str]:
+    """The requested deployment, and the facts of its launches; where those differ from each other, all of them."""
+    launches = [analysis.launches[key] for key in dict.fromkeys(c.record.launch_id for c in row.cells) if key in analysis.launches]
+    found: dict[str, dict[str, None]] = {}
+    for launch in launches:
+        for key, text in flat(_launched(launch)).items():
+            found.setdefault(key, {})[text] = None
+    return flat({"asked": plain(row.deployment)}) | {key: " / ".join(texts) for key, texts in found.items()}
+
+
+def _launched(launch: LaunchRecord) -> dict[str, JSON]:
+    """The facts of a launch that describe the engine; addresses, times and folders differ at every start."""
+    startup, resolved = launch.startup, launch.configuration.resolved
+    return {
+        "variant": launch.variant,
+        "version": launch.version,
+        "packages": dict(startup.packages),
+        "inherited": list(startup.inherited),
+        "container": dict(startup.container),
+        "resolved": {key: value for key, value in resolved.items() if key != "raw"},  # `raw` holds ports and folders
+    }
+
+
+def _differing(of: str, base: Mapping[str, str], candidate: Mapping[str, str]) -> Iterator[Changed]:
+    for what in dict.fromkeys([*base, *candidate]):
+        one, other = base.get(what, NOT_RECORDED), candidate.get(what, NOT_RECORDED)
+        if one != other:
+            yield Changed(of, what, one, other)

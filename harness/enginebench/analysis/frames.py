@@ -5,7 +5,7 @@ Only arranges what `analyse` and the metrics computed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -110,10 +110,8 @@ def _counted(values: np.ndarray[tuple[int, ...], np.dtype[np.int64]], unknown: i
     return np.where(values == unknown, np.nan, values.astype(np.float64))
 
 
-def _cells(analysis: Analysis) -> Iterator[tuple[Row, CellResult]]:
-    for row in analysis.rows:
-        for cell in row.cells:
-            yield row, cell
+def _cells(analysis: Analysis) -> list[tuple[Row, CellResult]]:
+    return [(row, cell) for row in analysis.rows for cell in row.cells]
 
 
 def _named(name: str, deployment: Deployment, load: Load) -> dict[str, Value]:

@@ -117,18 +117,14 @@ def _comparison(field: Sequence[Contender], figure: RankedBy, where: str) -> str
     if tied := by["tied"]:
         names = [name, *(c.row.name for c in tied)]
         who = f"{', '.join(names[:-1])} and {names[-1]}" if len(names) <= _NAMED + 1 else f"{name} and {len(tied)} others"
-        return f"{who} cannot be told apart {where} ({value}; {_evidence(best, tied)})."
+        return f"{who} cannot be told apart {where} ({value}; {_p_text(tied)}, {_n_text([best, *tied])})."
     if by["unknown"]:
         return f"{name} is ahead {where}: {lead} (one repeat: no interval, repeat before you rely on it)."
     if ahead := by["ahead"]:
         enough = f"{repeats_needed()} restarts each would do"
         few = f"{_n_text([best, *ahead])} is too few to be sure ({_p_text(ahead)}; {enough})"
         return f"{name} is ahead in every repeat {where}: {lead}, but {few}."
-    return f"{name} {'has the highest goodput' if good else 'is fastest'} {where}: {lead} ({_evidence(best, others)})."
-
-
-def _evidence(best: Contender, others: Sequence[Contender]) -> str:
-    return f"{_p_text(others)}, {_n_text([best, *others])}"
+    return f"{name} {'has the highest goodput' if good else 'is fastest'} {where}: {lead} ({_p_text(others)}, {_n_text([best, *others])})."
 
 
 def _n_text(involved: Sequence[Contender]) -> str:

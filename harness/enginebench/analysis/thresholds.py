@@ -47,11 +47,7 @@ class Finding:
 
 def figures() -> dict[str, str]:
     """Every figure that a rule may name, as it is written -> its name: 'ttft.p99' -> 'ttft_p99'."""
-    return {_written(metric.name, name): name for metric in metrics().values() for name in metric.figures}
-
-
-def _written(metric: str, figure: str) -> str:
-    return figure if figure == metric else f"{metric}.{figure.removeprefix(f'{metric}_')}"
+    return {name.replace(f"{metric.name}_", f"{metric.name}.", 1): name for metric in metrics().values() for name in metric.figures}
 
 
 def parse_rule(text: str) -> Rule:

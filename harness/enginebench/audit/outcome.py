@@ -65,23 +65,12 @@ class Audit:
 
 
 def _finding_data(finding: Finding, audit: Audit) -> JSON:
-    cost = audit.costs.get(finding.id)
     return {
-        "id": finding.id,
-        "source": finding.source,
-        "claim": finding.claim,
-        "verdict": finding.verdict,
-        "least_batch": finding.least,
-        "stated": finding.stated,
-        "ceiling": finding.ceiling,
-        "ceiling_batch": finding.batch,
-        "share": finding.share,
-        "limit": finding.limit,
-        "highest_ceiling": finding.highest,
-        "highest_batch": finding.highest_batch,
-        "reasons": list(finding.reasons),
-        "cost": plain(cost) if cost is not None else None,
-    }
+        "id": finding.id, "source": finding.source, "claim": finding.claim, "verdict": finding.verdict, "least_batch": finding.least,
+        "stated": finding.stated, "ceiling": finding.ceiling, "ceiling_batch": finding.batch, "share": finding.share,
+        "limit": finding.limit, "highest_ceiling": finding.highest, "highest_batch": finding.highest_batch,
+        "reasons": list(finding.reasons), "cost": plain(audit.costs.get(finding.id)),
+    }  # fmt: skip
 
 
 def number(value: float | None) -> str:

@@ -73,14 +73,9 @@ class Physics:
     def shape(self, model: str) -> Shape:
         found = next((weights.model for (name, _), weights in self.own.items() if name == model), None) or need_model(model).model
         experts = found.experts
-        return Shape(
-            total=float(found.params),
-            active=(float(found.active("none")), float(found.active("both"))),
-            experts=experts.count if experts else 0,
-            top_k=experts.top_k if experts else 0,
-            context=found.max_context,
-            shared_experts=experts.shared // experts.width if experts else 0,
-        )
+        active = float(found.active("none")), float(found.active("both"))
+        counts = (experts.count, experts.top_k) if experts else (0, 0)
+        return Shape(float(found.params), active, *counts, found.max_context, experts.shared // experts.width if experts else 0)
 
     def parameters(self, model: str) -> float:
         return self.shape(model).total
@@ -129,12 +124,8 @@ class Physics:
         on_device, on_host = split(weights, offload)
         hosted = replace(machine, host=machine.host or Host(on_host.bytes))
         step = decode(replace(setting, machine=hosted, offload=offload), claim.concurrency or 1, _context(claim))
-        return HostSplit(
-            device_gb=on_device.bytes / GB,
-            host_gb=on_host.bytes / GB,
-            device_s=sum(seconds for name, seconds in step.memory.items() if name != "host"),
-            host_gb_per_step=step.bytes["host"] / GB,
-        )
+        device_s = sum(seconds for name, seconds in step.memory.items() if name != "host")
+        return HostSplit(on_device.bytes / GB, on_host.bytes / GB, device_s, step.bytes["host"] / GB)
 
     def _weights(self, model: str, precision: str) -> Weights:
         return self.own.get((model, precision)) or _catalogue_weights(model, precision)
@@ -171,10 +162,6 @@ def _context(claim: Serving) -> float:
 def _most_kept(weights: Weights, room: float) -> Offload:
     """The least offload that fits into `room` bytes: experts first; whole layers if all experts on the host are not enough."""
     experts = weights.model.experts
-    if experts is not None:
-        kept = [Offload(kept=count) for count in range(experts.count, -1, -1)]
-        found = next((each for each in kept if split(weights, each)[0].bytes <= room), None)
-        if found is not None:
-            return found
+    kept = [Offload(kept=count) for count in range(experts.count, -1, -1)] if experts else []
     blocks = [Offload(blocks=count) for count in range(len(weights.model.layers) + 1)]
-    return next((each for each in blocks if split(weights, each)[0].bytes <= room), blocks[-1])
+    return next((each for each in (*kept, *blocks) if split(weights, each)[0].bytes <= room), blocks[-1])

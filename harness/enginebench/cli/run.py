@@ -43,7 +43,7 @@ def _show(stored: enginebench.Run, *, as_json: bool, html: bool) -> int:
     tally = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
     click.echo(f"\nsaved {sum(counts.values()) - counts['missing']} cells ({tally}) -> {stored.path}", err=True)
     if html:
-        from enginebench.report.files import write_text
+        from enginebench.report.run import write_text
 
         write_text(page := stored.path / "report.html", stored.report("html"))
         click.echo(f"report: {page}", err=True)

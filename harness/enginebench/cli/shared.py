@@ -145,7 +145,7 @@ def show_notes(notes: Sequence[str]) -> None:
 
 def write(file: Path, text: str) -> None:
     """Write a whole file and say so on stderr."""
-    from enginebench.report.files import write_text
+    from enginebench.report.run import write_text
 
     write_text(file, text)
     click.echo(f"wrote {file}", err=True)

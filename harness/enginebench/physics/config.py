@@ -32,37 +32,19 @@ def from_config(name: str, config: Config) -> Model:
     if kind not in DENSE | MIXTURES:
         raise UserError(f"unknown model type '{kind}'", key="model_type", advice=did_you_mean(str(kind), DENSE | MIXTURES))
     try:
-        attentions = _attentions(kind, text)
-        layers = tuple(_layer(kind, text, i, attention) for i, attention in enumerate(attentions))
-        return Model(
-            name=name,
-            hidden=text["hidden_size"],
-            vocab=text["vocab_size"],
-            tied=bool(text.get("tie_word_embeddings", config.get("tie_word_embeddings", False))),
-            max_context=text["max_position_embeddings"],
-            layers=layers,
-        )
+        whole = _latent(text) if kind in _DEEPSEEK else _grouped(kind, text)
+        layers = tuple(_layer(kind, text, i, replace(whole, window=window)) for i, window in enumerate(_windows(kind, text)))
+        tied = bool(text.get("tie_word_embeddings", config.get("tie_word_embeddings", False)))
+        return Model(name, text["hidden_size"], text["vocab_size"], tied, text["max_position_embeddings"], layers)
     except KeyError as error:
         raise UserError(f"the config of {name} lacks {error.args[0]}", key=str(error.args[0])) from error
-
-
-def _attentions(kind: str, config: Config) -> list[Attention]:
-    whole = _latent(config) if kind in _DEEPSEEK else _grouped(kind, config)
-    return [replace(whole, window=window) for window in _windows(kind, config)]
 
 
 def _latent(config: Config) -> Attention:
     rope = config["qk_rope_head_dim"]
     heads = config["num_attention_heads"]
-    return Attention(
-        heads=heads,
-        kv_heads=heads,
-        key_dim=config["qk_nope_head_dim"] + rope,
-        value_dim=config["v_head_dim"],
-        latent=config["kv_lora_rank"],
-        rope_dim=rope,
-        query_latent=config.get("q_lora_rank") or 0,
-    )
+    key, query = config["qk_nope_head_dim"] + rope, config.get("q_lora_rank") or 0
+    return Attention(heads, heads, key, config["v_head_dim"], latent=config["kv_lora_rank"], rope_dim=rope, query_latent=query)
 
 
 def _grouped(kind: str, config: Config) -> Attention:
@@ -71,16 +53,8 @@ def _grouped(kind: str, config: Config) -> Attention:
     width = config.get("head_dim") or config["hidden_size"] // heads
     norm = 2 * width if kind in _HEAD_NORM else (heads + kv_heads) * width if kind == "olmoe" else 0
     bias = bool(config.get("attention_bias", False))
-    return Attention(
-        heads=heads,
-        kv_heads=kv_heads,
-        key_dim=width,
-        value_dim=width,
-        bias=bias or (kind in _QUERY_BIAS and config.get("qkv_bias", True)),
-        output_bias=bias,
-        sinks=kind == "gpt_oss",
-        norm=norm,
-    )
+    biased = bias or (kind in _QUERY_BIAS and config.get("qkv_bias", True))
+    return Attention(heads, kv_heads, width, width, bias=biased, output_bias=bias, sinks=kind == "gpt_oss", norm=norm)
 
 
 def _windows(kind: str, config: Config) -> list[int | None]:
@@ -126,12 +100,5 @@ def _experts(kind: str, config: Config) -> Experts:
         shared = width * (config.get("n_shared_experts") or 0)
     elif kind == "llama4_text":
         shared = width
-    return Experts(
-        count=count,
-        top_k=config["num_experts_per_tok"],
-        width=width,
-        shared=shared,
-        shared_gate=kind == "qwen2_moe",
-        bias=kind == "gpt_oss",
-        router_bias=kind in ("gpt_oss", "deepseek_v3"),
-    )
+    biases = {"bias": kind == "gpt_oss", "router_bias": kind in ("gpt_oss", "deepseek_v3")}
+    return Experts(count, config["num_experts_per_tok"], width, shared, shared_gate=kind == "qwen2_moe", **biases)

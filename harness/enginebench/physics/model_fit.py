@@ -16,7 +16,7 @@ from enginebench.physics.machine import GIB, Device, Machine
 from enginebench.physics.memory import Fit, Reserve
 from enginebench.physics.placed import PlacedModel
 from enginebench.physics.sharding import devices_of, problem
-from enginebench.physics.weights import Offload
+from enginebench.physics.weights import NOTHING, Offload
 
 COUNTS = (1, 2, 4, 8, 16, 32)
 
@@ -91,8 +91,8 @@ def _growing(asked: Fit, device: Device) -> Iterator[Fit]:
     for count in COUNTS:
         over = widened(asked.parallelism, count)
         if devices_of(over) == count and problem(asked.weights.model, over) is None:
-            sequences: dict[str, int] = {"context": asked.context, "concurrency": asked.concurrency}
-            yield memory.fit(asked.weights, Machine(device, count), over, **sequences, kv_bits=asked.kv_bits, reserve=asked.reserve)
+            found = replace(asked, machine=Machine(device, count), parallelism=over)
+            yield found.with_offload(NOTHING)
 
 
 def most_on_device(asked: Fit) -> list[Fit]:
@@ -122,17 +122,8 @@ def _first(asked: Fit, offloads: list[Offload]) -> Fit | None:
 def _fit_to_dict(found: Fit) -> dict[str, JSON]:
     budget = found.budget
     return {
-        "hardware": found.machine.name,
-        "parallelism": plain(found.parallelism),
-        "fits": found.fits,
-        "why_not": found.why_not,
-        "weights_bytes": {role.value: size for role, size in budget.weights.items()},
-        "cache_bytes": budget.cache,
-        "activations_bytes": budget.activations,
-        "runtime_bytes": budget.runtime,
-        "usable_bytes": budget.usable,
-        "left_bytes": budget.left,
-        "host_bytes": budget.host,
-        "max_context": found.max_context,
-        "max_concurrency": found.max_concurrency,
-    }
+        "hardware": found.machine.name, "parallelism": plain(found.parallelism), "fits": found.fits, "why_not": found.why_not,
+        "weights_bytes": {role.value: size for role, size in budget.weights.items()}, "cache_bytes": budget.cache,
+        "activations_bytes": budget.activations, "runtime_bytes": budget.runtime, "usable_bytes": budget.usable,
+        "left_bytes": budget.left, "host_bytes": budget.host, "max_context": found.max_context, "max_concurrency": found.max_concurrency,
+    }  # fmt: skip

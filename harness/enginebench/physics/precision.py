@@ -60,10 +60,6 @@ def _quantised(name: str, outside: Mapping[Role, float], inside: float, arithmet
     return Precision(name, {role: outside.get(role, 16 if role in _SIXTEEN else inside) for role in Role}, arithmetic)
 
 
-def _plain(name: str, bits: float, arithmetic: tuple[str, ...]) -> Precision:
-    return Precision(name, dict.fromkeys(Role, bits), arithmetic)
-
-
 def _ggml(name: str, *, matrices: float, down: float, attention: float, keys: float, table: float, head: float) -> Precision:
     """matrices: bits of gate and up of every MLP, averaged with `down`. llama.cpp multiplies quantised weights as integers."""
     mlp = (2 * matrices + down) / 3
@@ -80,25 +76,17 @@ def _blend(layers: float, more: str, less: str) -> float:
 def _k_mix(name: str, base: str, down: float, output: str, values: float) -> Precision:
     """output: type of the attention output matrix. values: bits of V. Queries and keys have the base type, the head Q6_K."""
     bits = GGML_BITS[base]
-    return _ggml(
-        name,
-        matrices=bits,
-        down=down,
-        attention=(bits + GGML_BITS[output]) / 2,
-        keys=(bits + values) / 2,
-        table=bits,
-        head=GGML_BITS["q6_k"],
-    )
+    attention, keys = (bits + GGML_BITS[output]) / 2, (bits + values) / 2
+    return _ggml(name, matrices=bits, down=down, attention=attention, keys=keys, table=bits, head=GGML_BITS["q6_k"])
 
 
 def _uniform(names: Iterable[str], head: str | None) -> dict[str, Precision]:
     """One type for all matrices. head: type of the head; None: the same."""
-    out = {}
-    for name in names:
-        bits = GGML_BITS[name]
-        top = GGML_BITS[head] if head else bits
-        out[name] = _ggml(name, matrices=bits, down=bits, attention=bits, keys=bits, table=bits, head=top)
-    return out
+    types = {name: GGML_BITS[name] for name in names}
+    return {
+        name: _ggml(name, matrices=bits, down=bits, attention=bits, keys=bits, table=bits, head=GGML_BITS[head or name])
+        for name, bits in types.items()
+    }
 
 
 _MORE = 0.5
@@ -107,9 +95,9 @@ _NOMINAL = {"iq3_m": 3.66, "iq3_xs": 3.3, "iq2_m": 2.7}
 """Mixtures of i-quants, with llama.cpp's nominal bits per weight."""
 
 _PRECISIONS: dict[str, Precision] = {
-    "f32": _plain("f32", 32, ("fp32", "bf16")),
-    "f16": _plain("f16", 16, ("bf16",)),
-    "bf16": _plain("bf16", 16, ("bf16",)),
+    "f32": Precision("f32", dict.fromkeys(Role, 32), ("fp32", "bf16")),
+    "f16": Precision("f16", dict.fromkeys(Role, 16)),
+    "bf16": Precision("bf16", dict.fromkeys(Role, 16)),
     "fp8": _quantised("fp8", {}, 8, ("fp8", "bf16")),
     "mxfp8": _quantised("mxfp8", {}, 8.25, ("fp8", "bf16")),
     "int8": _quantised("int8", {}, 8, ("int8", "bf16")),

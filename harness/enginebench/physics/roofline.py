@@ -96,14 +96,6 @@ def _step(work: Work, batch: int, tokens: float, in_flight: int, drafting_s: flo
     times = [max(seconds.values()) for seconds, _, _ in each]
     seconds, memory, read = each[times.index(max(times))]
     rounds = max(in_flight, sum(times) / max(times))
-    return Step(
-        batch=batch,
-        context=work.context,
-        tokens=tokens,
-        seconds={name: value * rounds for name, value in seconds.items()},
-        memory={name: value * rounds for name, value in memory.items()},
-        bytes=read,
-        touched=setting.routing.touched(work.rows) if setting.routing else None,
-        arithmetic=arithmetic,
-        drafting_s=drafting_s,
-    )
+    seconds, memory = ({name: value * rounds for name, value in parts.items()} for parts in (seconds, memory))
+    touched = setting.routing.touched(work.rows) if setting.routing else None
+    return Step(batch, work.context, tokens, seconds, memory, read, touched, arithmetic, drafting_s)

@@ -168,18 +168,12 @@ def routing_summary(routing: Routing, *, ranks: Sequence[int] = (2, 4, 8), batch
         **{f"imbalance_ep{n}": rank_imbalance(routing.counts, n) for n in ranks if routing.experts % n == 0},
     }
     return RoutingSummary(
-        model=routing.model,
-        source=routing.source,
-        experts=routing.experts,
-        top_k=routing.top_k,
-        layers=routing.layers,
-        hottest=hottest,
-        choices=int(routing.counts.sum()),
+        routing.model, routing.source, routing.experts, routing.top_k, routing.layers, hottest, int(routing.counts.sum()),
         mean={name: float(values.mean()) for name, values in per_layer.items()},
         worst={name: float(values.min() if name == "entropy" else values.max()) for name, values in per_layer.items()},
         per_layer={name: tuple(values.tolist()) for name, values in per_layer.items()},
         steps=tuple(_steps(routing, batches)),
-    )
+    )  # fmt: skip
 
 
 def _steps(routing: Routing, batches: Sequence[int]) -> Iterator[StepExperts]:

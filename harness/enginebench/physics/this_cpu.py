@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 import numpy as np
@@ -76,11 +77,9 @@ def _seconds(threads: int, work: Callable[[int], object]) -> float:
         gate.wait()
         work(core)
 
-    workers = [threading.Thread(target=run, args=(core,)) for core in range(threads)]
-    for worker in workers:
-        worker.start()
-    gate.wait()
-    begin = time.perf_counter()
-    for worker in workers:
-        worker.join()
+    with ThreadPoolExecutor(threads) as pool:
+        for core in range(threads):
+            pool.submit(run, core)
+        gate.wait()
+        begin = time.perf_counter()
     return time.perf_counter() - begin

@@ -33,11 +33,6 @@ class Column:
         """Label and unit: 'TTFT p50 ms'."""
         return f"{self.label} {self.unit}"
 
-    @property
-    def heading_lines(self) -> tuple[str, str]:
-        """Label over unit, for narrow columns."""
-        return self.label, self.unit
-
 
 def column(figure: str, analysis: Analysis | None = None, rank: int = 100) -> Column:
     """How a figure is shown. analysis: decides the currency, and whether gaps between events are intervals between tokens."""

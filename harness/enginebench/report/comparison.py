@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from enginebench.analysis import comparison
-from enginebench.analysis.changes import Changed
-from enginebench.analysis.comparison import Figure, Pair
+from enginebench.analysis.comparison import Changed, Figure, Pair
 from enginebench.analysis.frames import figures_frame
 from enginebench.analysis.thresholds import Finding, fails, judge, parse_rule
 from enginebench.domain import JSON, plain, plain_object

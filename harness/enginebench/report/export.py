@@ -15,7 +15,6 @@ from enginebench.domain.formatting import printable
 from enginebench.metrics.registry import unit_of
 from enginebench.records.counters import acceptance
 from enginebench.report.columns import estimate_data, full_text, repeats_text
-from enginebench.report.section import Summary
 from enginebench.report.sections import all_sections
 from enginebench.report.sections.comparison_table import ComparisonTable, Line, ModelRows, comparison_table
 from enginebench.validity import Verdict
@@ -34,7 +33,9 @@ def to_markdown(analysis: Analysis) -> str:
     table = comparison_table(analysis)
     sections = [section for section in all_sections() if section.applies(analysis)]
     parts = [f"**{escape_markdown(analysis.sentence)}**", escape_markdown(table.caption)]
-    parts += ["\n".join(_markdown_summary(summary)) for section in sections for summary in section.summaries(analysis)]
+    for summary in (summary for section in sections for summary in section.summaries(analysis)):
+        lines = [f"- {escape_markdown(line)}" for line in summary.lines]
+        parts.append("\n".join([f"{escape_markdown(summary.heading)}:\n", *lines]))
     for model in table.models:
         if len(table.models) > 1:
             parts.append(f"### {escape_markdown(model.model)}")
@@ -47,11 +48,6 @@ def to_markdown(analysis: Analysis) -> str:
     notes += [f"- \\[low-high\\]: {escape_markdown(table.intervals)}"] if table.intervals else []
     notes.append(f"- Medians over n restarts; bold: the highest {table.ranked} of that load, and those that cannot be told apart from it.")
     return "\n\n".join(part for part in (*parts, "\n".join(notes)) if part) + "\n"
-
-
-def _markdown_summary(summary: Summary) -> Iterator[str]:
-    yield f"{escape_markdown(summary.heading)}:\n"
-    yield from (f"- {escape_markdown(line)}" for line in summary.lines)
 
 
 def escape_markdown(text: str) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 from enginebench.analysis.analysis import Analysis, verdict_sentence
@@ -25,11 +24,8 @@ from enginebench.report.columns import interval_text, repeats_text, value_text, 
 from enginebench.report.section import Context, Section
 from enginebench.report.sections import all_sections
 
-
-@dataclass(frozen=True)
-class RenderedSection:
-    section: Section
-    blocks: tuple[Block, ...]
+Rendered = list[tuple[Section, tuple[Block, ...]]]
+"""Sections that have something to show for one run, with their blocks."""
 
 
 def write_html(run: Run, analysis: Analysis, path: Path) -> Path:
@@ -47,7 +43,11 @@ def render_html(run: Run, analysis: Analysis) -> str:
     script = (templates / "report.js").read_text(encoding="utf-8")
     plotly = _inside_script(get_plotlyjs())
     context = Context(run, analysis)
-    sections = _rendered(context)
+    applicable = ((section, tuple(section.blocks(context))) for section in all_sections() if section.applies(analysis))
+    sections = [(section, blocks) for section, blocks in applicable if blocks]
+    contents: dict[str, str] = {}  # label -> anchor; of sections with the same label the first
+    for section, _ in sections:
+        contents.setdefault(section.label or section.title, section.id)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(templates), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -65,7 +65,7 @@ def render_html(run: Run, analysis: Analysis) -> str:
         run=analysis.run,
         verdicts=_verdicts(context),
         sections=sections,
-        contents=_contents(sections),
+        contents=contents,
         css=Markup((templates / "report.css").read_text(encoding="utf-8")),  # noqa: S704  # our own file
         plots_json=Markup(script_json(_specs(sections))),  # noqa: S704  # script_json escapes
         plotly_js=Markup(plotly),  # noqa: S704  # the library
@@ -80,23 +80,8 @@ def script_json(value: JSON) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _rendered(context: Context) -> tuple[RenderedSection, ...]:
-    applicable = [section for section in all_sections() if section.applies(context.analysis)]
-    rendered = (RenderedSection(section, tuple(section.blocks(context))) for section in applicable)
-    return tuple(each for each in rendered if each.blocks)
-
-
-def _contents(sections: tuple[RenderedSection, ...]) -> dict[str, str]:
-    """The table of contents, label -> anchor; of sections with the same label the first."""
-    contents: dict[str, str] = {}
-    for each in sections:
-        contents.setdefault(each.section.label or each.section.title, each.section.id)
-    return contents
-
-
-def _specs(sections: tuple[RenderedSection, ...]) -> JSON:
-    blocks = (block for each in sections for block in each.blocks)
-    panels = (panel for block in blocks if isinstance(block, Plots) for panel in block.panels)
+def _specs(sections: Rendered) -> JSON:
+    panels = (panel for _, blocks in sections for block in blocks if isinstance(block, Plots) for panel in block.panels)
     return [{"data": list(panel.traces), "layout": dict(panel.layout)} for panel in panels]
 
 

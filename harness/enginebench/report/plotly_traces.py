@@ -1,4 +1,4 @@
-"""Traces and axes of plots as plain Plotly JSON.
+"""Traces and axes of plots as plain Plotly JSON, and how rows are divided over small multiples: one panel per model and request shape.
 
 A trace has the number of its deployment (`meta.slot`, its position in the run) and no colour. The slot decides marker and dash here, and
 the colour in the page's script, which uses light or dark colours; slot -1 is the neutral colour. Text from outside is escaped, because
@@ -12,9 +12,9 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
-from enginebench.analysis.analysis import Row
-from enginebench.domain import JSON
-from enginebench.report.columns import THROUGHPUT, USER, Column, full_text
+from enginebench.analysis.analysis import LOAD_COLUMNS, Analysis, Row
+from enginebench.domain import JSON, KINDS, Load, field_names
+from enginebench.report.columns import THROUGHPUT, USER, Column, full_text, heading
 from enginebench.report.sample_summary import Curve
 
 Trace: TypeAlias = dict[str, JSON]
@@ -30,96 +30,61 @@ def line(rows: Sequence[Row], column: Column, slot: int) -> Trace:
     above = [(f.high - f.value) * column.factor if f and f.high is not None else 0.0 for f in found]
     below = [(f.value - f.low) * column.factor if f and f.low is not None else 0.0 for f in found]
     bars: dict[str, JSON] = {"type": "data", "symmetric": False, "array": _rounded(above), "arrayminus": _rounded(below)}
-    return {
-        **_style(rows, slot),
-        "mode": "lines+markers",
-        "x": [row.load.level for row in rows],
-        "y": _rounded(f.value * column.factor if f else None for f in found),
-        "error_y": {**bars, "thickness": 1.2, "width": 3},
-        "text": [_hover(row, column) for row in rows],
-    }
+    y = _rounded(f.value * column.factor if f else None for f in found)
+    text: list[JSON] = [_hover(row, column) for row in rows]
+    style = {**_style(rows, slot), "mode": "lines+markers", "error_y": {**bars, "thickness": 1.2, "width": 3}}
+    return {**style, "x": [row.load.level for row in rows], "y": y, "text": text}
 
 
 def invalid(rows: Sequence[Row], x: Callable[[Row], float | None], column: Column) -> Trace:
     """Rows that must not be compared: a grey cross each, without a line."""
     return {
-        "type": "scatter",
-        "mode": "markers",
-        "meta": {"slot": NEUTRAL},
-        "marker": {"symbol": "x-thin", "size": 9, "line": {"width": 2}},
-        "x": [x(row) for row in rows],
-        "y": _rounded([f.value * column.factor for row in rows if (f := row.figures[column.figure])]),
-        "text": [f"{_hover(row, column)}<br>invalid" for row in rows],
-        "hovertemplate": "%{text}<extra></extra>",
-        "showlegend": False,
-    }
+        "type": "scatter", "mode": "markers", "meta": {"slot": NEUTRAL}, "marker": {"symbol": "x-thin", "size": 9, "line": {"width": 2}},
+        "x": [x(row) for row in rows], "y": _rounded([f.value * column.factor for row in rows if (f := row.figures[column.figure])]),
+        "text": [f"{_hover(row, column)}<br>invalid" for row in rows], "hovertemplate": "%{text}<extra></extra>", "showlegend": False,
+    }  # fmt: skip
 
 
 def frontier_points(rows: Sequence[Row], slot: int, ringed: frozenset[tuple[float, float]]) -> Trace:
     """One deployment's points in the frontier plot; those in `ringed` show their level."""
+    at = [(value(row, USER), value(row, THROUGHPUT)) for row in rows]
+    texts = [f"{_hover(row, THROUGHPUT)}<br>{full_text(row.figures[USER.figure], USER)} tok/s per user" for row in rows]
     return {
-        **_style(rows, slot),
-        "mode": "lines+markers+text",
-        "x": _rounded([value(row, USER) for row in rows]),
-        "y": _rounded([value(row, THROUGHPUT) for row in rows]),
-        "text": [f"{row.load.level:g}" if (value(row, USER), value(row, THROUGHPUT)) in ringed else "" for row in rows],
-        "textposition": "top right",
-        "cliponaxis": False,
-        "customdata": [f"{_hover(row, THROUGHPUT)}<br>{full_text(row.figures[USER.figure], USER)} tok/s per user" for row in rows],
-        "hovertemplate": "%{customdata}<extra></extra>",
-    }
+        **_style(rows, slot), "mode": "lines+markers+text", "x": _rounded(x for x, _ in at), "y": _rounded(y for _, y in at),
+        "text": [f"{row.load.level:g}" if point in ringed else "" for row, point in zip(rows, at, strict=True)],
+        "textposition": "top right", "cliponaxis": False, "customdata": list(texts), "hovertemplate": "%{customdata}<extra></extra>",
+    }  # fmt: skip
 
 
 def frontier_line(points: Sequence[tuple[float, float]]) -> Trace:
     """The Pareto frontier, with a ring around each of its points."""
     return {
-        "type": "scatter",
-        "mode": "lines+markers",
-        "meta": {"slot": NEUTRAL},
-        "line": {"width": 1, "dash": "dot", "shape": "vh"},
-        "marker": {"symbol": "circle-open", "size": 17, "line": {"width": 1.5}},
-        "x": _rounded([x for x, _ in points]),
-        "y": _rounded([y for _, y in points]),
-        "hoverinfo": "skip",
-        "showlegend": False,
-    }
+        "type": "scatter", "mode": "lines+markers", "meta": {"slot": NEUTRAL}, "line": {"width": 1, "dash": "dot", "shape": "vh"},
+        "marker": {"symbol": "circle-open", "size": 17, "line": {"width": 1.5}}, "x": _rounded(x for x, _ in points),
+        "y": _rounded(y for _, y in points), "hoverinfo": "skip", "showlegend": False,
+    }  # fmt: skip
 
 
 def steps(row: Row, curve: Curve, slot: int) -> Trace:
-    return {
-        **_style([row], slot),
-        "mode": "lines",
-        "line": {"dash": DASHES[slot % len(DASHES)], "width": 2, "shape": "hv"},
-        "x": list(curve.value_ms),
-        "y": list(curve.share),
-        "text": f"<b>{html.escape(row.name)}</b> (n={curve.n:,})",
-        "hovertemplate": "%{text}<br>%{y:.1%} within %{x} ms<extra></extra>",
-    }
+    line: dict[str, JSON] = {"dash": DASHES[slot % len(DASHES)], "width": 2, "shape": "hv"}
+    text = f"<b>{html.escape(row.name)}</b> (n={curve.n:,})"
+    hover = {"text": text, "hovertemplate": "%{text}<br>%{y:.1%} within %{x} ms<extra></extra>"}
+    return {**_style([row], slot), "mode": "lines", "line": line, "x": list(curve.value_ms), "y": list(curve.share), **hover}
 
 
 def over_time(row: Row, at_s: Sequence[float], values: Sequence[float | None], slot: int, dash: str = "solid") -> Trace:
-    return {
-        **_style([row], slot),
-        "mode": "lines",
-        "line": {"dash": dash, "width": 2},
-        "x": _rounded(at_s),
-        "y": _rounded(values),
-        "text": f"<b>{html.escape(row.name)}</b>",
-        "hovertemplate": "%{text}<br>%{y} at %{x} s<extra></extra>",
-    }
+    hover = {"text": f"<b>{html.escape(row.name)}</b>", "hovertemplate": "%{text}<br>%{y} at %{x} s<extra></extra>"}
+    style: Trace = {**_style([row], slot), "mode": "lines", "line": {"dash": dash, "width": 2}}
+    return {**style, "x": _rounded(at_s), "y": _rounded(values), **hover}
 
 
 def _style(rows: Sequence[Row], slot: int) -> Trace:
     symbol = SYMBOLS[slot % len(SYMBOLS)]
     return {
-        "type": "scatter",
-        "name": html.escape(rows[0].name),
-        "meta": {"slot": slot},
-        "line": {"dash": DASHES[slot % len(DASHES)], "width": 2},
+        "type": "scatter", "name": html.escape(rows[0].name), "meta": {"slot": slot}, "showlegend": False,
+        "line": {"dash": DASHES[slot % len(DASHES)], "width": 2}, "hovertemplate": "%{text}<extra></extra>",
         "marker": {"size": 8, "symbol": [f"{symbol}-open" if row.verdict == "suspect" else symbol for row in rows]},
-        "hovertemplate": "%{text}<extra></extra>",
-        "showlegend": False,
-    }
+    }  # fmt: skip
 
 
 def _hover(row: Row, column: Column) -> str:
@@ -151,3 +116,31 @@ def level_axis(rows: Sequence[Row]) -> dict[str, JSON]:
 
 def _rounded(values: Iterable[float | None]) -> list[JSON]:
     return [None if v is None else float(f"{v:.5g}") for v in values]
+
+
+_TITLED = field_names("level", "lengths", "extent")
+"""Fields that a panel's title does not repeat: they are in its shape or level, or only say how long was measured."""
+
+
+def panel_groups(analysis: Analysis) -> list[tuple[str, list[Row]]]:
+    """(title, rows) of each plot: the same model, and loads that differ only in level. Closed loops come first."""
+    names: dict[tuple[str, Load], str] = {}
+    rows: dict[tuple[str, Load], list[Row]] = {}
+    models, kinds = {row.deployment.model for row in analysis.rows}, {row.load.kind for row in analysis.rows}
+    for row in sorted(analysis.rows, key=lambda row: KINDS.index(type(row.load))):
+        key = (row.deployment.model, row.load.without_level(*field_names("extent")))
+        rows.setdefault(key, []).append(row)
+        facts = [row.deployment.model] if len(models) > 1 else []
+        facts += [row.load.kind] if len(kinds) > 1 else []
+        facts += [f"at most {row.load.limit} in flight"] if row.load.limit else []
+        other = [c for c in row.labels if c in LOAD_COLUMNS and c not in _TITLED and row.labels[c]]
+        names[key] = " · ".join([*facts, row.load.shape_text, *(f"{heading(c)} {row.labels[c]}" for c in other)])
+    return [(names[key], its) for key, its in rows.items()]
+
+
+def by_deployment(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """Name -> its rows by rising level."""
+    out: dict[str, list[Row]] = {}
+    for row in sorted(rows, key=lambda row: row.load.level):
+        out.setdefault(row.name, []).append(row)
+    return out

@@ -1,4 +1,4 @@
-"""A stored run as a user of Python sees it: data frames, analysis, and reports in every form. Reads only."""
+"""A stored run as a user of Python sees it: data frames, analysis, and reports in every form."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from enginebench.errors import UserError
 from enginebench.metrics.costs import Prices
 from enginebench.metrics.slo import read_slo
 from enginebench.records import run_folder
+from enginebench.records.files import write_atomically
 from enginebench.report.export import to_csv, to_json, to_markdown
 from enginebench.report.table import render_table
 
@@ -115,3 +116,16 @@ def latest_run(folder: str | Path = "results") -> Run:
     if not files:
         raise UserError("there is no run here yet", file=Path(folder), advice="make one: bench run quickstart")
     return open_run(files[-1].parent)
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write the text; a pipe or terminal is written to, a file is replaced whole. UserError when that is not possible."""
+    try:
+        if file.exists() and not file.is_file():
+            file.write_text(text, encoding="utf-8")
+        else:
+            write_atomically(file, text)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise UserError(f"cannot be written: {error.strerror}", file=file, advice="the folder must exist and be writable") from None

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from enginebench.analysis.analysis import Analysis, Row
+from enginebench.analysis.analysis import Analysis
 from enginebench.errors import UserError
 from enginebench.metrics.registry import metrics
 from enginebench.metrics.tokens import Floats, output_tokens, per_event
@@ -65,7 +65,8 @@ def summarise(run: Run, analysis: Analysis) -> SampleSummary:
     paces: dict[str, Pace] = {}
     for i, row in enumerate(analysis.rows):
         kept: list[tuple[Samples, Mapping[str, str]]] = []
-        pooled = _pooled(row)
+        ran = [cell for cell in row.cells if cell.ran]
+        pooled = {cell.record.id for cell in [cell for cell in ran if cell.verdict != "invalid"] or ran}
         for cell in row.cells:
             samples = _samples(run, cell.record.id)
             if samples is None:
@@ -106,11 +107,6 @@ def _samples(run: Run, cell_id: str) -> Samples | None:
         return run.samples(cell_id)
     except UserError:
         return None  # the analysis reports it: such a cell has failed
-
-
-def _pooled(row: Row) -> set[str]:
-    ran = [cell for cell in row.cells if cell.ran]
-    return {cell.record.id for cell in [c for c in ran if c.verdict != "invalid"] or ran}
 
 
 def _curve(parts: Iterable[Floats], points: int) -> Curve | None:

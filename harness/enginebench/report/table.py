@@ -94,7 +94,9 @@ def _widths(table: ComparisonTable, fit: _Fit) -> list[int]:
     """Width of each column: labels, figures, repeats and, unless stacked, status. They are the same for all models."""
     lines = table.lines
     labels = [[heading, *(printable(line.labels[i]) for line in lines)] for i, heading in enumerate(table.headings)]
-    figures = [[*column.heading_lines, *(text for line in lines for text in _texts(line, column, fit.stacked))] for column in fit.figures]
+    figures = [
+        [column.label, column.unit, *(text for line in lines for text in _texts(line, column, fit.stacked))] for column in fit.figures
+    ]
     repeats, status = ["n", *(repeats_text(line.row) for line in lines)], [_status(line) for line in lines]
     ends = [repeats] if fit.stacked else [repeats, status]
     widths = [min(fit.labels, _widest(texts)) for texts in labels] + [_widest(texts) for texts in (*figures, *ends)]
@@ -132,7 +134,7 @@ def _table(comparison: ComparisonTable, model: ModelRows, fit: _Fit, widths: lis
     for i, (name, width) in enumerate(zip(labels, widths, strict=False)):
         table.add_column(Text(printable(name)), width=width, overflow="fold", justify="right" if i else "left")
     for column, width in zip(figures, widths[len(labels) :], strict=False):
-        table.add_column(Text("\n".join(column.heading_lines)), width=width, justify="right", no_wrap=True)
+        table.add_column(Text(f"{column.label}\n{column.unit}"), width=width, justify="right", no_wrap=True)
     table.add_column("n", width=widths[len(labels) + len(figures)], justify="right", no_wrap=True)
     if not fit.stacked:
         table.add_column("", width=widths[-1], no_wrap=True)

@@ -137,7 +137,9 @@ def _legend(rows: tuple[Row, ...], varying: set[str]) -> dict[str, str]:
 def _models(rows: tuple[Row, ...], loads: Mapping[int, tuple[str, ...]], notes: _Footnotes) -> Iterator[ModelRows]:
     for model, its_rows in _grouped(rows, lambda row: row.deployment.model):
         groups = [_with_best(group) for _, group in _grouped(its_rows, lambda row: repr(row.load))]
-        lines = tuple(tuple(_line(row, loads[id(row)], notes, best) for row, best in group) for group in groups)
+        lines = tuple(
+            tuple(Line(row, (row.name, *loads[id(row)]), state_of(row), notes.of(row), best) for row, best in group) for group in groups
+        )
         yield ModelRows(model, lines)
 
 
@@ -156,10 +158,6 @@ def _with_best(group: list[Row]) -> Iterator[tuple[Row, str]]:
         yield row, ranked_by(group) if len(field) > 1 and id(row) in best else ""  # a single row is not best
 
 
-def _line(row: Row, load: tuple[str, ...], notes: _Footnotes, best: str) -> Line:
-    return Line(row, (row.name, *load), state_of(row), notes.of(row), best)
-
-
 class _Footnotes:
     """Numbers reasons in order of appearance. All findings of one check share a footnote."""
 
@@ -168,7 +166,8 @@ class _Footnotes:
 
     def of(self, row: Row) -> tuple[int, ...]:
         numbers = [self._number(reason.check.note, reason.detail) for cell in row.cells for reason in cell.reasons]
-        numbers += [self._number(text, None) for text in _endings(row)]
+        ended = [cell.record for cell in row.cells if cell.record.status != "ok"]
+        numbers += [self._number(f"{record.status}: {record.reason or 'no reason was recorded'}", None) for record in ended]
         return tuple(sorted(set(numbers)))
 
     def texts(self) -> tuple[str, ...]:
@@ -184,12 +183,6 @@ class _Footnotes:
 def _with_details(text: str, details: list[str]) -> str:
     more = f"; and {len(details) - _DETAILS:,} more" if len(details) > _DETAILS else ""
     return f"{'; '.join(details[:_DETAILS])}{more}: {text}" if details else text
-
-
-def _endings(row: Row) -> Iterator[str]:
-    for cell in row.cells:
-        if cell.record.status != "ok":
-            yield f"{cell.record.status}: {cell.record.reason or 'no reason was recorded'}"
 
 
 def _blocks(context: Context) -> Iterator[Block]:

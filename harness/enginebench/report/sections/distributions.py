@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from enginebench.domain import JSON
 from enginebench.report.blocks import Block, Panel, Plots
 from enginebench.report.columns import itl_is_exact
-from enginebench.report.plotly_traces import axis, steps
-from enginebench.report.plots import panel_groups
+from enginebench.report.plotly_traces import axis, panel_groups, steps
 from enginebench.report.section import Context, Section, raw_samples
 
 _CAPTION = "Share of values at or below a time (empirical distribution). Repeats are pooled; invalid rows are left out."

@@ -15,8 +15,7 @@ from enginebench.records.cell import CellRecord
 from enginebench.records.counters import CounterSeries
 from enginebench.records.subject import Subject
 from enginebench.report.blocks import Block, Panel, Plots
-from enginebench.report.plotly_traces import Trace, axis, over_time
-from enginebench.report.plots import panel_groups
+from enginebench.report.plotly_traces import Trace, axis, over_time, panel_groups
 from enginebench.report.section import Context, Section, time_series
 
 _FEWEST = 3

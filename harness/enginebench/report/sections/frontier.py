@@ -7,8 +7,7 @@ from collections.abc import Iterable, Iterator
 from enginebench.domain import JSON
 from enginebench.report.blocks import Block, Panel, Plots
 from enginebench.report.columns import THROUGHPUT, USER
-from enginebench.report.plotly_traces import axis, frontier_line, frontier_points, invalid, value
-from enginebench.report.plots import by_deployment, panel_groups
+from enginebench.report.plotly_traces import axis, by_deployment, frontier_line, frontier_points, invalid, panel_groups, value
 from enginebench.report.section import Context, Section, measurements
 
 _CAPTION = (

@@ -103,10 +103,9 @@ def search_groups(analysis: Analysis) -> tuple[SearchGroup, ...]:
     groups: dict[tuple[str, str], list[SearchResult]] = {}
     for result, distinction in zip(found, distinguishing_labels([result.load for result in found]), strict=True):
         groups.setdefault((result.model, _title(result, distinction)), []).append(result)
-    return tuple(
-        SearchGroup(model, title, analysis.slo.text, tuple(sorted(results, key=_goodput, reverse=True)))
-        for (model, title), results in groups.items()
-    )
+    for results in groups.values():
+        results.sort(key=lambda result: (not result.ranked, -result.goodput.value if result.goodput else 1.0))
+    return tuple(SearchGroup(model, title, analysis.slo.text, tuple(results)) for (model, title), results in groups.items())
 
 
 def _title(result: SearchResult, distinction: str) -> str:
@@ -114,10 +113,6 @@ def _title(result: SearchResult, distinction: str) -> str:
     search = result.search
     bounds = f"over the {search.over} from {search.start:g} to {search.stop:g}"
     return ", ".join(part for part in (bounds, result.load.shape_text, distinction) if part)
-
-
-def _goodput(result: SearchResult) -> float:
-    return (result.goodput.value if result.goodput else -1.0) if result.ranked else -2.0
 
 
 _Search: TypeAlias = tuple[Search, Sequence[CellResult]]
@@ -146,18 +141,11 @@ def _result(name: str, model: str, load: Load, its: Sequence[_Search], slo: Slo)
         best += [max(met, key=lambda cell: cell.record.load.level)] if met else []
         ran = any(cell.record.status == "ok" for cell in probes)
         endings.append(_ending(search, {cell.record.load.level: meets(cell, slo) for cell in probes}) if ran else "unfinished")
-    return SearchResult(
-        name,
-        model,
-        load,
-        its[0][0],
-        estimate([cell.record.load.level for cell in best]),
-        estimate([cell.figures.get(GOODPUT.figure) for cell in best]),
-        tuple(endings),
-        sum(len(probes) for _, probes in its),
-        tuple(_doubts(best, [cell for _, probes in its for cell in probes], slo)),
-        not any(reason.severity == "unranked" for _, probes in its for cell in probes for reason in cell.reasons),
-    )
+    cells = [cell for _, probes in its for cell in probes]
+    level, goodput = estimate([cell.record.load.level for cell in best]), estimate([cell.figures.get(GOODPUT.figure) for cell in best])
+    ranked = not any(reason.severity == "unranked" for cell in cells for reason in cell.reasons)
+    doubts = tuple(_doubts(best, cells, slo))
+    return SearchResult(name, model, load, its[0][0], level, goodput, tuple(endings), len(cells), doubts, ranked)
 
 
 def _doubts(best: Sequence[CellResult], probes: Sequence[CellResult], slo: Slo) -> Iterator[str]:
@@ -218,25 +206,14 @@ def _data(analysis: Analysis) -> Mapping[str, JSON]:
 
 
 def _result_data(result: SearchResult) -> JSON:
+    search = {name: plain(getattr(result.search, name)) for name in ("over", "start", "stop", "precision", "follows")}
+    level, goodput = (estimate_data(found) if found else None for found in (result.level, result.goodput))
+    known = {"deployment": result.name, "model": result.model, "load": plain(result.load), "search": search}
     return {
-        "deployment": result.name,
-        "model": result.model,
-        "load": plain(result.load),
-        "search": {name: plain(getattr(result.search, name)) for name in ("over", "start", "stop", "precision", "follows")},
-        "level": estimate_data(result.level) if result.level else None,
-        "goodput": estimate_data(result.goodput) if result.goodput else None,
-        "endings": list(result.endings),
-        "cells": result.cells,
-        "doubts": list(result.doubts),
-    }
+        **known, "level": level, "goodput": goodput, "endings": list(result.endings), "cells": result.cells, "doubts": list(result.doubts)
+    }  # fmt: skip
 
 
 SECTION = Section(
-    "highest-load",
-    "Highest load within the SLO",
-    _blocks,
-    label="Highest load",
-    needs=(searches,),
-    summaries=_summaries,
-    data=_data,
-)
+    "highest-load", "Highest load within the SLO", _blocks, label="Highest load", needs=(searches,), summaries=_summaries, data=_data
+)  # fmt: skip

@@ -8,8 +8,7 @@ from enginebench.domain import JSON
 from enginebench.report import columns
 from enginebench.report.blocks import Block, Panel, Plots
 from enginebench.report.columns import Column, intervals_text
-from enginebench.report.plotly_traces import axis, invalid, level_axis, line
-from enginebench.report.plots import by_deployment, panel_groups
+from enginebench.report.plotly_traces import axis, by_deployment, invalid, level_axis, line, panel_groups
 from enginebench.report.section import Context, Section, measurements
 
 
