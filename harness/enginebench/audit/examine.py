@@ -88,20 +88,11 @@ def _claim(number: int, row: Row, hardware: str | None) -> Serving:
     deployment, load = row.deployment, row.load
     parallelism = Parallelism() if _is_cpu(hardware) else deployment.parallelism
     return Serving(
-        id=f"row-{number}",
-        source="run",
-        says=f"{row.name}, {load.level_text}, {load.shape_text}",
-        engine=deployment.engine,
-        model=deployment.model,
-        precision=deployment.precision,
-        hardware=_used_hardware(row, hardware),
-        **vars(parallelism),
-        options=dict(deployment.options),
-        concurrency=load.streams,
-        isl=_tokens(row, "isl_p50"),
-        osl=_tokens(row, "osl_p50"),
+        id=f"row-{number}", source="run", says=f"{row.name}, {load.level_text}, {load.shape_text}", engine=deployment.engine,
+        model=deployment.model, precision=deployment.precision, hardware=_used_hardware(row, hardware), **vars(parallelism),
+        options=dict(deployment.options), concurrency=load.streams, isl=_tokens(row, "isl_p50"), osl=_tokens(row, "osl_p50"),
         output_tok_s=_value(row, "output_throughput"),
-    )
+    )  # fmt: skip
 
 
 def _used_hardware(row: Row, hardware: str | None) -> str | None:

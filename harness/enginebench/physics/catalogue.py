@@ -130,16 +130,10 @@ def _device(name: str, data: Mapping[str, Any]) -> Device:
     link = data.get("link")
     measured = data.get("measured", {}).get("copy_gbs")
     return Device(
-        name=name,
-        memory=data["memory_gib"] * GIB,
-        bandwidth=data["bandwidth_gbs"] * GB,
-        flops={kind: rate * 1e12 for kind, rate in data["tflops"].items()},
-        usable_share=data.get("usable_share", 1.0),
+        name=name, memory=data["memory_gib"] * GIB, bandwidth=data["bandwidth_gbs"] * GB,
+        flops={kind: rate * 1e12 for kind, rate in data["tflops"].items()}, usable_share=data.get("usable_share", 1.0),
         link=Link(link["kind"], link["gbs"] * GB, link.get("per_peer", False), link.get("most")) if link else None,
-        pcie=data["pcie_gbs"] * GB if "pcie_gbs" in data else None,
-        network=data["network_gbs"] * GB if "network_gbs" in data else None,
-        node=data.get("node", 8),
-        tdp_w=data.get("tdp_w"),
-        measured_bandwidth=measured * GB if measured else None,
+        pcie=data["pcie_gbs"] * GB if "pcie_gbs" in data else None, network=data["network_gbs"] * GB if "network_gbs" in data else None,
+        node=data.get("node", 8), tdp_w=data.get("tdp_w"), measured_bandwidth=measured * GB if measured else None,
         note=data.get("note", ""),
-    )
+    )  # fmt: skip

@@ -130,17 +130,9 @@ class Ceilings:
 
 
 def ceiling(
-    model: PlacedModel,
-    *,
-    contexts: Sequence[int] = (2048,),
-    batches: Sequence[int] = (),
-    routing: str = "even",
-    measured: bool = False,
-    bandwidth_gb_s: float | None = None,
-    speculate: int | None = None,
-    acceptance: float = 0.7,
-    draft: str | None = None,
-) -> Ceilings:
+    model: PlacedModel, *, contexts: Sequence[int] = (2048,), batches: Sequence[int] = (), routing: str = "even", measured: bool = False,
+    bandwidth_gb_s: float | None = None, speculate: int | None = None, acceptance: float = 0.7, draft: str | None = None,
+) -> Ceilings:  # fmt: skip
     """How fast decoding can be at most, for each context and batch, and which limit decides.
 
     contexts: tokens that each sequence holds; 0: no KV cache. batches: sequences in a step; empty: the powers of 2 up to 1024.

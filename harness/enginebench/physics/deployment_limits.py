@@ -121,10 +121,9 @@ class DeploymentLimits:
         if offload.anything and self.machine.host is None:
             raise UnknownLimit("some weights are in host memory, but its size is not stated (write e.g. 4xh100+256gb)")
         machine = self.machine.as_measured()
-        machines = [replace(machine, count=max(machine.count, devices_of(parallelism))) for parallelism in alternatives]
         return [
-            Setting(self.weights, machine, parallelism, self.placement.kv_bits, offload=offload)
-            for machine, parallelism in zip(machines, alternatives, strict=True)
+            Setting(self.weights, replace(machine, count=max(machine.count, devices_of(p))), p, self.placement.kv_bits, offload=offload)
+            for p in alternatives
         ]
 
     @cached_property

@@ -38,19 +38,12 @@ class ModelFit:
         """What `bench fit --json` prints; memory in bytes."""
         asked, weights = self.fit, self.fit.weights
         return {
-            **_fit_to_dict(asked),
-            "model": weights.model.name,
-            "precision": weights.precision.name,
-            "params": weights.model.params,
-            "active": weights.model.active("both"),
-            "weights_source": weights.source,
-            "context": asked.context,
-            "concurrency": asked.concurrency,
-            "kv_bits": asked.kv_bits,
-            "reserve": plain(asked.reserve),
+            **_fit_to_dict(asked), "model": weights.model.name, "precision": weights.precision.name, "params": weights.model.params,
+            "active": weights.model.active("both"), "weights_source": weights.source, "context": asked.context,
+            "concurrency": asked.concurrency, "kv_bits": asked.kv_bits, "reserve": plain(asked.reserve),
             "smallest": [_fit_to_dict(each) for each in self.smallest],
             "with_host": [{**_fit_to_dict(each), "offload": plain(each.offload)} for each in self.with_host],
-        }
+        }  # fmt: skip
 
 
 def fit(model: PlacedModel, *, context: int = 4096, concurrency: int = 1, reserve_gib: float = 2.5, chunk: int = 8192) -> ModelFit:

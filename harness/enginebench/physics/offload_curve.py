@@ -110,18 +110,11 @@ class OffloadCurve:
         """What `bench offload --json` prints; memory in bytes."""
         whole = self.whole
         return {
-            "model": whole.weights.model.name,
-            "precision": whole.weights.precision.name,
-            "weights_source": whole.weights.source,
-            "hardware": whole.machine.name,
-            "host_bandwidth": self.host.bandwidth,
-            "context": whole.context,
-            "concurrency": whole.concurrency,
-            "kv_bits": whole.kv_bits,
-            "plan": self.best.layers if self.best else None,
-            "knee": self.knee.layers if self.knee else None,
-            "curve": [each.to_dict() for each in self.splits],
-        }
+            "model": whole.weights.model.name, "precision": whole.weights.precision.name, "weights_source": whole.weights.source,
+            "hardware": whole.machine.name, "host_bandwidth": self.host.bandwidth, "context": whole.context,
+            "concurrency": whole.concurrency, "kv_bits": whole.kv_bits, "plan": self.best.layers if self.best else None,
+            "knee": self.knee.layers if self.knee else None, "curve": [each.to_dict() for each in self.splits],
+        }  # fmt: skip
 
 
 def offload_curve(

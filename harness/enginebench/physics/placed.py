@@ -45,19 +45,9 @@ class PlacedModel:
 
 
 def place(
-    model: str,
-    hardware: str,
-    *,
-    precision: str | None = None,
-    kv: str = "f16",
-    tp: int | None = None,
-    pp: int = 1,
-    dp_replicas: int = 1,
-    attention_dp: int = 1,
-    ep: int | None = None,
-    offload: Offload = NOTHING,
-    host_gb_s: float | None = None,
-) -> PlacedModel:
+    model: str, hardware: str, *, precision: str | None = None, kv: str = "f16", tp: int | None = None, pp: int = 1, dp_replicas: int = 1,
+    attention_dp: int = 1, ep: int | None = None, offload: Offload = NOTHING, host_gb_s: float | None = None,
+) -> PlacedModel:  # fmt: skip
     """A model on hardware, the input of `fit` and `ceiling`.
 
     model: a name of the catalogue, or the path of a config.json, a folder of safetensors or a .gguf file, or 'random:...'.

@@ -54,11 +54,9 @@ def placement_of(options: Mapping[str, JSON], kv_dtype: str | None = None) -> Pl
     return Placement(
         kv_bits=kv_bits,
         expert_layers=None if options.get("cpu_moe") else next((n for n in _counts(options, "n_cpu_moe", "moe_cpu_layers")), 0),
-        device_layers=next((n for n in _counts(options, "gpu_layers")), None),
-        prefill=prefill,
-        decode=decode,
+        device_layers=next((n for n in _counts(options, "gpu_layers")), None), prefill=prefill, decode=decode,
         speculative=any(options.get(name) for name in SPECULATIVE),
-    )
+    )  # fmt: skip
 
 
 def _kv_bits(options: Mapping[str, JSON], reported: str | None) -> float | None:

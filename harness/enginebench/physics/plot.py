@@ -92,12 +92,9 @@ def _frame(title: str, across: str, marks: Sequence[tuple[dict[str, Any], dict[s
         "title": {"text": html.escape(title), "font": {"size": 14}},
         "xaxis": {"title": {"text": across}, "gridcolor": "#dddddd"},
         "yaxis": {"title": {"text": "output tokens/s, at most"}, "gridcolor": "#dddddd", "rangemode": "tozero"},
-        "shapes": [shape for shape, _ in marks],
-        "annotations": [note for _, note in marks],
-        "hovermode": "closest",
-        "autosize": True,
+        "shapes": [shape for shape, _ in marks], "annotations": [note for _, note in marks], "hovermode": "closest", "autosize": True,
         "plot_bgcolor": "#ffffff",
-    }
+    }  # fmt: skip
 
 
 def _mark(at: int, text: str, dash: str, *, log: bool = True) -> tuple[dict[str, Any], dict[str, Any]]:

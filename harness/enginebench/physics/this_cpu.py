@@ -38,14 +38,10 @@ def this_cpu() -> Device:
     square = np.ones((_SIDE, _SIDE), np.float32)
     product = _best(1, lambda _: square @ square, 2 * _SIDE**3)  # the library uses all cores itself
     return Device(
-        name=f"cpu ({host.cpu}, {cores} cores)",
-        memory=float(psutil.virtual_memory().total),
-        bandwidth=max(read, copied),
-        flops={"fp32": product, "bf16": 2 * product, "int8": 4 * product},
-        measured_bandwidth=copied,
-        node=1,
+        name=f"cpu ({host.cpu}, {cores} cores)", memory=float(psutil.virtual_memory().total), bandwidth=max(read, copied),
+        flops={"fp32": product, "bf16": 2 * product, "int8": 4 * product}, measured_bandwidth=copied, node=1,
         note="measured here with numpy: reading or copying memory, and float32 products; fewer bits are assumed to be faster in proportion",
-    )
+    )  # fmt: skip
 
 
 @cache

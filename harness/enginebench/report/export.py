@@ -93,16 +93,10 @@ def to_csv(analysis: Analysis) -> str:
 
 def _tidy(row: Row) -> Iterator[dict[str, JSON]]:
     head: dict[str, JSON] = {
-        "load": row.load.level_text,
-        "output_tokens": row.load.output_tokens,
-        "requests": row.load.requests,
-        **row.labels,
-        "deployment": row.name,
-        "status": row.status,
-        "verdict": _verdict(row.verdict),
-        "reasons": printable(" | ".join(row.reasons)),
+        "load": row.load.level_text, "output_tokens": row.load.output_tokens, "requests": row.load.requests, **row.labels,
+        "deployment": row.name, "status": row.status, "verdict": _verdict(row.verdict), "reasons": printable(" | ".join(row.reasons)),
         "window": " | ".join(dict.fromkeys(cell.window.state for cell in row.cells if cell.window is not None)),
-    }
+    }  # fmt: skip
     known = {name: found for name, found in row.figures.items() if found}
     for name, found in known.items():
         yield {**head, "figure": name, "unit": unit_of(name), **estimate_data(found)}
@@ -140,47 +134,30 @@ def to_json(analysis: Analysis) -> str:
 
 def _row(row: Row) -> JSON:
     return {
-        "deployment": row.name,
-        "labels": plain(row.labels),
-        "status": row.status,
-        "verdict": _verdict(row.verdict),
-        "ranked": row.ranked,
+        "deployment": row.name, "labels": plain(row.labels), "status": row.status, "verdict": _verdict(row.verdict), "ranked": row.ranked,
         "reasons": list(row.reasons),
         "figures": {name: {"unit": unit_of(name), **estimate_data(found)} for name, found in row.figures.items() if found},
-        "asked": {"deployment": plain(row.deployment), "load": plain(row.load)},
-        "cells": [_cell(cell) for cell in row.cells],
-    }
+        "asked": {"deployment": plain(row.deployment), "load": plain(row.load)}, "cells": [_cell(cell) for cell in row.cells],
+    }  # fmt: skip
 
 
 def _cell(cell: CellResult) -> JSON:
     record = cell.record
+    cache: JSON = {"asked": record.load.prefix_cache, "proved_by": cell.cache.by, "cached_tokens": cell.cache.cached}
     return {
-        "id": record.id,
-        "launch": record.launch_id,
-        "repeat": record.repeat,
-        "status": record.status,
-        "reason": record.reason,
+        "id": record.id, "launch": record.launch_id, "repeat": record.repeat, "status": record.status, "reason": record.reason,
         "verdict": _verdict(cell.verdict),
         "reasons": [
             {"check": r.check.id, "severity": r.severity, "detail": r.detail, "meaning": r.check.meaning, "advice": r.check.advice}
             for r in cell.reasons
         ],
-        "not_checkable": plain(cell.not_checkable),
-        "itl_exact": cell.one_token_per_event,
-        "tokens_counted_by": cell.tokens,
+        "not_checkable": plain(cell.not_checkable), "itl_exact": cell.one_token_per_event, "tokens_counted_by": cell.tokens,
         "window": {**plain_object(cell.window), "length_s": cell.window.length_s} if cell.window else None,
-        "withheld": plain(cell.withheld),
-        "stated_by": record.stated.source if record.stated is not None else None,
-        "figures": plain(cell.figures),
-        "client": plain(record.client.health),
-        "counters": plain(record.counters.totals),
-        "gauges": plain(cell.gauges),
-        "hardware": plain(cell.hardware),
-        "prefix_cache": {"asked": record.load.prefix_cache, "proved_by": cell.cache.by, "cached_tokens": cell.cache.cached}
-        if cell.ran
-        else None,
-        "speculative_acceptance": acceptance(record.counters.totals),
-    }
+        "withheld": plain(cell.withheld), "stated_by": record.stated.source if record.stated is not None else None,
+        "figures": plain(cell.figures), "client": plain(record.client.health), "counters": plain(record.counters.totals),
+        "gauges": plain(cell.gauges), "hardware": plain(cell.hardware),
+        "prefix_cache": cache if cell.ran else None, "speculative_acceptance": acceptance(record.counters.totals),
+    }  # fmt: skip
 
 
 def _verdict(verdict: Verdict) -> JSON:

@@ -71,16 +71,12 @@ def plan_to_dict(plan: Plan, commands: Sequence[Commands]) -> JSON:
             }
         )
     return {
-        "schema": PLAN_SCHEMA,
-        "scenario": plan.scenario.name,
-        "hardware": plan.bounds.machine.name if plan.bounds else None,
-        "cells": len(plan.cells),
-        "least_s": least_s(plan, known) if plan.bounds else None,
-        "probes": plan.probes,
+        "schema": PLAN_SCHEMA, "scenario": plan.scenario.name, "hardware": plan.bounds.machine.name if plan.bounds else None,
+        "cells": len(plan.cells), "least_s": least_s(plan, known) if plan.bounds else None, "probes": plan.probes,
         "slo": plain(plan.scenario.slo),
         "searches": {first: {**plain_object(search), "most": search.most_probes} for first, search in plan.searches.items()},
         "launches": launches,
-    }
+    }  # fmt: skip
 
 
 def _summary(plan: Plan, deployments: int, launches: Sequence[tuple[Deployment, Sequence[Cell]]]) -> str:
@@ -158,16 +154,10 @@ def _memory_data(capacity: Capacity) -> JSON:
         return {"unknown": capacity.unknown}
     fit, budget = capacity.need.fit, capacity.need.fit.budget
     return {
-        "streams": fit.concurrency,
-        "context": fit.context,
-        "weights": sum(budget.weights.values()),
-        "kv_cache": budget.cache,
-        "working": budget.activations + budget.runtime,
-        "needed": budget.needed,
-        "usable": budget.usable,
-        "host": budget.host,
+        "streams": fit.concurrency, "context": fit.context, "weights": sum(budget.weights.values()), "kv_cache": budget.cache,
+        "working": budget.activations + budget.runtime, "needed": budget.needed, "usable": budget.usable, "host": budget.host,
         "fits": fit.fits,
-    }
+    }  # fmt: skip
 
 
 def _fixed(plan: Plan) -> Sequence[Cell]:

@@ -76,16 +76,11 @@ def comparison_table(analysis: Analysis) -> ComparisonTable:
     missing = dict.fromkeys(why for row in analysis.rows for column in figures if (why := why_missing(row, column)))
     texts = {id(row): tuple(its.get(c, "") for c in loads) for row, its in zip(analysis.rows, labels, strict=True)}
     return ComparisonTable(
-        caption=_caption(analysis, constant),
-        headings=("deployment", *(heading(c) for c in loads)),
-        figures=figures,
-        models=tuple(_models(analysis.rows, texts, notes)),
-        notes=notes.texts(),
-        missing=tuple(missing),
-        legend=_legend(analysis.rows, varying),
-        intervals=intervals_text(analysis),
+        caption=_caption(analysis, constant), headings=("deployment", *(heading(c) for c in loads)), figures=figures,
+        models=tuple(_models(analysis.rows, texts, notes)), notes=notes.texts(), missing=tuple(missing),
+        legend=_legend(analysis.rows, varying), intervals=intervals_text(analysis),
         ranked="goodput" if ranked_by(analysis.rows) == "goodput" else "throughput",
-    )
+    )  # fmt: skip
 
 
 _TOGETHER = ("load", "tokens", "most in flight")
@@ -136,11 +131,9 @@ def _legend(rows: tuple[Row, ...], varying: set[str]) -> dict[str, str]:
 
 def _models(rows: tuple[Row, ...], loads: Mapping[int, tuple[str, ...]], notes: _Footnotes) -> Iterator[ModelRows]:
     for model, its_rows in _grouped(rows, lambda row: row.deployment.model):
-        groups = [_with_best(group) for _, group in _grouped(its_rows, lambda row: repr(row.load))]
-        lines = tuple(
-            tuple(Line(row, (row.name, *loads[id(row)]), state_of(row), notes.of(row), best) for row, best in group) for group in groups
-        )
-        yield ModelRows(model, lines)
+        groups = (_with_best(group) for _, group in _grouped(its_rows, lambda row: repr(row.load)))
+        lines = ([Line(row, (row.name, *loads[id(row)]), state_of(row), notes.of(row), best) for row, best in group] for group in groups)
+        yield ModelRows(model, tuple(map(tuple, lines)))
 
 
 def _grouped(rows: Iterable[Row], key: Callable[[Row], str]) -> list[tuple[str, list[Row]]]:

@@ -19,33 +19,26 @@ from enginebench.report.section import Context, Section, measurements
 NOT_REPORTED = "not reported"
 
 
-@dataclass(frozen=True)
-class Aspect:
-    key: str
-    label: str
-    matters: str = ""
-    """The effect of an asymmetry on the comparison; empty: none by itself."""
-
-
-ASPECTS = (
-    Aspect("version", "version"),
-    Aspect("runtime", "runtime", "an in-process batch has no server overhead"),
-    Aspect("precision", "precision", "they do not do the same computation"),
-    Aspect("kv_dtype", "KV dtype", "a smaller type reads less memory per token and leaves room for more requests"),
-    Aspect("prefix_cache", "prefix cache", "keeping prompts costs memory and time, and hits save the prefill"),
-    Aspect("cold", "prefix cache was cold"),
-    Aspect("chunked_prefill", "chunked prefill", "it trades time to first token for steadier gaps"),
-    Aspect("slots", "max batch", "requests beyond it wait"),
-    Aspect("batch_tokens", "tokens in one pass", "it trades time to first token for steadier gaps"),
-    Aspect("graphs", "device graphs", "without them every step has the overhead of its kernel launches"),
-    Aspect("stream_interval", "tokens in one event", "TTFT, TPOT and ITL describe different deliveries"),
-    Aspect("context", "context"),
-    Aspect("kv_tokens", "KV tokens"),
-    Aspect("length_control", "output length", "if it is only a limit, fewer tokens than requested may be generated"),
-    Aspect("prompt_form", "prompts as", "if they are text, the server has to tokenize them"),
-    Aspect("weights", "weights", "a random router uses its experts differently from a trained one"),
-    Aspect("gpus", "GPUs", "throughput is not per device"),
-)
+ASPECTS = {
+    "version": ("version", ""),
+    "runtime": ("runtime", "an in-process batch has no server overhead"),
+    "precision": ("precision", "they do not do the same computation"),
+    "kv_dtype": ("KV dtype", "a smaller type reads less memory per token and leaves room for more requests"),
+    "prefix_cache": ("prefix cache", "keeping prompts costs memory and time, and hits save the prefill"),
+    "cold": ("prefix cache was cold", ""),
+    "chunked_prefill": ("chunked prefill", "it trades time to first token for steadier gaps"),
+    "slots": ("max batch", "requests beyond it wait"),
+    "batch_tokens": ("tokens in one pass", "it trades time to first token for steadier gaps"),
+    "graphs": ("device graphs", "without them every step has the overhead of its kernel launches"),
+    "stream_interval": ("tokens in one event", "TTFT, TPOT and ITL describe different deliveries"),
+    "context": ("context", ""),
+    "kv_tokens": ("KV tokens", ""),
+    "length_control": ("output length", "if it is only a limit, fewer tokens than requested may be generated"),
+    "prompt_form": ("prompts as", "if they are text, the server has to tokenize them"),
+    "weights": ("weights", "a random router uses its experts differently from a trained one"),
+    "gpus": ("GPUs", "throughput is not per device"),
+}
+"""Key of a setting -> its label, and the effect of an asymmetry on the comparison; empty: none by itself."""
 _SPELLINGS = {"fp16": "f16", "float16": "f16", "half": "f16", "bfloat16": "bf16", "float32": "f32", "fp32": "f32"}
 
 
@@ -83,8 +76,8 @@ class Column:
 @dataclass(frozen=True)
 class Card:
     columns: tuple[Column, ...]
-    rows: tuple[Aspect, ...]
-    """The aspects that are known for any deployment."""
+    rows: tuple[str, ...]
+    """The keys of the aspects that are known for any deployment."""
     asymmetries: tuple[str, ...]
 
 
@@ -95,7 +88,7 @@ def fairness(analysis: Analysis) -> Card:
         if row.status == "ok":
             groups.setdefault((row.deployment.model, row.name), []).append(row)
     columns = tuple(_column(rows, analysis) for rows in groups.values())
-    rows = tuple(aspect for aspect in ASPECTS if any(column.facts[aspect.key].known is not None for column in columns))
+    rows = tuple(aspect for aspect in ASPECTS if any(column.facts[aspect].known is not None for column in columns))
     return Card(columns, rows, tuple(_asymmetries(columns)))
 
 
@@ -170,30 +163,29 @@ def _asymmetries(columns: Sequence[Column]) -> Iterator[str]:
 
 def _of_model(columns: Sequence[Column]) -> Iterator[str]:
     """Aspects in which the engines of one model differ; an unknown value is not a difference."""
-    for aspect in ASPECTS:
+    for aspect, (label, matters) in ASPECTS.items():
         by_engine: dict[str, set[str]] = {}
         for column in columns:
-            if (value := column.facts[aspect.key].known) is not None:
+            if (value := column.facts[aspect].known) is not None:
                 by_engine.setdefault(column.engine, set()).add(_comparable(aspect, value))
-        if aspect.matters and len(set(map(frozenset, by_engine.values()))) > 1:
-            yield f"{aspect.label}: {'; '.join(_values(aspect, columns))}; {aspect.matters}"
+        if matters and len(set(map(frozenset, by_engine.values()))) > 1:
+            yield f"{label}: {'; '.join(_values(aspect, columns))}; {matters}"
 
 
-def _comparable(aspect: Aspect, value: JSON) -> str:
+def _comparable(aspect: str, value: JSON) -> str:
     text = stored(value).lower()
-    if aspect.key == "graphs":
+    if aspect == "graphs":
         return "off" if text == "off" else "on"  # engines name the modes differently
-    if aspect.key == "runtime":
+    if aspect == "runtime":
         return "in-process" if text == "in-process" else "served"
     return _SPELLINGS.get(text, text)
 
 
-def _values(aspect: Aspect, columns: Iterable[Column]) -> Iterator[str]:
+def _values(aspect: str, columns: Iterable[Column]) -> Iterator[str]:
     """'on for vllm', 'off for llamacpp': each value with its engines."""
     engines_by_value: dict[str, dict[str, None]] = {}
     for column in columns:
-        value = column.facts[aspect.key].known
-        if value is not None:
+        if (value := column.facts[aspect].known) is not None:
             engines_by_value.setdefault(stored(value), {})[column.engine] = None
     for value_text, engines in engines_by_value.items():
         yield f"{value_text} for {' and '.join(engines)}"
@@ -213,7 +205,7 @@ def _blocks(context: Context) -> Iterator[Block]:
     several = len(context.models) > 1
     headings: tuple[str | Cell, ...] = ("aspect", *(Cell(column.name, column.model if several else "") for column in card.columns))
     rows: list[tuple[str | Cell, ...]] = [
-        (aspect.label, *(_cell(column.facts[aspect.key]) for column in card.columns)) for aspect in card.rows
+        (ASPECTS[aspect][0], *(_cell(column.facts[aspect]) for column in card.columns)) for aspect in card.rows
     ]
     if any(column.notes for column in card.columns):
         rows.append(("approximations", *("; ".join(column.notes) or "\N{EN DASH}" for column in card.columns)))
