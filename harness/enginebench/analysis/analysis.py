@@ -1,7 +1,4 @@
-"""The analysis of a run: its rows, the sentence that answers the question, and caveats.
-
-Only assembles: `rows` reads the cells and folds repeats, `ranking` and `parity` draw conclusions, `caveats` warns. Writes nothing.
-"""
+"""The analysis of a run: its rows, the sentence that answers the question, and caveats."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""A run as pandas data frames: rows, cells, requests. Values are in SI units; `frame.attrs["units"]` has the unit of each figure.
-
-Only arranges what `analyse` and the metrics computed.
-"""
+"""A run as pandas data frames: rows, cells, requests. Values are in SI units; `frame.attrs["units"]` has the unit of each figure."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Parity: how far deployments of the same model agree on the greedy output of the same prompts.
-
-Pure: rows and launch records in, plain data out. Knows no table and no file.
-"""
+"""Parity: how far deployments of the same model agree on the greedy output of the same prompts."""
 
 from __future__ import annotations
 

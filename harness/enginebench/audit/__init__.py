@@ -1,5 +1,1 @@
-"""Judges published performance claims.
-
-`claims` reads them (`from_run`: from a stored run), `judge` and `statements` decide, with figures from `physics`. `outcome` and `page` show
-the result, `reproduce` writes a scenario that tests a claim.
-"""
+"""Judges published performance claims: `claims` reads them, `judge` and `statements` decide, `outcome` shows the result."""

@@ -1,7 +1,4 @@
-"""Audits a file of published claims, or a stored run: reads it, judges every claim, prices what has a price.
-
-Each row of a run that ran becomes a claim with batch and lengths.
-"""
+"""Audits a file of published claims, or a stored run: reads it, judges every claim, prices what has a price."""
 
 from __future__ import annotations
 

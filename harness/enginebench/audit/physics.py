@@ -1,7 +1,4 @@
-"""Model and machine figures for the audit, from the catalogues and the roofline of `enginebench.physics`.
-
-GB is 1e9 bytes. Does not know: verdicts.
-"""
+"""Model and machine figures for the audit, from the catalogues and the roofline of `enginebench.physics`. GB is 1e9 bytes."""
 
 from __future__ import annotations
 

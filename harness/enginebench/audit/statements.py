@@ -1,7 +1,4 @@
-"""Judges claims that are not speeds (ratios, sizes, model facts, fits, hot experts) and finds contradictions between sources.
-
-Pure functions of claims and `Physics`.
-"""
+"""Judges claims that are not speeds (ratios, sizes, model facts, fits, hot experts) and finds contradictions between sources."""
 
 from __future__ import annotations
 

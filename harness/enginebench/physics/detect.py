@@ -1,7 +1,4 @@
-"""Determines the catalogue machine of a deployment: as stated by the user, as detected here, or as recorded in a run.
-
-A machine that is not in the catalogue is None. Does not know: models, ceilings.
-"""
+"""Determines the catalogue machine of a deployment, as stated, detected here, or recorded in a run; None if it is not in the catalogue."""
 
 from __future__ import annotations
 

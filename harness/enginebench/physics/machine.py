@@ -1,7 +1,4 @@
-"""Devices, machines of several devices, and their notation: '4xh100', '2xrtx4090+256gb', 'm3-ultra-192gb', 'cpu'.
-
-Does not know: models.
-"""
+"""Devices, machines of several devices, and their notation: '4xh100', '2xrtx4090+256gb', 'm3-ultra-192gb', 'cpu'."""
 
 from __future__ import annotations
 

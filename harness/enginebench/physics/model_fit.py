@@ -1,7 +1,4 @@
-"""Does a model fit its hardware, and what would: the smallest machines of the catalogue, and the least offload to the host.
-
-Data out; formatting it for people is left to the caller.
-"""
+"""Does a model fit its hardware, and what would: the smallest machines of the catalogue, and the least offload to the host."""
 
 from __future__ import annotations
 

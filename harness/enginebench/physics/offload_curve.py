@@ -137,10 +137,7 @@ def offload_curve(
 
 
 def splits(asked: Fit, popularity: Popularity | None = None) -> OffloadCurve:
-    """For N from 0 to all layers: whether it fits, and the decode ceiling of `asked.concurrency` sequences of `asked.context` tokens.
-
-    UserError if the machine has no host memory.
-    """
+    """For N from 0 to all layers: whether it fits, and its decode ceiling. UserError if the machine has no host memory."""
     mixture = asked.weights.model.experts is not None
     found = []
     for layers in range(len(asked.weights.model.layers) + 1):

@@ -157,10 +157,7 @@ class RoutingSummary:
 
 
 def routing_summary(routing: Routing, *, ranks: Sequence[int] = (2, 4, 8), batches: Sequence[int] = (1, 4, 16)) -> RoutingSummary:
-    """The figures of this module for a model. ranks: numbers of expert-parallel ranks; those that do not divide the experts are left out.
-
-    batches: sequences in a decode step; those larger than what was counted are left out.
-    """
+    """The figures of a model, without `ranks` that do not divide the experts, and without `batches` (sequences) larger than was counted."""
     hottest = max(1, routing.experts // 8)
     per_layer = {
         "hottest_share": hottest_share(routing.counts, hottest),

@@ -1,7 +1,4 @@
-"""The work of one pipeline stage in one step: bytes that a device reads, operations, bytes that it sends.
-
-A step processes `rows` tokens: one per sequence (decode), several (speculation), or a whole prompt.
-"""
+"""The work of one pipeline stage in one step: bytes that a device reads, operations, bytes that it sends."""
 
 from __future__ import annotations
 

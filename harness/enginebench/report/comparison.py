@@ -1,7 +1,4 @@
-"""Two runs compared as a user of Python sees it: every change, verdicts on thresholds; as text, Markdown and data.
-
-The content is made once, as lines of cells; text and Markdown arrange them. Knows no file and no terminal.
-"""
+"""Two runs compared as a user of Python sees it: every change, verdicts on thresholds; as text, Markdown and data."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""An analysis as Markdown for people, as tidy CSV for data frames, and as versioned JSON for programs.
-
-CSV and JSON have SI units and every figure, whatever a table shows. Returns text; knows no file and no terminal.
-"""
+"""An analysis as Markdown for people, as tidy CSV for data frames, and as versioned JSON for programs. CSV and JSON are in SI units."""
 
 from __future__ import annotations
 

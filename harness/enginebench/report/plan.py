@@ -1,7 +1,4 @@
-"""A plan as text for the terminal and as data: its size, its deployments with their memory and commands, its loads and searches.
-
-Launch commands come from the caller (`enginebench.launch_commands`); this module knows no engine's command line.
-"""
+"""A plan as text for the terminal and as data: its size, its deployments with their memory and commands, its loads and searches."""
 
 from __future__ import annotations
 
