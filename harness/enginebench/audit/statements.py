@@ -7,9 +7,18 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeAlias
 
-from enginebench.audit.arithmetic import COUNT_TOLERANCE, SIZE_TOLERANCE, bits_per_weight, check_ratio, close, times
 from enginebench.audit.claims import Claims, Fits, HotExperts, ModelFacts, Ratio
-from enginebench.audit.judge import Finding, Verdict, judge_serving
+from enginebench.audit.judge import (
+    COUNT_TOLERANCE,
+    SIZE_TOLERANCE,
+    Finding,
+    Verdict,
+    bits_per_weight,
+    check_ratio,
+    close,
+    judge_serving,
+    times,
+)  # fmt: skip
 from enginebench.audit.physics import Physics, Shape
 from enginebench.errors import UserError
 

@@ -44,7 +44,7 @@ def save(routing: Routing, file: Path) -> None:
 
 def read(file: Path) -> Routing:
     """The routing in a file with one of SUFFIXES. UserError if it contains none."""
-    readers = {".npz": _npz, ".gguf": _imatrix, ".npy": _npy, ".json": _json}
+    readers = {".npz": _npz, ".gguf": _imatrix, ".npy": lambda file: _responses(file, [np.load(file, allow_pickle=False)]), ".json": _json}
     if file.suffix not in readers:
         raise UserError("unknown type of expert counts", file=file, advice=f"known: {', '.join(SUFFIXES)}")
     try:
@@ -76,10 +76,6 @@ def _imatrix(file: Path) -> Routing:
         raise ValueError("no expert counts")
     layers = sorted(found)
     return Routing(file.stem, "llama.cpp imatrix", tuple(layers), np.stack([found[layer] for layer in layers]))
-
-
-def _npy(file: Path) -> Routing:
-    return _responses(file, [np.load(file, allow_pickle=False)])
 
 
 def _json(file: Path) -> Routing:

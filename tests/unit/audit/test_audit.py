@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from enginebench.analysis.analysis import Analysis
-from enginebench.audit.arithmetic import check_ratio, least_batch, times
 from enginebench.audit.claims import Claims, Serving, read_claims
 from enginebench.audit.examine import claims_of
-from enginebench.audit.judge import Finding, judge_serving
+from enginebench.audit.judge import Finding, check_ratio, judge_serving, least_batch, times
 from enginebench.audit.outcome import Audit, audit_to_html
 from enginebench.audit.physics import Ceiling, HostSplit, Physics, Shape
 from enginebench.audit.reproduce import scenario_text
