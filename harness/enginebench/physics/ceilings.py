@@ -6,13 +6,14 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from enginebench.domain import JSON, plain, plain_object
 from enginebench.errors import UserError
 from enginebench.physics.files import read_weights
 from enginebench.physics.machine import GB
 from enginebench.physics.placed import PlacedModel, read_popularity
+from enginebench.physics.plot import COLOURS, frame, mark, page
 from enginebench.physics.roofline import Step, decode, prefill
 from enginebench.physics.setting import Setting, Speculation
 
@@ -71,10 +72,8 @@ class Ceilings:
         return {context: self.model.room(context) for context in self.curves}
 
     def page(self) -> str:
-        """The curves as an HTML page that opens offline."""
-        from enginebench.physics.plot import page_of_batches
-
-        return page_of_batches(self)
+        """Throughput over batch, for each context, as an HTML page that opens offline."""
+        return page(self.model.title, {"data": _traces(self.curves), "layout": _layout(self)})
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -192,3 +191,45 @@ def all_touched(setting: Setting, share: float = 0.95) -> int | None:
         return None
     batch = bisect_left(range(MAX_BATCH + 1), x=True, lo=1, key=lambda batch: routing.touched(batch) >= share * experts.count)
     return batch if batch <= MAX_BATCH else None
+
+
+_LIMITS = (("memory", "dot"), ("compute", "dash"), ("link", "dashdot"))
+
+
+def _traces(curves: Mapping[int, Sequence[Step]]) -> list[dict[str, Any]]:
+    traces: list[dict[str, Any]] = []
+    for i, (context, steps) in enumerate(curves.items()):
+        batches = [step.batch for step in steps]
+        line = {"color": COLOURS[i % len(COLOURS)], "width": 3}
+        name = f"{context:,} tokens"
+        traces.append(
+            {
+                "type": "scatter", "mode": "lines+markers", "name": name, "x": batches, "y": [step.tokens_per_s for step in steps],
+                "line": line, "customdata": [[step.bottleneck, 1e3 * step.time_s, step.tokens_per_s_user] for step in steps],
+                "hovertemplate": "batch %{x}: %{y:,.0f} tok/s<br>%{customdata[2]:,.1f} per user, step %{customdata[1]:.3f} ms"
+                "<br>bottleneck: %{customdata[0]}<extra>" + name + "</extra>",
+            }
+        )  # fmt: skip
+        for limit, dash in _LIMITS:
+            alone = [step.tokens / step.seconds[limit] if step.seconds[limit] else None for step in steps]
+            if any(alone):
+                traces.append(
+                    {
+                        "type": "scatter", "mode": "lines", "name": f"{limit} alone", "x": batches, "y": alone, "legendgroup": name,
+                        "line": {"color": line["color"], "width": 1, "dash": dash}, "hoverinfo": "skip",
+                    }
+                )  # fmt: skip
+    return traces
+
+
+def _layout(found: Ceilings) -> dict[str, Any]:
+    last = max((steps[-1].batch for steps in found.curves.values()), default=1)
+    marks = [
+        mark(knee.batch, f"bottleneck from here at {context:,} tokens: {knee.after}", "dot")
+        for context in list(found.curves)[:1]
+        for knee in knees(found.setting, context, max(2, last))
+    ]
+    full = {context: batch for context, batch in found.rooms.items() if 0 < batch < last}
+    marks += [mark(batch, f"memory full at {batch:,} x {context:,} tokens", "solid") for context, batch in full.items()]
+    axes = frame(found.model.title, "sequences in a step", marks)
+    return {**axes, "xaxis": {**axes["xaxis"], "type": "log"}, "yaxis": {**axes["yaxis"], "type": "log"}}

@@ -6,9 +6,10 @@ Only the bandwidth of host memory limits the host here; slow cores make the real
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from enginebench.domain import JSON, Parallelism
 from enginebench.errors import UserError
@@ -17,6 +18,7 @@ from enginebench.physics.files import read_weights
 from enginebench.physics.machine import GB, GIB, Host
 from enginebench.physics.memory import Fit, Reserve, fit
 from enginebench.physics.placed import kv_bits, read_popularity
+from enginebench.physics.plot import COLOURS, frame, mark, page
 from enginebench.physics.popularity import Popularity
 from enginebench.physics.roofline import Step, decode
 from enginebench.physics.setting import Setting
@@ -101,10 +103,12 @@ class OffloadCurve:
         return host
 
     def page(self) -> str:
-        """The curve as an HTML page that opens offline."""
-        from enginebench.physics.plot import page_of_splits
-
-        return page_of_splits(self)
+        """The ceiling over the number of layers on the host, as an HTML page that opens offline. Splits that do not fit are grey."""
+        best, title, mixture = self.best, self.title, self.whole.weights.model.experts is not None
+        traces = [_placed([each for each in self.splits if each.fit.fits == fits], fits=fits) for fits in (True, False)]
+        marks = [mark(best.layers, f"the fastest that fits: {best.flags}", "solid", log=False)] if best else []
+        layout = frame(title, "layers with their experts on the host" if mixture else "layers on the host", marks)
+        return page(title, {"data": traces, "layout": layout})
 
     def to_dict(self) -> JSON:
         """What `bench offload --json` prints; memory in bytes."""
@@ -145,3 +149,13 @@ def splits(asked: Fit, popularity: Popularity | None = None) -> OffloadCurve:
         setting = Setting(asked.weights, asked.machine, asked.parallelism, asked.kv_bits, popularity, offload)
         found.append(Split(layers, asked.with_offload(offload), decode(setting, asked.concurrency, asked.context)))
     return OffloadCurve(tuple(found))
+
+
+def _placed(curve: Sequence[Split], *, fits: bool) -> dict[str, Any]:
+    return {
+        "type": "scatter", "mode": "lines+markers", "name": "fits" if fits else "does not fit", "x": [each.layers for each in curve],
+        "y": [each.step.tokens_per_s for each in curve], "line": {"color": COLOURS[0] if fits else "#bbbbbb", "width": 3},
+        "customdata": [[each.device_bytes / 1e9, each.fit.budget.host / 1e9, each.step.bottleneck, each.flags] for each in curve],
+        "hovertemplate": "N = %{x}: at most %{y:,.1f} tok/s<br>%{customdata[0]:.1f} GB on the device, %{customdata[1]:.1f} on the host"
+        "<br>bottleneck: %{customdata[2]}<br>%{customdata[3]}<extra></extra>",
+    }  # fmt: skip

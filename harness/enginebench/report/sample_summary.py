@@ -14,7 +14,8 @@ import numpy as np
 from enginebench.analysis.analysis import Analysis
 from enginebench.errors import UserError
 from enginebench.metrics.registry import metrics
-from enginebench.metrics.tokens import Floats, output_tokens, per_event
+from enginebench.metrics.statistics import Floats
+from enginebench.metrics.tokens import output_tokens, per_event
 from enginebench.records.run_folder import Run
 from enginebench.records.samples import Samples
 

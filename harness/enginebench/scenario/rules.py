@@ -28,10 +28,10 @@ def slo_of(written: SLO | None, source: Source) -> Slo | None:
 
 def check_hardware(name: str, source: Source) -> None:
     """UserError at its line for hardware that the catalogue does not know."""
-    from enginebench.physics.detect import check  # reads the catalogue
+    from enginebench.physics.detect import stated_machine  # reads the catalogue
 
     try:
-        check(name)
+        stated_machine(name)
     except UserError as error:
         raise source.error(error.message, ("hardware",), advice=error.advice) from None
 
