@@ -33,6 +33,8 @@ class Hardware:
     """Mean power of these GPUs together."""
     peak_memory_bytes: float | None = None
     """Of the fullest of these GPUs."""
+    utilisation: float | None = None
+    """Mean over these GPUs."""
     throttled: Mapping[str, float] = field(default_factory=dict)
     """Reason -> share of the readings, on the GPU where it is largest."""
     capped: tuple[str, ...] = ()
@@ -41,6 +43,8 @@ class Hardware:
     """GPUs that other processes used."""
     cores: float | None = None
     """Processor seconds of the engine per second."""
+    engine_memory_bytes: float | None = None
+    """Peak memory of the engine."""
     quota: Mapping[str, float] = field(default_factory=dict)
     """Container -> share of its scheduler periods in which it was throttled."""
     steal: float | None = None
@@ -61,10 +65,12 @@ def hardware_of(record: CellRecord, window: Window) -> Hardware:
         devices=tuple(gpu.name for gpu in gpus),
         watts=mean_watts(record, window),
         peak_memory_bytes=max((value for series in within for value in series.known("memory_bytes")), default=None),
+        utilisation=busy / len(gpus) if (busy := _sum([_mean(gpu.series, "utilisation", span) for gpu in gpus])) is not None else None,
         throttled=_throttled(within),
         capped=tuple(gpu.name for gpu in gpus if _capped(gpu)),
         shared=tuple(gpu.name for gpu, series in zip(gpus, within, strict=True) if _shared(series)),
         cores=_sum([_rate(subject.series, "cpu_s", span) for subject in engine]),
+        engine_memory_bytes=_sum([max(subject.series.within(span).known("memory_bytes"), default=None) for subject in engine]),
         quota={name: share for name, share in quotas.items() if share is not None},
         steal=_share(host, "steal_s", "capacity_s", span),
         overheated=_rise(host, "thermal_throttles", span),
