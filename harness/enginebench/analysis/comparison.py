@@ -204,7 +204,8 @@ def _machine(analysis: Analysis) -> dict[str, str]:
 
 
 def _of_run(analysis: Analysis) -> dict[str, str]:
-    return {"scenario": analysis.run.name, "slo": analysis.slo.text if analysis.slo else "none"}
+    inputs = {name: found.short for name, found in analysis.run.inputs.items()}
+    return {"scenario": analysis.run.name, "slo": analysis.slo.text if analysis.slo else "none", **inputs}
 
 
 def _deployed(row: Row, analysis: Analysis) -> dict[str, str]:

@@ -33,11 +33,14 @@ class HubReference:
     @property
     def parts(self) -> tuple[str, ...]:
         """The file, or all parts of a split GGUF file."""
-        if self.file is None:
-            return ()
-        if not (split := _PART.fullmatch(self.file)):
-            return (self.file,)
-        return tuple(f"{split['stem']}-{n:05}-of-{split['count']}.gguf" for n in range(1, int(split["count"]) + 1))
+        return () if self.file is None else parts_of(self.file)
+
+
+def parts_of(file: str) -> tuple[str, ...]:
+    """The names of all parts of a split GGUF file, from that of the first; any other name alone."""
+    if not (split := _PART.fullmatch(file)):
+        return (file,)
+    return tuple(f"{split['stem']}-{n:05}-of-{split['count']}.gguf" for n in range(1, int(split["count"]) + 1))
 
 
 def parse(reference: str) -> HubReference | None:

@@ -114,6 +114,8 @@ class CellRecord:
     """`Startup.identity` of the server that measured it."""
     log_tail: tuple[str, ...] = ()
     """Last lines of the engine's log, if the cell failed."""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """What it was measured with -> its SHA-256, after '~' where only samples were hashed. Names as in `RunRecord.inputs`."""
     schema: int = SCHEMA
     """Version of the format it is stored in."""
 

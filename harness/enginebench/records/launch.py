@@ -65,6 +65,8 @@ class LaunchRecord:
     """Greedy outputs for fixed prompts, each with prompt, output and outcome."""
     ended: str | None = None
     """Why the engine was given up or ended by itself; None: stopped when its cells were done."""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """What it was measured with -> its SHA-256, after '~' where only samples were hashed. Names as in `RunRecord.inputs`."""
     schema: int = SCHEMA
     """Version of the format it is stored in."""
 

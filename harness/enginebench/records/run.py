@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Self
 
+from enginebench.checkpoints.content import Content
 from enginebench.domain import JSON
 from enginebench.records.schema import SCHEMA, StoredSearch
 
@@ -32,6 +33,9 @@ class RunRecord:
     """Id of a search's first cell -> what is searched."""
     probes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Id of a search's first cell -> the search's cells so far: cell id -> level, by rising level."""
+    inputs: Mapping[str, Content] = field(default_factory=dict)
+    """What it measures with: 'checkpoint tiny.gguf', 'prompts jsonl:chat.jsonl', 'trace azure.csv' -> what they contained. A run is resumed
+    only with the same. Empty in records from before this was stored."""
     schema: int = SCHEMA
     """Version of the format it is stored in."""
 

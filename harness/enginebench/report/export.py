@@ -113,7 +113,13 @@ def to_json(analysis: Analysis) -> str:
     document: dict[str, JSON] = {
         "schema": REPORT_SCHEMA,
         "enginebench": run.enginebench,
-        "run": {"name": run.name, "created_at": run.created_at, "plan_id": run.plan_id, "machine": plain(run.machine)},
+        "run": {
+            "name": run.name,
+            "created_at": run.created_at,
+            "plan_id": run.plan_id,
+            "machine": plain(run.machine),
+            "inputs": plain(run.inputs),
+        },
         "sentence": analysis.sentence,
         "caveats": list(analysis.caveats),
         "counts": plain(analysis.counts),

@@ -45,6 +45,8 @@ def plan_to_text(plan: Plan, commands: Sequence[Commands] = ()) -> str:
     lines += [f"search: {line}" for line in _search_lines(list(dict.fromkeys(plan.searches.values())))]
     if plan.scenario.slo is not None:
         lines.append(f"slo: {plan.scenario.slo.text}")
+    if plan.contents:
+        lines.append(f"inputs: {', '.join(f'{printable(name)} {found.short}' for name, found in plan.contents.items())}")
     return "\n".join(lines) + "\n"
 
 
@@ -70,6 +72,7 @@ def plan_to_dict(plan: Plan, commands: Sequence[Commands]) -> JSON:
     return {
         "schema": PLAN_SCHEMA, "scenario": plan.scenario.name, "hardware": plan.bounds.machine.name if plan.bounds else None,
         "cells": len(plan.cells), "least_s": least_s(plan, known) if plan.bounds else None, "probes": plan.probes,
+        "plan_id": plan.id, "identity": plan.identity, "inputs": plain(plan.contents),
         "slo": plain(plan.scenario.slo),
         "searches": {first: {**plain_object(search), "most": search.most_probes} for first, search in plan.searches.items()},
         "launches": launches,

@@ -12,6 +12,7 @@ from enginebench.errors import UserError
 from enginebench.records.files import now
 from enginebench.records.run import RunRecord
 from enginebench.records.run_folder import Run, find_runs, new_run_path
+from enginebench.scenario.contents import changed
 from enginebench.scenario.plan import Plan
 
 _SAME_MACHINE = ("architecture", "cpu", "logical_cores", "usable_cores", "cpu_quota", "gpus", "revision")
@@ -28,7 +29,9 @@ def open_run_for(
     if run is None:
         run = Run.create(new_run_path(results, plan.scenario.name), _new_record(plan, machine), plan.scenario.text)
     with _locked(run):
-        current = replace(run.record, slo=_slo(plan), searches=plan.searches)  # cells are judged when read: by the SLO of today's scenario
+        current = replace(
+            run.record, slo=_slo(plan), searches=plan.searches, inputs={**run.record.inputs, **plan.contents}
+        )  # cells are judged when read: by the SLO of today's scenario
         if current != run.record:
             run.update(current)
         if retry_failed:
@@ -42,9 +45,12 @@ def _to_resume(plan: Plan, results: Path, machine: Mapping[str, JSON], *, retry_
     for run in reversed(find_runs(results, plan.scenario.name)):
         if run.record.plan_id != plan.id or (run.finished and not (retry_failed and _failed(run))):
             continue
-        if changed := _changed(run.record.machine, machine):
-            say(f"note: {run.path} is unfinished but was measured on another machine ({changed}); starting a new run")
+        if other := _changed(run.record.machine, machine):
+            say(f"note: {run.path} is unfinished but was measured on another machine ({other}); starting a new run")
             continue
+        if differs := changed(run.record.inputs, plan.contents):
+            advice = f"restore what {run.path.name} was begun with, or start another run with --fresh"
+            raise UserError(f"cannot resume {run.path}: changed since it was begun: {differs}", advice=advice)
         done = sum(run.has(cell) for cell in run.record.cells)
         say(f"resuming {run.path}: {done} of {len(run.record.cells)} cells are stored")
         return run
@@ -57,7 +63,7 @@ def _new_record(plan: Plan, machine: Mapping[str, JSON]) -> RunRecord:
     about |= {"repeats": scenario.repeats} | ({"hardware": scenario.hardware} if scenario.hardware else {})
     probes = {first: {first: search.start} for first, search in plan.searches.items()}
     cells = tuple(cell.id for cell in plan.cells)
-    return RunRecord(scenario.name, now(), about, plan.id, cells, machine, __version__, _slo(plan), plan.searches, probes)
+    return RunRecord(scenario.name, now(), about, plan.id, cells, machine, __version__, _slo(plan), plan.searches, probes, plan.contents)
 
 
 def _slo(plan: Plan) -> dict[str, JSON] | None:

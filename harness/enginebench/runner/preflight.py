@@ -1,11 +1,13 @@
 """What can be known of a plan before anything is launched: what is missing here, and the commands that it would run."""
 
+import hashlib
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from enginebench.adapter import NotInstalled, Site, Unsupported
+from enginebench.checkpoints.content import Content
 from enginebench.domain import Deployment
 from enginebench.engines.installed import installs_of
 from enginebench.engines.registry import Registry
@@ -43,15 +45,23 @@ def _check(deployment: Deployment, plan: Plan) -> None:
         return
 
 
-def check_prompts(plan: Plan) -> None:
-    """Read every data set. UserError for one that cannot be read; planning does not fetch from the hub."""
-    file = plan.scenario.file
+def check_prompts(plan: Plan) -> dict[str, Content]:
+    """Read every data set. UserError for one that cannot be read; planning does not fetch from the hub.
+
+    Returns what those from the hub contain, as `enginebench.scenario.contents` does for files.
+    """
+    file, found = plan.scenario.file, {}
     for prompts in dict.fromkeys(cell.load.prompts for cell in plan.cells if cell.id not in plan.skipped):
         if is_data_set(prompts):
             try:
-                read_records(prompts, file.resolve().parent)
+                records = read_records(prompts, plan.base)
             except UserError as error:
                 raise UserError(error.message, file=error.file or file, line=error.line, key=error.key, advice=error.advice) from None
+            if prompts.startswith("hf:"):
+                data = repr(records).encode(errors="surrogatepass")
+                digest = hashlib.sha256(data).hexdigest()
+                found[f"prompts {prompts}"] = Content(len(data), digest, digest)
+    return found
 
 
 @dataclass(frozen=True)

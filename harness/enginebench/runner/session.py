@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from enginebench.domain import JSON, Deployment, plain_object
@@ -24,7 +25,7 @@ def run_plan(
 ) -> Run:
     """Measure every cell of a plan that has no record yet. Arguments and errors: `enginebench.api.run`."""
     check_launchable(plan)
-    check_prompts(plan)
+    plan = replace(plan, contents={**plan.contents, **check_prompts(plan)})
     listener = _Listener(on_event)
 
     def note(text: str) -> None:

@@ -29,6 +29,7 @@ from enginebench.runner.instruments import Instruments
 from enginebench.runner.launch import open_engine
 from enginebench.runner.priming import first_generation, fit_text_scale, wait_until_idle
 from enginebench.runtime import LaunchFailed
+from enginebench.scenario.contents import changed, contents_of, hashes
 from enginebench.scenario.plan import Plan
 
 MAX_CRASHES = 2
@@ -55,12 +56,31 @@ class Sweep:
     def go(self) -> None:
         """Measure every cell that is not stored yet. KeyboardInterrupt passes through; what is stored is kept."""
         self._prepare_checkpoints()
+        self._identify(whole=False)
         for deployment, cells in self.plan.launches():
             for cell in cells:
                 if cell.id in self.plan.skipped and not self.run.has(cell.id):
                     self._store_unmeasured([cell], "skipped", self.plan.skipped[cell.id])
             queue = CellQueue(self.plan, self.run, [cell for cell in cells if cell.id not in self.plan.skipped])
             self._measure_deployment(deployment, queue)
+        self._identify(whole=True)  # only now, because it takes a second for each GB
+
+    def _identify(self, *, whole: bool) -> None:
+        """Store what the files contain that were fetched for this run, or whose whole content was not hashed before it."""
+        deployments = [deployment for deployment, _ in self.plan.launches()]
+        found = contents_of(deployments, {cell.load for cell in self.plan.cells}, self._base(), whole=whole)
+        known = self.run.record.inputs
+        new = {name: now for name, now in found.items() if name not in known or (known[name].same_as(now) and known[name] != now)}
+        if new:
+            self.run.update(replace(self.run.record, inputs={**known, **new}))
+
+    def _inputs(self, deployment: Deployment, load: Load | None = None) -> dict[str, str]:
+        """Name -> SHA-256 of what is measured with. UserError if it has changed since the run was begun."""
+        found = contents_of([deployment], [load] if load else [], self._base())
+        if differs := changed(self.run.record.inputs, found):
+            raise UserError(f"changed while the run was measuring: {differs}", advice="start another run with --fresh")
+        on_hub = {name: known for name, known in self.run.record.inputs.items() if load and name == f"prompts {load.prompts}"}
+        return hashes({**on_hub, **found})
 
     def _prepare_checkpoints(self) -> None:
         """Download or make every checkpoint before the first launch, so that no download runs between engines that are compared.
@@ -101,6 +121,7 @@ class Sweep:
         """Start the engine and measure until the queue is empty or the engine cannot be used any more."""
         deployment = launch.deployment
         adapter = self.registry[deployment.engine]
+        launch.inputs = self._inputs(deployment)
         log, say = self.run.log(launch.id), partial(self._step, deployment)
         installs, processes = self.installs(adapter), self.client_processes
         with open_engine(adapter, launch, installs, log=log, base=self._base(), say=say, processes=processes) as engine:
@@ -112,7 +133,9 @@ class Sweep:
                 self.on_event(CellStarted(cell, len(self.run.record.cells)))
                 fit_text_scale(engine, cell.load, salt=self._salt("gauge", deployment))
                 session_id = self._session_id(deployment)
+                inputs = self._inputs(deployment, cell.load)
                 record, samples = measure(cell, engine, adapter, self.on_event, self.instruments, session_id=session_id)
+                record = replace(record, inputs=inputs)
                 self.run.add_cell(record, samples)
                 queue.end(record, samples)
                 self._ended(cell, record, samples)
@@ -144,7 +167,7 @@ class Sweep:
 
     def _base(self) -> Path:
         """Folder that relative checkpoint paths start from."""
-        return self.plan.scenario.file.resolve().parent
+        return self.plan.base
 
     def _session_id(self, deployment: Deployment) -> str:
         """Prompts are the same in every run, except for an attached server: its prefix cache outlives the run."""

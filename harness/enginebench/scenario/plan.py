@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from enginebench.adapter import Unsupported
@@ -18,6 +19,7 @@ from enginebench.domain import JSON, Cell, Deployment, Load, Search, fingerprint
 from enginebench.engines.registry import Registry, discover
 from enginebench.errors import UserError
 from enginebench.scenario import MAX_CELLS, Scenario, load_at
+from enginebench.scenario.contents import Contents, hashes
 
 if TYPE_CHECKING:
     from enginebench.physics.deployment_limits import MachineLimits  # imports all of physics
@@ -35,6 +37,8 @@ class Plan:
     """Cell id -> the search that begins with the cell. Its further cells depend on the result of each."""
     bounds: MachineLimits | None = None
     """Limits of the machine that cells have to fit; None: the machine is unknown."""
+    contents: Contents = field(default_factory=dict)
+    """What the checkpoints, data sets and traces contain that are on this machine."""
     registry: Registry = field(default_factory=discover, repr=False, compare=False)
     """The adapters of its engines."""
 
@@ -46,6 +50,16 @@ class Plan:
             whole["searches"] = {key: plain(search) for key, search in self.searches.items()}
             whole["slo"] = plain(self.scenario.slo)
         return fingerprint(whole)
+
+    @property
+    def identity(self) -> str:
+        """Hash over `id` and the contents of every file it measures with."""
+        return fingerprint({"plan": self.id, "contents": dict(hashes(self.contents))})
+
+    @property
+    def base(self) -> Path:
+        """The folder that relative paths of checkpoints, data sets and traces start from."""
+        return self.scenario.file.resolve().parent
 
     @property
     def probes(self) -> int:
@@ -95,7 +109,7 @@ def plan(scenario: Scenario, registry: Registry, bounds: MachineLimits | None = 
                     searches[cell.id] = firsts[load]
                 if reason := served.unfit.get(load) or refused[i] or too_large[i].get(load):
                     skipped[cell.id] = reason
-    return Plan(scenario, tuple(cells), skipped, searches, bounds, registry)
+    return Plan(scenario, tuple(cells), skipped, searches, bounds, registry=registry)
 
 
 @dataclass(frozen=True)

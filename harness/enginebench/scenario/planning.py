@@ -12,6 +12,7 @@ from enginebench.engines.registry import discover
 from enginebench.errors import UserError, did_you_mean
 from enginebench.machine.folders import resource_dir
 from enginebench.scenario import Scenario, load_scenario
+from enginebench.scenario.contents import contents_of
 from enginebench.scenario.plan import SELECTABLE, Plan, plan
 
 if TYPE_CHECKING:
@@ -43,7 +44,9 @@ def plan_scenario(
     if not selected.cells:
         advice = f"see the values with: bench plan {scenario}"
         raise UserError(f"--only {' '.join(only)} leaves no cell of {len(whole.cells)}", advice=advice)
-    return selected
+    deployments = {id(cell.deployment): cell.deployment for cell in selected.cells}.values()
+    loads = {id(cell.load): cell.load for cell in selected.cells}.values()
+    return replace(selected, contents=contents_of(deployments, loads, selected.base))
 
 
 def find_scenario(name: str | Path) -> Path:
