@@ -9,8 +9,6 @@ Not yet run, because it needs a GPU. The package 1.6.5 was imported with a stand
 server was run over a stand-in for the Generator, TabbyAPI's configuration classes and request handling were read.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The fake engine that ships with enginebench: a real server on a real socket, without a model, whose token times are known in advance."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields

@@ -4,8 +4,6 @@ Does not know the wired-memory limit that decides whether a model larger than it
 which multiplies routed experts in f32 only. Not yet run on a GPU: anything on Apple Silicon.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

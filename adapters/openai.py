@@ -4,8 +4,6 @@ Nothing is launched, and only what the server reports is known of its configurat
 server takes token ids, and lengths are a cap unless `ignore_eos` forces them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

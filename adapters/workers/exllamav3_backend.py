@@ -4,8 +4,6 @@ KV pages of equal prefixes are always shared: a batch gets a Generator of its ow
 their first page. Unverified, because ExLlamaV3 needs a GPU: its package 1.6.5 was imported with a stand-in for the CUDA extension.
 """
 
-from __future__ import annotations
-
 import argparse
 import time
 from collections.abc import Mapping, Sequence

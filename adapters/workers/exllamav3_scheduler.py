@@ -1,7 +1,5 @@
 """Runs an engine that generates tokens in steps, in its own thread: requests join and leave its batch between two steps."""
 
-from __future__ import annotations
-
 import queue
 import sys
 import threading

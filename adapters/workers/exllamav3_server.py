@@ -5,8 +5,6 @@ text, /enginebench the configuration in force. The request of a client that disc
 format of requests. No keys, no TLS: not for other machines. Standard library only.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import os

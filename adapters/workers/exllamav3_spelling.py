@@ -3,8 +3,6 @@
 A field that is not in the table is refused, because ignoring it would change the experiment.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Mapping, Sequence

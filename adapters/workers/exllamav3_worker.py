@@ -7,8 +7,6 @@
 FLAGS are ExLlamaV3's own. It uses every visible GPU, so this file sets which ones are visible before ExLlamaV3 is imported.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

@@ -1,7 +1,5 @@
 """The engines' own protocols for the fake engine: Ollama's, SGLang's, TGI's."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from fake_spelling import TOOL, Chat, Completions, Spelling, SpellingOf, dumps, field

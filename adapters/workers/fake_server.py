@@ -1,7 +1,5 @@
 """The fake engine's HTTP server: connections, queueing, and the streams as bytes, faults included, with their times."""
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import contextlib

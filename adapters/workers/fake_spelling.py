@@ -1,7 +1,5 @@
 """How the fake engine writes what it generates, in the protocols of real engines. Knows no socket and no clock."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import zlib

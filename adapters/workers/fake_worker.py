@@ -3,8 +3,6 @@
 Token i of a request is sent at t0 + ttft + i * itl, where t0 is the time its last byte was read (or a slot became free).
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import contextlib

@@ -3,8 +3,6 @@
 Takes llama_cpp.server's own flags, so one argv fits both.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 import time

@@ -3,8 +3,6 @@
 Takes llama-server's own flags, so one argv fits both; the wheel does not expose llama.cpp's parser. A flag outside its table is an error.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import signal

@@ -5,8 +5,6 @@ request would process every step of the batch one sequence at a time), a /health
 the process when the thread that loads and generates fails, and the route GET /enginebench with the live model's configuration.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys

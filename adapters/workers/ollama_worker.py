@@ -6,8 +6,6 @@ plan.json: {"models": [{"name", "file"}, ...], "load": fields of the loading req
 all are loaded}. Any failure on the way ends Ollama and this process with a message. Unverified: run against a stand-in only.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import http.client

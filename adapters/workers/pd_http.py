@@ -1,7 +1,5 @@
 """The proxy's connections to servers: keep-alive, and responses of any framing forwarded in the pieces that arrive. Plain HTTP."""
 
-from __future__ import annotations
-
 import asyncio
 from typing import Protocol
 from urllib.parse import urlsplit

@@ -14,8 +14,6 @@ server gives 502, or the end of the connection where the response had begun. Sta
 Unverified: the sglang protocol against that engine, whose KV transfer needs GPUs.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import contextlib

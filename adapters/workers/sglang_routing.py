@@ -5,8 +5,6 @@
 experts], one file per rank, and the map back to logical experts). Unverified: the layout was read in SGLang 0.5.23's source.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Mapping, Sequence

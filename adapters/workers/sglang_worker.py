@@ -3,8 +3,6 @@
 Unverified, because the engine needs a GPU: its parser, and the fields and methods used here, are those of 0.5.23.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """The command line of the transformers worker: `transformers serve`'s own spelling wherever it has the flag. Imports no engine."""
 
-from __future__ import annotations
-
 import argparse
 
 

@@ -4,8 +4,6 @@ Also observes a loaded model: which experts function ran, which prompts found th
 weights. Unverified, because it needs several GPUs or kernels from a hub: `layers_over`, and MXFP4 weights that stay MXFP4.
 """
 
-from __future__ import annotations
-
 import argparse
 import atexit
 import os

@@ -4,8 +4,6 @@ The choices are the indices that the router modules return, so the rule (softmax
 only routers that are modules of their own, with a class name that ends in `Router` or `Gate`.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Mapping
 from typing import Any

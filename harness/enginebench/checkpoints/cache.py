@@ -3,8 +3,6 @@
 A crash leaves at most a hidden draft, which the next process that makes the same file removes. Does not know: what is being made.
 """
 
-from __future__ import annotations
-
 import fcntl
 import os
 import secrets

@@ -1,7 +1,5 @@
 """Writes a random MoE as one GGUF file, with one tensor in memory at a time. Follows llama.cpp: norms and router in F32."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

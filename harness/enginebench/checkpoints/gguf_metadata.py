@@ -4,8 +4,6 @@ gguf.GGUFReader builds a numpy view per string and takes seconds for a 50,000-to
 files of versions 2 and 3. Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
-from __future__ import annotations
-
 import mmap
 import struct
 from collections.abc import Collection

@@ -3,8 +3,6 @@
 The safetensors file is streamed: a length, a JSON header and raw little-endian data. bfloat16 is the upper half of float32.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path

@@ -4,8 +4,6 @@ References: `hf:ORG/NAME[@REVISION]/FILE.gguf` (one GGUF with all its parts) and
 which runs offline, and ExLlamaV3, which loads only folders; other engines take a hub id. Interrupted downloads resume.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace

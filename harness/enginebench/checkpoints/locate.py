@@ -4,8 +4,6 @@
 fetched from the hub; a path is used unchanged; `org/name` is fetched by the engine. Does not know: the contents of checkpoints.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath

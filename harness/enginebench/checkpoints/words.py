@@ -3,8 +3,6 @@
 The order determines that tokenizer: append only.
 """
 
-from __future__ import annotations
-
 _TEXT = """
 the of and to in is that for it was on are as with they be at one have this from by hot but some what there we can out other
 were all your when up use word how said an each she which do their time if will way about many then them would write like so

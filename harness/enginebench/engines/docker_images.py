@@ -1,7 +1,5 @@
 """Builds and pulls images through the `docker` SDK, on whatever daemon DOCKER_HOST names. The SDK is imported when it is needed."""
 
-from __future__ import annotations
-
 import io
 import json
 import re

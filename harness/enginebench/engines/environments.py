@@ -4,8 +4,6 @@ It is in cache_dir()/engines/<name>-<fingerprint of the pins and this Python>, s
 It is built in place, because virtual environments are not relocatable; a marker file is written last, and without it it is built again.
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import json

@@ -4,8 +4,6 @@ Adapter files are loaded by path under `enginebench_adapters.<stem>`; adapters/ 
 engines' own module names. Does not know what an adapter does.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import inspect
 import sys

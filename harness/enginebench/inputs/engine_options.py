@@ -6,8 +6,6 @@
 Knows no engine. Order on the command line is the order of the fields.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """Field types of YAML models: bounded numbers, and fields that take one value or a list to sweep."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field

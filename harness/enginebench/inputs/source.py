@@ -3,8 +3,6 @@
 Rejects duplicate keys (YAML parsers silently keep the last one) and accepts only plain data. Does not know: scenarios.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass, field
 from itertools import islice

@@ -1,7 +1,5 @@
 """Converts validation errors of pydantic to one sentence with line, key and advice."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

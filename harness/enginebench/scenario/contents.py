@@ -3,8 +3,6 @@
 Weights made at random are left out: their reference says everything. A file that is fetched later is identified once it is here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 

@@ -4,8 +4,6 @@ Tensors have GGUF names and layouts; a family defines how the tensors of a Huggi
 weights, file formats.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

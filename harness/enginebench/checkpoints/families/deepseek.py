@@ -3,8 +3,6 @@
 Sources: transformers' DeepseekV3Config; llama.cpp's architecture `deepseek2`, whose converter splits kv_b and transposes its key half.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import ClassVar

@@ -4,8 +4,6 @@ The published model has experts in MXFP4; random ones have the requested precisi
 architecture `gpt-oss` and its converter.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import ClassVar
 

@@ -3,8 +3,6 @@
 Sources: transformers' LlamaConfig and MixtralConfig; llama.cpp's converter, which permutes the rows of q and k.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import ClassVar
 

@@ -3,8 +3,6 @@
 Sources: transformers' Llama4TextConfig; llama.cpp's architecture `llama4` and its converter.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import ClassVar
 

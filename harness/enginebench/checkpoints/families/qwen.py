@@ -3,8 +3,6 @@
 Sources: transformers' Qwen3MoeConfig and OlmoeConfig; llama.cpp's architectures `qwen3moe` and `olmoe`.
 """
 
-from __future__ import annotations
-
 from enginebench.checkpoints.families import base as fam
 from enginebench.domain import JSON
 
