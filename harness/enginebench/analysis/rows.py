@@ -97,6 +97,11 @@ class Row:
     """The shortest text that distinguishes the deployment from others of its model: 'vllm', or 'vllm fp8 tp=4'."""
 
     @property
+    def attached(self) -> bool:
+        """Whether the server was running already: what is known of it is what it reports."""
+        return self.deployment.runtime == "attach"
+
+    @property
     def sound(self) -> bool:
         """Whether the row's figures are usable: it ran and is not invalid."""
         return self.status == "ok" and self.verdict != "invalid"
