@@ -55,7 +55,7 @@ class Attached(Processes):
 
     def __init__(self, name: str, port: int) -> None:
         sockets = try_read(lambda: psutil.net_connections("tcp"), (psutil.Error, OSError)) or []
-        pids = {s.pid for s in sockets if s.status == psutil.CONN_LISTEN and s.laddr.port == port and s.pid}
+        pids = {s.pid for s in sockets if s.status == psutil.CONN_LISTEN and s.laddr and s.laddr.port == port and s.pid}
         super().__init__(name, min(pids, default=0))  # the oldest of several workers is their parent
 
     def _tree(self) -> list[psutil.Process]:

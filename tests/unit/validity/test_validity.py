@@ -476,7 +476,7 @@ def started(record: CellRecord, *differences: Difference, **resolved: object) ->
     """The cell, measured by a server that reports this configuration."""
     launch = LaunchRecord(
         record.launch_id, record.deployment, 0, "", configuration=Configuration({"version": "1", **resolved}, differences)
-    )  # type: ignore[dict-item]
+    )
     data = samples()
     window = steady_window(data, record.load)
     return Context(data.within(window), record, window, RunContext(launches={launch.id: launch}))
