@@ -1,5 +1,5 @@
-"""What a reader must know before quoting a figure of a run: random weights, disagreeing outputs, requests that were sent again, a throughput
-above the ceiling, prices that apply to no row.
+"""What a reader must know before quoting a figure of a run: random weights, disagreeing outputs, requests that were sent again,
+a throughput above the ceiling, prices that apply to no row.
 
 Pure: rows and parities in, sentences out. Does not rank and knows no table.
 """
