@@ -37,7 +37,7 @@ def test_a_container_with_a_fifth_of_a_core_is_held_back_and_flagged(bench: Benc
     assert cell.hardware.quota["engine"] > 0.5
     assert 2**20 < max(container.series.known("memory_bytes")) < 2**30
     told = {reason.check.id: reason.detail for reason in cell.reasons}
-    assert told["cpu_throttled"].startswith("the container of the engine had used up its processor quota in ")
+    assert told["cpu_throttled"].startswith("the container of the engine had used up its quota in ")
     assert cell.verdict in ("suspect", "invalid")
 
 

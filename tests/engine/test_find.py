@@ -58,6 +58,7 @@ def levels(report: dict[str, Any]) -> list[int]:
     return [row["asked"]["load"]["concurrency"] for row in report["rows"]]
 
 
+@pytest.mark.alone
 def test_it_finds_the_number_of_slots_and_lists_its_probes_by_level(folder: Folder) -> None:
     report = folder.search()
     assert levels(report) == [2, 4, 8]
@@ -70,6 +71,7 @@ def test_it_finds_the_number_of_slots_and_lists_its_probes_by_level(folder: Fold
     assert "req/s at 4 streams (to 100 %" in " ".join(shown.split())
 
 
+@pytest.mark.alone
 def test_a_search_resumes_with_what_is_stored(folder: Folder) -> None:
     folder.search()
     record = json.loads((folder.run / "run.json").read_text())
@@ -95,6 +97,7 @@ def test_an_answer_outside_the_bounds_is_said_to_be(folder: Folder, start: int, 
     assert report["findings"][0]["endings"] == [ending]
 
 
+@pytest.mark.alone
 def test_every_repeat_searches_anew(folder: Folder) -> None:
     report = folder.search(start=4, stop=8, repeats=2)
     (found,) = report["findings"]

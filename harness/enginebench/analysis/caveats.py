@@ -1,22 +1,21 @@
-"""What a reader must know before quoting a figure of a run: random weights, disagreeing outputs, settings that were not applied,
+"""What a reader must know before quoting a figure of a run: random weights, disagreeing outputs, requests that were sent again,
 a throughput above the ceiling, prices that apply to no row.
 
-Pure: rows, launch records and parities in, sentences out. Does not rank and knows no table.
+Pure: rows and parities in, sentences out. Does not rank and knows no table.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from enginebench.analysis.parity import Parity
 from enginebench.analysis.rows import Row
 from enginebench.metrics.context import RunContext
 from enginebench.metrics.registry import metrics
-from enginebench.records.launch import LaunchRecord
 from enginebench.validity.context import number
 
 
-def caveats(rows: Sequence[Row], launches: Mapping[str, LaunchRecord], parities: Sequence[Parity]) -> Iterator[str]:
+def caveats(rows: Sequence[Row], parities: Sequence[Parity]) -> Iterator[str]:
     """One sentence each. A sentence may repeat."""
     for row in rows:
         if any(cell.record.traits.random_weights for cell in row.cells):
@@ -30,10 +29,6 @@ def caveats(rows: Sequence[Row], launches: Mapping[str, LaunchRecord], parities:
         yield f"{short} of {len(windows)} cells are too short to tell whether the server was steady: they are measured whole"
     for model in dict.fromkeys(parity.model for parity in parities):
         yield from _parity(model, [parity for parity in parities if parity.model == model])
-    for launch in launches.values():
-        for difference in launch.configuration.differences:
-            asked = f"{difference.name} {difference.asked}"
-            yield f"{launch.deployment.engine} was started with {asked} and reports {difference.got}"
 
 
 def _resent(rows: Sequence[Row]) -> Iterator[str]:

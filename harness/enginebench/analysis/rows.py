@@ -66,15 +66,25 @@ class CellResult:
         return self.verdict != "not run"
 
 
+_ANSWERS = ("ended_early", "failed_requests", "oversaturated")
+"""Checks by which a cell may be invalid and still answer: the server did not bear the load."""
+_SLOWED = ("client_bound", "crowded_machine", "foreign_load")
+"""Checks that say that the figures are too slow: then a cell that keeps its limits answers, and one that does not leaves it open."""
+
+
 def meets(cell: CellResult, slo: Slo) -> bool | None:
     """Whether a cell ran to its end and enough of the requests in its steady window kept every limit.
 
-    None if unknown: a limit on TPOT where tokens were not counted, or latencies that are withheld for this cell.
+    None if unknown: the cell is invalid for another reason than the server's, a limit on TPOT where tokens were not counted, or latencies
+    that are withheld for this cell.
     """
     if cell.record.status != "ok" or cell.record.delivery.stopped:
         return False
     attained = cell.figures.get("slo_attainment")
-    return None if attained is None else attained >= slo.share
+    doubts = {reason.check.id for reason in cell.reasons if reason.severity == "invalid"}.difference(_ANSWERS)
+    if attained is None or (doubts and not (doubts <= set(_SLOWED) and attained >= slo.share)):
+        return None
+    return attained >= slo.share
 
 
 @dataclass(frozen=True)
@@ -95,6 +105,11 @@ class Row:
     reasons: tuple[str, ...]
     name: str
     """The shortest text that distinguishes the deployment from others of its model: 'vllm', or 'vllm fp8 tp=4'."""
+
+    @property
+    def attached(self) -> bool:
+        """Whether the server was running already: what is known of it is what it reports."""
+        return self.deployment.runtime == "attach"
 
     @property
     def sound(self) -> bool:

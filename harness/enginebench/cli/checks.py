@@ -30,7 +30,7 @@ def checks(ids: Sequence[str], as_json: bool) -> None:
 def _lines(check: enginebench.Check) -> Iterator[str]:
     for name, text in ((check.id, check.meaning), *check.when.items(), ("next", check.advice), *_limits(check)):
         indent = "" if name == check.id else "  "
-        yield click.wrap_text(f"{indent}{name:<{18 - len(indent)}}{text}", 110, subsequent_indent=" " * 18)
+        yield click.wrap_text(f"{indent}{name:<{21 - len(indent)}}{text}", 110, subsequent_indent=" " * 21)
 
 
 def _limits(check: enginebench.Check) -> Iterator[tuple[str, str]]:

@@ -12,6 +12,22 @@ from enginebench.cli.shared import AS_JSON, RESULTS, Overrides, price_options, s
 from enginebench.errors import Exit
 
 
+class Duration(click.ParamType):
+    """'60s', '5m' or a number of seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number, unit = (value[:-1], value[-1]) if isinstance(value, str) and value[-1:] in ("s", "m") else (value, "s")
+        try:
+            seconds = float(number) * (60 if unit == "m" else 1)
+        except ValueError:
+            seconds = -1.0
+        if not 0 <= seconds <= 86_400:
+            self.fail(f"'{value}' is no time up to a day; write e.g. 60s or 5m", param, ctx)
+        return seconds
+
+
 @click.command(
     epilog="\b\nExamples:\n  bench run quickstart\n  bench run scenarios/cpu_engines.yaml --only engine=llamacpp --fresh\n"
     "  bench run my.yaml --json > result.json"
@@ -21,6 +37,7 @@ from enginebench.errors import Exit
 @click.option("--retry-failed", is_flag=True, help="Continue the newest run of this plan and measure its failed cells again.")
 @click.option("--results", type=click.Path(path_type=Path, file_okay=False), default=RESULTS, help="The folder of runs.")
 @click.option("--client-processes", type=click.IntRange(min=1, max=64), default=1, help="Processes that send the load.")
+@click.option("--wait-quiet", "wait_quiet_s", type=Duration(), default=0.0, help="Wait so long for a busy machine to be quiet, e.g. 60s.")
 @click.option("--no-html", is_flag=True, help="Do not write report.html into the run folder.")
 @price_options
 @AS_JSON

@@ -49,6 +49,14 @@ class Hardware:
     """Container -> share of its scheduler periods in which it was throttled."""
     steal: float | None = None
     """Share of all cores' time that the hypervisor took."""
+    busy: float | None = None
+    """Share of all cores' time that was used, by whomever."""
+    foreign: float | None = None
+    """Share of all cores' time that neither the engine nor bench used: (busy - engine - bench) / capacity."""
+    iowait: float | None = None
+    """Share of all cores' time that was idle because a disk was waited for."""
+    clock_step_s: float | None = None
+    """The most that the wall clock moved against the monotonic one from one reading to the next."""
     overheated: float | None = None
     """How often a core lowered its clock because of heat."""
 
@@ -61,6 +69,7 @@ def hardware_of(record: CellRecord, window: Window) -> Hardware:
     within = [gpu.series.within(span) for gpu in gpus]
     quotas = {subject.name: _share(subject.series, "throttled_periods", "periods", span) for subject in engine}
     host = next((subject.series for subject in record.telemetry if subject.kind == "host"), CounterSeries())
+    cores = _sum([_rate(subject.series, "cpu_s", span) for subject in engine])
     return Hardware(
         devices=tuple(gpu.name for gpu in gpus),
         watts=mean_watts(record, window),
@@ -69,12 +78,33 @@ def hardware_of(record: CellRecord, window: Window) -> Hardware:
         throttled=_throttled(within),
         capped=tuple(gpu.name for gpu in gpus if _capped(gpu)),
         shared=tuple(gpu.name for gpu, series in zip(gpus, within, strict=True) if _shared(series)),
-        cores=_sum([_rate(subject.series, "cpu_s", span) for subject in engine]),
-        engine_memory_bytes=_sum([max(subject.series.within(span).known("memory_bytes"), default=None) for subject in engine]),
+        cores=cores,
         quota={name: share for name, share in quotas.items() if share is not None},
         steal=_share(host, "steal_s", "capacity_s", span),
         overheated=_rise(host, "thermal_throttles", span),
+        busy=_share(host, "busy_s", "capacity_s", span),
+        foreign=_foreign(record, host, cores, span),
+        iowait=_share(host, "iowait_s", "capacity_s", span),
+        clock_step_s=max((abs(after - before) for before, after in itertools.pairwise(host.known("clock_s"))), default=None),
     )
+
+
+def engine_is_traced(record: CellRecord) -> bool:
+    """Whether telemetry saw all of the engine's processor time on this machine. A proxy that was attached to is not the engine."""
+    engine = [subject for subject in record.telemetry if subject.kind in ("processes", "container")]
+    return bool(engine) and not any(each.facts.get("forwards") or each.facts.get("visible") is False for each in engine)
+
+
+def _foreign(record: CellRecord, host: CounterSeries, cores: float | None, span: tuple[int, int]) -> float | None:
+    """None where the engine's part is unknown. Runs from before `bench_s` was stored know only the load generator's part of bench."""
+    busy, capacity, bench = (_rate(host, name, span) for name in ("busy_s", "capacity_s", "bench_s"))
+    if bench is None:
+        start, end = record.delivery.window_ns or span
+        client = record.client.health.get("cpu_s")
+        bench = client / max(1e-9, (end - start) / 1e9) if isinstance(client, int | float) else None
+    if busy is None or not capacity or bench is None or cores is None or not engine_is_traced(record):
+        return None
+    return max(0.0, busy - cores - bench) / capacity
 
 
 def mean_watts(record: CellRecord, window: Window) -> float | None:

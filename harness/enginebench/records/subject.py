@@ -30,6 +30,9 @@ VALUES: Mapping[Kind, Mapping[str, str]] = {
         "busy_s": "total processor time used, over all cores",
         "steal_s": "total processor time that the hypervisor gave to other machines, over all cores",
         "capacity_s": "total processor time that has passed, over all cores",
+        "iowait_s": "total processor time spent idle while a disk was waited for, over all cores",
+        "bench_s": "total processor time of bench itself: load generator and samplers, without the engine",
+        "clock_s": "wall clock less monotonic clock: constant unless somebody sets the clock, or the machine sleeps",
         "load": "runnable processes, averaged over a minute",
         "available_bytes": "memory available to a new process",
         "mhz": "mean clock of the cores",
@@ -58,6 +61,7 @@ class Subject:
     name: str
     """'GPU 0', 'this machine', 'engine' or 'member prefill'."""
     facts: Mapping[str, JSON] = field(default_factory=dict)
-    """Constants. A GPU has vendor, model, memory_bytes, and limit_watts and default_limit_watts if known; this machine has its cores."""
+    """Constants. A GPU has vendor, model, memory_bytes, and limit_watts and default_limit_watts if known; this machine has its cores;
+    a container whether its processes are `visible` on this machine; an attached server whether it `forwards` to other processes."""
     series: CounterSeries = field(default_factory=CounterSeries)
     """Values as described in VALUES."""

@@ -66,7 +66,7 @@ def _markdown_cells(table: ComparisonTable, line: Line) -> Iterator[str]:
         yield f"**{text}**" if line.best == column.figure else text
     yield repeats_text(line.row)
     marks = "".join(f"\\[{n}\\]" for n in line.notes)
-    yield f"{'' if line.state == 'valid' else line.state} {marks}".strip()
+    yield f"{', '.join(line.tags)} {marks}".strip()
 
 
 def _markdown_row(cells: list[str]) -> str:
@@ -91,7 +91,8 @@ def to_csv(analysis: Analysis) -> str:
 def _tidy(row: Row) -> Iterator[dict[str, JSON]]:
     head: dict[str, JSON] = {
         "load": row.load.level_text, "output_tokens": row.load.output_tokens, "requests": row.load.requests, **row.labels,
-        "deployment": row.name, "status": row.status, "verdict": _verdict(row.verdict), "reasons": printable(" | ".join(row.reasons)),
+        "deployment": row.name, "status": row.status, "verdict": _verdict(row.verdict), "attached": row.attached,
+        "reasons": printable(" | ".join(row.reasons)),
         "window": " | ".join(dict.fromkeys(cell.window.state for cell in row.cells if cell.window is not None)),
     }  # fmt: skip
     known = {name: found for name, found in row.figures.items() if found}
@@ -137,7 +138,8 @@ def to_json(analysis: Analysis) -> str:
 
 def _row(row: Row) -> JSON:
     return {
-        "deployment": row.name, "labels": plain(row.labels), "status": row.status, "verdict": _verdict(row.verdict), "ranked": row.ranked,
+        "deployment": row.name, "labels": plain(row.labels), "status": row.status, "verdict": _verdict(row.verdict),
+        "attached": row.attached, "ranked": row.ranked,
         "reasons": list(row.reasons),
         "figures": {name: {"unit": unit_of(name), **estimate_data(found)} for name, found in row.figures.items() if found},
         "asked": {"deployment": plain(row.deployment), "load": plain(row.load)}, "cells": [_cell(cell) for cell in row.cells],

@@ -121,8 +121,8 @@ def _texts(line: Line, column: Column, stacked: bool) -> list[str]:
 
 def _status(line: Line) -> str:
     marks = ",".join(map(str, line.notes))
-    word = "" if line.state == "valid" else line.state
-    return f"{word} [{marks}]".strip() if marks else word
+    words = ", ".join(line.tags)
+    return f"{words} [{marks}]".strip() if marks else words
 
 
 def _table(comparison: ComparisonTable, model: ModelRows, fit: _Fit, widths: list[int]) -> Table:

@@ -65,4 +65,5 @@ class CellQueue:
         slo = self._plan.scenario.slo
         assert slo is not None  # noqa: S101  # a scenario with a search and without an SLO is refused
         measured = samples if record.status == "ok" else None
-        return meets(CellResult(record, {}) if measured is None else result_of(record, measured, RunContext(slo=slo)), slo)
+        context = RunContext(launches=self._run.launches(), slo=slo)
+        return meets(CellResult(record, {}) if measured is None else result_of(record, measured, context), slo)

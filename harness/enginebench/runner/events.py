@@ -17,6 +17,7 @@ from enginebench.loadgen import Progress
 from enginebench.metrics.context import RunContext
 from enginebench.metrics.slo import Slo
 from enginebench.records.cell import CellRecord
+from enginebench.records.launch import LaunchRecord
 from enginebench.records.samples import Samples
 
 
@@ -94,13 +95,16 @@ class CellEnded:
     samples: Samples | None = field(default=None, repr=False)
     """Its raw samples; None for a cell that was not measured."""
     slo: Slo | None = None
+    launch: LaunchRecord | None = field(default=None, repr=False)
+    """The server start that measured it."""
 
     @cached_property
     def result(self) -> CellResult | None:
         """Its figures and the verdict on them, computed when first asked for; None for a cell that was not measured."""
         if self.record.status != "ok" or self.samples is None:
             return None
-        return result_of(self.record, self.samples, RunContext(slo=self.slo))
+        launches = {} if self.launch is None else {self.launch.id: self.launch}
+        return result_of(self.record, self.samples, RunContext(launches=launches, slo=self.slo))
 
 
 @dataclass(frozen=True)

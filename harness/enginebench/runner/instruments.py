@@ -66,7 +66,8 @@ def sampler_config(engine: Engine) -> dict[str, JSON]:
     containers: dict[str, JSON] = {name: ident for name, (kind, ident) in handles.items() if kind == "container"}
     processes: dict[str, JSON] = {name: int(ident) for name, (kind, ident) in handles.items() if kind == "processes"}
     on_this_machine = remote_host() is None if containers else bool(processes) or _on_loopback(engine)
-    return {"gpus": on_this_machine, "containers": containers, "processes": processes}
+    attached = engine.target.port if isinstance(engine, HttpEngine) and not handles and on_this_machine else None
+    return {"gpus": on_this_machine, "containers": containers, "processes": processes, "attached": attached}
 
 
 def _on_loopback(engine: Engine) -> bool:

@@ -15,15 +15,24 @@ from enginebench.runner.events import Event, Note, OnEvent, RunOpened, ignore
 from enginebench.runner.folder import open_run_for
 from enginebench.runner.instruments import Instruments
 from enginebench.runner.preflight import check_launchable, check_prompts
+from enginebench.runner.quiet import Moment, check_quiet
 from enginebench.runner.sweep import Sweep
 from enginebench.runtime import sweep as sweep_leftovers
 from enginebench.scenario.plan import Plan
 
 
 def run_plan(
-    plan: Plan, results: Path, *, fresh: bool = False, retry_failed: bool = False, client_processes: int = 1, on_event: OnEvent = ignore
+    plan: Plan,
+    results: Path,
+    *,
+    fresh: bool = False,
+    retry_failed: bool = False,
+    client_processes: int = 1,
+    wait_quiet_s: float = 0.0,
+    on_event: OnEvent = ignore,
 ) -> Run:
     """Measure every cell of a plan that has no record yet. Arguments and errors: `enginebench.api.run`."""
+    began = Moment()
     check_launchable(plan)
     plan = replace(plan, contents={**plan.contents, **check_prompts(plan)})
     listener = _Listener(on_event)
@@ -41,6 +50,8 @@ def run_plan(
             advice = "name another folder with --results"
             raise UserError(f"no run can be stored there: {error.strerror}", file=results, advice=advice) from None
         listener(RunOpened(run.path, len(run.record.cells), sum(map(run.has, run.record.cells))))
+        if not run.finished:
+            check_quiet(began, wait_quiet_s, note)
         Sweep(plan, run, plan.registry, installs_of, listener, instruments, client_processes).go()
     if listener.error is not None:
         raise listener.error

@@ -138,7 +138,7 @@ class Sweep:
                 record = replace(record, inputs=inputs)
                 self.run.add_cell(record, samples)
                 queue.end(record, samples)
-                self._ended(cell, record, samples)
+                self._ended(cell, record, samples, launch)
                 launch.ended = engine.ending() or _still_busy(deployment, samples)
                 if record.delivery.stopped and queue.cells and not launch.ended:
                     wait_until_idle(engine, cell.load, salt=self._salt(f"recover/{record.id}", deployment))
@@ -162,8 +162,8 @@ class Sweep:
     def _step(self, deployment: Deployment, step: str) -> None:
         self.on_event(LaunchStep(deployment, step))
 
-    def _ended(self, cell: Cell, record: CellRecord, samples: Samples | None = None) -> None:
-        self.on_event(CellEnded(cell, record, len(self.run.record.cells), samples, self.plan.scenario.slo))
+    def _ended(self, cell: Cell, record: CellRecord, samples: Samples | None = None, launch: LaunchRecord | None = None) -> None:
+        self.on_event(CellEnded(cell, record, len(self.run.record.cells), samples, self.plan.scenario.slo, launch))
 
     def _base(self) -> Path:
         """Folder that relative checkpoint paths start from."""

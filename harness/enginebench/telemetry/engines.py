@@ -33,8 +33,11 @@ class Processes:
         self.facts: Mapping[str, JSON] = {}
         self.pids: frozenset[int] = frozenset()
 
+    def _tree(self) -> list[psutil.Process]:
+        return descendants(self._root)
+
     def read(self) -> Values:
-        found = list(descendants(self._root))
+        found = self._tree()
         self.pids = frozenset(process.pid for process in found)
         usage = [try_read(lambda p=process: (_cpu_s(p), p.memory_info().rss), psutil.Error) for process in found]  # type: ignore[misc]
         known = [one for one in usage if one is not None]
@@ -42,6 +45,33 @@ class Processes:
         if ended is None or not known:
             return {}
         return {"cpu_s": ended + sum(cpu for cpu, _ in known), "memory_bytes": sum(rss for _, rss in known), "processes": len(known)}
+
+
+class Attached(Processes):
+    """The process that listens on a port of this machine, with its descendants: a server that was attached to.
+
+    The fact `forwards` says that it has connections to other processes, as a proxy has: then it is not the engine, or not all of it.
+    """
+
+    def __init__(self, name: str, port: int) -> None:
+        sockets = try_read(lambda: psutil.net_connections("tcp"), (psutil.Error, OSError)) or []
+        pids = {s.pid for s in sockets if s.status == psutil.CONN_LISTEN and s.laddr and s.laddr.port == port and s.pid}
+        super().__init__(name, min(pids, default=0))  # the oldest of several workers is their parent
+
+    def _tree(self) -> list[psutil.Process]:
+        root = try_read(lambda: psutil.Process(self._root), psutil.Error) if self._root else None
+        found = [root, *descendants(self._root)] if root is not None else []
+        if not self.facts.get("forwards"):
+            self.facts = {"forwards": _has_peers(found)}
+        return found
+
+
+def _has_peers(processes: list[psutil.Process]) -> bool:
+    """Whether any of the processes has opened a connection to one that is not among them."""
+    found = [try_read(lambda p=each: p.net_connections("tcp"), (psutil.Error, OSError)) or [] for each in processes]  # type: ignore[misc]
+    sockets = [socket for each in found for socket in each]
+    own = {s.laddr.port for s in sockets if s.status == psutil.CONN_LISTEN}
+    return any(s.status == psutil.CONN_ESTABLISHED and not {s.laddr.port, s.raddr.port} & own for s in sockets)
 
 
 def descendants(root: int) -> list[psutil.Process]:
@@ -65,8 +95,8 @@ class Container:
 
     def __init__(self, name: str, ident: str, client: Any) -> None:
         self.name, self._id, self._client = name, ident, client
-        self.facts: Mapping[str, JSON] = {}
         self._root, self._group = self._find_locally()
+        self.facts: Mapping[str, JSON] = {"visible": self._root is not None}
         self.pids: frozenset[int] = frozenset()
 
     def read(self) -> Values:

@@ -4,7 +4,8 @@ A program: `python -m enginebench.telemetry.sampler`. Device libraries are impor
 for everything after it.
 
 stdin: one line of JSON, then an empty line, which starts the readings. End of file leads to a last reading and ends the program. The JSON:
-every_s; gpus: whether to read this machine's GPUs; processes: name -> pid whose descendants are the engine; containers: name -> id.
+every_s; gpus: whether to read this machine's GPUs; processes: name -> pid whose descendants are the engine; containers: name -> id;
+attached: port of an attached server of this machine.
 stdout: `ready` after the first reading; at the end one line of JSON, a list of `enginebench.records.subject.Subject`.
 """
 
@@ -20,7 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from enginebench.telemetry.amd import AmdGpu, amd_gpus
-from enginebench.telemetry.engines import Container, Processes
+from enginebench.telemetry.engines import Attached, Container, Processes
 from enginebench.telemetry.machine import ThisMachine
 from enginebench.telemetry.nvidia import NvidiaGpu, nvidia_gpus
 from enginebench.telemetry.source import Values, try_read
@@ -62,6 +63,7 @@ def _rounded(value: float | None) -> float | None:
 def sources(config: Mapping[str, Any]) -> Iterator[Source]:
     """The configured sources. The engine comes first, so that a GPU's processes are compared with the engine's of the same reading."""
     engines: list[Processes | Container] = [Processes(name, pid) for name, pid in config["processes"].items()]
+    engines += [Attached("engine", config["attached"])] if config.get("attached") else []
     if config["containers"]:
         client = _daemon()
         engines += [Container(name, ident, client) for name, ident in config["containers"].items()] if client else []
@@ -73,7 +75,7 @@ def sources(config: Mapping[str, Any]) -> Iterator[Source]:
 
         yield from nvidia_gpus(engine_pids)
         yield from amd_gpus(engine_pids)
-    yield ThisMachine()
+    yield ThisMachine(bench=os.getppid())
 
 
 def _daemon() -> Any:

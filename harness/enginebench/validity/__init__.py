@@ -5,6 +5,6 @@
 
 from enginebench.validity.check import Check
 from enginebench.validity.context import CacheProof, Context
-from enginebench.validity.judge import VERDICTS, Judgement, Reason, Verdict, all_checks, judge, worst
+from enginebench.validity.judge import VERDICTS, Judgement, Reason, Verdict, all_checks, judge, merged, worst
 
-__all__ = ["VERDICTS", "CacheProof", "Check", "Context", "Judgement", "Reason", "Verdict", "all_checks", "judge", "worst"]
+__all__ = ["VERDICTS", "CacheProof", "Check", "Context", "Judgement", "Reason", "Verdict", "all_checks", "judge", "merged", "worst"]

@@ -45,9 +45,13 @@ class Finding:
 
     severity: Severity
     detail: str
-    """What was measured, with figures: 'the client used 97 % of a core'."""
+    """What was measured, with figures and the limit: 'the client used 97 % of a core (limit 80 %)'."""
     withholds: bool = False
     """Whether the metrics with the check's `withholds` traits mean nothing in this cell."""
+    advice: str = ""
+    """What to type or change next, if the check's advice does not fit this cause."""
+    excess: float = 1.0
+    """How bad it is, such as measured value / limit. Of many cells with one cause, a table shows the worst."""
 
 
 Function: TypeAlias = Callable[[Context], Iterator[Finding]]
@@ -72,11 +76,6 @@ class Check:
     """Without this evidence the check is 'not checkable', which is not 'passed'."""
     withholds: tuple[Trait, ...] = ()
     """Traits of the metrics that a finding may withhold."""
-
-    @property
-    def note(self) -> str:
-        """Meaning and advice, as a footnote shows them after the details."""
-        return f"{self.meaning} ({self.advice})"
 
     @property
     def sentence(self) -> str:

@@ -16,9 +16,9 @@ from enginebench.domain import JSON, Load
 from enginebench.metrics import context as metrics
 from enginebench.metrics.context import Floats
 from enginebench.metrics.figures.requests import tpot, ttft
-from enginebench.metrics.statistics import median
 from enginebench.records.cell import CellRecord
 from enginebench.records.counters import CounterSeries
+from enginebench.records.launch import LaunchRecord
 from enginebench.records.samples import Samples
 from enginebench.records.window import Window
 
@@ -89,12 +89,17 @@ class Context(metrics.Context):
     @cached_property
     def ttft_ms(self) -> float:
         """Median TTFT; infinite without any."""
-        return _median_ms(ttft(self.samples))
+        return _quantile_ms(ttft(self.samples), 0.5)
 
     @cached_property
-    def tpot_ms(self) -> float:
-        """Median TPOT; infinite without any."""
-        return _median_ms(tpot(self.samples))
+    def quick_ttft_ms(self) -> float:
+        """Lower quartile of TTFT, near to what an undisturbed engine gives; infinite without any."""
+        return _quantile_ms(ttft(self.samples), 0.25)
+
+    @cached_property
+    def quick_tpot_ms(self) -> float:
+        """Lower quartile of TPOT; infinite without any."""
+        return _quantile_ms(tpot(self.samples), 0.25)
 
     @cached_property
     def lost_turns(self) -> int:
@@ -104,6 +109,11 @@ class Context(metrics.Context):
         """
         followers = (self.load.turns - 1 - self.samples.turn)[~self.samples.ok & (self.samples.conversation >= 0)]
         return 0 if self.record.delivery.stopped else min(self.record.delivery.unsent, int(followers.sum()))
+
+    @property
+    def launch(self) -> LaunchRecord | None:
+        """The server start that measured the cell."""
+        return self.run.launches.get(self.record.launch_id)
 
     def client(self, name: str) -> float:
         """A figure that the load generator measured of itself; 0 where it did not."""
@@ -116,9 +126,9 @@ def number(values: Mapping[str, JSON], name: str) -> float:
     return float(value) if isinstance(value, int | float) else 0.0
 
 
-def _median_ms(values: Floats) -> float:
+def _quantile_ms(values: Floats, q: float) -> float:
     defined = values[~np.isnan(values)]
-    return median(defined) * 1e3 if len(defined) else np.inf
+    return float(np.quantile(defined, q)) * 1e3 if len(defined) else np.inf
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Literal, TypeAlias
@@ -33,6 +34,10 @@ _BATCH = "an in-process batch has a throughput, not a latency for each request"
 """All requests of a batch are sent at its start: a latency would include queueing that a served request does not have."""
 
 
+_SHOWN = 2
+"""Kinds of details in one footnote."""
+
+
 def worst(verdicts: Iterable[Verdict]) -> Verdict:
     """The worst of several verdicts; 'not run' without any."""
     return max(verdicts, key=list(VERDICTS).index, default="not run")
@@ -45,9 +50,32 @@ class Reason:
     check: Check
     severity: Severity
     detail: str
+    advice: str = ""
+    """What to type or change next; empty: the check's advice."""
+    excess: float = 1.0
+    """`Finding.excess`."""
+
+    @property
+    def note(self) -> str:
+        """Meaning and advice, as a footnote shows them after the details."""
+        return f"{self.check.meaning} ({self.advice or self.check.advice})"
 
     def __str__(self) -> str:
-        return f"{self.detail}: {self.check.note}"
+        return f"{self.detail}: {self.note}"
+
+
+def merged(reasons: Sequence[Reason]) -> str:
+    """One line for what one check found in many cells: the worst detail of each kind, then meaning and the advice on the first."""
+    kinds: dict[str, list[Reason]] = {}
+    for reason in reasons:
+        kinds.setdefault(re.sub(r"[\d.,]+", "", reason.detail), []).append(reason)
+    parts = [max(same, key=lambda each: each.excess).detail + _of(same) for same in kinds.values()]
+    more = f"; and {len(parts) - _SHOWN} more" if len(parts) > _SHOWN else ""
+    return f"{'; '.join(parts[:_SHOWN])}{more}: {reasons[0].note}"
+
+
+def _of(same: Sequence[Reason]) -> str:
+    return f" (the worst of {len(same)})" if len({reason.detail for reason in same}) > 1 else ""
 
 
 @dataclass(frozen=True)
@@ -86,7 +114,7 @@ def judge(cell: Context) -> Judgement:
         if lacking:
             not_checkable[check.id] = lacking
         for finding in findings:
-            reasons.append(Reason(check, finding.severity, finding.detail))
+            reasons.append(Reason(check, finding.severity, finding.detail, finding.advice, finding.excess))
             if finding.withholds:
                 withheld |= _metrics_with(check.withholds, check.meaning)
     if cell.record.deployment.runtime == "in-process":

@@ -17,8 +17,8 @@ def test_a_finished_cell_says_what_is_wrong_with_it(synthetic_run: Run) -> None:
             cell = Cell(record.deployment, record.load, record.repeat)
             ended = CellEnded(cell, record, 1, synthetic_run.samples(record.id))
             lines[record.deployment.engine, record.load.concurrency, record.load.input_tokens] = _outcome(ended)
-    assert lines["llamacpp", 4, 128].endswith(" tok/s  suspect: the client used 97 % of a core")
-    assert lines["attach", 4, 128].endswith(" tok/s  invalid: asked for 32 output tokens, the server counted 20 on average")
+    assert lines["llamacpp", 4, 128].endswith(" tok/s  suspect: the client used 97 % of a core (limit 80 %)")
+    assert lines["attach", 4, 128].endswith(" tok/s  invalid: asked for 32 output tokens, the server counted 20 on average (limit 10 %)")
     assert lines["vllm", 16, 1024] == "failed: the engine ended with exit code 1 before it was ready"
     assert lines["attach", 16, 1024].startswith("skipped: weights 215.5 GB")
     marked = Counter(word for line in lines.values() for word in ("suspect", "invalid") if word in line)

@@ -112,8 +112,8 @@ def test_a_row_that_may_not_be_compared_is_never_best(synthetic_analysis: Analys
 
 def test_the_same_reason_is_one_footnote(synthetic_analysis: Analysis) -> None:
     table = comparison_table(synthetic_analysis)
-    assert len(table.notes) == 4
-    assert sum(bool(line.notes) for line in table.lines) == 4
+    assert len(table.notes) == 5
+    assert sum(bool(line.notes) for line in table.lines) == 7
     assert all(1 <= note <= len(table.notes) for line in table.lines for note in line.notes)
 
 
@@ -182,6 +182,7 @@ def test_json_is_versioned_and_complete(synthetic_analysis: Analysis) -> None:
     assert {reason["check"] for row in document["rows"] for cell in row["cells"] for reason in cell["reasons"]} == {
         "client_bound",
         "length_mismatch",
+        "option_not_honoured",
     }
     assert len(document["parity"]) == 6
     assert document["launches"][0]["version"] == "1.2.3"

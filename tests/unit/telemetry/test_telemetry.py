@@ -130,7 +130,7 @@ def test_the_same_words_for_every_vendors_reasons() -> None:
 def test_heat_is_flagged_and_the_makers_own_power_limit_is_not() -> None:
     hot = subject("gpu", ours=OURS, throttle=(0, Throttle.HEAT, Throttle.HEAT | Throttle.POWER_CAP, 0))
     assert hardware_of(record(hot), WINDOW).throttled == {"power cap": pytest.approx(1 / 3), "heat": pytest.approx(2 / 3)}
-    assert reasons(record(hot)) == {"gpu_throttled": "a GPU lowered its clock: heat at 66.7 % of the readings"}
+    assert reasons(record(hot)) == {"gpu_throttled": "a GPU lowered its clock: heat at 66.7 % of the readings (limit 5 %)"}
     full = subject("gpu", facts={"limit_watts": 700.0, "default_limit_watts": 700.0}, ours=OURS, throttle=(1, 1, 1, 1))
     assert not reasons(record(full))
     lowered = subject("gpu", facts={"limit_watts": 400.0, "default_limit_watts": 700.0}, ours=OURS, throttle=(1, 1, 1, 1))
@@ -141,7 +141,7 @@ def test_a_container_that_used_up_its_quota_is_flagged() -> None:
     held = subject("container", "engine", periods=(0, 0, 50, 100), throttled_periods=(0, 0, 40, 80), cpu_s=(0.0, 1.0, 2.0, 3.0))
     assert hardware_of(record(held), WINDOW).cores == pytest.approx(0.2)
     assert reasons(record(held)) == {
-        "cpu_throttled": "the container of the engine had used up its processor quota in 80 % of the scheduler's periods"
+        "cpu_throttled": "the container of the engine had used up its quota in 80 % of the periods (limit 5 %)"
     }
     free = subject("container", "engine", periods=(0, 0, 50, 100), throttled_periods=(0, 0, 1, 2))
     assert not reasons(record(free))
@@ -151,7 +151,7 @@ def test_processor_time_that_others_got_is_flagged() -> None:
     def told(steal: float) -> dict[str, str]:
         return reasons(record(subject("host", "this machine", steal_s=(0.0, 1.0, 1.0, 1 + 40 * steal), capacity_s=(0.0, 20.0, 40.0, 60.0))))
 
-    assert told(0.2)["cpu_stolen"] == "the hypervisor gave 20 % of this machine's processor time to others"
+    assert told(0.2)["cpu_stolen"] == "the hypervisor gave 20 % of this machine's processor time to others (limit 5 %)"
     assert not told(0.04)
     assert not reasons(record(subject("host", "this machine", capacity_s=(0.0, 20.0, 40.0, 60.0)))), "a Mac does not say"
 

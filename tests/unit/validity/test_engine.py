@@ -90,7 +90,7 @@ def test_acceptance_is_a_share_of_the_proposed_tokens() -> None:
 
 
 def test_preemptions_are_reported() -> None:
-    assert reasons(record(totals={"preemptions": 3.0}))["preempted"].startswith("3 preemptions: requests lost")
+    assert reasons(record(totals={"preemptions": 3.0}))["preempted"].startswith("3 preemptions: requests were computed again")
     assert reasons(record(totals={"preemptions": 0.0})) == {}
 
 
@@ -185,9 +185,9 @@ def test_the_engines_figures_stand_beside_the_clients() -> None:
     [
         (LLAMACPP, None),
         ({**LLAMACPP, "predicted_ms": 170.0}, None),
-        ({**LLAMACPP, "predicted_ms": 130.0}, "the engine reports 6.5 ms per token, the client measured 10 ms"),
-        ({**LLAMACPP, "predicted_ms": 400.0}, "the engine reports 20 ms per token, the client measured 10 ms"),
-        ({**LLAMACPP, "prompt_ms": 12.0}, "the engine reports 12 ms to the first token, the client measured 50 ms"),
+        ({**LLAMACPP, "predicted_ms": 130.0}, "the engine reports 6.5 ms per token, the client measured 10 ms (limit 20 %)"),
+        ({**LLAMACPP, "predicted_ms": 400.0}, "the engine reports 20 ms per token, the client measured 10 ms (limit 20 %)"),
+        ({**LLAMACPP, "prompt_ms": 12.0}, "the engine reports 12 ms to the first token, the client measured 50 ms (limit 50 %)"),
     ],
 )
 def test_two_clocks_that_differ_too_much_are_reported(timings: Mapping[str, float], detail: str | None) -> None:
@@ -236,7 +236,7 @@ def test_a_random_router_is_shown_and_never_ranked(worse: bool) -> None:
         "measured at 1 stream of 10 + 21 tokens: a 100 tok/s, b 200 tok/s; not ranked: random weights do not route tokens to experts "
         "as trained weights do."
     )
-    caveat, short = dict.fromkeys(caveats(rows, {}, ()))
+    caveat, short = dict.fromkeys(caveats(rows, ()))
     assert short == "2 of 2 cells are too short to tell whether the server was steady: they are measured whole"
     assert "expert routing (the same in every engine) are not those of a trained model, so nothing is ranked" in caveat
 
@@ -252,12 +252,12 @@ def test_many_are_counted_and_other_models_are_still_ranked() -> None:
 def test_forced_routing_is_ranked_with_a_caveat() -> None:
     rows = [row("a", 100, random_weights=True, forced_routing=True), row("b", 50, random_weights=True, forced_routing=True)]
     assert verdict_sentence(rows).startswith("a is ahead")
-    assert [text for text in set(caveats(rows, {}, ())) if text.endswith("a rule spreads tokens over the experts")]
+    assert [text for text in set(caveats(rows, ())) if text.endswith("a rule spreads tokens over the experts")]
 
 
 def test_requests_that_were_sent_twice_are_reported() -> None:
     rows = [row("a", 100, client={"stale": 3}), row("b", 50, client={"stale": 4}), row("c", 50)]
-    assert [text for text in caveats(rows, {}, ()) if "again" in text] == [
+    assert [text for text in caveats(rows, ()) if "again" in text] == [
         "a closed keep-alive connections: 3 requests were sent again on new ones",
         "b closed keep-alive connections: 4 requests were sent again on new ones",
     ]

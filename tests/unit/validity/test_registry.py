@@ -29,9 +29,11 @@ from enginebench.validity import Context, all_checks, checks, judge, worst
 from enginebench.validity.check import Finding, Threshold, check
 
 EXPORTED = {
-    "burst_delivery", "cache_hits", "client_bound", "counts_disagree", "cpu_stolen", "cpu_throttled", "ended_early", "failed_requests",
-    "few_events", "few_requests", "gpu_shared", "gpu_throttled", "kv_full", "length_mismatch", "no_counts", "not_steady", "oversaturated",
-    "preempted", "queued", "random_routing", "rate_not_achieved", "short_window", "timings_disagree", "unproven_server",
+    "burst_delivery", "cache_hits", "client_bound", "clock_step", "context_shift", "counts_disagree", "cpu_stolen", "cpu_throttled",
+    "crowded_machine", "disk_wait", "ended_early", "failed_requests", "few_events", "few_requests", "foreign_load", "gpu_shared",
+    "gpu_throttled", "kv_full", "length_mismatch", "no_counts", "not_steady", "option_not_honoured", "oversaturated",
+    "precision_fallback", "preempted", "prompt_mismatch", "prompt_truncated", "queued", "random_routing", "rate_not_achieved",
+    "short_window", "timings_disagree", "unproven_server", "wrong_model",
 }  # fmt: skip
 """Ids in exports that people have stored."""
 
@@ -120,6 +122,13 @@ def test_a_check_without_its_evidence_is_not_checkable_and_has_not_passed() -> N
         "gpu_shared": "telemetry of the GPUs that the cell ran on",
         "cpu_throttled": "telemetry of container quotas or processor heat",
         "cpu_stolen": "telemetry of stolen processor time",
+        "foreign_load": "processor time of the engine, as its processes are not known here",
+        "disk_wait": "telemetry of time that disks were waited for",
+        "clock_step": "readings of the wall clock",
+        "wrong_model": "configuration that the engine reports",
+        "precision_fallback": "configuration that the engine reports",
+        "option_not_honoured": "configuration that the engine reports",
+        "context_shift": "context length that the engine reports",
     }
     counted = judge(Context(samples(), record(counters=EngineCounters({"preemptions": 0.0, "cached_tokens": 0.0})), WINDOW))
     assert not {"preempted", "cache_hits"} & set(counted.not_checkable), "it was looked at, and passed"
@@ -220,7 +229,7 @@ def test_a_new_file_is_a_check_in_every_output(run: Run) -> None:
         in docs
     )
     shown = CliRunner().invoke(bench, ["checks"]).output
-    assert "unlucky           the stars were against it\n  suspect         the load has over 7 requests\n" in shown
+    assert "unlucky              the stars were against it\n  suspect            the load has over 7 requests\n" in shown
 
 
 @pytest.mark.usefixtures("stranger")
@@ -249,7 +258,7 @@ def test_bench_checks_lists_every_check_or_those_that_are_named() -> None:
     shown = CliRunner().invoke(bench, ["checks"]).output
     assert all(f"{each.id} " in shown for each in all_checks())
     one = CliRunner().invoke(bench, ["checks", "short_window"]).output
-    assert one.splitlines()[1] == "  suspect         the measured window is shorter than 0.5 s"
+    assert one.splitlines()[1] == "  suspect            the measured window is shorter than 0.5 s"
     data = json.loads(CliRunner().invoke(bench, ["checks", "--json"]).output)
     assert [each["id"] for each in data] == [each.id for each in all_checks()]
     (window,) = (each for each in data if each["id"] == "short_window")

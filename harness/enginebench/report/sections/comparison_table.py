@@ -16,10 +16,9 @@ from enginebench.domain import field_names
 from enginebench.report.blocks import Block, Custom
 from enginebench.report.columns import Column, heading, intervals_text, shown, why_missing
 from enginebench.report.section import Context, Section
+from enginebench.validity import Reason, merged
 
 State: TypeAlias = Literal["valid", "unranked", "suspect", "invalid", "failed", "skipped"]
-
-_DETAILS = 3
 
 
 @dataclass(frozen=True)
@@ -32,6 +31,11 @@ class Line:
     """Numbers of its footnotes."""
     best: str
     """The figure that ranks its group if the row has the highest value, or one that cannot be told apart from it; else empty."""
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The words that mark the row: its state unless that is valid, and whether its server was attached to."""
+        return (*(() if self.state == "valid" else (self.state,)), *(("attached",) if self.row.attached else ()))
 
 
 @dataclass(frozen=True)
@@ -155,27 +159,20 @@ class _Footnotes:
     """Numbers reasons in order of appearance. All findings of one check share a footnote."""
 
     def __init__(self) -> None:
-        self._details: dict[str, dict[str, None]] = {}
+        self._found: dict[str, list[Reason]] = {}
 
     def of(self, row: Row) -> tuple[int, ...]:
-        numbers = [self._number(reason.check.note, reason.detail) for cell in row.cells for reason in cell.reasons]
+        numbers = [self._number(reason.check.id, reason) for cell in row.cells for reason in cell.reasons]
         ended = [cell.record for cell in row.cells if cell.record.status != "ok"]
-        numbers += [self._number(f"{record.status}: {record.reason or 'no reason was recorded'}", None) for record in ended]
+        numbers += [self._number(f"{record.status}: {record.reason or 'no reason was recorded'}") for record in ended]
         return tuple(sorted(set(numbers)))
 
     def texts(self) -> tuple[str, ...]:
-        return tuple(_with_details(text, list(details)) for text, details in self._details.items())
+        return tuple(merged(reasons) if reasons else text for text, reasons in self._found.items())
 
-    def _number(self, text: str, detail: str | None) -> int:
-        details = self._details.setdefault(text, {})
-        if detail is not None:
-            details[detail] = None
-        return list(self._details).index(text) + 1
-
-
-def _with_details(text: str, details: list[str]) -> str:
-    more = f"; and {len(details) - _DETAILS:,} more" if len(details) > _DETAILS else ""
-    return f"{'; '.join(details[:_DETAILS])}{more}: {text}" if details else text
+    def _number(self, text: str, reason: Reason | None = None) -> int:
+        self._found.setdefault(text, []).extend([reason] if reason else [])
+        return list(self._found).index(text) + 1
 
 
 def _blocks(context: Context) -> Iterator[Block]:

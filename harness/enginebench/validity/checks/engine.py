@@ -42,8 +42,8 @@ def cache_hits(cell: Context) -> Iterator[Finding]:
     proof = cell.cache
     if cell.load.prefix_cache == "cold" and proof.cached:
         share = proof.cached / max(proof.prompt, 1)
-        detail = f"{proof.cached:,} of {proof.prompt:,} prompt tokens ({percent(share)}) were cached"
-        yield Finding("invalid" if share > MOST_CACHED else "suspect", detail)
+        detail = f"{proof.cached:,} of {proof.prompt:,} prompt tokens ({percent(share)}; limit {MOST_CACHED}) were cached"
+        yield Finding("invalid" if share > MOST_CACHED else "suspect", detail, excess=share)
 
 
 @check(
@@ -55,13 +55,13 @@ def cache_hits(cell: Context) -> Iterator[Finding]:
 def preempted(cell: Context) -> Iterator[Finding]:
     """A preempted request loses its KV cache to others and is computed again."""
     if (count := cell.record.counters.totals["preemptions"]) > 0:
-        yield Finding("suspect", f"{counted(round(count), 'preemption')}: requests lost their KV cache and were computed again")
+        yield Finding("suspect", f"{counted(round(count), 'preemption')}: requests were computed again", excess=count)
 
 
 @check(
     meaning="the engine's batch was never large enough, so latencies include time in its queue",
     when={"suspect": "requests waited in the engine's queue at every one of at least {FEWEST_READINGS} in the window"},
-    advice="raise the deployment's `max_concurrency` or the batch limit in its `options`, or lower `concurrency` or `rate`",
+    advice="raise the deployment's `max_concurrency`, or lower `concurrency` or `rate`",
     needs=(engine_gauge("waiting", FEWEST_READINGS),),
 )
 def queued(cell: Context) -> Iterator[Finding]:
@@ -69,20 +69,22 @@ def queued(cell: Context) -> Iterator[Finding]:
     waiting = cell.readings.known("waiting")
     if min(waiting) > 0:
         few, many = min(waiting), max(waiting)
-        yield Finding("suspect", f"{few:,.0f} to {many:,.0f} requests waited in the engine's queue at each of {len(waiting)} readings")
+        detail = f"{few:,.0f} to {many:,.0f} requests waited in the engine's queue at each of {len(waiting)} readings"
+        yield Finding("suspect", detail, excess=many)
 
 
 @check(
     meaning="the KV cache, not the batch size, limits how many requests run at once",
     when={"suspect": "at any reading the KV cache was at least {FULL} full while requests waited"},
-    advice="give the KV cache more memory or a smaller type in the deployment's `options`, or lower `concurrency`",
+    advice="give the KV cache more memory in the deployment's `options`, or lower `concurrency`",
     needs=(engine_gauge("kv_use"), engine_gauge("waiting")),
 )
 def kv_full(cell: Context) -> Iterator[Finding]:
     """A full cache that no request waits for has just the right size."""
     if full := sum(use >= FULL and queue > 0 for use, queue in cell.readings.pairs("kv_use", "waiting")):
         readings = len(cell.readings.known("kv_use"))
-        yield Finding("suspect", f"the KV cache was full at {full} of {readings} readings while requests waited")
+        detail = f"the KV cache was full at {full} of {readings} readings while requests waited"
+        yield Finding("suspect", detail, excess=full / readings)
 
 
 @check(
@@ -101,9 +103,11 @@ def timings_disagree(cell: Context) -> Iterator[Finding]:
     Engines leave the network, the client and mostly their queue out of the time to the first token.
     """
     if (pace := _pace(cell)) and _apart(*pace, PACE_OFF, PACE_OFF_MS):
-        yield Finding("suspect", f"the engine reports {pace[0]:.3g} ms per token, the client measured {pace[1]:.3g} ms")
+        detail = f"the engine reports {pace[0]:.3g} ms per token, the client measured {pace[1]:.3g} ms (limit {PACE_OFF})"
+        yield Finding("suspect", detail, excess=pace[1] / max(pace[0], 1e-9))
     if (first := _first_token(cell)) and _apart(*first, FIRST_OFF, FIRST_OFF_MS):
-        yield Finding("suspect", f"the engine reports {first[0]:.3g} ms to the first token, the client measured {first[1]:.3g} ms")
+        detail = f"the engine reports {first[0]:.3g} ms to the first token, the client measured {first[1]:.3g} ms (limit {FIRST_OFF})"
+        yield Finding("suspect", detail, excess=first[1] / max(first[0], 1e-9))
 
 
 def _pace(cell: Context) -> tuple[float, float] | None:

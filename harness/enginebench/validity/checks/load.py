@@ -31,7 +31,7 @@ TESTED_WINDOW = Requirement(
         "invalid": "the load was broken off, or a load without `duration_s` left requests unsent",
         "suspect": "a closed loop ran out of requests before {LONG_ENOUGH} of its `duration_s`, and the scenario does not limit `requests`",
     },
-    advice="remove the cause that is named, use more prompts or a shorter `duration_s`, and measure again with `bench run --fresh`",
+    advice="remove the cause that is named, and measure again with `bench run --fresh`",
     needs=(RAW_SAMPLES,),
 )
 def ended_early(cell: Context) -> Iterator[Finding]:
@@ -55,7 +55,8 @@ def _used_up(cell: Context, duration_s: float) -> Iterator[Finding]:
     idle = s.end_ns[sent & (s.end_ns >= s.sent_ns.max())].min()  # before that every stream was busy
     after_s = float(idle - s.sent_ns[sent].min()) / 1e9
     if after_s < LONG_ENOUGH * duration_s:
-        yield Finding("suspect", f"all {prepared:,} requests were used up after {after_s:.2g} of {duration_s:g} s")
+        detail = f"all {prepared:,} requests were used up after {after_s:.2g} of {duration_s:g} s (limit {LONG_ENOUGH})"
+        yield Finding("suspect", detail, excess=duration_s / max(after_s, 1e-9))
 
 
 @check(
@@ -63,9 +64,9 @@ def _used_up(cell: Context, duration_s: float) -> Iterator[Finding]:
     when={
         "invalid": "requests went out at below {RATE_INVALID} of the rate of an open loop, and over {RATE_SLACK} late in all",
         "suspect": "requests went out at below {RATE_SUSPECT} of that rate, or the p99 of their delay is over {LATE_MS} and "
-        "{LATE_OF_TTFT} of the median TTFT",
+        "{LATE_OF_TTFT} of TTFT at its lower quartile",
     },
-    advice="free a core, raise `concurrency` if it caps the load, or send from more processes: `bench run --client-processes 2`",
+    advice="send from more processes with `--client-processes 2`, or raise `concurrency` if it caps the load",
     needs=(REQUEST_TIMES,),
 )
 def rate_not_achieved(cell: Context) -> Iterator[Finding]:
@@ -75,14 +76,17 @@ def rate_not_achieved(cell: Context) -> Iterator[Finding]:
     if not cell.load.open_loop or first.sum() < 2:
         return
     delay_ms = float(np.percentile((s.sent_ns - s.due_ns)[first], 99)) / 1e6
-    if delay_ms > max(LATE_MS, LATE_OF_TTFT * cell.ttft_ms):
-        yield Finding("suspect", f"requests were sent {delay_ms:,.1f} ms late (p99), at a median TTFT of {cell.ttft_ms:,.1f} ms")
+    limit_ms = max(LATE_MS, LATE_OF_TTFT * cell.quick_ttft_ms)
+    if delay_ms > limit_ms:
+        detail = f"requests were sent {delay_ms:,.1f} ms late (p99; limit {limit_ms:,.1f} ms)"
+        yield Finding("suspect", detail, excess=delay_ms / limit_ms)
     due_s, sent_s = (float(np.ptp(at[first])) / 1e9 for at in (s.due_ns, s.sent_ns))
     if due_s < RATE_SUSPECT * sent_s and sent_s - due_s > RATE_SLACK:
         gaps = int(first.sum()) - 1
         wanted = f"{gaps / due_s:,.3g}" if due_s else "infinitely many"
         severity: Severity = "invalid" if due_s < RATE_INVALID * sent_s else "suspect"
-        yield Finding(severity, f"{gaps / sent_s:,.3g} of {wanted} requests/s were sent")
+        limit = RATE_INVALID if severity == "invalid" else RATE_SUSPECT
+        yield Finding(severity, f"{gaps / sent_s:,.3g} of {wanted} requests/s were sent (limit {limit})", excess=sent_s / max(due_s, 1e-9))
 
 
 @check(
@@ -147,9 +151,10 @@ def few_requests(cell: Context) -> Iterator[Finding]:
     """With one request a stream, all of them are prefilled at once and then decoded together."""
     sent, load = len(cell.samples), cell.load
     if load.open_loop and sent < FEWEST_OPEN:
-        yield Finding("suspect", f"{sent} requests")
+        yield Finding("suspect", f"{sent} requests (limit {FEWEST_OPEN})", excess=1 / max(sent, 1))
     elif not load.open_loop and sent < FEWEST_PER_STREAM * load.concurrency:
-        yield Finding("suspect", f"{sent} requests for {load.concurrency} streams")
+        detail = f"{sent} requests for {load.concurrency} streams (limit {FEWEST_PER_STREAM} a stream)"
+        yield Finding("suspect", detail, excess=load.concurrency / max(sent, 1))
 
 
 @check(
@@ -161,4 +166,5 @@ def few_requests(cell: Context) -> Iterator[Finding]:
 def short_window(cell: Context) -> Iterator[Finding]:
     """Rates divide by the length of the window."""
     if cell.window.length_s < SHORTEST:
-        yield Finding("suspect", f"window of {cell.window.length_s:.2f} s")
+        length_s = cell.window.length_s
+        yield Finding("suspect", f"window of {length_s:.2f} s (limit {SHORTEST})", excess=SHORTEST / max(length_s, 1e-9))

@@ -5,29 +5,58 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from enginebench.domain.formatting import percent
+from enginebench.metrics.hardware import engine_is_traced
 from enginebench.metrics.registry import Trait
 from enginebench.records.throttle import Throttle
-from enginebench.validity.check import Finding, Threshold, check
+from enginebench.validity.check import Finding, Severity, Threshold, check
 from enginebench.validity.context import Context, Requirement
 
 READINGS = Threshold(0.05, "share")
 PERIODS = Threshold(0.05, "share")
 STOLEN = Threshold(0.05, "share")
+FOREIGN, MOST_FOREIGN = Threshold(0.1, "share"), Threshold(0.3, "share")
+WAITED = Threshold(0.1, "share")
+STEP = Threshold(0.1, "s")
 
 GPUS = Requirement("telemetry of the GPUs that the cell ran on", lambda cell: bool(cell.hardware.devices))
 PROCESSORS = Requirement(
     "telemetry of container quotas or processor heat", lambda cell: bool(cell.hardware.quota) or cell.hardware.overheated is not None
 )
 STEAL = Requirement("telemetry of stolen processor time", lambda cell: cell.hardware.steal is not None)
+TRACED = Requirement("processor time of the engine, as its processes are not known here", lambda cell: engine_is_traced(cell.record))
+BUSY = Requirement("telemetry of the machine's processor time", lambda cell: cell.hardware.foreign is not None)
+WAITING = Requirement("telemetry of time that disks were waited for", lambda cell: cell.hardware.iowait is not None)
+CLOCK = Requirement("readings of the wall clock", lambda cell: cell.hardware.clock_step_s is not None)
+
+
+@check(
+    meaning="the machine was not the engine's alone, so the figures are too low",
+    when={
+        "invalid": "over {MOST_FOREIGN} of the machine's processor time went to neither the engine nor bench",
+        "suspect": "over {FOREIGN} did",
+    },
+    advice="end the other work that `top` shows, or wait for a quiet machine with `--wait-quiet 60s`",
+    needs=(TRACED, BUSY),
+)
+def foreign_load(cell: Context) -> Iterator[Finding]:
+    """(host busy - engine - bench) / capacity of all cores, in the window. The engine's part includes its containers and, where it is
+    attached on this machine, the process that listens on its port.
+    """
+    share, busy = cell.hardware.foreign or 0.0, cell.hardware.busy or 0.0
+    if share > FOREIGN:
+        severity: Severity = "invalid" if share > MOST_FOREIGN else "suspect"
+        limit = MOST_FOREIGN if share > MOST_FOREIGN else FOREIGN
+        detail = f"other work used {percent(share, 2)} of the processors (limit {limit}; {percent(busy, 2)} were busy in all)"
+        yield Finding(severity, detail, excess=share / FOREIGN)
 
 
 @check(
     meaning="the GPU's cooling or power limit lowers the figures",
     when={
         "suspect": "at over {READINGS} of its readings a GPU's clock was lowered for heat, a power brake or a hardware slowdown, or for "
-        "its power limit where that is below the device's default"
+        "its power limit where that is below the device's default",
     },
-    advice="cool the GPU or raise its limit, as `nvidia-smi -q -d PERFORMANCE,POWER` shows them, and measure again",
+    advice="cool the GPU or raise its limit, as `nvidia-smi -q -d PERFORMANCE,POWER` shows them",
     needs=(GPUS,),
 )
 def gpu_throttled(cell: Context) -> Iterator[Finding]:
@@ -36,7 +65,7 @@ def gpu_throttled(cell: Context) -> Iterator[Finding]:
     counts = {why: share for why, share in found.throttled.items() if why != Throttle.POWER_CAP.words or found.capped}
     if why := [f"{reason} at {percent(share)} of the readings" for reason, share in counts.items() if share > READINGS]:
         lowered = f"; the power limit of {', '.join(found.capped)} is below its default" if found.capped else ""
-        yield Finding("suspect", f"a GPU lowered its clock: {', '.join(why)}{lowered}")
+        yield Finding("suspect", f"a GPU lowered its clock: {', '.join(why)} (limit {READINGS}){lowered}", excess=max(counts.values()))
 
 
 @check(
@@ -44,7 +73,7 @@ def gpu_throttled(cell: Context) -> Iterator[Finding]:
     when={
         "suspect": "at any reading a process that is not the engine's computed on a GPU of the cell (power, energy and memory are withheld)"
     },
-    advice="end the processes that `nvidia-smi` lists beside the engine, and measure again",
+    advice="end the processes that `nvidia-smi` lists beside the engine",
     needs=(GPUS,),
     withholds=(Trait.DEVICE,),
 )
@@ -57,18 +86,18 @@ def gpu_shared(cell: Context) -> Iterator[Finding]:
 @check(
     meaning="engine or client got less processor time than they could use",
     when={"suspect": "a container had used up its quota in over {PERIODS} of the scheduler's periods, or heat lowered a processor's clock"},
-    advice="raise `cpus` under `container`, or cool the machine, and measure again",
+    advice="raise `cpus` under `container`, or cool the machine",
     needs=(PROCESSORS,),
 )
 def cpu_throttled(cell: Context) -> Iterator[Finding]:
     """Engines also need processors: to schedule, to tokenize and to start kernels."""
     for name, share in cell.hardware.quota.items():
         if share > PERIODS:
-            yield Finding(
-                "suspect", f"the container of the {name} had used up its processor quota in {percent(share)} of the scheduler's periods"
-            )
+            detail = f"the container of the {name} had used up its quota in {percent(share)} of the periods (limit {PERIODS})"
+            yield Finding("suspect", detail, excess=share / PERIODS)
     if cell.hardware.overheated:
-        yield Finding("suspect", f"processors lowered their clock {cell.hardware.overheated:,.0f} times because of heat")
+        detail = f"processors lowered their clock {cell.hardware.overheated:,.0f} times because of heat"
+        yield Finding("suspect", detail, excess=cell.hardware.overheated)
 
 
 @check(
@@ -79,5 +108,30 @@ def cpu_throttled(cell: Context) -> Iterator[Finding]:
 )
 def cpu_stolen(cell: Context) -> Iterator[Finding]:
     """Steal time, as the guest's kernel counts it over all cores."""
-    if cell.hardware.steal is not None and cell.hardware.steal > STOLEN:
-        yield Finding("suspect", f"the hypervisor gave {percent(cell.hardware.steal)} of this machine's processor time to others")
+    if (share := cell.hardware.steal or 0.0) > STOLEN:
+        detail = f"the hypervisor gave {percent(share)} of this machine's processor time to others (limit {STOLEN})"
+        yield Finding("suspect", detail, excess=share / STOLEN)
+
+
+@check(
+    meaning="a disk held the engine up",
+    when={"suspect": "for over {WAITED} of the machine's processor time a process waited for a disk and nothing else ran"},
+    advice="put the weights on a faster disk or keep them in memory, and see `iostat -x 1` for what else uses the disk",
+    needs=(WAITING,),
+)
+def disk_wait(cell: Context) -> Iterator[Finding]:
+    """Weights and KV cache belong in memory once an engine is warm: mapped weights that do not fit are read again and again."""
+    if (share := cell.hardware.iowait or 0.0) > WAITED:
+        yield Finding("suspect", f"processors idled {percent(share)} of the time for a disk (limit {WAITED})", excess=share / WAITED)
+
+
+@check(
+    meaning="times that the engine reports, and log lines, do not fit those of the client",
+    when={"suspect": "the wall clock moved by over {STEP} against the monotonic clock while the load ran"},
+    advice="let the clock be slewed and not stepped, and keep the machine from sleeping",
+    needs=(CLOCK,),
+)
+def clock_step(cell: Context) -> Iterator[Finding]:
+    """Somebody set the clock, or the machine slept. The client's own times are monotonic, and not affected by a clock that is set."""
+    if (step_s := cell.hardware.clock_step_s or 0.0) > STEP:
+        yield Finding("suspect", f"the wall clock moved by {step_s:,.3g} s during the load (limit {STEP})", excess=step_s / STEP)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from enginebench.metrics.tokens import APART, TOKENS_APART, disagreements, output_tokens
+from enginebench.records.samples import Ints
 from enginebench.validity.check import Finding, Severity, Threshold, check
 from enginebench.validity.context import RAW_SAMPLES, SUCCESSES, Context, Requirement
 
@@ -48,7 +49,8 @@ def failed_requests(cell: Context) -> Iterator[Finding]:
         kinds = ", ".join(sorted({outcome for outcome in s.outcome if outcome != "ok"}))
         after = f", so {lost:,} later turns were not sent" if lost else ""
         severity: Severity = "invalid" if bad + lost > MOST_FAILED * (len(s) + lost) else "suspect"
-        yield Finding(severity, f"{bad} of {len(s)} requests failed ({kinds}){after}")
+        detail = f"{bad} of {len(s)} requests failed ({kinds}; limit {MOST_FAILED}){after}"
+        yield Finding(severity, detail, excess=(bad + lost) / (len(s) + lost))
 
 
 @check(
@@ -67,34 +69,79 @@ def no_counts(cell: Context) -> Iterator[Finding]:
     meaning="the measured work is not what the load asks for",
     when={
         "invalid": "the mean output is over {LENGTH_OFF} (and {EXACT_SLACK}) longer than asked, or, where the engine can force a length, "
-        "over {LENGTH_OFF} shorter; or the mean input is off by over {LENGTH_OFF} (chat: and {TEMPLATE})",
-        "suspect": "any output length is off; or the input of any first turn is off by over {EXACT_SLACK} where prompts are token ids, "
-        "{TEXT_SLACK} and {LENGTH_OFF} where they are text, {TEMPLATE} with a chat template",
+        "over {LENGTH_OFF} shorter",
+        "suspect": "any output is longer than asked or, where the engine can force a length, shorter; or the mean is over {LENGTH_OFF} "
+        "shorter",
     },
-    advice="check that the engine honours `ignore_eos` or its own way to force a length, and uses the checkpoint's tokenizer",
+    advice="check that the engine honours `ignore_eos` or its own way to force a length",
     needs=(SUCCESSES, COUNTED),
 )
 def length_mismatch(cell: Context) -> Iterator[Finding]:
     """Engines that produce different numbers of tokens did different work.
 
-    A cap may be undercut and never exceeded; one token more may be the one that ends the text. Later turns also hold earlier replies, whose
-    length is the server's.
+    A cap may be undercut and never exceeded; one token more may be the one that ends the text.
     """
     s = cell.samples
     got, asked = output_tokens(s)[s.ok], s.asked_output_tokens[s.ok]
-    if (got != asked).any():
-        known = ~np.isnan(got)
-        more, wanted = float(got[known].mean() - asked[known].mean()), float(asked[known].mean())
-        short = more < -LENGTH_OFF * wanted and cell.record.traits.length_control == "exact"
-        severity: Severity = "invalid" if short or more > max(EXACT_SLACK, LENGTH_OFF * wanted) else "suspect"
-        yield Finding(severity, f"asked for {wanted:.0f} output tokens, the server counted {wanted + more:.0f} on average")
-    counted = s.ok & (s.input_tokens >= 0) & (s.turn == 0)
-    got, asked = s.input_tokens[counted], s.asked_input_tokens[counted]
+    known, exact = ~np.isnan(got), cell.record.traits.length_control == "exact"
+    more, wanted = float(got[known].mean() - asked[known].mean()), float(asked[known].mean())
+    short = more < -LENGTH_OFF * wanted
+    if short or ((got != asked) if exact else (got > asked)).any():
+        severity: Severity = "invalid" if (short and exact) or more > max(EXACT_SLACK, LENGTH_OFF * wanted) else "suspect"
+        detail = f"asked for {wanted:.0f} output tokens, the server counted {wanted + more:.0f} on average (limit {LENGTH_OFF})"
+        yield Finding(severity, detail, excess=abs(more) / max(wanted, 1))
+
+
+@check(
+    meaning="prompts were cut off, so prefill was less work than the load asks for",
+    when={"invalid": "the server counted over {LENGTH_OFF} (and {TEXT_SLACK}) fewer input tokens than were sent, on average"},
+    advice="raise the server's context, or lower `input_tokens`",
+    needs=(SUCCESSES,),
+)
+def prompt_truncated(cell: Context) -> Iterator[Finding]:
+    """A server that keeps only the end of a long prompt answers as usual. Where prompts are text, their length was fitted to its counts."""
+    got, asked = _inputs(cell)
+    if len(got) and asked.mean() - got.mean() > max(TEXT_SLACK, LENGTH_OFF * asked.mean()):
+        detail = f"sent {asked.mean():.0f} input tokens, the server counted {got.mean():.0f} on average (limit {LENGTH_OFF})"
+        yield Finding("invalid", detail, excess=asked.mean() / max(got.mean(), 1))
+
+
+@check(
+    meaning="prompts are longer than the load asks for",
+    when={
+        "invalid": "the mean input is over {LENGTH_OFF} (chat: and {TEMPLATE}) longer than asked",
+        "suspect": "the input of any first turn is off by over {EXACT_SLACK} where prompts are token ids, {TEXT_SLACK} and {LENGTH_OFF} "
+        "where they are text, {TEMPLATE} with a chat template",
+    },
+    advice="check that the server runs this checkpoint with its own tokenizer",
+    needs=(SUCCESSES,),
+)
+def prompt_mismatch(cell: Context) -> Iterator[Finding]:
+    """Later turns do not count: they also hold earlier replies, whose length is the server's. Shorter on average: `prompt_truncated`."""
+    got, asked = _inputs(cell)
     template = TEMPLATE if cell.load.api == "chat" else 0.0
     slack = np.full(len(asked), float(EXACT_SLACK)) if cell.record.prompts.exact else np.maximum(TEXT_SLACK, LENGTH_OFF * asked)
     if (np.abs(got - asked) > np.maximum(slack, template)).any():
-        severity = "invalid" if abs(got.mean() - asked.mean()) > LENGTH_OFF * asked.mean() + template else "suspect"
-        yield Finding(severity, f"asked for {asked.mean():.0f} input tokens, the server counted {got.mean():.0f} on average")
+        more = got.mean() - asked.mean()
+        severity: Severity = "invalid" if more > LENGTH_OFF * asked.mean() + template else "suspect"
+        limit = f"{LENGTH_OFF} and {TEMPLATE}" if template else LENGTH_OFF
+        detail = f"asked for {asked.mean():.0f} input tokens, the server counted {got.mean():.0f} on average (limit {limit})"
+        advice = _prompt_advice(cell, float(more), float(np.ptp(got - asked)))
+        yield Finding(severity, detail, advice=advice, excess=abs(more) / asked.mean())
+
+
+def _prompt_advice(cell: Context, off: float, spread: float) -> str:
+    """What to do about prompts that the server counts differently; empty: the check's own advice."""
+    if off > 0 and spread <= max(TEXT_SLACK, LENGTH_OFF * off):
+        return f"the server adds {off:.0f} tokens to each prompt, such as a chat template: lower `input_tokens` by that many"
+    return "" if cell.record.prompts.exact else "give the deployment a checkpoint with its tokenizer: lengths of text are estimates here"
+
+
+def _inputs(cell: Context) -> tuple[Ints, Ints]:
+    """Input tokens that the server counted, and those asked for, of the first turns."""
+    s = cell.samples
+    counted = s.ok & (s.input_tokens > 0) & (s.turn == 0)
+    return s.input_tokens[counted], s.asked_input_tokens[counted]
 
 
 @check(
@@ -103,7 +150,7 @@ def length_mismatch(cell: Context) -> Iterator[Finding]:
         "suspect": "the server and the checkpoint's tokenizer differ by over {RETOKENIZED} on the warm-up (trained weights only), or two "
         "counts of the same requests differ, by over {COUNTS_APART_TOKENS} and {COUNTS_APART}, for over {REQUESTS_APART} of them"
     },
-    advice="count one reply with the checkpoint's tokenizer to see which count is right, before you trust either",
+    advice="count one reply with the checkpoint's tokenizer to see which count is right",
     needs=(SUCCESSES, COUNTED_TWICE),
 )
 def counts_disagree(cell: Context) -> Iterator[Finding]:
@@ -114,4 +161,5 @@ def counts_disagree(cell: Context) -> Iterator[Finding]:
         yield Finding("suspect", detail)
     for one, other, differ, both in disagreements(cell.samples):
         if differ > REQUESTS_APART * both:
-            yield Finding("suspect", f"{one} and {other} differ for {differ:,} of {both:,} requests")
+            detail = f"{one} and {other} differ for {differ:,} of {both:,} requests (limit {REQUESTS_APART})"
+            yield Finding("suspect", detail, excess=differ / both)

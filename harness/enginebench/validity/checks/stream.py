@@ -32,7 +32,7 @@ WHOLE = Threshold(0.5, "share")
         "ignored); or, in replies of more than {FEW_GAPS} events, the events after the first take below {RELAYED} of the time at below "
         "{STEP} each; the second case, and over {MOST_IN_BURSTS} in the first, withholds the pace from token to token"
     },
-    advice="switch off buffering in proxies and gateways, and the engine's option for several tokens per event",
+    advice="switch off buffering in proxies, and the engine's option for several tokens an event",
     needs=(EVENTS,),
     withholds=(Trait.PACE,),
 )
@@ -50,8 +50,8 @@ def burst_delivery(cell: Context) -> Iterator[Finding]:
         detail = f"the first event took all but {100 * after:.1f} % of a request's time, and the others then came {pace_ms:.2f} ms apart"
         yield Finding("suspect", detail, withholds=True)
     elif share > IN_BURSTS and not (len(gaps_ms) < FEW_GAPS and instant == 1 < len(gaps_ms)):
-        detail = f"{percent(share)} of the output events came within {INSTANT} of the one before"
-        yield Finding("suspect", detail, withholds=share > MOST_IN_BURSTS)
+        detail = f"{percent(share)} of the output events came within {INSTANT} of the one before (limit {IN_BURSTS})"
+        yield Finding("suspect", detail, withholds=share > MOST_IN_BURSTS, excess=share)
 
 
 def _after_first(cell: Context) -> tuple[float, float]:
@@ -74,7 +74,7 @@ def _after_first(cell: Context) -> tuple[float, float]:
     when={
         "suspect": "an event holds over {PER_EVENT} on average, or over {WHOLE} of the replies of 2 or more tokens came in a single event"
     },
-    advice="switch off buffering in proxies and gateways, and check that the engine streams",
+    advice="switch off buffering in proxies, and check that the engine streams",
     needs=(EVENTS,),
 )
 def few_events(cell: Context) -> Iterator[Finding]:
@@ -87,4 +87,5 @@ def few_events(cell: Context) -> Iterator[Finding]:
     whole = float((events[known] == 1).mean())
     if per_event > PER_EVENT or whole > WHOLE:
         at_once = f"; {percent(whole)} of the replies came in a single event" if whole else ""
-        yield Finding("suspect", f"{per_event:,.0f} tokens in the average event{at_once}")
+        detail = f"{per_event:,.0f} tokens in the average event (limit {PER_EVENT}){at_once}"
+        yield Finding("suspect", detail, excess=per_event)
