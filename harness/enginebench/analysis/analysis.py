@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from enginebench.analysis.caveats import caveats, contradictions, unpriced
 from enginebench.analysis.parity import Parity, parities
@@ -33,12 +33,22 @@ class Analysis:
     """None: no SLO was given, so there is no goodput."""
     prices: Prices | None = None
     """None: no prices were given, so no row has a cost."""
+    damaged: Mapping[str, str] = field(default_factory=dict)
+    """Id of each stored cell whose record cannot be read -> why. Such a cell is in no row."""
 
     @property
     def caveats(self) -> tuple[str, ...]:
         """What to know before quoting a figure: random weights, parity, settings without effect, figures above a ceiling."""
+<<<<<<< HEAD
         found, context = caveats(self.rows, self.parity), RunContext(self.run, prices=self.prices)
         return tuple(dict.fromkeys((*found, *contradictions(self.rows), *unpriced(self.rows, context))))
+=======
+        found, context = caveats(self.rows, self.parity), RunContext(self.run, prices=self.prices)
+        damaged = [
+            f"the stored cell {cell} is damaged: {why}; `bench run --retry-failed` measures it again" for cell, why in self.damaged.items()
+        ]
+        return tuple(dict.fromkeys((*damaged, *found, *contradictions(self.rows), *unpriced(self.rows, context))))
+>>>>>>> 767ea0a (Damaged and foreign records cost their cell, never the run; raw samples have a SHA-256 in their record)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -46,13 +56,14 @@ class Analysis:
         # a cell of several phases has several rows
         records = {cell.record.id: cell.record for row in self.rows for cell in row.cells}.values()
         out = {status: sum(r.status == status for r in records) for status in ("ok", "failed", "skipped")}
-        return out | {"missing": len(self.run.cells) - len(records)}
+        damaged = {"damaged": len(self.damaged)} if self.damaged else {}
+        return out | damaged | {"missing": len(self.run.cells) - len(records) - len(self.damaged)}
 
     @property
     def incomplete(self) -> str | None:
         """Why the run is not complete: cells failed or are missing, or all were skipped; None when it is."""
         counts = self.counts
-        short = [f"{counts[status]} {status}" for status in ("failed", "missing") if counts[status]]
+        short = [f"{counts[status]} {status}" for status in ("failed", "damaged", "missing") if counts.get(status)]
         if short:
             return f"not every cell was measured ({', '.join(short)})"
         return None if counts["ok"] else "nothing was measured: every cell was skipped"
@@ -63,4 +74,8 @@ def analyse(run: Run, prices: Prices | None = None) -> Analysis:
     slo = parse(run.record.slo) if run.record.slo is not None else None
     launches = run.launches()
     rows, columns = read_rows(run, RunContext(run.record, launches, slo, prices))
-    return Analysis(run.record, rows, launches, columns, verdict_sentence(rows), tuple(parities(rows, launches)), slo, prices)
+    known = {cell.record.id for row in rows for cell in row.cells}
+    damaged = (
+        {cell: why for cell, why in run.damage().items() if cell not in known} if any(map(run.has, {*run.record.cells} - known)) else {}
+    )
+    return Analysis(run.record, rows, launches, columns, verdict_sentence(rows), tuple(parities(rows, launches)), slo, prices, damaged)

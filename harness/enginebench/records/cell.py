@@ -110,6 +110,10 @@ class CellRecord:
     """Readings of GPUs, machine and engine processes while the load ran."""
     stated: Stated | None = None
     """Figures that another tool's file states, for a cell without raw samples."""
+    samples_sha256: str | None = None
+    """SHA-256 of samples/<id>.parquet; None: no raw samples, or stored before this was."""
+    shared_machine: str | None = None
+    """Who else measured on this machine or used its GPU while the cell ran, with --share-machine; None: nobody that is known."""
     identity: str | None = None
     """`Startup.identity` of the server that measured it."""
     log_tail: tuple[str, ...] = ()

@@ -1,9 +1,14 @@
 """Writing files so that a crash or a power cut never leaves half of one. Knows no record."""
 
+import contextlib
 import datetime as dt
+import hashlib
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+
+import psutil
 
 
 def now() -> str:
@@ -17,12 +22,39 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def replace_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then rename it to `path`."""
+    """Let `write` fill a temporary file beside `path`, then rename it to `path`. An error, as of a full disk, leaves `path` as it was."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    write(part)
-    _sync(part)
-    part.replace(path)
+    try:
+        write(part)
+        _sync(part)
+        part.replace(path)
+    except BaseException:
+        remove(part)
+        raise
     _sync(path.parent)  # the rename is stored in the folder
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder with its content, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what `replace_atomically` left in a folder when its process was killed."""
+    for part in folder.glob(".*.part"):
+        pid = part.suffixes[-2].removeprefix(".") if len(part.suffixes) > 1 else ""
+        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+            with contextlib.suppress(OSError):
+                remove(part)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync(path: Path) -> None:

@@ -12,15 +12,17 @@ Every file is replaced atomically, so a crash loses at most the cell that was be
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from enginebench.errors import UserError
 from enginebench.records import upgrades
 from enginebench.records.cell import CellRecord
-from enginebench.records.files import replace_atomically, write_atomically
+from enginebench.records.files import remove, replace_atomically, sha256, write_atomically
 from enginebench.records.launch import LaunchRecord
 from enginebench.records.run import RunRecord
 from enginebench.records.schema import dump, load
@@ -39,10 +41,15 @@ class Run:
     @classmethod
     def create(cls, path: Path, record: RunRecord, scenario_text: str) -> Run:
         """Make a run folder; `path` must not exist."""
-        for name in ("cells", "samples", "launches", "logs"):
-            (path / name).mkdir(parents=True)
-        write_atomically(path / "scenario.yaml", scenario_text)
-        write_atomically(path / "run.json", dump(record))  # last: a folder without it is not a run
+
+        def fill(folder: Path) -> None:
+            for name in ("cells", "samples", "launches", "logs"):
+                (folder / name).mkdir(parents=True)
+            write_atomically(folder / "scenario.yaml", scenario_text)
+            write_atomically(folder / "run.json", dump(record))
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_atomically(path, fill)
         return cls(path)
 
     def update(self, record: RunRecord) -> None:
@@ -54,6 +61,7 @@ class Run:
         """Store a finished cell. Samples are written first, so that a stored record always has its samples."""
         if samples is not None:
             replace_atomically(self._samples(cell.id), samples.write)
+            cell = replace(cell, samples_sha256=sha256(self._samples(cell.id)))
         write_atomically(self._cell(cell.id), dump(cell))
 
     def add_launch(self, launch: LaunchRecord) -> None:
@@ -70,31 +78,75 @@ class Run:
         return self.path / "logs" / f"{launch_id}.log"
 
     def has(self, cell_id: str) -> bool:
-        """Whether the cell is stored."""
-        return self._cell(cell_id).is_file()
+        """Whether the cell is stored, damaged or not."""
+        return self._cell(cell_id).exists()
 
     def drop(self, cell_id: str) -> None:
         """Remove a cell, so that it is measured again."""
-        self._cell(cell_id).unlink(missing_ok=True)
+        remove(self._cell(cell_id))
+        remove(self._samples(cell_id))
 
     def cells(self) -> Iterator[CellRecord]:
-        """The stored cells in plan order."""
-        return (self.cell(cell_id) for cell_id in self.record.cells if self.has(cell_id))
+        """The stored cells in plan order, without those whose record cannot be read. A cell of a damaged launch has failed."""
+        launches = self._read_launches()
+        for cell_id in filter(self.has, self.record.cells):
+            with contextlib.suppress(UserError):
+                record = self.cell(cell_id)
+                launch = launches.get(record.launch_id)
+                if isinstance(launch, UserError):
+                    record = replace(record, status="failed", reason=f"damaged: its launch record {record.launch_id}.json {launch.message}")
+                yield record
 
     def cell(self, cell_id: str) -> CellRecord:
-        """One stored cell. UserError if there is none."""
-        return load(self._cell(cell_id), CellRecord, upgrades.CELL)
+        """One stored cell. UserError if there is none, or if it is damaged or that of another cell."""
+        record = load(self._cell(cell_id), CellRecord, upgrades.CELL)
+        if record.id != cell_id:
+            raise UserError(f"is the record of another cell, {record.id}", file=self._cell(cell_id))
+        return record
 
     def launches(self) -> dict[str, LaunchRecord]:
-        """Launch id -> record, for every stored server start."""
-        return {file.stem: load(file, LaunchRecord, upgrades.LAUNCH) for file in sorted((self.path / "launches").glob("*.json"))}
+        """Launch id -> record, for every stored server start that can be read."""
+        return {name: launch for name, launch in self._read_launches().items() if isinstance(launch, LaunchRecord)}
+
+    def _read_launches(self) -> dict[str, LaunchRecord | UserError]:
+        """File name -> the record, or why it cannot be used."""
+        found: dict[str, LaunchRecord | UserError] = {}
+        for file in sorted((self.path / "launches").glob("*.json")):
+            try:
+                launch: LaunchRecord | UserError = load(file, LaunchRecord, upgrades.LAUNCH)
+            except UserError as error:
+                launch = error
+            other = isinstance(launch, LaunchRecord) and launch.id != file.stem
+            found[file.stem] = UserError("is the record of another launch", file=file) if other else launch
+        return found
 
     def samples(self, cell_id: str) -> Samples | None:
-        """The raw samples of a cell; None if it has none."""
+        """The raw samples of a cell; None if it has none. UserError if they are damaged."""
         from enginebench.records.samples import Samples  # brings numpy
 
-        file = self._samples(cell_id)
-        return Samples.read(file) if file.is_file() else None
+        file, expected = self._samples(cell_id), self.cell(cell_id).samples_sha256
+        if not file.is_file():
+            if expected is not None or file.exists():
+                raise UserError("raw samples are missing", file=file)
+            return None
+        if expected is not None and sha256(file) != expected:
+            raise UserError("raw samples are damaged: they are not those that were stored with the cell", file=file)
+        return Samples.read(file)
+
+    def damage(self) -> dict[str, str]:
+        """Id of each stored cell that cannot be used -> why, in one sentence."""
+        found: dict[str, str] = {}
+        good = {record.id: record for record in self.cells()}
+        for cell_id in filter(self.has, self.record.cells):
+            try:
+                record = good.get(cell_id) or self.cell(cell_id)
+                if record.status == "ok" and record.stated is None and self.samples(cell_id) is None:
+                    found[cell_id] = "raw samples are missing"
+                elif (record.reason or "").startswith("damaged: "):
+                    found[cell_id] = record.reason or ""
+            except UserError as error:
+                found[cell_id] = f"{error.file.name if error.file else cell_id}: {error.message}"
+        return found
 
     @property
     def finished(self) -> bool:

@@ -32,19 +32,28 @@ def dump(record: object) -> str:
 
 def load(file: Path, kind: type[R], upgrades: Mapping[int, Upgrade]) -> R:
     """Read a record. upgrades: version -> what makes the next version of it. UserError if it is damaged or newer than SCHEMA."""
+    if file.exists() and not file.is_file():  # reading a pipe would wait for ever
+        raise UserError("cannot be read: it is not a file", file=file)
     try:
         data: Any = json.loads(file.read_text(encoding="utf-8"))
         for old in range(_version(data, file), SCHEMA):
             data = upgrades[old](data, file)
         return cast("R", _adapter(kind).validate_python(data))  # type: ignore[arg-type]  # mypy: type[R] is Hashable
-    except (ValueError, ValidationError, OSError, LookupError, TypeError, AttributeError) as error:
-        raise UserError(f"cannot be read: {(str(error).splitlines() or ['?'])[0]}", file=file) from None
+    except RecursionError:
+        raise UserError("cannot be read: it is nested too deeply", file=file) from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise UserError(f"cannot be read: {first['msg'][:1].lower()}{first['msg'][1:]}", file=file, key=place or None) from None
+    except (ValueError, OSError, LookupError, TypeError, AttributeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else (str(error).splitlines() or ["?"])[0]
+        raise UserError(f"cannot be read: {reason}", file=file) from None
 
 
 def _version(data: Any, file: Path) -> int:
     version = data.get("schema") if isinstance(data, dict) else None
-    if not isinstance(version, int) or version < 1:
-        raise ValueError("it has no schema version")
+    if type(version) is not int or version < 1:
+        raise ValueError("it has no schema version, a whole number of 1 or more")
     if version > SCHEMA:
         raise UserError(f"has schema {version}, this enginebench reads up to {SCHEMA}", file=file, advice="upgrade enginebench to read it")
     return version

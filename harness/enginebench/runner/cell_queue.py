@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from enginebench.analysis.rows import CellResult, meets, result_of
 from enginebench.domain import Cell
+from enginebench.errors import UserError
 from enginebench.metrics.context import RunContext
 from enginebench.records.cell import CellRecord
 from enginebench.records.run_folder import Run
@@ -58,8 +59,14 @@ class CellQueue:
                 self.cells.insert(at, probe)
                 return
             if probe.id not in self._answers:
-                self._answers[probe.id] = self._met(self._run.cell(probe.id), self._run.samples(probe.id))
+                self._answers[probe.id] = self._stored(probe.id)
             answers[level] = self._answers[probe.id]
+
+    def _stored(self, probe_id: str) -> bool | None:
+        try:
+            return self._met(self._run.cell(probe_id), self._run.samples(probe_id))
+        except UserError:  # damaged
+            return None
 
     def _met(self, record: CellRecord, samples: Samples | None) -> bool | None:
         slo = self._plan.scenario.slo

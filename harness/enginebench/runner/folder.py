@@ -9,7 +9,7 @@ from pathlib import Path
 from enginebench import __version__
 from enginebench.domain import JSON, plain_object
 from enginebench.errors import UserError
-from enginebench.records.files import now
+from enginebench.records.files import now, remove_parts
 from enginebench.records.run import RunRecord
 from enginebench.records.run_folder import Run, find_runs, new_run_path
 from enginebench.scenario.contents import changed
@@ -29,14 +29,17 @@ def open_run_for(
     if run is None:
         run = Run.create(new_run_path(results, plan.scenario.name), _new_record(plan, machine), plan.scenario.text)
     with _locked(run):
-        current = replace(
+        for folder in (results, run.path, run.path / "cells", run.path / "samples", run.path / "launches"):
+            remove_parts(folder)
+        current = replace(  # cells are judged when read: by the SLO of today's scenario
             run.record, slo=_slo(plan), searches=plan.searches, inputs={**run.record.inputs, **plan.contents}
-        )  # cells are judged when read: by the SLO of today's scenario
+        )
         if current != run.record:
             run.update(current)
-        if retry_failed:
-            for cell_id in _failed(run):
-                run.drop(cell_id)
+        for cell_id in _failed(run) if retry_failed else ():
+            run.drop(cell_id)
+        for cell_id, why in run.damage().items():
+            say(f"warning: the stored cell {cell_id} is damaged ({why}); --retry-failed measures it again")
         yield run
 
 
@@ -71,7 +74,7 @@ def _slo(plan: Plan) -> dict[str, JSON] | None:
 
 
 def _failed(run: Run) -> list[str]:
-    return [cell.id for cell in run.cells() if cell.status == "failed"]
+    return list(dict.fromkeys([*(cell.id for cell in run.cells() if cell.status == "failed"), *run.damage()]))
 
 
 @contextlib.contextmanager
