@@ -19,7 +19,7 @@ from enginebench.records.launch import LaunchRecord
 from enginebench.records.run import RunRecord
 from enginebench.records.run_folder import Run, open_run
 
-from ...conftest import Pace, synthetic_samples
+from ...conftest import Pace, synthetic_samples  # noqa: TID252  # tests are no package that has a name
 
 CELLS = [
     Cell(Deployment(engine, "m", "f16", "m"), ClosedLoop(concurrency=1, input_tokens=8, output_tokens=4, requests=20), 0)
