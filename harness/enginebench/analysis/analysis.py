@@ -39,16 +39,11 @@ class Analysis:
     @property
     def caveats(self) -> tuple[str, ...]:
         """What to know before quoting a figure: random weights, parity, settings without effect, figures above a ceiling."""
-<<<<<<< HEAD
-        found, context = caveats(self.rows, self.parity), RunContext(self.run, prices=self.prices)
-        return tuple(dict.fromkeys((*found, *contradictions(self.rows), *unpriced(self.rows, context))))
-=======
         found, context = caveats(self.rows, self.parity), RunContext(self.run, prices=self.prices)
         damaged = [
             f"the stored cell {cell} is damaged: {why}; `bench run --retry-failed` measures it again" for cell, why in self.damaged.items()
         ]
         return tuple(dict.fromkeys((*damaged, *found, *contradictions(self.rows), *unpriced(self.rows, context))))
->>>>>>> 767ea0a (Damaged and foreign records cost their cell, never the run; raw samples have a SHA-256 in their record)
 
     @property
     def counts(self) -> dict[str, int]:
