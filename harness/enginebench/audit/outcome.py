@@ -15,7 +15,7 @@ from enginebench.audit.claims import Claims
 from enginebench.audit.judge import VERDICTS, Finding
 from enginebench.audit.statements import Contradiction
 from enginebench.domain import JSON, formatting, plain
-from enginebench.domain.formatting import printable
+from enginebench.domain.formatting import page_text, printable
 from enginebench.machine.folders import resource_dir
 from enginebench.metrics.costs import Cost
 
@@ -98,7 +98,7 @@ def _render_table(audit: Audit, width: int, *, color: bool) -> str:
     for heading in ("stated", "ceiling", "batch", "share"):
         table.add_column(heading, justify="right", no_wrap=True)
     if audit.costs:
-        table.add_column(f"{audit.currency}/M tok", justify="right", no_wrap=True)
+        table.add_column(printable(f"{audit.currency}/M tok"), justify="right", no_wrap=True)
     table.add_column("verdict and reasons", overflow="fold", ratio=1)
     for finding in audit.findings:
         cost = audit.costs.get(finding.id)
@@ -136,8 +136,9 @@ def audit_to_html(audit: Audit) -> str:
 
     templates = resource_dir("reports/templates")
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(templates), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+        loader=jinja2.FileSystemLoader(templates), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        finalize=page_text,
+    )  # fmt: skip
     environment.filters |= {"number": number, "share": share_text}
     return environment.get_template("audit.html.j2").render(
         audit=audit,

@@ -11,7 +11,7 @@ import click
 
 import enginebench
 from enginebench.domain import JSON, Runtime
-from enginebench.domain.formatting import printable
+from enginebench.domain.formatting import printable, printable_json
 from enginebench.errors import UserError
 
 Command: TypeAlias = Callable[..., object]
@@ -155,7 +155,7 @@ def print_json(data: JSON) -> None:
     """Print data on stdout, indented."""
     import orjson
 
-    click.echo(orjson.dumps(data, option=orjson.OPT_INDENT_2).decode())
+    click.echo(printable_json(orjson.dumps(data, option=orjson.OPT_INDENT_2).decode()))
 
 
 def _complete_scenario(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 
 from enginebench.domain.ids import JSON
+
+_UNUSUAL = re.compile(r"[^ -~]")
 
 
 def decimals(value: float) -> int:
@@ -100,6 +103,16 @@ def flat(data: Mapping[str, JSON], prefix: str = "") -> dict[str, str]:
     return out
 
 
-def printable(text: str) -> str:
-    """The text with control characters escaped, so that it cannot control the terminal."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+def printable(text: str, keep: str = "") -> str:
+    """The text with control characters escaped (ANSI, bidi overrides, NUL), so that it controls no terminal. keep: those to leave."""
+    return _UNUSUAL.sub(lambda found: c if (c := found[0]).isprintable() or c in keep else repr(c)[1:-1], text)
+
+
+def printable_json(text: str) -> str:
+    """The same JSON document, with the control characters that JSON allows in its strings escaped too. It may have line breaks."""
+    return _UNUSUAL.sub(lambda found: c if (c := found[0]).isprintable() or c == "\n" else json.dumps(c)[1:-1], text)
+
+
+def page_text(value: object) -> object:
+    """What a template prints: text without control characters but line breaks and tabs. Markup, which is escaped already, stays."""
+    return printable(value, "\n\t") if type(value) is str else value

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from enginebench.analysis.analysis import LOAD_COLUMNS, Analysis, Row
 from enginebench.domain import JSON, load_fields
-from enginebench.domain.formatting import interval, number
+from enginebench.domain.formatting import interval, number, printable
 from enginebench.metrics.registry import PERCENTILES, Metric, Shown, Trait, find, metric_name, metrics
 from enginebench.metrics.statistics import BOOTSTRAP_FROM, Estimate, range_coverage, samples_needed
 
@@ -43,7 +43,7 @@ def column(figure: str, analysis: Analysis | None = None, rank: int = 100) -> Co
     bundled = metric.bundled_title if analysis is not None and not itl_is_exact(analysis) else ""
     label = (bundled or metric.header) + ("" if q is None else f" p{q:.0f}")
     unit, factor = metric.display(analysis.prices.currency if analysis is not None and analysis.prices is not None else "money")
-    return Column(figure, label, unit, factor, rank)
+    return Column(figure, label, printable(unit), factor, rank)
 
 
 def heading(column: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from enginebench.analysis.analysis import Analysis, CellResult, Row
 from enginebench.domain import JSON, plain, plain_object
-from enginebench.domain.formatting import printable
+from enginebench.domain.formatting import printable, printable_json
 from enginebench.metrics.registry import unit_of
 from enginebench.records.counters import acceptance
 from enginebench.report.columns import estimate_data, full_text, repeats_text
@@ -83,7 +83,7 @@ def to_csv(analysis: Analysis) -> str:
     fields = ["deployment", *analysis.columns, "load", "output_tokens", "requests", "status", "verdict", "reasons", "window"]
     columns = [*dict.fromkeys(fields), "figure", "unit", "value", "low", "high", "interval", "n"]
     lines = [line for row in analysis.rows for line in _tidy(row)]
-    frame = pd.DataFrame(lines, columns=columns).astype({"n": "Int64"})
+    frame = pd.DataFrame(lines, columns=columns).astype({"n": "Int64"}).map(lambda each: printable(each) if isinstance(each, str) else each)
     text: str = frame.to_csv(index=False, lineterminator="\n")
     return text
 
@@ -92,7 +92,7 @@ def _tidy(row: Row) -> Iterator[dict[str, JSON]]:
     head: dict[str, JSON] = {
         "load": row.load.level_text, "output_tokens": row.load.output_tokens, "requests": row.load.requests, **row.labels,
         "deployment": row.name, "status": row.status, "verdict": _verdict(row.verdict), "attached": row.attached,
-        "reasons": printable(" | ".join(row.reasons)),
+        "reasons": " | ".join(row.reasons),
         "window": " | ".join(dict.fromkeys(cell.window.state for cell in row.cells if cell.window is not None)),
     }  # fmt: skip
     known = {name: found for name, found in row.figures.items() if found}
@@ -133,7 +133,7 @@ def to_json(analysis: Analysis) -> str:
             if key in document:
                 raise ValueError(f"section '{section.id}': the key '{key}' is already in the JSON document")
             document[key] = value
-    return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return printable_json(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)) + "\n"
 
 
 def _row(row: Row) -> JSON:

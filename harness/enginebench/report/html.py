@@ -14,7 +14,7 @@ from pathlib import Path
 
 from enginebench.analysis.analysis import Analysis, verdict_sentence
 from enginebench.domain import JSON
-from enginebench.domain.formatting import size
+from enginebench.domain.formatting import page_text, printable, size
 from enginebench.machine.folders import resource_dir
 from enginebench.records.files import write_atomically
 from enginebench.records.run_folder import Run
@@ -49,8 +49,9 @@ def render_html(run: Run, analysis: Analysis) -> str:
     for section, _ in sections:
         contents.setdefault(section.label or section.title, section.id)
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(templates), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+        loader=jinja2.FileSystemLoader(templates), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        finalize=page_text,
+    )  # fmt: skip
     environment.filters |= {"bytes": size, "prose": _prose}
     environment.globals |= {
         "value_text": value_text,
@@ -76,8 +77,15 @@ def render_html(run: Run, analysis: Analysis) -> str:
 
 def script_json(value: JSON) -> str:
     """JSON for a script element: no text in it can end the element or open a comment."""
-    text = json.dumps(value, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    text = json.dumps(_visible(value), separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _visible(value: JSON) -> JSON:
+    """Without control characters in any text, which a plot would show."""
+    if isinstance(value, dict):
+        return {name: _visible(each) for name, each in value.items()}
+    return [_visible(each) for each in value] if isinstance(value, list) else printable(value, "\n") if isinstance(value, str) else value
 
 
 def _specs(sections: Rendered) -> JSON:

@@ -46,8 +46,8 @@ def plan_to_text(plan: Plan, commands: Sequence[Commands] = ()) -> str:
     if plan.scenario.slo is not None:
         lines.append(f"slo: {plan.scenario.slo.text}")
     if plan.contents:
-        lines.append(f"inputs: {', '.join(f'{printable(name)} {found.short}' for name, found in plan.contents.items())}")
-    return "\n".join(lines) + "\n"
+        lines.append(f"inputs: {', '.join(f'{name} {found.short}' for name, found in plan.contents.items())}")
+    return "\n".join(map(printable, lines)) + "\n"
 
 
 def plan_to_dict(plan: Plan, commands: Sequence[Commands]) -> JSON:
@@ -126,7 +126,7 @@ def _deployment_lines(
     if capacity is not None and (memory := _memory_text(capacity)):
         yield f"  {memory}"
     for reason in skipped:
-        yield f"  skip: {printable(reason)}"
+        yield f"  skip: {reason}"
     if commands is not None:
         for name, command in commands.commands.items():
             yield f"  {name and f'{name} '}$ {command}"
