@@ -63,7 +63,7 @@ class OpenAI(eb.Adapter):
         options = eb.options_as(OpenAIOptions, deployment)
         beyond = options.protocol not in FORCED and (options.prompt_ids or options.ignore_eos)
         eb.refuse(
-            (deployment.url is None, "attach needs `url`, the address of the server without /v1"),
+            (deployment.url is None, "attach needs `url`, the address of the server"),
             (beyond, f"the {options.protocol} protocol has neither prompt_ids nor ignore_eos"),
         )
 
@@ -72,6 +72,11 @@ class OpenAI(eb.Adapter):
 
     def launch(self, deployment: eb.Deployment, install: eb.Install, site: eb.Site) -> eb.Launch:
         raise eb.Unsupported(f"{self.title} can only be attached to (runtime: attach), not launched")
+
+    def readiness(self, get: eb.Get) -> eb.Readiness:
+        """Any answer but 'not now' will do: gateways lack these routes or forbid them, and the first generation proves the rest."""
+        status = next((found for path in self.ready_paths if (found := get(path).status) != 404), 404)
+        return "loading" if status in (0, 503) else "ready" if 200 <= status < 500 and status != 426 else "broken"  # 426: HTTP/2 only
 
     def request_fields(self, deployment: eb.Deployment, load: eb.Load) -> RequestFields:
         options = eb.options_as(OpenAIOptions, deployment)

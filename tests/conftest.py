@@ -94,6 +94,7 @@ def synthetic_samples(load: Load, pace: Pace, *, seed: int, output_tokens: int |
         finish_reason=("length",) * n,
         first_answer_ns=events[:, 0].copy(),
         local_tokens=full(-1),
+        reasoning_tokens=full(-1),
         conversation=full(-1),
         turn=full(0),
         event_ns=events.ravel(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import socketserver
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -89,3 +90,105 @@ def test_a_key_that_the_server_quotes_back_is_stored_nowhere(bench: Bench) -> No
     assert "got Bearer ***" in done.stderr
     stored = "".join(file.read_text(errors="replace") for file in bench.folder.glob("results/**/*") if file.is_file())
     assert "sk-very-secret" not in stored + done.stdout + done.stderr
+
+
+class Picky(http.server.BaseHTTPRequestHandler):
+    """A server with one route, which asks for its own key header, max_completion_tokens and no temperature."""
+
+    protocol_version = "HTTP/1.1"
+    route = "/openai/deployments/gpt/chat/completions?api-version=2026-01-01"
+
+    def do_GET(self) -> None:
+        self.reply(403, {"error": {"message": "forbidden"}})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path != self.route:
+            self.reply(404, {"error": {"message": f"no route {self.path}"}})
+        elif self.headers["api-key"] != "sk-very-secret":
+            self.reply(401, {"error": {"message": "wrong key"}})
+        elif "max_tokens" in body:
+            self.reply(400, {"error": {"message": "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."}})
+        elif "temperature" in body:
+            self.reply(400, {"error": {"message": "Unsupported value: 'temperature' does not support 0 with this model."}})
+        else:
+            self.stream(body["max_completion_tokens"])
+
+    def reply(self, status: int, value: object) -> None:
+        self.send_body(status, "application/json", json.dumps(value).encode())
+
+    def stream(self, tokens: int) -> None:
+        events = [{"choices": [{"delta": {"content": "a "}, "finish_reason": None}]}] * tokens
+        events += [{"choices": [{"delta": {}, "finish_reason": "length"}]}]
+        events += [{"choices": [], "usage": {"prompt_tokens": 16, "completion_tokens": tokens}}]
+        lines = [f"data: {json.dumps(event)}\n\n" for event in events]
+        self.send_body(200, "text/event-stream", "".join([*lines, "data: [DONE]\n\n"]).encode())
+
+    def send_body(self, status: int, kind: str, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_arguments: object) -> None: ...
+
+
+@pytest.mark.parametrize("path", ["", "/chat/completions"], ids=["base", "route"])
+def test_a_server_with_its_own_path_query_key_header_and_fields(bench: Bench, path: str) -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Picky) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/openai/deployments/gpt{path}?api-version=2026-01-01"
+        bench.env["BENCH_TEST_KEY"] = "sk-very-secret"
+        bench.write(f"engine: openai, model: m, runtime: attach, url: '{url}', api_key_env: BENCH_TEST_KEY, api_key_header: api-key")
+        file = bench.folder / "s.yaml"
+        file.write_text(file.read_text().replace("concurrency:", "api: chat, concurrency:"))
+        done = bench("run", "s.yaml", "--no-html")
+        server.shutdown()
+    assert done.returncode == 0, done.stderr
+    assert "the server refuses max_tokens: sending max_completion_tokens" in done.stderr
+    assert "the server refuses temperature: sending requests without" in done.stderr
+    (launch,) = (json.loads(file.read_text()) for file in (bench.run_folder() / "launches").glob("*.json"))
+    assert {"name": "temperature", "asked": 0.0, "got": "not sent: the server refuses it"} in launch["configuration"]["differences"]
+
+
+TLS = Path(__file__).parent / "tls"
+
+
+def test_a_certificate_of_ones_own_is_named_or_asked_for(bench: Bench, start_fake: object) -> None:
+    target: Target = start_fake(
+        "--ttft-ms", "5", "--itl-ms", "2", "--tls-cert", str(TLS / "server.crt"), "--tls-key", str(TLS / "server.key")
+    )
+    server = f"engine: openai, model: any, runtime: attach, url: 'https://127.0.0.1:{target.port}'"
+    bench.env.pop("SSL_CERT_FILE", None)
+    done = bench("run", bench.write(server), "--no-html")
+    assert done.returncode == 3
+    assert "the server's certificate is not trusted" in done.stderr
+    assert "`ca_file`" in done.stderr
+    done = bench("run", bench.write(f"{server}, ca_file: none.pem"))
+    assert (done.returncode, "s.yaml:4: deployments[0].ca_file: cannot be read" in done.stderr) == (2, True), done.stderr
+    done = bench("run", bench.write(f"{server}, ca_file: '{TLS / 'ca.crt'}'"), "--no-html", "--fresh")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_server_that_speaks_only_http_2_is_told_so(bench: Bench) -> None:
+    settings = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00" + b"\x00\x00\x08\x07\x00\x00\x00\x00\x00" + bytes(7) + b"\x01"  # SETTINGS, GOAWAY
+
+    class Frames(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(1000)
+            self.request.sendall(settings)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Frames) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        done = bench("run", bench.write(f"engine: openai, model: m, runtime: attach, url: 'http://127.0.0.1:{server.server_address[1]}'"))
+        server.shutdown()
+    assert done.returncode == 3
+    assert "the server speaks only HTTP/2" in done.stderr
+
+
+@pytest.mark.parametrize("query", ["api_key=x", "sig=x", "api-version=1&access_token=y"])
+def test_a_secret_in_a_url_is_refused(bench: Bench, query: str) -> None:
+    done = bench("plan", bench.write(f"engine: openai, model: m, runtime: attach, url: 'http://127.0.0.1:9/v1?{query}'"))
+    assert done.returncode == 2
+    assert "name a secret with `api_key_env`" in done.stderr

@@ -125,7 +125,8 @@ class Row:
 LOAD_COLUMNS = tuple(load_fields())
 _IDENTITY = ("engine", "model", "precision")
 _HIDDEN = (
-    "checkpoint", "container", "url", "api_key_env", "max_context", "max_concurrency", "ready_timeout_s", *field_names("extent", "client")
+    "checkpoint", "container", "url", "api_key_env", "api_key_header", "ca_file",
+    "max_context", "max_concurrency", "ready_timeout_s", *field_names("extent", "client")
 )  # fmt: skip
 """Shown only where two rows would look the same without them: they follow from other columns, or seldom matter."""
 

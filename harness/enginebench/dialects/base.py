@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal, TypeAlias, cast
 
 import orjson
 
+from enginebench.dialects.finish import failure_of
 from enginebench.domain import JSON
 
 Framing = Literal["sse", "ndjson"]
@@ -37,6 +38,8 @@ class Event:
     """A running or final total, as are output_tokens and cached_tokens."""
     output_tokens: int | None = None
     cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    """Those of the output tokens that are reasoning, streamed or not."""
     finish_reason: str | None = None
     timings: Mapping[str, float] | None = None
     error: str | None = None
@@ -45,11 +48,11 @@ class Event:
     done: bool = False
     """The engine's end-of-stream marker ([DONE], done:true); many streams end without one."""
 
-    def set_output(self, answer: str, reasoning: str = "") -> None:
-        """Set the output: reasoning, then answer."""
+    def set_output(self, answer: str, reasoning: str = "", *, without_text: bool = False) -> None:
+        """Set the output: reasoning, then answer. without_text: the event holds sound or an image, which counts as one character."""
         self.text = reasoning + answer
-        self.chars = len(self.text)
-        self.answer_chars = len(answer)
+        self.chars = len(self.text) + without_text
+        self.answer_chars = len(answer) + without_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +102,12 @@ def read_event(payload: bytes, read: Callable[[Event, Mapping[str, Any]], None])
         return Event(done=True)
     data = json_object(payload)
     event = Event()
-    error = data.get("error")
+    error = data.get("error") or data.get("errors") or ("error" in (data.get("object"), data.get("type")) and data)
     if error:
         event.error = error_text(error)
     else:
         read(event, data)
+        event.error = event.error or failure_of(event.finish_reason)
     return event
 
 
@@ -153,35 +157,48 @@ def count(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31 else None
 
 
-def text(value: Any) -> str:
-    """The text of a field: a string, or the text parts of a list of parts."""
+_TEXTS = ("text", "thinking", "reasoning", "summary", "content", "refusal", "output_text", "transcript", "data")
+"""Fields of a part of a content that may hold its text; of a text that the server has encrypted, `data`."""
+_THOUGHTS = ("thinking", "reasoning", "summary")
+
+
+def texts(value: Any, *, thought: bool = False) -> tuple[str, str]:
+    """(reasoning, answer) of a field: a string, a part (an object that names its type) or a list of parts, at any depth."""
     if isinstance(value, str):
-        return value
+        return (value, "") if thought else ("", value)
     if isinstance(value, list):
-        parts = (part.get("text") for part in value if isinstance(part, dict))
-        return "".join(part for part in parts if isinstance(part, str))
-    return ""
+        pairs = [texts(part, thought=thought) for part in value]
+        return "".join(reasoning for reasoning, _ in pairs), "".join(answer for _, answer in pairs)
+    if isinstance(value, dict) and (name := next((name for name in _TEXTS if value.get(name)), None)):
+        kind = str(value.get("type", ""))
+        return texts(value[name], thought=thought or name in _THOUGHTS or any(word in kind for word in _THOUGHTS))
+    return "", ""
+
+
+def text(value: Any) -> str:
+    """The whole text of a field."""
+    return value if isinstance(value, str) else "".join(texts(value))
 
 
 def tool_text(calls: Any) -> str:
-    """The pieces of function names and arguments in a list of tool calls. Arguments that are objects are formatted as JSON."""
-    pieces: list[str] = []
-    for call in calls if isinstance(calls, list) else ():
-        function = call.get("function") if isinstance(call, dict) else None
-        if isinstance(function, dict):
-            pieces.append(function_text(function))
-    return "".join(pieces)
+    """The pieces of names and arguments in tool calls. Arguments that are objects are formatted as JSON."""
+    listed = calls if isinstance(calls, list) else [calls]
+    return "".join(function_text(call.get("function") or call.get("custom")) for call in listed if isinstance(call, dict))
 
 
-def function_text(function: Mapping[str, Any]) -> str:
+def function_text(function: Any) -> str:
     """The pieces of name and arguments of one function call in this event."""
-    arguments = function.get("arguments")
+    if not isinstance(function, dict):
+        return ""
+    arguments = function.get("arguments") or function.get("input")
     return text(function.get("name")) + (orjson.dumps(arguments).decode() if isinstance(arguments, dict) else text(arguments))
 
 
 def error_text(error: Any) -> str:
+    if isinstance(error, list) and error:
+        return error_text(error[0])
     if isinstance(error, dict):
-        return str(error.get("message") or error.get("type") or error)
+        return str(error.get("message") or error.get("detail") or error.get("type") or error.get("code") or error)
     return str(error)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from enginebench.dialects.base import Dialect, Event, GenerationRequest, PromptInput, as_messages, as_text, count, figures, text, tool_text
+from enginebench.dialects.finish import finish_of
 from enginebench.domain import JSON
 
 _DURATIONS: Final = ("total_duration", "load_duration", "prompt_eval_duration", "eval_duration")
@@ -23,9 +24,8 @@ class _Ollama(Dialect):
         self._output(event, data)
         if data.get("done") is True:
             event.done = True
-            reason = data.get("done_reason")
-            event.finish_reason = reason if isinstance(reason, str) else None
-            event.input_tokens = count(data.get("prompt_eval_count"))
+            event.finish_reason = finish_of(data.get("done_reason"))
+            event.input_tokens = count(data.get("prompt_eval_count")) or None
             event.cached_tokens = count(data.get("prompt_eval_cached_count"))
             event.output_tokens = count(data.get("eval_count"))
             event.timings = figures(data, *_DURATIONS)

@@ -1,7 +1,8 @@
 """The two OpenAI routes, as implemented by vLLM, SGLang, TensorRT-LLM, llama.cpp and most others.
 
-Accepts the variants of real servers: usage with or without choices or on every event, with or without [DONE], errors in the stream,
-reasoning under two names, content as a list of parts, timings of llama.cpp and vLLM. Does not know: which server it is.
+Accepts the variants of real servers: usage with or without choices or on every event, with or without [DONE], errors in the stream or in
+a choice, reasoning under many names, content as a list of parts, cache hits under many names, timings of llama.cpp and vLLM. Does not
+know: which server it is.
 """
 
 from __future__ import annotations
@@ -18,12 +19,21 @@ from enginebench.dialects.base import (
     as_messages,
     as_text_or_ids,
     count,
+    error_text,
     figures,
     function_text,
     text,
+    texts,
     tool_text,
 )
+from enginebench.dialects.finish import finish_of
 from enginebench.domain import JSON
+
+_REASONING = ("reasoning_content", "reasoning", "thinking", "reasoning_text", "thinking_blocks", "reasoning_details")
+"""Where servers put reasoning (DeepSeek, vLLM, SGLang; OpenRouter, Groq; Ollama; GitHub Copilot; LiteLLM; OpenRouter as parts, perhaps
+encrypted). Some send the same under several names, so the first that holds any counts."""
+_CACHED = ("cached_tokens", "prompt_cache_hit_tokens", "cache_read_input_tokens", "cache_read_tokens", "num_cached_tokens")
+"""Prompt tokens from a cache: OpenAI and Moonshot, DeepSeek, Anthropic and gateways, and two of engines."""
 
 
 class _OpenAI(Dialect):
@@ -41,12 +51,13 @@ class _OpenAI(Dialect):
             ids = choice.get("token_ids")
             if isinstance(ids, list) and ids:
                 event.tokens = len(ids)
-            reason = choice.get("finish_reason")
-            event.finish_reason = reason if isinstance(reason, str) else None
-            if reason in ("abort", "error"):
-                event.error = f"the engine aborted the request (finish_reason: {reason})"
+            event.finish_reason = finish_of(choice.get("finish_reason"))
+            if error := choice.get("error"):
+                event.error = error_text(error)
         else:
             event.closing = event.output_tokens is not None
+            if "choices" not in data and not event.closing and ("detail" in data or {"message", "code"} <= data.keys()):
+                event.error = error_text(data)
 
     def _build(self, request: GenerationRequest) -> dict[str, JSON]:
         body: dict[str, JSON] = {"model": request.model, **self._prompt_fields(request.prompt), "max_tokens": request.output_tokens}
@@ -54,12 +65,10 @@ class _OpenAI(Dialect):
         return body | ({"seed": request.seed} if request.seed is not None else {})
 
     @abstractmethod
-    def _prompt_fields(self, prompt: PromptInput) -> dict[str, JSON]:
-        """The field with the prompt."""
+    def _prompt_fields(self, prompt: PromptInput) -> dict[str, JSON]: ...
 
     @abstractmethod
-    def _output(self, event: Event, choice: Mapping[str, Any]) -> None:
-        """Set the output of one choice of one event."""
+    def _output(self, event: Event, choice: Mapping[str, Any]) -> None: ...
 
 
 class OpenAICompletions(_OpenAI):
@@ -71,13 +80,13 @@ class OpenAICompletions(_OpenAI):
         return {"prompt": as_text_or_ids(prompt, self.path)}
 
     def _output(self, event: Event, choice: Mapping[str, Any]) -> None:
-        event.set_output(text(choice.get("text")))
+        event.set_output(text(choice.get("text")), _reasoning(choice))
 
 
 class OpenAIChat(_OpenAI):
     """POST /v1/chat/completions: messages (text becomes one user message); the server applies its template.
 
-    Output is the reasoning and the answer (content, refusal, tool and function calls).
+    Output is the reasoning and the answer (content, refusal, tool and function calls, the transcript of speech).
     """
 
     path = "/v1/chat/completions"
@@ -89,19 +98,40 @@ class OpenAIChat(_OpenAI):
         delta = choice.get("delta")
         if not isinstance(delta, dict):
             return
-        answer = text(delta.get("content")) + text(delta.get("refusal")) + tool_text(delta.get("tool_calls"))
-        function = delta.get("function_call")  # the older name of tool_calls
-        if isinstance(function, dict):
-            answer += function_text(function)
-        # Some servers send the same reasoning text under both names.
-        event.set_output(answer, text(delta.get("reasoning_content")) or text(delta.get("reasoning")))
+        thought, answer = texts(delta.get("content"))
+        audio = delta.get("audio")
+        spoken = text(audio.get("transcript")) if isinstance(audio, dict) else ""
+        calls = tool_text(delta.get("tool_calls")) + function_text(delta.get("function_call"))  # the older name of tool_calls
+        event.set_output(
+            answer + text(delta.get("refusal")) + calls + spoken,
+            _reasoning(delta) or thought,
+            without_text=bool(delta.get("images") or (isinstance(audio, dict) and audio.get("data"))),
+        )
+        if error := delta.get("error"):
+            event.error = error_text(error)
+
+
+def _reasoning(fields: Mapping[str, Any]) -> str:
+    return next((found for name in _REASONING if fields.get(name) and (found := text(fields[name]))), "")
 
 
 def _usage(event: Event, usage: Any) -> None:
+    """Read the counts. No prompt has 0 tokens, so that is no count; `total_tokens` replaces a count of the output that is missing."""
     if not isinstance(usage, dict):
         return
-    event.input_tokens = count(usage.get("prompt_tokens"))
-    event.output_tokens = count(usage.get("completion_tokens"))
-    details = usage.get("prompt_tokens_details")
-    if isinstance(details, dict):
-        event.cached_tokens = count(details.get("cached_tokens"))
+    event.input_tokens = _first(usage, "prompt_tokens", "input_tokens") or None
+    event.output_tokens = _first(usage, "completion_tokens", "output_tokens")
+    total = count(usage.get("total_tokens"))
+    if event.output_tokens is None and event.input_tokens and total and total > event.input_tokens:
+        event.output_tokens = total - event.input_tokens
+    places = [usage, *(usage[name] for name in ("prompt_tokens_details", "input_tokens_details") if isinstance(usage.get(name), dict))]
+    cached = [found for place in places for name in _CACHED if (found := count(place.get(name))) is not None]
+    event.cached_tokens = max(cached, default=None)  # of several names, the ones that are not in use hold 0
+    details = usage.get("completion_tokens_details") or usage.get("output_tokens_details") or usage
+    reasoning = count(details.get("reasoning_tokens")) if isinstance(details, dict) else None
+    if reasoning and total != (event.input_tokens or 0) + (event.output_tokens or 0) + reasoning:  # else the count leaves reasoning out
+        event.reasoning_tokens = reasoning
+
+
+def _first(usage: Mapping[str, Any], *names: str) -> int | None:
+    return next((found for name in names if (found := count(usage.get(name))) is not None), None)

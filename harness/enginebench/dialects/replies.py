@@ -22,7 +22,7 @@ _SECRETS = ("api_key", "password", "secret", "hf_token", "env_vars", "watermark"
 
 @dataclass(frozen=True)
 class Reply:
-    """The reply to a GET. Status 0: the connection was refused or reset."""
+    """The reply to a GET. Status 0: the connection was refused or reset; -1: no connection can succeed. The body then says why."""
 
     status: int
     body: bytes = b""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from enginebench.dialects.base import Dialect, Event, GenerationRequest, as_text_or_ids, count, error_text, figures, read_event, text
+from enginebench.dialects.finish import finish_of
 from enginebench.domain import JSON
 
 INCOMPLETE = "\ufffd"
@@ -87,11 +88,10 @@ def _meta(event: Event, meta: Mapping[str, Any]) -> None:
     event.output_tokens = count(meta.get("completion_tokens"))
     event.cached_tokens = count(meta.get("cached_tokens"))
     reason = meta.get("finish_reason")
-    kind = reason.get("type") if isinstance(reason, dict) else reason
-    if not isinstance(kind, str):
+    event.finish_reason = finish_of(reason)
+    if event.finish_reason is None:
         return
-    event.finish_reason = kind
-    if kind == "abort" and isinstance(reason, dict):
+    if event.finish_reason == "abort" and isinstance(reason, dict):
         event.error = error_text(reason.get("message") or "aborted")
     # Fractional fields are the engine's durations and rates; integer fields are counts, handled above.
     event.timings = figures({name: value for name, value in meta.items() if isinstance(value, float)})

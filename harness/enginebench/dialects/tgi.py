@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from enginebench.dialects.base import Dialect, Event, GenerationRequest, as_text, count, text
+from enginebench.dialects.finish import finish_of
 from enginebench.domain import JSON
 
 
@@ -35,12 +36,11 @@ class TgiGenerateStream(Dialect):
         if isinstance(details, dict):
             _details(event, details)
         elif isinstance(data.get("generated_text"), str):
-            event.finish_reason = "unknown"  # the last event of a server that sends no details
+            event.done = True  # the last event of a server that sends no details
 
 
 def _details(event: Event, details: Mapping[str, Any]) -> None:
-    reason = details.get("finish_reason")
-    event.finish_reason = reason if isinstance(reason, str) else None
+    event.finish_reason = finish_of(details.get("finish_reason"))
     event.output_tokens = count(details.get("generated_tokens"))
     prefill = details.get("prefill")
     asked = len(prefill) if isinstance(prefill, list) and prefill else None

@@ -56,9 +56,13 @@ class Deployment:
     """Requests in flight that the server must hold; default of a scenario: the most that its loads need."""
     options: Mapping[str, JSON] = field(default_factory=dict)
     url: str | None = None
-    """attach: base URL of the running server, e.g. http://127.0.0.1:8000 (without /v1)."""
+    """attach: base URL of the running server, e.g. http://127.0.0.1:8000 (without /v1), or the whole URL of its route."""
     api_key_env: str | None = None
     """attach: the *name* of the environment variable that holds the key; its value is never stored."""
+    api_key_header: str | None = None
+    """attach: the header that carries the key; None: 'Authorization: Bearer KEY'."""
+    ca_file: str | None = None
+    """attach: PEM file with the certificates to trust; relative names start from the folder of the scenario."""
     ready_timeout_s: float | None = None
     """Seconds that the engine may take to become ready; None: the adapter's default."""
     label: str | None = None

@@ -42,6 +42,10 @@ class Sample:
     """Counted by the *server*, as are output_tokens and cached_tokens; None: the server does not report it."""
     output_tokens: int | None = None
     cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    """Those of output_tokens that are reasoning, streamed or not, as the server counted them; None: it does not say."""
+    end_marks: frozenset[str] = frozenset()
+    """What the stream ended with, of `enginebench.loadgen.outcomes.END_MARKS`. Not stored."""
     local_tokens: int | None = None
     """Output tokens of the text by the checkpoint's own tokenizer; counted only if the server does not count."""
     finish_reason: str | None = None

@@ -154,7 +154,7 @@ class Client:
     ) -> None:
         """Send one request on a usable connection and call on_end when it has ended. replies: JSON-escaped text of the previous turns."""
         sample = self._sample(request, due_ns)
-        decoder = Decoder(sample, self.spec.dialect, keep_text=self.spec.keep_text or request.conversation >= 0)
+        decoder = Decoder(sample, self.spec.dialect, keep_text=self.spec.keep_text)
         exchange = Exchange(sample, decoder, on_end)
         body = request.body
         if not isinstance(body, bytes):
@@ -199,10 +199,8 @@ class Client:
             exchange.on_end(exchange)
             return
         if exchange.sample.conversation >= 0:
-            self._settle(exchange)  # the next turn needs the text
+            self._settle(exchange)  # the next turn needs the answer
             exchange.on_end(exchange)
-            if not self.spec.keep_text:
-                exchange.sample.text = None
             return
         exchange.on_end(exchange)
         if exchange.unsettled > _MANY_PIECES:  # bound memory

@@ -33,8 +33,8 @@ class Decoder:
     """Decodes one response into `sample`: call `feed` for its pieces, then `finish` once."""
 
     __slots__ = (
-        "_decode", "_dialect", "_done", "_excerpt", "_kept", "_learned_at", "_limit", "_patience", "_patterns", "_running", "_splitter",
-        "_template", "_texts", "failure", "finished", "sample",
+        "_answers", "_decode", "_dialect", "_done", "_done_seen", "_excerpt", "_finish_seen", "_kept", "_learned_at", "_limit", "_patience",
+        "_patterns", "_running", "_splitter", "_template", "_texts", "failure", "finished", "sample",
     )  # fmt: skip
 
     def __init__(self, sample: Sample, dialect: Dialect, *, keep_text: bool) -> None:
@@ -47,9 +47,11 @@ class Decoder:
         self._decode = dialect.decoder()
         self._splitter = splitter(dialect.framing)
         self._texts: list[bytes] | None = [] if keep_text else None
+        self._answers: list[bytes] | None = [] if sample.conversation >= 0 else None
+        """The parts of the text that are not reasoning: what the next turn of a conversation repeats."""
         self._kept = 0
         self._excerpt = b""
-        self._done = False
+        self._done = self._done_seen = self._finish_seen = False
         self._running: int | None = 0
         """Running token total at the last output event, if the stream reports one."""
         self._template: Template | None = None
@@ -109,9 +111,10 @@ class Decoder:
                 self._piece(stamp, template.head + text + template.tail)
             return
         self._output(stamps, chars, array("i", (template.tokens,)) * len(lengths), answer=template.answer)
-        if self._texts is not None:
+        if self._texts is not None or self._answers is not None:
             strings = strings_of(cut(lengths, texts)) if b"\\" in texts else None
-            self._texts.append(texts if strings is None else "".join(strings).encode())
+            text = texts if strings is None else "".join(strings).encode()
+            self._keep(text, text if template.answer else b"")
 
     def finish(self, stamp: int, *, whole: bool) -> None:
         """End of the body. whole: the response ended properly, so a last event without its terminator still counts."""
@@ -125,8 +128,32 @@ class Decoder:
             self._document()
         if sample.event_ns and not any(sample.event_chars):
             sample.first_answer_ns = sample.event_ns[0]  # without text, answer and reasoning cannot be distinguished
+        self._drop_placeholders()
+        found = (self._finish_seen, bool(sample.output_tokens), self._done_seen)
+        sample.end_marks = frozenset(mark for mark, seen in zip(outcomes.END_MARKS, found, strict=True) if seen)
         if self._texts is not None:
             sample.text = b"".join(self._texts).decode()
+
+    def _drop_placeholders(self) -> None:
+        """Forget counts that are none: no text has 0 tokens. Some servers send usage with every event and fill it in only at the end."""
+        sample = self.sample
+        if not any(sample.event_chars):
+            return
+        if sample.output_tokens == 0:
+            sample.output_tokens = None
+        if 2 * sample.event_tokens.count(0) > len(sample.event_tokens):
+            sample.event_tokens = array("i", (-1,)) * len(sample.event_tokens)
+
+    @property
+    def answer(self) -> bytes:
+        """The text of a conversation's turn without its reasoning."""
+        return b"".join(self._answers or ())
+
+    def _keep(self, text: bytes, answer: bytes) -> None:
+        if self._texts is not None:
+            self._texts.append(text)
+        if self._answers is not None:
+            self._answers.append(answer)
 
     def _document(self) -> None:
         """Record the error of a JSON document that came instead of a stream: some engines reject requests so, with status 200."""
@@ -175,13 +202,15 @@ class Decoder:
             return
         if event.error is not None:
             self.failure = (outcomes.IN_STREAM_ERROR, event.error[:EXCERPT_BYTES])
+            self._closing(event)
             return
         output = event.chars > 0 or (event.tokens or 0) > 0 or self._adds_tokens(event)
         if output:
             counts = array("i", (event.chars,)), array("i", (self._count(event),))
             self._output(array("q", (stamp,)), *counts, answer=event.answer_chars > 0)
-            if self._texts is not None:
-                self._texts.append(event.text.encode("utf-8", "replace"))
+            if self._texts is not None or self._answers is not None:
+                answer = event.text[max(0, len(event.text) - event.answer_chars) :]
+                self._keep(event.text.encode("utf-8", "replace"), answer.encode("utf-8", "replace"))
         if event.done or event.finish_reason is not None or event.output_tokens is not None or event.timings is not None:
             self._template = None
             self._closing(event)
@@ -218,7 +247,7 @@ class Decoder:
         sample.event_ns += stamps
         sample.event_chars += chars
         sample.event_tokens += tokens
-        if self._texts is not None:
+        if self._texts is not None or self._answers is not None:
             self._kept += sum(chars)
             if self._kept > _KEPT_CHARS + _KEPT_CHARS_PER_TOKEN * sample.asked_output_tokens:
                 self.failure = (outcomes.MALFORMED, f"{self._kept} characters for {sample.asked_output_tokens} tokens asked")
@@ -234,8 +263,12 @@ class Decoder:
             sample.input_tokens = event.input_tokens
         if event.cached_tokens is not None:
             sample.cached_tokens = event.cached_tokens
+        if event.reasoning_tokens is not None:
+            sample.reasoning_tokens = event.reasoning_tokens
         if event.finish_reason is not None:
             sample.finish_reason = event.finish_reason[:_MAX_NAME]
+        self._finish_seen |= event.finish_reason is not None
+        self._done_seen |= event.done
         if event.timings is not None:
             sample.server_timings = {name[:_MAX_NAME]: value for name, value in islice(event.timings.items(), _MAX_TIMINGS)}
         self._done = event.done

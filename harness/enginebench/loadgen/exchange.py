@@ -222,8 +222,9 @@ class Exchange:
         return failure[1] if failure is not None and failure[0] == outcomes.MALFORMED else None
 
     @property
-    def escaped_text(self) -> bytes:
-        return orjson.dumps(self.sample.text or "")[1:-1]
+    def escaped_answer(self) -> bytes:
+        """The generated text without reasoning, escaped for a JSON string."""
+        return orjson.dumps(self._decoder.answer.decode())[1:-1]
 
     def _outcome(self) -> tuple[str, str | None]:
         """Outcome and message. Precedence: a status other than 200, then errors in the stream, then how the transport ended."""

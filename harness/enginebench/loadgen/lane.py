@@ -83,7 +83,7 @@ class Lane:
         if follower is None or sample.outcome != outcomes.OK or self._dispatch.closing:  # a turn needs the text of the one before
             self._dispatch.ended(self, sample.end_ns)
             return
-        self._replies.append(exchange.escaped_text)
+        self._replies.append(exchange.escaped_answer)
         due_ns = sample.end_ns + follower.think_ns
         if follower.think_ns:
             self._dispatch.later(due_ns, partial(self._send, follower, due_ns))

@@ -16,7 +16,7 @@ CONNECT: Final = "connect"
 TIMEOUT: Final = "timeout"
 """Not complete within `timeout_s` of being sent."""
 CUT: Final = "cut"
-"""The server closed the connection before the response was complete."""
+"""The connection closed before the response was complete, or the stream ended without what other streams of the server end with."""
 MALFORMED: Final = "malformed"
 """The response violates HTTP, the stream framing or JSON."""
 IN_STREAM_ERROR: Final = "in_stream_error"
@@ -27,6 +27,9 @@ CANCELLED: Final = "cancelled"
 """The load was stopped while this request was in flight."""
 
 OUTCOMES: Final = (OK, HTTP_STATUS, CONNECT, TIMEOUT, CUT, MALFORMED, IN_STREAM_ERROR, EMPTY, CANCELLED)
+
+END_MARKS: Final = ("finish_reason", "usage", "[DONE]")
+"""What a stream may end with: a finish reason, a count of its output tokens, and an end marker of its protocol."""
 
 DECODE_ERRORS: Final = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError, RecursionError)
 """Exceptions of a dialect that mean a malformed response. The contract is ValueError; the others come from missing checks in a dialect."""

@@ -21,6 +21,8 @@ class Target:
     tls: bool = False
     headers: Mapping[str, str] = field(default_factory=dict)
     """Added to every request (Authorization, for example)."""
+    ca_file: str | None = None
+    """tls: PEM file with the certificates to trust; None: those of the system."""
 
     def __post_init__(self) -> None:
         for name, value in self.headers.items():
@@ -83,6 +85,8 @@ class LoadSpec:
     """'probe': find out, with kernel time stamps and on every other connection, whether the server sends without waiting for
     acknowledgements. A server that waits is delayed by 40 ms per response on these connections, so probe only in warm-ups. 'delayed'
     costs less CPU time and suits servers that do not wait."""
+    end_marks: frozenset[str] = frozenset()
+    """What streams of this server end with, as its warm-up showed (`LoadResult.end_marks`)."""
     starts_ns: Sequence[int] | None = None
     """Start time of each stream of a closed loop; None: spread evenly over ramp_ns."""
 
@@ -125,6 +129,8 @@ class LoadResult:
     """It was stopped because the server cannot keep up with the arrival rate."""
     unsent: int = 0
     """Requests without a sample: not attempted because the load was stopped or its duration elapsed."""
+    end_marks: frozenset[str] = frozenset()
+    """What most streams ended with (`outcomes.END_MARKS`). A stream that ended without one of these has the outcome 'cut'."""
     server_nodelay: bool = False
     """`LoadSpec.acks` was 'probe', every connection that could show it showed that the server does not wait for acknowledgements, and
     every request succeeded."""

@@ -6,9 +6,11 @@ Synchronous, with plain data in and out, so it also works in a worker process.
 from __future__ import annotations
 
 import resource
+from collections.abc import Sequence
 from time import monotonic_ns
 from typing import Final
 
+from enginebench.domain import Sample
 from enginebench.errors import UserError
 from enginebench.loadgen import outcomes
 from enginebench.loadgen.client import OnProgress
@@ -34,6 +36,7 @@ def run_load(spec: LoadSpec, on_progress: OnProgress | None = None, *, processes
 
         results = run_parts(spec, on_progress, processes)
     samples = sorted((sample for result in results for sample in result.samples), key=lambda sample: sample.index)
+    end_marks = _fail_cut_streams(samples, spec.end_marks)
     now = monotonic_ns()
     start_ns = min((sample.sent_ns for sample in samples if sample.sent_ns), default=now)
     end_ns = max((sample.end_ns for sample in samples if sample.sent_ns), default=now)
@@ -42,7 +45,19 @@ def run_load(spec: LoadSpec, on_progress: OnProgress | None = None, *, processes
     stopped = next((result.stopped for result in results if result.stopped), None)
     saturated = any(result.saturated for result in results)
     nodelay = all(result.vitals.server_nodelay for result in results) and all(sample.outcome == outcomes.OK for sample in samples)
-    return LoadResult(samples, start_ns, end_ns, health, stopped, saturated, len(spec.requests) - len(samples), nodelay)
+    return LoadResult(samples, start_ns, end_ns, health, stopped, saturated, len(spec.requests) - len(samples), end_marks, nodelay)
+
+
+def _fail_cut_streams(samples: Sequence[Sample], expected: frozenset[str]) -> frozenset[str]:
+    """Fail each stream that ended without what most streams of this server end with, however properly its HTTP response ended: a proxy
+    completes a body that an engine has left. Returns what streams are expected to end with."""
+    ok = [sample for sample in samples if sample.outcome == outcomes.OK]
+    kind = expected | {mark for mark in outcomes.END_MARKS if 2 * sum(mark in sample.end_marks for sample in ok) > len(ok)}
+    for sample in ok:
+        if missing := [mark for mark in outcomes.END_MARKS if mark in kind - sample.end_marks]:
+            sample.outcome = outcomes.CUT
+            sample.error = f"the stream ended without {', '.join(missing)}, with which this server's other streams end"
+    return kind
 
 
 SPARE_FILES: Final = 64

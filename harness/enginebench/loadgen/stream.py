@@ -140,6 +140,9 @@ class SseSplitter:
         elif name == b"error":
             self._is_error = True
             self._append(value)
+        elif line.startswith((b'{"error"', b'{"detail"', b'{"errors"')):  # a proxy's JSON, without any framing
+            self._is_error = True
+            self._append(line)
 
     def _append(self, value: bytes) -> None:
         self._size += len(value) + 1

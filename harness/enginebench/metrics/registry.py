@@ -45,6 +45,7 @@ class Trait(Enum):
 
     LATENCY = "counts from when a request was sent or scheduled, so it includes time in the server's queue"
     PACE = "describes the time between output events, so it is meaningless where they arrived in bursts"
+    TOKENS = "divides by the tokens of a stream, so it is meaningless where some of them were never streamed"
     ONLINE = "exists only for requests that are served one by one, not in an in-process batch"
     DEVICE = "describes the GPUs, so it is meaningless where other processes used them"
 

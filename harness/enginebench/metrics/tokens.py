@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
+import numpy.typing as npt
 
 from enginebench.metrics.statistics import Floats
 from enginebench.records.samples import Samples
@@ -18,6 +19,9 @@ TokenSource: TypeAlias = Literal["server usage", "stream counts", "local tokeniz
 APART, TOKENS_APART = 0.02, 1
 """Two counts of a request differ where they are further apart than both: this share, as text need not come back as the same tokens, and
 this number, as not every source counts the end of sequence."""
+
+FEW_EVENTS = 8
+"""Characters per token of fewer events say nothing."""
 
 SOURCES: tuple[TokenSource, ...] = get_args(TokenSource)
 
@@ -32,6 +36,22 @@ def output_tokens(s: Samples) -> Floats:
 def input_tokens(s: Samples) -> Floats:
     """Prompt tokens per request as the server counted them; NaN where it did not."""
     return np.where(s.input_tokens >= 0, s.input_tokens, np.nan)
+
+
+def unstreamed(s: Samples) -> npt.NDArray[np.bool_]:
+    """Requests of which the server counted tokens that it never streamed: reasoning that it keeps to itself.
+
+    Either it counts reasoning tokens, and the reasoning that came has fewer characters than these (a summary, or none at all: no more
+    events than the other tokens). Or it counts over twice as many tokens as there were events, with less than a character for each.
+    """
+    n, tokens = len(s), np.nan_to_num(output_tokens(s))
+    row = np.repeat(np.arange(n), s.events)
+    chars = np.bincount(row, s.event_chars, n)
+    thought = np.bincount(row, s.event_chars * (s.event_ns < s.first_answer_ns[row]), n)
+    reasoning, others = s.reasoning_tokens, tokens - s.reasoning_tokens
+    kept = (reasoning > 0) & np.where(thought > 0, thought < reasoning, s.events <= 1.1 * others + 2)
+    silent = (s.events >= FEW_EVENTS) & (tokens > 2 * s.events) & (chars > 0) & (chars < tokens) & (s.stream_tokens < tokens)
+    return s.ok & (s.events > 0) & (kept | silent)
 
 
 def token_source(s: Samples) -> TokenSource:

@@ -25,7 +25,7 @@ Ints = npt.NDArray[np.int64]
 
 _ROW_COLUMNS = ("index", "asked_input_tokens", "asked_output_tokens", "due_ns", "sent_ns", "headers_ns", "end_ns")
 _COUNT_COLUMNS = ("input_tokens", "output_tokens", "cached_tokens", "status_code")
-_LATER_COLUMNS = {"first_answer_ns": 0, "local_tokens": -1, "conversation": -1, "turn": 0}
+_LATER_COLUMNS = {"first_answer_ns": 0, "local_tokens": -1, "reasoning_tokens": -1, "conversation": -1, "turn": 0}
 """Columns that older files lack, with their value for "unknown"."""
 _TEXT_COLUMNS = ("outcome", "error", "finish_reason")
 _TIMINGS = "server_timings"
@@ -60,6 +60,7 @@ class Samples:
     """The engine's own timings, under its own names."""
     first_answer_ns: Ints
     local_tokens: Ints
+    reasoning_tokens: Ints
     conversation: Ints
     turn: Ints
     window_ns: tuple[int, int] | None = None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from enginebench.adapter import Adapter, Get, Resolved
-from enginebench.domain import Load
+from enginebench.domain import JSON, Load
 from enginebench.loadgen import Acks, LoadResult, Progress
 from enginebench.records.launch import LaunchRecord
 from enginebench.runner.prompts import PromptSource
@@ -31,6 +31,11 @@ class Engine(ABC):
     """Replies of the engine's HTTP API, or what it would reply."""
     served_name: str | None
     """The model name that requests carry; None if requests carry none."""
+
+    @property
+    def left_out(self) -> Mapping[str, JSON]:
+        """Fields of requests that the server refuses, with the value that they would have had."""
+        return {}
 
     @abstractmethod
     def run(

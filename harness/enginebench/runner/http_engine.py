@@ -2,19 +2,21 @@
 
 import os
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from urllib.parse import urlsplit
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 import orjson
 
 from enginebench.adapter import Adapter, Get, Reply
-from enginebench.domain import Deployment, Load
+from enginebench.domain import JSON, Deployment, Load
 from enginebench.errors import UserError
 from enginebench.loadgen import Acks, Body, LoadResult, LoadSpec, Target, WireRequest, run_load
 from enginebench.records.launch import LaunchRecord
 from enginebench.runner.engine import Engine, OnProgress
 from enginebench.runner.prompts import PromptSource
+from enginebench.runner.spelling import Spelling, spelling_of, with_either_path
 from enginebench.runtime import http_get_url, wait_ready
 from enginebench.workload import Prompt
 
@@ -33,6 +35,12 @@ class HttpEngine(Engine):
     """Removed from every error message that is stored."""
     processes: int = 1
     """Client processes that share a load."""
+    query: str = ""
+    """Put after the path of every request."""
+    spelling: Spelling = field(default_factory=Spelling)
+    """How an attached server wants requests to be spelled."""
+    end_marks: dict[str, frozenset[str]] = field(default_factory=dict)
+    """API -> what its streams end with, as the loads so far have shown (`LoadResult.end_marks`)."""
 
     @property
     def deployment(self) -> Deployment:
@@ -42,15 +50,25 @@ class HttpEngine(Engine):
     def run(
         self, prompts: Sequence[Prompt], load: Load, *, on_progress: OnProgress = None, keep_text: bool = False, acks: Acks = "usual"
     ) -> LoadResult:
-        dialect, duration_ns = (
-            self.adapter.dialect(self.deployment, load),
-            None if load.duration_s is None else round(load.duration_s * 1e9),
-        )
+        result = self._run(prompts, load, on_progress, acks, keep_text=keep_text)
+        while self.process is None and self.spelling.adapt(result.samples):
+            result = self._run(prompts, load, on_progress, acks, keep_text=keep_text)
+        return result
+
+    @property
+    def left_out(self) -> Mapping[str, JSON]:
+        return self.spelling.left_out
+
+    def _run(self, prompts: Sequence[Prompt], load: Load, on_progress: OnProgress, acks: Acks, *, keep_text: bool) -> LoadResult:
+        dialect = self.adapter.dialect(self.deployment, load)
+        duration_ns = None if load.duration_s is None else round(load.duration_s * 1e9)
         spec = LoadSpec(
             self.target, list(self._requests(prompts, load)), load.concurrency, dialect, load.timeout_s, keep_text=keep_text,
             ramp_ns=round(load.start_spread_s * 1e9), duration_ns=duration_ns, dispersion=load.dispersion, acks=acks,
+            end_marks=self.end_marks.get(load.api, frozenset()),
         )  # fmt: skip
         result = run_load(spec, on_progress, processes=self.processes)
+        self.end_marks[load.api] = result.end_marks
         if result.stopped == "interrupted":
             raise KeyboardInterrupt
         if self.secret:  # a server may quote it in an error message, and errors are stored and shown
@@ -71,8 +89,9 @@ class HttpEngine(Engine):
                 seed=load.seed if load.temperature > 0 else None, extra=extra,
             )  # fmt: skip
             due_ns = None if prompt.due_s is None else round(prompt.due_s * 1e9)
+            path, body = self.prefix + self.spelling.path(dialect.path) + self.query, self.spelling.body(body)
             yield WireRequest(
-                index, self.prefix + dialect.path, _pieces(orjson.dumps(body)), prompt.tokens, prompt.output_tokens, due_ns=due_ns,
+                index, path, _pieces(orjson.dumps(body)), prompt.tokens, prompt.output_tokens, due_ns=due_ns,
                 think_ns=round(load.think_s * 1e9), conversation=prompt.conversation, turn=prompt.turn,
             )  # fmt: skip
 
@@ -114,18 +133,22 @@ def _pieces(body: bytes) -> Body:
     return body if len(parts) == 1 else tuple(int(part) if i % 2 else part for i, part in enumerate(parts))
 
 
-def attach(adapter: Adapter, launch: LaunchRecord, prompts: PromptSource, processes: int = 1) -> HttpEngine:
+def attach(adapter: Adapter, launch: LaunchRecord, prompts: PromptSource, say: Callable[[str], None], processes: int = 1) -> HttpEngine:
     """Connect to a server that is already running. LaunchFailed if it does not respond."""
     deployment = launch.deployment
     url = urlsplit(deployment.url or "")
     key = api_key(deployment)
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    tls = url.scheme == "https"
-    target = Target(url.hostname or "", url.port or (443 if tls else 80), tls=tls, headers=headers)
-    get = _redacted(key, http_get_url(deployment.url or "", headers=headers))
+    header = deployment.api_key_header
+    headers = {header: key} if key and header else {"Authorization": f"Bearer {key}"} if key else {}
+    tls, ca_file = url.scheme == "https", deployment.ca_file and str(prompts.base / Path(deployment.ca_file).expanduser())
+    target = Target(url.hostname or "", url.port or (443 if tls else 80), tls=tls, headers=headers, ca_file=ca_file)
+    spelling, prefix = spelling_of(url.path, say)
+    base = urlunsplit(url._replace(path=prefix))
+    get = _redacted(key, with_either_path(http_get_url(base, headers=headers, ca_file=ca_file)))
     wait_ready(adapter, get, None, deployment.ready_timeout_s or ATTACH_TIMEOUT_S)
     launch.startup.identity = "attached: the server was not started by enginebench"
-    return HttpEngine(adapter, launch, prompts, None, get, deployment.model, target, url.path.rstrip("/"), key, processes)
+    query = f"?{url.query}" if url.query else ""
+    return HttpEngine(adapter, launch, prompts, None, get, deployment.model, target, prefix, key, processes, query, spelling)
 
 
 def api_key(deployment: Deployment) -> str | None:

@@ -40,7 +40,7 @@ def open_engine(
     prompts = PromptSource(base, deployment.max_context)
     if deployment.runtime == "attach":
         prompts.vocabulary = vocabulary_of(deployment, deployment.checkpoint, None, base)
-        yield attach(adapter, launch, prompts, processes)
+        yield attach(adapter, launch, prompts, say, processes)
         return
     with tempfile.TemporaryDirectory(prefix="enginebench-", ignore_cleanup_errors=True) as folder:
         checkpoint = prepare(deployment.checkpoint, deployment.precision, adapter.checkpoint_format, base, say)

@@ -78,7 +78,9 @@ def first_generation(engine: Engine, load: Load, *, salt: str) -> None:
     startup.first_generation_s = time.monotonic() - began
     startup.counts_tokens = sample.output_tokens is not None or any(count >= 0 for count in sample.event_tokens)
     resolved = engine.resolved()
-    engine.launch.configuration = Configuration(plain_object(resolved), differences(deployment, resolved, engine.served_name))
+    found = differences(deployment, resolved, engine.served_name)
+    found += tuple(Difference(name, asked, "not sent: the server refuses it") for name, asked in engine.left_out.items())
+    engine.launch.configuration = Configuration(plain_object(resolved), found)
 
 
 def fit_text_scale(engine: Engine, load: Load, *, salt: str) -> None:

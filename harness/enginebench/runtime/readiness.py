@@ -6,6 +6,7 @@ GETs ignore proxies in the environment and do not follow redirects.
 import contextlib
 import http.client
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Mapping
@@ -41,22 +42,34 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 
 def http_get(
-    host: str, port: int, *, scheme: str = "http", prefix: str = "", headers: Mapping[str, str] | None = None, timeout_s: float = 5.0
+    host: str,
+    port: int,
+    *,
+    tls: ssl.SSLContext | None = None,
+    prefix: str = "",
+    query: str = "",
+    headers: Mapping[str, str] | None = None,
+    timeout_s: float = 5.0,
 ) -> Get:
-    """A `Get` with one connection per call. It does not raise network errors: they give status 0 and the reason as the body.
-    timeout_s limits each step (connect, send, each read); the whole call is limited to twice that."""
-    connect = http.client.HTTPSConnection if scheme == "https" else http.client.HTTPConnection
+    """A `Get` with one connection per call. It does not raise network errors: they give status 0 or -1 and the reason as the body.
+
+    timeout_s limits each step (connect, send, each read); the whole call is limited to twice that. query: put after every path.
+    """
 
     def get(path: str) -> Reply:
-        connection = connect(host, port, timeout=timeout_s)
+        connection = http.client.HTTPConnection(host, port, timeout=timeout_s)
+        if tls is not None:
+            connection = http.client.HTTPSConnection(host, port, timeout=timeout_s, context=tls)
         deadline = _Deadline(2 * timeout_s)
         try:
             connection.connect()
             deadline.watch(connection.sock)
-            connection.request("GET", prefix + path, headers=dict(headers or {}))
+            connection.request("GET", prefix + path + (f"?{query}" if query else ""), headers=dict(headers or {}))
             response = connection.getresponse()
             body = response.read(MAX_BODY)
             return deadline.passed or Reply(response.status, body)
+        except (ssl.SSLError, http.client.BadStatusLine) as error:
+            return deadline.passed or Reply(-1, reason.encode()) if (reason := _hopeless(error)) else Reply(0, str(error).encode())
         except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: the socket was closed meanwhile
             return deadline.passed or Reply(0, (str(error) or type(error).__name__).encode())
         finally:
@@ -64,6 +77,25 @@ def http_get(
             connection.close()
 
     return get
+
+
+def _hopeless(error: Exception) -> str | None:
+    """Why no connection to this server can succeed; None if a later one may."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the server's certificate is not trusted ({error.verify_message}); name it, or its authority's, in a PEM file: `ca_file`"
+    text = str(error)
+    if "WRONG_VERSION_NUMBER" in text or "HTTP_REQUEST" in text:
+        return "the server does not speak TLS; write http:// in `url`"
+    if "NO_APPLICATION_PROTOCOL" in text or "\\x00" in ascii(text):  # a frame in place of a status line
+        return "the server speaks only HTTP/2, and enginebench measures with HTTP/1.1; put a proxy before it, or switch HTTP/1.1 on"
+    return None
+
+
+def tls_context(ca_file: str | None = None) -> ssl.SSLContext:
+    """A context that trusts the certificates in this file; None: those of the system. Raises OSError."""
+    context = ssl.create_default_context(cafile=ca_file)
+    context.set_alpn_protocols(["http/1.1"])
+    return context
 
 
 class _Deadline(threading.Timer):
@@ -87,16 +119,17 @@ class _Deadline(threading.Timer):
             socket.socket.shutdown(self._sock, socket.SHUT_RDWR)  # not SSLSocket.shutdown, which drops state that the reader needs
 
 
-def http_get_url(url: str, *, headers: Mapping[str, str] | None = None, timeout_s: float = 5.0) -> Get:
+def http_get_url(url: str, *, headers: Mapping[str, str] | None = None, ca_file: str | None = None, timeout_s: float = 5.0) -> Get:
     """`http_get` for a base URL such as https://host/some/prefix (attach). Raises UserError if the URL is invalid."""
     try:
         parts = urlsplit(url)
         port = parts.port or (443 if parts.scheme == "https" else 80)
     except ValueError as error:
         raise UserError(f"invalid base URL {url!r}: {error}") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.fragment:
         raise UserError(f"invalid base URL {url!r}", advice="write for example http://127.0.0.1:8000, without /v1")
-    return http_get(parts.hostname, port, scheme=parts.scheme, prefix=parts.path.rstrip("/"), headers=headers, timeout_s=timeout_s)
+    tls, prefix = tls_context(ca_file) if parts.scheme == "https" else None, parts.path.rstrip("/")
+    return http_get(parts.hostname, port, tls=tls, prefix=prefix, query=parts.query, headers=headers, timeout_s=timeout_s)
 
 
 class Watched(Protocol):
@@ -128,7 +161,7 @@ def wait_ready(
         nonlocal last
         reply = get(path)
         text = reply.body[:200].decode(errors="replace").strip()
-        last = f"; the last GET {path} {f'returned {reply.status}' if reply.status else 'failed'}{f': {text}' if text else ''}"
+        last = f"; the last GET {path} {f'returned {reply.status}' if reply.status > 0 else 'failed'}{f': {text}' if text else ''}"
         return reply
 
     while True:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -215,7 +216,8 @@ class _Expansion:
                 deployment = Deployment(
                     engine=variant.engine, model=variant.model, precision=variant.precision, checkpoint=checkpoint, runtime=variant.runtime,
                     parallelism=parallelism, max_context=context, max_concurrency=concurrency, options=chosen, url=entry.url,
-                    api_key_env=entry.api_key_env, ready_timeout_s=entry.ready_timeout_s, label=entry.label,
+                    api_key_env=entry.api_key_env, api_key_header=entry.api_key_header, ca_file=entry.ca_file,
+                    ready_timeout_s=entry.ready_timeout_s, label=entry.label,
                     container=container,
                 )  # fmt: skip
                 yield _Served(deployment, loads, searches)
@@ -263,6 +265,13 @@ class _Expansion:
             raise self.source.error(f"{adapter.title} has no runtime '{runtime}'", variant.places["runtime"], advice=advice)
         if runtime == "attach" and entry.url is None:
             raise self.source.error("`runtime: attach` needs the server's `url`", at, advice="e.g. url: http://127.0.0.1:8000")
-        for key in ("url", "api_key_env"):
+        for key in ("url", "api_key_env", "api_key_header", "ca_file"):
             if runtime != "attach" and getattr(entry, key) is not None:
                 raise self.source.error(f"only goes with `runtime: attach`, not with '{runtime}'", (*at, key))
+        if entry.ca_file is not None:
+            try:
+                ssl.create_default_context(cafile=self.source.file.resolve().parent / Path(entry.ca_file).expanduser())
+            except OSError as error:  # ssl.SSLError too
+                reason = error.strerror or "no certificate in it"
+                advice = "write the path of a PEM file, relative to the scenario"
+                raise self.source.error(f"cannot be read as certificates ({reason})", (*at, "ca_file"), advice=advice) from None

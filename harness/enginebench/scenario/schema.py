@@ -6,8 +6,9 @@ docs/scenario.md and docs/scenario.schema.json are generated from these classes.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -102,10 +103,21 @@ class Deployments(Strict):
     )
     options: dict[str, JSON] = Field(default_factory=dict, description="The engine's own options; a list is swept. See docs/engines.md.")
     url: str | None = Field(
-        None, pattern=r"^https?://[!-~]+$", description="attach: the server's base URL; a trailing /v1 is removed. Never a password."
+        None,
+        pattern=r"^https?://[!-~]+$",
+        description="attach: the server's base URL, with or without /v1, or the whole URL of its route, with a query where it needs one "
+        "(`?api-version=...`). Never a password or a key.",
     )
     api_key_env: str | None = Field(
         None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="attach: the *name* of the environment variable that holds the API key."
+    )
+    api_key_header: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9-]+$",
+        description="attach: the header that holds the key, e.g. api-key; default: Authorization: Bearer.",
+    )
+    ca_file: str | None = Field(
+        None, description="attach: PEM file with the certificate of an https server, or of its authority, where the system trusts neither."
     )
     ready_timeout_s: Seconds | None = Field(
         None, description="Seconds that the engine may take to become ready; default: set by its adapter."
@@ -131,11 +143,17 @@ class Deployments(Strict):
             valid = False
         if not valid:
             raise PydanticCustomError("url", "is not a URL with a host and a port from 1 to 65535")
-        if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
+        secret = any(_SECRET.search(name) for name, _ in parse_qsl(parts.query, keep_blank_values=True))
+        if parts.username is not None or parts.password is not None or secret or parts.fragment:
             raise PydanticCustomError(
-                "url", "must not hold a user name, a password, `?` or `#`: it is stored with the results; name a secret with `api_key_env`"
+                "url",
+                "must not hold a user name, password, key or `#`: it is stored with the results; name a secret with `api_key_env`",
             )
-        return url.rstrip("/").removesuffix("/v1").rstrip("/")
+        return urlunsplit(parts._replace(path=parts.path.rstrip("/").removesuffix("/v1").rstrip("/")))
+
+
+_SECRET = re.compile("key|token|secret|sig|pass|auth|credential|^code$", re.IGNORECASE)
+"""Names of parameters of a URL that hold secrets."""
 
 
 class SLO(Strict):

@@ -162,13 +162,24 @@ def tool(**function: object) -> dict[str, object]:
         ({"reasoning": "hm"}, said("", "hm")),
         ({"reasoning": "hm", "reasoning_content": "hm"}, said("", "hm")),  # one text under two names
         ({"reasoning": "hm", "content": "a"}, said("a", "hm")),
-        ({"reasoning": {"text": "hm"}}, Event()),
+        ({"reasoning": {"text": "hm"}}, said("", "hm")),
         (tool(name="look", arguments=""), said("look")),
         (tool(arguments='{"a":'), said('{"a":')),
         (tool(arguments={"a": 1}), said('{"a":1}')),
         ({"tool_calls": [{"function": {"name": "f"}}, {"function": {"name": "g"}}, None, {"function": 3}]}, said("fg")),
         ({"function_call": {"name": "f", "arguments": "{}"}}, said("f{}")),
         (None, Event()),
+        ({"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, {"type": "text", "text": "a"}]}, said("a", "hm")),
+        ({"content": ["a", "b"]}, said("ab")),
+        ({"content": [{"type": "refusal", "refusal": "no"}, {"type": "output_text", "text": "a"}]}, said("noa")),
+        ({"thinking": "hm"}, said("", "hm")),
+        ({"thinking_blocks": [{"type": "thinking", "thinking": "hm", "signature": "s"}]}, said("", "hm")),
+        ({"reasoning": "", "reasoning_details": [{"type": "reasoning.summary", "summary": "hm"}]}, said("", "hm")),
+        ({"reasoning_details": [{"type": "reasoning.encrypted", "data": "xyz"}]}, said("", "xyz")),
+        ({"tool_calls": [{"type": "custom", "custom": {"name": "f", "input": "x"}}]}, said("fx")),
+        ({"audio": {"transcript": "a", "id": "1"}}, said("a")),
+        ({"audio": {"data": "UklGRg=="}}, Event(chars=1, answer_chars=1)),
+        ({"images": [{"image_url": {"url": "data:x"}}]}, Event(chars=1, answer_chars=1)),
     ],
 )
 def test_what_a_chat_delta_says(delta: object, event: Event) -> None:
@@ -291,7 +302,7 @@ def test_increments_are_what_was_generated(pieces: list[str], with_ids: bool, cu
             },
             said("b", tokens=1, finish_reason="length", output_tokens=2, input_tokens=4),
         ),
-        ({"token": {"text": "b"}, "generated_text": " ab", "details": None}, said("b", tokens=1, finish_reason="unknown")),
+        ({"token": {"text": "b"}, "generated_text": " ab", "details": None}, said("b", tokens=1, done=True)),
         ({"details": {"finish_reason": "eos_token", "prefill": [{"id": 1}]}}, Event(finish_reason="eos_token", input_tokens=1)),
         ({"error": "overloaded", "error_type": "overloaded"}, Event(error="overloaded")),
     ],
@@ -349,3 +360,51 @@ def test_half_a_character_of_a_text_that_is_repeated_is_not_there_yet() -> None:
     assert texts(generated("a\ufffd", 1), generated("aé", 2), generated("aéb", 3)) == ["a", "é", "b"]
     last = generated("a\ufffd", 2, finish_reason={"type": "length", "length": 2})
     assert texts(generated("a", 1), last) == ["a", "\ufffd"], "nothing follows that could make it whole"
+
+
+@pytest.mark.parametrize(
+    ("usage", "counts"),
+    [
+        ({"prompt_tokens": 9, "completion_tokens": 4, "prompt_cache_hit_tokens": 8, "prompt_cache_miss_tokens": 1}, (9, 4, 8, None)),
+        ({"prompt_tokens": 9, "completion_tokens": 4, "cached_tokens": 8}, (9, 4, 8, None)),
+        ({"prompt_tokens": 9, "completion_tokens": 4, "cache_read_input_tokens": 8}, (9, 4, 8, None)),
+        ({"prompt_tokens": 9, "completion_tokens": 4, "prompt_tokens_details": {"cached_tokens": 0}, "cached_tokens": 8}, (9, 4, 8, None)),
+        ({"prompt_tokens": 9, "completion_tokens": 4, "prompt_tokens_details": None}, (9, 4, None, None)),
+        ({"input_tokens": 9, "output_tokens": 4, "input_tokens_details": {"cached_tokens": 3}}, (9, 4, 3, None)),
+        ({"prompt_tokens": 9, "total_tokens": 13}, (9, 4, None, None)),
+        ({"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}, (None, 0, None, None)),
+        ({"prompt_tokens": 9, "completion_tokens": 64, "completion_tokens_details": {"reasoning_tokens": 48}}, (9, 64, None, 48)),
+        # The count leaves reasoning out: 9 + 16 + 48.
+        (
+            {"prompt_tokens": 9, "completion_tokens": 16, "total_tokens": 73, "completion_tokens_details": {"reasoning_tokens": 48}},
+            (9, 16, None, None),
+        ),
+    ],
+)
+def test_counts_under_the_names_of_several_servers(usage: object, counts: object) -> None:
+    found = decode(COMPLETIONS, {"choices": [], "usage": usage})
+    assert (found.input_tokens, found.output_tokens, found.cached_tokens, found.reasoning_tokens) == counts
+
+
+@pytest.mark.parametrize(
+    ("payload", "error"),
+    [
+        ({"choices": [{"index": 0, "text": "", "error": {"message": "lost a worker", "code": 502}}]}, "lost a worker"),
+        ({"choices": [{"text": "a", "finish_reason": "content_filter"}]}, "a filter removed the answer (finish_reason: content_filter)"),
+        ({"choices": [{"text": "", "finish_reason": "ABORT"}]}, "the engine aborted the request (finish_reason: ABORT)"),
+        ({"object": "error", "message": "out of memory", "code": 500}, "out of memory"),
+        ({"type": "error", "detail": "no"}, "no"),
+        ({"detail": "Internal Server Error"}, "Internal Server Error"),
+        ({"errors": [{"message": "first"}, {"message": "second"}]}, "first"),
+        ({"message": "rate limit", "code": 429}, "rate limit"),
+        ({"choices": [{"text": "", "finish_reason": "a_new_word"}]}, None),
+        ({"choices": [], "usage": {"completion_tokens": 3}, "detail": "3 tokens"}, None),
+    ],
+)
+def test_errors_wherever_a_server_puts_them(payload: object, error: str | None) -> None:
+    assert decode(COMPLETIONS, payload).error == error
+
+
+@pytest.mark.parametrize("reason", ["", " ", None, "null", "None"])
+def test_an_empty_finish_reason_is_none(reason: object) -> None:
+    assert decode(COMPLETIONS, {"choices": [{"text": "a", "finish_reason": reason}]}) == said("a")

@@ -155,3 +155,41 @@ def test_two_texts_that_are_no_strings_are_not_one_pair_of_strings() -> None:
     assert decoder.failure is not None
     assert decoder.failure[0] == "malformed"
     assert len(sample.event_ns) == 6
+
+
+def test_usage_of_zeros_beside_text_is_no_count() -> None:
+    zeros = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+    sample, _ = decode([event("a"), event("b"), event("", finish_reason="stop"), event(None, usage=zeros), b"data: [DONE]\n\n"])
+    assert (sample.output_tokens, sample.input_tokens) == (None, None)
+    assert sample.end_marks == {"finish_reason", "[DONE]"}
+
+
+@pytest.mark.parametrize("early", [0, 1, 16], ids=["zeros", "ones", "the total"])
+def test_usage_that_is_filled_in_at_the_end_counts_no_single_event(early: int) -> None:
+    pieces = [event("a", usage={"completion_tokens": early}) for _ in range(16)]
+    sample, _ = decode([*pieces, event("", finish_reason="length", usage={"completion_tokens": 16}), b"data: [DONE]\n\n"])
+    assert sample.output_tokens == 16
+    assert set(sample.event_tokens) == {-1}
+    assert sample.end_marks == {"finish_reason", "usage", "[DONE]"}
+
+
+def test_running_usage_counts_each_event() -> None:
+    pieces = [event("a", usage={"completion_tokens": 2 * (i + 1)}) for i in range(4)]
+    assert list(decode(pieces)[0].event_tokens) == [2, 2, 2, 2]
+
+
+def test_the_answer_of_a_conversation_leaves_reasoning_out() -> None:
+    sample = Sample(0, 1, 100, status_code=200, conversation=3)
+    decoder = Decoder(sample, OpenAIChat(), keep_text=True)
+    deltas = [{"reasoning_content": "hm "}] * 6 + [{"content": "yes "}] * 6 + [{"reasoning_content": "x", "content": 'y"'}]
+    pieces = [b"data: " + json.dumps({"choices": [{"index": 0, "delta": delta}]}).encode() + b"\n\n" for delta in deltas]
+    decoder.feed(array("q", range(len(pieces))), pieces)
+    decoder.finish(99, whole=True)
+    assert decoder.answer.decode() == "yes " * 6 + 'y"'
+    assert sample.text == "hm " * 6 + "yes " * 6 + 'xy"'
+
+
+def test_an_error_that_a_proxy_adds_without_framing_is_an_error() -> None:
+    _, decoder = decode([event("a"), b'{"error": {"message": "upstream gone"}}\n\n'])
+    assert decoder.failure is not None
+    assert decoder.failure[0] == "in_stream_error"

@@ -38,7 +38,7 @@ def built(sent: np.ndarray, begun: np.ndarray, end: np.ndarray, tokens: np.ndarr
         status_code=nothing + 200, outcome=("ok",) * n, error=(None,) * n, finish_reason=(None,) * n, event_ns=ns(np.concatenate(events)),
         event_tokens=np.full(tokens.sum(), -1, np.int32), event_chars=np.ones(tokens.sum(), np.int32),
         offsets=np.concatenate(([0], np.cumsum(tokens))), server_timings=(None,) * n, first_answer_ns=nothing, local_tokens=unknown,
-        conversation=unknown, turn=nothing,
+        reasoning_tokens=unknown, conversation=unknown, turn=nothing,
     )  # fmt: skip
 
 

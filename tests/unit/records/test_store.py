@@ -75,8 +75,8 @@ samples = st.lists(
         lambda index, events, outcome, counts: Sample(
             index, 1, 2, sent_ns=10**15 + index, end_ns=10**15 + 10**9, event_ns=array("q", [10**15 + e for e in events]),
             event_tokens=array("i", [1] * len(events)), event_chars=array("i", events), outcome=outcome, error=outcome if index else None,
-            input_tokens=counts, output_tokens=counts, cached_tokens=counts, local_tokens=counts, first_answer_ns=10**15 * (index % 2),
-            conversation=index - 1, turn=index,
+            input_tokens=counts, output_tokens=counts, cached_tokens=counts, local_tokens=counts, reasoning_tokens=counts,
+            first_answer_ns=10**15 * (index % 2), conversation=index - 1, turn=index,
         ),
         st.integers(0, 9), st.lists(st.integers(0, 2**30), max_size=20), st.sampled_from(["ok", "cut", "tïme\0"]),
         st.none() | st.integers(0, 99),
@@ -97,11 +97,11 @@ def test_samples_round_trip_through_parquet(tmp_path_factory: pytest.TempPathFac
 
 def test_older_files_lack_columns(tmp_path: Path) -> None:
     file = tmp_path / "s.parquet"
-    Samples.collect([Sample(0, 1, 2, first_answer_ns=5, local_tokens=3, conversation=1, turn=2)]).write(file)
-    later = ["first_answer_ns", "local_tokens", "conversation", "turn"]
-    assert [getattr(Samples.read(file), name).tolist() for name in later] == [[5], [3], [1], [2]]
+    Samples.collect([Sample(0, 1, 2, first_answer_ns=5, local_tokens=3, reasoning_tokens=1, conversation=1, turn=2)]).write(file)
+    later = ["first_answer_ns", "local_tokens", "reasoning_tokens", "conversation", "turn"]
+    assert [getattr(Samples.read(file), name).tolist() for name in later] == [[5], [3], [1], [1], [2]]
     pq.write_table(pq.read_table(file).drop_columns(later), file)
-    assert [getattr(Samples.read(file), name).tolist() for name in later] == [[0], [-1], [-1], [0]]
+    assert [getattr(Samples.read(file), name).tolist() for name in later] == [[0], [-1], [-1], [-1], [0]]
 
 
 def test_samples_are_there_before_their_record(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ class EventLoopTransports:
     last_event_ns: Final = 0
 
     def __init__(self, target: Target) -> None:
-        self._tls = ssl.create_default_context() if target.tls else None
+        self._tls = ssl.create_default_context(cafile=target.ca_file) if target.tls else None
         self._name = target.host if target.tls else None
 
     async def connect(self, address: str, port: int, connection: Connection) -> None:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from enginebench.metrics.context import Context, Floats
 from enginebench.metrics.registry import Need, Shown, Trait, metric
 from enginebench.metrics.server_timings import decode_s, first_token_s
-from enginebench.metrics.tokens import input_tokens, output_tokens
+from enginebench.metrics.tokens import input_tokens, output_tokens, unstreamed
 
 
 @metric("TTFT", scope="request", unit="s", better="lower", traits={Trait.LATENCY}, shown=(Shown(30, 2, always=True), Shown(31, 5, "tail")))
@@ -64,7 +64,7 @@ def ttfa(c: Context) -> Floats:
     scope="request",
     unit="s",
     better="lower",
-    traits={Trait.PACE},
+    traits={Trait.PACE, Trait.TOKENS},
     needs=(Need.EVENTS, Need.TOKENS),
     missing="needs 2 streamed events and 2 counted tokens per request",
     shown=(Shown(34, 3, always=True),),
@@ -73,11 +73,12 @@ def ttfa(c: Context) -> Floats:
 def tpot(c: Context) -> Floats:
     """Time per output token after the first: (last event - first event) / (output tokens - 1), undefined below 2 tokens or events.
 
-    An answer in one event has no TPOT, however many tokens it holds. Other tools call it `tpot` (vLLM, SGLang) or
-    `inter_token_latency` (AIPerf, GuideLLM).
+    An answer in one event has no TPOT, however many tokens it holds, nor has one with tokens that were never streamed. Other tools call
+    it `tpot` (vLLM, SGLang) or `inter_token_latency` (AIPerf, GuideLLM).
     """
     s, tokens = c.samples, output_tokens(c.samples)
-    return _seconds(c, (tokens >= 2) & (s.events >= 2), (s.edge(last=True) - s.edge(last=False)) / np.maximum(tokens - 1, 1))
+    streamed = (tokens >= 2) & (s.events >= 2) & ~unstreamed(s)
+    return _seconds(c, streamed, (s.edge(last=True) - s.edge(last=False)) / np.maximum(tokens - 1, 1))
 
 
 @metric("E2E", scope="request", unit="s", better="lower", traits={Trait.LATENCY})

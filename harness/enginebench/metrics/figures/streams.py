@@ -32,7 +32,7 @@ def longest_gap(c: Context) -> Floats:
     scope="request",
     unit="1",
     better="lower",
-    traits={Trait.ONLINE},
+    traits={Trait.TOKENS, Trait.ONLINE},
     needs=(Need.TOKENS,),
     shown=(Shown(38, 11, least=0.01),),
 )
@@ -59,7 +59,7 @@ def reader_wait(c: Context) -> Floats:
     return out
 
 
-@metric("tokens per event", scope="request", unit="tok", better=None, needs=(Need.TOKENS,))
+@metric("tokens per event", scope="request", unit="tok", better=None, traits={Trait.TOKENS}, needs=(Need.TOKENS,))
 def tokens_per_event(c: Context) -> Floats:
     """Tokens per event: output tokens / output events of the request. 1 is a smooth stream; more is the size of each flush."""
     s = c.samples

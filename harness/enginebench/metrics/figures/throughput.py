@@ -52,7 +52,7 @@ def request_throughput(c: Context) -> Floats:
     scope="cell",
     unit="tok/s",
     better="higher",
-    traits={Trait.PACE},
+    traits={Trait.PACE, Trait.TOKENS},
     needs=(Need.EVENTS, Need.TOKENS),
     missing="needs 6 requests with 2 streamed events and 2 counted tokens each",
     shown=(Shown(36, 8, always=True),),

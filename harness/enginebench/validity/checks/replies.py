@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from enginebench.dialects.finish import COMPLETE, FAILED
 from enginebench.metrics.tokens import APART, TOKENS_APART, disagreements, output_tokens
 from enginebench.records.samples import Ints
 from enginebench.validity.check import Finding, Severity, Threshold, check
@@ -19,6 +20,7 @@ TEMPLATE = Threshold(64, "tokens")
 """What a chat template may add."""
 RETOKENIZED = Threshold(0.1, "share")
 """The tokens of a text are rarely the ones that were generated."""
+MOST_NAMED = 3
 REQUESTS_APART = Threshold(0.01, "share")
 COUNTS_APART, COUNTS_APART_TOKENS = Threshold(APART, "share"), Threshold(TOKENS_APART, "tokens")
 
@@ -81,10 +83,10 @@ def length_mismatch(cell: Context) -> Iterator[Finding]:
 
     A cap may be undercut and never exceeded; one token more may be the one that ends the text.
     """
-    s = cell.samples
-    got, asked = output_tokens(s)[s.ok], s.asked_output_tokens[s.ok]
-    known, exact = ~np.isnan(got), cell.record.traits.length_control == "exact"
-    more, wanted = float(got[known].mean() - asked[known].mean()), float(asked[known].mean())
+    s, tokens = cell.samples, output_tokens(cell.samples)
+    counted, exact = s.ok & ~np.isnan(tokens), cell.record.traits.length_control == "exact"
+    got, asked = tokens[counted], s.asked_output_tokens[counted]
+    more, wanted = float(got.mean() - asked.mean()), float(asked.mean())
     short = more < -LENGTH_OFF * wanted
     if short or ((got != asked) if exact else (got > asked)).any():
         severity: Severity = "invalid" if (short and exact) or more > max(EXACT_SLACK, LENGTH_OFF * wanted) else "suspect"
@@ -142,6 +144,22 @@ def _inputs(cell: Context) -> tuple[Ints, Ints]:
     s = cell.samples
     counted = s.ok & (s.input_tokens > 0) & (s.turn == 0)
     return s.input_tokens[counted], s.asked_input_tokens[counted]
+
+
+@check(
+    meaning="it is not known whether these answers are complete",
+    when={"suspect": "any successful answer ended with a finish reason that is not known"},
+    advice="look the reason up in the engine's documentation, and tell the project what it means",
+    needs=(SUCCESSES,),
+)
+def unknown_finish(cell: Context) -> Iterator[Finding]:
+    """Reasons that are known to mean a failure are failures; see `enginebench.dialects.finish`."""
+    s = cell.samples
+    reasons = [reason for reason, ok in zip(s.finish_reason, s.ok, strict=True) if ok and reason]
+    unknown = [reason for reason in reasons if reason.strip().lower() not in COMPLETE | FAILED.keys()]
+    if unknown:
+        names = ", ".join(f"'{reason}'" for reason in sorted(set(unknown))[:MOST_NAMED])
+        yield Finding("suspect", f"{len(unknown):,} of {int(s.ok.sum()):,} answers ended with finish reason {names}")
 
 
 @check(

@@ -9,7 +9,9 @@ import numpy as np
 from enginebench.domain.formatting import percent
 from enginebench.metrics.figures.streams import itl
 from enginebench.metrics.registry import Trait
-from enginebench.metrics.tokens import output_tokens
+from enginebench.metrics.statistics import Floats
+from enginebench.metrics.tokens import output_tokens, unstreamed
+from enginebench.records.samples import Ints, Samples
 from enginebench.validity.check import Finding, Threshold, check
 from enginebench.validity.context import EVENTS, Context
 
@@ -23,6 +25,8 @@ RELAYED = Threshold(0.1, "share")
 PER_EVENT = Threshold(8, "tokens")
 """Beyond what speculative decoding accepts in a step."""
 WHOLE = Threshold(0.5, "share")
+STALL, TIMES_USUAL = Threshold(0.5, "s"), Threshold(20)
+TIMES_PREFILL, TIMES_TTFT = Threshold(3), Threshold(10)
 
 
 @check(
@@ -89,3 +93,88 @@ def few_events(cell: Context) -> Iterator[Finding]:
         at_once = f"; {percent(whole)} of the replies came in a single event" if whole else ""
         detail = f"{per_event:,.0f} tokens in the average event (limit {PER_EVENT}){at_once}"
         yield Finding("suspect", detail, excess=per_event)
+
+
+@check(
+    meaning="the server generated tokens that it never streamed, so the time per token is not known",
+    when={
+        "suspect": "the server counts reasoning tokens of a request, and less reasoning was streamed; or it counts over twice as many "
+        "tokens as there were events, with less than a character for each (TPOT and the rate per user are withheld)",
+    },
+    advice="switch reasoning off, or have the server stream it, to measure the time per token",
+    needs=(EVENTS,),
+    withholds=(Trait.TOKENS,),
+)
+def hidden_tokens(cell: Context) -> Iterator[Finding]:
+    """The first event comes when the hidden tokens are done, so TTFT contains their time, and the gaps after it do not."""
+    s = cell.samples
+    if (hidden := unstreamed(s)).any():
+        counted, events = (float(np.median(values[hidden])) for values in (output_tokens(s), s.events))
+        kept = s.reasoning_tokens[hidden & (s.reasoning_tokens > 0)]
+        of_these = f", {np.median(kept):,.0f} of them reasoning that was not streamed" if len(kept) else ""
+        detail = (
+            f"{int(hidden.sum()):,} of {int(s.ok.sum()):,} requests: {counted:,.0f} tokens{of_these}, in {events:,.0f} events (medians)"
+        )
+        yield Finding("suspect", detail, withholds=True)
+
+
+@check(
+    meaning="engine or connection stalled, so TPOT, ITL and E2E hold a pause",
+    when={
+        "suspect": "for over {STALL} and {TIMES_USUAL} times the usual gap between events a stream that had begun, or all streams with a "
+        "request in flight, received nothing; what the prompts take that are prefilled meanwhile (up to {TIMES_PREFILL} times the shortest "
+        "TTFT for their length), and a wait of all for first tokens of up to {TIMES_TTFT} times the median TTFT, is not counted as one",
+    },
+    advice="look in the engine's log for preemption, swapping or a stop, and measure without a proxy",
+    needs=(EVENTS,),
+)
+def stalled(cell: Context) -> Iterator[Finding]:
+    """A mean hides a pause: one of 1.2 s in the middle of 16 tokens makes TPOT 84 ms where the engine's pace is 5 ms."""
+    s = cell.samples
+    gaps, row = np.diff(s.event_ns), np.repeat(np.arange(len(s)), s.events)[1:]
+    own = row == np.repeat(np.arange(len(s)), s.events)[:-1]
+    usual = gaps[own & (gaps > INSTANT * 1e6)]
+    if not len(usual):
+        return
+    usual_ns = float(np.median(usual))
+    least = max(STALL * 1e9, TIMES_USUAL * usual_ns)
+    long = np.flatnonzero(own & (gaps > least))
+    long = long[gaps[long] > _prefills(s, s.event_ns[long], s.event_ns[long + 1])]
+    since, until = _silences(s, max(least, TIMES_TTFT * cell.ttft_ms * 1e6) if not len(long) else least)
+    silent = (until - since)[until - since > _prefills(s, since, until)]
+    details = []
+    if len(long):
+        streams = len(np.unique(row[long]))
+        details.append(f"{streams:,} of {int((s.events > 1).sum()):,} streams stalled, the longest for {gaps[long].max() / 1e9:.3g} s")
+    if len(silent):
+        details.append(f"nothing arrived on any stream for {silent.max() / 1e9:.3g} s")
+    if details:
+        longest_ns = max([*gaps[long], *silent])
+        limit = f"limit {least / 1e9:.3g} s"
+        detail = f"{', and '.join(details)} (usual gap {usual_ns / 1e6:.3g} ms, {limit})"
+        yield Finding("suspect", detail, excess=float(longest_ns) / least)
+
+
+def _prefills(s: Samples, since: Ints, until: Ints) -> Floats:
+    """Longest time in ns that the prefill of prompts may have taken between two times: of those whose first token came in between, or
+    after it by no more than a prefill takes."""
+    some = s.events > 0
+    first, tokens = s.edge(last=False)[some], np.maximum(np.where(s.input_tokens > 0, s.input_tokens, s.asked_input_tokens)[some], 1)
+    taken = first - s.sent_ns[some]
+    each = np.maximum(taken.min(), tokens * (taken / tokens).min())
+    order = np.argsort(first)
+    total = np.concatenate(([0.0], np.cumsum(each[order])))
+    at = np.searchsorted(first[order], (since, until + int(each.max())))
+    longest: Floats = TIMES_PREFILL * (total[at[1]] - total[at[0]])
+    return longest
+
+
+def _silences(s: Samples, least_ns: float) -> tuple[Ints, Ints]:
+    """(beginnings, ends) of the times in which requests were in flight and no event arrived for over least_ns."""
+    events = np.unique(s.event_ns)
+    gap = np.flatnonzero(np.diff(events) > least_ns)
+    since, until = events[gap], events[gap + 1]
+    waiting = (s.sent_ns[:, None] < until) & (s.end_ns[:, None] >= until) & (s.sent_ns[:, None] > 0)
+    sent = np.where(waiting, s.sent_ns[:, None], until).min(axis=0, initial=np.iinfo(np.int64).max)
+    since = np.maximum(since, sent)
+    return since[until - since > least_ns], until[until - since > least_ns]
