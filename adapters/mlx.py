@@ -56,6 +56,7 @@ class Mlx(eb.Adapter):
     # On macOS the extra asks for nothing; on Linux mlx has no backend without it.
     requirements = ("mlx-lm[cpu]==0.32.2",)
     checkpoint_format = "safetensors"
+    casts = False
     precisions = frozenset(eb.TORCH_DTYPES) | AFFINE | MICROSCALED
     runtimes = ("process", "in-process")
     options = MlxOptions

@@ -189,6 +189,8 @@ class Adapter(ABC):
     precisions: ClassVar[frozenset[str] | None] = None
     """None: unknown (attached servers)."""
     checkpoint_format: ClassVar[Literal["gguf", "safetensors", "none"]] = "none"
+    casts: ClassVar[bool] = True
+    """Whether unquantized safetensors are loaded in any of f16, bf16 and f32; False: as they are stored."""
     runtimes: ClassVar[tuple[Runtime, ...]] = ("process",)
     apis: ClassVar[tuple[str, ...]] = ("completions", "chat")
 

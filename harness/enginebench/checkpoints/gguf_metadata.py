@@ -29,7 +29,7 @@ def read_metadata(path: Path, keys: Collection[str]) -> dict[str, Value]:
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             try:
                 return _metadata(data, _LENGTH.unpack(head[16:24])[0], keys)
-            except (struct.error, KeyError, UnicodeDecodeError, IndexError) as error:
+            except (struct.error, KeyError, UnicodeDecodeError, IndexError, MemoryError, OverflowError, ValueError) as error:
                 problem = f"the GGUF metadata is damaged ({type(error).__name__})"
                 raise UserError(problem, file=path, advice="fetch the file again") from error
 

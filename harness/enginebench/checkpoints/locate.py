@@ -139,7 +139,12 @@ def _on_hub(reference: str, form: Format) -> hub.HubReference:
 
 
 def _check_local(path: Path, form: Format) -> None:
-    if form == "gguf" and not (path.is_file() and path.suffix == ".gguf"):
+    if form == "gguf" and not (path.is_file() and (path.suffix == ".gguf" or _is_gguf(path))):  # Ollama's blobs have no suffix
         raise UserError(f"'{path}' is not a .gguf file, but this engine loads only GGUF", advice="write the path of a .gguf file")
     if form == "safetensors" and not (path / "config.json").is_file():
         raise UserError(f"'{path}' is not a model folder: it has no config.json", advice="write the folder with config.json")
+
+
+def _is_gguf(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == b"GGUF"

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 TORCH_DTYPES: Mapping[str, str] = {"bf16": "bfloat16", "f16": "float16", "f32": "float32"}
 """Precisions of unquantized weights -> torch's names."""
 
+UNSTATED = "unstated"
+"""Stored for an attached server whose precision the scenario leaves out. Never shown: what the server reports is."""
+
 # fmt: off
 GGUF_PRECISIONS = frozenset({
     "f32", "f16", "bf16", "mxfp4", "nvfp4", "tq1_0", "tq2_0", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0",

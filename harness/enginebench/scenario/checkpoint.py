@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from enginebench.adapter import Adapter
-from enginebench.checkpoints import RandomMoE, check
+from enginebench.checkpoints import RandomMoE, check, hub, local_path
+from enginebench.checkpoints.stored_precision import stored_precisions
+from enginebench.domain.precisions import TORCH_DTYPES, UNSTATED
 from enginebench.errors import UserError, did_you_mean
 from enginebench.inputs.source import Location, Source
-from enginebench.scenario.schema import RandomWeights, ScenarioFile
+from enginebench.scenario.schema import Model, RandomWeights, ScenarioFile
 
 
 @dataclass
@@ -19,31 +23,110 @@ class Checkpoints:
     written: ScenarioFile
     _checked: set[tuple[str, str, str]] = field(default_factory=set)
 
-    def reference(self, adapter: Adapter, name: str, precision: str, model_at: Location, precision_at: Location, *, attached: bool) -> str:
-        """The checkpoint of `name` in `precision` for this engine. attached: the server has it already, nothing is checked."""
-        models = self.written.models
-        if name not in models:
-            if attached or adapter.checkpoint_format == "none":
-                return name
-            raise self.source.error(f"there is no model '{name}' under `models`", model_at, advice=did_you_mean(name, models))
-        random = models[name].random_weights
-        if random is not None:
-            reference, here = self._random(name, random), precision_at
+    def precision(self, adapter: Adapter, name: str, model_at: Location, at: Location) -> str:
+        """The precision of a deployment that does not write one: the only one there is, or what the checkpoint's header says."""
+        if adapter.precisions is not None and len(adapter.precisions) == 1:
+            return min(adapter.precisions)
+        model, place = self._model(name, model_at), (*at, "precision")
+        if model.checkpoint is not None:
+            reference, here = self._for_engine(adapter, model.checkpoint, ("models", name, "checkpoint"))
+            if (path := self._path(reference)) is None and not reference.startswith("random:"):
+                self._check(reference, None, adapter, here)
+            stored = self._stored(path, here) if path is not None else ()
+            if not stored:
+                missing = "its header does not say it" if path is not None else "it is not on this machine yet"
+                raise self.source.error(
+                    f"the precision of '{reference}' is unknown: {missing}", place, advice="write it, e.g. precision: f16"
+                )
+            return next((each for each in stored if adapter.precisions is None or each in adapter.precisions), stored[0])
+        known = list(model.checkpoints or ("f32", "f16", "bf16"))
+        if len(known) > 1:
+            raise self.source.error(
+                f"model '{name}' has several precisions: {', '.join(known)}", place, advice=f"write precision: {known[0]}"
+            )
+        return known[0]
+
+    def reference(
+        self, adapter: Adapter, name: str, precision: str, model_at: Location, precision_at: Location, *, attached: bool, converted: bool
+    ) -> str:
+        """The checkpoint of `name` in `precision` for this engine.
+
+        attached: the server has it already, nothing is checked. converted: an option has the engine convert what is stored.
+        """
+        if name not in self.written.models and (attached or adapter.checkpoint_format == "none"):
+            return name
+        model = self._model(name, model_at)
+        if model.random_weights is not None:
+            reference, here = self._random(name, model.random_weights), precision_at
+        elif model.checkpoint is not None:
+            reference, here = self._for_engine(adapter, model.checkpoint, ("models", name, "checkpoint"))
         else:
-            reference, here = self._listed(adapter, name, precision, model_at)
+            known, here = model.checkpoints or {}, ("models", name, "checkpoints", precision)
+            if precision not in known and attached and precision == UNSTATED:
+                return name
+            if precision not in known:
+                message = f"model '{name}' has no checkpoint in precision '{precision}'"
+                raise self.source.error(message, model_at, advice=did_you_mean(precision, known))
+            reference, here = self._for_engine(adapter, known[precision], here)
         if not attached:
             self._check(reference, precision, adapter, here)
+            if model.random_weights is None and not converted:
+                self._check_stored(reference, precision, adapter, here if model.checkpoint is None else precision_at)
         return reference
 
-    def _check(self, reference: str, precision: str, adapter: Adapter, here: Location) -> None:
-        question = (reference, precision, adapter.checkpoint_format)
+    def _model(self, name: str, at: Location) -> Model:
+        models = self.written.models
+        if name not in models:
+            raise self.source.error(f"there is no model '{name}' under `models`", at, advice=did_you_mean(name, models))
+        return models[name]
+
+    def _for_engine(self, adapter: Adapter, entry: str | dict[str, str], at: Location) -> tuple[str, Location]:
+        if isinstance(entry, str):
+            return entry, at
+        if adapter.name not in entry:
+            advice = f"there is one for: {', '.join(sorted(entry))}"
+            raise self.source.error(f"there is no checkpoint for {adapter.name}", at, advice=advice)
+        return entry[adapter.name], (*at, adapter.name)
+
+    def _check(self, reference: str, precision: str | None, adapter: Adapter, here: Location) -> None:
+        question = (reference, precision or "", adapter.checkpoint_format)
         if question in self._checked:
             return
         try:
-            check(*question, self.source.file.resolve().parent)
+            check(*question, self._base)
         except UserError as error:
             raise self.source.error(error.message, here, advice=error.advice) from None
         self._checked.add(question)
+
+    def _check_stored(self, reference: str, precision: str, adapter: Adapter, here: Location) -> None:
+        """Refuse a precision that the checkpoint does not have and that the engine does not make of it."""
+        path = self._path(reference) if adapter.checkpoint_format != "none" else None
+        stored = self._stored(path, here) if path is not None else ()
+        cast = adapter.casts and adapter.checkpoint_format == "safetensors" and {precision, *stored} <= TORCH_DTYPES.keys()
+        if stored and precision not in stored and not cast:
+            usable = [each for each in stored if adapter.precisions is None or each in adapter.precisions]
+            advice = f"write {usable[0]} in place of {precision}" if usable else f"{adapter.title} cannot load {stored[0]}"
+            raise self.source.error(f"'{reference}' is stored in {stored[0]}, not in {precision}", here, advice=advice)
+
+    def _stored(self, path: Path, here: Location) -> tuple[str, ...]:
+        try:
+            return stored_precisions(path)
+        except (UserError, OSError) as error:
+            message = error.message if isinstance(error, UserError) else f"cannot be read: {error.strerror}"
+            raise self.source.error(f"'{path}': {message}", here, advice=getattr(error, "advice", None)) from None
+
+    def _path(self, reference: str) -> Path | None:
+        """Where its header can be read: a local file or folder, or the folder of a hub id in the hub's cache."""
+        if (path := local_path(reference, self._base)) is not None:
+            return path
+        try:
+            return hub.cached_folder(reference, "config.json", os.environ) if hub.is_id(reference) else None
+        except OSError:
+            return None
+
+    @property
+    def _base(self) -> Path:
+        return self.source.file.resolve().parent
 
     def _random(self, name: str, weights: RandomWeights) -> str:
         try:
@@ -51,18 +134,3 @@ class Checkpoints:
         except UserError as error:
             at: Location = ("models", name, "random_weights")
             raise self.source.error(error.message, (*at, error.key) if error.key else at, advice=error.advice) from None
-
-    def _listed(self, adapter: Adapter, name: str, precision: str, at: Location) -> tuple[str, Location]:
-        checkpoints = self.written.models[name].checkpoints or {}
-        if precision not in checkpoints:
-            raise self.source.error(
-                f"model '{name}' has no checkpoint in precision '{precision}'", at, advice=did_you_mean(precision, checkpoints)
-            )
-        entry, here = checkpoints[precision], ("models", name, "checkpoints", precision)
-        if isinstance(entry, str):
-            return entry, here
-        if adapter.name not in entry:
-            raise self.source.error(
-                f"there is no checkpoint for {adapter.name}", here, advice=f"there is one for: {', '.join(sorted(entry))}"
-            )
-        return entry[adapter.name], (*here, adapter.name)

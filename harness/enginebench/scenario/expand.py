@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from enginebench.adapter import Adapter
 from enginebench.domain import Deployment, Load, Parallelism, Runtime, Search, canonical, fingerprint
 from enginebench.domain.container import Container
+from enginebench.domain.precisions import UNSTATED
 from enginebench.engines.registry import Registry
 from enginebench.errors import did_you_mean
 from enginebench.inputs.source import Location, Source, read
@@ -37,6 +38,8 @@ MAX_CELLS = 200_000
 """A larger sweep is taken for a mistake: at one second per cell it takes more than two days."""
 
 
+_CONVERTING = frozenset({"quantization", "dequantize"})
+"""Options by which engines make another precision of what is stored; their adapters check them."""
 UNKNOWN_CONTEXT = 4096
 """Tokens per request that a server must hold if the lengths of a data set are unknown and the scenario does not set max_context."""
 
@@ -171,7 +174,7 @@ class _Expansion:
             if named * spread > MAX_CELLS:  # checked first, because iterating over so many takes too long
                 raise self._too_many(named * spread, ("deployments", number))
             for variant in self._variants(entry, number):
-                options = self._axes(entry, self._adapter(variant), variant.at)
+                options = self._axes(entry, self._adapter(variant.engine, variant.places["engine"]), variant.at)
                 cells += spread * size(options) * self.loads.size(variant.chosen) * self.written.repeats
         if cells > MAX_CELLS:
             raise self._too_many(cells, ("deployments",))
@@ -192,7 +195,7 @@ class _Expansion:
         spread = itertools.product(entry.tp, entry.pp, entry.dp_replicas, entry.attention_dp, entry.ep)
         parallelisms = [Parallelism(*degrees) for degrees in spread]
         for variant in self._variants(entry, number):
-            at, adapter = variant.at, self._adapter(variant)
+            at, adapter = variant.at, self._adapter(variant.engine, variant.places["engine"])
             loads, searches = self.loads.of(variant.chosen)
             heaviest = (*loads, *(load_at(search, search.stop) for search in searches))
             self._check_apis(adapter, heaviest, variant.places["engine"])
@@ -203,8 +206,9 @@ class _Expansion:
                 raise self.source.error(f"{adapter.title} has no precision '{variant.precision}'", precision_at, advice=advice)
             attached = variant.runtime == "attach"
             checkpoint = self.checkpoints.reference(
-                adapter, variant.model, variant.precision, variant.places["model"], precision_at, attached=attached
-            )
+                adapter, variant.model, variant.precision, variant.places["model"], precision_at, attached=attached,
+                converted=not _CONVERTING.isdisjoint(entry.options),
+            )  # fmt: skip
             contexts = self._contexts(entry, heaviest, at)
             streams = entry.max_concurrency or [max((load.concurrency or OPEN_STREAMS for load in heaviest), default=1)]
             options = combinations(self._axes(entry, adapter, at), adapter, self.source, (*at, "options"))
@@ -228,6 +232,9 @@ class _Expansion:
         for chosen in itertools.product(*(enumerate(getattr(entry, key)) for key in keys)):
             places = {key: self.source.place((*at, key), i) for key, (i, _) in zip(keys, chosen, strict=True)}
             engine, model, precision, runtime = (value for _, value in chosen)
+            if precision == UNSTATED and runtime != "attach":
+                adapter = self._adapter(engine, places["engine"])
+                precision = self.checkpoints.precision(adapter, model, places["model"], at)
             yield _Variant(engine, model, precision, runtime, entry.label, at, places)
 
     def _axes(self, entry: Deployments, adapter: Adapter, at: Location) -> Axes:
@@ -245,11 +252,10 @@ class _Expansion:
                 raise self.source.error(message, place, advice=f"write {longest} or more, or leave it out")
         return entry.max_context or [longest if len(known) == len(loads) else max(longest, UNKNOWN_CONTEXT)]
 
-    def _adapter(self, variant: _Variant) -> Adapter:
-        if variant.engine not in self.registry:
-            advice = did_you_mean(variant.engine, self.registry)
-            raise self.source.error(f"there is no engine '{variant.engine}'", variant.places["engine"], advice=advice)
-        return self.registry[variant.engine]
+    def _adapter(self, engine: str, at: Location) -> Adapter:
+        if engine not in self.registry:
+            raise self.source.error(f"there is no engine '{engine}'", at, advice=did_you_mean(engine, self.registry))
+        return self.registry[engine]
 
     def _check_apis(self, adapter: Adapter, loads: Sequence[Load], at: Location) -> None:
         for api in dict.fromkeys(load.api for load in loads):

@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from enginebench.checkpoints.families import FAMILIES
 from enginebench.domain import JSON
+from enginebench.domain.precisions import UNSTATED
 from enginebench.inputs.fields import Count, Few, ListOf, Milliseconds, Name, Seconds, Seed, Strict, sweep_field, sweep_or
 from enginebench.scenario.container_schema import ContainerSettings
 from enginebench.scenario.load_schema import Loads
@@ -57,6 +58,10 @@ class RandomWeights(Strict):
 class Model(Strict):
     """Where the weights are: one checkpoint per precision (and per engine where they differ), or random weights."""
 
+    checkpoint: str | dict[str, str] | None = Field(
+        None,
+        description="One checkpoint, or engine -> checkpoint. Its file says its precision, which deployments may then leave out.",
+    )
     checkpoints: dict[str, str | dict[str, str]] | None = Field(
         None,
         description="Precision -> checkpoint, or precision -> {engine: checkpoint}. A checkpoint is a path (relative to this file), "
@@ -71,8 +76,8 @@ class Model(Strict):
 
     @model_validator(mode="after")
     def _one_source(self) -> Model:
-        if (self.checkpoints is None) == (self.random_weights is None):
-            raise PydanticCustomError("one_source", "needs either `checkpoints` or `random_weights`, exactly one of them")
+        if [self.checkpoint, self.checkpoints, self.random_weights].count(None) != 2:
+            raise PydanticCustomError("one_source", "needs `checkpoint`, `checkpoints` or `random_weights`, exactly one of them")
         return self
 
 
@@ -83,7 +88,9 @@ class Deployments(Strict):
     model: Annotated[list[str], ListOf] = sweep_field(
         ..., "A key of `models`; with `runtime: attach` also any model id that the server has."
     )
-    precision: Annotated[list[str], ListOf] = sweep_field("unstated", "Precision of the weights, e.g. f16, bf16, fp8, q4_k_m.")
+    precision: Annotated[list[str], ListOf] = sweep_field(
+        UNSTATED, "Precision of the weights, e.g. f16, bf16, fp8, q4_k_m; may be left out where the checkpoint or the server says it."
+    )
     runtime: Annotated[list[Literal["process", "docker", "attach", "in-process"]], ListOf] = sweep_field(
         "process",
         "process: start a server. docker: start it in a container. attach: use a running server. in-process: an offline batch "

@@ -131,7 +131,7 @@ WRONG = {
         "    model: moe\n    runtime: proces",
         "deployments[0].runtime: cannot be 'proces'\n  did you mean 'process'?",
     ),
-    "no source": ("{random_weights: {layers: 2}}", "{}", "s.yaml:4: models.moe: needs either `checkpoints` or `random_weights`"),
+    "no source": ("{random_weights: {layers: 2}}", "{}", "s.yaml:4: models.moe: needs `checkpoint`, `checkpoints` or `random_weights`"),
     "missing file": (
         "{random_weights: {layers: 2}}",
         "{checkpoints: {f16: ./nowhere.gguf, q8_0: ./nowhere.gguf}}",
