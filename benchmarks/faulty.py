@@ -56,7 +56,10 @@ class Faulty(eb.Adapter):
 
     def resolved(self, get: eb.Get) -> eb.Resolved:
         props = eb.Fields(get("/props").json())
-        return eb.Resolved(precision=props.text("precision"), context=props.whole("context"), raw={"/props": props.value})
+        return eb.Resolved(
+            model=props.text("model"), precision=props.text("precision"), context=props.whole("context"),
+            slots=props.whole("slots") or None, raw={"/props": props.value},
+        )  # fmt: skip
 
 
 def faults(**planted: object) -> str:

@@ -63,10 +63,11 @@ class Faults:
     refused: bool = False
     """HTTP 500."""
     other_model: bool = False
-    """Responses name another model than the one that was asked for."""
+    """The server says that it has another model than the one that was asked for."""
     reports_precision: str = "none"
     reports_context: int = 0
     """0: as it was started."""
+    reports_slots: int = 0
 
 
 class Server:
@@ -103,7 +104,12 @@ class Server:
         replies: dict[str, object] = {
             "/health": {"status": "ok"},
             "/v1/models": {"object": "list", "data": [{"id": self.model, "object": "model"}]},
-            "/props": {"precision": self.faults.reports_precision, "context": self.faults.reports_context or self.context},
+            "/props": {
+                "model": "another-model" if self.faults.other_model else self.model,
+                "precision": self.faults.reports_precision,
+                "context": self.faults.reports_context or self.context,
+                "slots": self.faults.reports_slots,
+            },
         }
         self.whole(writer, 200 if path in replies else 404, replies.get(path, {"error": {"message": f"no route {path}"}}))
 
@@ -163,8 +169,8 @@ class Server:
         asked = body.get("max_tokens", body.get("max_completion_tokens", 16))
         count = asked if isinstance(asked, int) else 16
         shown = max(1, round(count * (1 - faults.shorter))) if hit else count
-        model = "another-model" if faults.other_model else self.model
-        envelope = {"id": f"trust-{self.requests}", "object": "chat.completion.chunk" if chat else "text_completion", "model": model}
+        kind = "chat.completion.chunk" if chat else "text_completion"
+        envelope = {"id": f"trust-{self.requests}", "object": kind, "model": "another-model" if faults.other_model else self.model}
         late, due = 0.0, start + faults.ttft_ms / 1e3
         for first in range(0, shown, faults.bundle):
             tokens = range(first, min(first + faults.bundle, shown))

@@ -48,7 +48,7 @@ def scenario(deployment: str, load: str, repeats: int = 1) -> str:
 def faulty(starter: str = "", precision: str = "none", **faults: object) -> str:
     """A deployment of the faulty server."""
     options = json.dumps({"faults": json.dumps(faults), **({"starter": starter} if starter else {})})
-    return f"{{engine: faulty, model: any, precision: {precision}, options: {options}}}"
+    return f"{{engine: faulty, model: any, precision: {precision}, max_concurrency: 8, options: {options}}}"
 
 
 @dataclass
@@ -57,7 +57,6 @@ class Scene:
 
     folder: Path
     repeats: int
-    arguments: Sequence[str] = ()
     env: dict[str, str] = field(default_factory=dict)
 
     def start(self, text: str, *arguments: str) -> subprocess.Popen[str]:
@@ -284,8 +283,8 @@ def killed_worker(scene: Scene, strength: int) -> list[Seen]:
             time.sleep(0.2)
             with contextlib.suppress(psutil.Error):
                 children = psutil.Process(process.pid).children(recursive=True)
-                victims = [child for child in children if "enginebench.loadgen.workers" in child.cmdline()]
-        time.sleep(2)
+                workers = [child for child in children if "enginebench.loadgen.workers" in child.cmdline()]
+                victims = [worker for worker in workers if time.time() - worker.create_time() > 1.5]  # older than any warm-up's
         for victim in victims[: strength + 1]:
             with contextlib.suppress(psutil.Error):
                 victim.kill()
@@ -338,6 +337,39 @@ def flipped(pattern: str) -> Callable[[Scene, int], list[Seen]]:
     return run
 
 
+STEP = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <time.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+int clock_gettime(clockid_t clock, struct timespec *t) {
+    int code = syscall(SYS_clock_gettime, clock, t);
+    struct timespec now;
+    syscall(SYS_clock_gettime, CLOCK_MONOTONIC, &now);
+    if (clock == CLOCK_REALTIME && now.tv_sec >= atol(getenv("STEP_AT"))) {
+        long long ns = t->tv_nsec + (long long)(atof(getenv("STEP_S")) * 1e9);
+        t->tv_sec += ns / 1000000000; t->tv_nsec = ns % 1000000000;
+    }
+    return code;
+}
+"""
+
+
+def stepped_clock(scene: Scene, strength: int) -> list[Seen]:
+    """The wall clock is set while the load runs: as all of the harness sees it, through a preloaded clock_gettime."""
+    (scene.folder / "step.c").write_text(STEP)
+    library = scene.folder / "step.so"
+    subprocess.run(["cc", "-O1", "-shared", "-fPIC", "-o", library, scene.folder / "step.c"], check=True)
+    found = []
+    for _ in range(scene.repeats):
+        at = int(time.monotonic()) + 5  # a run of one load for 6 s begins to send after 2 to 3 s
+        scene.env = {"LD_PRELOAD": str(library), "STEP_AT": str(at), "STEP_S": ("0.2", "2", "3600")[strength]}
+        found += measured(Scene(scene.folder, 1, scene.env), scenario(faulty(), LONG))
+    return found
+
+
 def gpu(name: str, causes: Sequence[str], line: str, strengths: Mapping[str, str]) -> Fault:
     """A GPU that NVML's stand-in plays. line: of its script, with a value of `strengths` in place of {}."""
 
@@ -367,7 +399,7 @@ def some(**faults: object) -> dict[str, dict[str, object]]:
 
 FAULTS: tuple[Fault, ...] = (
     server("warm prefix cache", ["cache_hits"], {f"{p} % of the prompt": {"cached": p / 100} for p in (2, 10, 90)}),
-    server("prompt cut off by the server", ["length_mismatch"], {f"{n} of 64 tokens": {"prompt_limit": n} for n in (60, 48, 16)}),
+    server("prompt cut off by the server", ["prompt_truncated"], {f"{n} of 64 tokens": {"prompt_limit": n} for n in (60, 48, 16)}),
     server("output too short", ["length_mismatch"], {f"{p} % of the output": {"shorter": p / 100} for p in (4, 20, 50)}),
     server("burst delivery", ["burst_delivery", "few_events"], {f"{n} events a write": {"buffer_events": n} for n in (2, 8, 32)}),
     server("proxy that buffers", ["burst_delivery", "few_events", "stalled"], {f"{ms} ms": {"flush_ms": ms} for ms in (10, 50, 500)}),
@@ -385,9 +417,10 @@ FAULTS: tuple[Fault, ...] = (
     server("counts of zero", ["no_counts"], {"all zero": {"zero_usage": True}}),
     server("counts too high", ["counts_disagree", "length_mismatch"], {f"{p} %": {"inflated": p / 100} for p in (5, 20, 100)}),
     server("connections dropped (hidden retries)", ["failed_requests", "retried"], some(dropped=True)),
-    server("another model answers", ["other_model"], {"another name": {"other_model": True}}),
-    server("option not honoured: context", ["not_honoured"], {f"{n} of 4,096 tokens": {"reports_context": n} for n in (2048, 512, 64)}),
-    server("another precision than declared", ["not_honoured"], {"f16, not none": {"reports_precision": "f16"}}),
+    server("another model answers", ["wrong_model"], {"another name": {"other_model": True}}),
+    server("another precision than declared", ["precision_fallback"], {"f16, not q4_0": {"precision": "q4_0", "reports_precision": "f16"}}),
+    server("option not honoured", ["option_not_honoured"], {f"{n} slots of 8": {"reports_slots": n} for n in (3, 2, 1)}),
+    server("context too small for the load", ["context_shift"], {f"{n} of 96 tokens": {"reports_context": n} for n in (95, 80, 64)}),
     Fault("server that another process started", ("unproven_server", "instead of the started engine"), ("by a daemon",), another_starter),
     loads("too few requests", ["few_requests"], {f"{n} for 4 streams": CLOSED.replace("40", str(n)) for n in (7, 5, 4)}),
     loads("short window", ["short_window"], {f"{n} requests of 4 tokens": SHORT.replace("N", str(n)) for n in (80, 40, 16)}),
@@ -398,6 +431,7 @@ FAULTS: tuple[Fault, ...] = (
     beside("other work on the machine", ["foreign_load"], {f"{cores} cores of it": burning(cores) for cores in (0.3, 1, 4)}),
     Fault("second benchmark, allowed", ("shared_machine", "foreign_load"), ("1 stream", "16 streams", "128 streams"), second_benchmark),
     Fault("second benchmark, refused", ("share-machine",), ("1 stream",), second_benchmark_refused),
+    Fault("clock step (stand-in)", ("clock_step",), ("0.2 s", "2 s", "3,600 s"), stepped_clock),
     gpu("throttled GPU (stand-in)", ["gpu_throttled"], "1 0 reasons {}",
         {"software, heat": "32", "power brake": "128", "hardware, heat": "64"}),
     gpu("shared GPU (stand-in)", ["gpu_shared"], "{} 0 pid 1", {"the last 0.5 s": "5.5", "the second half": "3", "all the time": "0"}),
