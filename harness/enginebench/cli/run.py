@@ -12,7 +12,7 @@ from enginebench.cli.shared import AS_JSON, RESULTS, Overrides, price_options, s
 from enginebench.errors import Exit
 
 
-class Duration(click.ParamType):
+class Duration(click.ParamType[float]):
     """'60s', '5m' or a number of seconds."""
 
     name = "duration"

@@ -48,7 +48,10 @@ class RunContext:
     def machine(self, cell: CellRecord) -> Machine | None:
         from enginebench.physics.detect import machine_of_run
 
-        return None if self.record is None else machine_of_run(self.record.machine, self.record.scenario.get("hardware"), cell.traits.gpus)
+        if self.record is None:
+            return None
+        facts = {} if cell.deployment.runtime == "attach" else self.record.machine  # those of the client say nothing of the server
+        return machine_of_run(facts, self.record.scenario.get("hardware"), cell.traits.gpus)
 
     def limits(self, cell: CellRecord, machine: Machine) -> DeploymentLimits:
         """The physical limits of the cell's deployment on the machine. Raises `UnknownLimit`."""
@@ -116,6 +119,8 @@ class Context:
 
         if self.record is None or (self.machine is not None and self.machine.device.name == THIS_CPU):
             return 1
+        if self.record.deployment.runtime == "attach":
+            return self.machine.count if self.machine is not None else self.record.deployment.parallelism.devices
         return self.record.traits.gpus or 1
 
     @property

@@ -193,3 +193,17 @@ def test_a_run_of_today_has_the_same_figures_without_prices(synthetic_run: Run, 
     for with_price, without in zip(priced.rows, synthetic_analysis.rows, strict=True):
         assert {name: with_price.figures[name] for name in without.figures} == dict(without.figures)
     assert priced.sentence == synthetic_analysis.sentence
+
+
+def test_an_attached_server_is_not_priced_as_the_client_s_own_device(synthetic_analysis: Analysis, synthetic_run: Run) -> None:
+    """The client has four H100s; the server is elsewhere, and only a stated `hardware` says what it runs on."""
+    gpus: list[JSON] = [{"name": "NVIDIA H100 80GB HBM3"}] * 4
+    prices, first = price_list(given=["h100.hour=2", "h200.hour=4"]), synthetic_analysis.rows[0]
+    record = replace(synthetic_run.record, machine={"gpus": gpus})
+    unknown = RunContext(record, synthetic_run.launches(), prices=prices)
+    assert again(first, synthetic_run, unknown, runtime="process").figures["cost_per_token"] is not None
+    attached = again(first, synthetic_run, unknown, runtime="attach")
+    assert (attached.figures["cost_per_token"], attached.figures[SHARE]) == (None, None)
+    stated = replace(unknown, record=replace(record, scenario={**record.scenario, "hardware": "8xh200"}))
+    found = again(first, synthetic_run, stated, runtime="attach")
+    assert value(found, "cost_per_token") == pytest.approx(8 * 4 / (value(found, THROUGHPUT) * 3600) * 1e6)
