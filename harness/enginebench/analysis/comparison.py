@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 
 from enginebench.analysis.analysis import Analysis, Row
 from enginebench.analysis.labels import load_text
-from enginebench.domain import JSON, canonical, fingerprint, plain
+from enginebench.domain import JSON, canonical, fingerprint
 from enginebench.domain.formatting import flat
 from enginebench.metrics.registry import Need, metric_name, metric_of, metrics
 from enginebench.metrics.statistics import Change, Estimate, change
@@ -215,7 +215,7 @@ def _deployed(row: Row, analysis: Analysis) -> dict[str, str]:
     for launch in launches:
         for key, text in flat(_launched(launch)).items():
             found.setdefault(key, {})[text] = None
-    return flat({"asked": plain(row.deployment)}) | {key: " / ".join(texts) for key, texts in found.items()}
+    return flat({"asked": row.deployment.shown}) | {key: " / ".join(texts) for key, texts in found.items()}
 
 
 def _launched(launch: LaunchRecord) -> dict[str, JSON]:

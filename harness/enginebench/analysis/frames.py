@@ -112,7 +112,7 @@ def _cells(analysis: Analysis) -> list[tuple[Row, CellResult]]:
 
 
 def _named(name: str, deployment: Deployment, load: Load) -> dict[str, Value]:
-    about = {"deployment": name, "engine": deployment.engine, "model": deployment.model, "precision": deployment.precision}
+    about = {"deployment": name, "engine": deployment.engine, "model": deployment.model, "precision": deployment.known_precision}
     return {**about, "load": f"{load.level_text}, {load.shape_text}", "level": load.level}
 
 

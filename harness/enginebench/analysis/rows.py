@@ -22,6 +22,7 @@ from enginebench.metrics.tokens import TokenSource, one_token_per_event, token_s
 from enginebench.metrics.window import steady_window
 from enginebench.records.cell import CellRecord, Stated
 from enginebench.records.counters import Gauge, gauges
+from enginebench.records.launch import LaunchRecord
 from enginebench.records.run_folder import Run
 from enginebench.records.samples import Samples
 from enginebench.records.window import Window
@@ -138,7 +139,7 @@ def read_rows(run: Run, context: RunContext) -> tuple[tuple[Row, ...], tuple[str
         key = fingerprint({"d": canonical(record.deployment), "l": canonical(record.load)})
         for result in _read(run, record, context):
             groups.setdefault(f"{key}.{result.phase.index}" if result.phase else key, []).append(result)
-    flat = [_label_columns(group[0]) for group in groups.values()]
+    flat = [_label_columns(group[0], context.launches) for group in groups.values()]
     columns = _columns(flat, [group[0].load for group in groups.values()])
     shown = [{c: labels.get(c, "") for c in columns} for labels in flat]
     return tuple(map(fold, groups.values(), shown, _names(shown))), columns
@@ -214,13 +215,16 @@ def fold(group: Sequence[CellResult], labels: Mapping[str, str], name: str) -> R
     return Row(first.record.deployment, first.load, labels, tuple(group), status, figures, verdict, tuple(reasons), name)
 
 
-def _label_columns(cell: CellResult) -> dict[str, str]:
+def _label_columns(cell: CellResult, launches: Mapping[str, LaunchRecord]) -> dict[str, str]:
     """Every field of the deployment and the load as column -> text; options by their own names. Empty: it has no effect in this load.
 
     A phase has the columns of the load that it is by itself, and those that set the level of the whole load.
     """
     record, whole = cell.record, cell.record.load
     deployment: dict[str, Any] = dict(plain(record.deployment))  # type: ignore[arg-type]  # a dataclass becomes a dict
+    launch = launches.get(record.launch_id)
+    reported = launch.configuration.resolved.get("precision") if launch is not None else None
+    deployment["precision"] = record.deployment.known_precision or reported
     options, spread, load = deployment.pop("options"), deployment.pop("parallelism"), plain(cell.load)
     ours = {**deployment, **spread, **load}  # type: ignore[dict-item]
     named = {f"options.{name}" if name in ours else name: value for name, value in options.items()}  # an engine may have its own `seed`

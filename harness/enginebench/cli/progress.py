@@ -139,4 +139,4 @@ def _name(deployment: Deployment) -> str:
     if deployment.label:
         return deployment.label
     options = "".join(f" {key}={value}" for key, value in deployment.options.items())
-    return f"{deployment.engine} {deployment.model} {deployment.precision}{options}"
+    return " ".join(filter(None, (deployment.engine, deployment.model, deployment.known_precision))) + options

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from enginebench.domain.container import Container
-from enginebench.domain.ids import JSON
+from enginebench.domain.ids import JSON, plain_object
+from enginebench.domain.precisions import UNSTATED
 
 Runtime: TypeAlias = Literal["process", "docker", "attach", "in-process"]
 
@@ -69,6 +70,16 @@ class Deployment:
     """A name for tables; None: engine, model and what varies."""
     container: Container = field(default_factory=Container)
     """docker: the engine's container."""
+
+    @property
+    def known_precision(self) -> str:
+        """The precision as it is shown; '' where neither the scenario nor a file states it, as of an attached server."""
+        return "" if self.precision == UNSTATED else self.precision
+
+    @property
+    def shown(self) -> dict[str, JSON]:
+        """The deployment as plain data for people and exports."""
+        return plain_object(self) | {"precision": self.known_precision or None}
 
     @property
     def inside(self) -> Deployment:

@@ -219,7 +219,7 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _pair_data(pair: Pair) -> JSON:
     return {
-        "name": pair.name, "deployment": {"base": plain(pair.base.deployment), "candidate": plain(pair.candidate.deployment)},
+        "name": pair.name, "deployment": {"base": pair.base.deployment.shown, "candidate": pair.candidate.deployment.shown},
         "load": plain(pair.base.load), "why_not": pair.why_not, "withheld": plain(pair.withheld),
         "figures": {name: _figure_data(figure) for name, figure in pair.figures.items()},
     }  # fmt: skip

@@ -142,7 +142,7 @@ def _row(row: Row) -> JSON:
         "attached": row.attached, "ranked": row.ranked,
         "reasons": list(row.reasons),
         "figures": {name: {"unit": unit_of(name), **estimate_data(found)} for name, found in row.figures.items() if found},
-        "asked": {"deployment": plain(row.deployment), "load": plain(row.load)}, "cells": [_cell(cell) for cell in row.cells],
+        "asked": {"deployment": row.deployment.shown, "load": plain(row.load)}, "cells": [_cell(cell) for cell in row.cells],
     }  # fmt: skip
 
 

@@ -60,7 +60,7 @@ def plan_to_dict(plan: Plan, commands: Sequence[Commands]) -> JSON:
         launch = launched[id(deployment)]
         launches.append(
             {
-                "deployment": plain(deployment),
+                "deployment": deployment.shown,
                 "command": launch.commands.get(""),
                 "members": {name: command for name, command in launch.commands.items() if name},
                 "gpus": plan.registry[deployment.engine].traits(deployment).gpus,
@@ -136,10 +136,10 @@ def _deployment_lines(
 
 def _describe(deployment: Deployment) -> str:
     """A deployment in one line: 'llamacpp  moe  f16  process  threads=2'."""
-    parts = [deployment.engine, deployment.model, deployment.precision, deployment.runtime]
+    parts = [deployment.engine, deployment.model, deployment.known_precision, deployment.runtime]
     parts += [f"{k}={v}" for k, v in deployment.options.items()]
     parts += [f"{k}={v}" for k, v in vars(deployment.parallelism).items() if v != 1]
-    return "  ".join([*parts, deployment.url or ""]).rstrip()
+    return "  ".join(filter(None, [*parts, deployment.url]))
 
 
 def _memory_text(capacity: Capacity) -> str:

@@ -106,7 +106,7 @@ def expand(source: Source, registry: Registry, *, runtime: Runtime | None = None
     for served, i in found.values():
         if not served.loads and not served.searches:
             d = served.deployment
-            name = f"{d.engine} {d.model} {d.precision} {d.runtime}"
+            name = " ".join(filter(None, (d.engine, d.model, d.known_precision, d.runtime)))
             raise source.error(f"nothing is sent to {name}: every `only` under `loads` excludes it", ("deployments", i))
         if len({search.base for search in served.searches}) < len(served.searches):
             raise source.error("two searches begin with the same load", ("loads",), advice="keep the one with the wider bounds")

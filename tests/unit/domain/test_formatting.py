@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
-from enginebench.domain import JSON
+from enginebench.domain import JSON, Deployment
 from enginebench.domain.formatting import (
     counted,
     decimals,
@@ -108,3 +110,10 @@ def test_nested_data_are_flat_texts() -> None:
 
 def test_text_from_outside_cannot_control_the_terminal() -> None:
     assert printable("a\x1b[2Jb\nc") == "a\\x1b[2Jb\\nc"
+
+
+def test_a_precision_that_nobody_stated_is_shown_as_nothing() -> None:
+    attached = Deployment("openai", "m", "unstated", "m", "attach", url="http://127.0.0.1:1")
+    assert (attached.known_precision, attached.shown["precision"]) == ("", None)
+    assert "unstated" not in json.dumps(attached.shown)
+    assert Deployment("openai", "m", "fp8", "m", "attach").shown["precision"] == "fp8"

@@ -43,7 +43,7 @@ def _deployment(rows: list[Row], analysis: Analysis, samples: SampleSummary) -> 
     return {
         "name": rows[0].name,
         "model": rows[0].deployment.model,
-        "requested": pretty(plain(rows[0].deployment)),
+        "requested": pretty(rows[0].deployment.shown),
         "summary": f"{counted(len(starts), 'server start')}, {counted(sum(map(len, starts.values())), 'cell')}",
         "launches": [_launch(key, cells, analysis.launches.get(key), first, samples) for key, cells in starts.items()],
     }
