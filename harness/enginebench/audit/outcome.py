@@ -131,6 +131,7 @@ MEANINGS = {
 
 
 def audit_to_html(audit: Audit) -> str:
+    """A self-contained HTML page of an audit."""
     import jinja2
     from markupsafe import Markup
 

@@ -1,5 +1,7 @@
 """Which engines are installed on this machine, and installing them. Prints nothing."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
