@@ -56,6 +56,8 @@ class CellResult:
 
     phase: Phase | None = None
     """The phase of the load that the figures describe; None: the whole load."""
+    log: str | None = None
+    """Path of the engine's log, if the cell failed and there is one."""
 
     @property
     def load(self) -> Load:
@@ -163,7 +165,7 @@ def _read(run: Run, record: CellRecord, context: RunContext) -> Iterator[CellRes
             record = replace(record, status="failed", reason=reason)
     for phase in each:
         if record.status != "ok":
-            yield CellResult(record, {}, phase=phase)
+            yield CellResult(record, {}, phase=phase, log=str(log) if (log := run.log_of(record)) else None)
         elif record.stated is not None:
             yield result_of(record, record.stated, context)
             return

@@ -26,6 +26,7 @@ class ProgressLines:
         self._measured = 0
         self._began = time.monotonic()
         self._live = sys.stderr.isatty()
+        self._said = ""
 
     def __call__(self, event: Event) -> None:
         """Print an event, unless there is nothing to print."""
@@ -50,7 +51,10 @@ class ProgressLines:
                 head = self._head(event.cell)
                 self._done += 1
                 self._measured += event.record.status == "ok"
-                self._line(f"{head}  {_outcome(event)}  {self._left()}".rstrip())
+                outcome = _outcome(event)
+                again = event.result is None and outcome == self._said
+                self._line(f"{head}  {f'{event.record.status}: as above' if again else outcome}  {self._left()}".rstrip())
+                self._said = outcome
 
     def close(self) -> None:
         """Remove the status line."""
@@ -119,7 +123,7 @@ def _outcome(event: CellEnded) -> str:
     """The cell's main figures and, where it is suspect or invalid, the first reason; else why there are none."""
     result = event.result
     if result is None:
-        return f"{event.record.status}: {event.record.reason}"
+        return f"{event.record.status}: {event.record.reason}" + (f" (log: {event.log})" if event.log else "")
     found = [
         f"{label} {value * scale:,.{digits}f} {unit}".strip()
         for name, label, scale, digits, unit in _FIGURES

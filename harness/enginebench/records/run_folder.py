@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -76,6 +77,12 @@ class Run:
     def log(self, launch_id: str) -> Path:
         """File for the engine's output of that server start."""
         return self.path / "logs" / f"{launch_id}.log"
+
+    def log_of(self, cell: CellRecord) -> Path | None:
+        """The log that says why a cell failed, of the server that its reason names; None without one."""
+        member = re.match(r"member (\S+):", cell.reason or "")
+        logs = [*([self.path / "logs" / f"{cell.launch_id}.{member[1]}.log"] if member else []), self.log(cell.launch_id)]
+        return next((log for log in logs if cell.status == "failed" and log.is_file()), None)
 
     def has(self, cell_id: str) -> bool:
         """Whether the cell is stored, damaged or not."""

@@ -97,6 +97,8 @@ class CellEnded:
     slo: Slo | None = None
     launch: LaunchRecord | None = field(default=None, repr=False)
     """The server start that measured it."""
+    log: Path | None = None
+    """The engine's log, if the cell failed and there is one."""
 
     @cached_property
     def result(self) -> CellResult | None:

@@ -28,7 +28,7 @@ from enginebench.runner.events import CellEnded, CellStarted, EngineReady, Launc
 from enginebench.runner.instruments import Instruments
 from enginebench.runner.launch import open_engine
 from enginebench.runner.priming import first_generation, fit_text_scale, wait_until_idle
-from enginebench.runtime import LaunchFailed
+from enginebench.runtime import LaunchFailed, telling_line
 from enginebench.scenario.contents import changed, contents_of, hashes
 from enginebench.scenario.plan import Plan
 
@@ -106,7 +106,7 @@ class Sweep:
                 return
             except Exception as error:  # noqa: BLE001  # an error in one engine or adapter must not end the sweep
                 launch.ended, log_tail = _why(error)
-                self._store_unmeasured(queue.cells, "failed", launch.ended, log_tail)
+                self._store_unmeasured(queue.cells, "failed", launch.ended, log_tail, launch)
                 return
             finally:
                 self.run.add_launch(launch)
@@ -163,7 +163,8 @@ class Sweep:
         self.on_event(LaunchStep(deployment, step))
 
     def _ended(self, cell: Cell, record: CellRecord, samples: Samples | None = None, launch: LaunchRecord | None = None) -> None:
-        self.on_event(CellEnded(cell, record, len(self.run.record.cells), samples, self.plan.scenario.slo, launch))
+        log = self.run.log_of(record)
+        self.on_event(CellEnded(cell, record, len(self.run.record.cells), samples, self.plan.scenario.slo, launch, log))
 
     def _base(self) -> Path:
         """Folder that relative checkpoint paths start from."""
@@ -177,11 +178,14 @@ class Sweep:
         """Salt of prompts that are not part of a cell."""
         return f"{purpose}/{self._session_id(deployment)}"
 
-    def _store_unmeasured(self, cells: Sequence[Cell], status: Status, reason: str, log_tail: tuple[str, ...] = ()) -> None:
-        """Store cells that were not measured, with the reason."""
+    def _store_unmeasured(
+        self, cells: Sequence[Cell], status: Status, reason: str, log_tail: tuple[str, ...] = (), launch: LaunchRecord | None = None
+    ) -> None:
+        """Store cells that were not measured, with the reason. launch: the server start that failed."""
         for cell in cells:
             traits = CellTraits(random_weights=is_synthetic(cell.deployment))
-            record = replace(CellRecord.of(cell, status, reason, log_tail=log_tail), traits=traits)
+            start = launch.id if launch else cell.launch_id
+            record = replace(CellRecord.of(cell, status, reason, log_tail=log_tail), traits=traits, launch_id=start)
             self.run.add_cell(record)
             self._ended(cell, record)
 
@@ -189,7 +193,8 @@ class Sweep:
 def _why(error: Exception) -> tuple[str, tuple[str, ...]]:
     """Why an engine could not be used, and what of a log is stored with that."""
     if isinstance(error, LaunchFailed):
-        return error.reason, tuple(error.log_tail.splitlines())
+        line = telling_line(error.log_tail)
+        return error.reason + (f": {line}" if line and line not in error.reason else ""), tuple(error.log_tail.splitlines())
     if isinstance(error, UserError):  # its advice comes after a semicolon
         return "; ".join(line.strip() for line in str(error).splitlines()), ()
     return f"enginebench failed: {type(error).__name__}: {error}", tuple("".join(traceback.format_exception(error)).splitlines())

@@ -1,7 +1,7 @@
 """Starts and ends engines: processes, containers, readiness, identity, leftovers. Does not know: loads, metrics, reports."""
 
 from enginebench.runtime.environment import environment, passed_on
-from enginebench.runtime.exit_status import LaunchFailed
+from enginebench.runtime.exit_status import LaunchFailed, telling_line
 from enginebench.runtime.group import ProcessGroup
 from enginebench.runtime.leftovers import leases, sweep, unique_tag
 from enginebench.runtime.place import Place, Started, ThisMachine
@@ -10,5 +10,5 @@ from enginebench.runtime.readiness import Proof, free_port, free_ports, http_get
 
 __all__ = [
     "EngineProcess", "LaunchFailed", "Place", "ProcessGroup", "Proof", "Started", "ThisMachine", "environment", "free_port", "free_ports",
-    "http_get", "http_get_url", "leases", "passed_on", "sweep", "unique_tag", "verify_listener", "wait_ready",
+    "http_get", "http_get_url", "leases", "passed_on", "sweep", "telling_line", "unique_tag", "verify_listener", "wait_ready",
 ]  # fmt: skip

@@ -8,6 +8,10 @@ from pathlib import Path
 LIKELY_CAUSE = {signal.SIGKILL: " (out of memory?)", signal.SIGILL: " (built for another CPU?)"}
 
 
+_MOST = 240
+"""Characters of a telling line."""
+
+
 class LaunchFailed(Exception):  # noqa: N818  (named like Unsupported)
     """An engine did not become ready. reason: one sentence. log_tail: the end of its log."""
 
@@ -30,7 +34,32 @@ def describe_exit(code: int, *, requested: bool = False) -> str:
     return f"stopped by the harness ({words})" if requested else words + cause
 
 
-def log_tail(log: Path, lines: int = 20) -> str:
+_CAUSE = re.compile(
+    r"(?i)\b\w*(?:error|exception)\b|\bfatal\b|\bfailed\b|not available|unrecognized|unknown|out of memory"
+    r"|cannot|could not|unable to|no such"
+)
+"""A line of a log that states why a program ended."""
+_CONSEQUENCE = re.compile(
+    r"(?i)root cause|engine core init\w* failed|failed to load model|leaked|exception ignored|exiting|shutting down|another exception"
+    r"|^(?:file |raise |traceback|warning)"
+)
+"""A line that only says that something before it failed, or where."""
+_PREFIX = re.compile(
+    r"^(?:\(\S+ pid=\d+\) |\[?\d{4}-\d\d-\d\d[T ][\d:.,]+Z?\]? |\[rank\d+\]: |(?:ERROR|CRITICAL|FATAL)[ :]+|\d\d-\d\d [\d:]+ "
+    r"|\[[\w./]+:\d+\] )+"
+)
+"""What a logger writes before its messages."""
+
+
+def telling_line(log: str) -> str:
+    """The line of a log that says why a program ended: the last one with an error, else the last one; empty for an empty log."""
+    lines = [stripped for line in log.splitlines() if (stripped := _PREFIX.sub("", line.strip()).strip())]
+    causes = [line for line in lines if _CAUSE.search(line) and not _CONSEQUENCE.search(line)]
+    found = next(iter(causes[::-1] or lines[::-1]), "")
+    return found if len(found) <= _MOST else f"{found[: _MOST - 1]}\N{HORIZONTAL ELLIPSIS}"
+
+
+def log_tail(log: Path, lines: int = 60) -> str:
     """The last lines of a log, without colours and with progress bars reduced to their last state; empty without a log."""
     try:
         with log.open("rb") as file:

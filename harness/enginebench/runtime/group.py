@@ -69,7 +69,7 @@ class ProcessGroup:
             poller.poll(left * 1000)
         return not self.alive
 
-    def log_tail(self, lines: int = 20) -> str:
+    def log_tail(self, lines: int = 60) -> str:
         """The last lines of the log of the first ended process in the order of `ending`, else of the main process."""
         ended = next((process for process in self.started.values() if not process.alive), self.main)
         return ended.log_tail(lines) if ended is not None else ""

@@ -127,7 +127,7 @@ class EngineProcess:
                         found.add(pid)
         return sorted(found)
 
-    def log_tail(self, lines: int = 20) -> str:
+    def log_tail(self, lines: int = 60) -> str:
         """See `exit_status.log_tail`."""
         return log_tail(self.log, lines)
 

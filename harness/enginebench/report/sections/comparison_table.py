@@ -6,11 +6,12 @@ Knows no markup: texts are raw, and every renderer escapes them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from enginebench.analysis.analysis import LOAD_COLUMNS, Analysis, Row
+from enginebench.analysis.analysis import LOAD_COLUMNS, Analysis, CellResult, Row
 from enginebench.analysis.ranking import contenders, ranked_by
 from enginebench.domain import field_names
 from enginebench.report.blocks import Block, Custom
@@ -29,6 +30,8 @@ class Line:
     state: State
     notes: tuple[int, ...]
     """Numbers of its footnotes."""
+    ended: str
+    """Why there are no figures, or that another row has the reason; empty for a row that ran."""
     best: str
     """The figure that ranks its group if the row has the highest value, or one that cannot be told apart from it; else empty."""
 
@@ -136,7 +139,7 @@ def _legend(rows: tuple[Row, ...], varying: set[str]) -> dict[str, str]:
 def _models(rows: tuple[Row, ...], loads: Mapping[int, tuple[str, ...]], notes: _Footnotes) -> Iterator[ModelRows]:
     for model, its_rows in _grouped(rows, lambda row: row.deployment.model):
         groups = (_with_best(group) for _, group in _grouped(its_rows, lambda row: repr(row.load)))
-        lines = ([Line(row, (row.name, *loads[id(row)]), state_of(row), notes.of(row), best) for row, best in group] for group in groups)
+        lines = ([Line(row, (row.name, *loads[id(row)]), state_of(row), *notes.of(row), best) for row, best in group] for group in groups)
         yield ModelRows(model, tuple(map(tuple, lines)))
 
 
@@ -160,19 +163,44 @@ class _Footnotes:
 
     def __init__(self) -> None:
         self._found: dict[str, list[Reason]] = {}
+        self._ended: dict[str, list[CellResult]] = {}
 
-    def of(self, row: Row) -> tuple[int, ...]:
+    def of(self, row: Row) -> tuple[tuple[int, ...], str]:
+        """The numbers of a row's footnotes, and why it has no figures."""
+        known = set(self._found)
         numbers = [self._number(reason.check.id, reason) for cell in row.cells for reason in cell.reasons]
-        ended = [cell.record for cell in row.cells if cell.record.status != "ok"]
-        numbers += [self._number(f"{record.status}: {record.reason or 'no reason was recorded'}") for record in ended]
-        return tuple(sorted(set(numbers)))
+        for cell in (cell for cell in row.cells if cell.record.status != "ok"):
+            self._ended.setdefault(_cause(cell), []).append(cell)
+            numbers.append(self._number(_cause(cell)))
+        order = sorted(set(numbers))
+        ended = {_cause(cell): cell.record.reason for cell in reversed(row.cells) if row.status != "ok" and _cause(cell) not in known}
+        text = "; ".join(reason or "no reason was recorded" for reason in ended.values())
+        return tuple(order), text if ended or row.status == "ok" else f"see note {', '.join(map(str, order))}"
 
     def texts(self) -> tuple[str, ...]:
-        return tuple(merged(reasons) if reasons else text for text, reasons in self._found.items())
+        return tuple(merged(reasons) if reasons else _alike(self._ended[cause]) for cause, reasons in self._found.items())
 
     def _number(self, text: str, reason: Reason | None = None) -> int:
         self._found.setdefault(text, []).extend([reason] if reason else [])
         return list(self._found).index(text) + 1
+
+
+def ending(cell: CellResult) -> str:
+    """Why a cell was not measured: 'failed: exited with code 2 before it was ready: error: unrecognized arguments: --foo'."""
+    return f"{cell.record.status}: {cell.record.reason or 'no reason was recorded'}"
+
+
+def _cause(cell: CellResult) -> str:
+    """The ending without what differs where the cause is the same: ports, process ids, times."""
+    return re.sub(r"[\d.,]+", "", ending(cell))
+
+
+def _alike(cells: Sequence[CellResult]) -> str:
+    """One line for all cells that were not measured for the same reason, with the log of the first."""
+    logs = list(dict.fromkeys(cell.log for cell in cells if cell.log))
+    more = f" and {len(logs) - 1} more" if len(logs) > 1 else ""
+    several = f" ({len(cells)} cells)" if len(cells) > 1 else ""
+    return f"{ending(cells[0])}{several}" + (f" (log: {logs[0]}{more})" if logs else "")
 
 
 def _blocks(context: Context) -> Iterator[Block]:

@@ -53,7 +53,7 @@ def _launch(
     key: str, cells: list[CellResult], launch: LaunchRecord | None, first: LaunchRecord | None, samples: SampleSummary
 ) -> dict[str, Any]:
     title = f"Repeat {cells[0].record.repeat}{'' if launch else ': no server was started'}"
-    start = {"id": key, "title": title, "cells": [_cell(cell, samples.outcomes.get(cell.record.id)) for cell in cells]}
+    start = {"id": key, "title": title, "cells": list(_cells(cells, samples))}
     if launch is None:
         return start
     resolved = launch.configuration.resolved
@@ -88,6 +88,16 @@ def _facts(launch: LaunchRecord) -> dict[str, str]:
     return {name: value for name, value in facts.items() if value}
 
 
+def _cells(cells: list[CellResult], samples: SampleSummary) -> Iterator[dict[str, Any]]:
+    """The cells of a start. What several of them share (why they failed, the end of the log) is said at the first."""
+    said: set[str | None] = set()
+    for cell in cells:
+        view, reason = _cell(cell, samples.outcomes.get(cell.record.id)), None if cell.ran else cell.record.reason
+        again = {"reasons": []} if reason is not None and reason in said else {}
+        yield view | again | ({"log_tail": ""} if view["log_tail"] in said else {})
+        said |= {reason, view["log_tail"]}
+
+
 def _cell(cell: CellResult, outcome: Mapping[str, int] | None) -> dict[str, Any]:
     record = cell.record
     return {
@@ -100,7 +110,7 @@ def _cell(cell: CellResult, outcome: Mapping[str, int] | None) -> dict[str, Any]
         "client": ", ".join(_pairs(record.client.health)),
         "counters": ", ".join(_counters(cell)),
         "cache": ("allowed to be warm" if record.load.prefix_cache == "allowed" else cell.cache.text) if cell.ran else "-",
-        "reasons": [*map(str, cell.reasons), *([record.reason] if record.reason else [])],
+        "reasons": [*map(str, cell.reasons), *([record.reason + (f" (log: {cell.log})" if cell.log else "")] if record.reason else [])],
         "log_tail": "\n".join(line[:_LOG_WIDTH] for line in record.log_tail[-_LOG_LINES:]),
     }
 

@@ -115,7 +115,7 @@ class EngineContainer:
         ports = self._container.attrs["NetworkSettings"]["Ports"] or {}
         return {int(name.split("/")[0]): (to[0]["HostIp"], int(to[0]["HostPort"])) for name, to in ports.items() if to}
 
-    def log_tail(self, lines: int = 20) -> str:
+    def log_tail(self, lines: int = 60) -> str:
         """See `exit_status.log_tail`."""
         return log_tail(self.log, lines)
 
