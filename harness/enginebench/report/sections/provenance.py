@@ -93,7 +93,7 @@ def _cells(cells: list[CellResult], samples: SampleSummary) -> Iterator[dict[str
     said: set[str | None] = set()
     for cell in cells:
         view, reason = _cell(cell, samples.outcomes.get(cell.record.id)), None if cell.ran else cell.record.reason
-        again = {"reasons": []} if reason is not None and reason in said else {}
+        again: dict[str, Any] = {"reasons": []} if reason is not None and reason in said else {}
         yield view | again | ({"log_tail": ""} if view["log_tail"] in said else {})
         said |= {reason, view["log_tail"]}
 
