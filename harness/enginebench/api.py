@@ -11,10 +11,12 @@ fast. Functions that are not defined here are documented in the modules that `_E
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import enginebench as eb  # its names are imported when an annotation is evaluated
 
 if TYPE_CHECKING:
     from enginebench.analysis.analysis import Analysis
@@ -22,14 +24,13 @@ if TYPE_CHECKING:
     from enginebench.audit.examine import audit_claims
     from enginebench.audit.outcome import Audit, audit_to_html
     from enginebench.audit.reproduce import audit_scenarios
-    from enginebench.domain import Runtime
     from enginebench.engines.image_store import ImageList, ListedImage, build_images, list_images, pin_images, pull_images
     from enginebench.engines.installed import Engine, install_engine, list_engines
     from enginebench.errors import UserError
     from enginebench.metrics.costs import Prices, price_list
     from enginebench.physics.ceilings import Ceilings, ceiling
     from enginebench.physics.model_fit import ModelFit, fit
-    from enginebench.physics.offload_curve import OffloadCurve
+    from enginebench.physics.offload_curve import OffloadCurve, offload
     from enginebench.physics.placed import PlacedModel, place
     from enginebench.physics.routing import Routing, RoutingSummary, routing_summary
     from enginebench.physics.weights import Offload
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
     from enginebench.runner.preflight import LaunchCommands, launch_commands
     from enginebench.runner.routing import count_routing
     from enginebench.scenario.plan import Plan
-    from enginebench.scenario.planning import built_in_scenarios
+    from enginebench.scenario.planning import built_in_scenarios, plan
     from enginebench.validity.check import Check
     from enginebench.validity.judge import all_checks
 
@@ -68,41 +69,16 @@ __all__ = [
 ]  # fmt: skip
 
 
-# -- plan and run --------------------------------------------------------------------------------------------------------
-
-
-def plan(
-    scenario: str | Path,
-    *,
-    only: Sequence[str] = (),
-    repeats: int | None = None,
-    hardware: str | None = None,
-    runtime: Runtime | None = None,
-    adapters: Sequence[str | Path] = (),
-) -> Plan:
-    """The cells of a scenario in the order they would be measured, and which are skipped and why. Launches nothing.
-
-    scenario: a YAML file, or the name of a built-in scenario. only: 'KEY=VALUE' items, such as 'engine=vllm'; a cell must have one of the
-    values of every key. repeats: instead of the scenario's. hardware: what it will run on, such as '4xh100', to skip what does not fit;
-    'any': check nothing; None: the scenario's, else the GPUs of this machine. runtime: 'process' or 'docker' for every server that the
-    scenario starts. adapters: further adapter files.
-    UserError with file, line and key for a mistake in the scenario, and for a selection without cells.
-    """
-    from enginebench.scenario.planning import plan_scenario
-
-    return plan_scenario(scenario, only=only, repeats=repeats, hardware=hardware, runtime=runtime, adapters=adapters)
-
-
 def run(
-    plan: Plan,
+    plan: eb.Plan,
     *,
     results: str | Path = "results",
     fresh: bool = False,
     retry_failed: bool = False,
     client_processes: int = 1,
     wait_quiet_s: float = 0.0,
-    on_event: OnEvent = lambda _: None,
-) -> Run:
+    on_event: eb.OnEvent = lambda _: None,
+) -> eb.Run:
     """Measure every cell of a plan that has no record yet, and store each as it ends. An interrupted run is resumed by the same call.
 
     results: the folder of runs. fresh: start a new run. retry_failed: continue the newest run of this plan and measure its failed cells
@@ -122,7 +98,7 @@ def run(
     return Run(folder)
 
 
-def import_file(path: str | Path, *, results: str | Path = "results") -> Run:
+def import_file(path: str | Path, *, results: str | Path = "results") -> eb.Run:
     """Store the figures of a file that another tool wrote as a new run, without raw samples.
 
     path: what `vllm bench serve --save-result` writes; docs/contributing.md says how to add a tool. results: the folder of runs.
@@ -133,38 +109,6 @@ def import_file(path: str | Path, *, results: str | Path = "results") -> Run:
 
     return Run(import_run(Path(path), Path(results)))
 
-
-# -- ask about a model ---------------------------------------------------------------------------------------------------
-
-
-def offload(
-    model: str,
-    hardware: str,
-    *,
-    precision: str | None = None,
-    kv: str = "f16",
-    host_gb_s: float | None = None,
-    context: int = 8192,
-    concurrency: int = 1,
-    routing: str = "even",
-    reserve_gib: float = 1.0,
-) -> OffloadCurve:
-    """Which experts (of a dense model: layers) should stay on a card that is too small, with llama.cpp's flags and the possible tokens/s.
-
-    model, precision, kv, host_gb_s: as in `place`. hardware: one card and the host's memory, 'rtx4090+128gb'. context: tokens of a
-    sequence. concurrency: sequences at once. routing: as in `ceiling`. reserve_gib: memory for the driver and llama.cpp's buffers, in GiB.
-    UserError for several cards, no host memory, or a precision that llama.cpp does not have.
-    """
-    from enginebench.engines.registry import discover
-    from enginebench.physics.offload_curve import offload_curve
-
-    return offload_curve(
-        model, hardware, precision=precision, kv=kv, host_gb_s=host_gb_s, context=context, concurrency=concurrency, routing=routing,
-        reserve_gib=reserve_gib, supported=discover()["llamacpp"].precisions,
-    )  # fmt: skip
-
-
-# -- everything else -----------------------------------------------------------------------------------------------------
 
 _ELSEWHERE: Mapping[str, tuple[str, ...]] = {
     "analysis.analysis": ("Analysis",),
@@ -179,7 +123,7 @@ _ELSEWHERE: Mapping[str, tuple[str, ...]] = {
     "physics.ceilings": ("Ceilings", "ceiling"),
     "physics.model_fit": ("ModelFit", "fit"),
     "physics.weights": ("Offload",),
-    "physics.offload_curve": ("OffloadCurve",),
+    "physics.offload_curve": ("OffloadCurve", "offload"),
     "physics.placed": ("PlacedModel", "place"),
     "physics.routing": ("Routing", "RoutingSummary", "routing_summary"),
     "report.comparison": ("Comparison", "compare"),
@@ -193,7 +137,7 @@ _ELSEWHERE: Mapping[str, tuple[str, ...]] = {
     "runner.preflight": ("LaunchCommands", "launch_commands"),
     "runner.routing": ("count_routing",),
     "scenario.plan": ("Plan",),
-    "scenario.planning": ("built_in_scenarios",),
+    "scenario.planning": ("built_in_scenarios", "plan"),
     "validity.check": ("Check",),
     "validity.judge": ("all_checks",),
 }  # fmt: skip

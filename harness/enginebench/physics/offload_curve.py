@@ -6,12 +6,13 @@ Only the bandwidth of host memory limits the host here; slow cores make the real
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from enginebench.domain import JSON, Parallelism
+from enginebench.domain.precisions import GGUF_PRECISIONS
 from enginebench.errors import UserError
 from enginebench.physics.catalogue import read_machine
 from enginebench.physics.files import read_weights
@@ -121,11 +122,24 @@ class OffloadCurve:
         }  # fmt: skip
 
 
-def offload_curve(
-    model: str, hardware: str, *, precision: str | None, kv: str, host_gb_s: float | None, context: int, concurrency: int, routing: str,
-    reserve_gib: float, supported: Collection[str] | None,
-) -> OffloadCurve:  # fmt: skip
-    """Arguments and errors: `enginebench.api.offload`. supported: the precisions that llama.cpp has; None: any."""
+def offload(
+    model: str,
+    hardware: str,
+    *,
+    precision: str | None = None,
+    kv: str = "f16",
+    host_gb_s: float | None = None,
+    context: int = 8192,
+    concurrency: int = 1,
+    routing: str = "even",
+    reserve_gib: float = 1.0,
+) -> OffloadCurve:
+    """Which experts (of a dense model: layers) should stay on a card that is too small, with llama.cpp's flags and the possible tokens/s.
+
+    model, precision, kv, host_gb_s: as in `place`. hardware: one card and the host's memory, 'rtx4090+128gb'. context: tokens of a
+    sequence. concurrency: sequences at once. routing: as in `ceiling`. reserve_gib: memory for the driver and llama.cpp's buffers, in GiB.
+    UserError for several cards, no host memory, or a precision that llama.cpp does not have.
+    """
     machine = read_machine(hardware, host_bandwidth=host_gb_s * GB if host_gb_s else None)
     if machine.host is None:
         raise UserError(f"--hardware {hardware} names no memory beside the card", advice=f"write for example {hardware}+128gb")
@@ -133,7 +147,7 @@ def offload_curve(
         advice = "name one card, or ask bench fit --pp"
         raise UserError(f"--hardware {hardware}: the split over several cards is not computed here", advice=advice)
     weights = read_weights(model, precision)
-    if supported is not None and weights.precision.name not in supported:
+    if weights.precision.name not in GGUF_PRECISIONS:
         raise UserError(f"llama.cpp has no {weights.precision.name}", key="precision", advice="name one of its own: --precision q4_k_m")
     reserve = replace(LLAMACPP, runtime=reserve_gib * GIB)
     whole = fit(weights, machine, Parallelism(), context=context, concurrency=concurrency, kv_bits=kv_bits(kv), reserve=reserve)

@@ -23,6 +23,8 @@ from enginebench.scenario.contents import Contents, hashes
 
 if TYPE_CHECKING:
     from enginebench.physics.deployment_limits import MachineLimits  # imports all of physics
+else:
+    MachineLimits = object  # for typing.get_type_hints(Plan)
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,14 @@ from enginebench.errors import UserError, did_you_mean
 from enginebench.machine.folders import resource_dir
 from enginebench.scenario import Scenario, load_scenario
 from enginebench.scenario.contents import contents_of
-from enginebench.scenario.plan import SELECTABLE, Plan, plan
+from enginebench.scenario.plan import SELECTABLE, Plan
+from enginebench.scenario.plan import plan as plan_of
 
 if TYPE_CHECKING:
     from enginebench.physics.deployment_limits import MachineLimits
 
 
-def plan_scenario(
+def plan(
     scenario: str | Path,
     *,
     only: Sequence[str] = (),
@@ -28,14 +29,21 @@ def plan_scenario(
     runtime: Runtime | None = None,
     adapters: Sequence[str | Path] = (),
 ) -> Plan:
-    """The plan of a scenario. Arguments and errors: `enginebench.api.plan`."""
+    """The cells of a scenario in the order they would be measured, and which are skipped and why. Launches nothing.
+
+    scenario: a YAML file, or the name of a built-in scenario. only: 'KEY=VALUE' items, such as 'engine=vllm'; a cell must have one of the
+    values of every key. repeats: instead of the scenario's. hardware: what it will run on, such as '4xh100', to skip what does not fit;
+    'any': check nothing; None: the scenario's, else the GPUs of this machine. runtime: 'process' or 'docker' for every server that the
+    scenario starts. adapters: further adapter files.
+    UserError with file, line and key for a mistake in the scenario, and for a selection without cells.
+    """
     registry = discover(map(Path, adapters))
     loaded = load_scenario(find_scenario(scenario), registry, runtime=runtime)
     if repeats is not None:
         loaded = replace(loaded, repeats=repeats)
     if hardware is not None:
         loaded = replace(loaded, hardware=hardware)
-    whole = plan(loaded, registry, _bounds(loaded))
+    whole = plan_of(loaded, registry, _bounds(loaded))
     selection = _selection(only)
     for key, values in selection.items():
         for value in sorted(values - (known := whole.values(key))):

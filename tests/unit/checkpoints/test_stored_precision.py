@@ -13,7 +13,7 @@ from enginebench.checkpoints.hf_folder import SAFETENSORS_PRECISIONS, write_hf_f
 from enginebench.checkpoints.stored_precision import stored_precisions
 from enginebench.domain.precisions import GGUF_PRECISIONS
 from enginebench.errors import UserError
-from enginebench.scenario.planning import plan_scenario
+from enginebench.scenario.planning import plan
 
 
 @pytest.mark.parametrize("precision", GGUF_TYPES)
@@ -81,7 +81,7 @@ def planned(folder: Path, models: str, deployment: str) -> list[str]:
     """The precisions of the plan's deployments."""
     text = f"name: p\nmodels: {{m: {models}}}\ndeployments: [{{model: m, {deployment}}}]\nloads: [{{requests: 1}}]\n"
     (folder / "s.yaml").write_text(text)
-    return [cell.deployment.precision for cell in plan_scenario(folder / "s.yaml", hardware="any").cells]
+    return [cell.deployment.precision for cell in plan(folder / "s.yaml", hardware="any").cells]
 
 
 @pytest.fixture

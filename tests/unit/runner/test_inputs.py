@@ -16,7 +16,7 @@ from enginebench.records.run_folder import find_runs
 from enginebench.report.plan import plan_to_dict, plan_to_text
 from enginebench.runner.folder import open_run_for
 from enginebench.scenario.plan import Plan
-from enginebench.scenario.planning import plan_scenario
+from enginebench.scenario.planning import plan
 
 SCENARIO = """
 name: inputs
@@ -40,7 +40,7 @@ def planned(tmp_path: Path) -> Callable[..., Plan]:
 
     def make(engine: str = "llamacpp", checkpoint: str = "m.gguf") -> Plan:
         (tmp_path / "s.yaml").write_text(SCENARIO.format(engine=engine, checkpoint=checkpoint))
-        return plan_scenario(tmp_path / "s.yaml", hardware="any")
+        return plan(tmp_path / "s.yaml", hardware="any")
 
     return make
 
