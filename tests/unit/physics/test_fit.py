@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from enginebench.cli import bench
-from enginebench.cli.subject import KV_TYPES
+from enginebench.cli.shared import KV_TYPES
 from enginebench.domain import Parallelism
 from enginebench.errors import Exit, UserError
 from enginebench.physics import (
