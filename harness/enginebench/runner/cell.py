@@ -19,6 +19,7 @@ from enginebench.runner.engine_counters import CounterWatch
 from enginebench.runner.events import CellProgress, OnEvent
 from enginebench.runner.instruments import Instruments
 from enginebench.runner.priming import short_load
+from enginebench.runner.prompts import kind_of_text
 from enginebench.workload import natural_count
 
 WARMUP_OUTPUT_TOKENS = 16
@@ -54,7 +55,8 @@ def measure(
     form = "ids" if load.api == "completions" and adapter.traits(cell.deployment).takes_ids else "text"
     record = replace(
         CellRecord.of(cell, "ok"), launch_id=engine.launch.id, started_at=started_at, identity=startup.identity,
-        traits=_traits(cell.deployment, adapter), prompts=PromptFacts(form, session_id=session_id),
+        traits=_traits(cell.deployment, adapter),
+        prompts=PromptFacts(form, session_id=session_id, doubt=engine.prompts.doubts.get(kind_of_text(load))),
     )  # fmt: skip
     if failure:  # the load would fail too, after all of its timeouts
         return replace(record, status="failed", reason=f"warm-up: {failure}", log_tail=engine.log_tail()), None

@@ -16,7 +16,13 @@ from enginebench.workload import Prompt, TextScale
 _DEFAULT_INPUT = 64
 """Prompt tokens if the lengths of the load are drawn at random."""
 _SCALE_INPUT = 256
-"""Prompt tokens, approximately, of a tokenizer probe. Longer probes predict the length of long prompts better."""
+"""Most prompt tokens, approximately, of a tokenizer probe."""
+_GAUGED, _GAUGE_ATTEMPTS = 4, 2
+"""Texts of a tokenizer probe, and probes until one of them predicts another text."""
+_GAUGE_PAUSES_S = (0.5, 2.0)
+"""Before a request of a tokenizer probe is sent again."""
+_PROBE_SLACK, _PROBE_OFF = 8, 0.15
+"""How far a prediction may be off, in tokens and as a share: a single short text varies."""
 _SCALE_TOLERANCE = 0.02
 """With a known tokenizer and a chat template: how far the server's count may be from one token per token."""
 _IDLE_TIMEOUT_S = 30.0
@@ -84,24 +90,61 @@ def first_generation(engine: Engine, load: Load, *, salt: str) -> None:
 
 
 def fit_text_scale(engine: Engine, load: Load, *, salt: str) -> None:
-    """Measure how the engine counts this load's kind of text, unless that is known: two generations.
-    Two lengths separate the tokens per word from the tokens added to every prompt. An engine that reports no counts gets the default scale.
-    With a known tokenizer only the tokens of a chat template are measured."""
+    """Measure how the engine counts this load's kind of text, unless that is known.
+    With a known tokenizer only the tokens of a chat template are measured; an engine that reports no counts gets the default scale."""
     prompts, kind = engine.prompts, kind_of_text(load)
     known = prompts.vocabulary is not None
     if kind in prompts.scales or (known and load.api != "chat"):
         return
     short = replace(short_load(load, requests=1, streams=1, output_tokens=1), prompts="random" if load.prompts == "random" else "text")
-    length = min(_SCALE_INPUT, max(8, engine.launch.deployment.max_context - 8))
-    counted: list[tuple[int, int]] = []
-    for tokens in (length // 2, length):
-        (prompt,) = prompts.make(replace(short, input_tokens=tokens), 1, salt=f"{salt}/{kind}/{tokens}")
-        sample = engine.run([prompt], short).samples[0]
-        if prompt.text and sample.outcome == "ok" and sample.input_tokens:
-            counted.append((prompt.tokens if known else len(prompt.text.split()), sample.input_tokens))
-    scale = TextScale.fit(counted[0], counted[1]) if len(counted) == 2 else TextScale()
-    other_tokenizer = known and abs(scale.tokens_per_word - 1) > _SCALE_TOLERANCE  # reported by the check of input lengths
-    prompts.scales[kind] = TextScale() if other_tokenizer else scale
+    prompts.scales[kind], prompts.doubts[kind] = TextScale(), None
+    for attempt in range(_GAUGE_ATTEMPTS):
+        try:
+            prompts.scales[kind] = _gauge(engine, short, f"{salt}/{kind}/{attempt}", known=known)
+        except _Ungauged as error:
+            prompts.doubts[kind] = str(error)
+        else:
+            prompts.doubts[kind] = None
+            return
+
+
+class _Ungauged(Exception):  # noqa: N818  # a finding, not a malfunction
+    """Why it is not known how a server counts text."""
+
+
+def _gauge(engine: Engine, short: ClosedLoop, salt: str, *, known: bool) -> TextScale:
+    """How the engine counts text: a text and the same text twice differ by the tokens of one, and what is left is added to every prompt.
+    The tokens per word are a mean over several texts, and must predict the count of one more. Raises _Ungauged."""
+    length = min(_SCALE_INPUT, max(8, (engine.launch.deployment.max_context - 8) // 2))
+    texts = engine.prompts.make(replace(short, input_tokens=length), _GAUGED, salt=salt)
+    (probe,) = engine.prompts.make(replace(short, input_tokens=min(length, fixed(short.input_tokens))), 1, salt=f"{salt}/probe")
+    counts = [_counted_tokens(engine, prompt.text or "", short) for prompt in texts]
+    if not all(prompt.text for prompt in texts) or None in counts:
+        return TextScale()  # the server reports no counts, and cells say so
+    words = [prompt.tokens if known else len((prompt.text or "").split()) for prompt in texts]
+    twice = _counted_tokens(engine, f"{texts[0].text} {(texts[0].text or '').lstrip()}", short) or 0
+    overhead = max(0, 2 * (counts[0] or 0) - twice)
+    slope = sum((count or 0) - overhead for count in counts) / sum(words)
+    if known:  # another tokenizer than the checkpoint's is reported by the check of input lengths
+        return TextScale(1.0, overhead) if abs(slope - 1) <= _SCALE_TOLERANCE else TextScale()
+    if not 0.2 <= slope <= 20:
+        raise _Ungauged(f"the server counts {counts[0]:,} tokens for {words[0]:,} words, and {twice:,} for twice as many")
+    scale = TextScale(slope, overhead)
+    expected, got = scale.tokens(len((probe.text or "").split())), _counted_tokens(engine, probe.text or "", short) or 0
+    if abs(got - expected) > max(_PROBE_SLACK, _PROBE_OFF * expected):
+        raise _Ungauged(f"the server counts {got:,} tokens where {expected:,} were expected from its other counts")
+    return scale
+
+
+def _counted_tokens(engine: Engine, text: str, load: Load) -> int | None:
+    """The server's count of a prompt, asked for until it answers; None if it reports none. Raises _Ungauged."""
+    for pause_s in (*_GAUGE_PAUSES_S, None):
+        sample = engine.run([Prompt(None, text, len(text.split()), 1)], load).samples[0]
+        if sample.outcome == "ok":
+            return sample.input_tokens
+        if pause_s is not None:
+            time.sleep(pause_s)
+    raise _Ungauged(f"requests that measure it failed ({sample.outcome}: {sample.error})")
 
 
 def wait_until_idle(engine: Engine, load: Load, *, salt: str) -> None:

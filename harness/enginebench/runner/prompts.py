@@ -31,6 +31,8 @@ class PromptSource:
     """The engine's vocabulary; None if it cannot be read here."""
     scales: dict[str, TextScale] = field(default_factory=dict)
     """Kind of text -> how the engine counts it; measured by `priming.fit_text_scale`."""
+    doubts: dict[str, str | None] = field(default_factory=dict)
+    """Kind of text -> why its scale could not be measured, so that lengths are guesses."""
 
     def make(self, load: Load, count: int, *, salt: str) -> list[Prompt]:
         """The first `count` prompts of a load."""
