@@ -23,6 +23,7 @@ def caveats(rows: Sequence[Row], parities: Sequence[Parity]) -> Iterator[str]:
     stated = [cell for row in rows for cell in row.cells if cell.record.stated is not None]
     for source in dict.fromkeys(cell.record.stated.source for cell in stated if cell.record.stated is not None):
         yield f"figures stated by {source} have no raw samples: {len(stated[0].not_checkable)} validity checks could not be applied"
+    yield from dict.fromkeys(note for row in rows for cell in row.cells for note in cell.record.prompts.notes)
     yield from _resent(rows)
     windows = [cell.window.state for row in rows for cell in row.cells if cell.window is not None]
     if short := windows.count("too short to tell"):

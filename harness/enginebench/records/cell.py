@@ -20,6 +20,8 @@ class PromptFacts:
     """Whether the token counts of the prompts were known. Otherwise text was scaled to how the server counts."""
     session_id: str = ""
     """Mixed into the prompts for an attached server, so that its prefix cache has not seen them in an earlier run."""
+    notes: tuple[str, ...] = ()
+    """What of a data set is not sent, and how a trace was read, one sentence each."""
     doubt: str | None = None
     """Why it could not be measured how the server counts text, so that lengths are guesses; None: it was, or need not be."""
 

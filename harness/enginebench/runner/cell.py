@@ -73,7 +73,7 @@ def measure(
         _count_locally(engine, result.samples)
     record = replace(
         record, status="failed" if failure else "ok", reason=failure, wall_s=round(time.monotonic() - began, 3),
-        prompts=replace(record.prompts, exact=prompts[0].ids is not None), delivery=_delivery(result),
+        prompts=replace(record.prompts, exact=prompts[0].ids is not None, notes=getattr(prompts, "notes", ())), delivery=_delivery(result),
         client=ClientFacts(plain_object(result.client), client_limit(result.client.processes, result.client.stamps)),
         counters=EngineCounters({} if failure else watch.totals(), watch.series(), token_check),
         telemetry=telemetry, log_tail=engine.log_tail() if failure else (),

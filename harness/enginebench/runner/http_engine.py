@@ -83,7 +83,7 @@ class HttpEngine(Engine):
         turns: list[Prompt] = []
         for index, prompt in enumerate(prompts):
             turns = [*turns, prompt] if prompt.turn else [prompt]
-            content = self._conversation(turns, load) if load.turns > 1 else self._ids_or_text(prompt, load)
+            content = self._conversation(turns, load) if load.turns > 1 or prompt.system else self._ids_or_text(prompt, load)
             body = dialect.body(
                 model=self.served_name, prompt=content, output_tokens=prompt.output_tokens, temperature=load.temperature,
                 seed=load.seed if load.temperature > 0 else None, extra=extra,
@@ -100,7 +100,8 @@ class HttpEngine(Engine):
         texts = [self._text(prompt) for prompt in turns]
         if load.api != "chat":
             return "".join(text + _placeholder(turn) for turn, text in enumerate(texts[:-1])) + texts[-1]
-        messages = [{"role": "user", "content": texts[0]}]
+        messages = [{"role": "system", "content": system}] if (system := turns[0].system) else []
+        messages.append({"role": "user", "content": texts[0]})
         for turn, text in enumerate(texts[1:]):
             messages += [{"role": "assistant", "content": _placeholder(turn)}, {"role": "user", "content": text}]
         return messages

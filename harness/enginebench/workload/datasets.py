@@ -9,7 +9,7 @@ SPLIT is 'train' by default, and may be a slice: 'train[:1000]'.
 A record is a conversation under `conversations`, `conversation` or `messages` (turns with from/value or role/content), or a prompt
 under the named column, by default the first that exists of `prompt`, `question`, `instruction`, `input`, `text`. A list of strings is
 the user's turns. The length of the answer is `output_tokens`, or that of the text under `completion`, `response`, `answer` or `output`.
-Records without a prompt and system turns are omitted. Knows no tokenizer and no load.
+A content may be a list of parts, of which the text counts. What is left out is counted. Knows no tokenizer and no load.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import importlib
 import importlib.util
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -30,7 +31,8 @@ from enginebench.workload.files import find, modified
 CHATS = ("conversations", "conversation", "messages")
 COLUMNS = ("prompt", "question", "instruction", "input", "text")
 ANSWERS = ("completion", "response", "answer", "output")
-_USERS = frozenset({"human", "user", "prompter"})
+_USERS, _SYSTEMS = frozenset({"human", "user", "prompter"}), frozenset({"system", "developer"})
+_TOOLS = frozenset({"tool", "function", "observation", "function_response", "tool_response", "ipython"})
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -41,9 +43,18 @@ class Turn:
     """None: not recorded."""
     answer_tokens: int | None = None
     """Length of the answer, if the record states it in tokens."""
+    system: str | None = None
+    """The system turn before it."""
 
 
 Record: TypeAlias = tuple[Turn, ...]
+
+
+class Records(tuple[Record, ...]):  # noqa: SLOT001  # it has an attribute of its own
+    """The records of a data set."""
+
+    left_out: Mapping[str, int]
+    """What of the data set is in none of them: 'records without a prompt' and the like -> how many."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +92,7 @@ _PATTERNS = {
 }
 
 
-def read_records(prompts: str, base: Path) -> tuple[Record, ...]:
+def read_records(prompts: str, base: Path) -> Records:
     """The records of a data set, cached until its file changes. UserError with file and line for an invalid data set."""
     reference = parse_reference(prompts)
     if reference.kind == "hf":
@@ -104,7 +115,7 @@ def _need_package(prompts: str) -> None:
 
 
 @lru_cache(maxsize=4)
-def _read_file(kind: str, file: Path, column: str | None, _modified: int) -> tuple[Record, ...]:
+def _read_file(kind: str, file: Path, column: str | None, _modified: int) -> Records:
     try:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -115,7 +126,7 @@ def _read_file(kind: str, file: Path, column: str | None, _modified: int) -> tup
 
 
 @lru_cache(maxsize=4)
-def _read_hub(reference: Reference) -> tuple[Record, ...]:
+def _read_hub(reference: Reference) -> Records:
     name = Path(reference.where)
     _need_package(f"hf:{name}")
     _ask_hub(reference.where)
@@ -188,14 +199,17 @@ def _json_lines(text: str, file: Path) -> Iterator[tuple[int, Any]]:
 
 def _records(
     rows: Iterable[tuple[int, Any]], file: Path, column: str | None, shape: str | None = None, columns: Sequence[str] = ()
-) -> tuple[Record, ...]:
+) -> Records:
     """The records of numbered rows. shape: the expected form, for files without columns. columns: default those of the first row."""
     found: list[Record] = []
+    left_out: Counter[str] = Counter()
     for number, row in rows:
         if not isinstance(row, dict):
             raise UserError(f"a record is a JSON object, not {json.dumps(row)[:40]}", file=file, line=number or None, advice=_RECORD)
         columns = columns or sorted(map(str, row))
-        record = tuple(_turns(row, column))
+        record = tuple(_turns(row, column, left_out))
+        left_out["records without a prompt"] += not record
+        left_out["records with tools"] += bool(record and (row.get("tools") or row.get("functions")))
         if record:
             found.append(record)
     if not found:
@@ -203,10 +217,12 @@ def _records(
         advice = shape or (f"name the column with '#COLUMN'; there are: {', '.join(others)}" if others else _RECORD)
         what = "text" if column in columns else "a prompt"
         raise UserError(f"no record holds {what} under {column or ', '.join((*CHATS, *COLUMNS))}", file=file, advice=advice)
-    return tuple(found)
+    records = Records(found)
+    records.left_out = {kind: count for kind, count in left_out.items() if count}
+    return records
 
 
-def _turns(row: Mapping[str, Any], column: str | None) -> Iterator[Turn]:
+def _turns(row: Mapping[str, Any], column: str | None, left_out: Counter[str]) -> Iterator[Turn]:
     names = (column,) if column else (*CHATS, *COLUMNS)
     found = next((row[name] for name in names if row.get(name)), None)
     if isinstance(found, str):
@@ -216,23 +232,42 @@ def _turns(row: Mapping[str, Any], column: str | None) -> Iterator[Turn]:
     elif isinstance(found, list) and all(isinstance(part, str) for part in found):
         yield from (Turn(_clean(part)) for part in found if part)
     elif isinstance(found, list):
-        yield from _chat(found)
+        yield from _chat(found, left_out)
 
 
-def _chat(messages: Iterable[Any]) -> Iterator[Turn]:
+def _chat(messages: Iterable[Any], left_out: Counter[str]) -> Iterator[Turn]:
     """The user's turns of a conversation, each with the answer that follows."""
     question: str | None = None
+    system: str | None = None
     for message in messages:
         fields = message if isinstance(message, dict) else {}
         role = str(fields.get("from", fields.get("role", ""))).lower()
-        text = fields.get("value", fields.get("content"))
-        if not isinstance(text, str) or not text or role == "system":
+        left_out["tool calls"] += bool(fields.get("tool_calls"))
+        text = _text(fields.get("value", fields.get("content")), left_out)
+        if not text:
+            continue
+        if role in _SYSTEMS:
+            system = f"{system}\n{text}" if system else text
+            continue
+        if role in _TOOLS:
+            left_out["tool results"] += 1
             continue
         if question is not None:
-            yield Turn(question, None if role in _USERS else _clean(text))
-        question = _clean(text) if role in _USERS else None
+            yield Turn(question, None if role in _USERS else text, system=system)
+            system = None
+        question = text if role in _USERS else None
     if question is not None:
-        yield Turn(question)
+        yield Turn(question, system=system)
+
+
+def _text(content: Any, left_out: Counter[str]) -> str:
+    """The text of a content: a string, or a list of parts, of which some may be images or sound."""
+    if isinstance(content, str):
+        return _clean(content)
+    parts = content if isinstance(content, list) else []
+    texts = [part if isinstance(part, str) else part.get("text") if isinstance(part, dict) else None for part in parts]
+    left_out["parts that are not text"] += sum(not isinstance(text, str) for text in texts)
+    return _clean("".join(text for text in texts if isinstance(text, str)))
 
 
 def _clean(text: str) -> str:

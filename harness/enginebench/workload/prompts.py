@@ -14,11 +14,12 @@ from typing import Literal, cast
 import numpy as np
 
 from enginebench.checkpoints.vocabulary import Vocabulary
-from enginebench.domain import Load
+from enginebench.domain import Load, TraceReplay
 from enginebench.errors import UserError
 from enginebench.workload.draws import shuffled, stream
 from enginebench.workload.outlines import Outline, outlines
 from enginebench.workload.pools import Indices, Pool, pool_of
+from enginebench.workload.traces import read_trace
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,15 @@ class Prompt:
     """When the request is due, from the start of the load; None in a closed loop and for a later turn of a conversation."""
     conversation: int = -1
     turn: int = 0
+    system: str | None = None
+    """The system message before it, for the chat route; its tokens count."""
+
+
+class Prompts(list[Prompt]):
+    """The requests of a load."""
+
+    notes: tuple[str, ...] = ()
+    """What a reader must know of the file that they come from, one sentence each."""
 
 
 def drawn_prompts(vocabulary: Vocabulary | None, load: Load, count: int, *, salt: str, scale: TextScale, base: Path) -> list[Prompt]:
@@ -70,7 +80,10 @@ def drawn_prompts(vocabulary: Vocabulary | None, load: Load, count: int, *, salt
     """
     kind = cast("Literal['random', 'text']", load.prompts)
     writer = _Writer(pool_of(kind, vocabulary), vocabulary.prefix_ids if vocabulary else (), scale, load.seed, salt)
-    return [writer.prompt(outline) for outline in outlines(load, count, base)]
+    prompts = Prompts(writer.prompt(outline) for outline in outlines(load, count, base))
+    note = read_trace(load.trace, base).note if isinstance(load, TraceReplay) else ""
+    prompts.notes = (note,) if note else ()
+    return prompts
 
 
 class _Writer:

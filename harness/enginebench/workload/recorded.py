@@ -14,11 +14,11 @@ from typing import TypeAlias
 from enginebench.checkpoints.vocabulary import Vocabulary
 from enginebench.domain import Load
 from enginebench.errors import UserError
-from enginebench.workload.datasets import Record, Turn, read_records
+from enginebench.workload.datasets import Record, Records, Turn, read_records
 from enginebench.workload.draws import order, stream
 from enginebench.workload.lengths import Lengths
 from enginebench.workload.outlines import due_list
-from enginebench.workload.prompts import Prompt, TextScale
+from enginebench.workload.prompts import Prompt, Prompts, TextScale
 
 
 def recorded_prompts(
@@ -34,24 +34,35 @@ def recorded_prompts(
     records = read_records(load.prompts, base)
     lengths, due = Lengths.of(load).draw(load.seed, count), due_list(load, count)
     ruler, bits = _Ruler(vocabulary, scale), stream(load.seed, f"{salt}/records")
-    found: list[Prompt] = []
-    conversation = 0
+    found, conversation, unusable = Prompts(), 0, 0
     while len(found) < count:
         before = len(found)
         for place in order(len(records), bits).tolist():
             asked = lengths[len(found) : len(found) + load.turns]
             if not asked:
                 break
-            turns = list(_conversation(records[place], asked, ruler, limit))
+            turns = list(_conversation(records[place], asked, ruler, limit, chat=load.api == "chat"))
+            unusable += not turns
             for turn, (sized, output) in enumerate(turns):
                 when, group = due[conversation] if turn == 0 else None, conversation if load.turns > 1 else -1
-                found.append(Prompt(*sized, output, when, group, turn))
+                system = records[place][turn].system if load.api == "chat" else None
+                found.append(Prompt(*sized, output, when, group, turn, system))
             conversation += bool(turns)
         if len(found) < count and (len(found) == before or load.prefix_cache == "cold"):
             if found and load.duration_s is not None and not load.open_loop:
                 break
             raise _too_few(load, count, len(found), limit)
+    found.notes = tuple(_notes(load.prompts, records, unusable))
     return found
+
+
+def _notes(name: str, records: Records, unusable: int) -> Iterator[str]:
+    """What of the data set is not sent."""
+    lost = ", ".join(f"{count:,} {kind}" for kind, count in records.left_out.items())
+    if lost:
+        yield f"{name} has {len(records):,} records with a prompt; left out: {lost}"
+    if unusable:
+        yield f"{name}: {unusable:,} records were passed over, because they do not have the length that the load asks for"
 
 
 _Sized: TypeAlias = tuple[tuple[int, ...] | None, str, int]
@@ -59,19 +70,21 @@ _Sized: TypeAlias = tuple[tuple[int, ...] | None, str, int]
 
 
 def _conversation(
-    record: Record, asked: Sequence[tuple[int | None, int | None]], ruler: _Ruler, limit: int | None
+    record: Record, asked: Sequence[tuple[int | None, int | None]], ruler: _Ruler, limit: int | None, *, chat: bool
 ) -> Iterator[tuple[_Sized, int]]:
     """The turns of a record up to the first that does not have the wanted lengths or exceeds the limit."""
     total = 0
     for place, (turn, (wanted, output)) in enumerate(zip(record, asked, strict=False)):
         answer = ruler.answer(turn) if output is None else output
-        sized = ruler.prompt(turn.text, wanted, first=place == 0)
+        system = ruler.count(turn.system) if turn.system and chat else 0  # a message of its own
+        text = f"{turn.system}\n\n{turn.text}" if turn.system and not chat else turn.text
+        sized = ruler.prompt(text, wanted and wanted - system, first=place == 0) if wanted is None or wanted > system else None
         if answer is None or sized is None:
             return
-        total += sized[2] + answer
+        total += sized[2] + system + answer
         if limit is not None and total > limit:
             return
-        yield sized, answer
+        yield (*sized[:2], sized[2] + system), answer
 
 
 def _too_few(load: Load, count: int, found: int, limit: int | None) -> UserError:
@@ -96,9 +109,13 @@ class _Ruler:
         """Tokens of the recorded answer, at least 1; None if no answer is recorded."""
         if turn.answer_tokens is not None or turn.answer is None:
             return turn.answer_tokens
+        return self.count(turn.answer)
+
+    def count(self, text: str) -> int:
+        """Tokens of a text, at least 1."""
         if self.vocabulary is None or self.vocabulary.tokenizer is None:
-            return self.scale.tokens(len(turn.answer.split()))
-        return max(1, len(self.vocabulary.tokenizer.encode(turn.answer, add_special_tokens=False).ids))
+            return self.scale.tokens(len(text.split()))
+        return max(1, len(self.vocabulary.tokenizer.encode(text, add_special_tokens=False).ids))
 
     def prompt(self, text: str, wanted: int | None, *, first: bool) -> _Sized | None:
         """The complete text, or its beginning of exactly `wanted` tokens; None if it has no such beginning.

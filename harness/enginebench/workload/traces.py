@@ -27,6 +27,9 @@ from enginebench.errors import UserError
 from enginebench.workload.files import find, modified
 from enginebench.workload.lengths import MAX_TOKENS
 
+_FEWEST_FOR_UNIT = 10
+_SHORTEST_GAP_S, _LONGEST_GAP_S = 1e-3, 600.0
+"""Mean time between requests of a service whose trace is plausible: from 1,000 a second to one in ten minutes."""
 BLOCK_TOKENS = 512
 """Tokens of one block of a Mooncake trace."""
 _ADVICE = (
@@ -47,12 +50,14 @@ class Trace:
     output_tokens: npt.NDArray[np.int64]
     blocks: tuple[tuple[int, ...], ...]
     """The blocks that each prompt begins with, numbered in order of their first appearance; empty if not recorded."""
+    note: str = ""
+    """How its times were read, as a sentence; empty for dates."""
 
     def __len__(self) -> int:
         return len(self.blocks)
 
     def first(self, count: int) -> Trace:
-        return Trace(self.due_s[:count], self.input_tokens[:count], self.output_tokens[:count], self.blocks[:count])
+        return Trace(self.due_s[:count], self.input_tokens[:count], self.output_tokens[:count], self.blocks[:count], self.note)
 
     @cached_property
     def distinct_blocks(self) -> int:
@@ -77,13 +82,35 @@ def read_trace(name: str, base: Path) -> Trace:
 def _read(file: Path, _modified: int) -> Trace:
     with file.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
         rows = sorted((row for row in _rows(lines, file) if row[1] and row[2]), key=lambda row: row[0])
+        lines.seek(0)
+        header = next((line for line in lines if line.strip()), "").lstrip()
     if not rows:
         raise UserError("the trace has no request with both input and output", file=file, advice=_ADVICE)
     numbers: dict[int, int] = {}
     blocks = tuple(tuple(numbers.setdefault(block, len(numbers)) for block in row[3]) for row in rows)
     times = np.array([row[0] for row in rows])
-    lengths = np.array([row[1:3] for row in rows], np.int64)
-    return Trace(times - times[0], lengths[:, 0], lengths[:, 1], blocks)
+    times, lengths = times - times[0], np.array([row[1:3] for row in rows], np.int64)
+    declared = "milliseconds" if header.startswith("{") else "seconds" if "Timestamp" in header else ""
+    unit, factor = _unit_of(times, declared) if declared else ("", 1.0)
+    rate = f"{len(rows) / (times[-1] * factor):,.3g} requests/s on average" if times[-1] else "all requests at once"
+    why = f", as {declared} would not be plausible" if unit != declared else ""
+    note = f"times of {file.name} are read as {unit}{why}: {rate} (`time_scale` changes that)" if declared else ""
+    return Trace(times * factor, lengths[:, 0], lengths[:, 1], blocks, note)
+
+
+def _unit_of(times_s: npt.NDArray[np.float64], declared: str) -> tuple[str, float]:
+    """The unit of a trace's numbers, and what the times, read in the declared unit, are multiplied by.
+
+    It is another one only if the declared one means a mean gap between requests that no recorded service has, and that one does not.
+    """
+    units = {"seconds": 1.0, "milliseconds": 1e-3, "microseconds": 1e-6, "nanoseconds": 1e-9}
+    gap_s = float(times_s[-1]) / max(1, len(times_s) - 1)
+    if len(times_s) < _FEWEST_FOR_UNIT or not gap_s:
+        return declared, 1.0
+    factors = {unit: units[unit] / units[declared] for unit in (declared, *units)}
+    return next(
+        ((unit, factor) for unit, factor in factors.items() if _SHORTEST_GAP_S <= gap_s * factor <= _LONGEST_GAP_S), (declared, 1.0)
+    )
 
 
 def _rows(lines: Iterable[str], file: Path) -> Iterator[_Row]:

@@ -62,7 +62,7 @@ def test_sharegpt_is_what_users_said_and_what_was_answered(tmp_path: Path) -> No
     (tmp_path / "s.json").write_text(json.dumps(SHAREGPT))
     assert read_records("sharegpt:s.json", tmp_path) == (
         (Turn("the one", "what is that"),),
-        (Turn("two", "it is"),),
+        (Turn("two", "it is", system="be kind"),),
         (Turn("first", "one"), Turn("second"), Turn("third", "three")),
     )
 
@@ -274,3 +274,52 @@ def test_a_bad_line_is_named_and_so_are_the_columns_there_are(tmp_path: Path) ->
     (tmp_path / "latin").write_bytes(b'{"prompt": "\xe9"}')
     with pytest.raises(UserError, match="invalid UTF-8"):
         read_records("jsonl:latin", tmp_path)
+
+
+ODD = [
+    {
+        "messages": [
+            {"role": "system", "content": "be brief"},
+            {"role": "user", "content": [{"type": "text", "text": "look"}, {"type": "image"}]},
+        ]
+    },
+    {"messages": [{"role": "assistant", "content": "hello"}]},
+    {
+        "tools": [{"name": "f"}],
+        "messages": [{"role": "user", "content": "call"}, {"role": "assistant", "content": None, "tool_calls": [1]}],
+    },
+    {"messages": [{"role": "user", "content": "q"}, {"role": "tool", "content": "42"}, {"role": "assistant", "content": "a b"}]},
+    {"messages": None},
+]
+
+
+def test_what_is_left_out_of_a_data_set_is_counted(tmp_path: Path) -> None:
+    lines(tmp_path, *ODD)
+    records = read_records("jsonl:data.jsonl", tmp_path)
+    assert records == ((Turn("look", system="be brief"),), (Turn("call"),), (Turn("q", "a b"),))
+    assert records.left_out == {
+        "parts that are not text": 1, "records without a prompt": 2, "tool calls": 1, "records with tools": 1, "tool results": 1,
+    }  # fmt: skip
+    load = recorded(output_tokens=4, requests=2, api="chat")
+    found = make_prompts(None, load, 2, salt="s", base=tmp_path)
+    (note,) = found.notes  # type: ignore[attr-defined]
+    assert note.startswith("jsonl:data.jsonl has 3 records with a prompt; left out: ")
+    assert "2 records without a prompt" in note
+
+
+@pytest.mark.parametrize("api", ["chat", "completions"])
+def test_a_system_turn_is_sent_and_counted(tmp_path: Path, api: str) -> None:
+    lines(tmp_path, ODD[0])
+    (prompt,) = make_prompts(KNOWN, recorded(output_tokens=4, api=api), 1, salt="s", base=tmp_path)
+    if api == "chat":
+        assert (prompt.system, prompt.text) == ("be brief", "look")
+        assert prompt.tokens == count("be brief") + len(KNOWN.prefix_ids) + count("look")
+    else:
+        assert (prompt.system, prompt.text) == (None, "be brief\n\nlook")
+
+
+def test_records_that_are_passed_over_for_their_length_are_counted(tmp_path: Path) -> None:
+    lines(tmp_path, {"prompt": "one two three four five six"}, {"prompt": "one"}, {"prompt": "seven eight nine ten eleven twelve"})
+    found = make_prompts(None, recorded(input_tokens=6, output_tokens=4, requests=2), 2, salt="s", base=tmp_path)
+    notes = found.notes  # type: ignore[attr-defined]
+    assert not notes or "1 records were passed over" in notes[0]

@@ -207,3 +207,20 @@ def test_a_bad_trace_says_where_and_what_it_should_be(tmp_path: Path, text: str,
     assert caught.value.file == file
     assert caught.value.line in (line, 1 if line is None else line)
     assert caught.value.advice
+
+
+@pytest.mark.parametrize(
+    ("times", "note", "last_s"),
+    [
+        ([100 * i for i in range(20)], "read as milliseconds: 10.5 requests/s on average", 1.9),
+        ([0.1 * i for i in range(20)], "read as seconds, as milliseconds would not be plausible: 10.5 requests/s on average", 1.9),
+        ([1e8 * i for i in range(20)], "read as microseconds, as milliseconds would not be plausible", 1900),
+        ([0] * 20, "read as milliseconds: all requests at once", 0),
+        ([0, 0.1, 0.2], "read as milliseconds", 0.0002),  # too few to tell
+    ],
+)
+def test_the_unit_of_times_is_said_and_detected(tmp_path: Path, times: list[float], note: str, last_s: float) -> None:
+    file = mooncake(tmp_path, [{"timestamp": t, "input_length": 5, "output_length": 1} for t in times])
+    trace = read_trace(str(file), Path())
+    assert note in trace.note
+    assert trace.due_s[-1] == pytest.approx(last_s)
