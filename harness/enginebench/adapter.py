@@ -62,7 +62,14 @@ class Unsupported(Exception):  # noqa: N818  # a verdict, not a malfunction
 
 
 class NotInstalled(Unsupported):
-    """The engine, or the variant of it that the scenario names, is not installed; `bench run` refuses before it starts."""
+    """The engine, or what the scenario needs of it, is not installed; `bench run` refuses before it starts.
+
+    install: the command that installs it; None: `bench engines install` with the engine's name.
+    """
+
+    def __init__(self, reason: str, install: str | None = None) -> None:
+        super().__init__(reason)
+        self.install = install
 
 
 def holding(*texts: tuple[object, str]) -> tuple[str, ...]:

@@ -76,6 +76,8 @@ class EngineCounters:
     """Totals and gauges while the load ran."""
     token_check: Mapping[str, int] = field(default_factory=dict)
     """Output tokens of the warm-up `requests` according to the `server` and to the checkpoint's own `tokenizer`."""
+    problem: str | None = None
+    """Why the engine's counters could not be read."""
 
 
 @dataclass(frozen=True)

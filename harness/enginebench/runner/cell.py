@@ -75,7 +75,7 @@ def measure(
         record, status="failed" if failure else "ok", reason=failure, wall_s=round(time.monotonic() - began, 3),
         prompts=replace(record.prompts, exact=prompts[0].ids is not None, notes=getattr(prompts, "notes", ())), delivery=_delivery(result),
         client=ClientFacts(plain_object(result.client), client_limit(result.client.processes, result.client.stamps)),
-        counters=EngineCounters({} if failure else watch.totals(), watch.series(), token_check),
+        counters=EngineCounters({} if failure else watch.totals(), watch.series(), token_check, watch.problem),
         telemetry=telemetry, log_tail=engine.log_tail() if failure else (),
     )  # fmt: skip
     return record, Samples.collect(result.samples) if result.samples else None

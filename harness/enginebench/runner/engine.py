@@ -43,10 +43,6 @@ class Engine(ABC):
     ) -> LoadResult:
         """Send these prompts under this load and return all samples. acks: see `LoadSpec`; ignored without a network."""
 
-    def counters(self) -> Mapping[str, float]:
-        """The engine's own counters, under neutral names."""
-        return self.adapter.counters(self.get)
-
     def resolved(self) -> Resolved:
         """The configuration that the engine reports."""
         return self.adapter.resolved(self.get)

@@ -31,6 +31,8 @@ class CounterWatch:
         self._paths: tuple[str, ...] = ()
         self._sidecar: Sidecar | None = None
         self._output = b""
+        self.problem: str | None = None
+        """Why counters could not be read."""
 
     def __enter__(self) -> Self:
         """Read once, and wait for the first reading of the other process, so that its start-up does not disturb the load."""
@@ -40,7 +42,7 @@ class CounterWatch:
             paths[path] = None
             return engine.get(path)
 
-        self._before = _counters(self._adapter, recording)
+        self._before = self._read(recording)
         self._paths = tuple(paths)
         if isinstance(engine, HttpEngine) and self._before:
             target = engine.target
@@ -62,7 +64,7 @@ class CounterWatch:
 
     def totals(self) -> Mapping[str, float]:
         """The increase of the engine's totals since before the load."""
-        after = _counters(self._adapter, self._engine.get) if self._before else {}
+        after = self._read(self._engine.get) if self._before else {}
         return {name: after[name] - self._before[name] for name in TOTALS if name in after and name in self._before}
 
     def series(self) -> CounterSeries:
@@ -71,11 +73,20 @@ class CounterWatch:
         if not head:
             return CounterSeries()
         index = json.loads(head)
-        found = [(at, _counters(self._adapter, get)) for at, get in _readings(index["readings"], bodies, self._paths)]
+        found = [(at, self._read(get)) for at, get in _readings(index["readings"], bodies, self._paths)]
         found = [(at, values) for at, values in found if values]
         names = [name for name in (*TOTALS, *GAUGES) if any(name in values for _, values in found)]
         series = {name: tuple(values.get(name) for _, values in found) for name in names}
         return CounterSeries(tuple(at for at, _ in found), series, float(index["cpu_s"]))
+
+    def _read(self, get: Get) -> Mapping[str, float]:
+        """One reading under neutral names; empty if the adapter fails, whose counters then are all that is lost."""
+        try:
+            found = {name: float(value) for name, value in self._adapter.counters(get).items() if name in TOTALS or name in GAUGES}
+        except (Exception, SystemExit) as error:  # noqa: BLE001
+            self.problem = f"the adapter's counters() failed: {type(error).__name__}: {error}"[:300]
+            return {}
+        return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
 def _readings(index: Sequence[tuple[int, Sequence[tuple[int, int]]]], bodies: bytes, paths: Sequence[str]) -> Iterator[tuple[int, Get]]:
@@ -92,12 +103,3 @@ def _readings(index: Sequence[tuple[int, Sequence[tuple[int, int]]]], bodies: by
 
 def _reply(replies: Mapping[str, Reply], path: str) -> Reply:
     return replies.get(path, Reply(0))
-
-
-def _counters(adapter: Adapter, get: Get) -> Mapping[str, float]:
-    """One reading under neutral names; empty if the adapter cannot make sense of the replies."""
-    try:
-        found = adapter.counters(get)
-    except Exception:  # noqa: BLE001  # a malformed reply must not cost a cell that was measured
-        return {}
-    return {name: float(value) for name, value in found.items() if (name in TOTALS or name in GAUGES) and math.isfinite(value)}

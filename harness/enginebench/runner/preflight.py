@@ -40,7 +40,7 @@ def _check(deployment: Deployment, plan: Plan) -> None:
     try:
         adapter.choose(deployment, installs_of(adapter))
     except NotInstalled as reason:
-        raise UserError(str(reason), advice=f"next: bench engines install {adapter.name}") from None
+        raise UserError(str(reason), advice=f"next: {reason.install or f'bench engines install {adapter.name}'}") from None
     except Unsupported:
         return
 

@@ -83,8 +83,14 @@ def first_generation(engine: Engine, load: Load, *, salt: str) -> None:
     sample = _generate(engine, prompt, short)
     startup.first_generation_s = time.monotonic() - began
     startup.counts_tokens = sample.output_tokens is not None or any(count >= 0 for count in sample.event_tokens)
-    resolved = engine.resolved()
-    found = differences(deployment, resolved, engine.served_name)
+    try:
+        resolved = engine.resolved()
+        found = differences(deployment, resolved, engine.served_name)
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # an adapter that fails here costs the configuration, not the cells
+        resolved, found = (
+            Resolved(),
+            (Difference("configuration", "reported", f"resolved() failed: {type(error).__name__}: {error}"[:300]),),
+        )
     found += tuple(Difference(name, asked, "not sent: the server refuses it") for name, asked in engine.left_out.items())
     engine.launch.configuration = Configuration(plain_object(resolved), found)
 

@@ -128,6 +128,8 @@ def _counters(cell: CellResult) -> Iterator[str]:
         yield f"{name.replace('_', ' ')} {number(gauge.mean)} (mean), {number(gauge.max)} (max)"
     if (share := acceptance(cell.record.counters.totals)) is not None:
         yield f"{percent(share)} of draft tokens accepted"
+    if cell.record.counters.problem:
+        yield cell.record.counters.problem
 
 
 def _pairs(values: Mapping[str, JSON] | Mapping[str, float]) -> Iterator[str]:
