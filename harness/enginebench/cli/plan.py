@@ -7,6 +7,9 @@ import click
 import enginebench
 from enginebench.cli.shared import AS_JSON, Overrides, print_json, scenario_options
 
+_FEW = 1000
+"""Cells up to which a plan also says without -v what cannot be launched here."""
+
 
 @click.command(epilog="\b\nExamples:\n  bench plan quickstart\n  bench plan scenarios/cpu_engines.yaml -v --only engine=transformers")
 @scenario_options
@@ -24,7 +27,8 @@ def plan(scenario: str, overrides: Overrides, verbose: bool, as_json: bool) -> N
     if as_json:
         print_json(plan_to_dict(found, enginebench.launch_commands(found)))
         return
-    click.echo(plan_to_text(found, enginebench.launch_commands(found) if verbose else ()), nl=False)
+    commands = enginebench.launch_commands(found) if verbose or len(found.cells) <= _FEW else ()
+    click.echo(plan_to_text(found, commands, verbose=verbose), nl=False)
     click.echo(f"next: {_next(scenario, overrides)}")
 
 

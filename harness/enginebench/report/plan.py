@@ -30,15 +30,15 @@ class Commands(Protocol):
     def problem(self) -> str | None: ...
 
 
-def plan_to_text(plan: Plan, commands: Sequence[Commands] = ()) -> str:
-    """The plan for the terminal. commands: of its deployments, to be shown as well."""
+def plan_to_text(plan: Plan, commands: Sequence[Commands] = (), *, verbose: bool = True) -> str:
+    """The plan for the terminal. commands: of its deployments, to be shown with `verbose`; otherwise only why there are none."""
     shown = {id(each.deployment): each for each in commands}
     launches = list(plan.launches())
     first = [(deployment, cells) for deployment, cells in launches if cells[0].repeat == plan.cells[0].repeat]
     known = capacities(plan)
     lines = [_summary(plan, len(first), launches), *_least_text(plan, known, first)]
     for deployment, cells in first:
-        lines += ["", *_deployment_lines(plan, deployment, cells, known.get(id(deployment)), shown.get(id(deployment)))]
+        lines += ["", *_deployment_lines(plan, deployment, cells, known.get(id(deployment)), shown.get(id(deployment)), verbose)]
     lines.append("")
     if loads := _load_axes(plan):
         lines.append(f"loads: {loads}")
@@ -118,7 +118,7 @@ def _least_text(plan: Plan, known: Mapping[int, Capacity], first: Sequence[tuple
 
 
 def _deployment_lines(
-    plan: Plan, deployment: Deployment, cells: Sequence[Cell], capacity: Capacity | None, commands: Commands | None
+    plan: Plan, deployment: Deployment, cells: Sequence[Cell], capacity: Capacity | None, commands: Commands | None, verbose: bool
 ) -> Iterator[str]:
     gpus = plan.registry[deployment.engine].traits(deployment).gpus
     yield f"{_describe(deployment)}{f'  ({gpus} GPUs)' if gpus > 1 else ''}"
@@ -128,9 +128,9 @@ def _deployment_lines(
     for reason in skipped:
         yield f"  skip: {reason}"
     if commands is not None:
-        for name, command in commands.commands.items():
+        for name, command in commands.commands.items() if verbose else ():
             yield f"  {name and f'{name} '}$ {command}"
-        if commands.problem and commands.problem not in skipped:
+        if commands.problem and commands.problem not in skipped and (verbose or deployment.runtime != "attach"):
             yield f"  not launchable here: {commands.problem}"
 
 

@@ -40,9 +40,13 @@ def _check(deployment: Deployment, plan: Plan) -> None:
     try:
         adapter.choose(deployment, installs_of(adapter))
     except NotInstalled as reason:
-        raise UserError(str(reason), advice=f"next: {reason.install or f'bench engines install {adapter.name}'}") from None
+        raise UserError(str(reason), advice=_install(reason, adapter.name)) from None
     except Unsupported:
         return
+
+
+def _install(reason: NotInstalled, engine: str) -> str:
+    return f"next: {reason.install or f'bench engines install {engine}'}"
 
 
 def check_prompts(plan: Plan) -> dict[str, Content]:
@@ -96,6 +100,8 @@ def _commands(deployment: Deployment, registry: Registry) -> LaunchCommands:
     site = Site("127.0.0.1", first, Path("LAUNCH_FOLDER"), f"CHECKPOINT:{deployment.checkpoint}", tuple(more))
     try:
         launch = adapter.launch(deployment, adapter.choose(deployment, installs_of(adapter)), site)
+    except NotInstalled as reason:
+        return LaunchCommands(deployment, problem=f"{reason}; {_install(reason, adapter.name)}")
     except Unsupported as reason:
         return LaunchCommands(deployment, problem=str(reason))
     words = {name: [*(f"{key}={value}" for key, value in env.items()), shlex.join(argv)] for name, argv, env in launch.commands}

