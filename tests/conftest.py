@@ -224,6 +224,14 @@ MACHINE = {
 }
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_leases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Runs of tests do not see other runs on this machine: several workers test at once, and people may measure beside them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ENGINEBENCH_LEASES", str(tmp_path_factory.mktemp("leases")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def built_receiver() -> None:
     """The test needs the load generator's receiver in C."""

@@ -77,22 +77,25 @@ def run(
     retry_failed: bool = False,
     client_processes: int = 1,
     wait_quiet_s: float = 0.0,
+    share_machine: bool = False,
     on_event: eb.OnEvent = lambda _: None,
 ) -> eb.Run:
     """Measure every cell of a plan that has no record yet, and store each as it ends. An interrupted run is resumed by the same call.
 
     results: the folder of runs. fresh: start a new run. retry_failed: continue the newest run of this plan and measure its failed cells
-    again. client_processes: processes that send the load. wait_quiet_s: how long to wait for a busy machine to be quiet. on_event: called
-    with an `Event` for every step; it must return quickly, and what it raises is raised when the run has ended. Failed cells are in the
-    returned run, not exceptions.
-    UserError when an engine is not installed, a data set cannot be read, or another process writes to the run. KeyboardInterrupt stops
-    the run; stored cells stay.
+    again. client_processes: processes that send the load. wait_quiet_s: how long to wait for a busy machine to be quiet. share_machine: go
+    on although another run, or another process on the GPU, uses this machine; its cells are suspect. on_event: called with an `Event` for
+    every step; it must return quickly, and what it raises is raised when the run has ended. Failed cells are in the returned run, not
+    exceptions.
+    UserError when an engine is not installed, a data set cannot be read, or another process writes to the run or uses the machine.
+    KeyboardInterrupt stops the run; stored cells stay.
     """
     from enginebench.report.run import Run
     from enginebench.runner.session import run_plan
 
     folder = run_plan(
         plan, Path(results), fresh=fresh, retry_failed=retry_failed, client_processes=client_processes, wait_quiet_s=wait_quiet_s,
+        share_machine=share_machine,
         on_event=on_event,
     )  # fmt: skip
     return Run(folder)

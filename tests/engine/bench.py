@@ -29,7 +29,7 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.env = {**os.environ, "ENGINEBENCH_HOME": str(folder / "home")}
+        self.env = {**os.environ, "ENGINEBENCH_HOME": str(folder / "home"), "ENGINEBENCH_LEASES": str(folder / "leases")}
 
     def scenario(self, *deployments: str, repeats: int = 1) -> str:
         """A scenario file with fake engines, of which this is said beside."""

@@ -52,7 +52,7 @@ SIGNATURES = {
     "clean": "() -> Cleanup",
     "import_file": "(path: str | Path, *, results: str | Path = 'results') -> Run",
     "run": "(plan: Plan, *, results: str | Path = 'results', fresh: bool = False, retry_failed: bool = False, client_processes: int = 1, "
-    "wait_quiet_s: float = 0.0, on_event: OnEvent = <function>) -> Run",
+    "wait_quiet_s: float = 0.0, share_machine: bool = False, on_event: OnEvent = <function>) -> Run",
 }
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,6 +21,7 @@ from enginebench.loadgen import idle_lag_ms
 from enginebench.loadgen.health import Stamps
 from enginebench.machine.folders import cache_dir
 from enginebench.machine.host import Host, facts
+from enginebench.runtime.machine_lease import machine_lease
 
 if TYPE_CHECKING:
     from enginebench.runner.engine import Engine
@@ -174,9 +174,9 @@ def _levels(processes: int, say: Callable[[Level], None]) -> Iterator[Level]:
     fake = discover()["fake"]
     options: Mapping[str, JSON] = {"ttft_ms": TICK_MS, "tick_ms": TICK_MS}
     launch = LaunchRecord("calibration", Deployment("fake", "calibration", "none", "none", options=options), 0, now())
-    with tempfile.TemporaryDirectory(prefix="enginebench-") as folder:
-        log = Path(folder) / "fake.log"
-        with open_engine(fake, launch, fake.find(None), log=log, base=Path(folder), say=lambda _: None, processes=processes) as engine:
+    with machine_lease("bench calibrate") as lease:
+        folder, log = lease.folder, lease.folder / "fake.log"
+        with open_engine(fake, launch, fake.find(None), log=log, base=folder, say=lambda _: None, processes=processes) as engine:
             streams = FIRST_STREAMS
             while streams <= LAST_STREAMS:
                 best = _measure(engine, streams)

@@ -26,6 +26,7 @@ from enginebench.machine.folders import cache_dir
 from enginebench.machine.nvml import DRIVER
 from enginebench.runtime.exit_status import LaunchFailed
 from enginebench.runtime.leftovers import here, leases, sweep
+from enginebench.runtime.machine_lease import remove_dead
 from enginebench.telemetry.nvidia import nvml_version
 
 Level: TypeAlias = Literal["ok", "warn", "no"]
@@ -203,12 +204,35 @@ class Cleanup:
 
 def clean() -> Cleanup:
     """End processes and remove containers and networks of runs whose harness is dead. Never raises for a missing Docker daemon."""
+    actions, leases = remove_dead()
+    actions += sweep()
+    problem, more = _clean_containers(leases)
+    return Cleanup((*actions, *more), problem)
+
+
+def remove_leftovers(*, docker: bool) -> list[str]:
+    """What `clean` does, before a run. The Docker daemon is asked only if this run needs it or a killed run has used it."""
+    actions, leases = remove_dead()
+    actions += sweep()
+    if docker or leases:
+        problem, more = _clean_containers(leases)
+        actions += [line for line in more if not line.startswith("left ")]
+        if problem and leases:
+            actions.append(f"containers of a killed run may be left: {problem}")
+    return actions
+
+
+def _clean_containers(leases: Sequence[Path]) -> tuple[str | None, list[str]]:
+    """Why containers could not be looked at, and what was done. leases: of killed runs, deleted when their containers are removed."""
     from enginebench.runtime.container.client import connect
     from enginebench.runtime.container.leftovers import clean as clean_containers
 
-    actions = sweep()
     try:
-        with contextlib.closing(connect()) as client:
-            return Cleanup((*actions, *clean_containers(client)))
+        with contextlib.closing(connect(DOCKER_TIMEOUT_S)) as client:
+            actions = clean_containers(client)
     except LaunchFailed as failure:
-        return Cleanup(tuple(actions), failure.reason)
+        return failure.reason, []
+    if not any(action.startswith("could not") for action in actions):
+        for lease in leases:
+            lease.unlink(missing_ok=True)
+    return None, actions

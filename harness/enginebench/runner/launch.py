@@ -31,23 +31,25 @@ Say: TypeAlias = Callable[[str], None]
 
 @contextlib.contextmanager
 def open_engine(
-    adapter: Adapter, launch: LaunchRecord, installs: Sequence[Install], *, log: Path, base: Path, say: Say, processes: int = 1
-) -> Iterator[Engine]:
+    adapter: Adapter, launch: LaunchRecord, installs: Sequence[Install], *, log: Path, base: Path, say: Say, processes: int = 1,
+    folder: Path | None = None,
+) -> Iterator[Engine]:  # fmt: skip
     """Start the deployment of `launch`, and stop it when the block ends. LaunchFailed with the reason and the end of the log.
     launch: completed step by step, so that the record of a failed start is as complete as possible. base: folder that relative paths of
-    checkpoints, data sets and traces start from. say: receives what is being waited for. processes: client processes per load."""
+    checkpoints, data sets and traces start from. say: receives what is being waited for. processes: client processes per load.
+    folder: for temporary files."""
     deployment, startup = launch.deployment, launch.startup
     prompts = PromptSource(base, deployment.max_context)
     if deployment.runtime == "attach":
         prompts.vocabulary = vocabulary_of(deployment, deployment.checkpoint, None, base)
         yield attach(adapter, launch, prompts, say, processes)
         return
-    with tempfile.TemporaryDirectory(prefix="enginebench-", ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(prefix="enginebench-", dir=folder, ignore_cleanup_errors=True) as site:
         checkpoint = prepare(deployment.checkpoint, deployment.precision, adapter.checkpoint_format, base, say)
         if deployment.runtime == "docker":
             group, command = _in_containers(adapter, launch, checkpoint, log, say)
         else:
-            group, command = _as_processes(adapter, launch, checkpoint, log, installs, Path(folder))
+            group, command = _as_processes(adapter, launch, checkpoint, log, installs, Path(site))
         startup.command = command
         try:
             engine = _start(adapter, launch, command, group, prompts, processes, say)

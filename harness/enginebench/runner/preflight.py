@@ -1,9 +1,11 @@
 """What can be known of a plan before anything is launched: what is missing here, and the commands that it would run."""
 
 import hashlib
+import os
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from enginebench.adapter import NotInstalled, Site, Unsupported
@@ -12,6 +14,7 @@ from enginebench.domain import Deployment
 from enginebench.engines.installed import installs_of
 from enginebench.engines.registry import Registry
 from enginebench.errors import UserError
+from enginebench.machine import nvml
 from enginebench.runner.http_engine import api_key
 from enginebench.scenario.plan import Plan
 from enginebench.workload.datasets import is_data_set, read_records
@@ -65,6 +68,23 @@ def check_prompts(plan: Plan) -> dict[str, Content]:
                 data = repr(records).encode(errors="surrogatepass")
                 digest = hashlib.sha256(data).hexdigest()
                 found[f"prompts {prompts}"] = Content(len(data), digest, digest)
+    return found
+
+
+def gpu_users(plan: Plan) -> list[str]:
+    """Compute processes on the NVIDIA GPUs that this plan will use, in words. Called before anything is launched: all are foreign."""
+    local = [each for each, cells in plan.launches() if each.runtime != "attach" and any(cell.id not in plan.skipped for cell in cells)]
+    wanted = max((plan.registry[each.engine].traits(each.inside).gpus for each in local), default=0)
+    visible = [int(index) for index in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if index.strip().isdigit()]
+    found = []
+    try:
+        with nvml.opened() as lib:
+            for index, handle in nvml.devices(lib) if wanted else ():
+                if index in visible[:wanted] or (not visible and index < wanted):
+                    processes = nvml.answer(lib, partial(lib.nvmlDeviceGetComputeRunningProcesses, handle)) or ()
+                    found += [f"process {process.pid} on GPU {index}" for process in processes]
+    except LookupError:  # no NVIDIA GPUs
+        return []
     return found
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from enginebench.errors import UserError, did_you_mean
 from enginebench.physics.routing import Routing
 from enginebench.physics.routing_files import SUFFIXES, read, save
 from enginebench.records.run_folder import open_run
+from enginebench.runtime.machine_lease import machine_lease
 from enginebench.scenario import load_scenario
 from enginebench.scenario.plan import plan
 from enginebench.scenario.planning import find_scenario
@@ -139,8 +139,8 @@ def _python_of(engine: str, registry: Registry) -> Path:
 def count(name: str, checkpoint: str, precision: str, engine: str, python: Path, load: Load) -> Routing:
     """Run the pass on a local checkpoint folder in the engine's environment. UserError with the script's message if it fails."""
     prompts = make_prompts(read_vocabulary(Path(checkpoint)), load, load.requests, salt="routing")
-    with tempfile.TemporaryDirectory(prefix="enginebench-") as folder:
-        out = Path(folder) / "choices.npz"
+    with machine_lease("bench routing") as lease:
+        out = lease.folder / "choices.npz"
         job = {
             "name": name, "model": checkpoint, "dtype": TORCH_DTYPES[precision], "prompts": [list(prompt.ids or ()) for prompt in prompts],
             "output_tokens": load.output_tokens, "batch": BATCH, "out": str(out),

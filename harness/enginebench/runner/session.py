@@ -11,13 +11,14 @@ from enginebench.engines.installed import installs_of
 from enginebench.errors import UserError
 from enginebench.machine.host import facts
 from enginebench.records.run_folder import Run
+from enginebench.runner.doctor import remove_leftovers
 from enginebench.runner.events import Event, Note, OnEvent, RunOpened, ignore
 from enginebench.runner.folder import open_run_for
 from enginebench.runner.instruments import Instruments
-from enginebench.runner.preflight import check_launchable, check_prompts
+from enginebench.runner.preflight import check_launchable, check_prompts, gpu_users
 from enginebench.runner.quiet import Moment, check_quiet
 from enginebench.runner.sweep import Sweep
-from enginebench.runtime import sweep as sweep_leftovers
+from enginebench.runtime.machine_lease import machine_lease
 from enginebench.scenario.plan import Plan
 
 
@@ -29,6 +30,7 @@ def run_plan(
     retry_failed: bool = False,
     client_processes: int = 1,
     wait_quiet_s: float = 0.0,
+    share_machine: bool = False,
     on_event: OnEvent = ignore,
 ) -> Run:
     """Measure every cell of a plan that has no record yet. Arguments and errors: `enginebench.api.run`."""
@@ -42,8 +44,14 @@ def run_plan(
 
     with contextlib.ExitStack() as stack:
         instruments = stack.enter_context(Instruments())  # first: its process takes a while to start
-        for line in sweep_leftovers():
+        docker = any(deployment.runtime == "docker" for deployment, _ in plan.launches())
+        for line in remove_leftovers(docker=docker):
             note(line)
+        lease = stack.enter_context(machine_lease(f"bench run {plan.scenario.name}", containers=docker))
+        users = gpu_users(plan)
+        if (found := [*lease.others(), *users]) and not share_machine:
+            advice = "wait until it has ended, or go on with --share-machine: then every cell is suspect"
+            raise UserError(f"this machine is in use by {', '.join(found)}", advice=advice)
         try:
             run = stack.enter_context(open_run_for(plan, results, _machine(plan), fresh=fresh, retry_failed=retry_failed, say=note))
         except OSError as error:
@@ -52,7 +60,7 @@ def run_plan(
         listener(RunOpened(run.path, len(run.record.cells), sum(map(run.has, run.record.cells))))
         if not run.finished:
             check_quiet(began, wait_quiet_s, note)
-        Sweep(plan, run, plan.registry, installs_of, listener, instruments, client_processes).go()
+        Sweep(plan, run, plan.registry, installs_of, listener, instruments, client_processes, lease=lease, gpu_users=users).go()
     if listener.error is not None:
         raise listener.error
     return run

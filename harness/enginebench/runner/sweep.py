@@ -29,6 +29,7 @@ from enginebench.runner.instruments import Instruments
 from enginebench.runner.launch import open_engine
 from enginebench.runner.priming import first_generation, fit_text_scale, wait_until_idle
 from enginebench.runtime import LaunchFailed, telling_line
+from enginebench.runtime.machine_lease import MachineLease
 from enginebench.scenario.contents import changed, contents_of, hashes
 from enginebench.scenario.plan import Plan
 
@@ -50,6 +51,10 @@ class Sweep:
     """Started and closed by the caller, because starting takes a while."""
     client_processes: int = 1
     """Processes that the load generator may use."""
+    lease: MachineLease | None = None
+    """Of this run. Tells who else measures on this machine, and has the folder for temporary files."""
+    gpu_users: Sequence[str] = ()
+    """Other processes on the GPUs of this plan when the run began."""
     session_id: str = field(default_factory=lambda: secrets.token_hex(4))
     """Makes the prompts for an attached server differ from those of earlier runs; stored with each cell that uses it."""
 
@@ -124,7 +129,8 @@ class Sweep:
         launch.inputs = self._inputs(deployment)
         log, say = self.run.log(launch.id), partial(self._step, deployment)
         installs, processes = self.installs(adapter), self.client_processes
-        with open_engine(adapter, launch, installs, log=log, base=self._base(), say=say, processes=processes) as engine:
+        folder = self.lease.folder if self.lease else None
+        with open_engine(adapter, launch, installs, log=log, base=self._base(), say=say, processes=processes, folder=folder) as engine:
             self._check_outputs(engine, queue.cells[0].load)
             self.run.add_launch(launch)  # already now, in case this process is killed
             self.on_event(EngineReady(deployment, launch.startup.start_s))
@@ -134,7 +140,9 @@ class Sweep:
                 fit_text_scale(engine, cell.load, salt=self._salt("gauge", deployment))
                 session_id = self._session_id(deployment)
                 inputs = self._inputs(deployment, cell.load)
+                others = self._others()
                 record, samples = measure(cell, engine, adapter, self.on_event, self.instruments, session_id=session_id)
+                record = replace(record, shared_machine=", ".join(dict.fromkeys([*others, *self._others()])) or None)
                 record = replace(record, inputs=inputs)
                 self.run.add_cell(record, samples)
                 queue.end(record, samples)
@@ -158,6 +166,9 @@ class Sweep:
             if engine.prompts.vocabulary is None:  # otherwise all engines get the same text, whatever their templates add
                 fit_text_scale(engine, same, salt=self._salt("gauge", deployment))
             launch.parity = parity_outputs(engine, same)
+
+    def _others(self) -> list[str]:
+        return [*self.gpu_users, *(self.lease.others() if self.lease else ())]
 
     def _step(self, deployment: Deployment, step: str) -> None:
         self.on_event(LaunchStep(deployment, step))
