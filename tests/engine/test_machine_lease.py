@@ -26,8 +26,8 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_second_run_is_refused_until_told_to_share(bench: Bench, tmp_path: Path) -> None:
     first = bench.start("run", bench.scenario("options: {ttft_ms: 200, tick_ms: 40}", repeats=5))
-    quick = bench.scenario("options: {ttft_ms: 5, tick_ms: 2}")
     bench.wait_for_cells(1)
+    quick = bench.scenario("options: {ttft_ms: 5, tick_ms: 2}")
     refused = bench("run", quick, "--results", "other")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr.splitlines()[-2:] == [
