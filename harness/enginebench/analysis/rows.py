@@ -11,11 +11,11 @@ from typing import Any
 
 from enginebench.adapter import GAUGES
 from enginebench.domain import JSON, Deployment, Load, Phase, canonical, field_names, fingerprint, load_fields, plain
-from enginebench.domain.formatting import label
+from enginebench.domain.formatting import label, number
 from enginebench.errors import UserError
 from enginebench.metrics.context import RunContext
 from enginebench.metrics.hardware import Hardware
-from enginebench.metrics.registry import figures_of, metric_name, metric_of
+from enginebench.metrics.registry import figures_of, metric_name, metric_of, metrics
 from enginebench.metrics.slo import Slo
 from enginebench.metrics.statistics import Estimate, estimate
 from enginebench.metrics.tokens import TokenSource, one_token_per_event, token_source
@@ -53,7 +53,6 @@ class CellResult:
     gauges: Mapping[str, Gauge] = field(default_factory=dict)
     """The engine's own gauges over the window."""
     hardware: Hardware = field(default_factory=Hardware)
-
     phase: Phase | None = None
     """The phase of the load that the figures describe; None: the whole load."""
     log: str | None = None
@@ -68,7 +67,20 @@ class CellResult:
     def ran(self) -> bool:
         return self.verdict != "not run"
 
+    @property
+    def summary(self) -> str:
+        """The most important figures that it has, in the order of the table: 'output 283 tok/s  TTFT p50 25.3 ms'."""
+        parts = []
+        for _, name in sorted((its.place, name) for name, metric in metrics().items() for its in metric.shown if its.rank <= MAIN):
+            metric = metrics()[name]
+            unit, factor = metric.display()
+            if (value := self.figures.get(metric.figures[0])) is not None:
+                parts.append(f"{metric.header}{' p50' if metric.spread else ''} {number(value * factor)} {unit}")
+        return "  ".join(parts)
 
+
+MAIN = 3
+"""The highest rank of a column (`Shown.rank`) that the summary of a cell has."""
 _ANSWERS = ("ended_early", "failed_requests", "oversaturated")
 """Checks by which a cell may be invalid and still answer: the server did not bear the load."""
 _SLOWED = ("client_bound", "crowded_machine", "foreign_load")

@@ -110,26 +110,12 @@ def _left_in_cell(event: CellProgress) -> str:
     return f"~{max(0.0, min(left)):.0f} s left in this cell" if left else ""
 
 
-_FIGURES = (
-    ("ttft_p50", "TTFT p50", 1e3, 0, "ms"),
-    ("tpot_p50", "TPOT", 1e3, 1, "ms"),
-    ("output_throughput", "", 1, 0, "tok/s"),
-    ("goodput", "goodput", 1, 2, "req/s"),
-    ("slo_attainment", "", 1e2, 0, "% within SLO"),
-)
-
-
 def _outcome(event: CellEnded) -> str:
     """The cell's main figures and, where it is suspect or invalid, the first reason; else why there are none."""
     result = event.result
     if result is None:
         return f"{event.record.status}: {event.record.reason}" + (f" (log: {event.log})" if event.log else "")
-    found = [
-        f"{label} {value * scale:,.{digits}f} {unit}".strip()
-        for name, label, scale, digits, unit in _FIGURES
-        if (value := result.figures.get(name)) is not None
-    ]
-    return "  ".join([*found, *_doubt(result)])
+    return "  ".join([result.summary, *_doubt(result)])
 
 
 def _doubt(result: enginebench.CellResult) -> Iterator[str]:

@@ -30,7 +30,6 @@ class LoadField:
     """Inclusive lower bound of a number."""
     most: float | None = None
     """Inclusive upper bound of a number, which only a scenario's schema checks."""
-    """Inclusive upper bound of a number."""
     check: Callable[[Any], object] | None = None
     """Raises ValueError for a text that does not follow the field's notation."""
     examples: tuple[Any, ...] = ()

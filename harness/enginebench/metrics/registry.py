@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 
 from enginebench.metrics.context import Context, Floats
+from enginebench.metrics.slo import LIMITS
 from enginebench.metrics.statistics import percentiles
 from enginebench.records.samples import Samples
 
@@ -104,7 +105,7 @@ class Metric:
     bundled_title: str = ""
     """Title where an event may hold several tokens, if it differs."""
     slo_limit: str = ""
-    """Name of the SLO limit on this metric: 'ttft' for `ttft_ms`."""
+    """Name of the SLO limit on this metric, a field of `Slo`: 'ttft' for `ttft_ms`."""
 
     def __call__(self, of: Context | Samples) -> Floats:
         """The values, computed once per context."""
@@ -149,7 +150,8 @@ _declared: dict[str, Metric] = {}
 def metric(
     title: str, *, header: str = "", traits: Iterable[Trait] = (), missing: str = "", **declared: Any
 ) -> Callable[[Compute], Metric]:
-    """Declare a metric: the function's name is the metric's, its docstring the definition. ValueError if the name is taken.
+    """Declare a metric: the function's name is the metric's, its docstring the definition. ValueError if the name is taken or the SLO
+    limit unknown.
 
     header: the title if empty. missing: the reason of the first need if empty. declared: further fields of `Metric`.
     """
@@ -158,6 +160,8 @@ def metric(
         name, needs = compute.__name__, declared.get("needs", ())
         if name in _declared and _declared[name].compute.__module__ != compute.__module__:
             raise ValueError(f"metric '{name}' is declared twice: {_declared[name].compute.__module__} and {compute.__module__}")
+        if (limit := declared.get("slo_limit")) not in (None, *LIMITS):
+            raise ValueError(f"metric '{name}': `enginebench.metrics.slo.Slo` does not have the limit '{limit}'")
         reason = missing or (needs[0].value if needs else Metric.missing)
         _declared[name] = Metric(name, title, compute=compute, header=header or title, traits=frozenset(traits), missing=reason, **declared)
         return _declared[name]

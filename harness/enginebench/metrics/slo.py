@@ -1,29 +1,32 @@
 """Service level objectives (SLOs): the limits that a request must meet, how they are written, and the limits that MLPerf publishes.
 
-Which metric a limit applies to is declared by the metric (`slo_limit` in `enginebench.metrics.registry`). It knows no samples.
+A limit is a field of `Slo`, and the metric that it applies to names it with `slo_limit`. Does not know samples.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 from enginebench.domain import JSON
 from enginebench.domain.formatting import percent
 from enginebench.errors import UserError, did_you_mean
 
 
+def _limit(meaning: str) -> Any:
+    """meaning: follows 'Most milliseconds' in the documentation of the scenario file."""
+    return field(default=None, metadata={"meaning": meaning})
+
+
 @dataclass(frozen=True)
 class Slo:
     """Upper limits in seconds, and the share of requests that must meet all of them at once; None: no such limit."""
 
-    ttft_s: float | None = None
-    """To the first token, from scheduled arrival."""
-    tpot_s: float | None = None
-    """Per output token after the first."""
-    e2e_s: float | None = None
-    """To the end of the answer, from scheduled arrival."""
+    ttft_s: float | None = _limit("to the first token, from the scheduled arrival")
+    tpot_s: float | None = _limit("per output token after the first")
+    e2e_s: float | None = _limit("to the end of the answer, from the scheduled arrival")
     share: float = 0.99
     """Stricter than one percentile per limit: a load that meets the SLO at 0.99 has each p99 within its limit, but not vice versa."""
 
@@ -39,7 +42,8 @@ class Slo:
         return f"{', '.join(limits)} for {percent(self.share, 6)} of requests"
 
 
-LIMITS = tuple(field.name.removesuffix("_s") for field in fields(Slo) if field.name.endswith("_s"))
+LIMITS: Mapping[str, str] = {its.name.removesuffix("_s"): its.metadata["meaning"] for its in fields(Slo) if its.metadata}
+"""Name of a limit -> its meaning."""
 
 PRESETS: Mapping[str, Slo] = {
     "mlperf/mixtral-8x7b": Slo(ttft_s=2.0, tpot_s=0.2),
@@ -65,10 +69,10 @@ def parse(given: Mapping[str, JSON] | str) -> Slo:
         raise UserError(f"unknown preset '{name}'", key="slo", advice=did_you_mean(str(name), PRESETS))
     values: dict[str, float] = {}
     for key, value in written.items():
-        field = key.replace("_ms", "_s")
-        if field in values:
-            raise UserError(f"{field.removesuffix('_s')} is limited twice, in s and in ms", key="slo", advice=f"keep `{field[:-1]}ms`")
-        values[field] = _positive(key, value) * (1e-3 if key.endswith("_ms") else 1.0)
+        limit = key.replace("_ms", "_s")
+        if limit in values:
+            raise UserError(f"{limit.removesuffix('_s')} is limited twice, in s and in ms", key="slo", advice=f"keep `{limit[:-1]}ms`")
+        values[limit] = _positive(key, value) * (1e-3 if key.endswith("_ms") else 1.0)
     slo = replace(PRESETS[str(name)] if name is not None else Slo(), **values)
     if slo.share > 1:
         raise UserError("must be a share of the requests, above 0 and at most 1", key="slo.share", advice="write 0.99 for 99 % of them")

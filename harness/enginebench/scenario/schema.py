@@ -10,13 +10,14 @@ import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, create_model, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from enginebench.checkpoints.families import FAMILIES
 from enginebench.domain import JSON
 from enginebench.domain.precisions import UNSTATED
 from enginebench.inputs.fields import Count, Few, ListOf, Milliseconds, Name, Seconds, Seed, Strict, sweep_field, sweep_or
+from enginebench.metrics.slo import LIMITS
 from enginebench.scenario.container_schema import ContainerSettings
 from enginebench.scenario.load_schema import Loads
 
@@ -169,12 +170,14 @@ class SLO(Strict):
     preset: str | None = Field(
         None, description="A named set of limits, such as `mlperf/deepseek-r1`; limits beside it replace those of the preset."
     )
-    ttft_ms: Milliseconds | None = Field(None, description="Most milliseconds to the first token, from the scheduled arrival.")
-    tpot_ms: Milliseconds | None = Field(None, description="Most milliseconds per output token after the first.")
-    e2e_ms: Milliseconds | None = Field(None, description="Most milliseconds to the end of the answer, from the scheduled arrival.")
     share: Annotated[float, Field(gt=0, le=1, strict=True)] | None = Field(
         None, description="Share of the requests that must be good for a load to meet the SLO; default: the preset's, else 0.99."
     )
+
+
+if not TYPE_CHECKING:
+    _LIMITS = {f"{name}_ms": (Milliseconds | None, Field(None, description=f"Most milliseconds {its}.")) for name, its in LIMITS.items()}
+    SLO = create_model("SLO", __base__=SLO, __doc__=SLO.__doc__, __module__=__name__, **_LIMITS)
 
 
 class Parity(Strict):

@@ -19,6 +19,7 @@ from enginebench.cli import bench
 from enginebench.metrics import figures, registry
 from enginebench.metrics.context import Context, Floats
 from enginebench.metrics.registry import DISPLAY_UNITS, Need, Trait, find, metric, metric_of, metrics, names_with, unit_of
+from enginebench.metrics.slo import LIMITS
 from enginebench.records.cell import Delivery
 from enginebench.records.run_folder import Run
 from enginebench.records.samples import Samples
@@ -120,6 +121,15 @@ def test_a_name_is_declared_once() -> None:
             return registry.one(len(c.samples))
 
 
+def test_a_limit_of_the_slo_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ValueError, match="does not have the limit 'pause'"):
+
+        @metric("pause", scope="cell", unit="s", better="lower", slo_limit="pause")
+        def pause(c: Context) -> Floats:
+            """Not a limit."""
+            return registry.one(0)
+
+
 def test_every_metric_is_declared_in_full() -> None:
     for name, its in metrics().items():
         assert its.name == name
@@ -127,7 +137,7 @@ def test_every_metric_is_declared_in_full() -> None:
         assert not its.definition.endswith(" "), name
         assert its.unit in {*DISPLAY_UNITS, "tok", "tok/s", "req/s", "W", "J/tok"}, name
         assert (its.scope == "cost") == (Need.PRICES in its.needs), name
-    assert [its.slo_limit for its in metrics().values() if its.slo_limit] == ["ttft", "tpot", "e2e"]
+    assert [its.slo_limit for its in metrics().values() if its.slo_limit] == list(LIMITS)
 
 
 def test_scopes_and_definitions_give_the_order() -> None:
