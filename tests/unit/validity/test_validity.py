@@ -517,3 +517,20 @@ def test_many_cells_with_one_cause_are_one_line() -> None:
 def test_a_reason_fits_into_two_lines() -> None:
     for check in all_checks():
         assert len(f"{check.meaning} ({check.advice})") <= 170, check.id
+
+
+def test_a_second_run_that_was_allowed_makes_cells_suspect() -> None:
+    found = judge(replace(cell(), shared_machine="another run, 'mine' (process 12), measured here"), samples())
+    assert [(r.check.id, r.severity, r.detail) for r in found.reasons] == [
+        ("shared_machine", "suspect", "another run, 'mine' (process 12), measured here")
+    ]
+
+
+@pytest.mark.parametrize(("stale", "found"), [(2, set()), (3, {"retried"}), (0, set())])
+def test_requests_that_are_sent_again_are_counted(stale: int, found: set[str]) -> None:
+    assert checks(cell(client={"stale": stale}), samples(16)) == found
+
+
+def test_a_prompt_that_lost_a_few_tokens_was_cut_and_is_not_too_long() -> None:
+    (reason,) = judge(cell(), samples(inputs=8)).reasons
+    assert (reason.check.id, reason.severity) == ("prompt_truncated", "suspect")

@@ -51,6 +51,17 @@ def foreign_load(cell: Context) -> Iterator[Finding]:
 
 
 @check(
+    meaning="two measurements on one machine slow each other",
+    when={"suspect": "another run, or another process on the GPU, was at work and `--share-machine` let this one go on"},
+    advice="measure one after the other, without `--share-machine`",
+)
+def shared_machine(cell: Context) -> Iterator[Finding]:
+    """Each run holds a lease on its machine; without `--share-machine` a second one is refused."""
+    if cell.record.shared_machine is not None:
+        yield Finding("suspect", cell.record.shared_machine)
+
+
+@check(
     meaning="the GPU's cooling or power limit lowers the figures",
     when={
         "suspect": "at over {READINGS} of its readings a GPU's clock was lowered for heat, a power brake or a hardware slowdown, or for "

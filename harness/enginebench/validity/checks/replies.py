@@ -10,9 +10,11 @@ from enginebench.dialects.finish import COMPLETE, FAILED
 from enginebench.metrics.tokens import APART, TOKENS_APART, disagreements, output_tokens
 from enginebench.records.samples import Ints
 from enginebench.validity.check import Finding, Severity, Threshold, check
-from enginebench.validity.context import RAW_SAMPLES, SUCCESSES, Context, Requirement
+from enginebench.validity.context import CLIENT_FIGURES, RAW_SAMPLES, SUCCESSES, Context, Requirement
 
 MOST_FAILED = Threshold(0.05, "share")
+RETRIED, FEWEST_RETRIED = Threshold(0.1, "share"), Threshold(3, "requests")
+"""A server that closes idle connections costs a request or two."""
 LENGTH_OFF = Threshold(0.1, "share")
 EXACT_SLACK, TEXT_SLACK = Threshold(1, "tokens"), Threshold(4, "tokens")
 """Of token ids one: a beginning-of-sequence token. Text is fitted to how the server counts it."""
@@ -57,6 +59,20 @@ def failed_requests(cell: Context) -> Iterator[Finding]:
 
 
 @check(
+    meaning="the server saw requests twice, which is more load than is counted",
+    when={"suspect": "at least {FEWEST_RETRIED} and over {RETRIED} of them were sent again, as their connection was closed unanswered"},
+    advice="look for a proxy or a server that drops connections, and raise its keep-alive timeout",
+    needs=(RAW_SAMPLES, CLIENT_FIGURES),
+)
+def retried(cell: Context) -> Iterator[Finding]:
+    """The load generator sends a request again only if a kept-alive connection was closed before any byte of the reply came."""
+    count, sent = cell.client("stale"), int((cell.samples.sent_ns > 0).sum())
+    if count >= FEWEST_RETRIED and count > RETRIED * sent:
+        detail = f"{count:,.0f} of {sent:,} requests were sent again on a new connection (limit {RETRIED})"
+        yield Finding("suspect", detail, excess=count / sent)
+
+
+@check(
     meaning="throughput is unknown",
     when={"invalid": "no successful request has a count of its output tokens"},
     advice="make the server report usage, or use a checkpoint that has its tokenizer beside it",
@@ -97,42 +113,49 @@ def length_mismatch(cell: Context) -> Iterator[Finding]:
 
 @check(
     meaning="prompts were cut off, so prefill was less work than the load asks for",
-    when={"invalid": "the server counted over {LENGTH_OFF} (and {TEXT_SLACK}) fewer input tokens than were sent, on average"},
+    when={
+        "invalid": "the server counted over {LENGTH_OFF} (and {TEXT_SLACK}) fewer input tokens than were sent, on average",
+        "suspect": "where the tokenizer is known: for any first turn it counted over {EXACT_SLACK} fewer",
+    },
     advice="raise the server's context, or lower `input_tokens`",
     needs=(SUCCESSES,),
 )
 def prompt_truncated(cell: Context) -> Iterator[Finding]:
     """A server that keeps only the end of a long prompt answers as usual. Where prompts are text, their length was fitted to its counts."""
     got, asked = _inputs(cell)
-    if len(got) and not cell.record.prompts.doubt and asked.mean() - got.mean() > max(TEXT_SLACK, LENGTH_OFF * asked.mean()):
+    if not len(got):
+        return
+    less = float(asked.mean() - got.mean())
+    invalid = less > max(TEXT_SLACK, LENGTH_OFF * asked.mean())
+    if invalid or (cell.record.prompts.exact and (asked - got > EXACT_SLACK).any()):
         detail = f"sent {asked.mean():.0f} input tokens, the server counted {got.mean():.0f} on average (limit {LENGTH_OFF})"
-        yield Finding("invalid", detail, excess=asked.mean() / max(got.mean(), 1))
+        yield Finding("invalid" if invalid else "suspect", detail, excess=asked.mean() / max(got.mean(), 1))
 
 
 @check(
     meaning="prompts are longer than the load asks for",
     when={
         "invalid": "the mean input is over {LENGTH_OFF} (where lengths are estimated {FAR_OFF}; chat: and {TEMPLATE}) longer than asked",
-        "suspect": "the input of any first turn is off by over {EXACT_SLACK} where the tokenizer is known, else the mean input by over "
+        "suspect": "the input of any first turn is over {EXACT_SLACK} longer where the tokenizer is known, else the mean input by over "
         "{TEXT_SLACK} and {LENGTH_OFF}; with a chat template by {TEMPLATE}",
     },
     advice="check that the server runs this checkpoint with its own tokenizer",
     needs=(SUCCESSES,),
 )
 def prompt_mismatch(cell: Context) -> Iterator[Finding]:
-    """Later turns do not count: they also hold earlier replies, whose length is the server's. Shorter on average: `prompt_truncated`."""
-    got, asked = _inputs(cell) if not cell.record.prompts.doubt else (np.empty(0), np.empty(0))
+    """Later turns do not count: they also hold earlier replies, whose length is the server's. Shorter ones: `prompt_truncated`."""
+    got, asked = _inputs(cell)
     template = TEMPLATE if cell.load.api == "chat" else 0.0
     if not len(got):
         return
     exact, more, wanted = cell.record.prompts.exact, float(got.mean() - asked.mean()), float(asked.mean())
-    off = float(np.abs(got - asked).max()) if exact else abs(more)  # single texts of estimated length vary
+    off = float((got - asked).max()) if exact else more  # single texts of estimated length vary
     if off > max(template, EXACT_SLACK if exact else max(TEXT_SLACK, LENGTH_OFF * wanted)):
         severity: Severity = "invalid" if more > (LENGTH_OFF if exact else FAR_OFF) * wanted + template else "suspect"
         limit = f"{LENGTH_OFF} and {TEMPLATE}" if template else LENGTH_OFF
         detail = f"asked for {wanted:.0f} input tokens, the server counted {got.mean():.0f} on average (limit {limit})"
         advice = _prompt_advice(cell, more, float(np.ptp(got - asked)))
-        yield Finding(severity, detail, advice=advice, excess=abs(more) / wanted)
+        yield Finding(severity, detail, advice=advice, excess=more / wanted)
 
 
 @check(
@@ -143,7 +166,9 @@ def prompt_mismatch(cell: Context) -> Iterator[Finding]:
 )
 def lengths_guessed(cell: Context) -> Iterator[Finding]:
     """Without the server's tokenizer, a few prompts before the first load show how many tokens it counts for a word."""
-    got, asked = _inputs(cell)
+    s = cell.samples
+    counted = s.ok & (s.input_tokens > 0) & (s.turn == 0)
+    got, asked = s.input_tokens[counted], s.asked_input_tokens[counted]
     if cell.record.prompts.doubt and (not len(got) or abs(got.mean() / asked.mean() - 1) > LENGTH_OFF):
         yield Finding("suspect", cell.record.prompts.doubt)
 
@@ -156,9 +181,9 @@ def _prompt_advice(cell: Context, off: float, spread: float) -> str:
 
 
 def _inputs(cell: Context) -> tuple[Ints, Ints]:
-    """Input tokens that the server counted, and those asked for, of the first turns."""
+    """Input tokens that the server counted, and those asked for, of the first turns; none where lengths are guesses."""
     s = cell.samples
-    counted = s.ok & (s.input_tokens > 0) & (s.turn == 0)
+    counted = s.ok & (s.input_tokens > 0) & (s.turn == 0) & (not cell.record.prompts.doubt)
     return s.input_tokens[counted], s.asked_input_tokens[counted]
 
 
