@@ -6,6 +6,8 @@ Tables go to stdout, progress and warnings to stderr. Exit codes are `enginebenc
 from __future__ import annotations
 
 import _thread
+import contextlib
+import errno
 import gc
 import os
 import signal
@@ -85,6 +87,7 @@ def main(arguments: list[str] | None = None) -> None:
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it: the run must outlive its terminal
         signal.signal(signal.SIGHUP, _as_interrupt)
     sys.unraisablehook = _repeat_lost_interrupt
+    closed = _open_standard_streams()
     try:
         outcome: Any = bench.main(arguments, prog_name="bench", standalone_mode=False)
         code = outcome if isinstance(outcome, int) else Exit.OK
@@ -100,8 +103,40 @@ def main(arguments: list[str] | None = None) -> None:
     except _PipeClosed:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the interpreter flushes stdout once more when it exits
         code = Exit.PIPE_CLOSED
+    except (OSError, MemoryError, ImportError, RuntimeError) as error:
+        if (why := _exhausted(error)) is None:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        with contextlib.suppress(OSError):  # stderr may be full, too
+            show(f"error: {why}")
+        code = Exit.USAGE
+    if 1 in closed:
+        show("stdout is closed: nothing was printed")
     gc.freeze()  # else the interpreter searches everything for cycles when it exits, which takes 10 % of a run of one request
     sys.exit(int(code))
+
+
+def _open_standard_streams() -> list[int]:
+    """Open those that the caller has closed, on nothing: else the next file would get the number of one, and a child would write to it."""
+    closed = []
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
+            closed.append(descriptor)
+            setattr(sys, name, os.fdopen(descriptor, "r" if descriptor == 0 else "w"))
+    return closed
+
+
+def _exhausted(error: Exception) -> str | None:
+    """What this machine is out of, in one sentence; None for any other error, which is a bug."""
+    text = str(error).lower()
+    if isinstance(error, MemoryError) or any(sign in text for sign in ("allocate memory", "failed to map segment", "start new thread")):
+        return "out of memory: end other programs, or raise the limit (ulimit -v)"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO):
+        return f"{error.filename or 'the output'} cannot be written: {error.strerror}"
+    return None
 
 
 def _as_interrupt(_number: int, _frame: object) -> None:

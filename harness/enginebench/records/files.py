@@ -10,6 +10,14 @@ from pathlib import Path
 
 import psutil
 
+from enginebench.errors import UserError
+
+
+class NotStored(UserError):  # noqa: N818  # named like LaunchFailed
+    """The disk is full, or a file cannot be written for another reason. What was there stays."""
+
+    ADVICE = "what is stored stays: make room, and the same command resumes"
+
 
 def now() -> str:
     """Wall-clock time in UTC, ISO 8601. For people to read: no figure is computed from it."""
@@ -28,6 +36,9 @@ def replace_atomically(path: Path, write: Callable[[Path], object]) -> None:
         write(part)
         _sync(part)
         part.replace(path)
+    except OSError as error:
+        remove(part)
+        raise NotStored(f"cannot be written: {error.strerror}", file=path, advice=NotStored.ADVICE) from None
     except BaseException:
         remove(part)
         raise

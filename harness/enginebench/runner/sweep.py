@@ -17,7 +17,7 @@ from enginebench.domain import Cell, ClosedLoop, Deployment, Load, Status
 from enginebench.engines.registry import Registry
 from enginebench.errors import UserError
 from enginebench.records.cell import CellRecord, CellTraits
-from enginebench.records.files import now
+from enginebench.records.files import NotStored, now
 from enginebench.records.launch import LaunchRecord
 from enginebench.records.run_folder import Run
 from enginebench.records.samples import Samples
@@ -94,7 +94,7 @@ class Sweep:
             if deployment.runtime != "attach" and any(not self.run.has(c.id) and c.id not in self.plan.skipped for c in cells):
                 adapter = self.registry[deployment.engine]
                 say = partial(self._step, deployment)
-                with contextlib.suppress(UserError):
+                with contextlib.suppress(UserError, OSError):
                     prepare(deployment.checkpoint, deployment.precision, adapter.checkpoint_format, self._base(), say)
 
     def _measure_deployment(self, deployment: Deployment, queue: CellQueue) -> None:
@@ -109,6 +109,8 @@ class Sweep:
             except Unsupported as reason:
                 self._store_unmeasured(queue.cells, "skipped", str(reason))
                 return
+            except NotStored:
+                raise
             except Exception as error:  # noqa: BLE001  # an error in one engine or adapter must not end the sweep
                 launch.ended, log_tail = _why(error)
                 self._store_unmeasured(queue.cells, "failed", launch.ended, log_tail, launch)
@@ -208,6 +210,8 @@ def _why(error: Exception) -> tuple[str, tuple[str, ...]]:
         return error.reason + (f": {line}" if line and line not in error.reason else ""), tuple(error.log_tail.splitlines())
     if isinstance(error, UserError):  # its advice comes after a semicolon
         return "; ".join(line.strip() for line in str(error).splitlines()), ()
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror, ()
     return f"enginebench failed: {type(error).__name__}: {error}", tuple("".join(traceback.format_exception(error)).splitlines())
 
 

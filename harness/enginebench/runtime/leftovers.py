@@ -120,6 +120,9 @@ def reserve(tag: str, argv: Iterable[str], folder: Path) -> Lease:
             json.dump(dataclasses.asdict(lease), file)
     except FileExistsError:
         raise UserError(f"a launch tagged {tag} is already running", file=path, advice="wait for the other run to end") from None
+    except OSError:  # the disk is full
+        path.unlink(missing_ok=True)
+        raise
     return lease
 
 
@@ -128,14 +131,19 @@ def renew(lease: Lease, *, guardian: int, engine: int) -> Lease:
     lease = dataclasses.replace(lease, guardian=identity(guardian), engine=identity(engine))
     path = _path(lease.tag)
     new = path.with_suffix(".new")
-    new.write_text(json.dumps(dataclasses.asdict(lease)))
-    new.replace(path)
+    try:
+        new.write_text(json.dumps(dataclasses.asdict(lease)))
+        new.replace(path)
+    except OSError:
+        new.unlink(missing_ok=True)
+        raise
     return lease
 
 
 def release(tag: str) -> None:
     """Delete the lease of a launch whose processes have ended."""
     _path(tag).unlink(missing_ok=True)
+    _path(tag).with_suffix(".new").unlink(missing_ok=True)
 
 
 def leases() -> list[Lease]:

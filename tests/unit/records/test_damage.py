@@ -14,7 +14,7 @@ from enginebench.analysis.analysis import analyse
 from enginebench.domain import Cell, ClosedLoop, Deployment
 from enginebench.errors import UserError
 from enginebench.records.cell import CellRecord
-from enginebench.records.files import remove_parts, replace_atomically
+from enginebench.records.files import NotStored, remove_parts, replace_atomically
 from enginebench.records.launch import LaunchRecord
 from enginebench.records.run import RunRecord
 from enginebench.records.run_folder import Run, open_run
@@ -128,7 +128,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
         part.write_text("ne")
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(NotStored, match="cannot be written: No space left on device"):
         replace_atomically(tmp_path / "a", full)
     assert [file.name for file in tmp_path.iterdir()] == ["a"]
     assert (tmp_path / "a").read_text() == "old"
