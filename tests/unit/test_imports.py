@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import http.server
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from enginebench.machine.folders import checkout
 
 SCENARIO = """
 name: one
@@ -87,3 +89,21 @@ def test_the_sampler_does_without_what_it_only_watches_for(tmp_path: Path) -> No
     modules = loaded("import sys, enginebench.telemetry.sampler; print(*sorted(sys.modules))", tmp_path)
     assert "psutil" in modules
     assert not {"numpy", "pydantic", "enginebench.domain", "enginebench.records.run_folder"} & modules
+
+
+def imported(file: Path) -> set[str]:
+    """The modules of enginebench, and the other adapters, that a file in adapters/ imports."""
+    nodes = list(ast.walk(ast.parse(file.read_text())))
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {f"{node.module}.{alias.name}" for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names}
+    return {name for name in names if name.split(".")[0] in ("enginebench", "adapters")}
+
+
+def test_adapters_import_only_their_interface_and_workers_nothing_of_ours() -> None:
+    folder = (checkout() or Path()) / "adapters"
+    engines, workers = list(folder.glob("*.py")), list(folder.glob("workers/*.py"))
+    assert len(engines) >= 10
+    assert len(workers) >= 10
+    for file in engines:
+        assert imported(file) <= {"enginebench.adapter", "enginebench.__version__"}, file
+    assert {file.name: found for file in workers if (found := imported(file))} == {}
