@@ -53,6 +53,8 @@ def verdict_sentence(rows: Sequence[Row]) -> str:
     sentences = [f"{model}: {sentence}" if len(models) > 1 else sentence for model, sentence in found.items()]
     if sentences:
         return " ".join(sentences)
+    if any(row.ranked for row in rows):
+        return "Nothing can be ranked: no row has an output throughput."
     ran = any(row.verdict == "invalid" for row in rows)
     return "Nothing can be ranked: every cell that ran is invalid, for the reasons given." if ran else "Nothing could be measured."
 

@@ -14,7 +14,7 @@ from enginebench.errors import UserError
 
 @dataclass(frozen=True)
 class ImportedCell:
-    """One cell as the source states it. Fields of the load that the source does not state keep their defaults."""
+    """One cell as the source states it. Lengths that the source does not state are 'data'; other fields of the load keep their defaults."""
 
     deployment: Deployment
     load: Load

@@ -143,6 +143,8 @@ def why_missing(row: Row, column: Column) -> str | None:
     if hidden or (found := find(column.figure)) is None:
         return f"{column.label}: {hidden or 'not in this run'}"
     metric, q = found
+    if (stated := row.cells[0].record.stated) is not None:
+        return f"{column.label}: not stated by {stated.source}" + ("" if q in (None, 50) else ", or for too few requests")
     if q is not None:
         needed, fewest = samples_needed(q), min((cell.requests for cell in row.cells if cell.requests), default=0)
         if metric.scope == "event":

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import enginebench
 import pytest
@@ -156,3 +158,19 @@ def test_csv_and_lists_are_records_with_their_lines(tmp_path: Path) -> None:
     assert [record.number("x") for record in records] == [1, 2.5]
     with pytest.raises(UserError, match=r"a\.json:1: x: must be a whole number, not 2\.5"):
         records[1].whole("x")
+
+
+def test_a_report_says_that_the_file_does_not_state_a_figure_and_does_not_blame_the_server(tmp_path: Path) -> None:
+    """Figures that are there are not called nothing because the one that ranks is missing."""
+
+    @importer.importer("rates", recognised_by=("rate",))
+    def rates(record: importer.ForeignRecord) -> Iterator[importer.ImportedCell]:
+        yield importer.ImportedCell(Deployment("openai", "m", "f16", "m", runtime="attach"), ClosedLoop(), {"request_throughput": 2.5}, 10)
+
+    (tmp_path / "rates.json").write_text('{"rate": 2.5}')
+    with mock.patch.object(imports, "all_importers", return_value=(rates,)):
+        text = enginebench.import_file(tmp_path / "rates.json", results=tmp_path / "results").report()
+    shown = " ".join(text.split())
+    assert "Nothing can be ranked: no row has an output throughput." in shown
+    assert "output: not stated by rates, rates.json" in shown
+    assert "TTFT p50: not stated by rates, rates.json;" in shown
