@@ -29,6 +29,13 @@ _HEADSTART_NS = 20_000_000
 _GRACE_S = 10.0
 
 
+class ClientLost(Exception):  # noqa: N818  # named like LaunchFailed
+    """A client process ended before its part of the load had ended."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"a client process was killed by signal {-code}" if code < 0 else f"a client process ended with exit code {code}")
+
+
 def run_parts(spec: LoadSpec, on_progress: OnProgress | None, processes: int) -> list[WorkerResult]:
     """Send the load from several processes. An exception of on_progress ends the load and is raised.
 
@@ -100,7 +107,7 @@ class _Worker:
             self.commands.send((module.__name__, getattr(module, "__file__", None)))
             self.commands.send(spec)
         except BrokenPipeError:
-            raise RuntimeError(f"a client process ended with exit code {self._process.wait()}") from None
+            raise ClientLost(self._process.wait()) from None
 
     def expect_ready(self) -> None:
         if (received := self._receive()) != "ready":
@@ -118,7 +125,7 @@ class _Worker:
             return self.results.recv()
         except EOFError:
             self.exited = True
-            raise RuntimeError(f"a client process ended with exit code {self._process.wait()}") from None
+            raise ClientLost(self._process.wait()) from None
 
     def stop(self, reason: str) -> None:
         with suppress(OSError):

@@ -10,6 +10,7 @@ from enginebench.adapter import Adapter
 from enginebench.checkpoints import RandomMoE
 from enginebench.domain import JSON, Cell, Deployment, Load, Sample, canonical, fingerprint, plain_object
 from enginebench.loadgen import Acks, LoadResult
+from enginebench.loadgen.workers import ClientLost
 from enginebench.records.cell import CellRecord, CellTraits, ClientFacts, Delivery, EngineCounters, PromptFacts
 from enginebench.records.files import now
 from enginebench.records.samples import Samples
@@ -42,6 +43,16 @@ def measure(
     cell: Cell, engine: Engine, adapter: Adapter, on_event: OnEvent, instruments: Instruments, *, session_id: str
 ) -> tuple[CellRecord, Samples | None]:
     """Run one cell. Whatever happens is in the record, except for KeyboardInterrupt."""
+    try:
+        return _measure(cell, engine, adapter, on_event, instruments, session_id)
+    except ClientLost as lost:  # the engine is not to blame: it serves the next cell when it is idle again
+        record = replace(CellRecord.of(cell, "failed", f"{lost} during the cell"), launch_id=engine.launch.id)
+        return replace(record, delivery=Delivery(stopped=str(lost))), None
+
+
+def _measure(
+    cell: Cell, engine: Engine, adapter: Adapter, on_event: OnEvent, instruments: Instruments, session_id: str
+) -> tuple[CellRecord, Samples | None]:
     began, started_at = time.monotonic(), now()
     load, startup = cell.load, engine.launch.startup
     salt = f"{fingerprint(canonical(load))}/{cell.repeat}/{session_id}"
