@@ -18,7 +18,7 @@ name: s
 deployments:
   - {engine: fake, model: any, precision: none, options: {ttft_ms: 30, itl_ms: ITL}}
 loads:
-  - {concurrency: 2, input_tokens: 16, output_tokens: 12, requests: 12, warmup_requests: 1}
+  - {concurrency: 2, input_tokens: 16, output_tokens: 8, requests: 6, warmup_requests: 1}
 """
 THRESHOLD = "tpot.p50 > +50%"
 """Above what a busy machine does to the fake engine's pace, and far below what the slowed one is."""

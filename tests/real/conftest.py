@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from enginebench.analysis.analysis import Analysis, analyse
@@ -18,7 +17,7 @@ Measured = tuple[Run, Analysis]
 Measure = Callable[[str], Measured]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def need() -> Callable[[str], None]:
     """Skip without the engine - but fail in CI, where a missing engine is a broken CI and not a user's choice."""
 
@@ -30,16 +29,17 @@ def need() -> Callable[[str], None]:
     return check
 
 
-@pytest.fixture
-def measure(tmp_path: Path) -> Measure:
-    """Runs scenario text with `bench run` and reads the run back."""
+@pytest.fixture(scope="session")
+def measure(tmp_path_factory: pytest.TempPathFactory) -> Measure:
+    """Runs scenario text with `bench run` in a folder of its own and reads the run back."""
 
     def run(text: str) -> Measured:
-        (tmp_path / "s.yaml").write_text(text)
+        base = tmp_path_factory.mktemp("run")
+        (base / "s.yaml").write_text(text)
         command = [sys.executable, "-m", "enginebench", "run", "s.yaml", "--no-html"]
-        done = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True, timeout=280)
+        done = subprocess.run(command, cwd=base, text=True, capture_output=True, timeout=280)
         assert done.returncode == 0, done.stderr + done.stdout
-        (folder,) = (tmp_path / "results").iterdir()
+        (folder,) = (base / "results").iterdir()
         stored = open_run(folder)
         return stored, analyse(stored)
 

@@ -28,19 +28,40 @@ loads:
   - {concurrency: [1, 3], input_tokens: 40, output_tokens: 24, requests: 6}
 """
 )
-BOTH = (
-    "name: both\n"
+SAME = (
+    "name: same\n"
     + MODEL
     + """
 deployments:
-  - {engine: llamacpp, model: tiny, precision: f32, options: {threads: 1}}
-  - {engine: transformers, model: tiny, precision: f32, options: {threads: 1, experts_implementation: [eager, grouped_mm]}}
-  - {engine: transformers, model: tiny, precision: f32, runtime: in-process, options: {threads: 1, experts_implementation: batched_mm}}
+  - {label: llamacpp, engine: llamacpp, model: tiny, precision: f32, options: {threads: 1}}
+  - {label: llamacpp chat, engine: llamacpp, model: tiny, precision: f32, options: {threads: 1}}
+  - {label: eager, engine: transformers, model: tiny, precision: f32, options: {threads: 1, experts_implementation: eager}}
+  - {label: grouped chat, engine: transformers, model: tiny, precision: f32, options: {threads: 1, experts_implementation: grouped_mm}}
+  - {label: ranks, engine: transformers, model: tiny, precision: f32, tp: 2, ep: 2, options: {threads: 1, device: cpu}}
+  - label: ranks offline
+    engine: transformers
+    model: tiny
+    precision: f32
+    tp: 2
+    runtime: in-process
+    options: {threads: 1, device: cpu}
 loads:
-  - {concurrency: 2, input_tokens: 40, output_tokens: 16, requests: 6}
+  - only: {label: [llamacpp, eager, ranks, ranks offline]}
+    concurrency: 2
+    input_tokens: 40
+    output_tokens: 16
+    requests: 6
+  - only: {label: [llamacpp chat, grouped chat]}
+    concurrency: 2
+    input_tokens: 40
+    output_tokens: 16
+    requests: 4
+    api: chat
+    prompts: [random, text]
 parity: {prompts: 3, input_tokens: 24, output_tokens: 16}
 """
 )
+"""One run with all ways to compute the same weights, because an import of transformers takes 5 s."""
 
 OFFLOADED = (
     "name: offloaded\n"
@@ -58,31 +79,6 @@ loads:
 parity: {prompts: 2, input_tokens: 24, output_tokens: 8}
 """
 )
-RANKS = (
-    "name: ranks\n"
-    + MODEL
-    + """
-deployments:
-  - {engine: transformers, model: tiny, precision: f32, options: {threads: 1}}
-  - {engine: transformers, model: tiny, precision: f32, tp: 2, ep: 2, options: {threads: 1, device: cpu}}
-  - {engine: transformers, model: tiny, precision: f32, tp: 2, runtime: in-process, options: {threads: 1, device: cpu}}
-loads:
-  - {concurrency: 2, input_tokens: 40, output_tokens: 16, requests: 4}
-parity: {prompts: 2, input_tokens: 24, output_tokens: 8}
-"""
-)
-CHAT = (
-    "name: chat\n"
-    + MODEL
-    + """
-deployments:
-  - {engine: llamacpp, model: tiny, precision: f32, options: {threads: 1}}
-  - {engine: transformers, model: tiny, precision: f32, options: {threads: 1}}
-loads:
-  - {concurrency: 2, input_tokens: 40, output_tokens: 8, requests: 4, api: chat, prompts: [random, text]}
-parity: {prompts: 2, input_tokens: 24, output_tokens: 8}
-"""
-)
 FETCHED = """
 name: fetched
 models:
@@ -97,7 +93,11 @@ MADE_UP = (
     + MODEL
     + """
 deployments:
-  - {engine: transformers, model: tiny, precision: bf16, options: {threads: 1, load_format: dummy, parallel_loading: false}}
+  - engine: transformers
+    model: tiny
+    precision: bf16
+    runtime: in-process
+    options: {threads: 1, load_format: dummy, parallel_loading: false, experts_implementation: batched_mm}
 loads:
   - {concurrency: 2, input_tokens: 40, output_tokens: 16, requests: 4}
 """
@@ -152,10 +152,22 @@ def test_llamacpp_in_two_precisions_and_both_faces(need: Callable[[str], None], 
     assert all(cell.counters.totals["output_tokens"] == 6 * 24 for cell in served)
 
 
-def test_transformers_on_the_same_weights_says_the_same(need: Callable[[str], None], measure: Callable[[str], Any]) -> None:
+@pytest.fixture(scope="module")
+def same(need: Callable[[str], None], measure: Callable[[str], Any]) -> Any:
+    """The run and the analysis of SAME."""
     need("llamacpp")
     need("transformers")
-    stored, analysis = measure(BOTH)
+    return measure(SAME)
+
+
+def parity_of(analysis: Any, *labels: str) -> Any:
+    """The comparison of the outputs of two deployments; in-process there is no text to compare."""
+    (found,) = [parity for parity in analysis.parity if {parity.a, parity.b} == set(labels)]
+    return found
+
+
+def test_transformers_on_the_same_weights_says_the_same(same: Any) -> None:
+    stored, analysis = same
     check_counts(stored, input_tokens=40, output_tokens=16)
     ran = {
         launch.configuration.resolved["options"]["experts_implementation"]
@@ -163,17 +175,17 @@ def test_transformers_on_the_same_weights_says_the_same(need: Callable[[str], No
         if launch.deployment.engine == "transformers"
     }
     assert {"eager", "grouped_mm"} <= ran
-    served = [parity for parity in analysis.parity if "llamacpp" in (parity.a, parity.b) or "llamacpp" in parity.a]
-    assert served
-    assert all(parity.identical == 3 for parity in served), analysis.parity
+    assert parity_of(analysis, "llamacpp", "eager").identical == 3
 
 
-def test_a_chat_prompt_has_its_length_with_all_that_the_template_adds(need: Callable[[str], None], measure: Callable[[str], Any]) -> None:
-    need("llamacpp")
-    need("transformers")
-    stored, analysis = measure(CHAT)
-    check_counts(stored, input_tokens=40, output_tokens=8)
-    assert [parity.identical for parity in analysis.parity] == [2], "what is compared is the same text, whatever a template adds"
+def test_a_chat_prompt_has_its_length_with_all_that_the_template_adds(same: Any) -> None:
+    stored, analysis = same
+    cells = [cell for cell in stored.cells() if cell.load.api == "chat"]
+    assert sorted((cell.deployment.engine, cell.load.prompts) for cell in cells) == [
+        ("llamacpp", "random"), ("llamacpp", "text"), ("transformers", "random"), ("transformers", "text"),
+    ]  # fmt: skip
+    # what is compared is the same text, whatever a template adds
+    assert parity_of(analysis, "llamacpp chat", "grouped chat").identical == 3
 
 
 def test_what_an_engine_fetches_itself_has_exact_prompts(
@@ -208,31 +220,30 @@ def test_llamacpp_with_experts_in_host_memory_says_the_same(need: Callable[[str]
     assert pools == {True: 1024, False: 1024}  # one pool, or an equal part for each of two slots
 
 
-def test_transformers_on_two_ranks_says_what_one_says(need: Callable[[str], None], measure: Callable[[str], Any]) -> None:
-    need("transformers")
-    stored, analysis = measure(RANKS)
-    check_counts(stored, input_tokens=40, output_tokens=16)
-    spreads = {
-        (launch.deployment.runtime, launch.deployment.parallelism.ep): launch.configuration.resolved["raw"]["/enginebench"]["parallelism"]
-        for launch in stored.launches().values()
+def test_transformers_on_two_ranks_says_what_one_says(same: Any) -> None:
+    stored, analysis = same
+    launches = {launch.deployment.label: launch for launch in stored.launches().values()}
+    assert {
+        label: launch.configuration.resolved["raw"]["/enginebench"]["parallelism"]
+        for label, launch in launches.items()
+        if label in ("eager", "ranks", "ranks offline")
+    } == {
+        "eager": {"tp": 1, "ep": 1, "pp": 1},
+        "ranks": {"tp": 2, "ep": 2, "pp": 1},
+        "ranks offline": {"tp": 2, "ep": 1, "pp": 1},
     }
-    assert spreads == {
-        ("process", 1): {"tp": 1, "ep": 1, "pp": 1},
-        ("process", 2): {"tp": 2, "ep": 2, "pp": 1},
-        ("in-process", 1): {"tp": 2, "ep": 1, "pp": 1},
-    }
-    assert all(launch.startup.identity in ("proven", None) for launch in stored.launches().values())
-    assert analysis.parity
-    assert all(parity.identical == 2 for parity in analysis.parity), analysis.parity
+    assert all(launch.startup.identity in ("proven", None) for launch in launches.values())
+    assert parity_of(analysis, "eager", "ranks").identical == 3
 
 
-def test_transformers_with_random_weights_is_marked(need: Callable[[str], None], measure: Callable[[str], Any]) -> None:
+def test_transformers_in_process_with_random_weights_is_marked(need: Callable[[str], None], measure: Callable[[str], Any]) -> None:
     need("transformers")
     stored, _ = measure(MADE_UP)
     check_counts(stored, input_tokens=40, output_tokens=16)
     (launch,) = stored.launches().values()
     assert launch.configuration.differences == ()
     assert launch.configuration.resolved["precision"] == "bf16"
+    assert launch.configuration.resolved["options"]["experts_implementation"] == "batched_mm"
     assert all(cell.traits.random_weights for cell in stored.cells())
 
 

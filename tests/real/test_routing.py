@@ -1,22 +1,30 @@
-"""Routers of real models in a real engine: what is counted, in every family, and what a sigmoid router with groups must keep to."""
+"""Routers of real models in a real engine: what is counted, in every family, and what a sigmoid router with groups must keep to.
+
+Importing the engine takes most of the time, so one process of it takes all jobs but one: `bench routing` starts its own for each model.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from enginebench import RoutingSummary, count_routing, routing_summary
 from enginebench.adapter import WORKERS
 from enginebench.engines.installed import installs_of
 from enginebench.engines.registry import discover
 from enginebench.physics.routing_files import read
+from enginebench.runner import routing_pass
 
 pytestmark = pytest.mark.real
 
+SIZE = "hidden: 128, heads: 4, head_dim: 32, expert_intermediate: 64, context: 256"
 FAMILIES = {
     "qwen3moe": "experts: 16, top_k: 4",
     "deepseek_v3": "kv_heads: 4, experts: 16, top_k: 4, layers: 3",
@@ -26,10 +34,19 @@ FAMILIES = {
 SCENARIO = """
 name: routed
 models:
-{models}
-deployments: [{{engine: transformers, model: [{names}], precision: f32}}]
+  {name}: {{random_weights: {{architecture: {name}, {size}, {own}}}}}
+deployments: [{{engine: transformers, model: {name}, precision: f32}}]
 loads: [{{output_tokens: 4}}]
 """
+JOBS = """
+import sys
+from transformers_routing import collect
+from worker_protocol import run_routing
+while True:
+    run_routing(collect, "transformers")
+    sys.stdout.flush()
+"""
+Answer = Callable[[Mapping[str, Any]], None]
 
 
 def python_of(engine: str) -> Path:
@@ -38,34 +55,87 @@ def python_of(engine: str) -> Path:
     return python
 
 
-def test_every_token_of_every_layer_chose_as_many_experts_as_the_model_says(need: Callable[[str], None], tmp_path: Path) -> None:
+def scenario(folder: Path, name: str) -> str:
+    file = folder / f"{name}.yaml"
+    file.write_text(SCENARIO.format(name=name, size=SIZE, own=FAMILIES[name]))
+    return str(file)
+
+
+@pytest.fixture(scope="module")
+def answer() -> Iterator[Answer]:
+    """Has transformers answer a job of the routing pass, in one process for all of them."""
+    command = [str(python_of("transformers")), "-c", JOBS]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(
+        command,
+        cwd=WORKERS,
+        env=os.environ | {"PYTHONPATH": str(WORKERS), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+        text=True,
+        **pipes,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+
+    def run(job: Mapping[str, Any]) -> None:
+        process.stdin.write(json.dumps(job) + "\n")
+        process.stdin.flush()
+        for line in process.stdout:
+            if line.startswith(('{"source"', '{"error"')):
+                assert json.loads(line) == {"source": "transformers"}
+                return
+        raise AssertionError("the process has ended")
+
+    yield run
+    process.kill()
+    process.communicate()
+
+
+def check(found: RoutingSummary, file: Path) -> None:
+    """Five prompts of 12 + 6 tokens: every token of every layer chose as many experts as the model says."""
+    routing = read(file)
+    assert routing.choices is not None
+    tokens = 5 * (12 + 6 - 1)  # the last token is never put through the model
+    assert found.top_k is not None
+    assert routing.choices.experts.shape == (tokens, len(routing.layers), found.top_k)
+    assert routing.choices.decoded.sum() == 5 * 5
+    assert all(len(set(row)) == found.top_k for row in routing.choices.experts[:, 0].tolist())
+    assert found.top_k <= found.steps[0].distinct <= min(found.experts, 4 * found.top_k)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_token_of_every_layer_chose_as_many_experts_as_the_model_says(
+    need: Callable[[str], None], request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     need("transformers")
-    size = "hidden: 128, heads: 4, head_dim: 32, expert_intermediate: 64, context: 256"
-    models = "\n".join(f"  {name}: {{random_weights: {{architecture: {name}, {size}, {own}}}}}" for name, own in FAMILIES.items())
-    (tmp_path / "routed.yaml").write_text(SCENARIO.format(models=models, names=", ".join(FAMILIES)))
+    answer = request.getfixturevalue("answer")
+    monkeypatch.setattr(routing_pass, "_run", lambda _command, job, _timeout_s: answer(job))
+    (counted,) = count_routing(scenario(tmp_path, name), requests=5, input_tokens=12, output_tokens=6, out=tmp_path)
+    check(routing_summary(counted, batches=[4]), tmp_path / f"{name}.npz")
+    if name == "deepseek_v3":
+        assert counted.layers == (1, 2)
+        assert counted.choices is not None
+        groups = counted.choices.experts // 4
+        assert max(len(set(row)) for layer in range(2) for row in groups[:, layer].tolist()) <= 2
+
+
+def test_the_command_starts_the_engine_and_keeps_what_it_counted(need: Callable[[str], None], tmp_path: Path) -> None:
+    need("transformers")
     asked = ["--requests", "5", "--input-tokens", "12", "--output-tokens", "6", "--batch", "4", "--json"]
-    command = [sys.executable, "-m", "enginebench", "routing", "routed.yaml", *asked]
+    command = [sys.executable, "-m", "enginebench", "routing", scenario(tmp_path, "qwen3moe"), *asked]
     done = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True, timeout=280)
     assert done.returncode == 0, done.stderr
-    told = {each["model"]: each for each in json.loads(done.stdout)}
-    assert set(told) == set(FAMILIES)
-    for name, each in told.items():
-        routing = read(tmp_path / "results" / "routing" / f"{name}.npz")
-        assert routing.choices is not None
-        tokens = 5 * (12 + 6 - 1)  # the last token is never put through the model
-        assert routing.choices.experts.shape == (tokens, len(routing.layers), each["top_k"])
-        assert routing.choices.decoded.sum() == 5 * 5
-        assert all(len(set(row)) == each["top_k"] for row in routing.choices.experts[:, 0].tolist())
-        assert each["top_k"] <= each["steps"][0]["distinct"] <= min(each["experts"], 4 * each["top_k"])
-    deepseek = read(tmp_path / "results" / "routing" / "deepseek_v3.npz")
-    assert deepseek.layers == (1, 2)
-    assert deepseek.choices is not None
-    groups = deepseek.choices.experts // 4
-    assert max(len(set(row)) for layer in range(2) for row in groups[:, layer].tolist()) <= 2
+    (told,) = json.loads(done.stdout)
+    assert (told["model"], told["experts"], told["top_k"]) == ("qwen3moe", 16, 4)
+    routing = read(tmp_path / "results" / "routing" / "qwen3moe.npz")
+    assert routing.source.startswith("transformers 5")
+    assert routing.choices is not None
+    assert routing.choices.experts.shape == (5 * (12 + 6 - 1), 4, 4)
+    assert 4 <= told["steps"][0]["distinct"] <= 16
 
 
-def test_batches_change_nothing_about_the_choices(need: Callable[[str], None], tmp_path: Path) -> None:
+def test_batches_change_nothing_about_the_choices(need: Callable[[str], None], request: pytest.FixtureRequest, tmp_path: Path) -> None:
     need("transformers")
+    answer = request.getfixturevalue("answer")
     from enginebench.checkpoints import RandomMoE
     from enginebench.checkpoints.hf_folder import write_hf_folder
 
@@ -74,10 +144,7 @@ def test_batches_change_nothing_about_the_choices(need: Callable[[str], None], t
     prompts = [[300 + 7 * row + place for place in range(9)] for row in range(4)]
     found = []
     for batch in (1, 4):
-        line = json.dumps({**job, "prompts": prompts, "batch": batch, "out": str(tmp_path / f"{batch}.npz")})
-        command = [str(python_of("transformers")), str(WORKERS / "transformers_routing.py")]
-        done = subprocess.run(command, input=line + "\n", text=True, capture_output=True, timeout=280)
-        assert done.returncode == 0, done.stdout + done.stderr
+        answer({**job, "prompts": prompts, "batch": batch, "out": str(tmp_path / f"{batch}.npz")})
         choices = read(tmp_path / f"{batch}.npz").choices
         assert choices is not None
         found.append(np.sort(choices.experts, axis=2))
@@ -85,23 +152,27 @@ def test_batches_change_nothing_about_the_choices(need: Callable[[str], None], t
 
 
 RECORDED = """
-import sys, torch
-folder = sys.argv[1]
+import runpy, sys, torch
+script, folder = sys.argv[1:]
 steps = torch.tensor([[[1, 2, 3]], [[4, 5, 6]]])
 torch.save({"rank": 0, "logical_count": steps, "average_utilization_rate_over_window": None}, folder + "/stat.pt")
 owners = torch.tensor([[0, 1, 2, 0]])  # the first expert has a second copy
 for rank in range(2):
     record = {"forward_pass_id": 0, "rank": rank, "global_physical_count": torch.tensor([[1, 2, 3, 4]])}
     torch.save({"records": [record, record], "last_physical_to_logical_map": owners}, f"{folder}/pass{rank}.pt")
+for out, first, *others in (("stat.npz", "stat.pt"), ("pass.npz", "pass0.pt", "pass1.pt")):
+    sys.argv = [script, *(f"{folder}/{file}" for file in (first, out, *others))]
+    try:
+        runpy.run_path(script, run_name="__main__")
+    except SystemExit as end:
+        assert end.code == 0
 """
 
 
 def test_recorder_files_of_sglang(need: Callable[[str], None], tmp_path: Path) -> None:
     """Files made after SGLang's source, read with a real torch; no SGLang ran."""
     need("transformers")
-    python, script = str(python_of("transformers")), str(WORKERS / "sglang_routing.py")
-    subprocess.run([python, "-c", RECORDED, str(tmp_path)], check=True)
-    for files, counts in ((["stat.pt"], [[5, 7, 9]]), (["pass0.pt", "pass1.pt"], [[20, 8, 12]])):
-        first, *others = (str(tmp_path / file) for file in files)
-        subprocess.run([python, script, first, str(tmp_path / "out.npz"), *others], check=True)
-        assert read(tmp_path / "out.npz").counts.tolist() == counts
+    command = [str(python_of("transformers")), "-c", RECORDED, str(WORKERS / "sglang_routing.py"), str(tmp_path)]
+    subprocess.run(command, check=True)
+    assert read(tmp_path / "stat.npz").counts.tolist() == [[5, 7, 9]]
+    assert read(tmp_path / "pass.npz").counts.tolist() == [[20, 8, 12]]

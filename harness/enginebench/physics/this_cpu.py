@@ -53,11 +53,10 @@ def memory_bandwidth() -> float:
 
 def _bandwidths(cores: int, each: int) -> tuple[float, float]:
     """Bytes/s of reading, and of copying (read and written), with an array of `each` bytes per core."""
-    arrays = [np.ones(each // 8) for _ in range(cores)]
-    targets = [np.zeros_like(array) for array in arrays]
-    integers = [array.view(np.int64) for array in arrays]
-    read = _best(cores, lambda core: integers[core].max(), cores * each)
-    copied = _best(cores, lambda core: np.copyto(targets[core], arrays[core]), 2 * cores * each)
+    arrays = [np.ones(each // 8, np.int64) for _ in range(cores)]
+    halves = [np.split(array, 2) for array in arrays]
+    read = _best(cores, lambda core: arrays[core].max(), cores * each)
+    copied = _best(cores, lambda core: np.copyto(*halves[core]), cores * each)
     return read, copied
 
 

@@ -68,7 +68,7 @@ def generated_metrics_page() -> str:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return str(module.pages()["metrics.md"])
+    return str(module.page("metrics.md"))
 
 
 @pytest.mark.usefixtures("second_token")

@@ -223,7 +223,7 @@ def test_a_new_file_is_a_check_in_every_output(run: Run) -> None:
         "meaning": "the stars were against it",
         "advice": "lower `requests`, or ask an astrologer",
     } in cell["reasons"]
-    docs = generator().pages()["validity.md"]
+    docs = generator().page("validity.md")
     assert (
         "## Luck\n\nIs it a lucky day?\n\n### `unlucky`\n\nSeven is as far as luck goes.\n\n- **suspect** if the load has over 7 requests"
         in docs
