@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,6 +37,29 @@ settings.load_profile("busy machine")  # a fresh clone makes hypothesis' table o
 def pytest_xdist_auto_num_workers() -> int:
     """`-n auto`: three workers for two cores, because many tests wait for an engine or a timer."""
     return min(-(-3 * (os.cpu_count() or 1) // 2), 16)
+
+
+CLOCK_TRIES = 4
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Tests marked `clock` are tried again: other programs can make what they time too slow, but not too fast."""
+    if pyfuncitem.get_closest_marker("clock") is None:
+        return None
+    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    for left in reversed(range(CLOCK_TRIES)):
+        try:
+            pyfuncitem.obj(**arguments)
+            break
+        except AssertionError:
+            if not left:
+                raise
+            if "tmp_path" in pyfuncitem.fixturenames:
+                for each in pyfuncitem._request.getfixturevalue("tmp_path").iterdir():
+                    shutil.rmtree(each) if each.is_dir() else each.unlink()
+            time.sleep(1)
+    return True
 
 
 FetchedFromHub = Callable[[Path], Path]

@@ -27,7 +27,7 @@ def measured(bench: Bench, **container: object) -> CellResult:
     return result_of(record, samples)
 
 
-@pytest.mark.alone
+@pytest.mark.clock
 def test_a_container_with_a_fifth_of_a_core_is_held_back_and_flagged(bench: Bench, daemon: Any) -> None:
     cell = measured(bench, cpus=0.2)
     (container,) = (subject for subject in cell.record.telemetry if subject.kind == "container")
@@ -41,7 +41,7 @@ def test_a_container_with_a_fifth_of_a_core_is_held_back_and_flagged(bench: Benc
     assert cell.verdict in ("suspect", "invalid")
 
 
-@pytest.mark.alone
+@pytest.mark.clock
 def test_a_container_without_a_quota_is_not(bench: Bench, daemon: Any) -> None:
     cell = measured(bench)
     assert cell.hardware.quota == {}

@@ -160,7 +160,7 @@ def test_nobody_is_probed_unless_asked() -> None:
         assert not server.load("usual").server_nodelay
 
 
-@pytest.mark.alone
+@pytest.mark.clock
 def test_delayed_acknowledgements_are_fewer() -> None:
     """A half in theory: the kernel acknowledges every second read. The medians, because the kernel's delay ends where a machine is busy."""
     medians: list[float] = []

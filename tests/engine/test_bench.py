@@ -35,7 +35,7 @@ def test_a_run_ends_with_the_table_the_report_and_the_next_command(bench: Bench)
     assert not bench.engines()
 
 
-@pytest.mark.alone
+@pytest.mark.clock
 def test_the_measured_times_are_those_of_the_engine(bench: Bench) -> None:
     done = bench("run", bench.scenario("options: {ttft_ms: 40, itl_ms: 10}"), "--json", "--no-html")
     rows = json.loads(done.stdout)["rows"]

@@ -40,7 +40,7 @@ def outcomes(result: LoadResult) -> set[str]:
     return {sample.outcome for sample in result.samples}
 
 
-@pytest.mark.alone
+@pytest.mark.clock
 def test_an_open_loop_keeps_its_schedule_whatever_the_server_does(start_fake: StartFake) -> None:
     result = run_load(spec(start_fake("--ttft-ms", "200", "--itl-ms", "5"), wire(40, due_ms=lambda i: 10 * i)))
     assert outcomes(result) == {"ok"}
@@ -54,7 +54,7 @@ def test_an_open_loop_keeps_its_schedule_whatever_the_server_does(start_fake: St
     assert result.client.achieved_concurrency > 10, "twenty requests are in flight at once; nothing waited for an answer"
 
 
-@pytest.mark.alone
+@pytest.mark.clock
 def test_a_limit_makes_due_requests_wait_and_the_delay_shows_it(start_fake: StartFake) -> None:
     result = run_load(spec(start_fake("--ttft-ms", "50", "--itl-ms", "1"), wire(8, due_ms=float(0).__mul__), concurrency=2))
     assert outcomes(result) == {"ok"}
@@ -91,7 +91,7 @@ def test_a_server_that_refuses_everything_is_not_silent(start_fake: StartFake) -
     assert ([s.outcome for s in result.samples], result.stopped) == (["http_status"] * 60, None)
 
 
-@pytest.mark.alone
+@pytest.mark.clock
 def test_what_was_due_in_time_is_sent_even_if_it_had_to_wait(start_fake: StartFake) -> None:
     """One at a time takes 40 ms each; ten are due within 50 ms."""
     slow = start_fake("--ttft-ms", "36", "--itl-ms", "1")
@@ -99,14 +99,14 @@ def test_what_was_due_in_time_is_sent_even_if_it_had_to_wait(start_fake: StartFa
     assert (len(result.samples), outcomes(result), result.unsent) == (10, {"ok"}, 10)
 
 
-@pytest.mark.alone
+@pytest.mark.clock
 def test_a_ramp_starts_the_streams_one_after_another(start_fake: StartFake) -> None:
     result = run_load(spec(start_fake("--ttft-ms", "300"), wire(5), concurrency=5, ramp_ns=200 * MS))
     starts = [(s.sent_ns - result.window_start_ns) / MS for s in result.samples]
     assert starts == pytest.approx([0, 40, 80, 120, 160], abs=20)
 
 
-@pytest.mark.alone
+@pytest.mark.clock
 def test_a_duration_ends_a_closed_loop_and_lets_what_is_in_flight_finish(start_fake: StartFake) -> None:
     result = run_load(spec(start_fake("--ttft-ms", "40", "--itl-ms", "1"), wire(1000), concurrency=4, duration_ns=300 * MS))
     assert outcomes(result) == {"ok"}
@@ -182,14 +182,14 @@ def test_a_server_that_can_never_keep_up_is_found_out_early(start_fake: StartFak
     assert outcomes(result) == {"ok", "cancelled"}
 
 
-@pytest.mark.alone
+@pytest.mark.clock
 def test_a_server_that_keeps_up_is_left_alone(start_fake: StartFake) -> None:
     quick = start_fake("--slots", "4", "--ttft-ms", "20", "--itl-ms", "2")
     result = run_load(spec(quick, wire(600, tokens=3, due_ms=lambda i: 10 * i), dispersion=1.0))
     assert (result.saturated, result.stopped, result.unsent) == (False, None, 0)
 
 
-@pytest.mark.alone
+@pytest.mark.clock
 @pytest.mark.parametrize("due_ms", [None, lambda i: 5.0 * i])
 def test_two_client_processes_send_the_same_load(start_fake: StartFake, due_ms: Callable[[int], float] | None) -> None:
     seen: list[Progress] = []
@@ -232,7 +232,7 @@ def test_an_open_loop_without_due_times_is_refused() -> None:
         spec(Target("127.0.0.1", 9), wire(1))
 
 
-@pytest.mark.alone
+@pytest.mark.clock
 def test_two_client_processes_find_out_together_that_a_server_cannot_keep_up(start_fake: StartFake) -> None:
     slow = start_fake("--slots", "1", "--ttft-ms", "40", "--itl-ms", "5")
     requests = wire(3000, tokens=3, due_ms=lambda i: 1000 / 60 * i)
@@ -243,7 +243,7 @@ def test_two_client_processes_find_out_together_that_a_server_cannot_keep_up(sta
     assert float(said[1]) == pytest.approx(60, rel=0.2), "of both, and not of one"
 
 
-@pytest.mark.alone
+@pytest.mark.clock
 def test_streams_of_three_client_processes_start_in_turns(start_fake: StartFake) -> None:
     result = run_load(spec(start_fake("--ttft-ms", "1500", "--itl-ms", "1"), wire(7), 7, ramp_ns=700_000_000), processes=3)
     starts = sorted(s.sent_ns for s in result.samples)
@@ -251,7 +251,7 @@ def test_streams_of_three_client_processes_start_in_turns(start_fake: StartFake)
     assert all(40 < gap < 160 for gap in gaps), f"{gaps}: a tenth of a second from one to the next, and not two at once"
 
 
-@pytest.mark.alone
+@pytest.mark.clock
 def test_requests_in_flight_count_from_when_all_streams_run(start_fake: StartFake) -> None:
     """Those that started first have sent many when the last one starts."""
     result = run_load(spec(start_fake("--ttft-ms", "20", "--itl-ms", "1"), wire(200), 4, ramp_ns=500_000_000))

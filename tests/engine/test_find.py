@@ -1,15 +1,18 @@
-"""`find: max_goodput` as a user runs it, against a fake engine whose limit is known: it has four slots, and who waits is too late."""
+"""`find: max_goodput` against a fake engine whose limit is known: it has four slots, and who waits is too late.
+
+In this process, where `foreign_load` can be switched off: on a busy machine it leaves a search without an answer.
+"""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
+from enginebench.cli import bench
+from enginebench.metrics import hardware
 
 SCENARIO = """
 name: find
@@ -31,10 +34,8 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def bench(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        env = {**os.environ, "ENGINEBENCH_HOME": str(self.path / "home")}
-        command = [sys.executable, "-m", "enginebench", *arguments]
-        return subprocess.run(command, cwd=self.path, env=env, text=True, capture_output=True, timeout=90)
+    def bench(self, *arguments: str) -> Result:
+        return CliRunner().invoke(bench, arguments)
 
     def search(self, *, start: int = 2, stop: int = 16, options: str = FOUR_SLOTS, repeats: int = 1) -> dict[str, Any]:
         (self.path / "s.yaml").write_text(SCENARIO.format(start=start, stop=stop, options=options, repeats=repeats))
@@ -50,7 +51,10 @@ class Folder:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Folder:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ENGINEBENCH_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(hardware, "_foreign", lambda *_: None)
     return Folder(tmp_path)
 
 
@@ -58,7 +62,7 @@ def levels(report: dict[str, Any]) -> list[int]:
     return [row["asked"]["load"]["concurrency"] for row in report["rows"]]
 
 
-@pytest.mark.alone
+@pytest.mark.clock
 def test_it_finds_the_number_of_slots_and_lists_its_probes_by_level(folder: Folder) -> None:
     report = folder.search()
     assert levels(report) == [2, 4, 8]
@@ -71,7 +75,7 @@ def test_it_finds_the_number_of_slots_and_lists_its_probes_by_level(folder: Fold
     assert "req/s at 4 streams (to 100 %" in " ".join(shown.split())
 
 
-@pytest.mark.alone
+@pytest.mark.clock
 def test_a_search_resumes_with_what_is_stored(folder: Folder) -> None:
     folder.search()
     record = json.loads((folder.run / "run.json").read_text())
@@ -90,14 +94,14 @@ def test_a_search_resumes_with_what_is_stored(folder: Folder) -> None:
 @pytest.mark.parametrize(
     ("start", "stop", "ending", "tried"), [(8, 16, "never", [8]), (1, 2, "top", [1, 2])], ids=["too much at first", "not enough at last"]
 )
-@pytest.mark.alone
+@pytest.mark.clock
 def test_an_answer_outside_the_bounds_is_said_to_be(folder: Folder, start: int, stop: int, ending: str, tried: list[int]) -> None:
     report = folder.search(start=start, stop=stop)
     assert levels(report) == tried
     assert report["findings"][0]["endings"] == [ending]
 
 
-@pytest.mark.alone
+@pytest.mark.clock
 def test_every_repeat_searches_anew(folder: Folder) -> None:
     report = folder.search(start=4, stop=8, repeats=2)
     (found,) = report["findings"]

@@ -77,7 +77,7 @@ def test_a_load_leaves_nothing_behind_that_only_a_garbage_collection_finds(start
     assert (outcome, left) == (["ok"] * 4, [])
 
 
-@pytest.mark.alone
+@pytest.mark.clock
 def test_times_are_those_of_the_schedule(start_fake: StartFake) -> None:
     result = load(start_fake("--ttft-ms", "30", "--itl-ms", "10"), wire(4, tokens=10), concurrency=2)
     ttft = [(s.event_ns[0] - s.sent_ns) / 1e6 for s in result.samples]
@@ -87,7 +87,7 @@ def test_times_are_those_of_the_schedule(start_fake: StartFake) -> None:
     assert statistics.median(gaps) == pytest.approx(10, abs=2)
 
 
-@pytest.mark.alone
+@pytest.mark.clock
 def test_concurrency_is_held_and_connections_are_reused(start_fake: StartFake) -> None:
     result = load(start_fake("--ttft-ms", "20", "--itl-ms", "2"), wire(80, tokens=10), concurrency=16)
     assert result.client.reconnects == 0
@@ -189,7 +189,7 @@ def test_a_request_for_no_tokens_is_empty(start_fake: StartFake) -> None:
     assert outcomes(load(start_fake(*FAST), wire(1, tokens=0))) == ["empty"]
 
 
-@pytest.mark.alone
+@pytest.mark.clock
 def test_a_slow_request_times_out_alone(start_fake: StartFake) -> None:
     requests = [*wire(1, tokens=1000), *wire(8, tokens=4)[1:]]
     result = load(start_fake(*FAST), requests, concurrency=2, timeout_s=0.4)
@@ -197,7 +197,7 @@ def test_a_slow_request_times_out_alone(start_fake: StartFake) -> None:
     assert 0.4 <= (result.samples[0].end_ns - result.samples[0].sent_ns) / 1e9 < 0.6
 
 
-@pytest.mark.alone
+@pytest.mark.clock
 def test_a_silent_server_costs_one_time_out_and_not_one_for_each_request(start_fake: StartFake) -> None:
     started = time.monotonic()
     result = load(start_fake("--ttft-ms", "60000"), wire(50), concurrency=2, timeout_s=0.3)

@@ -53,7 +53,7 @@ def cells_of(folder: Path) -> list[tuple[CellRecord, Samples, CellResult]]:
     return found
 
 
-@pytest.mark.alone
+@pytest.mark.clock
 def test_a_rate_for_a_duration(tmp_path: Path) -> None:
     record, s, _ = measured(tmp_path, "{rate: 60, duration_s: 2, input_tokens: 16, output_tokens: 8}")
     assert s.ok.all()
@@ -101,7 +101,7 @@ def test_a_trace_is_replayed_with_its_lengths(tmp_path: Path) -> None:
     assert list(s.asked_input_tokens) == [20, 30, 40]
 
 
-@pytest.mark.alone
+@pytest.mark.clock
 def test_conversations_over_chat(tmp_path: Path) -> None:
     record, s, result = measured(
         tmp_path, "{concurrency: 2, turns: 3, requests: 12, input_tokens: 16, output_tokens: 6, api: chat, prefix_cache: allowed}"
@@ -114,7 +114,7 @@ def test_conversations_over_chat(tmp_path: Path) -> None:
     assert record.load.turns == 3
 
 
-@pytest.mark.alone
+@pytest.mark.clock
 def test_lengths_that_are_drawn(tmp_path: Path) -> None:
     _, s, result = measured(tmp_path, '{concurrency: 4, requests: 40, input_tokens: "uniform(10,60)", output_tokens: "uniform(2,9)"}')
     assert s.ok.all()
@@ -133,7 +133,7 @@ def test_every_protocol(tmp_path: Path, protocol: str) -> None:
     assert result.tokens == "server usage"
 
 
-@pytest.mark.alone
+@pytest.mark.clock
 def test_reasoning_has_a_time_to_the_first_answer_of_its_own(tmp_path: Path) -> None:
     _, s, result = measured(
         tmp_path,

@@ -236,7 +236,7 @@ def test_stop_ends_descendants_that_left_the_group_or_lost_their_parent(site: Si
     assert gone(*tree)
 
 
-@pytest.mark.alone
+@pytest.mark.clock
 def test_an_engine_deaf_to_sigterm_is_killed_after_the_grace(site: Site) -> None:
     engine = start(site, "deaf")
     ready(site, engine)
@@ -253,7 +253,7 @@ def test_what_a_dead_engine_leaves_is_ended(site: Site) -> None:
         assert soon(lambda: engine.pids() == [], 2.0)
 
 
-@pytest.mark.alone
+@pytest.mark.clock
 def test_where_only_the_process_group_is_known(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The guardian's way on systems that are not Linux, tried wherever this runs."""
     other = tmp_path / "guardian.py"

@@ -211,7 +211,7 @@ def test_a_route_that_a_protocol_lacks_is_refused(protocol: str) -> None:
 # -- when the fake engine's events leave ---------------------------------------------------------------------------------
 
 
-@pytest.mark.alone
+@pytest.mark.clock
 def test_streams_in_lockstep_get_their_tokens_together(start_fake: StartFake) -> None:
     """Prompts of different lengths spread the streams over a tick of 80 ms; alone, their tokens would come 10 ms apart."""
     target = start_fake("--ttft-ms", "5", "--prefill-ms-per-token", "10", "--tick-ms", "80")

@@ -20,7 +20,7 @@ from enginebench.adapter import WORKERS
 from enginebench.engines.installed import installs_of
 from enginebench.engines.registry import discover
 from enginebench.physics.routing_files import read
-from enginebench.runner import routing_pass
+from enginebench.runner import routing as routing_pass
 
 pytestmark = pytest.mark.real
 
@@ -108,7 +108,7 @@ def test_every_token_of_every_layer_chose_as_many_experts_as_the_model_says(
 ) -> None:
     need("transformers")
     answer = request.getfixturevalue("answer")
-    monkeypatch.setattr(routing_pass, "_run", lambda _command, job, _timeout_s: answer(job))
+    monkeypatch.setattr(routing_pass, "_run", lambda _command, job: answer(job))
     (counted,) = count_routing(scenario(tmp_path, name), requests=5, input_tokens=12, output_tokens=6, out=tmp_path)
     check(routing_summary(counted, batches=[4]), tmp_path / f"{name}.npz")
     if name == "deepseek_v3":

@@ -307,7 +307,7 @@ def held(hub: Receiver, events: int) -> bool:
     return hub.pending == events
 
 
-@pytest.mark.alone
+@pytest.mark.clock
 @pytest.mark.parametrize(
     "texts",
     [
@@ -331,7 +331,7 @@ def test_tokens_that_wait_together_keep_their_own_stamps(texts: list[bytes]) -> 
     assert max(min(second - first, third - second) for first, second, third in waited) > 2_500_000
 
 
-@pytest.mark.alone
+@pytest.mark.clock
 def test_a_first_token_that_waits_with_the_second_keeps_its_stamp() -> None:
     head, end = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"0\r\n\r\n"
     first, second = event(b"first"), event(b"2nd")
@@ -446,7 +446,7 @@ def test_what_a_crowd_of_connections_sends_is_read_some_at_a_time_and_keeps_its_
     assert sum(len(set(log.stamps)) for log in logs) > 0.9 * 200 * 40
 
 
-@pytest.mark.alone
+@pytest.mark.clock
 def test_events_of_one_connection_that_are_close_are_not_made_to_wait_for_each_other() -> None:
     tries = [streamed(1, 1000, pace_us=5)[0][0] for _ in range(6)]  # a sender that was interrupted makes up for it in a burst
     assert max(len(set(log.stamps)) for log in tries) > 130, "with a sleep before each look, a tenth of them"
