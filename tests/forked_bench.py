@@ -1,21 +1,64 @@
 """`bench` commands as forks of a process that has imported enginebench, because importing takes longer than most commands of the tests.
 
 `python forked_bench.py serve SOCKET` imports and waits. `python -I -S forked_bench.py SOCKET ARGUMENT...` is then what
-`python -m enginebench ARGUMENT...` is: the fork takes over its working directory, environment, input and output, and it ends with the fork's
-exit code. Signals do not reach the fork: a test that sends them starts a process of its own. Needs Linux or macOS.
+`python -m enginebench ARGUMENT...` is: the fork takes over its working directory, environment, input and output, and it ends with the exit
+code of the fork. Signals do not reach the fork, and a library path that is set for it has no effect: tests that need either start a
+process of their own.
 """
 
 import json
 import os
 import socket
 import sys
+from pathlib import Path
+
+LATER = (
+    "encodings.idna", "encodings.unicode_escape", "jinja2", "numpy.ma", "numpy.random", "plotly.offline", "pyarrow.parquet", "rich.console",
+    "rich.table", "rich._unicode_data", "uvloop",
+)  # fmt: skip
+"""What functions import when they are called."""
+
+
+_socket: list[str] = []
+
+
+def bench_argv(*arguments: str) -> list[str]:
+    """What to start in place of `python -m enginebench ARGUMENT...`. The first call starts the process that forks."""
+    if not _socket:
+        _socket.append(_start())
+    return [sys.executable, "-I", "-S", __file__, *_socket, *arguments]
+
+
+def _start() -> str:
+    import atexit
+    import shutil
+    import subprocess
+    import tempfile
+    import time
+
+    folder = tempfile.mkdtemp(prefix="bench-")
+    path = f"{folder}/socket"
+    server = subprocess.Popen([sys.executable, __file__, "serve", path], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+    @atexit.register
+    def stop() -> None:
+        server.kill()
+        server.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+    deadline = time.monotonic() + 60
+    while not Path(path).exists():
+        assert server.poll() is None, "its traceback is above"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return path
 
 
 def call(path: str, arguments: list[str]) -> int:
     """What a test starts in place of `bench`."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(path)
-        request = json.dumps({"arguments": arguments, "folder": os.getcwd(), "env": dict(os.environ)}).encode()
+        request = json.dumps({"arguments": arguments, "folder": str(Path.cwd()), "env": dict(os.environ)}).encode()
         socket.send_fds(connection, [len(request).to_bytes(4, "big")], [0, 1, 2])
         connection.sendall(request)
         return int(connection.recv(16) or b"255")
@@ -29,20 +72,24 @@ def serve(path: str) -> None:
     import signal
 
     import enginebench
-    import numpy.ma  # noqa: F401
-    import pyarrow.parquet  # noqa: F401
-    import uvloop  # noqa: F401
 
-    for module in pkgutil.walk_packages(enginebench.__path__, "enginebench."):
-        if not module.name.endswith(("__main__", "._receive")):
-            importlib.import_module(module.name)
+    modules = [module.name for module in pkgutil.walk_packages(enginebench.__path__, "enginebench.")]
+    for name in (*modules, *LATER):
+        if not name.endswith(("__main__", "._receive")):
+            importlib.import_module(name)
+    from enginebench.physics.catalogue import models
+    from enginebench.scenario.schema import ScenarioFile
+
+    models()
+    ScenarioFile.model_rebuild()
     assert "huggingface_hub" not in sys.modules, "it reads HF_HOME when it is imported"
     gc.collect()
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the processes that wait for a fork
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(path)
+        listener.bind(f"{path}.new")
         listener.listen(16)
+        Path(f"{path}.new").rename(path)  # it is there once it can be connected to
         while True:
             connection, _ = listener.accept()
             if os.fork() == 0:

@@ -24,6 +24,8 @@ from enginebench.runtime import LaunchFailed
 from enginebench.runtime.container.client import connect
 from enginebench.runtime.container.leftovers import Leftover, find
 
+from ..forked_bench import bench_argv  # noqa: TID252  # tests/ is no package
+
 IMAGE = f"enginebench-test/nothing:1.0.0-{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}"
 """Each worker imports its own, because an import changes what the name means."""
 ULIMITS = {"nofile": 4096, "nproc": 4096}
@@ -84,12 +86,17 @@ class Bench:
     env: dict[str, str]
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "enginebench", *arguments]
-        return subprocess.Popen(command, cwd=self.folder, env=self.env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        return subprocess.Popen(
+            [sys.executable, "-m", "enginebench", *arguments],
+            cwd=self.folder,
+            env=self.env,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
 
     def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "enginebench", *arguments]
-        return subprocess.run(command, cwd=self.folder, env=self.env, text=True, capture_output=True, timeout=280)
+        return subprocess.run(bench_argv(*arguments), cwd=self.folder, env=self.env, text=True, capture_output=True, timeout=280)
 
     def scenario(self, deployment: str, *, load: str = "concurrency: 2, requests: 8", models: str = "") -> str:
         """Write s.yaml: one deployment (a flow mapping's inside) with the empty image unless it says otherwise."""

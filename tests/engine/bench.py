@@ -1,4 +1,4 @@
-"""`bench` as a user runs it: a process of its own, in a folder and with a home of its own."""
+"""`bench` as a user runs it, in a folder and with a home of its own."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
+
+from ..forked_bench import bench_argv  # noqa: TID252  # tests/ is no package
 
 ENGINE = "fake_worker.py"
 SCENARIO = """
@@ -48,9 +50,7 @@ class Bench:
         )  # fmt: skip
 
     def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        process = self.start(*arguments)
-        out, err = process.communicate(timeout=90)
-        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+        return subprocess.run(bench_argv(*arguments), cwd=self.folder, env=self.env, text=True, capture_output=True, timeout=90)
 
     def run_folder(self) -> Path:
         (found,) = (self.folder / "results").iterdir()

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from ..forked_bench import bench_argv  # noqa: TID252  # tests/ is no package
+
 SCENARIO = """
 name: demo
 deployments:
@@ -30,7 +32,7 @@ class Shell:
         self.env = {**os.environ, "ENGINEBENCH_HOME": str(folder / "home")}
 
     def __call__(self, line: str) -> subprocess.CompletedProcess[str]:
-        ours = f'bench() {{ {shlex.quote(sys.executable)} -m enginebench "$@"; }}; set -o pipefail; {line}'
+        ours = f'bench() {{ {shlex.join(bench_argv())} "$@"; }}; set -o pipefail; {line}'
         return subprocess.run(["bash", "-c", ours], cwd=self.folder, env=self.env, text=True, capture_output=True, timeout=90)
 
 

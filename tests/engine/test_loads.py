@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,8 @@ from enginebench.metrics.window import phase_span, steady_window
 from enginebench.records.cell import CellRecord
 from enginebench.records.run_folder import Run, open_run
 from enginebench.records.samples import Samples
+
+from ..forked_bench import bench_argv  # noqa: TID252  # tests/ is no package
 
 HEAD = """
 name: loads
@@ -36,7 +37,7 @@ def run_loads(folder: Path, load: str, options: str = QUICK, *arguments: str) ->
     """`bench run` of a scenario with these loads."""
     (folder / "s.yaml").write_text(HEAD.format(load=load, options=options))
     environment = {**os.environ, "ENGINEBENCH_HOME": str(folder / "home")}
-    argv = [sys.executable, "-m", "enginebench", "run", "s.yaml", "--no-html", *arguments]
+    argv = bench_argv("run", "s.yaml", "--no-html", *arguments)
     done = subprocess.run(argv, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
 

@@ -6,11 +6,12 @@ import json
 import os
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from enginebench.machine.folders import checkout
+
+from ..forked_bench import bench_argv  # noqa: TID252  # tests/ is no package
 
 SCRIPT = (checkout() or Path()) / ".ci" / "nightly"
 SCENARIO = """
@@ -29,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
     """With a `bench` to put on PATH."""
     command = tmp_path / "bin" / "bench"
     command.parent.mkdir()
-    command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m enginebench "$@"\n')
+    command.write_text(f'#!/bin/sh\nexec {shlex.join(bench_argv())} "$@"\n')
     command.chmod(0o755)
     return tmp_path
 

@@ -16,6 +16,8 @@ import pytest
 from enginebench.checkpoints import prepare
 from enginebench.records.run_folder import Run, open_run
 
+from ..forked_bench import bench_argv  # noqa: TID252  # tests/ is no package
+
 STAND_IN = r"""
 import hashlib, json, os, sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -104,8 +106,8 @@ class Bench:
         (self.folder / "s.yaml").write_text(SCENARIO.replace("OPTIONS", options))
         path = f"{self.folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
         env = {**os.environ, "PATH": path, "HF_STAND_IN": mode}  # a prefix that engines inherit
-        command = [sys.executable, "-m", "enginebench", "run", "s.yaml", "--no-html"]
-        done = subprocess.run(command, cwd=self.folder, env=env, text=True, capture_output=True, timeout=120, check=False)
+        argv = bench_argv("run", "s.yaml", "--no-html")
+        done = subprocess.run(argv, cwd=self.folder, env=env, text=True, capture_output=True, timeout=120, check=False)
         (found,) = (self.folder / "results").iterdir()
         return done.returncode, open_run(found), done.stdout + done.stderr
 

@@ -29,6 +29,8 @@ from enginebench.runner.http_engine import HttpEngine
 from enginebench.runner.prompts import PromptSource
 from enginebench.runtime import http_get, scraper
 
+from ..forked_bench import bench_argv  # noqa: TID252  # tests/ is no package
+
 FAKE = discover()["fake"]
 
 
@@ -207,7 +209,7 @@ loads: [{concurrency: 2, duration_s: 4, input_tokens: 16, output_tokens: 32}]
 
 def test_a_run_has_the_series_and_shows_it(tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text(SCENARIO)
-    done = subprocess.run([sys.executable, "-m", "enginebench", "run", "s.yaml"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(bench_argv("run", "s.yaml"), cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     (folder,) = (tmp_path / "results").iterdir()
     (record,) = open_run(folder).cells()
@@ -222,7 +224,7 @@ def test_a_run_has_the_series_and_shows_it(tmp_path: Path) -> None:
     assert '"at_ns": [' in text
     assert text.count("\n") < 250, "a list of numbers is one line"
     shown = json.loads(subprocess.run(
-        [sys.executable, "-m", "enginebench", "report", str(folder), "--json"], cwd=tmp_path, capture_output=True, text=True, check=True
+        bench_argv("report", str(folder), "--json"), cwd=tmp_path, capture_output=True, text=True, check=True
     ).stdout)  # fmt: skip
     (cell,) = shown["rows"][0]["cells"]
     assert cell["prefix_cache"] == {"asked": "cold", "proved_by": "counters", "cached_tokens": 0}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 
 import pytest
@@ -12,6 +11,8 @@ from enginebench.analysis.analysis import Analysis, analyse
 from enginebench.engines.installed import installs_of
 from enginebench.engines.registry import discover
 from enginebench.records.run_folder import Run, open_run
+
+from ..forked_bench import bench_argv  # noqa: TID252  # tests/ is no package
 
 Measured = tuple[Run, Analysis]
 Measure = Callable[[str], Measured]
@@ -36,8 +37,7 @@ def measure(tmp_path_factory: pytest.TempPathFactory) -> Measure:
     def run(text: str) -> Measured:
         base = tmp_path_factory.mktemp("run")
         (base / "s.yaml").write_text(text)
-        command = [sys.executable, "-m", "enginebench", "run", "s.yaml", "--no-html"]
-        done = subprocess.run(command, cwd=base, text=True, capture_output=True, timeout=280)
+        done = subprocess.run(bench_argv("run", "s.yaml", "--no-html"), cwd=base, text=True, capture_output=True, timeout=280)
         assert done.returncode == 0, done.stderr + done.stdout
         (folder,) = (base / "results").iterdir()
         stored = open_run(folder)

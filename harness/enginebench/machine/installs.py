@@ -6,11 +6,12 @@ Knows no engine. `enginebench.engines.environments` makes environments; adapters
 from __future__ import annotations
 
 import contextlib
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import distributions
+from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
 _RECENT = "import pip, sys; sys.exit(int(pip.__version__.split('.')[0]) < 23)"
@@ -39,7 +40,14 @@ def installed_version(python: Path, package: str) -> str | None:
 
 
 def installed_packages(python: Path) -> dict[str, str]:
-    return dict(sorted((found.name, found.version) for found in distributions(path=_site_packages(python))))
+    return dict(sorted(filter(None, map(_name_and_version, distributions(path=_site_packages(python))))))
+
+
+def _name_and_version(found: Distribution) -> tuple[str, str] | None:
+    """From the two lines that hold them: to parse the whole description of a hundred packages takes a tenth of a second."""
+    text = found.read_text("METADATA") or found.read_text("PKG-INFO") or ""
+    lines = [re.search(rf"^{key}: *(.+?)\r?$", text, re.MULTILINE) for key in ("Name", "Version")]
+    return (lines[0][1], lines[1][1]) if lines[0] and lines[1] else None
 
 
 def _site_packages(python: Path) -> list[str]:

@@ -113,7 +113,8 @@ def _device_names() -> Mapping[str, str]:
 
 @cache
 def _read(file: str, key: str) -> dict[str, Any]:
-    data = yaml.safe_load((_DATA / file).read_text(encoding="utf-8"))
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C where there is one
+    data = yaml.load((_DATA / file).read_text(encoding="utf-8"), loader)  # noqa: S506  # a safe one
     if data["schema_version"] != _LAYOUT:
         raise ValueError(f"{file} has schema version {data['schema_version']}, expected {_LAYOUT}")
     found: dict[str, Any] = data[key]
