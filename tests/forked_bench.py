@@ -2,8 +2,8 @@
 
 `python forked_bench.py serve SOCKET` imports and waits. `python -I -S forked_bench.py SOCKET ARGUMENT...` is then what
 `python -m enginebench ARGUMENT...` is: the fork takes over its working directory, environment, input and output, and it ends with the exit
-code of the fork. Signals do not reach the fork, and a library path that is set for it has no effect: tests that need either start a
-process of their own.
+code of the fork. It does not see other work on this machine, because tests run beside each other. Signals do not reach the fork, and a
+library path that is set for it has no effect: tests that need any of this start a process of their own.
 """
 
 import json
@@ -115,8 +115,11 @@ def serve(path: str) -> None:
 
 
 def become(arguments: list[str], folder: str, env: dict[str, str]) -> None:
+    """Run `bench` as this process."""
     from enginebench.cli import main
+    from enginebench.metrics import hardware
 
+    hardware._foreign = lambda *_: None
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(env)
