@@ -116,10 +116,13 @@ def serve(path: str) -> None:
 
 def become(arguments: list[str], folder: str, env: dict[str, str]) -> None:
     """Run `bench` as this process."""
+    import tempfile
+
     from enginebench.cli import main
     from enginebench.metrics import hardware
 
     hardware._foreign = lambda *_: None
+    tempfile.tempdir = None  # from the new environment
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(env)
