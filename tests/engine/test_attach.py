@@ -192,3 +192,26 @@ def test_a_secret_in_a_url_is_refused(bench: Bench, query: str) -> None:
     done = bench("plan", bench.write(f"engine: openai, model: m, runtime: attach, url: 'http://127.0.0.1:9/v1?{query}'"))
     assert done.returncode == 2
     assert "name a secret with `api_key_env`" in done.stderr
+
+
+def test_a_server_whose_first_answer_fails_is_measured(bench: Bench) -> None:
+    class Flaky(Picky):
+        answered = 0
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            Flaky.answered += 1
+            if Flaky.answered % 5 == 1:
+                self.send_body(200, "text/event-stream", b'data: {"error": {"message": "upstream gone"}}\n\n')
+            else:
+                self.stream(body["max_tokens"])
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Flaky) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        bench.write(f"engine: openai, model: m, runtime: attach, url: 'http://127.0.0.1:{server.server_port}'")
+        file = bench.folder / "s.yaml"
+        file.write_text(file.read_text().replace("concurrency:", "api: chat, concurrency:"))
+        done = bench("run", "s.yaml", "--no-html")
+        server.shutdown()
+    assert done.returncode == 0, done.stderr
+    assert "requests failed (in_stream_error" in done.stderr

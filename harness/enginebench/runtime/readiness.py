@@ -82,7 +82,9 @@ def http_get(
 def _hopeless(error: Exception) -> str | None:
     """Why no connection to this server can succeed; None if a later one may."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the server's certificate is not trusted ({error.verify_message}); name it, or its authority's, in a PEM file: `ca_file`"
+        unknown = "mismatch" not in error.verify_message and "expired" not in error.verify_message
+        advice = "; name it, or its authority's, in a PEM file: `ca_file`" if unknown else ""
+        return f"the server's certificate is not trusted ({error.verify_message}){advice}"
     text = str(error)
     if "WRONG_VERSION_NUMBER" in text or "HTTP_REQUEST" in text:
         return "the server does not speak TLS; write http:// in `url`"

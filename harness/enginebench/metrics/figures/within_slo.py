@@ -10,7 +10,7 @@ import numpy as np
 
 from enginebench.metrics.context import Context, Floats
 from enginebench.metrics.registry import Metric, Need, Shown, Trait, metric, metrics, one
-from enginebench.metrics.tokens import output_tokens
+from enginebench.metrics.tokens import output_tokens, unstreamed
 
 
 @metric(
@@ -53,7 +53,8 @@ def slo_attainment(c: Context) -> Floats:
 
 
 def _good(c: Context) -> Floats:
-    """For each request of the whole cell: 1 if it meets the SLO, 0 if not, NaN if a limit on TPOT needs tokens that are not counted.
+    """For each request of the whole cell: 1 if it meets the SLO, 0 if not, NaN if a limit on TPOT needs tokens that were not counted or
+    never streamed.
 
     An answer without a TPOT (one token, or one event) exceeds no limit on it. A request without output meets no limit on latency.
     """
@@ -64,7 +65,7 @@ def _good(c: Context) -> Floats:
         if (limit := limits.get(its.slo_limit)) is not None:
             good &= _meets(its, its(c.whole), limit)
             if Need.TOKENS in its.needs:
-                counted &= ~np.isnan(output_tokens(whole))
+                counted &= ~np.isnan(output_tokens(whole)) & ~unstreamed(whole)
     return np.where(good & ~counted, np.nan, good.astype(np.float64))
 
 

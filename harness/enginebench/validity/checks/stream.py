@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 
 from enginebench.domain.formatting import percent
 from enginebench.metrics.figures.streams import itl
@@ -140,8 +141,9 @@ def stalled(cell: Context) -> Iterator[Finding]:
     least = max(STALL * 1e9, TIMES_USUAL * usual_ns)
     long = np.flatnonzero(own & (gaps > least))
     long = long[gaps[long] > _prefills(s, s.event_ns[long], s.event_ns[long + 1])]
+    long = long[_of_phase(cell, s.event_ns[long], s.event_ns[long + 1])]
     since, until = _silences(s, max(least, TIMES_TTFT * cell.ttft_ms * 1e6) if not len(long) else least)
-    silent = (until - since)[until - since > _prefills(s, since, until)]
+    silent = (until - since)[(until - since > _prefills(s, since, until)) & _of_phase(cell, since, until)]
     details = []
     if len(long):
         streams = len(np.unique(row[long]))
@@ -153,6 +155,12 @@ def stalled(cell: Context) -> Iterator[Finding]:
         limit = f"limit {least / 1e9:.3g} s"
         detail = f"{', and '.join(details)} (usual gap {usual_ns / 1e6:.3g} ms, {limit})"
         yield Finding("suspect", detail, excess=float(longest_ns) / least)
+
+
+def _of_phase(cell: Context, since: Ints, until: Ints) -> npt.NDArray[np.bool_]:
+    """Which times belong to the window, for a load with several phases; one with a single phase is looked at as a whole."""
+    start, end = (cell.window.start_ns, cell.window.end_ns) if len(cell.load.phases()) > 1 else (0, np.iinfo(np.int64).max)
+    return (until >= start) & (since <= end)
 
 
 def _prefills(s: Samples, since: Ints, until: Ints) -> Floats:
