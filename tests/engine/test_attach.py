@@ -214,4 +214,4 @@ def test_a_server_whose_first_answer_fails_is_measured(bench: Bench) -> None:
         done = bench("run", "s.yaml", "--no-html")
         server.shutdown()
     assert done.returncode == 0, done.stderr
-    assert "requests failed (in_stream_error" in done.stderr
+    assert [cell["status"] for cell in bench.cells()] == ["ok", "ok"]
