@@ -311,8 +311,8 @@ def field_table(claims: Claims, findings: Sequence[Finding]) -> str:
 
 
 def _published_rows(findings: Sequence[Finding]) -> Iterable[str]:
-    yield "| model | machine | tokens | published tok/s | ceiling tok/s | at batch | share | possible from batch | source |"
-    yield "|---|---|---|--:|--:|--:|--:|--:|---|"
+    yield "| model | machine | tokens | published tok/s | bound tok/s | even tok/s | at batch | share of bound | possible from batch | source |"
+    yield "|---|---|---|--:|--:|--:|--:|--:|--:|---|"
     for finding in findings:
         claim, ceiling = finding.serving, finding.top
         if claim is None or ceiling is None or finding.stated is None:
@@ -321,7 +321,8 @@ def _published_rows(findings: Sequence[Finding]) -> Iterable[str]:
         machine = ", ".join(filter(None, (claim.hardware, claim.parallelism_text)))
         batch = f"{ceiling[1]:,}" + ("" if claim.concurrency else " (most)")
         yield (
-            f"| {claim.model} {claim.precision} | {machine} | {tokens} | {number(finding.stated)} | {number(ceiling[0])} | {batch} | "
+            f"| {claim.model} {claim.precision} | {machine} | {tokens} | {number(finding.stated)} | {number(ceiling[0])} | "
+            f"{number(finding.even)} | {batch} | "
             f"{share_text(finding.stated / ceiling[0])} | {finding.least or '-'} | {finding.source} |"
         )
 
@@ -339,18 +340,18 @@ def _published_sources(claims: Claims, findings: Sequence[Finding]) -> Iterable[
 
 
 _PUBLISHED = inspect.cleandoc("""
-    # Published measurements under the ceiling
+    # Published measurements under the bound
 
-    Measurements of vendors and engine projects with a stated configuration, next to their [ceiling](physics.md). A test asserts that all of them
-    are below it. `scenarios/published/field.yaml` holds the numbers with their wording; `bench audit` judges that file like any other.
+    Measurements of vendors and engine projects with a stated configuration, next to their [bound](physics.md#how-fast-can-it-be). A test asserts that all of
+    them are below it. `scenarios/published/field.yaml` holds the numbers with their wording; `bench audit` judges that file like any other.
 
-    - The **ceiling** is that of one decode step: full bandwidth of the data sheet, uniform routing, only weights, KV cache (16 bits
+    - The **bound** is that of one decode step: full bandwidth of the data sheet, the same experts for all tokens, only weights, KV cache (16 bits
       unless another type is stated), arithmetic and links. If no batch is stated, it is that of the largest batch that fits (at most 4,096
-      sequences per device).
+      sequences per device). **Even** is the same step if all experts are used equally.
     - The **share** is a lower bound of what an engine reached at its batch, if its cache had 16 bits: most of these rates include
-      the time of prefill, which the ceiling excludes, and a smaller batch has a lower ceiling. Long outputs (1,024 + 8,192 tokens) have little
-      prefill, and reach a third. The type of the cache is usually not stated, and NVIDIA's newer FP4 checkpoints use 8 bits: then twice as
-      many sequences fit, so the ceiling is up to twice as high and the share half as large.
+      the time of prefill, which the bound excludes, and a smaller batch has a lower bound. Long outputs (1,024 + 8,192 tokens) have little
+      prefill. The type of the cache is usually not stated, and NVIDIA's newer FP4 checkpoints use 8 bits: then twice as
+      many sequences fit, so the bound is up to twice as high and the share half as large.
     - **Possible from batch** is the smallest batch that could reach the figure with that cache: a server that ran fewer sequences cannot have
       reached it. With 8 bits it is smaller: by 5 to 33 % in this table.
 

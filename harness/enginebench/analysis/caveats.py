@@ -71,7 +71,7 @@ def contradictions(rows: Sequence[Row]) -> Iterator[str]:
             load = f"{row.load.level_text}, {row.load.shape_text}"
             yield (
                 f"{row.name} on {row.deployment.model} reaches {share.value:.0%} of the ceiling with {load}: either the measurement "
-                "is wrong, or an assumption of the ceiling (weights read from memory and not from a cache, even routing, bandwidth)"
+                "is wrong, or an assumption of the ceiling: the bandwidth, the size of the weights, that memory and not a cache holds them"
             )
 
 

@@ -1,7 +1,7 @@
 """Judges a claimed speed: does the model fit, is the rate below the ceiling, and from which batch on.
 
-Every assumption favours the claim: no KV cache unless lengths are stated, full bandwidth, uniform routing, no overhead. Pure functions of a
-claim and `Physics`.
+Every assumption favours the claim: no KV cache unless lengths are stated, full bandwidth, the same experts for all tokens, no overhead. The
+rate that even routing would allow stands beside the bound. Pure functions of a claim and `Physics`.
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ class Finding:
     limit: str | None = None
     highest: float | None = None
     """If no batch is stated: the ceiling at the largest batch that fits, highest_batch."""
+    even: float | None = None
+    """The estimate with even routing at `highest_batch`, or at `batch` if that is stated; None for a dense model."""
     highest_batch: int | None = None
     serving: Serving | None = field(default=None, repr=False)
 
@@ -134,7 +136,7 @@ def _on_devices(finding: Finding, claim: Serving, physics: Physics) -> Finding:
     if most < 1:
         return finding.judged("impossible as stated", "the weights fit, but leave no memory for a request of the stated length")
     top = physics.ceiling(claim, most)
-    finding = replace(finding, highest=top.tok_s, highest_batch=most)
+    finding = replace(finding, highest=top.tok_s, highest_batch=most, even=top.even)
     least = least_batch(lambda batch: physics.ceiling(claim, batch).tok_s >= rate, most)
     if least is None:
         largest = f"the largest batch that fits, {most}," if most < limit else f"even a batch of {most}"
@@ -145,16 +147,20 @@ def _on_devices(finding: Finding, claim: Serving, physics: Physics) -> Finding:
     if least == 1:
         reason = f"possible from one stream on (at most {one.tok_s:,.0f} tok/s); no batch is stated"
         return finding.judged("plausible", reason, ceiling=one.tok_s, batch=1, least=1, limit=one.limit)
-    reason = f"no batch is stated: one stream reaches at most {one.tok_s:,.0f} tok/s, limited by {one.limit}; {least} reach {at.tok_s:,.0f}"
+    even = f", or {at.even:,.0f} if all experts are used equally" if at.even and at.even < 0.99 * at.tok_s else ""
+    streams = f"one stream reaches at most {one.tok_s:,.0f} tok/s, limited by {one.limit}; {least} reach at most {at.tok_s:,.0f}{even}"
+    reason = f"no batch is stated: {streams}"
     return finding.judged("needs batch", reason, ceiling=at.tok_s, batch=least, least=least, limit=at.limit)
 
 
 def _compared(finding: Finding, claim: Serving, ceiling: Ceiling) -> Finding:
     rate, streams = finding.stated or 0.0, claim.concurrency or 1
-    found = replace(finding, ceiling=ceiling.tok_s, batch=streams, limit=ceiling.limit)
+    found = replace(finding, ceiling=ceiling.tok_s, batch=streams, limit=ceiling.limit, even=ceiling.even)
+    even = f"; {rounded(ceiling.even, 4)} if all experts are used equally" if ceiling.even and ceiling.even < 0.99 * ceiling.tok_s else ""
     batch = "one stream" if streams == 1 else f"{streams} streams"
     if rate <= ceiling.tok_s:
-        reason = f"{rate / ceiling.tok_s:.0%} of the {rounded(ceiling.tok_s, 4)} tok/s that {batch} can reach, limited by {ceiling.limit}"
+        most = f"{rounded(ceiling.tok_s, 4)} tok/s that {batch} can reach at most, limited by {ceiling.limit}{even}"
+        reason = f"{rate / ceiling.tok_s:.0%} of the {most}"
         return found.judged("plausible", reason, least=1 if streams == 1 else None)
     most = f"{batch} can reach at most {rounded(ceiling.tok_s, 4)} tok/s, limited by {ceiling.limit}"
     return found.judged("impossible as stated", f"{most}: the claim is {rate / ceiling.tok_s:.0%} of that")
@@ -168,7 +174,7 @@ def _with_host(finding: Finding, claim: Serving, physics: Physics) -> Finding:
     split = physics.host_split(claim)
     host = physics.host_gb_s(claim.hardware)
     step_s = streams / rate
-    best = streams / (split.device_s + split.host_gb_per_step / host)
+    best = streams / (split.least_s or split.device_s + split.host_gb_per_step / host)
     found = replace(finding, ceiling=best, batch=streams, limit=HOST_MEMORY, least=1 if streams == 1 else None)
     share = f"{split.host_gb:.1f} of {split.host_gb + split.device_gb:.1f} GB are in host memory"
     if step_s <= split.device_s:

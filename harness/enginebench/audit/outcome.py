@@ -68,7 +68,7 @@ def _finding_data(finding: Finding, audit: Audit) -> JSON:
     return {
         "id": finding.id, "source": finding.source, "claim": finding.claim, "verdict": finding.verdict, "least_batch": finding.least,
         "stated": finding.stated, "ceiling": finding.ceiling, "ceiling_batch": finding.batch, "share": finding.share,
-        "limit": finding.limit, "highest_ceiling": finding.highest, "highest_batch": finding.highest_batch,
+        "limit": finding.limit, "even": finding.even, "highest_ceiling": finding.highest, "highest_batch": finding.highest_batch,
         "reasons": list(finding.reasons), "cost": plain(audit.costs.get(finding.id)),
     }  # fmt: skip
 

@@ -31,8 +31,10 @@ _LIMITS: Mapping[str, str] = {
 @dataclass(frozen=True)
 class Ceiling:
     tok_s: float
-    """Output tokens/s of the whole deployment."""
+    """Output tokens/s of the whole deployment, with every assumption in favour of the claim."""
     limit: str
+    even: float | None = None
+    """The same if tokens use all experts equally: an estimate, no bound. None for a dense model."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,11 @@ class HostSplit:
     device_gb: float
     host_gb: float
     device_s: float
-    """Time of the devices' reads in one decode step."""
+    """Time of the devices' reads in one decode step, at least."""
     host_gb_per_step: float
-    """Read from host memory in one decode step."""
+    """Read from host memory in one decode step with even routing."""
+    least_s: float = 0.0
+    """The shortest decode step, whatever the routing, with a typical host."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +104,10 @@ class Physics:
 
     def ceiling(self, claim: Serving, batch: int) -> Ceiling:
         """The roofline of one decode step of `batch` requests, including the KV cache of the stated lengths. Never falls with the batch."""
-        step = decode(self._setting(claim), batch, _context(claim))
-        return Ceiling(step.tokens_per_s, _LIMITS[step.bottleneck])
+        setting, context = self._setting(claim), _context(claim)
+        step = decode(setting.favoured, batch, context)
+        even = decode(setting, batch, context).tokens_per_s if setting.routing else None
+        return Ceiling(step.tokens_per_s, _LIMITS[step.bottleneck], even)
 
     def largest_batch(self, claim: Serving) -> int:
         """Number of requests of the stated lengths that fit beside the weights; a very large number if no length is stated."""
@@ -120,9 +126,10 @@ class Physics:
         offload = _most_kept(weights, room)
         on_device, on_host = split(weights, offload)
         hosted = replace(machine, host=machine.host or Host(on_host.bytes))
-        step = decode(replace(setting, machine=hosted, offload=offload), claim.concurrency or 1, _context(claim))
-        device_s = sum(seconds for name, seconds in step.memory.items() if name != "host")
-        return HostSplit(on_device.bytes / GB, on_host.bytes / GB, device_s, step.bytes["host"] / GB)
+        placed = replace(setting, machine=hosted, offload=offload)
+        even, best = (decode(each, claim.concurrency or 1, _context(claim)) for each in (placed, placed.favoured))
+        device_s = sum(seconds for name, seconds in best.memory.items() if name != "host")
+        return HostSplit(on_device.bytes / GB, on_host.bytes / GB, device_s, even.bytes["host"] / GB, best.time_s)
 
     def _weights(self, model: str, precision: str) -> Weights:
         return self.own.get((model, precision)) or _catalogue_weights(model, precision)

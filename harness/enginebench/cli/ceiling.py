@@ -51,20 +51,25 @@ def ceiling(model: enginebench.PlacedModel, reach: float | None, html: Path | No
 
 
 def _table(found: enginebench.Ceilings, context: int) -> Iterator[str]:
-    room = found.model.room(context)
-    yield f"\ndecode, {context:,} tokens held by each sequence; at least, in ms"
+    room, names = found.model.room(context), [name if len(name) <= 10 else "routing" for name in found.lines]
+    how = f", with {found.routing}" if found.mixture else ""
+    yield f"\ndecode, {context:,} tokens held by each sequence: tok/s at most; the step and what takes it, in ms{how}"
+    heads = " ".join(f"{name:>10}" for name in names)
     yield (
-        f"{'batch':>7} {'tok/s':>10} {'per user':>9} {'step':>8} | {'weights':>8} {'experts':>8} {'KV cache':>8} {'host':>8} | "
+        f"{'batch':>7} {heads} {'per user':>9} {'step':>8} | {'weights':>8} {'experts':>8} {'KV cache':>8} {'host':>8} | "
         f"{'compute':>8} {'link':>8} | {'touched':>7}  rules"
     )
-    for step in found.curves[context]:
+    for i, step in enumerate(found.curves[context]):
+        rates = " ".join(f"{curve[context][i].tokens_per_s:>10,.0f}" for curve in found.lines.values())
         memory = " ".join(f"{1e3 * step.memory[name]:8.3f}" for name in ("weights", "experts", "KV cache", "host"))
         touched = f"{step.touched:7.1f}" if step.touched is not None else f"{'-':>7}"
         full = "" if step.batch <= room else "  (no room)"
         yield (
-            f"{step.batch:>7,} {step.tokens_per_s:>10,.0f} {step.tokens_per_s_user:>9,.1f} {1e3 * step.time_s:8.3f} | {memory} | "
+            f"{step.batch:>7,} {rates} {step.tokens_per_s_user:>9,.1f} {1e3 * step.time_s:8.3f} | {memory} | "
             f"{1e3 * step.seconds['compute']:8.3f} {1e3 * step.seconds['link']:8.3f} | {touched}  {step.bottleneck}{full}"
         )
+    if found.mixture:
+        yield "bound: whatever the routing, as if all tokens used the same experts; even: if all experts are used equally"
 
 
 def _remarks(found: enginebench.Ceilings, context: int, reach: float | None) -> Iterator[str]:
@@ -75,5 +80,7 @@ def _remarks(found: enginebench.Ceilings, context: int, reach: float | None) -> 
     if found.all_touched:
         yield f"from batch {found.all_touched:,} a step reads 95 % of the experts, so more sequences add almost no expert traffic"
     if reach is not None:
-        batch = found.batch_for(reach, context)
-        yield f"{reach:,.0f} tok/s: " + (f"possible from batch {batch:,} on" if batch else "impossible at every batch")
+        batch, likely = found.batch_for(reach, context), found.likely_batch_for(reach, context)
+        usual = f"; with {found.routing} from {likely:,} on" if likely else f"; with {found.routing} at no batch"
+        possible = f"possible from batch {batch:,} on{usual if found.mixture and batch != likely else ''}"
+        yield f"{reach:,.0f} tok/s: {possible if batch else 'impossible at every batch'}"

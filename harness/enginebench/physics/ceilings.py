@@ -36,18 +36,36 @@ class Knee:
 
 @dataclass(frozen=True)
 class Ceilings:
-    """The highest decode rates that memory, arithmetic and links allow, over batch and context."""
+    """The highest decode rates that memory, arithmetic and links allow, over batch and context, in three lines.
+
+    The bound holds for any routing; `even` and `curves` for the routing that they name.
+    """
 
     model: PlacedModel
     setting: Setting
     """The model with the machine's bandwidth, the routing and the speculation that were asked for."""
     curves: Mapping[int, tuple[Step, ...]]
-    """Context in tokens -> one step per batch."""
+    """Context in tokens -> one step per batch, with the routing that was asked for (even unless another is)."""
+    bounds: Mapping[int, tuple[Step, ...]]
+    """The same with every assumption in favour of speed: no routing and no engine is faster."""
+    even: Mapping[int, tuple[Step, ...]]
+    """The same if tokens use all experts equally: an estimate, no bound."""
 
     @property
     def routing(self) -> str:
         """How tokens are spread over experts: 'uniform routing', 'dense', ..."""
         return "dense" if self.setting.routing is None else self.setting.routing.source
+
+    @property
+    def mixture(self) -> bool:
+        """Whether routing matters: the model has experts."""
+        return self.setting.routing is not None
+
+    @property
+    def lines(self) -> Mapping[str, Mapping[int, tuple[Step, ...]]]:
+        """Name -> curves: 'bound', for a mixture 'even', and the routing that was asked for if it is another. The last is `curves`."""
+        asked = {self.routing: self.curves} if self.setting.popularity is not None else {}
+        return {"bound": self.bounds, **({"even": self.even} if self.mixture else {}), **asked}
 
     def prefill(self, context: int) -> Step | None:
         """The fastest prefill of one prompt; None for an empty one."""
@@ -63,7 +81,11 @@ class Ceilings:
         return knees(self.setting, context)
 
     def batch_for(self, tokens_per_s: float, context: int) -> int | None:
-        """The smallest batch whose ceiling reaches a rate; None when no batch does."""
+        """The smallest batch at which a rate is possible with any routing; None when at no batch."""
+        return batch_needed(self.setting.favoured, tokens_per_s, context)
+
+    def likely_batch_for(self, tokens_per_s: float, context: int) -> int | None:
+        """The smallest batch whose ceiling reaches a rate with the routing that was asked for; None when no batch does."""
         return batch_needed(self.setting, tokens_per_s, context)
 
     @property
@@ -73,22 +95,23 @@ class Ceilings:
 
     def page(self) -> str:
         """Throughput over batch, for each context, as an HTML page that opens offline."""
-        return page(self.model.title, {"data": _traces(self.curves), "layout": _layout(self)})
+        return page(self.model.title, {"data": _traces(self), "layout": _layout(self)})
 
     @property
     def frame(self) -> pd.DataFrame:
         """One row per context and batch.
 
         Columns: context (tokens), batch, tokens_per_s, tokens_per_s_user, step_s (s), rules (the limit that decides),
-        touched (distinct experts read per layer), fits (whether memory has room for the batch).
+        touched (distinct experts read per layer), fits (whether memory has room for the batch), with the routing that was asked for;
+        bound and even (tokens/s that no routing exceeds, and with even routing).
         """
         import pandas as pd
 
-        columns = ["context", "batch", "tokens_per_s", "tokens_per_s_user", "step_s", "rules", "touched", "fits"]
+        columns = ["context", "batch", "tokens_per_s", "tokens_per_s_user", "step_s", "rules", "touched", "fits", "bound", "even"]
         rows = [
-            (context, each.batch, each.tokens_per_s, each.tokens_per_s_user, each.time_s, each.bottleneck, each.touched, each.batch <= room)
+            (context, *_figures(its), its.batch <= room, bound.tokens_per_s, even.tokens_per_s)
             for (context, steps), room in zip(self.curves.items(), self.rooms.values(), strict=True)
-            for each in steps
+            for its, bound, even in zip(steps, self.bounds[context], self.even[context], strict=True)
         ]
         return pd.DataFrame(rows, columns=columns)
 
@@ -115,10 +138,15 @@ class Ceilings:
             "context": context,
             "room": self.model.room(context),
             "decode": [_step_to_dict(step) for step in steps],
+            "bound": [_step_to_dict(step) for step in self.bounds[context]],
+            "even": [_step_to_dict(step) for step in self.even[context]],
             "prefill": None if first is None else _step_to_dict(first),
             "knees": plain(knees(self.setting, context)),
-            "reach": None if reach is None else {"tokens_per_s": reach, "batch": batch_needed(self.setting, reach, context)},
+            "reach": None if reach is None else self._reach(reach, context),
         }
+
+    def _reach(self, reach: float, context: int) -> JSON:
+        return {"tokens_per_s": reach, "batch": self.batch_for(reach, context), "likely_batch": self.likely_batch_for(reach, context)}
 
     def _speculation(self) -> JSON:
         speculation = self.setting.speculation
@@ -151,7 +179,15 @@ def ceiling(
         drafter = Setting(read_weights(draft, model.precision), machine, replace(model.parallelism, ep=1), model.kv_bits) if draft else None
         setting = replace(setting, speculation=Speculation(speculate, acceptance, drafter))
     steps = sorted(set(batches)) or BATCHES
-    return Ceilings(model, setting, {context: tuple(decode(setting, batch, context) for batch in steps) for context in contexts})
+    lines = (
+        {context: tuple(decode(each, batch, context) for batch in steps) for context in contexts}
+        for each in (setting, setting.favoured, replace(setting, popularity=None))
+    )
+    return Ceilings(model, setting, *lines)
+
+
+def _figures(step: Step) -> tuple[object, ...]:
+    return step.batch, step.tokens_per_s, step.tokens_per_s_user, step.time_s, step.bottleneck, step.touched
 
 
 def _step_to_dict(step: Step) -> dict[str, JSON]:
@@ -196,9 +232,9 @@ def all_touched(setting: Setting, share: float = 0.95) -> int | None:
 _LIMITS = (("memory", "dot"), ("compute", "dash"), ("link", "dashdot"))
 
 
-def _traces(curves: Mapping[int, Sequence[Step]]) -> list[dict[str, Any]]:
+def _traces(found: Ceilings) -> list[dict[str, Any]]:
     traces: list[dict[str, Any]] = []
-    for i, (context, steps) in enumerate(curves.items()):
+    for i, (context, steps) in enumerate(found.curves.items()):
         batches = [step.batch for step in steps]
         line = {"color": COLOURS[i % len(COLOURS)], "width": 3}
         name = f"{context:,} tokens"
@@ -210,6 +246,15 @@ def _traces(curves: Mapping[int, Sequence[Step]]) -> list[dict[str, Any]]:
                 "<br>bottleneck: %{customdata[0]}<extra>" + name + "</extra>",
             }
         )  # fmt: skip
+        if found.mixture:
+            bound = [step.tokens_per_s for step in found.bounds[context]]
+            traces.append(
+                {
+                    "type": "scatter", "mode": "lines", "name": f"{name}, bound for any routing", "x": batches, "y": bound,
+                    "line": {"color": line["color"], "width": 2, "dash": "longdash"},
+                    "hovertemplate": "batch %{x}: %{y:,.0f} tok/s with any routing<extra></extra>",
+                }
+            )  # fmt: skip
         for limit, dash in _LIMITS:
             alone = [step.tokens / step.seconds[limit] if step.seconds[limit] else None for step in steps]
             if any(alone):

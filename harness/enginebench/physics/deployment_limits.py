@@ -112,7 +112,7 @@ class DeploymentLimits:
 
     @cached_property
     def settings(self) -> Sequence[Setting]:
-        """The possible interpretations of the deployment, with the measured copy bandwidth of the device where available."""
+        """The possible interpretations of the deployment, each with every assumption in its favour."""
         if self.machine.device.name.startswith(THIS_CPU):
             alternatives: Sequence[Parallelism] = [Parallelism()]  # ranks share one memory
         else:
@@ -120,10 +120,10 @@ class DeploymentLimits:
         offload = _offload(self.placement, self.weights)
         if offload.anything and self.machine.host is None:
             raise UnknownLimit("some weights are in host memory, but its size is not stated (write e.g. 4xh100+256gb)")
-        machine = self.machine.as_measured()
+        counts = [max(self.machine.count, devices_of(each)) for each in alternatives]
         return [
-            Setting(self.weights, replace(machine, count=max(machine.count, devices_of(p))), p, self.placement.kv_bits, offload=offload)
-            for p in alternatives
+            Setting(self.weights, replace(self.machine, count=count), each, self.placement.kv_bits, offload=offload, bound=True)
+            for count, each in zip(counts, alternatives, strict=True)
         ]
 
     @cached_property
@@ -153,9 +153,8 @@ class DeploymentLimits:
         pass through the model together with the tokens of other requests. Latency: the requests of a stream are sequential and take at
         least prefill + (output - 1) x step(1) each, so tokens/s <= streams x output / that.
 
-        step and prefill are the rooflines of `physics` with uniform routing, a KV cache of input + output / 2 tokens, and the measured copy
-        bandwidth of the device if known, else the published one. cached: prefill takes no time, because prompts may be cached. For a
-        disaggregated deployment only the decode side counts.
+        step and prefill are bounds (`Setting.bound`), with a KV cache of input + output / 2 tokens and the published bandwidth. cached: a
+        prefill takes no time, because prompts may be cached. For a disaggregated deployment only the decode side counts.
         """
         if self.placement.speculative:
             raise UnknownLimit("speculative decoding: the acceptance rate is unknown in advance")

@@ -1,4 +1,4 @@
-"""The expected number of distinct experts that a decode step touches, for uniform, skewed and measured routing.
+"""The expected number of distinct experts that a decode step touches, for uniform, skewed, concentrated and measured routing.
 
 Assumes that the tokens of a batch choose independently. In real batches choices are often correlated, so fewer experts are touched; if
 single choices were recorded, `enginebench.physics.routing.distinct_per_step` counts them.
@@ -38,6 +38,11 @@ class Popularity:
 
 def uniform(experts: int, top_k: int) -> Popularity:
     return Popularity(np.full((1, experts), top_k / experts), "uniform routing")
+
+
+def concentrated(experts: int, top_k: int) -> Popularity:
+    """All tokens choose the same experts: no routing touches fewer, whatever the batch."""
+    return Popularity((np.arange(experts) < top_k).astype(np.float64)[None], "the same experts for all tokens")
 
 
 def zipf(experts: int, top_k: int, exponent: float) -> Popularity:

@@ -5,8 +5,11 @@
                   (all-reduces + expert exchange) / link bandwidth
 
 The largest of the three is the time of the step; the other two overlap with it at best. So the result is a ceiling: no engine is faster,
-and most are far slower. Kernel launches, synchronisation, sampling and scheduling take no time here. The times of memory tiers add up,
-because layers run one after another. Experts are assumed to be distributed evenly over expert-parallel ranks.
+and most are far slower. Kernel launches, synchronisation, sampling and scheduling take no time here. Experts are assumed to be distributed
+evenly over expert-parallel ranks. The times of memory tiers add up, because layers run one after another.
+
+With `Setting.bound` no assumption is against the engine: the result is a bound. Otherwise which experts are read follows the setting's
+routing (even unless stated), and the result is the ceiling of an engine whose tokens choose so.
 """
 
 from __future__ import annotations
@@ -92,7 +95,9 @@ def _step(work: Work, batch: int, tokens: float, in_flight: int, drafting_s: flo
             name: size / (setting.host_bandwidth if name == "host" else setting.machine.device.bandwidth) for name, size in read.items()
         }
         compute = work.products(stage) / rate + work.scores(stage) / wide
-        each.append(({"memory": sum(memory.values()), "compute": compute, "link": work.sending_s(stage)}, memory, read))
+        on_device = sum(memory.values()) - memory["host"]
+        reads = max(on_device, memory["host"]) if setting.bound else on_device + memory["host"]
+        each.append(({"memory": reads, "compute": compute, "link": work.sending_s(stage)}, memory, read))
     times = [max(seconds.values()) for seconds, _, _ in each]
     seconds, memory, read = each[times.index(max(times))]
     rounds = max(in_flight, sum(times) / max(times))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from enginebench.domain import Parallelism
 from enginebench.errors import UserError
 from enginebench.physics.geometry import Role
 from enginebench.physics.machine import Machine
-from enginebench.physics.popularity import Popularity, uniform
+from enginebench.physics.popularity import Popularity, concentrated, uniform
 from enginebench.physics.sharding import check, devices_of
 from enginebench.physics.weights import NOTHING, Offload, Stored, Weights, split
 
@@ -43,6 +43,9 @@ class Setting:
     """None: uniform routing."""
     offload: Offload = NOTHING
     speculation: Speculation | None = None
+    bound: bool = False
+    """Take every assumption that favours speed: all tokens choose the same experts (the popular ones, which are on the device), and
+    reads of host memory overlap with those of the devices. No engine and no routing is faster than the result."""
 
     def __post_init__(self) -> None:
         check(self.weights.model, self.parallelism)
@@ -63,7 +66,14 @@ class Setting:
     def routing(self) -> Popularity | None:
         """How tokens choose experts; None for a dense model."""
         experts = self.weights.model.experts
-        return self.popularity or (uniform(experts.count, experts.top_k) if experts else None)
+        if experts is None:
+            return None
+        return concentrated(experts.count, experts.top_k) if self.bound else self.popularity or uniform(experts.count, experts.top_k)
+
+    @property
+    def favoured(self) -> Setting:
+        """The same with every favourable assumption."""
+        return replace(self, bound=True)
 
     @cached_property
     def placed(self) -> tuple[Weights, Weights]:
@@ -84,4 +94,7 @@ class Setting:
         experts = self.weights.model.layers[part.layer].experts if part.role == Role.EXPERT else None
         if experts is None or self.routing is None:
             return 0.0 if 0 <= part.layer < self.offload.blocks else 1.0
-        return experts.top_k / experts.count * self.routing.hit_rate(self.offload.on_device(part.layer, experts.count))
+        kept = self.offload.on_device(part.layer, experts.count)
+        if self.bound:  # the host may compute for as many of the chosen experts as it has
+            return max(0, experts.top_k - (experts.count - kept)) / experts.count
+        return experts.top_k / experts.count * self.routing.hit_rate(kept)

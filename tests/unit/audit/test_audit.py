@@ -442,7 +442,7 @@ VERDICTS_OF_THE_PUBLISHED = {
     "vllm-disagg": "impossible as stated",  # two copies of 215.5 GB on 342 GB
     "vllm-ep-disagg": "impossible as stated",
     "vllm-single": "plausible",
-    "sglang-ep4": "needs batch >= 81",
+    "sglang-ep4": "needs batch >= 13",
     "llamacpp-no-offload": "not enough stated",
     "llamacpp-offload": "plausible",
     "llamacpp-q3": "impossible as stated",  # 51.7 GB "full GPU" on a 24 GB card

@@ -304,10 +304,10 @@ def run(*arguments: str) -> str:
 def test_command(tmp_path: Path) -> None:
     asked = ("llama4-scout", "--hardware", "4xh100", "--precision", "f16", "--context", "0", "--reach", "5100")
     text = run(*asked)
-    assert "5,100 tok/s: possible from batch 81 on" in text
+    assert "5,100 tok/s: possible from batch 13 on; with uniform routing from 81 on" in text
     assert "from batch 47 a step reads 95 % of the experts" in text
     data: dict[str, Any] = json.loads(run(*asked, "--context", "2k", "--batch", "8", "--batch", "1", "--json"))
-    assert data["contexts"][0]["reach"]["batch"] == 81
+    assert (data["contexts"][0]["reach"]["batch"], data["contexts"][0]["reach"]["likely_batch"]) == (13, 81)
     assert [step["batch"] for step in data["contexts"][1]["decode"]] == [1, 8]
     assert data["contexts"][1]["prefill"]["time_s"] > 0
     run("mixtral-8x7b", "--hardware", "2xh100", "--context", "2k", "--context", "8k", "--html", str(tmp_path / "curves.html"))
