@@ -54,7 +54,7 @@ class Hardware:
     foreign: float | None = None
     """Share of all cores' time that neither the engine nor bench used: (busy - engine - bench) / capacity."""
     iowait: float | None = None
-    """Share of all cores' time that was idle because a disk was waited for."""
+    """Processors that were idle because a disk was waited for, on average."""
     clock_step_s: float | None = None
     """The most that the wall clock moved against the monotonic one from one reading to the next."""
     overheated: float | None = None
@@ -84,7 +84,7 @@ def hardware_of(record: CellRecord, window: Window) -> Hardware:
         overheated=_rise(host, "thermal_throttles", span),
         busy=_share(host, "busy_s", "capacity_s", span),
         foreign=_foreign(record, host, cores, span),
-        iowait=_share(host, "iowait_s", "capacity_s", span),
+        iowait=_rate(host, "iowait_s", span),
         clock_step_s=max((abs(after - before) for before, after in itertools.pairwise(host.known("clock_s"))), default=None),
     )
 

@@ -128,6 +128,7 @@ def test_a_check_without_its_evidence_is_not_checkable_and_has_not_passed() -> N
         "wrong_model": "configuration that the engine reports",
         "precision_fallback": "configuration that the engine reports",
         "option_not_honoured": "configuration that the engine reports",
+        "sampling_not_sent": "configuration that the engine reports",
         "context_shift": "context length that the engine reports",
     }
     counted = judge(Context(samples(), record(counters=EngineCounters({"preemptions": 0.0, "cached_tokens": 0.0})), WINDOW))

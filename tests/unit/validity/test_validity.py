@@ -490,6 +490,7 @@ def started(record: CellRecord, *differences: Difference, **resolved: object) ->
         (Difference("model", "mixtral-8x7b", "mixtral-8x7b-instruct"), None, None),
         (Difference("precision", "fp8", "bf16"), "precision_fallback", "invalid"),
         (Difference("kv_dtype", "q8_0", "f16"), "option_not_honoured", "suspect"),
+        (Difference("temperature", 0.0, "not sent: the server refuses it"), "sampling_not_sent", "suspect"),
     ],
 )
 def test_what_the_engine_reports_is_compared_with_what_was_asked(difference: Difference, check: str | None, severity: str | None) -> None:

@@ -14,13 +14,25 @@ from enginebench.validity.context import SUCCESSES, Context, Requirement
 FEWEST_MATCHING = Threshold(4)
 """Letters that two names of one model have in common at least, if one holds the other."""
 
+SAMPLING = ("temperature", "top_p", "top_k", "min_p", "seed")
+"""Fields of a request that say how tokens are chosen."""
+
+
+def _reports(cell: Context) -> bool:
+    """Whether the engine's configuration was read back. An adapter whose `resolved` fails leaves a difference of that name."""
+    known = cell.launch is not None and bool(cell.launch.configuration.resolved)
+    return known and all(its.name != "configuration" for its in _differences(cell))
+
+
+def _differences(cell: Context) -> tuple[Difference, ...]:
+    return cell.launch.configuration.differences if cell.launch is not None else ()
+
+
 IDENTITY = Requirement(
     "proof of which process answered, as the server was attached to or its record is old",
     lambda cell: cell.record.identity is not None and cell.record.deployment.runtime != "attach",
 )
-CONFIGURATION = Requirement(
-    "configuration that the engine reports", lambda cell: cell.launch is not None and bool(cell.launch.configuration.resolved)
-)
+CONFIGURATION = Requirement("configuration that the engine reports", _reports)
 CONTEXT = Requirement("context length that the engine reports", lambda cell: _context(cell) > 0)
 
 
@@ -91,8 +103,20 @@ def option_not_honoured(cell: Context) -> Iterator[Finding]:
     """
     for its in _differences(cell):
         unused = its.name == "slots" and isinstance(its.got, int) and cell.load.concurrency <= its.got
-        if its.name not in ("model", "precision", "context") and not unused:
+        if its.name not in ("model", "precision", "context", *SAMPLING) and not unused:
             yield Finding("suspect", f"asked for {its.name} {stored(its.asked)}, the engine reports {stored(its.got)}")
+
+
+@check(
+    meaning="the server chose tokens by its own defaults, which the load does not ask for",
+    when={"suspect": "the server refused a field that says how tokens are chosen, and requests went out without it"},
+    advice="write the value that the server accepts, e.g. `temperature: 1`",
+    needs=(CONFIGURATION,),
+)
+def sampling_not_sent(cell: Context) -> Iterator[Finding]:
+    """Loads are greedy unless they say otherwise. Sampling is slower in some engines, and other tokens go to other experts."""
+    if missing := [f"{its.name} {stored(its.asked)}" for its in _differences(cell) if its.name in SAMPLING]:
+        yield Finding("suspect", f"requests went out without {', '.join(missing)}, which the server refused")
 
 
 @check(
@@ -108,10 +132,6 @@ def context_shift(cell: Context) -> Iterator[Finding]:
     if len(tokens) and (longest := int(tokens.max())) > context:
         detail = f"{longest:,} tokens of prompt and output in a context of {context:,}"
         yield Finding("suspect", detail, excess=longest / context)
-
-
-def _differences(cell: Context) -> tuple[Difference, ...]:
-    return cell.launch.configuration.differences if cell.launch is not None else ()
 
 
 def _context(cell: Context) -> int:

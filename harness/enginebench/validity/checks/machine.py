@@ -15,7 +15,8 @@ READINGS = Threshold(0.05, "share")
 PERIODS = Threshold(0.05, "share")
 STOLEN = Threshold(0.05, "share")
 FOREIGN, MOST_FOREIGN = Threshold(0.1, "share"), Threshold(0.3, "share")
-WAITED = Threshold(0.1, "share")
+WAITED = Threshold(0.5)
+"""Processors: one thread of the engine that waits half of its time."""
 STEP = Threshold(0.1, "s")
 
 GPUS = Requirement("telemetry of the GPUs that the cell ran on", lambda cell: bool(cell.hardware.devices))
@@ -126,14 +127,14 @@ def cpu_stolen(cell: Context) -> Iterator[Finding]:
 
 @check(
     meaning="a disk held the engine up",
-    when={"suspect": "for over {WAITED} of the machine's processor time a process waited for a disk and nothing else ran"},
+    when={"suspect": "on average over {WAITED} processors were idle because a process waited for a disk"},
     advice="put the weights on a faster disk or keep them in memory, and see `iostat -x 1` for what else uses the disk",
     needs=(WAITING,),
 )
 def disk_wait(cell: Context) -> Iterator[Finding]:
     """Weights and KV cache belong in memory once an engine is warm: mapped weights that do not fit are read again and again."""
-    if (share := cell.hardware.iowait or 0.0) > WAITED:
-        yield Finding("suspect", f"processors idled {percent(share)} of the time for a disk (limit {WAITED})", excess=share / WAITED)
+    if (waited := cell.hardware.iowait or 0.0) > WAITED:
+        yield Finding("suspect", f"{waited:.2g} processors waited for a disk (limit {WAITED})", excess=waited / WAITED)
 
 
 @check(

@@ -1,0 +1,52 @@
+"""The progress line, the table, the page, JSON, the comparison of runs and a search see one verdict and one reason for it."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from enginebench.adapter import Difference
+from enginebench.analysis.analysis import analyse
+from enginebench.analysis.rows import meets
+from enginebench.cli.progress import _outcome
+from enginebench.domain import Cell
+from enginebench.metrics.slo import Slo
+from enginebench.records.run_folder import Run
+from enginebench.report import render_table
+from enginebench.report.export import to_json
+from enginebench.report.html import render_html
+from enginebench.runner.events import CellEnded
+
+
+@pytest.fixture
+def doubtful(synthetic_run: Run, tmp_path: Path) -> Run:
+    """One cell whose engine reports another precision than the deployment's, which only its launch record says."""
+    record = next(record for record in synthetic_run.cells() if record.status == "ok")
+    launch = synthetic_run.launches()[record.launch_id]
+    fell_back = replace(launch.configuration, differences=(Difference("precision", "fp8", "bf16"),))
+    run = Run.create(tmp_path / "run", replace(synthetic_run.record, cells=(record.id,), searches={}), "name: doubtful\n")
+    run.add_launch(replace(launch, configuration=fell_back))
+    run.add_cell(record, synthetic_run.samples(record.id))
+    return run
+
+
+def test_all_outputs_give_one_verdict(doubtful: Run) -> None:
+    detail = "asked for precision fp8, the engine reports bf16"
+    analysis = analyse(doubtful)
+    ((row,), (record,)) = analysis.rows, doubtful.cells()
+    launch, samples = doubtful.launches()[record.launch_id], doubtful.samples(record.id)
+    event = CellEnded(Cell(record.deployment, record.load, record.repeat), record, 1, samples, analysis.slo, launch)
+    assert _outcome(event).endswith(f"invalid: {detail}")
+    assert event.result is not None
+    assert row.verdict == event.result.verdict == "invalid"
+    table, page = render_table(analysis, width=160, color=False), render_html(doubtful, analysis)
+    assert re.search(r"\d  invalid \[1\]\n", table)
+    assert f"[1] {detail}: another precision was measured" in table
+    assert '<span class="tag invalid">invalid</span>' in page
+    assert detail in page
+    (shown,) = json.loads(to_json(analysis))["rows"]
+    assert (shown["verdict"], shown["cells"][0]["reasons"][0]["check"]) == ("invalid", "precision_fallback")
+    assert meets(row.cells[0], Slo(ttft_s=100.0)) is None, "a search does not go by it"
