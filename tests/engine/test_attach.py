@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from enginebench.loadgen import Target
 from tokenizers import Tokenizer
@@ -215,3 +216,47 @@ def test_a_server_whose_first_answer_fails_is_measured(bench: Bench) -> None:
         server.shutdown()
     assert done.returncode == 0, done.stderr
     assert [cell["status"] for cell in bench.cells()] == ["ok", "ok"]
+
+
+class Echo(http.server.BaseHTTPRequestHandler):
+    """A server that returns the key wherever it can: model list, text, finish reason, timings, headers."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        key = self.headers["Authorization"]
+        self.reply("application/json", json.dumps({"object": "list", "data": [{"id": key, "owned_by": key, "object": "model"}]}))
+
+    def do_POST(self) -> None:
+        key, body = self.headers["Authorization"], json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        events = [{"choices": [{"text": f" {key}", "finish_reason": None}]}] * body.get("max_tokens", 1)
+        events += [
+            {"choices": [{"text": "", "finish_reason": key}], "timings": {key: 1.0}, "usage": {"prompt_tokens": 16, "completion_tokens": 8}}
+        ]
+        self.reply("text/event-stream", "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n")
+
+    def reply(self, kind: str, text: str) -> None:
+        self.send_response(200)
+        for name, value in {"Content-Type": kind, "Content-Length": str(len(text)), "Server": self.headers["Authorization"]}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def log_message(self, *_arguments: object) -> None: ...
+
+
+def test_a_key_in_text_models_timings_and_headers_is_stored_nowhere(bench: Bench) -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Echo) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        bench.env["BENCH_TEST_KEY"] = "sk-very-secret"
+        scenario = bench.write(f"engine: openai, model: any, runtime: attach, url: '{url}', api_key_env: BENCH_TEST_KEY")
+        (bench.folder / scenario).write_text((bench.folder / scenario).read_text() + "parity: {prompts: 2}\n")
+        done = bench("run", scenario)
+        server.shutdown()
+    files = [file for file in bench.folder.glob("results/**/*") if file.is_file()]
+    stored = "".join(file.read_text(errors="replace") for file in files if file.suffix != ".parquet")
+    tables = [str(pq.read_table(file).to_pylist()) for file in files if file.suffix == ".parquet"]
+    assert tables, done.stderr
+    assert "sk-very-secret" not in stored + "".join(tables) + done.stdout + done.stderr
+    assert "***" in stored

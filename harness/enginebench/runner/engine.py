@@ -10,6 +10,7 @@ from enginebench.domain import JSON, Load
 from enginebench.loadgen import Acks, LoadResult, Progress
 from enginebench.records.launch import LaunchRecord
 from enginebench.runner.prompts import PromptSource
+from enginebench.runner.redaction import redacted, secrets_of
 from enginebench.runtime import EngineProcess, ProcessGroup
 from enginebench.runtime.place import Started
 from enginebench.workload import Prompt
@@ -60,4 +61,4 @@ class Engine(ABC):
 
     def log_tail(self) -> tuple[str, ...]:
         """The last lines of the engine's log; empty if there is none."""
-        return tuple(self.process.log_tail().splitlines()) if self.process else ()
+        return tuple(redacted(self.process.log_tail(), secrets_of(self.launch.deployment)).splitlines()) if self.process else ()

@@ -9,13 +9,14 @@ from urllib.parse import urlsplit, urlunsplit
 
 import orjson
 
-from enginebench.adapter import Adapter, Get, Reply
+from enginebench.adapter import Adapter
 from enginebench.domain import JSON, Deployment, Load
 from enginebench.errors import UserError
 from enginebench.loadgen import Acks, Body, LoadResult, LoadSpec, Target, WireRequest, run_load
 from enginebench.records.launch import LaunchRecord
 from enginebench.runner.engine import Engine, OnProgress
 from enginebench.runner.prompts import PromptSource
+from enginebench.runner.redaction import redact, redacted_get, secrets_of
 from enginebench.runner.spelling import Spelling, spelling_of, with_either_path
 from enginebench.runtime import http_get_url, wait_ready
 from enginebench.workload import Prompt
@@ -31,8 +32,6 @@ class HttpEngine(Engine):
     target: Target
     prefix: str = ""
     """Put before the path of every request."""
-    secret: str | None = None
-    """Removed from every error message that is stored."""
     processes: int = 1
     """Client processes that share a load."""
     query: str = ""
@@ -71,9 +70,7 @@ class HttpEngine(Engine):
         self.end_marks[load.api] = result.end_marks
         if result.stopped == "interrupted":
             raise KeyboardInterrupt
-        if self.secret:  # a server may quote it in an error message, and errors are stored and shown
-            for sample in result.samples:
-                sample.error = sample.error.replace(self.secret, "***") if sample.error else None
+        redact(result.samples, secrets_of(self.launch.deployment))
         return result
 
     def _requests(self, prompts: Sequence[Prompt], load: Load) -> Iterator[WireRequest]:
@@ -145,11 +142,11 @@ def attach(adapter: Adapter, launch: LaunchRecord, prompts: PromptSource, say: C
     target = Target(url.hostname or "", url.port or (443 if tls else 80), tls=tls, headers=headers, ca_file=ca_file)
     spelling, prefix = spelling_of(url.path, say)
     base = urlunsplit(url._replace(path=prefix))
-    get = _redacted(key, with_either_path(http_get_url(base, headers=headers, ca_file=ca_file)))
+    get = redacted_get(with_either_path(http_get_url(base, headers=headers, ca_file=ca_file)), secrets_of(deployment))
     wait_ready(adapter, get, None, deployment.ready_timeout_s or ATTACH_TIMEOUT_S)
     launch.startup.identity = "attached: the server was not started by enginebench"
     query = f"?{url.query}" if url.query else ""
-    return HttpEngine(adapter, launch, prompts, None, get, deployment.model, target, prefix, key, processes, query, spelling)
+    return HttpEngine(adapter, launch, prompts, None, get, deployment.model, target, prefix, processes, query, spelling)
 
 
 def api_key(deployment: Deployment) -> str | None:
@@ -162,13 +159,3 @@ def api_key(deployment: Deployment) -> str | None:
     if not (key.isascii() and key.isprintable()):
         raise UserError(f"the environment variable {deployment.api_key_env} has a character that is invalid in a header, e.g. a line break")
     return key
-
-
-def _redacted(secret: str | None, get: Get) -> Get:
-    """A `Get` whose replies do not contain the secret: they are stored and quoted in error messages."""
-
-    def redacted(path: str) -> Reply:
-        reply = get(path)
-        return Reply(reply.status, reply.body.replace(secret.encode(), b"***")) if secret else reply
-
-    return redacted

@@ -21,6 +21,7 @@ from enginebench.runner.engine import Engine
 from enginebench.runner.http_engine import HttpEngine, attach
 from enginebench.runner.offline import OfflineEngine
 from enginebench.runner.prompts import PromptSource, vocabulary_of
+from enginebench.runner.redaction import redacted_get, secrets_of
 from enginebench.runtime import EngineProcess, LaunchFailed, ProcessGroup, Proof, Started, ThisMachine, passed_on
 from enginebench.runtime.readiness import free_ports, http_get, wait_ready
 
@@ -107,7 +108,7 @@ def _start(
         engine = OfflineEngine.connect(adapter, launch, main, prompts, timeout_s)
     else:
         target = Target(*group.place.reach(site.port))
-        get = http_get(target.host, target.port)
+        get = redacted_get(http_get(target.host, target.port), secrets_of(launch.deployment))
         wait_ready(adapter, get, group, timeout_s)
         proofs.append(_prove("", site.port, main, group))
         engine = HttpEngine(adapter, launch, prompts, group, get, command.served_name, target, processes=processes)

@@ -28,6 +28,7 @@ from enginebench.runner.events import CellEnded, CellStarted, EngineReady, Launc
 from enginebench.runner.instruments import Instruments
 from enginebench.runner.launch import open_engine
 from enginebench.runner.priming import first_generation, fit_text_scale, wait_until_idle
+from enginebench.runner.redaction import redacted, secrets_of
 from enginebench.runtime import LaunchFailed, telling_line
 from enginebench.runtime.machine_lease import MachineLease
 from enginebench.scenario.contents import changed, contents_of, hashes
@@ -112,7 +113,7 @@ class Sweep:
             except NotStored:
                 raise
             except Exception as error:  # noqa: BLE001  # an error in one engine or adapter must not end the sweep
-                launch.ended, log_tail = _why(error)
+                launch.ended, log_tail = _why(error, secrets_of(deployment))
                 self._store_unmeasured(queue.cells, "failed", launch.ended, log_tail, launch)
                 return
             finally:
@@ -203,11 +204,12 @@ class Sweep:
             self._ended(cell, record)
 
 
-def _why(error: Exception) -> tuple[str, tuple[str, ...]]:
+def _why(error: Exception, secrets: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
     """Why an engine could not be used, and what of a log is stored with that."""
     if isinstance(error, LaunchFailed):
-        line = telling_line(error.log_tail)
-        return error.reason + (f": {line}" if line and line not in error.reason else ""), tuple(error.log_tail.splitlines())
+        log = redacted(error.log_tail, secrets)
+        line, reason = telling_line(log), redacted(error.reason, secrets)
+        return reason + (f": {line}" if line and line not in reason else ""), tuple(log.splitlines())
     if isinstance(error, UserError):  # its advice comes after a semicolon
         return "; ".join(line.strip() for line in str(error).splitlines()), ()
     if isinstance(error, OSError) and error.strerror:

@@ -1,0 +1,68 @@
+"""Removes secrets from what a server or an engine says, before it is stored or shown.
+
+Secrets are the key of an attached server, `container.secrets`, and tokens in the environment, which engines inherit.
+"""
+
+import base64
+import json
+import os
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+from urllib.parse import quote, quote_plus
+
+from enginebench.adapter import Get, Reply
+from enginebench.domain import Deployment, Sample
+
+STARS = "***"
+SHORTEST = 4
+"""A shorter key, such as 'x', is a placeholder; replacing it would only garble what is stored."""
+_CUT = 6
+"""Characters from which the beginning of a secret is removed at the end of a text, where an excerpt was cut off."""
+_NAMES = re.compile(r"(?:^|_)(?:TOKEN|SECRET|PASSWORD|API_KEY|ACCESS_KEY)$")
+
+
+def secrets_of(deployment: Deployment) -> tuple[str, ...]:
+    """The secrets that a deployment's server may know, longest first."""
+    named = [name for name in (deployment.api_key_env, *deployment.container.secrets) if name]
+    found = {os.environ.get(name, "") for name in (*named, *filter(_NAMES.search, os.environ))}
+    return tuple(sorted((secret for secret in found if len(secret) >= SHORTEST), key=len, reverse=True))
+
+
+def redacted(text: str, secrets: Iterable[str]) -> str:
+    """The text without the secrets: as they are, as JSON, in a URL, in base64, or cut off at its end."""
+    for secret in secrets:
+        for form in _forms(secret):
+            text = text.replace(form, STARS)
+            body = text.rstrip(" .…\"'")
+            cut = next((n for n in range(min(len(form) - 1, len(body)), _CUT - 1, -1) if body.endswith(form[:n])), 0)
+            text = body[: len(body) - cut] + STARS if cut else text
+    return text
+
+
+@lru_cache(maxsize=64)
+def _forms(secret: str) -> tuple[str, ...]:
+    encoded = base64.b64encode(secret.encode(errors="surrogateescape")).decode()
+    return tuple(dict.fromkeys((secret, json.dumps(secret)[1:-1], quote(secret, safe=""), quote_plus(secret), encoded)))
+
+
+def redacted_get(get: Get, secrets: tuple[str, ...]) -> Get:
+    """A `Get` whose replies do not contain the secrets."""
+
+    def clean(path: str) -> Reply:
+        reply = get(path)
+        text = redacted(reply.body.decode(errors="surrogateescape"), secrets)
+        return Reply(reply.status, text.encode(errors="surrogateescape"))
+
+    return clean if secrets else get
+
+
+def redact(samples: Iterable[Sample], secrets: tuple[str, ...]) -> None:
+    """Redact all texts of the server, in place."""
+    for sample in samples if secrets else ():
+        sample.error = sample.error and redacted(sample.error, secrets)
+        sample.finish_reason = sample.finish_reason and redacted(sample.finish_reason, secrets)
+        sample.text = sample.text and redacted(sample.text, secrets)
+        sample.end_marks = frozenset(redacted(mark, secrets) for mark in sample.end_marks)
+        if sample.server_timings:
+            sample.server_timings = {redacted(name, secrets): value for name, value in sample.server_timings.items()}
