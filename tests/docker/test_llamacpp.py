@@ -62,7 +62,7 @@ def answers(adapter: Adapter, deployment: Deployment, load: Load, folder: Path) 
         result = engine.run(engine.prompts.make(load, load.requests, salt="two"), load, keep_text=True)
         said: list[dict[str, JSON]] = [{"outcome": s.outcome, "output": s.output_tokens, "text": s.text} for s in result.samples]
         said += [dict(output) for output in parity_outputs(engine, replace(load, concurrency=1, requests=4, prompts="text"))]
-        assert engine.counters()["output_tokens"] == load.output_tokens * (load.requests + 4)
+        assert adapter.counters(engine.get)["output_tokens"] == load.output_tokens * (load.requests + 4)
     return said, launch
 
 

@@ -37,7 +37,7 @@ def measure(tmp_path_factory: pytest.TempPathFactory) -> Measure:
     def run(text: str) -> Measured:
         base = tmp_path_factory.mktemp("run")
         (base / "s.yaml").write_text(text)
-        done = subprocess.run(bench_argv("run", "s.yaml", "--no-html"), cwd=base, text=True, capture_output=True, timeout=280)
+        done = subprocess.run(bench_argv("run", "s.yaml", "--no-html"), cwd=base, text=True, capture_output=True, timeout=580)
         assert done.returncode == 0, done.stderr + done.stdout
         (folder,) = (base / "results").iterdir()
         stored = open_run(folder)

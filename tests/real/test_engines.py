@@ -14,7 +14,7 @@ from enginebench.engines.installed import installs_of
 from enginebench.engines.registry import discover
 from enginebench.validity.context import cache_proof
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 
 MODEL = "models:\n  tiny: {random_weights: {layers: 2, hidden: 128, heads: 4, kv_heads: 2, head_dim: 32, experts: 8, top_k: 2}}\n"
 LLAMACPP = (

@@ -59,7 +59,7 @@ def answers(adapter: Adapter, deployment: Deployment, load: Load, folder: Path) 
         assert launch.startup.command is not None
         gets = [http_get("127.0.0.1", member.port) for member in launch.startup.command.members]
         each = [prometheus_totals(get("/metrics").body.decode())["llamacpp:tokens_predicted_total"] for get in gets]
-        assert engine.counters()["output_tokens"] == load.output_tokens * (load.requests + 4)
+        assert adapter.counters(engine.get)["output_tokens"] == load.output_tokens * (load.requests + 4)
         return [*said, *greedy], each, launch
 
 

@@ -54,9 +54,9 @@ def memory_bandwidth() -> float:
 def _bandwidths(cores: int, each: int) -> tuple[float, float]:
     """Bytes/s of reading, and of copying (read and written), with an array of `each` bytes per core."""
     arrays = [np.ones(each // 8, np.int64) for _ in range(cores)]
-    halves = [np.split(array, 2) for array in arrays]
+    halves = [(array[: len(array) // 2], array[len(array) // 2 :]) for array in arrays]
     read = _best(cores, lambda core: arrays[core].max(), cores * each)
-    copied = _best(cores, lambda core: np.copyto(*halves[core]), cores * each)
+    copied = _best(cores, lambda core: np.copyto(halves[core][0], halves[core][1]), cores * each)
     return read, copied
 
 

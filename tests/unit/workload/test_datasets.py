@@ -296,7 +296,7 @@ ODD = [
 def test_what_is_left_out_of_a_data_set_is_counted(tmp_path: Path) -> None:
     lines(tmp_path, *ODD)
     records = read_records("jsonl:data.jsonl", tmp_path)
-    assert records == ((Turn("look", system="be brief"),), (Turn("call"),), (Turn("q", "a b"),))
+    assert tuple(records) == ((Turn("look", system="be brief"),), (Turn("call"),), (Turn("q", "a b"),))
     assert records.left_out == {
         "parts that are not text": 1, "records without a prompt": 2, "tool calls": 1, "records with tools": 1, "tool results": 1,
     }  # fmt: skip
