@@ -4,8 +4,6 @@ A dialect builds request bodies and decodes event payloads. An adapter selects o
 almost every engine. The names below are the public interface. Does not know: sockets, clocks, engines.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Final, Literal, TypeAlias
 

@@ -3,8 +3,6 @@
 Does not know: a particular protocol.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -55,17 +53,6 @@ class Event:
         self.answer_chars = len(answer) + without_text
 
 
-@dataclass(frozen=True, slots=True)
-class GenerationRequest:
-    """One generation, independent of the protocol. seed None: the server chooses."""
-
-    model: str
-    prompt: PromptInput
-    output_tokens: int
-    temperature: float
-    seed: int | None
-
-
 class Dialect(ABC):
     """The request and stream format of one family of engines. Stateless and picklable; a stream's state is in its `decoder`."""
 
@@ -77,15 +64,16 @@ class Dialect(ABC):
     ) -> dict[str, JSON]:
         """The JSON body of a streaming request with explicit sampling. extra: fields of the adapter (objects are merged one level deep).
         Raises ValueError for a kind of prompt that the route does not accept."""
-        return merged(self._build(GenerationRequest(model, prompt, output_tokens, temperature, seed)), extra)
+        sampling = {"temperature": temperature} | ({} if seed is None else {"seed": seed})
+        return merged(self._build(model, prompt, output_tokens, sampling), extra)
 
     def decode(self, payload: bytes) -> Event:
         """Decode the payload of one event (SSE data or one NDJSON line) by itself. Raises ValueError for an invalid payload."""
         return read_event(payload, self._read)
 
     @abstractmethod
-    def _build(self, request: GenerationRequest) -> dict[str, JSON]:
-        """The body of a streaming request."""
+    def _build(self, model: str, prompt: PromptInput, output_tokens: int, sampling: Mapping[str, JSON]) -> dict[str, JSON]:
+        """The body of a streaming request. sampling: `temperature` and, unless the server chooses it, `seed`."""
 
     @abstractmethod
     def _read(self, event: Event, data: Mapping[str, Any]) -> None:

@@ -1,7 +1,5 @@
 """What an engine reports about itself, under neutral names: its counters and its resolved configuration. Knows no engine."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 

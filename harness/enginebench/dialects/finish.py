@@ -5,8 +5,6 @@ TGI `FinishReason`; Ollama `done_reason`; DeepSeek, Zhipu, Mistral, Cohere, Anth
 OpenAI-compatible routes or gateways). Knows no protocol.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, Final
 

@@ -4,13 +4,11 @@ Ollama always stops at an end-of-sequence token, so `num_predict` is a maximum. 
 Options such as num_ctx reload the model when they differ between requests, so the dialect does not send them.
 """
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, Final
 
-from enginebench.dialects.base import Dialect, Event, GenerationRequest, PromptInput, as_messages, as_text, count, figures, text, tool_text
+from enginebench.dialects.base import Dialect, Event, PromptInput, as_messages, as_text, count, figures, text, tool_text
 from enginebench.dialects.finish import finish_of
 from enginebench.domain import JSON
 
@@ -30,11 +28,8 @@ class _Ollama(Dialect):
             event.output_tokens = count(data.get("eval_count"))
             event.timings = figures(data, *_DURATIONS)
 
-    def _build(self, request: GenerationRequest) -> dict[str, JSON]:
-        options: dict[str, JSON] = {"num_predict": request.output_tokens, "temperature": request.temperature}
-        if request.seed is not None:
-            options["seed"] = request.seed
-        return {"model": request.model, **self._prompt_fields(request.prompt), "stream": True, "options": options}
+    def _build(self, model: str, prompt: PromptInput, output_tokens: int, sampling: Mapping[str, JSON]) -> dict[str, JSON]:
+        return {"model": model, **self._prompt_fields(prompt), "stream": True, "options": {"num_predict": output_tokens, **sampling}}
 
     @abstractmethod
     def _prompt_fields(self, prompt: PromptInput) -> dict[str, JSON]:

@@ -5,8 +5,6 @@ a choice, reasoning under many names, content as a list of parts, cache hits und
 know: which server it is.
 """
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +12,6 @@ from typing import Any
 from enginebench.dialects.base import (
     Dialect,
     Event,
-    GenerationRequest,
     PromptInput,
     as_messages,
     as_text_or_ids,
@@ -59,10 +56,8 @@ class _OpenAI(Dialect):
             if "choices" not in data and not event.closing and ("detail" in data or {"message", "code"} <= data.keys()):
                 event.error = error_text(data)
 
-    def _build(self, request: GenerationRequest) -> dict[str, JSON]:
-        body: dict[str, JSON] = {"model": request.model, **self._prompt_fields(request.prompt), "max_tokens": request.output_tokens}
-        body |= {"temperature": request.temperature, "stream": True}
-        return body | ({"seed": request.seed} if request.seed is not None else {})
+    def _build(self, model: str, prompt: PromptInput, output_tokens: int, sampling: Mapping[str, JSON]) -> dict[str, JSON]:
+        return {"model": model, **self._prompt_fields(prompt), "max_tokens": output_tokens, **sampling, "stream": True}
 
     @abstractmethod
     def _prompt_fields(self, prompt: PromptInput) -> dict[str, JSON]: ...

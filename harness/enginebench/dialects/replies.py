@@ -3,8 +3,6 @@
 Does not know: engines, field names.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import math

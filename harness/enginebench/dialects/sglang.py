@@ -4,12 +4,10 @@ With --incremental-streaming-output a server sends only new text. The stream doe
 The route has no chat template.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from enginebench.dialects.base import Dialect, Event, GenerationRequest, as_text_or_ids, count, error_text, figures, read_event, text
+from enginebench.dialects.base import Dialect, Event, PromptInput, as_text_or_ids, count, error_text, figures, read_event, text
 from enginebench.dialects.finish import finish_of
 from enginebench.domain import JSON
 
@@ -22,13 +20,10 @@ class SglangGenerate(Dialect):
 
     path = "/generate"
 
-    def _build(self, request: GenerationRequest) -> dict[str, JSON]:
-        prompt = as_text_or_ids(request.prompt, self.path)
-        sampling: dict[str, JSON] = {"max_new_tokens": request.output_tokens, "temperature": request.temperature}
-        if request.seed is not None:
-            sampling["sampling_seed"] = request.seed
+    def _build(self, model: str, prompt: PromptInput, output_tokens: int, sampling: Mapping[str, JSON]) -> dict[str, JSON]:
         field = "text" if isinstance(prompt, str) else "input_ids"
-        return {field: prompt, "sampling_params": sampling, "stream": True}
+        named = {"sampling_seed" if name == "seed" else name: value for name, value in sampling.items()}
+        return {field: as_text_or_ids(prompt, self.path), "sampling_params": {"max_new_tokens": output_tokens, **named}, "stream": True}
 
     def _read(self, event: Event, data: Mapping[str, Any]) -> None:
         _Stream().read(event, data)

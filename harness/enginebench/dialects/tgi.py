@@ -4,12 +4,10 @@ The end-of-sequence token is an event: it counts as a token, but its text is not
 stops at an end-of-sequence token. For chat, TGI uses the OpenAI route.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
-from enginebench.dialects.base import Dialect, Event, GenerationRequest, as_text, count, text
+from enginebench.dialects.base import Dialect, Event, PromptInput, as_text, count, text
 from enginebench.dialects.finish import finish_of
 from enginebench.domain import JSON
 
@@ -19,13 +17,10 @@ class TgiGenerateStream(Dialect):
 
     path = "/generate_stream"
 
-    def _build(self, request: GenerationRequest) -> dict[str, JSON]:
-        parameters: dict[str, JSON] = {"max_new_tokens": request.output_tokens, "details": True, "do_sample": request.temperature > 0}
-        if request.temperature > 0:  # the server rejects 0 even with do_sample false
-            parameters["temperature"] = request.temperature
-        if request.seed is not None:
-            parameters["seed"] = request.seed
-        return {"inputs": as_text(request.prompt, self.path), "parameters": parameters}
+    def _build(self, model: str, prompt: PromptInput, output_tokens: int, sampling: Mapping[str, JSON]) -> dict[str, JSON]:
+        given = {name: value for name, value in sampling.items() if name != "temperature" or value}  # a temperature of 0 is rejected
+        parameters = {"max_new_tokens": output_tokens, "details": True, "do_sample": "temperature" in given, **given}
+        return {"inputs": as_text(prompt, self.path), "parameters": parameters}
 
     def _read(self, event: Event, data: Mapping[str, Any]) -> None:
         token = data.get("token")

@@ -3,8 +3,6 @@
 Does not know: when a request is sent (`dispatch` decides), engines, metrics.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence

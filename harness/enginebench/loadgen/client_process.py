@@ -3,8 +3,6 @@
 Does not know: how many processes share the load.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import gc

@@ -9,8 +9,6 @@ times are absolute, so a late request does not delay later ones; `sent - due` is
 Does not know: sockets, streams, metrics, or where a schedule comes from.
 """
 
-from __future__ import annotations
-
 import asyncio
 import heapq
 import itertools

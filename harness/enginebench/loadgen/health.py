@@ -3,8 +3,6 @@
 Does not know: which values are acceptable.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from array import array

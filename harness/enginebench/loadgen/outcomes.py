@@ -4,8 +4,6 @@ Failed requests are not retried: a 429 is a result. The one exception is a reque
 closing (`Exchange.stale`); it is sent again and counted in `ClientHealth.stale`.
 """
 
-from __future__ import annotations
-
 from typing import Final
 
 OK: Final = "ok"

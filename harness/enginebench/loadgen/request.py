@@ -3,8 +3,6 @@
 Does not know: engines, models, tokenizers, metrics.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias

@@ -3,8 +3,6 @@
 Synchronous, with plain data in and out, so it also works in a worker process.
 """
 
-from __future__ import annotations
-
 import resource
 from collections.abc import Sequence
 from time import monotonic_ns

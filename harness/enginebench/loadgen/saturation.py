@@ -7,8 +7,6 @@ of: growth well beyond chance, growth that is a fair share of the arrivals, and 
 while the first requests run; at a saturated server it is the same in both halves of the time).
 """
 
-from __future__ import annotations
-
 import math
 from bisect import bisect_left
 from typing import Final

@@ -4,8 +4,6 @@ Event-loop timers have a resolution of 1 ms (libuv) or are up to 1 ms late (asyn
 Linux the timer is a timerfd; elsewhere it is the event loop's own.
 """
 
-from __future__ import annotations
-
 import asyncio
 import ctypes
 import os

@@ -4,8 +4,6 @@ A library or tool that is missing or fails means that there is no such accelerat
 system_profiler are parsed from examples. No UUID or serial number is read.
 """
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

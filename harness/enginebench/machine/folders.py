@@ -4,8 +4,6 @@ Does not know what is in the cache or when that may be deleted; all of it can be
 checkout, or under `_repo/` in an installed wheel.
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -4,8 +4,6 @@ Any fact may be missing: it is then None or empty, never an error. No host name,
 published unchanged. Tested on Linux only.
 """
 
-from __future__ import annotations
-
 import importlib.metadata
 import itertools
 import os

@@ -3,8 +3,6 @@
 Knows no engine. `enginebench.engines.environments` makes environments; adapters find what is in them.
 """
 
-from __future__ import annotations
-
 import contextlib
 import re
 import subprocess

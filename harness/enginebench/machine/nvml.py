@@ -3,8 +3,6 @@
 The binding is imported only where the library is installed. Unverified on real hardware; the tests load a stand-in library.
 """
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 from collections.abc import Callable, Iterator

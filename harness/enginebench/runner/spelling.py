@@ -4,8 +4,6 @@ Servers that speak OpenAI's protocol differ in this, and say so with an error to
 has answered once is not asked again. Knows no engine.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -9,8 +9,6 @@ attached: port of an attached server of this machine.
 stdout: `ready` after the first reading; at the end one line of JSON, a list of `enginebench.records.subject.Subject`.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Helpers of what the sampler reads. Does not know: vendors, daemons, clocks."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeAlias, TypeVar

@@ -3,8 +3,6 @@
 Knows no engine, no socket, no dialect.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from enginebench.checkpoints.vocabulary import Vocabulary

@@ -4,8 +4,6 @@ A process of rate 1 is stretched to the load's rate: its arrival at s is due whe
 Poisson and gamma arrivals begin with a gap like any other; constant arrivals begin at 0. Knows no prompts, no clock, no server.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from itertools import islice

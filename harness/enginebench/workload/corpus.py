@@ -3,8 +3,6 @@
 The text is the same in every process of one Python version, and differs between versions. Knows no tokenizer and no length.
 """
 
-from __future__ import annotations
-
 import re
 from functools import cache
 from itertools import groupby

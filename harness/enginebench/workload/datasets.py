@@ -12,8 +12,6 @@ the user's turns. The length of the answer is `output_tokens`, or that of the te
 A content may be a list of parts, of which the text counts. What is left out is counted. Knows no tokenizer and no load.
 """
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import json

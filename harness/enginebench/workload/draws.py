@@ -4,8 +4,6 @@ numpy guarantees PCG64's raw stream, but not the distributions that it derives f
 derived from raw bits here. Knows nothing of what is drawn.
 """
 
-from __future__ import annotations
-
 import hashlib
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The files that a load names: their paths, and when they last changed."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from enginebench.errors import UserError

@@ -3,8 +3,6 @@
 Cheap enough for a plan: files are read once. Knows no tokenizer, and asks no server and no hub.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -4,8 +4,6 @@ A prompt is a sequence of segments. A segment is a number and a length: equal nu
 differs from the first token on. Shared prefixes, the blocks of a trace and a prompt's own text are all segments. Knows no tokenizer.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path

@@ -3,8 +3,6 @@
 Does not know: requests, or when connections are opened.
 """
 
-from __future__ import annotations
-
 import asyncio
 import ssl
 from typing import Final, TypeAlias

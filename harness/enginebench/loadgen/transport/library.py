@@ -1,7 +1,5 @@
 """Loads the library that hatch_build.py compiles from receive.c, through ctypes."""
 
-from __future__ import annotations
-
 import ctypes
 import struct
 from functools import cache
