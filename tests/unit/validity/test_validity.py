@@ -535,3 +535,11 @@ def test_requests_that_are_sent_again_are_counted(stale: int, found: set[str]) -
 def test_a_prompt_that_lost_a_few_tokens_was_cut_and_is_not_too_long() -> None:
     (reason,) = judge(cell(), samples(inputs=8)).reasons
     assert (reason.check.id, reason.severity) == ("prompt_truncated", "suspect")
+
+
+def test_one_count_for_every_prompt_is_a_limit_even_where_lengths_are_guesses() -> None:
+    guessed = replace(cell(exact=False), prompts=PromptFacts(exact=False, doubt="the server counts 16 tokens for 59 words"))
+    assert checks(guessed, samples(inputs=4)) == {"prompt_truncated"}
+    data = samples(inputs=4)
+    varied = Samples(**{**vars_of(data), "input_tokens": data.input_tokens + data.turn + np.arange(len(data)) % 2})
+    assert checks(guessed, varied) == {"lengths_guessed"}

@@ -15,7 +15,7 @@ from enginebench.validity.context import CLIENT_FIGURES, REQUEST_TIMES, Context,
 LAG_FLOOR = Threshold(1, "ms")
 LAG_OF_TTFT = Threshold(0.1, "share")
 LAG_IN_TOKENS = Threshold(2)
-SHARED = Threshold(0.02, "share")
+SHARED = Threshold(0.05, "share")
 CPU = Threshold(0.8, "share")
 CROWDED = Threshold(0.9, "share")
 SHORTEST_CPU = Threshold(0.1, "s")

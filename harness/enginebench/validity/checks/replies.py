@@ -166,10 +166,8 @@ def prompt_mismatch(cell: Context) -> Iterator[Finding]:
 )
 def lengths_guessed(cell: Context) -> Iterator[Finding]:
     """Without the server's tokenizer, a few prompts before the first load show how many tokens it counts for a word."""
-    s = cell.samples
-    counted = s.ok & (s.input_tokens > 0) & (s.turn == 0)
-    got, asked = s.input_tokens[counted], s.asked_input_tokens[counted]
-    if cell.record.prompts.doubt and (not len(got) or abs(got.mean() / asked.mean() - 1) > LENGTH_OFF):
+    got, asked = _all_inputs(cell)
+    if cell.record.prompts.doubt and not _capped(got, asked) and (not len(got) or abs(got.mean() / asked.mean() - 1) > LENGTH_OFF):
         yield Finding("suspect", cell.record.prompts.doubt)
 
 
@@ -181,10 +179,20 @@ def _prompt_advice(cell: Context, off: float, spread: float) -> str:
 
 
 def _inputs(cell: Context) -> tuple[Ints, Ints]:
-    """Input tokens that the server counted, and those asked for, of the first turns; none where lengths are guesses."""
+    """As `_all_inputs`; none where the lengths are guesses, unless the server counts the same for every prompt, which is its limit."""
+    got, asked = _all_inputs(cell)
+    return (got[:0], asked[:0]) if cell.record.prompts.doubt and not _capped(got, asked) else (got, asked)
+
+
+def _all_inputs(cell: Context) -> tuple[Ints, Ints]:
+    """Input tokens that the server counted, and those asked for, of the first turns."""
     s = cell.samples
-    counted = s.ok & (s.input_tokens > 0) & (s.turn == 0) & (not cell.record.prompts.doubt)
+    counted = s.ok & (s.input_tokens > 0) & (s.turn == 0)
     return s.input_tokens[counted], s.asked_input_tokens[counted]
+
+
+def _capped(got: Ints, asked: Ints) -> bool:
+    return len(got) > 1 and np.ptp(got) == 0 and float(got[0]) < (1 - LENGTH_OFF) * float(asked.min())
 
 
 @check(
