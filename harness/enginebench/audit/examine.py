@@ -17,6 +17,7 @@ from enginebench.physics.catalogue import THIS_CPU
 from enginebench.physics.deployment_limits import weights_of
 from enginebench.physics.detect import gpus_of, machine_named
 from enginebench.physics.machine import split_machine
+from enginebench.physics.placement import GGUF_ENGINES
 from enginebench.records.run_folder import open_run
 
 
@@ -42,8 +43,8 @@ def _of_run(folder: Path, hardware: str | None) -> tuple[Claims, Physics]:
     """The rows of a run, with the weights of its own checkpoints where these are at hand."""
     run = open_run(folder)
     analysis = analyse(run)
-    deployments = {(row.deployment.model, row.deployment.precision): row.deployment.checkpoint for row in analysis.rows}
-    found = {key: weights_of(*key, checkpoint) for key, checkpoint in deployments.items()}
+    deployments = {(row.deployment.model, row.deployment.precision): row.deployment for row in analysis.rows}
+    found = {key: weights_of(*key, each.checkpoint, gguf=each.engine in GGUF_ENGINES) for key, each in deployments.items()}
     own = {key: weights for key, weights in found.items() if weights is not None}
     return claims_of(analysis, hardware or machine_named(gpus_of(run.record.machine))), Physics(own)
 

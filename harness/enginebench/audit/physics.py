@@ -12,7 +12,8 @@ from enginebench.errors import UserError
 from enginebench.physics.catalogue import need_model, read_machine
 from enginebench.physics.machine import GB, HOST_BANDWIDTH, Host
 from enginebench.physics.memory import Reserve, fit
-from enginebench.physics.placement import placement_of
+from enginebench.physics.placement import GGUF_ENGINES, placement_of
+from enginebench.physics.precision import precision
 from enginebench.physics.roofline import decode
 from enginebench.physics.setting import Setting
 from enginebench.physics.sharding import problem
@@ -131,8 +132,8 @@ class Physics:
         device_s = sum(seconds for name, seconds in best.memory.items() if name != "host")
         return HostSplit(on_device.bytes / GB, on_host.bytes / GB, device_s, even.bytes["host"] / GB, best.time_s)
 
-    def _weights(self, model: str, precision: str) -> Weights:
-        return self.own.get((model, precision)) or _catalogue_weights(model, precision)
+    def _weights(self, model: str, name: str, *, gguf: bool = False) -> Weights:
+        return self.own.get((model, name)) or _catalogue_weights(model, name, gguf)
 
     def _setting(self, claim: Serving) -> Setting:
         """The claim as a roofline setting. If it states no parallelism, tensor parallelism over all devices is used where possible.
@@ -144,7 +145,7 @@ class Physics:
             raise UserError(placed)
         if placed.speculative:
             raise UserError("speculative decoding, and the acceptance rate is unknown")
-        weights = self._weights(claim.model, claim.precision or "")
+        weights = self._weights(claim.model, claim.precision or "", gguf=claim.engine in GGUF_ENGINES)
         machine = read_machine(claim.hardware or "")
         parallelism = Parallelism(claim.tp, claim.pp, claim.dp_replicas, claim.attention_dp, claim.ep)
         widest = Parallelism(tp=machine.count)
@@ -154,8 +155,8 @@ class Physics:
 
 
 @cache
-def _catalogue_weights(model: str, precision: str) -> Weights:
-    return weigh(need_model(model).model, precision)
+def _catalogue_weights(model: str, name: str, gguf: bool) -> Weights:
+    return weigh(need_model(model).model, precision(name, gguf=gguf))
 
 
 def _context(claim: Serving) -> float:

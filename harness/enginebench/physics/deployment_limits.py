@@ -9,6 +9,7 @@ assumes that everything that can overlap does.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
@@ -21,7 +22,7 @@ from enginebench.physics.catalogue import THIS_CPU
 from enginebench.physics.files import read_weights
 from enginebench.physics.machine import GB, Machine
 from enginebench.physics.memory import Fit, fit
-from enginebench.physics.placement import Placement, placement_of
+from enginebench.physics.placement import GGUF_ENGINES, Placement, placement_of
 from enginebench.physics.roofline import decode, prefill
 from enginebench.physics.setting import Setting
 from enginebench.physics.sharding import devices_of, problem
@@ -79,7 +80,8 @@ class MachineLimits:
         """The limits of a deployment. kv_dtype: type of the KV cache as reported by the engine. Raises UnknownLimit."""
         if deployment.runtime == "attach":
             raise UnknownLimit("the parallelism of an attached server is unknown")
-        weights = weights_of(deployment.model, deployment.precision, deployment.checkpoint, self.base)
+        gguf = deployment.engine in GGUF_ENGINES
+        weights = weights_of(deployment.model, deployment.precision, deployment.checkpoint, self.base, gguf=gguf)
         if weights is None:
             raise UnknownLimit(f"the size of {deployment.model} in {deployment.precision} is unknown: not in the catalogue, no local file")
         placement = placement_of(deployment.options, kv_dtype)
@@ -191,16 +193,19 @@ def _ceiling(setting: Setting, tokens: tuple[float, float], streams: float, *, n
 
 
 @cache
-def weights_of(model: str, precision: str, checkpoint: str, base: Path = Path()) -> Weights | None:
+def weights_of(model: str, precision: str, checkpoint: str, base: Path = Path(), *, gguf: bool = False) -> Weights | None:
     """The weights of a deployment, from its local checkpoint or the catalogue; None if neither has them.
 
-    For a GGUF file, the real sizes. A folder may be quantised while loading, so its dimensions in the requested precision.
+    For a GGUF file, the real sizes. A folder may be quantised while loading, so its dimensions in the requested precision. gguf: the engine
+    reads GGUF files. Unsloth's dynamic quantisations are known by the file's name, as their file type is that of the smallest tensors.
     """
+    if dynamic := re.search(r"[-/](UD-I?Q\d\w*?)(?:-\d{5}-of-\d{5})?\.gguf$", checkpoint, re.IGNORECASE):
+        precision = dynamic[1]
     file = local_path(checkpoint, base)
     names: list[tuple[str, str | None]] = [] if file is None else [(str(file), None if file.suffix == ".gguf" else precision)]
     for reference, name in (*names, (checkpoint, precision), (model, precision)):
         try:
-            return read_weights(reference, name)
+            return read_weights(reference, name, gguf=gguf)
         except UserError:
             continue
     return None

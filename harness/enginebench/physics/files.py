@@ -20,9 +20,10 @@ from enginebench.checkpoints.random_moe import SCHEME as RANDOM
 from enginebench.checkpoints.random_moe import RandomMoE
 from enginebench.errors import UserError, did_you_mean
 from enginebench.physics.catalogue import find_model, models
-from enginebench.physics.config import Config, from_config
+from enginebench.physics.config import from_config
 from enginebench.physics.geometry import Model, Role
 from enginebench.physics.precision import Precision, names, precision
+from enginebench.physics.quantization import stored_precision
 from enginebench.physics.weights import Stored, Weights, weigh
 
 _ROLES: tuple[tuple[str, Role], ...] = (
@@ -46,25 +47,25 @@ _PACKED = frozenset({"I32", "U8"})
 """Types whose elements hold several quantised weights."""
 
 
-def read_weights(reference: str, name: str | None = None) -> Weights:
+def read_weights(reference: str, name: str | None = None, *, gguf: bool = False) -> Weights:
     """The weights of a catalogue model, a config.json, a folder of safetensors, a .gguf file, or a `random:` reference.
 
-    name: a precision; then a file gives only the dimensions. None: the published precision, or the real sizes in the file. UserError if the
-    reference is unknown or unreadable.
+    name: a precision; then a file gives only the dimensions. None: the published precision, or the real sizes in the file. gguf: what an
+    engine that reads GGUF files stores under that name. UserError if the reference is unknown or unreadable.
     """
     path = Path(reference).expanduser()
     if reference.startswith(RANDOM):
-        return weigh(random_model(reference), name or "bf16")
+        return weigh(random_model(reference), precision(name or "bf16", gguf=gguf))
     if path.exists():
         found = read_file(path)
-        return found if name is None else weigh(found.model, name)
+        return found if name is None else weigh(found.model, precision(name, gguf=gguf))
     entry = find_model(reference)
     if entry is None:
         raise UserError(
             f"unknown model '{reference}': neither in the catalogue nor a file or folder",
             advice=did_you_mean(reference.lower(), models()),
         )
-    return replace(weigh(entry.model, name or entry.native), notes=(entry.note,) if entry.note else ())
+    return replace(weigh(entry.model, precision(name or entry.native, gguf=gguf)), notes=(entry.note,) if entry.note else ())
 
 
 def random_model(reference: str) -> Model:
@@ -97,11 +98,10 @@ def read_file(path: Path) -> Weights:
     except ValueError as error:
         raise UserError(f"invalid JSON ({error})", file=config) from error
     model = from_config(_title(config), document)
-    name = _config_precision(document)
+    kind = stored_precision(document, config.parent, len(model.layers))
     shards = sorted(path.glob("*.safetensors")) if path.is_dir() else []
     if not shards:
-        return weigh(model, name)
-    kind = precision(name)
+        return weigh(model, kind)
     return _assemble(model, kind, [tensor for shard in shards for tensor in _safetensors(shard)], f"{len(shards)} safetensors files")
 
 
@@ -155,20 +155,6 @@ def _tensor(name: str, each: Mapping[str, Any]) -> _Tensor:
     if each["dtype"] in _PACKED and not name.endswith(".bias"):
         elements = 2 * (end - begin)  # four bits each, as in AWQ, GPTQ, MXFP4 and NVFP4
     return name, 0 if _SCALE.search(name) else elements, end - begin
-
-
-def _config_precision(config: Config) -> str:
-    text = config.get("text_config", config)
-    quantization = config.get("quantization_config") or text.get("quantization_config")
-    if not quantization:
-        dtype = next((each[key] for each in (text, config) for key in ("dtype", "torch_dtype") if each.get(key)), "bfloat16")
-        return {"float32": "f32", "float16": "f16"}.get(str(dtype), "bf16")
-    method = str(quantization.get("quant_method", "")).lower()
-    if method == "modelopt":
-        return "nvfp4" if "fp4" in str(quantization.get("quant_algo", "")).lower() else "fp8"
-    if method not in ("fp8", "mxfp4", "awq", "gptq"):
-        raise UserError(f"unknown quantisation '{method}'", key="quant_method", advice="name a precision")
-    return method
 
 
 def _title(config: Path) -> str:

@@ -146,7 +146,7 @@ def offload(
     if machine.count != 1:
         advice = "name one card, or ask bench fit --pp"
         raise UserError(f"--hardware {hardware}: the split over several cards is not computed here", advice=advice)
-    weights = read_weights(model, precision)
+    weights = read_weights(model, precision, gguf=True)
     if weights.precision.name not in GGUF_PRECISIONS:
         raise UserError(f"llama.cpp has no {weights.precision.name}", key="precision", advice="name one of its own: --precision q4_k_m")
     reserve = replace(LLAMACPP, runtime=reserve_gib * GIB)

@@ -21,6 +21,8 @@ KV_BITS: Mapping[str, float] = {
 
 UNSUPPORTED = ("tensor_overrides", "cpu_offload_gb", "moe_cache_mib", "moe_cpu_experts", "tensor_split", "gpu_split", "also", "extra")
 """Options that may place weights in a way that `Placement` cannot describe."""
+GGUF_ENGINES = frozenset({"llamacpp", "llama.cpp", "ollama", "ktransformers", "lmstudio", "koboldcpp"})
+"""Engines whose checkpoints are GGUF files."""
 SPECULATIVE = ("speculative", "draft_model", "mtp", "ngram_match")
 """Options of speculative decoding, which the roofline of a single step does not limit."""
 

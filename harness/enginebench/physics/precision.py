@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from enginebench.errors import UserError, did_you_mean
 from enginebench.physics.geometry import FFN, Role
@@ -37,9 +37,14 @@ class Precision:
     """Formats of its products, fastest first; the first that the device supports is used."""
 
 
-def precision(name: str) -> Precision:
-    """The precision with this name ('fp8', 'q4_k_m', 'exl3_3.5bpw', '4bit', ...). UserError if it is unknown."""
+def precision(name: str, *, gguf: bool = False) -> Precision:
+    """The precision with this name ('fp8', 'q4_k_m', 'ud-q4_k_xl', 'exl3_3.5bpw', '4bit', ...). UserError if it is unknown.
+
+    gguf: in a GGUF file, where `mxfp4` is llama.cpp's MXFP4_MOE: Q8_0 outside of the experts, which other engines keep in 16 bits.
+    """
     word = _SPELLINGS.get(name.lower(), name.lower())
+    if gguf and word == "mxfp4":
+        return replace(_PRECISIONS["mxfp4_moe"], name=word)
     if word in _PRECISIONS:
         return _PRECISIONS[word]
     if found := re.fullmatch(r"exl3[_-](\d+(?:\.\d+)?)bpw", word):
@@ -107,6 +112,9 @@ _PRECISIONS: dict[str, Precision] = {
     "nvfp4": _quantised("nvfp4", {}, 4.5, ("fp4", "bf16")),
     "w4afp8": _quantised("w4afp8", dict.fromkeys(frozenset(Role) - _SIXTEEN - {Role.EXPERT}, 8.0), 4.125, ("fp8", "bf16")),
     "mxfp4": _quantised("mxfp4", dict.fromkeys(frozenset(Role) - {Role.EXPERT}, 16.0), 4.25, ("fp4", "fp8", "bf16")),
+    "mxfp4_moe": Precision(
+        "mxfp4_moe", {role: 4.25 if role == Role.EXPERT else 32 if role in _FULL else 8.5 for role in Role}, ("fp4", "int8", "bf16")
+    ),
     **_uniform(("q8_0", "q6_k"), None),
     **_uniform(("q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl", "iq3_s", "iq3_xxs", "tq2_0", "tq1_0"), "q6_k"),
     **_uniform(("iq2_s", "iq2_xs", "iq2_xxs", "iq1_m", "iq1_s"), "q5_k"),
@@ -125,5 +133,17 @@ _PRECISIONS |= {
     name: _ggml(name, matrices=bits, down=bits, attention=bits, keys=bits, table=GGML_BITS["iq3_s"], head=GGML_BITS["q6_k"])
     for name, bits in _NOMINAL.items()
 }
+
+_UNSLOTH = {
+    "ud-iq1_s": 2.17, "ud-iq1_m": 2.3, "ud-iq2_xxs": 2.56, "ud-iq2_m": 2.75, "ud-q2_k_xl": 2.86, "ud-iq3_xxs": 3.2, "ud-q3_k_xl": 3.75,
+    "ud-q4_k_xl": 4.8, "ud-q5_k_xl": 5.7, "ud-q6_k_xl": 6.8, "ud-q8_k_xl": 9.0,
+}  # fmt: skip
+"""Unsloth's dynamic quantisations -> bits per weight of the MLPs and experts. They give down-projections and some layers more than the name
+says; from the sizes of the Llama 4 Scout files (33.8, 35.4, 38.6, 42.2, 52.9, 65.6 GB), with 5.5 bits elsewhere. Another model's differ by
+up to a tenth: the real sizes are in the file."""
+for _name, _bits in _UNSLOTH.items():
+    _more = max(_bits, 5.5)
+    _mix = _ggml(_name, matrices=_bits, down=_bits, attention=_more, keys=_more, table=_more, head=GGML_BITS["q6_k"])
+    _PRECISIONS[_name] = replace(_mix, bits={**_mix.bits, Role.SHARED: _more, Role.LATENT: _more})
 
 _SPELLINGS: Mapping[str, str] = {"fp32": "f32", "fp16": "f16", "float16": "f16", "bfloat16": "bf16", "float32": "f32", "none": "bf16"}

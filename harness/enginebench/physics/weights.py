@@ -36,9 +36,9 @@ class Weights:
         return sum(part.bytes for part in self.parts if part.role in roles)
 
 
-def weigh(model: Model, name: str) -> Weights:
+def weigh(model: Model, kind: Precision | str) -> Weights:
     """The sizes in a precision ('fp8', 'q4_k_m', ...), from its bits per weight of each role."""
-    kind = precision(name)
+    kind = precision(kind) if isinstance(kind, str) else kind
     bits = {**kind.bits, Role.EMBEDDING: kind.bits[Role.HEAD if model.tied else Role.EMBEDDING]}  # a tied table is stored once, as the head
     parts = tuple(Stored(part.role, part.layer, part.params, part.params * bits[part.role] / 8) for part in model.parts)
     return Weights(model, kind, parts, f"dimensions x bits of {kind.name}")

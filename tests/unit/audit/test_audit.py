@@ -476,8 +476,7 @@ def test_measurements_of_the_field_lie_under_the_ceiling(published: Audit) -> No
 
 def test_every_published_claim_becomes_a_scenario_or_says_why_not(published: Audit, tmp_path: Path) -> None:
     registry, claims = discover(), published.claims
-    (tmp_path / "mine.gguf").touch()
-    own = {(claim.model, claim.precision or ""): "mine.gguf" for claim in claims.serving if claim.engine == "llamacpp"}
+    own = {(claim.model, claim.precision or ""): "hf:org/name/mine.gguf" for claim in claims.serving if claim.engine == "llamacpp"}
     planned = set()
     for finding in published.findings:
         if finding.serving is None:

@@ -1,0 +1,137 @@
+"""The bits of each role in a quantised checkpoint, by its `quantization_config` or ModelOpt's `hf_quant_config.json`.
+
+Reads methods with one precision (fp8, awq, gptq, mxfp4, ...), the groups of compressed-tensors, ModelOpt's mixed precision, and the modules
+that are left out. A role of which some layers are left out has the mean. Sources: the configurations of compressed-tensors 0.13, ModelOpt
+0.39 and transformers 5.23.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from enginebench.errors import UserError
+from enginebench.physics.geometry import Role
+from enginebench.physics.precision import Precision, precision
+
+Config = Mapping[str, Any]
+
+_MODULES: Mapping[Role, tuple[str, ...]] = {
+    Role.ATTENTION: ("self_attn.q_proj", "self_attn.o_proj"),
+    Role.KEYS: ("self_attn.k_proj", "self_attn.v_proj"),
+    Role.LATENT: ("self_attn.q_a_proj", "self_attn.kv_a_proj_with_mqa"),
+    Role.DENSE: ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"),
+    Role.SHARED: ("mlp.shared_experts.gate_proj", "mlp.shared_experts.up_proj", "mlp.shared_experts.down_proj"),
+    Role.EXPERT: ("mlp.experts.0.gate_proj", "mlp.experts.0.up_proj", "mlp.experts.0.down_proj"),
+}
+"""Modules of a layer with the weights of a role, as most models of transformers call them."""
+_OTHER_NAMES = (("mlp.experts", "block_sparse_moe.experts"), ("mlp.", "feed_forward."), ("shared_experts", "shared_expert"))
+_ALGORITHMS = {
+    "FP8": "fp8", "FP8_PB_WO": "fp8", "FP8_PER_CHANNEL_PER_TOKEN": "fp8", "NVFP4": "nvfp4", "NVFP4_AWQ": "nvfp4", "W4A8_NVFP4_FP8": "nvfp4",
+    "W4A16_AWQ": "awq", "W4A16": "int4", "W4A8_AWQ": "w4afp8", "W4A8_MXFP4_FP8": "mxfp4", "MXFP4": "mxfp4", "MXFP8": "mxfp8",
+    "W8A8_SQ_PER_CHANNEL": "int8", "INT8_SQ": "int8", "W8A16": "int8",
+}  # fmt: skip
+"""ModelOpt's `quant_algo` -> precision."""
+_METHODS = {
+    **{name: name for name in ("fp8", "mxfp4", "mxfp8", "awq", "gptq", "w4afp8", "nvfp4")}, "fbgemm_fp8": "fp8"
+}  # fmt: skip
+_LEFT_OUT = ("ignore", "exclude_modules", "modules_to_not_convert", "ignored_layers", "exclude")
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """The precision of the modules that match any of the targets."""
+
+    targets: tuple[str, ...]
+    bits: float
+    name: str
+
+
+def stored_precision(config: Config, folder: Path | None, layers: int) -> Precision:
+    """The precision of a checkpoint, from its config.json and the file beside it. UserError for a method that is unknown."""
+    text = config.get("text_config", config)
+    sidecar = folder / "hf_quant_config.json" if folder is not None else None
+    found = next((each[key] for each in (config, text) for key in ("quantization_config", "compression_config") if each.get(key)), None)
+    if found is None and sidecar is not None and sidecar.is_file():
+        try:
+            found = {"quant_method": "modelopt", **json.loads(sidecar.read_text(encoding="utf-8"))["quantization"]}
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise UserError(f"cannot be read ({type(error).__name__})", file=sidecar) from error
+    if found is None:
+        dtype = next((each[key] for each in (text, config) for key in ("dtype", "torch_dtype") if each.get(key)), "bfloat16")
+        return precision({"float32": "f32", "float16": "f16"}.get(str(dtype).removeprefix("torch."), "bf16"))
+    rules = _rules(found)
+    left_out = [str(each) for key in _LEFT_OUT for each in found.get(key) or ()]
+    whole = precision(rules[0].name)
+    if "config_groups" in found or "quant_algo" in found:
+        of_role = dict.fromkeys(_MODULES, rules)
+        head = {Role.HEAD: _bits("lm_head", rules, left_out)}
+    else:  # the method says which roles it quantises
+        inside = whole.bits[Role.EXPERT]
+        of_role = {role: [replace(rules[0], bits=rules[0].bits if whole.bits[role] == inside else whole.bits[role])] for role in _MODULES}
+        head = {}
+    bits = {role: _mean(role, its, left_out, layers) for role, its in of_role.items()}
+    return replace(whole, bits={**whole.bits, **bits, **head})
+
+
+def _rules(found: Config) -> list[_Rule]:
+    """The precisions of a configuration, that of most weights first."""
+    method = str(found.get("quant_method", "")).lower()
+    if isinstance(layers := found.get("quantized_layers"), Mapping):  # ModelOpt's MIXED_PRECISION
+        rules = [_named(_ALGORITHMS.get(str(each.get("quant_algo")).upper()), (name,), method) for name, each in layers.items()]
+        return sorted(rules, key=lambda rule: "experts" not in rule.targets[0])
+    if "quant_algo" in found:
+        return [_named(_ALGORITHMS.get(str(found["quant_algo"]).upper()), ("*",), str(found["quant_algo"]))]
+    if isinstance(groups := found.get("config_groups"), Mapping):
+        rules = [_group(each) for each in groups.values()]
+        return sorted(rules, key=lambda rule: not any(_matches(target, "model.layers.1.mlp.experts.0.up_proj") for target in rule.targets))
+    if method == "bitsandbytes":
+        four = found.get("load_in_4bit") or found.get("_load_in_4bit")
+        return [_Rule(("*",), 4.5, "int4") if four else _Rule(("*",), 8.0, "int8")]
+    if method in ("awq", "gptq") and (wide := found.get("bits", found.get("w_bit", 4))) != 4:
+        return [_Rule(("*",), wide + 0.15625, method)]
+    return [_named(_METHODS.get(method), ("*",), method)]
+
+
+def _named(name: str | None, targets: tuple[str, ...], written: str) -> _Rule:
+    if name is None:
+        raise UserError(f"unknown quantisation '{written}'", key="quant_method", advice="name a precision")
+    return _Rule(targets, precision(name).bits[Role.EXPERT], name)
+
+
+def _group(group: Config) -> _Rule:
+    """One group of compressed-tensors: bits of a weight with its scale, 16 bits wide unless the format is a microscaling one."""
+    weights = group.get("weights") or {}
+    wide, kind, size = weights.get("num_bits", 16), weights.get("type", "int"), weights.get("group_size")
+    targets = tuple(map(str, group.get("targets") or ("Linear",)))
+    if kind == "float":
+        name = ("nvfp4" if size == 16 else "mxfp4") if wide == 4 else "mxfp8" if size == 32 else "fp8"
+        return _named(name, targets, f"{wide}-bit float")
+    scale = (16 if weights.get("symmetric", True) else 16 + wide) / size if isinstance(size, int) and size > 0 else 0.0
+    return _Rule(targets, wide + scale, "int8" if wide == 8 else "int4")
+
+
+def _mean(role: Role, rules: Sequence[_Rule], left_out: Sequence[str], layers: int) -> float:
+    """Bits of a role over its modules in all layers."""
+    found = [_bits(f"model.layers.{i}.{module}", rules, left_out) for i in range(layers) for module in _MODULES[role]]
+    return sum(found) / len(found)
+
+
+def _bits(module: str, rules: Sequence[_Rule], left_out: Sequence[str]) -> float:
+    names = [module, *(module.replace(ours, theirs) for ours, theirs in _OTHER_NAMES if ours in module)]
+    if any(_matches(pattern, name) for pattern in left_out for name in names):
+        return 16.0
+    matching = (rule.bits for rule in rules if any(_matches(target, name) for target in rule.targets for name in names))
+    return next(matching, 16.0)
+
+
+def _matches(pattern: str, name: str) -> bool:
+    """'Linear' (every module), 're:.*experts.*', 'lm_head', 'model.layers.0.self_attn', or with '*'; whole parts of a dotted name."""
+    if pattern.startswith("re:"):
+        return re.match(pattern[3:], name) is not None
+    return pattern in ("Linear", "*") or fnmatchcase(f".{name}.", f"*.{pattern.strip('.')}.*") or fnmatchcase(name, pattern)
