@@ -154,8 +154,8 @@ def test_two_containers_on_a_network_of_their_own(daemon: Any, nothing: Containe
         main = group.start_main(python(ASK))
         host, port = group.place.reach(8001)
         assert host == "127.0.0.1"
+        assert main.wait(60), "the member listens from then on"
         assert http_get(host, port)("/what").body == b"the member's file"
-        assert main.wait(60)
         assert main.log_tail() == "the member's file\nshared memory"
         (network,) = [left for left in find(daemon) if left.kind == "network" and left.live and left.run == "2026-01-01-boxed"]
         labels = daemon.networks.get(network.id).attrs["Labels"]
