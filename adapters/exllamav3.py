@@ -1,6 +1,6 @@
 """ExLlamaV3: its Generator behind our own thin server, as an in-process batch, or inside TabbyAPI.
 
-Our server takes token ids, forces the length and reports the configuration in force; TabbyAPI (`server: tabbyapi`) is what its users run,
+Our server takes token ids, forces the length and reports the configuration in force; TabbyAPI (`server: tabbyapi`) is the usual one,
 takes text only and pins a library version of its own. The precision is the checkpoint's: a folder quantized to so many bits per weight
 (`exl3_3.5bpw`), rounded to quarters here. `pp` is ExLlamaV3's layer split (one GPU after another, one batch under way), `tp` its
 tensor-parallel mode, under which the experts of a layer are divided whole (`ep` = `tp`) or each is cut into slices (`ep` = 1).
@@ -22,7 +22,7 @@ QUARTERS = range(4, 33)
 """Bits per weight of EXL3 in quarters: 1 to 8."""
 PAGE_TOKENS = 256
 DRAFT_ROOM = 31
-"""Tokens past its output that a request may claim, beside the one that ExLlamaV3 always adds: a drafter's window."""
+"""Tokens past its output that a request may claim, besides the one that ExLlamaV3 always adds: a drafter's window."""
 LOADING_S = 1800.0
 """Compiling the CUDA extension at the first start takes minutes."""
 COUNTERS = {name: f"exllamav3_{name}" for name in eb.GAUGES} | {name: f"exllamav3_{name}_total" for name in eb.TOTALS}

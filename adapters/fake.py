@@ -43,7 +43,7 @@ class FakeOptions:
     no_done: bool = False
     """Streams end without [DONE]."""
     usage: Literal["separate", "choices", "continuous", "none"] = "separate"
-    """OpenAI's protocol: token counts are in a separate event, beside the last text, beside every text, or nowhere."""
+    """OpenAI's protocol: token counts are in a separate event, in that of the last text, in every event with text, or nowhere."""
     pings: bool = False
     """Comments before the first token and between events."""
     slots: int = 0

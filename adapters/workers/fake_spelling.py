@@ -1,4 +1,4 @@
-"""How the fake engine writes what it generates, in the protocols of real engines. Knows no socket and no clock."""
+"""How the fake engine writes what it generates, in the protocols of real engines. Does not know sockets or clocks."""
 
 import argparse
 import json

@@ -120,7 +120,7 @@ class BatchingOptions:
     prefix_cache: bool = False
     """Let a prompt reuse the KV of an earlier one. Off: a repeated prompt is computed again, every time."""
     chunked_prefill: bool | None = None
-    """Split long prompts over steps, beside decodes."""
+    """Split long prompts over steps, together with decodes."""
     batch_tokens: int | None = None
     """Most tokens of one forward pass."""
     stream_interval: int = option("--stream-interval", 1)
@@ -236,7 +236,7 @@ class Adapter(ABC):
     # -- installation: `bench engines` and the start of a run ----------------------------------------------------------------------
 
     requirements: ClassVar[tuple[str, ...]] = ()
-    """Exact pins (`package==version`) for `bench engines install`; empty: nothing to install. The file <name>.constraints.txt beside the
+    """Exact pins (`package==version`) for `bench engines install`; empty: nothing to install. The file <name>.constraints.txt next to the
     adapter pins their dependencies."""
     variants: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Other sets of pins for other machines: `bench engines install <name>:<variant>`, with <name>-<variant>.constraints.txt."""

@@ -1,7 +1,7 @@
 """What a reader must know before quoting a figure of a run: random weights, disagreeing outputs, requests that were sent again,
 a throughput above the ceiling, prices that apply to no row.
 
-Pure: rows and parities in, sentences out. Does not rank and knows no table.
+Pure: rows and parities in, sentences out. Does not rank and does not know tables.
 """
 
 from __future__ import annotations

@@ -188,7 +188,7 @@ def changes(base: Analysis, candidate: Analysis, pairs: Iterable[tuple[Row, Row]
 
 
 def moved(base: Analysis, candidate: Analysis) -> bool:
-    """Whether the runs were made on machines with different processors, limits or accelerators."""
+    """Whether the runs were made on machines with different CPUs, limits or accelerators."""
     return _hardware(base) != _hardware(candidate)
 
 

@@ -8,7 +8,7 @@ from enginebench.domain import Load, field_names, load_fields
 
 
 def distinguishing_labels(loads: Sequence[Load]) -> list[str]:
-    """For each load what distinguishes it from the others, beside level and lengths: 'requests 64, duration 8 s, prompts text', or ''.
+    """For each load what distinguishes it from the others, besides level and lengths: 'requests 64, duration 8 s, prompts text', or ''.
 
     Omits values that are 0 or not set. Loads with the same lengths and level that are not equal have different texts.
     """

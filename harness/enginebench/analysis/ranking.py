@@ -1,6 +1,6 @@
 """Which deployment of a run is best, and how sure that is, as one sentence per model.
 
-Pure: rows in, sentences out. A claim is never stronger than the test behind it. Knows no table and no file.
+Pure: rows in, sentences out. A claim is never stronger than the test behind it. Does not know tables or files.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """From stored cells to rows: one per deployment and load, with its repeats folded into estimates and the labels that distinguish it.
 
-It reads records and samples, and decides which figures of a cell are withheld. It ranks nothing and knows no table.
+It reads records and samples, and decides which figures of a cell are withheld. It ranks nothing and does not know tables.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class Row:
 
     @property
     def attached(self) -> bool:
-        """Whether the server was running already: what is known of it is what it reports."""
+        """Whether the server was running already: all that is known about it is what it reports."""
         return self.deployment.runtime == "attach"
 
     @property
@@ -251,7 +251,7 @@ def _label_columns(cell: CellResult, launches: Mapping[str, LaunchRecord]) -> di
 def _columns(flat: Sequence[Mapping[str, str]], loads: Sequence[Load]) -> tuple[str, ...]:
     """The identity columns and whatever varies over the run: a table shows a column only if it says something."""
     names = dict.fromkeys(name for labels in flat for name in labels)
-    # A load's field is empty where another has taken its place; that alone is no difference.
+    # A load's field is empty where another has taken its place; that alone is not a difference.
     values = {name: {labels.get(name, "") for labels in flat} - ({""} if name in LOAD_COLUMNS else set()) for name in names}
     varies = {name for name in names if len(values[name]) > 1}
     always = {*_IDENTITY, *(column for load in loads for column in load.main_fields)}

@@ -40,7 +40,7 @@ def _of_file(file: Path, hardware: str | None) -> tuple[Claims, Physics]:
 
 
 def _of_run(folder: Path, hardware: str | None) -> tuple[Claims, Physics]:
-    """The rows of a run, with the weights of its own checkpoints where these are at hand."""
+    """The rows of a run, with the weights of its own checkpoints where these are local."""
     run = open_run(folder)
     analysis = analyse(run)
     deployments = {(row.deployment.model, row.deployment.precision): row.deployment for row in analysis.rows}

@@ -111,7 +111,7 @@ class Physics:
         return Ceiling(step.tokens_per_s, _LIMITS[step.bottleneck], even)
 
     def largest_batch(self, claim: Serving) -> int:
-        """Number of requests of the stated lengths that fit beside the weights; a very large number if no length is stated."""
+        """Number of requests of the stated lengths that fit next to the weights; a very large number if no length is stated."""
         setting = self._setting(claim)
         context = max(1, (claim.isl or 0) + (claim.osl or 0))
         nothing = Reserve(runtime=0.0, chunk=0)  # the most favourable case: only weights and KV cache take memory

@@ -32,7 +32,7 @@ def audit_scenarios(audit: Audit, checkpoints: Mapping[tuple[str, str], str] | N
 
 
 def scenario_text(claim: Serving, finding: Finding, claims: Claims, own: Mapping[tuple[str, str], str]) -> str:
-    """The scenario of one claim as YAML, with the user's `own` checkpoints. UserError if it states too little or knows no checkpoint."""
+    """The scenario of one claim as YAML, with the user's `own` checkpoints. UserError if it states too little or names no checkpoint."""
     if claim.engine is None or claim.precision is None or claim.rates is None:
         missing = [name for name in ("engine", "precision") if getattr(claim, name) is None] or ["rate"]
         raise UserError(f"cannot reproduce {claim.id}: its {missing[0]} is not stated")

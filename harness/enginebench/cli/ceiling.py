@@ -57,7 +57,7 @@ def _table(found: enginebench.Ceilings, context: int) -> Iterator[str]:
     heads = " ".join(f"{name:>10}" for name in names)
     yield (
         f"{'batch':>7} {heads} {'per user':>9} {'step':>8} | {'weights':>8} {'experts':>8} {'KV cache':>8} {'host':>8} | "
-        f"{'compute':>8} {'link':>8} | {'touched':>7}  rules"
+        f"{'compute':>8} {'link':>8} | {'touched':>7}  bottleneck"
     )
     for i, step in enumerate(found.curves[context]):
         rates = " ".join(f"{curve[context][i].tokens_per_s:>10,.0f}" for curve in found.lines.values())

@@ -1,4 +1,4 @@
-"""`bench clean`: remove what dead runs left behind, and nothing else."""
+"""`bench clean`: remove what ended runs left behind, and nothing else."""
 
 import click
 
@@ -8,7 +8,7 @@ from enginebench.cli.shared import show
 
 @click.command(epilog="\b\nExamples:\n  bench clean")
 def clean() -> None:
-    """End processes and remove containers and networks of runs whose harness is dead; those of live runs stay."""
+    """End processes and remove containers and networks of runs whose harness has ended; those of live runs stay."""
     done = enginebench.clean()
     if done.containers_problem is not None:
         show(f"containers were not checked: {done.containers_problem}")

@@ -18,7 +18,7 @@ _COLOURS = {"ok": "green", "warn": "yellow", "no": "red"}
 @ADAPTERS
 @AS_JSON
 def doctor(adapters: Sequence[Path], as_json: bool) -> None:
-    """Look at this machine: processor, memory, GPUs, Docker, engines, leftovers of earlier runs."""
+    """Look at this machine: CPU, memory, GPUs, Docker, engines, leftovers of earlier runs."""
     found = enginebench.doctor(adapters)
     if as_json:
         print_json([plain(each) for each in found])

@@ -39,7 +39,7 @@ def images(context: click.Context, table: Path | None, adapters: Sequence[Path],
         if image.note:
             click.echo(f"{'':<{width}}  note: {image.note}")
     if found.daemon_problem:
-        click.echo(f"which of them are here is not known: {found.daemon_problem}", err=True)
+        click.echo(f"which of them are local is unknown: {found.daemon_problem}", err=True)
 
 
 @images.command(epilog="\b\nExamples:\n  bench images build llamacpp/cpu")

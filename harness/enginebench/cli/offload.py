@@ -1,4 +1,4 @@
-"""`bench offload`: which experts or layers stay on a card that is too small for the model, and what that costs."""
+"""`bench offload`: which experts or layers stay on a GPU that is too small for the model, and what that costs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Exit code 1: it does not fit, whatever lies on the host.
 
 @click.command(epilog=_EPILOG)
 @click.argument("model")
-@click.option("--hardware", required=True, metavar="DEVICE+HOSTgb", help="rtx4090+128gb: the card, and the host's memory.")
+@click.option("--hardware", required=True, metavar="DEVICE+HOSTgb", help="rtx4090+128gb: the GPU, and the host's memory.")
 @click.option("--precision", help="q4_k_m, mxfp4, ...; default: as published, or the sizes in the file.")
 @click.option("--kv", type=click.Choice(KV_TYPES), default="f16", help="Element type of the KV cache.")
 @click.option("--host-bandwidth", "host_gb_s", type=POSITIVE, metavar="GB/S", help="Of the host's memory.  [default: 80]")
@@ -38,7 +38,7 @@ Exit code 1: it does not fit, whatever lies on the host.
 @click.option("--html", type=FILE_ONLY, help="Also write the curve as a page.")
 @AS_JSON
 def offload(model: str, hardware: str, html: Path | None, as_json: bool, **asked: Any) -> int:
-    """Say which experts (of a dense model: layers) stay on the card, with llama.cpp's flags and the possible tokens/s.
+    """Say which experts (of a dense model: layers) stay on the GPU, with llama.cpp's flags and the possible tokens/s.
 
     MODEL is a name of the catalogue, a config.json, a folder of safetensors, a .gguf file, or random:...
     """
@@ -62,7 +62,7 @@ def _head(found: enginebench.OffloadCurve) -> Iterator[str]:
 
 
 def _table(found: enginebench.OffloadCurve) -> Iterator[str]:
-    yield f"{'N':>4} {'card GB':>8} {'host GB':>8} {'left GB':>8} {'tok/s at most':>14}  rules"
+    yield f"{'N':>4} {'GPU GB':>8} {'host GB':>8} {'left GB':>8} {'tok/s at most':>14}  bottleneck"
     shown = _shown(found)
     for each in (split for split in found.splits if split.layers in shown):
         budget = each.fit.budget
@@ -89,8 +89,8 @@ def _verdict(found: enginebench.OffloadCurve) -> Iterator[str]:
         yield f"It does not fit: {found.splits[-1].fit.why_not}."
         return
     whole = found.splits[0].step.tokens_per_s
-    yield f"N = {best.layers}: at most {best.step.tokens_per_s:,.1f} tok/s, of {whole:,.1f} if all of it fitted the card."
+    yield f"N = {best.layers}: at most {best.step.tokens_per_s:,.1f} tok/s, of {whole:,.1f} if all of it fitted the GPU."
     if found.knee:
-        yield f"From N = {found.knee.layers} the host's memory is the bottleneck, not the card."
+        yield f"From N = {found.knee.layers} the host's memory is the bottleneck, not the GPU."
     yield f"  llama-server -m FILE.gguf {best.flags}"
     yield f"  in a scenario: options: {{{', '.join(f'{key}: {value}' for key, value in best.options.items())}}}"

@@ -40,7 +40,7 @@ def routing(sources: Sequence[str], ranks: Sequence[int], batches: Sequence[int]
 
     SOURCE is a scenario, a run, a checkpoint (folder or random:...), or a file of counts (.npz, .gguf of llama-imatrix, .npy or .json
     with routed experts). For each model: the share of the hottest experts, entropy, balance under expert parallelism, and distinct
-    experts per decode step against the batch size, beside what uniform routing would give.
+    experts per decode step against the batch size, next to what uniform routing would give.
     """
     found = [
         enginebench.routing_summary(each, ranks=ranks, batches=batches)

@@ -24,7 +24,7 @@ class Duration(click.ParamType[float]):
         except ValueError:
             seconds = -1.0
         if not 0 <= seconds <= 86_400:
-            self.fail(f"'{value}' is no time up to a day; write e.g. 60s or 5m", param, ctx)
+            self.fail(f"'{value}' is not a duration up to a day; write e.g. 60s or 5m", param, ctx)
         return seconds
 
 

@@ -1,4 +1,4 @@
-"""What an engine reports about itself, under neutral names: its counters and its resolved configuration. Knows no engine."""
+"""What an engine reports about itself, under neutral names: its counters and its resolved configuration. Does not know engines."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -2,7 +2,7 @@
 
 Compared in lower case. Sources: OpenAI's API reference; vLLM `FinishReason`; SGLang `FINISH_ABORT`; TensorRT-LLM `CompletionOutput`;
 TGI `FinishReason`; Ollama `done_reason`; DeepSeek, Zhipu, Mistral, Cohere, Anthropic and Google API references (through their
-OpenAI-compatible routes or gateways). Knows no protocol.
+OpenAI-compatible routes or gateways). Does not know protocols.
 """
 
 from collections.abc import Mapping

@@ -111,7 +111,7 @@ def _reasoning(fields: Mapping[str, Any]) -> str:
 
 
 def _usage(event: Event, usage: Any) -> None:
-    """Read the counts. No prompt has 0 tokens, so that is no count; `total_tokens` replaces a count of the output that is missing."""
+    """Read the counts. No prompt has 0 tokens, so 0 is not a count; `total_tokens` replaces a count of the output that is missing."""
     if not isinstance(usage, dict):
         return
     event.input_tokens = _first(usage, "prompt_tokens", "input_tokens") or None

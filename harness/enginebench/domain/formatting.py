@@ -1,6 +1,6 @@
 """How values are written for people: numbers, intervals, shares, durations, sizes and stored settings. One definition for all outputs.
 
-Returns plain text. It knows no metric and no markup.
+Returns plain text. It does not know metrics or markup.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def rounded(value: float, digits: int = 3) -> str:
 
 
 def percent(share: float, digits: int = 3) -> str:
-    """A share as a percentage: '5 %', '99.5 %', '1,230 %'. Use more digits for a share that somebody set: '99.95 %'."""
+    """A share as a percentage: '5 %', '99.5 %', '1,230 %'. Use more digits for a share that a user set: '99.95 %'."""
     return f"{rounded(100 * float(share), digits)} %"
 
 

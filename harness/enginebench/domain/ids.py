@@ -1,7 +1,7 @@
 """Plain JSON data of the domain classes, and ids as hashes of it.
 
 Canonical JSON omits fields at their default, so a field added later (with a default) does not change the id of an older cell.
-Knows no domain class by name.
+Does not know domain classes by name.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What is sent to a deployment, and when: the common part of every load, and the registry of its kinds. Frozen plain data.
 
 A kind of load (`enginebench.domain.loads`, one class each) adds what it needs to `Load` and answers what others ask of a load: level,
-label, phases, requests in flight. `enginebench.workload` makes requests of it. Knows no engine and no file.
+label, phases, requests in flight. `enginebench.workload` makes requests of it. Does not know engines or files.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The declaration of one field of a load: everything that a schema, a check, a table or a label needs to know about it.
 
-A field is declared once, in the class of the load that has it. Knows no load and imports nothing of pydantic.
+A field is declared once, in the class of the load that has it. Does not know loads and imports nothing of pydantic.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class LoadField:
     heading: str = ""
     """Name in tables; default: the field's name."""
     needs: tuple[str, Any] | None = None
-    """The field has an effect only beside another field: its name, and the value it must have (None: any but its default)."""
+    """The field has an effect only together with another field: its name, and the value it must have (None: any but its default)."""
     replaced_by: str | None = None
     """Another field that replaces this one where it is set."""
     inferred: bool = False

@@ -1,4 +1,4 @@
-"""Names of weight precisions that several engines share. Knows no engine and no sizes (see `enginebench.physics.precision`)."""
+"""Names of weight precisions that several engines share. Does not know engines or sizes (see `enginebench.physics.precision`)."""
 
 from __future__ import annotations
 

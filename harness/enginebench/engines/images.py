@@ -129,7 +129,7 @@ def table_file() -> Path:
 
 
 def read_images(file: Path | None = None) -> Mapping[str, Image]:
-    """Every image by 'engine/variant', in the file's order; Dockerfiles are beside it. UserError with file, line and key."""
+    """Every image by 'engine/variant', in the file's order; Dockerfiles are in the same folder. UserError with file, line and key."""
     source = read(file or table_file())
     try:
         table = _Table.model_validate(source.data)
@@ -142,7 +142,7 @@ def read_images(file: Path | None = None) -> Mapping[str, Image]:
 def _image(engine: str, variant: str, row: _Row, source: Source) -> Image:
     dockerfile = source.file.parent / row.dockerfile
     if not dockerfile.is_file():
-        raise source.error(f"no {row.dockerfile} beside this file", ("images", engine, variant, "dockerfile"))
+        raise source.error(f"no {row.dockerfile} in the folder of this file", ("images", engine, variant, "dockerfile"))
     python, binary = (Path(path) if path else None for path in (row.install.python, row.install.binary))
     install = Install(row.install.variant, row.install.version, python, binary)
     return Image(engine, variant, row.image, row.tag, row.digest, dockerfile, row.devices, install, row.note)

@@ -77,7 +77,7 @@ def discover(extra: Iterable[Path] = ()) -> Registry:
 
 
 def constraints_of(adapter: Adapter, environment: str | None = None) -> Path | None:
-    """The file of exact pins beside an adapter's file, built-in or not. environment: one of `environments`; None: the adapter's own."""
+    """The file of exact pins next to an adapter's file, built-in or not. environment: one of `environments`; None: the adapter's own."""
     file = Path(inspect.getfile(type(adapter))).with_name(f"{environment or adapter.name}.constraints.txt")
     return file if file.is_file() else None
 

@@ -3,7 +3,7 @@
     page_size: int | None = option("--page-size", reported="page_size")
     \"\"\"Tokens per KV page.\"\"\"
 
-Knows no engine. Order on the command line is the order of the fields.
+Does not know engines. Order on the command line is the order of the fields.
 """
 
 import dataclasses

@@ -21,7 +21,7 @@ from enginebench.loadgen.decode import Decoder
 from enginebench.loadgen.template import Pattern, Spelling, Template, ambiguous, spelling_of
 
 BATCH_BYTES: Final = 16 << 10
-"""Bytes of body that are decoded together: enough to spread the cost of a call, few enough to stay in the processor's cache."""
+"""Bytes of body that are decoded together: enough to spread the cost of a call, few enough to stay in the CPU's cache."""
 BATCH_EVENTS: Final = 128
 """Recognised events that are recorded together."""
 MAX_HEADER_BYTES: Final = 64 << 10

@@ -1,1 +1,1 @@
-"""This machine: its processors and accelerators, installed packages, and the folders that the harness uses."""
+"""This machine: its CPUs and accelerators, installed packages, and the folders that the harness uses."""

@@ -1,4 +1,4 @@
-"""Which accelerators this machine has: NVIDIA's through NVML, others through their command line tools. Knows no engine.
+"""Which accelerators this machine has: NVIDIA's through NVML, others through their command line tools. Does not know engines.
 
 A library or tool that is missing or fails means that there is no such accelerator, never an error. The output formats of rocm-smi and
 system_profiler are parsed from examples. No UUID or serial number is read.

@@ -1,4 +1,4 @@
-"""Facts about this machine, for the provenance of a result. Knows no engine and judges nothing (`doctor` does).
+"""Facts about this machine, for the provenance of a result. Does not know engines and judges nothing (`doctor` does).
 
 Any fact may be missing: it is then None or empty, never an error. No host name, user name or serial number is read, so that a record can be
 published unchanged. Tested on Linux only.

@@ -1,6 +1,6 @@
 """How an engine is installed on this machine, read from package metadata, and the pip that can install one. Imports no package.
 
-Knows no engine. `enginebench.engines.environments` makes environments; adapters find what is in them.
+Does not know engines. `enginebench.engines.environments` makes environments; adapters find what is in them.
 """
 
 import contextlib

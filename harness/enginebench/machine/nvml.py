@@ -1,4 +1,4 @@
-"""Opens NVML, NVIDIA's management library, through its Python binding. Knows no value of a device. Nothing is ever set.
+"""Opens NVML, NVIDIA's management library, through its Python binding. Does not know the values of a device. Nothing is ever set.
 
 The binding is imported only where the library is installed. Unverified on real hardware; the tests load a stand-in library.
 """

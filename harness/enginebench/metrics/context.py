@@ -114,7 +114,7 @@ class Context:
 
     @property
     def devices(self) -> int:
-        """Number of devices that the cell used, for their price; a processor counts as one."""
+        """Number of devices that the cell used, for their price; a CPU counts as one."""
         from enginebench.physics.catalogue import THIS_CPU
 
         if self.record is None or (self.machine is not None and self.machine.device.name == THIS_CPU):
@@ -142,7 +142,7 @@ class Context:
 
     @cached_property
     def ceiling_tok_s(self) -> float | None:
-        """The highest output tokens/s that physics allows the deployment under this load on its machine; None where it is unknown.
+        """The highest possible output tokens/s of the deployment under this load on its machine; None where it is unknown.
 
         It is unknown for attached servers, because their parallelism is.
         """

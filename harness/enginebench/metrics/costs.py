@@ -42,7 +42,7 @@ class Prices:
     overhead: float = 1.0
     """Power drawn at the meter / power of the devices (PUE)."""
     years: float = 3.0
-    """How long a purchased card is depreciated over, in constant use."""
+    """How long a purchased GPU is depreciated over, in constant use."""
 
     def of(self, device: str) -> DevicePrice:
         """The price of a device; all fields None if there is none."""
@@ -70,7 +70,7 @@ def cost(
 ) -> Cost:
     """The cost of a throughput on a number of devices. watts: measured, of all devices; bandwidth_gb_s: of one device.
 
-    Money per hour is the rent, else the card's price / its hours of use; plus watts x overhead x electricity. It is None without either
+    Money per hour is the rent, else the GPU's price / its hours of use; plus watts x overhead x electricity. It is None without either
     price, and where electricity has a price and the power is unknown, because the sum would be too small.
     """
     price = prices.of(device)

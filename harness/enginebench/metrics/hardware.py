@@ -1,4 +1,4 @@
-"""Telemetry of the machine over a cell's window: power, memory, throttling, other users of the GPUs, processor time.
+"""Telemetry of the machine over a cell's window: power, memory, throttling, other users of the GPUs, CPU time.
 
 Pure arithmetic over `enginebench.records.subject.Subject`. It reads no device, and judges nothing (`enginebench.validity` does).
 """
@@ -90,7 +90,7 @@ def hardware_of(record: CellRecord, window: Window) -> Hardware:
 
 
 def engine_is_traced(record: CellRecord) -> bool:
-    """Whether telemetry saw all of the engine's processor time on this machine. A proxy that was attached to is not the engine."""
+    """Whether telemetry saw all of the engine's CPU time on this machine. A proxy that was attached to is not the engine."""
     engine = [subject for subject in record.telemetry if subject.kind in ("processes", "container")]
     return bool(engine) and not any(each.facts.get("forwards") or each.facts.get("visible") is False for each in engine)
 

@@ -2,7 +2,7 @@
 
 A metric is one function in a module of `enginebench.metrics.figures`, declared with `@metric`. Tables, JSON, CSV, the HTML definitions,
 `compare --fail-if`, SLOs, docs/metrics.md and the lists of withheld figures are derived from the declaration. A *figure* is one number of
-a metric: 'output_throughput', or a percentile such as 'ttft_p50'. The registry knows no engine, no file and no repeats.
+a metric: 'output_throughput', or a percentile such as 'ttft_p50'. The registry does not know engines, files or repeats.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class Need(Enum):
     EVENTS = "needs 2 streamed events per request"
     TOKENS = "the output tokens were not counted"
     TELEMETRY = "there are no GPU readings for this cell"
-    CEILING = "the model's size, its placement or the machine's limits are not known"
-    PRICES = "the price or the power is not known"
+    CEILING = "the model's size, its placement or the machine's limits are unknown"
+    PRICES = "the price or the power is unknown"
     SLO = "no SLO is set"
 
 

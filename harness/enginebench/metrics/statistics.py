@@ -1,7 +1,7 @@
 """Percentiles with a minimum number of samples, intervals over repeats, and tests of whether two deployments differ.
 
 The unit of replication is a server restart: an interval is over repeats (one value per restart), never over requests.
-Trends over time are in `enginebench.metrics.trend`. Pure; it knows no metric.
+Trends over time are in `enginebench.metrics.trend`. Pure; it does not know metrics.
 """
 
 from __future__ import annotations

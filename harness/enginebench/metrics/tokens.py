@@ -1,6 +1,6 @@
 """Token counts of requests: their source, when the tokens arrived, and whether several sources agree.
 
-A chunk of a stream is never counted as a token. Pure functions of samples; it knows no metric.
+A chunk of a stream is never counted as a token. Pure functions of samples; it does not know metrics.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ class Ceilings:
         return all_touched(self.setting)
 
     def knees(self, context: int) -> list[Knee]:
-        """The batches from which another limit rules."""
+        """The batches from which another limit is the bottleneck."""
         return knees(self.setting, context)
 
     def batch_for(self, tokens_per_s: float, context: int) -> int | None:

@@ -26,7 +26,7 @@ MOST = 2**30
 
 @dataclass(frozen=True)
 class Reserve:
-    """Assumed memory of a device beside weights and cache, similar to the defaults of vLLM and SGLang."""
+    """Assumed memory of a device besides weights and cache, similar to the defaults of vLLM and SGLang."""
 
     runtime: float = 2.5 * GIB
     """Bytes for the driver context, captured graphs and communication buffers."""

@@ -1,4 +1,4 @@
-"""What of a model should stay on a card that is too small for it: every split between device and host that llama.cpp has a flag for.
+"""What of a model should stay on a GPU that is too small for it: every split between device and host that llama.cpp has a flag for.
 
 A mixture of experts keeps the routed experts of the first N layers on the host (`--n-cpu-moe N`), a dense model the layers (`-ngl`).
 Only the bandwidth of host memory limits the host here; slow cores make the real curve lower. Data out; formatting is left to the caller.
@@ -28,7 +28,7 @@ from enginebench.physics.weights import Offload
 ALL_LAYERS = 999
 """More layers than any model has; llama.cpp accepts that."""
 LLAMACPP = Reserve(runtime=1.0 * 2**30, chunk=512)
-"""Assumed memory of llama.cpp beside weights and cache: a CUDA context and buffers for one micro-batch (-ub 512)."""
+"""Assumed memory of llama.cpp besides weights and cache: a CUDA context and buffers for one micro-batch (-ub 512)."""
 _KV_TYPES = {32.0: "f32", 8.5: "q8_0", 6.0: "q5_1", 5.5: "q5_0", 5.0: "q4_1", 4.5: "q4_0"}
 """Bits per element of the KV cache -> llama.cpp's name, without the default."""
 
@@ -71,14 +71,14 @@ class Split:
 
 @dataclass(frozen=True)
 class OffloadCurve:
-    """Every split of a model between one card and the host's memory that llama.cpp has a flag for, with its ceiling."""
+    """Every split of a model between one GPU and the host's memory that llama.cpp has a flag for, with its ceiling."""
 
     splits: tuple[Split, ...]
     """By rising number of layers whose experts (of a dense model: everything) lie on the host; the first has none there."""
 
     @property
     def whole(self) -> Fit:
-        """Everything on the card, whether or not that fits."""
+        """Everything on the GPU, whether or not that fits."""
         return self.splits[0].fit
 
     @cached_property
@@ -88,7 +88,7 @@ class OffloadCurve:
 
     @cached_property
     def knee(self) -> Split | None:
-        """The first split at which the host's memory takes longer than the card; None when there is none."""
+        """The first split at which the host's memory takes longer than the GPU; None when there is none."""
         return next((each for each in self.splits if each.step.memory["host"] > each.step.time_s / 2), None)
 
     @property
@@ -134,18 +134,18 @@ def offload(
     routing: str = "even",
     reserve_gib: float = 1.0,
 ) -> OffloadCurve:
-    """Which experts (of a dense model: layers) should stay on a card that is too small, with llama.cpp's flags and the possible tokens/s.
+    """Which experts (of a dense model: layers) should stay on a GPU that is too small, with llama.cpp's flags and the possible tokens/s.
 
-    model, precision, kv, host_gb_s: as in `place`. hardware: one card and the host's memory, 'rtx4090+128gb'. context: tokens of a
+    model, precision, kv, host_gb_s: as in `place`. hardware: one GPU and the host's memory, 'rtx4090+128gb'. context: tokens of a
     sequence. concurrency: sequences at once. routing: as in `ceiling`. reserve_gib: memory for the driver and llama.cpp's buffers, in GiB.
-    UserError for several cards, no host memory, or a precision that llama.cpp does not have.
+    UserError for several GPUs, no host memory, or a precision that llama.cpp does not have.
     """
     machine = read_machine(hardware, host_bandwidth=host_gb_s * GB if host_gb_s else None)
     if machine.host is None:
-        raise UserError(f"--hardware {hardware} names no memory beside the card", advice=f"write for example {hardware}+128gb")
+        raise UserError(f"--hardware {hardware} names no host memory", advice=f"write for example {hardware}+128gb")
     if machine.count != 1:
-        advice = "name one card, or ask bench fit --pp"
-        raise UserError(f"--hardware {hardware}: the split over several cards is not computed here", advice=advice)
+        advice = "name one GPU, or use bench fit --pp"
+        raise UserError(f"--hardware {hardware}: the split over several GPUs is not computed", advice=advice)
     weights = read_weights(model, precision, gguf=True)
     if weights.precision.name not in GGUF_PRECISIONS:
         raise UserError(f"llama.cpp has no {weights.precision.name}", key="precision", advice="name one of its own: --precision q4_k_m")

@@ -119,7 +119,7 @@ class CellRecord:
     samples_sha256: str | None = None
     """SHA-256 of samples/<id>.parquet; None: no raw samples, or stored before this was."""
     shared_machine: str | None = None
-    """Who else measured on this machine or used its GPU while the cell ran, with --share-machine; None: nobody that is known."""
+    """Who else measured on this machine or used its GPU while the cell ran, with --share-machine; None: no known run."""
     identity: str | None = None
     """`Startup.identity` of the server that measured it."""
     log_tail: tuple[str, ...] = ()

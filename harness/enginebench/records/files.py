@@ -1,4 +1,4 @@
-"""Writing files so that a crash or a power cut never leaves half of one. Knows no record."""
+"""Writing files so that a crash or a power cut never leaves half of one. Does not know records."""
 
 import contextlib
 import datetime as dt
@@ -30,7 +30,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def replace_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then rename it to `path`. An error, as of a full disk, leaves `path` as it was."""
+    """Let `write` fill a temporary file next to `path`, then rename it to `path`. An error, as of a full disk, leaves `path` as it was."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         write(part)

@@ -38,7 +38,7 @@ class ForeignRecord:
         """A finite number. CSV has it as text."""
         value = self._need(key)
         try:
-            number = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]  # what is no number raises
+            number = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]  # what is not a number raises
         except (TypeError, ValueError):
             number = math.nan
         if not math.isfinite(number):

@@ -1,7 +1,7 @@
 """Which figures a report shows, under which heading and in which unit: one definition for every output.
 
 Columns come from the metrics' declarations (`enginebench.metrics.registry`). This module scales stored values for display and gives the
-reason for a missing figure. It knows no table, no Markdown and no HTML.
+reason for a missing figure. It does not know tables, Markdown or HTML.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The HTML page: one file that works offline and loads nothing.
 
-Assembles sections (`enginebench.report.sections`) with the templates of reports/templates. Knows no particular section. Text from a run is
-untrusted: jinja2 escapes the page, `script_json` the data block, `plotly_traces` what Plotly reads. A content security policy allows only
-the two scripts of the page, by their hash, and no connection.
+Assembles sections (`enginebench.report.sections`) with the templates of reports/templates. Does not know particular sections.
+Text from a run is untrusted: jinja2 escapes the page, `script_json` the data block, `plotly_traces` what Plotly reads. A content security
+policy allows only the two scripts of the page, by their hash, and no connection.
 """
 
 from __future__ import annotations

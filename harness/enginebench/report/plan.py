@@ -110,7 +110,7 @@ def _least_text(plan: Plan, known: Mapping[int, Capacity], first: Sequence[tuple
     seconds = least_s(plan, known)
     if seconds and plan.bounds is not None:
         machine = plan.bounds.machine.name
-        yield f"at least {duration(seconds)} of load on {machine}, by what physics allows; warm-up and server starts come on top"
+        yield f"at least {duration(seconds)} of load on {machine}, by the ceiling; warm-up and server starts come on top"
         return
     boxed = any(each.runtime == "docker" and plan.registry[each.engine].traits(each).gpus for each, _ in first)
     if boxed and plan.bounds is None and plan.scenario.hardware is None:

@@ -1,6 +1,6 @@
 """What raw samples add to an analysis: latency distributions with a bounded number of points, outcome counts, throughput over time.
 
-Reads the samples of every cell once and keeps only the summary. Knows no plot and no page. Times are in ms, as plots show them.
+Reads the samples of every cell once and keeps only the summary. Does not know plots or pages. Times are in ms, as plots show them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a section of a report is: its heading, what it needs, and what it renders on the page, in the terminal, in Markdown and in JSON.
 
-A section is one file in `enginebench.report.sections` that holds a `Section`. This module knows no particular section and no markup.
+A section is one file in `enginebench.report.sections` that holds a `Section`. This module does not know particular sections or markup.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The report for a terminal. If space is short, intervals go on a second line and the least important columns are left out.
 
-Figures are never cut. Returns text and prints nothing. Knows no metric and no file.
+Figures are never cut. Returns text and prints nothing. Does not know metrics or files.
 """
 
 from __future__ import annotations

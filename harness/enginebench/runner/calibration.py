@@ -110,7 +110,7 @@ class Calibration:
     limits: Mapping[str, float]
     """streams and events_per_s that cells are compared with.
     If the client failed: those of the highest level without a failure. If the fake engine failed, or nothing: only the events/s that the
-    client would reach with a core for each process (as far as there are cores), a fifth of it in reserve, at the lowest processor time per
+    client would reach with a core for each process (as far as there are cores), a fifth of it in reserve, at the lowest CPU time per
     event that was measured. Empty if the machine was busy."""
     idle_lag_p99_ms: float
     """Lag of an event loop without work: the share of the machine itself."""

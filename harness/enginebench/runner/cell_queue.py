@@ -1,6 +1,6 @@
 """The cells of one deployment that are still to be measured, in order. A search adds its next probe when the last one has ended.
 
-Knows no engine. A stored probe is not measured again: its record answers, so a search resumes like a sweep.
+Does not know engines. A stored probe is not measured again: its record answers, so a search resumes like a sweep.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Checks whether this machine is fit for a benchmark and what is missing, and removes what dead runs left behind.
+"""Checks whether this machine is fit for a benchmark and what is missing, and removes what ended runs left behind.
 
 Thresholds are for measuring, not for running: an engine works on a busy machine, but its numbers are worthless.
 """
@@ -53,7 +53,7 @@ class Diagnosis:
 
 
 def doctor(adapters: Sequence[str | Path] = ()) -> list[Diagnosis]:
-    """What this machine can run and what would disturb a measurement: processor, memory, GPUs, Docker, leftovers, engines.
+    """What this machine can run and what would disturb a measurement: CPU, memory, GPUs, Docker, leftovers, engines.
 
     adapters: further adapter files. UserError if one of these is missing or broken.
     """
@@ -203,7 +203,7 @@ class Cleanup:
 
 
 def clean() -> Cleanup:
-    """End processes and remove containers and networks of runs whose harness is dead. Never raises for a missing Docker daemon."""
+    """End processes and remove containers and networks of runs whose harness has ended. Never raises for a missing Docker daemon."""
     actions, leases = remove_dead()
     actions += sweep()
     problem, more = _clean_containers(leases)

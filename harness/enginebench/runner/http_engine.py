@@ -111,14 +111,14 @@ class HttpEngine(Engine):
         if prompt.text is None:
             raise UserError(
                 f"{self.adapter.title} takes prompts as text, and this checkpoint's tokenizer cannot be read",
-                advice="put tokenizer.json beside the checkpoint",
+                advice="put tokenizer.json next to the checkpoint",
             )
         return prompt.text
 
 
 _PLACEHOLDER = "\ue000answer {}\ue000"
 _PLACEHOLDERS = re.compile("\ue000answer ([0-9]+)\ue000".encode())
-"""Stands for an answer that is not known yet. Uses private-use characters, which no prompt contains."""
+"""Stands for an answer that is not yet available. Uses private-use characters, which no prompt contains."""
 
 
 def _placeholder(turn: int) -> str:

@@ -24,7 +24,7 @@ EXAMPLE_PORT = 8000
 
 def check_launchable(plan: Plan) -> None:
     """UserError when an engine is not installed or has no image, or the environment variable with an API key is not set.
-    A deployment that its engine does not support is no error: its cells are skipped with the reason."""
+    A deployment that its engine does not support is not an error: its cells are skipped with the reason."""
     for deployment, cells in plan.launches():
         if any(cell.id not in plan.skipped for cell in cells):
             _check(deployment, plan)

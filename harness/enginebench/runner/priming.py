@@ -115,7 +115,7 @@ def fit_text_scale(engine: Engine, load: Load, *, salt: str) -> None:
 
 
 class _Ungauged(Exception):  # noqa: N818  # a finding, not a malfunction
-    """Why it is not known how a server counts text."""
+    """Why the way in which a server counts text is unknown."""
 
 
 def _gauge(engine: Engine, short: ClosedLoop, salt: str, *, known: bool) -> TextScale:

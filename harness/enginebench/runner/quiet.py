@@ -1,4 +1,4 @@
-"""Is this machine busy with other work before anything is measured? Warns, and waits if it was told to. Never refuses."""
+"""Is this machine busy with other work before anything is measured? Warns, and waits if that is requested. Never refuses."""
 
 from __future__ import annotations
 

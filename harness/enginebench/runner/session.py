@@ -82,7 +82,7 @@ class _Listener:
 
 
 def _machine(plan: Plan) -> dict[str, JSON]:
-    """The facts of this machine; with its memory bandwidth, measured in about half a second, when its processor does the work."""
+    """The facts of this machine; with its memory bandwidth, measured in about half a second, when its CPU does the work."""
     found = facts()
     local_docker = os.environ.get("DOCKER_HOST", "unix:").startswith("unix:")
     local = [each for each in plan.scenario.deployments if each.runtime != "attach" and (each.runtime != "docker" or local_docker)]

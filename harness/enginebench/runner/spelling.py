@@ -1,7 +1,7 @@
 """How an attached server wants requests to be spelled: its route, and the names of fields. Learned from what it refuses.
 
 Servers that speak OpenAI's protocol differ in this, and say so with an error to the first request. Only that is adapted to; a server that
-has answered once is not asked again. Knows no engine.
+has answered once is not asked again. Does not know engines.
 """
 
 import re

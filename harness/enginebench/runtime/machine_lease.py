@@ -131,7 +131,7 @@ def _alone() -> Iterator[None]:
 
 
 def _locked(file: Path) -> bool:
-    """Whether the process that made the lease lives."""
+    """Whether the process that made the lease still runs."""
     try:
         with file.open() as lease:
             fcntl.flock(lease, fcntl.LOCK_SH | fcntl.LOCK_NB)

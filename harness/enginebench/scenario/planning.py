@@ -74,7 +74,7 @@ def built_in_scenarios() -> list[str]:
 
 
 def _bounds(scenario: Scenario) -> MachineLimits | None:
-    """The memory and bandwidth to check against; None when no hardware is stated and no known GPU is here, or a processor does the work."""
+    """The memory and bandwidth to check against; None when no hardware is stated and no known GPU is here, or a CPU does the work."""
     from enginebench.machine.accelerators import gpus
 
     seen = () if scenario.hardware else gpus()

@@ -168,7 +168,7 @@ class SLO(Strict):
     """Service level objective: the name of a preset, or limits on single requests. A request that meets all of them is good."""
 
     preset: str | None = Field(
-        None, description="A named set of limits, such as `mlperf/deepseek-r1`; limits beside it replace those of the preset."
+        None, description="A named set of limits, such as `mlperf/deepseek-r1`; further limits replace those of the preset."
     )
     share: Annotated[float, Field(gt=0, le=1, strict=True)] | None = Field(
         None, description="Share of the requests that must be good for a load to meet the SLO; default: the preset's, else 0.99."

@@ -1,6 +1,6 @@
 """What a validity check is: one function with the sentence, thresholds and advice that every output shows.
 
-Declares; knows no particular check (`enginebench.validity.checks`) and runs none (`enginebench.validity.judge`).
+Declares; does not know particular checks (`enginebench.validity.checks`) and runs none (`enginebench.validity.judge`).
 """
 
 from __future__ import annotations

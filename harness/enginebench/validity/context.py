@@ -61,7 +61,7 @@ def cache_proof(record: CellRecord, s: Samples) -> CacheProof:
 
 @dataclass(frozen=True, eq=False)
 class Context(metrics.Context):
-    """A cell that ran, in one window: what metrics can use, and what checks need beside it."""
+    """A cell that ran, in one window: what metrics can use, and what checks need in addition."""
 
     samples: Samples
     """All requests of the load, measured in the window; empty where a record has no raw samples."""
@@ -133,7 +133,7 @@ def _quantile_ms(values: Floats, q: float) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Requirement:
-    """Something that a check needs. A check may declare its own beside those below."""
+    """Something that a check needs. A check may declare its own next to those below."""
 
     name: str
     """Completes 'not checkable: no ...'."""

@@ -1,6 +1,6 @@
 """Can this cell be trusted? Runs every check on a cell and gives a verdict with reasons.
 
-Computed whenever a run is read, so a sharper check also judges old results. Knows no particular check and no report.
+Computed whenever a run is read, so a sharper check also judges old results. Does not know particular checks or reports.
 """
 
 from __future__ import annotations

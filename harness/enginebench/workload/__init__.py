@@ -1,6 +1,6 @@
 """Makes the requests of a load: text or token ids of the prompts, their lengths, and when each is due. Exact under a seed.
 
-Knows no engine, no socket, no dialect.
+Does not know engines, sockets or dialects.
 """
 
 from pathlib import Path

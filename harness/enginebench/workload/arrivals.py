@@ -1,7 +1,7 @@
 """When the requests of an open loop are due, in seconds from the start of the load, exact under a seed.
 
 A process of rate 1 is stretched to the load's rate: its arrival at s is due when the integral of the rate reaches s.
-Poisson and gamma arrivals begin with a gap like any other; constant arrivals begin at 0. Knows no prompts, no clock, no server.
+Poisson and gamma arrivals begin with a gap like any other; constant arrivals begin at 0. Does not know prompts, clocks or servers.
 """
 
 import math

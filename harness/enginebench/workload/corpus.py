@@ -1,6 +1,6 @@
 """Natural text without a download: the prose of Python's language reference, which is part of every Python.
 
-The text is the same in every process of one Python version, and differs between versions. Knows no tokenizer and no length.
+The text is the same in every process of one Python version, and differs between versions. Does not know tokenizers or lengths.
 """
 
 import re

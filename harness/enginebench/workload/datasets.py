@@ -9,7 +9,7 @@ SPLIT is 'train' by default, and may be a slice: 'train[:1000]'.
 A record is a conversation under `conversations`, `conversation` or `messages` (turns with from/value or role/content), or a prompt
 under the named column, by default the first that exists of `prompt`, `question`, `instruction`, `input`, `text`. A list of strings is
 the user's turns. The length of the answer is `output_tokens`, or that of the text under `completion`, `response`, `answer` or `output`.
-A content may be a list of parts, of which the text counts. What is left out is counted. Knows no tokenizer and no load.
+A content may be a list of parts, of which the text counts. What is left out is counted. Does not know tokenizers or loads.
 """
 
 import importlib

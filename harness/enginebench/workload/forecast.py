@@ -1,6 +1,6 @@
 """What is known of a load before a run: whether it can be sent, how long its requests are, and how many there are.
 
-Cheap enough for a plan: files are read once. Knows no tokenizer, and asks no server and no hub.
+Cheap enough for a plan: files are read once. Does not know tokenizers, and asks no server and no hub.
 """
 
 from collections.abc import Iterator

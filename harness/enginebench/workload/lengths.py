@@ -7,7 +7,7 @@
     normal(512,64,16..2048) with explicit bounds, for normal and lognormal
 
 A distribution is truncated at its bounds, as if values outside were drawn again. Each length comes from one uniform number by the
-inverse distribution function. Knows no text and no tokenizer.
+inverse distribution function. Does not know texts or tokenizers.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Each request of a load before it has text: its length, when it is due, and the parts it shares with others.
 
 A prompt is a sequence of segments. A segment is a number and a length: equal numbers mean equal text, different numbers mean text that
-differs from the first token on. Shared prefixes, the blocks of a trace and a prompt's own text are all segments. Knows no tokenizer.
+differs from the first token on. Shared prefixes, the blocks of a trace and a prompt's own text are all segments. Does not know tokenizers.
 """
 
 from collections.abc import Iterator

@@ -2,7 +2,7 @@
 
 Byte-level BPE splits text before each space, and SentencePiece does not learn tokens that span a space. So the ids of a sequence of words
 are the ids of its words, and prompts of any exact length need no encoding. This is checked for each tokenizer; where it fails, prompts
-have ids only. Knows no load and no prompt.
+have ids only. Does not know loads or prompts.
 """
 
 from __future__ import annotations

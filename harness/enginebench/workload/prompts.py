@@ -1,6 +1,6 @@
 """Prompts of an exact length, reproducible, and different from their first token on, so that no prefix cache helps.
 
-Only prefix groups and the blocks of a trace share text. Knows no engine and no chat template.
+Only prefix groups and the blocks of a trace share text. Does not know engines or chat templates.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Prompts from a data set: complete, or cut to a length; never padded.
 
-A text that is too short, or that does not have exactly the wanted number of tokens when it is cut, is omitted. Knows no file format and
-no engine.
+A text that is too short, or that does not have exactly the wanted number of tokens when it is cut, is omitted. Does not know
+file formats or engines.
 """
 
 from __future__ import annotations

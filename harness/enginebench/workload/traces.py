@@ -4,7 +4,7 @@
     Azure      CSV: TIMESTAMP (date and time), ContextTokens, GeneratedTokens
     BurstGPT   CSV: Timestamp (s), Request tokens, Response tokens, and further columns
 
-Rows without input or output are failed requests, and are omitted. Knows no text and no tokenizer.
+Rows without input or output are failed requests, and are omitted. Does not know texts or tokenizers.
 """
 
 from __future__ import annotations

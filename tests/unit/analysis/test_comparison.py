@@ -242,13 +242,13 @@ def test_energy_cost_and_ceiling_can_be_limited(tmp_path: Path) -> None:
     code, said = invoked(slower, "cost_per_token > +5%")
     assert code == Exit.OK
     assert "inconclusive: cost_per_token > +5%: olmoe" in said
-    assert "the price or the power is not known" in said
+    assert "the price or the power is unknown" in said
     assert invoked(slower, "share_of_ceiling < -5%")[0] == Exit.THRESHOLD
     unknown = (replace(DEPLOYMENT, model="mine", checkpoint="hf:mine"),)
     fast, slow = (night(tmp_path / f"unknown-{slow}", slow=slow, deployments=unknown) for slow in (1.0, 1.1))
     (finding,) = findings(fast, slow, "share_of_ceiling < -5%")
     assert finding.state == "inconclusive"
-    assert finding.why == "the model's size, its placement or the machine's limits are not known"
+    assert finding.why == "the model's size, its placement or the machine's limits are unknown"
 
 
 def test_the_exit_code_says_whether_a_threshold_is_broken(tmp_path: Path) -> None:

@@ -169,12 +169,12 @@ def test_every_output_shows_them(rich: Analysis, synthetic_run: Run) -> None:
     assert float(line["value"]) == pytest.approx(value(rich.rows[0], SHARE))
     figures = json.loads(to_json(rich))["rows"][0]["figures"]
     assert figures["cost_per_token"]["unit"] == "money/Mtok"
-    assert "of ceiling: the model's size, its placement or the machine's limits are not known" in table
+    assert "of ceiling: the model's size, its placement or the machine's limits are unknown" in table
 
 
 def test_a_missing_figure_says_which_of_the_two_is_not_known(rich: Analysis) -> None:
     row = rich.rows[1]
-    assert "limits are not known" in str(why_missing(row, column(SHARE)))
+    assert "limits are unknown" in str(why_missing(row, column(SHARE)))
     assert "price or the power" in str(why_missing(row, column("cost_per_token")))
 
 

@@ -123,8 +123,8 @@ def test_routing_that_is_uneven_reads_less_of_the_host() -> None:
 @pytest.mark.parametrize(
     ("more", "why"),
     [
-        (("--hardware", "rtx4090"), "names no memory beside the card"),
-        (("--hardware", "2xrtx4090+128gb"), "over several cards"),
+        (("--hardware", "rtx4090"), "names no host memory"),
+        (("--hardware", "2xrtx4090+128gb"), "over several GPUs"),
         (("--hardware", "rtx4090+128gb", "--precision", "awq"), "llama.cpp has no awq"),
     ],
 )

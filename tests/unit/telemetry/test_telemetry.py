@@ -151,7 +151,7 @@ def test_processor_time_that_others_got_is_flagged() -> None:
     def told(steal: float) -> dict[str, str]:
         return reasons(record(subject("host", "this machine", steal_s=(0.0, 1.0, 1.0, 1 + 40 * steal), capacity_s=(0.0, 20.0, 40.0, 60.0))))
 
-    assert told(0.2)["cpu_stolen"] == "the hypervisor gave 20 % of this machine's processor time to others (limit 5 %)"
+    assert told(0.2)["cpu_stolen"] == "the hypervisor gave 20 % of this machine's CPU time to others (limit 5 %)"
     assert not told(0.04)
     assert not reasons(record(subject("host", "this machine", capacity_s=(0.0, 20.0, 40.0, 60.0)))), "a Mac does not say"
 

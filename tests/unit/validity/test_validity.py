@@ -425,8 +425,8 @@ def host(busy: float, engine: float, bench: float = 0.1, **more: float) -> tuple
     ("busy", "engine", "severity", "detail"),
     [
         (0.95, 0.80, None, None),
-        (0.95, 0.72, "suspect", "other work used 13 % of the processors (limit 10 %; 95 % were busy in all)"),
-        (0.95, 0.40, "invalid", "other work used 45 % of the processors (limit 30 %; 95 % were busy in all)"),
+        (0.95, 0.72, "suspect", "other work used 13 % of the CPUs (limit 10 %; 95 % were busy in all)"),
+        (0.95, 0.40, "invalid", "other work used 45 % of the CPUs (limit 30 %; 95 % were busy in all)"),
         (0.10, 0.05, None, None),
     ],
 )
@@ -437,7 +437,7 @@ def test_work_of_others_is_what_neither_engine_nor_bench_used(busy: float, engin
 
 def test_without_the_engines_part_the_work_of_others_is_not_checkable() -> None:
     engine, machine = host(0.9, 0.1)
-    assert "processor time of the engine" in judge(replace(cell(), telemetry=(machine,)), samples()).not_checkable["foreign_load"]
+    assert "CPU time of the engine" in judge(replace(cell(), telemetry=(machine,)), samples()).not_checkable["foreign_load"]
     proxy = replace(engine, facts={"forwards": True})
     hidden = replace(engine, kind="container", facts={"visible": False})
     for part in (proxy, hidden):
@@ -450,7 +450,7 @@ def test_an_old_record_knows_the_load_generators_time_only() -> None:
     old = replace(machine, series=CounterSeries(machine.series.at_ns, values))
     record = replace(cell(client={"cpu_s": 1.0}), telemetry=(engine, old), delivery=Delivery((1_000 * MS, 3_500 * MS)))
     assert [r.detail for r in judge(record, samples()).reasons] == [
-        "other work used 10 % of the processors (limit 10 %; 50 % were busy in all)"
+        "other work used 10 % of the CPUs (limit 10 %; 50 % were busy in all)"
     ], "0.5 - 0.2 - 1 s in 2.5 s of 2 cores"
 
 

@@ -1,7 +1,7 @@
 """The section with the comparison table, and its content for the terminal and Markdown: order, headings, marks and footnotes.
 
 Rows of one model and load are next to each other, because they are compared. Columns with the same value in every row become a caption.
-Knows no markup: texts are raw, and every renderer escapes them.
+Does not know markup: texts are raw, and every renderer escapes them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The section on fairness: a table with the same settings for every deployment of a run, and a sentence for each asymmetry.
 
 Compares what was requested (deployment, load) with what the engine reported (the launch record). An asymmetry is a setting in which two
-*engines* differ; a setting that the scenario varies within an engine is not one. Judges no figure and knows no markup.
+*engines* differ; a setting that the scenario varies within an engine is not one. Judges no figure and does not know markup.
 """
 
 from __future__ import annotations

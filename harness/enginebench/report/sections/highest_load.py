@@ -1,6 +1,6 @@
 """The section with the results of searches: for each deployment and load the highest level within the SLO, and its goodput.
 
-Reads the probes as they are judged now, so that a corrected metric also corrects old searches. Knows no markup.
+Reads the probes as they are judged now, so that a corrected metric also corrects old searches. Does not know markup.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ def _facts(launch: LaunchRecord) -> dict[str, str]:
 
 
 def _cells(cells: list[CellResult], samples: SampleSummary) -> Iterator[dict[str, Any]]:
-    """The cells of a start. What several of them share (why they failed, the end of the log) is said at the first."""
+    """The cells of a start. What several of them share (why they failed, the end of the log) is shown at the first."""
     said: set[str | None] = set()
     for cell in cells:
         view, reason = _cell(cell, samples.outcomes.get(cell.record.id)), None if cell.ran else cell.record.reason

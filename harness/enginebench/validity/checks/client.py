@@ -66,7 +66,7 @@ def client_bound(cell: Context) -> Iterator[Finding]:
 @check(
     meaning="the machine had too few cores for engine, client and what else ran",
     when={
-        "invalid": f"over {{CROWDED}} of the machine's processor time was used, at most {{FOREIGN}} by other work, and the median {_LAG}",
+        "invalid": f"over {{CROWDED}} of the machine's CPU time was used, at most {{FOREIGN}} by other work, and the median {_LAG}",
         "suspect": "the same for the p99, as in `client_bound`",
     },
     advice="leave the client a core: lower the engine's `threads`, or attach from another machine",

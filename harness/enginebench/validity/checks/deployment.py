@@ -55,7 +55,7 @@ def random_routing(cell: Context) -> Iterator[Finding]:
     needs=(IDENTITY,),
 )
 def unproven_server(cell: Context) -> Iterator[Finding]:
-    """Another server on the same port would answer just as well. Who started the server is no doubt by itself: an attached server is
+    """Another server on the same port would answer just as well. Who started the server does not matter by itself: an attached server is
     marked `attached`, and is not suspect for that.
     """
     if cell.record.identity != "proven":
@@ -98,7 +98,7 @@ def precision_fallback(cell: Context) -> Iterator[Finding]:
     needs=(CONFIGURATION,),
 )
 def option_not_honoured(cell: Context) -> Iterator[Finding]:
-    """Compared are the settings that the engine reports. More context, slots or KV cache than asked for is no difference, nor are fewer
+    """Compared are the settings that the engine reports. More context, slots or KV cache than requested is not a difference, nor are fewer
     slots that still hold all requests of this load; what a context too small does is reported by `context_shift` and `prompt_truncated`.
     """
     for its in _differences(cell):

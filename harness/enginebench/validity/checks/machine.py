@@ -21,11 +21,11 @@ STEP = Threshold(0.1, "s")
 
 GPUS = Requirement("telemetry of the GPUs that the cell ran on", lambda cell: bool(cell.hardware.devices))
 PROCESSORS = Requirement(
-    "telemetry of container quotas or processor heat", lambda cell: bool(cell.hardware.quota) or cell.hardware.overheated is not None
+    "telemetry of container quotas or CPU heat", lambda cell: bool(cell.hardware.quota) or cell.hardware.overheated is not None
 )
-STEAL = Requirement("telemetry of stolen processor time", lambda cell: cell.hardware.steal is not None)
-TRACED = Requirement("processor time of the engine, as its processes are not known here", lambda cell: engine_is_traced(cell.record))
-BUSY = Requirement("telemetry of the machine's processor time", lambda cell: cell.hardware.foreign is not None)
+STEAL = Requirement("telemetry of stolen CPU time", lambda cell: cell.hardware.steal is not None)
+TRACED = Requirement("CPU time of the engine, whose processes are unknown", lambda cell: engine_is_traced(cell.record))
+BUSY = Requirement("telemetry of the machine's CPU time", lambda cell: cell.hardware.foreign is not None)
 WAITING = Requirement("telemetry of time that disks were waited for", lambda cell: cell.hardware.iowait is not None)
 CLOCK = Requirement("readings of the wall clock", lambda cell: cell.hardware.clock_step_s is not None)
 
@@ -33,7 +33,7 @@ CLOCK = Requirement("readings of the wall clock", lambda cell: cell.hardware.clo
 @check(
     meaning="the machine was not the engine's alone, so the figures are too low",
     when={
-        "invalid": "over {MOST_FOREIGN} of the machine's processor time went to neither the engine nor bench",
+        "invalid": "over {MOST_FOREIGN} of the machine's CPU time went to neither the engine nor bench",
         "suspect": "over {FOREIGN} did",
     },
     advice="end the other work that `top` shows, or wait for a quiet machine with `--wait-quiet 60s`",
@@ -47,7 +47,7 @@ def foreign_load(cell: Context) -> Iterator[Finding]:
     if share > FOREIGN:
         severity: Severity = "invalid" if share > MOST_FOREIGN else "suspect"
         limit = MOST_FOREIGN if share > MOST_FOREIGN else FOREIGN
-        detail = f"other work used {percent(share, 2)} of the processors (limit {limit}; {percent(busy, 2)} were busy in all)"
+        detail = f"other work used {percent(share, 2)} of the CPUs (limit {limit}; {percent(busy, 2)} were busy in all)"
         yield Finding(severity, detail, excess=share / FOREIGN)
 
 
@@ -72,7 +72,7 @@ def shared_machine(cell: Context) -> Iterator[Finding]:
     needs=(GPUS,),
 )
 def gpu_throttled(cell: Context) -> Iterator[Finding]:
-    """A GPU at its default power limit is not reported: that is what was bought."""
+    """A GPU at its default power limit is not reported."""
     found = cell.hardware
     counts = {why: share for why, share in found.throttled.items() if why != Throttle.POWER_CAP.words or found.capped}
     if why := [f"{reason} at {percent(share)} of the readings" for reason, share in counts.items() if share > READINGS]:
@@ -85,7 +85,7 @@ def gpu_throttled(cell: Context) -> Iterator[Finding]:
     when={
         "suspect": "at any reading a process that is not the engine's computed on a GPU of the cell (power, energy and memory are withheld)"
     },
-    advice="end the processes that `nvidia-smi` lists beside the engine",
+    advice="end the processes that `nvidia-smi` lists in addition to the engine",
     needs=(GPUS,),
     withholds=(Trait.DEVICE,),
 )
@@ -96,45 +96,45 @@ def gpu_shared(cell: Context) -> Iterator[Finding]:
 
 
 @check(
-    meaning="engine or client got less processor time than they could use",
-    when={"suspect": "a container had used up its quota in over {PERIODS} of the scheduler's periods, or heat lowered a processor's clock"},
+    meaning="engine or client got less CPU time than they could use",
+    when={"suspect": "a container had used up its quota in over {PERIODS} of the scheduler's periods, or heat lowered a CPU's clock"},
     advice="raise `cpus` under `container`, or cool the machine",
     needs=(PROCESSORS,),
 )
 def cpu_throttled(cell: Context) -> Iterator[Finding]:
-    """Engines also need processors: to schedule, to tokenize and to start kernels."""
+    """Engines also need CPUs: to schedule, to tokenize and to start kernels."""
     for name, share in cell.hardware.quota.items():
         if share > PERIODS:
             detail = f"the container of the {name} had used up its quota in {percent(share)} of the periods (limit {PERIODS})"
             yield Finding("suspect", detail, excess=share / PERIODS)
     if cell.hardware.overheated:
-        detail = f"processors lowered their clock {cell.hardware.overheated:,.0f} times because of heat"
+        detail = f"CPUs lowered their clock {cell.hardware.overheated:,.0f} times because of heat"
         yield Finding("suspect", detail, excess=cell.hardware.overheated)
 
 
 @check(
     meaning="engine and client were paused at random",
-    when={"suspect": "over {STOLEN} of the machine's processor time went to other virtual machines"},
+    when={"suspect": "over {STOLEN} of the machine's CPU time went to other virtual machines"},
     advice="use a dedicated machine, or measure again when the host is quiet",
     needs=(STEAL,),
 )
 def cpu_stolen(cell: Context) -> Iterator[Finding]:
     """Steal time, as the guest's kernel counts it over all cores."""
     if (share := cell.hardware.steal or 0.0) > STOLEN:
-        detail = f"the hypervisor gave {percent(share)} of this machine's processor time to others (limit {STOLEN})"
+        detail = f"the hypervisor gave {percent(share)} of this machine's CPU time to others (limit {STOLEN})"
         yield Finding("suspect", detail, excess=share / STOLEN)
 
 
 @check(
     meaning="a disk held the engine up",
-    when={"suspect": "on average over {WAITED} processors were idle because a process waited for a disk"},
+    when={"suspect": "on average over {WAITED} CPUs were idle because a process waited for a disk"},
     advice="put the weights on a faster disk or keep them in memory, and see `iostat -x 1` for what else uses the disk",
     needs=(WAITING,),
 )
 def disk_wait(cell: Context) -> Iterator[Finding]:
     """Weights and KV cache belong in memory once an engine is warm: mapped weights that do not fit are read again and again."""
     if (waited := cell.hardware.iowait or 0.0) > WAITED:
-        yield Finding("suspect", f"{waited:.2g} processors waited for a disk (limit {WAITED})", excess=waited / WAITED)
+        yield Finding("suspect", f"{waited:.2g} CPUs waited for a disk (limit {WAITED})", excess=waited / WAITED)
 
 
 @check(
@@ -144,6 +144,6 @@ def disk_wait(cell: Context) -> Iterator[Finding]:
     needs=(CLOCK,),
 )
 def clock_step(cell: Context) -> Iterator[Finding]:
-    """Somebody set the clock, or the machine slept. The client's own times are monotonic, and not affected by a clock that is set."""
+    """The system clock was set, or the machine slept. The client's own times are monotonic, and not affected by a clock that is set."""
     if (step_s := cell.hardware.clock_step_s or 0.0) > STEP:
         yield Finding("suspect", f"the wall clock moved by {step_s:,.3g} s during the load (limit {STEP})", excess=step_s / STEP)

@@ -75,7 +75,7 @@ def retried(cell: Context) -> Iterator[Finding]:
 @check(
     meaning="throughput is unknown",
     when={"invalid": "no successful request has a count of its output tokens"},
-    advice="make the server report usage, or use a checkpoint that has its tokenizer beside it",
+    advice="make the server report usage, or use a checkpoint whose folder has its tokenizer",
     needs=(SUCCESSES,),
 )
 def no_counts(cell: Context) -> Iterator[Finding]:
@@ -196,8 +196,8 @@ def _capped(got: Ints, asked: Ints) -> bool:
 
 
 @check(
-    meaning="it is not known whether these answers are complete",
-    when={"suspect": "any successful answer ended with a finish reason that is not known"},
+    meaning="whether these answers are complete is unknown",
+    when={"suspect": "any successful answer ended with an unknown finish reason"},
     advice="look the reason up in the engine's documentation, and tell the project what it means",
     needs=(SUCCESSES,),
 )
@@ -212,7 +212,7 @@ def unknown_finish(cell: Context) -> Iterator[Finding]:
 
 
 @check(
-    meaning="it is not known which count of output tokens is right",
+    meaning="which count of output tokens is right is unknown",
     when={
         "suspect": "the server and the checkpoint's tokenizer differ by over {RETOKENIZED} on the warm-up (trained weights only), or two "
         "counts of the same requests differ, by over {COUNTS_APART_TOKENS} and {COUNTS_APART}, for over {REQUESTS_APART} of them"

@@ -97,7 +97,7 @@ def few_events(cell: Context) -> Iterator[Finding]:
 
 
 @check(
-    meaning="the server generated tokens that it never streamed, so the time per token is not known",
+    meaning="the server generated tokens that it never streamed, so the time per token is unknown",
     when={
         "suspect": "the server counts reasoning tokens of a request, and less reasoning was streamed; or it counts over twice as many "
         "tokens as there were events, with less than a character for each (TPOT and the rate per user are withheld)",
