@@ -288,8 +288,7 @@ class Sglang(eb.Adapter):
             return {}
         found = {"cached_tokens": 0.0} | eb.renamed(before, PREFILL_COUNTERS) | eb.renamed(after, DECODE_COUNTERS)
         found |= eb.renamed(eb.prometheus_totals("\n".join(lines)), {"waiting": "sglang:num_queue_reqs"})
-        use = eb.prometheus_mean(decode, "sglang:token_usage")
-        found |= {"kv_use": use} if use is not None else {}
+        found |= {"kv_use": use} if (use := eb.prometheus_mean(decode, "sglang:token_usage")) is not None else {}
         return found | _speculation(after, eb.prometheus_mean(decode, "sglang:spec_num_draft_tokens") or 0.0)
 
 
@@ -311,11 +310,10 @@ def _check_experts(spread: eb.Parallelism, options: SglangOptions) -> None:
 
 def _notes(deployment: eb.Deployment, options: SglangOptions) -> tuple[str, ...]:
     spread, slots = deployment.parallelism, _slots(deployment)
-    rounded = slots != deployment.max_concurrency and not options.max_running_requests
     return eb.holding(
         (True, f"the context is {RESERVED_TOKENS} tokens longer than asked: SGLang withholds them from prompt and output"),
         (spread.attention_dp > 1, "attention_dp divides the prefill chunk and admits requests sooner (schedule_conservativeness x 0.3)"),
-        (rounded, f"slots are a multiple of attention_dp: {slots}"),
+        (slots != deployment.max_concurrency and not options.max_running_requests, f"slots are a multiple of attention_dp: {slots}"),
         (spread.dp_replicas > 1, "each replica may take all requests: an even spread is not guaranteed"),
         (spread.pp > 1, "pipeline stages switch the overlap schedule off"),
         (options.disaggregated, "a prefill server captures no decode graphs"),
@@ -338,9 +336,8 @@ def _graph_mode(info: eb.Fields) -> str | None:
     decode, prefill = (info.text(f"cuda_graph_config.{phase}.backend") for phase in ("decode", "prefill"))
     if decode is None or prefill is None:
         return None
-    if decode == "disabled":
-        return "off" if prefill == "disabled" else "prefill_only"
-    return "decode_only" if prefill == "disabled" else "decode_and_prefill"
+    on = [phase for phase, backend in (("decode", decode), ("prefill", prefill)) if backend != "disabled"]
+    return "_and_".join(on) if len(on) > 1 else f"{on[0]}_only" if on else "off"
 
 
 def _speculation(totals: Mapping[str, float], verified: float) -> dict[str, float]:

@@ -99,11 +99,12 @@ def imported(file: Path) -> set[str]:
     return {name for name in names if name.split(".")[0] in ("enginebench", "adapters")}
 
 
-def test_adapters_import_only_their_interface_and_workers_nothing_of_ours() -> None:
+def test_adapters_are_short_and_import_only_their_interface_and_workers_nothing_of_ours() -> None:
     folder = (checkout() or Path()) / "adapters"
     engines, workers = list(folder.glob("*.py")), list(folder.glob("workers/*.py"))
     assert len(engines) >= 10
     assert len(workers) >= 10
     for file in engines:
         assert imported(file) <= {"enginebench.adapter", "enginebench.__version__"}, file
+        assert len(file.read_text().splitlines()) <= 350, f"{file.name} is too long to read in one sitting"
     assert {file.name: found for file in workers if (found := imported(file))} == {}

@@ -36,8 +36,6 @@ Seconds = Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False, strict
 Wait = Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False, strict=True, examples=[5])]
 Rate = Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False, strict=True)]
 Factor = Annotated[float, Field(gt=0, le=1_000, allow_inf_nan=False, strict=True)]
-UpTo = Annotated[int, Field(ge=0, le=10_000_000, strict=True)]
-Limit = Annotated[int, Field(ge=0, le=65_536, strict=True)]
 Turns = Annotated[int, Field(ge=1, le=1_000, strict=True)]
 Expression = Annotated[str, Field(min_length=1, max_length=4_000)]
 Tokens = Annotated[Annotated[int, Field(ge=1, le=10_000_000)] | str, BeforeValidator(_tokens), Field(examples=["uniform(64,256)"])]

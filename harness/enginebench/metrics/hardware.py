@@ -42,9 +42,7 @@ class Hardware:
     shared: tuple[str, ...] = ()
     """GPUs that other processes used."""
     cores: float | None = None
-    """Processor seconds of the engine per second."""
-    engine_memory_bytes: float | None = None
-    """Peak memory of the engine."""
+    """CPU seconds of the engine per second."""
     quota: Mapping[str, float] = field(default_factory=dict)
     """Container -> share of its scheduler periods in which it was throttled."""
     steal: float | None = None
