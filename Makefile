@@ -9,7 +9,7 @@ PARALLEL := -n $(or $(WORKERS),auto) --dist loadfile --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-unit real contracts coverage lint format docs docs-site bench-client bench-overhead bench-ceiling bench-trust clean
+.PHONY: help quickstart test test-unit real contracts coverage lint format docs docs-site bench-client bench-overhead bench-ceiling bench-trust bench-faults clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -62,6 +62,9 @@ bench-overhead: .venv/installed ## what the harness itself costs
 bench-trust: .venv/installed ## plant faults and count which are named, and flags on clean runs (two hours)
 	$(BIN)/bench engines install llamacpp
 	$(BIN)/python benchmarks/trust.py --write docs/trust.md
+
+bench-faults: .venv/installed ## kill a run's processes at random moments and count what is lost, changed or left (an hour)
+	$(BIN)/python benchmarks/faults.py --kills $(or $(KILLS),300)
 
 bench-ceiling: .venv/installed ## llama.cpp's decoding against what physics predicts (20 GB of disk, half an hour)
 	$(BIN)/bench engines install llamacpp

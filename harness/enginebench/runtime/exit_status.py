@@ -36,14 +36,16 @@ def describe_exit(code: int, *, requested: bool = False) -> str:
 
 _CAUSE = re.compile(
     r"(?i)\b\w*(?:error|exception)\b|\bfatal\b|\bfailed\b|not available|unrecognized|unknown|out of memory"
-    r"|cannot|could not|unable to|no such"
+    r"|cannot|can't|could not|couldn't|unable to|no such|not enough|panicked at|segmentation fault|invalid argument"
 )
 """A line of a log that states why a program ended."""
 _CONSEQUENCE = re.compile(
     r"(?i)root cause|engine core init\w* failed|failed to load model|leaked|exception ignored|exiting|shutting down|another exception"
-    r"|^(?:file |raise |traceback|warning)"
+    r"|received sig(?:quit|term)|^(?:file |raise |traceback|warning|note: run with)"
 )
 """A line that only says that something before it failed, or where."""
+_IGNORED = re.compile(r"^.*Exception ignored in.*\n(?:Traceback.*\n(?:[ \t].*\n)*.*(?:\n|$))?", re.MULTILINE)
+"""What Python writes of an error while it clears up."""
 _PREFIX = re.compile(
     r"^(?:\(\S+ pid=\d+\) |\[?\d{4}-\d\d-\d\d[T ][\d:.,]+Z?\]? |\[rank\d+\]: |(?:ERROR|CRITICAL|FATAL)[ :]+|\d\d-\d\d [\d:]+ "
     r"|\[[\w./]+:\d+\] )+"
@@ -53,6 +55,7 @@ _PREFIX = re.compile(
 
 def telling_line(log: str) -> str:
     """The line of a log that says why a program ended: the last one with an error, else the last one; empty for an empty log."""
+    log = _IGNORED.sub("", log)
     lines = [stripped for line in log.splitlines() if (stripped := _PREFIX.sub("", line.strip()).strip())]
     causes = [line for line in lines if _CAUSE.search(line) and not _CONSEQUENCE.search(line)]
     found = next(iter(causes[::-1] or lines[::-1]), "")

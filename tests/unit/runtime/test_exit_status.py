@@ -46,3 +46,35 @@ def test_the_line_that_says_why(log: str, said: str) -> None:
 
 def test_a_telling_line_is_short() -> None:
     assert len(telling_line("error: " + "x" * 5000)) == 240
+
+
+@pytest.mark.parametrize(
+    ("log", "line"),
+    [
+        (
+            (
+                "RuntimeError: Not enough memory. Please try to increase --mem-fraction-static.\n\n"
+                "[2025-11-30 12:00:00] Received sigquit from a child process. It usually means the child failed.\nKilled"
+            ),
+            "RuntimeError: Not enough memory. Please try to increase --mem-fraction-static.",
+        ),
+        (
+            "main: couldn't bind HTTP server socket, hostname: 127.0.0.1, port: 8080\nmain: exiting due to HTTP server error",
+            "main: couldn't bind HTTP server socket, hostname: 127.0.0.1, port: 8080",
+        ),
+        (
+            "thread 'main' panicked at src/main.rs:3: address in use\nnote: run with `RUST_BACKTRACE=1` environment variable to display",
+            "thread 'main' panicked at src/main.rs:3: address in use",
+        ),
+        (
+            (
+                'Traceback (most recent call last):\n  File "x"\nAssertionError: bad\nException ignored in: <function X.__del__>\n'
+                "Traceback (most recent call last):\n  File \"y.py\", line 9\nAttributeError: 'NoneType' object has no attribute 'close'"
+            ),
+            "AssertionError: bad",
+        ),
+        ('!!! Segfault\n  File "<unknown>", line 0\nSegmentation fault (core dumped)', "Segmentation fault (core dumped)"),
+    ],
+)
+def test_the_cause_stands_before_what_it_led_to(log: str, line: str) -> None:
+    assert telling_line(log) == line
