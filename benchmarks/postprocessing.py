@@ -42,7 +42,8 @@ def synthetic(requests: int, events: int) -> Samples:
         status_code=nothing + 200, outcome=("ok",) * requests, error=(None,) * requests, finish_reason=(None,) * requests,
         event_ns=arrivals.ravel(), event_tokens=np.full(requests * events, -1, np.int32),
         event_chars=np.full(requests * events, 4, np.int32), offsets=np.arange(requests + 1) * events,
-        server_timings=(None,) * requests, first_answer_ns=arrivals[:, 0].copy(), local_tokens=unknown, conversation=unknown, turn=nothing, reasoning_tokens=unknown,
+        server_timings=(None,) * requests, first_answer_ns=arrivals[:, 0].copy(), local_tokens=unknown, conversation=unknown,
+        turn=nothing, reasoning_tokens=unknown,
     )  # fmt: skip
 
 

@@ -15,7 +15,8 @@ _V1 = "/v1"
 _ROUTES = ("/chat/completions", "/completions")
 _OPTIONAL = ("temperature", "top_p", "seed", "stream_options", "ignore_eos")
 """Fields that may be left out; what a server does without them is its default."""
-_REFUSED = re.compile(r"un(supported|recognized|known|expected)|not (support|permitted|allowed)|extra|invalid", re.IGNORECASE)
+_NO_FIELD = re.compile(r"un(supported|recognized|known|expected)|not (support|permitted|allowed)|extra", re.IGNORECASE)
+_REFUSED = re.compile(rf"{_NO_FIELD.pattern}|invalid", re.IGNORECASE)
 
 
 @dataclass
@@ -62,7 +63,8 @@ class Spelling:
         return self._adapt_fields(samples[0].error or "")
 
     def _adapt_fields(self, message: str) -> bool:
-        if "max_completion_tokens" in message and "max_tokens" not in self.renamed:
+        refused = "max_completion_tokens" in message or (_NO_FIELD.search(message) and re.search(r"\bmax_tokens\b", message))
+        if refused and "max_tokens" not in self.renamed:
             self.renamed["max_tokens"] = "max_completion_tokens"
             self.say("the server refuses max_tokens: sending max_completion_tokens")
             return True

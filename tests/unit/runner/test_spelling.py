@@ -51,6 +51,23 @@ def test_other_failures_change_nothing(samples: list[Sample]) -> None:
     assert not Spelling().adapt(samples)
 
 
+@pytest.mark.parametrize(
+    ("message", "field"),
+    [
+        ("Unrecognized request argument supplied: max_tokens", "max_completion_tokens"),
+        (
+            '{"detail":[{"type":"extra_forbidden","loc":["body","max_tokens"],"msg":"Extra inputs are not permitted"}]}',
+            "max_completion_tokens",
+        ),
+        ("max_tokens is too large: invalid value 4096", "max_tokens"),
+    ],
+)
+def test_max_tokens_has_another_name_only_where_the_field_is_refused(message: str, field: str) -> None:
+    spelling = Spelling()
+    spelling.adapt(refused(400, message))
+    assert spelling.body({"max_tokens": 8}) == {field: 8}
+
+
 def test_a_server_that_has_answered_is_not_asked_again() -> None:
     spelling = Spelling()
     assert not spelling.adapt([Sample(0, 1, 1)])

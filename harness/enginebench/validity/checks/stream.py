@@ -28,6 +28,8 @@ PER_EVENT = Threshold(8, "tokens")
 WHOLE = Threshold(0.5, "share")
 STALL, TIMES_USUAL = Threshold(0.5, "s"), Threshold(20)
 TIMES_PREFILL, TIMES_TTFT = Threshold(3), Threshold(10)
+USUAL = 0.25
+"""The quantile of TTFT that is taken for a prefill: below are prompts that were cached, above those that waited in a queue."""
 
 
 @check(
@@ -123,7 +125,7 @@ def hidden_tokens(cell: Context) -> Iterator[Finding]:
     meaning="engine or connection stalled, so TPOT, ITL and E2E hold a pause",
     when={
         "suspect": "for over {STALL} and {TIMES_USUAL} times the usual gap between events a stream that had begun, or all streams with a "
-        "request in flight, received nothing; what the prompts take that are prefilled meanwhile (up to {TIMES_PREFILL} times the shortest "
+        "request in flight, received nothing; what the prompts take that are prefilled meanwhile (up to {TIMES_PREFILL} times the usual "
         "TTFT for their length), and a wait of all for first tokens of up to {TIMES_TTFT} times the median TTFT, is not counted as one",
     },
     advice="look in the engine's log for preemption, swapping or a stop, and measure without a proxy",
@@ -169,7 +171,7 @@ def _prefills(s: Samples, since: Ints, until: Ints) -> Floats:
     some = s.events > 0
     first, tokens = s.edge(last=False)[some], np.maximum(np.where(s.input_tokens > 0, s.input_tokens, s.asked_input_tokens)[some], 1)
     taken = first - s.sent_ns[some]
-    each = np.maximum(taken.min(), tokens * (taken / tokens).min())
+    each = np.maximum(np.quantile(taken, USUAL), tokens * np.quantile(taken / tokens, USUAL))
     order = np.argsort(first)
     total = np.concatenate(([0.0], np.cumsum(each[order])))
     at = np.searchsorted(first[order], (since, until + int(each.max())))
