@@ -76,7 +76,9 @@ class OpenAI(eb.Adapter):
     def readiness(self, get: eb.Get) -> eb.Readiness:
         """Any answer but 'not now' will do: gateways lack these routes or forbid them, and the first generation proves the rest."""
         status = next((found for path in self.ready_paths if (found := get(path).status) != 404), 404)
-        return "loading" if status in (0, 502, 503, 504) else "ready" if status > 0 and status != 426 else "broken"  # 426: HTTP/2 only
+        if status in (0, 502, 503, 504):
+            return "loading"
+        return "ready" if (0 < status < 500 and status != 426) or status == 501 else "broken"  # 426: HTTP/2 only; 501: no such route
 
     def request_fields(self, deployment: eb.Deployment, load: eb.Load) -> RequestFields:
         options = eb.options_as(OpenAIOptions, deployment)
