@@ -11,7 +11,7 @@ import json
 import math
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import NamedTuple
 
@@ -134,7 +134,8 @@ class _Keys:
     _texts: dict[int, tuple[object, str]] = field(default_factory=dict)
 
     def of(self, deployment: Deployment) -> tuple[object, ...]:
-        return tuple(self._text(value) if name in ("options", "container") else value for name, value in vars(deployment).items())
+        values = ((each.name, getattr(deployment, each.name)) for each in fields(deployment))
+        return tuple(self._text(value) if name in ("options", "container") else value for name, value in values)
 
     def _text(self, value: object) -> str:
         if id(value) not in self._texts:
