@@ -11,7 +11,7 @@ import pytest
 from enginebench.errors import UserError
 from enginebench.report.plan import plan_to_text
 from enginebench.scenario.plan import Plan
-from enginebench.scenario.planning import plan_scenario
+from enginebench.scenario.planning import plan as plan_scenario
 
 
 def timed(work: Callable[[], object]) -> float:
