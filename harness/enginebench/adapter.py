@@ -84,9 +84,9 @@ def refuse(*reasons: tuple[object, str]) -> None:
 
 
 def with_package(installs: Sequence[Install], package: str, what: str, install: str | None = None) -> Install:
-    """The first install whose environment has this package. Raises NotInstalled: `what` needs it, and how it is installed."""
+    """The first install whose environment has this package, or is in an image, whose packages are unknown here. Raises NotInstalled."""
     for each in installs:
-        if each.python is not None and installed_version(each.python, package):
+        if each.python is None or not each.python.exists() or installed_version(each.python, package):
             return each
     first = installs[0]
     raise NotInstalled(

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Literal, TypeAlias
 
 from enginebench.domain.deployment import Deployment
-from enginebench.domain.ids import canonical, fingerprint
+from enginebench.domain.ids import short_hash, text_of
 from enginebench.domain.load import Load
 
 Status: TypeAlias = Literal["ok", "failed", "skipped"]
@@ -23,9 +23,10 @@ class Cell:
 
     @cached_property
     def id(self) -> str:
-        return fingerprint({"deployment": canonical(self.deployment), "load": canonical(self.load), "repeat": self.repeat})
+        # The same as of {"deployment": ..., "load": ..., "repeat": ...}, whose parts thousands of cells share.
+        return short_hash(f'{{"deployment":{text_of(self.deployment)},"load":{text_of(self.load)},"repeat":{self.repeat}}}')
 
     @cached_property
     def launch_id(self) -> str:
         """Id of the server start; cells with the same launch_id share one server."""
-        return fingerprint({"deployment": canonical(self.deployment), "repeat": self.repeat})
+        return short_hash(f'{{"deployment":{text_of(self.deployment)},"repeat":{self.repeat}}}')

@@ -27,6 +27,9 @@ def plain(value: Any) -> JSON:
 
     A dataclass with a method `stored` is stored as the mapping that it returns.
     """
+    if value is None or type(value) in (str, int, float, bool):  # first, because nearly all are
+        result: JSON = value
+        return result
     if hasattr(value, "stored"):
         return {name: plain(item) for name, item in value.stored().items()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -35,9 +38,7 @@ def plain(value: Any) -> JSON:
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple | array):
         return [plain(v) for v in value]
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    return str(value)
+    return value if isinstance(value, int | float | str) else str(value)
 
 
 def plain_object(value: Any) -> dict[str, JSON]:
@@ -52,7 +53,7 @@ def canonical(value: Any) -> dict[str, JSON]:
     out: dict[str, JSON] = {}
     for name, default in _defaults(type(value)):  # type: ignore[arg-type]  # mypy doubts that a class is hashable
         item = getattr(value, name)
-        if item != default:
+        if item is not default and item != default:
             out[name] = canonical(item) if dataclasses.is_dataclass(item) else plain(item)
     return out
 
@@ -72,5 +73,21 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 
 def fingerprint(data: JSON | dict[str, JSON]) -> str:
     """First 12 hex digits of SHA-256 over canonical JSON (sorted keys, no spaces)."""
-    text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return short_hash(_text(data))
+
+
+def short_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _text(data: JSON) -> str:
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def text_of(value: Any) -> str:
+    """The canonical JSON text of a frozen dataclass, kept with it: the cells of a plan share their deployments and loads."""
+    known: str | None = vars(value).get("_text")
+    if known is None:
+        known = _text(canonical(value))
+        object.__setattr__(value, "_text", known)
+    return known

@@ -30,8 +30,19 @@ def option(flag: str | None = None, default: Any = None, *, reported: str | None
 
 def options_as(kind: type[_Options], deployment: Deployment) -> _Options:
     """The deployment's options as the adapter's own dataclass. They were validated when the scenario was read."""
-    read: TypeAdapter[_Options] = _reader(cast("type", kind))
-    return read.validate_python(dict(deployment.options))
+    key = kind, id(deployment.options)
+    known = _known.get(key)
+    if known is None or known[0] is not deployment.options:
+        if len(_known) >= _MOST_KNOWN:
+            _known.clear()
+        known = _known[key] = deployment.options, _reader(cast("type", kind)).validate_python(dict(deployment.options))
+    options: _Options = known[1]
+    return options
+
+
+_known: dict[tuple[type, int], tuple[Mapping[str, JSON], Any]] = {}
+"""(dataclass, id of options) -> the options and what was read: an adapter asks many times, and thousands of deployments share options."""
+_MOST_KNOWN = 10_000
 
 
 @cache

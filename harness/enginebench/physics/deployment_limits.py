@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -75,6 +75,8 @@ class MachineLimits:
     machine: Machine
     base: Path = Path()
     """Folder of relative checkpoint paths."""
+    _alike: dict[tuple[object, ...], DeploymentLimits] = field(default_factory=dict, repr=False, compare=False)
+    """Limits by what they depend on: a sweep of options has thousands of deployments with the same."""
 
     def of(self, deployment: Deployment, kv_dtype: str | None = None) -> DeploymentLimits:
         """The limits of a deployment. kv_dtype: type of the KV cache as reported by the engine. Raises UnknownLimit."""
@@ -87,7 +89,10 @@ class MachineLimits:
         placement = placement_of(deployment.options, kv_dtype)
         if isinstance(placement, str):
             raise UnknownLimit(placement)
-        return DeploymentLimits(deployment, self.machine, weights, placement)
+        key = id(weights), placement, deployment.parallelism, deployment.max_context
+        if key not in self._alike:
+            self._alike[key] = DeploymentLimits(deployment, self.machine, weights, placement)
+        return self._alike[key]
 
     def refusals(self, deployment: Deployment, loads: Sequence[Load], gpus: int) -> Mapping[Load, str]:
         """The loads under which the deployment does not fit the machine, with reasons. gpus: devices of the deployment."""
@@ -143,6 +148,15 @@ class DeploymentLimits:
         streams, context = _streams(load), _mean_context(load)
         if context is None or self.deployment.max_context > streams * context:
             streams, context = 1, max(1, self.deployment.max_context)
+        if (streams, context) not in self._needs:
+            self._needs[streams, context] = self._need(streams, context)
+        return self._needs[streams, context]
+
+    @cached_property
+    def _needs(self) -> dict[tuple[int, int], MemoryNeed]:
+        return {}
+
+    def _need(self, streams: int, context: int) -> MemoryNeed:
         needs = [MemoryNeed(each.at(context, streams)) for each in self._fits]
         return min(needs, key=lambda need: (need.impossible, need.fit.budget.needed))
 

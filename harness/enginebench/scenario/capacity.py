@@ -29,28 +29,33 @@ class Capacity:
 
 def capacities(plan: Plan) -> dict[int, Capacity]:
     """id() of each deployment with a cell that is not skipped -> its capacity; empty when the hardware is unknown."""
-    loads: dict[int, tuple[Deployment, dict[Load, None]]] = {}
-    for cell in plan.cells:
-        if plan.bounds is not None and cell.id not in plan.skipped:
-            loads.setdefault(id(cell.deployment), (cell.deployment, {}))[1].setdefault(cell.load)
-    return {key: _capacity(plan, deployment, list(its)) for key, (deployment, its) in loads.items()}
+    loads: dict[int, tuple[Deployment, dict[int, Load]]] = {}
+    for cell in plan.cells if plan.bounds is not None else ():
+        if not plan.skipped or cell.id not in plan.skipped:
+            loads.setdefault(id(cell.deployment), (cell.deployment, {}))[1].setdefault(id(cell.load), cell.load)
+    known: dict[object, Capacity] = {}  # by limits and loads, which thousands of deployments share
+    return {key: _capacity(plan, deployment, its, known) for key, (deployment, its) in loads.items()}
 
 
 def least_s(plan: Plan, known: Mapping[int, Capacity]) -> float:
     """The shortest time all cells can take in seconds, of those for which it is known. known: `capacities` of the plan."""
-    counted = Counter((id(cell.deployment), cell.load) for cell in plan.cells if id(cell.deployment) in known)
-    return sum(known[deployment].least_s.get(load, 0.0) * times for (deployment, load), times in counted.items())
+    loads = {id(cell.load): cell.load for cell in plan.cells}
+    counted = Counter((id(cell.deployment), id(cell.load)) for cell in plan.cells if id(cell.deployment) in known)
+    return sum(known[deployment].least_s.get(loads[load], 0.0) * times for (deployment, load), times in counted.items())
 
 
-def _capacity(plan: Plan, deployment: Deployment, loads: Sequence[Load]) -> Capacity:
+def _capacity(plan: Plan, deployment: Deployment, loads: Mapping[int, Load], known: dict[object, Capacity]) -> Capacity:
     if plan.bounds is None:
         return Capacity(None)
     try:
         limits = plan.bounds.of(deployment)
-        need = max((limits.need(load) for load in loads), key=lambda need: need.fit.budget.needed)
+        key = id(limits), tuple(loads)
+        if key not in known:
+            need = max((limits.need(load) for load in loads.values()), key=lambda need: need.fit.budget.needed)
+            known[key] = Capacity(need, dict(_least(limits, list(loads.values()))))
     except UnknownLimit as reason:
         return Capacity(None, unknown=str(reason))
-    return Capacity(need, dict(_least(limits, loads)))
+    return known[key]
 
 
 def _least(limits: DeploymentLimits, loads: Sequence[Load]) -> Iterator[tuple[Load, float]]:

@@ -35,7 +35,8 @@ def files_of_load(load: Load, base: Path) -> Iterator[tuple[str, Path]]:
 
 def contents_of(deployments: Iterable[Deployment], loads: Iterable[Load], base: Path, *, whole: bool = False) -> dict[str, Content]:
     """What the files of these deployments and loads contain. UserError for one that cannot be read. whole: as `content_of`."""
-    files = {name: path for deployment in deployments for name, path in files_of(deployment, base)}
+    alike = {(d.engine, d.model, d.checkpoint, d.runtime, id(d.options)): d for d in deployments}  # thousands share their files
+    files = {name: path for deployment in alike.values() for name, path in files_of(deployment, base)}
     files |= {name: path for load in loads for name, path in files_of_load(load, base)}
     found: dict[str, Content] = {}
     for name, path in files.items():

