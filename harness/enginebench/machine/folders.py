@@ -4,8 +4,11 @@ Does not know what is in the cache or when that may be deleted; all of it can be
 checkout, or under `_repo/` in an installed wheel.
 """
 
+import importlib
 import os
+import pkgutil
 from pathlib import Path
+from types import ModuleType
 
 import platformdirs
 
@@ -30,3 +33,9 @@ def resource_dir(name: str) -> Path:
 def checkout() -> Path | None:
     """The root of the source checkout this package runs from; None for an installed wheel."""
     return _CHECKOUT if (_CHECKOUT / "pyproject.toml").is_file() and not (_PACKAGE / "_repo").is_dir() else None
+
+
+def modules_in(package: str) -> list[ModuleType]:
+    """Every module of a package, imported, in alphabetical order: what a new file in its folder declares is found."""
+    names = sorted(module.name for module in pkgutil.iter_modules(importlib.import_module(package).__path__))
+    return [importlib.import_module(f"{package}.{name}") for name in names]

@@ -7,9 +7,7 @@ a metric: 'output_throughput', or a percentile such as 'ttft_p50'. The registry 
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import pkgutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -18,6 +16,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
+from enginebench.machine.folders import modules_in
 from enginebench.metrics.context import Context, Floats
 from enginebench.metrics.slo import LIMITS
 from enginebench.metrics.statistics import percentiles
@@ -172,9 +171,7 @@ def metric(
 @cache
 def discover() -> None:
     """Import every module of `enginebench.metrics.figures`, which declares its metrics."""
-    package = importlib.import_module("enginebench.metrics.figures")
-    for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
-        importlib.import_module(module.name)
+    modules_in("enginebench.metrics.figures")
 
 
 def metrics() -> Mapping[str, Metric]:

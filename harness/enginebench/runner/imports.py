@@ -1,8 +1,6 @@
 """Finds the importer of another tool's file and writes a run folder. Its cells have stated figures and no raw samples."""
 
 import hashlib
-import importlib
-import pkgutil
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -13,6 +11,7 @@ from pathlib import Path
 from enginebench import __version__
 from enginebench.domain import JSON, Cell, fingerprint
 from enginebench.errors import UserError
+from enginebench.machine.folders import modules_in
 from enginebench.metrics.registry import find
 from enginebench.metrics.statistics import samples_needed
 from enginebench.records import importers
@@ -26,9 +25,7 @@ from enginebench.records.run_folder import Run, new_run_path
 @cache
 def all_importers() -> tuple[Importer, ...]:
     """Every importer, by module name."""
-    names = sorted(module.name for module in pkgutil.iter_modules(importers.__path__))
-    modules = [importlib.import_module(f"{importers.__name__}.{name}") for name in names]
-    return tuple(each for module in modules for each in vars(module).values() if isinstance(each, Importer))
+    return tuple(each for module in modules_in(importers.__name__) for each in vars(module).values() if isinstance(each, Importer))
 
 
 def import_run(file: Path, results: Path) -> Run:

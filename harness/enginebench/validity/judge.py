@@ -5,14 +5,13 @@ Computed whenever a run is read, so a sharper check also judges old results. Doe
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Literal, TypeAlias
 
+from enginebench.machine.folders import modules_in
 from enginebench.metrics.registry import Trait, names_with
 from enginebench.validity import checks
 from enginebench.validity.check import Check, Finding, Severity
@@ -95,8 +94,7 @@ class Judgement:
 def all_checks() -> tuple[Check, ...]:
     """The checks: modules in alphabetical order, each in the order of its declarations. ValueError for an id used twice."""
     found: dict[str, Check] = {}
-    for name in sorted(module.name for module in pkgutil.iter_modules(checks.__path__)):
-        module = importlib.import_module(f"{checks.__name__}.{name}")
+    for module in modules_in(checks.__name__):
         declared = [each for each in vars(module).values() if isinstance(each, Check) and each.function.__module__ == module.__name__]
         for each in declared:
             if each.id in found:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from functools import cache
 
+from enginebench.machine.folders import modules_in
 from enginebench.report.section import Section
 
 ORDER = (
@@ -19,9 +18,9 @@ ORDER = (
 def all_sections() -> tuple[Section, ...]:
     """Every section, in the order of the page. ValueError for an id that two sections have."""
     found: dict[str, Section] = {}
-    for name in sorted(module.name for module in pkgutil.iter_modules(__path__)):
-        for section in vars(importlib.import_module(f"{__name__}.{name}")).values():
+    for module in modules_in(__name__):
+        for section in vars(module).values():
             if isinstance(section, Section) and found.setdefault(section.id, section) is not section:
-                raise ValueError(f"two sections have the id '{section.id}'; the second one is in {name}.py")
+                raise ValueError(f"two sections have the id '{section.id}'; the second one is in {module.__name__.rpartition('.')[2]}.py")
     place = {id_: i for i, id_ in enumerate(ORDER)}
     return tuple(sorted(found.values(), key=lambda section: (place.get(section.id, place["*"]), section.id)))
