@@ -26,6 +26,7 @@ def _small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     client_limit.cache_clear()
 
 
+@pytest.mark.clock
 def test_the_limits_are_found_kept_and_looked_up() -> None:
     said: list[Level] = []
     assert client_limit(1, "kernel") == {}
@@ -105,6 +106,7 @@ def test_another_machines_limits_do_not_count(tmp_path: Path) -> None:
     assert client_limit(1, "loop") == {}, "under TLS it is another client"
 
 
+@pytest.mark.clock
 def test_the_command_says_what_it_found() -> None:
     said = CliRunner().invoke(bench, ["calibrate", "--json"])
     assert said.exit_code == 0

@@ -158,6 +158,7 @@ def test_the_turns_of_a_conversation_follow_each_other_with_the_answers_in_them(
         assert grown[0] > 5
 
 
+@pytest.mark.clock
 def test_a_user_thinks_before_the_next_turn(start_fake: StartFake) -> None:
     result = run_load(replace(spec(start_fake(*FAST), conversation(2, 1, think_ns=80 * MS), concurrency=1), dialect=OpenAIChat()))
     first, second = result.samples

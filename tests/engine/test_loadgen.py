@@ -100,6 +100,7 @@ def test_concurrency_is_held_and_connections_are_reused(start_fake: StartFake) -
     assert highest == 16
 
 
+@pytest.mark.clock
 def test_the_next_request_is_due_when_its_slot_falls_free(start_fake: StartFake) -> None:
     result = load(start_fake(*FAST), wire(10), concurrency=1)
     for before, after in pairwise(result.samples):
@@ -279,6 +280,7 @@ def test_garbage_collection_is_as_it_was(start_fake: StartFake) -> None:
     assert gc.get_freeze_count() == frozen
 
 
+@pytest.mark.clock
 def test_the_client_knows_itself(start_fake: StartFake, stamps: str) -> None:
     health = load(start_fake("--ttft-ms", "50", "--itl-ms", "5"), wire(8, tokens=20), concurrency=4).client
     assert 0 <= health.lag_p50_ms <= health.lag_p99_ms <= health.lag_max_ms

@@ -68,6 +68,7 @@ def test_a_rate_for_a_duration(tmp_path: Path) -> None:
     assert record.client.health["achieved_rate"] == pytest.approx(wanted, rel=0.1)
 
 
+@pytest.mark.clock
 def test_a_rate_in_steps(tmp_path: Path) -> None:
     record, s, result = measured(tmp_path, "{steps: '20@1, 100@1, 10@1', arrivals: constant, input_tokens: 16, output_tokens: 8}")
     assert s.ok.all()
@@ -83,6 +84,7 @@ def test_a_rate_in_steps(tmp_path: Path) -> None:
         assert abs(span[0] - record.delivery.window_ns[0] - phase.start_s * 1e9) < 50e6
 
 
+@pytest.mark.clock
 @pytest.mark.parametrize("warmup", ["", ", warmup_requests: 1", ", warmup_requests: 0"])
 def test_a_closed_loop_for_a_duration_finds_its_own_number_of_requests(tmp_path: Path, warmup: str) -> None:
     record, s, _ = measured(tmp_path, f"{{concurrency: 4, duration_s: 1.5, input_tokens: 16, output_tokens: 20{warmup}}}")
@@ -156,6 +158,7 @@ def test_two_client_processes(tmp_path: Path) -> None:
     assert record.client.health["processes"] == 2
 
 
+@pytest.mark.clock
 def test_a_server_that_drowns_ends_its_cell_early(tmp_path: Path) -> None:
     record, s, result = measured(
         tmp_path,
@@ -182,6 +185,7 @@ def test_text_has_the_length_asked_for_whatever_came_first(tmp_path: Path) -> No
         assert abs(samples.input_tokens.mean() - asked) <= max(2, 0.02 * asked), (record.load, samples.input_tokens)
 
 
+@pytest.mark.clock
 def test_a_cell_after_one_that_was_broken_off_does_not_wait_for_its_leftovers(tmp_path: Path) -> None:
     drowning = "{rate: 75, duration_s: 60, input_tokens: 16, output_tokens: 1, timeout_s: 30}"
     run_loads(tmp_path, f"{drowning}, {{requests: 20, input_tokens: 16, output_tokens: 1, warmup_requests: 0}}", "{ttft_ms: 20, slots: 1}")

@@ -252,6 +252,7 @@ def test_each_member_has_its_own_folder_log_and_environment(tmp_path: Path) -> N
     assert leases() == []
 
 
+@pytest.mark.clock
 def test_everything_is_stopped_side_by_side_after_the_main_process(tmp_path: Path) -> None:
     deaf = ("sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.05; done")
     with ProcessGroup(ThisMachine(Site("127.0.0.1", 3, tmp_path / "site", "none")), tmp_path / "x.log") as group:

@@ -440,6 +440,7 @@ def test_get_with_prefix_headers_and_nobody_there() -> None:
 HEAD = b"HTTP/1.1 200 OK\r\n"
 
 
+@pytest.mark.clock
 @pytest.mark.parametrize(
     ("begin", "more"),
     [

@@ -231,6 +231,7 @@ def test_a_long_prompt_takes_longer(start_fake: StartFake) -> None:
     assert sample.event_ns[0] - sample.sent_ns > 60e6
 
 
+@pytest.mark.clock
 def test_a_batch_of_events_is_one_write(start_fake: StartFake) -> None:
     target = start_fake("--ttft-ms", "5", "--itl-ms", "20", "--batch-events", "4")
     for s in samples(target, PROTOCOLS["openai"]["completions"]):

@@ -137,6 +137,7 @@ def test_a_gpu_that_is_hot_lowered_and_shared_is_flagged(playing: Callable[[str]
     assert cell.withheld["energy_per_token"] == "part of the GPU's time and energy went into other work"
 
 
+@pytest.mark.clock
 def test_a_machine_without_a_gpu_has_no_gpu_series(tmp_path: Path) -> None:
     env = {**os.environ, "ENGINEBENCH_HOME": str(tmp_path / "home")}
     cell = measured(ran(tmp_path, env))

@@ -89,6 +89,7 @@ def test_what_is_asked_is_held_against_what_was_measured(client: ModuleType) -> 
     assert {case for case, _ in said} == {of}
 
 
+@pytest.mark.clock
 def test_a_server_that_spins_says_how_much_of_its_core_it_used(client: ModuleType, server: Path, tmp_path: Path) -> None:
     case = client.Case("tiny", sys.modules["cases"].PACED, 4, 2, 20)
     with client.serving(server, case.server, tmp_path / "log", None) as running:

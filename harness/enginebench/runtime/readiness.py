@@ -69,7 +69,8 @@ def http_get(
             body = response.read(MAX_BODY)
             return deadline.passed or Reply(response.status, body)
         except (ssl.SSLError, http.client.BadStatusLine) as error:
-            return deadline.passed or Reply(-1, reason.encode()) if (reason := _hopeless(error)) else Reply(0, str(error).encode())
+            reason = _hopeless(error)
+            return deadline.passed or (Reply(-1, reason.encode()) if reason else Reply(0, str(error).encode()))
         except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: the socket was closed meanwhile
             return deadline.passed or Reply(0, (str(error) or type(error).__name__).encode())
         finally:

@@ -268,6 +268,7 @@ def test_reads_are_counted_and_those_without_a_stamp_of_the_kernels() -> None:
     assert counts[-1][1] <= 1
 
 
+@pytest.mark.clock
 def test_a_stamp_is_the_arrival_however_late_the_read() -> None:
     spans: list[tuple[int, int]] = []
 
