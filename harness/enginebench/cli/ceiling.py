@@ -30,11 +30,11 @@ Examples:
 @click.option("--speculate", type=click.IntRange(1), metavar="N", help="Tokens drafted and checked in each step.")
 @click.option("--acceptance", type=Number(0, 1), default=0.7, help="Of a drafted token.")
 @click.option("--draft", metavar="MODEL", help="The drafting model, in the same precision; without it, drafting takes no time.")
-@click.option("--reach", type=POSITIVE, metavar="TOK/S", help="Say from which batch this rate is possible.")
+@click.option("--reach", type=POSITIVE, metavar="TOK/S", help="Show from which batch on this rate is possible.")
 @click.option("--html", type=FILE_ONLY, help="Also write the curves as a page.")
 @AS_JSON
 def ceiling(model: enginebench.PlacedModel, reach: float | None, html: Path | None, as_json: bool, **asked: Any) -> None:
-    """Say how fast decoding and prefill can be at most, over batch and context: memory, arithmetic, links, and which one limits.
+    """Show how fast decoding and prefill can be at most, over batch and context: memory, arithmetic, links, and which one limits.
 
     MODEL is a name of the catalogue, a config.json, a folder of safetensors, a .gguf file, or random:...
     """

@@ -29,7 +29,7 @@ Exit code 1: a threshold is broken. The whole 95 % interval of the change lies b
     "thresholds",
     multiple=True,
     metavar="'FIGURE > +N%'",
-    help="Exit with 1 if a figure has surely changed by more: 'ttft.p99 > +5%', 'output_throughput < -3%' (repeatable).",
+    help="Exit with 1 if a figure has significantly changed by more: 'ttft.p99 > +5%', 'output_throughput < -3%' (repeatable).",
 )
 @click.option("--strict", is_flag=True, help="Also exit with 1 if a threshold is inconclusive.")
 @click.option("--md", "as_markdown", is_flag=True, help="Print Markdown on stdout.")

@@ -29,7 +29,7 @@ Exit code 1: it does not fit.
 @click.option("--chunk", type=click.IntRange(1), default=8192, help="Tokens of prompts that go through the model at once.")
 @AS_JSON
 def fit(model: enginebench.PlacedModel, context: int, concurrency: int, reserve: float, chunk: int, as_json: bool) -> int:
-    """Say whether a model fits: weights, KV cache and working memory per device, what is left, and what would fit.
+    """Show whether a model fits: weights, KV cache and working memory per device, what is left, and what would fit.
 
     MODEL is a name of the catalogue, a config.json, a folder of safetensors, a .gguf file, or random:...
     """

@@ -12,9 +12,10 @@ from enginebench.cli.shared import FILE, RESULTS
 @click.argument("file", type=FILE)
 @click.option("-o", "--results", type=FILE, default=RESULTS, metavar="FOLDER", help="Folder of runs.")
 def import_file(file: Path, results: Path) -> None:
-    """Store the figures of FILE, which another tool wrote, as a run: the JSON of `vllm bench serve --save-result`.
+    """Store the figures of FILE, which another tool wrote, as a run, such as the JSON of `vllm bench serve --save-result`.
 
-    Such a run has no raw samples. Its report says so, and that most validity checks could not be applied.
+    The error for an unknown format lists those that can be read. An imported run has no raw samples. Its
+    report says so, and that most validity checks could not be applied.
     """
     run = enginebench.import_file(file, results=results)
     click.echo(run.report(), nl=False)

@@ -21,7 +21,7 @@ Examples:
   bench offload llama4-scout --hardware rtx4090+96gb --precision q4_k_m --host-bandwidth 70 --html knee.html
   bench offload model.gguf --hardware rtx3090+64gb --concurrency 4 --routing zipf:1.0
 \b
-Exit code 1: it does not fit, whatever lies on the host.
+Exit code 1: it does not fit, even with all of it on the host.
 """
 
 
@@ -38,7 +38,7 @@ Exit code 1: it does not fit, whatever lies on the host.
 @click.option("--html", type=FILE_ONLY, help="Also write the curve as a page.")
 @AS_JSON
 def offload(model: str, hardware: str, html: Path | None, as_json: bool, **asked: Any) -> int:
-    """Say which experts (of a dense model: layers) stay on the GPU, with llama.cpp's flags and the possible tokens/s.
+    """Show which experts (of a dense model: layers) stay on the GPU, with llama.cpp's flags and the possible tokens/s.
 
     MODEL is a name of the catalogue, a config.json, a folder of safetensors, a .gguf file, or random:...
     """

@@ -24,7 +24,7 @@ Examples:
 
 @click.command(epilog=_EPILOG)
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
-@click.option("--engine", default="transformers", help="Whose routers are asked.")
+@click.option("--engine", default="transformers", help="The engine that runs the model and reports the experts.")
 @click.option("--precision", type=click.Choice(["f32", "f16", "bf16"]), default="bf16", help="For a checkpoint.")
 @click.option("--requests", type=click.IntRange(1, 4096), default=16, help="Sequences; the largest possible batch.")
 @click.option("--input-tokens", type=click.IntRange(1), default=128)

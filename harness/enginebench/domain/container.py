@@ -21,7 +21,7 @@ class Container:
     gpus: int | Literal["all"] | tuple[str, ...] | None = None
     """A number, 'all' or UUIDs; None: as many as the deployment takes."""
     cpus: float | None = None
-    """Processor time in cores."""
+    """CPU time in cores."""
     cpuset: str | None = None
     memory: str | None = None
     """A size such as '64GiB'."""

@@ -52,7 +52,7 @@ class Hardware:
     foreign: float | None = None
     """Share of all cores' time that neither the engine nor bench used: (busy - engine - bench) / capacity."""
     iowait: float | None = None
-    """Processors that were idle because a disk was waited for, on average."""
+    """CPUs that were idle because a disk was waited for, on average."""
     clock_step_s: float | None = None
     """The most that the wall clock moved against the monotonic one from one reading to the next."""
     overheated: float | None = None

@@ -15,7 +15,7 @@ class CounterSeries:
     values: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
     """Name -> one value per reading; None: missing in that reading."""
     cpu_s: float = 0.0
-    """Processor time that taking the readings cost while the load ran."""
+    """CPU time that taking the readings cost while the load ran."""
 
     def within(self, window_ns: tuple[int, int]) -> Self:
         """The readings in a window, including both ends."""

@@ -58,7 +58,7 @@ class Level:
     """Output events/s while all streams run; compared with a cell's peak rate."""
     lag_p99_ms: float
     cpu_us: float
-    """Processor time of the client per event."""
+    """CPU time of the client per event."""
     tick_ms: float
     """Mean time between two ticks of the fake engine."""
     stamps: Stamps = "loop"

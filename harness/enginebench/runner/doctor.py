@@ -17,17 +17,19 @@ from typing import Literal, TypeAlias
 
 import psutil
 
-from enginebench.domain.formatting import size
+from enginebench.domain.formatting import percent, size
 from enginebench.engines.installed import Engine, list_engines
 from enginebench.loadgen.transport.library import library
 from enginebench.machine import host
 from enginebench.machine.accelerators import gpus
 from enginebench.machine.folders import cache_dir
 from enginebench.machine.nvml import DRIVER
+from enginebench.runner.quiet import Moment, others_since
 from enginebench.runtime.exit_status import LaunchFailed
 from enginebench.runtime.leftovers import here, leases, sweep
 from enginebench.runtime.machine_lease import remove_dead
 from enginebench.telemetry.nvidia import nvml_version
+from enginebench.validity.checks.machine import FOREIGN
 
 Level: TypeAlias = Literal["ok", "warn", "no"]
 
@@ -35,8 +37,6 @@ GIB = 2**30
 DOCKER_TIMEOUT_S = 5.0
 FEW_CORES = 4
 """With fewer cores the load generator and the engine compete for them."""
-BUSY_SHARE = 0.25
-"""Load average per usable core above which other work affects the results."""
 LITTLE_DISK, LITTLE_MEMORY = 10 * GIB, 4 * GIB
 
 
@@ -107,10 +107,9 @@ def _memory() -> Diagnosis:
 
 
 def _quiet() -> Diagnosis:
-    governor, load, usable = host.governor(), host.load_average(), host.usable_cores() or 1
-    text = f"load {load[0]:.2f} on {usable} cores" if load else "load unknown"
-    text += f", CPU governor {governor}" if governor else ""
-    if load and load[0] / usable > BUSY_SHARE:
+    governor, share = host.governor(), others_since(Moment())
+    text = f"other work uses {percent(share, 2)} of the CPUs" + (f", CPU governor {governor}" if governor else "")
+    if share > FOREIGN:
         return Diagnosis("quiet", "warn", text, "other work is running; wait for it or end it")
     if governor and governor != "performance":
         return Diagnosis("quiet", "warn", text, "the clock frequency follows the load: sudo cpupower frequency-set -g performance")

@@ -13,7 +13,7 @@ from enginebench.domain.formatting import duration, percent
 from enginebench.validity.checks.machine import FOREIGN
 
 SHORTEST_S = 0.3
-"""Processor times are counted in hundredths of a second; below this they say little."""
+"""CPU times are counted in hundredths of a second; below this they say little."""
 AGAIN_S = 1.0
 
 
@@ -36,7 +36,7 @@ def _own() -> float:
 
 @dataclass(frozen=True)
 class Moment:
-    """Processor times, in seconds over all cores."""
+    """CPU times, in seconds over all cores."""
 
     at: float = field(default_factory=time.monotonic)
     host: tuple[float, float] = field(default_factory=_host)

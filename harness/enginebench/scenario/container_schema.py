@@ -46,10 +46,10 @@ class ContainerSettings(Strict):
         None, description="A number of GPUs, `all`, or a list of UUIDs (AMD: indices); default: as many as the deployment takes."
     )
     cpus: Annotated[float, Field(ge=0.01, le=4096)] | None = Field(
-        None, description="Processor time in cores, e.g. `7.5`; a cell that was throttled by this limit is suspect."
+        None, description="CPU time in cores, e.g. `7.5`; a cell that was throttled by this limit is suspect."
     )
     cpuset: Annotated[str, Field(pattern=r"^[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*$")] | None = Field(
-        None, examples=["0-15,32-47"], description="Processors it may use, e.g. `0-15,32-47`."
+        None, examples=["0-15,32-47"], description="CPUs it may use, e.g. `0-15,32-47`."
     )
     memory: Size | None = Field(
         None, examples=["64GiB"], description="Most memory, e.g. `64GiB`, without swap; above it the kernel kills the engine."

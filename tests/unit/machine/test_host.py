@@ -203,8 +203,9 @@ def patient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPat
     monkeypatch.setattr("enginebench.runtime.container.client.connect", lambda *_: Daemon())
     monkeypatch.setattr("enginebench.runtime.container.leftovers.find", lambda *_: [])
     monkeypatch.setattr(doctor, "gpus", lambda: (Gpu("H100", 80 * 2**30, "580"), Gpu("H100", 80 * 2**30, "580")))
-    for name, value in {"usable_cores": 16, "cpu_quota": None, "load_average": (0.5, 0, 0), "governor": "performance"}.items():
+    for name, value in {"usable_cores": 16, "cpu_quota": None, "governor": "performance"}.items():
         monkeypatch.setattr(host, name, lambda value=value: value)
+    monkeypatch.setattr(doctor, "others_since", lambda _: 0.02)
     return monkeypatch
 
 
@@ -224,7 +225,6 @@ def test_a_healthy_machine_needs_no_advice(patient: pytest.MonkeyPatch) -> None:
     [
         ("cores", "usable_cores", 2, "compete"),
         ("cores", "cpu_quota", 1.5, "quota"),
-        ("quiet", "load_average", (9.0, 9.0, 9.0), "other work"),
         ("quiet", "governor", "powersave", "cpupower"),
     ],
 )
@@ -235,6 +235,15 @@ def test_what_spoils_numbers_is_a_warning_with_advice(
     found = finding(topic)
     assert found.level == "warn"
     assert words in found.advice
+
+
+def test_a_machine_is_busy_at_the_share_from_which_cells_are_suspect(patient: pytest.MonkeyPatch) -> None:
+    assert finding("quiet").text == "other work uses 2 % of the CPUs, CPU governor performance"
+    patient.setattr(doctor, "others_since", lambda _: 0.12)
+    found = finding("quiet")
+    assert (found.level, found.text, found.advice) == (
+        "warn", "other work uses 12 % of the CPUs, CPU governor performance", "other work is running; wait for it or end it",
+    )  # fmt: skip
 
 
 def test_no_docker_daemon(patient: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ PERIODS = Threshold(0.05, "share")
 STOLEN = Threshold(0.05, "share")
 FOREIGN, MOST_FOREIGN = Threshold(0.1, "share"), Threshold(0.3, "share")
 WAITED = Threshold(0.5)
-"""Processors: one thread of the engine that waits half of its time."""
+"""CPUs: one thread of the engine that waits half of its time."""
 STEP = Threshold(0.1, "s")
 
 GPUS = Requirement("telemetry of the GPUs that the cell ran on", lambda cell: bool(cell.hardware.devices))
