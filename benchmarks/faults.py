@@ -2,13 +2,13 @@
 
     python benchmarks/faults.py [--kills 300] [--seed 1] [--folder FOLDER]
 
-Every trial starts `bench run` on the fake engine, sends SIGKILL to one kind of process (or to the harness and a guardian at once), lets the
-run end, and starts the same command again until every cell is stored. With a Docker daemon every third trial runs the engine in a
-container.
+A series starts `bench run` on the fake engine and sends SIGKILL to one kind of process after another (or to the harness and a guardian at
+once), each at a random moment. Whenever the run has ended, the same command resumes it, at last until every cell is measured. With a Docker
+daemon every third series runs the engine in a container.
 
-lost cells: finished before the kill and gone afterwards, or not measured after the resumed run.
-changed bytes: bytes of records and samples that were finished before the kill and differ afterwards.
-leftovers: processes, temporary folders, unfinished files, leases, containers and networks that are there after the resumed run.
+lost cells: finished before a kill and gone afterwards, or not measured in the end.
+changed bytes: bytes of records and samples that were finished before a kill and differ in the end.
+leftovers: processes, temporary folders, unfinished files, leases, containers and networks that are there in the end.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import itertools
 import json
 import os
 import random
@@ -58,23 +59,27 @@ name: faults
 deployments:
   - {{engine: fake, model: any, precision: none, options: {{ttft_ms: 10, tick_ms: 4}}{more}}}
 loads:
-  - {{concurrency: [2, 3, 4], input_tokens: 16, output_tokens: 16, requests: 16, timeout_s: 5}}
+  - {{concurrency: [1, 2, 3, 4], input_tokens: 16, output_tokens: 16, requests: 16, timeout_s: 5}}
+repeats: 3
 """
 
 
+CELLS = 12
+KILLS = 10
+"""Of one series."""
+
+
 @dataclass
-class Trial:
-    """One run that is killed once."""
+class Series:
+    """One run that is killed several times."""
 
     folder: Path
-    kind: str
     client: Any
     """Of the Docker daemon; None: the engine runs as a process."""
     problems: list[str] = field(default_factory=list)
     lost: int = 0
     changed: int = 0
-    hit: bool = False
-    """Whether a process of that kind was there to be killed."""
+    kills: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         for name in ("tmp", "leases"):
@@ -92,51 +97,52 @@ class Trial:
         with (self.folder / "output").open("ab") as output:
             return subprocess.Popen(command, cwd=self.folder, env=env, stdout=output, stderr=output)
 
-    def run(self, after_s: float) -> None:
+    def run(self, kinds: Sequence[str], moments: Sequence[float]) -> None:
         """Kill, resume, count."""
-        process = self.start()
-        self._kill(process, after_s)
-        done = self._finished()
-        process.wait(120)
-        for _ in range(3):
-            self.start("--retry-failed" if self._stored() == 3 else "--no-html").wait(120)
-            if len(self._finished()) >= 6:  # record and samples of three cells
+        process, done = self.start("--retry-failed"), dict[str, bytes]()
+        for kind, after_s in zip(kinds, moments, strict=True):
+            if process.poll() is not None:
+                if len(self._finished()) == 2 * CELLS:
+                    break
+                process = self.start("--retry-failed")
+            self.kills[kind] += self._kill(process, kind, after_s)
+            if kind.startswith("harness"):
+                process.wait()
+            done = {**self._finished(), **done}  # what was there first is what must be there in the end
+        process.wait(300)
+        for _ in range(4):
+            if len(self._finished()) == 2 * CELLS:
                 break
+            self.start("--retry-failed").wait(300)
         now = self._finished()
-        self.lost = sum(file not in now for file in done) + sum(len([f for f in now if kind in f]) < 3 for kind in ("cells", "samples"))
+        self.lost = sum(file not in now for file in done) + CELLS - len(now) // 2
         self.changed = sum(_differences(content, now[file]) for file, content in done.items() if file in now)
         self.problems += self._leftovers()
 
-    def _kill(self, process: subprocess.Popen[bytes], after_s: float) -> None:
+    def _kill(self, process: subprocess.Popen[bytes], kind: str, after_s: float) -> bool:
+        """Whether there was a process of that kind to be killed."""
         until = time.monotonic() + after_s
         while time.monotonic() < until and process.poll() is None:
             time.sleep(0.005)
         targets: list[int] = []
-        while process.poll() is None and not (targets := self._targets(process.pid)):
+        while process.poll() is None and not (targets := self._targets(process.pid, kind)):
             time.sleep(0.005)
-        self.hit = bool(targets)
         for pid in targets:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        return bool(targets)
 
-    def _targets(self, harness: int) -> list[int]:
+    def _targets(self, harness: int, kind: str) -> list[int]:
         """The processes to kill now; none while there is none of the kind."""
-        if self.kind == "harness":
+        if kind == "harness":
             return [harness]
-        if self.kind == "container":
+        if kind == "container":
             with contextlib.suppress(LaunchFailed, psutil.Error):
                 ours = [item for item in find(self.client) if item.kind == "container" and item.state == "running"]
-                return [self.client.api.inspect_container(item.id)["State"]["Pid"] for item in ours if self._owned(item.id)]
+                return [self.client.api.inspect_container(item.id)["State"]["Pid"] for item in ours]
             return []
-        found = [pid for pid, command in _children(harness) if any(sign in command for sign in KINDS[self.kind])]
-        return [*found, harness] if found and self.kind.startswith("harness and") else found[:1]
-
-    def _owned(self, container: str) -> bool:
-        names = self.client.api.inspect_container(container)["Config"]["Env"]
-        return any(name.startswith("ENGINEBENCH_LAUNCH=") for name in names)
-
-    def _stored(self) -> int:
-        return len(list(self.folder.glob("results/*/cells/*.json")))
+        found = [pid for pid, command in _children(harness) if any(sign in command for sign in KINDS[kind])]
+        return [*found, harness] if found and kind.startswith("harness and") else found[:1]
 
     def _finished(self) -> dict[str, bytes]:
         """Record and samples of every measured cell: path -> content."""
@@ -198,8 +204,8 @@ def daemon() -> Any:
 
 
 def undisturbed_s(folder: Path, client: Any) -> float:
-    """How long the run takes that the trials kill."""
-    trial, began = Trial(folder, "none", client), time.monotonic()
+    """How long the run takes."""
+    trial, began = Series(folder, client), time.monotonic()
     if code := trial.start().wait(300):
         sys.exit(f"a run that nobody kills ended with exit code {code}:\n{(folder / 'output').read_text()}")
     took = time.monotonic() - began
@@ -208,31 +214,34 @@ def undisturbed_s(folder: Path, client: Any) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the trials; the exit code is 1 if anything was lost, changed or left."""
+    """Run the series; the exit code is 1 if anything was lost, changed or left."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=300)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--folder", type=Path, help="where the trials run; default: a temporary folder, removed if nothing was found")
+    parser.add_argument("--folder", type=Path, help="where the runs are; default: a temporary folder, removed if nothing was found")
     asked = parser.parse_args(arguments)
     chance, client = random.Random(asked.seed), daemon()  # noqa: S311  # moments, not keys
     base = asked.folder or Path(tempfile.mkdtemp(prefix="faults-"))
     took = {None: undisturbed_s(base / "plain", None)} | ({client: undisturbed_s(base / "boxed", client)} if client else {})
     lost = changed = left = 0
     kills: Counter[str] = Counter()
-    for number in range(asked.kills):
+    for number in itertools.count():
         boxed = client if client is not None and number % 3 == 2 else None
-        kind = chance.choice(BOXED if boxed else PLAIN)
-        trial = Trial(base / f"{number:03}", kind, boxed)
-        trial.run(chance.uniform(0, took[boxed]))
-        kills[kind + (" (docker)" if boxed and "container" not in kind else "") if trial.hit else "after the end"] += 1
-        lost, changed, left = lost + trial.lost, changed + trial.changed, left + len(trial.problems)
-        if trial.lost or trial.changed or trial.problems:
-            print(f"{trial.folder}: {kind}: {trial.lost} lost, {trial.changed} changed, left: {'; '.join(trial.problems) or 'nothing'}")
+        series = Series(base / f"{number:03}", boxed)
+        count = min(KILLS, asked.kills - kills.total())
+        kinds = chance.choices(BOXED if boxed else PLAIN, k=count)
+        series.run(kinds, [chance.uniform(0, took[boxed] / 3) for _ in kinds])
+        kills.update({f"{kind}, engine in a container" if boxed else kind: hits for kind, hits in series.kills.items()})
+        lost, changed, left = lost + series.lost, changed + series.changed, left + len(series.problems)
+        if series.lost or series.changed or series.problems:
+            print(f"{series.folder}: {series.lost} lost, {series.changed} changed, left: {'; '.join(series.problems) or 'nothing'}")
         else:
-            shutil.rmtree(trial.folder)
-        print(f"[{number + 1}/{asked.kills}] {lost}, {changed}, {left}", flush=True)
+            shutil.rmtree(series.folder)
+        print(f"[{kills.total()}/{asked.kills}] {lost}, {changed}, {left}", flush=True)
+        if kills.total() >= asked.kills:
+            break
     print("\n".join(f"{count:>5}  {kind}" for kind, count in kills.most_common()))
-    print(f"{sum(kills.values())} kills: lost cells, changed bytes, leftovers: {lost}, {changed}, {left}")
+    print(f"{kills.total()} kills: lost cells, changed bytes, leftovers: {lost}, {changed}, {left}")
     return int(bool(lost or changed or left))
 
 

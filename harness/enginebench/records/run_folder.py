@@ -131,14 +131,19 @@ class Run:
         """The raw samples of a cell; None if it has none. UserError if they are damaged."""
         from enginebench.records.samples import Samples  # brings numpy
 
-        file, expected = self._samples(cell_id), self.cell(cell_id).samples_sha256
+        file = self._checked_samples(self.cell(cell_id))
+        return Samples.read(file) if file else None
+
+    def _checked_samples(self, cell: CellRecord) -> Path | None:
+        """The file of a cell's raw samples, which are those that were stored with it; None without any."""
+        file, expected = self._samples(cell.id), cell.samples_sha256
         if not file.is_file():
             if expected is not None or file.exists():
                 raise UserError("raw samples are missing", file=file)
             return None
         if expected is not None and sha256(file) != expected:
             raise UserError("raw samples are damaged: they are not those that were stored with the cell", file=file)
-        return Samples.read(file)
+        return file
 
     def damage(self) -> dict[str, str]:
         """Id of each stored cell that cannot be used -> why, in one sentence."""
@@ -147,8 +152,10 @@ class Run:
         for cell_id in filter(self.has, self.record.cells):
             try:
                 record = good.get(cell_id) or self.cell(cell_id)
-                if record.status == "ok" and record.stated is None and self.samples(cell_id) is None:
+                if record.status == "ok" and record.stated is None and self._checked_samples(record) is None:
                     found[cell_id] = "raw samples are missing"
+                elif record.status == "ok" and record.stated is None and record.samples_sha256 is None:
+                    self.samples(cell_id)
                 elif (record.reason or "").startswith("damaged: "):
                     found[cell_id] = record.reason or ""
             except UserError as error:
