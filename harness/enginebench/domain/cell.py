@@ -1,7 +1,5 @@
 """One cell of a sweep, with the ids of its record and its server start."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, TypeAlias

@@ -3,8 +3,6 @@
 Knows nothing of Docker; `enginebench.runtime.container.spec` turns it into what the Docker API takes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal

@@ -3,8 +3,6 @@
 Returns plain text. It does not know metrics or markup.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re

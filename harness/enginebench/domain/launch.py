@@ -1,7 +1,5 @@
 """What an adapter turns a deployment into: commands, environment and files. Plain data; starts nothing."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

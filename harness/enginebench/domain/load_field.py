@@ -3,8 +3,6 @@
 A field is declared once, in the class of the load that has it. Does not know loads and imports nothing of pydantic.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Callable, Mapping

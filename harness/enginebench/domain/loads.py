@@ -3,8 +3,6 @@
 A kind is a subclass of `Load` that declares its own fields. `enginebench.domain` imports each module with kinds, which registers them.
 """
 
-from __future__ import annotations
-
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Names of weight precisions that several engines share. Does not know engines or sizes (see `enginebench.physics.precision`)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 TORCH_DTYPES: Mapping[str, str] = {"bf16": "bfloat16", "f16": "float16", "f32": "float32"}

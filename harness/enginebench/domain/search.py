@@ -3,8 +3,6 @@
 Knows neither cells nor SLOs: a level is a number, and the caller says whether it passed.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

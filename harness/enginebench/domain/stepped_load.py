@@ -1,7 +1,5 @@
 """An open loop that changes its rate in steps within one cell: one phase per step."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Mapping, Sequence

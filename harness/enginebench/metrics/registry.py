@@ -5,8 +5,6 @@ A metric is one function in a module of `enginebench.metrics.figures`, declared 
 a metric: 'output_throughput', or a percentile such as 'ttft_p50'. The registry does not know engines, files or repeats.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Engines measure different spans; each rule below says what it excludes. Pure fun
 by the names it uses. The rule of llama.cpp was checked against its server, those of Ollama, vLLM and SGLang against their sources.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import suppress
 

@@ -3,8 +3,6 @@
 A limit is a field of `Slo`, and the metric that it applies to names it with `slo_limit`. Does not know samples.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace

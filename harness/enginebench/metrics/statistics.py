@@ -4,8 +4,6 @@ The unit of replication is a server restart: an interval is over repeats (one va
 Trends over time are in `enginebench.metrics.trend`. Pure; it does not know metrics.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 A chunk of a stream is never counted as a token. Pure functions of samples; it does not know metrics.
 """
 
-from __future__ import annotations
-
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np

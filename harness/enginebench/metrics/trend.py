@@ -3,8 +3,6 @@
 Pure functions of a short series of numbers.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

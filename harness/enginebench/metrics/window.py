@@ -4,8 +4,6 @@ First the plateau, while streams neither start nor end; then the rest of the war
 remainder is tested for a trend. It knows the shape of the load, and no engine, metric or verdict.
 """
 
-from __future__ import annotations
-
 import math
 from typing import TypeAlias
 

@@ -1,7 +1,5 @@
 """From a model's name and a precision to the checkpoint reference of one engine, or an error at its line."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass, field
 from pathlib import Path

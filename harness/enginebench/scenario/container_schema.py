@@ -3,8 +3,6 @@
 Knows nothing of Docker. Whether an image, a device or a path exists is checked when the container is created.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Annotated, Any, Literal
 

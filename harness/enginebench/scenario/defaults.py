@@ -1,7 +1,5 @@
 """What a load is where the scenario does not say: lengths, limits, and how many requests make a measurement."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import replace

@@ -4,8 +4,6 @@ Makes every check that needs an adapter, so that a wrong engine, precision, opti
 anything starts.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import math

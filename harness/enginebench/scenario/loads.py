@@ -3,8 +3,6 @@
 Knows deployments only as the values that `only` may name. Sizes are counted before anything is built.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The `options` of a deployment: the values of a sweep, each validated against the adapter's own dataclass."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import math

@@ -4,8 +4,6 @@ Every contradiction is one error at the key that is wrong, with what to write in
 fields; `enginebench.workload` checks what an expression, a data set or a trace holds.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

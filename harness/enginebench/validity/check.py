@@ -3,8 +3,6 @@
 Declares; does not know particular checks (`enginebench.validity.checks`) and runs none (`enginebench.validity.judge`).
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field

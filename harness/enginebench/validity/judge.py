@@ -3,8 +3,6 @@
 Computed whenever a run is read, so a sharper check also judges old results. Does not know particular checks or reports.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

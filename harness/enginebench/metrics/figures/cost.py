@@ -1,7 +1,5 @@
 """What the output tokens cost at the prices that were given. Without prices cells have none of these figures."""
 
-from __future__ import annotations
-
 from enginebench.metrics.context import Context, Floats
 from enginebench.metrics.costs import Cost, cost
 from enginebench.metrics.figures.throughput import output_throughput

@@ -1,7 +1,5 @@
 """What the machine allows and takes: % of ceiling; power, energy and memory of the GPUs, where they are known to be the cell's."""
 
-from __future__ import annotations
-
 from enginebench.metrics.context import Context, Floats
 from enginebench.metrics.figures.throughput import output_throughput
 from enginebench.metrics.registry import Need, Shown, Trait, metric, one

@@ -3,8 +3,6 @@
 One value per request of the window, NaN where undefined. Failed requests have none.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 

@@ -1,7 +1,5 @@
 """How the output events of a request arrive: the gaps between them, and how many tokens each holds."""
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 

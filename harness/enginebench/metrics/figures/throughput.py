@@ -1,7 +1,5 @@
 """Rates over the measured window, and how many requests succeeded. Tokens of failed requests do not count."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from enginebench.metrics.context import Context, Floats

@@ -4,8 +4,6 @@ A metric becomes a limit of the SLO with `slo_limit` in its declaration. TTFT an
 in front of the server is included.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from enginebench.metrics.context import Context, Floats

@@ -1,7 +1,5 @@
 """Could the load generator keep up with the load?"""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

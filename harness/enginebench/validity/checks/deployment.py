@@ -1,7 +1,5 @@
 """Is the server the one that was asked for: the process that was started, its model, precision and options?"""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import PurePath
 

@@ -1,7 +1,5 @@
 """What the engine reports of itself: its prefix cache, its queue, its KV cache, its own timings."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

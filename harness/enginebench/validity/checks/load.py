@@ -1,7 +1,5 @@
 """Was the load sent as the scenario asked, and long enough to mean something?"""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

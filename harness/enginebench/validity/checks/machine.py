@@ -1,7 +1,5 @@
 """Was the machine held back, or shared with other work, while the load ran? A GPU at the power limit it was built for is not held back."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from enginebench.domain.formatting import percent

@@ -1,7 +1,5 @@
 """Did the server answer what was asked: every request, with the tokens that were asked for, and counted alike?"""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Did tokens arrive when they were generated, or were they collected on the way?"""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np
