@@ -54,7 +54,7 @@ class ThisMachine:
 
     def _bench_s(self) -> float | None:
         """Of the harness, its load generators and its samplers; the engine and what else the harness has started do not count."""
-        harness = try_read(lambda: psutil.Process(self._bench), psutil.Error)
+        harness = try_read(lambda: psutil.Process(self._bench), psutil.Error) if self._bench is not None else None
         if harness is None:
             return None
         children = try_read(harness.children, psutil.Error) or []
