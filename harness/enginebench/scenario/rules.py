@@ -93,7 +93,8 @@ def _values(entry: Loads, kind: type[Load]) -> Iterator[_Problem]:
     for key, declared in fields_of(kind).items():
         for i, value in enumerate(entry.axes.get(key, ())):
             if problem := declared.problem(value):
-                yield _Problem((key,), problem, f"write {declared.least or declared.most:g}, or leave it out", i)
+                least = f"more than {declared.above:g}" if declared.least is None else f"{declared.least:g} or more"
+                yield _Problem((key,), problem, f"write {least}, or leave it out", i)
     most_turns = max(entry.axes["turns"])
     for i, requests in enumerate(entry.axes.get("requests", ())):
         if requests == 0 and "duration_s" not in entry.axes and not kind.ends:
