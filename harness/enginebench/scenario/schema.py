@@ -60,8 +60,7 @@ class Model(Strict):
     """Where the weights are: one checkpoint per precision (and per engine where they differ), or random weights."""
 
     checkpoint: str | dict[str, str] | None = Field(
-        None,
-        description="One checkpoint, or engine -> checkpoint. Its file says its precision, which deployments may then leave out.",
+        None, description="One checkpoint, or engine -> checkpoint. Its file says its precision, which deployments may then leave out."
     )
     checkpoints: dict[str, str | dict[str, str]] | None = Field(
         None,
@@ -120,9 +119,7 @@ class Deployments(Strict):
         None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="attach: the *name* of the environment variable that holds the API key."
     )
     api_key_header: str | None = Field(
-        None,
-        pattern=r"^[A-Za-z0-9-]+$",
-        description="attach: the header that holds the key, e.g. api-key; default: Authorization: Bearer.",
+        None, pattern=r"^[A-Za-z0-9-]+$", description="attach: the header that holds the key, e.g. api-key; default: Authorization: Bearer."
     )
     ca_file: str | None = Field(
         None, description="attach: PEM file with the certificate of an https server, or of its authority, where the system trusts neither."
@@ -154,8 +151,7 @@ class Deployments(Strict):
         secret = any(_SECRET.search(name) for name, _ in parse_qsl(parts.query, keep_blank_values=True))
         if parts.username is not None or parts.password is not None or secret or parts.fragment:
             raise PydanticCustomError(
-                "url",
-                "must not hold a user name, password, key or `#`: it is stored with the results; name a secret with `api_key_env`",
+                "url", "must not hold a user name, password, key or `#`: it is stored with the results; name a secret with `api_key_env`"
             )
         return urlunsplit(parts._replace(path=parts.path.rstrip("/").removesuffix("/v1").rstrip("/")))
 

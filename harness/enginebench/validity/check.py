@@ -84,16 +84,11 @@ class Check:
     def data(self) -> JSON:
         """Everything but the code, for exports."""
         return {
-            "id": self.id,
-            "topic": self.topic,
-            "severities": list(self.when),
-            "meaning": self.meaning,
-            "when": plain(self.when),
+            "id": self.id, "topic": self.topic, "severities": list(self.when), "meaning": self.meaning, "when": plain(self.when),
             "thresholds": {name: {"value": float(limit), "unit": limit.unit} for name, limit in self.thresholds.items()},
-            "advice": self.advice,
-            "withholds": [trait.name.lower() for trait in self.withholds],
+            "advice": self.advice, "withholds": [trait.name.lower() for trait in self.withholds],
             "needs": [evidence.name for evidence in self.needs],
-        }
+        }  # fmt: skip
 
     @property
     def topic(self) -> str:

@@ -15,14 +15,9 @@ def cost_per_token(c: Context) -> Floats:
 
 
 @metric(
-    "throughput per price",
-    header="speed per price",
-    scope="cost",
-    unit="tok/s/money",
-    better="higher",
-    needs=(Need.PRICES,),
+    "throughput per price", header="speed per price", scope="cost", unit="tok/s/money", better="higher", needs=(Need.PRICES,),
     shown=(Shown(12, 4),),
-)
+)  # fmt: skip
 def throughput_per_money(c: Context) -> Floats:
     """Output tokens/s for each unit of money that the devices cost to buy."""
     return one(_cost(c).tokens_per_s_per_money)
@@ -35,15 +30,9 @@ def bandwidth_per_money(c: Context) -> Floats:
 
 
 @metric(
-    "energy per token",
-    header="energy",
-    scope="cost",
-    unit="J/tok",
-    better="lower",
-    traits={Trait.DEVICE},
-    needs=(Need.PRICES,),
+    "energy per token", header="energy", scope="cost", unit="J/tok", better="lower", traits={Trait.DEVICE}, needs=(Need.PRICES,),
     shown=(Shown(15, 5, instead_of="energy_per_token"),),
-)
+)  # fmt: skip
 def joules_per_token(c: Context) -> Floats:
     """Energy per output token at the measured power, else at the `watts` given with the price."""
     return one(_cost(c).joules_per_token)

@@ -6,14 +6,9 @@ from enginebench.metrics.registry import Need, Shown, Trait, metric, one
 
 
 @metric(
-    "% of ceiling",
-    header="of ceiling",
-    scope="machine",
-    unit="1",
-    better="higher",
-    needs=(Need.CEILING, Need.TOKENS),
+    "% of ceiling", header="of ceiling", scope="machine", unit="1", better="higher", needs=(Need.CEILING, Need.TOKENS),
     shown=(Shown(10, 4),),
-)
+)  # fmt: skip
 def share_of_ceiling(c: Context) -> Floats:
     """% of ceiling: output throughput / the ceiling of this model, precision, parallelism and load on this machine.
 
@@ -36,15 +31,9 @@ def mean_power(c: Context) -> Floats:
 
 
 @metric(
-    "energy per token",
-    header="energy",
-    scope="machine",
-    unit="J/tok",
-    better="lower",
-    traits={Trait.DEVICE},
-    needs=(Need.TELEMETRY, Need.TOKENS),
-    shown=(Shown(14, 5),),
-)
+    "energy per token", header="energy", scope="machine", unit="J/tok", better="lower", traits={Trait.DEVICE},
+    needs=(Need.TELEMETRY, Need.TOKENS), shown=(Shown(14, 5),),
+)  # fmt: skip
 def energy_per_token(c: Context) -> Floats:
     """Energy per output token: mean power of the GPUs / output throughput, both over the same window."""
     watts, pace = c.hardware.watts, float(output_throughput(c)[0])

@@ -23,15 +23,9 @@ def ttft(c: Context) -> Floats:
 
 
 @metric(
-    "TTFT from scheduled arrival",
-    header="TTFT sched.",
-    scope="request",
-    unit="s",
-    better="lower",
-    traits={Trait.LATENCY},
-    shown=(Shown(32, 6, "tail", unlike="ttft"),),
-    slo_limit="ttft",
-)
+    "TTFT from scheduled arrival", header="TTFT sched.", scope="request", unit="s", better="lower", traits={Trait.LATENCY},
+    shown=(Shown(32, 6, "tail", unlike="ttft"),), slo_limit="ttft",
+)  # fmt: skip
 def ttft_due(c: Context) -> Floats:
     """Time to first token from scheduled arrival: first output event - due. It has no coordinated omission.
 
@@ -42,15 +36,9 @@ def ttft_due(c: Context) -> Floats:
 
 
 @metric(
-    "time to first answer",
-    header="first answer",
-    scope="request",
-    unit="s",
-    better="lower",
-    traits={Trait.LATENCY},
-    missing="no answer arrived, or it could not be distinguished from reasoning",
-    shown=(Shown(33, 7, unlike="ttft"),),
-)
+    "time to first answer", header="first answer", scope="request", unit="s", better="lower", traits={Trait.LATENCY},
+    missing="no answer arrived, or it could not be distinguished from reasoning", shown=(Shown(33, 7, unlike="ttft"),),
+)  # fmt: skip
 def ttfa(c: Context) -> Floats:
     """Time to first answer: arrival of the first output event that is answer and not reasoning - sent; undefined without one."""
     s = c.samples
@@ -58,16 +46,9 @@ def ttfa(c: Context) -> Floats:
 
 
 @metric(
-    "TPOT",
-    scope="request",
-    unit="s",
-    better="lower",
-    traits={Trait.PACE, Trait.TOKENS},
-    needs=(Need.EVENTS, Need.TOKENS),
-    missing="needs 2 streamed events and 2 counted tokens per request",
-    shown=(Shown(34, 3, always=True),),
-    slo_limit="tpot",
-)
+    "TPOT", scope="request", unit="s", better="lower", traits={Trait.PACE, Trait.TOKENS}, needs=(Need.EVENTS, Need.TOKENS),
+    missing="needs 2 streamed events and 2 counted tokens per request", shown=(Shown(34, 3, always=True),), slo_limit="tpot",
+)  # fmt: skip
 def tpot(c: Context) -> Floats:
     """Time per output token after the first: (last event - first event) / (output tokens - 1), undefined below 2 tokens or events.
 

@@ -25,15 +25,9 @@ def longest_gap(c: Context) -> Floats:
 
 
 @metric(
-    "reader's wait",
-    header="reader waits",
-    scope="request",
-    unit="1",
-    better="lower",
-    traits={Trait.TOKENS, Trait.ONLINE},
-    needs=(Need.TOKENS,),
-    shown=(Shown(38, 11, least=0.01),),
-)
+    "reader's wait", header="reader waits", scope="request", unit="1", better="lower", traits={Trait.TOKENS, Trait.ONLINE},
+    needs=(Need.TOKENS,), shown=(Shown(38, 11, least=0.01),),
+)  # fmt: skip
 def reader_wait(c: Context) -> Floats:
     """Share of the reading time that a reader at 10 tokens/s waits: w / (w + n/10), n the output tokens, w the largest over the events
     of (arrival - first arrival - tokens before it / 10).
@@ -65,15 +59,9 @@ def tokens_per_event(c: Context) -> Floats:
 
 
 @metric(
-    "ITL",
-    scope="event",
-    unit="s",
-    better="lower",
-    traits={Trait.PACE, Trait.ONLINE},
-    needs=(Need.EVENTS,),
-    shown=(Shown(35, 9, 99, always=True),),
-    bundled_title="event interval",
-)
+    "ITL", scope="event", unit="s", better="lower", traits={Trait.PACE, Trait.ONLINE}, needs=(Need.EVENTS,),
+    shown=(Shown(35, 9, 99, always=True),), bundled_title="event interval",
+)  # fmt: skip
 def itl(c: Context) -> Floats:
     """Inter-token latency: the gap between consecutive output events of a request, over all requests of the cell.
 

@@ -10,14 +10,9 @@ from enginebench.metrics.tokens import output_tokens, share_inside
 
 
 @metric(
-    "output throughput",
-    header="output",
-    scope="cell",
-    unit="tok/s",
-    better="higher",
-    needs=(Need.TOKENS,),
+    "output throughput", header="output", scope="cell", unit="tok/s", better="higher", needs=(Need.TOKENS,),
     shown=(Shown(0, 0, always=True),),
-)
+)  # fmt: skip
 def output_throughput(c: Context) -> Floats:
     """Output throughput: output tokens of successful requests that arrived in the measured window / its length.
 
@@ -45,16 +40,10 @@ def request_throughput(c: Context) -> Floats:
 
 
 @metric(
-    "output throughput per user",
-    header="per user",
-    scope="cell",
-    unit="tok/s",
-    better="higher",
-    traits={Trait.PACE, Trait.TOKENS},
-    needs=(Need.EVENTS, Need.TOKENS),
-    missing="needs 6 requests with 2 streamed events and 2 counted tokens each",
+    "output throughput per user", header="per user", scope="cell", unit="tok/s", better="higher", traits={Trait.PACE, Trait.TOKENS},
+    needs=(Need.EVENTS, Need.TOKENS), missing="needs 6 requests with 2 streamed events and 2 counted tokens each",
     shown=(Shown(36, 8, always=True),),
-)
+)  # fmt: skip
 def user_throughput(c: Context) -> Floats:
     """Output throughput of one user: 1 / median TPOT, which needs 6 requests like any median."""
     middle = percentile(tpot(c), 50)

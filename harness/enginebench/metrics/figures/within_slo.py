@@ -12,15 +12,9 @@ from enginebench.metrics.tokens import output_tokens, unstreamed
 
 
 @metric(
-    "goodput",
-    scope="cell",
-    unit="req/s",
-    better="higher",
-    traits={Trait.LATENCY},
-    needs=(Need.SLO,),
-    missing="a limit of the SLO needs output tokens that were not counted",
-    shown=(Shown(20, 1),),
-)
+    "goodput", scope="cell", unit="req/s", better="higher", traits={Trait.LATENCY}, needs=(Need.SLO,),
+    missing="a limit of the SLO needs output tokens that were not counted", shown=(Shown(20, 1),),
+)  # fmt: skip
 def goodput(c: Context) -> Floats:
     """Goodput: requests that meet every limit of the SLO / measured window, TTFT and E2E from scheduled arrival. Never above req/s.
 
@@ -31,16 +25,9 @@ def goodput(c: Context) -> Floats:
 
 
 @metric(
-    "SLO attainment",
-    header="within SLO",
-    scope="cell",
-    unit="1",
-    better="higher",
-    traits={Trait.LATENCY},
-    needs=(Need.SLO,),
-    missing="a limit of the SLO needs output tokens that were not counted",
-    shown=(Shown(21, 4),),
-)
+    "SLO attainment", header="within SLO", scope="cell", unit="1", better="higher", traits={Trait.LATENCY}, needs=(Need.SLO,),
+    missing="a limit of the SLO needs output tokens that were not counted", shown=(Shown(21, 4),),
+)  # fmt: skip
 def slo_attainment(c: Context) -> Floats:
     """SLO attainment: share of the requests that meet every limit of the SLO at once; a failed request meets none.
 

@@ -30,10 +30,7 @@ CLOCK = Requirement("readings of the wall clock", lambda cell: cell.hardware.clo
 
 @check(
     meaning="the machine was not the engine's alone, so the figures are too low",
-    when={
-        "invalid": "over {MOST_FOREIGN} of the machine's CPU time went to neither the engine nor bench",
-        "suspect": "over {FOREIGN} did",
-    },
+    when={"invalid": "over {MOST_FOREIGN} of the machine's CPU time went to neither the engine nor bench", "suspect": "over {FOREIGN} did"},
     advice="end the other work that `top` shows, or wait for a quiet machine with `--wait-quiet 60s`",
     needs=(TRACED, BUSY),
 )
@@ -64,7 +61,7 @@ def shared_machine(cell: Context) -> Iterator[Finding]:
     meaning="the GPU's cooling or power limit lowers the figures",
     when={
         "suspect": "at over {READINGS} of its readings a GPU's clock was lowered for heat, a power brake or a hardware slowdown, or for "
-        "its power limit where that is below the device's default",
+        "its power limit where that is below the device's default"
     },
     advice="cool the GPU or raise its limit, as `nvidia-smi -q -d PERFORMANCE,POWER` shows them",
     needs=(GPUS,),

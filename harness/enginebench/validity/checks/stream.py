@@ -100,7 +100,7 @@ def few_events(cell: Context) -> Iterator[Finding]:
     meaning="the server generated tokens that it never streamed, so the time per token is unknown",
     when={
         "suspect": "the server counts reasoning tokens of a request, and less reasoning was streamed; or it counts over twice as many "
-        "tokens as there were events, with less than a character for each (TPOT and the rate per user are withheld)",
+        "tokens as there were events, with less than a character for each (TPOT and the rate per user are withheld)"
     },
     advice="switch reasoning off, or have the server stream it, to measure the time per token",
     needs=(EVENTS,),
@@ -124,7 +124,7 @@ def hidden_tokens(cell: Context) -> Iterator[Finding]:
     when={
         "suspect": "for over {STALL} and {TIMES_USUAL} times the usual gap between events a stream that had begun, or all streams with a "
         "request in flight, received nothing; what the prompts take that are prefilled meanwhile (up to {TIMES_PREFILL} times the usual "
-        "TTFT for their length), and a wait of all for first tokens of up to {TIMES_TTFT} times the median TTFT, is not counted as one",
+        "TTFT for their length), and a wait of all for first tokens of up to {TIMES_TTFT} times the median TTFT, is not counted as one"
     },
     advice="look in the engine's log for preemption, swapping or a stop, and measure without a proxy",
     needs=(EVENTS,),
