@@ -67,6 +67,9 @@ class Serving(Strict):
     device_memory_gb: Positive | None = None
     predicted_tok_s: Positive | None = None
     bandwidth_gb_s: Positive | None = None
+    """Memory bandwidth of one device, as the source states it."""
+    projected: bool = False
+    """The source computed the rate, and did not measure it."""
     perplexity: Positive | None = None
     quality_retained_pct: Positive | None = None
     note: str | None = None
@@ -83,6 +86,11 @@ class Serving(Strict):
             rate = 1000 / self.ms_per_token * (self.concurrency or 1)
             return rate, rate
         return None
+
+    @property
+    def paced(self) -> float | None:
+        """Output tokens/s that the stated streams and time per token allow; None if one of them is not stated."""
+        return self.concurrency * 1000 / self.ms_per_token if self.concurrency and self.ms_per_token else None
 
     @property
     def parallelism_text(self) -> str:

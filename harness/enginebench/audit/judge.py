@@ -18,8 +18,8 @@ from enginebench.errors import UserError
 
 HOST_MEMORY = "host memory"
 
-Verdict: TypeAlias = Literal["plausible", "needs batch", "impossible as stated", "inconsistent", "not enough stated"]
-VERDICTS: tuple[Verdict, ...] = ("impossible as stated", "inconsistent", "needs batch", "not enough stated", "plausible")
+Verdict: TypeAlias = Literal["plausible", "needs batch", "impossible as stated", "inconsistent", "not enough stated", "not known here"]
+VERDICTS: tuple[Verdict, ...] = ("impossible as stated", "inconsistent", "needs batch", "not enough stated", "not known here", "plausible")
 """Worst first."""
 
 GAIN_TOLERANCE = 0.1
@@ -85,9 +85,20 @@ def judge_serving(claim: Serving, physics: Physics) -> Finding:
             return _without_rate(replace(finding, reasons=notes), claim, physics)
         if missing:
             return replace(finding, reasons=(f"not stated: {', '.join(missing)}", *notes), stated=claim.rates[1])
-        return _judge(replace(finding, stated=claim.rates[1]), claim, physics, notes)
-    except UserError as error:  # an unknown model, device or precision
-        return replace(finding, reasons=(error.message,), stated=claim.rates[1] if claim.rates else None)
+        found = _judge(replace(finding, stated=claim.rates[1]), claim, physics, notes)
+        if found.verdict == "impossible as stated":
+            found = replace(found, reasons=(*found.reasons, *_as_published(claim, physics)))
+        wrong = tuple(_contradicts_itself(claim, physics))
+        if wrong and found.verdict not in ("impossible as stated", "inconsistent"):
+            return replace(found, verdict="inconsistent", reasons=(*wrong, *found.reasons))
+        return replace(found, reasons=(*found.reasons, *wrong))
+    except UserError as error:
+        return replace(finding, verdict=gap(error), reasons=(error.message,), stated=claim.rates[1] if claim.rates else None)
+
+
+def gap(error: UserError) -> Verdict:
+    """Whether the catalogues lack a model, a device or a precision, or the claim states too little."""
+    return "not known here" if error.key in ("model", "hardware", "precision") else "not enough stated"
 
 
 def describe(claim: Serving) -> str:
@@ -200,7 +211,34 @@ def _without_rate(finding: Finding, claim: Serving, physics: Physics) -> Finding
     return finding.judged("not enough stated", "states no rate and no other figure that can be checked")
 
 
+def _as_published(claim: Serving, physics: Physics) -> Iterator[str]:
+    """Whether an impossible claim would be possible in the precision of the published checkpoint."""
+    native = physics.native(claim.model)
+    if native is None or claim.rates is None or native == claim.precision:
+        return
+    other = claim.model_copy(update={"precision": native, "weights_gb": None})
+    if physics.weights_gb(other.model, native) * claim.copies * claim.dp_replicas <= physics.memory_gb(claim.hardware or ""):
+        top = physics.ceiling(other, claim.concurrency or 1)
+        if claim.rates[1] <= top.tok_s:
+            streams = "one stream" if (claim.concurrency or 1) == 1 else f"{claim.concurrency} streams"
+            yield f"in {native}, as it is published, {streams} could reach {rounded(top.tok_s, 4)} tok/s: the precision may be misstated"
+
+
+def _contradicts_itself(claim: Serving, physics: Physics) -> Iterator[str]:
+    """What the claim's own figures do not allow."""
+    low = claim.rates[0] if claim.rates else 0.0
+    if claim.paced is not None and low > claim.paced * (1 + GAIN_TOLERANCE):
+        each = f"{claim.concurrency} streams at {claim.ms_per_token:g} ms per token"
+        yield f"{each} give {claim.paced:,.0f} tok/s, not {rounded(low, 4)}"
+    if claim.bandwidth_gb_s is not None and claim.hardware is not None:
+        known = physics.bandwidth_gb_s(claim.hardware) / physics.device(claim.hardware)[1]
+        if not close(claim.bandwidth_gb_s, known, GAIN_TOLERANCE):
+            yield f"a device of {claim.hardware} has {known:,.0f} GB/s, the text states {claim.bandwidth_gb_s:g}"
+
+
 def _notes(claim: Serving, physics: Physics) -> Iterator[str]:
+    if claim.projected:
+        yield "the rate was computed by the source, not measured"
     if claim.note is not None:
         yield claim.note
     if claim.perplexity is not None:

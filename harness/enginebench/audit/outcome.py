@@ -19,7 +19,7 @@ from enginebench.domain.formatting import page_text, printable
 from enginebench.machine.folders import resource_dir
 from enginebench.metrics.costs import Cost
 
-STYLES = {"impossible as stated": "red", "inconsistent": "red", "needs batch": "yellow", "not enough stated": "", "plausible": "green"}
+STYLES = {"impossible as stated": "red", "inconsistent": "red", "needs batch": "yellow", "plausible": "green"}
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def _render_table(audit: Audit, width: int, *, color: bool) -> str:
     table.add_column("verdict and reasons", overflow="fold", ratio=1)
     for finding in audit.findings:
         cost = audit.costs.get(finding.id)
-        verdict = Text(finding.text, style=STYLES[finding.verdict])
+        verdict = Text(finding.text, style=STYLES.get(finding.verdict, ""))
         for reason in finding.reasons:
             verdict.append(f"\n{printable(reason)}", style="dim")
         figures = (number(finding.stated), number(finding.ceiling), str(finding.batch or "-"), share_text(finding.share))
@@ -126,6 +126,7 @@ MEANINGS = {
     "inconsistent": "the claim contradicts its own numbers or the model's dimensions",
     "needs batch": "possible from that batch on, but the text does not state the batch",
     "not enough stated": "a decisive fact is missing: precision, batch, placement of the weights, or how it was measured",
+    "not known here": "the catalogues of enginebench lack the model, the device or the precision: this says nothing about the claim",
     "plausible": "possible; this does not show that it is true",
 }
 

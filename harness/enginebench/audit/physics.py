@@ -9,7 +9,7 @@ from functools import cache
 from enginebench.audit.claims import Serving
 from enginebench.domain import Parallelism
 from enginebench.errors import UserError
-from enginebench.physics.catalogue import need_model, read_machine
+from enginebench.physics.catalogue import find_model, need_model, read_machine
 from enginebench.physics.machine import GB, HOST_BANDWIDTH, Host
 from enginebench.physics.memory import Reserve, fit
 from enginebench.physics.placement import GGUF_ENGINES, placement_of
@@ -78,6 +78,11 @@ class Physics:
         active = float(found.active("none")), float(found.active("both"))
         counts = (experts.count, experts.top_k) if experts else (0, 0)
         return Shape(float(found.params), active, *counts, found.max_context, experts.shared // experts.width if experts else 0)
+
+    def native(self, model: str) -> str | None:
+        """The precision of the published checkpoint; None if the catalogue lacks the model."""
+        entry = find_model(model)
+        return entry.native if entry else None
 
     def parameters(self, model: str) -> float:
         return self.shape(model).total

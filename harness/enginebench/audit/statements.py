@@ -9,15 +9,7 @@ from typing import TypeAlias
 
 from enginebench.audit.claims import Claims, Fits, HotExperts, ModelFacts, Ratio
 from enginebench.audit.judge import (
-    COUNT_TOLERANCE,
-    SIZE_TOLERANCE,
-    Finding,
-    Verdict,
-    bits_per_weight,
-    check_ratio,
-    close,
-    judge_serving,
-    times,
+    COUNT_TOLERANCE, SIZE_TOLERANCE, Finding, Verdict, bits_per_weight, check_ratio, close, gap, judge_serving, times,
 )  # fmt: skip
 from enginebench.audit.physics import Physics, Shape
 from enginebench.errors import UserError
@@ -51,8 +43,8 @@ def judge_all(claims: Claims, physics: Physics) -> tuple[Finding, ...]:
     for blank, judge in _statements(claims, physics):
         try:
             verdict, reasons = judge()
-        except UserError as error:  # an unknown model, device or precision
-            verdict, reasons = "not enough stated", [error.message]
+        except UserError as error:
+            verdict, reasons = gap(error), [error.message]
         found.append(replace(blank, verdict=verdict, reasons=tuple(reasons)))
     return tuple(found)
 

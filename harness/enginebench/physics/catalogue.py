@@ -106,6 +106,12 @@ def read_machine(text: str, *, host_bandwidth: float | None = None) -> Machine:
 
 
 @cache
+def driver_names() -> Mapping[str, str]:
+    """Every name that a driver reports, in lower case -> the device."""
+    return {said.lower(): name for name, each in _read("hardware.yaml", "devices").items() for said in each.get("drivers", ())}
+
+
+@cache
 def _device_names() -> Mapping[str, str]:
     listed = _read("hardware.yaml", "devices")
     return {alias: name for name, each in listed.items() for alias in (name, *each.get("aliases", ()))}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -12,11 +11,13 @@ import psutil
 from enginebench.domain import JSON
 from enginebench.errors import UserError
 from enginebench.machine.accelerators import Gpu
-from enginebench.physics.catalogue import THIS_CPU, need_device, read_machine
+from enginebench.physics.catalogue import THIS_CPU, driver_names, read_machine
 from enginebench.physics.machine import Device, Host, Machine, split_machine
 
 ANYTHING = "any"
 """`--hardware any`: no check against a machine."""
+_WHOLE = 0.9
+"""Share of a device's memory below which a reported device is a slice of it."""
 BANDWIDTH = "memory_bandwidth"
 """Key in the facts of a run: bytes/s that its CPU reads or copies, measured at the start of the run."""
 
@@ -28,31 +29,29 @@ def stated_machine(text: str) -> Machine | None:
 
 
 def local_machine(gpus: Sequence[Gpu]) -> Machine | None:
-    """The catalogue entry of this machine's accelerators, with their reported memory and this host's memory."""
+    """The catalogue entry of this machine's accelerators, with their reported memory and this host's memory.
+
+    None if they have much less memory than the device: a slice of it.
+    """
     name = machine_named(gpu.name for gpu in gpus)
     if name is None:
         return None
     machine = read_machine(name)
     memory = min((gpu.memory_bytes for gpu in gpus if gpu.memory_bytes), default=None)
+    if memory and machine.device.usable_share == 1.0 and memory < _WHOLE * machine.device.memory:
+        return None
     device = replace(machine.device, memory=float(memory)) if memory else machine.device
     return replace(machine, device=device, host=Host(float(psutil.virtual_memory().total)))
 
 
 def machine_named(gpus: Iterable[str]) -> str | None:
-    """'8xh100-sxm-80gb' for accelerators with these reported names; None if they are unknown or differ."""
+    """'8xh100-sxm-80gb' for accelerators with these reported names; None if they differ, or if the catalogue does not list the name.
+
+    A name that only contains that of a device is another one: an H100 PCIe, a laptop's RTX 4090, a MIG slice.
+    """
     names = list(gpus)
-    if len(set(names)) != 1:
-        return None
-    words = [word for word in re.split(r"[^a-z0-9]+", names[0].lower()) if word]
-    spans = [(begin, end) for begin in range(len(words)) for end in range(begin + 1, len(words) + 1)]
-    for begin, end in sorted(spans, key=lambda span: span[0] - span[1]):  # the longest part of the name that is a device name
-        word = "-".join(words[begin:end])
-        try:
-            if word != THIS_CPU:
-                return f"{len(names)}x{need_device(word).name}"
-        except UserError:
-            continue
-    return None
+    known = driver_names().get(names[0].strip().lower()) if len(set(names)) == 1 else None
+    return f"{len(names)}x{known}" if known else None
 
 
 # -- of a run --------------------------------------------------------------------------------------------------------------------
@@ -67,18 +66,17 @@ def gpus_of(facts: Mapping[str, JSON]) -> list[str]:
 def machine_of_run(facts: Mapping[str, JSON], hardware: JSON, gpus: int | None) -> Machine | None:
     """The machine of a cell; None if unknown.
 
-    facts: of the run. Its accelerators take precedence over `hardware`, which the scenario stated. gpus: devices of the deployment. Without
-    accelerators and statement, or if the deployment uses no devices, the machine is the CPU.
+    hardware: what the scenario or the command stated; it takes precedence over the accelerators in `facts`, the facts of the run. gpus:
+    devices of the deployment. Without accelerators and statement, or if the deployment uses no devices, the machine is the CPU.
     """
     names = gpus_of(facts)
     if gpus == 0 or (not names and hardware in (None, THIS_CPU)):
         return _cpu(facts)
-    if (name := machine_named(names)) is not None:
-        return read_machine(name)
     try:
-        return stated_machine(hardware) if isinstance(hardware, str) else None
+        stated = stated_machine(hardware) if isinstance(hardware, str) else None
     except UserError:
-        return None  # a name that is no longer in the catalogue
+        stated = None  # a name that is no longer in the catalogue
+    return stated or (read_machine(name) if (name := machine_named(names)) is not None else None)
 
 
 def _cpu(facts: Mapping[str, JSON]) -> Machine | None:

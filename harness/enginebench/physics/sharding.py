@@ -9,12 +9,13 @@ consecutive layers in nearly equal numbers. Does not know: devices, bandwidths.
 from __future__ import annotations
 
 import itertools
+import math
 from collections import defaultdict
 from collections.abc import Mapping
 
 from enginebench.domain import Parallelism
 from enginebench.errors import UserError
-from enginebench.physics.geometry import Attention, Model, Role
+from enginebench.physics.geometry import Attention, Experts, Model, Role
 from enginebench.physics.weights import Stored, Weights
 
 REPLICATED = frozenset({Role.LATENT, Role.ROUTER, Role.NORM, Role.OTHER})
@@ -46,7 +47,7 @@ def problem(model: Model, parallelism: Parallelism) -> str | None:
         return f"{len(model.layers)} layers are too few for {p.pp} stages"
     if p.ep > 1 and experts is None:
         return "a dense model has no experts to divide (ep)"
-    if experts and experts.count % p.ep:
+    if experts and experts.count % p.ep and (p.attention_dp == 1 or p.ep > experts.count):
         return f"{experts.count} experts cannot be divided equally among {p.ep} ranks"
     if experts and experts.width % (p.tp // p.ep):
         return f"an expert of width {experts.width} cannot be divided equally among {p.tp // p.ep} ranks"
@@ -102,8 +103,14 @@ def per_device(weights: Weights, parallelism: Parallelism) -> list[Mapping[Role,
     for part in weights.parts:
         attention = model.layers[min(max(part.layer, 0), len(model.layers) - 1)].attention
         for stage in stage_of(part, len(model.layers), of, tied=model.tied):
-            out[stage][part.role] += part.bytes / shards(part.role, attention, parallelism)
+            size = part.bytes / shards(part.role, attention, parallelism)
+            out[stage][part.role] += size * (_fullest(model.layers[part.layer].experts, parallelism) if part.role == Role.EXPERT else 1.0)
     return [dict(each) for each in out]
+
+
+def _fullest(experts: Experts | None, parallelism: Parallelism) -> float:
+    """Experts of the fullest rank / the mean: wide expert parallelism may divide 256 experts among 72 ranks, four or three each."""
+    return math.ceil(experts.count / parallelism.ep) * parallelism.ep / experts.count if experts else 1.0
 
 
 def cache_per_device(model: Model, parallelism: Parallelism, context: float, kv_bits: float, first: int = 0) -> list[float]:

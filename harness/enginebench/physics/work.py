@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from enginebench.physics.geometry import Role
+from enginebench.physics.machine import Machine
 from enginebench.physics.setting import Setting
 from enginebench.physics.sharding import attention_ranks, cache_shards, shards, stage_of, stages
 from enginebench.physics.weights import Stored
@@ -92,17 +94,25 @@ class Work:
         return total * self.local * self.width / attention_ranks(self.setting.parallelism)
 
     def sending_s(self, stage: int) -> float:
-        """Seconds of a device's link: all-reduces among the ranks of a layer, expert exchange, transfer to the next stage."""
-        p, model, machine = self.setting.parallelism, self.setting.weights.model, self.setting.machine
+        """Seconds of a device's link: all-reduces among the ranks of a layer, expert exchange, transfer to the next stage.
+
+        With attention data parallelism a rank has its own sequences: dense MLPs are not summed over all ranks, and experts are exchanged.
+        In a bound the experts of a token are on its own rank, so nothing is exchanged.
+        """
+        setting, p, machine = self.setting, self.setting.parallelism, self.setting.machine
+        model = setting.weights.model
         ranks, row = attention_ranks(p), model.hidden * ACTIVATION_BYTES
         local = self.local * self.width
         seconds = local * row / machine.link(p.pp * p.tp) if stage < p.pp - 1 else 0.0
         for i in self._layers(stage):
-            seconds += all_reduce(local * row, ranks) / machine.link(ranks)
+            seconds += _reducing_s(local * row, ranks, machine)
             experts = model.layers[i].experts
-            exchanged = experts and p.attention_dp > 1 and p.ep > 1
-            sent = exchange(local * row, experts.top_k, p.ep) if experts and exchanged else all_reduce(self.rows * row, p.tp)
-            seconds += sent / machine.link(p.tp)
+            if p.attention_dp == 1:
+                seconds += _reducing_s(self.rows * row, p.tp, machine)
+            elif experts and p.ep > 1 and not setting.bound:
+                seconds += _over(exchange(local * row, experts.top_k, p.ep), p.tp, machine, (p.tp - machine.device.node) / max(1, p.tp - 1))
+            else:
+                seconds += _reducing_s(local * row, ranks, machine)
         return seconds
 
     def _layers(self, stage: int) -> range:
@@ -119,6 +129,22 @@ class Work:
     def _shards(self, part: Stored) -> int:
         layers = self.setting.weights.model.layers
         return shards(part.role, layers[min(max(part.layer, 0), len(layers) - 1)].attention, self.setting.parallelism)
+
+
+def _reducing_s(size: float, ranks: int, machine: Machine) -> float:
+    """Seconds of an all-reduce. Over several nodes each device reduces within its node first, and sends its part of the sum on."""
+    nodes = ranks / machine.device.node
+    if nodes <= 1 or not machine.device.network:
+        return all_reduce(size, ranks) / machine.link(ranks)
+    within, between = all_reduce(size, machine.device.node), all_reduce(size, math.ceil(nodes)) / machine.device.node
+    return max(within / machine.link(machine.device.node), between / machine.device.network)
+
+
+def _over(size: float, ranks: int, machine: Machine, outside: float) -> float:
+    """Seconds to send bytes, of which the share `outside` leaves the node; what stays inside does not take the network."""
+    if ranks <= machine.device.node or not machine.device.network:
+        return size / machine.link(ranks)
+    return max(size * outside / machine.device.network, size * (1 - outside) / machine.link(machine.device.node))
 
 
 def all_reduce(size: float, ranks: int) -> float:

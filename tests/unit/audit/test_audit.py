@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html.parser
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,9 @@ class Paper(Physics):
         if model != "scout":
             raise UserError(f"no model '{model}' in the catalogue")
         return Shape(107.77e9, (16.14e9, 17.17e9), EXPERTS, 1, 10_485_760, 1)
+
+    def native(self, model: str) -> str | None:
+        return None
 
     def parameters(self, model: str) -> float:
         return self.shape(model).total
@@ -229,6 +233,30 @@ def test_a_higher_rate_never_needs_a_smaller_batch(rate: float, more: float) -> 
 @given(threshold=st.integers(1, 5000), most=st.integers(1, 4096))
 def test_least_batch_is_the_first_that_reaches(threshold: int, most: int) -> None:
     assert least_batch(lambda batch: batch >= threshold, most) == (threshold if threshold <= most else None)
+
+
+def test_a_claim_must_agree_with_itself() -> None:
+    # 16 streams with a token every 18 ms are 16 / 0.018 = 889 tok/s
+    found = judged(output_tok_s=1850, ms_per_token=18, concurrency=16, precision="fp8")
+    assert found.verdict == "inconsistent"
+    assert found.reasons[0] == "16 streams at 18 ms per token give 889 tok/s, not 1,850"
+    assert judged(output_tok_s=880, ms_per_token=18, concurrency=16).verdict == "plausible"
+    other = judged(output_tok_s=40, concurrency=1, bandwidth_gb_s=2000)
+    assert (other.verdict, other.reasons[0]) == ("inconsistent", "a device of 4xh100 has 3,350 GB/s, the text states 2000")
+    assert "the rate was computed by the source, not measured" in judged(output_tok_s=40, concurrency=1, projected=True).reasons
+
+
+def test_a_gap_of_the_catalogue_is_no_gap_of_the_claim() -> None:
+    found = judge_serving(claim(model="new-900b", output_tok_s=10, concurrency=1), Physics())
+    assert (found.verdict, found.reasons) == ("not known here", ("no model 'new-900b' in the catalogue",))
+
+
+def test_a_rate_that_the_published_precision_allows_is_called_that() -> None:
+    asked = {"id": "x", "source": "A", "model": "gpt-oss-120b", "hardware": "m3-ultra-512gb", "concurrency": 1, "output_tok_s": 115}
+    found = judge_serving(Serving.model_validate({**asked, "precision": "bf16"}), Physics())
+    assert found.verdict == "impossible as stated"
+    assert re.fullmatch(r"in mxfp4, as it is published, one stream could reach \d+(\.\d+)? tok/s: .* may be misstated", found.reasons[-1])
+    assert judge_serving(Serving.model_validate({**asked, "precision": "mxfp4"}), Physics()).verdict == "plausible"
 
 
 # -- arithmetic ------------------------------------------------------------------------------------------------------------------
@@ -542,6 +570,11 @@ def test_a_run_can_be_audited(synthetic_run: Run) -> None:
         (["NVIDIA H100 80GB HBM3"] * 4, "4xh100-sxm-80gb"),
         (["NVIDIA GeForce RTX 4090"], "1xrtx-4090-24gb"),
         (["NVIDIA A100-SXM4-80GB"], "1xa100-sxm-80gb"),
+        (["NVIDIA A100-SXM4-40GB"], "1xa100-sxm-40gb"),
+        (["NVIDIA H100 PCIe"], None),
+        (["NVIDIA H100 NVL"], None),
+        (["NVIDIA GeForce RTX 4090 Laptop GPU"], None),
+        (["NVIDIA H100 80GB HBM3 MIG 1g.10gb"], None),
         (["Example 9000"], None),
         (["NVIDIA H100 80GB HBM3", "NVIDIA GeForce RTX 4090"], None),
         ([], None),

@@ -13,6 +13,7 @@ from enginebench.cli import bench
 from enginebench.domain import ClosedLoop, Deployment, Parallelism
 from enginebench.physics import Device, Machine, Offload, Role, Setting, decode, need_model, prefill, read_machine, weigh, zipf
 from enginebench.physics.deployment_limits import MachineLimits
+from enginebench.physics.sharding import per_device
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -88,3 +89,30 @@ def test_the_command_names_three_lines() -> None:
     assert "bound" in text
     assert "even" in text
     assert "possible from batch" in text
+
+
+WIDE = {"id": "x", "source": "A", "model": "deepseek-r1", "precision": "fp8", "hardware": "72xh100", "tp": 72, "attention_dp": 72, "ep": 72}
+
+
+def test_wide_expert_parallelism_is_not_impossible() -> None:
+    # 64 to 72 H100 were measured at 178,400 tok/s; 256 experts among 72 ranks, dense layers that are not summed over all of them
+    claim = {**WIDE, "isl": 2000, "osl": 500, "concurrency": 72 * 256, "output_tok_s": 190_000}
+    found = judge_serving(Serving.model_validate(claim), Physics())
+    assert found.verdict == "plausible", found.reasons
+    assert judge_serving(Serving.model_validate({**claim, "output_tok_s": 3e6}), Physics()).verdict == "impossible as stated"
+
+
+def test_uneven_experts_fill_the_fullest_rank() -> None:
+    model = need_model("deepseek-r1").model
+    even, uneven = (per_device(weigh(model, "fp8"), Parallelism(n, attention_dp=n, ep=n))[0][Role.EXPERT] for n in (64, 72))
+    assert uneven == pytest.approx(even)  # four experts of a layer either way
+
+
+def test_what_stays_in_a_node_does_not_take_the_network() -> None:
+    h100 = read_machine("16xh100")
+    step = decode(Setting(MIXTRAL, h100, Parallelism(tp=16)), 8, 0)
+    # two all-reduces a layer of 8 rows x 8,192 bytes: an eighth of them (2 x 1/2) takes the network, 2 x 7/8 the links inside
+    size = 8 * 8192
+    assert step.seconds["link"] == pytest.approx(32 * 2 * max(size / 8 / 50e9, 1.75 * size / 450e9))
+    wide = Parallelism(tp=16, attention_dp=16, ep=8)
+    assert decode(Setting(MIXTRAL, h100, wide).favoured, 64, 0).seconds["link"] == 0

@@ -234,9 +234,10 @@ def test_mean_lengths() -> None:
 
 
 def test_gpus_here_have_the_memory_that_their_tool_tells_of() -> None:
-    found = local_machine([Gpu("NVIDIA H100 80GB HBM3", 40 * 2**30)] * 2)
+    found = local_machine([Gpu("NVIDIA H100 80GB HBM3", 79 * 2**30)] * 2)
     assert found is not None
-    assert (found.count, found.device.name, found.device.memory) == (2, "h100-sxm-80gb", 40 * 2**30)
+    assert (found.count, found.device.name, found.device.memory) == (2, "h100-sxm-80gb", 79 * 2**30)
+    assert local_machine([Gpu("NVIDIA H100 80GB HBM3", 10 * 2**30)]) is None, "a slice of one"
     assert found.host is not None
     assert local_machine([]) is None
     assert local_machine([Gpu("Voodoo 2")]) is None
@@ -250,11 +251,14 @@ def test_a_machine_named_cpu_measures_nothing() -> None:
         stated_machine("4xh1000")
 
 
-def test_a_run_was_on_what_it_had_before_what_it_was_meant_for() -> None:
+def test_what_is_stated_comes_before_what_was_there() -> None:
     facts: dict[str, JSON] = {"gpus": [{"name": "NVIDIA H200"}], "memory_bytes": 1e9, BANDWIDTH: 2e10}
-    on_gpu, on_cpu = machine_of_run(facts, "4xh100", 1), machine_of_run(facts, "4xh100", 0)
+    on_gpu, on_cpu = machine_of_run(facts, None, 1), machine_of_run(facts, "4xh100", 0)
     assert on_gpu is not None
     assert on_gpu.device.name == "h200-sxm-141gb"
+    stated = machine_of_run(facts, "4xh100", 1)
+    assert stated is not None
+    assert stated.device.name == "h100-sxm-80gb"
     assert on_cpu is not None
     assert (on_cpu.device.name, on_cpu.device.bandwidth) == ("cpu", 2e10)
     elsewhere = machine_of_run({"gpus": []}, "4xh100", 4)
