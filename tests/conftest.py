@@ -245,7 +245,10 @@ def synthetic_launch(cell: Cell) -> LaunchRecord:
 MACHINE = {
     "os": "Linux 6.8",
     "cpu": {"model": "Example 9654", "cores": 96, "memory_gb": 768},
-    "gpus": [{"name": "Example H100", "memory_gb": 80, "driver": "580.65"}, {"name": "Example H100", "memory_gb": 80, "driver": "580.65"}],
+    "gpus": [
+        {"name": "NVIDIA H100 80GB HBM3", "memory_gb": 80, "driver": "580.65"},
+        {"name": "NVIDIA H100 80GB HBM3", "memory_gb": 80, "driver": "580.65"},
+    ],
 }
 
 

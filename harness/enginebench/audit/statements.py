@@ -9,8 +9,17 @@ from typing import TypeAlias
 
 from enginebench.audit.claims import Claims, Fits, HotExperts, ModelFacts, Ratio
 from enginebench.audit.judge import (
-    COUNT_TOLERANCE, SIZE_TOLERANCE, Finding, Verdict, bits_per_weight, check_ratio, close, gap, judge_serving, times,
-)  # fmt: skip
+    COUNT_TOLERANCE,
+    SIZE_TOLERANCE,
+    Finding,
+    Verdict,
+    bits_per_weight,
+    check_ratio,
+    close,
+    gap,
+    judge_serving,
+    times,
+)
 from enginebench.audit.physics import Physics, Shape
 from enginebench.errors import UserError
 

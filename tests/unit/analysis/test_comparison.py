@@ -30,7 +30,7 @@ from ...conftest import Pace, synthetic_samples  # noqa: TID252  # tests are no 
 
 LOAD = ClosedLoop(concurrency=4, input_tokens=64, output_tokens=16, requests=40)
 DEPLOYMENT = Deployment("vllm", "olmoe", "bf16", "hf:olmoe")
-GPU = {"name": "H100", "driver": "580.65"}
+GPU = {"name": "NVIDIA H100 80GB HBM3", "driver": "580.65"}
 MACHINE = {"cpu": "Example 9654", "logical_cores": 96, "kernel": "6.1.0", "load_average": [0.1, 0.2, 0.3], "gpus": [GPU]}
 
 
