@@ -5,7 +5,6 @@ Rejects duplicate keys (YAML parsers silently keep the last one) and accepts onl
 
 import re
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +74,11 @@ def read(file: Path) -> Source:
     try:
         if file.exists() and not (file.is_file() or file.is_dir()):
             raise UserError("is a pipe or a device, expected a YAML file", file=file, advice="write its content to a file")
+        if (size := file.stat().st_size) > _MAX_BYTES and file.is_file():
+            advice = "sweep a list of values instead of writing everything out"
+            raise UserError(
+                f"has {size / 1e6:.1f} MB, more than the {_MAX_BYTES / 1e6:.0f} MB of YAML that are read", file=file, advice=advice
+            )
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError("file not found", file=file) from None
@@ -106,6 +110,7 @@ def parse(text: str, file: Path) -> Source:
         loader.dispose()
 
 
+_MAX_BYTES = 4_000_000
 _MAX_VALUES = 200_000
 _MAX_DEPTH = 32
 _MAX_DIGITS = 300
@@ -123,6 +128,8 @@ class _Builder:
     file: Path
     loader: Any
     lines: dict[Location, int] = field(default_factory=dict)
+    order: list[Location] = field(default_factory=list)
+    """The places in `lines` as they were met: those inside a value follow it."""
     anchors: dict[str, tuple[JSON, list[tuple[Location, int]]] | None] = field(default_factory=dict)
     """Name -> its value, and the lines inside it, by their places in it; None while it is read."""
     expanded: int = 0
@@ -141,12 +148,12 @@ class _Builder:
 
     def _value(self, at: Location) -> JSON:
         event = self.loader.get_event()
-        self.lines.setdefault(at, _line(event))
+        self._note(at, _line(event))
+        first = len(self.order)
         if isinstance(event, yaml.AliasEvent):
             return self._alias(event, at)
         if event.anchor:
             self.anchors[event.anchor] = None
-        first = len(self.lines)
         if isinstance(event, yaml.ScalarEvent):
             data = self._scalar(event)
         elif event.tag not in _COLLECTIONS:
@@ -156,9 +163,13 @@ class _Builder:
         else:
             data = self._mapping(at) if isinstance(event, yaml.MappingStartEvent) else self._sequence(at)
         if event.anchor:
-            inside = islice(self.lines.items(), first, None)
-            self.anchors[event.anchor] = data, [(place[len(at) :], line) for place, line in inside if place[: len(at)] == at]
+            self.anchors[event.anchor] = data, [(place[len(at) :], self.lines[place]) for place in self.order[first:]]
         return data
+
+    def _note(self, at: Location, line: int) -> None:
+        if at not in self.lines:
+            self.lines[at] = line
+            self.order.append(at)
 
     def _alias(self, event: yaml.AliasEvent, at: Location) -> JSON:
         if event.anchor not in self.anchors:
@@ -173,7 +184,7 @@ class _Builder:
         if any(len(at) + len(place) > _MAX_DEPTH for place, _ in inside):
             raise self._error(f"is nested too deeply: more than {_MAX_DEPTH} levels", event)
         for place, line in inside:
-            self.lines.setdefault((*at, *place), line)
+            self._note((*at, *place), line)
         return data
 
     def _sequence(self, at: Location) -> JSON:
@@ -186,6 +197,7 @@ class _Builder:
     def _mapping(self, at: Location) -> JSON:
         out: dict[str, JSON] = {}
         merged: list[JSON] = []
+        first = len(self.order)
         while not self.loader.check_event(yaml.MappingEndEvent):
             event = self.loader.get_event()
             if not isinstance(event, yaml.ScalarEvent):
@@ -200,14 +212,15 @@ class _Builder:
                 continue
             if key in out:
                 raise self._error("duplicate key", event, key=dotted(here))
-            self.lines[here] = _line(event)
+            self._note(here, _line(event))
             out[key] = self._value(here)
         self.loader.get_event()
         for other in merged:
             out = {**other, **out} if isinstance(other, dict) else out
-        for place, line in [item for item in self.lines.items() if merged and item[0][: len(at) + 1] == (*at, _MERGE)]:
-            rest = place[len(at) + 1 :]
-            self.lines.setdefault((*at, *(rest[1:] if rest and isinstance(rest[0], int) else rest)), line)
+        for place in self.order[first:] if merged else ():
+            if place[len(at)] == _MERGE:
+                rest = place[len(at) + 1 :]
+                self._note((*at, *(rest[1:] if rest and isinstance(rest[0], int) else rest)), self.lines[place])
         return out
 
     def _scalar(self, event: yaml.ScalarEvent) -> JSON:

@@ -24,7 +24,7 @@ from enginebench.records.samples import Samples
 from enginebench.runner.cell import is_synthetic, measure, parity_outputs
 from enginebench.runner.cell_queue import CellQueue
 from enginebench.runner.engine import Engine
-from enginebench.runner.events import CellEnded, CellStarted, EngineReady, LaunchEnded, LaunchStarted, LaunchStep, OnEvent
+from enginebench.runner.events import CellEnded, CellStarted, EngineReady, LaunchEnded, LaunchStarted, LaunchStep, Note, OnEvent
 from enginebench.runner.instruments import Instruments
 from enginebench.runner.launch import open_engine
 from enginebench.runner.priming import first_generation, fit_text_scale, wait_until_idle
@@ -69,7 +69,10 @@ class Sweep:
                     self._store_unmeasured([cell], "skipped", self.plan.skipped[cell.id])
             queue = CellQueue(self.plan, self.run, [cell for cell in cells if cell.id not in self.plan.skipped])
             self._measure_deployment(deployment, queue)
-        self._identify(whole=True)  # only now, because it takes a second for each GB
+        if large := [name for name, found in self.run.record.inputs.items() if found.sha256 is None]:
+            self.on_event(Note(f"hashing what was too large before the run: {', '.join(large)}"))
+            with contextlib.suppress(UserError):  # a file that is gone by now costs its hash
+                self._identify(whole=True)
 
     def _identify(self, *, whole: bool) -> None:
         """Store what the files contain that were fetched for this run, or whose whole content was not hashed before it."""
