@@ -212,7 +212,7 @@ def test_a_run_that_somebody_writes_to_is_left_alone(bench: Bench) -> None:
     scenario = bench.scenario("options: {ttft_ms: 200, itl_ms: 5}", repeats=3)
     process = bench.start("run", scenario)
     bench.wait_for_cells(1)
-    second = bench("run", scenario, "--retry-failed")
+    second = bench("run", scenario, "--retry-failed", "--share-machine")
     assert second.returncode == 2
     assert "another bench is writing to this run" in second.stderr
     process.send_signal(signal.SIGINT)
