@@ -6,19 +6,21 @@ and `LaunchEnded`; per cell `CellStarted`, `CellProgress`es and `CellEnded`. A s
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
 
-from enginebench.analysis.rows import CellResult, result_of
+from enginebench.analysis.rows import CellResult, result_in, result_of
 from enginebench.domain import Cell, Deployment
 from enginebench.loadgen import Progress
 from enginebench.metrics.context import RunContext
 from enginebench.metrics.slo import Slo
+from enginebench.metrics.window import steady_window
 from enginebench.records.cell import CellRecord
 from enginebench.records.launch import LaunchRecord
 from enginebench.records.samples import Samples
+from enginebench.validity import VERDICTS, worst
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,14 @@ class CellEnded:
         if self.record.status != "ok" or self.samples is None:
             return None
         launches = {} if self.launch is None else {self.launch.id: self.launch}
-        return result_of(self.record, self.samples, RunContext(launches=launches, slo=self.slo))
+        context = RunContext(launches=launches, slo=self.slo)
+        whole, phases = result_of(self.record, self.samples, context), self.record.load.phases()
+        if len(phases) == 1:
+            return whole
+        windows = (steady_window(self.samples, self.record.load, phase) for phase in phases)  # of which each is a row of the table
+        rows = [result_in(each, self.record, self.samples, context) for each in windows]
+        reasons = sorted((why for row in rows for why in row.reasons), key=lambda why: -list(VERDICTS).index(why.severity))
+        return replace(whole, verdict=worst(row.verdict for row in rows), reasons=tuple(reasons))
 
 
 @dataclass(frozen=True)

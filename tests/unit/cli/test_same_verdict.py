@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from array import array
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +13,11 @@ from enginebench.adapter import Difference
 from enginebench.analysis.analysis import analyse
 from enginebench.analysis.rows import meets
 from enginebench.cli.progress import _outcome
-from enginebench.domain import Cell
+from enginebench.domain import Cell, Sample, SteppedLoop
 from enginebench.metrics.slo import Slo
+from enginebench.records.cell import CellRecord
 from enginebench.records.run_folder import Run
+from enginebench.records.samples import Samples
 from enginebench.report import render_table
 from enginebench.report.export import to_json
 from enginebench.report.html import render_html
@@ -50,3 +53,22 @@ def test_all_outputs_give_one_verdict(doubtful: Run) -> None:
     (shown,) = json.loads(to_json(analysis))["rows"]
     assert (shown["verdict"], shown["cells"][0]["reasons"][0]["check"]) == ("invalid", "precision_fallback")
     assert meets(row.cells[0], Slo(ttft_s=100.0)) is None, "a search does not go by it"
+
+
+def test_the_steps_of_a_load_are_judged_as_the_rows_are(synthetic_run: Run, tmp_path: Path) -> None:
+    """The load lasts long enough, and neither of its two steps does."""
+    deployment = next(synthetic_run.cells()).deployment
+    cell = Cell(deployment, SteppedLoop(steps="40@0.4, 40@0.4", input_tokens=8, output_tokens=4))
+    made = []
+    for i in range(32):
+        sent = 10**9 + i * 25_000_000
+        events, counts = array("q", [sent + 10**7 + j * 10**7 for j in range(4)]), array("i", [1] * 4)
+        made.append(Sample(i, 8, 4, sent, sent, sent, events[-1], events, counts, counts, input_tokens=8, output_tokens=4))
+    samples, record = Samples.collect(made), replace(CellRecord.of(cell, "ok"), identity="proven")
+    run = Run.create(tmp_path / "run", replace(synthetic_run.record, cells=(cell.id,), searches={}), "name: steps\n")
+    run.add_cell(record, samples)
+    rows = analyse(run).rows
+    assert [{reason.check.id for reason in row.cells[0].reasons} for row in rows] == [{"short_window"}] * 2
+    result = CellEnded(cell, record, 1, samples).result
+    assert result is not None
+    assert (result.verdict, {reason.check.id for reason in result.reasons}) == ("suspect", {"short_window"})
