@@ -15,41 +15,21 @@ COMPLETE: Final = frozenset({
 })  # fmt: skip
 """A stop or the length that was asked for."""
 
-FAILED: Final[Mapping[str, str]] = {
-    "error": "the engine failed",
-    "internal_error": "the engine failed",
-    "server_error": "the engine failed",
-    "failed": "the engine failed",
-    "incomplete": "the generation was broken off",
-    "abort": "the engine aborted the request",
-    "aborted": "the engine aborted the request",
-    "cancel": "the request was cancelled",
-    "cancelled": "the request was cancelled",
-    "canceled": "the request was cancelled",
-    "user_cancel": "the request was cancelled",
-    "timeout": "the engine ran out of time",
-    "time_limit": "the engine ran out of time",
-    "overloaded": "the engine is overloaded",
-    "overloaded_error": "the engine is overloaded",
-    "insufficient_system_resource": "the engine is overloaded",
-    "network_error": "the engine lost a connection",
-    "rejected": "the engine rejected the request",
-    "not_finished": "the generation was broken off",
-    "context_length_exceeded": "the context is too small",
-    "model_context_window_exceeded": "the context is too small",
-    "error_limit": "the context is too small",
-    "content_filter": "a filter removed the answer",
-    "content_filtered": "a filter removed the answer",
-    "guardrail_intervened": "a filter removed the answer",
-    "error_toxic": "a filter removed the answer",
-    "sensitive": "a filter removed the answer",
-    "safety": "a filter removed the answer",
-    "recitation": "a filter removed the answer",
-    "blocklist": "a filter removed the answer",
-    "prohibited_content": "a filter removed the answer",
-    "spii": "a filter removed the answer",
-    "malformed_function_call": "the tool call is invalid",
+_MEANINGS: Final[Mapping[str, str]] = {
+    "the engine failed": "error internal_error server_error failed",
+    "the generation was broken off": "incomplete not_finished",
+    "the engine aborted the request": "abort aborted",
+    "the request was cancelled": "cancel cancelled canceled user_cancel",
+    "the engine ran out of time": "timeout time_limit",
+    "the engine is overloaded": "overloaded overloaded_error insufficient_system_resource",
+    "the engine lost a connection": "network_error",
+    "the engine rejected the request": "rejected",
+    "the context is too small": "context_length_exceeded model_context_window_exceeded error_limit",
+    "a filter removed the answer": "content_filter content_filtered guardrail_intervened error_toxic sensitive safety recitation blocklist "
+    "prohibited_content spii",
+    "the tool call is invalid": "malformed_function_call",
 }
+FAILED: Final = {reason: meaning for meaning, reasons in _MEANINGS.items() for reason in reasons.split()}
 """Reason -> what happened. Such a request is a failure, whatever came before."""
 
 

@@ -4,9 +4,7 @@ A *session* is one request, or the turns of one conversation in order. A *lane* 
 
 Closed loop: all sessions wait from the start, and a fixed number of lanes takes them one after another. A request is due when its
 lane becomes free. Open loop: a session starts to wait at its due time and takes an idle lane, or a new one if the limit allows. Due
-times are absolute, so a late request does not delay later ones; `sent - due` is the schedule delay.
-
-Does not know: sockets, streams, metrics, or where a schedule comes from.
+times are absolute, so a late request does not delay later ones. Does not know: sockets, streams, metrics, or where a schedule comes from.
 """
 
 import asyncio

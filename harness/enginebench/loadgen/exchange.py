@@ -1,9 +1,8 @@
 """One request on the wire and its response: HTTP/1.1 framing by httptools, events by `decode`.
 
 Fast path: nearly every read of a stream is one event that differs from the previous one only in its text. `Connection` recognises it by
-its bytes and appends time stamp and text to `held`. All other reads go through `read`, and body is decoded in batches where possible.
-
-Does not know: the socket, other requests, or the meaning of the body.
+its bytes and appends time stamp and text to `held`. All other reads go through `read`, and body is decoded in batches where possible. Does
+not know: the socket, other requests, or the meaning of the body.
 """
 
 from __future__ import annotations

@@ -1,7 +1,5 @@
 """Detects that the arrival rate of an open loop exceeds the capacity of the server, so that the queue grows without bound.
 
-Input is the number of sessions that have arrived and ended at each time. Does not know: sockets, requests.
-
 The queue of a server that keeps up also grows while the first requests run, and fluctuates after that. Saturation therefore needs all
 of: growth well beyond chance, growth that is a fair share of the arrivals, and a completion rate that no longer rises (it rises steeply
 while the first requests run; at a saturated server it is the same in both halves of the time).

@@ -1,11 +1,8 @@
 """Recognises events of a stream that differ from an earlier one only in their text, without parsing them.
 
-Most of the 200 bytes of a typical event (framing, id, model, empty fields) are the same from the first token to the last, and parsing
-them costs as much CPU time as receiving them. So the bytes around the text of one decoded event are kept: the same bytes around another
-text are the same event with another text. If every event is an HTTP chunk of its own, this also holds for the received bytes, with the
-matching chunk size. `learn` decodes a probe to verify it for the dialect; if the probe fails, every event is parsed.
-
-Does not know: what the fields mean.
+Parsing an event costs as much CPU time as receiving it. So the bytes around the text of one decoded event are kept: the same bytes around
+another text are the same event with another text. If every event is an HTTP chunk of its own, this also holds for the received bytes, with
+the matching chunk size. `learn` decodes a probe to verify it; if that fails, every event is parsed. Does not know: what the fields mean.
 """
 
 from __future__ import annotations

@@ -1,10 +1,7 @@
 """One HTTP/1.1 connection with one request at a time.
 
 Its transport belongs to a `receiver`, which delivers a kernel time stamp with every read and has already recognised the usual events, or
-to the event loop; then `data_received` takes the time stamp first and recognises events itself.
-
-The owner sends an `Exchange` when the connection is `usable`; the exchange's on_end is called when it has ended. Does not know: which
-request comes next, or when.
+to the event loop; then `data_received` takes the time stamp first and recognises events itself. Does not know: which request comes next.
 """
 
 from __future__ import annotations
