@@ -7,6 +7,7 @@ checkpoints. Measures nothing, except for the device 'cpu'.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -96,6 +97,9 @@ def need_device(name: str) -> Device:
 def read_machine(text: str, *, host_bandwidth: float | None = None) -> Machine:
     """Parse '4xh100', '2xrtx4090+256gb' or 'cpu'. host_bandwidth: bytes/s of host memory; None: that of two DDR5 channels."""
     found = split_machine(text)
+    whole = re.sub(r"[ _]", "-", text.partition("+")[0].strip().lower())
+    if found is not None and whole in _device_names():  # '7900xtx' is no count of 'tx'
+        found = (1, whole, found[2])
     if found is None:
         raise UserError(f"invalid hardware '{text}'", key="hardware", advice="write for example 4xh100 or 1xrtx4090+128gb")
     count, name, memory = found
