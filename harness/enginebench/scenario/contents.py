@@ -3,10 +3,12 @@
 Weights made at random are left out: their reference says everything. A file that is fetched later is identified once it is here.
 """
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
-from enginebench.checkpoints import local_path
+from enginebench.checkpoints import hub, local_path
 from enginebench.checkpoints.content import Content, content_of, named_files
 from enginebench.domain import Deployment, Load
 from enginebench.errors import UserError
@@ -18,9 +20,13 @@ Contents = Mapping[str, Content]
 
 def files_of(deployment: Deployment, base: Path) -> Iterator[tuple[str, Path]]:
     """The files of a deployment that are on this machine."""
-    named = deployment.runtime != "attach" or deployment.checkpoint != deployment.model
-    if named and (path := local_path(deployment.checkpoint, base)) is not None:
-        yield f"checkpoint {deployment.checkpoint}", path
+    checkpoint, attached = deployment.checkpoint, deployment.runtime == "attach"
+    path = local_path(checkpoint, base) if not attached or checkpoint != deployment.model else None
+    if path is None and not attached and hub.is_id(checkpoint):
+        with suppress(OSError):
+            path = hub.cached_folder(checkpoint, "config.json", os.environ)
+    if path is not None:
+        yield f"checkpoint {checkpoint}", path
     for name, value in deployment.options.items():
         yield from named_files(name, value)
 

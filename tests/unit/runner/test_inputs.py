@@ -11,10 +11,12 @@ import pytest
 from enginebench.checkpoints import RandomMoE
 from enginebench.checkpoints.gguf_file import write_gguf
 from enginebench.checkpoints.hf_folder import write_hf_folder
+from enginebench.domain import Deployment
 from enginebench.errors import UserError
 from enginebench.records.run_folder import find_runs
 from enginebench.report.plan import plan_to_dict, plan_to_text
 from enginebench.runner.folder import open_run_for
+from enginebench.scenario.contents import contents_of
 from enginebench.scenario.plan import Plan
 from enginebench.scenario.planning import plan
 
@@ -102,3 +104,16 @@ def test_a_run_from_before_contents_were_stored_goes_on(planned: Callable[..., P
     (path / "run.json").write_text(json.dumps(record))
     assert open_(plan, tmp_path / "results") == path
     assert "checkpoint m.gguf" in json.loads((path / "run.json").read_text())["inputs"]
+
+
+def test_a_hub_id_is_identified_by_its_snapshot_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    repository = tmp_path / "hf" / "hub" / "models--org--name"
+    write_hf_folder(RandomMoE(), "bf16", repository / "snapshots" / "0123abc")
+    deployment = Deployment("vllm", "m", "bf16", "org/name")
+    assert not contents_of([deployment], [], tmp_path), "not fetched yet"
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0123abc")
+    found = contents_of([deployment], [], tmp_path)
+    assert "tokenizer.json" in found["checkpoint org/name"].files
+    assert not contents_of([replace(deployment, runtime="attach", checkpoint="m")], [], tmp_path)
