@@ -8,8 +8,10 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import psutil
 
 
 @contextmanager
@@ -41,6 +43,25 @@ def make_once(path: Path, make: Callable[[Path], None]) -> Path:
                 _discard(stale)
             make(path)
     return path
+
+
+def remove_drafts(folder: Path) -> list[str]:
+    """Remove the drafts of processes that were killed, in a folder and those below. Returns one sentence for each."""
+    actions = []
+    for draft in [*folder.rglob(".*.draft-*")]:
+        name, _, maker = draft.name.rpartition(".draft-")
+        pid, lock = maker.partition("-")[0], draft.with_name(f"{name}.lock")
+        if _free(lock) if lock.exists() else pid.isdigit() and not psutil.pid_exists(int(pid)):
+            _discard(draft)
+            actions.append(f"removed the unfinished {draft}")
+    return actions
+
+
+def _free(lock: Path) -> bool:
+    with suppress(OSError), lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
 
 
 def _discard(path: Path) -> None:

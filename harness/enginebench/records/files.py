@@ -54,8 +54,8 @@ def remove(path: Path) -> None:
 
 
 def remove_parts(folder: Path) -> None:
-    """Remove what `replace_atomically` left in a folder when its process was killed."""
-    for part in folder.glob(".*.part"):
+    """Remove what `replace_atomically` left in a folder, and up to two levels below, when its process was killed."""
+    for part in [part for pattern in (".*.part", "*/.*.part", "*/*/.*.part") for part in folder.glob(pattern)]:
         pid = part.suffixes[-2].removeprefix(".") if len(part.suffixes) > 1 else ""
         if pid.isdigit() and not psutil.pid_exists(int(pid)):
             with contextlib.suppress(OSError):

@@ -17,6 +17,8 @@ from typing import Literal, TypeAlias
 
 import psutil
 
+from enginebench.checkpoints.cache import remove_drafts
+from enginebench.checkpoints.locate import checkpoints_folder
 from enginebench.domain.formatting import percent, size
 from enginebench.engines.installed import Engine, list_engines
 from enginebench.loadgen.transport.library import library
@@ -204,7 +206,7 @@ class Cleanup:
 def clean() -> Cleanup:
     """End processes and remove containers and networks of runs whose harness has ended. Never raises for a missing Docker daemon."""
     actions, leases = remove_dead()
-    actions += sweep()
+    actions += [*sweep(), *remove_drafts(checkpoints_folder()), *remove_drafts(cache_dir() / "hashes")]
     problem, more = _clean_containers(leases)
     return Cleanup((*actions, *more), problem)
 
@@ -212,7 +214,7 @@ def clean() -> Cleanup:
 def remove_leftovers(*, docker: bool) -> list[str]:
     """What `clean` does, before a run. The Docker daemon is asked only if this run needs it or a killed run has used it."""
     actions, leases = remove_dead()
-    actions += sweep()
+    actions += [*sweep(), *remove_drafts(checkpoints_folder()), *remove_drafts(cache_dir() / "hashes")]
     if docker or leases:
         problem, more = _clean_containers(leases)
         actions += [line for line in more if not line.startswith("left ")]

@@ -29,8 +29,7 @@ def open_run_for(
     if run is None:
         run = Run.create(new_run_path(results, plan.scenario.name), _new_record(plan, machine), plan.scenario.text)
     with _locked(run):
-        for folder in (results, run.path, run.path / "cells", run.path / "samples", run.path / "launches"):
-            remove_parts(folder)
+        remove_parts(results)
         current = replace(  # cells are judged when read: by the SLO of today's scenario
             run.record, slo=_slo(plan), searches=plan.searches, inputs={**run.record.inputs, **plan.contents}
         )

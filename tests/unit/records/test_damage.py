@@ -138,9 +138,12 @@ def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
     dead, live = tmp_path / ".a.json.4194304.part", tmp_path / f".b.json.{os.getpid()}.part"
     dead.write_text("x")
     live.write_text("y")
-    (tmp_path / ".run.4194305.part").mkdir()
+    (tmp_path / ".run.4194305.part" / "cells").mkdir(parents=True)
+    (tmp_path / "run" / "cells").mkdir(parents=True)
+    (tmp_path / "run" / ".report.html.4194306.part").write_text("z")
+    (tmp_path / "run" / "cells" / ".c.json.4194306.part").write_text("z")
     remove_parts(tmp_path)
-    assert list(tmp_path.iterdir()) == [live]
+    assert sorted(tmp_path.rglob("*")) == [live, tmp_path / "run", tmp_path / "run" / "cells"]
 
 
 def test_a_damaged_run_is_refused_in_one_sentence(run: Run) -> None:
