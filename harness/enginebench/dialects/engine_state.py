@@ -28,17 +28,23 @@ class Resolved:
     """The engine's configuration, read back after launch under neutral names. None: the engine does not report it."""
 
     version: str | None = None
+    """Version of the running engine, in its own notation."""
     model: str | None = None
+    """Name or path of the checkpoint that it has loaded."""
     precision: str | None = None
+    """Of the weights, under the name that scenarios use if the adapter knows one."""
     context: int | None = None
     """Tokens that one request may hold."""
     slots: int | None = None
     """Requests that it can run at once."""
     prefix_cache: bool | None = None
+    """Whether prompts may reuse the KV cache of earlier ones."""
     kv_dtype: str | None = None
+    """Type of the KV cache's elements."""
     kv_tokens: int | None = None
     """Tokens that the whole KV cache holds."""
     chunked_prefill: bool | None = None
+    """Whether a long prompt is processed in several forward passes."""
     batch_tokens: int | None = None
     """Most tokens of one forward pass."""
     graphs: str | None = None
@@ -56,5 +62,8 @@ class Difference:
     """One field in which the engine's resolved configuration differs from the deployment."""
 
     name: str
+    """Of the field of `Resolved`; an engine option has its own name."""
     asked: JSON
+    """What the deployment asks for."""
     got: JSON
+    """What the engine reports, or why the setting was not sent."""

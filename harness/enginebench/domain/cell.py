@@ -16,8 +16,11 @@ class Cell:
     """A deployment under a load, measured once. Its id names its record."""
 
     deployment: Deployment
+    """The server that is measured."""
     load: Load
+    """What is sent to it."""
     repeat: int = 0
+    """From 0; each repeat starts the server anew."""
 
     @cached_property
     def id(self) -> str:

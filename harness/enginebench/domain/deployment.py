@@ -45,17 +45,23 @@ class Deployment:
     """Everything whose change needs a new server: engine, weights, precision, parallelism, engine options, runtime."""
 
     engine: str
+    """Name of the adapter: 'vllm', 'llamacpp'."""
     model: str
+    """Name of the model in the scenario. Deployments with the same name are compared, whatever their checkpoints."""
     precision: str
+    """Of the weights, as in the scenario: 'bf16', 'fp8', 'q4_k_m'; UNSTATED for an attached server without one."""
     checkpoint: str
     """The reference that the scenario resolves for this engine and precision, see `enginebench.checkpoints`."""
     runtime: Runtime = "process"
+    """Where the engine runs: 'process', 'docker', 'attach' (a server that is up already) or 'in-process' (an offline batch)."""
     parallelism: Parallelism = Parallelism()
+    """How the model is spread over devices; one device by default."""
     max_context: int = 2048
     """Tokens of prompt and output of one request that the server must hold; default of a scenario: the most that its loads need."""
     max_concurrency: int = 1
     """Requests in flight that the server must hold; default of a scenario: the most that its loads need."""
     options: Mapping[str, JSON] = field(default_factory=dict)
+    """Settings of this engine under the names of its adapter; what is missing is the adapter's default."""
     url: str | None = None
     """attach: base URL of the running server, e.g. http://127.0.0.1:8000 (without /v1), or the whole URL of its route."""
     api_key_env: str | None = None

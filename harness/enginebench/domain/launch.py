@@ -12,6 +12,7 @@ class Site:
     host: str
     """Address to listen on."""
     port: int
+    """Free TCP port for the server that gets the requests."""
     folder: Path
     """A private folder for this launch."""
     checkpoint: str
@@ -40,9 +41,11 @@ class Member:
     name: str
     """Names its log and its folder, Site.folder / name."""
     argv: tuple[str, ...]
+    """Program and arguments; no shell is involved."""
     port: int
     """Where it listens. It is ready when the adapter's `readiness` says so for this port."""
     env: Mapping[str, str] = field(default_factory=dict)
+    """Added to a minimal inherited environment."""
     files: Mapping[str, str] = field(default_factory=dict)
     """Written into its folder before it starts."""
 
@@ -52,6 +55,7 @@ class Launch:
     """Everything the runtime needs to start a deployment."""
 
     argv: tuple[str, ...]
+    """Program and arguments of the server that gets the requests; no shell is involved."""
     served_name: str
     """The model name that requests must carry."""
     env: Mapping[str, str] = field(default_factory=dict)

@@ -23,8 +23,11 @@ class Phase:
     """A part of a load in which its level is one number."""
 
     index: int
+    """From 0, in order of time."""
     label: str
+    """The level in words: '8 req/s'."""
     level: float
+    """As `Load.level`, in the unit of the load's kind."""
     start_s: float
     """From the start of the load."""
     end_s: float | None

@@ -22,6 +22,7 @@ class LoadField:
     doc: str
     """Meaning, as docs/scenario.md shows it."""
     role: Role = "other"
+    """Groups the field with others: tables hide some groups, and sentences name level and lengths by themselves."""
     above: float | None = None
     """Exclusive lower bound of a number."""
     least: float | None = None
@@ -33,6 +34,7 @@ class LoadField:
     examples: tuple[Any, ...] = ()
     """Values that an error message suggests."""
     unit: str = ""
+    """'s' where the value has a unit; the field's name then ends with it."""
     heading: str = ""
     """Name in tables; default: the field's name."""
     needs: tuple[str, Any] | None = None
@@ -42,7 +44,9 @@ class LoadField:
     inferred: bool = False
     """Where a scenario does not set the field, its value depends on the rest of the load."""
     name: str = ""
+    """Of the dataclass field; filled in by `fields_of`, as is `type`."""
     type: Any = None
+    """Its annotation, resolved."""
     default: Any = None
     """Value in stored JSON of a load that does not have the field. Canonical JSON omits it."""
 

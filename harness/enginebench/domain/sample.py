@@ -12,8 +12,11 @@ class Sample:
     """One request as the client measured it. All times are `time.monotonic_ns()` of the client."""
 
     index: int
+    """Position of the request in the load, from 0."""
     asked_input_tokens: int
+    """Prompt tokens that the server should count; an estimate where the tokenizer is unknown."""
     asked_output_tokens: int
+    """Tokens to generate, sent as the limit of the request."""
     due_ns: int = 0
     """Scheduled arrival; equals sent_ns in a closed loop without delay."""
     sent_ns: int = 0
@@ -37,11 +40,15 @@ class Sample:
     outcome: str = "ok"
     """'ok', or an `enginebench.loadgen` error class such as 'http_status', 'timeout', 'cut', 'malformed', 'in_stream_error'."""
     error: str | None = None
+    """What went wrong, with an excerpt of an error response; None: nothing."""
     status_code: int | None = None
+    """HTTP status; None: no response."""
     input_tokens: int | None = None
     """Counted by the *server*, as are output_tokens and cached_tokens; None: the server does not report it."""
     output_tokens: int | None = None
+    """Generated tokens, reasoning included."""
     cached_tokens: int | None = None
+    """Those of input_tokens that came from the prefix cache."""
     reasoning_tokens: int | None = None
     """Those of output_tokens that are reasoning, streamed or not, as the server counted them; None: it does not say."""
     end_marks: frozenset[str] = frozenset()
@@ -49,6 +56,7 @@ class Sample:
     local_tokens: int | None = None
     """Output tokens of the text by the checkpoint's own tokenizer; counted only if the server does not count."""
     finish_reason: str | None = None
+    """Why generation ended, in the server's word ('length', 'stop'); None: it does not say."""
     server_timings: Mapping[str, float] | None = None
     """The engine's own timings of this request, with the engine's names and units."""
     text: str | None = None

@@ -39,7 +39,9 @@ class Search:
     over: Literal["rate", "concurrency"]
     """The field of the load that is the level."""
     start: float
+    """The lowest level, measured first: requests/s, or streams."""
     stop: float
+    """The highest level that is tried, in the same unit."""
     precision: float
     """The search ends when the levels that passed and failed differ by at most a factor of 1 + precision."""
     follows: tuple[Follower, ...] = ()

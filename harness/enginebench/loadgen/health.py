@@ -51,13 +51,17 @@ class ClientHealth:
     """Client lag: how long data waited until the client read them. With kernel time stamps, measured for each read (to 1/8 of its
     value); else the lateness of a 5 ms timer."""
     lag_p99_ms: float
+    """99th percentile of the same."""
     lag_max_ms: float
+    """The longest wait."""
     cpu_fraction: float
     """CPU time of a process / wall time; near 1.0 the client is the bottleneck."""
     schedule_delay_p50_ms: float
     """sent - due, over all sent requests."""
     schedule_delay_p99_ms: float
+    """99th percentile of the same."""
     schedule_delay_max_ms: float
+    """Delay of the latest request."""
     achieved_concurrency: float
     """Time-weighted mean of requests in flight; in a closed loop, from the start of its last stream until its last request is sent."""
     reconnects: int
@@ -67,6 +71,7 @@ class ClientHealth:
     loop: str
     """'uvloop' or 'asyncio'."""
     stamps: Stamps = "loop"
+    """Where times of arrival come from."""
     unstamped: int = 0
     """Reads without a kernel time stamp although these were enabled; they have the time of the read."""
     acks: Acks = "usual"

@@ -25,6 +25,7 @@ class Install:
     python: Path | None = None
     """The interpreter of the engine's own environment."""
     binary: Path | None = None
+    """The engine's executable; None: it is started with `python`."""
 
 
 def find_package(python: Path | None, package: str, variant: str | None = None) -> list[Install]:

@@ -95,12 +95,17 @@ class CellRecord:
     """One cell. Its evidence is its raw samples or, if another tool measured it, `stated`."""
 
     id: str
+    """`Cell.id`, a hash of deployment, load and repeat. Names the files of the cell."""
     launch_id: str
     """The server start that measured it."""
     deployment: Deployment
+    """The server that was measured, with all defaults filled in."""
     load: StoredLoad
+    """What was to be sent; `delivery` says how much of it was."""
     repeat: int
+    """Index of the repeat, from 0. Each repeat has a server start of its own."""
     status: Status
+    """'ok': measured, whatever the verdict on it. 'failed': tried without a result. 'skipped': not tried."""
     reason: str | None = None
     """Why it failed or was skipped."""
     started_at: str | None = None
@@ -108,10 +113,15 @@ class CellRecord:
     wall_s: float | None = None
     """Duration including making prompts and warm-up."""
     prompts: PromptFacts = field(default_factory=PromptFacts)
+    """Form, exactness and notes of the prompts; defaults if the cell was not measured."""
     traits: CellTraits = field(default_factory=CellTraits)
+    """Length control, weights, routing and devices of the deployment; defaults if the cell was not measured."""
     delivery: Delivery = field(default_factory=Delivery)
+    """The time of the load, and how much of it was sent."""
     client: ClientFacts = field(default_factory=ClientFacts)
+    """Condition and calibrated limits of the load generator."""
     counters: EngineCounters = field(default_factory=EngineCounters)
+    """The engine's own counters over the cell; empty if it has none."""
     telemetry: tuple[Subject, ...] = ()
     """Readings of GPUs, machine and engine processes while the load ran."""
     stated: Stated | None = None

@@ -39,7 +39,9 @@ class Gauge:
     """A gauge over a window."""
 
     mean: float
+    """Arithmetic mean of the readings, in the gauge's unit."""
     max: float
+    """Largest reading; a peak between two readings is not seen."""
     readings: int
     """Number of readings in the window."""
 

@@ -17,7 +17,9 @@ class ImportedCell:
     """One cell as the source states it. Lengths that the source does not state are 'data'; other fields of the load keep their defaults."""
 
     deployment: Deployment
+    """The server, as far as the source describes it."""
     load: Load
+    """What the source sent."""
     figures: Mapping[str, float]
     """Figure ('ttft_p50', 'output_throughput', ...) -> value in the metric's unit (docs/metrics.md)."""
     completed: int
@@ -31,8 +33,11 @@ class ForeignRecord:
     """A JSON object, or a row of a CSV file, with the place where it begins. UserError for a value that is missing or invalid."""
 
     file: Path
+    """The file it was read from."""
     line: int
+    """Where it begins in the file, from 1; of a CSV row the line on which it ends."""
     data: Mapping[str, JSON]
+    """Key -> value as the file has it; values of a CSV file are text, '' where a cell is empty."""
 
     def number(self, key: str) -> float:
         """A finite number. CSV has it as text."""
@@ -124,6 +129,7 @@ class Importer:
     recognised_by: tuple[str, ...]
     """Keys that every record of the tool has, and no other tool's."""
     read: Read
+    """Turns one record into its cells. UserError if the record is incomplete."""
 
     @property
     def text(self) -> str:

@@ -56,11 +56,15 @@ class LaunchRecord:
     id: str
     """The plan's launch id; a restart has -2, -3, ... appended. Also the name of the log files in logs/."""
     deployment: Deployment
+    """What was started, the same as in the records of its cells."""
     repeat: int
+    """Index of the repeat that its cells belong to, from 0."""
     started_at: str
     """UTC, ISO 8601."""
     startup: Startup = field(default_factory=Startup)
+    """Command, installation and durations of the start."""
     configuration: Configuration = field(default_factory=Configuration)
+    """What the engine reported once it was ready; empty if it never was."""
     parity: tuple[Mapping[str, JSON], ...] = ()
     """Greedy outputs for fixed prompts, each with prompt, output and outcome."""
     ended: str | None = None

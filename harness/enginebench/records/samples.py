@@ -34,35 +34,56 @@ _TIMINGS = "server_timings"
 
 @dataclass(frozen=True)
 class Samples:
-    """n requests; the fields are those of `Sample`. Times are ns of the client's monotonic clock; a count of -1 is unknown."""
+    """n requests with e output events. Times are ns of the client's monotonic clock; a count of -1 is unknown."""
 
     index: Ints
+    """(n,) Position of the request in the load, from 0."""
     asked_input_tokens: Ints
+    """(n,) Prompt tokens that the server should count; an estimate where the tokenizer is unknown."""
     asked_output_tokens: Ints
+    """(n,) Tokens to generate, sent as the limit of the request."""
     due_ns: Ints
+    """(n,) Scheduled arrival; equals sent_ns in a closed loop without delay."""
     sent_ns: Ints
+    """(n,) Just before the first byte is written; 0: never sent."""
     headers_ns: Ints
+    """(n,) Arrival of the response headers; 0: none came."""
     end_ns: Ints
+    """(n,) When the response was complete or the error known."""
     input_tokens: Ints
+    """(n,) Prompt tokens as the server counted them."""
     output_tokens: Ints
+    """(n,) Generated tokens as the server counted them, reasoning included."""
     cached_tokens: Ints
+    """(n,) Those of input_tokens that came from the prefix cache, as the server counted them."""
     status_code: Ints
+    """(n,) HTTP status; -1: no response."""
     outcome: tuple[str, ...]
+    """Per request 'ok', or an error class of `enginebench.loadgen.outcomes`."""
     error: tuple[str | None, ...]
+    """Message of each failed request; None: it succeeded."""
     finish_reason: tuple[str | None, ...]
+    """Why each generation ended, in the server's word ('length', 'stop'); None: not reported."""
     event_ns: Ints
-    """Arrival of all output events, request after request."""
+    """(e,) Arrival of all output events, request after request."""
     event_tokens: npt.NDArray[np.int32]
+    """(e,) Tokens of each output event; -1: unknown."""
     event_chars: npt.NDArray[np.int32]
+    """(e,) Characters of each output event."""
     offsets: Ints
-    """n + 1 entries: the events of request i are [offsets[i], offsets[i+1])."""
+    """(n + 1,) The events of request i are [offsets[i], offsets[i+1])."""
     server_timings: tuple[Mapping[str, float] | None, ...]
-    """The engine's own timings, under its own names."""
+    """The engine's own timings of each request, under its own names; None: it sends none."""
     first_answer_ns: Ints
+    """(n,) Arrival of the first output event that is not reasoning; 0: none came, or an older file."""
     local_tokens: Ints
+    """(n,) Output tokens counted with the checkpoint's own tokenizer; -1: not counted, as where the server counts."""
     reasoning_tokens: Ints
+    """(n,) Those of output_tokens that are reasoning, as the server counted them."""
     conversation: Ints
+    """(n,) Conversation that the request belongs to; -1: none."""
     turn: Ints
+    """(n,) Index of the request in its conversation, from 0."""
     window_ns: tuple[int, int] | None = None
     """The part that metrics are computed from, including both ends; None: everything. Not stored."""
 

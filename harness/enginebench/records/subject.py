@@ -58,6 +58,7 @@ class Subject:
     """One subject and its readings."""
 
     kind: Kind
+    """Decides which of VALUES the series has. An engine has 'processes', or 'container' with `runtime: docker`."""
     name: str
     """'GPU 0', 'this machine', 'engine' or 'member prefill'."""
     facts: Mapping[str, JSON] = field(default_factory=dict)

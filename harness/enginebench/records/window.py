@@ -13,6 +13,7 @@ class Window:
     start_ns: int
     """On the client's monotonic clock."""
     end_ns: int
+    """Inclusive, on the same clock."""
     state: State
     """Two states are not faults. 'too short to tell': there is no evidence. 'changing by design': the load itself changes over time."""
     why: str
