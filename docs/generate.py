@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from enginebench.adapter import GAUGES, TOTALS, Deployment
 from enginebench.audit.claims import Claims, read_claims
 from enginebench.audit.judge import Finding
@@ -299,7 +300,25 @@ def _engines() -> str:
 
 def _published() -> str:
     claims = read_claims(DOCS.parent / "scenarios" / "published" / "field.yaml")
-    return _GENERATED + _PUBLISHED + "\n\n" + field_table(claims, judge_all(claims, Physics()))
+    return _GENERATED + _PUBLISHED + "\n\n" + field_table(claims, judge_all(claims, Physics())) + "\n" + "\n".join(_points_rows()) + "\n"
+
+
+def _points_rows() -> Iterable[str]:
+    """A summary of benchmarks/published_points.yaml: each series with its lowest and highest share of the bound, and of the even estimate."""
+    sys.path.insert(0, str(DOCS.parent / "benchmarks"))
+    import published
+
+    document = yaml.safe_load(published.POINTS.read_text())
+    yield _POINTS + "\n"
+    yield "| model | engine, machine | points | share of the bound | share of even | source |"
+    yield "|---|---|--:|--:|--:|---|"
+    of_series = itertools.groupby(published.points(), key=lambda point: (point.claim.source, point.what))
+    for (source, what), found in of_series:
+        its = list(found)
+        (model, where), title = what.split(", ", 1), document["sources"][source]
+        bound, even = sorted(each.share for each in its), sorted(each.measured / each.even for each in its)
+        spans = f"{bound[0]:.0%} to {bound[-1]:.0%} | {even[0]:.0%} to {even[-1]:.0%}"
+        yield f"| {model} | {where} | {len(its)} | {spans} | [{source}]({title['url']}) |"
 
 
 def field_table(claims: Claims, findings: Sequence[Finding]) -> str:
@@ -358,6 +377,15 @@ _PUBLISHED = inspect.cleandoc("""
     These measurements showed one error in the audit and none in the sources: the audit allowed 4,096 sequences for a whole deployment, too few for
     288 GPUs (and for the 7,168 that NVIDIA's own command requests on eight). The limit is now per device. Wide expert parallelism over numbers of
     GPUs that do not divide the experts (SGLang's 72) is not in the table, because the model here has no redundant experts.
+""")
+
+
+_POINTS = inspect.cleandoc("""
+    ## Points at many batches
+
+    Rates that others measured at one stream and at many, from `benchmarks/published_points.yaml`; `make bench-ceiling-published` lists every point.
+    One stream reaches 60 to 80 % of the bound. In a batch, rates above the even estimate show that the tokens of a batch agree in their experts more than even routing does,
+    which is why only the bound can call a claim impossible.
 """)
 
 

@@ -112,6 +112,7 @@ _PRECISIONS: dict[str, Precision] = {
     "nvfp4": _quantised("nvfp4", {}, 4.5, ("fp4", "bf16")),
     "w4afp8": _quantised("w4afp8", dict.fromkeys(frozenset(Role) - _SIXTEEN - {Role.EXPERT}, 8.0), 4.125, ("fp8", "bf16")),
     "mxfp4": _quantised("mxfp4", dict.fromkeys(frozenset(Role) - {Role.EXPERT}, 16.0), 4.25, ("fp4", "fp8", "bf16")),
+    "mxfp4_all": _quantised("mxfp4_all", {Role.HEAD: 4.25}, 4.25, ("fp4", "fp8", "bf16")),
     "mxfp4_moe": Precision(
         "mxfp4_moe", {role: 4.25 if role == Role.EXPERT else 32 if role in _FULL else 8.5 for role in Role}, ("fp4", "int8", "bf16")
     ),
