@@ -12,6 +12,8 @@ from enginebench.validity.context import SUCCESSES, Context, Requirement
 FEWEST_MATCHING = Threshold(4)
 """Letters that two names of one model have in common at least, if one holds the other."""
 
+ANY_MODEL = ("any", "auto", "default", "model", "whatever")
+"""Names by which a scenario means the one model that an attached server has."""
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "seed")
 """Fields of a request that say how tokens are chosen."""
 
@@ -71,8 +73,9 @@ def unproven_server(cell: Context) -> Iterator[Finding]:
 )
 def wrong_model(cell: Context) -> Iterator[Finding]:
     """The wrong server on the port, or the right one with another model. Many servers ignore the name in a request."""
+    unnamed = cell.record.deployment.runtime == "attach" and cell.record.deployment.model.lower() in ANY_MODEL
     for its in _differences(cell):
-        if its.name == "model" and not _alike(its.asked, its.got):
+        if its.name == "model" and not unnamed and not _alike(its.asked, its.got):
             yield Finding("suspect", f"asked for {stored(its.asked)}, the server reports {stored(its.got)}")
 
 
