@@ -260,3 +260,30 @@ def test_a_key_in_text_models_timings_and_headers_is_stored_nowhere(bench: Bench
     assert tables, done.stderr
     assert "sk-very-secret" not in stored + "".join(tables) + done.stdout + done.stderr
     assert "***" in stored
+
+
+def test_system_turns_of_a_data_set_are_sent_and_what_is_not_sent_is_said(bench: Bench) -> None:
+    sent: list[list[dict[str, str]]] = []
+
+    class Logging(Picky):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            sent.append(body["messages"])
+            self.stream(body["max_tokens"])
+
+    rows = [{"messages": [{"role": "system", "content": "be brief"}, {"role": "user", "content": f"question {i}"}]} for i in range(8)]
+    rows.append({"messages": [{"role": "assistant", "content": "hello"}]})
+    (bench.folder / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Logging) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        bench.write(f"engine: openai, model: m, runtime: attach, url: 'http://127.0.0.1:{server.server_port}'")
+        file = bench.folder / "s.yaml"
+        load = "prompts: 'jsonl:data.jsonl', input_tokens: data, api: chat, prefix_cache: allowed, output_tokens: 8"
+        file.write_text(file.read_text().replace("input_tokens: 16, output_tokens: 8", load))
+        done = bench("run", "s.yaml", "--no-html")
+        server.shutdown()
+    assert done.returncode == 0, done.stderr
+    asked = [messages for messages in sent if "question" in messages[-1]["content"]]
+    assert len(asked) == 16
+    assert all(messages[0] == {"role": "system", "content": "be brief"} and len(messages) == 2 for messages in asked)
+    assert "left out: 1 records without a prompt" in bench("report", str(bench.run_folder())).stdout
