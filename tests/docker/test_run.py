@@ -148,6 +148,22 @@ def test_a_harness_that_is_gone_leaves_nothing(bench: Bench, daemon: Any, number
         until(lambda: not bench.left(daemon), "something was left behind")
 
 
+def test_the_next_start_removes_the_container_of_a_harness_that_was_killed_with_its_guardian(bench: Bench, daemon: Any) -> None:
+    with measuring(bench, boxed()) as process:
+        children = psutil.Process(process.pid).children()
+        for guardian in (child for child in children if any("container/guardian.py" in word for word in child.cmdline())):
+            guardian.kill()
+        process.kill()
+        process.communicate(timeout=90)
+    left = bench.left(daemon)
+    assert {item.kind for item in left} == {"container", "network"}
+    again = bench("run", "s.yaml", "--no-html")
+    assert again.returncode == 0, again.stderr
+    for item in left:
+        assert f"removed {item.text}" in again.stderr
+    assert not bench.left(daemon)
+
+
 def test_clean_removes_what_nobody_owns_and_nothing_else(bench: Bench, daemon: Any) -> None:
     with measuring(bench, boxed()) as process:
         for child in psutil.Process(process.pid).children():

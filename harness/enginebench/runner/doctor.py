@@ -29,7 +29,7 @@ from enginebench.machine.nvml import DRIVER
 from enginebench.runner.quiet import Moment, others_since
 from enginebench.runtime.exit_status import LaunchFailed
 from enginebench.runtime.leftovers import here, leases, sweep
-from enginebench.runtime.machine_lease import remove_dead
+from enginebench.runtime.machine_lease import leases_folder, remove_dead
 from enginebench.telemetry.nvidia import nvml_version
 from enginebench.validity.checks.machine import FOREIGN
 
@@ -207,7 +207,7 @@ def clean() -> Cleanup:
     """End processes and remove containers and networks of runs whose harness has ended. Never raises for a missing Docker daemon."""
     actions, leases = remove_dead()
     actions += [*sweep(), *remove_drafts(checkpoints_folder()), *remove_drafts(cache_dir() / "hashes")]
-    problem, more = _clean_containers(leases)
+    problem, more = _clean_containers(leases, None)
     return Cleanup((*actions, *more), problem)
 
 
@@ -216,21 +216,22 @@ def remove_leftovers(*, docker: bool) -> list[str]:
     actions, leases = remove_dead()
     actions += [*sweep(), *remove_drafts(checkpoints_folder()), *remove_drafts(cache_dir() / "hashes")]
     if docker or leases:
-        problem, more = _clean_containers(leases)
+        problem, more = _clean_containers(leases, str(leases_folder()))
         actions += [line for line in more if not line.startswith("left ")]
         if problem and leases:
             actions.append(f"containers of a killed run may be left: {problem}")
     return actions
 
 
-def _clean_containers(leases: Sequence[Path]) -> tuple[str | None, list[str]]:
-    """Why containers could not be looked at, and what was done. leases: of killed runs, deleted when their containers are removed."""
+def _clean_containers(leases: Sequence[Path], folder: str | None) -> tuple[str | None, list[str]]:
+    """Why containers could not be looked at, and what was done. leases: of killed runs, deleted when their containers are removed.
+    folder: only containers of runs with this folder of leases."""
     from enginebench.runtime.container.client import connect
     from enginebench.runtime.container.leftovers import clean as clean_containers
 
     try:
         with contextlib.closing(connect(DOCKER_TIMEOUT_S)) as client:
-            actions = clean_containers(client)
+            actions = clean_containers(client, folder)
     except LaunchFailed as failure:
         return failure.reason, []
     if not any(action.startswith("could not") for action in actions):

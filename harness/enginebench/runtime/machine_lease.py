@@ -66,11 +66,11 @@ def machine_lease(purpose: str, *, containers: bool = False) -> Iterator[Machine
     name = f"{PREFIX}{secrets.token_hex(4)}"
     holder = Holder(os.getpid(), purpose, str(Path(tempfile.gettempdir()) / name), containers)
     with contextlib.ExitStack() as stack:
-        file: Path | None = _folder() / f"{name}.json"
+        file: Path | None = leases_folder() / f"{name}.json"
         try:
             with _alone():
-                lock = stack.enter_context((_folder() / f"{name}.json").open("x"))
-                stack.callback((_folder() / f"{name}.json").unlink, missing_ok=True)
+                lock = stack.enter_context((leases_folder() / f"{name}.json").open("x"))
+                stack.callback((leases_folder() / f"{name}.json").unlink, missing_ok=True)
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 lock.write(json.dumps(asdict(holder)))
                 lock.flush()
@@ -106,23 +106,24 @@ def remove_dead() -> tuple[list[str], list[Path]]:
     return actions, with_containers
 
 
-def _folder() -> Path:
+def leases_folder() -> Path:
+    """The folder that ENGINEBENCH_LEASES names, else that of the machine."""
     chosen = os.environ.get(FOLDER_VARIABLE)
     return Path(chosen).expanduser() if chosen else DEFAULT_FOLDER
 
 
 def _files() -> list[Path]:
-    return sorted(_folder().glob(f"{PREFIX}*.json"))
+    return sorted(leases_folder().glob(f"{PREFIX}*.json"))
 
 
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
     """No other process makes or removes a lease while the block lasts. Makes the folder, in which every user may make files."""
-    if not _folder().is_dir():
-        _folder().mkdir(parents=True, exist_ok=True)
+    if not leases_folder().is_dir():
+        leases_folder().mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(PermissionError):
-            _folder().chmod(0o1777)
-    descriptor = os.open(_folder(), os.O_RDONLY)
+            leases_folder().chmod(0o1777)
+    descriptor = os.open(leases_folder(), os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield

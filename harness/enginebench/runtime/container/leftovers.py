@@ -13,8 +13,10 @@ from typing import Any
 
 from enginebench.runtime.container.client import Client, translated_errors
 from enginebench.runtime.leftovers import born, here
+from enginebench.runtime.machine_lease import leases_folder
 
 RUN, CELL, LAUNCH, OWNER = "enginebench.run", "enginebench.cell", "enginebench.launch", "enginebench.owner"
+LEASES = "enginebench.leases"
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class Leftover:
     """The harness that created it still runs."""
     state: str = ""
     """The daemon's state of a container, such as 'running'."""
+    leases: str = ""
+    """The folder of leases of the run that created it: which runs see each other."""
 
     @property
     def text(self) -> str:
@@ -42,7 +46,7 @@ def labels(log: Path, tag: str) -> dict[str, str]:
     """The labels of a launch's containers and networks. log: of the launch, <run>/logs/<first cell's launch>.log."""
     owner = {"place": here(), "pid": os.getpid(), "born": born(os.getpid())}
     run = log.absolute().parent.parent
-    return {RUN: run.name, CELL: log.stem, LAUNCH: tag, OWNER: json.dumps(owner, sort_keys=True)}
+    return {RUN: run.name, CELL: log.stem, LAUNCH: tag, OWNER: json.dumps(owner, sort_keys=True), LEASES: str(leases_folder())}
 
 
 def owner_lives(found: Mapping[str, str]) -> bool:
@@ -68,7 +72,9 @@ def find(client: Client, launch: str | None = None) -> list[Leftover]:
 
 def _leftover(kind: str, item: Mapping[str, Any], name: str) -> Leftover:
     found = item["Labels"] or {}
-    return Leftover(kind, item["Id"], name, found.get(RUN, "?"), found.get(LAUNCH, ""), owner_lives(found), item.get("State", ""))
+    return Leftover(
+        kind, item["Id"], name, found.get(RUN, "?"), found.get(LAUNCH, ""), owner_lives(found), item.get("State", ""), found.get(LEASES, "")
+    )
 
 
 def remove(client: Client, item: Leftover) -> str | None:
@@ -91,10 +97,12 @@ def remove(client: Client, item: Leftover) -> str | None:
     return None
 
 
-def clean(client: Client) -> list[str]:
-    """Remove everything whose harness has ended. Returns one sentence per action or omission."""
+def clean(client: Client, leases: str | None = None) -> list[str]:
+    """Remove everything whose harness has ended. Returns one sentence per action or omission. leases: only of runs with this folder."""
     actions = []
-    for item in find(client):  # containers first: a network with containers cannot be removed
+    for item in (
+        item for item in find(client) if leases in (None, item.leases)
+    ):  # containers first: a network with containers cannot be removed
         if item.live:
             actions.append(f"left {item.text} alone: the harness that started it still runs, or is on another machine")
         else:
