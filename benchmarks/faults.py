@@ -36,7 +36,7 @@ from typing import Any
 import psutil
 from enginebench.runtime import LaunchFailed
 from enginebench.runtime.container.client import connect
-from enginebench.runtime.container.leftovers import find
+from enginebench.runtime.container.leftovers import Leftover, find
 
 IMAGE = "enginebench-faults/nothing:1.0.0"
 KINDS = {
@@ -138,11 +138,15 @@ class Series:
             return [harness]
         if kind == "container":
             with contextlib.suppress(LaunchFailed, psutil.Error):
-                ours = [item for item in find(self.client) if item.kind == "container" and item.state == "running"]
+                ours = [item for item in self._in_daemon() if item.kind == "container" and item.state == "running"]
                 return [self.client.api.inspect_container(item.id)["State"]["Pid"] for item in ours]
             return []
         found = [pid for pid, command in _children(harness) if any(sign in command for sign in KINDS[kind])]
         return [*found, harness] if found and kind.startswith("harness and") else found[:1]
+
+    def _in_daemon(self) -> list[Leftover]:
+        """Containers and networks of this series."""
+        return [item for item in find(self.client) if item.leases == str(self.folder / "leases")]
 
     def _finished(self) -> dict[str, bytes]:
         """Record and samples of every measured cell: path -> content."""
@@ -170,7 +174,7 @@ class Series:
             yield from (f"file {path}" for path in (self.folder / name).glob("*"))
         yield from (f"file {path}" for path in self.folder.rglob("*") if path.name.endswith((".part", ".new")) or ".draft-" in path.name)
         if self.client is not None:
-            yield from (item.text for item in find(self.client))
+            yield from (item.text for item in self._in_daemon())
 
 
 def _children(pid: int) -> Iterator[tuple[int, str]]:
