@@ -10,6 +10,7 @@ import click
 
 import enginebench
 from enginebench.cli.shared import AS_JSON, FILE_ONLY, POSITIVE, Number, count, model_options, print_json, write
+from enginebench.domain.formatting import duration
 
 _EPILOG = """\b
 Examples:
@@ -74,7 +75,7 @@ def _table(found: enginebench.Ceilings, context: int) -> Iterator[str]:
 
 def _remarks(found: enginebench.Ceilings, context: int, reach: float | None) -> Iterator[str]:
     if (first := found.prefill(context)) is not None:
-        yield f"prefill of one prompt of {context:,} tokens: at least {1e3 * first.time_s:,.1f} ms ({first.bottleneck}, {first.arithmetic})"
+        yield f"prefill of one prompt of {context:,} tokens: at least {duration(first.time_s)} ({first.bottleneck}, {first.arithmetic})"
     for knee in found.knees(context):
         yield f"from batch {knee.batch:,} the bottleneck is {knee.after} instead of {knee.before}"
     if found.all_touched:

@@ -38,7 +38,7 @@ def fit(model: enginebench.PlacedModel, context: int, concurrency: int, reserve:
         print_json(found.to_dict())
     else:
         click.echo(f"{model.title}, {concurrency} x {context:,} tokens, KV cache in {model.kv_bits:g} bits\n")
-        for line in (*_budget(found), *_verdict(found), *_others(found), *_offloads(found)):
+        for line in (*_verdict(found), *_budget(found), *_others(found), *_offloads(found)):
             click.echo(line)
     return Exit.OK if found.fits else Exit.THRESHOLD
 
@@ -64,13 +64,13 @@ def _line(what: str, size: float) -> str:
 
 def _verdict(found: enginebench.ModelFit) -> Iterator[str]:
     asked = found.fit
-    yield ""
     yield "It fits." if asked.fits else f"It does not fit: {asked.why_not}."
     if asked.max_context and asked.max_concurrency:
         yield (
             f"At most {asked.max_context:,} tokens each for {asked.concurrency} sequences, or {asked.max_concurrency:,} sequences of "
             f"{asked.context:,} tokens."
         )
+    yield ""
 
 
 def _others(found: enginebench.ModelFit) -> Iterator[str]:
@@ -86,7 +86,7 @@ def _others(found: enginebench.ModelFit) -> Iterator[str]:
 
 def _offloads(found: enginebench.ModelFit) -> Iterator[str]:
     if found.with_host:
-        yield "\nwith the host's memory it fits (on the host, left on the device, GB; speeds and llama.cpp's flags: bench offload)"
+        yield "\nwith the host's memory it fits (on the host, left on the device, GB, with llama.cpp's working memory; flags: bench offload)"
     for each in found.with_host:
         yield f"  {_option(each.offload):<24} {each.budget.host / 1e9:7.1f} {each.budget.left / 1e9:7.1f}"
 

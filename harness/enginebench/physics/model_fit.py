@@ -11,6 +11,7 @@ from enginebench.physics import memory
 from enginebench.physics.catalogue import devices
 from enginebench.physics.machine import GIB, Device, Machine
 from enginebench.physics.memory import Fit, Reserve
+from enginebench.physics.offload_curve import LLAMACPP
 from enginebench.physics.placed import PlacedModel
 from enginebench.physics.sharding import devices_of, problem
 from enginebench.physics.weights import NOTHING, Offload
@@ -54,7 +55,8 @@ def fit(model: PlacedModel, *, context: int = 4096, concurrency: int = 1, reserv
         model.weights, model.machine, model.parallelism, context=context, concurrency=concurrency, kv_bits=model.kv_bits,
         reserve=Reserve(reserve_gib * GIB, chunk), offload=model.offload,
     )  # fmt: skip
-    return ModelFit(asked, tuple(smallest(asked, devices().values())), tuple(most_on_device(asked)))
+    hosted = replace(asked, reserve=LLAMACPP)  # the flags for it are llama.cpp's, so its working memory counts, as in `offload_curve`
+    return ModelFit(asked, tuple(smallest(asked, devices().values())), tuple(most_on_device(hosted)) if not asked.fits else ())
 
 
 def widened(parallelism: Parallelism, devices: int) -> Parallelism:
