@@ -31,6 +31,7 @@ from enginebench.runner.priming import first_generation, fit_text_scale, wait_un
 from enginebench.runner.redaction import redacted, secrets_of
 from enginebench.runtime import LaunchFailed, telling_line
 from enginebench.runtime.machine_lease import MachineLease
+from enginebench.scenario.checkpoint import check_fetched
 from enginebench.scenario.contents import changed, contents_of, hashes
 from enginebench.scenario.plan import Plan
 
@@ -133,6 +134,8 @@ class Sweep:
         deployment = launch.deployment
         adapter = self.registry[deployment.engine]
         launch.inputs = self._inputs(deployment)
+        if deployment.runtime != "attach":
+            check_fetched(adapter, deployment, self._base())
         log, say = self.run.log(launch.id), partial(self._step, deployment)
         installs, processes = self.installs(adapter), self.client_processes
         folder = self.lease.folder if self.lease else None

@@ -1,12 +1,14 @@
 """From a model's name and a precision to the checkpoint reference of one engine, or an error at its line."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from enginebench.adapter import Adapter
 from enginebench.checkpoints import RandomMoE, check, hub, local_path
 from enginebench.checkpoints.stored_precision import stored_precisions
+from enginebench.domain import Deployment
 from enginebench.domain.precisions import TORCH_DTYPES, UNSTATED
 from enginebench.errors import UserError, did_you_mean
 from enginebench.inputs.source import Location, Source
@@ -100,11 +102,8 @@ class Checkpoints:
         """Refuse a precision that the checkpoint does not have and that the engine does not make of it."""
         path = self._path(reference) if adapter.checkpoint_format != "none" else None
         stored = self._stored(path, here) if path is not None else ()
-        cast = adapter.casts and adapter.checkpoint_format == "safetensors" and {precision, *stored} <= TORCH_DTYPES.keys()
-        if stored and precision not in stored and not cast:
-            usable = [each for each in stored if adapter.precisions is None or each in adapter.precisions]
-            advice = f"write {usable[0]} in place of {precision}" if usable else f"{adapter.title} cannot load {stored[0]}"
-            raise self.source.error(f"'{reference}' is stored in {stored[0]}, not in {precision}", here, advice=advice)
+        if problem := mismatch(adapter, reference, stored, precision):
+            raise self.source.error(problem.message, here, advice=problem.advice)
 
     def _stored(self, path: Path, here: Location) -> tuple[str, ...]:
         try:
@@ -132,3 +131,26 @@ class Checkpoints:
         except UserError as error:
             at: Location = ("models", name, "random_weights")
             raise self.source.error(error.message, (*at, error.key) if error.key else at, advice=error.advice) from None
+
+
+CONVERTING = frozenset({"quantization", "dequantize"})
+"""Options by which engines make another precision of what is stored; their adapters check them."""
+
+
+def mismatch(adapter: Adapter, reference: str, stored: Sequence[str], precision: str) -> UserError | None:
+    """Why a checkpoint stored like this is not what the engine would be said to run; None if it is, or if its header does not say."""
+    cast = adapter.casts and adapter.checkpoint_format == "safetensors" and {precision, *stored} <= TORCH_DTYPES.keys()
+    if not stored or precision in stored or cast:
+        return None
+    usable = [each for each in stored if adapter.precisions is None or each in adapter.precisions]
+    advice = f"write {usable[0]} in place of {precision}" if usable else f"{adapter.title} cannot load {stored[0]}"
+    return UserError(f"'{reference}' is stored in {stored[0]}, not in {precision}", advice=advice)
+
+
+def check_fetched(adapter: Adapter, deployment: Deployment, base: Path) -> None:
+    """As planning does for a checkpoint that is here, for one that was fetched since. Raises UserError."""
+    path = local_path(deployment.checkpoint, base) if deployment.checkpoint.startswith(("package:", hub.SCHEME)) else None
+    known = path is not None and adapter.checkpoint_format != "none" and CONVERTING.isdisjoint(deployment.options)
+    stored = stored_precisions(path) if known and path is not None else ()
+    if problem := mismatch(adapter, deployment.checkpoint, stored, deployment.precision):
+        raise problem

@@ -24,7 +24,7 @@ from enginebench.errors import did_you_mean
 from enginebench.inputs.source import Location, Source, read
 from enginebench.inputs.validation_errors import as_user_error
 from enginebench.metrics.slo import Slo
-from enginebench.scenario.checkpoint import Checkpoints
+from enginebench.scenario.checkpoint import CONVERTING, Checkpoints
 from enginebench.scenario.defaults import OPEN_STREAMS, load_at, probe_requests
 from enginebench.scenario.loads import Chosen, LoadGroups
 from enginebench.scenario.options import Axes, combinations, option_axes, size
@@ -37,8 +37,6 @@ MAX_CELLS = 200_000
 """A larger sweep is taken for a mistake: at one second per cell it takes more than two days."""
 
 
-_CONVERTING = frozenset({"quantization", "dequantize"})
-"""Options by which engines make another precision of what is stored; their adapters check them."""
 UNKNOWN_CONTEXT = 4096
 """Tokens per request that a server must hold if the lengths of a data set are unknown and the scenario does not set max_context."""
 
@@ -222,7 +220,7 @@ class _Expansion:
             attached = variant.runtime == "attach"
             checkpoint = self.checkpoints.reference(
                 adapter, variant.model, variant.precision, variant.places["model"], precision_at, attached=attached,
-                converted=not _CONVERTING.isdisjoint(entry.options),
+                converted=not CONVERTING.isdisjoint(entry.options),
             )  # fmt: skip
             contexts = self._contexts(entry, heaviest, at)
             streams = entry.max_concurrency or [max((load.concurrency or OPEN_STREAMS for load in heaviest), default=1)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ from enginebench.checkpoints import RandomMoE
 from enginebench.checkpoints.gguf_file import GGUF_TYPES, write_gguf
 from enginebench.checkpoints.hf_folder import SAFETENSORS_PRECISIONS, write_hf_folder
 from enginebench.checkpoints.stored_precision import stored_precisions
+from enginebench.domain import Deployment
 from enginebench.domain.precisions import GGUF_PRECISIONS
+from enginebench.engines.registry import discover
 from enginebench.errors import UserError
+from enginebench.scenario.checkpoint import check_fetched
 from enginebench.scenario.planning import plan
 
 
@@ -136,3 +140,15 @@ def test_a_precision_that_the_checkpoint_does_not_have_is_refused(weights: Path,
         planned(weights, models, deployment)
     assert why in str(refused.value)
     assert "unstated" not in str(refused.value)
+
+
+def test_a_checkpoint_is_checked_once_it_is_fetched(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENGINEBENCH_HOME", str(weights / "home"))
+    adapter, declared = discover()["llamacpp"], Deployment("llamacpp", "m", "q4_k_m", "package:weights==1/m.gguf")
+    check_fetched(adapter, declared, weights)
+    target = weights / "home" / "checkpoints" / "packages" / "weights==1" / "m.gguf"
+    target.parent.mkdir(parents=True)
+    target.write_bytes((weights / "m.gguf").read_bytes())
+    with pytest.raises(UserError, match="is stored in q5_0, not in q4_k_m"):
+        check_fetched(adapter, declared, weights)
+    check_fetched(adapter, replace(declared, precision="q5_0"), weights)
