@@ -227,7 +227,7 @@ def _arrow_text(values: Sequence[str | None]) -> Any:
     """Texts or nulls as an Arrow array, without `pa.array` as above."""
     import pyarrow as pa
 
-    encoded = [(value or "").encode() for value in values]
+    encoded = [(value or "").encode(errors="replace") for value in values]
     ends = np.cumsum([0, *map(len, encoded)]).astype(np.int32)
     known = np.packbits(np.array([value is not None for value in values], bool), bitorder="little")
     buffers = [pa.py_buffer(known), pa.py_buffer(ends), pa.py_buffer(b"".join(encoded))]

@@ -27,7 +27,12 @@ _NUMBERS = re.compile(r"\[\n[\s\d.,eE+-]*(?:null[\s\d.,eE+-]*)*\]")
 def dump(record: object) -> str:
     """A record as JSON of version SCHEMA that people can read: one field per line, but a list of numbers on one line."""
     text = json.dumps({**plain_object(record), "schema": SCHEMA}, indent=1, ensure_ascii=False, allow_nan=False)
-    return _NUMBERS.sub(lambda found: "[" + " ".join(found[0][1:-1].split()) + "]", text) + "\n"
+    return _encodable(_NUMBERS.sub(lambda found: "[" + " ".join(found[0][1:-1].split()) + "]", text) + "\n")
+
+
+def _encodable(text: str) -> str:
+    """The text with question marks for halves of a character (lone surrogates), which a server may return as an escape in JSON."""
+    return text.encode(errors="replace").decode()
 
 
 def load(file: Path, kind: type[R], upgrades: Mapping[int, Upgrade]) -> R:
@@ -35,7 +40,10 @@ def load(file: Path, kind: type[R], upgrades: Mapping[int, Upgrade]) -> R:
     if file.exists() and not file.is_file():  # reading a pipe would wait for ever
         raise UserError("cannot be read: it is not a file", file=file)
     try:
-        data: Any = json.loads(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        data: Any = json.loads(text)
+        if "\\ud" in text.lower():
+            data = json.loads(_encodable(json.dumps(data, ensure_ascii=False)))
         for old in range(_version(data, file), SCHEMA):
             data = upgrades[old](data, file)
         return cast("R", _adapter(kind).validate_python(data))  # type: ignore[arg-type]  # mypy: type[R] is Hashable

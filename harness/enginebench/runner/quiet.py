@@ -1,7 +1,5 @@
 """Is this machine busy with other work before anything is measured? Warns, and waits if that is requested. Never refuses."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable

@@ -121,6 +121,15 @@ def test_the_launch_record_of_another_launch_is_not_used(run: Run) -> None:
     assert list(run.damage()) == [CELLS[0].id]
 
 
+def test_halves_of_a_character_are_question_marks(run: Run) -> None:
+    """JSON may hold them as escapes, and UTF-8 cannot."""
+    record = replace(CellRecord.of(CELLS[0], "failed", "half \ud800"), log_tail=("\udcff", "whole \U0001f600"))
+    run.add_cell(record)
+    assert (run.cell(CELLS[0].id).reason, run.cell(CELLS[0].id).log_tail) == ("half ?", ("?", "whole \U0001f600"))
+    _field("reason", "half \ud800, whole \U0001f600")(run)
+    assert run.cell(CELLS[0].id).reason == "half ?, whole \U0001f600"
+
+
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("old")
 
