@@ -86,7 +86,7 @@ def _others(found: enginebench.ModelFit) -> Iterator[str]:
 
 def _offloads(found: enginebench.ModelFit) -> Iterator[str]:
     if found.with_host:
-        yield "\nwith the host's memory it fits (on the host, left on the device, GB, with llama.cpp's working memory; flags: bench offload)"
+        yield "\nwith the host's memory it fits (on the host, left on the device, GB, working memory included; flags: bench offload)"
     for each in found.with_host:
         yield f"  {_option(each.offload):<24} {each.budget.host / 1e9:7.1f} {each.budget.left / 1e9:7.1f}"
 
