@@ -90,12 +90,15 @@ def read_event(payload: bytes, read: Callable[[Event, Mapping[str, Any]], None])
         return Event(done=True)
     data = json_object(payload)
     event = Event()
-    error = data.get("error") or data.get("errors") or ("error" in (data.get("object"), data.get("type")) and data)
+    error = data.get("error")
+    if not error and "choices" not in data:
+        error = data.get("errors") or ("error" in (data.get("object"), data.get("type")) and data)
     if error:
         event.error = error_text(error)
     else:
         read(event, data)
-        event.error = event.error or failure_of(event.finish_reason)
+        if event.finish_reason is not None:
+            event.error = event.error or failure_of(event.finish_reason)
     return event
 
 

@@ -29,8 +29,12 @@ from enginebench.domain import JSON
 _REASONING = ("reasoning_content", "reasoning", "thinking", "reasoning_text", "thinking_blocks", "reasoning_details")
 """Where servers put reasoning (DeepSeek, vLLM, SGLang; OpenRouter, Groq; Ollama; GitHub Copilot; LiteLLM; OpenRouter as parts, perhaps
 encrypted). Some send the same under several names, so the first that holds any counts."""
-_CACHED = ("cached_tokens", "prompt_cache_hit_tokens", "cache_read_input_tokens", "cache_read_tokens", "num_cached_tokens")
+_CACHED = frozenset({"cached_tokens", "prompt_cache_hit_tokens", "cache_read_input_tokens", "cache_read_tokens", "num_cached_tokens"})
 """Prompt tokens from a cache: OpenAI and Moonshot, DeepSeek, Anthropic and gateways, and two of engines."""
+
+_PROMPT_DETAILS = ("prompt_tokens_details", "input_tokens_details")
+_COUNTS = frozenset({"prompt_tokens", "completion_tokens", "total_tokens"})
+_PLAIN = frozenset({"content", "role"})
 
 
 class _OpenAI(Dialect):
@@ -48,7 +52,8 @@ class _OpenAI(Dialect):
             ids = choice.get("token_ids")
             if isinstance(ids, list) and ids:
                 event.tokens = len(ids)
-            event.finish_reason = finish_of(choice.get("finish_reason"))
+            if (reason := choice.get("finish_reason")) is not None:
+                event.finish_reason = finish_of(reason)
             if error := choice.get("error"):
                 event.error = error_text(error)
         else:
@@ -93,7 +98,11 @@ class OpenAIChat(_OpenAI):
         delta = choice.get("delta")
         if not isinstance(delta, dict):
             return
-        thought, answer = texts(delta.get("content"))
+        content = delta.get("content")
+        if isinstance(content, str) and not _others(delta, _PLAIN):  # nearly every event
+            event.set_output(content)
+            return
+        thought, answer = texts(content)
         audio = delta.get("audio")
         spoken = text(audio.get("transcript")) if isinstance(audio, dict) else ""
         calls = tool_text(delta.get("tool_calls")) + function_text(delta.get("function_call"))  # the older name of tool_calls
@@ -111,16 +120,30 @@ def _reasoning(fields: Mapping[str, Any]) -> str:
 
 
 def _usage(event: Event, usage: Any) -> None:
-    """Read the counts. No prompt has 0 tokens, so 0 is not a count; `total_tokens` replaces a count of the output that is missing."""
+    """Read the counts. No prompt has 0 tokens, so that is no count; `total_tokens` replaces a count of the output that is missing."""
     if not isinstance(usage, dict):
         return
+    event.input_tokens, event.output_tokens = count(usage.get("prompt_tokens")) or None, count(usage.get("completion_tokens"))
+    if event.output_tokens is None or event.input_tokens is None or _others(usage, _COUNTS):
+        _details(event, usage)
+
+
+def _others(fields: Mapping[str, Any], usual: frozenset[str]) -> bool:
+    """Whether any field but the usual ones has a value. Asked for every event of a stream."""
+    for name in fields.keys() - usual:  # noqa: SIM110  # a generator takes longer than this loop
+        if fields[name]:
+            return True
+    return False
+
+
+def _details(event: Event, usage: Mapping[str, Any]) -> None:
     event.input_tokens = _first(usage, "prompt_tokens", "input_tokens") or None
     event.output_tokens = _first(usage, "completion_tokens", "output_tokens")
     total = count(usage.get("total_tokens"))
     if event.output_tokens is None and event.input_tokens and total and total > event.input_tokens:
         event.output_tokens = total - event.input_tokens
-    places = [usage, *(usage[name] for name in ("prompt_tokens_details", "input_tokens_details") if isinstance(usage.get(name), dict))]
-    cached = [found for place in places for name in _CACHED if (found := count(place.get(name))) is not None]
+    places = [usage, *(found for name in _PROMPT_DETAILS if isinstance(found := usage.get(name), dict))]
+    cached = [found for place in places for name in _CACHED & place.keys() if (found := count(place[name])) is not None]
     event.cached_tokens = max(cached, default=None)  # of several names, the ones that are not in use hold 0
     details = usage.get("completion_tokens_details") or usage.get("output_tokens_details") or usage
     reasoning = count(details.get("reasoning_tokens")) if isinstance(details, dict) else None
