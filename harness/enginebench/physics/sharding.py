@@ -11,7 +11,8 @@ from __future__ import annotations
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cache
 
 from enginebench.domain import Parallelism
 from enginebench.errors import UserError
@@ -80,13 +81,14 @@ def cache_shards(attention: Attention, parallelism: Parallelism) -> int:
     return 1 if attention.latent else min(attention_ranks(parallelism), attention.kv_heads)
 
 
-def stages(layers: int, count: int) -> list[range]:
+@cache
+def stages(layers: int, count: int) -> tuple[range, ...]:
     """The consecutive layers of each pipeline stage. Their numbers differ by at most one."""
     bounds = [i * layers // count for i in range(count + 1)]
-    return [range(begin, end) for begin, end in itertools.pairwise(bounds)]
+    return tuple(range(begin, end) for begin, end in itertools.pairwise(bounds))
 
 
-def stage_of(part: Stored, layers: int, of: list[range], *, tied: bool) -> list[int]:
+def stage_of(part: Stored, layers: int, of: Sequence[range], *, tied: bool) -> list[int]:
     """The stages with a part. The first has the input table, the last the head, which may be the same table."""
     if part.layer < 0:
         return sorted({0, len(of) - 1}) if tied and part.role == Role.EMBEDDING else [0]
