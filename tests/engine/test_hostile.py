@@ -287,6 +287,7 @@ def test_a_refusal_is_never_retried_and_a_redirect_never_followed(refusal: bytes
     assert asked == [0, 1, 2]
 
 
+@pytest.mark.clock
 @pytest.mark.parametrize(
     ("early", "stays", "allowed"),
     [
@@ -419,6 +420,7 @@ def test_one_request_that_hangs_costs_the_others_nothing() -> None:
     assert result.stopped is None
 
 
+@pytest.mark.clock
 def test_requests_that_hang_beside_others_that_are_served_cost_only_themselves() -> None:
     """Both time out at the same look."""
 
