@@ -124,8 +124,10 @@ def _gauge(engine: Engine, short: ClosedLoop, salt: str, *, known: bool) -> Text
     length = min(_SCALE_INPUT, max(8, (engine.launch.deployment.max_context - 8) // 2))
     texts = engine.prompts.make(replace(short, input_tokens=length), _GAUGED, salt=salt)
     (probe,) = engine.prompts.make(replace(short, input_tokens=min(length, fixed(short.input_tokens))), 1, salt=f"{salt}/probe")
+    if not all(prompt.text for prompt in texts):
+        return TextScale()  # they are sent as token ids
     counts = [_counted_tokens(engine, prompt.text or "", short) for prompt in texts]
-    if not all(prompt.text for prompt in texts) or None in counts:
+    if None in counts:
         return TextScale()  # the server reports no counts, and cells say so
     words = [prompt.tokens if known else len((prompt.text or "").split()) for prompt in texts]
     twice = _counted_tokens(engine, f"{texts[0].text} {(texts[0].text or '').lstrip()}", short) or 0
