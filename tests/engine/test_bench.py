@@ -82,9 +82,9 @@ def test_a_broken_engine_fails_its_cells_and_the_sweep_goes_on(bench: Bench, opt
 
 
 def test_an_engine_that_dies_in_the_middle_is_started_again_for_the_other_cells(bench: Bench) -> None:
-    # One priming and one warm-up request, then 8: the first start answers 12 requests and so dies in the warm-up of the second
-    # cell (concurrency 4). The second start has that cell behind it and measures the third, with 1 + 1 + 8 requests.
-    scenario = bench.scenario("options: {crash_after: 12, ttft_ms: 5}")
+    # One priming request, six tokenizer probes and one warm-up request, then 8: the first start answers 18 requests and so dies in the
+    # warm-up of the second cell (concurrency 4). The second start has that cell behind it and measures the third, with 1 + 6 + 1 + 8.
+    scenario = bench.scenario("options: {crash_after: 18, ttft_ms: 5}")
     text = (bench.folder / scenario).read_text()
     third = "  - {concurrency: 1, input_tokens: 20, output_tokens: 8, requests: 8}\n"
     (bench.folder / scenario).write_text(text.replace("repeats:", third + "repeats:"))
