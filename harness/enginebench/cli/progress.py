@@ -7,6 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import click
 
@@ -21,6 +22,7 @@ class ProgressLines:
     """Listens to the events of a run."""
 
     def __init__(self) -> None:
+        self._run = RunOpened(Path(), planned=0, stored=0)
         self._planned = 0
         self._done = 0
         self._measured = 0
@@ -35,7 +37,7 @@ class ProgressLines:
                 self.close()
                 show(event.text)
             case RunOpened():
-                self._planned, self._done, self._began = event.planned, event.stored, time.monotonic()
+                self._run, self._planned, self._done, self._began = event, event.planned, event.stored, time.monotonic()
             case LaunchStep():
                 text = f"{_name(event.deployment)}: {event.step} ..."
                 self._status(text) if self._live else self._line(text)
@@ -63,7 +65,7 @@ class ProgressLines:
 
     def _head(self, cell: Cell) -> str:
         repeat = f" #{cell.repeat + 1}" if cell.repeat else ""
-        return f"[{self._done + 1}/{self._planned}] {_name(cell.deployment)} {cell.load.level_text} {cell.load.shape_text}{repeat}"
+        return f"[{self._done + 1}/{self._planned}] {_name(cell.deployment)} {self._run.name_of(cell.load)}{repeat}"
 
     def _left(self) -> str:
         """Time left, from the mean time of the cells of this session with their launches; empty until one has been measured."""

@@ -57,7 +57,7 @@ class LoadField:
 
     def text(self, value: float | str) -> str:
         """'requests 64', 'duration 8 s'."""
-        shown = value if isinstance(value, str) else f"{value:g}"
+        shown = f"{value:g}" if isinstance(value, float) else value
         return f"{self.words} {shown} {self.unit}".rstrip()
 
     def problem(self, value: Any) -> str:

@@ -11,8 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
 
+from enginebench.analysis.labels import load_names
 from enginebench.analysis.rows import CellResult, result_in, result_of
-from enginebench.domain import Cell, Deployment
+from enginebench.domain import Cell, Deployment, Load
 from enginebench.loadgen import Progress
 from enginebench.metrics.context import RunContext
 from enginebench.metrics.slo import Slo
@@ -39,6 +40,18 @@ class RunOpened:
     """Cells of the run; a search adds cells while it runs."""
     stored: int
     """Cells that an earlier session has stored."""
+    loads: tuple[Load, ...] = field(default=(), repr=False)
+    """The different loads of the plan; a search adds its base at other levels."""
+
+    def name_of(self, load: Load) -> str:
+        """'4 streams 128 + 64 tokens, prompts text': level and lengths of a load, and what else distinguishes it from those of the plan."""
+        if load not in self._names:
+            self._names[load] = load_names([*self.loads, load])[load]
+        return self._names[load]
+
+    @cached_property
+    def _names(self) -> dict[Load, str]:
+        return load_names(self.loads)
 
 
 @dataclass(frozen=True)

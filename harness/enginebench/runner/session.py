@@ -57,7 +57,8 @@ def run_plan(
         except OSError as error:
             advice = "name another folder with --results"
             raise UserError(f"no run can be stored there: {error.strerror}", file=results, advice=advice) from None
-        listener(RunOpened(run.path, len(run.record.cells), sum(map(run.has, run.record.cells))))
+        loads = tuple(dict.fromkeys(cell.load for cell in plan.cells))
+        listener(RunOpened(run.path, len(run.record.cells), sum(map(run.has, run.record.cells)), loads))
         if not run.finished:
             check_quiet(began, wait_quiet_s, note)
         Sweep(plan, run, plan.registry, installs_of, listener, instruments, client_processes, lease=lease, gpu_users=users).go()

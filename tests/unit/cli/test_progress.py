@@ -1,14 +1,21 @@
-"""The line that a finished cell leaves: its figures, and what is wrong with them."""
+"""The line that a finished cell leaves: what was measured, its figures, and what is wrong with them."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-from enginebench.cli.progress import _outcome
-from enginebench.domain import Cell
+import pytest
+from enginebench.cli.progress import ProgressLines, _outcome
+from enginebench.domain import KINDS, Cell, ClosedLoop, Deployment, Load, OpenLoop, TraceReplay, load_fields
+from enginebench.domain.load import _stored_names
+from enginebench.domain.load_field import load_field
+from enginebench.records.cell import CellRecord
 from enginebench.records.run_folder import Run
-from enginebench.runner.events import CellEnded
+from enginebench.runner.events import CellEnded, RunOpened
 
 NUMBER = r"[\d.,]+"
 
@@ -28,3 +35,95 @@ def test_a_finished_cell_says_what_is_wrong_with_it(synthetic_run: Run) -> None:
     assert lines["attach", 16, 1024].startswith("skipped: weights 215.5 GB")
     marked = Counter(word for line in lines.values() for word in ("suspect", "invalid") if word in line)
     assert marked == {"suspect": 1, "invalid": 1}, "the other cells are valid, and their lines are as before"
+
+
+SERVER = Deployment("fake", "any", "none", "any")
+
+
+def lines_of(loads: list[Load], capsys: pytest.CaptureFixture[str], *, planned: int | None = None) -> list[str]:
+    """What a run of these loads leaves on stderr, one line per cell, without count and outcome. planned: loads in the plan, default all."""
+    progress = ProgressLines()
+    progress(RunOpened(Path(), len(loads), 0, tuple(loads[:planned])))
+    for load in loads:
+        cell = Cell(SERVER, load)
+        progress(CellEnded(cell, CellRecord.of(cell, "skipped", "no reason"), len(loads)))
+    return [re.sub(r"^\[\d+/\d+\] fake any none (.*?)  skipped: .*", r"\1", line) for line in capsys.readouterr().err.splitlines()]
+
+
+CLOSED, OPEN = ClosedLoop(concurrency=2), OpenLoop(rate=3.0)
+
+
+@pytest.mark.parametrize(
+    ("loads", "expected"),
+    [
+        ([CLOSED], ["2 streams 128 + 64 tokens"]),
+        (
+            [CLOSED, replace(CLOSED, prompts="text"), replace(CLOSED, api="chat")],
+            [
+                "2 streams 128 + 64 tokens, prompts random, api completions",
+                "2 streams 128 + 64 tokens, prompts text, api completions",
+                "2 streams 128 + 64 tokens, prompts random, api chat",
+            ],
+        ),
+        (
+            [replace(CLOSED, turns=2, think_s=0.5), replace(CLOSED, turns=2)],
+            ["2 streams 128 + 64 tokens, think 0.5 s", "2 streams 128 + 64 tokens"],
+        ),
+        (
+            [replace(OPEN, arrivals="gamma", burstiness=0.25), replace(OPEN, arrivals="constant")],
+            ["3 req/s 128 + 64 tokens, arrivals gamma, burstiness 0.25", "3 req/s 128 + 64 tokens, arrivals constant"],
+        ),
+        (
+            [replace(CLOSED, seed=1_234_567), replace(CLOSED, seed=1_234_568)],
+            ["2 streams 128 + 64 tokens, seed 1234567", "2 streams 128 + 64 tokens, seed 1234568"],
+        ),
+        # requests and warm-up follow from the level: they are shown only where nothing else differs
+        (
+            [CLOSED, replace(CLOSED, concurrency=8, requests=32, warmup_requests=8)],
+            ["2 streams 128 + 64 tokens", "8 streams 128 + 64 tokens"],
+        ),
+        (
+            [CLOSED, replace(CLOSED, requests=40), replace(CLOSED, concurrency=8)],
+            ["2 streams 128 + 64 tokens, requests 16", "2 streams 128 + 64 tokens, requests 40", "8 streams 128 + 64 tokens, requests 16"],
+        ),
+        (
+            [replace(CLOSED, timeout_s=5.0), replace(CLOSED, timeout_s=9.0)],
+            ["2 streams 128 + 64 tokens, timeout 5 s", "2 streams 128 + 64 tokens, timeout 9 s"],
+        ),
+        (
+            [TraceReplay(trace="monday/calls.csv"), TraceReplay(trace="sunday/calls.csv")],
+            [f"calls.csv x1 the trace's lengths, trace {day}/calls.csv" for day in ("monday", "sunday")],
+        ),
+    ],
+)
+def test_a_line_has_what_distinguishes_the_load(loads: list[Load], expected: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert lines_of(loads, capsys) == expected
+
+
+def test_a_probe_that_a_search_adds_has_its_level(capsys: pytest.CaptureFixture[str]) -> None:
+    loads = [OPEN, replace(OPEN, prompts="text"), replace(OPEN, rate=6.0, prompts="text", requests=360)]
+    assert lines_of(loads, capsys, planned=2)[2] == "6 req/s 128 + 64 tokens, prompts text"
+
+
+@pytest.fixture
+def pulsed() -> Iterator[Callable[..., Load]]:
+    """A kind of load that the harness does not have, with a field of its own."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Pulsed(OpenLoop):
+        kind = "pulsed loop"
+        key = "pulse_s"
+        pulse_s: float = load_field("Seconds between two pulses.", default=1.0, unit="s")
+
+    caches = (load_fields, _stored_names)
+    for cache in caches:
+        cache.cache_clear()
+    yield Pulsed
+    KINDS.remove(Pulsed)
+    for cache in caches:
+        cache.cache_clear()
+
+
+def test_a_field_of_a_kind_of_load_from_elsewhere_is_shown_too(pulsed: Callable[..., Load], capsys: pytest.CaptureFixture[str]) -> None:
+    loads = [pulsed(rate=3.0, pulse_s=seconds) for seconds in (0.5, 20.0)]
+    assert lines_of(loads, capsys) == ["3 req/s 128 + 64 tokens, pulse 0.5 s", "3 req/s 128 + 64 tokens, pulse 20 s"]
