@@ -24,8 +24,8 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_a_second_run_is_refused_until_told_to_share(bench: Bench, tmp_path: Path) -> None:
-    first = bench.start("run", bench.scenario("options: {ttft_ms: 200, tick_ms: 40}", repeats=5))
+def test_a_second_run_is_refused_until_told_to_share(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = bench.start("run", bench.scenario("options: {ttft_ms: 200, tick_ms: 40}", repeats=20))
     bench.wait_for_cells(1)
     quick = bench.scenario("options: {ttft_ms: 5, tick_ms: 2}")
     refused = bench("run", quick, "--results", "other")
@@ -37,11 +37,15 @@ def test_a_second_run_is_refused_until_told_to_share(bench: Bench, tmp_path: Pat
     assert not (tmp_path / "other").exists()
     shared = bench("run", quick, "--results", "other", "--share-machine")
     assert shared.returncode == 0, shared.stderr
+    monkeypatch.setenv("ENGINEBENCH_LEASES", str(tmp_path / "leases"))
+    with machine_lease("another run"):
+        stored = len(list(tmp_path.glob("results/*/cells/*.json")))
+        bench.wait_for_cells(stored + 1)
     first.send_signal(signal.SIGINT)
     first.communicate(timeout=60)
     records = [json.loads(file.read_text())["shared_machine"] for file in tmp_path.glob("other/*/cells/*.json")]
     assert f"bench run demo (process {first.pid})" in records
-    assert any(cell["shared_machine"] for cell in bench.cells()), "the first run was disturbed, too"
+    assert any("another run" in str(cell["shared_machine"]) for cell in bench.cells()), "the first run was disturbed, too"
     assert bench("run", quick, "--results", "later").returncode == 0
     assert not any(json.loads(file.read_text())["shared_machine"] for file in tmp_path.glob("later/*/cells/*.json"))
 
