@@ -182,7 +182,8 @@ def _silences(s: Samples, least_ns: float) -> tuple[Ints, Ints]:
     events = np.unique(s.event_ns)
     gap = np.flatnonzero(np.diff(events) > least_ns)
     since, until = events[gap], events[gap + 1]
-    waiting = (s.sent_ns[:, None] < until) & (s.end_ns[:, None] >= until) & (s.sent_ns[:, None] > 0)
-    sent = np.where(waiting, s.sent_ns[:, None], until).min(axis=0, initial=np.iinfo(np.int64).max)
-    since = np.maximum(since, sent)
+    sent, ends = (np.sort(at[s.sent_ns > 0]) for at in (s.sent_ns, s.end_ns))
+    begun = np.searchsorted(sent, since, side="right")
+    busy = begun > np.searchsorted(ends, until)  # a request was in flight all the time; else it begins with the next one
+    since = np.minimum(np.where(busy, since, np.append(sent, np.iinfo(np.int64).max)[begun]), until)
     return since[until - since > least_ns], until[until - since > least_ns]
