@@ -101,7 +101,8 @@ def wait_for(made: Any, count: int) -> None:
 
 
 def watchers() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if scraper.__file__ in child.cmdline()]
+    alive = (child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE)
+    return [child for child in alive if scraper.__file__ in child.cmdline()]
 
 
 def test_counters_are_read_before_during_and_after_a_load() -> None:
