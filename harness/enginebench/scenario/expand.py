@@ -107,20 +107,12 @@ def expand(source: Source, registry: Registry, *, runtime: Runtime | None = None
             raise source.error(f"nothing is sent to {name}: every `only` under `loads` excludes it", ("deployments", i))
         if len({search.base for search in served.searches}) < len(served.searches):
             raise source.error("two searches begin with the same load", ("loads",), advice="keep the one with the wider bounds")
+    deployments, loads_of, searches = zip(*(served for served, _ in found.values()), strict=True) if found else ((), (), ())
     return Scenario(
-        name=written.name,
-        deployments=tuple(served.deployment for served, _ in found.values()),
-        loads=tuple(served.loads for served, _ in found.values()),
-        searches=tuple(served.searches for served, _ in found.values()),
-        slo=slo,
-        repeats=written.repeats,
-        parity=ParityCheck(**written.parity.model_dump()) if written.parity else None,
-        title=written.title,
-        description=written.description,
-        hardware=written.hardware,
-        file=source.file,
-        text=source.text,
-    )
+        name=written.name, deployments=deployments, loads=loads_of, searches=searches, slo=slo, repeats=written.repeats,
+        parity=ParityCheck(**written.parity.model_dump()) if written.parity else None, title=written.title,
+        description=written.description, hardware=written.hardware, file=source.file, text=source.text,
+    )  # fmt: skip
 
 
 @dataclass
