@@ -1,14 +1,21 @@
-"""Labels of loads for tables and sentences: one line for a load, and what distinguishes several loads."""
+"""Labels of loads and deployments for tables and sentences: one line for each, and what distinguishes several."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from enginebench.domain import Load, field_names, load_fields
+from enginebench.domain import Deployment, Load, field_names, load_fields, plain_object
+from enginebench.domain.formatting import flat
 from enginebench.domain.load_field import LoadField, Role
 
 SELDOM_SHOWN: tuple[Role, ...] = ("extent", "client")
 """Fields that tables and progress lines show only where loads would look the same without them: they mostly follow from the level."""
+
+
+SELDOM_NAMED = (
+    "checkpoint", "container", "url", "api_key_env", "api_key_header", "ca_file", "max_context", "max_concurrency", "ready_timeout_s",
+)  # fmt: skip
+"""The same for fields of a deployment."""
 
 
 def distinguishing_labels(loads: Sequence[Load], *, hidden: tuple[Role, ...] = ()) -> list[str]:
@@ -38,6 +45,41 @@ def load_names(loads: Iterable[Load]) -> dict[Load, str]:
     each = list(dict.fromkeys(loads))
     labels = distinguishing_labels(each, hidden=SELDOM_SHOWN)
     return {load: ", ".join(filter(None, (f"{load.level_text} {load.shape_text}", text))) for load, text in zip(each, labels, strict=True)}
+
+
+def deployment_names(deployments: Sequence[Deployment]) -> list[str]:
+    """'vllm scout fp8 block_size=16 tp=2': label, or engine, model, precision and options; then what differs where these are the same."""
+    names, settings = [_usual_name(deployment) for deployment in deployments], [_settings(deployment) for deployment in deployments]
+    peers: dict[str, list[Mapping[str, str]]] = {}
+    for name, its in zip(names, settings, strict=True):
+        peers.setdefault(name, []).append(its)
+    differing = {name: _differing(group) for name, group in peers.items()}
+    return [
+        " ".join([name, *(f"{key}={its[key]}" for key in differing[name] if key in its)]) for name, its in zip(names, settings, strict=True)
+    ]
+
+
+def _usual_name(deployment: Deployment) -> str:
+    if deployment.label:
+        return deployment.label
+    options = (f"{key}={value}" for key, value in deployment.options.items())
+    return " ".join(filter(None, (deployment.engine, deployment.model, deployment.known_precision, *options)))
+
+
+def _settings(deployment: Deployment) -> dict[str, str]:
+    """Dotted name -> value of everything that is set: 'tp', 'options.block_size', 'container.memory'."""
+    data = plain_object(deployment)
+    spread = data.pop("parallelism")
+    return flat({**spread, **data})  # type: ignore[dict-item]  # a dataclass becomes a dict
+
+
+def _differing(settings: Sequence[Mapping[str, str]]) -> list[str]:
+    """Names of the settings that vary; those of SELDOM_NAMED only if deployments that differ would look the same without them."""
+    names = dict.fromkeys(name for its in settings for name in its)
+    varying = [name for name in names if len({its.get(name) for its in settings}) > 1]
+    usual = [name for name in varying if name.partition(".")[0] not in SELDOM_NAMED]
+    kinds = [len({tuple(its.get(name) for name in some) for its in settings}) for some in (usual, varying)]
+    return usual if kinds[0] == kinds[1] else varying
 
 
 def load_text(load: Load) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from enginebench.adapter import GAUGES
-from enginebench.analysis.labels import SELDOM_SHOWN
+from enginebench.analysis.labels import SELDOM_NAMED, SELDOM_SHOWN
 from enginebench.domain import JSON, Deployment, Load, Phase, canonical, field_names, fingerprint, load_fields, plain
 from enginebench.domain.formatting import label, number
 from enginebench.errors import UserError
@@ -140,10 +140,7 @@ class Row:
 
 LOAD_COLUMNS = tuple(load_fields())
 _IDENTITY = ("engine", "model", "precision")
-_HIDDEN = (
-    "checkpoint", "container", "url", "api_key_env", "api_key_header", "ca_file",
-    "max_context", "max_concurrency", "ready_timeout_s", *field_names(*SELDOM_SHOWN)
-)  # fmt: skip
+_HIDDEN = (*SELDOM_NAMED, *field_names(*SELDOM_SHOWN))
 """Shown only where two rows would look the same without them: they follow from other columns, or seldom matter."""
 
 

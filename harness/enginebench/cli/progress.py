@@ -14,7 +14,7 @@ import click
 import enginebench
 from enginebench.api import CellEnded, CellProgress, CellStarted, Event, LaunchStep, Note, RunOpened
 from enginebench.cli.shared import show
-from enginebench.domain import Cell, Deployment
+from enginebench.domain import Cell
 from enginebench.domain.formatting import printable
 
 
@@ -39,7 +39,7 @@ class ProgressLines:
             case RunOpened():
                 self._run, self._planned, self._done, self._began = event, event.planned, event.stored, time.monotonic()
             case LaunchStep():
-                text = f"{_name(event.deployment)}: {event.step} ..."
+                text = f"{self._run.deployment_name(event.deployment)}: {event.step} ..."
                 self._status(text) if self._live else self._line(text)
             case CellStarted():
                 self._planned = event.planned
@@ -65,7 +65,8 @@ class ProgressLines:
 
     def _head(self, cell: Cell) -> str:
         repeat = f" #{cell.repeat + 1}" if cell.repeat else ""
-        return f"[{self._done + 1}/{self._planned}] {_name(cell.deployment)} {self._run.name_of(cell.load)}{repeat}"
+        name, load = self._run.deployment_name(cell.deployment), self._run.load_name(cell.load)
+        return f"[{self._done + 1}/{self._planned}] {name} {load}{repeat}"
 
     def _left(self) -> str:
         """Time left, from the mean time of the cells of this session with their launches; empty until one has been measured."""
@@ -125,10 +126,3 @@ def _doubt(result: enginebench.CellResult) -> Iterator[str]:
         first, *others = result.reasons
         more = f" (and {len(others)} more)" if others else ""
         yield f"{result.verdict}: {first.detail}{more}"
-
-
-def _name(deployment: Deployment) -> str:
-    if deployment.label:
-        return deployment.label
-    options = "".join(f" {key}={value}" for key, value in deployment.options.items())
-    return " ".join(filter(None, (deployment.engine, deployment.model, deployment.known_precision))) + options

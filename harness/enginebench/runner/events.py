@@ -11,9 +11,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
 
-from enginebench.analysis.labels import load_names
+from enginebench.analysis.labels import deployment_names, load_names
 from enginebench.analysis.rows import CellResult, result_in, result_of
 from enginebench.domain import Cell, Deployment, Load
+from enginebench.domain.ids import text_of
 from enginebench.loadgen import Progress
 from enginebench.metrics.context import RunContext
 from enginebench.metrics.slo import Slo
@@ -42,15 +43,25 @@ class RunOpened:
     """Cells that an earlier session has stored."""
     loads: tuple[Load, ...] = field(default=(), repr=False)
     """The different loads of the plan; a search adds its base at other levels."""
+    deployments: tuple[Deployment, ...] = field(default=(), repr=False)
+    """The different deployments of the plan."""
 
-    def name_of(self, load: Load) -> str:
-        """'4 streams 128 + 64 tokens, prompts text': level and lengths of a load, and what else distinguishes it from those of the plan."""
-        if load not in self._names:
-            self._names[load] = load_names([*self.loads, load])[load]
-        return self._names[load]
+    def deployment_name(self, deployment: Deployment) -> str:
+        """'vllm scout fp8 tp=2': a deployment, with what distinguishes it from those of the plan."""
+        return self._deployment_names.get(text_of(deployment)) or deployment_names([deployment])[0]
 
     @cached_property
-    def _names(self) -> dict[Load, str]:
+    def _deployment_names(self) -> dict[str, str]:
+        return dict(zip(map(text_of, self.deployments), deployment_names(self.deployments), strict=True))
+
+    def load_name(self, load: Load) -> str:
+        """'4 streams 128 + 64 tokens, prompts text': level and lengths of a load, and what else distinguishes it from those of the plan."""
+        if load not in self._load_names:
+            self._load_names[load] = load_names([*self.loads, load])[load]
+        return self._load_names[load]
+
+    @cached_property
+    def _load_names(self) -> dict[Load, str]:
         return load_names(self.loads)
 
 

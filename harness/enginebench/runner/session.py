@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from enginebench.domain import JSON, Deployment, plain_object
+from enginebench.domain.ids import text_of
 from enginebench.engines.installed import installs_of
 from enginebench.errors import UserError
 from enginebench.machine.host import facts
@@ -58,7 +59,8 @@ def run_plan(
             advice = "name another folder with --results"
             raise UserError(f"no run can be stored there: {error.strerror}", file=results, advice=advice) from None
         loads = tuple(dict.fromkeys(cell.load for cell in plan.cells))
-        listener(RunOpened(run.path, len(run.record.cells), sum(map(run.has, run.record.cells)), loads))
+        deployments = tuple({text_of(deployment): deployment for deployment, _ in plan.launches()}.values())
+        listener(RunOpened(run.path, len(run.record.cells), sum(map(run.has, run.record.cells)), loads, deployments))
         if not run.finished:
             check_quiet(began, wait_quiet_s, note)
         Sweep(plan, run, plan.registry, installs_of, listener, instruments, client_processes, lease=lease, gpu_users=users).go()

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 from enginebench.cli.progress import ProgressLines, _outcome
-from enginebench.domain import KINDS, Cell, ClosedLoop, Deployment, Load, OpenLoop, TraceReplay, load_fields
+from enginebench.domain import KINDS, Cell, ClosedLoop, Container, Deployment, Load, OpenLoop, Parallelism, TraceReplay, load_fields
 from enginebench.domain.load import _stored_names
 from enginebench.domain.load_field import load_field
 from enginebench.records.cell import CellRecord
 from enginebench.records.run_folder import Run
-from enginebench.runner.events import CellEnded, RunOpened
+from enginebench.runner.events import CellEnded, LaunchStep, RunOpened
 
 NUMBER = r"[\d.,]+"
 
@@ -127,3 +127,31 @@ def pulsed() -> Iterator[Callable[..., Load]]:
 def test_a_field_of_a_kind_of_load_from_elsewhere_is_shown_too(pulsed: Callable[..., Load], capsys: pytest.CaptureFixture[str]) -> None:
     loads = [pulsed(rate=3.0, pulse_s=seconds) for seconds in (0.5, 20.0)]
     assert lines_of(loads, capsys) == ["3 req/s 128 + 64 tokens, pulse 0.5 s", "3 req/s 128 + 64 tokens, pulse 20 s"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ([{"parallelism": Parallelism(tp=tp), "max_concurrency": tp} for tp in (1, 2)], ["fake any none tp=1", "fake any none tp=2"]),
+        ([{"max_context": most} for most in (512, 4096)], ["fake any none max_context=512", "fake any none max_context=4096"]),
+        ([{"label": "mine", "runtime": each} for each in ("process", "docker")], ["mine runtime=process", "mine runtime=docker"]),
+        ([{"options": {"a": 1}, "max_context": 512}, {"options": {"a": 2}}], ["fake any none a=1", "fake any none a=2"]),
+        (
+            [{"container": Container(memory=size)} for size in ("8GiB", "9GiB")],
+            ["fake any none container.memory=8GiB", "fake any none container.memory=9GiB"],
+        ),
+    ],
+)
+def test_a_line_has_what_distinguishes_the_deployment(
+    changes: list[dict[str, object]], expected: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    progress = ProgressLines()
+    deployments = tuple(replace(SERVER, **its) for its in changes)
+    progress(RunOpened(Path(), 2, 0, (CLOSED,), deployments))
+    for deployment in deployments:
+        progress(LaunchStep(deployment, "starting"))
+        cell = Cell(deployment, CLOSED)
+        progress(CellEnded(cell, CellRecord.of(cell, "skipped", "no reason"), 2))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[::2] == [f"{name}: starting ..." for name in expected]
+    assert [line.split("] ")[1].split(" 2 streams ")[0] for line in lines[1::2]] == expected
