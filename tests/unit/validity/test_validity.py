@@ -548,6 +548,6 @@ def test_one_count_for_every_prompt_is_a_limit_even_where_lengths_are_guesses() 
 def test_an_attached_server_may_be_asked_for_any_model_and_a_started_one_may_not() -> None:
     any_model = Difference("model", "any", "llama-3-8b")
     for runtime, found in (("attach", []), ("process", ["wrong_model"])):
-        record = cell(runtime=runtime)  # type: ignore[arg-type]  # one of two
+        record = cell(runtime=runtime)  # one of two
         named = replace(record, deployment=replace(record.deployment, model="any"))
         assert [reason.check.id for reason in judge_context(started(named, any_model)).reasons] == found
