@@ -95,8 +95,11 @@ def test_resolved_of_a_running_server(server: str, expected: tuple[object, ...])
         ({"/health": 200}, "ready"),
         ({"/api/version": 200}, "ready"),
         ({"/v1/models": 0}, "loading"),
-        ({"/v1/models": 401}, "broken"),
-        ({}, "broken"),
+        ({"/v1/models": 401}, "ready"),  # a generation proves the rest
+        ({}, "ready"),
+        ({"/v1/models": 501}, "ready"),
+        ({"/v1/models": 426}, "broken"),  # HTTP/2 only
+        ({"/v1/models": 500}, "broken"),
     ],
 )
 def test_readiness_of_a_running_server(found: Mapping[str, int], ready: str) -> None:
