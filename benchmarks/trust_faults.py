@@ -102,8 +102,9 @@ def cells(folder: Path) -> list[Seen]:
     """What every cell of a run says."""
     import enginebench
 
-    found = {}
-    for row in enginebench.open_run(folder).analysis.rows:
+    analysis = enginebench.open_run(folder).analysis
+    found = {note: Seen(frozenset({note}), "damaged") for note in analysis.caveats if "is damaged" in note}
+    for row in analysis.rows:
         for cell in row.cells:
             causes = {reason.check.id for reason in cell.reasons} | {f"withheld: {why}" for why in cell.withheld.values()}
             if cell.record.status != "ok":
@@ -434,7 +435,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault("clock step (stand-in)", ("clock_step",), ("0.2 s", "2 s", "3,600 s"), stepped_clock),
     gpu("throttled GPU (stand-in)", ["gpu_throttled"], "1 0 reasons {}",
         {"software, heat": "32", "power brake": "128", "hardware, heat": "64"}),
-    gpu("shared GPU (stand-in)", ["gpu_shared"], "{} 0 pid 1", {"the last 0.5 s": "5.5", "the second half": "3", "all the time": "0"}),
+    gpu("shared GPU (stand-in)", ["gpu_shared"], "{} 0 pid 1", {"the last 0.5 s": "5.5", "the second half": "3", "from the first second on": "1"}),
     Fault("killed load generator", ("failed: ",), ("one of two", "both"), killed_worker),
     Fault("swapped data set", ("data.jsonl",), ("one word", "half the lines", "every line"), swapped_input),
     Fault("flipped bytes of samples", ("damaged",), ("1 byte", "16 bytes", "half"), flipped("*/*.parquet")),

@@ -15,6 +15,7 @@ from enginebench.domain import Sample
 from enginebench.loadgen import decode
 from enginebench.loadgen.decode import Decoder
 from enginebench.loadgen.exchange import Exchange
+from enginebench.loadgen.transport import connection as connections
 from enginebench.loadgen.transport.connection import Connection
 from enginebench.loadgen.transport.library import library
 from enginebench.loadgen.transport.receiver import Receiver
@@ -202,3 +203,17 @@ def test_either_spelling_of_sizes_is_learned_though_the_first_size_has_no_letter
     with patch.object(Exchange, "read", lambda self, stamp, data: (reads.append(1) if data else None, read(self, stamp, data))[1]):
         play(way, [HEAD, *(chunk(event(text), spelling) for text in texts), chunk(END, b"%x"), b"0\r\n\r\n"])
     assert len(reads) < 10
+
+
+@pytest.mark.parametrize(("opened_s", "again"), [(0.0, False), (0.9, False), (1.1, True), (4.9, True)])
+def test_a_request_that_crosses_the_close_of_a_connection_without_requests_is_sent_again(opened_s: float, again: bool) -> None:
+    """A server may close a connection that a load kept ready, as llama.cpp's does after 5 s."""
+    connection = Connection(Owner())
+    with patch.object(connections, "monotonic_ns", lambda: 0):
+        connection.connection_made(Wire(connection))
+    sample = Sample(0, 1, 100)
+    exchange = Exchange(sample, Decoder(sample, OpenAICompletions()), lambda _: None)
+    with patch.object(connections, "monotonic_ns", lambda: int(opened_s * 1e9)):
+        connection.send(exchange, b"")
+        connection.connection_lost(None)
+    assert (sample.outcome, exchange.stale) == ("cut", again)

@@ -25,6 +25,10 @@ _CROSSING_NS: Final = 100_000_000
 """If a connection closes later than this after a request was sent, the server had received the request."""
 
 
+_IDLE_NS: Final = 1_000_000_000
+"""A server may close a connection that was open for so long without a request, as it may between two requests."""
+
+
 class Owner(Protocol):
     reuse: bool
     """Whether a connection may carry another request after a complete response."""
@@ -35,7 +39,7 @@ class Owner(Protocol):
 class Connection(asyncio.Protocol):
     """A connection that is reused for as long as the server allows."""
 
-    __slots__ = ("_exchange", "_owner", "_recogniser", "_served", "_transport", "usable")
+    __slots__ = ("_exchange", "_idle_since_ns", "_owner", "_recogniser", "_served", "_transport", "usable")
 
     def __init__(self, owner: Owner) -> None:
         self._owner: Final = owner
@@ -44,10 +48,13 @@ class Connection(asyncio.Protocol):
         """The transport, if it is a receiver's (`receiver.Transport`)."""
         self._exchange: Exchange | None = None
         self._served = 0
+        self._idle_since_ns = 0
+        """When it was opened; it may be long before the first request, if a load keeps connections ready."""
         self.usable = False
         """Open and idle: a request may be sent."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._idle_since_ns = monotonic_ns()
         self._transport = transport = cast("asyncio.Transport", transport)  # uvloop's class has another base class
         if hasattr(transport, "expect"):
             self._recogniser = transport
@@ -122,9 +129,10 @@ class Connection(asyncio.Protocol):
         if exchange.until_close and exc is None:
             self._finish(exchange, outcomes.OK, None, now)  # accepted only if the stream ended explicitly
         else:
-            # Some servers (llama.cpp's) announce keep-alive but close after every streamed response, so that the next request and the
-            # close cross on the wire. The server has not read that request, so it is safe to send it again.
-            closed_early = self._served > 0 and not exchange.last_read_ns
+            # Some servers (llama.cpp's) announce keep-alive but close after every streamed response, or after 5 s without a request, so that
+            # the next request and the close cross on the wire. The server has not read that request, so it is safe to send it again.
+            reused = self._served > 0 or exchange.sample.sent_ns - self._idle_since_ns > _IDLE_NS
+            closed_early = reused and not exchange.last_read_ns
             exchange.stale = closed_early and now - exchange.sample.sent_ns < _CROSSING_NS
             self._owner.reuse = self._owner.reuse and not closed_early
             when = "mid-response" if exchange.last_read_ns else "before any byte of the response"
