@@ -212,7 +212,7 @@ def test_a_request_that_crosses_the_close_of_a_connection_without_requests_is_se
     with patch.object(connections, "monotonic_ns", lambda: 0):
         connection.connection_made(Wire(connection))
     sample = Sample(0, 1, 100)
-    exchange = Exchange(sample, Decoder(sample, OpenAICompletions()), lambda _: None)
+    exchange = Exchange(sample, Decoder(sample, OpenAICompletions(), keep_text=True), lambda _: None)
     with patch.object(connections, "monotonic_ns", lambda: int(opened_s * 1e9)):
         connection.send(exchange, b"")
         connection.connection_lost(None)

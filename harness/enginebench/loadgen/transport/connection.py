@@ -129,8 +129,8 @@ class Connection(asyncio.Protocol):
         if exchange.until_close and exc is None:
             self._finish(exchange, outcomes.OK, None, now)  # accepted only if the stream ended explicitly
         else:
-            # Some servers (llama.cpp's) announce keep-alive but close after every streamed response, or after 5 s without a request, so that
-            # the next request and the close cross on the wire. The server has not read that request, so it is safe to send it again.
+            # Some servers (llama.cpp's) announce keep-alive but close after every streamed response, or after 5 s without a request, so
+            # that the next request and the close cross on the wire. The server has not read that request: it is safe to send it again.
             reused = self._served > 0 or exchange.sample.sent_ns - self._idle_since_ns > _IDLE_NS
             closed_early = reused and not exchange.last_read_ns
             exchange.stale = closed_early and now - exchange.sample.sent_ns < _CROSSING_NS
