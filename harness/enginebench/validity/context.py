@@ -16,6 +16,7 @@ from enginebench.domain import JSON, Load
 from enginebench.metrics import context as metrics
 from enginebench.metrics.context import Floats
 from enginebench.metrics.figures.requests import tpot, ttft
+from enginebench.metrics.statistics import quantile
 from enginebench.records.cell import CellRecord
 from enginebench.records.counters import CounterSeries
 from enginebench.records.launch import LaunchRecord
@@ -128,7 +129,7 @@ def number(values: Mapping[str, JSON], name: str) -> float:
 
 def _quantile_ms(values: Floats, q: float) -> float:
     defined = values[~np.isnan(values)]
-    return float(np.quantile(defined, q)) * 1e3 if len(defined) else np.inf
+    return quantile(defined, q) * 1e3 if len(defined) else np.inf
 
 
 @dataclass(frozen=True, eq=False)

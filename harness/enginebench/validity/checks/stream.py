@@ -8,7 +8,7 @@ import numpy.typing as npt
 from enginebench.domain.formatting import percent
 from enginebench.metrics.figures.streams import itl
 from enginebench.metrics.registry import Trait
-from enginebench.metrics.statistics import Floats
+from enginebench.metrics.statistics import Floats, median, quantile
 from enginebench.metrics.tokens import output_tokens, unstreamed
 from enginebench.records.samples import Ints, Samples
 from enginebench.validity.check import Finding, Threshold, check
@@ -71,7 +71,7 @@ def _after_first(cell: Context) -> tuple[float, float]:
     first, last = s.edge(last=False)[some], s.edge(last=True)[some]
     taken = last - first
     shares = taken / np.maximum(1, taken + (first - s.sent_ns[some]).min())
-    return float(np.median(taken / (s.events[some] - 1))) / 1e6, float(np.median(shares))
+    return median(taken / (s.events[some] - 1)) / 1e6, median(shares)
 
 
 @check(
@@ -110,9 +110,9 @@ def hidden_tokens(cell: Context) -> Iterator[Finding]:
     """The first event comes when the hidden tokens are done, so TTFT contains their time, and the gaps after it do not."""
     s = cell.samples
     if (hidden := unstreamed(s)).any():
-        counted, events = (float(np.median(values[hidden])) for values in (output_tokens(s), s.events))
+        counted, events = (median(values[hidden]) for values in (output_tokens(s), s.events))
         kept = s.reasoning_tokens[hidden & (s.reasoning_tokens > 0)]
-        of_these = f", {np.median(kept):,.0f} of them reasoning that was not streamed" if len(kept) else ""
+        of_these = f", {median(kept):,.0f} of them reasoning that was not streamed" if len(kept) else ""
         detail = (
             f"{int(hidden.sum()):,} of {int(s.ok.sum()):,} requests: {counted:,.0f} tokens{of_these}, in {events:,.0f} events (medians)"
         )
@@ -137,7 +137,7 @@ def stalled(cell: Context) -> Iterator[Finding]:
     usual = gaps[own & (gaps > INSTANT * 1e6)]
     if not len(usual):
         return
-    usual_ns = float(np.median(usual))
+    usual_ns = median(usual)
     least = max(STALL * 1e9, TIMES_USUAL * usual_ns)
     long = np.flatnonzero(own & (gaps > least))
     long = long[gaps[long] > _prefills(s, s.event_ns[long], s.event_ns[long + 1])]
@@ -146,7 +146,7 @@ def stalled(cell: Context) -> Iterator[Finding]:
     silent = (until - since)[(until - since > _prefills(s, since, until)) & _of_phase(cell, since, until)]
     details = []
     if len(long):
-        streams = len(np.unique(row[long]))
+        streams = len(set(row[long].tolist()))
         details.append(f"{streams:,} of {int((s.events > 1).sum()):,} streams stalled, the longest for {gaps[long].max() / 1e9:.3g} s")
     if len(silent):
         details.append(f"nothing arrived on any stream for {silent.max() / 1e9:.3g} s")
@@ -169,7 +169,7 @@ def _prefills(s: Samples, since: Ints, until: Ints) -> Floats:
     some = s.events > 0
     first, tokens = s.edge(last=False)[some], np.maximum(np.where(s.input_tokens > 0, s.input_tokens, s.asked_input_tokens)[some], 1)
     taken = first - s.sent_ns[some]
-    each = np.maximum(np.quantile(taken, USUAL), tokens * np.quantile(taken / tokens, USUAL))
+    each = np.maximum(quantile(taken, USUAL), tokens * quantile(taken / tokens, USUAL))
     order = np.argsort(first)
     total = np.concatenate(([0.0], np.cumsum(each[order])))
     at = np.searchsorted(first[order], (since, until + int(each.max())))
@@ -179,7 +179,7 @@ def _prefills(s: Samples, since: Ints, until: Ints) -> Floats:
 
 def _silences(s: Samples, least_ns: float) -> tuple[Ints, Ints]:
     """(beginnings, ends) of the times in which requests were in flight and no event arrived for over least_ns."""
-    events = np.unique(s.event_ns)
+    events = np.sort(s.event_ns)
     gap = np.flatnonzero(np.diff(events) > least_ns)
     since, until = events[gap], events[gap + 1]
     sent, ends = (np.sort(at[s.sent_ns > 0]) for at in (s.sent_ns, s.end_ns))
