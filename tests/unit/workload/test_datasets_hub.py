@@ -151,7 +151,7 @@ def test_the_package_itself_reads_conversations_prompts_splits_and_configuration
     configs = "".join(f"- config_name: {name}\n  data_files: {name}.jsonl\n" for name in "ab")
     (tmp_path / "org/parts/README.md").write_text(f"---\nconfigs:\n{configs}---\n")
 
-    assert read_records("hf:org/chats", tmp_path) == ((Turn("the one", "what is that"),), (Turn("two", "it is"),))
+    assert read_records("hf:org/chats", tmp_path) == ((Turn("the one", "what is that"),), (Turn("two", "it is", system="be kind"),))
     assert read_records("hf:org/plain/train[:2]", tmp_path) == ((Turn("p0", "c"),), (Turn("p1", "c"),))
     assert read_records("hf:org/plain/test", tmp_path) == ((Turn("tested"),),)
     assert read_records("hf:org/parts:b", tmp_path) == ((Turn("of b"),),)
