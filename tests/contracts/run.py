@@ -25,7 +25,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from enginebench.domain import fingerprint
-from enginebench.engines.environments import Pins, install
+from enginebench.engines.environments import Pins, install, python_with_pip
 from enginebench.errors import UserError
 from golden import HERE, Built, build, engines
 
@@ -102,7 +102,7 @@ def environment(engine: str, parser: Path) -> Path:
     marker = python.parents[1] / "no-deps-complete"
     if no_deps and not marker.exists():
         say(f"{engine}: installing {', '.join(no_deps)} without dependencies")
-        command = [sys.executable, "-I", "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", "--", *no_deps]
+        command = [python_with_pip() or sys.executable, "-I", "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", "--", *no_deps]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         if done.returncode:
             raise ParserFailed(f"pip could not install {', '.join(no_deps)}:\n{_tail(done.stderr)}")
