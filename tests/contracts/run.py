@@ -25,8 +25,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from enginebench.domain import fingerprint
-from enginebench.engines.environments import Pins, install, python_with_pip
+from enginebench.engines.environments import Pins, install
 from enginebench.errors import UserError
+from enginebench.machine.installs import python_with_pip
 from golden import HERE, Built, build, engines
 
 PAGE = HERE.parents[1] / "docs" / "contracts.md"
@@ -102,7 +103,8 @@ def environment(engine: str, parser: Path) -> Path:
     marker = python.parents[1] / "no-deps-complete"
     if no_deps and not marker.exists():
         say(f"{engine}: installing {', '.join(no_deps)} without dependencies")
-        command = [python_with_pip() or sys.executable, "-I", "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", "--", *no_deps]
+        pip = [python_with_pip() or sys.executable, "-I", "-m", "pip", "--python", str(python)]
+        command = [*pip, "install", "--quiet", "--no-deps", "--", *no_deps]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         if done.returncode:
             raise ParserFailed(f"pip could not install {', '.join(no_deps)}:\n{_tail(done.stderr)}")
