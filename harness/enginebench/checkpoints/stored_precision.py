@@ -4,6 +4,7 @@ Reads headers only. Does not know what an engine makes of them while it loads.
 """
 
 import json
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,45 @@ _FILE_TYPES = (
 """llama.cpp's `general.file_type` (enum llama_ftype) -> precision."""
 _DTYPES = {"BF16": "bf16", "F16": "f16", "F32": "f32", "F8_E4M3": "fp8", "F8_E5M2": "fp8"}
 """safetensors' dtype -> precision. Integers are packed, and say nothing."""
-_METHODS = {"fp8": "fp8", "fbgemm_fp8": "fp8", "mxfp4": "mxfp4", "mxfp8": "mxfp8", "awq": "awq", "gptq": "gptq"}
-_ALGORITHMS = {"FP8": "fp8", "NVFP4": "nvfp4", "MXFP8": "mxfp8", "W4A8_AWQ": "w4a8", "W4A16_AWQ": "awq", "INT8_SQ": "int8"}
-"""`quant_method` of quantization_config, and ModelOpt's `quant_algo` -> precision."""
+METHODS = {
+    **{name: name for name in ("fp8", "mxfp4", "mxfp8", "awq", "gptq", "w4afp8", "nvfp4")}, "fbgemm_fp8": "fp8"
+}  # fmt: skip
+"""`quant_method` of a quantization_config -> precision, for methods that have one."""
+ALGORITHMS: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("FP8", "FP8_PB_WO", "FP8_PER_CHANNEL_PER_TOKEN"), ("fp8",)),
+    **dict.fromkeys(("NVFP4", "NVFP4_AWQ", "W4A8_NVFP4_FP8"), ("nvfp4",)),
+    **dict.fromkeys(("MXFP4", "W4A8_MXFP4_FP8"), ("mxfp4",)),
+    **dict.fromkeys(("INT8_SQ", "W8A8_SQ_PER_CHANNEL", "W8A16"), ("int8",)),
+    "MXFP8": ("mxfp8",), "W4A16_AWQ": ("awq",), "W4A16": ("int4",), "W4A8_AWQ": ("w4a8", "w4afp8"),
+}  # fmt: skip
+"""ModelOpt's `quant_algo` -> the engines' names of the precision. Source: ModelOpt 0.39."""
+
+
+def quantization(config: Mapping[str, Any], folder: Path | None) -> dict[str, Any] | None:
+    """How the weights of a checkpoint are quantized, from its config.json or else from ModelOpt's hf_quant_config.json beside it.
+
+    None where nothing says that they are; ModelOpt may quantize the KV cache alone. UserError for a damaged file.
+    """
+    inner = config.get("text_config")
+    for owner in (config, inner if isinstance(inner, dict) else {}):
+        found = owner.get("quantization_config") or owner.get("compression_config")
+        if isinstance(found, dict) and (found.get("quant_method") != "modelopt" or "quant_algo" in found):
+            return found
+    file = folder / "hf_quant_config.json" if folder is not None else None
+    if file is None or not file.is_file():
+        return None
+    beside = _json(file).get("quantization")
+    if not isinstance(beside, dict):
+        raise UserError("has no 'quantization'", file=file, advice="fetch the file again")
+    return {"quant_method": "modelopt", **beside} if beside.get("quant_algo") or beside.get("quantized_layers") else None
+
+
+def group_precision(weights: Mapping[str, Any]) -> str:
+    """The precision of a group of compressed-tensors, from its `weights`."""
+    wide, size = weights.get("num_bits", 16), weights.get("group_size")
+    if weights.get("type", "int") != "float":
+        return f"int{wide}"
+    return ("nvfp4" if size == 16 else "mxfp4") if wide == 4 else "mxfp8" if size == 32 else "fp8"
 
 
 def stored_precisions(checkpoint: Path) -> tuple[str, ...]:
@@ -38,23 +75,20 @@ def _read(checkpoint: Path, _modified: int) -> tuple[str, ...]:
         name = _FILE_TYPES[number] if isinstance(number, int) and 0 <= number < len(_FILE_TYPES) else None
         return (name,) if name else ()
     config = _json(checkpoint / "config.json")
-    inner = config.get("text_config")
-    text: dict[str, Any] = inner if isinstance(inner, dict) else {}
-    for owner in (config, text):
-        if isinstance(found := owner.get("quantization_config") or owner.get("compression_config"), dict):
-            return _quantized(found, checkpoint)
+    if found := quantization(config, checkpoint):
+        return _quantized(found)
     if isinstance(mlx := config.get("quantization"), dict):
         mode = mlx.get("mode", "affine")
         return (f"{mlx.get('bits')}bit" if mode == "affine" else str(mode),)
-    if isinstance(found := _json(checkpoint / "hf_quant_config.json").get("quantization"), dict) and found.get("quant_algo"):
-        return _algorithm(found)
     stored = _of_tensors(checkpoint)
-    named = next((owner[key] for owner in (config, text) for key in ("dtype", "torch_dtype") if owner.get(key)), None)
+    inner = config.get("text_config")
+    owners = (config, inner if isinstance(inner, dict) else {})
+    named = next((owner[key] for owner in owners for key in ("dtype", "torch_dtype") if owner.get(key)), None)
     return tuple(filter(None, [stored or from_torch(str(named) if named else None)]))
 
 
-def _quantized(config: dict[str, Any], folder: Path) -> tuple[str, ...]:
-    """The precisions that a quantization_config means; empty for methods that hold several."""
+def _quantized(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The precisions that a quantization means; empty for methods that hold several."""
     method, bits = str(config.get("quant_method", "")), config.get("bits", config.get("w_bit", 4))
     if method == "exl3" and isinstance(bits, int | float):
         return (f"exl3_{round(bits * 4) / 4:g}bpw",)
@@ -62,25 +96,12 @@ def _quantized(config: dict[str, Any], folder: Path) -> tuple[str, ...]:
         return (method, f"int{bits}")
     if method == "bitsandbytes":
         return ("int4" if config.get("load_in_4bit") or config.get("_load_in_4bit") else "int8",)
-    if method == "modelopt" or "quant_algo" in config:
-        found = _json(folder / "hf_quant_config.json").get("quantization")
-        return _algorithm(config if "quant_algo" in config else found if isinstance(found, dict) else {})
-    if method == "compressed-tensors":
-        groups = config.get("config_groups")
-        weights = [group.get("weights") or {} for group in groups.values()] if isinstance(groups, dict) else []
-        kinds = {(str(each.get("type")), each.get("num_bits"), each.get("group_size")) for each in weights}
-        if len(kinds) != 1:
-            return ()
-        ((kind, wide, group),) = kinds
-        if kind == "float" and wide == 4:
-            return ("nvfp4" if group == 16 else "mxfp4",)
-        return ("fp8",) if kind == "float" else (f"int{wide}",)
-    return (_METHODS[method],) if method in _METHODS else ()
-
-
-def _algorithm(config: dict[str, Any]) -> tuple[str, ...]:
-    name = _ALGORITHMS.get(str(config.get("quant_algo")).upper())
-    return (name,) if name else ()
+    if "quant_algo" in config:
+        return ALGORITHMS.get(str(config["quant_algo"]).upper(), ())
+    if isinstance(groups := config.get("config_groups"), dict):
+        kinds = {group_precision(group.get("weights") or {}) for group in groups.values()}
+        return tuple(kinds) if len(kinds) == 1 else ()
+    return (METHODS[method],) if method in METHODS else ()
 
 
 def _of_tensors(folder: Path) -> str | None:

@@ -147,4 +147,6 @@ for _name, _bits in _UNSLOTH.items():
     _mix = _ggml(_name, matrices=_bits, down=_bits, attention=_more, keys=_more, table=_more, head=GGML_BITS["q6_k"])
     _PRECISIONS[_name] = replace(_mix, bits={**_mix.bits, Role.SHARED: _more, Role.LATENT: _more})
 
-_SPELLINGS: Mapping[str, str] = {"fp32": "f32", "fp16": "f16", "float16": "f16", "bfloat16": "bf16", "float32": "f32", "none": "bf16"}
+_SPELLINGS: Mapping[str, str] = {
+    "fp32": "f32", "fp16": "f16", "float16": "f16", "bfloat16": "bf16", "float32": "f32", "none": "bf16", "w4a8": "w4afp8",
+}  # fmt: skip

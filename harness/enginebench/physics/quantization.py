@@ -7,7 +7,6 @@ that are left out. A role of which some layers are left out has the mean. Source
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from enginebench.checkpoints.stored_precision import ALGORITHMS, METHODS, group_precision, quantization
 from enginebench.errors import UserError
 from enginebench.physics.geometry import Role
 from enginebench.physics.precision import Precision, precision
@@ -31,15 +31,6 @@ _MODULES: Mapping[Role, tuple[str, ...]] = {
 }
 """Modules of a layer with the weights of a role, as most models of transformers call them."""
 _OTHER_NAMES = (("mlp.experts", "block_sparse_moe.experts"), ("mlp.", "feed_forward."), ("shared_experts", "shared_expert"))
-_ALGORITHMS = {
-    "FP8": "fp8", "FP8_PB_WO": "fp8", "FP8_PER_CHANNEL_PER_TOKEN": "fp8", "NVFP4": "nvfp4", "NVFP4_AWQ": "nvfp4", "W4A8_NVFP4_FP8": "nvfp4",
-    "W4A16_AWQ": "awq", "W4A16": "int4", "W4A8_AWQ": "w4afp8", "W4A8_MXFP4_FP8": "mxfp4", "MXFP4": "mxfp4", "MXFP8": "mxfp8",
-    "W8A8_SQ_PER_CHANNEL": "int8", "INT8_SQ": "int8", "W8A16": "int8",
-}  # fmt: skip
-"""ModelOpt's `quant_algo` -> precision."""
-_METHODS = {
-    **{name: name for name in ("fp8", "mxfp4", "mxfp8", "awq", "gptq", "w4afp8", "nvfp4")}, "fbgemm_fp8": "fp8"
-}  # fmt: skip
 _LEFT_OUT = ("ignore", "exclude_modules", "modules_to_not_convert", "ignored_layers", "exclude")
 
 
@@ -55,13 +46,7 @@ class _Rule:
 def stored_precision(config: Config, folder: Path | None, layers: int) -> Precision:
     """The precision of a checkpoint, from its config.json and the file beside it. UserError for a method that is unknown."""
     text = config.get("text_config", config)
-    sidecar = folder / "hf_quant_config.json" if folder is not None else None
-    found = next((each[key] for each in (config, text) for key in ("quantization_config", "compression_config") if each.get(key)), None)
-    if found is None and sidecar is not None and sidecar.is_file():
-        try:
-            found = {"quant_method": "modelopt", **json.loads(sidecar.read_text(encoding="utf-8"))["quantization"]}
-        except (ValueError, KeyError, TypeError, OSError) as error:
-            raise UserError(f"cannot be read ({type(error).__name__})", file=sidecar) from error
+    found = quantization(config, folder)
     if found is None:
         dtype = next((each[key] for each in (text, config) for key in ("dtype", "torch_dtype") if each.get(key)), "bfloat16")
         return precision({"float32": "f32", "float16": "f16"}.get(str(dtype).removeprefix("torch."), "bf16"))
@@ -83,10 +68,10 @@ def _rules(found: Config) -> list[_Rule]:
     """The precisions of a configuration, that of most weights first."""
     method = str(found.get("quant_method", "")).lower()
     if isinstance(layers := found.get("quantized_layers"), Mapping):  # ModelOpt's MIXED_PRECISION
-        rules = [_named(_ALGORITHMS.get(str(each.get("quant_algo")).upper()), (name,), method) for name, each in layers.items()]
+        rules = [_named(_algorithm(each), (name,), method) for name, each in layers.items()]
         return sorted(rules, key=lambda rule: "experts" not in rule.targets[0])
     if "quant_algo" in found:
-        return [_named(_ALGORITHMS.get(str(found["quant_algo"]).upper()), ("*",), str(found["quant_algo"]))]
+        return [_named(_algorithm(found), ("*",), str(found["quant_algo"]))]
     if isinstance(groups := found.get("config_groups"), Mapping):
         rules = [_group(each) for each in groups.values()]
         return sorted(rules, key=lambda rule: not any(_matches(target, "model.layers.1.mlp.experts.0.up_proj") for target in rule.targets))
@@ -95,7 +80,12 @@ def _rules(found: Config) -> list[_Rule]:
         return [_Rule(("*",), 4.5, "int4") if four else _Rule(("*",), 8.0, "int8")]
     if method in ("awq", "gptq") and (wide := found.get("bits", found.get("w_bit", 4))) != 4:
         return [_Rule(("*",), wide + 0.15625, method)]
-    return [_named(_METHODS.get(method), ("*",), method)]
+    return [_named(METHODS.get(method), ("*",), method)]
+
+
+def _algorithm(found: Config) -> str | None:
+    """The precision of ModelOpt's `quant_algo`; None for an unknown one."""
+    return next(iter(ALGORITHMS.get(str(found.get("quant_algo")).upper(), ())), None)
 
 
 def _named(name: str | None, targets: tuple[str, ...], written: str) -> _Rule:
@@ -110,8 +100,7 @@ def _group(group: Config) -> _Rule:
     wide, kind, size = weights.get("num_bits", 16), weights.get("type", "int"), weights.get("group_size")
     targets = tuple(map(str, group.get("targets") or ("Linear",)))
     if kind == "float":
-        name = ("nvfp4" if size == 16 else "mxfp4") if wide == 4 else "mxfp8" if size == 32 else "fp8"
-        return _named(name, targets, f"{wide}-bit float")
+        return _named(group_precision(weights), targets, f"{wide}-bit float")
     scale = (16 if weights.get("symmetric", True) else 16 + wide) / size if isinstance(size, int) and size > 0 else 0.0
     return _Rule(targets, wide + scale, "int8" if wide == 8 else "int4")
 

@@ -46,6 +46,7 @@ def test_the_tensors_of_a_folder_count_more_than_its_config(tmp_path: Path, prec
 
 
 INT4 = {"weights": {"type": "int", "num_bits": 4, "group_size": 128}}
+MXFP8 = {"weights": {"type": "float", "num_bits": 8, "group_size": 32}}
 FORMS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "fp8": ({"quantization_config": {"quant_method": "fp8"}}, ("fp8",)),
     "awq": ({"quantization_config": {"quant_method": "awq", "bits": 4}}, ("awq", "int4")),
@@ -54,6 +55,9 @@ FORMS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "exl3": ({"quantization_config": {"quant_method": "exl3", "bits": 3.49}}, ("exl3_3.5bpw",)),
     "int4": ({"quantization_config": {"quant_method": "compressed-tensors", "config_groups": {"0": INT4}}}, ("int4",)),
     "nvfp4": ({"quantization_config": {"quant_method": "modelopt", "quant_algo": "NVFP4"}}, ("nvfp4",)),
+    "fp8 in blocks": ({"quantization_config": {"quant_method": "modelopt", "quant_algo": "FP8_PB_WO"}}, ("fp8",)),
+    "w4a8": ({"quantization_config": {"quant_method": "modelopt", "quant_algo": "W4A8_AWQ"}}, ("w4a8", "w4afp8")),
+    "mxfp8": ({"quantization_config": {"quant_method": "compressed-tensors", "config_groups": {"0": MXFP8}}}, ("mxfp8",)),
     "bits": ({"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}, ("int4",)),
     "mlx": ({"quantization": {"bits": 4, "group_size": 64}}, ("4bit",)),
     "mlx micro": ({"quantization": {"bits": 4, "group_size": 32, "mode": "mxfp4"}}, ("mxfp4",)),

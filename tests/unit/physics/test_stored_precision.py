@@ -39,6 +39,11 @@ def test_a_sidecar_of_modelopt_is_read(tmp_path: Path) -> None:
     assert found.precision.bits[Role.HEAD] == 16
 
 
+def test_a_sidecar_that_quantises_only_the_kv_cache_leaves_the_weights_in_16_bits(tmp_path: Path) -> None:
+    where = folder(tmp_path, "mixtral-8x7b", sidecar={"quant_algo": None, "kv_cache_quant_algo": "FP8"})
+    assert read_weights(str(where)).precision.name == "bf16"
+
+
 def test_modules_that_are_left_out_have_16_bits(tmp_path: Path) -> None:
     left_out = ["lm_head", *(f"model.layers.{i}.self_attn*" for i in range(61))]
     found = read_weights(str(folder(tmp_path, "deepseek-v3", sidecar={"quant_algo": "NVFP4", "exclude_modules": left_out})))
