@@ -8,17 +8,12 @@ from dataclasses import dataclass, field
 import psutil
 
 from enginebench.domain.formatting import duration, percent
+from enginebench.telemetry.machine import cpu_seconds
 from enginebench.validity.checks.machine import FOREIGN
 
 SHORTEST_S = 0.3
 """CPU times are counted in hundredths of a second; below this they say little."""
 AGAIN_S = 1.0
-
-
-def _host() -> tuple[float, float]:
-    times = psutil.cpu_times()._asdict()
-    passed = sum(seconds for state, seconds in times.items() if not state.startswith("guest"))
-    return passed - times["idle"] - times.get("iowait", 0.0), passed
 
 
 def _own() -> float:
@@ -37,7 +32,7 @@ class Moment:
     """CPU times, in seconds over all cores."""
 
     at: float = field(default_factory=time.monotonic)
-    host: tuple[float, float] = field(default_factory=_host)
+    host: tuple[float, float] = field(default_factory=cpu_seconds)
     """Used, and passed."""
     own: float = field(default_factory=_own)
     """Of this process and its children."""

@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 CPUS = Path("/sys/devices/system/cpu")
 
 
+def cpu_seconds() -> tuple[float, float]:
+    """(used, passed) CPU time of this machine since its start, in s over all cores. Stolen and idle time is not used."""
+    times = psutil.cpu_times()._asdict()
+    passed = sum(seconds for state, seconds in times.items() if not state.startswith("guest"))  # user time includes guest time
+    return passed - sum(times.get(state) or 0.0 for state in ("idle", "iowait", "steal")), passed
+
+
 class ThisMachine:
     """The host. bench: process id of the harness, whose own time, with that of its helper processes, is `bench_s`."""
 
@@ -34,14 +41,13 @@ class ThisMachine:
         self._throttles = sorted(cpus.glob("cpu[0-9]*/thermal_throttle/*_throttle_count"))
 
     def read(self) -> Values:
+        busy, capacity = cpu_seconds()
         times = psutil.cpu_times()._asdict()
-        capacity = sum(seconds for state, seconds in times.items() if not state.startswith("guest"))  # user time includes guest time
-        steal = times.get("steal")
         load = try_read(os.getloadavg, OSError)
         clocks, throttles = _numbers(self._clocks), _numbers(self._throttles)
         return {
-            "busy_s": capacity - times["idle"] - times.get("iowait", 0.0) - (steal or 0.0),
-            "steal_s": steal,
+            "busy_s": busy,
+            "steal_s": times.get("steal"),
             "capacity_s": capacity,
             "iowait_s": times.get("iowait"),
             "bench_s": self._bench_s(),
