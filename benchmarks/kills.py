@@ -1,6 +1,6 @@
 """Kills the processes of a run at random moments, resumes it, and counts what was lost, changed or left behind. `make bench-faults`.
 
-    python benchmarks/faults.py [--kills 300] [--seed 1] [--folder FOLDER]
+    python benchmarks/kills.py [--kills 300] [--seed 1] [--folder FOLDER]
 
 A series starts `bench run` on the fake engine and sends SIGKILL to one kind of process after another (or to the harness and a guardian at
 once), each at a random moment. Whenever the run has ended, the same command resumes it, at last until every cell is measured. With a Docker
