@@ -33,8 +33,6 @@ from .test_containers import (  # noqa: F401  # they are run here once more, wit
     test_what_a_container_is_given,
 )
 
-pytestmark = pytest.mark.clock  # on a busy machine Podman's service reports the end of a container late, or not at all (seen once)
-
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[str]:

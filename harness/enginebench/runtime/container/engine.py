@@ -18,6 +18,8 @@ from enginebench.runtime.exit_status import describe_exit, log_tail
 
 STOP_PATIENCE_S = 15.0
 """Time beyond the grace period, for a daemon that is slow to report the end and the removal of a container."""
+LOG_GRACE_S = 5.0
+"""Time for the rest of the output after the container's end: a daemon may keep a followed log open."""
 SECRET = b"***"
 NOT_FOUND = 127
 """Exit code of the daemon's init if it cannot execute the program."""
@@ -120,20 +122,22 @@ class EngineContainer:
         return log_tail(self.log, lines)
 
     def _follow(self) -> None:
-        """Copy the output to the log until the container or the daemon ends, then read the exit code."""
-        with (
-            contextlib.suppress(Exception),
-            self.log.open("ab", buffering=0) as sink,
-        ):  # Exception: the daemon ended; `wait` below fails, too
-            for chunk in self._container.logs(stream=True, follow=True):
-                sink.write(self._without_secrets(chunk))
-        with contextlib.suppress(Exception):
+        """Wait for the container's end, or the daemon's, and read the exit code. The log is complete then, or LOG_GRACE_S have passed."""
+        copier = threading.Thread(target=self._copy_output, name=f"output of {self._container.name}", daemon=True)
+        copier.start()
+        with contextlib.suppress(Exception):  # the daemon ended
             self.exit_code = int(self._container.wait()["StatusCode"])
+            copier.join(LOG_GRACE_S)
             self._container.reload()
             self.out_of_memory = bool(self._container.attrs["State"].get("OOMKilled"))
         self._ended.set()
         with contextlib.suppress(OSError):
             os.write(self._reported, b"x")
+
+    def _copy_output(self) -> None:
+        with contextlib.suppress(Exception), self.log.open("ab", buffering=0) as sink:  # Exception: the daemon ended
+            for chunk in self._container.logs(stream=True, follow=True):
+                sink.write(self._without_secrets(chunk))
 
     def _without_secrets(self, chunk: bytes) -> bytes:
         for secret in self._secrets:
