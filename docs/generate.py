@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from enginebench.adapter import GAUGES, TOTALS, Deployment
 from enginebench.audit.claims import Claims, read_claims
 from enginebench.audit.judge import Finding
@@ -308,17 +307,20 @@ def _points_rows() -> Iterable[str]:
     sys.path.insert(0, str(DOCS.parent / "benchmarks"))
     import published
 
-    document = yaml.safe_load(published.POINTS.read_text())
+    found = published.read_points()
+    points = [point for point in found.points if point.bound is not None]
     yield _POINTS + "\n"
+    yield f"{len(points):,} points; the highest share is {max(point.share for point in points):.0%}.\n"
     yield "| model | engine, machine | points | share of the bound | share of even | source |"
     yield "|---|---|--:|--:|--:|---|"
-    of_series = itertools.groupby(published.points(), key=lambda point: (point.claim.source, point.what))
-    for (source, what), found in of_series:
-        its = list(found)
-        (model, where), title = what.split(", ", 1), document["sources"][source]
-        bound, even = sorted(each.share for each in its), sorted(each.measured / each.even for each in its)
+    for (source, what), each in itertools.groupby(points, key=lambda point: (point.series.source, point.what)):
+        its = list(each)
+        model, where = what.split(", ", 1)
+        bound, even = sorted(point.share for point in its), sorted(point.measured / point.even for point in its)
         spans = f"{bound[0]:.0%} to {bound[-1]:.0%} | {even[0]:.0%} to {even[-1]:.0%}"
-        yield f"| {model} | {where} | {len(its)} | {spans} | [{source}]({title['url']}) |"
+        yield f"| {model} | {where} | {len(its)} | {spans} | [{source}]({found.sources[source].url}) |"
+    yield ""
+    yield from (f"- **{name}**: {each.title}, {each.date}{f'. {each.note}' if each.note else ''}" for name, each in found.sources.items())
 
 
 def field_table(claims: Claims, findings: Sequence[Finding]) -> str:
