@@ -377,16 +377,16 @@ _PUBLISHED = inspect.cleandoc("""
       reached it. With 8 bits it is smaller: by 5 to 33 % in this table.
 
     These measurements showed one error in the audit and none in the sources: the audit allowed 4,096 sequences for a whole deployment, too few for
-    288 GPUs (and for the 7,168 that NVIDIA's own command requests on eight). The limit is now per device. Wide expert parallelism over numbers of
-    GPUs that do not divide the experts (SGLang's 72) is not in the table, because the model here has no redundant experts.
+    288 GPUs (and for the 7,168 that NVIDIA's own command requests on eight). The limit is now per device. Wide expert parallelism (SGLang's
+    72 GPUs) is among the points below.
 """)
 
 
 _POINTS = inspect.cleandoc("""
-    ## Points at many batches
+    ## Points at one stream and many
 
     Rates that others measured at one stream and at many, from `benchmarks/published_points.yaml`; `make bench-ceiling-published` lists every point.
-    One stream reaches 60 to 80 % of the bound. In a batch, rates above the even estimate show that the tokens of a batch agree in their experts more than even routing does,
+    One stream of a model that fills the memory reaches 60 to 90 % of the bound, small ones and tensor-parallel ones less. In a batch, rates above the even estimate show that the tokens of a batch agree in their experts more than even routing does,
     which is why only the bound can call a claim impossible.
 """)
 

@@ -25,8 +25,8 @@ def test_no_measurement_is_above_its_bound(point: published.Point) -> None:
 
 def test_there_are_many_kinds() -> None:
     """Of several engines, models and devices, beside the 88 of the first collection."""
-    assert len(POINTS) >= 88 + 100
-    for kinds, least in (("model", 6), ("hardware", 12), ("engine", 3), ("source", 9)):
+    assert len(POINTS) >= 88 + 150
+    for kinds, least in (("model", 9), ("hardware", 24), ("engine", 7), ("source", 14)):
         assert len({getattr(point.series, kinds) for point in POINTS}) >= least, kinds
 
 
