@@ -12,10 +12,16 @@ import asyncio
 import contextlib
 import json
 import os
+import random
 import subprocess
+import tempfile
+import threading
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
+
+DISK_FILE_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,12 @@ class Faults:
     """The connection is closed without an answer, as by a server whose worker died."""
     refused: bool = False
     """HTTP 500."""
+    rejects: str = ""
+    """HTTP 400 for a request with this field, as from hosted models that do not let the caller choose a temperature."""
+    disk_readers: int = 0
+    """Threads that wait for the disk without a pause: random blocks of a file of 256 MiB that is kept out of the page cache."""
+    disk_share: float = 1.0
+    """Part of the time that each of them reads."""
     other_model: bool = False
     """The server says that it has another model than the one that was asked for."""
     reports_precision: str = "none"
@@ -131,6 +143,10 @@ class Server:
             return False
         if hit and faults.refused:
             self.whole(writer, 500, {"error": {"message": "internal error", "type": "server_error"}})
+            return True
+        if faults.rejects and faults.rejects in body:
+            message = f"Unsupported parameter: '{faults.rejects}' is not supported with this model."
+            self.whole(writer, 400, {"error": {"message": message, "type": "invalid_request_error", "param": faults.rejects}})
             return True
         async with self.slots or contextlib.nullcontext():
             await self.stream(writer, "chat" in path, body, hit, arrived if self.slots is None else asyncio.get_running_loop().time())
@@ -214,7 +230,32 @@ class Server:
         return usage | ({"completion_tokens_details": {"reasoning_tokens": faults.hidden_tokens}} if faults.hidden_tokens else {})
 
 
+def read_disk(path: str, share: float) -> None:
+    """Wait for a disk, as an engine does whose mapped weights do not fit into memory."""
+    block, blocks = 1 << 16, DISK_FILE_BYTES >> 16
+    dice, descriptor = random.Random(), os.open(path, os.O_RDONLY)  # noqa: S311  (no secret)
+    while True:
+        began = time.monotonic()
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)  # of the whole file: the cache drops whole folios only
+        for _ in range(16):
+            os.pread(descriptor, block, dice.randrange(blocks) * block)
+        time.sleep((time.monotonic() - began) * (1 / share - 1))
+
+
+def start_disk_readers(faults: Faults) -> None:
+    """The file is written at once and is removed with the process, which is killed: it has no name any more."""
+    with tempfile.NamedTemporaryFile(dir=Path.cwd()) as file:
+        file.write(os.urandom(1 << 20) * (DISK_FILE_BYTES >> 20))
+        file.flush()
+        os.fsync(file.fileno())
+        for _ in range(faults.disk_readers):
+            path = f"/proc/self/fd/{os.dup(file.fileno())}"
+            threading.Thread(target=read_disk, args=(path, faults.disk_share), daemon=True).start()
+
+
 async def serve(server: Server, host: str, port: int) -> None:
+    if server.faults.disk_readers:
+        start_disk_readers(server.faults)
     listening = await asyncio.start_server(server.connection, host, port)
     async with listening:
         await listening.serve_forever()

@@ -1,6 +1,6 @@
 """Plants faults and counts how often a verdict names them, and how often a clean run is flagged. `make bench-trust`.
 
-    python benchmarks/trust.py [--repeats 20] [--clean 100] [--only WORDS] [--write docs/trust.md]
+    python benchmarks/trust.py [--repeats 20] [--clean 100] [--only WORDS ...] [--write docs/trust.md]
     python benchmarks/trust.py --short
 
 The short form plants every fault once at full strength; exit code 1 if one is missed twice, or three clean cells are flagged.
@@ -13,23 +13,21 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
-import subprocess
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from enginebench.runtime import free_port
 from trust_faults import FAULTS, Fault
-from trust_scene import CLOSED, FAKE, HERE, LONG, OPEN, Scene, Seen, faulty, measured, scenario
+from trust_scene import ATTACHED, CLOSED, FAKE, LONG, OPEN, Scene, Seen, faulty, measured, running_server, scenario
 
-ATTACHED = "{engine: openai, model: any, runtime: attach, url: 'http://127.0.0.1:PORT', options: {ignore_eos: true}}"
 OFFLINE = "{engine: llamacpp, model: smollm2-135m, precision: q4_1, runtime: in-process}"
 LLAMACPP = "{engine: llamacpp, model: smollm2-135m, precision: q4_1}"
 OF_THE_MACHINE = {"foreign_load", "cpu_stolen", "cpu_throttled"}
 """Checks that say what is true of the machine on which the benchmark runs: a cell that they flag is not clean."""
+FAULT_HEAD = "| fault | check that names it | found at each strength |\n|---|---|---|"
+CLEAN_HEAD = "| clean run | cells | flagged |\n|---|---|---|"
 BEGIN, END = "<!-- begin: benchmarks/trust.py -->", "<!-- end -->"
 
 
@@ -47,29 +45,25 @@ def scene(folder: Path, repeats: int) -> Iterator[Scene]:
         yield Scene(Path(place), repeats)
 
 
-def planted(faults: Sequence[Fault], repeats: int, short: bool, folder: Path) -> tuple[list[str], list[str]]:
-    """(lines of the table, faults that were missed at full strength)"""
-    lines, missed = [], []
-    for fault in faults:
-        rates = []
-        for strength, words in enumerate(fault.strengths):
-            full = strength == len(fault.strengths) - 1
-            if short and not full:
-                continue
-            for _ in range(2 if short else 1):  # what else runs on this machine may hide a fault once
-                with scene(folder, repeats) as place:
-                    seen = fault.run(place, strength)
-                if found(fault, seen)[0] == len(seen):
-                    break
-            right, other = found(fault, seen)
-            rates.append(f"{words}: {right}/{len(seen)}" + (f" (+{other} for another reason)" if other else ""))
-            causes = Counter(cause[:160].replace("\n", " ") for each in seen for cause in each.causes)
-            print(f"{fault.name} | {rates[-1]} | {dict(causes)}", flush=True)
-            if full and right < len(seen):
-                missed.append(f"{fault.name} ({rates[-1]})")
-        checks = " or ".join(f"`{cause.strip(': ')}`" for cause in fault.causes)
-        lines.append(f"| {fault.name} | {checks} | {' · '.join(rates)} |")
-    return lines, missed
+def planted(fault: Fault, repeats: int, short: bool, folder: Path) -> tuple[str, bool]:
+    """(line of the table, whether it was missed at full strength)"""
+    rates, missed = [], False
+    for strength, words in enumerate(fault.strengths):
+        full = strength == len(fault.strengths) - 1
+        if short and not full:
+            continue
+        for _ in range(2 if short else 1):  # what else runs on this machine may hide a fault once
+            with scene(folder, repeats) as place:
+                seen = fault.run(place, strength)
+            if found(fault, seen)[0] == len(seen):
+                break
+        right, other = found(fault, seen)
+        rates.append(f"{words}: {right}/{len(seen)}" + (f" (+{other} for another reason)" if other else ""))
+        causes = Counter(cause[:160].replace("\n", " ") for each in seen for cause in each.causes)
+        print(f"{fault.name} | {rates[-1]} | {dict(causes)}", flush=True)
+        missed = full and right < len(seen)
+    checks = " or ".join(f"`{cause.strip(': ')}`" for cause in fault.causes)
+    return f"| {fault.name} | {checks} | {' · '.join(rates)} |", missed
 
 
 def sound(port: int) -> dict[str, tuple[str, str]]:
@@ -90,9 +84,8 @@ def sound(port: int) -> dict[str, tuple[str, str]]:
 
 def clean(count: int, folder: Path) -> tuple[list[str], int, int]:
     """(lines of the table, clean cells, clean cells that were flagged)"""
-    port = free_port()
-    with subprocess.Popen([sys.executable, HERE / "faulty_server.py", "--port", str(port)], stdout=subprocess.DEVNULL) as server:
-        lines, cells, flagged = [], 0, 0
+    lines, cells, flagged = [], 0, 0
+    with running_server({}) as port:
         kinds = sound(port)
         for words, (deployment, load) in kinds.items():
             with scene(folder, -(-count // len(kinds))) as place:
@@ -102,37 +95,47 @@ def clean(count: int, folder: Path) -> tuple[list[str], int, int]:
             cells, flagged = cells + len(quiet), flagged + len(bad)
             lines.append(f"| {words} | {len(quiet)} | {len(bad)} |")
             print(lines[-1], dict(Counter(cause[:200] for cell in bad for cause in cell.causes)), flush=True)
-        server.kill()
-    return lines, cells, flagged
+    return [*lines, f"| **all** | {cells} | {flagged} |"], cells, flagged
 
 
-def write(path: Path, text: str) -> None:
-    """Put the tables between the two marks of a page."""
+def write(path: Path, lines: Sequence[str]) -> None:
+    """Replace lines of the tables between the two marks of a page by their first column, so that a part can be measured again."""
     page = path.read_text()
     head, _, rest = page.partition(BEGIN)
-    path.write_text(f"{head}{BEGIN}\n\n{text}\n{END}{rest.partition(END)[2]}")
+    old, _, tail = rest.partition(END)
+    known = {line.split("|")[1].strip(): line for line in [*old.splitlines(), *lines] if line.startswith("| ")}
+    faults = [known.pop(fault.name, None) for fault in FAULTS]
+    clean_runs = [line for name, line in known.items() if name in sound(0) or name == "**all**"]
+    tables = [FAULT_HEAD, *filter(None, faults), "", CLEAN_HEAD, *clean_runs]
+    path.write_text("\n".join([f"{head}{BEGIN}\n", *tables, f"\n{END}{tail}"]))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=20, help="cells per fault and strength")
     parser.add_argument("--clean", type=int, default=100, help="clean cells")
-    parser.add_argument("--only", default="", help="only faults whose name contains this")
+    parser.add_argument("--only", action="append", help="only faults whose name contains this, or 'clean' (repeatable)")
     parser.add_argument("--short", action="store_true", help="every fault once at full strength")
-    parser.add_argument("--write", type=Path, help="the page to write the tables into")
+    parser.add_argument("--write", type=Path, help="the page to write the tables into, line by line")
     given = parser.parse_args()
     repeats, count = (1, 9) if given.short else (given.repeats, given.clean)
-    faults = [fault for fault in FAULTS if given.only in fault.name]
+    faults = [fault for fault in FAULTS if not given.only or any(word in fault.name for word in given.only)]
+    table, missed, cells, flagged = [FAULT_HEAD], [], 0, 0
     with tempfile.TemporaryDirectory(prefix="trust-") as folder:
-        lines, missed = planted(faults, repeats, given.short, Path(folder))
-        clean_lines, cells, flagged = clean(count, Path(folder)) if not given.only or given.only == "clean" else ([], 0, 0)
-    table = "\n".join(["| fault | check that names it | found at each strength |", "|---|---|---|", *lines])
-    table += (
-        "\n\n" + "\n".join(["| clean run | cells | flagged |", "|---|---|---|", *clean_lines]) + f"\n| **all** | {cells} | {flagged} |\n"
+        for fault in faults:
+            line, lost = planted(fault, repeats, given.short, Path(folder))
+            table.append(line)
+            missed += [fault.name] * lost
+            if given.write:
+                write(given.write, [line])
+        if not given.only or "clean" in given.only:
+            lines, cells, flagged = clean(count, Path(folder))
+            table += ["", CLEAN_HEAD, *lines]
+            if given.write:
+                write(given.write, lines)
+    print(
+        "\n".join(["", *table, "", f"missed at full strength: {', '.join(missed) or 'none'}", f"clean cells flagged: {flagged} of {cells}"])
     )
-    print(f"\n{table}\nmissed at full strength: {json.dumps(missed)}\nclean cells flagged: {flagged} of {cells}")
-    if given.write:
-        write(given.write, table)
     return int(given.short and (bool(missed) or flagged > 2))
 
 

@@ -20,7 +20,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import psutil
-from trust_scene import CLOSED, FAKE, HERE, LONG, OPEN, SHORT, Beside, Scene, Seen, cells, faulty, measured, scenario
+from trust_scene import (
+    ATTACHED,
+    CLOSED,
+    FAKE,
+    HERE,
+    LONG,
+    OPEN,
+    SHORT,
+    Beside,
+    Scene,
+    Seen,
+    cells,
+    faulty,
+    measured,
+    running_server,
+    scenario,
+)  # fmt: skip
 
 NVML = HERE.parent / "tests/engine/nvml/standin.c"
 
@@ -42,6 +58,16 @@ def server(name: str, causes: Sequence[str], strengths: Mapping[str, Mapping[str
     def run(scene: Scene, strength: int) -> list[Seen]:
         given = list(strengths.values())[strength]
         return measured(scene, scenario(faulty(**given), load, scene.repeats))  # type: ignore[arg-type]
+
+    return Fault(name, tuple(causes), tuple(strengths), run)
+
+
+def attached(name: str, causes: Sequence[str], strengths: Mapping[str, Mapping[str, object]]) -> Fault:
+    """A fault of a server that runs already."""
+
+    def run(scene: Scene, strength: int) -> list[Seen]:
+        with running_server(list(strengths.values())[strength]) as port:
+            return measured(scene, scenario(ATTACHED.replace("PORT", str(port)), CLOSED, scene.repeats))
 
     return Fault(name, tuple(causes), tuple(strengths), run)
 
@@ -165,6 +191,13 @@ def second_benchmark_refused(scene: Scene, _: int) -> list[Seen]:
     finally:
         running.send_signal(signal.SIGINT)
         running.communicate(timeout=60)
+
+
+def dummy_routing(scene: Scene, _: int) -> list[Seen]:
+    """A Mixture of Experts with random weights, in llama.cpp."""
+    weights = "{layers: 2, hidden: 128, heads: 2, kv_heads: 1, head_dim: 64, experts: 8, top_k: 2, expert_intermediate: 128, seed: 0}"
+    models = f"models:\n  moe: {{random_weights: {weights}}}\n"
+    return measured(scene, models + scenario("{engine: llamacpp, model: moe, precision: f16}", CLOSED, scene.repeats))
 
 
 def another_starter(scene: Scene, _: int) -> list[Seen]:
@@ -335,6 +368,10 @@ FAULTS: tuple[Fault, ...] = (
     server("connections dropped (hidden retries)", ["failed_requests", "retried"], some(dropped=True)),
     server("another model answers", ["wrong_model"], {"another name": {"other_model": True}}),
     server("another precision than declared", ["precision_fallback"], {"f16, not q4_0": {"precision": "q4_0", "reports_precision": "f16"}}),
+    attached("sampling not sent", ["sampling_not_sent"], {f"`{name}` refused": {"rejects": name} for name in ("top_p", "temperature")}),
+    server("slow disk", ["disk_wait"],
+           {f"{n} readers, {p} % of the time": {"disk_readers": n, "disk_share": p / 100} for n, p in ((1, 1), (1, 10), (4, 100))}, LONG),
+    Fault("dummy routing", ("random_routing",), ("random weights",), dummy_routing),
     server("option not honoured", ["option_not_honoured"], {f"{n} slots of 8": {"reports_slots": n} for n in (3, 2, 1)}),
     server("context too small for the load", ["context_shift"], {f"{n} of 96 tokens": {"reports_context": n} for n in (95, 80, 64)}),
     Fault("server that another process started", ("unproven_server", "instead of the started engine"), ("by a daemon",), another_starter),

@@ -7,18 +7,20 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
 import psutil
+from enginebench.runtime import free_port
 
 HERE = Path(__file__).parent
 CLOSED = "{concurrency: 4, input_tokens: 64, output_tokens: 32, requests: 40}"
 LONG = "{concurrency: 4, input_tokens: 64, output_tokens: 32, requests: 0, duration_s: 6}"
 FAKE = "{engine: fake, model: any, precision: none, options: {ttft_ms: 20, itl_ms: 3}}"
+ATTACHED = "{engine: openai, model: any, runtime: attach, url: 'http://127.0.0.1:PORT', options: {ignore_eos: true}}"
 SHORT = "{concurrency: 8, input_tokens: 64, output_tokens: 4, requests: N}"
 OPEN = "{rate: 20, input_tokens: 64, output_tokens: 32, requests: 60}"
 
@@ -38,6 +40,18 @@ def faulty(starter: str = "", precision: str = "none", **faults: object) -> str:
     """A deployment of the faulty server."""
     options = json.dumps({"faults": json.dumps(faults), **({"starter": starter} if starter else {})})
     return f"{{engine: faulty, model: any, precision: {precision}, max_concurrency: 8, options: {options}}}"
+
+
+@contextlib.contextmanager
+def running_server(faults: Mapping[str, object]) -> Iterator[int]:
+    """The port of a faulty server that nobody has to launch."""
+    port = free_port()
+    argv = [sys.executable, str(HERE / "faulty_server.py"), "--port", str(port), json.dumps(faults)]
+    with subprocess.Popen(argv, stdout=subprocess.DEVNULL) as server:
+        try:
+            yield port
+        finally:
+            server.kill()
 
 
 @dataclass

@@ -53,6 +53,8 @@ class Hardware:
     """Share of all cores' time that neither the engine nor bench used: (busy - engine - bench) / capacity."""
     iowait: float | None = None
     """CPUs that were idle because a disk was waited for, on average."""
+    disk_reads: float | None = None
+    """Bytes per second that the engine read from disks."""
     clock_step_s: float | None = None
     """The most that the wall clock moved against the monotonic one from one reading to the next."""
     overheated: float | None = None
@@ -83,6 +85,7 @@ def hardware_of(record: CellRecord, window: Window) -> Hardware:
         busy=_share(host, "busy_s", "capacity_s", span),
         foreign=_foreign(record, host, cores, span),
         iowait=_rate(host, "iowait_s", span),
+        disk_reads=_sum([_rate(subject.series, "read_bytes", span) for subject in engine]),
         clock_step_s=max((abs(after - before) for before, after in itertools.pairwise(host.known("clock_s"))), default=None),
     )
 

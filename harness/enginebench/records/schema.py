@@ -1,5 +1,6 @@
 """Records as JSON files: written with the version of the format, read in every older version, refused in a newer one."""
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -16,6 +17,9 @@ SCHEMA = 2
 """Version of all stored records. Raise it when a field is renamed, moved or read in another way, and add the functions that upgrade
 records of the version before. A new field with a default needs no new version."""
 
+CHECKSUM = "checksum"
+"""The last field of every record; of records that were stored before it existed, the last is `schema`."""
+
 R = TypeVar("R")
 Upgrade: TypeAlias = Callable[[dict[str, Any], Path], dict[str, Any]]
 """(content, file) -> content as in the next version, but with the `schema` it was stored with. May read other files of the run."""
@@ -25,9 +29,25 @@ _NUMBERS = re.compile(r"\[\n[\s\d.,eE+-]*(?:null[\s\d.,eE+-]*)*\]")
 
 
 def dump(record: object) -> str:
-    """A record as JSON of version SCHEMA that people can read: one field per line, but a list of numbers on one line."""
-    text = json.dumps({**plain_object(record), "schema": SCHEMA}, indent=1, ensure_ascii=False, allow_nan=False)
-    return _encodable(_NUMBERS.sub(lambda found: "[" + " ".join(found[0][1:-1].split()) + "]", text) + "\n")
+    """A record as JSON of version SCHEMA that people can read: one field per line, but a list of numbers on one line. Its last field is
+    the checksum of all others.
+    """
+    data = json.loads(_encodable(json.dumps({**plain_object(record), "schema": SCHEMA}, ensure_ascii=False, allow_nan=False)))
+    text = json.dumps({**data, CHECKSUM: _checksum(data)}, indent=1, ensure_ascii=False)
+    return _NUMBERS.sub(lambda found: "[" + " ".join(found[0][1:-1].split()) + "]", text) + "\n"
+
+
+def _checksum(data: Mapping[str, Any]) -> str:
+    """SHA-256 of the data as JSON without spaces: a file that was indented anew keeps its checksum."""
+    return hashlib.sha256(json.dumps(data, separators=(",", ":")).encode()).hexdigest()
+
+
+def _proven(data: dict[str, Any]) -> dict[str, Any]:
+    """The data without its checksum; ValueError where it does not fit. Records of before have none: their last field is `schema`."""
+    expected = data.pop(CHECKSUM, None)
+    if (expected is None and next(reversed(data)) == "schema") or expected == _checksum(data):
+        return data
+    raise ValueError("it is not as it was stored: its checksum does not fit")
 
 
 def _encodable(text: str) -> str:
@@ -42,9 +62,11 @@ def load(file: Path, kind: type[R], upgrades: Mapping[int, Upgrade]) -> R:
     try:
         text = file.read_text(encoding="utf-8")
         data: Any = json.loads(text)
+        version = _version(data, file)
+        data = _proven(data)
         if "\\ud" in text.lower():
             data = json.loads(_encodable(json.dumps(data, ensure_ascii=False)))
-        for old in range(_version(data, file), SCHEMA):
+        for old in range(version, SCHEMA):
             data = upgrades[old](data, file)
         return cast("R", _adapter(kind).validate_python(data))  # type: ignore[arg-type]  # mypy: type[R] is Hashable
     except RecursionError:

@@ -42,6 +42,7 @@ VALUES: Mapping[Kind, Mapping[str, str]] = {
         "cpu_s": "total CPU time of the engine's processes, including those that have ended",
         "memory_bytes": "resident memory; a shared page counts once per process",
         "processes": "number of processes",
+        "read_bytes": "total bytes that the running processes read from disks, pages of mapped files included",
     },
     "container": {
         "cpu_s": "total CPU time",
@@ -49,6 +50,7 @@ VALUES: Mapping[Kind, Mapping[str, str]] = {
         "periods": "total number of scheduler periods in which it was runnable, if it has a quota",
         "throttled_periods": "total number of periods in which its quota was used up",
         "throttled_s": "total time that its threads were paused",
+        "read_bytes": "total bytes that it read from disks, pages of mapped files included",
     },
 }
 

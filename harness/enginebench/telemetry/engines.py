@@ -44,7 +44,13 @@ class Processes:
         ended = try_read(lambda: _children_s(psutil.Process(self._root)), psutil.Error)
         if ended is None or not known:
             return {}
-        return {"cpu_s": ended + sum(cpu for cpu, _ in known), "memory_bytes": sum(rss for _, rss in known), "processes": len(known)}
+        read = [bytes_read for process in found if (bytes_read := _disk_bytes(process)) is not None]
+        return {
+            "cpu_s": ended + sum(cpu for cpu, _ in known),
+            "memory_bytes": sum(rss for _, rss in known),
+            "processes": len(known),
+            "read_bytes": sum(read) if read else None,
+        }
 
 
 class Attached(Processes):
@@ -90,6 +96,12 @@ def _children_s(process: psutil.Process) -> float:
     return float(times.children_user + times.children_system)
 
 
+def _disk_bytes(process: psutil.Process) -> int | None:
+    """Bytes that the process had read from disks; None where the system does not tell (macOS, another user's process)."""
+    counters = try_read(process.io_counters, psutil.Error) if hasattr(process, "io_counters") else None
+    return int(counters.read_bytes) if counters is not None else None
+
+
 class Container:
     kind: Kind = "container"
 
@@ -120,7 +132,12 @@ def values_of(stats: Mapping[str, Any]) -> Values:
     if not used:
         return {}
     cache = detail.get("inactive_file", detail.get("total_inactive_file", 0))  # cgroup 2, cgroup 1
-    values = {"cpu_s": used * NS, "memory_bytes": memory["usage"] - cache if "usage" in memory else None}
+    disk = (stats.get("blkio_stats") or {}).get("io_service_bytes_recursive") or []
+    values = {
+        "cpu_s": used * NS,
+        "memory_bytes": memory["usage"] - cache if "usage" in memory else None,
+        "read_bytes": sum(each["value"] for each in disk if each["op"].lower() == "read") if disk else None,
+    }
     if throttling.get("periods"):
         periods = {name: throttling[name] for name in ("periods", "throttled_periods")}
         values |= periods | {"throttled_s": throttling["throttled_time"] * NS}
@@ -146,6 +163,7 @@ class Cgroup:
         values: dict[str, float | None] = {
             "cpu_s": used * (NS if v1 else US),
             "memory_bytes": None if memory is None else memory - detail.get("total_inactive_file" if v1 else "inactive_file", 0),
+            "read_bytes": None if v1 else _bytes_read(self.memory / "io.stat"),
         }
         if stat.get("nr_periods"):
             throttled_s = stat["throttled_time"] * NS if v1 else stat["throttled_usec"] * US
@@ -164,6 +182,13 @@ def cgroup_of(memberships: str, ident: str, root: Path = ROOT) -> Cgroup | None:
         return Cgroup(single, single, single)
     folders = [root / name / paths.get(name, "") for name in ("cpu", "cpuacct", "memory")]
     return Cgroup(*folders) if all(ident in str(folder) and folder.is_dir() for folder in folders) else None
+
+
+def _bytes_read(file: Path) -> int | None:
+    """Over all devices of an io.stat of version 2; None if the controller is off."""
+    words = (try_read(file.read_text, OSError) or "").split()
+    read = [int(word.removeprefix("rbytes=")) for word in words if word.startswith("rbytes=")]
+    return sum(read) if read else None
 
 
 def _number(file: Path) -> int | None:

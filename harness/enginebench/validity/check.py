@@ -17,7 +17,7 @@ from enginebench.validity.context import Context, Requirement
 Severity: TypeAlias = Literal["unranked", "suspect", "invalid"]
 """unranked: the figures are sound, but must not be compared with other deployments."""
 
-Unit: TypeAlias = Literal["", "share", "ms", "s", "tokens", "requests", "readings"]
+Unit: TypeAlias = Literal["", "share", "ms", "s", "tokens", "requests", "readings", "MB/s"]
 
 
 class Threshold(float):

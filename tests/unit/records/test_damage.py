@@ -46,7 +46,14 @@ def _text(text: str) -> Callable[[Run], object]:
 
 
 def _field(name: str, value: object) -> Callable[[Run], object]:
-    return lambda run: _cell(run).write_text(json.dumps(json.loads(_cell(run).read_text()) | {name: value}))
+    """A field of a record as before there were checksums."""
+
+    def change(run: Run) -> None:
+        data = json.loads(_cell(run).read_text()) | {name: value}
+        del data["checksum"]
+        _cell(run).write_text(json.dumps(data))
+
+    return change
 
 
 def _instead(make: Callable[[Path], object]) -> Callable[[Run], object]:
@@ -83,6 +90,22 @@ def test_a_damaged_cell_record_costs_its_cell(run: Run, damage: Callable[[Run], 
     assert found.incomplete == "not every cell was measured (1 damaged)"
     run.drop(CELLS[0].id)
     assert not run.has(CELLS[0].id)
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_any_change_of_a_record_is_noticed(run: Run, indent: int | None) -> None:
+    """Also one of a digit, which leaves the record as readable as before. To indent the file anew is no change."""
+    stored = _cell(run).read_bytes()
+    for at in range(0, len(stored), 7):
+        damaged = bytearray(stored)
+        damaged[at] ^= 1 if damaged[at : at + 1].isalnum() else 0x10
+        _cell(run).write_bytes(damaged)
+        assert list(run.damage()) == [CELLS[0].id], (at, bytes(damaged[at - 20 : at + 20]))
+    data = json.loads(stored)
+    _cell(run).write_text(json.dumps(data, indent=indent))
+    assert not run.damage()
+    _cell(run).write_text(json.dumps({**data, "repeat": data["repeat"] + 1}, indent=indent))
+    assert "it is not as it was stored: its checksum does not fit" in run.damage()[CELLS[0].id]
 
 
 def test_changed_samples_fail_their_cell(run: Run) -> None:

@@ -194,10 +194,11 @@ def test_a_record_comes_back_from_disk_as_it_was(tmp_path: Any) -> None:
 def test_a_containers_figures_under_both_kinds_of_cgroups() -> None:
     cpu = {"cpu_usage": {"total_usage": 2_500_000_000}, "throttling_data": {"periods": 10, "throttled_periods": 4, "throttled_time": 5e8}}
     for cache in ("inactive_file", "total_inactive_file"):
-        said = values_of({"cpu_stats": cpu, "memory_stats": {"usage": 1000, "stats": {cache: 300}}})
-        assert said == {"cpu_s": 2.5, "memory_bytes": 700, "periods": 10, "throttled_periods": 4, "throttled_s": 0.5}
+        disk = {"io_service_bytes_recursive": [{"op": "read", "value": 30}, {"op": "write", "value": 5}, {"op": "read", "value": 12}]}
+        said = values_of({"cpu_stats": cpu, "memory_stats": {"usage": 1000, "stats": {cache: 300}}, "blkio_stats": disk})
+        assert said == {"cpu_s": 2.5, "memory_bytes": 700, "read_bytes": 42, "periods": 10, "throttled_periods": 4, "throttled_s": 0.5}
     unlimited = {**cpu, "throttling_data": {"periods": 0, "throttled_periods": 0, "throttled_time": 0}}
-    assert values_of({"cpu_stats": unlimited, "memory_stats": {}}) == {"cpu_s": 2.5, "memory_bytes": None}
+    assert values_of({"cpu_stats": unlimited, "memory_stats": {}}) == {"cpu_s": 2.5, "memory_bytes": None, "read_bytes": None}
     assert values_of({"cpu_stats": {"cpu_usage": {"total_usage": 0}}}) == {}, "it has ended"
     assert values_of({}) == {}
 
@@ -215,6 +216,7 @@ def test_a_containers_figures_from_its_control_group(tmp_path: Path, version: in
             "docker-abc.scope/cpu.stat": "usage_usec 2500000\nnr_periods 10\nnr_throttled 4\nthrottled_usec 500000\n",
             "docker-abc.scope/memory.current": "1000\n",
             "docker-abc.scope/memory.stat": "inactive_file 300\n",
+            "docker-abc.scope/io.stat": "259:0 rbytes=30 wbytes=5 rios=1 wios=1\n8:0 rbytes=12 wbytes=0 rios=1 wios=0\n",
         },
     }[version]
     for name, text in files.items():
@@ -223,7 +225,9 @@ def test_a_containers_figures_from_its_control_group(tmp_path: Path, version: in
     listed = {1: "4:memory:/docker/abc\n3:cpu,cpuacct:/docker/abc\n0::/\n", 2: "0::/docker-abc.scope\n"}[version]
     group = cgroup_of(listed, "abc", tmp_path)
     assert group is not None
-    assert group.read() == {"cpu_s": 2.5, "memory_bytes": 700, "periods": 10, "throttled_periods": 4, "throttled_s": 0.5}
+    read = {1: None, 2: 42}[version]
+    throttled = {"periods": 10, "throttled_periods": 4, "throttled_s": 0.5}
+    assert group.read() == {"cpu_s": 2.5, "memory_bytes": 700, "read_bytes": read, **throttled}
     assert cgroup_of(listed, "other", tmp_path) is None
     assert cgroup_of("0::/\n", "abc", tmp_path) is None, "in another container"
     for name in files:

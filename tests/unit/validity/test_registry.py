@@ -123,7 +123,7 @@ def test_a_check_without_its_evidence_is_not_checkable_and_has_not_passed() -> N
         "cpu_throttled": "telemetry of container quotas or CPU heat",
         "cpu_stolen": "telemetry of stolen CPU time",
         "foreign_load": "CPU time of the engine, whose processes are unknown",
-        "disk_wait": "telemetry of time that disks were waited for",
+        "disk_wait": "telemetry of disk reads or of time that disks were waited for",
         "clock_step": "readings of the wall clock",
         "wrong_model": "configuration that the engine reports",
         "precision_fallback": "configuration that the engine reports",

@@ -466,6 +466,10 @@ def test_a_slow_disk_and_a_clock_that_was_set_are_named() -> None:
     assert checks(replace(cell(), telemetry=host(0.5, 0.4, iowait_s=0.3)), samples()) == {"disk_wait"}
     assert checks(replace(cell(), telemetry=host(0.5, 0.4, iowait_s=0.05)), samples()) == set()
     engine, machine = host(0.5, 0.4)
+    for mb_s, reads in ((80, {"disk_wait"}), (5, set())):
+        read = {**engine.series.values, "read_bytes": tuple(mb_s * 1e6 * i for i in range(100))}
+        reading = replace(engine, series=replace(engine.series, values=read))
+        assert checks(replace(cell(), telemetry=(reading, machine)), samples()) == reads, "no CPU is idle, so none waits for a disk"
     for step_s, found in ((5.0, {"clock_step"}), (0.05, set())):
         clock = tuple(1e9 + i * 0.0005 + (step_s if i > 50 else 0) for i in range(100))
         set_back = replace(machine, series=replace(machine.series, values={**machine.series.values, "clock_s": clock}))

@@ -15,6 +15,7 @@ STOLEN = Threshold(0.05, "share")
 FOREIGN, MOST_FOREIGN = Threshold(0.1, "share"), Threshold(0.3, "share")
 WAITED = Threshold(0.5)
 """CPUs: one thread of the engine that waits half of its time."""
+READS = Threshold(20, "MB/s")
 STEP = Threshold(0.1, "s")
 
 GPUS = Requirement("telemetry of the GPUs that the cell ran on", lambda cell: bool(cell.hardware.devices))
@@ -24,7 +25,10 @@ PROCESSORS = Requirement(
 STEAL = Requirement("telemetry of stolen CPU time", lambda cell: cell.hardware.steal is not None)
 TRACED = Requirement("CPU time of the engine, whose processes are unknown", lambda cell: engine_is_traced(cell.record))
 BUSY = Requirement("telemetry of the machine's CPU time", lambda cell: cell.hardware.foreign is not None)
-WAITING = Requirement("telemetry of time that disks were waited for", lambda cell: cell.hardware.iowait is not None)
+WAITING = Requirement(
+    "telemetry of disk reads or of time that disks were waited for",
+    lambda cell: cell.hardware.iowait is not None or cell.hardware.disk_reads is not None,
+)
 CLOCK = Requirement("readings of the wall clock", lambda cell: cell.hardware.clock_step_s is not None)
 
 
@@ -122,13 +126,17 @@ def cpu_stolen(cell: Context) -> Iterator[Finding]:
 
 @check(
     meaning="a disk held the engine up",
-    when={"suspect": "on average over {WAITED} CPUs were idle because a process waited for a disk"},
+    when={"suspect": "the engine read over {READS} from disks, or over {WAITED} CPUs were idle on average as a process waited for one"},
     advice="put the weights on a faster disk or keep them in memory, and see `iostat -x 1` for what else uses the disk",
     needs=(WAITING,),
 )
 def disk_wait(cell: Context) -> Iterator[Finding]:
-    """Weights and KV cache belong in memory once an engine is warm: mapped weights that do not fit are read again and again."""
-    if (waited := cell.hardware.iowait or 0.0) > WAITED:
+    """Weights and KV cache belong in memory once an engine is warm: mapped weights that do not fit are read again and again. Waiting is
+    seen only where a CPU has nothing else to do, reading always.
+    """
+    if (read := (cell.hardware.disk_reads or 0.0) / 1e6) > READS:
+        yield Finding("suspect", f"the engine read {read:,.3g} MB/s from disks (limit {READS})", excess=read / READS)
+    elif (waited := cell.hardware.iowait or 0.0) > WAITED:
         yield Finding("suspect", f"{waited:.2g} CPUs waited for a disk (limit {WAITED})", excess=waited / WAITED)
 
 
