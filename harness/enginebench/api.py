@@ -20,6 +20,7 @@ import enginebench as eb  # its names are imported when an annotation is evaluat
 
 if TYPE_CHECKING:
     from enginebench.analysis.analysis import Analysis
+    from enginebench.analysis.conclusion import Conclusion
     from enginebench.analysis.rows import CellResult
     from enginebench.audit.examine import audit_claims
     from enginebench.audit.outcome import Audit, audit_to_html
@@ -60,12 +61,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Analysis", "Audit", "Calibration", "Ceilings", "CellEnded", "CellProgress", "CellResult", "CellStarted", "Check", "Cleanup",
-    "Comparison", "Diagnosis", "Engine", "EngineReady", "Event", "Form", "ImageList", "LaunchCommands", "LaunchEnded", "LaunchStarted",
-    "LaunchStep", "ListedImage", "ModelFit", "Note", "Offload", "OffloadCurve", "OnEvent", "PlacedModel", "Plan", "Prices", "Routing",
-    "RoutingSummary", "Run", "RunOpened", "UserError", "all_checks", "audit_claims", "audit_scenarios", "audit_to_html", "build_images",
-    "built_in_scenarios", "calibrate", "ceiling", "clean", "compare", "count_routing", "doctor", "fit", "import_file", "install_engine",
-    "latest_run", "launch_commands", "list_engines", "list_images", "offload", "open_run", "pin_images", "place", "plan", "price_list",
-    "pull_images", "routing_summary", "run", "runs",
+    "Comparison", "Conclusion", "Diagnosis", "Engine", "EngineReady", "Event", "Form", "ImageList", "LaunchCommands", "LaunchEnded",
+    "LaunchStarted", "LaunchStep", "ListedImage", "ModelFit", "Note", "Offload", "OffloadCurve", "OnEvent", "PlacedModel", "Plan",
+    "Prices", "Routing", "RoutingSummary", "Run", "RunOpened", "UserError", "all_checks", "audit_claims", "audit_scenarios",
+    "audit_to_html", "build_images", "built_in_scenarios", "calibrate", "ceiling", "clean", "compare", "count_routing", "doctor", "fit",
+    "import_file", "install_engine", "latest_run", "launch_commands", "list_engines", "list_images", "offload", "open_run", "pin_images",
+    "place", "plan", "price_list", "pull_images", "routing_summary", "run", "runs",
 ]  # fmt: skip
 
 
@@ -115,6 +116,7 @@ def import_file(path: str | Path, *, results: str | Path = "results") -> eb.Run:
 
 _ELSEWHERE: Mapping[str, tuple[str, ...]] = {
     "analysis.analysis": ("Analysis",),
+    "analysis.conclusion": ("Conclusion",),
     "analysis.rows": ("CellResult",),
     "audit.examine": ("audit_claims",),
     "audit.outcome": ("Audit", "audit_to_html"),

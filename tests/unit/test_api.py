@@ -15,12 +15,12 @@ from enginebench import api
 
 NAMES = [
     "Analysis", "Audit", "Calibration", "Ceilings", "CellEnded", "CellProgress", "CellResult", "CellStarted", "Check", "Cleanup",
-    "Comparison", "Diagnosis", "Engine", "EngineReady", "Event", "Form", "ImageList", "LaunchCommands", "LaunchEnded", "LaunchStarted",
-    "LaunchStep", "ListedImage", "ModelFit", "Note", "Offload", "OffloadCurve", "OnEvent", "PlacedModel", "Plan", "Prices", "Routing",
-    "RoutingSummary", "Run", "RunOpened", "UserError", "all_checks", "audit_claims", "audit_scenarios", "audit_to_html", "build_images",
-    "built_in_scenarios", "calibrate", "ceiling", "clean", "compare", "count_routing", "doctor", "fit", "import_file", "install_engine",
-    "latest_run", "launch_commands", "list_engines", "list_images", "offload", "open_run", "pin_images", "place", "plan", "price_list",
-    "pull_images", "routing_summary", "run", "runs",
+    "Comparison", "Conclusion", "Diagnosis", "Engine", "EngineReady", "Event", "Form", "ImageList", "LaunchCommands", "LaunchEnded",
+    "LaunchStarted", "LaunchStep", "ListedImage", "ModelFit", "Note", "Offload", "OffloadCurve", "OnEvent", "PlacedModel", "Plan",
+    "Prices", "Routing", "RoutingSummary", "Run", "RunOpened", "UserError", "all_checks", "audit_claims", "audit_scenarios",
+    "audit_to_html", "build_images", "built_in_scenarios", "calibrate", "ceiling", "clean", "compare", "count_routing", "doctor", "fit",
+    "import_file", "install_engine", "latest_run", "launch_commands", "list_engines", "list_images", "offload", "open_run", "pin_images",
+    "place", "plan", "price_list", "pull_images", "routing_summary", "run", "runs",
 ]  # fmt: skip
 
 SIGNATURES = {

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from enginebench.analysis.caveats import caveats, contradictions, unpriced
+from enginebench.analysis.conclude import conclude
+from enginebench.analysis.conclusion import Conclusion
 from enginebench.analysis.parity import Parity, parities
-from enginebench.analysis.ranking import verdict_sentence
 from enginebench.analysis.rows import LOAD_COLUMNS, CellResult, Row, read_rows
 from enginebench.metrics.context import RunContext
 from enginebench.metrics.costs import Prices
@@ -16,7 +18,7 @@ from enginebench.records.launch import LaunchRecord
 from enginebench.records.run import RunRecord
 from enginebench.records.run_folder import Run
 
-__all__ = ["LOAD_COLUMNS", "Analysis", "CellResult", "Parity", "Row", "analyse", "verdict_sentence"]
+__all__ = ["LOAD_COLUMNS", "Analysis", "CellResult", "Parity", "Row", "analyse"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,6 @@ class Analysis:
     """Launch id -> server start."""
     columns: tuple[str, ...]
     """The label columns that a table shows."""
-    sentence: str
     parity: tuple[Parity, ...] = ()
     slo: Slo | None = None
     """None: no SLO was given, so there is no goodput."""
@@ -35,6 +36,22 @@ class Analysis:
     """None: no prices were given, so no row has a cost."""
     damaged: Mapping[str, str] = field(default_factory=dict)
     """Id of each stored cell whose record cannot be read -> why. Such a cell is in no row."""
+    equal_within: float | None = None
+    """The share below which a difference is equal in practice; None: that of each metric."""
+
+    @cached_property
+    def conclusion(self) -> Conclusion:
+        """What may be concluded, computed when it is first asked for."""
+        missing = self.counts["missing"] + len(self.damaged)
+        currency = self.prices.currency if self.prices is not None else ""
+        return conclude(
+            self.rows, self.run, self.launches, slo=self.slo, equal_within=self.equal_within, missing=missing, currency=currency
+        )  # fmt: skip
+
+    @property
+    def sentence(self) -> str:
+        """The headline: what to run and why, by regime."""
+        return self.conclusion.sentence
 
     @property
     def caveats(self) -> tuple[str, ...]:
@@ -64,8 +81,13 @@ class Analysis:
         return None if counts["ok"] else "nothing was measured: every cell was skipped"
 
 
-def analyse(run: Run, prices: Prices | None = None) -> Analysis:
-    """Read every stored cell of a run and fold the repeats. UserError if the stored SLO is invalid. prices: by names of the catalogue."""
+def analyse(run: Run, prices: Prices | None = None, *, equal_within: float | None = None) -> Analysis:
+    """Read every stored cell of a run and fold the repeats. UserError if the stored SLO is invalid. prices: by names of the catalogue.
+
+    equal_within: the share below which a difference is equal in practice; None: that of the run's scenario, else of each metric.
+    """
+    if equal_within is None and isinstance(stored := run.record.scenario.get("equal_within"), int | float):
+        equal_within = float(stored)
     slo = parse(run.record.slo) if run.record.slo is not None else None
     launches = run.launches()
     rows, columns = read_rows(run, RunContext(run.record, launches, slo, prices))
@@ -73,4 +95,4 @@ def analyse(run: Run, prices: Prices | None = None) -> Analysis:
     damaged = (
         {cell: why for cell, why in run.damage().items() if cell not in known} if any(map(run.has, {*run.record.cells} - known)) else {}
     )
-    return Analysis(run.record, rows, launches, columns, verdict_sentence(rows), tuple(parities(rows, launches)), slo, prices, damaged)
+    return Analysis(run.record, rows, launches, columns, tuple(parities(rows, launches)), slo, prices, damaged, equal_within)

@@ -60,7 +60,7 @@ def _random_weights(model: str, rows: Sequence[Row]) -> str:
         return "speed is real, text is not, and a rule spreads tokens over the experts"
     alike = len({row.deployment.engine for row in random}) > 1 and len({row.deployment.checkpoint for row in random}) == 1
     same = " (the same in every engine)" if alike else ""
-    return f"speed is real, but text and expert routing{same} are not those of a trained model, so nothing is ranked"
+    return f"speed is real, but text and expert routing{same} are not those of a trained model: ranked within these weights only"
 
 
 def contradictions(rows: Sequence[Row]) -> Iterator[str]:

@@ -134,8 +134,8 @@ class Row:
 
     @property
     def ranked(self) -> bool:
-        """Whether the row may be ranked: it is sound, and none of its cells is unranked."""
-        return self.sound and not any(reason.severity == "unranked" for cell in self.cells for reason in cell.reasons)
+        """Whether the row may be ranked, within its weights: it is sound."""
+        return self.sound
 
 
 LOAD_COLUMNS = tuple(load_fields())

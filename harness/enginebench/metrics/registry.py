@@ -101,6 +101,8 @@ class Metric:
     shown: tuple[Shown, ...] = ()
     bundled_title: str = ""
     """Title where an event may hold several tokens, if it differs."""
+    equal_within: float = 0.03
+    """A difference below this share is equal in practice, however significant; `equal_within` of a scenario replaces it."""
     slo_limit: str = ""
     """Name of the SLO limit on this metric, a field of `Slo`: 'ttft' for `ttft_ms`."""
 

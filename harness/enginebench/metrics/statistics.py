@@ -208,14 +208,14 @@ def change(a: Estimate, b: Estimate) -> Change:
     relative = float(np.median(ratios)) - 1
     if min(a.n, b.n) < 2:
         return Change(found.order, falls, found.p, relative)
-    cut, coverage = _cut(a.n, b.n)
-    return Change(found.order, falls, found.p, relative, ratios[cut] - 1, ratios[-1 - cut] - 1, coverage)
+    outside, coverage = cut(a.n, b.n)
+    return Change(found.order, falls, found.p, relative, ratios[outside] - 1, ratios[-1 - outside] - 1, coverage)
 
 
 @lru_cache
-def _cut(m: int, n: int) -> tuple[int, float]:
+def cut(m: int, n: int, confidence: float = CONFIDENCE) -> tuple[int, float]:
     """How many of the m * n sorted ratios lie outside the interval at either end, and the coverage of that interval."""
     counts = _sums(range(1, m + n + 1), m)[m * (m + 1) // 2 :]  # of Mann and Whitney's U = 0, 1, ...
     tail = np.cumsum(counts) / counts.sum()
-    cut = max(0, int(np.searchsorted(2 * tail, 1 - CONFIDENCE)) - 1)
-    return cut, float(1 - 2 * tail[cut])
+    outside = max(0, int(np.searchsorted(2 * tail, 1 - confidence + 1e-9, side="right")) - 1)
+    return outside, float(1 - 2 * tail[outside])

@@ -122,6 +122,7 @@ def to_json(analysis: Analysis) -> str:
             "inputs": plain(run.inputs),
         },
         "sentence": analysis.sentence,
+        "conclusion": plain(analysis.conclusion),
         "caveats": list(analysis.caveats),
         "counts": plain(analysis.counts),
         "columns": list(analysis.columns),

@@ -12,7 +12,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from enginebench.analysis.analysis import Analysis, verdict_sentence
+from enginebench.analysis.analysis import Analysis
 from enginebench.domain import JSON
 from enginebench.domain.formatting import page_text, printable, size
 from enginebench.machine.folders import resource_dir
@@ -97,8 +97,7 @@ def _verdicts(context: Context) -> list[tuple[str, str]]:
     """(model, sentence) for each model; ('', sentence) for a single one."""
     if len(context.models) < 2:
         return [("", context.analysis.sentence)]
-    rows = context.analysis.rows
-    return [(model, verdict_sentence(tuple(row for row in rows if row.deployment.model == model))) for model in context.models]
+    return list(context.analysis.conclusion.by_model.items())
 
 
 def _prose(text: str) -> str:

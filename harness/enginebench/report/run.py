@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from enginebench.analysis.analysis import Analysis, analyse
+from enginebench.analysis.conclusion import Conclusion
 from enginebench.analysis.frames import cells_frame, requests_frame, rows_frame
 from enginebench.domain import JSON, plain_object
 from enginebench.errors import UserError
@@ -45,6 +46,11 @@ class Run:
     def analysis(self) -> Analysis:
         """Its rows with figures and verdicts, the ranking, the parity of outputs, caveats. UserError when samples are damaged."""
         return analyse(self.folder, self.prices)
+
+    @property
+    def conclusion(self) -> Conclusion:
+        """What may be concluded: leaders by regime, the load that each deployment holds within the SLO, trust, and what to run."""
+        return self.analysis.conclusion
 
     @cached_property
     def rows(self) -> pd.DataFrame:

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from enginebench.analysis.analysis import LOAD_COLUMNS, Row, analyse, verdict_sentence
+from enginebench.analysis.analysis import LOAD_COLUMNS, Row, analyse
+from enginebench.analysis.conclude import conclude
+from enginebench.analysis.conclusion import Conclusion
 from enginebench.analysis.parity import parities
 from enginebench.analysis.ranking import contenders
 from enginebench.analysis.rows import _names
@@ -37,6 +39,10 @@ def row(name: str, *throughputs: float, verdict: str = "valid") -> Row:
     )  # fmt: skip
 
 
+def concluded(rows: list[Row]) -> Conclusion:
+    return conclude(rows, RunRecord("demo", "2026-01-01T00:00:00+00:00", {}, "p", (), {}, "1"), {})
+
+
 # -- the sentence --------------------------------------------------------------------------------------------------------
 
 
@@ -44,35 +50,41 @@ def row(name: str, *throughputs: float, verdict: str = "valid") -> Row:
     ("rows", "said"),
     [
         ([row("a", 100)], "a reaches 100 tok/s at 4 streams of 128 + 64 tokens."),
-        ([row("a", 100), row("b", 50)], "a is ahead at 4 streams of 128 + 64 tokens: 100 tok/s, 2.00x b (one repeat:"),
         (
-            [row("b", 50, 51, 52, 53), row("a", 100, 101, 102, 103)],
-            "a is fastest at 4 streams of 128 + 64 tokens: 102 tok/s, 1.97x b (p=0.029, n=4).",
+            [row("a", 100), row("b", 50)],
+            "a is probably ahead at 4 streams of 128 + 64 tokens: 2x b. Not sure: one restart each is too few to be sure (4 would do).",
         ),
+        ([row("b", 50, 51, 52, 53), row("a", 100, 101, 102, 103)], "a leads at 4 streams of 128 + 64 tokens: 97 % ahead of b."),
         (
             [row("a", 100, 101, 102), row("b", 50, 51, 52)],
-            "101 tok/s, 1.98x b, but n=3 is too few to be sure (p=0.10; 4 restarts each would do).",
+            "a is probably ahead at 4 streams of 128 + 64 tokens: 98 % ahead of b. Not sure: 3 restarts each are too few to be sure (4",
         ),
         (
-            [row("a", 100, 104, 108), row("b", 99, 103, 107)],
-            "a and b cannot be told apart at 4 streams of 128 + 64 tokens (104 tok/s; p=0.70, n=3).",
+            [row("a", 100, 104, 108, 112), row("b", 99, 103, 107, 111)],
+            "a and b cannot be told apart at 4 streams of 128 + 64 tokens. Not sure: restarts overlap.",
         ),
-        ([row("a", 100, 101), row("b", 50, 51), row("c", 20)], "a is ahead at 4 streams"),
+        (
+            [row("a", 101, 101.2, 101.3, 101.5), row("b", 100, 100.2, 100.3, 100.5)],
+            "a and b are equal at 4 streams of 128 + 64 tokens (within 3 %).",
+        ),
+        ([row("a", 100, 101), row("b", 50, 51), row("c", 20)], "a is probably ahead at 4 streams"),
     ],
 )
 def test_a_claim_is_as_strong_as_its_test(rows: list[Row], said: str) -> None:
-    assert said in verdict_sentence(rows)
+    assert concluded(rows).sentence.startswith(said)
 
 
 def test_the_leader_is_compared_with_everybody_not_with_the_runner_up() -> None:
     rows = [row("a", 99, 101), row("b", 94, 96), row("c", 60, 120)]
-    assert verdict_sentence(rows).startswith("a and c cannot be told apart")
+    assert concluded(rows).sentence.startswith("a and c cannot be told apart")
     assert {c.row.name for c in contenders(rows) if c.behind is None or c.behind.order == "tied"} == {"a", "c"}
 
 
-def test_a_suspect_row_anywhere_in_the_field_is_said() -> None:
+def test_a_suspect_row_that_may_change_the_outcome_is_said() -> None:
+    rows = [row("a", 100, 101, 102, 103), row("b", 50, 51, 52, 53, verdict="suspect"), row("c", 10, 11, 12, 13)]
+    assert concluded(rows).sentence.endswith("(some cells are suspect).")
     rows = [row("a", 100, 101, 102, 103), row("b", 50, 51, 52, 53), row("c", 10, 11, 12, 13, verdict="suspect")]
-    assert verdict_sentence(rows).endswith("see the reasons of the rows marked suspect.")
+    assert "suspect" not in concluded(rows).sentence
 
 
 def rated(name: str, *goodputs: float, load: Load | None = None, tokens: float = 100) -> Row:
@@ -82,23 +94,22 @@ def rated(name: str, *goodputs: float, load: Load | None = None, tokens: float =
 
 def test_with_an_slo_goodput_ranks_and_is_said_to() -> None:
     rows = [rated("a", 1, 1.1, 1.2, 1.3, tokens=900), rated("b", 2, 2.1, 2.2, 2.3)]
-    expected = "b has the highest goodput at 4 streams of 128 + 64 tokens: 2.15 req/s within the SLO, 1.87x a (p=0.029, n=4)."
-    assert verdict_sentence(rows) == expected
+    assert concluded(rows).sentence == "b leads at 4 streams of 128 + 64 tokens: 87 % ahead of a."
     assert [c.row.name for c in contenders(rows)] == ["b", "a"]
-    assert verdict_sentence([rated("a", 0), rated("b", 2)]).startswith(
-        "b is ahead at 4 streams of 128 + 64 tokens: 2 req/s within the SLO, a none"
-    )
+    assert concluded([rated("a", 0), rated("b", 2)]).sentence.startswith("b is probably ahead at 4 streams of 128 + 64 tokens")
 
 
-def test_with_an_slo_the_load_with_the_highest_goodput_speaks() -> None:
+def test_every_load_speaks_for_itself() -> None:
     light, heavy = OpenLoop(rate=2), OpenLoop(rate=8)
-    rows = [rated("a", 1.9, load=light), rated("a", 0.2, load=heavy)]
-    assert verdict_sentence(rows) == "a reaches 1.9 req/s within the SLO at 2 req/s of 128 + 64 tokens."
+    rows = [rated("a", 1.9, load=light), rated("a", 0.2, load=heavy), rated("b", 1, load=light), rated("b", 1, load=heavy)]
+    sentence = concluded(rows).sentence
+    assert "a is probably ahead at 2 req/s: 90 % ahead of b" in sentence
+    assert "b is probably ahead at 8 req/s: 5x a" in sentence
 
 
 def test_an_open_loop_is_named_by_its_rate_and_any_length_by_its_text() -> None:
     load = OpenLoop(rate=2.5, input_tokens="uniform(64,256)")
-    assert verdict_sentence([replace(row("a", 100), load=load)]) == "a reaches 100 tok/s at 2.5 req/s of uniform(64,256) + 64 tokens."
+    assert concluded([replace(row("a", 100), load=load)]).sentence == "a reaches 100 tok/s at 2.5 req/s of uniform(64,256) + 64 tokens."
 
 
 # -- parity --------------------------------------------------------------------------------------------------------------

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 from enginebench.analysis.caveats import caveats
-from enginebench.analysis.ranking import verdict_sentence
+from enginebench.analysis.conclude import conclude
 from enginebench.analysis.rows import CellResult, Row, result_of
 from enginebench.domain import JSON, Cell, ClosedLoop, Deployment, Load, Sample
 from enginebench.metrics.server_timings import decode_s, first_token_s, queue_s
 from enginebench.metrics.statistics import estimate
 from enginebench.records.cell import CellRecord, CellTraits, ClientFacts, EngineCounters
 from enginebench.records.counters import CounterSeries, Gauge, acceptance, gauges
+from enginebench.records.run import RunRecord
 from enginebench.records.samples import Samples
 from enginebench.validity import CacheProof
 from enginebench.validity.context import cache_proof
@@ -220,6 +221,10 @@ def test_random_routing_is_marked(changes: Mapping[str, bool], marked: bool) -> 
     assert ("random_routing" in {reason.check.id for reason in found.reasons}) == marked
 
 
+def sentence(rows: list[Row]) -> str:
+    return conclude(rows, RunRecord("demo", "2026-01-01T00:00:00+00:00", {}, "p", (), {}, "1"), {}).sentence
+
+
 def row(name: str, value: float, *, model: str = "m", worse: bool = False, **changes: Any) -> Row:
     """A row of one cell. worse: it is also suspect."""
     cell: CellResult = result_of(record(totals={"preemptions": 1.0} if worse else {}, **changes), samples())
@@ -228,30 +233,32 @@ def row(name: str, value: float, *, model: str = "m", worse: bool = False, **cha
 
 
 @pytest.mark.parametrize("worse", [False, True])
-def test_a_random_router_is_shown_and_never_ranked(worse: bool) -> None:
+def test_a_random_router_is_ranked_within_its_weights(worse: bool) -> None:
     rows = [row("a", 100, random_weights=True, worse=worse), row("b", 200, random_weights=True)]
-    assert [each.ranked for each in rows] == [False, False]
-    assert [each.sound for each in rows] == [True, True]
-    assert verdict_sentence(rows) == (
-        "measured at 1 stream of 10 + 21 tokens: a 100 tok/s, b 200 tok/s; not ranked: random weights do not route tokens to experts "
-        "as trained weights do."
+    assert [each.ranked for each in rows] == [True, True]
+    assert sentence(rows).startswith(
+        "On a synthetic MoE, whose routing is even and a trained model's is not: b is probably ahead at 1 stream of 10 + 21 tokens: 2x a"
     )
     caveat, short = dict.fromkeys(caveats(rows, ()))
     assert short == "2 of 2 cells are too short to tell whether the server was steady: they are measured whole"
-    assert "expert routing (the same in every engine) are not those of a trained model, so nothing is ranked" in caveat
+    assert "expert routing (the same in every engine) are not those of a trained model: ranked within these weights only" in caveat
 
 
-def test_many_are_counted_and_other_models_are_still_ranked() -> None:
-    rows = [row(name, 100 + i, random_weights=True) for i, name in enumerate("abcd")]
+def test_random_weights_are_not_compared_with_trained_ones() -> None:
+    rows = [row("a", 100, random_weights=True), row("b", 50), row("c", 40)]
+    assert sentence(rows).startswith("Random weights are not compared with trained ones: b is probably ahead")
+
+
+def test_each_model_has_its_own_scope() -> None:
+    rows = [row(name, 100 + 10 * i, random_weights=True) for i, name in enumerate("abcd")]
     rows += [row("a", 7, model="real"), row("b", 5, model="real")]
-    sentence = verdict_sentence(rows)
-    assert "m: measured at 1 stream of 10 + 21 tokens: 4 deployments 100 to 103 tok/s; not ranked" in sentence
-    assert "real: a is ahead at 1 stream" in sentence
+    assert "m: On a synthetic MoE, whose routing is even and a trained model's is not: d is probably ahead" in sentence(rows)
+    assert "real: a is probably ahead at 1 stream" in sentence(rows)
 
 
 def test_forced_routing_is_ranked_with_a_caveat() -> None:
     rows = [row("a", 100, random_weights=True, forced_routing=True), row("b", 50, random_weights=True, forced_routing=True)]
-    assert verdict_sentence(rows).startswith("a is ahead")
+    assert "a is probably ahead" in sentence(rows)
     assert [text for text in set(caveats(rows, ())) if text.endswith("a rule spreads tokens over the experts")]
 
 

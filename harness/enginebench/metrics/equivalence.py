@@ -1,0 +1,84 @@
+"""Three answers about two deployments: different, equal in practice, or neither. Tests over restarts; pure, and without metrics.
+
+`compare` of `enginebench.metrics.statistics` tests whether two differ at all. Here: whether they surely differ by less than a margin, and
+whether two deployments differ anywhere in a run, which guards against finding one difference by chance among many loads.
+"""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+import numpy as np
+
+from enginebench.metrics.statistics import CONFIDENCE, Estimate, Floats, cut
+
+EQUAL_CONFIDENCE = 2 * CONFIDENCE - 1
+"""Two one-sided tests at 5 % each: the 90 % interval must lie within the margin."""
+_MOST_SPLITS = 4000
+"""With more ways to split the restarts, so many are drawn."""
+
+Restarts: TypeAlias = Mapping[int, Mapping[int, float]]
+"""Load (its number) -> restart -> figure of one deployment. A restart serves many loads, so its figures belong together."""
+
+
+def equal_within(a: Estimate, b: Estimate, margin: float) -> bool | None:
+    """Whether a and b surely differ by less than the margin (0.03: 3 %); None with too few restarts to ever show it, or values of 0.
+
+    Two one-sided tests (TOST; Schuirmann 1987): the 90 % interval of the ratio lies within 1 +- margin. The interval is that of Hodges and
+    Lehmann over all pairs of restarts, exact for any distribution, as in `change`. 3 + 3 restarts are the fewest that reach it.
+    """
+    if min(*a.values, *b.values) <= 0 or min(a.n, b.n) < 2:
+        return None
+    outside, coverage = cut(a.n, b.n, EQUAL_CONFIDENCE)
+    if coverage < EQUAL_CONFIDENCE - 1e-9:
+        return None
+    ratios = sorted(x / y for x in a.values for y in b.values)
+    return 1 - margin < ratios[outside] and ratios[-1 - outside] < 1 + margin
+
+
+def differ_anywhere(a: Restarts, b: Restarts) -> float | None:
+    """p of 'the two deployments are alike at every load'; None with fewer than 2 restarts of either.
+
+    Whole restarts are exchanged between the two (a permutation test, exact whatever the noise and however the loads of a restart go
+    together), and the statistic is the sum over loads of log(total / within variance) of the logarithms. A claim about one load is made
+    only if this p is below 5 % as well: without it, 9 loads at 3 % each would name a winner in one of four runs without any difference.
+    """
+    units = [(0, r) for r in sorted({r for its in a.values() for r in its})] + [
+        (1, r) for r in sorted({r for its in b.values() for r in its})
+    ]
+    first = sum(side == 0 for side, _ in units)
+    loads = sorted(set(a) & set(b))
+    if min(first, len(units) - first) < 2 or not loads:
+        return None
+    table = np.array([[(a, b)[side][load].get(r, math.nan) for load in loads] for side, r in units])
+    table = np.log(np.where(table > 0, table, np.nan))
+    observed, *drawn = _separation(table, _splits(len(units), first))
+    return float((np.array([observed, *drawn]) >= observed - 1e-9).mean())
+
+
+def _splits(units: int, picked: int) -> Floats:
+    """One row for each way to pick: 1 for a picked unit, else 0; the first row picks the first ones."""
+    if math.comb(units, picked) <= _MOST_SPLITS:
+        ways: Sequence[Sequence[int]] = list(itertools.combinations(range(units), picked))
+    else:
+        random = np.random.default_rng(0)
+        ways = [range(picked), *(random.permutation(units)[:picked].tolist() for _ in range(_MOST_SPLITS))]
+    out = np.zeros((len(ways), units))
+    for row, way in zip(out, ways, strict=True):
+        row[list(way)] = 1
+    return out
+
+
+def _separation(table: Floats, splits: Floats) -> Floats:
+    """For each split the sum over loads of log(total / within sum of squares). A load with a value on one side only says nothing."""
+    known = ~np.isnan(table)
+    values = np.where(known, table, 0.0)
+    centred = np.where(known, values - values.sum(axis=0) / np.maximum(known.sum(axis=0), 1), 0.0)
+    total = (centred**2).sum(axis=0)
+    counts, sums = splits @ known, splits @ centred
+    others = known.sum(axis=0) - counts
+    with np.errstate(divide="ignore", invalid="ignore"):
+        between = np.where((counts > 0) & (others > 0), sums**2 / counts + sums**2 / others, 0.0)
+        share = np.where(total > 0, np.minimum(between / total, 1 - 1e-12), 0.0)
+    return np.asarray(-np.log1p(-share).sum(axis=1))

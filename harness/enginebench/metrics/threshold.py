@@ -1,0 +1,134 @@
+"""The load at which the share of good requests falls below a limit, from measured shares that are noisy and need not fall steadily.
+
+Attainment falls as the load rises, but a measured share may rise again by chance. So it is fitted by isotonic regression (pool adjacent
+violators; Barlow et al. 1972), weighted by requests, and the limit is interpolated between the last level above it and the first below.
+The interval comes from a bootstrap over restarts, and over the requests within each. Pure; it does not know cells.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from enginebench.metrics.statistics import CONFIDENCE, Floats
+
+_RESAMPLES = 1000
+_EPSILON = 1e-9
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One measurement at one level."""
+
+    level: float
+    good: float
+    """Requests that met all limits."""
+    requests: float
+    restart: int = 0
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Where attainment falls below the share; levels in their unit."""
+
+    level: float | None
+    """The interpolated limit; None if no level is above the share, or none is below."""
+    low: float | None
+    """95 % interval: the highest level that surely holds; None: not even the lowest surely does."""
+    high: float | None
+    """The lowest level that surely does not; None: not even the highest surely fails."""
+    holds: float | None
+    """The highest level whose fitted attainment reaches the share, and whose measured attainment does."""
+    fitted: Mapping[float, float]
+    """Level -> fitted attainment."""
+
+
+def threshold(probes: Sequence[Probe], share: float) -> Threshold | None:
+    """The limit from all probes of one deployment; None without any. share: of the requests that must be good, above 0, at most 1.
+
+    With a single restart the interval is over requests only: what another restart would change is not in it.
+    """
+    if not probes:
+        return None
+    levels = sorted({probe.level for probe in probes})
+    good, requests = _table(probes, levels)
+    fitted = _falling(good.sum(axis=0), requests.sum(axis=0))
+    measured = good.sum(axis=0) / requests.sum(axis=0)
+    passing = [i for i in range(len(levels)) if fitted[i] >= share - _EPSILON and measured[i] >= share - _EPSILON]
+    last = _last(fitted, share)
+    low, high = _interval(good, requests, levels, share)
+    between = _between(levels, fitted, last, share) if 0 <= last < len(levels) - 1 else None
+    return Threshold(between, low, high, levels[passing[-1]] if passing else None, dict(zip(levels, fitted.tolist(), strict=True)))
+
+
+def _table(probes: Sequence[Probe], levels: Sequence[float]) -> tuple[Floats, Floats]:
+    """Good requests and requests, one row for each restart and one column for each level."""
+    restarts = sorted({probe.restart for probe in probes})
+    good, requests = np.zeros((len(restarts), len(levels))), np.zeros((len(restarts), len(levels)))
+    for probe in probes:
+        at = restarts.index(probe.restart), levels.index(probe.level)
+        good[at] += probe.good
+        requests[at] += probe.requests
+    return good, requests
+
+
+def _falling(good: Floats, requests: Floats) -> Floats:
+    """The attainments nearest to the measured ones that never rise with the level; levels without requests take a neighbour's."""
+    blocks: list[list[float]] = []  # good, requests, number of levels
+    for its, of in zip(good.tolist(), requests.tolist(), strict=True):
+        blocks.append([its, of, 1])
+        while len(blocks) > 1 and _rate(blocks[-2]) < _rate(blocks[-1]):
+            its_, of_, n = blocks.pop()
+            blocks[-1] = [blocks[-1][0] + its_, blocks[-1][1] + of_, blocks[-1][2] + n]
+    return np.concatenate([np.full(int(n), _rate([its, of, n])) for its, of, n in blocks])
+
+
+def _rate(block: Sequence[float]) -> float:
+    return block[0] / block[1] if block[1] > 0 else 0.0
+
+
+def _last(fitted: Floats, share: float) -> int:
+    """Index of the last level that reaches the share; -1 without any."""
+    return int((fitted >= share - _EPSILON).sum()) - 1
+
+
+def _between(levels: Sequence[float], fitted: Floats, last: int, share: float) -> float:
+    """The crossing, interpolated in the logarithm of the level."""
+    above, below = float(fitted[last]), float(fitted[last + 1])
+    part = (above - share) / (above - below) if above > below else 0.0
+    low, high = levels[last], levels[last + 1]
+    return low * math.exp(max(0.0, min(1.0, part)) * math.log(high / low))
+
+
+def _interval(good: Floats, requests: Floats, levels: Sequence[float], share: float) -> tuple[float | None, float | None]:
+    """(level that surely holds, level that surely does not), from the bracket of each draw; None beyond the measured levels."""
+    lasts = sorted(_last(fitted, share) for fitted in _draws(good, requests))
+    tail = (1 - CONFIDENCE) / 2
+    low, high = lasts[int(tail * len(lasts))], lasts[math.ceil((1 - tail) * len(lasts)) - 1] + 1
+    return levels[low] if low >= 0 else None, levels[high] if high < len(levels) else None
+
+
+def _draws(good: Floats, requests: Floats) -> Iterator[Floats]:
+    """Fits to resampled restarts, whose shares are drawn from what their requests allow: Beta(good + 1/2, bad + 1/2), after Jeffreys."""
+    random = np.random.default_rng(0)
+    n = len(good)
+    for _ in range(_RESAMPLES):
+        rows = random.integers(n, size=n)
+        its, of = good[rows], requests[rows]
+        shares = np.where(of > 0, random.beta(its + 0.5, of - its + 0.5), 0.0)
+        drawn, whole = (shares * of).sum(axis=0), of.sum(axis=0)
+        kept = whole > 0
+        fitted = np.zeros(good.shape[1])
+        if kept.any():
+            fitted[kept] = _falling(drawn[kept], whole[kept])
+            fitted = _filled(fitted, kept)
+        yield fitted
+
+
+def _filled(fitted: Floats, kept: np.typing.NDArray[np.bool_]) -> Floats:
+    """A level that no resampled restart has takes the attainment of the next measured one above it, else of the last one below."""
+    known = np.flatnonzero(kept)
+    return np.array([fitted[known[min(int(np.searchsorted(known, i)), len(known) - 1)]] for i in range(len(fitted))])
