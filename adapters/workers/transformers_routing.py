@@ -4,8 +4,9 @@ The choices are the indices that the router modules return, so the rule (softmax
 only routers that are modules of their own, with a class name that ends in `Router` or `Gate`.
 """
 
+import itertools
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,14 +43,23 @@ def indices_of(module: Any, output: Any) -> Any:
     return parts[-1].reshape(-1, parts[-1].shape[-1]).topk(module.top_k, dim=-1).indices
 
 
+def batches(prompts: Sequence[list[int]], most: int) -> Iterator[tuple[int, list[list[int]]]]:
+    """At most `most` neighbours of one length, with the place of the first: no padding, which routers would choose experts for."""
+    start = 0
+    for _, alike in itertools.groupby(prompts, key=len):
+        each = list(alike)
+        for first in range(0, len(each), most):
+            yield start + first, each[first : first + most]
+        start += len(each)
+
+
 def collect(job: Mapping[str, Any]) -> dict[str, Any]:
     model = transformers.AutoModelForCausalLM.from_pretrained(job["model"], dtype=getattr(torch, job["dtype"])).eval()
     watch = Watch(model)
     if not watch.experts:
         raise ValueError(f"{type(model).__name__} has no router module: it is dense, or its router cannot be observed")
     experts, sequence, decoded = [], [], []
-    for start in range(0, len(job["prompts"]), job["batch"]):
-        prompts = job["prompts"][start : start + job["batch"]]
+    for start, prompts in batches(job["prompts"], job["batch"]):
         length, asked = len(prompts[0]), job["output_tokens"]
         ids = torch.tensor(prompts, device=model.device)
         with torch.no_grad():

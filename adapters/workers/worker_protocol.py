@@ -15,11 +15,12 @@ import json
 import os
 import sys
 import time
+import zipfile
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import IO, Any, Protocol
 
-__all__ = ["Batch", "BatchEngine", "Outcome", "Prompt", "RequestOutcome", "metered", "run_routing", "run_worker"]
+__all__ = ["Batch", "BatchEngine", "Flat", "Outcome", "Prompt", "RequestOutcome", "metered", "run_routing", "run_worker"]
 
 Prompt = list[int] | str
 
@@ -62,6 +63,22 @@ class Outcome:
     start_ns: int
     end_ns: int
     requests: list[RequestOutcome]
+
+
+@dataclass(frozen=True)
+class Flat:
+    """An array for a file, where an engine's environment has no numpy."""
+
+    dtype: str
+    """numpy's name: '<i2', '|b1', ..."""
+    shape: tuple[int, ...]
+    data: bytes
+
+    def npy(self) -> bytes:
+        """As a .npy file, version 1.0."""
+        header = f"{{'descr': '{self.dtype}', 'fortran_order': False, 'shape': {self.shape}, }}".encode()
+        header += b" " * (-(len(header) + 11) % 64) + b"\n"
+        return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + self.data
 
 
 class BatchEngine(Protocol):
@@ -111,18 +128,21 @@ async def metered(batch: Batch, answer: Callable[[Prompt], Awaitable[RequestOutc
 def run_routing(collect: Callable[[Mapping[str, Any]], dict[str, Any]], source: str) -> int:
     """Answer the routing job on stdin, one JSON line of `enginebench.runner.routing`. Returns the exit code.
 
-    `collect` returns the arrays of the .npz file job["out"], and under `experts` their number. Prints {"source": ...} or {"error": ...}.
+    `collect` returns the arrays of the .npz file job["out"], of numpy or `Flat`, and under `experts` their number.
+    Prints {"source": ...} or {"error": ...}.
     """
-    import numpy as np
-
     job = json.loads(sys.stdin.readline())
     try:
         arrays = collect(job)
     except Exception as error:  # noqa: BLE001  # whatever the engine raises is the answer
         print(json.dumps({"error": f"{type(error).__name__}: {error}"}))
         return 1
-    about = np.array(json.dumps({"model": job["name"], "source": source, "experts": arrays.pop("experts")}))
-    np.savez_compressed(job["out"], told=about, counts=np.zeros((0, 0)), **arrays)
+    about = json.dumps({"model": job["name"], "source": source, "experts": arrays.pop("experts")})
+    arrays["told"] = Flat(f"<U{len(about)}", (), about.encode("utf-32-le"))
+    with zipfile.ZipFile(job["out"], "w", zipfile.ZIP_DEFLATED) as out:
+        for name, found in arrays.items():
+            flat = found if isinstance(found, Flat) else Flat(found.dtype.str, found.shape, found.tobytes())
+            out.writestr(f"{name}.npy", flat.npy())
     print(json.dumps({"source": source}))
     return 0
 

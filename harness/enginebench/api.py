@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from enginebench.physics.model_fit import ModelFit, fit
     from enginebench.physics.offload_curve import OffloadCurve, offload
     from enginebench.physics.placed import PlacedModel, place
-    from enginebench.physics.routing import Routing, RoutingSummary, routing_summary
+    from enginebench.physics.routing import Routing
+    from enginebench.physics.routing_summary import RoutingSummary, routing_summary
     from enginebench.physics.weights import Offload
     from enginebench.report.comparison import Comparison, compare
     from enginebench.report.run import Form, Run, latest_run, open_run, runs
@@ -130,7 +131,8 @@ _ELSEWHERE: Mapping[str, tuple[str, ...]] = {
     "physics.weights": ("Offload",),
     "physics.offload_curve": ("OffloadCurve", "offload"),
     "physics.placed": ("PlacedModel", "place"),
-    "physics.routing": ("Routing", "RoutingSummary", "routing_summary"),
+    "physics.routing": ("Routing",),
+    "physics.routing_summary": ("RoutingSummary", "routing_summary"),
     "report.comparison": ("Comparison", "compare"),
     "report.run": ("Form", "Run", "latest_run", "open_run", "runs"),
     "runner.calibration": ("Calibration", "calibrate"),

@@ -40,9 +40,10 @@ SIGNATURES = {
     "draft: str | None = None) -> Ceilings",
     "offload": "(model: str, hardware: str, *, precision: str | None = None, kv: str = 'f16', host_gb_s: float | None = None, "
     "context: int = 8192, concurrency: int = 1, routing: str = 'even', reserve_gib: float = 1.0) -> OffloadCurve",
-    "count_routing": "(source: str | Path, *, engine: str = 'transformers', precision: str = 'bf16', requests: int = 16, "
-    "input_tokens: int = 128, output_tokens: int = 64, prompts: str = 'text', out: str | Path | None = None, "
-    "adapters: Sequence[str | Path] = (), on_step: Step = <function>) -> Iterator[Routing]",
+    "count_routing": "(source: str | Path, *, engine: str | None = None, precision: str = 'bf16', "
+    "inputs: Sequence[str] = ('text', 'code', 'random'), requests: int = 16, input_tokens: int = 128, output_tokens: int = 64, "
+    "model: str | None = None, out: str | Path | None = None, adapters: Sequence[str | Path] = (), "
+    "on_step: Step = <function>) -> Iterator[Routing]",
     "routing_summary": "(routing: Routing, *, ranks: Sequence[int] = (2, 4, 8), batches: Sequence[int] = (1, 4, 16)) -> RoutingSummary",
     "audit_claims": "(target: str | Path, *, hardware: str | None = None, prices: Prices | None = None) -> Audit",
     "price_list": "(file: Path | str | None = None, given: Sequence[str] = ()) -> Prices",

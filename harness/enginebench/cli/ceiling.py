@@ -25,7 +25,7 @@ Examples:
 @model_options
 @click.option("--context", "contexts", type=count, metavar="TOKENS", multiple=True, default=("2k",), help="Of each sequence; 0: no cache.")
 @click.option("--batch", "batches", type=click.IntRange(1), multiple=True, help="Sequences in a step (repeatable).  [default: 1 to 1024]")
-@click.option("--routing", default="even", help="even, zipf:EXPONENT, or a file of expert counts (bench routing).")
+@click.option("--routing", default="even", help="even, zipf:EXPONENT, captured[:INPUT] (by bench routing), or a file of counts.")
 @click.option("--measured", is_flag=True, help="Use the bandwidth that a copy reached on such a device, where known.")
 @click.option("--bandwidth", "bandwidth_gb_s", type=POSITIVE, metavar="GB/S", help="Per device, not the data sheet's.")
 @click.option("--speculate", type=click.IntRange(1), metavar="N", help="Tokens drafted and checked in each step.")

@@ -10,6 +10,7 @@ import click
 
 import enginebench
 from enginebench.cli.shared import AS_JSON, FILE_ONLY, KV_TYPES, POSITIVE, Number, count, print_json, show_notes, write
+from enginebench.domain.formatting import printable
 from enginebench.errors import Exit
 
 ROWS = 12
@@ -33,7 +34,7 @@ Exit code 1: it does not fit, even with all of it on the host.
 @click.option("--host-bandwidth", "host_gb_s", type=POSITIVE, metavar="GB/S", help="Of the host's memory.  [default: 80]")
 @click.option("--context", type=count, metavar="TOKENS", default="8k", help="Tokens of a sequence, prompt and output.")
 @click.option("--concurrency", type=click.IntRange(1), default=1, help="Sequences at once.")
-@click.option("--routing", default="even", help="even, zipf:EXPONENT, or a file of expert counts (bench routing).")
+@click.option("--routing", default="even", help="even, zipf:EXPONENT, captured[:INPUT] (by bench routing), or a file of counts.")
 @click.option("--reserve", "reserve_gib", type=Number(min=0), default=1.0, metavar="GIB", help="For the driver and llama.cpp's buffers.")
 @click.option("--html", type=FILE_ONLY, help="Also write the curve as a page.")
 @AS_JSON
@@ -58,7 +59,8 @@ def _head(found: enginebench.OffloadCurve) -> Iterator[str]:
     whole = found.whole
     what = "experts of the first N layers" if whole.weights.model.experts else "first N layers"
     yield f"{found.title} ({found.host.bandwidth / 1e9:.4g} GB/s)"
-    yield f"{whole.concurrency} x {whole.context:,} tokens, KV cache in {whole.kv_bits:g} bits; N: the {what} are on the host\n"
+    yield f"{whole.concurrency} x {whole.context:,} tokens, KV cache in {whole.kv_bits:g} bits; N: the {what} are on the host"
+    yield (f"{printable(found.popularity.source)}\n" if found.popularity else "")
 
 
 def _table(found: enginebench.OffloadCurve) -> Iterator[str]:
@@ -92,5 +94,7 @@ def _verdict(found: enginebench.OffloadCurve) -> Iterator[str]:
     yield f"N = {best.layers}: at most {best.step.tokens_per_s:,.1f} tok/s, of {whole:,.1f} if all of it fitted the GPU."
     if found.knee:
         yield f"From N = {found.knee.layers} the host's memory is the bottleneck, not the GPU."
+    if found.hottest and best.layers:
+        yield f"An engine that places experts one by one has {printable(found.hottest.text)}."
     yield f"  llama-server -m FILE.gguf {best.flags}"
     yield f"  in a scenario: options: {{{', '.join(f'{key}: {value}' for key, value in best.options.items())}}}"

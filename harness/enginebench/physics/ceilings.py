@@ -162,10 +162,10 @@ def ceiling(
 ) -> Ceilings:  # fmt: skip
     """How fast decoding can be at most, for each context and batch, and which limit decides.
 
-    contexts: tokens that each sequence holds; 0: no KV cache. batches: sequences in a step; empty: the powers of 2 up to 1024.
-    routing: 'even', 'zipf:EXPONENT', or a file of expert counts. measured: use the bandwidth that a copy reached on such a device,
-    where known. bandwidth_gb_s: per device, instead of the data sheet's, in GB/s. speculate: tokens drafted and checked in each step.
-    acceptance: probability of each drafted token. draft: the drafting model, in the same precision; None: drafting takes no time.
+    contexts: tokens that each sequence holds; 0: no KV cache. batches: sequences in a step; empty: the powers of 2 up to 1024. routing:
+    'even', 'zipf:EXPONENT', 'captured', or a file of expert counts. measured: use the bandwidth that a copy reached on such a device, where
+    known. bandwidth_gb_s: per device, instead of the data sheet's, in GB/s. speculate: tokens drafted and checked in each step. acceptance:
+    probability of each drafted token. draft: the drafting model, in the same precision; None: drafting takes no time.
     UserError for an unknown drafting model or routing file, and for `draft` without `speculate`.
     """
     machine = model.machine.as_measured() if measured else model.machine
@@ -173,7 +173,7 @@ def ceiling(
         machine = machine.with_bandwidth(bandwidth_gb_s * GB)
     if draft and not speculate:
         raise UserError("--draft drafts nothing without --speculate N")
-    popularity = read_popularity(routing, model.weights)
+    popularity = read_popularity(routing, model.weights, model.reference)
     setting = Setting(model.weights, machine, model.parallelism, model.kv_bits, popularity, model.offload)
     if speculate:
         drafter = Setting(read_weights(draft, model.precision), machine, replace(model.parallelism, ep=1), model.kv_bits) if draft else None

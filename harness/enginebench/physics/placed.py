@@ -7,6 +7,7 @@ from pathlib import Path
 
 from enginebench.domain import Parallelism
 from enginebench.errors import UserError, did_you_mean
+from enginebench.physics import captures
 from enginebench.physics.catalogue import read_machine
 from enginebench.physics.files import read_weights
 from enginebench.physics.machine import GB, Machine
@@ -28,6 +29,8 @@ class PlacedModel:
     """What lies in the host's memory."""
     precision: str | None = None
     """As it was asked for; None: as published, or the sizes in the file."""
+    reference: str = ""
+    """As it was asked for: a name of the catalogue, a path, or 'random:...'."""
 
     @property
     def title(self) -> str:
@@ -60,7 +63,7 @@ def place(
     """
     machine = read_machine(hardware, host_bandwidth=host_gb_s * GB if host_gb_s else None)
     parallelism = choose_parallelism(machine.count, tp=tp, pp=pp, dp_replicas=dp_replicas, attention_dp=attention_dp, ep=ep)
-    return PlacedModel(read_weights(model, precision), machine, parallelism, kv_bits(kv), offload, precision)
+    return PlacedModel(read_weights(model, precision), machine, parallelism, kv_bits(kv), offload, precision, model)
 
 
 def choose_parallelism(
@@ -78,8 +81,12 @@ def kv_bits(kv: str) -> float:
     return KV_BITS[kv]
 
 
-def read_popularity(routing: str, weights: Weights) -> Popularity | None:
-    """How popular each expert is: 'even', 'zipf:1.1', or a file of expert counts. None: uniform routing, or a dense model."""
+def read_popularity(routing: str, weights: Weights, reference: str) -> Popularity | None:
+    """How popular each expert is. None: uniform routing, or a dense model.
+
+    routing: 'even'; 'zipf:1.1'; a file of expert counts; or 'captured', what `bench routing` counted on the model with this reference, of
+    all inputs but random ids, or 'captured:INPUT'. reference: a name of the catalogue, a path, or 'random:...'. UserError if there is none.
+    """
     experts = weights.model.experts
     if routing == "even" or experts is None:
         return None
@@ -88,9 +95,14 @@ def read_popularity(routing: str, weights: Weights) -> Popularity | None:
             return zipf(experts.count, experts.top_k, float(routing.removeprefix("zipf:")))
         except ValueError:
             raise UserError(f"--routing {routing}: no exponent", advice="write for example zipf:1.0") from None
-    if not Path(routing).is_file():
-        raise UserError(f"--routing {routing}: no such file", advice="write even, zipf:EXPONENT, or a file that bench routing kept")
-    found = read(Path(routing))
+    kind, _, wanted = routing.partition(":")
+    if kind == captures.CAPTURED:
+        found = captures.likely(captures.need(reference, experts.count), wanted)
+    elif Path(routing).is_file():
+        found = captures.likely(read(Path(routing)))
+    else:
+        advice = "write even, zipf:EXPONENT, captured, or a file that bench routing kept"
+        raise UserError(f"--routing {routing}: no such file", advice=advice)
     if found.experts != experts.count:
         raise UserError(f"{routing} counts {found.experts} experts, {weights.model.name} has {experts.count}", key="routing")
     return measured(found, experts.top_k)

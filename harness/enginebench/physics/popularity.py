@@ -15,6 +15,7 @@ from enginebench.errors import UserError
 from enginebench.physics.routing import Routing
 
 Chances = npt.NDArray[np.float64]
+UNIFORM = "uniform routing"
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +38,7 @@ class Popularity:
 
 
 def uniform(experts: int, top_k: int) -> Popularity:
-    return Popularity(np.full((1, experts), top_k / experts), "uniform routing")
+    return Popularity(np.full((1, experts), top_k / experts), UNIFORM)
 
 
 def concentrated(experts: int, top_k: int) -> Popularity:
@@ -56,7 +57,17 @@ def zipf(experts: int, top_k: int, exponent: float) -> Popularity:
 def measured(routing: Routing, top_k: int) -> Popularity:
     """From measured counts. top_k: of the model (counts do not include it)."""
     counts = -np.sort(-routing.counts.astype(np.float64), axis=1)
-    return Popularity(_capped(counts[counts.sum(axis=1) > 0], top_k), f"routing counted by {routing.source}")
+    what = f"routing of {routing.model} on {', '.join(routing.inputs)}" if routing.inputs else f"routing counted by {routing.source}"
+    return Popularity(_capped(counts[counts.sum(axis=1) > 0], top_k), what)
+
+
+def top_heavy(experts: int, top_k: int, hot: int, share: float) -> Popularity:
+    """`hot` experts of a layer get `share` of the choices, and the others the rest, evenly in both groups."""
+    if not 0 < hot < experts or not 0 <= share <= 1:
+        raise UserError(f"{hot} of {experts} experts cannot get {share:.0%} of the choices", key="experts")
+    weights = np.full((1, experts), (1 - share) / (experts - hot))
+    weights[0, :hot] = share / hot
+    return Popularity(_capped(weights, top_k), f"{hot} of {experts} experts get {share:.0%} of the choices")
 
 
 def _capped(weights: Chances, total: int) -> Chances:

@@ -7,8 +7,9 @@ distinguish these. Pure. Does not know: engines, files (`routing_files` reads th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,8 @@ class Choices:
     """[tokens]: the request of each token."""
     decoded: npt.NDArray[np.bool_]
     """[tokens]: whether the token was processed in a decode step (a generated token), not in a prompt."""
+    input: npt.NDArray[np.int8] | None = None
+    """[tokens]: place of the token's kind of input in `Routing.inputs`; None: all are of one kind."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +48,12 @@ class Routing:
     """[layers, experts]."""
     choices: Choices | None = None
     """None if the source has only counts; then single steps cannot be analysed."""
+    inputs: tuple[str, ...] = ()
+    """Kinds of input that were counted, e.g. ('text', 'code', 'random'); empty: not known."""
+    names: tuple[str, ...] = ()
+    """What else the model is called: its name in the catalogue, or the reference of a random model."""
+    content: str = ""
+    """Hash of the checkpoint's sampled content; empty: not known."""
 
     @property
     def experts(self) -> int:
@@ -56,15 +65,33 @@ class Routing:
         return None if self.choices is None else int(self.choices.experts.shape[2])
 
 
-def routing_of(model: str, source: str, layers: Sequence[int], experts: int, choices: Choices) -> Routing:
+def routing_of(model: str, source: str, layers: Sequence[int], experts: int, choices: Choices, **known: Any) -> Routing:
     """Count single choices. Negative ones are padding and are not counted. ValueError for an expert out of range."""
     if choices.experts.max(initial=-1) >= experts:
         raise ValueError(f"expert {choices.experts.max()} of {experts}")
-    counts = np.zeros((len(layers), experts), np.int64)
-    for layer in range(len(layers)):
-        chosen = choices.experts[:, layer].ravel()
-        counts[layer] = np.bincount(chosen[chosen >= 0], minlength=experts)
-    return Routing(model, source, tuple(layers), counts, choices)
+    return Routing(model, source, tuple(layers), counted(choices.experts, experts), choices, **known)
+
+
+def counted(chosen: npt.NDArray[np.int16], experts: int) -> Counts:
+    """How often each expert occurs in choices [tokens, layers, top_k]: [layers, experts]."""
+    layers = (chosen[:, layer].ravel() for layer in range(chosen.shape[1]))
+    return np.array([np.bincount(each[each >= 0], minlength=experts) for each in layers], np.int64).reshape(-1, experts)
+
+
+def of_inputs(routing: Routing, inputs: Sequence[str]) -> Routing:
+    """Only the tokens of these kinds of input. UserError for one that was not counted."""
+    for each in inputs:
+        if each not in routing.inputs:
+            known = ", ".join(routing.inputs) or "of unknown input"
+            raise UserError(f"{routing.model}: no routing of {each} was counted", advice=f"counted: {known}")
+    if set(inputs) == set(routing.inputs) or routing.choices is None or routing.choices.input is None:
+        return routing
+    of_these = np.isin(routing.choices.input, [routing.inputs.index(each) for each in inputs])
+    kept = [each for each in routing.inputs if each in inputs]
+    place = np.array([kept.index(each) if each in kept else -1 for each in routing.inputs], np.int8)[routing.choices.input]
+    was = routing.choices
+    choices = Choices(was.experts[of_these], was.sequence[of_these], was.decoded[of_these], place[of_these])
+    return replace(routing, counts=counted(choices.experts, routing.experts), choices=choices, inputs=tuple(kept))
 
 
 def hottest_share(counts: Counts, hottest: int) -> Figures:
@@ -117,69 +144,6 @@ def distinct_per_step(choices: Choices, batch: int, seed: int = 0) -> Figures | 
         ordered = np.sort(choices.experts[picked].swapaxes(0, 1).reshape(len(found), -1), axis=1)
         found += (np.diff(ordered, axis=1) > 0).sum(axis=1) + 1
     return found / DRAWS
-
-
-@dataclass(frozen=True)
-class StepExperts:
-    """Distinct experts that a decode step touches in a layer."""
-
-    batch: int
-    """Sequences in the step."""
-    distinct: float
-    """Mean over the layers."""
-    layers: tuple[float, ...]
-    uniform: float
-    """What uniform routing would give."""
-
-
-@dataclass(frozen=True)
-class RoutingSummary:
-    """How unevenly a model's experts are used."""
-
-    model: str
-    source: str
-    """Who counted, and over what."""
-    experts: int
-    top_k: int | None
-    """Experts per token; None: only counts are known."""
-    layers: tuple[int, ...]
-    """Numbers of the layers with experts."""
-    hottest: int
-    """The number of experts behind 'hottest_share': an eighth of all."""
-    choices: int
-    mean: Mapping[str, float]
-    """'hottest_share', 'entropy' and 'imbalance_ep<N>', mean over the layers."""
-    worst: Mapping[str, float]
-    """The same of the most uneven layer."""
-    per_layer: Mapping[str, tuple[float, ...]]
-    steps: tuple[StepExperts, ...]
-    """One per batch; empty where only counts are known."""
-
-
-def routing_summary(routing: Routing, *, ranks: Sequence[int] = (2, 4, 8), batches: Sequence[int] = (1, 4, 16)) -> RoutingSummary:
-    """The figures of a model, without `ranks` that do not divide the experts, and without `batches` (sequences) larger than was counted."""
-    hottest = max(1, routing.experts // 8)
-    per_layer = {
-        "hottest_share": hottest_share(routing.counts, hottest),
-        "entropy": entropy(routing.counts),
-        **{f"imbalance_ep{n}": rank_imbalance(routing.counts, n) for n in ranks if routing.experts % n == 0},
-    }
-    return RoutingSummary(
-        routing.model, routing.source, routing.experts, routing.top_k, routing.layers, hottest, int(routing.counts.sum()),
-        mean={name: float(values.mean()) for name, values in per_layer.items()},
-        worst={name: float(values.min() if name == "entropy" else values.max()) for name, values in per_layer.items()},
-        per_layer={name: tuple(values.tolist()) for name, values in per_layer.items()},
-        steps=tuple(_steps(routing, batches)),
-    )  # fmt: skip
-
-
-def _steps(routing: Routing, batches: Sequence[int]) -> Iterator[StepExperts]:
-    if routing.choices is None or routing.top_k is None:
-        return
-    for batch in batches:
-        if (found := distinct_per_step(routing.choices, batch)) is not None:
-            uniform = uniform_distinct(routing.experts, routing.top_k, batch)
-            yield StepExperts(batch, float(found.mean()), tuple(found.tolist()), uniform)
 
 
 def _ratio(part: npt.NDArray[np.generic], whole: npt.NDArray[np.generic]) -> Figures:

@@ -2,7 +2,7 @@
 
 | file | from | contents |
 |---|---|---|
-| `.npz` | `bench routing` and its worker scripts | single choices or counts |
+| `.npz` | `bench routing` and its worker scripts | single choices or counts, and which checkpoint and kinds of input |
 | `.gguf` | llama.cpp's `llama-imatrix` | counts of every expert |
 | `.npy`, `.json` | vLLM's and SGLang's routed experts of one response | single choices |
 | `.pt` | SGLang's expert distribution recorder | needs torch: `adapters/workers/sglang_routing.py` converts it to `.npz` |
@@ -37,7 +37,10 @@ def save(routing: Routing, file: Path) -> None:
     arrays: dict[str, Any] = {"counts": routing.counts, "layers": np.array(routing.layers, np.int32)}
     if routing.choices is not None:
         arrays |= {"choices": routing.choices.experts, "sequence": routing.choices.sequence, "decoded": routing.choices.decoded}
-    header = np.array(json.dumps({"model": routing.model, "source": routing.source, "experts": routing.experts}))
+        arrays |= {"input": routing.choices.input} if routing.choices.input is not None else {}
+    about = {"model": routing.model, "source": routing.source, "experts": routing.experts}
+    about |= {"inputs": routing.inputs, "names": routing.names, "content": routing.content}
+    header = np.array(json.dumps(about))
     with atomic(file) as draft, draft.open("wb") as out:
         np.savez_compressed(out, told=header, **arrays)
 
@@ -58,10 +61,20 @@ def _npz(file: Path) -> Routing:
     with file.open("rb") as opened, np.load(opened, allow_pickle=False) as stored:
         header = json.loads(str(stored["told"]))
         layers = tuple(int(layer) for layer in stored["layers"])
+        known = {"names": tuple(header.get("names", ())), "content": header.get("content", ""), "inputs": tuple(header.get("inputs", ()))}
         if "choices" not in stored:
-            return Routing(header["model"], header["source"], layers, stored["counts"].astype(np.int64))
-        choices = Choices(stored["choices"], stored["sequence"], stored["decoded"])
-        return routing_of(header["model"], header["source"], layers, int(header["experts"]), choices)
+            return Routing(header["model"], header["source"], layers, stored["counts"].astype(np.int64), **known)
+        choices = Choices(stored["choices"], stored["sequence"], stored["decoded"], stored.get("input"))
+        return routing_of(header["model"], header["source"], layers, int(header["experts"]), choices, **known)
+
+
+def names_in(file: Path) -> tuple[str, ...]:
+    """What the model of an .npz is called, without reading its counts; empty for a damaged file."""
+    try:
+        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as stored:
+            return tuple(json.loads(str(stored["told"])).get("names", ()))
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile):
+        return ()
 
 
 def _imatrix(file: Path) -> Routing:

@@ -1,7 +1,7 @@
 """Counts which experts an engine uses, for every model that a source names: a scenario, a run, a checkpoint, or a file of counts.
 
 In a pass of its own, in which nothing is timed: prompts go to a script on the engine's side (`adapters/workers/<engine>_routing.py`), whose
-.npz file is read. `enginebench.physics.routing` interprets the counts.
+.npz file is read. `enginebench.physics.routing` interprets the counts, and `physics.captures` keeps them by the checkpoint's content.
 """
 
 from __future__ import annotations
@@ -14,27 +14,32 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
-from enginebench.adapter import TORCH_DTYPES, WORKERS
-from enginebench.checkpoints import missing, prepare, read_vocabulary
-from enginebench.domain import ClosedLoop, Deployment, Load
+import numpy as np
+
+from enginebench.adapter import GGUF_PRECISIONS, TORCH_DTYPES, WORKERS
+from enginebench.checkpoints import Format, local_path, missing, prepare
+from enginebench.checkpoints.gguf_metadata import read_metadata
+from enginebench.domain import Deployment
 from enginebench.engines.installed import installs_of
 from enginebench.engines.registry import Registry, discover
 from enginebench.errors import UserError, did_you_mean
+from enginebench.physics import captures
 from enginebench.physics.routing import Routing
 from enginebench.physics.routing_files import SUFFIXES, read, save
 from enginebench.records.run_folder import open_run
+from enginebench.runner.routing_inputs import INPUTS, Asked, prompts_of
 from enginebench.runtime.machine_lease import machine_lease
 from enginebench.scenario import load_scenario
 from enginebench.scenario.plan import plan
 from enginebench.scenario.planning import find_scenario
-from enginebench.workload import make_prompts
 
 Step: TypeAlias = Callable[[str], None]
 
 BATCH = 8
-"""Prompts that run at the same time."""
+"""Prompts that run at the same time, where the engine's script can."""
 TIMEOUT_S = 3600.0
 TAIL_LINES = 12
+ENGINE_OF: Mapping[Format, str] = {"safetensors": "transformers", "gguf": "llamacpp"}
 
 
 @dataclass(frozen=True)
@@ -44,82 +49,120 @@ class _Model:
     name: str
     checkpoint: str
     precision: str
+    """Of weights that are made or loaded in it; empty: as in the file."""
+    format: Format
+    base: Path = Path()
+    """The folder that a relative checkpoint starts from."""
 
 
 def count_routing(
     source: str | Path,
     *,
-    engine: str = "transformers",
+    engine: str | None = None,
     precision: str = "bf16",
+    inputs: Sequence[str] = INPUTS,
     requests: int = 16,
     input_tokens: int = 128,
     output_tokens: int = 64,
-    prompts: str = "text",
+    model: str | None = None,
     out: str | Path | None = None,
     adapters: Sequence[str | Path] = (),
     on_step: Step = lambda _: None,
 ) -> Iterator[Routing]:
     """How often each expert of each layer was chosen, for every model that a source names, in a pass of its own.
 
-    source: a scenario, a run folder, a checkpoint (folder or 'random:...'), or a file of counts (.npz, .gguf of llama-imatrix, .npy or
-    .json with routed experts); a file is only read. engine: whose routers are asked. precision: for a checkpoint; 'f32', 'f16' or 'bf16'.
-    requests, input_tokens, output_tokens, prompts: what is sent, as in a load. out: folder for the counts; None: the run's own folder,
-    else results/routing. on_step: receives one sentence per step. Models without experts are left out while another model has some.
+    source: a scenario, a run folder, a checkpoint (a folder of safetensors, a .gguf file, 'random:...', 'hf:...' or 'package:...'), or a
+    file of counts (.npz, .gguf of llama-imatrix, .npy or .json with routed experts); a file of counts is only read. engine: whose routers
+    are asked; None: transformers for safetensors, llamacpp for GGUF. precision: for safetensors 'f32', 'f16' or 'bf16', for random weights
+    also GGUF's. inputs: kinds of input, each for `requests` sequences: 'text' (a novel), 'code' (this package's), 'random' (token ids), or
+    a data set. requests, input_tokens, output_tokens: as in a load. model: the catalogue's name of a checkpoint. out: folder for the
+    counts; None: the run's own folder, else results/routing. on_step: receives one sentence per step. The counts are also kept for
+    `--routing captured`. Models without experts are left out while another model has some.
     UserError when no model can be counted, or the engine is unknown, not installed, or fails.
     """
-    path = Path(source)
-    if path.is_file() and path.suffix in SUFFIXES:
+    path, registry = Path(source), discover(map(Path, adapters))
+    if path.is_file() and path.suffix in SUFFIXES and not _is_model(path):
         yield read(path)
         return
-    registry = discover(map(Path, adapters))
-    load = ClosedLoop(input_tokens=input_tokens, output_tokens=output_tokens, requests=requests, prompts=prompts)
+    asked = Asked(tuple(inputs), requests, input_tokens, output_tokens)
     folder = Path(out) if out is not None else path / "routing" if (path / "run.json").is_file() else Path("results") / "routing"
     counted, refusal = 0, None
-    for model in _models(str(source), precision, registry):
+    for each in _models(str(source), precision, engine, registry):
         try:
-            python = _python_of(engine, registry)
-            checkpoint = prepare(model.checkpoint, model.precision, "safetensors", Path(), on_step)
-            found = count(model.name, checkpoint, model.precision, engine, python, load)
+            chosen = engine or ENGINE_OF[each.format]
+            python = _python_of(chosen, registry)
+            checkpoint = prepare(each.checkpoint, each.precision or "f16", each.format, each.base, on_step)
+            found = _identified(count(each.name, checkpoint, each.precision, chosen, python, asked), each, checkpoint, model)
         except UserError as error:  # a dense model among others
             refusal = error
-            on_step(f"{model.name}: {error}")
+            on_step(f"{each.name}: {error}")
             continue
         counted += 1
-        save(found, folder / f"{model.name}.npz")
-        on_step(f"{model.name}: counts kept in {folder / model.name}.npz")
+        save(found, folder / f"{each.name}.npz")
+        on_step(f"{each.name}: counts kept in {folder / each.name}.npz, and in {captures.keep(found)} for --routing captured")
         yield found
     if refusal is not None and not counted:
         raise refusal
 
 
-def _models(source: str, precision: str, registry: Registry) -> Iterator[_Model]:
-    """Every model that a source names and that is available as safetensors."""
+def _identified(routing: Routing, model: _Model, checkpoint: str, name: str | None) -> Routing:
+    """With the checkpoint's content, and with the names by which it is looked up."""
+    reference = name or (model.checkpoint if model.checkpoint.startswith("random:") else None)
+    names = captures.known_names(reference, routing.experts) if reference else ()
+    if name and not names:
+        names = (name,)
+    names = names or captures.known_names(model.name, routing.experts) or captures.known_names(checkpoint, routing.experts)
+    return replace(routing, content=captures.content(Path(checkpoint)), names=names)
+
+
+def _is_model(file: Path) -> bool:
+    """Whether a GGUF file holds a model, and not an importance matrix."""
+    if file.suffix != ".gguf":
+        return False
+    found = read_metadata(file, {"general.type", "general.architecture"})
+    return found.get("general.architecture") not in (None, "imatrix") and found.get("general.type", "model") == "model"
+
+
+def _models(source: str, precision: str, engine: str | None, registry: Registry) -> Iterator[_Model]:
+    """Every model that a source names and that is available in a format that can be counted."""
     path = Path(source)
+    forms: tuple[Format, ...] = (registry.need(engine).checkpoint_format,) if engine else ("safetensors", "gguf")
     if (path / "run.json").is_file():
-        yield from _of(source, [launch.deployment for launch in open_run(path).launches().values()])
+        yield from _of(source, [launch.deployment for launch in open_run(path).launches().values()], forms)
     elif source.startswith("random:"):
-        yield _Model(source.removeprefix("random:").partition("?")[0], source, precision)
+        yield _Model(source.removeprefix("random:").partition("?")[0], source, precision, forms[0])
+    elif source.startswith(("hf:", "package:")):
+        form: Format = "gguf" if source.endswith(".gguf") else "safetensors"
+        yield _Model(Path(source).stem if form == "gguf" else Path(source).name, source, "" if form == "gguf" else precision, form)
+    elif path.is_file() and path.suffix == ".gguf":
+        yield _Model(path.stem, str(path.resolve()), "", "gguf")
     elif (path / "config.json").is_file():
-        yield _Model(path.resolve().name, str(path.resolve()), precision)
+        yield _Model(path.resolve().name, str(path.resolve()), precision, "safetensors")
     else:
         file = find_scenario(source)
         planned = plan(load_scenario(file, registry), registry)
-        yield from _of(source, [cell.deployment for cell in planned.cells], file.resolve().parent)
+        yield from _of(source, [cell.deployment for cell in planned.cells], forms, file.resolve().parent)
 
 
-def _of(source: str, deployments: Sequence[Deployment], base: Path = Path()) -> Iterator[_Model]:
-    """Each model once, in the first precision in which a folder of safetensors is available."""
+def _of(source: str, deployments: Sequence[Deployment], forms: Sequence[Format], base: Path = Path()) -> Iterator[_Model]:
+    """Each model once, in the first format and precision in which it is available."""
     done: set[str] = set()
-    for deployment in deployments:
-        reference = deployment.checkpoint if deployment.checkpoint.startswith("random:") else str(base / deployment.checkpoint)
-        for precision in (deployment.precision, "bf16"):
-            usable = precision in TORCH_DTYPES and missing(reference, precision, "safetensors", Path()) is None
-            if usable and deployment.model not in done:
-                done.add(deployment.model)
-                yield _Model(deployment.model, reference, precision)
+    for form in forms:
+        for deployment in deployments:
+            for precision in (deployment.precision, "bf16"):
+                known = TORCH_DTYPES if form == "safetensors" else GGUF_PRECISIONS
+                usable = precision in known and missing(deployment.checkpoint, precision, form, base) is None
+                if usable and deployment.model not in done and _here(deployment.checkpoint, base):
+                    done.add(deployment.model)
+                    yield _Model(deployment.model, deployment.checkpoint, precision, form, base)
     if not done:
-        advice = "name such a folder, or a file of counts"
-        raise UserError(f"{source}: none of its models is there as a folder of safetensors", advice=advice)
+        advice = "name such a folder or file, or a file of counts"
+        raise UserError(f"{source}: none of its models is there as a folder of safetensors or a GGUF file", advice=advice)
+
+
+def _here(reference: str, base: Path) -> bool:
+    """Whether a checkpoint can be made, or is on this machine: a pass for a whole scenario downloads nothing."""
+    return reference.startswith("random:") or local_path(reference, base) is not None
 
 
 def engines() -> list[str]:
@@ -136,19 +179,21 @@ def _python_of(engine: str, registry: Registry) -> Path:
     return pythons[0]
 
 
-def count(name: str, checkpoint: str, precision: str, engine: str, python: Path, load: Load) -> Routing:
-    """Run the pass on a local checkpoint folder in the engine's environment. UserError with the script's message if it fails."""
-    prompts = make_prompts(read_vocabulary(Path(checkpoint)), load, load.requests, salt="routing")
+def count(name: str, checkpoint: str, precision: str, engine: str, python: Path, asked: Asked) -> Routing:
+    """Run the pass on a local checkpoint in the engine's environment. UserError with the script's message if it fails."""
+    prompts = prompts_of(asked, Path(checkpoint))
     with machine_lease("bench routing") as lease:
         out = lease.folder / "choices.npz"
         job = {
-            "name": name, "model": checkpoint, "dtype": TORCH_DTYPES[precision], "prompts": [list(prompt.ids or ()) for prompt in prompts],
-            "output_tokens": load.output_tokens, "batch": BATCH, "out": str(out),
+            "name": name, "model": checkpoint, "dtype": TORCH_DTYPES.get(precision), "prompts": [prompt for _, prompt in prompts],
+            "input_tokens": asked.input_tokens, "output_tokens": asked.output_tokens, "batch": BATCH, "out": str(out),
         }  # fmt: skip
         _run([str(python), str(WORKERS / f"{engine}_routing.py")], job)
         counted = read(out)
-    sent = f"{load.requests} x {load.input_tokens} + {load.output_tokens} tokens of {load.prompts} prompts"
-    return replace(counted, source=f"{counted.source}; {precision}, {sent}")
+    kinds = np.array([asked.inputs.index(kind) for kind, _ in prompts], np.int8)
+    choices = replace(counted.choices, input=kinds[counted.choices.sequence]) if counted.choices else None
+    source = f"{counted.source}; {precision or Path(checkpoint).name}, {asked.text}"
+    return replace(counted, source=source, choices=choices, inputs=asked.inputs)
 
 
 def _run(command: list[str], job: Mapping[str, object]) -> None:

@@ -52,3 +52,11 @@ def test_a_batch_is_not_larger_than_the_launch() -> None:
     batch.check_limit(3)
     with pytest.raises(ValueError, match="batch 3 is more than the 2 requests of this launch"):
         batch.check_limit(2)
+
+
+@pytest.mark.parametrize(("dtype", "shape"), [("<i2", (3, 2, 1)), ("|b1", (5,)), ("<i4", (1,))])
+def test_an_array_without_numpy_is_read_by_numpy(dtype: str, shape: tuple[int, ...]) -> None:
+    made = np.arange(np.prod(shape)).astype(dtype).reshape(shape)
+    read = np.load(io.BytesIO(protocol.Flat(dtype, shape, made.tobytes()).npy()))
+    assert read.dtype == made.dtype
+    assert np.array_equal(read, made)

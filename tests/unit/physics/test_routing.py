@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import gguf
@@ -15,7 +16,6 @@ from click.testing import CliRunner
 from enginebench.checkpoints import RandomMoE
 from enginebench.checkpoints.hf_folder import write_hf_folder
 from enginebench.cli import bench
-from enginebench.domain import ClosedLoop
 from enginebench.errors import UserError
 from enginebench.physics.routing import (
     Choices,
@@ -23,13 +23,16 @@ from enginebench.physics.routing import (
     distinct_per_step,
     entropy,
     hottest_share,
+    of_inputs,
     rank_imbalance,
     routing_of,
-    routing_summary,
     uniform_distinct,
 )
+from enginebench.physics.routing_curve import coverages, marks
 from enginebench.physics.routing_files import read, save
+from enginebench.physics.routing_summary import routing_summary
 from enginebench.runner import routing as routing_pass
+from enginebench.runner.routing_inputs import Asked
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -117,6 +120,67 @@ def test_counts_are_the_choices_counted_without_padding() -> None:
         routing_of("m", "s", range(2), 4, drawn)
 
 
+def skewed(*, tokens: int = 400, sequences: int = 8, seed: int = 1) -> Routing:
+    """Three kinds of input: 'text' and 'code' each prefer three of 16 experts (70 % of the choices, the others evenly), 'random' none."""
+    random = np.random.default_rng(seed)
+    parts = []
+    for hot in ([0, 1, 2], [2, 3, 4], []):
+        chances = np.full(EXPERTS, 0.3 / 13 if hot else 1 / 16)
+        chances[hot] = 0.7 / 3
+        parts.append(random.choice(EXPERTS, (tokens, 2, 1), p=chances / chances.sum()))
+    experts = np.concatenate(parts).astype(np.int16)
+    owners = np.repeat(np.arange(3 * sequences, dtype=np.int32), tokens // sequences)
+    place = np.repeat(np.arange(3, dtype=np.int8), tokens)
+    chosen = Choices(experts, owners, np.ones(len(experts), bool), place)
+    return routing_of("m", "s", (0, 1), EXPERTS, chosen, inputs=("text", "code", "random"))
+
+
+def test_the_curve_of_each_kind_of_input_and_what_its_experts_cover_elsewhere() -> None:
+    whole, text, code, random = coverages(skewed())
+    assert (whole.input, text.input, code.input, random.input) == ("all", "text", "code", "random")
+    assert text.mean[2] == pytest.approx(0.7, abs=0.04)
+    assert text.mean[-1] == pytest.approx(1)
+    assert random.mean[2] == pytest.approx(3 / 16, abs=0.05)
+    assert text.elsewhere["code"][2] == pytest.approx(0.7 / 3 + 2 * 0.3 / 13, abs=0.05)
+    assert len(text.layers) == 2
+    assert len(text.layers[0]) == EXPERTS
+    low, high = text.range(3)
+    assert low <= text.mean[2] <= high
+
+
+def test_experts_that_were_picked_on_other_sequences_do_not_look_skewed_by_chance() -> None:
+    few = coverages(routing_of("m", "s", range(2), EXPERTS, choices(sequences=4, tokens=4)))[0]
+    assert few.mean[1] > 1.25 * 2 / EXPERTS  # even routing, 16 tokens: the two hottest of the sample look hot
+    assert few.unseen is not None
+    assert few.unseen[1] < few.mean[1]
+
+
+@given(counts)
+def test_a_curve_rises_to_one_and_lies_above_even_routing(counted: np.ndarray) -> None:
+    (curve,) = coverages(Routing("m", "s", (0, 1, 2), counted))
+    assert curve.unseen is None
+    shares = np.array(curve.mean)
+    assert (np.diff(shares) >= -1e-12).all()
+    assert shares[-1] == pytest.approx(1)
+    assert (shares >= np.arange(1, EXPERTS + 1) / EXPERTS - 1e-9).all()
+
+
+def test_the_rows_of_the_table_hold_an_eighth_a_quarter_and_a_half() -> None:
+    assert marks(16) == [1, 2, 3, 4, 6, 8, 12]
+    assert {16, 32, 64} <= set(marks(128))
+    assert marks(1) == []
+
+
+def test_one_kind_of_input_alone() -> None:
+    routing = skewed()
+    code = of_inputs(routing, ["code"])
+    assert code.counts.sum() == routing.counts.sum() // 3
+    assert code.inputs == ("code",)
+    assert of_inputs(of_inputs(routing, ["random", "code"]), ["code"]).counts.tolist() == code.counts.tolist()
+    with pytest.raises(UserError, match="no routing of prose was counted"):
+        of_inputs(routing, ["prose"])
+
+
 @settings(max_examples=20)
 @given(counts, st.booleans())
 def test_a_file_gives_back_what_was_saved(tmp_path_factory: pytest.TempPathFactory, counted: np.ndarray, single: bool) -> None:
@@ -126,6 +190,14 @@ def test_a_file_gives_back_what_was_saved(tmp_path_factory: pytest.TempPathFacto
     back = read(file)
     assert (back.model, back.source, back.layers, back.top_k) == (routing.model, routing.source, routing.layers, routing.top_k)
     assert np.array_equal(back.counts, routing.counts)
+
+
+def test_a_file_keeps_the_kinds_of_input_and_the_checkpoint(tmp_path: Path) -> None:
+    routing = replace(skewed(), content="0f" * 32, names=("llama4-scout",))
+    save(routing, tmp_path / "m.npz")
+    back = read(tmp_path / "m.npz")
+    assert (back.inputs, back.content, back.names) == (routing.inputs, routing.content, routing.names)
+    assert [each.mean for each in coverages(back)] == [each.mean for each in coverages(routing)]
 
 
 def test_an_imatrix_has_counts_of_every_expert(tmp_path: Path) -> None:
@@ -188,11 +260,12 @@ def test_a_pass_sends_prompts_of_one_length_and_reads_the_choices(tmp_path: Path
     write_hf_folder(model, "f32", tmp_path / "m")
     monkeypatch.setattr(routing_pass, "WORKERS", tmp_path)
     (tmp_path / "standin_routing.py").write_text(WORKER)
-    asked = ClosedLoop(requests=3, input_tokens=10, output_tokens=4, prompts="text")
+    asked = Asked(("text", "code"), requests=3, input_tokens=10, output_tokens=4)
     assert routing_pass.engines() == ["standin"]
     counted = routing_pass.count("tiny", str(tmp_path / "m"), "f32", "standin", Path(sys.executable), asked)
-    assert counted.counts.tolist() == [[12, 0, 0, 0]]
-    assert counted.source == "a stand-in; f32, 3 x 10 + 4 tokens of text prompts"
+    assert counted.counts.tolist() == [[24, 0, 0, 0]]
+    assert counted.source == "a stand-in; f32, 3 x 10 + 4 tokens each of text, code"
+    assert of_inputs(counted, ["code"]).counts.tolist() == [[12, 0, 0, 0]]
     with pytest.raises(UserError, match="no such type here"):
         routing_pass.count("tiny", str(tmp_path / "m"), "f16", "standin", Path(sys.executable), asked)
 
@@ -203,6 +276,9 @@ def test_the_command_reads_files_and_says_what_even_would_be(tmp_path: Path) -> 
     assert done.exit_code == 0, done.output
     assert "olmoe-like: 16 experts, top-4, 2 layers with experts" in done.output
     assert "(even: 12.5%)" in done.output
+    assert "     4   25.0%  " in done.output
+    assert "layer" in CliRunner().invoke(bench, ["routing", str(tmp_path / "m.npz"), "--layers", "--html", str(tmp_path / "c.html")]).output
+    assert "unseen half" in (tmp_path / "c.html").read_text()
     assert "EP=4" in done.output
     assert "EP=3" not in done.output
     assert "batch   8" in done.output
