@@ -21,7 +21,7 @@ quickstart: .venv/installed ## install, prepare the models and run scenarios/qui
 # Tests that measure time have the machine to themselves. Exit code 5: none of them were selected.
 test: .venv/installed-dev ## install and run the tests, real llama.cpp included (WORKERS=2, PYTEST='-k word')
 	$(BIN)/bench engines install llamacpp
-	$(BIN)/pytest $(PARALLEL) -m 'not long and not alone' $(PYTEST)
+	$(BIN)/pytest $(PARALLEL) -m 'not long and not alone and not engines' $(PYTEST)
 	$(BIN)/pytest -m 'alone and not long' $(PYTEST) || test $$? -eq 5
 
 test-unit: .venv/installed-dev ## the unit tests: no sockets, no engines, a minute on two cores

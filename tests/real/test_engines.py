@@ -166,6 +166,7 @@ def parity_of(analysis: Any, *labels: str) -> Any:
     return found
 
 
+@pytest.mark.engines
 def test_transformers_on_the_same_weights_says_the_same(same: Any) -> None:
     stored, analysis = same
     check_counts(stored, input_tokens=40, output_tokens=16)
@@ -178,6 +179,7 @@ def test_transformers_on_the_same_weights_says_the_same(same: Any) -> None:
     assert parity_of(analysis, "llamacpp", "eager").identical == 3
 
 
+@pytest.mark.engines
 def test_a_chat_prompt_has_its_length_with_all_that_the_template_adds(same: Any) -> None:
     stored, analysis = same
     cells = [cell for cell in stored.cells() if cell.load.api == "chat"]
@@ -188,6 +190,7 @@ def test_a_chat_prompt_has_its_length_with_all_that_the_template_adds(same: Any)
     assert parity_of(analysis, "llamacpp chat", "grouped chat").identical == 3
 
 
+@pytest.mark.engines
 def test_what_an_engine_fetches_itself_has_exact_prompts(
     need: Callable[[str], None],
     measure: Callable[[str], Any],
@@ -220,6 +223,7 @@ def test_llamacpp_with_experts_in_host_memory_says_the_same(need: Callable[[str]
     assert pools == {True: 1024, False: 1024}  # one pool, or an equal part for each of two slots
 
 
+@pytest.mark.engines
 def test_transformers_on_two_ranks_says_what_one_says(same: Any) -> None:
     stored, analysis = same
     launches = {launch.deployment.label: launch for launch in stored.launches().values()}
@@ -236,6 +240,7 @@ def test_transformers_on_two_ranks_says_what_one_says(same: Any) -> None:
     assert parity_of(analysis, "eager", "ranks").identical == 3
 
 
+@pytest.mark.engines
 def test_transformers_in_process_with_random_weights_is_marked(need: Callable[[str], None], measure: Callable[[str], Any]) -> None:
     need("transformers")
     stored, _ = measure(MADE_UP)

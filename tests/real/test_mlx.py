@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from enginebench.records.run_folder import open_run
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.real, pytest.mark.engines, pytest.mark.timeout(600)]
 
 MODEL = "models:\n  tiny: {random_weights: {layers: 2, hidden: 128, heads: 4, kv_heads: 2, head_dim: 32, experts: 8, top_k: 2}}\n"
 BOTH = (

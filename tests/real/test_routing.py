@@ -26,7 +26,7 @@ from enginebench.physics.routing_files import read
 from enginebench.runner import routing as routing_pass
 from enginebench.runner.routing_inputs import Asked, prompts_of
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.engines]
 
 SIZE = "hidden: 128, heads: 4, head_dim: 32, expert_intermediate: 64, context: 256"
 FAMILIES = {

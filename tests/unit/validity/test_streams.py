@@ -76,7 +76,7 @@ def frozen(samples: list[Sample], at_ms: float, for_ms: float) -> list[Sample]:
     return samples
 
 
-@pytest.mark.parametrize("at_ms", [1100, 1700, 2600])
+@pytest.mark.parametrize("at_ms", [1004, 1100, 1700, 2600])  # the first: before any token
 def test_an_engine_that_was_stopped_for_ten_seconds_is_suspect(at_ms: float) -> None:
     found = judge(frozen(steady(), at_ms, 10_000))
     assert found.verdict == "suspect"

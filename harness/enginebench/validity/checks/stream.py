@@ -178,8 +178,10 @@ def _prefills(s: Samples, since: Ints, until: Ints) -> Floats:
 
 
 def _silences(s: Samples, least_ns: float) -> tuple[Ints, Ints]:
-    """(beginnings, ends) of the times in which requests were in flight and no event arrived for over least_ns."""
-    events = np.sort(s.event_ns)
+    """(beginnings, ends) of the times in which requests were in flight and no event arrived for over least_ns; the first may begin with
+    the first request.
+    """
+    events = np.sort(np.append(s.event_ns, s.sent_ns[s.sent_ns > 0].min(initial=np.iinfo(np.int64).max)))
     gap = np.flatnonzero(np.diff(events) > least_ns)
     since, until = events[gap], events[gap + 1]
     sent, ends = (np.sort(at[s.sent_ns > 0]) for at in (s.sent_ns, s.end_ns))
