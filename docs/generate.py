@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from enginebench.adapter import GAUGES, TOTALS, Deployment
-from enginebench.audit.claims import Claims, read_claims
-from enginebench.audit.judge import Finding
-from enginebench.audit.outcome import number, share_text
+from enginebench.audit.arithmetic import number, share_text
+from enginebench.audit.claims import Claims
+from enginebench.audit.finding import Finding
 from enginebench.audit.physics import Physics
+from enginebench.audit.reading import read_claims
 from enginebench.audit.statements import judge_all
 from enginebench.engines.registry import discover, environments
 from enginebench.metrics.registry import metrics

@@ -13,8 +13,8 @@ from types import ModuleType
 import click
 import enginebench
 import pytest
-from enginebench.audit.claims import read_claims
 from enginebench.audit.physics import Physics
+from enginebench.audit.reading import read_claims
 from enginebench.audit.statements import judge_all
 from enginebench.cli import bench
 from enginebench.engines.registry import discover

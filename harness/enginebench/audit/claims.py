@@ -1,26 +1,34 @@
-"""Reads published claims from a YAML file. Checks the form, not the truth.
+"""What a file of published claims may hold: its sources, speeds, and the other `kinds` of statements. Checks the form, not the truth.
 
 Models, hardware, engines and precisions have the names of scenarios and catalogues, so that a claim can be computed and reproduced. `says`
-has the original words. Does not know: physics, verdicts.
+has the original words. Does not know: files, physics, verdicts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field
 
+from enginebench.audit.kinds import (
+    CacheSize,
+    ExpertSize,
+    Features,
+    Fits,
+    HotExperts,
+    LessCompute,
+    ModelFacts,
+    Positive,
+    Ratio,
+    Span,
+    Unread,
+    Weights,
+)
 from enginebench.domain import JSON
-from enginebench.errors import did_you_mean
 from enginebench.inputs.fields import Count, Few, Name, Strict
-from enginebench.inputs.source import Location, Source, read
-from enginebench.inputs.validation_errors import as_user_error
 
-Positive = Annotated[float, Field(gt=0, le=1e15)]
-Span = Annotated[list[Positive], Field(min_length=2, max_length=2)]
+Percent = Annotated[float, Field(gt=0, le=100)]
 
 
 class SourceEntry(Strict):
@@ -55,7 +63,12 @@ class Serving(Strict):
     """'devices': all weights are on the devices; 'host': some are in host memory; None: not stated."""
     device_gb: Positive | None = None
     """Weights on the devices, if placement is 'host'."""
+    host_gb_s: Positive | None = None
+    """Bandwidth of host memory, if the source states it."""
     concurrency: Few | None = None
+    """Requests in flight."""
+    batch: Few | None = None
+    """Sequences in one step, if the source states them apart from the requests in flight."""
     isl: Count | None = None
     osl: Count | None = None
     output_tok_s: Positive | None = None
@@ -63,11 +76,17 @@ class Serving(Strict):
     comparison: Literal["at_least"] | None = None
     ms_per_token: Positive | None = None
     ttft_ms: Positive | None = None
+    prefill_tok_s: Positive | None = None
     weights_gb: Positive | None = None
     device_memory_gb: Positive | None = None
     predicted_tok_s: Positive | None = None
     bandwidth_gb_s: Positive | None = None
-    """Memory bandwidth of one device, as the source states it."""
+    """Memory bandwidth of one device, as the source states it; of a device that the catalogue lacks, all that is known of it."""
+    bandwidth_used_pct: Percent | None = None
+    price_per_hour: Positive | None = None
+    """Rent of one device."""
+    price_per_million: Positive | None = None
+    """Price of a million output tokens. With `price_per_hour` it implies a rate."""
     projected: bool = False
     """The source computed the rate, and did not measure it."""
     perplexity: Positive | None = None
@@ -83,78 +102,21 @@ class Serving(Strict):
         if self.output_tok_s is not None:
             return self.output_tok_s, self.output_tok_s
         if self.ms_per_token is not None:
-            rate = 1000 / self.ms_per_token * (self.concurrency or 1)
+            rate = 1000 / self.ms_per_token * (self.batch or self.concurrency or 1)
             return rate, rate
         return None
 
     @property
-    def paced(self) -> float | None:
-        """Output tokens/s that the stated streams and time per token allow; None if one of them is not stated."""
-        return self.concurrency * 1000 / self.ms_per_token if self.concurrency and self.ms_per_token else None
+    def streams(self) -> int | None:
+        """Sequences in one step at most: the larger of what is stated, which favours the claim."""
+        stated = [number for number in (self.batch, self.concurrency) if number is not None]
+        return max(stated) if stated else None
 
     @property
     def parallelism_text(self) -> str:
         """'tp=4 ep=4'; empty on one device."""
         degrees = ("tp", "pp", "dp_replicas", "attention_dp", "ep")
         return " ".join(f"{name}={getattr(self, name)}" for name in degrees if getattr(self, name) != 1)
-
-
-class Ratio(Strict):
-    """A claimed ratio of two rates: a / b is `stated`, or in `stated_range`."""
-
-    source: str
-    says: str
-    a: str
-    b: str
-    stated: Positive | None = None
-    stated_range: Span | None = None
-    concurrency: Few | None = None
-
-    @model_validator(mode="after")
-    def _one_value(self) -> Ratio:
-        if (self.stated is None) == (self.stated_range is None):
-            raise PydanticCustomError("one_value", "needs either `stated` or `stated_range`, exactly one of them")
-        return self
-
-
-class Weights(Strict):
-    source: str
-    model: str
-    gb: dict[str, Positive] = Field(min_length=1)
-    """Precision -> GB."""
-
-
-class ModelFacts(Strict):
-    """Claimed figures of a model. Parameters in billions; context in tokens."""
-
-    source: str
-    model: str
-    total_b: Positive | None = None
-    active_b: Positive | None = None
-    experts: Count | None = None
-    top_k: Count | None = None
-    context: Count | None = None
-
-
-class Fits(Strict):
-    """A claim about whether the weights of a model fit a machine."""
-
-    source: str
-    says: str
-    model: str
-    precision: str
-    hardware: str
-    fits: bool
-
-
-class HotExperts(Strict):
-    """A claimed share of tokens that a number of experts of a layer receive."""
-
-    source: str
-    says: str
-    model: str
-    experts: Span
-    share: Span
 
 
 class Claims(Strict):
@@ -168,44 +130,18 @@ class Claims(Strict):
     models: list[ModelFacts] = Field(default_factory=list)
     fits: list[Fits] = Field(default_factory=list)
     hot_experts: list[HotExperts] = Field(default_factory=list)
+    expert_sizes: list[ExpertSize] = Field(default_factory=list)
+    compute: list[LessCompute] = Field(default_factory=list)
+    kv_cache: list[CacheSize] = Field(default_factory=list)
+    features: list[Features] = Field(default_factory=list)
+    unread: list[Unread] = Field(default_factory=list)
 
     def __len__(self) -> int:
         return sum(len(getattr(self, section)) for section in SECTIONS)
 
 
-SECTIONS = ("serving", "ratios", "weights", "models", "fits", "hot_experts")
-
-
-def read_claims(file: Path) -> Claims:
-    """Read a file of claims. UserError with line and key for an invalid entry or a reference to a missing one."""
-    source = read(file)
-    try:
-        claims = Claims.model_validate(source.data)
-    except ValidationError as error:
-        raise as_user_error(error, source, Claims) from None
-    for location, name, known in _references(claims):
-        if name not in known:
-            raise source.error(f"unknown entry '{name}'", location, advice=did_you_mean(name, known))
-    _check_unique(claims, source)
-    if not len(claims):
-        raise source.error("contains no claim", (), advice=f"write at least one entry under: {', '.join(SECTIONS)}")
-    return claims
-
-
-def _references(claims: Claims) -> Iterator[tuple[Location, str, set[str]]]:
-    """Every reference to another entry of the file: its location, the name, and the valid names."""
-    ids = {claim.id for claim in claims.serving if claim.rates is not None}
-    for section in SECTIONS:
-        for i, entry in enumerate(getattr(claims, section)):
-            yield (section, i, "source"), entry.source, set(claims.sources)
-    for i, ratio in enumerate(claims.ratios):
-        yield ("ratios", i, "a"), ratio.a, ids
-        yield ("ratios", i, "b"), ratio.b, ids
-
-
-def _check_unique(claims: Claims, source: Source) -> None:
-    seen: set[str] = set()
-    for i, claim in enumerate(claims.serving):
-        if claim.id in seen:
-            raise source.error(f"duplicate id '{claim.id}'", ("serving", i, "id"), advice="ids must be unique")
-        seen.add(claim.id)
+SECTIONS: Mapping[str, type[Strict]] = {
+    "serving": Serving, "ratios": Ratio, "weights": Weights, "models": ModelFacts, "fits": Fits, "hot_experts": HotExperts,
+    "expert_sizes": ExpertSize, "compute": LessCompute, "kv_cache": CacheSize, "features": Features, "unread": Unread,
+}  # fmt: skip
+"""Section of a file -> the class of its entries."""

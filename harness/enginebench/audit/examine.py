@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 
 from enginebench.analysis.analysis import Analysis, Row, analyse
-from enginebench.audit.claims import Claims, Serving, SourceEntry, read_claims
+from enginebench.audit.claims import Claims, Serving, SourceEntry
 from enginebench.audit.outcome import Audit
 from enginebench.audit.physics import Physics
+from enginebench.audit.reading import read_claims
 from enginebench.audit.statements import contradictions, judge_all
 from enginebench.domain import Parallelism
 from enginebench.errors import UserError

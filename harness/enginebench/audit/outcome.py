@@ -1,25 +1,22 @@
-"""The result of an audit (findings, contradictions, costs), as JSON, as a table for the terminal, and as one HTML page without scripts.
+"""The result of an audit (findings, contradictions, costs), as JSON, as text (`terminal`), and as one HTML page without scripts.
 
-Returns data and text; does not print. Claims are untrusted: the table escapes control characters, jinja2 escapes the page, whose content
-security policy allows only inline styles.
+Does not print. Claims are untrusted: jinja2 escapes the page, whose content security policy allows only inline styles.
 """
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from enginebench.audit.arithmetic import number, share_text
 from enginebench.audit.claims import Claims
-from enginebench.audit.judge import VERDICTS, Finding
+from enginebench.audit.finding import FAILED, VERDICTS, Finding
 from enginebench.audit.statements import Contradiction
-from enginebench.domain import JSON, formatting, plain
-from enginebench.domain.formatting import page_text, printable
+from enginebench.domain import JSON, plain
+from enginebench.domain.formatting import page_text
 from enginebench.machine.folders import resource_dir
 from enginebench.metrics.costs import Cost
-
-STYLES = {"impossible as stated": "red", "inconsistent": "red", "needs batch": "yellow", "plausible": "green"}
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,7 @@ class Audit:
     @property
     def failed(self) -> bool:
         """Whether a claim is impossible as stated or inconsistent."""
-        return any(finding.verdict in ("impossible as stated", "inconsistent") for finding in self.findings)
+        return any(finding.verdict in FAILED for finding in self.findings)
 
     def to_dict(self) -> JSON:
         """The audit as plain data. Rates in output tokens/s; share: stated rate / ceiling."""
@@ -59,66 +56,23 @@ class Audit:
             "currency": self.currency or None,
         }
 
-    def to_text(self, *, width: int = 120, color: bool = False) -> str:
-        """The table of findings with reasons, the contradictions, and a summary."""
-        return _render_table(self, width, color=color)
+    def to_text(self, *, width: int = 120, color: bool = False, verbose: bool = False) -> str:
+        """The summary, the claims by verdict and the contradictions. verbose: every claim with its figures and all its reasons."""
+        from enginebench.audit.terminal import Contents, render
+
+        conflicts = [each.text for each in self.contradictions]
+        contents = Contents(self.claims.title, self.sentence, self.findings, conflicts, self.costs, self.currency)
+        return render(contents, width, color=color, verbose=verbose)
 
 
 def _finding_data(finding: Finding, audit: Audit) -> JSON:
     return {
         "id": finding.id, "source": finding.source, "claim": finding.claim, "verdict": finding.verdict, "least_batch": finding.least,
         "stated": finding.stated, "ceiling": finding.ceiling, "ceiling_batch": finding.batch, "share": finding.share,
-        "limit": finding.limit, "even": finding.even, "highest_ceiling": finding.highest, "highest_batch": finding.highest_batch,
+        "limit": finding.limit, "decides": list(finding.decides), "off_by": finding.off_by, "even": finding.even,
+        "least_batch_even": finding.least_even, "highest_ceiling": finding.highest, "highest_batch": finding.highest_batch,
         "reasons": list(finding.reasons), "cost": plain(audit.costs.get(finding.id)),
     }  # fmt: skip
-
-
-def number(value: float | None) -> str:
-    """3800 -> '3,800'; 3.5 -> '3.5'; None -> '-'."""
-    return "-" if value is None else formatting.rounded(value)
-
-
-def share_text(share: float | None) -> str:
-    """0.0725 -> '7.2 %', 1.013 -> '101.3 %', None -> '-'."""
-    return "-" if share is None else f"{formatting.number(100 * share, 1)} %"
-
-
-def _render_table(audit: Audit, width: int, *, color: bool) -> str:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    out = io.StringIO()
-    console = Console(
-        file=out, width=width, force_terminal=color, color_system="standard" if color else None, highlight=False, emoji=False, markup=False
-    )
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
-    table.add_column("claim", overflow="fold", min_width=14)
-    table.add_column("src", no_wrap=True)
-    for heading in ("stated", "ceiling", "batch", "share"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    if audit.costs:
-        table.add_column(printable(f"{audit.currency}/M tok"), justify="right", no_wrap=True)
-    table.add_column("verdict and reasons", overflow="fold", ratio=1)
-    for finding in audit.findings:
-        cost = audit.costs.get(finding.id)
-        verdict = Text(finding.text, style=STYLES.get(finding.verdict, ""))
-        for reason in finding.reasons:
-            verdict.append(f"\n{printable(reason)}", style="dim")
-        figures = (number(finding.stated), number(finding.ceiling), str(finding.batch or "-"), share_text(finding.share))
-        prices = (_money(cost),) if audit.costs else ()
-        table.add_row(printable(finding.id), printable(finding.source), *figures, *prices, verdict)
-    console.print(table)
-    if audit.contradictions:
-        console.print(Text("\ncontradictions between sources:", style="bold"))
-        for each in audit.contradictions:
-            console.print(Text(f"  {printable(each.text)}"))
-    console.print(Text(f"\n{audit.sentence}", style="bold"))
-    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
-
-
-def _money(cost: Cost | None) -> str:
-    return "-" if cost is None or cost.per_million_tokens is None else f"{cost.per_million_tokens:.3g}"
 
 
 MEANINGS = {

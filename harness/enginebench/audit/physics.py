@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 
 from enginebench.audit.claims import Serving
+from enginebench.audit.figures import Ceiling, HostSplit, Shape, Skew
+from enginebench.audit.hosting import offload_of
 from enginebench.domain import Parallelism
 from enginebench.errors import UserError
-from enginebench.physics.catalogue import find_model, need_model, read_machine
-from enginebench.physics.machine import GB, HOST_BANDWIDTH, Host
+from enginebench.physics.catalogue import find_model, models, need_model, read_machine
+from enginebench.physics.geometry import Attention, Layer, Model, Role
+from enginebench.physics.machine import GB, HOST_BANDWIDTH, Device, Host, Machine
 from enginebench.physics.memory import Reserve, fit
-from enginebench.physics.placement import GGUF_ENGINES, placement_of
+from enginebench.physics.placement import GGUF_ENGINES, KV_BITS, placement_of
 from enginebench.physics.precision import precision
-from enginebench.physics.roofline import decode
+from enginebench.physics.roofline import decode, prefill
 from enginebench.physics.setting import Setting
 from enginebench.physics.sharding import problem
-from enginebench.physics.weights import Offload, Weights, split, weigh
+from enginebench.physics.weights import Weights, split, weigh
 
 _LIMITS: Mapping[str, str] = {
     "weights": "the weights read for every token",
@@ -27,42 +32,12 @@ _LIMITS: Mapping[str, str] = {
     "compute": "arithmetic",
     "link": "the links between devices",
 }
-
-
-@dataclass(frozen=True)
-class Ceiling:
-    tok_s: float
-    """Output tokens/s of the whole deployment, with every assumption in favour of the claim."""
-    limit: str
-    even: float | None = None
-    """The same if tokens use all experts equally: an estimate, no bound. None for a dense model."""
-
-
-@dataclass(frozen=True)
-class HostSplit:
-    """Weights that are divided between the devices and host memory."""
-
-    device_gb: float
-    host_gb: float
-    device_s: float
-    """Time of the devices' reads in one decode step, at least."""
-    host_gb_per_step: float
-    """Read from host memory in one decode step with even routing."""
-    least_s: float = 0.0
-    """The shortest decode step, whatever the routing, with a typical host."""
-
-
-@dataclass(frozen=True)
-class Shape:
-    """Figures of a model, computed from its dimensions."""
-
-    total: float
-    active: tuple[float, float]
-    """Parameters that a token uses, without and with the vocabulary tables."""
-    experts: int
-    top_k: int
-    context: int
-    shared_experts: int = 0
+_STATED = "a device of {:g} GB/s"
+"""Hardware of which only the bandwidth is known, as the source states it."""
+LADDER = ("f16", "fp8", "q6_k", "q5_k_m", "q4_k_m", "q3_k_m", "q2_k", "iq2_xxs", "iq1_m", "iq1_s")
+"""Usual precisions, widest first."""
+_MANY = 256
+"""Prompts at once, to find the highest rate of prefill."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +47,18 @@ class Physics:
     own: Mapping[tuple[str, str], Weights] = field(default_factory=dict)
     """Weights of a run by (model, precision). They take precedence over the catalogue."""
 
+    def name(self, model: str) -> str:
+        """The catalogue's name of a model; the given one if it has none."""
+        found = find_model(model)
+        return found.name if found else model
+
     def shape(self, model: str) -> Shape:
-        found = next((weights.model for (name, _), weights in self.own.items() if name == model), None) or need_model(model).model
+        found = self._model(model)
         experts = found.experts
         active = float(found.active("none")), float(found.active("both"))
         counts = (experts.count, experts.top_k) if experts else (0, 0)
-        return Shape(float(found.params), active, *counts, found.max_context, experts.shared // experts.width if experts else 0)
+        shared, one = (experts.shared // experts.width, float(experts.one(found.hidden))) if experts else (0, 0.0)
+        return Shape(float(found.params), active, *counts, found.max_context, shared, len(found.layers), one, found.moe_layers)
 
     def native(self, model: str) -> str | None:
         """The precision of the published checkpoint; None if the catalogue lacks the model."""
@@ -87,33 +68,90 @@ class Physics:
     def parameters(self, model: str) -> float:
         return self.shape(model).total
 
-    def weights_gb(self, model: str, precision: str) -> float:
-        return self._weights(model, precision).bytes / GB
+    def of_size(self, billions: float) -> str | None:
+        """A model of the catalogue with this total, within 1 %."""
+        fitting = (each.name for each in models().values() if abs(each.published.total / billions - 1) < 0.01)
+        return next(fitting, None)
+
+    def weights_gb(self, model: str, precision: str, engine: str | None = None) -> float:
+        return self._weights(model, precision, gguf=engine in GGUF_ENGINES).bytes / GB
+
+    def widest(self, model: str, gb: float) -> str | None:
+        """The widest usual precision in which the weights take no more than `gb`; None if not even the narrowest does."""
+        return next((name for name in LADDER if self.weights_gb(model, name) <= gb), None)
+
+    def experts_gb(self, model: str, precision: str) -> float:
+        """All routed experts of all layers."""
+        return self._weights(model, precision).of(Role.EXPERT) / GB
+
+    def cache_gb(self, model: str, tokens: int, kv_dtype: str = "auto", layers: int | None = None) -> tuple[float, float]:
+        """KV cache of one sequence: with the sliding windows of the model, and without. layers: of so many layers, None: of all."""
+        if kv_dtype not in KV_BITS:
+            raise UserError(f"unknown type of the KV cache '{kv_dtype}'", key="precision")
+        found, width = self._model(model), KV_BITS[kv_dtype] / 8 / GB
+        share = 1.0 if layers is None else layers / len(found.layers)
+        whole = sum(layer.attention.elements * tokens for layer in found.layers)
+        return found.cache_elements(tokens) * width * share, whole * width * share
 
     def memory_gb(self, hardware: str) -> float:
-        machine = read_machine(hardware)
+        machine = _machine(hardware)
         return machine.count * machine.device.usable / GB
 
     def device(self, hardware: str) -> tuple[str, int]:
         """Name of the device in the catalogue, and the number of devices."""
-        machine = read_machine(hardware)
+        machine = _machine(hardware)
         return machine.device.name, machine.count
 
     def bandwidth_gb_s(self, hardware: str) -> float:
-        machine = read_machine(hardware)
+        machine = _machine(hardware)
         return machine.count * machine.device.bandwidth / GB
 
     def host_gb_s(self, hardware: str) -> float:
         """Bandwidth of host memory; a typical value if the catalogue has none."""
-        host = read_machine(hardware).host
+        host = _machine(hardware).host
         return (host.bandwidth if host else HOST_BANDWIDTH) / GB
 
-    def ceiling(self, claim: Serving, batch: int) -> Ceiling:
+    def resolved(self, claim: Serving) -> tuple[Serving, str | None]:
+        """The claim; where its device is not stated or not known and its bandwidth is, on a device of which that is all that counts."""
+        if claim.bandwidth_gb_s is None:
+            return claim, None
+        try:
+            if claim.hardware is not None:
+                _machine(claim.hardware)
+                return claim, None
+        except UserError as error:
+            if error.key != "hardware":
+                raise
+        named = f"'{claim.hardware}' is not in the catalogue" if claim.hardware else "no device is stated"
+        why = f"{named}: only the stated {claim.bandwidth_gb_s:g} GB/s count, not its memory and arithmetic"
+        return claim.model_copy(update={"hardware": _STATED.format(claim.bandwidth_gb_s), "bandwidth_gb_s": None}), why
+
+    def ceiling(self, claim: Serving, batch: int, skew: Skew | None = None) -> Ceiling:
         """The roofline of one decode step of `batch` requests, including the KV cache of the stated lengths. Never falls with the batch."""
         setting, context = self._setting(claim), _context(claim)
         step = decode(setting.favoured, batch, context)
         even = decode(setting, batch, context).tokens_per_s if setting.routing else None
-        return Ceiling(step.tokens_per_s, _LIMITS[step.bottleneck], even)
+        return Ceiling(step.tokens_per_s, _LIMITS[step.bottleneck], even, self._skewed(setting, batch, context, skew))
+
+    def _skewed(self, setting: Setting, batch: int, context: float, skew: Skew | None) -> float | None:
+        experts = setting.weights.model.experts
+        if skew is None or experts is None:
+            return None
+        return decode(replace(setting, popularity=skew.popularity(experts.count, experts.top_k)), batch, context).tokens_per_s
+
+    def prefill_ms(self, claim: Serving, tokens: int) -> float:
+        """The shortest time of the prefill of one prompt."""
+        return prefill(self._setting(claim).favoured, tokens).time_s * 1e3
+
+    def prefill_tok_s(self, claim: Serving) -> float:
+        """The highest rate of prefill, with many prompts at once."""
+        return prefill(self._setting(claim).favoured, claim.isl or 512, _MANY).tokens_per_s
+
+    def most_read_gb(self, claim: Serving, sequences: int) -> float:
+        """What a decode step can read at most: all weights, and the KV cache of `sequences` of the stated lengths."""
+        setting, tokens = self._setting(claim), (claim.isl or 0) + (claim.osl or 0)
+        cache = setting.weights.model.cache_elements(tokens) * setting.kv_bits / 8 * sequences
+        return (setting.weights.bytes * claim.dp_replicas + cache) / GB
 
     def largest_batch(self, claim: Serving) -> int:
         """Number of requests of the stated lengths that fit next to the weights; a very large number if no length is stated."""
@@ -125,17 +163,25 @@ class Physics:
         ).max_concurrency  # fmt: skip
 
     def host_split(self, claim: Serving) -> HostSplit:
-        """Keep on the devices what fits or is stated (first the weights that every token reads, then experts), the rest on the host."""
+        """On the devices is what the options or the claim state, else what fits: first the weights that every token reads, then experts."""
         setting = self._setting(claim)
         weights, machine = setting.weights, setting.machine
-        room = claim.device_gb * GB if claim.device_gb else machine.count * machine.device.usable
-        offload = _most_kept(weights, room)
+        offload = offload_of(claim, weights, machine)
         on_device, on_host = split(weights, offload)
-        hosted = replace(machine, host=machine.host or Host(on_host.bytes))
+        host = machine.host or Host(on_host.bytes)
+        hosted = replace(machine, host=replace(host, bandwidth=claim.host_gb_s * GB) if claim.host_gb_s else host)
         placed = replace(setting, machine=hosted, offload=offload)
-        even, best = (decode(each, claim.concurrency or 1, _context(claim)) for each in (placed, placed.favoured))
+        even, best = (decode(each, claim.streams or 1, _context(claim)) for each in (placed, placed.favoured))
         device_s = sum(seconds for name, seconds in best.memory.items() if name != "host")
         return HostSplit(on_device.bytes / GB, on_host.bytes / GB, device_s, even.bytes["host"] / GB, best.time_s)
+
+    def divides(self, model: str, devices: int) -> bool:
+        """Whether tensor parallelism can spread the model over so many devices."""
+        return problem(self._model(model), Parallelism(tp=devices)) is None
+
+    def _model(self, model: str) -> Model:
+        own = next((weights.model for (name, _), weights in self.own.items() if name == model), None)
+        return own or _model(model)
 
     def _weights(self, model: str, name: str, *, gguf: bool = False) -> Weights:
         return self.own.get((model, name)) or _catalogue_weights(model, name, gguf)
@@ -151,7 +197,7 @@ class Physics:
         if placed.speculative:
             raise UserError("speculative decoding, and the acceptance rate is unknown")
         weights = self._weights(claim.model, claim.precision or "", gguf=claim.engine in GGUF_ENGINES)
-        machine = read_machine(claim.hardware or "")
+        machine = _machine(claim.hardware or "")
         parallelism = Parallelism(claim.tp, claim.pp, claim.dp_replicas, claim.attention_dp, claim.ep)
         widest = Parallelism(tp=machine.count)
         if parallelism == Parallelism() and claim.copies == 1 and problem(weights.model, widest) is None:
@@ -159,19 +205,32 @@ class Physics:
         return Setting(weights, machine, parallelism, placed.kv_bits)
 
 
+def _machine(text: str) -> Machine:
+    found = re.fullmatch(re.escape(_STATED).replace(r"\{:g\}", r"([\d.e+]+)"), text)
+    if found is None:
+        return read_machine(text)
+    return Machine(Device(text, math.inf, float(found[1]) * GB, {"bf16": math.inf}))
+
+
 @cache
 def _catalogue_weights(model: str, name: str, gguf: bool) -> Weights:
-    return weigh(need_model(model).model, precision(name, gguf=gguf))
+    return weigh(_model(model), precision(name, gguf=gguf))
+
+
+@cache
+def _model(name: str) -> Model:
+    """A model of the catalogue, or 'dense-109b': no model, but one that texts compare with, of so many billion weights in dense layers."""
+    found = re.fullmatch(r"dense-(\d+(?:\.\d+)?)b", name.lower())
+    if found is None or find_model(name):
+        return need_model(name).model
+    count, hidden, vocab = max(1, round(float(found[1]) * 80 / 70)), 8192, 32000  # as deep for its size as Llama 70B
+    empty = Model(name, hidden, vocab, tied=False, max_context=131_072, layers=(Layer(Attention(64, 8, 128, 128)),) * count)
+    width = round((float(found[1]) * 1e9 - empty.params) / (3 * hidden * count))
+    if width < 1:
+        raise UserError(f"'{name}' is too small for a dense model of this form", key="model", advice="write at least dense-2b")
+    return replace(empty, layers=(replace(empty.layers[0], dense=width),) * count)
 
 
 def _context(claim: Serving) -> float:
     """Length of a sequence halfway through its output, in tokens; 0 if the prompt length is not stated."""
     return claim.isl + (claim.osl or 0) / 2 if claim.isl is not None else 0.0
-
-
-def _most_kept(weights: Weights, room: float) -> Offload:
-    """The least offload that fits into `room` bytes: experts first; whole layers if all experts on the host are not enough."""
-    experts = weights.model.experts
-    kept = [Offload(kept=count) for count in range(experts.count, -1, -1)] if experts else []
-    blocks = [Offload(blocks=count) for count in range(len(weights.model.layers) + 1)]
-    return next((each for each in (*kept, *blocks) if split(weights, each)[0].bytes <= room), blocks[-1])

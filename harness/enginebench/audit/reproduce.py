@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import yaml
 
 from enginebench.audit.claims import Claims, Serving
-from enginebench.audit.judge import Finding
+from enginebench.audit.finding import Finding
 from enginebench.audit.outcome import Audit
 from enginebench.domain import JSON
 from enginebench.errors import UserError
@@ -40,11 +40,12 @@ def scenario_text(claim: Serving, finding: Finding, claims: Claims, own: Mapping
     source = claims.sources[claim.source]
     quoted = f" ({claim.says})" if claim.says else ""
     about = f"Claim of {source.title}{f' ({source.url})' if source.url else ''}: {finding.claim}{quoted}. Audit: {finding.text}."
+    file_type = claim.precision.removeprefix("ud-")  # what the header of one of Unsloth's dynamic files says
     data: dict[str, JSON] = {
         "name": claim.id,
         "title": f"Claim: {finding.claim}"[:200],
-        "models": {claim.model: {"checkpoints": {claim.precision: checkpoint}}},
-        "deployments": [_deployment(claim, claim.precision)],
+        "models": {claim.model: {"checkpoints": {file_type: checkpoint}}},
+        "deployments": [_deployment(claim, file_type)],
         "loads": [_load(claim, finding)],
         "repeats": 3,
     }
@@ -77,7 +78,7 @@ def _deployment(claim: Serving, precision: str) -> dict[str, JSON]:
 def _load(claim: Serving, finding: Finding) -> dict[str, JSON]:
     """The stated concurrency; else one stream, and one, two and four times the smallest possible batch (16 if there is none)."""
     least = finding.least or 16
-    streams = [claim.concurrency] if claim.concurrency else sorted({min(n, MAX_STREAMS) for n in (1, least, 2 * least, 4 * least)})
+    streams = [claim.streams] if claim.streams else sorted({min(n, MAX_STREAMS) for n in (1, least, 2 * least, 4 * least)})
     return {
         "concurrency": list(streams) if len(streams) > 1 else streams[0],
         "input_tokens": claim.isl or INPUT_TOKENS,

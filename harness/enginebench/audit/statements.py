@@ -1,32 +1,22 @@
-"""Judges claims that are not speeds (ratios, sizes, model facts, fits, hot experts) and finds contradictions between sources."""
+"""Judges every claim of a file, and finds where its sources contradict each other."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import TypeAlias
+from functools import cache, partial
 
-from enginebench.audit.claims import Claims, Fits, HotExperts, ModelFacts, Ratio
-from enginebench.audit.judge import (
-    COUNT_TOLERANCE,
-    SIZE_TOLERANCE,
-    Finding,
-    Verdict,
-    bits_per_weight,
-    check_ratio,
-    close,
-    gap,
-    judge_serving,
-    times,
-)
-from enginebench.audit.physics import Physics, Shape
+from enginebench.audit import memory_claims, model_claims
+from enginebench.audit.arithmetic import ACTIVE_TOLERANCE, check_ratio, rate, span_text, times
+from enginebench.audit.claims import Claims, Serving
+from enginebench.audit.features import features
+from enginebench.audit.figures import Skew
+from enginebench.audit.finding import Finding, Judged, Verdict, apart, gap
+from enginebench.audit.judge import judge_serving
+from enginebench.audit.kinds import HotExperts, Ratio
+from enginebench.audit.physics import Physics
+from enginebench.engines.registry import Registry, discover
 from enginebench.errors import UserError
-
-ACTIVE_TOLERANCE = 0.05
-"""Allows for rounding; vendors count active parameters with or without the vocabulary tables."""
-_SIZES = ("f16", "fp8", "q4_0")
-"""Precisions (16, 8 and 4.5 bits per weight) that a wrong size is compared with."""
 
 
 @dataclass(frozen=True)
@@ -45,23 +35,33 @@ class Contradiction:
 
 
 def judge_all(claims: Claims, physics: Physics) -> tuple[Finding, ...]:
-    rates = {claim.id: claim.rates[1] for claim in claims.serving if claim.rates is not None}
-    found = [judge_serving(claim, physics) for claim in claims.serving]
-    by_id = {finding.id: finding for finding in found}
-    found += [judge_ratio(ratio, number, rates, by_id) for number, ratio in enumerate(claims.ratios, start=1)]
+    skews = {(each.source, physics.name(each.model)): skew_of(each) for each in claims.hot_experts}
+    found = [judge_serving(claim, physics, skews.get((claim.source, physics.name(claim.model)))) for claim in claims.serving]
+    ratios = Ratios({claim.id: claim for claim in claims.serving}, {finding.id: finding for finding in found}, physics, skews)
+    found += [ratios.judge(ratio, number) for number, ratio in enumerate(claims.ratios, start=1)]
     for blank, judge in _statements(claims, physics):
         try:
-            verdict, reasons = judge()
+            judged = judge()
         except UserError as error:
-            verdict, reasons = gap(error), [error.message]
-        found.append(replace(blank, verdict=verdict, reasons=tuple(reasons)))
-    return tuple(found)
+            judged = Judged(gap(error), [error.message])
+        found.append(replace(blank, verdict=judged.verdict, reasons=tuple(judged.reasons), off_by=judged.off_by))
+    return tuple(_unlike(found))
 
 
-_Judged: TypeAlias = tuple[Verdict, list[str]]
+def _unlike(findings: list[Finding]) -> Iterator[Finding]:
+    """With a number after an id that an earlier finding has."""
+    seen: dict[str, int] = {}
+    for finding in findings:
+        seen[finding.id] = seen.get(finding.id, 0) + 1
+        yield finding if seen[finding.id] == 1 else replace(finding, id=f"{finding.id} ({seen[finding.id]})")
 
 
-def _statements(claims: Claims, physics: Physics) -> Iterator[tuple[Finding, Callable[[], _Judged]]]:
+def skew_of(claim: HotExperts) -> Skew:
+    """The reading that favours speed: the fewest experts take the largest share."""
+    return Skew(round(min(claim.experts)), max(claim.share))
+
+
+def _statements(claims: Claims, physics: Physics) -> Iterator[tuple[Finding, Callable[[], Judged]]]:
     """Each claim that is not a speed or a ratio: its finding without a verdict, and the function that decides."""
 
     def blank(name: str, source: str, claim: str) -> Finding:
@@ -70,46 +70,112 @@ def _statements(claims: Claims, physics: Physics) -> Iterator[tuple[Finding, Cal
     for weights in claims.weights:
         for precision, gb in weights.gb.items():
             claim = f"{weights.model} in {precision} takes {gb:g} GB"
-            yield blank(f"{weights.model} in {precision}", weights.source, claim), partial(_size, weights.model, precision, gb, physics)
+            judge = partial(model_claims.size, weights.model, precision, gb, physics)
+            yield blank(f"{weights.model} in {precision}", weights.source, claim), judge
     for facts in claims.models:
-        yield blank(f"facts of {facts.model}", facts.source, _facts_text(facts)), partial(_facts, facts, physics)
+        yield blank(f"facts of {facts.model}", facts.source, model_claims.facts_text(facts)), partial(model_claims.facts_of, facts, physics)
     for fit in claims.fits:
-        yield blank(f"{fit.model} on {fit.hardware}", fit.source, fit.says), partial(_fit, fit, physics)
+        yield blank(f"{fit.model} on {fit.hardware or f'{fit.gb:g} GB'}", fit.source, fit.says), partial(memory_claims.fits, fit, physics)
     for hot in claims.hot_experts:
-        yield blank(f"hot experts of {hot.model}", hot.source, hot.says), partial(_hot, hot, physics)
+        yield blank(f"hot experts of {hot.model}", hot.source, hot.says), partial(model_claims.hot_experts, hot, physics)
+    for one in claims.expert_sizes:
+        yield blank(f"an expert of {one.model}", one.source, one.says), partial(model_claims.expert_size, one, physics)
+    for less in claims.compute:
+        yield blank(f"compute of {less.model}", less.source, less.says), partial(model_claims.less_compute, less, physics)
+    for held in claims.kv_cache:
+        yield blank(f"KV cache of {held.model}", held.source, held.says), partial(memory_claims.cache_size, held, physics)
+    for engine in claims.features:
+        yield blank(f"features of {engine.engine}", engine.source, ", ".join(engine.has)), partial(features, engine, _registry)
+    for number, sentence in enumerate(claims.unread, start=1):
+        yield (
+            blank(f"statement {number}", sentence.source, sentence.says),
+            lambda: Judged("not known here", ["no kind of claim for this sentence"]),
+        )
 
 
-def judge_ratio(ratio: Ratio, number: int, rates: Mapping[str, float], findings: Mapping[str, Finding]) -> Finding:
-    """Whether a / b is the stated ratio. findings: of a and b; a ratio at a stated batch must be possible at that batch."""
-    a, b = rates[ratio.a], rates[ratio.b]
-    stated = (ratio.stated, ratio.stated) if ratio.stated is not None else tuple(ratio.stated_range or ())
-    check = check_ratio(a, b, (stated[0], stated[1]))
-    stated_text = times(stated[0]) if stated[0] == stated[1] else f"{times(stated[0])} to {times(stated[1])}"
-    reasons = [f"{ratio.a} / {ratio.b} = {a:g} / {b:g} = {times(check.value)}, not {stated_text}"]
-    if check.holds:
-        reasons = [f"{a:g} / {b:g} = {times(check.value)}"]
-    elif check.inverted:
-        reasons.append(f"inverted: {ratio.b} is faster, by {times(b / a)}")
-    for name in (ratio.a, ratio.b):
-        least = findings[name].least if name in findings else None
-        if ratio.concurrency is not None and least is not None and least > ratio.concurrency:
-            reasons.append(f"{name} is impossible at batch {ratio.concurrency}: it needs {least} or more")
-        if name in findings and findings[name].verdict == "impossible as stated":
-            reasons.append(f"{name} is impossible as stated")
-    verdict: Verdict = "plausible" if check.holds else "inconsistent"
-    return Finding(f"{ratio.source}: ratio {number}", ratio.source, ratio.says, verdict, tuple(reasons))
+@cache
+def _registry() -> Registry:
+    return discover()
+
+
+@dataclass(frozen=True)
+class Ratios:
+    """Judges ratios of rates with what is known of the speeds that they compare."""
+
+    speeds: Mapping[str, Serving]
+    findings: Mapping[str, Finding]
+    physics: Physics
+    skews: Mapping[tuple[str, str], Skew]
+
+    def judge(self, ratio: Ratio, number: int) -> Finding:
+        """Whether a / b is the stated ratio. Rates of another batch than the ratio's do not decide about it."""
+        a, b = (self._rate(side) for side in (ratio.a, ratio.b))
+        check = check_ratio(a, b, ratio.span)
+        shown, stated = f"{a:g} / {b:g} = {times(check.value)}", span_text(*ratio.span)
+        finding = Finding(f"{ratio.source}: ratio {number}", ratio.source, ratio.says, "plausible")
+        named = [side for side in (ratio.a, ratio.b) if isinstance(side, str)]
+        if check.holds:
+            reasons = [shown]
+        elif ratio.concurrency is not None and any(self.speeds[name].streams != ratio.concurrency for name in named):
+            return self._at_batch(finding, ratio, ratio.concurrency, named, shown)
+        else:
+            finding = replace(finding, verdict="inconsistent", off_by=min(apart(check.value, each) for each in ratio.span))
+            names = f"{ratio.a} / {ratio.b} = " if len(named) == 2 else ""
+            reasons = [f"{names}{shown}, not {stated}"]
+            if check.inverted:
+                reasons.append(f"inverted: {ratio.b} is faster, by {times(b / a)}")
+        return replace(finding, reasons=(*reasons, *self._impossible(named)))
+
+    def _at_batch(self, finding: Finding, ratio: Ratio, batch: int, named: list[str], shown: str) -> Finding:
+        """Neither rate is said to be of that batch: could the rates of the claim occur at it?"""
+        stated = span_text(*ratio.span)
+        reasons = [f"the rates state no batch of {batch}, so their {shown} does not contradict {stated} at that batch"]
+        possible = True
+        for name in named:
+            within, text = self._reached(self.speeds[name], batch)
+            possible &= within
+            reasons.append(text)
+        verdict: Verdict = "plausible" if possible else "not enough stated"
+        return replace(finding, verdict=verdict, reasons=(*reasons, *self._impossible(named)), decides=("batch", "routing"))
+
+    def _reached(self, claim: Serving, batch: int) -> tuple[bool, str]:
+        """Whether a claimed rate can occur at a batch, with each kind of routing."""
+        goal = self._rate(claim.id)
+        skew = self.skews.get((claim.source, self.physics.name(claim.model)))
+        try:
+            top = self.physics.ceiling(claim, batch, skew)
+        except UserError as error:
+            return True, f"{claim.id} at batch {batch}: {error.message}"
+        lines = [f"at most {rate(top.tok_s)} tok/s"]
+        if skew and top.skewed:
+            lines.append(f"{rate(top.skewed)} if {skew.text}, as the source states")
+        if top.even:
+            lines.append(f"{rate(top.even)} if all experts are used equally")
+        return goal <= top.tok_s, f"{claim.id}, {rate(goal)} tok/s, at batch {batch}: {', '.join(lines)}"
+
+    def _rate(self, side: str | float) -> float:
+        if not isinstance(side, str):
+            return side
+        rates = self.speeds[side].rates
+        assert rates is not None  # noqa: S101  # checked when the file was read
+        return rates[1]
+
+    def _impossible(self, named: list[str]) -> Iterator[str]:
+        for name in named:
+            if name in self.findings and self.findings[name].verdict == "impossible as stated":
+                yield f"{name} is impossible as stated"
 
 
 def contradictions(claims: Claims, physics: Physics) -> tuple[Contradiction, ...]:
     """Every fact about a model that two sources of the file state with a difference beyond rounding."""
     stated: dict[tuple[str, str], dict[str, float]] = {}
     for facts in claims.models:
-        for name in ("total_b", "active_b", "experts", "top_k", "context"):
+        for name in ("total_b", "active_b", "experts", "top_k", "layers", "context"):
             if (value := getattr(facts, name)) is not None:
-                stated.setdefault((facts.model, name), {})[facts.source] = float(value)
+                stated.setdefault((physics.name(facts.model), name), {})[facts.source] = float(value)
     for weights in claims.weights:
         for precision, size in weights.gb.items():
-            stated.setdefault((weights.model, f"GB in {precision}"), {})[weights.source] = size
+            stated.setdefault((physics.name(weights.model), f"GB in {precision}"), {})[weights.source] = size
     out = []
     for (model, name), values in stated.items():
         if max(values.values()) > min(values.values()) * (1 + ACTIVE_TOLERANCE):
@@ -133,61 +199,3 @@ def _truth(model: str, name: str, physics: Physics) -> float | None:
     except UserError:
         return None
     return {"total_b": shape.total / 1e9, "active_b": shape.active[1] / 1e9}.get(name) or float(getattr(shape, name))
-
-
-def _size(model: str, precision: str, gb: float, physics: Physics) -> _Judged:
-    true, total = physics.weights_gb(model, precision), physics.parameters(model)
-    if close(gb, true, SIZE_TOLERANCE):
-        return "plausible", [f"computed: {true:.1f} GB"]
-    size = f"{total / 1e9:.1f}B parameters in {precision} take {true:.1f} GB"
-    bits = f"{gb:g} GB would be {bits_per_weight(gb, total):.1f} bits per weight"
-    other = next((p for p in _SIZES if p != precision and close(gb, physics.weights_gb(model, p), SIZE_TOLERANCE)), None)
-    return "inconsistent", [f"{size}; {bits}" + (f", the size in {other}" if other else "")]
-
-
-def _facts_text(facts: ModelFacts) -> str:
-    parts = [
-        f"{facts.total_b:g}B parameters" if facts.total_b else "",
-        f"{facts.active_b:g}B active" if facts.active_b else "",
-        f"{facts.experts} experts" if facts.experts else "",
-        f"{facts.top_k} per token" if facts.top_k else "",
-        f"{facts.context:,} tokens of context" if facts.context else "",
-    ]
-    return f"{facts.model}: {', '.join(filter(None, parts))}"
-
-
-def _facts(facts: ModelFacts, physics: Physics) -> _Judged:
-    wrong = list(_wrong_facts(facts, physics.shape(facts.model)))
-    return ("inconsistent", wrong) if wrong else ("plausible", ["agrees with the model's dimensions"])
-
-
-def _wrong_facts(facts: ModelFacts, shape: Shape) -> Iterator[str]:
-    if facts.total_b is not None and not close(facts.total_b * 1e9, shape.total, COUNT_TOLERANCE):
-        yield f"the model has {shape.total / 1e9:.1f}B parameters, not {facts.total_b:g}B"
-    low, high = shape.active
-    if facts.active_b is not None and not low * (1 - ACTIVE_TOLERANCE) <= facts.active_b * 1e9 <= high * (1 + ACTIVE_TOLERANCE):
-        yield f"a token uses {low / 1e9:.1f}B to {high / 1e9:.1f}B (without and with the vocabulary tables), not {facts.active_b:g}B"
-    if facts.experts is not None and facts.experts != shape.experts:
-        yield f"a layer has {shape.experts} routed experts, not {facts.experts}"
-    if facts.top_k is not None and facts.top_k != shape.top_k:
-        shared = f"; {facts.top_k} only with the shared expert" if facts.top_k == shape.top_k + shape.shared_experts else ""
-        yield f"routed experts per token: {shape.top_k}, not {facts.top_k}{shared}"
-    if facts.context is not None and not close(facts.context, shape.context, SIZE_TOLERANCE):
-        yield f"the configuration allows {shape.context:,} tokens of context, not {facts.context:,}"
-
-
-def _fit(fit: Fits, physics: Physics) -> _Judged:
-    weights, memory = physics.weights_gb(fit.model, fit.precision), physics.memory_gb(fit.hardware)
-    claim = "fits" if fit.fits else "does not fit"
-    reason = f"stated: {claim}; the weights take {weights:.1f} GB, {fit.hardware} has {memory:.1f} GB"
-    return ("plausible" if (weights <= memory) == fit.fits else "inconsistent"), [reason]
-
-
-def _hot(hot: HotExperts, physics: Physics) -> _Judged:
-    """Compare the skew with uniform routing. It depends on the text, so it cannot be judged further."""
-    experts = physics.shape(hot.model).experts
-    if hot.experts[1] > experts:
-        return "inconsistent", [f"a layer has {experts} experts"]
-    even = [count / experts for count in hot.experts]
-    excess = f"uniform routing gives them {even[0]:.0%} to {even[1]:.0%}; the claim is at least {times(hot.share[0] / even[0])} that"
-    return "not enough stated", [excess, "text and layers are not stated; measure it with bench routing"]

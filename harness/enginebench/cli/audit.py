@@ -26,11 +26,19 @@ from enginebench.errors import Exit, UserError
 @click.option("--html", type=FILE, metavar="FILE", help="Write the audit as a page that opens offline.")
 @click.option("--scenarios", type=FILE, metavar="FOLDER", help="Write the scenario that would reproduce each claimed speed.")
 @click.option("--checkpoint", "checkpoints", multiple=True, metavar="MODEL/PRECISION=REF", help="Weights for those scenarios (repeatable).")
+@click.option("-v", "--why", "verbose", is_flag=True, help="Every claim with its figures and all its reasons.")
 @price_options
 @click.option("--strict", is_flag=True, help="Exit with 1 if a claim is impossible as stated or inconsistent.")
 @AS_JSON
 def audit(
-    target: Path, html: Path | None, scenarios: Path | None, checkpoints: Sequence[str], strict: bool, as_json: bool, **how: Any
+    target: Path,
+    html: Path | None,
+    scenarios: Path | None,
+    checkpoints: Sequence[str],
+    verbose: bool,
+    strict: bool,
+    as_json: bool,
+    **how: Any,
 ) -> int:
     """Judge every claim of TARGET, a YAML file of published numbers or the folder of a run."""
     own = _own_checkpoints(checkpoints)
@@ -42,7 +50,8 @@ def audit(
     if as_json:
         print_json(found.to_dict())
     elif html is None and scenarios is None:
-        click.echo(found.to_text(width=shutil.get_terminal_size((120, 40)).columns, color=sys.stdout.isatty()), nl=False)
+        width = shutil.get_terminal_size((120, 40)).columns
+        click.echo(found.to_text(width=width, color=sys.stdout.isatty(), verbose=verbose), nl=False)
     else:
         click.echo(found.sentence)
     return Exit.THRESHOLD if strict and found.failed else Exit.OK
