@@ -53,7 +53,8 @@ def _checked(found: Finding, claim: Serving, physics: Physics) -> Finding:
         found = replace(found, reasons=(found.reasons[0], other, *found.reasons[1:]), decides=("precision",))
     wrong = tuple(contradicts_itself(claim, physics))
     if wrong and found.verdict not in FAILED:
-        return replace(found, verdict="inconsistent", reasons=(*wrong, *found.reasons))
+        kept = found.reasons if claim.rates is not None else ()
+        return replace(found, verdict="inconsistent", reasons=(*wrong, *kept))
     return found.also(*wrong)
 
 
@@ -213,6 +214,8 @@ def _without_rate(finding: Finding, claim: Serving, physics: Physics, missing: l
         if missing:
             return finding.judged("not enough stated", f"not stated: {', '.join(missing)}", decides=tuple(missing))
         return finding.judged("plausible", "the prompt can be processed that fast")
+    if claim.bandwidth_gb_s is not None and claim.hardware is not None:
+        return finding.judged("plausible", f"a device of {claim.hardware} has about {claim.bandwidth_gb_s:g} GB/s")
     return finding.judged("not enough stated", "states no rate and no other figure that can be checked", decides=("rate",))
 
 

@@ -87,12 +87,15 @@ class _Reading:
 
     def _memory(self, entry: dict[str, Any], origin: Location) -> None:
         """Sizes by precision, and what a sentence adds about devices."""
-        sizes = {phrases.precision_of(key): value for key, value in entry.items() if key not in _SENTENCE}
+        keys = {phrases.precision_of(key): key for key in entry if key not in _SENTENCE}
+        sizes = {name: entry[key] for name, key in keys.items()}
         common = {"source": entry["source"], "model": entry.get("model")}
         old = [each for each in self.data.get("weights", ()) if (each["source"], each["model"]) == tuple(common.values())]
         new = {name: gb for name, gb in sizes.items() if not any(each["gb"].get(name) == gb for each in old)}
         if new:
             self.put("weights", {**common, "gb": new}, origin)
+            here: Location = ("weights", len(self.data["weights"]) - 1, "gb")
+            self.lines |= {(*here, name): self.source.line((*origin, keys[name])) or 1 for name in new}
         says = str(entry.get("says", ""))
         found = list(phrases.memory_of(says))
         for each in found:
