@@ -56,3 +56,21 @@ def test_a_data_set_that_changes_while_a_run_measures_fails_the_cells_after_it(b
     first, second = sorted(bench.cells(), key=lambda cell: str(cell["status"]), reverse=True)
     assert (first["status"], second["status"]) == ("ok", "failed")
     assert "changed while the run was measuring: prompts jsonl:chat.jsonl" in str(second["reason"])
+
+
+def test_a_secret_in_an_engines_own_log_is_masked_also_after_a_kill(bench: Bench) -> None:
+    """Engines inherit HF_TOKEN, and some print their environment."""
+    launch = """from dataclasses import replace
+        made = super().launch(*get)
+        return replace(made, argv=("sh", "-c", 'echo "HF_TOKEN=$HF_TOKEN, ready"; exec "$@"', "sh", *made.argv))"""
+    (bench.folder / "faulty.py").write_text(ADAPTER.format(method="launch", fault=launch).replace("(self, get)", "(self, *get)"))
+    bench.env["HF_TOKEN"] = "hf_very_secret"
+    scenario = bench.write(f"engine: faulty, model: any, {QUICK}")
+    done = bench("run", "--adapter", "faulty.py", "--no-html", scenario)
+    assert done.returncode == 0, done.stderr
+    (log,) = (bench.run_folder() / "logs").iterdir()
+    assert "HF_TOKEN=**************, ready" in log.read_text()
+    log.write_text(log.read_text().replace("*" * 14, "hf_very_secret"))  # as when the harness was killed
+    next((bench.run_folder() / "cells").iterdir()).unlink()
+    assert bench("run", "--adapter", "faulty.py", "--no-html", scenario).returncode == 0
+    assert not [file for file in bench.run_folder().rglob("*") if file.is_file() and b"hf_very_secret" in file.read_bytes()]

@@ -12,6 +12,7 @@ from enginebench.errors import UserError
 from enginebench.records.files import now, remove_parts
 from enginebench.records.run import RunRecord
 from enginebench.records.run_folder import Run, find_runs, new_run_path
+from enginebench.runner.redaction import mask, secrets_of
 from enginebench.scenario.contents import changed
 from enginebench.scenario.plan import Plan
 
@@ -30,6 +31,9 @@ def open_run_for(
         run = Run.create(new_run_path(results, plan.scenario.name), _new_record(plan, machine), plan.scenario.text)
     with _locked(run):
         remove_parts(results)
+        for launch in run.launches().values():  # of a killed harness, which could not do this
+            for log in (run.path / "logs").glob(f"{launch.id}.*"):
+                mask(log, secrets_of(launch.deployment))
         current = replace(  # cells are judged when read: by the SLO of today's scenario
             run.record, slo=_slo(plan), searches=plan.searches, inputs={**run.record.inputs, **plan.contents}
         )

@@ -21,7 +21,7 @@ from enginebench.runner.engine import Engine
 from enginebench.runner.http_engine import HttpEngine, attach
 from enginebench.runner.offline import OfflineEngine
 from enginebench.runner.prompts import PromptSource, vocabulary_of
-from enginebench.runner.redaction import redacted_get, secrets_of
+from enginebench.runner.redaction import mask, redacted_get, secrets_of
 from enginebench.runtime import EngineProcess, LaunchFailed, ProcessGroup, Proof, Started, ThisMachine, passed_on
 from enginebench.runtime.readiness import free_ports, http_get, wait_ready
 
@@ -60,6 +60,8 @@ def open_engine(
             stopping = time.monotonic()
             group.stop()
             startup.stop_s = time.monotonic() - stopping
+            for written in log.parent.glob(f"{log.stem}.*"):  # also those of members
+                mask(written, secrets_of(deployment))
 
 
 def _as_processes(

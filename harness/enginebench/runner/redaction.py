@@ -4,11 +4,14 @@ Secrets are the key of an attached server, `container.secrets`, and tokens in th
 """
 
 import base64
+import contextlib
 import json
+import mmap
 import os
 import re
 from collections.abc import Iterable
 from functools import lru_cache
+from pathlib import Path
 from urllib.parse import quote, quote_plus
 
 from enginebench.adapter import Get, Reply
@@ -44,6 +47,18 @@ def redacted(text: str, secrets: Iterable[str]) -> str:
 def _forms(secret: str) -> tuple[str, ...]:
     encoded = base64.b64encode(secret.encode(errors="surrogateescape")).decode()
     return tuple(dict.fromkeys((secret, json.dumps(secret)[1:-1], quote(secret, safe=""), quote_plus(secret), encoded)))
+
+
+def mask(file: Path, secrets: Iterable[str]) -> None:
+    """Overwrite the secrets in a log by as many asterisks. In place, as a process may have it open; a missing file is no error."""
+    with contextlib.suppress(FileNotFoundError), file.open("r+b") as log:
+        if not file.stat().st_size:  # an empty file cannot be mapped
+            return
+        with mmap.mmap(log.fileno(), 0) as content:
+            for form in (form.encode(errors="surrogateescape") for secret in secrets for form in _forms(secret)):
+                at = -1
+                while (at := content.find(form, at + 1)) >= 0:
+                    content[at : at + len(form)] = b"*" * len(form)
 
 
 def redacted_get(get: Get, secrets: tuple[str, ...]) -> Get:

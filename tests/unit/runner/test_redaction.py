@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 from enginebench.adapter import Reply
 from enginebench.domain import Deployment, Sample
-from enginebench.runner.redaction import redact, redacted, redacted_get, secrets_of
+from enginebench.runner.redaction import mask, redact, redacted, redacted_get, secrets_of
 
 KEY = 'sk-"very/secret+key=='
 
@@ -29,6 +30,20 @@ def test_a_key_that_an_excerpt_cuts_off_is_replaced() -> None:
 def test_other_text_stays_as_it_is() -> None:
     text = "error: 'sk-other' is not known…\n\ttry again."
     assert redacted(text, [KEY]) == text
+
+
+def test_a_log_is_masked_in_place(tmp_path: Path) -> None:
+    log = tmp_path / "engine.log"
+    log.write_text(f"key {KEY}, again {quote(KEY, safe='')}, ä {KEY[:-1]}.")
+    with log.open("a") as still_open:
+        mask(log, [KEY])
+        still_open.write("\nnext line")
+    assert log.read_text() == f"key {'*' * len(KEY)}, again {'*' * len(quote(KEY, safe=''))}, ä {KEY[:-1]}.\nnext line"
+    for name, content in (("empty", b""), ("bytes", b"\xff\x00")):
+        (tmp_path / name).write_bytes(content)
+        mask(tmp_path / name, [KEY])
+        assert (tmp_path / name).read_bytes() == content
+    mask(tmp_path / "missing", [KEY])
 
 
 def test_all_texts_of_a_sample_are_redacted() -> None:
