@@ -1,4 +1,4 @@
-"""The dimensions of a transformer (layers, attention, experts) and the number of weights per role.
+"""The dimensions of a transformer (layers, mixers, experts) and the number of weights per role.
 
 Text models only: vision towers and layers for multi-token prediction are not part of a `Model`. Does not know: precisions, files, devices.
 """
@@ -7,102 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import cached_property
-from typing import Literal, TypeAlias
 
+from enginebench.physics.mixers import Attention, Mixer, Recurrence, Selection
+from enginebench.physics.parts import FFN, Part, Role, Tables
 
-class Role(StrEnum):
-    """The role of a weight. It determines how the weight is split over devices, stored, and how often it is read."""
-
-    EMBEDDING = "embedding"
-    """The input table. Only one row per token is read."""
-    HEAD = "head"
-    ATTENTION = "attention"
-    """Weights of query heads: queries and output."""
-    KEYS = "keys and values"
-    """Weights of key-value heads; replicated if there are more ranks than such heads."""
-    LATENT = "latent"
-    """Down-projections of multi-head latent attention; replicated on every rank."""
-    DENSE = "dense MLP"
-    SHARED = "shared experts"
-    EXPERT = "routed experts"
-    ROUTER = "router"
-    NORM = "norms"
-    OTHER = "other"
-    """In the file, but not used to decode text: a vision tower, layers for multi-token prediction."""
-
-
-Tables: TypeAlias = Literal["both", "head", "none"]
-"""Vocabulary tables included in a number of active weights: input and head, only the head, or neither. A tied table counts once."""
-
-FFN = frozenset({Role.DENSE, Role.SHARED, Role.EXPERT})
-
-
-@dataclass(frozen=True)
-class Part:
-    role: Role
-    layer: int
-    """-1: before the first layer; the number of layers: after the last."""
-    params: int
-
-
-@dataclass(frozen=True)
-class Attention:
-    heads: int
-    kv_heads: int
-    """Nominal for multi-head latent attention."""
-    key_dim: int
-    """Width of a head, as is value_dim."""
-    value_dim: int
-    latent: int = 0
-    """Width of the compressed keys and values of multi-head latent attention; 0: not compressed."""
-    rope_dim: int = 0
-    """Width of the rotated key that all heads share in multi-head latent attention."""
-    query_latent: int = 0
-    """Width of compressed queries."""
-    window: int | None = None
-    """Most tokens that a token attends to; None: no limit."""
-    bias: bool = False
-    output_bias: bool = False
-    sinks: bool = False
-    norm: int = 0
-    """Weights of the norms of queries and keys."""
-
-    def attended(self, context: float) -> float:
-        """Tokens of a context that a new token attends to."""
-        return context if self.window is None else min(context, self.window)
-
-    @property
-    def elements(self) -> int:
-        """Elements per token in the KV cache of this layer: K and V of every KV head, or one latent and its rotated key."""
-        return self.latent + self.rope_dim if self.latent else self.kv_heads * (self.key_dim + self.value_dim)
-
-    @property
-    def decode_flops(self) -> int:
-        """Operations per attended token when one token is decoded: scores and weighted sum, 2 each. Latents are not expanded."""
-        width = 2 * self.latent + self.rope_dim if self.latent else self.key_dim + self.value_dim
-        return 2 * self.heads * width
-
-    @property
-    def prefill_flops(self) -> int:
-        """Like decode_flops, for a prompt, where latents are expanded."""
-        return 2 * self.heads * (self.key_dim + self.value_dim)
-
-    def parts(self, hidden: int, layer: int) -> Iterator[Part]:
-        output = self.heads * self.value_dim * hidden + self.output_bias * hidden
-        sinks = self.heads * self.sinks
-        if self.latent:
-            queries = self.heads * self.key_dim * (self.query_latent or hidden)
-            expansion = self.heads * (self.key_dim - self.rope_dim + self.value_dim) * self.latent
-            yield Part(Role.ATTENTION, layer, queries + expansion + output + sinks)
-            yield Part(Role.LATENT, layer, hidden * (self.query_latent + self.latent + self.rope_dim))
-            yield Part(Role.NORM, layer, self.query_latent + self.latent + self.norm)
-            return
-        yield Part(Role.ATTENTION, layer, self.heads * self.key_dim * (hidden + self.bias) + output + sinks)
-        yield Part(Role.KEYS, layer, self.kv_heads * (self.key_dim + self.value_dim) * (hidden + self.bias))
-        if self.norm:
-            yield Part(Role.NORM, layer, self.norm)
+__all__ = ["FFN", "Attention", "Experts", "Layer", "Mixer", "Model", "Part", "Recurrence", "Role", "Selection", "Tables"]
 
 
 @dataclass(frozen=True)
@@ -117,34 +27,52 @@ class Experts:
     shared_gate: bool = False
     bias: bool = False
     router_bias: bool = False
+    matrices: int = 3
+    """Of an expert: gate, up and down, or only up and down."""
+    latent: int = 0
+    """Width of what experts read and write, if tokens are projected to it and back; 0: that of the model."""
+    latent_norm: bool = False
+    identities: int = 0
+    """Choices of the router that are no experts: they return their input."""
 
     def one(self, hidden: int) -> int:
-        """Weights of one routed expert: gate, up and down."""
-        return 3 * hidden * self.width + self.bias * (2 * self.width + hidden)
+        """Weights of one routed expert."""
+        hidden = self.latent or hidden
+        return self.matrices * hidden * self.width + self.bias * ((self.matrices - 1) * self.width + hidden)
 
     def parts(self, hidden: int, layer: int) -> Iterator[Part]:
         yield Part(Role.EXPERT, layer, self.count * self.one(hidden))
-        yield Part(Role.ROUTER, layer, self.count * (hidden + self.router_bias) + hidden * self.shared_gate)
-        if self.shared:
-            yield Part(Role.SHARED, layer, 3 * hidden * self.shared)
+        choices = self.count + self.identities
+        yield Part(Role.ROUTER, layer, choices * (hidden + self.router_bias) + hidden * self.shared_gate)
+        if self.shared or self.latent:
+            yield Part(Role.SHARED, layer, hidden * (self.matrices * self.shared + 2 * self.latent))
+        if self.latent_norm:
+            yield Part(Role.NORM, layer, self.latent)
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One block: attention, and experts or a dense MLP of width `dense`."""
+    """One block: a mixer, and experts or a dense MLP of width `dense`, or both; blocks of one of them alone exist too."""
 
-    attention: Attention
+    attention: Mixer | None
     experts: Experts | None = None
     dense: int = 0
+    matrices: int = 3
+    """Of the dense MLP."""
+    dense_bias: bool = False
+    norm: int | None = None
+    """Weights of its norms and of what mixes residual streams; None: two norms."""
 
     def parts(self, hidden: int, layer: int) -> Iterator[Part]:
-        """The weights of the block, including its two norms."""
-        yield from self.attention.parts(hidden, layer)
-        yield Part(Role.NORM, layer, 2 * hidden)
+        """The weights of the block, including its norms."""
+        if self.attention:
+            yield from self.attention.parts(hidden, layer)
+        yield Part(Role.NORM, layer, 2 * hidden if self.norm is None else self.norm)
         if self.experts:
             yield from self.experts.parts(hidden, layer)
         if self.dense:
-            yield Part(Role.DENSE, layer, 3 * hidden * self.dense)
+            bias = self.dense_bias * ((self.matrices - 1) * self.dense + hidden)
+            yield Part(Role.DENSE, layer, self.matrices * hidden * self.dense + bias)
 
 
 @dataclass(frozen=True)
@@ -157,6 +85,11 @@ class Model:
     max_context: int
     """Tokens, as published."""
     layers: tuple[Layer, ...]
+    final_norm: int | None = None
+    """Weights after the last layer, without the head; None: one norm."""
+    head_bias: bool = False
+    notes: tuple[str, ...] = ()
+    """What of its description was not certain."""
 
     @cached_property
     def parts(self) -> tuple[Part, ...]:
@@ -166,9 +99,9 @@ class Model:
         out = [Part(Role.EMBEDDING, -1, table)]
         for i, layer in enumerate(self.layers):
             out += layer.parts(self.hidden, i)
-        out.append(Part(Role.NORM, last, self.hidden))
+        out.append(Part(Role.NORM, last, self.hidden if self.final_norm is None else self.final_norm))
         if not self.tied:
-            out.append(Part(Role.HEAD, last, table))
+            out.append(Part(Role.HEAD, last, table + self.vocab * self.head_bias))
         return tuple(out)
 
     @property
@@ -185,6 +118,11 @@ class Model:
     def moe_layers(self) -> int:
         return sum(layer.experts is not None for layer in self.layers)
 
+    @property
+    def mixers(self) -> tuple[Mixer, ...]:
+        """Those of the layers that have one."""
+        return tuple(layer.attention for layer in self.layers if layer.attention)
+
     def active(self, tables: Tables) -> int:
         """Weights that one decoded token uses, with top_k of the routed experts. tables: vocabulary tables to include."""
         counted = {"both": {Role.EMBEDDING, Role.HEAD}, "head": {Role.EMBEDDING if self.tied else Role.HEAD}, "none": set()}[tables]
@@ -199,4 +137,9 @@ class Model:
 
     def cache_elements(self, context: float) -> float:
         """Elements in the KV cache of one sequence of `context` tokens, over all layers."""
-        return sum(layer.attention.elements * layer.attention.attended(context) for layer in self.layers)
+        return sum(mixer.cached(context) for mixer in self.mixers)
+
+    @property
+    def state_bytes(self) -> float:
+        """Bytes that a sequence keeps whatever its length, in layers with a state instead of a KV cache."""
+        return sum(mixer.kept(0, 16) for mixer in self.mixers if isinstance(mixer, Recurrence))

@@ -38,9 +38,9 @@ class Reserve:
         ranks, p = attention_ranks(parallelism), parallelism
         widest = 0.0
         for layer in model.layers:
-            attention, experts = layer.attention, layer.experts
-            heads = (attention.heads * (attention.key_dim + attention.value_dim) + 2 * attention.elements) / ranks
-            routed = experts.top_k * (3 * experts.width + model.hidden) / p.tp if experts else 0.0
+            experts = layer.experts
+            heads = layer.attention.width / ranks if layer.attention else 0.0
+            routed = experts.top_k * (3 * experts.width + (experts.latent or model.hidden)) / p.tp if experts else 0.0
             widest = max(widest, heads, 3 * layer.dense / p.tp, routed + (3 * experts.shared / p.tp if experts else 0.0))
         return 2 * self.chunk * (2 * model.hidden + widest) + 4 * concurrency * model.vocab
 

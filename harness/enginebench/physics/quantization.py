@@ -24,13 +24,14 @@ Config = Mapping[str, Any]
 _MODULES: Mapping[Role, tuple[str, ...]] = {
     Role.ATTENTION: ("self_attn.q_proj", "self_attn.o_proj"),
     Role.KEYS: ("self_attn.k_proj", "self_attn.v_proj"),
+    Role.RECURRENT: ("linear_attn.in_proj", "linear_attn.out_proj"),
     Role.LATENT: ("self_attn.q_a_proj", "self_attn.kv_a_proj_with_mqa"),
     Role.DENSE: ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"),
     Role.SHARED: ("mlp.shared_experts.gate_proj", "mlp.shared_experts.up_proj", "mlp.shared_experts.down_proj"),
     Role.EXPERT: ("mlp.experts.0.gate_proj", "mlp.experts.0.up_proj", "mlp.experts.0.down_proj"),
 }
 """Modules of a layer with the weights of a role, as most models of transformers call them."""
-_OTHER_NAMES = (("mlp.experts", "block_sparse_moe.experts"), ("mlp.", "feed_forward."), ("shared_experts", "shared_expert"))
+_OTHER_NAMES = (("linear_attn", "mixer"), ("linear_attn", "mamba"), ("mlp.experts", "block_sparse_moe.experts"), ("mlp.", "feed_forward."), ("shared_experts", "shared_expert"))
 _LEFT_OUT = ("ignore", "exclude_modules", "modules_to_not_convert", "ignored_layers", "exclude")
 
 

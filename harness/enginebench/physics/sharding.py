@@ -16,7 +16,7 @@ from functools import cache
 
 from enginebench.domain import Parallelism
 from enginebench.errors import UserError
-from enginebench.physics.geometry import Attention, Experts, Model, Role
+from enginebench.physics.geometry import Experts, Mixer, Model, Recurrence, Role
 from enginebench.physics.weights import Stored, Weights
 
 REPLICATED = frozenset({Role.LATENT, Role.ROUTER, Role.NORM, Role.OTHER})
@@ -38,12 +38,8 @@ def problem(model: Model, parallelism: Parallelism) -> str | None:
     for name, value in (("attention_dp", p.attention_dp), ("ep", p.ep)):
         if p.tp % value:
             return f"{name}={value} does not divide tp={p.tp}"
-    ranks, attention = attention_ranks(p), model.layers[0].attention
-    if attention.heads % ranks:
-        return f"{attention.heads} heads cannot be divided equally among {ranks} ranks"
-    kv = attention.kv_heads
-    if not attention.latent and kv % ranks and ranks % kv:
-        return f"{kv} key-value heads can neither be divided nor replicated equally among {ranks} ranks"
+    if reason := next(filter(None, (_heads_problem(mixer, attention_ranks(p)) for mixer in dict.fromkeys(model.mixers))), None):
+        return reason
     if p.pp > len(model.layers):
         return f"{len(model.layers)} layers are too few for {p.pp} stages"
     if p.ep > 1 and experts is None:
@@ -58,27 +54,37 @@ def problem(model: Model, parallelism: Parallelism) -> str | None:
     return None
 
 
+def _heads_problem(mixer: Mixer, ranks: int) -> str | None:
+    if mixer.heads % ranks:
+        what = f"{mixer.heads} heads" if not isinstance(mixer, Recurrence) else f"{mixer.heads} heads ({mixer.kind})"
+        return f"{what} cannot be divided equally among {ranks} ranks"
+    kv = mixer.kv_heads
+    if not mixer.latent and kv % ranks and ranks % kv:
+        return f"{kv} key-value heads can neither be divided nor replicated equally among {ranks} ranks"
+    return None
+
+
 def check(model: Model, parallelism: Parallelism) -> None:
     reason = problem(model, parallelism)
     if reason:
         raise UserError(f"{model.name}: {reason}", key="parallelism", advice="write a number of ranks that divides it")
 
 
-def shards(role: Role, attention: Attention, parallelism: Parallelism) -> int:
+def shards(role: Role, mixer: Mixer | None, parallelism: Parallelism) -> int:
     """Number of equal shards of the weights of a role among the ranks of a stage; each rank has one."""
     ranks = attention_ranks(parallelism)
     if role in REPLICATED:
         return 1
-    if role == Role.ATTENTION:
+    if role in (Role.ATTENTION, Role.RECURRENT):
         return ranks
     if role == Role.KEYS:
-        return min(ranks, attention.kv_heads)
+        return min(ranks, mixer.kv_heads) if mixer else ranks
     return parallelism.tp
 
 
-def cache_shards(attention: Attention, parallelism: Parallelism) -> int:
-    """Number of shards of the KV cache of one sequence. A latent is common to all heads, so every rank has a copy."""
-    return 1 if attention.latent else min(attention_ranks(parallelism), attention.kv_heads)
+def cache_shards(mixer: Mixer, parallelism: Parallelism) -> int:
+    """Number of shards of the KV cache or state of one sequence. A latent is common to all heads, so every rank has a copy."""
+    return 1 if mixer.latent else min(attention_ranks(parallelism), mixer.kv_heads)
 
 
 @cache
@@ -103,9 +109,9 @@ def per_device(weights: Weights, parallelism: Parallelism) -> list[Mapping[Role,
     of = stages(len(model.layers), parallelism.pp)
     out: list[dict[Role, float]] = [defaultdict(float) for _ in of]
     for part in weights.parts:
-        attention = model.layers[min(max(part.layer, 0), len(model.layers) - 1)].attention
+        mixer = model.layers[min(max(part.layer, 0), len(model.layers) - 1)].attention
         for stage in stage_of(part, len(model.layers), of, tied=model.tied):
-            size = part.bytes / shards(part.role, attention, parallelism)
+            size = part.bytes / shards(part.role, mixer, parallelism)
             out[stage][part.role] += size * (_fullest(model.layers[part.layer].experts, parallelism) if part.role == Role.EXPERT else 1.0)
     return [dict(each) for each in out]
 
@@ -116,14 +122,15 @@ def _fullest(experts: Experts | None, parallelism: Parallelism) -> float:
 
 
 def cache_per_device(model: Model, parallelism: Parallelism, context: float, kv_bits: float, first: int = 0) -> list[float]:
-    """For each pipeline stage, the bytes of KV cache on one device per sequence of `context` tokens.
+    """For each pipeline stage, the bytes of KV cache and recurrent states on one device per sequence of `context` tokens.
 
-    first: layers below it have their KV cache on the host.
+    first: layers below it have them on the host.
     """
     return [
         sum(
-            attention.elements * attention.attended(context) * kv_bits / 8 / cache_shards(attention, parallelism)
-            for attention in (model.layers[i].attention for i in stage if i >= first)
+            mixer.kept(context, kv_bits) / cache_shards(mixer, parallelism)
+            for mixer in (model.layers[i].attention for i in stage if i >= first)
+            if mixer
         )
         for stage in stages(len(model.layers), parallelism.pp)
     ]

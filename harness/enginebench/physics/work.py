@@ -15,7 +15,7 @@ MEMORY = ("weights", "experts", "KV cache", "host")
 """Kinds of reads: weights that every step needs, routed experts, the KV cache, and everything on the host."""
 ACTIVATION_BYTES = 2
 """Bytes per element sent between devices."""
-_BY_SEQUENCE = frozenset({Role.ATTENTION, Role.KEYS, Role.LATENT, Role.ROUTER})
+_BY_SEQUENCE = frozenset({Role.ATTENTION, Role.RECURRENT, Role.KEYS, Role.LATENT, Role.ROUTER})
 """Roles for which attention data parallelism splits the work by sequences."""
 _TABLES = frozenset({Role.HEAD, Role.EMBEDDING})
 _NO_PRODUCT = frozenset({Role.NORM, Role.OTHER})
@@ -59,14 +59,14 @@ class Work:
     def _add_cache(self, out: dict[str, float], stage: int) -> None:
         p = self.setting.parallelism
         for i in self._layers(stage):
-            attention = self.setting.weights.model.layers[i].attention
-            # the keys and values of a prompt are written once, and read from on-chip memory
-            tokens = self.width if self.prompt else attention.attended(self.context) + self.width
-            size = attention.elements * tokens * self.setting.kv_bits / 8
+            mixer = self.setting.weights.model.layers[i].attention
+            if mixer is None:
+                continue
+            size = mixer.read(self.context, self.width, self.setting.kv_bits, prompt=self.prompt)
             if i < self.setting.offload.blocks:
                 out["host"] += self.sequences * size
             else:
-                out["KV cache"] += self.local * size / cache_shards(attention, p)
+                out["KV cache"] += self.local * size / cache_shards(mixer, p)
 
     def products(self, stage: int) -> float:
         """Operations of a device with weights: 2 per weight and token. Operations of the host are not included."""
@@ -80,17 +80,16 @@ class Work:
         return total
 
     def scores(self, stage: int) -> float:
-        """Operations of a device in attention scores. In a prompt, a token attends to half of it on average."""
+        """Operations of a device in attention scores and recurrent states."""
         if not self.context:
             return 0.0
         total = 0.0
         for i in self._layers(stage):
-            attention = self.setting.weights.model.layers[i].attention
-            if self.prompt:
-                attended = attention.attended(self.context)
-                total += attention.prefill_flops * attended * (1 - attended / self.context / 2)
-            elif i >= self.setting.offload.blocks:
-                total += attention.decode_flops * attention.attended(self.context)
+            mixer = self.setting.weights.model.layers[i].attention
+            if mixer and self.prompt:
+                total += mixer.prefill_flops(self.context)
+            elif mixer and i >= self.setting.offload.blocks:
+                total += mixer.decode_flops(self.context)
         return total * self.local * self.width / attention_ranks(self.setting.parallelism)
 
     def sending_s(self, stage: int) -> float:
@@ -105,8 +104,12 @@ class Work:
         local = self.local * self.width
         seconds = local * row / machine.link(p.pp * p.tp) if stage < p.pp - 1 else 0.0
         for i in self._layers(stage):
-            seconds += _reducing_s(local * row, ranks, machine)
-            experts = model.layers[i].experts
+            layer = model.layers[i]
+            if layer.attention:
+                seconds += _reducing_s(local * row, ranks, machine)
+            experts = layer.experts
+            if not (experts or layer.dense):
+                continue
             if p.attention_dp == 1:
                 seconds += _reducing_s(self.rows * row, p.tp, machine)
             elif experts and p.ep > 1 and not setting.bound:
