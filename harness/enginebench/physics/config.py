@@ -1,104 +1,162 @@
-"""Converts a Hugging Face config.json to a `Model`.
+"""Converts a config.json to a `Model`: every field by its meaning (`fields`), what a family leaves unsaid from `families`.
 
-Rejects families that are not listed, because a guess at an unknown architecture would be silently wrong. Chunked attention (Llama 4) counts
-as a window of one chunk. Sources: the configuration and modelling files of transformers 5.23.
+A model type that no family names is read from its fields alone, if all of them are understood, and the model has a note. What is not
+understood is a UserError that names it, because a guess would be silently wrong. Chunked attention (Llama 4) is a window of one chunk.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
-from enginebench.checkpoints.families import FAMILIES
-from enginebench.errors import UserError, did_you_mean
-from enginebench.physics.geometry import Attention, Experts, Layer, Model
-
-DENSE = frozenset({"llama", "mistral", "qwen2", "qwen3"})
-MIXTURES = frozenset({"mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "granitemoe", "gpt_oss", "llama4_text", "deepseek_v2", "deepseek_v3"})
-_DEEPSEEK = frozenset({"deepseek_v2", "deepseek_v3"})
-_QUERY_BIAS = frozenset({"qwen2", "qwen2_moe"})
-_HEAD_NORM = frozenset({"qwen3", "qwen3_moe"})
-
-Config = Mapping[str, Any]
+from enginebench.checkpoints.families import FAMILIES as RANDOM_FAMILIES
+from enginebench.errors import UserError
+from enginebench.physics.attentions import attention
+from enginebench.physics.families import ALIASES, FAMILIES, UNSUPPORTED
+from enginebench.physics.fields import Config, Fields, text_part
+from enginebench.physics.geometry import Experts, Layer, Mixer, Model
+from enginebench.physics.layer_kinds import kinds
+from enginebench.physics.recurrences import recurrence
 
 
 def from_config(name: str, config: Config) -> Model:
     """The model that a config.json describes (of a multimodal model, the text part). UserError if it is unknown or incomplete."""
-    text = config.get("text_config", config)
-    written = text.get("model_type", config.get("model_type"))
-    alike = (family.counted_as for family in FAMILIES.values() if family.counted_as and written in (family.hf_type, family.gguf))
+    text = text_part(config)
+    kind = _type(text)
+    family = FAMILIES.get(kind)
+    fields = Fields(name, text, family or {})
+    _check(fields, known=family is not None)
+    count = _layers(fields)
+    found = kinds(fields, count)
+    layers = tuple(_layer(fields, i, mixer, mlp) for i, (mixer, mlp) in enumerate(found))
+    if fields.defaults.get("twice"):
+        layers = tuple(half for layer in layers for half in (layer, replace(layer, experts=None)))
+    hidden = fields.need("hidden")
+    final = hidden * (1 + bool(fields.defaults.get("norm_bias"))) + _stream_weights(fields, after=True)
+    guess = f"model type '{kind}' is new: its fields were understood, its norms and biases are assumed to be the usual ones"
+    notes = () if family is not None else (guess,)
+    return Model(
+        name, hidden, fields.need("vocab"), bool(fields.get("tied", default=False)), fields.need("context"), layers, final_norm=final,
+        head_bias=bool(fields.get("head_bias", default=False)), notes=notes,
+    )  # fmt: skip
+
+
+def _check(fields: Fields, *, known: bool) -> None:
+    """Raise UserError for fields that are not understood. known: the model type is in the table of families."""
+    if news := fields.not_understood(family=known):
+        raise UserError(
+            f"the config of {fields.name} has {_listed(news)}, which may change the number of weights and is not understood",
+            key=news[0], advice=f"add its meaning to {_TABLE}",
+        )  # fmt: skip
+    activation = str(fields.get("activation", "silu"))
+    if not known and activation not in _GATED:
+        key = fields.called("activation")
+        raise UserError(
+            f"the model type of {fields.name} is new, and {key} '{activation}' does not say whether its MLPs have a gate", key=key
+        )
+
+
+_GATED = frozenset({"silu", "swish", "swiglu", "swigluoai", "gelu_pytorch_tanh", "relu2"})
+"""Activations of which all known families that use them have a gate (or, for relu2, none)."""
+_TABLE = "harness/enginebench/physics/field_names.py"
+
+
+def _layers(fields: Fields) -> int:
+    """The number of layers, which some configs only list."""
+    listed = fields.written("pattern") or fields.written("layer_types")
+    return len(listed) if fields.written("layers") is None and listed else fields.need("layers")
+
+
+def _type(text: Config) -> str:
+    written = str(text.get("model_type"))
+    alike = (family.counted_as for family in RANDOM_FAMILIES.values() if family.counted_as and written in (family.hf_type, family.gguf))
     kind = next(alike, written)
-    if kind not in DENSE | MIXTURES:
-        raise UserError(f"unknown model type '{kind}'", key="model_type", advice=did_you_mean(str(kind), DENSE | MIXTURES))
-    try:
-        whole = _latent(text) if kind in _DEEPSEEK else _grouped(kind, text)
-        layers = tuple(_layer(kind, text, i, replace(whole, window=window)) for i, window in enumerate(_windows(kind, text)))
-        tied = bool(text.get("tie_word_embeddings", config.get("tie_word_embeddings", False)))
-        return Model(name, text["hidden_size"], text["vocab_size"], tied, text["max_position_embeddings"], layers)
-    except KeyError as error:
-        raise UserError(f"the config of {name} lacks {error.args[0]}", key=str(error.args[0])) from error
+    kind = ALIASES.get(kind, kind)
+    if kind in UNSUPPORTED:
+        raise UserError(f"model type '{kind}' is not supported: {UNSUPPORTED[kind]}", key="model_type")
+    return kind
 
 
-def _latent(config: Config) -> Attention:
-    rope = config["qk_rope_head_dim"]
-    heads = config["num_attention_heads"]
-    key, query = config["qk_nope_head_dim"] + rope, config.get("q_lora_rank") or 0
-    return Attention(heads, heads, key, config["v_head_dim"], latent=config["kv_lora_rank"], rope_dim=rope, query_latent=query)
+def _listed(names: list[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names[:3]) + (f" and {len(names) - 3} more fields" if len(names) > 3 else "")
 
 
-def _grouped(kind: str, config: Config) -> Attention:
-    heads = config["num_attention_heads"]
-    kv_heads = config.get("num_key_value_heads") or heads
-    width = config.get("head_dim") or config["hidden_size"] // heads
-    norm = 2 * width if kind in _HEAD_NORM else (heads + kv_heads) * width if kind == "olmoe" else 0
-    bias = bool(config.get("attention_bias", False))
-    biased = bias or (kind in _QUERY_BIAS and config.get("qkv_bias", True))
-    return Attention(heads, kv_heads, width, width, bias=biased, output_bias=bias, sinks=kind == "gpt_oss", norm=norm)
+def _layer(fields: Fields, layer: int, mixer: str, mlp: str) -> Layer:
+    hidden, defaults = fields.need("hidden"), fields.defaults
+    experts = _experts(fields, layer) if mlp == "experts" else None
+    beside = experts and (fields.get("residual_dense") or defaults.get("dense_beside") or defaults.get("twice"))
+    dense = _dense_width(fields, layer) if mlp == "dense" or beside else 0
+    norms = defaults.get("norms", 2) + (defaults.get("expert_norms", 0) if experts else 0)
+    norms *= 1 + bool(defaults.get("norm_bias"))
+    return Layer(
+        _mixer(fields, mixer, layer), experts, dense, matrices=_matrices(fields),
+        dense_bias=bool(fields.get("mlp_bias", fields.get("bias", default=False))),
+        norm=norms * hidden + _stream_weights(fields, after=False),
+    )  # fmt: skip
 
 
-def _windows(kind: str, config: Config) -> list[int | None]:
-    """Per layer, the window of its attention."""
-    count = config["num_hidden_layers"]
-    if kind == "llama4_text":
-        rotated = config.get("no_rope_layers") or [(i + 1) % 4 != 0 for i in range(count)]
-        return [config.get("attention_chunk_size") if each else None for each in rotated]
-    window = config.get("sliding_window")
-    types = config.get("layer_types")
-    if types is None and kind == "gpt_oss":
-        types = ["full_attention" if i % 2 else "sliding_attention" for i in range(count)]
-    if types is not None:
-        return [window if each == "sliding_attention" else None for each in types]
-    everywhere = kind in ("mistral", "mixtral") or config.get("use_sliding_window", False)
-    return [window if everywhere else None] * count
+def _mixer(fields: Fields, kind: str, layer: int) -> Mixer | None:
+    if kind == "none":
+        return None
+    return recurrence(fields, kind) if kind in ("linear", "conv") else attention(fields, kind, layer)
 
 
-def _layer(kind: str, config: Config, layer: int, attention: Attention) -> Layer:
-    if kind in MIXTURES and _has_experts(kind, config, layer):
-        return Layer(attention, experts=_experts(kind, config))
-    dense = config.get("intermediate_size_mlp") if kind == "llama4_text" else None
-    return Layer(attention, dense=dense or config["intermediate_size"])
+def _matrices(fields: Fields) -> int:
+    """Of an MLP. relu2 has no gate in any known model."""
+    return 2 if str(fields.get("activation", "")) == "relu2" else int(fields.defaults.get("matrices", 3))
 
 
-def _has_experts(kind: str, config: Config, layer: int) -> bool:
-    if kind in _DEEPSEEK:
-        first, every = config.get("first_k_dense_replace", 0), config.get("moe_layer_freq", 1)
-        return bool(layer >= first and layer % every == 0)
-    if kind == "llama4_text":
-        listed = config.get("moe_layers")
-        step = config.get("interleave_moe_layer_step", 1)
-        return layer in listed if listed else bool(step and (layer + 1) % step == 0)
-    step = config.get("decoder_sparse_step", 1)
-    return layer not in (config.get("mlp_only_layers") or ()) and (layer + 1) % step == 0
+def _dense_width(fields: Fields, layer: int) -> int:
+    found = fields.at("dense", layer)
+    shared = fields.get("shared_width")
+    if not fields.get("experts") and shared and fields.defaults.get("shared_is_dense"):
+        return int(shared)
+    return int(found) if found is not None else fields.need("dense")
 
 
-def _experts(kind: str, config: Config) -> Experts:
-    count = next(config[key] for key in ("num_local_experts", "num_experts", "n_routed_experts") if key in config)
-    width = config.get("moe_intermediate_size") or config["intermediate_size"]
-    shared = config.get("shared_expert_intermediate_size", 0)
-    if kind in _DEEPSEEK:
-        shared = width * (config.get("n_shared_experts") or 0)
-    elif kind == "llama4_text":
-        shared = width
-    biases = {"bias": kind == "gpt_oss", "router_bias": kind in ("gpt_oss", "deepseek_v3")}
-    return Experts(count, config["num_experts_per_tok"], width, shared, shared_gate=kind == "qwen2_moe", **biases)
+def _experts(fields: Fields, layer: int) -> Experts:
+    count, used = fields.at("experts", layer), fields.at("top_k", layer)
+    if used is None:
+        fields.need("top_k")
+    width = fields.at("expert_width", layer) or fields.at("plain_width", layer)
+    identities = fields.get("identities") or 0
+    return Experts(
+        count, max(1, round(used * count / (count + identities))), width, _shared(fields, layer, width),
+        shared_gate=bool(fields.defaults.get("shared_gate")), bias=bool(fields.defaults.get("expert_bias")),
+        router_bias=bool(fields.defaults.get("router_bias") or _correction(fields, layer)), matrices=_matrices(fields),
+        latent=fields.get("expert_latent") or 0, latent_norm=bool(fields.get("expert_latent_norm")), identities=identities,
+    )  # fmt: skip
+
+
+def _correction(fields: Fields, layer: int) -> bool:
+    """Whether the router has a bias per expert that only its choice uses. Layers that choose by a hash of the token have none."""
+    kinds = fields.written("mlp_types")
+    if layer < (fields.get("hashed") or 0) or (kinds and kinds[layer] == "hash_moe"):
+        return False
+    found = fields.get("correction", default=False)
+    return found == "noaux_tc" if isinstance(found, str) else bool(found)
+
+
+def _shared(fields: Fields, layer: int, width: int) -> int:
+    """The width of all shared experts together."""
+    count, own = fields.at("shared_count", layer), fields.at("shared_width", layer)
+    if not fields.get("shared_on", default=True):
+        return 0
+    if own is None:
+        return width * (count or 0)
+    if fields.defaults.get("shared_total") or count in (None, 1) or own == width * count:
+        return int(own) if count != 0 else 0
+    if own == width:
+        return int(own * count)
+    raise fields.unknown("shared_width", own)
+
+
+def _stream_weights(fields: Fields, *, after: bool) -> int:
+    """Weights that mix several residual streams, around a mixer and an MLP, or after the last layer."""
+    streams, kind = fields.get("streams") or 0, fields.defaults.get("streams_kind")
+    if not streams or kind is None:
+        return 0
+    wide = streams * fields.need("hidden")
+    if after:
+        return streams * (wide + 1) + 1
+    outputs, scales = (streams * (streams + 2), 3) if kind == "full" else (2 * streams, 2)
+    return 2 * (outputs * (wide + 1) + scales)

@@ -127,7 +127,7 @@ def _assemble(model: Model, kind: Precision, tensors: Iterable[_Tensor], source:
     parts = tuple(Stored(role, layer, int(params), size) for (role, layer), (params, size) in sorted(found.items(), key=lambda i: i[0][1]))
     known = sum(part.params for part in parts if part.role != Role.OTHER)
     other = sum(part.params for part in parts if part.role == Role.OTHER)
-    notes = []
+    notes = list(model.notes)
     if other > 0.001 * known:
         notes.append(f"{other / 1e9:.2f} billion of its weights are not used to decode text (a vision tower, multi-token prediction)")
     if abs(known - model.params) > 0.005 * model.params:

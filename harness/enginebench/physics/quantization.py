@@ -31,7 +31,13 @@ _MODULES: Mapping[Role, tuple[str, ...]] = {
     Role.EXPERT: ("mlp.experts.0.gate_proj", "mlp.experts.0.up_proj", "mlp.experts.0.down_proj"),
 }
 """Modules of a layer with the weights of a role, as most models of transformers call them."""
-_OTHER_NAMES = (("linear_attn", "mixer"), ("linear_attn", "mamba"), ("mlp.experts", "block_sparse_moe.experts"), ("mlp.", "feed_forward."), ("shared_experts", "shared_expert"))
+_OTHER_NAMES = (
+    ("linear_attn", "mixer"),
+    ("linear_attn", "mamba"),
+    ("mlp.experts", "block_sparse_moe.experts"),
+    ("mlp.", "feed_forward."),
+    ("shared_experts", "shared_expert"),
+)
 _LEFT_OUT = ("ignore", "exclude_modules", "modules_to_not_convert", "ignored_layers", "exclude")
 
 

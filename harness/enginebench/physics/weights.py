@@ -41,7 +41,7 @@ def weigh(model: Model, kind: Precision | str) -> Weights:
     kind = precision(kind) if isinstance(kind, str) else kind
     bits = {**kind.bits, Role.EMBEDDING: kind.bits[Role.HEAD if model.tied else Role.EMBEDDING]}  # a tied table is stored once, as the head
     parts = tuple(Stored(part.role, part.layer, part.params, part.params * bits[part.role] / 8) for part in model.parts)
-    return Weights(model, kind, parts, f"dimensions x bits of {kind.name}")
+    return Weights(model, kind, parts, f"dimensions x bits of {kind.name}", model.notes)
 
 
 @dataclass(frozen=True)
