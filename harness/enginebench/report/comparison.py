@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from enginebench.analysis import comparison
 from enginebench.analysis.comparison import Changed, Figure, Pair
 from enginebench.analysis.frames import figures_frame
+from enginebench.analysis.rows import Row
 from enginebench.analysis.thresholds import Finding, fails, judge, parse_rule
 from enginebench.domain import JSON, plain, plain_object
 from enginebench.domain.formatting import percent, printable, relative_change
@@ -61,7 +62,8 @@ class Comparison:
         parts += [[heading, *(f"  {line}" for line in lines)] for heading, lines in _around(self.pairs)]
         for pair in self.pairs.pairs:
             rows = list(_rows(self.pairs, pair, self.findings))
-            parts.append([pair.name, *(f"  {line}" for line in (_aligned([_HEADINGS, *rows]) if rows else [_nothing(pair)]))])
+            lines = [*(_aligned([_HEADINGS, *rows]) if rows else [_nothing(pair)]), *_doubts(pair)]
+            parts.append([pair.name, *(f"  {line}" for line in lines)])
         parts += [list(_notes(self.pairs)), [f"{state}: {text}" for state, text in _verdicts(self.findings)], [_sentence(self.pairs)]]
         return "\n\n".join("\n".join(printable(line) for line in part) for part in parts if part) + "\n"
 
@@ -74,7 +76,8 @@ class Comparison:
         for pair in self.pairs.pairs:
             rows = [tuple(map(escape_markdown, row)) for row in _rows(self.pairs, pair, self.findings)]
             table = [f"| {' | '.join(row)} |" for row in (_HEADINGS, _RULE, *rows)]
-            parts.append([f"{escape_markdown(pair.name)}\n", *(table if rows else [escape_markdown(_nothing(pair))])])
+            lines = [*(table if rows else [escape_markdown(_nothing(pair))]), *(f"\n{escape_markdown(each)}" for each in _doubts(pair))]
+            parts.append([f"{escape_markdown(pair.name)}\n", *lines])
         parts.append([f"- {escape_markdown(note)}" for note in _notes(self.pairs)])
         return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
 
@@ -164,6 +167,17 @@ def _nothing(pair: Pair) -> str:
     return f"not comparable: {pair.why_not or 'the runs have no figure in common'}"
 
 
+def _sides(pair: Pair) -> tuple[tuple[str, Row], ...]:
+    return ("base", pair.base), ("candidate", pair.candidate)
+
+
+def _doubts(pair: Pair) -> Iterator[str]:
+    """The verdict of each side that is compared although there is a reason to doubt it."""
+    for side, row in _sides(pair):
+        if pair.why_not is None and row.verdict != "valid" and row.reasons:
+            yield f"the {side} is {row.verdict}: {'; '.join(row.reasons)}"
+
+
 def _notes(found: comparison.Comparison) -> Iterator[str]:
     """The meaning of the marks and intervals in this comparison."""
     figures = [figure for pair in found.pairs for figure in pair.figures.values()]
@@ -221,6 +235,7 @@ def _pair_data(pair: Pair) -> JSON:
     return {
         "name": pair.name, "deployment": {"base": pair.base.deployment.shown, "candidate": pair.candidate.deployment.shown},
         "load": plain(pair.base.load), "why_not": pair.why_not, "withheld": plain(pair.withheld),
+        "verdicts": {side: {"verdict": row.verdict, "reasons": list(row.reasons)} for side, row in _sides(pair)},
         "figures": {name: _figure_data(figure) for name, figure in pair.figures.items()},
     }  # fmt: skip
 

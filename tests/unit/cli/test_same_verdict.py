@@ -19,6 +19,7 @@ from enginebench.records.cell import CellRecord
 from enginebench.records.run_folder import Run
 from enginebench.records.samples import Samples
 from enginebench.report import render_table
+from enginebench.report.comparison import compare
 from enginebench.report.export import to_json
 from enginebench.report.html import render_html
 from enginebench.runner.events import CellEnded
@@ -53,6 +54,21 @@ def test_all_outputs_give_one_verdict(doubtful: Run) -> None:
     (shown,) = json.loads(to_json(analysis))["rows"]
     assert (shown["verdict"], shown["cells"][0]["reasons"][0]["check"]) == ("invalid", "precision_fallback")
     assert meets(row.cells[0], Slo(ttft_s=100.0)) is None, "a search does not go by it"
+    compared = compare(doubtful.path, doubtful.path)
+    assert f"not comparable: the base is invalid: {detail}" in compared.to_text()
+    (pair,) = compared.to_dict()["pairs"]
+    assert [pair["verdicts"][side]["verdict"] for side in ("base", "candidate")] == ["invalid", "invalid"]
+
+
+def test_a_comparison_says_that_a_side_is_suspect(doubtful: Run) -> None:
+    launch = next(iter(doubtful.launches().values()))
+    doubtful.add_launch(replace(launch, configuration=replace(launch.configuration, differences=(Difference("kv_dtype", "f16", "q8_0"),))))
+    (row,) = analyse(doubtful).rows
+    assert row.verdict == "suspect"
+    compared = compare(doubtful.path, doubtful.path)
+    for text in (compared.to_text(), compared.to_markdown()):
+        for side in ("base", "candidate"):
+            assert f"the {side} is suspect: asked for kv_dtype f16, the engine reports q8_0" in text
 
 
 def test_the_steps_of_a_load_are_judged_as_the_rows_are(synthetic_run: Run, tmp_path: Path) -> None:
