@@ -45,7 +45,7 @@ SIGNATURES = {
     "model: str | None = None, out: str | Path | None = None, adapters: Sequence[str | Path] = (), "
     "on_step: Step = <function>) -> Iterator[Routing]",
     "routing_summary": "(routing: Routing, *, ranks: Sequence[int] = (2, 4, 8), batches: Sequence[int] = (1, 4, 16)) -> RoutingSummary",
-    "audit_claims": "(target: str | Path, *, hardware: str | None = None, prices: Prices | None = None) -> Audit",
+    "audit_claims": "(target: str | Path, *, hardware: str | None = None, routing: str = 'even', prices: Prices | None = None) -> Audit",
     "price_list": "(file: Path | str | None = None, given: Sequence[str] = ()) -> Prices",
     "list_engines": "(adapters: Sequence[str | Path] = ()) -> list[Engine]",
     "install_engine": "(name: str, *, adapters: Sequence[str | Path] = (), on_step: Callable[[str], None] = <function>) -> Engine",

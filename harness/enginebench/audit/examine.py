@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from enginebench.analysis.analysis import Analysis, Row, analyse
@@ -14,24 +15,43 @@ from enginebench.audit.statements import contradictions, judge_all
 from enginebench.domain import Parallelism
 from enginebench.errors import UserError
 from enginebench.metrics.costs import Cost, Prices, cost
-from enginebench.physics.catalogue import THIS_CPU
+from enginebench.physics.captures import CAPTURED
+from enginebench.physics.catalogue import THIS_CPU, models
 from enginebench.physics.deployment_limits import weights_of
 from enginebench.physics.detect import gpus_of, machine_named
 from enginebench.physics.machine import split_machine
+from enginebench.physics.placed import read_popularity
 from enginebench.physics.placement import GGUF_ENGINES
+from enginebench.physics.weights import weigh
 from enginebench.records.run_folder import open_run
 
 
-def audit_claims(target: str | Path, *, hardware: str | None = None, prices: Prices | None = None) -> Audit:
+def audit_claims(
+    target: str | Path, *, hardware: str | None = None, routing: str = "even", prices: Prices | None = None
+) -> Audit:  # fmt: skip
     """Judge every claim of a YAML file of published numbers, or every row of a run folder.
 
-    hardware: of a run, what it ran on ('4xh100', 'cpu'); None: the accelerators that it recorded. prices: also what the rates cost.
+    hardware: of a run, what it ran on ('4xh100', 'cpu'); None: the accelerators that it recorded. routing: which experts are used,
+    shown beside the bound: 'even', 'zipf:1.0', 'captured' (by `bench routing`) or a file of counts. prices: also what the rates cost.
     UserError for a file with mistakes (file, line and key), a run without throughput, and `hardware` with a file of claims.
     """
     path = Path(target)
     claims, physics = _of_run(path, hardware) if path.is_dir() else _of_file(path, hardware)
+    physics = replace(physics, routing=_checked(routing))
     costs = _costs(claims, physics, prices) if prices is not None else {}
     return Audit(claims, judge_all(claims, physics), contradictions(claims, physics), costs, prices.currency if prices else "")
+
+
+def _checked(routing: str) -> str:
+    """UserError for a routing that no model can have: a mistake of the command, not of a claim."""
+    if not routing.startswith(CAPTURED):
+        model = next(each.model for each in models().values() if each.model.experts)
+        try:
+            read_popularity(routing, weigh(model, "f16"), model.name)
+        except UserError as error:
+            if error.key != "routing":
+                raise
+    return routing
 
 
 def _of_file(file: Path, hardware: str | None) -> tuple[Claims, Physics]:

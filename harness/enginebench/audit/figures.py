@@ -18,7 +18,7 @@ class Skew:
 
     @property
     def text(self) -> str:
-        return f"{self.hot} experts take {self.share:.0%}"
+        return f"{self.hot} experts take {self.share:.0%}, as the source states"
 
     def popularity(self, experts: int, top_k: int) -> Popularity:
         hot = min(self.hot, experts)
@@ -34,8 +34,10 @@ class Ceiling:
     limit: str
     even: float | None = None
     """The same if tokens use all experts equally: an estimate, no bound. None for a dense model."""
-    skewed: float | None = None
-    """The same with the skew that the source states; None if it states none."""
+    routed: float | None = None
+    """The same with the routing that was counted, or the skew that the source states; None if there is neither."""
+    routing: str | None = None
+    """That routing in words: '2 experts take 80%, as the source states'."""
 
 
 @dataclass(frozen=True)

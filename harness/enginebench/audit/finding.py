@@ -82,5 +82,5 @@ def apart(a: float, b: float) -> float:
 
 
 def gap(error: UserError) -> Verdict:
-    """Whether the catalogues lack a model, a device or a precision, or the claim states too little."""
-    return "not known here" if error.key in ("model", "hardware", "precision") else "not enough stated"
+    """Whether enginebench lacks a model, a device, a precision or the effect of an option, or the claim states too little."""
+    return "not known here" if error.key in ("model", "hardware", "precision", "options") else "not enough stated"

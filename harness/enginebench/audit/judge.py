@@ -116,7 +116,7 @@ def _on_devices(finding: Finding, claim: Serving, physics: Physics, skew: Skew |
     """All weights are on the devices: compare with the roofline at the stated batch, or find the smallest batch that reaches the rate."""
     goal = finding.stated or 0.0
     if claim.streams is not None:
-        return _compared(finding, claim, physics.ceiling(claim, claim.streams, skew), skew)
+        return _compared(finding, claim, physics.ceiling(claim, claim.streams, skew))
     limit = MAX_BATCH * physics.device(claim.hardware or "")[1]
     most = min(limit, physics.largest_batch(claim))
     if most < 1:
@@ -137,7 +137,7 @@ def _on_devices(finding: Finding, claim: Serving, physics: Physics, skew: Skew |
     first = f"no batch is stated: one stream reaches at most {one.tok_s:,.0f} tok/s, limited by {one.limit}"
     even, routed = _least_routed(claim, physics, skew, goal, most)
     bound = f"{least} reach at most {at.tok_s:,.0f}" + (" if all take the same experts, the bound" if routed else "")
-    decides = ("batch", "routing") if routed else ("batch",)
+    decides = ("batch", "routing") if routed and even != least else ("batch",)
     found = {"ceiling": at.tok_s, "batch": least, "least": least, "least_even": even, "limit": at.limit, "decides": decides}
     return finding.judged("needs batch", "; ".join((first, bound, *routed)), **found)
 
@@ -148,16 +148,16 @@ def _least_routed(claim: Serving, physics: Physics, skew: Skew | None, goal: flo
         return None, []
     even = least_batch(lambda batch: (physics.ceiling(claim, batch).even or 0.0) >= goal, most)
     words = []
-    if skew is not None:
-        hot = least_batch(lambda batch: (physics.ceiling(claim, batch, skew).skewed or 0.0) >= goal, most)
-        words.append(f"{f'{hot} do' if hot else 'no batch does'} if {skew.text}, as the source states")
+    if (named := physics.ceiling(claim, most, skew).routing) is not None:
+        hot = least_batch(lambda batch: (physics.ceiling(claim, batch, skew).routed or 0.0) >= goal, most)
+        words.append(f"{f'{hot} do' if hot else 'no batch does'} with this routing: {named}")
     return even, [*words, f"{f'{even} do' if even else 'no batch does'} if all experts are used equally"]
 
 
-def _compared(finding: Finding, claim: Serving, ceiling: Ceiling, skew: Skew | None) -> Finding:
+def _compared(finding: Finding, claim: Serving, ceiling: Ceiling) -> Finding:
     goal, streams = finding.stated or 0.0, claim.streams or 1
     found = replace(finding, ceiling=ceiling.tok_s, batch=streams, limit=ceiling.limit, even=ceiling.even)
-    others = [f"{rate(ceiling.skewed)} if {skew.text}" for _ in (1,) if skew and ceiling.skewed]
+    others = [f"{rate(ceiling.routed)} with this routing: {ceiling.routing}"] if ceiling.routed else []
     if ceiling.even and ceiling.even < 0.99 * ceiling.tok_s:
         others.append(f"{rate(ceiling.even)} if all experts are used equally")
     if goal <= ceiling.tok_s:

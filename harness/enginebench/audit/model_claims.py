@@ -150,7 +150,12 @@ def hot_experts(claim: HotExperts, physics: Physics) -> Judged:
     excess = f"uniform routing gives {few:g} to {many:g} of {shape.experts} experts {share}"
     if least == most:
         excess = f"uniform routing gives {few:g} of {shape.experts} experts {even[0]:.0%}"
-    text = f"{excess}; the claim is {span_text(least, most)} that ({many:g} that take {low:.0%}, {few:g} that take {high:.0%})"
+    spread = "" if least == most else f" ({many:g} that take {low:.0%}, {few:g} that take {high:.0%})"
+    text = f"{excess}; the claim is {span_text(least, most)} that{spread}"
+    if (counted := physics.routed(claim.model)) is not None:
+        shares = [counted.hit_rate(round(count)) for count in (few, many)]
+        seen = f"they take {shares[0]:.0%} to {shares[1]:.0%} of the choices: {counted.source}"
+        return Judged("plausible" if shares[0] <= high and shares[1] >= low else "inconsistent", [seen, text])
     return Judged("not enough stated", [text, "text and layers are not stated; measure it with bench routing"])
 
 

@@ -35,6 +35,40 @@ def engine_of(text: str) -> dict[str, str]:
     return {"engine": ENGINES.get(name, name)} | ({"engine_version": found[2]} if found else {})
 
 
+_CHANNELS = {"single": 1, "dual": 2, "two": 2, "quad": 4, "four": 4, "six": 6, "eight": 8, "twelve": 12}
+_MEMORY = re.compile(rf"\b(\d+|{'|'.join(_CHANNELS)})[- ]?channels?(?: of)?[ -]*(?:lp)?ddr\d[a-z]?[- ]?(\d{{4,5}})", re.IGNORECASE)
+
+
+def bandwidth_of(text: str) -> float | None:
+    """GB/s of '8-channel DDR5-4800': channels x 8 bytes x transfers."""
+    found = _MEMORY.search(text)
+    if found is None:
+        return None
+    channels = int(found[1]) if found[1].isdigit() else _CHANNELS[found[1].lower()]
+    return channels * 8 * int(found[2]) / 1000
+
+
+_BRANDS = re.compile(
+    r"\b(?:macbook (?:pro|air)|mac (?:studio|mini|pro)|imac|nvidia|geforce|apple|amd|instinct|radeon|intel)\b\s*", re.IGNORECASE
+)
+
+
+def hardware_of(text: str) -> str:
+    """'1x NVIDIA GeForce RTX 4090' -> '1x RTX 4090'; 'MacBook Pro M4 Max 128GB' -> 'M4 Max 128GB'."""
+    return _BRANDS.sub("", text).strip() or text
+
+
+def ratio_of(says: str) -> dict[str, Any]:
+    """'13% faster' -> stated 1.13; '15-25 %' -> stated_range; '2.3x' -> stated 2.3."""
+    if found := re.search(r"(\d+(?:\.\d+)?)(?:\s*%?\s*(?:-|to)\s*(\d+(?:\.\d+)?))?\s*%", says):
+        low, high = (1 + float(each or found[1]) / 100 for each in found.groups())
+    elif found := re.search(r"(\d+(?:\.\d+)?)(?:\s*x?\s*(?:-|to)\s*(\d+(?:\.\d+)?))?\s*(?:x\b|times)", says):
+        low, high = float(found[1]), float(found[2] or found[1])
+    else:
+        return {}
+    return {"stated": low} if low == high else {"stated_range": [low, high]}
+
+
 def is_stated(value: object) -> bool:
     return value is not None and str(value).strip().lower() not in _NOTHING
 
@@ -72,10 +106,14 @@ def _place(words: str) -> dict[str, Any]:
     """Where the weights are, as far as the words state it."""
     if re.search(r"\bfull(?:y)? (?:on )?(?:the )?gpu\b|\ball (?:layers )?on (?:the )?gpu|\bfits on \d+ gpu", words):
         return {"placement": "devices"}
-    if re.search(r"\bno (?:\w+ )?offload", words) or not re.search(r"offload|\b(?:cpu|system|host) (?:ram|memory)", words):
+    away = r"offload|\b(?:cpu|system|host) (?:ram|memory)|\bexperts (?:\w+ )?(?:on|in) (?:the )?(?:cpu|host|ram)"
+    if re.search(r"\bno (?:\w+ )?offload", words) or not re.search(away, words):
         return {}
-    found = re.search(r"\bgpu\s*\(~?(\d+(?:\.\d+)?)\s*gb\)", words)
-    return {"placement": "host"} | ({"device_gb": float(found[1])} if found else {})
+    found, host = re.search(r"\bgpu\s*\(~?(\d+(?:\.\d+)?)\s*gb\)", words), bandwidth_of(words)
+    out: dict[str, Any] = {"placement": "host"} | ({"device_gb": float(found[1])} if found else {})
+    if found is None and re.search(r"\b(?:all )?experts (?:\w+ )?(?:on|in) (?:the )?(?:cpu|host|ram)", words):
+        out["options"] = {"cpu_moe": True}
+    return out | ({"host_gb_s": host} if host else {})
 
 
 def memory_of(says: str) -> Iterator[dict[str, Any]]:

@@ -13,11 +13,14 @@ from enginebench.audit.figures import Ceiling, HostSplit, Shape, Skew
 from enginebench.audit.hosting import offload_of
 from enginebench.domain import Parallelism
 from enginebench.errors import UserError
+from enginebench.physics.captures import CAPTURED, find
 from enginebench.physics.catalogue import find_model, models, need_model, read_machine
-from enginebench.physics.geometry import Attention, Layer, Model, Role
+from enginebench.physics.geometry import Attention, Layer, Mixer, Model, Role
 from enginebench.physics.machine import GB, HOST_BANDWIDTH, Device, Host, Machine
 from enginebench.physics.memory import Reserve, fit
+from enginebench.physics.placed import read_popularity
 from enginebench.physics.placement import GGUF_ENGINES, KV_BITS, placement_of
+from enginebench.physics.popularity import Popularity
 from enginebench.physics.precision import precision
 from enginebench.physics.roofline import decode, prefill
 from enginebench.physics.setting import Setting
@@ -46,6 +49,8 @@ class Physics:
 
     own: Mapping[tuple[str, str], Weights] = field(default_factory=dict)
     """Weights of a run by (model, precision). They take precedence over the catalogue."""
+    routing: str = "even"
+    """'even', 'zipf:EXPONENT', 'captured' or a file of counts: shown beside the bound and even routing."""
 
     def name(self, model: str) -> str:
         """The catalogue's name of a model; the given one if it has none."""
@@ -90,7 +95,7 @@ class Physics:
             raise UserError(f"unknown type of the KV cache '{kv_dtype}'", key="precision")
         found, width = self._model(model), KV_BITS[kv_dtype] / 8 / GB
         share = 1.0 if layers is None else layers / len(found.layers)
-        whole = sum(layer.attention.elements * tokens for layer in found.layers)
+        whole = sum(_unlimited(mixer).cached(tokens) for mixer in found.mixers)
         return found.cache_elements(tokens) * width * share, whole * width * share
 
     def memory_gb(self, hardware: str) -> float:
@@ -131,13 +136,28 @@ class Physics:
         setting, context = self._setting(claim), _context(claim)
         step = decode(setting.favoured, batch, context)
         even = decode(setting, batch, context).tokens_per_s if setting.routing else None
-        return Ceiling(step.tokens_per_s, _LIMITS[step.bottleneck], even, self._skewed(setting, batch, context, skew))
+        likely = self._likely(setting, claim.model, skew)
+        routed = decode(replace(setting, popularity=likely), batch, context).tokens_per_s if likely else None
+        return Ceiling(step.tokens_per_s, _LIMITS[step.bottleneck], even, routed, likely.source if likely else None)
 
-    def _skewed(self, setting: Setting, batch: int, context: float, skew: Skew | None) -> float | None:
+    def _likely(self, setting: Setting, model: str, skew: Skew | None) -> Popularity | None:
+        """The routing that was asked for, else the skew of the source; None for a dense model."""
         experts = setting.weights.model.experts
-        if skew is None or experts is None:
+        if experts is None:
             return None
-        return decode(replace(setting, popularity=skew.popularity(experts.count, experts.top_k)), batch, context).tokens_per_s
+        return self.routed(model, setting.weights) or (skew.popularity(experts.count, experts.top_k) if skew else None)
+
+    def routed(self, model: str, weights: Weights | None = None) -> Popularity | None:
+        """How experts are used by `routing`; None if that is even, or if nothing was counted on this model."""
+        weights = weights or self._weights(model, "f16")
+        if self.routing.startswith(CAPTURED) and (weights.model.experts is None or find(model, weights.model.experts.count) is None):
+            return None
+        try:
+            return read_popularity(self.routing, weights, model)
+        except UserError as error:
+            if error.key == "routing":  # counted on a model with other experts
+                return None
+            raise
 
     def prefill_ms(self, claim: Serving, tokens: int) -> float:
         """The shortest time of the prefill of one prompt."""
@@ -193,7 +213,7 @@ class Physics:
         """
         placed = placement_of(claim.options)
         if isinstance(placed, str):
-            raise UserError(placed)
+            raise UserError(placed, key="options")
         if placed.speculative:
             raise UserError("speculative decoding, and the acceptance rate is unknown")
         weights = self._weights(claim.model, claim.precision or "", gguf=claim.engine in GGUF_ENGINES)
@@ -210,6 +230,11 @@ def _machine(text: str) -> Machine:
     if found is None:
         return read_machine(text)
     return Machine(Device(text, math.inf, float(found[1]) * GB, {"bf16": math.inf}))
+
+
+def _unlimited(mixer: Mixer) -> Mixer:
+    """Without its sliding window."""
+    return replace(mixer, window=None) if isinstance(mixer, Attention) and mixer.selection is None else mixer
 
 
 @cache

@@ -112,6 +112,8 @@ class _Reading:
 def _translated(section: str, entry: dict[str, Any]) -> dict[str, Any]:
     if section == "hot_experts" and "experts" not in entry:
         return entry | (phrases.hot_of(str(entry.get("says", ""))) or {})
+    if section == "ratios" and not {"stated", "stated_range"} & set(entry):
+        return entry | phrases.ratio_of(str(entry.get("says", "")))
     return _speed(entry) if section == "serving" else entry
 
 
@@ -125,8 +127,12 @@ def _speed(entry: dict[str, Any]) -> dict[str, Any]:
     if "precision" in out:
         out["precision"] = phrases.precision_of(str(out["precision"]))
     out = {**phrases.setup_of(config, int(count[1]) if count else 1), **out}
+    if "hardware" in out:
+        out["hardware"] = phrases.hardware_of(hardware)
     if config:
         out.setdefault("says", config)
+    if "bandwidth_gb_s" not in out and (bandwidth := phrases.bandwidth_of(hardware)) is not None:
+        out["bandwidth_gb_s"] = bandwidth
     return out
 
 

@@ -147,8 +147,8 @@ class Ratios:
         except UserError as error:
             return True, f"{claim.id} at batch {batch}: {error.message}"
         lines = [f"at most {rate(top.tok_s)} tok/s"]
-        if skew and top.skewed:
-            lines.append(f"{rate(top.skewed)} if {skew.text}, as the source states")
+        if top.routed:
+            lines.append(f"{rate(top.routed)} with this routing: {top.routing}")
         if top.even:
             lines.append(f"{rate(top.even)} if all experts are used equally")
         return goal <= top.tok_s, f"{claim.id}, {rate(goal)} tok/s, at batch {batch}: {', '.join(lines)}"

@@ -23,10 +23,11 @@ from enginebench.errors import Exit, UserError
 )
 @click.argument("target", type=FILE)
 @click.option("--hardware", metavar="HARDWARE", help="Of a run: what it ran on, e.g. 4xh100 or cpu; default: the accelerators it names.")
+@click.option("--routing", default="even", help="even, zipf:EXPONENT, captured[:INPUT] (by bench routing), or a file of counts.")
 @click.option("--html", type=FILE, metavar="FILE", help="Write the audit as a page that opens offline.")
 @click.option("--scenarios", type=FILE, metavar="FOLDER", help="Write the scenario that would reproduce each claimed speed.")
 @click.option("--checkpoint", "checkpoints", multiple=True, metavar="MODEL/PRECISION=REF", help="Weights for those scenarios (repeatable).")
-@click.option("-v", "--why", "verbose", is_flag=True, help="Every claim with its figures and all its reasons.")
+@click.option("-v", "--why", "verbose", is_flag=True, help="Every claim with its figures and all its reasons, as always of a run.")
 @price_options
 @click.option("--strict", is_flag=True, help="Exit with 1 if a claim is impossible as stated or inconsistent.")
 @AS_JSON
@@ -51,7 +52,7 @@ def audit(
         print_json(found.to_dict())
     elif html is None and scenarios is None:
         width = shutil.get_terminal_size((120, 40)).columns
-        click.echo(found.to_text(width=width, color=sys.stdout.isatty(), verbose=verbose), nl=False)
+        click.echo(found.to_text(width=width, color=sys.stdout.isatty(), verbose=verbose or target.is_dir()), nl=False)
     else:
         click.echo(found.sentence)
     return Exit.THRESHOLD if strict and found.failed else Exit.OK
