@@ -6,8 +6,9 @@ From all levels that were measured with one context, whether a search or the sce
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from enginebench.analysis.conclusion import Bound, Capacity
 from enginebench.analysis.rows import CellResult, Row, meets
@@ -18,7 +19,10 @@ from enginebench.metrics.statistics import samples_needed
 from enginebench.metrics.threshold import Probe, Threshold, threshold
 from enginebench.records.run import RunRecord
 
-_OVER = {"closed loop": ("concurrency", "streams"), "open loop": ("rate", "req/s")}
+_OVER: Mapping[str, tuple[Literal["rate", "concurrency"], str]] = {
+    "closed loop": ("concurrency", "streams"),
+    "open loop": ("rate", "req/s"),
+}
 """Kind of load -> its level and unit; a replayed trace has no level at which a server may be run."""
 
 
@@ -26,18 +30,19 @@ def capacities(groups: Sequence[Group], slo: Slo, run: RunRecord) -> Iterator[Ca
     """By model, settings and context, the highest load first. A single level says only whether it holds, and is left to the regimes."""
     searched = {probe for probes in run.probes.values() for probe in probes}
     for group in groups:
-        if group.scale.kind not in _OVER:
-            continue
-        for context in group.scale.contexts:
-            loads = {load for (at, _), load in group.loads.items() if at == context}
-            found = []
-            for name in group.scale.deployments:
-                rows = [row for _, row in group.rows if row.name == name and row.load in loads]
-                if len({row.load.level for row in rows if row.status == "ok"}) > 1 or any(
-                    c.record.id in searched for r in rows for c in r.cells
-                ):
-                    found.append(_capacity(_Levels(name, context, tuple(rows), searched), group, slo))
-            yield from sorted(found, key=lambda its: -(its.level or its.holds or 0.0))
+        for context in group.scale.contexts if group.scale.kind in _OVER else ():
+            its = [_levels(group, context, name, searched) for name in group.scale.deployments]
+            found = [_capacity(each, group, slo) for each in its if each.enough]
+            found.sort(key=lambda each: -(each[0].level or 0.0))
+            for i, (capacity, limit) in enumerate(found):
+                below = found[i + 1][1] if i + 1 < len(found) else None
+                yield replace(capacity, sure=limit is not None and below is not None and limit.above(below))
+
+
+def _levels(group: Group, context: str, name: str, searched: set[str]) -> _Levels:
+    loads = {load for (at, _), load in group.loads if at == context}
+    rows = {i: row for i, row in group.rows if row.name == name and row.load in loads}
+    return _Levels(name, context, tuple(rows), tuple(rows.values()), searched)
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,7 @@ class _Levels:
 
     name: str
     context: str
+    indices: tuple[int, ...]
     rows: tuple[Row, ...]
     searched: set[str]
 
@@ -53,38 +59,50 @@ class _Levels:
     def cells(self) -> list[CellResult]:
         return [cell for row in self.rows for cell in row.cells]
 
+    @property
+    def enough(self) -> bool:
+        """Whether there are two levels, or a search that may have ended at its first."""
+        levels = {row.load.level for row in self.rows if row.status == "ok"}
+        return len(levels) > 1 or any(cell.record.id in self.searched for cell in self.cells)
 
-def _capacity(its: _Levels, group: Group, slo: Slo) -> Capacity:
+
+def _capacity(its: _Levels, group: Group, slo: Slo) -> tuple[Capacity, Threshold | None]:
     probes = [probe for cell in its.cells if (probe := _probe(cell, slo)) is not None]
     found = threshold(probes, slo.share)
     over, unit = _OVER[group.scale.kind]
-    bound: Bound = "unknown"
-    level = holds = None
-    if found is not None:
-        top = max(probe.level for probe in probes)
-        holds = found.holds
-        bound = "none" if min(found.fitted.values()) == max(found.fitted.values()) < slo.share or holds is None else "between"
-        bound = "at least" if found.fitted[top] >= slo.share - 1e-9 else bound
-        level = {"between": found.level, "at least": top}.get(bound)
+    bound, level = _limit(found, slo)
+    if level is not None and over == "concurrency":
+        level = float(math.floor(level))
+    holds = found.holds if found else None
     capacity = Capacity(
-        group.scale.model, its.name, its.context, group.scale.settings, "rate" if over == "rate" else "concurrency", unit, bound, level,
-        found.low if found else None, found.high if found else None, holds, len({probe.restart for probe in probes}), len(its.cells),
-        goodput=_figure(its.rows, "goodput", holds), throughput=_at(its.rows, "output_throughput", level),
-        cost=_at(its.rows, "cost_per_token", level), nearest=_nearest(found), doubts=tuple(_doubts(its.cells, slo)),
-        searched=any(cell.record.id in its.searched for cell in its.cells),
+        group.scale.model, its.name, its.context, group.scale.settings, over, unit, bound, level,
+        low=found.low if found else None, high=found.high if found else None, holds=holds,
+        restarts=len({probe.restart for probe in probes}), cells=len(its.cells), rows=its.indices,
+        goodput=_figure(its.rows, "goodput", holds),
+        throughput=_at(its.rows, "output_throughput", level), cost=_at(its.rows, "cost_per_token", level), nearest=_nearest(found),
+        doubts=tuple(_doubts(its.cells, slo)), searched=any(cell.record.id in its.searched for cell in its.cells),
     )  # fmt: skip
-    return replace(capacity, text=_text(capacity))
+    return replace(capacity, text=_text(capacity)), found
+
+
+def _limit(found: Threshold | None, slo: Slo) -> tuple[Bound, float | None]:
+    if found is None:
+        return "unknown", None
+    top = max(found.fitted)
+    if found.fitted[top] >= slo.share - 1e-9:
+        return "at least", top
+    return ("none", None) if found.holds is None else ("between", found.level)
 
 
 def _probe(cell: CellResult, slo: Slo) -> Probe | None:
-    """A cell as a probe of its level; None if it is unknown whether it met the SLO. A cell that ended early met it with no request more."""
+    """A cell as a probe of its level; None if it is unknown whether it met the SLO. In one that failed or ended early no request did."""
     if cell.record.status == "skipped":
         return None
     met = meets(cell, slo)
     if met is None:
         return None
     attained = cell.figures.get("slo_attainment") or 0.0
-    requests = float(max(cell.requests, 1))
+    requests = float(cell.requests if cell.ran and not cell.record.delivery.stopped else max(cell.load.requests, cell.requests)) or 1.0
     if not met:
         attained = min(attained, slo.share - 1 / requests) if cell.record.status == "ok" and not cell.record.delivery.stopped else 0.0
     return Probe(cell.load.level, max(0.0, attained) * requests, requests, cell.record.repeat)

@@ -54,7 +54,8 @@ def conclude(
         its for group in sorted_rows if (kept := group.without(lambda load: _only_searched(load, rows, probes))) is not None
         and (its := grid(kept, fields[group.scale.model])) is not None
     )  # fmt: skip
-    limits = tuple(capacities(sorted_rows, slo, run)) if slo is not None else ()
+    pooled = groups(rows, figures, {}, apart=False)
+    limits = tuple(capacities(list(pooled), slo, run)) if slo is not None else ()
     commands = {f"{row.deployment.model}/{row.name}": command for row in rows if (command := launch_command(row, launches))}
     choices = tuple(found for model in models if (found := choice(model, grids, limits, commands)) is not None)
     by_model = {model: _said(model, grids, limits, scopes[model].text, currency) or _nothing(model, rows) for model in models}
@@ -84,8 +85,8 @@ def _said(model: str, grids: Sequence[Grid], limits: Sequence[Capacity], scope: 
     its_grids = [each for each in grids if each.scale.model == model]
     several = len(its_grids) > 1
     for each in its_grids:
-        if parts and limits and each.scale.figure == "goodput" and all(s.outcome in ("alone", "none holds") for s in each.statements):
-            continue  # the capacity says it
+        if _said_by_limits(each, limits):
+            continue
         name = ", ".join(filter(None, (each.scale.kind if several else "", each.scale.settings)))
         texts = [statement.text for statement in each.statements[:_SAID]]
         more = len(each.statements) - _SAID
@@ -95,6 +96,14 @@ def _said(model: str, grids: Sequence[Grid], limits: Sequence[Capacity], scope: 
         parts.append(f"{name}: {said}{suspect}." if name else f"{said}{suspect}.")
     text = " ".join(parts)
     return f"{scope[0].upper()}{scope[1:]}: {text}" if scope and text else text
+
+
+def _said_by_limits(grid: Grid, limits: Sequence[Capacity]) -> bool:
+    """Whether the loads that each deployment holds say it all: below its limit every deployment serves the rate that is offered."""
+    its = [each for each in limits if each.model == grid.scale.model and each.settings == grid.scale.settings]
+    its = [each for each in its if (each.unit == "req/s") == (grid.scale.kind == "open loop")]
+    only = all(each.outcome in ("alone", "none holds") for each in grid.statements)
+    return bool(its) and (only or grid.scale.kind == "open loop" or any(each.searched for each in its))
 
 
 def _why(grid: Grid) -> str:
@@ -124,14 +133,10 @@ def _priced(its: Capacity, currency: str) -> str:
 
 
 def _order(its: Sequence[Capacity]) -> str:
-    """Whether the first surely holds more than the second: their intervals do not overlap."""
+    """Whether the first surely holds more than the second."""
     if len(its) < 2 or its[0].level is None or its[1].level is None:
         return ""
-    first, second = its[0], its[1]
-    low = first.level if first.bound == "at least" else first.low
-    if low is not None and second.high is not None and low >= second.high:
-        return ""
-    return f"; the order of {first.deployment} and {second.deployment} is not sure"
+    return "" if its[0].sure else f"; the order of {its[0].deployment} and {its[1].deployment} is not sure"
 
 
 def _nothing(model: str, rows: Sequence[Row]) -> str:

@@ -178,6 +178,10 @@ class Capacity:
     """The highest measured level that met the SLO, as do those below it after the fit; a level to name. None: there is none."""
     restarts: int
     cells: int
+    rows: tuple[int, ...]
+    """Indices in `Analysis.rows` of the levels behind it."""
+    sure: bool = False
+    """Whether it surely holds more than the next deployment with this context."""
     goodput: float | None = None
     """Requests/s within the SLO at `holds`."""
     throughput: float | None = None

@@ -13,7 +13,7 @@ from functools import cached_property
 
 from enginebench.analysis.conclusion import Margin, Outcome, Regime, Relation, Standing
 from enginebench.analysis.restarts import by_restart, outlier, too_few
-from enginebench.analysis.rows import Row, meets
+from enginebench.analysis.rows import Row, restarts_within
 from enginebench.domain import Load
 from enginebench.domain.formatting import percent
 from enginebench.metrics.equivalence import Restarts, differ_anywhere, equal_within
@@ -47,7 +47,11 @@ class Field:
     def regime(self, load: Load) -> Regime:
         """What is known at one load."""
         rows = [(i, row) for i, row in self.rows if row.load == load]
-        found = [_Entry(i, row, estimate, self._met(row)) for i, row in rows if row.sound and (estimate := row.figures.get(self.figure))]
+        found = [
+            _Entry(i, row, estimate, restarts_within(row, self.slo))
+            for i, row in rows
+            if row.sound and (estimate := row.figures.get(self.figure))
+        ]
         found.sort(key=lambda its: (its.holds is False, -its.value.value if self.higher else its.value.value))
         able = [its for its in found if its.holds is not False]
         standings = [*self._compared(able), *self._missing(found, able), *_absent(rows, found)]
@@ -55,12 +59,6 @@ class Field:
         if not able:
             return replace(named, outcome="none holds", why=_nearest(found)) if found else named
         return _concluded(named)
-
-    def _met(self, row: Row) -> list[bool]:
-        """For each restart that can be judged, whether it meets the SLO."""
-        if self.slo is None:
-            return []
-        return [answer for cell in row.cells if cell.ran and (answer := meets(cell, self.slo)) is not None]
 
     def _compared(self, able: Sequence[_Entry]) -> Iterator[Standing]:
         if not able:

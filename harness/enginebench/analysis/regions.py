@@ -7,10 +7,9 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from enginebench.analysis.conclusion import Scale
+from enginebench.analysis.scales import Place
 from enginebench.domain import Load
 
-Place = tuple[str, str]
-"""(context, level) of a regime."""
 _LISTED = 3
 """A list has at most so many parts."""
 

@@ -138,6 +138,17 @@ class Row:
         return self.sound
 
 
+def holds(row: Row, slo: Slo | None) -> bool | None:
+    """Whether a row meets the SLO in more than half of the restarts that can be judged; None without an SLO, or if none can be."""
+    met = restarts_within(row, slo)
+    return sum(met) * 2 > len(met) if met else None
+
+
+def restarts_within(row: Row, slo: Slo | None) -> list[bool]:
+    """For each restart that can be judged, whether it meets the SLO."""
+    return [answer for cell in row.cells if slo is not None and cell.ran and (answer := meets(cell, slo)) is not None]
+
+
 LOAD_COLUMNS = tuple(load_fields())
 _IDENTITY = ("engine", "model", "precision")
 _HIDDEN = (*SELDOM_NAMED, *field_names(*SELDOM_SHOWN))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from enginebench.analysis.conclusion import Scale
 from enginebench.analysis.labels import distinguishing_labels
@@ -11,7 +12,8 @@ from enginebench.analysis.rows import Row
 from enginebench.domain import Load, load_fields
 from enginebench.metrics.registry import find
 
-_LEVEL_AND_LENGTHS = ("level", "lengths")
+Place: TypeAlias = tuple[str, str]
+"""(context, level)."""
 _FOLLOWS = ("extent", "client")
 """Fields that mostly follow from the level; they tell settings apart only where loads would look the same without them."""
 
@@ -21,22 +23,25 @@ class Group:
     scale: Scale
     rows: tuple[tuple[int, Row], ...]
     """All rows of the model: a test may use the whole run."""
-    loads: Mapping[tuple[str, str], Load]
-    """(context, level) -> load."""
+    loads: tuple[tuple[Place, Load], ...]
+    """With several loads at one place only where loads that differ in their extent were not told apart."""
 
     def without(self, left_out: Callable[[Load], bool]) -> Group | None:
         """The group without some loads; None if none remains."""
-        kept = {place: load for place, load in self.loads.items() if not left_out(load)}
+        kept = tuple((place, load) for place, load in self.loads if not left_out(load))
         if not kept:
             return None
-        contexts = tuple(each for each in self.scale.contexts if any(place[0] == each for place in kept))
-        levels = tuple(each for each in self.scale.levels if any(place[1] == each for place in kept))
+        contexts = tuple(each for each in self.scale.contexts if any(place[0] == each for place, _ in kept))
+        levels = tuple(each for each in self.scale.levels if any(place[1] == each for place, _ in kept))
         return replace(self, scale=replace(self.scale, contexts=contexts, levels=levels), loads=kept)
 
 
-def groups(rows: Sequence[Row], figures: Mapping[str, str], scopes: Mapping[str, str]) -> Iterator[Group]:
-    """Every scale of a run with its loads. figures: model -> the figure that decides. scopes: model -> what its weights restrict."""
-    settings = _settings(list(dict.fromkeys(row.load for row in rows)))
+def groups(rows: Sequence[Row], figures: Mapping[str, str], scopes: Mapping[str, str], *, apart: bool = True) -> Iterator[Group]:
+    """Every scale of a run with its loads. figures: model -> the figure that decides. scopes: model -> what its weights restrict.
+
+    apart: loads that differ only in how much is sent, at the same level and lengths, are on different scales.
+    """
+    settings = _settings(list(dict.fromkeys(row.load for row in rows)), apart=apart)
     for model in dict.fromkeys(row.deployment.model for row in rows):
         its = tuple((i, row) for i, row in enumerate(rows) if row.deployment.model == model)
         kinds: dict[tuple[str, str], list[Load]] = {}
@@ -51,7 +56,7 @@ def groups(rows: Sequence[Row], figures: Mapping[str, str], scopes: Mapping[str,
                 tuple(dict.fromkeys(load.shape_text for load in sorted(loads, key=_length))),
                 tuple(dict.fromkeys(load.level_text for load in sorted(loads, key=lambda load: load.level))), names, scopes.get(model, ""),
             )  # fmt: skip
-            yield Group(scale, its, {(load.shape_text, load.level_text): load for load in loads})
+            yield Group(scale, its, tuple(((load.shape_text, load.level_text), load) for load in loads))
 
 
 def _length(load: Load) -> tuple[bool, float, float]:
@@ -61,14 +66,16 @@ def _length(load: Load) -> tuple[bool, float, float]:
     return not numbers, float(made) if isinstance(made, int) else 0.0, float(out) if isinstance(out, int) else 0.0
 
 
-def _settings(loads: Sequence[Load]) -> dict[Load, str]:
-    """What distinguishes each load besides kind, level and lengths. Loads that look the same then are told apart by everything."""
-    fields = [its for its in load_fields().values() if its.role not in (*_LEVEL_AND_LENGTHS, *_FOLLOWS)]
+def _settings(loads: Sequence[Load], *, apart: bool) -> dict[Load, str]:
+    """What distinguishes each load besides kind, level and lengths. apart: loads that look the same then are told apart by everything."""
+    fields = [its for its in load_fields().values() if its.role not in ("lengths", *_FOLLOWS)]
     varying = [its for its in fields if len({load.value(its.name) for load in loads}) > 1]
     out: dict[Load, str] = {}
     for load in loads:
         shown = [its for its in varying if its.name not in load.level_fields and load.uses(its.name)]
         out[load] = ", ".join(its.text(value) for its in shown if (value := load.value(its.name)))
+    if not apart:
+        return out
     alike: dict[tuple[str, ...], list[Load]] = {}
     for load, text in out.items():
         alike.setdefault((load.kind, load.shape_text, load.level_text, text), []).append(load)

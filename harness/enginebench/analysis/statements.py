@@ -9,7 +9,7 @@ from enginebench.analysis.conclusion import Grid, Outcome, Regime, Scale, Standi
 from enginebench.analysis.regimes import Field
 from enginebench.analysis.regions import Axes
 from enginebench.analysis.scales import Group
-from enginebench.domain.formatting import number, percent, rounded
+from enginebench.domain.formatting import number, percent
 
 _LEADS: tuple[Outcome, ...] = ("leads", "probably leads")
 _NAMED = 3
@@ -18,7 +18,7 @@ _NAMED = 3
 
 def grid(group: Group, field: Field) -> Grid | None:
     """The grid of a scale; None if it has no figure at all."""
-    regimes = tuple(field.regime(load) for load in group.loads.values())
+    regimes = tuple(field.regime(load) for _, load in group.loads)
     found = tuple(each for each in regimes if each.outcome != "nothing")
     if not found:
         return None
@@ -107,7 +107,9 @@ def _lead(regimes: Sequence[Regime]) -> str:
 
 
 def _percents(low: float, high: float) -> str:
-    return f"{_span([rounded(100 * each, 2) for each in (low, high)])} %"
+    """'3.2-4.0 %', '41-57 %': one digit after the point below 10 %."""
+    places = 1 if 100 * low < 9.95 else 0
+    return f"{_span([number(100 * each, places if 100 * each < 9.95 else 0) for each in (low, high)])} %"
 
 
 def _span(ends: Sequence[str]) -> str:

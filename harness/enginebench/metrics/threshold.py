@@ -44,6 +44,13 @@ class Threshold:
     """The highest level whose fitted attainment reaches the share, and whose measured attainment does."""
     fitted: Mapping[float, float]
     """Level -> fitted attainment."""
+    draws: tuple[float, ...] = ()
+    """The limit in each bootstrap draw; 0 below the lowest level, infinite above the highest."""
+
+    def above(self, other: Threshold) -> bool:
+        """Whether this limit surely is the higher one: it is in 95 % of the draws, each against one of the other's."""
+        pairs = list(zip(self.draws, reversed(other.draws), strict=False))
+        return sum(a > b for a, b in pairs) >= CONFIDENCE * len(pairs) > 0
 
 
 def threshold(probes: Sequence[Probe], share: float) -> Threshold | None:
@@ -59,9 +66,13 @@ def threshold(probes: Sequence[Probe], share: float) -> Threshold | None:
     measured = good.sum(axis=0) / requests.sum(axis=0)
     passing = [i for i in range(len(levels)) if fitted[i] >= share - _EPSILON and measured[i] >= share - _EPSILON]
     last = _last(fitted, share)
-    low, high = _interval(good, requests, levels, share)
+    draws = list(_draws(good, requests))
+    low, high = _interval(draws, levels, share)
     between = _between(levels, fitted, last, share) if 0 <= last < len(levels) - 1 else None
-    return Threshold(between, low, high, levels[passing[-1]] if passing else None, dict(zip(levels, fitted.tolist(), strict=True)))
+    return Threshold(
+        between, low, high, levels[passing[-1]] if passing else None, dict(zip(levels, fitted.tolist(), strict=True)),
+        tuple(_limit(levels, each, share) for each in draws),
+    )  # fmt: skip
 
 
 def _table(probes: Sequence[Probe], levels: Sequence[float]) -> tuple[Floats, Floats]:
@@ -103,9 +114,14 @@ def _between(levels: Sequence[float], fitted: Floats, last: int, share: float) -
     return low * math.exp(max(0.0, min(1.0, part)) * math.log(high / low))
 
 
-def _interval(good: Floats, requests: Floats, levels: Sequence[float], share: float) -> tuple[float | None, float | None]:
+def _limit(levels: Sequence[float], fitted: Floats, share: float) -> float:
+    last = _last(fitted, share)
+    return 0.0 if last < 0 else math.inf if last == len(levels) - 1 else _between(levels, fitted, last, share)
+
+
+def _interval(draws: Sequence[Floats], levels: Sequence[float], share: float) -> tuple[float | None, float | None]:
     """(level that surely holds, level that surely does not), from the bracket of each draw; None beyond the measured levels."""
-    lasts = sorted(_last(fitted, share) for fitted in _draws(good, requests))
+    lasts = sorted(_last(fitted, share) for fitted in draws)
     tail = (1 - CONFIDENCE) / 2
     low, high = lasts[int(tail * len(lasts))], lasts[math.ceil((1 - tail) * len(lasts)) - 1] + 1
     return levels[low] if low >= 0 else None, levels[high] if high < len(levels) else None

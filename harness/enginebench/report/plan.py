@@ -9,6 +9,7 @@ from enginebench.analysis.labels import distinguishing_labels
 from enginebench.domain import JSON, Cell, Deployment, Search, load_fields, plain, plain_object
 from enginebench.domain.formatting import counted, duration, percent, printable
 from enginebench.scenario.capacity import Capacity, capacities, least_s
+from enginebench.scenario.defaults import search_seconds
 from enginebench.scenario.plan import Plan
 
 PLAN_SCHEMA = 1
@@ -74,7 +75,10 @@ def plan_to_dict(plan: Plan, commands: Sequence[Commands]) -> JSON:
         "cells": len(plan.cells), "least_s": least_s(plan, known) if plan.bounds else None, "probes": plan.probes,
         "plan_id": plan.id, "identity": plan.identity, "inputs": plain(plan.contents),
         "slo": plain(plan.scenario.slo),
-        "searches": {first: {**plain_object(search), "most": search.most_probes} for first, search in plan.searches.items()},
+        "searches": {
+            first: {**plain_object(search), "most": search.most_probes, "seconds": plain(search_seconds(search))}
+            for first, search in plan.searches.items()
+        },
         "launches": launches,
     }  # fmt: skip
 
@@ -179,9 +183,18 @@ def _load_axes(plan: Plan) -> str:
 
 
 def _search_lines(searches: Sequence[Search]) -> Iterator[str]:
-    """'max_goodput over rate from 1 to 256, to 10 %: up to 12 cells each; 64 + 32 tokens; requests 400', the last where they differ."""
+    """'max_goodput over rate from 1 to 256, to 10 %: up to 9 cells each, 2.1 to 9.5 min of load; 64 + 32 tokens; requests 400'."""
     labels = distinguishing_labels([search.base.without_level(*search.follows) for search in searches])
     for search, apart in zip(searches, labels, strict=True):
         bounds = f"over {search.over} from {search.start:g} to {search.stop:g}, to {percent(search.precision, 6)}"
-        cells = f"max_goodput {bounds}: up to {counted(search.most_probes, 'cell')} each"
+        cells = f"max_goodput {bounds}: up to {counted(search.most_probes, 'cell')} each, {_search_time(search)}"
         yield "; ".join(part for part in (cells, search.base.shape_text, apart) if part)
+
+
+def _search_time(search: Search) -> str:
+    """'2.1 to 9.5 min of load': from the easiest to the longest way that a search can go."""
+    known = search_seconds(search)
+    if known is None:
+        return "time unknown before the first: the server's pace decides"
+    low, high = map(duration, known)
+    return f"{low} of load" if low == high else f"{low} to {high} of load"

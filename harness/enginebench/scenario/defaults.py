@@ -49,6 +49,24 @@ def probe_requests(slo: Slo | None) -> int:
     return 0 if slo is None or slo.share >= 1 else math.ceil(1.25 * samples_needed(100 * slo.share))
 
 
+def search_seconds(search: Search) -> tuple[float, float] | None:
+    """The shortest and the longest time for which one search sends, over all ways that it can go; None where the server's pace decides.
+
+    A probe above the limit may end early, and what is sent is followed by the last replies: the bounds are those of a server that keeps up.
+    """
+    if not search.base.open_loop and search.base.duration_s is None:
+        return None
+    known: dict[float, float] = {}
+    for level in {level for path in search.paths() for level in path}:
+        load = load_at(search, level)
+        warmup = load.warmup_requests / level if load.open_loop else 0.0
+        ends = [load.duration_s] if load.duration_s is not None else []
+        ends += [load.requests / load.turns / level] if load.open_loop and load.requests else []
+        known[level] = min(ends) + warmup
+    times = [sum(known[level] for level in path) for path in search.paths()]
+    return min(times), max(times)
+
+
 def load_at(search: Search, level: float) -> Load:
     load = search.base.at_level(level)
     if "requests" in search.follows:

@@ -18,7 +18,8 @@ from enginebench.inputs.fields import Expression, ListOf, Rate, Strict, Tokens, 
 class Find(Strict):
     """Search for the highest level of a load at which `slo.share` of the requests still meet the SLO.
 
-    It starts at `from`, doubles while the SLO is met, then halves the gap (geometrically). Every probe is an ordinary stored cell.
+    It starts at `from`, doubles while the SLO is met (in larger steps over a wide range), then halves the gap (geometrically). It measures
+    at most 10 levels; every probe is an ordinary stored cell.
     """
 
     goal: Literal["max_goodput"] = Field("max_goodput", description="max_goodput: the most requests/s within the SLO.")

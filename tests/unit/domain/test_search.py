@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from enginebench.domain import ClosedLoop, Search
-from enginebench.domain.search import Bracket
+from enginebench.domain.search import MAX_PROBES, Bracket
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -42,7 +42,8 @@ def test_against_a_limit_it_ends_in_time_and_near_it(between: list[float], preci
         assert end.failed is not None
         assert end.passed <= limit < end.failed
         resolution = 0.011  # three significant digits
-        assert end.failed / end.passed <= (1 + precision) * (1 + 1e-6) or end.failed / end.passed <= 1 + resolution
+        near = end.failed / end.passed <= (1 + precision) * (1 + 1e-6) or end.failed / end.passed <= 1 + resolution
+        assert near or len(levels) == MAX_PROBES
 
 
 @given(st.tuples(st.integers(1, 500), st.integers(1, 500)).map(sorted), precisions, st.integers(0, 600))
@@ -55,7 +56,8 @@ def test_whole_levels_stay_whole(between: list[int], precision: float, limit: in
         assert end.passed is not None
         assert end.failed is not None
         assert end.passed <= limit < end.failed
-        assert end.failed <= max(end.passed + 1, end.passed * (1 + precision) * (1 + 1e-6))
+        near = end.failed <= max(end.passed + 1, end.passed * (1 + precision) * (1 + 1e-6))
+        assert near or len(levels) == MAX_PROBES
 
 
 @given(bounds, precisions, st.booleans(), st.data())
@@ -76,6 +78,18 @@ def test_levels_off_its_path_are_ignored() -> None:
 
 
 def test_the_levels_of_an_ordinary_search() -> None:
-    assert run(search(1, 256, 0.1), 5.2)[0] == [1, 2, 4, 8, 5.66, 4.76, 5.19]
-    assert run(search(1, 256, 0.1, whole=True), 11)[0] == [1, 2, 4, 8, 16, 11, 13, 12]
-    assert search(1, 256, 0.1).most_probes == 12
+    assert run(search(1, 64, 0.1), 5.2)[0] == [1, 2, 4, 8, 5.66, 4.76, 5.19]
+    assert run(search(1, 256, 0.1), 5.2)[0] == [1, 4, 16, 8, 5.66, 4.76, 5.19]
+    assert run(search(1, 256, 0.1, whole=True), 11)[0] == [1, 4, 16, 8, 11, 13, 12]
+
+
+@given(bounds, precisions)
+def test_no_search_takes_more_than_ten_cells(between: list[float], precision: float) -> None:
+    searched = search(*between, precision)
+    assert max(map(len, searched.paths())) == searched.most_probes <= MAX_PROBES == 10
+
+
+def test_ten_cells_reach_the_default_precision_over_the_default_range() -> None:
+    assert search(1, 256, 0.1).most_probes <= MAX_PROBES
+    levels, end = run(search(1, 256, 0.1), 5.2)
+    assert (end.passed, end.failed, len(levels)) == (5.19, 5.66, 7)

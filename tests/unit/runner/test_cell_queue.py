@@ -218,19 +218,25 @@ def test_every_output_names_the_load(mixed: tuple[Run, Analysis]) -> None:
 def test_the_answer_of_a_search_is_said_everywhere(mixed: tuple[Run, Analysis]) -> None:
     run, analysis = mixed
     ((found,),) = (group.results for group in search_groups(analysis))
-    assert found.level is not None
-    assert found.level.value == 4.76
+    its = found.capacity
+    assert its.holds == 4.76
+    assert its.level is not None
+    assert 4.76 <= its.level < 5.19, "between the level that met the SLO and the one that did not"
     assert found.endings == ("found",)
-    assert found.goodput is not None
-    for text in (render_table(analysis, width=160), to_markdown(analysis).replace("\\", "")):
-        assert f"fake: goodput {found.goodput_text} req/s at 4.76 req/s (to 10 %" in text
+    assert its.goodput is not None
+    for said in (render_table(analysis, width=160), to_markdown(analysis).replace("\\", "")):
+        text = " ".join(said.split())
+        assert f"fake: {its.text} (measured to hold 4.76 req/s" in text
         assert "TTFT 100 ms for 90 % of requests" in text
+        assert f"fake holds {its.text}" in text, "the headline"
+        assert "5.19 req/s within" not in text
+        assert "8 req/s within" not in text, "a level that failed is not named"
     page = render_html(run, analysis)
     assert 'id="highest-load"' in page
-    assert "4.76 req/s" in page
+    assert its.text in page
     document = json.loads(to_json(analysis))
     assert document["slo"] == plain_object(SLO)
-    assert document["findings"][0]["search"] == {"over": "rate", "start": 1.0, "stop": 64.0, "precision": 0.1, "follows": []}
+    assert document["findings"][0]["searches"] == [{"over": "rate", "start": 1.0, "stop": 64.0, "precision": 0.1, "follows": []}]
 
 
 def answered(begin: Callable[[Plan], Run], plan: Plan, limit: float = 5, *, counted: bool = True) -> tuple[Analysis, list[float]]:
@@ -240,14 +246,16 @@ def answered(begin: Callable[[Plan], Run], plan: Plan, limit: float = 5, *, coun
     return analyse(Run(run.path)), levels
 
 
-def test_only_repeats_of_one_search_are_its_repeats(begin: Callable[[Plan], Run]) -> None:
+def test_searches_of_one_load_give_one_result(begin: Callable[[Plan], Run]) -> None:
+    """How much is sent and where a search begins do not change the limit; a limit on what is in flight and the content do."""
     searches = [over_rate(), over_rate(requests=90), over_rate(warmup_requests=9), over_rate(concurrency=8), over_rate(2), over_rate(2, 32)]
     searches[-1] = replace(searches[-1], base=replace(searches[-1].base, seed=1))
     analysis, _ = answered(begin, planned(search=searches, repeats=2))
     groups = search_groups(analysis)
-    assert len(groups) == len({group.title for group in groups}) == len(searches)
-    assert [len(result.endings) for group in groups for result in group.results] == [2] * len(searches)
-    assert any(group.title.endswith("requests 90, warmup requests 4") for group in groups)
+    assert len(groups) == len({group.title for group in groups}) == 3
+    assert [len(result.endings) for group in groups for result in group.results] == [8, 2, 2]
+    assert all(result.capacity.restarts == 2 for group in groups for result in group.results)
+    assert any(group.title.endswith("concurrency 8") for group in groups)
 
 
 def test_requests_that_follow_the_level_do_not_tell_repeats_apart(begin: Callable[[Plan], Run]) -> None:
@@ -266,7 +274,7 @@ def test_where_nobody_counts_tokens_a_limit_on_them_is_neither_kept_nor_missed(b
     analysis, levels = answered(begin, plan, counted=False)
     ((found,),) = (group.results for group in search_groups(analysis))
     assert levels == [1], "there is no use in going on"
-    assert (found.endings, found.level) == (("unknown",), None)
+    assert (found.endings, found.capacity.level) == (("unknown",), None)
     assert "unknown whether the SLO was met; tokens were not counted" in found.sentence
     assert "no level met the SLO" not in found.sentence
     kept, levels = answered(begin, plan)
@@ -278,8 +286,8 @@ def test_where_nobody_counts_tokens_a_limit_on_them_is_neither_kept_nor_missed(b
 def test_an_answer_from_too_few_requests_says_so(begin: Callable[[Plan], Run], share: float, doubted: bool) -> None:
     analysis, _ = answered(begin, planned(search=over_rate(), slo=Slo(ttft_s=0.1, share=share)))
     ((found,),) = (group.results for group in search_groups(analysis))
-    assert any("a share of 95 % needs 60" in doubt for doubt in found.doubts) == doubted
-    assert any("was judged by" in doubt for doubt in found.doubts) == doubted
+    assert any("a share of 95 % needs 60" in doubt for doubt in found.capacity.doubts) == doubted
+    assert any("was judged by" in doubt for doubt in found.capacity.doubts) == doubted
 
 
 def test_a_page_shows_where_it_was_measured(mixed: tuple[Run, Analysis]) -> None:

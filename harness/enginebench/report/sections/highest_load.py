@@ -1,4 +1,4 @@
-"""The section with the results of searches: for each deployment and load the highest level within the SLO, and its goodput.
+"""The section with the highest load within the SLO: for each deployment and context the limit of its searches, as the conclusion has it.
 
 Reads the probes as they are judged now, so that a corrected metric also corrects old searches. Does not know markup.
 """
@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from enginebench.analysis.analysis import Analysis, CellResult
-from enginebench.analysis.labels import distinguishing_labels
+from enginebench.analysis.conclusion import Capacity
 from enginebench.analysis.rows import meets
-from enginebench.domain import JSON, Load, Search, plain
-from enginebench.domain.formatting import percent
+from enginebench.domain import JSON, Search, plain, plain_object
+from enginebench.domain.formatting import number
 from enginebench.metrics.slo import Slo
-from enginebench.metrics.statistics import Estimate, estimate, samples_needed
 from enginebench.report.blocks import Block, Cell, Heading, Paragraph, Table
-from enginebench.report.columns import GOODPUT, MISSING, WITHIN, estimate_data, full_text
+from enginebench.report.columns import MISSING
 from enginebench.report.section import Context, Section, Summary, searches
 
 Ending: TypeAlias = Literal["found", "never", "top", "unknown", "unfinished"]
@@ -28,66 +27,58 @@ SLO."""
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The searches of one deployment for one kind of load, over the repeats."""
+    """The searches of one deployment with one context, over the repeats."""
 
-    name: str
-    model: str
-    load: Load
-    search: Search
-    level: Estimate | None
-    """The highest level within the SLO, over the repeats that found one."""
-    goodput: Estimate | None
+    capacity: Capacity
+    searches: tuple[Search, ...]
+    """One for each repeat, and for each range that the scenario searches."""
     endings: tuple[Ending, ...]
-    cells: int
-    doubts: tuple[str, ...]
-    """What is wrong with the cells behind the result."""
-    ranked: bool = True
-    """Whether it may be compared with other deployments."""
-
-    @property
-    def unit(self) -> str:
-        return "req/s" if self.search.over == "rate" else "streams"
 
     @property
     def level_text(self) -> str:
-        """'4.76 req/s [4.2-5.66]'; '-' if no level met the SLO."""
-        if self.level is None:
-            return MISSING
-        low, high = self.level.low, self.level.high
-        spread = f" [{low:g}-{high:g}]" if low is not None and high is not None else ""
-        return f"{self.level.value:g} {self.unit}{spread}"
+        """'4.76 req/s [4.2-5.66]'; '-' if no level is known to meet the SLO."""
+        return self.capacity.text if self.capacity.level is not None else MISSING
 
     @property
     def goodput_text(self) -> str:
-        """'4.61 [4.20-4.70]'; '-' if no level met the SLO."""
-        return full_text(self.goodput, GOODPUT)
+        """Requests/s within the SLO at the highest measured level that met it: '4.61'."""
+        return number(self.capacity.goodput) if self.capacity.goodput is not None else MISSING
 
     @property
     def ending_text(self) -> str:
-        """The precision of the result, or why there is none."""
-        search = self.search
+        """How the searches ended; '' where they all found a limit."""
+        search = self.searches[0]
+        unit = self.capacity.unit
         texts = {
-            "found": f"to {percent(search.precision, 6)}",
-            "never": f"the SLO was not met even at {search.start:g} {self.unit}: start the search lower",
-            "top": f"still met at {search.stop:g} {self.unit}, the end of the search: extend the search",
+            "found": "a limit was found",
+            "never": f"the SLO was not met even at {search.start:g} {unit}: start the search lower",
+            "top": f"still met at {search.stop:g} {unit}, the end of the search: extend the search",
             "unknown": "unknown whether the SLO was met",
             "unfinished": "the search is not complete: the next level was not measured",
         }
         counts = {ending: self.endings.count(ending) for ending in texts if ending in self.endings}
         several = len(counts) > 1
-        return "; ".join(f"{texts[ending]}{f' ({n} of {len(self.endings)} repeats)' if several else ''}" for ending, n in counts.items())
+        parts = (f"{texts[ending]}{f' ({n} of {len(self.endings)} searches)' if several else ''}" for ending, n in counts.items())
+        return "" if set(counts) == {"found"} else "; ".join(parts)
+
+    @property
+    def explanation(self) -> str:
+        """Ending, restarts and doubts, as one text."""
+        its = self.capacity
+        held = f"measured to hold {its.holds:g} {its.unit}" if its.holds is not None and its.bound == "between" else ""
+        alone = "one restart: the interval is over requests only" if its.restarts == 1 and its.bound == "between" else ""
+        return "; ".join(filter(None, (held, self.ending_text, alone, *its.doubts)))
 
     @property
     def sentence(self) -> str:
-        """'llamacpp: goodput 4.61 req/s at 4.76 req/s (to 10 %)'."""
-        none = "no level met the SLO" if set(self.endings) == {"never"} else "no level is known to meet the SLO"
-        found = f"goodput {self.goodput_text} req/s at {self.level_text}" if self.level else none
-        return f"{self.name}: {found} ({'; '.join([self.ending_text, *self.doubts])})"
+        """'llamacpp: 4.8 req/s [4.2-5.7] (measured to hold 4.76 req/s)'."""
+        explained = f" ({self.explanation})" if self.explanation else ""
+        return f"{self.capacity.deployment}: {self.capacity.text}{explained}"
 
 
 @dataclass(frozen=True)
 class SearchGroup:
-    """The results for one model and load, best first, then those that are not ranked."""
+    """The results for one model, context and level, the highest first."""
 
     model: str
     title: str
@@ -96,74 +87,34 @@ class SearchGroup:
 
 
 def search_groups(analysis: Analysis) -> tuple[SearchGroup, ...]:
-    """Every search of a run, by model and load; empty for a run without searches."""
+    """Every search of a run; empty for a run without searches."""
     if analysis.slo is None:
         return ()
-    found = list(_results(analysis, analysis.slo))
     groups: dict[tuple[str, str], list[SearchResult]] = {}
-    for result, distinction in zip(found, distinguishing_labels([result.load for result in found]), strict=True):
-        groups.setdefault((result.model, _title(result, distinction)), []).append(result)
-    for results in groups.values():
-        results.sort(key=lambda result: (not result.ranked, -result.goodput.value if result.goodput else 1.0))
+    for capacity in analysis.conclusion.capacities:
+        if capacity.searched and (found := _searched(analysis, capacity, analysis.slo)):
+            title = ", ".join(filter(None, (f"over the {capacity.over}", capacity.context, capacity.settings)))
+            groups.setdefault((capacity.model, title), []).append(SearchResult(capacity, *found))
     return tuple(SearchGroup(model, title, analysis.slo.text, tuple(results)) for (model, title), results in groups.items())
 
 
-def _title(result: SearchResult, distinction: str) -> str:
-    """'over the rate from 1 to 64, 128 + 64 tokens, requests 200'. distinction: how its load differs from those of the other searches."""
-    search = result.search
-    bounds = f"over the {search.over} from {search.start:g} to {search.stop:g}"
-    return ", ".join(part for part in (bounds, result.load.shape_text, distinction) if part)
-
-
-_Search: TypeAlias = tuple[Search, Sequence[CellResult]]
-"""One search in one repeat, and its stored probes."""
-
-
-def _results(analysis: Analysis, slo: Slo) -> Iterator[SearchResult]:
-    where = {cell.record.id: (row, cell) for row in analysis.rows for cell in row.cells}
-    repeats: dict[tuple[str, str, Load, tuple[str, float, float, float]], list[_Search]] = {}
+def _searched(analysis: Analysis, capacity: Capacity, slo: Slo) -> tuple[tuple[Search, ...], tuple[Ending, ...]] | None:
+    """The searches behind a capacity with their endings; None if it has none with a stored probe."""
+    cells = {cell.record.id: cell for row in capacity.rows for cell in analysis.rows[row].cells}
+    found, endings = [], []
     for first, search in analysis.run.searches.items():
-        probes = [where[probe] for probe in analysis.run.probes.get(first, ()) if probe in where]
-        if probes:
-            row = probes[0][0]
-            load = row.load.without_level(*search.follows)
-            bounds = search.over, search.start, search.stop, search.precision
-            repeats.setdefault((row.name, row.deployment.model, load, bounds), []).append((search, [cell for _, cell in probes]))
-    for (name, model, load, _), its in repeats.items():
-        yield _result(name, model, load, its, slo)
+        its = [cells[probe] for probe in analysis.run.probes.get(first, ()) if probe in cells]
+        if its:
+            found.append(search)
+            endings.append(_ending(search, its, slo))
+    return (tuple(found), tuple(endings)) if found else None
 
 
-def _result(name: str, model: str, load: Load, its: Sequence[_Search], slo: Slo) -> SearchResult:
-    best: list[CellResult] = []
-    endings: list[Ending] = []
-    for search, probes in its:
-        met = [cell for cell in probes if meets(cell, slo)]
-        best += [max(met, key=lambda cell: cell.record.load.level)] if met else []
-        ran = any(cell.record.status == "ok" for cell in probes)
-        endings.append(_ending(search, {cell.record.load.level: meets(cell, slo) for cell in probes}) if ran else "unfinished")
-    cells = [cell for _, probes in its for cell in probes]
-    level, goodput = estimate([cell.record.load.level for cell in best]), estimate([cell.figures.get(GOODPUT.figure) for cell in best])
-    ranked = not any(reason.severity == "unranked" for cell in cells for reason in cell.reasons)
-    doubts = tuple(_doubts(best, cells, slo))
-    return SearchResult(name, model, load, its[0][0], level, goodput, tuple(endings), len(cells), doubts, ranked)
-
-
-def _doubts(best: Sequence[CellResult], probes: Sequence[CellResult], slo: Slo) -> Iterator[str]:
-    """What a reader must know about the cells behind the result; the reasons are listed with their rows."""
-    for verdict in ("suspect", "invalid"):
-        if any(cell.verdict == verdict for cell in best):
-            yield f"its cell is {verdict}"
-    if failed := sum(cell.record.status == "failed" for cell in probes):
-        yield f"{failed} of {len(probes)} cells failed and count as missing the SLO"
-    yield from dict.fromkeys(cell.withheld.get(WITHIN.figure, "tokens were not counted") for cell in probes if meets(cell, slo) is None)
-    judged = [cell.requests for cell in probes if cell.record.status == "ok" and not cell.record.delivery.stopped]
-    if slo.share < 1 and judged and min(judged) < (needed := samples_needed(100 * slo.share)):
-        yield f"a level was judged by {min(judged)} requests, but a share of {percent(slo.share, 6)} needs {needed}: increase `requests`"
-
-
-def _ending(search: Search, met: Mapping[float, bool | None]) -> Ending:
-    """The outcome of the search. met: level of each probe -> whether it met the SLO."""
-    reached = search.bracket(met)
+def _ending(search: Search, probes: Sequence[CellResult], slo: Slo) -> Ending:
+    """The outcome of one search in one repeat."""
+    if not any(cell.record.status == "ok" for cell in probes):
+        return "unfinished"
+    reached = search.bracket({cell.record.load.level: meets(cell, slo) for cell in probes})
     if reached.next_level is not None:
         return "unfinished"
     if reached.undecided is not None:
@@ -174,8 +125,8 @@ def _ending(search: Search, met: Mapping[float, bool | None]) -> Ending:
 # -- section -------------------------------------------------------------------------------------------------------------
 
 _EXPLANATION = (
-    "The level was doubled until the SLO was missed, then the interval was halved. Medians and ranges over the repeats; each repeat is a "
-    "search of its own."
+    "The level was raised until the SLO was missed, then the interval was halved. The limit is fitted to all levels of all repeats, since "
+    "the share of good requests is noisy; [low-high] is its 95 % interval."
 )
 _HEADINGS = ("deployment", Cell("highest load", css="num"), Cell("goodput", "req/s", "num"), "result", Cell("cells", css="num"))
 
@@ -190,9 +141,8 @@ def _blocks(context: Context) -> Iterator[Block]:
 
 
 def _row(result: SearchResult) -> tuple[str | Cell, ...]:
-    explanation = "; ".join([result.ending_text, *result.doubts])
     figures = (Cell(result.level_text, css="num"), Cell(result.goodput_text, css="num"))
-    return result.name, *figures, Cell(explanation, css="text"), Cell(str(result.cells), css="num")
+    return result.capacity.deployment, *figures, Cell(result.explanation, css="text"), Cell(str(result.capacity.cells), css="num")
 
 
 def _summaries(analysis: Analysis) -> Iterator[Summary]:
@@ -206,12 +156,9 @@ def _data(analysis: Analysis) -> Mapping[str, JSON]:
 
 
 def _result_data(result: SearchResult) -> JSON:
-    search = {name: plain(getattr(result.search, name)) for name in ("over", "start", "stop", "precision", "follows")}
-    level, goodput = (estimate_data(found) if found else None for found in (result.level, result.goodput))
-    known = {"deployment": result.name, "model": result.model, "load": plain(result.load), "search": search}
-    return {
-        **known, "level": level, "goodput": goodput, "endings": list(result.endings), "cells": result.cells, "doubts": list(result.doubts)
-    }  # fmt: skip
+    """The capacity as data, with its searches and their endings."""
+    ranges = [{name: plain(getattr(each, name)) for name in ("over", "start", "stop", "precision", "follows")} for each in result.searches]
+    return {**plain_object(result.capacity), "searches": list(ranges), "endings": list(result.endings)}
 
 
 SECTION = Section(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from enginebench.analysis.analysis import Row
+from enginebench.analysis.rows import holds
 from enginebench.report.blocks import Block, Custom
 from enginebench.report.columns import GOODPUT, THROUGHPUT, TPOT, TTFT, Column, value_text
 from enginebench.report.section import Context, Section, measurements
@@ -18,12 +19,13 @@ _KEYS = (
 
 
 def _blocks(context: Context) -> Iterator[Block]:
-    """Only rows that may be compared count; the only deployment of a model counts even if it is not ranked."""
+    """Only sound rows count, and for goodput only loads at which the SLO is met."""
     found: dict[str, list[dict[str, str]]] = {}
     for model in context.models:
         sound = [row for row in context.analysis.rows if row.deployment.model == model and row.sound]
-        rows = [row for row in sound if row.ranked or len({row.name for row in sound}) == 1]
-        if numbers := [number for title, column in _KEYS if (number := _key_number(title, column, rows))]:
+        good = [row for row in sound if holds(row, context.analysis.slo) is not False]
+        sides = [(title, column, good if column is GOODPUT else sound) for title, column in _KEYS]
+        if numbers := [number for title, column, rows in sides if (number := _key_number(title, column, rows))]:
             found[model] = numbers
     if found:
         yield Custom("key_numbers.html.j2", {"numbers": found, "several_models": len(context.models) > 1})
