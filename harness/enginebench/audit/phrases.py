@@ -16,6 +16,8 @@ ENGINES = {
 _SHORT = {"q2": "q2_k", "q3": "q3_k_m", "q4": "q4_k_m", "q5": "q5_k_m", "q6": "q6_k", "q8": "q8_0"}
 """What a bare 'q4' usually means."""
 _DEGREE = {"tp": "tp", "pp": "pp", "ep": "ep", "dp": "dp_replicas"}
+_MOST = 1000
+"""Characters of a sentence that are read."""
 _NOTHING = frozenset({"", "unstated", "unknown", "not stated", "n/a", "-", "?"})
 _DEVICE = r"(?P<device>[a-z]+[a-z0-9]*(?:[ -](?:ultra|max|pro|sxm|pcie|nvl|\d{4}))*)"
 _SIZE = r"(?:\s*\(\d+\s*gb\))?"
@@ -81,7 +83,7 @@ def precision_of(text: str) -> str:
 
 def setup_of(config: str, devices: int) -> dict[str, Any]:
     """The keys of a speed that the words of its configuration state. devices: that the hardware has."""
-    words = config.lower()
+    words = config[:_MOST].lower()
     out: dict[str, Any] = {_DEGREE[name]: int(count) for name, count in re.findall(r"\b(tp|pp|ep|dp)\s*=\s*(\d+)", words)}
     if "expert parallel" in words and "ep" not in out:
         out["ep"] = devices
@@ -118,6 +120,7 @@ def _place(words: str) -> dict[str, Any]:
 
 def memory_of(says: str) -> Iterator[dict[str, Any]]:
     """What a sentence states about memory: `hardware` with `fits` or `needs`, or `gb` with `fits`."""
+    says = says[:_MOST]
     for found in _FITS.finditer(says):
         yield {"hardware": f"{found['count']}x{_name(found['device'])}", "fits": True}
     for found in (*_NEEDS.finditer(says), *_NEEDS_OF.finditer(says)):
@@ -129,7 +132,7 @@ def memory_of(says: str) -> Iterator[dict[str, Any]]:
 
 def hot_of(says: str) -> dict[str, Any] | None:
     """'top 2-3 of 16 experts ... 60-80 %' -> experts [2, 3], share [0.6, 0.8]."""
-    found = _HOT.search(says)
+    found = _HOT.search(says[:_MOST])
     if found is None:
         return None
     few, many, low, high = found.groups()

@@ -19,7 +19,8 @@ from enginebench.errors import Exit, UserError
     epilog="\b\nExamples:\n  bench audit scenarios/published/claims.yaml\n  bench audit scenarios/published/claims.yaml --html audit.html\n"
     "  bench audit scenarios/published/claims.yaml --scenarios reproduce/\n"
     "  bench audit results/2026-11-21-quickstart --hardware cpu\n"
-    "  bench audit scenarios/published/claims.yaml --price h100.hour=2.50"
+    "  bench audit scenarios/published/claims.yaml --price h100.hour=2.50\n"
+    "\b\nExit code 1: with --strict, if a claim is impossible as stated or inconsistent."
 )
 @click.argument("target", type=FILE)
 @click.option("--hardware", metavar="HARDWARE", help="Of a run: what it ran on, e.g. 4xh100 or cpu; default: the accelerators it names.")
