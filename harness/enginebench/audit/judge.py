@@ -18,6 +18,8 @@ from enginebench.audit.physics import Physics
 from enginebench.errors import UserError
 
 HOST_MEMORY = "host memory"
+ON_DEVICES = frozenset({"vllm", "sglang", "trtllm", "exllamav3"})
+"""Engines that use host memory for weights only where an option says so. llama.cpp and transformers may do it by themselves."""
 MAX_BATCH = 4096
 """Largest batch per device that is considered."""
 
@@ -101,7 +103,9 @@ def _judge(finding: Finding, claim: Serving, physics: Physics, skew: Skew | None
         return _with_host(finding, claim, physics)
     if weights <= memory:
         return _on_devices(finding, claim, physics, skew)
-    if claim.placement is None and copies == 1:
+    if claim.placement is None and claim.engine in ON_DEVICES and not claim.options:
+        size += f"; {claim.engine} keeps all of them there unless an option moves them, and none is stated"
+    elif claim.placement is None and copies == 1:
         hosted = _with_host(replace(finding, reasons=()), claim.model_copy(update={"placement": "host"}), physics)
         where = f"{size}; where the other {weights - memory:.1f} GB are is not stated"
         return replace(hosted, verdict="not enough stated", reasons=(where, *hosted.reasons, *finding.reasons), decides=("placement",))

@@ -206,7 +206,7 @@ def test_experts_in_host_memory_need_a_bandwidth_there() -> None:
 
 
 def test_where_the_rest_lies_must_be_said() -> None:
-    found = judged(precision="q4_k_m", hardware="1xrtx-4090", output_tok_s=3.5, concurrency=1)
+    found = judged(engine="llamacpp", precision="q4_k_m", hardware="1xrtx-4090", output_tok_s=3.5, concurrency=1)
     assert found.verdict == "not enough stated"
     assert "where the other 40.7 GB are is not stated" in found.reasons[0]
 

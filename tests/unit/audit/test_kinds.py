@@ -126,6 +126,16 @@ def test_a_bandwidth_is_enough_of_an_unknown_device(tmp_path: Path) -> None:
     assert speed(tmp_path, **without, output_tok_s=40).verdict == "not known here"
 
 
+def test_engines_that_keep_weights_on_the_devices_unless_told_otherwise(tmp_path: Path) -> None:
+    asked = {"model": "llama4-scout", "precision": "bf16", "hardware": "2xh100", "output_tok_s": 100}
+    found = speed(tmp_path, **asked, engine="vllm")
+    assert found.verdict == IMPOSSIBLE
+    assert found.reasons[0].startswith("the weights take 215.5 GB, 2xh100 has 171.0 GB; vllm keeps all of them there")
+    assert speed(tmp_path, **asked, engine="llamacpp").verdict == "not enough stated"
+    assert speed(tmp_path, **asked).verdict == "not enough stated"
+    assert speed(tmp_path, **asked, engine="vllm", options={"cpu_offload_gb": 60}).verdict == "not known here"
+
+
 def test_memory_that_no_precision_needs(tmp_path: Path) -> None:
     asked = {"model": "llama4-maverick", "hardware": "1xh100", "output_tok_s_range": [1, 2], "device_memory_gb": 40}
     found = speed(tmp_path, **asked)
