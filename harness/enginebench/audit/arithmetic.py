@@ -69,6 +69,11 @@ def streams_text(count: int) -> str:
     return "one stream" if count == 1 else f"{count:,} streams"
 
 
+def part(share: float) -> str:
+    """0.52 -> '52%'; 0.0034 -> '0.34%'."""
+    return f"{share:.0%}" if share >= 0.1 else f"{rounded(100 * share, 2)}%"
+
+
 def rate(value: float) -> str:
     """1234.5 -> '1,234'; 82.631 -> '82.63'."""
     return rounded(value, 4)

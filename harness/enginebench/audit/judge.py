@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from enginebench.audit.arithmetic import SIZE_TOLERANCE, close, least_batch, price_per_million, rate, streams_text
+from enginebench.audit.arithmetic import SIZE_TOLERANCE, close, least_batch, part, price_per_million, rate, streams_text
 from enginebench.audit.claims import Serving
 from enginebench.audit.consistency import contradicts_itself, notes
 from enginebench.audit.figures import Ceiling, Skew
@@ -80,7 +80,8 @@ def rate_text(claim: Serving) -> str:
         ]
         return ", ".join(found) or "no rate"
     low, high = claim.rates
-    return f"{'at least ' if claim.comparison else ''}{f'{low:g} to ' if low != high else ''}{rate(high)} tok/s"
+    projected = ", computed by the source" if claim.projected else ""
+    return f"{'at least ' if claim.comparison else ''}{f'{low:g} to ' if low != high else ''}{rate(high)} tok/s{projected}"
 
 
 def _with_price(claim: Serving, physics: Physics) -> tuple[Serving, str | None]:
@@ -167,7 +168,7 @@ def _compared(finding: Finding, claim: Serving, ceiling: Ceiling) -> Finding:
     if goal <= ceiling.tok_s:
         most = f"{rate(ceiling.tok_s)} tok/s that {streams_text(streams)} can reach at most, limited by {ceiling.limit}"
         decides = ("routing",) if ceiling.even and goal > ceiling.even else ()
-        reason = "; ".join((f"{goal / ceiling.tok_s:.0%} of the {most}", *(others if streams > 1 else ())))
+        reason = "; ".join((f"{part(goal / ceiling.tok_s)} of the {most}", *(others if streams > 1 else ())))
         return found.judged("plausible", reason, least=1 if streams == 1 else None, decides=decides)
     most = f"{streams_text(streams)} can reach at most {rate(ceiling.tok_s)} tok/s, limited by {ceiling.limit}"
     return found.judged("impossible as stated", f"{most}: the claim is {goal / ceiling.tok_s:.0%} of that", off_by=goal / ceiling.tok_s)

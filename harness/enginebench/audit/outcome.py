@@ -40,6 +40,11 @@ class Audit:
         return f"{len(self.findings)} claims: {', '.join(f'{count} {verdict}' for verdict, count in self.counts.items())}"
 
     @property
+    def ordered(self) -> tuple[Finding, ...]:
+        """The findings, worst verdict first."""
+        return tuple(sorted(self.findings, key=lambda finding: VERDICTS.index(finding.verdict)))
+
+    @property
     def failed(self) -> bool:
         """Whether a claim is impossible as stated or inconsistent."""
         return any(finding.verdict in FAILED for finding in self.findings)
@@ -61,7 +66,7 @@ class Audit:
         from enginebench.audit.terminal import Contents, render
 
         conflicts = [each.text for each in self.contradictions]
-        contents = Contents(self.claims.title, self.sentence, self.findings, conflicts, self.costs, self.currency)
+        contents = Contents(self.claims.title, self.sentence, self.ordered, conflicts, self.costs, self.currency)
         return render(contents, width, color=color, verbose=verbose)
 
 

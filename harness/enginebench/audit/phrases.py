@@ -99,6 +99,8 @@ def setup_of(config: str, devices: int) -> dict[str, Any]:
         r"\bbatch(?: size)?\s*(?:of|=)?\s*(\d+)|\b(\d+) (?:concurrent|streams|users)|\bconcurrency\s*=?\s*(\d+)", words
     ):
         out["concurrency"] = int(next(filter(None, found.groups())))
+    if re.search(r"\b(?:projected|estimated?|theoretical|simulated|modell?ed)\b", words):
+        out["projected"] = True
     if "speculative" in words:
         out.setdefault("options", {})["speculative"] = True
     return out | _place(words)

@@ -29,6 +29,7 @@ class Contents:
     title: str | None
     sentence: str
     findings: Sequence[Finding]
+    """Worst verdict first."""
     contradictions: Sequence[str]
     costs: Mapping[str, Cost]
     currency: str
@@ -127,7 +128,7 @@ def _print_table(audit: Contents, console: Console) -> None:
     if audit.costs:
         table.add_column(printable(f"\n{audit.currency}/M tok"), justify="right", no_wrap=True)
     table.add_column("\nverdict and reasons", overflow="fold", ratio=1)
-    for finding in sorted(audit.findings, key=lambda finding: VERDICTS.index(finding.verdict)):
+    for finding in audit.findings:
         verdict = Text(finding.text, style=STYLES.get(finding.verdict, ""))
         for reason in finding.reasons:
             verdict.append(f"\n{printable(reason)}", style="dim")

@@ -99,6 +99,8 @@ def test_nothing_is_lost(claims: Claims) -> None:
         ("hot experts on GPU (~15 GB), cold in CPU RAM (~47 GB)", 1, {"placement": "host", "device_gb": 15.0}),
         ("summary table says 'full GPU'", 1, {"placement": "devices"}),
         ("unified memory", 1, {}),
+        ("projected for batch 8", 1, {"concurrency": 8, "projected": True}),
+        ("experts on CPU, 8-channel DDR5-4800", 1, {"placement": "host", "options": {"cpu_moe": True}, "host_gb_s": 307.2}),
         ("with speculative decoding", 1, {"options": {"speculative": True}}),
     ],
 )
@@ -122,6 +124,44 @@ def test_configurations(config: str, devices: int, keys: dict[str, Any]) -> None
 )
 def test_sentences_about_memory(says: str, found: list[dict[str, Any]]) -> None:
     assert list(phrases.memory_of(says)) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("dual-channel DDR5-5600", 89.6),
+        ("CPU with two channels of DDR4-2666", 42.656),
+        ("12-channel DDR5-6000", 576.0),
+        ("DDR5-5600", None),  # how many channels?
+    ],
+)
+def test_bandwidths_of_memory(text: str, found: float | None) -> None:
+    assert phrases.bandwidth_of(text) == pytest.approx(found)
+
+
+@pytest.mark.parametrize(
+    ("says", "found"),
+    [
+        ("13% faster", {"stated": 1.13}),
+        ("grows to 15-25% at batch 64", {"stated_range": [1.15, 1.25]}),
+        ("a 2.3x throughput", {"stated": 2.3}),
+        ("three times", {}),
+    ],
+)
+def test_ratios_in_words(says: str, found: dict[str, Any]) -> None:
+    assert phrases.ratio_of(says) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("1x NVIDIA GeForce RTX 4090", "1x RTX 4090"),
+        ("MacBook Pro M4 Max 128GB", "M4 Max 128GB"),
+        ("2xRTX4090 + 256 GB RAM", "2xRTX4090 + 256 GB RAM"),
+    ],
+)
+def test_brands_are_left_out(text: str, name: str) -> None:
+    assert phrases.hardware_of(text) == name
 
 
 def test_a_mistake_in_a_plain_list_names_its_line(tmp_path: Path) -> None:
