@@ -7,7 +7,7 @@ import math
 from enginebench.audit.arithmetic import GIB, SIZE_TOLERANCE, close
 from enginebench.audit.finding import Judged, apart
 from enginebench.audit.kinds import CacheSize, Fits
-from enginebench.audit.physics import Physics
+from enginebench.audit.physics import LADDER, Physics
 
 _ROOM = 0.25
 """Up to this share of memory beside the weights, a cache of unknown size may need one more device."""
@@ -16,7 +16,7 @@ _DEVICES = 4096
 
 def fits(claim: Fits, physics: Physics) -> Judged:
     if claim.needs is not None:
-        return _needs(claim, claim.needs, physics)
+        return _needs(claim, claim.needs, claim.precision, physics) if claim.precision else _needs_in_some(claim, claim.needs, physics)
     memory = claim.gb or physics.memory_gb(claim.hardware or "")
     where = f"{memory:g} GB are stated" if claim.gb else f"{claim.hardware} has {memory:.1f} GB"
     if claim.gb and claim.hardware and claim.gb > physics.memory_gb(claim.hardware):
@@ -53,10 +53,19 @@ def _in_some_precision(claim: Fits, memory: float, where: str, physics: Physics)
     return Judged("not enough stated", [f"not stated: precision; {narrow}"])
 
 
-def _needs(claim: Fits, stated: int, physics: Physics) -> Judged:
+def _needs_in_some(claim: Fits, stated: int, physics: Physics) -> Judged:
+    """Without a stated precision: as it is published, else whether there is one in which the claim holds."""
+    published = _needs(claim, stated, physics.native(claim.model) or "f16", physics)
+    if published.verdict == "plausible":
+        return published
+    held = (found for name in LADDER if (found := _needs(claim, stated, name, physics)).verdict == "plausible")
+    other = next(held, None)
+    return Judged("not enough stated", ["not stated: precision", *other.reasons, *published.reasons]) if other else published
+
+
+def _needs(claim: Fits, stated: int, precision: str, physics: Physics) -> Judged:
     hardware = claim.hardware or ""
     one = physics.memory_gb(hardware) / physics.device(hardware)[1]
-    precision = claim.precision or physics.native(claim.model) or "f16"
     needed, words = _needed(claim, precision, physics)
     least = math.ceil(needed / one - 1e-9)
     spread = next((count for count in _powers() if count >= least and physics.divides(claim.model, count)), least)

@@ -250,7 +250,7 @@ def _model(name: str) -> Model:
         return need_model(name).model
     count, hidden, vocab = max(1, round(float(found[1]) * 80 / 70)), 8192, 32000  # as deep for its size as Llama 70B
     empty = Model(name, hidden, vocab, tied=False, max_context=131_072, layers=(Layer(Attention(64, 8, 128, 128)),) * count)
-    width = round((float(found[1]) * 1e9 - empty.params) / (3 * hidden * count))
+    width = 64 * round((float(found[1]) * 1e9 - empty.params) / (3 * hidden * count) / 64)  # divides among ranks
     if width < 1:
         raise UserError(f"'{name}' is too small for a dense model of this form", key="model", advice="write at least dense-2b")
     return replace(empty, layers=(replace(empty.layers[0], dense=width),) * count)

@@ -142,7 +142,7 @@ def test_memory_that_no_precision_needs(tmp_path: Path) -> None:
     assert found.verdict == "not enough stated"
     assert "40 GB for 400.7B parameters are 0.8 bits per weight, less than any precision has" in found.reasons[1]
     dense = speed(tmp_path, **{**asked, "model": "dense-109b", "device_memory_gb": 45})
-    assert "45 GB for 109.0B parameters are 3.3 bits per weight: q2_k" in dense.reasons[1]
+    assert "45 GB for 109.1B parameters are 3.3 bits per weight: q2_k" in dense.reasons[1]
 
 
 def test_an_option_whose_effect_is_unknown_is_our_gap(tmp_path: Path) -> None:
@@ -169,6 +169,10 @@ def test_an_option_whose_effect_is_unknown_is_our_gap(tmp_path: Path) -> None:
         ("fits", {"model": "llama4-scout", "precision": "f16", "hardware": "h100", "needs": 4}, "plausible", "3 hold them"),
         ("fits", {"model": "llama4-scout", "precision": "f16", "hardware": "h100", "needs": 2}, IMPOSSIBLE, "3 hold them, not 2"),
         ("fits", {"model": "llama4-scout", "precision": "f16", "hardware": "h100", "needs": 16}, "inconsistent", "16 are not needed"),
+        ("fits", {"model": "deepseek-v3", "hardware": "h100", "needs": 8}, "plausible", "673.0 GB in fp8"),
+        ("fits", {"model": "dense-405b", "hardware": "h100", "needs": 8}, "not enough stated", "not stated: precision"),  # fp8, not f16
+        ("fits", {"model": "dense-405b", "hardware": "rtx-4090", "needs": 1}, IMPOSSIBLE, "GB in f16"),
+        ("compute", {"model": "llama4-scout", "times": 1, "than": "dense-17b"}, "plausible", "less than dense-17b"),
         ("fits", {"model": "deepseek-v3", "precision": "fp8", "hardware": "h100", "needs": 16}, "not enough stated", "8 leave 11.2 GB"),
         ("fits", {"model": "mixtral-8x7b", "precision": "f16", "hardware": "2xh100", "context": 32768, "concurrency": 32, "fits": True},
          IMPOSSIBLE, "cache 137.4 GB"),
