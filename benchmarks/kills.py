@@ -109,11 +109,11 @@ class Series:
             if kind.startswith("harness"):
                 process.wait()
             done = {**self._finished(), **done}  # what was there first is what must be there in the end
-        process.wait(300)
+        process.wait(900)
         for _ in range(4):
             if len(self._finished()) == 2 * CELLS:
                 break
-            self.start("--retry-failed").wait(300)
+            self.start("--retry-failed").wait(900)
         now = self._finished()
         self.lost = sum(file not in now for file in done) + CELLS - len(now) // 2
         self.changed = sum(_differences(content, now[file]) for file, content in done.items() if file in now)
@@ -210,7 +210,7 @@ def daemon() -> Any:
 def undisturbed_s(folder: Path, client: Any) -> float:
     """How long the run takes."""
     trial, began = Series(folder, client), time.monotonic()
-    if code := trial.start().wait(300):
+    if code := trial.start().wait(900):
         sys.exit(f"a run that nobody kills ended with exit code {code}:\n{(folder / 'output').read_text()}")
     took = time.monotonic() - began
     shutil.rmtree(folder)

@@ -26,6 +26,7 @@ from trust_scene import (
     FAKE,
     HERE,
     LONG,
+    MEDIUM,
     OPEN,
     SHORT,
     Beside,
@@ -85,7 +86,7 @@ def beside(
     name: str,
     causes: Sequence[str],
     strengths: Mapping[str, Beside],
-    load: str = LONG,
+    load: str = MEDIUM,
     arguments: Sequence[str] = (),
 ) -> Fault:
     """Something that goes on beside a sound server and a sound load."""
@@ -173,7 +174,7 @@ def second_benchmark(scene: Scene, strength: int) -> list[Seen]:
     running = other.start(scenario(faulty(), load), "--fresh", "--share-machine")
     try:
         time.sleep(2.5)
-        return measured(scene, scenario(faulty(), LONG, scene.repeats), "--share-machine")
+        return measured(scene, scenario(faulty(), MEDIUM, scene.repeats), "--share-machine")
     finally:
         running.send_signal(signal.SIGINT)
         running.communicate(timeout=60)
@@ -328,7 +329,7 @@ def gpu(name: str, causes: Sequence[str], line: str, strengths: Mapping[str, str
         lines = [*(f"0 0 {what}" for what in GPU), line.format(list(strengths.values())[strength])]
         (scene.folder / "nvml.txt").write_text("\n".join(lines) + "\n")
         scene.env = {"LD_LIBRARY_PATH": str(scene.folder), "NVML_STANDIN": str(scene.folder / "nvml.txt")}
-        return measured(scene, scenario(FAKE, LONG, scene.repeats))
+        return measured(scene, scenario(FAKE, MEDIUM, scene.repeats))
 
     return Fault(name, tuple(causes), tuple(strengths), run)
 
@@ -370,7 +371,7 @@ FAULTS: tuple[Fault, ...] = (
     server("another precision than declared", ["precision_fallback"], {"f16, not q4_0": {"precision": "q4_0", "reports_precision": "f16"}}),
     attached("sampling not sent", ["sampling_not_sent"], {f"`{name}` refused": {"rejects": name} for name in ("top_p", "temperature")}),
     server("slow disk", ["disk_wait"],
-           {f"{n} readers, {p} % of the time": {"disk_readers": n, "disk_share": p / 100} for n, p in ((1, 1), (1, 10), (4, 100))}, LONG),
+           {f"{n} readers, {p} % of the time": {"disk_readers": n, "disk_share": p / 100} for n, p in ((1, 1), (1, 10), (4, 100))}, MEDIUM),
     Fault("dummy routing", ("random_routing",), ("random weights",), dummy_routing),
     server("option not honoured", ["option_not_honoured"], {f"{n} slots of 8": {"reports_slots": n} for n in (3, 2, 1)}),
     server("context too small for the load", ["context_shift"], {f"{n} of 96 tokens": {"reports_context": n} for n in (95, 80, 64)}),
@@ -388,7 +389,7 @@ FAULTS: tuple[Fault, ...] = (
     gpu("throttled GPU (stand-in)", ["gpu_throttled"], "1 0 reasons {}",
         {"software, heat": "32", "power brake": "128", "hardware, heat": "64"}),
     gpu("shared GPU (stand-in)", ["gpu_shared"], "{} 0 pid 1",
-        {"the last 0.5 s": "5.5", "the second half": "3", "from the first second on": "1"}),
+        {"the last 0.5 s": "2.5", "the second half": "1.5", "from the first second on": "1"}),
     Fault("killed load generator", ("client process was killed",), ("one of two", "both"), killed_worker),
     Fault("swapped data set", ("data.jsonl",), ("one word", "half the lines", "every line"), swapped_input),
     Fault("flipped bytes of samples", ("damaged",), ("1 byte", "16 bytes", "half"), flipped("*/*.parquet")),

@@ -19,6 +19,7 @@ from enginebench.runtime import free_port
 HERE = Path(__file__).parent
 CLOSED = "{concurrency: 4, input_tokens: 64, output_tokens: 32, requests: 40}"
 LONG = "{concurrency: 4, input_tokens: 64, output_tokens: 32, requests: 0, duration_s: 6}"
+MEDIUM = LONG.replace("duration_s: 6", "duration_s: 3")
 FAKE = "{engine: fake, model: any, precision: none, options: {ttft_ms: 20, itl_ms: 3}}"
 ATTACHED = "{engine: openai, model: any, runtime: attach, url: 'http://127.0.0.1:PORT', options: {ignore_eos: true}}"
 SHORT = "{concurrency: 8, input_tokens: 64, output_tokens: 4, requests: N}"
