@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from enginebench.domain import Deployment, Load, field_names, load_fields, plain_object
 from enginebench.domain.formatting import flat
+from enginebench.domain.ids import text_of
 from enginebench.domain.load_field import LoadField, Role
 
 SELDOM_SHOWN: tuple[Role, ...] = ("extent", "client")
@@ -47,39 +48,85 @@ def load_names(loads: Iterable[Load]) -> dict[Load, str]:
     return {load: ", ".join(filter(None, (f"{load.level_text} {load.shape_text}", text))) for load, text in zip(each, labels, strict=True)}
 
 
-def deployment_names(deployments: Sequence[Deployment]) -> list[str]:
-    """'vllm scout fp8 block_size=16 tp=2': label, or engine, model, precision and options; then what differs where these are the same."""
-    names, settings = [_usual_name(deployment) for deployment in deployments], [_settings(deployment) for deployment in deployments]
+def deployment_names(deployments: Sequence[Deployment], reported: Mapping[str, str] | None = None) -> list[str]:
+    """For each deployment of one model the shortest name that distinguishes it: 'llamacpp', 'vllm fp8 tp=2', 'transformers grouped_mm'.
+
+    A label is the name. Else it is the engine, the precision where it differs between any two, and of what else differs within the
+    engine as few settings as make the names unique, the usual ones first. reported: text of a deployment -> precision of the weights that
+    its server reports, for those that leave it open.
+    """
+    settings = [_settings(deployment, (reported or {}).get(text_of(deployment))) for deployment in deployments]
+    precisions = len({its.get("precision", "") for its in settings}) > 1
+    heads = [its.get("label") or its["engine"] for its in settings]
     peers: dict[str, list[Mapping[str, str]]] = {}
-    for name, its in zip(names, settings, strict=True):
-        peers.setdefault(name, []).append(its)
-    differing = {name: _differing(group) for name, group in peers.items()}
+    for head, its in zip(heads, settings, strict=True):
+        peers.setdefault(head, []).append(its)
+    keys = {head: _keys(group, precision=precisions) for head, group in peers.items()}
     return [
-        " ".join([name, *(f"{key}={its[key]}" for key in differing[name] if key in its)]) for name, its in zip(names, settings, strict=True)
+        " ".join([head, *filter(None, (_word(key, its.get(key, "")) for key in keys[head]))])
+        for head, its in zip(heads, settings, strict=True)
     ]
 
 
-def _usual_name(deployment: Deployment) -> str:
-    if deployment.label:
-        return deployment.label
-    options = (f"{key}={value}" for key, value in deployment.options.items())
-    return " ".join(filter(None, (deployment.engine, deployment.model, deployment.known_precision, *options)))
+def _keys(settings: Sequence[Mapping[str, str]], *, precision: bool) -> list[str]:
+    first = ["precision"] if precision and not settings[0].get("label") else []
+    return [*first, *_fewest(settings, first)]
 
 
-def _settings(deployment: Deployment) -> dict[str, str]:
+def deployment_titles(deployments: Sequence[Deployment]) -> dict[str, str]:
+    """Text of a deployment (`text_of`) -> its name, and before it that of its model where there are several."""
+    models: dict[str, list[Deployment]] = {}
+    for deployment in deployments:
+        models.setdefault(deployment.model, []).append(deployment)
+    found: dict[str, str] = {}
+    for model, ours in models.items():
+        titles = [f"{model} {name}" if len(models) > 1 else name for name in deployment_names(ours)]
+        found |= {text_of(deployment): title for deployment, title in zip(ours, titles, strict=True)}
+    return found
+
+
+def _fewest(settings: Sequence[Mapping[str, str]], known: Sequence[str]) -> list[str]:
+    """As few further settings as tell these apart, by their order of importance; all that vary where they cannot."""
+    varying = [key for key in dict.fromkeys(key for its in settings for key in its) if len({its.get(key) for its in settings}) > 1]
+    varying = sorted((key for key in varying if key not in known), key=_importance)
+    chosen: list[str] = []
+    kinds = _kinds(settings, known)
+    for key in varying:
+        if (more := _kinds(settings, [*known, *chosen, key])) > kinds:
+            chosen, kinds = [*chosen, key], more
+    return chosen
+
+
+def _kinds(settings: Sequence[Mapping[str, str]], keys: Sequence[str]) -> int:
+    """How many of the settings are distinguished by these keys."""
+    return len({tuple(its.get(key, "") for key in keys) for its in settings})
+
+
+def _importance(key: str) -> int:
+    """The usual settings first, those that are seldom named last; runtime, options and parallelism before the rest."""
+    head = key.partition(".")[0]
+    order = ("precision", "tp", "pp", "ep", "dp_replicas", "attention_dp", "options", "runtime")
+    return 100 if head in SELDOM_NAMED else order.index(head) if head in order else len(order)
+
+
+def _word(key: str, value: str) -> str:
+    """'tp=2', 'fp8', 'grouped_mm': a word stands for itself, a number or a switch needs its name; '' for what is usual or not set."""
+    name = key.rpartition(".")[2]
+    if key == "runtime":
+        return "" if value == "process" else value
+    bare = key == "precision" or (value[:1].isalpha() and value not in _SWITCHES)
+    return value if bare or not value else f"{name}={value}"
+
+
+_SWITCHES = ("on", "off", "true", "false", "True", "False", "auto", "none", "None")
+
+
+def _settings(deployment: Deployment, reported: str | None) -> dict[str, str]:
     """Dotted name -> value of everything that is set: 'tp', 'options.block_size', 'container.memory'."""
     data = plain_object(deployment)
     spread = data.pop("parallelism")
-    return flat({**spread, **data})  # type: ignore[dict-item]  # a dataclass becomes a dict
-
-
-def _differing(settings: Sequence[Mapping[str, str]]) -> list[str]:
-    """Names of the settings that vary; those of SELDOM_NAMED only if deployments that differ would look the same without them."""
-    names = dict.fromkeys(name for its in settings for name in its)
-    varying = [name for name in names if len({its.get(name) for its in settings}) > 1]
-    usual = [name for name in varying if name.partition(".")[0] not in SELDOM_NAMED]
-    kinds = [len({tuple(its.get(name) for name in some) for its in settings}) for some in (usual, varying)]
-    return usual if kinds[0] == kinds[1] else varying
+    found = flat({**spread, **data})  # type: ignore[dict-item]  # a dataclass becomes a dict
+    return {**found, "precision": deployment.known_precision or reported or ""}
 
 
 def load_text(load: Load) -> str:

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from enginebench.adapter import GAUGES
-from enginebench.analysis.labels import SELDOM_NAMED, SELDOM_SHOWN
+from enginebench.analysis.labels import SELDOM_NAMED, SELDOM_SHOWN, deployment_names
 from enginebench.domain import JSON, Deployment, Load, Phase, canonical, field_names, fingerprint, load_fields, plain
 from enginebench.domain.formatting import label, number
+from enginebench.domain.ids import text_of
 from enginebench.errors import UserError
 from enginebench.metrics.context import RunContext
 from enginebench.metrics.hardware import Hardware
@@ -165,7 +166,8 @@ def read_rows(run: Run, context: RunContext) -> tuple[tuple[Row, ...], tuple[str
     flat = [_label_columns(group[0], context.launches) for group in groups.values()]
     columns = _columns(flat, [group[0].load for group in groups.values()])
     shown = [{c: labels.get(c, "") for c in columns} for labels in flat]
-    return tuple(map(fold, groups.values(), shown, _names(shown))), columns
+    names = _names([group[0] for group in groups.values()], flat)
+    return tuple(map(fold, groups.values(), shown, names)), columns
 
 
 def _read(run: Run, record: CellRecord, context: RunContext) -> Iterator[CellResult]:
@@ -269,16 +271,14 @@ def _columns(flat: Sequence[Mapping[str, str]], loads: Sequence[Load]) -> tuple[
     return tuple(n for n in names if n in varies | always) if alike else tuple(shown)
 
 
-def _names(rows: Sequence[Mapping[str, str]]) -> list[str]:
-    """For each row: the deployment's label or engine, and what tells it from the deployments of the same model that share that."""
-    keys = [(labels.get("label") or labels["engine"], labels["model"]) for labels in rows]
-    peers: dict[tuple[str, str], list[Mapping[str, str]]] = {}
-    for labels, key in zip(rows, keys, strict=True):
-        peers.setdefault(key, []).append(labels)
-    ours = [c for c in (rows[0] if rows else ()) if c not in (*LOAD_COLUMNS, "label")]
-    differs = {key: [c for c in ours if len({labels[c] for labels in group}) > 1] for key, group in peers.items()}
-    texts = (
-        [key[0], *(labels[c] if c in _IDENTITY else f"{c}={labels[c]}" for c in differs[key] if labels[c])]
-        for labels, key in zip(rows, keys, strict=True)
-    )
-    return [" ".join(words) for words in texts]
+def _names(groups: Sequence[CellResult], labels: Sequence[Mapping[str, str]]) -> list[str]:
+    """For each row the name of its deployment among those of its model."""
+    models: dict[str, dict[str, tuple[Deployment, str]]] = {}
+    for cell, its in zip(groups, labels, strict=True):
+        deployment = cell.record.deployment
+        models.setdefault(deployment.model, {})[text_of(deployment)] = deployment, its["precision"]
+    found: dict[str, str] = {}
+    for each in models.values():
+        precisions = {text: precision for text, (_, precision) in each.items()}
+        found |= dict(zip(each, deployment_names([deployment for deployment, _ in each.values()], precisions), strict=True))
+    return [found[text_of(cell.record.deployment)] for cell in groups]

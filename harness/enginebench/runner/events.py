@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
 
-from enginebench.analysis.labels import deployment_names, load_names
+from enginebench.analysis.labels import deployment_titles, load_names
 from enginebench.analysis.rows import CellResult, result_in, result_of
 from enginebench.domain import Cell, Deployment, Load
 from enginebench.domain.ids import text_of
@@ -48,11 +48,12 @@ class RunOpened:
 
     def deployment_name(self, deployment: Deployment) -> str:
         """'vllm scout fp8 tp=2': a deployment, with what distinguishes it from those of the plan."""
-        return self._deployment_names.get(text_of(deployment)) or deployment_names([deployment])[0]
+        text = text_of(deployment)
+        return self._deployment_names.get(text) or deployment_titles([deployment])[text]
 
     @cached_property
     def _deployment_names(self) -> dict[str, str]:
-        return dict(zip(map(text_of, self.deployments), deployment_names(self.deployments), strict=True))
+        return deployment_titles(self.deployments)
 
     def load_name(self, load: Load) -> str:
         """'4 streams 128 + 64 tokens, prompts text': level and lengths of a load, and what else distinguishes it from those of the plan."""

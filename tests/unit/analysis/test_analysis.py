@@ -13,10 +13,10 @@ import pytest
 from enginebench.analysis.analysis import LOAD_COLUMNS, Row, analyse
 from enginebench.analysis.conclude import conclude
 from enginebench.analysis.conclusion import Conclusion
+from enginebench.analysis.labels import deployment_names
 from enginebench.analysis.parity import parities
 from enginebench.analysis.ranking import contenders
-from enginebench.analysis.rows import _names
-from enginebench.domain import JSON, Cell, ClosedLoop, Deployment, Load, OpenLoop, Sample, TraceReplay
+from enginebench.domain import JSON, Cell, ClosedLoop, Deployment, Load, OpenLoop, Parallelism, Sample, TraceReplay
 from enginebench.errors import UserError
 from enginebench.metrics.registry import metric_of
 from enginebench.metrics.slo import Slo
@@ -259,7 +259,20 @@ def test_a_cell_says_its_window_and_who_counted(tmp_path: Path) -> None:
 
 
 def test_names_of_many_deployments_take_no_time() -> None:
-    labels = [{"engine": "vllm", "model": "m", "precision": "fp8", "slots": str(i)} for i in range(3_000)]
+    many = [Deployment("vllm", "m", "fp8", "m", max_concurrency=i + 1) for i in range(3_000)]
     began = time.process_time()
-    assert _names(labels)[7] == "vllm slots=7"
-    assert time.process_time() - began < 1
+    assert deployment_names(many)[7] == "vllm max_concurrency=8"
+    assert time.process_time() - began < 1.5
+
+
+def test_names_are_as_short_as_they_can_be() -> None:
+    vllm, own = Deployment("vllm", "m", "fp8", "m"), Deployment("transformers", "m", "fp8", "m")
+    two = replace(vllm, parallelism=Parallelism(tp=2), options={"cpu_threads": "0|1"})
+    backends = [replace(own, options={"experts_implementation": each}) for each in ("eager", "grouped_mm")]
+    names = ["vllm tp=1", "vllm tp=2", "transformers eager", "transformers grouped_mm"]
+    assert deployment_names([vllm, two, *backends]) == names
+    assert deployment_names([vllm, replace(vllm, runtime="docker")]) == ["vllm", "vllm docker"]
+    assert deployment_names([vllm, replace(vllm, precision="bf16"), own]) == ["vllm fp8", "vllm bf16", "transformers fp8"], "not to hide it"
+    assert deployment_names([vllm, replace(own, label="tuned", precision="q4")]) == ["vllm fp8", "tuned"]
+    cache = [replace(vllm, options={"prefix_caching": on}) for on in (True, False)]
+    assert deployment_names(cache) == ["vllm prefix_caching=True", "vllm prefix_caching=False"]

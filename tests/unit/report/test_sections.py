@@ -74,11 +74,11 @@ def test_a_new_section_is_one_file(folder: Path, synthetic_run: Run, synthetic_a
     assert "<h2>Slowest requests</h2>" in page
     assert "The tail &lt;b&gt;matters&lt;/b&gt;." in page
     found = json.loads(to_json(synthetic_analysis))["slowest"]
-    value = found["llamacpp"]
-    assert re.search(rf'<th scope="row">llamacpp</th>\s*<td>{value}</td>', page)
+    value = found["llamacpp f16"]
+    assert re.search(rf'<th scope="row">llamacpp f16</th>\s*<td>{value}</td>', page)
     for text in (render_table(synthetic_analysis, width=120, color=False), to_markdown(synthetic_analysis)):
         assert "slowest requests" in text
-        assert f"llamacpp: {value}" in text
+        assert f"llamacpp f16: {value}" in text
         assert "slowest: by p99" in text
 
 

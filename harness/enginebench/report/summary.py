@@ -1,0 +1,235 @@
+"""The answer of a run in a terminal: at most 24 lines of 80 columns for a run of ordinary size, readable without colour.
+
+What to run, by regime; whether the figures can be trusted, and what to type if not; a grid; the latencies at one load. It decides nothing:
+every sentence is from `enginebench.analysis.conclusion`. Returns text and prints nothing.
+"""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from statistics import median
+
+from enginebench.analysis.analysis import Analysis
+from enginebench.analysis.conclusion import Capacity, Grid, Regime, Standing
+from enginebench.domain import JSON
+from enginebench.domain.formatting import counted, duration, number, printable
+from enginebench.report.columns import MISSING, column, value_text
+
+WIDTH, LINES = 80, 24
+_INDENT = 8
+_MOST_ROWS = 8
+"""Lines of the grid with a line for each deployment; with more, it has a line for each context, which names the leader."""
+_MOST_SENTENCES = 6
+_MOST_LATENCIES = 6
+_MARKS = {"equal": "=", "cannot tell": "~", "none holds": "-", "nothing": "-"}
+_LATENCIES = ("ttft", "tpot")
+
+
+def render_summary(analysis: Analysis, path: Path | None = None, *, width: int | None = None) -> str:
+    """The answer, in blocks. path: the run's folder, for the last line. width: columns; None: those of the terminal, at most 100."""
+    width = min(100, max(WIDTH, width or shutil.get_terminal_size((WIDTH, LINES)).columns))
+    blocks = [[*_head(analysis, width), *_answer(analysis, width), *_labelled("TRUST", analysis.conclusion.trust.text, width)]]
+    several = len(analysis.conclusion.grids) > 1
+    blocks += [list(_grid(grid, width, several=several)) for grid in analysis.conclusion.grids]
+    blocks += [list(_latencies(analysis, width)), list(_capacities(analysis.conclusion.capacities, width))]
+    blocks.append(list(_end(path, width)))
+    return "\n".join("\n".join(printable(line).rstrip() for line in block) + "\n" for block in blocks if block)
+
+
+def _head(analysis: Analysis, width: int) -> Iterator[str]:
+    """'quickstart · 2 deployments x 4 loads x 4 restarts · AMD EPYC, 2 cores · 32/32 ok · 74 s'"""
+    counts, machine = analysis.counts, analysis.run.machine
+    loads, repeats = len({row.load for row in analysis.rows}), max((len(row.cells) for row in analysis.rows), default=0)
+    size = [counted(len({(row.deployment.model, row.name) for row in analysis.rows}), "deployment"), counted(loads, "load")]
+    size += [counted(repeats, "restart")] if repeats > 1 else []
+    total = len(analysis.run.cells)
+    bad = [f"{count} {status}" for status, count in counts.items() if count and status != "ok"]
+    parts = [analysis.run.name, " x ".join(size), _machine(machine), ", ".join([f"{counts['ok']}/{total} ok", *bad]), _took(analysis)]
+    yield from textwrap.wrap(" · ".join(filter(None, parts)), width, break_on_hyphens=False)
+
+
+def _machine(machine: dict[str, JSON] | object) -> str:
+    facts = machine if isinstance(machine, dict) else {}
+    gpus = facts.get("gpus")
+    names = [str(gpu.get("name", "")) for gpu in gpus if isinstance(gpu, dict)] if isinstance(gpus, list) else []
+    if names:
+        return ", ".join(f"{names.count(name)}x {name}" if names.count(name) > 1 else name for name in dict.fromkeys(names))
+    cores = facts.get("usable_cores") or facts.get("logical_cores")
+    cpu = str(facts.get("cpu") or "").split(" with ")[0].removesuffix(" Processor")
+    return ", ".join(filter(None, (cpu, counted(cores, "core") if isinstance(cores, int) else "")))
+
+
+def _took(analysis: Analysis) -> str:
+    """From the start of the first cell to the end of the last, if it was one session without a long pause."""
+    records = [cell.record for row in analysis.rows for cell in row.cells if cell.record.started_at and cell.record.wall_s is not None]
+    if not records:
+        return ""
+    starts = [datetime.fromisoformat(record.started_at or "").timestamp() for record in records]
+    ends = [start + (record.wall_s or 0.0) for start, record in zip(starts, records, strict=True)]
+    return duration(max(ends) - min(datetime.fromisoformat(analysis.run.created_at).timestamp(), *starts))
+
+
+def _labelled(label: str, text: str, width: int) -> list[str]:
+    """Wrapped text behind a label, which stands before its first line only."""
+    return textwrap.wrap(
+        text, width, initial_indent=label.ljust(_INDENT), subsequent_indent=" " * _INDENT, break_on_hyphens=False, break_long_words=False
+    )
+
+
+def _answer(analysis: Analysis, width: int) -> Iterator[str]:
+    """A sentence for each group of regimes with the same leaders, the most important first."""
+    found = analysis.conclusion
+    sentences: list[str] = []
+    for grid in found.grids:
+        prefix = f"{grid.scale.model}: " if len({each.scale.model for each in found.grids}) > 1 else ""
+        scope = f"{grid.scale.scope}: " if grid.scale.scope else ""
+        texts = [each.text for each in grid.statements] + list(grid.others)
+        sentences += [f"{prefix}{scope}{texts[0]}", *texts[1:]] if texts else []
+    if not sentences:
+        sentences = [found.sentence]
+    shown = sentences if len(sentences) <= _MOST_SENTENCES else [*sentences[: _MOST_SENTENCES - 1], _more(sentences)]
+    for i, sentence in enumerate(shown):
+        yield from _labelled("" if i else "ANSWER", sentence, width)
+
+
+def _more(sentences: Sequence[str]) -> str:
+    return f"and {len(sentences) - _MOST_SENTENCES + 1} more: bench report --why"
+
+
+# -- the grid ------------------------------------------------------------------------------------------------------------
+
+
+def _grid(grid: Grid, width: int, *, several: bool) -> Iterator[str]:
+    scale = grid.scale
+    full = len(scale.contexts) * len(scale.deployments) <= _MOST_ROWS and len(scale.deployments) > 1
+    what = f"{scale.unit}{' within the SLO' if scale.figure == 'goodput' else ''}"
+    about = f"{scale.model}, " if several else ""
+    settings = f", {scale.settings}" if scale.settings else ""
+    if full or len(scale.deployments) == 1:
+        rows = [["context", "deployment", *scale.levels], *_by_deployment(grid)]
+        yield f"{about}{what}{', and % of the best' if full else ''}{settings}{_legend(grid, leaders=False)}"
+    else:
+        rows = [["context", *scale.levels], *_by_leader(grid)]
+        yield f"{about}{what}: the leader, and its lead in %{settings}{_legend(grid, leaders=True)}"
+    yield from _aligned(rows, width, left=2 if full or len(scale.deployments) == 1 else 1)
+
+
+def _legend(grid: Grid, *, leaders: bool) -> str:
+    marks = {mark: word for word, mark in _MARKS.items() if word in ("equal", "cannot tell")} if leaders else {}
+    used = [f"{mark} {word}" for mark, word in marks.items() if any(each.outcome == word for each in grid.regimes)]
+    suspect = any(each.suspect if leaders else any(s.suspect for s in each.standings) for each in grid.regimes)
+    used += ["? suspect"] if suspect else []
+    return f"    {'   '.join(used)}" if used else ""
+
+
+def _by_deployment(grid: Grid) -> Iterator[list[str]]:
+    scale = grid.scale
+    for context in scale.contexts:
+        for i, name in enumerate(scale.deployments):
+            cells = [_standing(grid.at(context, level), name, shares=len(scale.deployments) > 1) for level in scale.levels]
+            yield ["" if i else context.removesuffix(" tokens"), name, *cells]
+
+
+def _standing(regime: Regime | None, name: str, *, shares: bool) -> str:
+    found: Standing | None = next((each for each in regime.standings if each.deployment == name), None) if regime is not None else None
+    if found is None or found.value is None:
+        return MISSING
+    share = f" {100 * found.share:3.0f} %" if shares and found.share is not None else ""
+    return f"{number(found.value.value)}{share}{'?' if found.suspect else ''}"
+
+
+def _by_leader(grid: Grid) -> Iterator[list[str]]:
+    for context in grid.scale.contexts:
+        yield [context.removesuffix(" tokens"), *(_leader(grid.at(context, level)) for level in grid.scale.levels)]
+
+
+def _leader(regime: Regime | None) -> str:
+    if regime is None or regime.outcome == "nothing":
+        return ""
+    if regime.outcome == "none holds" or not regime.leaders:
+        return "none"
+    lead = f" +{100 * regime.margin.value:.0f}" if regime.margin is not None and regime.outcome in ("leads", "probably leads") else ""
+    return f"{regime.leaders[0]}{lead}{_MARKS.get(regime.outcome, '')}{'?' if regime.suspect else ''}"
+
+
+def _aligned(rows: Sequence[Sequence[str]], width: int, *, left: int) -> Iterator[str]:
+    """Columns two spaces apart, the first `left` of them left-aligned. Where they are too wide, the last columns go on below."""
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    room = width - sum(widths[:left]) - 2 * left
+    blocks: list[list[int]] = [[]]
+    for i in range(left, len(widths)):
+        if blocks[-1] and sum(widths[j] + 2 for j in (*blocks[-1], i)) > room:
+            blocks.append([])
+        blocks[-1].append(i)
+    for block in blocks:
+        for row in rows:
+            cells = [row[i].ljust(widths[i]) for i in range(left)] + [row[i].rjust(widths[i]) for i in block]
+            yield "  ".join(cells)
+
+
+# -- latencies and capacities --------------------------------------------------------------------------------------------
+
+
+def _latencies(analysis: Analysis, width: int) -> Iterator[str]:
+    """TTFT and TPOT of every deployment at one load: the middle of the levels and contexts at which most have figures."""
+    if (found := _typical(analysis)) is not None:
+        _, regime = found
+        yield from _latency_rows(analysis, regime, width, _MOST_LATENCIES)
+
+
+def _latency_rows(analysis: Analysis, regime: Regime, width: int, most: int) -> Iterator[str]:
+    """A line for each deployment at one load; of p99 and p90 the highest that is known."""
+    shown = regime.standings[:most]
+    known = {name for each in shown for name, value in analysis.rows[each.row].figures.items() if value}
+    names = [f"{name}_p{q}" for name in _LATENCIES for q in (50, next((q for q in (99, 90) if f"{name}_p{q}" in known), 0)) if q]
+    columns = [column(name, analysis) for name in names if name in known]
+    if not columns:
+        return
+    rows = [[f"at {regime.level}, {regime.context}", *(its.heading for its in columns)]]
+    for each in shown:
+        figures = analysis.rows[each.row].figures
+        rows.append([f"  {each.deployment}{'?' if each.suspect else ''}", *(value_text(figures.get(its.figure), its) for its in columns)])
+    yield from _aligned(rows, width, left=1)
+    if (left := len(regime.standings) - most) > 0:
+        yield f"  and {left} more: bench report --latency"
+
+
+def _typical(analysis: Analysis) -> tuple[Grid, Regime] | None:
+    """The load at which latencies are shown."""
+    grids = analysis.conclusion.grids
+    regimes = [(grid, each) for grid in grids for each in grid.regimes if any(s.value is not None for s in each.standings)]
+    if not regimes:
+        return None
+    most = max(sum(s.value is not None for s in each.standings) for _, each in regimes)
+    full = [(grid, each) for grid, each in regimes if sum(s.value is not None for s in each.standings) == most]
+    grid = max((grid for grid, _ in full), key=lambda its: len(its.scale.deployments))
+
+    def distance(each: Regime) -> float:
+        scale = grid.scale
+        levels, contexts = (scale.levels, each.level), (scale.contexts, each.context)
+        return sum(abs(axis.index(at) - median(range(len(axis)))) for axis, at in (levels, contexts))
+
+    return grid, min((each for its, each in full if its is grid), key=distance)
+
+
+def _capacities(found: Sequence[Capacity], width: int) -> Iterator[str]:
+    """With an SLO: the highest load that each deployment holds."""
+    if found:
+        yield "highest load within the SLO"
+        several = len({each.model for each in found}) > 1
+        rows = [
+            [f"  {each.deployment}{f', {each.model}' if several else ''}", each.context.removesuffix(" tokens"), each.text]
+            for each in found
+        ]
+        yield from (line.rstrip()[:width] for line in _aligned(rows, width, left=3))
+
+
+def _end(path: Path | None, width: int) -> Iterator[str]:
+    page = path / "report.html" if path is not None else None
+    where = f"report  {page}" if page is not None and page.exists() else f"run     {path}" if path is not None else ""
+    more = "more  bench report --table | --latency | --why"
+    yield from [f"{where}      {more}"] if len(where) + len(more) + 6 <= width else [where, more.replace("more  ", "more    ")]
