@@ -24,6 +24,8 @@ from enginebench.audit.statements import judge_all
 from enginebench.engines.registry import discover, environments
 from enginebench.metrics.registry import metrics
 from enginebench.metrics.statistics import BOOTSTRAP_FROM, range_coverage, repeats_needed
+from enginebench.physics.device_catalogue import known_devices
+from enginebench.physics.device_entry import device_entry
 from enginebench.records.subject import VALUES
 from enginebench.scenario.schema import ScenarioFile
 from enginebench.validity import VERDICTS, Check, all_checks
@@ -422,6 +424,35 @@ def _field_docs(options: type) -> dict[str, str]:
     return found
 
 
+def _hardware() -> str:
+    out = [_GENERATED + _HARDWARE, "| name | also | memory, GiB | GB/s | TFLOPS | links, GB/s | sources |\n|---|---|---|---|---|---|---|"]
+    for name, listed in known_devices().entries.items():
+        each, usable = device_entry(listed), "" if "usable_share" not in listed.data else f", {listed.data['usable_share']:.0%} usable"
+        memory = ", ".join(f"{size:g}" for size in each.sizes_gib) or f"{each.memory_gib:g}"
+        rates = ", ".join(f"{kind} {rate:g}" for kind, rate in each.tflops.items()) or "-"
+        link = f"{each.link.kind} {each.link.gbs:g}{' to each' if each.link.per_peer else ''}" if each.link else ""
+        links = ", ".join(filter(None, [link, f"PCIe {each.pcie_gbs:g}" if each.pcie_gbs else ""])) or "-"
+        sources = ", ".join([each.source] if isinstance(each.source, str) else each.source)
+        notes = f" {each.note}" if each.note else ""
+        cells = (f"`{name}`", ", ".join(f"`{alias}`" for alias in each.aliases), memory + usable, f"{each.bandwidth_gbs:g}", rates, links)
+        out[-1] += f"\n| {' | '.join(cells)} | {sources}.{notes} |"
+    return "\n\n".join(out) + "\n"
+
+
+_HARDWARE = inspect.cleandoc("""
+    # Hardware
+
+    The devices that `--hardware` and `hardware:` of a scenario know. How to add your own: [physics.md](physics.md#your-own-hardware-and-models).
+    Rates are dense; links are in one direction. If sources differ, the highest figure counts, because a ceiling is computed from it. A family with
+    several sizes of memory takes the size as well: `m3-ultra-96gb`.
+
+    Sources, opened in November 2026: AIC aiconfigurator-core 0.12.0; LLMA llm-analysis 0.2.2; GENZ genz-llm 0.0.16; MLENG the tables of
+    stas00/ml-engineering; HFJS `hardware.ts` of huggingface.js; TABLE a table of GeForce cards and APPL one of Apple chips in public repositories; CHIM the
+    tests of chimeraforge, which repeat the makers' pages; PAGE a public specification page; BUS bus width x data rate; ISA units x clock x
+    operations per clock; SEEN read off a card; RECALL the maker's figure without a source that was opened. A device with one source has no second.
+""")
+
+
 _PAGES: dict[str, Callable[[], str]] = {
     "scenario.schema.json": _schema,
     "scenario.md": _scenario,
@@ -429,6 +460,7 @@ _PAGES: dict[str, Callable[[], str]] = {
     "validity.md": _validity,
     "engines.md": _engines,
     "physics-published.md": _published,
+    "hardware.md": _hardware,
 }
 
 if __name__ == "__main__":

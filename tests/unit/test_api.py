@@ -34,7 +34,8 @@ SIGNATURES = {
     "place": "(model: str, hardware: str, *, precision: str | None = None, kv: str = 'f16', tp: int | None = None, pp: int = 1, "
     "dp_replicas: int = 1, attention_dp: int = 1, ep: int | None = None, offload: Offload = <NOTHING>, host_gb_s: float | None = None) "
     "-> PlacedModel",
-    "fit": "(model: PlacedModel, *, context: int = 4096, concurrency: int = 1, reserve_gib: float = 2.5, chunk: int = 8192) -> ModelFit",
+    "fit": "(model: PlacedModel, *, context: int = 4096, concurrency: int = 1, reserve_gib: float | None = None, "
+    "chunk: int | None = None) -> ModelFit",
     "ceiling": "(model: PlacedModel, *, contexts: Sequence[int] = (2048,), batches: Sequence[int] = (), routing: str = 'even', "
     "measured: bool = False, bandwidth_gb_s: float | None = None, speculate: int | None = None, acceptance: float = 0.7, "
     "draft: str | None = None) -> Ceilings",

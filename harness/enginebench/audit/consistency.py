@@ -15,6 +15,7 @@ def contradicts_itself(claim: Serving, physics: Physics) -> Iterator[str]:
     if claim.hardware is None:
         return
     count = physics.device(claim.hardware)[1]
+    yield from physics.remarks(claim.hardware)
     if claim.bandwidth_gb_s is not None:
         known = physics.bandwidth_gb_s(claim.hardware) / count
         if not close(claim.bandwidth_gb_s, known, GAIN_TOLERANCE):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,10 +15,9 @@ from enginebench.domain import Parallelism
 from enginebench.errors import UserError
 from enginebench.metrics.costs import Cost, Prices, cost
 from enginebench.physics.captures import CAPTURED
-from enginebench.physics.catalogue import THIS_CPU, models
+from enginebench.physics.catalogue import models, read_machine, with_count
 from enginebench.physics.deployment_limits import weights_of
-from enginebench.physics.detect import gpus_of, machine_named
-from enginebench.physics.machine import split_machine
+from enginebench.physics.detect import ANYTHING, hardware_of_run, is_cpu
 from enginebench.physics.placed import read_popularity
 from enginebench.physics.placement import GGUF_ENGINES
 from enginebench.physics.weights import weigh
@@ -31,8 +29,9 @@ def audit_claims(
 ) -> Audit:  # fmt: skip
     """Judge every claim of a YAML file of published numbers, or every row of a run folder.
 
-    hardware: of a run, what it ran on ('4xh100', 'cpu'); None: the accelerators that it recorded. routing: which experts are used,
-    shown beside the bound: 'even', 'zipf:1.0', 'captured' (by `bench routing`) or a file of counts. prices: also what the rates cost.
+    hardware: of a run, what it ran on ('4xh100', 'cpu'); None: what its scenario states, else the accelerators that it recorded.
+    routing: which experts are used, shown beside the bound: 'even', 'zipf:1.0', 'captured' (by `bench routing`) or a file of counts.
+    prices: also what the rates cost.
     UserError for a file with mistakes (file, line and key), a run without throughput, and `hardware` with a file of claims.
     """
     path = Path(target)
@@ -62,12 +61,14 @@ def _of_file(file: Path, hardware: str | None) -> tuple[Claims, Physics]:
 
 def _of_run(folder: Path, hardware: str | None) -> tuple[Claims, Physics]:
     """The rows of a run, with the weights of its own checkpoints where these are local."""
+    if hardware is not None and hardware != ANYTHING and not is_cpu(hardware):
+        read_machine(hardware)  # a mistake of the command, not of a claim
     run = open_run(folder)
     analysis = analyse(run)
     deployments = {(row.deployment.model, row.deployment.precision): row.deployment for row in analysis.rows}
     found = {key: weights_of(*key, each.checkpoint, gguf=each.engine in GGUF_ENGINES) for key, each in deployments.items()}
     own = {key: weights for key, weights in found.items() if weights is not None}
-    return claims_of(analysis, hardware or machine_named(gpus_of(run.record.machine))), Physics(own)
+    return claims_of(analysis, hardware_of_run(run.record.machine, hardware, run.record.scenario.get("hardware"))), Physics(own)
 
 
 def _costs(claims: Claims, physics: Physics, prices: Prices) -> dict[str, Cost]:
@@ -119,13 +120,18 @@ def _used_hardware(row: Row, hardware: str | None) -> str | None:
     gpus = row.cells[0].record.traits.gpus
     if hardware is None or gpus is None or _is_cpu(hardware):
         return hardware
-    return re.sub(r"^(\d+\s*x)?", f"{gpus}x", hardware, count=1)
+    try:
+        return with_count(hardware, gpus)
+    except UserError:
+        return hardware  # the finding says that it is unknown
 
 
 def _is_cpu(hardware: str | None) -> bool:
     """Whether the deployment ran on this CPU, where all ranks share one memory."""
-    found = split_machine(hardware) if hardware else None
-    return found is not None and found[1] == THIS_CPU
+    try:
+        return hardware is not None and is_cpu(hardware)
+    except UserError:
+        return False  # the finding says that it is unknown
 
 
 def _value(row: Row, figure: str) -> float | None:

@@ -15,6 +15,7 @@ from enginebench.audit.consistency import contradicts_itself, notes
 from enginebench.audit.figures import Ceiling, Skew
 from enginebench.audit.finding import FAILED, Finding, gap
 from enginebench.audit.physics import Physics
+from enginebench.domain.formatting import brief
 from enginebench.errors import UserError
 
 HOST_MEMORY = "host memory"
@@ -185,7 +186,7 @@ def _with_host(finding: Finding, claim: Serving, physics: Physics) -> Finding:
     found = replace(finding, ceiling=best, batch=streams, limit=HOST_MEMORY, least=1 if streams == 1 else None)
     share = f"{split.host_gb:.1f} of {split.host_gb + split.device_gb:.1f} GB are in host memory"
     if step_s <= split.device_s:
-        reason = f"{share}; the devices' reads alone take {split.device_s * 1e3:.1f} ms per step, the claim allows {step_s * 1e3:.1f}"
+        reason = f"{share}; the devices' reads alone take {brief(split.device_s)} per step, the claim allows {brief(step_s)}"
         return found.judged("impossible as stated", reason, off_by=split.device_s / step_s)
     needed = split.host_gb_per_step / (step_s - split.device_s)
     per_token = split.host_gb_per_step / streams

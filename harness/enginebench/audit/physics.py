@@ -111,6 +111,10 @@ class Physics:
         machine = _machine(hardware)
         return machine.count * machine.device.bandwidth / GB
 
+    def remarks(self, hardware: str) -> tuple[str, ...]:
+        """What the hardware as it is stated contradicts in the catalogue: a bandwidth, or a size of memory that is not sold."""
+        return _machine(hardware).device.remarks
+
     def host_gb_s(self, hardware: str) -> float:
         """Bandwidth of host memory; a typical value if the catalogue has none."""
         host = _machine(hardware).host

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import click
 
 import enginebench
 from enginebench.cli.shared import AS_JSON, FILE_ONLY, POSITIVE, Number, count, model_options, print_json, write
-from enginebench.domain.formatting import duration
+from enginebench.domain.formatting import duration, rounded
 
 _EPILOG = """\b
 Examples:
@@ -43,7 +44,9 @@ def ceiling(model: enginebench.PlacedModel, reach: float | None, html: Path | No
     if as_json:
         print_json(found.to_dict(reach))
     else:
-        click.echo(f"{found.model.title}, {found.setting.machine.device.bandwidth / 1e9:,.0f} GB/s per device, {found.routing}")
+        device = found.setting.machine.device
+        limits = "" if all(map(math.isfinite, device.flops.values())) else ", arithmetic not stated, so no limit"
+        click.echo(f"{found.model.title}, {rounded(device.bandwidth / 1e9)} GB/s per device{limits}, {found.routing}")
         for context in found.curves:
             for line in (*_table(found, context), *_remarks(found, context, reach)):
                 click.echo(line)
@@ -54,7 +57,8 @@ def ceiling(model: enginebench.PlacedModel, reach: float | None, html: Path | No
 def _table(found: enginebench.Ceilings, context: int) -> Iterator[str]:
     room, names = found.model.room(context), [name if len(name) <= 10 else "routing" for name in found.lines]
     how = f", with {found.routing}" if found.mixture else ""
-    yield f"\ndecode, {context:,} tokens held by each sequence: tok/s at most; the step and what takes it, in ms{how}"
+    unit, size = _unit(max(step.time_s for step in found.curves[context]))
+    yield f"\ndecode, {context:,} tokens held by each sequence: tok/s at most; the step and what takes it, in {unit}{how}"
     heads = " ".join(f"{name:>10}" for name in names)
     yield (
         f"{'batch':>7} {heads} {'per user':>9} {'step':>8} | {'weights':>8} {'experts':>8} {'KV cache':>8} {'host':>8} | "
@@ -62,15 +66,20 @@ def _table(found: enginebench.Ceilings, context: int) -> Iterator[str]:
     )
     for i, step in enumerate(found.curves[context]):
         rates = " ".join(f"{curve[context][i].tokens_per_s:>10,.0f}" for curve in found.lines.values())
-        memory = " ".join(f"{1e3 * step.memory[name]:8.3f}" for name in ("weights", "experts", "KV cache", "host"))
+        memory = " ".join(f"{step.memory[name] / size:8.3f}" for name in ("weights", "experts", "KV cache", "host"))
         touched = f"{step.touched:7.1f}" if step.touched is not None else f"{'-':>7}"
         full = "" if step.batch <= room else "  (no room)"
         yield (
-            f"{step.batch:>7,} {rates} {step.tokens_per_s_user:>9,.1f} {1e3 * step.time_s:8.3f} | {memory} | "
-            f"{1e3 * step.seconds['compute']:8.3f} {1e3 * step.seconds['link']:8.3f} | {touched}  {step.bottleneck}{full}"
+            f"{step.batch:>7,} {rates} {step.tokens_per_s_user:>9,.1f} {step.time_s / size:8.3f} | {memory} | "
+            f"{step.seconds['compute'] / size:8.3f} {step.seconds['link'] / size:8.3f} | {touched}  {step.bottleneck}{full}"
         )
     if found.mixture:
         yield "bound: whatever the routing, as if all tokens used the same experts; even: if all experts are used equally"
+
+
+def _unit(longest: float) -> tuple[str, float]:
+    """The unit of the times of a table, with its length in s. longest: the longest of them, in s."""
+    return ("ms", 1e-3) if longest < 1 else ("s", 1.0) if longest < 100 else ("min", 60.0)
 
 
 def _remarks(found: enginebench.Ceilings, context: int, reach: float | None) -> Iterator[str]:

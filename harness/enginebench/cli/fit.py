@@ -10,6 +10,9 @@ import enginebench
 from enginebench.cli.shared import AS_JSON, Number, count, model_options, print_json
 from enginebench.errors import Exit
 
+MOST = 12
+"""Other machines that are shown."""
+
 _EPILOG = """\b
 Examples:
   bench fit llama4-scout --hardware 4xh100 --precision fp8 --context 32k --concurrency 64 --tp 4 --ep
@@ -25,10 +28,12 @@ Exit code 1: it does not fit.
 @model_options
 @click.option("--context", type=count, metavar="TOKENS", default="4k", help="Tokens of a sequence, prompt and output: 4096, 32k.")
 @click.option("--concurrency", type=click.IntRange(1), default=1, help="Sequences at once, over all replicas.")
-@click.option("--reserve", type=Number(min=0), default=2.5, metavar="GIB", help="For driver, graphs, communication.")
-@click.option("--chunk", type=click.IntRange(1), default=8192, help="Tokens of prompts that go through the model at once.")
+@click.option("--reserve", type=Number(min=0), metavar="GIB", help="For driver, graphs, communication.  [default: 2.5; llama.cpp: 1]")
+@click.option(
+    "--chunk", type=click.IntRange(1), help="Tokens of prompts that go through the model at once.  [default: 8192; llama.cpp: 512]"
+)
 @AS_JSON
-def fit(model: enginebench.PlacedModel, context: int, concurrency: int, reserve: float, chunk: int, as_json: bool) -> int:
+def fit(model: enginebench.PlacedModel, context: int, concurrency: int, reserve: float | None, chunk: int | None, as_json: bool) -> int:
     """Show whether a model fits: weights, KV cache and working memory per device, what is left, and what would fit.
 
     MODEL is a name of the catalogue, a config.json, a folder of safetensors, a .gguf file, or random:...
@@ -37,8 +42,8 @@ def fit(model: enginebench.PlacedModel, context: int, concurrency: int, reserve:
     if as_json:
         print_json(found.to_dict())
     else:
-        click.echo(f"{model.title}, {concurrency} x {context:,} tokens, KV cache in {model.kv_bits:g} bits\n")
-        for line in (*_verdict(found), *_budget(found), *_others(found), *_offloads(found)):
+        asked = f"{model.title}, {concurrency} x {context:,} tokens, KV cache in {model.kv_bits:g} bits"
+        for line in (*_verdict(found), asked, "", *_budget(found), *_offloads(found), *_others(found)):
             click.echo(line)
     return Exit.OK if found.fits else Exit.THRESHOLD
 
@@ -76,22 +81,26 @@ def _verdict(found: enginebench.ModelFit) -> Iterator[str]:
 def _others(found: enginebench.ModelFit) -> Iterator[str]:
     if found.smallest:
         yield "\nsmallest hardware of the catalogue that holds one replica of this (device memory, left per device, GB)"
-    for each in found.smallest:
+    for each in found.smallest[:MOST]:
         machine = each.machine
         yield (
-            f"  {machine.name:<24} {each.parallelism.text:<14} {machine.count * machine.device.memory / 1e9:7.0f} "
+            f"  {machine.name:<30} {each.parallelism.text:<14} {machine.count * machine.device.memory / 1e9:7.0f} "
             f"{each.budget.left / 1e9:7.1f}"
         )
+    if (more := len(found.smallest) - MOST) > 0:
+        yield f"  and {more} more: --json"
 
 
 def _offloads(found: enginebench.ModelFit) -> Iterator[str]:
     if found.with_host:
-        yield "\nwith the host's memory it fits (on the host, left on the device, GB, working memory included; flags: bench offload)"
+        yield "\nwith llama.cpp and the host's memory it fits (on the host, left on the device, GB; see bench offload)"
     for each in found.with_host:
         yield f"  {_option(each.offload):<24} {each.budget.host / 1e9:7.1f} {each.budget.left / 1e9:7.1f}"
 
 
 def _option(offload: enginebench.Offload) -> str:
+    if not offload.anything:
+        return "all on the device"
     if offload.expert_layers:
         return f"--cpu-experts {offload.expert_layers}"
     return f"--gpu-experts {offload.kept}" if offload.kept is not None else f"--cpu-layers {offload.blocks}"

@@ -44,11 +44,11 @@ def offload(model: str, hardware: str, html: Path | None, as_json: bool, **asked
     MODEL is a name of the catalogue, a config.json, a folder of safetensors, a .gguf file, or random:...
     """
     found = enginebench.offload(model, hardware, **asked)
-    show_notes(found.whole.weights.notes)
+    show_notes((*found.whole.weights.notes, *found.whole.machine.device.remarks))
     if as_json:
         print_json(found.to_dict())
     else:
-        for line in (*_head(found), *_table(found), *_verdict(found)):
+        for line in (*_verdict(found), *_head(found), *_table(found)):
             click.echo(line)
     if html is not None:
         write(html, found.page())
@@ -57,7 +57,7 @@ def offload(model: str, hardware: str, html: Path | None, as_json: bool, **asked
 
 def _head(found: enginebench.OffloadCurve) -> Iterator[str]:
     whole = found.whole
-    what = "experts of the first N layers" if whole.weights.model.experts else "first N layers"
+    what = "first N layers" if found.splits[0].by_layer else "experts of the first N layers"
     yield f"{found.title} ({found.host.bandwidth / 1e9:.4g} GB/s)"
     yield f"{whole.concurrency} x {whole.context:,} tokens, KV cache in {whole.kv_bits:g} bits; N: the {what} are on the host"
     yield (f"{printable(found.popularity.source)}\n" if found.popularity else "")
@@ -86,15 +86,18 @@ def _shown(found: enginebench.OffloadCurve) -> set[int]:
 
 def _verdict(found: enginebench.OffloadCurve) -> Iterator[str]:
     best = found.best
-    yield ""
     if best is None:
-        yield f"It does not fit: {found.splits[-1].fit.why_not}."
+        yield f"It does not fit: {found.splits[-1].fit.why_not}.\n"
         return
     whole = found.splits[0].step.tokens_per_s
-    yield f"N = {best.layers}: at most {best.step.tokens_per_s:,.1f} tok/s, of {whole:,.1f} if all of it fitted the GPU."
+    yield (
+        f"It fits with N = {best.layers}: at most {best.step.tokens_per_s:,.1f} tok/s, of {whole:,.1f} if all of it fitted the GPU."
+        if best.layers
+        else f"It fits the GPU: at most {best.step.tokens_per_s:,.1f} tok/s."
+    )
     if found.knee:
         yield f"From N = {found.knee.layers} the host's memory is the bottleneck, not the GPU."
     if found.hottest and best.layers:
         yield f"An engine that places experts one by one has {printable(found.hottest.text)}."
     yield f"  llama-server -m FILE.gguf {best.flags}"
-    yield f"  in a scenario: options: {{{', '.join(f'{key}: {value}' for key, value in best.options.items())}}}"
+    yield f"  in a scenario: options: {{{', '.join(f'{key}: {value}' for key, value in best.options.items())}}}\n"

@@ -72,7 +72,11 @@ def scenario_options(command: Command) -> Command:
             help="Only the cells with this value, e.g. engine=vllm (repeatable; twice the same key: either).",
         ),
         click.option("--repeats", type=click.IntRange(min=1), help="Number of repeats, instead of the scenario's."),
-        click.option("--hardware", metavar="HARDWARE", help="What it runs on, e.g. 4xh100 or 1xrtx4090+96gb; any: fits anywhere."),
+        click.option(
+            "--hardware",
+            metavar="HARDWARE",
+            help="What it runs on, e.g. 4xh100, 1xrtx4090+96gb or name=box,memory=96gb,bandwidth=1800gb/s; any: fits anywhere.",
+        ),
         click.option("--runtime", type=click.Choice(["process", "docker"]), help="Start every server this way, instead of the scenario's."),
         ADAPTERS,
     )
@@ -100,13 +104,18 @@ def model_options(command: Command) -> Command:
         names = ("model", "hardware", "precision", "kv", "tp", "pp", "dp_replicas", "attention_dp", "ep", "host_gb_s")
         offload = enginebench.Offload(cpu_experts, gpu_experts, cpu_layers, over_link)
         model = enginebench.place(**{name: given.pop(name) for name in names}, offload=offload)
-        show_notes(model.weights.notes)
+        show_notes(model.notes)
         return command(**given, model=model)
 
     return _decorated(
         called,
         click.argument("model"),
-        click.option("--hardware", required=True, metavar="NxDEVICE[+HOSTgb]", help="4xh100, 1xrtx4090+128gb, m3-ultra-256gb, cpu."),
+        click.option(
+            "--hardware",
+            required=True,
+            metavar="NxDEVICE[+HOSTgb]",
+            help="4xh100, 1xrtx4090+128gb, m3-ultra-256gb, cpu, or name=box,memory=96gb,bandwidth=1800gb/s.",
+        ),
         click.option("--precision", help="fp8, f16, q4_k_m, ...; default: as published, or the sizes in the file."),
         click.option("--kv", type=click.Choice(KV_TYPES), default="f16", help="Element type of the KV cache."),
         click.option("--tp", type=click.IntRange(1), help="Ranks that share each layer; default: all devices."),

@@ -55,6 +55,11 @@ def duration(seconds: float) -> str:
     return f"{seconds:.3g} s" if seconds < 100 else f"{seconds / 60:.3g} min" if seconds < 6000 else f"{seconds / 3600:.3g} h"
 
 
+def brief(seconds: float) -> str:
+    """Of a step: '25.4 ms', '9.8 s', '12 min'."""
+    return f"{1e3 * seconds:.3g} ms" if seconds < 1 else duration(seconds)
+
+
 def size(count: float) -> str:
     """Bytes in binary units: '1 GiB', '31.34 GiB'."""
     for unit in ("B", "KiB", "MiB", "GiB"):

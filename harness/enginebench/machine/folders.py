@@ -24,6 +24,11 @@ def cache_dir() -> Path:
     return Path(chosen).expanduser().absolute() if chosen else Path(platformdirs.user_cache_dir("enginebench"))
 
 
+def config_dir() -> Path:
+    """The user's folder of settings for enginebench (XDG: ~/.config/enginebench, or under XDG_CONFIG_HOME). It need not exist."""
+    return Path(platformdirs.user_config_dir("enginebench"))
+
+
 def resource_dir(name: str) -> Path:
     """The folder `name` ('adapters', 'scenarios', 'reports/templates', ...) of this installation."""
     packaged = _PACKAGE / "_repo" / name

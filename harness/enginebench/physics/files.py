@@ -11,7 +11,6 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +64,7 @@ def read_weights(reference: str, name: str | None = None, *, gguf: bool = False)
             f"unknown model '{reference}': neither in the catalogue nor a file or folder",
             advice=did_you_mean(reference.lower(), models()),
         )
-    return replace(weigh(entry.model, precision(name or entry.native, gguf=gguf)), notes=(entry.note,) if entry.note else ())
+    return weigh(entry.model, precision(name or entry.native, gguf=gguf))
 
 
 def random_model(reference: str) -> Model:

@@ -1,9 +1,8 @@
-"""Devices, machines of several devices, and their notation: '4xh100', '2xrtx4090+256gb', 'm3-ultra-192gb', 'cpu'."""
+"""Devices, and machines of several devices."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -34,6 +33,10 @@ class Device:
     flops: Mapping[str, float]
     """Dense operations/s by format."""
     usable_share: float = 1.0
+    unified: bool = False
+    """Its memory is also the host's."""
+    sizes: tuple[float, ...] = ()
+    """If it is sold with several sizes of memory: these, in GiB."""
     link: Link | None = None
     pcie: float | None = None
     """To the host, in one direction."""
@@ -44,6 +47,8 @@ class Device:
     measured_bandwidth: float | None = None
     """Measured with a copy; None: not measured."""
     note: str = ""
+    remarks: tuple[str, ...] = ()
+    """What a reader of figures about this device should know, such as a stated bandwidth that is not the catalogue's."""
 
     @property
     def usable(self) -> float:
@@ -96,26 +101,3 @@ class Machine:
 
     def with_bandwidth(self, bandwidth: float) -> Machine:
         return replace(self, device=replace(self.device, bandwidth=bandwidth))
-
-
-_MACHINE = re.compile(
-    r"(?:(?P<count>\d+)\s*x\s*)?(?P<device>[a-z0-9][a-z0-9 _.-]*?)(?:\s*\+\s*(?P<host>\d+(?:\.\d+)?)\s*gb(?:\s*ram)?)?", re.IGNORECASE
-)
-_SIZE = re.compile(r"-(\d+)gb$")
-
-
-def split_machine(text: str) -> tuple[int, str, float | None] | None:
-    """Parse '2xRTX-4090 + 256 GB RAM' to (count, device name, host memory in bytes); None if it has another form."""
-    found = _MACHINE.fullmatch(text.strip())
-    if not found or found["count"] == "0":
-        return None
-    name = re.sub(r"[ _]", "-", found["device"].strip().lower())
-    return int(found["count"] or 1), name, float(found["host"]) * GB if found["host"] else None
-
-
-def sized(device: Device, name: str) -> Device | None:
-    """The device with the memory size at the end of the name, for devices with unified memory, which are sold in several sizes."""
-    size = _SIZE.search(name)
-    if size is None or device.usable_share == 1.0:
-        return None
-    return replace(device, name=name, memory=int(size[1]) * GIB)

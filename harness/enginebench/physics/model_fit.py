@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from enginebench.domain import JSON, Parallelism, plain
+from enginebench.domain.precisions import GGUF_PRECISIONS
 from enginebench.physics import memory
 from enginebench.physics.catalogue import devices
 from enginebench.physics.machine import GIB, Device, Machine
@@ -26,7 +27,8 @@ class ModelFit:
     smallest: tuple[Fit, ...]
     """Per device of the catalogue, the fewest that hold one replica; least memory first."""
     with_host: tuple[Fit, ...]
-    """Ways in which it fits with the help of the host's memory; empty when it fits without or no host is stated."""
+    """Ways in which llama.cpp runs it with the help of the host's memory, as `offload_curve` finds them, the first of which has none on
+    the host if its smaller working memory is enough. Empty when it fits without, no host is stated, or llama.cpp lacks the precision."""
 
     @property
     def fits(self) -> bool:
@@ -44,19 +46,35 @@ class ModelFit:
         }  # fmt: skip
 
 
-def fit(model: PlacedModel, *, context: int = 4096, concurrency: int = 1, reserve_gib: float = 2.5, chunk: int = 8192) -> ModelFit:
+def fit(
+    model: PlacedModel, *, context: int = 4096, concurrency: int = 1, reserve_gib: float | None = None, chunk: int | None = None
+) -> ModelFit:
     """Whether a model fits its hardware.
 
     context: tokens of a sequence, prompt and output. concurrency: sequences at once, over all replicas.
-    reserve_gib: memory per device for driver, graphs and communication, in GiB. chunk: prompt tokens that are processed at once.
+    reserve_gib: memory per device for driver, graphs and communication, in GiB; None: 2.5, and 1 for llama.cpp. chunk: prompt tokens
+    that are processed at once; None: 8,192, and 512 for llama.cpp.
     UserError for a spread that does not divide the model.
     """
     asked = memory.fit(
         model.weights, model.machine, model.parallelism, context=context, concurrency=concurrency, kv_bits=model.kv_bits,
-        reserve=Reserve(reserve_gib * GIB, chunk), offload=model.offload,
+        reserve=_reserve(Reserve(), reserve_gib, chunk), offload=model.offload,
     )  # fmt: skip
-    hosted = replace(asked, reserve=LLAMACPP)  # the flags for it are llama.cpp's, so its working memory counts, as in `offload_curve`
-    return ModelFit(asked, tuple(smallest(asked, devices().values())), tuple(most_on_device(hosted)) if not asked.fits else ())
+    hosted = () if asked.fits or asked.machine.host is None else _with_llamacpp(model, asked, _reserve(LLAMACPP, reserve_gib, chunk))
+    return ModelFit(asked, tuple(smallest(asked, devices().values())), tuple(hosted))
+
+
+def _reserve(usual: Reserve, gib: float | None, chunk: int | None) -> Reserve:
+    return Reserve(usual.runtime if gib is None else gib * GIB, chunk or usual.chunk)
+
+
+def _with_llamacpp(model: PlacedModel, asked: Fit, reserve: Reserve) -> list[Fit]:
+    """Its weights and working memory count, as in `offload_curve`, because the flags are llama.cpp's."""
+    weights = model.weights_of_gguf
+    if weights.precision.name not in GGUF_PRECISIONS:
+        return []
+    plain = replace(asked, weights=weights, reserve=reserve).with_offload(NOTHING)
+    return [plain] if plain.fits else most_on_device(plain)
 
 
 def widened(parallelism: Parallelism, devices: int) -> Parallelism:

@@ -40,6 +40,8 @@ class Split:
     """Number of layers whose experts (of a dense model: all weights) are on the host."""
     fit: Fit
     step: Step
+    by_layer: bool = False
+    """Whole layers are on the host, not only their experts."""
 
     @property
     def device_bytes(self) -> float:
@@ -50,7 +52,7 @@ class Split:
         """The `options` of a llama.cpp deployment in a scenario."""
         model, kv = self.fit.weights.model, _KV_TYPES.get(self.fit.kv_bits)
         # the head counts as a layer, and is the last to move to the host
-        placed: dict[str, int | str] = {"n_cpu_moe": self.layers} if model.experts else {"gpu_layers": len(model.layers) + 1 - self.layers}
+        placed: dict[str, int | str] = {"gpu_layers": len(model.layers) + 1 - self.layers} if self.by_layer else {"n_cpu_moe": self.layers}
         return {**placed, **({"kv_type": kv} if kv else {})}
 
     @property
@@ -137,10 +139,10 @@ class OffloadCurve:
 
     def page(self) -> str:
         """The ceiling over the number of layers on the host, as an HTML page that opens offline. Splits that do not fit are grey."""
-        best, title, mixture = self.best, self.title, self.whole.weights.model.experts is not None
+        best, title, by_layer = self.best, self.title, self.splits[0].by_layer
         traces = [_placed([each for each in self.splits if each.fit.fits == fits], fits=fits) for fits in (True, False)]
         marks = [mark(best.layers, f"the fastest that fits: {best.flags}", "solid", log=False)] if best else []
-        layout = frame(title, "layers with their experts on the host" if mixture else "layers on the host", marks)
+        layout = frame(title, "layers on the host" if by_layer else "layers with their experts on the host", marks)
         return page(title, {"data": traces, "layout": layout})
 
     def to_dict(self) -> JSON:
@@ -188,13 +190,21 @@ def offload(
 
 
 def splits(asked: Fit, popularity: Popularity | None = None) -> OffloadCurve:
-    """For N from 0 to all layers: whether it fits, and its decode ceiling. UserError if the machine has no host memory."""
-    mixture = asked.weights.model.experts is not None
+    """For N from 0 to all layers: whether it fits, and its decode ceiling. UserError if the machine has no host memory.
+
+    If a mixture does not fit with all experts on the host, but with whole layers there, N counts those.
+    """
+    kinds = (False, True) if asked.weights.model.experts else (True,)
+    curves = [_curve(asked, popularity, by_layer=by_layer) for by_layer in kinds]
+    return next((curve for curve in curves if curve.best), curves[0])
+
+
+def _curve(asked: Fit, popularity: Popularity | None, *, by_layer: bool) -> OffloadCurve:
     found = []
     for layers in range(len(asked.weights.model.layers) + 1):
-        offload = Offload(expert_layers=layers) if mixture else Offload(blocks=layers)
+        offload = Offload(blocks=layers) if by_layer else Offload(expert_layers=layers)
         setting = Setting(asked.weights, asked.machine, asked.parallelism, asked.kv_bits, popularity, offload)
-        found.append(Split(layers, asked.with_offload(offload), decode(setting, asked.concurrency, asked.context)))
+        found.append(Split(layers, asked.with_offload(offload), decode(setting, asked.concurrency, asked.context), by_layer))
     return OffloadCurve(tuple(found), popularity)
 
 

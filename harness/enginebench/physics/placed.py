@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from enginebench.domain import Parallelism
@@ -16,6 +17,9 @@ from enginebench.physics.placement import KV_BITS
 from enginebench.physics.popularity import Popularity, measured, zipf
 from enginebench.physics.routing_files import read
 from enginebench.physics.weights import NOTHING, Offload, Weights
+
+_ROUNDING = 0.02
+"""Share of the active weights below which the input table makes no difference."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +36,26 @@ class PlacedModel:
     reference: str = ""
     """As it was asked for: a name of the catalogue, a path, or 'random:...'."""
 
+    @cached_property
+    def weights_of_gguf(self) -> Weights:
+        """As an engine that reads GGUF files stores them in this precision."""
+        return read_weights(self.reference, self.precision, gguf=True) if self.reference else self.weights
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of figures about it should know."""
+        return *self.weights.notes, *self.machine.device.remarks
+
     @property
     def title(self) -> str:
-        """'llama4-scout in fp8 (107.8 billion weights, 17.2 active, 108 GB), 4x h100-sxm-80gb, tp=4 ep=4'."""
+        """'llama4-scout in fp8 (107.8 billion weights, 17.2 active, 108 GB), 4x h100-sxm-80gb, tp=4 ep=4'.
+
+        A token reads one row of the input table; whether that counts as active makes a difference in small models with many words.
+        """
         model = self.weights.model
-        counted = f"{model.params / 1e9:.4g} billion weights, {model.active('both') / 1e9:.3g} active, {self.weights.bytes / 1e9:.4g} GB"
+        whole, read = model.active("both") / 1e9, model.active("head") / 1e9
+        active = f"{whole:.3g} active" if read > (1 - _ROUNDING) * whole else f"{read:.3g} active and {whole - read:.2g} in the input table"
+        counted = f"{model.params / 1e9:.4g} billion weights, {active}, {self.weights.bytes / 1e9:.4g} GB"
         return f"{model.name} in {self.weights.precision.name} ({counted}), {self.machine.name}, {self.parallelism.text}"
 
     def room(self, context: int) -> int:

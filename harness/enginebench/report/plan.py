@@ -37,7 +37,7 @@ def plan_to_text(plan: Plan, commands: Sequence[Commands] = (), *, verbose: bool
     launches = list(plan.launches())
     first = [(deployment, cells) for deployment, cells in launches if cells[0].repeat == plan.cells[0].repeat]
     known = capacities(plan)
-    lines = [_summary(plan, len(first), launches), *_least_text(plan, known, first)]
+    lines = [_summary(plan, len(first), launches), *_least_text(plan, known, first), *_hardware_notes(plan)]
     for deployment, cells in first:
         lines += ["", *_deployment_lines(plan, deployment, cells, known.get(id(deployment)), shown.get(id(deployment)), verbose)]
     lines.append("")
@@ -72,6 +72,7 @@ def plan_to_dict(plan: Plan, commands: Sequence[Commands]) -> JSON:
         )
     return {
         "schema": PLAN_SCHEMA, "scenario": plan.scenario.name, "hardware": plan.bounds.machine.name if plan.bounds else None,
+        "unchecked": plan.unchecked or None,
         "cells": len(plan.cells), "least_s": least_s(plan, known) if plan.bounds else None, "probes": plan.probes,
         "plan_id": plan.id, "identity": plan.identity, "inputs": plain(plan.contents),
         "slo": plain(plan.scenario.slo),
@@ -117,8 +118,17 @@ def _least_text(plan: Plan, known: Mapping[int, Capacity], first: Sequence[tuple
         yield f"at least {duration(seconds)} of load on {machine}, by the ceiling; warm-up and server starts come on top"
         return
     boxed = any(each.runtime == "docker" and plan.registry[each.engine].traits(each).gpus for each, _ in first)
-    if boxed and plan.bounds is None and plan.scenario.hardware is None:
+    if boxed and plan.bounds is None and plan.scenario.hardware is None and not plan.unchecked:
         yield _UNCHECKED
+
+
+def _hardware_notes(plan: Plan) -> Iterator[str]:
+    if plan.unchecked:
+        first, *advice = plan.unchecked.split("\n")
+        yield f"what fits is not checked: {first.removeprefix('hardware: ')}"
+        yield from advice
+    if plan.bounds is not None:
+        yield from (f"note: {remark}" for remark in plan.bounds.machine.device.remarks)
 
 
 def _deployment_lines(

@@ -26,6 +26,7 @@ from enginebench.machine import host
 from enginebench.machine.accelerators import gpus
 from enginebench.machine.folders import cache_dir
 from enginebench.machine.nvml import DRIVER
+from enginebench.physics.detect import undetected
 from enginebench.runner.quiet import Moment, others_since
 from enginebench.runtime.exit_status import LaunchFailed
 from enginebench.runtime.leftovers import here, leases, sweep
@@ -134,7 +135,10 @@ def _gpus() -> Diagnosis:
         return Diagnosis("GPUs", "warn", "none seen", "only engines that run on CPUs can be launched; attach reaches servers elsewhere")
     names = [f"{gpu.name}{f' {size(gpu.memory_bytes)}' if gpu.memory_bytes else ''}" for gpu in found]
     counted = ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))
-    return Diagnosis("GPUs", "ok", counted + (f", driver {found[0].driver}" if found[0].driver else ""))
+    text = counted + (f", driver {found[0].driver}" if found[0].driver else "")
+    if unknown := undetected(found):
+        return Diagnosis("GPUs", "warn", f"{text}: {unknown.message}", unknown.advice or "")
+    return Diagnosis("GPUs", "ok", text)
 
 
 def _nvml() -> Diagnosis:

@@ -66,10 +66,16 @@ def _to_resume(plan: Plan, results: Path, machine: Mapping[str, JSON], *, retry_
 def _new_record(plan: Plan, machine: Mapping[str, JSON]) -> RunRecord:
     scenario = plan.scenario
     about: dict[str, JSON] = {"title": scenario.title, "description": scenario.description, "file": scenario.file.name}
-    about |= {"repeats": scenario.repeats} | ({"hardware": scenario.hardware} if scenario.hardware else {})
+    about |= {"repeats": scenario.repeats} | ({"hardware": _hardware(scenario.hardware)} if scenario.hardware else {})
     probes = {first: {first: search.start} for first, search in plan.searches.items()}
     cells = tuple(cell.id for cell in plan.cells)
     return RunRecord(scenario.name, now(), about, plan.id, cells, machine, __version__, _slo(plan), plan.searches, probes, plan.contents)
+
+
+def _hardware(stated: str) -> str:
+    from enginebench.physics.catalogue import self_contained  # reads the catalogue
+
+    return stated if stated == "any" else self_contained(stated)
 
 
 def _slo(plan: Plan) -> dict[str, JSON] | None:

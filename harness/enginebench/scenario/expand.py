@@ -73,15 +73,15 @@ class Scenario:
     """Content of the file, verbatim."""
 
 
-def load_scenario(file: Path, registry: Registry, *, runtime: Runtime | None = None) -> Scenario:
+def load_scenario(file: Path, registry: Registry, *, runtime: Runtime | None = None, hardware: str | None = None) -> Scenario:
     """Read, check and expand a scenario file. UserError with file, line and key for anything wrong in it.
 
-    runtime: 'process' or 'docker', used for every server that the scenario starts in one of the two.
+    runtime: 'process' or 'docker', used for every server that the scenario starts in one of the two. hardware: instead of its own.
     """
-    return expand(read(file), registry, runtime=runtime)
+    return expand(read(file), registry, runtime=runtime, hardware=hardware)
 
 
-def expand(source: Source, registry: Registry, *, runtime: Runtime | None = None) -> Scenario:
+def expand(source: Source, registry: Registry, *, runtime: Runtime | None = None, hardware: str | None = None) -> Scenario:
     """As `load_scenario`, for a source that has been read."""
     try:
         written = ScenarioFile.model_validate(source.data)
@@ -89,7 +89,7 @@ def expand(source: Source, registry: Registry, *, runtime: Runtime | None = None
         raise as_user_error(error, source, ScenarioFile) from None
     if runtime is not None:
         written = written.model_copy(update={"deployments": [_started_as(runtime, entry) for entry in written.deployments]})
-    if written.hardware is not None:
+    if written.hardware is not None and hardware is None:
         check_hardware(written.hardware, source)
     slo = slo_of(written.slo, source)
     loads = LoadGroups(source, written.loads, probe_requests(slo))
@@ -111,7 +111,7 @@ def expand(source: Source, registry: Registry, *, runtime: Runtime | None = None
     return Scenario(
         name=written.name, deployments=deployments, loads=loads_of, searches=searches, slo=slo, repeats=written.repeats,
         parity=ParityCheck(**written.parity.model_dump()) if written.parity else None, title=written.title,
-        description=written.description, hardware=written.hardware, file=source.file, text=source.text,
+        description=written.description, hardware=hardware or written.hardware, file=source.file, text=source.text,
     )  # fmt: skip
 
 

@@ -39,6 +39,8 @@ class Plan:
     """Cell id -> the search that begins with the cell. Its further cells depend on the result of each."""
     bounds: MachineLimits | None = None
     """Limits of the machine that cells have to fit; None: the machine is unknown."""
+    unchecked: str = ""
+    """Why it is not checked what fits the accelerators that are here; empty if it is, if there are none, or if hardware is stated."""
     contents: Contents = field(default_factory=dict)
     """What the checkpoints, data sets and traces contain that are on this machine."""
     registry: Registry = field(default_factory=discover, repr=False, compare=False)

@@ -38,12 +38,11 @@ def plan(
     UserError with file, line and key for a mistake in the scenario, and for a selection without cells.
     """
     registry = discover(map(Path, adapters))
-    loaded = load_scenario(find_scenario(scenario), registry, runtime=runtime)
+    loaded = load_scenario(find_scenario(scenario), registry, runtime=runtime, hardware=hardware)
     if repeats is not None:
         loaded = replace(loaded, repeats=repeats)
-    if hardware is not None:
-        loaded = replace(loaded, hardware=hardware)
-    whole = plan_of(loaded, registry, _bounds(loaded))
+    bounds, unchecked = _bounds(loaded)
+    whole = replace(plan_of(loaded, registry, bounds), unchecked=unchecked)
     selection = _selection(only)
     for key, values in selection.items():
         for value in sorted(values - (known := whole.values(key))):
@@ -73,18 +72,23 @@ def built_in_scenarios() -> list[str]:
     return sorted(file.stem for file in resource_dir("scenarios").glob("*.yaml"))
 
 
-def _bounds(scenario: Scenario) -> MachineLimits | None:
-    """The memory and bandwidth to check against; None when no hardware is stated and no known GPU is here, or a CPU does the work."""
+def _bounds(scenario: Scenario) -> tuple[MachineLimits | None, str]:
+    """The memory and bandwidth to check against, and why the GPUs that are here are not checked.
+
+    None when no hardware is stated and no known GPU is here, or a CPU does the work.
+    """
     from enginebench.machine.accelerators import gpus
 
     seen = () if scenario.hardware else gpus()
     if not scenario.hardware and not seen:
-        return None
+        return None, ""
     from enginebench.physics.deployment_limits import MachineLimits  # physics takes a while to import
-    from enginebench.physics.detect import local_machine, stated_machine
+    from enginebench.physics.detect import local_machine, stated_machine, undetected
 
     machine = stated_machine(scenario.hardware) if scenario.hardware else local_machine(seen)
-    return MachineLimits(machine, scenario.file.resolve().parent) if machine is not None else None
+    if machine is None:
+        return None, str(undetected(seen) or "")
+    return MachineLimits(machine, scenario.file.resolve().parent), ""
 
 
 def _selection(only: Sequence[str]) -> dict[str, frozenset[str]]:

@@ -208,10 +208,11 @@ class ScenarioFile(Strict):
     )
     hardware: str | None = Field(
         None,
-        max_length=100,
+        max_length=400,
         examples=["4xh100"],
-        description="The machine that the scenario is meant for, as in `bench fit`, e.g. `4xh100` or `1xrtx4090+96gb` (with host memory): "
-        "cells that do not fit are skipped, with the numbers. Default: the GPUs of this machine; `--hardware` overrides both.",
+        description="The machine that the scenario is meant for, as in `bench fit`, e.g. `4xh100`, `1xrtx4090+96gb` (with host memory) or "
+        "`'name=box,memory=96gb,bandwidth=1800gb/s'`: cells that do not fit are skipped, with the numbers. Default: the GPUs of this "
+        "machine; `--hardware` overrides both.",
     )
     repeats: Few = Field(1, description="Server restarts per deployment; repeats interleave the deployments.")
     parity: Parity | None = Field(None, description="Compare the engines' greedy output for the same prompts.")

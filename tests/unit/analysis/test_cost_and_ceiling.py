@@ -135,7 +135,7 @@ def test_prices_are_known_by_any_name_of_a_device() -> None:
     assert set(price_list(given=["h100.hour=2", "cpu.hour=1", "hour=1"]).devices) == {
         "h100-sxm-80gb", "cpu", "*"
     }  # fmt: skip
-    with pytest.raises(UserError, match="no device 'h1000'"):
+    with pytest.raises(UserError, match="unknown device 'h1000'"):
         price_list(given=["h1000.hour=1"])
 
 

@@ -582,7 +582,7 @@ def test_the_command_prints_writes_and_exits(tmp_path: Path) -> None:
     [
         (["--checkpoint", "nonsense"], "expected MODEL/PRECISION=REFERENCE"),
         (["--hardware", "4xh100"], "is for a run"),
-        (["--price", "h1000.hour=2"], "no device 'h1000'"),
+        (["--price", "h1000.hour=2"], "unknown device 'h1000'"),
         (["--price", "hour"], "invalid price"),
     ],
 )
@@ -610,7 +610,8 @@ def test_a_run_can_be_audited(synthetic_run: Run) -> None:
         (["NVIDIA H100 PCIe"], "1xh100-pcie-80gb"),
         (["NVIDIA H100 NVL"], "1xh100-nvl-94gb"),
         (["NVIDIA GeForce RTX 4090 Laptop GPU"], "1xrtx-4090-laptop-16gb"),
-        (["NVIDIA GeForce RTX 4080 Laptop GPU"], None),
+        (["NVIDIA GeForce RTX 4080 Laptop GPU"], "1xrtx-4080-laptop-12gb"),
+        (["NVIDIA GeForce RTX 4050 Laptop GPU"], None),
         (["NVIDIA H100 80GB HBM3 MIG 1g.10gb"], None),
         (["Example 9000"], None),
         (["NVIDIA H100 80GB HBM3", "NVIDIA GeForce RTX 4090"], None),

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-import yaml
 from click.testing import CliRunner
 from enginebench.audit.claims import Serving
 from enginebench.audit.judge import judge_serving
@@ -14,7 +13,6 @@ from enginebench.audit.physics import Physics
 from enginebench.cli import bench
 from enginebench.domain import ClosedLoop, Deployment, Parallelism
 from enginebench.physics import Device, Machine, Offload, Role, Setting, catalogue, decode, need_model, prefill, read_machine, weigh, zipf
-from enginebench.physics.catalogue import driver_names
 from enginebench.physics.deployment_limits import MachineLimits
 from enginebench.physics.sharding import per_device
 from hypothesis import given
@@ -120,18 +118,3 @@ def test_what_stays_in_a_node_does_not_take_the_network() -> None:
     assert step.seconds["link"] == pytest.approx(32 * 2 * max(size / 8 / 50e9, 1.75 * size / 450e9))
     wide = Parallelism(tp=16, attention_dp=16, ep=8)
     assert decode(Setting(MIXTRAL, h100, wide).favoured, 64, 0).seconds["link"] == 0
-
-
-@pytest.mark.parametrize(
-    ("text", "count", "name"), [("7900xtx", 1, "rx-7900-xtx-24gb"), ("2x7900xtx", 2, "rx-7900-xtx-24gb"), ("4xh100", 4, "h100-sxm-80gb")]
-)
-def test_a_name_is_no_count(text: str, count: int, name: str) -> None:
-    machine = read_machine(text)
-    assert (machine.count, machine.device.name) == (count, name)
-    assert read_machine(f"{text}+64gb").host is not None
-
-
-def test_every_driver_name_means_one_device() -> None:
-    listed = [name for device in yaml.safe_load(HARDWARE.read_text())["devices"].values() for name in device["drivers"]]
-    assert len(listed) == len(set(listed)) > 40
-    assert len(driver_names()) == len(listed)

@@ -247,7 +247,7 @@ def test_a_machine_named_cpu_measures_nothing() -> None:
     assert machine_named(["cpu"]) is None
     assert stated_machine("cpu") is None
     assert stated_machine("any") is None
-    with pytest.raises(UserError, match="no device"):
+    with pytest.raises(UserError, match="unknown device"):
         stated_machine("4xh1000")
 
 

@@ -233,7 +233,7 @@ def test_command_does_not_fit() -> None:
 
 def test_command_refuses() -> None:
     for arguments, why in (
-        (("scout", "--hardware", "h1000"), "no device 'h1000'"),
+        (("scout", "--hardware", "h1000"), "unknown device 'h1000'"),
         (("scot", "--hardware", "h100"), "unknown model 'scot'"),
         (("scout", "--hardware", "h100", "--precision", "q4"), "precision 'q4'"),
         (("scout", "--hardware", "h100", "--context", "many"), "invalid count 'many'"),
