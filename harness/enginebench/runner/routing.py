@@ -24,6 +24,7 @@ from enginebench.engines.installed import installs_of
 from enginebench.engines.registry import Registry, discover
 from enginebench.errors import UserError, did_you_mean
 from enginebench.physics import captures
+from enginebench.physics.catalogue import need_model
 from enginebench.physics.routing import Routing
 from enginebench.physics.routing_files import SUFFIXES, read, save
 from enginebench.records.run_folder import open_run
@@ -81,37 +82,37 @@ def count_routing(
     UserError when no model can be counted, or the engine is unknown, not installed, or fails.
     """
     path, registry = Path(source), discover(map(Path, adapters))
+    if model is not None:
+        need_model(model)
     if path.is_file() and path.suffix in SUFFIXES and not _is_model(path):
         yield read(path)
         return
     asked = Asked(tuple(inputs), requests, input_tokens, output_tokens)
     folder = Path(out) if out is not None else path / "routing" if (path / "run.json").is_file() else Path("results") / "routing"
-    counted, refusal = 0, None
+    counted, refusals = 0, {}
     for each in _models(str(source), precision, engine, registry):
         try:
             chosen = engine or ENGINE_OF[each.format]
-            python = _python_of(chosen, registry)
+            python = _python_of(chosen, each, registry)
             checkpoint = prepare(each.checkpoint, each.precision or "f16", each.format, each.base, on_step)
             found = _identified(count(each.name, checkpoint, each.precision, chosen, python, asked), each, checkpoint, model)
         except UserError as error:  # a dense model among others
-            refusal = error
-            on_step(f"{each.name}: {error}")
+            refusals[each.name] = error
             continue
         counted += 1
         save(found, folder / f"{each.name}.npz")
         on_step(f"{each.name}: counts kept in {folder / each.name}.npz, and in {captures.keep(found)} for --routing captured")
         yield found
-    if refusal is not None and not counted:
-        raise refusal
+    for name, refusal in refusals.items():
+        if not counted:
+            raise refusal
+        on_step(f"{name}: {refusal}")
 
 
 def _identified(routing: Routing, model: _Model, checkpoint: str, name: str | None) -> Routing:
     """With the checkpoint's content, and with the names by which it is looked up."""
-    reference = name or (model.checkpoint if model.checkpoint.startswith("random:") else None)
-    names = captures.known_names(reference, routing.experts) if reference else ()
-    if name and not names:
-        names = (name,)
-    names = names or captures.known_names(model.name, routing.experts) or captures.known_names(checkpoint, routing.experts)
+    called = [name] if name else [model.checkpoint, model.name, checkpoint]
+    names = next(filter(None, (captures.known_names(each, routing.experts) for each in called)), ())
     return replace(routing, content=captures.content(Path(checkpoint)), names=names)
 
 
@@ -170,9 +171,12 @@ def engines() -> list[str]:
     return sorted(file.stem.removesuffix("_routing") for file in WORKERS.glob("*_routing.py") if file.stem != "sglang_routing")
 
 
-def _python_of(engine: str, registry: Registry) -> Path:
+def _python_of(engine: str, model: _Model, registry: Registry) -> Path:
     if engine not in engines():
         raise UserError(f"expert choices cannot be counted with {engine}", advice=did_you_mean(engine, engines()))
+    reads = registry.need(engine).checkpoint_format
+    if model.format != reads:
+        raise UserError(f"{engine} reads {reads}, and {model.checkpoint} is {model.format}", advice=f"--engine {ENGINE_OF[model.format]}")
     pythons = [install.python for install in installs_of(registry.need(engine)) if install.python]
     if not pythons:
         raise UserError(f"{engine} is not installed", advice=f"bench engines install {engine}")

@@ -35,6 +35,10 @@ class Asked:
     def __post_init__(self) -> None:
         if not self.inputs or len(set(self.inputs)) < len(self.inputs):
             raise UserError("the kinds of input must be different, at least one", key="inputs", advice=f"known: {', '.join(INPUTS)}")
+        for each in self.inputs:
+            if each not in INPUTS and ":" not in each:
+                data = "or a data set: jsonl:FILE, sharegpt:FILE, hf:ORG/NAME"
+                raise UserError(f"unknown kind of input '{each}'", key="inputs", advice=f"known: {', '.join(INPUTS)}, {data}")
 
     @property
     def text(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from enginebench.checkpoints import RandomMoE
+from enginebench.checkpoints.gguf_file import write_gguf
 from enginebench.checkpoints.hf_folder import write_hf_folder
 from enginebench.cli import bench
 from enginebench.errors import UserError
@@ -290,3 +292,34 @@ def test_an_engine_whose_routers_cannot_be_asked(tmp_path: Path) -> None:
     done = CliRunner().invoke(bench, ["routing", "random:qwen3moe", "--engine", "fake"])
     assert isinstance(done.exception, UserError)
     assert "expert choices cannot be counted with fake" in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("random:qwen3moe", "--inputs", "prose"), r"inputs: unknown kind of input 'prose'\n.*known: text, code, random, or a data set"),
+        (("random:qwen3moe", "--inputs", "text,text"), "must be different"),
+        (("random:qwen3moe", "--inputs", ","), "at least one"),
+        (("random:qwen3moe", "--model", "llama4-scot"), r"no model 'llama4-scot' in the catalogue\n.*llama4-scout"),
+        (("model.gguf", "--engine", "transformers"), r"transformers reads safetensors, and .*model.gguf is gguf\n.*--engine llamacpp"),
+        (("folder", "--engine", "llamacpp"), r"llamacpp reads gguf, and .*folder is safetensors\n.*--engine transformers"),
+    ],
+)
+def test_what_cannot_be_counted_has_one_sentence_and_no_other_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_gguf(RandomMoE(layers=1), "q8_0", tmp_path / "model.gguf")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "config.json").write_text("{}")
+    done = CliRunner().invoke(bench, ["routing", *words])
+    assert isinstance(done.exception, UserError)
+    assert re.search(message, str(done.exception)), str(done.exception)
+    assert done.output == ""
+
+
+def test_page_of_two_models_is_refused(tmp_path: Path) -> None:
+    save(routing_of("m", "made up", (1, 2), EXPERTS, choices()), tmp_path / "m.npz")
+    done = CliRunner().invoke(bench, ["routing", *[str(tmp_path / "m.npz")] * 2, "--html", str(tmp_path / "c.html")])
+    assert isinstance(done.exception, UserError)
+    assert "--html writes one model's curves, and 2 were counted" in str(done.exception)
