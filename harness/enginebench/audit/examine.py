@@ -68,7 +68,9 @@ def _of_run(folder: Path, hardware: str | None) -> tuple[Claims, Physics]:
     deployments = {(row.deployment.model, row.deployment.precision): row.deployment for row in analysis.rows}
     found = {key: weights_of(*key, each.checkpoint, gguf=each.engine in GGUF_ENGINES) for key, each in deployments.items()}
     own = {key: weights for key, weights in found.items() if weights is not None}
-    return claims_of(analysis, hardware_of_run(run.record.machine, hardware, run.record.scenario.get("hardware"))), Physics(own)
+    references = {model: each.checkpoint for (model, _), each in deployments.items()}
+    hardware = hardware_of_run(run.record.machine, hardware, run.record.scenario.get("hardware"))
+    return claims_of(analysis, hardware), Physics(own, references=references)
 
 
 def _costs(claims: Claims, physics: Physics, prices: Prices) -> dict[str, Cost]:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from enginebench.inputs.fields import Count, Few, Strict
 
 Positive = Annotated[float, Field(gt=0, le=1e15)]
 Span = Annotated[list[Positive], Field(min_length=2, max_length=2)]
+
+
+def _span(value: object) -> object:
+    return [value, value] if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
 class Ratio(Strict):
@@ -83,13 +87,15 @@ class Fits(Strict):
 
 
 class HotExperts(Strict):
-    """A claimed share of tokens that a number of experts of a layer receive."""
+    """A claimed share of the choices that a number of experts of a layer receive. A single number is a span of no width."""
 
     source: str
     says: str
     model: str
-    experts: Span
-    share: Span
+    experts: Annotated[Span, BeforeValidator(_span)]
+    of: Count | None = None
+    """Experts of a layer, as the source states them."""
+    share: Annotated[Span, BeforeValidator(_span)]
 
 
 class ExpertSize(Strict):

@@ -17,7 +17,7 @@ from enginebench.audit.arithmetic import (
 )
 from enginebench.audit.figures import Shape
 from enginebench.audit.finding import Judged, apart
-from enginebench.audit.kinds import ExpertSize, HotExperts, LessCompute, ModelFacts
+from enginebench.audit.kinds import ExpertSize, LessCompute, ModelFacts
 from enginebench.audit.physics import Physics
 from enginebench.errors import UserError
 
@@ -131,32 +131,6 @@ def less_compute(claim: LessCompute, physics: Physics) -> Judged:
     if fewest * (1 - TIMES_TOLERANCE) <= claim.times <= most * (1 + TIMES_TOLERANCE):
         return Judged("plausible", [reason])
     return Judged("inconsistent", [f"{reason}, not {times(claim.times)}"], min(apart(claim.times, each) for each in (fewest, most)))
-
-
-def hot_experts(claim: HotExperts, physics: Physics) -> Judged:
-    """Compare the skew with uniform routing. It depends on the text, so it cannot be judged further."""
-    shape = _with_experts(claim.model, physics)
-    few, many = sorted(claim.experts)
-    low, high = sorted(claim.share)
-    if many > shape.experts:
-        return Judged("inconsistent", [f"a layer has {shape.experts} experts"])
-    if low > min(1.0, many / shape.top_k):
-        return Judged(
-            "impossible as stated",
-            [f"{many:g} experts can take {many / shape.top_k:.0%} of the choices at most: a token takes {shape.top_k}"],
-        )
-    even = [count / shape.experts for count in (few, many)]
-    share, least, most = f"{even[0]:.0%} to {even[1]:.0%}", low / even[1], high / even[0]
-    excess = f"uniform routing gives {few:g} to {many:g} of {shape.experts} experts {share}"
-    if least == most:
-        excess = f"uniform routing gives {few:g} of {shape.experts} experts {even[0]:.0%}"
-    spread = "" if least == most else f" ({many:g} that take {low:.0%}, {few:g} that take {high:.0%})"
-    text = f"{excess}; the claim is {span_text(least, most)} that{spread}"
-    if (counted := physics.routed(claim.model)) is not None:
-        shares = [counted.hit_rate(round(count)) for count in (few, many)]
-        seen = f"they take {shares[0]:.0%} to {shares[1]:.0%} of the choices: {counted.source}"
-        return Judged("plausible" if shares[0] <= high and shares[1] >= low else "inconsistent", [seen, text])
-    return Judged("not enough stated", [text, "text and layers are not stated; measure it with bench routing"])
 
 
 def _with_experts(model: str, physics: Physics) -> Shape:

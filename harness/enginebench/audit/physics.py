@@ -51,6 +51,8 @@ class Physics:
     """Weights of a run by (model, precision). They take precedence over the catalogue."""
     routing: str = "even"
     """'even', 'zipf:EXPONENT', 'captured' or a file of counts: shown beside the bound and even routing."""
+    references: Mapping[str, str] = field(default_factory=dict)
+    """Model of a run -> its checkpoint, on which routing may have been counted."""
 
     def name(self, model: str) -> str:
         """The catalogue's name of a model; the given one if it has none."""
@@ -153,11 +155,11 @@ class Physics:
 
     def routed(self, model: str, weights: Weights | None = None) -> Popularity | None:
         """How experts are used by `routing`; None if that is even, or if nothing was counted on this model."""
-        weights = weights or self._weights(model, "f16")
-        if self.routing.startswith(CAPTURED) and (weights.model.experts is None or find(model, weights.model.experts.count) is None):
+        weights, reference = weights or self._weights(model, "f16"), self.references.get(model, model)
+        if self.routing.startswith(CAPTURED) and (weights.model.experts is None or find(reference, weights.model.experts.count) is None):
             return None
         try:
-            return read_popularity(self.routing, weights, model)
+            return read_popularity(self.routing, weights, reference)
         except UserError as error:
             if error.key == "routing":  # counted on a model with other experts
                 return None

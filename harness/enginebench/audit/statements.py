@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
 
-from enginebench.audit import memory_claims, model_claims
+from enginebench.audit import expert_share, memory_claims, model_claims
 from enginebench.audit.arithmetic import ACTIVE_TOLERANCE, check_ratio, rate, span_text, times
 from enginebench.audit.claims import Claims, Serving
 from enginebench.audit.features import features
@@ -77,7 +77,7 @@ def _statements(claims: Claims, physics: Physics) -> Iterator[tuple[Finding, Cal
     for fit in claims.fits:
         yield blank(f"{fit.model} on {fit.hardware or f'{fit.gb:g} GB'}", fit.source, fit.says), partial(memory_claims.fits, fit, physics)
     for hot in claims.hot_experts:
-        yield blank(f"hot experts of {hot.model}", hot.source, hot.says), partial(model_claims.hot_experts, hot, physics)
+        yield blank(f"hot experts of {hot.model}", hot.source, hot.says), partial(expert_share.hot_experts, hot, physics)
     for one in claims.expert_sizes:
         yield blank(f"an expert of {one.model}", one.source, one.says), partial(model_claims.expert_size, one, physics)
     for less in claims.compute:

@@ -61,15 +61,6 @@ def measured(routing: Routing, top_k: int) -> Popularity:
     return Popularity(_capped(counts[counts.sum(axis=1) > 0], top_k), what)
 
 
-def top_heavy(experts: int, top_k: int, hot: int, share: float) -> Popularity:
-    """`hot` experts of a layer get `share` of the choices, and the others the rest, evenly in both groups."""
-    if not 0 < hot < experts or not 0 <= share <= 1:
-        raise UserError(f"{hot} of {experts} experts cannot get {share:.0%} of the choices", key="experts")
-    weights = np.full((1, experts), (1 - share) / (experts - hot))
-    weights[0, :hot] = share / hot
-    return Popularity(_capped(weights, top_k), f"{hot} of {experts} experts get {share:.0%} of the choices")
-
-
 def _capped(weights: Chances, total: int) -> Chances:
     """Rows in proportion to `weights` that sum to `total`. Probabilities above 1 are cut, and the excess goes to the other experts."""
     if total > weights.shape[1]:

@@ -109,6 +109,6 @@ def _trace(
 ) -> dict[str, Any]:
     return {
         "type": "scatter", "mode": "lines", "name": name, "legendgroup": name, "showlegend": not label, "opacity": opacity,
-        "x": list(range(1, len(shares) + 1)), "y": list(shares), "line": {"color": colour, "width": width, "dash": dash},
+        "x": list(range(len(shares) + 1)), "y": [0.0, *shares], "line": {"color": colour, "width": width, "dash": dash},
         "hovertemplate": f"{label or name}: top %{{x}} cover %{{y:.1%}}<extra></extra>",
     }  # fmt: skip

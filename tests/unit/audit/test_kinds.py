@@ -214,10 +214,7 @@ def test_routing_that_is_asked_for_stands_beside_the_bound(tmp_path: Path) -> No
     zipf = Physics(routing="zipf:1.0")
     found = judged(tmp_path, zipf, serving=[{"id": "it", **SCOUT, "output_tok_s": 5100}], hot_experts=hot)
     assert "with this routing: Zipf routing, exponent 1" in found[0].reasons[0]
-    # 1 + 1/2 (+ 1/3) of 3.38
-    assert (found[1].verdict, found[1].reasons[0]) == ("inconsistent", "they take 44% to 54% of the choices: Zipf routing, exponent 1")
-    assert judged(tmp_path, Physics(routing="zipf:1.5"), hot_experts=hot)[0].verdict == "plausible"
-    assert judged(tmp_path, Physics(routing="captured"), hot_experts=hot)[0].verdict == "not enough stated"  # nothing was counted
+    assert found[1].verdict == "not enough stated"  # an assumption decides nothing
 
 
 def test_a_routing_that_there_is_not_is_a_mistake_of_the_command(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from enginebench.errors import UserError
 from enginebench.physics import captures
 from enginebench.physics.files import read_weights
 from enginebench.physics.placed import read_popularity
-from enginebench.physics.popularity import top_heavy, uniform
+from enginebench.physics.popularity import uniform
 from enginebench.physics.routing import Choices, Routing, routing_of
 
 
@@ -115,11 +115,3 @@ def test_without_a_count_the_command_says_how_to_make_one(home: Path) -> None:
         assert isinstance(done.exception, UserError)
         assert "was counted on this machine" in str(done.exception)
         assert command in str(done.exception)
-
-
-def test_a_few_experts_that_take_a_stated_share() -> None:
-    found = top_heavy(16, 1, 3, 0.7)
-    assert found.hit_rate(3) == pytest.approx(0.7)
-    assert found.touched(64) < uniform(16, 1).touched(64)
-    with pytest.raises(UserError, match="17 of 16"):
-        top_heavy(16, 1, 17, 0.7)
