@@ -22,6 +22,7 @@ _KEYS: Mapping[str, str] = {
     "usd_per_million": "price_per_million", "total_params_b": "total_b", "active_params_b": "active_b", "experts_per_token": "top_k",
 }  # fmt: skip
 """Other spellings of the keys of a claim."""
+_LISTS = (*SECTIONS, "memory_gb")
 _SENTENCE = frozenset({"source", "says", "model", "note"})
 FEATURES = "file"
 """The source of statements that name none."""
@@ -29,7 +30,9 @@ FEATURES = "file"
 
 def is_plain(data: object) -> bool:
     """Whether a file has lists of statements and does not describe its sources."""
-    return isinstance(data, dict) and "sources" not in data and any(isinstance(each, list | dict) for each in data.values())
+    if not isinstance(data, dict) or "sources" in data:
+        return False
+    return any(isinstance(data.get(section), list) for section in _LISTS) or isinstance(data.get("engine_features"), dict)
 
 
 def as_claims(source: Source) -> Source:
@@ -43,7 +46,7 @@ def as_claims(source: Source) -> Source:
         elif section == "engine_features" and isinstance(entries, dict):
             for engine, has in entries.items():
                 reading.put("features", {"source": FEATURES, "engine": phrases.engine_of(engine)["engine"], "has": has}, (section, engine))
-        else:
+        elif isinstance(entries, list | dict):
             for number, entry in enumerate(entries if isinstance(entries, list) else [entries]):
                 reading.add(section, entry, (section, number))
     reading.data["sources"] = _sources(source.text, reading.data)

@@ -173,6 +173,13 @@ def test_a_mistake_in_a_plain_list_names_its_line(tmp_path: Path) -> None:
     assert "must be a number" in caught.value.message
 
 
+def test_a_scenario_is_no_list_of_statements(tmp_path: Path) -> None:
+    file = tmp_path / "scenario.yaml"
+    file.write_text("name: x\nmodels: {m: {checkpoint: a/b}}\ndeployments: [{engine: vllm, model: m}]\nloads: [{concurrency: 1}]\n")
+    with pytest.raises(UserError, match="is not a known key"):
+        read_claims(file)
+
+
 def test_a_plain_list_without_statements(tmp_path: Path) -> None:
     file = tmp_path / "plain.yaml"
     file.write_text("serving: []\n")
