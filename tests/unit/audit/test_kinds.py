@@ -14,6 +14,7 @@ from enginebench.audit.reading import read_claims
 from enginebench.audit.statements import judge_all
 from enginebench.audit.terminal import Contents, outstanding
 from enginebench.errors import UserError
+from enginebench.physics.catalogue import find_model
 
 IMPOSSIBLE = "impossible as stated"
 SCOUT = {"model": "llama4-scout", "precision": "f16", "hardware": "4xh100", "tp": 4}
@@ -225,3 +226,10 @@ def test_a_routing_that_there_is_not_is_a_mistake_of_the_command(tmp_path: Path)
     with pytest.raises(UserError, match="no such file"):
         audit_claims(file, routing="nonsense")
     assert audit_claims(file, routing="captured").counts == {"plausible": 1}
+
+
+@pytest.mark.skipif(find_model("grok-1") is None, reason="the catalogue has no grok-1")
+def test_grok_3_is_given_the_size_of_grok_1(tmp_path: Path) -> None:
+    found = judged(tmp_path, models=[{"model": "grok-3", "total_b": 314, "active_b": 50}])[0]
+    assert found.verdict == "inconsistent"
+    assert "314B parameters are those of grok-1, of which a token uses 84B, not 50B" in found.reasons[0]
