@@ -15,9 +15,9 @@ from enginebench.domain import Parallelism
 from enginebench.errors import UserError
 from enginebench.metrics.costs import Cost, Prices, cost
 from enginebench.physics.captures import CAPTURED
-from enginebench.physics.catalogue import models, read_machine, with_count
+from enginebench.physics.catalogue import ANYTHING, models, read_machine, with_count
 from enginebench.physics.deployment_limits import weights_of
-from enginebench.physics.detect import ANYTHING, hardware_of_run, is_cpu
+from enginebench.physics.detect import hardware_of_run, is_cpu
 from enginebench.physics.placed import read_popularity
 from enginebench.physics.placement import GGUF_ENGINES
 from enginebench.physics.weights import weigh

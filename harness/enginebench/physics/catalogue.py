@@ -24,6 +24,8 @@ from enginebench.physics.precision import precision
 
 THIS_CPU = "cpu"
 """The CPU of this machine; its limits are measured."""
+ANYTHING = "any"
+"""`--hardware any` of a plan: no check against a machine; it states none."""
 _MODELS = ("models.yaml", "models")
 _NEAR = 0.02
 """Relative difference of a stated bandwidth from the catalogue's that is rounding."""
@@ -83,6 +85,10 @@ def need_device(name: str) -> Device:
         from enginebench.physics.this_cpu import this_cpu
 
         return this_cpu()
+    if word == ANYTHING:
+        raise UserError(
+            "'any' states no hardware", key="hardware", advice="name a device, for example h100 (all devices: docs/hardware.md)"
+        )
     if word in known.names:
         return known.devices[known.names[word][0]]
     if (found := known.sized(word)) is None:

@@ -14,11 +14,9 @@ import psutil
 from enginebench.domain import JSON
 from enginebench.errors import UserError
 from enginebench.machine.accelerators import Gpu
-from enginebench.physics.catalogue import THIS_CPU, driver_names, need_device, read_hardware, read_machine, unknown_device
+from enginebench.physics.catalogue import ANYTHING, THIS_CPU, driver_names, need_device, read_hardware, read_machine, unknown_device
 from enginebench.physics.machine import GIB, Device, Host, Machine
 
-ANYTHING = "any"
-"""`--hardware any`: no check against a machine; it states none."""
 _WHOLE = 0.9
 """Share of a device's memory below which a reported device is a slice of it."""
 BANDWIDTH = "memory_bandwidth"

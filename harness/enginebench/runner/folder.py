@@ -73,9 +73,9 @@ def _new_record(plan: Plan, machine: Mapping[str, JSON]) -> RunRecord:
 
 
 def _hardware(stated: str) -> str:
-    from enginebench.physics.catalogue import self_contained  # reads the catalogue
+    from enginebench.physics.catalogue import ANYTHING, self_contained  # reads the catalogue
 
-    return stated if stated == "any" else self_contained(stated)
+    return stated if stated == ANYTHING else self_contained(stated)
 
 
 def _slo(plan: Plan) -> dict[str, JSON] | None:

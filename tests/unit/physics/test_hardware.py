@@ -207,6 +207,7 @@ def test_a_device_can_be_written_by_its_figures() -> None:
         ("name=box,memory=9gb,bandwidth=1gb/s,count=1.5", "is not a whole number"),
         ("name=box,memory=9gb,bandwidth=1gb/s,,", "'' is no figure"),
         ("=", "'=' is no figure"),
+        ("any", "states no hardware"),
     ],
 )
 def test_a_mistake_in_it_says_what_to_write(text: str, message: str) -> None:
