@@ -26,7 +26,6 @@ from enginebench.machine import host
 from enginebench.machine.accelerators import gpus
 from enginebench.machine.folders import cache_dir
 from enginebench.machine.nvml import DRIVER
-from enginebench.physics.detect import undetected
 from enginebench.runner.quiet import Moment, others_since
 from enginebench.runtime.exit_status import LaunchFailed
 from enginebench.runtime.leftovers import here, leases, sweep
@@ -130,6 +129,8 @@ def _disk() -> Diagnosis:
 
 
 def _gpus() -> Diagnosis:
+    from enginebench.physics.detect import undetected  # physics takes a while to import, and a run needs only what removes leftovers
+
     found = gpus()
     if not found:
         return Diagnosis("GPUs", "warn", "none seen", "only engines that run on CPUs can be launched; attach reaches servers elsewhere")
