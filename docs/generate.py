@@ -26,6 +26,7 @@ from enginebench.metrics.registry import metrics
 from enginebench.metrics.statistics import BOOTSTRAP_FROM, range_coverage, repeats_needed
 from enginebench.physics.device_catalogue import known_devices
 from enginebench.physics.device_entry import device_entry
+from enginebench.physics import expectation
 from enginebench.records.subject import VALUES
 from enginebench.scenario.schema import ScenarioFile
 from enginebench.validity import VERDICTS, Check, all_checks
@@ -326,6 +327,41 @@ def _points_rows() -> Iterable[str]:
     yield from (f"- **{name}**: {each.title}, {each.date}{f'. {each.note}' if each.note else ''}" for name, each in found.sources.items())
 
 
+_ERRORS = re.compile(r"(<!-- Errors of the expectation, by docs/generate.py -->\n).*?(<!-- End of the errors -->)", re.DOTALL)
+
+
+def _physics() -> str:
+    """docs/physics.md, which is written by hand, with the errors of the expectation."""
+    learnt = json.loads((Path(expectation.__file__).with_name("data") / "efficiencies.json").read_text(encoding="utf-8"))
+    tables = "\n".join(_error_tables(learnt))
+    return _ERRORS.sub(lambda found: f"{found[1]}{tables}\n{found[2]}", (DOCS / "physics.md").read_text(encoding="utf-8"))
+
+
+def _error_tables(learnt: dict[str, Any]) -> Iterable[str]:
+    whole = {left_out: groups[0] for left_out, groups in learnt["left_out"].items()}
+    for left_out, all_ in whole.items():
+        yield (
+            f"- without its {left_out}: {all_['points'] - all_['unknown']} of {all_['points']} points have an expectation, with a median error of "
+            f"{all_['median_error']:.0%}; nine of ten are within a factor of {all_['nine_of_ten_within']}, and {all_['within_1_5']:.0%} within 1.5"
+        )
+    yield "\n| what is expected of, without its | points | sources | unknown | median error | nine of ten within | within a factor of 1.5 |"
+    yield "|---|--:|--:|--:|--:|--:|--:|"
+    for left_out, groups in learnt["left_out"].items():
+        for each in groups[1:]:
+            known = (
+                f"{each['median_error']:.0%} | x {each['nine_of_ten_within']} | {each['within_1_5']:.0%}"
+                if "median_error" in each
+                else "- | - | -"
+            )
+            yield f"| {left_out}: {each['of']} | {each['points']} | {each['sources']} | {each['unknown']} | {known} |"
+    latency = learnt["latency_s"]
+    yield "\n| seconds of a step for each | layer | more if it has experts |"
+    yield "|---|--:|--:|"
+    yield from (f"| {kind} | {1e6 * each:g} us | {1e6 * latency['experts'][kind]:g} us |" for kind, each in latency["layer"].items())
+    over = ", ".join(f"{1e6 * each:g} us over the {way}" for way, each in latency["collective"].items())
+    yield f"\nA collective operation (two for each layer that ranks share) takes {over}. Routing is taken as Zipf with exponent {learnt['skew']:g}."
+
+
 def field_table(claims: Claims, findings: Sequence[Finding]) -> str:
     """Published measurements next to the ceilings of their configurations, then their sources.
 
@@ -461,6 +497,7 @@ _PAGES: dict[str, Callable[[], str]] = {
     "engines.md": _engines,
     "physics-published.md": _published,
     "hardware.md": _hardware,
+    "physics.md": _physics,
 }
 
 if __name__ == "__main__":

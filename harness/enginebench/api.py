@@ -21,6 +21,7 @@ import enginebench as eb  # its names are imported when an annotation is evaluat
 if TYPE_CHECKING:
     from enginebench.analysis.analysis import Analysis
     from enginebench.analysis.conclusion import Conclusion
+    from enginebench.analysis.own_points import expectations
     from enginebench.analysis.rows import CellResult
     from enginebench.audit.examine import audit_claims
     from enginebench.audit.outcome import Audit, audit_to_html
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from enginebench.errors import UserError
     from enginebench.metrics.costs import Prices, price_list
     from enginebench.physics.ceilings import Ceilings, ceiling
+    from enginebench.physics.expectation import Expectations, Expected
     from enginebench.physics.model_fit import ModelFit, fit
     from enginebench.physics.offload_curve import OffloadCurve, offload
     from enginebench.physics.placed import PlacedModel, place
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     )
     from enginebench.runner.preflight import LaunchCommands, launch_commands
     from enginebench.runner.routing import count_routing
+    from enginebench.scenario.capacity import PlanTime, plan_time
     from enginebench.scenario.plan import Plan
     from enginebench.scenario.planning import built_in_scenarios, plan
     from enginebench.validity.check import Check
@@ -62,12 +65,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Analysis", "Audit", "Calibration", "Ceilings", "CellEnded", "CellProgress", "CellResult", "CellStarted", "Check", "Cleanup",
-    "Comparison", "Conclusion", "Diagnosis", "Engine", "EngineReady", "Event", "Form", "ImageList", "LaunchCommands", "LaunchEnded",
-    "LaunchStarted", "LaunchStep", "ListedImage", "ModelFit", "Note", "Offload", "OffloadCurve", "OnEvent", "PlacedModel", "Plan",
-    "Prices", "Routing", "RoutingSummary", "Run", "RunOpened", "UserError", "all_checks", "audit_claims", "audit_scenarios",
-    "audit_to_html", "build_images", "built_in_scenarios", "calibrate", "ceiling", "clean", "compare", "count_routing", "doctor", "fit",
-    "import_file", "install_engine", "latest_run", "launch_commands", "list_engines", "list_images", "offload", "open_run", "pin_images",
-    "place", "plan", "price_list", "pull_images", "routing_summary", "run", "runs",
+    "Comparison", "Conclusion", "Diagnosis", "Engine", "EngineReady", "Event", "Expectations", "Expected", "Form", "ImageList",
+    "LaunchCommands", "LaunchEnded", "LaunchStarted", "LaunchStep", "ListedImage", "ModelFit", "Note", "Offload", "OffloadCurve", "OnEvent",
+    "PlacedModel", "Plan", "PlanTime", "Prices", "Routing", "RoutingSummary", "Run", "RunOpened", "UserError", "all_checks", "audit_claims",
+    "audit_scenarios", "audit_to_html", "build_images", "built_in_scenarios", "calibrate", "ceiling", "clean", "compare", "count_routing",
+    "doctor", "expectations", "fit", "import_file", "install_engine", "latest_run", "launch_commands", "list_engines", "list_images",
+    "offload", "open_run", "pin_images", "place", "plan", "plan_time", "price_list", "pull_images", "routing_summary", "run", "runs",
 ]  # fmt: skip
 
 
@@ -118,6 +121,7 @@ def import_file(path: str | Path, *, results: str | Path = "results") -> eb.Run:
 _ELSEWHERE: Mapping[str, tuple[str, ...]] = {
     "analysis.analysis": ("Analysis",),
     "analysis.conclusion": ("Conclusion",),
+    "analysis.own_points": ("expectations",),
     "analysis.rows": ("CellResult",),
     "audit.examine": ("audit_claims",),
     "audit.outcome": ("Audit", "audit_to_html"),
@@ -127,6 +131,7 @@ _ELSEWHERE: Mapping[str, tuple[str, ...]] = {
     "errors": ("UserError",),
     "metrics.costs": ("Prices", "price_list"),
     "physics.ceilings": ("Ceilings", "ceiling"),
+    "physics.expectation": ("Expectations", "Expected"),
     "physics.model_fit": ("ModelFit", "fit"),
     "physics.weights": ("Offload",),
     "physics.offload_curve": ("OffloadCurve", "offload"),
@@ -143,6 +148,7 @@ _ELSEWHERE: Mapping[str, tuple[str, ...]] = {
     ),
     "runner.preflight": ("LaunchCommands", "launch_commands"),
     "runner.routing": ("count_routing",),
+    "scenario.capacity": ("PlanTime", "plan_time"),
     "scenario.plan": ("Plan",),
     "scenario.planning": ("built_in_scenarios", "plan"),
     "validity.check": ("Check",),

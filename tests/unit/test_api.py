@@ -15,30 +15,32 @@ from enginebench import api
 
 NAMES = [
     "Analysis", "Audit", "Calibration", "Ceilings", "CellEnded", "CellProgress", "CellResult", "CellStarted", "Check", "Cleanup",
-    "Comparison", "Conclusion", "Diagnosis", "Engine", "EngineReady", "Event", "Form", "ImageList", "LaunchCommands", "LaunchEnded",
-    "LaunchStarted", "LaunchStep", "ListedImage", "ModelFit", "Note", "Offload", "OffloadCurve", "OnEvent", "PlacedModel", "Plan",
-    "Prices", "Routing", "RoutingSummary", "Run", "RunOpened", "UserError", "all_checks", "audit_claims", "audit_scenarios",
-    "audit_to_html", "build_images", "built_in_scenarios", "calibrate", "ceiling", "clean", "compare", "count_routing", "doctor", "fit",
-    "import_file", "install_engine", "latest_run", "launch_commands", "list_engines", "list_images", "offload", "open_run", "pin_images",
-    "place", "plan", "price_list", "pull_images", "routing_summary", "run", "runs",
+    "Comparison", "Conclusion", "Diagnosis", "Engine", "EngineReady", "Event", "Expectations", "Expected", "Form", "ImageList",
+    "LaunchCommands", "LaunchEnded", "LaunchStarted", "LaunchStep", "ListedImage", "ModelFit", "Note", "Offload", "OffloadCurve", "OnEvent",
+    "PlacedModel", "Plan", "PlanTime", "Prices", "Routing", "RoutingSummary", "Run", "RunOpened", "UserError", "all_checks", "audit_claims",
+    "audit_scenarios", "audit_to_html", "build_images", "built_in_scenarios", "calibrate", "ceiling", "clean", "compare", "count_routing",
+    "doctor", "expectations", "fit", "import_file", "install_engine", "latest_run", "launch_commands", "list_engines", "list_images",
+    "offload", "open_run", "pin_images", "place", "plan", "plan_time", "price_list", "pull_images", "routing_summary", "run", "runs",
 ]  # fmt: skip
 
 SIGNATURES = {
     "plan": "(scenario: str | Path, *, only: Sequence[str] = (), repeats: int | None = None, hardware: str | None = None, "
-    "runtime: Runtime | None = None, adapters: Sequence[str | Path] = ()) -> Plan",
+    "runtime: Runtime | None = None, adapters: Sequence[str | Path] = (), expectations: Expectations | None = None) -> Plan",
     "open_run": "(path: str | Path) -> Run",
     "latest_run": "(folder: str | Path = 'results') -> Run",
     "runs": "(folder: str | Path = 'results') -> list[Run]",
     "compare": "(base: Run | str | Path, candidate: Run | str | Path, *, fail_if: Sequence[str] = (), prices: Prices | None = None) "
     "-> Comparison",
     "place": "(model: str, hardware: str, *, precision: str | None = None, kv: str = 'f16', tp: int | None = None, pp: int = 1, "
-    "dp_replicas: int = 1, attention_dp: int = 1, ep: int | None = None, offload: Offload = <NOTHING>, host_gb_s: float | None = None) "
-    "-> PlacedModel",
+    "dp_replicas: int = 1, attention_dp: int = 1, ep: int | None = None, offload: Offload = <NOTHING>, host_gb_s: float | None = None, "
+    "engine: str | None = None) -> PlacedModel",
     "fit": "(model: PlacedModel, *, context: int = 4096, concurrency: int = 1, reserve_gib: float | None = None, "
-    "chunk: int | None = None) -> ModelFit",
+    "chunk: int | None = None, expectations: Expectations | None = None) -> ModelFit",
     "ceiling": "(model: PlacedModel, *, contexts: Sequence[int] = (2048,), batches: Sequence[int] = (), routing: str = 'even', "
     "measured: bool = False, bandwidth_gb_s: float | None = None, speculate: int | None = None, acceptance: float = 0.7, "
-    "draft: str | None = None) -> Ceilings",
+    "draft: str | None = None, expectations: Expectations | None = None) -> Ceilings",
+    "plan_time": "(plan: Plan) -> PlanTime",
+    "expectations": "(calibrate: Sequence[str | Path] = ()) -> Expectations",
     "offload": "(model: str, hardware: str, *, precision: str | None = None, kv: str = 'f16', host_gb_s: float | None = None, "
     "context: int = 8192, concurrency: int = 1, routing: str = 'even', reserve_gib: float = 1.0) -> OffloadCurve",
     "count_routing": "(source: str | Path, *, engine: str | None = None, precision: str = 'bf16', "

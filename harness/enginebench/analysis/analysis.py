@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from enginebench.analysis.caveats import caveats, contradictions, unpriced
+from enginebench.analysis.caveats import caveats, contradictions, slower_than_usual, unpriced
 from enginebench.analysis.conclude import conclude
 from enginebench.analysis.conclusion import Conclusion
 from enginebench.analysis.parity import Parity, parities
@@ -60,7 +60,9 @@ class Analysis:
         damaged = [
             f"the stored cell {cell} is damaged: {why}; `bench run --retry-failed` measures it again" for cell, why in self.damaged.items()
         ]
-        return tuple(dict.fromkeys((*damaged, *found, *contradictions(self.rows), *unpriced(self.rows, context))))
+        return tuple(
+            dict.fromkeys((*damaged, *found, *contradictions(self.rows), *slower_than_usual(self.rows), *unpriced(self.rows, context)))
+        )
 
     @property
     def counts(self) -> dict[str, int]:

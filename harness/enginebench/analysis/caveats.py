@@ -1,5 +1,5 @@
 """What a reader must know before quoting a figure of a run: random weights, disagreeing outputs, requests that were sent again,
-a throughput above the ceiling, prices that apply to no row.
+a throughput above the ceiling or far under what the engine usually reaches, prices that apply to no row.
 
 Pure: rows and parities in, sentences out. Does not rank and does not know tables.
 """
@@ -10,9 +10,11 @@ from collections.abc import Iterator, Sequence
 
 from enginebench.analysis.parity import Parity
 from enginebench.analysis.rows import Row
+from enginebench.domain.formatting import number
 from enginebench.metrics.context import RunContext
 from enginebench.metrics.registry import metrics
-from enginebench.validity.context import number
+from enginebench.physics.expectation import Expected
+from enginebench.validity.context import number as counted
 
 
 def caveats(rows: Sequence[Row], parities: Sequence[Parity]) -> Iterator[str]:
@@ -36,7 +38,7 @@ def _resent(rows: Sequence[Row]) -> Iterator[str]:
     """Requests that the load generator sent twice, by engine. It does so only after a keep-alive connection was closed."""
     for engine in dict.fromkeys(row.deployment.engine for row in rows):
         clients = [cell.record.client.health for row in rows if row.deployment.engine == engine for cell in row.cells]
-        if resent := sum(int(number(client, "stale")) for client in clients):
+        if resent := sum(int(counted(client, "stale")) for client in clients):
             yield f"{engine} closed keep-alive connections: {resent:,} requests were sent again on new ones"
 
 
@@ -73,6 +75,41 @@ def contradictions(rows: Sequence[Row]) -> Iterator[str]:
                 f"{row.name} on {row.deployment.model} reaches {share.value:.0%} of the ceiling with {load}: either the measurement "
                 "is wrong, or an assumption of the ceiling: the bandwidth, the size of the weights, that memory and not a cache holds them"
             )
+
+
+_SLOW = 0.5
+"""Share of what is expected under which a row is said to be slow."""
+
+
+def slower_than_usual(rows: Sequence[Row]) -> Iterator[str]:
+    """One sentence for each sound row that reaches less than half of what its engine usually does, with likely causes.
+
+    A caveat, no validity check: the figure may be right, and the expectation is that of other models. None where half of what is expected
+    is within its range.
+    """
+    for row in rows:
+        share, usual = row.figures.get("share_of_expected"), next((cell.expected for cell in row.cells if cell.expected is not None), None)
+        if row.sound and share is not None and usual is not None and share.value < min(_SLOW, usual.low / usual.tokens_per_s):
+            span = f"{number(usual.tokens_per_s)} tok/s ({number(usual.low)} to {number(usual.high)}; {usual.basis})"
+            yield (
+                f"{row.name} on {row.deployment.model} is slower than this engine usually is here: {share.value:.0%} of {span} with "
+                f"{row.load.level_text}, {row.load.shape_text}. Likely causes: {'; '.join(_causes(row, usual))}"
+            )
+
+
+def _causes(row: Row, usual: Expected) -> Iterator[str]:
+    running = [gauge.mean for cell in row.cells if (gauge := cell.gauges.get("running")) is not None]
+    streams = None if row.load.open_loop else row.load.concurrency
+    if running and streams and max(running) < 0.7 * streams:
+        yield f"only {max(running):.1f} of {streams} requests ran at once: the engine's limit of sequences or its KV cache"
+    if "offloaded" in usual.efficiency.regime:
+        yield "host memory with few or slow channels, too few or too many threads"
+    if "parallel" in usual.efficiency.regime:
+        yield "links between devices without peer-to-peer access"
+    if any(cell.record.traits.random_weights for cell in row.cells):
+        yield "random weights, whose tokens use other experts than text does"
+    yield "a power or clock limit of the device, or other work on it"
+    yield "a build or option without the engine's fast kernels (eager mode, another backend, a quantisation that is unpacked)"
 
 
 def unpriced(rows: Sequence[Row], context: RunContext) -> Iterator[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from enginebench.adapter import GAUGES
 from enginebench.analysis.labels import SELDOM_NAMED, SELDOM_SHOWN, deployment_names
@@ -29,6 +29,11 @@ from enginebench.records.run_folder import Run
 from enginebench.records.samples import Samples
 from enginebench.records.window import Window
 from enginebench.validity import CacheProof, Context, Reason, Verdict, judge, worst
+
+if TYPE_CHECKING:
+    from enginebench.physics.expectation import Expected, PhysicalEstimate
+else:
+    PhysicalEstimate = object  # for typing.get_type_hints
 
 
 @dataclass(frozen=True)
@@ -59,11 +64,20 @@ class CellResult:
     """The phase of the load that the figures describe; None: the whole load."""
     log: str | None = None
     """Path of the engine's log, if the cell failed and there is one."""
+    estimate: PhysicalEstimate | None = None
+    """What physics alone expects of the deployment under its load, before the efficiency of its engine; None where it is unknown."""
 
     @property
     def load(self) -> Load:
         """What was sent; in a phase of a load that has several, the load that the phase is by itself."""
         return self.record.load if self.phase is None else self.record.load.in_phase(self.phase)
+
+    @property
+    def expected(self) -> Expected | None:
+        """What the engine usually reaches, by published measurements; None if no measurement of such a case is known."""
+        from enginebench.physics.expectation import published
+
+        return None if self.estimate is None else published().expected(self.record.deployment.engine, self.estimate)
 
     @property
     def ran(self) -> bool:
@@ -217,7 +231,7 @@ def result_in(window: Window, record: CellRecord, samples: Samples, context: Run
     return CellResult(
         record, _shown(figures_of(cell), its.withheld), its.verdict, its.reasons, its.not_checkable, one_token_per_event(samples),
         its.withheld, window, token_source(samples), int(cell.samples.inside.sum()), cell.cache, gauges(cell.readings, tuple(GAUGES)),
-        cell.hardware,
+        cell.hardware, estimate=cell.estimate,
     )  # fmt: skip
 
 

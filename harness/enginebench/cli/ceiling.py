@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 import enginebench
-from enginebench.cli.shared import AS_JSON, FILE_ONLY, POSITIVE, Number, count, model_options, print_json, write
+from enginebench.cli.shared import AS_JSON, FILE_ONLY, POSITIVE, Number, count, expectation_options, model_options, print_json, write
 from enginebench.domain.formatting import duration, rounded
 
 _EPILOG = """\b
@@ -33,6 +33,7 @@ Examples:
 @click.option("--acceptance", type=Number(0, 1), default=0.7, help="Of a drafted token.")
 @click.option("--draft", metavar="MODEL", help="The drafting model, in the same precision; without it, drafting takes no time.")
 @click.option("--reach", type=POSITIVE, metavar="TOK/S", help="Show from which batch on this rate is possible.")
+@expectation_options
 @click.option("--html", type=FILE_ONLY, help="Also write the curves as a page.")
 @AS_JSON
 def ceiling(model: enginebench.PlacedModel, reach: float | None, html: Path | None, as_json: bool, **asked: Any) -> None:
@@ -59,6 +60,8 @@ def _table(found: enginebench.Ceilings, context: int) -> Iterator[str]:
     how = f", with {found.routing}" if found.mixture else ""
     unit, size = _unit(max(step.time_s for step in found.curves[context]))
     yield f"\ndecode, {context:,} tokens held by each sequence: tok/s at most; the step and what takes it, in {unit}{how}"
+    usual = found.expected[context]
+    names += ["expected"] if any(usual) else []
     heads = " ".join(f"{name:>10}" for name in names)
     yield (
         f"{'batch':>7} {heads} {'per user':>9} {'step':>8} | {'weights':>8} {'experts':>8} {'KV cache':>8} {'host':>8} | "
@@ -66,6 +69,8 @@ def _table(found: enginebench.Ceilings, context: int) -> Iterator[str]:
     )
     for i, step in enumerate(found.curves[context]):
         rates = " ".join(f"{curve[context][i].tokens_per_s:>10,.0f}" for curve in found.lines.values())
+        if any(usual):
+            rates += f" {each.tokens_per_s:>10,.0f}" if (each := usual[i]) is not None else f" {'unknown':>10}"
         memory = " ".join(f"{step.memory[name] / size:8.3f}" for name in ("weights", "experts", "KV cache", "host"))
         touched = f"{step.touched:7.1f}" if step.touched is not None else f"{'-':>7}"
         full = "" if step.batch <= room else "  (no room)"
@@ -73,6 +78,7 @@ def _table(found: enginebench.Ceilings, context: int) -> Iterator[str]:
             f"{step.batch:>7,} {rates} {step.tokens_per_s_user:>9,.1f} {step.time_s / size:8.3f} | {memory} | "
             f"{step.seconds['compute'] / size:8.3f} {step.seconds['link'] / size:8.3f} | {touched}  {step.bottleneck}{full}"
         )
+    yield from _expected(found, context)
     if found.mixture:
         yield "bound: whatever the routing, as if all tokens used the same experts; even: if all experts are used equally"
 
@@ -80,6 +86,18 @@ def _table(found: enginebench.Ceilings, context: int) -> Iterator[str]:
 def _unit(longest: float) -> tuple[str, float]:
     """The unit of the times of a table, with its length in s. longest: the longest of them, in s."""
     return ("ms", 1e-3) if longest < 1 else ("s", 1.0) if longest < 100 else ("min", 60.0)
+
+
+def _expected(found: enginebench.Ceilings, context: int) -> Iterator[str]:
+    """What the expectation rests on: one line for each class of measurements."""
+    known = [(step.batch, each) for step, each in zip(found.curves[context], found.expected[context], strict=True) if each is not None]
+    if not known:
+        yield f"expected: unknown, as no measurement of {found.model.engine or 'an engine'} in such a case is known"
+    for basis in dict.fromkeys(each.basis for _, each in known):
+        batches = [batch for batch, each in known if each.basis == basis]
+        low, high = next((each.low / each.tokens_per_s, each.high / each.tokens_per_s) for _, each in known if each.basis == basis)
+        span = f"{batches[0]:,} to {batches[-1]:,}" if len(batches) > 1 else f"{batches[0]:,}"
+        yield f"expected at batch {span}: {low:.2f} to {high:.2f} times the figure; {basis}"
 
 
 def _remarks(found: enginebench.Ceilings, context: int, reach: float | None) -> Iterator[str]:

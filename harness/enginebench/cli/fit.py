@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import click
 
 import enginebench
-from enginebench.cli.shared import AS_JSON, Number, count, model_options, print_json
+from enginebench.cli.shared import AS_JSON, Number, count, expectation_options, model_options, print_json
 from enginebench.errors import Exit
 
 MOST = 12
@@ -32,13 +32,24 @@ Exit code 1: it does not fit.
 @click.option(
     "--chunk", type=click.IntRange(1), help="Tokens of prompts that go through the model at once.  [default: 8192; llama.cpp: 512]"
 )
+@expectation_options
 @AS_JSON
-def fit(model: enginebench.PlacedModel, context: int, concurrency: int, reserve: float | None, chunk: int | None, as_json: bool) -> int:
+def fit(
+    model: enginebench.PlacedModel,
+    context: int,
+    concurrency: int,
+    reserve: float | None,
+    chunk: int | None,
+    expectations: enginebench.Expectations | None,
+    as_json: bool,
+) -> int:
     """Show whether a model fits: weights, KV cache and working memory per device, what is left, and what would fit.
 
     MODEL is a name of the catalogue, a config.json, a folder of safetensors, a .gguf file, or random:...
     """
-    found = enginebench.fit(model, context=context, concurrency=concurrency, reserve_gib=reserve, chunk=chunk)
+    found = enginebench.fit(
+        model, context=context, concurrency=concurrency, reserve_gib=reserve, chunk=chunk, expectations=expectations
+    )  # fmt: skip
     if as_json:
         print_json(found.to_dict())
     else:
@@ -75,7 +86,17 @@ def _verdict(found: enginebench.ModelFit) -> Iterator[str]:
             f"At most {asked.max_context:,} tokens each for {asked.concurrency} sequences, or {asked.max_concurrency:,} sequences of "
             f"{asked.context:,} tokens."
         )
+    if found.bound is not None:
+        yield _rate(found)
     yield ""
+
+
+def _rate(found: enginebench.ModelFit) -> str:
+    """What decoding reaches with these sequences."""
+    most, usual = f"{found.bound:,.0f} tok/s at most", found.expected
+    if usual is None:
+        return f"Decoding: {most}; what is usual is unknown, as no measurement of such a case is known."
+    return f"Decoding: about {usual.tokens_per_s:,.0f} tok/s ({usual.low:,.0f} to {usual.high:,.0f}; {usual.basis}), {most}."
 
 
 def _others(found: enginebench.ModelFit) -> Iterator[str]:

@@ -1,11 +1,13 @@
 """`bench plan`: everything that would happen; launches nothing."""
 
+from __future__ import annotations
+
 import shlex
 
 import click
 
 import enginebench
-from enginebench.cli.shared import AS_JSON, Overrides, print_json, scenario_options
+from enginebench.cli.shared import AS_JSON, Overrides, expectation_options, print_json, scenario_options
 
 _FEW = 1000
 """Cells up to which a plan also says without -v what cannot be launched here."""
@@ -13,17 +15,18 @@ _FEW = 1000
 
 @click.command(epilog="\b\nExamples:\n  bench plan quickstart\n  bench plan scenarios/cpu_engines.yaml -v --only engine=transformers")
 @scenario_options
+@expectation_options
 @click.option("-v", "--verbose", is_flag=True, help="Also the launch command of every deployment.")
 @AS_JSON
-def plan(scenario: str, overrides: Overrides, verbose: bool, as_json: bool) -> None:
+def plan(scenario: str, overrides: Overrides, expectations: enginebench.Expectations | None, verbose: bool, as_json: bool) -> None:
     """Show the cells of SCENARIO in order, what is skipped and why, and with -v the launch commands. Launches nothing.
 
     If the hardware is known (`hardware` in the scenario, --hardware, or the GPUs of this machine), also what fits it, and how long
-    the loads take at least.
+    the loads take: expected, and at least.
     """
     from enginebench.report.plan import plan_to_dict, plan_to_text
 
-    found = enginebench.plan(scenario, **overrides)
+    found = enginebench.plan(scenario, **overrides, expectations=expectations)
     if as_json:
         print_json(plan_to_dict(found, enginebench.launch_commands(found)))
         return

@@ -15,13 +15,15 @@ import enginebench
 from enginebench.api import CellEnded, CellProgress, CellStarted, Event, LaunchStep, Note, RunOpened
 from enginebench.cli.shared import show
 from enginebench.domain import Cell
-from enginebench.domain.formatting import printable
+from enginebench.domain.formatting import duration, printable
 
 
 class ProgressLines:
     """Listens to the events of a run."""
 
-    def __init__(self) -> None:
+    def __init__(self, time_needed: enginebench.PlanTime | None = None) -> None:
+        """time_needed: what the plan takes, which is shown until a cell has been measured."""
+        self._time_needed = time_needed
         self._run = RunOpened(Path(), planned=0, stored=0)
         self._planned = 0
         self._done = 0
@@ -38,6 +40,8 @@ class ProgressLines:
                 show(event.text)
             case RunOpened():
                 self._run, self._planned, self._done, self._began = event, event.planned, event.stored, time.monotonic()
+                if left := self._left():
+                    self._line(f"{left}; warm-up and server starts come on top")
             case LaunchStep():
                 text = f"{self._run.deployment_name(event.deployment)}: {event.step} ..."
                 self._status(text) if self._live else self._line(text)
@@ -69,12 +73,24 @@ class ProgressLines:
         return f"[{self._done + 1}/{self._planned}] {name} {load}{repeat}"
 
     def _left(self) -> str:
-        """Time left, from the mean time of the cells of this session with their launches; empty until one has been measured."""
+        """Time left, from the mean time of the cells of this session with their launches; until one has been measured, what is expected."""
         todo = self._planned - self._done
-        if not self._measured or not todo:
+        if not todo:
             return ""
+        if not self._measured:
+            return self._expected(todo / self._planned)
         seconds = (time.monotonic() - self._began) / self._measured * todo
         return f"~{seconds:.0f} s left" if seconds < 100 else f"~{seconds / 60:.0f} min left"
+
+    def _expected(self, share: float) -> str:
+        """'about 31 min of load left (expected), at least 12 min' for a share of the plan; empty where nothing is known of it."""
+        known = self._time_needed
+        if known is None or not known.least_s:
+            return ""
+        least = f"at least {duration(known.least_s * share)}"
+        return (
+            f"about {duration(known.expected_s * share)} of load left (expected), {least}" if known.expected_s else f"{least} of load left"
+        )
 
     def _status(self, text: str) -> None:
         click.echo(f"\r\x1b[2K{printable(text)[: shutil.get_terminal_size().columns - 1]}", nl=False, err=True)
@@ -85,9 +101,9 @@ class ProgressLines:
 
 
 @contextlib.contextmanager
-def progress() -> Iterator[Callable[[Event], None]]:
-    """Prints the events of a run; the status line is removed at the end, also after an error."""
-    lines = ProgressLines()
+def progress(time_needed: enginebench.PlanTime | None = None) -> Iterator[Callable[[Event], None]]:
+    """Prints the events of a run; the status line is removed at the end, also after an error. time_needed: of the plan."""
+    lines = ProgressLines(time_needed)
     try:
         yield lines
     finally:

@@ -50,7 +50,7 @@ def run(scenario: str, overrides: Overrides, no_html: bool, prices: enginebench.
     from enginebench.cli.progress import progress
 
     found = enginebench.plan(scenario, **overrides)
-    with progress() as on_event:
+    with progress(enginebench.plan_time(found)) as on_event:
         stored = enginebench.run(found, **how, on_event=on_event)
     return _show(stored.judged_by(prices=prices), as_json=as_json, html=not no_html)
 

@@ -96,12 +96,27 @@ def price_options(command: Command) -> Command:
     )
 
 
+_CALIBRATE = click.option(
+    "--calibrate", type=FILE, multiple=True, metavar="RUN", help="Fit what is expected to this run, or to a folder of runs (repeatable)."
+)
+
+
+def expectation_options(command: Command) -> Command:
+    """--calibrate, which the command receives as `expectations`: `Expectations`, or None without it."""
+
+    @functools.wraps(command)
+    def called(calibrate: Sequence[Path], **given: Any) -> object:
+        return command(**given, expectations=enginebench.expectations(calibrate) if calibrate else None)
+
+    return _decorated(called, _CALIBRATE)
+
+
 def model_options(command: Command) -> Command:
     """A model in a precision on hardware, spread over devices, perhaps with an offload, which the command receives as `model`."""
 
     @functools.wraps(command)
     def called(cpu_experts: int, gpu_experts: int | None, cpu_layers: int, over_link: bool, **given: Any) -> object:
-        names = ("model", "hardware", "precision", "kv", "tp", "pp", "dp_replicas", "attention_dp", "ep", "host_gb_s")
+        names = ("model", "hardware", "precision", "kv", "tp", "pp", "dp_replicas", "attention_dp", "ep", "host_gb_s", "engine")
         offload = enginebench.Offload(cpu_experts, gpu_experts, cpu_layers, over_link)
         model = enginebench.place(**{name: given.pop(name) for name in names}, offload=offload)
         show_notes(model.notes)
@@ -129,6 +144,7 @@ def model_options(command: Command) -> Command:
         click.option("--cpu-experts", type=click.IntRange(0), default=0, metavar="N", help="Experts of the first N layers on the host."),
         click.option("--gpu-experts", type=click.IntRange(0), metavar="N", help="Only the N most popular experts of a layer on it."),
         click.option("--cpu-layers", type=click.IntRange(0), default=0, metavar="N", help="The first N layers on the host."),
+        click.option("--engine", metavar="NAME", help="What runs it, e.g. vllm or llamacpp: for what is expected.  [default: any]"),
         click.option("--over-link", is_flag=True, help="Send the host's weights to the device instead of computing there."),
     )
 

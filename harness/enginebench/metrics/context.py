@@ -5,10 +5,10 @@ Everything beyond the samples is computed on first use. It does not know any met
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -29,7 +29,11 @@ from enginebench.workload.lengths import Lengths
 
 if TYPE_CHECKING:
     from enginebench.physics.deployment_limits import DeploymentLimits
+    from enginebench.physics.expectation import PhysicalEstimate
     from enginebench.physics.machine import Machine
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,6 +150,24 @@ class Context:
 
         It is unknown for attached servers, because their parallelism is.
         """
+        return self._limited(lambda limits, tokens, streams, cached: limits.ceiling(tokens, streams, cached=cached))
+
+    @cached_property
+    def estimate(self) -> PhysicalEstimate | None:
+        """What physics alone expects of the deployment under this load; None where `ceiling_tok_s` is."""
+        return self._limited(lambda limits, tokens, streams, cached: limits.estimate(tokens, streams, cached=cached))
+
+    @property
+    def expected_tok_s(self) -> float | None:
+        """Output tokens/s that the engine usually reaches under this load; None where no measurement of such a case is known."""
+        from enginebench.physics.expectation import published
+
+        if self.record is None or self.estimate is None:
+            return None
+        found = published().expected(self.record.deployment.engine, self.estimate)
+        return None if found is None else found.tokens_per_s
+
+    def _limited(self, compute: Callable[[DeploymentLimits, tuple[float, float], float, bool], T]) -> T | None:
         if self.record is None or self.run.record is None or self.record.deployment.runtime == "attach":
             return None
         from enginebench.physics.deployment_limits import UnknownLimit
@@ -155,6 +177,6 @@ class Context:
             return None
         try:
             limits = self.run.limits(self.record, self.machine)
-            return limits.ceiling(tokens, streams, cached=self.record.load.prefix_cache == "allowed")
+            return compute(limits, tokens, streams, self.record.load.prefix_cache == "allowed")
         except UnknownLimit:
             return None

@@ -55,6 +55,7 @@ class Need(Enum):
     TOKENS = "the output tokens were not counted"
     TELEMETRY = "there are no GPU readings for this cell"
     CEILING = "the model's size, its placement or the machine's limits are unknown"
+    EXPECTATION = "no measurement of this engine in such a case is known"
     PRICES = "the price or the power is unknown"
     SLO = "no SLO is set"
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from enginebench.domain import JSON, plain, plain_object
 from enginebench.errors import UserError
+from enginebench.physics.expectation import Expectations, Expected, published
 from enginebench.physics.files import read_weights
 from enginebench.physics.machine import GB
 from enginebench.physics.placed import PlacedModel, read_popularity
@@ -50,6 +51,8 @@ class Ceilings:
     """The same with every assumption in favour of speed: no routing and no engine is faster."""
     even: Mapping[int, tuple[Step, ...]]
     """The same if tokens use all experts equally: an estimate, no bound."""
+    expected: Mapping[int, tuple[Expected | None, ...]] = field(default_factory=dict)
+    """What the engine usually reaches, with a range; None where no measurement of such a case is known."""
 
     @property
     def routing(self) -> str:
@@ -103,15 +106,17 @@ class Ceilings:
 
         Columns: context (tokens), batch, tokens_per_s, tokens_per_s_user, step_s (s), rules (the limit that decides),
         touched (distinct experts read per layer), fits (whether memory has room for the batch), with the routing that was asked for;
-        bound and even (tokens/s that no routing exceeds, and with even routing).
+        bound and even (tokens/s that no routing exceeds, and with even routing); expected, expected_low and expected_high (tokens/s, NaN
+        where no measurement is known).
         """
         import pandas as pd
 
         columns = ["context", "batch", "tokens_per_s", "tokens_per_s_user", "step_s", "rules", "touched", "fits", "bound", "even"]
+        columns += ["expected", "expected_low", "expected_high"]
         rows = [
-            (context, *_figures(its), its.batch <= room, bound.tokens_per_s, even.tokens_per_s)
+            (context, *_figures(its), its.batch <= room, bound.tokens_per_s, even.tokens_per_s, *_range(usual))
             for (context, steps), room in zip(self.curves.items(), self.rooms.values(), strict=True)
-            for its, bound, even in zip(steps, self.bounds[context], self.even[context], strict=True)
+            for its, bound, even, usual in zip(steps, self.bounds[context], self.even[context], self.expected[context], strict=True)
         ]
         return pd.DataFrame(rows, columns=columns)
 
@@ -123,6 +128,7 @@ class Ceilings:
             "precision": placed.weights.precision.name,
             "weights_source": placed.weights.source,
             "hardware": placed.machine.name,
+            "engine": placed.engine,
             "bandwidth": self.setting.machine.device.bandwidth,
             "parallelism": plain(placed.parallelism),
             "offload": plain(placed.offload),
@@ -140,6 +146,7 @@ class Ceilings:
             "decode": [_step_to_dict(step) for step in steps],
             "bound": [_step_to_dict(step) for step in self.bounds[context]],
             "even": [_step_to_dict(step) for step in self.even[context]],
+            "expected": [None if usual is None else usual.to_dict() for usual in self.expected[context]],
             "prefill": None if first is None else _step_to_dict(first),
             "knees": plain(knees(self.setting, context)),
             "reach": None if reach is None else self._reach(reach, context),
@@ -159,6 +166,7 @@ class Ceilings:
 def ceiling(
     model: PlacedModel, *, contexts: Sequence[int] = (2048,), batches: Sequence[int] = (), routing: str = "even", measured: bool = False,
     bandwidth_gb_s: float | None = None, speculate: int | None = None, acceptance: float = 0.7, draft: str | None = None,
+    expectations: Expectations | None = None,
 ) -> Ceilings:  # fmt: skip
     """How fast decoding can be at most, for each context and batch, and which limit decides.
 
@@ -166,6 +174,7 @@ def ceiling(
     'even', 'zipf:EXPONENT', 'captured', or a file of expert counts. measured: use the bandwidth that a copy reached on such a device, where
     known. bandwidth_gb_s: per device, instead of the data sheet's, in GB/s. speculate: tokens drafted and checked in each step. acceptance:
     probability of each drafted token. draft: the drafting model, in the same precision; None: drafting takes no time.
+    expectations: what engines usually reach, see `expectations`; None: by published measurements.
     UserError for an unknown drafting model or routing file, and for `draft` without `speculate`.
     """
     machine = model.machine.as_measured() if measured else model.machine
@@ -179,11 +188,17 @@ def ceiling(
         drafter = Setting(read_weights(draft, model.precision), machine, replace(model.parallelism, ep=1), model.kv_bits) if draft else None
         setting = replace(setting, speculation=Speculation(speculate, acceptance, drafter))
     steps = sorted(set(batches)) or BATCHES
-    lines = (
+    asked, bounds, even = (
         {context: tuple(decode(each, batch, context) for batch in steps) for context in contexts}
         for each in (setting, setting.favoured, replace(setting, popularity=None))
     )
-    return Ceilings(model, setting, *lines)
+    table = expectations or published()
+    usual = {context: tuple(table.expected(model.engine, table.decode(setting, batch, context)) for batch in steps) for context in contexts}
+    return Ceilings(model, setting, asked, bounds, even, usual)
+
+
+def _range(usual: Expected | None) -> tuple[float | None, ...]:
+    return (None, None, None) if usual is None else (usual.tokens_per_s, usual.low, usual.high)
 
 
 def _figures(step: Step) -> tuple[object, ...]:

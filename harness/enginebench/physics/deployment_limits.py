@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ from enginebench.checkpoints import local_path
 from enginebench.domain import Deployment, Load, Parallelism
 from enginebench.errors import UserError
 from enginebench.physics.catalogue import THIS_CPU
+from enginebench.physics.expectation import Expectations, Expected, PhysicalEstimate, published
 from enginebench.physics.files import read_weights
 from enginebench.physics.machine import GB, Machine
 from enginebench.physics.memory import Fit, fit
@@ -75,6 +76,8 @@ class MachineLimits:
     machine: Machine
     base: Path = Path()
     """Folder of relative checkpoint paths."""
+    expectations: Expectations | None = None
+    """What engines usually reach; None: by published measurements."""
     _alike: dict[tuple[object, ...], DeploymentLimits] = field(default_factory=dict, repr=False, compare=False)
     """Limits by what they depend on: a sweep of options has thousands of deployments with the same."""
 
@@ -89,9 +92,9 @@ class MachineLimits:
         placement = placement_of(deployment.options, kv_dtype)
         if isinstance(placement, str):
             raise UnknownLimit(placement)
-        key = id(weights), placement, deployment.parallelism, deployment.max_context
+        key = id(weights), placement, deployment.parallelism, deployment.max_context, deployment.engine
         if key not in self._alike:
-            self._alike[key] = DeploymentLimits(deployment, self.machine, weights, placement)
+            self._alike[key] = DeploymentLimits(deployment, self.machine, weights, placement, self.expectations)
         return self._alike[key]
 
     def refusals(self, deployment: Deployment, loads: Sequence[Load], gpus: int) -> Mapping[Load, str]:
@@ -116,6 +119,8 @@ class DeploymentLimits:
     machine: Machine
     weights: Weights
     placement: Placement
+    expectations: Expectations | None = None
+    """None: by published measurements."""
 
     @cached_property
     def settings(self) -> Sequence[Setting]:
@@ -177,18 +182,45 @@ class DeploymentLimits:
         no_prompt = cached or self.placement.prefill > 0
         return max(_ceiling(setting, tokens, streams, no_prompt=no_prompt) for setting in self.settings)
 
+    def estimate(self, tokens: tuple[float, float], streams: float, *, cached: bool = False) -> PhysicalEstimate:
+        """What `ceiling` is without favourable assumptions, before the efficiency of an engine: input of an expectation."""
+        if self.placement.speculative:
+            raise UnknownLimit("speculative decoding: the acceptance rate is unknown in advance")
+        table, no_prompt = self.expectations or published(), cached or self.placement.prefill > 0
+        found = (table.load(setting, tokens, streams, no_prompt=no_prompt) for setting in self.settings)
+        return replace(max(found, key=lambda each: each.tokens_per_s), bound=self.ceiling(tokens, streams, cached=cached))
+
+    def expected(self, estimate: PhysicalEstimate) -> Expected | None:
+        """What the engine usually reaches of an estimate; None if no measurement of such a case is known."""
+        return (self.expectations or published()).expected(self.deployment.engine, estimate)
+
     def least_s(self, load: Load) -> float:
         """The shortest possible duration of a load, from its stated duration, its rate, or the ceiling."""
-        if load.duration_s is not None and not load.requests:
-            return load.duration_s
-        tokens = Lengths.of(load).mean
-        if load.mean_rate is not None:
-            seconds = load.requests / load.mean_rate
-        elif tokens is None:
-            raise UnknownLimit("request lengths come from a data set or a trace")
-        else:
-            seconds = load.requests * tokens[1] / self.ceiling(tokens, load.concurrency, cached=load.prefix_cache == "allowed")
-        return seconds if load.duration_s is None else min(seconds, load.duration_s)
+        return _seconds(load, lambda tokens, cached: self.ceiling(tokens, load.concurrency, cached=cached))
+
+    def expected_s(self, load: Load) -> float | None:
+        """The duration of a load that is expected; None if no measurement of such a case is known."""
+
+        def rate(tokens: tuple[float, float], cached: bool) -> float:
+            found = self.expected(self.estimate(tokens, load.concurrency, cached=cached))
+            return found.tokens_per_s if found is not None else math.nan
+
+        seconds = _seconds(load, rate)
+        return None if math.isnan(seconds) else max(seconds, self.least_s(load))
+
+
+def _seconds(load: Load, rate: Callable[[tuple[float, float], bool], float]) -> float:
+    """The duration of a load: stated, by its rate of requests, or at the output tokens/s for (input, output) tokens and cached prompts."""
+    if load.duration_s is not None and not load.requests:
+        return load.duration_s
+    tokens = Lengths.of(load).mean
+    if load.mean_rate is not None:
+        seconds = load.requests / load.mean_rate
+    elif tokens is None:
+        raise UnknownLimit("request lengths come from a data set or a trace")
+    else:
+        seconds = load.requests * tokens[1] / rate(tokens, load.prefix_cache == "allowed")
+    return seconds if load.duration_s is None or math.isnan(seconds) else min(seconds, load.duration_s)
 
 
 def _ceiling(setting: Setting, tokens: tuple[float, float], streams: float, *, no_prompt: bool) -> float:

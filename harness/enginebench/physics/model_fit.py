@@ -10,10 +10,13 @@ from enginebench.domain import JSON, Parallelism, plain
 from enginebench.domain.precisions import GGUF_PRECISIONS
 from enginebench.physics import memory
 from enginebench.physics.catalogue import devices
+from enginebench.physics.expectation import Expectations, Expected, published
 from enginebench.physics.machine import GIB, Device, Machine
 from enginebench.physics.memory import Fit, Reserve
 from enginebench.physics.offload_curve import LLAMACPP
 from enginebench.physics.placed import PlacedModel
+from enginebench.physics.roofline import decode
+from enginebench.physics.setting import Setting
 from enginebench.physics.sharding import devices_of, problem
 from enginebench.physics.weights import NOTHING, Offload
 
@@ -29,6 +32,10 @@ class ModelFit:
     with_host: tuple[Fit, ...]
     """Ways in which llama.cpp runs it with the help of the host's memory, as `offload_curve` finds them, the first of which has none on
     the host if its smaller working memory is enough. Empty when it fits without, no host is stated, or llama.cpp lacks the precision."""
+    bound: float | None = None
+    """Output tokens/s of decoding at this context and concurrency that no engine exceeds; None if it does not fit."""
+    expected: Expected | None = None
+    """What the engine usually reaches of it; None if it does not fit, or if no measurement of such a case is known."""
 
     @property
     def fits(self) -> bool:
@@ -41,19 +48,22 @@ class ModelFit:
             **_fit_to_dict(asked), "model": weights.model.name, "precision": weights.precision.name, "params": weights.model.params,
             "active": weights.model.active("both"), "weights_source": weights.source, "context": asked.context,
             "concurrency": asked.concurrency, "kv_bits": asked.kv_bits, "reserve": plain(asked.reserve),
+            "bound": self.bound, "expected": None if self.expected is None else self.expected.to_dict(),
             "smallest": [_fit_to_dict(each) for each in self.smallest],
             "with_host": [{**_fit_to_dict(each), "offload": plain(each.offload)} for each in self.with_host],
         }  # fmt: skip
 
 
 def fit(
-    model: PlacedModel, *, context: int = 4096, concurrency: int = 1, reserve_gib: float | None = None, chunk: int | None = None
-) -> ModelFit:
+    model: PlacedModel, *, context: int = 4096, concurrency: int = 1, reserve_gib: float | None = None, chunk: int | None = None,
+    expectations: Expectations | None = None,
+) -> ModelFit:  # fmt: skip
     """Whether a model fits its hardware.
 
     context: tokens of a sequence, prompt and output. concurrency: sequences at once, over all replicas.
     reserve_gib: memory per device for driver, graphs and communication, in GiB; None: 2.5, and 1 for llama.cpp. chunk: prompt tokens
-    that are processed at once; None: 8,192, and 512 for llama.cpp.
+    that are processed at once; None: 8,192, and 512 for llama.cpp. expectations: what engines usually reach, see `expectations`; None: by
+    published measurements.
     UserError for a spread that does not divide the model.
     """
     asked = memory.fit(
@@ -61,7 +71,15 @@ def fit(
         reserve=_reserve(Reserve(), reserve_gib, chunk), offload=model.offload,
     )  # fmt: skip
     hosted = () if asked.fits or asked.machine.host is None else _with_llamacpp(model, asked, _reserve(LLAMACPP, reserve_gib, chunk))
-    return ModelFit(asked, tuple(smallest(asked, devices().values())), tuple(hosted))
+    bound, expected = _rate(model, concurrency, context, expectations or published()) if asked.fits else (None, None)
+    return ModelFit(asked, tuple(smallest(asked, devices().values())), tuple(hosted), bound, expected)
+
+
+def _rate(model: PlacedModel, concurrency: int, context: int, table: Expectations) -> tuple[float, Expected | None]:
+    """Output tokens/s of decoding: the bound, and what is expected."""
+    setting = Setting(model.weights, model.machine, model.parallelism, model.kv_bits, offload=model.offload)
+    estimate = table.decode(setting, concurrency, context)
+    return decode(setting.favoured, concurrency, context).tokens_per_s, table.expected(model.engine, estimate)
 
 
 def _reserve(usual: Reserve, gib: float | None, chunk: int | None) -> Reserve:

@@ -13,7 +13,7 @@ from enginebench.physics.catalogue import read_machine
 from enginebench.physics.files import read_weights
 from enginebench.physics.machine import GB, Machine
 from enginebench.physics.memory import fit
-from enginebench.physics.placement import KV_BITS
+from enginebench.physics.placement import GGUF_ENGINES, KV_BITS
 from enginebench.physics.popularity import Popularity, measured, zipf
 from enginebench.physics.routing_files import read
 from enginebench.physics.weights import NOTHING, Offload, Weights
@@ -35,6 +35,8 @@ class PlacedModel:
     """As it was asked for; None: as published, or the sizes in the file."""
     reference: str = ""
     """As it was asked for: a name of the catalogue, a path, or 'random:...'."""
+    engine: str | None = None
+    """What runs it, for what is expected; None: any."""
 
     @cached_property
     def weights_of_gguf(self) -> Weights:
@@ -69,6 +71,7 @@ class PlacedModel:
 def place(
     model: str, hardware: str, *, precision: str | None = None, kv: str = "f16", tp: int | None = None, pp: int = 1, dp_replicas: int = 1,
     attention_dp: int = 1, ep: int | None = None, offload: Offload = NOTHING, host_gb_s: float | None = None,
+    engine: str | None = None,
 ) -> PlacedModel:  # fmt: skip
     """A model on hardware, the input of `fit` and `ceiling`.
 
@@ -78,11 +81,13 @@ def place(
     kv: element type of the KV cache. tp: ranks that share each layer; None: all devices. pp: pipeline stages. dp_replicas: full copies.
     attention_dp: copies of the attention within tp. ep: ranks that share the experts; 0: all of tp; None: no expert parallelism.
     offload: what lies in the host's memory. host_gb_s: bandwidth of the host's memory in GB/s; None: a usual one.
+    engine: what runs it ('vllm', 'llamacpp'), for what is expected and for the meaning of a precision in GGUF files; None: any.
     UserError for an unknown model, precision, type or device, and for a spread that does not divide the model.
     """
     machine = read_machine(hardware, host_bandwidth=host_gb_s * GB if host_gb_s else None)
     parallelism = choose_parallelism(machine.count, tp=tp, pp=pp, dp_replicas=dp_replicas, attention_dp=attention_dp, ep=ep)
-    return PlacedModel(read_weights(model, precision), machine, parallelism, kv_bits(kv), offload, precision, model)
+    weights = read_weights(model, precision, gguf=engine in GGUF_ENGINES)
+    return PlacedModel(weights, machine, parallelism, kv_bits(kv), offload, precision, model, engine)
 
 
 def choose_parallelism(

@@ -8,7 +8,7 @@ from typing import Protocol
 from enginebench.analysis.labels import distinguishing_labels
 from enginebench.domain import JSON, Cell, Deployment, Search, load_fields, plain, plain_object
 from enginebench.domain.formatting import counted, duration, percent, printable
-from enginebench.scenario.capacity import Capacity, capacities, least_s
+from enginebench.scenario.capacity import Capacity, capacities, time_of
 from enginebench.scenario.defaults import search_seconds
 from enginebench.scenario.plan import Plan
 
@@ -54,6 +54,7 @@ def plan_to_text(plan: Plan, commands: Sequence[Commands] = (), *, verbose: bool
 def plan_to_dict(plan: Plan, commands: Sequence[Commands]) -> JSON:
     """The plan as data; memory in bytes, times in seconds. commands: of every deployment of the plan."""
     known, launched = capacities(plan), {id(each.deployment): each for each in commands}
+    takes = time_of(plan, known)
     # The same in every repeat and for every deployment, and a large plan has thousands.
     load_as_data = {load: plain(load) for load in {cell.load for cell in plan.cells}}
     launches: list[JSON] = []
@@ -73,7 +74,8 @@ def plan_to_dict(plan: Plan, commands: Sequence[Commands]) -> JSON:
     return {
         "schema": PLAN_SCHEMA, "scenario": plan.scenario.name, "hardware": plan.bounds.machine.name if plan.bounds else None,
         "unchecked": plan.unchecked or None,
-        "cells": len(plan.cells), "least_s": least_s(plan, known) if plan.bounds else None, "probes": plan.probes,
+        "cells": len(plan.cells), "least_s": takes.least_s if plan.bounds else None,
+        "expected_s": takes.expected_s, "cells_without_expectation": takes.unexpected if plan.bounds else None, "probes": plan.probes,
         "plan_id": plan.id, "identity": plan.identity, "inputs": plain(plan.contents),
         "slo": plain(plan.scenario.slo),
         "searches": {
@@ -111,11 +113,13 @@ def _summary(plan: Plan, deployments: int, launches: Sequence[tuple[Deployment, 
 
 
 def _least_text(plan: Plan, known: Mapping[int, Capacity], first: Sequence[tuple[Deployment, Sequence[Cell]]]) -> Iterator[str]:
-    """'at least 12 min of load on 4x h100-sxm-80gb, ...'; for containers with GPUs also that nothing is checked."""
-    seconds = least_s(plan, known)
-    if seconds and plan.bounds is not None:
-        machine = plan.bounds.machine.name
-        yield f"at least {duration(seconds)} of load on {machine}, by the ceiling; warm-up and server starts come on top"
+    """'about 31 min of load on 4x h100-sxm-80gb (expected), at least 12 min ...'; for containers with GPUs also that nothing is checked."""
+    takes = time_of(plan, known)
+    if takes.least_s and plan.bounds is not None:
+        least, machine = f"at least {duration(takes.least_s)}", plan.bounds.machine.name
+        partly = f" of all but {counted(takes.unexpected, 'cell')}" if takes.unexpected else ""
+        usual = f"about {duration(takes.expected_s)} of load on {machine} (expected{partly}), {least}" if takes.expected_s else ""
+        yield f"{usual or f'{least} of load on {machine}'} by the ceiling; warm-up and server starts come on top"
         return
     boxed = any(each.runtime == "docker" and plan.registry[each.engine].traits(each).gpus for each, _ in first)
     if boxed and plan.bounds is None and plan.scenario.hardware is None and not plan.unchecked:

@@ -5,11 +5,11 @@ imported only by callers that need it.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from enginebench.domain import Deployment, Load
-from enginebench.physics.deployment_limits import DeploymentLimits, MemoryNeed, UnknownLimit
+from enginebench.physics.deployment_limits import MemoryNeed, UnknownLimit
 from enginebench.scenario.plan import Plan
 
 
@@ -21,6 +21,8 @@ class Capacity:
     """Memory of its heaviest load that is not skipped; None: unknown."""
     least_s: Mapping[Load, float] = field(default_factory=dict)
     """The shortest time each load can take, in seconds; loads for which it is unknown are missing."""
+    expected_s: Mapping[Load, float] = field(default_factory=dict)
+    """The time each load is expected to take, in seconds; loads for which nothing is expected are missing."""
     unknown: str | None = None
     """Why `need` is None."""
 
@@ -35,11 +37,35 @@ def capacities(plan: Plan) -> dict[int, Capacity]:
     return {key: _capacity(plan, deployment, its, known) for key, (deployment, its) in loads.items()}
 
 
-def least_s(plan: Plan, known: Mapping[int, Capacity]) -> float:
-    """The shortest time all cells can take in seconds, of those for which it is known. known: `capacities` of the plan."""
+@dataclass(frozen=True)
+class PlanTime:
+    """Seconds of load of a plan, without warm-up and server starts."""
+
+    least_s: float
+    """At least, of the loads for which it is known."""
+    expected_s: float | None
+    """Expected; loads for which nothing is expected count with the least. None: nothing is expected of any."""
+    unexpected: int = 0
+    """Cells for which nothing is expected."""
+
+
+def plan_time(plan: Plan) -> PlanTime:
+    """How long the cells of a plan take that are not skipped."""
+    return time_of(plan, capacities(plan))
+
+
+def time_of(plan: Plan, known: Mapping[int, Capacity]) -> PlanTime:
+    """How long the cells of a plan take that are not skipped. known: `capacities` of the plan."""
     loads = {id(cell.load): cell.load for cell in plan.cells}
-    counted = Counter((id(cell.deployment), id(cell.load)) for cell in plan.cells if id(cell.deployment) in known)
-    return sum(known[deployment].least_s.get(loads[load], 0.0) * times for (deployment, load), times in counted.items())
+    cells = (cell for cell in plan.cells if id(cell.deployment) in known and not (plan.skipped and cell.id in plan.skipped))
+    least = expected = 0.0
+    unexpected, counted = 0, Counter((id(cell.deployment), id(cell.load)) for cell in cells)
+    for (deployment, load), times in counted.items():
+        its = known[deployment]
+        at_least, usual = its.least_s.get(loads[load], 0.0), its.expected_s.get(loads[load])
+        least, expected = least + times * at_least, expected + times * (at_least if usual is None else usual)
+        unexpected += times * (usual is None)
+    return PlanTime(least, expected if unexpected < counted.total() else None, unexpected)
 
 
 def _capacity(plan: Plan, deployment: Deployment, loads: Mapping[int, Load], known: dict[object, Capacity]) -> Capacity:
@@ -50,15 +76,18 @@ def _capacity(plan: Plan, deployment: Deployment, loads: Mapping[int, Load], kno
         key = id(limits), tuple(loads)
         if key not in known:
             need = max((limits.need(load) for load in loads.values()), key=lambda need: need.fit.budget.needed)
-            known[key] = Capacity(need, dict(_least(limits, list(loads.values()))))
+            its = list(loads.values())
+            known[key] = Capacity(need, dict(_times(limits.least_s, its)), dict(_times(limits.expected_s, its)))
     except UnknownLimit as reason:
         return Capacity(None, unknown=str(reason))
     return known[key]
 
 
-def _least(limits: DeploymentLimits, loads: Sequence[Load]) -> Iterator[tuple[Load, float]]:
+def _times(seconds: Callable[[Load], float | None], loads: Sequence[Load]) -> Iterator[tuple[Load, float]]:
     for load in loads:
         try:
-            yield load, limits.least_s(load)
+            found = seconds(load)
         except UnknownLimit:
             continue
+        if found is not None:
+            yield load, found

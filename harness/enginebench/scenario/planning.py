@@ -18,6 +18,7 @@ from enginebench.scenario.plan import plan as plan_of
 
 if TYPE_CHECKING:
     from enginebench.physics.deployment_limits import MachineLimits
+    from enginebench.physics.expectation import Expectations
 
 
 def plan(
@@ -28,20 +29,22 @@ def plan(
     hardware: str | None = None,
     runtime: Runtime | None = None,
     adapters: Sequence[str | Path] = (),
+    expectations: Expectations | None = None,
 ) -> Plan:
     """The cells of a scenario in the order they would be measured, and which are skipped and why. Launches nothing.
 
     scenario: a YAML file, or the name of a built-in scenario. only: 'KEY=VALUE' items, such as 'engine=vllm'; a cell must have one of the
     values of every key. repeats: instead of the scenario's. hardware: what it will run on, such as '4xh100', to skip what does not fit;
     'any': check nothing; None: the scenario's, else the GPUs of this machine. runtime: 'process' or 'docker' for every server that the
-    scenario starts. adapters: further adapter files.
+    scenario starts. adapters: further adapter files. expectations: what engines usually reach, for the time it takes, see `expectations`;
+    None: by published measurements.
     UserError with file, line and key for a mistake in the scenario, and for a selection without cells.
     """
     registry = discover(map(Path, adapters))
     loaded = load_scenario(find_scenario(scenario), registry, runtime=runtime, hardware=hardware)
     if repeats is not None:
         loaded = replace(loaded, repeats=repeats)
-    bounds, unchecked = _bounds(loaded)
+    bounds, unchecked = _bounds(loaded, expectations)
     whole = replace(plan_of(loaded, registry, bounds), unchecked=unchecked)
     selection = _selection(only)
     for key, values in selection.items():
@@ -72,7 +75,7 @@ def built_in_scenarios() -> list[str]:
     return sorted(file.stem for file in resource_dir("scenarios").glob("*.yaml"))
 
 
-def _bounds(scenario: Scenario) -> tuple[MachineLimits | None, str]:
+def _bounds(scenario: Scenario, expectations: Expectations | None) -> tuple[MachineLimits | None, str]:
     """The memory and bandwidth to check against, and why the GPUs that are here are not checked.
 
     None when no hardware is stated and no known GPU is here, or a CPU does the work.
@@ -88,7 +91,7 @@ def _bounds(scenario: Scenario) -> tuple[MachineLimits | None, str]:
     machine = stated_machine(scenario.hardware) if scenario.hardware else local_machine(seen)
     if machine is None:
         return None, str(undetected(seen) or "")
-    return MachineLimits(machine, scenario.file.resolve().parent), ""
+    return MachineLimits(machine, scenario.file.resolve().parent, expectations), ""
 
 
 def _selection(only: Sequence[str]) -> dict[str, frozenset[str]]:

@@ -21,6 +21,21 @@ def share_of_ceiling(c: Context) -> Floats:
     return one(pace / c.ceiling_tok_s if pace > 0 and c.ceiling_tok_s else None)
 
 
+@metric(
+    "% of expected", header="of expected", scope="machine", unit="1", better="higher", needs=(Need.EXPECTATION, Need.CEILING, Need.TOKENS),
+    shown=(Shown(10, 6),),
+)  # fmt: skip
+def share_of_expected(c: Context) -> Floats:
+    """% of expected: output throughput / what this engine usually reaches with this model and load on such a device.
+
+    Expected are the bytes and operations of a load with usually skewed routing, and a latency for each layer and collective, times the
+    median share of that in measurements of the same engine, device (or class of devices) and regime. They are published ones,
+    see docs/physics.md; under half of it, a note below the table gives likely causes.
+    """
+    pace = float(output_throughput(c)[0])
+    return one(pace / c.expected_tok_s if pace > 0 and c.expected_tok_s else None)
+
+
 @metric("GPU power", scope="machine", unit="W", better="lower", traits={Trait.DEVICE}, needs=(Need.TELEMETRY,))
 def mean_power(c: Context) -> Floats:
     """Mean power of all GPUs of the cell together: the rise of their energy counters over the window / its length.
