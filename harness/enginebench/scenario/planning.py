@@ -19,6 +19,8 @@ from enginebench.scenario.plan import plan as plan_of
 if TYPE_CHECKING:
     from enginebench.physics.deployment_limits import MachineLimits
     from enginebench.physics.expectation import Expectations
+else:
+    Expectations = object  # for typing.get_type_hints(plan)
 
 
 def plan(

@@ -23,7 +23,7 @@ def share_of_ceiling(c: Context) -> Floats:
 
 @metric(
     "% of expected", header="of expected", scope="machine", unit="1", better="higher", needs=(Need.EXPECTATION, Need.CEILING, Need.TOKENS),
-    shown=(Shown(10, 6),),
+    shown=(Shown(10, 12),),
 )  # fmt: skip
 def share_of_expected(c: Context) -> Floats:
     """% of expected: output throughput / what this engine usually reaches with this model and load on such a device.
