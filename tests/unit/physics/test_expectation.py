@@ -6,6 +6,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -31,7 +32,7 @@ from enginebench.physics.expectation import (
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
 
-import efficiencies  # noqa: E402  # a script beside the package
+import efficiencies  # a script beside the package
 
 STORED = json.loads(efficiencies.FILE.read_text(encoding="utf-8"))
 SPARK, H100 = read_machine("dgx-spark"), read_machine("8xh100")
@@ -90,7 +91,8 @@ def test_nothing_is_estimated_with_speculation() -> None:
     ("spread", "streams", "text"),
     [
         (Parallelism(), 1, "single stream"), (Parallelism(), 3, "batch 2 to 3"), (Parallelism(tp=8), 31, "batch 8 to 31, tensor-parallel"),
-        (Parallelism(tp=2, dp_replicas=4), 4, "single stream, tensor-parallel"), (Parallelism(pp=2), 4096, "batch 128 and more, pipeline-parallel"),
+        (Parallelism(tp=2, dp_replicas=4), 4, "single stream, tensor-parallel"),
+        (Parallelism(pp=2), 4096, "batch 128 and more, pipeline-parallel"),
         (Parallelism(tp=8, attention_dp=8, ep=8), 127, "batch 32 to 127, attention data-parallel"),
     ],
 )  # fmt: skip
@@ -203,7 +205,7 @@ def test_llamacpp_on_a_dgx_spark() -> None:
 # -- where it is shown -----------------------------------------------------------------------------------------------------------
 
 
-def bench_json(*words: str) -> dict[str, object]:
+def bench_json(*words: str) -> Any:
     done = CliRunner().invoke(bench, [*words, "--json"])
     assert done.exit_code == 0, done.output
     return json.loads(done.stdout)
