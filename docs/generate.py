@@ -24,9 +24,9 @@ from enginebench.audit.statements import judge_all
 from enginebench.engines.registry import discover, environments
 from enginebench.metrics.registry import metrics
 from enginebench.metrics.statistics import BOOTSTRAP_FROM, range_coverage, repeats_needed
+from enginebench.physics import expectation
 from enginebench.physics.device_catalogue import known_devices
 from enginebench.physics.device_entry import device_entry
-from enginebench.physics import expectation
 from enginebench.records.subject import VALUES
 from enginebench.scenario.schema import ScenarioFile
 from enginebench.validity import VERDICTS, Check, all_checks
