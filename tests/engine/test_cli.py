@@ -133,6 +133,18 @@ def test_a_stored_run_is_judged_by_other_limits(shell: Shell) -> None:
         assert done.stderr.count("\n  ") == 1, "it says what to write instead"
 
 
+def test_a_stored_run_is_concluded_with_another_margin(shell: Shell) -> None:
+    data = json.loads(shell("bench report --json --equal-within 12%").stdout)["conclusion"]
+    assert data["equal_within"] == 0.12
+    assert data["trust"]["level"] == "indicative only"
+    assert data["choices"][0]["command"]
+    assert json.loads(shell("bench report --json").stdout)["conclusion"]["equal_within"] is None
+    for wrong in ("3", "0%", "much"):
+        done = shell(f"bench report --equal-within {wrong}")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "write e.g. 3% or 0.03" in done.stderr
+
+
 def test_nothing_measured_is_exit_code_3(shell: Shell) -> None:
     done = shell("bench run skipped.yaml --no-html --results elsewhere")
     assert done.returncode == 3

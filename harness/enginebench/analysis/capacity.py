@@ -82,7 +82,8 @@ def _capacity(its: _Levels, group: Group, slo: Slo) -> tuple[Capacity, Threshold
         throughput=_at(its.rows, "output_throughput", level), cost=_at(its.rows, "cost_per_token", level), nearest=_nearest(found),
         doubts=tuple(_doubts(its.cells, slo)), searched=any(cell.record.id in its.searched for cell in its.cells),
     )  # fmt: skip
-    return replace(capacity, text=_text(capacity)), found
+    top = max((row.load.level for row in its.rows), default=None)
+    return replace(capacity, text=_text(capacity, highest=level == top)), found
 
 
 def _limit(found: Threshold | None, slo: Slo) -> tuple[Bound, float | None]:
@@ -147,13 +148,13 @@ def _doubts(cells: Sequence[CellResult], slo: Slo) -> Iterator[str]:
         yield f"a level was judged by {min(judged)} requests, but a share of {percent(slo.share, 6)} needs {needed}: increase `requests`"
 
 
-def _text(its: Capacity) -> str:
+def _text(its: Capacity, *, highest: bool) -> str:
     """'4.8 req/s [4.2-5.7]'; 'at least 64 req/s'; why there is none."""
     if its.bound == "unknown":
         return f"unknown whether the SLO was met{f': {its.doubts[0]}' if its.doubts else ''}"
     if its.bound == "none" or its.level is None:
         return f"no level meets the SLO ({its.nearest})" if its.nearest else "no level meets the SLO"
     if its.bound == "at least":
-        return f"at least {rounded(its.level)} {its.unit}, the highest level tried"
+        return f"at least {rounded(its.level)} {its.unit}, the highest level {'tried' if highest else 'that could be judged'}"
     low, high = (rounded(end) if end is not None else "?" for end in (its.low, its.high))
     return f"{rounded(its.level)} {its.unit} [{low}-{high}]"

@@ -16,10 +16,10 @@ from enginebench.analysis.restarts import by_restart, outlier, too_few
 from enginebench.analysis.rows import Row, restarts_within
 from enginebench.domain import Load
 from enginebench.domain.formatting import percent
-from enginebench.metrics.equivalence import Restarts, differ_anywhere, equal_within
+from enginebench.metrics.equivalence import GATE, Restarts, differ_anywhere, equal_within
 from enginebench.metrics.registry import find
 from enginebench.metrics.slo import Slo
-from enginebench.metrics.statistics import CONFIDENCE, Estimate, change, compare, repeats_needed
+from enginebench.metrics.statistics import Estimate, change, compare, repeats_needed
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Field:
 
     def regime(self, load: Load) -> Regime:
         """What is known at one load."""
-        rows = [(i, row) for i, row in self.rows if row.load == load]
+        rows = self._by_load.get(load, [])
         found = [
             _Entry(i, row, estimate, restarts_within(row, self.slo))
             for i, row in rows
@@ -83,7 +83,7 @@ class Field:
             return "cannot tell", f"{percent(margin.value, 2)} apart, not shown to be more or less than {percent(self.equal_within)}"
         if margin is not None and margin.value < self.equal_within:
             return "cannot tell", self._overlap(best, other, alone=False)
-        if order == "higher" and (margin is None or ((gate := self._gate(best.row, other.row)) is not None and gate < 1 - CONFIDENCE)):
+        if order == "higher" and (margin is None or ((gate := self._gate(best.row, other.row)) is not None and gate < GATE)):
             return "behind", ""
         if apart and order in ("ahead", "unknown"):
             return "probably behind", too_few(min(best.value.n, other.value.n))
@@ -105,6 +105,13 @@ class Field:
         if key not in self._gates:
             self._gates[key] = self._gates[key[::-1]] = differ_anywhere(self._restarts[a.name], self._restarts[b.name])
         return self._gates[key]
+
+    @cached_property
+    def _by_load(self) -> Mapping[Load, Sequence[tuple[int, Row]]]:
+        out: dict[Load, list[tuple[int, Row]]] = {}
+        for i, row in self.rows:
+            out.setdefault(row.load, []).append((i, row))
+        return out
 
     @cached_property
     def _restarts(self) -> Mapping[str, Restarts]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -26,22 +27,28 @@ class Axes:
         all_of_them = {place for place, _ in self.loads}
         if places >= all_of_them:
             return ""
-        parts = [self._rectangle(contexts, levels) for contexts, levels in self._rectangles(set(places))]
+        parts = [self._rectangle(*each) for each in itertools.islice(self._rectangles(set(places)), _LISTED + 1)]
         return "; ".join(parts) if len(parts) <= _LISTED else f"at {len(places)} of {len(all_of_them)} loads"
 
     def _rectangles(self, places: set[Place]) -> Iterator[tuple[Sequence[str], Sequence[str]]]:
         """Contiguous rectangles that cover the places and nothing else that was measured; the largest first."""
-        measured, left = {place for place, _ in self.loads}, set(places)
-        spans = [(c, v) for c in _spans(self.scale.contexts) for v in _spans(self.scale.levels)]
+        others, left = {place for place, _ in self.loads} - places, set(places)
+        candidates = [(c, v) for c in _spans(self.scale.contexts) for v in self._runs(c, places, others)]
         while left:
-            allowed = [
-                (len(inside & left), -len(c) * len(v), c, v)
-                for c, v in spans
-                if (inside := {(x, y) for x in c for y in v} & measured) and inside <= places
-            ]
-            _, _, contexts, levels = max(allowed, key=lambda each: each[:2])
+            contexts, levels = max(candidates, key=lambda each: (len(_within(*each) & left), -len(each[0])))
             yield contexts, levels
-            left -= {(x, y) for x in contexts for y in levels}
+            left -= _within(contexts, levels)
+
+    def _runs(self, contexts: Sequence[str], places: set[Place], others: set[Place]) -> Iterator[Sequence[str]]:
+        """The longest runs of levels that with these contexts have none of the other places; their ends are among the places."""
+        marks = [
+            -1 if any((c, level) in others for c in contexts) else int(any((c, level) in places for c in contexts))
+            for level in self.scale.levels
+        ]
+        for free, run in itertools.groupby(enumerate(marks), key=lambda each: each[1] >= 0):
+            held = [i for i, mark in run if mark > 0]
+            if free and held:
+                yield self.scale.levels[held[0] : held[-1] + 1]
 
     def _rectangle(self, contexts: Sequence[str], levels: Sequence[str]) -> str:
         at = "" if len(levels) == len(self.scale.levels) else self._levels(levels)
@@ -72,6 +79,10 @@ class Axes:
         if span[0] == self.scale.contexts[0]:
             return f"with prompts up to {last} tokens"
         return f"with prompts of {first} to {last} tokens"
+
+
+def _within(contexts: Sequence[str], levels: Sequence[str]) -> set[Place]:
+    return {(context, level) for context in contexts for level in levels}
 
 
 def _spans(axis: Sequence[str]) -> list[Sequence[str]]:

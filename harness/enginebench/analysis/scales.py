@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -26,9 +27,9 @@ class Group:
     loads: tuple[tuple[Place, Load], ...]
     """With several loads at one place only where loads that differ in their extent were not told apart."""
 
-    def without(self, left_out: Callable[[Load], bool]) -> Group | None:
+    def without(self, left_out: AbstractSet[Load]) -> Group | None:
         """The group without some loads; None if none remains."""
-        kept = tuple((place, load) for place, load in self.loads if not left_out(load))
+        kept = tuple((place, load) for place, load in self.loads if load not in left_out)
         if not kept:
             return None
         contexts = tuple(each for each in self.scale.contexts if any(place[0] == each for place, _ in kept))

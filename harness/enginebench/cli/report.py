@@ -36,11 +36,12 @@ def _form(name: str, what: str) -> Callable[[Command], Command]:
 @_form("json", "Write JSON; without FILE (or '-'): to stdout.")
 @price_options
 @click.option("--slo", metavar="SLO", help="Instead of the stored limits: a preset, or KEY=VALUE,... such as ttft_ms=500,tpot_ms=50.")
-def report(run: Path | None, slo: str | None, prices: enginebench.Prices | None, **asked: str | None) -> None:
+@click.option("--equal-within", metavar="SHARE", help="Differences below this are equal in practice, e.g. 3%; default: the scenario's.")
+def report(run: Path | None, slo: str | None, prices: enginebench.Prices | None, equal_within: str | None, **asked: str | None) -> None:
     """Show a stored RUN (default: the newest under results/) as a table, or write it in another form."""
     run, targets = _targets(run, asked)
     opened = enginebench.open_run(run) if run is not None else enginebench.latest_run()
-    opened = opened.judged_by(slo=slo, prices=prices)
+    opened = opened.judged_by(slo=slo, prices=prices, equal_within=equal_within)
     for form, value in targets.items():
         alone = opened.path / "report.html" if form == "html" else Path("-")
         target = alone if value == _ALONE else Path(value)

@@ -11,15 +11,36 @@ from typing import TypeAlias
 
 import numpy as np
 
+from enginebench.errors import UserError
 from enginebench.metrics.statistics import CONFIDENCE, Estimate, Floats, cut
 
 EQUAL_CONFIDENCE = 2 * CONFIDENCE - 1
 """Two one-sided tests at 5 % each: the 90 % interval must lie within the margin."""
+GATE = 0.04
+"""Two deployments differ anywhere if p is below it: a little under 5 %, for splits may be drawn; 4 + 4 restarts reach 2 / 70."""
 _MOST_SPLITS = 4000
 """With more ways to split the restarts, so many are drawn."""
 
+LARGEST_MARGIN = 0.5
+
 Restarts: TypeAlias = Mapping[int, Mapping[int, float]]
 """Load (its number) -> restart -> figure of one deployment. A restart serves many loads, so its figures belong together."""
+
+
+def read_margin(given: str | float) -> float:
+    """The margin below which a difference is equal in practice, as a share: '3%' and 0.03 are the same.
+
+    UserError for what is not above 0 and at most LARGEST_MARGIN.
+    """
+    text = str(given).strip()
+    try:
+        value = float(text.removesuffix("%")) * (0.01 if text.endswith("%") else 1)
+    except ValueError:
+        value = math.nan
+    if isinstance(given, bool) or not 0 < value <= LARGEST_MARGIN:
+        message = f"a margin of {given!r} for equal_within: it must be above 0 and at most {LARGEST_MARGIN:.0%}"
+        raise UserError(message, advice="write e.g. 3% or 0.03")
+    return value
 
 
 def equal_within(a: Estimate, b: Estimate, margin: float) -> bool | None:
@@ -42,7 +63,7 @@ def differ_anywhere(a: Restarts, b: Restarts) -> float | None:
 
     Whole restarts are exchanged between the two (a permutation test, exact whatever the noise and however the loads of a restart go
     together), and the statistic is the sum over loads of log(total / within variance) of the logarithms. A claim about one load is made
-    only if this p is below 5 % as well: without it, 9 loads at 3 % each would name a winner in one of four runs without any difference.
+    only if this p is below GATE as well: without it, 9 loads at 3 % each would name a winner in one of four runs without any difference.
     """
     units = [(0, r) for r in sorted({r for its in a.values() for r in its})] + [
         (1, r) for r in sorted({r for its in b.values() for r in its})

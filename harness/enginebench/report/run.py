@@ -14,6 +14,7 @@ from enginebench.analysis.frames import cells_frame, requests_frame, rows_frame
 from enginebench.domain import JSON, plain_object
 from enginebench.errors import UserError
 from enginebench.metrics.costs import Prices
+from enginebench.metrics.equivalence import read_margin
 from enginebench.metrics.slo import read_slo
 from enginebench.records import run_folder
 from enginebench.records.files import write_atomically
@@ -33,6 +34,8 @@ class Run:
     folder: run_folder.Run
     prices: Prices | None = None
     """For the cost of tokens; None: rows have no cost."""
+    equal_within: float | None = None
+    """The share below which a difference is equal in practice; None: that of the scenario, else of each metric."""
 
     @property
     def path(self) -> Path:
@@ -45,7 +48,7 @@ class Run:
     @cached_property
     def analysis(self) -> Analysis:
         """Its rows with figures and verdicts, the ranking, the parity of outputs, caveats. UserError when samples are damaged."""
-        return analyse(self.folder, self.prices)
+        return analyse(self.folder, self.prices, equal_within=self.equal_within)
 
     @property
     def conclusion(self) -> Conclusion:
@@ -83,18 +86,22 @@ class Run:
         """
         return requests_frame(self.analysis, self.folder.samples)
 
-    def judged_by(self, *, slo: str | Mapping[str, JSON] | None = None, prices: Prices | None = None) -> Run:
-        """The same run with another SLO or with prices; what is stored does not change.
+    def judged_by(
+        self, *, slo: str | Mapping[str, JSON] | None = None, prices: Prices | None = None, equal_within: str | float | None = None
+    ) -> Run:
+        """The same run with another SLO, with prices or another margin; what is stored does not change.
 
         slo: a preset ('mlperf/deepseek-r1'), 'ttft_ms=500,tpot_ms=50', or a mapping with these keys; None: the run's own.
-        prices: see `price_list`. UserError for an unknown preset or key.
+        prices: see `price_list`. equal_within: the difference below which deployments are equal in practice, '3%' or 0.03.
+        UserError for an unknown preset or key, and for an invalid margin.
         """
+        margin = self.equal_within if equal_within is None else read_margin(equal_within)
         if slo is None:
-            return Run(self.folder, prices or self.prices)
+            return Run(self.folder, prices or self.prices, margin)
 
         folder = run_folder.open_run(self.path)
         folder.record = replace(folder.record, slo=plain_object(read_slo(slo)))
-        return Run(folder, prices or self.prices)
+        return Run(folder, prices or self.prices, margin)
 
     def report(self, form: Form = "text") -> str:
         """The run as a table for a terminal ('text'), Markdown ('md'), tidy CSV, versioned JSON, or an HTML page that opens offline."""

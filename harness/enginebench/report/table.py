@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-_WARNING = {"unranked": "", "suspect": "yellow", "invalid": "red", "failed": "red", "skipped": ""}
+_WARNING = {"scoped": "", "suspect": "yellow", "invalid": "red", "failed": "red", "skipped": ""}
 _LABEL_WIDTHS = (28, 16, 12)
 _GAP = 2
 

@@ -35,7 +35,11 @@ def open_run_for(
             for log in (run.path / "logs").glob(f"{launch.id}.*"):
                 mask(log, secrets_of(launch.deployment))
         current = replace(  # cells are judged when read: by the SLO of today's scenario
-            run.record, slo=_slo(plan), searches=plan.searches, inputs={**run.record.inputs, **plan.contents}
+            run.record,
+            slo=_slo(plan),
+            scenario={key: its for key, its in run.record.scenario.items() if key != "equal_within"} | _margin(plan),
+            searches=plan.searches,
+            inputs={**run.record.inputs, **plan.contents},
         )
         if current != run.record:
             run.update(current)
@@ -66,7 +70,7 @@ def _to_resume(plan: Plan, results: Path, machine: Mapping[str, JSON], *, retry_
 def _new_record(plan: Plan, machine: Mapping[str, JSON]) -> RunRecord:
     scenario = plan.scenario
     about: dict[str, JSON] = {"title": scenario.title, "description": scenario.description, "file": scenario.file.name}
-    about |= {"repeats": scenario.repeats} | ({"hardware": _hardware(scenario.hardware)} if scenario.hardware else {})
+    about |= {"repeats": scenario.repeats} | _margin(plan) | ({"hardware": _hardware(scenario.hardware)} if scenario.hardware else {})
     probes = {first: {first: search.start} for first, search in plan.searches.items()}
     cells = tuple(cell.id for cell in plan.cells)
     return RunRecord(scenario.name, now(), about, plan.id, cells, machine, __version__, _slo(plan), plan.searches, probes, plan.contents)
@@ -76,6 +80,10 @@ def _hardware(stated: str) -> str:
     from enginebench.physics.catalogue import ANYTHING, self_contained  # reads the catalogue
 
     return stated if stated == ANYTHING else self_contained(stated)
+
+
+def _margin(plan: Plan) -> dict[str, JSON]:
+    return {} if plan.scenario.equal_within is None else {"equal_within": plan.scenario.equal_within}
 
 
 def _slo(plan: Plan) -> dict[str, JSON] | None:

@@ -68,6 +68,8 @@ class Scenario:
     description: str | None = None
     hardware: str | None = None
     """The machine that the scenario is meant for, as `physics.read_machine` takes it; None: not stated."""
+    equal_within: float | None = None
+    """The share below which a difference is equal in practice; None: that of each metric."""
     file: Path = Path("scenario.yaml")
     text: str = ""
     """Content of the file, verbatim."""
@@ -110,6 +112,7 @@ def expand(source: Source, registry: Registry, *, runtime: Runtime | None = None
     deployments, loads_of, searches = zip(*(served for served, _ in found.values()), strict=True) if found else ((), (), ())
     return Scenario(
         name=written.name, deployments=deployments, loads=loads_of, searches=searches, slo=slo, repeats=written.repeats,
+        equal_within=written.equal_within,
         parity=ParityCheck(**written.parity.model_dump()) if written.parity else None, title=written.title,
         description=written.description, hardware=hardware or written.hardware, file=source.file, text=source.text,
     )  # fmt: skip

@@ -16,7 +16,9 @@ from pydantic_core import PydanticCustomError
 from enginebench.checkpoints.families import FAMILIES
 from enginebench.domain import JSON
 from enginebench.domain.precisions import UNSTATED
+from enginebench.errors import UserError
 from enginebench.inputs.fields import Count, Few, ListOf, Milliseconds, Name, Seconds, Seed, Strict, sweep_field, sweep_or
+from enginebench.metrics.equivalence import read_margin
 from enginebench.metrics.slo import LIMITS
 from enginebench.scenario.container_schema import ContainerSettings
 from enginebench.scenario.load_schema import Loads
@@ -188,6 +190,19 @@ def _named(value: Any) -> Any:
     return {"preset": value} if isinstance(value, str) else value
 
 
+def _margin(value: Any) -> Any:
+    if value is None:
+        return None
+    try:
+        return read_margin(value)
+    except UserError as error:
+        raise PydanticCustomError("margin", "{message}", {"message": error.message}) from None
+
+
+def _margin_schema(schema: dict[str, Any]) -> None:
+    schema["anyOf"] = [{"type": "string"}, *(kind for kind in schema["anyOf"] if kind.get("type") != "null")]
+
+
 def _preset_schema(schema: dict[str, Any]) -> None:
     schema["anyOf"] = [{"type": "string"}, *(kind for kind in schema["anyOf"] if kind.get("type") != "null")]
 
@@ -205,6 +220,13 @@ class ScenarioFile(Strict):
         None,
         json_schema_extra=_preset_schema,
         description="Limits that a good request meets, for goodput and `find`: a preset's name or a mapping.",
+    )
+    equal_within: Annotated[float, BeforeValidator(_margin)] | None = Field(
+        None,
+        examples=["3%"],
+        json_schema_extra=_margin_schema,
+        description="A smaller difference between deployments is equal in practice, however significant: 3% or 0.03; default: that of each "
+        "metric, 3 %.",
     )
     hardware: str | None = Field(
         None,

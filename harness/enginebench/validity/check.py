@@ -14,8 +14,8 @@ from enginebench.domain.formatting import percent
 from enginebench.metrics.registry import Trait
 from enginebench.validity.context import Context, Requirement
 
-Severity: TypeAlias = Literal["unranked", "suspect", "invalid"]
-"""unranked: the figures are sound, but must not be compared with other deployments."""
+Severity: TypeAlias = Literal["scoped", "suspect", "invalid"]
+"""scoped: the figures are sound, but hold only within a scope, such as random weights, which the conclusion states."""
 
 Unit: TypeAlias = Literal["", "share", "ms", "s", "tokens", "requests", "readings", "MB/s"]
 

@@ -15,12 +15,12 @@ from enginebench.validity import checks
 from enginebench.validity.check import Check, Finding, Severity
 from enginebench.validity.context import Context
 
-Verdict: TypeAlias = Literal["not run", "valid", "unranked", "suspect", "invalid"]
+Verdict: TypeAlias = Literal["not run", "valid", "scoped", "suspect", "invalid"]
 
 VERDICTS: Mapping[Verdict, str] = {
     "not run": "the cell was skipped or failed, so there is nothing to judge",
     "valid": "measures what the scenario asked for",
-    "unranked": "sound, but never leads a ranking",
+    "scoped": "sound within a scope, such as random weights: ranked, and the conclusion states the scope",
     "suspect": "ranked, but read the reason first; drawn with an open marker",
     "invalid": "does not measure what the scenario asked for: shown greyed, never ranked, drawn as a grey cross",
 }

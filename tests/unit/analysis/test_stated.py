@@ -60,7 +60,7 @@ def test_the_checks_that_need_only_the_record_apply(run: Run) -> None:
     (first, *_) = run.cells()
     run.add_cell(replace(first, traits=CellTraits(random_weights=True)))
     cell = analyse(run).rows[0].cells[0]
-    assert (cell.verdict, [reason.check.id for reason in cell.reasons]) == ("unranked", ["random_routing"])
+    assert (cell.verdict, [reason.check.id for reason in cell.reasons]) == ("scoped", ["random_routing"])
 
 
 def test_every_output_shows_stated_figures(run: Run, analysis: Analysis) -> None:

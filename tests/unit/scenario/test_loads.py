@@ -229,3 +229,19 @@ def test_an_in_process_batch_skips_what_needs_a_server(tmp_path: Path) -> None:
     found = plan(load_scenario(tmp_path / "s.yaml", REGISTRY), REGISTRY)
     assert [cell.id in found.skipped for cell in found.cells] == [False, True, True, True]
     assert "an open loop needs a server" in " ".join(found.skipped.values())
+
+
+@pytest.mark.parametrize(("written", "margin"), [("3%", 0.03), ("0.05", 0.05), ("'12.5 %'", 0.125)])
+def test_the_margin_of_equality_is_a_share(tmp_path: Path, written: str, margin: float) -> None:
+    found = scenario(tmp_path, "concurrency: 1", rest=f"equal_within: {written}\n")
+    assert found.equal_within == pytest.approx(margin)
+    without = scenario(tmp_path, "concurrency: 1")
+    assert without.equal_within is None
+    assert plan(found, REGISTRY).id == plan(without, REGISTRY).id, "it measures the same"
+
+
+@pytest.mark.parametrize("written", ["3", "0", "-1%", "much", "60%", "true"])
+def test_a_wrong_margin_is_refused_with_its_line(tmp_path: Path, written: str) -> None:
+    said = complaint(tmp_path, "concurrency: 1", rest=f"equal_within: {written}\n")
+    assert "equal_within: " in said
+    assert "3%" in said

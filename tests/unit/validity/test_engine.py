@@ -217,7 +217,7 @@ def test_an_engine_that_leaves_its_queue_out_is_compared_only_without_a_queue() 
 )
 def test_random_routing_is_marked(changes: Mapping[str, bool], marked: bool) -> None:
     found = result_of(record(**changes), samples())
-    assert found.verdict == ("unranked" if marked else "valid")
+    assert found.verdict == ("scoped" if marked else "valid")
     assert ("random_routing" in {reason.check.id for reason in found.reasons}) == marked
 
 

@@ -82,7 +82,7 @@ def test_a_condition_that_names_no_threshold_of_the_module_is_refused() -> None:
 
 
 def test_the_worst_verdict_counts_and_nothing_is_not_run() -> None:
-    assert worst(["valid", "suspect", "unranked"]) == "suspect"
+    assert worst(["valid", "suspect", "scoped"]) == "suspect"
     assert worst(["not run", "valid"]) == "valid"
     assert worst([]) == "not run"
 
@@ -137,7 +137,7 @@ def test_a_check_without_its_evidence_is_not_checkable_and_has_not_passed() -> N
 
 def test_figures_without_raw_samples_leave_most_checks_open_and_some_answered() -> None:
     found = judge(Context(Samples.collect([]), record(traits=CellTraits(random_weights=True)), WINDOW))
-    assert found.verdict == "unranked"
+    assert found.verdict == "scoped"
     assert found.not_checkable["ended_early"] == found.not_checkable["failed_requests"] == "raw samples"
     assert found.not_checkable["burst_delivery"] == "streamed output events"
     assert "unproven_server" not in found.not_checkable

@@ -19,7 +19,7 @@ from enginebench.report.columns import Column, heading, intervals_text, shown, w
 from enginebench.report.section import Context, Section
 from enginebench.validity import Reason, merged
 
-State: TypeAlias = Literal["valid", "unranked", "suspect", "invalid", "failed", "skipped"]
+State: TypeAlias = Literal["valid", "scoped", "suspect", "invalid", "failed", "skipped"]
 
 
 @dataclass(frozen=True)

@@ -38,14 +38,14 @@ CONTEXT = Requirement("context length that the engine reports", lambda cell: _co
 
 @check(
     meaning="random weights do not route tokens to experts as trained weights do",
-    when={"unranked": "the model is a Mixture of Experts with random weights, and nothing forces its routing"},
+    when={"scoped": "the model is a Mixture of Experts with random weights, and nothing forces its routing"},
     advice="write `checkpoints` in place of `random_weights`, or force the routing in `options`",
 )
 def random_routing(cell: Context) -> Iterator[Finding]:
     """A random router sends tokens to other experts than a trained one, and to more or fewer of them."""
     record = cell.record
     if record.traits.random_weights and not record.traits.dense and not record.traits.forced_routing:
-        yield Finding("unranked", "random weights, and nothing forces their routing")
+        yield Finding("scoped", "random weights, and nothing forces their routing")
 
 
 @check(
