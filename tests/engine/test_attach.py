@@ -286,4 +286,4 @@ def test_system_turns_of_a_data_set_are_sent_and_what_is_not_sent_is_said(bench:
     asked = [messages for messages in sent if messages[-1]["content"].startswith("question ")]
     assert len(asked) == 16
     assert all(messages[0] == {"role": "system", "content": "be brief"} and len(messages) == 2 for messages in asked)
-    assert "left out: 1 records without a prompt" in " ".join(bench("report", str(bench.run_folder())).stdout.split())
+    assert "left out: 1 records without a prompt" in " ".join(bench("report", str(bench.run_folder()), "--table").stdout.split())

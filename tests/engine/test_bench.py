@@ -18,13 +18,23 @@ from .bench import ENGINE, Bench
 QUICK = "options: {ttft_ms: 5, itl_ms: 2}"
 
 
-def test_a_run_ends_with_the_table_the_report_and_the_next_command(bench: Bench) -> None:
+def test_a_run_ends_with_the_answer_the_page_and_the_next_commands(bench: Bench) -> None:
     done = bench("run", bench.scenario(QUICK, "options: {ttft_ms: 15, itl_ms: 2}", repeats=2))
     assert done.returncode == 0, done.stderr
     assert "[8/8]" in done.stderr
-    assert "saved 8 cells (8 ok)" in done.stderr
-    assert "next: bench report" in done.stderr
-    assert "TTFT" in done.stdout
+    for words in (
+        "8/8 ok",
+        "ANSWER  fake reaches ",
+        "TRUST   ",
+        "tok/s",
+        "TTFT p50 ms",
+        f"report  {bench.run_folder().relative_to(bench.folder)}",
+    ):
+        assert words in done.stdout
+    lines = done.stdout.splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+    assert lines[-1].endswith("more  bench report --table | --latency | --why") or lines[-1].startswith("more    bench report")
     assert "\x1b" not in done.stdout + done.stderr
     folder = bench.run_folder()
     assert (folder / "report.html").stat().st_size > 1_000_000
@@ -262,7 +272,10 @@ def test_doctor_and_engines_speak_json(bench: Bench) -> None:
 def test_reports_of_a_run_in_every_form(bench: Bench) -> None:
     bench("run", bench.scenario(QUICK), "--no-html")
     folder = str(bench.run_folder())
-    assert "TTFT" in bench("report", folder).stdout
+    assert bench("report", folder).stdout.startswith("demo · 1 deployment x 2 loads")
+    assert "TTFT" in bench("report", folder, "--table").stdout
+    assert "TPOT p50 ms" in bench("report", folder, "--latency").stdout
+    assert "TRUST   " in bench("report", folder, "--why").stdout
     assert bench("report", folder, "--md", "-").stdout.count("|") > 20
     assert "ttft_p50" in bench("report", folder, "--csv", "-").stdout
     assert json.loads(bench("report", folder, "--json").stdout)["rows"]

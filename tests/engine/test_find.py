@@ -73,7 +73,8 @@ def test_it_finds_the_number_of_slots_and_lists_its_probes_by_level(folder: Fold
     assert report["counts"] == {"ok": 3, "failed": 0, "skipped": 0, "missing": 0}
     shown = folder.bench("report").stdout
     assert "highest load within the SLO (TTFT 120 ms for 80 % of requests)" in shown
-    assert "(measured to hold 4 streams" in " ".join(shown.split())
+    assert "fake holds 4 streams" in shown
+    assert "(measured to hold 4 streams" in " ".join(folder.bench("report", "--table").stdout.split())
 
 
 @pytest.mark.clock

@@ -1,4 +1,4 @@
-"""`bench report`: a stored run as a table, Markdown, CSV, JSON or a self-contained HTML page."""
+"""`bench report`: a stored run as an answer, a table, Markdown, CSV, JSON or a self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ def _form(name: str, what: str) -> Callable[[Command], Command]:
 
 
 @click.command(
-    epilog="\b\nExamples:\n  bench report\n  bench report results/2026-11-21-quickstart --html report.html\n  bench report --csv | head\n"
+    epilog="\b\nExamples:\n  bench report\n  bench report --table\n"
+    "  bench report results/2026-11-21-quickstart --html report.html\n  bench report --csv | head\n"
     "  bench report --slo ttft_ms=500,tpot_ms=50\n  bench report --price h100.hour=2.50"
 )
 @click.argument("run", type=FILE, required=False)
@@ -34,11 +35,21 @@ def _form(name: str, what: str) -> Callable[[Command], Command]:
 @_form("md", "Write a Markdown table; without FILE (or '-'): to stdout.")
 @_form("csv", "Write tidy CSV; without FILE (or '-'): to stdout.")
 @_form("json", "Write JSON; without FILE (or '-'): to stdout.")
+@click.option("--table", "view", flag_value="text", help="Print every row with all its figures instead of the answer.")
+@click.option("--latency", "view", flag_value="latency", help="Print TTFT and TPOT at every load.")
+@click.option("--why", "view", flag_value="why", help="Print what the answer rests on: how sure it is, each reason for doubt, its fix.")
 @price_options
 @click.option("--slo", metavar="SLO", help="Instead of the stored limits: a preset, or KEY=VALUE,... such as ttft_ms=500,tpot_ms=50.")
 @click.option("--equal-within", metavar="SHARE", help="Differences below this are equal in practice, e.g. 3%; default: the scenario's.")
-def report(run: Path | None, slo: str | None, prices: enginebench.Prices | None, equal_within: str | None, **asked: str | None) -> None:
-    """Show a stored RUN (default: the newest under results/) as a table, or write it in another form."""
+def report(
+    run: Path | None,
+    slo: str | None,
+    prices: enginebench.Prices | None,
+    equal_within: str | None,
+    view: enginebench.Form | None,
+    **asked: str | None,
+) -> None:
+    """Show the answer of a stored RUN (default: the newest under results/), or write it in another form."""
     run, targets = _targets(run, asked)
     opened = enginebench.open_run(run) if run is not None else enginebench.latest_run()
     opened = opened.judged_by(slo=slo, prices=prices, equal_within=equal_within)
@@ -49,8 +60,8 @@ def report(run: Path | None, slo: str | None, prices: enginebench.Prices | None,
             click.echo(opened.report(form), nl=False)
         else:
             write(target, opened.report(form))
-    if not targets:
-        click.echo(opened.report(), nl=False)
+    if view or not targets:
+        click.echo(opened.report(view or "summary"), nl=False)
 
 
 def _targets(run: Path | None, asked: dict[str, str | None]) -> tuple[Path | None, dict[enginebench.Form, str]]:

@@ -56,16 +56,12 @@ def run(scenario: str, overrides: Overrides, no_html: bool, prices: enginebench.
 
 
 def _show(stored: enginebench.Run, *, as_json: bool, html: bool) -> int:
-    click.echo(stored.report("json" if as_json else "text"), nl=False)
-    counts = stored.analysis.counts
-    tally = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
-    click.echo(f"\nsaved {sum(counts.values()) - counts['missing']} cells ({tally}) -> {stored.path}", err=True)
     if html:
         from enginebench.report.run import write_text
 
-        write_text(page := stored.path / "report.html", stored.report("html"))
-        click.echo(f"report: {page}", err=True)
-    click.echo(f"next: bench report {stored.path}   (--html, --md, --csv, --json)", err=True)
+        write_text(stored.path / "report.html", stored.report("html"))
+    click.echo("", err=True)
+    click.echo(stored.report("json" if as_json else "summary"), nl=False)
     if problem := stored.analysis.incomplete:
         click.echo(f"{problem}: exit code {int(Exit.CELLS_FAILED)}", err=True)
     return Exit.CELLS_FAILED if problem else Exit.OK

@@ -19,12 +19,14 @@ from enginebench.metrics.slo import read_slo
 from enginebench.records import run_folder
 from enginebench.records.files import write_atomically
 from enginebench.report.export import to_csv, to_json, to_markdown
+from enginebench.report.summary import render_summary
+from enginebench.report.summary_details import render_latencies, render_why
 from enginebench.report.table import render_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Form: TypeAlias = Literal["text", "md", "csv", "json", "html"]
+Form: TypeAlias = Literal["summary", "latency", "why", "text", "md", "csv", "json", "html"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,12 +106,18 @@ class Run:
         return Run(folder, prices or self.prices, margin)
 
     def report(self, form: Form = "text") -> str:
-        """The run as a table for a terminal ('text'), Markdown ('md'), tidy CSV, versioned JSON, or an HTML page that opens offline."""
+        """The run for a terminal: the answer ('summary'), the latencies at every load ('latency'), what the answer rests on ('why') or a
+        table of all rows ('text'); as Markdown ('md'), tidy CSV, versioned JSON, or an HTML page that opens offline.
+        """
+        if form == "summary":
+            return render_summary(self.analysis, self.path)
         if form == "html":
             from enginebench.report.html import render_html
 
             return render_html(self.folder, self.analysis)
-        render = {"text": render_table, "md": to_markdown, "csv": to_csv, "json": to_json}[form]
+        render = {
+            "latency": render_latencies, "why": render_why, "text": render_table, "md": to_markdown, "csv": to_csv, "json": to_json,
+        }[form]  # fmt: skip
         return render(self.analysis)
 
 

@@ -6,7 +6,6 @@ every sentence is from `enginebench.analysis.conclusion`. Returns text and print
 
 from __future__ import annotations
 
-import shutil
 import textwrap
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -14,30 +13,29 @@ from pathlib import Path
 from statistics import median
 
 from enginebench.analysis.analysis import Analysis
-from enginebench.analysis.conclusion import Capacity, Grid, Regime, Standing
+from enginebench.analysis.conclusion import Grid, Regime, Standing
 from enginebench.domain import JSON
-from enginebench.domain.formatting import counted, duration, number, printable
-from enginebench.report.columns import MISSING, column, value_text
+from enginebench.domain.formatting import counted, duration, number
+from enginebench.report.columns import MISSING
+from enginebench.report.layout import aligned, columns_of, fits, joined, labelled
+from enginebench.report.summary_details import latency_rows
 
-WIDTH, LINES = 80, 24
-_INDENT = 8
 _MOST_ROWS = 8
 """Lines of the grid with a line for each deployment; with more, it has a line for each context, which names the leader."""
 _MOST_SENTENCES = 6
 _MOST_LATENCIES = 6
 _MARKS = {"equal": "=", "cannot tell": "~", "none holds": "-", "nothing": "-"}
-_LATENCIES = ("ttft", "tpot")
 
 
 def render_summary(analysis: Analysis, path: Path | None = None, *, width: int | None = None) -> str:
     """The answer, in blocks. path: the run's folder, for the last line. width: columns; None: those of the terminal, at most 100."""
-    width = min(100, max(WIDTH, width or shutil.get_terminal_size((WIDTH, LINES)).columns))
-    blocks = [[*_head(analysis, width), *_answer(analysis, width), *_labelled("TRUST", analysis.conclusion.trust.text, width)]]
+    width = columns_of(width)
+    blocks = [[*_head(analysis, width), *_answer(analysis, width), *labelled("TRUST", analysis.conclusion.trust.text, width)]]
     several = len(analysis.conclusion.grids) > 1
     blocks += [list(_grid(grid, width, several=several)) for grid in analysis.conclusion.grids]
-    blocks += [list(_latencies(analysis, width)), list(_capacities(analysis.conclusion.capacities, width))]
+    blocks += [list(_latencies(analysis, width)), list(_capacities(analysis, width))]
     blocks.append(list(_end(path, width)))
-    return "\n".join("\n".join(printable(line).rstrip() for line in block) + "\n" for block in blocks if block)
+    return joined(blocks)
 
 
 def _head(analysis: Analysis, width: int) -> Iterator[str]:
@@ -73,13 +71,6 @@ def _took(analysis: Analysis) -> str:
     return duration(max(ends) - min(datetime.fromisoformat(analysis.run.created_at).timestamp(), *starts))
 
 
-def _labelled(label: str, text: str, width: int) -> list[str]:
-    """Wrapped text behind a label, which stands before its first line only."""
-    return textwrap.wrap(
-        text, width, initial_indent=label.ljust(_INDENT), subsequent_indent=" " * _INDENT, break_on_hyphens=False, break_long_words=False
-    )
-
-
 def _answer(analysis: Analysis, width: int) -> Iterator[str]:
     """A sentence for each group of regimes with the same leaders, the most important first."""
     found = analysis.conclusion
@@ -93,7 +84,7 @@ def _answer(analysis: Analysis, width: int) -> Iterator[str]:
         sentences = [found.sentence]
     shown = sentences if len(sentences) <= _MOST_SENTENCES else [*sentences[: _MOST_SENTENCES - 1], _more(sentences)]
     for i, sentence in enumerate(shown):
-        yield from _labelled("" if i else "ANSWER", sentence, width)
+        yield from labelled("" if i else "ANSWER", sentence, width)
 
 
 def _more(sentences: Sequence[str]) -> str:
@@ -105,17 +96,17 @@ def _more(sentences: Sequence[str]) -> str:
 
 def _grid(grid: Grid, width: int, *, several: bool) -> Iterator[str]:
     scale = grid.scale
-    full = len(scale.contexts) * len(scale.deployments) <= _MOST_ROWS and len(scale.deployments) > 1
-    what = f"{scale.unit}{' within the SLO' if scale.figure == 'goodput' else ''}"
     about = f"{scale.model}, " if several else ""
+    what = f"{scale.unit}{' within the SLO' if scale.figure == 'goodput' else ''}"
     settings = f", {scale.settings}" if scale.settings else ""
-    if full or len(scale.deployments) == 1:
-        rows = [["context", "deployment", *scale.levels], *_by_deployment(grid)]
-        yield f"{about}{what}{', and % of the best' if full else ''}{settings}{_legend(grid, leaders=False)}"
+    rows = [["context", "deployment", *scale.levels], *_by_deployment(grid)]
+    if len(scale.deployments) == 1 or (len(rows) <= _MOST_ROWS + 1 and fits(rows, width)):
+        share = ", and % of the best" if len(scale.deployments) > 1 else ""
+        yield f"{about}{what}{share}{settings}{_legend(grid, leaders=False)}"
+        yield from aligned(rows, width, left=2)
     else:
-        rows = [["context", *scale.levels], *_by_leader(grid)]
         yield f"{about}{what}: the leader, and its lead in %{settings}{_legend(grid, leaders=True)}"
-    yield from _aligned(rows, width, left=2 if full or len(scale.deployments) == 1 else 1)
+        yield from aligned([["context", *scale.levels], *_by_leader(grid)], width, left=1)
 
 
 def _legend(grid: Grid, *, leaders: bool) -> str:
@@ -156,21 +147,6 @@ def _leader(regime: Regime | None) -> str:
     return f"{regime.leaders[0]}{lead}{_MARKS.get(regime.outcome, '')}{'?' if regime.suspect else ''}"
 
 
-def _aligned(rows: Sequence[Sequence[str]], width: int, *, left: int) -> Iterator[str]:
-    """Columns two spaces apart, the first `left` of them left-aligned. Where they are too wide, the last columns go on below."""
-    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
-    room = width - sum(widths[:left]) - 2 * left
-    blocks: list[list[int]] = [[]]
-    for i in range(left, len(widths)):
-        if blocks[-1] and sum(widths[j] + 2 for j in (*blocks[-1], i)) > room:
-            blocks.append([])
-        blocks[-1].append(i)
-    for block in blocks:
-        for row in rows:
-            cells = [row[i].ljust(widths[i]) for i in range(left)] + [row[i].rjust(widths[i]) for i in block]
-            yield "  ".join(cells)
-
-
 # -- latencies and capacities --------------------------------------------------------------------------------------------
 
 
@@ -178,24 +154,7 @@ def _latencies(analysis: Analysis, width: int) -> Iterator[str]:
     """TTFT and TPOT of every deployment at one load: the middle of the levels and contexts at which most have figures."""
     if (found := _typical(analysis)) is not None:
         _, regime = found
-        yield from _latency_rows(analysis, regime, width, _MOST_LATENCIES)
-
-
-def _latency_rows(analysis: Analysis, regime: Regime, width: int, most: int) -> Iterator[str]:
-    """A line for each deployment at one load; of p99 and p90 the highest that is known."""
-    shown = regime.standings[:most]
-    known = {name for each in shown for name, value in analysis.rows[each.row].figures.items() if value}
-    names = [f"{name}_p{q}" for name in _LATENCIES for q in (50, next((q for q in (99, 90) if f"{name}_p{q}" in known), 0)) if q]
-    columns = [column(name, analysis) for name in names if name in known]
-    if not columns:
-        return
-    rows = [[f"at {regime.level}, {regime.context}", *(its.heading for its in columns)]]
-    for each in shown:
-        figures = analysis.rows[each.row].figures
-        rows.append([f"  {each.deployment}{'?' if each.suspect else ''}", *(value_text(figures.get(its.figure), its) for its in columns)])
-    yield from _aligned(rows, width, left=1)
-    if (left := len(regime.standings) - most) > 0:
-        yield f"  and {left} more: bench report --latency"
+        yield from latency_rows(analysis, regime, width, _MOST_LATENCIES)
 
 
 def _typical(analysis: Analysis) -> tuple[Grid, Regime] | None:
@@ -216,16 +175,17 @@ def _typical(analysis: Analysis) -> tuple[Grid, Regime] | None:
     return grid, min((each for its, each in full if its is grid), key=distance)
 
 
-def _capacities(found: Sequence[Capacity], width: int) -> Iterator[str]:
+def _capacities(analysis: Analysis, width: int) -> Iterator[str]:
     """With an SLO: the highest load that each deployment holds."""
-    if found:
-        yield "highest load within the SLO"
+    found = analysis.conclusion.capacities
+    if found and analysis.slo is not None:
+        yield f"highest load within the SLO ({analysis.slo.text})"[:width]
         several = len({each.model for each in found}) > 1
         rows = [
             [f"  {each.deployment}{f', {each.model}' if several else ''}", each.context.removesuffix(" tokens"), each.text]
             for each in found
         ]
-        yield from (line.rstrip()[:width] for line in _aligned(rows, width, left=3))
+        yield from (line.rstrip()[:width] for line in aligned(rows, width, left=3))
 
 
 def _end(path: Path | None, width: int) -> Iterator[str]:
