@@ -24,7 +24,7 @@ def test_a_run_ends_with_the_answer_the_page_and_the_next_commands(bench: Bench)
     assert "[8/8]" in done.stderr
     for words in (
         "8/8 ok",
-        "ANSWER  fake reaches ",
+        "ANSWER  fake ttft_ms=",
         "TRUST   ",
         "tok/s",
         "TTFT p50 ms",

@@ -1,4 +1,4 @@
-"""What the answer of a run rests on, for a terminal: how sure each sentence is, each cause of doubt with its fix, latencies at every load."""
+"""What the answer of a run rests on, for a terminal: how sure it is, each cause of doubt with its fix, latencies at every load."""
 
 from __future__ import annotations
 
