@@ -9,7 +9,7 @@ PARALLEL := -n $(or $(WORKERS),auto) --dist loadfile --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-unit real contracts coverage lint format docs docs-site bench-client bench-overhead bench-ceiling bench-ceiling-published bench-trust bench-faults clean
+.PHONY: help quickstart test test-unit real contracts coverage lint format docs docs-site bench-client bench-overhead bench-ceiling bench-ceiling-published bench-expectation bench-trust bench-faults clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -73,6 +73,10 @@ bench-ceiling: .venv/installed ## llama.cpp's decoding against what physics pred
 
 bench-ceiling-published: .venv/installed ## decode rates that others published against the bound
 	$(BIN)/python benchmarks/published.py
+
+bench-expectation: .venv/installed ## learn what engines usually reach from published rates, and how well it predicts those left out
+	$(BIN)/python benchmarks/efficiencies.py
+	$(BIN)/python docs/generate.py
 
 clean: ## remove the environment and everything that was built
 	rm -rf .venv dist build site .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
