@@ -50,7 +50,8 @@ def run(scenario: str, overrides: Overrides, no_html: bool, prices: enginebench.
     from enginebench.cli.progress import progress
 
     found = enginebench.plan(scenario, **overrides)
-    with progress(enginebench.plan_time(found)) as on_event:
+    takes = enginebench.plan_time(found) if found.bounds is not None else None  # unknown hardware needs no physics
+    with progress(takes) as on_event:
         stored = enginebench.run(found, **how, on_event=on_event)
     return _show(stored.judged_by(prices=prices), as_json=as_json, html=not no_html)
 
