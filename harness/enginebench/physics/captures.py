@@ -54,9 +54,8 @@ def known_names(reference: str, experts: int) -> tuple[str, ...]:
     fitting = {
         word: each.name
         for each in models().values()
-        if each.model.experts and each.model.experts.count == experts
         for word in (each.name, each.hub.lower().rpartition("/")[2], *each.aliases)
-        if stem.startswith(word)
+        if stem.startswith(word) and each.model.experts and each.model.experts.count == experts
     }
     return (fitting[max(fitting, key=len)],) if fitting else ()
 

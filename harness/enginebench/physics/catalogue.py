@@ -10,13 +10,14 @@ import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 from enginebench.errors import UserError, did_you_mean
 from enginebench.physics import entries
 from enginebench.physics.config import from_config
 from enginebench.physics.device_catalogue import FILE, known_devices
+from enginebench.physics.fields import Config
 from enginebench.physics.geometry import Model, Tables
 from enginebench.physics.machine import GB, Device, Host, Machine
 from enginebench.physics.notation import EXAMPLE, Written, by_figures, normalized, read_written, recounted
@@ -39,13 +40,16 @@ class Published:
     active: float
     tables: Tables
     """The vocabulary tables that the active figure includes."""
+    step: float = 0.0
+    """The last digit of the total, if it is rounder than 1 %: 100 of '1T'."""
 
 
 @dataclass(frozen=True)
 class Entry:
     name: str
     hub: str
-    model: Model
+    config: Config = field(repr=False, compare=False)
+    """The keys of its config.json that matter."""
     native: str
     """The precision of the published checkpoint."""
     published: Published
@@ -53,6 +57,10 @@ class Entry:
     note: str = ""
     """If sources differ: which one is right, and why."""
     aliases: tuple[str, ...] = field(default=())
+
+    @cached_property
+    def model(self) -> Model:
+        return from_config(self.name, self.config)
 
 
 def models() -> Mapping[str, Entry]:
@@ -171,10 +179,14 @@ def _models(state: entries.State) -> Mapping[str, Entry]:
 
 
 def _entry(name: str, data: Mapping[str, Any]) -> Entry:
-    model = from_config(name, data["config"])
-    published = Published(**data["published"]) if "published" in data else Published(model.params / 1e9, model.active("both") / 1e9, "both")
+    config = data["config"]
+    if "published" in data:
+        published = Published(**data["published"])
+    else:
+        model = from_config(name, config)
+        published = Published(model.params / 1e9, model.active("both") / 1e9, "both")
     plain = {key: data.get(key, default) for key, default in (("hub", ""), ("native", "bf16"), ("source", ""), ("note", ""))}
-    return Entry(name, model=model, published=published, aliases=tuple(each.lower() for each in data.get("aliases", ())), **plain)
+    return Entry(name, config=config, published=published, aliases=tuple(each.lower() for each in data.get("aliases", ())), **plain)
 
 
 def _own_model(listed: entries.Listed, keys: set[str]) -> Entry:
@@ -191,6 +203,7 @@ def _own_model(listed: entries.Listed, keys: set[str]) -> Entry:
         raise listed.error("a model's name has lower-case letters", advice=f"write {listed.name.lower()}")
     try:
         precision(str(data.get("native", "bf16")))
+        from_config(listed.name, data["config"])  # those of enginebench are read when they are asked for
         return _entry(listed.name, data)
     except UserError as error:
         at = ("native",) if error.key == "precision" else ("config", *filter(None, [error.key]))

@@ -11,7 +11,7 @@ from dataclasses import replace
 from enginebench.checkpoints.families import FAMILIES as RANDOM_FAMILIES
 from enginebench.errors import UserError
 from enginebench.physics.attentions import attention
-from enginebench.physics.families import ALIASES, FAMILIES, UNSUPPORTED
+from enginebench.physics.families import ALIASES, ARCHITECTURES, FAMILIES, UNSUPPORTED
 from enginebench.physics.fields import Config, Fields, text_part
 from enginebench.physics.geometry import Experts, Layer, Mixer, Model
 from enginebench.physics.layer_kinds import kinds
@@ -71,6 +71,7 @@ def _type(text: Config) -> str:
     alike = (family.counted_as for family in RANDOM_FAMILIES.values() if family.counted_as and written in (family.hf_type, family.gguf))
     kind = next(alike, written)
     kind = ALIASES.get(kind, kind)
+    kind = next((ARCHITECTURES[name] for name in text.get("architectures") or () if name in ARCHITECTURES), kind)
     if kind in UNSUPPORTED:
         raise UserError(f"model type '{kind}' is not supported: {UNSUPPORTED[kind]}", key="model_type")
     return kind
@@ -84,7 +85,7 @@ def _layer(fields: Fields, layer: int, mixer: str, mlp: str) -> Layer:
     hidden, defaults = fields.need("hidden"), fields.defaults
     experts = _experts(fields, layer) if mlp == "experts" else None
     beside = experts and (fields.get("residual_dense") or defaults.get("dense_beside") or defaults.get("twice"))
-    dense = _dense_width(fields, layer) if mlp == "dense" or beside else 0
+    dense = _dense(fields, layer, beside=bool(beside)) if mlp == "dense" or beside else 0
     norms = defaults.get("norms", 2) + (defaults.get("expert_norms", 0) if experts else 0)
     norms *= 1 + bool(defaults.get("norm_bias"))
     return Layer(
@@ -92,6 +93,12 @@ def _layer(fields: Fields, layer: int, mixer: str, mlp: str) -> Layer:
         dense_bias=bool(fields.get("mlp_bias", fields.get("bias", default=False))),
         norm=norms * hidden + _stream_weights(fields, after=False),
     )  # fmt: skip
+
+
+def _dense(fields: Fields, layer: int, *, beside: bool) -> int:
+    if beside and fields.defaults.get("beside_is_hidden"):
+        return fields.need("hidden")
+    return fields.need("shared_width") if fields.defaults.get("dense_is_shared") else fields.number("dense", layer)
 
 
 def _mixer(fields: Fields, kind: str, layer: int) -> Mixer | None:
@@ -105,19 +112,9 @@ def _matrices(fields: Fields) -> int:
     return 2 if str(fields.get("activation", "")) == "relu2" else int(fields.defaults.get("matrices", 3))
 
 
-def _dense_width(fields: Fields, layer: int) -> int:
-    found = fields.at("dense", layer)
-    shared = fields.get("shared_width")
-    if not fields.get("experts") and shared and fields.defaults.get("shared_is_dense"):
-        return int(shared)
-    return int(found) if found is not None else fields.need("dense")
-
-
 def _experts(fields: Fields, layer: int) -> Experts:
-    count, used = fields.at("experts", layer), fields.at("top_k", layer)
-    if used is None:
-        fields.need("top_k")
-    width = fields.at("expert_width", layer) or fields.at("plain_width", layer)
+    count, used = fields.number("experts", layer), fields.number("top_k", layer)
+    width = fields.number("expert_width" if fields.at("expert_width", layer) else "plain_width", layer)
     identities = fields.get("identities") or 0
     return Experts(
         count, max(1, round(used * count / (count + identities))), width, _shared(fields, layer, width),

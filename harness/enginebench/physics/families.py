@@ -50,8 +50,9 @@ FAMILIES: Mapping[str, Family] = {
     "granitemoeshared": {},
     "phimoe": {"norm_bias": True},
     "minimax": {"linear": "lightning", "needs": ("layer_types", "attention_flags")},
-    "granitemoehybrid": {"linear": "mamba2", "needs": ("layer_types",)},
+    "granitemoehybrid": {"linear": "mamba2", "dense_is_shared": True, "needs": ("layer_types",)},
     "granitemoe_swa": {"sinks": True},
+    "arctic": {"dense_beside": True, "beside_is_hidden": True, "expert_norms": 1},
     "dbrx": {"experts_first_norm": True, "norms": 2},
     "qwen2_moe": {"qkv_bias": True, "output_bias": False, "shared_gate": True},
     "qwen3_moe": _HEAD_NORM,
@@ -111,7 +112,7 @@ FAMILIES: Mapping[str, Family] = {
     "bailing_moe_v2": _HEAD_NORM,
     "bailing_moe_linear": {"linear": "lightning", "full_tail": True},
     "step3_text": {"inner_norm": True},
-    "grok-1": {"norms": 4},
+    "grok-1": {"norms": 4, "matrices": 3},
     "kolibri1": {**_HEAD_NORM, "norms": 4, "correction": True},
     "lfm2_moe": {**_HEAD_NORM, "tied": True, "correction": True, "other": "conv", "needs": ("layer_types", "full_layers")},
     "longcat_flash": {"correction": True, "twice": True},
@@ -133,6 +134,8 @@ ALIASES: Mapping[str, str] = {
     "gemma4": "gemma4_text",
     "minimax_m1": "minimax",
     "minimax_text_01": "minimax",
+    "MiniMaxM1": "minimax",
+    "MiniMaxText01": "minimax",
     "minimax_m3_vl": "minimax_m3",
     "minimax_m3_vl_text": "minimax_m3",
     "glm4v_moe": "glm4_moe",
@@ -146,6 +149,14 @@ ALIASES: Mapping[str, str] = {
     "mimo_v2": "mimo_v2_flash",
 }
 """Model types whose fields mean the same."""
+
+ARCHITECTURES: Mapping[str, str] = {
+    "Grok1ForCausalLM": "grok-1",
+    "Grok1ModelForCausalLM": "grok-1",
+    "BailingMoeV2ForCausalLM": "bailing_moe_v2",
+    "MistralLarge3ForCausalLM": "deepseek_v3",
+}
+"""Classes of models whose model type names another family, or none."""
 
 UNSUPPORTED: Mapping[str, str] = {
     **dict.fromkeys(("mamba", "mamba2", "falcon_mamba", "rwkv", "rwkv7", "xlstm", "recurrent_gemma"), "it has no attention"),

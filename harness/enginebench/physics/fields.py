@@ -24,7 +24,7 @@ def text_part(config: Config) -> Config:
     if inner is None:
         return config
     inner = text_part(inner)
-    inherited = {key: config[key] for key in ("model_type", "tie_word_embeddings") if key in config}
+    inherited = {key: config[key] for key in ("model_type", "tie_word_embeddings", "architectures") if key in config}
     return {**inherited, **inner}
 
 
@@ -69,6 +69,15 @@ class Fields:
             return found[layer]
         return found
 
+    def number(self, meaning: str, layer: int) -> int:
+        """The whole number of one layer. UserError if there is none."""
+        found = self.at(meaning, layer)
+        if found is None:
+            return self.need(meaning)
+        if isinstance(found, bool) or not isinstance(found, int):
+            raise self.unknown(meaning, found)
+        return found
+
     def called(self, meaning: str) -> str:
         return next((key for key in MEANINGS[meaning] if self.config.get(key) is not None), MEANINGS[meaning][0])
 
@@ -83,7 +92,14 @@ class Fields:
         found = []
         for key, value in self.config.items():
             plain = key.partition(".")[2] or key
-            if key in known or value in (None, False, 0, "", [], {}) or isinstance(value, float | str) or WITHOUT_SIZE.search(plain):
+            nested_copy = plain != key and (plain in known or plain in self.config)
+            if (
+                key in known
+                or nested_copy
+                or value in (None, False, 0, "", [], {})
+                or isinstance(value, float | str)
+                or WITHOUT_SIZE.search(plain)
+            ):
                 continue
             if key in ("model_type", *_TEXT) or (family and not SIZED.search(plain)):
                 continue
