@@ -39,7 +39,8 @@ Examples:
 def ceiling(model: enginebench.PlacedModel, reach: float | None, html: Path | None, as_json: bool, **asked: Any) -> None:
     """Show how fast decoding and prefill can be at most, over batch and context: memory, arithmetic, links, and which one limits.
 
-    MODEL is a name of the catalogue, a config.json, a folder of safetensors, a .gguf file, or random:...
+    MODEL is a name of the catalogue, a config.json, a folder of safetensors, a .gguf file, hf:ORG/NAME (only
+    its config.json is fetched), or random:...
     """
     found = enginebench.ceiling(model, **asked)
     if as_json:

@@ -19,6 +19,7 @@ Examples:
   bench fit deepseek-r1 --hardware 8xh200 --attention-dp 8 --ep --concurrency 256 --context 8k
   bench fit llama4-scout --hardware 1xrtx4090+128gb --precision q4_k_m --context 8k
   bench fit model.gguf --hardware cpu
+  bench fit hf:zai-org/GLM-4.5-Air --hardware 4xh200
 \b
 Exit code 1: it does not fit.
 """
@@ -45,7 +46,8 @@ def fit(
 ) -> int:
     """Show whether a model fits: weights, KV cache and working memory per device, what is left, and what would fit.
 
-    MODEL is a name of the catalogue, a config.json, a folder of safetensors, a .gguf file, or random:...
+    MODEL is a name of the catalogue, a config.json, a folder of safetensors, a .gguf file, hf:ORG/NAME (only
+    its config.json is fetched), or random:...
     """
     found = enginebench.fit(
         model, context=context, concurrency=concurrency, reserve_gib=reserve, chunk=chunk, expectations=expectations
@@ -66,7 +68,7 @@ def _budget(found: enginebench.ModelFit) -> Iterator[str]:
     yield f"per device{stage}, GB"
     for role, size in sorted(budget.weights.items(), key=lambda item: -item[1]):
         yield _line(role.value, size)
-    yield _line("KV cache", budget.cache)
+    yield _line("KV cache and state" if asked.weights.model.state_bytes else "KV cache", budget.cache)
     yield _line(f"activations ({asked.reserve.chunk:,} tokens of prompt at once; assumed)", budget.activations)
     yield _line("driver, graphs, communication (assumed)", budget.runtime)
     yield _line("left" if budget.left >= 0 else "missing", abs(budget.left)) + f" of {budget.usable / 1e9:.1f}"

@@ -41,7 +41,8 @@ Exit code 1: it does not fit, even with all of it on the host.
 def offload(model: str, hardware: str, html: Path | None, as_json: bool, **asked: Any) -> int:
     """Show which experts (of a dense model: layers) stay on the GPU, with llama.cpp's flags and the possible tokens/s.
 
-    MODEL is a name of the catalogue, a config.json, a folder of safetensors, a .gguf file, or random:...
+    MODEL is a name of the catalogue, a config.json, a folder of safetensors, a .gguf file, hf:ORG/NAME (only
+    its config.json is fetched), or random:...
     """
     found = enginebench.offload(model, hardware, **asked)
     show_notes((*found.whole.weights.notes, *found.whole.machine.device.remarks))

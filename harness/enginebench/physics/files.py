@@ -1,4 +1,4 @@
-"""The weights that a name stands for: in the catalogue, `random:`, or a file (config.json, safetensors, GGUF); reads only headers.
+"""The weights that a name stands for: in the catalogue, `random:`, or a file (config.json, safetensors, GGUF), `hf:`; reads only headers.
 
 Roles are assigned by tensor names. Tensors without a matching rule, and layers beyond those of the config (multi-token prediction), have
 the role `other`: they take memory, but are not read during decode.
@@ -12,15 +12,19 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from enginebench.checkpoints.gguf_metadata import read_metadata
+from enginebench.checkpoints.hub import SCHEME as HUB
+from enginebench.checkpoints.hub import is_id
 from enginebench.checkpoints.random_moe import SCHEME as RANDOM
 from enginebench.checkpoints.random_moe import RandomMoE
 from enginebench.errors import UserError, did_you_mean
 from enginebench.physics.catalogue import find_model, models
 from enginebench.physics.config import from_config
 from enginebench.physics.geometry import Model, Role
+from enginebench.physics.hub_config import CONFIG, hub_config
 from enginebench.physics.precision import Precision, names, precision
 from enginebench.physics.quantization import stored_precision
 from enginebench.physics.weights import Stored, Weights, weigh
@@ -47,7 +51,7 @@ _PACKED = frozenset({"I32", "U8"})
 
 
 def read_weights(reference: str, name: str | None = None, *, gguf: bool = False) -> Weights:
-    """The weights of a catalogue model, a config.json, a folder of safetensors, a .gguf file, or a `random:` reference.
+    """The weights of a catalogue model, a config.json, a folder of safetensors, a .gguf file, `hf:ORG/NAME`, or `random:`.
 
     name: a precision; then a file gives only the dimensions. None: the published precision, or the real sizes in the file. gguf: what an
     engine that reads GGUF files stores under that name. UserError if the reference is unknown or unreadable.
@@ -55,14 +59,14 @@ def read_weights(reference: str, name: str | None = None, *, gguf: bool = False)
     path = Path(reference).expanduser()
     if reference.startswith(RANDOM):
         return weigh(random_model(reference), precision(name or "bf16", gguf=gguf))
-    if path.exists():
-        found = read_file(path)
+    if reference.startswith(HUB) or path.exists():
+        found = read_hub(reference) if reference.startswith(HUB) else read_file(path)
         return found if name is None else weigh(found.model, precision(name, gguf=gguf))
-    entry = find_model(reference)
+    word, entry = reference.lower(), find_model(reference)
     if entry is None:
         raise UserError(
             f"unknown model '{reference}': neither in the catalogue nor a file or folder",
-            advice=did_you_mean(reference.lower(), models()),
+            advice=f"write hf:{reference} to read its config.json on the hub" if is_id(reference) else did_you_mean(word, models()),
         )
     return weigh(entry.model, precision(name or entry.native, gguf=gguf))
 
@@ -92,16 +96,34 @@ def read_file(path: Path) -> Weights:
     config = path / "config.json" if path.is_dir() else path
     if not config.is_file() or config.suffix != ".json":
         raise UserError("contains no model", file=path, advice="name a .gguf file, a folder with config.json, or a config.json")
-    try:
-        document = json.loads(config.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"invalid JSON ({error})", file=config) from error
+    document = _document(config.read_text(encoding="utf-8"), config)
     model = from_config(_title(config), document)
     kind = stored_precision(document, config.parent, len(model.layers))
     shards = sorted(path.glob("*.safetensors")) if path.is_dir() else []
     if not shards:
         return weigh(model, kind)
     return _assemble(model, kind, [tensor for shard in shards for tensor in _safetensors(shard)], f"{len(shards)} safetensors files")
+
+
+def read_hub(reference: str) -> Weights:
+    """Computed sizes from the config.json of `hf:ORG/NAME`."""
+    name, texts = hub_config(reference)
+    document = _document(texts[CONFIG], Path(reference) / CONFIG)
+    model = from_config(name, document)
+    with TemporaryDirectory() as folder:
+        for file, text in texts.items():
+            (Path(folder) / file).write_text(text, encoding="utf-8")
+        return weigh(model, stored_precision(document, Path(folder), len(model.layers)))
+
+
+def _document(text: str, file: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"invalid JSON ({error})", file=file) from error
+    if not isinstance(document, dict):
+        raise UserError("is no config.json: it holds no keys", file=file)
+    return document
 
 
 def role_of(name: str) -> Role:

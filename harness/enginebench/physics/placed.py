@@ -75,7 +75,7 @@ def place(
 ) -> PlacedModel:  # fmt: skip
     """A model on hardware, the input of `fit` and `ceiling`.
 
-    model: a name of the catalogue, or the path of a config.json, a folder of safetensors or a .gguf file, or 'random:...'.
+    model: a name of the catalogue, the path of a config.json, a folder of safetensors or a .gguf file, 'hf:ORG/NAME', or 'random:...'.
     hardware: '4xh100', '1xrtx4090+128gb' (with the host's memory), or 'cpu' for this machine's CPU, which is measured.
     precision: 'fp8', 'f16', 'q4_k_m', ...; None: as published, or the sizes in the file.
     kv: element type of the KV cache. tp: ranks that share each layer; None: all devices. pp: pipeline stages. dp_replicas: full copies.
