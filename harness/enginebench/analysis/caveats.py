@@ -7,14 +7,17 @@ Pure: rows and parities in, sentences out. Does not rank and does not know table
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from enginebench.analysis.parity import Parity
 from enginebench.analysis.rows import Row
 from enginebench.domain.formatting import number
 from enginebench.metrics.context import RunContext
 from enginebench.metrics.registry import metrics
-from enginebench.physics.expectation import Expected
 from enginebench.validity.context import number as counted
+
+if TYPE_CHECKING:
+    from enginebench.physics.expectation import Expected
 
 
 def caveats(rows: Sequence[Row], parities: Sequence[Parity]) -> Iterator[str]:

@@ -75,9 +75,11 @@ class CellResult:
     @property
     def expected(self) -> Expected | None:
         """What the engine usually reaches, by published measurements; None if no measurement of such a case is known."""
+        if self.estimate is None:
+            return None
         from enginebench.physics.expectation import published
 
-        return None if self.estimate is None else published().expected(self.record.deployment.engine, self.estimate)
+        return published().expected(self.record.deployment.engine, self.estimate)
 
     @property
     def ran(self) -> bool:

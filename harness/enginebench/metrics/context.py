@@ -160,10 +160,10 @@ class Context:
     @property
     def expected_tok_s(self) -> float | None:
         """Output tokens/s that the engine usually reaches under this load; None where no measurement of such a case is known."""
-        from enginebench.physics.expectation import published
-
         if self.record is None or self.estimate is None:
             return None
+        from enginebench.physics.expectation import published
+
         found = published().expected(self.record.deployment.engine, self.estimate)
         return None if found is None else found.tokens_per_s
 
