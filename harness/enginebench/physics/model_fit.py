@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from enginebench.domain import JSON, Parallelism, plain
@@ -111,16 +111,14 @@ def widened(parallelism: Parallelism, devices: int) -> Parallelism:
 def smallest(asked: Fit, devices: Iterable[Device]) -> list[Fit]:
     """For each device type, the smallest number of devices that holds one replica; least total memory first. Types that never fit are left
     out."""
-    found = [next((each for each in _growing(asked, device) if each.fits), None) for device in devices]
-    return sorted((each for each in found if each), key=lambda each: each.machine.count * each.machine.device.memory)
-
-
-def _growing(asked: Fit, device: Device) -> Iterator[Fit]:
+    grown = {}  # what each spread takes on a device, whichever that is
     for count in COUNTS:
         over = widened(asked.parallelism, count)
         if devices_of(over) == count and problem(asked.weights.model, over) is None:
-            found = replace(asked, machine=Machine(device, count), parallelism=over)
-            yield found.with_offload(NOTHING)
+            grown[count] = replace(asked, parallelism=over).with_offload(NOTHING)
+    on = ((replace(each, machine=Machine(device, count)) for count, each in grown.items()) for device in devices)
+    found = [next((each for each in some if each.fits), None) for some in on]
+    return sorted((each for each in found if each), key=lambda each: each.machine.count * each.machine.device.memory)
 
 
 def most_on_device(asked: Fit) -> list[Fit]:
