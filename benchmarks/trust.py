@@ -45,12 +45,12 @@ def scene(folder: Path, repeats: int) -> Iterator[Scene]:
         yield Scene(Path(place), repeats)
 
 
-def planted(fault: Fault, repeats: int, short: bool, folder: Path) -> tuple[str, bool]:
+def planted(fault: Fault, repeats: int, short: bool, folder: Path, *, full_only: bool = False) -> tuple[str, bool]:
     """(line of the table, whether it was missed at full strength)"""
     rates, missed = [], False
     for strength, words in enumerate(fault.strengths):
         full = strength == len(fault.strengths) - 1
-        if short and not full:
+        if (short or full_only) and not full:
             continue
         for _ in range(2 if short else 1):  # what else runs on this machine may hide a fault once
             with scene(folder, repeats) as place:
@@ -115,6 +115,7 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=20, help="cells per fault and strength")
     parser.add_argument("--clean", type=int, default=100, help="clean cells")
     parser.add_argument("--only", action="append", help="only faults whose name contains this, or 'clean' (repeatable)")
+    parser.add_argument("--full", action="store_true", help="only at full strength")
     parser.add_argument("--short", action="store_true", help="every fault once at full strength")
     parser.add_argument("--write", type=Path, help="the page to write the tables into, line by line")
     given = parser.parse_args()
@@ -123,7 +124,7 @@ def main() -> int:
     table, missed, cells, flagged = [FAULT_HEAD], [], 0, 0
     with tempfile.TemporaryDirectory(prefix="trust-") as folder:
         for fault in faults:
-            line, lost = planted(fault, repeats, given.short, Path(folder))
+            line, lost = planted(fault, repeats, given.short, Path(folder), full_only=given.full)
             table.append(line)
             missed += [fault.name] * lost
             if given.write:
