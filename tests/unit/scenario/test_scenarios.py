@@ -26,7 +26,7 @@ CELLS = {
     "mixtral_2gpu": 312,
     "offload_knee": 54,
     "process_vs_docker": 16,
-    "quickstart": 20,
+    "quickstart": 24,
     "scout_2xmi300x": 198,
     "scout_4xh100": 360,
     "scout_m3ultra": 72,
