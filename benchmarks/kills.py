@@ -93,18 +93,19 @@ class Series:
             "ENGINEBENCH_HOME": str(self.folder / "home"), "ENGINEBENCH_LEASES": str(self.folder / "leases"),
             "TMPDIR": str(self.folder / "tmp"),
         }  # fmt: skip
-        command = [sys.executable, "-m", "enginebench", "run", "s.yaml", "--no-html", "--client-processes", "2", *arguments]
+        run = ("run", "s.yaml", "--no-html", "--client-processes", "2")
+        command = [sys.executable, "-m", "enginebench", *(arguments or (*run, "--retry-failed"))]
         with (self.folder / "output").open("ab") as output:
             return subprocess.Popen(command, cwd=self.folder, env=env, stdout=output, stderr=output)
 
     def run(self, kinds: Sequence[str], moments: Sequence[float]) -> None:
         """Kill, resume, count."""
-        process, done = self.start("--retry-failed"), dict[str, bytes]()
+        process, done = self.start(), dict[str, bytes]()
         for kind, after_s in zip(kinds, moments, strict=True):
             if process.poll() is not None:
                 if len(self._finished()) == 2 * CELLS:
                     break
-                process = self.start("--retry-failed")
+                process = self.start()
             self.kills[kind] += self._kill(process, kind, after_s)
             if kind.startswith("harness"):
                 process.wait()
@@ -113,7 +114,10 @@ class Series:
         for _ in range(4):
             if len(self._finished()) == 2 * CELLS:
                 break
-            self.start("--retry-failed").wait(900)
+            process = self.start()
+            process.wait(900)
+        if process.returncode < 0:  # it was killed after its last cell, so there has been no start since then
+            self.start("clean").wait(900)
         now = self._finished()
         self.lost = sum(file not in now for file in done) + CELLS - len(now) // 2
         self.changed = sum(_differences(content, now[file]) for file, content in done.items() if file in now)
