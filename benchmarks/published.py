@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated
 
 import yaml
+from enginebench.audit.deployed import KV_LEAST
 from enginebench.domain import Parallelism
 from enginebench.inputs.fields import Few, Strict
 from enginebench.physics import Offload, Setting, Speculation, decode, need_model, precision, read_machine, weigh
@@ -20,6 +21,8 @@ from enginebench.physics.placement import GGUF_ENGINES, KV_BITS
 from pydantic import Field
 
 Number = Annotated[int, Field(ge=0)]
+WHOLE_KV = frozenset({"llamacpp", "mlx", "ktransformers"})
+"""Engines whose KV cache has 16 bits unless they are told otherwise, whatever the checkpoint says."""
 POINTS = Path(__file__).with_name("published_points.yaml")
 
 
@@ -53,6 +56,7 @@ class Series(Strict):
     dp_replicas: Few = 1
     attention_dp: Few = 1
     ep: Few = 1
+    redundant_experts: Number = 0
     offload: HostPart = HostPart()
     host_gb_s: float | None = None
     kv_precision: str | None = None
@@ -71,7 +75,11 @@ class Series(Strict):
         host = Offload(self.offload.cpu_experts, self.offload.gpu_experts, self.offload.cpu_layers)
         drafted = Speculation(self.speculation, 1.0) if self.speculation else None  # at most all are accepted
         spread = Parallelism(self.tp, self.pp, self.dp_replicas, self.attention_dp, self.ep)
-        return Setting(weights, machine, spread, KV_BITS[self.kv_precision or "auto"], offload=host, speculation=drafted)
+        least = KV_LEAST if self.kv_precision is None and self.engine not in WHOLE_KV else None
+        return Setting(
+            weights, machine, spread, KV_BITS[self.kv_precision or "auto"], least, offload=host, speculation=drafted,
+            redundant=self.redundant_experts,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -88,7 +96,7 @@ class Point:
     @cached_property
     def bound(self) -> float | None:
         setting = self.series.setting
-        return None if setting is None else decode(setting.favoured, self.sequences, self._context).tokens_per_s
+        return None if setting is None else decode(setting.favoured, self.sequences, self._context, spread=self.output / 2).tokens_per_s
 
     @cached_property
     def even(self) -> float | None:

@@ -414,15 +414,13 @@ _PUBLISHED = inspect.cleandoc("""
     Measurements of vendors and engine projects with a stated configuration, next to their [bound](physics.md#how-fast-can-it-be). A test asserts that all of
     them are below it. `scenarios/published/field.yaml` holds the numbers with their wording; `bench audit` judges that file like any other.
 
-    - The **bound** is that of one decode step: full bandwidth of the data sheet, the same experts for all tokens, only weights, KV cache (16 bits
-      unless another type is stated), arithmetic and links. If no batch is stated, it is that of the largest batch that fits (at most 4,096
-      sequences per device). **Even** is the same step if all experts are used equally.
-    - The **share** is a lower bound of what an engine reached at its batch, if its cache had 16 bits: most of these rates include
-      the time of prefill, which the bound excludes, and a smaller batch has a lower bound. Long outputs (1,024 + 8,192 tokens) have little
-      prefill. The type of the cache is usually not stated, and NVIDIA's newer FP4 checkpoints use 8 bits: then twice as
-      many sequences fit, so the bound is up to twice as high and the share half as large.
-    - **Possible from batch** is the smallest batch that could reach the figure with that cache: a server that ran fewer sequences cannot have
-      reached it. With 8 bits it is smaller: by 5 to 33 % in this table.
+    - The **bound** is that of one decode step with [every favourable assumption](physics.md#how-fast-can-it-be): the same experts for all
+      tokens, a KV cache in 4.5 bits unless its type is stated, and if no spread is stated the fastest one. If no batch is stated, it is that
+      of the largest batch that fits (at most 4,096 sequences per device). **Even** is the same step if all experts are used equally.
+    - The **share** is a lower bound of what an engine reached at its batch: most of these rates include the time of prefill, which the bound
+      excludes, a smaller batch has a lower bound, and a cache in 16 bits holds fewer sequences. Long outputs (1,024 + 8,192 tokens) have
+      little prefill.
+    - **Possible from batch** is the smallest batch that could reach the figure: a server that ran fewer sequences cannot have reached it.
 
     These measurements showed one error in the audit and none in the sources: the audit allowed 4,096 sequences for a whole deployment, too few for
     288 GPUs (and for the 7,168 that NVIDIA's own command requests on eight). The limit is now per device. Wide expert parallelism (SGLang's

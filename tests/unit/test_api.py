@@ -32,8 +32,8 @@ SIGNATURES = {
     "compare": "(base: Run | str | Path, candidate: Run | str | Path, *, fail_if: Sequence[str] = (), prices: Prices | None = None) "
     "-> Comparison",
     "place": "(model: str, hardware: str, *, precision: str | None = None, kv: str = 'f16', tp: int | None = None, pp: int = 1, "
-    "dp_replicas: int = 1, attention_dp: int = 1, ep: int | None = None, offload: Offload = <NOTHING>, host_gb_s: float | None = None, "
-    "engine: str | None = None) -> PlacedModel",
+    "dp_replicas: int = 1, attention_dp: int = 1, ep: int | None = None, redundant_experts: int = 0, offload: Offload = <NOTHING>, "
+    "host_gb_s: float | None = None, engine: str | None = None) -> PlacedModel",
     "fit": "(model: PlacedModel, *, context: int = 4096, concurrency: int = 1, reserve_gib: float | None = None, "
     "chunk: int | None = None, expectations: Expectations | None = None) -> ModelFit",
     "ceiling": "(model: PlacedModel, *, contexts: Sequence[int] = (2048,), batches: Sequence[int] = (), routing: str = 'even', "

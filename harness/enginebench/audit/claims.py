@@ -55,6 +55,10 @@ class Serving(Strict):
     dp_replicas: Few = 1
     attention_dp: Few = 1
     ep: Few = 1
+    redundant_experts: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    """Copies of experts in a layer besides the model's."""
+    shared_prefix: Count | None = None
+    """Tokens of the prompt that all sequences have in common, of `isl`."""
     copies: Few = 1
     """Copies of the weights that the setup needs: 2 for separate prefill and decode servers."""
     options: dict[str, JSON] = Field(default_factory=dict)

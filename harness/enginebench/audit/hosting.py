@@ -10,7 +10,7 @@ from enginebench.physics.weights import Offload, Weights, split
 
 def offload_of(claim: Serving, weights: Weights, machine: Machine) -> Offload:
     """A stated size on the devices comes first, then the options; else the devices are full."""
-    room = machine.count * machine.device.usable
+    room = machine.count * machine.device.memory
     return _by_options(claim, weights) or _most_kept(weights, claim.device_gb * GB if claim.device_gb else room)
 
 

@@ -1,7 +1,8 @@
 """Judges a claimed speed: does the model fit, is the rate below the ceiling, and from which batch on.
 
-Every assumption favours the claim: no KV cache unless lengths are stated, full bandwidth, the same experts for all tokens, no overhead. The
-rates that even routing, or the routing of the source's own words, would allow stand beside it. Pure functions of a claim and `Physics`.
+Every assumption favours the claim (docs/physics.md lists them): no KV cache unless lengths are stated, full bandwidth, the same experts for
+all tokens, no overhead. The rates that even routing, or the routing of the source's own words, would allow stand beside it.
+Pure functions of a claim and `Physics`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from enginebench.errors import UserError
 HOST_MEMORY = "host memory"
 ON_DEVICES = frozenset({"vllm", "sglang", "trtllm", "exllamav3"})
 """Engines that use host memory for weights only where an option says so. llama.cpp and transformers may do it by themselves."""
+MOST_DRAFTED = 8.0
+"""Tokens of a step with speculative decoding that goes well."""
 MAX_BATCH = 4096
 """Largest batch per device that is considered."""
 
@@ -54,6 +57,8 @@ def _checked(found: Finding, claim: Serving, physics: Physics) -> Finding:
         found = found.also(*broken)
     if found.verdict == "impossible as stated" and (other := _as_published(claim, physics)):
         found = replace(found, reasons=(found.reasons[0], other, *found.reasons[1:]), decides=("precision",))
+    elif found.verdict == "impossible as stated" and found.share is not None and found.share <= MOST_DRAFTED:
+        found = found.also("speculative decoding, which is not stated, could explain it: a step then yields several tokens")
     wrong = tuple(contradicts_itself(claim, physics))
     if wrong and found.verdict not in FAILED:
         kept = found.reasons if claim.rates is not None else ()

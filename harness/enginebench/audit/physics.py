@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 
 from enginebench.audit.claims import Serving
+from enginebench.audit.deployed import fitted, held, settings_of
 from enginebench.audit.figures import Ceiling, HostSplit, Shape, Skew
 from enginebench.audit.hosting import offload_of
 from enginebench.domain import Parallelism
@@ -16,10 +17,9 @@ from enginebench.errors import UserError
 from enginebench.physics.captures import CAPTURED, find
 from enginebench.physics.catalogue import find_model, models, need_model, read_machine
 from enginebench.physics.geometry import Attention, Layer, Mixer, Model, Role
-from enginebench.physics.machine import GB, HOST_BANDWIDTH, Device, Host, Machine
-from enginebench.physics.memory import Reserve, fit
+from enginebench.physics.machine import CPU_CACHE_S, GB, HOST_BANDWIDTH, MOST_CACHE, Device, Host, Machine
 from enginebench.physics.placed import read_popularity
-from enginebench.physics.placement import GGUF_ENGINES, KV_BITS, placement_of
+from enginebench.physics.placement import GGUF_ENGINES, KV_BITS
 from enginebench.physics.popularity import Popularity
 from enginebench.physics.precision import precision
 from enginebench.physics.roofline import decode, prefill
@@ -101,8 +101,9 @@ class Physics:
         return found.cache_elements(tokens) * width * share, whole * width * share
 
     def memory_gb(self, hardware: str) -> float:
+        """All of it: the share that a unified memory leaves to the GPU by default can be raised."""
         machine = _machine(hardware)
-        return machine.count * machine.device.usable / GB
+        return machine.count * machine.device.memory / GB
 
     def device(self, hardware: str) -> tuple[str, int]:
         """Name of the device in the catalogue, and the number of devices."""
@@ -139,12 +140,15 @@ class Physics:
 
     def ceiling(self, claim: Serving, batch: int, skew: Skew | None = None) -> Ceiling:
         """The roofline of one decode step of `batch` requests, including the KV cache of the stated lengths. Never falls with the batch."""
-        setting, context = self._setting(claim), _context(claim)
-        step = decode(setting.favoured, batch, context)
-        even = decode(setting, batch, context).tokens_per_s if setting.routing else None
-        likely = self._likely(setting, claim.model, skew)
-        routed = decode(replace(setting, popularity=likely), batch, context).tokens_per_s if likely else None
-        return Ceiling(step.tokens_per_s, _LIMITS[step.bottleneck], even, routed, likely.source if likely else None)
+        settings, (context, spread) = self._settings(claim), held(claim)
+        steps = [decode(each.favoured, batch, context, spread=spread, shared=claim.shared_prefix or 0) for each in settings]
+        step = max(steps, key=lambda each: each.tokens_per_s)
+        if settings[0].routing is None:
+            return Ceiling(step.tokens_per_s, _LIMITS[step.bottleneck])
+        even = max(decode(each, batch, context).tokens_per_s for each in settings)
+        likely = self._likely(settings[0], claim.model, skew)
+        routed = [decode(replace(each, popularity=likely), batch, context).tokens_per_s for each in settings] if likely else []
+        return Ceiling(step.tokens_per_s, _LIMITS[step.bottleneck], even, max(routed, default=None), likely.source if likely else None)
 
     def _likely(self, setting: Setting, model: str, skew: Skew | None) -> Popularity | None:
         """The routing that was asked for, else the skew of the source; None for a dense model."""
@@ -167,37 +171,33 @@ class Physics:
 
     def prefill_ms(self, claim: Serving, tokens: int) -> float:
         """The shortest time of the prefill of one prompt."""
-        return prefill(self._setting(claim).favoured, tokens).time_s * 1e3
+        return min(prefill(each.favoured, tokens).time_s for each in self._settings(claim)) * 1e3
 
     def prefill_tok_s(self, claim: Serving) -> float:
         """The highest rate of prefill, with many prompts at once."""
-        return prefill(self._setting(claim).favoured, claim.isl or 512, _MANY).tokens_per_s
+        return max(prefill(each.favoured, claim.isl or 512, _MANY).tokens_per_s for each in self._settings(claim))
 
     def most_read_gb(self, claim: Serving, sequences: int) -> float:
         """What a decode step can read at most: all weights, and the KV cache of `sequences` of the stated lengths."""
-        setting, tokens = self._setting(claim), (claim.isl or 0) + (claim.osl or 0)
+        setting, tokens = self._settings(claim)[0], (claim.isl or 0) + (claim.osl or 0)
         cache = setting.weights.model.cache_elements(tokens) * setting.kv_bits / 8 * sequences
         return (setting.weights.bytes * claim.dp_replicas + cache) / GB
 
     def largest_batch(self, claim: Serving) -> int:
         """Number of requests of the stated lengths that fit next to the weights; a very large number if no length is stated."""
-        setting = self._setting(claim)
-        context = max(1, (claim.isl or 0) + (claim.osl or 0))
-        nothing = Reserve(runtime=0.0, chunk=0)  # the most favourable case: only weights and KV cache take memory
-        return fit(
-            setting.weights, setting.machine, setting.parallelism, context=context, concurrency=1, kv_bits=setting.kv_bits, reserve=nothing
-        ).max_concurrency  # fmt: skip
+        context = max(1, (claim.isl or 0) + (claim.osl or 0) - (claim.shared_prefix or 0))
+        return max(fitted(each, context).max_concurrency for each in self._settings(claim))
 
     def host_split(self, claim: Serving) -> HostSplit:
         """On the devices is what the options or the claim state, else what fits: first the weights that every token reads, then experts."""
-        setting = self._setting(claim)
+        setting = self._settings(claim)[0]
         weights, machine = setting.weights, setting.machine
         offload = offload_of(claim, weights, machine)
         on_device, on_host = split(weights, offload)
         host = machine.host or Host(on_host.bytes)
-        hosted = replace(machine, host=replace(host, bandwidth=claim.host_gb_s * GB) if claim.host_gb_s else host)
+        hosted = replace(machine, host=Host(host.memory, claim.host_gb_s * GB, stated=True) if claim.host_gb_s else host)
         placed = replace(setting, machine=hosted, offload=offload)
-        even, best = (decode(each, claim.streams or 1, _context(claim)) for each in (placed, placed.favoured))
+        even, best = (decode(each, claim.streams or 1, held(claim)[0]) for each in (placed, placed.favoured))
         device_s = sum(seconds for name, seconds in best.memory.items() if name != "host")
         return HostSplit(on_device.bytes / GB, on_host.bytes / GB, device_s, even.bytes["host"] / GB, best.time_s)
 
@@ -212,30 +212,17 @@ class Physics:
     def _weights(self, model: str, name: str, *, gguf: bool = False) -> Weights:
         return self.own.get((model, name)) or _catalogue_weights(model, name, gguf)
 
-    def _setting(self, claim: Serving) -> Setting:
-        """The claim as a roofline setting. If it states no parallelism, tensor parallelism over all devices is used where possible.
-
-        UserError if the engine's options make the bytes or the steps of a token unknown.
-        """
-        placed = placement_of(claim.options)
-        if isinstance(placed, str):
-            raise UserError(placed, key="options")
-        if placed.speculative:
-            raise UserError("speculative decoding, and the acceptance rate is unknown")
+    def _settings(self, claim: Serving) -> Sequence[Setting]:
         weights = self._weights(claim.model, claim.precision or "", gguf=claim.engine in GGUF_ENGINES)
-        machine = _machine(claim.hardware or "")
-        parallelism = Parallelism(claim.tp, claim.pp, claim.dp_replicas, claim.attention_dp, claim.ep)
-        widest = Parallelism(tp=machine.count)
-        if parallelism == Parallelism() and claim.copies == 1 and problem(weights.model, widest) is None:
-            parallelism = widest
-        return Setting(weights, machine, parallelism, placed.kv_bits)
+        return settings_of(claim, weights, _machine(claim.hardware or ""))
 
 
 def _machine(text: str) -> Machine:
     found = re.fullmatch(re.escape(_STATED).replace(r"\{:g\}", r"([\d.e+]+)"), text)
     if found is None:
         return read_machine(text)
-    return Machine(Device(text, math.inf, float(found[1]) * GB, {"bf16": math.inf}))
+    bandwidth = float(found[1]) * GB
+    return Machine(Device(text, math.inf, bandwidth, {"bf16": math.inf}, cache=min(MOST_CACHE, CPU_CACHE_S * bandwidth)))
 
 
 def _unlimited(mixer: Mixer) -> Mixer:
@@ -260,8 +247,3 @@ def _model(name: str) -> Model:
     if width < 1:
         raise UserError(f"'{name}' is too small for a dense model of this form", key="model", advice="write at least dense-2b")
     return replace(empty, layers=(replace(empty.layers[0], dense=width),) * count)
-
-
-def _context(claim: Serving) -> float:
-    """Length of a sequence halfway through its output, in tokens; 0 if the prompt length is not stated."""
-    return claim.isl + (claim.osl or 0) / 2 if claim.isl is not None else 0.0

@@ -116,7 +116,10 @@ def model_options(command: Command) -> Command:
 
     @functools.wraps(command)
     def called(cpu_experts: int, gpu_experts: int | None, cpu_layers: int, over_link: bool, **given: Any) -> object:
-        names = ("model", "hardware", "precision", "kv", "tp", "pp", "dp_replicas", "attention_dp", "ep", "host_gb_s", "engine")
+        names = (
+            "model", "hardware", "precision", "kv", "tp", "pp", "dp_replicas", "attention_dp", "ep", "redundant_experts",
+            "host_gb_s", "engine",
+        )  # fmt: skip
         offload = enginebench.Offload(cpu_experts, gpu_experts, cpu_layers, over_link)
         model = enginebench.place(**{name: given.pop(name) for name in names}, offload=offload)
         show_notes(model.notes)
@@ -139,6 +142,9 @@ def model_options(command: Command) -> Command:
         click.option("--attention-dp", type=click.IntRange(1), default=1, help="Copies of the attention within tp."),
         click.option(
             "--ep", type=click.IntRange(0), is_flag=False, flag_value=0, metavar="[N]", help="Ranks that share experts; no N: tp."
+        ),
+        click.option(
+            "--redundant-experts", type=click.IntRange(0), default=0, metavar="N", help="Copies of experts besides a layer's own."
         ),
         click.option("--host-bandwidth", "host_gb_s", type=POSITIVE, metavar="GB/S", help="Of the host's memory.  [default: 80]"),
         click.option("--cpu-experts", type=click.IntRange(0), default=0, metavar="N", help="Experts of the first N layers on the host."),

@@ -150,12 +150,12 @@ class Context:
 
         It is unknown for attached servers, because their parallelism is.
         """
-        return self._limited(lambda limits, tokens, streams, cached: limits.ceiling(tokens, streams, cached=cached))
+        return self._limited(lambda limits, tokens, streams, load: limits.ceiling(tokens, streams, load))
 
     @cached_property
     def estimate(self) -> PhysicalEstimate | None:
         """What physics alone expects of the deployment under this load; None where `ceiling_tok_s` is."""
-        return self._limited(lambda limits, tokens, streams, cached: limits.estimate(tokens, streams, cached=cached))
+        return self._limited(lambda limits, tokens, streams, load: limits.estimate(tokens, streams, load))
 
     @property
     def expected_tok_s(self) -> float | None:
@@ -167,7 +167,7 @@ class Context:
         found = published().expected(self.record.deployment.engine, self.estimate)
         return None if found is None else found.tokens_per_s
 
-    def _limited(self, compute: Callable[[DeploymentLimits, tuple[float, float], float, bool], T]) -> T | None:
+    def _limited(self, compute: Callable[[DeploymentLimits, tuple[float, float], float, Load], T]) -> T | None:
         if self.record is None or self.run.record is None or self.record.deployment.runtime == "attach":
             return None
         from enginebench.physics.deployment_limits import UnknownLimit
@@ -177,6 +177,6 @@ class Context:
             return None
         try:
             limits = self.run.limits(self.record, self.machine)
-            return compute(limits, tokens, streams, self.record.load.prefix_cache == "allowed")
+            return compute(limits, tokens, streams, self.record.load)
         except UnknownLimit:
             return None

@@ -129,7 +129,7 @@ def read_machine(text: str, *, host_bandwidth: float | None = None) -> Machine:
     bandwidth = host_bandwidth or (written.figures or {}).get("host-bandwidth")
     host = Host(written.host) if written.host is not None else None
     if host and bandwidth is not None:
-        host = replace(host, bandwidth=bandwidth)
+        host = Host(host.memory, bandwidth, stated=True)
     return Machine(_compared(written) if written.figures is not None else need_device(written.name), written.count, host)
 
 

@@ -183,7 +183,9 @@ def ceiling(
     if draft and not speculate:
         raise UserError("--draft drafts nothing without --speculate N")
     popularity = read_popularity(routing, model.weights, model.reference)
-    setting = Setting(model.weights, machine, model.parallelism, model.kv_bits, popularity, model.offload)
+    setting = Setting(
+        model.weights, machine, model.parallelism, model.kv_bits, popularity=popularity, offload=model.offload, redundant=model.redundant
+    )
     if speculate:
         drafter = Setting(read_weights(draft, model.precision), machine, replace(model.parallelism, ep=1), model.kv_bits) if draft else None
         setting = replace(setting, speculation=Speculation(speculate, acceptance, drafter))

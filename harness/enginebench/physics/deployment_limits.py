@@ -30,6 +30,9 @@ from enginebench.physics.sharding import devices_of, problem
 from enginebench.physics.weights import Offload, Weights
 from enginebench.workload.lengths import Lengths
 
+_WHOLE = frozenset({"f32", "f16", "bf16"})
+"""Precisions of checkpoints that are not quantised."""
+
 
 class UnknownLimit(Exception):  # noqa: N818  # a result, not an error
     """A limit cannot be computed. The text gives the reason."""
@@ -134,14 +137,32 @@ class DeploymentLimits:
             raise UnknownLimit("some weights are in host memory, but its size is not stated (write e.g. 4xh100+256gb)")
         counts = [max(self.machine.count, devices_of(each)) for each in alternatives]
         return [
-            Setting(self.weights, replace(self.machine, count=count), each, self.placement.kv_bits, offload=offload, bound=True)
+            Setting(
+                self.weights, replace(self.machine, count=count), each, self.placement.kv_bits, self._kv_least, offload=offload,
+                redundant=self.placement.redundant if each.ep > 1 else 0, bound=True,
+            )
             for count, each in zip(counts, alternatives, strict=True)
-        ]
+        ]  # fmt: skip
+
+    @property
+    def _kv_least(self) -> float | None:
+        """A quantised checkpoint may ask for a KV cache in 8 bits, which the engines' `auto` follows."""
+        quantised = self.weights.precision.name not in _WHOLE and self.deployment.engine not in GGUF_ENGINES
+        return 8.0 if quantised and not self.placement.kv_stated else None
 
     @cached_property
     def _fits(self) -> Sequence[Fit]:
         return [
-            fit(each.weights, each.machine, each.parallelism, context=1, concurrency=1, kv_bits=each.kv_bits, offload=each.offload)
+            fit(
+                each.weights,
+                each.machine,
+                each.parallelism,
+                context=1,
+                concurrency=1,
+                kv_bits=each.kv_bits,
+                offload=each.offload,
+                redundant=each.redundant,
+            )
             for each in self.settings
         ]
 
@@ -165,7 +186,7 @@ class DeploymentLimits:
         needs = [MemoryNeed(each.at(context, streams)) for each in self._fits]
         return min(needs, key=lambda need: (need.impossible, need.fit.budget.needed))
 
-    def ceiling(self, tokens: tuple[float, float], streams: float, *, cached: bool = False) -> float:
+    def ceiling(self, tokens: tuple[float, float], streams: float, load: Load | None = None) -> float:
         """The highest possible output tokens/s of `streams` concurrent requests with (input, output) tokens each.
 
         The lower of two limits. Throughput: a request occupies each resource r (memory, compute, links) of the machine for at least
@@ -174,21 +195,27 @@ class DeploymentLimits:
         pass through the model together with the tokens of other requests. Latency: the requests of a stream are sequential and take at
         least prefill + (output - 1) x step(1) each, so tokens/s <= streams x output / that.
 
-        step and prefill are bounds (`Setting.bound`), with a KV cache of input + output / 2 tokens and the published bandwidth. cached: a
-        prefill takes no time, because prompts may be cached. For a disaggregated deployment only the decode side counts.
+        step and prefill are bounds (`Setting.bound`), with a KV cache of input + output / 2 tokens and the published bandwidth. load: says
+        what prompts share, which is read once, and whether they may be cached, so that a prefill takes no time. For a disaggregated
+        deployment only the decode side counts.
         """
         if self.placement.speculative:
             raise UnknownLimit("speculative decoding: the acceptance rate is unknown in advance")
-        no_prompt = cached or self.placement.prefill > 0
-        return max(_ceiling(setting, tokens, streams, no_prompt=no_prompt) for setting in self.settings)
+        no_prompt = self._no_prompt(load)
+        shared = _shared(load, tokens[0]) if load is not None else 0.0
+        return max(_ceiling(setting, tokens, streams, shared, no_prompt=no_prompt) for setting in self.settings)
 
-    def estimate(self, tokens: tuple[float, float], streams: float, *, cached: bool = False) -> PhysicalEstimate:
+    def _no_prompt(self, load: Load | None) -> bool:
+        """Whether prompts may be read elsewhere, or from a cache."""
+        return self.placement.prefill > 0 or (load is not None and load.prefix_cache == "allowed")
+
+    def estimate(self, tokens: tuple[float, float], streams: float, load: Load | None = None) -> PhysicalEstimate:
         """What `ceiling` is without favourable assumptions, before the efficiency of an engine: input of an expectation."""
         if self.placement.speculative:
             raise UnknownLimit("speculative decoding: the acceptance rate is unknown in advance")
-        table, no_prompt = self.expectations or published(), cached or self.placement.prefill > 0
+        table, no_prompt = self.expectations or published(), self._no_prompt(load)
         found = (table.load(setting, tokens, streams, no_prompt=no_prompt) for setting in self.settings)
-        return replace(max(found, key=lambda each: each.tokens_per_s), bound=self.ceiling(tokens, streams, cached=cached))
+        return replace(max(found, key=lambda each: each.tokens_per_s), bound=self.ceiling(tokens, streams, load))
 
     def expected(self, estimate: PhysicalEstimate) -> Expected | None:
         """What the engine usually reaches of an estimate; None if no measurement of such a case is known."""
@@ -196,21 +223,21 @@ class DeploymentLimits:
 
     def least_s(self, load: Load) -> float:
         """The shortest possible duration of a load, from its stated duration, its rate, or the ceiling."""
-        return _seconds(load, lambda tokens, cached: self.ceiling(tokens, load.concurrency, cached=cached))
+        return _seconds(load, lambda tokens: self.ceiling(tokens, load.concurrency, load))
 
     def expected_s(self, load: Load) -> float | None:
         """The duration of a load that is expected; None if no measurement of such a case is known."""
 
-        def rate(tokens: tuple[float, float], cached: bool) -> float:
-            found = self.expected(self.estimate(tokens, load.concurrency, cached=cached))
+        def rate(tokens: tuple[float, float]) -> float:
+            found = self.expected(self.estimate(tokens, load.concurrency, load))
             return found.tokens_per_s if found is not None else math.nan
 
         seconds = _seconds(load, rate)
         return None if math.isnan(seconds) else max(seconds, self.least_s(load))
 
 
-def _seconds(load: Load, rate: Callable[[tuple[float, float], bool], float]) -> float:
-    """The duration of a load: stated, by its rate of requests, or at the output tokens/s for (input, output) tokens and cached prompts."""
+def _seconds(load: Load, rate: Callable[[tuple[float, float]], float]) -> float:
+    """The duration of a load: stated, by its rate of requests, or at the output tokens/s for (input, output) tokens."""
     if load.duration_s is not None and not load.requests:
         return load.duration_s
     tokens = Lengths.of(load).mean
@@ -219,16 +246,24 @@ def _seconds(load: Load, rate: Callable[[tuple[float, float], bool], float]) -> 
     elif tokens is None:
         raise UnknownLimit("request lengths come from a data set or a trace")
     else:
-        seconds = load.requests * tokens[1] / rate(tokens, load.prefix_cache == "allowed")
+        seconds = load.requests * tokens[1] / rate(tokens)
     return seconds if load.duration_s is None or math.isnan(seconds) else min(seconds, load.duration_s)
 
 
-def _ceiling(setting: Setting, tokens: tuple[float, float], streams: float, *, no_prompt: bool) -> float:
+def _shared(load: Load, inputs: float) -> float:
+    """Prompt tokens that all requests may have in common: a stated prefix, or with a data set perhaps the whole prompt."""
+    if load.prefix_cache != "allowed":
+        return 0.0
+    unique = load.prompts in ("random", "text")
+    return float(load.prefix_tokens if load.prefix_groups else 0) if unique else inputs
+
+
+def _ceiling(setting: Setting, tokens: tuple[float, float], streams: float, shared: float, *, no_prompt: bool) -> float:
     inputs, outputs = tokens
     context, steps = inputs + outputs / 2, max(0.0, outputs - 1)
-    batch = decode(setting, math.ceil(streams), context)
+    batch = decode(setting, math.ceil(streams), context, spread=outputs / 2, shared=shared)
     busy = {name: seconds * steps / batch.batch for name, seconds in batch.seconds.items()}
-    latency = steps * decode(setting, 1, context).time_s
+    latency = steps * decode(setting, 1, context, spread=outputs / 2).time_s
     if not no_prompt:
         parallelism, prompt = setting.parallelism, max(1, round(inputs))
         replicas = parallelism.dp_replicas * parallelism.attention_dp

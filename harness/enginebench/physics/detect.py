@@ -15,7 +15,7 @@ from enginebench.domain import JSON
 from enginebench.errors import UserError
 from enginebench.machine.accelerators import Gpu
 from enginebench.physics.catalogue import ANYTHING, THIS_CPU, driver_names, need_device, read_hardware, read_machine, unknown_device
-from enginebench.physics.machine import GIB, Device, Host, Machine
+from enginebench.physics.machine import CPU_CACHE_S, GIB, Device, Host, Machine
 
 _WHOLE = 0.9
 """Share of a device's memory below which a reported device is a slice of it."""
@@ -155,4 +155,6 @@ def _cpu(facts: Mapping[str, JSON]) -> Machine | None:
     bandwidth, memory = facts.get(BANDWIDTH), facts.get("memory_bytes")
     if not isinstance(bandwidth, int | float) or not isinstance(memory, int | float):
         return None
-    return Machine(Device(THIS_CPU, float(memory), float(bandwidth), {"bf16": math.inf}, node=1))
+    return Machine(
+        Device(THIS_CPU, float(memory), float(bandwidth), {"bf16": math.inf}, node=1, cache=CPU_CACHE_S * bandwidth, reached=1.0)
+    )

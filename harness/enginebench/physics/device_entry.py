@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 from enginebench.inputs.fields import Few, Strict
 from enginebench.inputs.validation_errors import as_user_error
 from enginebench.physics.entries import Listed
-from enginebench.physics.machine import GB, GIB, Device, Link
+from enginebench.physics.machine import GB, GIB, MOST_CACHE, Device, Link
 from enginebench.physics.notation import is_name
 
 Positive = Annotated[float, Field(gt=0, le=1e9)]
@@ -39,6 +39,7 @@ class Bus(Strict):
 class DeviceEntry(Strict):
     memory_gib: Positive
     bandwidth_gbs: Positive
+    cache_mib: Positive | None = None
     tflops: dict[Format, Positive] = Field(default_factory=dict)
     aliases: list[str] = Field(default_factory=list)
     drivers: list[str] = Field(default_factory=list)
@@ -65,6 +66,7 @@ class DeviceEntry(Strict):
             link=Link(link.kind, link.gbs * GB, link.per_peer, link.most) if link else None,
             pcie=self.pcie_gbs * GB if self.pcie_gbs else None, network=self.network_gbs * GB if self.network_gbs else None,
             measured_bandwidth=self.measured.copy_gbs * GB if self.measured else None,
+            cache=self.cache_mib * 2.0**20 if self.cache_mib else MOST_CACHE,
         )  # fmt: skip
 
 

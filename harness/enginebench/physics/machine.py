@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 GIB = 2.0**30
 GB = 1e9
 
 HOST_BANDWIDTH = 80 * GB
-"""Default bytes/s of host memory: two channels of DDR5-5600 (89.6 GB/s published), of which about 90 % are achievable."""
+"""Usual bytes/s of host memory: two channels of DDR5-5600 (89.6 GB/s published), of which about 90 % are achievable."""
+MOST_HOST_BANDWIDTH = 1690 * GB
+"""The highest bytes/s of host memory that is sold: two sockets with 12 channels of MRDIMM-8800 each. For bounds, if none is stated."""
+MOST_CACHE = 256 * 2.0**20
+"""Bytes of the largest last-level cache of an accelerator (MI300X). For bounds, if a device's own is not in the catalogue."""
+CPU_CACHE_S = 2.5e-3
+"""No CPU's cache takes longer to fill from its memory: 1,152 MB at 461 GB/s of an EPYC 9684X, the largest."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,10 @@ class Device:
     tdp_w: float | None = None
     measured_bandwidth: float | None = None
     """Measured with a copy; None: not measured."""
+    cache: float = MOST_CACHE
+    """Bytes of the last-level cache, in which weights may stay from one step to the next."""
+    reached: float = 0.95
+    """Share of `bandwidth` that reading reaches at most: refreshes and turns of the bus take the rest of a data sheet's. 1: measured."""
     note: str = ""
     remarks: tuple[str, ...] = ()
     """What a reader of figures about this device should know, such as a stated bandwidth that is not the catalogue's."""
@@ -59,6 +69,12 @@ class Device:
         kind = next((each for each in arithmetic if each in self.flops), max(self.flops, key=self.flops.__getitem__))
         return kind, self.flops[kind]
 
+    def fastest(self, arithmetic: Collection[str]) -> float:
+        """The highest operations/s with any of these formats. FP16 products may be summed in FP16, at half the rate of INT8."""
+        half = {"bf16": max(self.flops.get("bf16", 0.0), self.flops.get("int8", 0.0) / 2)} if "bf16" in self.flops else {}
+        rates = {**self.flops, **half}
+        return max((rates[each] for each in arithmetic if each in rates), default=max(rates.values()))
+
 
 @dataclass(frozen=True)
 class Host:
@@ -66,6 +82,13 @@ class Host:
 
     memory: float
     bandwidth: float = HOST_BANDWIDTH
+    stated: bool = False
+    """The bandwidth is known, not a usual one."""
+
+    @property
+    def most(self) -> float:
+        """The highest bandwidth that it can have."""
+        return self.bandwidth if self.stated else MOST_HOST_BANDWIDTH
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,8 @@ class Fit:
     offload: Offload
     sizes: tuple[Sequence[Mapping[Role, float]], float]
     """Bytes per role on a device of each stage, and bytes on the host."""
+    redundant: int = 0
+    """Copies of experts in a layer besides the model's (`Setting.redundant`)."""
 
     @property
     def fits(self) -> bool:
@@ -106,7 +108,7 @@ class Fit:
         return replace(self, context=context, concurrency=concurrency)
 
     def with_offload(self, offload: Offload) -> Fit:
-        return replace(self, offload=offload, sizes=_sizes(self.weights, self.parallelism, offload))
+        return replace(self, offload=offload, sizes=_sizes(self.weights, self.parallelism, offload, self.redundant))
 
     def _budget(self, context: int, concurrency: int) -> Budget:
         p, (stages, host) = self.parallelism, self.sizes
@@ -134,22 +136,22 @@ class Fit:
 
 def fit(
     weights: Weights, machine: Machine, parallelism: Parallelism, *, context: int, concurrency: int, kv_bits: float = 16.0,
-    reserve: Reserve | None = None, offload: Offload = NOTHING,
+    reserve: Reserve | None = None, offload: Offload = NOTHING, redundant: int = 0,
 ) -> Fit:  # fmt: skip
     """Whether `concurrency` sequences of `context` tokens (prompt and output) fit. UserError if the model cannot be split so."""
-    check(weights.model, parallelism)
+    check(weights.model, parallelism, redundant)
     if devices_of(parallelism) > machine.count:
         raise UserError(
             f"tp x pp x dp_replicas = {devices_of(parallelism)} devices, but the hardware has {machine.count}",
             advice=f"write --hardware {devices_of(parallelism)}x{machine.device.name}",
         )
-    sizes = _sizes(weights, parallelism, offload)
-    return Fit(weights, machine, parallelism, context, concurrency, kv_bits, reserve or Reserve(), offload, sizes)
+    sizes = _sizes(weights, parallelism, offload, redundant)
+    return Fit(weights, machine, parallelism, context, concurrency, kv_bits, reserve or Reserve(), offload, sizes, redundant)
 
 
-def _sizes(weights: Weights, parallelism: Parallelism, offload: Offload) -> tuple[Sequence[Mapping[Role, float]], float]:
+def _sizes(weights: Weights, p: Parallelism, offload: Offload, redundant: int) -> tuple[Sequence[Mapping[Role, float]], float]:
     on_device, on_host = split(weights, offload)
-    return per_device(on_device, parallelism), on_host.bytes
+    return per_device(on_device, p, redundant), on_host.bytes
 
 
 def _largest(holds: Callable[[int], bool], most: int) -> int:

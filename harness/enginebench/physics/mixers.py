@@ -12,6 +12,14 @@ from typing import TypeAlias
 from enginebench.physics.parts import Part, Role
 
 
+def capped(context: float, most: float, spread: float = 0.0) -> float:
+    """The smaller of `context` and `most`; the mean of that over contexts from context - spread to context + spread, as an output grows."""
+    first, last = context - spread, context + spread
+    if most >= last or most <= first:
+        return min(context, most)
+    return ((most**2 - first**2) / 2 + most * (last - most)) / (2 * spread)
+
+
 @dataclass(frozen=True)
 class Selection:
     """Sparse attention: an indexer scores cached tokens, or summaries of several tokens each, and a new token attends to the best."""
@@ -27,8 +35,8 @@ class Selection:
     def entries(self, context: float) -> float:
         return context / self.every
 
-    def attended(self, context: float) -> float:
-        return self.entries(context) if self.tokens is None else min(self.entries(context), self.tokens)
+    def attended(self, context: float, spread: float = 0.0) -> float:
+        return self.entries(context) if self.tokens is None else capped(self.entries(context), self.tokens, self.entries(spread))
 
 
 @dataclass(frozen=True)
@@ -67,14 +75,14 @@ class Attention:
     borrowed: bool = False
     """Keys and values are those of an earlier layer: no weights and no cache of its own."""
 
-    def attended(self, context: float) -> float:
-        """Tokens of a context that a new token attends to."""
-        return self._near(context) + (self.selection.attended(context) if self.selection else 0.0)
+    def attended(self, context: float, spread: float = 0.0) -> float:
+        """Tokens of a context that a new token attends to; the mean over contexts from context - spread to context + spread."""
+        return self._near(context, spread) + (self.selection.attended(context, spread) if self.selection else 0.0)
 
-    def _near(self, context: float) -> float:
+    def _near(self, context: float, spread: float = 0.0) -> float:
         if self.window is None:
             return 0.0 if self.selection else context
-        return min(context, self.window)
+        return capped(context, self.window, spread)
 
     @property
     def elements(self) -> int:
@@ -97,16 +105,16 @@ class Attention:
         """Bytes that a sequence of `context` tokens keeps in memory."""
         return self.cached(context) * kv_bits / 8
 
-    def read(self, context: float, tokens: int, kv_bits: float, *, prompt: bool) -> float:
+    def read(self, context: float, tokens: int, kv_bits: float, *, prompt: bool, spread: float = 0.0) -> float:
         """Bytes that a step of `tokens` tokens reads and writes. Keys and values of a prompt are written once, and read on chip."""
-        attended = 0.0 if prompt else self.elements * self.attended(context) + self._scored(context)
+        attended = 0.0 if prompt else self.elements * self.attended(context, spread) + self._scored(context)
         return (attended + self.elements * tokens * (not self.borrowed)) * kv_bits / 8
 
-    def decode_flops(self, context: float) -> float:
+    def decode_flops(self, context: float, spread: float = 0.0) -> float:
         """Operations of one decoded token: scores and weighted sum, 2 each per attended token. Latents are not expanded."""
         width = 2 * self.latent + self.rope_dim if self.latent else self.key_dim + self.value_dim
         scoring = self.selection.heads * self._scored(context) if self.selection else 0.0
-        return 2 * (self.heads * width * self.attended(context) + scoring)
+        return 2 * (self.heads * width * self.attended(context, spread) + scoring)
 
     def prefill_flops(self, context: float) -> float:
         """Mean operations of a token of a prompt, which attends to half of it. Latents are expanded."""
@@ -175,11 +183,11 @@ class Recurrence:
         """Bytes that a sequence keeps in memory, whatever its length. A KV cache in fewer bits does not change them."""
         return (self.state * self.state_bits + self.convolved * 16) / 8
 
-    def read(self, context: float, tokens: int, kv_bits: float, *, prompt: bool) -> float:
+    def read(self, context: float, tokens: int, kv_bits: float, *, prompt: bool, spread: float = 0.0) -> float:
         """Bytes that a step reads: the state, which stays on chip during a prompt. Writing it back is not counted."""
         return self.kept(context, kv_bits)
 
-    def decode_flops(self, context: float) -> float:
+    def decode_flops(self, context: float, spread: float = 0.0) -> float:
         """Operations of one token: the state is decayed and added to, multiplied and summed."""
         return 4.0 * self.state
 

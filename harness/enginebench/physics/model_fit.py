@@ -68,7 +68,7 @@ def fit(
     """
     asked = memory.fit(
         model.weights, model.machine, model.parallelism, context=context, concurrency=concurrency, kv_bits=model.kv_bits,
-        reserve=_reserve(Reserve(), reserve_gib, chunk), offload=model.offload,
+        reserve=_reserve(Reserve(), reserve_gib, chunk), offload=model.offload, redundant=model.redundant,
     )  # fmt: skip
     hosted = () if asked.fits or asked.machine.host is None else _with_llamacpp(model, asked, _reserve(LLAMACPP, reserve_gib, chunk))
     bound, expected = _rate(model, concurrency, context, expectations or published()) if asked.fits else (None, None)

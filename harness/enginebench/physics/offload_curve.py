@@ -203,7 +203,7 @@ def _curve(asked: Fit, popularity: Popularity | None, *, by_layer: bool) -> Offl
     found = []
     for layers in range(len(asked.weights.model.layers) + 1):
         offload = Offload(blocks=layers) if by_layer else Offload(expert_layers=layers)
-        setting = Setting(asked.weights, asked.machine, asked.parallelism, asked.kv_bits, popularity, offload)
+        setting = Setting(asked.weights, asked.machine, asked.parallelism, asked.kv_bits, popularity=popularity, offload=offload)
         found.append(Split(layers, asked.with_offload(offload), decode(setting, asked.concurrency, asked.context), by_layer))
     return OffloadCurve(tuple(found), popularity)
 

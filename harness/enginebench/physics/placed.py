@@ -37,6 +37,8 @@ class PlacedModel:
     """As it was asked for: a name of the catalogue, a path, or 'random:...'."""
     engine: str | None = None
     """What runs it, for what is expected; None: any."""
+    redundant: int = 0
+    """Copies of experts in a layer besides the model's, which balance the ranks of expert parallelism."""
 
     @cached_property
     def weights_of_gguf(self) -> Weights:
@@ -64,13 +66,14 @@ class PlacedModel:
         """The number of sequences of `context` tokens that memory has room for."""
         tokens = min(max(1, context), self.weights.model.max_context)
         return fit(
-            self.weights, self.machine, self.parallelism, context=tokens, concurrency=1, kv_bits=self.kv_bits, offload=self.offload
+            self.weights, self.machine, self.parallelism, context=tokens, concurrency=1, kv_bits=self.kv_bits, offload=self.offload,
+            redundant=self.redundant,
         ).max_concurrency  # fmt: skip
 
 
 def place(
     model: str, hardware: str, *, precision: str | None = None, kv: str = "f16", tp: int | None = None, pp: int = 1, dp_replicas: int = 1,
-    attention_dp: int = 1, ep: int | None = None, offload: Offload = NOTHING, host_gb_s: float | None = None,
+    attention_dp: int = 1, ep: int | None = None, redundant_experts: int = 0, offload: Offload = NOTHING, host_gb_s: float | None = None,
     engine: str | None = None,
 ) -> PlacedModel:  # fmt: skip
     """A model on hardware, the input of `fit` and `ceiling`.
@@ -80,6 +83,7 @@ def place(
     precision: 'fp8', 'f16', 'q4_k_m', ...; None: as published, or the sizes in the file.
     kv: element type of the KV cache. tp: ranks that share each layer; None: all devices. pp: pipeline stages. dp_replicas: full copies.
     attention_dp: copies of the attention within tp. ep: ranks that share the experts; 0: all of tp; None: no expert parallelism.
+    redundant_experts: copies of experts in a layer besides the model's, so that e.g. 256 + 32 of them are divided among 72 ranks.
     offload: what lies in the host's memory. host_gb_s: bandwidth of the host's memory in GB/s; None: a usual one.
     engine: what runs it ('vllm', 'llamacpp'), for what is expected and for the meaning of a precision in GGUF files; None: any.
     UserError for an unknown model, precision, type or device, and for a spread that does not divide the model.
@@ -87,7 +91,7 @@ def place(
     machine = read_machine(hardware, host_bandwidth=host_gb_s * GB if host_gb_s else None)
     parallelism = choose_parallelism(machine.count, tp=tp, pp=pp, dp_replicas=dp_replicas, attention_dp=attention_dp, ep=ep)
     weights = read_weights(model, precision, gguf=engine in GGUF_ENGINES)
-    return PlacedModel(weights, machine, parallelism, kv_bits(kv), offload, precision, model, engine)
+    return PlacedModel(weights, machine, parallelism, kv_bits(kv), offload, precision, model, engine, redundant_experts)
 
 
 def choose_parallelism(

@@ -40,6 +40,10 @@ class Placement:
     decode: int = 1
     """Decode servers of a disaggregated deployment."""
     speculative: bool = False
+    kv_stated: bool = False
+    """The type of the KV cache is stated or reported, so `kv_bits` is not a default that a checkpoint may overrule."""
+    redundant: int = 0
+    """Copies of experts in a layer besides the model's."""
 
 
 def placement_of(options: Mapping[str, JSON], kv_dtype: str | None = None) -> Placement | str:
@@ -57,7 +61,8 @@ def placement_of(options: Mapping[str, JSON], kv_dtype: str | None = None) -> Pl
         kv_bits=kv_bits,
         expert_layers=None if options.get("cpu_moe") else next((n for n in _counts(options, "n_cpu_moe", "moe_cpu_layers")), 0),
         device_layers=next((n for n in _counts(options, "gpu_layers")), None), prefill=prefill, decode=decode,
-        speculative=any(options.get(name) for name in SPECULATIVE),
+        speculative=any(options.get(name) for name in SPECULATIVE), kv_stated=_kv_stated(options, kv_dtype),
+        redundant=_redundant(options),
     )  # fmt: skip
 
 
@@ -70,6 +75,18 @@ def _kv_bits(options: Mapping[str, JSON], reported: str | None) -> float | None:
         return (bits[0] + values[0]) / 2 + 0.5  # both have a 16-bit scale per 32 elements
     asked = options.get("kv_dtype") or options.get("kv_type") or "auto"
     return KV_BITS.get(str(asked).lower())
+
+
+def _kv_stated(options: Mapping[str, JSON], reported: str | None) -> bool:
+    named = [reported, *(options.get(name) for name in ("kv_dtype", "kv_type", "kv_bits", "k_bits"))]
+    return any(each and str(each).lower() != "auto" for each in named)
+
+
+def _redundant(options: Mapping[str, JSON]) -> int:
+    """Redundant experts, as an option or among those of expert load balancing (vLLM's `eplb: {num_redundant_experts: 32}`)."""
+    balancing = options.get("eplb")
+    stated = [options, balancing] if isinstance(balancing, dict) else [options]
+    return max([0, *(number for each in stated for number in _counts(each, "redundant_experts", "num_redundant_experts"))])
 
 
 def _servers(disaggregated: JSON) -> tuple[int, int]:

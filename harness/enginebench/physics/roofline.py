@@ -8,7 +8,8 @@ The largest of the three is the time of the step; the other two overlap with it 
 and most are far slower. Kernel launches, synchronisation, sampling and scheduling take no time here. Experts are assumed to be distributed
 evenly over expert-parallel ranks. The times of memory tiers add up, because layers run one after another.
 
-With `Setting.bound` no assumption is against the engine: the result is a bound. Otherwise which experts are read follows the setting's
+With `Setting.bound` no assumption is against the engine: the result is a bound (caches, clocks, links, and the types of what is not stated
+count in its favour; docs/physics.md lists all). Otherwise which experts are read follows the setting's
 routing (even unless stated), and the result is the ceiling of an engine whose tokens choose so.
 """
 
@@ -18,6 +19,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from enginebench.physics.machine import CPU_CACHE_S
 from enginebench.physics.setting import Setting
 from enginebench.physics.work import Work
 
@@ -65,12 +67,21 @@ class Step:
         return max(self.memory, key=self.memory.__getitem__) if self.limit == "memory" else self.limit
 
 
-def decode(setting: Setting, batch: int, context: float) -> Step:
-    """The ceiling of one decode step of `batch` sequences with `context` tokens each (0: without KV cache)."""
+CACHE_SPEED = 32
+"""A last-level cache is at most so many times as fast as the memory behind it."""
+
+
+def decode(setting: Setting, batch: int, context: float, *, spread: float = 0.0, shared: float = 0.0) -> Step:
+    """The ceiling of one decode step of `batch` sequences with `context` tokens each (0: without KV cache).
+
+    spread: the mean over contexts from context - spread to context + spread, as the output grows. shared: tokens at the start that all
+    sequences have in common.
+    """
     p, speculation = setting.parallelism, setting.speculation
     sequences = max(1.0, batch / p.dp_replicas)  # with fewer sequences than replicas, some are idle
     in_flight = min(p.pp, max(1, math.floor(sequences)))
-    work = Work(setting, sequences / in_flight, speculation.tokens + 1 if speculation else 1, context, prompt=False)
+    width = speculation.tokens + 1 if speculation else 1
+    work = Work(setting, sequences / in_flight, width, context, prompt=False, spread=min(spread, context), shared=min(shared, context))
     drafting = 0.0
     if speculation and speculation.drafter:
         drafting = speculation.tokens * decode(speculation.drafter, batch, context).time_s
@@ -86,14 +97,11 @@ def prefill(setting: Setting, tokens: int, sequences: int = 1) -> Step:
 def _step(work: Work, batch: int, tokens: float, in_flight: int, drafting_s: float) -> Step:
     """With pipeline stages, a sequence waits for every stage once, and for the slowest at least once per micro-batch."""
     setting = work.setting
-    arithmetic, rate = setting.machine.device.compute(setting.weights.precision.arithmetic)
-    _, wide = setting.machine.device.compute(("bf16",))  # attention computes in 16 bits with any weights
+    arithmetic, rate, wide = setting.rates
     each: list[tuple[dict[str, float], dict[str, float], dict[str, float]]] = []
     for stage in range(setting.parallelism.pp):
         read = work.read(stage)
-        memory = {
-            name: size / (setting.host_bandwidth if name == "host" else setting.machine.device.bandwidth) for name, size in read.items()
-        }
+        memory = _reading(setting, read)
         compute = work.products(stage) / rate + work.scores(stage) / wide
         on_device = sum(memory.values()) - memory["host"]
         reads = max(on_device, memory["host"]) if setting.bound else on_device + memory["host"]
@@ -104,3 +112,30 @@ def _step(work: Work, batch: int, tokens: float, in_flight: int, drafting_s: flo
     seconds, memory = ({name: value * rounds for name, value in parts.items()} for parts in (seconds, memory))
     touched = setting.routing.touched(work.rows) if setting.routing else None
     return Step(batch, work.context, tokens, seconds, memory, read, touched, arithmetic, drafting_s)
+
+
+def _reading(setting: Setting, read: Mapping[str, float]) -> dict[str, float]:
+    """Seconds to read these bytes. In a bound, what fits into the last-level caches of device and host is there from the step before."""
+    device = setting.machine.device
+    seconds = {name: size / (setting.host_bandwidth if name == "host" else device.bandwidth) for name, size in read.items()}
+    if setting.bound:
+        own, host = seconds["KV cache"], seconds["host"]
+        every = sum(seconds.values()) - own - host
+        left = _left(every, own, device.cache / device.bandwidth, device.reached) / (every + own) if every + own else 1.0
+        seconds = {name: each * left for name, each in seconds.items()}
+        seconds["host"] = _left(host, 0.0, CPU_CACHE_S, device.reached)
+    return seconds
+
+
+def _left(every: float, own: float, cached: float, reached: float) -> float:
+    """Seconds of reading that remain if a cache holds what is read in `cached` seconds at the full bandwidth.
+
+    every: seconds to read what the step needs in any case; own: what all sequences add. If all that a few of them need fits, the others may
+    take turns, so that a larger batch is never slower. A cache of under 5 % of what is read saves no more than what the memory loses, as it
+    reaches `reached` of its bandwidth at most; then the time is that at the full bandwidth.
+    """
+    room = cached / (1 - 1 / CACHE_SPEED)
+    left = every + own - cached
+    if every < room:
+        left = min(left, own * (room / CACHE_SPEED) / (room - every))
+    return min(every + own, max((every + own) / CACHE_SPEED, left) / reached)

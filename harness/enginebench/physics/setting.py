@@ -14,6 +14,10 @@ from enginebench.physics.popularity import Popularity, concentrated, uniform
 from enginebench.physics.sharding import check, devices_of
 from enginebench.physics.weights import NOTHING, Offload, Stored, Weights, split
 
+BOOST = 1.25
+"""The highest clock of a card over that of the data sheet's rates: 2,100 over 1,695 MHz of an RTX 3090. Accelerators of servers compute at
+their limit of power, below the data sheet's rates (an H100 reached 798 of 989 TFLOPS)."""
+
 
 @dataclass(frozen=True, eq=False)
 class Speculation:
@@ -39,16 +43,19 @@ class Setting:
     parallelism: Parallelism = field(default_factory=Parallelism)
     kv_bits: float = 16.0
     """Per element of the KV cache."""
+    kv_least: float | None = None
+    """The fewest that it may have, for the bound, if its type is not known; None: it is."""
     popularity: Popularity | None = None
     """None: uniform routing."""
     offload: Offload = NOTHING
     speculation: Speculation | None = None
+    redundant: int = 0
+    """Copies of experts that expert parallelism holds besides the model's, per layer, to balance its ranks."""
     bound: bool = False
-    """Take every assumption that favours speed: all tokens choose the same experts (the popular ones, which are on the device), and
-    reads of host memory overlap with those of the devices. No engine and no routing is faster than the result."""
+    """Take every assumption that favours speed (docs/physics.md has the table). No engine and no routing is faster than the result."""
 
     def __post_init__(self) -> None:
-        check(self.weights.model, self.parallelism)
+        check(self.weights.model, self.parallelism, self.redundant)
         if devices_of(self.parallelism) > self.machine.count:
             raise UserError(f"{devices_of(self.parallelism)} devices are needed, but the hardware has {self.machine.count}")
         if self.offload.anything and self.machine.host is None:
@@ -59,7 +66,8 @@ class Setting:
         """Bytes/s of reads of weights on the host, by the CPU or over the link; infinite without host memory."""
         if self.machine.host is None:
             return math.inf
-        bandwidth, links = self.machine.host.bandwidth, self.parallelism.tp  # each rank reads its own share
+        host, links = self.machine.host, self.parallelism.tp  # each rank reads its own share
+        bandwidth = host.most if self.bound else host.bandwidth
         return min(bandwidth, links * (self.machine.device.pcie or math.inf)) if self.offload.over_link else bandwidth
 
     @cached_property
@@ -69,6 +77,33 @@ class Setting:
         if experts is None:
             return None
         return concentrated(experts.count, experts.top_k) if self.bound else self.popularity or uniform(experts.count, experts.top_k)
+
+    @property
+    def kv_read(self) -> float:
+        """Bits that a step reads per element of the KV cache."""
+        return self.kv_bits if self.kv_least is None or not self.bound else self.kv_least
+
+    @cached_property
+    def rates(self) -> tuple[str, float, float]:
+        """The format of products with weights, and operations/s of them and of attention, which computes in 16 bits with any weights.
+
+        In a bound, weights of at most 8 bits may meet activations in any 8-bit format, attention may use every format of the device, and
+        the clocks of cards that are not made for servers (they have no network of their own) are the highest.
+        """
+        kind, device = self.weights.precision, self.machine.device
+        arithmetic, rate = device.compute(kind.arithmetic)
+        if not self.bound:
+            return arithmetic, rate, device.compute(("bf16",))[1]
+        narrow = ("fp8", "int8") if min(kind.bits[Role.DENSE], kind.bits[Role.EXPERT]) < 9 else ()
+        boost = BOOST if device.network is None else 1.0
+        return arithmetic, boost * device.fastest((*kind.arithmetic, *narrow)), boost * device.fastest((*device.flops, "bf16"))
+
+    def stored(self, part: Stored) -> float:
+        """Bytes of a part. In a bound, a head that usually keeps 16 bits may have those of the layers, unless a file says its size."""
+        bits = self.weights.precision.bits
+        if self.bound and self.weights.nominal and part.role in (Role.HEAD, Role.EMBEDDING) and bits[Role.HEAD] == 16:
+            return min(part.bytes, part.params * bits[Role.DENSE] / 8)
+        return part.bytes
 
     @property
     def favoured(self) -> Setting:

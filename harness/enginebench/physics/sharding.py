@@ -32,8 +32,8 @@ def attention_ranks(parallelism: Parallelism) -> int:
     return parallelism.tp // parallelism.attention_dp
 
 
-def problem(model: Model, parallelism: Parallelism) -> str | None:
-    """Why this model cannot be split so, or None."""
+def problem(model: Model, parallelism: Parallelism, redundant: int = 0) -> str | None:
+    """Why this model cannot be split so, or None. redundant: copies of experts in a layer besides the model's."""
     p, experts = parallelism, model.experts
     for name, value in (("attention_dp", p.attention_dp), ("ep", p.ep)):
         if p.tp % value:
@@ -44,8 +44,12 @@ def problem(model: Model, parallelism: Parallelism) -> str | None:
         return f"{len(model.layers)} layers are too few for {p.pp} stages"
     if p.ep > 1 and experts is None:
         return "a dense model has no experts to divide (ep)"
-    if experts and experts.count % p.ep and (p.attention_dp == 1 or p.ep > experts.count):
-        return f"{experts.count} experts cannot be divided equally among {p.ep} ranks"
+    if redundant and p.ep == 1:
+        return f"{redundant} redundant experts need expert parallelism (ep)"
+    held = experts.count + redundant if experts else 0
+    if held % p.ep and (p.attention_dp == 1 or p.ep > held):
+        also = f" and {redundant} redundant ones" if redundant else ""
+        return f"{held - redundant} experts{also} cannot be divided equally among {p.ep} ranks"
     if experts and experts.width % (p.tp // p.ep):
         return f"an expert of width {experts.width} cannot be divided equally among {p.tp // p.ep} ranks"
     dense = max(layer.dense for layer in model.layers)
@@ -64,8 +68,8 @@ def _heads_problem(mixer: Mixer, ranks: int) -> str | None:
     return None
 
 
-def check(model: Model, parallelism: Parallelism) -> None:
-    reason = problem(model, parallelism)
+def check(model: Model, parallelism: Parallelism, redundant: int = 0) -> None:
+    reason = problem(model, parallelism, redundant)
     if reason:
         raise UserError(f"{model.name}: {reason}", key="parallelism", advice="write a number of ranks that divides it")
 
@@ -103,8 +107,8 @@ def stage_of(part: Stored, layers: int, of: Sequence[range], *, tied: bool) -> l
     return [next(i for i, stage in enumerate(of) if part.layer in stage)]
 
 
-def per_device(weights: Weights, parallelism: Parallelism) -> list[Mapping[Role, float]]:
-    """For each pipeline stage, the bytes of each role on one of its devices."""
+def per_device(weights: Weights, parallelism: Parallelism, redundant: int = 0) -> list[Mapping[Role, float]]:
+    """For each pipeline stage, the bytes of each role on one of its devices, the one with the most experts."""
     model = weights.model
     of = stages(len(model.layers), parallelism.pp)
     out: list[dict[Role, float]] = [defaultdict(float) for _ in of]
@@ -112,13 +116,14 @@ def per_device(weights: Weights, parallelism: Parallelism) -> list[Mapping[Role,
         mixer = model.layers[min(max(part.layer, 0), len(model.layers) - 1)].attention
         for stage in stage_of(part, len(model.layers), of, tied=model.tied):
             size = part.bytes / shards(part.role, mixer, parallelism)
-            out[stage][part.role] += size * (_fullest(model.layers[part.layer].experts, parallelism) if part.role == Role.EXPERT else 1.0)
+            experts = model.layers[part.layer].experts if part.role == Role.EXPERT else None
+            out[stage][part.role] += size * (_fullest(experts, parallelism, redundant) if experts else 1.0)
     return [dict(each) for each in out]
 
 
-def _fullest(experts: Experts | None, parallelism: Parallelism) -> float:
-    """Experts of the fullest rank / the mean: wide expert parallelism may divide 256 experts among 72 ranks, four or three each."""
-    return math.ceil(experts.count / parallelism.ep) * parallelism.ep / experts.count if experts else 1.0
+def _fullest(experts: Experts, parallelism: Parallelism, redundant: int) -> float:
+    """Experts of the fullest rank / the mean without copies. 256 experts are four or three on each of 72 ranks, with 32 copies four."""
+    return math.ceil((experts.count + redundant) / parallelism.ep) * parallelism.ep / experts.count
 
 
 def cache_per_device(model: Model, parallelism: Parallelism, context: float, kv_bits: float, first: int = 0) -> list[float]:

@@ -19,7 +19,7 @@ import numpy as np
 import psutil
 
 from enginebench.machine.host import facts
-from enginebench.physics.machine import Device
+from enginebench.physics.machine import CPU_CACHE_S, Device
 
 _BYTES = 256 * 2**20
 """Bytes per core: more than its share of the last-level cache of a large server."""
@@ -40,6 +40,7 @@ def this_cpu() -> Device:
     return Device(
         name=f"cpu ({host.cpu}, {cores} cores)", memory=float(psutil.virtual_memory().total), bandwidth=max(read, copied),
         flops={"fp32": product, "bf16": 2 * product, "int8": 4 * product}, measured_bandwidth=copied, node=1,
+        cache=CPU_CACHE_S * max(read, copied), reached=1.0,
         note="measured here with numpy: reading or copying memory, and float32 products; fewer bits are assumed to be faster in proportion",
     )  # fmt: skip
 

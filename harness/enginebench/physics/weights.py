@@ -27,6 +27,8 @@ class Weights:
     source: str
     notes: tuple[str, ...] = ()
     """Remarks on the sizes, for the user."""
+    nominal: bool = False
+    """The sizes follow from the precision's name; else they are those of a file."""
 
     @cached_property
     def bytes(self) -> float:
@@ -41,7 +43,7 @@ def weigh(model: Model, kind: Precision | str) -> Weights:
     kind = precision(kind) if isinstance(kind, str) else kind
     bits = {**kind.bits, Role.EMBEDDING: kind.bits[Role.HEAD if model.tied else Role.EMBEDDING]}  # a tied table is stored once, as the head
     parts = tuple(Stored(part.role, part.layer, part.params, part.params * bits[part.role] / 8) for part in model.parts)
-    return Weights(model, kind, parts, f"dimensions x bits of {kind.name}", model.notes)
+    return Weights(model, kind, parts, f"dimensions x bits of {kind.name}", model.notes, nominal=True)
 
 
 @dataclass(frozen=True)

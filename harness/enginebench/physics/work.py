@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from enginebench.physics.geometry import Role
+from enginebench.physics.geometry import Mixer, Role
 from enginebench.physics.machine import Machine
 from enginebench.physics.setting import Setting
 from enginebench.physics.sharding import attention_ranks, cache_shards, shards, stage_of, stages
@@ -15,6 +15,8 @@ MEMORY = ("weights", "experts", "KV cache", "host")
 """Kinds of reads: weights that every step needs, routed experts, the KV cache, and everything on the host."""
 ACTIVATION_BYTES = 2
 """Bytes per element sent between devices."""
+LEAST_SENT = 1 / 8
+"""Share of an all-reduce that a bound counts: engines may send 4 bits, and a switch that sums sends each once, not twice."""
 _BY_SEQUENCE = frozenset({Role.ATTENTION, Role.RECURRENT, Role.KEYS, Role.LATENT, Role.ROUTER})
 """Roles for which attention data parallelism splits the work by sequences."""
 _TABLES = frozenset({Role.HEAD, Role.EMBEDDING})
@@ -31,6 +33,10 @@ class Work:
     context: float
     """Tokens per sequence; for a prompt, its length."""
     prompt: bool
+    spread: float = 0.0
+    """How far the tokens of the sequences lie from `context`, in both directions."""
+    shared: float = 0.0
+    """Tokens at the start of the context that all sequences have in common, so that a bound counts reading them once."""
 
     @property
     def rows(self) -> float:
@@ -48,10 +54,10 @@ class Work:
         for part in on_device.parts:
             if self._used(part, stage):
                 name = "experts" if part.role == Role.EXPERT else "weights"
-                out[name] += part.bytes * self.setting.share_read(part, self.rows, on_host=False) / self._shards(part)
+                out[name] += self.setting.stored(part) * self.setting.share_read(part, self.rows, on_host=False) / self._shards(part)
         for part in on_host.parts:
             if self._used(part, stage):
-                out["host"] += part.bytes * self.setting.share_read(part, self.rows, on_host=True)
+                out["host"] += self.setting.stored(part) * self.setting.share_read(part, self.rows, on_host=True)
         if self.context:
             self._add_cache(out, stage)
         return out
@@ -62,11 +68,19 @@ class Work:
             mixer = self.setting.weights.model.layers[i].attention
             if mixer is None:
                 continue
-            size = mixer.read(self.context, self.width, self.setting.kv_bits, prompt=self.prompt)
             if i < self.setting.offload.blocks:
-                out["host"] += self.sequences * size
+                out["host"] += self._cache_bytes(mixer, self.sequences)
             else:
-                out["KV cache"] += self.local * size / cache_shards(mixer, p)
+                out["KV cache"] += self._cache_bytes(mixer, self.local) / cache_shards(mixer, p)
+
+    def _cache_bytes(self, mixer: Mixer, sequences: float) -> float:
+        """Bytes of the cache that a step of so many sequences reads or writes in a layer. A bound leaves out what it writes."""
+        bits = self.setting.kv_read
+        if self.prompt or not self.setting.bound:
+            return sequences * mixer.read(self.context, self.width, bits, prompt=self.prompt)
+        tokens = self.context - self.shared
+        own = mixer.read(tokens, 0, bits, prompt=False, spread=min(self.spread, tokens))
+        return sequences * own + mixer.read(self.context, 0, bits, prompt=False, spread=self.spread) - own
 
     def products(self, stage: int) -> float:
         """Operations of a device with weights: 2 per weight and token. Operations of the host are not included."""
@@ -89,18 +103,18 @@ class Work:
             if mixer and self.prompt:
                 total += mixer.prefill_flops(self.context)
             elif mixer and i >= self.setting.offload.blocks:
-                total += mixer.decode_flops(self.context)
+                total += mixer.decode_flops(self.context, self.spread)
         return total * self.local * self.width / attention_ranks(self.setting.parallelism)
 
     def sending_s(self, stage: int) -> float:
         """Seconds of a device's link: all-reduces among the ranks of a layer, expert exchange, transfer to the next stage.
 
         With attention data parallelism a rank has its own sequences: dense MLPs are not summed over all ranks, and experts are exchanged.
-        In a bound the experts of a token are on its own rank, so nothing is exchanged.
+        In a bound the experts of a token are on its own rank, so nothing is exchanged, and sums are sent in 4 bits and made by the switch.
         """
         setting, p, machine = self.setting, self.setting.parallelism, self.setting.machine
         model = setting.weights.model
-        ranks, row = attention_ranks(p), model.hidden * ACTIVATION_BYTES
+        ranks, row = attention_ranks(p), model.hidden * ACTIVATION_BYTES * (LEAST_SENT if setting.bound else 1.0)
         local = self.local * self.width
         seconds = local * row / machine.link(p.pp * p.tp) if stage < p.pp - 1 else 0.0
         for i in self._layers(stage):

@@ -162,12 +162,12 @@ def test_measurements_that_makers_publish_lie_under_the_ceiling() -> None:
 
 def test_the_type_of_the_cache_counts_and_steps_that_nobody_knows_are_not_judged() -> None:
     claim = {"id": "x", "source": "A", "model": "mixtral-8x7b", "precision": "fp8", "hardware": "1xh100", "isl": 8192, "output_tok_s": 1e4}
-    whole, half, drafted, moved = (
+    whole, half, unknown, drafted, moved = (
         judge_serving(Serving.model_validate({**claim, "options": options}), Physics())
-        for options in ({}, {"kv_dtype": "fp8"}, {"speculative": {"tokens": 3}}, {"cpu_offload_gb": 8})
+        for options in ({"kv_dtype": "bf16"}, {"kv_dtype": "fp8"}, {}, {"speculative": {"tokens": 3}}, {"cpu_offload_gb": 8})
     )
     # 8,192 tokens x 32 layers x 8 heads x 256 x 2 bytes are 1.07 GB a sequence, of 85.5 - 47.0 = 38.5 GB
-    assert (whole.highest_batch, half.highest_batch) == (35, 71)
+    assert (whole.highest_batch, half.highest_batch, unknown.highest_batch) == (35, 71, 127)  # an unknown type may have 4.5 bits
     assert whole.verdict == "impossible as stated"
     assert (drafted.verdict, moved.verdict) == ("not enough stated", "not known here")
     assert "speculative decoding" in drafted.reasons[0]
@@ -535,7 +535,7 @@ def test_verdicts_on_what_was_published(published: Audit) -> None:
 def test_measurements_of_the_field_lie_under_the_ceiling(published: Audit) -> None:
     measured = [finding for finding in published.findings if finding.source in ("F", "G", "H") and finding.stated]
     assert len(measured) >= 7
-    assert all(finding.share is not None and 0.05 < finding.share < 1 for finding in measured)
+    assert all(finding.share is not None and 0.01 < finding.share < 1 for finding in measured)
 
 
 def test_every_published_claim_becomes_a_scenario_or_says_why_not(published: Audit, tmp_path: Path) -> None:

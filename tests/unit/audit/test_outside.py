@@ -14,18 +14,21 @@ FILE = Path(__file__).with_name("outside.yaml")
 
 ANSWERS = {
     # 70.6 GB at 2,039 GB/s are 28.9 steps/s: 16 streams make 462 tok/s
-    "r1-70b-h100-pcie": ("impossible as stated", "at most 462.4 tok/s"),
+    "r1-70b-h100-pcie": ("impossible as stated", "at most 469.4 tok/s"),
     "h100-pcie-bandwidth": ("inconsistent", "has 2,039 GB/s, the text states 3350"),
-    "70b-h100": ("needs batch >= 2", "one stream reaches at most 47 tok/s"),  # 3,350 / 70.6; 2.00 / (85 x 3600) x 1e6 = 6.54
-    "70b-h200": ("needs batch >= 3", "one stream reaches at most 68 tok/s"),  # 4,800 / 70.6
+    "70b-h100": (
+        "needs batch >= 2",
+        "one stream reaches at most 48 tok/s",
+    ),  # 3,350 / (70.6 - half of the head - 0.05); 2.00 / (85 x 3600) x 1e6 = 6.54
+    "70b-h200": ("needs batch >= 3", "one stream reaches at most 69 tok/s"),  # 4,800 / 70.6
     "v3-one-h100": ("impossible as stated", "the weights take 351.5 GB, 1xh100 has 85.5 GB"),
     "scout-mi300x": ("inconsistent", "16 streams at 16 ms per token give 1,000 tok/s, not 2,200"),
     "maverick-mlx": ("plausible", "56% of the 89.92 tok/s"),
     "qwen30-4090": ("plausible", "37% of the 525.1 tok/s"),
-    "qwen30-cpu": ("plausible", "48% of the 22.24 tok/s"),  # 42.7 GB/s, 1.92 GB a token
+    "qwen30-cpu": ("plausible", "47% of the 22.38 tok/s"),  # 42.7 GB/s x 95 %, 1.92 GB a token less 0.11 of a cache
     "r1-ktransformers": ("plausible", "needs 204 GB/s (the stated 600)"),
     "r1-gaming-pc": ("plausible", "needs 29 GB/s (the stated 76.8)"),
-    "oss20-pro6000": ("plausible", "28% of the 2,291 tok/s"),
+    "oss20-pro6000": ("plausible", "27% of the 2,380 tok/s"),
     "ktransformers: ratio 1": ("plausible", "286.55 / 10.31 = 28x"),
     "ktransformers: ratio 2": ("plausible", "= 3.04x"),
     "millstone: ratio 3": ("inconsistent", "642.5 / 250 = 2.57x, not 3.30x"),

@@ -27,7 +27,7 @@ UNIFIED = Device("unified-128gb", 128 * 2**30, 273e9, {"bf16": 62e12, "int8": 12
 
 def test_a_step_reads_the_experts_of_one_token_whatever_the_batch() -> None:
     # 32 layers x 2 experts of 176,160,768 weights in 16 bits, and everything else but the input table
-    setting = Setting(MIXTRAL, Machine(Device("d", 2e11, 1e12, {"bf16": 1e18}))).favoured
+    setting = Setting(MIXTRAL, Machine(Device("d", 2e11, 1e12, {"bf16": 1e18}, cache=0.0))).favoured
     always, experts = MIXTRAL.bytes - MIXTRAL.of(Role.EXPERT, Role.EMBEDDING), 32 * 2 * 176_160_768 * 2
     for batch in (1, 7, 512):
         step = decode(setting, batch, 0)

@@ -34,7 +34,7 @@ SCOUT = Deployment("vllm", "llama4-scout", "bf16", "", parallelism=Parallelism(t
 
 def machine(gb_s: float = 1.0, gb: float = 100.0) -> Machine:
     """Memory alone is a limit here: arithmetic takes no time."""
-    return Machine(Device("paper", gb * 1e9, gb_s * 1e9, {"bf16": math.inf}))
+    return Machine(Device("paper", gb * 1e9, gb_s * 1e9, {"bf16": math.inf}, cache=0.0))
 
 
 # -- where weights lie -------------------------------------------------------------------------------------------------------------
@@ -44,11 +44,13 @@ def machine(gb_s: float = 1.0, gb: float = 100.0) -> Machine:
     ("options", "expected"),
     [
         ({}, Placement()),
-        ({"kv_type": "q8_0", "n_cpu_moe": 44, "ubatch": 2048}, Placement(kv_bits=8.5, expert_layers=44)),
+        ({"kv_type": "q8_0", "n_cpu_moe": 44, "ubatch": 2048}, Placement(kv_bits=8.5, expert_layers=44, kv_stated=True)),
         ({"cpu_moe": True}, Placement(expert_layers=None)),
         ({"gpu_layers": 8}, Placement(device_layers=8)),
-        ({"gpu_layers": "all", "kv_dtype": "fp8_e4m3"}, Placement(kv_bits=8.0)),
-        ({"k_bits": 4, "v_bits": 6}, Placement(kv_bits=5.5)),
+        ({"gpu_layers": "all", "kv_dtype": "fp8_e4m3"}, Placement(kv_bits=8.0, kv_stated=True)),
+        ({"k_bits": 4, "v_bits": 6}, Placement(kv_bits=5.5, kv_stated=True)),
+        ({"kv_dtype": "auto", "eplb": {"num_redundant_experts": 32}}, Placement(redundant=32)),
+        ({"eplb": {"redundant_experts": 16}}, Placement(redundant=16)),
         ({"disaggregated": {"prefill": 1, "decode": 2}}, Placement(prefill=1, decode=2)),
         ({"disaggregated": True}, Placement(prefill=1)),
         ({"speculative": {"method": "ngram"}}, Placement(speculative=True)),
@@ -64,7 +66,7 @@ def test_a_placement_that_is_not_understood_is_unknown(options: dict[str, object
 
 
 def test_what_the_engine_says_of_its_cache_goes_first() -> None:
-    assert placement_of({"kv_type": "f16"}, "q8_0") == Placement(kv_bits=8.5)
+    assert placement_of({"kv_type": "f16"}, "q8_0") == Placement(kv_bits=8.5, kv_stated=True)
 
 
 def test_every_offloading_option_of_an_adapter_is_either_read_or_makes_the_placement_unknown() -> None:
@@ -197,7 +199,20 @@ def test_streams_share_the_reading_of_the_weights_until_each_waits_for_itself_al
 def test_prompts_that_are_cached_take_no_time() -> None:
     bounds, deployment, _ = dense()
     held = bounds.of(deployment)
-    assert held.ceiling((128, 2), 1, cached=True) == pytest.approx(2 * held.ceiling((128, 2), 1), rel=0.05), "two passes become one"
+    allowed = ClosedLoop(prefix_cache="allowed")
+    assert held.ceiling((128, 2), 1, allowed) == pytest.approx(2 * held.ceiling((128, 2), 1), rel=0.05), "two passes become one"
+
+
+def test_a_prefix_that_requests_share_is_read_once() -> None:
+    bounds, deployment, _ = dense()
+    held = bounds.of(deployment)
+    apart = ClosedLoop(prefix_cache="allowed")
+    shared = ClosedLoop(prefix_cache="allowed", prefix_groups=1, prefix_tokens=4032)
+    # 4,096 + 64 / 2 tokens a sequence; with the prefix each reads 96 of its own
+    slow, fast = (held.ceiling((4096, 64), 1024, load) for load in (apart, shared))
+    assert 30 < fast / slow < (4096 + 32) / 96
+    recorded = ClosedLoop(prefix_cache="allowed", prompts="jsonl:prompts.jsonl")  # what its prompts share is not known
+    assert held.ceiling((4096, 64), 1024, recorded) > fast
 
 
 def test_drafted_tokens_have_no_ceiling_here() -> None:

@@ -30,19 +30,6 @@ def test_nothing_that_was_measured_is_above_the_ceiling(benchmark: ModuleType) -
         assert batch / measured.step_s(case, batch) < benchmark.ceiling(measured, case, batch).tokens_per_s
 
 
-def test_no_published_point_is_above_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import published
-
-    points = list(published.points())
-    assert len(points) >= 60
-    assert all(point.share < 1 for point in points), max(points, key=lambda point: point.share)
-    above = [point for point in points if point.measured > point.even]
-    assert {(point.claim.concurrency, point.measured) for point in above} >= {(32, 312.56)}, "real routing touches fewer experts than even"
-    single = [point.share for point in points if point.claim.concurrency == 1 and point.claim.engine == "llamacpp"]
-    assert min(single) > 0.6, "one stream is limited by memory, so the bytes are right"
-
-
 def test_relative_speeds_are_predicted_within_a_quarter(benchmark: ModuleType) -> None:
     found = list(benchmark.ratios(benchmark.read(DATA)))
     assert {kind for kind, *_ in found} == {"mixture / dense", "batch 8 / batch 1", "precision"}
