@@ -55,7 +55,9 @@ if TYPE_CHECKING:
         OnEvent,
         RunOpened,
     )
-    from enginebench.runner.preflight import LaunchCommands, launch_commands
+    from enginebench.runner.launch_commands import LaunchCommands, launch_commands
+    from enginebench.runner.missing import Missing
+    from enginebench.runner.preflight import CannotRun, Preflight, preflight
     from enginebench.runner.routing import count_routing
     from enginebench.scenario.capacity import PlanTime, plan_time
     from enginebench.scenario.plan import Plan
@@ -64,13 +66,14 @@ if TYPE_CHECKING:
     from enginebench.validity.judge import all_checks
 
 __all__ = [
-    "Analysis", "Audit", "Calibration", "Ceilings", "CellEnded", "CellProgress", "CellResult", "CellStarted", "Check", "Cleanup",
-    "Comparison", "Conclusion", "Diagnosis", "Engine", "EngineReady", "Event", "Expectations", "Expected", "Form", "ImageList",
-    "LaunchCommands", "LaunchEnded", "LaunchStarted", "LaunchStep", "ListedImage", "ModelFit", "Note", "Offload", "OffloadCurve", "OnEvent",
-    "PlacedModel", "Plan", "PlanTime", "Prices", "Routing", "RoutingSummary", "Run", "RunOpened", "UserError", "all_checks", "audit_claims",
-    "audit_scenarios", "audit_to_html", "build_images", "built_in_scenarios", "calibrate", "ceiling", "clean", "compare", "count_routing",
-    "doctor", "expectations", "fit", "import_file", "install_engine", "latest_run", "launch_commands", "list_engines", "list_images",
-    "offload", "open_run", "pin_images", "place", "plan", "plan_time", "price_list", "pull_images", "routing_summary", "run", "runs",
+    "Analysis", "Audit", "Calibration", "CannotRun", "Ceilings", "CellEnded", "CellProgress", "CellResult", "CellStarted", "Check",
+    "Cleanup", "Comparison", "Conclusion", "Diagnosis", "Engine", "EngineReady", "Event", "Expectations", "Expected", "Form",
+    "ImageList", "LaunchCommands", "LaunchEnded", "LaunchStarted", "LaunchStep", "ListedImage", "Missing", "ModelFit", "Note",
+    "Offload", "OffloadCurve", "OnEvent", "PlacedModel", "Plan", "PlanTime", "Preflight", "Prices", "Routing", "RoutingSummary", "Run",
+    "RunOpened", "UserError", "all_checks", "audit_claims", "audit_scenarios", "audit_to_html", "build_images", "built_in_scenarios",
+    "calibrate", "ceiling", "clean", "compare", "count_routing", "doctor", "expectations", "fit", "import_file", "install_engine",
+    "latest_run", "launch_commands", "list_engines", "list_images", "offload", "open_run", "pin_images", "place", "plan", "plan_time",
+    "preflight", "price_list", "pull_images", "routing_summary", "run", "runs",
 ]  # fmt: skip
 
 
@@ -92,7 +95,8 @@ def run(
     on although another run, or another process on the GPU, uses this machine; its cells are suspect. on_event: called with an `Event` for
     every step; it must return quickly, and what it raises is raised when the run has ended. Failed cells are in the returned run, not
     exceptions.
-    UserError when an engine is not installed, a data set cannot be read, or another process writes to the run or uses the machine.
+    CannotRun, a UserError, when this machine lacks something for every cell; if only for some, these are skipped with a `Note`.
+    UserError when a data set cannot be read, or another process writes to the run or uses the machine.
     KeyboardInterrupt stops the run; stored cells stay.
     """
     from enginebench.report.run import Run
@@ -146,7 +150,9 @@ _ELSEWHERE: Mapping[str, tuple[str, ...]] = {
         "CellEnded", "CellProgress", "CellStarted", "EngineReady", "Event", "LaunchEnded", "LaunchStarted", "LaunchStep", "Note", "OnEvent",
         "RunOpened",
     ),
-    "runner.preflight": ("LaunchCommands", "launch_commands"),
+    "runner.launch_commands": ("LaunchCommands", "launch_commands"),
+    "runner.missing": ("Missing",),
+    "runner.preflight": ("CannotRun", "Preflight", "preflight"),
     "runner.routing": ("count_routing",),
     "scenario.capacity": ("PlanTime", "plan_time"),
     "scenario.plan": ("Plan",),

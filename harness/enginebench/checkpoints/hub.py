@@ -57,14 +57,17 @@ def hf_home(env: Mapping[str, str]) -> Path:
     return Path(env.get("HF_HOME") or Path(env.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface").expanduser()
 
 
+def hub_cache(env: Mapping[str, str]) -> Path:
+    return Path(env.get("HF_HUB_CACHE") or env.get("HUGGINGFACE_HUB_CACHE") or hf_home(env) / "hub").expanduser()
+
+
 def cached_folder(repository: str, file: str, env: Mapping[str, str]) -> Path | None:
     """The folder with this file of a repository's default branch in the hub cache of an engine with this environment, or None.
 
     Uses the documented layout (huggingface.co/docs/huggingface_hub/guides/manage-cache), because importing the library is slow. Raises
     OSError if the cache cannot be read.
     """
-    cache = Path(env.get("HF_HUB_CACHE") or env.get("HUGGINGFACE_HUB_CACHE") or hf_home(env) / "hub").expanduser()
-    folder = cache / f"models--{repository.replace('/', '--')}"
+    folder = hub_cache(env) / f"models--{repository.replace('/', '--')}"
     if not (folder / "refs" / "main").is_file():
         return None
     snapshot = folder / "snapshots" / (folder / "refs" / "main").read_text(encoding="utf-8", errors="replace").strip()

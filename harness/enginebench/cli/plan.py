@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
-
 import click
 
 import enginebench
-from enginebench.cli.shared import AS_JSON, Overrides, expectation_options, print_json, scenario_options
+from enginebench.cli.preflight import missing_here
+from enginebench.cli.shared import AS_JSON, Overrides, command_line, expectation_options, print_json, scenario_options
+from enginebench.domain.formatting import printable
 
 _FEW = 1000
 """Cells up to which a plan also says without -v what cannot be launched here."""
@@ -27,17 +27,13 @@ def plan(scenario: str, overrides: Overrides, expectations: enginebench.Expectat
     from enginebench.report.plan import plan_to_dict, plan_to_text
 
     found = enginebench.plan(scenario, **overrides, expectations=expectations)
+    lacking = enginebench.preflight(found)
     if as_json:
-        print_json(plan_to_dict(found, enginebench.launch_commands(found)))
+        print_json(plan_to_dict(found, enginebench.launch_commands(found), [each.what for each in lacking.missing]))
         return
     commands = enginebench.launch_commands(found) if verbose or len(found.cells) <= _FEW else ()
     click.echo(plan_to_text(found, commands, verbose=verbose), nl=False)
-    click.echo(f"next: {_next(scenario, overrides)}")
-
-
-def _next(scenario: str, overrides: Overrides) -> str:
-    """The `bench run` of exactly the cells that were shown, with the same overrides."""
-    given = [("--only", one) for one in overrides["only"]] + [("--adapter", str(file)) for file in overrides["adapters"]]
-    single = {"--repeats": overrides["repeats"], "--hardware": overrides["hardware"], "--runtime": overrides["runtime"]}
-    given += [(name, str(value)) for name, value in single.items() if value]
-    return shlex.join(["bench", "run", scenario, *(word for option in given for word in option)])
+    for line in missing_here(lacking):
+        click.echo(printable(line))
+    if not lacking.refused:
+        click.echo(f"next: {command_line('run', scenario, overrides)}")

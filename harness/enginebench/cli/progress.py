@@ -21,9 +21,10 @@ from enginebench.domain.formatting import duration, printable
 class ProgressLines:
     """Listens to the events of a run."""
 
-    def __init__(self, time_needed: enginebench.PlanTime | None = None) -> None:
-        """time_needed: what the plan takes, which is shown until a cell has been measured."""
-        self._time_needed = time_needed
+    def __init__(self, time_needed: Callable[[], enginebench.PlanTime] | None = None) -> None:
+        """time_needed: what the plan takes, which is shown until a cell has been measured; asked when the run has begun."""
+        self._ask_time = time_needed
+        self._time_needed: enginebench.PlanTime | None = None
         self._run = RunOpened(Path(), planned=0, stored=0)
         self._planned = 0
         self._done = 0
@@ -40,6 +41,7 @@ class ProgressLines:
                 show(event.text)
             case RunOpened():
                 self._run, self._planned, self._done, self._began = event, event.planned, event.stored, time.monotonic()
+                self._time_needed = self._ask_time() if self._ask_time else None
                 if left := self._left():
                     self._line(f"{left}; warm-up and server starts come on top")
             case LaunchStep():
@@ -101,7 +103,7 @@ class ProgressLines:
 
 
 @contextlib.contextmanager
-def progress(time_needed: enginebench.PlanTime | None = None) -> Iterator[Callable[[Event], None]]:
+def progress(time_needed: Callable[[], enginebench.PlanTime] | None = None) -> Iterator[Callable[[Event], None]]:
     """Prints the events of a run; the status line is removed at the end, also after an error. time_needed: of the plan."""
     lines = ProgressLines(time_needed)
     try:

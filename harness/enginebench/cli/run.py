@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 import enginebench
-from enginebench.cli.shared import AS_JSON, RESULTS, Overrides, price_options, scenario_options
+from enginebench.cli.preflight import refusal, see_now
+from enginebench.cli.shared import AS_JSON, RESULTS, Overrides, price_options, scenario_options, show
 from enginebench.errors import Exit
 
 
@@ -47,10 +49,13 @@ def run(scenario: str, overrides: Overrides, no_html: bool, prices: enginebench.
 
     Exit codes: 0 all cells measured, 2 bad input, 3 cells failed or are missing or all were skipped, 130 interrupted.
     """
+    found = enginebench.plan(scenario, **overrides)
+    if (lacking := enginebench.preflight(found)).refused:  # also by `enginebench.run`, whose modules take half a second to import
+        show("\n".join(refusal(f"bench run {scenario}", lacking, see_now(scenario, overrides, found, lacking))))
+        return Exit.USAGE
     from enginebench.cli.progress import progress
 
-    found = enginebench.plan(scenario, **overrides)
-    takes = enginebench.plan_time(found) if found.bounds is not None else None  # unknown hardware needs no physics
+    takes = partial(enginebench.plan_time, found) if found.bounds is not None else None  # unknown hardware needs no physics
     with progress(takes) as on_event:
         stored = enginebench.run(found, **how, on_event=on_event)
     return _show(stored.judged_by(prices=prices), as_json=as_json, html=not no_html)

@@ -3,6 +3,7 @@
 import functools
 import math
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, TypedDict
@@ -26,6 +27,14 @@ class Overrides(TypedDict):
     hardware: str | None
     runtime: Runtime | None
     adapters: Sequence[Path]
+
+
+def command_line(verb: str, scenario: str, overrides: Overrides) -> str:
+    """`bench VERB SCENARIO` with the same overrides, for a shell."""
+    given = [("--only", one) for one in overrides["only"]] + [("--adapter", str(file)) for file in overrides["adapters"]]
+    single = {"--repeats": overrides["repeats"], "--hardware": overrides["hardware"], "--runtime": overrides["runtime"]}
+    given += [(name, str(value)) for name, value in single.items() if value]
+    return shlex.join(["bench", verb, scenario, *(word for option in given for word in option)])
 
 
 class Number(click.FloatRange):

@@ -51,8 +51,8 @@ def plan_to_text(plan: Plan, commands: Sequence[Commands] = (), *, verbose: bool
     return "\n".join(map(printable, lines)) + "\n"
 
 
-def plan_to_dict(plan: Plan, commands: Sequence[Commands]) -> JSON:
-    """The plan as data; memory in bytes, times in seconds. commands: of every deployment of the plan."""
+def plan_to_dict(plan: Plan, commands: Sequence[Commands], missing: Sequence[str] = ()) -> JSON:
+    """The plan as data; memory in bytes, times in seconds. commands: of every deployment. missing: what this machine lacks for it."""
     known, launched = capacities(plan), {id(each.deployment): each for each in commands}
     takes = time_of(plan, known)
     # The same in every repeat and for every deployment, and a large plan has thousands.
@@ -73,7 +73,7 @@ def plan_to_dict(plan: Plan, commands: Sequence[Commands]) -> JSON:
         )
     return {
         "schema": PLAN_SCHEMA, "scenario": plan.scenario.name, "hardware": plan.bounds.machine.name if plan.bounds else None,
-        "unchecked": plan.unchecked or None,
+        "unchecked": plan.unchecked or None, "missing": list(missing),
         "cells": len(plan.cells), "least_s": takes.least_s if plan.bounds else None,
         "expected_s": takes.expected_s, "cells_without_expectation": takes.unexpected if plan.bounds else None, "probes": plan.probes,
         "plan_id": plan.id, "identity": plan.identity, "inputs": plain(plan.contents),

@@ -1,13 +1,12 @@
 """Prepares a deployment with `runtime: docker`: image, mount of the checkpoint, pod. Only `open_containers` talks to the daemon."""
 
-import contextlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from enginebench.adapter import Adapter, Install, Site, Unsupported
+from enginebench.adapter import Adapter, Install, Site
 from enginebench.checkpoints import hub
 from enginebench.domain import JSON, Deployment
 from enginebench.domain.container import Container
@@ -102,13 +101,6 @@ def mount_of(checkpoint: Path) -> tuple[Bind, str]:
         raise UserError(message, advice="copy the checkpoint into one folder")
     inside = MODELS / whole.name
     return Bind(str(whole), str(inside)), str(inside / real.relative_to(whole))
-
-
-def check_container(adapter: Adapter, deployment: Deployment) -> None:
-    """UserError for mistakes in the scenario: a secret that is not set, an image that does not exist. Does not talk to the daemon."""
-    _secrets(deployment.container)
-    with contextlib.suppress(Unsupported):  # the sweep skips it with the reason
-        image_for(adapter, deployment)
 
 
 def open_containers(adapter: Adapter, deployment: Deployment, checkpoint: str, log: Path, say: Callable[[str], None]) -> OpenedContainers:

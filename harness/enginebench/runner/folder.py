@@ -25,7 +25,8 @@ def open_run_for(
     plan: Plan, results: Path, machine: Mapping[str, JSON], *, fresh: bool, retry_failed: bool, say: Callable[[str], None]
 ) -> Iterator[Run]:
     """The run to resume, or a new one, locked against other processes while the block lasts.
-    fresh: always a new run. retry_failed: measure failed cells again. UserError if another process holds the lock."""
+    fresh: always a new run. retry_failed: measure failed cells again, and those that were skipped for
+    want of something that is here now. UserError if another process holds the lock."""
     run = None if fresh else _to_resume(plan, results, machine, retry_failed=retry_failed, say=say)
     if run is None:
         run = Run.create(new_run_path(results, plan.scenario.name), _new_record(plan, machine), plan.scenario.text)
@@ -43,7 +44,7 @@ def open_run_for(
         )
         if current != run.record:
             run.update(current)
-        for cell_id in _failed(run) if retry_failed else ():
+        for cell_id in _to_retry(run, plan) if retry_failed else ():
             run.drop(cell_id)
         for cell_id, why in run.damage().items():
             say(f"warning: the stored cell {cell_id} is damaged ({why}); --retry-failed measures it again")
@@ -53,7 +54,7 @@ def open_run_for(
 def _to_resume(plan: Plan, results: Path, machine: Mapping[str, JSON], *, retry_failed: bool, say: Callable[[str], None]) -> Run | None:
     """The newest run of this plan on this machine with cells left to measure."""
     for run in reversed(find_runs(results, plan.scenario.name)):
-        if run.record.plan_id != plan.id or (run.finished and not (retry_failed and _failed(run))):
+        if run.record.plan_id != plan.id or (run.finished and not (retry_failed and _to_retry(run, plan))):
             continue
         if other := _changed(run.record.machine, machine):
             say(f"note: {run.path} is unfinished but was measured on another machine ({other}); starting a new run")
@@ -90,8 +91,10 @@ def _slo(plan: Plan) -> dict[str, JSON] | None:
     return None if plan.scenario.slo is None else plain_object(plan.scenario.slo)
 
 
-def _failed(run: Run) -> list[str]:
-    return list(dict.fromkeys([*(cell.id for cell in run.cells() if cell.status == "failed"), *run.damage()]))
+def _to_retry(run: Run, plan: Plan) -> list[str]:
+    """The cells that failed, and those that were skipped for want of something that is here now."""
+    again = (cell.id for cell in run.cells() if cell.status == "failed" or (cell.status == "skipped" and cell.id not in plan.skipped))
+    return list(dict.fromkeys([*again, *run.damage()]))
 
 
 @contextlib.contextmanager

@@ -1,55 +1,100 @@
-"""What can be known of a plan before anything is launched: what is missing here, and the commands that it would run."""
+"""What is known of a plan before anything is launched or stored: what this machine lacks for it, its data sets, who uses its GPUs."""
+
+from __future__ import annotations
 
 import hashlib
 import os
-import shlex
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
-from enginebench.adapter import NotInstalled, Site, Unsupported
 from enginebench.checkpoints.content import Content
-from enginebench.domain import Deployment
-from enginebench.engines.installed import installs_of
-from enginebench.engines.registry import Registry
+from enginebench.domain.formatting import counted
 from enginebench.errors import UserError
 from enginebench.machine import nvml
-from enginebench.runner.http_engine import api_key
+from enginebench.physics.catalogue import find_model
+from enginebench.runner.missing import Lookup, Missing
 from enginebench.scenario.plan import Plan
 from enginebench.workload.datasets import is_data_set, read_records
 
-EXAMPLE_PORT = 8000
+
+@dataclass(frozen=True)
+class Preflight:
+    """What this machine lacks for a plan."""
+
+    cells: int
+    """Cells that the plan does not skip."""
+    missing: tuple[Missing, ...] = ()
+    """Each thing once."""
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    """Id of a cell that cannot run here -> what it lacks."""
+    model: str | None = None
+    """A model of the plan whose ceiling is known."""
+    waiting: Mapping[Missing, int] = field(default_factory=dict)
+    """Thing -> the number of cells that lack it."""
+
+    @property
+    def refused(self) -> bool:
+        """Whether no cell can run here."""
+        return bool(self.cells) and len(self.skipped) == self.cells
+
+    @property
+    def parts_differ(self) -> bool:
+        """Whether some deployments lack less than others, so that a part of the plan is easier to run."""
+        return any(count < self.cells for count in self.waiting.values())
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """One line for each thing that is missing."""
+        of = f"of {counted(self.cells, 'cell')}"
+        lines = (f"{each.what}: {count:,} {of} skipped" + (f"; {each.fix}" if each.fix else "") for each, count in self.waiting.items())
+        return tuple(lines)
 
 
-def check_launchable(plan: Plan) -> None:
-    """UserError when an engine is not installed or has no image, or the environment variable with an API key is not set.
-    A deployment that its engine does not support is not an error: its cells are skipped with the reason."""
-    for deployment, cells in plan.launches():
-        if any(cell.id not in plan.skipped for cell in cells):
-            _check(deployment, plan)
+class CannotRun(UserError):  # noqa: N818  # a verdict on this machine, as `Unsupported` is one on an engine
+    """Nothing of a plan can run on this machine."""
+
+    def __init__(self, found: Preflight) -> None:
+        fixes = dict.fromkeys(each.fix for each in found.missing if each.fix)
+        super().__init__(f"cannot run here: {'; '.join(each.what for each in found.missing)}", advice=" · ".join(fixes) or None)
+        self.preflight = found
 
 
-def _check(deployment: Deployment, plan: Plan) -> None:
-    if deployment.runtime == "attach":
-        api_key(deployment)
-        return
-    adapter = plan.registry[deployment.engine]
-    if deployment.runtime == "docker":
-        from enginebench.runner.containers import check_container  # needs the table of images
+def preflight(plan: Plan) -> Preflight:
+    """What this machine lacks for the cells that the plan does not skip. Launches nothing, uses no network, takes a moment.
 
-        check_container(adapter, deployment)  # the image itself is fetched when its turn comes
-        return
-    try:
-        adapter.choose(deployment, installs_of(adapter))
-    except NotInstalled as reason:
-        raise UserError(str(reason), advice=_install(reason, adapter.name)) from None
-    except Unsupported:
-        return
+    Only what is certainly missing counts: devices that are stated or that an image needs, a Docker daemon, images that may not be pulled,
+    environment variables, engines, disk for weights that have to be downloaded.
+    """
+    lookup, lacks = Lookup(plan), {}
+    skipped: dict[str, str] = {}
+    waiting: Counter[Missing] = Counter()
+    cells = 0
+    for deployment, its in plan.launches():
+        runnable = [cell for cell in its if not plan.skipped or cell.id not in plan.skipped]
+        cells += len(runnable)
+        if runnable and id(deployment) not in lacks:
+            lacks[id(deployment)] = lookup.of(deployment)
+        if runnable and (found := lacks[id(deployment)]):
+            waiting.update(dict.fromkeys(found, len(runnable)))
+            reason = "; ".join(each.what for each in found)
+            skipped |= {cell.id: reason for cell in runnable}
+    return Preflight(cells, _each_kind_once(waiting), skipped, _known_model(plan) if skipped else None, waiting)
 
 
-def _install(reason: NotInstalled, engine: str) -> str:
-    return f"next: {reason.install or f'bench engines install {engine}'}"
+def _known_model(plan: Plan) -> str | None:
+    names = (name for deployment in plan.scenario.deployments for name in (deployment.model, deployment.checkpoint))
+    return next((name for name in names if find_model(name) is not None), None)
+
+
+def _each_kind_once(found: Iterable[Missing]) -> tuple[Missing, ...]:
+    """Of several numbers of devices the largest."""
+    kept: dict[tuple[str, str], Missing] = {}
+    for each in found:
+        key = each.kind, "" if each.amount else each.what
+        kept[key] = max(kept.get(key, each), each, key=lambda one: one.amount)
+    return tuple(kept.values())
 
 
 def check_prompts(plan: Plan) -> dict[str, Content]:
@@ -86,43 +131,3 @@ def gpu_users(plan: Plan) -> list[str]:
     except LookupError:  # no NVIDIA GPUs
         return []
     return found
-
-
-@dataclass(frozen=True)
-class LaunchCommands:
-    """The shell commands that start one deployment."""
-
-    deployment: Deployment
-    commands: Mapping[str, str] = field(default_factory=dict)
-    """Name of a member -> its command, in start order; the main server comes last and has the name ''."""
-    problem: str | None = None
-    """Why there are no commands: it attaches to a running server, or cannot be launched here."""
-
-
-def launch_commands(plan: Plan) -> list[LaunchCommands]:
-    """The commands of each deployment of a plan, in plan order, each deployment once."""
-    deployments = {id(cell.deployment): cell.deployment for cell in plan.cells}
-    return [_commands(deployment, plan.registry) for deployment in deployments.values()]
-
-
-def _commands(deployment: Deployment, registry: Registry) -> LaunchCommands:
-    if deployment.runtime == "attach":
-        return LaunchCommands(deployment, problem=f"attaches to {deployment.url}, which is up already")
-    adapter = registry[deployment.engine]
-    if deployment.runtime == "docker":
-        from enginebench.runner.containers import commands  # reads the table of images
-
-        try:
-            return LaunchCommands(deployment, commands(adapter, deployment))
-        except (Unsupported, UserError) as reason:
-            return LaunchCommands(deployment, problem=str(reason))
-    first, *more = range(EXAMPLE_PORT, EXAMPLE_PORT + 1 + adapter.traits(deployment).extra_ports)
-    site = Site("127.0.0.1", first, Path("LAUNCH_FOLDER"), f"CHECKPOINT:{deployment.checkpoint}", tuple(more))
-    try:
-        launch = adapter.launch(deployment, adapter.choose(deployment, installs_of(adapter)), site)
-    except NotInstalled as reason:
-        return LaunchCommands(deployment, problem=f"{reason}; {_install(reason, adapter.name)}")
-    except Unsupported as reason:
-        return LaunchCommands(deployment, problem=str(reason))
-    words = {name: [*(f"{key}={value}" for key, value in env.items()), shlex.join(argv)] for name, argv, env in launch.commands}
-    return LaunchCommands(deployment, {name: " ".join(parts) for name, parts in words.items()})

@@ -16,7 +16,7 @@ from enginebench.runner.doctor import remove_leftovers
 from enginebench.runner.events import Event, Note, OnEvent, RunOpened, ignore
 from enginebench.runner.folder import open_run_for
 from enginebench.runner.instruments import Instruments
-from enginebench.runner.preflight import check_launchable, check_prompts, gpu_users
+from enginebench.runner.preflight import CannotRun, check_prompts, gpu_users, preflight
 from enginebench.runner.quiet import Moment, check_quiet
 from enginebench.runner.sweep import Sweep
 from enginebench.runtime.machine_lease import machine_lease
@@ -36,13 +36,18 @@ def run_plan(
 ) -> Run:
     """Measure every cell of a plan that has no record yet. Arguments and errors: `enginebench.api.run`."""
     began = Moment()
-    check_launchable(plan)
+    lacking = preflight(plan)
+    if lacking.refused:
+        raise CannotRun(lacking)
+    plan = replace(plan, skipped={**plan.skipped, **lacking.skipped})
     plan = replace(plan, contents={**plan.contents, **check_prompts(plan)})
     listener = _Listener(on_event)
 
     def note(text: str) -> None:
         listener(Note(text))
 
+    for line in lacking.warnings:
+        note(f"warning: {line}")
     with contextlib.ExitStack() as stack:
         instruments = stack.enter_context(Instruments())  # first: its process takes a while to start
         docker = any(deployment.runtime == "docker" for deployment, _ in plan.launches())

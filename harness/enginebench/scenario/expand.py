@@ -68,6 +68,8 @@ class Scenario:
     description: str | None = None
     hardware: str | None = None
     """The machine that the scenario is meant for, as `physics.read_machine` takes it; None: not stated."""
+    hardware_by_command: bool = False
+    """Whether the command states `hardware`, and not the file. Then it is not compared with what is here."""
     equal_within: float | None = None
     """The share below which a difference is equal in practice; None: that of each metric."""
     file: Path = Path("scenario.yaml")
@@ -114,7 +116,8 @@ def expand(source: Source, registry: Registry, *, runtime: Runtime | None = None
         name=written.name, deployments=deployments, loads=loads_of, searches=searches, slo=slo, repeats=written.repeats,
         equal_within=written.equal_within,
         parity=ParityCheck(**written.parity.model_dump()) if written.parity else None, title=written.title,
-        description=written.description, hardware=hardware or written.hardware, file=source.file, text=source.text,
+        description=written.description, hardware=hardware or written.hardware, hardware_by_command=bool(hardware),
+        file=source.file, text=source.text,
     )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ DOCKER_HOST, DOCKER_TLS_VERIFY and DOCKER_CERT_PATH are read, Docker contexts ar
 
 import contextlib
 import os
+import socket
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ Client: TypeAlias = Any
 
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
 TIMEOUT_S = 60.0
+_MOMENT_S = 0.3
 AMD_DEVICES = ("/dev/kfd", "/dev/dri")
 
 
@@ -52,6 +54,22 @@ def connect(timeout_s: float = TIMEOUT_S) -> Client:
             raise _unreachable(error) from None
         stack.pop_all()
     return client
+
+
+def refusal() -> str | None:
+    """Why no daemon can be reached, found without the SDK and within a moment; None if there is one, or if it cannot be told so fast."""
+    path = address().removeprefix("unix://")
+    if path == address():
+        return None  # another machine may take longer
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as attempt:
+            attempt.settimeout(_MOMENT_S)
+            attempt.connect(path)
+    except TimeoutError:
+        return None
+    except OSError as error:
+        return _unreachable(error).reason
+    return None
 
 
 def _unreachable(error: BaseException) -> DaemonUnreachable:

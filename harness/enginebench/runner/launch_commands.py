@@ -1,0 +1,57 @@
+"""The shell commands that a plan would run. Starts nothing."""
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from enginebench.adapter import NotInstalled, Site, Unsupported
+from enginebench.domain import Deployment
+from enginebench.engines.installed import installs_of
+from enginebench.engines.registry import Registry
+from enginebench.errors import UserError
+from enginebench.scenario.plan import Plan
+
+EXAMPLE_PORT = 8000
+
+
+@dataclass(frozen=True)
+class LaunchCommands:
+    """The shell commands that start one deployment."""
+
+    deployment: Deployment
+    commands: Mapping[str, str] = field(default_factory=dict)
+    """Name of a member -> its command, in start order; the main server comes last and has the name ''."""
+    problem: str | None = None
+    """Why there are no commands: it attaches to a running server, or cannot be launched here."""
+
+
+def launch_commands(plan: Plan) -> list[LaunchCommands]:
+    """The commands of each deployment of a plan, in plan order, each deployment once."""
+    deployments = {id(cell.deployment): cell.deployment for cell in plan.cells}
+    return [_commands(deployment, plan.registry) for deployment in deployments.values()]
+
+
+def _commands(deployment: Deployment, registry: Registry) -> LaunchCommands:
+    if deployment.runtime == "attach":
+        return LaunchCommands(deployment, problem=f"attaches to {deployment.url}, which is up already")
+    adapter = registry[deployment.engine]
+    if deployment.runtime == "docker":
+        from enginebench.runner.containers import commands  # reads the table of images
+
+        try:
+            return LaunchCommands(deployment, commands(adapter, deployment))
+        except (Unsupported, UserError) as reason:
+            return LaunchCommands(deployment, problem=str(reason))
+    first, *more = range(EXAMPLE_PORT, EXAMPLE_PORT + 1 + adapter.traits(deployment).extra_ports)
+    site = Site("127.0.0.1", first, Path("LAUNCH_FOLDER"), f"CHECKPOINT:{deployment.checkpoint}", tuple(more))
+    try:
+        launch = adapter.launch(deployment, adapter.choose(deployment, installs_of(adapter)), site)
+    except NotInstalled as reason:
+        return LaunchCommands(deployment, problem=f"{reason}; next: {reason.install or f'bench engines install {adapter.name}'}")
+    except Unsupported as reason:
+        return LaunchCommands(deployment, problem=str(reason))
+    words = {
+        name: [*(f"{key}={shlex.quote(value)}" for key, value in env.items()), shlex.join(argv)] for name, argv, env in launch.commands
+    }
+    return LaunchCommands(deployment, {name: " ".join(parts) for name, parts in words.items()})
