@@ -8,6 +8,7 @@ import click
 
 import enginebench
 from enginebench.cli.shared import AS_JSON, Number, count, expectation_options, model_options, print_json
+from enginebench.domain.formatting import counted
 from enginebench.errors import Exit
 
 MOST = 12
@@ -84,10 +85,8 @@ def _verdict(found: enginebench.ModelFit) -> Iterator[str]:
     asked = found.fit
     yield "It fits." if asked.fits else f"It does not fit: {asked.why_not}."
     if asked.max_context and asked.max_concurrency:
-        yield (
-            f"At most {asked.max_context:,} tokens each for {asked.concurrency} sequences, or {asked.max_concurrency:,} sequences of "
-            f"{asked.context:,} tokens."
-        )
+        streams, most = counted(asked.concurrency, "sequence"), counted(asked.max_concurrency, "sequence")
+        yield f"At most {asked.max_context:,} tokens each for {streams}, or {most} of {asked.context:,} tokens."
     if found.bound is not None:
         yield _rate(found)
     yield ""
