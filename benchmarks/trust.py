@@ -32,9 +32,9 @@ BEGIN, END = "<!-- begin: benchmarks/trust.py -->", "<!-- end -->"
 
 
 def found(fault: Fault, seen: Sequence[Seen]) -> tuple[int, int]:
-    """(cells that name the cause, cells that are flagged for another reason only)"""
+    """(cells that name the cause, cells that are flagged only for another reason than the machine on which the benchmark runs)"""
     right = [any(cause in given for given in each.causes for cause in fault.causes) for each in seen]
-    other = [not named and (bool(each.causes) or each.verdict != "valid") for named, each in zip(right, seen, strict=True)]
+    other = [not named and bool(each.causes - OF_THE_MACHINE) for named, each in zip(right, seen, strict=True)]
     return sum(right), sum(other)
 
 
