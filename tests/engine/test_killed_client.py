@@ -8,6 +8,9 @@ import signal
 import time
 
 import psutil
+import pytest
+from enginebench.dialects.openai import OpenAICompletions
+from enginebench.loadgen import LoadSpec, Target, WireRequest, workers
 
 from .bench import Bench
 
@@ -30,3 +33,19 @@ def test_a_killed_client_process_costs_its_cell_and_not_the_launch(bench: Bench)
     assert [cell["status"] for cell in cells] == ["failed", "ok"]
     assert cells[0]["reason"] == "a client process was killed by signal 9 during the cell"
     assert cells[0]["launch_id"] == cells[1]["launch_id"], "one start of the engine served both"
+
+
+def test_a_client_process_that_is_killed_just_before_the_start_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has said that it is ready, so that the first thing that fails is to tell it when to start."""
+    ready = workers._Worker.expect_ready
+
+    def killed(worker: workers._Worker) -> None:
+        ready(worker)
+        worker._process.kill()
+        worker._process.wait()
+
+    monkeypatch.setattr(workers._Worker, "expect_ready", killed)
+    requests = tuple(WireRequest(i, "/v1/completions", b"{}", 3, 4) for i in range(4))
+    spec = LoadSpec(Target("127.0.0.1", 9), requests, 2, OpenAICompletions(), 5.0)
+    with pytest.raises(workers.ClientLost, match="killed by signal 9"):
+        workers.run_parts(spec, None, 2)

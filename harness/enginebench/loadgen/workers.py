@@ -52,7 +52,7 @@ def run_parts(spec: LoadSpec, on_progress: OnProgress | None, processes: int) ->
             worker.expect_ready()
         start_ns = monotonic_ns() + _HEADSTART_NS
         for worker in workers:
-            worker.commands.send(start_ns)
+            worker.command(start_ns)
         return _gather(workers, on_progress, watch)
     finally:
         for worker in workers:
@@ -103,10 +103,14 @@ class _Worker:
 
     def send_spec(self, spec: LoadSpec) -> None:
         module = sys.modules[type(spec.dialect).__module__]
+        self.command((module.__name__, getattr(module, "__file__", None)))
+        self.command(spec)
+
+    def command(self, what: object) -> None:
+        """Send it something that it cannot do without. Raises ClientLost if the process has ended."""
         try:
-            self.commands.send((module.__name__, getattr(module, "__file__", None)))
-            self.commands.send(spec)
-        except BrokenPipeError:
+            self.commands.send(what)
+        except (BrokenPipeError, ConnectionResetError):
             raise ClientLost(self._process.wait()) from None
 
     def expect_ready(self) -> None:
@@ -123,7 +127,7 @@ class _Worker:
     def _receive(self) -> Any:
         try:
             return self.results.recv()
-        except EOFError:
+        except (EOFError, ConnectionResetError):
             self.exited = True
             raise ClientLost(self._process.wait()) from None
 

@@ -56,7 +56,7 @@ def test_all_outputs_give_one_verdict(doubtful: Run) -> None:
     assert meets(row.cells[0], Slo(ttft_s=100.0)) is None, "a search does not go by it"
     compared = compare(doubtful.path, doubtful.path)
     assert f"not comparable: the base is invalid: {detail}" in compared.to_text()
-    (pair,) = compared.to_dict()["pairs"]
+    (pair,) = json.loads(json.dumps(compared.to_dict()))["pairs"]
     assert [pair["verdicts"][side]["verdict"] for side in ("base", "candidate")] == ["invalid", "invalid"]
 
 
