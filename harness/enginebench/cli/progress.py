@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import click
 
 import enginebench
-from enginebench.api import CellEnded, CellProgress, CellStarted, Event, LaunchStep, Note, RunOpened
+from enginebench.api import CellEnded, CellProgress, CellStarted, Event, LaunchEnded, LaunchStep, Note, RunOpened
 from enginebench.cli.shared import show
 from enginebench.domain import Cell
-from enginebench.domain.formatting import duration, printable
+from enginebench.domain.formatting import counted, duration, printable
+
+_SHORTEST = 24
+"""Characters of a name below which values are left out."""
 
 
 class ProgressLines:
@@ -31,10 +35,13 @@ class ProgressLines:
         self._measured = 0
         self._began = time.monotonic()
         self._live = sys.stderr.isatty()
-        self._said = ""
+        self._unmeasured: list[CellEnded] = []
+        self._again: dict[str, int] = {}
+        """Why cells were not measured -> how many more there are than was printed."""
 
     def __call__(self, event: Event) -> None:
         """Print an event, unless there is nothing to print."""
+        self._gather(event)
         match event:
             case Note():
                 self.close()
@@ -50,29 +57,63 @@ class ProgressLines:
             case CellStarted():
                 self._planned = event.planned
                 if self._live:  # a log gets one line per cell
-                    self._status(f"{self._head(event.cell)}  warm-up")
+                    self._status(self._head(event.cell), "warm-up")
             case CellProgress():
                 if self._live:
-                    self._status(f"{self._head(event.cell)}  {_figures_so_far(event)}  {self._left() or _left_in_cell(event)}")
+                    self._status(self._head(event.cell), *_figures_so_far(event), self._left() or _left_in_cell(event))
             case CellEnded():
                 self._planned = event.planned
                 head = self._head(event.cell)
                 self._done += 1
                 self._measured += event.record.status == "ok"
-                outcome = _outcome(event)
-                again = event.result is None and outcome == self._said
-                self._line(f"{head}  {f'{event.record.status}: as above' if again else outcome}  {self._left()}".rstrip())
-                self._said = outcome
+                if event.result is not None:
+                    self._line(f"{head}  {_outcome(event)}  {self._left()}".rstrip())
+
+    def _gather(self, event: Event) -> None:
+        """Keep cells that were not measured, one after the other for one reason, until another event comes: then they are one line.
+
+        Those that end later for a reason that was printed are counted, and said at the end.
+        """
+        if isinstance(event, CellEnded) and event.result is None:
+            if self._unmeasured and _cause(self._unmeasured[0]) != _cause(event):
+                self._flush()
+            self._unmeasured.append(event)
+        elif not isinstance(event, LaunchEnded):
+            self._flush()
+
+    def _flush(self) -> None:
+        gathered, self._unmeasured = self._unmeasured, []
+        if not gathered:
+            return
+        first, cause = gathered[0], _cause(gathered[0])
+        if cause in self._again:
+            self._again[cause] += len(gathered)
+            return
+        self._again[cause] = 0
+        place, names = self._done - len(gathered) + 1, dict.fromkeys(self._run.deployment_name(each.cell.deployment) for each in gathered)
+        if len(gathered) == 1:
+            self._line(f"{self._head(first.cell, place)}  {_outcome(first)}  {self._left()}".rstrip())
+            return
+        who = next(iter(names)) if len(names) == 1 else f"{len(names)} deployments"
+        self._line(f"[{place}-{self._done}/{self._planned}] {who}: {len(gathered)} cells {_outcome(first)}  {self._left()}".rstrip())
+
+    def finish(self) -> None:
+        """Say what is left to say, and remove the status line."""
+        self._flush()
+        for cause, more in self._again.items():
+            if more:
+                self._line(f"{counted(more, 'more cell')} {cause}")
+        self.close()
 
     def close(self) -> None:
         """Remove the status line."""
         if self._live:
             click.echo("\r\x1b[2K", nl=False, err=True)
 
-    def _head(self, cell: Cell) -> str:
+    def _head(self, cell: Cell, place: int | None = None) -> str:
         repeat = f" #{cell.repeat + 1}" if cell.repeat else ""
         name, load = self._run.deployment_name(cell.deployment), self._run.load_name(cell.load)
-        return f"[{self._done + 1}/{self._planned}] {name} {load}{repeat}"
+        return f"[{place or self._done + 1}/{self._planned}] {name} {load}{repeat}"
 
     def _left(self) -> str:
         """Time left, from the mean time of the cells of this session with their launches; until one has been measured, what is expected."""
@@ -94,8 +135,9 @@ class ProgressLines:
             f"about {duration(known.expected_s * share)} of load left (expected), {least}" if known.expected_s else f"{least} of load left"
         )
 
-    def _status(self, text: str) -> None:
-        click.echo(f"\r\x1b[2K{printable(text)[: shutil.get_terminal_size().columns - 1]}", nl=False, err=True)
+    def _status(self, head: str, *values: str) -> None:
+        text = fitted(printable(head), [printable(value) for value in values if value], shutil.get_terminal_size().columns - 1)
+        click.echo(f"\r\x1b[2K{text}", nl=False, err=True)
 
     def _line(self, text: str) -> None:
         self.close()
@@ -109,17 +151,27 @@ def progress(time_needed: Callable[[], enginebench.PlanTime] | None = None) -> I
     try:
         yield lines
     finally:
-        lines.close()
+        lines.finish()
 
 
-def _figures_so_far(event: CellProgress) -> str:
+def fitted(head: str, values: Sequence[str], width: int) -> str:
+    """What is measured and its values on one line: first the name becomes shorter, then values are left out, the last one never."""
+    kept = list(values)
+    while len(kept) > 1 and _SHORTEST + sum(len(value) + 2 for value in kept) > width:
+        kept.pop(1 if len(kept) > 3 else 0)
+    room = width - sum(len(value) + 2 for value in kept)
+    shown = head if len(head) <= room else f"{head[: room - 3].rstrip()}..." if room > 3 else ""
+    return "  ".join(filter(None, [shown, *kept]))[:width]
+
+
+def _figures_so_far(event: CellProgress) -> list[str]:
     progress = event.progress
     figures = [f"{progress.ended}/{progress.requests} requests" if event.cell.load.requests else f"{progress.ended} requests"]
     if progress.pace_s is not None:
         figures += [f"TTFT {progress.pace_s[0] * 1e3:.0f} ms", f"TPOT {progress.pace_s[1] * 1e3:.1f} ms"]
     if progress.elapsed_s > 0:
         figures.append(f"~{progress.events / progress.elapsed_s:,.0f} tok/s")
-    return "  ".join(figures)
+    return figures
 
 
 def _left_in_cell(event: CellProgress) -> str:
@@ -137,6 +189,11 @@ def _outcome(event: CellEnded) -> str:
     if result is None:
         return f"{event.record.status}: {event.record.reason}" + (f" (log: {event.log})" if event.log else "")
     return "  ".join([result.summary, *_doubt(result)])
+
+
+def _cause(event: CellEnded) -> str:
+    """Why a cell was not measured, without what differs where the cause is the same: ports, process ids, times."""
+    return re.sub(r"\d[\d.,]*", "...", f"{event.record.status}: {event.record.reason}")
 
 
 def _doubt(result: enginebench.CellResult) -> Iterator[str]:

@@ -114,11 +114,11 @@ def test_a_calibrated_ceiling_rests_on_the_run(synthetic_run: Run) -> None:
 def test_a_run_begins_with_the_time_it_is_expected_to_take(
     time_needed: PlanTime | None, line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    progress = ProgressLines(time_needed)
+    progress = ProgressLines(None if time_needed is None else lambda: time_needed)
     progress(RunOpened(Path(), 8, 0))
     assert capsys.readouterr().err == line
 
 
 def test_a_resumed_run_expects_what_is_left(capsys: pytest.CaptureFixture[str]) -> None:
-    ProgressLines(PlanTime(720, 1860, 0))(RunOpened(Path(), 8, 4))
+    ProgressLines(lambda: PlanTime(720, 1860, 0))(RunOpened(Path(), 8, 4))
     assert capsys.readouterr().err.startswith("about 15.5 min of load left (expected), at least 6 min")

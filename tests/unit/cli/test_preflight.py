@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 from enginebench.cli import bench
 from enginebench.cli.preflight import refusal
 from enginebench.machine import accelerators, pci
-from enginebench.runner import missing, weights_disk
+from enginebench.runner import missing
 from enginebench.runner.preflight import CannotRun, Preflight, preflight
 
 GB = 10**9
@@ -38,7 +38,7 @@ def nothing_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.setenv("ENGINEBENCH_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("HF_TOKEN", raising=False)
-    monkeypatch.setattr(weights_disk.shutil, "disk_usage", lambda _: SimpleNamespace(free=61 * GB))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=61 * GB))
     monkeypatch.chdir(tmp_path)
 
 
@@ -75,7 +75,7 @@ def run(*arguments: str) -> Result:
 
 
 def lacks(*arguments: str, **how: str) -> list[str]:
-    return [each.what for each in preflight(enginebench.plan(*arguments, **how)).missing]  # type: ignore[arg-type]
+    return [each.what for each in preflight(enginebench.plan(*arguments, **how)).missing]
 
 
 FAKE = "engine: fake, model: any, precision: none"
@@ -177,7 +177,7 @@ def test_from_python_it_is_a_user_error(tmp_path: Path) -> None:
 def test_devices_of_an_image(
     devices: tuple[tuple[str, str], ...], found: list[str], daemon: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(weights_disk.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000 * GB))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000 * GB))
     on_bus(tmp_path, *devices)
     assert lacks(scenario(BOXED)) == found
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from enginebench.cli.progress import ProgressLines, _outcome
+from enginebench.cli.progress import ProgressLines, _outcome, fitted
 from enginebench.domain import KINDS, Cell, ClosedLoop, Container, Deployment, Load, OpenLoop, Parallelism, TraceReplay, load_fields
 from enginebench.domain.load import _stored_names
 from enginebench.domain.load_field import load_field
 from enginebench.records.cell import CellRecord
 from enginebench.records.run_folder import Run
-from enginebench.runner.events import CellEnded, LaunchStep, RunOpened
+from enginebench.runner.events import CellEnded, LaunchEnded, LaunchStarted, LaunchStep, RunOpened
 
 NUMBER = r"[\d.,]+"
 
@@ -44,9 +44,10 @@ def lines_of(loads: list[Load], capsys: pytest.CaptureFixture[str], *, planned: 
     """What a run of these loads leaves on stderr, one line per cell, without count and outcome. planned: loads in the plan, default all."""
     progress = ProgressLines()
     progress(RunOpened(Path(), len(loads), 0, tuple(loads[:planned])))
-    for load in loads:
+    for number, load in enumerate(loads):
         cell = Cell(SERVER, load)
-        progress(CellEnded(cell, CellRecord.of(cell, "skipped", "no reason"), len(loads)))
+        progress(CellEnded(cell, CellRecord.of(cell, "skipped", f"no reason {'abc'[number]}"), len(loads)))
+    progress.finish()
     return [re.sub(r"^\[\d+/\d+\] fake (.*?)  skipped: .*", r"\1", line) for line in capsys.readouterr().err.splitlines()]
 
 
@@ -148,10 +149,82 @@ def test_a_line_has_what_distinguishes_the_deployment(
     progress = ProgressLines()
     deployments = tuple(replace(SERVER, **its) for its in changes)
     progress(RunOpened(Path(), 2, 0, (CLOSED,), deployments))
-    for deployment in deployments:
+    for reason, deployment in zip("ab", deployments, strict=True):
         progress(LaunchStep(deployment, "starting"))
         cell = Cell(deployment, CLOSED)
-        progress(CellEnded(cell, CellRecord.of(cell, "skipped", "no reason"), 2))
+        progress(CellEnded(cell, CellRecord.of(cell, "skipped", reason), 2))
+    progress.finish()
     lines = capsys.readouterr().err.splitlines()
     assert lines[::2] == [f"{name}: starting ..." for name in expected]
     assert [line.split("] ")[1].split(" 2 streams ")[0] for line in lines[1::2]] == expected
+
+
+# -- cells that were not measured ---------------------------------------------------------------------------------------------------
+
+
+def ended(deployment: Deployment, load: Load, repeat: int, reason: str, planned: int = 12) -> CellEnded:
+    cell = Cell(deployment, load, repeat)
+    return CellEnded(cell, CellRecord.of(cell, "failed", reason), planned)
+
+
+def test_cells_that_fail_for_one_reason_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """Two deployments whose server does not start, in three repeats; ports and times differ each time."""
+    progress = ProgressLines()
+    deployments, loads = (SERVER, replace(SERVER, engine="vllm")), (CLOSED, replace(CLOSED, concurrency=8))
+    progress(RunOpened(Path(), 12, 0, loads, deployments))
+    for repeat in range(3):
+        for i, deployment in enumerate(deployments):
+            progress(LaunchStarted(deployment, repeat))
+            for load in loads:
+                progress(
+                    ended(deployment, load, repeat, f"port {8000 + 10 * i + repeat} is taken" if i else f"no such file after {repeat} s")
+                )
+            progress(LaunchEnded(deployment, "x"))
+    progress.finish()
+    assert capsys.readouterr().err.splitlines() == [
+        "[1-2/12] fake: 2 cells failed: no such file after 0 s",
+        "[3-4/12] vllm: 2 cells failed: port 8010 is taken",
+        "4 more cells failed: no such file after ... s",
+        "4 more cells failed: port ... is taken",
+    ]
+
+
+def test_of_several_deployments_in_a_row_the_number_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = ProgressLines()
+    progress(RunOpened(Path(), 312, 0))
+    for i in range(312):
+        progress(ended(replace(SERVER, label=f"d{i % 26}"), CLOSED, i, "no GPU", 312))
+    progress.finish()
+    assert capsys.readouterr().err.splitlines() == ["[1-312/312] 26 deployments: 312 cells failed: no GPU"]
+
+
+def test_a_single_one_keeps_its_load(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = ProgressLines()
+    progress(RunOpened(Path(), 12, 3, (CLOSED,), (SERVER,)))
+    progress(ended(SERVER, CLOSED, 1, "it died"))
+    progress(ended(SERVER, CLOSED, 2, "it burnt"))
+    progress.finish()
+    assert capsys.readouterr().err.splitlines() == [
+        "[4/12] fake 2 streams 128 + 64 tokens #2  failed: it died",
+        "[5/12] fake 2 streams 128 + 64 tokens #3  failed: it burnt",
+    ]
+
+
+VALUES = ["12/1024 requests", "TTFT 1,312 ms", "TPOT 38.9 ms", "~1,742 tok/s", "~38 min left"]
+
+
+@pytest.mark.parametrize(
+    ("width", "line"),
+    [
+        (140, "[14/360] vllm fp8 tp=4 ep=4 256 streams 1792 + 256 tokens  " + "  ".join(VALUES)),
+        (110, "[14/360] vllm fp8 tp=4 ep=4 256...  " + "  ".join(VALUES)),
+        (80, "[14/360] vllm fp8 tp=4 ep=4 256...  12/1024 requests  ~1,742 tok/s  ~38 min left"),
+        (60, "[14/360] vllm fp8 tp=4 ep=4 2...  ~1,742 tok/s  ~38 min left"),
+        (40, "[14/360] vllm fp8 tp=4...  ~38 min left"),
+        (12, "~38 min left"),
+    ],
+)
+def test_live_values_fit_the_width(width: int, line: str) -> None:
+    found = fitted("[14/360] vllm fp8 tp=4 ep=4 256 streams 1792 + 256 tokens", VALUES, width)
+    assert len(found) <= width
+    assert found == line

@@ -33,6 +33,8 @@ def test_one_line_for_one_cause(failed: Run) -> None:
     table = render_table(analyse(failed), width=400, color=False)
     lines = [line for line in table.splitlines() if "NIXL" in line]
     assert len(lines) == 1
+    assert sum(" failed [1]" in line for line in table.splitlines()) == 1
+    assert "vllm: 6 loads" in table
     assert lines[0].startswith("[1] failed: exited with code 2 before it was ready on port 41000: RuntimeError: NIXL is not available")
     assert "(12 cells)" in lines[0]
     assert f"(log: {failed.log('start-0')} and 2 more)" in lines[0]
@@ -42,6 +44,7 @@ def test_the_page_says_it_once_in_the_table_and_once_per_start(failed: Run) -> N
     page = render_html(failed, analyse(failed))
     table = page[page.index('<table class="compare">') : page.index("</table>")]
     assert table.count("NIXL") == 1
-    assert "see note 1" in table
+    assert table.count("<tr") == 2, "the head, and one line for all rows"
+    assert "vllm: 6 loads" in table
     assert page.count("<pre>INFO x\nNIXL is not available</pre>") == 3
     assert f"(log: {failed.log('start-2')})" in page

@@ -1,6 +1,7 @@
 """The section with the comparison table, and its content for the terminal and Markdown: order, headings, marks and footnotes.
 
-Rows of one model and load are next to each other, because they are compared. Columns with the same value in every row become a caption.
+Rows of one model and load are next to each other, because they are compared; those that did not run for one reason are one line. Columns
+with the same value in every row become a caption.
 Does not know markup: texts are raw, and every renderer escapes them.
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from enginebench.analysis.analysis import LOAD_COLUMNS, Analysis, CellResult, Row
@@ -139,8 +140,28 @@ def _legend(rows: tuple[Row, ...], varying: set[str]) -> dict[str, str]:
 def _models(rows: tuple[Row, ...], loads: Mapping[int, tuple[str, ...]], notes: _Footnotes) -> Iterator[ModelRows]:
     for model, its_rows in _grouped(rows, lambda row: row.deployment.model):
         groups = (_with_best(group) for _, group in _grouped(its_rows, lambda row: repr(row.load)))
-        lines = ([Line(row, (row.name, *loads[id(row)]), state_of(row), *notes.of(row), best) for row, best in group] for group in groups)
-        yield ModelRows(model, tuple(map(tuple, lines)))
+        lines = [[Line(row, (row.name, *loads[id(row)]), state_of(row), *notes.of(row), best) for row, best in group] for group in groups]
+        yield ModelRows(model, tuple(_folded(lines)))
+
+
+def _folded(groups: Sequence[Sequence[Line]]) -> Iterator[tuple[Line, ...]]:
+    """The groups of lines; rows that did not run, all for the same reason, are one line at the end."""
+    ended: dict[tuple[int, ...], list[Line]] = {}
+    for line in (line for group in groups for line in group if line.row.status != "ok" and line.notes):
+        ended.setdefault(line.notes, []).append(line)
+    alike = [lines for lines in ended.values() if len(lines) > 1]
+    hidden = {id(line) for lines in alike for line in lines}
+    kept = (tuple(line for line in group if id(line) not in hidden) for group in groups)
+    yield from (group for group in kept if group)
+    if alike:
+        yield tuple(_one_line(lines) for lines in alike)
+
+
+def _one_line(lines: Sequence[Line]) -> Line:
+    """'vllm: 12 loads' in place of its rows, '3 deployments: 36 rows' of several."""
+    names = list(dict.fromkeys(line.labels[0] for line in lines))
+    name = f"{names[0]}: {len(lines)} loads" if len(names) == 1 else f"{len(names)} deployments: {len(lines)} rows"
+    return replace(lines[0], labels=(name, *("" for _ in lines[0].labels[1:])))
 
 
 def _grouped(rows: Iterable[Row], key: Callable[[Row], str]) -> list[tuple[str, list[Row]]]:
