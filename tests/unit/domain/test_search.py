@@ -85,7 +85,8 @@ def test_the_levels_of_an_ordinary_search() -> None:
 
 @given(bounds, precisions)
 def test_no_search_takes_more_than_ten_cells(between: list[float], precision: float) -> None:
-    searched = search(*between, precision)
+    start, stop = between
+    searched = search(start, stop, precision)
     assert max(map(len, searched.paths())) == searched.most_probes <= MAX_PROBES == 10
 
 
