@@ -1,11 +1,11 @@
-"""The building blocks of a page: paragraphs, lists, tables, definitions, facts, plots, or a template of the section's own.
+"""The building blocks of a page: paragraphs, lists, tables, definitions, facts, plots, folded ones, or a template of the section's own.
 
 Plain data. The macro of a block in reports/templates/blocks.html.j2 has the name in `macro` and escapes all texts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
@@ -46,6 +46,10 @@ class Cell:
     """A second line, such as a unit."""
     css: str = ""
     """'num' aligns a column to the right; 'quiet' and 'differs' set the colour."""
+    hint: str = ""
+    """A tooltip, such as the definition of a metric."""
+    bar: float | None = None
+    """A share, 0 to 1, that is also drawn as a bar."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,33 @@ class Table:
     headings: tuple[str | Cell, ...]
     rows: tuple[tuple[str | Cell, ...], ...]
     css: str = "lined"
+    caption: str = ""
+
+    @property
+    def fit(self) -> str:
+        """The class that turns rows into blocks where the page is too narrow for the columns."""
+        if len(self.headings) < 3:
+            return ""
+        columns = zip(self.headings, *self.rows, strict=True)
+        return fit_class([max(map(_room, column)) for column in columns])
+
+
+_CHARACTER, _PADDING, _WIDEST = 7.3, 18.0, 30
+"""Of a table: px of a character and between columns; the characters at which a text wraps."""
+_FITS = ((330, ""), (690, "f760"), (950, "f1040"), (1150, "f1240"))
+
+
+def fit_class(characters: Sequence[float]) -> str:
+    """The class for columns of so many characters: '' fits a phone, 'f760' needs more than 760 px, 'f0' never fits."""
+    room = sum(_CHARACTER * count + _PADDING for count in characters)
+    return next((css for most, css in _FITS if room <= most), "f0")
+
+
+def _room(cell: str | Cell) -> int:
+    """The characters that a cell needs in a line; texts wrap."""
+    texts = (cell,) if isinstance(cell, str) else (cell.text, cell.small)
+    bar = 0 if isinstance(cell, str) or cell.bar is None else 9
+    return bar + max(min(len(text), _WIDEST) if " " in text else len(text) for text in texts)
 
 
 @dataclass(frozen=True)
@@ -89,6 +120,10 @@ class Panel:
     layout: Mapping[str, JSON]
     load: Load | None = None
     """The load to which it belongs, if the reader can choose one."""
+    tab: str = ""
+    """The context (model and lengths) under which it is shown, if there are several."""
+    aside: Table | None = None
+    """A table below it."""
 
     @property
     def choice(self) -> str:
@@ -98,7 +133,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Plots:
-    """Small multiples with one legend. A reader can hide deployments, and choose a load if the panels belong to several."""
+    """Small multiples. A reader can hide deployments, and choose a context, and a load if the panels belong to several."""
 
     macro: ClassVar[str] = "plots"
     caption: str
@@ -112,6 +147,21 @@ class Plots:
         found = tuple(dict.fromkeys(load.level_text for load in loads))
         return found if len(found) > 1 else ()
 
+    @property
+    def tabs(self) -> tuple[str, ...]:
+        """The contexts to choose from; empty if there is only one."""
+        found = tuple(dict.fromkeys(panel.tab for panel in self.panels if panel.tab))
+        return found if len(found) > 1 else ()
+
+
+@dataclass(frozen=True)
+class Folded:
+    """Blocks that a reader opens."""
+
+    macro: ClassVar[str] = "folded"
+    summary: str
+    blocks: tuple[Block, ...]
+
 
 @dataclass(frozen=True)
 class Custom:
@@ -122,4 +172,4 @@ class Custom:
     data: Mapping[str, Any]
 
 
-Block: TypeAlias = Paragraph | Heading | Bullets | Table | Definitions | Facts | Plots | Custom
+Block: TypeAlias = "Paragraph | Heading | Bullets | Table | Definitions | Facts | Plots | Folded | Custom"

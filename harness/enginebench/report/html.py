@@ -1,15 +1,16 @@
 """The HTML page: one file that works offline and loads nothing.
 
 Assembles sections (`enginebench.report.sections`) with the templates of reports/templates. Does not know particular sections.
-Text from a run is untrusted: jinja2 escapes the page, `script_json` the data block, `plotly_traces` what Plotly reads. A content security
-policy allows only the two scripts of the page, by their hash, and no connection.
+Text from a run is untrusted: jinja2 escapes the page, `script_json` the data block, `static_chart` and `plotly_traces` the figures. A
+content security policy allows only the page's own script and the packed library (`enginebench.report.packed`), by their hash, and no
+connection.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from enginebench.analysis.analysis import Analysis
@@ -18,14 +19,23 @@ from enginebench.domain.formatting import page_text, printable, size
 from enginebench.machine.folders import resource_dir
 from enginebench.records.files import write_atomically
 from enginebench.records.run_folder import Run
-from enginebench.report import plotly_traces
-from enginebench.report.blocks import Block, Plots
+from enginebench.report.answer import answer
+from enginebench.report.blocks import Block, Folded, Panel, Plots
+from enginebench.report.chart_marks import swatch
 from enginebench.report.columns import interval_text, repeats_text, value_text, why_missing
+from enginebench.report.packed import Packed, pack, packed_plotly, script_hash
 from enginebench.report.section import Context, Section
 from enginebench.report.sections import all_sections
+from enginebench.report.static_chart import static_chart
+from enginebench.report.styles import Style
 
 Rendered = list[tuple[Section, tuple[Block, ...]]]
 """Sections that have something to show for one run, with their blocks."""
+
+WIDE, NARROW, ONLY = 548, 350, 430
+"""Widths of a static chart: on a desk, on a phone, and of one that has a single form because it is folded or one of many."""
+_MOST_FORMS = 20
+"""Figures of a page that are drawn for a desk and for a phone; of more, the page would be too large."""
 
 
 def write_html(run: Run, analysis: Analysis, path: Path) -> Path:
@@ -37,17 +47,18 @@ def write_html(run: Run, analysis: Analysis, path: Path) -> Path:
 def render_html(run: Run, analysis: Analysis) -> str:
     import jinja2
     from markupsafe import Markup
-    from plotly.offline import get_plotlyjs
 
     templates = resource_dir("reports/templates")
-    script = (templates / "report.js").read_text(encoding="utf-8")
-    plotly = _inside_script(get_plotlyjs())
+    css, stack, source = (_read(templates / name) for name in ("report.css", "stack.css", "report.js"))
+    library, library_hash = packed_plotly()
     context = Context(run, analysis)
     applicable = ((section, tuple(section.blocks(context))) for section in all_sections() if section.applies(analysis))
     sections = [(section, blocks) for section, blocks in applicable if blocks]
     contents: dict[str, str] = {}  # label -> anchor; of sections with the same label the first
     for section, _ in sections:
         contents.setdefault(section.label or section.title, section.id)
+    anchors = _figure_ids(sections)
+    single = sum(len(_panels(block)) for section, blocks in sections if not section.folded for block in blocks) > _MOST_FORMS
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(templates), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         finalize=page_text,
@@ -58,21 +69,30 @@ def render_html(run: Run, analysis: Analysis) -> str:
         "interval_text": interval_text,
         "repeats_text": repeats_text,
         "why_missing": why_missing,
-        "symbols": plotly_traces.SYMBOLS,
-        "dashes": plotly_traces.DASHES,
+        "chart": lambda panel, section: Markup(_charts(panel, section, single=single)),  # noqa: S704  # static_chart escapes
+        "swatch": lambda style: Markup(swatch(style.slot, style.dash, style.symbol)),  # noqa: S704  # our own markup
+        "styles": context.slots,
+        "anchor": lambda panel: anchors[id(panel)],
     }
     return environment.get_template("report.html.j2").render(
         analysis=analysis,
         run=analysis.run,
-        verdicts=_verdicts(context),
+        answer=answer(analysis),
+        findings={section.id: section.finding(context) for section, _ in sections},
         sections=sections,
+        figures={section.id for section, blocks in sections if any(_panels(block) for block in blocks)},
         contents=contents,
-        css=Markup((templates / "report.css").read_text(encoding="utf-8")),  # noqa: S704  # our own file
-        plots_json=Markup(script_json(_specs(sections))),  # noqa: S704  # script_json escapes
-        plotly_js=Markup(plotly),  # noqa: S704  # the library
-        report_js=Markup(script),  # noqa: S704  # our own file
-        policy=_policy(plotly, script),
+        css=Markup(css + _hues(context.slots) + _stacked(stack)),  # noqa: S704  # our own files
+        plots_json=Markup(script_json(_specs(sections, folded=False))),  # noqa: S704  # script_json escapes
+        packed={"folded-plots": _packed(pack(script_json(_specs(sections, folded=True)))), "plotly": _packed(library)},
+        report_js=Markup(source),  # noqa: S704  # our own file
+        policy=_policy(library_hash, script_hash(source)),
     )
+
+
+def _read(file: Path) -> str:
+    """A style or a script without its indentation."""
+    return re.sub(r"\n\s+", "\n", file.read_text(encoding="utf-8"))
 
 
 def script_json(value: JSON) -> str:
@@ -88,16 +108,55 @@ def _visible(value: JSON) -> JSON:
     return [_visible(each) for each in value] if isinstance(value, list) else printable(value, "\n") if isinstance(value, str) else value
 
 
-def _specs(sections: Rendered) -> JSON:
-    panels = (panel for _, blocks in sections for block in blocks if isinstance(block, Plots) for panel in block.panels)
-    return [{"data": list(panel.traces), "layout": dict(panel.layout)} for panel in panels]
+def _panels(block: Block) -> list[Panel]:
+    """The figures of a block, also of a folded one."""
+    if isinstance(block, Folded):
+        return [panel for each in block.blocks for panel in _panels(each)]
+    return list(block.panels) if isinstance(block, Plots) else []
 
 
-def _verdicts(context: Context) -> list[tuple[str, str]]:
-    """(model, sentence) for each model; ('', sentence) for a single one."""
-    if len(context.models) < 2:
-        return [("", context.analysis.sentence)]
-    return list(context.analysis.conclusion.by_model.items())
+def _figure_ids(sections: Rendered) -> Mapping[int, str]:
+    """id() of each panel -> its anchor: 'ttft-1'."""
+    found: dict[int, str] = {}
+    for section, blocks in sections:
+        panels = [panel for block in blocks for panel in _panels(block)]
+        found |= {id(panel): f"{section.id}-{i}" for i, panel in enumerate(panels, start=1)}
+    return found
+
+
+def _specs(sections: Rendered, *, folded: bool) -> JSON:
+    """The figures of the folded sections, or of the others."""
+    ids = _figure_ids(sections)
+    panels = [panel for section, blocks in sections for block in blocks for panel in _panels(block) if section.folded == folded]
+    return [{"id": ids[id(panel)], "data": list(panel.traces), "layout": dict(panel.layout)} for panel in panels]
+
+
+def _packed(its: Packed) -> dict[str, object]:
+    from markupsafe import Markup
+
+    return {"text": Markup(its.text), "refused": " ".join(map(str, its.refused))}  # noqa: S704  # pack leaves no markup
+
+
+def _charts(panel: Panel, section: Section, *, single: bool) -> str:
+    """The wide and the narrow form, of which CSS shows one; a single one if folded or asked for. Without control characters."""
+    title = section.title  # the caption has the rest
+    if section.folded or single:
+        return printable(static_chart(panel, title, ONLY, 260))
+    return printable(static_chart(panel, title, WIDE, css="wide") + static_chart(panel, title, NARROW, css="narrow"))
+
+
+def _hues(slots: Mapping[str, Style]) -> str:
+    """The colour of each deployment, in light and dark, and the rule that hides it in every static figure."""
+    light = "".join(f".s{its.slot}{{--c:{its.hue[0]}}}" for its in slots.values())
+    dark = "".join(f".s{its.slot}{{--c:{its.hue[1]}}}" for its in slots.values())
+    hidden = ",".join(f'[data-hidden~="{its.slot}"] .ch .s{its.slot}' for its in slots.values())
+    return f"{light}@media screen and (prefers-color-scheme:dark){{{dark}}}{f'{hidden}{{display:none}}' if hidden else ''}\n"
+
+
+def _stacked(css: str) -> str:
+    """The rules that turn the rows of a table into blocks, for each width below which a table needs them."""
+    narrow = {name: f"screen and (max-width:{name[1:]}px)" for name in ("f760", "f1040", "f1240")}
+    return "".join(f"@media {media}{{{css.replace('.T', f'.{name}')}}}" for name, media in {**narrow, "f0": "screen"}.items())
 
 
 def _prose(text: str) -> str:
@@ -105,12 +164,7 @@ def _prose(text: str) -> str:
     return text.replace("`", "")
 
 
-def _inside_script(source: str) -> str:
-    """A library's source in which no string can end the script element, and without carriage returns, which would change the hash."""
-    return source.replace("</script", "<\\/script").replace("<!--", "<\\!--").replace("\r\n", "\n")
-
-
-def _policy(*scripts: str) -> str:
+def _policy(*hashes: str) -> str:
     """The content security policy: these scripts by hash, inline styles (Plotly creates some), nothing from elsewhere."""
-    hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in scripts)
-    return f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
+    allowed = " ".join(f"'sha256-{each}'" for each in hashes)
+    return f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"

@@ -1,8 +1,8 @@
 """Traces and axes of plots as plain Plotly JSON, and how rows are divided over small multiples: one panel per model and request shape.
 
-A trace has the number of its deployment (`meta.slot`, its position in the run) and no colour. The slot decides marker and dash here, and
-the colour in the page's script, which uses light or dark colours; slot -1 is the neutral colour. Text from outside is escaped, because
-Plotly interprets a subset of HTML.
+A trace has the number of its deployment (`meta.slot`, its position in the run) and no colour. Its style decides marker and dash here, and
+the page its colour, which is lighter on a dark page, and what all traces share (type, no legend, `text` on hover); slot -1 is the neutral
+colour. Text from outside is escaped, because Plotly interprets a subset of HTML.
 """
 
 from __future__ import annotations
@@ -16,41 +16,44 @@ from enginebench.analysis.analysis import LOAD_COLUMNS, Analysis, Row
 from enginebench.domain import JSON, KINDS, Load, field_names
 from enginebench.report.columns import THROUGHPUT, USER, Column, full_text, heading
 from enginebench.report.sample_summary import Curve
+from enginebench.report.styles import NEUTRAL, Style
 
 Trace: TypeAlias = dict[str, JSON]
 
-SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "hexagon")
-DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
-NEUTRAL = -1
 
-
-def line(rows: Sequence[Row], column: Column, slot: int) -> Trace:
+def line(rows: Sequence[Row], column: Column, style: Style, x: Callable[[Row], float] = lambda row: row.load.level) -> Trace:
     """One deployment over the levels of a load, with intervals. Rows that must not be compared, or lack the figure, interrupt the line."""
     found = [row.figures.get(column.figure) if row.sound else None for row in rows]
     above = [(f.high - f.value) * column.factor if f and f.high is not None else 0.0 for f in found]
     below = [(f.value - f.low) * column.factor if f and f.low is not None else 0.0 for f in found]
-    bars: dict[str, JSON] = {"type": "data", "symmetric": False, "array": _rounded(above), "arrayminus": _rounded(below)}
+    bars: Trace = {
+        "type": "data",
+        "symmetric": False,
+        "thickness": 1.2,
+        "width": 3,
+        "array": _rounded(above),
+        "arrayminus": _rounded(below),
+    }
     y = _rounded(f.value * column.factor if f else None for f in found)
     text: list[JSON] = [_hover(row, column) for row in rows]
-    style = {**_style(rows, slot), "mode": "lines+markers", "error_y": {**bars, "thickness": 1.2, "width": 3}}
-    return {**style, "x": [row.load.level for row in rows], "y": y, "text": text}
+    base = {**_style(rows, style), "mode": "lines+markers", **({"error_y": bars} if any(above + below) else {})}
+    return {**base, "x": [x(row) for row in rows], "y": y, "text": text}
 
 
 def invalid(rows: Sequence[Row], x: Callable[[Row], float | None], column: Column) -> Trace:
     """Rows that must not be compared: a grey cross each, without a line."""
     return {
-        "type": "scatter", "mode": "markers", "meta": {"slot": NEUTRAL}, "marker": {"symbol": "x-thin", "size": 9, "line": {"width": 2}},
+        "mode": "markers", "meta": {"slot": NEUTRAL.slot}, "marker": {"symbol": "x-thin", "size": 9, "line": {"width": 2}},
         "x": [x(row) for row in rows], "y": _rounded([f.value * column.factor for row in rows if (f := row.figures[column.figure])]),
-        "text": [f"{_hover(row, column)}<br>invalid" for row in rows], "hovertemplate": "%{text}<extra></extra>", "showlegend": False,
+        "text": [f"{_hover(row, column)}<br>invalid" for row in rows],
     }  # fmt: skip
 
 
-def frontier_points(rows: Sequence[Row], slot: int, ringed: frozenset[tuple[float, float]]) -> Trace:
-    """One deployment's points in the frontier plot; those in `ringed` show their level."""
-    at = [(value(row, USER), value(row, THROUGHPUT)) for row in rows]
+def frontier_points(rows: Sequence[Row], at: Sequence[tuple[float, float]], style: Style, ringed: frozenset[tuple[float, float]]) -> Trace:
+    """One deployment's points in the frontier plot, at the given places; those in `ringed` show their level."""
     texts = [f"{_hover(row, THROUGHPUT)}<br>{full_text(row.figures[USER.figure], USER)} tok/s per user" for row in rows]
     return {
-        **_style(rows, slot), "mode": "lines+markers+text", "x": _rounded(x for x, _ in at), "y": _rounded(y for _, y in at),
+        **_style(rows, style), "mode": "lines+markers+text", "x": _rounded(x for x, _ in at), "y": _rounded(y for _, y in at),
         "text": [f"{row.load.level:g}" if point in ringed else "" for row, point in zip(rows, at, strict=True)],
         "textposition": "top right", "cliponaxis": False, "customdata": list(texts), "hovertemplate": "%{customdata}<extra></extra>",
     }  # fmt: skip
@@ -59,31 +62,30 @@ def frontier_points(rows: Sequence[Row], slot: int, ringed: frozenset[tuple[floa
 def frontier_line(points: Sequence[tuple[float, float]]) -> Trace:
     """The Pareto frontier, with a ring around each of its points."""
     return {
-        "type": "scatter", "mode": "lines+markers", "meta": {"slot": NEUTRAL}, "line": {"width": 1, "dash": "dot", "shape": "vh"},
+        "mode": "lines+markers", "meta": {"slot": NEUTRAL.slot}, "line": {"width": 1, "dash": "dot", "shape": "vh"},
         "marker": {"symbol": "circle-open", "size": 17, "line": {"width": 1.5}}, "x": _rounded(x for x, _ in points),
-        "y": _rounded(y for _, y in points), "hoverinfo": "skip", "showlegend": False,
+        "y": _rounded(y for _, y in points), "hoverinfo": "skip",
     }  # fmt: skip
 
 
-def steps(row: Row, curve: Curve, slot: int) -> Trace:
-    line: dict[str, JSON] = {"dash": DASHES[slot % len(DASHES)], "width": 2, "shape": "hv"}
+def steps(row: Row, curve: Curve, style: Style) -> Trace:
+    line: dict[str, JSON] = {"dash": style.dash, "width": 2, "shape": "hv"}
     text = f"<b>{html.escape(row.name)}</b> (n={curve.n:,})"
     hover = {"text": text, "hovertemplate": "%{text}<br>%{y:.1%} within %{x} ms<extra></extra>"}
-    return {**_style([row], slot), "mode": "lines", "line": line, "x": list(curve.value_ms), "y": list(curve.share), **hover}
+    return {**_style([row], style), "mode": "lines", "line": line, "x": list(curve.value_ms), "y": list(curve.share), **hover}
 
 
-def over_time(row: Row, at_s: Sequence[float], values: Sequence[float | None], slot: int, dash: str = "solid") -> Trace:
+def over_time(row: Row, at_s: Sequence[float], values: Sequence[float | None], style: Style, dash: str = "") -> Trace:
     hover = {"text": f"<b>{html.escape(row.name)}</b>", "hovertemplate": "%{text}<br>%{y} at %{x} s<extra></extra>"}
-    style: Trace = {**_style([row], slot), "mode": "lines", "line": {"dash": dash, "width": 2}}
-    return {**style, "x": _rounded(at_s), "y": _rounded(values), **hover}
+    base: Trace = {**_style([row], style), "mode": "lines", "line": {"dash": dash or style.dash, "width": 2}}
+    return {**base, "x": _rounded(at_s), "y": _rounded(values), **hover}
 
 
-def _style(rows: Sequence[Row], slot: int) -> Trace:
-    symbol = SYMBOLS[slot % len(SYMBOLS)]
+def _style(rows: Sequence[Row], style: Style) -> Trace:
+    symbols = [f"{style.symbol}-open" if row.verdict == "suspect" else style.symbol for row in rows]
     return {
-        "type": "scatter", "name": html.escape(rows[0].name), "meta": {"slot": slot}, "showlegend": False,
-        "line": {"dash": DASHES[slot % len(DASHES)], "width": 2}, "hovertemplate": "%{text}<extra></extra>",
-        "marker": {"size": 8, "symbol": [f"{symbol}-open" if row.verdict == "suspect" else symbol for row in rows]},
+        "name": html.escape(rows[0].name), "meta": {"slot": style.slot}, "line": {"dash": style.dash, "width": 2},
+        "marker": {"size": 8, "symbol": list(symbols) if len(set(symbols)) > 1 else symbols[0]},
     }  # fmt: skip
 
 
@@ -105,13 +107,28 @@ def axis(title: str, **more: JSON) -> dict[str, JSON]:
 
 def level_axis(rows: Sequence[Row]) -> dict[str, JSON]:
     """A log axis for the level of loads of one kind, with a tick at each measured value that has room."""
-    at = sorted({row.load.level for row in rows})
+    return _measured_axis(sorted({row.load.level for row in rows}), rows[0].load.axis)
+
+
+def length_axis(lengths: Sequence[float]) -> dict[str, JSON]:
+    """The same for the lengths of prompts, in rising order."""
+    return _measured_axis(lengths, "prompt tokens")
+
+
+def _measured_axis(at: Sequence[float], title: str) -> dict[str, JSON]:
     labelled = [at[0]]
     for level in at:
         if level >= labelled[-1] * 1.3:
             labelled.append(level)
     ends: list[JSON] = [round(math.log10(at[0]) - 0.12, 3), round(math.log10(at[-1]) + 0.12, 3)]
-    return axis(rows[0].load.axis, type="log", tickvals=list(labelled), ticktext=[f"{v:g}" for v in labelled], range=ends)
+    return axis(title, type="log", tickvals=list(labelled), ticktext=[f"{v:,.6g}" for v in labelled], range=ends)
+
+
+def limit_line(at: float, text: str) -> JSON:
+    """A horizontal line for a limit of an SLO."""
+    line_: JSON = {"dash": "longdashdot", "width": 1.2}
+    label: JSON = {"text": html.escape(text), "textposition": "start", "font": {"size": 11}}
+    return {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": at, "y1": at, "line": line_, "label": label}
 
 
 def _rounded(values: Iterable[float | None]) -> list[JSON]:

@@ -20,10 +20,10 @@ from enginebench.records.run_folder import Run
 from enginebench.records.samples import Samples
 
 LATENCIES = ("ttft", "tpot", "itl")
-MAX_POINTS = 40_000
-"""Points of all curves of a page together: about 0.5 MB of JSON."""
+MAX_POINTS = 6_000
+"""Points of all curves of a page together: about 80 kB of JSON."""
 
-_MOST, _FEWEST = 101, 12
+_MOST, _FEWEST = 101, 6
 """Points of one curve."""
 _BINS = 200
 """The most bins of a throughput over time."""
@@ -36,6 +36,15 @@ class Curve:
     value_ms: tuple[float, ...]
     share: tuple[float, ...]
     n: int
+
+    def quantile(self, share: float) -> float:
+        """The first of the values that have at least this share at or below them."""
+        return next((value for value, at in zip(self.value_ms, self.share, strict=True) if at >= share), self.value_ms[-1])
+
+    def until(self, value_ms: float) -> Curve:
+        """The curve up to a value: single requests beyond it would squeeze all others."""
+        kept = sum(value <= value_ms for value in self.value_ms)
+        return Curve(self.value_ms[:kept], self.share[:kept], self.n)
 
 
 @dataclass(frozen=True)
@@ -103,6 +112,12 @@ def points_per_curve(curves: int) -> int:
     return max(_FEWEST, min(_MOST, MAX_POINTS // max(curves, 1)))
 
 
+def _shares(points: int) -> Floats:
+    """Where a long distribution is read: evenly, closer together at its upper end, and at p99 and the highest value."""
+    tail = points // 4
+    return np.array([*np.linspace(0, 0.9, points - tail - 1, endpoint=False), *np.linspace(0.9, 0.99, tail), 1.0])
+
+
 def _samples(run: Run, cell_id: str) -> Samples | None:
     try:
         return run.samples(cell_id)
@@ -115,6 +130,6 @@ def _curve(parts: Iterable[Floats], points: int) -> Curve | None:
     values = values[~np.isnan(values)]
     if not len(values):
         return None
-    share = np.linspace(0, 1, points) if len(values) > points else np.arange(1, len(values) + 1) / len(values)
+    share = _shares(points) if len(values) > points else np.arange(1, len(values) + 1) / len(values)
     at = np.quantile(values, share, method="inverted_cdf")  # always a value that occurred
     return Curve(tuple(float(f"{v:.4g}") for v in at), tuple(round(float(s), 4) for s in share), len(values))

@@ -15,6 +15,7 @@ from enginebench.domain import JSON
 from enginebench.records.run_folder import Run
 from enginebench.report.blocks import Block
 from enginebench.report.sample_summary import SampleSummary, summarise
+from enginebench.report.styles import Style, styles
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,9 @@ class Context:
         return summarise(self.run, self.analysis)
 
     @cached_property
-    def slots(self) -> Mapping[str, int]:
-        """Name of a deployment -> its position in the run, which decides its colour, marker and dash in every plot."""
-        return {name: i for i, name in enumerate(dict.fromkeys(row.name for row in self.analysis.rows))}
+    def slots(self) -> Mapping[str, Style]:
+        """Name of a deployment -> its position in the run, with its hue, dash and marker in every figure."""
+        return styles((row.name, row.deployment.engine) for row in self.analysis.rows)
 
     @cached_property
     def models(self) -> tuple[str, ...]:
@@ -87,6 +88,10 @@ class Section:
     """Footnotes of the table in the terminal and in Markdown."""
     data: Callable[[Analysis], Mapping[str, JSON]] = lambda _: {}
     """Keys of the JSON document, for every run: programs find an empty value rather than no key."""
+    finding: Callable[[Context], str] = lambda _: ""
+    """What it shows, as its heading on the page; the title is then the small line above. Only what the conclusion says."""
+    folded: bool = False
+    """Whether the page shows it closed."""
 
     def applies(self, analysis: Analysis) -> bool:
         return all(need(analysis) for need in self.needs)

@@ -217,13 +217,13 @@ class _Page(HTMLParser):
 
 
 def test_page_is_one_small_file_that_loads_nothing(page: Path) -> None:
-    assert page.stat().st_size < 6_000_000
+    assert page.stat().st_size < 2_200_000
     seen = _Page()
     seen.feed(page.read_text(encoding="utf-8"))
     assert all(target.startswith("#") for target in seen.loads)
     assert "url(" not in page.read_text(encoding="utf-8").split("</style>")[0]
     assert not seen.handlers
-    assert len(seen.scripts) == 3  # data, Plotly, our own: no label has added a fourth
+    assert len(seen.scripts) == 4  # data, folded data, Plotly, our own: no label has added another
 
 
 def test_labels_are_harmless_everywhere(page: Path) -> None:
@@ -254,7 +254,7 @@ def test_plots_are_valid_plotly(synthetic_run: Run, synthetic_analysis: Analysis
     made = {section.id: list(section.blocks(context)) for section in all_sections() if section.applies(synthetic_analysis)}
     plots = {id_: block for id_, blocks in made.items() for block in blocks if isinstance(block, Plots)}
     assert list(plots) == [
-        "throughput", "ttft", "tpot", "frontier", "distribution-ttft", "distribution-tpot", "distribution-itl",
+        "frontier", "ttft", "tpot", "throughput", "context", "distribution-ttft", "distribution-tpot", "distribution-itl",
         "engine-internals",
     ]  # fmt: skip
     for panel in (panel for block in plots.values() for panel in block.panels):

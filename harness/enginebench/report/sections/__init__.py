@@ -8,8 +8,8 @@ from enginebench.machine.folders import modules_in
 from enginebench.report.section import Section
 
 ORDER = (
-    "key-numbers", "highest-load", "table", "fairness", "throughput", "goodput", "within", "ttft", "tpot", "frontier", "distribution-ttft",
-    "distribution-tpot", "distribution-itl", "engine-internals", "parity", "*", "machine", "provenance", "definitions",
+    "grid", "highest-load", "frontier", "ttft", "tpot", "throughput", "context", "goodput", "within", "cost", "trust", "fairness", "table",
+    "distribution-ttft", "distribution-tpot", "distribution-itl", "engine-internals", "parity", "*", "machine", "provenance", "definitions",
 )  # fmt: skip
 """Ids in the order of the page. '*' stands for the sections that are not named here, in alphabetical order."""
 

@@ -15,7 +15,8 @@ from typing import Literal, TypeAlias
 from enginebench.analysis.analysis import LOAD_COLUMNS, Analysis, CellResult, Row
 from enginebench.analysis.ranking import contenders, ranked_by
 from enginebench.domain import field_names
-from enginebench.report.blocks import Block, Custom
+from enginebench.metrics.registry import find
+from enginebench.report.blocks import Block, Custom, fit_class
 from enginebench.report.columns import Column, heading, intervals_text, shown, why_missing
 from enginebench.report.section import Context, Section
 from enginebench.validity import Reason, merged
@@ -225,7 +226,20 @@ def _alike(cells: Sequence[CellResult]) -> str:
 
 
 def _blocks(context: Context) -> Iterator[Block]:
-    yield Custom("comparison_table.html.j2", {"table": comparison_table(context.analysis), "caveats": context.analysis.caveats})
+    table = comparison_table(context.analysis)
+    definitions = {its.figure: found[0].definition for its in table.figures if (found := find(its.figure)) is not None}
+    headings = [*table.headings[1:], *(its.label for its in table.figures), "n"]
+    labels = [re.sub(r"[^\w .,%/()+-]", "", heading) for heading in headings]  # they become strings of CSS
+    data = {"table": table, "definitions": definitions, "fit": _fit(table), "labels": labels, "styles": context.slots}
+    yield Custom("comparison_table.html.j2", data)
 
 
-SECTION = Section("table", "Comparison", _blocks, label="Table")
+def _fit(table: ComparisonTable) -> str:
+    """Below which width of the page a row becomes a block. Names wrap, and headings break between words."""
+    labels = zip(*(line.labels for line in table.lines), strict=True)
+    widths = [min(max(map(len, column)), 20 if i == 0 else 14) for i, column in enumerate(labels)]
+    figures = [max(7, *(len(word) for word in its.heading.split())) for its in table.figures]
+    return fit_class([*widths, 12, 3, *(0.8 * count for count in figures)])
+
+
+SECTION = Section("table", "Every cell", _blocks, label="Table")

@@ -31,4 +31,4 @@ def _not_checkable(check: Check, analysis: Analysis) -> str:
     return f"not checkable in {len(missing)} of {len(ran)} cells: no {' or '.join(dict.fromkeys(missing))}" if missing else ""
 
 
-SECTION = Section("definitions", "Definitions", _blocks)
+SECTION = Section("definitions", "Definitions", _blocks, folded=True)

@@ -10,7 +10,11 @@ from enginebench.report.columns import itl_is_exact
 from enginebench.report.plotly_traces import axis, panel_groups, steps
 from enginebench.report.section import Context, Section, raw_samples
 
-_CAPTION = "Share of values at or below a time (empirical distribution). Repeats are pooled; invalid rows are left out."
+_CAPTION = (
+    "Share of values at or below a time (empirical distribution), up to the highest p99 of the panel. Repeats are pooled; invalid rows are "
+    "left out."
+)
+_CLIP = 0.99
 
 
 def _distribution(latency: str, title: str) -> Section:
@@ -20,7 +24,7 @@ def _distribution(latency: str, title: str) -> Section:
             caption = f"Here a gap is an {name}. {_CAPTION}" if latency == "itl" else _CAPTION
             yield Plots(caption, panels, tuple(context.slots))
 
-    return Section(f"distribution-{latency}", f"Distribution of the {title}", blocks, "Distributions", (raw_samples,))
+    return Section(f"distribution-{latency}", f"Distribution of the {title}", blocks, "Distributions", (raw_samples,), folded=True)
 
 
 def _panels(context: Context, latency: str) -> Iterator[Panel]:
@@ -32,7 +36,8 @@ def _panels(context: Context, latency: str) -> Iterator[Panel]:
             here = [row for row in rows if row.sound and row.load == load]
             curves = [(row, curve) for row in here if (curve := context.samples.curves.get(index[id(row)], {}).get(latency))]
             if curves:
-                traces = tuple(steps(row, curve, context.slots[row.name]) for row, curve in curves)
+                end = max(curve.quantile(_CLIP) for _, curve in curves)
+                traces = tuple(steps(row, curve.until(end), context.slots[row.name]) for row, curve in curves)
                 yield Panel(f"{title} · {load.level_text}", traces, layout, load)
 
 

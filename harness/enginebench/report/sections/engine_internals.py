@@ -19,7 +19,7 @@ from enginebench.report.plotly_traces import Trace, axis, over_time, panel_group
 from enginebench.report.section import Context, Section, time_series
 
 _FEWEST = 3
-_MOST = 200
+_MOST = 60
 
 _GAUGES = (
     ("requests in the batch; dotted: in the queue", "requests", (("running", "solid"), ("waiting", "dot"))),
@@ -147,4 +147,4 @@ def _slope(points: Points) -> Points:
     return out
 
 
-SECTION = Section("engine-internals", "Inside the engines, over time", _blocks, label="Engine internals", needs=(time_series,))
+SECTION = Section("engine-internals", "Inside the engines, over time", _blocks, label="Engine internals", needs=(time_series,), folded=True)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from enginebench.analysis.analysis import Analysis, CellResult, Row
 from enginebench.domain import JSON, canonical, fingerprint, plain
-from enginebench.domain.formatting import stored
+from enginebench.domain.formatting import counted, stored
 from enginebench.records.launch import LaunchRecord
-from enginebench.report.blocks import Block, Bullets, Cell, Paragraph, Table
+from enginebench.report.blocks import Block, Bullets, Cell, Folded, Paragraph, Table
 from enginebench.report.section import Context, Section, measurements
 
 NOT_REPORTED = "not reported"
@@ -196,20 +196,45 @@ def _values(aspect: str, columns: Iterable[Column]) -> Iterator[str]:
 
 def _blocks(context: Context) -> Iterator[Block]:
     card = fairness(context.analysis)
+    differing = [aspect for aspect in card.rows if _differing(card, aspect)]
+    same = [aspect for aspect in card.rows if aspect not in differing]
     yield Paragraph(
-        "The same settings for every deployment: as the engine reported them, and as requested where that differs. An asymmetry is a "
-        "setting in which two engines differ."
+        "What differs between deployments: as the engine reported it, and as requested where that differs. An asymmetry is a setting in "
+        "which two engines differ."
     )
     if card.asymmetries:
         yield Bullets(card.asymmetries)
+    notes = any(column.notes for column in card.columns)
+    if differing or notes:
+        yield _table(card, differing, context, notes=notes)
+    if same:
+        values = tuple((ASPECTS[aspect][0], card.columns[0].facts[aspect].text) for aspect in same)
+        table = Table(("setting", "all deployments"), values, css="card")
+        yield Folded(f"{counted(len(same), 'setting')} the same for all", (table,))
+
+
+def _differing(card: Card, aspect: str) -> bool:
+    """Whether two deployments differ in an aspect, or one reported what it should not have."""
+    facts = [column.facts[aspect] for column in card.columns]
+    return len({fact.text for fact in facts}) > 1 or any(fact.differs for fact in facts)
+
+
+def _table(card: Card, aspects: Sequence[str], context: Context, *, notes: bool) -> Table:
+    """A row for each setting, or for each deployment where there are so many that a row would not fit."""
     several = len(context.models) > 1
-    headings: tuple[str | Cell, ...] = ("aspect", *(Cell(column.name, column.model if several else "") for column in card.columns))
-    rows: list[tuple[str | Cell, ...]] = [
-        (ASPECTS[aspect][0], *(_cell(column.facts[aspect]) for column in card.columns)) for aspect in card.rows
-    ]
-    if any(column.notes for column in card.columns):
-        rows.append(("approximations", *("; ".join(column.notes) or "\N{EN DASH}" for column in card.columns)))
-    yield Table(headings, tuple(rows), css="card")
+    names = [Cell(column.name, column.model if several else "") for column in card.columns]
+    rows = [[_cell(column.facts[aspect]) for column in card.columns] for aspect in aspects]
+    heads: list[str | Cell] = [ASPECTS[aspect][0] for aspect in aspects]
+    if notes:
+        rows.append([Cell("; ".join(column.notes) or "\N{EN DASH}") for column in card.columns])
+        heads.append("approximations")
+    if len(names) <= _MOST_COLUMNS:
+        return Table(("setting", *names), tuple((head, *row) for head, row in zip(heads, rows, strict=True)), css="card")
+    turned = zip(names, *rows, strict=True)
+    return Table(("deployment", *heads), tuple(tuple(row) for row in turned), css="card")
+
+
+_MOST_COLUMNS = 6
 
 
 def _cell(fact: Fact) -> Cell:

@@ -1,19 +1,22 @@
-"""The section that plots throughput against speed per user, with the Pareto frontier."""
+"""The section that plots throughput against speed per user, with the Pareto frontier: per GPU where the run has GPUs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
+from enginebench.analysis.analysis import Row
 from enginebench.domain import JSON
-from enginebench.report.blocks import Block, Panel, Plots
+from enginebench.domain.formatting import number
+from enginebench.report.blocks import Block, Cell, Panel, Plots, Table
 from enginebench.report.columns import THROUGHPUT, USER
 from enginebench.report.plotly_traces import axis, by_deployment, frontier_line, frontier_points, invalid, panel_groups, value
 from enginebench.report.section import Context, Section, measurements
 
 _CAPTION = (
     "Each point is one level of the load. Further right: faster for one user. Further up: more for all users. "
-    "Rings, with the streams or requests/s: no other point is better in both."
+    "Rings, with the streams or requests/s: no other point is better in both. Scales differ between contexts."
 )
+_STEPS = 5
 
 
 def _blocks(context: Context) -> Iterator[Block]:
@@ -22,18 +25,42 @@ def _blocks(context: Context) -> Iterator[Block]:
 
 
 def _panels(context: Context) -> Iterator[Panel]:
+    per_gpu = bool(context.analysis.run.machine.get("gpus"))
+    unit = "tok/s per GPU" if per_gpu else "tok/s, all requests"
     layout: dict[str, JSON] = {
         "xaxis": axis("output tok/s per user", rangemode="tozero"),
-        "yaxis": axis("output tok/s, all requests", rangemode="tozero"),
+        "yaxis": axis(f"output {unit}", rangemode="tozero"),
     }
     for title, rows in panel_groups(context.analysis):
         usable = [row for row in rows if row.figures.get(USER.figure) and row.figures.get(THROUGHPUT.figure)]
         sound = [row for row in usable if row.sound]
         if sound:
-            best = pareto((value(row, USER), value(row, THROUGHPUT)) for row in sound if row.ranked)
-            traces = [frontier_points(its, context.slots[name], frozenset(best)) for name, its in by_deployment(sound).items()]
-            traces.append(invalid([row for row in usable if not row.sound], lambda row: value(row, USER), THROUGHPUT))
-            yield Panel(title, (frontier_line(best), *traces), layout)
+            at = {id(row): (value(row, USER), value(row, THROUGHPUT) / (_gpus(row) if per_gpu else 1)) for row in usable}
+            best = pareto(at[id(row)] for row in sound if row.ranked)
+            traces = [
+                frontier_points(its, [at[id(row)] for row in its], context.slots[name], frozenset(best))
+                for name, its in by_deployment(sound).items()
+            ]
+            if not per_gpu:
+                traces.append(invalid([row for row in usable if not row.sound], lambda row: value(row, USER), THROUGHPUT))
+            yield Panel(title, (frontier_line(best), *traces), layout, tab=title, aside=_aside(sound, [at[id(row)] for row in sound], unit))
+
+
+def _gpus(row: Row) -> int:
+    return row.cells[0].record.traits.gpus or 1
+
+
+def _aside(rows: Sequence[Row], at: Sequence[tuple[float, float]], unit: str) -> Table:
+    """What gives most if every user needs at least so much: of what was measured, without interpolation."""
+    points = list(zip(at, rows, strict=True))
+    best = pareto(at)
+    shown = best[:: max(1, -(-len(best) // _STEPS))]
+    lines = []
+    for point in shown:
+        row = next(row for its, row in points if its == point)
+        lines.append((Cell(number(point[0]), css="num"), row.name, row.load.level_text, Cell(number(point[1]), css="num")))
+    headings = (Cell("tok/s per user", css="num"), "most is given by", "at", Cell(unit.partition(",")[0], css="num"))
+    return Table(headings, tuple(lines), css="small", caption="If every user needs at least")
 
 
 def pareto(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -2,39 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from enginebench.analysis.analysis import Row
 from enginebench.domain import JSON
-from enginebench.report import columns
 from enginebench.report.blocks import Block, Panel, Plots
-from enginebench.report.columns import Column, intervals_text
-from enginebench.report.plotly_traces import axis, by_deployment, invalid, level_axis, line, panel_groups
+from enginebench.report.columns import Column, column, intervals_text
+from enginebench.report.plotly_traces import axis, by_deployment, invalid, level_axis, limit_line, line, panel_groups
 from enginebench.report.section import Context, Section, measurements
 
 
-def _over_level(id_: str, label: str, title: str, column: Column, caption: str = "") -> Section:
+def _over_level(id_: str, label: str, title: str, figures: Sequence[str], caption: str = "", *, latency: bool = False) -> Section:
+    """latency: the panels of a context are in one tab, with a log scale and the limit of the SLO."""
+
     def blocks(context: Context) -> Iterator[Block]:
-        panels = tuple(_panels(context, column))
+        panels = tuple(_panels(context, [column(name, context.analysis) for name in figures], latency=latency))
         intervals = intervals_text(context.analysis)
         bars = f"Medians over n restarts. Bars: {intervals}." if intervals else ""
         if panels:
             yield Plots(f"{caption} {bars}".strip(), panels, tuple(context.slots))
 
-    return Section(id_, title, blocks, label, (measurements,))
+    return Section(id_, title, blocks, label, needs=(measurements,))
 
 
-def _panels(context: Context, column: Column) -> Iterator[Panel]:
+def _panels(context: Context, columns: Sequence[Column], *, latency: bool) -> Iterator[Panel]:
     for title, rows in panel_groups(context.analysis):
-        usable = [row for row in rows if row.figures.get(column.figure)]
-        if usable:
-            traces = [line(its, column, context.slots[name]) for name, its in by_deployment(rows).items()]
-            traces.append(invalid([row for row in usable if not row.sound], lambda row: row.load.level, column))
-            layout: dict[str, JSON] = {"xaxis": level_axis(usable), "yaxis": axis(f"{column.label}, {column.unit}", rangemode="tozero")}
-            yield Panel(title, tuple(traces), layout)
+        found = [(its, usable) for its in columns if (usable := [row for row in rows if row.figures.get(its.figure)])]
+        shown = [found[0], found[-1]] if len(found) > 1 else found  # the median, and the highest percentile that is known
+        for its, usable in shown:
+            layout = _layout(usable, its, context, latency=latency)
+            name, tab = (f"{title} · {its.label}", title) if latency else (title, "")
+            yield Panel(name, _traces(rows, usable, its, context), layout, tab=tab)
 
 
-THROUGHPUT = _over_level("throughput", "Throughput", "Output throughput", columns.THROUGHPUT, "All requests together.")
-GOODPUT = _over_level("goodput", "Goodput", "Goodput", columns.GOODPUT, "Requests per second that met every limit of the SLO.")
-WITHIN = _over_level("within", "Within SLO", "Share of requests within the SLO", columns.WITHIN)
-TTFT = _over_level("ttft", "TTFT", "Time to first token", columns.TTFT, "Median request.")
-TPOT = _over_level("tpot", "TPOT", "Time per output token", columns.TPOT, "Median request, after the first token.")
+def _traces(rows: Sequence[Row], usable: Sequence[Row], its: Column, context: Context) -> tuple[dict[str, JSON], ...]:
+    lines = [line(each, its, context.slots[name]) for name, each in by_deployment(rows).items()]
+    return *lines, invalid([row for row in usable if not row.sound], lambda row: row.load.level, its)
+
+
+def _layout(usable: Sequence[Row], its: Column, context: Context, *, latency: bool) -> dict[str, JSON]:
+    title, slo = f"{its.label}, {its.unit}", context.analysis.slo
+    y = axis(title, type="log") if latency else axis(title, rangemode="tozero")
+    limit = slo.limits.get(its.figure.partition("_")[0]) if slo is not None and latency else None
+    shapes: list[JSON] = [limit_line(1e3 * limit, f"SLO {1e3 * limit:,.6g} ms")] if limit is not None else []
+    return {"xaxis": level_axis(usable), "yaxis": y, "shapes": shapes}
+
+
+_LATENCY = "Half of the requests (p50), and the highest percentile that the number of requests allows, against the load; log scale."
+THROUGHPUT = _over_level("throughput", "Throughput", "Output throughput", ("output_throughput",), "All requests together.")
+GOODPUT = _over_level("goodput", "Goodput", "Goodput", ("goodput",), "Requests per second that met every limit of the SLO.")
+WITHIN = _over_level("within", "Within SLO", "Share of requests within the SLO", ("slo_attainment",))
+TTFT = _over_level("ttft", "TTFT", "Time to first token", ("ttft_p50", "ttft_p90", "ttft_p99"), _LATENCY, latency=True)
+TPOT = _over_level("tpot", "TPOT", "Time per output token", ("tpot_p50", "tpot_p90", "tpot_p99"), _LATENCY, latency=True)

@@ -163,4 +163,4 @@ def _launch_data(launch: LaunchRecord) -> JSON:
     }  # fmt: skip
 
 
-SECTION = Section("provenance", "Provenance", _blocks, data=_data)
+SECTION = Section("provenance", "Provenance: every server start", _blocks, label="Provenance", data=_data)
