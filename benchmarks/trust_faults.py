@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 from trust_scene import (
@@ -296,9 +297,7 @@ STEP = """
 #include <unistd.h>
 int clock_gettime(clockid_t clock, struct timespec *t) {
     int code = syscall(SYS_clock_gettime, clock, t);
-    struct timespec now;
-    syscall(SYS_clock_gettime, CLOCK_MONOTONIC, &now);
-    if (clock == CLOCK_REALTIME && now.tv_sec >= atol(getenv("STEP_AT"))) {
+    if (clock == CLOCK_REALTIME && access(getenv("STEP_FILE"), F_OK) == 0) {
         long long ns = t->tv_nsec + (long long)(atof(getenv("STEP_S")) * 1e9);
         t->tv_sec += ns / 1000000000; t->tv_nsec = ns % 1000000000;
     }
@@ -312,12 +311,33 @@ def stepped_clock(scene: Scene, strength: int) -> list[Seen]:
     (scene.folder / "step.c").write_text(STEP)
     library = scene.folder / "step.so"
     subprocess.run(["cc", "-O1", "-shared", "-fPIC", "-o", library, scene.folder / "step.c"], check=True)
+    stepped = scene.folder / "stepped"
+    scene.env = {"LD_PRELOAD": str(library), "STEP_FILE": str(stepped), "STEP_S": ("0.2", "2", "3600")[strength]}
     found = []
     for _ in range(scene.repeats):
-        at = int(time.monotonic()) + 5  # a run of one load for 6 s begins to send after 2 to 3 s
-        scene.env = {"LD_PRELOAD": str(library), "STEP_AT": str(at), "STEP_S": ("0.2", "2", "3600")[strength]}
-        found += measured(Scene(scene.folder, 1, scene.env), scenario(faulty(), LONG))
+        stepped.unlink(missing_ok=True)
+        found += measured(Scene(scene.folder, 1, scene.env), scenario(faulty(), LONG), during=stepping(stepped))
     return found
+
+
+def stepping(file: Path) -> Beside:
+    """The file is made two seconds after the telemetry of the load has begun: in the middle of a load of 6 s."""
+
+    def wait(client: psutil.Process) -> None:
+        with contextlib.suppress(psutil.Error):
+            while not any("enginebench.telemetry.sampler" in child.cmdline() for child in client.children()):
+                time.sleep(0.1)
+            time.sleep(2)
+            file.touch()
+
+    @contextlib.contextmanager
+    def during(client: psutil.Process) -> Iterator[None]:
+        waiting = threading.Thread(target=wait, args=(client,), daemon=True)
+        waiting.start()
+        yield
+        waiting.join(1)
+
+    return during
 
 
 def gpu(name: str, causes: Sequence[str], line: str, strengths: Mapping[str, str]) -> Fault:

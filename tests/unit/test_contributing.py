@@ -112,7 +112,7 @@ def test_a_section_is_on_the_page(tmp_path: Path) -> None:
 def test_a_load_shape_is_planned_and_has_a_row_per_phase(tmp_path: Path) -> None:
     found = tree(tmp_path, "A load shape")
     assert 1 <= sum(name.startswith("harness/") for name in found.files) <= 3
-    plan, table = found.run_all()
+    plan, _, table = found.run_all()
     assert "surge_s" in plan or "20 req/s" in plan
     assert "20 req/s" in table
     assert "40 req/s" in table

@@ -202,7 +202,9 @@ def patient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPat
     monkeypatch.setattr(doctor, "LITTLE_MEMORY", 0)
     monkeypatch.setattr("enginebench.runtime.container.client.connect", lambda *_: Daemon())
     monkeypatch.setattr("enginebench.runtime.container.leftovers.find", lambda *_: [])
-    monkeypatch.setattr(doctor, "gpus", lambda: (Gpu("H100", 80 * 2**30, "580"), Gpu("H100", 80 * 2**30, "580")))
+    monkeypatch.setattr(
+        doctor, "gpus", lambda: (Gpu("NVIDIA H100 80GB HBM3", 80 * 2**30, "580"), Gpu("NVIDIA H100 80GB HBM3", 80 * 2**30, "580"))
+    )
     for name, value in {"usable_cores": 16, "cpu_quota": None, "governor": "performance"}.items():
         monkeypatch.setattr(host, name, lambda value=value: value)
     monkeypatch.setattr(doctor, "others_since", lambda _: 0.02)
@@ -216,7 +218,7 @@ def finding(topic: str) -> Diagnosis:
 def test_a_healthy_machine_needs_no_advice(patient: pytest.MonkeyPatch) -> None:
     findings = doctor.diagnose()
     assert [(found.topic, found.level, found.advice) for found in findings if found.level != "ok" or found.advice] == []
-    assert finding("GPUs").text == "2 x H100 80 GiB, driver 580"
+    assert finding("GPUs").text == "2 x NVIDIA H100 80GB HBM3 80 GiB, driver 580"
     assert finding("Docker").text == "daemon 28.0.1, API 1.48"
 
 
