@@ -16,7 +16,6 @@ from enginebench.engines.installed import installs_of
 from enginebench.errors import UserError
 from enginebench.machine.accelerators import gpus
 from enginebench.machine.pci import Vendor, most_devices
-from enginebench.physics.catalogue import ANYTHING
 from enginebench.runner.weights_disk import without_room
 from enginebench.runtime.container.client import address, refusal
 from enginebench.scenario.plan import Plan
@@ -106,6 +105,8 @@ class Lookup:
     @property
     def _checks_devices(self) -> bool:
         scenario = self._plan.scenario
+        from enginebench.physics.catalogue import ANYTHING  # physics takes a while to import
+
         return not scenario.hardware_by_command and scenario.hardware != ANYTHING
 
     def _installs(self, adapter: Adapter) -> Sequence[Install]:

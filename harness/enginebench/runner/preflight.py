@@ -13,7 +13,6 @@ from enginebench.checkpoints.content import Content
 from enginebench.domain.formatting import counted
 from enginebench.errors import UserError
 from enginebench.machine import nvml
-from enginebench.physics.catalogue import find_model
 from enginebench.runner.missing import Lookup, Missing
 from enginebench.scenario.plan import Plan
 from enginebench.workload.datasets import is_data_set, read_records
@@ -85,6 +84,8 @@ def preflight(plan: Plan) -> Preflight:
 
 def _known_model(plan: Plan) -> str | None:
     names = (name for deployment in plan.scenario.deployments for name in (deployment.model, deployment.checkpoint))
+    from enginebench.physics.catalogue import find_model  # physics takes a while to import
+
     return next((name for name in names if find_model(name) is not None), None)
 
 
