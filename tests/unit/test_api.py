@@ -30,8 +30,8 @@ SIGNATURES = {
     "open_run": "(path: str | Path) -> Run",
     "latest_run": "(folder: str | Path = 'results') -> Run",
     "runs": "(folder: str | Path = 'results') -> list[Run]",
-    "compare": "(base: Run | str | Path, candidate: Run | str | Path, *, fail_if: Sequence[str] = (), prices: Prices | None = None) "
-    "-> Comparison",
+    "compare": "(base: Run | str | Path, candidate: Run | str | Path, *, fail_if: Sequence[str] = (), limit: float | None = None, "
+    "prices: Prices | None = None) -> Comparison",
     "place": "(model: str, hardware: str, *, precision: str | None = None, kv: str = 'f16', tp: int | None = None, pp: int = 1, "
     "dp_replicas: int = 1, attention_dp: int = 1, ep: int | None = None, redundant_experts: int = 0, offload: Offload = <NOTHING>, "
     "host_gb_s: float | None = None, engine: str | None = None) -> PlacedModel",

@@ -1,7 +1,8 @@
 """Thresholds such as 'ttft.p99 > +5%': how they are written, and which pairs of two runs break them.
 
-A threshold is broken when the whole 95 % interval of the change lies beyond it. With too few restarts for such an interval, or without the
-figure in both runs, the result is inconclusive. Pure.
+A threshold is broken when the whole 95 % interval of the change lies beyond it. With too few restarts for such an interval it is broken if
+the change is far beyond it (three times, as ratios, and at least 10 %) and no restart disagrees: every one of the candidate lies on the
+same side of every one of the base. Otherwise, and without the figure in both runs, the result is inconclusive. Pure.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from enginebench.analysis.comparison import Comparison, Figure
-from enginebench.domain.formatting import relative_change
+from enginebench.domain.formatting import percent, relative_change
 from enginebench.errors import UserError, did_you_mean
 from enginebench.metrics.registry import metrics
 from enginebench.metrics.statistics import CONFIDENCE, repeats_needed
 
 _WRITTEN = re.compile(r"\s*([a-z0-9_.]+)\s*([<>])\s*([+-]?\d+(?:\.\d+)?)\s*%\s*")
+FAR, FAR_LEAST = 3, 0.10
+"""A change is far beyond a threshold if it is beyond this many times it, as ratios, and at least so large."""
 _EXAMPLES = "write a figure, > or <, and a change in percent: 'ttft.p99 > +5%', 'output_throughput < -3%'"
 
 
@@ -66,6 +69,12 @@ def parse_rule(text: str) -> Rule:
     return Rule(figure, sign == ">", float(percent) / 100, " ".join(text.split()))
 
 
+def default_rules(limit: float) -> list[Rule]:
+    """Output tokens/s must not be lower, TTFT and TPOT not higher, by more than a share. Figures that a run lacks are not judged."""
+    written = f"{100 * limit:.6g}%"
+    return [parse_rule(text) for text in (f"output_throughput < -{written}", f"ttft.p50 > +{written}", f"tpot.p50 > +{written}")]
+
+
 def judge(comparison: Comparison, rule: Rule) -> Iterator[Finding]:
     """One finding per pair, or a single one if there are no pairs."""
     if not comparison.pairs:
@@ -85,12 +94,29 @@ def fails(finding: Finding, *, strict: bool = False) -> bool:
     return finding.state == "broken" or (strict and finding.state == "inconclusive")
 
 
+def far_limit(limit: float, *, above: bool) -> float:
+    """The change that is far beyond a limit: 0.05 -> 0.158 above it, -0.05 -> -0.143 and -0.4 -> -0.784 below."""
+    ratio: float = (1 + limit) ** FAR - 1
+    return max(ratio, FAR_LEAST) if above else min(ratio, -FAR_LEAST)
+
+
+def is_far(figure: Figure, beyond: float) -> bool:
+    """Whether the change is beyond `beyond`, and no restart disagrees."""
+    relative, base, candidate = figure.change.relative, figure.base.values, figure.candidate.values
+    if relative is None:
+        return False
+    return relative >= beyond and min(candidate) > max(base) if beyond > 0 else relative <= beyond and max(candidate) < min(base)
+
+
 def _judged(rule: Rule, pair: str, figure: Figure) -> Finding:
     change = figure.change
     if change.relative is None:
         return Finding(rule, pair, "inconclusive", "the base is 0, so there is no relative change")
     if change.coverage < CONFIDENCE or change.low is None or change.high is None:
         n = f"{figure.base.n} + {figure.candidate.n} restarts are too few for a {CONFIDENCE:.0%} interval"
+        if is_far(figure, beyond := far_limit(rule.limit, above=rule.above)):
+            why = f"{relative_change(change.relative)}; {n}, but it is beyond {percent(beyond)} and no restart disagrees"
+            return Finding(rule, pair, "broken", why)
         return Finding(rule, pair, "inconclusive", f"{relative_change(change.relative)}, but {n}: repeat each {repeats_needed()} times")
     if rule.beyond(change.low) and rule.beyond(change.high):
         return Finding(rule, pair, "broken", relative_change(change.relative, change.low, change.high))

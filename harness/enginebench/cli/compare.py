@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -16,9 +17,28 @@ Examples:
   bench compare results/2026-11-21-nightly results/2026-11-22-nightly
   bench compare BASE CANDIDATE --fail-if 'ttft.p99 > +5%' --fail-if 'output_throughput < -3%'
 \b
-Exit code 1: a threshold is broken. The whole 95 % interval of the change lies beyond it, which takes four restarts
-(--repeats 4) in either run; with fewer the threshold is inconclusive, which only fails with --strict.
+Exit code 1: a threshold is broken; without --fail-if, output tokens/s, TTFT p50 or TPOT p50 is worse by more than --limit.
+Broken: the whole 95 % interval of the change lies beyond it, which takes four restarts (--repeats 4) in either run.
+With fewer: the change is beyond three times the threshold and at least 10 %, and no restart disagrees (each of the
+candidate is worse than every one of the base). Else it is inconclusive, which only fails with --strict.
 """
+
+
+class Percent(click.ParamType[float]):
+    """'5', '5%' or 'off', as a share."""
+
+    name = "percent"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | None:  # type: ignore[override]  # 'off'
+        if value == "off":
+            return None
+        try:
+            share = float(str(value).strip().removesuffix("%")) / 100
+        except ValueError:
+            share = 0.0
+        if not 0 < share < 1:
+            self.fail(f"'{value}' is no percentage above 0 and below 100; write e.g. 5%, or off", param, ctx)
+        return share
 
 
 @click.command(epilog=_EPILOG)
@@ -31,6 +51,8 @@ Exit code 1: a threshold is broken. The whole 95 % interval of the change lies b
     metavar="'FIGURE > +N%'",
     help="Exit with 1 if a figure has significantly changed by more: 'ttft.p99 > +5%', 'output_throughput < -3%' (repeatable).",
 )
+@click.option("--limit", type=Percent(), default=5.0, help="Without --fail-if: percent that counts as worse; off: never exit with 1.")
+@click.option("--all", "everything", is_flag=True, help="Every figure of every pair, not only what changed.")
 @click.option("--strict", is_flag=True, help="Also exit with 1 if a threshold is inconclusive.")
 @click.option("--md", "as_markdown", is_flag=True, help="Print Markdown on stdout.")
 @price_options
@@ -39,15 +61,19 @@ def compare(
     base: Path,
     candidate: Path,
     thresholds: Sequence[str],
+    limit: float | None,
+    everything: bool,
     strict: bool,
     as_markdown: bool,
     prices: enginebench.Prices | None,
     as_json: bool,
 ) -> int:
-    """Compare two runs: what changed around them, and which figures are better, worse, or cannot be told apart."""
-    found = enginebench.compare(base, candidate, fail_if=thresholds, prices=prices)
+    """Compare two runs: the deployments and loads that are better or worse, how surely, and what changed around them."""
+    found = enginebench.compare(base, candidate, fail_if=thresholds, limit=limit, prices=prices)
     if as_json:
         print_json(found.to_dict())
-    else:
+    elif as_markdown or everything:
         click.echo(found.to_markdown() if as_markdown else found.to_text(), nl=False)
+    else:
+        click.echo(found.to_summary((str(base), str(candidate))), nl=False)
     return Exit.THRESHOLD if found.failed(strict=strict) else Exit.OK

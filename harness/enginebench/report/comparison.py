@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from enginebench.analysis import comparison
+from enginebench.analysis.busyness import compare_busyness
 from enginebench.analysis.comparison import Changed, Figure, Pair
 from enginebench.analysis.frames import figures_frame
 from enginebench.analysis.rows import Row
-from enginebench.analysis.thresholds import Finding, fails, judge, parse_rule
+from enginebench.analysis.thresholds import Finding, default_rules, fails, judge, parse_rule
 from enginebench.domain import JSON, plain, plain_object
 from enginebench.domain.formatting import percent, printable, relative_change
 from enginebench.metrics.costs import Prices
@@ -42,6 +43,8 @@ class Comparison:
     """The deployments and loads that both runs have, with the change of every figure; what differs around them."""
     findings: tuple[Finding, ...] = ()
     """One per threshold and pair."""
+    limit: float | None = None
+    """The share by which throughput, TTFT and TPOT must not be worse, if thresholds were not given."""
 
     def failed(self, *, strict: bool = False) -> bool:
         """Whether a threshold is broken. strict: or inconclusive."""
@@ -56,8 +59,14 @@ class Comparison:
         """
         return figures_frame(self.pairs)
 
+    def to_summary(self, names: tuple[str, str] = ("BASE", "CANDIDATE"), *, width: int | None = None) -> str:
+        """For the terminal: the rows that changed, counts, what changed around them. names: of the runs, for the command that shows all."""
+        from enginebench.report.comparison_summary import render_comparison
+
+        return render_comparison(self.pairs, self.findings, self.limit, names, width=width)
+
     def to_text(self) -> str:
-        """For the terminal: what changed, one table per pair, the verdicts."""
+        """Everything, for the terminal: what changed, one table per pair, the verdicts."""
         parts = [[f"{side:<10} {title}" for side, title in _runs(self.pairs)]]
         parts += [[heading, *(f"  {line}" for line in lines)] for heading, lines in _around(self.pairs)]
         for pair in self.pairs.pairs:
@@ -90,6 +99,7 @@ class Comparison:
             "sentence": _sentence(self.pairs),
             "changed": [plain(each) for each in self.pairs.changed],
             "different_machines": self.pairs.moved,
+            "busyness": compare_busyness(self.pairs.base, self.pairs.candidate),
             "alone": plain(self.pairs.alone),
             "pairs": [_pair_data(pair) for pair in self.pairs.pairs],
             "findings": [{**plain_object(each), "rule": each.rule.text} for each in self.findings],
@@ -97,19 +107,31 @@ class Comparison:
 
 
 def compare(
-    base: Run | str | Path, candidate: Run | str | Path, *, fail_if: Sequence[str] = (), prices: Prices | None = None
+    base: Run | str | Path,
+    candidate: Run | str | Path,
+    *,
+    fail_if: Sequence[str] = (),
+    limit: float | None = None,
+    prices: Prices | None = None,
 ) -> Comparison:
     """What changed from one run to another.
 
     base, candidate: runs or their folders. fail_if: thresholds such as 'ttft.p99 > +5%'; one is broken when the whole 95 % interval of
-    the change lies beyond it, which takes four restarts (repeats) in each run. prices: also compare the cost of tokens.
+    the change lies beyond it, which takes four restarts (repeats) in each run, or, with fewer, when the change is far beyond it
+    (`enginebench.analysis.thresholds`). limit: without fail_if, the share by which output tokens/s, TTFT and TPOT must not be worse.
+    prices: also compare the cost of tokens.
     UserError for an unknown figure, and for a folder that is not a run.
     """
     rules = [parse_rule(text) for text in fail_if]
+    limit = None if rules else limit
     opened = [each if isinstance(each, Run) else open_run(each) for each in (base, candidate)]
     one, other = (each.judged_by(prices=prices) for each in opened) if prices is not None else opened
     found = comparison.compare_runs(one.analysis, other.analysis)
-    return Comparison(found, tuple(finding for rule in rules for finding in judge(found, rule)))
+    findings = [finding for rule in rules for finding in judge(found, rule)]
+    if limit is not None:
+        judged = (finding for rule in default_rules(limit) for finding in judge(found, rule))
+        findings = [finding for finding in judged if finding.state != "inconclusive"]
+    return Comparison(found, tuple(findings), limit)
 
 
 # -- content -------------------------------------------------------------------------------------------------------------
