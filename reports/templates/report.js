@@ -1,4 +1,4 @@
-// Makes the page interactive. Without it every table and figure is there, and readable.
+// Makes the figures of the page interactive. Without it each is there as a static SVG.
 (() => {
   "use strict";
   const root = document.documentElement;
@@ -35,6 +35,8 @@
     return library;
   };
 
+  const names = new Map($$(".legend button").map((button) => [Number(button.dataset.slot), $("span", button).textContent]));
+
   // -- figures ---------------------------------------------------------------------------------------------------------------
   const dark = matchMedia("(prefers-color-scheme: dark)"), touch = matchMedia("(pointer: coarse)");
   // No tool bar: it would cover the data. Drag to zoom, double-click to reset.
@@ -64,25 +66,30 @@
       hoverlabel: { bgcolor: get("--panel"), bordercolor: rule, font: { color: ink, family: font, size: 12 }, align: "left" },
       xaxis: axis(layout.xaxis), yaxis: axis(layout.yaxis) };
   };
-  // the name of each line at its end, pushed apart
-  const annotate = (plot) => {
-    const { xaxis, yaxis, _size: size } = plot._fullLayout;
-    if (!xaxis || !size) return;
-    const ends = plot._fullData.filter((trace) => trace.visible === true && trace.meta.slot >= 0).map((trace) => {
-      const at = trace.x.map((x, i) => i).filter((i) => Number.isFinite(trace.y[i]) && trace.x[i] <= xaxis.r2l(xaxis.range[1]) * (xaxis.type === "log" ? Infinity : 1));
-      const last = at.reduce((best, i) => (best < 0 || trace.x[i] >= trace.x[best] ? i : best), -1);
-      return last < 0 ? null : { trace, y: yaxis.d2p(trace.y[last]) };
-    }).filter((end) => end && Number.isFinite(end.y));
-    const named = [...new Map(ends.map((end) => [end.trace.meta.slot, end])).values()].sort((a, b) => a.y - b.y);
-    if (named.length > 12) return;
-    let at = -15;
-    named.forEach((end) => { at = end.row = Math.max(end.y, at + 15); });
-    at = Math.max(size.h, 15 * named.length) + 15;
-    named.reverse().forEach((end) => { at = end.row = Math.min(end.row, at - 15); });
-    const longest = Math.min(24, Math.max(0, ...named.map((end) => end.trace.name.length)));
-    const annotations = named.map((end) => ({ xref: "paper", yref: "paper", x: 1, y: 1 - end.row / size.h, xanchor: "left", xshift: 6, showarrow: false,
-      text: end.trace.name.length > 24 ? `${end.trace.name.slice(0, 23)}…` : end.trace.name, font: { size: 12, color: end.trace.line.color } }));
-    return window.Plotly.relayout(plot, { annotations, "margin.r": 14 + 7.2 * longest });
+  // the name of each line at its end, pushed apart as in the static figure
+  const MOST = 12, LINE = 15;
+  const label = (slot) => { const name = names.get(slot) ?? ""; return name.length > 24 ? `${name.slice(0, 23)}…` : name; };
+  const escaped = (text) => text.replace(/[&<>]/g, (c) => `&#${c.charCodeAt(0)};`);
+  const slots = (spec) => [...new Set(spec.data.map((trace) => trace.meta.slot).filter((slot) => slot >= 0 && !hidden.has(slot)))];
+  const room = (spec) => (slots(spec).length > MOST ? 14 : 16 + 7.4 * Math.max(0, ...slots(spec).map((slot) => label(slot).length)));
+  const annotate = (plot, spec) => {
+    const { yaxis, _size: size } = plot._fullLayout, ends = new Map();
+    for (const trace of plot._fullData) {
+      if (trace.visible !== true || trace.meta.slot < 0) continue;
+      trace.x.forEach((x, i) => {
+        const y = yaxis.d2p(trace.y[i]), end = ends.get(trace.meta.slot);
+        if (trace.y[i] !== null && Number.isFinite(y) && (!end || x >= end.x)) ends.set(trace.meta.slot, { x, y, slot: trace.meta.slot });
+      });
+    }
+    if (!ends.size || slots(spec).length > MOST) return;
+    const rows = [...ends.values()].sort((a, b) => a.y - b.y);
+    let at = -LINE;
+    rows.forEach((end) => { at = end.row = Math.max(end.y, at + LINE); });
+    at = Math.max(size.h, LINE * (rows.length - 1)) + LINE;
+    rows.reverse().forEach((end) => { at = end.row = Math.min(end.row, at - LINE); });
+    const annotations = rows.map((end) => ({ xref: "paper", yref: "paper", x: 1, y: 1 - end.row / size.h, xanchor: "left", yanchor: "middle", xshift: 6,
+      showarrow: false, text: escaped(label(end.slot)), font: { size: 12, color: color(end.slot) } }));
+    return window.Plotly.relayout(plot, { annotations });
   };
   const draw = async (figure) => {
     if (!figure.getClientRects().length) return; // hidden: drawn when it is shown
@@ -90,8 +97,10 @@
     const spec = specs.get(figure.id), height = Math.max(270, figure.classList.contains("live") ? plot.clientHeight : $(".static", figure).clientHeight);
     figure.classList.add("live");
     const muted = getComputedStyle(root).getPropertyValue("--muted").trim();
-    await plotly.react(plot, spec.data.map((trace) => paint(trace, muted)), themed(spec.layout, height), config);
-    await annotate(plot);
+    const layout = themed(spec.layout, height);
+    layout.margin.r = room(spec);
+    await plotly.react(plot, spec.data.map((trace) => paint(trace, muted)), layout, config);
+    await annotate(plot, spec);
     figure.dataset.drawn = "plotly";
   };
   const redraw = () => $$("figure.live").forEach(draw);
@@ -225,88 +234,5 @@
     if (copy.textContent === "copied") setTimeout(() => { copy.textContent = label; }, 1500);
   });
 
-  // -- the grid under limits: those that keep them, compared by the ranges of their restarts ---------------------------------------
-  const names = new Map(buttons.map((button) => [Number(button.dataset.slot), $("span", button).textContent]));
-  const speed = (x) => (x >= 100 ? Math.round(x).toLocaleString("en") : x.toPrecision(3));
-  const judge = (rows, limits) => { // a row: slot, tok/s, its lowest and highest restart, TTFT and TPOT in ms, suspect
-    const able = rows.filter((row) => row[4] !== null && row[5] !== null && row[4] <= limits[0] && row[5] <= limits[1]).sort((a, b) => b[1] - a[1]);
-    if (!able.length) return { says: "none holds", leaders: [] };
-    const [best, ...others] = able;
-    if (!others.length) return { says: "alone", leaders: [best], lead: 1, held: 1 };
-    const near = others.filter((row) => best[2] <= row[3] || best[3] / row[2] - 1 < 0.03);
-    if (!near.length) return { says: `+${(100 * (best[1] / others[0][1] - 1)).toPrecision(2)} %`, leaders: [best], lead: best[1] / others[0][1] - 1, held: able.length };
-    return { says: near.every((row) => best[3] / row[2] - 1 < 0.03) ? "equal" : "cannot tell", leaders: [best, ...near], held: able.length };
-  };
-  $$(".decide").forEach((box) => {
-    const cells = $$("td[data-v]", box), before = cells.map((cell) => [cell.className, cell.innerHTML, cell.title]);
-    const limited = (limits) => cells.forEach((cell) => {
-      const rows = JSON.parse(cell.dataset.v), found = judge(rows, limits), one = found.leaders.length === 1;
-      cell.textContent = "";
-      cell.title = "";
-      cell.className = !found.leaders.length ? "none" : one ? `k s${found.leaders[0][0]} t${found.lead >= 0.05 ? 2 : found.lead >= 0.02 ? 1 : 0}` : "eq";
-      const suspect = found.leaders.some((row) => row[6]);
-      if (suspect) cell.classList.add("hat");
-      const says = el("span", "p", found.says);
-      if (suspect) says.append(" ", el("em", "", "suspect"));
-      const leaders = found.leaders.slice(0, 3).map((row) => el("i", `k s${row[0]}`, el("b", "", names.get(row[0]))));
-      if (found.leaders.length > 3) leaders.push(el("i", "", `and ${found.leaders.length - 3} more`));
-      const small = found.leaders.length ? `${speed(found.leaders[0][1])} ${box.dataset.unit} · ${found.held} of ${rows.length} hold` : "";
-      cell.append(el("span", "w", ...leaders), says, el("small", "", small));
-    });
-    box.addEventListener("input", (event) => {
-      const own = $("input[value=own]", box);
-      if (event.target.type === "number") own.checked = true;
-      const value = $("input[type=radio]:checked", box).value, ruling = $(".ruling", box);
-      ruling.hidden = value === "";
-      if (value === "") return cells.forEach((cell, i) => { [cell.className, cell.innerHTML, cell.title] = before[i]; });
-      const limits = value === "own" ? $$("input[type=number]", box).map((its) => Number(its.value) || 0) : value.split(",").map(Number);
-      limited(limits);
-      const names_ = box.dataset.limits.split("|");
-      ruling.textContent = `${names_[0]} at most ${limits[0]} ms and ${names_[1]} at most ${limits[1]} ms. Leads: every restart above all of the next; equal: the whole range is under 3 %. ` +
-        `For the verdict by requests: bench report --slo ttft_ms=${limits[0]},tpot_ms=${limits[1]}`;
-    });
-  });
-
-  // -- the table: sorted by a column, and in blocks where its columns do not fit ----------------------------------------------------
-  const table = $(".compare");
-  if (table) {
-    const heads = $$("thead th", table), bodies = [...table.tBodies].map((body) => [body, [...body.rows]]), by = $(".sortby");
-    const value = (row, i) => {
-      const cell = row.cells[i], text = cell ? (cell.dataset.v ?? cell.firstChild?.textContent ?? "").replaceAll(",", "").trim() : "", number = parseFloat(text);
-      return i < 2 ? cell.textContent.trim() : Number.isNaN(number) ? null : number;
-    };
-    const sort = (i, down) => {
-      heads.forEach((head, k) => (k === i ? head.setAttribute("aria-sort", down ? "descending" : "ascending") : head.removeAttribute("aria-sort")));
-      table.classList.toggle("sorted", i >= 0);
-      bodies.forEach(([body, rows]) => {
-        const [titles, lines] = [rows.filter((row) => row.matches(".section")), rows.filter((row) => !row.matches(".section"))];
-        if (i >= 0) lines.sort((a, b) => {
-          const [x, y] = [value(a, i), value(b, i)];
-          if (x === null || y === null) return (x === null) - (y === null); // without a figure: last
-          return (x < y ? -1 : x > y ? 1 : 0) * (down ? -1 : 1);
-        });
-        body.append(...titles, ...lines);
-      });
-    };
-    heads.forEach((head, i) => {
-      const button = el("button", "", ...head.childNodes);
-      button.type = "button";
-      head.append(button);
-      button.addEventListener("click", () => sort(i, head.getAttribute("aria-sort") === "ascending"));
-      by.append(new Option(head.textContent.trim().replace(/\s+/g, " "), i));
-    });
-    by.addEventListener("change", () => sort(by.value === "" ? -1 : Number(by.value), false));
-  }
-  const fit = () => $$(".scroll").forEach((its) => {
-    if (its.dataset.fit === "stacked") its.classList.remove("f0");
-    const over = its.scrollWidth > its.clientWidth + 1;
-    its.dataset.fit = over ? "stacked" : "";
-    if (over) its.classList.add("f0");
-  });
-  let waiting = 0;
-  addEventListener("resize", () => { clearTimeout(waiting); waiting = setTimeout(fit, 100); });
-  document.addEventListener("toggle", fit, true);
-  $("#ranges")?.addEventListener("change", fit);
-  fit();
   root.dataset.ready = "page";
 })();

@@ -53,7 +53,8 @@ def _ends(layout: Mapping[str, JSON], known: Sequence[float], *, log: bool) -> t
     low, high = (math.log10(end) if log else end for end in (min(known), max(known)))
     if layout.get("rangemode") == "tozero" and not log:
         low, high = min(0.0, low), max(0.0, high)
-    room = 0.06 * (high - low) or (0.3 if log else abs(high) * 0.1 or 1.0)
+    span = high - low if high - low > 1e-6 * (1.0 if log else max(abs(high), abs(low))) else 0.0
+    room = 0.06 * span or (0.3 if log else abs(high) * 0.1 or 1.0)
     return low - (room if log or low != 0 else 0.0), high + room
 
 

@@ -49,7 +49,8 @@ def render_html(run: Run, analysis: Analysis) -> str:
     from markupsafe import Markup
 
     templates = resource_dir("reports/templates")
-    css, stack, source = (_read(templates / name) for name in ("report.css", "stack.css", "report.js"))
+    css, stack, *scripts = (_read(templates / name) for name in ("report.css", "stack.css", "report.js", "tables.js"))
+    source = "".join(scripts)
     library, library_hash = packed_plotly()
     context = Context(run, analysis)
     applicable = ((section, tuple(section.blocks(context))) for section in all_sections() if section.applies(analysis))

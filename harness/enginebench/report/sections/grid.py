@@ -10,10 +10,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from enginebench.analysis.analysis import Analysis, Row
-from enginebench.analysis.conclusion import Grid, Regime, Standing
+from enginebench.analysis.conclusion import Capacity, Grid, Regime, Standing
 from enginebench.domain.formatting import counted, number, percent
 from enginebench.metrics.slo import PRESETS
-from enginebench.report.blocks import Block, Custom
+from enginebench.report.blocks import Block, Cell, Custom, Table
+from enginebench.report.columns import MISSING
 from enginebench.report.section import Context, Section, measurements
 
 _LEADS = ("leads", "probably leads")
@@ -113,6 +114,20 @@ def _blocks(context: Context) -> Iterator[Block]:
     if views := grid_views(context.analysis, slots):
         data = {"grids": views, "styles": context.slots, "presets": _presets(), "slo": context.analysis.slo}
         yield Custom("grid.html.j2", data)
+    if rows := [_held(its, context.analysis) for its in context.analysis.conclusion.capacities]:
+        yield Table(("deployment", "context", "highest load within the SLO", *_HELD), tuple(rows), css="lined", caption=_CAPACITY)
+
+
+_CAPACITY = "Highest load that each deployment holds"
+_HELD = (Cell("output", "tok/s there", "num"), Cell("cost", "per M tokens", "num"))
+
+
+def _held(its: Capacity, analysis: Analysis) -> tuple[str | Cell, ...]:
+    """A deployment with one context: what it holds, and its throughput and cost there."""
+    several = len(analysis.conclusion.by_model) > 1
+    context = ", ".join(filter(None, (its.context, its.settings, its.model if several else "")))
+    figures = (Cell(number(value) if value is not None else MISSING, css="num") for value in (its.throughput, its.cost))
+    return its.deployment, context, Cell(its.text, css="differs" if its.sure else ""), *figures
 
 
 SECTION = Section("grid", "Decision grid: who leads at which context and load", _blocks, label="Grid", needs=(measurements,))
