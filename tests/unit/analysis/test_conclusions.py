@@ -277,7 +277,8 @@ def test_random_and_trained_weights_are_not_compared() -> None:
 
 # -- chance --------------------------------------------------------------------------------------------------------------
 
-RUNS = 120
+RUNS = 40
+"""The seeds are fixed, so the outcome is too. With 400 to 1,000 runs: 2.1 to 4.0 % for two deployments."""
 
 
 @pytest.mark.parametrize("names", ["ab", "abcd"])
@@ -306,7 +307,7 @@ def test_a_difference_of_five_percent_is_found(factor: float, noise: float, rest
 def test_a_difference_at_the_margin_is_called_equal_in_at_most_five_percent(restarts: int) -> None:
     seen = [
         each.outcome == "equal"
-        for seed in range(60)
+        for seed in range(30)
         for each in regimes(concluded(rows({"a": times(1.03), "b": times(1)}, noise=0.01, restarts=restarts, seed=seed)))
     ]
     assert np.mean(seen) <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / len(seen))
@@ -378,7 +379,7 @@ def test_a_search_that_never_or_always_passes() -> None:
 def test_the_interval_of_a_limit_covers_it() -> None:
     """95 % nominal; with restarts that differ by 5 % in their limit, 4 of them, and 300 requests a cell."""
     covered = []
-    for seed in range(60):
+    for seed in range(30):
         found = concluded(probed({"a": falling(4.5)}, RATES, slo=SLO, restarts=4, spread=0.05, seed=seed), slo=SLO)
         (its,) = found.capacities
         covered.append((its.low or 0) <= 4.5 <= (its.high or math.inf))
