@@ -81,7 +81,9 @@
         if (trace.y[i] !== null && Number.isFinite(y) && (!end || x >= end.x)) ends.set(trace.meta.slot, { x, y, slot: trace.meta.slot });
       });
     }
-    if (!ends.size || slots(spec).length > MOST) return;
+    const decades = yaxis.type === "log" ? yaxis.range[1] - yaxis.range[0] : 0; // few ticks, as in the static figure
+    const ticks = decades > 0.8 ? { "yaxis.dtick": decades > 3 ? 1 : "D2" } : {};
+    if (!ends.size || slots(spec).length > MOST) return window.Plotly.relayout(plot, ticks);
     const rows = [...ends.values()].sort((a, b) => a.y - b.y);
     let at = -LINE;
     rows.forEach((end) => { at = end.row = Math.max(end.y, at + LINE); });
@@ -89,7 +91,7 @@
     rows.reverse().forEach((end) => { at = end.row = Math.min(end.row, at - LINE); });
     const annotations = rows.map((end) => ({ xref: "paper", yref: "paper", x: 1, y: 1 - end.row / size.h, xanchor: "left", yanchor: "middle", xshift: 6,
       showarrow: false, text: escaped(label(end.slot)), font: { size: 12, color: color(end.slot) } }));
-    return window.Plotly.relayout(plot, { annotations });
+    return window.Plotly.relayout(plot, { annotations, ...ticks });
   };
   const draw = async (figure) => {
     if (!figure.getClientRects().length) return; // hidden: drawn when it is shown

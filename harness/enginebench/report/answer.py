@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from enginebench.analysis.analysis import Analysis
-from enginebench.analysis.conclusion import Grid, Outcome, Regime, Statement
+from enginebench.analysis.conclusion import Choice, Grid, Outcome, Regime, Statement
 from enginebench.domain.formatting import counted, number
 from enginebench.report.run_facts import facts
 
@@ -14,7 +14,7 @@ _LONGEST = 170
 """Characters of a sentence that is a heading as a whole."""
 _WORDS: dict[Outcome, str] = {
     "leads": "leads", "probably leads": "probably leads", "equal": "equal in practice", "cannot tell": "cannot tell apart",
-    "alone": "alone", "none holds": "none meets the SLO", "nothing": "no figure",
+    "alone": "the only one with a figure", "none holds": "none meets the SLO", "nothing": "no figure",
 }  # fmt: skip
 
 
@@ -54,7 +54,7 @@ def answer(analysis: Analysis) -> Answer:
              for model, text in headings]  # fmt: skip
     units = dict.fromkeys(grid.scale.unit for grid in found.grids)
     rows = [row for grid in found.grids for row in _rows(grid, analysis)]
-    rows += [_mixed(analysis, model, several=several) for model in found.by_model if any(its.model == model for its in found.choices)]
+    rows += [_mixed(its, several=several) for its in found.choices if _to_choose(its.model, found.grids)]
     others = tuple(
         f"{grid.scale.model}: {text}" if several else text for grid in found.grids for text in grid.others
     )  # fmt: skip
@@ -94,10 +94,13 @@ def _values(regimes: list[Regime], unit: str) -> str:
 
 def _surety(its: Statement) -> str:
     if its.outcome in ("alone", "none holds", "nothing"):
-        return _WORDS[its.outcome]
+        return ""
     return f"sure at {its.sure} of {counted(its.of, 'load')}" if its.sure else f"not sure: {_WORDS[its.outcome]}"
 
 
-def _mixed(analysis: Analysis, model: str, *, several: bool) -> AnswerRow:
-    choice = next(its for its in analysis.conclusion.choices if its.model == model)
-    return AnswerRow("mixed or unknown", model if several else "", (choice.deployment,), choice.command, "", choice.text, "", "")
+def _to_choose(model: str, grids: Sequence[Grid]) -> bool:
+    return len({name for grid in grids if grid.scale.model == model for name in grid.scale.deployments}) > 1
+
+
+def _mixed(its: Choice, *, several: bool) -> AnswerRow:
+    return AnswerRow("mixed or unknown", its.model if several else "", (its.deployment,), its.command, "", its.text, "", "")

@@ -45,7 +45,7 @@ class Cell:
     small: str = ""
     """A second line, such as a unit."""
     css: str = ""
-    """'num' aligns a column to the right; 'quiet' and 'differs' set the colour."""
+    """'num' aligns a column to the right; 'quiet' is grey, 'differs' bold; 'again' repeats the heading above, unseen in a table."""
     hint: str = ""
     """A tooltip, such as the definition of a metric."""
     bar: float | None = None

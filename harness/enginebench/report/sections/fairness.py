@@ -43,10 +43,10 @@ def _values_of(card: Card, aspect: str) -> Iterator[tuple[str | Cell, ...]]:
     found: dict[str, list[Column]] = {}
     for column in card.columns:
         found.setdefault(column.facts[aspect].text, []).append(column)
-    for text, columns in sorted(found.items(), key=lambda item: -len(item[1])):
+    for i, (text, columns) in enumerate(sorted(found.items(), key=lambda item: -len(item[1]))):
         fact = columns[0].facts[aspect]
         css = "differs" if fact.differs else "quiet" if fact.got is None else ""
-        yield ASPECTS[aspect][0], Cell(text, css=css), _named(columns, card)
+        yield Cell(ASPECTS[aspect][0], css="again" if i else ""), Cell(text, css=css), _named(columns, card)
 
 
 def _approximations(card: Card) -> Iterator[tuple[str | Cell, ...]]:
