@@ -74,6 +74,8 @@ class Faults:
     """Threads that wait for the disk without a pause: random blocks of a file of 256 MiB that is kept out of the page cache."""
     disk_share: float = 1.0
     """Part of the time that each of them reads."""
+    touches: str = ""
+    """A file that is made when the 24th request comes, so that something can happen in the middle of a load."""
     other_model: bool = False
     """The server says that it has another model than the one that was asked for."""
     reports_precision: str = "none"
@@ -136,6 +138,8 @@ class Server:
         self.requests += 1
         self.began = self.began or arrived
         hit = self.hit()
+        if faults.touches and self.requests == 24:
+            Path(faults.touches).touch()  # noqa: ASYNC240  (an empty file)
         if faults.freeze_s and self.requests == 8:
             stop = f"sleep 0.5; kill -STOP {os.getpid()}; sleep {faults.freeze_s}; kill -CONT {os.getpid()}"
             subprocess.Popen(["sh", "-c", stop])  # noqa: ASYNC220  (its own process id, after a pause)

@@ -18,7 +18,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 from trust_scene import (
@@ -316,28 +315,8 @@ def stepped_clock(scene: Scene, strength: int) -> list[Seen]:
     found = []
     for _ in range(scene.repeats):
         stepped.unlink(missing_ok=True)
-        found += measured(Scene(scene.folder, 1, scene.env), scenario(faulty(), LONG), during=stepping(stepped))
+        found += measured(Scene(scene.folder, 1, scene.env), scenario(faulty(touches=str(stepped)), LONG))
     return found
-
-
-def stepping(file: Path) -> Beside:
-    """The file is made two seconds after the telemetry of the load has begun: in the middle of a load of 6 s."""
-
-    def wait(client: psutil.Process) -> None:
-        with contextlib.suppress(psutil.Error):
-            while not any("enginebench.telemetry.sampler" in child.cmdline() for child in client.children()):
-                time.sleep(0.1)
-            time.sleep(2)
-            file.touch()
-
-    @contextlib.contextmanager
-    def during(client: psutil.Process) -> Iterator[None]:
-        waiting = threading.Thread(target=wait, args=(client,), daemon=True)
-        waiting.start()
-        yield
-        waiting.join(1)
-
-    return during
 
 
 def gpu(name: str, causes: Sequence[str], line: str, strengths: Mapping[str, str]) -> Fault:

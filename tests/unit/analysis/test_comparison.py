@@ -336,7 +336,7 @@ def test_only_the_rows_that_changed(tmp_path: Path) -> None:
     base = night(tmp_path / "base", deployments=deployments)
     run = Run(night(tmp_path / "other", deployments=deployments))
     for cell in run.cells():  # one slower, one faster, one as it was
-        slow = {4: 1.2, 8: 0.8, 16: 1.0}[cell.deployment.options["max_num_seqs"]]  # type: ignore[index]
+        slow = {4: 1.2, 8: 0.8, 16: 1.0}[cell.deployment.options["max_num_seqs"]]
         run.drop(cell.id)
         run.add_cell(cell, synthetic_samples(LOAD, Pace(0.020 * slow, 0.005 * slow), seed=cell.repeat))
     assert summary(base, run.path) == (

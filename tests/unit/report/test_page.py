@@ -95,7 +95,7 @@ LINE = {"name": "vllm &lt;b&gt;", "meta": {"slot": 3}, "mode": "lines+markers", 
 
 
 def drawn(*traces: dict[str, object], **layout: object) -> ET.Element:
-    panel = Panel("p", traces, {"xaxis": {"title": {"text": "x<y"}}, "yaxis": {}, **layout})  # type: ignore[arg-type]
+    panel = Panel("p", traces, {"xaxis": {"title": {"text": "x<y"}}, "yaxis": {}, **layout})
     return ET.fromstring(static_chart(panel, 'a "title"', 500).replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1))  # noqa: S314
 
 
