@@ -25,7 +25,7 @@
   let library = null;
   const load = () => {
     library ??= (async () => {
-      keep(await unpack($("#folded-plots")));
+      keep(await unpack($("#packed-plots")));
       const script = document.createElement("script");
       script.textContent = await unpack($("#plotly")); // allowed by its hash in the policy
       document.head.append(script);
@@ -191,7 +191,7 @@
   addEventListener("beforeprint", () => $$("section > details, figure details").forEach((its) => { its.open = true; }));
 
   // -- copy and save ----------------------------------------------------------------------------------------------------------
-  const drawn = ["fill", "stroke", "stroke-width", "stroke-dasharray", "opacity", "font-size", "font-weight", "font-family", "text-anchor"];
+  const drawn = ["fill", "stroke", "stroke-width", "stroke-dasharray", "stroke-linecap", "opacity", "font-size", "font-weight", "font-family", "text-anchor"];
   const picture = (figure) => { // the static figure with its styles in it, at the width that is shown
     const statics = $(".static", figure), live = figure.classList.contains("live");
     figure.classList.remove("live");

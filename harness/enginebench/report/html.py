@@ -34,8 +34,10 @@ Rendered = list[tuple[Section, tuple[Block, ...]]]
 
 WIDE, NARROW, ONLY = 548, 350, 430
 """Widths of a static chart: on a desk, on a phone, and of one that has a single form because it is folded or one of many."""
-_MOST_FORMS = 20
+_MOST_FORMS = 12
 """Figures of a page that are drawn for a desk and for a phone; of more, the page would be too large."""
+_MOST_DATA = 80_000
+"""Characters of data of figures that are not packed."""
 
 
 def write_html(run: Run, analysis: Analysis, path: Path) -> Path:
@@ -75,6 +77,7 @@ def render_html(run: Run, analysis: Analysis) -> str:
         "styles": context.slots,
         "anchor": lambda panel: anchors[id(panel)],
     }
+    plots, folded = _data(sections)
     return environment.get_template("report.html.j2").render(
         analysis=analysis,
         run=analysis.run,
@@ -84,8 +87,8 @@ def render_html(run: Run, analysis: Analysis) -> str:
         figures={section.id for section, blocks in sections if any(_panels(block) for block in blocks)},
         contents=contents,
         css=Markup(css + _hues(context.slots) + _stacked(stack)),  # noqa: S704  # our own files
-        plots_json=Markup(script_json(_specs(sections, folded=False))),  # noqa: S704  # script_json escapes
-        packed={"folded-plots": _packed(pack(script_json(_specs(sections, folded=True)))), "plotly": _packed(library)},
+        plots_json=Markup(plots),  # noqa: S704  # script_json escapes
+        packed={"packed-plots": _packed(pack(folded)), "plotly": _packed(library)},
         report_js=Markup(source),  # noqa: S704  # our own file
         policy=_policy(library_hash, script_hash(source)),
     )
@@ -125,11 +128,17 @@ def _figure_ids(sections: Rendered) -> Mapping[int, str]:
     return found
 
 
-def _specs(sections: Rendered, *, folded: bool) -> JSON:
-    """The figures of the folded sections, or of the others."""
+def _data(sections: Rendered) -> tuple[str, str]:
+    """The data of the figures, as JSON: those to read, and those to pack, which are folded or too many."""
     ids = _figure_ids(sections)
-    panels = [panel for section, blocks in sections for block in blocks for panel in _panels(block) if section.folded == folded]
-    return [{"id": ids[id(panel)], "data": list(panel.traces), "layout": dict(panel.layout)} for panel in panels]
+    shown: list[JSON] = []
+    folded: list[JSON] = []
+    for section, blocks in sections:
+        for panel in (panel for block in blocks for panel in _panels(block)):
+            spec: JSON = {"id": ids[id(panel)], "data": list(panel.traces), "layout": dict(panel.layout)}
+            (folded if section.folded else shown).append(spec)
+    plain = script_json(shown)
+    return (plain, script_json(folded)) if len(plain) <= _MOST_DATA else ("[]", script_json([*shown, *folded]))
 
 
 def _packed(its: Packed) -> dict[str, object]:

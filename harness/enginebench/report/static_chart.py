@@ -24,7 +24,8 @@ _CHARACTER = 6.9
 _MOST_LABELS = 12
 """With more lines in a panel, only the legend names them."""
 _LINE = 15.0
-_MOST_POINTS = 16
+_MOST_POINTS, _FEW = 16, 5
+"""Points of a curve, and the curves of a panel above which they have half of them."""
 _RING = 12
 """A marker larger than this goes around others."""
 
@@ -143,7 +144,7 @@ def _points(trace: Trace, frame: _Frame) -> list[tuple[float, float] | None]:
 def _places(trace: Trace, frame: _Frame) -> list[tuple[float, float] | None]:
     """Where the points are in the drawing: every n-th of them where they are closer than can be seen."""
     points = _points(trace, frame)
-    step = max(1, len(points) // _MOST_POINTS)
+    step = max(1, len(points) // (_MOST_POINTS if len(frame.panel.traces) <= _FEW else _MOST_POINTS // 2))
     kept = [point for i, point in enumerate(points) if i % step == 0 or i == len(points) - 1 or point is None]
     return [(frame.px(point[0]), frame.py(point[1])) if point is not None else None for point in kept]
 
@@ -187,10 +188,11 @@ def _labels(frame: _Frame) -> Iterator[str]:
     """The name of each line at its end, pushed apart, with a leader to it."""
     ends = [end for trace in frame.named if (end := _last(trace, frame)) is not None]
     rows = label_rows([y for _, y in ends], _LINE, _ABOVE, frame.height - _BELOW)
-    x = frame.width - frame.right + 16
-    for trace, (at_x, at_y), row, text in zip(frame.named, ends, rows, frame.labels, strict=True):
-        yield f'<g class="s{_slot(trace)}"><path class="ld" d="M{at_x + 5:g} {at_y:g}L{x - 3:g} {row:g}"/>'
-        yield f'<text class="lb" x="{x:g}" y="{row + 4:g}">{html.escape(text)}</text></g>'
+    x = round(frame.width - frame.right) + 16
+    leaders = "".join(f"M{at_x + 5:g} {at_y:g}L{x - 3} {row:.0f}" for (at_x, at_y), row in zip(ends, rows, strict=True))
+    yield f'<path class="ld" d="{leaders}"/>'
+    for trace, row, text in zip(frame.named, rows, frame.labels, strict=True):
+        yield f'<text class="lb s{_slot(trace)}" x="{x}" y="{row + 4:.0f}">{html.escape(text)}</text>'
 
 
 # -- reading traces --------------------------------------------------------------------------------------------------------

@@ -106,7 +106,8 @@ def test_a_line_is_drawn_in_the_hue_of_its_deployment_and_labelled_at_its_end() 
     assert "x<y" in texts
     assert {"10", "100", "1,000"} <= set(texts)
     groups = [group.get("class") for group in svg.iter(f"{SVG}g")]
-    assert groups.count("s3") == 2
+    assert groups.count("s3") == 1
+    assert [text.text for text in svg.iter(f"{SVG}text") if text.get("class") == "lb s3"] == ["vllm <b>"]
     line = next(path for path in svg.iter(f"{SVG}path") if path.get("class") == "l")
     assert line.get("stroke-dasharray") == "7 4"
     assert str(line.get("d")).count("M") == 2, "a missing value interrupts the line"

@@ -24,6 +24,8 @@ from enginebench.report.section import Context, Section
 
 _LOG_LINES = 40
 _LOG_WIDTH = 300
+_MOST_CELLS = 150
+"""Of a run with more cells, those that are valid are counted and not listed: the page would be too large."""
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
 
 
@@ -39,21 +41,23 @@ def _deployment(rows: list[Row], analysis: Analysis, samples: SampleSummary) -> 
     starts: dict[str, list[CellResult]] = {}
     for cell in sorted((cell for row in rows for cell in row.cells), key=lambda cell: cell.record.repeat):
         starts.setdefault(cell.record.launch_id, []).append(cell)
+    all_cells = sum(len(row.cells) for row in analysis.rows) <= _MOST_CELLS
     first = next((analysis.launches[key] for key in starts if key in analysis.launches), None)
     return {
         "name": rows[0].name,
         "model": rows[0].deployment.model,
         "requested": pretty(rows[0].deployment.shown),
         "summary": f"{counted(len(starts), 'server start')}, {counted(sum(map(len, starts.values())), 'cell')}",
-        "launches": [_launch(key, cells, analysis.launches.get(key), first, samples) for key, cells in starts.items()],
+        "launches": [_launch(key, cells, analysis.launches.get(key), first, samples, all_cells=all_cells) for key, cells in starts.items()],
     }
 
 
 def _launch(
-    key: str, cells: list[CellResult], launch: LaunchRecord | None, first: LaunchRecord | None, samples: SampleSummary
+    key: str, cells: list[CellResult], launch: LaunchRecord | None, first: LaunchRecord | None, samples: SampleSummary, *, all_cells: bool
 ) -> dict[str, Any]:
     title = f"Repeat {cells[0].record.repeat}{'' if launch else ': no server was started'}"
-    start = {"id": key, "title": title, "cells": list(_cells(cells, samples))}
+    listed = [cell for cell in cells if all_cells or not cell.ran or cell.verdict != "valid"]
+    start = {"id": key, "title": title, "cells": list(_cells(listed, samples)), "unlisted": len(cells) - len(listed)}
     if launch is None:
         return start
     resolved = launch.configuration.resolved
