@@ -23,7 +23,8 @@ from enginebench.checkpoints.random_moe import RandomMoE
 from enginebench.errors import UserError, did_you_mean
 from enginebench.physics.catalogue import find_model, models
 from enginebench.physics.config import from_config
-from enginebench.physics.geometry import Model, Role
+from enginebench.physics.geometry import Model, Recurrence, Role
+from enginebench.physics.gguf_config import gguf_config, wanted
 from enginebench.physics.hub_config import CONFIG, hub_config
 from enginebench.physics.precision import Precision, names, precision
 from enginebench.physics.quantization import stored_precision
@@ -31,13 +32,15 @@ from enginebench.physics.weights import Stored, Weights, weigh
 
 _ROLES: tuple[tuple[str, Role], ...] = (
     (r"vision|multi_modal|mtp|nextn|eh_proj|enorm|hnorm", Role.OTHER),
-    (r"token_embd|embed_tokens", Role.EMBEDDING),
+    (r"token_embd\.|embed_tokens", Role.EMBEDDING),
     (r"^output\.|lm_head", Role.HEAD),
-    (r"ffn_gate_inp|shared_expert_gate|router|mlp\.gate\.|block_sparse_moe\.gate\.|exp_probs_b", Role.ROUTER),
-    (r"shexp|shared_expert", Role.SHARED),
-    (r"_exps|\.experts\.|input_linear|output_linear", Role.EXPERT),
+    (r"ffn_gate_inp\.scale", Role.NORM),
+    (r"ffn_gate_inp|shared_expert_gate|router|mlp\.gate\.|block_sparse_moe\.gate\.|exp_probs_b|ffn_down_exps\.scale", Role.ROUTER),
+    (r"shexp|shared_expert|ffn_latent", Role.SHARED),
+    (r"(?<!norm)_exps|\.experts\.|input_linear|output_linear", Role.EXPERT),
     (r"norm", Role.NORM),
-    (r"attn_q_a|attn_kv_a|q_a_proj|kv_a_proj", Role.LATENT),
+    (r"\.(ssm_|shortconv)", Role.RECURRENT),
+    (r"attn_q_a|attn_kv_a|q_a_proj|kv_a_proj|indexer\.", Role.LATENT),
     (r"attn_(k|v)\.|[kv]_proj\.", Role.KEYS),
     (r"attn|self_attn", Role.ATTENTION),
     (r"ffn_|mlp\.|feed_forward\.", Role.DENSE),
@@ -142,6 +145,8 @@ def _assemble(model: Model, kind: Precision, tensors: Iterable[_Tensor], source:
         layer = int(block[1]) if block else -1 if role == Role.EMBEDDING else last
         if block and layer >= last:
             role, layer = Role.OTHER, last
+        if role in (Role.ATTENTION, Role.KEYS) and layer < last and isinstance(model.layers[layer].attention, Recurrence):
+            role = Role.RECURRENT
         entry = found[role, layer]
         entry[0] += params
         entry[1] += size
@@ -185,26 +190,7 @@ def _title(config: Path) -> str:
 
 # -- GGUF ----------------------------------------------------------------------------------------------------------------------
 
-_ARCHITECTURES = {
-    "llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "qwen2moe": "qwen2_moe", "qwen3moe": "qwen3_moe", "olmoe": "olmoe",
-    "granitemoe": "granitemoe", "gpt-oss": "gpt_oss", "llama4": "llama4_text", "deepseek2": "deepseek_v3",
-}  # fmt: skip
-_KEYS = {
-    "num_hidden_layers": "block_count", "hidden_size": "embedding_length", "num_attention_heads": "attention.head_count",
-    "num_key_value_heads": "attention.head_count_kv", "head_dim": "attention.key_length", "intermediate_size": "feed_forward_length",
-    "max_position_embeddings": "context_length", "moe_intermediate_size": "expert_feed_forward_length",
-    "num_experts": "expert_count", "num_experts_per_tok": "expert_used_count", "sliding_window": "attention.sliding_window",
-    "shared_expert_intermediate_size": "expert_shared_feed_forward_length", "n_shared_experts": "expert_shared_count",
-    "first_k_dense_replace": "leading_dense_block_count", "interleave_moe_layer_step": "interleave_moe_layer_step",
-    "q_lora_rank": "attention.q_lora_rank", "kv_lora_rank": "attention.kv_lora_rank", "qk_rope_head_dim": "rope.dimension_count",
-    "key_length_mla": "attention.key_length_mla", "value_length_mla": "attention.value_length_mla",
-    "value_length": "attention.value_length",
-}  # fmt: skip
-"""Keys of config.json -> keys of GGUF without the architecture's prefix."""
-
 _PART = re.compile(r"(?P<stem>.*)-(?P<part>\d{5})-of-(?P<count>\d{5})\.gguf")
-_LLAMA4_CHUNK = 8192
-"""Tokens of one attention chunk of Llama 4, which GGUF files do not state."""
 
 
 def _gguf(path: Path) -> Weights:
@@ -214,11 +200,12 @@ def _gguf(path: Path) -> Weights:
     for each in (each for reader in readers for each in reader.tensors):
         types[each.tensor_type.name.lower()] += float(each.n_bytes)
     architecture = str(read_metadata(path, {"general.architecture"}).get("general.architecture"))
-    found = read_metadata(path, {f"{architecture}.{key}" for key in _KEYS.values()})
     shapes = {each.name: tuple(int(size) for size in each.shape) for reader in readers for each in reader.tensors}
-    model = from_config(
-        path.stem, _gguf_config(architecture, {key: found.get(f"{architecture}.{name}") for key, name in _KEYS.items()}, shapes)
-    )
+    try:
+        model = from_config(path.stem, gguf_config(architecture, read_metadata(path, wanted(architecture)), shapes))
+    except UserError as error:
+        error.file = error.file or path
+        raise
     return _assemble(model, _arithmetic(max(types, key=types.__getitem__)), tensors, "the tensors of the GGUF file")
 
 
@@ -248,27 +235,3 @@ def _opened(path: Path) -> Any:
 def _arithmetic(kind: str) -> Precision:
     """The precision of a file with mostly this GGML type. Only its arithmetic matters: sizes come from the file."""
     return precision(kind if kind in names() else f"{kind}_m" if f"{kind}_m" in names() else "q8_0")
-
-
-def _gguf_config(architecture: str, found: Mapping[str, object], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    """The equivalent config.json. shapes: of every tensor, fastest axis first."""
-    config: dict[str, Any] = {key: value for key, value in found.items() if value is not None}
-    kind = _ARCHITECTURES.get(architecture, architecture)
-    if kind == "deepseek_v3" and not any("exp_probs_b" in name for name in shapes):
-        kind = "deepseek_v2"
-    if kind == "llama" and config.get("num_experts"):
-        kind = "mixtral"
-    config["model_type"] = kind
-    config["vocab_size"] = shapes["token_embd.weight"][1]
-    config["tie_word_embeddings"] = "output.weight" not in shapes
-    config["attention_bias"] = "blk.0.attn_output.bias" in shapes
-    config["qkv_bias"] = "blk.0.attn_q.bias" in shapes
-    if kind == "llama4_text":
-        config["intermediate_size_mlp"] = config["intermediate_size"]
-        config["attention_chunk_size"] = _LLAMA4_CHUNK
-    if kind.startswith("deepseek"):
-        expanded, values = config.pop("key_length_mla", None), config.pop("value_length_mla", None)
-        rope = config["qk_rope_head_dim"]
-        config["qk_nope_head_dim"] = (expanded or config["head_dim"]) - rope
-        config["v_head_dim"] = values or config["value_length"]
-    return config
