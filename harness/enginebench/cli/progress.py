@@ -13,8 +13,9 @@ from pathlib import Path
 import click
 
 import enginebench
-from enginebench.api import CellEnded, CellProgress, CellStarted, Event, LaunchEnded, LaunchStep, Note, RunOpened
+from enginebench.api import CellEnded, CellProgress, CellStarted, Event, LaunchEnded, LaunchStarted, LaunchStep, Note, RunOpened
 from enginebench.cli.shared import show
+from enginebench.cli.time_left import TimeLeft
 from enginebench.domain import Cell
 from enginebench.domain.formatting import counted, duration, printable
 
@@ -25,15 +26,15 @@ _SHORTEST = 24
 class ProgressLines:
     """Listens to the events of a run."""
 
-    def __init__(self, time_needed: Callable[[], enginebench.PlanTime] | None = None) -> None:
+    def __init__(self, time_needed: Callable[[], enginebench.PlanTime] | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         """time_needed: what the plan takes, which is shown until a cell has been measured; asked when the run has begun."""
         self._ask_time = time_needed
         self._time_needed: enginebench.PlanTime | None = None
         self._run = RunOpened(Path(), planned=0, stored=0)
         self._planned = 0
         self._done = 0
-        self._measured = 0
-        self._began = time.monotonic()
+        self._clock = clock
+        self._time_left = TimeLeft(())
         self._live = sys.stderr.isatty()
         self._unmeasured: list[CellEnded] = []
         self._again: dict[str, int] = {}
@@ -42,13 +43,13 @@ class ProgressLines:
     def __call__(self, event: Event) -> None:
         """Print an event, unless there is nothing to print."""
         self._gather(event)
+        self._watch(event)
         match event:
             case Note():
                 self.close()
                 show(event.text)
             case RunOpened():
-                self._run, self._planned, self._done, self._began = event, event.planned, event.stored, time.monotonic()
-                self._time_needed = self._ask_time() if self._ask_time else None
+                self._run, self._planned, self._done = event, event.planned, event.stored
                 if left := self._left():
                     self._line(f"{left}; warm-up and server starts come on top")
             case LaunchStep():
@@ -65,9 +66,24 @@ class ProgressLines:
                 self._planned = event.planned
                 head = self._head(event.cell)
                 self._done += 1
-                self._measured += event.record.status == "ok"
                 if event.result is not None:
                     self._line(f"{head}  {_outcome(event)}  {self._left()}".rstrip())
+
+    def _watch(self, event: Event) -> None:
+        """Keep the time that launches and cells take."""
+        now, left = self._clock(), self._time_left
+        match event:
+            case RunOpened():
+                self._time_needed = self._ask_time() if self._ask_time else None
+                self._time_left = TimeLeft(event.todo, event.searches, self._time_needed.by_load if self._time_needed else {})
+            case LaunchStarted():
+                left.launch_started(event.deployment, now)
+            case CellStarted():
+                left.cell_started(event.cell, now)
+            case CellEnded():
+                left.cell_ended(event.cell, now, measured=event.launch is not None)
+            case LaunchEnded():
+                left.launch_ended(event.deployment, now)
 
     def _gather(self, event: Event) -> None:
         """Keep cells that were not measured, one after the other for one reason, until another event comes: then they are one line.
@@ -116,14 +132,19 @@ class ProgressLines:
         return f"[{place or self._done + 1}/{self._planned}] {name} {load}{repeat}"
 
     def _left(self) -> str:
-        """Time left, from the mean time of the cells of this session with their launches; until one has been measured, what is expected."""
+        """Time left, from what has been measured in this session; until there is something, what is expected."""
         todo = self._planned - self._done
         if not todo:
             return ""
-        if not self._measured:
+        if (seconds := self._time_left.seconds(self._clock())) is None:
             return self._expected(todo / self._planned)
-        seconds = (time.monotonic() - self._began) / self._measured * todo
-        return f"~{seconds:.0f} s left" if seconds < 100 else f"~{seconds / 60:.0f} min left"
+        return (
+            f"~{seconds:.0f} s left"
+            if seconds < 100
+            else f"~{seconds / 60:.0f} min left"
+            if seconds < 6000
+            else f"~{seconds / 3600:.1f} h left"
+        )
 
     def _expected(self, share: float) -> str:
         """'about 31 min of load left (expected), at least 12 min' for a share of the plan; empty where nothing is known of it."""

@@ -5,7 +5,7 @@ and `LaunchEnded`; per cell `CellStarted`, `CellProgress`es and `CellEnded`. A s
 `CellEnded`. A listener must return quickly: `CellProgress` comes inside a measured window, at most four times a second.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from enginebench.analysis.labels import deployment_titles, load_names
 from enginebench.analysis.rows import CellResult, result_in, result_of
-from enginebench.domain import Cell, Deployment, Load
+from enginebench.domain import Cell, Deployment, Load, Search
 from enginebench.domain.ids import text_of
 from enginebench.loadgen import Progress
 from enginebench.metrics.context import RunContext
@@ -45,6 +45,10 @@ class RunOpened:
     """The different loads of the plan; a search adds its base at other levels."""
     deployments: tuple[Deployment, ...] = field(default=(), repr=False)
     """The different deployments of the plan."""
+    todo: tuple[Cell, ...] = field(default=(), repr=False)
+    """The cells of the plan that this session will measure, in order; the objects are those of the later events."""
+    searches: Mapping[str, Search] = field(default_factory=dict, repr=False)
+    """Id of a cell -> the search that begins with it."""
 
     def deployment_name(self, deployment: Deployment) -> str:
         """'vllm scout fp8 tp=2': a deployment, with what distinguishes it from those of the plan."""

@@ -65,7 +65,9 @@ def run_plan(
             raise UserError(f"no run can be stored there: {error.strerror}", file=results, advice=advice) from None
         loads = tuple(dict.fromkeys(cell.load for cell in plan.cells))
         deployments = tuple({text_of(deployment): deployment for deployment, _ in plan.launches()}.values())
-        listener(RunOpened(run.path, len(run.record.cells), sum(map(run.has, run.record.cells)), loads, deployments))
+        todo = tuple(cell for cell in plan.cells if cell.id not in plan.skipped and not run.has(cell.id))
+        stored = sum(map(run.has, run.record.cells))
+        listener(RunOpened(run.path, len(run.record.cells), stored, loads, deployments, todo, plan.searches))
         if not run.finished:
             check_quiet(began, wait_quiet_s, note)
         Sweep(plan, run, plan.registry, installs_of, listener, instruments, client_processes, lease=lease, gpu_users=users).go()

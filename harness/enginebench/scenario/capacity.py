@@ -49,6 +49,8 @@ class PlanTime:
     """Expected; loads for which nothing is expected count with the least. None: nothing is expected of any."""
     unexpected: int = 0
     """Cells for which nothing is expected."""
+    by_load: Mapping[tuple[int, Load], float] = field(default_factory=dict, repr=False)
+    """(id() of a deployment of the plan, load) -> seconds that are expected of a cell."""
 
 
 def plan_time(plan: Plan) -> PlanTime:
@@ -67,7 +69,8 @@ def time_of(plan: Plan, known: Mapping[int, Capacity]) -> PlanTime:
         at_least, usual = its.least_s.get(loads[load], 0.0), its.expected_s.get(loads[load])
         least, expected = least + times * at_least, expected + times * (at_least if usual is None else usual)
         unexpected += times * (usual is None)
-    return PlanTime(least, expected if unexpected < counted.total() else None, unexpected)
+    by_load = {(deployment, load): seconds for deployment, its in known.items() for load, seconds in its.expected_s.items()}
+    return PlanTime(least, expected if unexpected < counted.total() else None, unexpected, by_load)
 
 
 def _capacity(plan: Plan, deployment: Deployment, loads: Mapping[int, Load], known: dict[object, Capacity]) -> Capacity:
