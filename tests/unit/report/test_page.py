@@ -13,6 +13,7 @@ import pytest
 from enginebench.analysis.analysis import Analysis, analyse
 from enginebench.analysis.conclusion import Regime
 from enginebench.domain import ClosedLoop
+from enginebench.machine.folders import resource_dir
 from enginebench.metrics.slo import Slo
 from enginebench.records.run_folder import Run
 from enginebench.report.answer import answer
@@ -173,6 +174,17 @@ def test_hues_have_a_contrast_of_5_with_both_pages(engine: str) -> None:
     assert (dark + 0.05) / (_luminance("#15171a") + 0.05) >= 5
 
 
+def test_text_has_a_contrast_of_4_5_on_page_and_panel() -> None:
+    css = resource_dir("reports/templates").joinpath("report.css").read_text()
+    schemes = [dict(re.findall(r"--(page|panel|ink|muted): (#[0-9a-f]{6})", block)) for block in css.split(":root {")[1:3]]
+    assert [len(scheme) for scheme in schemes] == [4, 4]
+    for scheme in schemes:
+        for ground in ("page", "panel"):
+            for text in ("ink", "muted"):
+                light, dark = sorted((_luminance(scheme[text]), _luminance(scheme[ground])), reverse=True)
+                assert (light + 0.05) / (dark + 0.05) >= 4.5, (text, ground)
+
+
 # -- answer and grid -----------------------------------------------------------------------------------------------------------
 
 
@@ -208,6 +220,26 @@ def test_contexts_are_compared_where_there_are_several(page: str) -> None:
     assert curves
     assert curves[0]["layout"]["xaxis"]["ticktext"] == ["128", "1,024"]
     assert ClosedLoop.axis not in json.dumps(curves)
+
+
+def test_the_highest_load_that_is_held_is_listed(synthetic_run: Run) -> None:
+    analysis = dataclasses.replace(analyse(synthetic_run), slo=Slo(ttft_s=0.25))
+    page = render_html(synthetic_run, analysis)
+    grid = page[page.index('<section id="grid">') : page.index('<section id="frontier">')]
+    for capacity in analysis.conclusion.capacities:
+        assert capacity.text in grid
+
+
+def test_valid_cells_of_a_large_run_are_counted(
+    synthetic_run: Run, synthetic_analysis: Analysis, monkeypatch: pytest.MonkeyPatch, page: str
+) -> None:
+    monkeypatch.setattr("enginebench.report.sections.provenance._MOST_CELLS", 100)
+    small = render_html(synthetic_run, synthetic_analysis)
+    assert "valid cells not listed here" in small
+    assert "valid cells not listed here" not in page
+    assert len(page) - len(small) > 30_000
+    for cell in (cell for row in synthetic_analysis.rows for cell in row.cells if cell.verdict != "valid"):
+        assert cell.record.id in small
 
 
 # -- tables ------------------------------------------------------------------------------------------------------------------

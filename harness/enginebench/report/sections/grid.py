@@ -114,7 +114,7 @@ def _blocks(context: Context) -> Iterator[Block]:
     if views := grid_views(context.analysis, slots):
         data = {"grids": views, "styles": context.slots, "presets": _presets(), "slo": context.analysis.slo}
         yield Custom("grid.html.j2", data)
-    if rows := [_held(its, context.analysis) for its in context.analysis.conclusion.capacities]:
+    if rows := [_held(its, context.analysis) for its in context.analysis.conclusion.capacities if not its.searched]:
         yield Table(("deployment", "context", "highest load within the SLO", *_HELD), tuple(rows), css="lined", caption=_CAPACITY)
 
 
