@@ -65,7 +65,7 @@ def facts() -> Host:
         system=_system(),
         kernel=platform.release(),
         architecture=platform.machine(),
-        cpu=_cpu(),
+        cpu=cpu_name(),
         logical_cores=psutil.cpu_count(logical=True),
         physical_cores=psutil.cpu_count(logical=False),
         usable_cores=usable_cores(),
@@ -103,7 +103,7 @@ def _system() -> str:
         return platform.system()
 
 
-def _cpu() -> str | None:
+def cpu_name() -> str | None:
     if sys.platform == "darwin":
         return ask(["sysctl", "-n", "machdep.cpu.brand_string"], 2.0)
     found = re.search(r"^model name\s*:\s*(.+)$", _read(Path("/proc/cpuinfo")) or "", re.MULTILINE)
