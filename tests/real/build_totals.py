@@ -14,14 +14,19 @@ from typing import Any
 import torch
 import transformers
 
+_OTHER = re.compile(r"visual|vision|projector|audio")
 _BIASES = re.compile(r"e_score_correction_bias$|expert_bias$")
 
 
 def total(config: dict[str, Any]) -> int:
-    text = transformers.CONFIG_MAPPING[config["model_type"]].from_dict(dict(config)).get_text_config()
+    whole = transformers.CONFIG_MAPPING[config["model_type"]].from_dict(dict(config))
+    text = whole.get_text_config()
     with torch.device("meta"):
-        model = transformers.AutoModelForCausalLM.from_config(text)
-    tensors = {id(each): each.numel() for each in model.parameters()}  # a tied table once
+        if type(text) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
+            model = transformers.AutoModelForCausalLM.from_config(text)
+        else:  # it has no class for text alone
+            model = transformers.AutoModelForImageTextToText.from_config(whole)
+    tensors = {id(each): each.numel() for name, each in model.named_parameters() if not _OTHER.search(name)}  # a tied table once
     return sum(tensors.values()) + sum(each.numel() for name, each in model.named_buffers() if _BIASES.search(name))
 
 

@@ -15,6 +15,9 @@ def attention(fields: Fields, kind: str, layer: int) -> Attention:
         plain = _indexed(fields, plain, layer)
     if kind.startswith("compressed"):
         plain = _compressed(fields, plain, int(kind.partition(" ")[2]))
+    if fields.defaults.get("gated_queries"):  # queries and a gate of the output are projected from queries with and without their norm
+        extra = plain.heads * plain.query_latent * (plain.key_dim + 2 * plain.value_dim)
+        plain = replace(plain, extra=plain.extra + extra)
     gate = fields.get("gate")
     if gate:
         width = plain.heads * (plain.value_dim if fields.defaults.get("gate_width", "head") == "element" else 1)
@@ -27,6 +30,8 @@ def attention(fields: Fields, kind: str, layer: int) -> Attention:
 
 def _borrowed(fields: Fields, layer: int) -> bool:
     """Whether a layer uses the keys and values of an earlier one."""
+    if sources := fields.get("sources"):
+        return bool(sources[layer] != layer)
     if last := fields.get("borrowing"):
         return layer >= int(fields.need("layers")) - int(last)
     return bool(fields.get("borrows") and layer % fields.need("borrow_factor"))
@@ -87,14 +92,19 @@ _NORMS = {"per_head": "head", "head": "head", "per_layer": "all", "all": "all", 
 
 def _latent(fields: Fields, kind: str, layer: int) -> Attention:
     rope = fields.get("rope_dim") or 0
+    flags = fields.get("rope_flags")
+    unrotated = rope * bool(fields.defaults.get("unrotated") and not (flags[layer] if flags else (layer + 1) % 4))
+    rope -= unrotated
     heads = fields.at("heads", layer) or fields.need("heads")
     bias = bool(fields.get("attention_bias", default=False))
     latent, query = fields.at("latent", layer), fields.get("query_latent") or 0
     plain = fields.at("plain_dim", layer)
+    width = (fields.need("plain_dim") if plain is None else plain) + unrotated + rope
     return Attention(
-        heads, heads, (fields.need("plain_dim") if plain is None else plain) + rope, fields.need("value_dim"), latent=latent, rope_dim=rope,
+        heads, heads, width, fields.need("value_dim"), latent=latent, rope_dim=rope,
         query_latent=query, norm=rope * bool(fields.defaults.get("key_norm")),
-        output_bias=bias, copied=bias * (query + latent + rope), window=_window(fields, kind), sinks=_sinks(fields, kind),
+        output_bias=bias, copied=bias * (query + (latent + rope) * (not _borrowed(fields, layer))),
+        extra=2 * heads * bool(fields.defaults.get("score_scales")), window=_window(fields, kind), sinks=_sinks(fields, kind),
     )  # fmt: skip
 
 
@@ -109,7 +119,11 @@ def _indexed(fields: Fields, plain: Attention, layer: int) -> Attention:
         weights = heads * dim * (plain.query_latent or hidden) + dim * hidden + 2 * dim + hidden * heads
     else:
         weights = (heads + 1) * dim * hidden + 2 * dim
-    selection = Selection(tokens, heads if own else 0, dim if own else 0)
+    weights += 2 * (hidden + heads) * bool(fields.defaults.get("index_norm"))
+    pool = fields.get("index_pool") or 1
+    if pool > 1:
+        weights += dim * (pool + hidden)
+    selection = Selection(tokens, heads if own else 0, dim if own else 0, pool=pool)
     return replace(plain, selection=selection, copied=plain.copied + weights * own)
 
 

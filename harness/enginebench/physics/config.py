@@ -6,6 +6,7 @@ understood is a UserError that names it, because a guess would be silently wrong
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from enginebench.checkpoints.families import FAMILIES as RANDOM_FAMILIES
@@ -88,6 +89,7 @@ def _layer(fields: Fields, layer: int, mixer: str, mlp: str) -> Layer:
     dense = _dense(fields, layer, beside=bool(beside)) if mlp == "dense" or beside else 0
     norms = defaults.get("norms", 2) + (defaults.get("expert_norms", 0) if experts else 0)
     norms *= 1 + bool(defaults.get("norm_bias"))
+    norms += 2 * (fields.get("norm_gate") or 0) * (1 + bool(experts))
     return Layer(
         _mixer(fields, mixer, layer), experts, dense, matrices=_matrices(fields),
         dense_bias=bool(fields.get("mlp_bias", fields.get("bias", default=False))),
@@ -98,7 +100,17 @@ def _layer(fields: Fields, layer: int, mixer: str, mlp: str) -> Layer:
 def _dense(fields: Fields, layer: int, *, beside: bool) -> int:
     if beside and fields.defaults.get("beside_is_hidden"):
         return fields.need("hidden")
-    return fields.need("shared_width") if fields.defaults.get("dense_is_shared") else fields.number("dense", layer)
+    if fields.defaults.get("dense_is_shared"):
+        return fields.need("shared_width")
+    return _rounded(fields, fields.number("dense", layer))
+
+
+def _rounded(fields: Fields, width: int) -> int:
+    """Two thirds of the stated width, rounded up to a multiple, where a family does so."""
+    if not (fields.defaults.get("rounded") and fields.get("rounded")):
+        return width
+    multiple = fields.get("rounded_to", 256)
+    return int(multiple * math.ceil(int((fields.get("rounded_factor") or 1) * (2 * width // 3)) / multiple))
 
 
 def _mixer(fields: Fields, kind: str, layer: int) -> Mixer | None:
@@ -154,6 +166,6 @@ def _stream_weights(fields: Fields, *, after: bool) -> int:
         return 0
     wide = streams * fields.need("hidden")
     if after:
-        return streams * (wide + 1) + 1
-    outputs, scales = (streams * (streams + 2), 3) if kind == "full" else (2 * streams, 2)
+        return 0 if kind == "headless" else streams * (wide + 1) + 1
+    outputs, scales = (streams * (streams + 2), 3) if kind in ("full", "headless") else (2 * streams, 2)
     return 2 * (outputs * (wide + 1) + scales)

@@ -31,6 +31,8 @@ class Selection:
     """Width of the key that the indexer caches per entry; 0: no indexer."""
     every: int = 1
     """Tokens per entry."""
+    pool: int = 1
+    """Entries whose keys the indexer keeps and scores as one."""
 
     def entries(self, context: float) -> float:
         return context / self.every
@@ -73,7 +75,7 @@ class Attention:
     one_cache: bool = False
     """Keys are cached and used as values too."""
     borrowed: bool = False
-    """Keys and values are those of an earlier layer: no weights and no cache of its own."""
+    """Keys and values are those of an earlier layer: no weights and no cache of its own, but for an indexer."""
 
     def attended(self, context: float, spread: float = 0.0) -> float:
         """Tokens of a context that a new token attends to; the mean over contexts from context - spread to context + spread."""
@@ -92,12 +94,12 @@ class Attention:
 
     def _scored(self, context: float) -> float:
         """Elements that the indexer keeps, and reads for each token."""
-        return self.selection.dim * self.selection.entries(context) if self.selection else 0.0
+        return self.selection.dim * self.selection.entries(context) / self.selection.pool if self.selection else 0.0
 
     def cached(self, context: float) -> float:
         """Elements that a sequence of `context` tokens keeps."""
         if self.borrowed:
-            return 0.0
+            return self._scored(context)
         entries = self.selection.entries(context) if self.selection else 0.0
         return self.elements * (self._near(context) + entries) + self._scored(context)
 
@@ -139,8 +141,9 @@ class Attention:
         if self.latent:
             expansion = self.heads * (self.key_dim - self.rope_dim + self.value_dim) * self.latent
             yield Part(Role.ATTENTION, layer, own + expansion)
-            yield Part(Role.LATENT, layer, hidden * (self.query_latent + self.latent + self.rope_dim) + self.copied)
-            yield Part(Role.NORM, layer, self.query_latent + self.latent + self.norm)
+            keys = 0 if self.borrowed else self.latent + self.rope_dim
+            yield Part(Role.LATENT, layer, hidden * (self.query_latent + keys) + self.copied)
+            yield Part(Role.NORM, layer, self.query_latent + self.latent * (not self.borrowed) + self.norm)
             return
         yield Part(Role.ATTENTION, layer, own + self.heads * self.key_dim * self.bias)
         if not self.borrowed:

@@ -46,7 +46,8 @@ class ModelFit:
         asked, weights = self.fit, self.fit.weights
         return {
             **_fit_to_dict(asked), "model": weights.model.name, "precision": weights.precision.name, "params": weights.model.params,
-            "active": weights.model.active("both"), "weights_source": weights.source, "context": asked.context,
+            "active": weights.model.active("both"),
+            "active_without_input_table": weights.model.active("head"), "weights_source": weights.source, "context": asked.context,
             "concurrency": asked.concurrency, "kv_bits": asked.kv_bits, "reserve": plain(asked.reserve),
             "bound": self.bound, "expected": None if self.expected is None else self.expected.to_dict(),
             "smallest": [_fit_to_dict(each) for each in self.smallest],

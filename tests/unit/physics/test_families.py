@@ -101,6 +101,21 @@ def test_sparse_attention_keeps_all_tokens_and_reads_the_best() -> None:
     assert attention.attended(50) == 50
 
 
+def test_layers_may_share_a_latent_and_pool_the_keys_of_the_indexer() -> None:
+    shared = {"kv_source_layers": [0, 0], "no_rope_layers": [1, 0], "model_type": "mistral_large4_text", "q_lora_rank": None}
+    own, borrowed = (layer.attention for layer in from_config("large", {**DEEPSEEK, **shared}).layers)
+    assert isinstance(own, Attention)
+    assert isinstance(borrowed, Attention)
+    assert own.cached(1000) == 1000 * (16 + 8 + 8)
+    assert borrowed.cached(1000) == 1000 * 8  # its indexer has keys of its own
+    assert (own.rope_dim, borrowed.rope_dim, borrowed.key_dim) == (8, 0, own.key_dim)
+    pooled = {"model_type": "glm5_next_text", "layer_types": ["indexed_attention"] * 2, "index_kpool": 16, "qk_rope_head_dim": 0}
+    attention = from_config("glm", {**DEEPSEEK, **pooled}).layers[0].attention
+    assert isinstance(attention, Attention)
+    assert attention.cached(1600) == 1600 * 16 + 100 * 8
+    assert attention.attended(1600) == 100
+
+
 def test_a_block_may_be_a_mixer_or_an_mlp_alone() -> None:
     built = next(each for each in BUILT if each["config"]["model_type"] == "nemotron_h")
     layers = from_config("nemotron", built["config"]).layers

@@ -221,6 +221,16 @@ def test_command_fits() -> None:
     ] == pytest.approx(data["usable_bytes"])
 
 
+def test_both_counts_of_active_weights_are_in_text_and_json() -> None:
+    code, text = run("gpt-oss-20b", "--hardware", "1xh100")
+    assert "3.61 active and 0.58 in the input table" in text
+    code, text = run("gpt-oss-20b", "--hardware", "1xh100", "--json")
+    data: dict[str, Any] = json.loads(text)
+    assert code == Exit.OK
+    assert data["active"] / 1e9 == pytest.approx(4.19, abs=0.005)
+    assert data["active_without_input_table"] / 1e9 == pytest.approx(3.61, abs=0.005)
+
+
 def test_command_does_not_fit() -> None:
     code, text = run("llama4-scout", "--hardware", "1xrtx4090+128gb", "--precision", "q4_k_m", "--context", "4k")
     assert code == Exit.THRESHOLD
