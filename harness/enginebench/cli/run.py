@@ -36,7 +36,9 @@ class Duration(click.ParamType[float]):
 )
 @scenario_options
 @click.option("--fresh", is_flag=True, help="Start a new run instead of resuming an unfinished one.")
-@click.option("--retry-failed", is_flag=True, help="Continue the newest run of this plan and measure its failed cells again.")
+@click.option(
+    "--retry-failed", is_flag=True, help="Continue the newest run of this plan: measure failed cells, and those of what was missing, again."
+)
 @click.option("--results", type=click.Path(path_type=Path, file_okay=False), default=RESULTS, help="The folder of runs.")
 @click.option("--client-processes", type=click.IntRange(min=1, max=64), default=1, help="Processes that send the load.")
 @click.option("--wait-quiet", "wait_quiet_s", type=Duration(), default=0.0, help="Wait so long for a busy machine to be quiet, e.g. 60s.")
