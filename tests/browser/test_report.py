@@ -130,6 +130,8 @@ def test_a_figure_is_drawn_when_it_is_looked_at_and_not_before(opened: Callable[
     assert browser.get_log("browser") == [], "the policy is not violated"
 
 
+@pytest.mark.alone
+@pytest.mark.clock
 def test_the_answer_is_on_screen_within_300_ms(opened: Callable[..., Any]) -> None:
     """The best of three: other programs can only make it slower."""
     first = []
