@@ -23,7 +23,7 @@ def test_a_container_is_measured_as_a_process_is(bench: Bench, daemon: Any) -> N
     both = FAKE.replace("runtime: docker", "runtime: [process, docker]")
     done = bench("run", bench.scenario(both + boxed(memory="512MiB")), "--no-html")
     assert done.returncode == 0, done.stderr + done.stdout
-    assert all(word in done.stdout for word in ("process", "docker"))
+    assert "fake docker" in done.stdout
     by_runtime = {record["deployment"]["runtime"]: record for record in bench.records("launches")}
     boxed_one, plain_one = by_runtime["docker"], by_runtime["process"]
     assert boxed_one["startup"]["identity"] == plain_one["startup"]["identity"] == "proven"

@@ -93,7 +93,7 @@ def test_a_new_metric_is_one_file(synthetic_run: Run) -> None:
 @pytest.mark.usefixtures("second_token")
 def test_a_new_metric_can_be_compared_and_limited(synthetic_run: Run) -> None:
     path = str(synthetic_run.path)
-    compared = CliRunner().invoke(bench, ["compare", path, path, "--fail-if", "ttst.p50 > +5%"])
+    compared = CliRunner().invoke(bench, ["compare", path, path, "--all", "--fail-if", "ttst.p50 > +5%"])
     assert "second token p50 ms" in compared.output
     assert "ttst.p50 > +5%: " in compared.output
 
