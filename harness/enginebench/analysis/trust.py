@@ -24,7 +24,7 @@ def trust_of(rows: Sequence[Row], figures: Mapping[str, str], missing: int, agai
     ran = [cell for cell in cells if cell.ran]
     every = len(cells) + missing
     causes = [*_checks(ran), *_unmeasured(cells, missing, every, again), *_restarts(rows, ran, again)]
-    causes += [*_outliers(rows, figures, len(ran), again), *_short(ran), *_stated(ran)]
+    causes += [*_outliers(rows, figures, len(ran), again), *_short(rows, ran), *_stated(ran)]
     causes.sort(key=lambda cause: -cause.cells)
     level = _level(rows, ran, causes)
     if not ran:
@@ -97,7 +97,10 @@ def _outliers(rows: Sequence[Row], figures: Mapping[str, str], ran: int, again: 
         yield Cause("outlier", worst.text, f"{again} --fresh", len(found), max(ran, len(found)), details)
 
 
-def _short(ran: Sequence[CellResult]) -> Iterator[Cause]:
+def _short(rows: Sequence[Row], ran: Sequence[CellResult]) -> Iterator[Cause]:
+    """Short cells with enough restarts are no cause: a server that changes differs between restarts, too. A caveat names them still."""
+    if all(_restarts_of(row) >= repeats_needed() for row in rows if row.status == "ok"):
+        return
     short = sum(cell.window is not None and cell.window.state == "too short to tell" for cell in ran)
     if short:
         text = f"{short} of {counted(len(ran), 'cell')} are too short to tell whether the server was steady"
