@@ -212,8 +212,9 @@ def unknown_finish(cell: Context) -> Iterator[Finding]:
 @check(
     meaning="which count of output tokens is right is unknown",
     when={
-        "suspect": "the server and the checkpoint's tokenizer differ by over {RETOKENIZED} and {COUNTS_APART_TOKENS} on the warm-up (trained "
-        "weights only), or two counts of the same requests differ, by over {COUNTS_APART_TOKENS} and {COUNTS_APART}, for over {REQUESTS_APART} of them"
+        "suspect": "the server and the checkpoint's tokenizer differ by over {RETOKENIZED} and {COUNTS_APART_TOKENS} on the warm-up "
+        "(trained weights only), or two counts of the same requests differ, by over {COUNTS_APART_TOKENS} and {COUNTS_APART}, for over "
+        "{REQUESTS_APART} of them"
     },
     advice="count one reply with the checkpoint's tokenizer to see which count is right",
     needs=(SUCCESSES, COUNTED_TWICE),
