@@ -32,9 +32,8 @@ def machine_line() -> str:
 
 def can_run(engines: Sequence[Engine]) -> tuple[str, str]:
     """Which of the built-in scenarios can run here, whole or in part, with the engines that are installed; and what to type next."""
-    whole, part = [], []
-    for name, runs in _built_in():
-        (whole if runs == "whole" else part).append(name)
+    found = list(_built_in())
+    whole, part = ([name for name, runs in found if (runs == "whole") == complete] for complete in (True, False))
     installed = [engine.name for engine in engines if engine.installs and engine.requirements]
     texts = [f"{', '.join(whole)}" if whole else "", f"a part of {', '.join(part)}" if part else ""]
     text = "; ".join(filter(None, texts)) or "no built-in scenario"
