@@ -7,9 +7,11 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from enginebench.engines.installed import installs_of
 from enginebench.engines.registry import discover
 
+pytestmark = [pytest.mark.real, pytest.mark.engines, pytest.mark.timeout(600)]
 TOTALS = Path(__file__).parents[1] / "unit" / "physics" / "family_totals.jsonl"
 
 
