@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 from pathlib import Path
 from statistics import median
 
 from enginebench.analysis.analysis import Analysis
 from enginebench.analysis.conclusion import Grid, Regime, Standing
-from enginebench.domain import JSON
-from enginebench.domain.formatting import counted, duration, number
+from enginebench.domain.formatting import number
 from enginebench.report.columns import MISSING
 from enginebench.report.layout import aligned, columns_of, fits, joined, labelled
+from enginebench.report.run_facts import machine_text, size_text, took_text
 from enginebench.report.summary_details import latency_rows
 
 _MOST_ROWS = 8
 """Lines of the grid with a line for each deployment; with more, it has a line for each context, which names the leader."""
 _MOST_SENTENCES = 6
 _MOST_LATENCIES = 6
-_MARKS = {"equal": "=", "cannot tell": "~", "none holds": "-", "nothing": "-"}
+_MARKS = {"equal": "=", "cannot tell": "~"}
 
 
 def render_summary(analysis: Analysis, path: Path | None = None, *, width: int | None = None) -> str:
@@ -40,35 +39,10 @@ def render_summary(analysis: Analysis, path: Path | None = None, *, width: int |
 
 def _head(analysis: Analysis, width: int) -> Iterator[str]:
     """'quickstart · 2 deployments x 4 loads x 4 restarts · AMD EPYC, 2 cores · 32/32 ok · 74 s'"""
-    counts, machine = analysis.counts, analysis.run.machine
-    loads, repeats = len({row.load for row in analysis.rows}), max((len(row.cells) for row in analysis.rows), default=0)
-    size = [counted(len({(row.deployment.model, row.name) for row in analysis.rows}), "deployment"), counted(loads, "load")]
-    size += [counted(repeats, "restart")] if repeats > 1 else []
-    total = len(analysis.run.cells)
-    bad = [f"{count} {status}" for status, count in counts.items() if count and status != "ok"]
-    parts = [analysis.run.name, " x ".join(size), _machine(machine), ", ".join([f"{counts['ok']}/{total} ok", *bad]), _took(analysis)]
+    counts, total = analysis.counts, len(analysis.run.cells)
+    cells = [f"{counts['ok']}/{total} ok", *(f"{count} {status}" for status, count in counts.items() if count and status != "ok")]
+    parts = [analysis.run.name, size_text(analysis), machine_text(analysis.run.machine), ", ".join(cells), took_text(analysis)]
     yield from textwrap.wrap(" · ".join(filter(None, parts)), width, break_on_hyphens=False)
-
-
-def _machine(machine: dict[str, JSON] | object) -> str:
-    facts = machine if isinstance(machine, dict) else {}
-    gpus = facts.get("gpus")
-    names = [str(gpu.get("name", "")) for gpu in gpus if isinstance(gpu, dict)] if isinstance(gpus, list) else []
-    if names:
-        return ", ".join(f"{names.count(name)}x {name}" if names.count(name) > 1 else name for name in dict.fromkeys(names))
-    cores = facts.get("usable_cores") or facts.get("logical_cores")
-    cpu = str(facts.get("cpu") or "").split(" with ")[0].removesuffix(" Processor")
-    return ", ".join(filter(None, (cpu, counted(cores, "core") if isinstance(cores, int) else "")))
-
-
-def _took(analysis: Analysis) -> str:
-    """From the start of the first cell to the end of the last, if it was one session without a long pause."""
-    records = [cell.record for row in analysis.rows for cell in row.cells if cell.record.started_at and cell.record.wall_s is not None]
-    if not records:
-        return ""
-    starts = [datetime.fromisoformat(record.started_at or "").timestamp() for record in records]
-    ends = [start + (record.wall_s or 0.0) for start, record in zip(starts, records, strict=True)]
-    return duration(max(ends) - min(datetime.fromisoformat(analysis.run.created_at).timestamp(), *starts))
 
 
 def _answer(analysis: Analysis, width: int) -> Iterator[str]:
@@ -110,8 +84,7 @@ def _grid(grid: Grid, width: int, *, several: bool) -> Iterator[str]:
 
 
 def _legend(grid: Grid, *, leaders: bool) -> str:
-    marks = {mark: word for word, mark in _MARKS.items() if word in ("equal", "cannot tell")} if leaders else {}
-    used = [f"{mark} {word}" for mark, word in marks.items() if any(each.outcome == word for each in grid.regimes)]
+    used = [f"{mark} {word}" for word, mark in _MARKS.items() if leaders and any(each.outcome == word for each in grid.regimes)]
     suspect = any(each.suspect if leaders else any(s.suspect for s in each.standings) for each in grid.regimes)
     used += ["? suspect"] if suspect else []
     return f"    {'   '.join(used)}" if used else ""
