@@ -14,9 +14,9 @@ from enginebench.analysis.conclusion import Bound, Capacity
 from enginebench.analysis.rows import CellResult, Row, meets
 from enginebench.analysis.scales import Group
 from enginebench.domain.formatting import counted, percent, rounded
+from enginebench.metrics.load_limit import LoadLimit, Probe, load_limit
 from enginebench.metrics.slo import Slo
 from enginebench.metrics.statistics import samples_needed
-from enginebench.metrics.threshold import Probe, Threshold, threshold
 from enginebench.records.run import RunRecord
 
 _OVER: Mapping[str, tuple[Literal["rate", "concurrency"], str]] = {
@@ -66,9 +66,9 @@ class _Levels:
         return len(levels) > 1 or any(cell.record.id in self.searched for cell in self.cells)
 
 
-def _capacity(its: _Levels, group: Group, slo: Slo) -> tuple[Capacity, Threshold | None]:
+def _capacity(its: _Levels, group: Group, slo: Slo) -> tuple[Capacity, LoadLimit | None]:
     probes = [probe for cell in its.cells if (probe := _probe(cell, slo)) is not None]
-    found = threshold(probes, slo.share)
+    found = load_limit(probes, slo.share)
     over, unit = _OVER[group.scale.kind]
     bound, level = _limit(found, slo)
     if level is not None and over == "concurrency":
@@ -86,7 +86,7 @@ def _capacity(its: _Levels, group: Group, slo: Slo) -> tuple[Capacity, Threshold
     return replace(capacity, text=_text(capacity, highest=level == top)), found
 
 
-def _limit(found: Threshold | None, slo: Slo) -> tuple[Bound, float | None]:
+def _limit(found: LoadLimit | None, slo: Slo) -> tuple[Bound, float | None]:
     if found is None:
         return "unknown", None
     top = max(found.fitted)
@@ -126,7 +126,7 @@ def _at(rows: Sequence[Row], figure: str, level: float | None) -> float | None:
     return None
 
 
-def _nearest(found: Threshold | None) -> str:
+def _nearest(found: LoadLimit | None) -> str:
     if found is None or found.holds is not None:
         return ""
     lowest = min(found.fitted)

@@ -6,7 +6,7 @@ Detected accelerators are matched by the exact names that drivers report. None w
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import psutil
@@ -39,22 +39,15 @@ def is_cpu(text: str) -> bool:
 
 
 def local_machine(gpus: Sequence[Gpu]) -> Machine | None:
-    """The catalogue entry of this machine's accelerators, with their reported memory and this host's memory; None if there is none."""
+    """The catalogue entry of this machine's accelerators, with their reported memory and this host's memory; None if there is none.
+
+    A name that only contains that of a device is another one: an H100 PCIe, a laptop's RTX 4090, a MIG slice.
+    """
     device = _same(gpus)
     if device is None:
         return None
     host = float(psutil.virtual_memory().total)
     return Machine(_sized(device, gpus, host), len(gpus), None if device.unified else Host(host))
-
-
-def machine_named(gpus: Iterable[str]) -> str | None:
-    """'8xh100-sxm-80gb' for accelerators with these reported names; None if they differ, or if the catalogue does not list the name.
-
-    A name that only contains that of a device is another one: an H100 PCIe, a laptop's RTX 4090, a MIG slice.
-    """
-    named = [Gpu(name) for name in gpus]
-    device = _same(named)
-    return f"{len(named)}x{device.name}" if device else None
 
 
 def undetected(gpus: Sequence[Gpu]) -> UserError | None:

@@ -104,9 +104,9 @@ class Lookup:
 
     @property
     def _checks_devices(self) -> bool:
-        scenario = self._plan.scenario
         from enginebench.physics.catalogue import ANYTHING  # physics takes a while to import
 
+        scenario = self._plan.scenario
         return not scenario.hardware_by_command and scenario.hardware != ANYTHING
 
     def _installs(self, adapter: Adapter) -> Sequence[Install]:

@@ -83,9 +83,9 @@ def preflight(plan: Plan) -> Preflight:
 
 
 def _known_model(plan: Plan) -> str | None:
-    names = (name for deployment in plan.scenario.deployments for name in (deployment.model, deployment.checkpoint))
     from enginebench.physics.catalogue import find_model  # physics takes a while to import
 
+    names = (name for deployment in plan.scenario.deployments for name in (deployment.model, deployment.checkpoint))
     return next((name for name in names if find_model(name) is not None), None)
 
 

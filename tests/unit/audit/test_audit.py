@@ -24,8 +24,9 @@ from enginebench.audit.statements import contradictions, judge_all
 from enginebench.cli import bench
 from enginebench.engines.registry import discover
 from enginebench.errors import UserError
+from enginebench.machine.accelerators import Gpu
 from enginebench.machine.folders import resource_dir
-from enginebench.physics.detect import machine_named
+from enginebench.physics.detect import local_machine
 from enginebench.records.run_folder import Run
 from enginebench.scenario import load_scenario
 from hypothesis import given
@@ -619,4 +620,5 @@ def test_a_run_can_be_audited(synthetic_run: Run) -> None:
     ],
 )
 def test_machines_are_recognised_by_what_their_tools_say(names: list[str], found: str | None) -> None:
-    assert machine_named(names) == found
+    machine = local_machine([Gpu(name) for name in names])
+    assert (machine and f"{machine.count}x{machine.device.name}") == found

@@ -17,7 +17,7 @@ from enginebench.machine.accelerators import Gpu
 from enginebench.machine.folders import resource_dir
 from enginebench.physics import Device, Machine, decode, read_machine
 from enginebench.physics.deployment_limits import MachineLimits, UnknownLimit, weights_of
-from enginebench.physics.detect import BANDWIDTH, local_machine, machine_named, machine_of_run, stated_machine
+from enginebench.physics.detect import BANDWIDTH, local_machine, machine_of_run, stated_machine
 from enginebench.physics.placement import Placement, placement_of
 from enginebench.scenario import load_scenario
 from enginebench.scenario.plan import plan
@@ -259,7 +259,6 @@ def test_gpus_here_have_the_memory_that_their_tool_tells_of() -> None:
 
 
 def test_a_machine_named_cpu_measures_nothing() -> None:
-    assert machine_named(["cpu"]) is None
     assert stated_machine("cpu") is None
     assert stated_machine("any") is None
     with pytest.raises(UserError, match="unknown device"):

@@ -10,7 +10,7 @@ from enginebench.errors import UserError
 from enginebench.machine.accelerators import Gpu
 from enginebench.physics import devices, read_machine
 from enginebench.physics.catalogue import driver_names, read_hardware, self_contained, with_count
-from enginebench.physics.detect import BANDWIDTH, hardware_of_run, local_machine, machine_named, machine_of_run, stated_machine, undetected
+from enginebench.physics.detect import BANDWIDTH, hardware_of_run, local_machine, machine_of_run, stated_machine, undetected
 from enginebench.physics.device_catalogue import known_devices
 from enginebench.physics.device_entry import device_entry
 from enginebench.physics.machine import Device
@@ -165,7 +165,6 @@ def test_what_is_stated_comes_before_what_is_detected() -> None:
     assert hardware_of_run(facts, None, "4xh100") == "4xh100"
     assert hardware_of_run(facts, None, None) == "1xh200-sxm-141gb"
     assert hardware_of_run({"gpus": [{"name": "Voodoo 2"}]}, None, None) == "Voodoo 2", "a gap of the catalogue, not of the run"
-    assert machine_named(["Voodoo 2"]) is None
 
 
 # -- by its figures ----------------------------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ class Probe:
 
 
 @dataclass(frozen=True)
-class Threshold:
+class LoadLimit:
     """Where attainment falls below the share; levels in their unit."""
 
     level: float | None
@@ -47,13 +47,13 @@ class Threshold:
     draws: tuple[float, ...] = ()
     """The limit in each bootstrap draw; 0 below the lowest level, infinite above the highest."""
 
-    def above(self, other: Threshold) -> bool:
+    def above(self, other: LoadLimit) -> bool:
         """Whether this limit surely is the higher one: it is in 95 % of the draws, each against one of the other's."""
         pairs = list(zip(self.draws, reversed(other.draws), strict=False))
         return sum(a > b for a, b in pairs) >= CONFIDENCE * len(pairs) > 0
 
 
-def threshold(probes: Sequence[Probe], share: float) -> Threshold | None:
+def load_limit(probes: Sequence[Probe], share: float) -> LoadLimit | None:
     """The limit from all probes of one deployment; None without any. share: of the requests that must be good, above 0, at most 1.
 
     With a single restart the interval is over requests only: what another restart would change is not in it.
@@ -69,7 +69,7 @@ def threshold(probes: Sequence[Probe], share: float) -> Threshold | None:
     draws = list(_draws(good, requests))
     low, high = _interval(draws, levels, share)
     between = _between(levels, fitted, last, share) if 0 <= last < len(levels) - 1 else None
-    return Threshold(
+    return LoadLimit(
         between, low, high, levels[passing[-1]] if passing else None, dict(zip(levels, fitted.tolist(), strict=True)),
         tuple(_limit(levels, each, share) for each in draws),
     )  # fmt: skip
