@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from enginebench.analysis.analysis import Analysis
 from enginebench.records.run_folder import Run
-from enginebench.report.html import write_html
+from enginebench.report.html import render_html
 
 pytestmark = pytest.mark.browser
 
@@ -53,7 +53,9 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def page(synthetic_run: Run, synthetic_analysis: Analysis, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_html(synthetic_run, synthetic_analysis, tmp_path_factory.mktemp("html") / "report.html")
+    page = tmp_path_factory.mktemp("html") / "report.html"
+    page.write_text(render_html(synthetic_run, synthetic_analysis), encoding="utf-8")
+    return page
 
 
 @pytest.fixture

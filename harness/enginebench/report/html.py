@@ -17,7 +17,6 @@ from enginebench.analysis.analysis import Analysis
 from enginebench.domain import JSON
 from enginebench.domain.formatting import page_text, printable, size
 from enginebench.machine.folders import resource_dir
-from enginebench.records.files import write_atomically
 from enginebench.records.run_folder import Run
 from enginebench.report.answer import answer
 from enginebench.report.blocks import Block, Folded, Panel, Plots
@@ -38,12 +37,6 @@ _MOST_FORMS = 12
 """Figures of a page that are drawn for a desk and for a phone; of more, the page would be too large."""
 _MOST_DATA = 80_000
 """Characters of data of figures that are not packed."""
-
-
-def write_html(run: Run, analysis: Analysis, path: Path) -> Path:
-    """Write the page atomically and return `path`. Reads the samples of every cell once."""
-    write_atomically(path, render_html(run, analysis))
-    return path
 
 
 def render_html(run: Run, analysis: Analysis) -> str:
