@@ -51,7 +51,7 @@ def test_generated_pages_are_current(name: str) -> None:
 def test_every_published_measurement_is_in_its_table() -> None:
     claims = read_claims(ROOT / "scenarios" / "published" / "field.yaml")
     findings = judge_all(claims, Physics())
-    table = generator().field_table(claims, findings).splitlines()
+    table = generator().physics_pages.field_table(claims, findings).splitlines()
     assert sum(line.startswith("| ") for line in table) == len(findings) + 1
     assert sum(line.startswith("- **") for line in table) == len(claims.sources)
 
