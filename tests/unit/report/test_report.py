@@ -22,7 +22,7 @@ from enginebench.report import render_table, to_csv, to_json, to_markdown
 from enginebench.report.blocks import Plots
 from enginebench.report.columns import TTFT, full_text, intervals_text, shown, why_missing
 from enginebench.report.export import REPORT_SCHEMA, escape_markdown
-from enginebench.report.html import script_json, write_html
+from enginebench.report.html import render_html, script_json
 from enginebench.report.sample_summary import MAX_POINTS, points_per_curve
 from enginebench.report.section import Context
 from enginebench.report.sections import all_sections
@@ -34,7 +34,9 @@ HOSTILE = "</script><script>alert(1)</script>"
 
 @pytest.fixture(scope="module")
 def page(synthetic_run: Run, synthetic_analysis: Analysis, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_html(synthetic_run, synthetic_analysis, tmp_path_factory.mktemp("html") / "report.html")
+    file = tmp_path_factory.mktemp("html") / "report.html"
+    file.write_text(render_html(synthetic_run, synthetic_analysis), encoding="utf-8")
+    return file
 
 
 @pytest.fixture
@@ -57,7 +59,7 @@ def test_every_server_of_a_start_has_its_command_and_no_secret(synthetic_run: Ru
         assert launch.startup.command is not None
         command = dataclasses.replace(launch.startup.command, members=(member,))
         launches[key] = dataclasses.replace(launch, startup=dataclasses.replace(launch.startup, command=command))
-    page = write_html(synthetic_run, dataclasses.replace(synthetic_analysis, launches=launches), tmp_path / "report.html").read_text()
+    page = render_html(synthetic_run, dataclasses.replace(synthetic_analysis, launches=launches))
     assert "Command of prefill-0" in page
     assert "SIDE=p API_KEY=(hidden) engine --port 9001" in page
     assert "do not show" not in page
@@ -275,7 +277,7 @@ def test_the_number_of_points_is_bounded() -> None:
 def test_a_run_without_cells_still_has_a_report(empty: Run) -> None:
     analysis = analyse(empty)
     assert "Nothing could be measured." in render_table(analysis, width=80)
-    assert "Nothing could be measured." in write_html(empty, analysis, empty.path / "report.html").read_text(encoding="utf-8")
+    assert "Nothing could be measured." in render_html(empty, analysis)
     assert to_markdown(analysis).startswith("**Nothing could be measured.**")
     assert to_csv(analysis).count("\n") == 1
     assert json.loads(to_json(analysis))["counts"]["missing"] == 1
