@@ -52,7 +52,7 @@ def _same(golden: Path, text: str) -> None:
     assert text == golden.read_text(encoding="utf-8")
 
 
-def test_every_server_of_a_start_has_its_command_and_no_secret(synthetic_run: Run, synthetic_analysis: Analysis, tmp_path: Path) -> None:
+def test_every_server_of_a_start_has_its_command_and_no_secret(synthetic_run: Run, synthetic_analysis: Analysis) -> None:
     member = Member("prefill-0", ("engine", "--port", "9001"), 9001, {"SIDE": "p", "API_KEY": "do not show"})
     launches = {}
     for key, launch in synthetic_analysis.launches.items():
