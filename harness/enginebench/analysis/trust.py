@@ -98,7 +98,9 @@ def _outliers(rows: Sequence[Row], figures: Mapping[str, str], ran: int, again: 
 
 
 def _short(rows: Sequence[Row], ran: Sequence[CellResult]) -> Iterator[Cause]:
-    """Short cells with enough restarts are no cause: a server that changes differs between restarts, too. A caveat names them still."""
+    """Short cells are no cause with enough restarts, over which all figures and intervals are taken; a caveat still names them, because a
+    change that every restart repeats would not be seen.
+    """
     if all(_restarts_of(row) >= repeats_needed() for row in rows if row.status == "ok"):
         return
     short = sum(cell.window is not None and cell.window.state == "too short to tell" for cell in ran)
