@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from enginebench.physics.routing import Routing
     from enginebench.physics.routing_summary import RoutingSummary, routing_summary
     from enginebench.physics.weights import Offload
+    from enginebench.report.capsules.pack import Packed, pack
+    from enginebench.report.capsules.verify import Discrepancy, Verification, verify
     from enginebench.report.comparison import Comparison, compare
     from enginebench.report.run import Form, Run, latest_run, open_run, runs
     from enginebench.runner.calibration import Calibration, calibrate
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
     from enginebench.runner.launch_commands import LaunchCommands, launch_commands
     from enginebench.runner.missing import Missing
     from enginebench.runner.preflight import CannotRun, Preflight, preflight
+    from enginebench.runner.rerun import Differs, Rerun, rerun
     from enginebench.runner.routing import count_routing
     from enginebench.scenario.capacity import PlanTime, plan_time
     from enginebench.scenario.plan import Plan
@@ -67,13 +70,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Analysis", "Audit", "Calibration", "CannotRun", "Ceilings", "CellEnded", "CellProgress", "CellResult", "CellStarted", "Check",
-    "Cleanup", "Comparison", "Conclusion", "Diagnosis", "Engine", "EngineReady", "Event", "Expectations", "Expected", "Form",
-    "ImageList", "LaunchCommands", "LaunchEnded", "LaunchStarted", "LaunchStep", "ListedImage", "Missing", "ModelFit", "Note",
-    "Offload", "OffloadCurve", "OnEvent", "PlacedModel", "Plan", "PlanTime", "Preflight", "Prices", "Routing", "RoutingSummary", "Run",
-    "RunOpened", "UserError", "all_checks", "audit_claims", "audit_scenarios", "audit_to_html", "build_images", "built_in_scenarios",
-    "calibrate", "ceiling", "clean", "compare", "count_routing", "doctor", "expectations", "fit", "import_file", "install_engine",
-    "latest_run", "launch_commands", "list_engines", "list_images", "offload", "open_run", "pin_images", "place", "plan", "plan_time",
-    "preflight", "price_list", "pull_images", "routing_summary", "run", "runs",
+    "Cleanup", "Comparison", "Conclusion", "Diagnosis", "Differs", "Discrepancy", "Engine", "EngineReady", "Event", "Expectations",
+    "Expected", "Form", "ImageList", "LaunchCommands", "LaunchEnded", "LaunchStarted", "LaunchStep", "ListedImage", "Missing",
+    "ModelFit", "Note", "Offload", "OffloadCurve", "OnEvent", "Packed", "PlacedModel", "Plan", "PlanTime", "Preflight", "Prices",
+    "Rerun", "Routing", "RoutingSummary", "Run", "RunOpened", "UserError", "Verification", "all_checks", "audit_claims",
+    "audit_scenarios", "audit_to_html", "build_images", "built_in_scenarios", "calibrate", "ceiling", "clean", "compare",
+    "count_routing", "doctor", "expectations", "fit", "import_file", "install_engine", "latest_run", "launch_commands",
+    "list_engines", "list_images", "offload", "open_run", "pack", "pin_images", "place", "plan", "plan_time", "preflight",
+    "price_list", "pull_images", "rerun", "routing_summary", "run", "runs", "verify",
 ]  # fmt: skip
 
 
@@ -142,6 +146,8 @@ _ELSEWHERE: Mapping[str, tuple[str, ...]] = {
     "physics.placed": ("PlacedModel", "place"),
     "physics.routing": ("Routing",),
     "physics.routing_summary": ("RoutingSummary", "routing_summary"),
+    "report.capsules.pack": ("Packed", "pack"),
+    "report.capsules.verify": ("Discrepancy", "Verification", "verify"),
     "report.comparison": ("Comparison", "compare"),
     "report.run": ("Form", "Run", "latest_run", "open_run", "runs"),
     "runner.calibration": ("Calibration", "calibrate"),
@@ -153,6 +159,7 @@ _ELSEWHERE: Mapping[str, tuple[str, ...]] = {
     "runner.launch_commands": ("LaunchCommands", "launch_commands"),
     "runner.missing": ("Missing",),
     "runner.preflight": ("CannotRun", "Preflight", "preflight"),
+    "runner.rerun": ("Differs", "Rerun", "rerun"),
     "runner.routing": ("count_routing",),
     "scenario.capacity": ("PlanTime", "plan_time"),
     "scenario.plan": ("Plan",),

@@ -30,11 +30,14 @@ from enginebench.cli.fit import fit
 from enginebench.cli.images import images
 from enginebench.cli.import_file import import_file
 from enginebench.cli.offload import offload
+from enginebench.cli.pack import pack
 from enginebench.cli.plan import plan
 from enginebench.cli.report import report
+from enginebench.cli.rerun import rerun
 from enginebench.cli.routing import routing
 from enginebench.cli.run import run
 from enginebench.cli.shared import completion, show
+from enginebench.cli.verify import verify
 from enginebench.errors import Exit, UserError
 
 _EPILOG = """\b
@@ -70,8 +73,8 @@ def bench() -> None:
 
 
 for command in (
-    run, plan, report, compare, import_file, checks, routing, fit, ceiling, offload, audit, engines, images, calibrate, doctor, clean,
-    completion,
+    run, plan, report, compare, import_file, pack, verify, rerun, checks, routing, fit, ceiling, offload, audit, engines, images, calibrate,
+    doctor, clean, completion,
 ):  # fmt: skip
     bench.add_command(command)
 

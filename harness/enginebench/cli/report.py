@@ -49,12 +49,13 @@ def report(
     view: enginebench.Form | None,
     **asked: str | None,
 ) -> None:
-    """Show the answer of a stored RUN (default: the newest under results/), or write it in another form."""
+    """Show the answer of a stored RUN, a folder or a capsule (default: the newest under results/), or write it in another form."""
     run, targets = _targets(run, asked)
     opened = enginebench.open_run(run) if run is not None else enginebench.latest_run()
     opened = opened.judged_by(slo=slo, prices=prices, equal_within=equal_within)
     for form, value in targets.items():
-        alone = opened.path / "report.html" if form == "html" else Path("-")
+        page = run.with_suffix(".html") if run is not None and run.is_file() else opened.path / "report.html"
+        alone = page if form == "html" else Path("-")
         target = alone if value == _ALONE else Path(value)
         if str(target) == "-":
             click.echo(opened.report(form), nl=False)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from enginebench.errors import UserError
 from enginebench.records import upgrades
+from enginebench.records.capsule import is_capsule, unpacked
 from enginebench.records.cell import CellRecord
 from enginebench.records.files import remove, replace_atomically, sha256, write_atomically
 from enginebench.records.launch import LaunchRecord
@@ -175,7 +176,9 @@ class Run:
 
 
 def open_run(path: Path) -> Run:
-    """Open a run for reading. UserError if it is not a run, is damaged, or was written by a newer version."""
+    """Open a run folder or a capsule for reading. UserError if it is neither, is damaged, or was written by a newer version."""
+    if is_capsule(path):
+        return Run(unpacked(path))
     if not (path / "run.json").is_file():
         raise UserError("is not a run (it has no run.json)", file=path, advice="runs are folders under results/, made by `bench run`")
     return Run(path)

@@ -122,7 +122,7 @@ class Run:
 
 
 def open_run(path: str | Path) -> Run:
-    """Open a run folder. UserError when it is not one, is damaged, or was written by a newer version."""
+    """Open a run folder or a capsule. UserError when it is neither, is damaged, or was written by a newer version."""
     return Run(run_folder.open_run(Path(path)))
 
 

@@ -3,50 +3,35 @@
 Secrets are the key of an attached server, `container.secrets`, and tokens in the environment, which engines inherit.
 """
 
-import base64
 import contextlib
-import json
 import mmap
-import os
-import re
 from collections.abc import Iterable
-from functools import lru_cache
 from pathlib import Path
-from urllib.parse import quote, quote_plus
 
 from enginebench.adapter import Get, Reply
 from enginebench.domain import Deployment, Sample
+from enginebench.machine.secrets import secret_variables, written_forms
 
 STARS = "***"
-SHORTEST = 4
-"""A shorter key, such as 'x', is a placeholder; replacing it would only garble what is stored."""
 _CUT = 6
 """Characters from which the beginning of a secret is removed at the end of a text, where an excerpt was cut off."""
-_NAMES = re.compile(r"(?:^|_)(?:TOKEN|SECRET|PASSWORD|API_KEY|ACCESS_KEY)$")
 
 
 def secrets_of(deployment: Deployment) -> tuple[str, ...]:
     """The secrets that a deployment's server may know, longest first."""
     named = [name for name in (deployment.api_key_env, *deployment.container.secrets) if name]
-    found = {os.environ.get(name, "") for name in (*named, *filter(_NAMES.search, os.environ))}
-    return tuple(sorted((secret for secret in found if len(secret) >= SHORTEST), key=len, reverse=True))
+    return tuple(sorted(set(secret_variables(named).values()), key=len, reverse=True))
 
 
 def redacted(text: str, secrets: Iterable[str]) -> str:
     """The text without the secrets: as they are, as JSON, in a URL, in base64, or cut off at its end."""
     for secret in secrets:
-        for form in _forms(secret):
+        for form in written_forms(secret):
             text = text.replace(form, STARS)
             body = text.rstrip(" .…\"'")
             cut = next((n for n in range(min(len(form) - 1, len(body)), _CUT - 1, -1) if body.endswith(form[:n])), 0)
             text = body[: len(body) - cut] + STARS if cut else text
     return text
-
-
-@lru_cache(maxsize=64)
-def _forms(secret: str) -> tuple[str, ...]:
-    encoded = base64.b64encode(secret.encode(errors="surrogateescape")).decode()
-    return tuple(dict.fromkeys((secret, json.dumps(secret)[1:-1], quote(secret, safe=""), quote_plus(secret), encoded)))
 
 
 def mask(file: Path, secrets: Iterable[str]) -> None:
@@ -55,7 +40,7 @@ def mask(file: Path, secrets: Iterable[str]) -> None:
         if not file.stat().st_size:  # an empty file cannot be mapped
             return
         with mmap.mmap(log.fileno(), 0) as content:
-            for form in (form.encode(errors="surrogateescape") for secret in secrets for form in _forms(secret)):
+            for form in (form.encode(errors="surrogateescape") for secret in secrets for form in written_forms(secret)):
                 at = -1
                 while (at := content.find(form, at + 1)) >= 0:
                     content[at : at + len(form)] = b"*" * len(form)
