@@ -6,7 +6,8 @@
   const $ = (selector, from = document) => from.querySelector(selector);
   const $$ = (selector, from = document) => [...from.querySelectorAll(selector)];
   const el = (tag, css, ...inside) => { const made = document.createElement(tag); if (css) made.className = css; made.append(...inside); return made; };
-  const hidden = new Set();
+  const chosen = new Set(); // deployments that the reader singled out; the others are dimmed
+  const faint = (slot) => chosen.size > 0 && slot >= 0 && !chosen.has(slot);
 
   // -- the library: inflated when a figure is first looked at ------------------------------------------------------------
   const unpack = async (element) => { // gzip, 7 bits a character
@@ -51,7 +52,7 @@
   const paint = (trace, muted) => {
     const slot = trace.meta.slot, its = color(slot);
     const marker = { ...trace.marker, color: its, line: { ...(trace.marker && trace.marker.line), color: its } };
-    const out = { type: "scatter", showlegend: false, hovertemplate: "%{text}<extra></extra>", ...trace, marker, line: { ...trace.line, color: its }, visible: !hidden.has(slot), textfont: { color: muted, size: 11 } };
+    const out = { type: "scatter", showlegend: false, hovertemplate: "%{text}<extra></extra>", ...trace, marker, line: { ...trace.line, color: its }, opacity: faint(slot) ? 0.14 : 1, textfont: { color: muted, size: 11 } };
     if (trace.error_y) out.error_y = { ...trace.error_y, color: its };
     return out;
   };
@@ -70,7 +71,7 @@
   const MOST = 12, LINE = 15;
   const label = (slot) => { const name = names.get(slot) ?? ""; return name.length > 24 ? `${name.slice(0, 23)}…` : name; };
   const escaped = (text) => text.replace(/[&<>]/g, (c) => `&#${c.charCodeAt(0)};`);
-  const slots = (spec) => [...new Set(spec.data.map((trace) => trace.meta.slot).filter((slot) => slot >= 0 && !hidden.has(slot)))];
+  const slots = (spec) => [...new Set(spec.data.map((trace) => trace.meta.slot).filter((slot) => slot >= 0))];
   const room = (spec) => (slots(spec).length > MOST ? 14 : 16 + 7.4 * Math.max(0, ...slots(spec).map((slot) => label(slot).length)));
   const annotate = (plot, spec) => {
     const { yaxis, _size: size } = plot._fullLayout, ends = new Map();
@@ -90,7 +91,7 @@
     at = Math.max(size.h, LINE * (rows.length - 1)) + LINE;
     rows.reverse().forEach((end) => { at = end.row = Math.min(end.row, at - LINE); });
     const annotations = rows.map((end) => ({ xref: "paper", yref: "paper", x: 1, y: 1 - end.row / size.h, xanchor: "left", yanchor: "middle", xshift: 6,
-      showarrow: false, text: escaped(label(end.slot)), font: { size: 12, color: color(end.slot) } }));
+      showarrow: false, opacity: faint(end.slot) ? 0.25 : 1, text: escaped(label(end.slot)), font: { size: 12, color: color(end.slot) } }));
     return window.Plotly.relayout(plot, { annotations, ...ticks });
   };
   const draw = async (figure) => {
@@ -127,24 +128,16 @@
   }
   dark.addEventListener("change", redraw);
 
-  // -- legend: press to hide, press twice for one only ------------------------------------------------------------------------
+  // -- legend: a pressed name dims the others in all figures; Escape lifts it --------------------------------------------------
   const buttons = $$(".legend button");
-  const show = () => {
-    buttons.forEach((button) => button.setAttribute("aria-pressed", String(!hidden.has(Number(button.dataset.slot)))));
-    document.body.dataset.hidden = [...hidden].join(" ");
+  const single = () => {
+    buttons.forEach((button) => button.setAttribute("aria-pressed", String(chosen.has(Number(button.dataset.slot)))));
+    if (chosen.size) document.body.dataset.chosen = [...chosen].join(" ");
+    else delete document.body.dataset.chosen;
     redraw();
   };
-  buttons.forEach((button) => {
-    const slot = Number(button.dataset.slot);
-    button.addEventListener("click", () => { if (!hidden.delete(slot)) hidden.add(slot); show(); });
-    button.addEventListener("dblclick", () => {
-      const others = [...new Set(buttons.map((each) => Number(each.dataset.slot)))].filter((each) => each !== slot);
-      const only = others.every((each) => hidden.has(each));
-      hidden.clear();
-      if (!only) others.forEach((each) => hidden.add(each));
-      show();
-    });
-  });
+  buttons.forEach((button) => button.addEventListener("click", () => { const slot = Number(button.dataset.slot); if (!chosen.delete(slot)) chosen.add(slot); single(); }));
+  addEventListener("keydown", (event) => { if (event.key === "Escape" && chosen.size) { chosen.clear(); single(); } });
 
   // -- contexts and loads -----------------------------------------------------------------------------------------------------
   const choose = (section) => {

@@ -196,15 +196,33 @@ def test_plots_follow_the_colour_scheme(opened: Callable[..., Any]) -> None:
     assert light != dark
 
 
-def test_a_deployment_can_be_hidden_and_streams_chosen(opened: Callable[..., Any]) -> None:
+def test_a_name_of_the_legend_dims_the_others_in_all_figures(opened: Callable[..., Any]) -> None:
+    from selenium.webdriver.common.keys import Keys
+
     browser = opened(1280, "light")
     _look_at(browser, "#ttft-1")
-    lines = "return document.querySelectorAll('#ttft-1 .js-line').length"
-    before = browser.execute_script(lines)
-    browser.execute_script("document.querySelector('.legend button').click()")
-    assert browser.execute_async_script(f"const done = arguments[0]; setTimeout(() => done((() => {{ {lines} }})()), 500)") == before - 1
-    hidden = "return getComputedStyle(document.querySelector('#throughput-1 .ch .s0')).display"
-    assert browser.execute_script(hidden) == "none", "in static figures too"
+    live = "return [...document.querySelectorAll('#ttft-1 .scatterlayer .trace')].map(t => Number(getComputedStyle(t).opacity) > 0.5)"
+    groups = "[...document.querySelectorAll('#throughput-1 .ch g[class^=s]')]"
+    still = f"return {groups}.map(g => [g.classList[0], getComputedStyle(g).opacity > 0.5])"
+    bright = browser.execute_script(live)
+    assert all(bright)
+    button = browser.find_element("css selector", ".legend button")
+    browser.execute_script("document.activeElement.blur(); document.querySelector('.legend button').focus()")
+    browser.switch_to.active_element.send_keys(Keys.SPACE)
+    assert button.get_attribute("aria-pressed") == "true"
+    time.sleep(0.5)
+    assert 0 < sum(browser.execute_script(live)) < len(bright)
+    assert dict(browser.execute_script(still)) == {f"s{i}": i == 0 for i in range(3)} | {"sn": True}
+    browser.find_elements("css selector", ".legend button")[1].click()
+    assert dict(browser.execute_script(still)) == {f"s{i}": i < 2 for i in range(3)} | {"sn": True}
+    browser.switch_to.active_element.send_keys(Keys.ESCAPE)
+    assert all(shown for _, shown in browser.execute_script(still))
+    assert button.get_attribute("aria-pressed") == "false"
+    assert browser.get_log("browser") == []
+
+
+def test_streams_are_chosen(opened: Callable[..., Any]) -> None:
+    browser = opened(1280, "light")
     browser.execute_script("document.querySelector('#distribution-ttft details').open = true")
     choose = "const s = document.querySelector('#distribution-ttft select'); s.value = '1 stream'; s.dispatchEvent(new Event('change'))"
     browser.execute_script(choose)

@@ -56,7 +56,9 @@ def _statement(regimes: Sequence[Regime], axes: Axes, margin: float) -> Statemen
 
 
 def _everywhere(axes: Axes) -> str:
-    if len(axes.loads) > 1:
+    if len(axes.loads) == 2:
+        return "at both loads tried"
+    if len(axes.loads) > 2:
         return f"at all {len(axes.loads)} loads tried"
     (((context, level), _),) = axes.loads
     return f"at {level} of {context}"

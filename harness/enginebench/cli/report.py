@@ -1,4 +1,4 @@
-"""`bench report`: a stored run as an answer, a table, Markdown, CSV, JSON or a self-contained HTML page."""
+"""`bench report`: a stored run as an answer, a table, Markdown, CSV, JSON, a self-contained HTML page or a picture."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ _SUFFIXES: dict[enginebench.Form, tuple[str, ...]] = {
     "md": (".md", ".markdown"),
     "csv": (".csv",),
     "json": (".json",),
+    "svg": (".svg",),
 }
 _ALONE = "(alone)"
 """The value of an option that is written without one."""
@@ -35,6 +36,7 @@ def _form(name: str, what: str) -> Callable[[Command], Command]:
 @_form("md", "Write a Markdown table; without FILE (or '-'): to stdout.")
 @_form("csv", "Write tidy CSV; without FILE (or '-'): to stdout.")
 @_form("json", "Write JSON; without FILE (or '-'): to stdout.")
+@_form("svg", "Write the answer as a picture, for a README; it follows the reader's light or dark theme. Without FILE: to stdout.")
 @click.option("--table", "view", flag_value="text", help="Print every row with all its figures instead of the answer.")
 @click.option("--latency", "view", flag_value="latency", help="Print TTFT and TPOT at every load.")
 @click.option("--why", "view", flag_value="why", help="Print what the answer rests on: how sure it is, each reason for doubt, its fix.")

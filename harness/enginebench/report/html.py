@@ -9,9 +9,7 @@ connection.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
-from pathlib import Path
 
 from enginebench.analysis.analysis import Analysis
 from enginebench.domain import JSON
@@ -26,7 +24,7 @@ from enginebench.report.packed import Packed, pack, packed_plotly, script_hash
 from enginebench.report.section import Context, Section
 from enginebench.report.sections import all_sections
 from enginebench.report.static_chart import static_chart
-from enginebench.report.styles import Style
+from enginebench.report.styles import Style, hues, read_template
 
 Rendered = list[tuple[Section, tuple[Block, ...]]]
 """Sections that have something to show for one run, with their blocks."""
@@ -44,7 +42,7 @@ def render_html(run: Run, analysis: Analysis) -> str:
     from markupsafe import Markup
 
     templates = resource_dir("reports/templates")
-    css, stack, *scripts = (_read(templates / name) for name in ("report.css", "stack.css", "report.js", "tables.js"))
+    chart, css, stack, *scripts = (read_template(name) for name in ("chart.css", "report.css", "stack.css", "report.js", "tables.js"))
     source = "".join(scripts)
     library, library_hash = packed_plotly()
     context = Context(run, analysis)
@@ -79,17 +77,12 @@ def render_html(run: Run, analysis: Analysis) -> str:
         sections=sections,
         figures={section.id for section, blocks in sections if any(_panels(block) for block in blocks)},
         contents=contents,
-        css=Markup(css + _hues(context.slots) + _stacked(stack)),  # noqa: S704  # our own files
+        css=Markup(chart + css + hues(context.slots) + _dimmed(context.slots) + _stacked(stack)),  # noqa: S704  # our own files
         plots_json=Markup(plots),  # noqa: S704  # script_json escapes
         packed={"packed-plots": _packed(pack(folded)), "plotly": _packed(library)},
         report_js=Markup(source),  # noqa: S704  # our own file
         policy=_policy(library_hash, script_hash(source)),
     )
-
-
-def _read(file: Path) -> str:
-    """A style or a script without its indentation."""
-    return re.sub(r"\n\s+", "\n", file.read_text(encoding="utf-8"))
 
 
 def script_json(value: JSON) -> str:
@@ -148,12 +141,11 @@ def _charts(panel: Panel, section: Section, *, single: bool) -> str:
     return printable(static_chart(panel, title, WIDE, css="wide") + static_chart(panel, title, NARROW, css="narrow"))
 
 
-def _hues(slots: Mapping[str, Style]) -> str:
-    """The colour of each deployment, in light and dark, and the rule that hides it in every static figure."""
-    light = "".join(f".s{its.slot}{{--c:{its.hue[0]}}}" for its in slots.values())
-    dark = "".join(f".s{its.slot}{{--c:{its.hue[1]}}}" for its in slots.values())
-    hidden = ",".join(f'[data-hidden~="{its.slot}"] .ch .s{its.slot}' for its in slots.values())
-    return f"{light}@media screen and (prefers-color-scheme:dark){{{dark}}}{f'{hidden}{{display:none}}' if hidden else ''}\n"
+def _dimmed(slots: Mapping[str, Style]) -> str:
+    """The rules that dim every deployment in static figures while names of the legend are pressed, but for those."""
+    its = [f".s{each.slot}" for each in slots.values()]
+    chosen = ",".join(f'[data-chosen~="{slot[2:]}"] .ch {slot}' for slot in its)
+    return f"[data-chosen] .ch :is({','.join(its)}){{opacity:.14}}{chosen}{{opacity:1}}\n" if its else ""
 
 
 def _stacked(css: str) -> str:

@@ -26,7 +26,7 @@ from enginebench.report.table import render_table
 if TYPE_CHECKING:
     import pandas as pd
 
-Form: TypeAlias = Literal["summary", "latency", "why", "text", "md", "csv", "json", "html"]
+Form: TypeAlias = Literal["summary", "latency", "why", "text", "md", "csv", "json", "html", "svg"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +107,8 @@ class Run:
 
     def report(self, form: Form = "text") -> str:
         """The run for a terminal: the answer ('summary'), the latencies at every load ('latency'), what the answer rests on ('why') or a
-        table of all rows ('text'); as Markdown ('md'), tidy CSV, versioned JSON, or an HTML page that opens offline.
+        table of all rows ('text'); as Markdown ('md'), tidy CSV, versioned JSON, an HTML page that opens offline, or a picture of the
+        answer ('svg').
         """
         if form == "summary":
             return render_summary(self.analysis, self.path)
@@ -115,6 +116,10 @@ class Run:
             from enginebench.report.html import render_html
 
             return render_html(self.folder, self.analysis)
+        if form == "svg":
+            from enginebench.report.picture import render_picture
+
+            return render_picture(self.folder, self.analysis)
         render = {
             "latency": render_latencies, "why": render_why, "text": render_table, "md": to_markdown, "csv": to_csv, "json": to_json,
         }[form]  # fmt: skip

@@ -23,7 +23,7 @@ def cpu_text(machine: Mapping[str, JSON]) -> str:
     cores = machine.get("usable_cores") or machine.get("logical_cores")
     cpu = machine.get("cpu")
     name = cpu.get("model") if isinstance(cpu, dict) else cpu
-    cpu = str(name or "").split(" with ")[0].removesuffix(" Processor")
+    cpu = str(name or "").split(" with ")[0].removesuffix(" Processor").replace("(R)", "").replace("(TM)", "")
     return ", ".join(filter(None, (cpu, counted(cores, "core") if isinstance(cores, int) else "")))
 
 

@@ -1,12 +1,15 @@
-"""How a deployment looks in every figure: one hue per engine, one dash and marker per variant. Knows no page and no chart.
+"""How a deployment looks in every figure: one hue per engine, one dash and marker per variant, and the rules of style for them.
 
 Colour means engine and nothing else. An engine without a hue of its own takes one that no engine of the run uses.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+
+from enginebench.machine.folders import resource_dir
 
 HUES: Mapping[str, tuple[str, str]] = {
     "vllm": ("#1f5db8", "#7fb2ff"), "sglang": ("#b04a06", "#ff9d5c"), "trtllm": ("#3c7410", "#97cf5f"),
@@ -49,3 +52,14 @@ def _hues(engines: Iterable[str]) -> dict[str, tuple[str, str]]:
     free = [hue for hue in HUES.values() if hue not in known.values()] or list(HUES.values())
     unknown = [engine for engine, hue in known.items() if hue is None]
     return {engine: hue or free[unknown.index(engine) % len(free)] for engine, hue in known.items()}
+
+
+def hues(slots: Mapping[str, Style]) -> str:
+    """The rules for the colour of each deployment, in light and dark."""
+    light, dark = ("".join(f".s{its.slot}{{--c:{its.hue[i]}}}" for its in slots.values()) for i in (0, 1))
+    return f"{light}@media screen and (prefers-color-scheme:dark){{{dark}}}\n"
+
+
+def read_template(name: str) -> str:
+    """A style or a script of reports/templates without its indentation."""
+    return re.sub(r"\n\s+", "\n", (resource_dir("reports/templates") / name).read_text(encoding="utf-8"))

@@ -19,6 +19,8 @@ from enginebench.report.layout import aligned, columns_of, fits, joined, labelle
 from enginebench.report.run_facts import machine_text, size_text, took_text
 from enginebench.report.summary_details import latency_rows
 
+_MOST_LINES = 24
+"""Where they are too many, the lines between the grids are left out, then the latencies, unless it would not help."""
 _MOST_ROWS = 8
 """Lines of the grid with a line for each deployment; with more, it has a line for each context, which names the leader."""
 _MOST_SENTENCES = 6
@@ -29,20 +31,26 @@ _MARKS = {"equal": "=", "cannot tell": "~"}
 def render_summary(analysis: Analysis, path: Path | None = None, *, width: int | None = None) -> str:
     """The answer, in blocks. path: the run's folder, for the last line. width: columns; None: those of the terminal, at most 100."""
     width = columns_of(width)
-    blocks = [[*_head(analysis, width), *_answer(analysis, width), *labelled("TRUST", analysis.conclusion.trust.text, width)]]
+    first = [*_head(analysis, width), *_answer(analysis, width), *labelled("TRUST", analysis.conclusion.trust.text, width)]
     several = len(analysis.conclusion.grids) > 1
-    blocks += [list(_grid(grid, width, several=several)) for grid in analysis.conclusion.grids]
-    blocks += [list(_latencies(analysis, width)), list(_capacities(analysis, width))]
-    blocks.append(list(_end(path, width)))
-    return joined(blocks)
+    grids = [list(_grid(grid, width, several=several)) for grid in analysis.conclusion.grids]
+    latencies, limits, end = list(_latencies(analysis, width)), list(_capacities(analysis, width)), list(_end(path, width))
+    close = [[line for grid in grids for line in grid]]
+    ways = ([first, *grids, latencies, limits, end], [first, *close, latencies, limits, end], [first, *close, limits, end])
+    texts = [joined(blocks) for blocks in ways]
+    return next((text for text in texts if text.count("\n") <= _MOST_LINES), texts[0])
 
 
 def _head(analysis: Analysis, width: int) -> Iterator[str]:
-    """'quickstart · 2 deployments x 4 loads x 4 restarts · AMD EPYC, 2 cores · 32/32 ok · 74 s'"""
+    """'quickstart · 2 deployments x 4 loads x 4 restarts · AMD EPYC, 2 cores · 32/32 ok · 74 s'; the CPU's name only where it fits."""
     counts, total = analysis.counts, len(analysis.run.cells)
     cells = [f"{counts['ok']}/{total} ok", *(f"{count} {status}" for status, count in counts.items() if count and status != "ok")]
-    parts = [analysis.run.name, size_text(analysis), machine_text(analysis.run.machine), ", ".join(cells), took_text(analysis)]
-    yield from textwrap.wrap(" · ".join(filter(None, parts)), width, break_on_hyphens=False)
+    machine = analysis.run.machine
+    lines = [
+        " · ".join(filter(None, (analysis.run.name, size_text(analysis), its, ", ".join(cells), took_text(analysis))))
+        for its in (machine_text(machine), machine_text({**machine, "cpu": None}))
+    ]
+    yield from textwrap.wrap(next((line for line in lines if len(line) <= width), lines[0]), width, break_on_hyphens=False)
 
 
 def _answer(analysis: Analysis, width: int) -> Iterator[str]:
@@ -93,9 +101,17 @@ def _legend(grid: Grid, *, leaders: bool) -> str:
 def _by_deployment(grid: Grid) -> Iterator[list[str]]:
     scale = grid.scale
     for context in scale.contexts:
-        for i, name in enumerate(scale.deployments):
+        for i, name in enumerate(_best_first(grid)):
             cells = [_standing(grid.at(context, level), name, shares=len(scale.deployments) > 1) for level in scale.levels]
             yield ["" if i else context.removesuffix(" tokens"), name, *cells]
+
+
+def _best_first(grid: Grid) -> list[str]:
+    """The deployments by their typical share of the best."""
+    shares: dict[str, list[float]] = {name: [] for name in grid.scale.deployments}
+    for each in (each for regime in grid.regimes for each in regime.standings if each.share is not None):
+        shares[each.deployment].append(each.share or 0.0)
+    return sorted(shares, key=lambda name: -sum(shares[name]) / max(len(shares[name]), 1))
 
 
 def _standing(regime: Regime | None, name: str, *, shares: bool) -> str:
@@ -124,14 +140,15 @@ def _leader(regime: Regime | None) -> str:
 
 
 def _latencies(analysis: Analysis, width: int) -> Iterator[str]:
-    """TTFT and TPOT of every deployment at one load: the middle of the levels and contexts at which most have figures."""
+    """TTFT and TPOT of every deployment at one load."""
     if (found := _typical(analysis)) is not None:
-        _, regime = found
-        yield from latency_rows(analysis, regime, width, _MOST_LATENCIES)
+        grid, regime = found
+        model = f"{grid.scale.model} " if len(analysis.conclusion.by_model) > 1 else ""
+        yield from latency_rows(analysis, regime, width, _MOST_LATENCIES, model)
 
 
 def _typical(analysis: Analysis) -> tuple[Grid, Regime] | None:
-    """The load at which latencies are shown."""
+    """The load at which latencies are shown: the middle of the levels and contexts at which most have figures; of two, the heavier."""
     grids = analysis.conclusion.grids
     regimes = [(grid, each) for grid in grids for each in grid.regimes if any(s.value is not None for s in each.standings)]
     if not regimes:
@@ -145,7 +162,7 @@ def _typical(analysis: Analysis) -> tuple[Grid, Regime] | None:
         levels, contexts = (scale.levels, each.level), (scale.contexts, each.context)
         return sum(abs(axis.index(at) - median(range(len(axis)))) for axis, at in (levels, contexts))
 
-    return grid, min((each for its, each in full if its is grid), key=distance)
+    return grid, min((each for its, each in full if its is grid), key=lambda each: (distance(each), -each.load.level))
 
 
 def _capacities(analysis: Analysis, width: int) -> Iterator[str]:

@@ -53,15 +53,15 @@ def _choice(choice: Choice, width: int) -> Iterator[str]:
         yield f"    {choice.command}"  # in one line, to be copied
 
 
-def latency_rows(analysis: Analysis, regime: Regime, width: int, most: int) -> Iterator[str]:
-    """A line for each deployment at one load; of p99 and p90 the highest that is known."""
+def latency_rows(analysis: Analysis, regime: Regime, width: int, most: int, about: str = "") -> Iterator[str]:
+    """A line for each deployment at one load; of p99 and p90 the highest that is known. about: before the load."""
     shown = regime.standings[:most]
     known = {name for each in shown for name, value in analysis.rows[each.row].figures.items() if value}
     tails = {name: next((q for q in (99, 90) if f"{name}_p{q}" in known), 0) for name in _LATENCIES}
     rows: list[list[str]] = []
     for percentiles in ({name: (50, q) for name, q in tails.items()}, dict.fromkeys(_LATENCIES, (50,))):
         names = [f"{name}_p{q}" for name, qs in percentiles.items() for q in qs if f"{name}_p{q}" in known]
-        rows = [*_latency_table(analysis, regime, shown, names)]
+        rows = [*_latency_table(analysis, regime, shown, names, about)]
         if fits(rows, width):
             break
     if len(rows[0]) > 1:
@@ -70,9 +70,11 @@ def latency_rows(analysis: Analysis, regime: Regime, width: int, most: int) -> I
         yield f"  and {left} more: bench report --latency"
 
 
-def _latency_table(analysis: Analysis, regime: Regime, shown: Sequence[Standing], figures: Sequence[str]) -> Iterator[list[str]]:
+def _latency_table(
+    analysis: Analysis, regime: Regime, shown: Sequence[Standing], figures: Sequence[str], about: str
+) -> Iterator[list[str]]:
     columns = [column(name, analysis) for name in figures]
-    yield [f"at {regime.level}, {regime.context}", *(its.heading for its in columns)]
+    yield [f"{about}at {regime.level}, {regime.context}", *(its.heading for its in columns)]
     for each in shown:
         known = analysis.rows[each.row].figures
         yield [f"  {each.deployment}{'?' if each.suspect else ''}", *(value_text(known.get(its.figure), its) for its in columns)]

@@ -175,7 +175,7 @@ def test_hues_have_a_contrast_of_5_with_both_pages(engine: str) -> None:
 
 
 def test_text_has_a_contrast_of_4_5_on_page_and_panel() -> None:
-    css = resource_dir("reports/templates").joinpath("report.css").read_text()
+    css = resource_dir("reports/templates").joinpath("chart.css").read_text()
     schemes = [dict(re.findall(r"--(page|panel|ink|muted): (#[0-9a-f]{6})", block)) for block in css.split(":root {")[1:3]]
     assert [len(scheme) for scheme in schemes] == [4, 4]
     for scheme in schemes:

@@ -48,14 +48,16 @@ class GridView:
 
 
 def grid_views(analysis: Analysis, slots: dict[str, int]) -> list[GridView]:
-    several = len(analysis.conclusion.grids) > 1
-    return [_view(grid, analysis, slots, several=several) for grid in analysis.conclusion.grids]
+    scales = [grid.scale for grid in analysis.conclusion.grids]
+    differ = [len({getattr(scale, name) for scale in scales}) > 1 for name in ("model", "kind", "settings")]
+    return [_view(grid, analysis, slots, differ) for grid in analysis.conclusion.grids]
 
 
-def _view(grid: Grid, analysis: Analysis, slots: dict[str, int], *, several: bool) -> GridView:
+def _view(grid: Grid, analysis: Analysis, slots: dict[str, int], differ: Sequence[bool]) -> GridView:
+    """differ: whether the grids differ in model, kind of load and settings, which their titles then say."""
     scale = grid.scale
     tails = _tails([analysis.rows[each.row] for regime in grid.regimes for each in regime.standings])
-    title = ", ".join(filter(None, (scale.model, scale.kind, scale.settings))) if several else ""
+    title = ", ".join(text for text, shown in zip((scale.model, scale.kind, scale.settings), differ, strict=True) if shown and text)
     cells = tuple(
         tuple(
             _cell(regime, scale.unit, analysis, tails, slots) if (regime := grid.at(context, level)) is not None else None
