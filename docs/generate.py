@@ -24,7 +24,8 @@ from enginebench.validity import VERDICTS, Check, all_checks
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import physics_pages  # a file beside this one
+import dialect_page  # files beside this one
+import physics_pages
 from physics_pages import DOCS, GENERATED
 
 
@@ -332,6 +333,7 @@ _PAGES: dict[str, Callable[[], str]] = {
     "metrics.md": _metrics,
     "validity.md": _validity,
     "engines.md": _engines,
+    "dialects.md": dialect_page.dialects,
     "physics-published.md": physics_pages.published,
     "hardware.md": physics_pages.hardware,
     "physics.md": physics_pages.physics,

@@ -11,7 +11,7 @@ fast. Functions that are not defined here are documented in the modules that `_E
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -114,16 +114,19 @@ def run(
     return Run(folder)
 
 
-def import_file(path: str | Path, *, results: str | Path = "results") -> eb.Run:
-    """Store the figures of a file that another tool wrote as a new run, without raw samples.
+def import_file(path: str | Path | Sequence[str | Path], *, results: str | Path = "results", facts: Sequence[str] = ()) -> eb.Run:
+    """Store what another tool measured as a new run: with raw samples where its files have single requests, else its stated figures.
 
-    path: what `vllm bench serve --save-result` writes; docs/contributing.md says how to add a tool. results: the folder of runs.
-    UserError for an unknown format (with the known ones) and for a damaged file.
+    path: a file or a folder of files, or several; docs/dialects.md lists the formats, docs/contributing.md how to add one. results: the
+    folder of runs. facts: what the files do not say of the server: 'engine=vllm', 'hardware=4xh100'.
+    UserError for an unknown format (with the known ones), a damaged file and an unknown fact.
     """
     from enginebench.report.run import Run
+    from enginebench.runner.import_facts import read_facts
     from enginebench.runner.imports import import_run
 
-    return Run(import_run(Path(path), Path(results)))
+    given = [path] if isinstance(path, str | Path) else path
+    return Run(import_run([Path(each) for each in given], Path(results), read_facts(facts)))
 
 
 _ELSEWHERE: Mapping[str, tuple[str, ...]] = {

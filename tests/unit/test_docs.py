@@ -40,7 +40,16 @@ def generator() -> ModuleType:
     return module
 
 
-GENERATED = ["scenario.schema.json", "scenario.md", "metrics.md", "validity.md", "engines.md", "physics-published.md", "physics.md"]
+GENERATED = [
+    "scenario.schema.json",
+    "scenario.md",
+    "metrics.md",
+    "validity.md",
+    "engines.md",
+    "dialects.md",
+    "physics-published.md",
+    "physics.md",
+]
 
 
 @pytest.mark.parametrize("name", GENERATED)

@@ -14,6 +14,7 @@ from enginebench.analysis.rows import Row
 from enginebench.domain.formatting import number
 from enginebench.metrics.context import RunContext
 from enginebench.metrics.registry import metrics
+from enginebench.records.cell import has_samples
 from enginebench.validity.context import number as counted
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ def caveats(rows: Sequence[Row], parities: Sequence[Parity]) -> Iterator[str]:
     for row in rows:
         if any(cell.record.traits.random_weights for cell in row.cells):
             yield f"{row.deployment.model} has random weights: {_random_weights(row.deployment.model, rows)}"
-    stated = [cell for row in rows for cell in row.cells if cell.record.stated is not None]
+    yield from _imported(rows)
+    stated = [cell for row in rows for cell in row.cells if cell.record.stated is not None and not has_samples(cell.record)]
     for source in dict.fromkeys(cell.record.stated.source for cell in stated if cell.record.stated is not None):
         yield f"figures stated by {source} have no raw samples: {len(stated[0].not_checkable)} validity checks could not be applied"
     yield from dict.fromkeys(note for row in rows for cell in row.cells for note in cell.record.prompts.notes)
@@ -35,6 +37,17 @@ def caveats(rows: Sequence[Row], parities: Sequence[Parity]) -> Iterator[str]:
         yield f"{short} of {len(windows)} cells are too short to tell whether the server was steady: they are measured whole"
     for model in dict.fromkeys(parity.model for parity in parities):
         yield from _parity(model, [parity for parity in parities if parity.model == model])
+
+
+def _imported(rows: Sequence[Row]) -> Iterator[str]:
+    """What is known to be wrong with how another tool measures, and what nobody said of the server."""
+    origins = [cell.record.imported for row in rows for cell in row.cells if cell.record.imported is not None]
+    for its in origins:
+        yield from (f"{its.tool}: {caveat}" for caveat in its.caveats)
+    for what in dict.fromkeys(its.missing for its in origins if its.missing):
+        yield f"nobody stated {', '.join(name.replace('_', ' ') for name in what)}: `bench import FILE --set {what[0]}=...`"
+    if told := next((its.told for its in origins if its.told), None):
+        yield f"stated by the importer: {', '.join(f'{name} {value}' for name, value in told.items())}"
 
 
 def _resent(rows: Sequence[Row]) -> Iterator[str]:

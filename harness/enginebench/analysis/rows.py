@@ -22,7 +22,7 @@ from enginebench.metrics.slo import Slo
 from enginebench.metrics.statistics import Estimate, estimate
 from enginebench.metrics.tokens import TokenSource, one_token_per_event, token_source
 from enginebench.metrics.window import steady_window
-from enginebench.records.cell import CellRecord, Stated
+from enginebench.records.cell import CellRecord, Stated, has_samples
 from enginebench.records.counters import Gauge, gauges
 from enginebench.records.launch import LaunchRecord
 from enginebench.records.run_folder import Run
@@ -194,7 +194,7 @@ def _read(run: Run, record: CellRecord, context: RunContext) -> Iterator[CellRes
     phases = record.load.phases()
     each: Sequence[Phase | None] = phases if len(phases) > 1 else (None,)
     samples = None
-    if record.status == "ok" and record.stated is None:
+    if record.status == "ok" and has_samples(record):
         try:
             samples = run.samples(record.id)
             reason = "raw samples are missing"
@@ -205,18 +205,27 @@ def _read(run: Run, record: CellRecord, context: RunContext) -> Iterator[CellRes
     for phase in each:
         if record.status != "ok":
             yield CellResult(record, {}, phase=phase, log=str(log) if (log := run.log_of(record)) else None)
+        elif samples is not None:
+            yield replace(result_in(_window(samples, record, phase), record, samples, context), phase=phase)
         elif record.stated is not None:
             yield result_of(record, record.stated, context)
             return
-        elif samples is not None:
-            yield replace(result_in(steady_window(samples, record.load, phase), record, samples, context), phase=phase)
 
 
 def result_of(record: CellRecord, evidence: Samples | Stated, context: RunContext | None = None) -> CellResult:
     """The figures of a cell and its verdict: of samples over their steady window, or as its source states them."""
     if isinstance(evidence, Stated):
         return _as_stated(record, evidence)
-    return result_in(steady_window(evidence, record.load), record, evidence, context or RunContext())
+    return result_in(_window(evidence, record), record, evidence, context or RunContext())
+
+
+def _window(samples: Samples, record: CellRecord, phase: Phase | None = None) -> Window:
+    """The steady window; all of a load of which a file does not say when its requests were sent."""
+    if record.imported is None or "start times" not in record.imported.lacks:
+        return steady_window(samples, record.load, phase)
+    length_ns = round((record.wall_s or 0.0) * 1e9)
+    end = max(int(samples.end_ns.max()), int(samples.sent_ns.min()) + length_ns)
+    return Window(int(samples.sent_ns.min()), end, "too short to tell", "the file does not say when requests were sent")
 
 
 def _as_stated(record: CellRecord, stated: Stated) -> CellResult:

@@ -10,6 +10,7 @@ from enginebench.analysis.restarts import outliers, too_few
 from enginebench.analysis.rows import CellResult, Row
 from enginebench.domain.formatting import counted
 from enginebench.metrics.statistics import repeats_needed
+from enginebench.records.cell import has_samples
 from enginebench.validity import Reason, merged
 
 _HALF = 0.5
@@ -40,7 +41,7 @@ def _level(rows: Sequence[Row], ran: Sequence[CellResult], causes: Sequence[Caus
     measured = [row for row in rows if row.status == "ok"]
     doubted = sum(cell.verdict in _DOUBTS for cell in ran)
     single = sum(_restarts_of(row) == 1 for row in measured)
-    stated = any(cell.record.stated is not None for cell in ran)
+    stated = any(not has_samples(cell.record) for cell in ran)
     if not ran or doubted > _HALF * len(ran) or single > _HALF * len(measured) or stated:
         return "indicative only"
     return "partly" if causes else "good"
@@ -110,7 +111,7 @@ def _short(rows: Sequence[Row], ran: Sequence[CellResult]) -> Iterator[Cause]:
 
 
 def _stated(ran: Sequence[CellResult]) -> Iterator[Cause]:
-    stated = [cell.record.stated for cell in ran if cell.record.stated is not None]
+    stated = [cell.record.stated for cell in ran if cell.record.stated is not None and not has_samples(cell.record)]
     if stated:
         text = f"{len(stated)} of {counted(len(ran), 'cell')} have figures that {stated[0].source} states, without raw samples"
         yield Cause("stated", text, "measure it with `bench run`", len(stated), len(ran))

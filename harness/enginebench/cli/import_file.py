@@ -1,4 +1,4 @@
-"""`bench import`: another tool's result file as a run."""
+"""`bench import`: another tool's result files as a run."""
 
 from pathlib import Path
 
@@ -8,16 +8,28 @@ import enginebench
 from enginebench.cli.shared import FILE, RESULTS
 
 
-@click.command("import", epilog="\b\nExamples:\n  vllm bench serve ... --save-result\n  bench import serve.json\n  bench report")
-@click.argument("file", type=FILE)
+@click.command(
+    "import",
+    epilog="\b\nExamples:\n  vllm bench serve ... --save-result --save-detailed\n"
+    "  bench import serve.json --set engine=vllm --set hardware=4xh100\n  bench import sweep/ && bench report",
+)
+@click.argument("files", type=FILE, nargs=-1, required=True, metavar="FILE|FOLDER...")
+@click.option(
+    "--set",
+    "facts",
+    multiple=True,
+    metavar="FACT=VALUE",
+    help="What the files do not say of the server: engine=vllm, hardware=4xh100 (repeatable).",
+)
 @click.option("-o", "--results", type=FILE, default=RESULTS, metavar="FOLDER", help="Folder of runs.")
-def import_file(file: Path, results: Path) -> None:
-    """Store the figures of FILE, which another tool wrote, as a run, such as the JSON of `vllm bench serve --save-result`.
+def import_file(files: tuple[Path, ...], facts: tuple[str, ...], results: Path) -> None:
+    """Store what another tool wrote to FILE, or to the files of FOLDER, as a run, such as the JSON of `vllm bench serve --save-result`.
 
-    The error for an unknown format lists those that can be read. An imported run has no raw samples. Its
-    report says so, and that most validity checks could not be applied.
+    The format is told by the content; the error for an unknown one lists those that can be read. Where a file has single requests they
+    become samples, with all metrics and checks; else the run has only the figures that the file states, and says so. docs/dialects.md
+    says what each tool's figures mean.
     """
-    run = enginebench.import_file(file, results=results)
+    run = enginebench.import_file(files, results=results, facts=facts)
     click.echo(run.report(), nl=False)
     click.echo(f"\nsaved {len(run.folder.record.cells)} cells -> {run.path}", err=True)
     click.echo(f"next: bench report {run.path}   (--html, --md, --csv, --json)", err=True)

@@ -19,7 +19,7 @@ from enginebench.metrics.slo import Slo
 from enginebench.metrics.statistics import Floats as Floats
 from enginebench.metrics.statistics import percentile
 from enginebench.metrics.tokens import input_tokens, output_tokens
-from enginebench.records.cell import CellRecord
+from enginebench.records.cell import CellRecord, Lack
 from enginebench.records.counters import gauges
 from enginebench.records.launch import LaunchRecord
 from enginebench.records.run import RunRecord
@@ -89,6 +89,16 @@ class Context:
     @property
     def load(self) -> Load | None:
         return self.record.load if self.record is not None else None
+
+    @property
+    def lacks(self) -> tuple[Lack, ...]:
+        """What the file of an imported cell does not say."""
+        return self.record.imported.lacks if self.record is not None and self.record.imported is not None else ()
+
+    @property
+    def stated(self) -> Mapping[str, float]:
+        """Figures that the file of an imported cell states."""
+        return self.record.stated.figures if self.record is not None and self.record.stated is not None else {}
 
     @cached_property
     def computed(self) -> dict[str, Floats]:

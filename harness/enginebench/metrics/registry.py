@@ -18,6 +18,7 @@ from enginebench.machine.folders import modules_in
 from enginebench.metrics.context import Context, Floats
 from enginebench.metrics.slo import LIMITS
 from enginebench.metrics.statistics import percentiles
+from enginebench.records.cell import Lack
 from enginebench.records.samples import Samples
 
 Scope: TypeAlias = Literal["request", "event", "cell", "machine", "cost"]
@@ -46,6 +47,13 @@ class Trait(Enum):
     TOKENS = "divides by the tokens of a stream, so it is meaningless where some of them were never streamed"
     ONLINE = "exists only for requests that are served one by one, not in an in-process batch"
     DEVICE = "describes the GPUs, so it is meaningless where other processes used them"
+    TIMELINE = "counts over a time, so it is unknown where a file does not say when requests were sent"
+    DUE = "counts from when a request was due, so it is unknown where a file does not say that"
+    GAPS = "looks at single output events, so it is unknown where a file has only the first and the last of a request"
+
+
+_LACKING: Mapping[Lack, Trait] = {"start times": Trait.TIMELINE, "due times": Trait.DUE, "gaps": Trait.GAPS}
+"""What an imported file may lack -> the trait of the metrics that need it."""
 
 
 class Need(Enum):
@@ -111,8 +119,18 @@ class Metric:
         """The values, computed once per context."""
         context = of if isinstance(of, Context) else Context(of)
         if self.name not in context.computed:
-            context.computed[self.name] = self.compute(context)
+            context.computed[self.name] = self._as_stated(context) if self.lacks(context) else self.compute(context)
         return context.computed[self.name]
+
+    def lacks(self, context: Context) -> bool:
+        """Whether the cell was imported from a file that lacks what the metric needs."""
+        return any(_LACKING.get(lack) in self.traits for lack in context.lacks)
+
+    def _as_stated(self, context: Context) -> Floats:
+        """The value of the cell as its file states it; no value for each request."""
+        if self.scope == "event":
+            return np.empty(0)
+        return np.full(len(context.samples), np.nan) if self.spread else one(context.stated.get(self.name))
 
     @property
     def definition(self) -> str:
@@ -222,6 +240,8 @@ def figures_of(context: Context) -> dict[str, float | None]:
         if its.applies(context):
             values = its(context)
             found = percentiles(values, PERCENTILES) if its.spread else [None if np.isnan(values[0]) else float(values[0])]
+            if its.spread and its.lacks(context):
+                found = [context.stated.get(figure) for figure in its.figures]
             out |= zip(its.figures, found, strict=True)
     return out
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Literal, Self, TypeAlias
 
 from enginebench.domain import JSON, Cell, Deployment, Status
 from enginebench.records.counters import CounterSeries
@@ -90,9 +90,40 @@ class Stated:
     """Figure ('ttft_p50', 'output_throughput', ...) -> value in the metric's unit (`enginebench.metrics.registry`)."""
 
 
+Lack: TypeAlias = Literal["start times", "due times", "gaps", "asked lengths"]
+"""What a file of another tool with single requests may not say: when each was sent, when each was due, when its output came between the
+first and the last event, how many tokens were asked for."""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """Where a cell comes from that another tool measured, and how that tool measured it."""
+
+    tool: str
+    """'vllm bench serve'."""
+    version: str | None
+    """Of the tool, or of its format; None: the file does not say."""
+    file: str
+    """Name of the file."""
+    lacks: tuple[Lack, ...] = ()
+    """What its raw samples lack; metrics and checks that need it are left out."""
+    caveats: tuple[str, ...] = ()
+    """Known faults of the tool that apply to this load, with their size where it was measured."""
+    differs: Mapping[str, str] = field(default_factory=dict)
+    """Metric -> how this tool's meaning differs from the metric's definition; figures with unlike meanings are not compared."""
+    own: Mapping[str, float] = field(default_factory=dict)
+    """Figures without an equal here, under the tool's own names and units. Never compared."""
+    percentiles: str = ""
+    """How the tool computes percentiles."""
+    told: Mapping[str, str] = field(default_factory=dict)
+    """Facts that the file lacks and that the person who imported it stated: 'engine' -> 'vllm'."""
+    missing: tuple[str, ...] = ()
+    """Facts that neither the file nor that person states."""
+
+
 @dataclass(frozen=True)
 class CellRecord:
-    """One cell. Its evidence is its raw samples or, if another tool measured it, `stated`."""
+    """One cell. Its evidence is its raw samples or, if another tool measured it, `stated`; with an import it may be both."""
 
     id: str
     """`Cell.id`, a hash of deployment, load and repeat. Names the files of the cell."""
@@ -125,7 +156,9 @@ class CellRecord:
     telemetry: tuple[Subject, ...] = ()
     """Readings of GPUs, machine and engine processes while the load ran."""
     stated: Stated | None = None
-    """Figures that another tool's file states, for a cell without raw samples."""
+    """Figures that another tool's file states; where there are raw samples as well, only what these cannot give."""
+    imported: Imported | None = None
+    """The tool and file that a cell was imported from; None: measured here, or imported before this was stored."""
     samples_sha256: str | None = None
     """SHA-256 of samples/<id>.parquet; None: no raw samples, or stored before this was."""
     shared_machine: str | None = None
@@ -139,7 +172,17 @@ class CellRecord:
     schema: int = SCHEMA
     """Version of the format it is stored in."""
 
+    @property
+    def measured_here(self) -> bool:
+        """Whether a load generator of this project measured it, not another tool."""
+        return self.stated is None and self.imported is None
+
     @classmethod
     def of(cls, cell: Cell, status: Status, reason: str | None = None, *, log_tail: tuple[str, ...] = ()) -> Self:
         """The record of a cell about which nothing else is known."""
         return cls(cell.id, cell.launch_id, cell.deployment, cell.load, cell.repeat, status, reason, log_tail=log_tail)
+
+
+def has_samples(record: CellRecord) -> bool:
+    """Whether a cell that ran should have raw samples: all but those of which a file states figures only."""
+    return record.stated is None or record.samples_sha256 is not None

@@ -1,15 +1,28 @@
-"""What an importer is: a function that turns one record of another tool's file, JSON or CSV, into cells with stated figures."""
+"""What an importer is: a function that turns files of another tool into cells, with single requests where the files have them.
+
+An importer is one file in `enginebench.records.importers`. It declares by which keys its files are recognised, and the tool's dialect: what
+each of its metrics means (`enginebench.records.dialect`). Reads; does not write runs.
+"""
+
+from __future__ import annotations
 
 import csv
-import json
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatch
+from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-from enginebench.domain import JSON, Deployment, Load
+from enginebench.domain import Deployment, Load
 from enginebench.errors import UserError
+from enginebench.records.dialect import CONCEPTS, Dialect
+from enginebench.records.foreign_record import ForeignRecord
+from enginebench.records.imported_samples import Requests
+from enginebench.records.json_stream import Skim, open_file, read_objects
+
+UNKNOWN_PRECISION = "unknown"
+MOST_LINE = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -17,7 +30,7 @@ class ImportedCell:
     """One cell as the source states it. Lengths that the source does not state are 'data'; other fields of the load keep their defaults."""
 
     deployment: Deployment
-    """The server, as far as the source describes it."""
+    """The server, as far as the source describes it; precision 'unknown' where it does not."""
     load: Load
     """What the source sent."""
     figures: Mapping[str, float]
@@ -26,98 +39,131 @@ class ImportedCell:
     """Successful requests. Percentiles that need more of them are left out; without any the cell has failed."""
     wall_s: float | None = None
     """Duration of the load."""
+    own: Mapping[str, float] = field(default_factory=dict)
+    """Figures that have no equal here, under the tool's own names."""
+    requests: Requests | None = None
+    """The single requests, where the source has them; figures are then used only for what these cannot give."""
+    version: str | None = None
+    """Of the tool or its format, if the file states it."""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """What the file says of the server besides the deployment: 'engine_version', 'hardware'."""
+    caveats: tuple[str, ...] = ()
+    """Further caveats, found in this file: 'all replies were stopped by ...'."""
 
 
 @dataclass(frozen=True)
-class ForeignRecord:
-    """A JSON object, or a row of a CSV file, with the place where it begins. UserError for a value that is missing or invalid."""
+class Form:
+    """One kind of file that a tool writes."""
+
+    name: str
+    """'summary', 'requests'."""
+    has: tuple[str, ...]
+    """Paths that the first object of each such file has, and no other tool's: 'model_id', 'benchmarks.*.metrics'. Of CSV: columns."""
+    starts: str = ""
+    """What each such file begins with, if it is neither JSON nor CSV: ':::MLLOG'."""
+    part_of: str = ""
+    """The form that this file belongs to, which is imported instead where it lies beside it."""
+    pattern: str = "*"
+    """How such files are named, to find them beside another: 'profile_export*.jsonl'."""
+
+    def found_in(self, seen: frozenset[str], beginning: str) -> bool:
+        """Whether a file is of this form. seen: the paths of its first object, or its columns."""
+        return beginning.startswith(self.starts) if self.starts else all(path in seen for path in self.has)
+
+    @property
+    def text(self) -> str:
+        return f"begins with {self.starts}" if self.starts else f"has {', '.join(self.has)}"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file to import, recognised as a form of its tool."""
 
     file: Path
-    """The file it was read from."""
-    line: int
-    """Where it begins in the file, from 1; of a CSV row the line on which it ends."""
-    data: Mapping[str, JSON]
-    """Key -> value as the file has it; values of a CSV file are text, '' where a cell is empty."""
+    form: str
+    """Name of the form."""
+    beside: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
+    """Form -> the files of the same tool in the same folder."""
 
-    def number(self, key: str) -> float:
-        """A finite number. CSV has it as text."""
-        value = self._need(key)
+    def records(
+        self, *, skip: Iterable[str] = (), rows: Mapping[str, Callable[[ForeignRecord], None]] | None = None
+    ) -> Iterator[ForeignRecord]:
+        """The file's objects (JSON: alone, in a list, or one after another), or the rows of a CSV file, one by one.
+
+        skip: paths of values that are not built ('requests.*.prompt'). rows: path of a list -> what gets each of its items, before the
+        object itself is returned.
+        """
+        if is_json(self.file):
+            handlers = {tuple(path.split(".")): self._handler(handle) for path, handle in (rows or {}).items()}
+            skim = Skim(frozenset(tuple(path.split(".")) for path in skip), handlers)
+            for line, data in read_objects(self.file, skim):
+                yield ForeignRecord(self.file, line, data)
+        else:
+            yield from read_csv(self.file)
+
+    def other(self, form: str) -> Source | None:
+        """The one file of another form beside this one; None if there is none, or several."""
+        found = self.beside.get(form, ())
+        return replace(self, file=found[0], form=form) if len(found) == 1 else None
+
+    def lines(self) -> Iterator[tuple[int, str]]:
+        """(number, line) of each line of text that is not empty. UserError if a line is very long, or not UTF-8."""
+        with open_file(self.file) as stream:
+            for number, line in enumerate(iter(lambda: stream.readline(MOST_LINE), b""), start=1):
+                if len(line) == MOST_LINE:
+                    raise UserError(f"has a line of more than {MOST_LINE >> 20} MB", file=self.file, line=number)
+                try:
+                    text = line.decode("utf-8").strip()
+                except UnicodeDecodeError:
+                    raise UserError("is damaged: it is not UTF-8 text", file=self.file, line=number) from None
+                if text:
+                    yield number, text
+
+    def text(self, most: int = 64 << 20) -> str:
+        """The whole file as text. UserError if it is longer, or not UTF-8."""
+        with open_file(self.file) as stream:
+            data = stream.read(most + 1)
+        if len(data) > most:
+            raise UserError(f"is longer than {most >> 20} MB", file=self.file)
         try:
-            number = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]  # what is not a number raises
-        except (TypeError, ValueError):
-            number = math.nan
-        if not math.isfinite(number):
-            raise self.error(f"must be a number, not {value!r}", key)
-        return number
-
-    def whole(self, key: str) -> int:
-        """A count: a whole number of 0 or more."""
-        number = self.number(key)
-        if number < 0 or number != int(number):
-            raise self.error(f"must be a whole number, not {number:g}", key)
-        return int(number)
-
-    def text(self, key: str) -> str:
-        """A text that is not empty."""
-        value = self._need(key)
-        if not isinstance(value, str) or not value:
-            raise self.error(f"must be a text, not {value!r}", key)
-        return value
-
-    def has(self, key: str) -> bool:
-        """Whether there is a value: not null, and in CSV not empty."""
-        return self.data.get(key) not in (None, "")
-
-    def figures(self, names: Mapping[str, tuple[str, float]]) -> dict[str, float]:
-        """The figures that the record states. names: key -> (figure, factor to the metric's unit)."""
-        return {figure: self.number(key) * factor for key, (figure, factor) in names.items() if self.has(key)}
+            return data.decode("utf-8")
+        except UnicodeDecodeError:
+            raise UserError("cannot be read: it is not UTF-8 text", file=self.file) from None
 
     def error(self, message: str, key: str | None = None) -> UserError:
-        """An error at this record."""
-        return UserError(message, file=self.file, line=self.line, key=key)
+        return UserError(message, file=self.file, key=key)
 
-    def _need(self, key: str) -> JSON:
-        if not self.has(key):
-            raise self.error(f"the file is damaged or incomplete: it has no '{key}'")
-        return self.data[key]
+    def _handler(self, handle: Callable[[ForeignRecord], None]) -> Callable[[object], None]:
+        def called(item: object) -> None:
+            handle(ForeignRecord(self.file, None, item if isinstance(item, dict) else {"": item}))
 
-
-def read_records(file: Path) -> tuple[ForeignRecord, ...]:
-    """The records of a file, at least one: JSON objects, alone, in a list or one after another; otherwise the rows of a CSV file."""
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}", file=file) from None
-    is_json = text.lstrip()[:1] in ("{", "[")
-    found = tuple(ForeignRecord(file, line, data) for line, data in (_json(text, file) if is_json else _csv(text, file)))
-    if not found:
-        raise UserError("has no records", file=file)
-    return found
+        return called
 
 
-def _json(text: str, file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line, object) of every JSON object on the top level or in a list there."""
-    decoder, at = json.JSONDecoder(), 0
-    while (at := at + len(text[at:]) - len(text[at:].lstrip())) < len(text):
-        line = text.count("\n", 0, at) + 1
+def beginning(file: Path) -> str:
+    """The first 4,096 bytes as text."""
+    with open_file(file) as stream:
+        return stream.read(4096).decode("utf-8", errors="replace").lstrip()
+
+
+def is_json(file: Path) -> bool:
+    """Whether the file begins like JSON."""
+    return beginning(file)[:1] in ("{", "[")
+
+
+def read_csv(file: Path) -> Iterator[ForeignRecord]:
+    """Every row below the header. UserError where the file is damaged."""
+    with TextIOWrapper(open_file(file), encoding="utf-8", newline="") as text:
+        reader = csv.DictReader(text)
         try:
-            value, at = decoder.raw_decode(text, at)
-        except (ValueError, RecursionError) as error:
-            line = getattr(error, "lineno", line)
-            raise UserError(f"is damaged: invalid JSON ({getattr(error, 'msg', error)})", file=file, line=line) from None
-        yield from ((line, each) for each in (value if isinstance(value, list) else [value]) if isinstance(each, dict))
+            for row in reader:
+                yield ForeignRecord(file, reader.line_num, row)
+        except (csv.Error, UnicodeDecodeError) as error:
+            why = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else f"invalid CSV ({error})"
+            raise UserError(f"is damaged: {why}", file=file, line=reader.line_num) from None
 
 
-def _csv(text: str, file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line, row) of every row below the header."""
-    reader = csv.DictReader(text.splitlines())
-    try:
-        yield from ((reader.line_num, row) for row in reader)
-    except csv.Error as error:
-        raise UserError(f"is damaged: invalid CSV ({error})", file=file, line=reader.line_num) from None
-
-
-Read: TypeAlias = Callable[[ForeignRecord], Iterable[ImportedCell]]
+Read: TypeAlias = Callable[[Source], Iterable[ImportedCell]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,17 +172,35 @@ class Importer:
 
     tool: str
     """'vllm bench serve'."""
-    recognised_by: tuple[str, ...]
-    """Keys that every record of the tool has, and no other tool's."""
+    forms: tuple[Form, ...]
+    """The files that it reads."""
+    dialect: Dialect
+    """What the tool's metrics mean, and its known faults."""
     read: Read
-    """Turns one record into its cells. UserError if the record is incomplete."""
+    """Turns one file into its cells. UserError if it is incomplete."""
 
     @property
     def text(self) -> str:
         """'vllm bench serve (has model_id, num_prompts)'."""
-        return f"{self.tool} (has {', '.join(self.recognised_by)})"
+        return f"{self.tool} ({', or '.join(form.text for form in self.forms)})"
+
+    def form(self, name: str) -> Form:
+        return next(form for form in self.forms if form.name == name)
+
+    def beside(self, file: Path) -> Iterator[Path]:
+        """Files in the same folder that may be of this tool."""
+        patterns = {form.pattern for form in self.forms if form.pattern != "*"}
+        yield from (other for other in sorted(file.parent.iterdir()) if other.is_file() and any(fnmatch(other.name, p) for p in patterns))
 
 
-def importer(tool: str, *, recognised_by: tuple[str, ...]) -> Callable[[Read], Importer]:
-    """Declare the decorated function as the importer of a tool's files: JSON objects, one or several, or CSV with a header."""
-    return lambda read: Importer(tool, recognised_by, read)
+def importer(tool: str, *, forms: tuple[Form, ...], dialect: Dialect) -> Callable[[Read], Importer]:
+    """Declare the decorated function as the importer of a tool's files. ValueError where the dialect leaves out a concept."""
+
+    def declare(read: Read) -> Importer:
+        if undeclared := dialect.undeclared():
+            raise ValueError(
+                f"the dialect of {tool} says nothing of {', '.join(undeclared)}; it must say something of {', '.join(CONCEPTS)}"
+            )
+        return Importer(tool, forms, dialect, read)
+
+    return declare

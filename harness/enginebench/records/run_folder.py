@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from enginebench.errors import UserError
 from enginebench.records import upgrades
 from enginebench.records.capsule import is_capsule, unpacked
-from enginebench.records.cell import CellRecord
+from enginebench.records.cell import CellRecord, has_samples
 from enginebench.records.files import remove, replace_atomically, sha256, write_atomically
 from enginebench.records.launch import LaunchRecord
 from enginebench.records.run import RunRecord
@@ -153,9 +153,9 @@ class Run:
         for cell_id in filter(self.has, self.record.cells):
             try:
                 record = good.get(cell_id) or self.cell(cell_id)
-                if record.status == "ok" and record.stated is None and self._checked_samples(record) is None:
+                if record.status == "ok" and has_samples(record) and self._checked_samples(record) is None:
                     found[cell_id] = "raw samples are missing"
-                elif record.status == "ok" and record.stated is None and record.samples_sha256 is None:
+                elif record.status == "ok" and has_samples(record) and record.samples_sha256 is None:
                     self.samples(cell_id)
                 elif (record.reason or "").startswith("damaged: "):
                     found[cell_id] = record.reason or ""

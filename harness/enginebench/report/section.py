@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from enginebench.analysis.analysis import Analysis
 from enginebench.domain import JSON
+from enginebench.records.cell import has_samples
 from enginebench.records.run_folder import Run
 from enginebench.report.blocks import Block
 from enginebench.report.sample_summary import SampleSummary, summarise
@@ -49,7 +50,7 @@ def measurements(analysis: Analysis) -> bool:
 
 def raw_samples(analysis: Analysis) -> bool:
     """At least one cell ran and has raw samples; imported cells have figures only."""
-    return any(cell.ran and cell.record.stated is None for row in analysis.rows for cell in row.cells)
+    return any(cell.ran and has_samples(cell.record) for row in analysis.rows for cell in row.cells)
 
 
 def time_series(analysis: Analysis) -> bool:

@@ -1,25 +1,32 @@
-"""Finds the importer of another tool's file and writes a run folder. Its cells have stated figures and no raw samples."""
+"""Finds the importer of other tools' files and writes them as a run folder: with raw samples where they have single requests, else with
+stated figures.
+"""
 
-import hashlib
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import count
 from pathlib import Path
 
 from enginebench import __version__
-from enginebench.domain import JSON, Cell, fingerprint
+from enginebench.domain import JSON, Cell, Deployment, fingerprint
+from enginebench.domain.formatting import counted
 from enginebench.errors import UserError
 from enginebench.machine.folders import modules_in
 from enginebench.metrics.registry import find
 from enginebench.metrics.statistics import samples_needed
 from enginebench.records import importers
-from enginebench.records.cell import CellRecord, CellTraits, Stated
-from enginebench.records.files import now
-from enginebench.records.importer import ImportedCell, Importer, read_records
+from enginebench.records.cell import CellRecord, CellTraits, Imported, Stated
+from enginebench.records.dialect import caveats_of
+from enginebench.records.files import now, sha256
+from enginebench.records.importer import ImportedCell, Importer, Source, beginning, read_csv
+from enginebench.records.json_stream import paths_in
 from enginebench.records.run import RunRecord
 from enginebench.records.run_folder import Run, new_run_path
+from enginebench.runner.import_facts import apply, missing
+
+MOST_FILES = 10_000
 
 
 @cache
@@ -28,43 +35,147 @@ def all_importers() -> tuple[Importer, ...]:
     return tuple(each for module in modules_in(importers.__name__) for each in vars(module).values() if isinstance(each, Importer))
 
 
-def import_run(file: Path, results: Path) -> Run:
-    """A new run with the cells of the file. UserError for an unknown format, and for a damaged file."""
-    found, cells = _read(file)
-    records = _records(cells, f"{found.tool}, {file.name}")
-    ids = tuple(record.id for record in records)
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    about = f"Imported from {file.name}, written by {found.tool} (sha256 {digest})."
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", file.stem).strip("-._") or "imported"
-    scenario: dict[str, JSON] = {"title": f"{found.tool}: {file.name}", "description": about, "file": file.name}
-    plan_id = fingerprint({"cells": list(ids), "file": digest})
+@dataclass(frozen=True)
+class Found:
+    """A file and who reads it."""
+
+    importer: Importer
+    source: Source
+
+
+def import_run(given: Sequence[Path], results: Path, facts: Mapping[str, str] | None = None) -> Run:
+    """A new run with the cells of these files, and of the files in these folders.
+
+    facts: what the files do not say, such as 'engine' -> 'vllm' (`enginebench.runner.import_facts`). UserError for an unknown format, a
+    damaged file, and a folder without any known file.
+    """
+    found = [each for path in given for each in _found(path)]
+    read = [(each, cell) for each in found for cell in each.importer.read(each.source)]
+    if not read:
+        raise UserError("has no results", file=found[0].source.file)
+    made = _records(read, facts or {})
+    digests = {each.source.file: sha256(each.source.file) for each in found}
+    tools = " and ".join(dict.fromkeys(each.importer.tool for each in found))
+    files = ", ".join(f"{file.name} (sha256 {digest})" for file, digest in list(digests.items())[:4])
+    more = f" and {counted(len(digests) - 4, 'more file')}" if len(digests) > 4 else ""
+    about = f"Imported from {files}{more}, written by {tools}."
+    first = given[0]
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", first.stem if first.is_file() else first.resolve().name).strip("-._") or "imported"
+    scenario: dict[str, JSON] = {"title": f"{tools}: {first.name}", "description": about, "file": first.name}
+    if hardware := next((text for _, cell in read if (text := {**cell.facts, **(facts or {})}.get("hardware"))), None):
+        scenario["hardware"] = hardware
+    ids = tuple(record.id for record, _ in made)
+    contents: list[JSON] = [*sorted(digests.values())]
+    plan_id = fingerprint({"cells": list(ids), "files": contents, "facts": dict(facts or {})})
     run = RunRecord(name, now(), scenario, plan_id, ids, {}, __version__)  # {}: the file does not say on what machine
     folder = Run.create(new_run_path(results, name), run, f"# {about}\n")
-    for record in records:
-        folder.add_cell(record)
+    for record, cell in made:
+        folder.add_cell(record, cell.requests.samples() if cell.requests is not None and record.status == "ok" else None)
     return folder
 
 
-def _read(file: Path) -> tuple[Importer, tuple[ImportedCell, ...]]:
-    """The importer of a file and the cells that it finds."""
-    records = read_records(file)
-    found = next((each for each in all_importers() if all(key in records[0].data for key in each.recognised_by)), None)
-    if found is None:
-        raise UserError("unknown format", file=file, advice=f"known: {'; '.join(each.text for each in all_importers())}")
-    return found, tuple(cell for record in records for cell in found.read(record))
+# -- files ---------------------------------------------------------------------------------------------------------------------
 
 
-def _records(cells: Sequence[ImportedCell], source: str) -> list[CellRecord]:
+def _found(path: Path) -> list[Found]:
+    """The file, or the files of a folder at any depth that a tool wrote; others in a folder are passed over."""
+    if not path.is_dir():
+        one = recognise(path)
+        if one is None:
+            known = "; ".join(each.text for each in all_importers())
+            raise UserError("unknown format", file=path, advice=f"known: {known}")
+        return [one]
+    files = [file for file in sorted(path.rglob("*")) if file.is_file() and file.suffix in (".json", ".jsonl", ".csv", ".txt", ".sql")]
+    if len(files) > MOST_FILES:
+        raise UserError(f"has more than {MOST_FILES:,} files", file=path)
+    found = [one for file in files if (one := _known(file)) is not None]
+    if not found:
+        raise UserError("has no file of a known format", file=path, advice=f"known: {'; '.join(each.tool for each in all_importers())}")
+    there = {(each.importer.tool, each.source.form, each.source.file.parent) for each in found}
+    return [each for each in found if (each.importer.tool, _owner(each), each.source.file.parent) not in there]
+
+
+def _owner(one: Found) -> str:
+    """The form that a file is a part of."""
+    return one.importer.form(one.source.form).part_of
+
+
+def _known(file: Path) -> Found | None:
+    """As `recognise`; a file in a folder that is no readable JSON or CSV is not one of a tool."""
+    try:
+        return recognise(file)
+    except UserError:
+        return None
+
+
+def recognise(file: Path) -> Found | None:
+    """The importer of a file by what its first object has, with the other files of that tool beside it; None if no tool is known that
+    writes such files. UserError if it is damaged before that can be told.
+    """
+    one = _form(file)
+    if one is None:
+        return None
+    found, form = one
+    beside: dict[str, tuple[Path, ...]] = {}
+    for other in found.beside(file):
+        if other != file and (its := _form_or_none(other)) is not None and its[0] is found:
+            beside[its[1]] = (*beside.get(its[1], ()), other)
+    return Found(found, Source(file, form, beside))
+
+
+def _form_or_none(file: Path) -> tuple[Importer, str] | None:
+    try:
+        return _form(file)
+    except UserError:
+        return None
+
+
+def _form(file: Path) -> tuple[Importer, str] | None:
+    start = beginning(file)
+    for seen in paths_in(file) if start[:1] in ("{", "[") else _columns(file):
+        for each in all_importers():
+            for form in each.forms:
+                if form.found_in(seen, start):
+                    return each, form.name
+    return None
+
+
+def _columns(file: Path) -> Iterator[frozenset[str]]:
+    """The columns of a CSV file."""
+    yield frozenset()  # a form that is told by its beginning needs none
+    row = next(read_csv(file), None)
+    if row is None:
+        raise UserError("has no records", file=file)
+    yield frozenset(str(name) for name in row.data)
+
+
+# -- records -------------------------------------------------------------------------------------------------------------------
+
+
+def _records(read: Sequence[tuple[Found, ImportedCell]], facts: Mapping[str, str]) -> list[tuple[CellRecord, ImportedCell]]:
     """The cells as records. The same deployment and load once more is a repeat."""
-    records: dict[str, CellRecord] = {}
-    for one in cells:
-        cell = next(cell for n in count() if (cell := Cell(one.deployment, one.load, n)).id not in records)
-        reason = None if one.completed else "no request succeeded"
+    made: dict[str, tuple[CellRecord, ImportedCell]] = {}
+    for one, its in read:
+        deployment = apply(its.deployment, {**its.facts, **facts})
+        cell = next(cell for n in count() if (cell := Cell(deployment, its.load, n)).id not in made)
+        reason = None if its.completed else "no request succeeded"
         traits = CellTraits(length_control="cap")  # whether lengths were forced is unknown
-        stated = None if reason else Stated(source, dict(_supported(one)))
+        source = f"{one.importer.tool}, {one.source.file.name}"
+        stated = None if reason else Stated(source, dict(_supported(its)))
         record = CellRecord.of(cell, "failed" if reason else "ok", reason)
-        records[cell.id] = replace(record, wall_s=one.wall_s, traits=traits, stated=stated)
-    return list(records.values())
+        made[cell.id] = replace(record, wall_s=its.wall_s, traits=traits, stated=stated, imported=_origin(one, its, deployment, facts)), its
+    return list(made.values())
+
+
+def _origin(one: Found, its: ImportedCell, deployment: Deployment, facts: Mapping[str, str]) -> Imported:
+    dialect = one.importer.dialect
+    streams = its.load.concurrency or None
+    return Imported(
+        one.importer.tool, its.version, one.source.file.name,
+        lacks=its.requests.lacks if its.requests is not None else (),
+        caveats=(*caveats_of(dialect, streams, its.version), *its.caveats), differs=dialect.differs(), own=dict(its.own),
+        percentiles=dialect.percentiles, told={**its.facts, **facts}, missing=missing(deployment, {**its.facts, **facts}),
+    )  # fmt: skip
 
 
 def _supported(cell: ImportedCell) -> Iterator[tuple[str, float]]:

@@ -150,6 +150,13 @@ REQUEST_TIMES = Requirement(
 EVENTS = Requirement(
     "streamed output events", lambda cell: REQUEST_TIMES.present(cell) and bool((cell.samples.ok & (cell.samples.events > 0)).any())
 )
+SINGLE_EVENTS = Requirement(
+    "single output events between the first and the last",
+    lambda cell: EVENTS.present(cell) and "gaps" not in cell.lacks,
+)
+START_TIMES = Requirement("times at which requests were sent", lambda cell: REQUEST_TIMES.present(cell) and "start times" not in cell.lacks)
+DUE_TIMES = Requirement("times at which requests were due", lambda cell: START_TIMES.present(cell) and "due times" not in cell.lacks)
+ASKED_LENGTHS = Requirement("lengths that were asked for", lambda cell: SUCCESSES.present(cell) and "asked lengths" not in cell.lacks)
 CLIENT_FIGURES = Requirement("figures of the client's own load", lambda cell: bool(cell.record.client.health))
 
 

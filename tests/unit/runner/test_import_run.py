@@ -17,6 +17,7 @@ from enginebench.domain import ClosedLoop, Deployment, Load, OpenLoop
 from enginebench.errors import UserError
 from enginebench.metrics.registry import find
 from enginebench.records import importer
+from enginebench.records.dialect import CONCEPTS, Dialect, not_reported
 from enginebench.runner import imports
 from enginebench.runner.imports import all_importers
 
@@ -145,16 +146,16 @@ def test_an_unknown_figure_is_a_bug_of_the_importer() -> None:
 
 
 def test_importers_are_declared_completely() -> None:
-    assert all(each.tool and each.recognised_by and each.read.__doc__ for each in all_importers())
+    assert all(each.tool and each.forms and each.read.__doc__ for each in all_importers())
     assert len({each.tool for each in all_importers()}) == len(all_importers())
 
 
 def test_csv_and_lists_are_records_with_their_lines(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("x,y\n1,\n2,b\n")
-    first, second = importer.read_records(tmp_path / "a.csv")
+    first, second = importer.Source(tmp_path / "a.csv", "").records()
     assert (first.line, first.whole("x"), first.has("y"), second.text("y")) == (2, 1, False, "b")
     (tmp_path / "a.json").write_text('[{"x": 1}, {"x": 2.5}]\n')
-    records = importer.read_records(tmp_path / "a.json")
+    records = list(importer.Source(tmp_path / "a.json", "").records())
     assert [record.number("x") for record in records] == [1, 2.5]
     with pytest.raises(UserError, match=r"a\.json:1: x: must be a whole number, not 2\.5"):
         records[1].whole("x")
@@ -163,8 +164,8 @@ def test_csv_and_lists_are_records_with_their_lines(tmp_path: Path) -> None:
 def test_a_report_says_that_the_file_does_not_state_a_figure_and_does_not_blame_the_server(tmp_path: Path) -> None:
     """Figures that are there are not called nothing because the one that ranks is missing."""
 
-    @importer.importer("rates", recognised_by=("rate",))
-    def rates(record: importer.ForeignRecord) -> Iterator[importer.ImportedCell]:
+    @importer.importer("rates", forms=(importer.Form("rates", ("rate",)),), dialect=Dialect(not_reported(*CONCEPTS)))
+    def rates(source: importer.Source) -> Iterator[importer.ImportedCell]:
         yield importer.ImportedCell(Deployment("openai", "m", "f16", "m", runtime="attach"), ClosedLoop(), {"request_throughput": 2.5}, 10)
 
     (tmp_path / "rates.json").write_text('{"rate": 2.5}')

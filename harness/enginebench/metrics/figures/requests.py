@@ -23,8 +23,8 @@ def ttft(c: Context) -> Floats:
 
 
 @metric(
-    "TTFT from scheduled arrival", header="TTFT sched.", scope="request", unit="s", better="lower", traits={Trait.LATENCY},
-    shown=(Shown(32, 6, "tail", unlike="ttft"),), slo_limit="ttft",
+    "TTFT from scheduled arrival", header="TTFT sched.", scope="request", unit="s", better="lower",
+    traits={Trait.LATENCY, Trait.DUE}, shown=(Shown(32, 6, "tail", unlike="ttft"),), slo_limit="ttft",
 )  # fmt: skip
 def ttft_due(c: Context) -> Floats:
     """Time to first token from scheduled arrival: first output event - due. It has no coordinated omission.
@@ -67,14 +67,14 @@ def e2e(c: Context) -> Floats:
     return _seconds(c, s.events > 0, s.edge(last=True) - s.sent_ns)
 
 
-@metric("E2E from scheduled arrival", scope="request", unit="s", better="lower", traits={Trait.LATENCY}, slo_limit="e2e")
+@metric("E2E from scheduled arrival", scope="request", unit="s", better="lower", traits={Trait.LATENCY, Trait.DUE}, slo_limit="e2e")
 def e2e_due(c: Context) -> Floats:
     """End-to-end latency from scheduled arrival: last output event - due."""
     s = c.samples
     return _seconds(c, s.events > 0, s.edge(last=True) - s.due_ns)
 
 
-@metric("schedule delay", scope="request", unit="s", better="lower", traits={Trait.ONLINE})
+@metric("schedule delay", scope="request", unit="s", better="lower", traits={Trait.ONLINE, Trait.DUE})
 def schedule_delay(c: Context) -> Floats:
     """Schedule delay: sent - due, the lateness of the client itself. In a closed loop a request is due when its stream is free."""
     s = c.samples

@@ -12,7 +12,7 @@ READER_TOKENS_PER_S = 10
 """Reading speed of `reader_wait`: about 450 English words a minute, faster than almost all people read."""
 
 
-@metric("longest stall", scope="request", unit="s", better="lower", traits={Trait.PACE, Trait.ONLINE}, needs=(Need.EVENTS,))
+@metric("longest stall", scope="request", unit="s", better="lower", traits={Trait.PACE, Trait.ONLINE, Trait.GAPS}, needs=(Need.EVENTS,))
 def longest_gap(c: Context) -> Floats:
     """Longest stall: the largest gap between two output events of the request; undefined below 2 events."""
     s = c.samples
@@ -25,7 +25,7 @@ def longest_gap(c: Context) -> Floats:
 
 
 @metric(
-    "reader's wait", header="reader waits", scope="request", unit="1", better="lower", traits={Trait.TOKENS, Trait.ONLINE},
+    "reader's wait", header="reader waits", scope="request", unit="1", better="lower", traits={Trait.TOKENS, Trait.ONLINE, Trait.GAPS},
     needs=(Need.TOKENS,), shown=(Shown(38, 11, least=0.01),),
 )  # fmt: skip
 def reader_wait(c: Context) -> Floats:
@@ -51,7 +51,7 @@ def reader_wait(c: Context) -> Floats:
     return out
 
 
-@metric("tokens per event", scope="request", unit="tok", better=None, traits={Trait.TOKENS}, needs=(Need.TOKENS,))
+@metric("tokens per event", scope="request", unit="tok", better=None, traits={Trait.TOKENS, Trait.GAPS}, needs=(Need.TOKENS,))
 def tokens_per_event(c: Context) -> Floats:
     """Tokens per event: output tokens / output events of the request. 1 is a smooth stream; more is the size of each flush."""
     s = c.samples
@@ -59,7 +59,7 @@ def tokens_per_event(c: Context) -> Floats:
 
 
 @metric(
-    "ITL", scope="event", unit="s", better="lower", traits={Trait.PACE, Trait.ONLINE}, needs=(Need.EVENTS,),
+    "ITL", scope="event", unit="s", better="lower", traits={Trait.PACE, Trait.ONLINE, Trait.GAPS}, needs=(Need.EVENTS,),
     shown=(Shown(35, 9, 99, always=True),), bundled_title="event interval",
 )  # fmt: skip
 def itl(c: Context) -> Floats:

@@ -10,8 +10,8 @@ from enginebench.metrics.tokens import output_tokens, share_inside
 
 
 @metric(
-    "output throughput", header="output", scope="cell", unit="tok/s", better="higher", needs=(Need.TOKENS,),
-    shown=(Shown(0, 0, always=True),),
+    "output throughput", header="output", scope="cell", unit="tok/s", better="higher", traits={Trait.TIMELINE},
+    needs=(Need.TOKENS,), shown=(Shown(0, 0, always=True),),
 )  # fmt: skip
 def output_throughput(c: Context) -> Floats:
     """Output throughput: output tokens of successful requests that arrived in the measured window / its length.
@@ -24,7 +24,7 @@ def output_throughput(c: Context) -> Floats:
     return _rate(c, float(np.sum(output_tokens(s)[counted] * share[counted])))
 
 
-@metric("input throughput", scope="cell", unit="tok/s", better="higher")
+@metric("input throughput", scope="cell", unit="tok/s", better="higher", traits={Trait.TIMELINE})
 def input_throughput(c: Context) -> Floats:
     """Input throughput: prompt tokens of successful requests whose first output arrived in the measured window / its length."""
     s = c.samples
@@ -33,7 +33,10 @@ def input_throughput(c: Context) -> Floats:
     return _rate(c, float(s.input_tokens[counted].sum()))
 
 
-@metric("request throughput", header="requests", scope="cell", unit="req/s", better="higher", shown=(Shown(37, 10, always=True),))
+@metric(
+    "request throughput", header="requests", scope="cell", unit="req/s", better="higher", traits={Trait.TIMELINE},
+    shown=(Shown(37, 10, always=True),),
+)  # fmt: skip
 def request_throughput(c: Context) -> Floats:
     """Request throughput: successful requests that ended in the measured window / its length."""
     return _rate(c, float((c.samples.ok & c.samples.ended_inside).sum()))

@@ -12,7 +12,7 @@ from enginebench.metrics.tokens import output_tokens, unstreamed
 
 
 @metric(
-    "goodput", scope="cell", unit="req/s", better="higher", traits={Trait.LATENCY}, needs=(Need.SLO,),
+    "goodput", scope="cell", unit="req/s", better="higher", traits={Trait.LATENCY, Trait.TIMELINE}, needs=(Need.SLO,),
     missing="a limit of the SLO needs output tokens that were not counted", shown=(Shown(20, 1),),
 )  # fmt: skip
 def goodput(c: Context) -> Floats:

@@ -1,7 +1,7 @@
-"""Results of `vllm bench serve --save-result`, also with --append-result and --save-detailed.
+"""Results of `vllm bench serve --save-result`, also with --append-result and --save-detailed, and of `vllm bench sweep`.
 
-Keys as in vllm/benchmarks/serve.py. The per-request lists of --save-detailed are used for the lengths only. The file does not say what
-the server ran with, so precision and parallelism are unknown; the engine is the client's `backend`, which is often just 'openai'.
+Keys as in vllm/benchmarks/serve.py. With --save-detailed every request is a sample. The file does not say what the server ran with, so
+precision and parallelism are unknown; the engine is the client's `backend`, which is often just 'openai'.
 """
 
 import math
@@ -9,31 +9,97 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from enginebench.domain import ClosedLoop, Deployment, Length, Load, OpenLoop
-from enginebench.records.importer import ForeignRecord, ImportedCell, importer
+from enginebench.records.dialect import Caveat, Dialect, Term
+from enginebench.records.foreign_record import ForeignRecord
+from enginebench.records.imported_samples import Requests
+from enginebench.records.importer import Form, ImportedCell, Source, importer
 
+SERVING_TERMS = (
+    Term("TTFT", "ttft", "first chunk with a choice - request sent", "ttft", 1e-3),
+    Term("TPOT", "tpot", "(E2E - TTFT) / (n - 1) of each request with n > 1 output tokens", "tpot", 1e-3),
+    Term("ITL", "itl", "gap between chunks, over all requests; a chunk may hold several tokens", "itl", 1e-3),
+    Term("E2E", "e2el", "last chunk - request sent", "e2e", 1e-3),
+    Term("output throughput", "output_throughput", "output tokens of successful requests / duration of the load", "output_throughput"),
+    Term("output throughput", "total_token_throughput", "input and output tokens / duration"),
+    Term("output throughput", "max_output_tokens_per_s", "the most output tokens in one second of the load"),
+    Term("request throughput", "request_throughput", "successful requests / duration of the load", "request_throughput"),
+    Term("lengths", "input_lens", "prompt tokens as the client's tokenizer counts them", "isl"),
+    Term("lengths", "output_lens", "the server's usage, else the client's tokenizer over the text", "osl"),
+    Term("client queue", "queue_times", "wait for --max-concurrency, outside of TTFT and E2E", "schedule_delay"),
+    Term("percentiles", "percentiles", "linear interpolation (numpy) over the requests that succeeded"),
+    Term("goodput", "request_goodput", "requests/s that meet the limits of --goodput"),
+)  # fmt: skip
+_FIDELITY = "docs/fidelity.md, one core"
+DIALECT = Dialect(
+    SERVING_TERMS,
+    (
+        Caveat("its client alone is late: TTFT by 46 ms on average at 256 streams, ITL p99 by 2.7 ms", _FIDELITY, 256),
+        Caveat("its client holds 801 of 1,024 streams, and TTFT is 315 ms late on average", _FIDELITY, 1000),
+    ),
+)  # fmt: skip
 _ENGINES = {"openai-chat": "openai", "tensorrt-llm": "trtllm", "llama.cpp": "llamacpp"}
 """Backends that have another name here."""
-_THROUGHPUT = {"output_throughput": ("output_throughput", 1.0), "request_throughput": ("request_throughput", 1.0)}
-_LATENCY = {
-    f"{theirs}_{name}_ms": (f"{figure}_{ours}", 1e-3)
-    for name, figure in (("ttft", "ttft"), ("tpot", "tpot"), ("itl", "itl"), ("e2el", "e2e"))
-    for theirs, ours in (("median", "p50"), ("p50", "p50"), ("p90", "p90"), ("p99", "p99"))
-}
-"""Present as far as --percentile-metrics and --metric-percentiles asked for them."""
+_STATISTICS = {"median": "p50", "p50": "p50", "p90": "p90", "p99": "p99", "mean": None, "std": None, "p95": None, "p99.9": None}
+_LATENCIES = ("ttft", "tpot", "itl", "e2el")
+_PER_REQUEST = ("start_times", "queue_times", "output_lens", "input_lens")
+_DETAILS = ("generated_texts", "errors.*.traceback")
 
 
-@importer("vllm bench serve", recognised_by=("model_id", "num_prompts", "request_rate", "max_concurrency"))
-def vllm_bench_serve(record: ForeignRecord) -> Iterator[ImportedCell]:
+@importer(
+    "vllm bench serve",
+    forms=(Form("result", ("model_id", "num_prompts", "request_rate", "max_concurrency", "burstiness")),),
+    dialect=DIALECT,
+)
+def vllm_bench_serve(source: Source) -> Iterator[ImportedCell]:
     """One cell per result."""
+    for record in source.records(skip=_DETAILS):
+        yield _cell(record)
+
+
+def _cell(record: ForeignRecord) -> ImportedCell:
     completed, duration_s = record.whole("completed"), record.number("duration")
     sent = completed + record.whole("failed") if record.has("failed") else record.whole("num_prompts")
     if duration_s <= 0 or completed > sent:
         raise record.error(f"the file is damaged: {completed} of {sent} requests completed in {duration_s:g} s", "completed")
-    latency = {figure: value for figure, value in record.figures(_LATENCY).items() if value > 0}  # 0: nothing was streamed
-    input_throughput = record.number("total_input_tokens") / duration_s
-    success_rate = completed / max(sent, 1)
-    figures = {**record.figures(_THROUGHPUT), **latency, "input_throughput": input_throughput, "success_rate": success_rate}
-    yield ImportedCell(_deployment(record), _load(record, sent, completed), figures, completed, duration_s)
+    figures, own = stated(record, DIALECT)
+    figures |= {"input_throughput": record.number("total_input_tokens") / duration_s, "success_rate": completed / max(sent, 1)}
+    requests = _requests(record) if record.has("ttfts") and record.has("itls") else None
+    return ImportedCell(_deployment(record), _load(record, sent, completed), figures, completed, duration_s, own, requests)
+
+
+def stated(record: ForeignRecord, dialect: Dialect) -> tuple[dict[str, float], dict[str, float]]:
+    """Figures and own figures of a result, in the form that vLLM and SGLang have in common. A latency of 0: nothing was streamed."""
+    figures: dict[str, float] = {}
+    own: dict[str, float] = {}
+    for name in _LATENCIES:
+        keys = {f"{statistic}_{name}_ms": statistic for statistic in _STATISTICS}
+        values = {statistic: value for key, statistic in keys.items() if record.has(key) and (value := record.number(key)) > 0}
+        ours, theirs = dialect.figures(name, values, {key: its for key, its in _STATISTICS.items() if its is not None})
+        figures, own = figures | ours, own | theirs
+    for name in ("output_throughput", "request_throughput", "total_token_throughput", "max_output_tokens_per_s", "request_goodput"):
+        if record.has(name):
+            ours, theirs = dialect.figures(name, {"": record.number(name)}, {"": ""})
+            figures, own = figures | ours, own | theirs
+    return figures, own
+
+
+def _requests(record: ForeignRecord) -> Requests:
+    """The requests of --save-detailed. Versions before 0.12 or so have no start times."""
+    ttfts, gaps = record.numbers("ttfts"), record.get("itls")
+    made, n = Requests(), len(ttfts)
+    lists = {name: record.numbers(name) for name in _PER_REQUEST if record.has(name)}
+    errors = record.get("errors") or [""] * n
+    if not isinstance(gaps, list) or any(len(each) != n for each in (gaps, errors, *lists.values())):
+        raise record.error("the file is damaged: its lists of single requests differ in length", "itls")
+    for i in range(n):
+        sent, wait, counted, entered = (lists[name][i] if name in lists else None for name in _PER_REQUEST)
+        failed = bool(errors[i]) or not counted
+        made.add(
+            sent_s=sent, due_s=None if sent is None or wait is None else sent - wait, first_s=None if failed else ttfts[i],
+            gaps_s=() if failed else gaps[i], local_tokens=None if counted is None else int(counted),
+            input_tokens=None if entered is None else int(entered), error=str(errors[i] or "no output") if failed else None,
+        )  # fmt: skip
+    return made
 
 
 def _deployment(record: ForeignRecord) -> Deployment:
@@ -51,8 +117,8 @@ def _load(record: ForeignRecord, sent: int, completed: int) -> Load:
     backend = record.data.get("backend", record.data.get("endpoint_type"))
     common: Mapping[str, Any] = {
         "requests": sent,
-        "input_tokens": _length(record, "input_lens", "total_input_tokens", completed),
-        "output_tokens": _length(record, "output_lens", "total_output_tokens", completed),
+        "input_tokens": length(record, "input_lens", "total_input_tokens", completed),
+        "output_tokens": length(record, "output_lens", "total_output_tokens", completed),
         "prompts": "unknown",
         "prefix_cache": "allowed",  # nothing kept it cold
         "api": "chat" if backend == "openai-chat" else "completions",
@@ -68,12 +134,10 @@ def _load(record: ForeignRecord, sent: int, completed: int) -> Load:
     return OpenLoop(rate=record.number("request_rate"), concurrency=limit, **arrivals, **common)
 
 
-def _length(record: ForeignRecord, each: str, total: str, completed: int) -> Length:
+def length(record: ForeignRecord, each: str, total: str, completed: int) -> Length:
     """Tokens per request if all have the same number, otherwise 'data'. Failed requests have no tokens."""
-    listed = record.data.get(each)
-    if isinstance(listed, list):
-        lengths = {length for length in listed if length}
-        (only,) = lengths if len(lengths) == 1 else ("data",)
-        return only if isinstance(only, int) else "data"
+    if record.has(each):
+        lengths = {int(tokens) for tokens in record.numbers(each) if tokens}
+        return lengths.pop() if len(lengths) == 1 else "data"
     mean, rest = divmod(record.whole(total), max(completed, 1))
     return mean if mean and not rest else "data"

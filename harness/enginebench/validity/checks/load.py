@@ -7,7 +7,7 @@ import numpy as np
 from enginebench.metrics.registry import Trait
 from enginebench.metrics.window import MATTERS, SURE
 from enginebench.validity.check import Finding, Severity, Threshold, check
-from enginebench.validity.context import RAW_SAMPLES, REQUEST_TIMES, SUCCESSES, Context, Requirement
+from enginebench.validity.context import DUE_TIMES, RAW_SAMPLES, SUCCESSES, Context, Requirement
 
 LONG_ENOUGH = Threshold(0.9, "share")
 LATE_MS, LATE_OF_TTFT = Threshold(10, "ms"), Threshold(0.1, "share")
@@ -18,6 +18,7 @@ FEWEST_OPEN, FEWEST_PER_STREAM = Threshold(20, "requests"), Threshold(2)
 SHORTEST = Threshold(0.5, "s")
 TREND, CHANCE = Threshold(MATTERS, "share"), Threshold(SURE)
 
+QUEUE = Requirement("times at which requests were sent and due", lambda cell: not {"start times", "due times"} & set(cell.lacks))
 TESTED_WINDOW = Requirement(
     "trend test (too few requests, or the rate changes by design)", lambda cell: cell.window.state in ("steady", "unsteady")
 )
@@ -65,7 +66,7 @@ def _used_up(cell: Context, duration_s: float) -> Iterator[Finding]:
         "{LATE_OF_TTFT} of TTFT at its lower quartile",
     },
     advice="send from more processes with `--client-processes 2`, or raise `concurrency` if it caps the load",
-    needs=(REQUEST_TIMES,),
+    needs=(DUE_TIMES,),
 )
 def rate_not_achieved(cell: Context) -> Iterator[Finding]:
     """Later turns do not count: each is due when the reply before it is complete."""
@@ -96,7 +97,7 @@ def rate_not_achieved(cell: Context) -> Iterator[Finding]:
         "without a queue takes",
     },
     advice="lower `rate`, or search for the highest one: `find: {goal: max_goodput, over: rate, from: 1, to: 64}`",
-    needs=(RAW_SAMPLES,),
+    needs=(RAW_SAMPLES, QUEUE),
     withholds=(Trait.LATENCY,),
 )
 def oversaturated(cell: Context) -> Iterator[Finding]:

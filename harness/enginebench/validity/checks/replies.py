@@ -8,7 +8,7 @@ from enginebench.dialects.finish import COMPLETE, FAILED
 from enginebench.metrics.tokens import APART, TOKENS_APART, disagreements, output_tokens
 from enginebench.records.samples import Ints
 from enginebench.validity.check import Finding, Severity, Threshold, check
-from enginebench.validity.context import CLIENT_FIGURES, RAW_SAMPLES, SUCCESSES, Context, Requirement
+from enginebench.validity.context import ASKED_LENGTHS, CLIENT_FIGURES, RAW_SAMPLES, SUCCESSES, Context, Requirement
 
 MOST_FAILED = Threshold(0.05, "share")
 RETRIED, FEWEST_RETRIED = Threshold(0.1, "share"), Threshold(3, "requests")
@@ -91,7 +91,7 @@ def no_counts(cell: Context) -> Iterator[Finding]:
         "shorter",
     },
     advice="check that the engine honours `ignore_eos` or its own way to force a length",
-    needs=(SUCCESSES, COUNTED),
+    needs=(SUCCESSES, COUNTED, ASKED_LENGTHS),
 )
 def length_mismatch(cell: Context) -> Iterator[Finding]:
     """Engines that produce different numbers of tokens did different work.
