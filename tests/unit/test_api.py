@@ -56,7 +56,7 @@ SIGNATURES = {
     "install_engine": "(name: str, *, adapters: Sequence[str | Path] = (), on_step: Callable[[str], None] = <function>) -> Engine",
     "doctor": "(adapters: Sequence[str | Path] = ()) -> list[Diagnosis]",
     "clean": "() -> Cleanup",
-    "import_file": "(path: str | Path, *, results: str | Path = 'results') -> Run",
+    "import_file": "(path: str | Path | Sequence[str | Path], *, results: str | Path = 'results', facts: Sequence[str] = ()) -> Run",
     "run": "(plan: Plan, *, results: str | Path = 'results', fresh: bool = False, retry_failed: bool = False, client_processes: int = 1, "
     "wait_quiet_s: float = 0.0, share_machine: bool = False, on_event: OnEvent = <function>) -> Run",
 }

@@ -12,7 +12,7 @@ from enginebench.metrics.statistics import Floats, median, quantile
 from enginebench.metrics.tokens import output_tokens, unstreamed
 from enginebench.records.samples import Ints, Samples
 from enginebench.validity.check import Finding, Threshold, check
-from enginebench.validity.context import SINGLE_EVENTS, START_TIMES, Context
+from enginebench.validity.context import EVENTS, SINGLE_EVENTS, START_TIMES, Context
 
 INSTANT = Threshold(0.1, "ms")
 IN_BURSTS, MOST_IN_BURSTS = Threshold(0.3, "share"), Threshold(0.8, "share")
@@ -38,7 +38,7 @@ USUAL = 0.25
         "{STEP} each; the second case, and over {MOST_IN_BURSTS} in the first, withholds the pace from token to token"
     },
     advice="switch off buffering in proxies, and the engine's option for several tokens an event",
-    needs=(SINGLE_EVENTS,),
+    needs=(EVENTS, SINGLE_EVENTS),
     withholds=(Trait.PACE,),
 )
 def burst_delivery(cell: Context) -> Iterator[Finding]:
@@ -80,7 +80,7 @@ def _after_first(cell: Context) -> tuple[float, float]:
         "suspect": "an event holds over {PER_EVENT} on average, or over {WHOLE} of the replies of 2 or more tokens came in a single event"
     },
     advice="switch off buffering in proxies, and check that the engine streams",
-    needs=(SINGLE_EVENTS,),
+    needs=(EVENTS, SINGLE_EVENTS),
 )
 def few_events(cell: Context) -> Iterator[Finding]:
     """A server or a proxy that collects tokens: no gap shows it, because there are hardly any gaps."""
@@ -103,7 +103,7 @@ def few_events(cell: Context) -> Iterator[Finding]:
         "tokens as there were events, with less than a character for each (TPOT and the rate per user are withheld)"
     },
     advice="switch reasoning off, or have the server stream it, to measure the time per token",
-    needs=(SINGLE_EVENTS,),
+    needs=(EVENTS, SINGLE_EVENTS),
     withholds=(Trait.TOKENS,),
 )
 def hidden_tokens(cell: Context) -> Iterator[Finding]:
@@ -127,7 +127,7 @@ def hidden_tokens(cell: Context) -> Iterator[Finding]:
         "TTFT for their length), and a wait of all for first tokens of up to {TIMES_TTFT} times the median TTFT, is not counted as one"
     },
     advice="look in the engine's log for preemption, swapping or a stop, and measure without a proxy",
-    needs=(SINGLE_EVENTS, START_TIMES),
+    needs=(EVENTS, SINGLE_EVENTS, START_TIMES),
 )
 def stalled(cell: Context) -> Iterator[Finding]:
     """A mean hides a pause: one of 1.2 s in the middle of 16 tokens makes TPOT 84 ms where the engine's pace is 5 ms."""
