@@ -1,7 +1,7 @@
 """Counts the weights that transformers builds for configs, without data: run by the Python of an environment that has it.
 
-Reads JSON lines with `config` from stdin and writes one number per line. Biases that only choose experts are buffers in transformers, but
-weights in the checkpoint, so they count.
+Reads JSON lines with `config` from stdin and writes one number per line, 0 for a type that this version of transformers lacks. Biases that
+only choose experts are buffers in transformers, but weights in the checkpoint, so they count.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 import torch
 import transformers
 
-_OTHER = re.compile(r"visual|vision|projector|audio")
-_BIASES = re.compile(r"e_score_correction_bias$|expert_bias$")
+_OTHER = re.compile(r"visual|vision|projector|audio|resampler|view_separator|image_newline")
+_BIASES = re.compile(r"e_score_correction_bias$|expert_bias$|balancing_biases$")
 
 
 def total(config: dict[str, Any]) -> int:
@@ -33,4 +33,5 @@ def total(config: dict[str, Any]) -> int:
 if __name__ == "__main__":
     transformers.logging.set_verbosity_error()
     for line in sys.stdin:
-        print(total(json.loads(line)["config"]), flush=True)
+        config = json.loads(line)["config"]
+        print(total(config) if config["model_type"] in transformers.CONFIG_MAPPING else 0, flush=True)

@@ -25,10 +25,35 @@ def attention(fields: Fields, kind: str, layer: int) -> Attention:
             fields.defaults.get("gate_bias")
         )
         plain = replace(plain, extra=plain.extra + extra)
-    return replace(plain, borrowed=_borrowed(fields, layer))
+    return replace(_with_extras(fields, plain, kind), borrowed=borrowed(fields, layer))
 
 
-def _borrowed(fields: Fields, layer: int) -> bool:
+def _with_extras(fields: Fields, plain: Attention, kind: str) -> Attention:
+    """With what few families have: biases by distance, convolutions of keys, values and output, sinks and masks from the input."""
+    hidden, heads, kv = fields.need("hidden"), plain.heads, plain.kv_heads * plain.key_dim
+    extra = copied = norm = convolved = 0
+    if width := fields.get("relative"):
+        reach = plain.window if kind == "sliding" and plain.window else fields.need("relative_reach")
+        extra, copied = hidden * heads * width, width * reach
+        norm = heads * width * bool(fields.defaults.get("relative_norm"))
+    if kernel := fields.get("short_conv"):
+        dynamic = 2 * hidden * plain.kv_heads * kernel * bool(kind == "full" and fields.defaults.get("dynamic_conv"))
+        copied, convolved = copied + 2 * kv * kernel + dynamic, (2 * kv + 2 * hidden) * (kernel - 1)
+    if first := fields.get("mixing_first"):  # queries and keys pass a convolution per channel, and one per head
+        second, channels = fields.need("mixing_second"), (heads + plain.kv_heads) * plain.key_dim
+        copied, norm = copied + channels * (first + 1 + plain.key_dim * second + 1), norm + plain.kv_heads
+        convolved = channels * (first + second - 2) + kv // 2
+    if fields.defaults.get("projected_sinks"):
+        extra += hidden * heads
+    if fields.defaults.get("learnt_masks"):
+        copied += plain.kv_heads * (kv + 1)
+    return replace(
+        plain, extra=plain.extra + extra, copied=plain.copied + copied, norm=plain.norm + norm, convolved=convolved,
+        routed=bool(fields.defaults.get("routed_attention")),
+    )  # fmt: skip
+
+
+def borrowed(fields: Fields, layer: int) -> bool:
     """Whether a layer uses the keys and values of an earlier one."""
     if sources := fields.get("sources"):
         return bool(sources[layer] != layer)
@@ -38,7 +63,13 @@ def _borrowed(fields: Fields, layer: int) -> bool:
 
 
 def _window(fields: Fields, kind: str) -> int | None:
-    found = fields.get("chunk") if kind == "chunked" else fields.get("window") if kind.startswith(("sliding", "compressed")) else None
+    found = (
+        fields.get("chunk")
+        if kind == "chunked"
+        else fields.get("window")
+        if kind.startswith(("sliding", "compressed", "reference"))
+        else None
+    )
     return found if isinstance(found, int) and found > 0 else None
 
 
@@ -56,7 +87,8 @@ _OF_KIND = ("sliding.heads", "sliding.kv_heads", "sliding.head_dim", "sliding.va
 
 
 def _grouped(fields: Fields, kind: str, layer: int) -> Attention:
-    heads = _dimension(fields, "heads", kind, layer) or fields.need("heads")
+    routed = fields.defaults.get("routed_attention") and fields.need("kv_heads") * fields.need("top_k")
+    heads = routed or _dimension(fields, "heads", kind, layer) or fields.need("heads")
     kv_heads = _dimension(fields, "kv_heads", kind, layer) or heads
     width = _dimension(fields, "head_dim", kind, layer) or fields.need("hidden") // heads
     value = _dimension(fields, "value_dim", kind, layer) or width
@@ -64,9 +96,9 @@ def _grouped(fields: Fields, kind: str, layer: int) -> Attention:
     one = bool(fields.defaults.get("one_cache"))
     groups, rank = fields.get("output_groups"), fields.get("output_latent")
     return Attention(
-        heads, kv_heads, width, value, window=_window(fields, kind), bias=bool(fields.get("qkv_bias", bias)),
+        heads, kv_heads, width, value, window=_window(fields, kind), keeps_all=kind == "reference", bias=bool(fields.get("qkv_bias", bias)),
         output_bias=bool(fields.get("output_bias", bias)), sinks=_sinks(fields, kind),
-        norm=_norm(fields, heads, kv_heads, width) + one * width,
+        norm=_norm(fields, heads, 0 if fields.get("borrowing") and borrowed(fields, layer) else kv_heads, width) + one * width,
         query_latent=fields.get("query_latent") or 0, output_latent=(groups, rank) if groups and rank else None,
         one_projection=one or bool(fields.get("one_projection") and kind == "full"), one_cache=one,
     )  # fmt: skip
@@ -78,16 +110,16 @@ def _sinks(fields: Fields, kind: str) -> bool:
 
 
 def _norm(fields: Fields, heads: int, kv_heads: int, width: int) -> int:
-    """Weights of the norms of queries and keys."""
+    """Weights of the norms of queries and keys; kv_heads: 0 without keys of its own."""
     if not fields.get("qk_norm"):
         return 0
     kind = fields.written("qk_norm_kind") or fields.defaults.get("qk_norm_kind", "per_head")
     if kind not in _NORMS:
         raise fields.unknown("qk_norm_kind", kind)
-    return {"head": 2 * width, "all": (heads + kv_heads) * width, "none": 0}[_NORMS[kind]]
+    return {"head": (1 + bool(kv_heads)) * width, "all": (heads + kv_heads) * width, "queries": heads * width, "none": 0}[_NORMS[kind]]
 
 
-_NORMS = {"per_head": "head", "head": "head", "per_layer": "all", "all": "all", "none": "none"}
+_NORMS = {"per_head": "head", "head": "head", "per_layer": "all", "all": "all", "queries": "queries", "none": "none"}
 
 
 def _latent(fields: Fields, kind: str, layer: int) -> Attention:
@@ -103,7 +135,7 @@ def _latent(fields: Fields, kind: str, layer: int) -> Attention:
     return Attention(
         heads, heads, width, fields.need("value_dim"), latent=latent, rope_dim=rope,
         query_latent=query, norm=rope * bool(fields.defaults.get("key_norm")),
-        output_bias=bias, copied=bias * (query + (latent + rope) * (not _borrowed(fields, layer))),
+        output_bias=bias, copied=bias * (query + (latent + rope) * (not borrowed(fields, layer))),
         extra=2 * heads * bool(fields.defaults.get("score_scales")), window=_window(fields, kind), sinks=_sinks(fields, kind),
     )  # fmt: skip
 
@@ -115,13 +147,14 @@ def _indexed(fields: Fields, plain: Attention, layer: int) -> Attention:
     tokens = blocks * fields.need("index_block") if blocks else fields.need("index_tokens")
     kinds = fields.get("index_kinds")
     own = kinds is None or kinds[layer] != "shared"
-    if fields.get("index_tokens"):
+    plain_index = bool(fields.defaults.get("plain_index"))
+    if fields.get("index_tokens") and not plain_index:
         weights = heads * dim * (plain.query_latent or hidden) + dim * hidden + 2 * dim + hidden * heads
     else:
         weights = (heads + 1) * dim * hidden + 2 * dim
     weights += 2 * (hidden + heads) * bool(fields.defaults.get("index_norm"))
     pool = fields.get("index_pool") or 1
-    if pool > 1:
+    if pool > 1 and not plain_index:
         weights += dim * (pool + hidden)
     selection = Selection(tokens, heads if own else 0, dim if own else 0, pool=pool)
     return replace(plain, selection=selection, copied=plain.copied + weights * own)

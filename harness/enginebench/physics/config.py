@@ -11,11 +11,13 @@ from dataclasses import replace
 
 from enginebench.checkpoints.families import FAMILIES as RANDOM_FAMILIES
 from enginebench.errors import UserError
-from enginebench.physics.attentions import attention
+from enginebench.physics import streams
+from enginebench.physics.attentions import attention, borrowed
 from enginebench.physics.families import ALIASES, ARCHITECTURES, FAMILIES, UNSUPPORTED
 from enginebench.physics.fields import Config, Fields, text_part
-from enginebench.physics.geometry import Experts, Layer, Mixer, Model
+from enginebench.physics.geometry import Layer, Mixer, Model
 from enginebench.physics.layer_kinds import kinds
+from enginebench.physics.mixtures import experts, experts_of_attention, matrices
 from enginebench.physics.recurrences import recurrence
 
 
@@ -28,16 +30,14 @@ def from_config(name: str, config: Config) -> Model:
     _check(fields, known=family is not None)
     count = _layers(fields)
     found = kinds(fields, count)
-    layers = tuple(_layer(fields, i, mixer, mlp) for i, (mixer, mlp) in enumerate(found))
-    if fields.defaults.get("twice"):
-        layers = tuple(half for layer in layers for half in (layer, replace(layer, experts=None)))
-    hidden = fields.need("hidden")
-    final = hidden * (1 + bool(fields.defaults.get("norm_bias"))) + _stream_weights(fields, after=True)
+    layers = _arranged(fields, tuple(_layer(fields, i, mixer, mlp) for i, (mixer, mlp) in enumerate(found)))
+    table, entry = streams.entry(fields)
     guess = f"model type '{kind}' is new: its fields were understood, its norms and biases are assumed to be the usual ones"
     notes = () if family is not None else (guess,)
     return Model(
-        name, hidden, fields.need("vocab"), bool(fields.get("tied", default=False)), fields.need("context"), layers, final_norm=final,
-        head_bias=bool(fields.get("head_bias", default=False)), notes=notes,
+        name, fields.need("hidden"), fields.need("vocab"), bool(fields.get("tied", default=False)), fields.need("context"), layers,
+        final_norm=streams.after_last(fields), head_bias=bool(fields.get("head_bias", default=False)),
+        head_rows=fields.get("head_rows") if fields.defaults.get("head_cut") else None, table=table, entry=entry, notes=notes,
     )  # fmt: skip
 
 
@@ -82,18 +82,30 @@ def _listed(names: list[str]) -> str:
     return ", ".join(f"'{name}'" for name in names[:3]) + (f" and {len(names) - 3} more fields" if len(names) > 3 else "")
 
 
+def _arranged(fields: Fields, layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
+    """The layers as a step passes them: blocks of two halves as two layers, and every further pass of a loop at the end."""
+    if fields.defaults.get("twice"):
+        return tuple(half for layer in layers for half in (layer, replace(layer, experts=None)))
+    if fields.defaults.get("routed_attention"):
+        routed = experts_of_attention(fields)
+        halves = ((replace(layer, experts=routed), replace(layer, attention=None, norm=0)) for layer in layers)
+        return tuple(half for pair in halves for half in pair)
+    passes = (fields.get("loop_passes") or 1) - 1
+    loop = [replace(layer, repeated=True, experts=None) for i, layer in enumerate(layers) if streams.looped(fields, i)]
+    return layers + tuple(loop) * passes
+
+
 def _layer(fields: Fields, layer: int, mixer: str, mlp: str) -> Layer:
     hidden, defaults = fields.need("hidden"), fields.defaults
-    experts = _experts(fields, layer) if mlp == "experts" else None
-    beside = experts and (fields.get("residual_dense") or defaults.get("dense_beside") or defaults.get("twice"))
+    routed = experts(fields, layer) if mlp == "experts" else None
+    beside = routed and (fields.get("residual_dense") or defaults.get("dense_beside") or defaults.get("twice"))
     dense = _dense(fields, layer, beside=bool(beside)) if mlp == "dense" or beside else 0
-    norms = defaults.get("norms", 2) + (defaults.get("expert_norms", 0) if experts else 0)
-    norms *= 1 + bool(defaults.get("norm_bias"))
-    norms += 2 * (fields.get("norm_gate") or 0) * (1 + bool(experts))
+    parts = (mixer != "none") + (mlp != "none")
     return Layer(
-        _mixer(fields, mixer, layer), experts, dense, matrices=_matrices(fields),
+        _mixer(fields, mixer, layer), routed, dense, matrices=matrices(fields),
         dense_bias=bool(fields.get("mlp_bias", fields.get("bias", default=False))),
-        norm=norms * hidden + _stream_weights(fields, after=False),
+        norm=streams.block(fields, layer, mixer, parts=parts, experts=routed is not None),
+        beside=streams.beside(fields, layer) + hidden**2 * [mixer, mlp].count("matrix"), table=streams.ngram_table(fields, layer),
     )  # fmt: skip
 
 
@@ -102,7 +114,8 @@ def _dense(fields: Fields, layer: int, *, beside: bool) -> int:
         return fields.need("hidden")
     if fields.defaults.get("dense_is_shared"):
         return fields.need("shared_width")
-    return _rounded(fields, fields.number("dense", layer))
+    doubled = fields.get("wide_if_borrowing") and borrowed(fields, layer)
+    return _rounded(fields, fields.number("dense", layer) * (1 + bool(doubled)))
 
 
 def _rounded(fields: Fields, width: int) -> int:
@@ -114,58 +127,6 @@ def _rounded(fields: Fields, width: int) -> int:
 
 
 def _mixer(fields: Fields, kind: str, layer: int) -> Mixer | None:
-    if kind == "none":
+    if kind in ("none", "matrix"):
         return None
     return recurrence(fields, kind) if kind in ("linear", "conv") else attention(fields, kind, layer)
-
-
-def _matrices(fields: Fields) -> int:
-    """Of an MLP. relu2 has no gate in any known model."""
-    return 2 if str(fields.get("activation", "")) == "relu2" else int(fields.defaults.get("matrices", 3))
-
-
-def _experts(fields: Fields, layer: int) -> Experts:
-    count, used = fields.number("experts", layer), fields.number("top_k", layer)
-    width = fields.number("expert_width" if fields.at("expert_width", layer) else "plain_width", layer)
-    identities = fields.get("identities") or 0
-    return Experts(
-        count, max(1, round(used * count / (count + identities))), width, _shared(fields, layer, width),
-        shared_gate=bool(fields.defaults.get("shared_gate")), bias=bool(fields.defaults.get("expert_bias")),
-        router_bias=bool(fields.defaults.get("router_bias") or _correction(fields, layer)), matrices=_matrices(fields),
-        latent=fields.get("expert_latent") or 0, latent_norm=bool(fields.get("expert_latent_norm")), identities=identities,
-    )  # fmt: skip
-
-
-def _correction(fields: Fields, layer: int) -> bool:
-    """Whether the router has a bias per expert that only its choice uses. Layers that choose by a hash of the token have none."""
-    kinds = fields.written("mlp_types")
-    if layer < (fields.get("hashed") or 0) or (kinds and kinds[layer] == "hash_moe"):
-        return False
-    found = fields.get("correction", default=False)
-    return found == "noaux_tc" if isinstance(found, str) else bool(found)
-
-
-def _shared(fields: Fields, layer: int, width: int) -> int:
-    """The width of all shared experts together."""
-    count, own = fields.at("shared_count", layer), fields.at("shared_width", layer)
-    if not fields.get("shared_on", default=True):
-        return 0
-    if own is None:
-        return width * (count or 0)
-    if fields.defaults.get("shared_total") or count in (None, 1) or own == width * count:
-        return int(own) if count != 0 else 0
-    if own == width:
-        return int(own * count)
-    raise fields.unknown("shared_width", own)
-
-
-def _stream_weights(fields: Fields, *, after: bool) -> int:
-    """Weights that mix several residual streams, around a mixer and an MLP, or after the last layer."""
-    streams, kind = fields.get("streams") or 0, fields.defaults.get("streams_kind")
-    if not streams or kind is None:
-        return 0
-    wide = streams * fields.need("hidden")
-    if after:
-        return 0 if kind == "headless" else streams * (wide + 1) + 1
-    outputs, scales = (streams * (streams + 2), 3) if kind in ("full", "headless") else (2 * streams, 2)
-    return 2 * (outputs * (wide + 1) + scales)

@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from enginebench.errors import UserError
+from enginebench.physics.blocks import unfolded
 from enginebench.physics.field_names import MEANINGS, SIZED, WITHOUT_SIZE
 
 Config = Mapping[str, Any]
 
-_NESTED = ("attn_config", "ffn_config", "linear_attn_config", "sparse_attention_config", "attention_other_setting")
+_NESTED = ("attn_config", "ffn_config", "linear_attn_config", "sparse_attention_config", "attention_other_setting", "loop_config")
 _TEXT = ("text_config", "llm_config", "language_config", "thinker_config", "language_model_config", "text_model_config")
 
 
@@ -33,6 +34,11 @@ class Fields:
 
     def __init__(self, name: str, config: Config, defaults: Config) -> None:
         self.name, self.defaults = name, defaults
+        config = unfolded(name, config)
+        if defaults.get("modalities"):  # lists with one value for text and one for pictures, which have experts of their own
+            config = {
+                key: value[0] if key.startswith("moe_") and isinstance(value, list) and value else value for key, value in config.items()
+            }
         per_layer = config.get("per_layer_config") or {}
         self.per_layer = {int(layer): fields for layer, fields in per_layer.items()}
         """Fields of single layers, as transformers writes them."""

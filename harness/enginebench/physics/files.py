@@ -32,15 +32,17 @@ from enginebench.physics.weights import Stored, Weights, weigh
 
 _ROLES: tuple[tuple[str, Role], ...] = (
     (r"vision|multi_modal|mtp|nextn|eh_proj|enorm|hnorm", Role.OTHER),
+    (r"per_layer_token_embd|embed_tokens_per_layer|ngram_embedding", Role.LOOKUP),
     (r"token_embd\.|embed_tokens", Role.EMBEDDING),
     (r"^output\.|lm_head", Role.HEAD),
     (r"ffn_gate_inp\.scale", Role.NORM),
+    (r"altup_router", Role.NORM),
     (r"ffn_gate_inp|shared_expert_gate|router|mlp\.gate\.|block_sparse_moe\.gate\.|exp_probs_b|ffn_down_exps\.scale", Role.ROUTER),
-    (r"shexp|shared_expert|ffn_latent", Role.SHARED),
-    (r"(?<!norm)_exps|\.experts\.|input_linear|output_linear", Role.EXPERT),
-    (r"norm", Role.NORM),
+    (r"shexp|shared_expert|ffn_latent|ffn_routed_(down|up)", Role.SHARED),
+    (r"(?<!norm)_(ch)?exps|\.experts\.|input_linear|output_linear", Role.EXPERT),
+    (r"norm|res_score|altup_(router|correct|predict)", Role.NORM),
     (r"\.(ssm_|shortconv)", Role.RECURRENT),
-    (r"attn_q_a|attn_kv_a|q_a_proj|kv_a_proj|indexer\.", Role.LATENT),
+    (r"attn_q_a|attn_kv_a|q_a_proj|kv_a_proj|indexer\.|inp_gate|\.proj\.|laurel|altup_|per_layer_model_proj", Role.LATENT),
     (r"attn_(k|v)\.|[kv]_proj\.", Role.KEYS),
     (r"attn|self_attn", Role.ATTENTION),
     (r"ffn_|mlp\.|feed_forward\.", Role.DENSE),
@@ -142,7 +144,7 @@ def _assemble(model: Model, kind: Precision, tensors: Iterable[_Tensor], source:
     found: dict[tuple[Role, int], list[float]] = defaultdict(lambda: [0, 0.0])
     for name, params, size in tensors:
         block, role = _BLOCK.search(name), role_of(name)
-        layer = int(block[1]) if block else -1 if role == Role.EMBEDDING else last
+        layer = int(block[1]) if block else -1 if role in (Role.EMBEDDING, Role.LOOKUP) else last
         if block and layer >= last:
             role, layer = Role.OTHER, last
         if role in (Role.ATTENTION, Role.KEYS) and layer < last and isinstance(model.layers[layer].attention, Recurrence):

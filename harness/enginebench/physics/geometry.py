@@ -29,9 +29,12 @@ class Experts:
     router_bias: bool = False
     matrices: int = 3
     """Of an expert: gate, up and down, or only up and down."""
+    router: int | None = None
+    """Weights of the router; None: one matrix, with a row per choice."""
     latent: int = 0
     """Width of what experts read and write, if tokens are projected to it and back; 0: that of the model."""
-    latent_norm: bool = False
+    latent_norms: int = 0
+    """Norms as wide as the latent."""
     identities: int = 0
     """Choices of the router that are no experts: they return their input."""
 
@@ -43,11 +46,12 @@ class Experts:
     def parts(self, hidden: int, layer: int) -> Iterator[Part]:
         yield Part(Role.EXPERT, layer, self.count * self.one(hidden))
         choices = self.count + self.identities
-        yield Part(Role.ROUTER, layer, choices * (hidden + self.router_bias) + hidden * self.shared_gate)
+        router = choices * (hidden + self.router_bias) if self.router is None else self.router
+        yield Part(Role.ROUTER, layer, router + hidden * self.shared_gate)
         if self.shared or self.latent:
             yield Part(Role.SHARED, layer, hidden * (self.matrices * self.shared + 2 * self.latent))
-        if self.latent_norm:
-            yield Part(Role.NORM, layer, self.latent)
+        if self.latent_norms:
+            yield Part(Role.NORM, layer, self.latent_norms * self.latent)
 
 
 @dataclass(frozen=True)
@@ -62,9 +66,17 @@ class Layer:
     dense_bias: bool = False
     norm: int | None = None
     """Weights of its norms and of what mixes residual streams; None: two norms."""
+    beside: int = 0
+    """Weights of further matrices that every token meets: low-rank paths beside the MLP, gates of embeddings."""
+    table: int = 0
+    """Weights of a table of its own, of which a token reads a few rows."""
+    repeated: bool = False
+    """Its weights are those of an earlier layer, which are counted and read there; the cache is its own."""
 
     def parts(self, hidden: int, layer: int) -> Iterator[Part]:
         """The weights of the block, including its norms."""
+        if self.repeated:
+            return
         if self.attention:
             yield from self.attention.parts(hidden, layer)
         yield Part(Role.NORM, layer, 2 * hidden if self.norm is None else self.norm)
@@ -73,6 +85,10 @@ class Layer:
         if self.dense:
             bias = self.dense_bias * ((self.matrices - 1) * self.dense + hidden)
             yield Part(Role.DENSE, layer, self.matrices * hidden * self.dense + bias)
+        if self.beside:
+            yield Part(Role.LATENT, layer, self.beside)
+        if self.table:
+            yield Part(Role.LOOKUP, layer, self.table)
 
 
 @dataclass(frozen=True)
@@ -88,6 +104,12 @@ class Model:
     final_norm: int | None = None
     """Weights after the last layer, without the head; None: one norm."""
     head_bias: bool = False
+    head_rows: int | None = None
+    """Rows of the head; None: as many as the vocabulary has."""
+    table: int = 0
+    """Weights of further tables, of which a token reads a few rows."""
+    entry: int = 0
+    """Weights of matrices before the first layer."""
     notes: tuple[str, ...] = ()
     """What of its description was not certain."""
 
@@ -97,11 +119,12 @@ class Model:
         last = len(self.layers)
         table = self.vocab * self.hidden
         out = [Part(Role.EMBEDDING, -1, table)]
+        out += [Part(role, -1, size) for role, size in ((Role.LOOKUP, self.table), (Role.LATENT, self.entry)) if size]
         for i, layer in enumerate(self.layers):
             out += layer.parts(self.hidden, i)
         out.append(Part(Role.NORM, last, self.hidden if self.final_norm is None else self.final_norm))
         if not self.tied:
-            out.append(Part(Role.HEAD, last, table + self.vocab * self.head_bias))
+            out.append(Part(Role.HEAD, last, (self.head_rows or self.vocab) * (self.hidden + self.head_bias)))
         return tuple(out)
 
     @property
@@ -124,14 +147,14 @@ class Model:
         return tuple(layer.attention for layer in self.layers if layer.attention)
 
     def active(self, tables: Tables) -> int:
-        """Weights that one decoded token uses, with top_k of the routed experts. tables: vocabulary tables to include."""
+        """Weights that one decoded token uses, with top_k of the routed experts. tables: vocabulary tables to include; no lookup tables."""
         counted = {"both": {Role.EMBEDDING, Role.HEAD}, "head": {Role.EMBEDDING if self.tied else Role.HEAD}, "none": set()}[tables]
         total = 0
         for part in self.parts:
             experts = self.layers[part.layer].experts if part.role == Role.EXPERT else None
             if experts:
                 total += experts.top_k * experts.one(self.hidden)
-            elif part.role in counted or part.role not in (Role.EMBEDDING, Role.HEAD):
+            elif part.role in counted or part.role not in (Role.EMBEDDING, Role.HEAD, Role.LOOKUP):
                 total += part.params
         return total
 

@@ -1,7 +1,7 @@
 """The config.json that a GGUF file amounts to: its metadata by meaning (`field_names`), and what only its tensors show.
 
 Metadata has widths, heads and windows; the names and shapes of the tensors say which layer has which mixer, experts, biases and norms.
-Knows the architectures and keys of llama.cpp. Does not know: files, and how sizes follow from a config (`config`).
+Does not know: names of architectures and keys (`gguf_names`), files, and how sizes follow from a config (`config`).
 """
 
 from __future__ import annotations
@@ -15,42 +15,7 @@ from enginebench.checkpoints.families import FAMILIES as RANDOM_FAMILIES
 from enginebench.errors import UserError, did_you_mean
 from enginebench.physics.families import FAMILIES, Family
 from enginebench.physics.field_names import MEANINGS
-
-ARCHITECTURES: Mapping[str, str] = {
-    "llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "qwen2moe": "qwen2_moe", "qwen3moe": "qwen3_moe", "olmoe": "olmoe",
-    "granitemoe": "granitemoe", "gpt-oss": "gpt_oss", "llama4": "llama4_text", "deepseek2": "deepseek_v3",
-    "qwen3vl": "qwen3_vl_text", "qwen3vlmoe": "qwen3_moe", "qwen3next": "qwen3_next", "qwen35": "qwen3_5_text",
-    "qwen35moe": "qwen3_5_moe_text", "rnd1": "qwen3_moe", "llada-moe": "olmoe", "phi3": "phi3", "phimoe": "phimoe",
-    "gemma2": "gemma2", "gemma3": "gemma3_text", "gemma4": "gemma4_text", "glm4": "glm4", "glm4moe": "glm4_moe",
-    "glm-dsa": "glm_moe_dsa", "cohere2": "cohere2", "dbrx": "dbrx", "arctic": "arctic", "grok": "grok-1", "jamba": "jamba",
-    "exaone4": "exaone4", "exaone-moe": "exaone_moe", "granitehybrid": "granitemoehybrid", "nemotron_h": "nemotron_h",
-    "nemotron_h_moe": "nemotron_h", "deepseek": "aria_text", "bailingmoe": "bailing_moe", "bailingmoe2": "bailing_moe_v2",
-    "dots1": "dots1", "afmoe": "afmoe", "ernie4_5-moe": "ernie4_5_moe", "hunyuan-moe": "hunyuan_v1_moe",
-    "hunyuan-dense": "hunyuan_v1_dense", "lfm2moe": "lfm2_moe", "minimax-m2": "minimax_m2", "mimo2": "mimo_v2_flash",
-    "step35": "step3p7", "seed_oss": "seed_oss", "mistral3": "ministral3", "mistral4": "mistral4", "minicpm3": "minicpm3",
-    "kimi-linear": "kimi_linear", "lfm2": "lfm2_moe", "granite": "granitemoe", "smollm3": "llama", "internlm2": "llama", "gemma": "llama",
-    "ernie4_5": "llama", "olmo2": "olmoe", "command-r": "cohere2",
-}  # fmt: skip
-"""Architectures of GGUF files -> families of the same layers."""
-
-_KEYS = {
-    "layers": "block_count", "hidden": "embedding_length", "heads": "attention.head_count", "kv_heads": "attention.head_count_kv",
-    "head_dim": "attention.key_length", "value_dim": "attention.value_length", "sliding.head_dim": "attention.key_length_swa",
-    "sliding.value_dim": "attention.value_length_swa", "context": "context_length", "window": "attention.sliding_window",
-    "experts": "expert_count", "top_k": "expert_used_count", "query_latent": "attention.q_lora_rank",
-    "latent": "attention.kv_lora_rank", "rope_dim": "rope.dimension_count", "index_heads": "attention.indexer.head_count",
-    "index_dim": "attention.indexer.key_length", "index_tokens": "attention.indexer.top_k", "borrowing": "attention.shared_kv_layers",
-    "full_every": "full_attention_interval",
-}  # fmt: skip
-"""Meaning -> key of GGUF, without the architecture's prefix."""
-
-_OTHERS = {
-    "pattern": "attention.sliding_window_pattern", "nextn": "nextn_predict_layers", "key_mla": "attention.key_length_mla",
-    "value_mla": "attention.value_length_mla", "kernel": "ssm.conv_kernel", "inner": "ssm.inner_size", "state": "ssm.state_size",
-    "rank": "ssm.time_step_rank", "groups": "ssm.group_count", "kda": "kda.head_dim", "short": "shortconv.l_cache",
-    "own_embeddings": "embedding_length_per_layer_input", "dense": "feed_forward_length",
-}  # fmt: skip
-"""Keys whose meaning depends on the family, or on the tensors."""
+from enginebench.physics.gguf_names import ARCHITECTURES, KEYS, OTHERS, RENAMED
 
 _BLOCK = re.compile(r"blk\.(\d+)\.(.*)")
 _LLAMA4_CHUNK = 8192
@@ -62,7 +27,7 @@ _Block = Mapping[str, Shape]
 
 def wanted(architecture: str) -> set[str]:
     """The keys of metadata to read."""
-    return {f"{architecture}.{key}" for key in (*_KEYS.values(), *_OTHERS.values())}
+    return {f"{architecture}.{key}" for key in (*KEYS.values(), *OTHERS.values())}
 
 
 def gguf_config(architecture: str, metadata: Mapping[str, Any], shapes: Mapping[str, Shape]) -> dict[str, Any]:
@@ -70,12 +35,12 @@ def gguf_config(architecture: str, metadata: Mapping[str, Any], shapes: Mapping[
     kind = _kind(architecture, shapes)
     if "token_embd.weight" not in shapes:
         raise UserError("holds no token embeddings, so it is no language model", advice="name the file with the weights of the text model")
-    found = {short: metadata.get(f"{architecture}.{key}") for short, key in {**_KEYS, **_OTHERS}.items()}
+    found = {short: metadata.get(f"{architecture}.{key}") for short, key in {**KEYS, **OTHERS}.items()}
     if kind == "llama" and found["experts"]:
         kind = "mixtral"
     family = FAMILIES.get(kind, {})
     blocks = _blocks(shapes, found)
-    read = {meaning: _one(found[meaning], len(blocks)) for meaning in _KEYS}
+    read = {meaning: _one(found[meaning], len(blocks)) for meaning in KEYS}
     read["layers"] = len(blocks)
     read |= _mlps(blocks, found, family) | _attention(blocks, read) | _mixers(blocks, found, read, family) | _whole(shapes)
     if read["latent"]:
@@ -83,7 +48,7 @@ def gguf_config(architecture: str, metadata: Mapping[str, Any], shapes: Mapping[
     if kind == "llama4_text":
         read["chunk"] = _LLAMA4_CHUNK
     if found["own_embeddings"]:
-        read["hidden_size_per_layer_input"] = found["own_embeddings"]
+        read |= _own_embeddings(found, shapes, blocks)
     config = {MEANINGS[meaning][0] if meaning in MEANINGS else meaning: value for meaning, value in read.items() if value is not None}
     return {"model_type": kind, **config}
 
@@ -102,10 +67,10 @@ def _blocks(shapes: Mapping[str, Shape], found: Mapping[str, Any]) -> list[_Bloc
     blocks: dict[int, dict[str, Shape]] = defaultdict(dict)
     for name, shape in shapes.items():
         if block := _BLOCK.match(name):
-            blocks[int(block[1])][block[2]] = shape
+            blocks[int(block[1])][RENAMED.get(block[2], block[2])] = shape
     for meaning in ("layers", "hidden", "heads"):
         if not found[meaning]:
-            raise UserError(f"the GGUF metadata lacks {_KEYS[meaning]}", key=_KEYS[meaning], advice="convert the model again")
+            raise UserError(f"the GGUF metadata lacks {KEYS[meaning]}", key=KEYS[meaning], advice="convert the model again")
     count = int(found["layers"])
     predicting = [number for number, block in blocks.items() if any(name.startswith("nextn.") for name in block)]
     if predicting:
@@ -146,11 +111,13 @@ def _mlps(blocks: list[_Block], found: Mapping[str, Any], family: Family) -> dic
 
     shared, dense = width("ffn_down_shexp.weight"), width("ffn_down.weight")
     mixture = [block for block in blocks if "ffn_gate_inp.weight" in block]
+    kinds = ["sparse" if block in mixture else "dense" if "ffn_down.weight" in block else "no_op" for block in blocks]
     read: dict[str, Any] = {
         "dense": dense or _one(found["dense"], len(blocks)),
         "expert_width": width("ffn_down_exps.weight"),
         "mlp_bias": _has(blocks, "ffn_down.bias"),
-        "mlp_types": ["sparse" if block in mixture else "dense" for block in blocks] if mixture else None,
+        "mlp_types": kinds if set(kinds) != {"dense"} else None,
+        "chunk_width": next((block["ffn_down_chexps.weight"][0] for block in mixture if "ffn_down_chexps.weight" in block), None),
         "shared_width": shared or (dense if family.get("dense_is_shared") else None),
         "shared_count": int(bool(shared)),
         "expert_latent": next((block["ffn_latent_down.weight"][1] for block in mixture if "ffn_latent_down.weight" in block), None),
@@ -175,6 +142,7 @@ def _attention(blocks: list[_Block], read: Mapping[str, Any]) -> dict[str, Any]:
         "qk_norm": norm is not None,
         "qk_norm_kind": None if norm is None or len(norm) > 1 else "per_head" if norm[0] in widths else "per_layer",
         "gate": _has(own, "attn_gate.weight") or None,
+        "residual_blocks": 1 if _has(own, "attn_res_score.weight") else None,
         "one_projection": any("attn_k.weight" in block and "attn_v.weight" not in block for block in own) or None,
     }
 
@@ -187,8 +155,13 @@ def _mixers(blocks: list[_Block], found: Mapping[str, Any], read: Mapping[str, A
     """The kind of every layer, where periods do not say it, and the dimensions of those with a state."""
     pattern = found["pattern"]
     sliding = pattern if isinstance(pattern, list) else [False] * len(blocks)
-    kinds = [_mixer(block, sliding=bool(slides)) for block, slides in zip(blocks, sliding, strict=False)]
+    alone = not any(_attends(block) and _has_mlp(block) for block in blocks)
+    kinds = [_mixer(block, sliding=bool(slides), alone=alone) for block, slides in zip(blocks, sliding, strict=False)]
     out: dict[str, Any] = {}
+    if found["index_block"]:
+        out |= {"index_blocks": read["index_tokens"], "index_block": found["index_block"]}
+    if found["index_block"] or "indexed_attention" not in kinds:
+        out["index_tokens"] = None
     if isinstance(pattern, list) or set(kinds) != {"full_attention"}:
         out["layer_types"] = kinds
     elif isinstance(pattern, int) and pattern > 1:
@@ -204,14 +177,27 @@ def _mixers(blocks: list[_Block], found: Mapping[str, Any], read: Mapping[str, A
     return out
 
 
-def _mixer(block: _Block, *, sliding: bool) -> str:
+def _attends(block: _Block) -> bool:
+    return any(name.startswith("attn_") and not name.startswith(("attn_norm", "attn_res")) for name in block)
+
+
+def _has_mlp(block: _Block) -> bool:
+    return "ffn_down.weight" in block or "ffn_gate_inp.weight" in block
+
+
+def _mixer(block: _Block, *, sliding: bool, alone: bool) -> str:
+    """alone: every block is a mixer or an MLP."""
     if any(name.startswith("shortconv.") for name in block):
         return "conv"
     if _recurrent(block):
         return "linear_attention"
-    if any(name.startswith("attn_") and not name.startswith("attn_norm") for name in block):
+    if any(name.startswith("indexer.") for name in block):
+        return "indexed_attention"
+    if _attends(block):
+        if not any(name.startswith(("attn_q", "attn_kv")) for name in block):
+            return "replace_with_linear"
         return "sliding_attention" if sliding else "full_attention"
-    return "moe" if "ffn_gate_inp.weight" in block else "mlp"
+    return ("moe" if "ffn_gate_inp.weight" in block else "mlp") if alone else "no_op"
 
 
 def _state(found: Mapping[str, Any], read: Mapping[str, Any], linear: str) -> dict[str, Any]:
@@ -232,6 +218,15 @@ def _state(found: Mapping[str, Any], read: Mapping[str, Any], linear: str) -> di
             "linear_conv": kernel,
         }  # fmt: skip
     return {"linear_heads": read["heads"], "linear_dim": found["kda"], "linear_conv": kernel}
+
+
+def _own_embeddings(found: Mapping[str, Any], shapes: Mapping[str, Shape], blocks: list[_Block]) -> dict[str, Any]:
+    """Of models whose layers have embeddings of their own."""
+    table, rank = shapes.get("per_layer_token_embd.weight"), blocks[0].get("laurel_l.weight")
+    return {
+        "own_embeddings": found["own_embeddings"], "own_vocab": table and table[1], "laurel": rank and rank[1],
+        "alternates": found["alternates"],
+    }  # fmt: skip
 
 
 def _latent(found: Mapping[str, Any], rope: int) -> dict[str, Any]:

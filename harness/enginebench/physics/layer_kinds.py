@@ -10,17 +10,27 @@ from enginebench.physics.field_names import MEANINGS
 from enginebench.physics.fields import Fields
 
 _MIXERS = {
-    **dict.fromkeys(("full_attention", "attention", "global", "global_attention", "full", "full_mask"), "full"),
-    **dict.fromkeys(("sliding_attention", "sliding_window", "sliding_window_attention", "sliding", "local", "local_attention"), "sliding"),
+    **dict.fromkeys(("full_attention", "attention", "global", "global_attention", "full", "full_mask", "hybrid"), "full"),
+    **dict.fromkeys(
+        ("sliding_attention", "sliding_window", "sliding_window_attention", "sliding", "local", "local_attention", "hybrid_sliding"),
+        "sliding",
+    ),
     **dict.fromkeys(("chunked_attention", "chunked"), "chunked"),
     **dict.fromkeys(("linear_attention", "linear", "mamba", "mamba2", "ssm", "recurrent", "gated_deltanet", "kda", "lightning"), "linear"),
     **dict.fromkeys(("conv", "short_conv", "convolution"), "conv"),
     **dict.fromkeys(("indexed_attention", "deepseek_sparse_attention", "minimax_m3_sparse", "block_sparse_attention"), "indexed"),
     "compressed_sparse_attention": "compressed 4",
     "heavily_compressed_attention": "compressed 128",
-    **dict.fromkeys(("moe", "mlp"), "none"),
+    "reference_sliding_attention": "reference",
+    **dict.fromkeys(("moe", "mlp", "no_op"), "none"),
+    "replace_with_linear": "matrix",
 }
-_MLPS = {**dict.fromkeys(("sparse", "moe", "hash_moe"), "experts"), "dense": "dense"}
+_MLPS = {
+    **dict.fromkeys(("sparse", "moe", "hash_moe"), "experts"),
+    "dense": "dense",
+    "no_op": "none",
+    "replace_with_linear": "matrix",
+}
 _LETTERS = {"M": ("linear", "none"), "*": ("full", "none"), "-": ("none", "dense"), "E": ("none", "experts")}
 """Of Nemotron-H's pattern, whose blocks are a mixer or an MLP."""
 
@@ -33,7 +43,19 @@ def kinds(fields: Fields, count: int) -> list[tuple[str, str]]:
         mlps = {"moe": "experts", "mlp": "dense"}
         return [(_named(fields, "layer_types", each, _MIXERS), mlps.get(each, "none")) for each in types]
     mixers = _mixers(fields, count)
-    return [(mixers[i], "experts" if has_experts(fields, i) else "dense") for i in range(count)]
+    return [(mixers[i], _mlp(fields, i)) for i in range(count)]
+
+
+def _mlp(fields: Fields, layer: int) -> str:
+    """The kind of MLP of a layer. Whether it has experts is said in many ways (`has_experts`)."""
+    listed = fields.written("mlp_types")
+    if listed is not None and len(listed) <= layer:
+        raise UserError(
+            f"{fields.called('mlp_types')} has {len(listed)} values, but there is a layer {layer}", key=fields.called("mlp_types")
+        )
+    if listed is not None and (kind := _named(fields, "mlp_types", listed[layer], _MLPS)) in ("none", "matrix"):
+        return kind
+    return "experts" if has_experts(fields, layer) else "dense"
 
 
 def _types(fields: Fields) -> Sequence[str] | None:
@@ -63,6 +85,8 @@ def _mixers(fields: Fields, count: int) -> list[str]:
         raise UserError(f"the config of {fields.name} lacks {MEANINGS[needed[0]][0]}", key=MEANINGS[needed[0]][0])
     if types := _types(fields):
         found = [_named(fields, "layer_types", each, _MIXERS) for each in types]
+    elif (listed := fields.written("sliding_listed")) is not None:
+        found = ["sliding" if i in listed else "full" for i in range(count)]
     elif (ratios := fields.written("compressions")) is not None:
         found = [f"compressed {ratio}" if ratio else "sliding" for ratio in ratios]
     elif (flags := fields.written("attention_flags")) is not None:
@@ -78,6 +102,8 @@ def _mixers(fields: Fields, count: int) -> list[str]:
         found = [_periodic(fields, i, count) or everywhere for i in range(count)]
     if len(found) < count:
         raise UserError(f"the config of {fields.name} describes {len(found)} of its {count} layers", key=fields.called("layers"))
+    if fields.defaults.get("full_is_indexed") and fields.get("index_tokens"):
+        found = ["indexed" if kind == "full" else kind for kind in found]
     return found[:count]
 
 

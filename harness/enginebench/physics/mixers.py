@@ -57,6 +57,8 @@ class Attention:
     """Width of compressed queries."""
     window: int | None = None
     """Most tokens that a token attends to; None: no limit."""
+    keeps_all: bool = False
+    """Tokens of the prompt stay in the cache, and visible, beside the window. A bound leaves them out of what is read."""
     bias: bool = False
     output_bias: bool = False
     sinks: bool = False
@@ -74,6 +76,10 @@ class Attention:
     """Values are computed by the projection of the keys."""
     one_cache: bool = False
     """Keys are cached and used as values too."""
+    convolved: int = 0
+    """Elements that short convolutions of its keys, values or output keep of the last tokens of a sequence."""
+    routed: bool = False
+    """Queries and output are projected by experts, which are not counted here."""
     borrowed: bool = False
     """Keys and values are those of an earlier layer: no weights and no cache of its own, but for an indexer."""
 
@@ -101,11 +107,12 @@ class Attention:
         if self.borrowed:
             return self._scored(context)
         entries = self.selection.entries(context) if self.selection else 0.0
-        return self.elements * (self._near(context) + entries) + self._scored(context)
+        near = context if self.keeps_all else self._near(context)
+        return self.elements * (near + entries) + self._scored(context)
 
     def kept(self, context: float, kv_bits: float) -> float:
         """Bytes that a sequence of `context` tokens keeps in memory."""
-        return self.cached(context) * kv_bits / 8
+        return self.cached(context) * kv_bits / 8 + self.convolved * 2
 
     def read(self, context: float, tokens: int, kv_bits: float, *, prompt: bool, spread: float = 0.0) -> float:
         """Bytes that a step of `tokens` tokens reads and writes. Keys and values of a prompt are written once, and read on chip."""
@@ -136,8 +143,8 @@ class Attention:
         return rank * (width + groups * hidden)
 
     def parts(self, hidden: int, layer: int) -> Iterator[Part]:
-        queries = self.heads * self.key_dim * (self.query_latent or hidden)
-        own = queries + self._output(hidden) + self.heads * self.sinks + self.extra
+        queries = 0 if self.routed else self.heads * self.key_dim * (self.query_latent or hidden) + self._output(hidden)
+        own = queries + self.heads * self.sinks + self.extra
         if self.latent:
             expansion = self.heads * (self.key_dim - self.rope_dim + self.value_dim) * self.latent
             yield Part(Role.ATTENTION, layer, own + expansion)

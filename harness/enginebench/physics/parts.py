@@ -12,6 +12,8 @@ class Role(StrEnum):
 
     EMBEDDING = "embedding"
     """The input table. Only one row per token is read."""
+    LOOKUP = "lookup tables"
+    """Tables besides that of the vocabulary: embeddings of each layer, or of n-grams. Only a few rows per token are read."""
     HEAD = "head"
     ATTENTION = "attention"
     """Weights of query heads: queries and output."""
@@ -20,7 +22,8 @@ class Role(StrEnum):
     KEYS = "keys and values"
     """Weights of key-value heads; replicated if there are more ranks than such heads."""
     LATENT = "latent"
-    """Down-projections of multi-head latent attention, and what chooses the tokens of sparse attention; replicated on every rank."""
+    """Down-projections of multi-head latent attention, what chooses the tokens of sparse attention, and other narrow matrices. They are
+    replicated on every rank."""
     DENSE = "dense MLP"
     SHARED = "shared experts"
     EXPERT = "routed experts"

@@ -22,7 +22,7 @@ GGML_BITS: Mapping[str, float] = {
 }  # fmt: skip
 """Bits per weight of one GGML block type."""
 
-_SIXTEEN = frozenset({Role.EMBEDDING, Role.HEAD, Role.ROUTER, Role.NORM, Role.OTHER})
+_SIXTEEN = frozenset({Role.EMBEDDING, Role.LOOKUP, Role.HEAD, Role.ROUTER, Role.NORM, Role.OTHER})
 """Roles that stay at 16 bits when an engine quantises the matrices of the layers."""
 _FULL = frozenset({Role.ROUTER, Role.NORM})
 """Roles that llama.cpp keeps in F32."""
@@ -51,7 +51,7 @@ def precision(name: str, *, gguf: bool = False) -> Precision:
         return _quantised(word, {Role.EMBEDDING: 16, Role.HEAD: 6}, float(found[1]) + 0.01, ("bf16",))
     if found := re.fullmatch(r"([234568])bit", word):
         bits = int(found[1]) + 0.5  # in MLX, 64 weights share a 16-bit scale and a 16-bit bias
-        return _quantised(word, {Role.EMBEDDING: bits, Role.HEAD: bits}, bits, ("bf16",))
+        return _quantised(word, dict.fromkeys((Role.EMBEDDING, Role.LOOKUP, Role.HEAD), bits), bits, ("bf16",))
     raise UserError(f"unknown precision '{name}'", key="precision", advice=did_you_mean(name, names()))
 
 
@@ -68,7 +68,8 @@ def _quantised(name: str, outside: Mapping[Role, float], inside: float, arithmet
 def _ggml(name: str, *, matrices: float, down: float, attention: float, keys: float, table: float, head: float) -> Precision:
     """matrices: bits of gate and up of every MLP, averaged with `down`. llama.cpp multiplies quantised weights as integers."""
     mlp = (2 * matrices + down) / 3
-    special = {Role.ATTENTION: attention, Role.KEYS: keys, Role.LATENT: matrices, Role.EMBEDDING: table, Role.HEAD: head, Role.OTHER: 16}
+    special = {Role.ATTENTION: attention, Role.KEYS: keys, Role.LATENT: matrices, Role.HEAD: head, Role.OTHER: 16}
+    special |= dict.fromkeys((Role.EMBEDDING, Role.LOOKUP), table)
     bits = {role: special.get(role, 32 if role in _FULL else mlp if role in FFN else matrices) for role in Role}
     return Precision(name, bits, ("int8", "bf16"))
 

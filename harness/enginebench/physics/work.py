@@ -136,9 +136,9 @@ class Work:
         return stages(len(self.setting.weights.model.layers), self.setting.parallelism.pp)[stage]
 
     def _used(self, part: Stored, stage: int) -> bool:
-        """Whether a stage reads a part. The input table counts only if it is also the head, because just one row per token is read."""
+        """Whether a stage reads a part. Of tables just a few rows per token are read, so the input table counts only if it is the head."""
         model = self.setting.weights.model
-        if part.role == Role.OTHER or (part.role == Role.EMBEDDING and not model.tied):
+        if part.role in (Role.OTHER, Role.LOOKUP) or (part.role == Role.EMBEDDING and not model.tied):
             return False
         of = stages(len(model.layers), self.setting.parallelism.pp)
         return stage_of(part, len(model.layers), of, tied=model.tied)[-1] == stage

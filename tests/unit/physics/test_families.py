@@ -15,8 +15,10 @@ from enginebench.physics.geometry import Attention, Recurrence, Selection
 from enginebench.physics.roofline import decode
 from enginebench.physics.setting import Setting
 
-BUILT = [json.loads(line) for line in (Path(__file__).parent / "family_totals.jsonl").read_text().splitlines()]
-"""Configs of transformers 5.23 with changed sizes, and the weights that it builds from them (tests/real/test_model_totals.py)."""
+_FILES = ("family_totals.jsonl", "family_totals_mlx.jsonl")
+BUILT = [json.loads(line) for name in _FILES for line in Path(__file__).with_name(name).read_text().splitlines()]
+"""Configs of transformers 5.24 and of mlx-lm 0.32 with changed sizes, and the weights that these build from them
+(tests/real/test_model_totals.py)."""
 
 QWEN_NEXT: dict[str, Any] = {
     "model_type": "qwen3_next", "num_hidden_layers": 48, "hidden_size": 2048, "num_attention_heads": 16, "num_key_value_heads": 2,

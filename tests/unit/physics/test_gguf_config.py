@@ -19,7 +19,7 @@ from enginebench.errors import UserError
 from enginebench.physics import Role, read_weights
 from enginebench.physics.config import from_config
 from enginebench.physics.geometry import Attention, Recurrence
-from enginebench.physics.gguf_config import ARCHITECTURES
+from enginebench.physics.gguf_names import ARCHITECTURES
 
 Config = Mapping[str, Any]
 BUILT = [json.loads(line) for line in Path(__file__).with_name("family_totals.jsonl").read_text().splitlines()]
@@ -320,24 +320,70 @@ def kimi_linear(f: File) -> None:
 
 def gemma4(f: File) -> None:
     c, h = f.c, f.hidden
+    full = next(iter(c["per_layer_config"].values()))["head_dim"]
     sliding = [kind == "sliding_attention" for kind in c["layer_types"]]
     f.metadata |= {
-        "attention.key_length": 512, "attention.value_length": 512, "attention.key_length_swa": c["head_dim"],
+        "attention.key_length": full, "attention.value_length": full, "attention.key_length_swa": c["head_dim"],
         "attention.value_length_swa": c["head_dim"], "attention.sliding_window": c["sliding_window"],
-        "attention.sliding_window_pattern": sliding, "attention.shared_kv_layers": 0, "embedding_length_per_layer_input": 0,
+        "attention.sliding_window_pattern": sliding, "attention.shared_kv_layers": c["num_kv_shared_layers"],
+        "embedding_length_per_layer_input": 0,
     }  # fmt: skip
     f.tensors["rope_freqs.weight"] = (256,)
     for i in _layers(c):
         norms = ("attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm", "pre_ffw_norm_2", "post_ffw_norm_1", "post_ffw_norm_2")
         f.norms(i, *norms)
-        dim = c["head_dim"] if sliding[i] else 512
+        dim = c["head_dim"] if sliding[i] else full
         f.attend(i, dim, values=sliding[i] or not c["attention_k_eq_v"])
         f.add(i, {"attn_q_norm": (dim,), "attn_k_norm": (dim,), "layer_output_scale": (1,)})
-        f.dense(i, c["intermediate_size"])
+        borrows = i >= c["num_hidden_layers"] - c["num_kv_shared_layers"]
+        f.dense(i, c["intermediate_size"] * (1 + (borrows and c["use_double_wide_mlp"])))
+        for name in ("attn_k", "attn_v", "attn_k_norm"):
+            if borrows:
+                f.tensors.pop(f"blk.{i}.{name}.weight", None)
+        if not c["enable_moe_block"]:
+            for name in ("pre_ffw_norm_2", "post_ffw_norm_1", "post_ffw_norm_2"):
+                del f.tensors[f"blk.{i}.{name}.weight"]
+            continue
         f.experts(i, c["num_experts"], c["top_k_experts"], c["moe_intermediate_size"], correction=False, gate=False)
         del f.tensors[f"blk.{i}.ffn_up_exps.weight"]
         both = {"ffn_gate_up_exps": (h, 2 * c["moe_intermediate_size"], c["num_experts"])}
         f.add(i, both | {"ffn_gate_inp.scale": (h,), "ffn_down_exps.scale": (c["num_experts"],)})
+    if c["hidden_size_per_layer_input"]:
+        _own_embeddings(f)
+
+
+def _own_embeddings(f: File) -> None:
+    """Embeddings of every layer, as Gemma 3n and 4 have them."""
+    c, h, own = f.c, f.hidden, f.c["hidden_size_per_layer_input"]
+    wide = own * c["num_hidden_layers"]
+    f.tensors["per_layer_token_embd.weight"] = (wide, c["vocab_size_per_layer_input"])
+    f.tensors["per_layer_model_proj.weight"], f.tensors["per_layer_proj_norm.weight"] = (h, wide), (own,)
+    f.metadata["embedding_length_per_layer_input"] = own
+    for i in _layers(c):
+        f.add(i, {"inp_gate": (h, own), "proj": (own, h), "post_norm": (h,)})
+
+
+def gemma3n(f: File) -> None:
+    c, h, dim, count, rank = f.c, f.hidden, f.c["head_dim"], f.c["altup_num_inputs"], f.c["laurel_rank"]
+    borrowed = c["num_hidden_layers"] - c["num_kv_shared_layers"]
+    sliding = [kind == "sliding_attention" for kind in c["layer_types"]]
+    f.metadata |= {
+        "attention.key_length": dim, "attention.value_length": dim, "attention.sliding_window": c["sliding_window"],
+        "attention.sliding_window_pattern": sliding, "attention.shared_kv_layers": c["num_kv_shared_layers"], "altup.num_inputs": count,
+        "feed_forward_length": c["intermediate_size"],
+    }  # fmt: skip
+    f.tensors |= dict.fromkeys(("altup_proj.weight", "altup_unembd_proj.weight"), (h, h, count - 1))
+    for i in _layers(c):
+        f.norms(i, "attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm", "altup_correct_scale", "altup_router_norm")
+        f.norms(i, "laurel_post_norm")
+        f.attend(i, dim)
+        f.add(i, {"attn_q_norm": (dim,), "attn_k_norm": (dim,), "laurel_l": (h, rank), "laurel_r": (rank, h)})
+        f.add(i, {"altup_correct_coef": (count, count), "altup_predict_coef": (count, count**2), "altup_router": (h, count)})
+        if i >= borrowed:
+            for name in ("attn_k", "attn_v", "attn_k_norm"):
+                del f.tensors[f"blk.{i}.{name}.weight"]
+        f.dense(i, c["intermediate_size"][i] if isinstance(c["intermediate_size"], list) else c["intermediate_size"])
+    _own_embeddings(f)
 
 
 def _sliding(f: File) -> list[bool]:
@@ -379,6 +425,108 @@ def bailingmoe2(f: File) -> None:
         _mixture(f, i, first=1, shared=1)
 
 
+def smallthinker(f: File) -> None:
+    for i in _layers(f.c):
+        f.norms(i, "attn_norm", "ffn_norm")
+        f.attend(i, 24)
+        _mixture(f, i, first=0, shared=0, correction=False)
+    f.metadata |= {"attention.key_length": 24, "attention.value_length": 24, "attention.sliding_window": 128}
+    f.metadata |= {"attention.sliding_window_pattern": [i % 4 != 0 for i in _layers(f.c)]}
+
+
+def grovemoe(f: File) -> None:
+    """Two neighbouring experts have a small one in common."""
+    for i in _layers(f.c):
+        f.norms(i, "attn_norm", "ffn_norm")
+        f.attend(i, 24)
+        f.add(i, {"attn_q_norm": (24,), "attn_k_norm": (24,)})
+        _mixture(f, i, first=0, shared=0, correction=False)
+        chunks = f.c["num_experts"] // 2
+        f.add(i, {"ffn_gate_chexps": (f.hidden, 16, chunks), "ffn_up_chexps": (f.hidden, 16, chunks)})
+        f.add(i, {"ffn_down_chexps": (16, f.hidden, chunks)})
+    f.metadata |= {"attention.key_length": 24, "attention.value_length": 24, "expert_chunk_feed_forward_length": 16}
+
+
+def minimax_m3(f: File) -> None:
+    """An indexer in the layers with experts, one expert for all tokens."""
+    for i in _layers(f.c):
+        f.norms(i, "attn_norm", "ffn_norm")
+        f.attend(i, 24)
+        f.add(i, {"attn_q_norm": (24,), "attn_k_norm": (24,)})
+        _mixture(f, i, first=2, shared=1)
+        if i >= 2:
+            f.add(i, {"indexer.q_proj": (f.hidden, 2 * 16), "indexer.k_proj": (f.hidden, 16)})
+            f.add(i, {"indexer.q_norm": (16,), "indexer.k_norm": (16,)})
+    f.metadata |= {
+        "attention.key_length": 24, "attention.value_length": 24, "attention.indexer.head_count": 2, "attention.indexer.key_length": 16,
+        "attention.indexer.top_k": 4, "attention.indexer.block_size": 32,
+    }  # fmt: skip
+
+
+_MLA: Config = {"q_lora_rank": 48, "kv_lora_rank": 32, "qk_nope_head_dim": 16, "qk_rope_head_dim": 8, "v_head_dim": 16}
+
+
+def deepseek32(f: File) -> None:
+    f.c = {**f.c, **_MLA}
+    f.metadata |= {
+        "attention.head_count_kv": 1, "attention.indexer.head_count": 2, "attention.indexer.key_length": 16,
+        "attention.indexer.top_k": 64,
+    }  # fmt: skip
+    for i in _layers(f.c):
+        f.norms(i, "attn_norm", "ffn_norm")
+        _latent(f, i)
+        f.add(i, {"indexer.attn_q_b": (48, 32), "indexer.attn_k": (f.hidden, 16), "indexer.proj": (f.hidden, 2)})
+        f.add(i, {"indexer.k_norm": (16,), "indexer.k_norm.bias": (16,)})
+        _mixture(f, i, first=1, shared=1)
+
+
+def deci(f: File) -> None:
+    """A block may lack attention or MLP, or have one matrix instead of attention."""
+    widths = [96, 0, 128, 96, 64, 96]
+    for i in _layers(f.c):
+        if i == 3:
+            f.norms(i, "attn_norm")
+            f.add(i, {"attn_output": (f.hidden, f.hidden)})
+        elif i != 2:
+            f.norms(i, "attn_norm")
+            f.attend(i, 8, kv=4 if i else 2)
+        if widths[i]:
+            f.norms(i, "ffn_norm")
+            f.dense(i, widths[i])
+    f.metadata |= {
+        "attention.head_count": [0 if i == 2 else 8 for i in _layers(f.c)],
+        "attention.head_count_kv": [0 if i in (2, 3) else 4 if i else 2 for i in _layers(f.c)], "feed_forward_length": widths,
+    }  # fmt: skip
+
+
+def gptoss(f: File) -> None:
+    """As Ollama's converter wrote it, under names of its own."""
+    for i in _layers(f.c):
+        f.norms(i, "attn_norm", "ffn_norm")
+        f.attend(i, 24, bias=True)
+        f.add(i, {"attn_output.bias": (f.hidden,)})
+        for end in ("weight", "bias"):
+            f.tensors[f"blk.{i}.attn_out.{end}"] = f.tensors.pop(f"blk.{i}.attn_output.{end}")
+        f.tensors[f"blk.{i}.attn_sinks"] = (8,)
+        _mixture(f, i, first=0, shared=0, correction=False)
+        count, width = f.c["num_experts"], f.c["moe_intermediate_size"]
+        f.add(i, {"ffn_gate_inp.bias": (count,), "ffn_down_exps.bias": (f.hidden, count)})
+        f.add(i, {f"ffn_{name}_exps.bias": (width, count) for name in ("gate", "up")})
+    f.metadata |= {"attention.key_length": 24, "attention.value_length": 24, "attention.sliding_window": 128}
+
+
+def glm4moelite(f: File) -> None:
+    f.c = {**f.c, **_MLA, "first_k_dense_replace": 1, "n_shared_experts": 1}
+    deepseek2(f)
+
+
+def deepseekocr(f: File) -> None:
+    for i in _layers(f.c):
+        f.norms(i, "attn_norm", "ffn_norm")
+        f.attend(i, 8)
+        _mixture(f, i, first=1, shared=2, correction=False)
+
+
 def grok(f: File) -> None:
     """Grok 2: a dense MLP beside the experts."""
     for i in _layers(f.c):
@@ -394,7 +542,7 @@ FROM_CONFIGS: dict[str, tuple[str, Callable[[File], None]]] = {
     "hunyuan_v1_moe": ("hunyuan-moe", hunyuan_moe), "ernie4_5_moe": ("ernie4_5-moe", ernie), "afmoe": ("afmoe", afmoe),
     "lfm2_moe": ("lfm2moe", lfm2moe), "granitemoehybrid": ("granitehybrid", granitehybrid), "jamba": ("jamba", jamba),
     "qwen3_next": ("qwen3next", qwen3next), "deepseek_v3": ("deepseek2", deepseek2), "kimi_linear": ("kimi-linear", kimi_linear),
-    "gemma4_text": ("gemma4", gemma4),
+    "gemma4_text": ("gemma4", gemma4), "gemma3n_text": ("gemma3n", gemma3n),
 }  # fmt: skip
 CASES = [(*FROM_CONFIGS[each["config"]["model_type"]], each) for each in BUILT if each["config"]["model_type"] in FROM_CONFIGS]
 
@@ -407,14 +555,24 @@ SMALL: Config = {
     "num_hidden_layers": 6, "hidden_size": 64, "num_attention_heads": 8, "num_key_value_heads": 2, "vocab_size": 500,
     "intermediate_size": 96, "num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
 }  # fmt: skip
-OWN = {"mimo2": mimo2, "step35": step35, "nemotron_h_moe": nemotron_h_moe, "bailingmoe2": bailingmoe2, "grok": grok}
+OWN = {
+    "mimo2": mimo2, "step35": step35, "nemotron_h_moe": nemotron_h_moe, "bailingmoe2": bailingmoe2, "grok": grok,
+    "smallthinker": smallthinker, "grovemoe": grovemoe, "minimax-m3": minimax_m3, "deepseek32": deepseek32,
+    "gptoss": gptoss, "glm4moelite": glm4moelite, "deepseekocr": deepseekocr,
+}  # fmt: skip
+NEWER = {f"blk.0.{name}" for name in (
+    "indexer.q_proj", "indexer.k_proj", "indexer.q_norm", "indexer.k_norm", "indexer.attn_q_b", "indexer.attn_k", "indexer.proj",
+    "attn_out", "attn_sinks",
+)}  # fmt: skip
+"""Tensors that the gguf package does not list for any of the architectures it lacks: of llama.cpp, and of Ollama's gptoss."""
 
 
 def written(architecture: str, build: Callable[[File], None], config: Config, path: Path) -> File:
     file = File(architecture, config)
     build(file)
-    known = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
-    listed = {gguf.TENSOR_NAMES[tensor].replace("{bid}", "0") for tensor in gguf.MODEL_TENSORS[known]}
+    known = next((key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture), None)
+    tensors = gguf.TENSOR_NAMES if known is None else gguf.MODEL_TENSORS[known]
+    listed = {gguf.TENSOR_NAMES[tensor].replace("{bid}", "0") for tensor in tensors} | (NEWER if known is None else set())
     for name in file.tensors:
         stem, first = name.removesuffix(".weight").removesuffix(".bias").removesuffix(".scale"), name.split(".")[1]
         assert stem.replace(f"blk.{first}.", "blk.0.") in listed, name
@@ -448,6 +606,27 @@ def test_dimensions_give_the_weights_of_the_tensors(architecture: str, tmp_path:
     assert weights.notes == ()
     assert weights.model.experts is not None
     assert (weights.model.experts.count, weights.model.experts.top_k) == (8, 2)
+
+
+def test_blocks_may_lack_attention_or_an_mlp(tmp_path: Path) -> None:
+    file = written("deci", deci, SMALL, tmp_path / "deci.gguf")
+    weights = read_weights(str(tmp_path / "deci.gguf"))
+    assert weights.model.params == sum(math.prod(shape) for shape in file.tensors.values())
+    layers = weights.model.layers
+    assert [layer.attention is not None for layer in layers] == [True, True, False, False, True, True]
+    assert [layer.dense for layer in layers] == [96, 0, 128, 96, 64, 96]
+    assert [mixer.kv_heads for mixer in weights.model.mixers] == [2, 4, 4, 4]
+    assert layers[3].beside == 64**2
+
+
+def test_an_indexer_is_where_its_tensors_are(tmp_path: Path) -> None:
+    written("minimax-m3", minimax_m3, SMALL, tmp_path / "m3.gguf")
+    full, indexed = (read_weights(str(tmp_path / "m3.gguf")).model.layers[i].attention for i in (0, 2))
+    assert isinstance(full, Attention)
+    assert isinstance(indexed, Attention)
+    assert full.selection is None
+    assert indexed.selection is not None
+    assert (indexed.selection.tokens, indexed.selection.heads, indexed.selection.dim) == (4 * 32, 2, 16)
 
 
 def test_what_layers_differ_in(tmp_path: Path) -> None:
