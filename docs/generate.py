@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import dialect_page  # files beside this one
 import physics_pages
+from export_page import export_page
 from physics_pages import DOCS, GENERATED
 
 
@@ -328,6 +329,7 @@ def _field_docs(options: type) -> dict[str, str]:
 
 
 _PAGES: dict[str, Callable[[], str]] = {
+    "export.md": export_page,
     "scenario.schema.json": _schema,
     "scenario.md": _scenario,
     "metrics.md": _metrics,

@@ -16,13 +16,13 @@ from enginebench import api
 NAMES = [
     "Analysis", "Audit", "Calibration", "CannotRun", "Ceilings", "CellEnded", "CellProgress", "CellResult", "CellStarted", "Check",
     "Cleanup", "Comparison", "Conclusion", "Diagnosis", "Differs", "Discrepancy", "Engine", "EngineReady", "Event", "Expectations",
-    "Expected", "Form", "ImageList", "LaunchCommands", "LaunchEnded", "LaunchStarted", "LaunchStep", "ListedImage", "Missing",
-    "ModelFit", "Note", "Offload", "OffloadCurve", "OnEvent", "Packed", "PlacedModel", "Plan", "PlanTime", "Preflight", "Prices",
-    "Rerun", "Routing", "RoutingSummary", "Run", "RunOpened", "UserError", "Verification", "all_checks", "audit_claims",
+    "Expected", "Exported", "Form", "ImageList", "LaunchCommands", "LaunchEnded", "LaunchStarted", "LaunchStep", "ListedImage",
+    "Missing", "ModelFit", "Note", "Offload", "OffloadCurve", "OnEvent", "Packed", "PlacedModel", "Plan", "PlanTime", "Preflight",
+    "Prices", "Rerun", "Routing", "RoutingSummary", "Run", "RunOpened", "UserError", "Verification", "all_checks", "audit_claims",
     "audit_scenarios", "audit_to_html", "build_images", "built_in_scenarios", "calibrate", "ceiling", "clean", "compare",
-    "count_routing", "doctor", "expectations", "fit", "import_file", "install_engine", "latest_run", "launch_commands",
-    "list_engines", "list_images", "offload", "open_run", "pack", "pin_images", "place", "plan", "plan_time", "preflight",
-    "price_list", "pull_images", "rerun", "routing_summary", "run", "runs", "verify",
+    "count_routing", "doctor", "expectations", "export", "export_formats", "fit", "import_file", "install_engine", "latest_run",
+    "launch_commands", "list_engines", "list_images", "offload", "open_run", "pack", "pin_images", "place", "plan", "plan_time",
+    "preflight", "price_list", "pull_images", "rerun", "routing_summary", "run", "runs", "verify",
 ]  # fmt: skip
 
 SIGNATURES = {

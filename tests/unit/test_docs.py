@@ -49,6 +49,7 @@ GENERATED = [
     "dialects.md",
     "physics-published.md",
     "physics.md",
+    "export.md",
 ]
 
 

@@ -26,6 +26,7 @@ from enginebench.cli.clean import clean
 from enginebench.cli.compare import compare
 from enginebench.cli.doctor import doctor
 from enginebench.cli.engines import engines
+from enginebench.cli.export import export
 from enginebench.cli.fit import fit
 from enginebench.cli.images import images
 from enginebench.cli.import_file import import_file
@@ -73,8 +74,8 @@ def bench() -> None:
 
 
 for command in (
-    run, plan, report, compare, import_file, pack, verify, rerun, checks, routing, fit, ceiling, offload, audit, engines, images, calibrate,
-    doctor, clean, completion,
+    run, plan, report, compare, import_file, export, pack, verify, rerun, checks, routing, fit, ceiling, offload, audit, engines, images,
+    calibrate, doctor, clean, completion,
 ):  # fmt: skip
     bench.add_command(command)
 
