@@ -16,6 +16,7 @@ from enginebench.domain import JSON, plain
 from enginebench.records.launch import LaunchRecord
 from enginebench.records.run_folder import Run
 
+VERSION = __version__
 FIGURES = "figures.json"
 INPUTS = "inputs.json"
 ENVIRONMENT = "environment.json"
@@ -70,7 +71,7 @@ def _lock(launch: LaunchRecord) -> bytes:
 
 def figures_of(analysis: Analysis) -> bytes:
     """Every figure of every cell and row, with the verdicts and the answer, as figures.json holds them."""
-    return _json({"enginebench": __version__, "answer": analysis.sentence, "numbers": plain(numbers_of(analysis))})
+    return _json({"enginebench": VERSION, "answer": analysis.sentence, "numbers": plain(numbers_of(analysis))})
 
 
 def numbers_of(analysis: Analysis) -> Numbers:

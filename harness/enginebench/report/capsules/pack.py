@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from enginebench import __version__
 from enginebench.analysis.analysis import analyse
 from enginebench.domain.formatting import counted
 from enginebench.errors import UserError
@@ -16,7 +15,7 @@ from enginebench.machine.secrets import secret_variables
 from enginebench.records.capsule import Manifest, write_capsule
 from enginebench.records.files import sha256
 from enginebench.records.run_folder import Run, open_run
-from enginebench.report.capsules.contents import FIGURES, derived_files, figures_of, inputs_of, run_files
+from enginebench.report.capsules.contents import FIGURES, VERSION, derived_files, figures_of, inputs_of, run_files
 from enginebench.report.capsules.scan import secrets_in
 
 _SHOWN = 10
@@ -55,7 +54,7 @@ def pack(run: str | Path, out: str | Path | None = None) -> Packed:
         _refuse_secrets(folder, files)
         about = {"name": folder.record.name, "created_at": folder.record.created_at, "plan_id": folder.record.plan_id}
         target.parent.mkdir(parents=True, exist_ok=True)
-        manifest = write_capsule(target, __version__, about, files)
+        manifest = write_capsule(target, VERSION, about, files)
     return Packed(target, sha256(target), manifest, tuple(_notes(folder)))
 
 

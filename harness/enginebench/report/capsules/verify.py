@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from enginebench import __version__
 from enginebench.analysis.analysis import analyse
 from enginebench.domain import JSON, plain_object
 from enginebench.errors import UserError
 from enginebench.metrics.registry import unit_of
 from enginebench.records.capsule import Capsule
 from enginebench.records.run_folder import Run
-from enginebench.report.capsules.contents import FIGURES, derived_files, numbers_of
+from enginebench.report.capsules.contents import FIGURES, VERSION, derived_files, numbers_of
 
 _APART = 1e-9
 """Relative difference of a figure that two builds of numpy may make."""
@@ -104,7 +103,7 @@ def _figures(folder: Path) -> tuple[list[Discrepancy], int, tuple[str, ...]]:
     if stored.get("answer") != analysis.sentence:
         found.append(Discrepancy("figure", "answer", f"was {stored.get('answer')!r}, computed again {analysis.sentence!r}"))
     writer = stored.get("enginebench")
-    notes = () if writer == __version__ else (f"the figures were computed by enginebench {writer}, and again by {__version__}",)
+    notes = () if writer == VERSION else (f"the figures were computed by enginebench {writer}, and again by {VERSION}",)
     return found, sum(len(figures) for figures in now.values()), notes
 
 
