@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from enginebench.report.comparison import Comparison, compare
     from enginebench.report.exporting import Exported, export, export_formats
     from enginebench.report.run import Form, Run, latest_run, open_run, runs
+    from enginebench.report.site.build import Site, build_site
     from enginebench.runner.calibration import Calibration, calibrate
     from enginebench.runner.doctor import Cleanup, Diagnosis, clean, doctor
     from enginebench.runner.events import (
@@ -74,11 +75,11 @@ __all__ = [
     "Cleanup", "Comparison", "Conclusion", "Diagnosis", "Differs", "Discrepancy", "Engine", "EngineReady", "Event", "Expectations",
     "Expected", "Exported", "Form", "ImageList", "LaunchCommands", "LaunchEnded", "LaunchStarted", "LaunchStep", "ListedImage",
     "Missing", "ModelFit", "Note", "Offload", "OffloadCurve", "OnEvent", "Packed", "PlacedModel", "Plan", "PlanTime", "Preflight",
-    "Prices", "Rerun", "Routing", "RoutingSummary", "Run", "RunOpened", "UserError", "Verification", "all_checks", "audit_claims",
-    "audit_scenarios", "audit_to_html", "build_images", "built_in_scenarios", "calibrate", "ceiling", "clean", "compare",
-    "count_routing", "doctor", "expectations", "export", "export_formats", "fit", "import_file", "install_engine", "latest_run",
-    "launch_commands", "list_engines", "list_images", "offload", "open_run", "pack", "pin_images", "place", "plan", "plan_time",
-    "preflight", "price_list", "pull_images", "rerun", "routing_summary", "run", "runs", "verify",
+    "Prices", "Rerun", "Routing", "RoutingSummary", "Run", "RunOpened", "Site", "UserError", "Verification", "all_checks",
+    "audit_claims", "audit_scenarios", "audit_to_html", "build_images", "build_site", "built_in_scenarios", "calibrate", "ceiling",
+    "clean", "compare", "count_routing", "doctor", "expectations", "export", "export_formats", "fit", "import_file", "install_engine",
+    "latest_run", "launch_commands", "list_engines", "list_images", "offload", "open_run", "pack", "pin_images", "place", "plan",
+    "plan_time", "preflight", "price_list", "pull_images", "rerun", "routing_summary", "run", "runs", "verify",
 ]  # fmt: skip
 
 
@@ -154,6 +155,7 @@ _ELSEWHERE: Mapping[str, tuple[str, ...]] = {
     "report.capsules.verify": ("Discrepancy", "Verification", "verify"),
     "report.comparison": ("Comparison", "compare"),
     "report.exporting": ("Exported", "export", "export_formats"),
+    "report.site.build": ("Site", "build_site"),
     "report.run": ("Form", "Run", "latest_run", "open_run", "runs"),
     "runner.calibration": ("Calibration", "calibrate"),
     "runner.doctor": ("Cleanup", "Diagnosis", "clean", "doctor"),

@@ -27,9 +27,11 @@
   const load = () => {
     library ??= (async () => {
       keep(await unpack($("#packed-plots")));
-      const script = document.createElement("script");
-      script.textContent = await unpack($("#plotly")); // allowed by its hash in the policy
+      const script = document.createElement("script"), packed = $("#plotly"), loaded = new Promise((done, failed) => Object.assign(script, { onload: done, onerror: failed }));
+      if (packed.dataset.src) script.src = packed.dataset.src; // a page of a site
+      else script.textContent = await unpack(packed); // allowed by its hash in the policy
       document.head.append(script);
+      if (packed.dataset.src) await loaded;
       script.remove();
       return window.Plotly;
     })();

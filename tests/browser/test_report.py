@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,41 +12,9 @@ from enginebench.analysis.analysis import Analysis
 from enginebench.records.run_folder import Run
 from enginebench.report.html import render_html
 
+from .looking import CUT, prefer
+
 pytestmark = pytest.mark.browser
-
-_FLAGS = (
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
-)  # fmt: skip
-
-
-def _needed(what: str, found: str | None) -> str:
-    """The path of a program. If it is missing, the test is skipped, or fails in CI."""
-    if found:
-        return found
-    message = f"{what} is not installed"
-    if os.environ.get("CI") == "true":
-        pytest.fail(message)
-    pytest.skip(message)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    chromium = _needed("Chromium", shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome"))
-    driver = _needed("chromedriver", shutil.which("chromedriver"))
-    try:
-        from selenium import webdriver
-        from selenium.webdriver.chrome.service import Service
-    except ImportError:
-        _needed("selenium (pip install 'enginebench[browser]')", None)
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (*_FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    chrome = webdriver.Chrome(options=options, service=Service(driver))  # an explicit driver, so that selenium does not fetch one
-    yield chrome
-    chrome.quit()
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +32,7 @@ def opened(browser: Any, page: Path) -> Iterator[Callable[..., Any]]:
         size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": not scripts})
-        _prefer(browser, scheme)
+        prefer(browser, scheme)
         browser.get_log("browser")  # discards messages of an earlier page
         browser.get(file.as_uri())
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})  # or the test could ask nothing
@@ -74,11 +40,6 @@ def opened(browser: Any, page: Path) -> Iterator[Callable[..., Any]]:
 
     yield open_page
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
-
-
-def _prefer(browser: Any, scheme: str, media: str = "screen") -> None:
-    features = [{"name": "prefers-color-scheme", "value": scheme}]
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media, "features": features})
 
 
 def _count(browser: Any, selector: str) -> int:
@@ -92,20 +53,6 @@ def _look_at(browser: Any, selector: str, seconds: float = 60) -> None:
     browser.execute_script("document.querySelector(arguments[0]).scrollIntoView({block: 'center'})", selector)
     drawn = "return document.querySelector(arguments[0]).dataset.drawn === 'plotly'"
     WebDriverWait(browser, seconds).until(lambda b: b.execute_script(drawn, selector))
-
-
-CUT = """
-const width = document.documentElement.clientWidth, found = document.documentElement.scrollWidth > width ? ['the page scrolls'] : [];
-for (const its of document.querySelectorAll('main *')) {
-  if (its.closest('svg, thead, .vh, .plot') || !its.getClientRects().length) continue;
-  const box = its.getBoundingClientRect(), name = `${its.tagName}.${its.className}`;
-  if (box.right > width + 1 || box.left < -1) found.push(`${name} ends at ${Math.round(box.right)}`);
-  const cuts = ['auto', 'hidden', 'scroll'].includes(getComputedStyle(its).overflowX);
-  if (cuts && its.scrollWidth > its.clientWidth + 1) found.push(`${name} is cut`);
-}
-return found.slice(0, 5);
-"""
-"""What ends outside of the page or is cut by a box that scrolls."""
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -165,7 +112,7 @@ def test_without_scripts_everything_is_there(opened: Callable[..., Any], synthet
 def test_print_has_the_static_figures_in_light_colours(opened: Callable[..., Any]) -> None:
     browser = opened(1440, "dark")
     _look_at(browser, "#frontier-1")
-    _prefer(browser, "dark", "print")
+    prefer(browser, "dark", "print")
     style = "return getComputedStyle(document.querySelector(arguments[0]))[arguments[1]]"
     assert browser.execute_script(style, "#frontier-1 .static", "display") == "block"
     assert browser.execute_script(style, "#frontier-1 .plot", "display") == "none"
@@ -191,7 +138,7 @@ def test_plots_follow_the_colour_scheme(opened: Callable[..., Any]) -> None:
     _look_at(browser, "#ttft-1")
     color = "return getComputedStyle(document.querySelector('#ttft-1 .js-line')).stroke"
     light = browser.execute_script(color)
-    _prefer(browser, "dark")
+    prefer(browser, "dark")
     dark = browser.execute_async_script(f"const done = arguments[0]; setTimeout(() => done((() => {{ {color} }})()), 500)")
     assert light != dark
 

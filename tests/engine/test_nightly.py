@@ -59,6 +59,8 @@ def test_nights(folder: Path) -> None:
     slowed = night(folder, 30, BASE=str(one))
     assert slowed.returncode == 1, slowed.stderr
     assert "**FAIL**" in slowed.stdout
+    index = json.loads((folder / "keep" / "site" / "data" / "index.json").read_text())
+    assert [run["name"] for run in index["runs"]] == ["s"] * 3, "the site has every night"
     data = json.loads((folder / "nightly" / "compare.json").read_text())
     assert [(c["what"], c["base"], c["candidate"]) for c in data["changed"]] == [("asked.options.itl_ms", "10.0", "30.0")]
     assert data["base"]["created_at"] == json.loads((one / "run.json").read_text())["created_at"]

@@ -18,11 +18,11 @@ NAMES = [
     "Cleanup", "Comparison", "Conclusion", "Diagnosis", "Differs", "Discrepancy", "Engine", "EngineReady", "Event", "Expectations",
     "Expected", "Exported", "Form", "ImageList", "LaunchCommands", "LaunchEnded", "LaunchStarted", "LaunchStep", "ListedImage",
     "Missing", "ModelFit", "Note", "Offload", "OffloadCurve", "OnEvent", "Packed", "PlacedModel", "Plan", "PlanTime", "Preflight",
-    "Prices", "Rerun", "Routing", "RoutingSummary", "Run", "RunOpened", "UserError", "Verification", "all_checks", "audit_claims",
-    "audit_scenarios", "audit_to_html", "build_images", "built_in_scenarios", "calibrate", "ceiling", "clean", "compare",
-    "count_routing", "doctor", "expectations", "export", "export_formats", "fit", "import_file", "install_engine", "latest_run",
-    "launch_commands", "list_engines", "list_images", "offload", "open_run", "pack", "pin_images", "place", "plan", "plan_time",
-    "preflight", "price_list", "pull_images", "rerun", "routing_summary", "run", "runs", "verify",
+    "Prices", "Rerun", "Routing", "RoutingSummary", "Run", "RunOpened", "Site", "UserError", "Verification", "all_checks",
+    "audit_claims", "audit_scenarios", "audit_to_html", "build_images", "build_site", "built_in_scenarios", "calibrate", "ceiling",
+    "clean", "compare", "count_routing", "doctor", "expectations", "export", "export_formats", "fit", "import_file", "install_engine",
+    "latest_run", "launch_commands", "list_engines", "list_images", "offload", "open_run", "pack", "pin_images", "place", "plan",
+    "plan_time", "preflight", "price_list", "pull_images", "rerun", "routing_summary", "run", "runs", "verify",
 ]  # fmt: skip
 
 SIGNATURES = {
@@ -57,6 +57,8 @@ SIGNATURES = {
     "doctor": "(adapters: Sequence[str | Path] = ()) -> list[Diagnosis]",
     "clean": "() -> Cleanup",
     "import_file": "(path: str | Path | Sequence[str | Path], *, results: str | Path = 'results', facts: Sequence[str] = ()) -> Run",
+    "build_site": "(folder: str | Path, output: str | Path, *, on_run: Callable[[str], None] = <function>) -> Site",
+    "import_file": "(path: str | Path, *, results: str | Path = 'results') -> Run",
     "run": "(plan: Plan, *, results: str | Path = 'results', fresh: bool = False, retry_failed: bool = False, client_processes: int = 1, "
     "wait_quiet_s: float = 0.0, share_machine: bool = False, on_event: OnEvent = <function>) -> Run",
 }

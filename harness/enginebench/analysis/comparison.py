@@ -131,6 +131,11 @@ def _the_same_engine(row: Row) -> str:
     return fingerprint([row.deployment.engine, row.deployment.model, canonical(row.load)])
 
 
+def pair_keys(row: Row) -> tuple[str, str]:
+    """By which rows of two runs are paired: of deployment and load; and, of the remaining rows, of engine, model and load."""
+    return _the_same(row), _the_same_engine(row)
+
+
 def _once(rows: Sequence[Row], key: Callable[[Row], str]) -> dict[str, Row]:
     """Key -> row, for the rows whose key is unique."""
     keys = [key(row) for row in rows]
@@ -180,11 +185,16 @@ def _withheld(base: Row, candidate: Row, unequal: Sequence[tuple[Need, str]]) ->
 
 def changes(base: Analysis, candidate: Analysis, pairs: Iterable[tuple[Row, Row]]) -> tuple[Changed, ...]:
     """Every difference once: of the machine, of the runs, then of each deployment."""
-    machines = (_machine(base), _machine(candidate))
-    found = [*_differing("machine", *machines), *_differing("run", _of_run(base), _of_run(candidate))]
+    known = (run_facts(base), run_facts(candidate))
+    found = [change for of in ("machine", "run") for change in _differing(of, *(each[of] for each in known))]
     for one, other in pairs:
-        found += _differing(one.name, _deployed(one, base), _deployed(other, candidate))
+        found += _differing(one.name, row_facts(one, base), row_facts(other, candidate))
     return tuple(dict.fromkeys(found))
+
+
+def run_facts(analysis: Analysis) -> dict[str, dict[str, str]]:
+    """'machine' and 'run' -> dotted name of a fact -> its text."""
+    return {"machine": _machine(analysis), "run": _of_run(analysis)}
 
 
 def moved(base: Analysis, candidate: Analysis) -> bool:
@@ -208,7 +218,7 @@ def _of_run(analysis: Analysis) -> dict[str, str]:
     return {"scenario": analysis.run.name, "slo": analysis.slo.text if analysis.slo else "none", **inputs}
 
 
-def _deployed(row: Row, analysis: Analysis) -> dict[str, str]:
+def row_facts(row: Row, analysis: Analysis) -> dict[str, str]:
     """The requested deployment, and the facts of its launches; where those differ from each other, all of them."""
     launches = [analysis.launches[key] for key in dict.fromkeys(c.record.launch_id for c in row.cells) if key in analysis.launches]
     found: dict[str, dict[str, None]] = {}

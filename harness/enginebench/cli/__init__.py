@@ -38,6 +38,7 @@ from enginebench.cli.rerun import rerun
 from enginebench.cli.routing import routing
 from enginebench.cli.run import run
 from enginebench.cli.shared import completion, show
+from enginebench.cli.site import site
 from enginebench.cli.verify import verify
 from enginebench.errors import Exit, UserError
 
@@ -74,8 +75,8 @@ def bench() -> None:
 
 
 for command in (
-    run, plan, report, compare, import_file, export, pack, verify, rerun, checks, routing, fit, ceiling, offload, audit, engines, images,
-    calibrate, doctor, clean, completion,
+    run, plan, report, compare, import_file, export, pack, verify, rerun, checks, routing, fit, ceiling, offload, audit, engines,
+    images, site, calibrate, doctor, clean, completion,
 ):  # fmt: skip
     bench.add_command(command)
 

@@ -7,9 +7,12 @@ import re
 from collections.abc import Iterator
 
 from enginebench.analysis.analysis import Analysis, CellResult, Row
+from enginebench.analysis.comparison import pair_keys, row_facts, run_facts
+from enginebench.analysis.labels import load_text
 from enginebench.domain import JSON, plain, plain_object
 from enginebench.domain.formatting import printable, printable_json
 from enginebench.metrics.registry import unit_of
+from enginebench.metrics.statistics import Estimate
 from enginebench.records.counters import acceptance
 from enginebench.report.columns import estimate_data, full_text, repeats_text
 from enginebench.report.sections import all_sections
@@ -127,7 +130,8 @@ def to_json(analysis: Analysis) -> str:
         "counts": plain(analysis.counts),
         "columns": list(analysis.columns),
         "slo": plain(analysis.slo),
-        "rows": [_row(row) for row in analysis.rows],
+        "rows": [_row(row, analysis) for row in analysis.rows],
+        "facts": plain(run_facts(analysis)),
     }
     for section in all_sections():
         for key, value in section.data(analysis).items():
@@ -137,14 +141,21 @@ def to_json(analysis: Analysis) -> str:
     return printable_json(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)) + "\n"
 
 
-def _row(row: Row) -> JSON:
+def _row(row: Row, analysis: Analysis) -> JSON:
+    same, engine = pair_keys(row)
     return {
-        "deployment": row.name, "labels": plain(row.labels), "status": row.status, "verdict": _verdict(row.verdict),
+        "deployment": row.name, "load": load_text(row.load), "pair": {"same": same, "engine": engine},
+        "labels": plain(row.labels), "status": row.status, "verdict": _verdict(row.verdict),
         "attached": row.attached, "ranked": row.ranked,
-        "reasons": list(row.reasons),
-        "figures": {name: {"unit": unit_of(name), **estimate_data(found)} for name, found in row.figures.items() if found},
+        "reasons": list(row.reasons), "facts": plain(row_facts(row, analysis)),
+        "random_weights": any(cell.record.traits.random_weights for cell in row.cells),
+        "figures": {name: _figure(name, found) for name, found in row.figures.items() if found},
         "asked": {"deployment": row.deployment.shown, "load": plain(row.load)}, "cells": [_cell(cell) for cell in row.cells],
     }  # fmt: skip
+
+
+def _figure(name: str, found: Estimate) -> JSON:
+    return {"unit": unit_of(name), **estimate_data(found), "values": list(found.values)}
 
 
 def _cell(cell: CellResult) -> JSON:

@@ -13,18 +13,18 @@ from collections.abc import Mapping
 
 from enginebench.analysis.analysis import Analysis
 from enginebench.domain import JSON
-from enginebench.domain.formatting import page_text, printable, size
-from enginebench.machine.folders import resource_dir
+from enginebench.domain.formatting import printable
 from enginebench.records.run_folder import Run
 from enginebench.report.answer import answer
 from enginebench.report.blocks import Block, Folded, Panel, Plots
 from enginebench.report.chart_marks import swatch
 from enginebench.report.columns import interval_text, repeats_text, value_text, why_missing
-from enginebench.report.packed import Packed, pack, packed_plotly, script_hash
+from enginebench.report.packed import pack
+from enginebench.report.page import SITE_POLICY, Place, contained, packed, page_environment
 from enginebench.report.section import Context, Section
 from enginebench.report.sections import all_sections
 from enginebench.report.static_chart import static_chart
-from enginebench.report.styles import Style, hues, read_template
+from enginebench.report.styles import Style, hues
 
 Rendered = list[tuple[Section, tuple[Block, ...]]]
 """Sections that have something to show for one run, with their blocks."""
@@ -37,14 +37,10 @@ _MOST_DATA = 80_000
 """Characters of data of figures that are not packed."""
 
 
-def render_html(run: Run, analysis: Analysis) -> str:
-    import jinja2
+def render_html(run: Run, analysis: Analysis, place: Place | None = None) -> str:
+    """The page of a run: one file with all that it needs, or with a place the page of a site."""
     from markupsafe import Markup
 
-    templates = resource_dir("reports/templates")
-    chart, css, stack, *scripts = (read_template(name) for name in ("chart.css", "report.css", "stack.css", "report.js", "tables.js"))
-    source = "".join(scripts)
-    library, library_hash = packed_plotly()
     context = Context(run, analysis)
     applicable = ((section, tuple(section.blocks(context))) for section in all_sections() if section.applies(analysis))
     sections = [(section, blocks) for section, blocks in applicable if blocks]
@@ -53,11 +49,7 @@ def render_html(run: Run, analysis: Analysis) -> str:
         contents.setdefault(section.label or section.title, section.id)
     anchors = _figure_ids(sections)
     single = sum(len(_panels(block)) for section, blocks in sections if not section.folded for block in blocks) > _MOST_FORMS
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(templates), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        finalize=page_text,
-    )  # fmt: skip
-    environment.filters |= {"bytes": size, "prose": _prose}
+    environment = page_environment()
     environment.globals |= {
         "value_text": value_text,
         "interval_text": interval_text,
@@ -77,11 +69,11 @@ def render_html(run: Run, analysis: Analysis) -> str:
         sections=sections,
         figures={section.id for section, blocks in sections if any(_panels(block) for block in blocks)},
         contents=contents,
-        css=Markup(chart + css + hues(context.slots) + _dimmed(context.slots) + _stacked(stack)),  # noqa: S704  # our own files
+        css=Markup(hues(context.slots) + _dimmed(context.slots)),  # noqa: S704  # our own
         plots_json=Markup(plots),  # noqa: S704  # script_json escapes
-        packed={"packed-plots": _packed(pack(folded)), "plotly": _packed(library)},
-        report_js=Markup(source),  # noqa: S704  # our own file
-        policy=_policy(library_hash, script_hash(source)),
+        packed_plots=packed(pack(folded)),
+        place=place,
+        **({"policy": SITE_POLICY} if place else contained()),
     )
 
 
@@ -127,12 +119,6 @@ def _data(sections: Rendered) -> tuple[str, str]:
     return (plain, script_json(folded)) if len(plain) <= _MOST_DATA else ("[]", script_json([*shown, *folded]))
 
 
-def _packed(its: Packed) -> dict[str, object]:
-    from markupsafe import Markup
-
-    return {"text": Markup(its.text), "refused": " ".join(map(str, its.refused))}  # noqa: S704  # pack leaves no markup
-
-
 def _charts(panel: Panel, section: Section, *, single: bool) -> str:
     """The wide and the narrow form, of which CSS shows one; a single one if folded or asked for. Without control characters."""
     title = section.title  # the caption has the rest
@@ -146,20 +132,3 @@ def _dimmed(slots: Mapping[str, Style]) -> str:
     its = [f".s{each.slot}" for each in slots.values()]
     chosen = ",".join(f'[data-chosen~="{slot[2:]}"] .ch {slot}' for slot in its)
     return f"[data-chosen] .ch :is({','.join(its)}){{opacity:.14}}{chosen}{{opacity:1}}\n" if its else ""
-
-
-def _stacked(css: str) -> str:
-    """The rules that turn the rows of a table into blocks, for each width below which a table needs them."""
-    narrow = {name: f"screen and (max-width:{name[1:]}px)" for name in ("f760", "f1040", "f1240")}
-    return "".join(f"@media {media}{{{css.replace('.T', f'.{name}')}}}" for name, media in {**narrow, "f0": "screen"}.items())
-
-
-def _prose(text: str) -> str:
-    """Text without backticks, which are for terminals."""
-    return text.replace("`", "")
-
-
-def _policy(*hashes: str) -> str:
-    """The content security policy: these scripts by hash, inline styles (Plotly creates some), nothing from elsewhere."""
-    allowed = " ".join(f"'sha256-{each}'" for each in hashes)
-    return f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"

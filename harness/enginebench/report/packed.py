@@ -31,10 +31,16 @@ class Packed:
 @cache
 def packed_plotly() -> tuple[Packed, str]:
     """The library, and its hash for the policy."""
+    source = plotly_source()
+    return pack(source), script_hash(source)
+
+
+def plotly_source() -> str:
+    """The library as the installed package has it."""
     from plotly.offline import get_plotlyjs
 
-    source = get_plotlyjs()
-    return pack(source), script_hash(source)
+    source: str = get_plotlyjs()
+    return source
 
 
 def pack(source: str) -> Packed:

@@ -37,6 +37,7 @@ class _Frame:
     panel: Panel
     width: int
     height: int
+    points: int = _MOST_POINTS
 
     @cached_property
     def x(self) -> Axis:
@@ -76,9 +77,9 @@ class _Frame:
         return round(self.height - _BELOW - self.y.at(y) * (self.height - _ABOVE - _BELOW))
 
 
-def static_chart(panel: Panel, title: str, width: int, height: int = 300, css: str = "") -> str:
-    """The SVG element of a panel."""
-    frame = _Frame(panel, width, height)
+def static_chart(panel: Panel, title: str, width: int, height: int = 300, css: str = "", *, points: int = _MOST_POINTS) -> str:
+    """The SVG element of a panel. points: of a curve; of one with more, every n-th is drawn."""
+    frame = _Frame(panel, width, height, points)
     parts = [*_axes(frame), *_limits(frame), *(part for trace in panel.traces for part in _trace(trace, frame)), *_labels(frame)]
     name = html.escape(title, quote=True)
     size = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
@@ -144,7 +145,7 @@ def _points(trace: Trace, frame: _Frame) -> list[tuple[float, float] | None]:
 def _places(trace: Trace, frame: _Frame) -> list[tuple[float, float] | None]:
     """Where the points are in the drawing: every n-th of them where they are closer than can be seen."""
     points = _points(trace, frame)
-    step = max(1, len(points) // (_MOST_POINTS if len(frame.panel.traces) <= _FEW else _MOST_POINTS // 2))
+    step = max(1, len(points) // (frame.points if len(frame.panel.traces) <= _FEW else frame.points // 2))
     kept = [point for i, point in enumerate(points) if i % step == 0 or i == len(points) - 1 or point is None]
     return [(frame.px(point[0]), frame.py(point[1])) if point is not None else None for point in kept]
 
