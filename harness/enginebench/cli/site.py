@@ -15,7 +15,7 @@ from enginebench.domain.formatting import counted, size
 @click.argument("folder", type=FILE, default=RESULTS)
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="A new or empty folder, or one written before.")
 def site(folder: Path, output: Path) -> None:
-    """Write the runs in FOLDER, and in folders within it, as a static site: newest answer, trends, a page for each run, any two compared, JSON.
+    """Write the runs in FOLDER, and in folders within it, as a static site: answer, trends, a page for each run, any two compared, JSON.
 
     The next call writes only what changed. The files open from a folder or any web server; comparing needs a server.
     """
