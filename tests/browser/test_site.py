@@ -141,7 +141,8 @@ def test_the_browser_compares_as_the_command_does(opened: Callable[..., Any], re
         assert row[0].startswith(column(figure.name).label)
         assert row[-1] == words.get(figure.verdict, figure.verdict), row
         assert float(row[-3]) == pytest.approx(change.p, rel=0.06)
-        numbers = [float(each) for each in row[3].translate({0x2212: "-", 0x2013: None, ord("+"): None}).replace("%", " ").replace(" to ", " ").split()]
+        plain = row[3].translate({0x2212: "-", 0x2013: None, ord("+"): None, ord("%"): None}).replace(" to ", " ")
+        numbers = [float(each) for each in plain.split()]
         expected = [] if change.relative is None else [100 * its for its in (change.relative, change.low, change.high) if its is not None]
         assert numbers == pytest.approx(expected, abs=0.051)
     verdicts = [figure.verdict for _, figure in figures]

@@ -58,7 +58,6 @@ SIGNATURES = {
     "clean": "() -> Cleanup",
     "import_file": "(path: str | Path | Sequence[str | Path], *, results: str | Path = 'results', facts: Sequence[str] = ()) -> Run",
     "build_site": "(folder: str | Path, output: str | Path, *, on_run: Callable[[str], None] = <function>) -> Site",
-    "import_file": "(path: str | Path, *, results: str | Path = 'results') -> Run",
     "run": "(plan: Plan, *, results: str | Path = 'results', fresh: bool = False, retry_failed: bool = False, client_processes: int = 1, "
     "wait_quiet_s: float = 0.0, share_machine: bool = False, on_event: OnEvent = <function>) -> Run",
 }
