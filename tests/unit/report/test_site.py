@@ -18,7 +18,7 @@ from enginebench.report.export import REPORT_SCHEMA
 from enginebench.report.site import build
 from enginebench.report.site.build import MANIFEST, Site, build_site
 from enginebench.report.site.pages import SITE_SCHEMA
-from enginebench.report.site.stored import find_stored, slug
+from enginebench.report.site.stored import StoredRuns, slug
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -60,7 +60,7 @@ def test_every_run_has_a_page_and_its_data(first: Site, made: Path) -> None:
     index = json.loads(read(first.path, "data/index.json"))
     assert index["schema"] == SITE_SCHEMA == 1
     assert [run["created_at"][:10] for run in index["runs"]] == ["2026-01-05", "2026-01-04", "2026-01-03", "2026-01-02", "2026-01-01"]
-    for run, stored in zip(index["runs"], reversed(find_stored(made).runs), strict=True):
+    for run, stored in zip(index["runs"], reversed(StoredRuns(made).find().runs), strict=True):
         document = json.loads(read(first.path, run["data"]))
         assert document["schema"] == REPORT_SCHEMA
         assert document == json.loads(enginebench.open_run(stored.path).report("json")), "what bench report --json writes"
@@ -148,7 +148,7 @@ def test_a_run_that_is_gone_is_removed_and_nothing_else(copied: Callable[[], Sit
 
 
 def test_other_code_writes_every_page_again(copied: Callable[[], Site], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "_code", lambda: "another")
+    monkeypatch.setattr(build, "code_hash", lambda: "another")
     assert copied().rendered == 5
 
 
