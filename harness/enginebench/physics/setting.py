@@ -12,7 +12,7 @@ from enginebench.physics.geometry import Role
 from enginebench.physics.machine import Machine
 from enginebench.physics.popularity import Popularity, concentrated, uniform
 from enginebench.physics.sharding import check, devices_of
-from enginebench.physics.weights import NOTHING, Offload, Stored, Weights, split
+from enginebench.physics.weights import NOTHING, Offload, Stored, Weights
 
 BOOST = 1.25
 """The highest clock of a card over that of the data sheet's rates: 2,100 over 1,695 MHz of an RTX 3090. Accelerators of servers compute at
@@ -109,10 +109,6 @@ class Setting:
     def favoured(self) -> Setting:
         """The same with every favourable assumption."""
         return replace(self, bound=True)
-
-    @cached_property
-    def placed(self) -> tuple[Weights, Weights]:
-        return split(self.weights, self.offload)
 
     def share_read(self, part: Stored, rows: float, *, on_host: bool) -> float:
         """Share of a part's bytes (on the device, or on the host) that a step of `rows` tokens reads."""

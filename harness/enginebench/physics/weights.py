@@ -19,7 +19,7 @@ class Stored:
     bytes: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Weights:
     model: Model
     precision: Precision

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from enginebench.physics.geometry import Mixer, Role
 from enginebench.physics.machine import Machine
 from enginebench.physics.setting import Setting
-from enginebench.physics.sharding import attention_ranks, cache_shards, shards, stage_of, stages
+from enginebench.physics.sharding import attention_ranks, cache_shards, shards
+from enginebench.physics.stage import Stage, pipeline
 from enginebench.physics.weights import Stored
 
 MEMORY = ("weights", "experts", "KV cache", "host")
@@ -49,29 +50,25 @@ class Work:
 
     def read(self, stage: int) -> dict[str, float]:
         """Bytes that a device of the stage reads, by MEMORY. For the host: of all devices, because they share its memory."""
-        on_device, on_host = self.setting.placed
-        out = dict.fromkeys(MEMORY, 0.0)
-        for part in on_device.parts:
-            if self._used(part, stage):
-                name = "experts" if part.role == Role.EXPERT else "weights"
-                out[name] += self.setting.stored(part) * self.setting.share_read(part, self.rows, on_host=False) / self._shards(part)
-        for part in on_host.parts:
-            if self._used(part, stage):
-                out["host"] += self.setting.stored(part) * self.setting.share_read(part, self.rows, on_host=True)
+        out, setting, has = dict.fromkeys(MEMORY, 0.0), self.setting, self._stage(stage)
+        for part, count in has.on_device:
+            name = "experts" if part.role == Role.EXPERT else "weights"
+            out[name] += count * setting.stored(part) * setting.share_read(part, self.rows, on_host=False) / self._shards(part)
+        for part, count in has.on_host:
+            out["host"] += count * setting.stored(part) * setting.share_read(part, self.rows, on_host=True)
         if self.context:
-            self._add_cache(out, stage)
+            self._add_cache(out, has)
         return out
 
-    def _add_cache(self, out: dict[str, float], stage: int) -> None:
-        p = self.setting.parallelism
-        for i in self._layers(stage):
+    def _add_cache(self, out: dict[str, float], has: Stage) -> None:
+        for i, count in has.layers:
             mixer = self.setting.weights.model.layers[i].attention
             if mixer is None:
                 continue
             if i < self.setting.offload.blocks:
-                out["host"] += self._cache_bytes(mixer, self.sequences)
+                out["host"] += count * self._cache_bytes(mixer, self.sequences)
             else:
-                out["KV cache"] += self._cache_bytes(mixer, self.local) / cache_shards(mixer, p)
+                out["KV cache"] += count * self._cache_bytes(mixer, self.local) / cache_shards(mixer, self.setting.parallelism)
 
     def _cache_bytes(self, mixer: Mixer, sequences: float) -> float:
         """Bytes of the cache that a step of so many sequences reads or writes in a layer. A bound leaves out what it writes."""
@@ -85,12 +82,12 @@ class Work:
     def products(self, stage: int) -> float:
         """Operations of a device with weights: 2 per weight and token. Operations of the host are not included."""
         total = 0.0
-        for part in self.setting.weights.parts:
-            if part.role not in _NO_PRODUCT and self._used(part, stage):
+        for part, count in self._stage(stage).parts:
+            if part.role not in _NO_PRODUCT:
                 rows = self.local * self.width if part.role in _BY_SEQUENCE else self.rows
                 if part.role in _TABLES and self.prompt:
                     rows = self.sequences  # only the last token of a prompt needs logits
-                total += 2 * part.params * rows * self.setting.share_computed(part) / self._shards(part)
+                total += count * 2 * part.params * rows * self.setting.share_computed(part) / self._shards(part)
         return total
 
     def scores(self, stage: int) -> float:
@@ -98,12 +95,12 @@ class Work:
         if not self.context:
             return 0.0
         total = 0.0
-        for i in self._layers(stage):
+        for i, count in self._stage(stage).layers:
             mixer = self.setting.weights.model.layers[i].attention
             if mixer and self.prompt:
-                total += mixer.prefill_flops(self.context)
+                total += count * mixer.prefill_flops(self.context)
             elif mixer and i >= self.setting.offload.blocks:
-                total += mixer.decode_flops(self.context, self.spread)
+                total += count * mixer.decode_flops(self.context, self.spread)
         return total * self.local * self.width / attention_ranks(self.setting.parallelism)
 
     def sending_s(self, stage: int) -> float:
@@ -117,31 +114,24 @@ class Work:
         ranks, row = attention_ranks(p), model.hidden * ACTIVATION_BYTES * (LEAST_SENT if setting.bound else 1.0)
         local = self.local * self.width
         seconds = local * row / machine.link(p.pp * p.tp) if stage < p.pp - 1 else 0.0
-        for i in self._layers(stage):
+        for i, count in self._stage(stage).layers:
             layer = model.layers[i]
             if layer.attention:
-                seconds += _reducing_s(local * row, ranks, machine)
+                seconds += count * _reducing_s(local * row, ranks, machine)
             experts = layer.experts
             if not (experts or layer.dense):
                 continue
             if p.attention_dp == 1:
-                seconds += _reducing_s(self.rows * row, p.tp, machine)
+                seconds += count * _reducing_s(self.rows * row, p.tp, machine)
             elif experts and p.ep > 1 and not setting.bound:
-                seconds += _over(exchange(local * row, experts.top_k, p.ep), p.tp, machine, (p.tp - machine.device.node) / max(1, p.tp - 1))
+                outside = (p.tp - machine.device.node) / max(1, p.tp - 1)
+                seconds += count * _over(exchange(local * row, experts.top_k, p.ep), p.tp, machine, outside)
             else:
-                seconds += _reducing_s(local * row, ranks, machine)
+                seconds += count * _reducing_s(local * row, ranks, machine)
         return seconds
 
-    def _layers(self, stage: int) -> range:
-        return stages(len(self.setting.weights.model.layers), self.setting.parallelism.pp)[stage]
-
-    def _used(self, part: Stored, stage: int) -> bool:
-        """Whether a stage reads a part. Of tables just a few rows per token are read, so the input table counts only if it is the head."""
-        model = self.setting.weights.model
-        if part.role in (Role.OTHER, Role.LOOKUP) or (part.role == Role.EMBEDDING and not model.tied):
-            return False
-        of = stages(len(model.layers), self.setting.parallelism.pp)
-        return stage_of(part, len(model.layers), of, tied=model.tied)[-1] == stage
+    def _stage(self, stage: int) -> Stage:
+        return pipeline(self.setting.weights, self.setting.offload, self.setting.parallelism.pp)[stage]
 
     def _shards(self, part: Stored) -> int:
         layers = self.setting.weights.model.layers
