@@ -291,22 +291,37 @@ STEP = """
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stdlib.h>
-#include <time.h>
+#include <string.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
+static void step(struct timespec *t) {
+    if (access(getenv("STEP_FILE"), F_OK)) return;
+    long long ns = t->tv_nsec + (long long)(atof(getenv("STEP_S")) * 1e9);
+    t->tv_sec += ns / 1000000000; t->tv_nsec = ns % 1000000000;
+}
 int clock_gettime(clockid_t clock, struct timespec *t) {
     int code = syscall(SYS_clock_gettime, clock, t);
-    if (clock == CLOCK_REALTIME && access(getenv("STEP_FILE"), F_OK) == 0) {
-        long long ns = t->tv_nsec + (long long)(atof(getenv("STEP_S")) * 1e9);
-        t->tv_sec += ns / 1000000000; t->tv_nsec = ns % 1000000000;
-    }
+    if (clock == CLOCK_REALTIME) step(t);
     return code;
+}
+ssize_t recvmsg(int fd, struct msghdr *message, int flags) {  /* the kernel stamps what arrives by the same clock */
+    ssize_t size = ((ssize_t (*)(int, struct msghdr *, int))dlsym(RTLD_NEXT, "recvmsg"))(fd, message, flags);
+    for (struct cmsghdr *c = size < 0 ? NULL : CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR(message, c))
+        if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_TIMESTAMPNS) {
+            struct timespec t;
+            memcpy(&t, CMSG_DATA(c), sizeof t);
+            step(&t);
+            memcpy(CMSG_DATA(c), &t, sizeof t);
+        }
+    return size;
 }
 """
 
 
 def stepped_clock(scene: Scene, strength: int) -> list[Seen]:
-    """The wall clock is set while the load runs: as all of the harness sees it, through a preloaded clock_gettime."""
+    """The wall clock is set while the load runs: as all of the harness sees it, through a preloaded clock_gettime and recvmsg."""
     (scene.folder / "step.c").write_text(STEP)
     library = scene.folder / "step.so"
     subprocess.run(["cc", "-O1", "-shared", "-fPIC", "-o", library, scene.folder / "step.c"], check=True)

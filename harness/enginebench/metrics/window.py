@@ -172,8 +172,10 @@ def _plateau(s: Samples, mine: npt.NDArray[np.bool_], starts: Ints, ends: Ints, 
     period = _cycle(starts, full, load.concurrency)
     if period <= 0:
         return (first, last), 0.0
-    begin = int(starts[full])
-    return (begin if begin - first > period / 5 else first, int(ends[ends >= last].min())), period
+    begin, after = int(starts[full]), ends[ends >= last]
+    if not len(after):  # a clock went backwards
+        return (first, last), 0.0
+    return (begin if begin - first > period / 5 else first, int(after.min())), period
 
 
 def _batches(starts: Ints, span: int, period: float) -> tuple[int, int]:

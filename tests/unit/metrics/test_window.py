@@ -183,6 +183,16 @@ def test_a_batch_sent_at_once_is_whole() -> None:
     assert (window.start_ns, window.end_ns, window.state) == (*whole(s), "too short to tell")
 
 
+@pytest.mark.parametrize("step_s", [-3600.0, -2.0, -0.2])
+def test_ends_before_their_starts_are_an_answer_too(step_s: float) -> None:
+    """As samples may be whose wall clock was set between the kernel's stamp and its conversion."""
+    for load, s in ((ClosedLoop(concurrency=16), closed()), (OPEN, queue(1))):
+        late = s.sent_ns > np.median(s.sent_ns)
+        s = replace(s, end_ns=s.end_ns + np.where(late, int(step_s * 1e9), 0), event_ns=s.event_ns + int(step_s * 1e9))
+        window = steady_window(s, load)
+        assert window.state in {"steady", "unsteady", "too short to tell"}
+
+
 def test_nothing_sent_has_no_window() -> None:
     empty = Samples.collect([])
     assert steady_window(empty, ClosedLoop()) == Window(0, 0, "too short to tell", "nothing was sent")
