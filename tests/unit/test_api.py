@@ -44,7 +44,8 @@ SIGNATURES = {
     "plan_time": "(plan: Plan) -> PlanTime",
     "expectations": "(calibrate: Sequence[str | Path] = ()) -> Expectations",
     "offload": "(model: str, hardware: str, *, precision: str | None = None, kv: str = 'f16', host_gb_s: float | None = None, "
-    "context: int = 8192, concurrency: int = 1, routing: str = 'even', reserve_gib: float = 1.0) -> OffloadCurve",
+    "context: int = 8192, concurrency: int = 1, routing: str = 'even', reserve_gib: float = 1.0, "
+    "expectations: Expectations | None = None) -> OffloadCurve",
     "count_routing": "(source: str | Path, *, engine: str | None = None, precision: str = 'bf16', "
     "inputs: Sequence[str] = ('text', 'code', 'random'), requests: int = 16, input_tokens: int = 128, output_tokens: int = 64, "
     "model: str | None = None, out: str | Path | None = None, adapters: Sequence[str | Path] = (), "

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 import enginebench
-from enginebench.cli.shared import AS_JSON, FILE_ONLY, KV_TYPES, POSITIVE, Number, count, print_json, show_notes, write
+from enginebench.cli.shared import AS_JSON, FILE_ONLY, KV_TYPES, POSITIVE, Number, count, expectation_options, print_json, show_notes, write
 from enginebench.domain.formatting import printable
 from enginebench.errors import Exit
 
@@ -37,6 +37,7 @@ Exit code 1: it does not fit, even with all of it on the host.
 @click.option("--routing", default="even", help="even, zipf:EXPONENT, captured[:INPUT] (by bench routing), or a file of counts.")
 @click.option("--reserve", "reserve_gib", type=Number(min=0), default=1.0, metavar="GIB", help="For the driver and llama.cpp's buffers.")
 @click.option("--html", type=FILE_ONLY, help="Also write the curve as a page.")
+@expectation_options
 @AS_JSON
 def offload(model: str, hardware: str, html: Path | None, as_json: bool, **asked: Any) -> int:
     """Show which experts (of a dense model: layers) stay on the GPU, with llama.cpp's flags and the possible tokens/s.
@@ -65,15 +66,19 @@ def _head(found: enginebench.OffloadCurve) -> Iterator[str]:
 
 
 def _table(found: enginebench.OffloadCurve) -> Iterator[str]:
-    yield f"{'N':>4} {'GPU GB':>8} {'host GB':>8} {'left GB':>8} {'tok/s at most':>14}  bottleneck"
+    yield f"{'N':>4} {'GPU GB':>8} {'host GB':>8} {'left GB':>8} {'tok/s at most':>14} {'expected':>9}  bottleneck"
     shown = _shown(found)
     for each in (split for split in found.splits if split.layers in shown):
         budget = each.fit.budget
         mark = "" if each.fit.fits else "  (does not fit)"
         yield (
             f"{each.layers:>4} {each.device_bytes / 1e9:8.1f} {budget.host / 1e9:8.1f} {budget.left / 1e9:8.1f} "
-            f"{each.step.tokens_per_s:14.1f}  {each.step.bottleneck}{mark}"
+            f"{each.step.tokens_per_s:14.1f} {_usual(each.expected):>9}  {each.step.bottleneck}{mark}"
         )
+
+
+def _usual(expected: enginebench.Expected | None) -> str:
+    return f"{expected.tokens_per_s:.1f}" if expected else "unknown"
 
 
 def _shown(found: enginebench.OffloadCurve) -> set[int]:
@@ -96,6 +101,10 @@ def _verdict(found: enginebench.OffloadCurve) -> Iterator[str]:
         if best.layers
         else f"It fits the GPU: at most {best.step.tokens_per_s:,.1f} tok/s."
     )
+    if usual := best.expected:
+        yield f"Expected: about {usual.tokens_per_s:,.1f} tok/s ({usual.low:,.1f} to {usual.high:,.1f}; {usual.basis})."
+    else:
+        yield "What is usual is unknown, as no measurement of llama.cpp in such a case is known."
     if found.knee:
         yield f"From N = {found.knee.layers} the host's memory is the bottleneck, not the GPU."
     if found.hottest and best.layers:

@@ -98,6 +98,15 @@ def _sized(device: Device, gpus: Sequence[Gpu], host: float | None) -> Device:
     return replace(device, memory=float(reported)) if reported else device
 
 
+def cpu_machine() -> Machine:
+    """The CPU of this machine with its memory bandwidth, which takes half a second to measure. Compute is unlimited: it is not measured."""
+    import psutil
+
+    from enginebench.physics.this_cpu import memory_bandwidth
+
+    return _cpu_with(float(psutil.virtual_memory().total), memory_bandwidth())
+
+
 # -- of a run --------------------------------------------------------------------------------------------------------------------
 
 
@@ -148,6 +157,8 @@ def _cpu(facts: Mapping[str, JSON]) -> Machine | None:
     bandwidth, memory = facts.get(BANDWIDTH), facts.get("memory_bytes")
     if not isinstance(bandwidth, int | float) or not isinstance(memory, int | float):
         return None
-    return Machine(
-        Device(THIS_CPU, float(memory), float(bandwidth), {"bf16": math.inf}, node=1, cache=CPU_CACHE_S * bandwidth, reached=1.0)
-    )
+    return _cpu_with(float(memory), float(bandwidth))
+
+
+def _cpu_with(memory: float, bandwidth: float) -> Machine:
+    return Machine(Device(THIS_CPU, memory, bandwidth, {"bf16": math.inf}, node=1, cache=CPU_CACHE_S * bandwidth, reached=1.0))

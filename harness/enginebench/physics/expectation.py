@@ -192,6 +192,10 @@ class Expectations:
                 return found if OWN in found.sources else found.scaled(self.scale.get((engine or ANY_ENGINE, device), 1.0))
         return None
 
+    def knows(self, kind: str) -> bool:
+        """Whether any class is of a device of this class of devices."""
+        return any(device_class(device) == kind for _, device, _ in self.classes)
+
     def calibrated(self, own: Iterable[Measured]) -> Expectations:
         """With points of one's own. They replace the classes of their engine, device and regime; the other regimes of that engine on
         that device are scaled by the median of measured over expected."""

@@ -16,6 +16,7 @@ from enginebench.domain import JSON, Parallelism, plain
 from enginebench.domain.precisions import GGUF_PRECISIONS
 from enginebench.errors import UserError
 from enginebench.physics.catalogue import read_machine
+from enginebench.physics.expectation import Expectations, Expected, published
 from enginebench.physics.files import read_weights
 from enginebench.physics.machine import GB, GIB, Host
 from enginebench.physics.memory import Fit, Reserve, fit
@@ -26,6 +27,8 @@ from enginebench.physics.roofline import Step, decode
 from enginebench.physics.setting import Setting
 from enginebench.physics.weights import Offload
 
+ENGINE = "llamacpp"
+"""The engine whose flags these are."""
 ALL_LAYERS = 999
 """More layers than any model has; llama.cpp accepts that."""
 LLAMACPP = Reserve(runtime=1.0 * 2**30, chunk=512)
@@ -42,6 +45,8 @@ class Split:
     step: Step
     by_layer: bool = False
     """Whole layers are on the host, not only their experts."""
+    expected: Expected | None = None
+    """What llama.cpp usually reaches; None if no measurement of such a case is known."""
 
     @property
     def device_bytes(self) -> float:
@@ -68,6 +73,7 @@ class Split:
         return {
             "layers": self.layers, "fits": self.fit.fits, "why_not": self.fit.why_not, "device_bytes": self.device_bytes,
             "host_bytes": self.fit.budget.host, "left_bytes": self.fit.budget.left, "tokens_per_s": self.step.tokens_per_s,
+            "expected": self.expected.to_dict() if self.expected else None,
             "rules": self.step.bottleneck, "options": dict(self.options), "flags": self.flags,
         }  # fmt: skip
 
@@ -168,11 +174,13 @@ def offload(
     concurrency: int = 1,
     routing: str = "even",
     reserve_gib: float = 1.0,
+    expectations: Expectations | None = None,
 ) -> OffloadCurve:
     """Which experts (of a dense model: layers) should stay on a GPU that is too small, with llama.cpp's flags and the possible tokens/s.
 
     model, precision, kv, host_gb_s: as in `place`. hardware: one GPU and the host's memory, 'rtx4090+128gb'. context: tokens of a
     sequence. concurrency: sequences at once. routing: as in `ceiling`. reserve_gib: memory for the driver and llama.cpp's buffers, in GiB.
+    expectations: what llama.cpp usually reaches, see `expectations`; None: by published measurements.
     UserError for several GPUs, no host memory, or a precision that llama.cpp does not have.
     """
     machine = read_machine(hardware, host_bandwidth=host_gb_s * GB if host_gb_s else None)
@@ -186,25 +194,26 @@ def offload(
         raise UserError(f"llama.cpp has no {weights.precision.name}", key="precision", advice="name one of its own: --precision q4_k_m")
     reserve = replace(LLAMACPP, runtime=reserve_gib * GIB)
     whole = fit(weights, machine, Parallelism(), context=context, concurrency=concurrency, kv_bits=kv_bits(kv), reserve=reserve)
-    return splits(whole, read_popularity(routing, weights, model))
+    return splits(whole, read_popularity(routing, weights, model), expectations)
 
 
-def splits(asked: Fit, popularity: Popularity | None = None) -> OffloadCurve:
+def splits(asked: Fit, popularity: Popularity | None = None, expectations: Expectations | None = None) -> OffloadCurve:
     """For N from 0 to all layers: whether it fits, and its decode ceiling. UserError if the machine has no host memory.
 
     If a mixture does not fit with all experts on the host, but with whole layers there, N counts those.
     """
     kinds = (False, True) if asked.weights.model.experts else (True,)
-    curves = [_curve(asked, popularity, by_layer=by_layer) for by_layer in kinds]
+    curves = [_curve(asked, popularity, expectations or published(), by_layer=by_layer) for by_layer in kinds]
     return next((curve for curve in curves if curve.best), curves[0])
 
 
-def _curve(asked: Fit, popularity: Popularity | None, *, by_layer: bool) -> OffloadCurve:
-    found = []
+def _curve(asked: Fit, popularity: Popularity | None, known: Expectations, *, by_layer: bool) -> OffloadCurve:
+    found, streams, context = [], asked.concurrency, asked.context
     for layers in range(len(asked.weights.model.layers) + 1):
         offload = Offload(blocks=layers) if by_layer else Offload(expert_layers=layers)
         setting = Setting(asked.weights, asked.machine, asked.parallelism, asked.kv_bits, popularity=popularity, offload=offload)
-        found.append(Split(layers, asked.with_offload(offload), decode(setting, asked.concurrency, asked.context), by_layer))
+        usual = known.expected(ENGINE, known.decode(setting, streams, context))
+        found.append(Split(layers, asked.with_offload(offload), decode(setting, streams, context), by_layer, usual))
     return OffloadCurve(tuple(found), popularity)
 
 

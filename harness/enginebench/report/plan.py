@@ -74,8 +74,8 @@ def plan_to_dict(plan: Plan, commands: Sequence[Commands], missing: Sequence[str
     return {
         "schema": PLAN_SCHEMA, "scenario": plan.scenario.name, "hardware": plan.bounds.machine.name if plan.bounds else None,
         "unchecked": plan.unchecked or None, "missing": list(missing),
-        "cells": len(plan.cells), "least_s": takes.least_s if plan.bounds else None,
-        "expected_s": takes.expected_s, "cells_without_expectation": takes.unexpected if plan.bounds else None, "probes": plan.probes,
+        "cells": len(plan.cells), "least_s": takes.least_s if known else None, "expected_s": takes.expected_s,
+        "cells_without_expectation": takes.unexpected if known else None, "time_unknown": takes.unknown or None, "probes": plan.probes,
         "plan_id": plan.id, "identity": plan.identity, "inputs": plain(plan.contents),
         "slo": plain(plan.scenario.slo),
         "searches": {
@@ -115,8 +115,10 @@ def _summary(plan: Plan, deployments: int, launches: Sequence[tuple[Deployment, 
 def _least_text(plan: Plan, known: Mapping[int, Capacity], first: Sequence[tuple[Deployment, Sequence[Cell]]]) -> Iterator[str]:
     """'about 31 min of load on 4x h100-sxm-80gb (expected), at least 12 min ...'; for containers with GPUs also that nothing is checked."""
     takes = time_of(plan, known)
-    if takes.least_s and plan.bounds is not None:
-        least, machine = f"at least {duration(takes.least_s)}", plan.bounds.machine.name
+    if takes.unknown:
+        yield f"how long the loads take is unknown: {takes.unknown}; --calibrate RUN learns from a run of your own"
+    if takes.least_s and known:
+        least, machine = f"at least {duration(takes.least_s)}", plan.bounds.machine.name if plan.bounds else "this CPU"
         partly = f" of all but {counted(takes.unexpected, 'cell')}" if takes.unexpected else ""
         usual = f"about {duration(takes.expected_s)} of load on {machine} (expected{partly}), {least}" if takes.expected_s else ""
         yield f"{usual or f'{least} of load on {machine}'} by the ceiling; warm-up and server starts come on top"

@@ -23,8 +23,9 @@ from enginebench.scenario.contents import Contents, hashes
 
 if TYPE_CHECKING:
     from enginebench.physics.deployment_limits import MachineLimits  # imports all of physics
+    from enginebench.physics.expectation import Expectations
 else:
-    MachineLimits = object  # for typing.get_type_hints(Plan)
+    Expectations = MachineLimits = object  # for typing.get_type_hints(Plan)
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Plan:
     """Limits of the machine that cells have to fit; None: the machine is unknown."""
     unchecked: str = ""
     """Why it is not checked what fits the accelerators that are here; empty if it is, if there are none, or if hardware is stated."""
+    expectations: Expectations | None = field(default=None, repr=False, compare=False)
+    """What engines usually reach, for the time that it takes on a CPU; None: by published measurements. `bounds` has its own."""
     contents: Contents = field(default_factory=dict)
     """What the checkpoints, data sets and traces contain that are on this machine."""
     registry: Registry = field(default_factory=discover, repr=False, compare=False)

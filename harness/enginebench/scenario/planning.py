@@ -47,7 +47,7 @@ def plan(
     if repeats is not None:
         loaded = replace(loaded, repeats=repeats)
     bounds, unchecked = _bounds(loaded, expectations)
-    whole = replace(plan_of(loaded, registry, bounds), unchecked=unchecked)
+    whole = replace(plan_of(loaded, registry, bounds), unchecked=unchecked, expectations=expectations)
     selection = _selection(only)
     for key, values in selection.items():
         for value in sorted(values - (known := whole.values(key))):

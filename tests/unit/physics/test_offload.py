@@ -107,6 +107,24 @@ def test_command(tmp_path: Path) -> None:
     assert "does not fit" in page
 
 
+def test_what_is_usual_stands_beside_the_bound() -> None:
+    asked = ("gpt-oss-120b", "--hardware", "rtx4090+128gb")
+    data, text = json.loads(run(*asked, "--json").stdout), run(*asked).stdout
+    rates = [(each["expected"]["tokens_per_s"], each["tokens_per_s"]) for each in data["curve"]]
+    assert all(0 < usual <= most for usual, most in rates)
+    best = data["curve"][data["plan"]]["expected"]
+    assert best["low"] < best["tokens_per_s"] < best["high"]
+    assert "offloaded" in best["basis"]
+    assert f"Expected: about {best['tokens_per_s']:.1f} tok/s ({best['low']:.1f} to {best['high']:.1f}; {best['basis']})." in text
+
+
+def test_without_a_measurement_nothing_is_usual() -> None:
+    asked = ("gpt-oss-120b", "--hardware", "name=box,memory=24gb,bandwidth=900gb/s+128gb")
+    data, text = json.loads(run(*asked, "--json").stdout), run(*asked).stdout
+    assert {each["expected"] for each in data["curve"]} == {None}
+    assert "What is usual is unknown, as no measurement of llama.cpp in such a case is known." in text
+
+
 def test_command_where_nothing_helps() -> None:
     done = run("deepseek-r1", "--hardware", "rtx4090+64gb", "--precision", "q4_k_m")
     assert done.return_value == 1
