@@ -119,6 +119,8 @@ class Imported:
     """Facts that the file lacks and that the person who imported it stated: 'engine' -> 'vllm'."""
     missing: tuple[str, ...] = ()
     """Facts that neither the file nor that person states."""
+    rejected: str = ""
+    """Why the tool itself says that this is no valid result; empty: it does not."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,9 @@ from typing import Any
 
 from enginebench.errors import UserError
 
+MOST_SECONDS = 4e9
+"""The largest time that is believed: seconds since 1970 are fewer until 2096."""
+
 
 @dataclass(frozen=True)
 class ForeignRecord:
@@ -50,6 +53,13 @@ class ForeignRecord:
         if number < 0 or number != int(number):
             raise self.error(f"must be a whole number, not {number:g}", key)
         return int(number)
+
+    def seconds(self, key: str, factor: float = 1.0) -> float:
+        """A duration, or a time on any clock, of 0 or more. factor: seconds in the unit of the file."""
+        value = self.number(key) * factor
+        if not 0 <= value < MOST_SECONDS:
+            raise self.error(f"must be a time of 0 or more, not {_short(self.get(key))}", key)
+        return value
 
     def text(self, key: str) -> str:
         """A text that is not empty."""

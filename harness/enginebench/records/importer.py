@@ -16,6 +16,7 @@ from typing import TypeAlias
 
 from enginebench.domain import Deployment, Load
 from enginebench.errors import UserError
+from enginebench.records import file_kinds
 from enginebench.records.dialect import CONCEPTS, Dialect
 from enginebench.records.foreign_record import ForeignRecord
 from enginebench.records.imported_samples import Requests
@@ -49,6 +50,8 @@ class ImportedCell:
     """What the file says of the server besides the deployment: 'engine_version', 'hardware'."""
     caveats: tuple[str, ...] = ()
     """Further caveats, found in this file: 'all replies were stopped by ...'."""
+    rejected: str = ""
+    """Why the tool itself says that this is no valid result; empty: it does not."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,8 @@ class Form:
     name: str
     """'summary', 'requests'."""
     has: tuple[str, ...]
-    """Paths that the first object of each such file has, and no other tool's: 'model_id', 'benchmarks.*.metrics'. Of CSV: columns."""
+    """Paths that the first object of each such file has, and no other tool's: 'model_id', 'benchmarks.*.metrics'. Of CSV, SQL and SQLite:
+    columns."""
     starts: str = ""
     """What each such file begins with, if it is neither JSON nor CSV: ':::MLLOG'."""
     part_of: str = ""
@@ -88,7 +92,7 @@ class Source:
     def records(
         self, *, skip: Iterable[str] = (), rows: Mapping[str, Callable[[ForeignRecord], None]] | None = None
     ) -> Iterator[ForeignRecord]:
-        """The file's objects (JSON: alone, in a list, or one after another), or the rows of a CSV file, one by one.
+        """The file's objects (JSON: alone, in a list, or one after another; others as `file_kinds` reads them), or its rows, one by one.
 
         skip: paths of values that are not built ('requests.*.prompt'). rows: path of a list -> what gets each of its items, before the
         object itself is returned.
@@ -98,6 +102,9 @@ class Source:
             skim = Skim(frozenset(tuple(path.split(".")) for path in skip), handlers)
             for line, data in read_objects(self.file, skim):
                 yield ForeignRecord(self.file, line, data)
+        elif (read := file_kinds.reader(self.file)) is not None:
+            for place, data in read(self.file, frozenset(skip)):
+                yield ForeignRecord(self.file, place, data)
         else:
             yield from read_csv(self.file)
 

@@ -1,12 +1,13 @@
 """Facts of a server that another tool's file does not say, and the person who imports it does: engine, precision, hardware, parallelism."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from enginebench.domain import Deployment, Parallelism
 from enginebench.domain.precisions import UNSTATED
 from enginebench.errors import UserError, did_you_mean
-from enginebench.physics.catalogue import read_hardware
+from enginebench.physics.catalogue import THIS_CPU, driver_names, need_device, read_hardware
 from enginebench.records.importer import UNKNOWN_PRECISION
 
 FACTS: Mapping[str, str] = {
@@ -43,6 +44,26 @@ def read_facts(given: Sequence[str]) -> dict[str, str]:
             read_hardware(value)
         facts[name] = value.strip()
     return facts
+
+
+def known_hardware(stated: Collection[str]) -> str | None:
+    """The one hardware that files state ('8xh100', '2xNVIDIA H100 80GB HBM3'), in our notation; None where they state none, or several, or
+    no device of the catalogue.
+    """
+    if len(stated) != 1:
+        return None
+    (text,) = stated
+    found = re.match(r"(?:(\d+)\s*x\s*)?(.+)$", text.strip(), re.IGNORECASE)
+    count, name = (found[1] or "1", found[2]) if found else ("1", text)
+    drivers = driver_names()
+    devices = drivers.get(name.lower()) or drivers.get(name.lower().replace("-", " ")) or (name,)
+    if len(devices) != 1 or int(count) < 1 or devices[0].lower() == THIS_CPU:
+        return None
+    try:
+        need_device(devices[0])
+        return f"{int(count)}x{read_hardware(devices[0]).name}"
+    except UserError:
+        return None
 
 
 def apply(deployment: Deployment, facts: Mapping[str, str]) -> Deployment:

@@ -16,7 +16,7 @@ from enginebench.errors import UserError
 from enginebench.machine.folders import modules_in
 from enginebench.metrics.registry import find
 from enginebench.metrics.statistics import samples_needed
-from enginebench.records import importers
+from enginebench.records import file_kinds, importers
 from enginebench.records.cell import CellRecord, CellTraits, Imported, Stated
 from enginebench.records.dialect import caveats_of
 from enginebench.records.files import now, sha256
@@ -24,9 +24,11 @@ from enginebench.records.importer import ImportedCell, Importer, Source, beginni
 from enginebench.records.json_stream import paths_in
 from enginebench.records.run import RunRecord
 from enginebench.records.run_folder import Run, new_run_path
-from enginebench.runner.import_facts import apply, missing
+from enginebench.runner.import_facts import apply, known_hardware, missing
 
 MOST_FILES = 10_000
+_SUFFIXES = (".json", ".jsonl", ".csv", ".txt", ".sql", ".yaml", ".yml", ".db", ".sqlite")
+"""Of files that are looked at in a folder."""
 
 
 @cache
@@ -62,7 +64,8 @@ def import_run(given: Sequence[Path], results: Path, facts: Mapping[str, str] | 
     first = given[0]
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", first.stem if first.is_file() else first.resolve().name).strip("-._") or "imported"
     scenario: dict[str, JSON] = {"title": f"{tools}: {first.name}", "description": about, "file": first.name}
-    if hardware := next((text for _, cell in read if (text := {**cell.facts, **(facts or {})}.get("hardware"))), None):
+    stated = {text for _, cell in read if (text := cell.facts.get("hardware"))}
+    if hardware := (facts or {}).get("hardware") or known_hardware(stated):
         scenario["hardware"] = hardware
     ids = tuple(record.id for record, _ in made)
     contents: list[JSON] = [*sorted(digests.values())]
@@ -85,7 +88,7 @@ def _found(path: Path) -> list[Found]:
             known = "; ".join(each.text for each in all_importers())
             raise UserError("unknown format", file=path, advice=f"known: {known}")
         return [one]
-    files = [file for file in sorted(path.rglob("*")) if file.is_file() and file.suffix in (".json", ".jsonl", ".csv", ".txt", ".sql")]
+    files = [file for file in sorted(path.rglob("*")) if file.is_file() and file.suffix in _SUFFIXES]
     if len(files) > MOST_FILES:
         raise UserError(f"has more than {MOST_FILES:,} files", file=path)
     found = [one for file in files if (one := _known(file)) is not None]
@@ -132,7 +135,7 @@ def _form_or_none(file: Path) -> tuple[Importer, str] | None:
 
 def _form(file: Path) -> tuple[Importer, str] | None:
     start = beginning(file)
-    for seen in paths_in(file) if start[:1] in ("{", "[") else _columns(file):
+    for seen in paths_in(file) if start[:1] in ("{", "[") else _keys(file):
         for each in all_importers():
             for form in each.forms:
                 if form.found_in(seen, start):
@@ -140,13 +143,17 @@ def _form(file: Path) -> tuple[Importer, str] | None:
     return None
 
 
-def _columns(file: Path) -> Iterator[frozenset[str]]:
-    """The columns of a CSV file."""
+def _keys(file: Path) -> Iterator[frozenset[str]]:
+    """The paths of the first object of a file that is no JSON; the columns of a table."""
     yield frozenset()  # a form that is told by its beginning needs none
-    row = next(read_csv(file), None)
-    if row is None:
+    if (read := file_kinds.reader(file)) is not None:
+        data = next((data for _, data in read(file, frozenset())), None)
+    else:
+        row = next(read_csv(file), None)
+        data = None if row is None else {str(name): value for name, value in row.data.items()}
+    if data is None:
         raise UserError("has no records", file=file)
-    yield frozenset(str(name) for name in row.data)
+    yield file_kinds.paths_of(data)
 
 
 # -- records -------------------------------------------------------------------------------------------------------------------
@@ -161,7 +168,7 @@ def _records(read: Sequence[tuple[Found, ImportedCell]], facts: Mapping[str, str
         reason = None if its.completed else "no request succeeded"
         traits = CellTraits(length_control="cap")  # whether lengths were forced is unknown
         source = f"{one.importer.tool}, {one.source.file.name}"
-        stated = None if reason else Stated(source, dict(_supported(its)))
+        stated = None if reason else Stated(source, dict(_supported(its, one.source)))
         record = CellRecord.of(cell, "failed" if reason else "ok", reason)
         made[cell.id] = replace(record, wall_s=its.wall_s, traits=traits, stated=stated, imported=_origin(one, its, deployment, facts)), its
     return list(made.values())
@@ -175,15 +182,20 @@ def _origin(one: Found, its: ImportedCell, deployment: Deployment, facts: Mappin
         lacks=its.requests.lacks if its.requests is not None else (),
         caveats=(*caveats_of(dialect, streams, its.version), *its.caveats), differs=dialect.differs(), own=dict(its.own),
         percentiles=dialect.percentiles, told={**its.facts, **facts}, missing=missing(deployment, {**its.facts, **facts}),
+        rejected=its.rejected,
     )  # fmt: skip
 
 
-def _supported(cell: ImportedCell) -> Iterator[tuple[str, float]]:
-    """The figures, without percentiles over requests that need more requests. ValueError for a figure of no known metric."""
+def _supported(cell: ImportedCell, source: Source) -> Iterator[tuple[str, float]]:
+    """The figures, without percentiles over requests that need more requests. ValueError for a figure of no known metric; UserError for one
+    below 0, which none can be.
+    """
     for name, value in cell.figures.items():
         found = find(name)
         if found is None:
             raise ValueError(f"an importer states '{name}', which is not a figure of any metric")
+        if value < 0:
+            raise source.error(f"the file is damaged: its {name} would be {value:g}, which is below 0")
         metric, percentile = found
         if percentile is None or metric.scope != "request" or cell.completed >= samples_needed(percentile):
             yield name, value

@@ -110,7 +110,7 @@ def test_an_imported_run_is_an_ordinary_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"a": 1}', "unknown format\n  known: vllm bench serve (has model_id, "),
+        ('{"a": 1}', "vllm bench serve (has model_id, "),
         ("some text\n", "serve.json: has no records"),
         ("", "has no records"),
         ('{"model_id": "m"', "is damaged: invalid JSON"),
@@ -142,7 +142,7 @@ def test_the_command_shows_the_run_and_where_it_is(tmp_path: Path, monkeypatch: 
 def test_an_unknown_figure_is_a_bug_of_the_importer() -> None:
     cell = importer.ImportedCell(Deployment("e", "m", "p", "m"), ClosedLoop(), {"speed": 1.0}, completed=1)
     with pytest.raises(ValueError, match="'speed', which is not a figure"):
-        dict(imports._supported(cell))
+        dict(imports._supported(cell, importer.Source(Path("a.json"), "a")))
 
 
 def test_importers_are_declared_completely() -> None:

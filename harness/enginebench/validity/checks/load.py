@@ -25,6 +25,17 @@ TESTED_WINDOW = Requirement(
 
 
 @check(
+    meaning="the tool that measured it says itself that this is no valid result",
+    when={"invalid": "the file of another tool calls its run invalid or interrupted"},
+    advice="remove the cause that is named, and measure again",
+)
+def rejected_by_its_tool(cell: Context) -> Iterator[Finding]:
+    """Only imported runs have such a verdict, from tools that judge a run: MLPerf's."""
+    if cell.record.imported is not None and cell.record.imported.rejected:
+        yield Finding("invalid", cell.record.imported.rejected)
+
+
+@check(
     meaning="the load was not the one that the scenario asks for",
     when={
         "invalid": "the load was broken off, or a load without `duration_s` left requests unsent",
