@@ -5,100 +5,28 @@ It reads records and samples, and decides which figures of a cell are withheld. 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-from enginebench.adapter import GAUGES
+from enginebench.analysis.cell_result import CellResult as CellResult
+from enginebench.analysis.cell_result import result_in as result_in
+from enginebench.analysis.cell_result import result_of as result_of
+from enginebench.analysis.cell_result import window_of
+from enginebench.analysis.figure_cache import FigureCache
 from enginebench.analysis.labels import SELDOM_NAMED, SELDOM_SHOWN, deployment_names
-from enginebench.domain import JSON, Deployment, Load, Phase, canonical, field_names, fingerprint, load_fields, plain
-from enginebench.domain.formatting import label, number
+from enginebench.domain import JSON, Deployment, Load, Phase, field_names, load_fields, plain
+from enginebench.domain.formatting import label
 from enginebench.domain.ids import text_of
 from enginebench.errors import UserError
 from enginebench.metrics.context import RunContext
-from enginebench.metrics.hardware import Hardware
-from enginebench.metrics.registry import figures_of, metric_name, metric_of, metrics
 from enginebench.metrics.slo import Slo
 from enginebench.metrics.statistics import Estimate, estimate
-from enginebench.metrics.tokens import TokenSource, one_token_per_event, token_source
-from enginebench.metrics.window import steady_window
-from enginebench.records.cell import CellRecord, Stated, has_samples
-from enginebench.records.counters import Gauge, gauges
+from enginebench.records.cell import CellRecord, has_samples
 from enginebench.records.launch import LaunchRecord
 from enginebench.records.run_folder import Run
-from enginebench.records.samples import Samples
-from enginebench.records.window import Window
-from enginebench.validity import CacheProof, Context, Reason, Verdict, judge, worst
+from enginebench.validity import Verdict, worst
 
-if TYPE_CHECKING:
-    from enginebench.physics.expectation import Expected, PhysicalEstimate
-else:
-    PhysicalEstimate = object  # for typing.get_type_hints
-
-
-@dataclass(frozen=True)
-class CellResult:
-    """One cell in one window: its record, its figures, and whether to trust them."""
-
-    record: CellRecord
-    figures: Mapping[str, float | None]
-    """Figure ('ttft_p50', 'output_throughput', ...) -> value in the metric's unit."""
-    verdict: Verdict = "not run"
-    reasons: tuple[Reason, ...] = ()
-    not_checkable: Mapping[str, str] = field(default_factory=dict)
-    """Id of a validity check that could not run -> the evidence that is missing."""
-    one_token_per_event: bool = False
-    """Whether the gaps between events are intervals between tokens."""
-    withheld: Mapping[str, str] = field(default_factory=dict)
-    """Metrics that are meaningless in this cell, each with the reason; their figures are None."""
-    window: Window | None = None
-    """The part of the load that the figures describe; None where nothing was measured."""
-    tokens: TokenSource = "unknown"
-    requests: int = 0
-    cache: CacheProof = field(default_factory=CacheProof)
-    """Whether the prefix cache was cold, and how that is known."""
-    gauges: Mapping[str, Gauge] = field(default_factory=dict)
-    """The engine's own gauges over the window."""
-    hardware: Hardware = field(default_factory=Hardware)
-    phase: Phase | None = None
-    """The phase of the load that the figures describe; None: the whole load."""
-    log: str | None = None
-    """Path of the engine's log, if the cell failed and there is one."""
-    estimate: PhysicalEstimate | None = None
-    """What physics alone expects of the deployment under its load, before the efficiency of its engine; None where it is unknown."""
-
-    @property
-    def load(self) -> Load:
-        """What was sent; in a phase of a load that has several, the load that the phase is by itself."""
-        return self.record.load if self.phase is None else self.record.load.in_phase(self.phase)
-
-    @property
-    def expected(self) -> Expected | None:
-        """What the engine usually reaches, by published measurements; None if no measurement of such a case is known."""
-        if self.estimate is None:
-            return None
-        from enginebench.physics.expectation import published
-
-        return published().expected(self.record.deployment.engine, self.estimate)
-
-    @property
-    def ran(self) -> bool:
-        return self.verdict != "not run"
-
-    @property
-    def summary(self) -> str:
-        """The most important figures that it has, in the order of the table: 'output 283 tok/s  TTFT p50 25.3 ms'."""
-        parts = []
-        for _, name in sorted((its.place, name) for name, metric in metrics().items() for its in metric.shown if its.rank <= MAIN):
-            metric = metrics()[name]
-            unit, factor = metric.display()
-            if (value := self.figures.get(metric.figures[0])) is not None:
-                parts.append(f"{metric.header}{' p50' if metric.spread else ''} {number(value * factor)} {unit}")
-        return "  ".join(parts)
-
-
-MAIN = 3
-"""The highest rank of a column (`Shown.rank`) that the summary of a cell has."""
 _ANSWERS = ("ended_early", "failed_requests", "oversaturated")
 """Checks by which a cell may be invalid and still answer: the server did not bear the load."""
 _SLOWED = ("client_bound", "crowded_machine", "foreign_load")
@@ -174,11 +102,13 @@ _HIDDEN = (*SELDOM_NAMED, *field_names(*SELDOM_SHOWN))
 
 def read_rows(run: Run, context: RunContext) -> tuple[tuple[Row, ...], tuple[str, ...]]:
     """Every stored cell, folded into rows in plan order, and the label columns of this run."""
-    groups: dict[str, list[CellResult]] = {}
-    for record in run.cells():
-        key = fingerprint({"d": canonical(record.deployment), "l": canonical(record.load)})
-        for result in _read(run, record, context):
-            groups.setdefault(f"{key}.{result.phase.index}" if result.phase else key, []).append(result)
+    groups: dict[tuple[str, str, int | None], list[CellResult]] = {}
+    known = FigureCache(run.path, context)
+    for record, digest in run.cells_with_hash():
+        for result in _read(run, record, digest, context, known):
+            key = text_of(record.deployment), text_of(record.load), result.phase.index if result.phase else None
+            groups.setdefault(key, []).append(result)
+    known.save()
     flat = [_label_columns(group[0], context.launches) for group in groups.values()]
     columns = _columns(flat, [group[0].load for group in groups.values()])
     shown = [{c: labels.get(c, "") for c in columns} for labels in flat]
@@ -186,68 +116,40 @@ def read_rows(run: Run, context: RunContext) -> tuple[tuple[Row, ...], tuple[str
     return tuple(map(fold, groups.values(), shown, names)), columns
 
 
-def _read(run: Run, record: CellRecord, context: RunContext) -> Iterator[CellResult]:
-    """A cell with its figures, once for each phase of its load.
+def _read(run: Run, record: CellRecord, digest: str, context: RunContext, known: FigureCache) -> Sequence[CellResult]:
+    """A cell with its figures, once for each phase of its load; from the cache if they are in it. digest: of its record's file.
 
     A measured cell without readable samples has failed, whatever its record says.
     """
+    if record.status != "ok":
+        return _failed(run, record)
+    if record.stated is not None and not has_samples(record):
+        return (result_of(record, record.stated, context),)
+    try:
+        stored = run.stored_samples(record)
+        if stored is not None and (kept := known.find(record, digest, stored.sha256)):
+            return kept
+        samples = stored.read() if stored is not None else None
+    except UserError as error:
+        return _failed(run, replace(record, status="failed", reason=error.message))
+    if stored is None or samples is None or not len(samples):
+        return _failed(run, replace(record, status="failed", reason="raw samples are missing"))
+    found = [
+        replace(result_in(window_of(samples, record, phase), record, samples, context), phase=phase) for phase in _phases(record)
+    ]
+    known.keep(record, digest, stored.sha256, found)
+    return found
+
+
+def _failed(run: Run, record: CellRecord) -> Sequence[CellResult]:
+    log = str(found) if (found := run.log_of(record)) else None
+    return [CellResult(record, {}, phase=phase, log=log) for phase in _phases(record)]
+
+
+def _phases(record: CellRecord) -> Sequence[Phase | None]:
+    """The phases of its load; (None,) for a load that is one."""
     phases = record.load.phases()
-    each: Sequence[Phase | None] = phases if len(phases) > 1 else (None,)
-    samples = None
-    if record.status == "ok" and has_samples(record):
-        try:
-            samples = run.samples(record.id)
-            reason = "raw samples are missing"
-        except UserError as error:
-            reason = error.message
-        if samples is None or not len(samples):
-            record = replace(record, status="failed", reason=reason)
-    for phase in each:
-        if record.status != "ok":
-            yield CellResult(record, {}, phase=phase, log=str(log) if (log := run.log_of(record)) else None)
-        elif samples is not None:
-            yield replace(result_in(_window(samples, record, phase), record, samples, context), phase=phase)
-        elif record.stated is not None:
-            yield result_of(record, record.stated, context)
-            return
-
-
-def result_of(record: CellRecord, evidence: Samples | Stated, context: RunContext | None = None) -> CellResult:
-    """The figures of a cell and its verdict: of samples over their steady window, or as its source states them."""
-    if isinstance(evidence, Stated):
-        return _as_stated(record, evidence)
-    return result_in(_window(evidence, record), record, evidence, context or RunContext())
-
-
-def _window(samples: Samples, record: CellRecord, phase: Phase | None = None) -> Window:
-    """The steady window; all of a load of which a file does not say when its requests were sent."""
-    if record.imported is None or "start times" not in record.imported.lacks:
-        return steady_window(samples, record.load, phase)
-    length_ns = round((record.wall_s or 0.0) * 1e9)
-    end = max(int(samples.end_ns.max()), int(samples.sent_ns.min()) + length_ns)
-    return Window(int(samples.sent_ns.min()), end, "too short to tell", "the file does not say when requests were sent")
-
-
-def _as_stated(record: CellRecord, stated: Stated) -> CellResult:
-    its = judge(Context.without_samples(record))
-    gaps = any(metric.scope == "event" for name in stated.figures if (metric := metric_of(name)) is not None)  # with unknown tokens
-    figures = _shown(stated.figures, its.withheld)
-    return CellResult(record, figures, its.verdict, its.reasons, its.not_checkable, one_token_per_event=not gaps, withheld=its.withheld)
-
-
-def result_in(window: Window, record: CellRecord, samples: Samples, context: RunContext) -> CellResult:
-    """The figures of a cell over any window of its samples: a cell may have several windows."""
-    cell = Context(samples.within(window), record, window, context)
-    its = judge(cell)
-    return CellResult(
-        record, _shown(figures_of(cell), its.withheld), its.verdict, its.reasons, its.not_checkable, one_token_per_event(samples),
-        its.withheld, window, token_source(samples), int(cell.samples.inside.sum()), cell.cache, gauges(cell.readings, tuple(GAUGES)),
-        cell.hardware, estimate=cell.estimate,
-    )  # fmt: skip
-
-
-def _shown(figures: Mapping[str, float | None], withheld: Mapping[str, str]) -> dict[str, float | None]:
-    return {name: None if metric_name(name) in withheld else value for name, value in figures.items()}
+    return phases if len(phases) > 1 else (None,)
 
 
 def fold(group: Sequence[CellResult], labels: Mapping[str, str], name: str) -> Row:

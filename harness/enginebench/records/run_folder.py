@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import hashlib
 import re
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,10 +29,28 @@ from enginebench.records.cell import CellRecord, has_samples
 from enginebench.records.files import remove, replace_atomically, sha256, write_atomically
 from enginebench.records.launch import LaunchRecord
 from enginebench.records.run import RunRecord
-from enginebench.records.schema import dump, load
+from enginebench.records.schema import dump, load, parse, read
 
 if TYPE_CHECKING:
     from enginebench.records.samples import Samples
+
+
+@dataclass(frozen=True)
+class StoredSamples:
+    """The file of a cell's raw samples, as it was read."""
+
+    file: Path
+    content: bytes = field(repr=False)
+
+    @cached_property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.content).hexdigest()
+
+    def read(self) -> Samples:
+        """UserError if they are damaged."""
+        from enginebench.records.samples import Samples  # brings numpy
+
+        return Samples.parse(self.content, self.file)
 
 
 class Run:
@@ -96,21 +116,30 @@ class Run:
 
     def cells(self) -> Iterator[CellRecord]:
         """The stored cells in plan order, without those whose record cannot be read. A cell of a damaged launch has failed."""
+        return (record for record, _ in self.cells_with_hash())
+
+    def cells_with_hash(self) -> Iterator[tuple[CellRecord, str]]:
+        """The same, each with the SHA-256 of the file that it was read from."""
         launches = self._read_launches()
         for cell_id in filter(self.has, self.record.cells):
             with contextlib.suppress(UserError):
-                record = self.cell(cell_id)
+                record, digest = self._read_cell(cell_id)
                 launch = launches.get(record.launch_id)
                 if isinstance(launch, UserError):
                     record = replace(record, status="failed", reason=f"damaged: its launch record {record.launch_id}.json {launch.message}")
-                yield record
+                yield record, digest
 
     def cell(self, cell_id: str) -> CellRecord:
         """One stored cell. UserError if there is none, or if it is damaged or that of another cell."""
-        record = load(self._cell(cell_id), CellRecord, upgrades.CELL)
+        return self._read_cell(cell_id)[0]
+
+    def _read_cell(self, cell_id: str) -> tuple[CellRecord, str]:
+        file = self._cell(cell_id)
+        content = read(file)
+        record = parse(content, file, CellRecord, upgrades.CELL)
         if record.id != cell_id:
-            raise UserError(f"is the record of another cell, {record.id}", file=self._cell(cell_id))
-        return record
+            raise UserError(f"is the record of another cell, {record.id}", file=file)
+        return record, hashlib.sha256(content).hexdigest()
 
     def launches(self) -> dict[str, LaunchRecord]:
         """Launch id -> record, for every stored server start that can be read."""
@@ -130,21 +159,23 @@ class Run:
 
     def samples(self, cell_id: str) -> Samples | None:
         """The raw samples of a cell; None if it has none. UserError if they are damaged."""
-        from enginebench.records.samples import Samples  # brings numpy
+        stored = self.stored_samples(self.cell(cell_id))
+        return stored.read() if stored is not None else None
 
-        file = self._checked_samples(self.cell(cell_id))
-        return Samples.read(file) if file else None
-
-    def _checked_samples(self, cell: CellRecord) -> Path | None:
-        """The file of a cell's raw samples, which are those that were stored with it; None without any."""
+    def stored_samples(self, cell: CellRecord) -> StoredSamples | None:
+        """A cell's raw samples, which are those that were stored with it; None without any. UserError if they are damaged."""
         file, expected = self._samples(cell.id), cell.samples_sha256
         if not file.is_file():
             if expected is not None or file.exists():
                 raise UserError("raw samples are missing", file=file)
             return None
-        if expected is not None and sha256(file) != expected:
+        try:
+            stored = StoredSamples(file, file.read_bytes())
+        except OSError as error:
+            raise UserError(f"raw samples cannot be read: {error.strerror}", file=file) from None
+        if expected is not None and stored.sha256 != expected:
             raise UserError("raw samples are damaged: they are not those that were stored with the cell", file=file)
-        return file
+        return stored
 
     def damage(self) -> dict[str, str]:
         """Id of each stored cell that cannot be used -> why, in one sentence."""
@@ -153,10 +184,11 @@ class Run:
         for cell_id in filter(self.has, self.record.cells):
             try:
                 record = good.get(cell_id) or self.cell(cell_id)
-                if record.status == "ok" and has_samples(record) and self._checked_samples(record) is None:
+                stored = self.stored_samples(record) if record.status == "ok" and has_samples(record) else None
+                if record.status == "ok" and has_samples(record) and stored is None:
                     found[cell_id] = "raw samples are missing"
-                elif record.status == "ok" and has_samples(record) and record.samples_sha256 is None:
-                    self.samples(cell_id)
+                elif stored is not None and record.samples_sha256 is None:
+                    stored.read()
                 elif (record.reason or "").startswith("damaged: "):
                     found[cell_id] = record.reason or ""
             except UserError as error:

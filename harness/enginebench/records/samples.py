@@ -173,11 +173,19 @@ class Samples:
     @classmethod
     def read(cls, path: Path) -> Self:
         """The inverse of `write`, without the window. Older files may lack columns. UserError if the file is damaged."""
+        try:
+            return cls.parse(path.read_bytes(), path)
+        except OSError as error:
+            raise UserError(f"raw samples are damaged: {error.strerror}", file=path) from None
+
+    @classmethod
+    def parse(cls, content: bytes, path: Path) -> Self:
+        """The same of a file that was read. path: for errors."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         try:
-            with pq.ParquetFile(path) as file:  # read_table would import pandas, which takes half a second
+            with pq.ParquetFile(pa.BufferReader(content)) as file:  # read_table would import pandas, which takes half a second
                 return cls._of_table(file.read().combine_chunks())
         except (pa.ArrowException, OSError, KeyError, ValueError, AttributeError) as error:  # AttributeError: a column of another type
             raise UserError(f"raw samples are damaged: {(str(error).splitlines() or ['?'])[0]}", file=path) from None
