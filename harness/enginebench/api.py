@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from enginebench.analysis.conclusion import Conclusion
     from enginebench.analysis.own_points import expectations
     from enginebench.analysis.rows import CellResult
+    from enginebench.analysis.run_index import RunIndex, run_index
+    from enginebench.analysis.stored_run import StoredRow, StoredRun
     from enginebench.audit.examine import audit_claims
     from enginebench.audit.outcome import Audit, audit_to_html
     from enginebench.audit.reproduce import audit_scenarios
@@ -75,11 +77,12 @@ __all__ = [
     "Cleanup", "Comparison", "Conclusion", "Diagnosis", "Differs", "Discrepancy", "Engine", "EngineReady", "Event", "Expectations",
     "Expected", "Exported", "Form", "ImageList", "LaunchCommands", "LaunchEnded", "LaunchStarted", "LaunchStep", "ListedImage",
     "Missing", "ModelFit", "Note", "Offload", "OffloadCurve", "OnEvent", "Packed", "PlacedModel", "Plan", "PlanTime", "Preflight",
-    "Prices", "Rerun", "Routing", "RoutingSummary", "Run", "RunOpened", "Site", "UserError", "Verification", "all_checks",
-    "audit_claims", "audit_scenarios", "audit_to_html", "build_images", "build_site", "built_in_scenarios", "calibrate", "ceiling",
-    "clean", "compare", "count_routing", "doctor", "expectations", "export", "export_formats", "fit", "import_file", "install_engine",
-    "latest_run", "launch_commands", "list_engines", "list_images", "offload", "open_run", "pack", "pin_images", "place", "plan",
-    "plan_time", "preflight", "price_list", "pull_images", "rerun", "routing_summary", "run", "runs", "verify",
+    "Prices", "Rerun", "Routing", "RoutingSummary", "Run", "RunIndex", "RunOpened", "Site", "StoredRow", "StoredRun", "UserError",
+    "Verification", "all_checks", "audit_claims", "audit_scenarios", "audit_to_html", "build_images", "build_site",
+    "built_in_scenarios", "calibrate", "ceiling", "clean", "compare", "count_routing", "doctor", "expectations", "export",
+    "export_formats", "fit", "import_file", "install_engine", "latest_run", "launch_commands", "list_engines", "list_images", "offload",
+    "open_run", "pack", "pin_images", "place", "plan", "plan_time", "preflight", "price_list", "pull_images", "rerun",
+    "routing_summary", "run", "run_index", "runs", "verify",
 ]  # fmt: skip
 
 
@@ -136,6 +139,8 @@ _ELSEWHERE: Mapping[str, tuple[str, ...]] = {
     "analysis.conclusion": ("Conclusion",),
     "analysis.own_points": ("expectations",),
     "analysis.rows": ("CellResult",),
+    "analysis.run_index": ("RunIndex", "run_index"),
+    "analysis.stored_run": ("StoredRow", "StoredRun"),
     "audit.examine": ("audit_claims",),
     "audit.outcome": ("Audit", "audit_to_html"),
     "audit.reproduce": ("audit_scenarios",),

@@ -18,11 +18,12 @@ NAMES = [
     "Cleanup", "Comparison", "Conclusion", "Diagnosis", "Differs", "Discrepancy", "Engine", "EngineReady", "Event", "Expectations",
     "Expected", "Exported", "Form", "ImageList", "LaunchCommands", "LaunchEnded", "LaunchStarted", "LaunchStep", "ListedImage",
     "Missing", "ModelFit", "Note", "Offload", "OffloadCurve", "OnEvent", "Packed", "PlacedModel", "Plan", "PlanTime", "Preflight",
-    "Prices", "Rerun", "Routing", "RoutingSummary", "Run", "RunOpened", "Site", "UserError", "Verification", "all_checks",
-    "audit_claims", "audit_scenarios", "audit_to_html", "build_images", "build_site", "built_in_scenarios", "calibrate", "ceiling",
-    "clean", "compare", "count_routing", "doctor", "expectations", "export", "export_formats", "fit", "import_file", "install_engine",
-    "latest_run", "launch_commands", "list_engines", "list_images", "offload", "open_run", "pack", "pin_images", "place", "plan",
-    "plan_time", "preflight", "price_list", "pull_images", "rerun", "routing_summary", "run", "runs", "verify",
+    "Prices", "Rerun", "Routing", "RoutingSummary", "Run", "RunIndex", "RunOpened", "Site", "StoredRow", "StoredRun", "UserError",
+    "Verification", "all_checks", "audit_claims", "audit_scenarios", "audit_to_html", "build_images", "build_site",
+    "built_in_scenarios", "calibrate", "ceiling", "clean", "compare", "count_routing", "doctor", "expectations", "export",
+    "export_formats", "fit", "import_file", "install_engine", "latest_run", "launch_commands", "list_engines", "list_images", "offload",
+    "open_run", "pack", "pin_images", "place", "plan", "plan_time", "preflight", "price_list", "pull_images", "rerun",
+    "routing_summary", "run", "run_index", "runs", "verify",
 ]  # fmt: skip
 
 SIGNATURES = {
@@ -31,6 +32,7 @@ SIGNATURES = {
     "open_run": "(path: str | Path) -> Run",
     "latest_run": "(folder: str | Path = 'results') -> Run",
     "runs": "(folder: str | Path = 'results') -> list[Run]",
+    "run_index": "(folder: str | Path = 'results', *, on_run: OnRun = <function>) -> RunIndex",
     "compare": "(base: Run | str | Path, candidate: Run | str | Path, *, fail_if: Sequence[str] = (), limit: float | None = None, "
     "prices: Prices | None = None) -> Comparison",
     "place": "(model: str, hardware: str, *, precision: str | None = None, kv: str = 'f16', tp: int | None = None, pp: int = 1, "

@@ -12,15 +12,13 @@ import contextlib
 import hashlib
 import inspect
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from enginebench.analysis import dependencies
 from enginebench.analysis.cell_result import CellResult
 from enginebench.domain import fingerprint, plain, plain_object
 from enginebench.errors import UserError
@@ -28,36 +26,16 @@ from enginebench.machine.folders import cache_dir
 from enginebench.metrics.context import RunContext
 from enginebench.metrics.hardware import Hardware
 from enginebench.metrics.registry import metrics
-from enginebench.physics import dependencies
 from enginebench.records.cell import CellRecord
 from enginebench.records.counters import Gauge
 from enginebench.records.files import replace_atomically
 from enginebench.records.window import Window
 from enginebench.validity import CacheProof, Reason, all_checks
 
-_PACKAGE = Path(__file__).resolve().parents[1]
-_CODE = (
-    "adapter.py", "analysis/cell_result.py", "analysis/figure_cache.py", "analysis/rows.py", "checkpoints", "domain", "inputs", "machine",
-    "metrics", "physics", "records", "validity", "workload",
-)  # fmt: skip
-"""All that figures are computed by: the layers below, as far as they are imported."""
-_MOST_FILES = 4_000
-"""Files kept; those that were written longest ago are removed."""
+_MOST_BYTES = 500e6
+"""Of all files together; those that were written longest ago are removed."""
 _UNUSED = ("cells", "probes", "searches")
 """Fields of a run's record that change while it is measured and decide no figure."""
-
-
-@cache
-def code_hash() -> str:
-    """SHA-256 of the source and the data that figures are computed by, and of the versions of Python and numpy."""
-    whole = hashlib.sha256(f"{sys.version_info[:2]} {np.__version__}".encode())
-    for part in _CODE:
-        place = _PACKAGE / part
-        files = sorted(file for pattern in ("**/*.py", "**/data/*") for file in place.glob(pattern)) if place.is_dir() else [place]
-        for file in files:
-            whole.update(f"\n{file.relative_to(_PACKAGE)}\n".encode())
-            whole.update(file.read_bytes())
-    return whole.hexdigest()
 
 
 def folder() -> Path:
@@ -82,7 +60,7 @@ class FigureCache:
         record = {name: value for name, value in plain_object(context.record).items() if name not in _UNUSED} if context.record else None
         return fingerprint(
             {
-                "code": code_hash(), "run": record, "slo": plain(context.slo), "prices": plain(context.prices),
+                "code": dependencies.code_hash(), "run": record, "slo": plain(context.slo), "prices": plain(context.prices),
                 "catalogues": plain(dependencies.catalogues()),
             }
         )  # fmt: skip
@@ -129,7 +107,7 @@ def _all_hashed() -> bool:
     """Whether all metrics and checks are from files of this package, whose content is hashed."""
     functions = [*(each.compute for each in metrics().values()), *(each.function for each in all_checks())]
     files = {inspect.unwrap(each).__code__.co_filename for each in functions}
-    return all(Path(file).is_relative_to(_PACKAGE) and Path(file).is_file() for file in files)
+    return all(Path(file).resolve().is_relative_to(dependencies.PACKAGE) and Path(file).is_file() for file in files)
 
 
 def _read(file: Path) -> Mapping[str, Any]:
@@ -143,10 +121,13 @@ def _read(file: Path) -> Mapping[str, Any]:
 
 
 def _remove_oldest() -> None:
-    files = list(folder().glob("*.json"))
-    if len(files) > _MOST_FILES:
-        for file in sorted(files, key=lambda each: each.stat().st_mtime)[: len(files) - _MOST_FILES]:
-            file.unlink(missing_ok=True)
+    stats = sorted(((file, file.stat()) for file in folder().glob("*.json")), key=lambda each: each[1].st_mtime)
+    spare = sum(stat.st_size for _, stat in stats) - _MOST_BYTES
+    for file, stat in stats:
+        if spare <= 0:
+            break
+        file.unlink(missing_ok=True)
+        spare -= stat.st_size
 
 
 def _of_numpy(value: Any) -> Any:

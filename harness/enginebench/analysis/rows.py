@@ -134,9 +134,7 @@ def _read(run: Run, record: CellRecord, digest: str, context: RunContext, known:
         return _failed(run, replace(record, status="failed", reason=error.message))
     if stored is None or samples is None or not len(samples):
         return _failed(run, replace(record, status="failed", reason="raw samples are missing"))
-    found = [
-        replace(result_in(window_of(samples, record, phase), record, samples, context), phase=phase) for phase in _phases(record)
-    ]
+    found = [replace(result_in(window_of(samples, record, phase), record, samples, context), phase=phase) for phase in _phases(record)]
     known.keep(record, digest, stored.sha256, found)
     return found
 

@@ -29,6 +29,11 @@ def config_dir() -> Path:
     return Path(platformdirs.user_config_dir("enginebench"))
 
 
+def user_files(name: str) -> tuple[Path, ...]:
+    """Where a user's own catalogue ('hardware.yaml') may be, the one that comes first last."""
+    return config_dir() / name, Path.cwd() / name
+
+
 def resource_dir(name: str) -> Path:
     """The folder `name` ('adapters', 'scenarios', 'reports/templates', ...) of this installation."""
     packaged = _PACKAGE / "_repo" / name

@@ -16,7 +16,7 @@ import yaml
 
 from enginebench.errors import UserError, did_you_mean
 from enginebench.inputs.source import Source, read
-from enginebench.machine.folders import config_dir
+from enginebench.machine.folders import user_files as user_files
 
 _DATA = Path(__file__).with_name("data")
 _LAYOUT = 1
@@ -39,11 +39,6 @@ class Listed:
 
 State = tuple[tuple[Path, int, int], ...]
 """The user's files by path, time of change and size: what is computed from them may be kept until they change."""
-
-
-def user_files(file: str) -> tuple[Path, ...]:
-    """Where a user's own catalogue may be, the one that comes first last."""
-    return config_dir() / file, Path.cwd() / file
 
 
 def state(file: str) -> State:

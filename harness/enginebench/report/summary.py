@@ -13,10 +13,11 @@ from statistics import median
 
 from enginebench.analysis.analysis import Analysis
 from enginebench.analysis.conclusion import Grid, Regime, Standing
+from enginebench.analysis.machine_text import machine_text
 from enginebench.domain.formatting import number
 from enginebench.report.columns import MISSING
 from enginebench.report.layout import aligned, columns_of, fits, joined, labelled
-from enginebench.report.run_facts import machine_text, size_text, took_text
+from enginebench.report.run_facts import size_text, took_text
 from enginebench.report.summary_details import latency_rows
 
 _MOST_LINES = 24
