@@ -8,13 +8,14 @@ from typing import Any
 from enginebench.analysis.analysis import Analysis, Row
 from enginebench.analysis.comparison import pair_keys
 from enginebench.analysis.labels import load_text
+from enginebench.analysis.machine_text import machine_text
 from enginebench.domain import JSON, plain_object
 from enginebench.domain.formatting import counted, printable
 from enginebench.metrics.registry import unit_of
 from enginebench.records.run import RunRecord
 from enginebench.report.answer import answer
 from enginebench.report.run import Run
-from enginebench.report.run_facts import cells_text, machine_text, size_text
+from enginebench.report.run_facts import cells_text, size_text
 
 
 @dataclass(frozen=True)
