@@ -69,6 +69,8 @@ class Form:
     """The form that this file belongs to, which is imported instead where it lies beside it."""
     pattern: str = "*"
     """How such files are named, to find them beside another: 'profile_export*.jsonl'."""
+    aside: bool = False
+    """Whether such a file holds no results itself: in a folder it is passed over."""
 
     def found_in(self, seen: frozenset[str], beginning: str) -> bool:
         """Whether a file is of this form. seen: the paths of its first object, or its columns."""

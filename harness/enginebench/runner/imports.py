@@ -91,7 +91,7 @@ def _found(path: Path) -> list[Found]:
     files = [file for file in sorted(path.rglob("*")) if file.is_file() and file.suffix in _SUFFIXES]
     if len(files) > MOST_FILES:
         raise UserError(f"has more than {MOST_FILES:,} files", file=path)
-    found = [one for file in files if (one := _known(file)) is not None]
+    found = [one for file in files if (one := _known(file)) is not None and not one.importer.form(one.source.form).aside]
     if not found:
         raise UserError("has no file of a known format", file=path, advice=f"known: {'; '.join(each.tool for each in all_importers())}")
     there = {(each.importer.tool, each.source.form, each.source.file.parent) for each in found}

@@ -123,6 +123,13 @@ def test_sql_texts_with_quotes_are_read(tmp_path: Path) -> None:
     assert cells(tmp_path / "b.sql")[0].deployment.model == "bob's SmolLM2-135M-Instruct.Q4_1"
 
 
+def test_llama_bench_hardware_is_counted(tmp_path: Path) -> None:
+    two = changed(tmp_path, "llama_bench/rows.json", **{"0__gpu_info": "NVIDIA GeForce RTX 4090, NVIDIA GeForce RTX 4090"})
+    assert known_hardware({cells(two)[0].facts["hardware"]}) == "2xrtx-4090-24gb"
+    cpu = changed(tmp_path, "llama_bench/rows.json", **{"0__gpu_info": "NVIDIA GeForce RTX 4090", "0__n_gpu_layers": 0})
+    assert cells(cpu)[0].facts["hardware"] == "Intel(R) Xeon(R) Processor"
+
+
 # -- llama-benchy --------------------------------------------------------------------------------------------------------------
 
 
@@ -217,6 +224,38 @@ def test_evalscope_old_names_mean_the_same(tmp_path: Path) -> None:
     assert cell.figures["success_rate"] == pytest.approx(39 / 40)
 
 
+def test_evalscope_old_tables_call_gaps_tpot(tmp_path: Path) -> None:
+    """Before 0.17 the table is one object of columns; with a column `Percentile` its TPOT is the gaps between events."""
+    shutil.copy(FILES / "evalscope_perf" / "benchmark_summary.json", tmp_path)
+    table = tmp_path / "benchmark_percentile.json"
+    table.write_text(
+        json.dumps({"Percentile": ["50%", "90%"], "TTFT (s)": [0.08, 0.1], "TPOT (s)": [0.01, 0.02], "Latency (s)": [0.4, 0.5]})
+    )
+    (cell,) = cells(tmp_path / "benchmark_summary.json")
+    assert {name: cell.figures[name] for name in ("ttft_p50", "itl_p50", "itl_p90", "e2e_p90")} == {
+        "ttft_p50": 0.08, "itl_p50": 0.01, "itl_p90": 0.02, "e2e_p90": 0.5,
+    }  # fmt: skip
+    assert "tpot_p50" not in cell.figures
+    table.write_text(table.read_text().replace("Percentile", "Percentiles"))
+    (cell,) = cells(tmp_path / "benchmark_summary.json")
+    assert cell.figures["tpot_p50"] == 0.01
+
+
+def test_evalscope_old_databases_list_the_times_of_chunks(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "benchmark_data.db") as connection:
+        connection.execute(
+            "CREATE TABLE result (request TEXT, start_time REAL, chunk_times TEXT, success INTEGER, latency REAL, first_chunk_latency REAL, "
+            "prompt_tokens INTEGER, completion_tokens INTEGER)"
+        )
+        connection.execute("INSERT INTO result VALUES ('{\"model\": \"m\"}', 7.0, '[7.05, 7.06, 7.08]', 1, 0.08, 0.05, 10, 3)")
+        connection.execute("INSERT INTO result (request, start_time, success) VALUES ('', 8.0, 0)")
+    (cell,) = cells(tmp_path / "benchmark_data.db")
+    assert cell.requests is not None
+    samples = cell.requests.samples()
+    assert (cell.deployment.model, cell.completed, samples.outcome) == ("m", 1, ("ok", "error"))
+    assert [round(gap / 1e6) for gap in np.diff(samples.event_ns)] == [10, 20]
+
+
 # -- genai-bench ---------------------------------------------------------------------------------------------------------------
 
 
@@ -289,6 +328,19 @@ def test_mlperf_scenarios_are_loads() -> None:
     assert "INVALID (latency limits, early stopping; TTFT constrain not met" in broken.rejected
 
 
+def test_mlperf_accuracy_logs_hold_no_result(tmp_path: Path) -> None:
+    text = (FILES / "mlperf_loadgen" / "single.txt").read_text()
+    for name, kept in (("run", text), ("accuracy", "".join(line + "\n" for line in text.splitlines() if "result_" not in line))):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mlperf_log_detail.txt").write_text(
+            kept.replace("PerformanceOnly", "AccuracyOnly") if name == "accuracy" else kept
+        )
+    (row,) = rows(tmp_path, tmp_path / "results")
+    assert row.load.requests == 120, "the log of the accuracy run is passed over"
+    with pytest.raises(UserError, match="it is the log of an accuracy run"):
+        cells(tmp_path / "accuracy" / "mlperf_log_detail.txt")
+
+
 def test_mlperf_endpoints_states_what_the_summary_states(tmp_path: Path) -> None:
     report, (cell,) = read("mlperf_endpoints/result_summary.json"), cells(FILES / "mlperf_endpoints" / "result_summary.json")
     for q in ("50.0", "90.0", "99.0"):
@@ -354,7 +406,9 @@ def test_inferencex_rows_state_throughput_of_all_gpus(tmp_path: Path) -> None:
     assert [c.deployment.engine for c in found] == ["vllm", "trtllm", "sglang"]
     assert [c.deployment.parallelism.devices for c in found] == [8, 8, 8]
     assert found[1].own["joules_per_output_token"] == 0.77
-    made = rows(FILES / "inferencex" / "agg_bmk.json", tmp_path)
+    (oldest,) = cells(changed(tmp_path, "inferencex/agg_bmk.json", **{"0__framework": ..., "0__precision": ...}))[:1]
+    assert (oldest.deployment.engine, oldest.deployment.precision) == ("unknown", "unknown")
+    made = rows(FILES / "inferencex" / "agg_bmk.json", tmp_path / "results")
     assert ["ttft_p99" in shown(row) for row in made] == [False, True, False], "64 and 4 requests are certain, and 512"
 
 

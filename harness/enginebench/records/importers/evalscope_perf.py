@@ -6,8 +6,10 @@ read. The column with pickled replies is never opened. Facts as in evalscope/per
 """
 
 import json
+from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 from enginebench.domain import ClosedLoop, Deployment, Load, OpenLoop
@@ -23,6 +25,7 @@ DIALECT = Dialect(
         Term("TTFT", "TTFT", "first event with `choices` - start of the request", becomes="ttft", differs=_CHUNK),
         Term("TPOT", "TPOT", "(latency - TTFT) / (output tokens - 1); 0 below 2 tokens", becomes="tpot",
              differs="it ends with the last event of the stream, the usage event"),
+        Term("ITL", "TPOT, old", "of tables with a column `Percentile`: gaps between events, though it is called TPOT", becomes="itl"),
         Term("ITL", "ITL", "gaps between events with `choices`, of all requests", becomes="itl", differs="a gap to an empty event counts"),
         Term("E2E", "Latency", "last event of the stream, the usage event too, - start of the request", becomes="e2e",
              differs="it ends with the last event of the stream, the usage event"),
@@ -63,7 +66,8 @@ _SPREAD = {"TTFT": ("ms", "s"), "ITL": ("ms", "s"), "TPOT": ("ms", "s"), "Latenc
         Form("summary", ("Success Requests", "Output Throughput (tok/s)"), pattern="benchmark_summary*.json"),
         Form("old summary", ("Succeed requests", "Average latency (s)"), pattern="benchmark_summary*.json"),
         Form("percentile", ("Percentiles", "Latency (s)"), part_of="summary", pattern="benchmark_percentile*.json"),
-        Form("arguments", ("parallel", "number", "api", "dataset", "model"), part_of="summary", pattern="benchmark_args*.json"),
+        Form("percentile", ("Percentile", "Latency (s)"), part_of="summary", pattern="benchmark_percentile*.json"),
+        Form("arguments", ("parallel", "number", "api", "dataset", "model"), part_of="summary", pattern="benchmark_args*.json", aside=True),
         Form(
             "requests",
             ("start_time", "first_chunk_latency", "prompt_tokens", "completion_tokens"),
@@ -131,7 +135,7 @@ def _figures(stated: Mapping[str, float], percentiles: Source | None) -> tuple[d
     if stated.get("duration") and stated.get("input", -1) >= 0:
         figures["input_throughput"] = stated["input"] * stated.get("succeeded", 0) / stated["duration"]
     own = dict[str, float]()
-    for row in percentiles.records() if percentiles is not None else ():
+    for row in _percentile_rows(percentiles) if percentiles is not None else ():
         at = row.text("Percentiles").rstrip("%")
         for name, units in _SPREAD.items():
             unit = next((unit for unit in units if row.has(f"{name} ({unit})")), None)
@@ -139,8 +143,21 @@ def _figures(stated: Mapping[str, float], percentiles: Source | None) -> tuple[d
                 continue
             own[f"{name} ({unit}).{'p' if at.isdigit() else ''}{at}"] = value = row.number(f"{name} ({unit})")
             if at in ("50", "90", "99") and value > 0:
-                figures[f"{DIALECT.term(name).becomes}_p{at}"] = value * (1e-3 if unit == "ms" else 1.0)
+                term = DIALECT.term("TPOT, old" if name == "TPOT" and row.has("Percentile") else name)
+                figures[f"{term.becomes}_p{at}"] = value * (1e-3 if unit == "ms" else 1.0)
     return figures, own
+
+
+def _percentile_rows(source: Source) -> Iterator[ForeignRecord]:
+    """A row for each percentile; versions before 0.17 have one object with a list for each column."""
+    for table in source.records():
+        names = table.get("Percentiles") or table.get("Percentile")
+        if not isinstance(names, list):
+            yield table
+            continue
+        for i, name in enumerate(names):
+            columns = {key: values for key, values in table.data.items() if isinstance(values, list | array) and len(values) == len(names)}
+            yield replace(table, data={**{key: values[i] for key, values in columns.items()}, "Percentiles": name})
 
 
 def _load(stated: Mapping[str, float], arguments: ForeignRecord | None, total: int) -> Load:
@@ -185,15 +202,17 @@ def _requests(database: Source) -> tuple[Requests, str]:
 
 
 def _gaps(row: ForeignRecord) -> list[float] | None:
-    """Its list of gaps is JSON in a column; versions before 1.0 have none."""
-    if not row.has("inter_token_latencies"):
+    """Its list of gaps is JSON in a column; older versions list the times of chunks."""
+    name = "inter_token_latencies" if row.has("inter_token_latencies") else "chunk_times"
+    if not row.has(name):
         return None
     try:
-        gaps = json.loads(row.text("inter_token_latencies"))
-    except (ValueError, RecursionError):
-        raise row.error("must be a list of numbers", "inter_token_latencies") from None
+        gaps = json.loads(row.text(name))
+        gaps = [after - before for before, after in pairwise(gaps)] if name == "chunk_times" else gaps
+    except (ValueError, TypeError, RecursionError):
+        raise row.error("must be a list of numbers", name) from None
     if not isinstance(gaps, list) or not all(type(gap) in (int, float) and 0 <= gap < 1e9 for gap in gaps):
-        raise row.error("must be a list of numbers", "inter_token_latencies")
+        raise row.error("must be a list of numbers", name)
     return gaps
 
 

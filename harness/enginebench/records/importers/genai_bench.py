@@ -58,6 +58,7 @@ _OWN = ("mean", "stddev", "p50", "p90", "p95", "p99", "max")
             ("benchmark_version", "api_backend", "traffic_scenario", "num_concurrency"),
             part_of="run",
             pattern="experiment_metadata*.json",
+            aside=True,
         ),
     ),
     dialect=DIALECT,

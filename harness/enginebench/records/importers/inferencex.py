@@ -10,7 +10,7 @@ from typing import Any
 from enginebench.domain import ClosedLoop, Deployment, Load, Parallelism
 from enginebench.records.dialect import Caveat, Dialect, Term
 from enginebench.records.foreign_record import ForeignRecord
-from enginebench.records.importer import Form, ImportedCell, Source, importer
+from enginebench.records.importer import UNKNOWN_PRECISION, Form, ImportedCell, Source, importer
 
 _NO_COUNT = "the rows do not say how many requests were measured; one per stream is certain"
 DIALECT = Dialect(
@@ -49,7 +49,7 @@ _FRAMEWORKS = {"trt": "trtllm", "trtllm": "trtllm", "tensorrt-llm": "trtllm"}
 _KNOWN = ("vllm", "sglang", "trtllm")
 
 
-@importer("InferenceX", forms=(Form("rows", ("hw", "conc", "framework", "precision", "tput_per_gpu")),), dialect=DIALECT)
+@importer("InferenceX", forms=(Form("rows", ("hw", "conc", "tput_per_gpu")),), dialect=DIALECT)
 def inferencex(source: Source) -> Iterator[ImportedCell]:
     """One cell per row."""
     for row in source.records():
@@ -109,7 +109,7 @@ def _true(value: Any) -> bool:
 
 
 def _deployment(row: ForeignRecord) -> Deployment:
-    model, framework = row.text("model"), row.text("framework").lower()
+    model, framework = row.text("model"), str(row.get("framework") or "unknown").lower()
     words = framework.removeprefix("dynamo-").removesuffix("-disagg")
     engine = next((name for name in _KNOWN if _FRAMEWORKS.get(words, words) == name), framework)
     two = row.has("num_prefill_gpu") or row.get("is_multinode") is True
@@ -125,7 +125,8 @@ def _deployment(row: ForeignRecord) -> Deployment:
         "prefill_ep", "prefill_dp_attention", "prefill_num_workers", "dcp_size", "pcp_size", "prefill_hw", "decode_hw",
     )  # fmt: skip
     options = {"hw": row.text("hw"), **{name: row.get(name) for name in names if row.has(name)}}
-    return Deployment(engine, model, row.text("precision").lower(), model, "attach", spread, options=options)
+    precision = str(row.get("precision") or UNKNOWN_PRECISION).lower()
+    return Deployment(engine, model, precision, model, "attach", spread, options=options)
 
 
 def _load(row: ForeignRecord, streams: int) -> Load:

@@ -123,4 +123,7 @@ def _hardware(row: ForeignRecord) -> str:
     offloaded = not row.has("n_gpu_layers") or row.number("n_gpu_layers") != 0
     gpu = row.get("gpu_info")
     cpu = row.get("cpu_info")
-    return gpu if isinstance(gpu, str) and gpu and offloaded else cpu if isinstance(cpu, str) else ""
+    if not (isinstance(gpu, str) and gpu.strip() and offloaded):
+        return cpu.strip() if isinstance(cpu, str) else ""
+    each = [name.strip() for name in gpu.split(",")]
+    return f"{len(each)}x{each[0]}" if len(set(each)) == 1 else gpu.strip()

@@ -62,7 +62,14 @@ _OFFERED = (
 _RATES = {term.theirs: term.becomes for term in DIALECT.terms if term.becomes in ("output_throughput", "request_throughput")}
 
 
-@importer("MLPerf LoadGen", forms=(Form("detail", ("loadgen_version", "effective_scenario")),), dialect=DIALECT)
+@importer(
+    "MLPerf LoadGen",
+    forms=(
+        Form("detail", ("loadgen_version", "effective_scenario", "result_validity")),
+        Form("no result", ("loadgen_version", "effective_scenario"), aside=True),
+    ),
+    dialect=DIALECT,
+)
 def mlperf_loadgen(source: Source) -> Iterator[ImportedCell]:
     """One cell: a log holds one run."""
     for run in source.records():
@@ -116,7 +123,7 @@ def _figures(run: ForeignRecord) -> tuple[dict[str, float], dict[str, float]]:
 
 
 def _load(run: ForeignRecord, samples: int) -> Load:
-    scenario = run.text("effective_scenario")
+    scenario = run.text("effective_scenario").replace(" ", "")  # 'Single Stream' before 0.7
     common: dict[str, Any] = {
         "requests": samples, "input_tokens": "data", "output_tokens": "data", "prompts": "unknown", "prefix_cache": "allowed",
         "seed": run.whole("effective_schedule_rng_seed") % 2**63 if run.has("effective_schedule_rng_seed") else 0,
