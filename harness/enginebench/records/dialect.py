@@ -15,6 +15,10 @@ CONCEPTS: tuple[Concept, ...] = get_args(Concept)
 """What every importer has to say of its tool."""
 
 
+STATISTICS: Mapping[str, str] = {"": "", "median": "p50", "p50": "p50", "p90": "p90", "p99": "p99"}
+"""The usual words for the statistics that have a figure here."""
+
+
 @dataclass(frozen=True)
 class Term:
     """One metric, or one rule, of a tool."""
@@ -31,6 +35,8 @@ class Term:
     differs: str = ""
     """What is unlike nevertheless, as a clause: 'the set-up of the connection is inside'. Figures that differ so are not compared with
     others."""
+    in_samples: bool = False
+    """Whether single requests differ so as well, not only the tool's aggregates."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +74,9 @@ class Dialect:
         """The concepts of which it says nothing."""
         return [concept for concept in CONCEPTS if concept not in {term.concept for term in self.terms}]
 
-    def differs(self) -> dict[str, str]:
-        """Metric -> how the tool's meaning differs from it."""
-        return {term.becomes: term.differs for term in self.terms if term.becomes and term.differs}
+    def differs(self, *, samples: bool) -> dict[str, str]:
+        """Metric -> how the tool's meaning differs from it. samples: of a cell with single requests, not with the tool's aggregates."""
+        return {term.becomes: term.differs for term in self.terms if term.becomes and term.differs and (term.in_samples or not samples)}
 
     @property
     def percentiles(self) -> str:
@@ -80,9 +86,11 @@ class Dialect:
         """The term with this name in the tool's file. KeyError if the table has none."""
         return next((term for term in self.terms if term.theirs == theirs), None) or _missing(theirs)
 
-    def figures(self, theirs: str, values: Mapping[str, float], statistics: Mapping[str, str]) -> tuple[dict[str, float], dict[str, float]]:
-        """(figures, own figures) of one metric of the file. values: statistic -> value. statistics: the tool's word for a statistic -> '',
-        or the percentile that it is ('p50'). What is no percentile of ours, such as a mean, is kept under its own name.
+    def figures(
+        self, theirs: str, values: Mapping[str, float], statistics: Mapping[str, str] = STATISTICS
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        """(figures, own figures) of one metric of the file. values: statistic -> value. statistics: the tool's word for a statistic -> the
+        percentile that it is ('p50'), or '' of a figure that has only one value. Others, such as a mean, are kept under their own name.
         """
         term, ours, own = self.term(theirs), dict[str, float](), dict[str, float]()
         for statistic, value in values.items():

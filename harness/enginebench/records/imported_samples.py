@@ -22,6 +22,7 @@ from enginebench.records.samples import Samples
 Array: TypeAlias = npt.NDArray[Any]
 MOST_REQUESTS = 1_000_000
 MOST_GAPS = 3_000_000
+MOST_SECONDS, MOST_SPAN_S = 1e11, 1e8
 UNKNOWN = -1
 _START_NS = 1_000_000_000
 """When the first request was sent, on the clock of the samples, where 0 means never."""
@@ -77,6 +78,7 @@ class Requests:
             raise UserError(f"has more than {MOST_REQUESTS:,} requests of one load; import a part of it")
         if error is not None:
             self.errors[n] = (outcome, error[:200])
+        _check(n, sent_s, due_s, first_s, last_s, min(gaps_s, default=0.0) if gaps_s is not None else None)
         if last_s is None and first_s is not None:
             last_s = first_s + sum(gaps_s or ())
         self.sent_s.append(math.nan if sent_s is None else sent_s)
@@ -99,13 +101,21 @@ class Requests:
         self.gap_counts.append(len(gaps_s or ()))
 
     @property
-    def lacks(self) -> tuple[Lack, ...]:
-        """What its samples lack."""
+    def most_in_flight(self) -> int:
+        """The most requests that were in flight at once, by their times."""
+        sent = np.frombuffer(self.sent_s)
+        ends = sent + np.nan_to_num(np.frombuffer(self.last_s))
+        order = np.argsort(np.concatenate([ends, sent]), kind="stable")  # at equal times an end comes first
+        steps = np.concatenate([np.full(len(ends), -1), np.ones(len(sent), int)])[order]
+        return int(np.cumsum(steps).max(initial=0))
+
+    def lacks(self, *, open_loop: bool) -> tuple[Lack, ...]:
+        """What its samples lack. In a closed loop a request is due when it is sent."""
         sent = ~np.isnan(np.frombuffer(self.sent_s))
         lacks: list[Lack] = []
         if not sent.all():
             lacks.append("start times")
-        if not sent.all() or np.isnan(np.frombuffer(self.due_s)).any():
+        if open_loop and (not sent.all() or np.isnan(np.frombuffer(self.due_s)).any()):
             lacks.append("due times")
         if self.no_gaps:
             lacks.append("gaps")
@@ -113,13 +123,13 @@ class Requests:
             lacks.append("asked lengths")
         return tuple(lacks)
 
-    def samples(self) -> Samples:
+    def samples(self, *, open_loop: bool) -> Samples:
         """The requests as samples. Without start times all are sent at once; without gaps a request has at most two events."""
         n = len(self)
         known = np.frombuffer(self.sent_s)
         sent_s = known - known.min() if n and not np.isnan(known).any() else np.zeros(n)
         sent = _START_NS + np.round(sent_s * 1e9).astype(np.int64)
-        due = sent if np.isnan(self.due_s).any() or not n else _START_NS + _ns(np.frombuffer(self.due_s) - known.min())
+        due = sent if not open_loop or not n or np.isnan(self.due_s).any() else _START_NS + _ns(np.frombuffer(self.due_s) - known.min())
         first, last = np.frombuffer(self.first_s), np.frombuffer(self.last_s)
         ok = np.ones(n, bool)
         ok[list(self.errors)] = False
@@ -165,6 +175,14 @@ class Requests:
         steps[inner] = gaps[wanted]
         total = np.cumsum(steps)
         return total - np.repeat(total[offsets[rows]] - start, counts[rows]), offsets
+
+
+def _check(n: int, sent_s: float | None, due_s: float | None, *spans_s: float | None) -> None:
+    """UserError for times that cannot be: before the request was sent, or beyond any clock."""
+    if not all(at is None or abs(at) < MOST_SECONDS for at in (sent_s, due_s)) or not all(
+        s is None or 0 <= s < MOST_SPAN_S for s in spans_s
+    ):
+        raise UserError(f"is damaged: request {n + 1} has a time that cannot be")
 
 
 def _ns(seconds: Array) -> Array:

@@ -72,8 +72,13 @@ class Form:
     aside: bool = False
     """Whether such a file holds no results itself: in a folder it is passed over."""
 
-    def found_in(self, seen: frozenset[str], beginning: str) -> bool:
+    named: bool = False
+    """Whether only files with such a name are of this form: its content is that of another form."""
+
+    def found_in(self, seen: frozenset[str], beginning: str, name: str) -> bool:
         """Whether a file is of this form. seen: the paths of its first object, or its columns."""
+        if self.named and not fnmatch(name, self.pattern):
+            return False
         return beginning.startswith(self.starts) if self.starts else all(path in seen for path in self.has)
 
     @property

@@ -41,7 +41,7 @@ def read_facts(given: Sequence[str]) -> dict[str, str]:
         if name in _PARALLEL and not (value.isdigit() and int(value) >= 1):
             raise UserError(f"must be a whole number of 1 or more, not '{value}'", key=name)
         if name == "hardware":
-            read_hardware(value)
+            stated_machine(value)
         facts[name] = value.strip()
     return facts
 

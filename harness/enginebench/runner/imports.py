@@ -17,7 +17,7 @@ from enginebench.machine.folders import modules_in
 from enginebench.metrics.registry import find
 from enginebench.metrics.statistics import samples_needed
 from enginebench.records import file_kinds, importers
-from enginebench.records.cell import CellRecord, CellTraits, Imported, Stated
+from enginebench.records.cell import CellRecord, CellTraits, Imported, PromptFacts, Stated
 from enginebench.records.dialect import caveats_of
 from enginebench.records.files import now, sha256
 from enginebench.records.importer import ImportedCell, Importer, Source, beginning, read_csv
@@ -29,6 +29,8 @@ from enginebench.runner.import_facts import apply, known_hardware, missing
 MOST_FILES = 10_000
 _SUFFIXES = (".json", ".jsonl", ".csv", ".txt", ".sql", ".yaml", ".yml", ".db", ".sqlite")
 """Of files that are looked at in a folder."""
+_PROMPTS = PromptFacts(form="text", exact=False)
+"""Other tools count the tokens of their prompts themselves, with a tokenizer that need not be the server's."""
 
 
 @cache
@@ -52,7 +54,7 @@ def import_run(given: Sequence[Path], results: Path, facts: Mapping[str, str] | 
     damaged file, and a folder without any known file.
     """
     found = [each for path in given for each in _found(path)]
-    read = [(each, cell) for each in found for cell in each.importer.read(each.source)]
+    read = [(each, cell) for each in found for cell in cells_of(each)]
     if not read:
         raise UserError("has no results", file=found[0].source.file)
     made = _records(read, facts or {})
@@ -73,7 +75,9 @@ def import_run(given: Sequence[Path], results: Path, facts: Mapping[str, str] | 
     run = RunRecord(name, now(), scenario, plan_id, ids, {}, __version__)  # {}: the file does not say on what machine
     folder = Run.create(new_run_path(results, name), run, f"# {about}\n")
     for record, cell in made:
-        folder.add_cell(record, cell.requests.samples() if cell.requests is not None and record.status == "ok" else None)
+        folder.add_cell(
+            record, cell.requests.samples(open_loop=cell.load.open_loop) if cell.requests is not None and record.status == "ok" else None
+        )
     return folder
 
 
@@ -138,7 +142,7 @@ def _form(file: Path) -> tuple[Importer, str] | None:
     for seen in paths_in(file) if start[:1] in ("{", "[") else _keys(file):
         for each in all_importers():
             for form in each.forms:
-                if form.found_in(seen, start):
+                if form.found_in(seen, start, file.name):
                     return each, form.name
     return None
 
@@ -156,32 +160,54 @@ def _keys(file: Path) -> Iterator[frozenset[str]]:
     yield file_kinds.paths_of(data)
 
 
+def cells_of(one: Found) -> list[ImportedCell]:
+    """The cells of a file. UserError if it is damaged, also in a way that its importer does not foresee."""
+    file = one.source.file
+    try:
+        return list(one.importer.read(one.source))
+    except UserError as error:
+        if error.file is None:
+            error.file = file
+        raise
+    except (TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError) as error:
+        why = (str(error).splitlines() or ["?"])[0][:200]
+        raise UserError(f"is damaged, or of a version of {one.importer.tool} that is not known: {why}", file=file) from error
+
+
 # -- records -------------------------------------------------------------------------------------------------------------------
 
 
 def _records(read: Sequence[tuple[Found, ImportedCell]], facts: Mapping[str, str]) -> list[tuple[CellRecord, ImportedCell]]:
     """The cells as records. The same deployment and load once more is a repeat."""
     made: dict[str, tuple[CellRecord, ImportedCell]] = {}
+    measured_by: dict[str, tuple[str, str | None]] = {}
     for one, its in read:
         deployment = apply(its.deployment, {**its.facts, **facts})
+        by = measured_by.setdefault(Cell(deployment, its.load, 0).id, (one.importer.tool, its.version))
+        if by != (one.importer.tool, its.version):  # another tool's figures are no repeat
+            name = deployment.label or deployment.engine
+            deployment = replace(deployment, label=f"{name} by {one.importer.tool} {its.version or ''}".rstrip())
         cell = next(cell for n in count() if (cell := Cell(deployment, its.load, n)).id not in made)
         reason = None if its.completed else "no request succeeded"
         traits = CellTraits(length_control="cap")  # whether lengths were forced is unknown
         source = f"{one.importer.tool}, {one.source.file.name}"
         stated = None if reason else Stated(source, dict(_supported(its, one.source)))
         record = CellRecord.of(cell, "failed" if reason else "ok", reason)
-        made[cell.id] = replace(record, wall_s=its.wall_s, traits=traits, stated=stated, imported=_origin(one, its, deployment, facts)), its
+        made[cell.id] = replace(
+            record, wall_s=its.wall_s, traits=traits, stated=stated, imported=_origin(one, its, deployment, facts), prompts=_PROMPTS
+        ), its  # fmt: skip
     return list(made.values())
 
 
 def _origin(one: Found, its: ImportedCell, deployment: Deployment, facts: Mapping[str, str]) -> Imported:
     dialect = one.importer.dialect
     streams = its.load.concurrency or None
+    told, samples = {**its.facts, **facts}, its.requests is not None
     return Imported(
         one.importer.tool, its.version, one.source.file.name,
-        lacks=its.requests.lacks if its.requests is not None else (),
-        caveats=(*caveats_of(dialect, streams, its.version), *its.caveats), differs=dialect.differs(), own=dict(its.own),
-        percentiles=dialect.percentiles, told={**its.facts, **facts}, missing=missing(deployment, {**its.facts, **facts}),
+        lacks=its.requests.lacks(open_loop=its.load.open_loop) if its.requests is not None else (),
+        caveats=(*caveats_of(dialect, streams, its.version), *its.caveats), differs=dialect.differs(samples=samples), own=dict(its.own),
+        percentiles=dialect.percentiles, told=told, missing=missing(deployment, told),
         rejected=its.rejected,
     )  # fmt: skip
 

@@ -5,7 +5,7 @@ precision and parallelism are unknown; the engine is the client's `backend`, whi
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from enginebench.domain import ClosedLoop, Deployment, Length, Load, OpenLoop
@@ -39,7 +39,8 @@ DIALECT = Dialect(
 )  # fmt: skip
 _ENGINES = {"openai-chat": "openai", "tensorrt-llm": "trtllm", "llama.cpp": "llamacpp"}
 """Backends that have another name here."""
-_STATISTICS = {"median": "p50", "p50": "p50", "p90": "p90", "p99": "p99", "mean": None, "std": None, "p95": None, "p99.9": None}
+_STATISTICS = ("median", "p50", "p90", "p99", "mean", "std", "p95", "p99.9")
+_RATES = ("output_throughput", "request_throughput", "total_token_throughput", "max_output_tokens_per_s", "request_goodput")
 _LATENCIES = ("ttft", "tpot", "itl", "e2el")
 _PER_REQUEST = ("start_times", "queue_times", "output_lens", "input_lens")
 _DETAILS = ("generated_texts", "errors.*.traceback")
@@ -61,24 +62,26 @@ def _cell(record: ForeignRecord) -> ImportedCell:
     sent = completed + record.whole("failed") if record.has("failed") else record.whole("num_prompts")
     if duration_s <= 0 or completed > sent:
         raise record.error(f"the file is damaged: {completed} of {sent} requests completed in {duration_s:g} s", "completed")
-    figures, own = stated(record, DIALECT)
+    figures, own = stated(record, DIALECT, _LATENCIES, _RATES)
     figures |= {"input_throughput": record.number("total_input_tokens") / duration_s, "success_rate": completed / max(sent, 1)}
     requests = _requests(record) if record.has("ttfts") and record.has("itls") else None
     return ImportedCell(_deployment(record), _load(record, sent, completed), figures, completed, duration_s, own, requests)
 
 
-def stated(record: ForeignRecord, dialect: Dialect) -> tuple[dict[str, float], dict[str, float]]:
+def stated(
+    record: ForeignRecord, dialect: Dialect, latencies: Sequence[str], rates: Sequence[str]
+) -> tuple[dict[str, float], dict[str, float]]:
     """Figures and own figures of a result, in the form that vLLM and SGLang have in common. A latency of 0: nothing was streamed."""
     figures: dict[str, float] = {}
     own: dict[str, float] = {}
-    for name in _LATENCIES:
+    for name in latencies:
         keys = {f"{statistic}_{name}_ms": statistic for statistic in _STATISTICS}
         values = {statistic: value for key, statistic in keys.items() if record.has(key) and (value := record.number(key)) > 0}
-        ours, theirs = dialect.figures(name, values, {key: its for key, its in _STATISTICS.items() if its is not None})
+        ours, theirs = dialect.figures(name, values)
         figures, own = figures | ours, own | theirs
-    for name in ("output_throughput", "request_throughput", "total_token_throughput", "max_output_tokens_per_s", "request_goodput"):
+    for name in rates:
         if record.has(name):
-            ours, theirs = dialect.figures(name, {"": record.number(name)}, {"": ""})
+            ours, theirs = dialect.figures(name, {"": record.number(name)})
             figures, own = figures | ours, own | theirs
     return figures, own
 

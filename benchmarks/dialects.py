@@ -1,0 +1,187 @@
+"""Runs other load generators against truthserver, imports what they write, and compares three figures: true, the tool's own, imported.
+
+    python benchmarks/dialects.py --out FOLDER [TOOL...]    # keeps the tools' files in FOLDER/<tool>
+    python benchmarks/dialects.py --write                   # also replaces dialects_measured.jsonl, of which docs/dialects.md is made
+
+Tools are found as `benchmarks/rivals.py` says. The load is short: it shows definitions. docs/fidelity.md has the errors under load.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import enginebench
+import numpy as np
+from enginebench.metrics.context import Context
+from enginebench.metrics.registry import figures_of
+from enginebench.records.run_folder import Run
+from instrument import build, records, serving
+from rival_tools import RIVALS
+from rivals import INPUT_TOKENS, Rival, RivalError, Work, _run, write_tokenizer
+
+MEASURED = Path(__file__).with_name("dialects_measured.jsonl")
+STREAMS, REQUESTS, TOKENS = 4, 40, 16
+SERVER = ("--ttft-ms", "40", "--ttft-sigma", "0.3", "--itl-ms", "5", "--itl-sigma", "0.3", "--spin")
+Figures = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A tool with the arguments that make it write single requests, and its own figures."""
+
+    package: str
+    more: Callable[[Work], list[str]]
+    file: str
+    """Name of the file to import, at any depth."""
+    own: Callable[[Path], Figures]
+    """Folder -> the tool's own figures, in the metrics' units."""
+
+
+def serving_figures(name: str) -> Callable[[Path], Figures]:
+    def read(folder: Path) -> Figures:
+        report = json.loads(next(folder.rglob(name)).read_text().splitlines()[0])
+        latencies = {"ttft": "ttft", "tpot": "tpot", "itl": "itl", "e2el": "e2e", "e2e_latency": "e2e"}
+        found = {
+            f"{ours}_{q}": report[f"{word}_{theirs}_ms"] / 1e3
+            for theirs, ours in latencies.items()
+            for word, q in (("median", "p50"), ("p90", "p90"))
+            if f"{word}_{theirs}_ms" in report
+        }
+        return {**found, **{name: report[name] for name in ("output_throughput", "request_throughput")}}
+
+    return read
+
+
+def guidellm_figures(folder: Path, name: str = "guidellm.json") -> Figures:
+    metrics = json.loads(next(folder.rglob(name)).read_text())["benchmarks"][0]["metrics"]
+    names = {"time_to_first_token_ms": "ttft", "inter_token_latency_ms": "tpot"}
+    found = {f"{ours}_{q}": metrics[theirs]["successful"]["percentiles"][q] / 1e3 for theirs, ours in names.items() for q in ("p50", "p90")}
+    e2e = metrics["request_latency"]["successful"]["percentiles"]
+    rates = {"output_tokens_per_second": "output_throughput", "requests_per_second": "request_throughput"}
+    return {
+        **found,
+        "e2e_p50": e2e["p50"],
+        "e2e_p90": e2e["p90"],
+        **{ours: metrics[name]["successful"]["mean"] for name, ours in rates.items()},
+    }
+
+
+def inference_perf_figures(folder: Path) -> Figures:
+    report = json.loads(next(folder.rglob("summary_lifecycle_metrics.json")).read_text())["successes"]
+    names = {"time_to_first_token": "ttft", "time_per_output_token": "tpot", "inter_token_latency": "itl", "request_latency": "e2e"}
+    found = {
+        f"{ours}_{q}": report["latency"][theirs][word]
+        for theirs, ours in names.items()
+        for word, q in (("median", "p50"), ("p90", "p90"))
+        if report["latency"].get(theirs)
+    }
+    return {
+        **found,
+        "output_throughput": report["throughput"]["output_tokens_per_sec"],
+        "request_throughput": report["throughput"]["requests_per_sec"],
+    }
+
+
+def aiperf_figures(folder: Path) -> Figures:
+    report = json.loads(next(folder.rglob("profile_export_aiperf.json")).read_text())
+    names = {"time_to_first_token": "ttft", "inter_token_latency": "tpot", "inter_chunk_latency": "itl", "request_latency": "e2e"}
+    found = {f"{ours}_{q}": report[theirs][q] / 1e3 for theirs, ours in names.items() for q in ("p50", "p90")}
+    rates = {"output_token_throughput": "output_throughput", "request_throughput": "request_throughput"}
+    return {**found, **{ours: report[theirs]["avg"] for theirs, ours in rates.items()}}
+
+
+def single_requests(work: Work) -> list[str]:
+    """Have inference-perf write the single requests: the configuration is in a file that its arguments name."""
+    file = work.folder / "inference-perf.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "report": {"request_lifecycle": {"per_request": True}}}))
+    return []
+
+
+_DETAILED = ["--percentile-metrics", "ttft,tpot,itl,e2el", "--metric-percentiles", "50,90,99"]
+TOOLS = (
+    Tool("vllm", lambda _: [*_DETAILED, "--save-detailed"], "vllm.json", serving_figures("vllm.json")),
+    Tool("sglang", lambda _: ["--output-details"], "sglang.json", serving_figures("sglang.json")),
+    Tool("aiperf", lambda _: [], "profile_export_aiperf.json", aiperf_figures),
+    Tool("guidellm", lambda _: [], "guidellm.json", guidellm_figures),
+    Tool("inference-perf", single_requests, "stage_0_lifecycle_metrics.json", inference_perf_figures),
+)
+
+
+def true_figures(log: Path) -> Figures:
+    """The figures of the last REQUESTS requests in the server's log, by the definitions of docs/metrics.md."""
+    known = sorted((its for _, its in records(log)), key=lambda its: its[0])[-REQUESTS:]
+    ttft = np.array([int(tokens[0]) - arrived for arrived, tokens in known]) / 1e9
+    spans = np.array([int(tokens[-1] - tokens[0]) for _, tokens in known]) / 1e9
+    counts = np.array([len(tokens) for _, tokens in known])
+    gaps = np.concatenate([np.diff(tokens) for _, tokens in known]) / 1e9
+    length = (max(int(tokens[-1]) for _, tokens in known) - known[0][0]) / 1e9
+    latencies = {"ttft": ttft, "tpot": spans / (counts - 1), "itl": gaps, "e2e": ttft + spans}
+    found = {f"{name}_p{q}": float(np.percentile(values, q)) for name, values in latencies.items() for q in (50, 90)}
+    return {**found, "output_throughput": float(counts.sum()) / length, "request_throughput": len(known) / length}
+
+
+def imported_figures(run: Run) -> Mapping[str, float | None]:
+    """The figures of the only cell of an imported run, over its whole load: a tool cuts off neither start nor end."""
+    (record,) = run.cells()
+    samples = run.samples(record.id)
+    whole = figures_of(Context(samples, record)) if samples is not None else {}
+    return {**(record.stated.figures if record.stated is not None else {}), **{name: its for name, its in whole.items() if its is not None}}
+
+
+def run(tool: Tool, rival: Rival, program: Path, out: Path) -> dict[str, Any]:
+    """Run the tool once. RivalError if it is not installed, or fails."""
+    command = rival.find()
+    if command is None:
+        raise RivalError(f"{tool.package} is not installed")
+    folder, log = out / tool.package, out / f"{tool.package}.bin"
+    folder.mkdir(parents=True)
+    with serving(program, SERVER, log, None) as server:
+        work = Work(f"http://127.0.0.1:{server.port}", STREAMS, REQUESTS, TOKENS, folder, write_tokenizer(folder / "tokenizer"))
+        _run([*rival.launcher(command), *rival.arguments(work), *tool.more(work)], folder)
+    truth, own = true_figures(log), tool.own(folder)
+    found = imported_figures(enginebench.import_file(next(folder.rglob(tool.file)), results=out / "runs").folder)
+    figures = {
+        name: {"truth": truth[name], "tool": own[name], "imported": value}
+        for name in truth
+        if name in own and (value := found.get(name)) is not None
+    }
+    title = rival.title(command)
+    load = f"{STREAMS} streams, {REQUESTS} requests, {INPUT_TOKENS} + {TOKENS} tokens"
+    return {"tool": title.rpartition(" ")[0], "version": title.rpartition(" ")[2], "load": load, "figures": figures}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tools", nargs="*", help="vllm, sglang, aiperf, guidellm, inference-perf; default: all that are installed")
+    parser.add_argument("--out", type=Path, help="keep the tools' files in this folder")
+    parser.add_argument("--write", action="store_true", help=f"replace {MEASURED.name}")
+    given = parser.parse_args(arguments)
+    rivals = {its.package: replace(its) for its in RIVALS}
+    out = given.out or Path(tempfile.mkdtemp(prefix="dialects-"))
+    out.mkdir(parents=True, exist_ok=True)
+    program, lines = build(out), []
+    for tool in TOOLS:
+        if given.tools and tool.package not in given.tools:
+            continue
+        try:
+            found = run(tool, rivals[tool.package], program, out)
+        except RivalError as error:
+            print(f"{tool.package}: {error}")
+            continue
+        lines.append(json.dumps(found))
+        for name, its in found["figures"].items():
+            print(f"{tool.package:16} {name:20} truth {its['truth']:10.5g}  tool {its['tool']:10.5g}  imported {its['imported']:10.5g}")
+    if given.write and lines:
+        MEASURED.write_text("\n".join(lines) + "\n")
+        print(f"wrote {os.path.relpath(MEASURED)}")
+
+
+if __name__ == "__main__":
+    main()
