@@ -123,7 +123,7 @@ class Requests:
             lacks.append("asked lengths")
         return tuple(lacks)
 
-    def samples(self, *, open_loop: bool) -> Samples:
+    def samples(self, *, open_loop: bool = True) -> Samples:
         """The requests as samples. Without start times all are sent at once; without gaps a request has at most two events."""
         n = len(self)
         known = np.frombuffer(self.sent_s)

@@ -8,6 +8,7 @@ from enginebench.domain import Deployment, Parallelism
 from enginebench.domain.precisions import UNSTATED
 from enginebench.errors import UserError, did_you_mean
 from enginebench.physics.catalogue import THIS_CPU, driver_names, need_device, read_hardware
+from enginebench.physics.detect import stated_machine
 from enginebench.records.importer import UNKNOWN_PRECISION
 
 FACTS: Mapping[str, str] = {

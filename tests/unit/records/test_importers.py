@@ -36,7 +36,9 @@ TOOLS = {
     "guidellm": ("v0.8.json", lambda folder: dialects.guidellm_figures(folder, "v0.8.json")),
     "inference-perf": ("stage_0_lifecycle_metrics.json", dialects.inference_perf_figures),
 }
-ALL = sorted(path.relative_to(FILES).as_posix() for path in FILES.rglob("*.json*"))
+MADE_HERE = ("aiperf", "genai-perf", "guidellm", "inference-perf", "sglang", "vllm")
+ALL = sorted(path.relative_to(FILES).as_posix() for tool in MADE_HERE for path in (FILES / tool).rglob("*.json*"))
+HOSTILE: tuple[Any, ...] = (None, "x", -1, 1e300, [], {}, [{}], True)
 STEPS = ("guidellm",)
 """Tools whose percentiles are a value of the sample, next to which ours interpolate."""
 
@@ -173,7 +175,7 @@ def test_a_hostile_value_is_an_error_or_is_read_but_never_a_crash(name: str, tmp
     first = json.loads(text.splitlines()[0]) if name.endswith(".jsonl") else json.loads(text)
     places = list(changed(first))
     for i in random.Random(0).sample(range(len(places)), min(len(places), 25)):
-        for bad in (None, "x", -1, 1e300, [], {}, [{}], True):
+        for bad in HOSTILE:
             document = copy.deepcopy(first)
             container, key = list(changed(document))[i]
             container[key] = bad

@@ -4,7 +4,7 @@ Times of requests are ns of the wall clock. AIPerf's `inter_token_latency` is TP
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from enginebench.domain import ClosedLoop, Deployment, Load, OpenLoop
 from enginebench.records.dialect import Caveat, Dialect, Term
@@ -55,8 +55,7 @@ _SKIP = ("telemetry_data", "server_metrics")
 def aiperf(source: Source) -> Iterator[ImportedCell]:
     """One cell: with its single requests if they lie beside the summary."""
     if source.form == "requests":
-        requests = read_requests(source, None)
-        yield _alone(source, requests)
+        yield _alone(source, read_requests(source, None))
         return
     for record in source.records(skip=_SKIP):
         beside = source.other("requests")
@@ -113,7 +112,9 @@ def _load(record: ForeignRecord, sent: int) -> Load:
     limit = its.whole("concurrency") if its.has("concurrency") else 0
     if rate is None:
         return ClosedLoop(concurrency=max(1, limit), **common)
-    arrivals = "constant" if "constant" in str(its.get("type") or its.get("request_rate_mode")) else "poisson"
+    arrivals: Literal["constant", "poisson"] = (
+        "constant" if "constant" in str(its.get("type") or its.get("request_rate_mode")) else "poisson"
+    )
     return OpenLoop(rate=its.positive(rate), concurrency=limit, arrivals=arrivals, **common)
 
 
