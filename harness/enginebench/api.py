@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from enginebench.report.comparison import Comparison, compare
     from enginebench.report.exporting import Exported, export, export_formats
     from enginebench.report.run import Form, Run, latest_run, open_run, runs
+    from enginebench.report.run_list import index_to_dict, index_to_text
     from enginebench.report.site.build import Site, build_site
     from enginebench.runner.calibration import Calibration, calibrate
     from enginebench.runner.doctor import Cleanup, Diagnosis, clean, doctor
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
     from enginebench.runner.preflight import CannotRun, Preflight, preflight
     from enginebench.runner.rerun import Differs, Rerun, rerun
     from enginebench.runner.routing import count_routing
+    from enginebench.runner.scenario_list import ListedScenario, list_scenarios
     from enginebench.scenario.capacity import PlanTime, plan_time
     from enginebench.scenario.plan import Plan
     from enginebench.scenario.planning import built_in_scenarios, plan
@@ -76,13 +78,13 @@ __all__ = [
     "Analysis", "Audit", "Calibration", "CannotRun", "Ceilings", "CellEnded", "CellProgress", "CellResult", "CellStarted", "Check",
     "Cleanup", "Comparison", "Conclusion", "Diagnosis", "Differs", "Discrepancy", "Engine", "EngineReady", "Event", "Expectations",
     "Expected", "Exported", "Form", "ImageList", "LaunchCommands", "LaunchEnded", "LaunchStarted", "LaunchStep", "ListedImage",
-    "Missing", "ModelFit", "Note", "Offload", "OffloadCurve", "OnEvent", "Packed", "PlacedModel", "Plan", "PlanTime", "Preflight",
-    "Prices", "Rerun", "Routing", "RoutingSummary", "Run", "RunIndex", "RunOpened", "Site", "StoredRow", "StoredRun", "UserError",
-    "Verification", "all_checks", "audit_claims", "audit_scenarios", "audit_to_html", "build_images", "build_site",
+    "ListedScenario", "Missing", "ModelFit", "Note", "Offload", "OffloadCurve", "OnEvent", "Packed", "PlacedModel", "Plan", "PlanTime",
+    "Preflight", "Prices", "Rerun", "Routing", "RoutingSummary", "Run", "RunIndex", "RunOpened", "Site", "StoredRow", "StoredRun",
+    "UserError", "Verification", "all_checks", "audit_claims", "audit_scenarios", "audit_to_html", "build_images", "build_site",
     "built_in_scenarios", "calibrate", "ceiling", "clean", "compare", "count_routing", "doctor", "expectations", "export",
-    "export_formats", "fit", "import_file", "install_engine", "latest_run", "launch_commands", "list_engines", "list_images", "offload",
-    "open_run", "pack", "pin_images", "place", "plan", "plan_time", "preflight", "price_list", "pull_images", "rerun",
-    "routing_summary", "run", "run_index", "runs", "verify",
+    "export_formats", "fit", "import_file", "index_to_dict", "index_to_text", "install_engine", "latest_run", "launch_commands",
+    "list_engines", "list_images", "list_scenarios", "offload", "open_run", "pack", "pin_images", "place", "plan", "plan_time",
+    "preflight", "price_list", "pull_images", "rerun", "routing_summary", "run", "run_index", "runs", "verify",
 ]  # fmt: skip
 
 
@@ -161,6 +163,7 @@ _ELSEWHERE: Mapping[str, tuple[str, ...]] = {
     "report.comparison": ("Comparison", "compare"),
     "report.exporting": ("Exported", "export", "export_formats"),
     "report.site.build": ("Site", "build_site"),
+    "report.run_list": ("index_to_dict", "index_to_text"),
     "report.run": ("Form", "Run", "latest_run", "open_run", "runs"),
     "runner.calibration": ("Calibration", "calibrate"),
     "runner.doctor": ("Cleanup", "Diagnosis", "clean", "doctor"),
@@ -173,6 +176,7 @@ _ELSEWHERE: Mapping[str, tuple[str, ...]] = {
     "runner.preflight": ("CannotRun", "Preflight", "preflight"),
     "runner.rerun": ("Differs", "Rerun", "rerun"),
     "runner.routing": ("count_routing",),
+    "runner.scenario_list": ("ListedScenario", "list_scenarios"),
     "scenario.capacity": ("PlanTime", "plan_time"),
     "scenario.plan": ("Plan",),
     "scenario.planning": ("built_in_scenarios", "plan"),

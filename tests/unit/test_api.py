@@ -17,13 +17,13 @@ NAMES = [
     "Analysis", "Audit", "Calibration", "CannotRun", "Ceilings", "CellEnded", "CellProgress", "CellResult", "CellStarted", "Check",
     "Cleanup", "Comparison", "Conclusion", "Diagnosis", "Differs", "Discrepancy", "Engine", "EngineReady", "Event", "Expectations",
     "Expected", "Exported", "Form", "ImageList", "LaunchCommands", "LaunchEnded", "LaunchStarted", "LaunchStep", "ListedImage",
-    "Missing", "ModelFit", "Note", "Offload", "OffloadCurve", "OnEvent", "Packed", "PlacedModel", "Plan", "PlanTime", "Preflight",
-    "Prices", "Rerun", "Routing", "RoutingSummary", "Run", "RunIndex", "RunOpened", "Site", "StoredRow", "StoredRun", "UserError",
-    "Verification", "all_checks", "audit_claims", "audit_scenarios", "audit_to_html", "build_images", "build_site",
+    "ListedScenario", "Missing", "ModelFit", "Note", "Offload", "OffloadCurve", "OnEvent", "Packed", "PlacedModel", "Plan", "PlanTime",
+    "Preflight", "Prices", "Rerun", "Routing", "RoutingSummary", "Run", "RunIndex", "RunOpened", "Site", "StoredRow", "StoredRun",
+    "UserError", "Verification", "all_checks", "audit_claims", "audit_scenarios", "audit_to_html", "build_images", "build_site",
     "built_in_scenarios", "calibrate", "ceiling", "clean", "compare", "count_routing", "doctor", "expectations", "export",
-    "export_formats", "fit", "import_file", "install_engine", "latest_run", "launch_commands", "list_engines", "list_images", "offload",
-    "open_run", "pack", "pin_images", "place", "plan", "plan_time", "preflight", "price_list", "pull_images", "rerun",
-    "routing_summary", "run", "run_index", "runs", "verify",
+    "export_formats", "fit", "import_file", "index_to_dict", "index_to_text", "install_engine", "latest_run", "launch_commands",
+    "list_engines", "list_images", "list_scenarios", "offload", "open_run", "pack", "pin_images", "place", "plan", "plan_time",
+    "preflight", "price_list", "pull_images", "rerun", "routing_summary", "run", "run_index", "runs", "verify",
 ]  # fmt: skip
 
 SIGNATURES = {

@@ -37,6 +37,8 @@ create table rows (run text, place int, key text, engine_key text, deployment te
                    status text, verdict text, reasons text);
 create table figures (run text, place int, figure text, "values" double[], value double, low double, high double);
 """
+_PLACES = ("*/run.json", "*/*/run.json")
+"""Where runs are: in the folder, and in folders within it, such as results/published."""
 _PARTS = ("cells", "launches", "samples")
 _SETTLED_NS = 2 * 10**9
 """A file that changed less than this ago may change again without another time of change."""
@@ -101,7 +103,7 @@ def run_index(folder: str | Path = "results", *, on_run: OnRun = lambda _done, _
         raise UserError("there are no runs: it is not a folder", file=place, advice="make a run: bench run quickstart")
     database = cache_dir() / "index" / f"{hashlib.sha256(str(place.resolve()).encode()).hexdigest()[:16]}.duckdb"
     database.parent.mkdir(parents=True, exist_ok=True)
-    paths = {file.parent.name: file.parent for file in place.glob("*/run.json")}
+    paths = {file.parent.relative_to(place).as_posix(): file.parent for pattern in _PLACES for file in place.glob(pattern)}
     known = _known(database)
     common = json.dumps([dependencies.code_hash(), dependencies.catalogues()])
     stamps = {name: _stamp(path, common) for name, path in paths.items()}
@@ -113,25 +115,25 @@ def run_index(folder: str | Path = "results", *, on_run: OnRun = lambda _done, _
         if stamp and stamp == stamps.get(name) and changed.isdisjoint(map(tuple, data["weights"]))
     }
     new = sorted(set(paths) - set(kept))
-    fresh = _read_runs(database, [paths[name] for name in new], stamps, on_run)
+    fresh = _read_runs(database, {name: paths[name] for name in new}, stamps, on_run)
     if gone := set(known) - set(paths):
         with _opened(database, write=True) as base:
             _forget(base, gone)
-    runs = [*fresh, *(_stored(place / name, data) for name, data in kept.items())]
+    runs = [*fresh, *(_stored(name, place / name, data) for name, data in kept.items())]
     return RunIndex(place, database, tuple(sorted(runs, key=lambda run: (run.started_at, run.id), reverse=True)))
 
 
-def _read_runs(database: Path, paths: Sequence[Path], stamps: Mapping[str, str], on_run: OnRun) -> list[StoredRun]:
+def _read_runs(database: Path, paths: Mapping[str, Path], stamps: Mapping[str, str], on_run: OnRun) -> list[StoredRun]:
     """Read these runs and store them, in batches."""
     from enginebench.analysis.run_summary import summarise_run
 
     found: list[StoredRun] = []
     batch: list[RunSummary] = []
     began = time.monotonic()
-    for i, path in enumerate(paths):
-        on_run(i, len(paths))
-        batch.append(summarise_run(path))
-        if time.monotonic() - began > _BATCH_S or path is paths[-1]:
+    for i, (name, path) in enumerate(paths.items(), start=1):
+        on_run(i - 1, len(paths))
+        batch.append(summarise_run(name, path))
+        if time.monotonic() - began > _BATCH_S or i == len(paths):
             with _opened(database, write=True) as base:
                 _store(base, batch, stamps)
             found += [each.run for each in batch]
@@ -227,7 +229,7 @@ def _insert(base: duckdb.DuckDBPyConnection, table: str, lines: Sequence[tuple[A
         base.unregister("new")
 
 
-def _stored(path: Path, data: dict[str, Any]) -> StoredRun:
+def _stored(name: str, path: Path, data: dict[str, Any]) -> StoredRun:
     versions = {engine: tuple(its) for engine, its in data["engines"].items()}
     weights = tuple(tuple(stamp) for stamp in data["weights"])
-    return StoredRun(path.name, path, **{**data, "engines": versions, "models": tuple(data["models"]), "weights": weights})
+    return StoredRun(name, path, **{**data, "engines": versions, "models": tuple(data["models"]), "weights": weights})

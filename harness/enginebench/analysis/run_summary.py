@@ -25,23 +25,23 @@ class RunSummary:
     """'machine', 'run', and each 'MODEL/DEPLOYMENT' -> recorded facts by dotted key."""
 
 
-def summarise_run(path: Path) -> RunSummary:
-    """Never raises for what is in the folder: a run that cannot be read is 'damaged', with the reason."""
+def summarise_run(name: str, path: Path) -> RunSummary:
+    """name: `StoredRun.id`. Never raises for what is in the folder: a run that cannot be read is 'damaged', with the reason."""
     try:
-        return _summary(path, analyse(open_run(path)))
+        return _summary(name, path, analyse(open_run(path)))
     except UserError as error:
         where = f"{error.file.name}: " if error.file is not None and error.file.name != path.name else ""
-        return RunSummary(StoredRun(path.name, path, "damaged", f"{where}{error.message}"))
+        return RunSummary(StoredRun(name, path, "damaged", f"{where}{error.message}"))
     except Exception as error:  # noqa: BLE001  # one run must not cost the others
-        return RunSummary(StoredRun(path.name, path, "damaged", f"it cannot be analysed ({type(error).__name__}: {error})"))
+        return RunSummary(StoredRun(name, path, "damaged", f"it cannot be analysed ({type(error).__name__}: {error})"))
 
 
-def _summary(path: Path, analysis: Analysis) -> RunSummary:
+def _summary(name: str, path: Path, analysis: Analysis) -> RunSummary:
     run, rows, trust = analysis.run, analysis.rows, analysis.conclusion.trust
     measured = analysis.counts["ok"] > 0
     problem = analysis.incomplete or ""
     stored = StoredRun(
-        path.name, path, "incomplete" if problem else "complete", problem, run.name, str(run.scenario.get("title") or ""), run.created_at,
+        name, path, "incomplete" if problem else "complete", problem, run.name, str(run.scenario.get("title") or ""), run.created_at,
         _ended(analysis), machine_text(run.machine), _engines(analysis), tuple(dict.fromkeys(row.deployment.model for row in rows)),
         run.enginebench, len({(row.deployment.model, row.name) for row in rows}), len({row.load for row in rows}),
         max((len(row.cells) for row in rows), default=0), analysis.counts, trust.level if measured else "", trust.text if measured else "",
@@ -49,7 +49,7 @@ def _summary(path: Path, analysis: Analysis) -> RunSummary:
     )  # fmt: skip
     deployed = {f"{row.deployment.model}/{row.name}": row_facts(row, analysis) for row in rows}
     facts = {**run_facts(analysis), **deployed}
-    return RunSummary(stored, tuple(_row(path.name, row) for row in rows), facts)
+    return RunSummary(stored, tuple(_row(name, row) for row in rows), facts)
 
 
 def _row(run: str, row: Row) -> StoredRow:

@@ -19,7 +19,7 @@ RunState: TypeAlias = Literal["complete", "incomplete", "damaged"]
 @dataclass(frozen=True)
 class StoredRun:
     id: str
-    """Name of its folder, unique within the folder of runs."""
+    """Its folder's path from the folder of runs: '2026-11-30-quickstart', 'published/2026-11-22-cpu'."""
     path: Path
     state: RunState
     problem: str = ""

@@ -30,6 +30,7 @@ from enginebench.cli.export import export
 from enginebench.cli.fit import fit
 from enginebench.cli.images import images
 from enginebench.cli.import_file import import_file
+from enginebench.cli.list_runs import list_runs
 from enginebench.cli.offload import offload
 from enginebench.cli.pack import pack
 from enginebench.cli.plan import plan
@@ -75,7 +76,7 @@ def bench() -> None:
 
 
 for command in (
-    run, plan, report, compare, import_file, export, pack, verify, rerun, checks, routing, fit, ceiling, offload, audit, engines,
+    run, plan, report, list_runs, compare, import_file, export, pack, verify, rerun, checks, routing, fit, ceiling, offload, audit, engines,
     images, site, calibrate, doctor, clean, completion,
 ):  # fmt: skip
     bench.add_command(command)

@@ -13,7 +13,9 @@ from pathlib import Path
 import duckdb
 import enginebench as eb
 import pytest
+from click.testing import CliRunner
 from enginebench.analysis import run_index as index
+from enginebench.cli import bench
 from enginebench.domain import Cell, ClosedLoop, Deployment
 from enginebench.records.run import RunRecord
 from enginebench.records.run_folder import Run
@@ -245,6 +247,68 @@ def test_two_at_the_same_time(results: Path, make: Make) -> None:
     assert [len(each.runs) for each in found] == [4] * 4
     assert len(found[0].rows()) == 8
     assert json.loads(json.dumps([run.id for run in found[0].runs])) == ["r4", "r3", "r2", "r1"]
+
+
+def test_runs_in_folders_within_the_folder(results: Path, make: Make) -> None:
+    make("published/a")
+    make("b")
+    assert {run.id for run in read_again(results)[0].runs} == {"published/a", "b"}
+
+
+def test_the_list_fits_80_columns(results: Path, make: Make) -> None:
+    make("2026-01-01-nightly")
+    make("n" * 90, 2)
+    run = make("with\x1b[31mcolour", 3)
+    run.update(replace(run.record, name="x" * 200))
+    (results / "bad").mkdir()
+    (results / "bad" / "run.json").write_text("{" * 200)
+    listed = CliRunner().invoke(bench, ["list", str(results)])
+    assert listed.exit_code == 0
+    lines = listed.stdout.splitlines()
+    assert max(map(len, lines[1:])) <= 80
+    assert "\x1b" not in listed.stdout
+    assert lines[0].startswith("4 runs in ")
+    assert lines[0].endswith("newest first: 3 complete, 1 damaged")
+    first = next(line for line in lines if line.startswith("2026-01-01-nightly "))
+    assert "2026-01-01 03:00  4/4 ok" in first
+    assert lines[lines.index(first) + 1] == "  nightly · 1 x 2 x 2 · vllm 1.2.3 · olmoe-1b-7b · X"
+    assert any(line.startswith("bad ") and line.endswith("damaged") for line in lines)
+
+
+def test_the_list_as_data(results: Path, make: Make) -> None:
+    make("a")
+    listed = CliRunner().invoke(bench, ["list", str(results), "--json"])
+    data = json.loads(listed.stdout)
+    assert data["schema"] == 1
+    (run,) = data["runs"]
+    assert (run["id"], run["counts"]["ok"], run["engines"]) == ("a", 4, {"vllm": ["1.2.3"]})
+    assert Path(run["path"]) == results / "a"
+
+
+def test_an_empty_folder_and_a_run_in_place_of_one(results: Path, make: Make) -> None:
+    assert CliRunner().invoke(bench, ["list", str(results)]).stdout.startswith("no runs in ")
+    make("a")
+    with pytest.raises(eb.UserError, match="is a run, not a folder of runs"):
+        CliRunner().invoke(bench, ["list", str(results / "a")], catch_exceptions=False)
+
+
+def test_scenarios_say_what_they_are_for_and_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = "name: mine\ntitle: Two fakes\ndeployments: [{engine: fake, model: any, precision: none}]\nloads: [{concurrency: [1, 2]}]\n"
+    (tmp_path / "mine.yaml").write_text(text)
+    (tmp_path / "broken.yaml").write_text(text.replace("engine: fake", "engine: nothing"))
+    (tmp_path / "other.yaml").write_text("a: 1\n")
+    (tmp_path / "binary.yaml").write_bytes(b"deployments\xff\xfe")
+    found = {each.name: each for each in eb.list_scenarios()}
+    assert set(found) == {*eb.built_in_scenarios(), "mine.yaml", "broken.yaml"}
+    mine = found["mine.yaml"]
+    assert (mine.title, mine.needs, mine.size, mine.runs_here) == ("Two fakes", ("fake",), "1 deployment x 2 loads", "whole")
+    assert "nothing" in found["broken.yaml"].problem
+    assert "8xh100" in found["maverick_8xh100"].needs
+    shown = CliRunner().invoke(bench, ["list", "--scenarios"]).stdout.splitlines()
+    assert max(map(len, shown)) <= 80
+    assert "mine.yaml: Two fakes" in shown
+    assert json.loads(CliRunner().invoke(bench, ["list", "--scenarios", "--json"]).stdout)[-1]["name"] == "mine.yaml"
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
