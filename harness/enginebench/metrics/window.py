@@ -36,6 +36,9 @@ SURE = 0.01
 MATTERS = 0.1
 """A trend counts if its p is below SURE, and it changes the value by the share MATTERS from the first third of the window to the last."""
 
+CONTINUES = 0.05
+"""Instead of SURE, for a trend that goes on as the part did that was cut off before it, if that was more than a fifth of the batches."""
+
 BACKLOG = 0.03
 """A rise in flight counts only if it is at least this share of the requests sent meanwhile. The number in flight of an open loop varies,
 most of all close to the server's limit; only beyond the limit does it grow by a share of all arrivals."""
@@ -91,7 +94,9 @@ def _settled_part(whole: Span, plateau: Span, edges: Ints, starts: Ints, tokens:
         return _window(whole, whole, "unsteady", f"no output in {n - head - tail} of {n} consecutive batches")
     span = (int(edges[head]) if head else plateau[0]), int(edges[n - tail])
     arrived = int(((span[0] <= starts) & (starts <= span[1])).sum())
-    moving = _moving(trend(tokens[kept]), trend(in_flight[kept]), arrived)
+    produced = trend(tokens[kept])
+    continues = 5 * head > n and (tokens[kept].mean() - tokens[:head].mean()) * produced.rise > 0
+    moving = _moving(produced, trend(in_flight[kept]), arrived, CONTINUES if continues else SURE)
     small = 2 * (span[1] - span[0]) < whole[1] - whole[0]
     chosen, basis = whole if small else span, f"over {n - head - tail} batches of {(edges[1] - edges[0]) / 1e9:.3g} s"
     if moving:
@@ -108,10 +113,13 @@ def _window(span: Span, whole: Span, state: State, why: str) -> Window:
     return Window(*span, state, why, (span[0] - whole[0]) / 1e9, (whole[1] - span[1]) / 1e9)
 
 
-def _moving(tokens: Trend, in_flight: Trend, arrived: int) -> str:
-    """Which of the two has a trend, in words; empty if neither has."""
-    matters = {"output tokens/s": (tokens, True), "in-flight requests": (in_flight, abs(in_flight.rise) > BACKLOG * arrived)}
-    found = {name: its for name, (its, so) in matters.items() if so and its.p < SURE and abs(its.change) > MATTERS}
+def _moving(tokens: Trend, in_flight: Trend, arrived: int, sure: float) -> str:
+    """Which of the two has a trend, in words; empty if neither has. sure: the p below which that of the tokens counts."""
+    matters = {
+        "output tokens/s": (tokens, sure),
+        "in-flight requests": (in_flight, SURE if abs(in_flight.rise) > BACKLOG * arrived else 0.0),
+    }
+    found = {name: its for name, (its, below) in matters.items() if its.p < below and abs(its.change) > MATTERS}
     parts = [
         f"{name} rose by {its.change:.0%}" if its.rise > 0 else f"{name} fell by {min(1.0, -its.change):.0%}" for name, its in found.items()
     ]
