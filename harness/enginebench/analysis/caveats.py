@@ -82,15 +82,32 @@ def _random_weights(model: str, rows: Sequence[Row]) -> str:
 
 
 def contradictions(rows: Sequence[Row]) -> Iterator[str]:
-    """One sentence for each row that is faster than its ceiling."""
+    """One sentence for each deployment that is faster than its ceiling."""
+    found = [row for row in rows if (share := row.figures.get("share_of_ceiling")) is not None and share.value > 1]
+    for its in _by_deployment(found):
+        worst = max(its, key=lambda row: _value(row, "share_of_ceiling"))
+        yield (
+            f"{worst.name} on {worst.deployment.model} reaches {_value(worst, 'share_of_ceiling'):.0%} of the ceiling with "
+            f"{_at(worst, its)}: either the measurement is wrong, or an assumption of the ceiling: the bandwidth, the size of the weights, "
+            "that memory and not a cache holds them"
+        )
+
+
+def _by_deployment(rows: Sequence[Row]) -> list[list[Row]]:
+    found: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        share = row.figures.get("share_of_ceiling")
-        if share is not None and share.value > 1:
-            load = f"{row.load.level_text}, {row.load.shape_text}"
-            yield (
-                f"{row.name} on {row.deployment.model} reaches {share.value:.0%} of the ceiling with {load}: either the measurement "
-                "is wrong, or an assumption of the ceiling: the bandwidth, the size of the weights, that memory and not a cache holds them"
-            )
+        found.setdefault((row.deployment.model, row.name), []).append(row)
+    return list(found.values())
+
+
+def _value(row: Row, figure: str) -> float:
+    return found.value if (found := row.figures.get(figure)) is not None else 0.0
+
+
+def _at(row: Row, alike: Sequence[Row]) -> str:
+    """The load of a row, and how many of the same deployment are like it."""
+    others = len(alike) - 1
+    return f"{row.load.level_text}, {row.load.shape_text}" + (f" (the worst of {others + 1} such loads)" if others else "")
 
 
 _SLOW = 0.5
@@ -98,19 +115,28 @@ _SLOW = 0.5
 
 
 def slower_than_usual(rows: Sequence[Row]) -> Iterator[str]:
-    """One sentence for each sound row that reaches less than half of what its engine usually does, with likely causes.
+    """One sentence for each deployment that reaches less than half of what its engine usually does, with likely causes.
 
     A caveat, no validity check: the figure may be right, and the expectation is that of other models. None where half of what is expected
     is within its range.
     """
-    for row in rows:
-        share, usual = row.figures.get("share_of_expected"), next((cell.expected for cell in row.cells if cell.expected is not None), None)
-        if row.sound and share is not None and usual is not None and share.value < min(_SLOW, usual.low / usual.tokens_per_s):
+    for its in _by_deployment([row for row in rows if _is_slow(row)]):
+        row = min(its, key=lambda each: _value(each, "share_of_expected"))
+        if (usual := _usual(row)) is not None:
             span = f"{number(usual.tokens_per_s)} tok/s ({number(usual.low)} to {number(usual.high)}; {usual.basis})"
             yield (
-                f"{row.name} on {row.deployment.model} is slower than this engine usually is here: {share.value:.0%} of {span} with "
-                f"{row.load.level_text}, {row.load.shape_text}. Likely causes: {'; '.join(_causes(row, usual))}"
+                f"{row.name} on {row.deployment.model} is slower than this engine usually is here: "
+                f"{_value(row, 'share_of_expected'):.0%} of {span} with {_at(row, its)}. Likely causes: {'; '.join(_causes(row, usual))}"
             )
+
+
+def _usual(row: Row) -> Expected | None:
+    return next((cell.expected for cell in row.cells if cell.expected is not None), None)
+
+
+def _is_slow(row: Row) -> bool:
+    share, usual = row.figures.get("share_of_expected"), _usual(row)
+    return row.sound and share is not None and usual is not None and share.value < min(_SLOW, usual.low / usual.tokens_per_s)
 
 
 def _causes(row: Row, usual: Expected) -> Iterator[str]:

@@ -203,7 +203,14 @@ class DeploymentLimits:
             raise UnknownLimit("speculative decoding: the acceptance rate is unknown in advance")
         no_prompt = self._no_prompt(load)
         shared = _shared(load, tokens[0]) if load is not None else 0.0
-        return max(_ceiling(setting, tokens, streams, shared, no_prompt=no_prompt) for setting in self.settings)
+        key = tokens, streams, shared, no_prompt  # the repeats of a cell, and `estimate`, ask the same
+        if key not in self._ceilings:
+            self._ceilings[key] = max(_ceiling(setting, tokens, streams, shared, no_prompt=no_prompt) for setting in self.settings)
+        return self._ceilings[key]
+
+    @cached_property
+    def _ceilings(self) -> dict[tuple[tuple[float, float], float, float, bool], float]:
+        return {}
 
     def _no_prompt(self, load: Load | None) -> bool:
         """Whether prompts may be read elsewhere, or from a cache."""
@@ -214,8 +221,15 @@ class DeploymentLimits:
         if self.placement.speculative:
             raise UnknownLimit("speculative decoding: the acceptance rate is unknown in advance")
         table, no_prompt = self.expectations or published(), self._no_prompt(load)
-        found = (table.load(setting, tokens, streams, no_prompt=no_prompt) for setting in self.settings)
-        return replace(max(found, key=lambda each: each.tokens_per_s), bound=self.ceiling(tokens, streams, load))
+        key = tokens, streams, no_prompt
+        if key not in self._estimates:
+            found = (table.load(setting, tokens, streams, no_prompt=no_prompt) for setting in self.settings)
+            self._estimates[key] = max(found, key=lambda each: each.tokens_per_s)
+        return replace(self._estimates[key], bound=self.ceiling(tokens, streams, load))
+
+    @cached_property
+    def _estimates(self) -> dict[tuple[tuple[float, float], float, bool], PhysicalEstimate]:
+        return {}
 
     def expected(self, estimate: PhysicalEstimate) -> Expected | None:
         """What the engine usually reaches of an estimate; None if no measurement of such a case is known."""

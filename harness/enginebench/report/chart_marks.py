@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
-_DASHES: Mapping[str, str] = {"solid": "", "dash": "7 4", "dot": "2 3", "longdash": "12 4", "dashdot": "8 3 2 3"}
+from enginebench.report.styles import DASH_ARRAYS
+
 _SHAPES: Mapping[str, str] = {
     "circle": "m-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0z",
     "square": "m-3.6-3.6h7.2v7.2h-7.2z",
@@ -19,9 +21,28 @@ _SHAPES: Mapping[str, str] = {
 """Relative to the point."""
 
 
-def dash_array(dash: str) -> str:
-    """The attribute of a path, with a space before it; '' for a solid line."""
-    return f' stroke-dasharray="{_DASHES[dash]}"' if _DASHES.get(dash) else ""
+def dash_style(dash: str) -> str:
+    """The attribute of a path whose dash is not that of its deployment, with a space before it."""
+    return f' style="stroke-dasharray:{DASH_ARRAYS.get(dash, "none")}"'
+
+
+def strokes(points: Sequence[tuple[float, float]]) -> str:
+    """A line through the points as a path, from each to the next: half as long as with absolute places, and a flat curve is one stroke."""
+    steps: list[tuple[str, float, float]] = []
+    for (x0, y0), (x, y) in itertools.pairwise(points):
+        right, down = x - x0, y - y0
+        way = "l" if right and down else "h" if right else "v"
+        if steps and way != "l" and steps[-1][0] == way and (steps[-1][1] + steps[-1][2]) * (right + down) > 0:
+            _, before_right, before_down = steps.pop()  # it goes on in the same direction
+            right, down = right + before_right, down + before_down
+        if right or down:
+            steps.append((way, right, down))
+    out, before = [f"M{points[0][0]:g} {points[0][1]:g}" if points else ""], ""
+    for way, right, down in steps:
+        text = f"{right:g}" if way == "h" else f"{down:g}" if way == "v" else f"{right:g}{'' if down < 0 else ' '}{down:g}"
+        out.append(f"{way}{text}" if way != before else text if text.startswith("-") else f" {text}")
+        before = way
+    return "".join(out)
 
 
 def markers(points: Sequence[tuple[str, tuple[float, float]]]) -> Iterator[str]:
@@ -40,9 +61,9 @@ def markers(points: Sequence[tuple[str, tuple[float, float]]]) -> Iterator[str]:
 _CAPS: Mapping[str, str] = {"circle": "mc", "square": "ms"}
 
 
-def swatch(slot: int, dash: str, symbol: str) -> str:
+def swatch(slot: int, symbol: str) -> str:
     """The sign of a deployment before its name."""
-    drawing = f'<path class="l" d="M0 6H30"{dash_array(dash)}/>{"".join(markers([(symbol, (15, 6))]))}'
+    drawing = f'<path class="l" d="M0 6H30"/>{"".join(markers([(symbol, (15, 6))]))}'
     return f'<svg class="sw s{slot}" width="30" height="12" viewBox="0 0 30 12" aria-hidden="true">{drawing}</svg>'
 
 

@@ -23,7 +23,7 @@ from enginebench.report.packed import pack
 from enginebench.report.page import SITE_POLICY, Place, contained, packed, page_environment
 from enginebench.report.section import Context, Section
 from enginebench.report.sections import all_sections
-from enginebench.report.static_chart import static_chart
+from enginebench.report.static_chart import MOST_LABELS, static_chart
 from enginebench.report.styles import Style, hues
 
 Rendered = list[tuple[Section, tuple[Block, ...]]]
@@ -33,6 +33,8 @@ WIDE, NARROW, ONLY = 548, 350, 430
 """Widths of a static chart: on a desk, on a phone, and of one that has a single form because it is folded or one of many."""
 _MOST_FORMS = 12
 """Figures of a page that are drawn for a desk and for a phone; of more, the page would be too large."""
+_FOLDED_LABELS = 6
+"""Lines with a name at their end in a folded figure, of which a page has many; the legend above it names them too."""
 _MOST_DATA = 80_000
 """Characters of data of figures that are not packed."""
 
@@ -56,7 +58,7 @@ def render_html(run: Run, analysis: Analysis, place: Place | None = None) -> str
         "repeats_text": repeats_text,
         "why_missing": why_missing,
         "chart": lambda panel, section: Markup(_charts(panel, section, single=single)),  # noqa: S704  # static_chart escapes
-        "swatch": lambda style: Markup(swatch(style.slot, style.dash, style.symbol)),  # noqa: S704  # our own markup
+        "swatch": lambda style: Markup(swatch(style.slot, style.symbol)),  # noqa: S704  # our own markup
         "styles": context.slots,
         "anchor": lambda panel: anchors[id(panel)],
     }
@@ -123,7 +125,7 @@ def _charts(panel: Panel, section: Section, *, single: bool) -> str:
     """The wide and the narrow form, of which CSS shows one; a single one if folded or asked for. Without control characters."""
     title = section.title  # the caption has the rest
     if section.folded or single:
-        return printable(static_chart(panel, title, ONLY, 260))
+        return printable(static_chart(panel, title, ONLY, 260, most_labels=_FOLDED_LABELS if section.folded else MOST_LABELS))
     return printable(static_chart(panel, title, WIDE, css="wide") + static_chart(panel, title, NARROW, css="narrow"))
 
 

@@ -95,7 +95,7 @@ def packed(its: Packed) -> dict[str, object]:
     """Packed text for a script element."""
     from markupsafe import Markup
 
-    return {"text": Markup(its.text), "refused": " ".join(map(str, its.refused))}  # noqa: S704  # pack leaves no markup
+    return {"text": Markup(its.text), "block": its.block}  # noqa: S704  # pack leaves no markup
 
 
 def _stacked(css: str) -> str:

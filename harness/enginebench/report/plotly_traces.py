@@ -77,7 +77,8 @@ def steps(row: Row, curve: Curve, style: Style) -> Trace:
 
 def over_time(row: Row, at_s: Sequence[float], values: Sequence[float | None], style: Style, dash: str = "") -> Trace:
     hover = {"text": f"<b>{html.escape(row.name)}</b>", "hovertemplate": "%{text}<br>%{y} at %{x} s<extra></extra>"}
-    base: Trace = {**_style([row], style), "mode": "lines", "line": {"dash": dash or style.dash, "width": 2}}
+    meta: Trace = {"meta": {"slot": style.slot, "dashed": True}} if dash else {}
+    base: Trace = {**_style([row], style), **meta, "mode": "lines", "line": {"dash": dash or style.dash, "width": 2}}
     return {**base, "x": _rounded(at_s), "y": _rounded(values), **hover}
 
 

@@ -1,7 +1,8 @@
 """A panel as a static SVG: readable and printable without scripts. Draws the same traces and axes that Plotly gets.
 
-Lines are labelled at their end; labels are pushed apart. Colours are CSS: a trace has the class of its deployment (`s3`) and draws in
-`--c`. Knows no section and no run. All texts are escaped.
+Lines are labelled at their end; labels are pushed apart. Colours and dashes are CSS: a trace has the class of its deployment (`s3`) and
+draws in `--c`, with that deployment's dash unless `meta.dashed` says that it has one of its own. Knows no
+section and no run. All texts are escaped.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from functools import cached_property
 from enginebench.domain import JSON
 from enginebench.report.axes import Axis, make_axis
 from enginebench.report.blocks import Panel
-from enginebench.report.chart_marks import dash_array, label_rows, markers, shortened
+from enginebench.report.chart_marks import dash_style, label_rows, markers, shortened, strokes
 from enginebench.report.plotly_traces import Trace
 
 _ABOVE, _BELOW = 26, 40
 _CHARACTER = 6.9
-_MOST_LABELS = 12
+MOST_LABELS = 12
 """With more lines in a panel, only the legend names them."""
 _LINE = 15.0
 _MOST_POINTS, _FEW = 16, 5
@@ -38,6 +39,7 @@ class _Frame:
     width: int
     height: int
     points: int = _MOST_POINTS
+    most_labels: int = MOST_LABELS
 
     @cached_property
     def x(self) -> Axis:
@@ -55,7 +57,7 @@ class _Frame:
         """The traces with a label at their end."""
         lines = [trace for trace in self.panel.traces if _slot(trace) >= 0 and any(_points(trace, self))]
         names = list({_slot(trace): trace for trace in lines}.values())
-        return names if len(names) <= _MOST_LABELS else []
+        return names if len(names) <= self.most_labels else []
 
     @cached_property
     def labels(self) -> list[str]:
@@ -77,10 +79,14 @@ class _Frame:
         return round(self.height - _BELOW - self.y.at(y) * (self.height - _ABOVE - _BELOW))
 
 
-def static_chart(panel: Panel, title: str, width: int, height: int = 300, css: str = "", *, points: int = _MOST_POINTS) -> str:
-    """The SVG element of a panel. points: of a curve; of one with more, every n-th is drawn."""
-    frame = _Frame(panel, width, height, points)
-    parts = [*_axes(frame), *_limits(frame), *(part for trace in panel.traces for part in _trace(trace, frame)), *_labels(frame)]
+def static_chart(
+    panel: Panel, title: str, width: int, height: int = 300, css: str = "", *, points: int = _MOST_POINTS, most_labels: int = MOST_LABELS
+) -> str:
+    """The SVG element of a panel. points: of a curve; of one with more, every n-th is drawn. most_labels: lines that are named at their
+    end; with more none is.
+    """
+    frame = _Frame(panel, width, height, points, most_labels)
+    parts = [*_axes(frame), *_limits(frame), *(_trace(trace, frame) for trace in panel.traces), *_labels(frame)]
     name = html.escape(title, quote=True)
     size = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
     return f'<svg class="ch {css}" {size} role="img" aria-label="{name}">{"".join(parts)}</svg>'
@@ -110,14 +116,24 @@ def _limits(frame: _Frame) -> Iterator[str]:
             yield f'<text class="slot" x="{frame.left + 4:g}" y="{y - 5:g}">{html.escape(text)}</text>'
 
 
-def _trace(trace: Trace, frame: _Frame) -> Iterator[str]:
-    slot, mode = _slot(trace), str(trace.get("mode", "lines"))
-    points = _places(trace, frame)
-    yield f'<g class="s{slot if slot >= 0 else "n"}">'
+def _trace(trace: Trace, frame: _Frame) -> str:
+    """A line, its error bars and markers, in a group with the class of its deployment; a line alone has the class itself."""
+    css = f"s{slot if (slot := _slot(trace)) >= 0 else 'n'}"
+    parts = list(_drawn(trace, frame))
+    if len(parts) == 1 and parts[0].startswith(_LINE_TAG):
+        return parts[0].replace(_LINE_TAG, f'<path class="l {css}"', 1)
+    return f'<g class="{css}">{"".join(parts)}</g>'
+
+
+_LINE_TAG = '<path class="l"'
+
+
+def _drawn(trace: Trace, frame: _Frame) -> Iterator[str]:
+    mode, points = str(trace.get("mode", "lines")), _places(trace, frame)
     line = trace.get("line")
     style = line if isinstance(line, dict) else {}
     if "lines" in mode and (path := _path(points, str(style.get("shape", "linear")))):
-        yield f'<path class="l" d="{path}"{dash_array(str(style.get("dash", "solid")))}/>'
+        yield f'{_LINE_TAG} d="{path}"{dash_style(str(style.get("dash", "solid"))) if _meta(trace).get("dashed") else ""}/>'
     yield from _bars(trace, points, frame)
     if "markers" in mode:
         marks = trace.get("marker")
@@ -131,7 +147,6 @@ def _trace(trace: Trace, frame: _Frame) -> Iterator[str]:
         for at, text in zip(points, texts if isinstance(texts, list) else [], strict=False):
             if at is not None and text:
                 yield f'<text class="nt" x="{at[0] + 7:g}" y="{at[1] - 7:g}">{html.escape(html.unescape(str(text)))}</text>'
-    yield "</g>"
 
 
 def _points(trace: Trace, frame: _Frame) -> list[tuple[float, float] | None]:
@@ -151,22 +166,17 @@ def _places(trace: Trace, frame: _Frame) -> list[tuple[float, float] | None]:
 
 
 def _path(points: Sequence[tuple[float, float] | None], shape: str) -> str:
-    out, pen, at_y = [], False, math.nan
+    """The line through the points; None interrupts it. shape: 'linear', or steps as Plotly has them, 'hv' or 'vh'."""
+    lines: list[list[tuple[float, float]]] = [[]]
     for point in points:
         if point is None:
-            pen = False
-            continue
-        x, y = point
-        if not pen:
-            out.append(f"M{x:g} {y:g}")
-        elif shape == "hv":
-            out.append(f"H{x:g}V{y:g}")
-        elif shape == "vh":
-            out.append(f"V{y:g}H{x:g}")
+            lines.append([])
+        elif shape in ("hv", "vh") and lines[-1]:
+            (x0, y0), (x, y) = lines[-1][-1], point
+            lines[-1] += [(x, y0) if shape == "hv" else (x0, y), point]
         else:
-            out.append(f"H{x:g}" if y == at_y else f"L{x:g} {y:g}")
-        pen, at_y = True, y
-    return "".join(out)
+            lines[-1].append(point)
+    return "".join(map(strokes, lines))
 
 
 def _bars(trace: Trace, points: Sequence[tuple[float, float] | None], frame: _Frame) -> Iterator[str]:
@@ -189,6 +199,8 @@ def _labels(frame: _Frame) -> Iterator[str]:
     """The name of each line at its end, pushed apart, with a leader to it."""
     ends = [end for trace in frame.named if (end := _last(trace, frame)) is not None]
     rows = label_rows([y for _, y in ends], _LINE, _ABOVE, frame.height - _BELOW)
+    if not frame.named:
+        return
     x = round(frame.width - frame.right) + 16
     leaders = "".join(f"M{at_x + 5:g} {at_y:g}L{x - 3} {row:.0f}" for (at_x, at_y), row in zip(ends, rows, strict=True))
     yield f'<path class="ld" d="{leaders}"/>'
@@ -206,8 +218,12 @@ def _last(trace: Trace, frame: _Frame) -> tuple[float, float] | None:
 
 
 def _slot(trace: Trace) -> int:
+    return int(str(_meta(trace).get("slot", -1)))
+
+
+def _meta(trace: Trace) -> dict[str, JSON]:
     meta = trace.get("meta")
-    return int(str(meta.get("slot", -1))) if isinstance(meta, dict) else -1
+    return meta if isinstance(meta, dict) else {}
 
 
 def _value(value: JSON) -> float | None:

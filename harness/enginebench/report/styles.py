@@ -18,6 +18,7 @@ HUES: Mapping[str, tuple[str, str]] = {
 }  # fmt: skip
 """Engine -> its hue on a light and on a dark page; each has a contrast of at least 5 with the page."""
 DASHES = ("solid", "dash", "dot", "longdash", "dashdot")
+DASH_ARRAYS: Mapping[str, str] = {"dash": "7 4", "dot": "2 3", "longdash": "12 4", "dashdot": "8 3 2 3"}
 SYMBOLS = ("circle", "square", "triangle-up", "diamond", "cross", "star", "hexagon")
 
 
@@ -55,11 +56,18 @@ def _hues(engines: Iterable[str]) -> dict[str, tuple[str, str]]:
 
 
 def hues(slots: Mapping[str, Style]) -> str:
-    """The rules for the colour of each deployment, in light and dark."""
+    """The rules for the colour of each deployment, in light and dark, and for the dash of its lines."""
     light, dark = ("".join(f".s{its.slot}{{--c:{its.hue[i]}}}" for its in slots.values()) for i in (0, 1))
-    return f"{light}@media screen and (prefers-color-scheme:dark){{{dark}}}\n"
+    dashes = "".join(
+        f".s{its.slot} .l,.l.s{its.slot}{{stroke-dasharray:{DASH_ARRAYS[its.dash]}}}" for its in slots.values() if its.dash in DASH_ARRAYS
+    )
+    return f"{light}{dashes}@media screen and (prefers-color-scheme:dark){{{dark}}}\n"
 
 
 def read_template(name: str) -> str:
-    """A style or a script of reports/templates without its indentation."""
-    return re.sub(r"\n\s+", "\n", (resource_dir("reports/templates") / name).read_text(encoding="utf-8"))
+    """A style or a script of reports/templates without indentation, comments, and the spaces of a style that mean nothing."""
+    text = re.sub(r"\n\s+", "\n", (resource_dir("reports/templates") / name).read_text(encoding="utf-8"))
+    if name.endswith(".css"):
+        text = re.sub(r"/\*.*?\*/\n?", "", text)
+        return re.sub(r' +(?=[{}])|(?<=[;{},]) +(?!")|(?<=[\w-]:) +(?!")', "", text)
+    return re.sub(r"(?m)(?:^| +)// .*$", "", text)

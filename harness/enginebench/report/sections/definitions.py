@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from enginebench.analysis.analysis import Analysis
-from enginebench.metrics.registry import metrics
+from enginebench.metrics.registry import metric_name, metrics
 from enginebench.report.blocks import Block, Definition, Definitions, Heading
 from enginebench.report.section import Context, Section
 from enginebench.validity import VERDICTS, Check, all_checks
 
 
 def _blocks(context: Context) -> Iterator[Block]:
-    yield Definitions(tuple(Definition(metric.title, metric.definition) for metric in metrics().values()))
+    known = {metric_name(name) for row in context.analysis.rows for name, found in row.figures.items() if found}
+    yield Definitions(tuple(Definition(metric.title, metric.definition) for name, metric in metrics().items() if name in known))
     yield Heading("Verdicts")
     yield Definitions(tuple(Definition(verdict, meaning, css=f"tag {verdict}") for verdict, meaning in VERDICTS.items()))
     yield Heading("Checks")

@@ -13,7 +13,7 @@ from enginebench.analysis.analysis import Analysis, Row
 from enginebench.analysis.conclusion import Capacity, Grid, Regime, Standing
 from enginebench.domain.formatting import counted, number, percent
 from enginebench.metrics.slo import PRESETS
-from enginebench.report.blocks import Block, Cell, Custom, Table
+from enginebench.report.blocks import Block, Cell, Custom, Paragraph, Table
 from enginebench.report.columns import MISSING
 from enginebench.report.section import Context, Section, measurements
 
@@ -116,7 +116,10 @@ def _blocks(context: Context) -> Iterator[Block]:
     if views := grid_views(context.analysis, slots):
         data = {"grids": views, "styles": context.slots, "presets": _presets(), "slo": context.analysis.slo}
         yield Custom("grid.html.j2", data)
-    if rows := [_held(its, context.analysis) for its in context.analysis.conclusion.capacities if not its.searched]:
+    limits = [its for its in context.analysis.conclusion.capacities if not its.searched]
+    if len(limits) > 1 and all(its.bound == "at least" for its in limits):
+        yield Paragraph("Every deployment holds every load that was tried.")
+    elif rows := [_held(its, context.analysis) for its in limits]:
         yield Table(("deployment", "context", "highest load within the SLO", *_HELD), tuple(rows), css="lined", caption=_CAPACITY)
 
 

@@ -6,10 +6,12 @@ from collections.abc import Iterator, Sequence
 
 from enginebench.analysis.analysis import Row
 from enginebench.domain import JSON
-from enginebench.report.blocks import Block, Panel, Plots
+from enginebench.report.blocks import Block, Panel, Paragraph, Plots
 from enginebench.report.columns import Column, column, intervals_text
 from enginebench.report.plotly_traces import axis, by_deployment, invalid, level_axis, limit_line, line, panel_groups
 from enginebench.report.section import Context, Section, measurements
+
+_ALL = 1 - 1e-9
 
 
 def _over_level(id_: str, label: str, title: str, figures: Sequence[str], caption: str = "", *, latency: bool = False) -> Section:
@@ -19,7 +21,10 @@ def _over_level(id_: str, label: str, title: str, figures: Sequence[str], captio
         panels = tuple(_panels(context, [column(name, context.analysis) for name in figures], latency=latency))
         intervals = intervals_text(context.analysis)
         bars = f"Medians over n restarts. Bars: {intervals}." if intervals else ""
-        if panels:
+        values = [found.value for row in context.analysis.rows for name in figures if row.sound and (found := row.figures.get(name))]
+        if id_ == "within" and values and min(values) >= _ALL:
+            yield Paragraph("Every request of every deployment met the SLO at every load.")
+        elif panels:
             yield Plots(f"{caption} {bars}".strip(), panels, tuple(context.slots))
 
     return Section(id_, title, blocks, label, needs=(measurements,))

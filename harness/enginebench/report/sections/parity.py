@@ -6,12 +6,23 @@ from collections.abc import Iterator, Mapping
 
 from enginebench.analysis.analysis import Analysis
 from enginebench.domain import JSON, plain_object
+from enginebench.domain.formatting import counted
 from enginebench.report.blocks import Block, Custom
 from enginebench.report.section import Context, Section
 
+_FEW = 6
+"""Pairs that are all listed; of more, those that agree for the same prompts are one sentence."""
+
 
 def _blocks(context: Context) -> Iterator[Block]:
-    yield Custom("parity.html.j2", {"pairs": context.analysis.parity})
+    pairs = context.analysis.parity
+    alike: dict[tuple[str, str], int] = {}
+    for pair in pairs:
+        if len(pairs) > _FEW and pair.agreed and pair.identical == pair.prompts:
+            alike[pair.model, pair.summary] = alike.get((pair.model, pair.summary), 0) + 1
+    same = [f"{counted(count, 'pair')} of deployments of {model}: the same output for {text}." for (model, text), count in alike.items()]
+    listed = [pair for pair in pairs if (pair.model, pair.summary) not in alike or pair.identical != pair.prompts]
+    yield Custom("parity.html.j2", {"pairs": listed, "same": same})
 
 
 def _data(analysis: Analysis) -> Mapping[str, JSON]:

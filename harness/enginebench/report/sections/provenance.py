@@ -5,16 +5,16 @@ Turns records into text. Escapes nothing (the template does) and judges nothing.
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from enginebench.analysis.analysis import Analysis, CellResult, Row
 from enginebench.analysis.labels import load_text
 from enginebench.domain import JSON, plain, plain_object
-from enginebench.domain.formatting import counted, number, percent, stored
+from enginebench.domain.formatting import counted, flat, number, percent, stored
 from enginebench.records.counters import acceptance
 from enginebench.records.launch import LaunchRecord
 from enginebench.records.window import Window
@@ -25,7 +25,8 @@ from enginebench.report.section import Context, Section
 _LOG_LINES = 40
 _LOG_WIDTH = 300
 _MOST_CELLS = 150
-"""Of a run with more cells, those that are valid are counted and not listed: the page would be too large."""
+"""Of a run with more cells, those that are valid or suspect are counted and not listed: the page would be too large."""
+_PORT = re.compile(r"\b\d{4,5}\b")
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
 
 
@@ -46,7 +47,7 @@ def _deployment(rows: list[Row], analysis: Analysis, samples: SampleSummary) -> 
     return {
         "name": rows[0].name,
         "model": rows[0].deployment.model,
-        "requested": pretty(rows[0].deployment.shown),
+        "requested": outline(rows[0].deployment.shown),
         "summary": f"{counted(len(starts), 'server start')}, {counted(sum(map(len, starts.values())), 'cell')}",
         "launches": [_launch(key, cells, analysis.launches.get(key), first, samples, all_cells=all_cells) for key, cells in starts.items()],
     }
@@ -55,20 +56,40 @@ def _deployment(rows: list[Row], analysis: Analysis, samples: SampleSummary) -> 
 def _launch(
     key: str, cells: list[CellResult], launch: LaunchRecord | None, first: LaunchRecord | None, samples: SampleSummary, *, all_cells: bool
 ) -> dict[str, Any]:
+    """A server start; of what the first one also had, only the facts that change from start to start."""
     title = f"Repeat {cells[0].record.repeat}{'' if launch else ': no server was started'}"
-    listed = [cell for cell in cells if all_cells or not cell.ran or cell.verdict != "valid"]
-    start = {"id": key, "title": title, "cells": list(_cells(listed, samples)), "unlisted": len(cells) - len(listed)}
+    listed = [cell for cell in cells if all_cells or not cell.ran or cell.verdict == "invalid"]
+    left = Counter(cell.verdict for cell in cells if cell not in listed)
+    unlisted = " and ".join(f"{count} {verdict}" for verdict, count in left.items())
+    start = {"id": key, "title": title, "cells": list(_cells(listed, samples)), "unlisted": unlisted, "same": []}
     if launch is None:
         return start
+    told = _told(launch)
+    if first is None or launch is first:
+        return start | {"facts": _facts(launch), **told}
+    before = _told(first)
+    same = [name for name in told if _alike(told[name], before[name])]
+    kept = {name: _NOTHING[name] if name in same else value for name, value in told.items()}
+    return start | {"facts": _facts(launch, first), **kept, "same": [_CALLED[name] for name in same if told[name]]}
+
+
+_CALLED = {"differences": "reported differences", "notes": "notes", "commands": "command", "resolved": "configuration"}
+_NOTHING: Mapping[str, Any] = {"differences": (), "notes": (), "commands": (), "resolved": ""}
+
+
+def _told(launch: LaunchRecord) -> dict[str, Any]:
     resolved = launch.configuration.resolved
-    again = first is not None and launch is not first and resolved == first.configuration.resolved
-    return start | {
-        "facts": _facts(launch),
-        "commands": list(_commands(launch)),
-        "notes": launch.startup.notes,
+    return {
         "differences": [{k: stored(v) for k, v in plain_object(difference).items()} for difference in launch.configuration.differences],
-        "resolved": pretty(plain(resolved)) if resolved and not again else "",
+        "notes": launch.startup.notes,
+        "commands": list(_commands(launch)),
+        "resolved": outline(plain_object(resolved)) if resolved else "",
     }
+
+
+def _alike(a: object, b: object) -> bool:
+    """Whether two values are the same but for ports, which every start has of its own."""
+    return _PORT.sub("", str(a)) == _PORT.sub("", str(b))
 
 
 def _commands(launch: LaunchRecord) -> Iterator[dict[str, Any]]:
@@ -78,8 +99,9 @@ def _commands(launch: LaunchRecord) -> Iterator[dict[str, Any]]:
         yield {"server": name, "env": hidden, "line": shlex.join(argv)}
 
 
-def _facts(launch: LaunchRecord) -> dict[str, str]:
-    startup = launch.startup
+def _facts(launch: LaunchRecord, first: LaunchRecord | None = None) -> dict[str, str]:
+    """first: a start whose facts are not repeated."""
+    startup, known = launch.startup, _facts(first) if first is not None else {}
     facts = {
         "variant": launch.variant,
         "version": launch.version,
@@ -89,7 +111,7 @@ def _facts(launch: LaunchRecord) -> dict[str, str]:
         "identity": startup.identity,
         "ended": launch.ended,
     }
-    return {name: value for name, value in facts.items() if value}
+    return {name: value for name, value in facts.items() if value and value != known.get(name)}
 
 
 def _cells(cells: list[CellResult], samples: SampleSummary) -> Iterator[dict[str, Any]]:
@@ -98,8 +120,10 @@ def _cells(cells: list[CellResult], samples: SampleSummary) -> Iterator[dict[str
     for cell in cells:
         view, reason = _cell(cell, samples.outcomes.get(cell.record.id)), None if cell.ran else cell.record.reason
         again: dict[str, Any] = {"reasons": []} if reason is not None and reason in said else {}
-        yield view | again | ({"log_tail": ""} if view["log_tail"] in said else {})
-        said |= {reason, view["log_tail"]}
+        brief = [each.check.meaning if str(each) in said else str(each) for each in cell.reasons] if cell.reasons and not again else None
+        shorter: dict[str, Any] = {"reasons": [*brief, *view["reasons"][len(brief) :]]} if brief else {}
+        yield view | shorter | again | ({"log_tail": ""} if view["log_tail"] in said else {})
+        said |= {reason, view["log_tail"], *map(str, cell.reasons)}
 
 
 def _cell(cell: CellResult, outcome: Mapping[str, int] | None) -> dict[str, Any]:
@@ -141,8 +165,9 @@ def _pairs(values: Mapping[str, JSON] | Mapping[str, float]) -> Iterator[str]:
         yield f"{name.replace('_', ' ')} {stored(value)}"
 
 
-def pretty(value: JSON) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False)
+def outline(value: Mapping[str, JSON]) -> str:
+    """'container.shm: 16GiB' in a line for each value that is set; JSON takes three times as much of the page."""
+    return "\n".join(f"{name}: {text}" for name, text in flat(value).items())
 
 
 # -- section -------------------------------------------------------------------------------------------------------------

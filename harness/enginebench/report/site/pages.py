@@ -50,7 +50,7 @@ def home_page(entries: Sequence[Entry], changes: Mapping[str, Sequence[str]], *,
         scenarios=[_scenario(name, its, looks, changes.get(name, ())) for name, its in by_name.items()],
         css=Markup(hues(looks)),  # noqa: S704  # our own
         chart=lambda its: Markup(its.svg),  # noqa: S704  # static_chart escapes
-        swatch=lambda name: Markup(swatch(looks[name].slot, looks[name].dash, looks[name].symbol)),  # noqa: S704  # our own markup
+        swatch=lambda name: Markup(swatch(looks[name].slot, looks[name].symbol)),  # noqa: S704  # our own markup
     )  # fmt: skip
 
 
