@@ -57,7 +57,7 @@ def test_it_says_what_is_concluded_and_nothing_runs_out(synthetic_run: Run, synt
 
 def test_it_follows_the_colour_scheme_and_loads_nothing() -> None:
     text = PICTURE.read_text()
-    assert "prefers-color-scheme: dark" in text
+    assert "prefers-color-scheme:dark" in text
     assert "<script" not in text
     assert not re.search(r"(?:href|src|url\()", text)
     assert "Answer" not in text
