@@ -186,5 +186,6 @@ _HARDWARE = inspect.cleandoc("""
     Sources, opened in November 2026: AIC aiconfigurator-core 0.12.0; LLMA llm-analysis 0.2.2; GENZ genz-llm 0.0.16; MLENG the tables of
     stas00/ml-engineering; HFJS `hardware.ts` of huggingface.js; TABLE a table of GeForce cards and APPL one of Apple chips in public repositories; CHIM the
     tests of chimeraforge, which repeat the makers' pages; PAGE a public specification page; BUS bus width x data rate; ISA units x clock x
-    operations per clock; SEEN read off a card; RECALL the maker's figure without a source that was opened. A device with one source has no second.
+    operations per clock; SEEN read off a card; HUB huggingface.co/hardware; WEB one page, which the head of `hardware.yaml` names; RECALL the maker's
+    figure without a source that was opened. Every device has at least two.
 """)

@@ -30,7 +30,7 @@ BUILT = {
     "glm-5": 743911218432, "nemotron-3-nano-30b-a3b": 31577940288, "nemotron-3-super-120b-a12b": 120668707840,
     "nemotron-3-ultra-550b-a55b": 549308993536, "step-3.7-flash": 195844508736, "laguna-s-2.1": 117561977600, "jamba-1.5-mini":
     51570323328, "ling-lite-1.5": 16801974272, "grok-1": 315684820992, "phi-3.5-moe": 41872793600, "longcat-flash": 560664980480,
-    "minimax-text-01": 456089655296,
+    "minimax-text-01": 456089655296, "llama-2-7b": 6738415616,
 }  # fmt: skip
 """Weights of the models that transformers 5.23 makes from these configs; the 58 x 256 correction biases of DeepSeek's router are no
 parameters there, but they are in the checkpoint. models.yaml names four exceptions."""
