@@ -159,7 +159,7 @@ def test_a_drift_is_not_steady_and_a_small_one_is() -> None:
 
 
 def test_a_drift_whose_begin_is_cut_off_as_a_warm_up_is_still_one() -> None:
-    """Twice as slow again over most of the load, with requests of very unequal length: a trend at p < 0.01 alone misses 5 of these 50, this one 2."""
+    """Slower over most of the load, to a third, with requests of very unequal length. A trend at p < 0.01 alone misses 5 of these 50."""
     slower = [closed(seed, streams=4, n=120, jitter=0.9, speed=lambda t: 1 / (1 + 2 * min(1, t / 60))) for seed in range(50)]
     assert sum(steady_window(s, ClosedLoop(concurrency=4)).state == "unsteady" for s in slower) >= 48
 
@@ -198,9 +198,9 @@ def test_a_batch_sent_at_once_is_whole() -> None:
 @pytest.mark.parametrize("step_s", [-3600.0, -2.0, -0.2])
 def test_ends_before_their_starts_are_an_answer_too(step_s: float) -> None:
     """As samples may be whose wall clock was set between the kernel's stamp and its conversion."""
-    for load, s in ((ClosedLoop(concurrency=16), closed()), (OPEN, queue(1))):
-        late = s.sent_ns > np.median(s.sent_ns)
-        s = replace(s, end_ns=s.end_ns + np.where(late, int(step_s * 1e9), 0), event_ns=s.event_ns + int(step_s * 1e9))
+    for load, sound in ((ClosedLoop(concurrency=16), closed()), (OPEN, queue(1))):
+        late = sound.sent_ns > np.median(sound.sent_ns)
+        s = replace(sound, end_ns=sound.end_ns + np.where(late, int(step_s * 1e9), 0), event_ns=sound.event_ns + int(step_s * 1e9))
         window = steady_window(s, load)
         assert window.state in {"steady", "unsteady", "too short to tell"}
 
