@@ -114,8 +114,8 @@ def match(base: Sequence[Row], candidate: Sequence[Row]) -> tuple[list[tuple[Row
     """Pairs in the order of the base, and the remaining rows of either run."""
     found: list[tuple[Row, Row]] = []
     left, right = list(base), list(candidate)
-    for key in (_the_same, _the_same_engine):
-        ours, theirs = _once(left, key), _once(right, key)
+    for key in (same_deployment, same_engine):
+        ours, theirs = once(left, key), once(right, key)
         found += [(row, theirs[its]) for its, row in ours.items() if its in theirs]
         left = [row for row in left if not any(row is one for one, _ in found)]
         right = [row for row in right if not any(row is other for _, other in found)]
@@ -123,20 +123,22 @@ def match(base: Sequence[Row], candidate: Sequence[Row]) -> tuple[list[tuple[Row
     return sorted(found, key=lambda pair: place[id(pair[0])]), left, right
 
 
-def _the_same(row: Row) -> str:
+def same_deployment(row: Row) -> str:
+    """Equal for rows of the same deployment and load."""
     return fingerprint([canonical(row.deployment), canonical(row.load)])
 
 
-def _the_same_engine(row: Row) -> str:
+def same_engine(row: Row) -> str:
+    """Equal for rows of the same engine, model and load."""
     return fingerprint([row.deployment.engine, row.deployment.model, canonical(row.load)])
 
 
 def pair_keys(row: Row) -> tuple[str, str]:
     """By which rows of two runs are paired: of deployment and load; and, of the remaining rows, of engine, model and load."""
-    return _the_same(row), _the_same_engine(row)
+    return same_deployment(row), same_engine(row)
 
 
-def _once(rows: Sequence[Row], key: Callable[[Row], str]) -> dict[str, Row]:
+def once(rows: Sequence[Row], key: Callable[[Row], str]) -> dict[str, Row]:
     """Key -> row, for the rows whose key is unique."""
     keys = [key(row) for row in rows]
     return {its: row for its, row in zip(keys, rows, strict=True) if keys.count(its) == 1}
@@ -195,6 +197,19 @@ def changes(base: Analysis, candidate: Analysis, pairs: Iterable[tuple[Row, Row]
 def run_facts(analysis: Analysis) -> dict[str, dict[str, str]]:
     """'machine' and 'run' -> dotted name of a fact -> its text."""
     return {"machine": _machine(analysis), "run": _of_run(analysis)}
+
+
+def facts_of(row: Row, analysis: Analysis) -> dict[tuple[str, str], str]:
+    """Every recorded fact around a row: ('machine', 'run' or the deployment's name, dotted key) -> text."""
+    parts = run_facts(analysis) | {row.name: _deployed(row, analysis)}
+    return {(of, what): text for of, facts in parts.items() for what, text in facts.items()}
+
+
+def weight(what: str) -> int:
+    """The place of a change among others: versions and images first."""
+    if what in ("version", "variant") or what.startswith("container."):
+        return 0
+    return 1 if "driver" in what else 2 if what == "enginebench" else 3
 
 
 def moved(base: Analysis, candidate: Analysis) -> bool:

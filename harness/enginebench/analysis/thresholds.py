@@ -59,14 +59,20 @@ def parse_rule(text: str) -> Rule:
     if found is None:
         raise UserError(f"--fail-if '{text}': invalid threshold", advice=_EXAMPLES)
     name, sign, percent = found.groups()
-    known = figures()
-    figure = known.get(name, name if name in known.values() else None)
-    if figure is None:
-        metric = name.partition(".")[0]
-        if near := [written for written in known if written.startswith(f"{metric}.p")]:
-            raise UserError(f"--fail-if '{text}': no percentile, or one that is not computed", advice=f"say which: {', '.join(near)}")
-        raise UserError(f"--fail-if '{text}': unknown figure '{name}'", advice=did_you_mean(name, known))
+    figure = read_figure(name, f"--fail-if '{text}'")
     return Rule(figure, sign == ">", float(percent) / 100, " ".join(text.split()))
+
+
+def read_figure(written: str, where: str) -> str:
+    """The name of a figure: 'ttft.p99' and 'ttft_p99' -> 'ttft_p99'. UserError for an unknown one, which begins with `where`."""
+    known = figures()
+    figure = known.get(written, written if written in known.values() else None)
+    if figure is None:
+        metric = written.partition(".")[0]
+        if near := [each for each in known if each.startswith(f"{metric}.p")]:
+            raise UserError(f"{where}: no percentile, or one that is not computed", advice=f"say which: {', '.join(near)}")
+        raise UserError(f"{where}: unknown figure '{written}'", advice=did_you_mean(written, known))
+    return figure
 
 
 def default_rules(limit: float) -> list[Rule]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from textwrap import shorten
 
 from enginebench.analysis.busyness import compare_busyness
-from enginebench.analysis.comparison import Changed, Comparison, Figure
+from enginebench.analysis.comparison import Changed, Comparison, Figure, weight
 from enginebench.analysis.outcomes import WORDS, Moved, Outcome, outcomes
 from enginebench.analysis.thresholds import Finding, far_limit
 from enginebench.domain.formatting import counted, number, percent
@@ -131,19 +131,16 @@ def _around(found: Comparison) -> list[str]:
     merged: dict[tuple[str, str, str], list[str]] = {}
     for each in found.changed:
         merged.setdefault((each.what, each.base, each.candidate), []).append(each.of)
-    texts = [_change(Changed(" and ".join(of[:2]) + " ..." * (len(of) > 2), *key)) for key, of in sorted(merged.items(), key=_weight)]
+    texts = [
+        _change(Changed(" and ".join(of[:2]) + " ..." * (len(of) > 2), *key))
+        for key, of in sorted(merged.items(), key=lambda item: weight(item[0][0]))
+    ]
     more = [f"{len(texts) - _MOST_CHANGES} more"] if len(texts) > _MOST_CHANGES else []
     versions = [analysis.run.enginebench for analysis in (found.base, found.candidate)]
     own = [] if versions[0] == versions[1] else [f"enginebench {versions[0]} -> {versions[1]}"]
     machine = ["another machine: no threshold is judged"] if found.moved else []
     nothing = ["nothing that is recorded"] if not (texts or own or machine) else []
     return [*machine, *texts[:_MOST_CHANGES], *more, *own, *nothing, compare_busyness(found.base, found.candidate)]
-
-
-def _weight(change: tuple[tuple[str, str, str], list[str]]) -> int:
-    """Versions and images first."""
-    what = change[0][0]
-    return 0 if what in ("version", "variant") or what.startswith("container.") else 1 if "driver" in what else 2
 
 
 def _change(each: Changed) -> str:

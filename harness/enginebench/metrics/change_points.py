@@ -1,0 +1,228 @@
+"""Where the level of a series of nights changes: a scan for steps, with probabilities under noise that remembers the night before.
+
+The statistic is the largest standardised difference of two means (CUSUM) over the whole series and over the intervals of seeded binary
+segmentation (Kovacs, Buehlmann, Li and Munk 2023, Biometrika 110), after single outliers were pulled in by the identifier of Hampel (1974).
+Its distribution without a change is simulated: autoregressive noise with heavy tails goes through the same steps. Several series, and the
+parts of one, are tested with the false discovery rate controlled at each level of the tree (Benjamini and Hochberg 1995; Yekutieli 2008).
+Where a change is, is in `enginebench.metrics.change_location`. Pure; knows no runs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeAlias
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from enginebench.metrics.statistics import Floats
+
+FALSE_DISCOVERY = 0.05
+FEWEST = 8
+"""Nights below which a series is not judged: no change in fewer could be told from noise."""
+SIDE = 3
+"""Nights that a new level must last. One or two nights are outliers."""
+
+_WINDOW, _REACH = 7, 2.5
+"""Of the identifier: nights whose median is a night's surroundings, and the standard deviations from it that a night may lie."""
+_OUTLIER = 6.0
+_SHORTEST = 14
+_NULLS = 2000
+_TAIL = 0.1
+"""Share of the simulated values to which the tail is fitted, for probabilities that are too small to be counted."""
+_DEGREES = 4
+"""Of freedom of the simulated noise, Student's t."""
+_MOST_MEMORY, _STEP = 0.7, 0.1
+_USUAL_MEMORY, _NIGHTS_OF_USUAL, _NIGHTS_OF_ALL = 0.2, 60, 40
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a series that is tested: the nights from start to before end."""
+
+    series: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Split:
+    """A part whose level changes, and the interval in which the change is."""
+
+    part: Part
+    start: int
+    end: int
+    p: float
+
+
+Locate: TypeAlias = Callable[[Split], int]
+"""The first night of the new level."""
+
+
+def find_splits(series: Sequence[Floats], known: Sequence[Sequence[int]], locate: Locate, *, rate: float = FALSE_DISCOVERY) -> list[Split]:
+    """Every significant change of all series, found from the whole series to its parts.
+
+    series: values per night, on a scale on which noise is alike everywhere (logarithms). known: for each series the nights at which
+    something is known to have changed; there a smaller change is enough. locate: where a split divides its part.
+    """
+    memories = memory(series)
+    parts = [Part(i, 0, len(values)) for i, values in enumerate(series) if len(values) >= FEWEST]
+    found: list[Split] = []
+    while parts:
+        tested = [_tested(part, series[part.series], known[part.series], memories[part.series]) for part in parts]
+        kept = [each for each, real in zip(tested, discoveries([each.p for each in tested], rate), strict=True) if real]
+        found += kept
+        halves = [(each.part, locate(each)) for each in kept]
+        ends = [Part(its.series, a, b) for its, at in halves for a, b in ((its.start, at), (at, its.end))]
+        parts = [part for part in ends if part.end - part.start >= FEWEST]
+    return found
+
+
+def _tested(part: Part, values: Floats, known: Sequence[int], remembers: float) -> Split:
+    part_values = values[part.start : part.end]
+    nights = [at - part.start for at in known if SIDE <= at - part.start <= len(part_values) - SIDE]
+    p, start, end = test(part_values, nights, remembers)
+    return Split(part, part.start + start, part.start + end, p)
+
+
+def test(values: Floats, known: Sequence[int], remembers: float) -> tuple[float, int, int]:
+    """The probability of such a difference without a change, and the interval in which the change is.
+
+    Half of it is spent on the nights that are known, if there are any: with few places to look at, less is due to chance.
+    """
+    scans = _scans(values[None], SIDE)
+    scan = max(scans, key=lambda its: float(its.z.max()))
+    null = _null(len(values), remembers)
+    p = null.beyond(null.anywhere, float(scan.z.max()))
+    if not known:
+        return p, scan.start, scan.end
+    at = np.array(known) - SIDE  # of the first scan, of the whole series
+    p_known = null.beyond(null.whole[:, at].max(axis=1), float(scans[0].z[0, at].max()))
+    start, end = (0, len(values)) if p_known < p else (scan.start, scan.end)
+    return min(1.0, 2 * min(p, p_known)), start, end
+
+
+def discoveries(ps: Sequence[float], rate: float) -> list[bool]:
+    """Which hypotheses are rejected by the procedure of Benjamini and Hochberg (1995)."""
+    order = sorted(range(len(ps)), key=ps.__getitem__)
+    last = max((rank for rank, i in enumerate(order, start=1) if ps[i] <= rate * rank / len(ps)), default=0)
+    return [i in set(order[:last]) for i in range(len(ps))]
+
+
+# -- cleaning --------------------------------------------------------------------------------------------------------------------
+
+
+def cleaned(values: Floats) -> Floats:
+    """The values, each pulled in to at most so far from the median of its surroundings. One series or rows of them."""
+    rows = np.atleast_2d(values)
+    middle, reach = _surroundings(rows)
+    return np.clip(rows, middle - _REACH * reach, middle + _REACH * reach).reshape(values.shape)
+
+
+def outliers(values: Floats, least: float) -> list[int]:
+    """The nights far from their surroundings, and further than `least`."""
+    middle, reach = _surroundings(values[None])
+    found: list[int] = np.nonzero(np.abs(values - middle[0]) > np.maximum(_OUTLIER * reach[0], least))[0].tolist()
+    return found
+
+
+def _surroundings(rows: Floats) -> tuple[Floats, Floats]:
+    """The running median, and a standard deviation from the differences of nights, which steps hardly change."""
+    half = _WINDOW // 2
+    padded = np.pad(rows, ((0, 0), (half, half)), mode="reflect")
+    middle = np.partition(sliding_window_view(padded, _WINDOW, axis=1), half, axis=-1)[..., half]
+    steps = np.abs(np.diff(rows, axis=1))
+    at = steps.shape[1] // 2
+    return middle, 1.4826 / math.sqrt(2) * np.partition(steps, at, axis=1)[:, [at]]
+
+
+def memory(series: Sequence[Floats]) -> list[float]:
+    """How much of a night's deviation is left on the next, for each series: lag-1 autocorrelation, 0 to 0.7 in steps of 0.1.
+
+    The variance of differences over two nights is 1 + r times that over one; steps hardly change either. A short series says little, so
+    its own value is drawn towards that of all, and that of few nights towards the usual one.
+    """
+    own = [_autocorrelation(values) for values in series]
+    nights = np.array([len(values) for values in series], dtype=float)
+    everyone = (float(np.dot(nights, own)) + _NIGHTS_OF_USUAL * _USUAL_MEMORY) / (float(nights.sum()) + _NIGHTS_OF_USUAL)
+    drawn = (nights * np.array(own) + _NIGHTS_OF_ALL * everyone) / (nights + _NIGHTS_OF_ALL)
+    return [round(round(min(max(each, 0.0), _MOST_MEMORY) / _STEP) * _STEP, 1) for each in drawn.tolist()]
+
+
+def _autocorrelation(values: Floats) -> float:
+    if len(values) < FEWEST:
+        return 0.0
+    one, two = (np.abs(values[lag:] - values[:-lag]) for lag in (1, 2))
+    most = 3 * 1.4826 * float(np.median(one))
+    squares = [float((np.minimum(each, most) ** 2).mean()) for each in (one, two)]
+    return min(max(squares[1] / squares[0] - 1, -0.5), 1.0) if squares[0] > 0 else 0.0
+
+
+# -- scanning --------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """Standardised differences in one interval."""
+
+    start: int
+    end: int
+    z: Floats
+    """One row per series; column 0 splits `SIDE` nights after the start."""
+
+
+def _scans(rows: Floats, side: int) -> list[_Scan]:
+    """Of the whole series first, then of each interval."""
+    n = rows.shape[1]
+    clean = cleaned(rows)
+    scale = np.sqrt((np.diff(clean, axis=1) ** 2).mean(axis=1, keepdims=True) / 2)
+    standard = (clean - clean.mean(axis=1, keepdims=True)) / np.where(scale > 0, scale, np.inf)
+    sums = np.concatenate([np.zeros((len(rows), 1)), np.cumsum(standard, axis=1)], axis=1)
+    found = []
+    for start, end in intervals(n):
+        size = end - start
+        left = np.arange(side, size - side + 1)
+        total = sums[:, [end]] - sums[:, [start]]
+        difference = sums[:, start + left] - sums[:, [start]] - total * left / size
+        found.append(_Scan(start, end, np.abs(difference) / np.sqrt(left * (size - left) / size)))
+    return found
+
+
+def intervals(n: int) -> list[tuple[int, int]]:
+    """The whole, then halves, quarters ... that overlap by half, down to two weeks: a level that lasts a while fills half of one."""
+    found, size = [(0, n)], n / 2
+    while size >= _SHORTEST:
+        length = round(size)
+        count = 2 * math.ceil(n / size) - 1
+        found += [(start, start + length) for start in np.linspace(0, n - length, count).round().astype(int).tolist()]
+        size /= 2
+    return list(dict.fromkeys(found))
+
+
+@dataclass(frozen=True)
+class _Null:
+    """Statistics of simulated series that do not change."""
+
+    whole: Floats
+    anywhere: Floats
+
+    def beyond(self, null: Floats, value: float) -> float:
+        """The probability of a value at least so large. Beyond most simulated ones by the tail, exponential in the square."""
+        share = (1 + int((null >= value).sum())) / (1 + len(null))
+        if share > _TAIL / 4:
+            return share
+        squares = np.sort(null**2)[-int(_TAIL * len(null)) :]
+        return float(_TAIL * math.exp(-(value**2 - squares[0]) / float((squares - squares[0]).mean())))
+
+
+@lru_cache(maxsize=32)
+def _null(n: int, remembers: float) -> _Null:
+    rng = np.random.default_rng(n)
+    noise = rng.standard_t(_DEGREES, (_NULLS, n + 10))
+    for i in range(1, n + 10):
+        noise[:, i] += remembers * noise[:, i - 1]
+    scans = _scans(noise[:, 10:], SIDE)
+    return _Null(scans[0].z, np.max([scan.z.max(axis=1) for scan in scans], axis=0))
