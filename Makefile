@@ -9,7 +9,7 @@ PARALLEL := -n $(or $(WORKERS),auto) --dist loadfile --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-unit real contracts coverage lint format docs docs-site bench-client bench-overhead bench-ceiling bench-ceiling-published bench-expectation bench-trust bench-faults clean
+.PHONY: help quickstart test test-unit real contracts coverage lint format docs docs-site bench-history bench-client bench-overhead bench-ceiling bench-ceiling-published bench-expectation bench-trust bench-faults clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -58,6 +58,9 @@ bench-client: .venv/installed ## how true the load generator's times are, and wh
 
 bench-overhead: .venv/installed ## what the harness itself costs
 	$(BIN)/python benchmarks/overhead.py
+
+bench-history: .venv/installed ## plant changes in series of nights and count which are found at the right night, and false alarms
+	$(BIN)/python benchmarks/history.py
 
 bench-trust: .venv/installed ## plant faults and count which are named, and flags on clean runs (two hours)
 	$(BIN)/bench engines install llamacpp

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from enginebench.report.capsules.pack import Packed, pack
     from enginebench.report.capsules.verify import Discrepancy, Verification, verify
     from enginebench.report.comparison import Comparison, compare
+    from enginebench.report.history import History, history
     from enginebench.report.exporting import Exported, export, export_formats
     from enginebench.report.run import Form, Run, latest_run, open_run, runs
     from enginebench.report.run_list import index_to_dict, index_to_text
@@ -77,14 +78,15 @@ if TYPE_CHECKING:
 __all__ = [
     "Analysis", "Audit", "Calibration", "CannotRun", "Ceilings", "CellEnded", "CellProgress", "CellResult", "CellStarted", "Check",
     "Cleanup", "Comparison", "Conclusion", "Diagnosis", "Differs", "Discrepancy", "Engine", "EngineReady", "Event", "Expectations",
-    "Expected", "Exported", "Form", "ImageList", "LaunchCommands", "LaunchEnded", "LaunchStarted", "LaunchStep", "ListedImage",
-    "ListedScenario", "Missing", "ModelFit", "Note", "Offload", "OffloadCurve", "OnEvent", "Packed", "PlacedModel", "Plan", "PlanTime",
-    "Preflight", "Prices", "Rerun", "Routing", "RoutingSummary", "Run", "RunIndex", "RunOpened", "Site", "StoredRow", "StoredRun",
-    "UserError", "Verification", "all_checks", "audit_claims", "audit_scenarios", "audit_to_html", "build_images", "build_site",
-    "built_in_scenarios", "calibrate", "ceiling", "clean", "compare", "count_routing", "doctor", "expectations", "export",
-    "export_formats", "fit", "import_file", "index_to_dict", "index_to_text", "install_engine", "latest_run", "launch_commands",
-    "list_engines", "list_images", "list_scenarios", "offload", "open_run", "pack", "pin_images", "place", "plan", "plan_time",
-    "preflight", "price_list", "pull_images", "rerun", "routing_summary", "run", "run_index", "runs", "verify",
+    "Expected", "Exported", "Form", "History", "ImageList", "LaunchCommands", "LaunchEnded", "LaunchStarted", "LaunchStep",
+    "ListedImage", "ListedScenario", "Missing", "ModelFit", "Note", "Offload", "OffloadCurve", "OnEvent", "Packed", "PlacedModel",
+    "Plan", "PlanTime", "Preflight", "Prices", "Rerun", "Routing", "RoutingSummary", "Run", "RunIndex", "RunOpened", "Site",
+    "StoredRow", "StoredRun", "UserError", "Verification", "all_checks", "audit_claims", "audit_scenarios", "audit_to_html",
+    "build_images", "build_site", "built_in_scenarios", "calibrate", "ceiling", "clean", "compare", "count_routing", "doctor",
+    "expectations", "export", "export_formats", "fit", "history", "import_file", "index_to_dict", "index_to_text", "install_engine",
+    "latest_run", "launch_commands", "list_engines", "list_images", "list_scenarios", "offload", "open_run", "pack", "pin_images",
+    "place", "plan", "plan_time", "preflight", "price_list", "pull_images", "rerun", "routing_summary", "run", "run_index", "runs",
+    "verify",
 ]  # fmt: skip
 
 
@@ -161,6 +163,7 @@ _ELSEWHERE: Mapping[str, tuple[str, ...]] = {
     "report.capsules.pack": ("Packed", "pack"),
     "report.capsules.verify": ("Discrepancy", "Verification", "verify"),
     "report.comparison": ("Comparison", "compare"),
+    "report.history": ("History", "history"),
     "report.exporting": ("Exported", "export", "export_formats"),
     "report.site.build": ("Site", "build_site"),
     "report.run_list": ("index_to_dict", "index_to_text"),

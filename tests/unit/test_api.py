@@ -16,14 +16,15 @@ from enginebench import api
 NAMES = [
     "Analysis", "Audit", "Calibration", "CannotRun", "Ceilings", "CellEnded", "CellProgress", "CellResult", "CellStarted", "Check",
     "Cleanup", "Comparison", "Conclusion", "Diagnosis", "Differs", "Discrepancy", "Engine", "EngineReady", "Event", "Expectations",
-    "Expected", "Exported", "Form", "ImageList", "LaunchCommands", "LaunchEnded", "LaunchStarted", "LaunchStep", "ListedImage",
-    "ListedScenario", "Missing", "ModelFit", "Note", "Offload", "OffloadCurve", "OnEvent", "Packed", "PlacedModel", "Plan", "PlanTime",
-    "Preflight", "Prices", "Rerun", "Routing", "RoutingSummary", "Run", "RunIndex", "RunOpened", "Site", "StoredRow", "StoredRun",
-    "UserError", "Verification", "all_checks", "audit_claims", "audit_scenarios", "audit_to_html", "build_images", "build_site",
-    "built_in_scenarios", "calibrate", "ceiling", "clean", "compare", "count_routing", "doctor", "expectations", "export",
-    "export_formats", "fit", "import_file", "index_to_dict", "index_to_text", "install_engine", "latest_run", "launch_commands",
-    "list_engines", "list_images", "list_scenarios", "offload", "open_run", "pack", "pin_images", "place", "plan", "plan_time",
-    "preflight", "price_list", "pull_images", "rerun", "routing_summary", "run", "run_index", "runs", "verify",
+    "Expected", "Exported", "Form", "History", "ImageList", "LaunchCommands", "LaunchEnded", "LaunchStarted", "LaunchStep",
+    "ListedImage", "ListedScenario", "Missing", "ModelFit", "Note", "Offload", "OffloadCurve", "OnEvent", "Packed", "PlacedModel",
+    "Plan", "PlanTime", "Preflight", "Prices", "Rerun", "Routing", "RoutingSummary", "Run", "RunIndex", "RunOpened", "Site",
+    "StoredRow", "StoredRun", "UserError", "Verification", "all_checks", "audit_claims", "audit_scenarios", "audit_to_html",
+    "build_images", "build_site", "built_in_scenarios", "calibrate", "ceiling", "clean", "compare", "count_routing", "doctor",
+    "expectations", "export", "export_formats", "fit", "history", "import_file", "index_to_dict", "index_to_text", "install_engine",
+    "latest_run", "launch_commands", "list_engines", "list_images", "list_scenarios", "offload", "open_run", "pack", "pin_images",
+    "place", "plan", "plan_time", "preflight", "price_list", "pull_images", "rerun", "routing_summary", "run", "run_index", "runs",
+    "verify",
 ]  # fmt: skip
 
 SIGNATURES = {
@@ -35,6 +36,8 @@ SIGNATURES = {
     "run_index": "(folder: str | Path = 'results', *, on_run: OnRun = <function>) -> RunIndex",
     "compare": "(base: Run | str | Path, candidate: Run | str | Path, *, fail_if: Sequence[str] = (), limit: float | None = None, "
     "prices: Prices | None = None) -> Comparison",
+    "history": "(folder: str | Path | Sequence[Run] = 'results', *, metric: str | Sequence[str] = (), "
+    "equal_within: str | float | None = None) -> History",
     "place": "(model: str, hardware: str, *, precision: str | None = None, kv: str = 'f16', tp: int | None = None, pp: int = 1, "
     "dp_replicas: int = 1, attention_dp: int = 1, ep: int | None = None, redundant_experts: int = 0, offload: Offload = <NOTHING>, "
     "host_gb_s: float | None = None, engine: str | None = None) -> PlacedModel",

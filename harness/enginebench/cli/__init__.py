@@ -28,6 +28,7 @@ from enginebench.cli.doctor import doctor
 from enginebench.cli.engines import engines
 from enginebench.cli.export import export
 from enginebench.cli.fit import fit
+from enginebench.cli.history import history
 from enginebench.cli.images import images
 from enginebench.cli.import_file import import_file
 from enginebench.cli.list_runs import list_runs
@@ -76,8 +77,8 @@ def bench() -> None:
 
 
 for command in (
-    run, plan, report, list_runs, compare, import_file, export, pack, verify, rerun, checks, routing, fit, ceiling, offload, audit, engines,
-    images, site, calibrate, doctor, clean, completion,
+    run, plan, report, list_runs, compare, history, import_file, export, pack, verify, rerun, checks, routing, fit, ceiling, offload,
+    audit, engines, images, site, calibrate, doctor, clean, completion,
 ):  # fmt: skip
     bench.add_command(command)
 

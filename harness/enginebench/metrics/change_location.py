@@ -16,7 +16,7 @@ import numpy.typing as npt
 from enginebench.metrics.change_points import SIDE, cleaned
 from enginebench.metrics.statistics import Floats, median
 
-KNOWN_WEIGHT = 60.0
+KNOWN_WEIGHT = 200.0
 """How much likelier a change is at a night with a recorded change of engine, driver or machine than at another night."""
 COVERED = 0.95
 _DEGREES = 4
@@ -93,15 +93,21 @@ class Slope:
     after: float
 
 
-def slope_instead(values: Floats, cuts: Sequence[int], known: Collection[int] = ()) -> Slope | None:
-    """The slope between two levels that describes a series better than steps at the cuts; None if the steps do. known: see the module."""
+def slope_instead(values: Floats, cuts: Sequence[int], known: Collection[int] = (), remembers: float = 0.0) -> Slope | None:
+    """The slope between two levels that describes a series better than steps at the cuts; None if the steps do. known: see the module.
+
+    remembers: lag-1 autocorrelation; nights that resemble each other say less.
+    """
     n, clean = len(values), cleaned(values)
+    if n <= _SHORTEST_SLOPE:
+        return None
     steps = sum(float(((part - part.mean()) ** 2).sum()) for part in np.split(clean, cuts))
     best, rest = _best_slope(clean)
     ends = (best.start > 0) + (best.end < n - 1)
     tiny = n * _tiny(values) ** 2
     # parameters: a level a segment and a night a cut; two levels, and each night at which the slope starts or ends within the series
-    gain = n / 2 * math.log((steps + tiny) / (rest + tiny)) + math.log(n) / 2 * (2 * len(cuts) + 1 - 2 - ends)
+    gain = n / 2 * (1 - remembers) / (1 + remembers) * math.log((steps + tiny) / (rest + tiny))
+    gain += math.log(n) / 2 * (2 * len(cuts) + 1 - 2 - ends)
     return best if gain > _MARGIN + math.log(KNOWN_WEIGHT) * any(cut in known for cut in cuts) else None
 
 
@@ -109,7 +115,7 @@ def _best_slope(values: Floats) -> tuple[Slope, float]:
     """By least squares over a grid of starts and ends, with the sum of squares that is left."""
     n = len(values)
     grid = sorted(set(np.linspace(0, n - 1, min(n, 25)).round().astype(int).tolist()))
-    pairs = np.array([(a, b) for a in grid for b in grid if b - a >= min(_SHORTEST_SLOPE, n - 1)])
+    pairs = np.array([(a, b) for a in grid for b in grid if b - a >= _SHORTEST_SLOPE])
     rise = np.clip((np.arange(n) - pairs[:, [0]]) / (pairs[:, [1]] - pairs[:, [0]]), 0, 1)
     centred = rise - rise.mean(axis=1, keepdims=True)
     height = (centred @ values) / (centred**2).sum(axis=1)

@@ -20,7 +20,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from enginebench.metrics.statistics import Floats
 
-FALSE_DISCOVERY = 0.05
+FALSE_DISCOVERY = 0.10
+"""Of the series that are called changed, this share at most is not, before those are left out that changed by too little to be said."""
 FEWEST = 8
 """Nights below which a series is not judged: no change in fewer could be told from noise."""
 SIDE = 3
@@ -35,6 +36,7 @@ _TAIL = 0.1
 """Share of the simulated values to which the tail is fitted, for probabilities that are too small to be counted."""
 _DEGREES = 4
 """Of freedom of the simulated noise, Student's t."""
+_FOR_KNOWN = 2 / 3
 _MOST_MEMORY, _STEP = 0.7, 0.1
 _USUAL_MEMORY, _NIGHTS_OF_USUAL, _NIGHTS_OF_ALL = 0.2, 60, 40
 
@@ -91,7 +93,7 @@ def _tested(part: Part, values: Floats, known: Sequence[int], remembers: float) 
 def test(values: Floats, known: Sequence[int], remembers: float) -> tuple[float, int, int]:
     """The probability of such a difference without a change, and the interval in which the change is.
 
-    Half of it is spent on the nights that are known, if there are any: with few places to look at, less is due to chance.
+    Most of the chance is spent on the nights that are known, if there are any: with few places to look at, less is due to chance.
     """
     scans = _scans(values[None], SIDE)
     scan = max(scans, key=lambda its: float(its.z.max()))
@@ -102,7 +104,7 @@ def test(values: Floats, known: Sequence[int], remembers: float) -> tuple[float,
     at = np.array(known) - SIDE  # of the first scan, of the whole series
     p_known = null.beyond(null.whole[:, at].max(axis=1), float(scans[0].z[0, at].max()))
     start, end = (0, len(values)) if p_known < p else (scan.start, scan.end)
-    return min(1.0, 2 * min(p, p_known)), start, end
+    return min(1.0, p / (1 - _FOR_KNOWN), p_known / _FOR_KNOWN), start, end
 
 
 def discoveries(ps: Sequence[float], rate: float) -> list[bool]:

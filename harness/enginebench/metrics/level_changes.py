@@ -126,7 +126,7 @@ def _changes(
     for first, last in _same_way(heights):  # of segments
         start, inner = edges[first], cuts[first:last]
         part = values[start : edges[last + 1]]
-        slope = slope_instead(part, [cut - start for cut in inner], [at - start for at in known])
+        slope = slope_instead(part, [cut - start for cut in inner], [at - start for at in known], remembers)
         if slope is not None and abs(slope.after - slope.before) >= math.log1p(least):
             yield Drift(start + slope.start, start + slope.end, slope.before, slope.after, min(ps[cut] for cut in inner))
             continue
