@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from enginebench.report.capsules.pack import Packed, pack
     from enginebench.report.capsules.verify import Discrepancy, Verification, verify
     from enginebench.report.comparison import Comparison, compare
-    from enginebench.report.history import History, history
     from enginebench.report.exporting import Exported, export, export_formats
+    from enginebench.report.history import History, history
     from enginebench.report.run import Form, Run, latest_run, open_run, runs
     from enginebench.report.run_list import index_to_dict, index_to_text
     from enginebench.report.site.build import Site, build_site

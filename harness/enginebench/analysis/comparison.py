@@ -201,7 +201,7 @@ def run_facts(analysis: Analysis) -> dict[str, dict[str, str]]:
 
 def facts_of(row: Row, analysis: Analysis) -> dict[tuple[str, str], str]:
     """Every recorded fact around a row: ('machine', 'run' or the deployment's name, dotted key) -> text."""
-    parts = run_facts(analysis) | {row.name: _deployed(row, analysis)}
+    parts = run_facts(analysis) | {row.name: row_facts(row, analysis)}
     return {(of, what): text for of, facts in parts.items() for what, text in facts.items()}
 
 
