@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from enginebench.report.run import Form, Run, latest_run, open_run, runs
     from enginebench.report.run_list import index_to_dict, index_to_text
     from enginebench.report.site.build import Site, build_site
+    from enginebench.report.site.server import Viewing, view
     from enginebench.runner.calibration import Calibration, calibrate
     from enginebench.runner.doctor import Cleanup, Diagnosis, clean, doctor
     from enginebench.runner.events import (
@@ -81,12 +82,12 @@ __all__ = [
     "Expected", "Exported", "Form", "History", "ImageList", "LaunchCommands", "LaunchEnded", "LaunchStarted", "LaunchStep",
     "ListedImage", "ListedScenario", "Missing", "ModelFit", "Note", "Offload", "OffloadCurve", "OnEvent", "Packed", "PlacedModel",
     "Plan", "PlanTime", "Preflight", "Prices", "Rerun", "Routing", "RoutingSummary", "Run", "RunIndex", "RunOpened", "Site",
-    "StoredRow", "StoredRun", "UserError", "Verification", "all_checks", "audit_claims", "audit_scenarios", "audit_to_html",
-    "build_images", "build_site", "built_in_scenarios", "calibrate", "ceiling", "clean", "compare", "count_routing", "doctor",
-    "expectations", "export", "export_formats", "fit", "history", "import_file", "index_to_dict", "index_to_text", "install_engine",
-    "latest_run", "launch_commands", "list_engines", "list_images", "list_scenarios", "offload", "open_run", "pack", "pin_images",
-    "place", "plan", "plan_time", "preflight", "price_list", "pull_images", "rerun", "routing_summary", "run", "run_index", "runs",
-    "verify",
+    "StoredRow", "StoredRun", "UserError", "Verification", "Viewing", "all_checks", "audit_claims", "audit_scenarios",
+    "audit_to_html", "build_images", "build_site", "built_in_scenarios", "calibrate", "ceiling", "clean", "compare", "count_routing",
+    "doctor", "expectations", "export", "export_formats", "fit", "history", "import_file", "index_to_dict", "index_to_text",
+    "install_engine", "latest_run", "launch_commands", "list_engines", "list_images", "list_scenarios", "offload", "open_run", "pack",
+    "pin_images", "place", "plan", "plan_time", "preflight", "price_list", "pull_images", "rerun", "routing_summary", "run",
+    "run_index", "runs", "verify", "view",
 ]  # fmt: skip
 
 
@@ -167,6 +168,7 @@ _ELSEWHERE: Mapping[str, tuple[str, ...]] = {
     "report.exporting": ("Exported", "export", "export_formats"),
     "report.site.build": ("Site", "build_site"),
     "report.run_list": ("index_to_dict", "index_to_text"),
+    "report.site.server": ("Viewing", "view"),
     "report.run": ("Form", "Run", "latest_run", "open_run", "runs"),
     "runner.calibration": ("Calibration", "calibrate"),
     "runner.doctor": ("Cleanup", "Diagnosis", "clean", "doctor"),

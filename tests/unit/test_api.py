@@ -19,12 +19,12 @@ NAMES = [
     "Expected", "Exported", "Form", "History", "ImageList", "LaunchCommands", "LaunchEnded", "LaunchStarted", "LaunchStep",
     "ListedImage", "ListedScenario", "Missing", "ModelFit", "Note", "Offload", "OffloadCurve", "OnEvent", "Packed", "PlacedModel",
     "Plan", "PlanTime", "Preflight", "Prices", "Rerun", "Routing", "RoutingSummary", "Run", "RunIndex", "RunOpened", "Site",
-    "StoredRow", "StoredRun", "UserError", "Verification", "all_checks", "audit_claims", "audit_scenarios", "audit_to_html",
-    "build_images", "build_site", "built_in_scenarios", "calibrate", "ceiling", "clean", "compare", "count_routing", "doctor",
-    "expectations", "export", "export_formats", "fit", "history", "import_file", "index_to_dict", "index_to_text", "install_engine",
-    "latest_run", "launch_commands", "list_engines", "list_images", "list_scenarios", "offload", "open_run", "pack", "pin_images",
-    "place", "plan", "plan_time", "preflight", "price_list", "pull_images", "rerun", "routing_summary", "run", "run_index", "runs",
-    "verify",
+    "StoredRow", "StoredRun", "UserError", "Verification", "Viewing", "all_checks", "audit_claims", "audit_scenarios",
+    "audit_to_html", "build_images", "build_site", "built_in_scenarios", "calibrate", "ceiling", "clean", "compare", "count_routing",
+    "doctor", "expectations", "export", "export_formats", "fit", "history", "import_file", "index_to_dict", "index_to_text",
+    "install_engine", "latest_run", "launch_commands", "list_engines", "list_images", "list_scenarios", "offload", "open_run", "pack",
+    "pin_images", "place", "plan", "plan_time", "preflight", "price_list", "pull_images", "rerun", "routing_summary", "run",
+    "run_index", "runs", "verify", "view",
 ]  # fmt: skip
 
 SIGNATURES = {
@@ -63,6 +63,7 @@ SIGNATURES = {
     "doctor": "(adapters: Sequence[str | Path] = ()) -> list[Diagnosis]",
     "clean": "() -> Cleanup",
     "import_file": "(path: str | Path | Sequence[str | Path], *, results: str | Path = 'results', facts: Sequence[str] = ()) -> Run",
+    "view": "(path: str | Path = 'results', *, port: int = 0) -> Viewing",
     "build_site": "(folder: str | Path, output: str | Path, *, on_run: Callable[[str], None] = <function>) -> Site",
     "run": "(plan: Plan, *, results: str | Path = 'results', fresh: bool = False, retry_failed: bool = False, client_processes: int = 1, "
     "wait_quiet_s: float = 0.0, share_machine: bool = False, on_event: OnEvent = <function>) -> Run",

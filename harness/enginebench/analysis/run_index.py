@@ -18,14 +18,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import duckdb
-
 from enginebench.analysis import dependencies
 from enginebench.analysis.stored_run import StoredRow, StoredRun
 from enginebench.errors import UserError
 from enginebench.machine.folders import cache_dir
 
 if TYPE_CHECKING:
+    import duckdb
+
     from enginebench.analysis.run_summary import RunSummary
 
 _LAYOUT = 1
@@ -170,6 +170,8 @@ def _files(folder: Path, only: str | None) -> list[os.DirEntry[str]]:
 @contextlib.contextmanager
 def _opened(database: Path, *, write: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection that no writer disturbs: writers of other processes wait, and are waited for."""
+    import duckdb  # not above: it starts threads, for which a process that was forked later waits in vain when it ends
+
     with database.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX if write else fcntl.LOCK_SH)
         with duckdb.connect(str(database), read_only=not write) as base:
@@ -178,6 +180,8 @@ def _opened(database: Path, *, write: bool = False) -> Iterator[duckdb.DuckDBPyC
 
 def _known(database: Path) -> dict[str, tuple[str, dict[str, Any]]]:
     """Run -> its stamp and data. A missing index, one that cannot be read, or one of another layout is made anew, and knows none."""
+    import duckdb
+
     try:
         with _opened(database) as base:
             if base.execute("select layout from meta").fetchall() == [(_LAYOUT,)]:

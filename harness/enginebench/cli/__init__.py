@@ -42,6 +42,7 @@ from enginebench.cli.run import run
 from enginebench.cli.shared import completion, show
 from enginebench.cli.site import site
 from enginebench.cli.verify import verify
+from enginebench.cli.view import view
 from enginebench.errors import Exit, UserError
 
 _EPILOG = """\b
@@ -78,7 +79,7 @@ def bench() -> None:
 
 for command in (
     run, plan, report, list_runs, compare, history, import_file, export, pack, verify, rerun, checks, routing, fit, ceiling, offload,
-    audit, engines, images, site, calibrate, doctor, clean, completion,
+    audit, engines, images, site, calibrate, doctor, clean, completion, view,
 ):  # fmt: skip
     bench.add_command(command)
 

@@ -16,6 +16,7 @@ from enginebench.runner.doctor import remove_leftovers
 from enginebench.runner.events import Event, Note, OnEvent, RunOpened, ignore
 from enginebench.runner.folder import open_run_for
 from enginebench.runner.instruments import Instruments
+from enginebench.runner.live import LiveFile
 from enginebench.runner.preflight import CannotRun, check_prompts, gpu_users, preflight
 from enginebench.runner.quiet import Moment, check_quiet
 from enginebench.runner.sweep import Sweep
@@ -41,10 +42,14 @@ def run_plan(
         raise CannotRun(lacking)
     plan = replace(plan, skipped={**plan.skipped, **lacking.skipped})
     plan = replace(plan, contents={**plan.contents, **check_prompts(plan)})
-    listener = _Listener(on_event)
+    listener, live = _Listener(on_event), LiveFile()
+
+    def tell(event: Event) -> None:
+        live(event)
+        listener(event)
 
     def note(text: str) -> None:
-        listener(Note(text))
+        tell(Note(text))
 
     for line in lacking.warnings:
         note(f"warning: {line}")
@@ -67,10 +72,11 @@ def run_plan(
         deployments = tuple({text_of(deployment): deployment for deployment, _ in plan.launches()}.values())
         todo = tuple(cell for cell in plan.cells if cell.id not in plan.skipped and not run.has(cell.id))
         stored = sum(map(run.has, run.record.cells))
-        listener(RunOpened(run.path, len(run.record.cells), stored, loads, deployments, todo, plan.searches))
+        stack.enter_context(live)
+        tell(RunOpened(run.path, len(run.record.cells), stored, loads, deployments, todo, plan.searches))
         if not run.finished:
             check_quiet(began, wait_quiet_s, note)
-        Sweep(plan, run, plan.registry, installs_of, listener, instruments, client_processes, lease=lease, gpu_users=users).go()
+        Sweep(plan, run, plan.registry, installs_of, tell, instruments, client_processes, lease=lease, gpu_users=users).go()
     if listener.error is not None:
         raise listener.error
     return run

@@ -38,15 +38,30 @@ class Scenario:
     """What changed lastingly from which run on, in sentences."""
 
 
-def home_page(entries: Sequence[Entry], changes: Mapping[str, Sequence[str]], *, live: bool = False) -> str:
+@dataclass(frozen=True)
+class Running:
+    """A run that is going on."""
+
+    id: str
+    name: str
+    step: str
+    deployment: str
+    stored: int
+    planned: int
+
+
+def home_page(
+    entries: Sequence[Entry], changes: Mapping[str, Sequence[str]], *, live: bool = False, running: Sequence[Running] = ()
+) -> str:
     """entries: oldest first. changes: name of a scenario -> sentences on lasting changes. live: the page follows the folder."""
     from markupsafe import Markup
 
-    by_name = {name: [each for each in entries if each.name == name] for name in _newest_first(entries)}
+    read = [each for each in entries if each.answer]
+    by_name = {name: [each for each in read if each.name == name] for name in _newest_first(read)}
     looks = styles((point.deployment, point.engine) for its in by_name.values() for point in its[-1].points)
     return page_environment().get_template("site/home.html.j2").render(
         place=place(0, "site"), policy=SITE_POLICY, live=live, entries=entries[::-1], version=__version__,
-        newest=entries[-1] if entries else None,
+        newest=next((each for each in reversed(entries) if each.answer), None), running=running,
         scenarios=[_scenario(name, its, looks, changes.get(name, ())) for name, its in by_name.items()],
         css=Markup(hues(looks)),  # noqa: S704  # our own
         chart=lambda its: Markup(its.svg),  # noqa: S704  # static_chart escapes
