@@ -50,7 +50,7 @@ class FigureCache:
         self._base = self._of_run() if _all_hashed() else None
         self._launches: dict[str, str] = {}
         self._changed = False
-        name = hashlib.sha256(f"{run.resolve()}\n{self._base}".encode()).hexdigest()[:24]
+        name = hashlib.sha256(f"{run.resolve()}\n{self._base}".encode(errors="surrogateescape")).hexdigest()[:24]
         self._file = folder() / f"{name}.json"
         self._known = _read(self._file) if self._base is not None else {}
         self._used: dict[str, Any] = {}

@@ -101,7 +101,7 @@ def run_index(folder: str | Path = "results", *, on_run: OnRun = lambda _done, _
     place = Path(folder)
     if not place.is_dir():
         raise UserError("there are no runs: it is not a folder", file=place, advice="make a run: bench run quickstart")
-    database = cache_dir() / "index" / f"{hashlib.sha256(str(place.resolve()).encode()).hexdigest()[:16]}.duckdb"
+    database = cache_dir() / "index" / f"{hashlib.sha256(os.fsencode(place.resolve())).hexdigest()[:16]}.duckdb"
     database.parent.mkdir(parents=True, exist_ok=True)
     paths = {file.parent.relative_to(place).as_posix(): file.parent for pattern in _PLACES for file in place.glob(pattern)}
     known = _known(database)
