@@ -28,6 +28,9 @@ from ours where the definitions do. `csv`, `parquet`, `sqlite`, `duckdb` and `op
 What a format cannot hold is left out, and `bench export` says so on stderr: cells that failed, metrics that the validity of a cell withholds, fields that need samples where another tool's file
 states only figures. Cells that are invalid are exported, with a note and, where the format has a place for it, with their verdict.
 
+[export-readers.md](export-readers.md) says which tools read the exports, with how many numbers compared. Exports that can be imported again are compared with the run by
+tests/unit/report/test_export_round_trips.py. Not read by a tool here: the summaries in MLPerf's style, and DuckDB files by anything but DuckDB itself.
+
 A new format is one file in harness/enginebench/report/exporters/.
 """
 

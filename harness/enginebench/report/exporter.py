@@ -29,6 +29,8 @@ class Material:
     analysis: Analysis
     folder: Run
     said: dict[str, None] = field(default_factory=dict)
+    withheld: dict[str, tuple[dict[str, None], dict[str, None]]] = field(default_factory=dict)
+    """Reason -> (metrics, deployments) that are left out for it."""
 
     def say(self, note: str) -> None:
         """Something that the export does not hold, in one sentence; said once."""
@@ -51,8 +53,16 @@ class Material:
         """Those of the values (metric of ours -> anything) that mean something in this cell; that the others are left out is said."""
         for metric in values:
             if (why := cell.withheld(metric)) is not None:
-                self.say(f"{metric} of {cell.row.name} is left out: {why}")
+                metrics, names = self.withheld.setdefault(why, ({}, {}))
+                metrics.setdefault(metric)
+                names.setdefault(cell.row.name)
         return {metric: value for metric, value in values.items() if cell.withheld(metric) is None}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """All that was said."""
+        left_out = (f"{', '.join(metrics)} of {', '.join(names)}: left out, {why}" for why, (metrics, names) in self.withheld.items())
+        return (*self.said, *left_out)
 
     def sampled(self, what: str) -> Iterator[Measured]:
         """The cells with raw samples; that the others are left out is said. what: the part of the export that needs samples."""

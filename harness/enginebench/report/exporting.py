@@ -47,9 +47,9 @@ def export(run: Run | str | Path, to: str) -> Exported:
     material = Material(opened.analysis, opened.folder)
     files = dict(chosen.write(material))
     if not files:
-        message = f"nothing to export to {to}" + (f": {next(iter(material.said))}" if material.said else ": no cell has figures")
+        message = f"nothing to export to {to}" + (f": {'; '.join(material.notes)}" if material.notes else ": no cell has figures")
         raise UserError(message, file=opened.path)
-    return Exported(to, files, tuple(material.said))
+    return Exported(to, files, material.notes)
 
 
 def export_formats() -> dict[str, str]:

@@ -7,6 +7,7 @@ import json
 import math
 import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from enginebench.cli import main
+from enginebench.domain import Cell, ClosedLoop, OpenLoop
 from enginebench.errors import UserError
 from enginebench.machine.folders import checkout
 from enginebench.records.run_folder import Run
 from enginebench.records.samples import Samples
 from enginebench.report.exporter import all_exporters
+from enginebench.report.exporters.guidellm_statistics import concurrency, rate, spread
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as prometheus
 
@@ -221,6 +224,148 @@ def test_what_is_withheld_is_not_exported(published: enginebench.Run) -> None:
     assert any("is left out" in note or "not streamed" in note for note in exported.notes)
 
 
+# -- other tools' reports ----------------------------------------------------------------------------------------------
+
+
+def test_aiperf_numbers_are_those_of_its_definitions(synthetic: enginebench.Run) -> None:
+    files = enginebench.export(synthetic, "aiperf").files
+    name = next(name for name in files if name.endswith(".json"))
+    summary = json.loads(files[name])
+    records = [json.loads(line) for line in files[name.replace("profile_export_aiperf.json", "profile_export.jsonl")].splitlines()]
+    samples = samples_of(synthetic, summary["enginebench"]["cell"])
+    expected = by_hand(samples)
+    assert len(records) == len(samples) == summary["request_count"]["avg"]
+    for tag, ours in {
+        "time_to_first_token": "ttft",
+        "inter_token_latency": "tpot",
+        "inter_chunk_latency": "itl",
+        "request_latency": "e2el",
+    }.items():
+        assert summary[tag]["avg"] == pytest.approx(expected[f"mean_{ours}_ms"], rel=1e-9), tag
+        assert summary[tag]["p99"] == pytest.approx(expected[f"p99_{ours}_ms"], rel=1e-9), tag
+        values = [record["metrics"][tag]["value"] for record in records]
+        flat = [each for value in values for each in (value if isinstance(value, list) else [value])]
+        assert summary[tag]["count"] == len(flat)
+        assert summary[tag]["sum"] == pytest.approx(sum(flat))
+    assert summary["output_token_throughput"]["avg"] == pytest.approx(expected["output_throughput"], rel=1e-9)
+    first = records[0]["metadata"]
+    assert first["request_end_ns"] - first["request_start_ns"] == int(samples.end_ns[0] - samples.sent_ns[0])
+
+
+def test_inferencex_rows_are_made_of_vllm_results(synthetic: enginebench.Run) -> None:
+    (rows,) = (json.loads(content) for content in enginebench.export(synthetic, "inferencex").files.values())
+    theirs = {result["enginebench_cell"]: result for result in results(synthetic)}
+    for row in rows:
+        result = theirs[row["recipe_fingerprint"]]
+        gpus = row["tp"] * row["pp"]
+        assert row["tput_per_gpu"] == pytest.approx(result["total_token_throughput"] / gpus)
+        assert row["median_ttft"] == pytest.approx(result["median_ttft_ms"] / 1e3)
+        assert row["median_intvty"] == pytest.approx(1e3 / result["median_tpot_ms"])
+
+
+def test_guidellm_statistics_by_hand() -> None:
+    """Requests that end at 1, 2 and 4 s of 5: rates are 1 over half the time to the neighbours, weighted by that time."""
+    found = rate([(1.0, 1.0), (2.0, 1.0), (4.0, 1.0)], 0.0, 5.0)
+    lengths, rates = np.array([0.5, 1.0, 1.5, 1.5, 0.5]), np.array([0.0, 1.0, 1 / 1.5, 1 / 1.5, 0.0])
+    assert found["mean"] == pytest.approx(float(rates @ lengths) / 5)
+    assert found["count"] == 3
+    assert (found["min"], found["max"]) == (0.0, 1.0)
+    busy = concurrency([(0.0, 2.0, 1.0), (1.0, 4.0, 1.0)], 0.0, 5.0)
+    assert busy["mean"] == pytest.approx((1 + 2 + 1 + 1 + 0) / 5)
+    assert spread(np.array([1.0, 2.0, 3.0, 4.0]))["percentiles"]["p90"] == 4.0
+    assert spread(np.empty(0))["mean"] == 0.0
+
+
+def test_guidellm_requests_and_metrics_agree(synthetic: enginebench.Run) -> None:
+    (report,) = (json.loads(content) for content in enginebench.export(synthetic, "guidellm").files.values())
+    assert len(report["benchmarks"]) > 80
+    for benchmark in report["benchmarks"][::13]:
+        ttfts = [
+            1e3 * (each["info"]["timings"]["first_token_iteration"] - each["info"]["timings"]["request_start"])
+            for each in benchmark["requests"]["successful"]
+        ]
+        stated = benchmark["metrics"]["time_to_first_token_ms"]["successful"]
+        assert stated["mean"] == pytest.approx(np.mean(ttfts))
+        assert stated["percentiles"]["p90"] == pytest.approx(np.percentile(ttfts, 90, method="inverted_cdf"))
+
+
+def test_llmd_reports_have_the_fields_of_the_schema(synthetic: enginebench.Run) -> None:
+    """Its classes forbid other fields; they validate the whole in tests/contracts/exports.py."""
+    for content in list(enginebench.export(synthetic, "llm-d").files.values())[::11]:
+        report = json.loads(content)
+        assert set(report) == {"version", "run", "scenario", "results"}
+        assert report["version"] == "0.2"
+        assert set(report["run"]) <= {"uid", "eid", "cid", "pid", "time", "user", "description", "keywords"}
+        aggregate = report["results"]["request_performance"]["aggregate"]
+        assert set(aggregate) == {"requests", "latency", "throughput"}
+        units = {"request_rate": "queries/s"}
+        assert all(its["units"] == units.get(name, "tokens/s") for name, its in aggregate["throughput"].items())
+        (engine,) = report["scenario"]["stack"]
+        assert set(engine["standardized"]) == {"kind", "tool", "tool_version", "role", "replicas", "model", "accelerator"}
+
+
+@pytest.fixture
+def troubled(synthetic_run: Run, tmp_path: Path) -> enginebench.Run:
+    """An open loop in which every fifth request failed, and a closed loop whose tokens nobody counted."""
+    found = next(cell for cell in synthetic_run.cells() if cell.status == "ok")
+    samples = samples_of(enginebench.open_run(synthetic_run.path), found.id)
+    bad = np.arange(len(samples)) % 5 == 0
+    kept = [(a, b) for i, (a, b) in enumerate(itertools.pairwise(samples.offsets.tolist())) if not bad[i]]
+    where = np.concatenate([np.arange(a, b) for a, b in kept])
+    counts = np.where(bad, 0, samples.events)
+    failed = replace(
+        samples, outcome=tuple("timeout" if each else "ok" for each in bad), error=tuple("took too long" if each else None for each in bad),
+        event_ns=samples.event_ns[where], event_tokens=samples.event_tokens[where], event_chars=samples.event_chars[where],
+        offsets=np.concatenate(([0], np.cumsum(counts))), output_tokens=np.where(bad, -1, samples.output_tokens),
+    )  # fmt: skip
+    uncounted = replace(samples, output_tokens=np.full(len(samples), -1), event_tokens=np.full_like(samples.event_tokens, -1))
+    loads = (
+        OpenLoop(rate=5.0, input_tokens=128, output_tokens=32, requests=len(samples)),
+        ClosedLoop(concurrency=2, requests=len(samples)),
+    )
+    cells = [Cell(found.deployment, load, 0) for load in loads]
+    record = replace(synthetic_run.record, cells=tuple(cell.id for cell in cells), slo={"ttft_s": 1.0, "tpot_s": 0.1})
+    folder = Run.create(tmp_path / "troubled", record, "name: troubled\n")
+    for cell, its in zip(cells, (failed, uncounted), strict=True):
+        folder.add_cell(replace(found, id=cell.id, load=cell.load, launch_id=cell.launch_id, samples_sha256=None), its)
+    return enginebench.open_run(folder.path)
+
+
+@pytest.mark.parametrize("form", ["aiperf", "csv", "guidellm", "inferencex", "llm-d", "mlperf", "openmetrics", "parquet", "sqlite", "vllm"])
+def test_failed_requests_and_uncounted_tokens(form: str, troubled: enginebench.Run) -> None:
+    if form == "inferencex":  # one cell is an open loop, the other has no tokens
+        with pytest.raises(UserError, match=r"nothing to export to inferencex: .*no rows of open loops"):
+            enginebench.export(troubled, form)
+        return
+    exported = enginebench.export(troubled, form)
+    for name, content in exported.files.items():
+        if name.endswith(".json"):
+            json.loads(content, parse_constant=lambda name: pytest.fail(f"{name} in {form}"))
+    if form in ("aiperf", "llm-d", "vllm", "guidellm"):
+        assert any("nobody counted" in note or "not counted" in note for note in exported.notes), exported.notes
+
+
+def test_failures_are_failures_everywhere(troubled: enginebench.Run) -> None:
+    good, bad = 32, 8
+    result = next(each for each in results(troubled) if each["request_rate"] == 5.0)
+    assert (result["completed"], result["failed"]) == (good, bad)
+    assert result["errors"].count("took too long") == bad
+    assert result["request_goodput"] == pytest.approx(result["request_throughput"])
+    assert len(result["queue_times"]) == good + bad
+    summary = next(
+        json.loads(content) for name, content in enginebench.export(troubled, "aiperf").files.items() if name.endswith("aiperf.json")
+    )
+    assert (summary["request_count"]["avg"], summary["error_request_count"]["avg"]) == (good, bad)
+    report = json.loads(next(iter(enginebench.export(troubled, "llm-d").files.values())))
+    requests = report["results"]["request_performance"]["aggregate"]["requests"]
+    assert (requests["total"], requests["failures"]) == (good + bad, bad)
+    (guide,) = (json.loads(content) for content in enginebench.export(troubled, "guidellm").files.values())
+    assert guide["benchmarks"][0]["metrics"]["request_totals"] == {"successful": good, "incomplete": 0, "errored": bad, "total": good + bad}
+    mlperf = json.loads(next(iter(enginebench.export(troubled, "mlperf").files.values())))
+    assert (mlperf["n_samples_completed"], mlperf["n_samples_failed"]) == (good, bad)
+    assert mlperf["run_config"]["load_pattern"] == {"type": "poisson", "target_qps": 5.0, "target_concurrency": None}
+
+
 # -- the command -------------------------------------------------------------------------------------------------------
 
 
@@ -254,8 +399,6 @@ def test_cells_that_did_not_run_are_counted(synthetic: enginebench.Run) -> None:
 
 
 def test_a_run_without_figures_has_nothing_to_export(tmp_path: Path, synthetic_run: Run) -> None:
-    from dataclasses import replace
-
     folder = Run.create(tmp_path / "empty", replace(synthetic_run.record, probes={}), "name: empty\n")
     with pytest.raises(UserError, match="nothing to export to vllm"):
         enginebench.export(folder.path, "vllm")

@@ -14,7 +14,7 @@ from enginebench.records.dialect import Caveat, Dialect, Term
 from enginebench.records.foreign_record import ForeignRecord
 from enginebench.records.importer import UNKNOWN_PRECISION, Form, ImportedCell, Source, importer
 
-_AS_VLLM = frozenset({"vllm-benchmark", "inference-perf", "inferencemax"})
+_AS_VLLM = frozenset({"vllm-benchmark", "inference-perf", "inferencemax", "enginebench"})
 """Tools whose inter-token latency is gaps between chunks, and whose TPOT is over n - 1."""
 _AS_AIPERF = frozenset({"aiperf", "guidellm"})
 """Tools whose inter-token latency is (E2E - TTFT) / (n - 1)."""

@@ -1,6 +1,6 @@
 """What `vllm bench serve --save-result --save-detailed` writes, one file per cell, and the `.pytorch.json` beside each.
 
-Fields and definitions as in vllm/benchmarks/serve.py of vLLM 0.26. `summary.json` lists all results, as `vllm bench sweep plot` reads them.
+Fields and definitions as in vllm/benchmarks/serve.py of vLLM 0.33. `summary.json` lists all results, as `vllm bench sweep plot` reads them.
 """
 
 from __future__ import annotations
@@ -18,8 +18,11 @@ from enginebench.report.measured import Measured, summary
 
 _BACKENDS = {"vllm": "vllm", "sglang": "sglang", "llamacpp": "llama.cpp", "trtllm": "tensorrt-llm"}
 _PERCENTILES = (50, 90, 95, 99)
-_DETAILED = ("input_lens", "output_lens", "ttfts", "itls", "latencies", "start_times", "errors")
-_PYTORCH = [f"{kind}_{name}_ms" for name in ("ttft", "tpot", "itl") for kind in ("median", "mean", "std", "p99")]
+_DETAILED = ("input_lens", "output_lens", "ttfts", "itls", "latencies", "start_times", "queue_times", "errors")
+_PYTORCH = [
+    "median_ttft_ms", "mean_ttft_ms", "std_ttft_ms", "p99_ttft_ms", "mean_tpot_ms", "median_tpot_ms", "std_tpot_ms", "p99_tpot_ms",
+    "median_itl_ms", "mean_itl_ms", "std_itl_ms", "p99_itl_ms",
+]  # fmt: skip
 _NAMES = {"e2e": "e2el"}
 _STATED = {
     "request_throughput": ("request_throughput", 1.0), "output_throughput": ("output_throughput", 1.0),
@@ -37,6 +40,7 @@ _STATED = {
         "ttfts": "first output event - sent",
         "latencies": "last output event - sent",
         "tpot": "(latency - ttft) / (output tokens - 1), requests with at least 2 tokens; an answer in one event has 0",
+        "queue_times": "sent - due, in an open loop",
         "itls": "gaps between events, however many tokens each holds",
         "output_throughput": "output tokens of successful requests / duration, over the whole load",
         "request_goodput": "requests within the run's SLO / duration, counted from sent",
@@ -115,11 +119,14 @@ def _measured(cell: Measured, run: Material) -> dict[str, Any]:
     out: dict[str, Any] = {
         "duration": duration, "completed": int(ok.sum()), "failed": int((~ok).sum()), "total_input_tokens": total_in,
         "request_throughput": float(ok.sum()) / duration if duration else 0.0,
-        "input_lens": cell.input_tokens.tolist(), "ttfts": cell.ttft_s.tolist(), "itls": [list(gaps) for gaps in cell.gaps_s],
-        "latencies": cell.e2e_s.tolist(), "start_times": cell.start_s.tolist(), "errors": [error or "" for error in s.error],
+        "input_lens": cell.input_tokens.tolist(), "start_times": cell.start_s.tolist(), "errors": [error or "" for error in s.error],
         "max_concurrent_requests": _most_in_flight(cell),
     }  # fmt: skip
+    if cell.withheld("ttft") is None:
+        out |= {"ttfts": cell.ttft_s.tolist(), "itls": [list(gaps) for gaps in cell.gaps_s], "latencies": cell.e2e_s.tolist()}
     found = {"ttft": cell.ttft_s[ok], "itl": cell.all_gaps_s, "e2e": cell.e2e_s[ok]}
+    if cell.record.load.open_loop:  # in its closed loop every request is due at the start, which ours does not mean
+        out["queue_times"] = (np.maximum(s.sent_ns - s.due_ns, 0) / 1e9).tolist()
     if cell.counted:
         total = int(tokens.sum())
         out |= {
