@@ -244,8 +244,8 @@ def test_evalscope_old_tables_call_gaps_tpot(tmp_path: Path) -> None:
 def test_evalscope_old_databases_list_the_times_of_chunks(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "benchmark_data.db") as connection:
         connection.execute(
-            "CREATE TABLE result (request TEXT, start_time REAL, chunk_times TEXT, success INTEGER, latency REAL, first_chunk_latency REAL, "
-            "prompt_tokens INTEGER, completion_tokens INTEGER)"
+            "CREATE TABLE result (request TEXT, start_time REAL, chunk_times TEXT, success INTEGER, latency REAL, "
+            "first_chunk_latency REAL, prompt_tokens INTEGER, completion_tokens INTEGER)"
         )
         connection.execute("INSERT INTO result VALUES ('{\"model\": \"m\"}', 7.0, '[7.05, 7.06, 7.08]', 1, 0.08, 0.05, 10, 3)")
         connection.execute("INSERT INTO result (request, start_time, success) VALUES ('', 8.0, 0)")
