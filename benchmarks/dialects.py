@@ -1,7 +1,7 @@
 """Runs other load generators against truthserver, imports what they write, and compares three figures: true, the tool's own, imported.
 
     python benchmarks/dialects.py --out FOLDER [TOOL...]    # keeps the tools' files in FOLDER/<tool>
-    python benchmarks/dialects.py --write                   # also replaces dialects_measured.jsonl, of which docs/dialects.md is made
+    python benchmarks/dialects.py --write                   # also their lines in dialects_measured.jsonl, of which docs/dialects.md is made
 
 Tools are found as `benchmarks/rivals.py` says. The load is short: it shows definitions. docs/fidelity.md has the errors under load.
 """
@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import dialect_tools
 import enginebench
 import numpy as np
 from enginebench.metrics.context import Context
@@ -111,12 +112,15 @@ TOOLS = (
     Tool("aiperf", lambda _: [], "profile_export_aiperf.json", aiperf_figures),
     Tool("guidellm", lambda _: [], "guidellm.json", guidellm_figures),
     Tool("inference-perf", single_requests, "stage_0_lifecycle_metrics.json", inference_perf_figures),
+    Tool("evalscope", lambda _: [], "benchmark_summary.json", dialect_tools.evalscope_figures),
+    Tool("genai-bench", lambda _: [], "D*_num_concurrency_*.json", dialect_tools.genai_bench_figures),
+    Tool("llama-benchy", lambda _: [], "benchy.json", dialect_tools.llama_benchy_figures),
 )
 
 
 def true_figures(log: Path) -> Figures:
     """The figures of the last REQUESTS requests in the server's log, by the definitions of docs/metrics.md."""
-    known = sorted((its for _, its in records(log)), key=lambda its: its[0])[-REQUESTS:]
+    known = sorted((its for _, its in records(log) if len(its[1])), key=lambda its: its[0])[-REQUESTS:]
     ttft = np.array([int(tokens[0]) - arrived for arrived, tokens in known]) / 1e9
     spans = np.array([int(tokens[-1] - tokens[0]) for _, tokens in known]) / 1e9
     counts = np.array([len(tokens) for _, tokens in known])
@@ -159,11 +163,11 @@ def run(tool: Tool, rival: Rival, program: Path, out: Path) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tools", nargs="*", help="vllm, sglang, aiperf, guidellm, inference-perf; default: all that are installed")
+    parser.add_argument("tools", nargs="*", help=f"{', '.join(tool.package for tool in TOOLS)}; default: all that are installed")
     parser.add_argument("--out", type=Path, help="keep the tools' files in this folder")
-    parser.add_argument("--write", action="store_true", help=f"replace {MEASURED.name}")
+    parser.add_argument("--write", action="store_true", help=f"replace the lines of these tools in {MEASURED.name}")
     given = parser.parse_args(arguments)
-    rivals = {its.package: replace(its) for its in RIVALS}
+    rivals = {its.package: replace(its) for its in (*RIVALS, *dialect_tools.RIVALS)}
     out = given.out or Path(tempfile.mkdtemp(prefix="dialects-"))
     out.mkdir(parents=True, exist_ok=True)
     program, lines = build(out), []
@@ -179,7 +183,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for name, its in found["figures"].items():
             print(f"{tool.package:16} {name:20} truth {its['truth']:10.5g}  tool {its['tool']:10.5g}  imported {its['imported']:10.5g}")
     if given.write and lines:
-        MEASURED.write_text("\n".join(lines) + "\n")
+        names = {json.loads(line)["tool"] for line in lines}
+        kept = [line for line in MEASURED.read_text().splitlines() if json.loads(line)["tool"] not in names] if MEASURED.exists() else []
+        MEASURED.write_text("\n".join([*kept, *lines]) + "\n")
         print(f"wrote {os.path.relpath(MEASURED)}")
 
 

@@ -210,7 +210,11 @@ def read_sqlite(file: Path, skip: frozenset[str] = frozenset()) -> Objects:
     """The rows of the first table, without the columns that are skipped."""
     for suffix in ("-wal", "-journal"):
         if (beside := file.with_name(file.name + suffix)).is_file() and beside.stat().st_size:
-            raise UserError(f"has changes in {beside.name} that are not in it yet", file=file, advice=f"run sqlite3 {file.name} .schema, or end what writes it")
+            raise UserError(
+                f"has changes in {beside.name} that are not in it yet",
+                file=file,
+                advice=f"run sqlite3 {file.name} .schema, or end what writes it",
+            )
     address = f"{file.resolve().as_uri()}?mode=ro&immutable=1"
     try:
         connection = sqlite3.connect(address, uri=True)

@@ -22,11 +22,12 @@ _FIDELITY = "docs/fidelity.md, one core"
 _CHUNK = "the first event counts, also an empty role event of a chat"
 DIALECT = Dialect(
     (
-        Term("TTFT", "TTFT", "first event with `choices` - start of the request", becomes="ttft", differs=_CHUNK),
+        Term("TTFT", "TTFT", "first event with `choices` - start of the request", becomes="ttft", differs=_CHUNK, in_samples=True),
         Term("TPOT", "TPOT", "(latency - TTFT) / (output tokens - 1); 0 below 2 tokens", becomes="tpot",
              differs="it ends with the last event of the stream, the usage event"),
         Term("ITL", "TPOT, old", "of tables with a column `Percentile`: gaps between events, though it is called TPOT", becomes="itl"),
-        Term("ITL", "ITL", "gaps between events with `choices`, of all requests", becomes="itl", differs="a gap to an empty event counts"),
+        Term("ITL", "ITL", "gaps between events with `choices`, of all requests", becomes="itl", differs="a gap to an empty event counts",
+             in_samples=True),
         Term("E2E", "Latency", "last event of the stream, the usage event too, - start of the request", becomes="e2e",
              differs="it ends with the last event of the stream, the usage event"),
         Term("output throughput", "Output Throughput", "output tokens / (last end - first start)", becomes="output_throughput"),

@@ -15,11 +15,12 @@ from enginebench.records.imported_samples import Requests
 from enginebench.records.importer import UNKNOWN_PRECISION, Form, ImportedCell, Source, importer
 
 _STATISTICS = {"p50": "p50", "p90": "p90", "p99": "p99"}
+_INSIDE = "the engine runs in the client's process and its queue is inside"
 DIALECT = Dialect(
     (
         Term("TTFT", "ttft_percentiles", "first token - handing the request over, in ms; only with --streaming", becomes="ttft",
              factor=1e-3,
-             differs="the engine runs in the client's process and its queue is inside"),
+             differs=_INSIDE, in_samples=True),
         Term("TTFT", "avg_ttft_ms", "mean of the same"),
         Term("TPOT", "tpot_percentiles", "per request (end - first token) / (output tokens - 1), in ms; 0 below 2 tokens", becomes="tpot",
              factor=1e-3),
@@ -28,7 +29,7 @@ DIALECT = Dialect(
         Term("TPOT", "gen_tps_percentiles", "percentiles of the same"),
         Term("ITL", "-", "none"),
         Term("E2E", "request_latency_percentiles_ms", "end - handing the request over", becomes="e2e", factor=1e-3,
-             differs="the engine runs in the client's process and its queue is inside"),
+             differs=_INSIDE, in_samples=True),
         Term("E2E", "avg_request_latency_ms", "mean of the same"),
         Term("output throughput", "system_output_throughput_tok_s", "output tokens / (last end - first start)",
              becomes="output_throughput"),
