@@ -19,6 +19,7 @@ from enginebench.report.answer import answer
 from enginebench.report.blocks import Block, Folded, Panel, Plots
 from enginebench.report.chart_marks import swatch
 from enginebench.report.columns import interval_text, repeats_text, value_text, why_missing
+from enginebench.report.findings import sentence_case
 from enginebench.report.packed import pack
 from enginebench.report.page import SITE_POLICY, Place, contained, packed, page_environment
 from enginebench.report.section import Context, Section
@@ -67,7 +68,7 @@ def render_html(run: Run, analysis: Analysis, place: Place | None = None) -> str
         analysis=analysis,
         run=analysis.run,
         answer=answer(analysis),
-        findings={section.id: section.finding(context) for section, _ in sections},
+        findings={section.id: sentence_case(section.finding(context)) for section, _ in sections},
         sections=sections,
         figures={section.id for section, blocks in sections if any(_panels(block) for block in blocks)},
         contents=contents,

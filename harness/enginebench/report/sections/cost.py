@@ -6,10 +6,12 @@ from collections.abc import Iterator, Sequence
 
 from enginebench.analysis.analysis import Analysis, Row
 from enginebench.domain import Load
+from enginebench.domain.formatting import percent
 from enginebench.metrics.registry import find
 from enginebench.metrics.statistics import Estimate
 from enginebench.report.blocks import Block, Cell, Paragraph, Table
 from enginebench.report.columns import MISSING, Column, column, value_text
+from enginebench.report.findings import leader_finding
 from enginebench.report.section import Context, Section, measurements
 
 _FIGURES = ("gpu_memory", "cost_per_token", "energy_per_token", "joules_per_token", "share_of_ceiling", "share_of_expected")
@@ -55,4 +57,24 @@ def _cell(value: Estimate | None, its: Column) -> Cell:
     return Cell(value_text(value, its), css="num", bar=min(value.value, 1.0) if its.figure in _SHARES else None)
 
 
-SECTION = Section("cost", "What it costs, and its share of the bound and of the expectation", _blocks, label="Cost", needs=(measurements,))
+def _finding(context: Context) -> str:
+    """Who is cheapest, or takes the least energy; else the largest share of the bound."""
+    analysis = context.analysis
+    for figure in ("cost_per_token", "energy_per_token", "joules_per_token"):
+        if any(row.figures.get(figure) for row in analysis.rows if row.sound):
+            return leader_finding(figure, analysis)
+    shares = [(found.value, row) for row in analysis.rows if row.sound and (found := row.figures.get("share_of_ceiling"))]
+    if not shares:
+        return ""
+    share, row = max(shares, key=lambda each: each[0])
+    model = f", {row.deployment.model}" if len(context.models) > 1 else ""
+    where = f"by {row.name} at {row.load.level_text} of {row.load.shape_text}{model}"
+    if share > 1:
+        return f"{percent(share, 2)} of the bound, {where}: the figure is wrong, or an assumption of the bound is"
+    return f"At most {percent(share, 2)} of the bound is reached, {where}"
+
+
+SECTION = Section(
+    "cost", "What it costs, and its share of the bound and of the expectation", _blocks, label="Cost", needs=(measurements,),
+    finding=_finding,
+)  # fmt: skip

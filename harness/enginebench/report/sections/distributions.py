@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from enginebench.domain import JSON
 from enginebench.report.blocks import Block, Panel, Plots
-from enginebench.report.columns import itl_is_exact
+from enginebench.report.columns import column, itl_is_exact
+from enginebench.report.findings import span
 from enginebench.report.plotly_traces import axis, panel_groups, steps
 from enginebench.report.section import Context, Section, raw_samples
 
@@ -24,7 +25,24 @@ def _distribution(latency: str, title: str) -> Section:
             caption = f"Here a gap is an {name}. {_CAPTION}" if latency == "itl" else _CAPTION
             yield Plots(caption, panels, tuple(context.slots))
 
-    return Section(f"distribution-{latency}", f"Distribution of the {title}", blocks, "Distributions", (raw_samples,), folded=True)
+    def finding(context: Context) -> str:
+        return _spread(latency, context)
+
+    return Section(
+        f"distribution-{latency}", f"Distribution of the {title}", blocks, "Distributions", (raw_samples,), folded=True, finding=finding
+    )
+
+
+def _spread(latency: str, context: Context) -> str:
+    """'TTFT: the p99 is 1.2-8.4 times the median'; with the highest percentile that every sound row has."""
+    rows = [row for row in context.analysis.rows if row.sound and row.figures.get(f"{latency}_p50")]
+    for q in (99, 90):
+        found = [(row.figures[f"{latency}_p50"], row.figures.get(f"{latency}_p{q}")) for row in rows]
+        ratios = [high.value / middle.value for middle, high in found if middle and high and middle.value > 0]
+        if ratios and len(ratios) == len(rows):
+            label = column(f"{latency}_p{q}", context.analysis).label
+            return f"{label} is {span(ratios)} times the median"
+    return ""
 
 
 def _panels(context: Context, latency: str) -> Iterator[Panel]:

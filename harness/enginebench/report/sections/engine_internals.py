@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from enginebench.analysis.analysis import CellResult, Row
 from enginebench.domain import JSON
+from enginebench.domain.formatting import counted
 from enginebench.metrics.hardware import used_gpus
 from enginebench.records.cell import CellRecord
 from enginebench.records.counters import CounterSeries
@@ -147,4 +148,24 @@ def _slope(points: Points) -> Points:
     return out
 
 
-SECTION = Section("engine-internals", "Inside the engines, over time", _blocks, label="Engine internals", needs=(time_series,), folded=True)
+def _finding(context: Context) -> str:
+    """In how many cells with such a gauge requests waited inside the engine."""
+    gauges = [
+        gauge for row in context.analysis.rows for cell in row.cells if cell.ran and (gauge := cell.gauges.get("waiting")) is not None
+    ]
+    waited = sum(gauge.mean >= _WAITS for gauge in gauges)
+    if not gauges:
+        return ""
+    return (
+        f"Requests waited inside the engine in {waited} of {counted(len(gauges), 'cell')}"
+        if waited
+        else "No requests waited inside the engines"
+    )
+
+
+_WAITS = 0.5
+"""Mean of waiting requests from which a queue is said to be there."""
+SECTION = Section(
+    "engine-internals", "Inside the engines, over time", _blocks, label="Engine internals", needs=(time_series,), folded=True,
+    finding=_finding,
+)  # fmt: skip

@@ -9,6 +9,7 @@ from enginebench.domain import JSON, plain
 from enginebench.domain.formatting import counted
 from enginebench.report.blocks import Block, Bullets, Cell, Folded, Paragraph, Table
 from enginebench.report.fairness_card import ASPECTS, Card, Column, fairness
+from enginebench.report.findings import listed
 from enginebench.report.section import Context, Section, measurements
 
 __all__ = ["ASPECTS", "SECTION", "Card", "fairness"]
@@ -89,4 +90,14 @@ def _data(analysis: Analysis) -> Mapping[str, JSON]:
     return {"fairness": {"asymmetries": list(card.asymmetries), "deployments": deployments}}
 
 
-SECTION = Section("fairness", "Fairness", _blocks, needs=(measurements,), notes=_notes, data=_data)
+def _finding(context: Context) -> str:
+    card = fairness(context.analysis)
+    if len({column.engine for column in card.columns}) < 2:
+        return "One engine: what differs is what the scenario varies" if card.columns else ""
+    names = list(dict.fromkeys(each.partition(":")[0] for each in card.asymmetries))
+    if not names:
+        return "The engines do not differ in any setting that is known of both and matters"
+    return f"The engines differ in {counted(len(names), 'setting')} that {'matters' if len(names) == 1 else 'matter'}: {listed(names)}"
+
+
+SECTION = Section("fairness", "Fairness", _blocks, needs=(measurements,), notes=_notes, data=_data, finding=_finding)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from enginebench.analysis.analysis import Row
+from enginebench.analysis.conclusion import Grid
+from enginebench.analysis.figure_grids import figure_grids
 from enginebench.domain import JSON
 from enginebench.domain.formatting import number
 from enginebench.report.blocks import Block, Cell, Panel, Plots, Table
 from enginebench.report.columns import THROUGHPUT, USER
+from enginebench.report.findings import joined, listed
 from enginebench.report.plotly_traces import axis, by_deployment, frontier_line, frontier_points, invalid, panel_groups, value
 from enginebench.report.section import Context, Section, measurements
 
@@ -72,4 +75,34 @@ def pareto(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
     return best[::-1]
 
 
-SECTION = Section("frontier", "Speed per user against throughput", _blocks, label="Frontier", needs=(measurements,))
+def _finding(context: Context) -> str:
+    """'Fastest for one user: a; most for all users: b, c, equal'; of the first kind of load of each model, over all contexts."""
+    analysis = context.analysis
+    fast, most = (figure_grids(analysis.rows, figure, analysis.equal_within) for figure in (USER.figure, THROUGHPUT.figure))
+    texts = []
+    for model in context.models:
+        users, total = (next((its for its in grids if its.scale.model == model), None) for grids in (fast, most))
+        if users is not None and total is not None:
+            first, last = _first_of(users, users.scale.levels[0]), _first_of(total, total.scale.levels[-1])
+            about = f"{model}: " if len(context.models) > 1 else ""
+            if first == last and "," not in first and first not in ("", _DEPENDS):
+                texts.append(f"{about}{first} is the fastest for one user and gives the most for all")
+            elif first and last:
+                texts.append(f"{about}{'f' if about else 'F'}astest for one user: {first}; most for all users: {last}")
+    return joined(texts)
+
+
+_DEPENDS = "it depends on the context"
+
+
+def _first_of(grid: Grid, level: str) -> str:
+    """The leader at a level, if it is the same in every context."""
+    regimes = [each for each in grid.regimes if each.level == level and each.leaders]
+    if len({(each.outcome, frozenset(each.leaders)) for each in regimes}) != 1:
+        return _DEPENDS if regimes else ""
+    names = listed(sorted(regimes[0].leaders))
+    said = {"equal": f"{names}, equal", "cannot tell": f"{names}, not told apart", "probably leads": f"probably {names}"}
+    return said.get(regimes[0].outcome, names)
+
+
+SECTION = Section("frontier", "Speed per user against throughput", _blocks, label="Frontier", needs=(measurements,), finding=_finding)

@@ -15,6 +15,7 @@ from enginebench.domain.formatting import counted, number, percent
 from enginebench.metrics.slo import PRESETS
 from enginebench.report.blocks import Block, Cell, Custom, Paragraph, Table
 from enginebench.report.columns import MISSING
+from enginebench.report.findings import grid_finding
 from enginebench.report.section import Context, Section, measurements
 
 _LEADS = ("leads", "probably leads")
@@ -135,4 +136,6 @@ def _held(its: Capacity, analysis: Analysis) -> tuple[str | Cell, ...]:
     return its.deployment, context, Cell(its.text, css="differs" if its.sure else ""), *figures
 
 
-SECTION = Section("grid", "Decision grid: who leads at which context and load", _blocks, label="Grid", needs=(measurements,))
+SECTION = Section(
+    "grid", "Decision grid: who leads at which context and load", _blocks, label="Grid", needs=(measurements,), finding=grid_finding
+)

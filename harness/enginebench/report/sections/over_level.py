@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from enginebench.analysis.analysis import Row
-from enginebench.domain import JSON
+from enginebench.analysis.analysis import Analysis, Row
+from enginebench.analysis.rows import holds
+from enginebench.domain import JSON, field_names
+from enginebench.domain.formatting import counted
 from enginebench.report.blocks import Block, Panel, Paragraph, Plots
 from enginebench.report.columns import Column, column, intervals_text
+from enginebench.report.findings import leader_finding, listed, ratios, times
 from enginebench.report.plotly_traces import axis, by_deployment, invalid, level_axis, limit_line, line, panel_groups
 from enginebench.report.section import Context, Section, measurements
 
@@ -27,7 +30,40 @@ def _over_level(id_: str, label: str, title: str, figures: Sequence[str], captio
         elif panels:
             yield Plots(f"{caption} {bars}".strip(), panels, tuple(context.slots))
 
-    return Section(id_, title, blocks, label, needs=(measurements,))
+    def finding(context: Context) -> str:
+        return (_FINDINGS.get(id_) or (lambda its: leader_finding(figures[0], its)))(context.analysis)
+
+    return Section(id_, title, blocks, label, needs=(measurements,), finding=finding)
+
+
+def _growth(analysis: Analysis) -> str:
+    """'From 1 to 64 streams, output rises 4.1-5.2 times', over all deployments and contexts; who leads where there is one level."""
+    rows = [row for row in analysis.rows if row.sound and row.figures.get("output_throughput")]
+    groups: dict[tuple[object, ...], list[Row]] = {}
+    for row in sorted(rows, key=lambda row: row.load.level):
+        groups.setdefault((row.deployment.model, row.name, row.load.without_level(*field_names("extent"))), []).append(row)
+    lengths = {(its[0].load.level_text, its[-1].load.level_text) for its in groups.values()}
+    if len(lengths) != 1 or len({text for ends in lengths for text in ends}) != 2:
+        return leader_finding("output_throughput", analysis)
+    (low, high), grown = next(iter(lengths)), ratios("output_throughput", list(groups.values()))
+    return f"From {low} to {high}, output {times(grown)}" if grown else ""
+
+
+def _held(analysis: Analysis) -> str:
+    """'Within the SLO: a at 6 of 6 loads, b at 4 of 6'."""
+    known: dict[str, list[bool]] = {}
+    several = len({row.deployment.model for row in analysis.rows}) > 1
+    for row in analysis.rows:
+        if (answer := holds(row, analysis.slo)) is not None:
+            known.setdefault(f"{row.name} on {row.deployment.model}" if several else row.name, []).append(answer)
+    if known and all(map(all, known.values())):
+        return "Every deployment meets the SLO at every load that was tried"
+    order = sorted(known.items(), key=lambda item: -sum(item[1]) / len(item[1]))
+    counts = [f"{name} at {sum(its)} of {counted(len(its), 'load')}" for name, its in order]
+    return f"The SLO is met by {listed(counts)}" if counts else ""
+
+
+_FINDINGS = {"throughput": _growth, "within": _held}
 
 
 def _panels(context: Context, columns: Sequence[Column], *, latency: bool) -> Iterator[Panel]:

@@ -29,4 +29,21 @@ def _data(analysis: Analysis) -> Mapping[str, JSON]:
     return {"parity": [{**plain_object(parity), "identical": parity.identical} for parity in analysis.parity]}
 
 
-SECTION = Section("parity", "Parity", _blocks, needs=(lambda analysis: bool(analysis.parity),), data=_data)
+def _finding(context: Context) -> str:
+    """Of the pairs with a prompt that can be compared."""
+    pairs = [pair for pair in context.analysis.parity if pair.agreed]
+    differ = sum(pair.identical < len(pair.agreed) for pair in pairs)
+    if not pairs:
+        return ""
+    return (
+        f"{differ} of {counted(len(pairs), 'pair')} of deployments gave different greedy output"
+        if differ
+        else (
+            f"All {counted(len(pairs), 'pair')} of deployments gave the same greedy output"
+            if len(pairs) > 1
+            else "Both deployments gave the same greedy output"
+        )
+    )
+
+
+SECTION = Section("parity", "Parity", _blocks, needs=(lambda analysis: bool(analysis.parity),), data=_data, finding=_finding)
