@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -55,11 +56,57 @@ Examples:
 """
 
 
+_VERBS: Mapping[str, Mapping[click.Command, str]] = {
+    "Measure": {
+        plan: "what a scenario would do and how long it takes",
+        run: "measure a scenario; the same command resumes it",
+        rerun: "plan a stored run again: what differs here?",
+        calibrate: "how much load this machine's client can send",
+    },
+    "Read the answer": {
+        report: "a run, or several side by side, here or as a page",
+        compare: "what changed between two runs; exit code for CI",
+        history: "what changed over many nights, and with what",
+        list_runs: "the stored runs, or the scenarios to run",
+        view: "the stored runs in a browser; follows one going on",
+        site: "the stored runs as a static site",
+        checks: "when a figure is doubted, and what to do then",
+    },
+    "Before you rent or buy": {
+        fit: "does a model fit?",
+        ceiling: "how fast can it be, and what is expected?",
+        offload: "which experts stay on the GPU",
+        routing: "which experts tokens are sent to",
+        audit: "can published claims be true?",
+    },
+    "Files of runs, and of other tools": {
+        import_file: "another tool's result files as a run",
+        export: "a run in another tool's format, or as a table",
+        pack: "a run as one file, with hashes of all inputs",
+        verify: "is such a file what it says?",
+    },
+    "This machine": {
+        doctor: "what can it run, and why not?",
+        engines: "which engines are installed; install one",
+        images: "which container images are here; build, pull, pin",
+        clean: "remove what killed runs have left behind",
+        completion: "the completion script of your shell",
+    },
+}
+"""All verbs, by what one wants, in the order of `bench --help`, with what they say there."""
+
+
 class _PipeClosed(Exception):  # noqa: N818  # not an error
     """The reader of our output closed the pipe (`bench report | head`)."""
 
 
 class _Bench(click.Group):
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        width = max(map(len, self.commands))
+        for title, verbs in _VERBS.items():
+            with formatter.section(title):
+                formatter.write_dl([(str(verb.name).ljust(width), words) for verb, words in verbs.items()])
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             outcome = super().invoke(ctx)
@@ -77,11 +124,9 @@ def bench() -> None:
     """Compare LLM inference engines: launch them, send a load that is proven to be delivered, judge the result."""
 
 
-for command in (
-    run, plan, report, list_runs, compare, history, import_file, export, pack, verify, rerun, checks, routing, fit, ceiling, offload,
-    audit, engines, images, site, calibrate, doctor, clean, completion, view,
-):  # fmt: skip
-    bench.add_command(command)
+for verbs in _VERBS.values():
+    for verb in verbs:
+        bench.add_command(verb)
 
 
 def main(arguments: list[str] | None = None) -> None:
