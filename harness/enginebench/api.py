@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from enginebench.report.history import History, history
     from enginebench.report.run import Form, Run, latest_run, open_run, runs
     from enginebench.report.run_list import index_to_dict, index_to_text
+    from enginebench.report.side_by_side import SideBySide, side_by_side
     from enginebench.report.site.build import Site, build_site
     from enginebench.report.site.server import Viewing, view
     from enginebench.runner.calibration import Calibration, calibrate
@@ -81,13 +82,13 @@ __all__ = [
     "Cleanup", "Comparison", "Conclusion", "Diagnosis", "Differs", "Discrepancy", "Engine", "EngineReady", "Event", "Expectations",
     "Expected", "Exported", "Form", "History", "ImageList", "LaunchCommands", "LaunchEnded", "LaunchStarted", "LaunchStep",
     "ListedImage", "ListedScenario", "Missing", "ModelFit", "Note", "Offload", "OffloadCurve", "OnEvent", "Packed", "PlacedModel",
-    "Plan", "PlanTime", "Preflight", "Prices", "Rerun", "Routing", "RoutingSummary", "Run", "RunIndex", "RunOpened", "Site",
-    "StoredRow", "StoredRun", "UserError", "Verification", "Viewing", "all_checks", "audit_claims", "audit_scenarios",
+    "Plan", "PlanTime", "Preflight", "Prices", "Rerun", "Routing", "RoutingSummary", "Run", "RunIndex", "RunOpened", "SideBySide",
+    "Site", "StoredRow", "StoredRun", "UserError", "Verification", "Viewing", "all_checks", "audit_claims", "audit_scenarios",
     "audit_to_html", "build_images", "build_site", "built_in_scenarios", "calibrate", "ceiling", "clean", "compare", "count_routing",
     "doctor", "expectations", "export", "export_formats", "fit", "history", "import_file", "index_to_dict", "index_to_text",
     "install_engine", "latest_run", "launch_commands", "list_engines", "list_images", "list_scenarios", "offload", "open_run", "pack",
     "pin_images", "place", "plan", "plan_time", "preflight", "price_list", "pull_images", "rerun", "routing_summary", "run",
-    "run_index", "runs", "verify", "view",
+    "run_index", "runs", "side_by_side", "verify", "view",
 ]  # fmt: skip
 
 
@@ -166,6 +167,7 @@ _ELSEWHERE: Mapping[str, tuple[str, ...]] = {
     "report.comparison": ("Comparison", "compare"),
     "report.history": ("History", "history"),
     "report.exporting": ("Exported", "export", "export_formats"),
+    "report.side_by_side": ("SideBySide", "side_by_side"),
     "report.site.build": ("Site", "build_site"),
     "report.run_list": ("index_to_dict", "index_to_text"),
     "report.site.server": ("Viewing", "view"),

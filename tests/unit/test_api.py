@@ -18,13 +18,13 @@ NAMES = [
     "Cleanup", "Comparison", "Conclusion", "Diagnosis", "Differs", "Discrepancy", "Engine", "EngineReady", "Event", "Expectations",
     "Expected", "Exported", "Form", "History", "ImageList", "LaunchCommands", "LaunchEnded", "LaunchStarted", "LaunchStep",
     "ListedImage", "ListedScenario", "Missing", "ModelFit", "Note", "Offload", "OffloadCurve", "OnEvent", "Packed", "PlacedModel",
-    "Plan", "PlanTime", "Preflight", "Prices", "Rerun", "Routing", "RoutingSummary", "Run", "RunIndex", "RunOpened", "Site",
-    "StoredRow", "StoredRun", "UserError", "Verification", "Viewing", "all_checks", "audit_claims", "audit_scenarios",
+    "Plan", "PlanTime", "Preflight", "Prices", "Rerun", "Routing", "RoutingSummary", "Run", "RunIndex", "RunOpened", "SideBySide",
+    "Site", "StoredRow", "StoredRun", "UserError", "Verification", "Viewing", "all_checks", "audit_claims", "audit_scenarios",
     "audit_to_html", "build_images", "build_site", "built_in_scenarios", "calibrate", "ceiling", "clean", "compare", "count_routing",
     "doctor", "expectations", "export", "export_formats", "fit", "history", "import_file", "index_to_dict", "index_to_text",
     "install_engine", "latest_run", "launch_commands", "list_engines", "list_images", "list_scenarios", "offload", "open_run", "pack",
     "pin_images", "place", "plan", "plan_time", "preflight", "price_list", "pull_images", "rerun", "routing_summary", "run",
-    "run_index", "runs", "verify", "view",
+    "run_index", "runs", "side_by_side", "verify", "view",
 ]  # fmt: skip
 
 SIGNATURES = {

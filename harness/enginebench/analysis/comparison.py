@@ -144,6 +144,11 @@ def once(rows: Sequence[Row], key: Callable[[Row], str]) -> dict[str, Row]:
     return {its: row for its, row in zip(keys, rows, strict=True) if keys.count(its) == 1}
 
 
+def pair_of(base: Row, candidate: Row, of_base: Analysis, of_candidate: Analysis) -> Pair:
+    """Two rows of two runs compared, whatever made them a pair."""
+    return _pair(base, candidate, unequal=tuple(_unequal(of_base, of_candidate)))
+
+
 def _pair(base: Row, candidate: Row, *, unequal: Sequence[tuple[Need, str]]) -> Pair:
     if why := next(_unsound(base, candidate), None):
         return Pair(base, candidate, {}, why)

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 import enginebench
-from enginebench.cli.shared import FILE, Command, price_options, write
+from enginebench.cli.shared import FILE, Command, json_text, price_options, print_json, write
 from enginebench.errors import UserError
 
 _SUFFIXES: dict[enginebench.Form, tuple[str, ...]] = {
@@ -29,10 +29,11 @@ def _form(name: str, what: str) -> Callable[[Command], Command]:
 @click.command(
     epilog="\b\nExamples:\n  bench report\n  bench report --table\n"
     "  bench report results/2026-11-21-quickstart --html report.html\n  bench report --csv | head\n"
-    "  bench report --slo ttft_ms=500,tpot_ms=50\n  bench report --price h100.hour=2.50"
+    "  bench report --slo ttft_ms=500,tpot_ms=50\n  bench report --price h100.hour=2.50\n"
+    "  bench report results/2026-11-21-nightly results/2026-11-22-nightly results/2026-11-23-nightly"
 )
-@click.argument("run", type=FILE, required=False)
-@_form("html", "Write a self-contained HTML page that opens offline; without FILE: RUN/report.html.")
+@click.argument("runs", type=FILE, nargs=-1, metavar="[RUN]...")
+@_form("html", "Write a self-contained HTML page that opens offline; without FILE: RUN/report.html, of several runs side-by-side.html.")
 @_form("md", "Write a Markdown table; without FILE (or '-'): to stdout.")
 @_form("csv", "Write tidy CSV; without FILE (or '-'): to stdout.")
 @_form("json", "Write JSON; without FILE (or '-'): to stdout.")
@@ -44,15 +45,22 @@ def _form(name: str, what: str) -> Callable[[Command], Command]:
 @click.option("--slo", metavar="SLO", help="Instead of the stored limits: a preset, or KEY=VALUE,... such as ttft_ms=500,tpot_ms=50.")
 @click.option("--equal-within", metavar="SHARE", help="Differences below this are equal in practice, e.g. 3%; default: the scenario's.")
 def report(
-    run: Path | None,
+    runs: tuple[Path, ...],
     slo: str | None,
     prices: enginebench.Prices | None,
     equal_within: str | None,
     view: enginebench.Form | None,
     **asked: str | None,
 ) -> None:
-    """Show the answer of a stored RUN, a folder or a capsule (default: the newest under results/), or write it in another form."""
-    run, targets = _targets(run, asked)
+    """Show the answer of a stored RUN, a folder or a capsule (default: the newest under results/), or write it in another form.
+
+    Several runs are shown side by side: what differs around them, then each figure with a column per run.
+    """
+    if len(runs) > 1:
+        judged = [enginebench.open_run(each).judged_by(slo=slo, prices=prices, equal_within=equal_within) for each in runs]
+        _side_by_side(judged, view, asked)
+        return
+    run, targets = _targets(next(iter(runs), None), asked)
     opened = enginebench.open_run(run) if run is not None else enginebench.latest_run()
     opened = opened.judged_by(slo=slo, prices=prices, equal_within=equal_within)
     for form, value in targets.items():
@@ -65,6 +73,27 @@ def report(
             write(target, opened.report(form))
     if view or not targets:
         click.echo(opened.report(view or "summary"), nl=False)
+
+
+def _side_by_side(runs: list[enginebench.Run], view: enginebench.Form | None, asked: dict[str, str | None]) -> None:
+    given = {form: value for form in _SUFFIXES if (value := asked[form]) is not None}
+    if other := next((form for form in (*given, view) if form not in (None, "html", "json", "text", "latency")), None):
+        raise UserError(f"--{other} is of one run", advice="several have --table, --latency, --html and --json")
+    for form, value in given.items():
+        if value != _ALONE and not _is_file_for(form, value):
+            advice = f"end the file's name in {_SUFFIXES[form][0]}; runs stand before the options"
+            raise UserError(f"--{form} {value}: that is no {form} file", advice=advice)
+    found = enginebench.side_by_side(runs)
+    if (target := given.get("html")) is not None:
+        write(Path("side-by-side.html" if target == _ALONE else target), found.to_html())
+    if (target := given.get("json")) in (_ALONE, "-"):
+        print_json(found.to_dict())
+    elif target is not None:
+        write(Path(target), json_text(found.to_dict()))
+    if view == "text" or view == "latency":
+        click.echo(found.to_text(view), nl=False)
+    elif not given:
+        click.echo(found.to_text(), nl=False)
 
 
 def _targets(run: Path | None, asked: dict[str, str | None]) -> tuple[Path | None, dict[enginebench.Form, str]]:

@@ -191,11 +191,16 @@ def write(file: Path, text: str) -> None:
     click.echo(f"wrote {file}", err=True)
 
 
-def print_json(data: JSON) -> None:
-    """Print data on stdout, indented."""
+def json_text(data: JSON) -> str:
+    """Data as JSON, indented."""
     import orjson
 
-    click.echo(printable_json(orjson.dumps(data, option=orjson.OPT_INDENT_2).decode()))
+    return f"{printable_json(orjson.dumps(data, option=orjson.OPT_INDENT_2).decode())}\n"
+
+
+def print_json(data: JSON) -> None:
+    """Print data on stdout, indented."""
+    click.echo(json_text(data), nl=False)
 
 
 def _complete_scenario(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:

@@ -35,7 +35,7 @@ def _head(index: RunIndex) -> str:
 
 def _first(run: StoredRun, width: int) -> str:
     """On two lines where a long name leaves too little room: a name that is cut cannot be typed."""
-    facts = "damaged" if run.state == "damaged" else "  ".join(filter(None, (_when(run.started_at), cells_of(run.counts), run.trust)))
+    facts = "damaged" if run.state == "damaged" else "  ".join(filter(None, (when(run.started_at), cells_of(run.counts), run.trust)))
     room = width - len(facts) - 2
     name = printable(run.id)
     return f"{name:<{room}}  {facts}" if len(name) <= room else f"{_cut(name, width)}\n{_cut(f'  {facts}', width)}"
@@ -55,7 +55,7 @@ def cells_of(counts: Mapping[str, int]) -> str:
     return ", ".join([f"{counts.get('ok', 0)}/{sum(counts.values())} ok", *bad])
 
 
-def _when(text: str) -> str:
+def when(text: str) -> str:
     """'2026-11-30 12:00' in UTC; the text itself if it is no time."""
     try:
         return datetime.fromisoformat(text).astimezone(UTC).strftime("%Y-%m-%d %H:%M")
