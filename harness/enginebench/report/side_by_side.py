@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 from enginebench.analysis import side_by_side as lines_of
 from enginebench.analysis.comparison import Pair
@@ -15,53 +14,26 @@ from enginebench.domain.formatting import printable
 from enginebench.errors import UserError
 from enginebench.metrics.costs import Prices
 from enginebench.metrics.registry import unit_of
-from enginebench.report.columns import Column, column, estimate_data, shown
+from enginebench.report.columns import estimate_data
 from enginebench.report.run import Run, open_run
+from enginebench.report.side_by_side_contents import Contents, Extent
+from enginebench.report.side_by_side_page import render_page
+from enginebench.report.side_by_side_text import render_text
 
 SIDE_BY_SIDE_SCHEMA = 1
 """Version of `to_dict`. Raise it when a reader of the old form would misread the new one."""
 
-Extent: TypeAlias = Literal["summary", "latency", "text"]
-"""The main figures, the latencies, or every figure of every line."""
-_LATENCIES = ("ttft_p50", "ttft_p99", "tpot_p50", "tpot_p99")
-
 
 @dataclass(frozen=True)
-class SideBySide:
-    found: lines_of.SideBySide
-    """The lines of deployment and load with a row per run, and what differs around them."""
-    runs: tuple[Run, ...]
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The folders of the runs, by their names; with the folder above where two have the same."""
-        names = [run.path.name for run in self.runs]
-        return tuple(
-            name if names.count(name) == 1 else f"{run.path.parent.name}/{name}" for name, run in zip(names, self.runs, strict=True)
-        )
-
-    def columns(self, extent: Extent = "summary") -> tuple[Column, ...]:
-        """The figures to show, of those that any line has."""
-        runs = self.found.runs
-        if extent == "text":
-            every = [each for run in runs for each in shown(run)]
-            wanted = list({each.figure: each for each in every}.values())
-        else:
-            main = ("goodput", "output_throughput", "ttft_p50", "tpot_p50") if extent == "summary" else _LATENCIES
-            wanted = [column(name, runs[0]) for name in main]
-        have = {name for line in self.found.lines for row in line.rows if row is not None for name, its in row.figures.items() if its}
-        return tuple(each for each in wanted if each.figure in have)
+class SideBySide(Contents):
+    """Deployments and loads lined up (`found`), the runs, and reports in every form."""
 
     def to_text(self, extent: Extent = "summary", *, width: int | None = None) -> str:
         """For the terminal: the runs, what differs, then a table per figure with a column per run."""
-        from enginebench.report.side_by_side_text import render_text
-
         return render_text(self, extent, width=width)
 
     def to_html(self) -> str:
         """A self-contained page that opens offline."""
-        from enginebench.report.side_by_side_page import render_page
-
         return render_page(self)
 
     def to_dict(self) -> JSON:
@@ -94,32 +66,6 @@ def side_by_side(runs: Sequence[Run | str | Path], *, prices: Prices | None = No
         raise UserError(f"needs two runs or more, got {len(opened)}", advice="name their folders")
     judged = tuple(each.judged_by(prices=prices) for each in opened) if prices is not None else tuple(opened)
     return SideBySide(lines_of.side_by_side([run.analysis for run in judged]), judged)
-
-
-# -- of a value ------------------------------------------------------------------------------------------------------------------
-
-
-def change_text(line: Line, place: int, figure: str) -> str:
-    """How a figure of a run differs from that of the reference: '-14 %', '~', '+3 %?'; '' for the reference, or if it is not comparable."""
-    pair = line.pairs[place]
-    its = pair.figures.get(figure) if pair is not None else None
-    if its is None:
-        return ""
-    if its.verdict == "alike":
-        return "~"
-    relative = its.change.relative
-    text = "of 0" if relative is None else f"{100 * relative:+.0f} %" if abs(relative) >= 0.095 else f"{100 * relative:+.1f} %"
-    return f"{text}?" if its.verdict in ("unsure", "unknown") else text
-
-
-def doubt(line: Line, place: int) -> str:
-    """Why a row is not to be trusted, or cannot be compared; '' if nothing speaks against it."""
-    row, pair = line.rows[place], line.pairs[place]
-    if row is None:
-        return ""
-    if row.status != "ok" or row.verdict in ("suspect", "invalid"):
-        return f"{row.verdict if row.status == 'ok' else row.status}: {'; '.join(row.reasons)}"
-    return pair.why_not or "" if pair is not None else ""
 
 
 def _line_data(line: Line) -> JSON:

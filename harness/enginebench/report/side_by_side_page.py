@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from enginebench import __version__
 from enginebench.analysis.labels import load_names
 from enginebench.analysis.side_by_side import Line
 from enginebench.domain.formatting import counted, number
@@ -13,7 +12,7 @@ from enginebench.report.blocks import Block, Bullets, Cell, Folded, Paragraph, T
 from enginebench.report.columns import MISSING, Column
 from enginebench.report.page import page_environment, page_style
 from enginebench.report.run_list import cells_of, when
-from enginebench.report.side_by_side import SideBySide, change_text, doubt
+from enginebench.report.side_by_side_contents import Contents, change_text, doubt
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 _SHOWN = 20
@@ -29,17 +28,17 @@ class Part:
     blocks: tuple[Block, ...]
 
 
-def render_page(its: SideBySide) -> str:
+def render_page(its: Contents) -> str:
     from markupsafe import Markup
 
     return page_environment().get_template("side_by_side.html.j2").render(
-        title=" · ".join(dict.fromkeys(run.run.name for run in its.found.runs)), parts=list(_parts(its)), version=__version__,
+        title=" · ".join(dict.fromkeys(run.run.name for run in its.found.runs)), parts=list(_parts(its)),
         moved=its.found.moved, policy=_POLICY, css=Markup(page_style()),  # noqa: S704  # our own files
         count=counted(len(its.runs), "run"), anchor=lambda _: "", chart=lambda _panel, _section: "",
     )  # fmt: skip
 
 
-def _parts(its: SideBySide) -> Iterator[Part]:
+def _parts(its: Contents) -> Iterator[Part]:
     yield Part("runs", "The runs", (_runs(its),))
     yield Part("differs", "What differs around them", tuple(_differences(its)))
     main = its.columns("summary")
@@ -55,30 +54,31 @@ def _parts(its: SideBySide) -> Iterator[Part]:
         yield Part("doubts", "Why figures are doubtful (*)", (Bullets(doubts),))
 
 
-def _runs(its: SideBySide) -> Table:
-    rows = []
+def _runs(its: Contents) -> Table:
+    rows: list[tuple[str | Cell, ...]] = []
     for letter, name, its_run in zip(its.found.letters, its.names, its.found.runs, strict=True):
         about = f"{when(its_run.run.created_at)} UTC, {cells_of(its_run.counts)}, enginebench {its_run.run.enginebench}"
         rows.append((letter, Cell(name, about), Cell(its_run.sentence, f"trust: {its_run.conclusion.trust.text}".replace("`", ""))))
     return Table(("", "run", "answer"), tuple(rows))
 
 
-def _differences(its: SideBySide) -> Iterator[Block]:
+def _differences(its: Contents) -> Iterator[Block]:
     rows = [(f"{each.of}: {each.what}", *("" if value is None else value for value in each.values)) for each in its.found.differences]
     if not rows:
         yield Paragraph("Nothing that is recorded differs.")
         return
-    headings = ("fact", *its.found.letters)
+    headings: tuple[str | Cell, ...] = ("fact", *its.found.letters)
     yield Table(headings, tuple(rows[:_SHOWN]))
     if rows[_SHOWN:]:
         yield Folded(f"{len(rows) - _SHOWN} more", (Table(headings, tuple(rows[_SHOWN:])),))
 
 
-def _table(its: SideBySide, column: Column) -> Table:
+def _table(its: Contents, column: Column) -> Table:
     models = {line.first.deployment.model for line in its.found.lines}
     names = load_names(line.first.load for line in its.found.lines)
-    headings = ("deployment", "load", *(Cell(letter, name, "num") for letter, name in zip(its.found.letters, its.names, strict=True)))
-    rows = []
+    runs = [Cell(letter, name, "num") for letter, name in zip(its.found.letters, its.names, strict=True)]
+    headings: tuple[str | Cell, ...] = ("deployment", "load", *runs)
+    rows: list[tuple[str | Cell, ...]] = []
     for line in its.found.lines:
         deployment = f"{line.first.deployment.model} {line.first.name}" if len(models) > 1 else line.first.name
         rows.append((deployment, names[line.first.load], *(_cell(line, i, column) for i in range(len(its.runs)))))

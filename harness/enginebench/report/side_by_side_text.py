@@ -11,7 +11,7 @@ from enginebench.domain.formatting import counted, number, printable
 from enginebench.report.columns import MISSING, Column
 from enginebench.report.layout import WIDTH, columns_of, joined, labelled
 from enginebench.report.run_list import cells_of, when
-from enginebench.report.side_by_side import Extent, SideBySide, change_text, doubt
+from enginebench.report.side_by_side_contents import Contents, Extent, change_text, doubt
 
 _MOST_LINES = 20
 """Of a table in the summary."""
@@ -20,7 +20,7 @@ _LABEL = 34
 """Columns of a load, as far as runs are given room beside it."""
 
 
-def render_text(its: SideBySide, extent: Extent, *, width: int | None = None) -> str:
+def render_text(its: Contents, extent: Extent, *, width: int | None = None) -> str:
     width = columns_of(width)
     whole = extent == "text"
     found = its.found
@@ -33,7 +33,7 @@ def render_text(its: SideBySide, extent: Extent, *, width: int | None = None) ->
     return joined([*blocks, [*more, *(line for note in _notes(its, whole=whole) for line in wrap(note, width, subsequent_indent="   "))]])
 
 
-def _head(its: SideBySide) -> str:
+def _head(its: Contents) -> str:
     """'3 runs side by side · 12 lines: 8 in all runs, 4 in some'"""
     lines = its.found.lines
     everywhere = sum(line.everywhere for line in lines)
@@ -41,7 +41,7 @@ def _head(its: SideBySide) -> str:
     return f"{len(its.runs)} runs side by side · {counted(len(lines), 'deployment and load', 'deployments and loads')}: {', '.join(parts)}"
 
 
-def _runs(its: SideBySide, width: int) -> Iterator[str]:
+def _runs(its: Contents, width: int) -> Iterator[str]:
     for letter, name, run in zip(its.found.letters, its.names, its.found.runs, strict=True):
         counts = {status: count for status, count in run.counts.items() if count or status == "ok"}
         facts = f"{when(run.run.created_at)}  {cells_of(counts)}  {run.conclusion.trust.level}"
@@ -49,7 +49,7 @@ def _runs(its: SideBySide, width: int) -> Iterator[str]:
         yield f"{letter}  {_cut(name, room):<{room}}  {facts}"[:width]
 
 
-def _differences(its: SideBySide, width: int, *, whole: bool) -> Iterator[str]:
+def _differences(its: Contents, width: int, *, whole: bool) -> Iterator[str]:
     found = its.found.differences
     if its.found.moved:
         yield "the machines differ: a difference may come from the machine"
@@ -75,7 +75,7 @@ def _groups(difference: Difference, letters: Sequence[str]) -> str:
 # -- tables ----------------------------------------------------------------------------------------------------------------------
 
 
-def _tables(its: SideBySide, column: Column, lines: Sequence[Line], width: int) -> Iterator[Iterator[str]]:
+def _tables(its: Contents, column: Column, lines: Sequence[Line], width: int) -> Iterator[Iterator[str]]:
     """A table of as many runs as fit, then one of the next."""
     labels = _labels(its, lines)
     cells = [[_cell(line, i, column) for i in range(len(its.runs))] for line in lines]
@@ -92,7 +92,7 @@ def _tables(its: SideBySide, column: Column, lines: Sequence[Line], width: int) 
 
 
 def _table(
-    its: SideBySide, column: Column, labels: Sequence[tuple[str, str]], cells: Sequence[Sequence[str]], sizes: Sequence[int], runs: range,
+    its: Contents, column: Column, labels: Sequence[tuple[str, str]], cells: Sequence[Sequence[str]], sizes: Sequence[int], runs: range,
     side: int,
 ) -> Iterator[str]:  # fmt: skip
     """A line per deployment, with its loads below it."""
@@ -105,7 +105,7 @@ def _table(
         yield f"{_cut(load, side):<{side}}" + "".join(f"{row[i]:>{size}}" for i, size in zip(runs, sizes, strict=True))
 
 
-def _labels(its: SideBySide, lines: Sequence[Line]) -> list[tuple[str, str]]:
+def _labels(its: Contents, lines: Sequence[Line]) -> list[tuple[str, str]]:
     """'vllm tp=2', with the model before it where there are several, and '  4 streams 128 + 64 tokens'."""
     models = {line.first.deployment.model for line in its.found.lines}
     names = load_names(line.first.load for line in its.found.lines)
@@ -130,7 +130,7 @@ def _cell(line: Line, place: int, column: Column) -> str:
     return " ".join(filter(None, (f"{number(found.value * column.factor)}{mark}", change_text(line, place, column.figure))))
 
 
-def _notes(its: SideBySide, *, whole: bool) -> Iterator[str]:
+def _notes(its: Contents, *, whole: bool) -> Iterator[str]:
     yield "%: change from the first run that has it; ~: no detectable difference; ?: too few restarts"
     doubts = [(letter, line, doubt(line, i)) for line in its.found.lines for i, letter in enumerate(its.found.letters) if doubt(line, i)]
     if doubts:
