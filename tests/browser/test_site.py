@@ -26,6 +26,10 @@ RUNS = 200
 ODD = 'x" onload="alert(1)'
 
 
+def day(night: int) -> str:
+    return f"2026-{1 + night // 28:02d}-{1 + night % 28:02d}"
+
+
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """200 nights; in the last ten, vllm is 30 % slower. The newest but one run has names that would be markup."""
@@ -36,7 +40,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for i in range(RUNS - 1):
         kind = made[i >= RUNS - 10]
         run = Run(Path(shutil.copytree(kind.path, folder / f"night-{i:03d}")))
-        run.update(replace(run.record, created_at=f"2026-{1 + i // 28:02d}-{1 + i % 28:02d}T02:00:00+00:00"))
+        run.update(replace(run.record, created_at=f"{day(i)}T02:00:00+00:00"))
     for run in made:
         shutil.rmtree(run.path)
     small_run(folder / ODD, "2026-08-27T02:00:00+00:00", name=HOSTILE, title=HOSTILE, label=HOSTILE, streams=(4,))
@@ -103,12 +107,21 @@ def test_home_shows_the_newest_answer_the_trend_and_every_run(opened: Callable[.
     newest = enginebench.open_run(results / f"night-{RUNS - 2:03d}")
     assert text(browser, "h1").strip() == newest.conclusion.sentence
     assert browser.execute_script("return document.querySelectorAll('#list tbody tr').length") == RUNS
-    points = "return [...document.querySelectorAll('#scenario-1 svg.wide .l')].map(l => l.getAttribute('d').split(/[LHV]/).length)"
-    assert browser.execute_script(points) == [RUNS - 1] * 2, "a line for each deployment, through every night"
+    drawn = "return [...document.querySelectorAll('#scenario-1 svg.wide .l, #scenario-1 svg.wide .g0')].map(l => l.getBBox().width)"
+    axis, *lines = browser.execute_script(drawn)
+    assert len(lines) == 2, "one for each deployment"
+    assert all(0.9 < width / axis < 1 for width in lines), "from the first night to the last"
     assert browser.execute_script("return document.querySelector('#scenario-1 figure svg.wide').getBoundingClientRect().width") > 400
     assert browser.get_log("browser") == []
     names = browser.execute_script("return performance.getEntriesByType('resource').map(e => new URL(e.name).pathname.split('/').at(-2))")
     assert set(names) == {"assets"}
+
+
+def test_home_names_what_changed_and_when(opened: Callable[..., Any]) -> None:
+    browser = opened("index.html")
+    (change,) = browser.execute_script("return [...document.querySelectorAll('#scenario-1 .caveats li')].map(l => l.textContent)")
+    assert change.startswith(f"worse: {day(RUNS - 10)} vllm tok/s ")
+    assert ", -23 %" in change
 
 
 def test_a_run_page_opens_from_home_and_draws_with_the_shared_library(opened: Callable[..., Any]) -> None:

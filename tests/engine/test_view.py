@@ -14,6 +14,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -21,6 +22,7 @@ import enginebench
 import pytest
 from enginebench.errors import UserError
 from enginebench.records.live import Live, Process, write_live
+from enginebench.records.run_folder import Run
 from enginebench.report.site.server import Viewing
 
 from ..small_runs import small_run  # noqa: TID252  # tests/ is no package
@@ -196,6 +198,17 @@ def test_what_was_read_is_kept_for_the_next_time(results: Path, tmp_path: Path, 
         wait_for(lambda: list((tmp_path / "home" / "view").glob("*.json")) != [])
     with serving(results) as viewing:
         assert all(run["answer"] for run in json.loads(ask(viewing.url, "/data/index.json")[2])["runs"]), "at once"
+
+
+def test_lasting_changes_are_named_when_all_is_read(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENGINEBENCH_HOME", str(tmp_path / "home"))
+    kinds = [small_run(tmp_path / "kinds" / str(slower), "2026-01-01T00:00:00+00:00", slower=slower, streams=(4,)) for slower in (1.0, 1.4)]
+    for i in range(16):
+        run = Run(Path(shutil.copytree(kinds[i >= 8].path, tmp_path / "results" / f"night-{i:02d}")))
+        run.update(replace(run.record, created_at=f"2026-03-{1 + i:02d}T02:00:00+00:00"))
+    for _ in range(2):  # the second time from what is kept
+        with serving(tmp_path / "results") as viewing:
+            wait_for(lambda: "worse: 2026-03-09 vllm tok/s" in ask(viewing.url, "/")[2])
 
 
 def test_no_run_is_read_while_another_goes_on(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,6 +90,14 @@ def sentence(found: History) -> str:
     return f"{counted(len(made), 'change')} in {counted(nights, 'night')}: {'; '.join([*first, *more])}."
 
 
+def change_sentences(found: History) -> list[str]:
+    """One for each change, the newest first: 'worse: 2026-11-13 vllm tok/s 464 -> 438, -5.6 % ...'; or that there is none."""
+    told = [list(_told(found, group)) for group in groups(found)]
+    sentences = [f"{its[0][0].lower()}: {'; '.join(' '.join(text.split()) for _, text in its)}" for its in told[:_MOST]]
+    more = [f"and {len(told) - _MOST} more: bench history"] if len(told) > _MOST else []
+    return [*sentences, *more] or [sentence(found)]
+
+
 def _nights(found: History) -> int:
     return max((len(trend.series.used) for trend in found.trends), default=0)
 

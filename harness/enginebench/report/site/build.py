@@ -21,6 +21,7 @@ from enginebench.records.files import remove
 from enginebench.report.html import render_html
 from enginebench.report.run import Run, open_run
 from enginebench.report.site.assets import asset_files, assets, place
+from enginebench.report.site.changes import Changes
 from enginebench.report.site.entry import Entry, entry_data, entry_of, read_entry
 from enginebench.report.site.pages import compare_page, home_page, index_json, run_data_path, run_page_path
 from enginebench.report.site.stored import StoredRun, StoredRuns
@@ -57,6 +58,7 @@ class _Output:
     runs: dict[str, tuple[str, Entry]] = field(default_factory=dict)
     """Slug -> fingerprint and entry, of runs whose files are there."""
     files: set[str] = field(default_factory=set)
+    changes: Changes = field(default_factory=Changes)
     written: list[str] = field(default_factory=list)
 
     def write(self, name: str, text: str) -> None:
@@ -77,7 +79,7 @@ class _Output:
 
     def save(self) -> None:
         runs = {slug: {"fingerprint": its, "entry": entry_data(entry)} for slug, (its, entry) in sorted(self.runs.items())}
-        data = {"format": _FORMAT, "made_by": code_hash(), "runs": runs, "files": sorted(self.files)}
+        data = {"format": _FORMAT, "made_by": code_hash(), "runs": runs, "changes": self.changes.known, "files": sorted(self.files)}
         _replace(self.path / MANIFEST, json.dumps(data, ensure_ascii=False).encode())
 
 
@@ -98,7 +100,8 @@ def build_site(folder: str | Path, output: str | Path, *, on_run: Callable[[str]
             on_run(stored.path.name)
             rendered += _render(stored, out, refused)
         entries = [out.runs[stored.slug][1] for stored in found.runs if stored.slug in out.runs]
-        for name, text in shared_pages(entries).items():
+        out.changes.update(_by_scenario(found.runs, out))
+        for name, text in shared_pages(entries, out.changes.sentences).items():
             out.write(name, text)
         removed = _remove_others(out, {entry.id for entry in entries})
         out.save()
@@ -111,9 +114,18 @@ def build_site(folder: str | Path, output: str | Path, *, on_run: Callable[[str]
     return Site(output, len(entries), rendered, tuple(out.written), tuple(removed), size, tuple(refused))
 
 
-def shared_pages(entries: Sequence[Entry]) -> Mapping[str, str]:
+def _by_scenario(runs: Sequence[StoredRun], out: _Output) -> dict[str, list[tuple[str, str]]]:
+    """Scenario -> path and fingerprint of its runs that could be read."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for stored in runs:
+        if stored.slug in out.runs:
+            found.setdefault(stored.record.name, []).append((str(stored.path), out.runs[stored.slug][0]))
+    return found
+
+
+def shared_pages(entries: Sequence[Entry], changes: Mapping[str, Sequence[str]]) -> Mapping[str, str]:
     """Path -> content of what belongs to no single run."""
-    return dict(zip(_SHARED, (home_page(entries, {}), compare_page(), index_json(entries), ""), strict=True))
+    return dict(zip(_SHARED, (home_page(entries, changes), compare_page(), index_json(entries), ""), strict=True))
 
 
 def run_files(slug: str, run: Run) -> dict[str, str]:
@@ -152,10 +164,11 @@ def _open(path: Path) -> _Output:
     try:
         data: dict[str, Any] = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         files = {name for name in data["files"] if isinstance(name, str) and (path / name).resolve().is_relative_to(path.resolve())}
-        current = data["format"] == _FORMAT and data["made_by"] == code_hash()
-        return _Output(
-            path, {slug: (its["fingerprint"], read_entry(its["entry"])) for slug, its in data["runs"].items()} if current else {}, files
-        )
+        if data["format"] != _FORMAT or data["made_by"] != code_hash():
+            return _Output(path, files=files)
+        runs = {slug: (its["fingerprint"], read_entry(its["entry"])) for slug, its in data["runs"].items()}
+        changes = {name: (content, tuple(sentences)) for name, (content, sentences) in data["changes"].items()}
+        return _Output(path, runs, files, Changes(changes))
     except (ValueError, LookupError, TypeError, AttributeError):
         raise UserError("is damaged", file=path / MANIFEST, advice="remove the whole folder: the site can be made again") from None
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from enginebench.records.live import Live, read_live
 from enginebench.report.run import open_run
 from enginebench.report.site.assets import asset_files
 from enginebench.report.site.build import code_hash, run_files
+from enginebench.report.site.changes import Changes
 from enginebench.report.site.entry import Entry, entry_data, entry_of, read_entry, unread_entry
 from enginebench.report.site.follow import Follower
 from enginebench.report.site.pages import Running, compare_page, home_page, index_json
@@ -74,7 +77,7 @@ class Viewer:
             return compare_page()
         runs = {stored.slug: stored for stored in self._stored.find().runs}
         if path in ("", "index.html"):
-            return home_page(self._entries(runs), {}, live=True, running=self._running(runs))
+            return home_page(self._entries(runs), self._read.changes.sentences, live=True, running=self._running(runs))
         if path == "data/index.json":
             return index_json(self._entries(runs))
         if path == "live.json":
@@ -106,7 +109,12 @@ class Viewer:
         """Changes whenever the home page does: short, because browsers ask for it all the time."""
         state = [(entry.id, entry.cells, entry.trust) for entry in self._entries(runs)]
         now = [(each.id, each.step, each.stored, each.planned) for each in self._running(runs)]
-        return json.dumps({"version": hashlib.sha256(repr((state, now)).encode()).hexdigest()[:16], "running": [each[0] for each in now]})
+        return json.dumps(
+            {
+                "version": hashlib.sha256(repr((state, now, self._read.changes.sentences)).encode()).hexdigest()[:16],
+                "running": [each[0] for each in now],
+            }
+        )
 
     def _running(self, runs: dict[str, StoredRun]) -> list[Running]:
         found = ((stored, read_live(stored.path)) for stored in runs.values())
@@ -126,6 +134,8 @@ class Viewer:
                 while unread is not None and not self._stop.is_set():
                     self._read.add(unread)
                     unread = next((stored for stored in reversed(runs) if not self._read.knows(stored)), None)
+                if not self._stop.is_set():
+                    self._read.update_changes(runs)
                 self._read.save()
 
 
@@ -141,9 +151,12 @@ class _Read:
     """What is known about the runs that have been read, also by an earlier process."""
 
     def __init__(self, folder: Path) -> None:
-        self._file = cache_dir() / "view" / f"{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:24]}.json"
-        self._known: dict[str, tuple[Signature, Entry | None]] = self._load()
+        self._file = cache_dir() / "view" / f"{hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:24]}.json"
+        self._known: dict[str, tuple[Signature, Entry | None]] = {}
+        self.changes = Changes()
+        """What changed over the runs of each scenario."""
         self._unsaved = 0
+        self._load()
 
     def knows(self, stored: StoredRun) -> bool:
         known = self._known.get(stored.slug)
@@ -162,20 +175,33 @@ class _Read:
         if self._unsaved >= _SAVE_EVERY:
             self.save()
 
+    def update_changes(self, runs: Sequence[StoredRun]) -> None:
+        """Of the runs that have been read."""
+        by_name: dict[str, list[tuple[str, str]]] = {}
+        for stored in runs:
+            if self.entry(stored) is not None:
+                by_name.setdefault(stored.record.name, []).append((str(stored.path), repr(stored.signature)))
+        if self.changes.missing(by_name):
+            self.changes.update(by_name)
+            self._unsaved += 1
+
     def save(self) -> None:
         if not self._unsaved:
             return
         runs = {slug: [signature, entry_data(entry)] for slug, (signature, entry) in self._known.items() if entry is not None}
+        data = {"made_by": code_hash(), "runs": runs, "changes": self.changes.known}
         self._unsaved = 0
         with contextlib.suppress(OSError, UserError):  # only costs time when it is missing
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(self._file, json.dumps({"made_by": code_hash(), "runs": runs}, ensure_ascii=False))
+            write_atomically(self._file, json.dumps(data, ensure_ascii=False))
 
-    def _load(self) -> dict[str, tuple[Signature, Entry | None]]:
-        try:
+    def _load(self) -> None:
+        """What an earlier process has kept; nothing where that is missing, damaged or of other code."""
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
             data = json.loads(self._file.read_text(encoding="utf-8"))
-            if data["made_by"] != code_hash():
-                return {}
-            return {slug: (tuple(map(tuple, signature)), read_entry(entry)) for slug, (signature, entry) in data["runs"].items()}
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):
-            return {}
+            if data["made_by"] == code_hash():
+                runs: dict[str, tuple[Signature, Entry | None]] = {
+                    slug: (tuple(map(tuple, signature)), read_entry(entry)) for slug, (signature, entry) in data["runs"].items()
+                }
+                changes = {name: (content, tuple(sentences)) for name, (content, sentences) in data["changes"].items()}
+                self._known, self.changes = runs, Changes(changes)
