@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from enginebench.analysis.rows import CellResult
     from enginebench.analysis.run_index import RunIndex, run_index
     from enginebench.analysis.stored_run import StoredRow, StoredRun
-    from enginebench.audit.examine import audit_claims
     from enginebench.audit.outcome import Audit, audit_to_html
     from enginebench.audit.reproduce import audit_scenarios
     from enginebench.engines.image_store import ImageList, ListedImage, build_images, list_images, pin_images, pull_images
@@ -42,10 +41,10 @@ if TYPE_CHECKING:
     from enginebench.physics.weights import Offload
     from enginebench.report.capsules.pack import Packed, pack
     from enginebench.report.capsules.verify import Discrepancy, Verification, verify
-    from enginebench.report.comparison import Comparison, compare
+    from enginebench.report.comparison import Comparison
     from enginebench.report.exporting import Exported, export, export_formats
     from enginebench.report.history import History, history
-    from enginebench.report.run import Form, Run, latest_run, open_run, runs
+    from enginebench.report.run import Form, Run, latest_run, runs
     from enginebench.report.run_list import index_to_dict, index_to_text
     from enginebench.report.side_by_side import SideBySide, side_by_side
     from enginebench.report.site.build import Site, build_site
@@ -140,6 +139,69 @@ def import_file(path: str | Path | Sequence[str | Path], *, results: str | Path 
     return Run(import_run([Path(each) for each in given], Path(results), read_facts(facts)))
 
 
+def open_run(path: str | Path, *, facts: Sequence[str] = ()) -> eb.Run:
+    """Open a run folder or a capsule, or a file or folder of another tool, which is imported into the cache folder.
+
+    facts: what such files do not say of the server, as for `import_file`. UserError when it is none of these, is damaged, or was written by
+    a newer version.
+    """
+    from enginebench.report.run import open_run as opened
+
+    return opened(_local(path, facts) or path)
+
+
+def compare(
+    base: eb.Run | str | Path,
+    candidate: eb.Run | str | Path,
+    *,
+    fail_if: Sequence[str] = (),
+    limit: float | None = None,
+    prices: eb.Prices | None = None,
+    facts: Sequence[str] = (),
+    anyway: bool = False,
+) -> eb.Comparison:
+    """What changed from one run to another: `enginebench.report.comparison.compare`, also of other tools' files.
+
+    base, candidate: runs, their folders, or files of other tools; facts: what these do not say. fail_if: thresholds such as
+    'ttft.p99 > +5%'. limit: without fail_if, the share by which output tokens/s, TTFT and TPOT must not be worse. prices: also compare the
+    cost of tokens. anyway: also compare imported figures that are not alike.
+    UserError for an unknown figure, for what is no run, and for imported figures that are not alike, with what would make it possible.
+    """
+    from enginebench.report.comparison import compare as compared
+    from enginebench.report.run import Run
+
+    runs = [each if isinstance(each, Run) else open_run(each, facts=facts) for each in (base, candidate)]
+    return compared(*runs, fail_if=fail_if, limit=limit, prices=prices, anyway=anyway)
+
+
+def audit_claims(
+    target: str | Path,
+    *,
+    hardware: str | None = None,
+    routing: str = "even",
+    prices: eb.Prices | None = None,
+    facts: Sequence[str] = (),
+) -> eb.Audit:
+    """Judge every claim of a YAML file of published numbers, or every row of a run or of another tool's file.
+
+    hardware: of a run, what it ran on ('4xh100', 'cpu'); None: what its scenario states, else the accelerators that it recorded. routing:
+    which experts are used, shown beside the bound: 'even', 'zipf:1.0', 'captured' (by `bench routing`) or a file of counts. prices: also
+    what the rates cost. facts: what another tool's file does not say of the server.
+    UserError for a file with mistakes (file, line and key), a run without throughput, and `hardware` with a file of claims.
+    """
+    from enginebench.audit.examine import audit_claims as audited
+
+    return audited(_local(target, facts) or target, hardware=hardware, routing=routing, prices=prices)
+
+
+def _local(path: str | Path, facts: Sequence[str]) -> Path | None:
+    """The run of a path, which may be another tool's file; None: it is no run."""
+    from enginebench.runner.import_facts import read_facts
+    from enginebench.runner.on_the_fly import as_run
+
+    return as_run(Path(path), read_facts(facts))
+
+
 _ELSEWHERE: Mapping[str, tuple[str, ...]] = {
     "analysis.analysis": ("Analysis",),
     "analysis.conclusion": ("Conclusion",),
@@ -147,7 +209,6 @@ _ELSEWHERE: Mapping[str, tuple[str, ...]] = {
     "analysis.rows": ("CellResult",),
     "analysis.run_index": ("RunIndex", "run_index"),
     "analysis.stored_run": ("StoredRow", "StoredRun"),
-    "audit.examine": ("audit_claims",),
     "audit.outcome": ("Audit", "audit_to_html"),
     "audit.reproduce": ("audit_scenarios",),
     "engines.image_store": ("ImageList", "ListedImage", "build_images", "list_images", "pin_images", "pull_images"),
@@ -164,14 +225,14 @@ _ELSEWHERE: Mapping[str, tuple[str, ...]] = {
     "physics.routing_summary": ("RoutingSummary", "routing_summary"),
     "report.capsules.pack": ("Packed", "pack"),
     "report.capsules.verify": ("Discrepancy", "Verification", "verify"),
-    "report.comparison": ("Comparison", "compare"),
+    "report.comparison": ("Comparison",),
     "report.history": ("History", "history"),
     "report.exporting": ("Exported", "export", "export_formats"),
     "report.side_by_side": ("SideBySide", "side_by_side"),
     "report.site.build": ("Site", "build_site"),
     "report.run_list": ("index_to_dict", "index_to_text"),
     "report.site.server": ("Viewing", "view"),
-    "report.run": ("Form", "Run", "latest_run", "open_run", "runs"),
+    "report.run": ("Form", "Run", "latest_run", "runs"),
     "runner.calibration": ("Calibration", "calibrate"),
     "runner.doctor": ("Cleanup", "Diagnosis", "clean", "doctor"),
     "runner.events": (

@@ -30,12 +30,12 @@ NAMES = [
 SIGNATURES = {
     "plan": "(scenario: str | Path, *, only: Sequence[str] = (), repeats: int | None = None, hardware: str | None = None, "
     "runtime: Runtime | None = None, adapters: Sequence[str | Path] = (), expectations: Expectations | None = None) -> Plan",
-    "open_run": "(path: str | Path) -> Run",
+    "open_run": "(path: str | Path, *, facts: Sequence[str] = ()) -> Run",
     "latest_run": "(folder: str | Path = 'results') -> Run",
     "runs": "(folder: str | Path = 'results') -> list[Run]",
     "run_index": "(folder: str | Path = 'results', *, on_run: OnRun = <function>) -> RunIndex",
     "compare": "(base: Run | str | Path, candidate: Run | str | Path, *, fail_if: Sequence[str] = (), limit: float | None = None, "
-    "prices: Prices | None = None) -> Comparison",
+    "prices: Prices | None = None, facts: Sequence[str] = (), anyway: bool = False) -> Comparison",
     "history": "(folder: str | Path | Sequence[Run] = 'results', *, metric: str | Sequence[str] = (), "
     "equal_within: str | float | None = None) -> History",
     "place": "(model: str, hardware: str, *, precision: str | None = None, kv: str = 'f16', tp: int | None = None, pp: int = 1, "
@@ -56,7 +56,8 @@ SIGNATURES = {
     "model: str | None = None, out: str | Path | None = None, adapters: Sequence[str | Path] = (), "
     "on_step: Step = <function>) -> Iterator[Routing]",
     "routing_summary": "(routing: Routing, *, ranks: Sequence[int] = (2, 4, 8), batches: Sequence[int] = (1, 4, 16)) -> RoutingSummary",
-    "audit_claims": "(target: str | Path, *, hardware: str | None = None, routing: str = 'even', prices: Prices | None = None) -> Audit",
+    "audit_claims": "(target: str | Path, *, hardware: str | None = None, routing: str = 'even', prices: Prices | None = None, "
+    "facts: Sequence[str] = ()) -> Audit",
     "price_list": "(file: Path | str | None = None, given: Sequence[str] = ()) -> Prices",
     "list_engines": "(adapters: Sequence[str | Path] = ()) -> list[Engine]",
     "install_engine": "(name: str, *, adapters: Sequence[str | Path] = (), on_step: Callable[[str], None] = <function>) -> Engine",
@@ -126,7 +127,7 @@ def test_what_type_checkers_see_is_what_there_is() -> None:
     typed = {alias.name: node.module for node in ast.walk(block) if isinstance(node, ast.ImportFrom) for alias in node.names}
     lazy = {name: f"enginebench.{module}" for module, names in api._ELSEWHERE.items() for name in names}
     assert {name: module for name, module in typed.items() if name in NAMES} == lazy
-    assert set(lazy) | {"import_file", "run"} == set(NAMES)
+    assert set(lazy) | {"audit_claims", "compare", "import_file", "open_run", "run"} == set(NAMES)
 
 
 def test_no_name_is_that_of_a_package() -> None:

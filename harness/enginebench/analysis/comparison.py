@@ -1,7 +1,8 @@
 """Pairs the rows of two runs, and computes by how much each figure changed, and which recorded facts of machine and engines differ.
 
 Rows with the same deployment and load are a pair. Of the remaining rows those are paired that are the only ones of their engine, model and
-load in either run: there the deployment itself has changed. Rows without a partner are listed. It renders nothing.
+load in either run: there the deployment itself has changed; and, where a run was imported from another tool's file, the only ones at their
+level of load, then the only ones at all. Rows without a partner are listed. It renders nothing.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Literal, TypeAlias
 
 from enginebench.analysis.analysis import Analysis, Row
 from enginebench.analysis.labels import load_text
+from enginebench.analysis.likeness import Unlike, origin, unlike, unlike_definitions
 from enginebench.domain import JSON, canonical, fingerprint
 from enginebench.domain.formatting import flat
 from enginebench.metrics.registry import Need, metric_name, metric_of, metrics
@@ -97,13 +99,25 @@ class Comparison:
     """'base' or 'candidate' -> names of its rows without a partner."""
     changed: tuple[Changed, ...]
     moved: bool
+    unlike: tuple[Unlike, ...] = ()
+    """Why pairs of imported rows must not be compared."""
 
 
-def compare_runs(base: Analysis, candidate: Analysis) -> Comparison:
+def compare_runs(base: Analysis, candidate: Analysis, *, anyway: bool = False) -> Comparison:
+    """anyway: also figures that other tools define in different ways."""
     matched, left, right = match(base.rows, candidate.rows)
-    pairs = tuple(_pair(one, other, unequal=tuple(_unequal(base, candidate))) for one, other in matched)
+    unequal = tuple(_unequal(base, candidate))
+    pairs = tuple(_pair(one, other, unequal=unequal, anyway=anyway) for one, other in matched)
+    hardware = (_stated_hardware(base), _stated_hardware(candidate))
+    found = dict.fromkeys(each for one, other in matched for each in unlike(one, other, hardware))
     alone = {"base": tuple(map(_name, left)), "candidate": tuple(map(_name, right))}
-    return Comparison(base, candidate, pairs, alone, changes(base, candidate, matched), moved(base, candidate))
+    return Comparison(base, candidate, pairs, alone, changes(base, candidate, matched), moved(base, candidate), tuple(found))
+
+
+def _stated_hardware(analysis: Analysis) -> str | None:
+    """The hardware that a run states."""
+    stated = analysis.run.scenario.get("hardware")
+    return stated if isinstance(stated, str) else None
 
 
 def _name(row: Row) -> str:
@@ -114,7 +128,8 @@ def match(base: Sequence[Row], candidate: Sequence[Row]) -> tuple[list[tuple[Row
     """Pairs in the order of the base, and the remaining rows of either run."""
     found: list[tuple[Row, Row]] = []
     left, right = list(base), list(candidate)
-    for key in (same_deployment, same_engine):
+    imported = any(origin(row) is not None for row in (*base, *candidate))
+    for key in (same_deployment, same_engine, *([_the_same_level, lambda _: ""] if imported else [])):
         ours, theirs = once(left, key), once(right, key)
         found += [(row, theirs[its]) for its, row in ours.items() if its in theirs]
         left = [row for row in left if not any(row is one for one, _ in found)]
@@ -133,6 +148,10 @@ def same_engine(row: Row) -> str:
     return fingerprint([row.deployment.engine, row.deployment.model, canonical(row.load)])
 
 
+def _the_same_level(row: Row) -> str:
+    return fingerprint([row.load.kind, row.load.level])
+
+
 def pair_keys(row: Row) -> tuple[str, str]:
     """By which rows of two runs are paired: of deployment and load; and, of the remaining rows, of engine, model and load."""
     return same_deployment(row), same_engine(row)
@@ -149,10 +168,10 @@ def pair_of(base: Row, candidate: Row, of_base: Analysis, of_candidate: Analysis
     return _pair(base, candidate, unequal=tuple(_unequal(of_base, of_candidate)))
 
 
-def _pair(base: Row, candidate: Row, *, unequal: Sequence[tuple[Need, str]]) -> Pair:
-    if why := next(_unsound(base, candidate), None):
+def _pair(base: Row, candidate: Row, *, unequal: Sequence[tuple[Need, str]], anyway: bool = False) -> Pair:
+    if (why := next(_unsound(base, candidate), None)) and not anyway:
         return Pair(base, candidate, {}, why)
-    withheld = dict(_withheld(base, candidate, unequal))
+    withheld = {**({} if anyway else unlike_definitions(base, candidate)), **dict(_withheld(base, candidate, unequal))}
     figures = {
         name: Figure(name, ours, theirs, change(theirs, ours))
         for name, ours in base.figures.items()

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 import enginebench
-from enginebench.cli.shared import AS_JSON, FILE, price_options, print_json, show, write
+from enginebench.cli.shared import AS_JSON, FACTS, FILE, price_options, print_json, show, write
 from enginebench.errors import Exit, UserError
 
 
@@ -28,6 +28,7 @@ from enginebench.errors import Exit, UserError
 @click.option("--html", type=FILE, metavar="FILE", help="Write the audit as a page that opens offline.")
 @click.option("--scenarios", type=FILE, metavar="FOLDER", help="Write the scenario that would reproduce each claimed speed.")
 @click.option("--checkpoint", "checkpoints", multiple=True, metavar="MODEL/PRECISION=REF", help="Weights for those scenarios (repeatable).")
+@FACTS
 @click.option("-v", "--why", "verbose", is_flag=True, help="Every claim with its figures and all its reasons, as always of a run.")
 @price_options
 @click.option("--strict", is_flag=True, help="Exit with 1 if a claim is impossible as stated or inconsistent.")
@@ -42,7 +43,7 @@ def audit(
     as_json: bool,
     **how: Any,
 ) -> int:
-    """Judge every claim of TARGET, a YAML file of published numbers or the folder of a run."""
+    """Judge every claim of TARGET: a YAML file of published numbers, the folder of a run, or a result file of another tool."""
     own = _own_checkpoints(checkpoints)
     found = enginebench.audit_claims(target, **how)
     if html is not None:
@@ -53,7 +54,9 @@ def audit(
         print_json(found.to_dict())
     elif html is None and scenarios is None:
         width = shutil.get_terminal_size((120, 40)).columns
-        click.echo(found.to_text(width=width, color=sys.stdout.isatty(), verbose=verbose or target.is_dir()), nl=False)
+        click.echo(
+            found.to_text(width=width, color=sys.stdout.isatty(), verbose=verbose or target.suffix not in (".yaml", ".yml")), nl=False
+        )
     else:
         click.echo(found.sentence)
     return Exit.THRESHOLD if strict and found.failed else Exit.OK

@@ -9,12 +9,13 @@ from typing import Any
 import click
 
 import enginebench
-from enginebench.cli.shared import AS_JSON, FILE, price_options, print_json
+from enginebench.cli.shared import AS_JSON, FACTS, FILE, price_options, print_json
 from enginebench.errors import Exit
 
 _EPILOG = """\b
 Examples:
   bench compare results/2026-11-21-nightly results/2026-11-22-nightly
+  bench compare vllm.json sglang.jsonl --set hardware=4xh100 --set precision=fp8
   bench compare BASE CANDIDATE --fail-if 'ttft.p99 > +5%' --fail-if 'output_throughput < -3%'
 \b
 Exit code 1: a threshold is broken; without --fail-if, output tokens/s, TTFT p50 or TPOT p50 is worse by more than --limit.
@@ -54,6 +55,8 @@ class Percent(click.ParamType[float]):
 @click.option("--limit", type=Percent(), default=5.0, help="Without --fail-if: percent that counts as worse; off: never exit with 1.")
 @click.option("--all", "everything", is_flag=True, help="Every figure of every pair, not only what changed.")
 @click.option("--strict", is_flag=True, help="Also exit with 1 if a threshold is inconclusive.")
+@click.option("--anyway", is_flag=True, help="Also compare files of other tools that are not alike; the reason is shown first.")
+@FACTS
 @click.option("--md", "as_markdown", is_flag=True, help="Print Markdown on stdout.")
 @price_options
 @AS_JSON
@@ -64,12 +67,18 @@ def compare(
     limit: float | None,
     everything: bool,
     strict: bool,
+    anyway: bool,
+    facts: Sequence[str],
     as_markdown: bool,
     prices: enginebench.Prices | None,
     as_json: bool,
 ) -> int:
-    """Compare two runs: the deployments and loads that are better or worse, how surely, and what changed around them."""
-    found = enginebench.compare(base, candidate, fail_if=thresholds, limit=limit, prices=prices)
+    """Compare two runs: the deployments and loads that are better or worse, how surely, and what changed around them.
+
+    BASE and CANDIDATE are run folders, capsules, or result files of other tools (`bench import`). Such files are only compared where what
+    was served, the load and the definitions are alike; the error says what would make it possible.
+    """
+    found = enginebench.compare(base, candidate, fail_if=thresholds, limit=limit, prices=prices, facts=facts, anyway=anyway)
     if as_json:
         print_json(found.to_dict())
     elif as_markdown or everything:

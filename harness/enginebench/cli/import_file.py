@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 import enginebench
-from enginebench.cli.shared import FILE, RESULTS
+from enginebench.cli.shared import FACTS, FILE, RESULTS
 
 
 @click.command(
@@ -14,13 +14,7 @@ from enginebench.cli.shared import FILE, RESULTS
     "  bench import serve.json --set engine=vllm --set hardware=4xh100\n  bench import sweep/ && bench report",
 )
 @click.argument("files", type=FILE, nargs=-1, required=True, metavar="FILE|FOLDER...")
-@click.option(
-    "--set",
-    "facts",
-    multiple=True,
-    metavar="FACT=VALUE",
-    help="What the files do not say of the server: engine=vllm, hardware=4xh100 (repeatable).",
-)
+@FACTS
 @click.option("-o", "--results", type=FILE, default=RESULTS, metavar="FOLDER", help="Folder of runs.")
 def import_file(files: tuple[Path, ...], facts: tuple[str, ...], results: Path) -> None:
     """Store what another tool wrote to FILE, or to the files of FOLDER, as a run, such as the JSON of `vllm bench serve --save-result`.

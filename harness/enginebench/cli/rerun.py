@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import click
 
 import enginebench
-from enginebench.cli.shared import AS_JSON, FILE, FILE_ONLY, print_json, write
+from enginebench.cli.shared import AS_JSON, FACTS, FILE, FILE_ONLY, print_json, write
 from enginebench.domain.formatting import counted, printable
 
 
-@click.command(epilog="\b\nExamples:\n  bench rerun run.ebz\n  bench rerun run.ebz -o again.yaml && bench run again.yaml")
+@click.command(
+    epilog="\b\nExamples:\n  bench rerun run.ebz\n  bench rerun run.ebz -o again.yaml && bench run again.yaml\n"
+    "  bench rerun serve.json --set engine=vllm --set precision=fp8 --only doubtful -o again.yaml"
+)
 @click.argument("run", type=FILE)
 @click.option("-o", "--out", type=FILE_ONLY, metavar="FILE", help="Write the scenario here, ready for `bench run`.")
+@click.option("--only", type=click.Choice(["doubtful"]), help="Of another tool's file: only the rows that are suspect or invalid.")
+@FACTS
 @AS_JSON
-def rerun(run: Path, out: Path | None, as_json: bool) -> None:
+def rerun(run: Path, out: Path | None, only: Literal["doubtful"] | None, facts: Sequence[str], as_json: bool) -> None:
     """Plan RUN, a capsule or a run folder, again and say what differs here: harness, hardware, engines, inputs, plan.
+
+    Of a result file of another tool: write the scenario that measures the same engine, load and lengths again.
 
     Relative paths in the scenario start from the folder of FILE, or from the current one.
     """
-    found = enginebench.rerun(run, base=out.parent if out is not None else Path())
+    found = enginebench.rerun(run, base=out.parent if out is not None else Path(), only=only, facts=facts)
     if out is not None:
         write(out, found.scenario)
     if as_json:

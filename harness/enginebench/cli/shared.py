@@ -52,6 +52,10 @@ KV_TYPES = ("bf16", "f16", "f32", "fp8", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0")
 POSITIVE = Number(min=0, min_open=True)
 FILE = click.Path(path_type=Path)
 FILE_ONLY = click.Path(path_type=Path, dir_okay=False)
+FACTS = click.option(
+    "--set", "facts", multiple=True, metavar="FACT=VALUE",
+    help="What another tool's file does not say of the server: engine=vllm, hardware=4xh100 (repeatable).",
+)  # fmt: skip
 ADAPTERS = click.option("--adapter", "adapters", type=FILE, multiple=True, metavar="FILE", help="Also load this adapter file (repeatable).")
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print data as JSON on stdout.")
 

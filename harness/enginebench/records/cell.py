@@ -109,6 +109,8 @@ class Imported:
     """What its raw samples lack; metrics and checks that need it are left out."""
     caveats: tuple[str, ...] = ()
     """Known faults of the tool that apply to this load, with their size where it was measured."""
+    faults: tuple[str, ...] = ()
+    """Those of the caveats that make the figures of this load doubtful, such as a client that is late with so many streams."""
     differs: Mapping[str, str] = field(default_factory=dict)
     """Metric -> how this tool's meaning differs from the metric's definition; figures with unlike meanings are not compared."""
     own: Mapping[str, float] = field(default_factory=dict)

@@ -111,7 +111,14 @@ def _missing(theirs: str) -> Term:
     raise KeyError(f"the dialect table has no entry for '{theirs}'")
 
 
+def faults_of(dialect: Dialect, streams: int | None, version: str | None) -> tuple[str, ...]:
+    """The caveats about what a tool cannot do with so many requests in flight; none where their number is unknown."""
+    known = [caveat for caveat in dialect.caveats if caveat.from_streams and streams is not None]
+    return tuple(caveat.sentence for caveat in known if caveat.applies(streams, version))
+
+
 def caveats_of(dialect: Dialect, streams: int | None, version: str | None) -> tuple[str, ...]:
+    """The caveats that apply to a load, most of them to every one."""
     return tuple(caveat.sentence for caveat in dialect.caveats if caveat.applies(streams, version))
 
 

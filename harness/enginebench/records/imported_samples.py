@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from enginebench.errors import UserError
 from enginebench.records.cell import Lack
+from enginebench.records.foreign_record import ForeignRecord
 from enginebench.records.samples import Samples
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -26,6 +27,30 @@ MOST_SECONDS, MOST_SPAN_S = 1e11, 1e8
 UNKNOWN = -1
 _START_NS = 1_000_000_000
 """When the first request was sent, on the clock of the samples, where 0 means never."""
+
+
+@dataclass
+class GapLists:
+    """The gaps of many requests, from a list of lists; beyond MOST_GAPS only their sums."""
+
+    lists: list[Sequence[float]] | None = field(default_factory=list)
+    """None: there are too many."""
+    sums: array[float] = field(default_factory=lambda: array("d"))
+    total: int = 0
+
+    def add(self, item: ForeignRecord) -> None:
+        """The gaps of the next request, a list of numbers. UserError for anything else."""
+        gaps = item.numbers("")
+        self.sums.append(sum(gaps))
+        self.total += len(gaps)
+        if self.lists is not None:
+            self.lists.append(gaps)
+        if self.total > MOST_GAPS:
+            self.lists = None
+
+    def of(self, i: int) -> tuple[Sequence[float] | None, float]:
+        """(gaps of a request, or None if they were not kept; their sum)."""
+        return None if self.lists is None else self.lists[i], self.sums[i]
 
 
 @dataclass

@@ -37,6 +37,7 @@ _BY_LINE = 16 << 20
 
 _NAN, _INFINITE = b"1.5e308", b"1.25e308"
 _SPECIAL = re.compile(rb"(?<![\w\"])(-?)(NaN|Infinity)(?=\s*(?:[,\]}]|\Z))")
+_LARGE = 1e308
 _READ_AS = {float(_NAN): math.nan, -float(_NAN): math.nan, float(_INFINITE): math.inf, -float(_INFINITE): -math.inf}
 
 
@@ -137,6 +138,8 @@ class _Builder:
         """The containers that are open. A list of numbers is an array."""
         self._keys: list[str] = []
         """For each open container the key of its next value; '*' in a list."""
+        self._plain: list[bool] = []
+        """For each open container whether it is a list whose numbers are neither skipped nor handed over."""
         self._skipped = 0
         """Containers that are open in a value that is skipped."""
         self._list_of_records = False
@@ -144,7 +147,10 @@ class _Builder:
         self._kept = self._numbers = 0
 
     def take(self, event: str, value: Any) -> None:
-        if event == "map_key":
+        if event == "number" and self._plain and self._plain[-1] and not self._skipped and isinstance(self._stack[-1], array):
+            self._stack[-1].append(_READ_AS.get(value, value) if abs(value) > _LARGE else value)
+            self._count_number()
+        elif event == "map_key":
             if not self._skipped:
                 self._keys[-1] = value
         elif event == "start_map":
@@ -167,6 +173,8 @@ class _Builder:
             self._begun, self._kept, self._numbers = self.line, 0, 0
         self._stack.append(container)
         self._keys.append("" if isinstance(container, dict) else "*")
+        path = self._path()
+        self._plain.append(isinstance(container, array) and path not in self._skim.skip and path[:-1] not in self._skim.rows)
 
     def _close(self) -> None:
         if self._skipped:
@@ -177,6 +185,7 @@ class _Builder:
             return
         made = self._stack.pop()
         self._keys.pop()
+        self._plain.pop()
         if self._stack:
             self._put(made)
         elif isinstance(made, dict):
@@ -196,7 +205,7 @@ class _Builder:
             into[self._keys[-1]] = value
             self._count()
         elif path[-1:] == ("*",) and (handle := self._skim.rows.get(path[:-1])) is not None:
-            self._kept = 0  # an item's values are gone with it
+            self._kept = self._numbers = 0  # an item's values are gone with it
             handle(value)
         elif isinstance(into, array) and type(value) in (int, float):
             into.append(value)

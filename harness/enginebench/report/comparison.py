@@ -16,6 +16,7 @@ from enginebench.analysis.rows import Row
 from enginebench.analysis.thresholds import Finding, default_rules, fails, judge, parse_rule
 from enginebench.domain import JSON, plain, plain_object
 from enginebench.domain.formatting import percent, printable, relative_change
+from enginebench.errors import UserError
 from enginebench.metrics.costs import Prices
 from enginebench.metrics.registry import unit_of
 from enginebench.metrics.statistics import CONFIDENCE, Estimate, repeats_needed
@@ -59,15 +60,22 @@ class Comparison:
         """
         return figures_frame(self.pairs)
 
+    @property
+    def warning(self) -> str:
+        """Why this should not be compared; '' if nothing is known to be unlike."""
+        reasons = "; ".join(each.reason for each in self.pairs.unlike)
+        return f"compared although it should not be: {reasons}" if reasons else ""
+
     def to_summary(self, names: tuple[str, str] = ("BASE", "CANDIDATE"), *, width: int | None = None) -> str:
         """For the terminal: the rows that changed, counts, what changed around them. names: of the runs, for the command that shows all."""
         from enginebench.report.comparison_summary import render_comparison
 
-        return render_comparison(self.pairs, self.findings, self.limit, names, width=width)
+        head = f"{printable(self.warning)}\n\n" if self.warning else ""
+        return head + render_comparison(self.pairs, self.findings, self.limit, names, width=width)
 
     def to_text(self) -> str:
         """Everything, for the terminal: what changed, one table per pair, the verdicts."""
-        parts = [[f"{side:<10} {title}" for side, title in _runs(self.pairs)]]
+        parts = [[self.warning] if self.warning else [], [f"{side:<10} {title}" for side, title in _runs(self.pairs)]]
         parts += [[heading, *(f"  {line}" for line in lines)] for heading, lines in _around(self.pairs)]
         for pair in self.pairs.pairs:
             rows = list(_rows(self.pairs, pair, self.findings))
@@ -78,7 +86,8 @@ class Comparison:
 
     def to_markdown(self) -> str:
         """The same as GitHub-flavoured Markdown, with the verdicts first."""
-        parts = [[f"**{escape_markdown(_sentence(self.pairs))}**"]]
+        parts = [[f"**{escape_markdown(self.warning)}**"]] if self.warning else []
+        parts += [[f"**{escape_markdown(_sentence(self.pairs))}**"]]
         parts += [[f"- **{state}**: {escape_markdown(text)}" for state, text in _verdicts(self.findings)]]
         parts += [[f"- {side}: {escape_markdown(title)}" for side, title in _runs(self.pairs)]]
         parts += [[f"{heading}:\n", *(f"- {escape_markdown(line)}" for line in lines)] for heading, lines in _around(self.pairs)]
@@ -97,6 +106,7 @@ class Comparison:
             "schema": COMPARISON_SCHEMA,
             **{side: {"name": run.run.name, "created_at": run.run.created_at} for side, run in runs},
             "sentence": _sentence(self.pairs),
+            "unlike": [plain(each) for each in self.pairs.unlike],
             "changed": [plain(each) for each in self.pairs.changed],
             "different_machines": self.pairs.moved,
             "busyness": compare_busyness(self.pairs.base, self.pairs.candidate),
@@ -113,20 +123,26 @@ def compare(
     fail_if: Sequence[str] = (),
     limit: float | None = None,
     prices: Prices | None = None,
+    anyway: bool = False,
 ) -> Comparison:
     """What changed from one run to another.
 
     base, candidate: runs or their folders. fail_if: thresholds such as 'ttft.p99 > +5%'; one is broken when the whole 95 % interval of
     the change lies beyond it, which takes four restarts (repeats) in each run, or, with fewer, when the change is far beyond it
     (`enginebench.analysis.thresholds`). limit: without fail_if, the share by which output tokens/s, TTFT and TPOT must not be worse.
-    prices: also compare the cost of tokens.
-    UserError for an unknown figure, and for a folder that is not a run.
+    prices: also compare the cost of tokens. anyway: also compare imported figures that are not alike; the reason is in `warning`.
+    UserError for an unknown figure, for a folder that is not a run, and for imported figures that are not alike in what was served, in
+    load, or in what the client could do, with what would make it possible.
     """
     rules = [parse_rule(text) for text in fail_if]
     limit = None if rules else limit
     opened = [each if isinstance(each, Run) else open_run(each) for each in (base, candidate)]
     one, other = (each.judged_by(prices=prices) for each in opened) if prices is not None else opened
-    found = comparison.compare_runs(one.analysis, other.analysis)
+    found = comparison.compare_runs(one.analysis, other.analysis, anyway=anyway)
+    if found.unlike and not anyway:
+        first = found.unlike[0]
+        more = f" (and {len(found.unlike) - 1} more)" if len(found.unlike) > 1 else ""
+        raise UserError(f"cannot be compared: {first.reason}{more}", advice=f"{first.remedy}; or show it all the same: --anyway")
     findings = [finding for rule in rules for finding in judge(found, rule)]
     if limit is not None:
         judged = (finding for rule in default_rules(limit) for finding in judge(found, rule))

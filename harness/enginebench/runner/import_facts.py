@@ -72,6 +72,8 @@ def apply(deployment: Deployment, facts: Mapping[str, str]) -> Deployment:
     named = {name: facts[name] for name in ("engine", "precision", "model", "label") if name in facts}
     degrees = {name: int(facts[name]) for name in _PARALLEL if name in facts}
     options = {name: facts[name] for name in ("engine_version", "flags") if name in facts}
+    if "model" in facts:
+        named["checkpoint"] = facts["model"]
     spread: Parallelism = replace(deployment.parallelism, **degrees)
     return replace(deployment, **named, parallelism=spread, options={**deployment.options, **options})  # type: ignore[arg-type]  # texts
 

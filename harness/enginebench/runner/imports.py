@@ -18,7 +18,7 @@ from enginebench.metrics.registry import find
 from enginebench.metrics.statistics import samples_needed
 from enginebench.records import file_kinds, importers
 from enginebench.records.cell import CellRecord, CellTraits, Imported, PromptFacts, Stated
-from enginebench.records.dialect import caveats_of
+from enginebench.records.dialect import caveats_of, faults_of
 from enginebench.records.files import now, sha256
 from enginebench.records.importer import ImportedCell, Importer, Source, beginning, read_csv
 from enginebench.records.json_stream import paths_in
@@ -206,7 +206,8 @@ def _origin(one: Found, its: ImportedCell, deployment: Deployment, facts: Mappin
     return Imported(
         one.importer.tool, its.version, one.source.file.name,
         lacks=its.requests.lacks(open_loop=its.load.open_loop) if its.requests is not None else (),
-        caveats=(*caveats_of(dialect, streams, its.version), *its.caveats), differs=dialect.differs(samples=samples), own=dict(its.own),
+        caveats=(*caveats_of(dialect, streams, its.version), *its.caveats), faults=faults_of(dialect, streams, its.version),
+        differs=dialect.differs(samples=samples), own=dict(its.own),
         percentiles=dialect.percentiles, told=told, missing=missing(deployment, told),
         rejected=its.rejected,
     )  # fmt: skip

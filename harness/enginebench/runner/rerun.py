@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from enginebench import __version__
+from enginebench.analysis.analysis import analyse
 from enginebench.checkpoints import hub, local_path
 from enginebench.checkpoints.content import Content, content_of
 from enginebench.domain import JSON, plain_object
@@ -22,6 +23,9 @@ from enginebench.inputs.source import parse
 from enginebench.machine.host import facts
 from enginebench.records.launch import LaunchRecord
 from enginebench.records.run_folder import Run, open_run
+from enginebench.runner.import_facts import read_facts
+from enginebench.runner.on_the_fly import as_run
+from enginebench.runner.rerun_imported import scenario_of
 from enginebench.scenario.expand import expand
 from enginebench.scenario.plan import plan as plan_of
 
@@ -62,13 +66,23 @@ class Rerun:
         return plain_object(self)
 
 
-def rerun(run: str | Path, *, base: str | Path = ".") -> Rerun:
+def rerun(
+    run: str | Path, *, base: str | Path = ".", only: Literal["doubtful"] | None = None, facts: Sequence[str] = ()
+) -> Rerun:  # fmt: skip
     """Plan a stored run again and say what differs here: harness, hardware, engine versions, inputs, and the cells of the plan.
 
-    run: a capsule or a run folder. base: the folder that relative paths of checkpoints, data sets and traces start from. UserError when the
-    run cannot be read; a scenario that cannot be planned here is a difference.
+    run: a capsule, a run folder, or another tool's file, for which a scenario is written that measures the same again. base: the folder
+    that relative paths of checkpoints, data sets and traces start from. only: of another tool's file 'doubtful', the rows that are suspect
+    or invalid. facts: what such a file does not say: 'engine=vllm'. UserError when the run cannot be read, or a file says too little; a
+    scenario that cannot be planned here is a difference.
     """
-    folder, registry = open_run(Path(run)), discover()
+    folder, registry = open_run(as_run(Path(run), read_facts(facts)) or Path(run)), discover()
+    if any(cell.imported is not None for cell in folder.cells()):
+        return _imported(folder, registry, doubtful=only == "doubtful")
+    if only is not None:
+        raise UserError(
+            "--only doubtful is for other tools' files", advice=f"measure a run again with `bench run`; see bench report {run} --why"
+        )
     try:
         text = (folder.path / "scenario.yaml").read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
@@ -76,6 +90,16 @@ def rerun(run: str | Path, *, base: str | Path = ".") -> Rerun:
     cells, planned = _plan(folder, text, Path(base), registry)
     found = [*_harness(folder), *_machine(folder.record.machine), *_engines(folder, registry), *_inputs(folder, Path(base)), *planned]
     return Rerun(folder.record.name, text, cells, tuple(found))
+
+
+def _imported(run: Run, registry: Registry, *, doubtful: bool) -> Rerun:
+    """What another tool measured, as a scenario of ours."""
+    text = scenario_of(analyse(run).rows, run.record.name, doubtful=doubtful)
+    try:
+        planned = plan_of(expand(parse(text, Path("scenario.yaml").absolute()), registry), registry)
+    except UserError as error:
+        return Rerun(run.record.name, text, 0, (Differs("plan", "scenario", "another tool's", f"cannot be planned here: {error.message}"),))
+    return Rerun(run.record.name, text, len(planned.cells), ())
 
 
 def _harness(run: Run) -> Iterator[Differs]:

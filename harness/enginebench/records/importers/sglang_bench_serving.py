@@ -11,7 +11,7 @@ from typing import Any
 from enginebench.domain import ClosedLoop, Deployment, Load, OpenLoop, Parallelism
 from enginebench.records.dialect import Caveat, Dialect, Term
 from enginebench.records.foreign_record import ForeignRecord
-from enginebench.records.imported_samples import Requests
+from enginebench.records.imported_samples import GapLists, Requests
 from enginebench.records.importer import UNKNOWN_PRECISION, Form, ImportedCell, Source, importer
 from enginebench.records.importers.vllm_bench_serve import length, stated
 
@@ -48,13 +48,19 @@ _SKIP = ("generated_texts", "cached_tokens_details", "server_info.internal_state
 )
 def sglang_bench_serving(source: Source) -> Iterator[ImportedCell]:
     """One cell per line."""
-    for record in source.records(skip=_SKIP):
-        yield _cell(record)
+    gaps = GapLists()
+
+    def add(item: ForeignRecord) -> None:
+        gaps.add(item)  # of the result that is being read
+
+    for record in source.records(skip=_SKIP, rows={"itls": add}):
+        yield _cell(record, gaps)
+        gaps = GapLists()
 
 
-def _cell(record: ForeignRecord) -> ImportedCell:
+def _cell(record: ForeignRecord, gaps: GapLists) -> ImportedCell:
     completed, duration_s = record.whole("completed"), record.positive("duration")
-    requests = _requests(record) if record.has("ttfts") and record.has("itls") else None
+    requests = _requests(record, gaps) if record.has("ttfts") and len(gaps.sums) else None
     sent = completed if requests is None else len(requests)
     if completed > sent:
         raise record.error(f"the file is damaged: {completed} of {sent} requests completed", "completed")
@@ -66,13 +72,13 @@ def _cell(record: ForeignRecord) -> ImportedCell:
     return ImportedCell(deployment, _load(record, sent, completed), figures, completed, duration_s, own, requests, facts=facts)
 
 
-def _requests(record: ForeignRecord) -> Requests:
+def _requests(record: ForeignRecord, gaps: GapLists) -> Requests:
     """The requests of --output-details."""
-    ttfts, gaps = record.numbers("ttfts"), record.get("itls")
+    ttfts = record.numbers("ttfts")
     n, made = len(ttfts), Requests()
     errors = record.get("errors") or [""] * n
     lists = {name: record.numbers(name) for name in ("input_lens", "output_lens", "cached_tokens") if record.has(name)}
-    if not isinstance(gaps, list) or any(len(each) != n for each in (gaps, errors, *lists.values())):
+    if any(len(each) != n for each in (gaps.sums, errors, *lists.values())):
         raise record.error("the file is damaged: its lists of single requests differ in length", "itls")
     asked = record.whole("random_output_len") if _fixed(record) and record.has("random_output_len") else None
     for i in range(n):
@@ -81,8 +87,10 @@ def _requests(record: ForeignRecord) -> Requests:
             for name in ("input_lens", "output_lens", "cached_tokens")
         )
         failed = bool(errors[i]) or not counted
+        own, sum_s = gaps.of(i)
         made.add(
-            first_s=None if failed else ttfts[i], gaps_s=() if failed else gaps[i], input_tokens=entered, output_tokens=counted,
+            first_s=None if failed or not ttfts[i] else ttfts[i], gaps_s=() if failed else own,
+            last_s=None if failed else ttfts[i] + sum_s, input_tokens=entered, output_tokens=counted,
             cached_tokens=cached, asked_output=asked, error=str(errors[i] or "no output") if failed else None,
         )  # fmt: skip
     return made

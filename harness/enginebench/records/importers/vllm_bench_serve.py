@@ -11,7 +11,7 @@ from typing import Any
 from enginebench.domain import ClosedLoop, Deployment, Length, Load, OpenLoop
 from enginebench.records.dialect import Caveat, Dialect, Term
 from enginebench.records.foreign_record import ForeignRecord
-from enginebench.records.imported_samples import Requests
+from enginebench.records.imported_samples import GapLists, Requests
 from enginebench.records.importer import Form, ImportedCell, Source, importer
 
 SERVING_TERMS = (
@@ -53,18 +53,24 @@ _DETAILS = ("generated_texts", "errors.*.traceback")
 )
 def vllm_bench_serve(source: Source) -> Iterator[ImportedCell]:
     """One cell per result."""
-    for record in source.records(skip=_DETAILS):
-        yield _cell(record)
+    gaps = GapLists()
+
+    def add(item: ForeignRecord) -> None:
+        gaps.add(item)  # of the result that is being read
+
+    for record in source.records(skip=_DETAILS, rows={"itls": add}):
+        yield _cell(record, gaps)
+        gaps = GapLists()
 
 
-def _cell(record: ForeignRecord) -> ImportedCell:
+def _cell(record: ForeignRecord, gaps: GapLists) -> ImportedCell:
     completed, duration_s = record.whole("completed"), record.number("duration")
     sent = completed + record.whole("failed") if record.has("failed") else record.whole("num_prompts")
     if duration_s <= 0 or completed > sent:
         raise record.error(f"the file is damaged: {completed} of {sent} requests completed in {duration_s:g} s", "completed")
     figures, own = stated(record, DIALECT, _LATENCIES, _RATES)
     figures |= {"input_throughput": record.number("total_input_tokens") / duration_s, "success_rate": completed / max(sent, 1)}
-    requests = _requests(record) if record.has("ttfts") and record.has("itls") else None
+    requests = _requests(record, gaps) if record.has("ttfts") and len(gaps.sums) else None
     return ImportedCell(_deployment(record), _load(record, sent, completed), figures, completed, duration_s, own, requests)
 
 
@@ -86,20 +92,22 @@ def stated(
     return figures, own
 
 
-def _requests(record: ForeignRecord) -> Requests:
+def _requests(record: ForeignRecord, gaps: GapLists) -> Requests:
     """The requests of --save-detailed. Versions before 0.12 or so have no start times."""
-    ttfts, gaps = record.numbers("ttfts"), record.get("itls")
+    ttfts = record.numbers("ttfts")
     made, n = Requests(), len(ttfts)
     lists = {name: record.numbers(name) for name in _PER_REQUEST if record.has(name)}
     errors = record.get("errors") or [""] * n
-    if not isinstance(gaps, list) or any(len(each) != n for each in (gaps, errors, *lists.values())):
+    if any(len(each) != n for each in (gaps.sums, errors, *lists.values())):
         raise record.error("the file is damaged: its lists of single requests differ in length", "itls")
     for i in range(n):
         sent, wait, counted, entered = (lists[name][i] if name in lists else None for name in _PER_REQUEST)
         failed = bool(errors[i]) or not counted
+        own, sum_s = gaps.of(i)
         made.add(
-            sent_s=sent, due_s=None if sent is None or wait is None else sent - wait, first_s=None if failed else ttfts[i],
-            gaps_s=() if failed else gaps[i], local_tokens=None if counted is None else int(counted),
+            sent_s=sent, due_s=None if sent is None or wait is None else sent - wait, first_s=None if failed or not ttfts[i] else ttfts[i],
+            gaps_s=() if failed else own,
+            last_s=None if failed else ttfts[i] + sum_s, local_tokens=None if counted is None else int(counted),
             input_tokens=None if entered is None else int(entered), error=str(errors[i] or "no output") if failed else None,
         )  # fmt: skip
     return made
