@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from enginebench import __version__
 from enginebench.domain import fingerprint
 from enginebench.errors import UserError
 from enginebench.machine.folders import cache_dir
@@ -45,7 +44,7 @@ def _key(path: Path, facts: Mapping[str, str]) -> str:
     """A hash of where the files are, of their sizes and times, and of the facts."""
     files = [file for file in sorted(path.rglob("*")) if file.is_file()] if path.is_dir() else sorted(path.parent.glob("*"))
     known = [[str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns] for file in files[:1000] if file.is_file()]
-    return fingerprint({"path": str(path.resolve()), "files": known, "facts": dict(facts), "version": __version__, "code": _newest()})  # type: ignore[dict-item]
+    return fingerprint({"path": str(path.resolve()), "files": known, "facts": dict(facts), "code": _newest()})  # type: ignore[dict-item]
 
 
 def _newest() -> int:
