@@ -45,6 +45,8 @@ def _with_extras(fields: Fields, plain: Attention, kind: str) -> Attention:
         convolved = channels * (first + second - 2) + kv // 2
     if fields.defaults.get("projected_sinks"):
         extra += hidden * heads
+    if tokens := fields.get("sink_keys"):
+        copied += tokens * (kv + plain.kv_heads * plain.value_dim * bool(fields.get("sink_values")))
     if fields.defaults.get("learnt_masks"):
         copied += plain.kv_heads * (kv + 1)
     return replace(
@@ -55,8 +57,8 @@ def _with_extras(fields: Fields, plain: Attention, kind: str) -> Attention:
 
 def borrowed(fields: Fields, layer: int) -> bool:
     """Whether a layer uses the keys and values of an earlier one."""
-    if sources := fields.get("sources"):
-        return bool(sources[layer] != layer)
+    if fields.get("sources"):
+        return bool(fields.at("sources", layer) != layer)
     if last := fields.get("borrowing"):
         return layer >= int(fields.need("layers")) - int(last)
     return bool(fields.get("borrows") and layer % fields.need("borrow_factor"))
@@ -90,7 +92,8 @@ def _grouped(fields: Fields, kind: str, layer: int) -> Attention:
     routed = fields.defaults.get("routed_attention") and fields.need("kv_heads") * fields.need("top_k")
     heads = routed or _dimension(fields, "heads", kind, layer) or fields.need("heads")
     kv_heads = _dimension(fields, "kv_heads", kind, layer) or heads
-    width = _dimension(fields, "head_dim", kind, layer) or fields.need("hidden") // heads
+    parts = (fields.at("plain_dim", layer) or 0) + (fields.get("rope_dim") or 0)  # of which only one has positions
+    width = _dimension(fields, "head_dim", kind, layer) or parts or fields.need("hidden") // heads
     value = _dimension(fields, "value_dim", kind, layer) or width
     bias = bool(fields.get("attention_bias", fields.get("bias", default=False)))
     one = bool(fields.defaults.get("one_cache"))
@@ -116,16 +119,18 @@ def _norm(fields: Fields, heads: int, kv_heads: int, width: int) -> int:
     kind = fields.written("qk_norm_kind") or fields.defaults.get("qk_norm_kind", "per_head")
     if kind not in _NORMS:
         raise fields.unknown("qk_norm_kind", kind)
-    return {"head": (1 + bool(kv_heads)) * width, "all": (heads + kv_heads) * width, "queries": heads * width, "none": 0}[_NORMS[kind]]
+    keys = bool(kv_heads) * width
+    found = {"head": width + keys, "all": (heads + kv_heads) * width, "queries": heads * width, "key": keys, "none": 0}
+    return found[_NORMS[kind]]
 
 
-_NORMS = {"per_head": "head", "head": "head", "per_layer": "all", "all": "all", "queries": "queries", "none": "none"}
+_NORMS = {"per_head": "head", "head": "head", "per_layer": "all", "all": "all", "queries": "queries", "key": "key", "none": "none"}
 
 
 def _latent(fields: Fields, kind: str, layer: int) -> Attention:
     rope = fields.get("rope_dim") or 0
-    flags = fields.get("rope_flags")
-    unrotated = rope * bool(fields.defaults.get("unrotated") and not (flags[layer] if flags else (layer + 1) % 4))
+    rotated = fields.at("rope_flags", layer) if fields.get("rope_flags") else (layer + 1) % 4
+    unrotated = rope * bool(fields.defaults.get("unrotated") and not rotated)
     rope -= unrotated
     heads = fields.at("heads", layer) or fields.need("heads")
     bias = bool(fields.get("attention_bias", default=False))
@@ -145,8 +150,7 @@ def _indexed(fields: Fields, plain: Attention, layer: int) -> Attention:
     hidden, heads, dim = fields.need("hidden"), fields.need("index_heads"), fields.need("index_dim")
     blocks = fields.get("index_blocks")
     tokens = blocks * fields.need("index_block") if blocks else fields.need("index_tokens")
-    kinds = fields.get("index_kinds")
-    own = kinds is None or kinds[layer] != "shared"
+    own = fields.at("index_kinds", layer) != "shared"
     plain_index = bool(fields.defaults.get("plain_index"))
     if fields.get("index_tokens") and not plain_index:
         weights = heads * dim * (plain.query_latent or hidden) + dim * hidden + 2 * dim + hidden * heads

@@ -72,7 +72,11 @@ def _type(text: Config) -> str:
     alike = (family.counted_as for family in RANDOM_FAMILIES.values() if family.counted_as and written in (family.hf_type, family.gguf))
     kind = next(alike, written)
     kind = ALIASES.get(kind, kind)
-    kind = next((ARCHITECTURES[name] for name in text.get("architectures") or () if name in ARCHITECTURES), kind)
+    classes = text.get("architectures")
+    known = (
+        [ARCHITECTURES[name] for name in classes if isinstance(name, str) and name in ARCHITECTURES] if isinstance(classes, list) else []
+    )
+    kind = known[0] if known else kind
     if kind in UNSUPPORTED:
         raise UserError(f"model type '{kind}' is not supported: {UNSUPPORTED[kind]}", key="model_type")
     return kind

@@ -127,7 +127,9 @@ FAMILIES: Mapping[str, Family] = {
     "smallthinker": {},
     "grove_moe": {**_HEAD_NORM, "chunked": True},
     "nemotron-nas": {"output_bias": False},
-    "jetmoe": {"tied": True, "norms": 4, "routed_attention": True},
+    "xverse": {},
+    "PanguProMoE": {"qk_norm": True, "qk_norm_kind": "key"},
+    "jetmoe": {"fields": ("bias",), "tied": True, "norms": 4, "routed_attention": True},
     "doge": {**_HEAD_NORM, "norms": 4, "learnt_masks": True, "experts_on": False, "product_keys": True, "dense_beside": True},
     "zaya": {"tied": True, "norms": 10, "final_norms": 3, "identities": 1, "correction": True},
     "inkling_text": {
@@ -168,6 +170,8 @@ FAMILIES: Mapping[str, Family] = {
 
 ALIASES: Mapping[str, str] = {
     "kimi_k2": "deepseek_v3",
+    "pangu_ultra_moe": "deepseek_v3",
+    "llada2_moe": "bailing_moe_v2",
     "kimi_k25": "deepseek_v3",
     "kimi_k3": "kimi_linear",
     "inkling": "inkling_text",

@@ -12,6 +12,7 @@ from typing import Any
 from enginebench.errors import UserError
 from enginebench.physics.blocks import unfolded
 from enginebench.physics.field_names import MEANINGS, SIZED, WITHOUT_SIZE
+from enginebench.physics.field_types import by_layer, check
 
 Config = Mapping[str, Any]
 
@@ -39,13 +40,13 @@ class Fields:
             config = {
                 key: value[0] if key.startswith("moe_") and isinstance(value, list) and value else value for key, value in config.items()
             }
-        per_layer = config.get("per_layer_config") or {}
-        self.per_layer = {int(layer): fields for layer, fields in per_layer.items()}
+        self.per_layer = by_layer(name, config.get("per_layer_config"))
         """Fields of single layers, as transformers writes them."""
         nested = {
             f"{key}.{inner}": value for key in _NESTED if isinstance(config.get(key), Mapping) for inner, value in config[key].items()
         }
         self.config = {**{key: value for key, value in config.items() if key not in (*_NESTED, "per_layer_config")}, **nested}
+        check(name, self.config, self.per_layer)
 
     def written(self, meaning: str) -> Any:
         """What the config itself says, or None."""
@@ -66,7 +67,7 @@ class Fields:
     def at(self, meaning: str, layer: int, default: Any = None) -> Any:
         """The value of one layer, if the config has a list with one per layer."""
         own = self.per_layer.get(layer)
-        if own is not None and (key := next((key for key in MEANINGS[meaning] if key in own), None)):
+        if own is not None and (key := next((key for key in MEANINGS[meaning] if own.get(key) is not None), None)):
             return own[key]
         found = self.get(meaning, default)
         if isinstance(found, Sequence) and not isinstance(found, str):

@@ -124,7 +124,7 @@ def _periodic(fields: Fields, layer: int, count: int) -> str | None:
         return "full" if (layer + 1) % every == 0 or tail else other
     if (period := fields.get("attention_period")) is not None:
         return "full" if layer % period == fields.get("attention_offset", 0) else "linear"
-    if (pattern := fields.get("sliding_pattern")) is not None and fields.get("window"):
+    if (pattern := fields.get("sliding_pattern")) and fields.get("window"):
         if isinstance(pattern, str):
             return "sliding" if pattern[layer % len(pattern)] == "L" else "full"
         return "sliding" if (layer + 1) % pattern else "full"
@@ -144,9 +144,9 @@ def has_experts(fields: Fields, layer: int) -> bool:
         return layer in numbers
     if (period := fields.get("experts_period")) is not None:
         return bool(layer % period == fields.get("experts_offset", 0))
-    freq = fields.get("experts_freq", 1)
-    if isinstance(freq, Sequence):
-        return bool(freq[layer])
+    freq = fields.at("experts_freq", layer, 1)
+    if isinstance(fields.get("experts_freq"), Sequence) or freq == 0:
+        return bool(freq)
     last, every = fields.get("experts_last"), fields.get("experts_every", 1)
     if every == 0 or layer in (fields.get("dense_listed") or ()) or (isinstance(last, int) and 0 <= last < layer):
         return False

@@ -12,6 +12,8 @@ def experts(fields: Fields, layer: int) -> Experts:
     if fields.defaults.get("product_keys"):
         return _single_neurons(fields)
     count, used = fields.number("experts", layer), fields.number("top_k", layer)
+    if not count:
+        raise fields.unknown("experts", count)
     width = fields.number("expert_width" if fields.at("expert_width", layer) else "plain_width", layer)
     width += _chunks(fields)
     identities = fields.get("identities") or 0
@@ -54,14 +56,14 @@ def _router(fields: Fields, layer: int, count: int, identities: int, *, correcti
         choices = (count + identities) * (width + correction)
         return int(width * (hidden + 1) + width + 2 * width * (width + 1) + choices + width * (layer > 0))
     if fields.get("shared_scored"):
-        return int((count + (fields.get("shared_count") or 0)) * hidden + count * correction + 1)
+        return int((count + (fields.at("shared_count", layer) or 0)) * hidden + count * correction + 1)
     return None
 
 
 def _correction(fields: Fields, layer: int) -> bool:
     """Whether the router has a bias per expert that only its choice uses. Layers that choose by a hash of the token have none."""
     kinds = fields.written("mlp_types")
-    if layer < (fields.get("hashed") or 0) or (kinds and kinds[layer] == "hash_moe"):
+    if layer < (fields.get("hashed") or 0) or (kinds and fields.at("mlp_types", layer) == "hash_moe"):
         return False
     found = fields.get("correction", default=False)
     return found == "noaux_tc" if isinstance(found, str) else bool(found)

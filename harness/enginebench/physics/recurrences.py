@@ -36,7 +36,7 @@ def _bits(fields: Fields) -> float:
 def _mamba2(fields: Fields) -> Recurrence:
     hidden, heads, state = fields.need("hidden"), fields.need("mamba_heads"), fields.need("mamba_state")
     width = fields.get("mamba_dim")
-    inner = heads * width if isinstance(width, int) else fields.get("mamba_expand", 2) * hidden
+    inner = heads * width if isinstance(width, int) else int(fields.get("mamba_expand", 2) * hidden)
     mixed = inner + 2 * fields.get("mamba_groups", 1) * state
     kernel, bias = fields.get("mamba_conv", 4), fields.get("conv_bias", default=True)
     projected = inner + mixed + heads
@@ -47,7 +47,7 @@ def _mamba2(fields: Fields) -> Recurrence:
 
 def _mamba(fields: Fields) -> Recurrence:
     hidden, state = fields.need("hidden"), fields.need("mamba_state")
-    inner = fields.get("mamba_expand", 2) * hidden
+    inner = int(fields.get("mamba_expand", 2) * hidden)
     rank = fields.get("mamba_rank", "auto")
     rank = math.ceil(hidden / 16) if rank == "auto" else rank
     kernel, bias = fields.get("mamba_conv", 4), fields.get("conv_bias", default=True)

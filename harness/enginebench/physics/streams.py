@@ -14,7 +14,8 @@ from enginebench.physics.fields import Fields
 def block(fields: Fields, layer: int, mixer: str, *, parts: int, experts: bool) -> int:
     """Weights of the norms of a block, and of what mixes streams around it. parts: how many of mixer and MLP it has."""
     hidden, defaults = fields.need("hidden"), fields.defaults
-    norms = defaults.get("norms", parts) + (defaults.get("expert_norms", 0) if experts else 0)
+    norms = 2 * parts if fields.get("sandwich") else defaults.get("norms", parts)
+    norms += defaults.get("expert_norms", 0) if experts else 0
     norms *= 1 + bool(defaults.get("norm_bias"))
     norms += 2 * (fields.get("norm_gate") or 0) * (1 + experts)
     if fields.get("residual_blocks"):

@@ -20,12 +20,13 @@ FETCHED = [json.loads(line) for line in Path(__file__).with_name("fetched_config
 @pytest.mark.parametrize("each", FETCHED, ids=lambda each: each["name"])
 def test_total_is_the_published_one(each: dict[str, Any]) -> None:
     model = from_config(each["name"], each["config"])
-    assert model.params / 1e9 == pytest.approx(each["published"], rel=0.01)
+    total, published = model.params / 1e9, each["published"]
+    assert total == pytest.approx(published, rel=0.01) or round(total) == published  # some publish whole billions only
     assert each["source"]
     assert find_model(each["name"]) is None
     assert bool(model.notes) == (each["config"]["model_type"] == "Klear")  # the only type that no family names
 
 
-def test_there_are_ten() -> None:
-    assert len({each["name"] for each in FETCHED}) >= 10
-    assert len({each["config"]["model_type"] for each in FETCHED}) >= 8
+def test_there_are_twenty() -> None:
+    assert len({each["name"] for each in FETCHED}) >= 20
+    assert len({each["config"]["model_type"] for each in FETCHED}) >= 14
