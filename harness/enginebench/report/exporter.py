@@ -44,9 +44,9 @@ class Material:
         others = {cell.record.id for row in self.analysis.rows for cell in row.cells} - ran
         if others:
             self.say(f"{len(others)} of {len(ran) + len(others)} cells failed or were skipped: they are not in the export")
-        for cell in found:
-            if cell.cell.verdict == "invalid":
-                self.say(f"cell {cell.record.id} ({cell.row.name}) is invalid: {'; '.join(map(str, cell.cell.reasons))}")
+        if invalid := [cell for cell in found if cell.cell.verdict == "invalid"]:
+            checks = dict.fromkeys(reason.check.id for cell in invalid for reason in cell.cell.reasons if reason.severity == "invalid")
+            self.say(f"{len(invalid)} of {len(found)} exported cells are invalid ({', '.join(checks)}): see bench report --why")
         return found
 
     def kept(self, cell: Measured, values: Mapping[str, T]) -> dict[str, T]:

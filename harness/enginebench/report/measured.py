@@ -128,15 +128,25 @@ class Measured:
         return np.maximum(self.s.sent_ns - self.zero_ns, 0) / 1e9
 
     @cached_property
+    def first_ns(self) -> npt.NDArray[np.int64]:
+        """Arrival of the first output event, on the clock of the samples; 0 without one."""
+        return self.s.edge(last=False)
+
+    @cached_property
+    def last_ns(self) -> npt.NDArray[np.int64]:
+        """Arrival of the last output event; 0 without one."""
+        return self.s.edge(last=True)
+
+    @cached_property
     def ttft_s(self) -> Floats:
         """First output event - sent; 0 without one, as most tools have it."""
-        return np.where(self.streamed, self.s.edge(last=False) - self.s.sent_ns, 0) / 1e9
+        return np.where(self.streamed, self.first_ns - self.s.sent_ns, 0) / 1e9
 
     @cached_property
     def e2e_s(self) -> Floats:
         """Last output event - sent; of an answer without events its end."""
         s = self.s
-        return np.where(self.ok, np.where(s.events > 0, s.edge(last=True), s.end_ns) - s.sent_ns, 0) / 1e9
+        return np.where(self.ok, np.where(s.events > 0, self.last_ns, s.end_ns) - s.sent_ns, 0) / 1e9
 
     @cached_property
     def input_tokens(self) -> npt.NDArray[np.int64]:

@@ -33,9 +33,27 @@ def numbers(data, at=""):
         yield at, float(data)
 
 
-def main() -> None:
-    report = GenerativeBenchmarksReport.load_file(Path(sys.argv[1]) / "benchmarks.json")
+def requests(file, report):
+    """(compared, differences) of what is stated of each request and what GuideLLM computes of its times and counts."""
     compared, differences = 0, []
+    for raw, benchmark in zip(json.loads(file.read_text())["benchmarks"], report.benchmarks, strict=True):
+        for state in ("successful", "errored"):
+            for stated, loaded in zip(raw["requests"][state], getattr(benchmark.requests, state), strict=True):
+                for name, theirs in loaded.model_dump().items():
+                    if name in stated and (theirs is None or isinstance(theirs, int | float)):
+                        compared += 1
+                        same = stated[name] == theirs or (
+                            None not in (stated[name], theirs) and math.isclose(stated[name], theirs, rel_tol=APART)
+                        )
+                        if not same:
+                            differences.append(f"{loaded.request_id} {name}: exported {stated[name]!r}, computed by GuideLLM {theirs!r}")
+    return compared, differences
+
+
+def main() -> None:
+    file = Path(sys.argv[1]) / "benchmarks.json"
+    report = GenerativeBenchmarksReport.load_file(file)
+    compared, differences = requests(file, report)
     for benchmark in report.benchmarks:
         timings = SimpleNamespace(finalized_measure_start=benchmark.start_time, finalized_measure_end=benchmark.end_time)
         done = benchmark.requests

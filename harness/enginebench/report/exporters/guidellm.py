@@ -134,7 +134,7 @@ def _request(cell: Measured, i: int) -> dict[str, Any]:
     if cell.record.load.open_loop:
         timings["targeted_start"] = float(wall(cell, s.due_ns[i]))
     if s.events[i]:
-        first, last = (float(wall(cell, s.edge(last=last)[i])) for last in (False, True))
+        first, last = (float(wall(cell, edge[i])) for edge in (cell.first_ns, cell.last_ns))
         timings |= {"first_request_iteration": first, "first_token_iteration": first, "last_token_iteration": last}
         timings |= {"last_request_iteration": last, **dict.fromkeys(("request_iterations", "token_iterations"), int(s.events[i]))}
         if s.first_answer_ns[i]:
@@ -142,14 +142,38 @@ def _request(cell: Measured, i: int) -> dict[str, Any]:
     made, name = cell.output_tokens[i], f"{cell.record.id}-{int(s.index[i])}"
     cached = {"cached_tokens": int(s.cached_tokens[i])} if s.cached_tokens[i] >= 0 else {}
     turn = {"turn_index": int(s.turn[i]), "conversation_id": str(s.conversation[i])} if s.conversation[i] >= 0 else {}
+    counted = None if np.isnan(made) else int(made)
     return {
         "type_": "generative_request_stats", "request_id": name,
         "info": {
             "request_id": name, "status": "completed" if cell.ok[i] else "errored", "scheduler_start_time": cell.epoch_s,
-            "timings": timings,
-            "error": s.error[i], **turn,
+            "timings": timings, "error": s.error[i], **turn,
         },
-        "input_metrics": {"text_tokens": int(cell.input_tokens[i]), **cached},
-        "output_metrics": {"text_tokens": None if np.isnan(made) else int(made)},
+        "input_metrics": {"text_tokens": int(cell.input_tokens[i]), "total_tokens": int(cell.input_tokens[i]), **cached},
+        "output_metrics": {"text_tokens": counted, "total_tokens": counted},
+        **_computed(timings, int(cell.input_tokens[i]), counted), **cached,
+    }  # fmt: skip
+
+
+def _computed(timings: Mapping[str, Any], entered: int, counted: int | None) -> dict[str, Any]:
+    """What GuideLLM computes of a request and writes with it. Its readers compute it again; other programs read it here."""
+    sent, end, n = timings["request_start"], timings["request_end"], timings.get("token_iterations", 0)
+    first, last, due = (timings.get(name) for name in ("first_token_iteration", "last_token_iteration", "targeted_start"))
+    made = (n or None) if counted is None else counted
+    total = entered + (made or 0)
+    answer = timings.get("first_output_token_iteration")
+    delay = None if due is None else sent - due
+    return {
         "request_start_time": sent, "request_end_time": end, "request_latency": end - sent,
+        "request_dispatch_delay": delay, "turn_predecessor_delay": None if due is None else 0.0, "turn_scheduling_delay": delay,
+        "request_scheduled_latency": None if due is None else end - due,
+        "prompt_tokens": entered, "output_tokens": made, "total_tokens": total,
+        "time_to_first_token_ms": None if first is None else 1000 * (first - sent),
+        "time_to_first_output_token_ms": None if answer is None else 1000 * (answer - sent),
+        "time_per_output_token_ms": 1000 * ((last or end) - sent) / made if made else None,
+        "inter_token_latency_ms": 1000 * (last - first) / (made - 1) if n and made and made > 1 else None,
+        "tokens_per_second": total / (end - sent) if end > sent else None,
+        "output_tokens_per_second": made / (end - sent) if end > sent and made is not None else None,
+        "output_tokens_per_iteration": made / n if made is not None and n else None,
+        "iter_tokens_per_iteration": (made - 1.0) / (n - 1.0) if made and made > 1 and n > 1 else None,
     }  # fmt: skip

@@ -74,11 +74,11 @@ class _Requests:
 
     @cached_property
     def first(self) -> Floats:
-        return np.asarray(wall(self.cell, self.cell.s.edge(last=False)))
+        return np.asarray(wall(self.cell, self.cell.first_ns))
 
     @cached_property
     def last(self) -> Floats:
-        return np.asarray(wall(self.cell, self.cell.s.edge(last=True)))
+        return np.asarray(wall(self.cell, self.cell.last_ns))
 
     @cached_property
     def answer(self) -> Floats:

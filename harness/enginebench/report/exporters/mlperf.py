@@ -47,7 +47,7 @@ def _report(cell: Measured, run: Material) -> dict[str, Any]:
     s, ok = cell.s, cell.ok
     sent = s.sent_ns > 0
     duration = int(s.end_ns.max() - s.due_ns[sent].min()) if sent.any() else 0
-    first = s.edge(last=False)
+    first = cell.first_ns
     series: dict[str, Floats] = {"e2e": (s.end_ns - s.due_ns)[ok].astype(np.float64)}
     if cell.streamed.any():
         series["ttft"] = (first - s.due_ns)[cell.streamed].astype(np.float64)
