@@ -171,7 +171,7 @@ def _computed(timings: Mapping[str, Any], entered: int, counted: int | None) -> 
         "time_to_first_token_ms": None if first is None else 1000 * (first - sent),
         "time_to_first_output_token_ms": None if answer is None else 1000 * (answer - sent),
         "time_per_output_token_ms": 1000 * ((last or end) - sent) / made if made else None,
-        "inter_token_latency_ms": 1000 * (last - first) / (made - 1) if n and made and made > 1 else None,
+        "inter_token_latency_ms": 1000 * (last - first) / (made - 1) if last and first and made and made > 1 else None,
         "tokens_per_second": total / (end - sent) if end > sent else None,
         "output_tokens_per_second": made / (end - sent) if end > sent and made is not None else None,
         "output_tokens_per_iteration": made / n if made is not None and n else None,
