@@ -125,6 +125,8 @@ def run_index(folder: str | Path = "results", *, on_run: OnRun = lambda _done, _
 
 def _read_runs(database: Path, paths: Mapping[str, Path], stamps: Mapping[str, str], on_run: OnRun) -> list[StoredRun]:
     """Read these runs and store them, in batches."""
+    if not paths:
+        return []
     from enginebench.analysis.run_summary import summarise_run
 
     found: list[StoredRun] = []
