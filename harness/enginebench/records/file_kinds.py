@@ -25,11 +25,16 @@ MOST_CELL = 64 << 20
 """Bytes of one value of a database."""
 MOST_VALUES = 200_000
 """Values of one document, aliases followed."""
+_TOO_MANY = f"has more than {MOST_VALUES:,} values, which no known tool writes as YAML"
 _MLLOG = ":::MLLOG "
-_YAML = re.compile(r"\A(?:%YAML[^\n]*\n|---[^\n]*\n|\s*#[^\n]*\n|\s*\n)*[A-Za-z_][\w.-]*:(?:\s|$)")
-_INSERT = re.compile(r"""INSERT\s+INTO\s+["`]?(\w+)["`]?\s*(?:\(([^)]*)\))?\s*VALUES\s*\((.*)\)\s*;?\s*$""", re.IGNORECASE | re.DOTALL)
-_CREATE = re.compile(r"""CREATE\s+TABLE\s+(?:IF\s+NOT\s+EXISTS\s+)?["`]?(\w+)["`]?\s*\((.*)\)\s*;""", re.IGNORECASE | re.DOTALL)
-_LITERAL = re.compile(r"\s*(?:'((?:[^']|'')*)'|([^,']*))\s*(,|$)")
+_YAML = re.compile(r"""(?:(?:%YAML|---|[ \t]*#)[^\n]*\n|[ \t\r]*\n)*+["']?[A-Za-z_][\w.-]*+["']?:(?:\s|$)""")
+_SQL = re.compile(r"(?:\s*+(?:--|PRAGMA\b|BEGIN\b)[^\n]*\n)*+\s*+(?:CREATE\s++TABLE|INSERT\s++INTO)\s", re.IGNORECASE)
+_INSERT = re.compile(
+    r"""INSERT\s++INTO\s++["`]?(\w++)["`]?\s*+(?:\(([^)]*+)\))?\s*+VALUES\s*+\((.*)\)\s*+;?\s*+$""", re.IGNORECASE | re.DOTALL
+)
+_CREATE = re.compile(r"""CREATE\s++TABLE\s++(?:IF\s++NOT\s++EXISTS\s++)?["`]?(\w++)["`]?\s*+\((.*)\)\s*+;""", re.IGNORECASE | re.DOTALL)
+_LITERAL = re.compile(r"\s*+(?:'((?:[^']|'')*+)'|([^,']*+))\s*+(,|$)")
+"""Possessive, so that no text makes them slow."""
 
 
 def reader(file: Path) -> Callable[[Path, frozenset[str]], Objects] | None:
@@ -41,7 +46,7 @@ def reader(file: Path) -> Callable[[Path, frozenset[str]], Objects] | None:
     text = head.decode("utf-8", errors="replace")
     if _MLLOG in text[: text.find("\n") if "\n" in text else None]:
         return read_mllog
-    if re.match(r"\s*(?:--[^\n]*\n\s*|PRAGMA[^\n]*\n\s*|BEGIN[^\n]*\n\s*)*(?:CREATE\s+TABLE|INSERT\s+INTO)\s", text, re.IGNORECASE):
+    if _SQL.match(text):
         return read_sql
     return read_yaml if _YAML.match(text) else None
 
@@ -79,7 +84,9 @@ def read_yaml(file: Path, _: frozenset[str] = frozenset()) -> Objects:
         for first, found in Loader.yaml_implicit_resolvers.items()
     }
     try:
-        for document in yaml.load_all(data.decode("utf-8"), Loader):
+        text = data.decode("utf-8")
+        _count(yaml.parse(text, Loader), file)
+        for document in yaml.load_all(text, Loader):
             _check_size(document, file)
             if isinstance(document, dict):
                 yield 1, _text_keys(document)
@@ -91,6 +98,13 @@ def read_yaml(file: Path, _: frozenset[str] = frozenset()) -> Objects:
             "it is nested too deeply" if isinstance(error, RecursionError) else str(error).splitlines()[0]
         )
         raise UserError(f"is damaged: invalid YAML ({why})", file=file, line=mark.line + 1 if mark else None) from None
+
+
+def _count(events: Iterable[Any], file: Path) -> None:
+    """UserError for a text of too many values, before anything is built of it."""
+    for count, event in enumerate(events):
+        if count > 2 * MOST_VALUES:
+            raise UserError(_TOO_MANY, file=file, line=event.start_mark.line + 1)
 
 
 def _check_size(document: Any, file: Path) -> None:
@@ -112,7 +126,7 @@ def _check_size(document: Any, file: Path) -> None:
         return total
 
     if size(document, 0) > MOST_VALUES:
-        raise UserError(f"has a document of more than {MOST_VALUES:,} values, which no known tool writes as YAML", file=file)
+        raise UserError(_TOO_MANY, file=file)
 
 
 def _text_keys(value: Any) -> Any:
@@ -158,12 +172,14 @@ def read_sql(file: Path, _: frozenset[str] = frozenset()) -> Objects:
             raise UserError("is damaged: a statement has no end", file=file, line=begun)
         if not text.rstrip().endswith(";"):
             continue
-        if created := _CREATE.search(statement):
+        if created := _CREATE.match(statement.strip()):
             columns[created[1].lower()] = [part.split()[0].strip('"`') for part in created[2].split(",") if part.split()]
         elif inserted := _INSERT.match(statement.strip()):
             table, names, values = inserted.groups()
             named = [name.strip().strip('"`') for name in names.split(",")] if names else columns.get(table.lower(), [])
             yield begun, _row(named, values, file, begun)
+        elif statement.lstrip()[:6].upper() == "INSERT":
+            raise UserError("is damaged: this INSERT states no values", file=file, line=begun)
         statement = ""
     if statement.strip():
         raise UserError("is damaged: it ends within a statement", file=file, line=begun)

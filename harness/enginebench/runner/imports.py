@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 
 from enginebench import __version__
@@ -27,6 +27,8 @@ from enginebench.records.run_folder import Run, new_run_path
 from enginebench.runner.import_facts import apply, known_hardware, missing
 
 MOST_FILES = 10_000
+MOST_CELLS = 20_000
+"""Of one file."""
 _SUFFIXES = (".json", ".jsonl", ".csv", ".txt", ".sql", ".yaml", ".yml", ".db", ".sqlite")
 """Of files that are looked at in a folder."""
 _PROMPTS = PromptFacts(form="text", exact=False)
@@ -164,7 +166,7 @@ def cells_of(one: Found) -> list[ImportedCell]:
     """The cells of a file. UserError if it is damaged, also in a way that its importer does not foresee."""
     file = one.source.file
     try:
-        return list(one.importer.read(one.source))
+        cells = list(islice(one.importer.read(one.source), MOST_CELLS + 1))
     except UserError as error:
         if error.file is None:
             error.file = file
@@ -172,6 +174,9 @@ def cells_of(one: Found) -> list[ImportedCell]:
     except (TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError) as error:
         why = (str(error).splitlines() or ["?"])[0][:200]
         raise UserError(f"is damaged, or of a version of {one.importer.tool} that is not known: {why}", file=file) from error
+    if len(cells) > MOST_CELLS:
+        raise UserError(f"has more than {MOST_CELLS:,} results", file=file, advice="import a part of it")
+    return cells
 
 
 # -- records -------------------------------------------------------------------------------------------------------------------

@@ -513,6 +513,9 @@ HOSTILE = {
     "tag.yaml": "version: '0.2'\na: !!python/object/apply:os.system ['true']\n",
     "deep.yaml": "version: " + "[" * 2000 + "\n",
     "cut.sql": "CREATE TABLE llama_bench (a TEXT);\nINSERT INTO llama_bench (a) VALUES ('1'",
+    "spaces.sql": f"INSERT INTO llama_bench (a) VALUES ({' ' * 1_000_000}'1;\n",  # noqa: S608 -- parsed, not run
+    "brackets.sql": f"INSERT INTO llama_bench (a) VALUES ({')' * 1_000_000}1;\n",  # noqa: S608
+    "lines.yaml": "version: '0.2'\nx:\n" + "- 1\n" * 400_001,
     "few.sql": "INSERT INTO llama_bench (a, b) VALUES ('1');\n",
     "line.txt": ":::MLLOG {\"key\": \"loadgen_version\", \"value\": \"6\"}\n:::MLLOG not json\n",
     "text.db": "SQLite format 3\0 and nothing else",
