@@ -23,7 +23,6 @@ from enginebench.records.imported_samples import Requests
 from enginebench.records.json_stream import Skim, open_file, read_objects
 
 UNKNOWN_PRECISION = "unknown"
-MOST_LINE = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -63,8 +62,6 @@ class Form:
     has: tuple[str, ...]
     """Paths that the first object of each such file has, and no other tool's: 'model_id', 'benchmarks.*.metrics'. Of CSV, SQL and SQLite:
     columns."""
-    starts: str = ""
-    """What each such file begins with, if it is neither JSON nor CSV: ':::MLLOG'."""
     part_of: str = ""
     """The form that this file belongs to, which is imported instead where it lies beside it."""
     pattern: str = "*"
@@ -75,15 +72,13 @@ class Form:
     named: bool = False
     """Whether only files with such a name are of this form: its content is that of another form."""
 
-    def found_in(self, seen: frozenset[str], beginning: str, name: str) -> bool:
+    def found_in(self, seen: frozenset[str], name: str) -> bool:
         """Whether a file is of this form. seen: the paths of its first object, or its columns."""
-        if self.named and not fnmatch(name, self.pattern):
-            return False
-        return beginning.startswith(self.starts) if self.starts else all(path in seen for path in self.has)
+        return (not self.named or fnmatch(name, self.pattern)) and all(path in seen for path in self.has)
 
     @property
     def text(self) -> str:
-        return f"begins with {self.starts}" if self.starts else f"has {', '.join(self.has)}"
+        return f"has {', '.join(self.has)}"
 
 
 @dataclass(frozen=True)
@@ -120,30 +115,6 @@ class Source:
         found = self.beside.get(form, ())
         return replace(self, file=found[0], form=form) if len(found) == 1 else None
 
-    def lines(self) -> Iterator[tuple[int, str]]:
-        """(number, line) of each line of text that is not empty. UserError if a line is very long, or not UTF-8."""
-        with open_file(self.file) as stream:
-            for number, line in enumerate(iter(lambda: stream.readline(MOST_LINE), b""), start=1):
-                if len(line) == MOST_LINE:
-                    raise UserError(f"has a line of more than {MOST_LINE >> 20} MB", file=self.file, line=number)
-                try:
-                    text = line.decode("utf-8").strip()
-                except UnicodeDecodeError:
-                    raise UserError("is damaged: it is not UTF-8 text", file=self.file, line=number) from None
-                if text:
-                    yield number, text
-
-    def text(self, most: int = 64 << 20) -> str:
-        """The whole file as text. UserError if it is longer, or not UTF-8."""
-        with open_file(self.file) as stream:
-            data = stream.read(most + 1)
-        if len(data) > most:
-            raise UserError(f"is longer than {most >> 20} MB", file=self.file)
-        try:
-            return data.decode("utf-8")
-        except UnicodeDecodeError:
-            raise UserError("cannot be read: it is not UTF-8 text", file=self.file) from None
-
     def error(self, message: str, key: str | None = None) -> UserError:
         return UserError(message, file=self.file, key=key)
 
@@ -154,15 +125,10 @@ class Source:
         return called
 
 
-def beginning(file: Path) -> str:
-    """The first 4,096 bytes as text."""
-    with open_file(file) as stream:
-        return stream.read(4096).decode("utf-8", errors="replace").lstrip()
-
-
 def is_json(file: Path) -> bool:
     """Whether the file begins like JSON."""
-    return beginning(file)[:1] in ("{", "[")
+    with open_file(file) as stream:
+        return stream.read(4096).lstrip()[:1] in (b"{", b"[")
 
 
 def read_csv(file: Path) -> Iterator[ForeignRecord]:
@@ -192,11 +158,6 @@ class Importer:
     """What the tool's metrics mean, and its known faults."""
     read: Read
     """Turns one file into its cells. UserError if it is incomplete."""
-
-    @property
-    def text(self) -> str:
-        """'vllm bench serve (has model_id, num_prompts)'."""
-        return f"{self.tool} ({', or '.join(form.text for form in self.forms)})"
 
     def form(self, name: str) -> Form:
         return next(form for form in self.forms if form.name == name)

@@ -20,7 +20,7 @@ from enginebench.records import file_kinds, importers
 from enginebench.records.cell import CellRecord, CellTraits, Imported, PromptFacts, Stated
 from enginebench.records.dialect import caveats_of, faults_of
 from enginebench.records.files import now, sha256
-from enginebench.records.importer import ImportedCell, Importer, Source, beginning, read_csv
+from enginebench.records.importer import ImportedCell, Importer, Source, is_json, read_csv
 from enginebench.records.json_stream import paths_in
 from enginebench.records.run import RunRecord
 from enginebench.records.run_folder import Run, new_run_path
@@ -91,17 +91,20 @@ def _found(path: Path) -> list[Found]:
     if not path.is_dir():
         one = recognise(path)
         if one is None:
-            known = "; ".join(each.text for each in all_importers())
-            raise UserError("unknown format", file=path, advice=f"known: {known}")
+            raise UserError("unknown format", file=path, advice=_known_tools())
         return [one]
     files = [file for file in sorted(path.rglob("*")) if file.is_file() and file.suffix in _SUFFIXES]
     if len(files) > MOST_FILES:
         raise UserError(f"has more than {MOST_FILES:,} files", file=path)
     found = [one for file in files if (one := _known(file)) is not None and not one.importer.form(one.source.form).aside]
     if not found:
-        raise UserError("has no file of a known format", file=path, advice=f"known: {'; '.join(each.tool for each in all_importers())}")
+        raise UserError("has no file of a known format", file=path, advice=_known_tools())
     there = {(each.importer.tool, each.source.form, each.source.file.parent) for each in found}
     return [each for each in found if (each.importer.tool, _owner(each), each.source.file.parent) not in there]
+
+
+def _known_tools() -> str:
+    return f"known are files of {', '.join(each.tool for each in all_importers())} (docs/dialects.md says what each has)"
 
 
 def _owner(one: Found) -> str:
@@ -140,18 +143,16 @@ def _form_or_none(file: Path) -> tuple[Importer, str] | None:
 
 
 def _form(file: Path) -> tuple[Importer, str] | None:
-    start = beginning(file)
-    for seen in paths_in(file) if start[:1] in ("{", "[") else _keys(file):
+    for seen in paths_in(file) if is_json(file) else _keys(file):
         for each in all_importers():
             for form in each.forms:
-                if form.found_in(seen, start, file.name):
+                if form.found_in(seen, file.name):
                     return each, form.name
     return None
 
 
 def _keys(file: Path) -> Iterator[frozenset[str]]:
     """The paths of the first object of a file that is no JSON; the columns of a table."""
-    yield frozenset()  # a form that is told by its beginning needs none
     if (read := file_kinds.reader(file)) is not None:
         data = next((data for _, data in read(file, frozenset())), None)
     else:

@@ -22,9 +22,11 @@ from click.testing import CliRunner
 from enginebench.analysis.rows import Row
 from enginebench.cli import bench
 from enginebench.errors import UserError
-from enginebench.records.importer import ImportedCell
+from enginebench.records.importer import ImportedCell, is_json
+from enginebench.records.json_stream import paths_in
+from enginebench.runner import imports
 from enginebench.runner.import_facts import known_hardware
-from enginebench.runner.imports import recognise
+from enginebench.runner.imports import all_importers, recognise
 
 FILES = Path(__file__).with_name("imported")
 Json = dict[str, Any]
@@ -454,6 +456,12 @@ def test_llmd_names_mean_what_the_tool_of_the_load_means(tmp_path: Path, tool: s
 # -- damage --------------------------------------------------------------------------------------------------------------------
 
 ALL = sorted(path for path in FILES.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("file", ALL, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_no_two_tools_claim_a_file(file: Path) -> None:
+    seen = frozenset[str]().union(*(paths_in(file) if is_json(file) else imports._keys(file)))
+    assert len({each.tool for each in all_importers() for form in each.forms if form.found_in(seen, file.name)}) <= 1
 
 
 @pytest.mark.parametrize("file", ALL, ids=lambda path: f"{path.parent.name}/{path.name}")

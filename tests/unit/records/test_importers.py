@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from enginebench.errors import UserError
 from enginebench.records.dialect import CONCEPTS, Caveat, Dialect, Term, not_reported
-from enginebench.records.importer import Form, beginning, importer
+from enginebench.records.importer import Form, importer
 from enginebench.records.json_stream import paths_in
 from enginebench.runner import imports
 from enginebench.runner.import_facts import read_facts
@@ -46,8 +46,7 @@ STEPS = ("guidellm",)
 @pytest.mark.parametrize("name", ALL)
 def test_a_file_is_recognised_by_one_importer(name: str) -> None:
     *_, seen = paths_in(FILES / name)
-    start = beginning(FILES / name)
-    by = {each.tool for each in all_importers() for form in each.forms if form.found_in(seen, start, Path(name).name)}
+    by = {each.tool for each in all_importers() for form in each.forms if form.found_in(seen, Path(name).name)}
     assert len(by) == 1, by
 
 

@@ -110,7 +110,7 @@ def test_an_imported_run_is_an_ordinary_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"a": 1}', "vllm bench serve (has model_id, "),
+        ('{"a": 1}', "vllm bench serve (docs"),
         ("some text\n", "serve.json: has no records"),
         ("", "has no records"),
         ('{"model_id": "m"', "is damaged: invalid JSON"),
