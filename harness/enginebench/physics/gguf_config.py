@@ -36,6 +36,7 @@ def gguf_config(architecture: str, metadata: Mapping[str, Any], shapes: Mapping[
     if "token_embd.weight" not in shapes:
         raise UserError("holds no token embeddings, so it is no language model", advice="name the file with the weights of the text model")
     found = {short: metadata.get(f"{architecture}.{key}") for short, key in {**KEYS, **OTHERS}.items()}
+    _check(found, shapes)
     if kind == "llama" and found["experts"]:
         kind = "mixtral"
     family = FAMILIES.get(kind, {})
@@ -51,6 +52,24 @@ def gguf_config(architecture: str, metadata: Mapping[str, Any], shapes: Mapping[
         read |= _own_embeddings(found, shapes, blocks)
     config = {MEANINGS[meaning][0] if meaning in MEANINGS else meaning: value for meaning, value in read.items() if value is not None}
     return {"model_type": kind, **config}
+
+
+def _check(found: Mapping[str, Any], shapes: Mapping[str, Shape]) -> None:
+    """Raise UserError for metadata that are no whole numbers, and for tensors of layers with too few axes."""
+    for short, value in found.items():
+        several = isinstance(value, list) and short in _PER_LAYER
+        if not all(isinstance(each, int) and 0 <= each <= _MOST.get(short, each) for each in (value if several else [value or 0])):
+            key = {**KEYS, **OTHERS}[short]
+            raise UserError(f"the GGUF metadata has {key}: {str(value)[:60]!r}, which is not understood", key=key)
+    for name, shape in shapes.items():
+        read = name.startswith("blk.") or name.endswith(_MATRICES)
+        if read and (len(shape) < (2 if name.endswith(_MATRICES) else 1) or not all(shape)):
+            raise UserError(f"the tensor {name} has the shape {list(shape)}, which is not understood", advice="fetch the file again")
+
+
+_PER_LAYER = frozenset({"heads", "kv_heads", "head_dim", "value_dim", "window", "experts", "top_k", "dense", "pattern"})
+_MOST = {"layers": 10_000}
+_MATRICES = ("token_embd.weight", "laurel_l.weight", "ffn_latent_down.weight", "ffn_routed_down.weight")
 
 
 def _kind(architecture: str, shapes: Iterable[str]) -> str:
@@ -69,7 +88,7 @@ def _blocks(shapes: Mapping[str, Shape], found: Mapping[str, Any]) -> list[_Bloc
         if block := _BLOCK.match(name):
             blocks[int(block[1])][RENAMED.get(block[2], block[2])] = shape
     for meaning in ("layers", "hidden", "heads"):
-        if not found[meaning]:
+        if not found[meaning] or found[meaning] is True:
             raise UserError(f"the GGUF metadata lacks {KEYS[meaning]}", key=KEYS[meaning], advice="convert the model again")
     count = int(found["layers"])
     predicting = [number for number, block in blocks.items() if any(name.startswith("nextn.") for name in block)]
@@ -155,6 +174,8 @@ def _mixers(blocks: list[_Block], found: Mapping[str, Any], read: Mapping[str, A
     """The kind of every layer, where periods do not say it, and the dimensions of those with a state."""
     pattern = found["pattern"]
     sliding = pattern if isinstance(pattern, list) else [False] * len(blocks)
+    if len(sliding) < len(blocks):
+        raise UserError(f"the GGUF metadata describes {len(sliding)} of {len(blocks)} layers in {OTHERS['pattern']}", key=OTHERS["pattern"])
     alone = not any(_attends(block) and _has_mlp(block) for block in blocks)
     kinds = [_mixer(block, sliding=bool(slides), alone=alone) for block, slides in zip(blocks, sliding, strict=False)]
     out: dict[str, Any] = {}

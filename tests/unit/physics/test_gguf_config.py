@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from enginebench.errors import UserError
 from enginebench.physics import Role, read_weights
 from enginebench.physics.config import from_config
 from enginebench.physics.geometry import Attention, Recurrence
+from enginebench.physics.gguf_config import gguf_config
 from enginebench.physics.gguf_names import ARCHITECTURES
 
 Config = Mapping[str, Any]
@@ -670,3 +672,28 @@ def test_what_is_missing_is_one_sentence(architecture: str, drop: str, message: 
     with pytest.raises(UserError, match=message) as raised:
         read_weights(str(tmp_path / "model.gguf"))
     assert raised.value.file == tmp_path / "model.gguf"
+
+
+@pytest.mark.parametrize("architecture", sorted(OWN))
+def test_metadata_of_the_wrong_type_is_one_sentence(architecture: str) -> None:
+    file = File(architecture, SMALL)
+    OWN[architecture](file)
+    for key in file.metadata:
+        for wrong in (0, -1, "x", [], [1], ["x"], True, 1.5, [0] * 6, [1.5] * 6, 2**31):
+            metadata = {f"{architecture}.{each}": value for each, value in (file.metadata | {key: wrong}).items()}
+            try:
+                total = from_config("x", gguf_config(architecture, metadata, file.tensors)).params
+            except UserError as error:
+                assert "\n" not in error.message
+            else:
+                assert isinstance(total, int), (key, wrong)
+                assert total > 0, (key, wrong)
+
+
+@pytest.mark.parametrize(("name", "shape"), [("token_embd.weight", (64,)), ("blk.0.ffn_down.weight", ()), ("blk.0.attn_q.weight", (0, 64))])
+def test_shape_of_a_tensor_that_cannot_be(name: str, shape: tuple[int, ...]) -> None:
+    file = File("mimo2", SMALL)
+    mimo2(file)
+    metadata = {f"mimo2.{key}": value for key, value in file.metadata.items()}
+    with pytest.raises(UserError, match=re.escape(name)):
+        gguf_config("mimo2", metadata, {**file.tensors, name: shape})
