@@ -10,9 +10,13 @@ from enginebench.domain.formatting import counted, percent
 
 
 def choice(model: str, grids: Sequence[Grid], limits: Sequence[Capacity], commands: Mapping[str, str]) -> Choice | None:
-    """With an SLO the deployment that holds the most, else the one whose typical share of the best is the highest; None without either."""
+    """With an SLO the deployment that holds the most, else the one whose typical share of the best is the highest; None without either.
+
+    Where all hold every level that was tried, they are not told apart by it.
+    """
     held = [its for its in limits if its.model == model and its.level is not None]
-    found = _by_capacity(held) if held else _by_regimes(model, grids)
+    tell = any(its.bound != "at least" for its in limits if its.model == model)
+    found = (_by_capacity(held) if held and tell else None) or _by_regimes(model, grids) or (_by_capacity(held) if held else None)
     return Choice(model, *found, commands.get(f"{model}/{found[0]}", "")) if found is not None else None
 
 

@@ -89,13 +89,20 @@ def _resolve(reference: str, precision: str, form: Format, base: Path) -> Provid
     return lambda _: reference
 
 
+def random_path(reference: str, precision: str, form: Format) -> Path:
+    """Where random weights are written when they are first needed. UserError for a reference that cannot be read."""
+    model = RandomMoE.from_reference(reference)
+    identity = fingerprint({"reference": model.reference(), "precision": precision, "format": form})
+    name = f"{model.architecture}-{precision}-{identity}{'.gguf' if form == 'gguf' else ''}"
+    return checkpoints_folder() / "random" / name
+
+
 def _random(reference: str, precision: str, form: Format) -> Provide:
     known = GGUF_PRECISIONS if form == "gguf" else SAFETENSORS_PRECISIONS
     if precision not in known:
         raise UserError(f"random weights cannot be written as {form} in '{precision}'", advice=did_you_mean(precision, known))
     model = RandomMoE.from_reference(reference)
     whole = model.reference()
-    identity = fingerprint({"reference": whole, "precision": precision, "format": form})
 
     def provide(say: Say) -> str:
         def write(path: Path) -> None:
@@ -107,8 +114,7 @@ def _random(reference: str, precision: str, form: Format) -> Provide:
             else:
                 write_hf_folder(model, precision, path)
 
-        name = f"{model.architecture}-{precision}-{identity}{'.gguf' if form == 'gguf' else ''}"
-        return str(make_once(checkpoints_folder() / "random" / name, write))
+        return str(make_once(random_path(reference, precision, form), write))
 
     return provide
 

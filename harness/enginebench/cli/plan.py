@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 import enginebench
-from enginebench.cli.preflight import missing_here
+from enginebench.cli.preflight import conclusion, missing_here
 from enginebench.cli.shared import AS_JSON, Overrides, command_line, expectation_options, print_json, scenario_options
 from enginebench.domain.formatting import printable
 
@@ -19,7 +19,7 @@ _FEW = 1000
 @click.option("-v", "--verbose", is_flag=True, help="Also the launch command of every deployment.")
 @AS_JSON
 def plan(scenario: str, overrides: Overrides, expectations: enginebench.Expectations | None, verbose: bool, as_json: bool) -> None:
-    """Show the cells of SCENARIO in order, what is skipped and why, and with -v the launch commands. Launches nothing.
+    """Show whether SCENARIO runs here, its cells, what is skipped and why, and with -v the launch commands. Launches nothing.
 
     If the hardware is known (`hardware` in the scenario, --hardware, or the GPUs of this machine), also what fits it, and how long
     the loads take: expected, and at least.
@@ -32,6 +32,7 @@ def plan(scenario: str, overrides: Overrides, expectations: enginebench.Expectat
         print_json(plan_to_dict(found, enginebench.launch_commands(found), [each.what for each in lacking.missing]))
         return
     commands = enginebench.launch_commands(found) if verbose or len(found.cells) <= _FEW else ()
+    click.echo(printable(conclusion(found, lacking)))
     click.echo(plan_to_text(found, commands, verbose=verbose), nl=False)
     for line in missing_here(lacking):
         click.echo(printable(line))

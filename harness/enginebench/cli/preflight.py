@@ -8,6 +8,7 @@ from textwrap import wrap
 
 import enginebench
 from enginebench.cli.shared import Overrides, command_line
+from enginebench.domain.formatting import counted
 
 _WIDTH = 80
 _LABEL = 10
@@ -22,6 +23,21 @@ def refusal(title: str, found: enginebench.Preflight, see: Sequence[str]) -> lis
     fixes = _packed(list(would_do(found)), _LINES - len(lacking), cut=False)
     rows = [*_labelled("missing", lacking), *_labelled("would do", fixes), *_labelled("see now", [" · ".join(see)])]
     return [f"{title}: cannot run here", *rows]
+
+
+def conclusion(plan: enginebench.Plan, found: enginebench.Preflight) -> str:
+    """The first line of a plan: 'Runs here: 312 of 360 cells; the others are skipped, see below.'"""
+    first, *others = [each.what for each in found.missing] or [""]
+    lacks = f"{first}{f', and {len(others)} more' if others else ''}"
+    if not found.cells:
+        return "Nothing would run: every cell is skipped, see below."
+    if found.refused:
+        return f"Cannot run here: {lacks}."
+    able = found.cells - len(found.skipped)
+    cells = counted(able, "cell") if able == len(plan.cells) else f"{able:,} of {counted(len(plan.cells), 'cell')}"
+    if found.skipped:
+        return f"Runs here in part: {cells}; for the others: {lacks}."
+    return f"Runs here: {cells}{'; the others are skipped, see below' if able < len(plan.cells) else ''}."
 
 
 def missing_here(found: enginebench.Preflight) -> list[str]:

@@ -50,6 +50,23 @@ def local_machine(gpus: Sequence[Gpu]) -> Machine | None:
     return Machine(_sized(device, gpus, host), len(gpus), None if device.unified else Host(host))
 
 
+def count_alike(hardware: str, gpus: Sequence[Gpu]) -> int | None:
+    """How many of these accelerators are the stated device; None where that cannot be told: it has no name of a driver in the catalogue.
+
+    A device is another one if its driver gives it another name, or if that name stands for several devices and its memory is another's.
+    """
+    name = read_hardware(hardware).name
+    try:
+        device = need_device(name) if name not in (THIS_CPU, ANYTHING) else None
+    except UserError:
+        return None
+    if device is None or device.unified or read_hardware(hardware).figures is not None:
+        return None
+    called = {reported for reported, meant in driver_names().items() if device.name in meant}
+    alike = [gpu for gpu in gpus if gpu.name.strip().lower() in called]
+    return sum((known := _known(gpu)) is None or known.name == device.name for gpu in alike) if called else None
+
+
 def undetected(gpus: Sequence[Gpu]) -> UserError | None:
     """Why these accelerators are no machine of the catalogue, and how to add them; None if they are, or if there are none."""
     if not gpus or _same(gpus) is not None:

@@ -7,7 +7,7 @@ every sentence is from `enginebench.analysis.conclusion`. Returns text and print
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -26,6 +26,7 @@ _MOST_ROWS = 8
 """Lines of the grid with a line for each deployment; with more, it has a line for each context, which names the leader."""
 _MOST_SENTENCES = 6
 _MOST_LATENCIES = 6
+_MOST_CAPACITIES = 8
 _MARKS = {"equal": "=", "cannot tell": "~"}
 
 
@@ -166,17 +167,29 @@ def _typical(analysis: Analysis) -> tuple[Grid, Regime] | None:
     return grid, min((each for its, each in full if its is grid), key=lambda each: (distance(each), -each.load.level))
 
 
+_SHORT: Mapping[str, str] = {"none": "no level that was tried", "unknown": "unknown"}
+
+
 def _capacities(analysis: Analysis, width: int) -> Iterator[str]:
-    """With an SLO: the highest load that each deployment holds."""
+    """With an SLO: the highest load that each deployment holds; one sentence where all hold all that was tried."""
     found = analysis.conclusion.capacities
-    if found and analysis.slo is not None:
-        yield f"highest load within the SLO ({analysis.slo.text})"[:width]
-        several = len({each.model for each in found}) > 1
-        rows = [
-            [f"  {each.deployment}{f', {each.model}' if several else ''}", each.context.removesuffix(" tokens"), each.text]
-            for each in found
+    if not found or analysis.slo is None:
+        return
+    if len(found) > 1 and all(each.bound == "at least" for each in found):
+        yield from textwrap.wrap(f"every deployment holds every load that was tried within the SLO ({analysis.slo.text})", width)
+        return
+    yield f"highest load within the SLO ({analysis.slo.text})"[:width]
+    several = len({each.model for each in found}) > 1
+    rows = [
+        [
+            f"  {each.deployment}{f', {each.model}' if several else ''}", each.context.removesuffix(" tokens"),
+            _SHORT.get(each.bound) or each.text.removesuffix(", the highest level tried"),
         ]
-        yield from (line.rstrip()[:width] for line in aligned(rows, width, left=3))
+        for each in found[:_MOST_CAPACITIES]
+    ]  # fmt: skip
+    yield from (line.rstrip()[:width] for line in aligned(rows, width, left=3))
+    if (left := len(found) - len(rows)) > 0:
+        yield f"  and {left} more: bench report --json"
 
 
 def _end(path: Path | None, width: int) -> Iterator[str]:

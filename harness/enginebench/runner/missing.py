@@ -93,10 +93,18 @@ class Lookup:
         if not count or not self._checks_devices:
             return
         most = self._most(vendor)
-        if most is not None and most < count:
+        if (most is not None and most < count) or (self._alike is not None and self._alike < count):
             name = f"{vendor.upper()} GPU" if vendor else "GPU"
             stated = self._stated and self._plan.bounds and self._plan.bounds.machine.name
             yield Missing("devices", f"{stated or counted(count, name)} (here: {self._here})", "--hardware any", count)
+
+    @cached_property
+    def _alike(self) -> int | None:
+        """The accelerators here that are of the stated kind; None where none is stated, or none of those here can be asked."""
+        from enginebench.physics.detect import count_alike
+
+        found = gpus()
+        return count_alike(self._plan.scenario.hardware, found) if self._plan.scenario.hardware is not None and found else None
 
     @property
     def _stated(self) -> bool:

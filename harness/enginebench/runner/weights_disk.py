@@ -1,4 +1,4 @@
-"""Whether the disk has room for the weights that a plan still has to download. Uses no network; what is unknown counts as nothing."""
+"""Whether the disk has room for the weights that a plan has to download or to make. Uses no network; what is unknown counts as nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from enginebench.checkpoints import hub
-from enginebench.checkpoints.locate import checkpoints_folder
+from enginebench.checkpoints.locate import checkpoints_folder, random_path
+from enginebench.checkpoints.random_moe import SCHEME as RANDOM
 from enginebench.domain import Deployment
 from enginebench.engines.registry import Registry
 from enginebench.runtime.container.client import remote_host
@@ -49,10 +50,13 @@ class _Disk:
 
 
 def _download_place(deployment: Deployment, registry: Registry, base: Path) -> Path | None:
-    """The folder that the weights will be downloaded into; None if they are here, or if that is decided elsewhere."""
-    container, reference = deployment.container, deployment.checkpoint
-    if deployment.runtime == "attach" or registry[deployment.engine].checkpoint_format == "none":
+    """Where the weights will be downloaded or made; None if they are here, or if that is decided elsewhere."""
+    container, reference, form = deployment.container, deployment.checkpoint, registry[deployment.engine].checkpoint_format
+    if deployment.runtime == "attach" or form == "none":
         return None
+    if reference.startswith(RANDOM):
+        path = random_path(reference, deployment.precision, form)
+        return None if path.exists() else path
     if reference.startswith(hub.SCHEME):
         found = hub.parse(reference)
         return None if found is None or _is_whole(found) else hub.local_path(found, checkpoints_folder() / "hub")
@@ -78,6 +82,8 @@ def _bytes_to_fetch(deployment: Deployment, registry: Registry, place: Path) -> 
     weights = weights_of(deployment.model, deployment.precision, reference, gguf=gguf)
     if weights is None:
         return 0.0
+    if reference.startswith(RANDOM):
+        return weights.bytes
     folder = place if place.is_dir() else place.parent
     files = [file for file in folder.rglob("*") if file.is_file() and not file.is_symlink()] if folder.is_dir() else []
     here = float(sum(file.stat().st_size for file in files))

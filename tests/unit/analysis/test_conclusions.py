@@ -368,6 +368,21 @@ def test_a_level_that_failed_is_never_named() -> None:
             assert "4 req/s" not in text
 
 
+def test_where_all_hold_every_level_the_choice_is_the_fastest() -> None:
+    """It was the first of the scenario, whatever its speed."""
+    rates = {"slow": 1.0, "fast": 1.3}
+    made = []
+    for name, factor in rates.items():
+        for row in probed({name: lambda _: 1.0}, RATES3, slo=SLO, exact=True, restarts=4):
+            cells = [replace(each, figures={**each.figures, "goodput": (each.figures["goodput"] or 0) * factor}) for each in row.cells]
+            made.append(fold(cells, {}, name))
+    found = concluded(made, slo=SLO)
+    assert {its.bound for its in found.capacities} == {"at least"}
+    (choice,) = found.choices
+    assert choice.deployment == "fast"
+    assert choice.text == "best or not told from the best at 3 of 3 loads"
+
+
 def test_a_search_that_never_or_always_passes() -> None:
     found = concluded(probed({"a": lambda _: 0.5, "b": lambda _: 1.0}, (1.0, 2.0, 4.0), slo=SLO), slo=SLO)
     top, none = found.capacities

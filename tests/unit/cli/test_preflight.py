@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import enginebench
 import pytest
 from click.testing import CliRunner, Result
+from enginebench.checkpoints.locate import random_path
 from enginebench.cli import bench
 from enginebench.cli.preflight import refusal
 from enginebench.machine import accelerators, pci
@@ -125,6 +126,17 @@ def test_the_plan_ends_with_the_same_check(daemon: None) -> None:
     ]
 
 
+def test_a_plan_begins_with_whether_it_runs_here(daemon: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = lambda *arguments: run("plan", *arguments).stdout.splitlines()[0]  # noqa: E731
+    assert first("scout_4xh100") == "Cannot run here: 4x h100-sxm-80gb (here: no GPU), and 2 more."
+    part = scenario(FAKE, "engine: trtllm, model: mixtral-8x7b, precision: bf16")
+    assert first(part) == "Runs here in part: 2 of 4 cells; for the others: TensorRT-LLM is not installed here, and 1 more."
+    assert first(scenario(FAKE)) == "Runs here: 2 cells."
+    monkeypatch.setenv("HF_TOKEN", "hf_x")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=900 * GB))
+    assert first("scout_4xh100", "--hardware", "4xh100") == "Runs here: 312 of 360 cells; the others are skipped, see below."
+
+
 @pytest.mark.clock
 def test_the_refusal_takes_less_than_a_second(tmp_path: Path) -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -201,6 +213,39 @@ def test_stated_hardware_is_compared_also_for_processes(tmp_path: Path) -> None:
     assert "2x h100-sxm-80gb (here: no GPU)" not in lacks(file), "one is enough for this deployment"
 
 
+A100, H100 = "NVIDIA A100-SXM4-80GB", "NVIDIA H100 80GB HBM3"
+
+
+@pytest.mark.parametrize(
+    ("stated", "here", "refused"),
+    [
+        ("4xh100", [A100] * 4, "4x h100-sxm-80gb (here: 4x NVIDIA A100-SXM4-80GB)"),
+        ("4xh100", [H100] * 4, ""),
+        ("4xh100", [H100] * 8, ""),
+        ("4xh100", [H100] * 3 + [A100], "4x h100-sxm-80gb (here: 3x NVIDIA H100 80GB HBM3, 1x NVIDIA A100-SXM4-80GB)"),
+        ("4xh100", ["NVIDIA H100 PCIe"] * 4, "4x h100-sxm-80gb (here: 4x NVIDIA H100 PCIe)"),
+        ("4xh100", ["NVIDIA H300"] * 4, "4x h100-sxm-80gb (here: 4x NVIDIA H300)"),
+        ("4xa100", [A100] * 4, ""),
+        ("4xname=box,memory=80gb,bandwidth=2000gb/s,bf16=300tflops", [A100] * 4, ""),
+    ],
+)
+def test_hardware_is_compared_by_kind(stated: str, here: list[str], refused: str, daemon: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Issue: 4x H100 stated and 4x A100 here were taken for the same."""
+    found = tuple(accelerators.Gpu(name, 80 * 2**30) for name in here)
+    for module in (accelerators, pci, missing):
+        monkeypatch.setattr(module, "gpus", lambda: found)
+    monkeypatch.setattr(pci, "nvidia_gpus", lambda: found)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=900 * GB))
+    file = scenario(BOXED.replace("tp: 2", "tp: 4"), head=f"hardware: {stated!r}\n{MODEL}")
+    assert lacks(file) == ([refused] if refused else [])
+    if refused:
+        done = run("run", file)
+        assert done.return_value == 2
+        assert len(done.stderr.splitlines()) <= 5
+        assert refused in " ".join(done.stderr.split())
+    assert lacks(file, hardware="any") == []
+
+
 @pytest.mark.parametrize("settings", ["secrets: [NO_SUCH]", "secrets: [NO_SUCH, HOME]"])
 def test_environment_variables(settings: str, daemon: None) -> None:
     assert lacks(scenario(f"{FAKE}, runtime: docker, container: {{image: x, {settings}}}")) == ["NO_SUCH is not set"]
@@ -229,6 +274,21 @@ def test_weights_that_are_here_need_no_disk(daemon: None, tmp_path: Path) -> Non
     with (blobs / "a").open("wb") as file:
         file.truncate(93 * GB)
     assert lacks(scenario(BOXED)) == []
+
+
+def test_random_weights_are_written_to_the_cache_and_need_disk(tmp_path: Path) -> None:
+    """Issue: only downloads were counted."""
+    weights = "{layers: 48, hidden: 4096, experts: 64, top_k: 4, expert_intermediate: 2048}"
+    head = f"models: {{made: {{random_weights: {weights}}}}}"
+    file = scenario("engine: transformers, model: made, precision: [bf16, f32]", head=head)
+    needed = [each for each in lacks(file) if each.endswith("of disk for weights (here: 61 GB)")]
+    assert needed == ["465 GB of disk for weights (here: 61 GB)"], "of both precisions"
+    small = head.replace("layers: 48", "layers: 1").replace("experts: 64", "experts: 8")
+    assert not [each for each in lacks(scenario("engine: transformers, model: made, precision: bf16", head=small)) if "disk" in each]
+    scenario("engine: transformers, model: made, precision: [bf16, f32]", head=head)
+    for each in enginebench.plan(file).scenario.deployments:
+        random_path(each.checkpoint, each.precision, "safetensors").mkdir(parents=True)
+    assert not [each for each in lacks(file) if "disk" in each], "they are there"
 
 
 # -- what must not be refused -------------------------------------------------------------------------------------------------------

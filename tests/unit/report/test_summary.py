@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +12,8 @@ from enginebench.analysis.analysis import Analysis
 from enginebench.report.summary import render_summary
 from enginebench.report.summary_details import render_latencies, render_why
 
+from ..analysis.result_sets import probed, run_record  # noqa: TID252  # tests/ is no package
+from ..analysis.test_conclusions import RATES, SLO  # noqa: TID252  # tests/ is no package
 from .test_report import _same
 
 
@@ -22,6 +26,29 @@ def test_the_answer_is_as_expected(synthetic_analysis: Analysis, golden: Path) -
     _same(golden / "summary.txt", render_summary(synthetic_analysis, Path("results/synthetic"), width=80))
     _same(golden / "why.txt", render_why(synthetic_analysis, width=80))
     _same(golden / "latencies.txt", render_latencies(synthetic_analysis, width=80))
+
+
+def test_the_loads_that_are_held_are_few_lines_that_are_whole() -> None:
+    """40 lines of 'at least 256 streams, the highe' for a run in which every deployment holds every load."""
+    names = [f"engine-{i}" for i in range(12)]
+
+    def said(attained: Callable[[float], float]) -> str:
+        made = probed(dict.fromkeys(names, attained), RATES, slo=SLO, exact=True, restarts=4)
+        return render_summary(Analysis(run_record(), tuple(made), {}, (), slo=SLO), width=80)
+
+    all_hold = said(lambda _: 1.0)
+    assert "every deployment holds every load that was tried within the SLO (TTFT 0.5 s" in " ".join(
+        all_hold.replace("500 ms", "0.5 s").split()
+    )
+    assert "highest load within" not in all_hold
+    some = said(lambda rate: 1.0 if rate < 3 else 0.2)
+    block = some[some.index("highest load within the SLO") :].partition("\n\n")[0].splitlines()
+    assert len(block) == 10
+    assert block[-1] == "  and 4 more: bench report --json"
+    assert all(re.search(r"\d+(\.\d+)? req/s \[.*\]$", line) for line in block[1:-1]), block
+    never = said(lambda _: 0.2)
+    assert never.count("no level that was tried") == 8
+    assert max(map(len, (all_hold + some + never).splitlines())) <= 80
 
 
 def test_no_line_is_wider_than_the_terminal_and_no_word_is_broken(synthetic_analysis: Analysis) -> None:

@@ -84,7 +84,8 @@ def _cell(regime: Regime, unit: str, analysis: Analysis, tails: dict[str, int], 
     css = "none" if not regime.leaders else "eq" if len(regime.leaders) > 1 else tint
     says = f"+{percent(lead, 2)}" if lead is not None else regime.outcome
     holding = sum(each.holds is True for each in regime.standings)
-    held = f"{holding} of {counted(len(regime.standings), 'deployment')} within the SLO" if analysis.slo is not None and holding else ""
+    of = len(regime.standings)
+    held = f"{holding} of {counted(of, 'deployment')} within the SLO" if analysis.slo is not None and 0 < holding < of else ""
     unsure = "" if regime.sure or regime.outcome != "probably leads" else "not sure"
     small = " · ".join(filter(None, (value, held, unsure)))
     data = tuple(_figures(each, analysis, tails, slots) for each in regime.standings if analysis.rows[each.row].sound)
