@@ -99,7 +99,8 @@ def _quantized(config: Mapping[str, Any]) -> tuple[str, ...]:
     if "quant_algo" in config:
         return ALGORITHMS.get(str(config["quant_algo"]).upper(), ())
     if isinstance(groups := config.get("config_groups"), dict):
-        kinds = {group_precision(group.get("weights") or {}) for group in groups.values()}
+        weights = [group.get("weights") or {} for group in groups.values() if isinstance(group, dict)]
+        kinds = {group_precision(each) for each in weights if isinstance(each, dict)}
         return tuple(kinds) if len(kinds) == 1 else ()
     return (METHODS[method],) if method in METHODS else ()
 
@@ -117,7 +118,7 @@ def _of_tensors(folder: Path) -> str | None:
             if name != "__metadata__":
                 start, end = tensor["data_offsets"]
                 sizes[tensor["dtype"]] = sizes.get(tensor["dtype"], 0) + end - start
-    except (OSError, ValueError, TypeError, KeyError, MemoryError, OverflowError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, MemoryError, OverflowError) as error:
         raise UserError(f"the safetensors header is damaged ({type(error).__name__})", file=file, advice="fetch the file again") from None
     return _DTYPES.get(max(sizes, key=lambda dtype: sizes[dtype])) if sizes else None
 

@@ -101,7 +101,7 @@ def read_file(path: Path) -> Weights:
     config = path / "config.json" if path.is_dir() else path
     if not config.is_file() or config.suffix != ".json":
         raise UserError("contains no model", file=path, advice="name a .gguf file, a folder with config.json, or a config.json")
-    document = _document(config.read_text(encoding="utf-8"), config)
+    document = _document(config.read_bytes(), config)
     model = from_config(_title(config), document)
     kind = stored_precision(document, config.parent, len(model.layers))
     shards = sorted(path.glob("*.safetensors")) if path.is_dir() else []
@@ -121,10 +121,10 @@ def read_hub(reference: str) -> Weights:
         return weigh(model, stored_precision(document, Path(folder), len(model.layers)))
 
 
-def _document(text: str, file: Path) -> dict[str, Any]:
+def _document(text: str | bytes, file: Path) -> dict[str, Any]:
     try:
         document = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"invalid JSON ({error})", file=file) from error
     if not isinstance(document, dict):
         raise UserError("is no config.json: it holds no keys", file=file)
@@ -173,7 +173,7 @@ def _safetensors(file: Path) -> list[_Tensor]:
             length = int.from_bytes(opened.read(8), "little")
             header = json.loads(opened.read(min(length, file.stat().st_size)))  # the length of a damaged file may be huge
         return [_tensor(name, each) for name, each in header.items() if name != "__metadata__"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"cannot read the safetensors header ({type(error).__name__})", file=file) from error
 
 

@@ -57,6 +57,16 @@ def stored_precision(config: Config, folder: Path | None, layers: int) -> Precis
     if found is None:
         dtype = next((each[key] for each in (text, config) for key in ("dtype", "torch_dtype") if each.get(key)), "bfloat16")
         return precision({"float32": "f32", "float16": "f16"}.get(str(dtype).removeprefix("torch."), "bf16"))
+    try:
+        return _stored(found, layers)
+    except (TypeError, AttributeError, IndexError, re.error) as error:
+        raise UserError(f"its quantization_config is not understood ({error})", key="quantization_config", advice=_NAME_ONE) from error
+
+
+_NAME_ONE = "name a precision"
+
+
+def _stored(found: Config, layers: int) -> Precision:
     rules = _rules(found)
     left_out = [str(each) for key in _LEFT_OUT for each in found.get(key) or ()]
     whole = precision(rules[0].name)
@@ -86,7 +96,7 @@ def _rules(found: Config) -> list[_Rule]:
         four = found.get("load_in_4bit") or found.get("_load_in_4bit")
         return [_Rule(("*",), 4.5, "int4") if four else _Rule(("*",), 8.0, "int8")]
     if method in ("awq", "gptq") and (wide := found.get("bits", found.get("w_bit", 4))) != 4:
-        return [_Rule(("*",), wide + 0.15625, method)]
+        return [_Rule(("*",), _checked(wide) + 0.15625, method)]
     return [_named(METHODS.get(method), ("*",), method)]
 
 
@@ -97,7 +107,7 @@ def _algorithm(found: Config) -> str | None:
 
 def _named(name: str | None, targets: tuple[str, ...], written: str) -> _Rule:
     if name is None:
-        raise UserError(f"unknown quantisation '{written}'", key="quant_method", advice="name a precision")
+        raise UserError(f"unknown quantisation '{written}'", key="quant_method", advice=_NAME_ONE)
     return _Rule(targets, precision(name).bits[Role.EXPERT], name)
 
 
@@ -109,7 +119,13 @@ def _group(group: Config) -> _Rule:
     if kind == "float":
         return _named(group_precision(weights), targets, f"{wide}-bit float")
     scale = (16 if weights.get("symmetric", True) else 16 + wide) / size if isinstance(size, int) and size > 0 else 0.0
-    return _Rule(targets, wide + scale, "int8" if wide == 8 else "int4")
+    return _Rule(targets, _checked(wide) + scale, "int8" if wide == 8 else "int4")
+
+
+def _checked(bits: object) -> int:
+    if isinstance(bits, bool) or not isinstance(bits, int) or not 1 <= bits <= 32:
+        raise TypeError(f"{bits!r} bits")
+    return bits
 
 
 def _mean(role: Role, rules: Sequence[_Rule], left_out: Sequence[str], layers: int) -> float:

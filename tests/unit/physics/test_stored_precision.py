@@ -115,3 +115,37 @@ def test_the_name_of_a_dynamic_file_counts() -> None:
     checkpoint = "hf:unsloth/Llama-4-Scout-17B-16E-Instruct-GGUF/Llama-4-Scout-17B-16E-Instruct-UD-IQ1_S.gguf"
     found = MachineLimits(read_machine("1xrtx4090+64gb")).of(Deployment("llamacpp", "llama4-scout", "iq1_s", checkpoint))
     assert found.weights.bytes / 1e9 == pytest.approx(33.8, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"quant_method": "awq", "bits": None},
+        {"quant_method": "gptq", "bits": -1},
+        {"quant_method": "fp8", "modules_to_not_convert": 3},
+        {"quant_method": "compressed-tensors", "config_groups": {}},
+        {"quant_method": "compressed-tensors", "config_groups": {"a": 1}},
+        {"quant_method": "compressed-tensors", "config_groups": {"a": {"weights": 4}}},
+        {"quant_method": "compressed-tensors", "config_groups": {"a": {"weights": {"num_bits": "4"}}}},
+        {"quant_method": "compressed-tensors", "config_groups": {"a": {"weights": {"num_bits": 4}, "targets": ["re:["]}}},
+        {"quant_method": "modelopt", "quant_algo": "MIXED", "quantized_layers": {"a": 1}},
+    ],
+)
+def test_a_wrong_quantisation_is_one_sentence(wrong: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(UserError) as error:
+        read_weights(str(folder(tmp_path, "mixtral-8x7b", **wrong)))
+    assert "\n" not in error.value.message
+
+
+@pytest.mark.parametrize("raw", [b"\xff\xfe{", b"[]", b"", b'{"text_config":' * 5000 + b"{}" + b"}" * 5000])
+def test_a_file_that_is_no_json_object(raw: bytes, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes(raw)
+    with pytest.raises(UserError, match=r"invalid JSON|no config\.json"):
+        read_weights(str(tmp_path / "config.json"))
+
+
+def test_a_safetensors_header_that_is_a_list(tmp_path: Path) -> None:
+    where = folder(tmp_path, "mixtral-8x7b")
+    (where / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"[]")
+    with pytest.raises(UserError, match="safetensors header"):
+        read_weights(str(where))
