@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from enginebench.report.history import History, history
     from enginebench.report.run import Form, Run, latest_run, runs
     from enginebench.report.run_list import index_to_dict, index_to_text
-    from enginebench.report.side_by_side import SideBySide, side_by_side
+    from enginebench.report.side_by_side import SideBySide
     from enginebench.report.site.build import Site, build_site
     from enginebench.report.site.server import Viewing, view
     from enginebench.runner.calibration import Calibration, calibrate
@@ -174,6 +174,18 @@ def compare(
     return compared(*runs, fail_if=fail_if, limit=limit, prices=prices, anyway=anyway)
 
 
+def side_by_side(runs: Sequence[eb.Run | str | Path], *, prices: eb.Prices | None = None, facts: Sequence[str] = ()) -> eb.SideBySide:
+    """Any number of runs side by side: the same deployments and loads lined up, what differs around them, every figure with its change.
+
+    runs: two or more, or their folders, capsules, or files of other tools; facts: what these do not say. prices: also the cost of tokens.
+    UserError for fewer than two runs, and for what is no run.
+    """
+    from enginebench.report.run import Run
+    from enginebench.report.side_by_side import side_by_side as lined_up
+
+    return lined_up([each if isinstance(each, Run) else open_run(each, facts=facts) for each in runs], prices=prices)
+
+
 def audit_claims(
     target: str | Path,
     *,
@@ -228,7 +240,7 @@ _ELSEWHERE: Mapping[str, tuple[str, ...]] = {
     "report.comparison": ("Comparison",),
     "report.history": ("History", "history"),
     "report.exporting": ("Exported", "export", "export_formats"),
-    "report.side_by_side": ("SideBySide", "side_by_side"),
+    "report.side_by_side": ("SideBySide",),
     "report.site.build": ("Site", "build_site"),
     "report.run_list": ("index_to_dict", "index_to_text"),
     "report.site.server": ("Viewing", "view"),

@@ -33,6 +33,7 @@ SIGNATURES = {
     "open_run": "(path: str | Path, *, facts: Sequence[str] = ()) -> Run",
     "latest_run": "(folder: str | Path = 'results') -> Run",
     "runs": "(folder: str | Path = 'results') -> list[Run]",
+    "side_by_side": "(runs: Sequence[Run | str | Path], *, prices: Prices | None = None, facts: Sequence[str] = ()) -> SideBySide",
     "run_index": "(folder: str | Path = 'results', *, on_run: OnRun = <function>) -> RunIndex",
     "compare": "(base: Run | str | Path, candidate: Run | str | Path, *, fail_if: Sequence[str] = (), limit: float | None = None, "
     "prices: Prices | None = None, facts: Sequence[str] = (), anyway: bool = False) -> Comparison",
@@ -127,7 +128,7 @@ def test_what_type_checkers_see_is_what_there_is() -> None:
     typed = {alias.name: node.module for node in ast.walk(block) if isinstance(node, ast.ImportFrom) for alias in node.names}
     lazy = {name: f"enginebench.{module}" for module, names in api._ELSEWHERE.items() for name in names}
     assert {name: module for name, module in typed.items() if name in NAMES} == lazy
-    assert set(lazy) | {"audit_claims", "compare", "import_file", "open_run", "run"} == set(NAMES)
+    assert set(lazy) | {"audit_claims", "compare", "import_file", "open_run", "run", "side_by_side"} == set(NAMES)
 
 
 def test_no_name_is_that_of_a_package() -> None:

@@ -128,8 +128,7 @@ def match(base: Sequence[Row], candidate: Sequence[Row]) -> tuple[list[tuple[Row
     """Pairs in the order of the base, and the remaining rows of either run."""
     found: list[tuple[Row, Row]] = []
     left, right = list(base), list(candidate)
-    imported = any(origin(row) is not None for row in (*base, *candidate))
-    for key in (same_deployment, same_engine, *([_the_same_level, lambda _: ""] if imported else [])):
+    for key in keys_of((*base, *candidate)):
         ours, theirs = once(left, key), once(right, key)
         found += [(row, theirs[its]) for its, row in ours.items() if its in theirs]
         left = [row for row in left if not any(row is one for one, _ in found)]
@@ -152,6 +151,14 @@ def _the_same_level(row: Row) -> str:
     return fingerprint([row.load.kind, row.load.level])
 
 
+def keys_of(rows: Sequence[Row]) -> tuple[Callable[[Row], str], ...]:
+    """What rows are paired by, one key after the other, each for the rows that the keys before it left over. Files of other tools say so
+    little that their rows are also paired by the level of the load, and where one is left over in each run.
+    """
+    imported = any(origin(row) is not None for row in rows)
+    return (same_deployment, same_engine, *((_the_same_level, lambda _: "") if imported else ()))
+
+
 def pair_keys(row: Row) -> tuple[str, str]:
     """By which rows of two runs are paired: of deployment and load; and, of the remaining rows, of engine, model and load."""
     return same_deployment(row), same_engine(row)
@@ -164,7 +171,10 @@ def once(rows: Sequence[Row], key: Callable[[Row], str]) -> dict[str, Row]:
 
 
 def pair_of(base: Row, candidate: Row, of_base: Analysis, of_candidate: Analysis) -> Pair:
-    """Two rows of two runs compared, whatever made them a pair."""
+    """Two rows of two runs compared, whatever made them a pair; no figure of it where an imported row is unlike the other."""
+    hardware = (_stated_hardware(of_base), _stated_hardware(of_candidate))
+    if reasons := [each.reason for each in unlike(base, candidate, hardware)]:
+        return Pair(base, candidate, {}, "; ".join(reasons))
     return _pair(base, candidate, unequal=tuple(_unequal(of_base, of_candidate)))
 
 

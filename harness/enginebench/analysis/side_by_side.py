@@ -6,13 +6,12 @@ remaining rows those that are the only ones of their engine, model and load in t
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from string import ascii_uppercase
 
 from enginebench.analysis.analysis import Analysis, Row
-from enginebench.analysis.comparison import NOT_RECORDED, Pair, moved, pair_keys, pair_of, row_facts, run_facts
+from enginebench.analysis.comparison import NOT_RECORDED, Pair, keys_of, moved, once, pair_of, row_facts, run_facts
 from enginebench.analysis.labels import load_text
 
 _PACKAGES = "packages."
@@ -95,40 +94,32 @@ def side_by_side(runs: Sequence[Analysis]) -> SideBySide:
 
 def line_up(runs: Sequence[Sequence[Row]]) -> list[list[Row | None]]:
     """Rows that mean the same, one list per line with a row or None for each run."""
-    keys = [[pair_keys(row) for row in rows] for rows in runs]
     lines: list[list[Row | None]] = []
-    known: dict[str, list[Row | None]] = {}
-    left: list[list[tuple[Row, str]]] = []
-    for i, (rows, its) in enumerate(zip(runs, keys, strict=True)):
-        times = Counter(same for same, _ in its)
-        left.append([])
-        for row, (same, engine) in zip(rows, its, strict=True):
-            if times[same] == 1 and any(same in {key for key, _ in other} for other in (*keys[:i], *keys[i + 1 :])):
-                if same not in known:
-                    known[same] = [None] * len(runs)
-                    lines.append(known[same])
-                known[same][i] = row
-            else:
-                left[i].append((row, engine))
-    _add_changed(lines, left, len(runs))
-    place = {id(row): (i, n) for i, rows in enumerate(runs) for n, row in enumerate(rows)}
-    return sorted(lines, key=lambda line: min(place[id(row)] for row in line if row is not None))
+    left = [list(rows) for rows in runs]
+    for key in keys_of([row for rows in runs for row in rows]):
+        unique = [once(rows, key) for rows in left]
+        for its in dict.fromkeys(its for rows in unique for its in rows):
+            members = {i: rows[its] for i, rows in enumerate(unique) if its in rows}
+            if (line := _place_for(members, its, key, lines, len(runs))) is not None:
+                for i, row in members.items():
+                    line[i] = row
+                    left[i] = [each for each in left[i] if each is not row]
+    lines += [[row if i == j else None for j in range(len(runs))] for i, rows in enumerate(left) for row in rows]
+    order = {id(row): (i, n) for i, rows in enumerate(runs) for n, row in enumerate(rows)}
+    return sorted(lines, key=lambda line: min((i, order[id(row)][1]) for i, row in enumerate(line) if row is not None))
 
 
-def _add_changed(lines: list[list[Row | None]], left: Sequence[Sequence[tuple[Row, str]]], runs: int) -> None:
-    """Rows whose deployment changed join the one line of their engine, model and load that lacks them; others are lines of their own."""
-    for i, rows in enumerate(left):
-        times = Counter(engine for _, engine in rows)
-        for row, engine in rows:
-            fitting = [line for line in lines if line[i] is None and _engine_of(line) == engine] if times[engine] == 1 else []
-            if len(fitting) != 1:
-                fitting = [[None] * runs]
-                lines += fitting
-            fitting[0][i] = row
-
-
-def _engine_of(line: Sequence[Row | None]) -> str:
-    return next(pair_keys(row)[1] for row in line if row is not None)
+def _place_for(
+    members: Mapping[int, Row], its: str, key: Callable[[Row], str], lines: list[list[Row | None]], runs: int
+) -> list[Row | None] | None:
+    """The line that rows of one key join: the only one of that key that lacks them, else a new one for several; None for a single row."""
+    fitting = [line for line in lines if all(line[i] is None for i in members) and key(next(filter(None, line))) == its]
+    if len(fitting) == 1:
+        return fitting[0]
+    if len(members) < 2:
+        return None
+    lines.append([None] * runs)
+    return lines[-1]
 
 
 def _line(rows: Sequence[Row | None], runs: Sequence[Analysis]) -> Line:

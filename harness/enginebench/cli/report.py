@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 import enginebench
-from enginebench.cli.shared import FILE, Command, json_text, price_options, print_json, write
+from enginebench.cli.shared import FACTS, FILE, Command, json_text, price_options, print_json, write
 from enginebench.errors import UserError
 
 _SUFFIXES: dict[enginebench.Form, tuple[str, ...]] = {
@@ -44,12 +44,14 @@ def _form(name: str, what: str) -> Callable[[Command], Command]:
 @price_options
 @click.option("--slo", metavar="SLO", help="Instead of the stored limits: a preset, or KEY=VALUE,... such as ttft_ms=500,tpot_ms=50.")
 @click.option("--equal-within", metavar="SHARE", help="Differences below this are equal in practice, e.g. 3%; default: the scenario's.")
+@FACTS
 def report(
     runs: tuple[Path, ...],
     slo: str | None,
     prices: enginebench.Prices | None,
     equal_within: str | None,
     view: enginebench.Form | None,
+    facts: tuple[str, ...],
     **asked: str | None,
 ) -> None:
     """Show the answer of a stored RUN, a folder or a capsule (default: the newest under results/), or write it in another form.
@@ -57,11 +59,11 @@ def report(
     Several runs are shown side by side: what differs around them, then each figure with a column per run.
     """
     if len(runs) > 1:
-        judged = [enginebench.open_run(each).judged_by(slo=slo, prices=prices, equal_within=equal_within) for each in runs]
+        judged = [enginebench.open_run(each, facts=facts).judged_by(slo=slo, prices=prices, equal_within=equal_within) for each in runs]
         _side_by_side(judged, view, asked)
         return
     run, targets = _targets(next(iter(runs), None), asked)
-    opened = enginebench.open_run(run) if run is not None else enginebench.latest_run()
+    opened = enginebench.open_run(run, facts=facts) if run is not None else enginebench.latest_run()
     opened = opened.judged_by(slo=slo, prices=prices, equal_within=equal_within)
     for form, value in targets.items():
         page = run.with_suffix(".html") if run is not None and run.is_file() else opened.path / "report.html"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from enginebench.analysis import side_by_side as lines_of
 from enginebench.analysis.comparison import Pair
@@ -15,7 +14,7 @@ from enginebench.errors import UserError
 from enginebench.metrics.costs import Prices
 from enginebench.metrics.registry import unit_of
 from enginebench.report.columns import estimate_data
-from enginebench.report.run import Run, open_run
+from enginebench.report.run import Run
 from enginebench.report.side_by_side_contents import Contents, Extent
 from enginebench.report.side_by_side_page import render_page
 from enginebench.report.side_by_side_text import render_text
@@ -55,16 +54,11 @@ class SideBySide(Contents):
         }  # fmt: skip
 
 
-def side_by_side(runs: Sequence[Run | str | Path], *, prices: Prices | None = None) -> SideBySide:
-    """Runs side by side: the same deployments and loads lined up, what differs around them, every figure with its difference.
-
-    runs: two or more, or their folders or capsules. prices: also the cost of tokens.
-    UserError for fewer than two runs, and for a folder that is not a run.
-    """
-    opened = [each if isinstance(each, Run) else open_run(each) for each in runs]
-    if len(opened) < 2:
-        raise UserError(f"needs two runs or more, got {len(opened)}", advice="name their folders")
-    judged = tuple(each.judged_by(prices=prices) for each in opened) if prices is not None else tuple(opened)
+def side_by_side(runs: Sequence[Run], *, prices: Prices | None = None) -> SideBySide:
+    """As `enginebench.side_by_side`, of runs that are open. UserError for fewer than two."""
+    if len(runs) < 2:
+        raise UserError(f"needs two runs or more, got {len(runs)}", advice="name their folders")
+    judged = tuple(each.judged_by(prices=prices) for each in runs) if prices is not None else tuple(runs)
     return SideBySide(lines_of.side_by_side([run.analysis for run in judged]), judged)
 
 

@@ -7,11 +7,14 @@ from typing import Literal, TypeAlias
 
 from enginebench.analysis import side_by_side as lines_of
 from enginebench.analysis.side_by_side import Line
+from enginebench.metrics.registry import metric_name
 from enginebench.report.columns import Column, column, shown
 from enginebench.report.run import Run
 
 Extent: TypeAlias = Literal["summary", "latency", "text"]
 """The main figures, the latencies, or every figure of every line."""
+UNLIKE = "(no)"
+"""In place of a change that must not be given."""
 _LATENCIES = ("ttft_p50", "ttft_p99", "tpot_p50", "tpot_p99")
 
 
@@ -43,11 +46,13 @@ class Contents:
 
 
 def change_text(line: Line, place: int, figure: str) -> str:
-    """How a figure of a run differs from that of the reference: '-14 %', '~', '+3 %?'; '' for the reference, or if it is not comparable."""
+    """How a figure differs from that of the reference: '-14 %', '~', '+3 %?'; UNLIKE if it must not be compared; '' of the reference."""
     pair = line.pairs[place]
     its = pair.figures.get(figure) if pair is not None else None
     if its is None:
-        return ""
+        row = line.rows[place]
+        unlike = pair is not None and (pair.why_not is not None or metric_name(figure) in pair.withheld)
+        return UNLIKE if unlike and row is not None and row.figures.get(figure) else ""
     if its.verdict == "alike":
         return "~"
     relative = its.change.relative
@@ -60,6 +65,18 @@ def doubt(line: Line, place: int) -> str:
     row, pair = line.rows[place], line.pairs[place]
     if row is None:
         return ""
-    if row.status != "ok" or row.verdict in ("suspect", "invalid"):
-        return f"{row.verdict if row.status == 'ok' else row.status}: {'; '.join(row.reasons)}"
-    return pair.why_not or "" if pair is not None else ""
+    bad = row.status != "ok" or row.verdict in ("suspect", "invalid")
+    its = f"{row.verdict if row.status == 'ok' else row.status}: {'; '.join(row.reasons)}" if bad else ""
+    return "; ".join(filter(None, (its, pair.why_not if pair is not None and row.sound else "")))
+
+
+def withheld(its: Contents) -> list[str]:
+    """Why single figures must not be compared, each reason once with the runs that it concerns."""
+    shown_names = {metric_name(each.figure) for each in its.columns("text")}
+    found: dict[str, dict[str, None]] = {}
+    for line in its.found.lines:
+        for letter, pair in zip(its.found.letters, line.pairs, strict=True):
+            for name, why in pair.withheld.items() if pair is not None else ():
+                if name in shown_names:
+                    found.setdefault(f"{name}: {why}", {})[letter] = None
+    return [f"{', '.join(letters)} {why}" for why, letters in found.items()]

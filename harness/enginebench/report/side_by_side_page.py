@@ -12,7 +12,7 @@ from enginebench.report.blocks import Block, Bullets, Cell, Folded, Paragraph, T
 from enginebench.report.columns import MISSING, Column
 from enginebench.report.page import page_environment, page_style
 from enginebench.report.run_list import cells_of, when
-from enginebench.report.side_by_side_contents import Contents, change_text, doubt
+from enginebench.report.side_by_side_contents import Contents, change_text, doubt, withheld
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 _SHOWN = 20
@@ -50,8 +50,8 @@ def _parts(its: Contents) -> Iterator[Part]:
     doubts = tuple(
         f"{letter}, {line.name}: {why}" for line in its.found.lines for i, letter in enumerate(its.found.letters) if (why := doubt(line, i))
     )
-    if doubts:
-        yield Part("doubts", "Why figures are doubtful (*)", (Bullets(doubts),))
+    if doubts or withheld(its):
+        yield Part("doubts", "Why figures are doubtful (*) or not compared", (Bullets((*doubts, *withheld(its))),))
 
 
 def _runs(its: Contents) -> Table:

@@ -11,7 +11,7 @@ from enginebench.domain.formatting import counted, number, printable
 from enginebench.report.columns import MISSING, Column
 from enginebench.report.layout import WIDTH, columns_of, joined, labelled
 from enginebench.report.run_list import cells_of, when
-from enginebench.report.side_by_side_contents import Contents, Extent, change_text, doubt
+from enginebench.report.side_by_side_contents import UNLIKE, Contents, Extent, change_text, doubt, withheld
 
 _MOST_LINES = 20
 """Of a table in the summary."""
@@ -131,9 +131,10 @@ def _cell(line: Line, place: int, column: Column) -> str:
 
 
 def _notes(its: Contents, *, whole: bool) -> Iterator[str]:
-    yield "%: change from the first run that has it; ~: no detectable difference; ?: too few restarts"
+    yield f"%: change from the first run that has it; ~: no detectable difference; ?: too few restarts; {UNLIKE}: not comparable"
     doubts = [(letter, line, doubt(line, i)) for line in its.found.lines for i, letter in enumerate(its.found.letters) if doubt(line, i)]
     if doubts:
         yield f"*: doubtful or not comparable, {counted(len(doubts), 'row')}" + ("" if whole else "; the reasons: --table")
     if whole:
         yield from (f"{letter} {line.name}: {why}" for letter, line, why in doubts)
+        yield from withheld(its)

@@ -185,6 +185,39 @@ def test_what_is_of_one_run_is_refused(copied: Copied) -> None:
         eb.side_by_side([*runs, runs[0].parent])
 
 
+IMPORTED = Path(__file__).parents[1] / "records" / "imported"
+
+
+def test_files_of_other_tools_stand_beside_runs(copied: Copied) -> None:
+    """Their figures are shown, and no change where what was served or the definitions are not alike."""
+    run = copied("one", (0,)).path
+    files = [IMPORTED / "vllm" / "detailed.json", IMPORTED / "sglang" / "rust_client.jsonl"]
+    code, text = report(run, *files, "--set", "model=m")
+    assert code == 0
+    assert text.startswith("3 runs side by side")
+    found = eb.side_by_side([run, *files])
+    pairs = [pair for line in found.found.lines for pair in line.pairs if pair is not None]
+    assert pairs, "one row is left over in each"
+    assert all(pair.why_not and not pair.figures for pair in pairs)
+    assert "(no)" in found.to_text()
+    shown = " ".join(found.to_text("text").split())
+    assert all(pair.why_not in shown for pair in pairs)
+
+
+def test_two_files_of_one_load_are_lined_up_as_compare_does(tmp_path: Path) -> None:
+    stated = json.loads((IMPORTED / "vllm" / "result.json").read_text())
+    files = []
+    for i, factor in enumerate((1.0, 0.5)):
+        files.append(tmp_path / str(i) / "serve.json")
+        files[-1].parent.mkdir()
+        files[-1].write_text(json.dumps(stated | {name: stated[name] * factor for name in ("median_ttft_ms", "p50_ttft_ms")}))
+    facts = ["hardware=4xh100", "precision=fp8"]
+    (line,) = eb.side_by_side(files, facts=facts).found.lines
+    (pair,) = eb.compare(*files, facts=facts).pairs.pairs
+    assert line.pairs[1] == pair
+    assert pair.figures["ttft_p50"].change.relative == pytest.approx(-0.5)
+
+
 def _row(engine: str, option: int, streams: int) -> Row:
     deployment = Deployment(engine, "m", "none", "hf:m", options={"o": option})
     record = CellRecord.of(Cell(deployment, ClosedLoop(concurrency=streams)), "ok")
