@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from enginebench.analysis.analysis import Analysis, CellResult, Row
 from enginebench.analysis.comparison import pair_keys, row_facts, run_facts
 from enginebench.analysis.labels import load_text
+from enginebench.analysis.likeness import origin
 from enginebench.domain import JSON, plain, plain_object
 from enginebench.domain.formatting import printable, printable_json
 from enginebench.metrics.registry import unit_of
@@ -148,6 +149,7 @@ def _row(row: Row, analysis: Analysis) -> JSON:
         "labels": plain(row.labels), "status": row.status, "verdict": _verdict(row.verdict),
         "attached": row.attached, "ranked": row.ranked,
         "reasons": list(row.reasons), "facts": plain(row_facts(row, analysis)),
+        "imported_from": its.tool if (its := origin(row)) is not None else None,
         "random_weights": any(cell.record.traits.random_weights for cell in row.cells),
         "figures": {name: _figure(name, found) for name, found in row.figures.items() if found},
         "asked": {"deployment": row.deployment.shown, "load": plain(row.load)}, "cells": [_cell(cell) for cell in row.cells],

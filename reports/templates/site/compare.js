@@ -58,7 +58,8 @@
     return { pairs: pairs.sort((a, b) => base.rows.indexOf(a[0]) - base.rows.indexOf(b[0])), left, right };
   };
   const unsound = (row, side) => (row.status === "ok" && row.verdict !== "invalid" ? "" : `the ${side} is ${row.status === "ok" ? "invalid" : row.status}: ${row.reasons.join("; ") || "no reason was recorded"}`);
-  const whyNot = (one, other) => unsound(one, "base") || unsound(other, "candidate") || (one.random_weights !== other.random_weights ? `only the ${one.random_weights ? "base" : "candidate"} has random weights` : "");
+  const imported = (row, side) => (row.imported_from ? `the ${side} was imported from ${row.imported_from}: bench compare tells whether the figures are alike` : "");
+  const whyNot = (one, other) => unsound(one, "base") || unsound(other, "candidate") || imported(one, "base") || imported(other, "candidate") || (one.random_weights !== other.random_weights ? `only the ${one.random_weights ? "base" : "candidate"} has random weights` : "");
   const exact = (row) => row.cells.filter((cell) => cell.window !== null || cell.stated_by !== null).every((cell) => cell.itl_exact);
   const compare = (base, candidate, figures) => {
     const { pairs, left, right } = match(base, candidate), sameSlo = JSON.stringify(base.slo) === JSON.stringify(candidate.slo);
@@ -126,13 +127,14 @@
       const mine = ++asked;
       root.dataset.ready = "";
       fail("");
+      $("#verdict").textContent = "Reading the two runs …";
       try {
         const [base, candidate] = await Promise.all(sides.map((select) => of(select.value)));
         if (mine !== asked) return; // another pair was chosen meanwhile
         const found = compare(base, candidate, index.figures);
         show(found, index.figures, $("#all").checked);
         root.dataset.ready = "compared";
-      } catch (error) { fail(`The runs cannot be compared: ${error.message}`); }
+      } catch (error) { $("#verdict").textContent = "Compare two runs"; fail(`The runs cannot be compared: ${error.message}`); }
     };
     const follow = () => { // the address says which two
       const wanted = new URLSearchParams(location.hash.slice(1)), newest = index.runs[0], before = index.runs.find((run) => run !== newest && run.name === newest.name) ?? index.runs[1] ?? newest;

@@ -53,7 +53,7 @@
   if (follow) every(Number(follow), refresh);
   if (live !== undefined) {
     let version = null;
-    every(1000, async () => {
+    every(2000, async () => {
       const news = await (await fetch("live.json", { cache: "no-store" })).json();
       if (news.version !== version) await refresh();
       version = news.version;

@@ -75,6 +75,7 @@ def test_what_two_runs_are_compared_by_is_in_the_data(first: Site) -> None:
     assert len(one["rows"][0]["figures"]["output_throughput"]["values"]) == 4
     assert one["facts"]["machine"]["os"] == "Linux 6.8"
     assert one["rows"][0]["facts"]["version"] == "1.2.3"
+    assert one["rows"][0]["imported_from"] is None
 
 
 def test_the_home_page_has_the_newest_answer_and_every_scenario(first: Site) -> None:
@@ -205,6 +206,12 @@ def test_runs_that_cannot_be_read_are_named(copied: Callable[[], Site], tmp_path
     assert again.runs == 4
     assert sorted(text.partition(":")[0] for text in again.refused) == ["2026-01-01-night", "linked", "newer"]
     assert not [file for file in (tmp_path / "public").rglob("*") if file.is_file() and b"secret: 42" in file.read_bytes()]
+
+
+def test_a_capsule_is_a_run(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENGINEBENCH_HOME", str(tmp_path / "home"))
+    enginebench.pack(made / "2026-01-01-night", tmp_path / "run.ebz")
+    assert build_site(tmp_path / "run.ebz", tmp_path / "public").runs == 1
 
 
 def test_a_single_run_and_no_run_at_all_have_a_site(made: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 from enginebench.errors import UserError
 from enginebench.records import run_folder
+from enginebench.records.capsule import is_capsule, unpacked
 from enginebench.records.run import RunRecord
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
@@ -58,9 +59,10 @@ class Found:
 
 
 class StoredRuns:
-    """The runs in a folder, or in folders within it; or the folder itself, if it is a run. A run is read again when it has changed."""
+    """The runs in a folder or in folders within it; or a single run or capsule. A run is read again when it has changed."""
 
     def __init__(self, folder: Path) -> None:
+        folder = unpacked(folder) if is_capsule(folder) else folder
         if not folder.is_dir():
             raise UserError("is not a folder", file=folder, advice="name a folder of runs, such as results")
         self.folder = folder

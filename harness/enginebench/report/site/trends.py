@@ -16,7 +16,7 @@ from enginebench.report.static_chart import static_chart
 from enginebench.report.styles import Style
 
 _MOST_POINTS = 1_000
-_MARKED = 40
+_MARKED = 16
 """With more runs a line has no markers."""
 _FORMS = ((WIDE, "wide", 5), (NARROW, "narrow", 3))
 """Width, class, and most days on the axis."""

@@ -31,7 +31,7 @@ from enginebench.report.site.stored import Signature, StoredRun, StoredRuns
 _KEPT = 16
 """Reports that are kept, because making one takes a while."""
 _SAVE_EVERY = 20
-_LOOK_EVERY_S = 1.0
+_LOOK_EVERY_S = 3.0
 
 
 @dataclass(frozen=True)
