@@ -208,11 +208,12 @@ def _records(read: Sequence[tuple[Found, ImportedCell]], facts: Mapping[str, str
 def _origin(one: Found, its: ImportedCell, deployment: Deployment, facts: Mapping[str, str]) -> Imported:
     dialect = one.importer.dialect
     streams = its.load.concurrency or None
+    most = streams or its.load.requests or None  # more than are sent are never in flight
     told, samples = {**its.facts, **facts}, its.requests is not None
     return Imported(
         one.importer.tool, its.version, one.source.file.name,
         lacks=its.requests.lacks(open_loop=its.load.open_loop) if its.requests is not None else (),
-        caveats=(*caveats_of(dialect, streams, its.version), *its.caveats), faults=faults_of(dialect, streams, its.version),
+        caveats=(*caveats_of(dialect, most, its.version), *its.caveats), faults=faults_of(dialect, streams, its.version),
         differs=dialect.differs(samples=samples), own=dict(its.own),
         percentiles=dialect.percentiles, told=told, missing=missing(deployment, told),
         rejected=its.rejected,

@@ -191,3 +191,22 @@ def read(file: Path) -> list[object]:
         out += [imports._records([each], {}) for each in cells]
         out += [cell.requests.samples(open_loop=False) for _, cell in cells if cell.requests is not None]
     return out
+
+
+def test_a_result_of_which_a_script_kept_only_the_latencies_is_read(tmp_path: Path) -> None:
+    """As github.com/zhangxinyuehfad/vllm-benchmarks stores results of vLLM 0.7: Llama 3 8B at 4 requests/s, no counts and no duration."""
+    kept = {
+        "date": "20250217-104315", "backend": "vllm", "model_id": "Meta-Llama-3-8B-Instruct", "num_prompts": 200, "request_rate": 4.0,
+        "burstiness": 1.0, "max_concurrency": None, "mean_ttft_ms": 189.12, "median_ttft_ms": 181.01, "p99_ttft_ms": 336.85,
+        "median_tpot_ms": 87.87, "p99_tpot_ms": 139.68, "median_itl_ms": 69.18, "p99_itl_ms": 263.0,
+    }  # fmt: skip
+    file = tmp_path / "serving_qps_4.json"
+    file.write_text(json.dumps(kept))
+    (cell,) = import_run([file], tmp_path / "results").cells()
+    assert cell.stated is not None
+    assert cell.imported is not None
+    assert cell.stated.figures["ttft_p50"] == pytest.approx(0.18101)
+    assert not {"ttft_p99", "output_throughput", "success_rate"} & set(cell.stated.figures)  # 200 requests support no p99
+    assert cell.wall_s is None
+    assert [said for said in cell.imported.caveats if "how many requests succeeded" in said]
+    assert not [said for said in cell.imported.caveats if "at 256 streams" in said]  # 200 requests are never 256 in flight

@@ -64,14 +64,21 @@ def vllm_bench_serve(source: Source) -> Iterator[ImportedCell]:
 
 
 def _cell(record: ForeignRecord, gaps: GapLists) -> ImportedCell:
-    completed, duration_s = record.whole("completed"), record.number("duration")
+    completed = record.whole("completed" if record.has("completed") else "num_prompts")
     sent = completed + record.whole("failed") if record.has("failed") else record.whole("num_prompts")
-    if duration_s <= 0 or completed > sent:
-        raise record.error(f"the file is damaged: {completed} of {sent} requests completed in {duration_s:g} s", "completed")
+    duration_s = record.number("duration") if record.has("duration") else None
+    if completed > sent or (duration_s is not None and duration_s <= 0):
+        raise record.error(f"the file is damaged: {completed} of {sent} requests completed in {duration_s or 0:g} s", "completed")
     figures, own = stated(record, DIALECT, _LATENCIES, _RATES)
-    figures |= {"input_throughput": record.number("total_input_tokens") / duration_s, "success_rate": completed / max(sent, 1)}
+    if duration_s is not None and record.has("total_input_tokens"):
+        figures["input_throughput"] = record.number("total_input_tokens") / duration_s
+    if record.has("completed"):
+        figures["success_rate"] = completed / max(sent, 1)
     requests = _requests(record, gaps) if record.has("ttfts") and len(gaps.sums) else None
-    return ImportedCell(_deployment(record), _load(record, sent, completed), figures, completed, duration_s, own, requests)
+    return ImportedCell(
+        _deployment(record), _load(record, sent, completed), figures, completed, duration_s, own, requests,
+        caveats=() if record.has("completed") else ("the file does not say how many requests succeeded: all of them are assumed to",),
+    )  # fmt: skip
 
 
 def stated(
@@ -150,5 +157,5 @@ def length(record: ForeignRecord, each: str, total: str, completed: int) -> Leng
     if record.has(each):
         lengths = {int(tokens) for tokens in record.numbers(each) if tokens}
         return lengths.pop() if len(lengths) == 1 else "data"
-    mean, rest = divmod(record.whole(total), max(completed, 1))
+    mean, rest = divmod(record.whole(total), max(completed, 1)) if record.has(total) else (0, 0)
     return mean if mean and not rest else "data"
