@@ -22,7 +22,7 @@ from enginebench.records.samples import Samples
 
 Array: TypeAlias = npt.NDArray[Any]
 MOST_REQUESTS = 1_000_000
-MOST_GAPS = 3_000_000
+MOST_GAPS = 1_500_000
 MOST_SECONDS, MOST_SPAN_S = 1e11, 1e8
 UNKNOWN = -1
 _START_NS = 1_000_000_000
@@ -169,7 +169,7 @@ class Requests:
         }
         asked_in, asked_out = (np.frombuffer(column, np.int64) for column in (self.asked_input, self.asked_output))
         counted = np.where(whole["output_tokens"] >= 0, whole["output_tokens"], whole["local_tokens"])
-        nothing, unknown = np.zeros(n, np.int64), np.full(n, UNKNOWN, np.int64)
+        nothing, unknown = (np.broadcast_to(np.int64(value), (n,)) for value in (0, UNKNOWN))
         failed = [self.errors.get(i, ("ok", None)) for i in range(n)]
         return Samples(
             **whole, index=np.arange(n), asked_input_tokens=np.where(asked_in >= 0, asked_in, whole["input_tokens"]).clip(0),

@@ -8,6 +8,7 @@ paths that are skipped are never built, and the items of a list of `rows` are ha
 from __future__ import annotations
 
 import math
+import os
 import re
 from array import array
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
 import ijson
+import orjson
 
 from enginebench.errors import UserError
 
@@ -32,6 +34,7 @@ MOST_NUMBERS = 12_000_000
 MOST_SILENT = 64 << 20
 """Bytes of one text or number: the parser holds all of it."""
 _CHUNK = 1 << 16
+_WHOLE_LINE = 1 << 20
 _BY_LINE = 16 << 20
 """After so many bytes of one object, further lines of it are read many at once."""
 
@@ -59,13 +62,37 @@ def paths(*texts: str) -> frozenset[Path_]:
 def read_objects(file: Path, skim: Skim | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line, object) of each object at the top level, or in a list there. UserError where the file is damaged or is no such file."""
     with open_file(file) as stream:
-        builder = _Builder(file, skim or Skim())
-        for line, events in _events(stream, file):
+        builder, read = _Builder(file, skim or Skim()), 0
+        if skim is None or not skim.rows:
+            for read, found in _lines(stream):
+                if found is not None:
+                    yield read, found
+            if read and not (more := stream.read(1)):
+                return
+            stream.seek(-len(more) if read else 0, os.SEEK_CUR)
+        for line, events in _events(stream, file, read + 1):
             builder.line = line
             for event, value in events:
                 builder.take(event, value)
             yield from builder.done
             builder.done.clear()
+
+
+def _lines(stream: BinaryIO) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    """(line, object; None: an empty line) as long as each line is an object: several times as fast as the parser, which goes on where the
+    stream then stands, at the first other line.
+    """
+    line, start = 0, stream.tell()
+    while (text := stream.readline(_WHOLE_LINE)) and len(text) < _WHOLE_LINE:
+        try:
+            found = orjson.loads(text) if text.strip() else None
+        except orjson.JSONDecodeError:
+            break
+        if found is not None and not isinstance(found, dict):
+            break
+        line, start = line + 1, stream.tell()
+        yield line, found
+    stream.seek(start)
 
 
 def open_file(file: Path) -> BinaryIO:
@@ -81,11 +108,11 @@ def open_file(file: Path) -> BinaryIO:
     return stream
 
 
-def _events(stream: BinaryIO, file: Path) -> Iterator[tuple[int, list[tuple[str, Any]]]]:
+def _events(stream: BinaryIO, file: Path, line: int = 1) -> Iterator[tuple[int, list[tuple[str, Any]]]]:
     """(line, the parser's events of a piece of the file). The line is that on which the piece begins."""
     events = ijson.sendable_list()
     parser = ijson.basic_parse_coro(events, use_float=True, multiple_values=True)
-    line, depth, since, silent = 1, 0, 0, 0
+    depth, since, silent = 0, 0, 0
     while piece := _piece(stream, whole_lines=depth == 0 or since < _BY_LINE):
         try:
             parser.send(_SPECIAL.sub(_finite, piece) if b"NaN" in piece or b"Infinity" in piece else piece)

@@ -173,6 +173,7 @@ def _cell(cell: CellResult) -> JSON:
         "not_checkable": plain(cell.not_checkable), "itl_exact": cell.one_token_per_event, "tokens_counted_by": cell.tokens,
         "window": {**plain_object(cell.window), "length_s": cell.window.length_s} if cell.window else None,
         "withheld": plain(cell.withheld), "stated_by": record.stated.source if record.stated is not None else None,
+        "imported": plain(record.imported),
         "figures": plain(cell.figures), "expected": cell.expected.to_dict() if cell.expected else None,
         "client": plain(record.client.health), "counters": plain(record.counters.totals),
         "gauges": plain(cell.gauges), "hardware": plain(cell.hardware),

@@ -24,6 +24,7 @@ from enginebench.records.importer import ImportedCell, Importer, Source, is_json
 from enginebench.records.json_stream import paths_in
 from enginebench.records.run import RunRecord
 from enginebench.records.run_folder import Run, new_run_path
+from enginebench.records.samples import Samples
 from enginebench.runner.import_facts import apply, known_hardware, missing
 
 MOST_FILES = 10_000
@@ -76,11 +77,16 @@ def import_run(given: Sequence[Path], results: Path, facts: Mapping[str, str] | 
     plan_id = fingerprint({"cells": list(ids), "files": contents, "facts": dict(facts or {})})
     run = RunRecord(name, now(), scenario, plan_id, ids, {}, __version__)  # {}: the file does not say on what machine
     folder = Run.create(new_run_path(results, name), run, f"# {about}\n")
-    for record, cell in made:
-        folder.add_cell(
-            record, cell.requests.samples(open_loop=cell.load.open_loop) if cell.requests is not None and record.status == "ok" else None
-        )
+    del read
+    while made:
+        record, cell = made.pop(0)  # its requests are in memory no longer than they must be
+        folder.add_cell(record, _samples(cell) if record.status == "ok" else None)
+        del cell
     return folder
+
+
+def _samples(cell: ImportedCell) -> Samples | None:
+    return None if cell.requests is None else cell.requests.samples(open_loop=cell.load.open_loop)
 
 
 # -- files ---------------------------------------------------------------------------------------------------------------------

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
+import subprocess
+import sys
 from array import array
 from pathlib import Path
 from typing import Any
@@ -70,7 +72,6 @@ def test_rows_are_handed_over_and_not_kept_and_what_is_skipped_is_not_built(tmp_
         (b'{"a": 1}\n{"a": tru}', "a.json:2: is damaged: invalid JSON ("),
         (b'{"a": "\xff\xfe"}', "a.json:1: is damaged: invalid JSON ("),
         (b'{"a": 1} trailing', "is damaged"),
-        (b'{"a": 123456789012345678901234567890}', "is damaged"),
         (b"[" * 200_000, "nested too deeply"),
         (b'{"a":' * 200_000, "nested too deeply"),
     ],
@@ -86,15 +87,15 @@ def test_damage_is_one_sentence(tmp_path: Path, content: bytes, message: str) ->
 def test_limits_on_what_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "a.json"
     monkeypatch.setattr(json_stream, "MOST_KEPT", 100)
-    file.write_text(json.dumps({"a": [{} for _ in range(101)]}))
+    file.write_text(json.dumps({"a": [{} for _ in range(101)]}, indent=1))
     with pytest.raises(UserError, match="more than 100 values"):
         list(read_objects(file))
     monkeypatch.setattr(json_stream, "MOST_NUMBERS", 100)
-    file.write_text(json.dumps({"a": [1] * 101}))
+    file.write_text(json.dumps({"a": [1] * 101}, indent=1))
     with pytest.raises(UserError, match="more than 100 numbers"):
         list(read_objects(file))
     monkeypatch.setattr(json_stream, "MOST_SILENT", 1 << 18)
-    file.write_text(json.dumps({"a": "x" * (1 << 19)}))
+    file.write_text(json.dumps({"a": "x" * (1 << 19)}, indent=1))
     with pytest.raises(UserError, match="has a text of more than"):
         list(read_objects(file))
 
@@ -111,3 +112,31 @@ def test_paths_of_the_first_object(tmp_path: Path) -> None:
     file.write_text('[{"a": [{"b": [[1]], "c": {"d": 2}}]}, {"z": 1}]')
     *_, seen = paths_in(file)
     assert seen == {"a", "a.*.b", "a.*.c", "a.*.c.d"}
+
+
+MEASURE = """
+import resource, sys
+from pathlib import Path
+from enginebench.runner.imports import _found, cells_of
+
+(one,) = _found(Path(sys.argv[1]))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+(cell,) = cells_of(one)
+print(len(cell.requests), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+def test_a_large_file_takes_a_fraction_of_its_size_in_memory(tmp_path: Path) -> None:
+    """60 MB of replies take less than 20 MB: 1 GB was imported in under 300 MB, report included, when this was written."""
+    files = Path(__file__).with_name("imported")
+    data = json.loads((files / "vllm" / "detailed.json").read_text())
+    n, text = 8_000, "a long reply " * 500
+    lists = {name: value[:1] * n for name, value in data.items() if isinstance(value, list)} | {"generated_texts": [text] * n}
+    counts = {"num_prompts": n, "completed": n, "failed": 0, "total_input_tokens": 64 * n, "total_output_tokens": 16 * n}
+    file = tmp_path / "serve.json"
+    file.write_text(json.dumps(data | counts | lists))
+    assert file.stat().st_size > 50e6
+    done = subprocess.run([sys.executable, "-c", MEASURE, str(file)], capture_output=True, text=True, check=True)
+    requests, grown_mb = map(int, done.stdout.split())
+    assert requests == n
+    assert grown_mb < 20
