@@ -354,6 +354,46 @@ def gemma4(f: File) -> None:
         _own_embeddings(f)
 
 
+def _normed(f: File, *, first: int, shared: int, correction: bool) -> None:
+    """Layers with norms of queries and keys per head."""
+    c, dim = f.c, _head(f.c)
+    f.metadata |= {"attention.key_length": dim, "attention.value_length": dim}
+    for i in _layers(c):
+        f.norms(i, "attn_norm", "ffn_norm")
+        f.attend(i, dim)
+        f.add(i, {"attn_q_norm": (dim,), "attn_k_norm": (dim,)})
+        _mixture(f, i, first=first, shared=shared, correction=correction)
+
+
+def mellum(f: File) -> None:
+    _normed(f, first=0, shared=0, correction=False)
+
+
+def hy_v3(f: File) -> None:
+    _normed(f, first=1, shared=f.c["num_shared_experts"], correction=True)
+
+
+def laguna(f: File) -> None:
+    """With a gate per head, and shared experts of a width of their own."""
+    c, width = f.c, f.c["shared_expert_intermediate_size"]
+    _normed(f, first=1, shared=0, correction=True)
+    for i in _layers(c):
+        f.add(i, {"attn_gate": (f.hidden, c["num_attention_heads"])})
+        if i:
+            f.add(i, {"ffn_gate_shexp": (f.hidden, width), "ffn_up_shexp": (f.hidden, width), "ffn_down_shexp": (width, f.hidden)})
+
+
+def cohere2moe(f: File) -> None:
+    c, dim = f.c, _head(f.c)
+    sliding = [kind == "sliding_attention" for kind in c["layer_types"]]
+    f.metadata |= {"attention.key_length": dim, "attention.value_length": dim, "attention.sliding_window": c["sliding_window"],
+                   "attention.sliding_window_pattern": sliding}  # fmt: skip
+    for i in _layers(c):
+        f.norms(i, "attn_norm")
+        f.attend(i, dim)
+        _mixture(f, i, first=0, shared=c["num_shared_experts"], correction=False)
+
+
 def _own_embeddings(f: File) -> None:
     """Embeddings of every layer, as Gemma 3n and 4 have them."""
     c, h, own = f.c, f.hidden, f.c["hidden_size_per_layer_input"]
@@ -544,7 +584,8 @@ FROM_CONFIGS: dict[str, tuple[str, Callable[[File], None]]] = {
     "hunyuan_v1_moe": ("hunyuan-moe", hunyuan_moe), "ernie4_5_moe": ("ernie4_5-moe", ernie), "afmoe": ("afmoe", afmoe),
     "lfm2_moe": ("lfm2moe", lfm2moe), "granitemoehybrid": ("granitehybrid", granitehybrid), "jamba": ("jamba", jamba),
     "qwen3_next": ("qwen3next", qwen3next), "deepseek_v3": ("deepseek2", deepseek2), "kimi_linear": ("kimi-linear", kimi_linear),
-    "gemma4_text": ("gemma4", gemma4), "gemma3n_text": ("gemma3n", gemma3n),
+    "gemma4_text": ("gemma4", gemma4), "gemma3n_text": ("gemma3n", gemma3n), "mellum": ("mellum", mellum), "hy_v3": ("hy_v3", hy_v3),
+    "cohere2_moe": ("cohere2moe", cohere2moe), "laguna": ("laguna", laguna),
 }  # fmt: skip
 CASES = [(*FROM_CONFIGS[each["config"]["model_type"]], each) for each in BUILT if each["config"]["model_type"] in FROM_CONFIGS]
 
