@@ -9,7 +9,7 @@ PARALLEL := -n $(or $(WORKERS),auto) --dist loadfile --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-unit real contracts coverage lint format docs docs-site bench-history bench-client bench-overhead bench-ceiling bench-ceiling-published bench-expectation bench-trust bench-faults clean
+.PHONY: help quickstart test test-unit real contracts contracts-exports coverage lint format docs docs-site bench-history bench-client bench-overhead bench-ceiling bench-ceiling-published bench-expectation bench-trust bench-faults clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -33,6 +33,9 @@ real: .venv/installed-dev ## the tests on every engine that runs on a CPU (insta
 
 contracts: .venv/installed-dev ## ask the engines' own argument parsers about the golden deployments (installs several GB)
 	$(BIN)/python tests/contracts/run.py $(CONTRACTS)
+
+contracts-exports: .venv/installed-dev ## have the real tools read what bench export writes (EXPORTS='--source llm-d=CHECKOUT'; installs several GB)
+	$(BIN)/python tests/contracts/exports.py $(EXPORTS)
 
 coverage: .venv/installed-dev ## run the unit tests and print how much of each module they cover
 	$(BIN)/pytest tests/unit $(PARALLEL) --cov --cov-report=term:skip-covered $(PYTEST)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import mmap
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -57,7 +58,7 @@ def written_forms(secret: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((secret, json.dumps(secret)[1:-1], quote(secret, safe=""), quote_plus(secret), encoded)))
 
 
-def found_in(data: bytes, variables: Mapping[str, str]) -> Iterator[tuple[str, int]]:
+def found_in(data: bytes | mmap.mmap, variables: Mapping[str, str]) -> Iterator[tuple[str, int]]:
     """(what it is, position) of each kind of secret in the data, the first of its kind. variables: as `secret_variables`."""
     for name, value in variables.items():
         places = [place for form in _search_forms(value) if (place := data.find(form)) >= 0]

@@ -53,12 +53,18 @@ class StoredSamples:
         return Samples.parse(self.content, self.file)
 
 
+_ID = re.compile(r"[A-Za-z0-9_-]+")
+"""Of a cell: it names files, and a record may come from somebody else."""
+
+
 class Run:
     """A run folder, open for reading and for adding records."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.record = load(path / "run.json", RunRecord, upgrades.RUN)
+        if (bad := next((cell for cell in self.record.cells if not _ID.fullmatch(cell)), None)) is not None:
+            raise UserError(f"names the cell {bad[:60]!r}, which is no id", file=path / "run.json")
 
     @classmethod
     def create(cls, path: Path, record: RunRecord, scenario_text: str) -> Run:

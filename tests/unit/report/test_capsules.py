@@ -183,6 +183,40 @@ def test_a_capsule_reports_like_its_run(run: Path, packed: Path) -> None:
     assert enginebench.open_run(packed).report("csv") == enginebench.open_run(run).report("csv")
 
 
+def test_every_verb_reads_a_capsule(
+    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert code_of("report", packed.name, "--html") == 0
+    assert (tmp_path / "run.html").is_file()
+    assert code_of("export", packed.name, "--to", "csv", "-o", "figures.csv") == 0
+    assert code_of("compare", packed.name, packed.name) == 0
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_run_that_names_files_elsewhere_is_refused(run: Path, packed: Path, tmp_path: Path) -> None:
+    """Ids of cells become file names, so those of a record that somebody else wrote must be ids."""
+    with pytest.raises(UserError, match="which is no id"):
+        enginebench.open_run(changed(packed, tmp_path / "x.ebz", {"run/run.json": _with_cell("../../../../etc/hostname")}, honest=True))
+    found = enginebench.verify(tmp_path / "x.ebz")
+    assert {each.where for each in found.discrepancies} == {"run/run.json", "all figures"}
+
+
+def _with_cell(name: str) -> Callable[[bytes], bytes]:
+    def change(content: bytes) -> bytes:
+        data = json.loads(content)
+        data.pop("checksum", None)
+        schema = data.pop("schema")
+        return json.dumps({**data, "cells": [*data["cells"], name], "schema": schema}).encode()
+
+    return change
+
+
+def test_an_empty_log_is_packed(run: Path, tmp_path: Path) -> None:
+    (run / "logs" / "empty.log").write_text("")
+    assert enginebench.verify(enginebench.pack(run, tmp_path / "x.ebz").path).holds
+
+
 # -- secrets ---------------------------------------------------------------------------------------------------------------------
 
 

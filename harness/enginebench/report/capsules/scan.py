@@ -6,7 +6,9 @@ column, every column name and the metadata.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import mmap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,28 +22,38 @@ def secrets_in(name: str, content: Path | bytes, variables: Mapping[str, str]) -
 
     variables: name -> value, as `enginebench.machine.secrets.secret_variables` finds them.
     """
-    data = content if isinstance(content, bytes) else content.read_bytes()
     found: dict[str, str] = {}
-    for what, at in found_in(data, variables):
-        line = data.count(b"\n", 0, at) + 1
-        found.setdefault(what, name if name.endswith(".parquet") else f"{name}:{line}")
-    for text in _hidden_text(name, data):
-        for what, _ in found_in(text.encode(errors="surrogateescape"), variables):
-            found.setdefault(what, name)
+    with _data(content) as data:
+        for what, at in found_in(data, variables):
+            line = data[:at].count(b"\n") + 1
+            found.setdefault(what, name if name.endswith(".parquet") else f"{name}:{line}")
+        for text in _hidden_text(name, data):
+            for what, _ in found_in(text.encode(errors="surrogateescape"), variables):
+                found.setdefault(what, name)
     for what, _ in found_in(name.encode(), variables):
         found.setdefault(what, f"{name} (its name)")
     return [f"{where}: {what}" for what, where in found.items()]
 
 
-def _hidden_text(name: str, data: bytes) -> Iterator[str]:
+@contextlib.contextmanager
+def _data(content: Path | bytes) -> Iterator[bytes | mmap.mmap]:
+    """The content; a file is mapped, because logs may be larger than memory."""
+    if isinstance(content, bytes) or not content.stat().st_size:  # an empty file cannot be mapped
+        yield content if isinstance(content, bytes) else b""
+        return
+    with content.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        yield mapped
+
+
+def _hidden_text(name: str, data: bytes | mmap.mmap) -> Iterator[str]:
     """The texts of a file that its bytes do not show."""
     if name.endswith(".json"):
         try:
-            yield "\n".join(_strings(json.loads(data)))
+            yield "\n".join(_strings(json.loads(data[:])))
         except (ValueError, RecursionError):
             raise UserError("cannot be packed: it is not JSON, so it cannot be searched for secrets", file=Path(name)) from None
     elif name.endswith(".parquet"):
-        yield "\n".join(_parquet_texts(name, data))
+        yield "\n".join(_parquet_texts(name, data[:]))
 
 
 def _strings(value: Any) -> Iterator[str]:
