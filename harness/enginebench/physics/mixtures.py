@@ -20,7 +20,7 @@ def experts(fields: Fields, layer: int) -> Experts:
     correction = bool(fields.defaults.get("router_bias") or _correction(fields, layer))
     return Experts(
         count, max(1, round(used * count / (count + identities))), width, _shared(fields, layer, width),
-        shared_gate=bool(fields.defaults.get("shared_gate")), bias=bool(fields.defaults.get("expert_bias")),
+        shared_gate=bool(fields.get("shared_gate", default=False)), bias=bool(fields.defaults.get("expert_bias")),
         router_bias=correction, matrices=matrices(fields), router=_router(fields, layer, count, identities, correction=correction),
         latent=fields.get("expert_latent") or 0, latent_norms=int(fields.get("expert_latent_norm") or 0), identities=identities,
     )  # fmt: skip

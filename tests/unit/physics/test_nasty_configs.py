@@ -105,3 +105,11 @@ def test_names_of_pangu_mean_what_deepseek_calls_otherwise() -> None:
     pangu = {renamed.get(key, key): value for key, value in deepseek.items()} | {"model_type": "pangu_ultra_moe", "sandwich_norm": True}
     more_norms = 4 * 2 * 64
     assert from_config("x", pangu).params == from_config("x", deepseek).params + more_norms
+
+
+def test_first_spelling_of_qwen_is_read() -> None:
+    qwen = BY_TYPE["qwen2_moe"]
+    old = {key: value for key, value in qwen.items() if key != "decoder_sparse_step"}
+    old |= {"expert_interval": qwen.get("decoder_sparse_step", 1), "shared_expert_gate": True}
+    assert from_config("x", old).params == from_config("x", qwen).params
+    assert from_config("x", {**old, "shared_expert_gate": False}).params < from_config("x", qwen).params
