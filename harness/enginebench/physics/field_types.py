@@ -14,8 +14,8 @@ from enginebench.physics.field_names import MEANINGS
 
 _FLAGS = frozenset({
     "tied", "attention_bias", "qkv_bias", "output_bias", "qk_norm", "sinks", "one_projection", "borrows", "windowed", "sink_values",
-    "sandwich", "rounded", "mlp_bias", "wide_if_borrowing", "bias", "experts_on", "shared_on", "shared_gate", "shared_scored", "residual_dense",
-    "dense_beside", "conv_bias", "mamba_bias", "linear_full_gate", "head_bias", "expert_latent_norm", "sliding.sinks",
+    "sandwich", "rounded", "mlp_bias", "wide_if_borrowing", "bias", "experts_on", "shared_on", "shared_gate", "shared_scored",
+    "residual_dense", "dense_beside", "conv_bias", "mamba_bias", "linear_full_gate", "head_bias", "expert_latent_norm", "sliding.sinks",
 })  # fmt: skip
 _TEXTS = frozenset({"qk_norm_kind", "activation", "state_type"})
 _LISTS = frozenset({
