@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from enginebench.adapter import Difference, Install, Launch
+from enginebench.analysis import figure_cache
 from enginebench.analysis.analysis import Analysis, analyse
 from enginebench.checkpoints import RandomMoE
 from enginebench.checkpoints.hf_folder import write_hf_folder
@@ -257,6 +258,15 @@ def own_leases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Runs of tests do not see other runs on this machine: several workers test at once, and people may measure beside them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ENGINEBENCH_LEASES", str(tmp_path_factory.mktemp("leases")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_figures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Figures that tests compute are not kept in the user's cache folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("figures")
+        patch.setattr(figure_cache, "folder", lambda: folder)
         yield
 
 

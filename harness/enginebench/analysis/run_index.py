@@ -102,8 +102,7 @@ def run_index(folder: str | Path = "results", *, on_run: OnRun = lambda _done, _
     if not place.is_dir():
         raise UserError("there are no runs: it is not a folder", file=place, advice="make a run: bench run quickstart")
     database = cache_dir() / "index" / f"{hashlib.sha256(os.fsencode(place.resolve())).hexdigest()[:16]}.duckdb"
-    database.parent.mkdir(parents=True, exist_ok=True)
-    paths = {file.parent.relative_to(place).as_posix(): file.parent for pattern in _PLACES for file in place.glob(pattern)}
+    paths = {_name_of(file.parent, place): file.parent for pattern in _PLACES for file in place.glob(pattern)}
     known = _known(database)
     common = json.dumps([dependencies.code_hash(), dependencies.catalogues()])
     stamps = {name: _stamp(path, common) for name, path in paths.items()}
@@ -119,8 +118,13 @@ def run_index(folder: str | Path = "results", *, on_run: OnRun = lambda _done, _
     if gone := set(known) - set(paths):
         with _opened(database, write=True) as base:
             _forget(base, gone)
-    runs = [*fresh, *(_stored(name, place / name, data) for name, data in kept.items())]
+    runs = [*fresh, *(_stored(name, paths[name], data) for name, data in kept.items())]
     return RunIndex(place, database, tuple(sorted(runs, key=lambda run: (run.started_at, run.id), reverse=True)))
+
+
+def _name_of(run: Path, folder: Path) -> str:
+    """`StoredRun.id`; bytes that are no text are question marks."""
+    return run.relative_to(folder).as_posix().encode(errors="replace").decode()
 
 
 def _read_runs(database: Path, paths: Mapping[str, Path], stamps: Mapping[str, str], on_run: OnRun) -> list[StoredRun]:
@@ -174,10 +178,22 @@ def _opened(database: Path, *, write: bool = False) -> Iterator[duckdb.DuckDBPyC
     """A connection that no writer disturbs: writers of other processes wait, and are waited for."""
     import duckdb  # not above: it starts threads, for which a process that was forked later waits in vain when it ends
 
-    with database.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX if write else fcntl.LOCK_SH)
-        with duckdb.connect(str(database), read_only=not write) as base:
-            yield base
+    with _locked(database, fcntl.LOCK_EX if write else fcntl.LOCK_SH), duckdb.connect(str(database), read_only=not write) as base:
+        yield base
+
+
+@contextlib.contextmanager
+def _locked(database: Path, how: int) -> Iterator[None]:
+    """UserError if the folder of the index cannot be written to."""
+    try:
+        database.parent.mkdir(parents=True, exist_ok=True)
+        lock = database.with_suffix(".lock").open("w")
+    except OSError as error:
+        advice = "make the cache folder writable, or name another: ENGINEBENCH_HOME=/path"
+        raise UserError(f"the index over runs cannot be written: {error.strerror}", file=database, advice=advice) from None
+    with lock:
+        fcntl.flock(lock, how)
+        yield
 
 
 def _known(database: Path) -> dict[str, tuple[str, dict[str, Any]]]:
@@ -190,8 +206,7 @@ def _known(database: Path) -> dict[str, tuple[str, dict[str, Any]]]:
                 return {name: (stamp, json.loads(data)) for name, stamp, data in base.execute("select * from runs").fetchall()}
     except (duckdb.Error, ValueError):
         pass
-    with database.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with _locked(database, fcntl.LOCK_EX):
         for file in (database, database.with_name(f"{database.name}.wal")):
             file.unlink(missing_ok=True)
         with duckdb.connect(str(database)) as base:

@@ -70,9 +70,13 @@ def _cut(text: str, width: int) -> str:
 
 def index_to_dict(index: RunIndex) -> JSON:
     """What `bench list --json` prints."""
-    return {"schema": LIST_SCHEMA, "folder": str(index.folder), "runs": [_data(run) for run in index.runs]}
+    return {
+        "schema": LIST_SCHEMA,
+        "folder": str(index.folder).encode(errors="replace").decode(),
+        "runs": [_data(run) for run in index.runs],
+    }
 
 
 def _data(run: StoredRun) -> JSON:
     data: dict[str, JSON] = {name: value for name, value in asdict(run).items() if name != "weights"}
-    return {**data, "path": str(run.path)}
+    return {**data, "path": str(run.path).encode(errors="replace").decode()}

@@ -25,7 +25,7 @@ Computed = Callable[[], int]
 @pytest.fixture
 def run(synthetic_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Some cells of it, with a cache of its own that is empty."""
-    monkeypatch.setenv("ENGINEBENCH_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(figure_cache, "folder", lambda: tmp_path / "home" / "figures")
     found = Run(Path(shutil.copytree(synthetic_run.path, tmp_path / "run")))
     found.update(replace(found.record, cells=(*found.record.cells[:3], *found.record.cells[9:12])))
     return found

@@ -235,6 +235,24 @@ def test_hostile_names_are_data(results: Path, make: Make) -> None:
     assert read_again(results)[1] == 0
 
 
+def test_a_name_that_is_no_text(results: Path, make: Make) -> None:
+    run = make("good")
+    other = Path(os.fsdecode(os.fsencode(results) + b"/no\xfftext"))
+    shutil.copytree(run.path, other)
+    for read in (2, 0):
+        found, times = read_again(results)
+        assert ({each.id for each in found.runs}, times) == ({"good", "no?text"}, read)
+        assert {each.path for each in found.runs} == {run.path, other}
+    assert CliRunner().invoke(bench, ["list", str(results), "--json"]).exit_code == 0
+
+
+def test_a_cache_that_cannot_be_written_is_one_sentence(results: Path, make: Make, tmp_path: Path) -> None:
+    make("a")
+    (tmp_path / "home").write_text("a file where the folder should be")
+    with pytest.raises(eb.UserError, match="the index over runs cannot be written: Not a directory"):
+        eb.run_index(results)
+
+
 def test_two_at_the_same_time(results: Path, make: Make) -> None:
     for day in range(1, 5):
         make(f"r{day}", day)
