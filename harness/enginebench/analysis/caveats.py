@@ -20,6 +20,8 @@ from enginebench.validity.context import number as counted
 if TYPE_CHECKING:
     from enginebench.physics.expectation import Expected
 
+_MOST_OWN = 6
+
 
 def caveats(rows: Sequence[Row], parities: Sequence[Parity]) -> Iterator[str]:
     """One sentence each. A sentence may repeat."""
@@ -44,6 +46,11 @@ def _imported(rows: Sequence[Row]) -> Iterator[str]:
     origins = [cell.record.imported for row in rows for cell in row.cells if cell.record.imported is not None]
     for its in origins:
         yield from (f"{its.tool}: {caveat}" for caveat in its.caveats)
+    bare = [cell.record.imported for row in rows if not any(row.figures.values()) for cell in row.cells if cell.record.imported is not None]
+    for tool in dict.fromkeys(its.tool for its in bare if its.own):
+        names = list(dict.fromkeys(name for its in bare if its.tool == tool for name in its.own))
+        more = f" and {len(names) - _MOST_OWN} more" if len(names) > _MOST_OWN else ""
+        yield f"{tool}: its figures have no equal here and are kept under its own names: {', '.join(names[:_MOST_OWN])}{more} (`--json`)"
     for what in dict.fromkeys(its.missing for its in origins if its.missing):
         yield f"nobody stated {', '.join(name.replace('_', ' ') for name in what)}: `bench import FILE --set {what[0]}=...`"
     if told := next((its.told for its in origins if its.told), None):

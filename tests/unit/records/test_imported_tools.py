@@ -164,6 +164,16 @@ def test_llama_benchy_csv_has_means_only() -> None:
     assert not any(c.figures for c in found)
 
 
+def test_figures_without_an_equal_are_named_and_in_the_json(tmp_path: Path) -> None:
+    run = enginebench.import_file(FILES / "llama_benchy" / "benchy.csv", results=tmp_path)
+    (note,) = (text for text in run.analysis.caveats if "no equal here" in text)
+    assert "pp_throughput.mean" in note
+    assert "and 12 more" in note
+    (first, *_) = json.loads(run.report("json"))["rows"]
+    assert first["cells"][0]["imported"]["own"]["e2e_ttft.mean"] == pytest.approx(68.06843366454511)
+    assert first["verdict"] == "valid", "how many requests there were is unknown, and not one"
+
+
 # -- evalscope -----------------------------------------------------------------------------------------------------------------
 
 
@@ -328,6 +338,12 @@ def test_mlperf_scenarios_are_loads() -> None:
     assert offline.figures["output_throughput"] == log_of("offline_tokens.txt")["result_tokens_per_second"]
     (broken,) = cells(FILES / "mlperf_loadgen" / "server_invalid.txt")
     assert "INVALID (latency limits, early stopping; TTFT constrain not met" in broken.rejected
+
+
+def test_a_batch_of_many_requests_is_not_called_too_few(tmp_path: Path) -> None:
+    """Offline hands all samples over at once: one request a stream, but 55 of them."""
+    (row,) = rows(FILES / "mlperf_loadgen" / "offline_tokens.txt", tmp_path)
+    assert row.verdict == "valid"
 
 
 def test_mlperf_accuracy_logs_hold_no_result(tmp_path: Path) -> None:

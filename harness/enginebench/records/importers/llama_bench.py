@@ -75,7 +75,7 @@ def llama_bench(source: Source) -> Iterator[ImportedCell]:
         facts = {"hardware": hardware} if (hardware := _hardware(row)) else {}
         version = f"b{row.whole('build_number')}" if row.has("build_number") else None
         yield ImportedCell(
-            _deployment(row), _load(row, prompt, generated, repetitions), figures, repetitions,
+            _deployment(row), _load(row, prompt, generated, len(each)), figures, repetitions,
             sum(each) / 1e9 if each else None, own, version=version, facts=facts | ({"engine_version": version} if version else {}),
         )  # fmt: skip
 
@@ -109,6 +109,7 @@ def _precision(model_type: str) -> str:
 
 
 def _load(row: ForeignRecord, prompt: int, generated: int, repetitions: int) -> Load:
+    """repetitions: 0 where the file does not say."""
     depth = row.whole("n_depth") if row.has("n_depth") else 0
     shared: dict[str, Any] = {"prefix_groups": 1, "prefix_tokens": depth} if depth else {}
     return ClosedLoop(

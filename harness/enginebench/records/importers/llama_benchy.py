@@ -129,7 +129,7 @@ def _of_csv(rows: Sequence[ForeignRecord]) -> Iterator[ImportedCell]:
         own = {name: value for found, row in pair for name, value in _means(row, found["phase"]).items()}
         sizes = {found["phase"]: int(found["size"] or 0) for found, _ in pair}
         found, row = pair[0]
-        load = _load(int(found["streams"] or 1), int(found["depth"] or 0), sizes.get("pp", 0), sizes.get("tg") or "data", 1)
+        load = _load(int(found["streams"] or 1), int(found["depth"] or 0), sizes.get("pp", 0), sizes.get("tg") or "data", 0)
         yield ImportedCell(_deployment(row), load, {}, 1, own=own, caveats=("its CSV has means only, and no percentiles",))
 
 

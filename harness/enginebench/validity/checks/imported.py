@@ -94,7 +94,10 @@ def stated_lengths(cell: Context) -> Iterator[Finding]:
 
 @check(
     meaning="too few requests to call this a steady load",
-    when={"suspect": "an open loop sent fewer than {FEWEST_OPEN}, a closed loop fewer than {FEWEST_PER_STREAM} a stream"},
+    when={
+        "suspect": "an open loop, or a load that was handed over at once, had fewer than {FEWEST_OPEN}, a closed loop fewer than "
+        "{FEWEST_PER_STREAM} a stream"
+    },
     advice="raise the number of requests",
 )
 def stated_few(cell: Context) -> Iterator[Finding]:
@@ -102,8 +105,9 @@ def stated_few(cell: Context) -> Iterator[Finding]:
     sent, load = cell.load.requests, cell.load
     if not _stated_only(cell):
         return
-    if load.open_loop and 0 < sent < FEWEST_OPEN:
-        yield Finding("suspect", f"{sent} requests (limit {FEWEST_OPEN})", excess=1 / sent)
-    elif not load.open_loop and 0 < sent < FEWEST_PER_STREAM * load.concurrency:
+    if load.open_loop or sent == load.concurrency > 1:
+        if 0 < sent < FEWEST_OPEN:
+            yield Finding("suspect", f"{sent} requests (limit {FEWEST_OPEN})", excess=1 / sent)
+    elif 0 < sent < FEWEST_PER_STREAM * load.concurrency:
         detail = f"{sent} requests for {load.concurrency} streams (limit {FEWEST_PER_STREAM} a stream)"
         yield Finding("suspect", detail, excess=load.concurrency / sent)
