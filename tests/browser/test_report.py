@@ -117,6 +117,8 @@ def test_print_has_the_static_figures_in_light_colours(opened: Callable[..., Any
     assert browser.execute_script(style, "#frontier-1 .static", "display") == "block"
     assert browser.execute_script(style, "#frontier-1 .plot", "display") == "none"
     assert browser.execute_script(style, "body", "backgroundColor") == "rgb(255, 255, 255)"
+    shown = "return [...document.querySelectorAll('#frontier figure')].map(f => getComputedStyle(f).display)"
+    assert browser.execute_script(shown) == ["block"] * 4, "every context, not only that of the chosen tab"
     pdf = browser.execute_cdp_cmd("Page.printToPDF", {"preferCSSPageSize": True})
     assert len(pdf["data"]) > 50_000
 

@@ -278,18 +278,34 @@ def test_random_and_trained_weights_are_not_compared() -> None:
 # -- chance --------------------------------------------------------------------------------------------------------------
 
 RUNS = 40
-"""The seeds are fixed, so the outcome is too. With 400 to 1,000 runs: 2.1 to 4.0 % for two deployments."""
+"""The seeds are fixed, so the outcome is too.
+
+Of 1,000 runs each, two equal deployments had a named winner in 2.4 % with 4 restarts, 3.8 % with 6, 4.1 % with 8 and 3.8 % with 10 (noise
+of 3 %), and in 4.0 % with 6 in noise of 15 %: the test over the whole run is exact, and passes 4 % of the runs at most (GATE). With more
+deployments it is less, because the first must be ahead of every other one: of 500 runs with three 0.0, 0.4 and 0.6 % (4, 6, 8 restarts), of
+1,000 with four 0.0 % (6 restarts).
+"""
 
 
 @pytest.mark.parametrize("names", ["ab", "abcd"])
 @pytest.mark.parametrize(("noise", "launch"), [(0.03, 0.0), (0.15, 0.0), (0.03, 0.1)], ids=["quiet", "noisy", "noise of whole restarts"])
 def test_without_a_difference_a_winner_is_named_in_fewer_than_five_percent_of_runs(names: str, noise: float, launch: float) -> None:
     """Of whole runs with 9 loads, not of single loads: 9 tests at 3 % each would name one in every fourth run."""
-    named = 0
-    for seed in range(RUNS):
-        found = concluded(rows({name: times(1) for name in names}, noise=noise, launch_noise=launch, seed=seed))
-        named += any(each.outcome == "leads" for each in regimes(found))
-    assert named <= 0.05 * RUNS, f"{named} of {RUNS} runs"
+    assert winners(names, noise, launch, restarts=4) <= 0.05 * RUNS
+
+
+@pytest.mark.parametrize("restarts", [2, 6, 8])
+def test_nor_with_other_numbers_of_restarts(restarts: int) -> None:
+    assert winners("ab", 0.03, 0.0, restarts=restarts) <= (0.05 * RUNS if restarts > 2 else 0)
+
+
+def winners(names: str, noise: float, launch: float, *, restarts: int) -> int:
+    """Runs of equal deployments in which one is said to lead anywhere."""
+    found = (
+        concluded(rows({name: times(1) for name in names}, noise=noise, launch_noise=launch, seed=seed, restarts=restarts))
+        for seed in range(RUNS)
+    )
+    return sum(any(each.outcome == "leads" for each in regimes(its)) for its in found)
 
 
 @pytest.mark.parametrize(("factor", "noise", "restarts", "power"), [(1.05, 0.01, 4, 0.95), (1.05, 0.02, 4, 0.55), (1.05, 0.02, 6, 0.85)])
