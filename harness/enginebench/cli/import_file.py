@@ -7,6 +7,9 @@ import click
 import enginebench
 from enginebench.cli.shared import FACTS, FILE, RESULTS
 
+_MOST_SHOWN = 200_000
+"""Requests whose figures are computed at once: half a million take 480 MB, and the import itself less than 300."""
+
 
 @click.command(
     "import",
@@ -24,6 +27,9 @@ def import_file(files: tuple[Path, ...], facts: tuple[str, ...], results: Path) 
     says what each tool's figures mean.
     """
     run = enginebench.import_file(files, results=results, facts=facts)
-    click.echo(run.report(), nl=False)
+    if (requests := run.folder.requests()) > _MOST_SHOWN:
+        click.echo(f"{requests:,} requests: too many to show in little memory, so nothing is shown here", err=True)
+    else:
+        click.echo(run.report(), nl=False)
     click.echo(f"\nsaved {len(run.folder.record.cells)} cells -> {run.path}", err=True)
     click.echo(f"next: bench report {run.path}   (--html, --md, --csv, --json)", err=True)

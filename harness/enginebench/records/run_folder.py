@@ -183,6 +183,12 @@ class Run:
             raise UserError("raw samples are damaged: they are not those that were stored with the cell", file=file)
         return stored
 
+    def requests(self) -> int:
+        """Number of requests in the raw samples of all cells; without reading them."""
+        import pyarrow.parquet as pq
+
+        return sum(pq.read_metadata(file).num_rows for file in sorted((self.path / "samples").glob("*.parquet")))
+
     def damage(self) -> dict[str, str]:
         """Id of each stored cell that cannot be used -> why, in one sentence."""
         found: dict[str, str] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,7 @@ def test_an_imported_run_is_an_ordinary_one(tmp_path: Path) -> None:
         ("some text\n", "serve.json: has no records"),
         ("", "has no records"),
         ('{"model_id": "m"', "is damaged: invalid JSON"),
-        (json.dumps({name: item for name, item in FIRST.items() if name != "duration"}), "it has no 'duration'"),
+        (json.dumps(FIRST | {"backend": None, "endpoint_type": None}), "it has no 'endpoint_type'"),
         (json.dumps(FIRST | {"completed": "many"}), "serve.json:1: completed: must be a number, not 'many'"),
         (json.dumps(FIRST | {"completed": 401, "failed": None}), "401 of 400 requests completed"),
         (json.dumps(FIRST | {"median_ttft_ms": float("nan")}), "median_ttft_ms: must be a number"),
@@ -137,6 +138,16 @@ def test_the_command_shows_the_run_and_where_it_is(tmp_path: Path, monkeypatch: 
     assert "400" in done.stdout
     (folder,) = (tmp_path / "runs").iterdir()
     assert f"saved 2 cells -> runs/{folder.name}" in done.stderr
+
+
+def test_so_many_requests_that_their_figures_take_much_memory_are_only_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["enginebench.cli.import_file"], "_MOST_SHOWN", 39)
+    file = Path(__file__).parents[1] / "records" / "imported" / "vllm" / "detailed.json"
+    done = CliRunner().invoke(bench, ["import", str(file), "-o", str(tmp_path / "runs")])
+    assert done.exit_code == 0, done.output
+    assert not done.stdout
+    assert "40 requests: too many to show" in done.stderr
+    assert "saved 1 cells" in done.stderr
 
 
 def test_an_unknown_figure_is_a_bug_of_the_importer() -> None:
