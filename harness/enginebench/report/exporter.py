@@ -68,7 +68,7 @@ class Material:
         """The cells with raw samples; that the others are left out is said. what: the part of the export that needs samples."""
         for cell in self.cells:
             if cell.samples is None:
-                self.say(f"{what} needs raw samples, which imported cells do not have: they are left out")
+                self.say(f"{what} needs raw samples: cells whose file states only figures are left out")
             else:
                 yield cell
 

@@ -121,3 +121,20 @@ def test_inferencex_rows(run: enginebench.Run, cells: dict[str, Measured], tmp_p
         for metric in FIGURES["inferencex"]:
             if found.get(f"{metric}_p50") is not None:
                 assert found[f"{metric}_p50"] == pytest.approx(float(np.median(whole_load(cell, metric))), rel=1e-9), metric
+
+
+def test_what_only_states_figures_is_exported_as_far_as_definitions_agree(run: enginebench.Run, tmp_path: Path) -> None:
+    (file,) = enginebench.export(run, "inferencex").write(tmp_path / "agg_bmk.json")
+    again = enginebench.import_file(file, results=tmp_path / "runs")
+    found = {cell.record.id: cell for row in again.analysis.rows for cell in row.cells}
+    exported = enginebench.export(again, "vllm")
+    results = [json.loads(content) for name, content in exported.files.items() if name != "summary.json"]
+    assert len(results) == len(found)
+    stated = [(result, found[result["enginebench_cell"]].figures) for result in results]
+    assert any(figures.get("ttft_p50") for _, figures in stated)
+    for result, figures in stated:
+        middle = figures.get("ttft_p50")
+        assert result.get("median_ttft_ms") == (None if middle is None else pytest.approx(1e3 * middle))
+        assert "ttfts" not in result
+    with pytest.raises(enginebench.UserError, match="states only figures"):
+        enginebench.export(again, "aiperf")

@@ -110,7 +110,8 @@ def _metadata(cell: Measured) -> dict[str, Any]:
 def _stated(cell: Measured) -> dict[str, Any]:
     """What a cell without samples can say: figures whose definitions are the same."""
     found = {name: cell.figures.get(figure) for name, (figure, _) in _STATED.items()}
-    return {"duration": cell.record.wall_s} | {name: value * _STATED[name][1] for name, value in found.items() if value is not None}
+    lasted = {} if cell.record.wall_s is None else {"duration": cell.record.wall_s}
+    return lasted | {name: value * _STATED[name][1] for name, value in found.items() if value is not None}
 
 
 def _measured(cell: Measured, run: Material) -> dict[str, Any]:
