@@ -42,7 +42,8 @@ class SideBySide(Contents):
             "schema": SIDE_BY_SIDE_SCHEMA,
             "runs": [
                 {
-                    "letter": letter, "path": str(run.path).encode(errors="replace").decode(), "name": its.run.name, "created_at": its.run.created_at,
+                    "letter": letter, "path": str(run.path).encode(errors="replace").decode(),
+                    "name": its.run.name, "created_at": its.run.created_at,
                     "enginebench": its.run.enginebench, "counts": plain(its.counts), "trust": its.conclusion.trust.level,
                     "sentence": its.sentence,
                 }
