@@ -98,13 +98,15 @@ def e_divisive(series: Sequence[Planted], *, permutations: int = 199, level: flo
     rng = np.random.default_rng(0)
 
     def best(values: Floats) -> tuple[float, int]:
-        distance = np.abs(values[:, None] - values)
-        n, found = len(values), (-1.0, 0)
-        for at in range(3, n - 2):
-            m, k = at, n - at
-            within = distance[:at, :at].sum() / (m * (m - 1)) + distance[at:, at:].sum() / (k * (k - 1))
-            found = max(found, (m * k / n * (2 * distance[:at, at:].mean() - within), at))
-        return found
+        n = len(values)
+        sums = np.zeros((n + 1, n + 1))
+        sums[1:, 1:] = np.abs(values[:, None] - values).cumsum(axis=0).cumsum(axis=1)
+        at = np.arange(3, n - 2)
+        left, both = sums[at, at], sums[at, n]
+        rest = sums[n, n] - 2 * both + left
+        within = left / (at * (at - 1)) + rest / ((n - at) * (n - at - 1))
+        divergence = at * (n - at) / n * (2 * (both - left) / (at * (n - at)) - within)
+        return float(divergence.max()), int(at[divergence.argmax()])
 
     def divided(values: Floats, start: int) -> list[int]:
         if len(values) < 2 * 4:

@@ -56,6 +56,9 @@ def test_nights(folder: Path) -> None:
     equal = night(folder, 10, GITHUB_STEP_SUMMARY=f"{folder}/summary.md")
     assert equal.returncode == 0, equal.stderr
     assert f"{THRESHOLD.replace('>', chr(92) + '>')}: not broken in 1 of 1 pairs" in (folder / "summary.md").read_text()
+    posted = (folder / "summary.md").read_text()
+    assert "## History\n\n**Nothing can be said yet: 2 nights with a usable value, 8 are needed.**" in posted
+    assert "| fake" in posted.split("## History")[1].split("TTFT")[0]
     slowed = night(folder, 30, BASE=str(one))
     assert slowed.returncode == 1, slowed.stderr
     assert "**FAIL**" in slowed.stdout
@@ -65,3 +68,6 @@ def test_nights(folder: Path) -> None:
     assert [(c["what"], c["base"], c["candidate"]) for c in data["changed"]] == [("asked.options.itl_ms", "10.0", "30.0")]
     assert data["base"]["created_at"] == json.loads((one / "run.json").read_text())["created_at"]
     assert json.loads((folder / "nightly" / "tonight.json").read_text())["rows"]
+    history = json.loads((folder / "nightly" / "history.json").read_text())
+    assert [len(trend["points"]) for trend in history["trends"]] == [3, 3, 3]
+    assert "<svg" in (folder / "nightly" / "history.html").read_text()

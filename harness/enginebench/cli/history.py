@@ -9,14 +9,14 @@ from typing import Literal
 import click
 
 import enginebench
-from enginebench.cli.shared import AS_JSON, FILE, RESULTS, print_json
+from enginebench.cli.shared import AS_JSON, FILE, FILE_ONLY, RESULTS, print_json, write
 from enginebench.errors import Exit
 
 _EPILOG = """\b
 Examples:
   bench history
   bench history --metric ttft.p99 /var/tmp/enginebench/nightly/gpu_smoke
-  bench history --fail-if worse --last 7
+  bench history --html trends.html --fail-if worse --last 7
 \b
 A change is one that is surely no chance over all series together (false discovery rate 5 %) and at least as
 large as what is equal in practice (3 %). It must last three nights: `bench compare` judges the newest.
@@ -30,6 +30,7 @@ large as what is equal in practice (3 %). It must last three nights: `bench comp
 @click.option("--equal-within", metavar="SHARE", help="Changes below this are not worth saying, e.g. 2%; default: of each metric (3 %).")
 @click.option("--fail-if", type=click.Choice(["worse", "changed"]), help="Exit with 1 if something became worse, or changed at all.")
 @click.option("--last", type=click.IntRange(min=1), metavar="NIGHTS", help="--fail-if counts only changes in the newest NIGHTS.")
+@click.option("--html", "page", type=FILE_ONLY, metavar="FILE", help="Write a page with every trend that opens offline.")
 @click.option("--md", "as_markdown", is_flag=True, help="Print Markdown on stdout.")
 @AS_JSON
 def history(
@@ -39,11 +40,14 @@ def history(
     equal_within: str | None,
     fail_if: Literal["worse", "changed"] | None,
     last: int | None,
+    page: Path | None,
     as_markdown: bool,
     as_json: bool,
 ) -> int:
     """Show what changed over the runs in FOLDER (default: results): each change with its night and what was changed there."""
     found = enginebench.history(folder, metric=metric, equal_within=equal_within)
+    if page is not None:
+        write(page, found.to_html())
     if as_json:
         print_json(found.to_dict())
     elif as_markdown:

@@ -60,6 +60,12 @@ class History:
         """The summary and the trends as GitHub-flavoured Markdown."""
         return render_markdown(self.found)
 
+    def to_html(self) -> str:
+        """A page with a chart of every trend: one file without scripts."""
+        from enginebench.report.history_page import render_page
+
+        return render_page(self.found)
+
     def to_dict(self) -> JSON:
         """What `bench history --json` prints, in SI units and shares."""
         return {

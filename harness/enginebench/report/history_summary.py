@@ -147,21 +147,21 @@ def render_history(found: History, folder: str, *, width: int | None = None, all
     width = columns_of(width)
     made = groups(found)
     shown = made if all_shown else made[:_MOST]
-    lines = [_head(found)]
+    lines = [head(found)]
     if not found.judged:
         lines += labelled("ANSWER", sentence(found), width)
     for group in shown:
-        lines += [line for label, text in _told(found, group) for line in labelled(label, text, width)]
+        lines += [line for label, text in describe(found, group) for line in labelled(label, text, width)]
     if len(made) > len(shown):
         lines.append(f"        and {len(made) - len(shown)} more: --all")
-    for label, text in (*_unchanged(found), *_notes(found)):
+    for label, text in notes(found):
         lines += labelled(label, text, width)
     if not all_shown:
         lines.append(f"more    bench history {shlex.quote(folder or 'FOLDER')} --all")
     return joined([lines])
 
 
-def _head(found: History) -> str:
+def head(found: History) -> str:
     """'history · nightly · 42 runs, 2026-10-20 to 2026-11-30 · 2 deployments'"""
     names = list(dict.fromkeys(analysis.run.name for analysis in found.analyses))
     days = [at[:10] for at in found.nights]
@@ -170,7 +170,8 @@ def _head(found: History) -> str:
     return f"history · {names[0] if len(names) == 1 else counted(len(names), 'scenario')} · {counted(len(days), 'run')}, {span} · {many}"
 
 
-def _told(found: History, group: Group) -> Iterator[tuple[str, str]]:
+def describe(found: History, group: Group) -> Iterator[tuple[str, str]]:
+    """Label and text of each line about a group; the label stands before the first."""
     trend, change = group.main(found.figures)
     its = _column(trend)
     values = f"{number(change.before * its.factor)} -> {number(change.after * its.factor)}"
@@ -216,6 +217,11 @@ def _range(changes: Sequence[Change]) -> str:
     return _percent(ends[0]) if len(ends) == 1 else f"{_percent(ends[0])} to {_percent(ends[-1])}"
 
 
+def notes(found: History) -> list[tuple[str, str]]:
+    """Label and text: what did not change, single nights, and what was left out."""
+    return [*_unchanged(found), *_notes(found)]
+
+
 def _unchanged(found: History) -> Iterator[tuple[str, str]]:
     same = [trend for trend in found.trends if not trend.changes and not trend.not_judged]
     if same:
@@ -254,23 +260,25 @@ def _unused(trend: Trend) -> Iterator[Point]:
 
 
 def render_trends(found: History, *, width: int | None = None) -> str:
-    return joined([list(aligned(_table(found), columns_of(width), left=_LEFT))])
+    return joined([list(aligned(table(found), columns_of(width), left=_LEFT))])
 
 
 def _row(trend: Trend, *, shapes: bool) -> tuple[str, ...]:
     row, its, used = trend.series.row, _column(trend), trend.series.used
     ends = [number(point.found.value * its.factor) for point in (used[0], used[-1]) if point.found is not None]
     load = f"{row.load.level_text} {row.load.shape_text.removesuffix(' tokens')}" if shapes else row.load.level_text
-    changes = ", ".join(_short(change) for change in trend.changes) or ("?" if trend.not_judged else "~")
+    changes = ", ".join(short(change) for change in trend.changes) or ("?" if trend.not_judged else "~")
     figure = _label(trend) if its.unit == "tok/s" else its.heading
     return (row.name, load, figure, sparkline(used), changes, str(len(used)), *ends)
 
 
-def _short(change: Change) -> str:
+def short(change: Change) -> str:
+    """'-5.8 % 09-26', 'drift +8.4 %'"""
     return f"drift {_percent(change)}" if change.kind == "drift" else f"{_percent(change)} {change.at.night.day[5:]}"
 
 
-def _table(found: History) -> list[tuple[str, ...]]:
+def table(found: History) -> list[tuple[str, ...]]:
+    """Headings, then a row for each trend."""
     shapes = len({trend.series.row.load.shape_text for trend in found.trends}) > 1
     return [_HEADINGS, *(_row(trend, shapes=shapes) for trend in found.trends)]
 
@@ -292,10 +300,10 @@ def render_markdown(found: History) -> str:
     parts = ["## History", f"**{escape_markdown(sentence(found))}**"]
     bullets = []
     for group in groups(found):
-        (label, text), *more = _told(found, group)
+        (label, text), *more = describe(found, group)
         bullets.append(f"- **{label}** {escape_markdown('; '.join([text, *(each for _, each in more)]))}")
-    bullets += [f"- {label.lower()}: {escape_markdown(text)}" for label, text in (*_unchanged(found), *_notes(found))]
-    headings, *rows = _table(found)
+    bullets += [f"- {label.lower()}: {escape_markdown(text)}" for label, text in notes(found)]
+    headings, *rows = table(found)
     rule = ["--:" if i > _LEFT + 1 else ":--" for i in range(len(headings))]
-    table = "\n".join(f"| {' | '.join(row)} |" for row in (headings, rule, *(tuple(map(escape_markdown, row)) for row in rows)))
-    return "\n\n".join([*parts, "\n".join(bullets), table]) + "\n"
+    lines = "\n".join(f"| {' | '.join(row)} |" for row in (headings, rule, *(tuple(map(escape_markdown, row)) for row in rows)))
+    return "\n\n".join([*parts, "\n".join(bullets), lines]) + "\n"

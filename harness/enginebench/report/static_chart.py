@@ -55,7 +55,7 @@ class _Frame:
     @cached_property
     def named(self) -> list[Trace]:
         """The traces with a label at their end."""
-        lines = [trace for trace in self.panel.traces if _slot(trace) >= 0 and any(_points(trace, self))]
+        lines = [trace for trace in self.panel.traces if _slot(trace) >= 0 and trace.get("name") and any(_points(trace, self))]
         names = list({_slot(trace): trace for trace in lines}.values())
         return names if len(names) <= self.most_labels else []
 
