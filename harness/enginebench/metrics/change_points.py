@@ -157,9 +157,10 @@ def memory(series: Sequence[Floats]) -> list[float]:
 def _autocorrelation(values: Floats) -> float:
     if len(values) < FEWEST:
         return 0.0
-    one, two = (np.abs(values[lag:] - values[:-lag]) for lag in (1, 2))
-    most = 3 * 1.4826 * float(np.median(one))
-    squares = [float((np.minimum(each, most) ** 2).mean()) for each in (one, two)]
+    differences = [np.abs(values[lag:] - values[:-lag]) for lag in (1, 2)]
+    limits = [3 * 1.4826 * float(np.median(each)) for each in differences]
+    limits[1] = 0.75 * limits[0] + 0.25 * limits[1]  # less of what a step adds
+    squares = [float((np.minimum(each, most) ** 2).mean()) for each, most in zip(differences, limits, strict=True)]
     return min(max(squares[1] / squares[0] - 1, -0.5), 1.0) if squares[0] > 0 else 0.0
 
 

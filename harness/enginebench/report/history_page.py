@@ -75,10 +75,10 @@ def _traces(trend: Trend, style: Style, first: dt.date) -> Iterator[Trace]:
     left = [point for point in trend.series.points if id(point) not in used and point.found is not None]
     odd = set(map(id, trend.outliers))
     symbols: list[JSON] = [f"{style.symbol}-open" if id(point) in odd else style.symbol for point in judged]
-    place = lambda points: {"x": [_x(point, first) for point in points], "y": [_y(point, factor) for point in points]}  # noqa: E731
-    yield {"meta": {"slot": style.slot}, "mode": "markers", "marker": {"symbol": symbols, "size": 6}, **place(judged)}
+    marks: Trace = {"mode": "markers", "marker": {"symbol": symbols, "size": 6}}
+    yield {"meta": {"slot": style.slot}, **marks, **_places(judged, first, factor)}
     if left:
-        yield {"meta": {"slot": NEUTRAL.slot}, "mode": "markers", "marker": {"symbol": "x-thin", "size": 9}, **place(left)}
+        yield {"meta": {"slot": NEUTRAL.slot}, **marks, "marker": {"symbol": "x-thin", "size": 9}, **_places(left, first, factor)}
     xs: list[JSON] = []
     ys: list[JSON] = []
     for change in trend.changes:
@@ -96,8 +96,9 @@ def _x(point: Point, first: dt.date) -> float:
     return float((dt.date.fromisoformat(point.night.day) - first).days)
 
 
-def _y(point: Point, factor: float) -> JSON:
-    return None if point.found is None else point.found.value * factor
+def _places(points: Sequence[Point], first: dt.date, factor: float) -> Trace:
+    values: list[JSON] = [None if point.found is None else point.found.value * factor for point in points]
+    return {"x": [_x(point, first) for point in points], "y": values}
 
 
 def _days(first: dt.date, last: dt.date, ticks: int) -> Mapping[str, JSON]:

@@ -82,7 +82,7 @@ def sentence(found: History) -> str:
     """'1 change in 42 nights: vllm tok/s -5.6 % on 2026-11-13 (version 0.33.0 -> 0.34.0).'"""
     made, nights = groups(found), _nights(found)
     if not found.judged:
-        return f"Nothing can be said yet: {counted(nights, 'night')} with a usable value, {FEWEST} are needed."
+        return f"Nothing can be said yet: {counted(nights, 'night') if nights else 'no night'} with a usable value, {FEWEST} are needed."
     if not made:
         return f"No change in {counted(nights, 'night')}: {counted(found.judged, 'series', 'series')} judged."
     first = [f"{_name(found, each)} {_size(*each.main(found.figures))} {_when(each)}{_with(each)}" for each in made[:_LEFT]]
@@ -92,7 +92,7 @@ def sentence(found: History) -> str:
 
 def change_sentences(found: History) -> list[str]:
     """One for each change, the newest first: 'worse: 2026-11-13 vllm tok/s 464 -> 438, -5.6 % ...'; or that there is none."""
-    told = [list(_told(found, group)) for group in groups(found)]
+    told = [list(describe(found, group)) for group in groups(found)]
     sentences = [f"{its[0][0].lower()}: {'; '.join(' '.join(text.split()) for _, text in its)}" for its in told[:_MOST]]
     more = [f"and {len(told) - _MOST} more: bench history"] if len(told) > _MOST else []
     return [*sentences, *more] or [sentence(found)]
@@ -306,4 +306,4 @@ def render_markdown(found: History) -> str:
     headings, *rows = table(found)
     rule = ["--:" if i > _LEFT + 1 else ":--" for i in range(len(headings))]
     lines = "\n".join(f"| {' | '.join(row)} |" for row in (headings, rule, *(tuple(map(escape_markdown, row)) for row in rows)))
-    return "\n\n".join([*parts, "\n".join(bullets), lines]) + "\n"
+    return "\n\n".join(filter(None, [*parts, "\n".join(bullets), lines if rows else ""])) + "\n"
