@@ -105,17 +105,17 @@ def _found(path: Path) -> list[Found]:
     found = [one for file in files if (one := _known(file)) is not None and not one.importer.form(one.source.form).aside]
     if not found:
         raise UserError("has no file of a known format", file=path, advice=_known_tools())
-    there = {(each.importer.tool, each.source.form, each.source.file.parent) for each in found}
-    return [each for each in found if (each.importer.tool, _owner(each), each.source.file.parent) not in there]
+    return [each for each in found if not any(_is_part(each, other) for other in found)]
 
 
 def _known_tools() -> str:
     return f"known are files of {', '.join(each.tool for each in all_importers())} (docs/dialects.md says what each has)"
 
 
-def _owner(one: Found) -> str:
-    """The form that a file is a part of."""
-    return one.importer.form(one.source.form).part_of
+def _is_part(one: Found, other: Found) -> bool:
+    """Whether a file is a part of another one, beside it or in a folder below."""
+    owner, folder = one.importer.form(one.source.form).part_of, one.source.file.parent
+    return one.importer is other.importer and owner == other.source.form and folder in other.source.file.parents
 
 
 def _known(file: Path) -> Found | None:

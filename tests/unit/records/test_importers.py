@@ -118,6 +118,24 @@ def test_a_folder_is_read_once_and_single_requests_belong_to_their_summary(tmp_p
     assert stage.imported.file == "stage_0_lifecycle_metrics.json"
 
 
+def test_a_sweep_of_vllm_is_its_runs_without_warm_up_and_summaries(tmp_path: Path) -> None:
+    result = json.loads((FILES / "vllm" / "result.json").read_text())
+    for streams in (4, 8):
+        folder = tmp_path / "sweep" / f"BENCH--max_concurrency={streams}"
+        folder.mkdir(parents=True)
+        runs = [result | {"max_concurrency": streams, "run_number": number} for number in range(2)]
+        for number, run in enumerate(runs):
+            (folder / f"run={number}.json").write_text(json.dumps(run, indent=4))
+        (folder / "summary.json").write_text(json.dumps(runs, indent=4))
+        (folder / "warmup.json").write_text(json.dumps(runs[0]))
+    row = {name: value for name, value in result.items() if not isinstance(value, list)}
+    (tmp_path / "sweep" / "summary.csv").write_text(f"{','.join(row)}\n{','.join(str(value) for value in row.values())}\n")
+    cells = list(import_run([tmp_path / "sweep"], tmp_path / "runs").cells())
+    assert sorted((cell.load.concurrency, cell.repeat) for cell in cells) == [(4, 0), (4, 1), (8, 0), (8, 1)]
+    (alone, _) = import_run([folder / "summary.json"], tmp_path / "runs").cells()
+    assert alone.load.concurrency == 8
+
+
 def test_results_of_another_tool_are_no_repeat(tmp_path: Path) -> None:
     cells = list(import_run([FILES / "guidellm"], tmp_path).cells())
     assert [cell.repeat for cell in cells] == [0, 0]

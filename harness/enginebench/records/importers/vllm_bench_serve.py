@@ -46,9 +46,17 @@ _PER_REQUEST = ("start_times", "queue_times", "output_lens", "input_lens")
 _DETAILS = ("generated_texts", "errors.*.traceback")
 
 
+_MARKS = ("model_id", "num_prompts", "request_rate", "max_concurrency", "burstiness")
+
+
 @importer(
     "vllm bench serve",
-    forms=(Form("result", ("model_id", "num_prompts", "request_rate", "max_concurrency", "burstiness")),),
+    forms=(
+        Form("run of a sweep", _MARKS, pattern="run=*.json", named=True),
+        Form("sweep", _MARKS, part_of="run of a sweep", pattern="summary.*", named=True),
+        Form("warm-up", _MARKS, part_of="run of a sweep", pattern="warmup.json", named=True),
+        Form("result", _MARKS),
+    ),
     dialect=DIALECT,
 )
 def vllm_bench_serve(source: Source) -> Iterator[ImportedCell]:
