@@ -59,8 +59,8 @@ def steady_window(s: Samples, load: Load, phase: Phase | None = None) -> Window:
     until the first stream has nothing more to send; that of an open loop from the first send to the last. It is divided into *batches*
     of at least REQUESTS_PER_BATCH requests and a whole number of request periods, so that requests that prefill and decode in step do
     not look like a change. With fewer than FEWEST_BATCHES the window is the whole load and the state 'too short to tell'. MSER over the
-    batches' output tokens/s (`enginebench.metrics.trend.settled`) cuts off the unsettled part: at most half of the batches, and at most a
-    quarter at the end, where loads have no transient of their own. A cut that reaches its limit has found no steady part: then nothing is
+    batches' output tokens/s (`enginebench.metrics.trend.settled`) cuts off the unsettled part: at most a third of the batches, and at most
+    a quarter at the end, where loads have no transient of their own. A cut that reaches its limit has found no steady part: then nothing is
     cut and the state is 'unsteady', as it is where output tokens/s or in-flight requests have a trend in the remainder.
 
     A load that changes by design (`Load.change`) is 'changing by design' as a whole: all of it is measured, and nothing is tested.
@@ -85,8 +85,8 @@ def steady_window(s: Samples, load: Load, phase: Phase | None = None) -> Window:
 def _settled_part(whole: Span, plateau: Span, edges: Ints, starts: Ints, tokens: Floats, in_flight: Floats) -> Window:
     """The window within a plateau, from the output tokens and in-flight requests of its batches."""
     n = len(tokens)
-    head, tail = settled(tokens, n // 2, n // 4, n // 2)
-    unsettled = head + tail == n // 2 or tail == n // 4
+    head, tail = settled(tokens, n // 3, n // 4, n // 3)
+    unsettled = head + tail == n // 3 or tail == n // 4
     if unsettled:
         head = tail = 0
     kept = slice(head, n - tail)
