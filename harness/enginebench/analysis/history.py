@@ -16,6 +16,7 @@ from enginebench.analysis.analysis import Analysis
 from enginebench.analysis.comparison import Changed
 from enginebench.analysis.labels import load_text
 from enginebench.analysis.nights import Point, Series, read_lanes, read_series
+from enginebench.domain.formatting import counted
 from enginebench.metrics.change_points import FEWEST
 from enginebench.metrics.level_changes import Drift, LevelChanges, Step, find_changes
 from enginebench.metrics.registry import metric_of
@@ -112,7 +113,7 @@ def _not_judged(series: Series) -> str:
     if any(point.found is not None and point.found.value <= 0 for point in series.used):
         return "a value of 0 has no relative change"
     few = len(series.used) < FEWEST
-    return f"{len(series.used)} nights with a usable value, {FEWEST} are needed" if few else ""
+    return f"{counted(len(series.used), 'night')} with a usable value, {FEWEST} are needed" if few else ""
 
 
 def _least(figure: str) -> float:
