@@ -36,8 +36,8 @@ settings.load_profile("busy machine")  # a fresh clone makes hypothesis' table o
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """`-n auto`: two workers for each core, because many tests wait for an engine or a timer."""
-    return min(2 * (os.cpu_count() or 1), 16)
+    """`-n auto`: three workers for each core, because many tests wait for an engine or a timer."""
+    return min(3 * (os.cpu_count() or 1), 16)
 
 
 CLOCK_TRIES = 4

@@ -88,7 +88,7 @@ def test_a_plan_counts_what_will_run_and_says_how(shell: Shell) -> None:
     scenario = SCENARIO.replace("TP", "").replace("any,", "[any, other],") + more
     (shell.folder / "some.yaml").write_text(scenario)
     shown = shell("bench plan some.yaml --repeats 2 --only engine=fake").stdout
-    assert shown.startswith("2 deployments, 3 loads, 2 repeats: 10 cells, 4 server starts, 42 measured requests\n")
+    assert shown.startswith("Runs here: 10 cells.\n2 deployments, 3 loads, 2 repeats: 10 cells, 4 server starts, 42 measured requests\n")
     assert shown.endswith("next: bench run some.yaml --only engine=fake --repeats 2\n")
 
 
