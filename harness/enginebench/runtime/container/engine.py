@@ -6,7 +6,7 @@ import os
 import tarfile
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, Self
 
@@ -35,6 +35,8 @@ class EngineContainer:
         self._stopping = False
         self._ender: threading.Thread | None = None
         self._report, self._reported = os.pipe()
+        self._copied = 0
+        """Bytes of the output that are in the log."""
         self.id: str = container.id
         self.log = log
         self.exit_code: int | None = None
@@ -128,6 +130,8 @@ class EngineContainer:
         with contextlib.suppress(Exception):  # the daemon ended
             self.exit_code = int(self._container.wait()["StatusCode"])
             copier.join(LOG_GRACE_S)
+            if not copier.is_alive():
+                self._complete_log()
             self._container.reload()
             self.out_of_memory = bool(self._container.attrs["State"].get("OOMKilled"))
         self._ended.set()
@@ -137,6 +141,13 @@ class EngineContainer:
     def _copy_output(self) -> None:
         with contextlib.suppress(Exception), self.log.open("ab", buffering=0) as sink:  # Exception: the daemon ended
             for chunk in self._container.logs(stream=True, follow=True):
+                self._copied += len(chunk)
+                sink.write(self._without_secrets(chunk))
+
+    def _complete_log(self) -> None:
+        """Copy what the stream has missed: Podman may end it before the last output."""
+        with contextlib.suppress(Exception), self.log.open("ab", buffering=0) as sink:  # Exception: the daemon ended
+            for chunk in after(self._copied, self._container.logs(stream=True)):
                 sink.write(self._without_secrets(chunk))
 
     def _without_secrets(self, chunk: bytes) -> bytes:
@@ -189,6 +200,14 @@ class EngineContainer:
                 time.sleep(0.1)
             else:
                 return
+
+
+def after(copied: int, chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Chunks without their first `copied` bytes."""
+    for chunk in chunks:
+        if rest := chunk[copied:]:
+            yield rest
+        copied = max(0, copied - len(chunk))
 
 
 def _check_devices(container: Any, arguments: Mapping[str, Any]) -> None:
