@@ -15,14 +15,18 @@ pytestmark = [pytest.mark.real, pytest.mark.engines, pytest.mark.timeout(600)]
 UNIT = Path(__file__).parents[1] / "unit" / "physics"
 NEWER = {"inkling2_loop_text", "lara_mini", "hy_v4_vl", "sarvam_moe", "sarvam_mla"}
 """Types of transformers 5.24, which the environment may lack: rows of these were built with that version."""
+OTHER_BEFORE = {"inkling2_text"}
+"""A type that has fewer weights before 5.24: 1,152 of 1.9 million less in 5.23."""
 
 
 def test_transformers_builds_what_is_expected(need: Callable[[str], None]) -> None:
     need("transformers")
-    python = installs_of(discover()["transformers"])[0].python
-    built = _built(python, "build_totals.py", UNIT / "family_totals.jsonl")
-    assert {kind for kind, _, total in built if not total} <= NEWER
-    assert [each for each in built if each[2] not in (0, each[1])] == []
+    installed = installs_of(discover()["transformers"])[0]
+    built = _built(installed.python, "build_totals.py", UNIT / "family_totals.jsonl")
+    missing = {kind for kind, _, total in built if not total}
+    assert missing <= NEWER
+    differing = [each for each in built if each[2] not in (0, each[1])]
+    assert [each for each in differing if not (missing and each[0] in OTHER_BEFORE)] == []
 
 
 def test_mlx_builds_what_is_expected(need: Callable[[str], None]) -> None:
