@@ -10,7 +10,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
-from rivals import INPUT_TOKENS, MODEL, Figures, Rival, Work
+from rivals import INPUT_TOKENS, MODEL, Rival, Work
 
 Own = Mapping[str, float]
 """A tool's own figures, in the metrics' units."""
@@ -46,11 +46,7 @@ def _llama_benchy(work: Work) -> list[str]:
     ]  # fmt: skip
 
 
-def _not_compared(folder: Path) -> Figures:
-    raise NotImplementedError(f"only the files in {folder} are used")
-
-
-RIVALS = (Rival("genai-bench", _genai_bench, _not_compared), Rival("llama-benchy", _llama_benchy, _not_compared))
+RIVALS = (Rival("genai-bench", _genai_bench, None), Rival("llama-benchy", _llama_benchy, None))
 
 
 def evalscope_figures(folder: Path) -> Own:

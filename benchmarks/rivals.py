@@ -80,8 +80,8 @@ class Rival:
     package: str
     """The distribution and its command."""
     arguments: Callable[[Work], list[str]]
-    read: Callable[[Path], Figures]
-    """Reads the report in the folder of the work."""
+    read: Callable[[Path], Figures] | None
+    """Reads the report in the folder of the work. None: `run` cannot be asked for figures, only the files are used (dialects.py)."""
     name: str = ""
     """Name in tables, without the version."""
     launcher: Callable[[Path], list[str]] = lambda command: [str(command)]
@@ -102,8 +102,8 @@ class Rival:
         folder: for the rival's files. RivalError if it is not installed or fails. Lost requests are not a failure; see `succeeded`.
         """
         command = self.find()
-        if command is None:
-            raise RivalError(f"{self.package} is not installed")
+        if command is None or self.read is None:
+            raise RivalError(f"{self.package} is {'not installed' if command is None else 'compared by benchmarks/dialects.py only'}")
         with tempfile.TemporaryDirectory(dir=folder, prefix=f"{self.package}-") as name:
             own = Path(name)
             work = Work(f"http://127.0.0.1:{port}", streams, requests, tokens, own, write_tokenizer(own / "tokenizer"))

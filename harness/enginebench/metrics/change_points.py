@@ -1,4 +1,4 @@
-"""Where the level of a series of nights changes: a scan for steps, with probabilities under noise that remembers the night before.
+"""Where the level of a series of nights changes: a scan for steps, with probabilities under autocorrelated noise.
 
 The statistic is the largest standardised difference of two means (CUSUM) over the whole series and over the intervals of seeded binary
 segmentation (Kovacs, Buehlmann, Li and Munk 2023, Biometrika 110), after single outliers were pulled in by the identifier of Hampel (1974).

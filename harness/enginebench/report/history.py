@@ -16,7 +16,8 @@ from enginebench.errors import UserError
 from enginebench.metrics.equivalence import read_margin
 from enginebench.metrics.registry import unit_of
 from enginebench.report.columns import estimate_data
-from enginebench.report.history_summary import render_history, render_markdown, render_trends, sentence
+from enginebench.report.history_changes import sentence
+from enginebench.report.history_summary import render_history, render_markdown, render_trends
 from enginebench.report.run import Run, runs
 
 HISTORY_SCHEMA = 1

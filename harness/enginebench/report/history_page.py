@@ -11,7 +11,8 @@ from enginebench.analysis.nights import Point
 from enginebench.domain import JSON
 from enginebench.report.blocks import Panel
 from enginebench.report.columns import column
-from enginebench.report.history_summary import describe, groups, head, notes, sentence, short, table
+from enginebench.report.history_changes import describe, groups, sentence, short
+from enginebench.report.history_summary import head, notes, table
 from enginebench.report.html import NARROW, WIDE
 from enginebench.report.page import page_environment, page_style
 from enginebench.report.plotly_traces import Trace, axis

@@ -13,7 +13,7 @@ from enginebench.records.dialect import Caveat, Dialect, Term
 from enginebench.records.foreign_record import ForeignRecord
 from enginebench.records.imported_samples import GapLists, Requests
 from enginebench.records.importer import UNKNOWN_PRECISION, Form, ImportedCell, Source, importer
-from enginebench.records.importers.vllm_bench_serve import length, stated
+from enginebench.records.importers.vllm_bench_serve import length, results, stated
 
 _END = "the chunk after the last token is inside"
 DIALECT = Dialect(
@@ -48,14 +48,8 @@ _SKIP = ("generated_texts", "cached_tokens_details", "server_info.internal_state
 )
 def sglang_bench_serving(source: Source) -> Iterator[ImportedCell]:
     """One cell per line."""
-    gaps = GapLists()
-
-    def add(item: ForeignRecord) -> None:
-        gaps.add(item)  # of the result that is being read
-
-    for record in source.records(skip=_SKIP, rows={"itls": add}):
+    for record, gaps in results(source, _SKIP):
         yield _cell(record, gaps)
-        gaps = GapLists()
 
 
 def _cell(record: ForeignRecord, gaps: GapLists) -> ImportedCell:

@@ -61,13 +61,19 @@ _MARKS = ("model_id", "num_prompts", "request_rate", "max_concurrency", "burstin
 )
 def vllm_bench_serve(source: Source) -> Iterator[ImportedCell]:
     """One cell per result."""
+    for record, gaps in results(source, _DETAILS):
+        yield _cell(record, gaps)
+
+
+def results(source: Source, skip: Sequence[str]) -> Iterator[tuple[ForeignRecord, GapLists]]:
+    """The results of a file in the form that vLLM and SGLang have in common, each with the gaps of its requests. skip: as in `records`."""
     gaps = GapLists()
 
     def add(item: ForeignRecord) -> None:
         gaps.add(item)  # of the result that is being read
 
-    for record in source.records(skip=_DETAILS, rows={"itls": add}):
-        yield _cell(record, gaps)
+    for record in source.records(skip=skip, rows={"itls": add}):
+        yield record, gaps
         gaps = GapLists()
 
 

@@ -24,7 +24,7 @@ from enginebench.report.site.assets import asset_files, assets, place
 from enginebench.report.site.changes import Changes
 from enginebench.report.site.entry import Entry, entry_data, entry_of, read_entry
 from enginebench.report.site.pages import compare_page, home_page, index_json, run_data_path, run_page_path
-from enginebench.report.site.stored import StoredRun, StoredRuns
+from enginebench.report.site.stored import SiteRun, StoredRuns
 
 MANIFEST = ".enginebench-site.json"
 _SHARED = ("index.html", "compare.html", "data/index.json", ".nojekyll")
@@ -72,7 +72,7 @@ class _Output:
         _replace(file, data)
         self.written.append(name)
 
-    def has(self, stored: StoredRun) -> bool:
+    def has(self, stored: SiteRun) -> bool:
         names = _files_of(stored.slug)
         known = self.runs.get(stored.slug)
         return known is not None and known[0] == stored.fingerprint and all((self.path / name).is_file() for name in names)
@@ -114,7 +114,7 @@ def build_site(folder: str | Path, output: str | Path, *, on_run: Callable[[str]
     return Site(output, len(entries), rendered, tuple(out.written), tuple(removed), size, tuple(refused))
 
 
-def _by_scenario(runs: Sequence[StoredRun], out: _Output) -> dict[str, list[tuple[str, str]]]:
+def _by_scenario(runs: Sequence[SiteRun], out: _Output) -> dict[str, list[tuple[str, str]]]:
     """Scenario -> path and fingerprint of its runs that could be read."""
     found: dict[str, list[tuple[str, str]]] = {}
     for stored in runs:
@@ -138,7 +138,7 @@ def _files_of(slug: str) -> tuple[str, str]:
     return run_page_path(slug), run_data_path(slug)
 
 
-def _render(stored: StoredRun, out: _Output, refused: list[str]) -> bool:
+def _render(stored: SiteRun, out: _Output, refused: list[str]) -> bool:
     """Make and write the files of a run; False where it cannot be read, with the reason in refused."""
     out.runs.pop(stored.slug, None)
     try:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enginebench.errors import UserError
 from enginebench.metrics.change_points import FEWEST
 from enginebench.report.history import history
-from enginebench.report.history_summary import change_sentences
+from enginebench.report.history_changes import change_sentences
 from enginebench.report.run import open_run
 
 

@@ -17,7 +17,7 @@ from enginebench.records.live import Live, LiveCell
 from enginebench.records.run_folder import open_run
 from enginebench.report.page import SITE_POLICY, page_environment
 from enginebench.report.site.assets import place
-from enginebench.report.site.stored import StoredRun
+from enginebench.report.site.stored import SiteRun
 
 _MOST = 100
 """Cells that the page lists, the newest first; the report has all."""
@@ -39,7 +39,7 @@ class EndedCell:
 class Follower:
     """Follows one run."""
 
-    def __init__(self, stored: StoredRun) -> None:
+    def __init__(self, stored: SiteRun) -> None:
         self.stored = stored
         self._cells: dict[str, EndedCell] = {}
 

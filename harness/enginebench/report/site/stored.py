@@ -27,7 +27,7 @@ Signature: TypeAlias = tuple[tuple[int, int, int], ...]
 
 
 @dataclass(frozen=True)
-class StoredRun:
+class SiteRun:
     path: Path
     slug: str
     """Its name in addresses: letters, digits, '.', '_' and '-'."""
@@ -52,7 +52,7 @@ class StoredRun:
 
 @dataclass(frozen=True)
 class Found:
-    runs: tuple[StoredRun, ...]
+    runs: tuple[SiteRun, ...]
     """Oldest first."""
     refused: tuple[str, ...]
     """Why other folders with a run.json are left out, one sentence each."""
@@ -66,17 +66,17 @@ class StoredRuns:
         if not folder.is_dir():
             raise UserError("is not a folder", file=folder, advice="name a folder of runs, such as results")
         self.folder = folder
-        self._known: dict[Path, tuple[Signature, StoredRun | str]] = {}
+        self._known: dict[Path, tuple[Signature, SiteRun | str]] = {}
 
     def find(self) -> Found:
         """Every readable run that is there now."""
         known = {path: self._read(path) for path in _runs_in(self.folder)}
         self._known = known
-        runs = [run for _, run in known.values() if isinstance(run, StoredRun)]
+        runs = [run for _, run in known.values() if isinstance(run, SiteRun)]
         refused = [why for _, why in known.values() if isinstance(why, str)]
         return Found(tuple(sorted(runs, key=lambda run: run.order)), tuple(refused))
 
-    def _read(self, path: Path) -> tuple[Signature, StoredRun | str]:
+    def _read(self, path: Path) -> tuple[Signature, SiteRun | str]:
         current = _signature(path)
         if (known := self._known.get(path)) is not None and known[0] == current:
             return known
@@ -84,7 +84,7 @@ class StoredRuns:
         name = root.name if path == self.folder else path.relative_to(self.folder).as_posix()
         try:
             check_links(path, root)
-            return current, StoredRun(path, slug(name), run_folder.open_run(path).record, current)
+            return current, SiteRun(path, slug(name), run_folder.open_run(path).record, current)
         except UserError as error:
             return current, f"{name}: {error.message}"
 

@@ -26,7 +26,7 @@ from enginebench.report.site.changes import Changes
 from enginebench.report.site.entry import Entry, entry_data, entry_of, read_entry, unread_entry
 from enginebench.report.site.follow import Follower
 from enginebench.report.site.pages import Running, compare_page, home_page, index_json
-from enginebench.report.site.stored import Signature, StoredRun, StoredRuns
+from enginebench.report.site.stored import Signature, SiteRun, StoredRuns
 
 _KEPT = 16
 """Reports that are kept, because making one takes a while."""
@@ -87,7 +87,7 @@ class Viewer:
             return None
         return self._live(stored) if kind == "live" else self._report(stored)[path]
 
-    def _report(self, stored: StoredRun) -> dict[str, str]:
+    def _report(self, stored: SiteRun) -> dict[str, str]:
         key = (stored.slug, stored.signature)
         with self._making:
             if key not in self._reports:
@@ -97,7 +97,7 @@ class Viewer:
             self._reports.move_to_end(key)
             return self._reports[key]
 
-    def _live(self, stored: StoredRun) -> str | Redirect:
+    def _live(self, stored: SiteRun) -> str | Redirect:
         live = read_live(stored.path)
         if live is None:
             self._followers.pop(stored.slug, None)
@@ -105,7 +105,7 @@ class Viewer:
         with self._following:
             return self._followers.setdefault(stored.slug, Follower(stored)).page(live)
 
-    def _news(self, runs: dict[str, StoredRun]) -> str:
+    def _news(self, runs: dict[str, SiteRun]) -> str:
         """Changes whenever the home page does: short, because browsers ask for it all the time."""
         state = [(entry.id, entry.cells, entry.trust) for entry in self._entries(runs)]
         now = [(each.id, each.step, each.stored, each.planned) for each in self._running(runs)]
@@ -116,11 +116,11 @@ class Viewer:
             }
         )
 
-    def _running(self, runs: dict[str, StoredRun]) -> list[Running]:
+    def _running(self, runs: dict[str, SiteRun]) -> list[Running]:
         found = ((stored, read_live(stored.path)) for stored in runs.values())
         return [_running(stored, live) for stored, live in found if live is not None]
 
-    def _entries(self, runs: dict[str, StoredRun]) -> list[Entry]:
+    def _entries(self, runs: dict[str, SiteRun]) -> list[Entry]:
         return [self._read.entry(stored) or _unread(stored) for stored in runs.values()]
 
     def _read_all(self) -> None:
@@ -139,11 +139,11 @@ class Viewer:
                 self._read.save()
 
 
-def _running(stored: StoredRun, live: Live) -> Running:
+def _running(stored: SiteRun, live: Live) -> Running:
     return Running(stored.slug, stored.record.name, live.step, live.deployment, live.done, live.planned)
 
 
-def _unread(stored: StoredRun) -> Entry:
+def _unread(stored: SiteRun) -> Entry:
     return unread_entry(stored.slug, stored.record, stored=sum(1 for _ in (stored.path / "cells").glob("*.json")))
 
 
@@ -158,14 +158,14 @@ class _Read:
         self._unsaved = 0
         self._load()
 
-    def knows(self, stored: StoredRun) -> bool:
+    def knows(self, stored: SiteRun) -> bool:
         known = self._known.get(stored.slug)
         return known is not None and known[0] == stored.signature
 
-    def entry(self, stored: StoredRun) -> Entry | None:
+    def entry(self, stored: SiteRun) -> Entry | None:
         return self._known[stored.slug][1] if self.knows(stored) else None
 
-    def add(self, stored: StoredRun) -> None:
+    def add(self, stored: SiteRun) -> None:
         try:
             entry: Entry | None = entry_of(stored.slug, open_run(stored.path))
         except UserError:
@@ -175,7 +175,7 @@ class _Read:
         if self._unsaved >= _SAVE_EVERY:
             self.save()
 
-    def update_changes(self, runs: Sequence[StoredRun]) -> None:
+    def update_changes(self, runs: Sequence[SiteRun]) -> None:
         """Of the runs that have been read."""
         by_name: dict[str, list[tuple[str, str]]] = {}
         for stored in runs:
