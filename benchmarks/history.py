@@ -1,9 +1,9 @@
 """How many planted changes `bench history` finds at the right night, and how often it is wrong. `make bench-history`.
 
-Each matrix has 20 series with one change of 5 % and 50 without. A restart varies by 1 to 3 % (standard deviation, heavy tails); half of the
-variance is that of its night, with an autocorrelation of up to 0.4 between nights; four restarts make a night, whose median is used. 3 % of the
-nights are outliers. A series has 14 to 120 nights and changes at least a week from its ends. Something is recorded to have changed (a
-version, a driver) in three random nights of every series and in the night of the change; without records, nowhere.
+Each matrix has 20 series with one change of 5 % and 50 without. A restart varies by 1 to 3 % (standard deviation, heavy tails). Half of
+that variance is common to the restarts of a night, with an autocorrelation of up to 0.4 between nights; a night is the median of four
+restarts. 3 % of the nights are outliers. A series has 14 to 120 nights and changes at least a week from its ends. Something is recorded to
+have changed (a version, a driver) in three random nights of every series and in the night of the change; without records, nowhere.
 """
 
 from __future__ import annotations
