@@ -46,8 +46,11 @@ def serving(handle: Handler) -> Iterator[Target]:
     """A server in a thread of its own; a connection ends when its handler does."""
     loop = asyncio.new_event_loop()
     ready: list[asyncio.Server] = []
+    handlers: set[asyncio.Task[object]] = set()
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if (task := asyncio.current_task()) is not None:
+            handlers.add(task)
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             await handle(reader, writer)
         writer.close()
@@ -57,10 +60,10 @@ def serving(handle: Handler) -> Iterator[Target]:
 
     async def stop() -> None:
         ready[0].close()
-        others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in handlers:  # asyncio's own task that takes a new connection is not cancelled: its socket would stay open
+                task.cancel()
+            await asyncio.wait(others, timeout=0.05)
 
     loop.run_until_complete(start())
     thread = threading.Thread(target=loop.run_forever)
