@@ -1,18 +1,25 @@
-"""Runs other load generators against truthserver, imports what they write, and compares three figures: true, the tool's own, imported.
+"""Runs other load generators against two servers, imports what they write, and compares three figures: true, the tool's own, imported.
 
-    python benchmarks/dialects.py --out FOLDER [TOOL...]    # keeps the tools' files in FOLDER/<tool>
+    python benchmarks/dialects.py --out FOLDER [TOOL...]    # keeps the tools' files in FOLDER/<server>/<tool>
     python benchmarks/dialects.py --write                   # also their lines in dialects_measured.jsonl, of which docs/dialects.md is made
 
+truthserver logs when each token was sent, which gives the true figures; of the fake engine the pace is known, so its latencies are.
 Tools are found as `benchmarks/rivals.py` says. The load is short: it shows definitions. docs/fidelity.md has the errors under load.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
+import socket
+import subprocess
+import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,12 +27,14 @@ from typing import Any
 import dialect_tools
 import enginebench
 import numpy as np
+from enginebench.adapter import WORKERS
 from enginebench.metrics.context import Context
 from enginebench.metrics.registry import figures_of
 from enginebench.records.run_folder import Run
+from enginebench.runtime import free_port
 from instrument import build, records, serving
 from rival_tools import RIVALS
-from rivals import INPUT_TOKENS, Rival, RivalError, Work, _run, write_tokenizer
+from rivals import INPUT_TOKENS, MODEL, Rival, RivalError, Work, _run, write_tokenizer
 
 MEASURED = Path(__file__).with_name("dialects_measured.jsonl")
 STREAMS, REQUESTS, TOKENS = 4, 40, 16
@@ -139,26 +148,71 @@ def imported_figures(run: Run) -> Mapping[str, float | None]:
     return {**(record.stated.figures if record.stated is not None else {}), **{name: its for name, its in whole.items() if its is not None}}
 
 
-def run(tool: Tool, rival: Rival, program: Path, out: Path) -> dict[str, Any]:
+Truth = Callable[[], Figures]
+"""The true figures, once the server has ended."""
+
+
+@contextmanager
+def truthserver(out: Path) -> Iterator[tuple[int, Truth]]:
+    """Its port, and the figures of its log."""
+    log = out / "truth.bin"
+    with serving(build(out), SERVER, log, None) as server:
+        yield server.port, lambda: true_figures(log)
+
+
+def wait_until_listening(port: int, server: subprocess.Popen[bytes]) -> None:
+    """RivalError if the server ends before it listens."""
+    while server.poll() is None:
+        with suppress(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port)).close()
+            return
+        time.sleep(0.05)
+    raise RivalError(f"the server ended with status {server.returncode}")
+
+
+@contextmanager
+def fake_engine(out: Path) -> Iterator[tuple[int, Truth]]:
+    """The engine that ships with enginebench; its latencies are those that it was told to have."""
+    port, ttft_s, itl_s = free_port(), 0.040, 0.005
+    argv = [sys.executable, str(WORKERS / "fake_worker.py"), "--host", "127.0.0.1", "--port", str(port), "--model", MODEL]
+    argv += ["--context", "131072", "--ttft-ms", str(1e3 * ttft_s), "--itl-ms", str(1e3 * itl_s)]
+    known = {"ttft": ttft_s, "tpot": itl_s, "itl": itl_s, "e2e": ttft_s + (TOKENS - 1) * itl_s}
+    with (out / "fake.log").open("wb") as log, subprocess.Popen(argv, stdout=log, stderr=log) as server:
+        try:
+            wait_until_listening(port, server)
+            yield port, lambda: {f"{name}_p{q}": value for name, value in known.items() for q in (50, 90)}
+        finally:
+            server.terminate()
+
+
+SERVERS = {"truthserver": truthserver, "fake engine": fake_engine}
+
+
+def run(tool: Tool, rival: Rival, server: str, out: Path) -> dict[str, Any]:
     """Run the tool once. RivalError if it is not installed, or fails."""
     command = rival.find()
     if command is None:
         raise RivalError(f"{tool.package} is not installed")
-    folder, log = out / tool.package, out / f"{tool.package}.bin"
+    folder = out / server.replace(" ", "-") / tool.package
     folder.mkdir(parents=True)
-    with serving(program, SERVER, log, None) as server:
-        work = Work(f"http://127.0.0.1:{server.port}", STREAMS, REQUESTS, TOKENS, folder, write_tokenizer(folder / "tokenizer"))
+    with SERVERS[server](folder) as (port, truth_of):
+        work = Work(f"http://127.0.0.1:{port}", STREAMS, REQUESTS, TOKENS, folder, write_tokenizer(folder / "tokenizer"))
         _run([*rival.launcher(command), *rival.arguments(work), *tool.more(work)], folder)
-    truth, own = true_figures(log), tool.own(folder)
+    truth, own = truth_of(), tool.own(folder)
     found = imported_figures(enginebench.import_file(next(folder.rglob(tool.file)), results=out / "runs").folder)
     figures = {
-        name: {"truth": truth[name], "tool": own[name], "imported": value}
-        for name in truth
-        if name in own and (value := found.get(name)) is not None
+        name: {"truth": truth.get(name), "tool": value, "imported": imported}
+        for name, value in own.items()
+        if (imported := found.get(name)) is not None
     }
     title = rival.title(command)
     load = f"{STREAMS} streams, {REQUESTS} requests, {INPUT_TOKENS} + {TOKENS} tokens"
-    return {"tool": title.rpartition(" ")[0], "version": title.rpartition(" ")[2], "load": load, "figures": figures}
+    return {"tool": title.rpartition(" ")[0], "version": title.rpartition(" ")[2], "server": server, "load": load, "figures": figures}
+
+
+def line_of(package: str, server: str, name: str, its: Mapping[str, float | None]) -> str:
+    truth = "    unknown" if its["truth"] is None else f"{its['truth']:11.5g}"
+    return f"{package:16} {server:12} {name:20} truth {truth}  tool {its['tool']:10.5g}  imported {its['imported']:10.5g}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -170,22 +224,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rivals = {its.package: replace(its) for its in (*RIVALS, *dialect_tools.RIVALS)}
     out = given.out or Path(tempfile.mkdtemp(prefix="dialects-"))
     out.mkdir(parents=True, exist_ok=True)
-    program, lines = build(out), []
-    for tool in TOOLS:
+    found = []
+    for tool, server in itertools.product(TOOLS, SERVERS):
         if given.tools and tool.package not in given.tools:
             continue
         try:
-            found = run(tool, rivals[tool.package], program, out)
+            found.append(its := run(tool, rivals[tool.package], server, out))
         except RivalError as error:
-            print(f"{tool.package}: {error}")
+            print(f"{tool.package}, {server}: {error}")
             continue
-        lines.append(json.dumps(found))
-        for name, its in found["figures"].items():
-            print(f"{tool.package:16} {name:20} truth {its['truth']:10.5g}  tool {its['tool']:10.5g}  imported {its['imported']:10.5g}")
-    if given.write and lines:
-        names = {json.loads(line)["tool"] for line in lines}
-        kept = [line for line in MEASURED.read_text().splitlines() if json.loads(line)["tool"] not in names] if MEASURED.exists() else []
-        MEASURED.write_text("\n".join([*kept, *lines]) + "\n")
+        print("\n".join(line_of(tool.package, server, name, figures) for name, figures in its["figures"].items()))
+    if given.write and found:
+        stored = [json.loads(line) for line in MEASURED.read_text().splitlines()] if MEASURED.exists() else []
+        new = {(its["tool"], its["server"]) for its in found}
+        kept = [its for its in stored if (its["tool"], its["server"]) not in new]
+        MEASURED.write_text("".join(json.dumps(its) + "\n" for its in sorted([*kept, *found], key=lambda its: (its["server"], its["tool"]))))
         print(f"wrote {os.path.relpath(MEASURED)}")
 
 

@@ -56,13 +56,19 @@ def _truth() -> str:
         return ""
     runs: list[dict[str, Any]] = [json.loads(line) for line in MEASURED.read_text().splitlines()]
     rows = [
-        f"| {run['tool']} {run['version']} | {run['load']} | `{name}` | {its['truth']:.4g} | {its['tool']:.4g} | {its['imported']:.4g} |"
+        f"| {run['tool']} {run['version']} | {run['server']} | `{name}` | {_figure(its['truth'])} | {_figure(its['tool'])} | {_figure(its['imported'])} |"
         for run in runs
         for name, its in run["figures"].items()
     ]
+    loads = ", ".join(sorted({run["load"] for run in runs}))
     return (
-        "## Tool against truth\n\nMeasured with `benchmarks/dialects.py`: each tool against `benchmarks/truthserver`, which logs when it had read "
-        "each request and when it sent each token, on two cores shared with other work. *Truth* is computed from that log with the definition of "
-        "the metric here, *tool* is what the tool's own file states (in the metric's unit), *imported* what `bench import` makes of the file.\n\n"
-        "| tool | load | figure | truth | tool | imported |\n|---|---|---|---|---|---|\n" + "\n".join(rows)
+        f"## Tool against truth\n\nMeasured with `benchmarks/dialects.py` ({loads}): each tool against `benchmarks/truthserver`, which logs when it "
+        "had read each request and when it sent each token, and against the fake engine, whose pace is known. *Truth* is computed from that log with "
+        "the definition of the metric here, or is the pace; *tool* is what the tool's own file states (in the metric's unit); *imported* is what "
+        "`bench import` makes of the file.\n\n"
+        "| tool | server | figure | truth | tool | imported |\n|---|---|---|---|---|---|\n" + "\n".join(rows)
     )
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"

@@ -280,18 +280,29 @@ def built_receiver() -> None:
         pytest.skip(reason)
 
 
-@pytest.fixture(scope="session")
-def synthetic_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A finished run of 108 cells, read-only for all tests."""
-    cells = list(synthetic_cells())
+def write_synthetic_run(folder: Path, cells: list[Cell]) -> Run:
+    """A finished run of these cells."""
     record = RunRecord(
         "synthetic", "2026-01-02T03:00:00+00:00", {"name": "synthetic"}, "0123456789ab", tuple(c.id for c in cells), MACHINE, "0.1.0"
     )
-    run = Run.create(tmp_path_factory.mktemp("results") / "synthetic", record, "name: synthetic\n")
+    run = Run.create(folder, record, "name: synthetic\n")
     for cell in cells:
         run.add_launch(synthetic_launch(cell))
         run.add_cell(*synthetic_record(cell))
     return run
+
+
+@pytest.fixture(scope="session")
+def synthetic_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished run of 108 cells, read-only for all tests."""
+    return write_synthetic_run(tmp_path_factory.mktemp("results") / "synthetic", list(synthetic_cells()))
+
+
+@pytest.fixture(scope="session")
+def one_restart(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The 36 cells of its first restart, for tests whose time grows with the number of cells."""
+    cells = [cell for cell in synthetic_cells() if cell.repeat == 0]
+    return write_synthetic_run(tmp_path_factory.mktemp("results") / "synthetic", cells)
 
 
 @pytest.fixture(scope="session")

@@ -68,7 +68,7 @@ def test_flags() -> None:
     assert curve_of("llama-3.1-70b", "q4_k_m", "rtx4090+128gb").splits[80].options == {"gpu_layers": 1}
 
 
-@hypothesis_settings(max_examples=25, deadline=None)
+@hypothesis_settings(max_examples=10, deadline=None)
 @given(
     st.sampled_from(["mixtral-8x7b", "gpt-oss-20b", "qwen3-30b-a3b", "qwen3-8b"]),
     st.floats(1e10, 5e11),

@@ -24,8 +24,8 @@ FIGURES = {
 
 
 @pytest.fixture(scope="module")
-def run(synthetic_run: Run) -> enginebench.Run:
-    return enginebench.open_run(synthetic_run.path)
+def run(one_restart: Run) -> enginebench.Run:
+    return enginebench.open_run(one_restart.path)
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ def test_inferencex_rows(run: enginebench.Run, cells: dict[str, Measured], tmp_p
     (file,) = enginebench.export(run, "inferencex").write(tmp_path / "agg_bmk.json")
     rows = json.loads(file.read_text())
     again = {cell.record.deployment.options["recipe_fingerprint"]: cell for cell in imported(file, tmp_path / "runs")}
-    assert len(again) == len(rows) > 80
+    assert len(again) == len(rows) > 30
     for id_, cell in list(cells.items())[:6]:
         found = again[id_].figures
         assert found["output_throughput"] == pytest.approx(float(cell.output_tokens.sum()) / cell.duration_s, rel=1e-9)
