@@ -238,7 +238,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         stored = [json.loads(line) for line in MEASURED.read_text().splitlines()] if MEASURED.exists() else []
         new = {(its["tool"], its["server"]) for its in found}
         kept = [its for its in stored if (its["tool"], its["server"]) not in new]
-        MEASURED.write_text("".join(json.dumps(its) + "\n" for its in sorted([*kept, *found], key=lambda its: (its["server"], its["tool"]))))
+        lines = sorted([*kept, *found], key=lambda its: (its["server"], its["tool"]))
+        MEASURED.write_text("".join(json.dumps(its) + "\n" for its in lines))
         print(f"wrote {os.path.relpath(MEASURED)}")
 
 

@@ -25,7 +25,7 @@ from enginebench.machine.folders import checkout
 ROOT = checkout() or Path()
 READERS = Path(__file__).parent / "readers"
 PAGE = ROOT / "docs" / "export-readers.md"
-RUN = ROOT / "results" / "published" / "2026-11-22-cpu_all_engines"
+RUN = ROOT / "results" / "published" / "2026-11-30-cpu_all_engines"
 TIMEOUT_S = 900.0
 _HEAD = """<!-- Written by tests/contracts/exports.py --write; run it again instead of editing. -->
 

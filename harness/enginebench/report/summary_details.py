@@ -33,7 +33,8 @@ def render_why(analysis: Analysis, *, width: int | None = None) -> str:
         lines = [f"{grid.scale.model}, {grid.scale.kind}{f', {grid.scale.scope}' if grid.scale.scope else ''}"]
         for each in grid.statements:
             surety = f"sure at {each.sure} of {counted(each.of, 'load')}" if each.outcome not in ("alone", "none holds") else ""
-            lines += labelled("  -", "; ".join(filter(None, (each.text, surety, each.why))), width, 4)
+            said = each.text if surety in each.text else f"{each.text}; {surety}"
+            lines += labelled("  -", "; ".join(filter(None, (said, each.why))), width, 4)
         lines += [line for text in grid.others for line in labelled("  -", text, width, 4)]
         blocks.append(lines)
     trust = [f"TRUST   {found.trust.level}"]

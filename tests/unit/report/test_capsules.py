@@ -103,7 +103,7 @@ def test_a_packed_run_holds(packed: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "all the same" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("published", ["2026-11-22-cpu_all_engines"])
+@pytest.mark.parametrize("published", ["2026-11-30-cpu_all_engines"])
 def test_a_published_run_holds(published: str, tmp_path: Path) -> None:
     found = enginebench.verify(enginebench.pack((checkout() or Path()) / "results" / "published" / published, tmp_path / "p.ebz").path)
     assert found.holds

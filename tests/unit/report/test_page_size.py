@@ -8,6 +8,8 @@ import pytest
 from enginebench.analysis.analysis import Analysis, analyse
 from enginebench.records.run_folder import Run
 from enginebench.report.html import render_html
+from enginebench.report.run import open_run
+from enginebench.report.summary_details import render_why
 
 from ...large_run import cells, large_run  # noqa: TID252  # tests/ is no package
 
@@ -25,3 +27,15 @@ def test_the_page_of_360_cells_is_under_2_2_mb(
     assert large == 360
     assert page < 2_200_000
     assert (page - other) / (large - small) < 1_300
+
+
+def test_a_start_shows_of_its_configuration_what_its_first_did_not() -> None:
+    """vLLM's configuration of 21 kB has a time and an identifier that are new at each of 12 starts; every start has two cells."""
+    run = open_run(Path(__file__).parents[3] / "results" / "published" / "2026-11-30-cpu_all_engines")
+    page = run.report("html")
+    assert len(page.encode()) < 2_200_000
+    assert page.count("Resolved configuration: lines unlike those of the first start") >= 9
+    assert page.count("instance_id") == 12
+    why = render_why(run.analysis, width=400)
+    assert "sure at 1 of 2 loads" in why
+    assert "sure at 1 of 2 loads; sure at" not in why

@@ -5,6 +5,7 @@ Turns records into text. Escapes nothing (the template does) and judges nothing.
 
 from __future__ import annotations
 
+import difflib
 import re
 import shlex
 from collections import Counter
@@ -61,7 +62,7 @@ def _launch(
     listed = [cell for cell in cells if all_cells or not cell.ran or cell.verdict == "invalid"]
     left = Counter(cell.verdict for cell in cells if cell not in listed)
     unlisted = " and ".join(f"{count} {verdict}" for verdict, count in left.items())
-    start = {"id": key, "title": title, "cells": list(_cells(listed, samples)), "unlisted": unlisted, "same": []}
+    start = {"id": key, "title": title, "cells": list(_cells(listed, samples)), "unlisted": unlisted, "same": [], "partial": False}
     if launch is None:
         return start
     told = _told(launch)
@@ -70,7 +71,14 @@ def _launch(
     before = _told(first)
     same = [name for name in told if _alike(told[name], before[name])]
     kept = {name: _NOTHING[name] if name in same else value for name, value in told.items()}
+    if kept["resolved"]:  # of a long configuration, identifiers and times change at every start
+        kept["resolved"], kept["partial"] = _changed(before["resolved"], kept["resolved"]), bool(before["resolved"])
     return start | {"facts": _facts(launch, first), **kept, "same": [_CALLED[name] for name in same if told[name]]}
+
+
+def _changed(before: str, now: str) -> str:
+    """The lines of `now` that are new or changed."""
+    return "\n".join(line[2:] for line in difflib.ndiff(before.splitlines(), now.splitlines()) if line.startswith("+ "))
 
 
 _CALLED = {"differences": "reported differences", "notes": "notes", "commands": "command", "resolved": "configuration"}

@@ -51,7 +51,7 @@ class Entry:
     trust: str
     trust_text: str
     answer: str
-    """What to run and why, or the beginning of it; the whole is on its page."""
+    """What to run and why, a line for each model; the whole is on its page."""
     models: tuple[str, ...] = ()
     engines: tuple[str, ...] = ()
     versions: tuple[str, ...] = ()
@@ -89,7 +89,7 @@ def entry_of(slug: str, run: Run) -> Entry:
     texts = {
         "name": record.name, "title": str(record.scenario.get("title") or ""), "created_at": record.created_at,
         "machine": machine_text(record.machine), "size": size_text(analysis), "cells": cells_text(analysis), "trust": trust.level,
-        "trust_text": trust.text, "answer": " ".join(f"{model}: {text}" if model else text for model, text in answer(analysis).headings),
+        "trust_text": trust.text, "answer": "\n".join(f"{model}: {text}" if model else text for model, text in answer(analysis).headings),
     }  # fmt: skip
     return Entry(
         id=slug, finished=run.folder.finished,
