@@ -98,6 +98,7 @@ def members(deployment: eb.Deployment) -> tuple[str, ...]:
 class Fake(eb.Adapter):
     name = "fake"
     title = "fake engine"
+    apis = ("completions", "chat", "responses", "messages")
     precisions = frozenset({"none"})
     options = FakeOptions
 

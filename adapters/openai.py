@@ -49,6 +49,7 @@ class OpenAIOptions:
 class OpenAI(eb.Adapter):
     name = "openai"
     title = "OpenAI-compatible server"
+    apis = ("completions", "chat", "responses", "messages")
     runtimes = ("attach",)
     options = OpenAIOptions
     # /v1/models comes first: on some servers /health answers before the model is loaded, and on SGLang it generates a token.

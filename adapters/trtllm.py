@@ -206,7 +206,7 @@ class Trtllm(eb.Adapter):
         # An unknown field is a 400.
         fields: dict[str, eb.JSON] = {"ignore_eos": True, "stream_options": dict(eb.CONTINUOUS_USAGE), **eb.NEUTRAL_SAMPLING}
         # A prompt of token ids gets no special token, so a text prompt gets none either; a chat template brings its own.
-        return fields if load.api == "chat" else fields | {"add_special_tokens": False}
+        return fields if load.templated else fields | {"add_special_tokens": False}
 
     def resolved(self, get: eb.Get) -> eb.Resolved:
         version, models = (eb.Fields(get(path).json()) for path in ("/version", "/v1/models"))

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from fake_agents import Messages, Responses
 from fake_spelling import TOOL, Chat, Completions, Spelling, SpellingOf, dumps, field
 
 
@@ -113,7 +114,7 @@ class TgiGenerateStream(Spelling):
 
 
 ROUTES: dict[str, dict[str, SpellingOf]] = {
-    "openai": {"/v1/completions": Completions, "/v1/chat/completions": Chat},
+    "openai": {"/v1/completions": Completions, "/v1/chat/completions": Chat, "/v1/responses": Responses, "/v1/messages": Messages},
     "ollama": {"/api/generate": OllamaGenerate, "/api/chat": OllamaChat},
     "sglang": {"/generate": SglangGenerate},
     "tgi": {"/generate_stream": TgiGenerateStream},

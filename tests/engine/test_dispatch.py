@@ -257,3 +257,46 @@ def test_requests_in_flight_count_from_when_all_streams_run(start_fake: StartFak
     """Those that started first have sent many when the last one starts."""
     result = run_load(spec(start_fake("--ttft-ms", "20", "--itl-ms", "1"), wire(200), 4, ramp_ns=500_000_000))
     assert result.client.achieved_concurrency > 3.8
+
+
+def session(waits: list[tuple[tuple[int, ...], float]], *, tokens: int = 4) -> list[WireRequest]:
+    """Requests of one conversation: what each waits for, and for how many ms after that."""
+    plain = wire(len(waits), tokens=tokens, due_ms=lambda _: 0)
+    return [
+        replace(plain[i], conversation=0, turn=i, after=after, think_ns=round(ms * MS), due_ns=None if after else 0)
+        for i, (after, ms) in enumerate(waits)
+    ]
+
+
+@pytest.mark.clock
+@pytest.mark.parametrize("processes", [1, 2])
+def test_branches_run_side_by_side_and_are_joined(start_fake: StartFake, processes: int) -> None:
+    requests = session([((), 0), ((0,), 20), ((0,), 60), ((1, 2), 40)])
+    result = run_load(spec(start_fake("--ttft-ms", "50", "--itl-ms", "1"), requests), processes=processes)
+    assert [s.outcome for s in result.samples] == ["ok"] * 4
+    first, one, two, last = result.samples
+    assert [round((s.due_ns - first.end_ns) / MS) for s in (one, two)] == [20, 60]
+    assert two.sent_ns < one.end_ns, "both branches are in flight at once"
+    assert round((last.due_ns - max(one.end_ns, two.end_ns)) / MS) == 40
+    assert all(0 <= s.sent_ns - s.due_ns < 20 * MS for s in result.samples)
+
+
+def test_what_waits_for_a_failed_request_is_not_sent(start_fake: StartFake) -> None:
+    requests = session([((), 0), ((0,), 1), ((1,), 1), ((2,), 0)])
+    result = run_load(spec(start_fake(*FAST, "--cut-after", "2"), requests))
+    assert [s.outcome for s in result.samples] == ["cut"]
+    assert result.unsent == 3
+    assert result.stopped is None
+
+
+@pytest.mark.clock
+def test_a_turn_is_not_sent_before_its_own_time(start_fake: StartFake) -> None:
+    first, second = session([((), 0), ((0,), 0)])
+    result = run_load(spec(start_fake(*FAST), [first, replace(second, due_ns=150 * MS)]))
+    assert round((result.samples[1].due_ns - result.samples[0].due_ns) / MS) == 150
+
+
+def test_a_duration_ends_sessions_as_well(start_fake: StartFake) -> None:
+    requests = session([((), 0), ((0,), 5000)])
+    result = run_load(spec(start_fake(*FAST), requests, duration_ns=100 * MS))
+    assert (len(result.samples), result.unsent, result.stopped) == (1, 1, None)

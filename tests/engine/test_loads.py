@@ -192,3 +192,60 @@ def test_a_cell_after_one_that_was_broken_off_does_not_wait_for_its_leftovers(tm
     (first, _, _), (second, samples, _) = cells_of(tmp_path)
     assert (first.delivery.saturated is not None, second.delivery.saturated) == (True, None)
     assert float(np.max(samples.edge(last=False) - samples.sent_ns)) / 1e6 < 500, "the queue took seconds"
+
+
+@pytest.mark.clock
+@pytest.mark.parametrize("api", ["responses", "messages"])
+@pytest.mark.parametrize(
+    "options", ["ttft_ms: 50, itl_ms: 5", "ttft_ms: 50, itl_ms: 5, reasoning_tokens: 4", "ttft_ms: 50, itl_ms: 5, tool_call: true"]
+)
+def test_the_routes_of_agents(tmp_path: Path, api: str, options: str) -> None:
+    """The events at the start of a stream are no output, and each delta is stamped when it comes."""
+    load = f"{{concurrency: 2, requests: 8, input_tokens: 40, output_tokens: 12, api: {api}, warmup_requests: 2}}"
+    _, s, result = measured(tmp_path, load, f"{{{options}}}")
+    assert s.ok.all(), s.error
+    assert s.output_tokens.tolist() == [12] * 8
+    assert (s.events >= 12).all()
+    first_ms = (s.edge(last=False) - s.sent_ns) / 1e6
+    assert (first_ms > 45).all(), "what comes before the first token is none"
+    assert result.figures["tpot_p50"] == pytest.approx(0.005, rel=0.3)
+    assert set(s.finish_reason) == {"max_output_tokens" if api == "responses" else "tool_use" if "tool" in options else "max_tokens"}
+    assert {r.check.id for r in result.reasons if r.severity == "invalid"} <= {"foreign_load"}, result.reasons
+
+
+def test_what_comes_from_the_cache_is_part_of_the_prompt(tmp_path: Path) -> None:
+    load = "{concurrency: 1, requests: 4, input_tokens: 40, output_tokens: 4, api: messages, prefix_cache: allowed}"
+    _, s, _ = measured(tmp_path, load, "{ttft_ms: 5, itl_ms: 1, cached_tokens: 7}")
+    assert s.cached_tokens.tolist() == [7] * 4
+    assert (s.input_tokens > 30).all()
+
+
+@pytest.mark.clock
+def test_aborted_requests_are_counted_apart(tmp_path: Path) -> None:
+    load = "{concurrency: 4, requests: 40, input_tokens: 16, output_tokens: 40, cancel_share: 0.5, cancel_s: 0.1}"
+    record, s, result = measured(tmp_path, load, "{ttft_ms: 20, itl_ms: 5}")
+    count = int(s.aborted.sum())
+    assert 8 < count < 32
+    assert (s.ok | s.aborted).all()
+    took_ms = (s.end_ns - s.sent_ns)[s.aborted] / 1e6
+    assert took_ms.min() >= 99
+    assert np.median(took_ms) < 130
+    assert (s.events[s.aborted] > 3).all(), "what came before is kept"
+    assert record.status == "ok"
+    assert result.figures["success_rate"] == 1
+    assert result.figures["aborted_requests"] == pytest.approx(count / len(s), abs=0.3)
+    assert "failed_requests" not in {reason.check.id for reason in result.reasons}
+
+
+def test_requests_with_everything(tmp_path: Path) -> None:
+    """A system message, tools, a schema of the answer and images, as the fake engine received them."""
+    (tmp_path / "answer.json").write_text('{"type": "object", "properties": {"a": {"type": "string"}}}')
+    load = (
+        "{concurrency: 1, requests: 3, input_tokens: 200, output_tokens: 4, api: chat, prefix_cache: allowed, system_tokens: 50, "
+        "tools: '3', tool_choice: none, response_format: answer.json, images: 2, image_size: 100x60}"
+    )
+    record, s, result = measured(tmp_path, load)
+    assert s.ok.all()
+    assert list(s.asked_input_tokens) == [200] * 3
+    assert record.load.tools == "3"
+    assert {r.check.id for r in result.reasons if r.severity == "invalid"} <= {"foreign_load"}, result.reasons

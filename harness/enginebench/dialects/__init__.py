@@ -8,20 +8,29 @@ from collections.abc import Mapping
 from typing import Final, Literal, TypeAlias
 
 from enginebench.dialects.base import Dialect, Event, Framing, Messages, PromptInput
+from enginebench.dialects.form import Form, ToolChoice, image_part
+from enginebench.dialects.messages import AnthropicMessages
 from enginebench.dialects.ollama import OllamaChat, OllamaGenerate
 from enginebench.dialects.openai import OpenAIChat, OpenAICompletions
+from enginebench.dialects.responses import OpenAIResponses
 from enginebench.dialects.sglang import SglangGenerate
 from enginebench.dialects.tgi import TgiGenerateStream
 
 __all__ = [
-    "PROTOCOLS", "Dialect", "Event", "Framing", "Messages", "OllamaChat", "OllamaGenerate", "OpenAIChat", "OpenAICompletions",
-    "PromptInput", "ProtocolName", "SglangGenerate", "TgiGenerateStream",
+    "PROTOCOLS", "AnthropicMessages", "Dialect", "Event", "Form", "Framing", "Messages", "OllamaChat", "OllamaGenerate", "OpenAIChat",
+    "OpenAICompletions", "OpenAIResponses", "PromptInput", "ProtocolName", "SglangGenerate", "TgiGenerateStream", "ToolChoice",
+    "image_part",
 ]  # fmt: skip
 
 ProtocolName: TypeAlias = Literal["openai", "ollama", "sglang", "tgi"]
 
 PROTOCOLS: Final[Mapping[ProtocolName, Mapping[str, Dialect]]] = {
-    "openai": {"completions": OpenAICompletions(), "chat": OpenAIChat()},
+    "openai": {
+        "completions": OpenAICompletions(),
+        "chat": OpenAIChat(),
+        "responses": OpenAIResponses(),
+        "messages": AnthropicMessages(),
+    },
     "ollama": {"completions": OllamaGenerate(), "chat": OllamaChat()},
     "sglang": {"completions": SglangGenerate()},
     "tgi": {"completions": TgiGenerateStream()},

@@ -11,12 +11,13 @@ from typing import Any, ClassVar, Literal, TypeAlias, cast
 import orjson
 
 from enginebench.dialects.finish import failure_of
+from enginebench.dialects.form import Form
 from enginebench.domain import JSON
 
 Framing = Literal["sse", "ndjson"]
 
-Messages: TypeAlias = Sequence[Mapping[str, str]]
-"""A conversation so far: {"role": ..., "content": ...}, oldest first."""
+Messages: TypeAlias = Sequence[Mapping[str, JSON]]
+"""A conversation so far: {"role": ..., "content": ...}, oldest first. A content is text, or a list of parts (`dialects.form`)."""
 PromptInput: TypeAlias = str | Sequence[int] | Messages
 """A prompt: text, token ids, or (chat routes only) the messages of a conversation."""
 
@@ -58,6 +59,10 @@ class Dialect(ABC):
 
     path: ClassVar[str]
     framing: ClassVar[Framing] = "sse"
+    headers: ClassVar[Mapping[str, str]] = {}
+    """Added to every request."""
+    lacks: ClassVar[frozenset[str]] = frozenset()
+    """Fields that adapters add to the requests of every route, and that this one does not have."""
 
     def body(
         self, *, model: str, prompt: PromptInput, output_tokens: int, temperature: float, seed: int | None, extra: Mapping[str, JSON]
@@ -65,7 +70,13 @@ class Dialect(ABC):
         """The JSON body of a streaming request with explicit sampling. extra: fields of the adapter (objects are merged one level deep).
         Raises ValueError for a kind of prompt that the route does not accept."""
         sampling = {"temperature": temperature} | ({} if seed is None else {"seed": seed})
+        if self.lacks:
+            extra = {name: value for name, value in extra.items() if name not in self.lacks}
         return merged(self._build(model, prompt, output_tokens, sampling), extra)
+
+    def form_fields(self, form: Form) -> dict[str, JSON]:
+        """The fields of a body that ask for tools and for a form of the answer. Raises ValueError for what the route does not have."""
+        raise ValueError(f"{self.path} has neither tools nor a form of the answer")
 
     def decode(self, payload: bytes) -> Event:
         """Decode the payload of one event (SSE data or one NDJSON line) by itself. Raises ValueError for an invalid payload."""

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from enginebench.dialects.base import Dialect, Event, PromptInput, as_messages, as_text, count, figures, text, tool_text
 from enginebench.dialects.finish import finish_of
+from enginebench.dialects.form import Form, parts_of
 from enginebench.domain import JSON
 
 _DURATIONS: Final = ("total_duration", "load_duration", "prompt_eval_duration", "eval_duration")
@@ -57,10 +58,27 @@ class OllamaChat(_Ollama):
 
     path = "/api/chat"
 
+    def form_fields(self, form: Form) -> dict[str, JSON]:
+        if form.tools and form.tool_choice != "auto":
+            raise ValueError("Ollama has no tool_choice")
+        fields: dict[str, JSON] = {"tools": [dict(tool) for tool in form.tools]} if form.tools else {}
+        schema = form.schema
+        return fields | ({"format": dict(schema) if schema is not None else "json"} if form.response_format is not None else {})
+
     def _prompt_fields(self, prompt: PromptInput) -> dict[str, JSON]:
-        return {"messages": as_messages(prompt)}
+        return {"messages": [_message(message) for message in as_messages(prompt) if isinstance(message, dict)]}
 
     def _output(self, event: Event, data: Mapping[str, Any]) -> None:
         message = data.get("message")
         if isinstance(message, dict):
             event.set_output(text(message.get("content")) + tool_text(message.get("tool_calls")), text(message.get("thinking")))
+
+
+def _message(message: Mapping[str, JSON]) -> dict[str, JSON]:
+    """Text and images are fields of their own."""
+    content = message.get("content")
+    if not isinstance(content, list):
+        return dict(message)
+    parts = parts_of(content)
+    images: list[JSON] = [url.partition(";base64,")[2] for kind, url in parts if kind == "image"]
+    return {**message, "content": "".join(value for kind, value in parts if kind == "text"), **({"images": images} if images else {})}

@@ -24,6 +24,7 @@ from enginebench.dialects.base import (
     tool_text,
 )
 from enginebench.dialects.finish import finish_of
+from enginebench.dialects.form import Form
 from enginebench.domain import JSON
 
 _REASONING = ("reasoning_content", "reasoning", "thinking", "reasoning_text", "thinking_blocks", "reasoning_details")
@@ -90,6 +91,10 @@ class OpenAIChat(_OpenAI):
     """
 
     path = "/v1/chat/completions"
+
+    def form_fields(self, form: Form) -> dict[str, JSON]:
+        tools: dict[str, JSON] = {"tools": [dict(tool) for tool in form.tools], "tool_choice": form.tool_choice} if form.tools else {}
+        return tools | ({"response_format": dict(form.response_format)} if form.response_format is not None else {})
 
     def _prompt_fields(self, prompt: PromptInput) -> dict[str, JSON]:
         return {"messages": as_messages(prompt)}

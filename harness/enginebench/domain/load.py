@@ -111,7 +111,39 @@ class Load(ABC):
         "Seconds between an answer and the next turn.",
         default=0.0, least=0, most=1_000_000, examples=(5,), unit="s", needs=("turns", None),
     )  # fmt: skip
-    api: Literal["completions", "chat"] = load_field("Route: raw completions or chat.", default="completions")
+    api: Literal["completions", "chat", "responses", "messages"] = load_field(
+        "Route: raw completions, chat, OpenAI's responses, or Anthropic's messages.", default="completions"
+    )
+    system_tokens: int = load_field(
+        "Tokens of `input_tokens` that are a system message, the same for all requests; not with raw completions.",
+        default=0, least=0, most=10_000_000, sparse=True,
+    )  # fmt: skip
+    tools: str | None = load_field(
+        "Tools sent with every request: a JSON file with a list of OpenAI's tools, or how many to make up; not with raw completions.",
+        default=None, examples=("tools.json", "8"), sparse=True,
+    )  # fmt: skip
+    tool_choice: Literal["auto", "none", "required"] = load_field(
+        "Whether an answer may or must call a tool.", default="auto", needs=("tools", None), sparse=True
+    )
+    response_format: str | None = load_field(
+        "Form of the answers: json_object, or a file with a JSON schema; not with raw completions.",
+        default=None, examples=("answer.schema.json",), sparse=True,
+    )  # fmt: skip
+    images: int = load_field(
+        "Images in every request, made of noise; their tokens come on top of `input_tokens`; not with raw completions.",
+        default=0, least=0, most=1_000, sparse=True,
+    )  # fmt: skip
+    image_size: str = load_field(
+        "Width and height of the images in pixels.", default="512x512", needs=("images", None), examples=("1024x768",), sparse=True
+    )
+    cancel_share: float = load_field(
+        "Share of the requests that the client aborts `cancel_s` after sending them, as users do: no failures, and counted apart.",
+        default=0.0, least=0, most=1, needs=("cancel_s", None), sparse=True,
+    )  # fmt: skip
+    cancel_s: float = load_field(
+        "Seconds after which such a request is aborted.",
+        default=0.0, least=0, most=1_000_000, examples=(2,), unit="s", needs=("cancel_share", None), sparse=True,
+    )  # fmt: skip
     prefix_cache: Literal["cold", "allowed"] = load_field(
         "cold: a cached prompt token makes the cell invalid. allowed: caching is part of what is measured.", default="cold"
     )
@@ -205,6 +237,11 @@ class Load(ABC):
         """Warm-up requests where `warmup_requests` is not set."""
         return self.concurrency
 
+    @property
+    def templated(self) -> bool:
+        """Whether the server puts the messages into its chat template."""
+        return self.api != "completions"
+
     # -- lengths ---------------------------------------------------------------------------------------------------------
 
     @property
@@ -246,7 +283,8 @@ class Load(ABC):
 
     def stored(self) -> Mapping[str, Any]:
         """The load as flat JSON has it: its own fields, and those that records of every kind have."""
-        return {name: self.value(name) for name in _stored_names(type(self))}
+        found = ((name, self.value(name)) for name in _stored_names(type(self)))
+        return {name: value for name, value in found if not (load_fields()[name].sparse and value == load_fields()[name].default)}
 
 
 KINDS: list[type[Load]] = []

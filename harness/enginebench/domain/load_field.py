@@ -41,6 +41,8 @@ class LoadField:
     """The field has an effect only together with another field: its name, and the value it must have (None: any but its default)."""
     replaced_by: str | None = None
     """Another field that replaces this one where it is set."""
+    sparse: bool = False
+    """Left out of stored JSON at its default, as a field that most loads do not use."""
     inferred: bool = False
     """Where a scenario does not set the field, its value depends on the rest of the load."""
     name: str = ""

@@ -190,12 +190,17 @@ class TraceReplay(ScheduledLoad):
     main_fields = ("trace", "time_scale")
 
     trace: str = load_field(
-        "Open loop: recorded arrivals and lengths to replay (Mooncake JSONL, Azure LLM inference CSV, BurstGPT CSV); relative to "
-        "this file.",
+        "Open loop: recorded arrivals, lengths, sessions and shared blocks to replay; relative to this file. Its format is known by its "
+        "content, or stated: bailian:FILE (see docs/workloads.md).",
         role="level", examples=("requests.jsonl",),
     )  # fmt: skip
     time_scale: float = load_field(
         "Factor on a trace's times: 0.5 replays it twice as fast.", default=1.0, role="level", above=0, most=1_000
+    )
+    time_unit: Literal["s", "ms", "us", "ns"] | None = load_field(
+        "Unit of a trace's times; default: that of its format, unless only another one is plausible, which a note says.",
+        default=None,
+        sparse=True,
     )
 
     @property

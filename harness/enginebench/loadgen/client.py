@@ -161,6 +161,12 @@ class Client:
         message = self._head(request.path) + tail + body
         self._in_flight[exchange] = connection
         connection.send(exchange, message)
+        if request.abort_ns:
+            asyncio.get_running_loop().call_later(request.abort_ns / 1e9, self._abort, exchange, connection, request.abort_ns)
+
+    def _abort(self, exchange: Exchange, connection: Connection, after_ns: int) -> None:
+        if exchange in self._in_flight and self.stopped is None:
+            connection.fail(exchange, outcomes.ABORTED, f"aborted by the load after {after_ns / 1e9:g} s", monotonic_ns())
 
     def unreachable(self, request: WireRequest, due_ns: int, outcome: str, message: str, *, late: bool = False) -> None:
         """Record a request that got no connection. late: connecting timed out."""
@@ -235,7 +241,7 @@ class Client:
         self._ended += 1
         self._completed += exchange.complete
         self._events += exchange.events
-        self._failed += exchange.sample.outcome != outcomes.OK
+        self._failed += exchange.sample.outcome not in outcomes.WANTED
         self._pace_s = exchange.pace_s or self._pace_s
 
     # -- time-outs, hung servers and progress: checked every 50 ms, which costs less than one timer per request ------------

@@ -211,7 +211,13 @@ class Decoder:
             if self._texts is not None or self._answers is not None:
                 answer = event.text[max(0, len(event.text) - event.answer_chars) :]
                 self._keep(event.text.encode("utf-8", "replace"), answer.encode("utf-8", "replace"))
-        if event.done or event.finish_reason is not None or event.output_tokens is not None or event.timings is not None:
+        if (
+            event.done
+            or event.finish_reason is not None
+            or event.output_tokens is not None
+            or event.timings is not None
+            or event.input_tokens
+        ):
             self._template = None
             self._closing(event)
         elif output and piece is not None and self._patience and learnable(event):

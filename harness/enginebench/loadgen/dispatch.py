@@ -16,6 +16,7 @@ from functools import partial
 from time import monotonic_ns
 from typing import Final
 
+from enginebench.loadgen.branches import Branches, parts_of
 from enginebench.loadgen.client import Client
 from enginebench.loadgen.lane import Lane, Session
 from enginebench.loadgen.request import WireRequest
@@ -54,11 +55,14 @@ class Dispatch:
         self._timer: AbsoluteTimer | None = None
         self._spinning = False
         self._start_ns = 0
-        sessions = sessions_of(client.spec.requests)
+        sessions = [part for session in sessions_of(client.spec.requests) for part in parts_of(session)]
+        self._branches = Branches(session[0] for session in sessions)
         self._left = len(sessions)
         """Sessions that have not ended."""
         self._limit = min(client.spec.concurrency or len(sessions), len(sessions))
         for session in sessions:
+            if session[0].after:
+                continue
             if session[0].due_ns is None:
                 self._waiting.append((session, None))
             else:
@@ -155,8 +159,9 @@ class Dispatch:
         if self._waiting:
             lane.begin(self._waiting.popleft()[0], self._start_ns + offset_ns)
 
-    def _release(self, session: Session) -> None:
-        due_ns = self._start_ns + (session[0].due_ns or 0)
+    def _release(self, session: Session, due_ns: int | None = None) -> None:
+        """due_ns: an absolute time; None: that of the schedule."""
+        due_ns = self._start_ns + (session[0].due_ns or 0) if due_ns is None else due_ns
         self._client.arrived += 1
         lane = self._take_lane()
         if lane is not None:
@@ -189,8 +194,21 @@ class Dispatch:
     def ended(self, lane: Lane, now: int) -> None:
         self._left -= 1
         self._client.departed += 1
+        request, succeeded = lane.request, lane.succeeded
         self.free(lane, now)
+        if self._branches and request is not None and not self.closing:
+            self._follow(request, now, ok=succeeded)
         self._check_finished()
+
+    def _follow(self, request: WireRequest, now: int, *, ok: bool) -> None:
+        """Release the requests that waited for the one that has ended; those that wait for a failed one are never sent."""
+        released, lost = self._branches.ended(request, now, ok=ok)
+        self._left -= lost
+        for follower, since_ns in released:
+            due_ns = max(since_ns + follower.think_ns, self._start_ns + (follower.due_ns or 0))
+            self._at(due_ns, partial(self._release, (follower,), due_ns))
+        if released:
+            self._turn()
 
     def free(self, lane: Lane, now: int) -> None:
         if self._client.stopped is None and self._waiting:

@@ -35,13 +35,16 @@ class Dispatcher(Protocol):
 class Lane:
     """A connection with at most one session at a time."""
 
-    __slots__ = ("_client", "_connection", "_dispatch", "_replies", "_request", "_turns", "in_flight")
+    __slots__ = ("_client", "_connection", "_dispatch", "_replies", "_turns", "in_flight", "request", "succeeded")
 
     def __init__(self, dispatch: Dispatcher, client: Client) -> None:
         self._dispatch = dispatch
         self._client = client
         self._connection: Connection | None = None
-        self._request: WireRequest | None = None
+        self.request: WireRequest | None = None
+        """The last one that it sent."""
+        self.succeeded = False
+        """That one was answered."""
         self._turns: Iterator[WireRequest] = iter(())
         self._replies: list[bytes] = []
         self.in_flight = False
@@ -66,7 +69,7 @@ class Lane:
         self._send(next(self._turns), due_ns)
 
     def _send(self, request: WireRequest, due_ns: int) -> None:
-        self._request = request
+        self.request = request
         self.in_flight = True
         if self._connection is not None and self._connection.usable:
             self._client.send(self._connection, request, self._replies, due_ns, self._ended)
@@ -75,12 +78,12 @@ class Lane:
 
     def _ended(self, exchange: Exchange) -> None:
         sample = exchange.sample
-        if exchange.stale and self._request is not None and self._client.stopped is None:
-            self._dispatch.spawn(self._reconnect(self._request, sample.due_ns))
+        if exchange.stale and self.request is not None and self._client.stopped is None:
+            self._dispatch.spawn(self._reconnect(self.request, sample.due_ns))
             return
         self.in_flight = False
-        follower = next(self._turns, None)
-        if follower is None or sample.outcome != outcomes.OK or self._dispatch.closing:  # a turn needs the text of the one before
+        follower, self.succeeded = next(self._turns, None), sample.outcome in outcomes.WANTED
+        if follower is None or not self.succeeded or self._dispatch.closing:  # a turn needs the text of the one before
             self._dispatch.ended(self, sample.end_ns)
             return
         self._replies.append(exchange.escaped_answer)
@@ -108,5 +111,5 @@ class Lane:
 
     def _unreachable(self, request: WireRequest, due_ns: int, outcome: str, message: str, *, late: bool = False) -> None:
         self._client.unreachable(request, due_ns, outcome, message, late=late)
-        self.in_flight = False
+        self.in_flight = self.succeeded = False
         self._dispatch.ended(self, monotonic_ns())

@@ -23,8 +23,12 @@ EMPTY: Final = "empty"
 """A complete response without output events."""
 CANCELLED: Final = "cancelled"
 """The load was stopped while this request was in flight."""
+ABORTED: Final = "aborted"
+"""The load itself ended this request, `WireRequest.abort_ns` after it was sent. No failure."""
 
-OUTCOMES: Final = (OK, HTTP_STATUS, CONNECT, TIMEOUT, CUT, MALFORMED, IN_STREAM_ERROR, EMPTY, CANCELLED)
+OUTCOMES: Final = (OK, HTTP_STATUS, CONNECT, TIMEOUT, CUT, MALFORMED, IN_STREAM_ERROR, EMPTY, CANCELLED, ABORTED)
+WANTED: Final = frozenset({OK, ABORTED})
+"""Those of requests that did what the load asks for."""
 
 END_MARKS: Final = ("finish_reason", "usage", "[DONE]")
 """What a stream may end with: a finish reason, a count of its output tokens, and an end marker of its protocol."""

@@ -55,6 +55,11 @@ class WireRequest:
     conversation: int = -1
     """The requests of one conversation are adjacent in the list; -1: none."""
     turn: int = 0
+    abort_ns: int = 0
+    """Time from sending it until the client closes its connection, if it is still in flight; 0: never."""
+    after: tuple[int, ...] = ()
+    """Indices of requests of the same conversation that must have ended: it is due think_ns after the last of them, but not before due_ns.
+    If any request of a conversation has such, all of them are sent by these, on any connection, and not turn after turn."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,7 @@ class LoadSpec:
     """Start time of each stream of a closed loop; None: spread evenly over ramp_ns."""
 
     def __post_init__(self) -> None:
-        if self.concurrency < 0 or (self.concurrency == 0 and any(r.due_ns is None and r.turn == 0 for r in self.requests)):
+        if self.concurrency < 0 or (self.concurrency == 0 and any(r.due_ns is None and r.turn == 0 and not r.after for r in self.requests)):
             raise ValueError("a load without due times needs a concurrency of at least 1")
         if not self.timeout_s > 0:
             raise ValueError(f"timeout_s must be positive, not {self.timeout_s}")

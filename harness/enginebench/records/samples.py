@@ -95,6 +95,11 @@ class Samples:
         """Which requests succeeded."""
         return np.array([outcome == "ok" for outcome in self.outcome], dtype=bool)
 
+    @cached_property
+    def aborted(self) -> npt.NDArray[np.bool_]:
+        """Which requests the load itself ended, as it asks for."""
+        return np.array([outcome == "aborted" for outcome in self.outcome], dtype=bool)
+
     def within(self, window: Window | None) -> Self:
         """The same requests, to be measured in this window; None: over the whole load."""
         return replace(self, window_ns=None if window is None else (window.start_ns, window.end_ns))

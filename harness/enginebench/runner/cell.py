@@ -172,7 +172,7 @@ def _count_locally(engine: Engine, samples: Sequence[Sample]) -> None:
 
 def _failure(result: LoadResult, engine: Engine) -> str | None:
     """Why a load does not count as run; None if at least one request succeeded and the engine is still up."""
-    bad = [sample for sample in result.samples if sample.outcome != "ok"]
+    bad = [sample for sample in result.samples if sample.outcome not in ("ok", "aborted")]
     disconnected = any(sample.outcome in ("cut", "connect") or sample.status_code == 502 for sample in bad)  # 502: a proxy lost a member
     ending = engine.ending(EXIT_PATIENCE_S if disconnected else 0.0)
     if ending:

@@ -3,13 +3,14 @@
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import orjson
 
 from enginebench.adapter import Adapter
+from enginebench.dialects import Dialect, PromptInput, image_part
 from enginebench.domain import JSON, Deployment, Load
 from enginebench.errors import UserError
 from enginebench.loadgen import Acks, Body, LoadResult, LoadSpec, Target, WireRequest, run_load
@@ -19,7 +20,7 @@ from enginebench.runner.prompts import PromptSource
 from enginebench.runner.redaction import redact, redacted_get, secrets_of
 from enginebench.runner.spelling import Spelling, spelling_of, with_either_path
 from enginebench.runtime import http_get_url, wait_ready
-from enginebench.workload import Prompt
+from enginebench.workload import Prompt, form_of
 
 ATTACH_TIMEOUT_S = 10.0
 
@@ -62,7 +63,7 @@ class HttpEngine(Engine):
         dialect = self.adapter.dialect(self.deployment, load)
         duration_ns = None if load.duration_s is None else round(load.duration_s * 1e9)
         spec = LoadSpec(
-            self.target, list(self._requests(prompts, load)), load.concurrency, dialect, load.timeout_s, keep_text=keep_text,
+            self._target(dialect), list(self._requests(prompts, load)), load.concurrency, dialect, load.timeout_s, keep_text=keep_text,
             ramp_ns=round(load.start_spread_s * 1e9), duration_ns=duration_ns, dispersion=load.dispersion, acks=acks,
             end_marks=self.end_marks.get(load.api, frozenset()),
         )  # fmt: skip
@@ -73,37 +74,55 @@ class HttpEngine(Engine):
         redact(result.samples, secrets_of(self.launch.deployment))
         return result
 
+    def _target(self, dialect: Dialect) -> Target:
+        return replace(self.target, headers={**dialect.headers, **self.target.headers}) if dialect.headers else self.target
+
     def _requests(self, prompts: Sequence[Prompt], load: Load) -> Iterator[WireRequest]:
         """The prompts as requests of this engine's dialect."""
         dialect = self.adapter.dialect(self.deployment, load)
-        extra = self.adapter.request_fields(self.deployment, load)
+        fields, form = self.adapter.request_fields(self.deployment, load), form_of(load, self.prompts.base)
+        extra = {**fields, **dialect.form_fields(form)} if form else fields
         turns: list[Prompt] = []
         for index, prompt in enumerate(prompts):
             turns = [*turns, prompt] if prompt.turn else [prompt]
-            content = self._conversation(turns, load) if load.turns > 1 or prompt.system else self._ids_or_text(prompt, load)
+            content = self._content(turns, load)
+            own = extra if prompt.form is None else {**extra, **dialect.form_fields(prompt.form)}
             body = dialect.body(
                 model=self.served_name, prompt=content, output_tokens=prompt.output_tokens, temperature=load.temperature,
-                seed=load.seed if load.temperature > 0 else None, extra=extra,
+                seed=load.seed if load.temperature > 0 else None, extra=own,
             )  # fmt: skip
             due_ns = None if prompt.due_s is None else round(prompt.due_s * 1e9)
             path, body = self.prefix + self.spelling.path(dialect.path) + self.query, self.spelling.body(body)
             yield WireRequest(
                 index, path, _pieces(orjson.dumps(body)), prompt.tokens, prompt.output_tokens, due_ns=due_ns,
-                think_ns=round(load.think_s * 1e9), conversation=prompt.conversation, turn=prompt.turn,
+                think_ns=round((load.think_s if prompt.waiting is None else prompt.waiting.delay_s) * 1e9),
+                conversation=prompt.conversation, turn=prompt.turn,
+                after=() if prompt.waiting is None else prompt.waiting.rows, abort_ns=round(prompt.abort_s * 1e9),
             )  # fmt: skip
 
-    def _conversation(self, turns: Sequence[Prompt], load: Load) -> str | list[dict[str, str]]:
+    def _content(self, turns: Sequence[Prompt], load: Load) -> PromptInput:
+        """What the last of these turns sends: its own messages, or all turns so far, or its text or token ids alone."""
+        prompt = turns[-1]
+        if prompt.messages and load.templated:
+            said: list[dict[str, JSON]] = orjson.loads(prompt.messages)
+            return said
+        if load.turns > 1 or turns[0].system or turns[0].images:
+            return self._conversation(turns, load)
+        return self._ids_or_text(prompt, load)
+
+    def _conversation(self, turns: Sequence[Prompt], load: Load) -> str | list[dict[str, JSON]]:
         """All turns so far, with a placeholder for each answer: messages for the chat route, otherwise one text."""
         texts = [self._text(prompt) for prompt in turns]
-        if load.api != "chat":
+        if not load.templated:
             return "".join(text + _placeholder(turn) for turn, text in enumerate(texts[:-1])) + texts[-1]
-        messages = [{"role": "system", "content": system}] if (system := turns[0].system) else []
-        messages.append({"role": "user", "content": texts[0]})
+        messages: list[dict[str, JSON]] = [{"role": "system", "content": system}] if (system := turns[0].system) else []
+        pictures = [image_part(image) for image in turns[0].images]
+        messages.append({"role": "user", "content": [*pictures, {"type": "text", "text": texts[0]}] if pictures else texts[0]})
         for turn, text in enumerate(texts[1:]):
             messages += [{"role": "assistant", "content": _placeholder(turn)}, {"role": "user", "content": text}]
         return messages
 
-    def _ids_or_text(self, prompt: Prompt, load: Load) -> str | tuple[int, ...]:
+    def _ids_or_text(self, prompt: Prompt, load: Load) -> str | Sequence[int]:
         takes_ids = self.adapter.traits(self.deployment).takes_ids and load.api == "completions"
         return prompt.ids if takes_ids and prompt.ids is not None else self._text(prompt)
 

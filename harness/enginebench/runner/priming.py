@@ -63,7 +63,8 @@ def short_load(load: Load, *, requests: int, streams: int, output_tokens: int) -
         concurrency=streams, requests=requests, input_tokens=_DEFAULT_INPUT if length == "data" else length,
         output_tokens=min(output_tokens, load.output_length or output_tokens),
         prompts="text" if load.prompts == "text" else "random",  # not the data set's: they would be in the prefix cache when measured
-        api=load.api, temperature=load.temperature, seed=load.seed, timeout_s=load.timeout_s,
+        api=load.api, temperature=load.temperature, seed=load.seed, timeout_s=load.timeout_s, tools=load.tools,
+        tool_choice=load.tool_choice, response_format=load.response_format, images=load.images, image_size=load.image_size,
     )  # fmt: skip
 
 
@@ -100,9 +101,10 @@ def fit_text_scale(engine: Engine, load: Load, *, salt: str) -> None:
     With a known tokenizer only the tokens of a chat template are measured; an engine that reports no counts gets the default scale."""
     prompts, kind = engine.prompts, kind_of_text(load)
     known = prompts.vocabulary is not None
-    if kind in prompts.scales or (known and load.api != "chat"):
+    if kind in prompts.scales or (known and not load.templated):
         return
-    short = replace(short_load(load, requests=1, streams=1, output_tokens=1), prompts="random" if load.prompts == "random" else "text")
+    short = short_load(load, requests=1, streams=1, output_tokens=1)
+    short = replace(short, prompts="random" if load.prompts == "random" else "text", images=0)  # their tokens are not those of text
     prompts.scales[kind], prompts.doubts[kind] = TextScale(), None
     for attempt in range(_GAUGE_ATTEMPTS):
         try:

@@ -41,8 +41,9 @@ class PromptSource:
 
 
 def kind_of_text(load: Load) -> str:
-    """Loads with the same kind have the same tokens per word and the same tokens added to each prompt."""
-    return f"{load.api} {'random' if load.prompts == 'random' else 'text'}"
+    """Loads with the same kind have the same tokens per word and the same tokens added to each prompt: a template, and tools."""
+    words = (load.api, "random" if load.prompts == "random" else "text", load.tools, load.response_format)
+    return " ".join(word for word in words if word)
 
 
 def vocabulary_of(deployment: Deployment, checkpoint: str, launch: Launch | None, base: Path) -> Vocabulary | None:

@@ -13,6 +13,7 @@ from enginebench.checkpoints.content import Content, content_of, named_files
 from enginebench.domain import Deployment, Load
 from enginebench.errors import UserError
 from enginebench.workload.datasets import is_data_set, parse_reference
+from enginebench.workload.trace_file import located
 
 Contents = Mapping[str, Content]
 """'checkpoint tiny.gguf', 'prompts jsonl:chat.jsonl' or 'trace azure.csv', as the scenario names them -> what they contained."""
@@ -36,7 +37,7 @@ def files_of_load(load: Load, base: Path) -> Iterator[tuple[str, Path]]:
     if is_data_set(load.prompts) and (found := parse_reference(load.prompts)).kind != "hf":
         yield f"prompts {load.prompts}", base / Path(found.where).expanduser()
     if trace := load.value("trace"):
-        yield f"trace {trace}", base / Path(str(trace)).expanduser()
+        yield f"trace {trace}", located(str(trace), base)[0]
 
 
 def contents_of(deployments: Iterable[Deployment], loads: Iterable[Load], base: Path, *, whole: bool = False) -> dict[str, Content]:

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from enginebench.domain import JSON, Load
+from enginebench.domain import JSON, Load, TraceReplay
 from enginebench.metrics import context as metrics
 from enginebench.metrics.context import Floats
 from enginebench.metrics.figures.requests import tpot, ttft
@@ -108,8 +108,12 @@ class Context(metrics.Context):
 
         0 for a load that was stopped: there the stop is the cause.
         """
-        followers = (self.load.turns - 1 - self.samples.turn)[~self.samples.ok & (self.samples.conversation >= 0)]
-        return 0 if self.record.delivery.stopped else min(self.record.delivery.unsent, int(followers.sum()))
+        failed = ~self.samples.ok & ~self.samples.aborted & (self.samples.conversation >= 0)
+        followers = int(np.maximum(self.load.turns - 1 - self.samples.turn, 0)[failed].sum())
+        unsent = self.record.delivery.unsent
+        if isinstance(self.load, TraceReplay):  # which has sessions of any length
+            followers = unsent if failed.any() else 0
+        return 0 if self.record.delivery.stopped else min(unsent, followers)
 
     @property
     def launch(self) -> LaunchRecord | None:

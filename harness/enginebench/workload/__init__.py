@@ -9,10 +9,11 @@ from enginebench.checkpoints.vocabulary import Vocabulary
 from enginebench.domain import Load
 from enginebench.workload.datasets import is_data_set
 from enginebench.workload.forecast import check, largest_request, natural_count
+from enginebench.workload.forms import completed, form_of
 from enginebench.workload.prompts import Prompt, TextScale, drawn_prompts
 from enginebench.workload.recorded import recorded_prompts
 
-__all__ = ["Prompt", "TextScale", "check", "largest_request", "make_prompts", "natural_count"]
+__all__ = ["Prompt", "TextScale", "check", "form_of", "largest_request", "make_prompts", "natural_count"]
 
 
 def make_prompts(
@@ -38,5 +39,8 @@ def make_prompts(
     check(load, base)
     scale = scale or TextScale()
     if is_data_set(load.prompts):
-        return recorded_prompts(vocabulary, load, count, salt=salt, scale=scale, base=base, limit=limit)
-    return drawn_prompts(vocabulary, load, count, salt=salt, scale=scale, base=base)
+        prompts = recorded_prompts(vocabulary, load, count, salt=salt, scale=scale, base=base, limit=limit)
+    else:
+        prompts = drawn_prompts(vocabulary, load, count, salt=salt, scale=scale, base=base)
+    completed(prompts, load, salt)
+    return prompts

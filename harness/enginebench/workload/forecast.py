@@ -12,6 +12,7 @@ from enginebench.domain import DrawnLoad, Load, TraceReplay, fields_of
 from enginebench.errors import UserError
 from enginebench.workload.arrivals import due_times, due_within
 from enginebench.workload.datasets import is_data_set, known_records
+from enginebench.workload.forms import check_form
 from enginebench.workload.lengths import Lengths
 from enginebench.workload.traces import Trace, read_trace
 
@@ -27,6 +28,7 @@ def check(load: Load, base: Path) -> None:
     for key, wrong, message, advice in _rules(load):
         if wrong:
             raise UserError(message, key=key, advice=advice)
+    check_form(load, base)
     if isinstance(load, TraceReplay):
         if load.prefix_cache == "cold" and _replayed(load, base).shares:
             raise UserError("prompts of this trace share blocks, which a prefix cache would keep", key="trace", advice=_ALLOW_CACHE)
@@ -42,6 +44,9 @@ def _check_lengths(load: Load) -> None:
     if not is_data_set(load.prompts) and (lengths.largest is None or lengths.shortest_input is None):
         raise UserError("only a data set has lengths of its own", key="prompts", advice="write tokens, or 'prompts: sharegpt:FILE'")
     shortest = lengths.shortest_input
+    if load.system_tokens and shortest is not None and load.system_tokens + load.prefix_tokens >= shortest:
+        message = f"a system message of {load.system_tokens} tokens leaves nothing of a prompt of {shortest}"
+        raise UserError(message, key="system_tokens", advice="it is counted within input_tokens")
     if load.prefix_groups and shortest is not None and load.prefix_tokens >= shortest:
         message = f"a shared prefix of {load.prefix_tokens} tokens leaves nothing of a prompt of {shortest}"
         raise UserError(message, key="prefix_tokens", advice="it is counted within input_tokens")
@@ -53,7 +58,11 @@ def _check_count(load: Load, base: Path) -> None:
     if (expected := _expected(load, base)) > MAX_REQUESTS:
         message = f"about {expected:,.0f} requests would be sent, and {MAX_REQUESTS:,} is the most that one load can have"
         raise UserError(message, key=key, advice="write fewer `requests`, a shorter `duration_s` or a lower `rate`")
-    if isinstance(load, TraceReplay) and load.duration_s is None and load.requests > (recorded := len(read_trace(load.trace, base))):
+    if (
+        isinstance(load, TraceReplay)
+        and load.duration_s is None
+        and load.requests > (recorded := len(read_trace(load.trace, base, load.time_unit)))
+    ):
         advice = f"write 'requests: {recorded}' or fewer, or leave it out for all of them"
         raise UserError(f"{load.trace} has {recorded:,} requests, and {load.requests:,} are wanted", key="requests", advice=advice)
     if isinstance(load, DrawnLoad) and load.duration_s is not None and due_times(load, 1)[0] >= load.duration_s:
@@ -97,7 +106,7 @@ def natural_count(load: Load, base: Path) -> int | None:
     Later turns are counted as if every conversation had all of them. None for a closed loop.
     """
     if isinstance(load, TraceReplay):
-        due = read_trace(load.trace, base).due_s * load.time_scale
+        due = read_trace(load.trace, base, load.time_unit).due_s * load.time_scale
         found = len(due) if load.duration_s is None else int(np.searchsorted(due, load.duration_s))
     elif isinstance(load, DrawnLoad):
         found = load.requests if load.duration_s is None else due_within(load, load.duration_s) * load.turns
@@ -107,7 +116,7 @@ def natural_count(load: Load, base: Path) -> int | None:
 
 
 def _replayed(load: TraceReplay, base: Path) -> Trace:
-    return read_trace(load.trace, base).first(natural_count(load, base) or 0)
+    return read_trace(load.trace, base, load.time_unit).first(natural_count(load, base) or 0)
 
 
 def _rules(load: Load) -> Iterator[tuple[str, bool, str, str]]:
@@ -121,6 +130,7 @@ def _rules(load: Load) -> Iterator[tuple[str, bool, str, str]]:
     yield "trace", traced and grouped, "a trace has its own shared prefixes", "write 'prefix_groups: 0'"
     yield "turns", load.turns > 1 and cold, "each turn repeats those before it, which a prefix cache would keep", _ALLOW_CACHE
     yield "prefix_groups", grouped and cold, "shared prefixes fill a prefix cache", _ALLOW_CACHE
+    yield "system_tokens", load.system_tokens > 0 and (recorded or traced), "a recording has its own system messages", "leave it out"
     yield "prefix_groups", grouped and recorded, "a data set has prompts of its own", "write 'prompts: random' or 'prompts: text'"
 
 

@@ -6,7 +6,7 @@ Only prefix groups and the blocks of a trace share text. Does not know engines o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Literal, cast
@@ -14,10 +14,11 @@ from typing import Literal, cast
 import numpy as np
 
 from enginebench.checkpoints.vocabulary import Vocabulary
+from enginebench.dialects import Form
 from enginebench.domain import Load, TraceReplay
 from enginebench.errors import UserError
 from enginebench.workload.draws import shuffled, stream
-from enginebench.workload.outlines import Outline, outlines
+from enginebench.workload.outlines import Outline, Waiting, outlines
 from enginebench.workload.pools import Indices, Pool, pool_of
 from enginebench.workload.traces import read_trace
 
@@ -64,6 +65,18 @@ class Prompt:
     turn: int = 0
     system: str | None = None
     """The system message before it, for the chat route; its tokens count."""
+    waiting: Waiting | None = None
+    """What a request of a recorded session waits for, which is more than the turn before it."""
+    images: tuple[str, ...] = ()
+    """PNGs in base64, sent with the text; their tokens are not in `tokens`."""
+    abort_s: float = 0.0
+    """When the client ends the request, after sending it; 0: never."""
+    messages: str = ""
+    """JSON of all its messages, which a templated route is sent as they are; empty: they follow from the other fields."""
+    form: Form | None = None
+    """Tools and form of the answer of a recorded request; None: those of the load."""
+    label: str = ""
+    """Class of a request in a mixed load."""
 
 
 class Prompts(list[Prompt]):
@@ -81,8 +94,12 @@ def drawn_prompts(vocabulary: Vocabulary | None, load: Load, count: int, *, salt
     kind = cast("Literal['random', 'text']", load.prompts)
     writer = _Writer(pool_of(kind, vocabulary), vocabulary.prefix_ids if vocabulary else (), scale, load.seed, salt)
     prompts = Prompts(writer.prompt(outline) for outline in outlines(load, count, base))
-    note = read_trace(load.trace, base).note if isinstance(load, TraceReplay) else ""
-    prompts.notes = (note,) if note else ()
+    if load.system_tokens:
+        said = writer.system(load.system_tokens)
+        first = (place for place, prompt in enumerate(prompts) if prompt.turn == 0)
+        for place in first:
+            prompts[place] = replace(prompts[place], system=said, tokens=prompts[place].tokens + load.system_tokens)
+    prompts.notes = tuple(read_trace(load.trace, base, load.time_unit).notes) if isinstance(load, TraceReplay) else ()
     return prompts
 
 
@@ -93,22 +110,33 @@ class _Writer:
         self.first, self.second = (shuffled(pool.singles, bits) for _ in range(2))
 
     def prompt(self, outline: Outline) -> Prompt:
-        prefix = () if outline.turn else self.prefix
+        prefix = self.prefix if outline.whole else ()
         lengths = [tokens for _, tokens in outline.segments]
-        units = self._units(lengths, len(prefix), 0 if outline.turn else round(self.scale.overhead))
+        units = self._units(lengths, len(prefix), round(self.scale.overhead) if outline.whole else 0)
         words = [self._segment(number, size) for (number, _), size in zip(outline.segments, units, strict=True)]
         ids, text = self.pool.spell(np.concatenate(words))
         ids = None if ids is None else prefix + ids
-        return Prompt(ids, text, sum(lengths), outline.output_tokens, outline.due_s, outline.conversation, outline.turn)
+        return Prompt(
+            ids, text, sum(lengths), outline.output_tokens, outline.due_s, outline.conversation, outline.turn, waiting=outline.waiting
+        )
+
+    def system(self, tokens: int) -> str | None:
+        """A system message of so many tokens."""
+        units = tokens if self.pool.ids is not None else max(1, round(tokens / self.scale.tokens_per_word))
+        return self.pool.spell(self.pool.row(units, stream(self.seed, f"{self.salt}/system")))[1]
 
     def _units(self, lengths: Sequence[int], prefix: int, overhead: int) -> list[int]:
-        """Tokens of each segment, or words if no tokenizer is known; tokens before the text are subtracted from the first."""
+        """Tokens of each segment, or words if no tokenizer is known; tokens before the text are subtracted from the first ones."""
         if self.pool.ids is None:
             ends = [0, *(self.scale.words(end) for end in accumulate(lengths))]
             return [max(1, end - start) for start, end in pairwise(ends)]
-        if lengths[0] <= prefix:
-            raise UserError(f"input_tokens {lengths[0]} is too short: the tokenizer adds {prefix} of its own")
-        return [max(1, lengths[0] - prefix - overhead), *lengths[1:]]
+        if sum(lengths) <= prefix:
+            raise UserError(f"input_tokens {sum(lengths)} is too short: the tokenizer adds {prefix} of its own")
+        cut, units = prefix + overhead, []
+        for length in lengths:  # a short block of a trace may be shorter than what a chat template adds
+            units.append(max(0, length - cut))
+            cut = max(0, cut - length)
+        return units if any(units) else [*units[:-1], 1]
 
     def _segment(self, number: int, units: int) -> Indices:
         lap, place = divmod(number, len(self.first))

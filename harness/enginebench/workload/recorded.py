@@ -41,11 +41,11 @@ def recorded_prompts(
             asked = lengths[len(found) : len(found) + load.turns]
             if not asked:
                 break
-            turns = list(_conversation(records[place], asked, ruler, limit, chat=load.api == "chat"))
+            turns = list(_conversation(records[place], asked, ruler, limit, chat=load.templated))
             unusable += not turns
             for turn, (sized, output) in enumerate(turns):
                 when, group = due[conversation] if turn == 0 else None, conversation if load.turns > 1 else -1
-                system = records[place][turn].system if load.api == "chat" else None
+                system = records[place][turn].system if load.templated else None
                 found.append(Prompt(*sized, output, when, group, turn, system))
             conversation += bool(turns)
         if len(found) < count and (len(found) == before or load.prefix_cache == "cold"):

@@ -1,55 +1,66 @@
-"""Recorded arrivals and lengths, read from a file: three published formats, distinguished by their first line.
+"""Recorded arrivals and lengths, put in order for a replay: whole sessions, each request with what it waits for.
 
-    Mooncake   JSON lines: timestamp (ms), input_length, output_length and, optionally, hash_ids of blocks of 512 tokens
-    Azure      CSV: TIMESTAMP (date and time), ContextTokens, GeneratedTokens
-    BurstGPT   CSV: Timestamp (s), Request tokens, Response tokens, and further columns
-
-Rows without input or output are failed requests, and are omitted. Does not know texts or tokenizers.
+`enginebench.workload.trace_formats` has the formats. Rows without input or output are failed requests, and are omitted. Does not know texts
+or tokenizers.
 """
 
 from __future__ import annotations
 
-import csv
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
+import heapq
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 
 from enginebench.errors import UserError
-from enginebench.workload.files import find, modified
-from enginebench.workload.lengths import MAX_TOKENS
+from enginebench.workload.files import modified
+from enginebench.workload.recording import Entry, TraceFormat
+from enginebench.workload.trace_file import ADVICE, located, read_entries
 
 _FEWEST_FOR_UNIT = 10
 _SHORTEST_GAP_S, _LONGEST_GAP_S = 1e-3, 600.0
 """Mean time between requests of a service whose trace is plausible: from 1,000 a second to one in ten minutes."""
-BLOCK_TOKENS = 512
-"""Tokens of one block of a Mooncake trace."""
-_ADVICE = (
-    "a trace is JSON lines with timestamp, input_length and output_length (Mooncake), or CSV with the columns "
-    "TIMESTAMP, ContextTokens, GeneratedTokens (Azure) or Timestamp, Request tokens, Response tokens (BurstGPT)"
-)
-_Row: TypeAlias = tuple[float, int, int, tuple[int, ...]]
-"""Time in s, input tokens, output tokens, ids of blocks."""
+_UNITS = {"seconds": 1.0, "milliseconds": 1e-3, "microseconds": 1e-6, "nanoseconds": 1e-9}
+TIME_UNITS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
+"""As a scenario writes them."""
+
+
+@dataclass(frozen=True)
+class Wait:
+    """What a request of a session waits for."""
+
+    rows: tuple[int, ...]
+    """Earlier rows that must have ended."""
+    delay_s: float | None
+    """Time after the last of them; None: it is sent at its own time, but not before."""
+    context: int = -1
+    """The row whose prompt and answer its prompt begins with; -1: none is known."""
 
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """A trace in order of time, one value per request."""
+    """A trace in order of sessions by their start, one value per request. A request alone is a session."""
 
     due_s: npt.NDArray[np.float64]
-    """Seconds after the first request, at the speed of the recording."""
+    """Seconds from the first request to the start of the session, at the speed of the recording."""
+    own_s: npt.NDArray[np.float64]
+    """Seconds from the first request to this one."""
     input_tokens: npt.NDArray[np.int64]
     output_tokens: npt.NDArray[np.int64]
     blocks: tuple[tuple[int, ...], ...]
     """The blocks that each prompt begins with, numbered in order of their first appearance; empty if not recorded."""
+    waits: Mapping[int, Wait]
+    """Row -> what it waits for; others are sent when they are due."""
+    sessions: npt.NDArray[np.int64]
+    """Number of the session of each row."""
+    format: TraceFormat
+    block_tokens: int = 0
+    omitted: int = 0
+    """Requests without input or output, which are left out."""
     note: str = ""
     """How its times were read, as a sentence; empty for dates."""
 
@@ -57,138 +68,179 @@ class Trace:
         return len(self.blocks)
 
     def first(self, count: int) -> Trace:
-        return Trace(self.due_s[:count], self.input_tokens[:count], self.output_tokens[:count], self.blocks[:count], self.note)
+        columns = {name: getattr(self, name)[:count] for name in ("due_s", "own_s", "input_tokens", "output_tokens", "blocks", "sessions")}
+        return replace(self, **columns, waits={row: wait for row, wait in self.waits.items() if row < count})
 
     @cached_property
     def distinct_blocks(self) -> int:
         return 1 + max(chain.from_iterable(self.blocks), default=-1)
 
     @property
+    def notes(self) -> Iterator[str]:
+        """What a reader of the results must know, one sentence each."""
+        if self.note:
+            yield self.note
+        if self.waits:
+            count = len(np.unique(self.sessions[list(self.waits)]))
+            yield f"{count:,} sessions: {len(self.waits):,} requests are sent when those before them have ended, after the recorded pause"
+        if self.omitted:
+            yield f"{self.omitted:,} requests without input or output are left out"
+
+    @property
     def shares(self) -> bool:
-        return sum(map(len, self.blocks)) > self.distinct_blocks
+        return sum(map(len, self.blocks)) > self.distinct_blocks or any(wait.context >= 0 for wait in self.waits.values())
 
     @property
     def largest(self) -> int:
         return int((self.input_tokens + self.output_tokens).max(initial=0))
 
 
-def read_trace(name: str, base: Path) -> Trace:
-    """The trace in a file, cached until the file changes. UserError with file and line for an invalid trace."""
-    file = find(name, base, "trace")
-    return _read(file, modified(file))
+def read_trace(name: str, base: Path, time_unit: str | None = None) -> Trace:
+    """The trace in a file, cached until the file changes. UserError with file and line for an invalid trace.
+
+    time_unit: that of its times, 's', 'ms', 'us' or 'ns'; None: that of its format, unless another one is far more plausible.
+    """
+    file, stated = located(name, base)
+    return _read(file, stated, time_unit, modified(file))
 
 
 @lru_cache(maxsize=4)
-def _read(file: Path, _modified: int) -> Trace:
-    with file.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
-        rows = sorted((row for row in _rows(lines, file) if row[1] and row[2]), key=lambda row: row[0])
-        lines.seek(0)
-        header = next((line for line in lines if line.strip()), "").lstrip()
-    if not rows:
-        raise UserError("the trace has no request with both input and output", file=file, advice=_ADVICE)
-    numbers: dict[int, int] = {}
-    blocks = tuple(tuple(numbers.setdefault(block, len(numbers)) for block in row[3]) for row in rows)
-    times = np.array([row[0] for row in rows])
-    times, lengths = times - times[0], np.array([row[1:3] for row in rows], np.int64)
-    declared = "milliseconds" if header.startswith("{") else "seconds" if "Timestamp" in header else ""
-    unit, factor = _unit_of(times, declared) if declared else ("", 1.0)
-    rate = f"{len(rows) / (times[-1] * factor):,.3g} requests/s on average" if times[-1] else "all requests at once"
-    why = f", as {declared} would not be plausible" if unit != declared else ""
-    note = f"times of {file.name} are read as {unit}{why}: {rate} (`time_scale` changes that)" if declared else ""
-    return Trace(times * factor, lengths[:, 0], lengths[:, 1], blocks, note)
+def _read(file: Path, stated: str | None, time_unit: str | None, _modified: int) -> Trace:
+    read = read_entries(file, stated)
+    entries = _present(read.entries)
+    if not entries:
+        raise UserError("the trace has no request with both input and output", file=file, advice=ADVICE)
+    sizes = {entry.block_tokens for entry in entries if entry.blocks}
+    if len(sizes) > 1:
+        raise UserError(
+            f"blocks of {' and '.join(map(str, sorted(sizes)))} tokens in one trace", file=file, advice="split it by block size"
+        )
+    order = _ordered(entries, file)
+    times = np.array([entry.time for entry in entries])
+    times = times - times.min()
+    unit, why, factor = _unit(times, read.format, time_unit)
+    return _arranged(entries, order, times * factor, factor, read.format, sizes, len(read.entries), _note(file, unit, why, times * factor))
 
 
-def _unit_of(times_s: npt.NDArray[np.float64], declared: str) -> tuple[str, float]:
-    """The unit of a trace's numbers, and what the times, read in the declared unit, are multiplied by.
+def _present(entries: Sequence[Entry]) -> list[Entry]:
+    """The entries with input and output. What waited for another one waits for what that one waited for."""
+    gone = {entry.id: entry for entry in entries if not (entry.input_tokens and entry.output_tokens)}
+    if not gone:
+        return list(entries)
 
-    It is another one only if the declared one means a mean gap between requests that no recorded service has, and that one does not.
-    """
-    units = {"seconds": 1.0, "milliseconds": 1e-3, "microseconds": 1e-6, "nanoseconds": 1e-9}
-    gap_s = float(times_s[-1]) / max(1, len(times_s) - 1)
-    if len(times_s) < _FEWEST_FOR_UNIT or not gap_s:
-        return declared, 1.0
-    factors = {unit: units[unit] / units[declared] for unit in (declared, *units)}
-    return next(
-        ((unit, factor) for unit, factor in factors.items() if _SHORTEST_GAP_S <= gap_s * factor <= _LONGEST_GAP_S), (declared, 1.0)
-    )
+    def standing(names: Sequence[Hashable], seen: frozenset[Hashable] = frozenset()) -> Iterator[Hashable]:
+        for name in names:
+            if name not in gone or name in seen:
+                yield name
+            else:
+                yield from standing(gone[name].after, seen | {name})
 
-
-def _rows(lines: Iterable[str], file: Path) -> Iterator[_Row]:
-    source = iter(lines)
-    first, start = "", 0
-    while not first.strip() and (line := next(source, None)) is not None:
-        first, start = line, start + 1
-    parse: Callable[[Any], _Row]
-    if first.lstrip().startswith("{"):
-        found: Iterable[tuple[int, Any]] = ((number, line) for number, line in enumerate(chain([first], source), start) if line.strip())
-        parse = _mooncake
-    else:
-        reader = csv.reader(source)
-        found = ((reader.line_num + start, row) for row in _csv_rows(reader, start, file) if row)
-        parse = _csv([name.strip() for name in next(csv.reader([first]), [])], file)
-    for number, item in found:
-        try:
-            row = parse(item)
-        except IndexError:
-            raise UserError("this row of a trace has too few columns", file=file, line=number, advice=_ADVICE) from None
-        except (ValueError, TypeError, RecursionError) as error:
-            raise UserError(f"invalid row of a trace: {error}", file=file, line=number, advice=_ADVICE) from None
-        except KeyError as error:
-            raise UserError(f"this row of a trace has no {error}", file=file, line=number, advice=_ADVICE) from None
-        yield row
+    kept = [entry for entry in entries if entry.input_tokens and entry.output_tokens]
+    return [replace(entry, after=tuple(standing(entry.after))) if entry.after else entry for entry in kept]
 
 
-def _csv_rows(reader: Iterator[list[str]], start: int, file: Path) -> Iterator[list[str]]:
-    try:
-        yield from reader
-    except csv.Error as error:
-        number = getattr(reader, "line_num", 0) + start
-        raise UserError(f"invalid CSV: {error}", file=file, line=number, advice="check for an unclosed quote") from None
+def _ordered(entries: Sequence[Entry], file: Path) -> list[list[int]]:
+    """The sessions in order of their start, each as its rows: by time, and after all that they wait for."""
+    place = {entry.id: row for row, entry in enumerate(entries) if entry.id is not None}
+    parents = [[place[name] for name in entry.after if name in place] for entry in entries]
+    root = list(range(len(entries)))
+
+    def find(row: int) -> int:
+        while root[row] != row:
+            root[row] = root[root[row]]
+            row = root[row]
+        return row
+
+    for row, before in enumerate(parents):
+        for other in before:
+            root[find(other)] = find(row)
+    members: dict[int, list[int]] = {}
+    for row in range(len(entries)):
+        members.setdefault(find(row), []).append(row)
+    sessions = [_in_order(rows, parents, entries, file) if len(rows) > 1 or parents[rows[0]] else rows for rows in members.values()]
+    return sorted(sessions, key=lambda rows: (entries[rows[0]].time, rows[0]))
 
 
-def _mooncake(line: str) -> _Row:
-    row = orjson.loads(line)
-    if not isinstance(row, dict):
-        raise ValueError("not a JSON object")
-    tokens, blocks = _count(row["input_length"]), row.get("hash_ids", [])
-    if not isinstance(blocks, list) or not all(type(block) is int for block in blocks):
-        raise ValueError("hash_ids is not a list of numbers")
-    if blocks and len(blocks) not in (tokens // BLOCK_TOKENS, math.ceil(tokens / BLOCK_TOKENS)):
-        raise ValueError(f"{len(blocks)} hash_ids for {tokens} tokens cannot be blocks of {BLOCK_TOKENS}")
-    return _seconds(row["timestamp"]) / 1000, tokens, _count(row["output_length"]), tuple(blocks)
+def _in_order(rows: Sequence[int], parents: Sequence[Sequence[int]], entries: Sequence[Entry], file: Path) -> list[int]:
+    missing = {row: len(set(parents[row])) for row in rows}
+    followers: dict[int, list[int]] = {row: [] for row in rows}
+    for row in rows:
+        for other in set(parents[row]):
+            followers[other].append(row)
+    ready = [(entries[row].time, row) for row in rows if not missing[row]]
+    heapq.heapify(ready)
+    order: list[int] = []
+    while ready:
+        _, row = heapq.heappop(ready)
+        order.append(row)
+        for other in followers[row]:
+            missing[other] -= 1
+            if not missing[other]:
+                heapq.heappush(ready, (entries[other].time, other))
+    if len(order) < len(rows):
+        name = entries[next(row for row in rows if missing[row])].id
+        raise UserError(f"request {name} of the trace waits for itself", file=file, advice="check what it says it waits for")
+    return order
 
 
-def _csv(header: list[str], file: Path) -> Callable[[list[str]], _Row]:
-    for columns, seconds in _FORMATS.items():
-        if set(columns) <= set(header):
-            when, context, generated = map(header.index, columns)
-            return lambda row: (seconds(row[when]), _count(row[context]), _count(row[generated]), ())
-    raise UserError("unknown trace format", file=file, line=1, advice=_ADVICE)
+def _arranged(
+    entries: Sequence[Entry], sessions: Sequence[Sequence[int]], times_s: npt.NDArray[np.float64], factor: float, found: TraceFormat,
+    sizes: set[int], found_rows: int, note: str,
+) -> Trace:  # fmt: skip
+    order = [row for session in sessions for row in session]
+    at = {row: place for place, row in enumerate(order)}
+    names = {entry.id: at[row] for row, entry in enumerate(entries) if entry.id is not None}
+    numbers: dict[Hashable, int] = {}
+    blocks = tuple(tuple(numbers.setdefault(block, len(numbers)) for block in entries[row].blocks) for row in order)
+    waits: dict[int, Wait] = {}
+    for place, row in enumerate(order):
+        entry = entries[row]
+        if after := tuple(names[name] for name in entry.after if name in names):
+            delay = None if entry.delay is None else max(0.0, entry.delay) * factor
+            waits[place] = Wait(after, delay, _context(entry, entries, order, names))
+    sizes_of = [len(session) for session in sessions]
+    starts = np.array([times_s[session[0]] for session in sessions])
+    return Trace(
+        np.repeat(starts, sizes_of), times_s[order], np.array([entries[row].input_tokens for row in order], np.int64),
+        np.array([entries[row].output_tokens for row in order], np.int64), blocks, waits, np.repeat(np.arange(len(sessions)), sizes_of),
+        found, next(iter(sizes), 0), found_rows - len(entries), note,
+    )  # fmt: skip
 
 
-def _count(value: Any) -> int:
-    """A number of tokens, written as a whole number or as a float that is one."""
-    number = float(value)
-    if not (number.is_integer() and 0 <= number <= MAX_TOKENS):
-        raise ValueError(f"invalid number of tokens {value}")
-    return int(number)
+def _context(entry: Entry, entries: Sequence[Entry], order: Sequence[int], names: Mapping[Hashable, int]) -> int:
+    """The row that the prompt repeats, if it is long enough to hold its prompt, its answer and something new."""
+    place = names.get(entry.context, -1) if entry.context is not None else -1
+    if place < 0 or entry.blocks:
+        return -1
+    before = entries[order[place]]
+    return place if not before.blocks and entry.input_tokens > before.input_tokens + before.output_tokens else -1
 
 
-def _seconds(value: Any) -> float:
-    number = float(value)
-    if not math.isfinite(number):
-        raise ValueError(f"invalid time {value}")
-    return number
+# -- units ---------------------------------------------------------------------------------------------------------------------
 
 
-def _moment(text: str) -> float:
-    """Seconds since 1970 of a date and time, in UTC unless a zone is given; only differences are used."""
-    moment = datetime.fromisoformat(text)
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+def _unit(times: npt.NDArray[np.float64], found: TraceFormat, stated: str | None) -> tuple[str, str, float]:
+    """Unit of the times, why it is not that of the format, and what they are multiplied by to become seconds."""
+    if stated is not None:
+        unit = TIME_UNITS[stated]
+        return unit, "as stated", _UNITS[unit]
+    if not found.unit:
+        return "", "", 1.0
+    unit, why = found.unit, ""
+    gap_s = float(times.max()) / max(1, len(times) - 1) * _UNITS[unit]
+    if len(times) >= _FEWEST_FOR_UNIT and gap_s:
+        plausible = (
+            name for name, factor in {unit: _UNITS[unit], **_UNITS}.items()
+            if _SHORTEST_GAP_S <= gap_s * factor / _UNITS[found.unit] <= _LONGEST_GAP_S
+        )  # fmt: skip
+        unit = next(plausible, unit)
+        why = f"as {found.unit} would not be plausible" if unit != found.unit else ""
+    return unit, why, _UNITS[unit]
 
 
-_FORMATS: Mapping[tuple[str, str, str], Callable[[str], float]] = {
-    ("TIMESTAMP", "ContextTokens", "GeneratedTokens"): _moment,
-    ("Timestamp", "Request tokens", "Response tokens"): _seconds,
-}
-"""Columns of the CSV formats for time, input and output, and the parser of the time."""
+def _note(file: Path, unit: str, why: str, times_s: npt.NDArray[np.float64]) -> str:
+    if not unit:
+        return ""
+    last = float(times_s.max())
+    rate = f"{len(times_s) / last:,.3g} requests/s on average" if last else "all requests at once"
+    return f"times of {file.name} are read as {unit}{', ' + why if why else ''}: {rate} (`time_unit` and `time_scale` change that)"

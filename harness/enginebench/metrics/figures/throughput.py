@@ -55,9 +55,18 @@ def user_throughput(c: Context) -> Floats:
 
 @metric("success rate", scope="cell", unit="1", better="higher")
 def success_rate(c: Context) -> Floats:
-    """Share of the requests that succeeded."""
+    """Share of the requests that succeeded, without those that the load itself aborted."""
     s = c.samples
-    return one(s.ok[s.inside].mean() if s.inside.any() else None)
+    counted = s.inside & ~s.aborted
+    return one(s.ok[counted].mean() if counted.any() else None)
+
+
+@metric("aborted requests", scope="cell", unit="1", better=None)
+def aborted_requests(c: Context) -> Floats:
+    """Share of the requests that the load itself aborted, as `cancel_share` asks for; undefined where it asks for none."""
+    s = c.samples
+    asked = c.load is not None and c.load.cancel_share > 0 and s.inside.any()
+    return one(s.aborted[s.inside].mean() if asked else None)
 
 
 def _rate(c: Context, amount: float) -> Floats:

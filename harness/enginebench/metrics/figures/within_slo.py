@@ -31,9 +31,9 @@ def goodput(c: Context) -> Floats:
 def slo_attainment(c: Context) -> Floats:
     """SLO attainment: share of the requests that meet every limit of the SLO at once; a failed request meets none.
 
-    Undefined as for goodput, and where no request was sent in the window.
+    Requests that the load itself aborted are not counted. Undefined as for goodput, and where no request was sent in the window.
     """
-    inside = c.samples.inside
+    inside = c.samples.inside & ~c.samples.aborted
     return one(_good(c)[inside].mean() if inside.any() else None)
 
 

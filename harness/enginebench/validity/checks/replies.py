@@ -47,9 +47,9 @@ def failed_requests(cell: Context) -> Iterator[Finding]:
     Turns after a failed one count as failed, unless a duration ends the load: then nothing says how many there should have been.
     """
     s = cell.samples
-    if bad := int((~s.ok).sum()):
+    if bad := int((~s.ok & ~s.aborted).sum()):
         lost = cell.lost_turns if cell.load.duration_s is None else 0
-        kinds = ", ".join(sorted({outcome for outcome in s.outcome if outcome != "ok"}))
+        kinds = ", ".join(sorted({outcome for outcome in s.outcome if outcome not in ("ok", "aborted")}))
         after = f", so {lost:,} later turns were not sent" if lost else ""
         severity: Severity = "invalid" if bad + lost > MOST_FAILED * (len(s) + lost) else "suspect"
         detail = f"{bad} of {len(s)} requests failed ({kinds}; limit {MOST_FAILED}){after}"
@@ -143,8 +143,8 @@ def prompt_truncated(cell: Context) -> Iterator[Finding]:
 def prompt_mismatch(cell: Context) -> Iterator[Finding]:
     """Later turns do not count: they also hold earlier replies, whose length is the server's. Shorter ones: `prompt_truncated`."""
     got, asked = _inputs(cell)
-    template = TEMPLATE if cell.load.api == "chat" else 0.0
-    if not len(got):
+    template = TEMPLATE if cell.load.templated else 0.0
+    if not len(got) or cell.load.images:  # whose tokens only the server knows
         return
     exact, more, wanted = cell.record.prompts.exact, float(got.mean() - asked.mean()), float(asked.mean())
     off = float((got - asked).max()) if exact else more  # single texts of estimated length vary

@@ -1,0 +1,60 @@
+"""Mooncake: JSON lines with timestamp (ms), input_length, output_length and, optionally, hash_ids of blocks of 512 tokens.
+
+Also what AIPerf and Dynamo add to it: `session_id` with `delay` (ms after the answer to the turn before), `wait_for` with the `request_id`s
+of other requests, and `block_size`. A turn with a `session_id` and without hash_ids holds its new tokens only; the turns and answers before
+it are put in front of them.
+"""
+
+import math
+from collections.abc import Hashable, Iterable, Iterator
+from dataclasses import replace
+
+from enginebench.workload.recording import Entry, Row, TraceFormat, count_of, ids_of, time_of
+
+_BLOCK_TOKENS = 512
+
+
+def _read(rows: Iterable[Row]) -> Iterator[Entry]:
+    turns: dict[Hashable, Entry] = {}
+    for number, row in enumerate(rows):
+        entry, session = _entry(row, number), row.get("session_id")
+        if session is not None:
+            entry = _turn(row, entry, turns.get(session))
+            turns[session] = entry
+        yield entry
+
+
+def _entry(row: Row, number: int) -> Entry:
+    tokens, size, given = count_of(row["input_length"]), count_of(row.get("block_size") or _BLOCK_TOKENS), row.get("hash_ids")
+    blocks = ids_of([] if given is None else given, "hash_ids")
+    if blocks and len(blocks) not in (tokens // size, math.ceil(tokens / size)):
+        raise ValueError(f"{len(blocks)} hash_ids for {tokens} tokens cannot be blocks of {size}")
+    after = tuple(("id", name) for name in row.get("wait_for") or ())
+    follows = bool(after) or row.get("session_id") is not None
+    time = time_of(row.get("timestamp", 0.0) if follows else row["timestamp"])
+    name = ("id", row["request_id"]) if row.get("request_id") is not None else ("row", number)
+    return Entry(time, tokens, count_of(row["output_length"]), blocks, size, name, after, _delay(row) if after else None)
+
+
+def _delay(row: Row) -> float | None:
+    """ms after what the request waits for; None if it has a time of its own instead."""
+    if row.get("delay") is not None:
+        return time_of(row["delay"])
+    return None if row.get("timestamp") is not None else 0.0
+
+
+def _turn(row: Row, entry: Entry, before: Entry | None) -> Entry:
+    """The request as a turn of its session."""
+    if before is None:
+        return entry
+    time = entry.time if row.get("timestamp") is not None else before.time
+    entry = replace(entry, after=entry.after or (before.id,), delay=_delay(row), time=time)
+    if entry.blocks or before.blocks:
+        return entry
+    return replace(entry, input_tokens=before.input_tokens + before.output_tokens + entry.input_tokens, context=before.id)
+
+
+FORMAT = TraceFormat(
+    "mooncake", "Mooncake (with the sessions of AIPerf and Dynamo)", ("input_length",), _read, "milliseconds",
+    "https://github.com/kvcache-ai/Mooncake/tree/main/FAST25-release",
+)  # fmt: skip
