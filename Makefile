@@ -9,7 +9,7 @@ PARALLEL := -n $(or $(WORKERS),auto) --dist loadfile --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-unit real contracts contracts-exports coverage lint format docs docs-site bench-history bench-client bench-overhead bench-ceiling bench-ceiling-published bench-expectation bench-trust bench-faults clean
+.PHONY: help quickstart test test-unit real contracts contracts-exports coverage lint format docs docs-site bench-history bench-sequential bench-tune bench-client bench-overhead bench-ceiling bench-ceiling-published bench-expectation bench-trust bench-faults clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -64,6 +64,12 @@ bench-overhead: .venv/installed ## what the harness itself costs
 
 bench-history: .venv/installed ## plant changes in series of nights and count which are found at the right night, and false alarms
 	$(BIN)/python benchmarks/history.py
+
+bench-sequential: .venv/installed ## how often `repeats: auto` names a wrong winner, and what it costs, on simulated runs
+	$(BIN)/python benchmarks/sequential.py
+
+bench-tune: .venv/installed-dev ## how well `bench tune` searches grids that were measured in full (measured data, no engine)
+	$(BIN)/python benchmarks/tune.py
 
 bench-trust: .venv/installed ## plant faults and count which are named, and flags on clean runs (two hours)
 	$(BIN)/bench engines install llamacpp

@@ -189,6 +189,17 @@ class ExLlamaV3(eb.Adapter):
         if any(load.output_length is None for load in loads):
             raise eb.Unsupported("TabbyAPI forces one length per load, with min_tokens: write a number for output_tokens")
 
+    def tunables(self, deployment: eb.Deployment, room: eb.Room) -> Sequence[eb.Tunable]:
+        return (
+            eb.Tunable("chunk_size", (256, 512, 1024, 4096, 8192), default=2048),
+            eb.Tunable("moe_cpu_layers", (4, 8, 16), default=0),
+            eb.Tunable("moe_cpu_experts", (8, 16, 32), default=0),
+            eb.Tunable("moe_cpu_threads", room.threads),
+            eb.Tunable("k_bits", (6, 8), exact=False),
+            *room.degrees("tp", "ep", "pp"),
+            *((eb.Tunable("tp_backend", ("nccl",), default="native"),) if room.devices > 1 else ()),
+        )
+
     def find(self, python: Path | None) -> Sequence[eb.Install]:
         return eb.find_package(python, "exllamav3")
 

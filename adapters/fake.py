@@ -115,6 +115,14 @@ class Fake(eb.Adapter):
             (options.disaggregated and options.protocol != "openai", f"only OpenAI's protocol is disaggregated, not {options.protocol}'s"),
         )
 
+    def tunables(self, deployment: eb.Deployment, room: eb.Room) -> Sequence[eb.Tunable]:
+        return (
+            eb.Tunable("itl_ms", (2.0, 10.0), default=5.0),
+            eb.Tunable("tokens_per_event", (2, 4), default=1),
+            eb.Tunable("close", (True,), default=False),
+            *room.degrees("dp_replicas"),
+        )
+
     def find(self, python: Path | None) -> Sequence[eb.Install]:
         return (eb.Install(variant="builtin", version=__version__, python=Path(sys.executable)),)
 

@@ -186,6 +186,25 @@ class LlamaCpp(eb.Adapter):
                 (missing, f"llama-cpp-python has no flag for {', '.join(missing)}"),
             )
 
+    def tunables(self, deployment: eb.Deployment, room: eb.Room) -> Sequence[eb.Tunable]:
+        return (
+            eb.Tunable("threads", room.threads),
+            eb.Tunable("threads_batch", room.threads),
+            eb.Tunable("batch", (256, 512, 1024, 4096), default=2048),
+            eb.Tunable("ubatch", (64, 128, 256, 1024, 2048), default=512),
+            eb.Tunable("flash_attention", (False, True)),
+            eb.Tunable("unified_kv", (True,), default=False),
+            eb.Tunable("kv_type", ("q8_0",), default="f16", exact=False),
+            *room.on_devices(
+                eb.Tunable("n_cpu_moe", (4, 8, 16, 32), default=0),
+                eb.Tunable("gpu_layers", (0, 8, 16, 32), default="all"),
+                eb.Tunable("kv_offload", (False,), default=True),
+                eb.Tunable("op_offload", (False,), default=True),
+                eb.Tunable("cuda_graphs", (False,), default=True),
+            ),
+            *room.degrees("tp", "pp"),
+        )
+
     def find(self, python: Path | None) -> Sequence[eb.Install]:
         binary = shutil.which("llama-server")
         # The binary reports its build only when it runs: /props of the server has it.

@@ -79,6 +79,14 @@ class Mlx(eb.Adapter):
             (options.prompt_cache_bytes is not None and not options.prefix_cache, "prompt_cache_bytes needs prefix_cache: true"),
         )
 
+    def tunables(self, deployment: eb.Deployment, room: eb.Room) -> Sequence[eb.Tunable]:
+        at_once = tuple(n for n in (1, 2, 4, 8, 16, 32) if n <= room.streams)
+        return (
+            eb.Tunable("prompt_concurrency", at_once, min(PROMPTS_AT_ONCE, room.streams)),
+            eb.Tunable("prefill_step_size", (128, 256, 512, 1024, 4096), default=2048),
+            eb.Tunable("kv_bits", (4, 8), exact=False),
+        )
+
     def find(self, python: Path | None) -> Sequence[eb.Install]:
         return eb.find_package(python, "mlx-lm")
 

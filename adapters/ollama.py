@@ -139,6 +139,17 @@ class Ollama(eb.Adapter):
             needs_cold = load.prefix_cache == "cold" and (load.prefix_groups or load.turns > 1)
             eb.refuse((needs_cold, f"Ollama's prompt cache cannot be switched off, and {shared}: write prefix_cache: allowed"))
 
+    def tunables(self, deployment: eb.Deployment, room: eb.Room) -> Sequence[eb.Tunable]:
+        return (
+            eb.Tunable("threads", room.threads),
+            eb.Tunable("batch", (64, 128, 256, 1024, 2048), default=512),
+            eb.Tunable("flash_attention", (False, True)),
+            eb.Tunable("mmap", (False, True)),
+            eb.Tunable("kv_type", ("q8_0",), default="f16", exact=False),
+            *room.on_devices(eb.Tunable("gpu_layers", (0, 8, 16, 32)), eb.Tunable("n_cpu_moe", (4, 8, 16, 32), default=0)),
+            *((eb.Tunable("spread", (True,), default=False),) if room.devices > 1 else ()),
+        )
+
     def find(self, python: Path | None) -> Sequence[eb.Install]:
         binary = shutil.which("ollama")
         # The worker imports no engine, so it runs with our own interpreter.

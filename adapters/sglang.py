@@ -220,6 +220,29 @@ class Sglang(eb.Adapter):
             (":" in deployment.model, f"SGLang reads a model's name after ':' as an adapter: '{deployment.model}' cannot be served"),
         )
 
+    def tunables(self, deployment: eb.Deployment, room: eb.Room) -> Sequence[eb.Tunable]:
+        return (
+            eb.Tunable("batch_tokens", (1024, 2048, 4096, 8192, 16384)),
+            eb.Tunable("chunked_prefill", (False,), default=True),
+            eb.Tunable("max_running_requests", tuple(n for n in (room.streams // 2, 2 * room.streams) if n), default=room.streams),
+            eb.Tunable("mem_fraction", (0.8, 0.85, 0.9)),
+            eb.Tunable("page_size", (1, 16, 64)),
+            eb.Tunable("schedule_policy", ("fcfs", "lpm", "lof")),
+            eb.Tunable("overlap_schedule", (False,), default=True),
+            eb.Tunable("mixed_chunk", (True,), default=False),
+            eb.Tunable("graphs", ("off", "decode_only", "decode_and_prefill"), cost="compile"),
+            eb.Tunable("graph_batch", (32, 64, 128, 256), cost="compile"),
+            eb.Tunable("attention_backend", ("fa3", "flashinfer", "triton")),
+            eb.Tunable("moe_backend", ("triton", "cutlass", "flashinfer_cutlass"), default="auto"),
+            eb.Tunable("kv_dtype", ("fp8_e4m3", "fp8_e5m2"), default="auto", exact=False),
+            *room.degrees("tp", "ep", "attention_dp", "dp_replicas", "pp"),
+            *(
+                (eb.Tunable("a2a_backend", ("deepep",)), eb.Tunable("two_batch_overlap", (True,), default=False))
+                if room.devices > 1
+                else ()
+            ),
+        )
+
     def find(self, python: Path | None) -> Sequence[eb.Install]:
         return eb.find_package(python, "sglang")
 

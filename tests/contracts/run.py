@@ -28,7 +28,7 @@ from enginebench.domain import fingerprint
 from enginebench.engines.environments import Pins, install
 from enginebench.errors import UserError
 from enginebench.machine.installs import python_with_pip
-from golden import HERE, Built, build, engines
+from golden import HERE, Built, build, engines, tuned
 
 PAGE = HERE.parents[1] / "docs" / "contracts.md"
 TIMEOUT_S = 900.0
@@ -37,6 +37,7 @@ _PROSE = (
     "For each engine, its adapter turns the deployments of `tests/contracts/deployments/` into commands, and the argument parser of the "
     "real package is asked about them (`tests/contracts/parsers/`). Where no package can be installed on a machine without a GPU, a pinned "
     "table of its options is asked, as the column says. A command line that is accepted parses; nothing here says how it performs. "
+    "Each value that `bench tune` tries is asked about as well. "
     "`WORKERS` is `adapters/workers/`, `/site` a launch's private folder."
 )
 
@@ -50,6 +51,10 @@ class Outcome:
     built: Sequence[Built]
     accepted: Sequence[str]
     failures: dict[str, str]
+    tried: int = 0
+    """Values that `bench tune` would try."""
+    taken: int = 0
+    """Those of them that the parser accepts."""
 
     @property
     def refused(self) -> int:
@@ -70,7 +75,9 @@ def judge(engine: str, parser: Path) -> Outcome:
     """Build every golden deployment of an engine and ask its parser about those that are launched."""
     built = build(engine)
     failures = {each.name: each.wrong for each in built if each.wrong is not None}
-    asked = [each for each in built if each.launch is not None and each.wrong is None]
+    tried = tuned(engine)
+    failures |= {each.name: each.wrong for each in tried if each.wrong is not None}
+    asked = [each for each in (*built, *tried) if each.launch is not None and each.wrong is None]
     try:
         version, answers = ask(environment(engine, parser), parser, [each.request() for each in asked])
     except ParserFailed as error:
@@ -79,7 +86,10 @@ def judge(engine: str, parser: Path) -> Outcome:
         answer = answers.get(each.name, {"error": "the parser did not answer"})
         if answer.get("accepted") is not True:
             failures[each.name] = str(answer.get("error", "not accepted"))
-    return Outcome(engine, version, built, [each.name for each in asked if each.name not in failures], failures)
+    names = {each.name for each in built}
+    accepted = [each.name for each in asked if each.name not in failures]
+    launched = [name for name in accepted if name in names]
+    return Outcome(engine, version, built, launched, failures, len(tried), len(accepted) - len(launched))
 
 
 def requirements(parser: Path) -> tuple[list[str], list[str]]:
@@ -146,11 +156,11 @@ def _tail(text: str) -> str:
 def table(outcomes: Sequence[Outcome]) -> str:
     """Engine x version x deployments accepted, in Markdown."""
     rows = [
-        f"| {each.engine} | {each.version} | {len(each.accepted)} of {each.launches} | {each.refused} | "
+        f"| {each.engine} | {each.version} | {len(each.accepted)} of {each.launches} | {each.refused} | {each.taken} of {each.tried} | "
         f"{', '.join(name or 'parser' for name in each.failures) or '-'} |"
         for each in outcomes
     ]
-    head = "| engine | parser | accepted | refused as expected | failed |\n|---|---|---|---|---|\n"
+    head = "| engine | parser | accepted | refused as expected | values of `bench tune` accepted | failed |\n|---|---|---|---|---|---|\n"
     return head + "\n".join(rows) + "\n"
 
 

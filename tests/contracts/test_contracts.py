@@ -51,6 +51,14 @@ def test_every_golden_deployment_is_built_or_refused_as_its_entry_says(engine: s
             assert not any(str(HERE.parents[1]) in line for line in each.command().splitlines())
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_value_that_tune_tries_can_be_launched(engine: str) -> None:
+    """`make contracts` asks the real parser about each."""
+    found = golden.tuned(engine)
+    assert {each.name: each.wrong for each in found if each.wrong} == {}
+    assert len(found) >= 8
+
+
 def test_every_engine_that_is_launched_has_golden_deployments_and_a_parser() -> None:
     launched = {file.stem for file in resource_dir("adapters").glob("*.py")} - {"fake", "openai"}
     assert set(ENGINES) == launched
@@ -68,6 +76,7 @@ def judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-
     """Judges deployments of the fake engine by a parser that answers ANSWER, in this interpreter."""
     monkeypatch.setattr(golden, "HERE", tmp_path)
     monkeypatch.setattr(run, "environment", lambda _engine, _parser: Path(sys.executable))
+    monkeypatch.setattr(run, "tuned", lambda _engine: [])
     (tmp_path / "deployments").mkdir()
 
     def judge(entries: str, parser: str):  # type: ignore[no-untyped-def]
@@ -85,7 +94,7 @@ def answering(answer: str) -> str:
 def test_what_the_parser_accepts_is_counted(judged) -> None:  # type: ignore[no-untyped-def]
     outcome = judged("plain: {precision: none}\ntwo: {precision: none, tp: 2, refused: parallelism}\n", answering('{"accepted": True}'))
     assert (outcome.version, list(outcome.accepted), outcome.refused, outcome.launches, outcome.failures) == ("1.2", ["plain"], 1, 1, {})
-    assert "| fake | 1.2 | 1 of 1 | 1 | - |" in run.table([outcome])
+    assert "| fake | 1.2 | 1 of 1 | 1 | 0 of 0 | - |" in run.table([outcome])
     assert "`two` is refused: " in run.page([outcome])
 
 

@@ -14,22 +14,23 @@ import pytest
 from enginebench import api
 
 NAMES = [
-    "Analysis", "Audit", "Calibration", "CannotRun", "Ceilings", "CellEnded", "CellProgress", "CellResult", "CellStarted", "Check",
-    "Cleanup", "Comparison", "Conclusion", "Diagnosis", "Differs", "Discrepancy", "Engine", "EngineReady", "Event", "Expectations",
+    "Analysis", "Audit", "Calibration", "CannotRun", "Ceilings", "CellEnded", "CellProgress", "CellResult", "CellStarted", "CellsAdded",
+    "Check", "Cleanup", "Comparison", "Conclusion", "Diagnosis", "Differs", "Discrepancy", "Engine", "EngineReady", "Event", "Expectations",
     "Expected", "Exported", "Form", "History", "ImageList", "LaunchCommands", "LaunchEnded", "LaunchStarted", "LaunchStep",
     "ListedImage", "ListedScenario", "Missing", "ModelFit", "Note", "Offload", "OffloadCurve", "OnEvent", "Packed", "PlacedModel",
     "Plan", "PlanTime", "Preflight", "Prices", "Rerun", "Routing", "RoutingSummary", "Run", "RunIndex", "RunOpened", "SideBySide",
-    "Site", "StoredRow", "StoredRun", "UserError", "Verification", "Viewing", "all_checks", "audit_claims", "audit_scenarios",
-    "audit_to_html", "build_images", "build_site", "built_in_scenarios", "calibrate", "ceiling", "clean", "compare", "count_routing",
-    "doctor", "expectations", "export", "export_formats", "fit", "history", "import_file", "index_to_dict", "index_to_text",
-    "install_engine", "latest_run", "launch_commands", "list_engines", "list_images", "list_scenarios", "offload", "open_run", "pack",
-    "pin_images", "place", "plan", "plan_time", "preflight", "price_list", "pull_images", "rerun", "routing_summary", "run",
-    "run_index", "runs", "side_by_side", "verify", "view",
+    "Site", "StoredRow", "StoredRun", "Tunables", "Tuned", "UserError", "Verification", "Viewing", "all_checks", "audit_claims",
+    "audit_scenarios", "audit_to_html", "build_images", "build_site", "built_in_scenarios", "calibrate", "ceiling", "clean", "compare",
+    "count_routing", "doctor", "expectations", "export", "export_formats", "fit", "history", "import_file", "index_to_dict",
+    "index_to_text", "install_engine", "latest_run", "launch_commands", "list_engines", "list_images", "list_scenarios",
+    "offload", "open_run", "pack", "pin_images", "place", "plan", "plan_time", "preflight", "price_list", "pull_images", "rerun",
+    "routing_summary", "run", "run_index", "runs", "side_by_side", "tunable", "tune", "verify", "view",
 ]  # fmt: skip
 
 SIGNATURES = {
-    "plan": "(scenario: str | Path, *, only: Sequence[str] = (), repeats: int | None = None, hardware: str | None = None, "
-    "runtime: Runtime | None = None, adapters: Sequence[str | Path] = (), expectations: Expectations | None = None) -> Plan",
+    "plan": "(scenario: str | Path, *, only: Sequence[str] = (), repeats: int | Literal['auto'] | None = None, "
+    "hardware: str | None = None, runtime: Runtime | None = None, adapters: Sequence[str | Path] = (), "
+    "expectations: Expectations | None = None) -> Plan",
     "open_run": "(path: str | Path, *, facts: Sequence[str] = ()) -> Run",
     "latest_run": "(folder: str | Path = 'results') -> Run",
     "runs": "(folder: str | Path = 'results') -> list[Run]",
@@ -39,6 +40,9 @@ SIGNATURES = {
     "prices: Prices | None = None, facts: Sequence[str] = (), anyway: bool = False) -> Comparison",
     "history": "(folder: str | Path | Sequence[Run] = 'results', *, metric: str | Sequence[str] = (), "
     "equal_within: str | float | None = None) -> History",
+    "tune": "(plan: Plan, *, budget_s: float = 1800.0, goal: str | None = None, seed: int = 0, lossy: bool = False, "
+    "results: str | Path = 'results', fresh: bool = False, wait_quiet_s: float = 0.0, share_machine: bool = False, "
+    "on_event: OnEvent = <function>) -> Run",
     "place": "(model: str, hardware: str, *, precision: str | None = None, kv: str = 'f16', tp: int | None = None, pp: int = 1, "
     "dp_replicas: int = 1, attention_dp: int = 1, ep: int | None = None, redundant_experts: int = 0, offload: Offload = <NOTHING>, "
     "host_gb_s: float | None = None, engine: str | None = None) -> PlacedModel",

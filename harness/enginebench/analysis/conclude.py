@@ -14,6 +14,7 @@ from enginebench.analysis.regimes import Field
 from enginebench.analysis.rows import Row
 from enginebench.analysis.scales import groups
 from enginebench.analysis.scope import scope_of
+from enginebench.analysis.sequential import Looks
 from enginebench.analysis.statements import grid
 from enginebench.analysis.trust import trust_of
 from enginebench.domain import Load
@@ -42,13 +43,7 @@ def conclude(
     scopes = {model: scope_of([row for row in rows if row.deployment.model == model]) for model in models}
     sorted_rows = list(groups(rows, figures, {model: scope.text for model, scope in scopes.items()}))
     searched = _only_searched(rows, run)
-    fields = {
-        model: Field(
-            [(i, row) for i, row in enumerate(rows) if row.deployment.model == model and not scopes[model].refuses(row)],
-            figures[model], slo if figures[model] == "goodput" else None, equal_within,
-        )
-        for model in models
-    }  # fmt: skip
+    fields = fields_of(rows, run, figures, slo=slo, equal_within=equal_within)
     grids = tuple(
         its for group in sorted_rows if (kept := group.without(searched)) is not None
         and (its := grid(kept, fields[group.scale.model])) is not None
@@ -62,6 +57,19 @@ def conclude(
     again = f"bench run {run.scenario.get('file') or run.name}"
     trust = trust_of(rows, figures, missing, again)
     return Conclusion(sentence or "Nothing could be measured.", by_model, grids, limits, choices, trust, equal_within, commands)
+
+
+def fields_of(
+    rows: Sequence[Row], run: RunRecord, figures: Mapping[str, str], *, slo: Slo | None, equal_within: float | None
+) -> dict[str, Field | Looks]:
+    """For each model the rules by which its deployments are compared. figures: model -> the figure that decides, see `decides`."""
+    out: dict[str, Field | Looks] = {}
+    for model, figure in figures.items():
+        its = [(i, row) for i, row in enumerate(rows) if row.deployment.model == model]
+        scope = scope_of([row for _, row in its])
+        field = Field([(i, row) for i, row in its if not scope.refuses(row)], figure, slo if figure == "goodput" else None, equal_within)
+        out[model] = field if run.auto_repeats is None else Looks(field, run.auto_repeats)
+    return out
 
 
 def decides(model: str, rows: Sequence[Row]) -> str:

@@ -7,7 +7,7 @@ those that are equal (`equal_within`). Otherwise the measurements do not tell, a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -19,7 +19,7 @@ from enginebench.domain.formatting import percent
 from enginebench.metrics.equivalence import GATE, Restarts, differ_anywhere, equal_within
 from enginebench.metrics.registry import find
 from enginebench.metrics.slo import Slo
-from enginebench.metrics.statistics import Estimate, change, compare, repeats_needed
+from enginebench.metrics.statistics import CONFIDENCE, Estimate, change, compare, repeats_needed
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,10 @@ class Field:
     slo: Slo | None = None
     margin: float | None = None
     """Below it a difference is equal in practice; None: the metric's own."""
+    error: float = 1 - CONFIDENCE
+    """Of a claim about one load; of a run that looks several times, of this look (`enginebench.domain.repeats`)."""
+    gate: float = GATE
+    """Of a claim that two deployments differ anywhere."""
     _gates: dict[tuple[str, str], float | None] = field(default_factory=dict)
 
     @property
@@ -44,9 +48,9 @@ class Field:
         found = find(self.figure)
         return self.margin if self.margin is not None else found[0].equal_within if found else 0.03
 
-    def regime(self, load: Load) -> Regime:
-        """What is known at one load."""
-        rows = self._by_load.get(load, [])
+    def regime(self, load: Load, without: Collection[str] = ()) -> Regime:
+        """What is known at one load. without: names of deployments that are left out."""
+        rows = [(i, row) for i, row in self._by_load.get(load, ()) if row.name not in without]
         found = [
             _Entry(i, row, estimate, restarts_within(row, self.slo))
             for i, row in rows
@@ -69,21 +73,21 @@ class Field:
             yield self._behind(best, other)
 
     def _behind(self, best: _Entry, other: _Entry) -> Standing:
-        margin = _margin(best.value, other.value, higher=self.higher)
+        margin = margin_between(best.value, other.value, higher=self.higher, error=self.error)
         relation, note = self._relation(best, other, margin)
         return replace(other.standing, relation=relation, share=self._share(best.value, other.value), margin=margin, note=note)
 
     def _relation(self, best: _Entry, other: _Entry, margin: Margin | None) -> tuple[Relation, str]:
-        if equal_within(best.value, other.value, self.equal_within):
+        if equal_within(best.value, other.value, self.equal_within, 1 - 2 * self.error):
             return "equal", ""
         high, low = (best.value, other.value) if self.higher else (other.value, best.value)
-        order = compare(high, low).order
+        order = compare(high, low, self.error).order
         apart = min(high.values) > max(low.values)
         if margin is not None and margin.value < self.equal_within and min(high.n, low.n) > 1 and (apart or order == "higher"):
             return "cannot tell", f"{percent(margin.value, 2)} apart, not shown to be more or less than {percent(self.equal_within)}"
         if margin is not None and margin.value < self.equal_within:
             return "cannot tell", self._overlap(best, other, alone=False)
-        if order == "higher" and (margin is None or ((gate := self._gate(best.row, other.row)) is not None and gate < GATE)):
+        if order == "higher" and (margin is None or ((gate := self._gate(best.row, other.row)) is not None and gate < self.gate)):
             return "behind", ""
         if apart and order in ("ahead", "unknown"):
             return "probably behind", too_few(min(best.value.n, other.value.n))
@@ -153,9 +157,9 @@ class _Entry:
         return Standing(self.row.name, self.index, "behind", self.value, suspect=suspect, holds=self.holds, agreed=agreed)
 
 
-def _margin(best: Estimate, other: Estimate, *, higher: bool) -> Margin | None:
+def margin_between(best: Estimate, other: Estimate, *, higher: bool, error: float = 1 - CONFIDENCE) -> Margin | None:
     """By how much the best is better: more of the figure, or less of it."""
-    its = change(best, other)
+    its = change(best, other, error)
     if its.relative is None:
         return None
     if higher or its.low is None or its.high is None:

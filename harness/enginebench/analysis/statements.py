@@ -9,6 +9,7 @@ from enginebench.analysis.conclusion import Grid, Outcome, Regime, Scale, Standi
 from enginebench.analysis.regimes import Field
 from enginebench.analysis.regions import Axes
 from enginebench.analysis.scales import Group
+from enginebench.analysis.sequential import Looks
 from enginebench.domain.formatting import number, percent
 
 _LEADS: tuple[Outcome, ...] = ("leads", "probably leads")
@@ -16,7 +17,7 @@ _NAMED = 3
 """A sentence names at most so many deployments and counts more of them."""
 
 
-def grid(group: Group, field: Field) -> Grid | None:
+def grid(group: Group, field: Field | Looks) -> Grid | None:
     """The grid of a scale; None if it has no figure at all."""
     regimes = tuple(field.regime(load) for _, load in group.loads)
     found = tuple(each for each in regimes if each.outcome != "nothing")

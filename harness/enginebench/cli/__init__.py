@@ -42,6 +42,7 @@ from enginebench.cli.routing import routing
 from enginebench.cli.run import run
 from enginebench.cli.shared import completion, show
 from enginebench.cli.site import site
+from enginebench.cli.tune import tune
 from enginebench.cli.verify import verify
 from enginebench.cli.view import view
 from enginebench.errors import Exit, UserError
@@ -60,6 +61,7 @@ _VERBS: Mapping[str, Mapping[click.Command, str]] = {
     "Measure": {
         plan: "what a scenario would do and how long it takes",
         run: "measure a scenario; the same command resumes it",
+        tune: "the best options of each engine for a scenario",
         rerun: "plan a stored run again: what differs here?",
         calibrate: "how much load this machine's client can send",
     },

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 import enginebench
-from enginebench.api import CellEnded, CellProgress, CellStarted, Event, LaunchEnded, LaunchStarted, LaunchStep, Note, RunOpened
+from enginebench.api import CellEnded, CellProgress, CellsAdded, CellStarted, Event, LaunchEnded, LaunchStarted, LaunchStep, Note, RunOpened
 from enginebench.cli.shared import show
 from enginebench.cli.time_left import TimeLeft
 from enginebench.domain import Cell
@@ -55,6 +55,9 @@ class ProgressLines:
             case LaunchStep():
                 text = f"{self._run.deployment_name(event.deployment)}: {event.step} ..."
                 self._status(text) if self._live else self._line(text)
+            case CellsAdded():
+                self._planned = event.planned
+                self._line(event.why)
             case CellStarted():
                 self._planned = event.planned
                 if self._live:  # a log gets one line per cell
@@ -76,6 +79,8 @@ class ProgressLines:
             case RunOpened():
                 self._time_needed = self._ask_time() if self._ask_time else None
                 self._time_left = TimeLeft(event.todo, event.searches, self._time_needed.by_load if self._time_needed else {})
+            case CellsAdded():
+                left.add(event.cells)
             case LaunchStarted():
                 left.launch_started(event.deployment, now)
             case CellStarted():

@@ -13,16 +13,18 @@ from enginebench.cli.preflight import refusal, see_now
 from enginebench.cli.shared import AS_JSON, RESULTS, Overrides, price_options, scenario_options, show
 from enginebench.errors import Exit
 
+_UNITS = {"s": 1, "m": 60, "h": 3600}
+
 
 class Duration(click.ParamType[float]):
-    """'60s', '5m' or a number of seconds."""
+    """'60s', '5m', '2h' or a number of seconds."""
 
     name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        number, unit = (value[:-1], value[-1]) if isinstance(value, str) and value[-1:] in ("s", "m") else (value, "s")
+        number, unit = (value[:-1], value[-1]) if isinstance(value, str) and value[-1:] in _UNITS else (value, "s")
         try:
-            seconds = float(number) * (60 if unit == "m" else 1)
+            seconds = float(number) * _UNITS[unit]
         except ValueError:
             seconds = -1.0
         if not 0 <= seconds <= 86_400:

@@ -6,7 +6,7 @@ import re
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias, TypedDict
+from typing import Any, Literal, TypeAlias, TypedDict
 
 import click
 
@@ -23,7 +23,7 @@ class Overrides(TypedDict):
     """What --only, --repeats, --hardware, --runtime and --adapter say: the keywords of `enginebench.plan`."""
 
     only: Sequence[str]
-    repeats: int | None
+    repeats: int | Literal["auto"] | None
     hardware: str | None
     runtime: Runtime | None
     adapters: Sequence[Path]
@@ -35,6 +35,16 @@ def command_line(verb: str, scenario: str, overrides: Overrides) -> str:
     single = {"--repeats": overrides["repeats"], "--hardware": overrides["hardware"], "--runtime": overrides["runtime"]}
     given += [(name, str(value)) for name, value in single.items() if value]
     return shlex.join(["bench", verb, scenario, *(word for option in given for word in option)])
+
+
+class Repeats(click.IntRange):
+    """A number from 1, or `auto`."""
+
+    def __init__(self) -> None:
+        super().__init__(min=1)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if value == "auto" else super().convert(value, param, ctx)
 
 
 class Number(click.FloatRange):
@@ -84,7 +94,7 @@ def scenario_options(command: Command) -> Command:
             metavar="KEY=VALUE",
             help="Only the cells with this value, e.g. engine=vllm (repeatable; twice the same key: either).",
         ),
-        click.option("--repeats", type=click.IntRange(min=1), help="Number of repeats, instead of the scenario's."),
+        click.option("--repeats", type=Repeats(), help="Number of repeats instead of the scenario's, or auto: more where they can tell."),
         click.option(
             "--hardware",
             metavar="HARDWARE",

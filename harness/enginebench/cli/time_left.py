@@ -56,6 +56,13 @@ class TimeLeft:
 
     # -- what happens ------------------------------------------------------------------------------------------------------------
 
+    def add(self, cells: Sequence[Cell]) -> None:
+        """The run goes on with these."""
+        self._cells.update((id(cell.deployment), cell.load) for cell in cells)
+        self._starts.update(deployment for deployment, _ in {(id(cell.deployment), cell.repeat) for cell in cells})
+        self._engine |= {id(cell.deployment): cell.deployment.engine for cell in cells}
+        self._update()
+
     def launch_started(self, deployment: Deployment, now: float) -> None:
         self._mark, self._start, self._measured = now, 0.0, False
         self._starts[id(deployment)] = max(0, self._starts[id(deployment)] - 1)

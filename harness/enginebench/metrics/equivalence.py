@@ -43,16 +43,17 @@ def read_margin(given: str | float) -> float:
     return value
 
 
-def equal_within(a: Estimate, b: Estimate, margin: float) -> bool | None:
+def equal_within(a: Estimate, b: Estimate, margin: float, confidence: float = EQUAL_CONFIDENCE) -> bool | None:
     """Whether a and b surely differ by less than the margin (0.03: 3 %); None with too few restarts to ever show it, or values of 0.
 
     Two one-sided tests (TOST; Schuirmann 1987): the 90 % interval of the ratio lies within 1 +- margin. The interval is that of Hodges and
     Lehmann over all pairs of restarts, exact for any distribution, as in `change`. 3 + 3 restarts are the fewest that reach it.
+    confidence: of that interval, 1 - twice the error of each test.
     """
     if min(*a.values, *b.values) <= 0 or min(a.n, b.n) < 2:
         return None
-    outside, coverage = cut(a.n, b.n, EQUAL_CONFIDENCE)
-    if coverage < EQUAL_CONFIDENCE - 1e-9:
+    outside, coverage = cut(a.n, b.n, confidence)
+    if coverage < confidence - 1e-9:
         return None
     ratios = sorted(x / y for x in a.values for y in b.values)
     return 1 - margin < ratios[outside] and ratios[-1 - outside] < 1 + margin

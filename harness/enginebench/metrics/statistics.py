@@ -120,18 +120,18 @@ class Comparison:
     """The result of comparing a with b."""
 
     order: Order
-    """higher: p < 0.05. ahead: every repeat of a is above every repeat of b, but there are too few for p < 0.05. tied: no detectable
-    difference. unknown: a single repeat has no spread."""
+    """higher: p below the error, 0.05. ahead: every repeat of a is above every repeat of b, but there are too few for that. tied: no
+    detectable difference. unknown: a single repeat has no spread."""
     p: float | None = None
     """Of the exact test; None if either has a single repeat."""
 
 
-def compare(a: Estimate, b: Estimate) -> Comparison:
-    """Whether a is higher than b. Every sentence and mark of a report follows this rule."""
+def compare(a: Estimate, b: Estimate, error: float = 1 - CONFIDENCE) -> Comparison:
+    """Whether a is higher than b. Every sentence and mark of a report follows this rule. error: the p below which it is."""
     if a.n < 2 or b.n < 2:
         return Comparison("unknown")
     p = rank_test(a.values, b.values)
-    if a.value > b.value and p < 1 - CONFIDENCE:
+    if a.value > b.value and p < error:
         return Comparison("higher", p)
     return Comparison("ahead" if min(a.values) > max(b.values) else "tied", p)
 
@@ -192,23 +192,24 @@ class Change:
     """Probability that the interval contains the true change; below CONFIDENCE there are too few repeats to reach it."""
 
 
-def change(a: Estimate, b: Estimate) -> Change:
+def change(a: Estimate, b: Estimate, error: float = 1 - CONFIDENCE) -> Change:
     """How a differs from b: the result of `compare` in either direction, and the relative change with an interval that agrees with it.
 
     The median of the ratios of every repeat of a to every repeat of b estimates the true ratio (Hodges and Lehmann 1963, on logarithms);
     the ratios that the rank test does not reject at 5 % are the interval (Moses; see Hollander and Wolfe, Nonparametric Statistics, 4.3).
     It is exact if restarts of a and b differ only by a factor and no two values are equal. It measures variation between restarts only:
-    a difference between two days that is not a property of the deployment counts as a change.
+    a difference between two days that is not a property of the deployment counts as a change. error: the p below which it is a
+    change, and the probability with which the interval may miss it.
     """
     falls = a.value < b.value
-    found = compare(b, a) if falls else compare(a, b)
+    found = compare(b, a, error) if falls else compare(a, b, error)
     if min(b.values) <= 0:
         return Change(found.order, falls, found.p, None)
     ratios = sorted(x / y for x in a.values for y in b.values)
     relative = float(np.median(ratios)) - 1
     if min(a.n, b.n) < 2:
         return Change(found.order, falls, found.p, relative)
-    outside, coverage = cut(a.n, b.n)
+    outside, coverage = cut(a.n, b.n, 1 - error)
     return Change(found.order, falls, found.p, relative, ratios[outside] - 1, ratios[-1 - outside] - 1, coverage)
 
 

@@ -1,28 +1,31 @@
 """What is stored about a run as a whole: run.json."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Self
 
 from enginebench.checkpoints.content import Content
 from enginebench.domain import JSON
+from enginebench.domain.repeats import AutoRepeats
 from enginebench.records.schema import SCHEMA, StoredSearch
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One execution of a plan. Written when the run starts; a search adds its probes while it runs."""
+    """One execution of a plan. Written when the run starts; while it runs, searches, `repeats: auto` and tunings add cells."""
 
     name: str
     """Of the scenario."""
     created_at: str
     """When the run started: UTC, ISO 8601."""
     scenario: Mapping[str, JSON]
-    """title, description, file and repeats of the scenario, and its hardware if it names one."""
+    """title, description, file and repeats of the scenario, its hardware if it names one, `auto_repeats` where the run
+    decides on them, and `tune` for a tuning."""
     plan_id: str
     """Hash of what the plan measures. A run is resumed only by the same plan."""
     cells: tuple[str, ...]
-    """Ids of all cells in plan order, whether measured yet or not."""
+    """Ids of all cells in plan order, whether measured yet or not; those that were added while it ran come last, but for
+    probes of a search."""
     machine: Mapping[str, JSON]
     """Facts about the machine, see `enginebench.machine.host.facts`."""
     enginebench: str
@@ -38,6 +41,17 @@ class RunRecord:
     only with the same. Empty in records from before this was stored."""
     schema: int = SCHEMA
     """Version of the format it is stored in."""
+
+    @property
+    def auto_repeats(self) -> AutoRepeats | None:
+        """The looks of a run with `repeats: auto`; None: the number was fixed."""
+        stored = self.scenario.get("auto_repeats")
+        return AutoRepeats(int(stored["most"])) if isinstance(stored, dict) else None  # type: ignore[arg-type]
+
+    def with_cells(self, added: Iterable[str]) -> Self:
+        """The record with further cells; those that it has already are not added again."""
+        cells = tuple(dict.fromkeys((*self.cells, *added)))
+        return self if cells == self.cells else replace(self, cells=cells)
 
     def with_probe(self, first: str, probe: str, level: float) -> Self:
         """The record with the cell `probe` added to the search that began with the cell `first`.

@@ -96,7 +96,9 @@ def _summary(plan: Plan, deployments: int, launches: Sequence[tuple[Deployment, 
     searches = len(set(plan.searches.values()))
     loads += [counted(searches, "search", "searches")] if searches else []
     repeats = len({cell.repeat for cell in plan.cells})
-    factors = [counted(deployments, "deployment"), " and ".join(loads), counted(repeats, "repeat")]
+    auto = plan.scenario.auto
+    restarts = f"{repeats} to {auto.most} repeats" if auto is not None else counted(repeats, "repeat")
+    factors = [counted(deployments, "deployment"), " and ".join(loads), restarts]
     full = searches or len(plan.cells) == deployments * len({cell.load for cell in fixed}) * repeats
     cells = f"{'up to ' if searches else ''}{counted(len(plan.cells) + plan.probes, 'cell')}"
     parts = [f"{' x '.join(factors)} = {cells}" if full else f"{', '.join(factors)}: {cells}"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from enginebench.analysis.analysis import Analysis, analyse
 from enginebench.analysis.conclusion import Conclusion
 from enginebench.analysis.frames import cells_frame, requests_frame, rows_frame
+from enginebench.analysis.tuning import Tuned, tuned_of
 from enginebench.domain import JSON, plain_object
 from enginebench.errors import UserError
 from enginebench.metrics.costs import Prices
@@ -22,11 +23,12 @@ from enginebench.report.export import to_csv, to_json, to_markdown
 from enginebench.report.summary import render_summary
 from enginebench.report.summary_details import render_latencies, render_why
 from enginebench.report.table import render_table
+from enginebench.report.tuning import tuning_text
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Form: TypeAlias = Literal["summary", "latency", "why", "text", "md", "csv", "json", "html", "svg"]
+Form: TypeAlias = Literal["summary", "latency", "why", "text", "md", "csv", "json", "html", "svg", "tuning"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +53,11 @@ class Run:
     def analysis(self) -> Analysis:
         """Its rows with figures and verdicts, the ranking, the parity of outputs, caveats. UserError when samples are damaged."""
         return analyse(self.folder, self.prices, equal_within=self.equal_within)
+
+    @property
+    def tuned(self) -> Sequence[Tuned]:
+        """Of a run of `bench tune`: the default and the tuned row of each deployment, what changed and what mattered; else empty."""
+        return tuned_of(self.analysis)
 
     @property
     def conclusion(self) -> Conclusion:
@@ -108,7 +115,7 @@ class Run:
     def report(self, form: Form = "text") -> str:
         """The run for a terminal: the answer ('summary'), the latencies at every load ('latency'), what the answer rests on ('why') or a
         table of all rows ('text'); as Markdown ('md'), tidy CSV, versioned JSON, an HTML page that opens offline, or a picture of the
-        answer ('svg').
+        answer ('svg'). 'tuning': of a run of `bench tune` the default and the tuned rows.
         """
         if form == "summary":
             return render_summary(self.analysis, self.path)
@@ -122,6 +129,7 @@ class Run:
             return render_picture(self.folder, self.analysis)
         render = {
             "latency": render_latencies, "why": render_why, "text": render_table, "md": to_markdown, "csv": to_csv, "json": to_json,
+            "tuning": tuning_text,
         }[form]  # fmt: skip
         return render(self.analysis)
 

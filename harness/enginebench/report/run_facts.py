@@ -32,6 +32,9 @@ def size_text(analysis: Analysis) -> str:
     """'2 deployments x 4 loads x 4 restarts'"""
     loads, repeats = len({row.load for row in analysis.rows}), max((len(row.cells) for row in analysis.rows), default=0)
     parts = [counted(len({(row.deployment.model, row.name) for row in analysis.rows}), "deployment"), counted(loads, "load")]
+    fewest = min((len(row.cells) for row in analysis.rows), default=0)
+    if analysis.run.auto_repeats is not None and fewest < repeats:
+        return " x ".join([*parts, f"{fewest} to {repeats} restarts"])
     return " x ".join([*parts, *([counted(repeats, "restart")] if repeats > 1 else [])])
 
 

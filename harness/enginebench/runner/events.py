@@ -1,8 +1,9 @@
 """What happens during a run, as data. The runner sends each event to one function; who listens decides what to do with it.
 
 Events come in this order: `Note` at any time; `RunOpened` once; per server start `LaunchStarted`, `LaunchStep`s, `EngineReady`, its cells,
-and `LaunchEnded`; per cell `CellStarted`, `CellProgress`es and `CellEnded`. A skipped cell, and one whose engine did not start, has only
-`CellEnded`. A listener must return quickly: `CellProgress` comes inside a measured window, at most four times a second.
+and `LaunchEnded`; between server starts `CellsAdded`; per cell `CellStarted`, `CellProgress`es and `CellEnded`. A skipped cell, and one
+whose engine did not start, has only `CellEnded`. A listener must return quickly: `CellProgress` comes inside a measured
+window, at most four times a second.
 """
 
 from collections.abc import Callable, Mapping
@@ -148,6 +149,18 @@ class CellEnded:
 
 
 @dataclass(frozen=True)
+class CellsAdded:
+    """The run goes on: restarts that can still change an answer, or the next trials of a tuning."""
+
+    cells: tuple[Cell, ...] = field(repr=False)
+    """Those that will be measured next, in order."""
+    planned: int
+    """Cells of the run so far, these included."""
+    why: str
+    """In one sentence."""
+
+
+@dataclass(frozen=True)
 class LaunchEnded:
     """A server was stopped, or could not be started."""
 
@@ -156,7 +169,9 @@ class LaunchEnded:
     """Why it ended before all of its cells were measured; None if they were."""
 
 
-Event: TypeAlias = Note | RunOpened | LaunchStarted | LaunchStep | EngineReady | CellStarted | CellProgress | CellEnded | LaunchEnded
+Event: TypeAlias = (
+    Note | RunOpened | LaunchStarted | LaunchStep | EngineReady | CellStarted | CellProgress | CellEnded | LaunchEnded | CellsAdded
+)
 OnEvent: TypeAlias = Callable[[Event], None]
 
 

@@ -12,6 +12,7 @@ from enginebench.errors import UserError
 from enginebench.records.files import now, remove_parts
 from enginebench.records.run import RunRecord
 from enginebench.records.run_folder import Run, find_runs, new_run_path
+from enginebench.runner.growth import Fixed, Growth
 from enginebench.runner.redaction import mask, secrets_of
 from enginebench.scenario.contents import changed
 from enginebench.scenario.plan import Plan
@@ -22,12 +23,14 @@ _SAME_MACHINE = ("architecture", "cpu", "logical_cores", "usable_cores", "cpu_qu
 
 @contextlib.contextmanager
 def open_run_for(
-    plan: Plan, results: Path, machine: Mapping[str, JSON], *, fresh: bool, retry_failed: bool, say: Callable[[str], None]
-) -> Iterator[Run]:
+    plan: Plan, results: Path, machine: Mapping[str, JSON], *, fresh: bool, retry_failed: bool, say: Callable[[str], None],
+    growth: Growth | None = None,
+) -> Iterator[Run]:  # fmt: skip
     """The run to resume, or a new one, locked against other processes while the block lasts.
     fresh: always a new run. retry_failed: measure failed cells again, and those that were skipped for
-    want of something that is here now. UserError if another process holds the lock."""
-    run = None if fresh else _to_resume(plan, results, machine, retry_failed=retry_failed, say=say)
+    want of something that is here now. growth: what adds cells, by which a run is complete or not. UserError if another process holds the
+    lock."""
+    run = None if fresh else _to_resume(plan, results, machine, growth or Fixed(), retry_failed=retry_failed, say=say)
     if run is None:
         run = Run.create(new_run_path(results, plan.scenario.name), _new_record(plan, machine), plan.scenario.text)
     with _locked(run):
@@ -51,10 +54,12 @@ def open_run_for(
         yield run
 
 
-def _to_resume(plan: Plan, results: Path, machine: Mapping[str, JSON], *, retry_failed: bool, say: Callable[[str], None]) -> Run | None:
+def _to_resume(
+    plan: Plan, results: Path, machine: Mapping[str, JSON], growth: Growth, *, retry_failed: bool, say: Callable[[str], None]
+) -> Run | None:
     """The newest run of this plan on this machine with cells left to measure."""
     for run in reversed(find_runs(results, plan.scenario.name)):
-        if run.record.plan_id != plan.id or (run.finished and not (retry_failed and _to_retry(run, plan))):
+        if run.record.plan_id != plan.id or (_complete(run, growth) and not (retry_failed and _to_retry(run, plan))):
             continue
         if other := _changed(run.record.machine, machine):
             say(f"note: {run.path} is unfinished but was measured on another machine ({other}); starting a new run")
@@ -68,11 +73,19 @@ def _to_resume(plan: Plan, results: Path, machine: Mapping[str, JSON], *, retry_
     return None
 
 
+def _complete(run: Run, growth: Growth) -> bool:
+    """Whether every cell of its record is stored, and none would be added."""
+    return run.finished and growth.more(run) is None
+
+
 def _new_record(plan: Plan, machine: Mapping[str, JSON]) -> RunRecord:
     scenario = plan.scenario
     about: dict[str, JSON] = {"title": scenario.title, "description": scenario.description, "file": scenario.file.name}
+    about |= dict(plan.purpose)
     about |= {"repeats": scenario.repeats} | _margin(plan) | ({"hardware": _hardware(scenario.hardware)} if scenario.hardware else {})
     probes = {first: {first: search.start} for first, search in plan.searches.items()}
+    if scenario.auto is not None:
+        about["auto_repeats"] = plain_object(scenario.auto)
     cells = tuple(cell.id for cell in plan.cells)
     return RunRecord(scenario.name, now(), about, plan.id, cells, machine, __version__, _slo(plan), plan.searches, probes, plan.contents)
 

@@ -83,5 +83,6 @@ def _needs(made: Plan) -> Iterator[str]:
 def _size(made: Plan) -> str:
     loads = len({load for its in made.scenario.loads for load in its})
     parts = [counted(len(made.scenario.deployments), "deployment"), counted(loads, "load")]
-    repeats = made.scenario.repeats
-    return " x ".join([*parts, *([counted(repeats, "repeat")] if repeats > 1 else [])])
+    repeats, auto = made.scenario.repeats, made.scenario.auto
+    restarts = f"{repeats} to {auto.most} repeats" if auto is not None else counted(repeats, "repeat") if repeats > 1 else ""
+    return " x ".join(filter(None, [*parts, restarts]))

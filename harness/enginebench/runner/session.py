@@ -15,6 +15,7 @@ from enginebench.records.run_folder import Run
 from enginebench.runner.doctor import remove_leftovers
 from enginebench.runner.events import Event, Note, OnEvent, RunOpened, ignore
 from enginebench.runner.folder import open_run_for
+from enginebench.runner.growth import Growth, growth_of
 from enginebench.runner.instruments import Instruments
 from enginebench.runner.live import LiveFile
 from enginebench.runner.preflight import CannotRun, check_prompts, gpu_users, preflight
@@ -34,9 +35,11 @@ def run_plan(
     wait_quiet_s: float = 0.0,
     share_machine: bool = False,
     on_event: OnEvent = ignore,
+    growth: Growth | None = None,
 ) -> Run:
-    """Measure every cell of a plan that has no record yet. Arguments and errors: `enginebench.api.run`."""
-    began = Moment()
+    """Measure every cell of a plan that has no record yet. growth: what adds cells; None: what the scenario asks for. Other arguments and
+    errors: `enginebench.api.run`."""
+    began, growth = Moment(), growth or growth_of(plan)
     lacking = preflight(plan)
     if lacking.refused:
         raise CannotRun(lacking)
@@ -64,7 +67,8 @@ def run_plan(
             advice = "wait until it has ended, or go on with --share-machine: then every cell is suspect"
             raise UserError(f"this machine is in use by {', '.join(found)}", advice=advice)
         try:
-            run = stack.enter_context(open_run_for(plan, results, _machine(plan), fresh=fresh, retry_failed=retry_failed, say=note))
+            opened = open_run_for(plan, results, _machine(plan), fresh=fresh, retry_failed=retry_failed, say=note, growth=growth)
+            run = stack.enter_context(opened)
         except OSError as error:
             advice = "name another folder with --results"
             raise UserError(f"no run can be stored there: {error.strerror}", file=results, advice=advice) from None
@@ -76,7 +80,7 @@ def run_plan(
         tell(RunOpened(run.path, len(run.record.cells), stored, loads, deployments, todo, plan.searches))
         if not run.finished:
             check_quiet(began, wait_quiet_s, note)
-        Sweep(plan, run, plan.registry, installs_of, tell, instruments, client_processes, lease=lease, gpu_users=users).go()
+        Sweep(plan, run, plan.registry, installs_of, tell, instruments, client_processes, lease=lease, gpu_users=users, growth=growth).go()
     if listener.error is not None:
         raise listener.error
     return run

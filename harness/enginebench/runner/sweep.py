@@ -24,7 +24,8 @@ from enginebench.records.samples import Samples
 from enginebench.runner.cell import is_synthetic, measure, parity_outputs
 from enginebench.runner.cell_queue import CellQueue
 from enginebench.runner.engine import Engine
-from enginebench.runner.events import CellEnded, CellStarted, EngineReady, LaunchEnded, LaunchStarted, LaunchStep, Note, OnEvent
+from enginebench.runner.events import CellEnded, CellsAdded, CellStarted, EngineReady, LaunchEnded, LaunchStarted, LaunchStep, Note, OnEvent
+from enginebench.runner.growth import Fixed, Growth
 from enginebench.runner.instruments import Instruments
 from enginebench.runner.launch import open_engine
 from enginebench.runner.priming import first_generation, fit_text_scale, wait_until_idle
@@ -33,7 +34,7 @@ from enginebench.runtime import LaunchFailed, telling_line
 from enginebench.runtime.machine_lease import MachineLease
 from enginebench.scenario.checkpoint import check_fetched
 from enginebench.scenario.contents import changed, contents_of, hashes
-from enginebench.scenario.plan import Plan
+from enginebench.scenario.plan import Plan, launches_of
 
 MAX_CRASHES = 2
 """An engine that crashed on this many cells in a row is not started again."""
@@ -59,21 +60,31 @@ class Sweep:
     """Other processes on the GPUs of this plan when the run began."""
     session_id: str = field(default_factory=lambda: secrets.token_hex(4))
     """Makes the prompts for an attached server differ from those of earlier runs; stored with each cell that uses it."""
+    growth: Growth = field(default_factory=Fixed)
+    """What adds cells when those of the plan are stored."""
 
     def go(self) -> None:
         """Measure every cell that is not stored yet. KeyboardInterrupt passes through; what is stored is kept."""
         self._prepare_checkpoints()
         self._identify(whole=False)
-        for deployment, cells in self.plan.launches():
-            for cell in cells:
-                if cell.id in self.plan.skipped and not self.run.has(cell.id):
-                    self._store_unmeasured([cell], "skipped", self.plan.skipped[cell.id])
-            queue = CellQueue(self.plan, self.run, [cell for cell in cells if cell.id not in self.plan.skipped])
-            self._measure_deployment(deployment, queue)
+        self._measure(self.plan.cells)
+        while (added := self.growth.more(self.run)) is not None:
+            self.run.update(self.run.record.with_cells(cell.id for cell in added.cells))
+            left = tuple(cell for cell in added.cells if not self.run.has(cell.id))
+            self.on_event(CellsAdded(left, len(self.run.record.cells), added.why))
+            self._measure(left)
         if large := [name for name, found in self.run.record.inputs.items() if found.sha256 is None]:
             self.on_event(Note(f"hashing what was too large before the run: {', '.join(large)}"))
             with contextlib.suppress(UserError):  # a file that is gone by now costs its hash
                 self._identify(whole=True)
+
+    def _measure(self, cells: Sequence[Cell]) -> None:
+        for deployment, its in launches_of(cells):
+            for cell in its:
+                if cell.id in self.plan.skipped and not self.run.has(cell.id):
+                    self._store_unmeasured([cell], "skipped", self.plan.skipped[cell.id])
+            queue = CellQueue(self.plan, self.run, [cell for cell in its if cell.id not in self.plan.skipped])
+            self._measure_deployment(deployment, queue)
 
     def _identify(self, *, whole: bool) -> None:
         """Store what the files contain that were fetched for this run, or whose whole content was not hashed before it."""

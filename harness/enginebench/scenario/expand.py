@@ -19,6 +19,7 @@ from enginebench.adapter import Adapter
 from enginebench.domain import Deployment, Load, Parallelism, Runtime, Search, plain
 from enginebench.domain.container import Container
 from enginebench.domain.precisions import UNSTATED
+from enginebench.domain.repeats import FIRST_LOOK, AutoRepeats
 from enginebench.engines.registry import Registry
 from enginebench.errors import did_you_mean
 from enginebench.inputs.source import Location, Source, read
@@ -37,6 +38,7 @@ MAX_CELLS = 200_000
 """A larger sweep is taken for a mistake: at one second per cell it takes more than two days."""
 
 
+NO_SEARCH = "auto does not go with `find`, whose levels differ from one restart to the next"
 UNKNOWN_CONTEXT = 4096
 """Tokens per request that a server must hold if the lengths of a data set are unknown and the scenario does not set max_context."""
 
@@ -63,6 +65,9 @@ class Scenario:
     """For each deployment, the searches that follow its loads; searches need an `slo`."""
     slo: Slo | None = None
     repeats: int = 1
+    """Restarts of each deployment; with `auto` those before the first look."""
+    auto: AutoRepeats | None = None
+    """When restarts are added; None: their number is fixed."""
     parity: ParityCheck | None = None
     title: str | None = None
     description: str | None = None
@@ -113,12 +118,25 @@ def expand(source: Source, registry: Registry, *, runtime: Runtime | None = None
             raise source.error("two searches begin with the same load", ("loads",), advice="keep the one with the wider bounds")
     deployments, loads_of, searches = zip(*(served for served, _ in found.values()), strict=True) if found else ((), (), ())
     return Scenario(
-        name=written.name, deployments=deployments, loads=loads_of, searches=searches, slo=slo, repeats=written.repeats,
-        equal_within=written.equal_within,
+        name=written.name, deployments=deployments, loads=loads_of, searches=searches, slo=slo, repeats=_first(written),
+        auto=_auto(written), equal_within=written.equal_within,
         parity=ParityCheck(**written.parity.model_dump()) if written.parity else None, title=written.title,
         description=written.description, hardware=hardware or written.hardware, hardware_by_command=bool(hardware),
         file=source.file, text=source.text,
     )  # fmt: skip
+
+
+def _auto(written: ScenarioFile) -> AutoRepeats | None:
+    its = written.repeats
+    return None if isinstance(its, int) else AutoRepeats(its.most, its.budget_s)
+
+
+def _first(written: ScenarioFile) -> int:
+    return written.repeats if isinstance(written.repeats, int) else FIRST_LOOK
+
+
+def _most(written: ScenarioFile) -> int:
+    return written.repeats if isinstance(written.repeats, int) else written.repeats.most
 
 
 @dataclass
@@ -186,7 +204,7 @@ class _Expansion:
                 raise self._too_many(named * spread, ("deployments", number))
             for variant in self._variants(entry, number):
                 options = self._axes(entry, self._adapter(variant.engine, variant.places["engine"]), variant.at)
-                cells += spread * size(options) * self.loads.size(variant.chosen) * self.written.repeats
+                cells += spread * size(options) * self.loads.size(variant.chosen) * _most(self.written)
         if cells > MAX_CELLS:
             raise self._too_many(cells, ("deployments",))
 
@@ -200,6 +218,8 @@ class _Expansion:
             if group.find and self.written.slo is None:
                 advice = "write one at the top level, e.g. slo: {ttft_ms: 500, tpot_ms: 50}"
                 raise self.source.error("a search needs an `slo`", ("loads", number, "find"), advice=advice)
+            if group.find and _auto(self.written) is not None:
+                raise self.source.error(NO_SEARCH, ("repeats",), advice="write a number of repeats, or list the levels in place of `find`")
 
     def of(self, entry: Deployments, number: int) -> Iterator[_Served]:
         """Every deployment of entry number `number`, with its loads and searches."""

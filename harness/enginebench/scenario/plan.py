@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from enginebench.adapter import Unsupported
 from enginebench.domain import JSON, Cell, Deployment, Load, Search, fingerprint, load_fields, plain
@@ -20,12 +20,16 @@ from enginebench.engines.registry import Registry, discover
 from enginebench.errors import UserError
 from enginebench.scenario import MAX_CELLS, Scenario, load_at
 from enginebench.scenario.contents import Contents, hashes
+from enginebench.scenario.expand import NO_SEARCH
 
 if TYPE_CHECKING:
     from enginebench.physics.deployment_limits import MachineLimits  # imports all of physics
     from enginebench.physics.expectation import Expectations
 else:
     Expectations = MachineLimits = object  # for typing.get_type_hints(Plan)
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -46,16 +50,22 @@ class Plan:
     """What engines usually reach, for the time that it takes on a CPU; None: by published measurements. `bounds` has its own."""
     contents: Contents = field(default_factory=dict)
     """What the checkpoints, data sets and traces contain that are on this machine."""
+    purpose: Mapping[str, JSON] = field(default_factory=dict)
+    """What adds cells while it runs, other than searches and `repeats: auto`: `{"tune": {...}}`. Stored with the run."""
     registry: Registry = field(default_factory=discover, repr=False, compare=False)
     """The adapters of its engines."""
 
     @property
     def id(self) -> str:
-        """Hash over the cells, the searches and the SLO that steers them. Scenarios that measure the same have the same id."""
+        """Hash over the cells and over what adds more: searches with their SLO, `repeats: auto`, a tuning. The same for the same plan."""
         whole: dict[str, JSON] = {"cells": [cell.id for cell in self.cells]}
         if self.searches:
             whole["searches"] = {key: plain(search) for key, search in self.searches.items()}
             whole["slo"] = plain(self.scenario.slo)
+        if self.scenario.auto is not None:
+            whole["looks"] = list(self.scenario.auto.looks)
+        if self.purpose:
+            whole["purpose"] = dict(self.purpose)
         return fingerprint(whole)
 
     @property
@@ -75,10 +85,7 @@ class Plan:
 
     def launches(self) -> Iterator[tuple[Deployment, tuple[Cell, ...]]]:
         """Server starts in order, each with the cells it serves."""
-        # Compares objects instead of ids: the cells of one launch share their deployment, and 10,000 ids take half a second.
-        for _, group in itertools.groupby(self.cells, key=lambda cell: (cell.repeat, cell.deployment)):
-            cells = tuple(group)
-            yield cells[0].deployment, cells
+        return launches_of(self.cells)
 
     def only(self, selection: Mapping[str, frozenset[str]]) -> Plan:
         """The cells whose deployment or load has one of these values for every key, e.g. {'engine': {'vllm', 'sglang'}}."""
@@ -90,14 +97,29 @@ class Plan:
         return frozenset(_value(cell, key) for cell in self.cells)
 
 
+def launches_of(cells: Sequence[Cell]) -> Iterator[tuple[Deployment, tuple[Cell, ...]]]:
+    """Server starts in order, each with the cells it serves."""
+    # Compares objects instead of ids: the cells of one launch share their deployment, and 10,000 ids take half a second.
+    for _, group in itertools.groupby(cells, key=lambda cell: (cell.repeat, cell.deployment)):
+        its = tuple(group)
+        yield its[0].deployment, its
+
+
+def in_turn(items: Sequence[T], repeat: int) -> Sequence[T]:
+    """The deployments of a repeat in their order, or backwards in every other one."""
+    return items if repeat % 2 == 0 else items[::-1]
+
+
 def plan(scenario: Scenario, registry: Registry, bounds: MachineLimits | None = None) -> Plan:
     """The cells of a scenario in the order they are measured, and the reason for each that cannot run.
 
     bounds: limits of the machine, which a load may exceed; None: no machine is checked.
     """
-    size = (sum(map(len, scenario.loads)) + sum(map(len, scenario.searches))) * scenario.repeats
+    size = (sum(map(len, scenario.loads)) + sum(map(len, scenario.searches))) * (scenario.auto.most if scenario.auto else scenario.repeats)
     if size > MAX_CELLS:
         raise UserError(f"{scenario.repeats:,} repeats make {size:,} cells, more than {MAX_CELLS:,}", file=scenario.file)
+    if scenario.auto is not None and any(scenario.searches):
+        raise UserError(f"repeats: {NO_SEARCH}", file=scenario.file, advice="write a number of repeats")
     everything = [_Served(*served) for served in zip(scenario.deployments, scenario.loads, scenario.searches, strict=True)]
     refused = [served.refusal(registry) for served in everything]
     too_large = [{} if bounds is None or refused[i] else served.too_large(registry, bounds) for i, served in enumerate(everything)]
@@ -105,8 +127,7 @@ def plan(scenario: Scenario, registry: Registry, bounds: MachineLimits | None = 
     skipped: dict[str, str] = {}
     searches: dict[str, Search] = {}
     for repeat in range(scenario.repeats):
-        order = range(len(everything)) if repeat % 2 == 0 else reversed(range(len(everything)))
-        for i in order:
+        for i in in_turn(range(len(everything)), repeat):
             served = everything[i]
             firsts = {search.base: search for search in served.searches}
             for load in served.each:

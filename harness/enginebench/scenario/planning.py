@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from enginebench.domain import Runtime
+from enginebench.domain.repeats import FIRST_LOOK, AutoRepeats
 from enginebench.engines.registry import discover
 from enginebench.errors import UserError, did_you_mean
 from enginebench.machine.folders import resource_dir
@@ -27,7 +28,7 @@ def plan(
     scenario: str | Path,
     *,
     only: Sequence[str] = (),
-    repeats: int | None = None,
+    repeats: int | Literal["auto"] | None = None,
     hardware: str | None = None,
     runtime: Runtime | None = None,
     adapters: Sequence[str | Path] = (),
@@ -36,16 +37,18 @@ def plan(
     """The cells of a scenario in the order they would be measured, and which are skipped and why. Launches nothing.
 
     scenario: a YAML file, or the name of a built-in scenario. only: 'KEY=VALUE' items, such as 'engine=vllm'; a cell must have one of the
-    values of every key. repeats: instead of the scenario's. hardware: what it will run on, such as '4xh100', to skip what does not fit;
-    'any': check nothing; None: the scenario's, else the GPUs of this machine. runtime: 'process' or 'docker' for every server that the
-    scenario starts. adapters: further adapter files. expectations: what engines usually reach, for the time it takes, see `expectations`;
-    None: by published measurements.
+    values of every key. repeats: a number or 'auto' instead of the scenario's. hardware: what it will run on, such as '4xh100', to skip
+    what does not fit; 'any': check nothing; None: the scenario's, else the GPUs of this machine. runtime: 'process' or 'docker' for every
+    server that the scenario starts. adapters: further adapter files. expectations: what engines usually reach, for the time it takes, see
+    `expectations`; None: by published measurements.
     UserError with file, line and key for a mistake in the scenario, and for a selection without cells.
     """
     registry = discover(map(Path, adapters))
     loaded = load_scenario(find_scenario(scenario), registry, runtime=runtime, hardware=hardware)
-    if repeats is not None:
-        loaded = replace(loaded, repeats=repeats)
+    if repeats == "auto":
+        loaded = replace(loaded, repeats=FIRST_LOOK, auto=loaded.auto or AutoRepeats())
+    elif repeats is not None:
+        loaded = replace(loaded, repeats=repeats, auto=None)
     bounds, unchecked = _bounds(loaded, expectations)
     whole = replace(plan_of(loaded, registry, bounds), unchecked=unchecked, expectations=expectations)
     selection = _selection(only)

@@ -10,12 +10,13 @@ import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
-from pydantic import BeforeValidator, Field, create_model, field_validator, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, create_model, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from enginebench.checkpoints.families import FAMILIES
 from enginebench.domain import JSON
 from enginebench.domain.precisions import UNSTATED
+from enginebench.domain.repeats import FIRST_LOOK, MOST, AutoRepeats
 from enginebench.errors import UserError
 from enginebench.inputs.fields import Count, Few, ListOf, Milliseconds, Name, Seconds, Seed, Strict, sweep_field, sweep_or
 from enginebench.metrics.equivalence import read_margin
@@ -178,12 +179,37 @@ if not TYPE_CHECKING:
     SLO = create_model("SLO", __base__=SLO, __doc__=SLO.__doc__, __module__=__name__, **_LIMITS)
 
 
+class AutoRestarts(Strict):
+    """`repeats: auto` with other bounds: `repeats: {most: 24, budget_s: 7200}`. See [docs/tune.md](tune.md#stop-when-it-is-decided)."""
+
+    most: Annotated[int, Field(ge=FIRST_LOOK, le=MOST, strict=True)] = Field(
+        AutoRepeats.most, description=f"Restarts of a deployment after which no more are added, {FIRST_LOOK} to {MOST}."
+    )
+    budget_s: Seconds | None = Field(
+        None, description="Seconds of engine time (starts and cells) after which none are added; default: no limit."
+    )
+
+
 class Parity(Strict):
     """Compare the greedy output of all engines for the same prompts. Outputs are stored with the run."""
 
     prompts: Count = Field(4, description="Number of prompts.")
     input_tokens: Count = Field(32, description="Prompt length in tokens.")
     output_tokens: Count = Field(32, description="Tokens generated and compared.")
+
+
+def _restarts(value: Any) -> Any:
+    if isinstance(value, str) and value != "auto":
+        raise PydanticCustomError("restarts", "is a whole number or `auto`, not {got}", {"got": repr(value)[:60]})
+    return {} if value == "auto" else value
+
+
+def _form_of_restarts(value: Any) -> str:
+    return "bounds" if isinstance(value, dict | AutoRestarts) else "number"
+
+
+def _restarts_schema(schema: dict[str, Any]) -> None:
+    schema["anyOf"] = [*schema.pop("oneOf"), {"const": "auto"}]
 
 
 def _named(value: Any) -> Any:
@@ -236,5 +262,12 @@ class ScenarioFile(Strict):
         "`'name=box,memory=96gb,bandwidth=1800gb/s'`: cells that do not fit are skipped, with the numbers. Default: the GPUs of this "
         "machine; `--hardware` overrides both.",
     )
-    repeats: Few = Field(1, description="Server restarts per deployment; repeats interleave the deployments.")
+    repeats: Annotated[
+        Annotated[Few, Tag("number")] | Annotated[AutoRestarts, Tag("bounds")], Discriminator(_form_of_restarts), BeforeValidator(_restarts)
+    ] = Field(
+        1,
+        json_schema_extra=_restarts_schema,
+        description="Server restarts per deployment, which interleave the deployments: a number, or `auto`: 4, and more at the "
+        "loads where they can still change the answer.",
+    )
     parity: Parity | None = Field(None, description="Compare the engines' greedy output for the same prompts.")

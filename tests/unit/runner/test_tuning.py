@@ -1,0 +1,165 @@
+"""What `bench tune` tries and in what order: spaces from adapters, proposals, the race."""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from enginebench.domain import ClosedLoop, Deployment, OpenLoop, Parallelism
+from enginebench.domain.tuning import Room
+from enginebench.engines.registry import discover
+from enginebench.physics.deployment_limits import MachineLimits
+from enginebench.physics.detect import stated_machine
+from enginebench.runner.tuning.proposals import Tried, propose
+from enginebench.runner.tuning.race import LENGTHS, Measured, Race
+from enginebench.runner.tuning.shorter import shorter
+from enginebench.runner.tuning.space import Candidate, Space, space_of
+
+sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
+
+LOADS = (ClosedLoop(concurrency=8, input_tokens=512, output_tokens=64),)
+REGISTRY = discover()
+TUNED = ("exllamav3", "llamacpp", "mlx", "ollama", "sglang", "transformers", "trtllm", "vllm")
+PRECISIONS = {"llamacpp": "q4_k_m", "ollama": "q4_k_m", "exllamav3": "4bpw"}
+
+
+def room(devices: int = 0, cores: int = 4) -> Room:
+    return Room(cores, devices, 8, 512)
+
+
+def space(
+    engine: str = "llamacpp", devices: int = 0, *, lossy: bool = False, bounds: MachineLimits | None = None, **others: object
+) -> Space:
+    base = Deployment(engine, "mixtral-8x7b", PRECISIONS.get(engine, "bf16"), "hf:m", max_context=1024, max_concurrency=8)
+    return space_of(replace(base, **others), LOADS, REGISTRY[engine], room(devices), bounds, lossy=lossy)
+
+
+@pytest.mark.parametrize("engine", TUNED)
+@pytest.mark.parametrize("devices", [0, 8])
+def test_every_engine_declares_options_that_its_own_dataclass_takes(engine: str, devices: int) -> None:
+    its = space(engine, devices)
+    assert len(its.tunables) >= 2
+    assert its.refusal(its.default) == ""
+    assert all(each.exact for each in its.tunables)
+    assert len(space(engine, devices, lossy=True).tunables) >= len(its.tunables)
+
+
+def test_what_the_scenario_writes_is_left_as_it_is() -> None:
+    written = space("vllm", 8, options={"batch_tokens": 4096}, parallelism=Parallelism(tp=2))
+    names = {each.name for each in written.tunables}
+    assert not names & {"batch_tokens", "tp"}
+    assert {"ep", "max_num_seqs"} <= names
+
+
+def test_layouts_that_the_engine_refuses_or_that_do_not_fit_are_left_out() -> None:
+    """Mixtral in bf16 has 93 GB of weights: two GPUs of 80 GB at least."""
+    machine = stated_machine("4xh100")
+    its = space("vllm", 4, bounds=MachineLimits(machine))
+    at = {each.name: i for i, each in enumerate(its.tunables)}
+
+    def layout(**degrees: int) -> str:
+        candidate = list(its.default)
+        for name, value in degrees.items():
+            candidate[at[name]] = 1 + its.tunables[at[name]].values.index(value)
+        return its.refusal(tuple(candidate))
+
+    assert "GB" in layout()
+    assert layout(tp=2) == ""
+    assert layout(tp=4, ep=4) == ""
+    assert "not over 2" in layout(tp=4, ep=2)
+    assert "needs 8 GPUs" in layout(tp=4, dp_replicas=2, ep=2) or layout(tp=4, dp_replicas=2, ep=2)
+
+
+def quality(candidate: Candidate, its: Space) -> float:
+    """A score whose best candidate is known: threads matter most, and two options only together."""
+    values = its.settings(candidate)
+    score = {1: -0.7, 2: 0.2, 4: 0.3}.get(values.get("threads"), 0.0)
+    score += 0.1 if values.get("ubatch") == 256 else 0.0
+    return score + (0.05 if values.get("flash_attention") is True and values.get("ubatch") == 256 else 0.0)
+
+
+def searched(its: Space, budget_s: float, seed: int = 0) -> tuple[Race, list[Measured]]:
+    race, history = Race(its, budget_s, seed), list[Measured]()
+    while (found := race.next(history)) is not None:
+        candidate, rung = found
+        history.append(Measured(candidate, rung, quality(candidate, its), 1.0, 8 * LENGTHS[min(rung, 1)]))
+        assert len(history) < 500
+    return race, history
+
+
+def test_the_default_comes_first_then_each_value_then_combinations_and_none_twice() -> None:
+    its = space()
+    tried: list[Tried] = []
+    for _ in range(24):
+        candidate = propose(its, tried, 1)
+        assert candidate is not None
+        assert candidate not in {each.candidate for each in tried}
+        assert its.refusal(candidate) == ""
+        tried.append(Tried(candidate, quality(candidate, its)))
+    assert tried[0].candidate == its.default
+    first = tried[1 : 2 + sum(len(each.values) for each in its.tunables)]
+    for place, tunable in enumerate(its.tunables):
+        assert {each.candidate[place] for each in first} == set(range(1 + len(tunable.values)))
+    assert propose(its, tried[:10], 1) == tried[10].candidate, "it depends on the trials alone"
+
+
+def test_a_space_that_is_used_up_ends() -> None:
+    its = space(options={**dict.fromkeys(("threads_batch", "batch", "ubatch", "flash_attention")), "unified_kv": False})
+    tried: list[Tried] = []
+    while (candidate := propose(its, tried, 0)) is not None:
+        tried.append(Tried(candidate, None if candidate[0] == 2 else 0.0))
+    assert len(tried) == its.size == 4
+
+
+def test_a_race_finds_the_best_within_its_budget_and_repeats_its_leaders() -> None:
+    its = space()
+    race, history = searched(its, 400.0)
+    leader = race.leader(history)
+    assert leader is not None
+    assert quality(leader, its) >= 0.4
+    assert sum(each.cost_s for each in history) <= 400 - 8 * 9 + 9, "time for 4 + 4 fresh restarts of 9 s is left"
+    rungs = [sum(each.rung == rung for each in history) for rung in range(4)]
+    assert rungs[0] > 2 * rungs[1] > 0
+    assert rungs[1] > rungs[2]
+    assert max(each.rung for each in history if each.candidate == leader) == max(each.rung for each in history)
+
+
+def test_a_race_goes_on_from_any_part_of_its_history() -> None:
+    race, history = searched(space(), 200.0)
+    for i in (1, 5, len(history) - 1):
+        assert race.next(history[:i]) == (history[i].candidate, history[i].rung)
+
+
+def test_without_any_other_candidate_that_works_there_is_no_leader() -> None:
+    its = space()
+    history = [Measured(its.default, 0, 0.0, 1.0, 1.0), Measured((1, *its.default[1:]), 0, None, 1.0, 1.0)]
+    assert Race(its, 100.0).leader(history) is None
+
+
+@pytest.mark.parametrize(
+    ("load", "first", "later"),
+    [
+        (ClosedLoop(concurrency=4, requests=100), {"requests": 25}, {"requests": 50}),
+        (ClosedLoop(concurrency=16, requests=40), {"requests": 32}, {"requests": 32}),
+        (ClosedLoop(concurrency=1, requests=4), {"requests": 4}, {"requests": 4}),
+        (ClosedLoop(concurrency=2, requests=0, duration_s=60.0), {"duration_s": 15.0}, {"duration_s": 30.0}),
+        (ClosedLoop(concurrency=2, requests=0, duration_s=1.0), {"duration_s": 1.0}, {"duration_s": 1.0}),
+        (OpenLoop(concurrency=0, rate=2.0, requests=120), {"requests": 30}, {"requests": 60}),
+        (ClosedLoop(concurrency=2, requests=60, turns=3), {"requests": 15}, {"requests": 30}),
+    ],
+)
+def test_a_race_sends_the_same_load_shorter(load: ClosedLoop, first: dict[str, float], later: dict[str, float]) -> None:
+    for rung, expected in ((0, first), (1, later), (2, later)):
+        its = shorter(load, rung)
+        assert {name: getattr(its, name) for name in expected} == expected
+        assert its != load
+        assert replace(its, seed=load.seed, **{name: getattr(load, name) for name in expected}) == load
+
+
+def test_an_hour_of_options_for_a_large_space_is_counted_or_left_uncounted() -> None:
+    assert space("vllm", 8).count() is None
+    able, refused = space().count() or (0, 0)
+    assert able + refused == space().size == math.prod(space().sizes)
