@@ -28,7 +28,7 @@ NAMES = [
 ]  # fmt: skip
 
 SIGNATURES = {
-    "plan": "(scenario: str | Path, *, only: Sequence[str] = (), repeats: int | Literal['auto'] | None = None, "
+    "plan": "(scenario: str | Path, *, only: Sequence[str] = (), repeats: Repeats | None = None, "
     "hardware: str | None = None, runtime: Runtime | None = None, adapters: Sequence[str | Path] = (), "
     "expectations: Expectations | None = None) -> Plan",
     "open_run": "(path: str | Path, *, facts: Sequence[str] = ()) -> Run",
@@ -132,7 +132,7 @@ def test_what_type_checkers_see_is_what_there_is() -> None:
     typed = {alias.name: node.module for node in ast.walk(block) if isinstance(node, ast.ImportFrom) for alias in node.names}
     lazy = {name: f"enginebench.{module}" for module, names in api._ELSEWHERE.items() for name in names}
     assert {name: module for name, module in typed.items() if name in NAMES} == lazy
-    assert set(lazy) | {"audit_claims", "compare", "import_file", "open_run", "run", "side_by_side"} == set(NAMES)
+    assert set(lazy) | {"audit_claims", "compare", "import_file", "open_run", "run", "side_by_side", "tune"} == set(NAMES)
 
 
 def test_no_name_is_that_of_a_package() -> None:

@@ -6,13 +6,14 @@ import re
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypedDict
+from typing import Any, TypeAlias, TypedDict
 
 import click
 
 import enginebench
 from enginebench.domain import JSON, Runtime
 from enginebench.domain.formatting import printable, printable_json
+from enginebench.domain.repeats import Repeats
 from enginebench.errors import UserError
 
 Command: TypeAlias = Callable[..., object]
@@ -23,7 +24,7 @@ class Overrides(TypedDict):
     """What --only, --repeats, --hardware, --runtime and --adapter say: the keywords of `enginebench.plan`."""
 
     only: Sequence[str]
-    repeats: int | Literal["auto"] | None
+    repeats: Repeats | None
     hardware: str | None
     runtime: Runtime | None
     adapters: Sequence[Path]
@@ -37,7 +38,7 @@ def command_line(verb: str, scenario: str, overrides: Overrides) -> str:
     return shlex.join(["bench", verb, scenario, *(word for option in given for word in option)])
 
 
-class Repeats(click.IntRange):
+class RepeatsType(click.IntRange):
     """A number from 1, or `auto`."""
 
     def __init__(self) -> None:
@@ -94,7 +95,9 @@ def scenario_options(command: Command) -> Command:
             metavar="KEY=VALUE",
             help="Only the cells with this value, e.g. engine=vllm (repeatable; twice the same key: either).",
         ),
-        click.option("--repeats", type=Repeats(), help="Number of repeats instead of the scenario's, or auto: more where they can tell."),
+        click.option(
+            "--repeats", type=RepeatsType(), help="Number of repeats instead of the scenario's, or auto: more where they can tell."
+        ),
         click.option(
             "--hardware",
             metavar="HARDWARE",

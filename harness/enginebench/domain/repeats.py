@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal, TypeAlias
 
 ERROR = 0.05
 """Of all looks together."""
@@ -18,6 +19,10 @@ MOST = 64
 _FIRST_ERROR = 0.0287
 """A little above 2/70, the smallest p of 4 + 4 restarts."""
 _STEPS = (4, 6, 8, 12, 16, 24, 32, 48, 64)
+
+
+Repeats: TypeAlias = int | Literal["auto"]
+"""A fixed number of restarts, or `AutoRepeats`."""
 
 
 @dataclass(frozen=True)

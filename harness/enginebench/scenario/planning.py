@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from enginebench.domain import Runtime
-from enginebench.domain.repeats import FIRST_LOOK, AutoRepeats
+from enginebench.domain.repeats import FIRST_LOOK, AutoRepeats, Repeats
 from enginebench.engines.registry import discover
 from enginebench.errors import UserError, did_you_mean
 from enginebench.machine.folders import resource_dir
@@ -28,7 +28,7 @@ def plan(
     scenario: str | Path,
     *,
     only: Sequence[str] = (),
-    repeats: int | Literal["auto"] | None = None,
+    repeats: Repeats | None = None,
     hardware: str | None = None,
     runtime: Runtime | None = None,
     adapters: Sequence[str | Path] = (),
