@@ -11,7 +11,6 @@ from typing import Protocol
 
 from enginebench.domain import Cell
 from enginebench.records.run_folder import Run
-from enginebench.scenario.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -36,12 +35,3 @@ class Fixed:
 
     def more(self, run: Run) -> Added | None:
         return None
-
-
-def growth_of(plan: Plan) -> Growth:
-    """What the scenario of a plan asks for."""
-    if plan.scenario.auto is None:
-        return Fixed()
-    from enginebench.runner.auto_repeats import AutoGrowth  # brings the analysis, which takes a while to import
-
-    return AutoGrowth(plan, plan.scenario.auto)

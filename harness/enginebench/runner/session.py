@@ -15,7 +15,7 @@ from enginebench.records.run_folder import Run
 from enginebench.runner.doctor import remove_leftovers
 from enginebench.runner.events import Event, Note, OnEvent, RunOpened, ignore
 from enginebench.runner.folder import open_run_for
-from enginebench.runner.growth import Growth, growth_of
+from enginebench.runner.growth import Fixed, Growth
 from enginebench.runner.instruments import Instruments
 from enginebench.runner.live import LiveFile
 from enginebench.runner.preflight import CannotRun, check_prompts, gpu_users, preflight
@@ -84,6 +84,15 @@ def run_plan(
     if listener.error is not None:
         raise listener.error
     return run
+
+
+def growth_of(plan: Plan) -> Growth:
+    """What the scenario of a plan asks for."""
+    if plan.scenario.auto is None:
+        return Fixed()
+    from enginebench.runner.auto_repeats import AutoGrowth  # brings the analysis, which takes a while to import
+
+    return AutoGrowth(plan, plan.scenario.auto)
 
 
 class _Listener:

@@ -19,7 +19,8 @@ from enginebench.records.run_folder import Run
 from enginebench.records.samples import Samples
 from enginebench.runner.auto_repeats import AutoGrowth
 from enginebench.runner.folder import open_run_for
-from enginebench.runner.growth import Added, Fixed, growth_of
+from enginebench.runner.growth import Added, Fixed
+from enginebench.runner.session import growth_of
 from enginebench.scenario import Scenario
 from enginebench.scenario.plan import Plan, plan
 
