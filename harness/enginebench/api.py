@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from enginebench.audit.outcome import Audit, audit_to_html
     from enginebench.audit.reproduce import audit_scenarios
     from enginebench.engines.image_store import ImageList, ListedImage, build_images, list_images, pin_images, pull_images
-    from enginebench.engines.installed import Engine, install_engine, list_engines
+    from enginebench.engines.installed import Engine, forget_engine, install_engine, list_engines, use_engine
     from enginebench.errors import UserError
     from enginebench.metrics.costs import Prices, price_list
     from enginebench.physics.ceilings import Ceilings, ceiling
@@ -87,10 +87,10 @@ __all__ = [
     "Plan", "PlanTime", "Preflight", "Prices", "Rerun", "Routing", "RoutingSummary", "Run", "RunIndex", "RunOpened", "SideBySide",
     "Site", "StoredRow", "StoredRun", "Tunables", "Tuned", "UserError", "Verification", "Viewing", "all_checks", "audit_claims",
     "audit_scenarios", "audit_to_html", "build_images", "build_site", "built_in_scenarios", "calibrate", "ceiling", "clean", "compare",
-    "count_routing", "doctor", "expectations", "export", "export_formats", "fit", "history", "import_file", "index_to_dict",
-    "index_to_text", "install_engine", "latest_run", "launch_commands", "list_engines", "list_images", "list_scenarios",
+    "count_routing", "doctor", "expectations", "export", "export_formats", "fit", "forget_engine", "history", "import_file",
+    "index_to_dict", "index_to_text", "install_engine", "latest_run", "launch_commands", "list_engines", "list_images", "list_scenarios",
     "offload", "open_run", "pack", "pin_images", "place", "plan", "plan_time", "preflight", "price_list", "pull_images", "rerun",
-    "routing_summary", "run", "run_index", "runs", "side_by_side", "tunable", "tune", "verify", "view",
+    "routing_summary", "run", "run_index", "runs", "side_by_side", "tunable", "tune", "use_engine", "verify", "view",
 ]  # fmt: skip
 
 
@@ -259,7 +259,7 @@ _ELSEWHERE: Mapping[str, tuple[str, ...]] = {
     "audit.outcome": ("Audit", "audit_to_html"),
     "audit.reproduce": ("audit_scenarios",),
     "engines.image_store": ("ImageList", "ListedImage", "build_images", "list_images", "pin_images", "pull_images"),
-    "engines.installed": ("Engine", "install_engine", "list_engines"),
+    "engines.installed": ("Engine", "forget_engine", "install_engine", "list_engines", "use_engine"),
     "errors": ("UserError",),
     "metrics.costs": ("Prices", "price_list"),
     "physics.ceilings": ("Ceilings", "ceiling"),

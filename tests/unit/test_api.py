@@ -21,10 +21,10 @@ NAMES = [
     "Plan", "PlanTime", "Preflight", "Prices", "Rerun", "Routing", "RoutingSummary", "Run", "RunIndex", "RunOpened", "SideBySide",
     "Site", "StoredRow", "StoredRun", "Tunables", "Tuned", "UserError", "Verification", "Viewing", "all_checks", "audit_claims",
     "audit_scenarios", "audit_to_html", "build_images", "build_site", "built_in_scenarios", "calibrate", "ceiling", "clean", "compare",
-    "count_routing", "doctor", "expectations", "export", "export_formats", "fit", "history", "import_file", "index_to_dict",
-    "index_to_text", "install_engine", "latest_run", "launch_commands", "list_engines", "list_images", "list_scenarios",
+    "count_routing", "doctor", "expectations", "export", "export_formats", "fit", "forget_engine", "history", "import_file",
+    "index_to_dict", "index_to_text", "install_engine", "latest_run", "launch_commands", "list_engines", "list_images", "list_scenarios",
     "offload", "open_run", "pack", "pin_images", "place", "plan", "plan_time", "preflight", "price_list", "pull_images", "rerun",
-    "routing_summary", "run", "run_index", "runs", "side_by_side", "tunable", "tune", "verify", "view",
+    "routing_summary", "run", "run_index", "runs", "side_by_side", "tunable", "tune", "use_engine", "verify", "view",
 ]  # fmt: skip
 
 SIGNATURES = {
@@ -66,6 +66,8 @@ SIGNATURES = {
     "price_list": "(file: Path | str | None = None, given: Sequence[str] = ()) -> Prices",
     "list_engines": "(adapters: Sequence[str | Path] = ()) -> list[Engine]",
     "install_engine": "(name: str, *, adapters: Sequence[str | Path] = (), on_step: Callable[[str], None] = <function>) -> Engine",
+    "use_engine": "(name: str, python: str | Path, *, adapters: Sequence[str | Path] = ()) -> Engine",
+    "forget_engine": "(name: str, *, adapters: Sequence[str | Path] = ()) -> Engine",
     "doctor": "(adapters: Sequence[str | Path] = ()) -> list[Diagnosis]",
     "clean": "() -> Cleanup",
     "import_file": "(path: str | Path | Sequence[str | Path], *, results: str | Path = 'results', facts: Sequence[str] = ()) -> Run",

@@ -11,7 +11,8 @@ from typing import Literal, TypeAlias
 
 from enginebench.checkpoints import hub
 from enginebench.checkpoints.cache import make_once
-from enginebench.checkpoints.hf_folder import SAFETENSORS_PRECISIONS, write_hf_folder
+from enginebench.checkpoints.drawn_blocks import WIDEST, unfit
+from enginebench.checkpoints.hf_folder import PACKED, SAFETENSORS_PRECISIONS, write_hf_folder
 from enginebench.checkpoints.package_file import take_from_wheel
 from enginebench.checkpoints.random_moe import SCHEME as RANDOM
 from enginebench.checkpoints.random_moe import RandomMoE
@@ -24,8 +25,8 @@ Say: TypeAlias = Callable[[str], None]
 Provide: TypeAlias = Callable[[Say], str]
 """Makes or fetches a checkpoint if necessary, and returns its path, its hub id, or the model name of an attached server."""
 
-GGUF_PRECISIONS = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
-"""The keys of `gguf_file.GGUF_TYPES`, repeated here so that a plan does not import gguf, which takes 0.2 s."""
+GGUF_PRECISIONS = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "mxfp4", "q4_k_m")
+"""The keys of `gguf_file.GGUF_TYPES` and DRAWN_TYPES, repeated here so that a plan does not import gguf, which takes 0.2 s."""
 
 PACKAGE = "package:"
 _PACKAGE = re.compile(r"package:(?P<requirement>[A-Za-z0-9][A-Za-z0-9._-]*(==[A-Za-z0-9.!+]+)?)/(?P<file>[^/].*)")
@@ -98,10 +99,7 @@ def random_path(reference: str, precision: str, form: Format) -> Path:
 
 
 def _random(reference: str, precision: str, form: Format) -> Provide:
-    known = GGUF_PRECISIONS if form == "gguf" else SAFETENSORS_PRECISIONS
-    if precision not in known:
-        raise UserError(f"random weights cannot be written as {form} in '{precision}'", advice=did_you_mean(precision, known))
-    model = RandomMoE.from_reference(reference)
+    model = _random_model(reference, precision, form)
     whole = model.reference()
 
     def provide(say: Say) -> str:
@@ -117,6 +115,22 @@ def _random(reference: str, precision: str, form: Format) -> Provide:
         return str(make_once(random_path(reference, precision, form), write))
 
     return provide
+
+
+def _random_model(reference: str, precision: str, form: Format) -> RandomMoE:
+    """UserError for a precision that cannot be written, or not for this model."""
+    known = GGUF_PRECISIONS if form == "gguf" else (*SAFETENSORS_PRECISIONS, PACKED)
+    if precision not in known:
+        raise UserError(f"random weights cannot be written as {form} in '{precision}'", advice=did_you_mean(precision, known))
+    model = RandomMoE.from_reference(reference)
+    if form != "gguf" and precision == PACKED and not model.family.packed(model, "", model.block(0)):
+        raise UserError(
+            f"{model.architecture} has no {precision} as safetensors", advice="architecture: gpt_oss has; as GGUF every family has"
+        )
+    if precision in WIDEST and (wrong := unfit(model.tensors(), precision)):
+        blocks = f"rows of {wrong.shape[-1]} weights are no whole blocks of {WIDEST[precision]}"
+        raise UserError(f"{wrong.name} cannot be {precision}: {blocks}", advice="write mxfp4, or another width")
+    return model
 
 
 def _packaged(reference: str, form: Format) -> tuple[str, str]:

@@ -28,8 +28,11 @@ BLOCK = 32
 """Weights per quantisation block; every row length must be a multiple of it."""
 _ROWS = frozenset(("hidden", "expert_intermediate", "head_dim", "dense_intermediate", "q_lora_rank", "kv_lora_rank", "rope_head_dim"))
 """Numbers that are row lengths."""
-_COMMON = frozenset(f.name for f in fields(Geometry) if f.default is not None) - {"architecture"}
+_COMMON = frozenset(f.name for f in fields(Geometry) if f.default is not None) - {"architecture"} | {"vocabulary", "distinct_layers"}
 """Numbers that every family has."""
+
+TABLES = ("token_embd.weight", "output.weight")
+"""Tensors with a row for each token of the vocabulary."""
 
 _LANE = np.float32(4.0)
 """Value of residual lane 0. Every embedding sets it and no layer writes to it, so it is a constant input of the output layer."""
@@ -76,6 +79,10 @@ class RandomMoE(Geometry):
             return "heads", f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})"
         if self.top_k > self.experts:
             return "top_k", f"top_k ({self.top_k}) is more than experts ({self.experts})"
+        if self.vocabulary is not None and self.vocabulary < (tokens := len(word_tokenizer().tokens)):
+            return "vocabulary", f"vocabulary ({self.vocabulary}) is less than the {tokens} tokens of the tokenizer"
+        if self.distinct_layers is not None and self.distinct_layers > self.layers:
+            return "distinct_layers", f"distinct_layers ({self.distinct_layers}) is more than layers ({self.layers})"
         return None
 
     def _numbers(self) -> Iterator[tuple[str, int]]:
@@ -106,7 +113,7 @@ class RandomMoE(Geometry):
 
     def tensors(self) -> list[Tensor]:
         """All tensors in file order; shapes are (out, in), experts stacked in front."""
-        vocabulary = len(word_tokenizer().tokens)
+        vocabulary = self.vocabulary or len(word_tokenizer().tokens)
         return [
             Tensor("token_embd.weight", (vocabulary, self.hidden), gain=math.sqrt(self.hidden)),
             Tensor("output_norm.weight", (self.hidden,)),
@@ -117,15 +124,40 @@ class RandomMoE(Geometry):
     def block(self, layer: int) -> dict[str, Tensor]:
         return {tensor.name: replace(tensor, name=f"blk.{layer}.{tensor.name}") for tensor in self.family.block(self, layer)}
 
+    def source(self, name: str) -> str:
+        """The name of the tensor whose weights this one has: its own, or that of the same tensor of a distinct layer."""
+        if self.distinct_layers is None or not name.startswith("blk."):
+            return name
+        _, layer, rest = name.split(".", 2)
+        return f"blk.{int(layer) % self.distinct_layers}.{rest}"
+
+    def raw(self, name: str, count: int) -> npt.NDArray[np.uint8]:
+        """Random bytes for a tensor, the same for the tensors of layers that have the same weights."""
+        return self._bytes(self.source(name), count).view(np.uint8)
+
     def weights(self, tensor: Tensor) -> Array:
         """The values of one tensor, C-contiguous, exact in float32, float16 and bfloat16."""
         if tensor.gain is None:
             return np.ones(tensor.shape, np.float32)
-        if tensor.name == "output.weight":
-            return self._output_weights(tensor)
+        if tensor.name not in TABLES:
+            return self._matrix(tensor)
+        known, row = self.table(tensor)
+        more = tensor.shape[0] - len(known)
+        return np.concatenate([known, np.repeat(row, more, axis=0)]) if more else known
+
+    def table(self, tensor: Tensor) -> tuple[Array, Array]:
+        """Of the embedding or the head: the rows of the tokenizer's tokens, and [1, hidden] that all further tokens share. The head's keeps
+        them from being made."""
+        known = replace(tensor, shape=(len(word_tokenizer().tokens), self.hidden))
+        row = np.zeros((1, self.hidden), np.float32)
+        head = tensor.name == "output.weight"
+        row[0, 0] = _NEVER if head else _LANE
+        return self._output_weights(known) if head else self._matrix(known), row
+
+    def _matrix(self, tensor: Tensor) -> Array:
         inputs = 1 if tensor.vector else tensor.shape[-1]
-        exponent = round(math.log2(_INT8_STD * math.sqrt(inputs) / tensor.gain))
-        values = self._bytes(tensor.name, math.prod(tensor.shape)).astype(np.float32).reshape(tensor.shape)
+        exponent = round(math.log2(_INT8_STD * math.sqrt(inputs) / (tensor.gain or 1.0)))
+        values = self._bytes(self.source(tensor.name), math.prod(tensor.shape)).astype(np.float32).reshape(tensor.shape)
         values *= np.float32(2.0**-exponent)
         if tensor.name == "token_embd.weight":
             values[:, 0] = _LANE
@@ -140,7 +172,7 @@ class RandomMoE(Geometry):
         tie, which engines with other arithmetic decide differently; between two candidates a near tie is rare. Each half follows its own
         cycle through all printable tokens, so text does not fall into a short loop.
         """
-        embedding = self.weights(self.tensors()[0])
+        embedding, _ = self.table(self.tensors()[0])
         scale = np.float32(2.0 ** -round(math.log2(math.sqrt(self.hidden) / (tensor.gain or 1.0))))
         printable = np.flatnonzero(_printable())
         values = np.zeros(tensor.shape, np.float32)

@@ -45,5 +45,23 @@ def install(names: Sequence[str], adapters: Sequence[Path]) -> None:
         click.echo(f"{name}: {_installed(engine)}")
 
 
+@engines.command(epilog="\b\nExamples:\n  bench engines use vllm /opt/venv/bin/python\n  bench engines use vllm --forget")
+@click.argument("name")
+@click.argument("python", required=False)
+@click.option("--forget", is_flag=True, help="Use enginebench's own environments again.")
+@ADAPTERS
+def use(name: str, python: str | None, forget: bool, adapters: Sequence[Path]) -> None:
+    """Start an engine with a PYTHON that has it already: your own environment, or the system's. Nothing is installed there.
+
+    It comes before the environments that `bench engines install` made, whatever version it has.
+    """
+    if forget == (python is not None):
+        raise click.UsageError(f"write the path of a Python, or --forget: bench engines use {name} /opt/venv/bin/python")
+    engine = (
+        enginebench.forget_engine(name, adapters=adapters) if python is None else enginebench.use_engine(name, python, adapters=adapters)
+    )
+    click.echo(f"{name}: {_installed(engine) or 'not installed'}")
+
+
 def _installed(engine: enginebench.Engine) -> str:
     return ", ".join(f"{each.variant} {each.version}" for each in engine.installs)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from enginebench.adapter import Adapter, Install
 from enginebench.domain import JSON, plain_object
+from enginebench.engines.chosen import choose, chosen, forget, runnable
 from enginebench.engines.environments import Pins, install, python_of
 from enginebench.engines.registry import discover, environments
 from enginebench.errors import UserError, did_you_mean
@@ -68,9 +69,31 @@ def install_engine(name: str, *, adapters: Sequence[str | Path] = (), on_step: C
     return _engine(adapter)
 
 
+def use_engine(name: str, python: str | Path, *, adapters: Sequence[str | Path] = ()) -> Engine:
+    """From now on start this engine with an interpreter of a person's own, before any environment of enginebench. Installs nothing.
+
+    name: 'vllm'. python: '/opt/venv/bin/python'. adapters: further adapter files. UserError for an unknown engine, for a path that cannot
+    be run, and for an environment that does not have the engine.
+    """
+    adapter = discover(map(Path, adapters)).need(name)
+    path = runnable(python)
+    if not any(install.python is not None for install in adapter.find(path)):
+        raise UserError(f"{adapter.title} is not installed for {path}", advice=f"{path} -m pip list shows what is")
+    choose(name, path)
+    return _engine(adapter)
+
+
+def forget_engine(name: str, *, adapters: Sequence[str | Path] = ()) -> Engine:
+    """Undo `use_engine`: only environments that enginebench made count again. UserError where there is nothing to undo."""
+    adapter = discover(map(Path, adapters)).need(name)
+    if not forget(name):
+        raise UserError(f"no interpreter was chosen for {adapter.title}", advice=f"bench engines use {name} /opt/venv/bin/python")
+    return _engine(adapter)
+
+
 def installs_of(adapter: Adapter) -> Sequence[Install]:
-    """Every installation of an engine on this machine, best first."""
-    built = [_python_of(name, pins, cache_dir()) for name, pins in environments(adapter).items()]
+    """Every installation of an engine on this machine, best first: in the interpreter that was chosen for it, then elsewhere."""
+    built = [chosen(adapter.name), *(_python_of(name, pins, cache_dir()) for name, pins in environments(adapter).items())]
     pythons: Sequence[Path | None] = [python for python in built if python is not None] or [None]
     return list(dict.fromkeys(each for python in pythons for each in adapter.find(python)))
 

@@ -39,7 +39,10 @@ def installed_version(python: Path, package: str) -> str | None:
 
 
 def installed_packages(python: Path) -> dict[str, str]:
-    return dict(sorted(filter(None, map(_name_and_version, distributions(path=_site_packages(python))))))
+    found: dict[str, str] = {}
+    for name, version in filter(None, map(_name_and_version, distributions(path=_site_packages(python)))):
+        found.setdefault(name, version)  # the first on the path is the one that is imported
+    return dict(sorted(found.items()))
 
 
 def _name_and_version(found: Distribution) -> tuple[str, str] | None:
@@ -50,8 +53,32 @@ def _name_and_version(found: Distribution) -> tuple[str, str] | None:
 
 
 def _site_packages(python: Path) -> list[str]:
+    """Where that interpreter finds packages: in its environment, in those that a .pth file there names, and in the system's that a virtual
+    environment may see. A program that is no environment's (/usr/bin/python3) has Debian's dist-packages as well."""
     environment = python.parent.parent
-    return [str(folder) for pattern in ("lib/python3*/site-packages", "Lib/site-packages") for folder in environment.glob(pattern)]
+    folders = _own_packages(environment)
+    folders += [Path(line) for folder in folders for file in sorted(folder.glob("*.pth")) for line in _paths_in(file)]
+    settings = environment / "pyvenv.cfg"
+    if settings.is_file() and (home := _system_home(settings.read_text(encoding="utf-8", errors="replace"))):
+        folders += _own_packages(home.parent)
+    return list(dict.fromkeys(str(folder) for folder in folders if folder.is_dir()))
+
+
+def _own_packages(environment: Path) -> list[Path]:
+    patterns = ("lib/python3*/site-packages", "Lib/site-packages", "local/lib/python3*/dist-packages", "lib/python3*/dist-packages")
+    return [folder for pattern in patterns for folder in sorted(environment.glob(pattern))]
+
+
+def _paths_in(file: Path) -> list[str]:
+    """The folders that a .pth file adds; its lines of code are left out."""
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    return [str(file.parent / line.strip()) for line in lines if line.strip() and not line.startswith(("import ", "import\t", "#"))]
+
+
+def _system_home(settings: str) -> Path | None:
+    """The folder of the interpreter that a virtual environment was made from, if it sees that one's packages."""
+    given = {key.strip().lower(): value.strip() for key, _, value in (line.partition("=") for line in settings.splitlines())}
+    return Path(given["home"]) if given.get("include-system-site-packages", "").lower() == "true" and "home" in given else None
 
 
 @cache

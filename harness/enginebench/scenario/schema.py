@@ -57,6 +57,16 @@ class RandomWeights(Strict):
     kv_lora_rank: Count | None = Field(None, description="deepseek_v3: width of the compressed keys and values; default 512.")
     rope_head_dim: Count | None = Field(None, description="deepseek_v3: width of the rotated part of a key; default 64.")
     sliding_window: Count | None = Field(None, description="gpt_oss: tokens that every other layer looks back; default 128.")
+    vocabulary: Count | None = Field(
+        None,
+        description="Tokens of the embedding and the head, as many as a published model has; default: the 1,024 of the tokenizer, "
+        "the only ones that are ever made.",
+    )
+    distinct_layers: Count | None = Field(
+        None,
+        description="Layers with weights of their own, which the others repeat, so that a large file is made as fast as it is written; "
+        "default: all.",
+    )
 
 
 class Model(Strict):
@@ -74,7 +84,7 @@ class Model(Strict):
     random_weights: RandomWeights | None = Field(
         None,
         description="Make the model instead of reading it; in every precision that can be "
-        "written: f32, f16, bf16 and, as GGUF, some quantised ones.",
+        "written: f32, f16, bf16 and, as GGUF, some quantised ones (q8_0, q4_0, q4_k_m, mxfp4, ...); gpt_oss also as safetensors in mxfp4.",
     )
 
     @model_validator(mode="after")

@@ -10,7 +10,7 @@ import gguf
 import numpy as np
 import pytest
 from enginebench.checkpoints import RandomMoE
-from enginebench.checkpoints.gguf_file import GGUF_TYPES, write_gguf
+from enginebench.checkpoints.gguf_file import DRAWN_TYPES, GGUF_TYPES, write_gguf
 from enginebench.checkpoints.hf_folder import SAFETENSORS_PRECISIONS, write_hf_folder
 from enginebench.checkpoints.locate import GGUF_PRECISIONS
 from enginebench.checkpoints.tokenizer import word_tokenizer
@@ -180,4 +180,4 @@ def test_every_known_word_is_one_token() -> None:
 
 
 def test_a_plan_knows_what_can_be_written() -> None:
-    assert tuple(GGUF_TYPES) == GGUF_PRECISIONS
+    assert (*GGUF_TYPES, *DRAWN_TYPES) == GGUF_PRECISIONS

@@ -139,8 +139,8 @@ WRONG = {
     ),
     "random weights in no such form": (
         "[f16, q8_0]",
-        "[f16, q4_k_m]",
-        "s.yaml:8: deployments[0].precision[1]: random weights cannot be written as gguf in 'q4_k_m'",
+        "[f16, q4_k_s]",
+        "s.yaml:8: deployments[0].precision[1]: random weights cannot be written as gguf in 'q4_k_s'",
     ),
     "random geometry": (
         "{layers: 2}",

@@ -71,6 +71,10 @@ class Geometry:
     kv_lora_rank: int | None = None
     rope_head_dim: int | None = None
     sliding_window: int | None = None
+    vocabulary: int | None = None
+    """Every family: tokens of the embedding and the head; those beyond the tokenizer's are never made. None: the tokenizer's."""
+    distinct_layers: int | None = None
+    """Every family: layers with weights of their own; layer N has those of layer N modulo this number. None: all of them."""
 
     def need(self, name: str) -> int:
         value: int = getattr(self, name)
@@ -90,6 +94,17 @@ class Stored:
     sources: tuple[Tensor, ...]
     make: Callable[..., Array] = unchanged
     """Makes the array from the values of `sources`."""
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Bytes of a Hugging Face file that hold quantised weights: random bits, or scales that are all the same."""
+
+    name: str
+    shape: tuple[int, ...]
+    source: Tensor
+    """Whose seed and standard deviation they have."""
+    scales: bool = False
 
 
 class Family(ABC):
@@ -130,6 +145,10 @@ class Family(ABC):
     def stored(self, g: Geometry, layer: str, tensors: Mapping[str, Tensor]) -> list[Stored]:
         """The tensors of one layer in a Hugging Face file. layer: prefix of their names. tensors: of `block`, by short name."""
         return [self._one(g, layer, kind, tensor) for kind, tensor in tensors.items()]
+
+    def packed(self, g: Geometry, layer: str, tensors: Mapping[str, Tensor]) -> list[Packed]:
+        """The experts of one layer in MXFP4, in place of those of `stored`; empty where the family has no such files."""
+        return []
 
     def _one(self, g: Geometry, layer: str, kind: str, tensor: Tensor) -> Stored:
         name = layer + self.names[kind]

@@ -80,6 +80,18 @@ class GptOss(fam.Family):
             fam.Stored(((experts + "down_proj_bias", (g.experts, g.hidden)),), (down_bias,)),
         ]
 
+    def packed(self, g: fam.Geometry, layer: str, tensors: Mapping[str, fam.Tensor]) -> list[fam.Packed]:
+        """As the published checkpoints have them: 32 weights in 16 bytes, and one exponent for them."""
+        gate, down = tensors["ffn_gate_exps.weight"], tensors["ffn_down_exps.weight"]
+        both, rows = (g.experts, 2 * g.expert_intermediate, g.hidden // 32), (g.experts, g.hidden, g.expert_intermediate // 32)
+        experts = layer + "mlp.experts."
+        return [
+            fam.Packed(experts + "gate_up_proj_blocks", (*both, 16), gate),
+            fam.Packed(experts + "gate_up_proj_scales", both, gate, scales=True),
+            fam.Packed(experts + "down_proj_blocks", (*rows, 16), down),
+            fam.Packed(experts + "down_proj_scales", rows, down, scales=True),
+        ]
+
 
 def _alternating(gate: fam.Array, up: fam.Array) -> fam.Array:
     """Interleave two arrays [experts, inner, ...] to [experts, 2 inner, ...]: gate 0, up 0, gate 1, up 1, ..."""
