@@ -11,7 +11,7 @@ server was run over a stand-in for the Generator, TabbyAPI's configuration class
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Literal
 
@@ -73,7 +73,15 @@ class ExLlamaV3Options:
         return None if self.k_bits is None else f"{self.k_bits},{self.v_bits or self.k_bits}"
 
 
-def generator_flags(deployment: eb.Deployment, options: ExLlamaV3Options, checkpoint: str) -> list[str]:
+def drafting(deployment: eb.Deployment) -> ExLlamaV3Options:
+    """The options, with what the neutral key `speculation` says in their words."""
+    options, asked = eb.options_as(ExLlamaV3Options, deployment), deployment.speculation
+    if asked is None:
+        return options
+    return replace(options, draft_tokens=asked.tokens, ngram_match=asked.match, mtp=asked.method == "mtp")
+
+
+def generator_flags(deployment: eb.Deployment, options: ExLlamaV3Options, checkpoint: str, draft: str = "") -> list[str]:
     spread = deployment.parallelism
     values: dict[str, eb.JSON] = {
         "-m": checkpoint,
@@ -88,6 +96,7 @@ def generator_flags(deployment: eb.Deployment, options: ExLlamaV3Options, checkp
         "-cq": options.kv_bits,
         "-mcpa": options.moe_cpu_pinned,
         "-mtp": options.mtp,
+        "-dm": draft or None,
         "-nw": not options.warmup,
     }
     return [*eb.flags_of(values), *options.extra]
@@ -138,6 +147,8 @@ class ExLlamaV3(eb.Adapter):
     checkpoint_format = "safetensors"
     precisions = frozenset({"f16", "bf16", *(f"exl3_{quarters / 4:g}bpw" for quarters in QUARTERS)})
     runtimes = ("process", "in-process")
+    speculates = frozenset({"draft", "ngram", "mtp"})
+    speculation_options = ("mtp", "ngram_match", "draft_tokens")
     options = ExLlamaV3Options
 
     def traits(self, deployment: eb.Deployment) -> eb.Traits:
@@ -147,7 +158,7 @@ class ExLlamaV3(eb.Adapter):
         options, spread = eb.options_as(ExLlamaV3Options, deployment), deployment.parallelism
         tp, ep, gpus, claimed = spread.tp, spread.ep, spread.tp * spread.pp, request_tokens(deployment)
         split, sizes = options.gpu_split, (("cache_tokens", options.cache_tokens), ("chunk_size", options.chunk_size))
-        on_cpu = options.moe_cpu_layers or options.moe_cpu_experts
+        on_cpu, asked = options.moe_cpu_layers or options.moe_cpu_experts, deployment.speculation
         cached = claimed if options.cache_tokens is None else options.cache_tokens
         eb.refuse(
             (spread.dp_replicas > 1 or spread.attention_dp > 1, "ExLlamaV3 has no replicas and no attention data parallelism"),
@@ -169,6 +180,7 @@ class ExLlamaV3(eb.Adapter):
                 "moe_cpu_layers and moe_cpu_experts do the same in two ways: ExLlamaV3 takes one of them",
             ),
             (options.v_bits is not None and options.k_bits is None, "v_bits needs k_bits: ExLlamaV3 quantizes both caches or neither"),
+            (asked and asked.tokens > DRAFT_ROOM, f"speculation: ExLlamaV3 has room for {DRAFT_ROOM} proposed tokens"),
             (options.mtp and options.ngram_match is not None, "mtp and ngram_match: ExLlamaV3 drafts in one way at a time"),
         )
         if options.server == "generator":
@@ -179,6 +191,7 @@ class ExLlamaV3(eb.Adapter):
             (deployment.runtime == "in-process", "TabbyAPI is a server; without server: tabbyapi the Generator runs in-process"),
             (options.tabbyapi_folder is None, "tabbyapi_folder: write the folder of TabbyAPI's checkout"),
             (missing, f"TabbyAPI's configuration has no key for {', '.join(missing)}"),
+            (asked and asked.draft, "speculation by a draft model is mapped for the Generator only: leave server out"),
             (ep != tp, "TabbyAPI has no key that cuts experts into slices: under tensor parallelism it divides them whole (ep = tp)"),
         )
 
@@ -206,7 +219,8 @@ class ExLlamaV3(eb.Adapter):
     def launch(self, deployment: eb.Deployment, install: eb.Install, site: eb.Site) -> eb.Launch:
         self.check(deployment)
         eb.refuse((not site.is_local, f"ExLlamaV3 loads a folder, and '{site.checkpoint}' is a hub id: write hf:{site.checkpoint}"))
-        options, tabbyapi = eb.options_as(ExLlamaV3Options, deployment), eb.options_as(ExLlamaV3Options, deployment).server == "tabbyapi"
+        options = drafting(deployment)
+        tabbyapi = options.server == "tabbyapi"
         gpus = ("--gpus", str(deployment.parallelism.devices))
         worker = (str(install.python), str(eb.WORKERS / "exllamav3_worker.py"))
         notes = eb.holding(
@@ -223,7 +237,10 @@ class ExLlamaV3(eb.Adapter):
             argv = (*worker, "tabbyapi", *gpus, program, "--config", str(site.folder / "config.yml"))
             files = {"config.yml": json.dumps(tabbyapi_config(deployment, options, site), indent=1) + "\n"}  # JSON is YAML
             return eb.Launch(argv, PurePath(site.checkpoint).name, files=files, notes=notes, ready_timeout_s=LOADING_S)
-        batch, flags = (*gpus, "--slots", str(deployment.max_concurrency)), generator_flags(deployment, options, site.checkpoint)
+        batch, flags = (
+            (*gpus, "--slots", str(deployment.max_concurrency)),
+            generator_flags(deployment, options, site.checkpoint, site.draft),
+        )
         serve = ("serve", *batch, *site.address, "--served-name", deployment.model)
         mode = ("offline", *batch) if deployment.runtime == "in-process" else serve
         return eb.Launch((*worker, *mode, *flags), deployment.model, notes=notes, ready_timeout_s=LOADING_S)

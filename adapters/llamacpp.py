@@ -18,7 +18,8 @@ import enginebench.adapter as eb
 
 COUNTERS: Mapping[str, str] = {
     "prompt_tokens": "llamacpp:prompt_tokens_total", "cached_tokens": "llamacpp:prompt_tokens_cached_total",
-    "output_tokens": "llamacpp:tokens_predicted_total", "draft_tokens": "llamacpp:spec_decode_num_draft_tokens_total",
+    "output_tokens": "llamacpp:tokens_predicted_total", "drafts": "llamacpp:spec_decode_num_drafts_total",
+    "draft_tokens": "llamacpp:spec_decode_num_draft_tokens_total",
     "accepted_tokens": "llamacpp:spec_decode_num_accepted_tokens_total", "running": "llamacpp:requests_processing",
     "waiting": "llamacpp:requests_deferred",
 }  # fmt: skip
@@ -29,6 +30,13 @@ NOT_IN_PYTHON = (
     "prefix_cache", "devices", "split_mode", "tensor_split", "main_gpu",
 )  # fmt: skip
 """Options without a flag in llama_cpp.server. Its slot always keeps the last prompt, which unique prompts never match."""
+
+SPECULATION: Mapping[eb.SpeculationMethod, str] = {
+    "draft": "draft-simple", "ngram": "ngram-simple", "mtp": "draft-mtp", "eagle3": "draft-eagle3",
+}  # fmt: skip
+"""Method of `speculation` -> llama.cpp's."""
+PYTHON_MATCH = 2
+"""Tokens that llama-cpp-python's server looks up; it has no flag for them."""
 
 Server = Literal["xllamacpp", "llama-server", "llama-cpp-python"]
 KVType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
@@ -85,7 +93,8 @@ class LlamaCppOptions:
     prefix_cache: bool = False
     """Let a prompt reuse the KV of an earlier one. Off: a repeated prompt is computed again, every time."""
     extra: tuple[str, ...] = ()
-    """Further llama-server flags, passed through unchanged (e.g. ["--swa-full"])."""
+    """Further llama-server flags, passed through unchanged (e.g. ["--swa-full"]). The wheel xllamacpp has no parser of its own: there our
+    worker reads those that docs/speculation.md lists, and names the flag that it does not know."""
 
     @property
     def offloads(self) -> bool:
@@ -93,7 +102,7 @@ class LlamaCppOptions:
         return self.gpu_layers != 0 or self.op_offload is True
 
 
-def server_flags(deployment: eb.Deployment, options: LlamaCppOptions, checkpoint: str) -> list[str]:
+def server_flags(deployment: eb.Deployment, options: LlamaCppOptions, checkpoint: str, draft: str = "") -> list[str]:
     slots = deployment.max_concurrency
     # -c is the total over all slots. Without -np the server takes 4 slots and one unified pool, whatever the load needs, and
     # without `-fit off` it silently lowers context or offload until the model fits.
@@ -108,7 +117,27 @@ def server_flags(deployment: eb.Deployment, options: LlamaCppOptions, checkpoint
     flags += [word for override in options.tensor_overrides for word in ("-ot", override)]
     flags += ["-cmoe"] if options.cpu_moe else []
     order = dict.fromkeys(("-t", "-tb", "-b", "-ub", "-ncmoe", "--moe-cache-mib", "-ctk", "-ctv"))
-    return [*flags, *eb.flags_of({**order, **eb.declared_flags(options), "-ctv": options.kv_type}), *options.extra]
+    flags += [
+        *eb.flags_of({**order, **eb.declared_flags(options), "-ctv": options.kv_type}),
+        *speculation_flags(deployment.speculation, draft),
+    ]
+    return [*flags, *options.extra]
+
+
+def speculation_flags(asked: eb.Speculation | None, draft: str) -> list[str]:
+    """llama-server's flags. A draft always has as many tokens as were asked for: llama.cpp's default ends it at an unlikely one."""
+    if asked is None:
+        return []
+    values: dict[str, eb.JSON] = {
+        "--spec-type": SPECULATION[asked.method],
+        "--spec-draft-model": draft or None,
+        "--spec-draft-n-max": asked.tokens,
+        "--spec-draft-p-min": 0 if asked.method != "ngram" else None,
+        "--spec-ngram-simple-size-n": asked.match,
+        "--spec-ngram-simple-size-m": asked.tokens if asked.method == "ngram" else None,
+        "--spec-synth-rates": ",".join(f"{rate:.6g}" for rate in asked.rates) if asked.acceptance is not None else None,
+    }
+    return eb.flags_of(values)
 
 
 def _placement(deployment: eb.Deployment, options: LlamaCppOptions) -> list[str]:
@@ -129,6 +158,7 @@ def _placement(deployment: eb.Deployment, options: LlamaCppOptions) -> list[str]
 
 def python_server_flags(deployment: eb.Deployment, options: LlamaCppOptions, checkpoint: str) -> list[str]:
     """llama_cpp.server's flags for everything but the address. Its defaults are no GPU layers and all logits kept."""
+    asked = deployment.speculation
     valued: Mapping[str, eb.JSON] = {
         "--model": checkpoint,
         "--model_alias": deployment.model,
@@ -141,6 +171,7 @@ def python_server_flags(deployment: eb.Deployment, options: LlamaCppOptions, che
         "--n_batch": options.batch,
         "--n_ubatch": options.ubatch,
         "--flash_attn": None if options.flash_attention is None else str(options.flash_attention).lower(),
+        **({} if asked is None else {"--draft_model": "prompt-lookup-decoding", "--draft_model_num_pred_tokens": asked.tokens}),
     }
     return [*eb.flags_of(valued), *options.extra]
 
@@ -153,6 +184,8 @@ class LlamaCpp(eb.Adapter):
     checkpoint_format = "gguf"
     precisions = eb.GGUF_PRECISIONS
     runtimes = ("process", "in-process")
+    speculates = frozenset(SPECULATION)
+    forces_acceptance = frozenset(SPECULATION)
     options = LlamaCppOptions
     ready_paths = ("/health", "/v1/models")  # llama-cpp-python has no /health; it listens only when the model is loaded
 
@@ -184,6 +217,8 @@ class LlamaCpp(eb.Adapter):
                 (deployment.max_concurrency > 1, "llama-cpp-python answers one request at a time: above concurrency 1 there is a queue"),
                 (devices > 1, "llama-cpp-python runs on one GPU here; xllamacpp and llama-server spread over several"),
                 (missing, f"llama-cpp-python has no flag for {', '.join(missing)}"),
+                (offline and deployment.speculation, "llama-cpp-python speculates in its server only: write runtime: process"),
+                *_python_speculation(deployment.speculation),
             )
 
     def tunables(self, deployment: eb.Deployment, room: eb.Room) -> Sequence[eb.Tunable]:
@@ -236,12 +271,12 @@ class LlamaCpp(eb.Adapter):
             return eb.Launch(argv, deployment.model, env=env, notes=notes)
         worker = (str(install.python), str(eb.WORKERS / "llamacpp_worker.py"), "offline" if offline else "serve")
         command = (str(install.binary),) if install.variant == "llama-server" else worker
-        argv = (*command, *address, *server_flags(deployment, options, site.checkpoint))
+        argv = (*command, *address, *server_flags(deployment, options, site.checkpoint, site.draft))
         return eb.Launch(argv, deployment.model, env=env, notes=eb.holding((options.unified_kv, "all slots share one KV pool")))
 
     def request_fields(self, deployment: eb.Deployment, load: eb.Load) -> Mapping[str, eb.JSON]:
         # The server's own sampling defaults (top_k 40, top_p 0.95, min_p 0.05) would be another experiment.
-        reuse = eb.options_as(LlamaCppOptions, deployment).prefix_cache and load.prefix_cache == "allowed"
+        reuse = eb.options_as(LlamaCppOptions, deployment).prefix_cache and load.prefix_cache != "cold"
         return {"ignore_eos": True, "cache_prompt": reuse, "stream_options": {"include_usage": True}, **eb.NEUTRAL_SAMPLING}
 
     def resolved(self, get: eb.Get) -> eb.Resolved:
@@ -262,10 +297,12 @@ class LlamaCpp(eb.Adapter):
         )
 
     def counters(self, get: eb.Get) -> Mapping[str, float]:
-        found = eb.renamed(eb.prometheus_totals(get("/metrics").text), COUNTERS)
+        metrics = get("/metrics").text
+        found = eb.renamed(eb.prometheus_totals(metrics), COUNTERS)
         if "prompt_tokens" not in found:
             return {}
         found["prompt_tokens"] += found.get("cached_tokens", 0.0)  # llama.cpp does not count cached tokens as prompt tokens
+        found |= eb.accepted_per_position(metrics, "llamacpp:spec_decode_num_accepted_tokens_per_pos_total")
         slots = _slots(get("/slots").json())
         return found | ({"kv_use": sum(held for _, held in slots) / sum(size for size, _ in slots)} if slots else {})
 
@@ -293,6 +330,17 @@ def precision(ftype: str) -> str:
     name = head.split()[0] if head.split() else ftype
     size = {"small": "_s", "medium": "_m", "large": "_l"}.get(tail, "")
     return "q2_k" if (name, size) == ("q2_k", "_m") else name + size  # Q2_K has one size, and llama.cpp calls it medium
+
+
+def _python_speculation(asked: eb.Speculation | None) -> tuple[tuple[object, str], ...]:
+    """What llama-cpp-python cannot do of a speculation: it has prompt lookup only, of two tokens and then of one."""
+    if asked is None:
+        return ()
+    return (
+        (asked.method != "ngram", f"llama-cpp-python proposes tokens by ngram only, not by {asked.method}"),
+        (asked.match != PYTHON_MATCH, f"llama-cpp-python looks up {PYTHON_MATCH} tokens: write match: {PYTHON_MATCH}"),
+        (asked.acceptance is not None, "llama-cpp-python cannot force the acceptance of ngram: leave `acceptance` out"),
+    )
 
 
 def _slots(value: eb.JSON) -> list[tuple[int, int]]:

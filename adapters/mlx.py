@@ -40,11 +40,12 @@ class MlxOptions:
     """Tokens that the draft model proposes at a time (3)."""
 
 
-def server_flags(deployment: eb.Deployment, checkpoint: str) -> list[str]:
+def server_flags(deployment: eb.Deployment, checkpoint: str, draft: str = "") -> list[str]:
     options = eb.options_as(MlxOptions, deployment)
     derived: dict[str, eb.JSON] = {
         "--prompt-concurrency": options.prompt_concurrency or min(PROMPTS_AT_ONCE, deployment.max_concurrency),
         "--prompt-cache-size": None if options.prefix_cache else 0,
+        **({"--draft-model": draft, "--num-draft-tokens": asked.tokens} if (asked := deployment.speculation) is not None else {}),
     }
     first: dict[str, eb.JSON] = {"--model": checkpoint, "--decode-concurrency": deployment.max_concurrency}
     return eb.flags_of({**first, **eb.declared_flags(options), **derived})
@@ -59,6 +60,8 @@ class Mlx(eb.Adapter):
     casts = False
     precisions = frozenset(eb.TORCH_DTYPES) | AFFINE | MICROSCALED
     runtimes = ("process", "in-process")
+    speculates = frozenset({"draft"})
+    speculation_options = ("draft_model",)
     options = MlxOptions
 
     def traits(self, deployment: eb.Deployment) -> eb.Traits:
@@ -66,7 +69,8 @@ class Mlx(eb.Adapter):
 
     def check(self, deployment: eb.Deployment) -> None:
         options, many, offline = eb.options_as(MlxOptions, deployment), deployment.max_concurrency, deployment.runtime == "in-process"
-        serial = next((name for name in ("kv_bits", "draft_model") if getattr(options, name) is not None), None)
+        asked = deployment.speculation
+        serial = next((name for name in ("kv_bits", "draft_model") if getattr(options, name) is not None), "speculation" if asked else None)
         shaped = next((name for name in ("kv_group_size", "quantized_kv_start") if getattr(options, name) is not None), None)
         prompts = options.prompt_concurrency or 0
         eb.refuse(
@@ -100,7 +104,7 @@ class Mlx(eb.Adapter):
             (not offline, "mlx-lm drops a space that begins an output"),
             (not offline, "sampled requests carry no seed: a seed would make the server answer them one by one"),
         )
-        argv = (*worker, *server_flags(deployment, site.checkpoint), *(() if offline else site.address))
+        argv = (*worker, *server_flags(deployment, site.checkpoint, site.draft), *(() if offline else site.address))
         # The server loads another model when a request names another, so requests name this one as the command line does.
         return eb.Launch(argv, site.checkpoint, env=env, notes=notes)
 
@@ -126,6 +130,11 @@ class Mlx(eb.Adapter):
             options=eb.reported_options(MlxOptions, live.at),
             raw={"/enginebench": live.value},
         )
+
+    def counters(self, get: eb.Get) -> Mapping[str, float]:
+        """What our worker counts of a draft model: mlx_lm.server has no counters."""
+        counted = eb.as_object(get("/enginebench/counters").json())
+        return {name: float(value) for name, value in counted.items() if isinstance(value, int)}
 
 
 def _quantization(live: eb.Fields) -> str | None:

@@ -4,6 +4,8 @@ Ollama is a manager: it starts one llama.cpp server per model and passes request
 one more hop rather than two engines. Does not know how many slots Ollama grants: for some families (qwen3vl, qwen3next, lfm2, nemotron_h
 and similar) it runs one request at a time whatever is asked, and does not report it.
 
+It has no option for speculative decoding, so `speculation` is refused.
+
 Not yet run: everything here was read in the source of 0.33.0-rc2, and tested against a stand-in for its API only.
 """
 

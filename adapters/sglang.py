@@ -52,6 +52,8 @@ KV_PACKAGES = {"nixl": "nixl", "mooncake": "mooncake-transfer-engine", "mooncake
 RESERVED_TOKENS = 6
 """Tokens of its context that SGLang withholds from the prompt, and two of them from the output, which it cuts without a message."""
 READY_S = 1800.0
+SPECULATION: Mapping[eb.SpeculationMethod, Algorithm]
+SPECULATION = {"draft": "STANDALONE", "ngram": "NGRAM", "mtp": "NEXTN", "eagle": "EAGLE", "eagle3": "EAGLE3"}
 GRAPHS = {"off": ("disabled", "disabled"), "decode_only": ("full", "disabled"), "decode_and_prefill": ("full", "breakable")}
 """Option `graphs` -> backends of the graphs for decode and for prefill."""
 
@@ -144,8 +146,8 @@ class SglangOptions(eb.BatchingOptions):
     """Prefill and decode on different servers, e.g. {prefill: 1, decode: 1, backend: nixl}."""
 
 
-def engine_flags(deployment: eb.Deployment, options: SglangOptions) -> list[str]:
-    """The flags of SGLang's engine except for the model, the same for the server and in-process."""
+def engine_flags(deployment: eb.Deployment, options: SglangOptions, draft: str = "") -> list[str]:
+    """The flags of SGLang's engine except for the model, the same for the server and in-process. draft: path of what proposes tokens."""
     spread = deployment.parallelism
     decode_graphs, prefill_graphs = GRAPHS[options.graphs] if options.graphs else (None, None)
     derived: dict[str, eb.JSON] = {
@@ -159,7 +161,10 @@ def engine_flags(deployment: eb.Deployment, options: SglangOptions) -> list[str]
         "--cuda-graph-backend-decode": decode_graphs,
         "--cuda-graph-backend-prefill": prefill_graphs,
         **eb.declared_flags(options.eplb),
-        **eb.declared_flags(options.speculative),
+        **eb.declared_flags(options.speculative or speculative_of(deployment.speculation, draft)),
+        "--speculative-ngram-max-bfs-breadth": 1
+        if deployment.speculation and deployment.speculation.method == "ngram"
+        else None,  # no tree
         "--disable-radix-cache": not options.prefix_cache,
         "--disable-overlap-schedule": options.overlap_schedule is False,
         "--enable-mixed-chunk": options.mixed_chunk,
@@ -168,6 +173,14 @@ def engine_flags(deployment: eb.Deployment, options: SglangOptions) -> list[str]
         "--enable-paged-experts": options.paged_experts is not None,
     }
     return eb.flags_of({**dict.fromkeys(FIRST_FLAGS), **eb.declared_flags(options), **derived})
+
+
+def speculative_of(asked: eb.Speculation | None, draft: str) -> Speculative | None:
+    """The neutral key in SGLang's words: one chain of tokens. A verified step holds one token more than were proposed."""
+    if asked is None:
+        return None
+    steps, topk = (asked.tokens, 1) if asked.method != "ngram" else (None, None)
+    return Speculative(SPECULATION[asked.method], draft or None, steps=steps, topk=topk, draft_tokens=asked.tokens + 1)
 
 
 def _slots(deployment: eb.Deployment) -> int:
@@ -183,6 +196,9 @@ class Sglang(eb.Adapter):
     checkpoint_format = "safetensors"
     precisions = frozenset({*eb.TORCH_DTYPES, *QUANTIZED.values(), "int4"})
     runtimes = ("process", "in-process")
+    speculates = frozenset(SPECULATION)
+    speculation_options = ("speculative",)
+    forces_acceptance = frozenset(SPECULATION) - {"ngram"}  # its n-gram worker never reads SGLANG_SIMULATE_ACC_LEN
     options = SglangOptions
     ready_paths = ("/ready", "/model_info")  # /health makes an idle server generate a token; old versions have no /ready
 
@@ -195,6 +211,7 @@ class Sglang(eb.Adapter):
             protocol=options.protocol,
             random_weights=options.load_format == "dummy",
             forces_routing=options.routing is not None,
+            uneven_routing=_uneven(deployment.parallelism, options),
         )
 
     def check(self, deployment: eb.Deployment) -> None:
@@ -202,8 +219,10 @@ class Sglang(eb.Adapter):
         eb.check_quantization(self.title, deployment, options.quantization, QUANTIZED)
         eb.check_disaggregated(deployment, options.disaggregated)
         _check_experts(deployment.parallelism, options)
-        spread, speculative = deployment.parallelism, options.speculative or Speculative("EAGLE")
+        spread = deployment.parallelism
+        speculative = options.speculative or speculative_of(deployment.speculation, "draft") or Speculative("EAGLE")
         tp, ranks, tokens, slots = spread.tp, spread.attention_dp, options.batch_tokens or 0, options.max_running_requests or 0
+        neutral = deployment.speculation
         algorithm, numbers = speculative.algorithm, (speculative.steps, speculative.topk, speculative.draft_tokens)
         eb.refuse(
             (ranks > 1 and spread.dp_replicas > 1, "SGLang has no attention_dp inside replicas: write one of attention_dp and dp_replicas"),
@@ -214,7 +233,7 @@ class Sglang(eb.Adapter):
             (tokens % ranks, f"batch_tokens {tokens} is divided among the {ranks} ranks of attention_dp, which do not divide it"),
             (slots % ranks, f"max_running_requests {slots} is divided among the {ranks} ranks of attention_dp, which do not divide it"),
             (options.graph_batch is not None and options.graphs == "off", "graph_batch is the size of graphs that are off"),
-            (options.speculative and options.mixed_chunk, "SGLang does not mix prefill chunks into speculative steps"),
+            ((options.speculative or neutral) and options.mixed_chunk, "SGLang does not mix prefill chunks into speculative steps"),
             (any(numbers) and not all(numbers) and algorithm != "NGRAM", "write all three or none of steps, topk and draft_tokens"),
             (options.disaggregated and options.prefix_cache, "a decode server has no prefix cache: prefix_cache would be on one side only"),
             (":" in deployment.model, f"SGLang reads a model's name after ':' as an adapter: '{deployment.model}' cannot be served"),
@@ -255,9 +274,10 @@ class Sglang(eb.Adapter):
         self.check(deployment)
         options = eb.options_as(SglangOptions, deployment)
         routing = {f"SGLANG_SIMULATE_{options.routing.upper()}_EXPERTS": "1"} if options.routing else {}
-        env, notes = {**({"HF_HUB_OFFLINE": "1"} if site.is_local else {}), **routing, **options.env}, _notes(deployment, options)
+        local = {"HF_HUB_OFFLINE": "1"} if site.is_local else {}
+        env, notes = {**local, **routing, **_forced_acceptance(deployment.speculation), **options.env}, _notes(deployment, options)
         python, model = str(install.python), ("--model-path", site.checkpoint, "--served-model-name", deployment.model)
-        engine = (*engine_flags(deployment, options), *options.extra)
+        engine = (*engine_flags(deployment, options, site.draft), *options.extra)
         if deployment.runtime == "in-process":
             argv = (python, str(eb.WORKERS / "sglang_worker.py"), *model, *engine)
             return eb.Launch(argv, deployment.model, env, notes=notes, ready_timeout_s=READY_S)
@@ -315,6 +335,22 @@ class Sglang(eb.Adapter):
         return found | _speculation(after, eb.prometheus_mean(decode, "sglang:spec_num_draft_tokens") or 0.0)
 
 
+def _forced_acceptance(asked: eb.Speculation | None) -> dict[str, str]:
+    """SGLang accepts random numbers of tokens with this mean, the model's own token included, so single positions are not forced."""
+    if asked is None or asked.forced_length is None:
+        return {}
+    return {"SGLANG_SIMULATE_ACC_LEN": f"{asked.forced_length:.6g}", "SGLANG_SIMULATE_ACC_METHOD": "match-expected"}
+
+
+def _uneven(spread: eb.Parallelism, options: SglangOptions) -> str:
+    """`round_robin` deals tokens to the ranks of expert parallelism in turn (topk.py of 0.5.23); a copy of an expert changes the ranks."""
+    if options.routing != "round_robin":
+        return ""
+    if spread.ep == 1:
+        return "round_robin deals tokens over the ranks of expert parallelism, and without ep each step uses the same experts again"
+    return "eplb moves experts between ranks after round_robin has dealt the tokens" if options.eplb is not None else ""
+
+
 def _check_experts(spread: eb.Parallelism, options: SglangOptions) -> None:
     tp, ep, eplb, a2a, moe = spread.tp, spread.ep, options.eplb, options.a2a_backend, options.moe_backend
     whole_tp, static = moe in ("flashinfer_cutlass", "flashinfer_cutedsl"), eplb is not None and eplb.dispatch == "static"
@@ -332,7 +368,7 @@ def _check_experts(spread: eb.Parallelism, options: SglangOptions) -> None:
 
 
 def _notes(deployment: eb.Deployment, options: SglangOptions) -> tuple[str, ...]:
-    spread, slots = deployment.parallelism, _slots(deployment)
+    spread, slots, asked = deployment.parallelism, _slots(deployment), deployment.speculation
     return eb.holding(
         (True, f"the context is {RESERVED_TOKENS} tokens longer than asked: SGLang withholds them from prompt and output"),
         (spread.attention_dp > 1, "attention_dp divides the prefill chunk and admits requests sooner (schedule_conservativeness x 0.3)"),
@@ -340,6 +376,8 @@ def _notes(deployment: eb.Deployment, options: SglangOptions) -> tuple[str, ...]
         (spread.dp_replicas > 1, "each replica may take all requests: an even spread is not guaranteed"),
         (spread.pp > 1, "pipeline stages switch the overlap schedule off"),
         (options.disaggregated, "a prefill server captures no decode graphs"),
+        (asked and asked.match, "SGLang proposes what followed the longest match in a trie: `match` is not used"),
+        (asked and asked.acceptance is not None, "SGLang forces the mean of accepted tokens, not each position"),
     )
 
 
@@ -369,4 +407,4 @@ def _speculation(totals: Mapping[str, float], verified: float) -> dict[str, floa
     calls, output, requests = (totals.get(f"sglang:{name}_total") for name in ("spec_verify_calls", "generation_tokens", "num_requests"))
     if not calls or verified <= 1 or output is None or requests is None:
         return {}
-    return {"draft_tokens": calls * (verified - 1), "accepted_tokens": max(0.0, output - requests - calls)}
+    return {"drafts": calls, "draft_tokens": calls * (verified - 1), "accepted_tokens": max(0.0, output - requests - calls)}

@@ -68,7 +68,7 @@ class TransformersOptions:
     """Prepare the next batch while this one runs, at twice the buffers."""
 
 
-def worker_flags(deployment: eb.Deployment, options: TransformersOptions) -> list[str]:
+def worker_flags(deployment: eb.Deployment, options: TransformersOptions, draft: str = "") -> list[str]:
     """Our worker's flags but for the address; `transformers serve` has the same names where it has the flag."""
     pages = -(-deployment.max_context // (options.cb_page_size or PAGE_TOKENS))
     blocks = None if options.cb_num_blocks == "auto" else options.cb_num_blocks or 2 * deployment.max_concurrency * pages
@@ -86,8 +86,18 @@ def worker_flags(deployment: eb.Deployment, options: TransformersOptions) -> lis
         **eb.on_off("--cb-use-async-batching", options.cb_use_async_batching),
         "--prefix-cache": options.prefix_cache,
         "--dequantize": options.dequantize,
+        **_speculation(deployment.speculation, draft),
     }
     return eb.flags_of({**first, **eb.declared_flags(options), **derived})
+
+
+def _speculation(asked: eb.Speculation | None, draft: str) -> dict[str, eb.JSON]:
+    """generate's own names."""
+    if asked is None:
+        return {}
+    if asked.method == "ngram":
+        return {"--prompt-lookup-num-tokens": asked.tokens, "--max-matching-ngram-size": asked.match}
+    return {"--assistant-model": draft, "--num-assistant-tokens": asked.tokens}
 
 
 class Transformers(eb.Adapter):
@@ -97,6 +107,7 @@ class Transformers(eb.Adapter):
     checkpoint_format = "safetensors"
     precisions = frozenset(PRECISIONS)
     runtimes = ("process", "in-process")
+    speculates = frozenset({"draft", "ngram"})
     options = TransformersOptions
 
     def traits(self, deployment: eb.Deployment) -> eb.Traits:
@@ -112,6 +123,7 @@ class Transformers(eb.Adapter):
         options, spread, precision = eb.options_as(TransformersOptions, deployment), deployment.parallelism, deployment.precision
         dummy, sharded = options.load_format == "dummy", spread.tp > 1 or spread.pp > 1
         no_threads, share = options.parallel_loading is False or dummy, options.cb_max_memory_percent is not None
+        speculates, server = deployment.speculation is not None, deployment.runtime != "in-process"
         eb.refuse(
             (precision not in PRECISIONS, f"{self.title} runs {', '.join(PRECISIONS)} here, not {precision}"),
             (spread.dp_replicas > 1, "transformers has no replicas: its data parallelism (FSDP) does not work with continuous batching"),
@@ -123,6 +135,9 @@ class Transformers(eb.Adapter):
                 f"{options.device} is one device: drop it where tp or pp take several",
             ),
             (spread.pp > 1 and options.device == "cpu", "there is only one CPU to put layers on: pp needs several GPUs"),
+            (speculates and server, "transformers speculates in `generate` only, not in its server: write runtime: in-process"),
+            (speculates and deployment.max_concurrency > 1, "transformers speculates for one request at a time: write concurrency: 1"),
+            (speculates and sharded, "transformers speculates on one device here, not over tp or pp"),
             (options.dequantize and precision != "bf16", "dequantize expands MXFP4 weights to bf16: list the checkpoint under bf16"),
             (dummy and (options.dequantize or precision == "mxfp4"), "load_format dummy makes plain weights, and none in MXFP4"),
             (dummy and sharded, "load_format dummy is not sharded: transformers shards weights while it reads them"),
@@ -176,7 +191,7 @@ class Transformers(eb.Adapter):
             (spread.tp > 1 and options.threads is None, "torchrun gives every rank one CPU thread (OMP_NUM_THREADS); threads changes that"),
             (options.dequantize, "the MXFP4 weights were expanded to bf16 while loading"),
         )
-        argv = (*worker, site.checkpoint, *(() if offline else site.address), *worker_flags(deployment, options))
+        argv = (*worker, site.checkpoint, *(() if offline else site.address), *worker_flags(deployment, options, site.draft))
         # Requests must name the model exactly as the command line does.
         return eb.Launch(argv, site.checkpoint, env=env, notes=notes)
 

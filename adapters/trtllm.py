@@ -31,6 +31,11 @@ SIZES: Mapping[str, str] = {
 }  # fmt: skip
 """Settings that are flags of `trtllm-serve`."""
 
+SPECULATION: Mapping[eb.SpeculationMethod, str] = {"draft": "Draft_Target", "ngram": "NGram", "mtp": "MTP", "eagle3": "Eagle3"}
+"""Method of `speculation` -> TensorRT-LLM's decoding_type (llm_args.py of 1.2)."""
+FORCE_ACCEPTED = "TLLM_SPEC_DECODE_FORCE_NUM_ACCEPTED_TOKENS"
+"""A whole number in 1.2, and 0 is off."""
+
 COUNTERS: Mapping[str, str] = {
     "prompt_tokens": "trtllm_prompt_tokens_total", "cached_tokens": "trtllm_prompt_cached_tokens_total",
     "output_tokens": "trtllm_generation_tokens_total", "draft_tokens": "trtllm_spec_decode_num_draft_tokens_total",
@@ -92,7 +97,7 @@ class TrtllmOptions(eb.BatchingOptions):
     """Further LLM settings, as its YAML has them; they must not repeat what another option sets."""
 
 
-def settings(deployment: eb.Deployment, options: TrtllmOptions) -> dict[str, eb.JSON]:
+def settings(deployment: eb.Deployment, options: TrtllmOptions, draft: str = "") -> dict[str, eb.JSON]:
     """Everything but the model, as arguments of `LLM`; None is left to TensorRT-LLM, except cuda_graph_config: off."""
     spread, eplb = deployment.parallelism, options.eplb
     kv: dict[str, eb.JSON] = {
@@ -124,7 +129,8 @@ def settings(deployment: eb.Deployment, options: TrtllmOptions) -> dict[str, eb.
         "attn_backend": options.attention_backend,
         "moe_config": eb.given({"backend": options.moe_backend, "load_balancer": balancer or None}) or None,
         "cuda_graph_config": graphs or ({} if options.graphs == "decode" else None),
-        "speculative_config": dict(options.speculative) if options.speculative is not None else None,
+        "speculative_config": speculative_config(deployment.speculation, draft)
+        or (dict(options.speculative) if options.speculative else None),
         "enable_iter_perf_stats": True,
         "return_perf_metrics": True,
         **options.config,
@@ -139,6 +145,9 @@ class Trtllm(eb.Adapter):
     checkpoint_format = "safetensors"
     precisions = frozenset(eb.TORCH_DTYPES) | {"fp8", "nvfp4", "mxfp4", "awq", "w4a8"}
     runtimes = ("process", "in-process")
+    speculates = frozenset(SPECULATION)
+    speculation_options = ("speculative",)
+    forces_acceptance = frozenset(SPECULATION)
     options = TrtllmOptions
     # readiness: the default. Its port is bound before the model is loaded, but refuses connections until the server listens.
 
@@ -159,6 +168,12 @@ class Trtllm(eb.Adapter):
             (slots % ep, f"eplb's slots are divided among the ranks: ep {ep} does not divide {slots}"),
             (deployment.precision not in self.precisions, f"{self.title} has no precision '{deployment.precision}'"),
             (options.graphs == "off" and shaped, "graph_batch and graph_padding shape graphs that are off"),
+            (
+                deployment.speculation
+                and deployment.speculation.acceptance is not None
+                and (_accepted(deployment.speculation) % 1 or _accepted(deployment.speculation) < 1),
+                "TensorRT-LLM forces a whole number of accepted tokens: write acceptance: 1",
+            ),
             (
                 options.speculative is not None and "decoding_type" not in options.speculative,
                 "speculative needs its decoding_type, e.g. {decoding_type: NGram, max_draft_len: 4}",
@@ -196,8 +211,10 @@ class Trtllm(eb.Adapter):
     def launch(self, deployment: eb.Deployment, install: eb.Install, site: eb.Site) -> eb.Launch:
         self.check(deployment)
         options = eb.options_as(TrtllmOptions, deployment)
-        wanted, file, longest = settings(deployment, options), str(site.folder / SETTINGS), options.batch_tokens or BATCH_TOKENS
-        env = {"TRTLLM_NO_USAGE_STATS": "1", "TELEMETRY_DISABLED": "1", **({"HF_HUB_OFFLINE": "1"} if site.is_local else {}), **options.env}
+        wanted, file, longest = settings(deployment, options, site.draft), str(site.folder / SETTINGS), options.batch_tokens or BATCH_TOKENS
+        env = {"TRTLLM_NO_USAGE_STATS": "1", "TELEMETRY_DISABLED": "1", **({"HF_HUB_OFFLINE": "1"} if site.is_local else {})}
+        env |= {FORCE_ACCEPTED: f"{_accepted(deployment.speculation):.0f}"} if _accepted(deployment.speculation) else {}
+        env |= options.env
         # There is no flag for the served name: it is the last part of a folder's path, or the hub id.
         name = Path(site.checkpoint).name if site.is_local else site.checkpoint
         offline, refuses = deployment.runtime == "in-process", not options.chunked_prefill and deployment.max_context > longest
@@ -249,6 +266,19 @@ class Trtllm(eb.Adapter):
         used, blocks = last.whole("kvCacheStats.usedNumBlocks"), last.whole("kvCacheStats.maxNumBlocks")
         found |= {name: float(value) for name, value in now.items() if value is not None}
         return found | ({"kv_use": used / blocks} if used is not None and blocks else {})
+
+
+def speculative_config(asked: eb.Speculation | None, draft: str) -> dict[str, eb.JSON] | None:
+    if asked is None:
+        return None
+    length = "num_nextn_predict_layers" if asked.method == "mtp" else "max_draft_len"
+    config: dict[str, eb.JSON] = {"decoding_type": SPECULATION[asked.method], length: asked.tokens, "max_matching_ngram_size": asked.match}
+    return eb.given(config | {"speculative_model": draft or None})
+
+
+def _accepted(asked: eb.Speculation | None) -> float:
+    """Proposed tokens of a step that are accepted by force; 0: none are."""
+    return asked.forced_length - 1 if asked is not None and asked.forced_length is not None else 0.0
 
 
 def _last_iteration(get: eb.Get) -> eb.Fields:

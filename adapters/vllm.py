@@ -8,7 +8,6 @@ yet run on a GPU, nor with ep, dp_replicas or pp anywhere: for these only the pa
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -58,13 +57,16 @@ SERVER_FLAGS = (  # no sampling defaults from the checkpoint; cached tokens and 
 COUNTERS: Mapping[str, str] = {
     "prompt_tokens": "vllm:prompt_tokens_total", "cached_tokens": "vllm:prefix_cache_hits_total",
     "output_tokens": "vllm:generation_tokens_total", "preemptions": "vllm:num_preemptions_total",
-    "draft_tokens": "vllm:spec_decode_num_draft_tokens_total", "accepted_tokens": "vllm:spec_decode_num_accepted_tokens_total",
+    "drafts": "vllm:spec_decode_num_drafts_total", "draft_tokens": "vllm:spec_decode_num_draft_tokens_total",
+    "accepted_tokens": "vllm:spec_decode_num_accepted_tokens_total",
     "running": "vllm:num_requests_running", "waiting": "vllm:num_requests_waiting",
 }
 # fmt: on
 CONFIG = "/server_info?config_format=json"
 """The whole configuration, a development endpoint. Its first reply takes seconds, because vLLM inspects the machine for it."""
 READY_S = 1800
+METHODS = {"draft": "draft_model"}
+UNEVEN = {"normal_routing": "normal_routing draws experts from a normal distribution, so a few of them get most tokens"}
 GRAPH_MODES = {"0": "off", "1": "piecewise", "2": "full", "[2, 0]": "full_decode_only", "[2, 1]": "full_and_piecewise"}
 """cudagraph_mode as vLLM reports it, a number or a pair for decode and for mixed steps, as JSON -> the option `graphs`."""
 CORES = "VLLM_CPU_OMP_THREADS_BIND"
@@ -118,7 +120,7 @@ class VllmOptions(eb.BatchingOptions):
     kv_offload_gb: float | None = eb.option("--kv-offloading-size")
     """GiB of host memory for KV blocks that do not fit on the device (the former swap space)."""
     speculative: Mapping[str, eb.JSON] | None = eb.option("--speculative-config")
-    """Speculative decoding in vLLM's own form, e.g. {method: ngram, num_speculative_tokens: 4, prompt_lookup_max: 4}."""
+    """Speculative decoding in vLLM's own form, for what the neutral key `speculation` does not say, e.g. {method: medusa, ...}."""
     cpu_offload_params: tuple[str, ...] = ()
     """Only weights whose names have these parts are offloaded, e.g. [experts]."""
     async_scheduling: bool | None = eb.option(reported="scheduler_config.async_scheduling")
@@ -135,8 +137,8 @@ class VllmOptions(eb.BatchingOptions):
     """vllm-cpu: the cores of each rank, e.g. '0-3|4-7', or nobind (VLLM_CPU_OMP_THREADS_BIND); disaggregated servers separated by ';'."""
 
 
-def engine_flags(deployment: eb.Deployment, options: VllmOptions) -> list[str]:
-    """The flags of vLLM's engine arguments except for the model, the same for the server and in-process."""
+def engine_flags(deployment: eb.Deployment, options: VllmOptions, draft: str = "") -> list[str]:
+    """The flags of vLLM's engine arguments except for the model, the same for the server and in-process. draft: path of what proposes."""
     spread = deployment.parallelism
     graphs: eb.JSON = {"cudagraph_mode": "NONE" if options.graphs == "off" else options.graphs.upper()} if options.graphs else None
     derived: dict[str, eb.JSON] = {
@@ -150,6 +152,8 @@ def engine_flags(deployment: eb.Deployment, options: VllmOptions) -> list[str]:
         "--kv-cache-memory-bytes": round(options.kv_gib * 2**30) if options.kv_gib is not None else None,
         "--compilation-config": graphs,
         "--eplb-config": dict(options.eplb) if options.eplb else None,
+        "--speculative-config": _speculative_config(deployment.speculation, draft)
+        or (dict(options.speculative) if options.speculative else None),
         "--cpu-offload-params": list(options.cpu_offload_params),
         **eb.on_off("--enable-prefix-caching", options.prefix_cache),
         **eb.on_off("--enable-chunked-prefill", options.chunked_prefill),
@@ -170,6 +174,9 @@ class Vllm(eb.Adapter):
     checkpoint_format = "safetensors"
     precisions = frozenset({*eb.TORCH_DTYPES, *QUANTIZED.values(), "int4"})
     runtimes = ("process", "in-process")
+    speculates: ClassVar[frozenset[eb.SpeculationMethod]] = frozenset(("draft", "ngram", "mtp", "eagle", "eagle3"))
+    speculation_options = ("speculative",)
+    forces_acceptance = speculates
     options = VllmOptions
 
     def traits(self, deployment: eb.Deployment) -> eb.Traits:
@@ -180,6 +187,7 @@ class Vllm(eb.Adapter):
             extra_ports=2 * servers,  # for each server: HTTP, and where its KV is fetched
             random_weights=options.load_format == "dummy",
             forces_routing=options.routing is not None,
+            uneven_routing=UNEVEN.get(options.routing or "", ""),
         )
 
     def check(self, deployment: eb.Deployment) -> None:
@@ -242,10 +250,14 @@ class Vllm(eb.Adapter):
     def launch(self, deployment: eb.Deployment, install: eb.Install, site: eb.Site) -> eb.Launch:
         self.check(deployment)
         options, cpu = eb.options_as(VllmOptions, deployment), install.variant == "vllm-cpu"
-        eb.refuse((options.cpu_threads is not None and not cpu, f"cpu_threads binds the ranks of vllm-cpu; {install.variant} is installed"))
+        forced = deployment.speculation is not None and deployment.speculation.acceptance is not None
+        eb.refuse(
+            (options.cpu_threads is not None and not cpu, f"cpu_threads binds the ranks of vllm-cpu; {install.variant} is installed"),
+            (forced and cpu, "vllm-cpu samples on the CPU, where vLLM cannot force an acceptance: leave `acceptance` out"),
+        )
         env, notes = _environment(options, site), _notes(deployment, options)
         worker = (str(install.python), str(eb.WORKERS / "vllm_worker.py"))
-        engine = (*engine_flags(deployment, options), *options.extra)
+        engine = (*engine_flags(deployment, options, site.draft), *options.extra)
         if deployment.runtime == "in-process":
             argv = (*worker, "offline", "--model", site.checkpoint, *engine)
             return eb.Launch(argv, deployment.model, env, notes=notes, ready_timeout_s=READY_S)
@@ -300,7 +312,22 @@ class Vllm(eb.Adapter):
         if "prompt_tokens" not in found:
             return {}
         use = eb.prometheus_mean(text, "vllm:kv_cache_usage_perc")  # one gauge per replica
+        found |= eb.accepted_per_position(text, "vllm:spec_decode_num_accepted_tokens_per_pos_total")
         return found | ({"kv_use": use} if use is not None else {})
+
+
+def _speculative_config(asked: eb.Speculation | None, draft: str) -> dict[str, eb.JSON] | None:
+    """Rates in vLLM are those of `Speculation.rates`: of all steps, how many accept at least so many tokens."""
+    if asked is None:
+        return None
+    forced: dict[str, eb.JSON] = {"rejection_sample_method": "synthetic", "synthetic_acceptance_rates": list(asked.rates)}
+    config: dict[str, eb.JSON] = {
+        "method": METHODS.get(asked.method, asked.method),
+        "num_speculative_tokens": asked.tokens,
+        "model": draft or None,
+    }
+    config |= {"prompt_lookup_min": asked.match, "prompt_lookup_max": asked.match}
+    return eb.given(config | (forced if asked.acceptance is not None else {}))
 
 
 def _environment(options: VllmOptions, site: eb.Site) -> dict[str, str]:
@@ -323,7 +350,7 @@ def _notes(deployment: eb.Deployment, options: VllmOptions) -> tuple[str, ...]:
     return eb.holding(
         (spread.dp_replicas > 1, "max_num_seqs and batch_tokens hold for each replica"),
         (spread.dp_replicas > 1 and spread.ep == 1, "without ep each expert is sharded over tp x dp_replicas"),
-        (options.speculative is not None, "speculation: one event of a stream may hold several tokens"),
+        (options.speculative or deployment.speculation, "speculation: one event of a stream may hold several tokens"),
         (options.routing, "routing is simulated: the output is meaningless"),
         (options.disaggregated, "counters are sums over all servers: a prompt counts on the prefill and on the decode side"),
     )
@@ -358,12 +385,6 @@ def _config(get: eb.Get) -> eb.Fields:
     """vLLM's configuration without its secrets; where it is not served, the cache configuration from the metrics."""
     reply = next((reply for reply in (get(CONFIG) for _ in range(4)) if reply.status), eb.Reply(0))
     config = eb.as_object(eb.Fields(reply.json()).at("vllm_config"))
-    return eb.Fields(eb.without_secrets(config) if config else {"cache_config": _cache_labels(get("/metrics").text)})
-
-
-def _cache_labels(metrics: str) -> dict[str, eb.JSON]:
-    """The labels of vllm:cache_config_info, which hold the cache's configuration as text, as JSON values."""
-    line = next((line for line in metrics.splitlines() if line.startswith("vllm:cache_config_info{")), "")
-    words: dict[str, eb.JSON] = {"True": True, "False": False, "None": None}
-    labels = re.findall(r'(\w+)="([^"]*)"', line)
-    return {name: words[text] if text in words else int(text) if text.isdigit() else text for name, text in labels}
+    return eb.Fields(
+        eb.without_secrets(config) if config else {"cache_config": eb.prometheus_labels(get("/metrics").text, "vllm:cache_config_info")}
+    )

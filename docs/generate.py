@@ -54,6 +54,7 @@ def _scenario() -> str:
     ]
     for title, name in (
         ("Top level", None), ("models", "Model"), ("models.*.random_weights", "RandomWeights"), ("deployments", "Deployments"), ("deployments.*.container", "ContainerSettings"),
+        ("deployments.*.speculation", "SpeculationSettings"),
         ("loads", "Loads"), ("slo", "SLO"), ("loads.*.find", "Find"), ("repeats", "AutoRestarts"), ("parity", "Parity"),
     ):  # fmt: skip
         part = schema if name is None else schema["$defs"][name]

@@ -1,6 +1,6 @@
 """llama.cpp's own C++ server from the xllamacpp wheel: `serve` over HTTP, `offline` as an in-process batch.
 
-Takes llama-server's own flags, so one argv fits both; the wheel does not expose llama.cpp's parser. A flag outside its table is an error.
+Takes llama-server's own flags (`llamacpp_flags`), so one argv fits both.
 """
 
 import argparse
@@ -9,93 +9,17 @@ import signal
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from typing import Any
 
 import xllamacpp
+from llamacpp_flags import SWITCHES, VALUES, parser, set_on
 from worker_protocol import Batch, Outcome, Prompt, RequestOutcome, run_worker
 
 EXPERTS = r"\.ffn_(up|down|gate|gate_up)_(ch|)exps"
 """llama.cpp's own pattern for routed expert tensors (LLM_FFN_EXPS_REGEX), which -cmoe and -ncmoe pin to the CPU."""
-
-
-LOAD_MODES = {"mmap_mlock": "mmap+mlock", "direct_io": "dio"}
-"""llama.cpp's C names of load modes that differ from those of its command line."""
-
-
-def one_of(known: Mapping[str, Any]) -> Callable[[str], Any]:
-    def read(text: str) -> Any:
-        if text not in known:
-            raise argparse.ArgumentTypeError(f"'{text}' is not one of {', '.join(known)}")
-        return known[text]
-
-    return read
-
-
-def members(enum: Any, prefix: str) -> dict[str, Any]:
-    """llama.cpp's C names in the form of its command line: GGML_TYPE_Q8_0 -> q8_0."""
-    return {member.name.removeprefix(prefix).lower(): member for member in enum}
-
-
-def gpu_layers(text: str) -> int:
-    return {"auto": -1, "all": -2}[text] if text in ("auto", "all") else int(text)
-
-
-def shares(text: str) -> list[float]:
-    """Proportions of the GPUs, '3,1', padded with zeros: xllamacpp takes a number for every possible device."""
-    given = [float(share) for share in text.split(",")]
-    return given + [0.0] * (len(xllamacpp.CommonParams().tensor_split) - len(given))
-
-
-on_off = one_of({"on": True, "off": False})
-kv_type = one_of(members(xllamacpp.ggml_type, "GGML_TYPE_"))
-split_mode = one_of(members(xllamacpp.llama_split_mode, "LLAMA_SPLIT_MODE_"))
-load_mode = one_of({LOAD_MODES.get(name, name): mode for name, mode in members(xllamacpp.llama_load_mode, "LLAMA_LOAD_MODE_").items()})
-numa = one_of(members(xllamacpp.ggml_numa_strategy, "GGML_NUMA_STRATEGY_"))
-_attention = members(xllamacpp.llama_flash_attn_type, "LLAMA_FLASH_ATTN_TYPE_")
-flash_attention = one_of({"auto": _attention["auto"], "on": _attention["enabled"], "off": _attention["disabled"]})
-
-VALUES: Mapping[str, tuple[Callable[[str], Any], tuple[str, ...]]] = {
-    "model.path": (str, ("-m", "--model")), "model_alias": (lambda text: {text}, ("-a", "--alias")),
-    "hostnames": (lambda text: [text], ("--host",)), "port": (int, ("--port",)), "n_ctx": (int, ("-c", "--ctx-size")),
-    "n_parallel": (int, ("-np", "--parallel")), "n_batch": (int, ("-b", "--batch-size")), "n_ubatch": (int, ("-ub", "--ubatch-size")),
-    "cpuparams.n_threads": (int, ("-t", "--threads")), "cpuparams_batch.n_threads": (int, ("-tb", "--threads-batch")),
-    "n_threads_http": (int, ("--threads-http",)), "fit_params": (on_off, ("-fit", "--fit")),
-    "flash_attn_type": (flash_attention, ("-fa", "--flash-attn")), "n_gpu_layers": (gpu_layers, ("-ngl", "--gpu-layers")),
-    "main_gpu": (int, ("-mg", "--main-gpu")), "split_mode": (split_mode, ("-sm", "--split-mode")),
-    "cache_type_k": (kv_type, ("-ctk", "--cache-type-k")), "cache_type_v": (kv_type, ("-ctv", "--cache-type-v")),
-    "cache_ram_mib": (int, ("-cram", "--cache-ram")), "n_cache_reuse": (int, ("--cache-reuse",)),
-    "n_ctx_checkpoints": (int, ("-ctxcp", "--ctx-checkpoints")), "moe_cache_size": (int, ("--moe-cache-mib",)),
-    "sampling.seed": (int, ("-s", "--seed")), "tensor_split": (shares, ("-ts", "--tensor-split")),
-    "load_mode": (load_mode, ("-lm", "--load-mode")), "numa": (numa, ("--numa",)), "verbosity": (int, ("-lv", "--verbosity")),
-}  # fmt: skip
-"""Path of an xllamacpp.CommonParams attribute -> how its text is read, and llama-server's forms of the flag."""
-
-SWITCHES: Mapping[str, tuple[str, bool]] = {
-    "--cache-prompt": ("cache_prompt", True), "--no-cache-prompt": ("cache_prompt", False), "--kv-unified": ("kv_unified", True),
-    "--no-kv-unified": ("kv_unified", False), "--metrics": ("endpoint_metrics", True), "--slots": ("endpoint_slots", True),
-    "--no-slots": ("endpoint_slots", False), "--offline": ("offline", True), "--no-warmup": ("warmup", False),
-    "--no-cont-batching": ("cont_batching", False), "--no-kv-offload": ("no_kv_offload", True), "-nkvo": ("no_kv_offload", True),
-    "--no-op-offload": ("no_op_offload", True), "--no-repack": ("no_extra_bufts", True), "--swa-full": ("swa_full", True),
-    "--context-shift": ("ctx_shift", True),
-}  # fmt: skip
-"""Flag without a value -> the attribute and its value."""
-
-
-def parser() -> argparse.ArgumentParser:
-    """The part of llama-server's command line that this worker understands; flags that are not given are not in the result."""
-    p = argparse.ArgumentParser(prog="llamacpp_worker", allow_abbrev=False, argument_default=argparse.SUPPRESS)
-    p.add_argument("mode", choices=("serve", "offline"))
-    for path, (read, spellings) in VALUES.items():
-        p.add_argument(*spellings, dest=path, type=read, required=path == "model.path")
-    for flag, (path, value) in SWITCHES.items():
-        p.add_argument(flag, dest=path, action="store_const", const=value)
-    p.add_argument("-ot", "--override-tensor", action="append", default=[])
-    p.add_argument("-cmoe", "--cpu-moe", action="store_true", default=False)
-    p.add_argument("-ncmoe", "--n-cpu-moe", type=int, default=0)
-    return p
 
 
 def common_params(args: argparse.Namespace) -> Any:
@@ -105,14 +29,13 @@ def common_params(args: argparse.Namespace) -> Any:
         given.setdefault("cpuparams_batch.n_threads", given["cpuparams.n_threads"])
     params = xllamacpp.CommonParams()
     for path in given.keys() & (VALUES.keys() | {attribute for attribute, _ in SWITCHES.values()}):
-        *owners, name = path.split(".")
-        owner = params
-        for each in owners:
-            owner = getattr(owner, each)
-        setattr(owner, name, given[path])
+        set_on(params, path, given[path])
     overrides = placement(args)
     if overrides:
         params.tensor_buft_overrides = ",".join(overrides)
+    if args.lora:
+        params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(path, 1.0) for path in args.lora]
+        params.lora_init_without_apply = args.lora_init_without_apply
     return params
 
 
@@ -162,7 +85,9 @@ class Offline:
         if "error" in reply:
             return RequestOutcome(None, None, error=str(reply["error"].get("message", reply["error"])))
         usage = reply["usage"]
-        return RequestOutcome(usage["prompt_tokens"], usage["completion_tokens"], cached_tokens=reply["timings"]["cache_n"])
+        timings = reply["timings"]
+        drafted = {name: timings[name] for name in ("draft_n", "draft_n_accepted") if name in timings}
+        return RequestOutcome(usage["prompt_tokens"], usage["completion_tokens"], cached_tokens=timings["cache_n"], counts=drafted or None)
 
 
 def _get(url: str) -> object:

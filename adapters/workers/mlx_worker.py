@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from http.server import ThreadingHTTPServer
 from typing import Any
 
@@ -23,7 +23,9 @@ from mlx_lm.models.cache import LRUPromptCache
 from mlx_lm.sample_utils import make_sampler
 from worker_protocol import Batch, Outcome, RequestOutcome, run_worker
 
-ROUTE = "/enginebench"
+ROUTE, COUNTERS = "/enginebench", "/enginebench/counters"
+DRAFTED: Counter[str] = Counter()
+"""Totals of speculative decoding under the harness's names, which mlx-lm does not keep; empty without a draft model."""
 
 
 class Provider(server.ModelProvider):  # type: ignore[misc]  # mlx-lm has no types
@@ -69,6 +71,24 @@ def quantizations(model: Any) -> set[str]:
     return {f"{getattr(layer, 'mode', 'affine')} {layer.bits} {layer.group_size}" for layer in layers}
 
 
+def counted(steps: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+    """mlx-lm's `speculative_generate_step` with a count of what it proposes and keeps. A step yields its accepted tokens, then one of the
+    model's own, and proposes as many as `num_draft_tokens` or as are missing."""
+    DRAFTED.update(dict.fromkeys(("drafts", "draft_tokens", "accepted_tokens"), 0))
+
+    def stepping(*args: Any, num_draft_tokens: int, max_tokens: int, **others: Any) -> Iterator[Any]:
+        made, accepted, starts = 0, 0, True
+        for token, probabilities, drafted in steps(*args, num_draft_tokens=num_draft_tokens, max_tokens=max_tokens, **others):
+            if starts and (proposed := min(max_tokens - made, num_draft_tokens)) > 0:
+                DRAFTED.update({"drafts": 1, "draft_tokens": proposed})
+            made, accepted, starts = made + 1, (accepted + 1) * drafted, not drafted
+            if drafted:
+                DRAFTED.update({"accepted_tokens": 1, f"accepted_at_{accepted}": 1})
+            yield token, probabilities, drafted
+
+    return stepping
+
+
 class Generator(server.ResponseGenerator):  # type: ignore[misc]  # mlx-lm has no types
     """Healthy only when the model is loaded; the server's own check is that the loading thread is alive."""
 
@@ -87,12 +107,13 @@ class Generator(server.ResponseGenerator):  # type: ignore[misc]  # mlx-lm has n
 
 class Handler(server.APIHandler):  # type: ignore[misc]  # mlx-lm has no types
     def do_GET(self) -> None:  # noqa: N802  # http.server's name
-        if self.path != ROUTE:
+        if self.path not in (ROUTE, COUNTERS):
             super().do_GET()
             return
         self._set_completion_headers(200)
         self.end_headers()
-        self.wfile.write(json.dumps(self.response_generator.model_provider.resolved()).encode())
+        answer = self.response_generator.model_provider.resolved() if self.path == ROUTE else DRAFTED
+        self.wfile.write(json.dumps(answer).encode())
 
 
 class Http(ThreadingHTTPServer):
@@ -149,6 +170,9 @@ def main(argv: Sequence[str]) -> int:
 
     def run(_host: str, _port: int, provider: Provider) -> None:
         nonlocal code
+        if provider.cli_args.draft_model is not None:
+            generation: Any = sys.modules[BatchGenerator.__module__]  # mlx_lm.generate is a function, and hides its module
+            generation.speculative_generate_step = counted(generation.speculative_generate_step)
         code = serve(provider) if mode == "serve" else run_worker(lambda: Offline(provider))
 
     server.ModelProvider, server.run = Provider, run

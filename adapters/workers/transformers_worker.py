@@ -25,7 +25,8 @@ from transformers.cli.serving.transcription import TranscriptionHandler
 from transformers.cli.serving.utils import GenerationState
 from transformers_flags import parser
 from transformers_model import RANK, ExpertsObserver, Loader, PrefixObserver, Ranks, need_paged_cache, weights
-from worker_protocol import Batch, Outcome, RequestOutcome, run_worker
+from transformers_speculation import Assisted, asked
+from worker_protocol import Batch, Outcome, Prompt, RequestOutcome, run_worker
 
 ROUTE = "/enginebench"
 CB_FIELDS = (
@@ -127,15 +128,18 @@ class Offline:
         self.version = str(transformers.__version__)
         self._engine = Engine(args)
         self._limit = args.cb_max_requests_per_batch
+        self._assisted = Assisted(args, self._engine.model) if asked(args) else None
         # One generation first, so that `resolved` reports what ran.
         self.run(Batch([[1, 1]], output_tokens=2, batch=self._limit or 1))
         self.resolved: Mapping[str, object] = {ROUTE: self._engine.resolved()}
 
     def run(self, batch: Batch) -> Outcome:
         """generate_batch with a narrower window: its own includes building the KV cache and stopping the thread."""
+        if self._assisted is not None:
+            return self._assisted.run(batch, self._ids)
         if self._limit is not None:
             batch.check_limit(self._limit)
-        prompts = [prompt if isinstance(prompt, list) else self._engine.tokenizer(prompt)["input_ids"] for prompt in batch.prompts]
+        prompts = [self._ids(prompt) for prompt in batch.prompts]
         greedy = batch.temperature == 0.0
         sampling: dict[str, object] = {} if greedy else {"temperature": batch.temperature, "top_k": 0, "top_p": 1.0}
         generation = transformers.GenerationConfig(
@@ -150,6 +154,9 @@ class Offline:
             outputs = _collect(manager, manager.add_requests(prompts, max_new_tokens=batch.output_tokens, record_timestamps=True))
             end, found = time.monotonic_ns(), self._engine.prefixes.found
             return Outcome(start, end, [_outcome(output, found.get(output.request_id, 0)) for output in outputs])
+
+    def _ids(self, prompt: Prompt) -> list[int]:
+        return prompt if isinstance(prompt, list) else list(self._engine.tokenizer(prompt)["input_ids"])
 
 
 def _collect(manager: Any, ids: Sequence[str]) -> list[Any]:

@@ -54,6 +54,8 @@ class RequestOutcome:
     """When each output token arrived (monotonic)."""
     cached_tokens: int | None = None
     """Tokens of the prompt that came from a prefix cache."""
+    counts: dict[str, float] | None = None
+    """What else the engine counted for it, under its own names or those of the harness's totals: drafts, accepted_tokens, ..."""
 
 
 @dataclass(frozen=True)

@@ -15,23 +15,26 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from enginebench.dialects import PROTOCOLS, Dialect, Event, OpenAIChat, OpenAICompletions, ProtocolName
-from enginebench.dialects.engine_state import GAUGES, TOTALS, Difference, Resolved
+from enginebench.dialects.engine_state import GAUGES, TOTALS, Difference, Resolved, accepted_at
 from enginebench.dialects.replies import (
     Fields,
     Get,
     Reply,
+    accepted_per_position,
     as_list,
     as_object,
     given,
     only,
+    prometheus_labels,
     prometheus_mean,
     prometheus_totals,
     renamed,
     without_secrets,
 )
-from enginebench.domain import JSON, Deployment, Load, Parallelism, Runtime
+from enginebench.domain import JSON, Deployment, Load, Parallelism, Runtime, Speculation
 from enginebench.domain.launch import Launch, Member, Site
 from enginebench.domain.precisions import GGUF_PRECISIONS, TORCH_DTYPES, from_torch
+from enginebench.domain.speculation import SpeculationMethod
 from enginebench.domain.tuning import Room, Tunable
 from enginebench.inputs.engine_options import declared_flags, flags_of, on_off, option, options_as, reported_options, spread_flags
 from enginebench.machine.folders import resource_dir
@@ -41,10 +44,11 @@ __all__ = [
     "CONTINUOUS_USAGE", "GAUGES", "GGUF_PRECISIONS", "JSON", "NEUTRAL_SAMPLING", "PROTOCOLS", "TORCH_DTYPES", "TOTALS", "WORKERS",
     "Adapter", "BatchingOptions", "Deployment", "Dialect", "Difference", "Event", "Fields", "Get", "Install", "Launch", "Load", "Member",
     "NoOptions", "NotInstalled", "OpenAIChat", "OpenAICompletions", "Parallelism", "PrefillDecode", "ProtocolName", "Readiness", "Reply",
-    "Resolved", "Room", "Runtime", "Site", "Traits", "Tunable", "Unsupported", "as_list", "as_object", "check_disaggregated",
-    "check_quantization", "declared_flags", "find_package", "flags_of", "from_torch", "given", "holding", "installed_packages",
-    "installed_version", "on_off", "only", "option", "options_as", "prometheus_mean", "prometheus_totals", "proxy_argv", "refuse",
-    "renamed", "reported_options", "servers_of", "spread_flags", "with_package", "without_secrets",
+    "Resolved", "Room", "Runtime", "Site", "Speculation", "SpeculationMethod", "Traits", "Tunable", "Unsupported", "accepted_at",
+    "accepted_per_position", "as_list", "as_object", "check_disaggregated", "check_neutral", "check_quantization", "declared_flags",
+    "find_package", "flags_of", "from_torch", "given", "holding", "installed_packages", "installed_version", "on_off", "only", "option",
+    "options_as", "prometheus_labels", "prometheus_mean", "prometheus_totals", "proxy_argv", "refuse", "renamed", "reported_options",
+    "servers_of", "spread_flags", "with_package", "without_secrets",
 ]  # fmt: skip
 
 WORKERS = resource_dir("adapters") / "workers"
@@ -162,6 +166,24 @@ def check_disaggregated(deployment: Deployment, pair: PrefillDecode | None) -> N
     )
 
 
+def check_neutral(adapter: Adapter, deployment: Deployment) -> None:
+    """Refuse what the deployment asks for in neutral words and the adapter does not map. Raises Unsupported."""
+    asked = deployment.speculation
+    if asked is None:
+        return
+    title, known = adapter.title, ", ".join(sorted(adapter.speculates))
+    own = [name for name in adapter.speculation_options if deployment.options.get(name)]
+    refuse(
+        (own, f"speculation and the option {' and '.join(own)} say the same: write one of them"),
+        (not known, f"{title} has no speculative decoding here: leave `speculation` out"),
+        (asked.method not in adapter.speculates, f"{title} has no speculation by {asked.method} here; it has {known}"),
+        (
+            asked.acceptance is not None and asked.method not in adapter.forces_acceptance,
+            f"{title} cannot force the acceptance of {asked.method}: leave `acceptance` out",
+        ),
+    )
+
+
 def proxy_argv(python: Path | None, site: Site, protocol: str, members: Sequence[Member]) -> tuple[str, ...]:
     """The command of our proxy in front of members; those named prefill-... are its prefill servers, all others decode."""
     argv = [str(python or "python3"), str(WORKERS / "pd_proxy.py"), *site.address, "--protocol", protocol]
@@ -192,6 +214,8 @@ class Traits:
     is never ranked unless `forces_routing`."""
     forces_routing: bool = False
     """Tokens are spread over the experts by a rule instead of by the router."""
+    uneven_routing: str = ""
+    """Why that rule does not use experts, and the ranks that hold them, evenly, as a clause; such a cell is never ranked."""
 
 
 class Adapter(ABC):
@@ -210,6 +234,12 @@ class Adapter(ABC):
     checkpoint_format: ClassVar[Literal["gguf", "safetensors", "none"]] = "none"
     casts: ClassVar[bool] = True
     """Whether unquantized safetensors are loaded in any of f16, bf16 and f32; False: as they are stored."""
+    speculates: ClassVar[frozenset[SpeculationMethod]] = frozenset()
+    """Methods of `Deployment.speculation` that `launch` maps; a deployment with any other is refused."""
+    forces_acceptance: ClassVar[frozenset[SpeculationMethod]] = frozenset()
+    """Those of them for which the engine can force how many proposed tokens are accepted."""
+    speculation_options: ClassVar[tuple[str, ...]] = ()
+    """Options that say the same in the engine's own words; with `speculation` they are refused."""
     runtimes: ClassVar[tuple[Runtime, ...]] = ("process",)
     apis: ClassVar[tuple[str, ...]] = ("completions", "chat")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from enginebench.adapter import WORKERS, Adapter, Install, Launch, Room, Site, Tunable, Unsupported
+from enginebench.adapter import WORKERS, Adapter, Install, Launch, Room, Site, Speculation, Tunable, Unsupported, check_neutral
 from enginebench.domain import JSON, Deployment, Parallelism, plain, plain_object
 from enginebench.engines.registry import discover
 from pydantic import ConfigDict, Field, TypeAdapter
@@ -30,7 +30,7 @@ class Golden:
 
     variant: which of the adapter's ways to be installed (default: the option `server` if there is one, else the engine's name).
     checkpoint: a path below /site or a hub id. gpus: what `Adapter.gpus` must say; None: not checked. refused: part of the
-    reason for which the adapter must refuse it.
+    reason for which the adapter must refuse it. speculation: as a deployment has it, with a path below /site as its draft.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -49,6 +49,7 @@ class Golden:
     variant: str | None = None
     gpus: int | None = None
     refused: str | None = None
+    speculation: Speculation | None = None
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,7 @@ def _build(adapter: Adapter, name: str, golden: Golden) -> Built:
 def _launch(adapter: Adapter, golden: Golden, deployment: Deployment) -> Launch:
     if adapter.precisions is not None and golden.precision not in adapter.precisions:
         raise Unsupported(f"{adapter.title} has no precision '{golden.precision}'")  # as a plan would say
+    check_neutral(adapter, deployment)
     adapter.check(deployment)
     return adapter.launch(deployment, _install(adapter, golden), _site(adapter, deployment))
 
@@ -162,6 +164,7 @@ def _deployment(adapter: Adapter, golden: Golden) -> Deployment:
         golden.max_context,
         golden.max_concurrency,
         {key: plain(getattr(checked, key)) for key in golden.options},
+        speculation=golden.speculation,
     )
 
 
@@ -176,7 +179,8 @@ def _install(adapter: Adapter, golden: Golden) -> Install:
 
 def _site(adapter: Adapter, deployment: Deployment) -> Site:
     ports = tuple(range(PORT + 1, PORT + 1 + adapter.traits(deployment).extra_ports))
-    return Site("127.0.0.1", PORT, SITE, deployment.checkpoint, ports)
+    asked = deployment.speculation
+    return Site("127.0.0.1", PORT, SITE, deployment.checkpoint, ports, asked.draft or "" if asked is not None else "")
 
 
 def _words(argv: tuple[str, ...]) -> str:

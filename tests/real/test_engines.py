@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from enginebench.engines.installed import installs_of
 from enginebench.engines.registry import discover
-from enginebench.validity.context import cache_proof
+from enginebench.metrics.prefix_cache import cache_proof
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 

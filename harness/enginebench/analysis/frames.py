@@ -118,6 +118,7 @@ def _named(name: str, deployment: Deployment, load: Load) -> dict[str, Value]:
 
 def _described(deployment: Deployment, load: Load) -> dict[str, Value]:
     settings: dict[str, Value] = {"runtime": deployment.runtime, **vars(deployment.parallelism)}
+    settings |= {"speculation": deployment.speculation.text} if deployment.speculation is not None else {}
     settings |= {f"option.{key}": value if isinstance(value, _PLAIN) else str(value) for key, value in deployment.options.items()}
     return settings | {f"load.{key}": value for key, value in plain_object(load).items() if isinstance(value, _PLAIN)}
 

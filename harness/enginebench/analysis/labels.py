@@ -105,7 +105,7 @@ def _kinds(settings: Sequence[Mapping[str, str]], keys: Sequence[str]) -> int:
 def _importance(key: str) -> int:
     """The usual settings first, those that are seldom named last; runtime, options and parallelism before the rest."""
     head = key.partition(".")[0]
-    order = ("precision", "tp", "pp", "ep", "dp_replicas", "attention_dp", "options", "runtime")
+    order = ("precision", "tp", "pp", "ep", "dp_replicas", "attention_dp", "speculation", "options", "runtime")
     return 100 if head in SELDOM_NAMED else order.index(head) if head in order else len(order)
 
 
@@ -125,6 +125,7 @@ def _settings(deployment: Deployment, reported: str | None) -> dict[str, str]:
     """Dotted name -> value of everything that is set: 'tp', 'options.block_size', 'container.memory'."""
     data = plain_object(deployment)
     spread = data.pop("parallelism")
+    data |= {"speculation": deployment.speculation.text} if deployment.speculation is not None else {}
     found = flat({**spread, **data})  # type: ignore[dict-item]  # a dataclass becomes a dict
     return {**found, "precision": deployment.known_precision or reported or ""}
 

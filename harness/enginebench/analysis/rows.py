@@ -175,6 +175,8 @@ def _label_columns(cell: CellResult, launches: Mapping[str, LaunchRecord]) -> di
     launch = launches.get(record.launch_id)
     reported = launch.configuration.resolved.get("precision") if launch is not None else None
     deployment["precision"] = record.deployment.known_precision or reported
+    if record.deployment.speculation is not None:
+        deployment["speculation"] = record.deployment.speculation.text
     options, spread, load = deployment.pop("options"), deployment.pop("parallelism"), plain(cell.load)
     ours = {**deployment, **spread, **load}  # type: ignore[dict-item]
     named = {f"options.{name}" if name in ours else name: value for name, value in options.items()}  # an engine may have its own `seed`

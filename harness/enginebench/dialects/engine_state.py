@@ -10,10 +10,23 @@ TOTALS: Mapping[str, str] = {
     "cached_tokens": "tokens of prompts that came from a prefix cache",
     "output_tokens": "tokens generated",
     "preemptions": "requests that lost their KV cache to others and were computed again",
+    "drafts": "steps for which speculation proposed tokens",
     "draft_tokens": "tokens proposed by speculation",
     "accepted_tokens": "proposed tokens that the model accepted",
 }
 """Counters that only grow. A cell's value is the difference between its end and its beginning."""
+
+POSITIONS = 16
+"""Proposed tokens of a step of which adapters may report one by one how often they were accepted."""
+
+
+def accepted_at(position: int) -> str:
+    """The total of steps in which the proposed token at this position, from 1, was accepted: 'accepted_at_1'."""
+    return f"accepted_at_{position}"
+
+
+COUNTED: tuple[str, ...] = (*TOTALS, *map(accepted_at, range(1, POSITIONS + 1)))
+"""Every name of a total: those of TOTALS, and one for each position of a proposed token."""
 
 GAUGES: Mapping[str, str] = {
     "running": "requests in the batch",

@@ -6,15 +6,19 @@ Does not know: engines, field names.
 import contextlib
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+from enginebench.dialects.engine_state import accepted_at
 from enginebench.domain import JSON
 
 _Kind = TypeVar("_Kind", str, int, float, bool)
 _MAX_DEPTH = 64
 """Levels of arrays and objects; real replies have fewer than twelve."""
+_LABEL = re.compile(r'(\w+)="([^"]*)"')
+_POSITION = re.compile(r'[{,]position="(\d{1,4})"')
 _SECRETS = ("api_key", "password", "secret", "hf_token", "env_vars", "watermark")
 
 
@@ -144,3 +148,21 @@ def prometheus_mean(text: str, name: str) -> float | None:
 def renamed(totals: Mapping[str, float], names: Mapping[str, str]) -> dict[str, float]:
     """The totals under neutral names; `names` maps neutral names to the engine's, and those that are missing are left out."""
     return {name: totals[theirs] for name, theirs in names.items() if theirs in totals}
+
+
+def accepted_per_position(text: str, name: str) -> dict[str, float]:
+    """A counter with the label `position`, from 0, under the neutral names of totals: {'accepted_at_1': 8.0, ...}."""
+    found: dict[str, float] = {}
+    for line in text.splitlines():
+        if line.startswith(name + "{") and (label := _POSITION.search(line)) and (value := prometheus_totals(line).get(name)) is not None:
+            at = accepted_at(int(label[1]) + 1)
+            found[at] = found.get(at, 0.0) + value
+    return found
+
+
+def prometheus_labels(text: str, name: str) -> dict[str, JSON]:
+    """The labels of the first line of a metric, which hold an engine's configuration as text, as JSON values; {} where there is none."""
+    line = next((line for line in text.splitlines() if line.startswith(name + "{")), "")
+    words: dict[str, JSON] = {"True": True, "False": False, "None": None}
+    labels = _LABEL.findall(line)
+    return {key: words[value] if value in words else int(value) if value.isdigit() else value for key, value in labels}

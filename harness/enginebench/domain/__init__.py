@@ -13,10 +13,11 @@ from enginebench.domain.load_field import fields_of
 from enginebench.domain.loads import ClosedLoop, DrawnLoad, OpenLoop, TraceReplay
 from enginebench.domain.sample import Sample
 from enginebench.domain.search import Search
+from enginebench.domain.speculation import Speculation
 from enginebench.domain.stepped_load import SteppedLoop
 
 __all__ = [
     "JSON", "KINDS", "Cell", "ClosedLoop", "Container", "Deployment", "DrawnLoad", "Length", "Load", "OpenLoop", "Parallelism", "Phase",
-    "Runtime", "Sample", "Search", "Status", "SteppedLoop", "TraceReplay", "canonical", "field_names", "fields_of", "fingerprint",
-    "kind_of", "load_fields", "plain", "plain_object",
+    "Runtime", "Sample", "Search", "Speculation", "Status", "SteppedLoop", "TraceReplay", "canonical", "field_names", "fields_of",
+    "fingerprint", "kind_of", "load_fields", "plain", "plain_object",
 ]  # fmt: skip

@@ -10,8 +10,10 @@ from typing import Literal, TypeAlias
 from enginebench.domain.container import Container
 from enginebench.domain.ids import JSON, plain_object
 from enginebench.domain.precisions import UNSTATED
+from enginebench.domain.speculation import Speculation
 
 Runtime: TypeAlias = Literal["process", "docker", "attach", "in-process"]
+_LATER = ("speculation",)
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,13 @@ class Deployment:
     """A name for tables; None: engine, model and what varies."""
     container: Container = field(default_factory=Container)
     """docker: the engine's container."""
+    speculation: Speculation | None = None
+    """Speculative decoding in neutral words; None: none, or what `options` ask for in the engine's own."""
+
+    def stored(self) -> Mapping[str, object]:
+        """The fields as JSON has them; those that were added later only where they are set."""
+        found = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+        return {name: value for name, value in found.items() if name not in _LATER or value is not None}
 
     @property
     def known_precision(self) -> str:

@@ -19,6 +19,8 @@ class Site:
     """Local path of the checkpoint, or a hub id."""
     ports: tuple[int, ...] = ()
     """Further free ports, as many as `Traits.extra_ports` asks for."""
+    draft: str = ""
+    """Local path, or hub id, of what proposes tokens (`Speculation.draft`); '' where nothing does."""
 
     @property
     def address(self) -> tuple[str, ...]:

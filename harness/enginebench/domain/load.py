@@ -144,8 +144,10 @@ class Load(ABC):
         "Seconds after which such a request is aborted.",
         default=0.0, least=0, most=1_000_000, examples=(2,), unit="s", needs=("cancel_share", None), sparse=True,
     )  # fmt: skip
-    prefix_cache: Literal["cold", "allowed"] = load_field(
-        "cold: a cached prompt token makes the cell invalid. allowed: caching is part of what is measured.", default="cold"
+    prefix_cache: Literal["cold", "allowed", "warm"] = load_field(
+        "cold: a cached prompt token makes the cell invalid. allowed: caching is part of what is measured. warm: as allowed, and what the "
+        "prompts of each prefix group share is sent once before the window.",
+        default="cold",
     )
     temperature: float = load_field("Sampling temperature; 0 is greedy.", default=0.0, least=0, most=10)
     seed: int = load_field("Seed of arrivals, lengths, prompts and sampling.", default=0, least=0, most=2**63 - 1)

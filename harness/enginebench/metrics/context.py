@@ -16,6 +16,7 @@ from enginebench.domain import Load, canonical, fingerprint
 from enginebench.metrics.costs import Prices
 from enginebench.metrics.hardware import Hardware, hardware_of
 from enginebench.metrics.slo import Slo
+from enginebench.metrics.speculation import drafted
 from enginebench.metrics.statistics import Floats as Floats
 from enginebench.metrics.statistics import percentile
 from enginebench.metrics.tokens import input_tokens, output_tokens
@@ -158,9 +159,11 @@ class Context:
     def ceiling_tok_s(self) -> float | None:
         """The highest possible output tokens/s of the deployment under this load on its machine; None where it is unknown.
 
-        It is unknown for attached servers, because their parallelism is.
+        It is unknown for attached servers, because their parallelism is. With speculation it follows from the tokens that steps yielded.
         """
-        return self._limited(lambda limits, tokens, streams, load: limits.ceiling(tokens, streams, load))
+        counted = drafted(self.record, self.samples)
+        accepted = counted.length if counted is not None else None
+        return self._limited(lambda limits, tokens, streams, load: limits.ceiling(tokens, streams, load, accepted))
 
     @cached_property
     def estimate(self) -> PhysicalEstimate | None:

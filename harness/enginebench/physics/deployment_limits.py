@@ -25,7 +25,7 @@ from enginebench.physics.machine import GB, Machine
 from enginebench.physics.memory import Fit, fit
 from enginebench.physics.placement import GGUF_ENGINES, Placement, placement_of
 from enginebench.physics.roofline import decode, prefill
-from enginebench.physics.setting import Setting
+from enginebench.physics.setting import Setting, Speculation
 from enginebench.physics.sharding import devices_of, problem
 from enginebench.physics.weights import Offload, Weights
 from enginebench.workload.lengths import Lengths
@@ -57,7 +57,8 @@ class MemoryNeed:
         """'61.2 of 85.5 GB per GPU (weights 54.0, KV cache 4.5, working memory 2.7) at 64 streams of 2,048 tokens'."""
         budget = self.fit.budget
         weights, working = sum(budget.weights.values()), budget.activations + budget.runtime
-        parts = f"weights {weights / GB:.1f}, KV cache {budget.cache / GB:.1f}, working memory {working / GB:.1f}"
+        draft = f", draft model {budget.draft / GB:.1f}" if budget.draft else ""
+        parts = f"weights {weights / GB:.1f}, KV cache {budget.cache / GB:.1f}{draft}, working memory {working / GB:.1f}"
         host = f" and {budget.host / GB:.1f} GB of host memory" if budget.host else ""
         return f"{budget.needed / GB:.1f} of {budget.usable / GB:.1f} GB per GPU ({parts}){host} at {self.streams}"
 
@@ -95,10 +96,22 @@ class MachineLimits:
         placement = placement_of(deployment.options, kv_dtype)
         if isinstance(placement, str):
             raise UnknownLimit(placement)
-        key = id(weights), placement, deployment.parallelism, deployment.max_context, deployment.engine
+        drafter = self._drafter(deployment)
+        key = id(weights), id(drafter), placement, deployment.parallelism, deployment.max_context, deployment.engine, deployment.speculation
         if key not in self._alike:
-            self._alike[key] = DeploymentLimits(deployment, self.machine, weights, placement, self.expectations)
+            self._alike[key] = DeploymentLimits(deployment, self.machine, weights, placement, self.expectations, drafter)
         return self._alike[key]
+
+    def _drafter(self, deployment: Deployment) -> Weights | None:
+        """The weights that propose tokens. Raises UnknownLimit if their size is not known."""
+        asked = deployment.speculation
+        if asked is None or asked.draft is None:
+            return None
+        precision = asked.draft_precision or deployment.precision
+        found = weights_of(asked.draft, precision, asked.draft, self.base, gguf=deployment.engine in GGUF_ENGINES)
+        if found is None:
+            raise UnknownLimit(f"the size of the draft {asked.draft} is unknown: not in the catalogue, no local file")
+        return found
 
     def refusals(self, deployment: Deployment, loads: Sequence[Load], gpus: int) -> Mapping[Load, str]:
         """The loads under which the deployment does not fit the machine, with reasons. gpus: devices of the deployment."""
@@ -124,6 +137,8 @@ class DeploymentLimits:
     placement: Placement
     expectations: Expectations | None = None
     """None: by published measurements."""
+    drafter: Weights | None = None
+    """The weights that propose tokens; None: none do, or they are part of the model."""
 
     @cached_property
     def settings(self) -> Sequence[Setting]:
@@ -162,6 +177,7 @@ class DeploymentLimits:
                 kv_bits=each.kv_bits,
                 offload=each.offload,
                 redundant=each.redundant,
+                drafter=self.drafter,
             )
             for each in self.settings
         ]
@@ -186,7 +202,7 @@ class DeploymentLimits:
         needs = [MemoryNeed(each.at(context, streams)) for each in self._fits]
         return min(needs, key=lambda need: (need.impossible, need.fit.budget.needed))
 
-    def ceiling(self, tokens: tuple[float, float], streams: float, load: Load | None = None) -> float:
+    def ceiling(self, tokens: tuple[float, float], streams: float, load: Load | None = None, accepted: float | None = None) -> float:
         """The highest possible output tokens/s of `streams` concurrent requests with (input, output) tokens each.
 
         The lower of two limits. Throughput: a request occupies each resource r (memory, compute, links) of the machine for at least
@@ -196,29 +212,40 @@ class DeploymentLimits:
         least prefill + (output - 1) x step(1) each, so tokens/s <= streams x output / that.
 
         step and prefill are bounds (`Setting.bound`), with a KV cache of input + output / 2 tokens and the published bandwidth. load: says
-        what prompts share, which is read once, and whether they may be cached, so that a prefill takes no time. For a disaggregated
+        what prompts share, which is read once, and whether they may be cached, so that a prefill takes no time. accepted: with speculation,
+        tokens that a step yielded on average; None: those that are forced, else all that can be, 1 + `tokens`. For a disaggregated
         deployment only the decode side counts.
         """
-        if self.placement.speculative:
+        if self.placement.speculative and self.deployment.speculation is None:
             raise UnknownLimit("speculative decoding: the acceptance rate is unknown in advance")
         no_prompt = self._no_prompt(load)
         shared = _shared(load, tokens[0]) if load is not None else 0.0
-        key = tokens, streams, shared, no_prompt  # the repeats of a cell, and `estimate`, ask the same
+        key = tokens, streams, shared, no_prompt, accepted  # the repeats of a cell, and `estimate`, ask the same
         if key not in self._ceilings:
-            self._ceilings[key] = max(_ceiling(setting, tokens, streams, shared, no_prompt=no_prompt) for setting in self.settings)
+            settings = self._speculating(accepted)
+            self._ceilings[key] = max(_ceiling(setting, tokens, streams, shared, no_prompt=no_prompt) for setting in settings)
         return self._ceilings[key]
 
     @cached_property
-    def _ceilings(self) -> dict[tuple[tuple[float, float], float, float, bool], float]:
+    def _ceilings(self) -> dict[tuple[tuple[float, float], float, float, bool, float | None], float]:
         return {}
+
+    def _speculating(self, accepted: float | None) -> Sequence[Setting]:
+        """The settings, with steps that yield so many tokens where the deployment speculates."""
+        asked = self.deployment.speculation
+        if asked is None:
+            return self.settings
+        length = accepted or asked.forced_length or 1.0 + asked.tokens
+        drafts = self.drafter if asked.method == "draft" else None  # a head of its own layers takes too little time to matter to a bound
+        return [replace(each, speculation=Speculation(asked.tokens, 1.0, _drafting(drafts, each), length)) for each in self.settings]
 
     def _no_prompt(self, load: Load | None) -> bool:
         """Whether prompts may be read elsewhere, or from a cache."""
-        return self.placement.prefill > 0 or (load is not None and load.prefix_cache == "allowed")
+        return self.placement.prefill > 0 or (load is not None and load.prefix_cache != "cold")
 
     def estimate(self, tokens: tuple[float, float], streams: float, load: Load | None = None) -> PhysicalEstimate:
         """What `ceiling` is without favourable assumptions, before the efficiency of an engine: input of an expectation."""
-        if self.placement.speculative:
+        if self.placement.speculative or self.deployment.speculation is not None:
             raise UnknownLimit("speculative decoding: the acceptance rate is unknown in advance")
         table, no_prompt = self.expectations or published(), self._no_prompt(load)
         key = tokens, streams, no_prompt
@@ -266,15 +293,23 @@ def _seconds(load: Load, rate: Callable[[tuple[float, float]], float]) -> float:
 
 def _shared(load: Load, inputs: float) -> float:
     """Prompt tokens that all requests may have in common: a stated prefix, or with a data set perhaps the whole prompt."""
-    if load.prefix_cache != "allowed":
+    if load.prefix_cache == "cold":
         return 0.0
     unique = load.prompts in ("random", "text")
     return float(load.prefix_tokens if load.prefix_groups else 0) if unique else inputs
 
 
+def _drafting(drafter: Weights | None, setting: Setting) -> Setting | None:
+    """The drafter on the one device of a deployment; on several it may be divided in ways that are not known, and takes no time."""
+    if drafter is None or devices_of(setting.parallelism) > 1:
+        return None
+    return Setting(drafter, replace(setting.machine, count=1), kv_bits=setting.kv_bits, bound=True)
+
+
 def _ceiling(setting: Setting, tokens: tuple[float, float], streams: float, shared: float, *, no_prompt: bool) -> float:
     inputs, outputs = tokens
-    context, steps = inputs + outputs / 2, max(0.0, outputs - 1)
+    context, yielded = inputs + outputs / 2, setting.speculation.tokens_per_step if setting.speculation else 1.0
+    steps = max(0.0, outputs - 1) / yielded
     batch = decode(setting, math.ceil(streams), context, spread=outputs / 2, shared=shared)
     busy = {name: seconds * steps / batch.batch for name, seconds in batch.seconds.items()}
     latency = steps * decode(setting, 1, context, spread=outputs / 2).time_s
@@ -332,7 +367,7 @@ def _offload(placement: Placement, weights: Weights) -> Offload:
 
 def _streams(load: Load) -> int:
     """Requests that certainly run concurrently. Requests with a shared prefix may share its KV cache, so they count as one."""
-    if load.streams is None or load.prefix_cache == "allowed":
+    if load.streams is None or load.prefix_cache != "cold":
         return 1
     return min(load.streams, load.requests) if load.requests else load.streams
 

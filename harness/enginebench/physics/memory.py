@@ -56,10 +56,12 @@ class Budget:
     usable: float
     host: float = 0.0
     """All weights in host memory."""
+    draft: float = 0.0
+    """Weights and KV cache of the model that proposes tokens."""
 
     @property
     def needed(self) -> float:
-        return sum(self.weights.values()) + self.cache + self.activations + self.runtime
+        return sum(self.weights.values()) + self.cache + self.draft + self.activations + self.runtime
 
     @property
     def left(self) -> float:
@@ -83,6 +85,8 @@ class Fit:
     """Bytes per role on a device of each stage, and bytes on the host."""
     redundant: int = 0
     """Copies of experts in a layer besides the model's (`Setting.redundant`)."""
+    drafter: Weights | None = None
+    """The model that proposes tokens, divided among the devices of a copy as favourably as can be; None: none, or a part of the model."""
 
     @property
     def fits(self) -> bool:
@@ -116,7 +120,14 @@ class Fit:
         caches = cache_per_device(self.weights.model, p, context, self.kv_bits, self.offload.blocks)
         stage = max(range(p.pp), key=lambda i: sum(stages[i].values()) + sequences * caches[i])
         working = self.reserve.activations(self.weights.model, p, sequences)
-        return Budget(stages[stage], sequences * caches[stage], working, self.reserve.runtime, self.machine.device.usable, host)
+        draft = self._draft(context, sequences)
+        return Budget(stages[stage], sequences * caches[stage], working, self.reserve.runtime, self.machine.device.usable, host, draft)
+
+    def _draft(self, context: int, sequences: int) -> float:
+        if self.drafter is None:
+            return 0.0
+        cache = sum(cache_per_device(self.drafter.model, Parallelism(), context, self.kv_bits))
+        return (self.drafter.bytes + sequences * cache) / (self.parallelism.tp * self.parallelism.pp)
 
     @cached_property
     def why_not(self) -> str | None:
@@ -126,19 +137,23 @@ class Fit:
         if budget.host and (host is None or host.memory < budget.host):
             available = f"the host has {gigabytes(host.memory)}" if host else "no host memory is stated"
             return f"{gigabytes(budget.host)} of weights are on the host, but {available}"
+        drafting = f" + draft model {gigabytes(budget.draft)}" if budget.draft else ""
         if budget.left >= 0:
             return None
         return (
-            f"weights {gigabytes(sum(budget.weights.values()))} + KV cache {gigabytes(budget.cache)} + working memory "
+            f"weights {gigabytes(sum(budget.weights.values()))} + KV cache {gigabytes(budget.cache)}{drafting} + working memory "
             f"{gigabytes(budget.activations + budget.runtime)} do not fit the {gigabytes(budget.usable)} of a {self.machine.device.name}"
         )
 
 
 def fit(
     weights: Weights, machine: Machine, parallelism: Parallelism, *, context: int, concurrency: int, kv_bits: float = 16.0,
-    reserve: Reserve | None = None, offload: Offload = NOTHING, redundant: int = 0,
+    reserve: Reserve | None = None, offload: Offload = NOTHING, redundant: int = 0, drafter: Weights | None = None,
 ) -> Fit:  # fmt: skip
-    """Whether `concurrency` sequences of `context` tokens (prompt and output) fit. UserError if the model cannot be split so."""
+    """Whether `concurrency` sequences of `context` tokens (prompt and output) fit. UserError if the model cannot be split so.
+
+    drafter: weights that propose tokens, besides those of the model.
+    """
     check(weights.model, parallelism, redundant)
     if devices_of(parallelism) > machine.count:
         raise UserError(
@@ -146,7 +161,7 @@ def fit(
             advice=f"write --hardware {devices_of(parallelism)}x{machine.device.name}",
         )
     sizes = _sizes(weights, parallelism, offload, redundant)
-    return Fit(weights, machine, parallelism, context, concurrency, kv_bits, reserve or Reserve(), offload, sizes, redundant)
+    return Fit(weights, machine, parallelism, context, concurrency, kv_bits, reserve or Reserve(), offload, sizes, redundant, drafter)
 
 
 def _sizes(weights: Weights, p: Parallelism, offload: Offload, redundant: int) -> tuple[Sequence[Mapping[Role, float]], float]:

@@ -114,7 +114,7 @@ class Attention:
         """Bytes that a sequence of `context` tokens keeps in memory."""
         return self.cached(context) * kv_bits / 8 + self.convolved * 2
 
-    def read(self, context: float, tokens: int, kv_bits: float, *, prompt: bool, spread: float = 0.0) -> float:
+    def read(self, context: float, tokens: float, kv_bits: float, *, prompt: bool, spread: float = 0.0) -> float:
         """Bytes that a step of `tokens` tokens reads and writes. Keys and values of a prompt are written once, and read on chip."""
         attended = 0.0 if prompt else self.elements * self.attended(context, spread) + self._scored(context)
         return (attended + self.elements * tokens * (not self.borrowed)) * kv_bits / 8
@@ -193,7 +193,7 @@ class Recurrence:
         """Bytes that a sequence keeps in memory, whatever its length. A KV cache in fewer bits does not change them."""
         return (self.state * self.state_bits + self.convolved * 16) / 8
 
-    def read(self, context: float, tokens: int, kv_bits: float, *, prompt: bool, spread: float = 0.0) -> float:
+    def read(self, context: float, tokens: float, kv_bits: float, *, prompt: bool, spread: float = 0.0) -> float:
         """Bytes that a step reads: the state, which stays on chip during a prompt. Writing it back is not counted."""
         return self.kept(context, kv_bits)
 

@@ -80,11 +80,11 @@ def decode(setting: Setting, batch: int, context: float, *, spread: float = 0.0,
     p, speculation = setting.parallelism, setting.speculation
     sequences = max(1.0, batch / p.dp_replicas)  # with fewer sequences than replicas, some are idle
     in_flight = min(p.pp, max(1, math.floor(sequences)))
-    width = speculation.tokens + 1 if speculation else 1
+    width = speculation.rows if speculation else 1
     work = Work(setting, sequences / in_flight, width, context, prompt=False, spread=min(spread, context), shared=min(shared, context))
     drafting = 0.0
     if speculation and speculation.drafter:
-        drafting = speculation.tokens * decode(speculation.drafter, batch, context).time_s
+        drafting = (speculation.rows - 1) * decode(speculation.drafter, batch, context).time_s
     return _step(work, batch, batch * (speculation.tokens_per_step if speculation else 1.0), in_flight, drafting)
 
 

@@ -27,11 +27,21 @@ class Speculation:
     """Probability that a token is accepted if all before it were."""
     drafter: Setting | None = None
     """The draft model, which takes one step per token; None: drafting takes no time."""
+    length: float | None = None
+    """Tokens that a step yields, where they were counted or are forced, or the most there can be: then no more tokens are drafted and
+    checked. None: as many as `acceptance` says, of `tokens` that are drafted and checked in each step."""
 
     @property
     def tokens_per_step(self) -> float:
-        """1 + a + a^2 + ... + a^tokens (Leviathan et al. 2023, equation 1)."""
+        """1 + a + a^2 + ... + a^tokens (Leviathan et al. 2023, equation 1), unless `length` says."""
+        if self.length is not None:
+            return self.length
         return sum(self.acceptance**i for i in range(self.tokens + 1))
+
+    @property
+    def rows(self) -> float:
+        """Tokens of a sequence that a step computes."""
+        return self.tokens + 1 if self.length is None else self.length
 
 
 @dataclass(frozen=True, eq=False)

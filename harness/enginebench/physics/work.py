@@ -29,7 +29,7 @@ class Work:
     setting: Setting
     sequences: float
     """May be a fraction, if sequences are distributed evenly."""
-    width: int
+    width: float
     """Tokens per sequence that are processed at once."""
     context: float
     """Tokens per sequence; for a prompt, its length."""

@@ -24,6 +24,10 @@ class PromptFacts:
     """What of a data set is not sent, and how a trace was read, one sentence each."""
     doubt: str | None = None
     """Why it could not be measured how the server counts text, so that lengths are guesses; None: it was, or need not be."""
+    tokens: int = 0
+    """Tokens of all prompts that were made for the load; 0: not counted."""
+    reusable_tokens: int | None = None
+    """Those that an earlier prompt begins with as well; None: unknown, or nothing may be cached."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,8 @@ class CellTraits:
     """Whether the model is known to have no expert routing."""
     forced_routing: bool = False
     """Whether a fixed rule, not the router, assigned tokens to experts."""
+    uneven_routing: str = ""
+    """Why that rule does not use the experts and their ranks evenly; '': it does, or there is none."""
     gpus: int | None = None
     """Devices the deployment takes if it runs on any; None: unknown (an attached server)."""
 

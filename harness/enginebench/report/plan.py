@@ -161,6 +161,7 @@ def _describe(deployment: Deployment) -> str:
     parts = [deployment.engine, deployment.model, deployment.known_precision, deployment.runtime]
     parts += [f"{k}={v}" for k, v in deployment.options.items()]
     parts += [f"{k}={v}" for k, v in vars(deployment.parallelism).items() if v != 1]
+    parts += [f"speculation={deployment.speculation.text}"] if deployment.speculation is not None else []
     return "  ".join(filter(None, [*parts, deployment.url]))
 
 

@@ -21,7 +21,7 @@ from enginebench.runner.events import CellProgress, OnEvent
 from enginebench.runner.instruments import Instruments
 from enginebench.runner.priming import short_load
 from enginebench.runner.prompts import kind_of_text
-from enginebench.workload import natural_count
+from enginebench.workload import Prompt, natural_count, reusable
 
 WARMUP_OUTPUT_TOKENS = 16
 """Warm-up requests have the cell's prompt length and at most this many output tokens."""
@@ -60,7 +60,8 @@ def _measure(
     # Prompts are made before the warm-up, so that the warm engine is not left idle, unless only the warm-up shows how many are needed.
     natural = natural_count(load, engine.prompts.base)
     planned = load.requests if natural is None else natural
-    prompts = engine.prompts.make(load, planned, salt=salt) if planned else []
+    ahead = load.prefix_groups if load.prefix_cache == "warm" else 0  # prompts that are sent before, one of each group
+    prompts = engine.prompts.make(load, planned + ahead, salt=salt) if planned else []
     warm_up = _warm_up(engine, load, salt)
     failure = _failure(warm_up, engine) if warm_up is not None else None
     form = "ids" if load.api == "completions" and adapter.traits(cell.deployment).takes_ids else "text"
@@ -72,19 +73,23 @@ def _measure(
     if failure:  # the load would fail too, after all of its timeouts
         return replace(record, status="failed", reason=f"warm-up: {failure}", log_tail=engine.log_tail()), None
     token_check = _check_counts(engine, warm_up.samples) if warm_up is not None else {}
-    prompts = prompts or engine.prompts.make(load, _enough(load, warm_up), salt=salt)
+    prompts = prompts or engine.prompts.make(load, _enough(load, warm_up) + ahead, salt=salt)
+    notes, exact = getattr(prompts, "notes", ()), prompts[0].ids is not None
+    prompts, filling = prompts[: len(prompts) - ahead], prompts[len(prompts) - ahead :]
+    if failure := _fill(engine, load, filling):
+        return replace(record, status="failed", reason=f"warming the prefix cache: {failure}", log_tail=engine.log_tail()), None
     uncounted = not startup.counts_tokens if warm_up is None else not any(map(_counted, warm_up.samples))
     with CounterWatch(engine, adapter) as watch:
         instruments.begin()
         acks: Acks = "delayed" if warm_up is not None and warm_up.server_nodelay else "usual"
         result = engine.run(prompts, load, on_progress=lambda it: on_event(CellProgress(cell, it)), keep_text=uncounted, acks=acks)
-    telemetry = instruments.collect()
+    telemetry, (tokens, shared) = instruments.collect(), _shared(load, prompts, filling)
     failure = _failure(result, engine)
     if uncounted:
         _count_locally(engine, result.samples)
     record = replace(
         record, status="failed" if failure else "ok", reason=failure, wall_s=round(time.monotonic() - began, 3),
-        prompts=replace(record.prompts, exact=prompts[0].ids is not None, notes=getattr(prompts, "notes", ())), delivery=_delivery(result),
+        prompts=replace(record.prompts, exact=exact, notes=notes, tokens=tokens, reusable_tokens=shared), delivery=_delivery(result),
         client=ClientFacts(plain_object(result.client), client_limit(result.client.processes, result.client.stamps)),
         counters=EngineCounters({} if failure else watch.totals(), watch.series(), token_check, watch.problem),
         telemetry=telemetry, log_tail=engine.log_tail() if failure else (),
@@ -99,6 +104,7 @@ def _traits(deployment: Deployment, adapter: Adapter) -> CellTraits:
         random_weights=synthetic or traits.random_weights,
         dense=synthetic and RandomMoE.from_reference(deployment.checkpoint).experts == 1,
         forced_routing=traits.forces_routing,
+        uneven_routing=traits.uneven_routing,
         gpus=None if deployment.runtime == "attach" else traits.gpus,
     )
 
@@ -123,6 +129,20 @@ def parity_outputs(engine: Engine, load: Load) -> tuple[Mapping[str, JSON], ...]
         {"prompt": prompt.text or list(prompt.ids or ()), "output": sample.text or "", "outcome": sample.outcome}
         for prompt, sample in zip(prompts, result.samples, strict=False)
     )
+
+
+def _fill(engine: Engine, load: Load, prompts: Sequence[Prompt]) -> str | None:
+    """Send the prompts, one after another, so that the prefix cache holds what theirs and the measured ones share. Why it failed."""
+    if not prompts:
+        return None
+    short = replace(short_load(load, requests=len(prompts), streams=1, output_tokens=1), prefix_cache="allowed")
+    return _failure(engine.run([replace(each, output_tokens=1, due_s=None) for each in prompts], short), engine)
+
+
+def _shared(load: Load, prompts: Sequence[Prompt], filling: Sequence[Prompt]) -> tuple[int, int | None]:
+    """The tokens of the prompts, and those that a prefix cache could reuse; a cold load must not reuse any, and a template adds its own."""
+    known = load.prefix_cache != "cold" and load.api == "completions"
+    return (sum(each.tokens for each in prompts), reusable(prompts, filling)) if known else (0, None)
 
 
 def _warm_up(engine: Engine, load: Load, salt: str) -> LoadResult | None:

@@ -73,15 +73,19 @@ def _recipe(adapter: Adapter, row: Image) -> Recipe:
     return recipe(row, adapter.requirements, constraints_of(adapter))
 
 
-def container_site(adapter: Adapter, deployment: Deployment, checkpoint: str) -> tuple[Site, tuple[Bind, ...]]:
-    """Addresses and paths as seen in the container, and the mounts they need. checkpoint: a local path or a hub id."""
-    bind, seen = mount_of(Path(checkpoint)) if Path(checkpoint).is_absolute() else (None, checkpoint)
+def container_site(adapter: Adapter, deployment: Deployment, checkpoint: str, draft: str = "") -> tuple[Site, tuple[Bind, ...]]:
+    """Addresses and paths as seen in the container, and the mounts they need. checkpoint, draft: a local path or a hub id; '' none."""
+    mounted = [mount_of(Path(each)) if Path(each).is_absolute() else (None, each) for each in (checkpoint, draft)]
+    binds = tuple(dict.fromkeys(bind for bind, _ in mounted if bind is not None))
+    if len({bind.inside for bind in binds}) < len(binds):
+        raise UserError(f"{checkpoint} and {draft} have the same name, and one folder in the container", advice="rename one of them")
+    (_, seen), (_, drafting) = mounted
     count = 1 + adapter.traits(deployment.inside).extra_ports
     if deployment.container.network == "host":
         port, *extra = free_ports(LOOPBACK, count)
-        return Site(LOOPBACK, port, Path(SITE), seen, tuple(extra)), (bind,) if bind else ()
+        return Site(LOOPBACK, port, Path(SITE), seen, tuple(extra), drafting), binds
     port, *extra = range(FIRST_PORT, FIRST_PORT + count)
-    return Site(ANY, port, Path(SITE), seen, tuple(extra)), (bind,) if bind else ()
+    return Site(ANY, port, Path(SITE), seen, tuple(extra), drafting), binds
 
 
 def mount_of(checkpoint: Path) -> tuple[Bind, str]:
@@ -103,11 +107,13 @@ def mount_of(checkpoint: Path) -> tuple[Bind, str]:
     return Bind(str(whole), str(inside)), str(inside / real.relative_to(whole))
 
 
-def open_containers(adapter: Adapter, deployment: Deployment, checkpoint: str, log: Path, say: Callable[[str], None]) -> OpenedContainers:
+def open_containers(
+    adapter: Adapter, deployment: Deployment, checkpoint: str, draft: str, log: Path, say: Callable[[str], None]
+) -> OpenedContainers:
     """Get the image and make the pod. Raises LaunchFailed, UserError or Unsupported with one sentence."""
     container, image = deployment.container, image_for(adapter, deployment)
     secrets = _secrets(container)
-    site, binds = container_site(adapter, deployment, checkpoint)
+    site, binds = container_site(adapter, deployment, checkpoint, draft)
     client = connect()
     facts = _get_image(client, container, image, adapter, say)
     around = replace(
@@ -185,8 +191,11 @@ def commands(adapter: Adapter, deployment: Deployment) -> dict[str, str]:
     container, image = deployment.container, image_for(adapter, deployment)
     site, _ = container_site(adapter, deployment, deployment.checkpoint)
     site = replace(site, checkpoint=str(MODELS / "CHECKPOINT") if adapter.checkpoint_format != "none" else site.checkpoint)
+    if deployment.speculation is not None and deployment.speculation.draft:
+        site = replace(site, draft=str(MODELS / "DRAFT"))
     launch = adapter.launch(deployment.inside, image.install, site)
-    binds = (Bind("CHECKPOINT", site.checkpoint),) if adapter.checkpoint_format != "none" else ()
+    binds: tuple[Bind, ...] = (Bind("CHECKPOINT", site.checkpoint),) if adapter.checkpoint_format != "none" else ()
+    binds += (Bind("DRAFT", site.draft),) if site.draft else ()
     user = {"caller": "UID:GID", "image": None}.get(container.user, container.user)
     around = _settings(adapter, deployment, image, site, binds, dict.fromkeys(container.secrets, "..."))
     around = replace(around, tag="LAUNCH", user=user, network="enginebench-LAUNCH")

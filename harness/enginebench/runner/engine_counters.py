@@ -11,6 +11,7 @@ from functools import partial
 from typing import Self
 
 from enginebench.adapter import GAUGES, TOTALS, Adapter, Get, Reply
+from enginebench.dialects.engine_state import COUNTED
 from enginebench.domain import JSON
 from enginebench.records.counters import CounterSeries
 from enginebench.runner.engine import Engine
@@ -65,7 +66,7 @@ class CounterWatch:
     def totals(self) -> Mapping[str, float]:
         """The increase of the engine's totals since before the load."""
         after = self._read(self._engine.get) if self._before else {}
-        return {name: after[name] - self._before[name] for name in TOTALS if name in after and name in self._before}
+        return {name: after[name] - self._before[name] for name in COUNTED if name in after and name in self._before}
 
     def series(self) -> CounterSeries:
         """The counters during the load."""
@@ -82,7 +83,7 @@ class CounterWatch:
     def _read(self, get: Get) -> Mapping[str, float]:
         """One reading under neutral names; empty if the adapter fails, whose counters then are all that is lost."""
         try:
-            found = {name: float(value) for name, value in self._adapter.counters(get).items() if name in TOTALS or name in GAUGES}
+            found = {name: float(value) for name, value in self._adapter.counters(get).items() if name in COUNTED or name in GAUGES}
         except (Exception, SystemExit) as error:  # noqa: BLE001
             self.problem = f"the adapter's counters() failed: {type(error).__name__}: {error}"[:300]
             return {}

@@ -15,6 +15,7 @@ from typing import TypeAlias
 
 from enginebench.adapter import Adapter, Install, Launch, Member, Site, installed_packages
 from enginebench.checkpoints import prepare
+from enginebench.domain import Deployment
 from enginebench.loadgen import Target
 from enginebench.records.launch import LaunchRecord
 from enginebench.runner.engine import Engine
@@ -46,11 +47,11 @@ def open_engine(
         yield attach(adapter, launch, prompts, say, processes)
         return
     with tempfile.TemporaryDirectory(prefix="enginebench-", dir=folder, ignore_cleanup_errors=True) as site:
-        checkpoint = prepare(deployment.checkpoint, deployment.precision, adapter.checkpoint_format, base, say)
+        checkpoint, draft = (prepare(*each, adapter.checkpoint_format, base, say) if each[0] else "" for each in checkpoints_of(deployment))
         if deployment.runtime == "docker":
-            group, command = _in_containers(adapter, launch, checkpoint, log, say)
+            group, command = _in_containers(adapter, launch, checkpoint, draft, log, say)
         else:
-            group, command = _as_processes(adapter, launch, checkpoint, log, installs, Path(site))
+            group, command = _as_processes(adapter, launch, (checkpoint, draft), log, installs, Path(site))
         startup.command = command
         try:
             engine = _start(adapter, launch, command, group, prompts, processes, say)
@@ -64,13 +65,20 @@ def open_engine(
                 mask(written, secrets_of(deployment))
 
 
+def checkpoints_of(deployment: Deployment) -> tuple[tuple[str, str], tuple[str, str]]:
+    """(reference, precision) of the model and of what proposes tokens for it; an empty reference where nothing does."""
+    asked = deployment.speculation
+    draft = (asked.draft or "", asked.draft_precision or deployment.precision) if asked is not None else ("", "")
+    return (deployment.checkpoint, deployment.precision), draft
+
+
 def _as_processes(
-    adapter: Adapter, launch: LaunchRecord, checkpoint: str, log: Path, installs: Sequence[Install], folder: Path
+    adapter: Adapter, launch: LaunchRecord, weights: tuple[str, str], log: Path, installs: Sequence[Install], folder: Path
 ) -> tuple[ProcessGroup, Launch]:
-    """Where processes of this machine are started, and the command."""
+    """Where processes of this machine are started, and the command. weights: the checkpoint and that of the draft, or ''."""
     deployment, startup = launch.deployment, launch.startup
     port, *extra = free_ports(HOST, 1 + adapter.traits(deployment).extra_ports)
-    site = Site(HOST, port, folder, checkpoint, tuple(extra))
+    site = Site(HOST, port, folder, weights[0], tuple(extra), weights[1])
     install = startup.install = adapter.choose(deployment, installs)
     command = adapter.launch(deployment, install, site)
     startup.packages = installed_packages(install.python) if install.python else {}
@@ -78,12 +86,12 @@ def _as_processes(
     return ProcessGroup(ThisMachine(site), log), command
 
 
-def _in_containers(adapter: Adapter, launch: LaunchRecord, checkpoint: str, log: Path, say: Say) -> tuple[ProcessGroup, Launch]:
+def _in_containers(adapter: Adapter, launch: LaunchRecord, checkpoint: str, draft: str, log: Path, say: Say) -> tuple[ProcessGroup, Launch]:
     """Where the deployment's containers are started, and the command. Raises LaunchFailed."""
     from enginebench.runner.containers import open_containers  # reads the table of images
 
     deployment, startup = launch.deployment, launch.startup
-    opened = open_containers(adapter, deployment, checkpoint, log, say)
+    opened = open_containers(adapter, deployment, checkpoint, draft, log, say)
     group = ProcessGroup(opened.pod, log)
     startup.install, startup.container, startup.inherited = opened.install, opened.facts, deployment.container.secrets
     try:

@@ -127,7 +127,8 @@ def _sample(index: int, prompt: Prompt, event: Mapping[str, Any], reply: Mapping
     return Sample(
         index, prompt.tokens, prompt.output_tokens, due_ns=event["start_ns"], sent_ns=event["start_ns"], end_ns=event["end_ns"],
         event_ns=array("q", times), event_tokens=array("i", [1] * len(times)), event_chars=array("i", [0] * len(times)),
-        outcome="in_stream_error" if reply.get("error") else "ok", error=reply.get("error"), **counts,
+        outcome="in_stream_error" if reply.get("error") else "ok", error=reply.get("error"),
+        server_timings=reply.get("counts"), **counts,
     )  # fmt: skip
 
 

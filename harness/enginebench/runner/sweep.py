@@ -27,7 +27,7 @@ from enginebench.runner.engine import Engine
 from enginebench.runner.events import CellEnded, CellsAdded, CellStarted, EngineReady, LaunchEnded, LaunchStarted, LaunchStep, Note, OnEvent
 from enginebench.runner.growth import Fixed, Growth
 from enginebench.runner.instruments import Instruments
-from enginebench.runner.launch import open_engine
+from enginebench.runner.launch import checkpoints_of, open_engine
 from enginebench.runner.priming import first_generation, fit_text_scale, wait_until_idle
 from enginebench.runner.redaction import redacted, secrets_of
 from enginebench.runtime import LaunchFailed, telling_line
@@ -111,7 +111,8 @@ class Sweep:
                 adapter = self.registry[deployment.engine]
                 say = partial(self._step, deployment)
                 with contextlib.suppress(UserError, OSError):
-                    prepare(deployment.checkpoint, deployment.precision, adapter.checkpoint_format, self._base(), say)
+                    for reference, precision in filter(lambda each: each[0], checkpoints_of(deployment)):
+                        prepare(reference, precision, adapter.checkpoint_format, self._base(), say)
 
     def _measure_deployment(self, deployment: Deployment, queue: CellQueue) -> None:
         """Measure the queue with as few engine starts as possible."""

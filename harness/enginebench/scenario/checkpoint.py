@@ -74,6 +74,27 @@ class Checkpoints:
                 self._check_stored(reference, precision, adapter, here if model.checkpoint is None else precision_at)
         return reference
 
+    def draft(self, adapter: Adapter, name: str, precision: str, at: Location) -> tuple[str, str]:
+        """(reference, precision) of what proposes tokens: a key of `models`, else a checkpoint. A model with several precisions has that of
+        the deployment."""
+        model = self.written.models.get(name)
+        if model is None:
+            self._check(name, precision, adapter, at)
+            path = self._path(name)
+            stored = self._stored(path, at) if path is not None and adapter.checkpoint_format != "none" else ()
+            return name, stored[0] if stored else precision
+        known = model.checkpoints or {}
+        if model.checkpoint is not None:
+            precision = self.precision(adapter, name, at, at)
+        elif known and precision not in known:
+            if len(known) > 1:
+                advice = f"write the checkpoint itself as draft, or add one in {precision}"
+                raise self.source.error(
+                    f"the draft '{name}' has no checkpoint in {precision}, only in {', '.join(known)}", at, advice=advice
+                )
+            precision = next(iter(known))
+        return self.reference(adapter, name, precision, at, at, attached=False, converted=False), precision
+
     def _model(self, name: str, at: Location) -> Model:
         models = self.written.models
         if name not in models:

@@ -28,6 +28,9 @@ def files_of(deployment: Deployment, base: Path) -> Iterator[tuple[str, Path]]:
             path = hub.cached_folder(checkpoint, "config.json", os.environ)
     if path is not None:
         yield f"checkpoint {checkpoint}", path
+    draft = deployment.speculation.draft if deployment.speculation is not None else None
+    if draft and (path := local_path(draft, base)) is not None:
+        yield f"checkpoint {draft}", path
     for name, value in deployment.options.items():
         yield from named_files(name, value)
 
@@ -42,7 +45,9 @@ def files_of_load(load: Load, base: Path) -> Iterator[tuple[str, Path]]:
 
 def contents_of(deployments: Iterable[Deployment], loads: Iterable[Load], base: Path, *, whole: bool = False) -> dict[str, Content]:
     """What the files of these deployments and loads contain. UserError for one that cannot be read. whole: as `content_of`."""
-    alike = {(d.engine, d.model, d.checkpoint, d.runtime, id(d.options)): d for d in deployments}  # thousands share their files
+    alike = {
+        (d.engine, d.model, d.checkpoint, d.runtime, d.speculation, id(d.options)): d for d in deployments
+    }  # thousands share their files
     files = {name: path for deployment in alike.values() for name, path in files_of(deployment, base)}
     files |= {name: path for load in loads for name, path in files_of_load(load, base)}
     found: dict[str, Content] = {}

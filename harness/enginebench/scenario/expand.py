@@ -9,14 +9,14 @@ import json
 import math
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import ValidationError
 
 from enginebench.adapter import Adapter
-from enginebench.domain import Deployment, Load, Parallelism, Runtime, Search, plain
+from enginebench.domain import Deployment, Load, Parallelism, Runtime, Search, Speculation, plain
 from enginebench.domain.container import Container
 from enginebench.domain.precisions import UNSTATED
 from enginebench.domain.repeats import FIRST_LOOK, AutoRepeats
@@ -185,6 +185,12 @@ class _Variant:
         return {key: getattr(self, key) for key in ("engine", "model", "precision", "runtime", "label")}
 
 
+def _speculations(entry: Deployments) -> Iterator[Speculation | None]:
+    """Every way of speculation of an entry; None: without."""
+    for each in entry.speculation or [None]:
+        yield from (None,) if each is None else each.points()
+
+
 @dataclass(frozen=True)
 class _Expansion:
     source: Source
@@ -198,7 +204,7 @@ class _Expansion:
         cells = 0
         for number, entry in enumerate(self.written.deployments):
             degrees = (entry.tp, entry.pp, entry.dp_replicas, entry.attention_dp, entry.ep, entry.max_context, entry.max_concurrency)
-            spread = math.prod(len(values or [0]) for values in (*degrees, entry.container))
+            spread = math.prod(len(values or [0]) for values in (*degrees, entry.container)) * len(list(_speculations(entry)))
             named = len(entry.engine) * len(entry.model) * len(entry.precision) * len(entry.runtime)
             if named * spread > MAX_CELLS:  # checked first, because iterating over so many takes too long
                 raise self._too_many(named * spread, ("deployments", number))
@@ -245,15 +251,16 @@ class _Expansion:
             options = combinations(self._axes(entry, adapter, at), adapter, self.source, (*at, "options"))
             containers = entry.container if variant.runtime == "docker" else None
             settings = [each.container() for each in containers] if containers else [Container()]
-            for parallelism, context, concurrency, chosen, container in itertools.product(
-                parallelisms, contexts, streams, options, settings
+            speculations = [self._speculation(adapter, each, variant) for each in _speculations(entry)]
+            for parallelism, context, concurrency, chosen, container, speculation in itertools.product(
+                parallelisms, contexts, streams, options, settings, speculations
             ):
                 deployment = Deployment(
                     engine=variant.engine, model=variant.model, precision=variant.precision, checkpoint=checkpoint, runtime=variant.runtime,
                     parallelism=parallelism, max_context=context, max_concurrency=concurrency, options=chosen, url=entry.url,
                     api_key_env=entry.api_key_env, api_key_header=entry.api_key_header, ca_file=entry.ca_file,
                     ready_timeout_s=entry.ready_timeout_s, label=entry.label,
-                    container=container,
+                    container=container, speculation=speculation,
                 )  # fmt: skip
                 yield _Served(deployment, loads, searches)
 
@@ -267,6 +274,17 @@ class _Expansion:
                 adapter = self._adapter(engine, places["engine"])
                 precision = self.checkpoints.precision(adapter, model, places["model"], at)
             yield _Variant(engine, model, precision, runtime, entry.label, at, places)
+
+    def _speculation(self, adapter: Adapter, asked: Speculation | None, variant: _Variant) -> Speculation | None:
+        """With the checkpoint of its draft in place of what the scenario calls it."""
+        at = (*variant.at, "speculation")
+        if asked is not None and variant.runtime == "attach":
+            advice = "leave it out: what the server counts of its speculation is shown all the same"
+            raise self.source.error("an attached server was started with a speculation of its own", at, advice=advice)
+        if asked is None or asked.draft is None:
+            return asked
+        draft, precision = self.checkpoints.draft(adapter, asked.draft, variant.precision, at)
+        return replace(asked, draft=draft, draft_precision=precision)
 
     def _axes(self, entry: Deployments, adapter: Adapter, at: Location) -> Axes:
         return option_axes(entry.options, adapter, self.source, (*at, "options"))

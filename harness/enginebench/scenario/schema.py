@@ -23,6 +23,7 @@ from enginebench.metrics.equivalence import read_margin
 from enginebench.metrics.slo import LIMITS
 from enginebench.scenario.container_schema import ContainerSettings
 from enginebench.scenario.load_schema import Loads
+from enginebench.scenario.speculation_schema import Speculations
 
 if TYPE_CHECKING:
     Architecture: TypeAlias = str
@@ -120,6 +121,9 @@ class Deployments(Strict):
     )
     max_concurrency: Annotated[list[Few], ListOf] | None = sweep_or(
         "Requests in flight that the server must hold; default: the loads' largest concurrency; an open loop without limit counts as 64."
+    )
+    speculation: Annotated[list[Speculations], ListOf] | None = sweep_or(
+        "Speculative decoding in the same words for every engine, see below; `none` in a list measures without it; default: none."
     )
     options: dict[str, JSON] = Field(default_factory=dict, description="The engine's own options; a list is swept. See docs/engines.md.")
     url: str | None = Field(

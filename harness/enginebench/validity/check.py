@@ -17,7 +17,7 @@ from enginebench.validity.context import Context, Requirement
 Severity: TypeAlias = Literal["scoped", "suspect", "invalid"]
 """scoped: the figures are sound, but hold only within a scope, such as random weights, which the conclusion states."""
 
-Unit: TypeAlias = Literal["", "share", "ms", "s", "tokens", "requests", "readings", "MB/s"]
+Unit: TypeAlias = Literal["", "share", "ms", "s", "tokens", "requests", "steps", "readings", "MB/s"]
 
 
 class Threshold(float):

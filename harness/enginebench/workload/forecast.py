@@ -132,6 +132,9 @@ def _rules(load: Load) -> Iterator[tuple[str, bool, str, str]]:
     yield "prefix_groups", grouped and cold, "shared prefixes fill a prefix cache", _ALLOW_CACHE
     yield "system_tokens", load.system_tokens > 0 and (recorded or traced), "a recording has its own system messages", "leave it out"
     yield "prefix_groups", grouped and recorded, "a data set has prompts of its own", "write 'prompts: random' or 'prompts: text'"
+    warm = load.prefix_cache == "warm"
+    yield "prefix_cache", warm and not grouped, "nothing is shared that could be sent before", "write prefix_groups and prefix_tokens"
+    yield "prefix_cache", warm and load.turns > 1, "the answers of a conversation are not known before", _ALLOW_CACHE
 
 
 _ALLOW_CACHE = "write 'prefix_cache: allowed'"

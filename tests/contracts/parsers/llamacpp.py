@@ -30,6 +30,7 @@ def truth(text: str) -> bool:
 PYTHON_SERVER: Mapping[str, Callable[[str], object]] = {
     "host": str, "port": int, "model": str, "model_alias": str, "n_ctx": int, "n_gpu_layers": int, "n_threads": int,
     "n_threads_batch": int, "n_batch": int, "n_ubatch": int, "logits_all": truth, "offload_kqv": truth, "flash_attn": truth,
+    "draft_model": str, "draft_model_num_pred_tokens": int,
 }  # fmt: skip
 """Field of llama_cpp.server's settings -> how its flag reads a value. Only those that an adapter may write."""
 
@@ -46,9 +47,10 @@ def llama_server(argv: Sequence[str]) -> str | None:
 
 def wheel(argv: Sequence[str]) -> str | None:
     """What our worker, or the real xllamacpp.CommonParams, has against these flags."""
+    import llamacpp_flags  # type: ignore[import-not-found,unused-ignore]
     import llamacpp_worker  # type: ignore[import-not-found,unused-ignore]
 
-    return _refusal(lambda: llamacpp_worker.common_params(llamacpp_worker.parser().parse_args(list(argv))))
+    return _refusal(lambda: llamacpp_worker.common_params(llamacpp_flags.parser().parse_args(list(argv))))
 
 
 def python_server(argv: Sequence[str]) -> str | None:

@@ -92,6 +92,10 @@ def wrong_settings(given: Mapping[str, object], known: Mapping[str, object], whe
     decoding = given.get("speculative_config") if not where else None
     if isinstance(decoding, dict) and decoding.get("decoding_type") not in TABLE["decoding_types"]:
         yield f"speculative_config.decoding_type is one of {', '.join(TABLE['decoding_types'])}"
+    if isinstance(decoding, dict) and (keys := TABLE["decoding_keys"].get(decoding.get("decoding_type"))) is not None:
+        yield from (
+            f"speculative_config has no {key} with {decoding['decoding_type']}" for key in decoding.keys() - {"decoding_type", *keys}
+        )
 
 
 def main() -> int:

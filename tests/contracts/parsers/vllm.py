@@ -16,7 +16,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 # What vLLM imports to parse, without the kernels of a GPU that it requires as well.
 REQUIREMENTS = [
@@ -123,6 +123,7 @@ def _check_environment(env: Mapping[str, str]) -> None:
 
 def _check_names(args: Any) -> None:
     from vllm.config import SpeculativeConfig
+    from vllm.config.speculative import SpeculativeMethod
     from vllm.distributed.kv_transfer.kv_connector.factory import KVConnectorFactory
 
     transfer = args.kv_transfer_config
@@ -132,6 +133,17 @@ def _check_names(args: Any) -> None:
     unknown = sorted(set(args.speculative_config or ()) - fields)
     if unknown:
         raise Refused(f"speculative_config has no {', '.join(unknown)}")
+    config = args.speculative_config or {}
+    if config.get("method") not in (None, *_names(SpeculativeMethod)):
+        raise Refused(f"vLLM has no speculation by {config['method']}")
+    if config.get("rejection_sample_method") == "synthetic":
+        tokens, rates = config["num_speculative_tokens"], config.get("synthetic_acceptance_rates")
+        SpeculativeConfig._resolve_synthetic_acceptance_rates(tokens, rates, config.get("synthetic_acceptance_length"))
+
+
+def _names(kind: Any) -> tuple[str, ...]:
+    """The words of a Literal, whose parts may be Literals."""
+    return tuple(word for part in get_args(kind) for word in (_names(part) if get_args(part) else (part,)))
 
 
 def commands(request: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

@@ -37,7 +37,7 @@ def install() -> Install:
 def test_it_describes_itself(adapter: Adapter) -> None:
     assert adapter.title
     assert adapter.runtimes
-    assert set(adapter.apis) <= {"completions", "chat"}
+    assert set(adapter.apis) <= {"completions", "chat", "responses", "messages"}
     assert adapter.checkpoint_format in ("gguf", "safetensors", "none")
     for environment, pins in environments(adapter).items():
         assert all("==" in pin for pin in pins.requirements), "requirements are exact pins"

@@ -13,6 +13,7 @@ from enginebench.analysis.caveats import caveats
 from enginebench.analysis.conclude import conclude
 from enginebench.analysis.rows import CellResult, Row, result_of
 from enginebench.domain import JSON, Cell, ClosedLoop, Deployment, Load, Sample
+from enginebench.metrics.prefix_cache import cache_proof
 from enginebench.metrics.server_timings import decode_s, first_token_s, queue_s
 from enginebench.metrics.statistics import estimate
 from enginebench.records.cell import CellRecord, CellTraits, ClientFacts, EngineCounters
@@ -20,7 +21,6 @@ from enginebench.records.counters import CounterSeries, Gauge, acceptance, gauge
 from enginebench.records.run import RunRecord
 from enginebench.records.samples import Samples
 from enginebench.validity import CacheProof
-from enginebench.validity.context import cache_proof
 
 MS, S = 1_000_000, 1_000_000_000
 LOAD = ClosedLoop(concurrency=1, output_tokens=21, input_tokens=10, requests=8)

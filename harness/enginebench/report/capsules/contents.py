@@ -47,6 +47,7 @@ def inputs_of(run: Run) -> dict[str, JSON]:
     """Every input that the run's records name -> its size and hashes, 'made from this reference' for random weights, or null."""
     deployments = [*(cell.deployment for cell in run.cells()), *(launch.deployment for launch in run.launches().values())]
     named = {f"checkpoint {d.checkpoint}": None for d in deployments if d.runtime != "attach"}
+    named |= {f"checkpoint {d.speculation.draft}": None for d in deployments if d.speculation is not None and d.speculation.draft}
     loads = [cell.load for cell in run.cells()]
     named |= {f"prompts {load.prompts}": None for load in loads if ":" in load.prompts}
     named |= {f"trace {trace}": None for load in loads if (trace := load.value("trace"))}

@@ -29,7 +29,7 @@ _FRAMEWORKS = {"trtllm": "trt"}
         "loads without a fixed concurrency": "a row is identified by `conc`",
         "deployments with replicas": "the rows have none",
         "std_intvty": "1 / a standard deviation is not one",
-        "spec_decoding": "'none' unless an option of the engine names a draft model or a number of speculative tokens",
+        "spec_decoding": "'none' unless the deployment speculates, by `speculation` or by an option of its engine",
     },
 )  # fmt: skip
 def inferencex(run: Material) -> Iterator[File]:
@@ -59,11 +59,12 @@ def _row(cell: Measured, run: Material) -> dict[str, Any]:
     asked = [value if isinstance(value, int) and load.lengths is None else None for value in (load.input_tokens, load.output_tokens)]
     means = [float(cell.input_tokens[ok].mean()) if ok.any() else 0.0, float(cell.output_tokens[ok].mean()) if ok.any() else 0.0]
     isl, osl = (round(mean) if number is None else number for number, mean in zip(asked, means, strict=True))
-    speculates = any("spec" in name or "draft" in name for name, value in deployment.options.items() if value)
+    speculates = deployment.speculation or any("spec" in name or "draft" in name for name, value in deployment.options.items() if value)
+    method = "mtp" if deployment.speculation is not None and deployment.speculation.method == "mtp" else "draft" if speculates else "none"
     row: dict[str, Any] = {
         "hw": cell.hardware, "conc": load.concurrency, "image": deployment.container.image or "", "model": deployment.model,
         "infmax_model_prefix": deployment.model.rpartition("/")[2], "framework": _FRAMEWORKS.get(deployment.engine, deployment.engine),
-        "precision": deployment.known_precision or "unknown", "spec_decoding": "draft" if speculates else "none", "disagg": False,
+        "precision": deployment.known_precision or "unknown", "spec_decoding": method, "disagg": False,
         "recipe_fingerprint": cell.record.id, "isl": isl, "osl": osl, "is_multinode": False,
         "tp": spread.tp, "pp": spread.pp, "dcp_size": 1, "pcp_size": 1, "ep": spread.ep,
         "dp_attention": "true" if spread.attention_dp > 1 else "false",

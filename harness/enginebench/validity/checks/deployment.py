@@ -49,6 +49,17 @@ def random_routing(cell: Context) -> Iterator[Finding]:
 
 
 @check(
+    meaning="tokens went to experts by a rule that is not even",
+    when={"invalid": "a rule replaces the router, and it does not use the experts and the ranks that hold them evenly"},
+    advice="choose the even rule of the option `routing`, or leave it out",
+)
+def uneven_routing(cell: Context) -> Iterator[Finding]:
+    """A forced routing stands for a balanced router. One that loads some experts or ranks more than others measures neither."""
+    if cell.record.traits.uneven_routing:
+        yield Finding("invalid", cell.record.traits.uneven_routing)
+
+
+@check(
     meaning="it is not proven that the measured server answered",
     when={"suspect": "the process that listens on the port was not traced to the one that was started"},
     advice="compare the server's own request log with this run",

@@ -13,6 +13,7 @@ from enginebench.validity.check import Finding, Threshold, check
 from enginebench.validity.context import REQUEST_TIMES, Context, Requirement, engine_gauge, engine_total
 
 MOST_CACHED = Threshold(0.02, "share")
+LEAST_WARM = Threshold(0.5, "share")
 FEWEST_READINGS = Threshold(3, "readings")
 FULL = Threshold(0.995, "share")
 """Engines keep a block back."""
@@ -21,6 +22,7 @@ PACE_OFF, PACE_OFF_MS = Threshold(0.2, "share"), Threshold(0.5, "ms")
 FIRST_OFF, FIRST_OFF_MS = Threshold(0.5, "share"), Threshold(20, "ms")
 
 CACHE_COUNTS = Requirement("counts of cached prompt tokens", lambda cell: cell.cache.by is not None)
+WARM_COUNTS = Requirement(CACHE_COUNTS.name, lambda cell: cell.load.prefix_cache != "warm" or CACHE_COUNTS.present(cell))
 ENGINE_TIMES = Requirement(
     "times that the engine reports for its requests", lambda cell: _pace(cell) is not None or _first_token(cell) is not None
 )
@@ -42,6 +44,25 @@ def cache_hits(cell: Context) -> Iterator[Finding]:
         share = proof.cached / max(proof.prompt, 1)
         detail = f"{proof.cached:,} of {proof.prompt:,} prompt tokens ({percent(share)}; limit {MOST_CACHED}) were cached"
         yield Finding("invalid" if share > MOST_CACHED else "suspect", detail, excess=share)
+
+
+@check(
+    meaning="the prefix cache should have been warm",
+    when={
+        "suspect": "the load has `prefix_cache: warm`, and under {LEAST_WARM} of the prompt tokens that it could reuse came from the cache"
+    },
+    advice="switch the prefix cache on in the deployment's `options`, or give the KV cache more memory",
+    needs=(WARM_COUNTS,),
+)
+def cache_misses(cell: Context) -> Iterator[Finding]:
+    """Engines that share whole blocks of tokens keep the last, incomplete block of a prefix to themselves."""
+    facts, proof = cell.record.prompts, cell.cache
+    if cell.load.prefix_cache != "warm" or not facts.reusable_tokens or not facts.tokens or not proof.prompt:
+        return
+    could, did = facts.reusable_tokens / facts.tokens, proof.cached / proof.prompt
+    if did < LEAST_WARM * could:
+        detail = f"{percent(did)} of the prompt tokens were cached, {percent(could)} could be (limit {LEAST_WARM} of that)"
+        yield Finding("suspect", detail, excess=could / max(did, 1e-9))
 
 
 @check(
