@@ -179,6 +179,7 @@ def python_server_flags(deployment: eb.Deployment, options: LlamaCppOptions, che
 class LlamaCpp(eb.Adapter):
     name = "llamacpp"
     title = "llama.cpp"
+    apis = ("completions", "chat", "responses", "messages")
     requirements = ("xllamacpp==2026.10.11549",)
     variants: ClassVar[Mapping[str, tuple[str, ...]]] = {"python": ("llama-cpp-python[server]==0.3.36",)}
     checkpoint_format = "gguf"

@@ -168,6 +168,7 @@ def engine_flags(deployment: eb.Deployment, options: VllmOptions, draft: str = "
 class Vllm(eb.Adapter):
     name = "vllm"
     title = "vLLM"
+    apis = ("completions", "chat", "responses", "messages")
     requirements = ("vllm==0.33.0", "pip==26.3")  # /server_info answers 500 where there is no pip to list the packages with
     variants: ClassVar[Mapping[str, tuple[str, ...]]] = {"cpu": CPU, "cpu-nixl": (*CPU, "nixl==1.5.1", "nixl-cu12==1.5.1")}
     unwanted: ClassVar[Mapping[str, tuple[str, ...]]] = {"vllm-cpu": NEED_CUDA, "vllm-cpu-nixl": (*NEED_CUDA, "nixl-cu13")}

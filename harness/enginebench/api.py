@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from enginebench.report.side_by_side import SideBySide
     from enginebench.report.site.build import Site, build_site
     from enginebench.report.site.server import Viewing, view
+    from enginebench.report.workloads import DescribedWorkload, ListedWorkload
     from enginebench.runner.calibration import Calibration, calibrate
     from enginebench.runner.doctor import Cleanup, Diagnosis, clean, doctor
     from enginebench.runner.events import (
@@ -81,16 +82,17 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Analysis", "Audit", "Calibration", "CannotRun", "Ceilings", "CellEnded", "CellProgress", "CellResult", "CellStarted", "CellsAdded",
-    "Check", "Cleanup", "Comparison", "Conclusion", "Diagnosis", "Differs", "Discrepancy", "Engine", "EngineReady", "Event", "Expectations",
-    "Expected", "Exported", "Form", "History", "ImageList", "LaunchCommands", "LaunchEnded", "LaunchStarted", "LaunchStep",
-    "ListedImage", "ListedScenario", "Missing", "ModelFit", "Note", "Offload", "OffloadCurve", "OnEvent", "Packed", "PlacedModel",
-    "Plan", "PlanTime", "Preflight", "Prices", "Rerun", "Routing", "RoutingSummary", "Run", "RunIndex", "RunOpened", "SideBySide",
-    "Site", "StoredRow", "StoredRun", "Tunables", "Tuned", "UserError", "Verification", "Viewing", "all_checks", "audit_claims",
-    "audit_scenarios", "audit_to_html", "build_images", "build_site", "built_in_scenarios", "calibrate", "ceiling", "clean", "compare",
-    "count_routing", "doctor", "expectations", "export", "export_formats", "fit", "forget_engine", "history", "import_file",
-    "index_to_dict", "index_to_text", "install_engine", "latest_run", "launch_commands", "list_engines", "list_images", "list_scenarios",
-    "offload", "open_run", "pack", "pin_images", "place", "plan", "plan_time", "preflight", "price_list", "pull_images", "rerun",
-    "routing_summary", "run", "run_index", "runs", "side_by_side", "tunable", "tune", "use_engine", "verify", "view",
+    "Check", "Cleanup", "Comparison", "Conclusion", "DescribedWorkload", "Diagnosis", "Differs", "Discrepancy", "Engine", "EngineReady",
+    "Event", "Expectations", "Expected", "Exported", "Form", "History", "ImageList", "LaunchCommands", "LaunchEnded", "LaunchStarted",
+    "LaunchStep", "ListedImage", "ListedScenario", "ListedWorkload", "Missing", "ModelFit", "Note", "Offload", "OffloadCurve", "OnEvent",
+    "Packed", "PlacedModel", "Plan", "PlanTime", "Preflight", "Prices", "Rerun", "Routing", "RoutingSummary", "Run", "RunIndex",
+    "RunOpened", "SideBySide", "Site", "StoredRow", "StoredRun", "Tunables", "Tuned", "UserError", "Verification", "Viewing",
+    "all_checks", "audit_claims", "audit_scenarios", "audit_to_html", "build_images", "build_site", "built_in_scenarios", "calibrate",
+    "ceiling", "clean", "compare", "count_routing", "describe_workload", "doctor", "expectations", "export", "export_formats", "fit",
+    "forget_engine", "history", "import_file", "index_to_dict", "index_to_text", "install_engine", "latest_run", "launch_commands",
+    "list_engines", "list_images", "list_scenarios", "offload", "open_run", "pack", "pin_images", "place", "plan", "plan_time",
+    "preflight", "price_list", "pull_images", "rerun", "routing_summary", "run", "run_index", "runs", "side_by_side", "tunable", "tune",
+    "use_engine", "verify", "view", "workloads",
 ]  # fmt: skip
 
 
@@ -220,6 +222,24 @@ def side_by_side(runs: Sequence[eb.Run | str | Path], *, prices: eb.Prices | Non
     return lined_up([each if isinstance(each, Run) else open_run(each, facts=facts) for each in runs], prices=prices)
 
 
+def workloads() -> list[eb.ListedWorkload]:
+    """The named workloads that a scenario may use: what they send, their SLO, and a hash of both."""
+    from enginebench.report.workloads import workloads as listed
+
+    return listed()
+
+
+def describe_workload(name: str, *, time_unit: str | None = None) -> eb.DescribedWorkload:
+    """A named workload, a trace or a data set in figures: lengths, rate, burstiness, sessions, reuse of prefixes, what of it is not sent.
+
+    name: of the catalogue, or a file, with its format in front where that is not to be detected. time_unit: of a trace's times ('s', 'ms',
+    'us', 'ns'). UserError for a name that is neither, and for a file that cannot be read.
+    """
+    from enginebench.report.workloads import describe_workload as described
+
+    return described(name, time_unit=time_unit)
+
+
 def audit_claims(
     target: str | Path,
     *,
@@ -280,6 +300,7 @@ _ELSEWHERE: Mapping[str, tuple[str, ...]] = {
     "report.run_list": ("index_to_dict", "index_to_text"),
     "report.site.server": ("Viewing", "view"),
     "report.run": ("Form", "Run", "latest_run", "runs"),
+    "report.workloads": ("DescribedWorkload", "ListedWorkload"),
     "runner.calibration": ("Calibration", "calibrate"),
     "runner.doctor": ("Cleanup", "Diagnosis", "clean", "doctor"),
     "runner.events": (

@@ -249,3 +249,20 @@ def test_requests_with_everything(tmp_path: Path) -> None:
     assert list(s.asked_input_tokens) == [200] * 3
     assert record.load.tools == "3"
     assert {r.check.id for r in result.reasons if r.severity == "invalid"} <= {"foreign_load"}, result.reasons
+
+
+@pytest.mark.clock
+def test_classes_are_reported_one_by_one_and_together(tmp_path: Path) -> None:
+    """A prompt token takes 0.1 ms, so the classes differ by what their prompts take."""
+    load = "{concurrency: 2, requests: 60, lengths: 'short: 50+10*2, long: 1050+4, agent: 550/400+20', prefix_cache: allowed}"
+    _, s, result = measured(tmp_path, load, "{ttft_ms: 5, prefill_ms_per_token: 0.1, itl_ms: 1}")
+    classes = result.classes
+    assert list(classes) == ["agent", "long", "short"]
+    assert sum(part["requests"] or 0 for part in classes.values()) == result.requests
+    ttft = {name: part["ttft_p50"] or 0 for name, part in classes.items()}
+    assert ttft["long"] - ttft["short"] == pytest.approx(0.1, rel=0.2)
+    assert ttft["agent"] - ttft["short"] == pytest.approx(0.05, rel=0.3)
+    assert {name: part["osl_p50"] for name, part in classes.items()} == {"agent": 20, "long": 4, "short": 10}
+    together = result.figures["output_throughput"]
+    assert sum(part["output_throughput"] or 0 for part in classes.values()) == pytest.approx(together)
+    assert len(s) == 60

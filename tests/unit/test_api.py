@@ -15,16 +15,17 @@ from enginebench import api
 
 NAMES = [
     "Analysis", "Audit", "Calibration", "CannotRun", "Ceilings", "CellEnded", "CellProgress", "CellResult", "CellStarted", "CellsAdded",
-    "Check", "Cleanup", "Comparison", "Conclusion", "Diagnosis", "Differs", "Discrepancy", "Engine", "EngineReady", "Event", "Expectations",
-    "Expected", "Exported", "Form", "History", "ImageList", "LaunchCommands", "LaunchEnded", "LaunchStarted", "LaunchStep",
-    "ListedImage", "ListedScenario", "Missing", "ModelFit", "Note", "Offload", "OffloadCurve", "OnEvent", "Packed", "PlacedModel",
-    "Plan", "PlanTime", "Preflight", "Prices", "Rerun", "Routing", "RoutingSummary", "Run", "RunIndex", "RunOpened", "SideBySide",
-    "Site", "StoredRow", "StoredRun", "Tunables", "Tuned", "UserError", "Verification", "Viewing", "all_checks", "audit_claims",
-    "audit_scenarios", "audit_to_html", "build_images", "build_site", "built_in_scenarios", "calibrate", "ceiling", "clean", "compare",
-    "count_routing", "doctor", "expectations", "export", "export_formats", "fit", "forget_engine", "history", "import_file",
-    "index_to_dict", "index_to_text", "install_engine", "latest_run", "launch_commands", "list_engines", "list_images", "list_scenarios",
-    "offload", "open_run", "pack", "pin_images", "place", "plan", "plan_time", "preflight", "price_list", "pull_images", "rerun",
-    "routing_summary", "run", "run_index", "runs", "side_by_side", "tunable", "tune", "use_engine", "verify", "view",
+    "Check", "Cleanup", "Comparison", "Conclusion", "DescribedWorkload", "Diagnosis", "Differs", "Discrepancy", "Engine", "EngineReady",
+    "Event", "Expectations", "Expected", "Exported", "Form", "History", "ImageList", "LaunchCommands", "LaunchEnded", "LaunchStarted",
+    "LaunchStep", "ListedImage", "ListedScenario", "ListedWorkload", "Missing", "ModelFit", "Note", "Offload", "OffloadCurve", "OnEvent",
+    "Packed", "PlacedModel", "Plan", "PlanTime", "Preflight", "Prices", "Rerun", "Routing", "RoutingSummary", "Run", "RunIndex",
+    "RunOpened", "SideBySide", "Site", "StoredRow", "StoredRun", "Tunables", "Tuned", "UserError", "Verification", "Viewing",
+    "all_checks", "audit_claims", "audit_scenarios", "audit_to_html", "build_images", "build_site", "built_in_scenarios", "calibrate",
+    "ceiling", "clean", "compare", "count_routing", "describe_workload", "doctor", "expectations", "export", "export_formats", "fit",
+    "forget_engine", "history", "import_file", "index_to_dict", "index_to_text", "install_engine", "latest_run", "launch_commands",
+    "list_engines", "list_images", "list_scenarios", "offload", "open_run", "pack", "pin_images", "place", "plan", "plan_time",
+    "preflight", "price_list", "pull_images", "rerun", "routing_summary", "run", "run_index", "runs", "side_by_side", "tunable", "tune",
+    "use_engine", "verify", "view", "workloads",
 ]  # fmt: skip
 
 SIGNATURES = {
@@ -134,7 +135,8 @@ def test_what_type_checkers_see_is_what_there_is() -> None:
     typed = {alias.name: node.module for node in ast.walk(block) if isinstance(node, ast.ImportFrom) for alias in node.names}
     lazy = {name: f"enginebench.{module}" for module, names in api._ELSEWHERE.items() for name in names}
     assert {name: module for name, module in typed.items() if name in NAMES} == lazy
-    assert set(lazy) | {"audit_claims", "compare", "import_file", "open_run", "run", "side_by_side", "tune"} == set(NAMES)
+    functions = {"audit_claims", "compare", "describe_workload", "import_file", "open_run", "run", "side_by_side", "tune", "workloads"}
+    assert set(lazy) | functions == set(NAMES)
 
 
 def test_no_name_is_that_of_a_package() -> None:

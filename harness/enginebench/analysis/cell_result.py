@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from enginebench.adapter import GAUGES
 from enginebench.domain import Load, Phase
 from enginebench.domain.formatting import number
+from enginebench.metrics import context as metrics_context
 from enginebench.metrics.context import RunContext
 from enginebench.metrics.hardware import Hardware
-from enginebench.metrics.registry import figures_of, metric_name, metric_of, metrics
+from enginebench.metrics.registry import Trait, figures_of, metric_name, metric_of, metrics
 from enginebench.metrics.tokens import TokenSource, one_token_per_event, token_source
 from enginebench.metrics.window import steady_window
 from enginebench.records.cell import CellRecord, Stated
@@ -19,6 +22,7 @@ from enginebench.records.counters import Gauge, gauges
 from enginebench.records.samples import Samples
 from enginebench.records.window import Window
 from enginebench.validity import CacheProof, Context, Reason, Verdict, judge
+from enginebench.workload.lengths import classes_of
 
 if TYPE_CHECKING:
     from enginebench.physics.expectation import Expected, PhysicalEstimate
@@ -54,6 +58,8 @@ class CellResult:
     """The phase of the load that the figures describe; None: the whole load."""
     log: str | None = None
     """Path of the engine's log, if the cell failed and there is one."""
+    classes: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    """Class of requests in a mixed load -> its figures, in the same window; empty where the load has no classes."""
     estimate: PhysicalEstimate | None = None
     """What physics alone expects of the deployment under its load, before the efficiency of its engine; None where it is unknown."""
 
@@ -121,8 +127,28 @@ def result_in(window: Window, record: CellRecord, samples: Samples, context: Run
     return CellResult(
         record, _shown(figures_of(cell), its.withheld), its.verdict, its.reasons, its.not_checkable, one_token_per_event(samples),
         its.withheld, window, token_source(samples), int(cell.samples.inside.sum()), cell.cache, gauges(cell.readings, tuple(GAUGES)),
-        cell.hardware, estimate=cell.estimate,
+        cell.hardware, classes=_by_class(cell, its.withheld), estimate=cell.estimate,
     )  # fmt: skip
+
+
+def _by_class(cell: Context, withheld: Mapping[str, str]) -> dict[str, Mapping[str, float | None]]:
+    """The figures of each class of requests. What is of the whole machine, such as power, is left out."""
+    labels = classes_of(cell.record.load, cell.samples.index)
+    if not labels:
+        return {}
+    found: dict[str, Mapping[str, float | None]] = {}
+    for name in dict.fromkeys(sorted(labels)):
+        part = cell.samples.only(np.array([label == name for label in labels]))
+        figures = figures_of(metrics_context.Context(part, cell.record, cell.window, cell.run))
+        figures["requests"] = float(part.inside.sum())
+        found[name] = {figure: value for figure, value in _shown(figures, withheld).items() if figure == "requests" or _of_requests(figure)}
+    return found
+
+
+def _of_requests(figure: str) -> bool:
+    """Whether a figure of some requests means the same as one of all."""
+    metric = metric_of(figure)
+    return metric is not None and metric.scope in ("request", "event", "cell") and Trait.DEVICE not in metric.traits
 
 
 def _shown(figures: Mapping[str, float | None], withheld: Mapping[str, str]) -> dict[str, float | None]:

@@ -45,6 +45,7 @@ from enginebench.cli.site import site
 from enginebench.cli.tune import tune
 from enginebench.cli.verify import verify
 from enginebench.cli.view import view
+from enginebench.cli.workloads import workloads
 from enginebench.errors import Exit, UserError
 
 _EPILOG = """\b
@@ -64,6 +65,7 @@ _VERBS: Mapping[str, Mapping[click.Command, str]] = {
         tune: "the best options of each engine for a scenario",
         rerun: "plan a stored run again: what differs here?",
         calibrate: "how much load this machine's client can send",
+        workloads: "named workloads; what is in a trace or data set?",
     },
     "Read the answer": {
         report: "a run, or several side by side, here or as a page",

@@ -76,7 +76,8 @@ class Load(ABC):
         default=64, role="lengths", heading="out", inferred=True, replaced_by="lengths",
     )  # fmt: skip
     lengths: str | None = load_field(
-        "Pairs to draw from, 'IN+OUT[*WEIGHT], ...', e.g. '128+64*3, 2048+256'; instead of input_tokens and output_tokens.",
+        "Pairs to draw from, '[CLASS:] IN[/SHARED]+OUT[*WEIGHT], ...', e.g. '128+64*3, 2048+256' or 'chat: 220+180*7, long: 8192+512*3'; "
+        "instead of input_tokens and output_tokens. Classes are reported one by one and together.",
         default=None, role="lengths", examples=("'128+64*3, 2048+256'",),
     )  # fmt: skip
     requests: int = load_field(
@@ -97,6 +98,10 @@ class Load(ABC):
         "random: uniformly drawn ordinary tokens. text: English words. Or a data set: sharegpt:FILE, jsonl:FILE[#COLUMN], "
         "hf:ORG/NAME[:CONFIG][/SPLIT][#COLUMN]; files relative to this one. Random and text prompts are unique.",
         default="random", examples=("sharegpt:chats.json",),
+    )  # fmt: skip
+    workload: str | None = load_field(
+        "A named workload (`bench workloads`), whose keys are used where this entry does not write them.",
+        default=None, examples=("chat", "chat@1"), sparse=True,
     )  # fmt: skip
     prefix_groups: int = load_field(
         "Groups of prompts that share their first `prefix_tokens`; 0: prompts share nothing.",

@@ -11,6 +11,7 @@ from typing import Any
 from enginebench.domain import JSON
 from enginebench.domain.formatting import percent
 from enginebench.errors import UserError, did_you_mean
+from enginebench.workload.catalogue import catalogue
 
 
 def _limit(meaning: str) -> Any:
@@ -48,7 +49,7 @@ PRESETS: Mapping[str, Slo] = {
     "mlperf/deepseek-r1": Slo(ttft_s=2.0, tpot_s=0.08),
     "mlperf/gpt-oss-120b": Slo(ttft_s=3.0, tpot_s=0.08),
 }
-"""The p99 limits of the server scenario of MLPerf Inference (MLCommons), by benchmark."""
+"""The p99 limits of the server scenario of MLPerf Inference (MLCommons), by benchmark. Each named workload is a preset as well."""
 
 _KEYS = ("preset", "share", *(f"{name}_{unit}" for name in LIMITS for unit in ("ms", "s")))
 _EXAMPLE = "write a preset's name, or limits such as {ttft_ms: 500, tpot_ms: 50, share: 0.99}"
@@ -63,20 +64,28 @@ def parse(given: Mapping[str, JSON] | str) -> Slo:
     if unknown := next((key for key in written if key not in _KEYS), None):
         raise UserError("unknown limit of an SLO", key=f"slo.{unknown}", advice=did_you_mean(unknown, _KEYS))
     name = written.pop("preset", None)
-    if name is not None and name not in PRESETS:
-        raise UserError(f"unknown preset '{name}'", key="slo", advice=did_you_mean(str(name), PRESETS))
+    base = Slo() if name is None else preset(str(name))
     values: dict[str, float] = {}
     for key, value in written.items():
         limit = key.replace("_ms", "_s")
         if limit in values:
             raise UserError(f"{limit.removesuffix('_s')} is limited twice, in s and in ms", key="slo", advice=f"keep `{limit[:-1]}ms`")
         values[limit] = _positive(key, value) * (1e-3 if key.endswith("_ms") else 1.0)
-    slo = replace(PRESETS[str(name)] if name is not None else Slo(), **values)
+    slo = replace(base, **values)
     if slo.share > 1:
         raise UserError("must be a share of the requests, above 0 and at most 1", key="slo.share", advice="write 0.99 for 99 % of them")
     if not slo.limits:
         raise UserError("an SLO needs at least one limit", key="slo", advice=_EXAMPLE)
     return slo
+
+
+def preset(name: str) -> Slo:
+    """The SLO of a preset or of a named workload. UserError if there is none of that name."""
+    if name in PRESETS:
+        return PRESETS[name]
+    if (found := catalogue().get(name.partition("@")[0])) is not None:
+        return parse(found.slo)
+    raise UserError(f"unknown preset '{name}'", key="slo", advice=did_you_mean(name, [*PRESETS, *catalogue()]))
 
 
 def read_slo(given: Mapping[str, JSON] | str) -> Slo:

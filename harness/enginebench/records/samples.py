@@ -11,6 +11,7 @@ from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import compress
 from pathlib import Path
 from typing import Any, Self
 
@@ -103,6 +104,17 @@ class Samples:
     def within(self, window: Window | None) -> Self:
         """The same requests, to be measured in this window; None: over the whole load."""
         return replace(self, window_ns=None if window is None else (window.start_ns, window.end_ns))
+
+    def only(self, chosen: npt.NDArray[np.bool_]) -> Self:
+        """Some of the requests, in the same window."""
+        rows = {name: getattr(self, name)[chosen] for name in (*_ROW_COLUMNS, *_COUNT_COLUMNS, *_LATER_COLUMNS)}
+        rows |= {name: tuple(compress(getattr(self, name), chosen)) for name in (*_TEXT_COLUMNS, _TIMINGS)}
+        events = np.repeat(chosen, self.events)
+        offsets = np.concatenate(([0], np.cumsum(self.events[chosen])))
+        return replace(
+            self, **rows, offsets=offsets, event_ns=self.event_ns[events], event_tokens=self.event_tokens[events],
+            event_chars=self.event_chars[events],
+        )  # fmt: skip
 
     @cached_property
     def inside(self) -> npt.NDArray[np.bool_]:

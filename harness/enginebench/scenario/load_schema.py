@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, get_args
 
-from pydantic import AfterValidator, Field, create_model
+from pydantic import AfterValidator, Field, create_model, model_validator
 from pydantic_core import PydanticCustomError
 
 from enginebench.domain import Length, load_fields
 from enginebench.domain.load_field import LoadField
+from enginebench.errors import UserError
 from enginebench.inputs.fields import Expression, ListOf, Rate, Strict, Tokens, sweep_field, sweep_or
+from enginebench.workload.catalogue import named
 
 
 class Find(Strict):
@@ -44,6 +46,23 @@ class LoadEntry(Strict):
         description="Search for the heaviest of these loads that meets the `slo`, instead of a sweep over its level.",
         examples=["{goal: max_goodput, over: rate, from: 1, to: 64}"],
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_workload(cls, written: Any) -> Any:
+        """The keys of a named workload, below those that are written."""
+        name = written.get("workload") if isinstance(written, dict) else None
+        if not isinstance(name, str):
+            return written
+        try:
+            found = named(name)
+        except UserError as error:
+            raise PydanticCustomError("workload", "{problem}", {"problem": f"{error.message}: {error.advice}"}) from None
+        replaced = {key for key, its in load_fields().items() if its.replaced_by in written}
+        kept = {key: value for key, value in found.load.items() if key not in replaced}
+        if {"input_tokens", "output_tokens"} & written.keys():
+            kept.pop("lengths", None)
+        return {**kept, **written, "workload": found.id}
 
     @property
     def axes(self) -> dict[str, list[Any]]:

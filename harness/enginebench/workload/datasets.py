@@ -9,7 +9,11 @@ SPLIT is 'train' by default, and may be a slice: 'train[:1000]'.
 A record is a conversation under `conversations`, `conversation` or `messages` (turns with from/value or role/content), or a prompt
 under the named column, by default the first that exists of `prompt`, `question`, `instruction`, `input`, `text`. A list of strings is
 the user's turns. The length of the answer is `output_tokens`, or that of the text under `completion`, `response`, `answer` or `output`.
-A content may be a list of parts, of which the text counts. What is left out is counted. Does not know tokenizers or loads.
+A content may be a list of parts, of which the text counts. What is left out is counted.
+
+A line of an OpenAI batch file (`custom_id` and `body`) is one request: its messages, or its prompt, with tools and form of the answer. It
+is sent as it is where the route takes messages; its answer has at most `max_tokens`. The tools of other records are sent as well. Does not
+know tokenizers or loads.
 """
 
 import importlib
@@ -18,7 +22,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -29,6 +33,7 @@ from enginebench.workload.files import find, modified
 CHATS = ("conversations", "conversation", "messages")
 COLUMNS = ("prompt", "question", "instruction", "input", "text")
 ANSWERS = ("completion", "response", "answer", "output")
+_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 _USERS, _SYSTEMS = frozenset({"human", "user", "prompter"}), frozenset({"system", "developer"})
 _TOOLS = frozenset({"tool", "function", "observation", "function_response", "tool_response", "ipython"})
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
@@ -43,6 +48,10 @@ class Turn:
     """Length of the answer, if the record states it in tokens."""
     system: str | None = None
     """The system turn before it."""
+    messages: str = ""
+    """JSON of all messages of a request that is sent as it is, `text` being all their text; empty: a turn of a conversation."""
+    form: str = ""
+    """JSON of tools, tool_choice and response_format, in OpenAI's notation; empty: none."""
 
 
 Record: TypeAlias = tuple[Turn, ...]
@@ -207,7 +216,9 @@ def _records(
         columns = columns or sorted(map(str, row))
         record = tuple(_turns(row, column, left_out))
         left_out["records without a prompt"] += not record
-        left_out["records with tools"] += bool(record and (row.get("tools") or row.get("functions")))
+        left_out["records with tools"] += bool(
+            record and (row.get("tools") or row.get("functions")) and not any(turn.form for turn in record)
+        )
         if record:
             found.append(record)
     if not found:
@@ -221,6 +232,35 @@ def _records(
 
 
 def _turns(row: Mapping[str, Any], column: str | None, left_out: Counter[str]) -> Iterator[Turn]:
+    if column is None and isinstance(body := row.get("body"), dict) and "custom_id" in row:
+        yield from _batched(body, left_out)
+        return
+    for turn in _told(row, column, left_out):
+        yield replace(turn, form=_form(row)) if row.get("tools") else turn
+
+
+def _batched(body: Mapping[str, Any], left_out: Counter[str]) -> Iterator[Turn]:
+    """The request of one line of a batch: of the chat route, the completions route or the responses route."""
+    tokens = next((body[name] for name in _LIMITS if type(body.get(name)) is int and body[name] > 0), None)
+    said = body.get("messages") if body.get("messages") is not None else body.get("input")
+    if isinstance(said, list) and said and all(isinstance(each, dict) for each in said):
+        texts = [_text(message.get("content"), left_out) for message in said]
+        yield Turn("\n\n".join(filter(None, texts)), None, tokens, messages=json.dumps(said), form=_form(body))
+    elif isinstance(text := said if isinstance(said, str) else body.get("prompt"), str) and text:
+        yield Turn(_clean(text), None, tokens, form=_form(body))
+
+
+def _form(row: Mapping[str, Any]) -> str:
+    tools, kind = row.get("tools"), row.get("response_format")
+    found: dict[str, Any] = {}
+    if isinstance(tools, list) and all(isinstance(tool, dict) and isinstance(tool.get("function"), dict) for tool in tools):
+        choice = row.get("tool_choice")
+        found = {"tools": tools, "tool_choice": choice if choice in ("auto", "none", "required") else "auto"}
+    found |= {"response_format": kind} if isinstance(kind, dict) else {}
+    return json.dumps(found) if found else ""
+
+
+def _told(row: Mapping[str, Any], column: str | None, left_out: Counter[str]) -> Iterator[Turn]:
     names = (column,) if column else (*CHATS, *COLUMNS)
     found = next((row[name] for name in names if row.get(name)), None)
     if isinstance(found, str):

@@ -43,6 +43,9 @@ def _check_lengths(load: Load) -> None:
     lengths = Lengths.of(load)
     if not is_data_set(load.prompts) and (lengths.largest is None or lengths.shortest_input is None):
         raise UserError("only a data set has lengths of its own", key="prompts", advice="write tokens, or 'prompts: sharegpt:FILE'")
+    if any(lengths.shared) and (load.prefix_groups or load.prefix_cache == "cold"):
+        message = "the requests of a class share text, which a prefix cache would keep"
+        raise UserError(message, key="lengths", advice=f"{_ALLOW_CACHE}, without `prefix_groups`")
     shortest = lengths.shortest_input
     if load.system_tokens and shortest is not None and load.system_tokens + load.prefix_tokens >= shortest:
         message = f"a system message of {load.system_tokens} tokens leaves nothing of a prompt of {shortest}"

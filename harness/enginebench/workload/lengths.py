@@ -6,6 +6,9 @@
     lognormal(512,0.6)      median, and standard deviation of the logarithm; within 1 .. median * exp(4 * sigma)
     normal(512,64,16..2048) with explicit bounds, for normal and lognormal
 
+Pairs (`lengths` of a load) are IN+OUT*WEIGHT, separated by commas. NAME: in front makes one a class of its own in the report, and IN/SHARED
+says that so many of its input tokens are the same in all its requests: 'chat: 220+180*7, agent: 12000/8000+lognormal(250,0.8)*3'.
+
 A distribution is truncated at its bounds, as if values outside were drawn again. Each length comes from one uniform number by the
 inverse distribution function. Does not know texts or tokenizers.
 """
@@ -15,11 +18,15 @@ from __future__ import annotations
 import math
 import re
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import accumulate
 from statistics import NormalDist
 from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from enginebench.domain import Length, Load
 from enginebench.errors import UserError
@@ -29,7 +36,15 @@ MAX_TOKENS = 10_000_000
 _FORMS = "write a number, 'uniform(64,256)', 'normal(512,64)', 'lognormal(512,0.6)' or 'normal(512,64,16..2048)'"
 _CALL = re.compile(r"(uniform|normal|lognormal)\(\s*([\d.]+)\s*,\s*([\d.]+)\s*(?:,\s*(\d+)\s*\.\.\s*(\d+)\s*)?\)")
 _NUMBER = re.compile(r"\d+(\.\d+)?")
-_PAIR = re.compile(r"(\d+)\s*\+\s*(\d+)\s*(?:\*\s*(\d+(?:\.\d+)?))?")
+_LENGTH = r"\d+|\w+\([^()]*\)"
+_PAIR = re.compile(
+    rf"(?:(?P<name>[\w.-]+)\s*:\s*)?(?P<entered>{_LENGTH})\s*(?:/\s*(?P<shared>\d+)\s*)?\+\s*(?P<made>{_LENGTH})\s*"
+    r"(?:\*\s*(?P<weight>\d+(?:\.\d+)?))?"
+)
+_BETWEEN_PAIRS = re.compile(r",(?![^()]*\))")
+_PAIR_ADVICE = (
+    "write pairs of input+output tokens, each with a weight if it is not 1: '128+64*3, 2048+256'; with classes: 'chat: 220+180*7'"
+)
 _LEAST_MASS = 1e-6
 _NORMAL = NormalDist()
 _NORMAL_REACH, _LOGNORMAL_REACH = 6, 4
@@ -127,28 +142,36 @@ class Lengths:
 
     pairs: tuple[tuple[Distribution | None, Distribution | None], ...]
     weights: tuple[float, ...] = (1.0,)
+    names: tuple[str, ...] = ("",)
+    """The class of each pair; '': none."""
+    shared: tuple[int, ...] = (0,)
+    """Input tokens that all requests of a pair share."""
 
     @classmethod
     def of(cls, load: Load) -> Lengths:
         if load.lengths is None:
             entered, made = load.token_lengths
             return cls(((parse(entered), parse(made, "output_tokens")),))
-        found = [_PAIR.fullmatch(part.strip()) for part in load.lengths.split(",")]
-        triples = [match.groups() for match in found if match]
-        if len(triples) < len(found) or not all(float(weight or 1) for _, _, weight in triples):
-            advice = "write pairs of input+output tokens, each with a weight if it is not 1: '128+64*3, 2048+256'"
-            raise UserError(f"invalid lengths '{load.lengths}'", key="lengths", advice=advice)
-        pairs = tuple((parse(int(a), "lengths"), parse(int(b), "lengths")) for a, b, _ in triples)
-        return cls(pairs, tuple(float(weight or 1) for _, _, weight in triples))
+        return _of_pairs(load.lengths)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes; empty for a load that has none."""
+        return tuple(dict.fromkeys(filter(None, self.names)))
+
+    def choose(self, seed: int, count: int) -> list[int]:
+        """The pair of each of `count` requests, as `draw` has it."""
+        ends = list(accumulate(self.weights))
+        drawn = uniforms(stream(seed, "lengths"), 3 * count).reshape(count, 3)[:, 0].tolist()
+        return [min(bisect_right(ends, which * ends[-1]), len(ends) - 1) for which in drawn]
 
     def draw(self, seed: int, count: int) -> list[tuple[int | None, int | None]]:
         """Input and output tokens of `count` requests. Those of request i depend on (seed, i) alone.
 
         So every engine, every repeat and every later run sends the same lengths.
         """
-        ends = list(accumulate(self.weights))
         drawn = uniforms(stream(seed, "lengths"), 3 * count).reshape(count, 3).tolist()
-        chosen = (self.pairs[min(bisect_right(ends, which * ends[-1]), len(ends) - 1)] for which, _, _ in drawn)
+        chosen = (self.pairs[place] for place in self.choose(seed, count))
         return [(a.quantile(u) if a else None, b.quantile(v) if b else None) for (a, b), (_, u, v) in zip(chosen, drawn, strict=True)]
 
     @property
@@ -171,6 +194,36 @@ class Lengths:
         """Fewest input tokens of one request; None if they come from the data set or trace."""
         lows = [a.low if a else None for a, _ in self.pairs]
         return None if None in lows else min(low for low in lows if low is not None)
+
+
+def classes_of(load: Load, index: Sequence[int] | npt.NDArray[np.int64]) -> list[str]:
+    """The class of each request by its index in the load; empty for a load without classes, and for lengths that cannot be read."""
+    if load.lengths is None or ":" not in load.lengths or not len(index):
+        return []
+    try:
+        lengths = Lengths.of(load)
+    except UserError:  # of another tool's file
+        return []
+    chosen = lengths.choose(load.seed, int(max(index)) + 1)
+    return [lengths.names[chosen[place]] for place in index] if lengths.classes else []
+
+
+@lru_cache(maxsize=64)
+def _of_pairs(text: str) -> Lengths:
+    found = [_PAIR.fullmatch(part.strip()) for part in _BETWEEN_PAIRS.split(text)]
+    parts = [match.groupdict() for match in found if match]
+    if len(parts) < len(found) or not all(float(part["weight"] or 1) for part in parts):
+        raise UserError(f"invalid lengths '{text}'", key="lengths", advice=_PAIR_ADVICE)
+    named = [bool(part["name"]) for part in parts]
+    if any(named) and not all(named):
+        raise UserError(f"'{text}': either every pair has a name or none has", key="lengths", advice=_PAIR_ADVICE)
+    pairs = tuple((parse(part["entered"], "lengths"), parse(part["made"], "lengths")) for part in parts)
+    shared = tuple(int(part["shared"] or 0) for part in parts)
+    for (entered, _), tokens in zip(pairs, shared, strict=True):
+        if entered is not None and tokens >= entered.low:
+            message = f"{tokens} shared tokens leave nothing of a prompt of {entered.low}"
+            raise UserError(message, key="lengths", advice="they are counted within the input: 12000/8000+250 has 4,000 of its own")
+    return Lengths(pairs, tuple(float(part["weight"] or 1) for part in parts), tuple(part["name"] or "" for part in parts), shared)
 
 
 def _plain(number: float) -> str:

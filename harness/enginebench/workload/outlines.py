@@ -48,16 +48,20 @@ def outlines(load: Load, count: int, base: Path) -> Iterator[Outline]:
 
 
 def _drawn(load: Load, count: int) -> Iterator[Outline]:
-    due = due_list(load, count)
-    for index, (entered, output) in enumerate(Lengths.of(load).draw(load.seed, count)):
+    due, lengths = due_list(load, count), Lengths.of(load)
+    common = lengths.shared if any(lengths.shared) else ()
+    chosen = lengths.choose(load.seed, count) if common else []
+    for index, (entered, output) in enumerate(lengths.draw(load.seed, count)):
         assert entered is not None  # noqa: S101  # `check` refuses 'data' without a data set
         assert output is not None  # noqa: S101
         conversation, turn = divmod(index, load.turns)
-        own, shared = load.prefix_groups + index, load.prefix_tokens
+        own, shared = len(common) + load.prefix_groups + index, load.prefix_tokens
         tokens = entered - (load.system_tokens if turn == 0 else 0)  # which is a message of its own
         segments: tuple[tuple[int, int], ...] = ((own, tokens),)
         if load.prefix_groups and turn == 0:
             segments = ((conversation % load.prefix_groups, shared), (own, tokens - shared))
+        if common and turn == 0 and (of_class := common[chosen[index]]):
+            segments = ((chosen[index], of_class), (own, tokens - of_class))
         when, group = due[conversation] if turn == 0 else None, conversation if load.turns > 1 else -1
         yield Outline(segments, output, when, group, turn, whole=turn == 0)
 

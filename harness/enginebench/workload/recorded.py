@@ -6,12 +6,14 @@ file formats or engines.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
 from enginebench.checkpoints.vocabulary import Vocabulary
+from enginebench.dialects import Form
 from enginebench.domain import Load
 from enginebench.errors import UserError
 from enginebench.workload.datasets import Record, Records, Turn, read_records
@@ -45,19 +47,34 @@ def recorded_prompts(
             unusable += not turns
             for turn, (sized, output) in enumerate(turns):
                 when, group = due[conversation] if turn == 0 else None, conversation if load.turns > 1 else -1
-                system = records[place][turn].system if load.templated else None
-                found.append(Prompt(*sized, output, when, group, turn, system))
+                found.append(_prompt(records[place][turn], sized, output, when, group, turn, templated=load.templated))
             conversation += bool(turns)
         if len(found) < count and (len(found) == before or load.prefix_cache == "cold"):
             if found and load.duration_s is not None and not load.open_loop:
                 break
             raise _too_few(load, count, len(found), limit)
-    found.notes = tuple(_notes(load.prompts, records, unusable))
+    found.notes = tuple(_notes(load, records, unusable))
     return found
 
 
-def _notes(name: str, records: Records, unusable: int) -> Iterator[str]:
+def _prompt(
+    told: Turn, sized: _Sized, output: int, due_s: float | None, conversation: int, turn: int, *, templated: bool
+) -> Prompt:  # fmt: skip
+    """The request of a turn, with what only a templated route can be sent."""
+    if not templated:
+        return Prompt(*sized, output, due_s, conversation, turn)
+    fields = json.loads(told.form) if told.form else {}
+    form = Form(tuple(fields.get("tools", ())), fields.get("tool_choice", "auto"), fields.get("response_format")) if fields else None
+    ids, text, tokens = sized
+    ids = None if told.messages or form is not None else ids  # how a template writes several messages or tools is not known
+    return Prompt(ids, text, tokens, output, due_s, conversation, turn, told.system, messages=told.messages, form=form)
+
+
+def _notes(load: Load, records: Records, unusable: int) -> Iterator[str]:
     """What of the data set is not sent."""
+    name = load.prompts
+    if not load.templated and (count := sum(any(turn.form for turn in record) for record in records)):
+        yield f"{name}: the tools of {count:,} records are not sent, because raw completions have none"
     lost = ", ".join(f"{count:,} {kind}" for kind, count in records.left_out.items())
     if lost:
         yield f"{name} has {len(records):,} records with a prompt; left out: {lost}"

@@ -323,3 +323,47 @@ def test_records_that_are_passed_over_for_their_length_are_counted(tmp_path: Pat
     found = make_prompts(None, recorded(input_tokens=6, output_tokens=4, requests=2), 2, salt="s", base=tmp_path)
     notes = found.notes  # type: ignore[attr-defined]
     assert not notes or "1 records were passed over" in notes[0]
+
+
+TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
+BATCH = [
+    {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": {
+        "model": "gpt", "max_completion_tokens": 7, "tools": [TOOL], "tool_choice": "none", "response_format": {"type": "json_object"},
+        "messages": [
+            {"role": "system", "content": "be kind"}, {"role": "user", "content": "the one"},
+            {"role": "assistant", "content": "what is that"},
+            {"role": "user", "content": [{"type": "text", "text": "two"}]},
+        ],
+    }},
+    {"custom_id": "2", "method": "POST", "url": "/v1/completions", "body": {"model": "gpt", "prompt": "it is", "max_tokens": 3}},
+    {"custom_id": "3", "method": "POST", "url": "/v1/responses", "body": {"model": "gpt", "input": "and that", "max_output_tokens": 4}},
+]  # fmt: skip
+
+
+def test_a_line_of_a_batch_is_one_request_and_is_sent_as_it_is(tmp_path: Path) -> None:
+    lines(tmp_path, *BATCH)
+    load = recorded(requests=3, api="chat", prefix_cache="allowed")
+    chat = {p.text: p for p in make_prompts(WITH_BOS, load, 3, salt="", base=tmp_path)}
+    assert {p.output_tokens for p in chat.values()} == {7, 3, 4}
+    whole = next(p for p in chat.values() if p.output_tokens == 7)
+    assert json.loads(whole.messages) == BATCH[0]["body"]["messages"]
+    assert whole.text == "be kind\n\nthe one\n\nwhat is that\n\ntwo"
+    assert whole.form is not None
+    assert (whole.form.tools, whole.form.tool_choice, whole.form.response_format) == ((TOOL,), "none", {"type": "json_object"})
+    assert whole.ids is None, "how many tokens a template makes of it is not known"
+    raw = make_prompts(WITH_BOS, recorded(requests=3), 3, salt="", base=tmp_path)
+    assert {p.text for p in raw} == set(chat)
+    assert all(p.ids is not None and not p.messages and p.form is None for p in raw)
+
+
+def test_tools_of_a_conversation_are_sent_with_its_system_turn_and_list_contents(tmp_path: Path) -> None:
+    talk = [
+        {"role": "system", "content": "be kind"}, {"role": "user", "content": [{"type": "text", "text": "the one"}, {"type": "image_url"}]},
+        {"role": "assistant", "content": "what", "tool_calls": [{"id": "1"}]},
+    ]  # fmt: skip
+    lines(tmp_path, {"messages": talk, "tools": [TOOL]})
+    (prompt,) = make_prompts(None, recorded(api="chat"), 1, salt="", base=tmp_path)
+    assert (prompt.system, prompt.text) == ("be kind", "the one")
+    assert prompt.form is not None
+    assert prompt.form.tools == (TOOL,)
+    assert read_records("jsonl:data.jsonl", tmp_path).left_out == {"parts that are not text": 1, "tool calls": 1}
