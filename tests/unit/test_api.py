@@ -67,6 +67,8 @@ SIGNATURES = {
     "price_list": "(file: Path | str | None = None, given: Sequence[str] = ()) -> Prices",
     "list_engines": "(adapters: Sequence[str | Path] = ()) -> list[Engine]",
     "install_engine": "(name: str, *, adapters: Sequence[str | Path] = (), on_step: Callable[[str], None] = <function>) -> Engine",
+    "workloads": "() -> list[ListedWorkload]",
+    "describe_workload": "(name: str, *, time_unit: str | None = None) -> DescribedWorkload",
     "use_engine": "(name: str, python: str | Path, *, adapters: Sequence[str | Path] = ()) -> Engine",
     "forget_engine": "(name: str, *, adapters: Sequence[str | Path] = ()) -> Engine",
     "doctor": "(adapters: Sequence[str | Path] = ()) -> list[Diagnosis]",

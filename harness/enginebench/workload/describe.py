@@ -15,9 +15,9 @@ import numpy.typing as npt
 from enginebench.domain import Load, TraceReplay
 from enginebench.errors import UserError
 from enginebench.workload.datasets import read_records
+from enginebench.workload.outline_reuse import theoretical_reuse
 from enginebench.workload.outlines import outlines, replayed
 from enginebench.workload.prompts import TextScale
-from enginebench.workload.reuse import theoretical_reuse
 from enginebench.workload.trace_file import ADVICE
 from enginebench.workload.traces import Trace, read_trace
 

@@ -14,8 +14,8 @@ from enginebench.workload import check, make_prompts
 from enginebench.workload.catalogue import catalogue, named
 from enginebench.workload.describe import describe_file, describe_load
 from enginebench.workload.lengths import Lengths, classes_of
+from enginebench.workload.outline_reuse import theoretical_reuse
 from enginebench.workload.outlines import outlines
-from enginebench.workload.reuse import theoretical_reuse
 
 MIX = "chat: uniform(20,60)+10*7, long: 800+5*2, agent: 400/300+lognormal(20,0.5,1..99)"
 VERSIONS = {
