@@ -9,7 +9,7 @@ PARALLEL := -n $(or $(WORKERS),auto) --dist loadfile --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-unit real contracts contracts-exports coverage lint format docs docs-site bench-history bench-sequential bench-tune bench-client bench-overhead bench-ceiling bench-ceiling-published bench-expectation bench-trust bench-faults clean
+.PHONY: help quickstart test test-unit real cluster contracts contracts-exports coverage lint format docs docs-site bench-history bench-scale bench-sequential bench-tune bench-client bench-overhead bench-ceiling bench-ceiling-published bench-expectation bench-trust bench-faults clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -21,8 +21,8 @@ quickstart: .venv/installed ## install, prepare the models and run scenarios/qui
 # Tests that measure time have the machine to themselves. Exit code 5: none of them were selected.
 test: .venv/installed-dev ## install and run the tests, real llama.cpp included (WORKERS=2, PYTEST='-k word')
 	$(BIN)/bench engines install llamacpp
-	$(BIN)/pytest $(PARALLEL) -m 'not long and not alone and not engines' $(PYTEST)
-	$(BIN)/pytest -m 'alone and not long' $(PYTEST) || test $$? -eq 5
+	$(BIN)/pytest $(PARALLEL) -m 'not long and not alone and not engines and not cluster' $(PYTEST)
+	$(BIN)/pytest -m 'alone and not long and not cluster' $(PYTEST) || test $$? -eq 5
 
 test-unit: .venv/installed-dev ## the unit tests: no sockets, no engines, a minute on two cores
 	$(BIN)/pytest tests/unit $(PARALLEL) $(PYTEST)
@@ -30,6 +30,9 @@ test-unit: .venv/installed-dev ## the unit tests: no sockets, no engines, a minu
 real: .venv/installed-dev ## the tests on every engine that runs on a CPU (installs several GB)
 	$(BIN)/bench engines install llamacpp llamacpp:python transformers vllm:cpu mlx
 	CI=1 $(BIN)/pytest -m real tests/real $(PYTEST)
+
+cluster: .venv/installed-dev ## the tests that need a server of their own: S3, PostgreSQL, a collector (minutes)
+	CI=1 $(BIN)/pytest -m 'cluster or long' tests/cluster $(PYTEST)
 
 contracts: .venv/installed-dev ## ask the engines' own argument parsers about the golden deployments (installs several GB)
 	$(BIN)/python tests/contracts/run.py $(CONTRACTS)
@@ -71,6 +74,9 @@ bench-sequential: .venv/installed ## how often `repeats: auto` names a wrong win
 bench-tune: .venv/installed-dev ## how well `bench tune` searches grids that were measured in full (measured data, no engine)
 	$(BIN)/python benchmarks/tune.py
 
+bench-scale: .venv/installed-dev ## what an index of 100,000 cells and a site of 1,000 runs cost (half an hour)
+	$(BIN)/python benchmarks/scale.py --site-runs 1000
+
 bench-trust: .venv/installed ## plant faults and count which are named, and flags on clean runs (two hours)
 	$(BIN)/bench engines install llamacpp
 	$(BIN)/python benchmarks/trust.py --write docs/trust.md
@@ -103,7 +109,7 @@ INSTALL = $(PIP) install --quiet --no-compile --constraint constraints.txt --edi
 	touch $@
 
 .venv/installed-dev: .venv/installed
-	$(INSTALL) '.[dev,browser]'
+	$(INSTALL) '.[dev,browser,store,postgresql,otlp]'
 	touch $@
 
 .venv/installed-docs: .venv/installed

@@ -105,15 +105,16 @@ def run(
     client_processes: int = 1,
     wait_quiet_s: float = 0.0,
     share_machine: bool = False,
+    otlp: str | None = None,
     on_event: eb.OnEvent = lambda _: None,
 ) -> eb.Run:
     """Measure every cell of a plan that has no record yet, and store each as it ends. An interrupted run is resumed by the same call.
 
-    results: the folder of runs. fresh: start a new run. retry_failed: continue the newest run of this plan and measure its failed cells
-    again. client_processes: processes that send the load. wait_quiet_s: how long to wait for a busy machine to be quiet. share_machine: go
-    on although another run, or another process on the GPU, uses this machine; its cells are suspect. on_event: called with an `Event` for
-    every step; it must return quickly, and what it raises is raised when the run has ended. Failed cells are in the returned run, not
-    exceptions.
+    results: the folder of runs, or the URL of a store. fresh: start a new run. retry_failed: continue the newest run of this plan and
+    measure its failed cells again. client_processes: processes that send the load. wait_quiet_s: how long to wait for a busy machine to
+    be quiet. share_machine: go on although another run, or another process on the GPU, uses this machine; its cells are suspect. otlp:
+    the URL of an OpenTelemetry collector that is told how it goes. on_event: called with an `Event` for every step; it must return
+    quickly, and what it raises is raised when the run has ended. Failed cells are in the returned run, not exceptions.
     CannotRun, a UserError, when this machine lacks something for every cell; if only for some, these are skipped with a `Note`.
     UserError when a data set cannot be read, or another process writes to the run or uses the machine.
     KeyboardInterrupt stops the run; stored cells stay.
@@ -122,8 +123,8 @@ def run(
     from enginebench.runner.session import run_plan
 
     folder = run_plan(
-        plan, Path(results), fresh=fresh, retry_failed=retry_failed, client_processes=client_processes, wait_quiet_s=wait_quiet_s,
-        share_machine=share_machine,
+        plan, results, fresh=fresh, retry_failed=retry_failed, client_processes=client_processes, wait_quiet_s=wait_quiet_s,
+        share_machine=share_machine, otlp=otlp,
         on_event=on_event,
     )  # fmt: skip
     return Run(folder)
@@ -170,9 +171,11 @@ def import_file(path: str | Path | Sequence[str | Path], *, results: str | Path 
     from enginebench.report.run import Run
     from enginebench.runner.import_facts import read_facts
     from enginebench.runner.imports import import_run
+    from enginebench.runner.uploads import stored_in
 
     given = [path] if isinstance(path, str | Path) else path
-    return Run(import_run([Path(each) for each in given], Path(results), read_facts(facts)))
+    with stored_in(results) as folder:
+        return Run(import_run([Path(each) for each in given], folder, read_facts(facts)))
 
 
 def open_run(path: str | Path, *, facts: Sequence[str] = ()) -> eb.Run:

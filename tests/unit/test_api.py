@@ -36,11 +36,11 @@ SIGNATURES = {
     "latest_run": "(folder: str | Path = 'results') -> Run",
     "runs": "(folder: str | Path = 'results') -> list[Run]",
     "side_by_side": "(runs: Sequence[Run | str | Path], *, prices: Prices | None = None, facts: Sequence[str] = ()) -> SideBySide",
-    "run_index": "(folder: str | Path = 'results', *, on_run: OnRun = <function>) -> RunIndex",
+    "run_index": "(folder: str | Path | None = None, *, index: str | None = None, on_run: OnRun = <function>) -> RunIndex",
     "compare": "(base: Run | str | Path, candidate: Run | str | Path, *, fail_if: Sequence[str] = (), limit: float | None = None, "
     "prices: Prices | None = None, facts: Sequence[str] = (), anyway: bool = False) -> Comparison",
-    "history": "(folder: str | Path | Sequence[Run] = 'results', *, metric: str | Sequence[str] = (), "
-    "equal_within: str | float | None = None) -> History",
+    "history": "(folder: str | Path | Sequence[Run] | None = 'results', *, metric: str | Sequence[str] = (), "
+    "equal_within: str | float | None = None, index: str | None = None, on_run: OnRun = <function>) -> History",
     "tune": "(plan: Plan, *, budget_s: float = 1800.0, goal: str | None = None, seed: int = 0, lossy: bool = False, "
     "results: str | Path = 'results', fresh: bool = False, wait_quiet_s: float = 0.0, share_machine: bool = False, "
     "on_event: OnEvent = <function>) -> Run",
@@ -74,10 +74,11 @@ SIGNATURES = {
     "doctor": "(adapters: Sequence[str | Path] = ()) -> list[Diagnosis]",
     "clean": "() -> Cleanup",
     "import_file": "(path: str | Path | Sequence[str | Path], *, results: str | Path = 'results', facts: Sequence[str] = ()) -> Run",
-    "view": "(path: str | Path = 'results', *, port: int = 0) -> Viewing",
-    "build_site": "(folder: str | Path, output: str | Path, *, on_run: Callable[[str], None] = <function>) -> Site",
+    "view": "(path: str | Path = 'results', *, port: int = 0, index: str | None = None) -> Viewing",
+    "build_site": "(folder: str | Path, output: str | Path, *, index: str | None = None, "
+    "on_run: Callable[[str], None] = <function>) -> Site",
     "run": "(plan: Plan, *, results: str | Path = 'results', fresh: bool = False, retry_failed: bool = False, client_processes: int = 1, "
-    "wait_quiet_s: float = 0.0, share_machine: bool = False, on_event: OnEvent = <function>) -> Run",
+    "wait_quiet_s: float = 0.0, share_machine: bool = False, otlp: str | None = None, on_event: OnEvent = <function>) -> Run",
 }
 
 

@@ -79,8 +79,34 @@ def test_a_run_on_a_server_that_is_up_leaves_out_what_it_has_no_use_for(port: in
     (tmp_path / "one.yaml").write_text(SCENARIO.format(port=port))
     modules = loaded(RUN, tmp_path)
     assert {"pyarrow", "enginebench.report", "enginebench.loadgen"} <= modules, "it ran to its end"
-    of_others = {"docker", "gguf", "huggingface_hub", "jinja2", "numpy.ma", "pandas", "plotly", "pynvml", "tokenizers"}
-    of_ours = {"audit", "engines.images", "physics", "report.html", "runner.containers", "runtime.container.pod", "scenario.capacity"}
+    of_others = {
+        "alembic",
+        "docker",
+        "fsspec",
+        "gguf",
+        "huggingface_hub",
+        "jinja2",
+        "numpy.ma",
+        "pandas",
+        "opentelemetry",
+        "plotly",
+        "pynvml",
+        "s3fs",
+        "sqlalchemy",
+        "tokenizers",
+    }
+    of_ours = {
+        "audit",
+        "records.remote.mirror",
+        "runner.otlp",
+        "runner.uploads",
+        "engines.images",
+        "physics",
+        "report.html",
+        "runner.containers",
+        "runtime.container.pod",
+        "scenario.capacity",
+    }
     assert sorted((of_others | {f"enginebench.{name}" for name in of_ours}) & modules) == []
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeVar
 
 from enginebench.analysis.analysis import Analysis, Row
 from enginebench.analysis.labels import load_text
@@ -24,6 +24,8 @@ Verdict: TypeAlias = Literal["better", "worse", "changed", "alike", "unsure", "u
 """changed: neither direction of this figure is good. alike: no detectable difference. unsure: every restart agrees, but there are too few.
 unknown: a single restart."""
 
+
+T = TypeVar("T")
 
 NOT_RECORDED = "not recorded"
 _MOMENTARY = ("load_average", "clock_step_ns", "clock_resolution_ns", "memory_bandwidth")
@@ -164,7 +166,7 @@ def pair_keys(row: Row) -> tuple[str, str]:
     return same_deployment(row), same_engine(row)
 
 
-def once(rows: Sequence[Row], key: Callable[[Row], str]) -> dict[str, Row]:
+def once(rows: Sequence[T], key: Callable[[T], str]) -> dict[str, T]:
     """Key -> row, for the rows whose key is unique."""
     keys = [key(row) for row in rows]
     return {its: row for its, row in zip(keys, rows, strict=True) if keys.count(its) == 1}
@@ -231,12 +233,6 @@ def changes(base: Analysis, candidate: Analysis, pairs: Iterable[tuple[Row, Row]
 def run_facts(analysis: Analysis) -> dict[str, dict[str, str]]:
     """'machine' and 'run' -> dotted name of a fact -> its text."""
     return {"machine": _machine(analysis), "run": _of_run(analysis)}
-
-
-def facts_of(row: Row, analysis: Analysis) -> dict[tuple[str, str], str]:
-    """Every recorded fact around a row: ('machine', 'run' or the deployment's name, dotted key) -> text."""
-    parts = run_facts(analysis) | {row.name: row_facts(row, analysis)}
-    return {(of, what): text for of, facts in parts.items() for what, text in facts.items()}
 
 
 def weight(what: str) -> int:

@@ -12,9 +12,9 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from enginebench.analysis.analysis import Analysis
 from enginebench.analysis.comparison import Changed
 from enginebench.analysis.labels import load_text
+from enginebench.analysis.night_run import NightRun
 from enginebench.analysis.nights import Point, Series, read_lanes, read_series
 from enginebench.domain.formatting import counted
 from enginebench.metrics.change_points import FEWEST
@@ -75,14 +75,15 @@ class Trend:
 class History:
     """Trends in the order of the newest run."""
 
-    analyses: tuple[Analysis, ...]
+    runs: tuple[NightRun, ...]
+    """Oldest first."""
     trends: tuple[Trend, ...]
     figures: tuple[str, ...]
 
     @cached_property
     def nights(self) -> tuple[str, ...]:
         """When each run started, in the order of time."""
-        return tuple(analysis.run.created_at for analysis in self.analyses)
+        return tuple(run.created_at for run in self.runs)
 
     @property
     def changes(self) -> Iterator[tuple[Trend, Change]]:
@@ -93,10 +94,10 @@ class History:
         return sum(not trend.not_judged for trend in self.trends)
 
 
-def read_history(analyses: Sequence[Analysis], figures: Sequence[str] = (), *, equal_within: float | None = None) -> History:
-    """analyses: of the runs. figures: by default FIGURES. equal_within: the share below which a change is not worth saying; None: that of
+def read_history(runs: Sequence[NightRun], figures: Sequence[str] = (), *, equal_within: float | None = None) -> History:
+    """figures: by default FIGURES. equal_within: the share below which a change is not worth saying; None: that of
     each metric."""
-    ordered = sorted(analyses, key=lambda its: its.run.created_at)
+    ordered = sorted(runs, key=lambda its: its.created_at)
     wanted = tuple(dict.fromkeys(figures or FIGURES))
     lanes = read_lanes(ordered)
     every = [series for lane in lanes for figure in wanted if (series := read_series(lane, figure)).used]

@@ -10,8 +10,8 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from enginebench.analysis.analysis import Analysis, Row
-from enginebench.analysis.comparison import NOT_RECORDED, Changed, facts_of, once, same_deployment, same_engine, weight
+from enginebench.analysis.comparison import NOT_RECORDED, Changed, once, weight
+from enginebench.analysis.night_run import NightRow, NightRun
 from enginebench.metrics.change_points import FEWEST
 from enginebench.metrics.statistics import Estimate, estimate
 
@@ -27,7 +27,7 @@ class Night:
 
     at: str
     """When the run started: UTC, ISO 8601."""
-    rows: tuple[tuple[Row, Analysis], ...]
+    rows: tuple[NightRow, ...]
     facts: Mapping[tuple[str, str], str]
 
     @property
@@ -42,9 +42,9 @@ class Lane:
     nights: tuple[Night, ...]
 
     @property
-    def row(self) -> Row:
+    def row(self) -> NightRow:
         """As it was in the last night."""
-        return self.nights[-1].rows[-1][0]
+        return self.nights[-1].rows[-1]
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Series:
     """A figure of a lane over the nights."""
 
     figure: str
-    row: Row
+    row: NightRow
     points: tuple[Point, ...]
     """Every night, in the order of time."""
     used: tuple[Point, ...] = ()
@@ -76,34 +76,34 @@ class Series:
         return bool(self.used) and all(point.doubt for point in self.used)
 
 
-def read_lanes(analyses: Sequence[Analysis]) -> list[Lane]:
+def read_lanes(runs: Sequence[NightRun]) -> list[Lane]:
     """Every deployment and load of the runs, which are in the order of time."""
-    lanes: list[list[tuple[Row, Analysis]]] = []
-    by_key: dict[str, list[tuple[Row, Analysis]]] = {}
-    for analysis in analyses:
-        rows = once(analysis.rows, same_deployment)
+    lanes: list[list[tuple[NightRow, NightRun]]] = []
+    by_key: dict[str, list[tuple[NightRow, NightRun]]] = {}
+    for run in runs:
+        rows = once(run.rows, lambda row: row.key)
         found = {key: by_key[key] for key in rows if key in by_key}
         taken = set(map(id, found.values()))
-        of_scenario = [lane for lane in lanes if lane[-1][1].run.name == analysis.run.name and id(lane) not in taken]
+        of_scenario = [lane for lane in lanes if lane[-1][1].name == run.name and id(lane) not in taken]
         latest = {id(lane[-1][0]): lane for lane in of_scenario}
-        ours = once([lane[-1][0] for lane in of_scenario], same_engine)
-        theirs = once([row for key, row in rows.items() if key not in found], same_engine)
+        ours = once([lane[-1][0] for lane in of_scenario], lambda row: row.engine_key)
+        theirs = once([row for key, row in rows.items() if key not in found], lambda row: row.engine_key)
         moved = {id(row): latest[id(ours[key])] for key, row in theirs.items() if key in ours}
         for key, row in rows.items():
             lane = found.get(key) or moved.get(id(row))
             if lane is None:
                 lanes.append(lane := [])
-            lane.append((row, analysis))
+            lane.append((row, run))
             by_key[key] = lane
-    by_day = len({analysis.run.created_at[:10] for analysis in analyses}) >= FEWEST
+    by_day = len({run.created_at[:10] for run in runs}) >= FEWEST
     return [Lane(tuple(_nights(lane, by_day=by_day))) for lane in lanes]
 
 
-def _nights(lane: Sequence[tuple[Row, Analysis]], *, by_day: bool) -> Iterator[Night]:
+def _nights(lane: Sequence[tuple[NightRow, NightRun]], *, by_day: bool) -> Iterator[Night]:
     """by_day: whether runs of the same day and the same facts are one night; runs of one or few days are a night each."""
     last: Night | None = None
-    for row, analysis in lane:
-        night = Night(analysis.run.created_at, ((row, analysis),), facts_of(row, analysis))
+    for row, run in lane:
+        night = Night(run.created_at, (row,), run.facts_of(row))
         if last is not None and by_day and last.day == night.day and last.facts == night.facts:
             last = replace(last, rows=(*last.rows, *night.rows))
             continue
@@ -125,14 +125,14 @@ def read_series(lane: Lane, figure: str) -> Series:
 
 def _point(night: Night, figure: str) -> Point:
     """The restarts that are valid, or else those that are suspect."""
-    cells = [cell for row, _ in night.rows for cell in row.cells if cell.figures.get(figure) is not None and cell.verdict != "invalid"]
+    cells = [cell for row in night.rows for cell in row.cells if cell.figures.get(figure) is not None and cell.verdict != "invalid"]
     valid = [cell for cell in cells if cell.verdict == "valid"]
     found = estimate([value for cell in valid or cells if (value := cell.figures.get(figure)) is not None])
     if found is not None and valid:
         return Point(night, found)
     if found is not None:
-        return Point(night, found, f"suspect: {cells[0].reasons[0].detail if cells[0].reasons else 'no reason was recorded'}")
-    row = night.rows[-1][0]
+        return Point(night, found, f"suspect: {cells[0].doubt or 'no reason was recorded'}")
+    row = night.rows[-1]
     state = "invalid" if row.verdict == "invalid" else row.status if row.status != "ok" else "no value"
     return Point(night, None, f"{state}: {row.reasons[0]}" if row.reasons else state)
 
@@ -152,7 +152,7 @@ def _known(used: Sequence[Point]) -> dict[int, tuple[Changed, ...]]:
 def _differences(before: Night, after: Night) -> Iterator[Changed]:
     """By importance; a name of the deployment that changed is no change of its facts."""
     facts = [{(of if of in _SHARED else "", what): text for (of, what), text in night.facts.items()} for night in (before, after)]
-    name = after.rows[-1][0].name
+    name = after.rows[-1].name
     for of, what in sorted({**facts[0], **facts[1]}, key=lambda key: weight(key[1])):
         one, other = (each.get((of, what), NOT_RECORDED) for each in facts)
         if one != other:

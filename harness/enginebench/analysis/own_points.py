@@ -8,6 +8,7 @@ from pathlib import Path
 from enginebench.analysis.analysis import analyse
 from enginebench.errors import UserError
 from enginebench.physics.expectation import OWN, Expectations, Measured, published
+from enginebench.records.remote.local import local
 from enginebench.records.run_folder import Run, find_runs, open_run
 
 
@@ -22,6 +23,7 @@ def expectations(calibrate: Sequence[str | Path] = ()) -> Expectations:
 
 
 def _points(path: Path) -> Iterator[Measured]:
+    path = local(path)
     runs = [open_run(path)] if (path / "run.json").exists() else find_runs(path)
     if not runs:
         raise UserError("holds no run", file=path, advice="name a run, or a folder of runs such as results")

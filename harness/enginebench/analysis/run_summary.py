@@ -12,6 +12,7 @@ from enginebench.analysis.analysis import Analysis, Row, analyse
 from enginebench.analysis.comparison import pair_keys, row_facts, run_facts
 from enginebench.analysis.labels import load_text
 from enginebench.analysis.machine_text import machine_text
+from enginebench.analysis.night_run import NightRun, night_run
 from enginebench.analysis.stored_run import StoredRow, StoredRun
 from enginebench.errors import UserError
 from enginebench.records.run_folder import open_run
@@ -23,6 +24,8 @@ class RunSummary:
     rows: tuple[StoredRow, ...] = ()
     facts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """'machine', 'run', and each 'MODEL/DEPLOYMENT' -> recorded facts by dotted key."""
+    night: NightRun | None = None
+    """For history; None for a damaged run."""
 
 
 def summarise_run(name: str, path: Path) -> RunSummary:
@@ -45,11 +48,11 @@ def _summary(name: str, path: Path, analysis: Analysis) -> RunSummary:
         _ended(analysis), machine_text(run.machine), _engines(analysis), tuple(dict.fromkeys(row.deployment.model for row in rows)),
         run.enginebench, len({(row.deployment.model, row.name) for row in rows}), len({row.load for row in rows}),
         max((len(row.cells) for row in rows), default=0), analysis.counts, trust.level if measured else "", trust.text if measured else "",
-        analysis.sentence, tuple({stamp for row in rows for stamp in dependencies.weights(row.deployment) or ()}),
+        analysis.sentence, tuple(sorted({stamp for row in rows for stamp in dependencies.weights(row.deployment) or ()})),
     )  # fmt: skip
     deployed = {f"{row.deployment.model}/{row.name}": row_facts(row, analysis) for row in rows}
     facts = {**run_facts(analysis), **deployed}
-    return RunSummary(stored, tuple(_row(name, row) for row in rows), facts)
+    return RunSummary(stored, tuple(_row(name, row) for row in rows), facts, night_run(analysis, name))
 
 
 def _row(run: str, row: Row) -> StoredRow:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import shorten
@@ -11,23 +9,24 @@ from textwrap import shorten
 import click
 
 import enginebench
-from enginebench.cli.shared import AS_JSON, FILE, print_json
+from enginebench.cli.shared import AS_JSON, FILE, INDEX, RESULTS, ReadingRuns, print_json
 from enginebench.domain import plain
 from enginebench.domain.formatting import printable
 from enginebench.errors import UserError
 
 _HERE = {"whole": "runs here", "part": "a part runs here", "no": "not here"}
-_EVERY_S = 1.0
 
 
 @click.command("list", epilog="\b\nExamples:\n  bench list\n  bench list nightly/ --json | jq '.runs[0].trust'\n  bench list --scenarios")
 @click.argument("folder", type=FILE, required=False)
 @click.option("--scenarios", is_flag=True, help="The built-in scenarios and those of FOLDER (default: this one), and what they need.")
+@INDEX
 @AS_JSON
-def list_runs(folder: Path | None, scenarios: bool, as_json: bool) -> None:
+def list_runs(folder: Path | None, scenarios: bool, index: str | None, as_json: bool) -> None:
     """List the runs of FOLDER (default: results), newest first: what, when, where, and how they ended.
 
-    A run is read when it has changed; what was read is kept in an index in the cache folder.
+    FOLDER may be the URL of a store. A run is read when it has changed; what was read is kept in an index in the cache folder, or in
+    that of --index: then, without FOLDER, all runs that it knows are listed.
     """
     if scenarios:
         found = enginebench.list_scenarios(folder or Path())
@@ -39,30 +38,14 @@ def list_runs(folder: Path | None, scenarios: bool, as_json: bool) -> None:
                 click.echo(printable(line))
         click.echo("what one lacks here: bench plan NAME")
         return
-    place = folder or Path("results")
-    if (place / "run.json").is_file():
+    place = folder if folder is not None or index is not None else RESULTS
+    if place is not None and (place / "run.json").is_file():
         raise UserError("is a run, not a folder of runs", file=place, advice=f"bench report {place}")
-    index = enginebench.run_index(place, on_run=_Progress())
+    found_runs = enginebench.run_index(place, index=index, on_run=ReadingRuns())
     if as_json:
-        print_json(enginebench.index_to_dict(index))
+        print_json(enginebench.index_to_dict(found_runs))
     else:
-        click.echo(enginebench.index_to_text(index), nl=False)
-
-
-class _Progress:
-    """Says on stderr how far it is, once a second, if it takes that long."""
-
-    def __init__(self) -> None:
-        self._began = self._last = time.monotonic()
-
-    def __call__(self, done: int, every: int) -> None:
-        now = time.monotonic()
-        if now - self._last > _EVERY_S:
-            self._last = now
-            left = (now - self._began) / max(done, 1) * (every - done)
-            end = "\r" if sys.stderr.isatty() else "\n"
-            click.echo(f"read {done:,} of {every:,} new or changed runs, about {left:.0f} s left   ", err=True, nl=False)
-            click.echo(end, err=True, nl=False)
+        click.echo(enginebench.index_to_text(found_runs), nl=False)
 
 
 def _scenario(each: enginebench.ListedScenario) -> Iterator[str]:

@@ -66,7 +66,7 @@ def report(
     opened = enginebench.open_run(run, facts=facts) if run is not None else enginebench.latest_run()
     opened = opened.judged_by(slo=slo, prices=prices, equal_within=equal_within)
     for form, value in targets.items():
-        page = run.with_suffix(".html") if run is not None and run.is_file() else opened.path / "report.html"
+        page = _page(run, opened)
         alone = page if form == "html" else Path("-")
         target = alone if value == _ALONE else Path(value)
         if str(target) == "-":
@@ -75,6 +75,13 @@ def report(
             write(target, opened.report(form))
     if view or not targets:
         click.echo(opened.report(view or "summary"), nl=False)
+
+
+def _page(run: Path | None, opened: enginebench.Run) -> Path:
+    """Where `--html` without a file writes to: into the run; of a capsule beside it, and of a run in a store here."""
+    if run is not None and run.is_file():
+        return run.with_suffix(".html")
+    return opened.path / "report.html" if run is None or run.exists() else Path(f"{opened.path.name}.html")
 
 
 def _side_by_side(runs: list[enginebench.Run], view: enginebench.Form | None, asked: dict[str, str | None]) -> None:

@@ -41,10 +41,16 @@ class Duration(click.ParamType[float]):
 @click.option(
     "--retry-failed", is_flag=True, help="Continue the newest run of this plan: measure failed cells, and those of what was missing, again."
 )
-@click.option("--results", type=click.Path(path_type=Path, file_okay=False), default=RESULTS, help="The folder of runs.")
+@click.option(
+    "--results",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=RESULTS,
+    help="The folder of runs, or a store: s3://BUCKET/FOLDER.",
+)
 @click.option("--client-processes", type=click.IntRange(min=1, max=64), default=1, help="Processes that send the load.")
 @click.option("--wait-quiet", "wait_quiet_s", type=Duration(), default=0.0, help="Wait so long for a busy machine to be quiet, e.g. 60s.")
 @click.option("--share-machine", is_flag=True, help="Go on although another run or GPU process uses this machine; cells are suspect.")
+@click.option("--otlp", metavar="URL", help="Send live metrics to an OpenTelemetry collector (OTLP over HTTP), e.g. http://localhost:4318.")
 @click.option("--no-html", is_flag=True, help="Do not write report.html into the run folder.")
 @price_options
 @AS_JSON

@@ -4,6 +4,8 @@ import functools
 import math
 import re
 import shlex
+import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, TypedDict
@@ -68,6 +70,10 @@ FACTS = click.option(
     help="What another tool's file does not say of the server: engine=vllm, hardware=4xh100 (repeatable).",
 )  # fmt: skip
 ADAPTERS = click.option("--adapter", "adapters", type=FILE, multiple=True, metavar="FILE", help="Also load this adapter file (repeatable).")
+INDEX = click.option(
+    "--index", metavar="URL",
+    help="An index that a team shares: postgresql://USER@HOST/DATABASE.  [default: ENGINEBENCH_INDEX, or a file here]",
+)  # fmt: skip
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print data as JSON on stdout.")
 
 
@@ -236,3 +242,19 @@ def completion(context: click.Context, shell: str) -> None:
     if found is None:
         raise UserError(f"no completion for {shell}")
     click.echo(found(context.find_root().command, {}, "bench", "_BENCH_COMPLETE").source())
+
+
+class ReadingRuns:
+    """Says on stderr how far it is, once a second, if it takes that long."""
+
+    def __init__(self) -> None:
+        self._began = self._last = time.monotonic()
+
+    def __call__(self, done: int, every: int) -> None:
+        now = time.monotonic()
+        if now - self._last > 1.0:
+            self._last = now
+            left = (now - self._began) / max(done, 1) * (every - done)
+            end = "\r" if sys.stderr.isatty() else "\n"
+            click.echo(f"read {done:,} of {every:,} new or changed runs, about {left:.0f} s left   ", err=True, nl=False)
+            click.echo(end, err=True, nl=False)

@@ -24,6 +24,12 @@ def cache_dir() -> Path:
     return Path(chosen).expanduser().absolute() if chosen else Path(platformdirs.user_cache_dir("enginebench"))
 
 
+def state_dir() -> Path:
+    """What must not be lost: results that are not uploaded yet. Below ENGINEBENCH_HOME, else in ~/.local/state (XDG)."""
+    chosen = os.environ.get(HOME_VARIABLE)
+    return Path(chosen).expanduser().absolute() / "state" if chosen else Path(platformdirs.user_state_dir("enginebench"))
+
+
 def config_dir() -> Path:
     """The user's folder of settings for enginebench (XDG: ~/.config/enginebench, or under XDG_CONFIG_HOME). It need not exist."""
     return Path(platformdirs.user_config_dir("enginebench"))

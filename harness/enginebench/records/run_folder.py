@@ -28,6 +28,7 @@ from enginebench.records.capsule import is_capsule, unpacked
 from enginebench.records.cell import CellRecord, has_samples
 from enginebench.records.files import remove, replace_atomically, sha256, write_atomically
 from enginebench.records.launch import LaunchRecord
+from enginebench.records.remote.local import local
 from enginebench.records.run import RunRecord
 from enginebench.records.schema import dump, load, parse, read
 
@@ -219,8 +220,9 @@ class Run:
         return self.path / "samples" / f"{cell_id}.parquet"
 
 
-def open_run(path: Path) -> Run:
-    """Open a run folder or a capsule for reading. UserError if it is neither, is damaged, or was written by a newer version."""
+def open_run(path: str | Path) -> Run:
+    """Open a run folder or a capsule, also at a URL. UserError if it is neither, is damaged, or was written by a newer version."""
+    path = local(path)
     if is_capsule(path):
         return Run(unpacked(path))
     if not (path / "run.json").is_file():
@@ -228,8 +230,9 @@ def open_run(path: Path) -> Run:
     return Run(path)
 
 
-def find_runs(results: Path, name: str | None = None) -> list[Run]:
+def find_runs(results: str | Path, name: str | None = None) -> list[Run]:
     """The readable runs under `results`, oldest first. name: only those of this scenario."""
+    results = local(results)
     runs: list[Run] = []
     for file in results.glob("*/run.json"):
         try:
@@ -241,8 +244,13 @@ def find_runs(results: Path, name: str | None = None) -> list[Run]:
     return sorted(runs, key=lambda run: (run.record.created_at, run.path.name))
 
 
-def new_run_path(results: Path, name: str) -> Path:
-    """results/<date>-<name>, with -2, -3, ... appended if that exists."""
+def new_run_paths(results: Path, name: str) -> Iterator[Path]:
+    """results/<date>-<name>, then with -2, -3, ... appended; those that do not exist."""
     stem = f"{dt.datetime.now(dt.UTC).date().isoformat()}-{name}"
     candidates = (results / (stem if i == 1 else f"{stem}-{i}") for i in range(1, 10_000))
-    return next(path for path in candidates if not path.exists())
+    return (path for path in candidates if not path.exists())
+
+
+def new_run_path(results: Path, name: str) -> Path:
+    """The first of them."""
+    return next(new_run_paths(results, name))

@@ -9,7 +9,9 @@ from typing import Literal, TypeAlias
 
 from enginebench.analysis import history as analysis_history
 from enginebench.analysis.history import Change, Trend, read_history
+from enginebench.analysis.night_run import NightRun, night_run
 from enginebench.analysis.nights import Point
+from enginebench.analysis.run_index import OnRun, run_index
 from enginebench.analysis.thresholds import read_figure
 from enginebench.domain import JSON, plain
 from enginebench.errors import UserError
@@ -18,7 +20,7 @@ from enginebench.metrics.registry import unit_of
 from enginebench.report.columns import estimate_data
 from enginebench.report.history_changes import sentence
 from enginebench.report.history_summary import render_history, render_markdown, render_trends
-from enginebench.report.run import Run, runs
+from enginebench.report.run import Run
 
 HISTORY_SCHEMA = 1
 """Version of `to_dict`. Raise it when a reader of the old form would misread the new one."""
@@ -30,9 +32,12 @@ FailIf: TypeAlias = Literal["worse", "changed"]
 class History:
     found: analysis_history.History
     """Every trend: its points, changes, outliers, and why it could not be judged."""
-    runs: tuple[Run, ...]
-    """Oldest first."""
     folder: str = ""
+
+    @property
+    def runs(self) -> tuple[NightRun, ...]:
+        """Oldest first."""
+        return self.found.runs
 
     @property
     def trends(self) -> tuple[Trend, ...]:
@@ -73,28 +78,39 @@ class History:
             "schema": HISTORY_SCHEMA,
             "sentence": self.sentence,
             "figures": list(self.found.figures),
-            "runs": [{"run": run.path.name, "name": run.name, "at": run.folder.record.created_at} for run in self.runs],
+            "runs": [{"run": run.id, "name": run.name, "at": run.created_at} for run in self.found.runs],
             "trends": [_trend_data(trend) for trend in self.trends],
         }
 
 
 def history(
-    folder: str | Path | Sequence[Run] = "results", *, metric: str | Sequence[str] = (), equal_within: str | float | None = None
+    folder: str | Path | Sequence[Run] | None = "results",
+    *,
+    metric: str | Sequence[str] = (),
+    equal_within: str | float | None = None,
+    index: str | None = None,
+    on_run: OnRun = lambda _done, _all: None,
 ) -> History:
     """What changed over the runs of a folder: trends per deployment, load and figure, with change points.
 
-    folder: of runs, or runs. metric: figures such as 'ttft.p99', by default output tokens/s, TTFT p50 and TPOT p50. equal_within: the
-    change that is not worth saying, '3%' or 0.03; by default that of each metric. UserError for an unknown figure, and without runs.
+    folder: of runs, or the URL of a store, or runs; None: all that `index` knows. They are read through the index over runs, of which
+    `index` names a shared one, as for `run_index`. metric: figures such as 'ttft.p99', by default output tokens/s, TTFT p50 and TPOT p50.
+    equal_within: the change that is not worth saying, '3%' or 0.03; by default that of each metric. on_run: called before each run that
+    has to be read. UserError for an unknown figure, and without runs.
     """
     figures = [read_figure(each, f"--metric {each}") for each in ([metric] if isinstance(metric, str) else metric)]
     margin = None if equal_within is None else read_margin(equal_within)
-    found = runs(folder) if isinstance(folder, str | Path) else list(folder)
+    wanted = figures or analysis_history.FIGURES
+    if folder is None or isinstance(folder, str | Path):
+        opened = run_index(folder, index=index, on_run=on_run)
+        name = opened.folder
+        found = opened.nights(wanted, runs=None if folder is None else [run.id for run in opened.runs if "/" not in run.id])
+    else:
+        name, found = "", tuple(night_run(run.analysis, run.path.name) for run in folder)
     if not found:
         advice = "name a folder of runs: bench history results, or KEEP/SCENARIO of .ci/nightly"
-        raise UserError("there is no run in this folder", file=Path(str(folder)) if isinstance(folder, str | Path) else None, advice=advice)
-    found.sort(key=lambda run: run.folder.record.created_at)
-    name = str(folder) if isinstance(folder, str | Path) else ""
-    return History(read_history([run.analysis for run in found], figures, equal_within=margin), tuple(found), name)
+        raise UserError("there is no run in this folder", file=Path(name) if name else None, advice=advice)
+    return History(read_history(found, figures, equal_within=margin), name)
 
 
 # -- data ----------------------------------------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ def render_history(found: History, folder: str, *, width: int | None = None, all
 
 def head(found: History) -> str:
     """'history · nightly · 42 runs, 2026-10-20 to 2026-11-30 · 2 deployments'"""
-    names = list(dict.fromkeys(analysis.run.name for analysis in found.analyses))
+    names = list(dict.fromkeys(run.name for run in found.runs))
     days = [at[:10] for at in found.nights]
     span = days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
     many = counted(len({deployment_of(trend) for trend in found.trends}), "deployment")

@@ -19,6 +19,7 @@ from enginebench.metrics.equivalence import read_margin
 from enginebench.metrics.slo import read_slo
 from enginebench.records import run_folder
 from enginebench.records.files import write_atomically
+from enginebench.records.remote.local import local
 from enginebench.report.export import to_csv, to_json, to_markdown
 from enginebench.report.summary import render_summary
 from enginebench.report.summary_details import render_latencies, render_why
@@ -136,17 +137,17 @@ class Run:
 
 def open_run(path: str | Path) -> Run:
     """Open a run folder or a capsule. UserError when it is neither, is damaged, or was written by a newer version."""
-    return Run(run_folder.open_run(Path(path)))
+    return Run(run_folder.open_run(path))
 
 
 def runs(folder: str | Path = "results") -> list[Run]:
     """Every readable run in a folder, oldest first."""
-    return [Run(found) for found in run_folder.find_runs(Path(folder))]
+    return [Run(found) for found in run_folder.find_runs(folder)]
 
 
 def latest_run(folder: str | Path = "results") -> Run:
     """The run in a folder that was started last. UserError when there is none."""
-    files = sorted(Path(folder).glob("*/run.json"), key=lambda file: file.stat().st_mtime)
+    files = sorted(local(folder).glob("*/run.json"), key=lambda file: file.stat().st_mtime)
     if not files:
         raise UserError("there is no run here yet", file=Path(folder), advice="make one: bench run quickstart")
     return open_run(files[-1].parent)

@@ -1,21 +1,27 @@
 """Chooses the run folder for a plan: the unfinished run of the same plan on the same machine, or a new one."""
 
+from __future__ import annotations
+
 import contextlib
 import fcntl
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from enginebench import __version__
 from enginebench.domain import JSON, plain_object
 from enginebench.errors import UserError
 from enginebench.records.files import now, remove_parts
 from enginebench.records.run import RunRecord
-from enginebench.records.run_folder import Run, find_runs, new_run_path
+from enginebench.records.run_folder import Run, find_runs, new_run_paths
 from enginebench.runner.growth import Fixed, Growth
 from enginebench.runner.redaction import mask, secrets_of
 from enginebench.scenario.contents import changed
 from enginebench.scenario.plan import Plan
+
+if TYPE_CHECKING:
+    from enginebench.runner.uploads import Uploads
 
 _SAME_MACHINE = ("architecture", "cpu", "logical_cores", "usable_cores", "cpu_quota", "gpus", "revision")
 """Machine facts that must not change within a run."""
@@ -24,15 +30,18 @@ _SAME_MACHINE = ("architecture", "cpu", "logical_cores", "usable_cores", "cpu_qu
 @contextlib.contextmanager
 def open_run_for(
     plan: Plan, results: Path, machine: Mapping[str, JSON], *, fresh: bool, retry_failed: bool, say: Callable[[str], None],
-    growth: Growth | None = None,
+    growth: Growth | None = None, uploads: Uploads | None = None,
 ) -> Iterator[Run]:  # fmt: skip
     """The run to resume, or a new one, locked against other processes while the block lasts.
     fresh: always a new run. retry_failed: measure failed cells again, and those that were skipped for
-    want of something that is here now. growth: what adds cells, by which a run is complete or not. UserError if another process holds the
-    lock."""
+    want of something that is here now. growth: what adds cells, by which a run is complete or not. uploads: where the run goes, if that is
+    a store. UserError if another process holds the lock."""
     run = None if fresh else _to_resume(plan, results, machine, growth or Fixed(), retry_failed=retry_failed, say=say)
     if run is None:
-        run = Run.create(new_run_path(results, plan.scenario.name), _new_record(plan, machine), plan.scenario.text)
+        run = _new_run(plan, results, machine, uploads)
+    elif uploads is not None:
+        uploads.resume(run)
+        run = Run(run.path)
     with _locked(run):
         remove_parts(results)
         for launch in run.launches().values():  # of a killed harness, which could not do this
@@ -52,6 +61,16 @@ def open_run_for(
         for cell_id, why in run.damage().items():
             say(f"warning: the stored cell {cell_id} is damaged ({why}); --retry-failed measures it again")
         yield run
+
+
+def _new_run(plan: Plan, results: Path, machine: Mapping[str, JSON], uploads: Uploads | None) -> Run:
+    """In a store another machine may take the same name at the same moment: then the next one."""
+    record = _new_record(plan, machine)
+    for path in new_run_paths(results, plan.scenario.name):
+        run = Run.create(path, record, plan.scenario.text) if uploads is None else uploads.create(path, record, plan.scenario.text)
+        if run is not None:
+            return run
+    raise UserError("there is no free name for another run of this day", file=results, advice="name another folder with --results")
 
 
 def _to_resume(

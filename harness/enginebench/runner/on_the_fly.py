@@ -11,6 +11,7 @@ from enginebench.machine.folders import cache_dir
 from enginebench.records import importers
 from enginebench.records.capsule import is_capsule
 from enginebench.records.files import remove
+from enginebench.records.remote.local import local
 from enginebench.runner.imports import import_run, recognise
 
 _MOST_KEPT = 50
@@ -21,6 +22,7 @@ def as_run(path: Path, facts: Mapping[str, str] | None = None) -> Path | None:
     """The run folder of a file or a folder that another tool wrote; the path itself where it is a run or a capsule; None: it is neither.
     UserError for a file of a known tool that is damaged.
     """
+    path = local(path)
     if (path / "run.json").is_file() or (path.is_file() and is_capsule(path)):
         return path
     if not path.exists() or (path.is_file() and recognise(path) is None):

@@ -1,16 +1,20 @@
 """One session of a run: checks the plan, ends what earlier runs left behind, opens the run folder, measures, and reports every step."""
 
+from __future__ import annotations
+
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from enginebench.domain import JSON, Deployment, plain_object
 from enginebench.domain.ids import text_of
 from enginebench.engines.installed import installs_of
 from enginebench.errors import UserError
 from enginebench.machine.host import facts
+from enginebench.records.remote.urls import url_of
 from enginebench.records.run_folder import Run
 from enginebench.runner.doctor import remove_leftovers
 from enginebench.runner.events import Event, Note, OnEvent, RunOpened, ignore
@@ -24,16 +28,20 @@ from enginebench.runner.sweep import Sweep
 from enginebench.runtime.machine_lease import machine_lease
 from enginebench.scenario.plan import Plan
 
+if TYPE_CHECKING:
+    from enginebench.runner.uploads import Uploads
+
 
 def run_plan(
     plan: Plan,
-    results: Path,
+    results: str | Path,
     *,
     fresh: bool = False,
     retry_failed: bool = False,
     client_processes: int = 1,
     wait_quiet_s: float = 0.0,
     share_machine: bool = False,
+    otlp: str | None = None,
     on_event: OnEvent = ignore,
     growth: Growth | None = None,
 ) -> Run:
@@ -46,10 +54,11 @@ def run_plan(
     plan = replace(plan, skipped={**plan.skipped, **lacking.skipped})
     plan = replace(plan, contents={**plan.contents, **check_prompts(plan)})
     listener, live = _Listener(on_event), LiveFile()
+    listeners: list[OnEvent] = [live, listener]
 
     def tell(event: Event) -> None:
-        live(event)
-        listener(event)
+        for each in listeners:
+            each(event)
 
     def note(text: str) -> None:
         tell(Note(text))
@@ -66,12 +75,19 @@ def run_plan(
         if (found := [*lease.others(), *users]) and not share_machine:
             advice = "wait until it has ended, or go on with --share-machine: then every cell is suspect"
             raise UserError(f"this machine is in use by {', '.join(found)}", advice=advice)
+        folder, uploads = _folder_of(results, plan, stack, note)
+        listeners += [uploads] if uploads is not None else []
+        if otlp is not None:
+            from enginebench.runner.otlp import Otlp
+
+            listeners.append(stack.enter_context(Otlp(otlp, note)))
+        machine = _machine(plan)
         try:
-            opened = open_run_for(plan, results, _machine(plan), fresh=fresh, retry_failed=retry_failed, say=note, growth=growth)
+            opened = open_run_for(plan, folder, machine, fresh=fresh, retry_failed=retry_failed, say=note, growth=growth, uploads=uploads)
             run = stack.enter_context(opened)
         except OSError as error:
             advice = "name another folder with --results"
-            raise UserError(f"no run can be stored there: {error.strerror}", file=results, advice=advice) from None
+            raise UserError(f"no run can be stored there: {error.strerror}", file=folder, advice=advice) from None
         loads = tuple(dict.fromkeys(cell.load for cell in plan.cells))
         deployments = tuple({text_of(deployment): deployment for deployment, _ in plan.launches()}.values())
         todo = tuple(cell for cell in plan.cells if cell.id not in plan.skipped and not run.has(cell.id))
@@ -93,6 +109,17 @@ def growth_of(plan: Plan) -> Growth:
     from enginebench.runner.auto_repeats import AutoGrowth  # brings the analysis, which takes a while to import
 
     return AutoGrowth(plan, plan.scenario.auto)
+
+
+def _folder_of(results: str | Path, plan: Plan, stack: contextlib.ExitStack, note: Callable[[str], None]) -> tuple[Path, Uploads | None]:
+    """Where the run is measured; where `results` is a store, also what takes it there."""
+    if (url := url_of(results)) is None:
+        return Path(results), None
+    from enginebench.runner.uploads import Uploads
+
+    uploads = stack.enter_context(Uploads(url, note))
+    uploads.prepare(plan.scenario.name, plan.id)
+    return uploads.folder, uploads
 
 
 class _Listener:

@@ -155,7 +155,7 @@ def test_directions_come_from_the_metric(tmp_path: Path) -> None:
 
 def test_what_programs_read(tmp_path: Path) -> None:
     nights(tmp_path, turn={"version": "0.34.0"})
-    data = json.loads(run("--json", str(tmp_path)).output)
+    data = json.loads(run("--json", str(tmp_path)).stdout)
     assert data["schema"] == 1
     assert data["runs"][0] == {"run": "2026-09-01-nightly-0", "name": "nightly", "at": "2026-09-01T02:17:00+00:00"}
     (trend,) = data["trends"]
@@ -190,10 +190,10 @@ def test_better_is_not_worse(tmp_path: Path) -> None:
 
 
 def test_every_trend(tmp_path: Path) -> None:
-    text = run("--all", str(nights(tmp_path))).output
+    text = run("--all", str(nights(tmp_path))).stdout
     assert "vllm        4 streams  tok/s" in text
     assert "-6.0 % 09-16" in text
-    markdown = run("--md", str(tmp_path)).output
+    markdown = run("--md", str(tmp_path)).stdout
     assert markdown.startswith("## History\n\n**1 change in 30 nights: vllm tok/s -6.0 % on 2026-09-16.**")
 
 

@@ -15,6 +15,7 @@ import enginebench as eb
 import pytest
 from click.testing import CliRunner
 from enginebench.analysis import run_index as index
+from enginebench.analysis.index.duckdb_file import DuckDBFile
 from enginebench.cli import bench
 from enginebench.domain import Cell, ClosedLoop, Deployment
 from enginebench.records.run import RunRecord
@@ -62,6 +63,12 @@ def read_again(results: Path) -> tuple[eb.RunIndex, int]:
     """The index, and how many runs were read for it."""
     read: list[int] = []
     return eb.run_index(results, on_run=lambda done, _: read.append(done)), len(read)
+
+
+def database(found: eb.RunIndex) -> Path:
+    store = found.stores[""]
+    assert isinstance(store, DuckDBFile)
+    return store.path
 
 
 def test_it_says_what_when_where_and_how_it_ended(results: Path, make: Make) -> None:
@@ -119,7 +126,7 @@ def test_a_deleted_index_is_made_again(results: Path, make: Make, tmp_path: Path
 def test_a_damaged_index_is_made_again(results: Path, make: Make, content: bytes) -> None:
     make("a")
     first, _ = read_again(results)
-    first.database.write_bytes(content)
+    database(first).write_bytes(content)
     again, read = read_again(results)
     assert (read, again.runs) == (1, first.runs)
 
@@ -127,7 +134,7 @@ def test_a_damaged_index_is_made_again(results: Path, make: Make, content: bytes
 def test_an_index_of_another_layout_is_made_again(results: Path, make: Make) -> None:
     make("a")
     first, _ = read_again(results)
-    with duckdb.connect(str(first.database)) as base:
+    with duckdb.connect(str(database(first))) as base:
         base.execute("update meta set layout = 999")
     again, read = read_again(results)
     assert (read, again.runs) == (1, first.runs)

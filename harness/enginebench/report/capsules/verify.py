@@ -15,6 +15,7 @@ from enginebench.domain import JSON, plain_object
 from enginebench.errors import UserError
 from enginebench.metrics.registry import unit_of
 from enginebench.records.capsule import Capsule
+from enginebench.records.remote.local import local
 from enginebench.records.run_folder import Run
 from enginebench.report.capsules.contents import FIGURES, VERSION, derived_files, numbers_of
 
@@ -61,7 +62,7 @@ def verify(capsule: str | Path) -> Verification:
     It proves that the capsule is consistent, not who made it. UserError when the file is not a capsule, is unsafe to unpack, or has a newer
     schema.
     """
-    opened = Capsule(Path(capsule))
+    opened = Capsule(local(capsule))
     with tempfile.TemporaryDirectory(prefix="enginebench-verify-") as name:
         folder = Path(name)
         found = [Discrepancy("file", file, why) for file, why in opened.unpack(folder).items()]

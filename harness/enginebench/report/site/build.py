@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from enginebench.analysis.run_index import run_index
 from enginebench.errors import UserError
 from enginebench.machine.folders import resource_dir
 from enginebench.records.files import remove
@@ -83,13 +84,16 @@ class _Output:
         _replace(self.path / MANIFEST, json.dumps(data, ensure_ascii=False).encode())
 
 
-def build_site(folder: str | Path, output: str | Path, *, on_run: Callable[[str], None] = lambda _: None) -> Site:
-    """Write the site of all runs in a folder. on_run: called with the name of each run whose pages are made.
+def build_site(
+    folder: str | Path, output: str | Path, *, index: str | None = None, on_run: Callable[[str], None] = lambda _: None
+) -> Site:  # fmt: skip
+    """Write the site of all runs in a folder, or in a store at a URL. on_run: called with the name of each run whose pages are made.
 
-    output: a new or empty folder, or one that this function has written; only what changed is written again. UserError for any other
-    folder, and where a file cannot be written.
+    index: a shared index, as for `run_index`. output: a new or empty folder, or one that this function has written; only what changed is
+    written again. UserError for any other folder, and where a file cannot be written.
     """
-    output, found = Path(output), StoredRuns(Path(folder)).find()
+    output, all_runs = Path(output), StoredRuns(folder)
+    found = all_runs.find()
     out, refused = _open(output), list(found.refused)
     try:
         out.save()
@@ -100,7 +104,7 @@ def build_site(folder: str | Path, output: str | Path, *, on_run: Callable[[str]
             on_run(stored.path.name)
             rendered += _render(stored, out, refused)
         entries = [out.runs[stored.slug][1] for stored in found.runs if stored.slug in out.runs]
-        out.changes.update(_by_scenario(found.runs, out))
+        out.changes.update(_by_scenario(found.runs, out), lambda: run_index(all_runs.named, index=index))
         for name, text in shared_pages(entries, out.changes.sentences).items():
             out.write(name, text)
         removed = _remove_others(out, {entry.id for entry in entries})
@@ -115,11 +119,11 @@ def build_site(folder: str | Path, output: str | Path, *, on_run: Callable[[str]
 
 
 def _by_scenario(runs: Sequence[SiteRun], out: _Output) -> dict[str, list[tuple[str, str]]]:
-    """Scenario -> path and fingerprint of its runs that could be read."""
+    """Scenario -> name and fingerprint of its runs that could be read."""
     found: dict[str, list[tuple[str, str]]] = {}
     for stored in runs:
         if stored.slug in out.runs:
-            found.setdefault(stored.record.name, []).append((str(stored.path), out.runs[stored.slug][0]))
+            found.setdefault(stored.record.name, []).append((stored.name, out.runs[stored.slug][0]))
     return found
 
 

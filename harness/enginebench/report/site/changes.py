@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from enginebench.errors import UserError
+from enginebench.analysis.history import FIGURES, read_history
+from enginebench.analysis.run_index import RunIndex
 from enginebench.metrics.change_points import FEWEST
-from enginebench.report.history import history
 from enginebench.report.history_changes import change_sentences
-from enginebench.report.run import open_run
 
 
 @dataclass
@@ -19,9 +18,11 @@ class Changes:
 
     known: dict[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
 
-    def update(self, runs: Mapping[str, Sequence[tuple[str, str]]]) -> None:
-        """runs: scenario -> path and content of each run, where equal text means equal content."""
-        self.known = {name: self._read(name, its) for name, its in runs.items()}
+    def update(self, runs: Mapping[str, Sequence[tuple[str, str]]], index: Callable[[], RunIndex]) -> None:
+        """runs: scenario -> name in the index and content of each run, where equal text means equal content.
+        index: opens the index over runs, if anything has to be computed.
+        """
+        self.known = {name: self._read(name, its, index) for name, its in runs.items()}
 
     def missing(self, runs: Mapping[str, Sequence[tuple[str, str]]]) -> bool:
         """Whether `update` would compute anything."""
@@ -31,23 +32,20 @@ class Changes:
     def sentences(self) -> dict[str, tuple[str, ...]]:
         return {name: its for name, (_, its) in self.known.items()}
 
-    def _read(self, name: str, runs: Sequence[tuple[str, str]]) -> tuple[str, tuple[str, ...]]:
+    def _read(self, name: str, runs: Sequence[tuple[str, str]], index: Callable[[], RunIndex]) -> tuple[str, tuple[str, ...]]:
         content = _hash(runs)
         if (known := self.known.get(name)) is not None and known[0] == content:
             return known
-        return content, _sentences([path for path, _ in runs])
+        return content, _sentences([run for run, _ in runs], index)
 
 
 def _hash(runs: Sequence[tuple[str, str]]) -> str:
     return hashlib.sha256(repr(sorted(content for _, content in runs)).encode()).hexdigest()
 
 
-def _sentences(paths: Sequence[str]) -> tuple[str, ...]:
+def _sentences(runs: Sequence[str], index: Callable[[], RunIndex]) -> tuple[str, ...]:
     """Of runs of one scenario; () where they are too few."""
-    if len(paths) < FEWEST:
+    if len(runs) < FEWEST:
         return ()
-    try:
-        found = history([open_run(path) for path in paths]).found
-    except UserError:  # a run was damaged or removed meanwhile
-        return ()
+    found = read_history(index().nights(FIGURES, runs=runs))
     return tuple(change_sentences(found)) if found.judged else ()

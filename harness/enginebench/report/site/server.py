@@ -54,12 +54,13 @@ class Viewing:
         self.server.shutdown()
 
 
-def view(path: str | Path = "results", *, port: int = 0) -> Viewing:
+def view(path: str | Path = "results", *, port: int = 0, index: str | None = None) -> Viewing:
     """The runs in a folder, or one run, as pages on this machine, which follow runs that are going on.
 
-    port: 0 takes a free one. UserError where there is no such folder, or the port is taken.
+    path may be the URL of a store. port: 0 takes a free one. index: a shared index, as for `run_index`.
+    UserError where there is no such folder, or the port is taken.
     """
-    viewer = Viewer(Path(path))
+    viewer = Viewer(path, index)
     try:
         server = _Server(port, viewer)
     except (OSError, OverflowError) as error:

@@ -14,6 +14,8 @@ from typing import TypeAlias
 from enginebench.errors import UserError
 from enginebench.records import run_folder
 from enginebench.records.capsule import is_capsule, unpacked
+from enginebench.records.remote.local import local
+from enginebench.records.remote.urls import url_of
 from enginebench.records.run import RunRecord
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
@@ -29,6 +31,8 @@ Signature: TypeAlias = tuple[tuple[int, int, int], ...]
 @dataclass(frozen=True)
 class SiteRun:
     path: Path
+    name: str
+    """Its path in the folder of runs."""
     slug: str
     """Its name in addresses: letters, digits, '.', '_' and '-'."""
     record: RunRecord
@@ -61,12 +65,19 @@ class Found:
 class StoredRuns:
     """The runs in a folder or in folders within it; or a single run or capsule. A run is read again when it has changed."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, named: str | Path) -> None:
+        folder = local(named)
         folder = unpacked(folder) if is_capsule(folder) else folder
         if not folder.is_dir():
             raise UserError("is not a folder", file=folder, advice="name a folder of runs, such as results")
         self.folder = folder
+        self.named = named
         self._known: dict[Path, tuple[Signature, SiteRun | str]] = {}
+
+    def refresh(self) -> None:
+        """Bring here what is new in a store; nothing for a folder of this machine."""
+        if url_of(self.named) is not None:
+            local(self.named)
 
     def find(self) -> Found:
         """Every readable run that is there now."""
@@ -84,7 +95,7 @@ class StoredRuns:
         name = root.name if path == self.folder else path.relative_to(self.folder).as_posix()
         try:
             check_links(path, root)
-            return current, SiteRun(path, slug(name), run_folder.open_run(path).record, current)
+            return current, SiteRun(path, name, slug(name), run_folder.open_run(path).record, current)
         except UserError as error:
             return current, f"{name}: {error.message}"
 

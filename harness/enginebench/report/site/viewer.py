@@ -10,11 +10,13 @@ import hashlib
 import json
 import os
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from enginebench.analysis.run_index import RunIndex, run_index
 from enginebench.errors import UserError
 from enginebench.machine.folders import cache_dir
 from enginebench.records.files import write_atomically
@@ -32,6 +34,8 @@ _KEPT = 16
 """Reports that are kept, because making one takes a while."""
 _SAVE_EVERY = 20
 _LOOK_EVERY_S = 3.0
+_REFRESH_EVERY_S = 30.0
+"""How often a store is asked for what is new."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +47,13 @@ class Redirect:
 class Viewer:
     """Answers for the pages of one folder of runs, or of a single run."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: str | Path, index: str | None = None) -> None:
+        self._index = index
         self._stored = StoredRuns(folder)
         self._making, self._following = threading.Lock(), threading.Lock()
         self._reports: OrderedDict[tuple[str, Signature], dict[str, str]] = OrderedDict()
         self._followers: dict[str, Follower] = {}
-        self._read = _Read(folder)
+        self._read = _Read(self._stored.folder)
         self._stop = threading.Event()
         self._reader = threading.Thread(target=self._read_all, name="reader of runs", daemon=True)
 
@@ -125,18 +130,25 @@ class Viewer:
 
     def _read_all(self) -> None:
         """Read runs as long as there are unread ones, but none while a run goes on, which it would disturb."""
+        refreshed = time.monotonic()
         while not self._stop.wait(_LOOK_EVERY_S):
             with contextlib.suppress(UserError, OSError):
-                runs = self._stored.find().runs
-                if any(read_live(stored.path) is not None for stored in runs):
-                    continue
-                unread = next((stored for stored in reversed(runs) if not self._read.knows(stored)), None)
-                while unread is not None and not self._stop.is_set():
-                    self._read.add(unread)
-                    unread = next((stored for stored in reversed(runs) if not self._read.knows(stored)), None)
-                if not self._stop.is_set():
-                    self._read.update_changes(runs)
-                self._read.save()
+                if time.monotonic() - refreshed > _REFRESH_EVERY_S:
+                    self._stored.refresh()
+                    refreshed = time.monotonic()
+                self._read_once()
+
+    def _read_once(self) -> None:
+        runs = self._stored.find().runs
+        if any(read_live(stored.path) is not None for stored in runs):
+            return
+        unread = next((stored for stored in reversed(runs) if not self._read.knows(stored)), None)
+        while unread is not None and not self._stop.is_set():
+            self._read.add(unread)
+            unread = next((stored for stored in reversed(runs) if not self._read.knows(stored)), None)
+        if not self._stop.is_set():
+            self._read.update_changes(runs, lambda: run_index(self._stored.named, index=self._index))
+        self._read.save()
 
 
 def _running(stored: SiteRun, live: Live) -> Running:
@@ -175,14 +187,14 @@ class _Read:
         if self._unsaved >= _SAVE_EVERY:
             self.save()
 
-    def update_changes(self, runs: Sequence[SiteRun]) -> None:
+    def update_changes(self, runs: Sequence[SiteRun], index: Callable[[], RunIndex]) -> None:
         """Of the runs that have been read."""
         by_name: dict[str, list[tuple[str, str]]] = {}
         for stored in runs:
             if self.entry(stored) is not None:
-                by_name.setdefault(stored.record.name, []).append((str(stored.path), repr(stored.signature)))
+                by_name.setdefault(stored.record.name, []).append((stored.name, repr(stored.signature)))
         if self.changes.missing(by_name):
-            self.changes.update(by_name)
+            self.changes.update(by_name, index)
             self._unsaved += 1
 
     def save(self) -> None:

@@ -1,0 +1,1 @@
+"""Alembic's migrations of the shared index. Each is a step; none that was released is changed again."""
