@@ -150,6 +150,7 @@ class ExLlamaV3(eb.Adapter):
     speculates = frozenset({"draft", "ngram", "mtp"})
     speculation_options = ("mtp", "ngram_match", "draft_tokens")
     options = ExLlamaV3Options
+    scores = eb.scoring.own_route()
 
     def traits(self, deployment: eb.Deployment) -> eb.Traits:
         return eb.Traits(gpus=deployment.parallelism.devices, takes_ids=eb.options_as(ExLlamaV3Options, deployment).server == "generator")
@@ -261,6 +262,11 @@ class ExLlamaV3(eb.Adapter):
 
     def counters(self, get: eb.Get) -> Mapping[str, float]:
         return eb.renamed(eb.prometheus_totals(get("/metrics").text), COUNTERS)
+
+    def scoring(self, deployment: eb.Deployment) -> eb.Scoring:
+        if deployment.runtime != "in-process":
+            raise eb.Unsupported("a server of ExLlamaV3 keeps its model busy with the Generator; runtime: in-process scores tokens")
+        return super().scoring(deployment)
 
 
 def _resolved_generator(live: eb.Fields) -> eb.Resolved:

@@ -76,6 +76,8 @@ class FakeOptions:
     """Answer every generation with this status."""
     exit_at_start: bool = False
     """Exit with an error before listening."""
+    loss: float = 0.0
+    """Nats by which every token of a prompt is less probable than to the fake engine without it; negative: it has no number."""
     disaggregated: bool = False
     """One server for prefill, one for decode and a proxy with vLLM's protocol, in place of one server."""
 
@@ -101,6 +103,7 @@ class Fake(eb.Adapter):
     apis = ("completions", "chat", "responses", "messages")
     precisions = frozenset({"none"})
     options = FakeOptions
+    scores = eb.scoring.prompt_logprobs()
 
     def traits(self, deployment: eb.Deployment) -> eb.Traits:
         protocol, servers = eb.options_as(FakeOptions, deployment).protocol, len(members(deployment))
@@ -158,3 +161,8 @@ class Fake(eb.Adapter):
 
     def counters(self, get: eb.Get) -> Mapping[str, float]:
         return eb.renamed(eb.prometheus_totals(get("/metrics").text), COUNTERS)
+
+    def scoring(self, deployment: eb.Deployment) -> eb.Scoring:
+        protocol = eb.options_as(FakeOptions, deployment).protocol
+        eb.refuse((protocol != "openai", f"the fake engine scores tokens by OpenAI's protocol only, not by {protocol}'s"))
+        return super().scoring(deployment)

@@ -188,6 +188,7 @@ class LlamaCpp(eb.Adapter):
     speculates = frozenset(SPECULATION)
     forces_acceptance = frozenset(SPECULATION)
     options = LlamaCppOptions
+    scores = eb.scoring.forced_tokens()
     ready_paths = ("/health", "/v1/models")  # llama-cpp-python has no /health; it listens only when the model is loaded
 
     def traits(self, deployment: eb.Deployment) -> eb.Traits:
@@ -306,6 +307,11 @@ class LlamaCpp(eb.Adapter):
         found |= eb.accepted_per_position(metrics, "llamacpp:spec_decode_num_accepted_tokens_per_pos_total")
         slots = _slots(get("/slots").json())
         return found | ({"kv_use": sum(held for _, held in slots) / sum(size for size, _ in slots)} if slots else {})
+
+    def scoring(self, deployment: eb.Deployment) -> eb.Scoring:
+        if eb.options_as(LlamaCppOptions, deployment).server == "llama-cpp-python":
+            raise eb.Unsupported("llama-cpp-python takes no token ids in its server; xllamacpp and llama-server score tokens")
+        return super().scoring(deployment)
 
 
 def _check_spread(spread: eb.Parallelism, options: LlamaCppOptions) -> None:

@@ -63,6 +63,7 @@ class Mlx(eb.Adapter):
     speculates = frozenset({"draft"})
     speculation_options = ("draft_model",)
     options = MlxOptions
+    scores = eb.scoring.own_route()
 
     def traits(self, deployment: eb.Deployment) -> eb.Traits:
         return eb.Traits(gpus=1, takes_ids=deployment.runtime == "in-process")  # the server answers 404 to token ids

@@ -102,6 +102,14 @@ class OpenAI(eb.Adapter):
             raw=raw,
         )
 
+    def scoring(self, deployment: eb.Deployment) -> eb.Scoring:
+        options = eb.options_as(OpenAIOptions, deployment)
+        eb.refuse((not options.prompt_ids, "tokens are scored by their ids: write prompt_ids: true if this server takes them"))
+        if options.protocol == "sglang":
+            return eb.scoring.input_token_logprobs()
+        eb.refuse((options.protocol != "openai", f"the {options.protocol} protocol returns no log-probabilities of a prompt"))
+        return eb.scoring.echoed()
+
 
 def _only_entry(listing: eb.Fields, key: str) -> eb.Fields:
     """The entry of a list of models that has one; empty where there are several or none, because the right one is then unknown."""

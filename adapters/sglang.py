@@ -200,6 +200,7 @@ class Sglang(eb.Adapter):
     speculation_options = ("speculative",)
     forces_acceptance = frozenset(SPECULATION) - {"ngram"}  # its n-gram worker never reads SGLANG_SIMULATE_ACC_LEN
     options = SglangOptions
+    scores = eb.scoring.input_token_logprobs()
     ready_paths = ("/ready", "/model_info")  # /health makes an idle server generate a token; old versions have no /ready
 
     def traits(self, deployment: eb.Deployment) -> eb.Traits:

@@ -109,6 +109,7 @@ class Transformers(eb.Adapter):
     runtimes = ("process", "in-process")
     speculates = frozenset({"draft", "ngram"})
     options = TransformersOptions
+    scores = eb.scoring.own_route()
 
     def traits(self, deployment: eb.Deployment) -> eb.Traits:
         options = eb.options_as(TransformersOptions, deployment)
@@ -234,3 +235,8 @@ class Transformers(eb.Adapter):
         now = eb.as_object(get("/enginebench/counters").json())
         found = {name: now.get(name) for name in ("cached_tokens", *eb.GAUGES)}
         return {name: value for name, value in found.items() if isinstance(value, int | float) and not isinstance(value, bool)}
+
+    def scoring(self, deployment: eb.Deployment) -> eb.Scoring:
+        if deployment.parallelism.tp > 1:
+            raise eb.Unsupported("the ranks of a sharded model follow continuous batching only, which returns no logits of a prompt")
+        return super().scoring(deployment)

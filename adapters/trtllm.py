@@ -149,6 +149,7 @@ class Trtllm(eb.Adapter):
     speculation_options = ("speculative",)
     forces_acceptance = frozenset(SPECULATION)
     options = TrtllmOptions
+    scores = eb.scoring.prompt_logprobs()
     # readiness: the default. Its port is bound before the model is loaded, but refuses connections until the server listens.
 
     def traits(self, deployment: eb.Deployment) -> eb.Traits:
@@ -266,6 +267,11 @@ class Trtllm(eb.Adapter):
         used, blocks = last.whole("kvCacheStats.usedNumBlocks"), last.whole("kvCacheStats.maxNumBlocks")
         found |= {name: float(value) for name, value in now.items() if value is not None}
         return found | ({"kv_use": used / blocks} if used is not None and blocks else {})
+
+    def scoring(self, deployment: eb.Deployment) -> eb.Scoring:
+        if deployment.runtime != "in-process":
+            raise eb.Unsupported("trtllm-serve returns no log-probabilities of a prompt that are documented; runtime: in-process does")
+        return super().scoring(deployment)
 
 
 def speculative_config(asked: eb.Speculation | None, draft: str) -> dict[str, eb.JSON] | None:

@@ -179,6 +179,7 @@ class Vllm(eb.Adapter):
     speculation_options = ("speculative",)
     forces_acceptance = speculates
     options = VllmOptions
+    scores = eb.scoring.prompt_logprobs()
 
     def traits(self, deployment: eb.Deployment) -> eb.Traits:
         options = eb.options_as(VllmOptions, deployment)

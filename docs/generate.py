@@ -56,6 +56,7 @@ def _scenario() -> str:
         ("Top level", None), ("models", "Model"), ("models.*.random_weights", "RandomWeights"), ("deployments", "Deployments"), ("deployments.*.container", "ContainerSettings"),
         ("deployments.*.speculation", "SpeculationSettings"),
         ("loads", "Loads"), ("slo", "SLO"), ("loads.*.find", "Find"), ("repeats", "AutoRestarts"), ("parity", "Parity"),
+        ("quality", "Quality"), ("quality.perplexity", "Perplexity"), ("quality.divergence", "Divergence"), ("quality.tasks", "Task"),
     ):  # fmt: skip
         part = schema if name is None else schema["$defs"][name]
         required = set(part.get("required", ()))

@@ -14,7 +14,8 @@ from exllamav3 import Generator, Job, model_init, version
 from exllamav3.constants import PAGE_SIZE
 from exllamav3.generator.sampler import ComboSampler
 from exllamav3_scheduler import Ask, Piece, Usage
-from worker_protocol import Batch, Outcome, RequestOutcome
+from worker_protocol import Batch, Outcome, RequestOutcome, ScoreRequest, Scores
+from worker_scores import of_logits
 
 GIB = 1024**3
 
@@ -222,6 +223,13 @@ class Offline:
             return Outcome(start, time.monotonic_ns(), counted)
         finally:
             generator.close()
+
+    def score(self, request: ScoreRequest) -> Scores:
+        """The model's own forward pass without a cache, as ExLlamaV3's evaluation does it."""
+        ids = torch.tensor([request.ids], dtype=torch.long)
+        with torch.inference_mode():
+            logits = self._loaded.model.forward(ids, {"attn_mode": "flash_attn_nc"})
+            return of_logits(logits[0, :, : self._loaded.tokenizer.actual_vocab_size], request)
 
 
 def _more(so_far: RequestOutcome, piece: Piece, now_ns: int) -> RequestOutcome:

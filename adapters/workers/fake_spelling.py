@@ -5,6 +5,7 @@ import json
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 WORDS = (
     "mixture", "of", "experts", "routes", "each", "token", "to", "a", "few", "and", "sums", "what", "they", "say", "then", "goes", "on",
@@ -143,8 +144,25 @@ class Completions(Spelling):
         usage = self.frame(dumps({**self.envelope([]), "usage": self.usage(self.count)})) if self.options.usage == "separate" else b""
         return usage + (b"" if self.options.no_done else self.frame(b"[DONE]"))
 
+    def scored(self) -> dict[str, object]:
+        """vLLM's prompt_logprobs, if the request asks for them: a token's probability depends on it and on the one before it."""
+        ids, top = self.body.get("prompt"), self.body.get("prompt_logprobs")
+        if not isinstance(ids, list) or not isinstance(top, int):
+            return {}
+        places = [None, *({str(token): self.probability(before, token) for token in {now, *range(top)}} for before, now in pairwise(ids))]
+        return {"prompt_logprobs": places}
+
+    def probability(self, before: int, token: int) -> dict[str, object]:
+        logprob = -1.0 - zlib.crc32(b"%d %d" % (before, token)) % 4000 / 1000 - self.options.loss
+        return {"logprob": None if self.options.loss < 0 else logprob, "rank": 1, "decoded_token": ""}
+
     def whole(self) -> object:
-        choice = {"index": 0, "text": self.text(range(self.count)), "logprobs": None, "finish_reason": "length"}
+        choice: dict[str, object] = {
+            "index": 0,
+            "text": self.text(range(self.count)),
+            "logprobs": None,
+            "finish_reason": "length",
+        } | self.scored()
         return {**self.envelope([choice]), "usage": self.usage(self.count), **self.handing()}
 
 

@@ -18,7 +18,7 @@ FLAGS: dict[str, bool | int | float | str] = {
     "reasoning-tokens": 0, "tool-call": False, "incremental": False, "role-chunk": False, "no-done": False, "usage": "separate",
     "pings": False, "slots": 0, "burst": False, "short-output": 0, "cached-tokens": 0, "stall-after": 0, "stall-s": 1.0, "load-s": 0.0,
     "never-ready": False, "slow-accept-s": 0.0, "malformed": "no", "cut-after": 0, "in-stream-error": 0, "crash-after": 0, "http-error": 0,
-    "exit-at-start": False,
+    "exit-at-start": False, "loss": 0.0,
 }  # fmt: skip
 """Flag -> default. The adapter's options of the same names say what they mean; --tls-cert and --tls-key (PEM) make it speak HTTPS."""
 CHOICES = {"protocol": ROUTES, "usage": ("separate", "choices", "continuous", "none"), "malformed": ("no", "json", "utf8", "chunk")}

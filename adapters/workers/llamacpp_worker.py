@@ -16,10 +16,17 @@ from typing import Any
 
 import xllamacpp
 from llamacpp_flags import SWITCHES, VALUES, parser, set_on
-from worker_protocol import Batch, Outcome, Prompt, RequestOutcome, run_worker
+from worker_protocol import Batch, Outcome, Prompt, RequestOutcome, ScoreRequest, Scores, run_worker
 
 EXPERTS = r"\.ffn_(up|down|gate|gate_up)_(ch|)exps"
 """llama.cpp's own pattern for routed expert tensors (LLM_FFN_EXPS_REGEX), which -cmoe and -ncmoe pin to the CPU."""
+
+
+FORCED = 1e4
+"""Added to the logit of a token that is to be sampled. The probability that the server reports is that before any bias."""
+
+LEAST = -103.28
+"""The logarithm of the smallest float32: the server writes the lowest float for a probability that rounds to 0."""
 
 
 def common_params(args: argparse.Namespace) -> Any:
@@ -88,6 +95,23 @@ class Offline:
         timings = reply["timings"]
         drafted = {name: timings[name] for name in ("draft_n", "draft_n_accepted") if name in timings}
         return RequestOutcome(usage["prompt_tokens"], usage["completion_tokens"], cached_tokens=timings["cache_n"], counts=drafted or None)
+
+    def score(self, request: ScoreRequest) -> Scores:
+        """A forced token for each that is scored; its prefix stays in the slot, so that each computes one."""
+        found = [self._forced(request.ids, place, request.top) for place in range(request.first, len(request.ids))]
+        return {"logprobs": [own for own, _ in found], "top": [top for _, top in found] if request.top else []}
+
+    def _forced(self, ids: list[int], place: int, top: int) -> tuple[float, list[tuple[int, float]]]:
+        bias = [[ids[place], FORCED]]
+        body = {"prompt": ids[:place], "max_tokens": 1, "temperature": 0, "n_probs": max(1, top), "logit_bias": bias, "cache_prompt": True}
+        reply = self._server.handle_completions(body)
+        if "error" in reply:
+            raise RuntimeError(str(reply["error"].get("message", reply["error"])))
+        sampled = reply["choices"][0]["logprobs"]["content"][0]
+        if sampled["id"] != ids[place]:
+            raise RuntimeError(f"token {ids[place]} was forced, and {sampled['id']} was sampled")
+        best = [(each["id"], max(LEAST, each["logprob"])) for each in sampled["top_logprobs"]]
+        return max(LEAST, sampled["logprob"]), best
 
 
 def _get(url: str) -> object:

@@ -2,7 +2,8 @@
 
 Takes the flags of `mlx_lm.server`, through its own parser. It adds: a model whose end-of-sequence tokens end nothing (a logit bias per
 request would process every step of the batch one sequence at a time), a /health that answers 200 only when the model is loaded, an exit of
-the process when the thread that loads and generates fails, and the route GET /enginebench with the live model's configuration.
+the process when the thread that loads and generates fails, and the routes GET /enginebench with the live model's configuration
+and POST /enginebench/scores with the log-probabilities of given tokens.
 """
 
 import json
@@ -21,7 +22,8 @@ from mlx_lm import __version__, server
 from mlx_lm.generate import BatchGenerator
 from mlx_lm.models.cache import LRUPromptCache
 from mlx_lm.sample_utils import make_sampler
-from worker_protocol import Batch, Outcome, RequestOutcome, run_worker
+from worker_protocol import Batch, Outcome, RequestOutcome, ScoreRequest, Scores, run_worker
+from worker_scores import finite, pairs
 
 ROUTE, COUNTERS = "/enginebench", "/enginebench/counters"
 DRAFTED: Counter[str] = Counter()
@@ -89,6 +91,20 @@ def counted(steps: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]
     return stepping
 
 
+def scores(model: Any, request: ScoreRequest) -> Scores:
+    """One forward pass of the model over the window, without a cache; the softmax is in f32."""
+    logits = model(mx.array([request.ids]))[0].astype(mx.float32)
+    logprobs = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
+    rows = logprobs[request.first - 1 : len(request.ids) - 1]
+    own = mx.take_along_axis(rows, mx.array(request.ids[request.first :])[:, None], axis=1)[:, 0]
+    if not request.top:
+        return {"logprobs": [finite(each) for each in own.tolist()], "top": []}
+    best = mx.argsort(-rows, axis=-1)[:, : request.top]
+    values = mx.take_along_axis(rows, best, axis=1)
+    top = [pairs(*row) for row in zip(best.tolist(), values.tolist(), strict=True)]
+    return {"logprobs": [finite(each) for each in own.tolist()], "top": top}
+
+
 class Generator(server.ResponseGenerator):  # type: ignore[misc]  # mlx-lm has no types
     """Healthy only when the model is loaded; the server's own check is that the loading thread is alive."""
 
@@ -114,6 +130,20 @@ class Handler(server.APIHandler):  # type: ignore[misc]  # mlx-lm has no types
         self.end_headers()
         answer = self.response_generator.model_provider.resolved() if self.path == ROUTE else DRAFTED
         self.wfile.write(json.dumps(answer).encode())
+
+    def do_POST(self) -> None:  # noqa: N802  # http.server's name
+        if self.path != f"{ROUTE}/scores":
+            super().do_POST()
+            return
+        try:
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            request = ScoreRequest(asked["ids"], asked["first"], asked.get("top", 0))
+            status, reply = 200, scores(self.response_generator.model_provider.model, request)
+        except Exception as error:  # noqa: BLE001  # whatever it is, the client is told
+            status, reply = 500, {"error": f"{type(error).__name__}: {error}"}
+        self._set_completion_headers(status)
+        self.end_headers()
+        self.wfile.write(json.dumps(reply).encode())
 
 
 class Http(ThreadingHTTPServer):
@@ -161,6 +191,9 @@ class Offline:
         generator.close()
         outcomes = [RequestOutcome(len(prompt), len(times), token_ns=times) for prompt, times in zip(prompts, stamps.values(), strict=True)]
         return Outcome(start, end, outcomes)
+
+    def score(self, request: ScoreRequest) -> Scores:
+        return scores(self._provider.model, request)
 
 
 def main(argv: Sequence[str]) -> int:

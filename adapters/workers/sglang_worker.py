@@ -7,7 +7,8 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 
-from worker_protocol import Batch, Outcome, Prompt, RequestOutcome, metered, run_worker
+from worker_protocol import Batch, Outcome, Prompt, RequestOutcome, ScoreRequest, Scores, metered, run_worker
+from worker_scores import finite, pairs
 
 
 class Offline:
@@ -36,6 +37,16 @@ class Offline:
 
         outcome: Outcome = self._engine.loop.run_until_complete(metered(batch, answer))
         return outcome
+
+    def score(self, request: ScoreRequest) -> Scores:
+        """SGLang's input_token_logprobs: [logprob, id, text] for each token of the prompt, the first without a logprob."""
+        asked = {"return_logprob": True, "logprob_start_len": 0, "top_logprobs_num": request.top}
+        sampling = {"max_new_tokens": 1, "temperature": 0.0}
+        waiting = self._engine.async_generate(input_ids=request.ids, sampling_params=sampling, **asked)
+        meta = self._engine.loop.run_until_complete(waiting)["meta_info"]
+        own = [finite(entry[0]) for entry in meta["input_token_logprobs"][request.first :]]
+        tops = meta["input_top_logprobs"][request.first :] if request.top else []
+        return {"logprobs": own, "top": [pairs([e[1] for e in top], [e[0] for e in top]) for top in tops]}
 
 
 if __name__ == "__main__":  # SGLang's own processes import this file again

@@ -1,8 +1,9 @@
 """Transformers' own server (`serve`) and its own continuous batching (`offline`), which report the experts implementation that ran.
 
 `transformers serve` has no flag for the experts implementation, for prefix sharing or for the number of requests in a batch, so `serve`
-builds the same app out of the same parts, sets those three, and adds two routes: GET /enginebench (the live model's configuration) and GET
-/enginebench/counters (the state of its batch). Under torchrun every rank runs this script: rank 0 serves or batches, the others follow it.
+builds the same app out of the same parts, sets those three, and adds three routes: GET /enginebench (the live model's configuration), GET
+/enginebench/counters (the state of its batch) and POST /enginebench/scores (log-probabilities of given tokens). Under torchrun every rank
+runs this script: rank 0 serves or batches, the others follow it.
 """
 
 import argparse
@@ -26,7 +27,8 @@ from transformers.cli.serving.utils import GenerationState
 from transformers_flags import parser
 from transformers_model import RANK, ExpertsObserver, Loader, PrefixObserver, Ranks, need_paged_cache, weights
 from transformers_speculation import Assisted, asked
-from worker_protocol import Batch, Outcome, Prompt, RequestOutcome, run_worker
+from worker_protocol import Batch, Outcome, Prompt, RequestOutcome, ScoreRequest, Scores, run_worker
+from worker_scores import of_logits
 
 ROUTE = "/enginebench"
 CB_FIELDS = (
@@ -80,6 +82,25 @@ class Engine:
         now = {"running": len(processor.scheduler.active_requests), "waiting": waiting, "kv_use": used}
         return now | {"cached_tokens": sum(self.prefixes.found.values())}
 
+    def scores(self, request: ScoreRequest) -> Scores:
+        """One forward pass of the loaded model over the window, beside continuous batching, which returns no logits of a prompt."""
+        if self.args.tp > 1:
+            raise ValueError("the other ranks of a sharded model follow continuous batching only")
+        paged = self.model.config._attn_implementation == "paged|eager"  # noqa: SLF001  # that kernel only works in the batch
+        if paged:
+            self.model.set_attn_implementation("eager")
+        try:
+            with torch.no_grad():
+                ids = torch.tensor([request.ids], device=self.model.device)
+                return of_logits(self.model(input_ids=ids, use_cache=False).logits[0], request)
+        finally:
+            if paged:
+                self.model.set_attn_implementation("paged|eager")
+
+    def score(self, asked: dict[str, Any]) -> Scores:
+        """The same for the body of a POST request."""
+        return self.scores(ScoreRequest(asked["ids"], asked["first"], asked.get("top", 0)))
+
     def resolved(self) -> dict[str, object]:
         """The live model and its batching; experts_ran is empty until the first generation."""
         processor = getattr(self._manager, "batch_processor", None)
@@ -116,6 +137,7 @@ def serve(engine: Engine, host: str, port: int) -> int:
     app = build_server(manager, *handlers, SystemOneHandler(manager, state), state)
     app.get(ROUTE)(engine.resolved)
     app.get(f"{ROUTE}/counters")(engine.counters)
+    app.post(f"{ROUTE}/scores")(engine.score)
     # On SIGTERM cut the streams in flight at once; by default uvicorn waits for them forever.
     uvicorn.run(app, host=host, port=port, access_log=False, timeout_graceful_shutdown=0)
     return 0
@@ -157,6 +179,9 @@ class Offline:
 
     def _ids(self, prompt: Prompt) -> list[int]:
         return prompt if isinstance(prompt, list) else list(self._engine.tokenizer(prompt)["input_ids"])
+
+    def score(self, request: ScoreRequest) -> Scores:
+        return self._engine.scores(request)
 
 
 def _collect(manager: Any, ids: Sequence[str]) -> list[Any]:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from worker_protocol import Batch, Outcome, Prompt, RequestOutcome, metered, run_worker
+from worker_protocol import Batch, Outcome, Prompt, RequestOutcome, ScoreRequest, Scores, metered, run_worker
+from worker_scores import of_entries
 
 
 class Offline:
@@ -33,6 +34,13 @@ class Offline:
             return RequestOutcome(len(output.prompt_token_ids), len(made.token_ids), error)
 
         return asyncio.run(metered(batch, answer))
+
+    def score(self, request: ScoreRequest) -> Scores:
+        """TensorRT-LLM's prompt_logprobs: one entry for each token of the prompt but the first."""
+        wanted = self._sampling_params(max_tokens=1, prompt_logprobs=max(1, request.top), detokenize=False, add_special_tokens=False)
+        output = self._llm.generate(request.ids, sampling_params=wanted)
+        entries = output.outputs[0].prompt_logprobs
+        return of_entries([{}, *entries][: len(request.ids)], request)
 
 
 if __name__ == "__main__":  # its MPI workers import this file again

@@ -10,7 +10,8 @@ from itertools import islice
 from typing import Any
 
 from pydantic import TypeAdapter
-from worker_protocol import Batch, Outcome, Prompt, RequestOutcome, run_worker
+from worker_protocol import Batch, Outcome, Prompt, RequestOutcome, ScoreRequest, Scores, run_worker
+from worker_scores import of_entries
 
 
 def serve(argv: Sequence[str]) -> int:
@@ -68,6 +69,17 @@ class Offline:
                 outcomes[places[output.request_id]] = _outcome(output)
             self._add(islice(waiting, len(done)), params, places)
         return Outcome(start, time.monotonic_ns(), [outcomes[place] for place in range(len(batch.prompts))])
+
+    def score(self, request: ScoreRequest) -> Scores:
+        """vLLM's prompt_logprobs, which never come from its prefix cache."""
+        params = self._sampling_params(
+            temperature=0.0, max_tokens=1, prompt_logprobs=request.top, detokenize=False, output_kind=self._final_only
+        )
+        self._add(iter([(0, request.ids)]), params, {})
+        done: list[Any] = []
+        while not done:
+            done = [output for output in self._engine.step() if output.finished]
+        return of_entries(done[0].prompt_logprobs, request)
 
     def _add(self, prompts: Iterator[tuple[int, Prompt]], params: Any, places: dict[str, int]) -> None:
         for place, prompt in prompts:

@@ -3,11 +3,15 @@
     worker   {"event": "ready", "engine_version": "1.2", "load_s": 3.1, "resolved": {"/props": {...}}}
     harness  {"id": 1, "prompts": [[1, 2, 3], "text"], "output_tokens": 64, "batch": 8, "temperature": 0, "seed": 0}
     worker   {"event": "result", "id": 1, "start_ns": 1, "end_ns": 9, "requests": [{"input_tokens": 3, "output_tokens": 64, ...}]}
+    harness  {"id": 2, "score": [1, 2, 3], "first": 1, "top": 10}
+    worker   {"event": "scores", "id": 2, "logprobs": [-1.2, -0.4], "top": [[[2, -1.2], [7, -1.4]], [[3, -0.4], [9, -2.1]]]}
     worker   {"event": "error", "message": "ValueError: ..."}
 
 One model load serves any number of request lines; end of file on stdin ends the worker. load_s is without the imports. `resolved` maps a
-path to what the engine's own endpoint would answer there. Workers run in their engine's environment, and import only that engine, the
-standard library, and files of this folder (the folder of a script is the first entry of sys.path).
+path to what the engine's own endpoint would answer there. `score` asks for the natural logarithms of the model's probabilities of the
+tokens from `first` on, each given all before it, and of the `top` most probable tokens in place of each; null is no number.
+Workers run in their engine's environment, and import only that engine, the standard library, and files of this folder (the folder of a
+script is the first entry of sys.path).
 """
 
 import asyncio
@@ -20,7 +24,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import IO, Any, Protocol
 
-__all__ = ["Batch", "BatchEngine", "Flat", "Outcome", "Prompt", "RequestOutcome", "metered", "run_routing", "run_worker"]
+__all__ = [
+    "Batch", "BatchEngine", "Flat", "Outcome", "Prompt", "RequestOutcome", "ScoreRequest", "Scores", "metered", "run_routing",
+    "run_worker",
+]  # fmt: skip
 
 Prompt = list[int] | str
 
@@ -83,6 +90,25 @@ class Flat:
         return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + self.data
 
 
+@dataclass(frozen=True)
+class ScoreRequest:
+    """One window of tokens, of which those from `first` on are scored."""
+
+    ids: list[int]
+    first: int
+    top: int
+    """How many of the most probable tokens are wanted in place of each."""
+    id: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.first < len(self.ids) or self.top < 0:
+            raise ValueError("first: a token is scored given the tokens before it, so it is from 1 to the last one; top: 0 or more")
+
+
+Scores = dict[str, Any]
+"""{"logprobs": [...], "top": [[[id, logprob], ...], ...]}: what a worker answers to a `ScoreRequest`."""
+
+
 class BatchEngine(Protocol):
     version: str
     resolved: Mapping[str, object]
@@ -105,13 +131,25 @@ def run_worker(load: Callable[[], BatchEngine]) -> int:
     _emit(out, {"event": "ready", "engine_version": engine.version, "load_s": load_s, "resolved": dict(engine.resolved)})
     for line in sys.stdin:
         try:
-            batch = parse(line)
-            outcome = engine.run(batch)
+            event = _answer(engine, line)
         except Exception as error:  # noqa: BLE001  # one bad load must not cost the loads after it
             _emit(out, {"event": "error", "message": f"{type(error).__name__}: {error}"})
         else:
-            _emit(out, {"event": "result", "id": batch.id, **asdict(outcome)})
+            _emit(out, event)
     return 0
+
+
+def _answer(engine: BatchEngine, line: str) -> dict[str, Any]:
+    """The event that answers a line. Raises whatever the engine does."""
+    data = json.loads(line)
+    if isinstance(data, dict) and "score" in data:
+        score: Callable[[ScoreRequest], Scores] | None = getattr(engine, "score", None)
+        if score is None:
+            raise ValueError("this worker does not score tokens")
+        request = ScoreRequest(data["score"], data["first"], data.get("top", 0), data.get("id", 0))
+        return {"event": "scores", "id": request.id, **score(request)}
+    batch = parse(line)
+    return {"event": "result", "id": batch.id, **asdict(engine.run(batch))}
 
 
 async def metered(batch: Batch, answer: Callable[[Prompt], Awaitable[RequestOutcome]]) -> Outcome:

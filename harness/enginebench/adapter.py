@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from enginebench.dialects import PROTOCOLS, Dialect, Event, OpenAIChat, OpenAICompletions, ProtocolName
+from enginebench.dialects import scoring as scoring
 from enginebench.dialects.engine_state import GAUGES, TOTALS, Difference, Resolved, accepted_at
 from enginebench.dialects.replies import (
     Fields,
@@ -31,6 +32,7 @@ from enginebench.dialects.replies import (
     renamed,
     without_secrets,
 )
+from enginebench.dialects.scoring import Scoring
 from enginebench.domain import JSON, Deployment, Load, Parallelism, Runtime, Speculation
 from enginebench.domain.launch import Launch, Member, Site
 from enginebench.domain.precisions import GGUF_PRECISIONS, TORCH_DTYPES, from_torch
@@ -44,11 +46,11 @@ __all__ = [
     "CONTINUOUS_USAGE", "GAUGES", "GGUF_PRECISIONS", "JSON", "NEUTRAL_SAMPLING", "PROTOCOLS", "TORCH_DTYPES", "TOTALS", "WORKERS",
     "Adapter", "BatchingOptions", "Deployment", "Dialect", "Difference", "Event", "Fields", "Get", "Install", "Launch", "Load", "Member",
     "NoOptions", "NotInstalled", "OpenAIChat", "OpenAICompletions", "Parallelism", "PrefillDecode", "ProtocolName", "Readiness", "Reply",
-    "Resolved", "Room", "Runtime", "Site", "Speculation", "SpeculationMethod", "Traits", "Tunable", "Unsupported", "accepted_at",
+    "Resolved", "Room", "Runtime", "Scoring", "Site", "Speculation", "SpeculationMethod", "Traits", "Tunable", "Unsupported", "accepted_at",
     "accepted_per_position", "as_list", "as_object", "check_disaggregated", "check_neutral", "check_quantization", "declared_flags",
     "find_package", "flags_of", "from_torch", "given", "holding", "installed_packages", "installed_version", "on_off", "only", "option",
     "options_as", "prometheus_labels", "prometheus_mean", "prometheus_totals", "proxy_argv", "refuse", "renamed", "reported_options",
-    "servers_of", "spread_flags", "with_package", "without_secrets",
+    "scoring", "servers_of", "spread_flags", "with_package", "without_secrets",
 ]  # fmt: skip
 
 WORKERS = resource_dir("adapters") / "workers"
@@ -336,3 +338,16 @@ class Adapter(ABC):
         replies afterwards, so the result must depend only on what `get` returns.
         """
         return {}
+
+    # -- quality: once per deployment, where a scenario asks for it -----------------------------------------------------------------
+
+    scores: ClassVar[Scoring | None] = None
+    """How its server scores given tokens, one of `enginebench.dialects.scoring`; its worker then has `score`. None: it cannot."""
+
+    def scoring(self, deployment: Deployment) -> Scoring:
+        """How the log-probabilities of given tokens are asked for. Raises Unsupported with the reason why they cannot be."""
+        if self.scores is None:
+            raise Unsupported(f"{self.title} does not report the probability of tokens that it is given")
+        if deployment.options.get("disaggregated"):
+            raise Unsupported("a decode server gets the KV of a prompt and not its logits: a disaggregated pair scores no prompt")
+        return scoring.in_process(self.scores) if deployment.runtime == "in-process" else self.scores

@@ -10,6 +10,7 @@ from enginebench.analysis.caveats import caveats, contradictions, slower_than_us
 from enginebench.analysis.conclude import conclude
 from enginebench.analysis.conclusion import Conclusion
 from enginebench.analysis.parity import Parity, parities
+from enginebench.analysis.quality import Quality, qualities, without_broken
 from enginebench.analysis.rows import LOAD_COLUMNS, CellResult, Row, read_rows
 from enginebench.metrics.context import RunContext
 from enginebench.metrics.costs import Prices
@@ -30,6 +31,8 @@ class Analysis:
     columns: tuple[str, ...]
     """The label columns that a table shows."""
     parity: tuple[Parity, ...] = ()
+    quality: tuple[Quality, ...] = ()
+    """Of each deployment whose quality was measured."""
     slo: Slo | None = None
     """None: no SLO was given, so there is no goodput."""
     prices: Prices | None = None
@@ -93,8 +96,11 @@ def analyse(run: Run, prices: Prices | None = None, *, equal_within: float | Non
     slo = parse(run.record.slo) if run.record.slo is not None else None
     launches = run.launches()
     rows, columns = read_rows(run, RunContext(run.record, launches, slo, prices))
+    asked = run.record.scenario.get("quality")
+    quality = qualities(rows, launches, asked if isinstance(asked, dict) else {})
+    rows = without_broken(rows, quality)
     known = {cell.record.id for row in rows for cell in row.cells}
     damaged = (
         {cell: why for cell, why in run.damage().items() if cell not in known} if any(map(run.has, {*run.record.cells} - known)) else {}
     )
-    return Analysis(run.record, rows, launches, columns, tuple(parities(rows, launches)), slo, prices, damaged, equal_within)
+    return Analysis(run.record, rows, launches, columns, tuple(parities(rows, launches)), quality, slo, prices, damaged, equal_within)

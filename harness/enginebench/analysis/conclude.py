@@ -49,7 +49,10 @@ def conclude(
         and (its := grid(kept, fields[group.scale.model])) is not None
     )  # fmt: skip
     pooled = groups(rows, figures, {}, apart=False)
-    limits = tuple(capacities(list(pooled), slo, run)) if slo is not None else ()
+    broken = {(row.deployment.model, row.name) for row in rows if row.excluded}
+    limits = (
+        tuple(its for its in capacities(list(pooled), slo, run) if (its.model, its.deployment) not in broken) if slo is not None else ()
+    )
     commands = {f"{row.deployment.model}/{row.name}": command for row in rows if (command := launch_command(row, launches))}
     choices = tuple(found for model in models if (found := choice(model, grids, limits, commands)) is not None)
     by_model = {model: headline(model, grids, limits, scopes[model].text, currency) or _nothing(model, rows) for model in models}
@@ -74,7 +77,7 @@ def fields_of(
 
 def decides(model: str, rows: Sequence[Row]) -> str:
     """The figure that decides for a model: goodput if an SLO gives any of its rows one, else output throughput."""
-    its = [row for row in rows if row.deployment.model == model and row.sound]
+    its = [row for row in rows if row.deployment.model == model and row.ranked]
     return "goodput" if any(row.figures.get("goodput") for row in its) else "output_throughput"
 
 
@@ -87,6 +90,8 @@ def _only_searched(rows: Sequence[Row], run: RunRecord) -> set[Load]:
 
 def _nothing(model: str, rows: Sequence[Row]) -> str:
     its = [row for row in rows if row.deployment.model == model]
+    if any(row.excluded for row in its) and not any(row.ranked for row in its):
+        return "Nothing can be ranked: no deployment keeps the rule for quality."
     if any(row.sound for row in its):
         return "Nothing can be ranked: no row has an output throughput."
     if any(row.verdict == "invalid" for row in its):

@@ -54,7 +54,7 @@ class Field:
         found = [
             _Entry(i, row, estimate, restarts_within(row, self.slo))
             for i, row in rows
-            if row.sound and (estimate := row.figures.get(self.figure))
+            if row.ranked and (estimate := row.figures.get(self.figure))
         ]
         found.sort(key=lambda its: (its.holds is False, -its.value.value if self.higher else its.value.value))
         able = [its for its in found if its.holds is not False]
@@ -123,7 +123,7 @@ class Field:
         loads = {load: i for i, load in enumerate(dict.fromkeys(row.load for _, row in self.rows))}
         out: dict[str, dict[int, dict[int, float]]] = {}
         for _, row in self.rows:
-            if row.sound and row.figures.get(self.figure):
+            if row.ranked and row.figures.get(self.figure):
                 out.setdefault(row.name, {})[loads[row.load]] = by_restart(row, self.figure)
         return out
 
@@ -203,7 +203,7 @@ def _absent(rows: Sequence[tuple[int, Row]], found: Sequence[_Entry]) -> Iterato
     known = {its.index for its in found}
     for i, row in rows:
         if i not in known:
-            relation: Relation = "no figure" if row.sound else "not comparable"
+            relation: Relation = "no figure" if row.ranked else "not comparable"
             yield Standing(row.name, i, relation, note=row.reasons[0] if row.reasons else "", suspect=row.verdict == "suspect")
 
 

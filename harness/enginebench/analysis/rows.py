@@ -66,6 +66,8 @@ class Row:
     reasons: tuple[str, ...]
     name: str
     """The shortest text that distinguishes the deployment from others of its model: 'vllm', or 'vllm fp8 tp=4'."""
+    excluded: str = ""
+    """Why it is not ranked although its figures are usable: it breaks the rule for quality."""
 
     @property
     def attached(self) -> bool:
@@ -79,8 +81,8 @@ class Row:
 
     @property
     def ranked(self) -> bool:
-        """Whether the row may be ranked, within its weights: it is sound."""
-        return self.sound
+        """Whether the row may be ranked, within its weights: it is sound, and keeps the rule for quality."""
+        return self.sound and not self.excluded
 
 
 def holds(row: Row, slo: Slo | None) -> bool | None:

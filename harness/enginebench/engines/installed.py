@@ -12,6 +12,7 @@ from enginebench.domain import JSON, plain_object
 from enginebench.engines.chosen import choose, chosen, forget, runnable
 from enginebench.engines.environments import Pins, install, python_of
 from enginebench.engines.registry import discover, environments
+from enginebench.engines.tools import python_of_tool, tools
 from enginebench.errors import UserError, did_you_mean
 from enginebench.machine.folders import cache_dir
 
@@ -52,9 +53,12 @@ def list_engines(adapters: Sequence[str | Path] = ()) -> list[Engine]:
 def install_engine(name: str, *, adapters: Sequence[str | Path] = (), on_step: Callable[[str], None] = lambda _: None) -> Engine:
     """Install an engine into its own virtual environment from pinned requirements; does nothing when it is already there.
 
-    name: 'vllm', or 'vllm:cpu' for a variant. adapters: further adapter files. on_step: receives one sentence per step.
+    name: 'vllm', or 'vllm:cpu' for a variant; or a tool, 'lm-eval'. adapters: further adapter files. on_step: receives one sentence
+    per step.
     UserError for an unknown engine or variant, for one that enginebench does not install, and with pip's last lines when pip fails.
     """
+    if name in tools():
+        return _tool(name, on_step)
     engine, colon, variant = name.partition(":")
     adapter = discover(map(Path, adapters)).need(engine)
     known = environments(adapter)
@@ -89,6 +93,14 @@ def forget_engine(name: str, *, adapters: Sequence[str | Path] = ()) -> Engine:
     if not forget(name):
         raise UserError(f"no interpreter was chosen for {adapter.title}", advice=f"bench engines use {name} /opt/venv/bin/python")
     return _engine(adapter)
+
+
+def _tool(name: str, on_step: Callable[[str], None]) -> Engine:
+    """A program that is no engine, installed in the same way."""
+    pins = tools()[name]
+    install(name, pins, on_step)
+    python, version = python_of_tool(name), pins.requirements[0].partition("==")[2]
+    return Engine(name, requirements=pins.requirements, installs=(Install(name, version, python=python),))
 
 
 def installs_of(adapter: Adapter) -> Sequence[Install]:

@@ -95,7 +95,7 @@ class Metric:
     name: str
     title: str
     unit: str
-    """'s', 'tok', 'tok/s', 'req/s', 'W', 'J/tok', 'B', '1' for a share, or an amount of money."""
+    """'s', 'tok', 'tok/s', 'req/s', 'W', 'J/tok', 'B', 'per token', '1' for a share, or an amount of money."""
     scope: Scope
     better: Literal["higher", "lower"] | None
     """Which direction is good; None: neither is."""

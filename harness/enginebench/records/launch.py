@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from enginebench.adapter import Difference, Install, Launch
 from enginebench.domain import JSON, Deployment
+from enginebench.records.quality import QualityRecord
 from enginebench.records.schema import SCHEMA
 
 
@@ -67,6 +68,8 @@ class LaunchRecord:
     """What the engine reported once it was ready; empty if it never was."""
     parity: tuple[Mapping[str, JSON], ...] = ()
     """Greedy outputs for fixed prompts, each with prompt, output and outcome."""
+    quality: QualityRecord | None = None
+    """What a `quality` of the scenario measured on this start; None: nothing."""
     ended: str | None = None
     """Why the engine was given up or ended by itself; None: stopped when its cells were done."""
     inputs: Mapping[str, str] = field(default_factory=dict)

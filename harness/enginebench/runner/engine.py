@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from enginebench.adapter import Adapter, Get, Resolved
+from enginebench.dialects.scoring import Question, Scores, Scoring
 from enginebench.domain import JSON, Load
 from enginebench.loadgen import Acks, LoadResult, Progress
 from enginebench.records.launch import LaunchRecord
@@ -43,6 +44,10 @@ class Engine(ABC):
         self, prompts: Sequence[Prompt], load: Load, *, on_progress: OnProgress = None, keep_text: bool = False, acks: Acks = "usual"
     ) -> LoadResult:
         """Send these prompts under this load and return all samples. acks: see `LoadSpec`; ignored without a network."""
+
+    @abstractmethod
+    def score(self, scoring: Scoring, question: Question) -> Scores:
+        """The engine's own log-probabilities of the tokens of a window. Raises NotAnswered, and ValueError for an unexpected reply."""
 
     def resolved(self) -> Resolved:
         """The configuration that the engine reports."""

@@ -50,7 +50,9 @@ def open_run_for(
         current = replace(  # cells are judged when read: by the SLO of today's scenario
             run.record,
             slo=_slo(plan),
-            scenario={key: its for key, its in run.record.scenario.items() if key != "equal_within"} | _margin(plan),
+            scenario={key: its for key, its in run.record.scenario.items() if key not in ("equal_within", "quality")}
+            | _margin(plan)
+            | _quality(plan),
             searches=plan.searches,
             inputs={**run.record.inputs, **plan.contents},
         )
@@ -101,7 +103,8 @@ def _new_record(plan: Plan, machine: Mapping[str, JSON]) -> RunRecord:
     scenario = plan.scenario
     about: dict[str, JSON] = {"title": scenario.title, "description": scenario.description, "file": scenario.file.name}
     about |= dict(plan.purpose)
-    about |= {"repeats": scenario.repeats} | _margin(plan) | ({"hardware": _hardware(scenario.hardware)} if scenario.hardware else {})
+    about |= {"repeats": scenario.repeats} | _margin(plan) | _quality(plan)
+    about |= {"hardware": _hardware(scenario.hardware)} if scenario.hardware else {}
     probes = {first: {first: search.start} for first, search in plan.searches.items()}
     if scenario.auto is not None:
         about["auto_repeats"] = plain_object(scenario.auto)
@@ -117,6 +120,10 @@ def _hardware(stated: str) -> str:
 
 def _margin(plan: Plan) -> dict[str, JSON]:
     return {} if plan.scenario.equal_within is None else {"equal_within": plan.scenario.equal_within}
+
+
+def _quality(plan: Plan) -> dict[str, JSON]:
+    return {} if plan.scenario.quality is None else {"quality": plain_object(plan.scenario.quality)}
 
 
 def _slo(plan: Plan) -> dict[str, JSON] | None:

@@ -11,6 +11,7 @@ import orjson
 
 from enginebench.adapter import Adapter
 from enginebench.dialects import Dialect, PromptInput, image_part
+from enginebench.dialects.scoring import Question, Scores, Scoring
 from enginebench.domain import JSON, Deployment, Load
 from enginebench.errors import UserError
 from enginebench.loadgen import Acks, Body, LoadResult, LoadSpec, Target, WireRequest, run_load
@@ -20,6 +21,8 @@ from enginebench.runner.prompts import PromptSource
 from enginebench.runner.redaction import redact, redacted_get, secrets_of
 from enginebench.runner.spelling import Spelling, spelling_of, with_either_path
 from enginebench.runtime import http_get_url, wait_ready
+from enginebench.runtime.posting import Poster
+from enginebench.runtime.readiness import tls_context
 from enginebench.workload import Prompt, form_of
 
 ATTACH_TIMEOUT_S = 10.0
@@ -54,6 +57,25 @@ class HttpEngine(Engine):
         while self.process is None and self.spelling.adapt(result.samples):
             result = self._run(prompts, load, on_progress, acks, keep_text=keep_text)
         return result
+
+    def score(self, scoring: Scoring, question: Question) -> Scores:
+        with self._poster() as post:
+            replies = [post(self._path(ask.path), ask.body) for ask in scoring.asks(question)]
+        return scoring.read(question, replies)
+
+    def post(self, path: str, body: Mapping[str, JSON]) -> JSON:
+        """The reply to a JSON request of its own. Raises NotAnswered."""
+        with self._poster() as post:
+            return post(self._path(path), self.spelling.body(body))
+
+    def _poster(self) -> Poster:
+        target = self.target
+        tls = tls_context(target.ca_file) if target.tls else None
+        return Poster(target.host, target.port, tls=tls, headers=target.headers)
+
+    def _path(self, path: str) -> str:
+        """The path of a dialect on this server."""
+        return self.prefix + self.spelling.path(path) + self.query
 
     @property
     def left_out(self) -> Mapping[str, JSON]:
@@ -92,7 +114,7 @@ class HttpEngine(Engine):
                 seed=load.seed if load.temperature > 0 else None, extra=own,
             )  # fmt: skip
             due_ns = None if prompt.due_s is None else round(prompt.due_s * 1e9)
-            path, body = self.prefix + self.spelling.path(dialect.path) + self.query, self.spelling.body(body)
+            path, body = self._path(dialect.path), self.spelling.body(body)
             yield WireRequest(
                 index, path, _pieces(orjson.dumps(body)), prompt.tokens, prompt.output_tokens, due_ns=due_ns,
                 think_ns=round((load.think_s if prompt.waiting is None else prompt.waiting.delay_s) * 1e9),

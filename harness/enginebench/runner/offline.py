@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from enginebench.adapter import Adapter, Reply
+from enginebench.dialects.scoring import Question, Scores, Scoring, of_worker
 from enginebench.domain import Load, Sample
 from enginebench.loadgen import Acks, ClientHealth, LoadResult
 from enginebench.records.launch import LaunchRecord
@@ -18,8 +19,11 @@ from enginebench.runner.engine import Engine, OnProgress
 from enginebench.runner.prompts import PromptSource
 from enginebench.runtime import EngineProcess, LaunchFailed
 from enginebench.runtime.place import Started
+from enginebench.runtime.posting import NotAnswered
 from enginebench.workload import Prompt
 
+SCORE_TIMEOUT_S = 1800.0
+"""For one window."""
 EXIT_PATIENCE_S = 1.0
 """The pipe of a worker that exits closes before its exit status is known."""
 
@@ -67,8 +71,16 @@ class OfflineEngine(Engine):
         samples = [_sample(i, p, event, reply) for i, (p, reply) in enumerate(zip(prompts, event["requests"], strict=True))]
         return LoadResult(samples, event["start_ns"], event["end_ns"], _health(cpu_ns, sent_ns, load))
 
-    def _exchange(self, request: Mapping[str, Any], timeout_s: float) -> tuple[dict[str, Any] | None, str]:
-        """(the worker's result, '') or (None, why there is none). timeout_s: for the whole batch."""
+    def score(self, scoring: Scoring, question: Question) -> Scores:
+        self._requests += 1
+        request = {"id": self._requests, "score": question.ids, "first": question.first, "top": question.top}
+        event, failure = self._exchange(request, SCORE_TIMEOUT_S, "scores")
+        if event is None:
+            raise NotAnswered(failure)
+        return of_worker(question, event)
+
+    def _exchange(self, request: Mapping[str, Any], timeout_s: float, wanted: str = "result") -> tuple[dict[str, Any] | None, str]:
+        """(the worker's event of the wanted kind, '') or (None, why there is none). timeout_s: for the whole batch."""
         stdin = self._process.stdin
         assert stdin is not None  # noqa: S101  # started with piped=True
         try:
@@ -84,9 +96,9 @@ class OfflineEngine(Engine):
             return None, self._given_up
         if event is None:
             return None, self._process.ending or "ended"
-        if event.get("event") != "result":
+        if event.get("event") != wanted:
             return None, str(event.get("message"))
-        if event.get("id") != request["id"] or len(event.get("requests", ())) != len(request["prompts"]):
+        if event.get("id") != request["id"] or len(event.get("requests", ())) != len(request.get("prompts", ())):
             return None, "the worker's result does not match the request"
         return event, ""
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from enginebench.adapter import Adapter, Install, Unsupported
 from enginebench.checkpoints import prepare
 from enginebench.domain import Cell, ClosedLoop, Deployment, Load, Status
+from enginebench.domain.ids import text_of
 from enginebench.engines.registry import Registry
 from enginebench.errors import UserError
 from enginebench.records.cell import CellRecord, CellTraits
@@ -29,6 +30,7 @@ from enginebench.runner.growth import Fixed, Growth
 from enginebench.runner.instruments import Instruments
 from enginebench.runner.launch import checkpoints_of, open_engine
 from enginebench.runner.priming import first_generation, fit_text_scale, wait_until_idle
+from enginebench.runner.quality.assess import assess
 from enginebench.runner.redaction import redacted, secrets_of
 from enginebench.runtime import LaunchFailed, telling_line
 from enginebench.runtime.machine_lease import MachineLease
@@ -171,6 +173,7 @@ class Sweep:
                 launch.ended = engine.ending() or _still_busy(deployment, samples)
                 if record.delivery.stopped and queue.cells and not launch.ended:
                     wait_until_idle(engine, cell.load, salt=self._salt(f"recover/{record.id}", deployment))
+            self._check_quality(engine, deployment, launch)
 
     def _check_outputs(self, engine: Engine, load: Load) -> None:
         """Run the first generation, and store the greedy outputs by which engines are compared."""
@@ -187,6 +190,18 @@ class Sweep:
             if engine.prompts.vocabulary is None:  # otherwise all engines get the same text, whatever their templates add
                 fit_text_scale(engine, same, salt=self._salt("gauge", deployment))
             launch.parity = parity_outputs(engine, same)
+
+    def _check_quality(self, engine: Engine, deployment: Deployment, launch: LaunchRecord) -> None:
+        """Measure the quality once per deployment, after its loads, which it must not disturb."""
+        check = self.plan.scenario.quality
+        if check is None or launch.ended or engine.ending():
+            return
+        measured = [each for each in self.run.launches().values() if each.quality is not None]
+        if any(text_of(each.deployment) == text_of(deployment) for each in measured):
+            return
+        load = next(cell.load for cell in self.plan.cells if cell.deployment == deployment)
+        launch.quality = assess(engine, check, load, partial(self._step, deployment))
+        self.run.add_launch(launch)
 
     def _others(self) -> list[str]:
         return [*self.gpu_users, *(self.lease.others() if self.lease else ())]

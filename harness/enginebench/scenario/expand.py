@@ -19,6 +19,7 @@ from enginebench.adapter import Adapter
 from enginebench.domain import Deployment, Load, Parallelism, Runtime, Search, Speculation, plain
 from enginebench.domain.container import Container
 from enginebench.domain.precisions import UNSTATED
+from enginebench.domain.quality import QualityCheck
 from enginebench.domain.repeats import FIRST_LOOK, AutoRepeats
 from enginebench.engines.registry import Registry
 from enginebench.errors import did_you_mean
@@ -29,6 +30,7 @@ from enginebench.scenario.checkpoint import CONVERTING, Checkpoints
 from enginebench.scenario.defaults import OPEN_STREAMS, load_at, probe_requests
 from enginebench.scenario.loads import Chosen, LoadGroups
 from enginebench.scenario.options import Axes, combinations, option_axes, size
+from enginebench.scenario.quality import quality_of
 from enginebench.scenario.rules import check_hardware, slo_of
 from enginebench.scenario.schema import Deployments, ScenarioFile
 
@@ -69,6 +71,7 @@ class Scenario:
     auto: AutoRepeats | None = None
     """When restarts are added; None: their number is fixed."""
     parity: ParityCheck | None = None
+    quality: QualityCheck | None = None
     title: str | None = None
     description: str | None = None
     hardware: str | None = None
@@ -101,6 +104,7 @@ def expand(source: Source, registry: Registry, *, runtime: Runtime | None = None
     if written.hardware is not None and hardware is None:
         check_hardware(written.hardware, source)
     slo = slo_of(written.slo, source)
+    labels = [entry.label for entry in written.deployments if entry.label]
     loads = LoadGroups(source, written.loads, probe_requests(slo))
     expansion = _Expansion(source, registry, written, loads, Checkpoints(source, written))
     expansion.check_size()
@@ -120,7 +124,8 @@ def expand(source: Source, registry: Registry, *, runtime: Runtime | None = None
     return Scenario(
         name=written.name, deployments=deployments, loads=loads_of, searches=searches, slo=slo, repeats=_first(written),
         auto=_auto(written), equal_within=written.equal_within,
-        parity=ParityCheck(**written.parity.model_dump()) if written.parity else None, title=written.title,
+        parity=ParityCheck(**written.parity.model_dump()) if written.parity else None,
+        quality=quality_of(written.quality, source, labels), title=written.title,
         description=written.description, hardware=hardware or written.hardware, hardware_by_command=bool(hardware),
         file=source.file, text=source.text,
     )  # fmt: skip
@@ -291,9 +296,11 @@ class _Expansion:
 
     def _contexts(self, entry: Deployments, loads: Sequence[Load], at: Location) -> list[int]:
         """max_context as written, if each is enough for every load; otherwise as large as the loads need."""
-        parity = self.written.parity
+        parity, quality = self.written.parity, self.written.quality
         known = [size for load in loads if (size := self.loads.largest(load)) is not None]
-        longest = max([*known, parity.input_tokens + parity.output_tokens if parity else 0, 1])
+        longest = max(
+            [*known, parity.input_tokens + parity.output_tokens if parity else 0, quality.perplexity.window + 1 if quality else 0, 1]
+        )
         for i, context in enumerate(entry.max_context or []):
             if context < longest:
                 message = f"{context} tokens are less than the {longest} (input + output) of the longest request sent there"

@@ -23,6 +23,7 @@ from enginebench.metrics.equivalence import read_margin
 from enginebench.metrics.slo import LIMITS
 from enginebench.scenario.container_schema import ContainerSettings
 from enginebench.scenario.load_schema import Loads
+from enginebench.scenario.quality import Quality
 from enginebench.scenario.speculation_schema import Speculations
 
 if TYPE_CHECKING:
@@ -285,3 +286,4 @@ class ScenarioFile(Strict):
         "loads where they can still change the answer.",
     )
     parity: Parity | None = Field(None, description="Compare the engines' greedy output for the same prompts.")
+    quality: Quality | None = Field(None, description="Measure quality beside speed, in the same server: perplexity, divergence, tasks.")

@@ -135,7 +135,7 @@ def test_every_metric_is_declared_in_full() -> None:
         assert its.name == name
         assert len(its.formula) > 20, name
         assert not its.definition.endswith(" "), name
-        assert its.unit in {*DISPLAY_UNITS, "tok", "tok/s", "req/s", "W", "J/tok"}, name
+        assert its.unit in {*DISPLAY_UNITS, "tok", "per token", "tok/s", "req/s", "W", "J/tok"}, name
         assert (its.scope == "cost") == (Need.PRICES in its.needs), name
     assert [its.slo_limit for its in metrics().values() if its.slo_limit] == list(LIMITS)
 

@@ -41,8 +41,9 @@ class Line:
 
     @property
     def tags(self) -> tuple[str, ...]:
-        """The words that mark the row: its state unless that is valid, and whether its server was attached to."""
-        return (*(() if self.state == "valid" else (self.state,)), *(("attached",) if self.row.attached else ()))
+        """The words that mark the row: its state unless that is valid, an attached server, and whether its quality bars it."""
+        state = () if self.state == "valid" else (self.state,)
+        return (*state, *(("attached",) if self.row.attached else ()), *(("quality",) if self.row.excluded else ()))
 
 
 @dataclass(frozen=True)

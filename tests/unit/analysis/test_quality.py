@@ -1,0 +1,115 @@
+"""A deployment is excluded by the interval of its perplexity's increase and not by the point, and then leads nowhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from enginebench.analysis.quality import Quality, qualities, without_broken
+from enginebench.analysis.rows import Row
+from enginebench.records.launch import LaunchRecord
+from enginebench.records.quality import Continuation, Prediction, QualityRecord, Rule, Scored, TaskScore
+
+from .result_sets import GRID, concluded, deployment, rows, times
+
+RULE = Rule("alice", "00", "11", 16, 512, 512, 255)
+CHECK: Mapping[str, object] = {"perplexity": {"max_increase": 0.02}, "reference": None}
+TRUTH = {"good": times(1.0), "fast": times(1.5)}
+
+
+def scored(increase: float, *, noise: float = 0.0, seed: int = 1, rule: Rule = RULE) -> Scored:
+    """Windows of one text, which differ much among themselves; the increase of each varies by the noise."""
+    text = np.random.default_rng(0).normal(2.0, 0.3, rule.windows)
+    more = math.log1p(increase) + np.random.default_rng(seed).normal(0, noise, rule.windows)
+    more += math.log1p(increase) - more.mean()
+    return Scored(rule, "prompt_logprobs", tuple((rule.scored * (text + more)).tolist()), 1.0)
+
+
+def judged(its: QualityRecord, check: Mapping[str, object] = CHECK, other: QualityRecord | None = None) -> tuple[Sequence[Row], Quality]:
+    """`fast` with this quality beside `good`."""
+    records = {"good": other or QualityRecord(scored(0.0)), "fast": its}
+    launches = {name: LaunchRecord(name, deployment(name), 0, "", quality=record) for name, record in records.items()}
+    found = rows(TRUTH)
+    all_ = qualities(found, launches, check)
+    return without_broken(found, all_), next(each for each in all_ if each.deployment == "fast")
+
+
+@pytest.mark.parametrize(
+    ("increase", "noise", "verdict"),
+    [(0.05, 0.01, "breaks"), (0.03, 0.05, "cannot tell"), (0.01, 0.05, "cannot tell"), (0.01, 0.005, "within"), (0.05, 0.2, "cannot tell")],
+)
+def test_the_interval_decides_and_not_the_point(increase: float, noise: float, verdict: str) -> None:
+    found, its = judged(QualityRecord(scored(increase, noise=noise)))
+    assert its.verdict == verdict
+    assert its.reference == "good"
+    assert its.increase is not None
+    assert its.increase.value == pytest.approx(increase, rel=1e-6)
+    leads = concluded(found).grids[0].statements[0].leaders
+    assert leads == (("good",) if verdict == "breaks" else ("fast",))
+    assert {row.name for row in found if not row.ranked} == ({"fast"} if verdict == "breaks" else set())
+
+
+def test_what_breaks_the_rule_says_so_with_the_figure_and_the_limit() -> None:
+    found, its = judged(QualityRecord(scored(0.05, noise=0.01)))
+    assert its.why.startswith("perplexity 5 % above good [4.")
+    assert its.why.endswith("more than 2 %")
+    regime = concluded(found).grids[0].regimes[0]
+    assert regime.outcome == "alone"
+    assert [(s.deployment, s.relation, s.note) for s in regime.standings if s.deployment == "fast"] == [("fast", "not comparable", its.why)]
+
+
+def test_numbers_that_are_none_break_the_rule_whatever_the_others_are() -> None:
+    found, its = judged(QualityRecord(replace(scored(0.0), nats=(), invalid=7)))
+    assert (its.verdict, its.why) == ("breaks", "7 scored tokens have no finite log-probability")
+    assert its.perplexity is None
+    assert not any(row.ranked for row in found if row.name == "fast")
+
+
+def test_what_was_not_measured_is_unknown_and_stays_ranked() -> None:
+    found, its = judged(QualityRecord(missing={"perplexity": "Ollama does not report the probability of tokens that it is given"}))
+    assert (its.verdict, its.why) == ("unknown", "Ollama does not report the probability of tokens that it is given")
+    assert all(row.ranked for row in found)
+    _, its = judged(QualityRecord(scored(0.5, rule=replace(RULE, tokens_sha256="22"))))
+    assert its.verdict == "unknown"
+    assert "not those of the reference" in its.why
+
+
+def test_the_lowest_perplexity_is_the_reference_unless_a_label_names_one() -> None:
+    _, its = judged(QualityRecord(scored(-0.05, noise=0.01)))
+    assert (its.verdict, its.reference) == ("reference", "")
+    assert its.perplexity is not None
+    assert its.perplexity.value == pytest.approx(0.95 * math.exp(np.random.default_rng(0).normal(2.0, 0.3, 16).mean()))
+
+
+def test_without_a_rule_nothing_is_excluded() -> None:
+    found, its = judged(QualityRecord(scored(0.5, noise=0.01)), {"perplexity": {"max_increase": None}})
+    assert its.verdict == "no rule"
+    assert all(row.ranked for row in found)
+    _, its = judged(QualityRecord(scored(0.5, noise=0.01), under_load=replace(scored(0.5, noise=0.01), beside="7 streams")), {})
+    assert its.loaded is not None
+    assert its.loaded.value == pytest.approx(0)
+
+
+def test_all_that_break_it_leave_nothing_to_rank() -> None:
+    broken = QualityRecord(replace(scored(0.0), nats=(), invalid=1))
+    found, _ = judged(broken, other=broken)
+    assert concluded(found).sentence == "Nothing can be ranked: no deployment keeps the rule for quality."
+    assert len(found) == 2 * len(GRID)
+
+
+def test_divergence_compares_the_same_places_and_tasks_the_same_documents() -> None:
+    def record(second: float, outputs: tuple[int, ...], right: tuple[int, ...]) -> QualityRecord:
+        places = tuple(Prediction(w, 300 + p, (1, 2), (math.log(1 - second), math.log(second))) for w in range(16) for p in range(4))
+        task = TaskScore("t", "acc", sum(right) / len(right), None, tuple(map(str, range(len(right)))), right)
+        return QualityRecord(scored(0.0), predictions=places, continuations=(Continuation(0, outputs),), tasks=(task,))
+
+    base = record(0.2, (1, 2, 3, 4), (1,) * 10)
+    _, its = judged(record(0.6, (1, 2, 9), (0,) * 8 + (1,) * 2), other=base)
+    assert its.divergence is not None
+    assert its.divergence.kl.value == pytest.approx(0.8 * math.log(0.8 / 0.4) + 0.2 * math.log(0.2 / 0.6), rel=1e-4)
+    assert (its.divergence.places, its.divergence.windows, its.divergence.same_best.value) == (64, 16, 1.0)
+    assert (its.divergence.agreed, its.divergence.lengths) == ((2,), (4,))
+    assert its.tasks[0].p == pytest.approx(2 / 2**8)
