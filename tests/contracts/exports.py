@@ -54,8 +54,9 @@ class Check:
 def constant(reader: Path, name: str) -> Any:
     """A constant of a reader, which is not imported here: it needs the tool."""
     for node in ast.parse(reader.read_text()).body:
-        if isinstance(node, ast.Assign) and any(isinstance(each, ast.Name) and each.id == name for each in node.targets):
-            return ast.literal_eval(node.value)
+        match node:
+            case ast.Assign([ast.Name(found)], value) | ast.AnnAssign(ast.Name(found), _, value) if found == name and value is not None:
+                return ast.literal_eval(value)
     return None
 
 
@@ -64,6 +65,8 @@ def python_for(reader: Path, tools: Path | None) -> Path:
     if tools is not None and (found := tools / reader.stem / "bin" / "python").exists():
         return found
     requirements = constant(reader, "REQUIREMENTS")
+    if not requirements:  # it needs nothing but its own source
+        return Path(sys.executable)
     return install(f"reader-{reader.stem}", Pins(tuple(requirements)), print)
 
 

@@ -252,6 +252,18 @@ def test_aiperf_numbers_are_those_of_its_definitions(synthetic: enginebench.Run)
     assert first["request_end_ns"] - first["request_start_ns"] == int(samples.end_ns[0] - samples.sent_ns[0])
 
 
+def test_aiperf_records_have_the_pace_of_answers_that_came_at_once(published: enginebench.Run) -> None:
+    """vLLM sent some answers in one event: their inter token latency is 0 in the summary and in the records."""
+    files = enginebench.export(published, "aiperf").files
+    summaries = {name: json.loads(content) for name, content in files.items() if name.endswith("profile_export_aiperf.json")}
+    name, summary = next((name, its) for name, its in summaries.items() if its.get("inter_token_latency", {}).get("min") == 0)
+    records = [json.loads(line) for line in files[name.replace("profile_export_aiperf.json", "profile_export.jsonl")].splitlines()]
+    values = [its["metrics"]["inter_token_latency"]["value"] for its in records]
+    assert summary["inter_token_latency"]["count"] == len(values)
+    assert summary["inter_token_latency"]["avg"] == pytest.approx(np.mean(values))
+    assert summary["output_token_throughput_per_user"]["count"] == sum(value > 0 for value in values) < len(values)
+
+
 def test_inferencex_rows_are_made_of_vllm_results(synthetic: enginebench.Run) -> None:
     (rows,) = (json.loads(content) for content in enginebench.export(synthetic, "inferencex").files.values())
     theirs = {result["enginebench_cell"]: result for result in results(synthetic)}

@@ -168,8 +168,9 @@ def _metrics(cell: Measured, i: int) -> Mapping[str, tuple[Any, str]]:
     tokens = cell.output_tokens[i]
     if not np.isnan(tokens):
         found["output_sequence_length"] = found["output_token_count"] = (int(tokens), "tokens")
-        pace = float(cell.e2e_s[i] - cell.ttft_s[i]) / (tokens - 1) if tokens > 1 and cell.streamed[i] else 0.0
-        if pace > 0:
+        if tokens > 1 and cell.streamed[i]:
+            pace = float(cell.e2e_s[i] - cell.ttft_s[i]) / (tokens - 1)
             found["inter_token_latency"] = (pace * 1e3, "ms")
-            found["output_token_throughput_per_user"] = (1 / pace, "tokens/sec/user")
+            if pace > 0:  # else all tokens came at once
+                found["output_token_throughput_per_user"] = (1 / pace, "tokens/sec/user")
     return found
