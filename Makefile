@@ -31,7 +31,8 @@ real: .venv/installed-dev ## the tests on every engine that runs on a CPU (insta
 	$(BIN)/bench engines install llamacpp llamacpp:python transformers vllm:cpu mlx
 	CI=1 $(BIN)/pytest -m real tests/real $(PYTEST)
 
-cluster: .venv/installed-dev ## the tests that need a server of their own: S3, PostgreSQL, a collector (minutes)
+cluster: .venv/installed-ray ## the tests that need servers of their own: S3, PostgreSQL, a collector, a Ray cluster of two nodes (minutes)
+	$(BIN)/bench engines install llamacpp transformers
 	CI=1 $(BIN)/pytest -m 'cluster or long' tests/cluster $(PYTEST)
 
 contracts: .venv/installed-dev ## ask the engines' own argument parsers about the golden deployments (installs several GB)
@@ -110,6 +111,10 @@ INSTALL = $(PIP) install --quiet --no-compile --constraint constraints.txt --edi
 
 .venv/installed-dev: .venv/installed
 	$(INSTALL) '.[dev,browser,store,postgresql,otlp]'
+	touch $@
+
+.venv/installed-ray: .venv/installed-dev
+	$(INSTALL) '.[ray]'
 	touch $@
 
 .venv/installed-docs: .venv/installed

@@ -57,6 +57,7 @@ def _scenario() -> str:
         ("deployments.*.speculation", "SpeculationSettings"),
         ("loads", "Loads"), ("slo", "SLO"), ("loads.*.find", "Find"), ("repeats", "AutoRestarts"), ("parity", "Parity"),
         ("quality", "Quality"), ("quality.perplexity", "Perplexity"), ("quality.divergence", "Divergence"), ("quality.tasks", "Task"),
+        ("placement", "PlacementSettings"),
     ):  # fmt: skip
         part = schema if name is None else schema["$defs"][name]
         required = set(part.get("required", ()))

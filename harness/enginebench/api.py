@@ -69,6 +69,8 @@ if TYPE_CHECKING:
     )
     from enginebench.runner.launch_commands import LaunchCommands, launch_commands
     from enginebench.runner.missing import Missing
+    from enginebench.runner.placement.base import Node
+    from enginebench.runner.placement.fleet import Placing, cluster_nodes, install_on, placing, submission
     from enginebench.runner.preflight import CannotRun, Preflight, preflight
     from enginebench.runner.rerun import Differs, Rerun, rerun
     from enginebench.runner.routing import count_routing
@@ -81,18 +83,19 @@ if TYPE_CHECKING:
     from enginebench.validity.judge import all_checks
 
 __all__ = [
-    "Analysis", "Audit", "Calibration", "CannotRun", "Ceilings", "CellEnded", "CellProgress", "CellResult", "CellStarted", "CellsAdded",
-    "Check", "Cleanup", "Comparison", "Conclusion", "DescribedWorkload", "Diagnosis", "Differs", "Discrepancy", "Engine", "EngineReady",
-    "Event", "Expectations", "Expected", "Exported", "Form", "History", "ImageList", "LaunchCommands", "LaunchEnded", "LaunchStarted",
-    "LaunchStep", "ListedImage", "ListedScenario", "ListedWorkload", "Missing", "ModelFit", "Note", "Offload", "OffloadCurve", "OnEvent",
-    "Packed", "PlacedModel", "Plan", "PlanTime", "Preflight", "Prices", "Rerun", "Routing", "RoutingSummary", "Run", "RunIndex",
-    "RunOpened", "SideBySide", "Site", "StoredRow", "StoredRun", "Tunables", "Tuned", "UserError", "Verification", "Viewing",
-    "all_checks", "audit_claims", "audit_scenarios", "audit_to_html", "build_images", "build_site", "built_in_scenarios", "calibrate",
-    "ceiling", "clean", "compare", "count_routing", "describe_workload", "doctor", "expectations", "export", "export_formats", "fit",
-    "forget_engine", "history", "import_file", "index_to_dict", "index_to_text", "install_engine", "latest_run", "launch_commands",
-    "list_engines", "list_images", "list_scenarios", "offload", "open_run", "pack", "pin_images", "place", "plan", "plan_time",
-    "preflight", "price_list", "pull_images", "rerun", "routing_summary", "run", "run_index", "runs", "side_by_side", "tunable", "tune",
-    "use_engine", "verify", "view", "workloads",
+    "Analysis", "Audit", "Calibration", "CannotRun", "Ceilings", "CellEnded", "CellProgress", "CellResult", "CellStarted",
+    "CellsAdded", "Check", "Cleanup", "Comparison", "Conclusion", "DescribedWorkload", "Diagnosis", "Differs", "Discrepancy",
+    "Engine", "EngineReady", "Event", "Expectations", "Expected", "Exported", "Form", "History", "ImageList", "LaunchCommands",
+    "LaunchEnded", "LaunchStarted", "LaunchStep", "ListedImage", "ListedScenario", "ListedWorkload", "Missing", "ModelFit", "Node",
+    "Note", "Offload", "OffloadCurve", "OnEvent", "Packed", "PlacedModel", "Placing", "Plan", "PlanTime", "Preflight", "Prices",
+    "Rerun", "Routing", "RoutingSummary", "Run", "RunIndex", "RunOpened", "SideBySide", "Site", "StoredRow", "StoredRun",
+    "Tunables", "Tuned", "UserError", "Verification", "Viewing", "all_checks", "audit_claims", "audit_scenarios", "audit_to_html",
+    "build_images", "build_site", "built_in_scenarios", "calibrate", "ceiling", "clean", "cluster_nodes", "compare",
+    "count_routing", "describe_workload", "doctor", "expectations", "export", "export_formats", "fit", "forget_engine", "history",
+    "import_file", "index_to_dict", "index_to_text", "install_engine", "install_on", "latest_run", "launch_commands",
+    "list_engines", "list_images", "list_scenarios", "offload", "open_run", "pack", "pin_images", "place", "placing", "plan",
+    "plan_time", "preflight", "price_list", "pull_images", "rerun", "routing_summary", "run", "run_index", "runs", "side_by_side",
+    "submission", "tunable", "tune", "use_engine", "verify", "view", "workloads",
 ]  # fmt: skip
 
 
@@ -106,6 +109,8 @@ def run(
     wait_quiet_s: float = 0.0,
     share_machine: bool = False,
     otlp: str | None = None,
+    on: str | None = None,
+    settings: Mapping[str, str] | None = None,
     on_event: eb.OnEvent = lambda _: None,
 ) -> eb.Run:
     """Measure every cell of a plan that has no record yet, and store each as it ends. An interrupted run is resumed by the same call.
@@ -113,13 +118,26 @@ def run(
     results: the folder of runs, or the URL of a store. fresh: start a new run. retry_failed: continue the newest run of this plan and
     measure its failed cells again. client_processes: processes that send the load. wait_quiet_s: how long to wait for a busy machine to
     be quiet. share_machine: go on although another run, or another process on the GPU, uses this machine; its cells are suspect. otlp:
-    the URL of an OpenTelemetry collector that is told how it goes. on_event: called with an `Event` for every step; it must return
-    quickly, and what it raises is raised when the run has ended. Failed cells are in the returned run, not exceptions.
+    the URL of an OpenTelemetry collector that is told how it goes. on: a cluster to measure
+    on, as `ray://HOST:10001`, `local-ray`, `slurm` or `k8s`; the plan is then one with `elsewhere`. settings: of that cluster. on_event:
+    called with an `Event` for every step; it must return quickly, and what it raises is raised when the run has ended. Failed cells are
+    in the returned run, not exceptions.
     CannotRun, a UserError, when this machine lacks something for every cell; if only for some, these are skipped with a `Note`.
     UserError when a data set cannot be read, or another process writes to the run or uses the machine.
     KeyboardInterrupt stops the run; stored cells stay.
     """
     from enginebench.report.run import Run
+
+    if on is not None:
+        from enginebench.runner.placement.base import find
+        from enginebench.runner.placement.driver import run_placed
+
+        return Run(
+            run_placed(
+                plan, results, find(on, settings or {}), fresh=fresh, retry_failed=retry_failed, client_processes=client_processes,
+                wait_quiet_s=wait_quiet_s, share_machine=share_machine, otlp=otlp, on_event=on_event,
+            )
+        )  # fmt: skip
     from enginebench.runner.session import run_plan
 
     folder = run_plan(
@@ -312,6 +330,8 @@ _ELSEWHERE: Mapping[str, tuple[str, ...]] = {
     ),
     "runner.launch_commands": ("LaunchCommands", "launch_commands"),
     "runner.missing": ("Missing",),
+    "runner.placement.base": ("Node",),
+    "runner.placement.fleet": ("Placing", "cluster_nodes", "install_on", "placing", "submission"),
     "runner.preflight": ("CannotRun", "Preflight", "preflight"),
     "runner.rerun": ("Differs", "Rerun", "rerun"),
     "runner.routing": ("count_routing",),

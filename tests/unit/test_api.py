@@ -14,24 +14,25 @@ import pytest
 from enginebench import api
 
 NAMES = [
-    "Analysis", "Audit", "Calibration", "CannotRun", "Ceilings", "CellEnded", "CellProgress", "CellResult", "CellStarted", "CellsAdded",
-    "Check", "Cleanup", "Comparison", "Conclusion", "DescribedWorkload", "Diagnosis", "Differs", "Discrepancy", "Engine", "EngineReady",
-    "Event", "Expectations", "Expected", "Exported", "Form", "History", "ImageList", "LaunchCommands", "LaunchEnded", "LaunchStarted",
-    "LaunchStep", "ListedImage", "ListedScenario", "ListedWorkload", "Missing", "ModelFit", "Note", "Offload", "OffloadCurve", "OnEvent",
-    "Packed", "PlacedModel", "Plan", "PlanTime", "Preflight", "Prices", "Rerun", "Routing", "RoutingSummary", "Run", "RunIndex",
-    "RunOpened", "SideBySide", "Site", "StoredRow", "StoredRun", "Tunables", "Tuned", "UserError", "Verification", "Viewing",
-    "all_checks", "audit_claims", "audit_scenarios", "audit_to_html", "build_images", "build_site", "built_in_scenarios", "calibrate",
-    "ceiling", "clean", "compare", "count_routing", "describe_workload", "doctor", "expectations", "export", "export_formats", "fit",
-    "forget_engine", "history", "import_file", "index_to_dict", "index_to_text", "install_engine", "latest_run", "launch_commands",
-    "list_engines", "list_images", "list_scenarios", "offload", "open_run", "pack", "pin_images", "place", "plan", "plan_time",
-    "preflight", "price_list", "pull_images", "rerun", "routing_summary", "run", "run_index", "runs", "side_by_side", "tunable", "tune",
-    "use_engine", "verify", "view", "workloads",
+    "Analysis", "Audit", "Calibration", "CannotRun", "Ceilings", "CellEnded", "CellProgress", "CellResult", "CellStarted",
+    "CellsAdded", "Check", "Cleanup", "Comparison", "Conclusion", "DescribedWorkload", "Diagnosis", "Differs", "Discrepancy",
+    "Engine", "EngineReady", "Event", "Expectations", "Expected", "Exported", "Form", "History", "ImageList", "LaunchCommands",
+    "LaunchEnded", "LaunchStarted", "LaunchStep", "ListedImage", "ListedScenario", "ListedWorkload", "Missing", "ModelFit", "Node",
+    "Note", "Offload", "OffloadCurve", "OnEvent", "Packed", "PlacedModel", "Placing", "Plan", "PlanTime", "Preflight", "Prices",
+    "Rerun", "Routing", "RoutingSummary", "Run", "RunIndex", "RunOpened", "SideBySide", "Site", "StoredRow", "StoredRun",
+    "Tunables", "Tuned", "UserError", "Verification", "Viewing", "all_checks", "audit_claims", "audit_scenarios", "audit_to_html",
+    "build_images", "build_site", "built_in_scenarios", "calibrate", "ceiling", "clean", "cluster_nodes", "compare",
+    "count_routing", "describe_workload", "doctor", "expectations", "export", "export_formats", "fit", "forget_engine", "history",
+    "import_file", "index_to_dict", "index_to_text", "install_engine", "install_on", "latest_run", "launch_commands",
+    "list_engines", "list_images", "list_scenarios", "offload", "open_run", "pack", "pin_images", "place", "placing", "plan",
+    "plan_time", "preflight", "price_list", "pull_images", "rerun", "routing_summary", "run", "run_index", "runs", "side_by_side",
+    "submission", "tunable", "tune", "use_engine", "verify", "view", "workloads",
 ]  # fmt: skip
 
 SIGNATURES = {
     "plan": "(scenario: str | Path, *, only: Sequence[str] = (), repeats: Repeats | None = None, "
     "hardware: str | None = None, runtime: Runtime | None = None, adapters: Sequence[str | Path] = (), "
-    "expectations: Expectations | None = None) -> Plan",
+    "expectations: Expectations | None = None, elsewhere: bool = False) -> Plan",
     "open_run": "(path: str | Path, *, facts: Sequence[str] = ()) -> Run",
     "latest_run": "(folder: str | Path = 'results') -> Run",
     "runs": "(folder: str | Path = 'results') -> list[Run]",
@@ -78,7 +79,8 @@ SIGNATURES = {
     "build_site": "(folder: str | Path, output: str | Path, *, index: str | None = None, "
     "on_run: Callable[[str], None] = <function>) -> Site",
     "run": "(plan: Plan, *, results: str | Path = 'results', fresh: bool = False, retry_failed: bool = False, client_processes: int = 1, "
-    "wait_quiet_s: float = 0.0, share_machine: bool = False, otlp: str | None = None, on_event: OnEvent = <function>) -> Run",
+    "wait_quiet_s: float = 0.0, share_machine: bool = False, otlp: str | None = None, on: str | None = None, "
+    "settings: Mapping[str, str] | None = None, on_event: OnEvent = <function>) -> Run",
 }
 
 

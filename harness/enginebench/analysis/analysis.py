@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from enginebench.analysis.caveats import caveats, contradictions, slower_than_usual, unpriced
+from enginebench.analysis.caveats import caveats, contradictions, of_nodes, slower_than_usual, unpriced
 from enginebench.analysis.conclude import conclude
 from enginebench.analysis.conclusion import Conclusion
 from enginebench.analysis.parity import Parity, parities
@@ -64,7 +64,16 @@ class Analysis:
             f"the stored cell {cell} is damaged: {why}; `bench run --retry-failed` measures it again" for cell, why in self.damaged.items()
         ]
         return tuple(
-            dict.fromkeys((*damaged, *found, *contradictions(self.rows), *slower_than_usual(self.rows), *unpriced(self.rows, context)))
+            dict.fromkeys(
+                (
+                    *damaged,
+                    *of_nodes(self.launches.values()),
+                    *found,
+                    *contradictions(self.rows),
+                    *slower_than_usual(self.rows),
+                    *unpriced(self.rows, context),
+                )
+            )
         )
 
     @property

@@ -6,15 +6,17 @@ Pure: rows and parities in, sentences out. Does not rank and does not know table
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from enginebench.analysis.parity import Parity
 from enginebench.analysis.rows import Row
 from enginebench.domain.formatting import number
+from enginebench.domain.ids import text_of
 from enginebench.metrics.context import RunContext
 from enginebench.metrics.registry import metrics
 from enginebench.records.cell import has_samples
+from enginebench.records.launch import LaunchRecord
 from enginebench.validity.context import number as counted
 
 if TYPE_CHECKING:
@@ -169,3 +171,22 @@ def unpriced(rows: Sequence[Row], context: RunContext) -> Iterator[str]:
         return
     names = dict.fromkeys(machine.device.name for row in ran if (machine := context.machine(row.cells[0].record)) is not None)
     yield f"no price applies to the hardware of this run ({', '.join(names) or 'unknown'}): give one for it, or one for * (any device)"
+
+
+_NODE_FACTS = ("cpu", "usable_cores", "memory_bytes", "gpus", "kernel", "system")
+
+
+def of_nodes(launches: Iterable[LaunchRecord]) -> Iterator[str]:
+    """What several nodes may have to do with a difference between deployments."""
+    placed = [launch for launch in launches if launch.node]
+    machines = {launch.node: launch.machine for launch in placed}
+    names = ", ".join(sorted(machines))
+    used: dict[str, set[str]] = {}
+    for launch in placed:
+        used.setdefault(text_of(launch.deployment), set()).add(launch.node)
+    if len(machines) < 2:
+        return
+    if differ := [key.replace("_", " ") for key in _NODE_FACTS if len({str(each.get(key)) for each in machines.values()}) > 1]:
+        yield f"measured on nodes that differ in {', '.join(differ)} ({names}): compare what ran on the same node"
+    elif len({frozenset(nodes) for nodes in used.values()}) > 1:
+        yield f"measured on {len(machines)} nodes of one kind ({names}), and not every deployment on the same ones"

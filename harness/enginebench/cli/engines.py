@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 import enginebench
+from enginebench.cli.placement import placement_options
 from enginebench.cli.shared import ADAPTERS, AS_JSON, print_json
 from enginebench.domain.formatting import printable
 
@@ -35,12 +36,17 @@ def engines(context: click.Context, adapters: Sequence[Path], as_json: bool) -> 
 @engines.command(epilog="\b\nExamples:\n  bench engines install llamacpp transformers\n  bench engines install vllm:cpu")
 @click.argument("names", nargs=-1, required=True)
 @ADAPTERS
-def install(names: Sequence[str], adapters: Sequence[Path]) -> None:
+@placement_options
+def install(names: Sequence[str], adapters: Sequence[Path], on: str | None, settings: dict[str, str]) -> None:
     """Install engines, each into a virtual environment of its own, from pinned requirements. Safe to repeat.
 
     NAME:VARIANT installs one of the engine's other sets of requirements, such as that for a machine without a GPU.
     """
     for name in names:
+        if on is not None:
+            for node, what in enginebench.install_on(on, name, settings).items():
+                click.echo(f"{name} on {node}: {printable(what)}")
+            continue
         engine = enginebench.install_engine(name, adapters=adapters, on_step=lambda text: click.echo(text, err=True))
         click.echo(f"{name}: {_installed(engine)}")
 

@@ -14,7 +14,7 @@ _WIDTH = 80
 _LABEL = 10
 _LINES = 3
 """For what is missing and what would do, of five: the others are the title and what can be seen now."""
-_ORDER = ("devices", "engine", "secret", "image", "daemon", "disk")
+_ORDER = ("node", "devices", "engine", "secret", "image", "daemon", "disk")
 
 
 def refusal(title: str, found: enginebench.Preflight, see: Sequence[str]) -> list[str]:
@@ -59,12 +59,12 @@ def see_now(scenario: str, overrides: Overrides, plan: enginebench.Plan, found: 
 def would_do(found: enginebench.Preflight) -> Iterator[str]:
     """What to type, the likeliest first."""
     fixes = sorted((each for each in found.missing if each.fix), key=lambda each: _ORDER.index(each.kind))
-    yield from dict.fromkeys(each.fix for each in fixes if each.kind in ("devices", "engine", "secret"))
+    yield from dict.fromkeys(each.fix for each in fixes if each.kind in ("node", "devices", "engine", "secret"))
     if found.parts_differ:
         yield "--only ..."
     if any(each.kind in ("devices", "engine", "image", "daemon") for each in found.missing):
         yield "runtime: attach"
-    yield from dict.fromkeys(each.fix for each in fixes if each.kind not in ("devices", "engine", "secret"))
+    yield from dict.fromkeys(each.fix for each in fixes if each.kind not in ("node", "devices", "engine", "secret"))
 
 
 def _labelled(label: str, lines: Sequence[str]) -> list[str]:

@@ -35,6 +35,7 @@ class ProgressLines:
         self._done = 0
         self._clock = clock
         self._time_left = TimeLeft(())
+        self._began = 0.0
         self._live = sys.stderr.isatty()
         self._unmeasured: list[CellEnded] = []
         self._again: dict[str, int] = {}
@@ -75,6 +76,10 @@ class ProgressLines:
     def _watch(self, event: Event) -> None:
         """Keep the time that launches and cells take."""
         now, left = self._clock(), self._time_left
+        if isinstance(event, RunOpened):
+            self._began = now
+        if self._placed(event):
+            return
         match event:
             case RunOpened():
                 self._time_needed = self._ask_time() if self._ask_time else None
@@ -89,6 +94,10 @@ class ProgressLines:
                 left.cell_ended(event.cell, now, measured=event.launch is not None)
             case LaunchEnded():
                 left.launch_ended(event.deployment, now)
+
+    def _placed(self, event: Event) -> bool:
+        """Whether several cells run at a time, so that how long one took says nothing of the others."""
+        return event.placed if isinstance(event, RunOpened) else self._run.placed
 
     def _gather(self, event: Event) -> None:
         """Keep cells that were not measured, one after the other for one reason, until another event comes: then they are one line.
@@ -141,7 +150,7 @@ class ProgressLines:
         todo = self._planned - self._done
         if not todo:
             return ""
-        if (seconds := self._time_left.seconds(self._clock())) is None:
+        if (seconds := self._seconds_left(todo)) is None:
             return self._expected(todo / self._planned)
         return (
             f"~{seconds:.0f} s left"
@@ -150,6 +159,12 @@ class ProgressLines:
             if seconds < 6000
             else f"~{seconds / 3600:.1f} h left"
         )
+
+    def _seconds_left(self, todo: int) -> float | None:
+        if not self._run.placed:
+            return self._time_left.seconds(self._clock())
+        ended = self._done - self._run.stored
+        return (self._clock() - self._began) / ended * todo if ended else None
 
     def _expected(self, share: float) -> str:
         """'about 31 min of load left (expected), at least 12 min' for a share of the plan; empty where nothing is known of it."""

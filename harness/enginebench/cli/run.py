@@ -9,9 +9,10 @@ from typing import Any
 import click
 
 import enginebench
+from enginebench.cli.placement import placement_options
 from enginebench.cli.preflight import refusal, see_now
 from enginebench.cli.shared import AS_JSON, RESULTS, Overrides, price_options, scenario_options, show
-from enginebench.errors import Exit
+from enginebench.errors import Exit, UserError
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 
@@ -51,16 +52,26 @@ class Duration(click.ParamType[float]):
 @click.option("--wait-quiet", "wait_quiet_s", type=Duration(), default=0.0, help="Wait so long for a busy machine to be quiet, e.g. 60s.")
 @click.option("--share-machine", is_flag=True, help="Go on although another run or GPU process uses this machine; cells are suspect.")
 @click.option("--otlp", metavar="URL", help="Send live metrics to an OpenTelemetry collector (OTLP over HTTP), e.g. http://localhost:4318.")
+@placement_options
+@click.option("--dry-run", is_flag=True, help="With --on: print what would be submitted, and submit nothing.")
 @click.option("--no-html", is_flag=True, help="Do not write report.html into the run folder.")
 @price_options
 @AS_JSON
-def run(scenario: str, overrides: Overrides, no_html: bool, prices: enginebench.Prices | None, as_json: bool, **how: Any) -> int:
+def run(
+    scenario: str, overrides: Overrides, dry_run: bool, no_html: bool, prices: enginebench.Prices | None, as_json: bool, **how: Any
+) -> int:  # fmt: skip
     """Measure SCENARIO (a file, or the name of a built-in one). The same command resumes an interrupted run.
 
     Exit codes: 0 all cells measured, 2 bad input, 3 cells failed or are missing or all were skipped, 130 interrupted.
     """
-    found = enginebench.plan(scenario, **overrides)
-    if (lacking := enginebench.preflight(found)).refused:  # also by `enginebench.run`, whose modules take half a second to import
+    elsewhere = how["on"] is not None
+    found = enginebench.plan(scenario, **overrides, elsewhere=elsewhere)
+    if dry_run:
+        click.echo(_submission(found, how["on"], how["settings"]), nl=False)
+        return Exit.OK
+    if (
+        not elsewhere and (lacking := enginebench.preflight(found)).refused
+    ):  # also by `enginebench.run`, whose modules take half a second to import
         show("\n".join(refusal(f"bench run {scenario}", lacking, see_now(scenario, overrides, found, lacking))))
         return Exit.USAGE
     from enginebench.cli.progress import progress
@@ -69,6 +80,12 @@ def run(scenario: str, overrides: Overrides, no_html: bool, prices: enginebench.
     with progress(takes) as on_event:
         stored = enginebench.run(found, **how, on_event=on_event)
     return _show(stored.judged_by(prices=prices), as_json=as_json, html=not no_html)
+
+
+def _submission(plan: enginebench.Plan, on: str | None, settings: dict[str, str]) -> str:
+    if on is None:
+        raise UserError("--dry-run shows what --on would submit", advice="see what runs here with: bench plan SCENARIO")
+    return enginebench.submission(plan, on, settings)
 
 
 def _show(stored: enginebench.Run, *, as_json: bool, html: bool) -> int:

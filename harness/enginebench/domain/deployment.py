@@ -13,7 +13,8 @@ from enginebench.domain.precisions import UNSTATED
 from enginebench.domain.speculation import Speculation
 
 Runtime: TypeAlias = Literal["process", "docker", "attach", "in-process"]
-_LATER = ("speculation",)
+_LATER: Mapping[str, object] = {"speculation": None, "node": {}, "nodes": 1}
+"""Fields that older records lack -> their default, with which they are not stored."""
 
 
 @dataclass(frozen=True)
@@ -80,11 +81,15 @@ class Deployment:
     """docker: the engine's container."""
     speculation: Speculation | None = None
     """Speculative decoding in neutral words; None: none, or what `options` ask for in the engine's own."""
+    node: Mapping[str, str] = field(default_factory=dict)
+    """Labels of the node that it needs, as of `--on`: {'name': 'a'}; empty: any that fits."""
+    nodes: int = 1
+    """Machines that it spans."""
 
     def stored(self) -> Mapping[str, object]:
         """The fields as JSON has them; those that were added later only where they are set."""
         found = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
-        return {name: value for name, value in found.items() if name not in _LATER or value is not None}
+        return {name: value for name, value in found.items() if name not in _LATER or value != _LATER[name]}
 
     @property
     def known_precision(self) -> str:

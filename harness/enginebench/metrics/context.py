@@ -55,7 +55,9 @@ class RunContext:
 
         if self.record is None:
             return None
-        facts = {} if cell.deployment.runtime == "attach" else self.record.machine  # those of the client say nothing of the server
+        launch = self.launches.get(cell.launch_id)
+        measured = launch.machine if launch is not None and launch.machine else self.record.machine
+        facts = {} if cell.deployment.runtime == "attach" else measured  # those of the client say nothing of the server
         return machine_of_run(facts, self.record.scenario.get("hardware"), cell.traits.gpus)
 
     def limits(self, cell: CellRecord, machine: Machine) -> DeploymentLimits:

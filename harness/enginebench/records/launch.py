@@ -74,6 +74,12 @@ class LaunchRecord:
     """Why the engine was given up or ended by itself; None: stopped when its cells were done."""
     inputs: Mapping[str, str] = field(default_factory=dict)
     """What it was measured with -> its SHA-256, after '~' where only samples were hashed. Names as in `RunRecord.inputs`."""
+    node: str = ""
+    """Name of the node that it ran on; empty: on the machine of the run."""
+    machine: Mapping[str, JSON] = field(default_factory=dict)
+    """Facts about that node, in the place of those of the run."""
+    unit: str = ""
+    """The unit that it came with, and its id there: 'UNIT/LAUNCH'."""
     schema: int = SCHEMA
     """Version of the format it is stored in."""
 

@@ -56,15 +56,17 @@ class Diagnosis:
 
 def doctor(adapters: Sequence[str | Path] = ()) -> list[Diagnosis]:
     """What this machine can run and what would disturb a measurement: the machine in one line, then CPU, memory, GPUs, Docker, leftovers,
-    engines, and at last which built-in scenarios can run here, with what to type next.
+    engines, labels by which a scenario can ask for a node like this, and at last which built-in scenarios can run here, and what to type.
 
     adapters: further adapter files. UserError if one of these is missing or broken.
     """
+    from enginebench.machine.labels import labels_text
     from enginebench.runner.doctor_summary import can_run, machine_line  # needs plans, which a run's own cleaning does not
 
     engines = list_engines(adapters)
     text, advice = can_run(engines)
-    return [Diagnosis("machine", "ok", machine_line()), *diagnose(engines), Diagnosis("can run", "ok", text, advice)]
+    last = Diagnosis("labels", "ok", labels_text()), Diagnosis("can run", "ok", text, advice)
+    return [Diagnosis("machine", "ok", machine_line()), *diagnose(engines), *last]
 
 
 def diagnose(engines: Iterable[Engine] = ()) -> list[Diagnosis]:

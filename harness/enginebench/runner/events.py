@@ -50,6 +50,9 @@ class RunOpened:
     """The cells of the plan that this session will measure, in order; the objects are those of the later events."""
     searches: Mapping[str, Search] = field(default_factory=dict, repr=False)
     """Id of a cell -> the search that begins with it."""
+    placed: bool = False
+    """Whether it is measured on other machines, where several cells run at a time; `LaunchStep`, `EngineReady`, `CellStarted` and
+    `CellProgress` stay there."""
 
     def deployment_name(self, deployment: Deployment) -> str:
         """'vllm scout fp8 tp=2': a deployment, with what distinguishes it from those of the plan."""

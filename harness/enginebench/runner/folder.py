@@ -149,5 +149,6 @@ def _locked(run: Run) -> Iterator[None]:
 
 
 def _changed(then: Mapping[str, JSON], today: Mapping[str, JSON]) -> str | None:
-    """The first fact in which the machine differs."""
-    return next((f"{key} was {then.get(key)}" for key in _SAME_MACHINE if then.get(key) != today.get(key)), None)
+    """The first fact in which the machine differs. A run that was measured elsewhere goes on with the same kind of placement."""
+    keys = ("placement",) if "placement" in today else ("placement", *_SAME_MACHINE)
+    return next((f"{key} was {then.get(key)}" for key in keys if then.get(key) != today.get(key)), None)

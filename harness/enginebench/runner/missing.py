@@ -20,7 +20,7 @@ from enginebench.runner.weights_disk import without_room
 from enginebench.runtime.container.client import address, refusal
 from enginebench.scenario.plan import Plan
 
-Kind: TypeAlias = Literal["devices", "daemon", "image", "secret", "disk", "engine"]
+Kind: TypeAlias = Literal["devices", "daemon", "image", "secret", "disk", "engine", "node"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,8 @@ class Lookup:
 
     def of(self, deployment: Deployment) -> list[Missing]:
         """What keeps this deployment from running here; empty if nothing does, or if its engine cannot serve it anyway."""
+        if elsewhere := not self._plan.placed and _elsewhere(deployment):
+            return [Missing("node", elsewhere, "--on CLUSTER, see docs/clusters.md")]
         if deployment.runtime == "attach":
             return [*_key(deployment)]
         found = [*self._boxed(deployment)] if deployment.runtime == "docker" else [*self._engine(deployment)]
@@ -148,6 +150,13 @@ class Lookup:
         with contextlib.suppress(UserError):
             return SdkDaemon().image_id(name) is not None
         return None
+
+
+def _elsewhere(deployment: Deployment) -> str:
+    """What a deployment asks of a cluster, which one machine without one is not."""
+    if deployment.nodes > 1:
+        return counted(deployment.nodes, "node")
+    return f"a node with {', '.join(f'{key} {value}' for key, value in deployment.node.items())}" if deployment.node else ""
 
 
 def _key(deployment: Deployment) -> Iterator[Missing]:

@@ -53,7 +53,7 @@ def run_plan(
         raise CannotRun(lacking)
     plan = replace(plan, skipped={**plan.skipped, **lacking.skipped})
     plan = replace(plan, contents={**plan.contents, **check_prompts(plan)})
-    listener, live = _Listener(on_event), LiveFile()
+    listener, live = Listener(on_event), LiveFile()
     listeners: list[OnEvent] = [live, listener]
 
     def tell(event: Event) -> None:
@@ -75,7 +75,7 @@ def run_plan(
         if (found := [*lease.others(), *users]) and not share_machine:
             advice = "wait until it has ended, or go on with --share-machine: then every cell is suspect"
             raise UserError(f"this machine is in use by {', '.join(found)}", advice=advice)
-        folder, uploads = _folder_of(results, plan, stack, note)
+        folder, uploads = folder_of(results, plan, stack, note)
         listeners += [uploads] if uploads is not None else []
         if otlp is not None:
             from enginebench.runner.otlp import Otlp
@@ -111,7 +111,7 @@ def growth_of(plan: Plan) -> Growth:
     return AutoGrowth(plan, plan.scenario.auto)
 
 
-def _folder_of(results: str | Path, plan: Plan, stack: contextlib.ExitStack, note: Callable[[str], None]) -> tuple[Path, Uploads | None]:
+def folder_of(results: str | Path, plan: Plan, stack: contextlib.ExitStack, note: Callable[[str], None]) -> tuple[Path, Uploads | None]:
     """Where the run is measured; where `results` is a store, also what takes it there."""
     if (url := url_of(results)) is None:
         return Path(results), None
@@ -122,7 +122,7 @@ def _folder_of(results: str | Path, plan: Plan, stack: contextlib.ExitStack, not
     return uploads.folder, uploads
 
 
-class _Listener:
+class Listener:
     """Passes events on until the listener raises; its error must not look like one of the engine, and is raised after the run."""
 
     def __init__(self, on_event: OnEvent) -> None:

@@ -80,6 +80,10 @@ class Scenario:
     """Whether the command states `hardware`, and not the file. Then it is not compared with what is here."""
     equal_within: float | None = None
     """The share below which a difference is equal in practice; None: that of each metric."""
+    exclusive: bool = True
+    """Elsewhere: whether each server start has a node for itself."""
+    cores: int = 0
+    """Elsewhere: cores that each server start takes of a node that it shares."""
     file: Path = Path("scenario.yaml")
     text: str = ""
     """Content of the file, verbatim."""
@@ -126,7 +130,9 @@ def expand(source: Source, registry: Registry, *, runtime: Runtime | None = None
         auto=_auto(written), equal_within=written.equal_within,
         parity=ParityCheck(**written.parity.model_dump()) if written.parity else None,
         quality=quality_of(written.quality, source, labels), title=written.title,
-        description=written.description, hardware=hardware or written.hardware, hardware_by_command=bool(hardware),
+        description=written.description, exclusive=written.placement is None or written.placement.exclusive,
+        cores=(written.placement.cores if written.placement else None) or 0, hardware=hardware or written.hardware,
+        hardware_by_command=bool(hardware),
         file=source.file, text=source.text,
     )  # fmt: skip
 
@@ -152,7 +158,7 @@ class _Keys:
 
     def of(self, deployment: Deployment) -> tuple[object, ...]:
         values = ((each.name, getattr(deployment, each.name)) for each in fields(deployment))
-        return tuple(self._text(value) if name in ("options", "container") else value for name, value in values)
+        return tuple(self._text(value) if name in ("options", "container", "node") else value for name, value in values)
 
     def _text(self, value: object) -> str:
         if id(value) not in self._texts:
@@ -209,7 +215,8 @@ class _Expansion:
         cells = 0
         for number, entry in enumerate(self.written.deployments):
             degrees = (entry.tp, entry.pp, entry.dp_replicas, entry.attention_dp, entry.ep, entry.max_context, entry.max_concurrency)
-            spread = math.prod(len(values or [0]) for values in (*degrees, entry.container)) * len(list(_speculations(entry)))
+            spread = math.prod(len(values or [0]) for values in (*degrees, entry.container, entry.node))
+            spread *= len(list(_speculations(entry)))
             named = len(entry.engine) * len(entry.model) * len(entry.precision) * len(entry.runtime)
             if named * spread > MAX_CELLS:  # checked first, because iterating over so many takes too long
                 raise self._too_many(named * spread, ("deployments", number))
@@ -257,15 +264,16 @@ class _Expansion:
             containers = entry.container if variant.runtime == "docker" else None
             settings = [each.container() for each in containers] if containers else [Container()]
             speculations = [self._speculation(adapter, each, variant) for each in _speculations(entry)]
-            for parallelism, context, concurrency, chosen, container, speculation in itertools.product(
-                parallelisms, contexts, streams, options, settings, speculations
+            nodes = [{key: str(value) for key, value in labels.items()} for labels in entry.node or [{}]]
+            for parallelism, context, concurrency, chosen, container, speculation, node in itertools.product(
+                parallelisms, contexts, streams, options, settings, speculations, nodes
             ):
                 deployment = Deployment(
                     engine=variant.engine, model=variant.model, precision=variant.precision, checkpoint=checkpoint, runtime=variant.runtime,
                     parallelism=parallelism, max_context=context, max_concurrency=concurrency, options=chosen, url=entry.url,
                     api_key_env=entry.api_key_env, api_key_header=entry.api_key_header, ca_file=entry.ca_file,
                     ready_timeout_s=entry.ready_timeout_s, label=entry.label,
-                    container=container, speculation=speculation,
+                    container=container, speculation=speculation, node=node,
                 )  # fmt: skip
                 yield _Served(deployment, loads, searches)
 

@@ -54,6 +54,8 @@ class Plan:
     """What adds cells while it runs, other than searches and `repeats: auto`: `{"tune": {...}}`. Stored with the run."""
     registry: Registry = field(default_factory=discover, repr=False, compare=False)
     """The adapters of its engines."""
+    placed: bool = False
+    """Whether this machine is the node that its deployments ask for."""
 
     @property
     def id(self) -> str:
@@ -166,6 +168,8 @@ class _Served:
     def refusal(self, registry: Registry) -> str | None:
         """Why the engine cannot serve this deployment or its loads; None if it can."""
         adapter = registry[self.deployment.engine]
+        if self.deployment.nodes > 1 and not adapter.spans_nodes:
+            return f"{adapter.title} runs on one machine here, not on {self.deployment.nodes}"
         loads = [load for load in self.loads if load not in self.unfit]
         searched = [load_at(search, search.stop) for search in self.searches if search.base not in self.unfit]
         try:

@@ -33,6 +33,7 @@ def plan(
     runtime: Runtime | None = None,
     adapters: Sequence[str | Path] = (),
     expectations: Expectations | None = None,
+    elsewhere: bool = False,
 ) -> Plan:
     """The cells of a scenario in the order they would be measured, and which are skipped and why. Launches nothing.
 
@@ -40,7 +41,7 @@ def plan(
     values of every key. repeats: a number or 'auto' instead of the scenario's. hardware: what it will run on, such as '4xh100', to skip
     what does not fit; 'any': check nothing; None: the scenario's, else the GPUs of this machine. runtime: 'process' or 'docker' for every
     server that the scenario starts. adapters: further adapter files. expectations: what engines usually reach, for the time it takes, see
-    `expectations`; None: by published measurements.
+    `expectations`; None: by published measurements. elsewhere: it is measured on other machines, so that only stated hardware is checked.
     UserError with file, line and key for a mistake in the scenario, and for a selection without cells.
     """
     registry = discover(map(Path, adapters))
@@ -49,7 +50,7 @@ def plan(
         loaded = replace(loaded, repeats=FIRST_LOOK, auto=loaded.auto or AutoRepeats())
     elif repeats is not None:
         loaded = replace(loaded, repeats=repeats, auto=None)
-    bounds, unchecked = _bounds(loaded, expectations)
+    bounds, unchecked = (None, "") if elsewhere and not loaded.hardware else _bounds(loaded, expectations)
     whole = replace(plan_of(loaded, registry, bounds), unchecked=unchecked, expectations=expectations)
     selection = _selection(only)
     for key, values in selection.items():

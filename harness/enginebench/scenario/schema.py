@@ -145,6 +145,9 @@ class Deployments(Strict):
     ready_timeout_s: Seconds | None = Field(
         None, description="Seconds that the engine may take to become ready; default: set by its adapter."
     )
+    node: Annotated[list[dict[Name, str | int]], ListOf] | None = sweep_or(
+        "Labels of the node that it needs, as `{name: a}` or `{gpu: nvidia-h100-80gb-hbm3}`: those of `bench doctor --on`."
+    )
     label: str | None = Field(None, max_length=60, description="Name in tables and plots; default: engine, model and what varies.")
 
     @model_validator(mode="after")
@@ -248,6 +251,13 @@ def _preset_schema(schema: dict[str, Any]) -> None:
     schema["anyOf"] = [{"type": "string"}, *(kind for kind in schema["anyOf"] if kind.get("type") != "null")]
 
 
+class PlacementSettings(Strict):
+    """What a server start takes of a node, where `--on` names a cluster."""
+
+    exclusive: bool = Field(default=True, description="A node for itself, so that nothing else disturbs what is measured.")
+    cores: Few | None = Field(None, description="With `exclusive: false`: cores that it takes of a node, and no other has; default 1.")
+
+
 class ScenarioFile(Strict):
     """A scenario: what to compare, under which loads."""
 
@@ -287,3 +297,6 @@ class ScenarioFile(Strict):
     )
     parity: Parity | None = Field(None, description="Compare the engines' greedy output for the same prompts.")
     quality: Quality | None = Field(None, description="Measure quality beside speed, in the same server: perplexity, divergence, tasks.")
+    placement: PlacementSettings | None = Field(
+        None, description="What a server start takes of a node, where `--on` names a cluster; default: a node for itself."
+    )

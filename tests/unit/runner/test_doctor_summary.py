@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from enginebench.adapter import Install
 from enginebench.cli import bench
 from enginebench.engines.installed import Engine
-from enginebench.machine import host
+from enginebench.machine import host, labels
 from enginebench.machine.accelerators import Gpu
 from enginebench.runner import doctor, doctor_summary
 from enginebench.runner.preflight import Preflight
@@ -67,9 +67,11 @@ def test_the_first_and_the_last_lines(monkeypatch: pytest.MonkeyPatch, tmp_path:
     scenarios(monkeypatch, quickstart="whole")
     monkeypatch.setattr(doctor_summary, "machine_line", lambda: "EPYC, 96 cores, 755 GiB · no GPU · Docker")
     monkeypatch.setattr(doctor, "diagnose", lambda _: [doctor.Diagnosis("Python", "ok", "CPython 3.11")])
+    monkeypatch.setattr(labels, "labels_text", lambda: "arch=x86_64,cores=96")
     assert CliRunner().invoke(bench, ["doctor"]).stdout == (
         "ok    machine      EPYC, 96 cores, 755 GiB · no GPU · Docker\n"
         "ok    Python       CPython 3.11\n"
+        "ok    labels       arch=x86_64,cores=96\n"
         "ok    can run      quickstart\n"
         "                   next: bench run quickstart\n"
     )

@@ -1,0 +1,119 @@
+"""The driver of a run that is measured elsewhere: opens the run folder, sends what lacks as units, stores what comes back as it comes.
+
+Every cell is on disk here when `store` returns, so a lost driver loses at most the cells in flight, and the same command resumes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from enginebench.domain import JSON, Cell
+from enginebench.domain.ids import text_of
+from enginebench.errors import UserError
+from enginebench.records.run_folder import Run
+from enginebench.runner.events import Event, Note, OnEvent, RunOpened, ignore
+from enginebench.runner.folder import open_run_for
+from enginebench.runner.live import LiveFile
+from enginebench.runner.placement.base import Choice, Placement
+from enginebench.runner.placement.intake import RunIntake
+from enginebench.runner.placement.unit_data import Unit
+from enginebench.runner.placement.unit_plan import units_of
+from enginebench.runner.preflight import check_prompts
+from enginebench.runner.session import Listener, folder_of
+from enginebench.scenario.plan import Plan
+
+
+def run_placed(
+    plan: Plan,
+    results: str | Path,
+    placement: Placement,
+    *,
+    fresh: bool = False,
+    retry_failed: bool = False,
+    client_processes: int = 1,
+    wait_quiet_s: float = 0.0,
+    share_machine: bool = False,
+    otlp: str | None = None,
+    on_event: OnEvent = ignore,
+) -> Run:
+    """Measure every cell of a plan that has no record yet where the placement says. Arguments as of `enginebench.api.run`.
+
+    UserError when no unit fits any node, with what each node lacks.
+    """
+    _check_elsewhere(plan)
+    plan = replace(plan, contents={**plan.contents, **check_prompts(plan)})
+    how: dict[str, Any] = {"client_processes": client_processes, "wait_quiet_s": wait_quiet_s, "share_machine": share_machine}
+    live, listener = LiveFile(), Listener(on_event)
+    listeners: list[OnEvent] = [live, listener]
+
+    def tell(event: Event) -> None:
+        for each in listeners:
+            each(event)
+
+    def note(text: str) -> None:
+        tell(Note(text))
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(placement)
+        everything = units_of(plan, **how)
+        unfit = _unfit(everything, placement)
+        if everything and len(unfit) == len(everything):
+            raise UserError(_refusal(unfit, placement), advice="see the nodes with: bench doctor --on " + placement.on)
+        folder, uploads = folder_of(results, plan, stack, note)
+        listeners += [uploads] if uploads is not None else []
+        if otlp is not None:
+            from enginebench.runner.otlp import Otlp
+
+            listeners.append(stack.enter_context(Otlp(otlp, note)))
+        machine = _machine(placement)
+        opened = open_run_for(plan, folder, machine, fresh=fresh, retry_failed=retry_failed, say=note, uploads=uploads)
+        run = stack.enter_context(opened)
+        _announce(plan, run, tell)
+        stack.enter_context(live)
+        intake = RunIntake(plan, run, tell)
+        intake.skip_planned()
+        units = intake.lacking(units_of(plan, intake.lacks, **how))
+        for unit in units:
+            if unit.launch_id in unfit:
+                intake.skip(unit, f"no node fits: {unfit[unit.launch_id].why_not}")
+        placement.run([unit for unit in units if unit.launch_id not in unfit], intake)
+        intake.finish()
+    if listener.error is not None:
+        raise listener.error
+    return run
+
+
+def _check_elsewhere(plan: Plan) -> None:
+    """UserError for what a run does only on its own machine."""
+    if plan.scenario.auto is not None:
+        raise UserError("repeats: auto looks at results while it runs, which --on does not", advice="state a number: --repeats 5")
+    if plan.scenario.quality is not None:
+        advice = "measure it without --on, or leave `quality` out of the scenario"
+        raise UserError("quality is not measured with --on", file=plan.scenario.file, key="quality", advice=advice)
+
+
+def _unfit(units: list[Unit], placement: Placement) -> dict[str, Choice]:
+    """Launch id of each unit that cannot be placed -> why."""
+    return {unit.launch_id: choice for unit, choice in zip(units, placement.choices(units), strict=True) if not choice.nodes}
+
+
+def _refusal(unfit: Mapping[str, Choice], placement: Placement) -> str:
+    reasons = dict.fromkeys(choice.why_not for choice in unfit.values())
+    return f"no node of {placement.on} fits any deployment: {'; '.join(reasons)}"
+
+
+def _machine(placement: Placement) -> dict[str, JSON]:
+    """In the place of this machine's facts, which say nothing of the nodes. A run is resumed by the same kind of placement."""
+    return {"placement": placement.names[0]}
+
+
+def _announce(plan: Plan, run: Run, tell: OnEvent) -> None:
+    loads = tuple(dict.fromkeys(cell.load for cell in plan.cells))
+    deployments = tuple({text_of(deployment): deployment for deployment, _ in plan.launches()}.values())
+    todo: tuple[Cell, ...] = tuple(cell for cell in plan.cells if cell.id not in plan.skipped and not run.has(cell.id))
+    stored = sum(map(run.has, run.record.cells))
+    tell(RunOpened(run.path, len(run.record.cells), stored, loads, deployments, todo, plan.searches, placed=True))
