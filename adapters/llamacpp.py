@@ -187,6 +187,7 @@ class LlamaCpp(eb.Adapter):
     runtimes = ("process", "in-process")
     speculates = frozenset(SPECULATION)
     forces_acceptance = frozenset(SPECULATION)
+    takes_loras = True
     options = LlamaCppOptions
     scores = eb.scoring.forced_tokens()
     ready_paths = ("/health", "/v1/models")  # llama-cpp-python has no /health; it listens only when the model is loaded
@@ -219,6 +220,7 @@ class LlamaCpp(eb.Adapter):
                 (deployment.max_concurrency > 1, "llama-cpp-python answers one request at a time: above concurrency 1 there is a queue"),
                 (devices > 1, "llama-cpp-python runs on one GPU here; xllamacpp and llama-server spread over several"),
                 (missing, f"llama-cpp-python has no flag for {', '.join(missing)}"),
+                (deployment.loras, "llama-cpp-python applies one LoRA adapter to all requests: write server: xllamacpp"),
                 (offline and deployment.speculation, "llama-cpp-python speculates in its server only: write runtime: process"),
                 *_python_speculation(deployment.speculation),
             )
@@ -273,13 +275,18 @@ class LlamaCpp(eb.Adapter):
             return eb.Launch(argv, deployment.model, env=env, notes=notes)
         worker = (str(install.python), str(eb.WORKERS / "llamacpp_worker.py"), "offline" if offline else "serve")
         command = (str(install.binary),) if install.variant == "llama-server" else worker
-        argv = (*command, *address, *server_flags(deployment, options, site.checkpoint, site.draft))
+        loras = [word for path in site.loras.values() for word in ("--lora", path)]
+        argv = (*command, *address, *server_flags(deployment, options, site.checkpoint, site.draft), *loras)
         return eb.Launch(argv, deployment.model, env=env, notes=eb.holding((options.unified_kv, "all slots share one KV pool")))
 
     def request_fields(self, deployment: eb.Deployment, load: eb.Load) -> Mapping[str, eb.JSON]:
         # The server's own sampling defaults (top_k 40, top_p 0.95, min_p 0.05) would be another experiment.
         reuse = eb.options_as(LlamaCppOptions, deployment).prefix_cache and load.prefix_cache != "cold"
-        return {"ignore_eos": True, "cache_prompt": reuse, "stream_options": {"include_usage": True}, **eb.NEUTRAL_SAMPLING}
+        none = self.lora_fields(deployment, "") if deployment.loras else {}  # without scales all adapters would apply
+        return {"ignore_eos": True, "cache_prompt": reuse, "stream_options": {"include_usage": True}, **eb.NEUTRAL_SAMPLING, **none}
+
+    def lora_fields(self, deployment: eb.Deployment, name: str) -> Mapping[str, eb.JSON]:
+        return {"lora": [{"id": number, "scale": float(each == name)} for number, each in enumerate(deployment.loras)]}
 
     def resolved(self, get: eb.Get) -> eb.Resolved:
         replies = {path: get(path).json() for path in ("/props", "/slots", "/v1/models")}

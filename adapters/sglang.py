@@ -197,6 +197,7 @@ class Sglang(eb.Adapter):
     precisions = frozenset({*eb.TORCH_DTYPES, *QUANTIZED.values(), "int4"})
     runtimes = ("process", "in-process")
     speculates = frozenset(SPECULATION)
+    takes_loras = True
     speculation_options = ("speculative",)
     forces_acceptance = frozenset(SPECULATION) - {"ngram"}  # its n-gram worker never reads SGLANG_SIMULATE_ACC_LEN
     options = SglangOptions
@@ -278,7 +279,9 @@ class Sglang(eb.Adapter):
         local = {"HF_HUB_OFFLINE": "1"} if site.is_local else {}
         env, notes = {**local, **routing, **_forced_acceptance(deployment.speculation), **options.env}, _notes(deployment, options)
         python, model = str(install.python), ("--model-path", site.checkpoint, "--served-model-name", deployment.model)
-        engine = (*engine_flags(deployment, options, site.draft), *options.extra)
+        loras: list[eb.JSON] = [f"{name}={path}" for name, path in site.loras.items()]
+        adapters = eb.flags_of({"--enable-lora": bool(loras), "--max-loras-per-batch": len(loras) or None, "--lora-paths": loras})
+        engine = (*engine_flags(deployment, options, site.draft), *adapters, *options.extra)
         if deployment.runtime == "in-process":
             argv = (python, str(eb.WORKERS / "sglang_worker.py"), *model, *engine)
             return eb.Launch(argv, deployment.model, env, notes=notes, ready_timeout_s=READY_S)
@@ -295,6 +298,9 @@ class Sglang(eb.Adapter):
         if self.traits(deployment).protocol == "sglang":
             return {"sampling_params": forced}
         return forced | {"stream_options": dict(eb.CONTINUOUS_USAGE)}
+
+    def lora_fields(self, deployment: eb.Deployment, name: str) -> Mapping[str, eb.JSON]:
+        return {"lora_path": name}
 
     def resolved(self, get: eb.Get) -> eb.Resolved:
         info = eb.Fields(eb.without_secrets(get("/server_info").json()))

@@ -176,6 +176,7 @@ class Vllm(eb.Adapter):
     precisions = frozenset({*eb.TORCH_DTYPES, *QUANTIZED.values(), "int4"})
     runtimes = ("process", "in-process")
     speculates: ClassVar[frozenset[eb.SpeculationMethod]] = frozenset(("draft", "ngram", "mtp", "eagle", "eagle3"))
+    takes_loras = True
     speculation_options = ("speculative",)
     forces_acceptance = speculates
     options = VllmOptions
@@ -265,7 +266,7 @@ class Vllm(eb.Adapter):
             return eb.Launch(argv, deployment.model, env, notes=notes, ready_timeout_s=READY_S)
         command = (*worker, "serve") if cpu or install.binary is None else (str(install.binary), "serve")
         served = ("--served-model-name", deployment.model, *SERVER_FLAGS, *eb.flags_of({"--api-server-count": options.api_servers}))
-        server = (*command, site.checkpoint, *served, *engine)
+        server = (*command, site.checkpoint, *served, *engine, *_loras(site))
         if (pair := options.disaggregated) is None:
             return eb.Launch((*server, *site.address), deployment.model, env, notes=notes, ready_timeout_s=READY_S)
         members = _members(pair, server, env, site, None if cpu else deployment.parallelism.devices)
@@ -316,6 +317,12 @@ class Vllm(eb.Adapter):
         use = eb.prometheus_mean(text, "vllm:kv_cache_usage_perc")  # one gauge per replica
         found |= eb.accepted_per_position(text, "vllm:spec_decode_num_accepted_tokens_per_pos_total")
         return found | ({"kv_use": use} if use is not None else {})
+
+
+def _loras(site: eb.Site) -> list[str]:
+    """Each is served as a model of its own name. A rank above 16 needs extra: [--max-lora-rank, N]."""
+    named: list[eb.JSON] = [f"{name}={path}" for name, path in site.loras.items()]
+    return eb.flags_of({"--enable-lora": bool(named), "--max-loras": len(named) or None, "--lora-modules": named})
 
 
 def _speculative_config(asked: eb.Speculation | None, draft: str) -> dict[str, eb.JSON] | None:

@@ -170,7 +170,11 @@ def check_disaggregated(deployment: Deployment, pair: PrefillDecode | None) -> N
 
 def check_neutral(adapter: Adapter, deployment: Deployment) -> None:
     """Refuse what the deployment asks for in neutral words and the adapter does not map. Raises Unsupported."""
-    asked = deployment.speculation
+    asked, elsewhere = deployment.speculation, deployment.runtime != "process"
+    refuse(
+        (deployment.loras and not adapter.takes_loras, f"{adapter.title} serves no LoRA adapters here: leave `loras` out"),
+        (deployment.loras and elsewhere, "LoRA adapters are loaded by servers that are started as processes: write runtime: process"),
+    )
     if asked is None:
         return
     title, known = adapter.title, ", ".join(sorted(adapter.speculates))
@@ -240,6 +244,8 @@ class Adapter(ABC):
     """Methods of `Deployment.speculation` that `launch` maps; a deployment with any other is refused."""
     forces_acceptance: ClassVar[frozenset[SpeculationMethod]] = frozenset()
     """Those of them for which the engine can force how many proposed tokens are accepted."""
+    takes_loras: ClassVar[bool] = False
+    """Whether `launch` loads `Site.loras`, and `lora_fields` sends requests to them."""
     speculation_options: ClassVar[tuple[str, ...]] = ()
     """Options that say the same in the engine's own words; with `speculation` they are refused."""
     runtimes: ClassVar[tuple[Runtime, ...]] = ("process",)
@@ -326,6 +332,10 @@ class Adapter(ABC):
     def request_fields(self, deployment: Deployment, load: Load) -> Mapping[str, JSON]:
         """Fields added to every request: forced length, sampling, usage, cache switches. Only fields that the engine is known to take."""
         return {}
+
+    def lora_fields(self, deployment: Deployment, name: str) -> Mapping[str, JSON]:
+        """Fields of a request to the LoRA adapter of this name. Default: it is named as the model."""
+        return {"model": name}
 
     # -- replies: after the start, and around every load ---------------------------------------------------------------------------
 

@@ -50,6 +50,7 @@ class Golden:
     gpus: int | None = None
     refused: str | None = None
     speculation: Speculation | None = None
+    loras: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -165,6 +166,7 @@ def _deployment(adapter: Adapter, golden: Golden) -> Deployment:
         golden.max_concurrency,
         {key: plain(getattr(checked, key)) for key in golden.options},
         speculation=golden.speculation,
+        loras=golden.loras,
     )
 
 
@@ -180,7 +182,7 @@ def _install(adapter: Adapter, golden: Golden) -> Install:
 def _site(adapter: Adapter, deployment: Deployment) -> Site:
     ports = tuple(range(PORT + 1, PORT + 1 + adapter.traits(deployment).extra_ports))
     asked = deployment.speculation
-    return Site("127.0.0.1", PORT, SITE, deployment.checkpoint, ports, asked.draft or "" if asked is not None else "")
+    return Site("127.0.0.1", PORT, SITE, deployment.checkpoint, ports, asked.draft or "" if asked is not None else "", deployment.loras)
 
 
 def _words(argv: tuple[str, ...]) -> str:

@@ -40,7 +40,7 @@ deployments:
     options: {{threads: 1, device: cpu}}
     speculation: [{ITSELF}, {{method: ngram, tokens: 4, match: 2}}]
   - {{engine: mlx, model: tiny, precision: f32, speculation: {ITSELF}}}
-loads: [{{concurrency: 1, input_tokens: 40, output_tokens: 33, requests: 3}}]
+loads: [{{concurrency: 1, input_tokens: 40, output_tokens: 32, requests: 3}}]
 """
 PREFIXES = f"""
 name: prefixes

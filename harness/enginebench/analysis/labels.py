@@ -125,6 +125,7 @@ def _settings(deployment: Deployment, reported: str | None) -> dict[str, str]:
     """Dotted name -> value of everything that is set: 'tp', 'options.block_size', 'container.memory'."""
     data = plain_object(deployment)
     spread = data.pop("parallelism")
+    data |= {"loras": " ".join(deployment.loras)} if deployment.loras else {}
     data |= {"speculation": deployment.speculation.text} if deployment.speculation is not None else {}
     found = flat({**spread, **data})  # type: ignore[dict-item]  # a dataclass becomes a dict
     return {**found, "precision": deployment.known_precision or reported or ""}

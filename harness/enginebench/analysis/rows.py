@@ -177,6 +177,9 @@ def _label_columns(cell: CellResult, launches: Mapping[str, LaunchRecord]) -> di
     launch = launches.get(record.launch_id)
     reported = launch.configuration.resolved.get("precision") if launch is not None else None
     deployment["precision"] = record.deployment.known_precision or reported
+    if record.deployment.loras:
+        deployment["loras loaded"] = " ".join(record.deployment.loras)
+    deployment.pop("loras", None)
     if record.deployment.speculation is not None:
         deployment["speculation"] = record.deployment.speculation.text
     options, spread, load = deployment.pop("options"), deployment.pop("parallelism"), plain(cell.load)

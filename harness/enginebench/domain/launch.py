@@ -21,6 +21,8 @@ class Site:
     """Further free ports, as many as `Traits.extra_ports` asks for."""
     draft: str = ""
     """Local path, or hub id, of what proposes tokens (`Speculation.draft`); '' where nothing does."""
+    loras: Mapping[str, str] = field(default_factory=dict)
+    """Name -> absolute path of each LoRA adapter."""
 
     @property
     def address(self) -> tuple[str, ...]:

@@ -149,6 +149,10 @@ class Load(ABC):
         "Seconds after which such a request is aborted.",
         default=0.0, least=0, most=1_000_000, examples=(2,), unit="s", needs=("cancel_share", None), sparse=True,
     )  # fmt: skip
+    loras: int = load_field(
+        "Requests go to the first N LoRA adapters of the deployment in turn (its key `loras`); 0: to the model itself.",
+        default=0, least=0, most=1_000, sparse=True,
+    )  # fmt: skip
     prefix_cache: Literal["cold", "allowed", "warm"] = load_field(
         "cold: a cached prompt token makes the cell invalid. allowed: caching is part of what is measured. warm: as allowed, and what the "
         "prompts of each prefix group share is sent once before the window.",

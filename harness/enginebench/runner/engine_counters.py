@@ -66,7 +66,10 @@ class CounterWatch:
     def totals(self) -> Mapping[str, float]:
         """The increase of the engine's totals since before the load."""
         after = self._read(self._engine.get) if self._before else {}
-        return {name: after[name] - self._before[name] for name in COUNTED if name in after and name in self._before}
+        # Engines name a position of speculation only once a token there was accepted.
+        unnamed = {name: 0.0 for name in after if name not in TOTALS} if "accepted_tokens" in self._before else {}
+        before = {**unnamed, **self._before}
+        return {name: after[name] - before[name] for name in COUNTED if name in after and name in before}
 
     def series(self) -> CounterSeries:
         """The counters during the load."""

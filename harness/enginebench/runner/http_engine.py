@@ -105,10 +105,12 @@ class HttpEngine(Engine):
         fields, form = self.adapter.request_fields(self.deployment, load), form_of(load, self.prompts.base)
         extra = {**fields, **dialect.form_fields(form)} if form else fields
         turns: list[Prompt] = []
+        loras = [self.adapter.lora_fields(self.deployment, name) for name in list(self.deployment.loras)[: load.loras]]
         for index, prompt in enumerate(prompts):
             turns = [*turns, prompt] if prompt.turn else [prompt]
             content = self._content(turns, load)
             own = extra if prompt.form is None else {**extra, **dialect.form_fields(prompt.form)}
+            own = {**own, **loras[index % len(loras)]} if loras else own
             body = dialect.body(
                 model=self.served_name, prompt=content, output_tokens=prompt.output_tokens, temperature=load.temperature,
                 seed=load.seed if load.temperature > 0 else None, extra=own,

@@ -8,7 +8,7 @@ import contextlib
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
@@ -51,7 +51,8 @@ def open_engine(
         if deployment.runtime == "docker":
             group, command = _in_containers(adapter, launch, checkpoint, draft, log, say)
         else:
-            group, command = _as_processes(adapter, launch, (checkpoint, draft), log, installs, Path(site))
+            loras = {name: str((base / Path(path).expanduser()).resolve()) for name, path in deployment.loras.items()}
+            group, command = _as_processes(adapter, launch, (checkpoint, draft, loras), log, installs, Path(site))
         startup.command = command
         try:
             engine = _start(adapter, launch, command, group, prompts, processes, say)
@@ -73,12 +74,17 @@ def checkpoints_of(deployment: Deployment) -> tuple[tuple[str, str], tuple[str, 
 
 
 def _as_processes(
-    adapter: Adapter, launch: LaunchRecord, weights: tuple[str, str], log: Path, installs: Sequence[Install], folder: Path
+    adapter: Adapter,
+    launch: LaunchRecord,
+    weights: tuple[str, str, Mapping[str, str]],
+    log: Path,
+    installs: Sequence[Install],
+    folder: Path,
 ) -> tuple[ProcessGroup, Launch]:
-    """Where processes of this machine are started, and the command. weights: the checkpoint and that of the draft, or ''."""
+    """Where processes of this machine are started, and the command. weights: the checkpoint, that of the draft or '', and LoRA adapters."""
     deployment, startup = launch.deployment, launch.startup
     port, *extra = free_ports(HOST, 1 + adapter.traits(deployment).extra_ports)
-    site = Site(HOST, port, folder, weights[0], tuple(extra), weights[1])
+    site = Site(HOST, port, folder, weights[0], tuple(extra), *weights[1:])
     install = startup.install = adapter.choose(deployment, installs)
     command = adapter.launch(deployment, install, site)
     startup.packages = installed_packages(install.python) if install.python else {}

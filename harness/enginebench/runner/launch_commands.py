@@ -45,7 +45,7 @@ def _commands(deployment: Deployment, registry: Registry) -> LaunchCommands:
             return LaunchCommands(deployment, problem=str(reason))
     first, *more = range(EXAMPLE_PORT, EXAMPLE_PORT + 1 + adapter.traits(deployment).extra_ports)
     draft = f"CHECKPOINT:{asked.draft}" if (asked := deployment.speculation) is not None and asked.draft else ""
-    site = Site("127.0.0.1", first, Path("LAUNCH_FOLDER"), f"CHECKPOINT:{deployment.checkpoint}", tuple(more), draft)
+    site = Site("127.0.0.1", first, Path("LAUNCH_FOLDER"), f"CHECKPOINT:{deployment.checkpoint}", tuple(more), draft, deployment.loras)
     try:
         launch = adapter.launch(deployment, adapter.choose(deployment, installs_of(adapter)), site)
     except NotInstalled as reason:

@@ -63,7 +63,7 @@ def short_load(load: Load, *, requests: int, streams: int, output_tokens: int) -
         concurrency=streams, requests=requests, input_tokens=_DEFAULT_INPUT if length == "data" else length,
         output_tokens=min(output_tokens, load.output_length or output_tokens),
         prompts="text" if load.prompts == "text" else "random",  # not the data set's: they would be in the prefix cache when measured
-        api=load.api, temperature=load.temperature, seed=load.seed, timeout_s=load.timeout_s, tools=load.tools,
+        api=load.api, temperature=load.temperature, seed=load.seed, timeout_s=load.timeout_s, loras=load.loras, tools=load.tools,
         tool_choice=load.tool_choice, response_format=load.response_format, images=load.images, image_size=load.image_size,
     )  # fmt: skip
 

@@ -31,6 +31,8 @@ def files_of(deployment: Deployment, base: Path) -> Iterator[tuple[str, Path]]:
     draft = deployment.speculation.draft if deployment.speculation is not None else None
     if draft and (path := local_path(draft, base)) is not None:
         yield f"checkpoint {draft}", path
+    for name, adapter in deployment.loras.items():
+        yield f"lora {name} {adapter}", base / Path(adapter).expanduser()
     for name, value in deployment.options.items():
         yield from named_files(name, value)
 
@@ -46,7 +48,7 @@ def files_of_load(load: Load, base: Path) -> Iterator[tuple[str, Path]]:
 def contents_of(deployments: Iterable[Deployment], loads: Iterable[Load], base: Path, *, whole: bool = False) -> dict[str, Content]:
     """What the files of these deployments and loads contain. UserError for one that cannot be read. whole: as `content_of`."""
     alike = {
-        (d.engine, d.model, d.checkpoint, d.runtime, d.speculation, id(d.options)): d for d in deployments
+        (d.engine, d.model, d.checkpoint, d.runtime, d.speculation, id(d.loras), id(d.options)): d for d in deployments
     }  # thousands share their files
     files = {name: path for deployment in alike.values() for name, path in files_of(deployment, base)}
     files |= {name: path for load in loads for name, path in files_of_load(load, base)}

@@ -158,7 +158,7 @@ class _Keys:
 
     def of(self, deployment: Deployment) -> tuple[object, ...]:
         values = ((each.name, getattr(deployment, each.name)) for each in fields(deployment))
-        return tuple(self._text(value) if name in ("options", "container", "node") else value for name, value in values)
+        return tuple(self._text(value) if name in ("options", "container", "loras", "node") else value for name, value in values)
 
     def _text(self, value: object) -> str:
         if id(value) not in self._texts:
@@ -273,7 +273,7 @@ class _Expansion:
                     parallelism=parallelism, max_context=context, max_concurrency=concurrency, options=chosen, url=entry.url,
                     api_key_env=entry.api_key_env, api_key_header=entry.api_key_header, ca_file=entry.ca_file,
                     ready_timeout_s=entry.ready_timeout_s, label=entry.label,
-                    container=container, speculation=speculation, node=node,
+                    container=container, speculation=speculation, loras=entry.loras, node=node,
                 )  # fmt: skip
                 yield _Served(deployment, loads, searches)
 
@@ -335,6 +335,11 @@ class _Expansion:
             raise self.source.error(f"{adapter.title} has no runtime '{runtime}'", variant.places["runtime"], advice=advice)
         if runtime == "attach" and entry.url is None:
             raise self.source.error("`runtime: attach` needs the server's `url`", at, advice="e.g. url: http://127.0.0.1:8000")
+        for name, path in entry.loras.items():
+            if not (self.source.file.resolve().parent / Path(path).expanduser()).exists():
+                raise self.source.error(
+                    f"there is no LoRA adapter '{path}'", (*at, "loras", name), advice="relative paths start from the scenario"
+                )
         for key in ("url", "api_key_env", "api_key_header", "ca_file"):
             if runtime != "attach" and getattr(entry, key) is not None:
                 raise self.source.error(f"only goes with `runtime: attach`, not with '{runtime}'", (*at, key))

@@ -155,12 +155,17 @@ class _Served:
 
     @cached_property
     def unfit(self) -> Mapping[Load, str]:
-        """The loads that an in-process batch cannot serve, each with the reason. It gets all its requests at once."""
+        """The loads that this deployment cannot serve, each with the reason. An in-process batch gets all its requests at once."""
+        known = len(self.deployment.loras)
+        many = {load: f"{load.loras} LoRA adapters get requests, and the deployment has {known}: write `loras`" for load in self.each}
+        many = {load: why for load, why in many.items() if load.loras > known}
         if self.deployment.runtime != "in-process":
-            return {}
+            return many
         searched = {search.base for search in self.searches}
         needs = {load: "a search" if load in searched else load.needs_server for load in self.each}
-        return {load: f"{what} needs a server: an in-process batch gets all its requests at once" for load, what in needs.items() if what}
+        return many | {
+            load: f"{what} needs a server: an in-process batch gets all its requests at once" for load, what in needs.items() if what
+        }
 
     def too_large(self, registry: Registry, bounds: MachineLimits) -> Mapping[Load, str]:
         return bounds.refusals(self.deployment, self.each, registry[self.deployment.engine].traits(self.deployment).gpus)

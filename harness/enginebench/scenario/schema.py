@@ -126,6 +126,11 @@ class Deployments(Strict):
     speculation: Annotated[list[Speculations], ListOf] | None = sweep_or(
         "Speculative decoding in the same words for every engine, see below; `none` in a list measures without it; default: none."
     )
+    loras: dict[Name, str] = Field(
+        default_factory=dict,
+        examples=["{german: adapters/german}"],
+        description="LoRA adapters loaded beside the model: name -> path, relative to this file; `loras` of a load sends to them.",
+    )
     options: dict[str, JSON] = Field(default_factory=dict, description="The engine's own options; a list is swept. See docs/engines.md.")
     url: str | None = Field(
         None,

@@ -58,6 +58,7 @@ CHANGED = {
     "model_path", "speculative_draft_model_path",  # named differently here
     "chunked_prefill_size",  # attention DP shares it out, which the adapter says in a note
     "speculative_algorithm",  # NEXTN is another name of EAGLE
+    "lora_paths",  # each gets an id
     "served_model_name", "host", "port",
 }  # fmt: skip
 

@@ -9,8 +9,8 @@ from enginebench.report.section import Section
 
 ORDER = (
     "tuning", "grid", "highest-load", "frontier", "quality", "ttft", "tpot", "throughput", "context", "goodput", "within", "classes",
-    "cost", "trust", "fairness", "table", "distribution-ttft", "distribution-tpot", "distribution-itl", "engine-internals", "auto-repeats",
-    "parity", "*", "machine", "provenance", "definitions",
+    "cost", "trust", "fairness", "table", "speculation", "distribution-ttft", "distribution-tpot", "distribution-itl",
+    "engine-internals", "auto-repeats", "parity", "*", "machine", "provenance", "definitions",
 )  # fmt: skip
 """Ids in the order of the page. '*' stands for the sections that are not named here, in alphabetical order."""
 
