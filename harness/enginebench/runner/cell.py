@@ -67,7 +67,7 @@ def _measure(
     form = "ids" if load.api == "completions" and adapter.traits(cell.deployment).takes_ids else "text"
     record = replace(
         CellRecord.of(cell, "ok"), launch_id=engine.launch.id, started_at=started_at, identity=startup.identity,
-        traits=_traits(cell.deployment, adapter),
+        traits=_traits(cell.deployment, adapter, load),
         prompts=PromptFacts(form, session_id=session_id, doubt=engine.prompts.doubts.get(kind_of_text(load))),
     )  # fmt: skip
     if failure:  # the load would fail too, after all of its timeouts
@@ -97,10 +97,10 @@ def _measure(
     return record, Samples.collect(result.samples) if result.samples else None
 
 
-def _traits(deployment: Deployment, adapter: Adapter) -> CellTraits:
+def _traits(deployment: Deployment, adapter: Adapter, load: Load) -> CellTraits:
     traits, synthetic = adapter.traits(deployment), is_synthetic(deployment)
     return CellTraits(
-        length_control="exact" if traits.forces_length else "cap",
+        length_control="exact" if traits.forces_length and load.response_format is None else "cap",
         random_weights=synthetic or traits.random_weights,
         dense=synthetic and RandomMoE.from_reference(deployment.checkpoint).experts == 1,
         forced_routing=traits.forces_routing,

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 import orjson
 
 from enginebench.adapter import Adapter
-from enginebench.dialects import Dialect, PromptInput, image_part
+from enginebench.dialects import Dialect, Form, PromptInput, image_part
 from enginebench.dialects.scoring import Question, Scores, Scoring
 from enginebench.domain import JSON, Deployment, Load
 from enginebench.errors import UserError
@@ -103,13 +103,13 @@ class HttpEngine(Engine):
         """The prompts as requests of this engine's dialect."""
         dialect = self.adapter.dialect(self.deployment, load)
         fields, form = self.adapter.request_fields(self.deployment, load), form_of(load, self.prompts.base)
-        extra = {**fields, **dialect.form_fields(form)} if form else fields
+        extra = _with_form(fields, dialect, form)
         turns: list[Prompt] = []
         loras = [self.adapter.lora_fields(self.deployment, name) for name in list(self.deployment.loras)[: load.loras]]
         for index, prompt in enumerate(prompts):
             turns = [*turns, prompt] if prompt.turn else [prompt]
             content = self._content(turns, load)
-            own = extra if prompt.form is None else {**extra, **dialect.form_fields(prompt.form)}
+            own = extra if prompt.form is None else _with_form(extra, dialect, prompt.form)
             own = {**own, **loras[index % len(loras)]} if loras else own
             body = dialect.body(
                 model=self.served_name, prompt=content, output_tokens=prompt.output_tokens, temperature=load.temperature,
@@ -157,6 +157,13 @@ class HttpEngine(Engine):
                 advice="put tokenizer.json next to the checkpoint",
             )
         return prompt.text
+
+
+def _with_form(fields: Mapping[str, JSON], dialect: Dialect, form: Form) -> Mapping[str, JSON]:
+    """The fields of a request with its tools and the form of its answer. An answer with a form ends when it is complete: forced to
+    go on, it would leave the form, and llama.cpp ends the stream with an error."""
+    kept = {name: value for name, value in fields.items() if name != "ignore_eos"} if form.response_format is not None else fields
+    return {**kept, **dialect.form_fields(form)} if form else fields
 
 
 _PLACEHOLDER = "\ue000answer {}\ue000"

@@ -82,7 +82,13 @@ class Trace:
             yield self.note
         if self.waits:
             count = len(np.unique(self.sessions[list(self.waits)]))
-            yield f"{count:,} sessions: {len(self.waits):,} requests are sent when those before them have ended, after the recorded pause"
+            paused = sum(wait.delay_s is not None for wait in self.waits.values())
+            when = (
+                "after the recorded pause"
+                if paused == len(self.waits)
+                else "after the recorded pause or, without one, not before their time"
+            )
+            yield f"{count:,} sessions: {len(self.waits):,} requests are sent when those before them have ended, {when}"
         if self.omitted:
             yield f"{self.omitted:,} requests without input or output are left out"
 
