@@ -105,6 +105,7 @@ def fit_text_scale(engine: Engine, load: Load, *, salt: str) -> None:
         return
     short = short_load(load, requests=1, streams=1, output_tokens=1)
     short = replace(short, prompts="random" if load.prompts == "random" else "text", images=0)  # their tokens are not those of text
+    short = replace(short, response_format=None)  # of one token nothing would be left
     prompts.scales[kind], prompts.doubts[kind] = TextScale(), None
     for attempt in range(_GAUGE_ATTEMPTS):
         try:

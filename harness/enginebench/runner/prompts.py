@@ -42,7 +42,7 @@ class PromptSource:
 
 def kind_of_text(load: Load) -> str:
     """Loads with the same kind have the same tokens per word and the same tokens added to each prompt: a template, and tools."""
-    words = (load.api, "random" if load.prompts == "random" else "text", load.tools, load.response_format)
+    words = (load.api, "random" if load.prompts == "random" else "text", load.tools)
     return " ".join(word for word in words if word)
 
 

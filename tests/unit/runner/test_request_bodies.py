@@ -34,7 +34,7 @@ def requests_of(load: Load, base: Path, count: int) -> list[WireRequest]:
     launch = type("Launch", (), {"deployment": type("Deployment", (), {"inside": None})})
     for name, value in {"adapter": Plain(), "launch": launch, "prompts": source, "served_name": "m", "prefix": "", "query": ""}.items():
         object.__setattr__(engine, name, value)
-    engine.spelling = HttpEngine.__dataclass_fields__["spelling"].default_factory()  # type: ignore[misc]  # it has one
+    engine.spelling = HttpEngine.__dataclass_fields__["spelling"].default_factory()
     return list(engine._requests(source.make(load, count, salt="x"), load))
 
 
