@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from enginebench.adapter import PROTOCOLS
-from enginebench.domain import ClosedLoop, Load, TraceReplay
+from enginebench.domain import ClosedLoop, Deployment, Load, TraceReplay
 from enginebench.loadgen import WireRequest
 from enginebench.runner.http_engine import HttpEngine, _with_form
 from enginebench.runner.prompts import PromptSource
@@ -31,7 +31,7 @@ class Plain:
 def requests_of(load: Load, base: Path, count: int) -> list[WireRequest]:
     engine = object.__new__(HttpEngine)
     source = PromptSource(base=base)
-    launch = type("Launch", (), {"deployment": type("Deployment", (), {"inside": None})})
+    launch = type("Launch", (), {"deployment": Deployment("fake", "m", "none", "m")})
     for name, value in {"adapter": Plain(), "launch": launch, "prompts": source, "served_name": "m", "prefix": "", "query": ""}.items():
         object.__setattr__(engine, name, value)
     engine.spelling = HttpEngine.__dataclass_fields__["spelling"].default_factory()
