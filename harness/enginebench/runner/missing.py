@@ -18,6 +18,7 @@ from enginebench.machine.accelerators import gpus
 from enginebench.machine.pci import Vendor, most_devices
 from enginebench.runner.weights_disk import without_room
 from enginebench.runtime.container.client import address, refusal
+from enginebench.runtime.container.neighbour import shared_folder
 from enginebench.scenario.plan import Plan
 
 Kind: TypeAlias = Literal["devices", "daemon", "image", "secret", "disk", "engine", "node"]
@@ -76,6 +77,8 @@ class Lookup:
             yield Missing("image", error.message, error.advice or "")
             return
         except Unsupported:
+            return
+        if shared_folder() is not None:  # the cluster has given the container beside this one what the unit asked for
             return
         wanted = container.gpus if container.gpus is not None else adapter.traits(deployment.inside).gpus
         count = wanted if isinstance(wanted, int) else 1 if wanted == "all" else len(wanted)

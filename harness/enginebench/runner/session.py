@@ -25,6 +25,7 @@ from enginebench.runner.live import LiveFile
 from enginebench.runner.preflight import CannotRun, check_prompts, gpu_users, preflight
 from enginebench.runner.quiet import Moment, check_quiet
 from enginebench.runner.sweep import Sweep
+from enginebench.runtime.container.neighbour import shared_folder
 from enginebench.runtime.machine_lease import machine_lease
 from enginebench.scenario.plan import Plan
 
@@ -67,7 +68,7 @@ def run_plan(
         note(f"warning: {line}")
     with contextlib.ExitStack() as stack:
         instruments = stack.enter_context(Instruments())  # first: its process takes a while to start
-        docker = any(deployment.runtime == "docker" for deployment, _ in plan.launches())
+        docker = shared_folder() is None and any(deployment.runtime == "docker" for deployment, _ in plan.launches())
         for line in remove_leftovers(docker=docker):
             note(line)
         lease = stack.enter_context(machine_lease(f"bench run {plan.scenario.name}", containers=docker))

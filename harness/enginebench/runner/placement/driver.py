@@ -76,7 +76,7 @@ def run_placed(
         stack.enter_context(live)
         intake = RunIntake(plan, run, tell)
         intake.skip_planned()
-        units = intake.lacking(units_of(plan, intake.lacks, **how))
+        units = [replace(unit, run=run.path.name) for unit in intake.lacking(units_of(plan, intake.lacks, **how))]
         for unit in units:
             if unit.launch_id in unfit:
                 intake.skip(unit, f"no node fits: {unfit[unit.launch_id].why_not}")

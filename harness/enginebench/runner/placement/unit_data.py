@@ -70,6 +70,8 @@ class Unit:
     enginebench: str = __version__
     """Version of the driver; the node must have the same."""
     attempt: int = 0
+    run: str = ""
+    """Name of the run folder that it is measured for. A driver that was lost is followed by one that finds its units by it."""
     schema: int = SCHEMA
 
     @property

@@ -1,6 +1,7 @@
 """The files of a unit's folder that are new, complete, and worth bringing back.
 
-python -m enginebench.runner.placement.unit_files FOLDER    writes all of them to stdout as a tar file
+python -m enginebench.runner.placement.unit_files FOLDER            writes all of them to stdout as a tar file
+python -m enginebench.runner.placement.unit_files FOLDER --known    those that are not in the `known.json` of an earlier call, on stdin
 """
 
 from __future__ import annotations
@@ -9,20 +10,24 @@ import io
 import json
 import sys
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from enginebench.runner.placement.unit_data import ENDED, NODE
+
+KNOWN = "known.json"
+"""In the tar file of the command: which files a caller has now, for the next call."""
 
 
 class Reader:
     """Reads a folder again and again. Records are replaced atomically, so each is read whole."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, known: Mapping[str, Sequence[int]] = MappingProxyType({})) -> None:
         self._folder = folder
-        self._read: dict[str, tuple[int, int]] = {}
+        self.known: dict[str, list[int]] = {name: list(seen) for name, seen in known.items()}
         """Path -> time of change and size when it was read."""
 
     def new(self) -> dict[str, bytes]:
@@ -51,12 +56,12 @@ class Reader:
     def _changed(self, file: Path, name: str) -> dict[str, bytes]:
         try:
             facts = file.stat()
-            if self._read.get(name) == (seen := (facts.st_mtime_ns, facts.st_size)):
+            if self.known.get(name) == (seen := [facts.st_mtime_ns, facts.st_size]):
                 return {}
             content = file.read_bytes()
         except FileNotFoundError:
             return {}
-        self._read[name] = seen
+        self.known[name] = seen
         return {name: content}
 
     def _logs(self, folder: Path, launch: str) -> dict[str, bytes]:
@@ -98,8 +103,10 @@ def _members(content: bytes) -> Iterator[tuple[str, bytes]]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command."""
-    (folder,) = sys.argv[1:] if argv is None else argv
-    sys.stdout.buffer.write(as_tar(Reader(Path(folder)).new()))
+    folder, *options = sys.argv[1:] if argv is None else argv
+    reader = Reader(Path(folder), json.load(sys.stdin) if options == ["--known"] else {})
+    files = reader.new()
+    sys.stdout.buffer.write(as_tar({**files, KNOWN: json.dumps(reader.known).encode()}))
     return 0
 
 
