@@ -301,3 +301,19 @@ def test_the_controller_may_be_away_for_a_while(bench: SlurmBench) -> None:
     _, errors = run.communicate(timeout=200)
     assert run.returncode == 0, errors
     assert "the jobs go on" in errors
+
+
+@pytest.mark.long
+def test_llamacpp_on_both_nodes(bench: SlurmBench) -> None:
+    """A real engine; the weights are made once, in the folder that both nodes see."""
+    bench.env.pop("ENGINEBENCH_HOME")  # where `bench engines install llamacpp` has put it
+    (bench.folder / "s.yaml").write_text(
+        "name: demo\n"
+        "models: {tiny: {random_weights: {layers: 2, hidden: 128, heads: 4, kv_heads: 2, head_dim: 32, experts: 8, top_k: 2}}}\n"
+        "deployments: [{engine: llamacpp, model: tiny, precision: f32, node: [{name: node1}, {name: node2}], options: {threads: 1}}]\n"
+        "loads: [{concurrency: [1, 2], input_tokens: 32, output_tokens: 16, requests: 8}]\n"
+    )
+    done = bench(*bench.arguments())
+    assert done.returncode == 0, done.stderr
+    assert {launch["node"] for launch in bench.launches()} == set(NODES)
+    assert [cell["status"] for cell in bench.cells()] == ["ok"] * 4
