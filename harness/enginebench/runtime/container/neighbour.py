@@ -144,16 +144,18 @@ class Neighbour:
         folder = self._shared / "launches" / tag
         _make_open(folder)
         part = folder / "command.part"
-        part.write_text(self._command(launch, site, log, tag))
+        part.write_text(self._command(launch, site, log, folder))
         part.rename(folder / "command")
         return NeighbourEngine(folder, self._shared, log)
 
-    def _command(self, launch: Launch, site: Site, log: Path, tag: str) -> str:
-        env = environment(self._container, launch.env, tag)
+    def _command(self, launch: Launch, site: Site, log: Path, folder: Path) -> str:
+        """A script that writes its process id and becomes the server."""
+        env = environment(self._container, launch.env, folder.name)
         words = [text.replace(str(WORKERS), str(self._shared / "workers")) for text in launch.argv]
         exports = "\n".join(f"export {name}={shlex.quote(value)}" for name, value in env.items())
-        output, folder = shlex.quote(str(log)), shlex.quote(str(site.folder))
-        return f"exec >>{output} 2>&1 </dev/null\n{exports}\ncd {folder} || exit 1\nexec {shlex.join(words)}\n"
+        output, pid, home = (shlex.quote(str(path)) for path in (log, folder / "pid", site.folder))
+        known = f"echo $$ >{pid}.part && mv {pid}.part {pid}"
+        return f"exec >>{output} 2>&1 </dev/null\n{known}\n{exports}\ncd {home} || exit 1\nexec {shlex.join(words)}\n"
 
     def reach(self, port: int) -> tuple[str, int]:
         return self.site.host, port

@@ -1,5 +1,5 @@
 # Starts servers for a client in another container: `sh supervise.sh FOLDER`, where both containers have FOLDER.
-# The client makes FOLDER/launches/NAME with a script `command`, and later `stop` or `kill`. This script answers with `pid` and `exit`.
+# The client makes FOLDER/launches/NAME with a script `command`, and later `stop` or `kill`. This script answers with `exit`.
 # It ends when FOLDER/done is there, and when the client's sign of life, FOLDER/alive, has not changed for two minutes.
 set -u
 cd "$1" || exit 1
@@ -10,7 +10,6 @@ serve() {
     else
         sh "$1/command" & pid=$! group=$pid
     fi
-    echo "$pid" >"$1/pid.part" && mv "$1/pid.part" "$1/pid"
     while kill -0 "$pid" 2>/dev/null; do
         if [ -e "$1/kill" ]; then
             kill -KILL "$group" 2>/dev/null
