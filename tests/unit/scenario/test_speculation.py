@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from enginebench.domain import Speculation
 from enginebench.engines.registry import discover
 from enginebench.errors import UserError
+from enginebench.machine.folders import checkout
 from enginebench.scenario import Scenario, load_scenario
 from enginebench.scenario.plan import plan
 
@@ -97,3 +99,19 @@ def test_a_warm_load_needs_something_to_share(tmp_path: Path) -> None:
     file.write_text("name: s\ndeployments: [{engine: fake, model: any, precision: none}]\nloads: [{prefix_cache: warm}]\n")
     with pytest.raises(UserError, match="nothing is shared that could be sent before"):
         load_scenario(file, REGISTRY)
+
+
+def test_the_scenarios_of_the_page(tmp_path: Path) -> None:
+    """docs/speculation.md: 4 ways of speculation, a cold and a warm cache with and without the option, 0 to 2 adapters."""
+    blocks = re.findall(
+        r"^```yaml\n(.*?)^```", (checkout() or Path()).joinpath("docs/speculation.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    for name in ("german.gguf", "legal.gguf"):
+        (tmp_path / name).touch()
+    cells = []
+    for text in blocks:
+        (tmp_path / "s.yaml").write_text(text)
+        planned = plan(load_scenario(tmp_path / "s.yaml", REGISTRY), REGISTRY)
+        assert not planned.skipped
+        cells.append(len(planned.cells))
+    assert cells == [4, 4, 3]
