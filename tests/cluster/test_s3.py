@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from enginebench.records.remote.filesystem import RemoteFolder
 
 from tests.cluster.servers import S3, relay, s3
 from tests.engine.bench import Bench
@@ -155,3 +158,18 @@ def test_a_server_that_cannot_be_reached_at_the_start_is_one_sentence(tmp_path: 
     missing = wrong("list", "s3://no-such-bucket-here/x")
     assert missing.returncode == 2, missing.stdout
     assert "Traceback" not in missing.stderr
+
+
+def test_of_many_that_create_one_file_at_once_one_succeeds(server: S3, bucket: str) -> None:
+    """What leases rest on: the server decides."""
+    barrier = threading.Barrier(8)
+
+    def create(i: int) -> bool:
+        folder = RemoteFolder(bucket)
+        barrier.wait()
+        return folder.create("night/.writer-000001.json", str(i).encode())
+
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(create, range(8)))
+    assert made.count(True) == 1
+    assert RemoteFolder(bucket).read("night/.writer-000001.json") == str(made.index(True)).encode()

@@ -76,7 +76,7 @@ def run_plan(
         if (found := [*lease.others(), *users]) and not share_machine:
             advice = "wait until it has ended, or go on with --share-machine: then every cell is suspect"
             raise UserError(f"this machine is in use by {', '.join(found)}", advice=advice)
-        folder, uploads = folder_of(results, plan, stack, note)
+        folder, uploads = folder_of(results, plan, stack, note, retry_failed=retry_failed)
         listeners += [uploads] if uploads is not None else []
         if otlp is not None:
             from enginebench.runner.otlp import Otlp
@@ -112,14 +112,16 @@ def growth_of(plan: Plan) -> Growth:
     return AutoGrowth(plan, plan.scenario.auto)
 
 
-def folder_of(results: str | Path, plan: Plan, stack: contextlib.ExitStack, note: Callable[[str], None]) -> tuple[Path, Uploads | None]:
+def folder_of(
+    results: str | Path, plan: Plan, stack: contextlib.ExitStack, note: Callable[[str], None], *, retry_failed: bool
+) -> tuple[Path, Uploads | None]:
     """Where the run is measured; where `results` is a store, also what takes it there."""
     if (url := url_of(results)) is None:
         return Path(results), None
     from enginebench.runner.uploads import Uploads
 
     uploads = stack.enter_context(Uploads(url, note))
-    uploads.prepare(plan.scenario.name, plan.id)
+    uploads.prepare(plan.scenario.name, plan.id, whole=retry_failed or plan.scenario.auto is not None)
     return uploads.folder, uploads
 
 

@@ -54,12 +54,16 @@ class Uploads:
                 self._say(f"warning: {where}; the next bench run with these --results uploads them")
             self._lease.release()
 
-    def prepare(self, name: str, plan_id: str) -> None:
-        """Bring the unfinished runs of a plan here, and upload what earlier runs could not. UserError if the store cannot be reached."""
+    def prepare(self, name: str, plan_id: str, *, whole: bool) -> None:
+        """Bring here what tells which run of a plan is unfinished, and upload what earlier runs could not. UserError if the store cannot be
+        reached. whole: with raw samples, which decide whether a cell is damaged and whether repeats are added; else only with records, so
+        that a year of finished nights is not brought here.
+        """
         self._mirror.pull_heads()
         for run in find_runs(self.folder, name):
-            if run.record.plan_id == plan_id:
-                self._mirror.pull_run(run.path.relative_to(self.folder).as_posix(), self._say)
+            if run.record.plan_id == plan_id and (whole or not run.finished):
+                bring = self._mirror.pull_run if whole else self._mirror.pull_records
+                bring(run.path.relative_to(self.folder).as_posix(), self._say)
         send_kept(self._mirror, self._say)
 
     def create(self, path: Path, record: RunRecord, scenario_text: str) -> Run | None:

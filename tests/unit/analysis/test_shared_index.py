@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import enginebench as eb
@@ -15,8 +14,6 @@ from enginebench.cli import bench
 from enginebench.errors import UserError
 
 from tests.small_runs import small_run
-
-Nights = Callable[[str, int], Path]
 
 
 @pytest.fixture
@@ -33,9 +30,18 @@ def nights(folder: Path, count: int = 2, *, first: int = 1, slower: float = 1.0)
     return folder
 
 
-def small_nights(folder: Path, days: int) -> Path:
-    """One deployment pair under one load a night; vllm is slower from the middle on."""
-    return nights(nights(folder, days // 2), days - days // 2, first=days // 2 + 1, slower=1.2)
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten nights, of which vllm is slower from the sixth on, with a home beside them that keeps their figures."""
+    folder = tmp_path_factory.mktemp("nights")
+    nights(nights(folder / "results", 5), 5, first=6, slower=1.2)
+    return folder
+
+
+@pytest.fixture
+def ten_nights(made: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ENGINEBENCH_HOME", str(made / "home"))
+    return made / "results"
 
 
 def test_it_says_what_the_file_of_one_machine_says(url: str, tmp_path: Path) -> None:
@@ -75,8 +81,8 @@ def test_without_a_folder_it_lists_all_folders_and_reads_no_file(url: str, tmp_p
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_history_from_the_index_is_that_from_the_samples(url: str, tmp_path: Path, shared: bool) -> None:
-    folder = small_nights(tmp_path / "results", 12)
+def test_history_from_the_index_is_that_from_the_samples(url: str, ten_nights: Path, shared: bool) -> None:
+    folder = ten_nights
     read = eb.history(eb.runs(folder))
     found = eb.history(folder, index=url if shared else None)
     assert found.to_markdown() == read.to_markdown()
@@ -88,8 +94,8 @@ def test_history_from_the_index_is_that_from_the_samples(url: str, tmp_path: Pat
         assert [trend.changes for trend in everywhere.trends] == [trend.changes for trend in found.trends]
 
 
-def test_list_history_site_and_view_read_it(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = small_nights(tmp_path / "results", 12)
+def test_list_history_site_and_view_read_it(url: str, ten_nights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = ten_nights
     opened: list[str] = []
     real = sql.SqlIndex.open
 

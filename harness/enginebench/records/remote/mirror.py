@@ -61,6 +61,14 @@ class Mirror:
             self._pull_run(run, {name: its for name, its in self._below(run).items() if not _hidden(name)}, say)
         return self.local / run
 
+    def pull_records(self, run: str, say: Say = lambda _: None) -> Path:
+        """Bring what was recorded about one run here, but neither raw samples nor logs."""
+        with self.locked():
+            files = {name: its for name, its in self._below(run).items() if not _hidden(name)}
+            records = {name: its for name, its in files.items() if name.split("/")[0] not in ("samples", "logs")}
+            self._pull_run(run, records, say, part=True)
+        return self.local / run
+
     def bring(self, runs: Mapping[str, Mapping[str, RemoteFile]], say: Say = lambda _: None) -> None:
         """Bring these runs here, of which `runs` has listed the files."""
         with self.locked():

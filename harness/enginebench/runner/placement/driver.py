@@ -63,7 +63,7 @@ def run_placed(
         unfit = _unfit(everything, placement)
         if everything and len(unfit) == len(everything):
             raise UserError(_refusal(unfit, placement), advice="see the nodes with: bench doctor --on " + placement.on)
-        folder, uploads = folder_of(results, plan, stack, note)
+        folder, uploads = folder_of(results, plan, stack, note, retry_failed=retry_failed)
         listeners += [uploads] if uploads is not None else []
         if otlp is not None:
             from enginebench.runner.otlp import Otlp
