@@ -1,18 +1,23 @@
 """How well `bench tune` searches: the search over a grid that was measured in full on a real engine, with noise drawn anew for each seed.
 
-`--measured RUN` adds a run of one of benchmarks/tune_grids/*.yaml to tune_measured.jsonl: figure and engine time of every combination. The
+`--measured RUN` adds a run of benchmarks/tune_grids/llamacpp.yaml to tune_measured.jsonl: figure and engine time of every combination. The
 replay is the search of `bench tune` itself (proposals, race) with those figures in place of an engine: a measurement is the stored figure
-times noise drawn from the residuals between restarts of the same combination, larger for shorter cells by the root of their length. The
-best of the grid is its best stored figure, luck included, which makes it harder to reach. `make bench-tune`.
+times noise drawn from the residuals between restarts of the same combination, larger for shorter cells by the root of their length. Stored
+figures have that noise as well, so the true figure of a combination is what single options and pairs of them explain of all figures.
+`make bench-tune` prints the table twice: with restarts that vary by 2 %, and with the noise of the grid.
+
+The stored figure is output tokens per second of CPU time of the engine, on one thread: the grids were measured while other programs used
+the machine, which changes the throughput by ten times and CPU time hardly. Engine times are those of the same busy machine.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +36,8 @@ FIGURE = "output_throughput"
 SHARE = 0.2
 """Of the engine time of the grid, with one restart of every combination, that a search may take."""
 CLOSE = 0.03
+QUIET = 0.02
+"""Standard deviation of the logarithm between restarts where a machine is quiet; in the published run on a CPU it is 2 to 7 %."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,7 @@ class Grid:
     engine: str
     space: Space
     truth: dict[Candidate, float]
-    """Logarithm of the figure, the mean over the restarts."""
+    """Logarithm of the figure, see `smoothed`."""
     start_s: dict[Candidate, float]
     cells_s: dict[Candidate, float]
     residuals: Floats
@@ -69,7 +76,7 @@ def grid(line: dict[str, Any]) -> Grid:
     names = [name for name, _ in line["options"]]
     tunables = tuple(Tunable(name, tuple(values[1:]), values[0]) for name, values in line["options"])
     adapter = discover().need(line["engine"])
-    base = Deployment(line["engine"], "m", line["precision"], "m", max_context=512, max_concurrency=4)
+    base = Deployment(line["engine"], "m", line["precision"], "m", max_context=512, max_concurrency=4, options=line["fixed"])
     space = Space(base, (ClosedLoop(concurrency=4, output_tokens=16),), adapter, tunables)
     truth, starts, cells, residuals = {}, {}, {}, []
     for point in line["points"]:
@@ -79,7 +86,17 @@ def grid(line: dict[str, Any]) -> Grid:
         if len(logs) > 1:
             residuals += ((logs - logs.mean()) * math.sqrt(len(logs) / (len(logs) - 1))).tolist()
     assert len(truth) == math.prod(len(values) for _, values in line["options"]), f"the grid of {names} has gaps"  # noqa: S101
-    return Grid(line["engine"], space, truth, starts, cells, np.array(residuals or line["residuals"]))
+    return Grid(line["engine"], space, smoothed(truth, space.sizes), starts, cells, np.array(residuals))
+
+
+def smoothed(logs: dict[Candidate, float], sizes: Sequence[int]) -> dict[Candidate, float]:
+    """What single options and pairs of them explain of the figures (ridge regression); the rest is noise of the restarts."""
+    terms = [(i, i) for i in range(len(sizes))] + list(itertools.combinations(range(len(sizes)), 2))
+    columns = [(i, j, a, b) for i, j in terms for a in range(sizes[i]) for b in range(sizes[j]) if i != j or a == b]
+    table = np.array([[1.0, *(float(each[i] == a and each[j] == b) for i, j, a, b in columns)] for each in logs])
+    ridge = np.diag([1e-6, *(0.1 if i == j else 1.0 for i, j, _, _ in columns)])
+    fitted = table @ np.linalg.solve(table.T @ table + ridge, table.T @ np.array(list(logs.values())))
+    return dict(zip(logs, fitted.tolist(), strict=True))
 
 
 def replay(its: Grid, seed: int) -> Replay:
@@ -102,6 +119,11 @@ def replay(its: Grid, seed: int) -> Replay:
 
 def grids() -> list[Grid]:
     return [grid(json.loads(line)) for line in DATA.read_text().splitlines()]
+
+
+def quiet(its: Grid) -> Grid:
+    """The same grid with the noise of a quiet machine."""
+    return replace(its, residuals=its.residuals * (QUIET / its.residuals.std()))
 
 
 def random_search(its: Grid, seed: int) -> float:
@@ -140,25 +162,24 @@ def measured(run: Path) -> dict[str, Any]:
     analysis = analyse(open_run(run))
     engine = analysis.rows[0].deployment.engine
     names = list(dict.fromkeys(name for row in analysis.rows for name in row.deployment.options))
-    options = [
-        [name, list({json.dumps(row.deployment.options[name]): row.deployment.options[name] for row in analysis.rows}.values())]
-        for name in names
-    ]
+    used = {name: {json.dumps(row.deployment.options[name]): row.deployment.options[name] for row in analysis.rows} for name in names}
+    options = [[name, list(values.values())] for name, values in used.items() if len(values) > 1]
+    fixed = {name: next(iter(values.values())) for name, values in used.items() if len(values) == 1}
     points = []
     for row in analysis.rows:
-        cells = [cell for cell in row.cells if cell.ran and cell.figures.get(FIGURE)]
+        cells = [cell for cell in row.cells if cell.ran and cell.figures.get(FIGURE) and cell.hardware.cores]
         starts = [analysis.launches[cell.record.launch_id].startup for cell in cells]
         points.append(
             {
-                "options": dict(row.deployment.options),
-                "values": [round(cell.figures[FIGURE] or 0.0, 2) for cell in cells],
+                "options": {name: row.deployment.options[name] for name, _ in options},
+                "values": [round((cell.figures[FIGURE] or 0.0) / (cell.hardware.cores or 1.0), 2) for cell in cells],
                 "start_s": round(float(np.mean([(s.start_s or 0) + (s.first_generation_s or 0) + (s.stop_s or 0) for s in starts])), 2),
                 "cells_s": round(float(np.mean([cell.record.wall_s or 0.0 for cell in cells])), 2),
             }
         )
     machine = {key: analysis.run.machine.get(key) for key in ("cpu", "usable_cores")}
     about = {"engine": engine, "precision": analysis.rows[0].deployment.precision, "measured": analysis.run.created_at, "machine": machine}
-    return {**about, "options": options, "points": points}
+    return {**about, "fixed": fixed, "options": options, "points": points}
 
 
 def main() -> None:
@@ -167,7 +188,7 @@ def main() -> None:
     parser.add_argument("--measured", type=Path, metavar="RUN", help="store the grid of this run instead")
     given = parser.parse_args()
     if given.measured is None:
-        print(table(grids(), given.seeds))
+        print(table([each for its in grids() for each in (quiet(its), its)], given.seeds))
         return
     new = measured(given.measured)
     kept = [line for line in DATA.read_text().splitlines() if json.loads(line)["engine"] != new["engine"]] if DATA.exists() else []

@@ -12,7 +12,7 @@ from enginebench.domain import JSON, plain_object
 from enginebench.domain.formatting import counted, duration, number, percent, relative_change
 from enginebench.domain.ids import text_of
 from enginebench.metrics.registry import find
-from enginebench.metrics.statistics import Estimate
+from enginebench.metrics.statistics import CONFIDENCE, Estimate
 from enginebench.report.layout import aligned, columns_of, joined, labelled
 
 _MOST_EFFECTS = 5
@@ -60,7 +60,9 @@ def lines_of(its: Tuned, name: str) -> Iterator[tuple[str, str]]:
     p = f", p = {its.gain.p:.2g}" if its.gain is not None and its.gain.p is not None else ""
     failed = f", {its.failed} failed" if its.failed else ""
     cost = f"{counted(its.candidates, 'candidate')}, {counted(its.restarts, 'restart')}, {duration(its.spent_s)} of engine time{failed}"
-    yield name.split()[0][:9], f"{_VERDICTS.get(its.verdict, its.verdict)}{p} ({cost})"
+    unsure = its.gain is not None and 0 < its.gain.coverage < CONFIDENCE
+    few = f"; the interval holds the gain in {percent(its.gain.coverage, 2)} of such runs: more --budget" if its.gain and unsure else ""
+    yield "result", f"{name}: {_VERDICTS.get(its.verdict, its.verdict)}{p}{few} ({cost})"
     if its.settings:
         yield "options", yaml_of(its.settings)
     mattered = [f"{each.name} {percent(each.gain, 2)} ({_text(each.best)})" for each in its.effects[:_MOST_EFFECTS] if each.gain >= 0.005]

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from enginebench.runner.tuning.estimates import estimates
 from enginebench.runner.tuning.proposals import Tried, propose
 from enginebench.runner.tuning.space import Candidate, Space
 
@@ -38,6 +39,11 @@ class Measured:
     cells_s: float
 
     @property
+    def length(self) -> float:
+        """Of its cells, as a share of the scenario's."""
+        return LENGTHS[min(self.rung, 1)]
+
+    @property
     def cost_s(self) -> float:
         return self.start_s + self.cells_s
 
@@ -61,13 +67,13 @@ class Race:
                 return found, 0
         if spent >= limit:
             return None
-        runners = _leaders(screened)
+        runners = self._leaders(screened)
         rung = 1
         while len(runners) > 1:
             done = {each.candidate for each in history if each.rung == rung}
             if (left := next((each for each in runners if each not in done), None)) is not None:
                 return left, rung
-            runners = _ranked(runners, history, rung)[: max(1, len(runners) // 2)]
+            runners = self._ranked(runners, [each for each in history if each.rung <= rung])[: max(1, len(runners) // 2)]
             rung += 1
         return None
 
@@ -80,7 +86,16 @@ class Race:
         if not farthest:
             return None
         last = max(farthest.values())
-        return _ranked([candidate for candidate, rung in farthest.items() if rung == last], history, last)[0]
+        return self._ranked([candidate for candidate, rung in farthest.items() if rung == last], history)[0]
+
+    def _leaders(self, screened: Sequence[Measured]) -> list[Candidate]:
+        worked = list(dict.fromkeys(each.candidate for each in screened if each.score is not None))
+        return self._ranked(worked, screened)[: min(_MOST_LEADERS, max(2, round(_LEADERS * len(worked))))]
+
+    def _ranked(self, runners: Sequence[Candidate], history: Sequence[Measured]) -> list[Candidate]:
+        """The best first; one that failed comes last."""
+        known = estimates(self.space.sizes, history)
+        return sorted(runners, key=lambda candidate: -known.get(candidate, float("-inf")))
 
     def search_s(self, history: Sequence[Measured]) -> float:
         """What of the budget the race may take: all but the fresh restarts, as long as these leave half of it."""
@@ -92,23 +107,4 @@ class Race:
 def full_cost(history: Sequence[Measured]) -> float:
     """A restart with the scenario's own loads, from the shorter ones."""
     starts = fmean(each.start_s for each in history)
-    return starts + fmean(each.cells_s / LENGTHS[min(each.rung, 1)] for each in history)
-
-
-def _leaders(screened: Sequence[Measured]) -> list[Candidate]:
-    worked = [each for each in screened if each.score is not None]
-    worked.sort(key=lambda each: -(each.score or 0.0))
-    return [each.candidate for each in worked[: min(_MOST_LEADERS, max(2, round(_LEADERS * len(worked))))]]
-
-
-def _ranked(runners: Sequence[Candidate], history: Sequence[Measured], rung: int) -> list[Candidate]:
-    """By their mean over the rungs so far, longer cells counting more; one that failed comes last."""
-
-    def mean(candidate: Candidate) -> float:
-        its = [each for each in history if each.candidate == candidate and each.rung <= rung]
-        if any(each.score is None for each in its):
-            return float("-inf")
-        weights = [LENGTHS[min(each.rung, 1)] for each in its]
-        return sum(w * (each.score or 0.0) for w, each in zip(weights, its, strict=True)) / sum(weights)
-
-    return sorted(runners, key=lambda candidate: -mean(candidate))
+    return starts + fmean(each.cells_s / each.length for each in history)
