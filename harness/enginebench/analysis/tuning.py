@@ -26,7 +26,7 @@ from enginebench.metrics.statistics import Change, Estimate, change, estimate
 
 _SLOWED = {"client_bound", "crowded_machine", "foreign_load"}
 """Checks that make a cell invalid because it is too slow, which it may be for every candidate alike."""
-_RIDGE = 0.3
+_RIDGE = 0.05
 """Trials that count for 'no effect' when effects are fitted."""
 
 

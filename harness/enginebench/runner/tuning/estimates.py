@@ -12,9 +12,9 @@ from typing import Protocol
 
 import numpy as np
 
-_RIDGE = 0.3
+_RIDGE = 0.1
 """Full-length restarts that count for 'no effect' of a value."""
-_OWN = 1.0
+_OWN = 3.0
 """Full-length restarts of a candidate after which its own residual counts by half."""
 
 

@@ -1,6 +1,6 @@
 """The race of a tuning: many candidates in short cells, then the best ones again and again, each time with half of them left out.
 
-Every measurement is a restart. First candidates are screened with short cells (rung 0) until most of the time for searching is spent;
+Every measurement is a restart. First candidates are screened with short cells (rung 0) until about half of the time for searching is spent;
 then the leaders run longer cells (rung 1, 2, ...), the better half goes on, and the last one left is the leader (successive
 halving; Jamieson and Talwalkar 2016). What is next depends on the measurements alone. Knows neither engines nor clocks.
 """
@@ -17,8 +17,8 @@ from enginebench.runner.tuning.space import Candidate, Space
 
 LENGTHS = (0.25, 0.5)
 """Length of the cells of rung 0 and of all later rungs, as a share of the scenario's."""
-SCREENING = 0.7
-"""Share of the time for searching in which candidates are screened."""
+SCREENING = 0.45
+"""Share of the time for searching in which candidates are screened; more leaves the leaders too few restarts to be told apart."""
 _LEADERS = 1 / 3
 _MOST_LEADERS = 8
 FRESH_RESTARTS = 4
