@@ -24,18 +24,19 @@ def bench(tmp_path: Path) -> Bench:
     """`bench` whose units have their folders in this test's own folder, so that its engines are found."""
     found = Bench(tmp_path)
     (tmp_path / "tmp").mkdir()
-    found.env["TMPDIR"] = str(tmp_path / "tmp")
+    found.env |= {"TMPDIR": str(tmp_path / "tmp"), "XDG_STATE_HOME": str(tmp_path / "state")}
     return found
 
 
 def test_a_placed_run_has_the_cells_of_a_plain_one_and_names_the_node(bench: Bench) -> None:
     scenario = bench.scenario("options: {ttft_ms: 5, tick_ms: 2}", "options: {ttft_ms: 5, tick_ms: 2, exit_at_start: true}")
-    placed = bench("run", scenario, "--on", "local", "--results", "placed")
+    store = bench.folder / "store"
+    placed = bench("run", scenario, "--on", "local", "--results", f"file://{store}")
     assert placed.returncode == 3, placed.stderr
     assert "repeat 1: on this machine" in placed.stderr
     plain = bench("run", scenario, "--results", "plain")
     assert plain.returncode == 3, plain.stderr
-    one, other = (open_run(next((bench.folder / name).iterdir())) for name in ("placed", "plain"))
+    one, other = (open_run(next((bench.folder / name).iterdir())) for name in ("store", "plain"))
     assert one.record.cells == other.record.cells
     assert [cell.status for cell in one.cells()] == [cell.status for cell in other.cells()] == ["ok", "ok", "failed", "failed"]
     assert one.damage() == {}

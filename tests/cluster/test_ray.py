@@ -149,7 +149,7 @@ def test_small_units_are_balanced_and_cost_little(driver: Driver, units: int) ->
     driver.scenario(
         FAKE, loads="{concurrency: 1, input_tokens: 8, output_tokens: 4, requests: 4, warmup_requests: 0}", rest=f"repeats: {units}"
     )
-    began = time.monotonic()
+    began, before = time.monotonic(), os.getloadavg()[0]
     done = driver("run", "s.yaml", "--no-html", timeout_s=580)
     took = time.monotonic() - began
     assert done.returncode == 0, done.stderr
@@ -167,7 +167,9 @@ def test_small_units_are_balanced_and_cost_little(driver: Driver, units: int) ->
     span = sum(times[-1] - times[0] for times in started.values())  # from the first start of a node to its last
     overhead = (span - busy * (units - len(started)) / units) / (units - len(started))
     print(f"{units} units in {took:.0f} s on 2 nodes {dict(shares)}: {overhead:.2f} s a unit beside its engine and load")
-    assert overhead < OVERHEAD_S * (3 if os.cpu_count() <= 2 else 1)  # two nodes on two cores pay for each other
+    cores = os.cpu_count() or 1
+    if before < cores / 2:  # else other programs take most of it, which says nothing of a unit
+        assert overhead < OVERHEAD_S * (2 if cores < 4 else 1), "two nodes on two cores wait for each other"
 
 
 @pytest.mark.long

@@ -32,6 +32,7 @@ def test_bad_words_after_on_are_one_sentence_each(bench: Bench) -> None:
     assert "unknown setting of --on local" in bench("run", scenario, "--on", "local", "--place", "color=red").stderr
     assert "expected KEY=VALUE" in bench("run", scenario, "--on", "local", "--place", "color").stderr
     assert "no cluster is named" in bench("run", scenario, "--partition", "gpu").stderr
+    assert "state a number: --repeats 5" in bench("run", scenario, "--on", "local", "--repeats", "auto").stderr
     assert "submits no file" in bench("run", scenario, "--on", "local", "--dry-run").stderr
     assert "what --on would submit" in bench("run", scenario, "--dry-run").stderr
 

@@ -29,6 +29,7 @@ from enginebench.runner.placement.unit_data import Unit
 MOST_TRIES = 3
 """A unit is given up when so many nodes were lost under it."""
 POLL_S = 0.5
+CONNECTS = 3
 FLEET_S = 2.0
 """How often it is checked which nodes are alive."""
 
@@ -72,9 +73,7 @@ class RayPlacement(Placement):
         local = {"include_dashboard": False} if address == "local" else {}
         try:
             _knock(address)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                ray.init(address=address, log_to_driver=False, logging_level="error", configure_logging=False, **local)
+            _connect(ray, address=address, log_to_driver=False, logging_level="error", configure_logging=False, **local)
         except (OSError, RuntimeError, ValueError) as error:  # ConnectionError and TimeoutError are OSErrors
             said = str(error).strip().splitlines() or [type(error).__name__]
             reason = said[-1] if said[0].endswith(":") else said[0]
@@ -220,6 +219,20 @@ class RayPlacement(Placement):
 
     def _on(self, task: Any, name: str) -> Any:
         return task.options(label_selector={ON_NODE: self._fleet.id_of(name)})
+
+
+def _connect(ray: Any, **how: Any) -> None:
+    """`ray.init`, again where the head node was too busy to start a server for this client in Ray's own time."""
+    for left in reversed(range(CONNECTS)):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                ray.init(**how)
+        except RuntimeError as error:
+            if not left or "Starting Ray client server failed" not in str(error):
+                raise
+        else:
+            return
 
 
 def _knock(address: str) -> None:
