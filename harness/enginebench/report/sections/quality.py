@@ -169,14 +169,16 @@ def _data(analysis: Analysis) -> Mapping[str, JSON]:
 
 
 def _finding(context: Context) -> str:
-    """'a has the lowest perplexity; b is not ranked'."""
+    """'c is not ranked for quality; all others are at most 0.6 % above a', by the upper ends of the intervals; of a single model."""
     found = context.analysis.quality
     broken = [its.deployment for its in found if its.verdict == "breaks"]
-    known = [(its.perplexity.value, its.deployment) for its in found if its.perplexity is not None]
-    several = len({its.model for its in found}) > 1
-    first = f"{min(known)[1]} has the lowest perplexity, {number(min(known)[0])}" if len(known) > 1 and not several else ""
+    ends = [its.increase.high for its in found if its.increase is not None and its.increase.high is not None and its.verdict != "breaks"]
+    reference = {its.reference for its in found if its.increase is not None}
     barred = f"{', '.join(broken)} {'is' if len(broken) == 1 else 'are'} not ranked for quality" if broken else ""
-    return "; ".join(filter(None, (first, barred)))
+    others = "all others are" if broken else "every perplexity is"
+    rest = f"{others} at most {percent(max(0.0, *ends), 2)} above that of {min(reference)}" if ends and len(reference) == 1 else ""
+    text = "; ".join(filter(None, (barred, rest)))
+    return text[:1].upper() + text[1:] if not barred else text
 
 
 SECTION = Section(
