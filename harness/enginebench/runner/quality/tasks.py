@@ -20,7 +20,7 @@ from enginebench.runner.engine import Engine
 from enginebench.runner.quality.bridge import Bridge, serving_bridge
 
 TIMEOUT_S = 6 * 3600.0
-TAIL_LINES = 6
+TAIL_LINES = 1
 
 
 def measure_task(engine: Engine, task: TaskCheck) -> tuple[TaskScore, ...]:
@@ -60,7 +60,7 @@ def _tokenizer(vocabulary: Vocabulary | None, folder: Path) -> str:
 
 
 def _run(command: Sequence[str], job: Mapping[str, Any], base: Path | None) -> None:
-    """In the folder of the task, so that its data files are found. ValueError with the last lines if it fails."""
+    """In the folder of the task, so that its data files are found. ValueError with the last line if it fails."""
     local = {"HF_DATASETS_OFFLINE": "1", "HF_HUB_OFFLINE": "1"} if base is not None else {}
     env = {**os.environ, **local, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1", "TOKENIZERS_PARALLELISM": "false"}
     try:
