@@ -90,8 +90,8 @@ def _only_searched(rows: Sequence[Row], run: RunRecord) -> set[Load]:
 
 def _nothing(model: str, rows: Sequence[Row]) -> str:
     its = [row for row in rows if row.deployment.model == model]
-    if any(row.excluded for row in its) and not any(row.ranked for row in its):
-        return "Nothing can be ranked: no deployment keeps the rule for quality."
+    if any(row.sound for row in its) and not any(row.ranked for row in its):
+        return "Nothing can be ranked: no deployment that is not invalid keeps the rule for quality."
     if any(row.sound for row in its):
         return "Nothing can be ranked: no row has an output throughput."
     if any(row.verdict == "invalid" for row in its):

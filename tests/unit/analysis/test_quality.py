@@ -96,7 +96,7 @@ def test_without_a_rule_nothing_is_excluded() -> None:
 def test_all_that_break_it_leave_nothing_to_rank() -> None:
     broken = QualityRecord(replace(scored(0.0), nats=(), invalid=1))
     found, _ = judged(broken, other=broken)
-    assert concluded(found).sentence == "Nothing can be ranked: no deployment keeps the rule for quality."
+    assert concluded(found).sentence == "Nothing can be ranked: no deployment that is not invalid keeps the rule for quality."
     assert len(found) == 2 * len(GRID)
 
 
