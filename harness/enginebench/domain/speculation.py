@@ -20,6 +20,7 @@ class Speculation:
     """A step proposes `tokens` tokens and checks all of them in one forward pass of the model."""
 
     method: SpeculationMethod
+    """Where the proposed tokens come from."""
     tokens: int = 4
     """Proposed per step, at most."""
     draft: str | None = None
