@@ -163,7 +163,7 @@ def measured(run: Path) -> dict[str, Any]:
     engine = analysis.rows[0].deployment.engine
     names = list(dict.fromkeys(name for row in analysis.rows for name in row.deployment.options))
     used = {name: {json.dumps(row.deployment.options[name]): row.deployment.options[name] for row in analysis.rows} for name in names}
-    options = [[name, list(values.values())] for name, values in used.items() if len(values) > 1]
+    varied = {name: list(values.values()) for name, values in used.items() if len(values) > 1}
     fixed = {name: next(iter(values.values())) for name, values in used.items() if len(values) == 1}
     points = []
     for row in analysis.rows:
@@ -171,7 +171,7 @@ def measured(run: Path) -> dict[str, Any]:
         starts = [analysis.launches[cell.record.launch_id].startup for cell in cells]
         points.append(
             {
-                "options": {name: row.deployment.options[name] for name, _ in options},
+                "options": {name: row.deployment.options[name] for name in varied},
                 "values": [round((cell.figures[FIGURE] or 0.0) / (cell.hardware.cores or 1.0), 2) for cell in cells],
                 "start_s": round(float(np.mean([(s.start_s or 0) + (s.first_generation_s or 0) + (s.stop_s or 0) for s in starts])), 2),
                 "cells_s": round(float(np.mean([cell.record.wall_s or 0.0 for cell in cells])), 2),
@@ -179,7 +179,7 @@ def measured(run: Path) -> dict[str, Any]:
         )
     machine = {key: analysis.run.machine.get(key) for key in ("cpu", "usable_cores")}
     about = {"engine": engine, "precision": analysis.rows[0].deployment.precision, "measured": analysis.run.created_at, "machine": machine}
-    return {**about, "fixed": fixed, "options": options, "points": points}
+    return {**about, "fixed": fixed, "options": [[name, values] for name, values in varied.items()], "points": points}
 
 
 def main() -> None:
