@@ -9,7 +9,7 @@ PARALLEL := -n $(or $(WORKERS),auto) --dist loadfile --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-unit real cluster contracts contracts-exports coverage lint format docs docs-site bench-history bench-scale bench-sequential bench-tune bench-client bench-overhead bench-ceiling bench-ceiling-published bench-expectation bench-trust bench-faults clean
+.PHONY: help quickstart test test-unit real cluster contracts contracts-exports coverage lint format docs docs-site bench-history bench-scale bench-sequential bench-tune bench-client bench-overhead bench-ceiling bench-ceiling-published bench-expectation bench-trust bench-faults gpu-kit gpu-rehearsal gpu-test clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -89,6 +89,15 @@ bench-ceiling: .venv/installed ## llama.cpp's decoding against what physics pred
 	$(BIN)/bench engines install llamacpp
 	$(BIN)/python benchmarks/ceiling.py $(or $(FOLDER),/tmp/enginebench-ceiling)
 	$(BIN)/python benchmarks/predicted.py $(or $(FOLDER),/tmp/enginebench-ceiling)/measured.jsonl
+
+gpu-kit: .venv/installed-dev ## pack all that a bare GPU machine needs into dist/gpu-kit, in pieces under 60 MiB (docs/gpu.md)
+	$(BIN)/python benchmarks/gpu/kit.py
+
+gpu-rehearsal: gpu-kit ## run the kit end to end without a GPU and without a network (root, Python 3.12, 4 GB of disk)
+	$(BIN)/python benchmarks/gpu/rehearse.py --write
+
+gpu-test: .venv/installed-dev ## the smoke tests of every installed engine on this machine's GPU
+	$(BIN)/pytest -m gpu tests/gpu $(PYTEST)
 
 bench-ceiling-published: .venv/installed ## decode rates that others published against the bound
 	$(BIN)/python benchmarks/published.py

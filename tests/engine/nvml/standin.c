@@ -2,8 +2,9 @@
 
    NVML_STANDIN names a script of lines `SECONDS DEVICE WHAT VALUE`: from that many seconds after nvmlInit on, WHAT of that device is VALUE
    (in NVML's own units). WHAT: util, used, total, power, counter (mW at which the energy counter runs; 0: there is none), limit, default,
-   sm, memory, celsius, reasons, pid. A pid is a number or `engine`: whatever descends from the program that started this one and has
-   fake_worker.py on its command line, its guardian excepted; a pid of 0 takes back all that came before. */
+   sm, memory, celsius, reasons, pid. A pid is a number or `engine`: whatever descends from the program that
+   started this one and has NVML_STANDIN_ENGINE (fake_worker.py) on its command line, its guardian excepted; a pid of 0 takes back all that
+   came before. NVML_STANDIN_NAME is the name of every device. */
 
 #include <dirent.h>
 #include <stdio.h>
@@ -64,6 +65,11 @@ static double energy_mj(int *device) {
     return mj;
 }
 
+static const char *setting(const char *name, const char *otherwise) {
+    const char *found = getenv(name);
+    return found && *found ? found : otherwise;
+}
+
 static int parent(int pid) {
     char path[64], text[512], *after;
     int found = 0;
@@ -85,7 +91,7 @@ static int is_engine(int pid) {
     fclose(file);
     for (size_t i = 0; i < length; i++) if (!text[i]) text[i] = ' ';
     text[length] = 0;
-    if (!strstr(text, "fake_worker.py") || strstr(text, "guardian.py")) return 0;
+    if (!strstr(text, setting("NVML_STANDIN_ENGINE", "fake_worker.py")) || strstr(text, "guardian.py")) return 0;
     while (ancestor > 1 && ancestor != getppid()) ancestor = parent(ancestor);
     return ancestor == getppid();
 }
@@ -112,7 +118,7 @@ const char *nvmlErrorString(int result) { return result == NOT_SUPPORTED ? "Not 
 int nvmlSystemGetDriverVersion(char *out, unsigned length) { snprintf(out, length, "580.00-standin"); return SUCCESS; }
 int nvmlDeviceGetCount_v2(unsigned *out) { *out = count; return SUCCESS; }
 int nvmlDeviceGetHandleByIndex_v2(unsigned index, int **out) { *out = &devices[index]; return SUCCESS; }
-int nvmlDeviceGetName(int *device, char *out, unsigned length) { (void)device; snprintf(out, length, "Stand-in GPU"); return SUCCESS; }
+int nvmlDeviceGetName(int *device, char *out, unsigned length) { (void)device; snprintf(out, length, "%s", setting("NVML_STANDIN_NAME", "Stand-in GPU")); return SUCCESS; }
 int nvmlDeviceGetPowerUsage(int *device, unsigned *out) { *out = value(device, "power"); return SUCCESS; }
 int nvmlDeviceGetTemperature(int *device, int sensor, unsigned *out) { (void)sensor; *out = value(device, "celsius"); return SUCCESS; }
 int nvmlDeviceGetClockInfo(int *device, int which, unsigned *out) { *out = value(device, which == 2 ? "memory" : "sm"); return SUCCESS; }
