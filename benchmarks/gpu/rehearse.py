@@ -115,7 +115,7 @@ def rehearse(kit: Path, folder: Path, python: Path, server: Path | None, more: S
     return state, seconds
 
 
-def table(state: Mapping[str, Mapping[str, Any]], seconds: Sequence[float], versions: str, kit: Path) -> str:
+def table(state: Mapping[str, Mapping[str, Any]], seconds: Sequence[float], versions: str, kit: Path, *, built: bool) -> str:
     """The page's generated part: pieces, steps with limits and times, and what fifteen minutes hold."""
     listed = steps(Place(kit, Path("/nonexistent"), Path("/nonexistent")))
     sizes = [f"{path.name} {path.stat().st_size / 2**20:.1f} MiB" for path in sorted(kit.glob("piece-*.tar"))]
@@ -123,6 +123,7 @@ def table(state: Mapping[str, Mapping[str, Any]], seconds: Sequence[float], vers
     lines = [
         f"Rehearsed on {time.strftime('%Y-%m-%d')} with {versions}, without a network.",
         f"Pieces: {', '.join(sizes)}. Unpacking and installing took {state['setup']['seconds']:.0f} s.",
+        f"Limits were {PATIENCE} times those of the table, because two busy cores are slower.",
         f"Calls of run.sh until nothing was left: {calls}; one more, with nothing to do: {seconds[-1]:.0f} s.",
         "",
         "| step | limit on a GPU, s | together, s | rehearsed, s | result of the rehearsal |",
@@ -135,6 +136,8 @@ def table(state: Mapping[str, Mapping[str, Any]], seconds: Sequence[float], vers
         took = f"{found['seconds']:.0f}" if found else "-"
         otherwise = "no wheels in the kit" if optional else "not reached"
         result = ": ".join(filter(None, (found["status"], found["reason"]))) if found else otherwise
+        if step.name == "llamacpp-build" and not built:
+            took, result = "-", "not rehearsed: a llama-server was given (`--llama-server`)"
         lines.append(f"| `{step.name}` | {step.limit_s:.0f} | {'-' if optional else f'{total:.0f}'} | {took} | {result} |")
     return "\n".join(lines)
 
@@ -142,7 +145,7 @@ def table(state: Mapping[str, Mapping[str, Any]], seconds: Sequence[float], vers
 def versions_of(python: Path) -> str:
     names = "'Python', platform.python_version() + ', torch', torch.__version__ + ', transformers', transformers.__version__"
     code = f"import platform, torch, transformers; print({names})"
-    return subprocess.run([str(python), "-c", code], text=True, capture_output=True, check=True).stdout.strip()
+    return subprocess.run([str(python), "-I", "-c", code], text=True, capture_output=True, check=True).stdout.strip()
 
 
 def run(command: Sequence[str]) -> None:
@@ -162,7 +165,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     python = base_python(folder, given.python)
     state, seconds = rehearse(given.kit.absolute(), folder, python, given.llama_server, [f"--only={name}" for name in given.only])
-    text = table(state, seconds, versions_of(python), given.kit.absolute())
+    text = table(state, seconds, versions_of(python), given.kit.absolute(), built=given.llama_server is None)
     print(text)
     if given.write:
         before, rest = PAGE.read_text().split(BEGIN)
