@@ -122,14 +122,18 @@ class SlurmCluster:
     def mend(self) -> None:
         """End all jobs, and have both nodes idle, whatever a test has done to them."""
         self("scancel", "--user=root")
-        until(lambda: not self.jobs(), "jobs do not end")
+        until(lambda: not self.jobs(), "jobs do not end", patience_s=90)
         for node in NODES:
             if node not in self.daemons:
                 self.start_node(node)
-        for node, state in self.states().items():
+        until(self._resumed, "the nodes are not idle", patience_s=90, explain=lambda: f"{self.states()}\n{self._logs()}")
+
+    def _resumed(self) -> bool:
+        states = self.states()
+        for node, state in states.items():
             if state.startswith(("down", "drain")):
                 self("scontrol", "update", f"nodename={node}", "state=resume")
-        until(lambda: self.states() == dict.fromkeys(NODES, "idle"), "the nodes are not idle", explain=lambda: str(self.states()))
+        return states == dict.fromkeys(NODES, "idle")
 
     def start_controller(self) -> None:
         self._start("slurmctld", "slurmctld", "-D", "-f", str(self.configuration))
