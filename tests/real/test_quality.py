@@ -90,7 +90,7 @@ def test_engines_agree_on_the_same_moe_within_half_a_percent(need: Callable[[str
     values = {its.deployment: value(its) for its in found.quality}
     print(values, {its.deployment: (its.divergence, its.record.missing) for its in found.quality})
     assert len(values) == 4 + 2 * len(here)
-    folder = prepare("random:" + MOE_REFERENCE, "f32", "safetensors", Path(), lambda _: None)
+    folder = prepare(found.rows[0].deployment.checkpoint, "f32", "safetensors", Path(), lambda _: None)
     expected = by_hand(Path(folder), WINDOW, WINDOWS)
     assert values == pytest.approx(dict.fromkeys(values, expected), rel=0.005)
     assert values["transformers"] == pytest.approx(expected, rel=1e-4)
@@ -103,7 +103,6 @@ def test_engines_agree_on_the_same_moe_within_half_a_percent(need: Callable[[str
         assert bool(its.record.continuations) == greedy, its.record.missing
 
 
-MOE_REFERENCE = "qwen3moe?layers=2&hidden=128&heads=4&kv_heads=2&head_dim=32&experts=8&top_k=2"
 TRAINED = """
 name: trained
 models:
