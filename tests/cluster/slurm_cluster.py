@@ -132,7 +132,8 @@ class SlurmCluster:
         states = self.states()
         for node, state in states.items():
             if state.startswith(("down", "drain")):
-                self("scontrol", "update", f"nodename={node}", "state=resume")
+                resume = ("scontrol", "update", f"nodename={node}", "state=resume")  # fails if the node has come back by itself
+                subprocess.run(resume, env={**os.environ, **self.env}, capture_output=True, timeout=60)
         return states == dict.fromkeys(NODES, "idle")
 
     def start_controller(self) -> None:
