@@ -70,7 +70,7 @@ def fake(start: StartFake, protocol: ProtocolName, *flags: str) -> Target:
 def test_every_event_is_heard_and_counted(start_fake: StartFake, protocol: ProtocolName, api: str) -> None:
     for s in samples(fake(start_fake, protocol, "--cached-tokens", "1"), PROTOCOLS[protocol][api]):
         assert len(s.event_ns) == len(s.event_tokens) == len(s.event_chars) == 8
-        assert (s.output_tokens, s.finish_reason) == (8, "length")
+        assert (s.output_tokens, s.finish_reason) == (8, {"responses": "max_output_tokens", "messages": "max_tokens"}.get(api, "length"))
         assert s.input_tokens is not None
         assert s.input_tokens > 0
         assert s.cached_tokens == (None if protocol == "tgi" else 1)
@@ -156,6 +156,8 @@ def test_every_fault_is_classified_in_every_protocol(
 FIELDS = {
     ("openai", "completions"): {"model", "prompt", "max_tokens", "temperature", "stream", "stream_options", "top_p"},
     ("openai", "chat"): {"model", "messages", "max_tokens", "temperature", "stream", "stream_options", "top_p"},
+    ("openai", "responses"): {"model", "input", "max_output_tokens", "temperature", "stream", "store", "top_p"},
+    ("openai", "messages"): {"model", "messages", "max_tokens", "temperature", "stream", "top_p"},
     ("ollama", "completions"): {"model", "prompt", "raw", "stream", "options"},
     ("ollama", "chat"): {"model", "messages", "stream", "options"},
     ("sglang", "completions"): {"text", "sampling_params", "stream"},
@@ -175,7 +177,7 @@ def test_a_running_server_is_attached_to_by_its_own_protocol(start_fake: StartFa
     resolved = OPENAI.resolved(get)
     assert resolved.model == "fake"
     assert resolved.context == (None if protocol == "openai" else 4096)
-    asked = ClosedLoop(output_tokens=8, api="chat" if api == "chat" else "completions")
+    asked = ClosedLoop(output_tokens=8, api=api)
     OPENAI.check(deployment)
     OPENAI.check_loads(deployment, [asked])
     dialect = OPENAI.dialect(deployment, asked)

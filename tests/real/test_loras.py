@@ -63,6 +63,7 @@ def test_an_adapter_changes_what_llamacpp_says(need: Callable[[str], None], tmp_
     assert without == again != adapted, done.stderr[-500:]
 
 
+@pytest.mark.engines
 def test_vllm(need: Callable[[str], None], measure: Callable[[str], Any], tmp_path: Path) -> None:
     need("vllm")
     for seed, name in enumerate(("one", "two")):

@@ -81,6 +81,7 @@ def test_llamacpp(need: Callable[[str], None], measure: Callable[[str], Any]) ->
     assert length == pytest.approx(1 + sum(each or 0.0 for each in at)), "the positions add up"
 
 
+@pytest.mark.engines
 def test_transformers_and_mlx(need: Callable[[str], None], measure: Callable[[str], Any]) -> None:
     need("transformers")
     need("mlx")
