@@ -132,7 +132,8 @@ def test_a_trained_model_has_the_perplexity_of_its_logits_and_a_worse_quantizati
     assert 5 < expected < 60
     verdicts = {its.deployment: its.verdict for its in found.quality}
     assert verdicts == {"f32": "reference", "f16": "within", "q4_0": "breaks"}
-    assert {row.name for row in found.rows if row.ranked} == {"f32", "f16"}
+    assert {row.name for row in found.rows if row.excluded} == {"q4_0"}  # whether its load is sound depends on what else runs here
+    assert "q4_0" not in {row.name for row in found.rows if row.ranked}
     kl = {its.deployment: its.divergence.kl.value for its in found.quality if its.divergence is not None}
     assert kl["f16"] < 1e-3 < kl["q4_0"]
 
