@@ -83,8 +83,8 @@ def test_a_node_that_is_lost_costs_the_cell_in_flight(driver: Driver) -> None:
     assert {cell.status for cell in cells} == {"ok"}
     assert before <= {f"{cell.id}.json" for cell in cells}
     assert run.damage() == {}
-    again = [launch.node for launch in run.launches().values() if launch.unit.split("/")[0].endswith("-1")]
-    assert again == ["a"], "what was lost was measured on the node that was left"
+    again = {launch.node for launch in run.launches().values() if not launch.unit.split("/")[0].endswith("-0")}  # handed over once or twice
+    assert again == {"a"}, "what was lost was measured on the node that was left"
     assert len(_cells_of("b", driver)) == len([name for name in before if name[:-5] in _cells_of("b", driver)]), "and nothing twice"
 
 
