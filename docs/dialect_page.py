@@ -65,7 +65,9 @@ def _truth() -> str:
         f"## Tool against truth\n\nMeasured with `benchmarks/dialects.py` ({loads}): each tool against `benchmarks/truthserver`, which logs when it "
         "had read each request and when it sent each token, and against the fake engine, whose pace is known. *Truth* is computed from that log with "
         "the definition of the metric here, or is the pace; *tool* is what the tool's own file states (in the metric's unit); *imported* is what "
-        "`bench import` makes of the file.\n\n"
+        "`bench import` makes of the file. Where *tool* and *imported* differ, the file has single requests, from which the figure is computed by our "
+        "definition: another percentile method, the time until the last token instead of the end of the response, and, for inference-perf against "
+        "the fake engine, the server's count of tokens instead of the tool's tokenizer, which splits the fake engine's words.\n\n"
         "| tool | server | figure | truth | tool | imported |\n|---|---|---|---|---|---|\n" + "\n".join(rows)
     )
 
