@@ -23,6 +23,9 @@ def dialects() -> str:
         "how it differs, and `bench compare` refuses to compare it with figures that do not differ in that way. Where a file has single requests, "
         "they become samples: then every figure is computed as for a run of `bench run`, and the tool's own figures are used only for what the "
         "samples cannot give.",
+        "Not every tool has run here: the files by which the importers of trtllm-bench, InferenceX, llm-d and MLPerf Endpoints are tested were made "
+        "with the keys and formulas of their code, GenAI-Perf ran against a stand-in for the client that it starts, and SGLang's Python client "
+        "did not run (its Rust client did). The files of all others were written by the tools.",
         _truth(),
         *(_tool(each) for each in all_importers()),
     ]
