@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from enginebench.adapter import Install
-from enginebench.domain import Cell, ClosedLoop, Deployment
+from enginebench.domain import Cell, ClosedLoop, Deployment, Sample
 from enginebench.records.cell import CellRecord, ClientFacts, Delivery, PromptFacts
 from enginebench.records.run import RunRecord
 from enginebench.records.run_folder import Run
+from enginebench.records.samples import Samples
 
 from .conftest import MACHINE, Pace, synthetic_launch, synthetic_samples
 
@@ -28,6 +32,14 @@ def cells(label: str | None = None, streams: tuple[int, ...] = (1, 4), repeats: 
         for engine in PACES
         for n in streams
     ]
+
+
+def two_token_samples(*, cached: int | None = None, timings: Mapping[str, float] | None = None) -> Samples:
+    """Four requests with 10 prompt tokens, of which `cached` came from a prefix cache, and two events of one token each; times in ns."""
+    stamps = [array("q", [2 + i, 3 + i]) for i in range(4)]
+    one = array("i", [1, 1])
+    known: dict[str, Any] = {"input_tokens": 10, "output_tokens": 2, "cached_tokens": cached, "server_timings": timings}
+    return Samples.collect([Sample(i, 10, 2, 1, 1 + i, 1, 9 + i, stamps[i], one, one, **known) for i in range(4)])
 
 
 def small_run(

@@ -250,8 +250,6 @@ class Adapter(ABC):
     """Options that say the same in the engine's own words; with `speculation` they are refused."""
     runtimes: ClassVar[tuple[Runtime, ...]] = ("process",)
     apis: ClassVar[tuple[str, ...]] = ("completions", "chat")
-    spans_nodes: ClassVar[bool] = False
-    """Whether one server can span several machines."""
 
     def traits(self, deployment: Deployment) -> Traits:
         """What the harness must know about a deployment. Default: every rank takes a device, and all else as in `Traits`."""

@@ -157,8 +157,6 @@ class Lookup:
 
 def _elsewhere(deployment: Deployment) -> str:
     """What a deployment asks of a cluster, which one machine without one is not."""
-    if deployment.nodes > 1:
-        return counted(deployment.nodes, "node")
     return f"a node with {', '.join(f'{key} {value}' for key, value in deployment.node.items())}" if deployment.node else ""
 
 

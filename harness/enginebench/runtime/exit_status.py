@@ -34,6 +34,11 @@ def describe_exit(code: int, *, requested: bool = False) -> str:
     return f"stopped by the harness ({words})" if requested else words + cause
 
 
+def describe_shell_exit(code: int, *, requested: bool = False) -> str:
+    """`describe_exit` for a status as shells and containers state it: 128 + the signal's number."""
+    return describe_exit(128 - code if 128 < code <= 192 else code, requested=requested)
+
+
 _CAUSE = re.compile(
     r"(?i)\b\w*(?:error|exception)\b|\bfatal\b|\bfailed\b|not available|unrecognized|unknown|out of memory"
     r"|cannot|can't|could not|couldn't|unable to|no such|not enough|panicked at|segmentation fault|invalid argument"

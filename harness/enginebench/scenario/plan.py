@@ -173,8 +173,6 @@ class _Served:
     def refusal(self, registry: Registry) -> str | None:
         """Why the engine cannot serve this deployment or its loads; None if it can."""
         adapter = registry[self.deployment.engine]
-        if self.deployment.nodes > 1 and not adapter.spans_nodes:
-            return f"{adapter.title} runs on one machine here, not on {self.deployment.nodes}"
         loads = [load for load in self.loads if load not in self.unfit]
         searched = [load_at(search, search.stop) for search in self.searches if search.base not in self.unfit]
         try:

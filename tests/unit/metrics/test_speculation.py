@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Mapping
 
 import pytest
 from enginebench.dialects.replies import accepted_per_position
-from enginebench.domain import Cell, ClosedLoop, Deployment, Sample
+from enginebench.domain import Cell, ClosedLoop, Deployment
 from enginebench.metrics.context import Context
 from enginebench.metrics.registry import figures_of, metrics
 from enginebench.records.cell import CellRecord, EngineCounters, PromptFacts
-from enginebench.records.samples import Samples
+
+from ...small_runs import two_token_samples  # noqa: TID252  # tests/ is no package
 
 VLLM_TOTALS = {
     "drafts": 100.0, "draft_tokens": 400.0, "accepted_tokens": 210.0, "accepted_at_1": 90.0, "accepted_at_2": 60.0, "accepted_at_3": 40.0,
@@ -29,27 +29,8 @@ def context(
     prompts: PromptFacts = NO_FACTS,
 ) -> Context:  # frozen
     cell = Cell(Deployment("fake", "m", "none", "m"), ClosedLoop(requests=4))
-    made = [
-        Sample(
-            i,
-            10,
-            2,
-            1,
-            1 + i,
-            1,
-            9 + i,
-            array("q", [2 + i, 3 + i]),
-            array("i", [1, 1]),
-            array("i", [1, 1]),
-            input_tokens=10,
-            output_tokens=2,
-            cached_tokens=cached,
-            server_timings=timings,
-        )
-        for i in range(4)
-    ]
     record = CellRecord(cell.id, "", cell.deployment, cell.load, 0, "ok", prompts=prompts, counters=EngineCounters(totals or {}))
-    return Context(Samples.collect(made), record)
+    return Context(two_token_samples(cached=cached, timings=timings), record)
 
 
 def test_acceptance_from_counters() -> None:

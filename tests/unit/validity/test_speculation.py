@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from enginebench.analysis.rows import result_of
-from enginebench.domain import Cell, ClosedLoop, Deployment, Load, Sample, Speculation
+from enginebench.domain import Cell, ClosedLoop, Deployment, Load, Speculation
 from enginebench.records.cell import CellRecord, CellTraits, EngineCounters, PromptFacts
-from enginebench.records.samples import Samples
+
+from ...small_runs import two_token_samples  # noqa: TID252  # tests/ is no package
 
 NGRAM = Speculation("ngram", 4, match=3)
 FORCED = Speculation("draft", 3, "small", "bf16", acceptance=0.5)
@@ -25,29 +25,11 @@ def found(
 ) -> dict[str, str]:  # fmt: skip
     """Check -> severity and detail, of what this file is about."""
     cell = Cell(Deployment("vllm", "m", "bf16", "m", speculation=speculation), load)
-    samples = [
-        Sample(
-            i,
-            10,
-            2,
-            1,
-            1 + i,
-            1,
-            9 + i,
-            array("q", [2 + i, 3 + i]),
-            array("i", [1, 1]),
-            array("i", [1, 1]),
-            input_tokens=10,
-            output_tokens=2,
-            cached_tokens=cached,
-        )
-        for i in range(4)
-    ]
     record = CellRecord(
         cell.id, "", cell.deployment, load, 0, "ok", traits=CellTraits(**traits), counters=EngineCounters(totals or {}), prompts=prompts
     )
     ours = ("random_acceptance", "never_speculated", "acceptance_off", "uneven_routing", "cache_misses", "cache_hits")
-    reasons = result_of(record, Samples.collect(samples)).reasons
+    reasons = result_of(record, two_token_samples(cached=cached)).reasons
     return {each.check.id: f"{each.severity}: {each.detail}" for each in reasons if each.check.id in ours}
 
 

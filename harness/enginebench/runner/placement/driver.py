@@ -11,19 +11,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from enginebench.domain import JSON, Cell
-from enginebench.domain.ids import text_of
+from enginebench.domain import JSON
 from enginebench.errors import UserError
 from enginebench.records.run_folder import Run
-from enginebench.runner.events import Event, Note, OnEvent, RunOpened, ignore
+from enginebench.runner.audience import Audience
+from enginebench.runner.events import OnEvent, ignore
 from enginebench.runner.folder import open_run_for
-from enginebench.runner.live import LiveFile
 from enginebench.runner.placement.base import Choice, Placement
 from enginebench.runner.placement.intake import RunIntake
 from enginebench.runner.placement.unit_data import Unit
 from enginebench.runner.placement.unit_plan import units_of
 from enginebench.runner.preflight import check_prompts
-from enginebench.runner.session import Listener, folder_of
 from enginebench.scenario.plan import Plan
 
 
@@ -47,33 +45,18 @@ def run_placed(
     _check_elsewhere(plan)
     plan = replace(plan, contents={**plan.contents, **check_prompts(plan)})
     how: dict[str, Any] = {"client_processes": client_processes, "wait_quiet_s": wait_quiet_s, "share_machine": share_machine}
-    live, listener = LiveFile(), Listener(on_event)
-    listeners: list[OnEvent] = [live, listener]
-
-    def tell(event: Event) -> None:
-        for each in listeners:
-            each(event)
-
-    def note(text: str) -> None:
-        tell(Note(text))
-
+    tell = Audience(on_event)
     with contextlib.ExitStack() as stack:
         stack.enter_context(placement)
         everything = units_of(plan, **how)
         unfit = _unfit(everything, placement)
         if everything and len(unfit) == len(everything):
             raise UserError(_refusal(unfit, placement), advice="see the nodes with: bench doctor --on " + placement.on)
-        folder, uploads = folder_of(results, plan, stack, note, retry_failed=retry_failed)
-        listeners += [uploads] if uploads is not None else []
-        if otlp is not None:
-            from enginebench.runner.otlp import Otlp
-
-            listeners.append(stack.enter_context(Otlp(otlp, note)))
+        folder, uploads = tell.add_sinks(results, plan, stack, retry_failed=retry_failed, otlp=otlp)
         machine = _machine(placement)
-        opened = open_run_for(plan, folder, machine, fresh=fresh, retry_failed=retry_failed, say=note, uploads=uploads)
+        opened = open_run_for(plan, folder, machine, fresh=fresh, retry_failed=retry_failed, say=tell.note, uploads=uploads)
         run = stack.enter_context(opened)
-        _announce(plan, run, tell)
-        stack.enter_context(live)
+        tell.open(plan, run, stack, placed=True)
         intake = RunIntake(plan, run, tell)
         intake.skip_planned()
         units = [replace(unit, run=run.path.name) for unit in intake.lacking(units_of(plan, intake.lacks, **how))]
@@ -82,8 +65,7 @@ def run_placed(
                 intake.skip(unit, f"no node fits: {unfit[unit.launch_id].why_not}")
         placement.run([unit for unit in units if unit.launch_id not in unfit], intake)
         intake.finish()
-    if listener.error is not None:
-        raise listener.error
+    tell.end()
     return run
 
 
@@ -109,11 +91,3 @@ def _refusal(unfit: Mapping[str, Choice], placement: Placement) -> str:
 def _machine(placement: Placement) -> dict[str, JSON]:
     """In the place of this machine's facts, which say nothing of the nodes. A run is resumed by the same kind of placement."""
     return {"placement": placement.names[0]}
-
-
-def _announce(plan: Plan, run: Run, tell: OnEvent) -> None:
-    loads = tuple(dict.fromkeys(cell.load for cell in plan.cells))
-    deployments = tuple({text_of(deployment): deployment for deployment, _ in plan.launches()}.values())
-    todo: tuple[Cell, ...] = tuple(cell for cell in plan.cells if cell.id not in plan.skipped and not run.has(cell.id))
-    stored = sum(map(run.has, run.record.cells))
-    tell(RunOpened(run.path, len(run.record.cells), stored, loads, deployments, todo, plan.searches, placed=True))

@@ -17,9 +17,7 @@ def choice_of(unit: Unit, nodes: Sequence[Node]) -> Choice:
     """The nodes that fit, or one sentence with what each lacks; nodes that lack the same are named together."""
     reasons = {node.name: why_not(unit, node) for node in nodes}
     if fit := tuple(name for name, reason in reasons.items() if not reason):
-        if len(fit) >= unit.deployment.nodes:
-            return Choice(fit)
-        return Choice(why_not=f"it needs {unit.deployment.nodes} nodes, and {len(fit)} fit: {', '.join(fit)}")
+        return Choice(fit)
     if not nodes:
         return Choice(why_not="the cluster has no node")
     groups: dict[str, list[str]] = {}
@@ -35,12 +33,7 @@ def why_not(unit: Unit, node: Node) -> str:
 
 def gpus_on(unit: Unit, node: Node) -> int:
     """Devices that a unit takes on this node: none where it needs none and the node has none."""
-    return _share(unit) if unit.needs_gpus or node.gpus else 0
-
-
-def _share(unit: Unit) -> int:
-    """Devices on each node of a unit that spans several."""
-    return -(-unit.gpus // unit.deployment.nodes)
+    return unit.gpus if unit.needs_gpus or node.gpus else 0
 
 
 def _lacks(unit: Unit, node: Node) -> Iterator[str]:
@@ -50,10 +43,10 @@ def _lacks(unit: Unit, node: Node) -> Iterator[str]:
             yield f"its {key} is {has}, not {wanted}" if has is not None else f"it has no label {key}"
     hardware, found = unit.setting.hardware, gpus_of(node.facts)
     alike = count_alike(hardware, found) if hardware and unit.needs_gpus and not unit.setting.hardware_by_command and found else None
-    if alike is not None and alike < _share(unit):
-        yield f"{counted(_share(unit), 'GPU')} as in {hardware} needed, it has {', '.join(gpu.name for gpu in found)}"
+    if alike is not None and alike < unit.gpus:
+        yield f"{counted(unit.gpus, 'GPU')} as in {hardware} needed, it has {', '.join(gpu.name for gpu in found)}"
     elif gpus_on(unit, node) > node.gpus:
-        yield f"{counted(_share(unit), 'GPU')} needed, it has {node.gpus or 'none'}"
+        yield f"{counted(unit.gpus, 'GPU')} needed, it has {node.gpus or 'none'}"
     started_here = unit.deployment.runtime in ("process", "in-process")
     if started_here and node.engines is not None and unit.deployment.engine not in node.engines:
         yield f"{unit.deployment.engine} is not installed there"

@@ -95,10 +95,9 @@ class RunIntake:
             cells = [cell for cell in unit.cells if self.lacks(cell)]
             if not cells:
                 return None
-            head, attempt = unit.launch_id, unit.id.rpartition("-")[2]
             ids = {cell.id for cell in cells}
             return replace(
-                unit, id=f"{head}-{int(attempt) + 1}", attempt=unit.attempt + 1, loads=tuple(cell.load for cell in cells),
+                unit, id=unit.next_id, attempt=unit.attempt + 1, loads=tuple(cell.load for cell in cells),
                 searches={first: search for first, search in unit.searches.items() if first in ids},
             )  # fmt: skip
 

@@ -61,9 +61,6 @@ class Kubernetes(Placement):
         return yaml.safe_dump_all([each for unit in units for each in self._manifest(unit)], sort_keys=False, width=120)
 
     def _manifest(self, unit: Unit) -> list[dict[str, Any]]:
-        if unit.deployment.nodes > 1:
-            advice = "Slurm and Ray start engines over several nodes: --on slurm, --on ray://..."
-            raise UserError(f"{unit.name}: --on k8s runs an engine in one pod, not on {unit.deployment.nodes} nodes", advice=advice)
         return objects(unit, self._engine(unit), self.given)
 
     def _engine(self, unit: Unit) -> Engine | None:

@@ -207,11 +207,8 @@ class RayPlacement(Placement):
         self._cancel(stuck)
         for ref, job in reversed(stuck.items()):
             del work.jobs[ref]
-            head, attempt = (
-                job.unit.launch_id,
-                job.unit.id.rpartition("-")[2],
-            )  # of what still comes from the canceled task nothing is taken
-            work.waiting.insert(0, replace(job.unit, id=f"{head}-{int(attempt) + 1}"))
+            # a new id: of what still comes from the canceled task nothing is taken
+            work.waiting.insert(0, replace(job.unit, id=job.unit.next_id))
 
     def _cancel(self, jobs: dict[Any, _Job]) -> None:
         for ref in jobs:

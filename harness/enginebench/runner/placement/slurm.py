@@ -86,7 +86,7 @@ class Slurm(Placement):
         wanted = dict(what.labels)
         partition = wanted.get("partition") or self.given.get("partition")
         fit = {each.name: each.problem for each in slurm.listed() if slurm.could_take(each, wanted, what.gpus, partition)}
-        return tuple(fit) if len(fit) >= what.nodes and any(fit.values()) else ()
+        return tuple(fit) if any(fit.values()) else ()
 
     def run(self, units: Sequence[Unit], intake: Intake) -> None:
         Follower(intake, self.shared, self.given, self._most, devices=self._devices).run(units)

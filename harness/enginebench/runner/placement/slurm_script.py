@@ -39,9 +39,7 @@ LABELS = {
 class Shape:
     """What a unit asks of the cluster. All elements of a job array ask for the same."""
 
-    nodes: int
     gpus: int
-    """On each node."""
     cores: int
     """0: all of the node."""
     exclusive: bool
@@ -54,9 +52,8 @@ def shape(unit: Unit, devices: bool = False) -> Shape:
     if unknown := [key for key in labels if key not in LABELS]:
         key = unknown[0]
         raise UserError(f"node: {key}: {labels[key]} means nothing to Slurm", key=f"node.{key}", advice=did_you_mean(key, LABELS))
-    nodes = max(1, unit.deployment.nodes)
-    gpus = -(-unit.gpus // nodes) if unit.needs_gpus or devices or "gpu" in labels else 0
-    return Shape(nodes, gpus, unit.cores, unit.exclusive, tuple(sorted(labels.items())))
+    gpus = unit.gpus if unit.needs_gpus or devices or "gpu" in labels else 0
+    return Shape(gpus, unit.cores, unit.exclusive, tuple(sorted(labels.items())))
 
 
 def arrays(units: Sequence[Unit], most: int, *, devices: bool = False) -> Iterator[tuple[Shape, list[Unit]]]:
@@ -95,7 +92,7 @@ def _options(what: Shape, count: int, folder: Path, settings: Mapping[str, str])
     at_once = f"%{settings['most']}" if settings.get("most") else ""
     yield f"--job-name=bench-{folder.name}"
     yield f"--array=0-{count - 1}{at_once}"
-    yield f"--nodes={what.nodes}"
+    yield "--nodes=1"
     yield "--ntasks-per-node=1"
     if what.exclusive or not what.cores:
         yield "--exclusive"

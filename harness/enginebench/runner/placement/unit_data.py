@@ -80,6 +80,12 @@ class Unit:
         return self.id.rpartition("-")[0]
 
     @property
+    def next_id(self) -> str:
+        """Id of the next try."""
+        head, _, number = self.id.rpartition("-")
+        return f"{head}-{int(number) + 1}"
+
+    @property
     def cells(self) -> tuple[Cell, ...]:
         """The cells that are known before it runs; searches add theirs."""
         return tuple(Cell(self.deployment, each, self.repeat) for each in self.loads)

@@ -14,7 +14,7 @@ import psutil
 
 from enginebench.adapter import Unsupported
 from enginebench.runtime.container.client import Client, remote_host, translated_errors
-from enginebench.runtime.exit_status import describe_exit, log_tail
+from enginebench.runtime.exit_status import describe_shell_exit, log_tail
 
 STOP_PATIENCE_S = 15.0
 """Time beyond the grace period, for a daemon that is slow to report the end and the removal of a container."""
@@ -85,8 +85,7 @@ class EngineContainer:
             return "lost with its Docker daemon"
         if self.out_of_memory and not self._stopping:
             return f"ran out of memory: the kernel killed it at its container's limit (exit code {self.exit_code}, OOMKilled)"
-        signalled = 128 < self.exit_code <= 192
-        words = describe_exit(128 - self.exit_code if signalled else self.exit_code, requested=self._stopping)
+        words = describe_shell_exit(self.exit_code, requested=self._stopping)
         return words + (" (the image does not contain the program?)" if self.exit_code == NOT_FOUND else "")
 
     def wait(self, timeout_s: float) -> bool:

@@ -21,7 +21,7 @@ from enginebench.adapter import WORKERS, Launch, Site
 from enginebench.domain.container import Container
 from enginebench.runtime.container.spec import LOOPBACK, OFFLINE
 from enginebench.runtime.environment import ADDED
-from enginebench.runtime.exit_status import LaunchFailed, describe_exit, log_tail
+from enginebench.runtime.exit_status import LaunchFailed, describe_shell_exit, log_tail
 from enginebench.runtime.leftovers import MARKER
 from enginebench.runtime.place import Started
 from enginebench.runtime.readiness import Proof, free_ports, verify_listener
@@ -64,8 +64,7 @@ class NeighbourEngine:
             return None
         if self.exit_code is None:
             return "lost with its container"
-        signalled = 128 < self.exit_code <= 192
-        return describe_exit(128 - self.exit_code if signalled else self.exit_code, requested=self._stopping)
+        return describe_shell_exit(self.exit_code, requested=self._stopping)
 
     def wait(self, timeout_s: float) -> bool:
         return self._ended.wait(max(0.0, timeout_s))

@@ -18,7 +18,7 @@ A100 = {"name": "NVIDIA A100-SXM4-80GB", "memory_bytes": 85_899_345_920, "driver
 
 
 def unit(engine: str = "vllm", **changes: Any) -> Unit:
-    deployment = Deployment(engine, "tiny", "bf16", "org/tiny", **{key: changes.pop(key) for key in ("node", "nodes") if key in changes})
+    deployment = Deployment(engine, "tiny", "bf16", "org/tiny", node=changes.pop("node", {}))
     load = ClosedLoop(concurrency=1, input_tokens=8, output_tokens=8, requests=2)
     return replace(Unit("abc-0", "vllm, repeat 1", deployment, (load,), 0, Setting("s")), **changes)
 
@@ -44,7 +44,7 @@ def node(name: str, *gpus: dict[str, Any], cores: int = 8, **changes: Any) -> No
         ({"gpus": 2, "needs_gpus": True}, node("a", H100), "2 GPUs needed, it has 1"),
         ({"gpus": 2}, node("a", H100), "2 GPUs needed, it has 1"),
         ({"gpus": 2}, node("a"), ""),
-        ({"gpus": 4, "needs_gpus": True, "nodes": 2}, node("a", H100, H100), ""),
+        ({"gpus": 2, "needs_gpus": True}, node("a", H100, H100), ""),
         ({"gpus": 1, "needs_gpus": True, "setting": Setting("s", hardware="1xh100")}, node("a", H100), ""),
         ({"gpus": 1, "needs_gpus": True, "setting": Setting("s", hardware="1xh100")}, node("a", A100),
          "1 GPU as in 1xh100 needed, it has NVIDIA A100-SXM4-80GB"),
@@ -63,7 +63,6 @@ def test_nodes_that_lack_the_same_are_named_together() -> None:
     refused = choice_of(unit(), nodes[:-1])
     assert refused.why_not == "a, b, c, d and 2 more: vllm is not installed there"
     assert choice_of(unit(), ()).why_not == "the cluster has no node"
-    assert choice_of(unit(nodes=2), nodes).why_not == "it needs 2 nodes, and 1 fit: g"
 
 
 def test_an_exclusive_unit_takes_all_cores_of_each_kind_of_node() -> None:

@@ -17,8 +17,7 @@ LOAD = ClosedLoop(concurrency=1, requests=4, input_tokens=16, output_tokens=8)
 
 
 def unit(name: str = "a", **more: object) -> Unit:
-    node, nodes = more.pop("node", {}), more.pop("nodes", 1)
-    deployment = Deployment("vllm", "m", "bf16", "hf:m", node=node, nodes=nodes)
+    deployment = Deployment("vllm", "m", "bf16", "hf:m", node=more.pop("node", {}))
     return Unit(name, f"vllm {name}", deployment, (LOAD,), 0, Setting("s"), **more)
 
 
@@ -57,8 +56,8 @@ def test_devices_and_labels_and_settings_become_options() -> None:
     assert {"--array=0-0%3", "--reservation=bench", "'--comment=two words'"} <= set(found)
 
 
-def test_devices_are_counted_for_each_node() -> None:
-    assert {"--nodes=2", "--gres=gpu:8"} <= set(options(unit(gpus=16, nodes=2, needs_gpus=True)))
+def test_a_unit_has_its_devices_on_one_node() -> None:
+    assert {"--nodes=1", "--gres=gpu:8"} <= set(options(unit(gpus=8, needs_gpus=True)))
 
 
 def test_a_partition_of_the_scenario_goes_before_that_of_the_command() -> None:
@@ -100,7 +99,7 @@ def test_each_element_runs_its_own_unit(tmp_path: Path) -> None:
 
 
 def test_shapes_compare() -> None:
-    assert shape(unit()) == Shape(1, 0, 0, exclusive=True, labels=())
+    assert shape(unit()) == Shape(0, 0, exclusive=True, labels=())
 
 
 @pytest.mark.parametrize(
