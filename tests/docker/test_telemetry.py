@@ -27,6 +27,7 @@ def measured(bench: Bench, **container: object) -> CellResult:
     return result_of(record, samples)
 
 
+@pytest.mark.alone  # beside other programs it cannot use up even its fifth
 @pytest.mark.clock
 def test_a_container_with_a_fifth_of_a_core_is_held_back_and_flagged(bench: Bench, daemon: Any) -> None:
     cell = measured(bench, cpus=0.2)
