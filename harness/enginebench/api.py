@@ -6,97 +6,15 @@
     print(run.report())
 
 The command line uses nothing else. Bad input raises `UserError`. Modules are imported when a function is called, so `import enginebench` is
-fast. Functions that are not defined here are documented in the modules that `_ELSEWHERE` names; docs/python.md has examples.
+fast. `enginebench/__init__.pyi` lists all public names with the modules that define and document them; docs/python.md has examples.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import enginebench as eb  # its names are imported when an annotation is evaluated
-
-if TYPE_CHECKING:
-    from enginebench.analysis.analysis import Analysis
-    from enginebench.analysis.conclusion import Conclusion
-    from enginebench.analysis.own_points import expectations
-    from enginebench.analysis.rows import CellResult
-    from enginebench.analysis.run_index import RunIndex, run_index
-    from enginebench.analysis.stored_run import StoredRow, StoredRun
-    from enginebench.analysis.tuning import Tuned
-    from enginebench.audit.outcome import Audit, audit_to_html
-    from enginebench.audit.reproduce import audit_scenarios
-    from enginebench.engines.image_store import ImageList, ListedImage, build_images, list_images, pin_images, pull_images
-    from enginebench.engines.installed import Engine, forget_engine, install_engine, list_engines, use_engine
-    from enginebench.errors import UserError
-    from enginebench.metrics.costs import Prices, price_list
-    from enginebench.physics.ceilings import Ceilings, ceiling
-    from enginebench.physics.expectation import Expectations, Expected
-    from enginebench.physics.model_fit import ModelFit, fit
-    from enginebench.physics.offload_curve import OffloadCurve, offload
-    from enginebench.physics.placed import PlacedModel, place
-    from enginebench.physics.routing import Routing
-    from enginebench.physics.routing_summary import RoutingSummary, routing_summary
-    from enginebench.physics.weights import Offload
-    from enginebench.report.capsules.pack import Packed, pack
-    from enginebench.report.capsules.verify import Discrepancy, Verification, verify
-    from enginebench.report.comparison import Comparison
-    from enginebench.report.exporting import Exported, export, export_formats
-    from enginebench.report.history import History, history
-    from enginebench.report.run import Form, Run, latest_run, runs
-    from enginebench.report.run_list import index_to_dict, index_to_text
-    from enginebench.report.side_by_side import SideBySide
-    from enginebench.report.site.build import Site, build_site
-    from enginebench.report.site.server import Viewing, view
-    from enginebench.report.workloads import DescribedWorkload, ListedWorkload
-    from enginebench.runner.calibration import Calibration, calibrate
-    from enginebench.runner.doctor import Cleanup, Diagnosis, clean, doctor
-    from enginebench.runner.events import (
-        CellEnded,
-        CellProgress,
-        CellsAdded,
-        CellStarted,
-        EngineReady,
-        Event,
-        LaunchEnded,
-        LaunchStarted,
-        LaunchStep,
-        Note,
-        OnEvent,
-        RunOpened,
-    )
-    from enginebench.runner.launch_commands import LaunchCommands, launch_commands
-    from enginebench.runner.missing import Missing
-    from enginebench.runner.placement.base import Node
-    from enginebench.runner.placement.fleet import Placing, cluster_nodes, install_on, placing, submission
-    from enginebench.runner.preflight import CannotRun, Preflight, preflight
-    from enginebench.runner.rerun import Differs, Rerun, rerun
-    from enginebench.runner.routing import count_routing
-    from enginebench.runner.scenario_list import ListedScenario, list_scenarios
-    from enginebench.runner.tuning.session import Tunables, tunable
-    from enginebench.scenario.capacity import PlanTime, plan_time
-    from enginebench.scenario.plan import Plan
-    from enginebench.scenario.planning import built_in_scenarios, plan
-    from enginebench.validity.check import Check
-    from enginebench.validity.judge import all_checks
-
-__all__ = [
-    "Analysis", "Audit", "Calibration", "CannotRun", "Ceilings", "CellEnded", "CellProgress", "CellResult", "CellStarted",
-    "CellsAdded", "Check", "Cleanup", "Comparison", "Conclusion", "DescribedWorkload", "Diagnosis", "Differs", "Discrepancy",
-    "Engine", "EngineReady", "Event", "Expectations", "Expected", "Exported", "Form", "History", "ImageList", "LaunchCommands",
-    "LaunchEnded", "LaunchStarted", "LaunchStep", "ListedImage", "ListedScenario", "ListedWorkload", "Missing", "ModelFit", "Node",
-    "Note", "Offload", "OffloadCurve", "OnEvent", "Packed", "PlacedModel", "Placing", "Plan", "PlanTime", "Preflight", "Prices",
-    "Rerun", "Routing", "RoutingSummary", "Run", "RunIndex", "RunOpened", "SideBySide", "Site", "StoredRow", "StoredRun",
-    "Tunables", "Tuned", "UserError", "Verification", "Viewing", "all_checks", "audit_claims", "audit_scenarios", "audit_to_html",
-    "build_images", "build_site", "built_in_scenarios", "calibrate", "ceiling", "clean", "cluster_nodes", "compare",
-    "count_routing", "describe_workload", "doctor", "expectations", "export", "export_formats", "fit", "forget_engine", "history",
-    "import_file", "index_to_dict", "index_to_text", "install_engine", "install_on", "latest_run", "launch_commands",
-    "list_engines", "list_images", "list_scenarios", "offload", "open_run", "pack", "pin_images", "place", "placing", "plan",
-    "plan_time", "preflight", "price_list", "pull_images", "rerun", "routing_summary", "run", "run_index", "runs", "side_by_side",
-    "submission", "tunable", "tune", "use_engine", "verify", "view", "workloads",
-]  # fmt: skip
 
 
 def run(
@@ -287,67 +205,3 @@ def _local(path: str | Path, facts: Sequence[str]) -> Path | None:
     from enginebench.runner.on_the_fly import as_run
 
     return as_run(Path(path), read_facts(facts))
-
-
-_ELSEWHERE: Mapping[str, tuple[str, ...]] = {
-    "analysis.analysis": ("Analysis",),
-    "analysis.conclusion": ("Conclusion",),
-    "analysis.own_points": ("expectations",),
-    "analysis.rows": ("CellResult",),
-    "analysis.run_index": ("RunIndex", "run_index"),
-    "analysis.stored_run": ("StoredRow", "StoredRun"),
-    "analysis.tuning": ("Tuned",),
-    "audit.outcome": ("Audit", "audit_to_html"),
-    "audit.reproduce": ("audit_scenarios",),
-    "engines.image_store": ("ImageList", "ListedImage", "build_images", "list_images", "pin_images", "pull_images"),
-    "engines.installed": ("Engine", "forget_engine", "install_engine", "list_engines", "use_engine"),
-    "errors": ("UserError",),
-    "metrics.costs": ("Prices", "price_list"),
-    "physics.ceilings": ("Ceilings", "ceiling"),
-    "physics.expectation": ("Expectations", "Expected"),
-    "physics.model_fit": ("ModelFit", "fit"),
-    "physics.weights": ("Offload",),
-    "physics.offload_curve": ("OffloadCurve", "offload"),
-    "physics.placed": ("PlacedModel", "place"),
-    "physics.routing": ("Routing",),
-    "physics.routing_summary": ("RoutingSummary", "routing_summary"),
-    "report.capsules.pack": ("Packed", "pack"),
-    "report.capsules.verify": ("Discrepancy", "Verification", "verify"),
-    "report.comparison": ("Comparison",),
-    "report.history": ("History", "history"),
-    "report.exporting": ("Exported", "export", "export_formats"),
-    "report.side_by_side": ("SideBySide",),
-    "report.site.build": ("Site", "build_site"),
-    "report.run_list": ("index_to_dict", "index_to_text"),
-    "report.site.server": ("Viewing", "view"),
-    "report.run": ("Form", "Run", "latest_run", "runs"),
-    "report.workloads": ("DescribedWorkload", "ListedWorkload"),
-    "runner.calibration": ("Calibration", "calibrate"),
-    "runner.doctor": ("Cleanup", "Diagnosis", "clean", "doctor"),
-    "runner.events": (
-        "CellEnded", "CellProgress", "CellStarted", "CellsAdded", "EngineReady", "Event", "LaunchEnded", "LaunchStarted", "LaunchStep",
-        "Note", "OnEvent", "RunOpened",
-    ),
-    "runner.launch_commands": ("LaunchCommands", "launch_commands"),
-    "runner.missing": ("Missing",),
-    "runner.placement.base": ("Node",),
-    "runner.placement.fleet": ("Placing", "cluster_nodes", "install_on", "placing", "submission"),
-    "runner.preflight": ("CannotRun", "Preflight", "preflight"),
-    "runner.rerun": ("Differs", "Rerun", "rerun"),
-    "runner.routing": ("count_routing",),
-    "runner.scenario_list": ("ListedScenario", "list_scenarios"),
-    "runner.tuning.session": ("Tunables", "tunable"),
-    "scenario.capacity": ("PlanTime", "plan_time"),
-    "scenario.plan": ("Plan",),
-    "scenario.planning": ("built_in_scenarios", "plan"),
-    "validity.check": ("Check",),
-    "validity.judge": ("all_checks",),
-}  # fmt: skip
-"""Module -> the public names that it defines."""
-_MODULE_OF = {name: module for module, names in _ELSEWHERE.items() for name in names}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module 'enginebench' has no attribute '{name}'")
-    return getattr(import_module(f"enginebench.{_MODULE_OF[name]}"), name)

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 import enginebench
-from enginebench.api import CellEnded, CellProgress, CellsAdded, CellStarted, Event, LaunchEnded, LaunchStarted, LaunchStep, Note, RunOpened
+from enginebench import CellEnded, CellProgress, CellsAdded, CellStarted, Event, LaunchEnded, LaunchStarted, LaunchStep, Note, RunOpened
 from enginebench.cli.shared import show
 from enginebench.cli.time_left import TimeLeft
 from enginebench.domain import Cell

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-from enginebench.api import PlanTime
+from enginebench import PlanTime
 from enginebench.cli.progress import ProgressLines
 from enginebench.cli.time_left import TimeLeft
 from enginebench.domain import Cell, ClosedLoop, Deployment, Load, OpenLoop, Search
