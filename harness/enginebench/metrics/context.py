@@ -185,7 +185,7 @@ class Context:
     def _limited(self, compute: Callable[[DeploymentLimits, tuple[float, float], float, Load], T]) -> T | None:
         if self.record is None or self.run.record is None or self.record.deployment.runtime == "attach":
             return None
-        from enginebench.physics.deployment_limits import UnknownLimit
+        from enginebench.physics.memory_need import UnknownLimit
 
         streams, tokens = self.streams, self.request_tokens
         if self.machine is None or not streams or tokens is None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -21,58 +21,17 @@ from enginebench.errors import UserError
 from enginebench.physics.catalogue import THIS_CPU
 from enginebench.physics.expectation import Expectations, Expected, PhysicalEstimate, published
 from enginebench.physics.files import read_weights
-from enginebench.physics.machine import GB, Machine
+from enginebench.physics.load_limits import ceiling_of, certain_streams, drafting, mean_context, seconds_of, shared_tokens
+from enginebench.physics.machine import Machine
 from enginebench.physics.memory import Fit, fit
+from enginebench.physics.memory_need import MemoryNeed, UnknownLimit
 from enginebench.physics.placement import GGUF_ENGINES, Placement, placement_of
-from enginebench.physics.roofline import decode, prefill
 from enginebench.physics.setting import Setting, Speculation
 from enginebench.physics.sharding import devices_of, problem
 from enginebench.physics.weights import Offload, Weights
-from enginebench.workload.lengths import Lengths
 
 _WHOLE = frozenset({"f32", "f16", "bf16"})
 """Precisions of checkpoints that are not quantised."""
-
-
-class UnknownLimit(Exception):  # noqa: N818  # a result, not an error
-    """A limit cannot be computed. The text gives the reason."""
-
-
-@dataclass(frozen=True)
-class MemoryNeed:
-    """Memory per device that a load needs."""
-
-    fit: Fit
-    """`fit.fits` also requires working memory."""
-
-    @property
-    def impossible(self) -> bool:
-        """Whether weights and KV cache alone exceed the memory of the device or of the host."""
-        budget, host = self.fit.budget, self.fit.machine.host
-        exceeds_host = host is not None and budget.host > host.memory
-        return exceeds_host or budget.left + budget.activations + budget.runtime < 0
-
-    @property
-    def text(self) -> str:
-        """'61.2 of 85.5 GB per GPU (weights 54.0, KV cache 4.5, working memory 2.7) at 64 streams of 2,048 tokens'."""
-        budget = self.fit.budget
-        weights, working = sum(budget.weights.values()), budget.activations + budget.runtime
-        draft = f", draft model {budget.draft / GB:.1f}" if budget.draft else ""
-        parts = f"weights {weights / GB:.1f}, KV cache {budget.cache / GB:.1f}{draft}, working memory {working / GB:.1f}"
-        host = f" and {budget.host / GB:.1f} GB of host memory" if budget.host else ""
-        return f"{budget.needed / GB:.1f} of {budget.usable / GB:.1f} GB per GPU ({parts}){host} at {self.streams}"
-
-    @property
-    def streams(self) -> str:
-        """'64 streams of 2,048 tokens'."""
-        number = self.fit.concurrency
-        return f"{f'{number} streams' if number != 1 else 'one stream'} of {self.fit.context:,} tokens"
-
-    @property
-    def refusal(self) -> str:
-        most = self.fit.max_concurrency if self.fit.concurrency > 1 else 0
-        more = f"; {most:,} would fit" if most else ""
-        return f"{self.fit.why_not} ({self.streams}{more})"
 
 
 @dataclass(frozen=True)
@@ -187,7 +146,7 @@ class DeploymentLimits:
 
         The larger of: one request of max_context tokens; all streams of the load at their mean length.
         """
-        streams, context = _streams(load), _mean_context(load)
+        streams, context = certain_streams(load), mean_context(load)
         if context is None or self.deployment.max_context > streams * context:
             streams, context = 1, max(1, self.deployment.max_context)
         if (streams, context) not in self._needs:
@@ -219,11 +178,11 @@ class DeploymentLimits:
         if self.placement.speculative and self.deployment.speculation is None:
             raise UnknownLimit("speculative decoding: the acceptance rate is unknown in advance")
         no_prompt = self._no_prompt(load)
-        shared = _shared(load, tokens[0]) if load is not None else 0.0
+        shared = shared_tokens(load, tokens[0]) if load is not None else 0.0
         key = tokens, streams, shared, no_prompt, accepted  # the repeats of a cell, and `estimate`, ask the same
         if key not in self._ceilings:
             settings = self._speculating(accepted)
-            self._ceilings[key] = max(_ceiling(setting, tokens, streams, shared, no_prompt=no_prompt) for setting in settings)
+            self._ceilings[key] = max(ceiling_of(setting, tokens, streams, shared, no_prompt=no_prompt) for setting in settings)
         return self._ceilings[key]
 
     @cached_property
@@ -237,7 +196,7 @@ class DeploymentLimits:
             return self.settings
         length = accepted or asked.forced_length or 1.0 + asked.tokens
         drafts = self.drafter if asked.method == "draft" else None  # a head of its own layers takes too little time to matter to a bound
-        return [replace(each, speculation=Speculation(asked.tokens, 1.0, _drafting(drafts, each), length)) for each in self.settings]
+        return [replace(each, speculation=Speculation(asked.tokens, 1.0, drafting(drafts, each), length)) for each in self.settings]
 
     def _no_prompt(self, load: Load | None) -> bool:
         """Whether prompts may be read elsewhere, or from a cache."""
@@ -264,7 +223,7 @@ class DeploymentLimits:
 
     def least_s(self, load: Load) -> float:
         """The shortest possible duration of a load, from its stated duration, its rate, or the ceiling."""
-        return _seconds(load, lambda tokens: self.ceiling(tokens, load.concurrency, load))
+        return seconds_of(load, lambda tokens: self.ceiling(tokens, load.concurrency, load))
 
     def expected_s(self, load: Load) -> float | None:
         """The duration of a load that is expected; None if no measurement of such a case is known."""
@@ -273,53 +232,8 @@ class DeploymentLimits:
             found = self.expected(self.estimate(tokens, load.concurrency, load))
             return found.tokens_per_s if found is not None else math.nan
 
-        seconds = _seconds(load, rate)
+        seconds = seconds_of(load, rate)
         return None if math.isnan(seconds) else max(seconds, self.least_s(load))
-
-
-def _seconds(load: Load, rate: Callable[[tuple[float, float]], float]) -> float:
-    """The duration of a load: stated, by its rate of requests, or at the output tokens/s for (input, output) tokens."""
-    if load.duration_s is not None and not load.requests:
-        return load.duration_s
-    tokens = Lengths.of(load).mean
-    if load.mean_rate is not None:
-        seconds = load.requests / load.mean_rate
-    elif tokens is None:
-        raise UnknownLimit("request lengths come from a data set or a trace")
-    else:
-        seconds = load.requests * tokens[1] / rate(tokens)
-    return seconds if load.duration_s is None or math.isnan(seconds) else min(seconds, load.duration_s)
-
-
-def _shared(load: Load, inputs: float) -> float:
-    """Prompt tokens that all requests may have in common: a stated prefix, or with a data set perhaps the whole prompt."""
-    if load.prefix_cache == "cold":
-        return 0.0
-    unique = load.prompts in ("random", "text")
-    return float(load.prefix_tokens if load.prefix_groups else 0) if unique else inputs
-
-
-def _drafting(drafter: Weights | None, setting: Setting) -> Setting | None:
-    """The drafter on the one device of a deployment; on several it may be divided in ways that are not known, and takes no time."""
-    if drafter is None or devices_of(setting.parallelism) > 1:
-        return None
-    return Setting(drafter, replace(setting.machine, count=1), kv_bits=setting.kv_bits, bound=True)
-
-
-def _ceiling(setting: Setting, tokens: tuple[float, float], streams: float, shared: float, *, no_prompt: bool) -> float:
-    inputs, outputs = tokens
-    context, yielded = inputs + outputs / 2, setting.speculation.tokens_per_step if setting.speculation else 1.0
-    steps = max(0.0, outputs - 1) / yielded
-    batch = decode(setting, math.ceil(streams), context, spread=outputs / 2, shared=shared)
-    busy = {name: seconds * steps / batch.batch for name, seconds in batch.seconds.items()}
-    latency = steps * decode(setting, 1, context, spread=outputs / 2).time_s
-    if not no_prompt:
-        parallelism, prompt = setting.parallelism, max(1, round(inputs))
-        replicas = parallelism.dp_replicas * parallelism.attention_dp
-        seconds = prefill(setting, prompt, replicas).seconds
-        busy = {name: busy[name] + seconds[name] / (replicas * parallelism.pp) * (name != "memory") for name in busy}
-        latency += prefill(setting, prompt).time_s
-    return outputs / max(*busy.values(), latency / streams)
 
 
 @cache
@@ -363,16 +277,3 @@ def _offload(placement: Placement, weights: Weights) -> Offload:
     experts = layers if placement.expert_layers is None else min(placement.expert_layers, layers)
     blocks = 0 if placement.device_layers is None else max(0, layers - max(0, placement.device_layers))
     return Offload(expert_layers=experts if weights.model.experts else 0, blocks=blocks)
-
-
-def _streams(load: Load) -> int:
-    """Requests that certainly run concurrently. Requests with a shared prefix may share its KV cache, so they count as one."""
-    if load.streams is None or load.prefix_cache != "cold":
-        return 1
-    return min(load.streams, load.requests) if load.requests else load.streams
-
-
-def _mean_context(load: Load) -> int | None:
-    """Mean tokens of a request at its end; None if unknown, or if a conversation grows."""
-    tokens = Lengths.of(load).mean if load.turns == 1 else None
-    return None if tokens is None else math.ceil(sum(tokens))

@@ -13,9 +13,10 @@ from functools import cache
 
 from enginebench.domain import Deployment, Load
 from enginebench.physics.catalogue import ANYTHING, THIS_CPU
-from enginebench.physics.deployment_limits import MachineLimits, MemoryNeed, UnknownLimit
+from enginebench.physics.deployment_limits import MachineLimits
 from enginebench.physics.detect import cpu_machine, is_cpu
 from enginebench.physics.expectation import published
+from enginebench.physics.memory_need import MemoryNeed, UnknownLimit
 from enginebench.scenario.plan import Plan
 
 

@@ -16,8 +16,9 @@ from enginebench.errors import UserError
 from enginebench.machine.accelerators import Gpu
 from enginebench.machine.folders import resource_dir
 from enginebench.physics import Device, Machine, decode, read_machine
-from enginebench.physics.deployment_limits import MachineLimits, UnknownLimit, weights_of
+from enginebench.physics.deployment_limits import MachineLimits, weights_of
 from enginebench.physics.detect import BANDWIDTH, local_machine, machine_of_run, stated_machine
+from enginebench.physics.memory_need import UnknownLimit
 from enginebench.physics.placement import Placement, placement_of
 from enginebench.scenario import load_scenario
 from enginebench.scenario.plan import plan

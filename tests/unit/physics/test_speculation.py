@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from enginebench.domain import Deployment, Parallelism, Speculation
 from enginebench.physics import Device, Machine, read_machine
-from enginebench.physics.deployment_limits import MachineLimits, UnknownLimit
+from enginebench.physics.deployment_limits import MachineLimits
+from enginebench.physics.memory_need import UnknownLimit
 
 DENSE = "random:qwen3moe?layers=4&hidden=256&heads=4&kv_heads=2&head_dim=64&experts=2&top_k=2&expert_intermediate=256"
 HALF = DENSE.replace("layers=4", "layers=2")
