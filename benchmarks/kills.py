@@ -45,7 +45,7 @@ KINDS = {
     "engine": ("fake_worker.py",),
     "client": ("enginebench.loadgen.workers",),
     "sampler": ("enginebench.telemetry.sampler",),
-    "scraper": ("runtime/scraper.py",),
+    "scraper": ("enginebench.telemetry.scraper",),
     "harness and guardian": ("runtime/guardian.py",),
     "container": (),
     "container guardian": ("container/guardian.py",),
@@ -174,7 +174,7 @@ class Series:
             with contextlib.suppress(psutil.Error, OSError):
                 if process.environ().get("ENGINEBENCH_HOME") == str(self.folder / "home"):
                     yield f"process {' '.join(process.cmdline())[:120]}"
-        for name in ("tmp", "leases", "home/leases"):
+        for name in ("tmp", "leases"):
             yield from (f"file {path}" for path in (self.folder / name).glob("*"))
         yield from (f"file {path}" for path in self.folder.rglob("*") if path.name.endswith((".part", ".new")) or ".draft-" in path.name)
         if self.client is not None:

@@ -21,7 +21,7 @@ from enginebench.records.run_folder import Run, open_run
 from enginebench.report.blocks import Plots
 from enginebench.report.section import Context
 from enginebench.report.sections.engine_internals import SECTION
-from enginebench.telemetry import sampler
+from enginebench.telemetry import loop, sampler
 
 SOURCE = Path(__file__).parent / "nvml" / "standin.c"
 SCENARIO = """
@@ -205,7 +205,7 @@ def test_processor_time_of_children_that_have_ended_is_kept() -> None:
 
 
 def test_readings_are_thinned_when_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampler, "MAX_READINGS", 8)
+    monkeypatch.setattr(sampler.Tracks, "most", 8)
 
     class Counting:
         kind, name = "host", "x"
@@ -222,8 +222,9 @@ def test_readings_are_thinned_when_there_are_too_many(monkeypatch: pytest.Monkey
     monkeypatch.setattr(sys, "stdin", os.fdopen(read))
     source = Counting()
     track = sampler.Track(source)
-    track.read()
-    sampler.watch([track], 0.001)
+    tracks = sampler.Tracks([track])
+    loop.take(tracks, 0.001)
+    tracks.output()
     kept = track.subject()["series"]["values"]["load"]
     assert len(kept) <= 9
     assert kept[0] == 1

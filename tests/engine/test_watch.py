@@ -27,7 +27,8 @@ from enginebench.records.run_folder import open_run
 from enginebench.runner.engine_counters import CounterWatch
 from enginebench.runner.http_engine import HttpEngine
 from enginebench.runner.prompts import PromptSource
-from enginebench.runtime import http_get, scraper
+from enginebench.runtime import http_get
+from enginebench.telemetry import loop, scraper
 
 from ..forked_bench import bench_argv  # noqa: TID252  # tests/ is no package
 
@@ -102,7 +103,7 @@ def wait_for(made: Any, count: int) -> None:
 
 def watchers() -> list[psutil.Process]:
     alive = (child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE)
-    return [child for child in alive if scraper.__file__ in child.cmdline()]
+    return [child for child in alive if "enginebench.telemetry.scraper" in " ".join(child.cmdline())]
 
 
 def test_counters_are_read_before_during_and_after_a_load() -> None:
@@ -173,7 +174,7 @@ def test_it_ends_with_its_parent() -> None:
             "every_s": 60,
         }  # fmt: skip
         process = subprocess.Popen(
-            [sys.executable, "-I", "-S", scraper.__file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            [sys.executable, *scraper.COMMAND], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         assert process.stdin is not None
         assert process.stdout is not None
@@ -190,11 +191,13 @@ def test_it_ends_with_its_parent() -> None:
 
 def test_a_long_load_keeps_a_bounded_number_of_readings(monkeypatch: pytest.MonkeyPatch) -> None:
     left = iter(range(100))
-    monkeypatch.setattr(scraper, "MAX_READINGS", 8)
     monkeypatch.setattr(select, "select", lambda *_: ([] if next(left) < 30 else [0], [], []))
-    monkeypatch.setattr(scraper, "read", lambda _server, _paths: (next(left), []))
     monkeypatch.setattr(sys, "stdout", SimpleNamespace(buffer=io.BytesIO()))
-    kept = [at for at, _ in scraper.watch({"paths": [], "every_s": 0})[0]]
+    replies = scraper.Replies({"paths": []})
+    monkeypatch.setattr(scraper.Replies, "most", 8)
+    monkeypatch.setattr(replies, "read", lambda: replies.readings.append((next(left), [])))
+    loop.take(replies, 0)
+    kept = [at for at, _ in replies.readings]
     assert 4 <= len(kept) <= 8
     assert kept == sorted(kept)
     assert kept[0] == 0

@@ -1,6 +1,6 @@
 """Reads the engine's own counters before, during and after a load.
 
-While it runs, another process fetches the replies once a second (`enginebench.runtime.scraper`); the adapter parses them afterwards.
+While it runs, another process fetches the replies once a second (`enginebench.telemetry.scraper`); the adapter parses them afterwards.
 """
 
 import json
@@ -17,7 +17,7 @@ from enginebench.records.counters import CounterSeries
 from enginebench.runner.engine import Engine
 from enginebench.runner.http_engine import HttpEngine
 from enginebench.runner.sidecar import Sidecar
-from enginebench.runtime import scraper
+from enginebench.telemetry import scraper
 
 EVERY_S = 1.0
 
@@ -51,7 +51,7 @@ class CounterWatch:
                 "host": target.host, "port": target.port, "tls": target.tls, "headers": dict(target.headers),
                 "prefix": engine.prefix, "paths": list(self._paths), "every_s": self._every_s,
             }  # fmt: skip
-            self._sidecar = Sidecar(("-I", "-S", scraper.__file__))
+            self._sidecar = Sidecar(scraper.COMMAND)
             self._sidecar.configure(config)
             self._sidecar.begin()
         return self

@@ -1,4 +1,4 @@
-"""A process that takes readings while a load runs (`enginebench.runtime.scraper`, `enginebench.telemetry.sampler`).
+"""A process that takes readings while a load runs (`enginebench.telemetry.scraper`, `enginebench.telemetry.sampler`).
 
 One line of JSON on its stdin configures it; an empty line starts it, and it writes `ready` to its stdout after the first reading; when its
 stdin closes it writes its readings to its stdout.

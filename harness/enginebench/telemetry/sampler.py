@@ -1,35 +1,27 @@
 """Reads GPUs, this machine and the engine about once per second, in its own process so that the client is not disturbed.
 
-A program: `python -m enginebench.telemetry.sampler`. Device libraries are imported before the configuration is read, because a load waits
-for everything after it.
+A program: `python -m enginebench.telemetry.sampler`; `loop` says how it is told what to do. Device libraries are imported before the
+configuration is read, because a load waits for everything after it.
 
-stdin: one line of JSON, then an empty line, which starts the readings. End of file leads to a last reading and ends the program. The JSON:
-every_s; gpus: whether to read this machine's GPUs; processes: name -> pid whose descendants are the engine; containers: name -> id;
-attached: port of an attached server of this machine.
-stdout: `ready` after the first reading; at the end one line of JSON, a list of `enginebench.records.subject.Subject`.
+Configuration: gpus: whether to read this machine's GPUs; processes: name -> pid whose descendants are the engine; containers: name -> id;
+attached: port of an attached server of this machine. Output: one line of JSON, a list of `enginebench.records.subject.Subject`.
 """
 
-import contextlib
 import json
 import os
-import select
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from enginebench.telemetry.amd import AmdGpu, amd_gpus
 from enginebench.telemetry.engines import Attached, Container, Processes
+from enginebench.telemetry.loop import Readings, serve
 from enginebench.telemetry.machine import ThisMachine
 from enginebench.telemetry.nvidia import NvidiaGpu, nvidia_gpus
 from enginebench.telemetry.source import Values, try_read
 
 Source: TypeAlias = Processes | Container | NvidiaGpu | AmdGpu | ThisMachine
 """One subject that can be read. Each has a kind, a name and facts; its `read` does not raise."""
-MAX_READINGS = 600
-"""Above this, every other reading is dropped and the interval doubles, which bounds the size of the record."""
-NICENESS = 10
-"""Lower priority than the engine and the client."""
 
 
 class Track:
@@ -83,40 +75,30 @@ def _daemon() -> Any:
     return try_read(lambda: connect(timeout_s=2.0), LaunchFailed)
 
 
-def watch(tracks: Sequence[Track], every_s: float) -> None:
-    """Read until stdin ends, then once more. A late reading is skipped, not repeated."""
-    due = time.monotonic() + every_s
-    readings = 1
-    while not select.select([sys.stdin], [], [], max(0.0, due - time.monotonic()))[0]:
-        for track in tracks:
+class Tracks(Readings):
+    """The readings of several sources, side by side."""
+
+    most = 600
+
+    def __init__(self, tracks: Sequence[Track]) -> None:
+        self.tracks = tracks
+
+    def read(self) -> None:
+        for track in self.tracks:
             track.read()
-        readings += 1
-        if readings >= MAX_READINGS:
-            readings, every_s = (readings + 1) // 2, 2 * every_s
-            for track in tracks:
-                track.readings = track.readings[::2]
-        due = max(due + every_s, time.monotonic())
-    for track in tracks:
-        track.read()
 
+    def begun(self) -> None:
+        for track in self.tracks:
+            track.cpu_s = 0.0
 
-def main() -> None:
-    config = json.loads(sys.stdin.buffer.readline())
-    with contextlib.suppress(OSError):
-        os.nice(NICENESS)
-    tracks = [Track(source) for source in sources(config)]
-    sys.stdin.buffer.readline()
-    for track in tracks:
-        track.read()
-        track.cpu_s = 0.0  # this reading precedes the load
-    sys.stdout.buffer.write(b"ready\n")
-    sys.stdout.buffer.flush()
-    watch(tracks, float(config["every_s"]))
-    with contextlib.suppress(BrokenPipeError):  # the harness has ended
-        sys.stdout.buffer.write(json.dumps([track.subject() for track in tracks]).encode() + b"\n")
-        sys.stdout.buffer.flush()
-    os._exit(0)  # skip the flush at exit, which would fail again on a closed pipe
+    def thin(self) -> None:
+        for track in self.tracks:
+            track.readings = track.readings[::2]
+
+    def output(self) -> bytes:
+        self.read()  # once more, so that the last part of the load is in it
+        return json.dumps([track.subject() for track in self.tracks]).encode() + b"\n"
 
 
 if __name__ == "__main__":
-    main()
+    serve(lambda config: Tracks([Track(source) for source in sources(config)]))
