@@ -171,7 +171,7 @@ def test_killed_harness_leaves_no_engine_and_the_run_resumes(bench: Bench, numbe
     done = bench("run", scenario)
     assert done.returncode == 0, done.stderr
     assert len(bench.cells()) == 4
-    assert not list((bench.folder / "home" / "leases").glob("*.json"))
+    assert not list((bench.folder / "leases").glob("*.json"))
 
 
 def test_a_background_job_of_a_script_can_be_ended(bench: Bench) -> None:

@@ -50,13 +50,23 @@ def test_a_second_run_is_refused_until_told_to_share(bench: Bench, tmp_path: Pat
     assert not any(json.loads(file.read_text())["shared_machine"] for file in tmp_path.glob("later/*/cells/*.json"))
 
 
-def test_a_killed_run_leaves_nothing_after_the_next_start(bench: Bench, temporary: Path, tmp_path: Path) -> None:
+def test_a_killed_run_holds_no_lease_and_leaves_nothing_after_the_next_start(
+    bench: Bench, temporary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scenario = bench.scenario("options: {ttft_ms: 40, tick_ms: 20}")
     killed = bench.start("run", scenario)
     bench.wait_for_cells(1)
     assert list(temporary.iterdir())
+    children = psutil.Process(killed.pid).children(recursive=True)
     os.kill(killed.pid, signal.SIGKILL)
     killed.communicate()
+    monkeypatch.setenv("ENGINEBENCH_LEASES", str(tmp_path / "leases"))
+    with machine_lease("next") as lease:
+        assert lease.others() == [], "its children do not inherit the lock"
+    deadline = time.monotonic() + 10
+    while any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
     again = bench("run", scenario)
     assert again.returncode == 0, again.stderr
     assert "left by bench run demo" in again.stderr
@@ -92,18 +102,3 @@ def test_without_a_folder_for_leases_a_run_goes_on(tmp_path: Path, monkeypatch: 
     with machine_lease("one") as lease:
         assert lease.folder.is_dir()
         assert lease.others() == []
-
-
-def test_the_lock_of_a_lease_is_not_inherited_by_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench) -> None:
-    killed = bench.start("run", bench.scenario("options: {ttft_ms: 40, tick_ms: 20}"))
-    bench.wait_for_cells(1)
-    children = psutil.Process(killed.pid).children(recursive=True)
-    os.kill(killed.pid, signal.SIGKILL)
-    killed.communicate()
-    monkeypatch.setenv("ENGINEBENCH_LEASES", str(tmp_path / "leases"))
-    with machine_lease("next") as lease:
-        assert lease.others() == []
-    deadline = time.monotonic() + 10
-    while any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)

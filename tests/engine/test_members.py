@@ -183,6 +183,7 @@ def test_a_harness_that_is_gone_leaves_nothing(bench: Servers, number: signal.Si
 @pytest.fixture(autouse=True)
 def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENGINEBENCH_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("ENGINEBENCH_LEASES", str(tmp_path / "leases"))
 
 
 def test_a_foreign_server_on_a_members_port_is_told(tmp_path: Path) -> None:

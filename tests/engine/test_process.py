@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.server
+import json
 import os
 import signal
 import socket
@@ -12,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import psutil
@@ -80,6 +82,7 @@ class Plain(Adapter):
 @pytest.fixture(autouse=True)
 def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENGINEBENCH_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("ENGINEBENCH_LEASES", str(tmp_path / "leases"))
 
 
 @pytest.fixture
@@ -347,12 +350,11 @@ def bystander() -> Iterator[Callable[[str | None], subprocess.Popen[bytes]]]:
 
 
 def abandoned(tag: str, engine: leftovers.Identity | None, folder: Path) -> None:
-    """The lease of a harness that is no longer there."""
-    leftovers.reserve(tag, ["engine"], folder)
-    path = folder / "home" / "leases" / f"{tag}.json"
-    path.write_text(path.read_text().replace(f'"pid": {os.getpid()}', '"pid": 999999999'))
-    if engine:
-        path.write_text(path.read_text().replace('"engine": null', f'"engine": {{"pid": {engine.pid}, "born": "{engine.born}"}}'))
+    """The lease of a harness that is no longer there: nobody has it locked."""
+    said = {"engine": asdict(engine)} if engine else {}
+    file = folder / "leases" / f"{leftovers.PREFIX}{tag}.json"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps(said))
 
 
 def test_sweep_ends_what_is_provably_ours(tmp_path: Path, bystander: Callable[[str | None], subprocess.Popen[bytes]]) -> None:

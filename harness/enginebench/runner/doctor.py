@@ -28,8 +28,9 @@ from enginebench.machine.folders import cache_dir
 from enginebench.machine.nvml import DRIVER
 from enginebench.runner.quiet import Moment, others_since
 from enginebench.runtime.exit_status import LaunchFailed
-from enginebench.runtime.leftovers import here, leases, sweep
-from enginebench.runtime.machine_lease import leases_folder, remove_dead
+from enginebench.runtime.lease import leases_folder
+from enginebench.runtime.leftovers import leases, sweep
+from enginebench.runtime.machine_lease import remove_dead
 from enginebench.telemetry.nvidia import nvml_version
 from enginebench.validity.checks.machine import FOREIGN
 
@@ -182,7 +183,7 @@ def _docker() -> Iterator[Diagnosis]:
 
 
 def _leftovers() -> Diagnosis:
-    launches = [lease for lease in leases() if lease.place == here()]
+    launches = leases()
     dead = [lease.tag for lease in launches if not lease.live]
     if dead:
         text = f"launches of runs that have ended: {', '.join(dead)}"

@@ -1,37 +1,36 @@
-"""Records every launch on disk, so that the next run can end engines that outlived their harness, and no other process.
+"""Finds processes that outlived their harness, and ends them and no other process.
 
-A *lease* is one JSON file per launch in cache_dir()/leases. It names the harness and the engine, each by pid *and* start time. A process is
-ended only if it has ENGINEBENCH_LAUNCH=<tag> in its environment (tags are unique, see `unique_tag`), belongs to this user, and the harness
-of that launch has ended. If its environment cannot be read, the process is left alone and reported.
+Every launch holds a lease (see `lease`), which names the guardian and the engine by pid *and* start time. A process is ended only if it has
+ENGINEBENCH_LAUNCH=<tag> in its environment (tags are unique, see `unique_tag`), belongs to this user, and the harness of that launch has
+ended. If its environment cannot be read, the process is left alone and reported.
 
 Tested on Linux only. On macOS a user cannot read the environment of protected binaries. Does not know: engines, the guardian's protocol.
 """
 
 import contextlib
-import dataclasses
-import json
 import os
 import platform
 import re
 import secrets
 import sys
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import psutil
-from pydantic import TypeAdapter
 
+from enginebench.domain import JSON
 from enginebench.errors import UserError
-from enginebench.machine.folders import cache_dir
+from enginebench.runtime.lease import Lease, Taken, dead, files, hold, is_held, leases_folder, read
 
 MARKER = "ENGINEBENCH_LAUNCH"
 """The environment variable that every process of a launch inherits."""
+PREFIX = "launch-"
 
 TERM_GRACE_S = 2.0
-HALF_WRITTEN_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -44,22 +43,14 @@ class Identity:
 
 
 @dataclass(frozen=True)
-class Lease:
-    """One launch."""
+class Launched:
+    """What the lease of a launch says."""
 
     tag: str
-    place: str
-    """Where the pids are valid: host and pid namespace (hosts may share a home folder)."""
-    harness: Identity
-    argv: tuple[str, ...]
-    folder: str
+    live: bool
+    """Whether its harness still runs."""
     guardian: Identity | None = None
     engine: Identity | None = None
-
-    @property
-    def live(self) -> bool:
-        """Whether the harness still runs. A lease of another host or container counts as live."""
-        return self.place != here() or born(self.harness.pid) == self.harness.born
 
 
 def unique_tag(prefix: str) -> str:
@@ -99,73 +90,41 @@ def identity(pid: int) -> Identity | None:
 # -- leases ----------------------------------------------------------------------------------------------------------------
 
 
-def _path(tag: str) -> Path:
-    return cache_dir() / "leases" / f"{tag}.json"
-
-
-def reserve(tag: str, argv: Iterable[str], folder: Path) -> Lease:
-    """Write the lease before a launch. Raises UserError if a running harness uses the same tag."""
+def reserve(tag: str) -> Lease:
+    """The lease of a launch, which is made before it. Raises UserError if a running harness uses the same tag."""
     if not re.fullmatch(r"[A-Za-z0-9._-]+", tag):
         raise ValueError(f"invalid launch tag {tag!r}: only letters, digits, '.', '_' and '-' are allowed")
-    me = identity(os.getpid())
-    assert me is not None  # noqa: S101  (narrows the type)
-    lease = Lease(tag, here(), me, tuple(argv), str(folder))
-    path = _path(tag)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    old = _read(path)
-    if old is not None and not old.live:
-        _sweep_one(old)
+    for file in dead(PREFIX):
+        if file.stem == PREFIX + tag:
+            _sweep_one(file)
     try:
-        with path.open("x") as file:
-            json.dump(dataclasses.asdict(lease), file)
-    except FileExistsError:
-        raise UserError(f"a launch tagged {tag} is already running", file=path, advice="wait for the other run to end") from None
-    except OSError:  # the disk is full
-        path.unlink(missing_ok=True)
-        raise
-    return lease
+        return hold(PREFIX + tag, {})
+    except Taken:
+        file = leases_folder() / f"{PREFIX}{tag}.json"
+        raise UserError(f"a launch tagged {tag} is already running", file=file, advice="wait for the other run to end") from None
 
 
-def renew(lease: Lease, *, guardian: int, engine: int) -> Lease:
-    """Add the pids after the start."""
-    lease = dataclasses.replace(lease, guardian=identity(guardian), engine=identity(engine))
-    path = _path(lease.tag)
-    new = path.with_suffix(".new")
-    try:
-        new.write_text(json.dumps(dataclasses.asdict(lease)))
-        new.replace(path)
-    except OSError:
-        new.unlink(missing_ok=True)
-        raise
-    return lease
+def renew(lease: Lease, *, guardian: int, engine: int) -> None:
+    """Add the processes after the start."""
+    found = {"guardian": identity(guardian), "engine": identity(engine)}
+    lease.write({name: asdict(one) for name, one in found.items() if one is not None})
 
 
-def release(tag: str) -> None:
-    """Delete the lease of a launch whose processes have ended."""
-    _path(tag).unlink(missing_ok=True)
-    _path(tag).with_suffix(".new").unlink(missing_ok=True)
+def leases() -> list[Launched]:
+    """The launches that hold a lease, and those whose harness has ended without giving it back."""
+    return [_launched(file) for file in files(PREFIX)]
 
 
-def leases() -> list[Lease]:
-    """All readable leases."""
-    return [lease for path in _files() if (lease := _read(path)) is not None]
+def _launched(file: Path) -> Launched:
+    data = read(file)
+    return Launched(file.stem.removeprefix(PREFIX), is_held(file), _identity(data.get("guardian")), _identity(data.get("engine")))
 
 
-def _files() -> list[Path]:
-    return sorted((cache_dir() / "leases").glob("*.json"))
-
-
-def _read(path: Path) -> Lease | None:
-    try:
-        lease = _reader().validate_json(path.read_bytes())
-    except (OSError, ValueError):
+def _identity(data: JSON) -> Identity | None:
+    if not isinstance(data, Mapping) or not isinstance(data.get("pid"), int):
         return None
-    return lease if lease.tag == path.stem else None
-
-
-@cache
-def _reader() -> TypeAdapter[Lease]:
-    return TypeAdapter(Lease)
+    its: Any = data
+    return Identity(its["pid"], str(its.get("born")))
 
 
 # -- ending processes of earlier launches --------------------------------------------------------------------------------------
@@ -173,27 +132,18 @@ def _reader() -> TypeAdapter[Lease]:
 
 def sweep() -> list[str]:
     """End processes left by harnesses that have ended and delete their leases. Returns one sentence per action or omission."""
-    actions: list[str] = []
-    for path in _files():
-        lease = _read(path)
-        if lease is None:
-            with contextlib.suppress(OSError):
-                if time.time() - path.stat().st_mtime > HALF_WRITTEN_S:
-                    path.unlink(missing_ok=True)
-                    actions.append(f"removed the unreadable lease {path.name}")
-        elif not lease.live:
-            actions += _sweep_one(lease)
-    return actions
+    return [action for file in dead(PREFIX) for action in _sweep_one(file)]
 
 
-def _sweep_one(lease: Lease) -> list[str]:
-    actions = end_marked(lease.tag)
-    for process in (lease.engine, lease.guardian):
+def _sweep_one(file: Path) -> list[str]:
+    launch = _launched(file)
+    actions = end_marked(launch.tag)
+    for process in (launch.engine, launch.guardian):
         if process is not None and born(process.pid) == process.born:  # still running: `end_marked` found no tag in its environment
             actions.append(
-                f"left process {process.pid} of launch {lease.tag} alone: its environment does not show that enginebench started it"
+                f"left process {process.pid} of launch {launch.tag} alone: its environment does not show that enginebench started it"
             )
-    release(lease.tag)
+    file.unlink(missing_ok=True)
     return actions
 
 

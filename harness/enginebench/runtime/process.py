@@ -20,6 +20,7 @@ from enginebench.adapter import Launch, Site
 from enginebench.runtime import guardian, leftovers
 from enginebench.runtime.environment import environment
 from enginebench.runtime.exit_status import LaunchFailed, describe_exit, log_tail
+from enginebench.runtime.lease import Lease
 
 END_PATIENCE_S = guardian.KILL_PATIENCE_S + 5.0
 
@@ -27,8 +28,8 @@ END_PATIENCE_S = guardian.KILL_PATIENCE_S + 5.0
 class EngineProcess:
     """A started engine. A context manager: leaving the block ends the whole process tree. `alive` is thread-safe."""
 
-    def __init__(self, popen: subprocess.Popen[bytes], control: int, report: int, log: Path, lease: leftovers.Lease) -> None:
-        self._guardian, self._control, self._report, self._lease = popen, control, report, lease
+    def __init__(self, popen: subprocess.Popen[bytes], control: int, report: int, log: Path, tag: str, lease: Lease) -> None:
+        self._guardian, self._control, self._report, self._tag, self._lease = popen, control, report, tag, lease
         self._lock = threading.Lock()
         self._pending = b""
         self._reported = False  # the guardian has ended, so no more reports follow
@@ -50,13 +51,13 @@ class EngineProcess:
         _write_files(launch, site)
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_bytes(b"")
-        lease = leftovers.reserve(tag, launch.argv, site.folder)
+        lease = leftovers.reserve(tag)
         try:
             popen, control, report = _start_guardian(launch, site, log, tag, piped=piped)
         except BaseException:
-            leftovers.release(tag)
+            lease.release()
             raise
-        process = cls(popen, control, report, log, lease)
+        process = cls(popen, control, report, log, tag, lease)
         try:
             process._await_start()
         except BaseException:
@@ -69,7 +70,7 @@ class EngineProcess:
             self._read_report(None)
         if self.pid == 0:
             raise LaunchFailed(self.failure or "the guardian ended before it started the engine", self.log_tail())
-        self._lease = leftovers.renew(self._lease, guardian=self._guardian.pid, engine=self.pid)
+        leftovers.renew(self._lease, guardian=self._guardian.pid, engine=self.pid)
 
     # -- while it runs -------------------------------------------------------------------------------------------------------
 
@@ -166,9 +167,9 @@ class EngineProcess:
                 with contextlib.suppress(OSError):  # unsent input of an engine that has ended
                     stream.close()
         if self._guardian.returncode < 0:  # killed before its work was done
-            leftovers.end_marked(self._lease.tag)
+            leftovers.end_marked(self._tag)
         if not self.stuck:  # else the lease stays, and the next run tries again
-            leftovers.release(self._lease.tag)
+            self._lease.release()
 
     def __enter__(self) -> Self:
         return self
@@ -197,7 +198,7 @@ class EngineProcess:
                 self._process_report(line.decode())
             self._reported = not data
         if self._reported and self.exit_code is None and self.failure is None:
-            leftovers.end_marked(self._lease.tag)  # the guardian was killed, so it cannot end the engine's descendants
+            leftovers.end_marked(self._tag)  # the guardian was killed, so it cannot end the engine's descendants
 
     def _process_report(self, line: str) -> None:
         word, _, rest = line.partition(" ")

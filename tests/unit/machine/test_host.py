@@ -198,6 +198,7 @@ class Daemon:
 def patient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """A healthy machine."""
     monkeypatch.setenv("ENGINEBENCH_HOME", str(tmp_path))
+    monkeypatch.setenv("ENGINEBENCH_LEASES", str(tmp_path / "leases"))
     monkeypatch.setattr(doctor, "LITTLE_DISK", 0)
     monkeypatch.setattr(doctor, "LITTLE_MEMORY", 0)
     monkeypatch.setattr("enginebench.runtime.container.client.connect", lambda *_: Daemon())

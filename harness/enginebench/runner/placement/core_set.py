@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 
 from enginebench.errors import UserError
-from enginebench.runtime.machine_lease import leases_folder
+from enginebench.runtime.lease import leases_folder
 
 
 @contextlib.contextmanager

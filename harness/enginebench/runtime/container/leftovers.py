@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from enginebench.runtime.container.client import Client, translated_errors
+from enginebench.runtime.lease import leases_folder
 from enginebench.runtime.leftovers import born, here
-from enginebench.runtime.machine_lease import leases_folder
 
 RUN, CELL, LAUNCH, OWNER = "enginebench.run", "enginebench.cell", "enginebench.launch", "enginebench.owner"
 LEASES = "enginebench.leases"
