@@ -161,7 +161,7 @@ def test_the_next_start_removes_the_container_of_a_harness_that_was_killed_with_
         process.communicate(timeout=90)
     left = bench.left(daemon)
     assert {item.kind for item in left} == {"container", "network"}
-    again = bench("run", "s.yaml", "--no-html")
+    again = bench("run", bench.scenario(FAKE + boxed()), "--no-html")  # a short one
     assert again.returncode == 0, again.stderr
     for item in left:
         assert f"removed {item.text}" in again.stderr
