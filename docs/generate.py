@@ -277,7 +277,7 @@ def _first_line(documented: object) -> str:
 def _engines() -> str:
     out = [
         GENERATED + "# Engines",
-        "Each engine is one file in `adapters/`. Options are set under `options:` of a deployment; a list is swept.",
+        "Each engine is a file or a folder in `adapters/`. Options are set under `options:` of a deployment; a list is swept.",
     ]
     for adapter in discover().values():
         source = sys.modules[type(adapter).__module__]
@@ -313,7 +313,9 @@ def _options(options: type) -> str:
             else ""
         )
         hint = typing.get_type_hints(options)[field.name]
-        kind = re.sub(r"typing\.|<class '|'>|NoneType", lambda m: "None" if m[0] == "NoneType" else "", str(hint)).replace("|", "or")
+        kind = re.sub(
+            r"typing\.|enginebench_adapters\.[\w.]+\.|<class '|'>|NoneType", lambda m: "None" if m[0] == "NoneType" else "", str(hint)
+        ).replace("|", "or")
         flag = f" (`{field.metadata['flag']}`)" if field.metadata.get("flag") else ""
         rows.append(f"| `{field.name}` | {kind} | {'' if default is None else f'`{default}`'} | {documented.get(field.name, '')}{flag} |")
     return "\n\n| option | type | default | meaning |\n|---|---|---|---|\n" + "\n".join(rows) if rows else ""

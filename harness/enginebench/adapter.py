@@ -1,4 +1,4 @@
-"""The interface between enginebench and an engine. An adapter is one file in adapters/ with one `Adapter` subclass.
+"""The interface between enginebench and an engine: one `Adapter` subclass in adapters/, in a file or in a folder of files.
 
 An adapter decides and translates; it does no I/O. It says what an engine supports, turns a deployment into commands, environment and
 files, says when the engine is ready, spells requests, and finds the engine's counters and resolved configuration. The harness starts
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -34,20 +34,32 @@ from enginebench.dialects.replies import (
 )
 from enginebench.dialects.scoring import Scoring
 from enginebench.domain import JSON, Deployment, Load, Parallelism, Runtime, Speculation
+from enginebench.domain.disaggregated import PrefillDecode, check_disaggregated, servers_of
 from enginebench.domain.launch import Launch, Member, Site
 from enginebench.domain.precisions import GGUF_PRECISIONS, TORCH_DTYPES, from_torch
+from enginebench.domain.refusals import NotInstalled, Unsupported, check_quantization, holding, refuse
 from enginebench.domain.speculation import SpeculationMethod
 from enginebench.domain.tuning import Room, Tunable
-from enginebench.inputs.engine_options import declared_flags, flags_of, on_off, option, options_as, reported_options, spread_flags
+from enginebench.inputs.engine_options import (
+    BatchingOptions,
+    NoOptions,
+    declared_flags,
+    flags_of,
+    on_off,
+    option,
+    options_as,
+    reported_options,
+    spread_flags,
+)
 from enginebench.machine.folders import resource_dir
-from enginebench.machine.installs import Install, find_package, installed_packages, installed_version
+from enginebench.machine.installs import Install, find_package, installed_packages, installed_version, with_package
 
 __all__ = [
     "CONTINUOUS_USAGE", "GAUGES", "GGUF_PRECISIONS", "JSON", "NEUTRAL_SAMPLING", "PROTOCOLS", "TORCH_DTYPES", "TOTALS", "WORKERS",
     "Adapter", "BatchingOptions", "Deployment", "Dialect", "Difference", "Event", "Fields", "Get", "Install", "Launch", "Load", "Member",
     "NoOptions", "NotInstalled", "OpenAIChat", "OpenAICompletions", "Parallelism", "PrefillDecode", "ProtocolName", "Readiness", "Reply",
     "Resolved", "Room", "Runtime", "Scoring", "Site", "Speculation", "SpeculationMethod", "Traits", "Tunable", "Unsupported", "accepted_at",
-    "accepted_per_position", "as_list", "as_object", "check_disaggregated", "check_neutral", "check_quantization", "declared_flags",
+    "accepted_per_position", "as_list", "as_object", "check_disaggregated", "check_quantization", "declared_flags",
     "find_package", "flags_of", "from_torch", "given", "holding", "installed_packages", "installed_version", "on_off", "only", "option",
     "options_as", "prometheus_labels", "prometheus_mean", "prometheus_totals", "proxy_argv", "refuse", "renamed", "reported_options",
     "scoring", "servers_of", "spread_flags", "with_package", "without_secrets",
@@ -64,141 +76,12 @@ CONTINUOUS_USAGE: Mapping[str, JSON] = {"include_usage": True, "continuous_usage
 Readiness = Literal["loading", "ready", "broken"]
 
 
-class Unsupported(Exception):  # noqa: N818  # a verdict, not a malfunction
-    """The engine cannot express this deployment, and the text says why. The cell is skipped with that reason."""
-
-
-class NotInstalled(Unsupported):
-    """The engine, or what the scenario needs of it, is not installed; `bench run` refuses before it starts.
-
-    install: the command that installs it; None: `bench engines install` with the engine's name.
-    """
-
-    def __init__(self, reason: str, install: str | None = None) -> None:
-        super().__init__(reason)
-        self.install = install
-
-
-def holding(*texts: tuple[object, str]) -> tuple[str, ...]:
-    """The texts whose condition is true, in order."""
-    return tuple(text for condition, text in texts if condition)
-
-
-def refuse(*reasons: tuple[object, str]) -> None:
-    """Raise Unsupported with the first reason whose condition is true."""
-    for reason in holding(*reasons):
-        raise Unsupported(reason)
-
-
-def with_package(installs: Sequence[Install], package: str, what: str, install: str | None = None) -> Install:
-    """The first install whose environment has this package, or is in an image, whose packages are unknown here. Raises NotInstalled."""
-    for each in installs:
-        if each.python is None or not each.python.exists() or installed_version(each.python, package):
-            return each
-    first = installs[0]
-    raise NotInstalled(
-        f"{what} needs the package {package}, which {first.variant} here lacks", install or f"{first.python} -m pip install {package}"
-    )
-
-
-def check_quantization(title: str, deployment: Deployment, quantization: str | None, precisions: Mapping[str, str]) -> None:
-    """Refuse a quantization that does not make the deployment's precision; `precisions` maps the engine's names to precisions."""
-    precision = deployment.precision
-    means = precisions.get(quantization or "", precision)
-    refuse(
-        (precision not in {*TORCH_DTYPES, *precisions.values(), "int4"}, f"{title} has no precision '{precision}'"),
-        (quantization and precision in TORCH_DTYPES, f"{quantization} quantizes the {precision} weights: name the precision they get"),
-        (means != precision, f"{quantization} is {means}, not {precision}"),
-    )
-
-
-# -- options ---------------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class NoOptions:
-    """An engine without options of its own."""
-
-
-@dataclass(frozen=True)
-class BatchingOptions:
-    """Options that engines with continuous batching share; None leaves the engine's default in place."""
-
-    prefix_cache: bool = False
-    """Let a prompt reuse the KV of an earlier one. Off: a repeated prompt is computed again, every time."""
-    chunked_prefill: bool | None = None
-    """Split long prompts over steps, together with decodes."""
-    batch_tokens: int | None = None
-    """Most tokens of one forward pass."""
-    stream_interval: int = option("--stream-interval", 1)
-    """Tokens in one event of a stream."""
-    env: Mapping[str, str] = field(default_factory=dict)
-    """Further environment variables of the engine and the libraries below it."""
-    extra: tuple[str, ...] = ()
-    """Further flags of the engine's server, passed through unchanged."""
-
-
-@dataclass(frozen=True)
-class PrefillDecode:
-    """Prefill and decode on separate servers, each with the deployment's parallelism, behind our proxy."""
-
-    prefill: int = 1
-    decode: int = 1
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """('prefill-0', ..., 'decode-0', ...)."""
-        return (*(f"prefill-{i}" for i in range(self.prefill)), *(f"decode-{i}" for i in range(self.decode)))
-
-
-def servers_of(pair: PrefillDecode | None) -> int:
-    """How many servers there are behind the proxy; 0 without one."""
-    return len(pair.names) if pair is not None else 0
-
-
-def check_disaggregated(deployment: Deployment, pair: PrefillDecode | None) -> None:
-    """Refuse what no engine can do with prefill and decode servers. Raises Unsupported."""
-    if pair is None:
-        return
-    replicas = "a disaggregated server cannot have replicas: write more prefill and decode servers in place of dp_replicas"
-    refuse(
-        (deployment.runtime == "in-process", "disaggregated prefill needs several servers: there is none in-process"),
-        (min(pair.prefill, pair.decode) < 1, "a disaggregated deployment needs at least one prefill and one decode server"),
-        (deployment.parallelism.dp_replicas > 1, replicas),
-    )
-
-
-def check_neutral(adapter: Adapter, deployment: Deployment) -> None:
-    """Refuse what the deployment asks for in neutral words and the adapter does not map. Raises Unsupported."""
-    asked, elsewhere = deployment.speculation, deployment.runtime != "process"
-    refuse(
-        (deployment.loras and not adapter.takes_loras, f"{adapter.title} serves no LoRA adapters here: leave `loras` out"),
-        (deployment.loras and elsewhere, "LoRA adapters are loaded by servers that are started as processes: write runtime: process"),
-    )
-    if asked is None:
-        return
-    title, known = adapter.title, ", ".join(sorted(adapter.speculates))
-    own = [name for name in adapter.speculation_options if deployment.options.get(name)]
-    refuse(
-        (own, f"speculation and the option {' and '.join(own)} say the same: write one of them"),
-        (not known, f"{title} has no speculative decoding here: leave `speculation` out"),
-        (asked.method not in adapter.speculates, f"{title} has no speculation by {asked.method} here; it has {known}"),
-        (
-            asked.acceptance is not None and asked.method not in adapter.forces_acceptance,
-            f"{title} cannot force the acceptance of {asked.method}: leave `acceptance` out",
-        ),
-    )
-
-
 def proxy_argv(python: Path | None, site: Site, protocol: str, members: Sequence[Member]) -> tuple[str, ...]:
     """The command of our proxy in front of members; those named prefill-... are its prefill servers, all others decode."""
     argv = [str(python or "python3"), str(WORKERS / "pd_proxy.py"), *site.address, "--protocol", protocol]
     for member in members:
         argv += ["--prefill" if member.name.startswith("prefill") else "--decode", f"http://{site.host}:{member.port}"]
     return tuple(argv)
-
-
-# -- the interface ---------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -271,6 +154,24 @@ class Adapter(ABC):
                 (load.api not in PROTOCOLS[protocol], f"the {protocol} protocol has no {load.api} route; write protocol: openai"),
                 (offline and load.output_length is None, "an in-process batch has one output length: write a number for output_tokens"),
             )
+
+    def check_neutral(self, deployment: Deployment) -> None:
+        """Refuse what a deployment asks for in neutral words and the members above do not claim; before `check`. Raises Unsupported."""
+        asked, elsewhere, known = deployment.speculation, deployment.runtime != "process", ", ".join(sorted(self.speculates))
+        refuse(
+            (deployment.loras and not self.takes_loras, f"{self.title} serves no LoRA adapters here: leave `loras` out"),
+            (deployment.loras and elsewhere, "LoRA adapters are loaded by servers that are started as processes: write runtime: process"),
+        )
+        if asked is None:
+            return
+        method, own = asked.method, [name for name in self.speculation_options if deployment.options.get(name)]
+        forced = asked.acceptance is not None and method not in self.forces_acceptance
+        refuse(
+            (own, f"speculation and the option {' and '.join(own)} say the same: write one of them"),
+            (not known, f"{self.title} has no speculative decoding here: leave `speculation` out"),
+            (method not in self.speculates, f"{self.title} has no speculation by {method} here; it has {known}"),
+            (forced, f"{self.title} cannot force the acceptance of {method}: leave `acceptance` out"),
+        )
 
     # -- tuning: `bench tune` ------------------------------------------------------------------------------------------------------
 

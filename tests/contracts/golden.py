@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from enginebench.adapter import WORKERS, Adapter, Install, Launch, Room, Site, Speculation, Tunable, Unsupported, check_neutral
+from enginebench.adapter import WORKERS, Adapter, Install, Launch, Room, Site, Speculation, Tunable, Unsupported
 from enginebench.domain import JSON, Deployment, Parallelism, plain, plain_object
 from enginebench.engines.registry import discover
 from pydantic import ConfigDict, Field, TypeAdapter
@@ -147,7 +147,7 @@ def _build(adapter: Adapter, name: str, golden: Golden) -> Built:
 def _launch(adapter: Adapter, golden: Golden, deployment: Deployment) -> Launch:
     if adapter.precisions is not None and golden.precision not in adapter.precisions:
         raise Unsupported(f"{adapter.title} has no precision '{golden.precision}'")  # as a plan would say
-    check_neutral(adapter, deployment)
+    adapter.check_neutral(deployment)
     adapter.check(deployment)
     return adapter.launch(deployment, _install(adapter, golden), _site(adapter, deployment))
 

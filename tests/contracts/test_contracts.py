@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from enginebench.machine.folders import resource_dir
+from enginebench.engines.registry import discover
 
 HERE = Path(__file__).resolve().parent
 
@@ -60,7 +60,7 @@ def test_every_value_that_tune_tries_can_be_launched(engine: str) -> None:
 
 
 def test_every_engine_that_is_launched_has_golden_deployments_and_a_parser() -> None:
-    launched = {file.stem for file in resource_dir("adapters").glob("*.py")} - {"fake", "openai"}
+    launched = set(discover()) - {"fake", "openai"}
     assert set(ENGINES) == launched
     assert {file.stem for file in (HERE / "parsers").glob("*.py")} == launched
 

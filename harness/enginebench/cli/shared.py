@@ -69,7 +69,9 @@ FACTS = click.option(
     "--set", "facts", multiple=True, metavar="FACT=VALUE",
     help="What another tool's file does not say of the server: engine=vllm, hardware=4xh100 (repeatable).",
 )  # fmt: skip
-ADAPTERS = click.option("--adapter", "adapters", type=FILE, multiple=True, metavar="FILE", help="Also load this adapter file (repeatable).")
+ADAPTERS = click.option(
+    "--adapter", "adapters", type=FILE, multiple=True, metavar="FILE", help="Also load this adapter, a file or a folder (repeatable)."
+)
 INDEX = click.option(
     "--index", metavar="URL",
     help="An index that a team shares: postgresql://USER@HOST/DATABASE.  [default: ENGINEBENCH_INDEX, or a file here]",

@@ -89,3 +89,26 @@ def reported_options(kind: type, value_at: Callable[[str], JSON]) -> dict[str, J
     places = {field.name: field.metadata.get("reported") for field in dataclasses.fields(kind)}
     found = {name: value_at(place) for name, place in places.items() if place}
     return {name: value for name, value in found.items() if value is not None}
+
+
+@dataclasses.dataclass(frozen=True)
+class NoOptions:
+    """An engine without options of its own."""
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchingOptions:
+    """Options that engines with continuous batching share; None leaves the engine's default in place."""
+
+    prefix_cache: bool = False
+    """Let a prompt reuse the KV of an earlier one. Off: a repeated prompt is computed again, every time."""
+    chunked_prefill: bool | None = None
+    """Split long prompts over steps, together with decodes."""
+    batch_tokens: int | None = None
+    """Most tokens of one forward pass."""
+    stream_interval: int = option("--stream-interval", 1)
+    """Tokens in one event of a stream."""
+    env: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Further environment variables of the engine and the libraries below it."""
+    extra: tuple[str, ...] = ()
+    """Further flags of the engine's server, passed through unchanged."""

@@ -102,7 +102,8 @@ class _Worker:
             self._process = subprocess.Popen([sys.executable, "-m", __name__, *map(str, fds)], pass_fds=fds)
 
     def send_spec(self, spec: LoadSpec) -> None:
-        module = sys.modules[type(spec.dialect).__module__]
+        name = type(spec.dialect).__module__
+        module = sys.modules.get(".".join(name.split(".")[:2]), sys.modules[name])  # of an adapter that is a folder: the folder's own
         self.command((module.__name__, getattr(module, "__file__", None)))
         self.command(spec)
 

@@ -7,10 +7,13 @@ import contextlib
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
+
+from enginebench.domain.refusals import NotInstalled
 
 _RECENT = "import pip, sys; sys.exit(int(pip.__version__.split('.')[0]) < 23)"
 """`pip --python` exists since 22.3."""
@@ -32,6 +35,17 @@ def find_package(python: Path | None, package: str, variant: str | None = None) 
     """The package in the environment of that interpreter, as an install of that variant (default: the package's name)."""
     version = installed_version(python, package) if python is not None else None
     return [Install(variant or package, version, python=python)] if version else []
+
+
+def with_package(installs: Sequence[Install], package: str, what: str, install: str | None = None) -> Install:
+    """The first install whose environment has this package, or is in an image, whose packages are unknown here. Raises NotInstalled."""
+    for each in installs:
+        if each.python is None or not each.python.exists() or installed_version(each.python, package):
+            return each
+    first = installs[0]
+    raise NotInstalled(
+        f"{what} needs the package {package}, which {first.variant} here lacks", install or f"{first.python} -m pip install {package}"
+    )
 
 
 def installed_version(python: Path, package: str) -> str | None:

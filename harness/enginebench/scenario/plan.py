@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from enginebench.adapter import Unsupported, check_neutral
+from enginebench.adapter import Unsupported
 from enginebench.domain import JSON, Cell, Deployment, Load, Search, fingerprint, load_fields, plain
 from enginebench.engines.registry import Registry, discover
 from enginebench.errors import UserError
@@ -176,7 +176,7 @@ class _Served:
         loads = [load for load in self.loads if load not in self.unfit]
         searched = [load_at(search, search.stop) for search in self.searches if search.base not in self.unfit]
         try:
-            check_neutral(adapter, self.deployment.inside)
+            adapter.check_neutral(self.deployment.inside)
             adapter.check(self.deployment.inside)
             adapter.check_loads(self.deployment.inside, loads + searched)
         except Unsupported as reason:

@@ -27,7 +27,7 @@ from enginebench.domain import ClosedLoop
 from enginebench.engines.registry import load_file
 from enginebench.machine.folders import resource_dir
 
-LLAMACPP = load_file(resource_dir("adapters") / "llamacpp.py")
+LLAMACPP = load_file(resource_dir("adapters") / "llamacpp")
 PYTHON = Path("/env/bin/python")
 XLLAMACPP = Install("xllamacpp", "2026.10.11549", python=PYTHON)
 LLAMA_SERVER = Install("llama-server", "unknown", binary=Path("/opt/llama-server"))

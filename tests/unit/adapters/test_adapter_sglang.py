@@ -22,7 +22,7 @@ from enginebench.domain import ClosedLoop
 from enginebench.engines.registry import load_file
 from enginebench.machine.folders import resource_dir
 
-SGLANG = load_file(resource_dir("adapters") / "sglang.py")
+SGLANG = load_file(resource_dir("adapters") / "sglang")
 INSTALL = Install("sglang", "0.5.23", python=Path("/env/bin/python"))
 START = (
     "/env/bin/python -m sglang.launch_server --model-path /m/moe --served-model-name moe "

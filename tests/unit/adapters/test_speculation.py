@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from enginebench.adapter import JSON, Adapter, Install, Launch, Parallelism, Reply, Site, Speculation, Unsupported, check_neutral
+from enginebench.adapter import JSON, Adapter, Install, Launch, Parallelism, Reply, Site, Speculation, Unsupported
 from enginebench.domain import Deployment
 from enginebench.engines.registry import discover
 
@@ -27,7 +27,7 @@ def start(
     deployment = Deployment(
         engine, "m", PRECISIONS.get(engine, "bf16"), "/m/big", runtime, max_context=512, options=options or {}, speculation=asked
     )  # fmt: skip
-    check_neutral(adapter, deployment)
+    adapter.check_neutral(deployment)
     install = Install(variant or engine, "0", python=Path("/env/bin/python"), binary=Path("/env/bin/x"))
     return adapter.launch(deployment, install, Site("127.0.0.1", 1, Path("/site"), "/m/big", (2, 3), "/m/small" if asked.draft else ""))
 

@@ -62,6 +62,41 @@ def test_a_missing_file_is_an_error() -> None:
         registry.discover([Path("/nowhere.py")])
 
 
+def adapter_folder(folder: Path, name: str, title: str = "Mine") -> Path:
+    """With its options in a module of their own."""
+    own = folder / name
+    own.mkdir(parents=True)
+    text = (
+        ADAPTER.format(name=name)
+        .replace('"Mine"', "TITLE")
+        .replace("import Adapter, Unsupported", "import Adapter, Unsupported\n\nfrom .options import TITLE")
+    )
+    (own / "__init__.py").write_text(text)
+    (own / "options.py").write_text(f'TITLE = "{title}"\n')
+    return own
+
+
+def test_an_adapter_may_be_a_folder_of_files(tmp_path: Path) -> None:
+    own = adapter_folder(tmp_path, "fake")
+    (tmp_path / "fake.constraints.txt").write_text("a==1\n")
+    for named in (own, own / "__init__.py"):
+        found = registry.discover([named])["fake"]
+        assert (found.title, registry.path_of(type(found))) == ("Mine", own)
+        assert registry.constraints_of(found) == tmp_path / "fake.constraints.txt"
+    other = registry.discover([adapter_folder(tmp_path / "other", "fake", "Other")])["fake"]
+    assert other.title == "Other", "the modules of another folder of this name are not taken for its own"
+    (own / "options.py").write_text("\nTITLE = 1 / 0\n")
+    with pytest.raises(UserError, match=r"options\.py:2: cannot be loaded: ZeroDivisionError"):
+        registry.discover([own])
+    (own / "options.py").write_text("TITLE = (\n")
+    with pytest.raises(UserError, match=r"options\.py:1: cannot be loaded: SyntaxError"):
+        registry.discover([own])
+    (own / "__init__.py").unlink()
+    with pytest.raises(UserError, match=r"fake/__init__\.py: no such adapter file"):
+        registry.discover([own])
+    assert {"vllm", "sglang", "llamacpp", "fake"} <= set(registry.discover()), "folders and files are found alike"
+
+
 def test_a_broken_plugin_is_reported_and_the_others_work(monkeypatch: pytest.MonkeyPatch) -> None:
     point = EntryPoint("broken", "no_such_package_at_all:Engine", registry.ENTRY_POINT_GROUP)
     monkeypatch.setattr(registry, "entry_points", lambda **_: [point])

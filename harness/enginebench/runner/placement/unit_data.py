@@ -55,7 +55,7 @@ class Unit:
     files: Mapping[str, str] = field(default_factory=dict)
     """Data sets and traces: path relative to the scenario -> content, in base 64."""
     adapter: Mapping[str, str] = field(default_factory=dict)
-    """Name -> source of its adapter, if that is not built in."""
+    """Path -> source of each file of its adapter, if that is not built in."""
     gpus: int = 0
     """Devices that it takes where there are any."""
     needs_gpus: bool = False

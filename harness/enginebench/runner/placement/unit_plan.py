@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 from enginebench.analysis.labels import deployment_titles
 from enginebench.domain import Cell, Deployment, Load, plain_object
 from enginebench.domain.ids import text_of
-from enginebench.engines.registry import discover
+from enginebench.engines.registry import discover, path_of
 from enginebench.errors import UserError
 from enginebench.machine.folders import resource_dir
 from enginebench.metrics.slo import Slo
@@ -92,12 +91,12 @@ def _carried(loads: Sequence[Load], base: Path) -> dict[str, str]:
 
 
 def _source(adapter: type) -> dict[str, str]:
-    """An adapter that is neither built in nor of an installed package."""
-    file = Path(inspect.getfile(adapter))
-    loaded_by_path = adapter.__module__.startswith("enginebench_adapters.")
-    if not loaded_by_path or file.parent.resolve() == resource_dir("adapters").resolve():
+    """Path -> text of every file of an adapter that is neither built in nor of an installed package."""
+    path = path_of(adapter)
+    if path is None or path.parent.resolve() == resource_dir("adapters").resolve():
         return {}
-    return {file.stem: file.read_text(encoding="utf-8")}
+    files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
+    return {file.relative_to(path.parent).as_posix(): file.read_text(encoding="utf-8") for file in files}
 
 
 # -- on a node -------------------------------------------------------------------------------------------------------------------
@@ -134,7 +133,7 @@ def _joined(base: Path, inputs: Path) -> Path:
 
 def _adapters(sources: Mapping[str, str], folder: Path) -> Iterator[Path]:
     for name, text in sources.items():
-        folder.mkdir(parents=True, exist_ok=True)
-        file = folder / f"{name}.py"
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8")
-        yield file
+    yield from sorted({folder / Path(name).parts[0] for name in sources})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -100,7 +101,14 @@ def test_an_adapter_that_is_not_built_in_travels(tmp_path: Path) -> None:
         "name: s\ndeployments: [{engine: mine, model: any, precision: none}]\nloads: [{input_tokens: 8, output_tokens: 4, requests: 2}]\n"
     )
     (unit,) = units_of(plan(tmp_path / "s.yaml", adapters=[tmp_path / "mine.py"]))
-    assert list(unit.adapter) == ["mine"]
+    assert list(unit.adapter) == ["mine.py"]
+    assert plan_of(unit, tmp_path / "node" / "inputs").registry["mine"].name == "mine"
+    shutil.rmtree(tmp_path / "node")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine.py").rename(tmp_path / "mine" / "__init__.py")
+    (tmp_path / "mine" / "more.py").write_text("")
+    (unit,) = units_of(plan(tmp_path / "s.yaml", adapters=[tmp_path / "mine"]))
+    assert list(unit.adapter) == ["mine/__init__.py", "mine/more.py"]
     assert plan_of(unit, tmp_path / "node" / "inputs").registry["mine"].name == "mine"
 
 
