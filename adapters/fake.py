@@ -89,6 +89,12 @@ def worker_flags(options: FakeOptions) -> list[str]:
     return eb.flags_of({"--" + name.replace("_", "-"): value for name, value in changed.items()})
 
 
+def rank_flags(site: eb.Site, rank: int) -> list[str]:
+    """How a rank finds the others."""
+    head = site.nodes[0]
+    return eb.flags_of({"--nodes": len(site.nodes), "--node-rank": str(rank), "--head": f"{head.address}:{head.ports[0]}"})
+
+
 def members(deployment: eb.Deployment) -> tuple[str, ...]:
     """The servers behind the proxy; empty where there is one server and no proxy."""
     if eb.options_as(FakeOptions, deployment).disaggregated:
@@ -102,18 +108,22 @@ class Fake(eb.Adapter):
     title = "fake engine"
     apis = ("completions", "chat", "responses", "messages")
     precisions = frozenset({"none"})
+    spans_nodes = True
     options = FakeOptions
     scores = eb.scoring.prompt_logprobs()
 
     def traits(self, deployment: eb.Deployment) -> eb.Traits:
         protocol, servers = eb.options_as(FakeOptions, deployment).protocol, len(members(deployment))
-        return eb.Traits(max(1, servers), extra_ports=servers, protocol=protocol, takes_ids=protocol in ("openai", "sglang"))
+        devices, ports = max(deployment.parallelism.devices, servers), servers or (deployment.nodes > 1)
+        return eb.Traits(devices, extra_ports=int(ports), protocol=protocol, takes_ids=protocol in ("openai", "sglang"))
 
     def check(self, deployment: eb.Deployment) -> None:
         options, replicas = eb.options_as(FakeOptions, deployment), deployment.parallelism.dp_replicas
-        others = deployment.parallelism != eb.Parallelism(dp_replicas=replicas)
+        tp = deployment.parallelism.tp if deployment.nodes > 1 else 1  # over several nodes: a rank on each
+        others = deployment.parallelism != eb.Parallelism(tp, dp_replicas=replicas)
         eb.refuse(
-            (others, f"{self.title} has no parallelism but whole replicas (dp_replicas)"),
+            (others, f"{self.title} has no parallelism but whole replicas (dp_replicas), and tp over several nodes"),
+            (tp > 1 and members(deployment), f"{self.title} has replicas or ranks on several nodes, not both"),
             (options.disaggregated and replicas > 1, f"{self.title} has one prefill and one decode server: no replicas of them"),
             (options.disaggregated and options.protocol != "openai", f"only OpenAI's protocol is disaggregated, not {options.protocol}'s"),
         )
@@ -135,8 +145,17 @@ class Fake(eb.Adapter):
         worker = (str(install.python), str(eb.WORKERS / "fake_worker.py"))
         model = ("--model", deployment.model, "--context", str(deployment.max_context), *flags)
         if not (names := members(deployment)):
-            return eb.Launch((*worker, *site.address, *model), deployment.model, ready_timeout_s=30.0)
-        servers = [eb.Member(name, (*worker, *site.address_at(port), *model), port) for name, port in zip(names, site.ports, strict=True)]
+            first = (*worker, *site.address, *model)
+            if not site.nodes:
+                return eb.Launch(first, deployment.model, ready_timeout_s=30.0)
+            ranks = eb.ranks_of(site, lambda rank, _: ((*worker, "--port", "0", *rank_flags(site, rank)), {}))
+            return eb.Launch((*first, *rank_flags(site, 0)), deployment.model, ready_timeout_s=30.0, members=ranks)
+        servers = []
+        for place, name in enumerate(names):
+            node = place * deployment.nodes // len(names)
+            there = site.on(node)
+            argv = (*worker, *there.address_at(there.ports[place]), *model)
+            servers.append(eb.Member(name, argv, there.ports[place], node=node))
         proxy = eb.proxy_argv(install.python, site, "vllm" if "prefill" in names else "plain", servers)
         return eb.Launch(proxy, deployment.model, ready_timeout_s=30.0, members=tuple(servers))
 

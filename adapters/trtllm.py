@@ -145,6 +145,7 @@ class Trtllm(eb.Adapter):
     checkpoint_format = "safetensors"
     precisions = frozenset(eb.TORCH_DTYPES) | {"fp8", "nvfp4", "mxfp4", "awq", "w4a8"}
     runtimes = ("process", "in-process")
+    spans_nodes = True
     speculates = frozenset(SPECULATION)
     speculation_options = ("speculative",)
     forces_acceptance = frozenset(SPECULATION)
@@ -235,6 +236,8 @@ class Trtllm(eb.Adapter):
         rest = {key: value for key, value in wanted.items() if key not in SIZES}
         server = (str(install.binary), "serve", site.checkpoint, *site.address, *sizes)
         argv = (*server, "--extra_llm_api_options", file, *options.extra)
+        if site.nodes:
+            argv, env = _over_nodes(argv, env, deployment, install, site)
         return eb.Launch(argv, name, env, {SETTINGS: json.dumps(rest, indent=1)}, notes, READY_S)
 
     def request_fields(self, deployment: eb.Deployment, load: eb.Load) -> Mapping[str, eb.JSON]:
@@ -272,6 +275,22 @@ class Trtllm(eb.Adapter):
         if deployment.runtime != "in-process":
             raise eb.Unsupported("trtllm-serve returns no log-probabilities of a prompt that are documented; runtime: in-process does")
         return super().scoring(deployment)
+
+
+def _over_nodes(
+    argv: tuple[str, ...], env: Mapping[str, str], deployment: eb.Deployment, install: eb.Install, site: eb.Site
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """One MPI rank for each device: the first runs the server, the others work for it (llmapi/trtllm-llmapi-launch of 1.2).
+
+    mpirun starts its daemons on the other nodes through the site's shell, as OpenMPI 4 and 5 call it, in place of ssh.
+    """
+    devices = deployment.parallelism.devices
+    hosts = ",".join(f"{node.address}:{devices // len(site.nodes)}" for node in site.nodes)
+    launcher = "trtllm-llmapi-launch" if install.binary is None else str(install.binary.with_name("trtllm-llmapi-launch"))
+    shared = [word for name in env for word in ("-x", name)]
+    mpirun = ("mpirun", "--allow-run-as-root", "-np", str(devices), "--host", hosts, "--bind-to", "none", *shared)
+    through = " ".join(site.shell)
+    return (*mpirun, launcher, *argv), {**env, "OMPI_MCA_plm_rsh_agent": through, "PRTE_MCA_plm_ssh_agent": through}
 
 
 def speculative_config(asked: eb.Speculation | None, draft: str) -> dict[str, eb.JSON] | None:

@@ -43,6 +43,7 @@ class Sglang(eb.Adapter):
     checkpoint_format = "safetensors"
     precisions = frozenset({*eb.TORCH_DTYPES, *QUANTIZED.values(), "int4"})
     runtimes = ("process", "in-process")
+    spans_nodes = True
     speculates = frozenset(SPECULATION)
     takes_loras = True
     speculation_options = ("speculative",)
@@ -56,7 +57,8 @@ class Sglang(eb.Adapter):
         servers, pair = eb.servers_of(options.disaggregated), options.disaggregated
         return eb.Traits(
             gpus=deployment.parallelism.devices * (servers or 1),
-            extra_ports=servers + pair.prefill if pair else 0,  # a prefill server has a second one, where decode servers meet it
+            # A prefill server has a second one, where decode servers meet it; over nodes: where the ranks meet, and what they listen on.
+            extra_ports=servers + pair.prefill if pair else int(deployment.nodes > 1),
             protocol=options.protocol,
             random_weights=options.load_format == "dummy",
             forces_routing=options.routing is not None,
@@ -71,10 +73,11 @@ class Sglang(eb.Adapter):
         spread = deployment.parallelism
         speculative = options.speculative or speculative_of(deployment.speculation, "draft") or Speculative("EAGLE")
         tp, ranks, tokens, slots = spread.tp, spread.attention_dp, options.batch_tokens or 0, options.max_running_requests or 0
-        neutral = deployment.speculation
+        neutral, nodes = deployment.speculation, deployment.nodes
         algorithm, numbers = speculative.algorithm, (speculative.steps, speculative.topk, speculative.draft_tokens)
         eb.refuse(
             (ranks > 1 and spread.dp_replicas > 1, "SGLang has no attention_dp inside replicas: write one of attention_dp and dp_replicas"),
+            (nodes > 1 and spread.dp_replicas > 1, "SGLang has no replicas over several nodes: write attention_dp"),
             (tp % ranks, f"attention_dp is inside tp: {ranks} does not divide {tp}"),
             (spread.pp > 1 and algorithm != "EAGLE", f"with pp SGLang speculates by EAGLE only, not by {algorithm}"),
             (spread.pp > 1 and options.overlap_schedule, "pipeline stages switch SGLang's overlap schedule off"),
@@ -134,10 +137,13 @@ class Sglang(eb.Adapter):
             return eb.Launch(argv, deployment.model, env, notes=notes, ready_timeout_s=READY_S)
         server = (python, "-m", "sglang.launch_server", *model, *SERVER_FLAGS, *engine)
         if (pair := options.disaggregated) is None:
-            return eb.Launch((*server, *site.address), deployment.model, env, notes=notes, ready_timeout_s=READY_S)
+            others = eb.ranks_of(site, lambda rank, there: ((*server, "--port", str(there.ports[0]), *_node_flags(site, rank)), env))
+            first = (*server, *site.address, *_node_flags(site, 0))
+            return eb.Launch(first, deployment.model, env, notes=notes, ready_timeout_s=READY_S, members=others)
         members = tuple(_members(pair, server, env, site, deployment.parallelism.devices))
         proxy = eb.proxy_argv(install.python, site, "sglang", members)
-        proxy += tuple(word for port in site.ports[len(members) :] for word in ("--bootstrap-port", str(port)))
+        meeting = [site.on(each.node).ports[len(members) + place] for place, each in enumerate(members[: pair.prefill])]
+        proxy += tuple(word for port in meeting for word in ("--bootstrap-port", str(port)))
         return eb.Launch(proxy, deployment.model, notes=notes, ready_timeout_s=READY_S, members=members)
 
     def request_fields(self, deployment: eb.Deployment, load: eb.Load) -> Mapping[str, eb.JSON]:
@@ -235,15 +241,24 @@ def _notes(deployment: eb.Deployment, options: SglangOptions) -> tuple[str, ...]
     )
 
 
+def _node_flags(site: eb.Site, rank: int) -> list[str]:
+    """How the ranks on several nodes find each other; those after the first answer only /health, on a port of their own."""
+    if not site.nodes:
+        return []
+    head = site.nodes[0]
+    return eb.flags_of({"--nnodes": len(site.nodes), "--node-rank": str(rank), "--dist-init-addr": f"{head.address}:{head.ports[0]}"})
+
+
 def _members(pair: Disaggregated, server: Sequence[str], env: Mapping[str, str], site: eb.Site, ranks: int) -> Iterator[eb.Member]:
     """The servers behind the proxy, each on its own devices: prefill ones first, as their ports are."""
-    meeting = iter(site.ports[len(pair.names) :])
     for place, name in enumerate(pair.names):
         mode = name.partition("-")[0]
-        own: dict[str, eb.JSON] = {"--base-gpu-id": place * ranks, "--disaggregation-mode": mode}
-        own |= {"--disaggregation-bootstrap-port": next(meeting)} if mode == "prefill" else {}
-        argv = (*server, *site.address_at(site.ports[place]), *eb.flags_of(own | eb.declared_flags(pair)))
-        yield eb.Member(name, argv, site.ports[place], env)
+        node, local = pair.place(place, len(site.nodes))
+        there = site.on(node)
+        own: dict[str, eb.JSON] = {"--base-gpu-id": local * ranks, "--disaggregation-mode": mode}
+        own |= {"--disaggregation-bootstrap-port": there.ports[len(pair.names) + place]} if mode == "prefill" else {}
+        argv = (*server, *there.address_at(there.ports[place]), *eb.flags_of(own | eb.declared_flags(pair)))
+        yield eb.Member(name, argv, there.ports[place], env, node=node)
 
 
 def _graph_mode(info: eb.Fields) -> str | None:

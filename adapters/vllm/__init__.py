@@ -52,6 +52,7 @@ class Vllm(eb.Adapter):
     checkpoint_format = "safetensors"
     precisions = frozenset({*eb.TORCH_DTYPES, *QUANTIZED.values(), "int4"})
     runtimes = ("process", "in-process")
+    spans_nodes = True
     speculates: ClassVar[frozenset[eb.SpeculationMethod]] = frozenset(("draft", "ngram", "mtp", "eagle", "eagle3"))
     takes_loras = True
     speculation_options = ("speculative",)
@@ -64,7 +65,7 @@ class Vllm(eb.Adapter):
         servers = eb.servers_of(options.disaggregated)
         return eb.Traits(
             gpus=deployment.parallelism.devices * (servers or 1),
-            extra_ports=2 * servers,  # for each server: HTTP, and where its KV is fetched
+            extra_ports=2 * (servers or (deployment.nodes > 1)),  # each server: HTTP, and where its KV is fetched; nodes: where ranks meet
             random_weights=options.load_format == "dummy",
             forces_routing=options.routing is not None,
             uneven_routing=UNEVEN.get(options.routing or "", ""),
@@ -73,6 +74,7 @@ class Vllm(eb.Adapter):
     def check(self, deployment: eb.Deployment) -> None:
         options, spread, offline = eb.options_as(VllmOptions, deployment), deployment.parallelism, deployment.runtime == "in-process"
         ranks, kv, servers = spread.tp * spread.dp_replicas, options.kv_dtype, eb.servers_of(options.disaggregated)
+        nodes, dp = deployment.nodes, spread.dp_replicas
         sixteen_bits = {kv, deployment.precision} <= eb.TORCH_DTYPES.keys()
         cores = ";".join(map(str, range(servers)))
         eb.check_quantization(self.title, deployment, options.quantization, QUANTIZED)
@@ -81,6 +83,7 @@ class Vllm(eb.Adapter):
             (spread.attention_dp > 1, "in place of attention_dp write dp_replicas, which takes further devices, and ep = tp x dp_replicas"),
             (spread.ep not in (1, ranks), f"vLLM spreads experts over tp x dp_replicas = {ranks} ranks or none, not over {spread.ep}"),
             (spread.dp_replicas > 1 and offline, "LLM has no replicas in-process"),
+            (nodes % dp and dp % nodes and not servers, f"vLLM puts whole replicas on a node, or whole nodes into one: {dp} and {nodes} do not"),
             (spread.ep == 1 and options.eplb is not None, "eplb needs expert parallelism: write ep = tp x dp_replicas"),
             (spread.ep == 1 and options.expert_placement, "expert_placement needs expert parallelism: write ep = tp x dp_replicas"),
             (options.all2all_backend and 1 in (spread.ep, spread.dp_replicas), "all2all_backend needs ep and dp_replicas, both above 1"),
@@ -142,10 +145,14 @@ class Vllm(eb.Adapter):
             argv = (*worker, "offline", "--model", site.checkpoint, *engine)
             return eb.Launch(argv, deployment.model, env, notes=notes, ready_timeout_s=READY_S)
         command = (*worker, "serve") if cpu or install.binary is None else (str(install.binary), "serve")
-        served = ("--served-model-name", deployment.model, *SERVER_FLAGS, *eb.flags_of({"--api-server-count": options.api_servers}))
-        server = (*command, site.checkpoint, *served, *engine, *_loras(site))
+        served = ("--served-model-name", deployment.model, *SERVER_FLAGS)
+        rank = (*command, site.checkpoint, *served, *engine, *_loras(site))
+        server = (*rank, *eb.flags_of({"--api-server-count": options.api_servers}))
         if (pair := options.disaggregated) is None:
-            return eb.Launch((*server, *site.address), deployment.model, env, notes=notes, ready_timeout_s=READY_S)
+            first = (*server, *site.address, *_node_flags(deployment, site, 0))
+            others = eb.ranks_of(site, lambda r, there: ((*rank, *_node_flags(deployment, site, r)), env | {"VLLM_HOST_IP": there.host}))
+            env |= {"VLLM_HOST_IP": site.nodes[0].address} if site.nodes else {}
+            return eb.Launch(first, deployment.model, env, notes=notes, ready_timeout_s=READY_S, members=others)
         members = _members(pair, server, env, site, None if cpu else deployment.parallelism.devices)
         proxy = eb.proxy_argv(install.python, site, "vllm", members)
         return eb.Launch(proxy, deployment.model, notes=notes, ready_timeout_s=READY_S, members=members)
@@ -196,6 +203,17 @@ class Vllm(eb.Adapter):
         return found | ({"kv_use": use} if use is not None else {})
 
 
+def _node_flags(deployment: eb.Deployment, site: eb.Site, rank: int) -> list[str]:
+    """How the ranks on several nodes find each other; vLLM itself divides tp, pp and dp_replicas among the nodes (0.33, arg_utils.py)."""
+    if not site.nodes:
+        return []
+    head = site.nodes[0]
+    replicas = head.ports[1] if deployment.parallelism.dp_replicas > 1 else None
+    where: dict[str, eb.JSON] = {"--nnodes": len(site.nodes), "--node-rank": str(rank), "--master-addr": head.address}
+    where |= {"--master-port": head.ports[0], "--data-parallel-rpc-port": replicas, "--headless": rank > 0}
+    return eb.flags_of(where)
+
+
 def _loras(site: eb.Site) -> list[str]:
     """Each is served as a model of its own name. A rank above 16 needs extra: [--max-lora-rank, N]."""
     named: list[eb.JSON] = [f"{name}={path}" for name, path in site.loras.items()]
@@ -233,15 +251,17 @@ def _members(pair: Disaggregated, server: Sequence[str], env: Mapping[str, str],
     cores = env[CORES].split(";") if CORES in env else None
     members = []
     for place, name in enumerate(pair.names):
-        port, channel = site.ports[2 * place], site.ports[2 * place + 1]
+        node, local = pair.place(place, len(site.nodes))
+        there = site.on(node)
+        port, channel = there.ports[2 * place], there.ports[2 * place + 1]
         role = "kv_producer" if name.startswith("prefill") else "kv_consumer"
         # A failed KV transfer fails the request; computing the prompt again would be another experiment.
         transfer: eb.JSON = {"kv_connector": pair.connector, "kv_role": role, "kv_load_failure_policy": "fail"}
-        devices = None if ranks is None else ",".join(str(place * ranks + rank) for rank in range(ranks))
-        argv = (*server, *site.address_at(port), *eb.flags_of({"--kv-transfer-config": transfer, "--device-ids": devices}))
-        own = {"VLLM_NIXL_SIDE_CHANNEL_HOST": site.host, "VLLM_NIXL_SIDE_CHANNEL_PORT": str(channel)}
+        devices = None if ranks is None else ",".join(str(local * ranks + rank) for rank in range(ranks))
+        argv = (*server, *there.address_at(port), *eb.flags_of({"--kv-transfer-config": transfer, "--device-ids": devices}))
+        own = {"VLLM_HOST_IP": there.host, "VLLM_NIXL_SIDE_CHANNEL_HOST": there.host, "VLLM_NIXL_SIDE_CHANNEL_PORT": str(channel)}
         own |= {CORES: cores[place]} if cores else {}
-        members.append(eb.Member(name, argv, port, {**env, **own}))
+        members.append(eb.Member(name, argv, port, {**env, **own}, node=node))
     return tuple(members)
 
 

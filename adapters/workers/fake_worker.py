@@ -9,6 +9,7 @@ import contextlib
 import ssl
 import sys
 
+import fake_ranks
 from fake_native import ROUTES
 from fake_server import Connection, Engine
 
@@ -18,9 +19,10 @@ FLAGS: dict[str, bool | int | float | str] = {
     "reasoning-tokens": 0, "tool-call": False, "incremental": False, "role-chunk": False, "no-done": False, "usage": "separate",
     "pings": False, "slots": 0, "burst": False, "short-output": 0, "cached-tokens": 0, "stall-after": 0, "stall-s": 1.0, "load-s": 0.0,
     "never-ready": False, "slow-accept-s": 0.0, "malformed": "no", "cut-after": 0, "in-stream-error": 0, "crash-after": 0, "http-error": 0,
-    "exit-at-start": False, "loss": 0.0,
+    "exit-at-start": False, "loss": 0.0, "nodes": 1, "node-rank": 0, "head": "",
 }  # fmt: skip
-"""Flag -> default. The adapter's options of the same names say what they mean; --tls-cert and --tls-key (PEM) make it speak HTTPS."""
+"""Flag -> default. The adapter's options of the same names say what they mean; --tls-cert and --tls-key (PEM) make it speak HTTPS;
+--nodes, --node-rank and --head (HOST:PORT) make it one rank of several (see fake_ranks)."""
 CHOICES = {"protocol": ROUTES, "usage": ("separate", "choices", "continuous", "none"), "malformed": ("no", "json", "utf8", "chunk")}
 
 
@@ -35,6 +37,8 @@ def arguments() -> argparse.Namespace:
 
 
 async def main(options: argparse.Namespace) -> None:
+    if options.nodes > 1:
+        await fake_ranks.join(options.nodes, options.node_rank, options.head)
     engine = Engine(options)
     tls: ssl.SSLContext | None = None
     if options.tls_cert:

@@ -9,7 +9,7 @@ inside the engine's environment is in adapters/workers/<engine>_worker.py and im
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -35,7 +35,7 @@ from enginebench.dialects.replies import (
 from enginebench.dialects.scoring import Scoring
 from enginebench.domain import JSON, Deployment, Load, Parallelism, Runtime, Speculation
 from enginebench.domain.disaggregated import PrefillDecode, check_disaggregated, servers_of
-from enginebench.domain.launch import Launch, Member, Site
+from enginebench.domain.launch import Launch, Member, Node, Site
 from enginebench.domain.precisions import GGUF_PRECISIONS, TORCH_DTYPES, from_torch
 from enginebench.domain.refusals import NotInstalled, Unsupported, check_quantization, holding, refuse
 from enginebench.domain.speculation import SpeculationMethod
@@ -57,12 +57,12 @@ from enginebench.machine.installs import Install, find_package, installed_packag
 __all__ = [
     "CONTINUOUS_USAGE", "GAUGES", "GGUF_PRECISIONS", "JSON", "NEUTRAL_SAMPLING", "PROTOCOLS", "TORCH_DTYPES", "TOTALS", "WORKERS",
     "Adapter", "BatchingOptions", "Deployment", "Dialect", "Difference", "Event", "Fields", "Get", "Install", "Launch", "Load", "Member",
-    "NoOptions", "NotInstalled", "OpenAIChat", "OpenAICompletions", "Parallelism", "PrefillDecode", "ProtocolName", "Readiness", "Reply",
-    "Resolved", "Room", "Runtime", "Scoring", "Site", "Speculation", "SpeculationMethod", "Traits", "Tunable", "Unsupported", "accepted_at",
+    "NoOptions", "Node", "NotInstalled", "OpenAIChat", "OpenAICompletions", "Parallelism", "PrefillDecode", "ProtocolName", "Readiness",
+    "Reply", "Resolved", "Room", "Runtime", "Scoring", "Site", "Speculation", "SpeculationMethod", "Traits", "Tunable", "Unsupported", "accepted_at",
     "accepted_per_position", "as_list", "as_object", "check_disaggregated", "check_quantization", "declared_flags",
     "find_package", "flags_of", "from_torch", "given", "holding", "installed_packages", "installed_version", "on_off", "only", "option",
-    "options_as", "prometheus_labels", "prometheus_mean", "prometheus_totals", "proxy_argv", "refuse", "renamed", "reported_options",
-    "scoring", "servers_of", "spread_flags", "with_package", "without_secrets",
+    "options_as", "prometheus_labels", "prometheus_mean", "prometheus_totals", "proxy_argv", "ranks_of", "refuse", "renamed",
+    "reported_options", "scoring", "servers_of", "spread_flags", "with_package", "without_secrets",
 ]  # fmt: skip
 
 WORKERS = resource_dir("adapters") / "workers"
@@ -80,8 +80,14 @@ def proxy_argv(python: Path | None, site: Site, protocol: str, members: Sequence
     """The command of our proxy in front of members; those named prefill-... are its prefill servers, all others decode."""
     argv = [str(python or "python3"), str(WORKERS / "pd_proxy.py"), *site.address, "--protocol", protocol]
     for member in members:
-        argv += ["--prefill" if member.name.startswith("prefill") else "--decode", f"http://{site.host}:{member.port}"]
+        argv += ["--prefill" if member.name.startswith("prefill") else "--decode", f"http://{site.on(member.node).host}:{member.port}"]
     return tuple(argv)
+
+
+def ranks_of(site: Site, command: Callable[[int, Site], tuple[Sequence[str], Mapping[str, str]]]) -> tuple[Member, ...]:
+    """The ranks of an engine on the nodes after the first: 'rank-1', ...; command: rank, and the site as of its node -> argv and env."""
+    built = ((rank, *command(rank, site.on(rank))) for rank in range(1, len(site.nodes)))
+    return tuple(Member(f"rank-{rank}", tuple(argv), 0, env, node=rank) for rank, argv, env in built)
 
 
 @dataclass(frozen=True)
@@ -91,7 +97,7 @@ class Traits:
     gpus: int
     """Devices it takes."""
     extra_ports: int = 0
-    """Free ports that `launch` needs in Site.ports, besides the one that requests go to."""
+    """Free ports that `launch` needs in Site.ports, besides the one that requests go to; on each of several nodes as many."""
     protocol: ProtocolName = "openai"
     """Which protocol its requests and streams use."""
     takes_ids: bool = True
@@ -132,6 +138,8 @@ class Adapter(ABC):
     speculation_options: ClassVar[tuple[str, ...]] = ()
     """Options that say the same in the engine's own words; with `speculation` they are refused."""
     runtimes: ClassVar[tuple[Runtime, ...]] = ("process",)
+    spans_nodes: ClassVar[bool] = False
+    """Whether `launch` maps Site.nodes: one server, or the members behind a proxy, on several machines."""
     apis: ClassVar[tuple[str, ...]] = ("completions", "chat")
 
     def traits(self, deployment: Deployment) -> Traits:
@@ -154,6 +162,16 @@ class Adapter(ABC):
                 (load.api not in PROTOCOLS[protocol], f"the {protocol} protocol has no {load.api} route; write protocol: openai"),
                 (offline and load.output_length is None, "an in-process batch has one output length: write a number for output_tokens"),
             )
+
+    def check_nodes(self, deployment: Deployment) -> None:
+        """Refuse a deployment over several nodes that the engine cannot have, or that does not divide. Raises Unsupported."""
+        nodes = deployment.nodes
+        devices = self.traits(deployment.inside).gpus if nodes > 1 else 1
+        refuse(
+            (nodes > 1 and not self.spans_nodes, f"{self.title} serves from one node here: leave `nodes` out"),
+            (nodes > 1 and deployment.runtime != "process", f"over several nodes {self.title} is started as processes: write runtime: process"),
+            (devices % nodes and nodes > 1, f"each node has an equal part: {nodes} nodes do not divide {devices} devices"),
+        )
 
     def check_neutral(self, deployment: Deployment) -> None:
         """Refuse what a deployment asks for in neutral words and the members above do not claim; before `check`. Raises Unsupported."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from enginebench.adapter import WORKERS, Adapter, Install, Launch, Room, Site, Speculation, Tunable, Unsupported
+from enginebench.adapter import WORKERS, Adapter, Install, Launch, Node, Room, Site, Speculation, Tunable, Unsupported
 from enginebench.domain import JSON, Deployment, Parallelism, plain, plain_object
 from enginebench.engines.registry import discover
 from pydantic import ConfigDict, Field, TypeAdapter
@@ -51,6 +51,7 @@ class Golden:
     refused: str | None = None
     speculation: Speculation | None = None
     loras: Mapping[str, str] = field(default_factory=dict)
+    nodes: int = 1
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,10 @@ class Built:
         """Every command of the launch, one a line, without this machine's paths."""
         if self.launch is None:
             return ""
-        argvs = [member.argv for member in self.launch.members] + [self.launch.argv]
-        return "\n".join(_words(argv) for argv in argvs)
+        several = any(member.node for member in self.launch.members)
+        found = [(f"node {member.node}: " if several else "", member.argv) for member in self.launch.members]
+        found.append(("node 0: " if several else "", self.launch.argv))
+        return "\n".join(f"{where}{_words(argv)}" for where, argv in found)
 
 
 def engines() -> list[str]:
@@ -101,7 +104,7 @@ def tuned(engine: str) -> list[Built]:
     found: dict[str, Built] = {}
     for devices in (8, 0):
         golden = replace(first, max_concurrency=8, refused=None, gpus=None, variant=first.variant if devices else CPU_VARIANTS.get(engine))
-        golden = replace(golden, tp=1, pp=1, dp_replicas=1, attention_dp=1, ep=1, options={})
+        golden = replace(golden, tp=1, pp=1, dp_replicas=1, attention_dp=1, ep=1, nodes=1, options={})
         tunables = adapter.tunables(_deployment(adapter, golden), Room(16, devices, 8, 1024))
         for tunable in tunables:
             for value in tunable.values:
@@ -147,6 +150,7 @@ def _build(adapter: Adapter, name: str, golden: Golden) -> Built:
 def _launch(adapter: Adapter, golden: Golden, deployment: Deployment) -> Launch:
     if adapter.precisions is not None and golden.precision not in adapter.precisions:
         raise Unsupported(f"{adapter.title} has no precision '{golden.precision}'")  # as a plan would say
+    adapter.check_nodes(deployment)
     adapter.check_neutral(deployment)
     adapter.check(deployment)
     return adapter.launch(deployment, _install(adapter, golden), _site(adapter, deployment))
@@ -167,6 +171,7 @@ def _deployment(adapter: Adapter, golden: Golden) -> Deployment:
         {key: plain(getattr(checked, key)) for key in golden.options},
         speculation=golden.speculation,
         loras=golden.loras,
+        nodes=golden.nodes,
     )
 
 
@@ -182,7 +187,9 @@ def _install(adapter: Adapter, golden: Golden) -> Install:
 def _site(adapter: Adapter, deployment: Deployment) -> Site:
     ports = tuple(range(PORT + 1, PORT + 1 + adapter.traits(deployment).extra_ports))
     asked = deployment.speculation
-    return Site("127.0.0.1", PORT, SITE, deployment.checkpoint, ports, asked.draft or "" if asked is not None else "", deployment.loras)
+    site = Site("127.0.0.1", PORT, SITE, deployment.checkpoint, ports, asked.draft or "" if asked is not None else "", deployment.loras)
+    nodes = tuple(Node(f"10.0.0.{i + 1}", ports) for i in range(deployment.nodes)) if deployment.nodes > 1 else ()
+    return replace(site, nodes=nodes, shell=("ON_NODE",) if nodes else ())
 
 
 def _words(argv: tuple[str, ...]) -> str:

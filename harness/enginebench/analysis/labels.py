@@ -105,7 +105,7 @@ def _kinds(settings: Sequence[Mapping[str, str]], keys: Sequence[str]) -> int:
 def _importance(key: str) -> int:
     """The usual settings first, those that are seldom named last; runtime, options and parallelism before the rest."""
     head = key.partition(".")[0]
-    order = ("precision", "tp", "pp", "ep", "dp_replicas", "attention_dp", "speculation", "options", "runtime")
+    order = ("precision", "tp", "pp", "ep", "dp_replicas", "attention_dp", "nodes", "speculation", "options", "runtime")
     return 100 if head in SELDOM_NAMED else order.index(head) if head in order else len(order)
 
 

@@ -35,8 +35,9 @@ def plan(
     found = enginebench.plan(scenario, **overrides, expectations=expectations, elsewhere=on is not None)
     if on is not None:
         placed = enginebench.placing(found, on, settings)
-        data = {**plain_object(plan_to_dict(found, enginebench.launch_commands(found))), "on": on, "placing": plain(placed)}
-        print_json(data) if as_json else click.echo(plan_to_text(found, verbose=verbose) + placing_text(placed), nl=False)
+        commands = enginebench.launch_commands(found) if verbose or as_json else ()
+        data = {**plain_object(plan_to_dict(found, commands)), "on": on, "placing": plain(placed)} if as_json else {}
+        print_json(data) if as_json else click.echo(plan_to_text(found, commands, verbose=verbose) + placing_text(placed), nl=False)
         return
     lacking = enginebench.preflight(found)
     if as_json:

@@ -13,7 +13,7 @@ from enginebench.domain.precisions import UNSTATED
 from enginebench.domain.speculation import Speculation
 
 Runtime: TypeAlias = Literal["process", "docker", "attach", "in-process"]
-_LATER: Mapping[str, object] = {"speculation": None, "loras": {}, "node": {}}
+_LATER: Mapping[str, object] = {"speculation": None, "loras": {}, "node": {}, "nodes": 1}
 """Fields that older records lack -> their default, with which they are not stored."""
 
 
@@ -83,6 +83,8 @@ class Deployment:
     """Speculative decoding in neutral words; None: none, or what `options` ask for in the engine's own."""
     node: Mapping[str, str] = field(default_factory=dict)
     """Labels of the node that it needs, as of `--on`: {'name': 'a'}; empty: any that fits."""
+    nodes: int = 1
+    """Nodes that it spans, each with an equal part of its devices."""
     loras: Mapping[str, str] = field(default_factory=dict)
     """LoRA adapters that the server loads beside the model: name -> path; loads say how many of them get requests."""
 

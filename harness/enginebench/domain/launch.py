@@ -1,8 +1,20 @@
 """What an adapter turns a deployment into: commands, environment and files. Plain data; starts nothing."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Node:
+    """One of the machines that a launch spans."""
+
+    address: str
+    """At which the others reach it."""
+    ports: tuple[int, ...] = ()
+    """Free TCP ports there, as many as `Traits.extra_ports` asks for."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +35,10 @@ class Site:
     """Local path, or hub id, of what proposes tokens (`Speculation.draft`); '' where nothing does."""
     loras: Mapping[str, str] = field(default_factory=dict)
     """Name -> absolute path of each LoRA adapter."""
+    nodes: tuple[Node, ...] = ()
+    """The machines that the launch spans, that of the server that gets the requests first; empty: this one only."""
+    shell: tuple[str, ...] = ()
+    """Starts a command on one of `nodes`, as ssh does: (*shell, ADDRESS, COMMAND). For engines with a launcher of their own, such as MPI."""
 
     @property
     def address(self) -> tuple[str, ...]:
@@ -32,6 +48,10 @@ class Site:
     def address_at(self, port: int) -> tuple[str, ...]:
         return ("--host", self.host, "--port", str(port))
 
+    def on(self, node: int) -> Site:
+        """The same for servers on one of `nodes`: they listen on its address, and have its ports."""
+        return replace(self, host=self.nodes[node].address, ports=self.nodes[node].ports) if self.nodes else self
+
     @property
     def is_local(self) -> bool:
         """Whether the checkpoint is a local path, so that nothing has to be downloaded."""
@@ -40,18 +60,20 @@ class Site:
 
 @dataclass(frozen=True)
 class Member:
-    """A server that a deployment runs behind the one that gets the requests, e.g. a prefill server."""
+    """A process that a deployment runs besides the one that gets the requests: a prefill server, a rank on another node."""
 
     name: str
     """Names its log and its folder, Site.folder / name."""
     argv: tuple[str, ...]
     """Program and arguments; no shell is involved."""
     port: int
-    """Where it listens. It is ready when the adapter's `readiness` says so for this port."""
+    """Where it listens. It is ready when the adapter's `readiness` says so for this port. 0: it serves nothing, and is not waited for."""
     env: Mapping[str, str] = field(default_factory=dict)
     """Added to a minimal inherited environment."""
     files: Mapping[str, str] = field(default_factory=dict)
     """Written into its folder before it starts."""
+    node: int = 0
+    """Which of Site.nodes it runs on."""
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,9 @@ class Commands(Protocol):
     def commands(self) -> Mapping[str, str]: ...
 
     @property
+    def nodes(self) -> Mapping[str, int]: ...
+
+    @property
     def problem(self) -> str | None: ...
 
 
@@ -65,6 +68,7 @@ def plan_to_dict(plan: Plan, commands: Sequence[Commands], missing: Sequence[str
                 "deployment": deployment.shown,
                 "command": launch.commands.get(""),
                 "members": {name: command for name, command in launch.commands.items() if name},
+                **({"nodes": dict(launch.nodes)} if launch.nodes else {}),
                 "gpus": plan.registry[deployment.engine].traits(deployment).gpus,
                 "problem": launch.problem,
                 "memory": _memory_data(known[id(deployment)]) if id(deployment) in known else None,
@@ -151,7 +155,8 @@ def _deployment_lines(
         yield f"  skip: {reason}"
     if commands is not None:
         for name, command in commands.commands.items() if verbose else ():
-            yield f"  {name and f'{name} '}$ {command}"
+            where = f"node {commands.nodes[name]} " if commands.nodes else ""
+            yield f"  {where}{name and f'{name} '}$ {command}"
         if commands.problem and commands.problem not in skipped and (verbose or deployment.runtime != "attach"):
             yield f"  not launchable here: {commands.problem}"
 
@@ -161,6 +166,7 @@ def _describe(deployment: Deployment) -> str:
     parts = [deployment.engine, deployment.model, deployment.known_precision, deployment.runtime]
     parts += [f"{k}={v}" for k, v in deployment.options.items()]
     parts += [f"{k}={v}" for k, v in vars(deployment.parallelism).items() if v != 1]
+    parts += [f"nodes={deployment.nodes}"] if deployment.nodes > 1 else []
     parts += [f"speculation={deployment.speculation.text}"] if deployment.speculation is not None else []
     return "  ".join(filter(None, [*parts, deployment.url]))
 

@@ -2,10 +2,10 @@
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from enginebench.adapter import NotInstalled, Site, Unsupported
+from enginebench.adapter import Launch, NotInstalled, Node, Site, Unsupported
 from enginebench.domain import Deployment
 from enginebench.engines.installed import installs_of
 from enginebench.engines.registry import Registry
@@ -22,6 +22,8 @@ class LaunchCommands:
     deployment: Deployment
     commands: Mapping[str, str] = field(default_factory=dict)
     """Name of a member -> its command, in start order; the main server comes last and has the name ''."""
+    nodes: Mapping[str, int] = field(default_factory=dict)
+    """The same names -> which of the deployment's nodes it runs on, from 0; empty: all on one."""
     problem: str | None = None
     """Why there are no commands: it attaches to a running server, or cannot be launched here."""
 
@@ -43,16 +45,29 @@ def _commands(deployment: Deployment, registry: Registry) -> LaunchCommands:
             return LaunchCommands(deployment, commands(adapter, deployment))
         except (Unsupported, UserError) as reason:
             return LaunchCommands(deployment, problem=str(reason))
-    first, *more = range(EXAMPLE_PORT, EXAMPLE_PORT + 1 + adapter.traits(deployment).extra_ports)
-    draft = f"CHECKPOINT:{asked.draft}" if (asked := deployment.speculation) is not None and asked.draft else ""
-    site = Site("127.0.0.1", first, Path("LAUNCH_FOLDER"), f"CHECKPOINT:{deployment.checkpoint}", tuple(more), draft, deployment.loras)
     try:
+        site = _example(deployment, adapter.traits(deployment).extra_ports)
         launch = adapter.launch(deployment, adapter.choose(deployment, installs_of(adapter)), site)
     except NotInstalled as reason:
         return LaunchCommands(deployment, problem=f"{reason}; next: {reason.install or f'bench engines install {adapter.name}'}")
     except Unsupported as reason:
         return LaunchCommands(deployment, problem=str(reason))
+    return _shown(deployment, launch)
+
+
+def _example(deployment: Deployment, extra_ports: int) -> Site:
+    """A site whose values stand for what is known only when it starts; nodes are those of this machine."""
+    first, *more = range(EXAMPLE_PORT, EXAMPLE_PORT + 1 + extra_ports)
+    draft = f"CHECKPOINT:{asked.draft}" if (asked := deployment.speculation) is not None and asked.draft else ""
+    site = Site("127.0.0.1", first, Path("LAUNCH_FOLDER"), f"CHECKPOINT:{deployment.checkpoint}", tuple(more), draft, deployment.loras)
+    if deployment.nodes == 1:
+        return site
+    return replace(site, nodes=tuple(Node(f"NODE{i}", tuple(more)) for i in range(deployment.nodes)), shell=("ON_NODE",))
+
+
+def _shown(deployment: Deployment, launch: Launch) -> LaunchCommands:
     words = {
         name: [*(f"{key}={shlex.quote(value)}" for key, value in env.items()), shlex.join(argv)] for name, argv, env in launch.commands
     }
-    return LaunchCommands(deployment, {name: " ".join(parts) for name, parts in words.items()})
+    nodes = {member.name: member.node for member in launch.members} | {"": 0} if deployment.nodes > 1 else {}
+    return LaunchCommands(deployment, {name: " ".join(parts) for name, parts in words.items()}, nodes)

@@ -157,6 +157,8 @@ class Lookup:
 
 def _elsewhere(deployment: Deployment) -> str:
     """What a deployment asks of a cluster, which one machine without one is not."""
+    if deployment.nodes > 1:
+        return f"{deployment.nodes} nodes for one engine"
     return f"a node with {', '.join(f'{key} {value}' for key, value in deployment.node.items())}" if deployment.node else ""
 
 

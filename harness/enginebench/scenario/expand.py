@@ -215,7 +215,7 @@ class _Expansion:
         cells = 0
         for number, entry in enumerate(self.written.deployments):
             degrees = (entry.tp, entry.pp, entry.dp_replicas, entry.attention_dp, entry.ep, entry.max_context, entry.max_concurrency)
-            spread = math.prod(len(values or [0]) for values in (*degrees, entry.container, entry.node))
+            spread = math.prod(len(values or [0]) for values in (*degrees, entry.container, entry.node, entry.nodes))
             spread *= len(list(_speculations(entry)))
             named = len(entry.engine) * len(entry.model) * len(entry.precision) * len(entry.runtime)
             if named * spread > MAX_CELLS:  # checked first, because iterating over so many takes too long
@@ -265,15 +265,15 @@ class _Expansion:
             settings = [each.container() for each in containers] if containers else [Container()]
             speculations = [self._speculation(adapter, each, variant) for each in _speculations(entry)]
             nodes = [{key: str(value) for key, value in labels.items()} for labels in entry.node or [{}]]
-            for parallelism, context, concurrency, chosen, container, speculation, node in itertools.product(
-                parallelisms, contexts, streams, options, settings, speculations, nodes
+            for parallelism, context, concurrency, chosen, container, speculation, node, count in itertools.product(
+                parallelisms, contexts, streams, options, settings, speculations, nodes, entry.nodes
             ):
                 deployment = Deployment(
                     engine=variant.engine, model=variant.model, precision=variant.precision, checkpoint=checkpoint, runtime=variant.runtime,
                     parallelism=parallelism, max_context=context, max_concurrency=concurrency, options=chosen, url=entry.url,
                     api_key_env=entry.api_key_env, api_key_header=entry.api_key_header, ca_file=entry.ca_file,
                     ready_timeout_s=entry.ready_timeout_s, label=entry.label,
-                    container=container, speculation=speculation, loras=entry.loras, node=node,
+                    container=container, speculation=speculation, loras=entry.loras, node=node, nodes=count,
                 )  # fmt: skip
                 yield _Served(deployment, loads, searches)
 

@@ -176,6 +176,7 @@ class _Served:
         loads = [load for load in self.loads if load not in self.unfit]
         searched = [load_at(search, search.stop) for search in self.searches if search.base not in self.unfit]
         try:
+            adapter.check_nodes(self.deployment)
             adapter.check_neutral(self.deployment.inside)
             adapter.check(self.deployment.inside)
             adapter.check_loads(self.deployment.inside, loads + searched)

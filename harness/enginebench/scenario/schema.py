@@ -153,6 +153,9 @@ class Deployments(Strict):
     node: Annotated[list[dict[Name, str | int]], ListOf] | None = sweep_or(
         "Labels of the node that it needs, as `{name: a}` or `{gpu: nvidia-h100-80gb-hbm3}`: those of `bench doctor --on`."
     )
+    nodes: Annotated[list[Few], ListOf] = sweep_field(
+        1, "Nodes that it spans, each with an equal part of its devices; more than one needs `--on ray` or `--on slurm`."
+    )
     label: str | None = Field(None, max_length=60, description="Name in tables and plots; default: engine, model and what varies.")
 
     @model_validator(mode="after")

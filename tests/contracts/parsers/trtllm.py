@@ -6,7 +6,7 @@ that is both a flag and in the settings file, because releases differ in which w
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 
 REQUIREMENTS: list[str] = []
@@ -31,12 +31,14 @@ PAIRS = {
     "enable_chunked_prefill": ("--enable_chunked_prefill",),
 }
 """Settings and the flags that say the same."""
+MPIRUN = {"--allow-run-as-root": "flag", "-np": "ranks", "--host": "hosts", "--bind-to": "text", "-x": "env"}
+"""The options of mpirun that are used (man page of OpenMPI 4.1 and 5.0)."""
 
 
 def complaints(request: dict) -> Iterator[str]:
     """Everything that TensorRT-LLM would refuse, or might read in two ways."""
     files = {f"/site/{name}": json.loads(text) for name, text in request["files"].items()}
-    program, *argv = request["argv"]
+    program, *argv = yield from without_mpirun(request["argv"], request["env"])
     if program.endswith("python"):  # the batch worker: a model and its settings
         flags, file = {}, argv[2]
     else:
@@ -51,6 +53,31 @@ def complaints(request: dict) -> Iterator[str]:
     for name, spellings in PAIRS.items():
         if name in files[file] and flags.keys() & set(spellings):
             yield f"{name} is both a flag and in the settings file"
+
+
+def without_mpirun(argv: list[str], env: Mapping[str, str]) -> Generator[str, None, list[str]]:
+    """The command that each rank runs; what is wrong with that of mpirun before it, whose ranks need as many places."""
+    if argv[0] != "mpirun":
+        return argv
+    words, ranks, places = iter(argv[1:]), 0, 0
+    for word in words:
+        if not word.startswith("-"):
+            break
+        kind = MPIRUN.get(word)
+        value = next(words) if kind not in ("flag", None) else ""
+        if kind is None:
+            yield f"mpirun: no such option: {word}"
+        elif kind == "env" and value not in env:
+            yield f"mpirun: {value} is not set"
+        elif kind == "ranks":
+            ranks = int(value)
+        elif kind == "hosts":
+            places = sum(int(host.rpartition(":")[2]) for host in value.split(","))
+    if Path(word).name != "trtllm-llmapi-launch":
+        yield f"mpirun starts {word}"
+    if ranks != places:
+        yield f"mpirun: {ranks} ranks on {places} places"
+    return list(words)
 
 
 def read_flags(words: list[str], known: Mapping[str, object]) -> Iterator[tuple[str, str]]:

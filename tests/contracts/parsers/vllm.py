@@ -95,6 +95,7 @@ class Parsers:
         else:
             args = self._read(self._offline, argv[argv.index("offline") + 1 :])
         self._engine.from_cli_args(args)
+        _check_nodes(args)
         _check_environment(command["env"])
         _check_names(args)
 
@@ -105,6 +106,32 @@ class Parsers:
                 return parser.parse_args(argv)
         except SystemExit:
             raise Refused(" ".join(said.getvalue().split()[-60:])) from None
+
+
+def _check_nodes(args: Any) -> None:
+    """vLLM's own configuration of the ranks of this node; how many replicas a node gets is inferred as its `create_engine_config` does."""
+    if args.nnodes == 1:
+        return
+    from vllm.config import ParallelConfig
+
+    within, replicas = args.tensor_parallel_size * args.pipeline_parallel_size, args.data_parallel_size
+    if within * replicas % args.nnodes:
+        raise Refused(f"{within * replicas} ranks on {args.nnodes} nodes")
+    config = ParallelConfig(
+        pipeline_parallel_size=args.pipeline_parallel_size,
+        tensor_parallel_size=args.tensor_parallel_size,
+        data_parallel_size=replicas,
+        data_parallel_size_local=max(within * replicas // args.nnodes // within, 1),
+        nnodes=args.nnodes,
+        node_rank=args.node_rank,
+        master_addr=args.master_addr,
+        master_port=args.master_port,
+        distributed_executor_backend="mp",
+    )
+    if config.local_world_size * config.nnodes_within_dp != within:
+        raise Refused(f"{config.local_world_size} ranks of a replica on each of {config.nnodes_within_dp} nodes")
+    if (args.node_rank > 0) != bool(args.headless):
+        raise Refused("every node but the first is headless")
 
 
 def _check_environment(env: Mapping[str, str]) -> None:

@@ -70,6 +70,8 @@ class Placement(ABC):
     """What `--on` begins with: ('ray', 'local-ray')."""
     settings: ClassVar[Mapping[str, str]] = {}
     """Key of `--place KEY=VALUE` -> its meaning, in a few words."""
+    spans_nodes: ClassVar[bool] = False
+    """Whether a unit can have several nodes."""
 
     def __init__(self, on: str, settings: Mapping[str, str]) -> None:
         """on: all of what `--on` says. settings: what `--place` says; the keys are among those of the class."""
@@ -89,6 +91,13 @@ class Placement(ABC):
     @abstractmethod
     def choices(self, units: Sequence[Unit]) -> Sequence[Choice]:
         """Where each unit can go. Starts nothing."""
+
+    def choices_of(self, units: Sequence[Unit]) -> Sequence[Choice]:
+        """`choices`; for a unit over several nodes, where it can have only one, why not."""
+        why_not = f"--on {self.on} starts an engine on one node only; several need --on ray or --on slurm"
+        one = [unit for unit in units if unit.deployment.nodes == 1 or self.spans_nodes]
+        found = iter(self.choices(one) if one else ())
+        return [next(found) if unit in one else Choice(why_not=why_not) for unit in units]
 
     @abstractmethod
     def run(self, units: Sequence[Unit], intake: Intake) -> None:

@@ -80,7 +80,7 @@ def _check_elsewhere(plan: Plan) -> None:
 
 def _unfit(units: list[Unit], placement: Placement) -> dict[str, Choice]:
     """Launch id of each unit that cannot be placed -> why."""
-    return {unit.launch_id: choice for unit, choice in zip(units, placement.choices(units), strict=True) if not choice.nodes}
+    return {unit.launch_id: choice for unit, choice in zip(units, placement.choices_of(units), strict=True) if not choice.nodes}
 
 
 def _refusal(unfit: Mapping[str, Choice], placement: Placement) -> str:

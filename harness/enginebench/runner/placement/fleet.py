@@ -36,7 +36,7 @@ def placing(plan: Plan, on: str, settings: Mapping[str, str] | None = None) -> l
     """Which unit of a plan goes where, in plan order. Starts nothing. UserError when the cluster does not answer."""
     units = units_of(plan)
     with find(on, settings or {}) as placement:
-        choices = placement.choices(units)
+        choices = placement.choices_of(units)
     return [Placing(unit.name, len(unit.loads), its.nodes, its.why_not) for unit, its in zip(units, choices, strict=True)]
 
 
