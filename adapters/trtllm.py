@@ -282,14 +282,14 @@ def _over_nodes(
 ) -> tuple[tuple[str, ...], dict[str, str]]:
     """One MPI rank for each device: the first runs the server, the others work for it (llmapi/trtllm-llmapi-launch of 1.2).
 
-    mpirun starts its daemons on the other nodes through the site's shell, as OpenMPI 4 and 5 call it, in place of ssh.
+    mpirun starts its daemons on the other nodes through the site's command, in place of ssh; OpenMPI 4 and 5 have different names for it.
     """
     devices = deployment.parallelism.devices
     hosts = ",".join(f"{node.address}:{devices // len(site.nodes)}" for node in site.nodes)
     launcher = "trtllm-llmapi-launch" if install.binary is None else str(install.binary.with_name("trtllm-llmapi-launch"))
     shared = [word for name in env for word in ("-x", name)]
     mpirun = ("mpirun", "--allow-run-as-root", "-np", str(devices), "--host", hosts, "--bind-to", "none", *shared)
-    through = " ".join(site.shell)
+    through = " ".join(site.on_node)
     return (*mpirun, launcher, *argv), {**env, "OMPI_MCA_plm_rsh_agent": through, "PRTE_MCA_plm_ssh_agent": through}
 
 

@@ -83,7 +83,10 @@ class Vllm(eb.Adapter):
             (spread.attention_dp > 1, "in place of attention_dp write dp_replicas, which takes further devices, and ep = tp x dp_replicas"),
             (spread.ep not in (1, ranks), f"vLLM spreads experts over tp x dp_replicas = {ranks} ranks or none, not over {spread.ep}"),
             (spread.dp_replicas > 1 and offline, "LLM has no replicas in-process"),
-            (nodes % dp and dp % nodes and not servers, f"vLLM puts whole replicas on a node, or whole nodes into one: {dp} and {nodes} do not"),
+            (
+                nodes % dp and dp % nodes and not servers,
+                f"vLLM puts whole replicas on a node, or whole nodes into one: {dp} and {nodes} do not",
+            ),
             (spread.ep == 1 and options.eplb is not None, "eplb needs expert parallelism: write ep = tp x dp_replicas"),
             (spread.ep == 1 and options.expert_placement, "expert_placement needs expert parallelism: write ep = tp x dp_replicas"),
             (options.all2all_backend and 1 in (spread.ep, spread.dp_replicas), "all2all_backend needs ep and dp_replicas, both above 1"),

@@ -23,7 +23,7 @@ async def _gather(nodes: int, host: str, port: int) -> None:
     missing = set(range(1, nodes))
     complete = asyncio.Event()
 
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def connected(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
         rank = int(await reader.readline())
         print(f"rank {rank} of {nodes} is here", flush=True)
         missing.discard(rank)

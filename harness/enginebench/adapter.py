@@ -58,8 +58,8 @@ __all__ = [
     "CONTINUOUS_USAGE", "GAUGES", "GGUF_PRECISIONS", "JSON", "NEUTRAL_SAMPLING", "PROTOCOLS", "TORCH_DTYPES", "TOTALS", "WORKERS",
     "Adapter", "BatchingOptions", "Deployment", "Dialect", "Difference", "Event", "Fields", "Get", "Install", "Launch", "Load", "Member",
     "NoOptions", "Node", "NotInstalled", "OpenAIChat", "OpenAICompletions", "Parallelism", "PrefillDecode", "ProtocolName", "Readiness",
-    "Reply", "Resolved", "Room", "Runtime", "Scoring", "Site", "Speculation", "SpeculationMethod", "Traits", "Tunable", "Unsupported", "accepted_at",
-    "accepted_per_position", "as_list", "as_object", "check_disaggregated", "check_quantization", "declared_flags",
+    "Reply", "Resolved", "Room", "Runtime", "Scoring", "Site", "Speculation", "SpeculationMethod", "Traits", "Tunable", "Unsupported",
+    "accepted_at", "accepted_per_position", "as_list", "as_object", "check_disaggregated", "check_quantization", "declared_flags",
     "find_package", "flags_of", "from_torch", "given", "holding", "installed_packages", "installed_version", "on_off", "only", "option",
     "options_as", "prometheus_labels", "prometheus_mean", "prometheus_totals", "proxy_argv", "ranks_of", "refuse", "renamed",
     "reported_options", "scoring", "servers_of", "spread_flags", "with_package", "without_secrets",
@@ -169,7 +169,10 @@ class Adapter(ABC):
         devices = self.traits(deployment.inside).gpus if nodes > 1 else 1
         refuse(
             (nodes > 1 and not self.spans_nodes, f"{self.title} serves from one node here: leave `nodes` out"),
-            (nodes > 1 and deployment.runtime != "process", f"over several nodes {self.title} is started as processes: write runtime: process"),
+            (
+                nodes > 1 and deployment.runtime != "process",
+                f"over several nodes {self.title} is started as processes: write runtime: process",
+            ),
             (devices % nodes and nodes > 1, f"each node has an equal part: {nodes} nodes do not divide {devices} devices"),
         )
 

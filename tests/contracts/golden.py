@@ -189,7 +189,7 @@ def _site(adapter: Adapter, deployment: Deployment) -> Site:
     asked = deployment.speculation
     site = Site("127.0.0.1", PORT, SITE, deployment.checkpoint, ports, asked.draft or "" if asked is not None else "", deployment.loras)
     nodes = tuple(Node(f"10.0.0.{i + 1}", ports) for i in range(deployment.nodes)) if deployment.nodes > 1 else ()
-    return replace(site, nodes=nodes, shell=("ON_NODE",) if nodes else ())
+    return replace(site, nodes=nodes, on_node=("ON_NODE",) if nodes else ())
 
 
 def _words(argv: tuple[str, ...]) -> str:

@@ -37,8 +37,8 @@ class Site:
     """Name -> absolute path of each LoRA adapter."""
     nodes: tuple[Node, ...] = ()
     """The machines that the launch spans, that of the server that gets the requests first; empty: this one only."""
-    shell: tuple[str, ...] = ()
-    """Starts a command on one of `nodes`, as ssh does: (*shell, ADDRESS, COMMAND). For engines with a launcher of their own, such as MPI."""
+    on_node: tuple[str, ...] = ()
+    """Starts a command on one of `nodes`, as ssh does: (*on_node, ADDRESS, COMMAND). For engines with their own launcher, such as MPI."""
 
     @property
     def address(self) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from enginebench.adapter import Launch, NotInstalled, Node, Site, Unsupported
+from enginebench.adapter import Launch, Node, NotInstalled, Site, Unsupported
 from enginebench.domain import Deployment
 from enginebench.engines.installed import installs_of
 from enginebench.engines.registry import Registry
@@ -62,7 +62,7 @@ def _example(deployment: Deployment, extra_ports: int) -> Site:
     site = Site("127.0.0.1", first, Path("LAUNCH_FOLDER"), f"CHECKPOINT:{deployment.checkpoint}", tuple(more), draft, deployment.loras)
     if deployment.nodes == 1:
         return site
-    return replace(site, nodes=tuple(Node(f"NODE{i}", tuple(more)) for i in range(deployment.nodes)), shell=("ON_NODE",))
+    return replace(site, nodes=tuple(Node(f"NODE{i}", tuple(more)) for i in range(deployment.nodes)), on_node=("ON_NODE",))
 
 
 def _shown(deployment: Deployment, launch: Launch) -> LaunchCommands:

@@ -38,9 +38,11 @@ MPIRUN = {"--allow-run-as-root": "flag", "-np": "ranks", "--host": "hosts", "--b
 def complaints(request: dict) -> Iterator[str]:
     """Everything that TensorRT-LLM would refuse, or might read in two ways."""
     files = {f"/site/{name}": json.loads(text) for name, text in request["files"].items()}
-    program, *argv = yield from without_mpirun(request["argv"], request["env"])
+    program, *argv = yield from without_mpirun(request["argv"], request.get("env", {}))
+    flags: dict[str, str] = {}
+    file: str | None
     if program.endswith("python"):  # the batch worker: a model and its settings
-        flags, file = {}, argv[2]
+        file = argv[2]
     else:
         command, _model, *words = argv
         flags = dict(read_flags(words, TABLE["commands"][command]))
