@@ -75,6 +75,8 @@ from enginebench.report.workloads import DescribedWorkload as DescribedWorkload
 from enginebench.report.workloads import ListedWorkload as ListedWorkload
 from enginebench.runner.calibration import Calibration as Calibration
 from enginebench.runner.calibration import calibrate as calibrate
+from enginebench.runner.clients.agent import ListeningClient as ListeningClient
+from enginebench.runner.clients.agent import listen_client as listen_client
 from enginebench.runner.doctor import Cleanup as Cleanup
 from enginebench.runner.doctor import Diagnosis as Diagnosis
 from enginebench.runner.doctor import clean as clean

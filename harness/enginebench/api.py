@@ -24,6 +24,7 @@ def run(
     fresh: bool = False,
     retry_failed: bool = False,
     client_processes: int = 1,
+    clients: Sequence[str] = (),
     wait_quiet_s: float = 0.0,
     share_machine: bool = False,
     otlp: str | None = None,
@@ -34,12 +35,12 @@ def run(
     """Measure every cell of a plan that has no record yet, and store each as it ends. An interrupted run is resumed by the same call.
 
     results: the folder of runs, or the URL of a store. fresh: start a new run. retry_failed: continue the newest run of this plan and
-    measure its failed cells again. client_processes: processes that send the load. wait_quiet_s: how long to wait for a busy machine to
-    be quiet. share_machine: go on although another run, or another process on the GPU, uses this machine; its cells are suspect. otlp:
-    the URL of an OpenTelemetry collector that is told how it goes. on: a cluster to measure
-    on, as `ray://HOST:10001`, `local-ray`, `slurm` or `k8s`; the plan is then one with `elsewhere`. settings: of that cluster. on_event:
-    called with an `Event` for every step; it must return quickly, and what it raises is raised when the run has ended. Failed cells are
-    in the returned run, not exceptions.
+    measure its failed cells again. client_processes: processes that send the load. clients: `bench client`s on other hosts that send it in
+    the place of this machine, each as 'TOKEN@HOST:PORT'. wait_quiet_s: how long to wait for a busy machine to be quiet. share_machine: go
+    on although another run, or another process on the GPU, uses this machine; its cells are suspect. otlp: the URL of an OpenTelemetry
+    collector that is told how it goes. on: a cluster to measure on, as `ray://HOST:10001`, `local-ray`, `slurm` or `k8s`; the plan is then
+    one with `elsewhere`. settings: of that cluster. on_event: called with an `Event` for every step; it must return quickly, and what it
+    raises is raised when the run has ended. Failed cells are in the returned run, not exceptions.
     CannotRun, a UserError, when this machine lacks something for every cell; if only for some, these are skipped with a `Note`.
     UserError when a data set cannot be read, or another process writes to the run or uses the machine.
     KeyboardInterrupt stops the run; stored cells stay.
@@ -47,6 +48,10 @@ def run(
     from enginebench.report.run import Run
 
     if on is not None:
+        if clients:
+            raise eb.UserError(
+                "--clients names hosts for a run on this machine, and --on measures elsewhere", advice="leave one of them out"
+            )
         from enginebench.runner.placement.base import find
         from enginebench.runner.placement.driver import run_placed
 
@@ -59,9 +64,8 @@ def run(
     from enginebench.runner.session import run_plan
 
     folder = run_plan(
-        plan, results, fresh=fresh, retry_failed=retry_failed, client_processes=client_processes, wait_quiet_s=wait_quiet_s,
-        share_machine=share_machine, otlp=otlp,
-        on_event=on_event,
+        plan, results, fresh=fresh, retry_failed=retry_failed, client_processes=client_processes, clients=clients,
+        wait_quiet_s=wait_quiet_s, share_machine=share_machine, otlp=otlp, on_event=on_event,
     )  # fmt: skip
     return Run(folder)
 

@@ -11,6 +11,7 @@ import psutil
 import pytest
 from enginebench.dialects.openai import OpenAICompletions
 from enginebench.loadgen import LoadSpec, Target, WireRequest, workers
+from enginebench.loadgen.sharing import ClientLost
 
 from .bench import Bench
 
@@ -37,15 +38,15 @@ def test_a_killed_client_process_costs_its_cell_and_not_the_launch(bench: Bench)
 
 def test_a_client_process_that_is_killed_just_before_the_start_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """It has said that it is ready, so that the first thing that fails is to tell it when to start."""
-    ready = workers._Worker.expect_ready
+    ready = workers.ClientProcess.expect_ready
 
-    def killed(worker: workers._Worker) -> None:
+    def killed(worker: workers.ClientProcess) -> None:
         ready(worker)
         worker._process.kill()
         worker._process.wait()
 
-    monkeypatch.setattr(workers._Worker, "expect_ready", killed)
+    monkeypatch.setattr(workers.ClientProcess, "expect_ready", killed)
     requests = tuple(WireRequest(i, "/v1/completions", b"{}", 3, 4) for i in range(4))
     spec = LoadSpec(Target("127.0.0.1", 9), requests, 2, OpenAICompletions(), 5.0)
-    with pytest.raises(workers.ClientLost, match="killed by signal 9"):
+    with pytest.raises(ClientLost, match="killed by signal 9"):
         workers.run_parts(spec, None, 2)

@@ -17,16 +17,17 @@ NAMES = [
     "Analysis", "Audit", "Calibration", "CannotRun", "Ceilings", "CellEnded", "CellProgress", "CellResult", "CellStarted",
     "CellsAdded", "Check", "Cleanup", "Comparison", "Conclusion", "DescribedWorkload", "Diagnosis", "Differs", "Discrepancy",
     "Engine", "EngineReady", "Event", "Expectations", "Expected", "Exported", "Form", "History", "ImageList", "LaunchCommands",
-    "LaunchEnded", "LaunchStarted", "LaunchStep", "ListedImage", "ListedScenario", "ListedWorkload", "Missing", "ModelFit", "Node",
-    "Note", "Offload", "OffloadCurve", "OnEvent", "Packed", "PlacedModel", "Placing", "Plan", "PlanTime", "Preflight", "Prices",
-    "Rerun", "Routing", "RoutingSummary", "Run", "RunIndex", "RunOpened", "SideBySide", "Site", "StoredRow", "StoredRun",
-    "Tunables", "Tuned", "UserError", "Verification", "Viewing", "all_checks", "audit_claims", "audit_scenarios", "audit_to_html",
-    "build_images", "build_site", "built_in_scenarios", "calibrate", "ceiling", "clean", "cluster_nodes", "compare",
-    "count_routing", "describe_workload", "doctor", "expectations", "export", "export_formats", "fit", "forget_engine", "history",
-    "import_file", "index_to_dict", "index_to_text", "install_engine", "install_on", "latest_run", "launch_commands",
-    "list_engines", "list_images", "list_scenarios", "offload", "open_run", "pack", "pin_images", "place", "placing", "plan",
-    "plan_time", "preflight", "price_list", "pull_images", "rerun", "routing_summary", "run", "run_index", "runs", "side_by_side",
-    "submission", "tunable", "tune", "use_engine", "verify", "view", "workloads",
+    "LaunchEnded", "LaunchStarted", "LaunchStep", "ListedImage", "ListedScenario", "ListedWorkload", "ListeningClient",
+    "Missing", "ModelFit", "Node", "Note", "Offload", "OffloadCurve", "OnEvent", "Packed", "PlacedModel", "Placing", "Plan",
+    "PlanTime", "Preflight", "Prices", "Rerun", "Routing", "RoutingSummary", "Run", "RunIndex", "RunOpened", "SideBySide",
+    "Site", "StoredRow", "StoredRun", "Tunables", "Tuned", "UserError", "Verification", "Viewing", "all_checks", "audit_claims",
+    "audit_scenarios", "audit_to_html", "build_images", "build_site", "built_in_scenarios", "calibrate", "ceiling", "clean",
+    "cluster_nodes", "compare", "count_routing", "describe_workload", "doctor", "expectations", "export", "export_formats",
+    "fit", "forget_engine", "history", "import_file", "index_to_dict", "index_to_text", "install_engine", "install_on",
+    "latest_run", "launch_commands", "list_engines", "list_images", "list_scenarios", "listen_client", "offload", "open_run",
+    "pack", "pin_images", "place", "placing", "plan", "plan_time", "preflight", "price_list", "pull_images", "rerun",
+    "routing_summary", "run", "run_index", "runs", "side_by_side", "submission", "tunable", "tune", "use_engine", "verify",
+    "view", "workloads",
 ]  # fmt: skip
 
 SIGNATURES = {
@@ -75,6 +76,8 @@ SIGNATURES = {
     "doctor": "(adapters: Sequence[str | Path] = ()) -> list[Diagnosis]",
     "clean": "() -> Cleanup",
     "import_file": "(path: str | Path | Sequence[str | Path], *, results: str | Path = 'results', facts: Sequence[str] = ()) -> Run",
+    "listen_client": "(where: str = '127.0.0.1:0', *, adapters: Sequence[str | Path] = (), say: Callable[[str], None] = <function>) "
+    "-> ListeningClient",
     "view": "(path: str | Path = 'results', *, port: int = 0, index: str | None = None) -> Viewing",
     "build_site": "(folder: str | Path, output: str | Path, *, index: str | None = None, "
     "on_run: Callable[[str], None] = <function>) -> Site",

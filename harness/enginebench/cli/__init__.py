@@ -24,6 +24,7 @@ from enginebench.cli.calibrate import calibrate
 from enginebench.cli.ceiling import ceiling
 from enginebench.cli.checks import checks
 from enginebench.cli.clean import clean
+from enginebench.cli.client import client
 from enginebench.cli.compare import compare
 from enginebench.cli.doctor import doctor
 from enginebench.cli.engines import engines
@@ -64,6 +65,7 @@ _VERBS: Mapping[str, Mapping[click.Command, str]] = {
         run: "measure a scenario; the same command resumes it",
         tune: "the best options of each engine for a scenario",
         rerun: "plan a stored run again: what differs here?",
+        client: "send load for a run on another machine",
         calibrate: "how much load this machine's client can send",
         workloads: "named workloads; what is in a trace or data set?",
     },

@@ -49,6 +49,7 @@ class Duration(click.ParamType[float]):
     help="The folder of runs, or a store: s3://BUCKET/FOLDER.",
 )
 @click.option("--client-processes", type=click.IntRange(min=1, max=64), default=1, help="Processes that send the load.")
+@click.option("--clients", metavar="LIST", default="", help="Send the load from these hosts: TOKEN@HOST:PORT,..., see bench client.")
 @click.option("--wait-quiet", "wait_quiet_s", type=Duration(), default=0.0, help="Wait so long for a busy machine to be quiet, e.g. 60s.")
 @click.option("--share-machine", is_flag=True, help="Go on although another run or GPU process uses this machine; cells are suspect.")
 @click.option("--otlp", metavar="URL", help="Send live metrics to an OpenTelemetry collector (OTLP over HTTP), e.g. http://localhost:4318.")
@@ -58,7 +59,8 @@ class Duration(click.ParamType[float]):
 @price_options
 @AS_JSON
 def run(
-    scenario: str, overrides: Overrides, dry_run: bool, no_html: bool, prices: enginebench.Prices | None, as_json: bool, **how: Any
+    scenario: str, overrides: Overrides, clients: str, dry_run: bool, no_html: bool, prices: enginebench.Prices | None, as_json: bool,
+    **how: Any,
 ) -> int:  # fmt: skip
     """Measure SCENARIO (a file, or the name of a built-in one). The same command resumes an interrupted run.
 
@@ -78,7 +80,8 @@ def run(
 
     takes = partial(enginebench.plan_time, found) if found.bounds is not None else None  # unknown hardware needs no physics
     with progress(takes) as on_event:
-        stored = enginebench.run(found, **how, on_event=on_event)
+        named = [each.strip() for each in clients.split(",") if each.strip()]
+        stored = enginebench.run(found, **how, clients=named, on_event=on_event)
     return _show(stored.judged_by(prices=prices), as_json=as_json, html=not no_html)
 
 

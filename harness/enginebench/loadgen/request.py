@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from enginebench.dialects import Dialect
-from enginebench.domain import Sample
+from enginebench.domain import JSON, Sample
+from enginebench.loadgen.clock import Clock
 from enginebench.loadgen.health import Acks, ClientHealth, Stamps, Vitals
 
 
@@ -118,6 +119,22 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class HostShare:
+    """What one client host sent of a load, and how."""
+
+    name: str
+    """Its address, as it was given."""
+    streams: int
+    """Most requests in flight; 0: no limit."""
+    requests: int
+    """That it was given."""
+    clock: Clock
+    health: ClientHealth
+    notes: Mapping[str, JSON] = field(default_factory=dict)
+    """What the host says besides (see `remote.agent.Agent`)."""
+
+
+@dataclass(frozen=True)
 class LoadResult:
     samples: list[Sample] = field(repr=False)
     """One sample per attempted request, ordered by index."""
@@ -137,6 +154,8 @@ class LoadResult:
     server_nodelay: bool = False
     """`LoadSpec.acks` was 'probe', every connection that could show it showed that the server does not wait for acknowledgements, and
     every request succeeded."""
+    shares: tuple[HostShare, ...] = ()
+    """Of the client hosts, if it was sent from other hosts."""
 
 
 @dataclass(frozen=True)

@@ -1,38 +1,36 @@
-"""Entry point of the load generator: sends one load from one or more client processes.
+"""Entry point of the load generator: sends one load from one or more client processes, here or on other hosts.
 
 Synchronous, with plain data in and out, so it also works in a worker process.
 """
 
-import resource
+from __future__ import annotations
+
 from collections.abc import Sequence
 from time import monotonic_ns
-from typing import Final
+from typing import TYPE_CHECKING
 
 from enginebench.domain import Sample
-from enginebench.errors import UserError
 from enginebench.loadgen import outcomes
 from enginebench.loadgen.client import OnProgress
 from enginebench.loadgen.client_process import run_part
 from enginebench.loadgen.health import health_of
-from enginebench.loadgen.request import LoadResult, LoadSpec
+from enginebench.loadgen.open_files import allow_open_files
+from enginebench.loadgen.request import HostShare, LoadResult, LoadSpec, WorkerResult
+
+if TYPE_CHECKING:
+    from enginebench.loadgen.remote.host import ClientHost
 
 
-def run_load(spec: LoadSpec, on_progress: OnProgress | None = None, *, processes: int = 1) -> LoadResult:
+def run_load(spec: LoadSpec, on_progress: OnProgress | None = None, *, processes: int = 1, hosts: Sequence[ClientHost] = ()) -> LoadResult:
     """Send a load and return its raw samples.
 
     A server error never raises: every attempted request has a sample with its outcome. Ctrl-C and cancellation end the load and return
-    the samples so far, with `stopped='interrupted'`. on_progress is called at most four times per second on the event loop, so it must
+    the samples so far, with `stopped='interrupted'`. on_progress is called at most four times per second for each client process, and must
     be fast; an exception that it raises ends the load and is raised here. processes: number of client processes, for more streams or
-    events than one core can handle.
+    events than one core can handle. hosts: clients that send it in the place of this machine, each from so many processes; ClientLost if
+    one of them is lost.
     """
-    processes = min(processes, spec.concurrency or processes, max(1, len(spec.requests)))
-    allow_open_files(spec)  # client processes inherit the limit
-    if processes == 1:
-        results = [run_part(spec, on_progress)]
-    else:
-        from enginebench.loadgen.workers import run_parts
-
-        results = run_parts(spec, on_progress, processes)
+    results, shares = _send(spec, on_progress, processes, hosts)
     samples = sorted((sample for result in results for sample in result.samples), key=lambda sample: sample.index)
     end_marks = _fail_cut_streams(samples, spec.end_marks)
     now = monotonic_ns()
@@ -43,7 +41,24 @@ def run_load(spec: LoadSpec, on_progress: OnProgress | None = None, *, processes
     stopped = next((result.stopped for result in results if result.stopped), None)
     saturated = any(result.saturated for result in results)
     nodelay = all(result.vitals.server_nodelay for result in results) and all(sample.outcome == outcomes.OK for sample in samples)
-    return LoadResult(samples, start_ns, end_ns, health, stopped, saturated, len(spec.requests) - len(samples), end_marks, nodelay)
+    unsent = len(spec.requests) - len(samples)
+    return LoadResult(samples, start_ns, end_ns, health, stopped, saturated, unsent, end_marks, nodelay, tuple(shares))
+
+
+def _send(
+    spec: LoadSpec, on_progress: OnProgress | None, processes: int, hosts: Sequence[ClientHost]
+) -> tuple[list[WorkerResult], Sequence[HostShare]]:
+    if hosts:
+        from enginebench.loadgen.remote.worker import run_on_hosts
+
+        return run_on_hosts(spec, on_progress, hosts, processes)
+    processes = min(processes, spec.concurrency or processes, max(1, len(spec.requests)))
+    allow_open_files(spec)  # client processes inherit the limit
+    if processes == 1:
+        return [run_part(spec, on_progress)], ()
+    from enginebench.loadgen.workers import run_parts
+
+    return run_parts(spec, on_progress, processes), ()
 
 
 def _fail_cut_streams(samples: Sequence[Sample], expected: frozenset[str]) -> frozenset[str]:
@@ -56,25 +71,3 @@ def _fail_cut_streams(samples: Sequence[Sample], expected: frozenset[str]) -> fr
             sample.outcome = outcomes.CUT
             sample.error = f"the stream ended without {', '.join(missing)}, with which this server's other streams end"
     return kind
-
-
-SPARE_FILES: Final = 64
-"""Open files for the rest of the process, in addition to one connection per stream."""
-
-
-def allow_open_files(spec: LoadSpec) -> None:
-    """Raise the soft limit of open files to what the load needs. UserError if the hard limit is lower.
-
-    The default soft limit of 1,024 is too low for 1,024 streams, and reaching it would look like a server that refuses connections. An
-    open loop without a concurrency limit may need one connection per request; it gets as many as the hard limit allows.
-    """
-    needed = (spec.concurrency or len(spec.requests)) + SPARE_FILES
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= needed:
-        return
-    if hard != resource.RLIM_INFINITY and hard < needed:
-        if spec.concurrency:
-            message = f"{spec.concurrency} streams need {needed} open files, but the hard limit is {hard}"
-            raise UserError(message, advice=f"ulimit -Hn {needed}")
-        needed = hard
-    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))

@@ -90,6 +90,19 @@ def hardware_of(record: CellRecord, window: Window) -> Hardware:
     )
 
 
+def client_hardware(telemetry: Sequence[Subject], window: Window) -> Hardware:
+    """The machine of a client on another host, where there is no engine."""
+    span = window.start_ns, window.end_ns
+    host = next((subject.series for subject in telemetry if subject.kind == "host"), CounterSeries())
+    busy, capacity, bench = (_rate(host, name, span) for name in ("busy_s", "capacity_s", "bench_s"))
+    return Hardware(
+        steal=_share(host, "steal_s", "capacity_s", span),
+        busy=_share(host, "busy_s", "capacity_s", span),
+        foreign=max(0.0, busy - bench) / capacity if busy is not None and bench is not None and capacity else None,
+        overheated=_rise(host, "thermal_throttles", span),
+    )
+
+
 def engine_is_traced(record: CellRecord) -> bool:
     """Whether telemetry saw all of the engine's CPU time on this machine. A proxy that was attached to is not the engine."""
     engine = [subject for subject in record.telemetry if subject.kind in ("processes", "container")]

@@ -63,13 +63,45 @@ class Delivery:
 
 
 @dataclass(frozen=True)
+class ClientHost:
+    """A host that sent a part of the load, which started on all hosts at one instant of one clock."""
+
+    name: str
+    """Its address, as it was given."""
+    streams: int
+    """Most requests in flight; 0: no limit."""
+    requests: int
+    """Requests that it was given; those that it sent have samples."""
+    offset_ms: float
+    """Its monotonic clock minus that of the process that measured, before the load. All samples are on the latter."""
+    error_ms: float
+    """The offset was off by at most this, before or after the load."""
+    drift_ms: float
+    """By how much the offset grew over the load. It is taken to grow evenly."""
+    span_s: float
+    """Time between the two readings of the clock."""
+    round_trip_ms: float
+    """The shortest round trip to it."""
+    health: Mapping[str, JSON] = field(default_factory=dict)
+    """An `enginebench.loadgen.ClientHealth` of its part, as plain data."""
+    limit: Mapping[str, JSON] = field(default_factory=dict)
+    """What `bench calibrate` found there; empty: not calibrated."""
+    telemetry: tuple[Subject, ...] = ()
+    """Readings of that machine while the load ran."""
+    shared_machine: str | None = None
+    """Who else measured on that machine while the load ran; None: no known run."""
+
+
+@dataclass(frozen=True)
 class ClientFacts:
     """What the load generator measured about itself."""
 
     health: Mapping[str, JSON] = field(default_factory=dict)
     """An `enginebench.loadgen.ClientHealth` as plain data."""
     limit: Mapping[str, JSON] = field(default_factory=dict)
-    """`events_per_s` and `streams` that `bench calibrate` found this client can handle; empty: not calibrated."""
+    """`events_per_s` and `streams` that `bench calibrate` found this client can handle, all hosts together; empty: not calibrated."""
+    hosts: tuple[ClientHost, ...] = ()
+    """Those that sent the load in the place of this machine (`client_nodes`, `--clients`); empty: this machine sent it."""
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,17 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from enginebench.adapter import Adapter
 from enginebench.checkpoints import RandomMoE
-from enginebench.domain import JSON, Cell, Deployment, Load, Sample, canonical, fingerprint, plain_object
-from enginebench.loadgen import Acks, LoadResult
-from enginebench.loadgen.workers import ClientLost
-from enginebench.records.cell import CellRecord, CellTraits, ClientFacts, Delivery, EngineCounters, PromptFacts
+from enginebench.domain import JSON, Cell, Deployment, Load, Sample, canonical, fingerprint
+from enginebench.loadgen import Acks, LoadResult, Progress
+from enginebench.loadgen.sharing import ClientLost
+from enginebench.records.cell import CellRecord, CellTraits, Delivery, EngineCounters, PromptFacts
 from enginebench.records.files import now
 from enginebench.records.samples import Samples
-from enginebench.runner.calibration import client_limit
+from enginebench.runner.clients.facts import client_facts
 from enginebench.runner.engine import Engine
 from enginebench.runner.engine_counters import CounterWatch
 from enginebench.runner.events import CellProgress, OnEvent
@@ -82,7 +83,8 @@ def _measure(
     with CounterWatch(engine, adapter) as watch:
         instruments.begin()
         acks: Acks = "delayed" if warm_up is not None and warm_up.server_nodelay else "usual"
-        result = engine.run(prompts, load, on_progress=lambda it: on_event(CellProgress(cell, it)), keep_text=uncounted, acks=acks)
+        tell = partial(_tell, on_event, cell)
+        result = engine.run(prompts, load, on_progress=tell, keep_text=uncounted, acks=acks, measured=True)
     telemetry, (tokens, shared) = instruments.collect(), _shared(load, prompts, filling)
     failure = _failure(result, engine)
     if uncounted:
@@ -90,11 +92,15 @@ def _measure(
     record = replace(
         record, status="failed" if failure else "ok", reason=failure, wall_s=round(time.monotonic() - began, 3),
         prompts=replace(record.prompts, exact=exact, notes=notes, tokens=tokens, reusable_tokens=shared), delivery=_delivery(result),
-        client=ClientFacts(plain_object(result.client), client_limit(result.client.processes, result.client.stamps)),
+        client=client_facts(result),
         counters=EngineCounters({} if failure else watch.totals(), watch.series(), token_check, watch.problem),
         telemetry=telemetry, log_tail=engine.log_tail() if failure else (),
     )  # fmt: skip
     return record, Samples.collect(result.samples) if result.samples else None
+
+
+def _tell(on_event: OnEvent, cell: Cell, progress: Progress) -> None:
+    on_event(CellProgress(cell, progress))
 
 
 def _traits(deployment: Deployment, adapter: Adapter, load: Load) -> CellTraits:

@@ -41,9 +41,11 @@ class Engine(ABC):
 
     @abstractmethod
     def run(
-        self, prompts: Sequence[Prompt], load: Load, *, on_progress: OnProgress = None, keep_text: bool = False, acks: Acks = "usual"
-    ) -> LoadResult:
-        """Send these prompts under this load and return all samples. acks: see `LoadSpec`; ignored without a network."""
+        self, prompts: Sequence[Prompt], load: Load, *, on_progress: OnProgress = None, keep_text: bool = False, acks: Acks = "usual",
+        measured: bool = False,
+    ) -> LoadResult:  # fmt: skip
+        """Send these prompts under this load and return all samples. acks: see `LoadSpec`; ignored without a network. measured: from the
+        client hosts, where there are any; else from this machine. ClientLost if one of its clients is lost."""
 
     @abstractmethod
     def score(self, scoring: Scoring, question: Question) -> Scores:

@@ -15,6 +15,7 @@ from enginebench.dialects.scoring import Question, Scores, Scoring
 from enginebench.domain import JSON, Deployment, Load
 from enginebench.errors import UserError
 from enginebench.loadgen import Acks, Body, LoadResult, LoadSpec, Target, WireRequest, run_load
+from enginebench.loadgen.remote.host import ClientHost
 from enginebench.records.launch import LaunchRecord
 from enginebench.runner.engine import Engine, OnProgress
 from enginebench.runner.prompts import PromptSource
@@ -44,6 +45,8 @@ class HttpEngine(Engine):
     """How an attached server wants requests to be spelled."""
     end_marks: dict[str, frozenset[str]] = field(default_factory=dict)
     """API -> what its streams end with, as the loads so far have shown (`LoadResult.end_marks`)."""
+    hosts: Sequence[ClientHost] = ()
+    """Clients on other hosts, which send what is measured in the place of this machine."""
 
     @property
     def deployment(self) -> Deployment:
@@ -51,11 +54,13 @@ class HttpEngine(Engine):
         return self.launch.deployment.inside
 
     def run(
-        self, prompts: Sequence[Prompt], load: Load, *, on_progress: OnProgress = None, keep_text: bool = False, acks: Acks = "usual"
-    ) -> LoadResult:
-        result = self._run(prompts, load, on_progress, acks, keep_text=keep_text)
+        self, prompts: Sequence[Prompt], load: Load, *, on_progress: OnProgress = None, keep_text: bool = False, acks: Acks = "usual",
+        measured: bool = False,
+    ) -> LoadResult:  # fmt: skip
+        hosts = self.hosts if measured else ()
+        result = self._run(prompts, load, on_progress, acks, hosts, keep_text=keep_text)
         while self.process is None and self.spelling.adapt(result.samples):
-            result = self._run(prompts, load, on_progress, acks, keep_text=keep_text)
+            result = self._run(prompts, load, on_progress, acks, hosts, keep_text=keep_text)
         return result
 
     def score(self, scoring: Scoring, question: Question) -> Scores:
@@ -81,7 +86,9 @@ class HttpEngine(Engine):
     def left_out(self) -> Mapping[str, JSON]:
         return self.spelling.left_out
 
-    def _run(self, prompts: Sequence[Prompt], load: Load, on_progress: OnProgress, acks: Acks, *, keep_text: bool) -> LoadResult:
+    def _run(
+        self, prompts: Sequence[Prompt], load: Load, on_progress: OnProgress, acks: Acks, hosts: Sequence[ClientHost], *, keep_text: bool
+    ) -> LoadResult:
         dialect = self.adapter.dialect(self.deployment, load)
         duration_ns = None if load.duration_s is None else round(load.duration_s * 1e9)
         spec = LoadSpec(
@@ -89,7 +96,7 @@ class HttpEngine(Engine):
             ramp_ns=round(load.start_spread_s * 1e9), duration_ns=duration_ns, dispersion=load.dispersion, acks=acks,
             end_marks=self.end_marks.get(load.api, frozenset()),
         )  # fmt: skip
-        result = run_load(spec, on_progress, processes=self.processes)
+        result = run_load(spec, on_progress, processes=self.processes, hosts=hosts)
         self.end_marks[load.api] = result.end_marks
         if result.stopped == "interrupted":
             raise KeyboardInterrupt
@@ -181,7 +188,14 @@ def _pieces(body: bytes) -> Body:
     return body if len(parts) == 1 else tuple(int(part) if i % 2 else part for i, part in enumerate(parts))
 
 
-def attach(adapter: Adapter, launch: LaunchRecord, prompts: PromptSource, say: Callable[[str], None], processes: int = 1) -> HttpEngine:
+def attach(
+    adapter: Adapter,
+    launch: LaunchRecord,
+    prompts: PromptSource,
+    say: Callable[[str], None],
+    processes: int = 1,
+    hosts: Sequence[ClientHost] = (),
+) -> HttpEngine:
     """Connect to a server that is already running. LaunchFailed if it does not respond."""
     deployment = launch.deployment
     url = urlsplit(deployment.url or "")
@@ -196,7 +210,7 @@ def attach(adapter: Adapter, launch: LaunchRecord, prompts: PromptSource, say: C
     wait_ready(adapter, get, None, deployment.ready_timeout_s or ATTACH_TIMEOUT_S)
     launch.startup.identity = "attached: the server was not started by enginebench"
     query = f"?{url.query}" if url.query else ""
-    return HttpEngine(adapter, launch, prompts, None, get, deployment.model, target, prefix, processes, query, spelling)
+    return HttpEngine(adapter, launch, prompts, None, get, deployment.model, target, prefix, processes, query, spelling, hosts=hosts)
 
 
 def api_key(deployment: Deployment) -> str | None:

@@ -2,7 +2,8 @@
 
 import ipaddress
 import json
-from typing import Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
 
 from enginebench.domain import JSON
 from enginebench.records.counters import CounterSeries
@@ -48,7 +49,7 @@ class Instruments:
         """The readings since `begin`; empty if the sampler failed."""
         output = self._sidecar.collect() if self._sidecar is not None else b""
         self._end()
-        return _subjects(output)
+        return subjects_of(json.loads(output)) if output.endswith(b"\n") else ()  # without its last line it was killed while writing
 
     def __exit__(self, *_: object) -> None:
         self._end()
@@ -79,11 +80,11 @@ def _on_loopback(engine: Engine) -> bool:
         return host == "localhost"
 
 
-def _subjects(output: bytes) -> tuple[Subject, ...]:
-    subjects = json.loads(output) if output.endswith(b"\n") else []  # without its last line it was killed while writing
-    return tuple(Subject(**{**subject, "series": _series(subject["series"])}) for subject in subjects)
+def subjects_of(data: Sequence[Mapping[str, Any]], offset_ns: Callable[[int], int] = lambda _: 0) -> tuple[Subject, ...]:
+    """What a sampler says. offset_ns: of its clock, at an instant of it."""
+    return tuple(Subject(**{**each, "series": _series(each["series"], offset_ns)}) for each in data)
 
 
-def _series(data: dict[str, JSON]) -> CounterSeries:
-    at_ns, values, cpu_s = data["at_ns"], data["values"], data["cpu_s"]
-    return CounterSeries(tuple(at_ns), {name: tuple(column) for name, column in values.items()}, cpu_s)  # type: ignore[arg-type, union-attr]
+def _series(data: Mapping[str, Any], offset_ns: Callable[[int], int]) -> CounterSeries:
+    at_ns = tuple(at - offset_ns(at) for at in data["at_ns"])
+    return CounterSeries(at_ns, {name: tuple(column) for name, column in data["values"].items()}, data["cpu_s"])

@@ -17,7 +17,9 @@ from enginebench.adapter import Adapter, Install, Launch, Member, Site, installe
 from enginebench.checkpoints import prepare
 from enginebench.domain import Deployment
 from enginebench.loadgen import Target
+from enginebench.loadgen.remote.host import ClientHost
 from enginebench.records.launch import LaunchRecord
+from enginebench.runner.clients.hosts import listen_host
 from enginebench.runner.engine import Engine
 from enginebench.runner.http_engine import HttpEngine, attach
 from enginebench.runner.offline import OfflineEngine
@@ -34,17 +36,17 @@ Say: TypeAlias = Callable[[str], None]
 @contextlib.contextmanager
 def open_engine(
     adapter: Adapter, launch: LaunchRecord, installs: Sequence[Install], *, log: Path, base: Path, say: Say, processes: int = 1,
-    folder: Path | None = None,
+    folder: Path | None = None, hosts: Sequence[ClientHost] = (),
 ) -> Iterator[Engine]:  # fmt: skip
     """Start the deployment of `launch`, and stop it when the block ends. LaunchFailed with the reason and the end of the log.
     launch: completed step by step, so that the record of a failed start is as complete as possible. base: folder that relative paths of
     checkpoints, data sets and traces start from. say: receives what is being waited for. processes: client processes per load.
-    folder: for temporary files."""
+    folder: for temporary files. hosts: clients on other hosts, which the engine's address must be reachable for."""
     deployment, startup = launch.deployment, launch.startup
     prompts = PromptSource(base, deployment.max_context)
     if deployment.runtime == "attach":
         prompts.vocabulary = vocabulary_of(deployment, deployment.checkpoint, None, base)
-        yield attach(adapter, launch, prompts, say, processes)
+        yield attach(adapter, launch, prompts, say, processes, hosts)
         return
     with tempfile.TemporaryDirectory(prefix="enginebench-", dir=folder, ignore_cleanup_errors=True) as site:
         checkpoint, draft = (prepare(*each, adapter.checkpoint_format, base, say) if each[0] else "" for each in checkpoints_of(deployment))
@@ -52,10 +54,13 @@ def open_engine(
             group, command = _in_containers(adapter, launch, checkpoint, draft, log, say)
         else:
             loras = {name: str((base / Path(path).expanduser()).resolve()) for name, path in deployment.loras.items()}
-            group, command = _as_processes(adapter, launch, (checkpoint, draft, loras), log, installs, Path(site))
+            host = listen_host(hosts) if hosts else HOST
+            group, command = _as_processes(adapter, launch, (checkpoint, draft, loras), log, installs, Path(site), host)
         startup.command = command
         try:
             engine = _start(adapter, launch, command, group, prompts, processes, say)
+            if isinstance(engine, HttpEngine):
+                engine.hosts = hosts
             prompts.vocabulary = vocabulary_of(deployment, checkpoint, command, base)  # the engine may have downloaded it just now
             yield engine
         finally:
@@ -80,11 +85,13 @@ def _as_processes(
     log: Path,
     installs: Sequence[Install],
     folder: Path,
+    host: str,
 ) -> tuple[ProcessGroup, Launch]:
-    """Where processes of this machine are started, and the command. weights: the checkpoint, that of the draft or '', and LoRA adapters."""
+    """Where processes of this machine are started, and the command. weights: the checkpoint, that of the draft or '', and LoRA adapters.
+    host: the address on which they listen."""
     deployment, startup = launch.deployment, launch.startup
-    port, *extra = free_ports(HOST, 1 + adapter.traits(deployment).extra_ports)
-    site = Site(HOST, port, folder, weights[0], tuple(extra), *weights[1:])
+    port, *extra = free_ports(host, 1 + adapter.traits(deployment).extra_ports)
+    site = Site(host, port, folder, weights[0], tuple(extra), *weights[1:])
     install = startup.install = adapter.choose(deployment, installs)
     command = adapter.launch(deployment, install, site)
     startup.packages = installed_packages(install.python) if install.python else {}

@@ -54,8 +54,9 @@ class OfflineEngine(Engine):
         return worker
 
     def run(
-        self, prompts: Sequence[Prompt], load: Load, *, on_progress: OnProgress = None, keep_text: bool = False, acks: Acks = "usual"
-    ) -> LoadResult:
+        self, prompts: Sequence[Prompt], load: Load, *, on_progress: OnProgress = None, keep_text: bool = False, acks: Acks = "usual",
+        measured: bool = False,
+    ) -> LoadResult:  # fmt: skip
         ids = self.adapter.traits(self.launch.deployment).takes_ids
         self._requests += 1
         request = {

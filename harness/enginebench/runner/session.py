@@ -14,6 +14,7 @@ from enginebench.errors import UserError
 from enginebench.machine.host import facts
 from enginebench.records.run_folder import Run
 from enginebench.runner.audience import Audience
+from enginebench.runner.clients.hosts import client_hosts
 from enginebench.runner.doctor import remove_leftovers
 from enginebench.runner.events import OnEvent, ignore
 from enginebench.runner.folder import open_run_for
@@ -34,6 +35,7 @@ def run_plan(
     fresh: bool = False,
     retry_failed: bool = False,
     client_processes: int = 1,
+    clients: Sequence[str] = (),
     wait_quiet_s: float = 0.0,
     share_machine: bool = False,
     otlp: str | None = None,
@@ -52,7 +54,8 @@ def run_plan(
     for line in lacking.warnings:
         tell.note(f"warning: {line}")
     with contextlib.ExitStack() as stack:
-        instruments = stack.enter_context(Instruments())  # first: its process takes a while to start
+        hosts = stack.enter_context(client_hosts(clients, f"bench run {plan.scenario.name}"))
+        instruments = stack.enter_context(Instruments())  # first of what is slow: its process takes a while to start
         docker = shared_folder() is None and any(deployment.runtime == "docker" for deployment, _ in plan.launches())
         for line in remove_leftovers(docker=docker):
             tell.note(line)
@@ -74,7 +77,10 @@ def run_plan(
         tell.open(plan, run, stack)
         if not run.finished:
             check_quiet(began, wait_quiet_s, tell.note)
-        Sweep(plan, run, plan.registry, installs_of, tell, instruments, client_processes, lease=lease, gpu_users=users, growth=growth).go()
+        Sweep(
+            plan, run, plan.registry, installs_of, tell, instruments, client_processes, lease=lease, gpu_users=users, growth=growth,
+            hosts=hosts,
+        ).go()  # fmt: skip
     tell.end()
     return run
 

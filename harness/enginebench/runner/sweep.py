@@ -17,6 +17,7 @@ from enginebench.domain import Cell, ClosedLoop, Deployment, Load, Status
 from enginebench.domain.ids import text_of
 from enginebench.engines.registry import Registry
 from enginebench.errors import UserError
+from enginebench.loadgen.remote.host import ClientHost
 from enginebench.records.cell import CellRecord, CellTraits
 from enginebench.records.files import NotStored, now
 from enginebench.records.launch import LaunchRecord
@@ -64,6 +65,8 @@ class Sweep:
     """Makes the prompts for an attached server differ from those of earlier runs; stored with each cell that uses it."""
     growth: Growth = field(default_factory=Fixed)
     """What adds cells when those of the plan are stored."""
+    hosts: Sequence[ClientHost] = ()
+    """Clients on other hosts, which send the loads in the place of this machine."""
 
     def go(self) -> None:
         """Measure every cell that is not stored yet. KeyboardInterrupt passes through; what is stored is kept."""
@@ -153,7 +156,9 @@ class Sweep:
         log, say = self.run.log(launch.id), partial(self._step, deployment)
         installs, processes = self.installs(adapter), self.client_processes
         folder = self.lease.folder if self.lease else None
-        with open_engine(adapter, launch, installs, log=log, base=self._base(), say=say, processes=processes, folder=folder) as engine:
+        with open_engine(
+            adapter, launch, installs, log=log, base=self._base(), say=say, processes=processes, folder=folder, hosts=self.hosts
+        ) as engine:
             self._check_outputs(engine, queue.cells[0].load)
             self.run.add_launch(launch)  # already now, in case this process is killed
             self.on_event(EngineReady(deployment, launch.startup.start_s))

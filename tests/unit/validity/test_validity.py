@@ -14,7 +14,7 @@ from enginebench.adapter import Difference
 from enginebench.domain import Cell, ClosedLoop, Deployment, Load, OpenLoop, Runtime, Sample
 from enginebench.metrics.context import RunContext
 from enginebench.metrics.window import steady_window
-from enginebench.records.cell import CellRecord, CellTraits, ClientFacts, Delivery, EngineCounters, PromptFacts
+from enginebench.records.cell import CellRecord, CellTraits, ClientFacts, ClientHost, Delivery, EngineCounters, PromptFacts
 from enginebench.records.counters import CounterSeries
 from enginebench.records.launch import Configuration, LaunchRecord
 from enginebench.records.samples import Samples
@@ -383,6 +383,61 @@ def test_client_lag_is_compared_with_the_latency_that_it_shifts(client: Mapping[
 def test_client_lag_beside_tokens_that_came_at_once() -> None:
     details = [reason.detail for reason in judge(cell(client={"lag_p99_ms": 14.0, "stamps": "kernel"}), samples(gap_ms=0)).reasons]
     assert "client lag p99 14.0 ms (limit 1.0 ms, the least)" in details
+
+
+def from_hosts(**facts: Any) -> CellRecord:
+    """A load that two hosts sent; of the second one this is known."""
+    hosts = [ClientHost("a:1", 1, 8, 3_000.0, 0.1, 0.0, 60.0, 0.2), ClientHost("b:1", 1, 8, -250.0, 0.1, 0.0, 60.0, 0.2)]
+    record = cell(limit={"events_per_s": 100.0})
+    return replace(record, client=replace(record.client, hosts=(hosts[0], replace(hosts[1], **facts))))
+
+
+@pytest.mark.parametrize(
+    ("facts", "detail"),
+    [
+        ({"error_ms": 0.99}, None),
+        ({"error_ms": 1.01}, "the clock of client b:1 is known to 1 ms (limit 1 ms, 10 % of the ITL)"),
+        ({"drift_ms": -6.0}, None),
+        ({"drift_ms": 31.0}, "the clock of client b:1 moved by +31 ms in 60 s (limit 0.5 ms per second)"),
+        ({"drift_ms": 31.0, "error_ms": 0.9}, None),
+    ],
+)
+def test_clocks_of_client_hosts_must_be_known_to_a_tenth_of_the_itl(facts: dict[str, float], detail: str | None) -> None:
+    """The ITL of these samples is 10 ms. A drift counts only as far as it is certain."""
+    found = [reason for reason in judge(from_hosts(**facts), samples()).reasons if reason.check.id == "client_clock_offset"]
+    assert [(each.severity, each.detail) for each in found] == ([("suspect", detail)] if detail else [])
+
+
+@pytest.mark.parametrize(
+    ("telemetry", "shared", "details"),
+    [
+        ((0.4, 0.35), None, []),
+        ((0.9, 0.35), None, ["other work used 55 % of the CPUs of client b:1 (limit 10 %)"]),
+        ((0.4, 0.35), "bench run x (process 7)", ["on client b:1: bench run x (process 7)"]),
+    ],
+)
+def test_a_busy_client_host_is_reported(telemetry: tuple[float, float], shared: str | None, details: list[str]) -> None:
+    """The client's own part is the second figure."""
+    record = from_hosts(telemetry=host(telemetry[0], 0.0, telemetry[1])[1:], shared_machine=shared)
+    found = [reason.detail for reason in judge(record, samples()).reasons if reason.check.id == "client_host_busy"]
+    assert found == details
+
+
+def test_the_machine_of_the_engine_says_nothing_of_clients_elsewhere() -> None:
+    """It is full, and the client lags: elsewhere, so the client is the cause."""
+    record = replace(from_hosts(), telemetry=host(0.99, 0.95))
+    lagging = replace(record, client=replace(record.client, health={"lag_p50_ms": 14.0, "lag_p99_ms": 60.0, "stamps": "kernel"}))
+    assert "client_bound" in checks(lagging, samples())
+    assert "crowded_machine" not in checks(lagging, samples())
+
+
+def test_a_load_beyond_the_calibration_says_how_many_hosts_would_do() -> None:
+    """195 events/s in a bin of a tenth of a second; one client was calibrated for 60, two hosts together for 60."""
+    calibrated = cell(limit={"events_per_s": 60.0})
+    shared = replace(from_hosts(), client=replace(from_hosts().client, limit={"events_per_s": 60.0}))
+    for record, hosts in ((calibrated, 4), (shared, 7)):
+        (advice,) = [reason.advice for reason in judge(record, samples()).reasons if reason.check.id == "client_bound"]
+        assert advice.startswith(f"share the load among {hosts} hosts with "), advice
 
 
 def slower(data: Samples, factor: float, since: int) -> Samples:

@@ -1,5 +1,6 @@
 """Could the load generator keep up with the load?"""
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -24,6 +25,7 @@ SETTLED = Threshold(3, "requests")
 CALIBRATED = Threshold(1.1, "share")
 """Streams in step, with a token every 10 ms, have ten or eleven tokens in one bin of the peak rate."""
 _BIN_NS = 100_000_000
+_MORE = "share the load among {} hosts with `--clients`, or send from more processes with `--client-processes 2`"
 _LAG = (
     "client lag is over {LAG_FLOOR} and over {LAG_OF_TTFT} of TTFT or {LAG_IN_TOKENS} times TPOT, both at their lower quartile (kernel "
     "time stamps: over {LAG_FLOOR} and TPOT)"
@@ -77,7 +79,8 @@ def crowded_machine(cell: Context) -> Iterator[Finding]:
 
 
 def _is_crowded(cell: Context) -> bool:
-    return (cell.hardware.busy or 0.0) > CROWDED and cell.client("cpu_fraction") <= CPU
+    """Not where the client is on other machines than the engine."""
+    return not cell.record.client.hosts and (cell.hardware.busy or 0.0) > CROWDED and cell.client("cpu_fraction") <= CPU
 
 
 def _lag(cell: Context) -> Iterator[Finding]:
@@ -94,6 +97,7 @@ def _lag(cell: Context) -> Iterator[Finding]:
 
 
 def _beyond_calibration(cell: Context) -> Iterator[Finding]:
+    hosts = len(cell.record.client.hosts)
     limits = {name: number(cell.record.client.limit, name) for name in ("events_per_s", "streams")}
     for name, words, peak in (
         ("events_per_s", "events/s", peak_events_per_s(cell.samples) / CALIBRATED),
@@ -101,7 +105,8 @@ def _beyond_calibration(cell: Context) -> Iterator[Finding]:
     ):
         if limits[name] and peak > limits[name]:
             detail = f"{peak:,.0f} {words}, beyond what this client was calibrated for (limit {limits[name]:,.0f})"
-            yield Finding("suspect", detail, excess=peak / limits[name])
+            advice = _MORE.format(math.ceil(max(1, hosts) * peak / limits[name]))
+            yield Finding("suspect", detail, advice=advice, excess=peak / limits[name])
 
 
 def peak_events_per_s(s: Samples) -> float:
