@@ -285,7 +285,7 @@ def test_a_run_stores_its_clients_and_a_lost_one_costs_the_cell_in_flight(
     clients.processes[doomed].kill()
     _, errors = running.communicate(timeout=60)
     assert running.returncode == 3, errors
-    cells = {cell["load"]["concurrency"]: cell for cell in bench.cells()}  # type: ignore[index, call-overload]
+    cells = {cell["load"]["concurrency"]: cell for cell in bench.cells()}
     assert cells[4]["status"] == "ok"
     assert [(host["name"], host["streams"], host["requests"]) for host in cells[4]["client"]["hosts"]] == [(pair[0], 2, 4), (doomed, 2, 4)]
     assert all(abs(host["offset_ms"]) <= host["error_ms"] < 5 for host in cells[4]["client"]["hosts"])

@@ -82,7 +82,7 @@ SIGNATURES = {
     "build_site": "(folder: str | Path, output: str | Path, *, index: str | None = None, "
     "on_run: Callable[[str], None] = <function>) -> Site",
     "run": "(plan: Plan, *, results: str | Path = 'results', fresh: bool = False, retry_failed: bool = False, client_processes: int = 1, "
-    "wait_quiet_s: float = 0.0, share_machine: bool = False, otlp: str | None = None, on: str | None = None, "
+    "clients: Sequence[str] = (), wait_quiet_s: float = 0.0, share_machine: bool = False, otlp: str | None = None, on: str | None = None, "
     "settings: Mapping[str, str] | None = None, on_event: OnEvent = <function>) -> Run",
 }
 

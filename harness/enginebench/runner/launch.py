@@ -17,9 +17,8 @@ from enginebench.adapter import Adapter, Install, Launch, Member, Site, installe
 from enginebench.checkpoints import prepare
 from enginebench.domain import Deployment
 from enginebench.loadgen import Target
-from enginebench.loadgen.remote.host import ClientHost
+from enginebench.loadgen.remote.host import ClientHost, listen_host
 from enginebench.records.launch import LaunchRecord
-from enginebench.runner.clients.hosts import listen_host
 from enginebench.runner.engine import Engine
 from enginebench.runner.http_engine import HttpEngine, attach
 from enginebench.runner.offline import OfflineEngine

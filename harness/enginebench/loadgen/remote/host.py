@@ -6,7 +6,7 @@ Does not know: which hosts there are, engines, loads.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from ipaddress import ip_address
 from typing import Final, TypeVar
@@ -17,6 +17,8 @@ from enginebench.loadgen.remote.channel import LOST, SILENCE_S, Channel, Message
 from enginebench.loadgen.sharing import ClientLost
 
 T = TypeVar("T")
+LOOPBACK: Final = "127.0.0.1"
+ANY: Final = "0.0.0.0"  # noqa: S104  # only where hosts reach this machine by several addresses
 BUSY_S: Final = 10.0
 """For a client to notice that the run before has ended."""
 
@@ -108,3 +110,12 @@ def is_local(host: str) -> bool:
     except ValueError:
         return host == "localhost"
     return address.is_loopback or address.is_unspecified
+
+
+def listen_host(hosts: Sequence[ClientHost]) -> str:
+    """The address of this machine on which a server must listen so that all of them reach it: the loopback unless one is elsewhere. Raises
+    ClientLost."""
+    addresses = {host.connect().local_host for host in hosts}
+    if all(map(is_local, addresses)):
+        return LOOPBACK
+    return addresses.pop() if len(addresses) == 1 else ANY

@@ -17,8 +17,9 @@ from enginebench.engines.registry import discover
 from enginebench.errors import UserError
 from enginebench.loadgen.health import Vitals
 from enginebench.loadgen.remote.agent import Agent
+from enginebench.loadgen.remote.host import LOOPBACK
 from enginebench.runner.calibration import client_limit
-from enginebench.runner.clients.hosts import LOOPBACK, TOKEN_VARIABLE, about_this_machine, address_of
+from enginebench.runner.clients.hosts import TOKEN_VARIABLE, about_this_machine, address_of
 from enginebench.runner.instruments import PROGRAM
 from enginebench.runner.sidecar import Sidecar
 from enginebench.runtime.machine_lease import machine_lease

@@ -1,4 +1,4 @@
-"""The client hosts of a run: who they are, how they are reached, and where an engine must listen so that they reach it."""
+"""The client hosts of a run: who they are, and how they are reached."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from urllib.parse import urlsplit
 
 from enginebench.domain import JSON
 from enginebench.errors import UserError
-from enginebench.loadgen.remote.host import ClientHost, is_local
+from enginebench.loadgen.remote.host import ClientHost
 from enginebench.loadgen.sharing import ClientLost
 from enginebench.machine.host import facts
 
 TOKEN_VARIABLE = "ENGINEBENCH_CLIENT_TOKEN"  # noqa: S105  # its name
-LOOPBACK, ANY = "127.0.0.1", "0.0.0.0"  # noqa: S104  # only where clients reach this machine by several addresses
 _EXAMPLE = "start `bench client --listen HOST:PORT` on each, and write what it prints: --clients TOKEN@HOST:PORT,TOKEN@HOST:PORT"
 
 
@@ -84,11 +83,3 @@ def _host(address: Address, purpose: str) -> ClientHost:
         where = f"{address.host}:{address.port}"
         raise UserError(f"--clients {where}: no token", advice=f"it printed one: --clients TOKEN@{where}, or set {TOKEN_VARIABLE}")
     return ClientHost(address.host, address.port, token, {**about_this_machine(), "purpose": purpose})
-
-
-def listen_host(hosts: Sequence[ClientHost]) -> str:
-    """The address of this machine on which an engine must listen: the loopback unless a client is elsewhere. Raises ClientLost."""
-    addresses = {host.connect().local_host for host in hosts}
-    if all(map(is_local, addresses)):
-        return LOOPBACK
-    return addresses.pop() if len(addresses) == 1 else ANY
