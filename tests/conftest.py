@@ -40,6 +40,14 @@ def pytest_xdist_auto_num_workers() -> int:
     return min(3 * (os.cpu_count() or 1), 16)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config: pytest.Config) -> None:
+    """Before the first worker starts."""
+    from . import byte_code
+
+    byte_code.make(config)
+
+
 CLOCK_TRIES = 4
 
 

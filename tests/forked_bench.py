@@ -64,12 +64,10 @@ def call(path: str, arguments: list[str]) -> int:
         return int(connection.recv(16) or b"255")
 
 
-def serve(path: str) -> None:
-    """Fork for every call, until this process is ended. Returns in a fork, after it has become a `bench`."""
-    import gc
+def import_all() -> None:
+    """Every module of enginebench with what it imports, now or later."""
     import importlib
     import pkgutil
-    import signal
 
     import enginebench
 
@@ -82,6 +80,14 @@ def serve(path: str) -> None:
 
     models()
     ScenarioFile.model_rebuild()
+
+
+def serve(path: str) -> None:
+    """Fork for every call, until this process is ended. Returns in a fork, after it has become a `bench`."""
+    import gc
+    import signal
+
+    import_all()
     assert "huggingface_hub" not in sys.modules, "it reads HF_HOME when it is imported"
     gc.collect()
     gc.freeze()

@@ -62,7 +62,7 @@ def load_limit(probes: Sequence[Probe], share: float) -> LoadLimit | None:
         return None
     levels = sorted({probe.level for probe in probes})
     good, requests = _table(probes, levels)
-    fitted = _falling(good.sum(axis=0), requests.sum(axis=0))
+    fitted = _falling(good.sum(axis=0).tolist(), requests.sum(axis=0).tolist())
     measured = good.sum(axis=0) / requests.sum(axis=0)
     passing = [i for i in range(len(levels)) if fitted[i] >= share - _EPSILON and measured[i] >= share - _EPSILON]
     last = _last(fitted, share)
@@ -70,7 +70,7 @@ def load_limit(probes: Sequence[Probe], share: float) -> LoadLimit | None:
     low, high = _interval(draws, levels, share)
     between = _between(levels, fitted, last, share) if 0 <= last < len(levels) - 1 else None
     return LoadLimit(
-        between, low, high, levels[passing[-1]] if passing else None, dict(zip(levels, fitted.tolist(), strict=True)),
+        between, low, high, levels[passing[-1]] if passing else None, dict(zip(levels, fitted, strict=True)),
         tuple(_limit(levels, each, share) for each in draws),
     )  # fmt: skip
 
@@ -86,40 +86,38 @@ def _table(probes: Sequence[Probe], levels: Sequence[float]) -> tuple[Floats, Fl
     return good, requests
 
 
-def _falling(good: Floats, requests: Floats) -> Floats:
+def _falling(good: Sequence[float], requests: Sequence[float]) -> list[float]:
     """The attainments nearest to the measured ones that never rise with the level; levels without requests take a neighbour's."""
-    blocks: list[list[float]] = []  # good, requests, number of levels
-    for its, of in zip(good.tolist(), requests.tolist(), strict=True):
-        blocks.append([its, of, 1])
-        while len(blocks) > 1 and _rate(blocks[-2]) < _rate(blocks[-1]):
-            its_, of_, n = blocks.pop()
-            blocks[-1] = [blocks[-1][0] + its_, blocks[-1][1] + of_, blocks[-1][2] + n]
-    return np.concatenate([np.full(int(n), _rate([its, of, n])) for its, of, n in blocks])
+    blocks: list[tuple[float, float, float, int]] = []  # good, requests, their ratio, number of levels
+    for its, of in zip(good, requests, strict=True):
+        rate, n = its / of if of > 0 else 0.0, 1
+        while blocks and blocks[-1][2] < rate:
+            before, of_before, _, levels = blocks.pop()
+            its, of, n = before + its, of_before + of, levels + n  # noqa: PLW2901  # the pooled block
+            rate = its / of if of > 0 else 0.0
+        blocks.append((its, of, rate, n))
+    return [rate for _, _, rate, n in blocks for _ in range(n)]
 
 
-def _rate(block: Sequence[float]) -> float:
-    return block[0] / block[1] if block[1] > 0 else 0.0
-
-
-def _last(fitted: Floats, share: float) -> int:
+def _last(fitted: Sequence[float], share: float) -> int:
     """Index of the last level that reaches the share; -1 without any."""
-    return int((fitted >= share - _EPSILON).sum()) - 1
+    return sum(each >= share - _EPSILON for each in fitted) - 1
 
 
-def _between(levels: Sequence[float], fitted: Floats, last: int, share: float) -> float:
+def _between(levels: Sequence[float], fitted: Sequence[float], last: int, share: float) -> float:
     """The crossing, interpolated in the logarithm of the level."""
-    above, below = float(fitted[last]), float(fitted[last + 1])
+    above, below = fitted[last], fitted[last + 1]
     part = (above - share) / (above - below) if above > below else 0.0
     low, high = levels[last], levels[last + 1]
     return low * math.exp(max(0.0, min(1.0, part)) * math.log(high / low))
 
 
-def _limit(levels: Sequence[float], fitted: Floats, share: float) -> float:
+def _limit(levels: Sequence[float], fitted: Sequence[float], share: float) -> float:
     last = _last(fitted, share)
     return 0.0 if last < 0 else math.inf if last == len(levels) - 1 else _between(levels, fitted, last, share)
 
 
-def _interval(draws: Sequence[Floats], levels: Sequence[float], share: float) -> tuple[float | None, float | None]:
+def _interval(draws: Sequence[Sequence[float]], levels: Sequence[float], share: float) -> tuple[float | None, float | None]:
     """(level that surely holds, level that surely does not), from the bracket of each draw; None beyond the measured levels."""
     lasts = sorted(_last(fitted, share) for fitted in draws)
     tail = (1 - CONFIDENCE) / 2
@@ -127,24 +125,24 @@ def _interval(draws: Sequence[Floats], levels: Sequence[float], share: float) ->
     return levels[low] if low >= 0 else None, levels[high] if high < len(levels) else None
 
 
-def _draws(good: Floats, requests: Floats) -> Iterator[Floats]:
+def _draws(good: Floats, requests: Floats) -> Iterator[list[float]]:
     """Fits to resampled restarts, whose shares are drawn from what their requests allow: Beta(good + 1/2, bad + 1/2), after Jeffreys."""
     random = np.random.default_rng(0)
     n = len(good)
+    ups, downs = good + 0.5, requests - good + 0.5
     for _ in range(_RESAMPLES):
         rows = random.integers(n, size=n)
-        its, of = good[rows], requests[rows]
-        shares = np.where(of > 0, random.beta(its + 0.5, of - its + 0.5), 0.0)
-        drawn, whole = (shares * of).sum(axis=0), of.sum(axis=0)
-        kept = whole > 0
-        fitted = np.zeros(good.shape[1])
-        if kept.any():
-            fitted[kept] = _falling(drawn[kept], whole[kept])
-            fitted = _filled(fitted, kept)
-        yield fitted
+        of = requests[rows]
+        drawn = (random.beta(ups[rows], downs[rows]) * of).sum(axis=0).tolist()
+        yield _filled(drawn, of.sum(axis=0).tolist())
 
 
-def _filled(fitted: Floats, kept: np.typing.NDArray[np.bool_]) -> Floats:
-    """A level that no resampled restart has takes the attainment of the next measured one above it, else of the last one below."""
-    known = np.flatnonzero(kept)
-    return np.array([fitted[known[min(int(np.searchsorted(known, i)), len(known) - 1)]] for i in range(len(fitted))])
+def _filled(good: Sequence[float], requests: Sequence[float]) -> list[float]:
+    """The fit. A level that no resampled restart has takes the attainment of the next measured one above it, else of the last one below."""
+    if all(requests):
+        return _falling(good, requests)
+    kept = [i for i, of in enumerate(requests) if of > 0]
+    if not kept:
+        return [0.0] * len(requests)
+    fitted = dict(zip(kept, _falling([good[i] for i in kept], [requests[i] for i in kept]), strict=True))
+    return [fitted[next((j for j in kept if j >= i), kept[-1])] for i in range(len(requests))]
