@@ -222,6 +222,7 @@ class Transformers(eb.Adapter):
             context=min(limits, default=None),
             slots=batch.whole("max_requests_per_batch"),
             prefix_cache=live.flag("prefix_cache"),
+            prefix_rule=eb.PrefixRule(page, "computed") if page and live.flag("prefix_cache") else None,
             kv_dtype=eb.from_torch(live.text("dtype")) or None,  # the paged cache has the model's dtype
             kv_tokens=kv_tokens,
             chunked_prefill=True if batch.value else None,  # its scheduler always splits a prompt that does not fit into the batch

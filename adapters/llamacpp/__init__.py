@@ -78,6 +78,14 @@ class LlamaCpp(eb.Adapter):
                 *_python_speculation(deployment.speculation),
             )
 
+    def check_loads(self, deployment: eb.Deployment, loads: Sequence[eb.Load]) -> None:
+        super().check_loads(deployment, loads)
+        options, pictures = eb.options_as(LlamaCppOptions, deployment), any(load.images for load in loads)
+        sees = options.mmproj or deployment.runtime == "attach" or {"--mmproj", "-mm"} & {*options.extra}
+        eb.refuse(
+            (pictures and not sees, "llama.cpp sees images through a projector, a second GGUF file: write options: {mmproj: FILE.gguf}")
+        )
+
     def tunables(self, deployment: eb.Deployment, room: eb.Room) -> Sequence[eb.Tunable]:
         return (
             eb.Tunable("threads", room.threads),
@@ -152,6 +160,7 @@ class LlamaCpp(eb.Adapter):
             precision=precision(ftype) if ftype is not None else None,
             context=context,
             slots=props.whole("total_slots"),
+            prefix_rule=eb.PrefixRule(since="answered") if props.value else None,  # a slot serves one request at a time
             kv_tokens=sum(size for size, _ in slots) or context,  # without /slots there is one pool, and every slot may fill it
             chunked_prefill=True if props.value else None,  # always: a prompt is processed in batches of -b
             stream_interval=1 if props.value else None,  # always: one event per token

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import enginebench.adapter as eb
 
 NOT_IN_PYTHON = (
     "cpu_moe", "n_cpu_moe", "tensor_overrides", "moe_cache_mib", "kv_type", "load_mode", "numa", "op_offload", "unified_kv",
-    "prefix_cache", "devices", "split_mode", "tensor_split", "main_gpu",
+    "prefix_cache", "devices", "split_mode", "tensor_split", "main_gpu", "mmproj",
 )  # fmt: skip
 """Options without a flag in llama_cpp.server. Its slot always keeps the last prompt, which unique prompts never match."""
 
@@ -73,6 +74,8 @@ class LlamaCppOptions:
     """One KV pool shared by all slots instead of an equal part for each; a long request can then starve the others."""
     prefix_cache: bool = False
     """Let a prompt reuse the KV of an earlier one. Off: a repeated prompt is computed again, every time."""
+    mmproj: str | None = None
+    """The projector that lets the model see images (--mmproj), a GGUF file: its path, or its name in the folder of the checkpoint."""
     extra: tuple[str, ...] = ()
     """Further llama-server flags, passed through unchanged (e.g. ["--swa-full"]). The wheel xllamacpp has no parser of its own: there our
     worker reads those that docs/speculation.md lists, and names the flag that it does not know."""
@@ -91,6 +94,7 @@ def server_flags(deployment: eb.Deployment, options: LlamaCppOptions, checkpoint
     flags += ["--kv-unified" if options.unified_kv else "--no-kv-unified", "-fit", "off", "--metrics", "--offline"]
     if not options.prefix_cache:
         flags += ["--no-cache-prompt", "--cache-ram", "0"]  # two caches: the slots' KV, and finished prompts in host RAM
+    flags += _projector(options, checkpoint)
     flags += ["--no-slots"] if options.unified_kv else []  # each slot would report the whole pool as its own
     flags += ["-ngl", str(options.gpu_layers), *_placement(deployment, options)]
     if options.flash_attention is not None:
@@ -103,6 +107,14 @@ def server_flags(deployment: eb.Deployment, options: LlamaCppOptions, checkpoint
         *speculation_flags(deployment.speculation, draft),
     ]
     return [*flags, *options.extra]
+
+
+def _projector(options: LlamaCppOptions, checkpoint: str) -> list[str]:
+    """It is computed on the GPU if the model is."""
+    if options.mmproj is None:
+        return []
+    file = str(Path(checkpoint).parent / options.mmproj)  # an absolute path stays as it is
+    return ["--mmproj", file, *([] if options.offloads else ["--no-mmproj-offload"])]
 
 
 def speculation_flags(asked: eb.Speculation | None, draft: str) -> list[str]:

@@ -163,6 +163,7 @@ class Sglang(eb.Adapter):
         ranks, chunk, context = (info.whole(name) for name in ("attn_dp_size", "chunked_prefill_size", "context_length"))
         dtype, kv, quantization = (eb.from_torch(info.text(name)) for name in ("dtype", "kv_cache_dtype", "quantization"))
         dtype = dtype if dtype in eb.TORCH_DTYPES else None
+        page = info.whole("page_size")
         no_cache, no_overlap = info.flag("disable_radix_cache"), info.flag("disable_overlap_schedule")
         return eb.Resolved(
             version=info.text("version"),
@@ -171,6 +172,7 @@ class Sglang(eb.Adapter):
             context=context - RESERVED_TOKENS if context is not None else None,
             slots=sum(state.whole("effective_max_running_requests_per_dp") or 0 for state in states) or None,
             prefix_cache=None if no_cache is None else not no_cache,
+            prefix_rule=eb.PrefixRule(page, "computed") if page and no_cache is False else None,
             kv_dtype=dtype if kv == "auto" else kv,
             kv_tokens=sum(state.whole("memory_usage.token_capacity") or 0 for state in states) or None,
             chunked_prefill=None if chunk is None else chunk > 0,

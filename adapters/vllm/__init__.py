@@ -186,6 +186,7 @@ class Vllm(eb.Adapter):
             context=models.whole("data.0.max_model_len"),
             slots=seqs * replicas if seqs is not None else None,
             prefix_cache=config.flag("cache_config.enable_prefix_caching"),
+            prefix_rule=eb.PrefixRule(size, "scheduled") if size and config.flag("cache_config.enable_prefix_caching") else None,
             kv_dtype=dtype if kv == "auto" else kv,
             kv_tokens=tokens * replicas if tokens is not None else None,
             chunked_prefill=config.flag("scheduler_config.enable_chunked_prefill"),

@@ -69,6 +69,8 @@ VALUES: Mapping[str, tuple[Callable[[str], Any], tuple[str, ...]]] = {
     "load_mode": (load_mode, ("-lm", "--load-mode")), "numa": (numa, ("--numa",)), "verbosity": (int, ("-lv", "--verbosity")),
     "slot_prompt_similarity": (float, ("-sps", "--slot-prompt-similarity")), "n_keep": (int, ("--keep",)),
     "timeout_read": (int, ("-to", "--timeout")), "chat_template": (str, ("--chat-template",)),
+    "mmproj.path": (str, ("-mm", "--mmproj")), "image_min_tokens": (int, ("--image-min-tokens",)),
+    "image_max_tokens": (int, ("--image-max-tokens",)),
     "rope_freq_base": (float, ("--rope-freq-base",)), "rope_freq_scale": (float, ("--rope-freq-scale",)),
     "speculative.types": (spec_types, ("--spec-type",)),
     "speculative.draft.mparams.path": (str, ("-md", "--model-draft", "--spec-draft-model")),
@@ -103,6 +105,7 @@ SWITCHES: Mapping[str, tuple[str, bool]] = {
     "--no-op-offload": ("no_op_offload", True), "--no-repack": ("no_extra_bufts", True), "--swa-full": ("swa_full", True),
     "--context-shift": ("ctx_shift", True), "--no-context-shift": ("ctx_shift", False), "--check-tensors": ("check_tensors", True),
     "--jinja": ("use_jinja", True), "--no-jinja": ("use_jinja", False), "--no-host": ("no_host", True), "--props": ("endpoint_props", True),
+    "--no-mmproj-offload": ("mmproj_use_gpu", False),
     "--spec-draft-backend-sampling": ("speculative.draft.backend_sampling", True),
     "--no-spec-draft-backend-sampling": ("speculative.draft.backend_sampling", False),
 }  # fmt: skip

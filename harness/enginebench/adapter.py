@@ -33,7 +33,7 @@ from enginebench.dialects.replies import (
     without_secrets,
 )
 from enginebench.dialects.scoring import Scoring
-from enginebench.domain import JSON, Deployment, Load, Parallelism, Runtime, Speculation
+from enginebench.domain import JSON, Deployment, Load, Parallelism, PrefixRule, Runtime, Speculation
 from enginebench.domain.disaggregated import PrefillDecode, check_disaggregated, servers_of
 from enginebench.domain.launch import Launch, Member, Node, Site
 from enginebench.domain.precisions import GGUF_PRECISIONS, TORCH_DTYPES, from_torch
@@ -57,12 +57,12 @@ from enginebench.machine.installs import Install, find_package, installed_packag
 __all__ = [
     "CONTINUOUS_USAGE", "GAUGES", "GGUF_PRECISIONS", "JSON", "NEUTRAL_SAMPLING", "PROTOCOLS", "TORCH_DTYPES", "TOTALS", "WORKERS",
     "Adapter", "BatchingOptions", "Deployment", "Dialect", "Difference", "Event", "Fields", "Get", "Install", "Launch", "Load", "Member",
-    "NoOptions", "Node", "NotInstalled", "OpenAIChat", "OpenAICompletions", "Parallelism", "PrefillDecode", "ProtocolName", "Readiness",
-    "Reply", "Resolved", "Room", "Runtime", "Scoring", "Site", "Speculation", "SpeculationMethod", "Traits", "Tunable", "Unsupported",
-    "accepted_at", "accepted_per_position", "as_list", "as_object", "check_disaggregated", "check_quantization", "declared_flags",
-    "find_package", "flags_of", "from_torch", "given", "holding", "installed_packages", "installed_version", "on_off", "only", "option",
-    "options_as", "prometheus_labels", "prometheus_mean", "prometheus_totals", "proxy_argv", "ranks_of", "refuse", "renamed",
-    "reported_options", "scoring", "servers_of", "spread_flags", "with_package", "without_secrets",
+    "NoOptions", "Node", "NotInstalled", "OpenAIChat", "OpenAICompletions", "Parallelism", "PrefillDecode", "PrefixRule", "ProtocolName",
+    "Readiness", "Reply", "Resolved", "Room", "Runtime", "Scoring", "Site", "Speculation", "SpeculationMethod", "Traits", "Tunable",
+    "Unsupported", "accepted_at", "accepted_per_position", "as_list", "as_object", "check_disaggregated", "check_quantization",
+    "declared_flags", "find_package", "flags_of", "from_torch", "given", "holding", "installed_packages", "installed_version", "on_off",
+    "only", "option", "options_as", "prometheus_labels", "prometheus_mean", "prometheus_totals", "proxy_argv", "ranks_of", "refuse",
+    "renamed", "reported_options", "scoring", "servers_of", "spread_flags", "with_package", "without_secrets",
 ]  # fmt: skip
 
 WORKERS = resource_dir("adapters") / "workers"

@@ -6,10 +6,13 @@ Models with random weights: what is accepted follows from arithmetic, not from t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 from enginebench.domain import Speculation
+
+from .random_heads import write_eagle, write_mtp
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 
@@ -108,3 +111,43 @@ def test_the_hit_rate_is_that_of_the_shared_prefixes(need: Callable[[str], None]
         for load in ("allowed", "warm")
     }
     assert ("cache_misses" in checks["warm"], "cache_misses" in checks["allowed"]) == (True, False)
+
+
+VLLM = """
+name: heads
+models:
+  tiny: {{random_weights: {{architecture: llama, experts: 1, top_k: 1, layers: 2, hidden: 128, heads: 4, kv_heads: 2, head_dim: 32}}}}
+  head: {{checkpoint: {head}}}
+  glm: {{checkpoint: {glm}}}
+deployments:
+  - engine: vllm
+    model: tiny
+    precision: bf16
+    options: {{kv_gib: 0.2, enforce_eager: true}}
+    speculation: {{method: eagle, draft: head, tokens: 2}}
+  - engine: vllm
+    model: glm
+    precision: bf16
+    options: {{kv_gib: 0.2, enforce_eager: true, load_format: dummy}}
+    speculation: {{method: mtp, tokens: 2}}
+loads: [{{concurrency: 1, input_tokens: 32, output_tokens: 64, requests: 4}}]
+"""
+
+
+@pytest.mark.engines
+@pytest.mark.long
+def test_vllm_with_an_eagle_head_and_with_mtp(need: Callable[[str], None], measure: Callable[[str], Any], tmp_path: Path) -> None:
+    need("vllm")
+    write_eagle(tmp_path / "head")
+    write_mtp(tmp_path / "glm")
+    analysis = measure(VLLM.format(head=tmp_path / "head", glm=tmp_path / "glm"))[1]
+    for row in analysis.rows:
+        assert row.status == "ok", row.reasons
+        (cell,) = row.cells
+        totals = cell.record.counters.totals
+        assert totals["output_tokens"] == 4 * 64
+        assert 0 < 2 * totals["drafts"] - 8 <= totals["draft_tokens"] <= 2 * totals["drafts"], "the last step of a request has less room"
+        assert totals["accepted_tokens"] == totals["accepted_at_1"] + totals["accepted_at_2"]
+        assert row.figures["acceptance_length"].value == pytest.approx(1 + totals["accepted_tokens"] / totals["drafts"])
+    eagle = next(row for row in analysis.rows if row.deployment.speculation.method == "eagle")
+    assert eagle.figures["acceptance_at_1"].value > 0.2, "it proposes one of two likely tokens"

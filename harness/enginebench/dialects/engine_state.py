@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from enginebench.domain import JSON
+from enginebench.domain import JSON, PrefixRule
 
 TOTALS: Mapping[str, str] = {
     "prompt_tokens": "tokens of prompts, cached ones included",
@@ -52,6 +52,8 @@ class Resolved:
     """Requests that it can run at once."""
     prefix_cache: bool | None = None
     """Whether prompts may reuse the KV cache of earlier ones."""
+    prefix_rule: PrefixRule | None = None
+    """What of a prompt its prefix cache shares with later ones; None: unknown, or it has none."""
     kv_dtype: str | None = None
     """Type of the KV cache's elements."""
     kv_tokens: int | None = None

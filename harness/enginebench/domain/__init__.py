@@ -11,6 +11,7 @@ from enginebench.domain.ids import JSON, canonical, fingerprint, plain, plain_ob
 from enginebench.domain.load import KINDS, Length, Load, Phase, field_names, kind_of, load_fields
 from enginebench.domain.load_field import fields_of
 from enginebench.domain.loads import ClosedLoop, DrawnLoad, OpenLoop, TraceReplay
+from enginebench.domain.prefix_rule import PrefixRule
 from enginebench.domain.sample import Sample
 from enginebench.domain.search import Search
 from enginebench.domain.speculation import Speculation
@@ -18,6 +19,6 @@ from enginebench.domain.stepped_load import SteppedLoop
 
 __all__ = [
     "JSON", "KINDS", "Cell", "ClosedLoop", "Container", "Deployment", "DrawnLoad", "Length", "Load", "OpenLoop", "Parallelism", "Phase",
-    "Runtime", "Sample", "Search", "Speculation", "Status", "SteppedLoop", "TraceReplay", "canonical", "field_names", "fields_of",
-    "fingerprint", "kind_of", "load_fields", "plain", "plain_object",
+    "PrefixRule", "Runtime", "Sample", "Search", "Speculation", "Status", "SteppedLoop", "TraceReplay", "canonical", "field_names",
+    "fields_of", "fingerprint", "kind_of", "load_fields", "plain", "plain_object",
 ]  # fmt: skip

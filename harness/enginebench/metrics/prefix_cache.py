@@ -41,7 +41,8 @@ def cache_proof(record: CellRecord, s: Samples) -> CacheProof:
     by_usage = int(s.cached_tokens[known].sum())
     counted = record.counters.totals.get("cached_tokens")
     if counted is not None and counted >= by_usage:
-        return CacheProof("counters", int(counted), int(np.maximum(s.input_tokens[s.ok], 0).sum()))
+        prompt = max(int(np.maximum(s.input_tokens[s.ok], 0).sum()), int(record.counters.totals.get("prompt_tokens", 0)))
+        return CacheProof("counters", int(counted), prompt)  # they see aborted and failed requests as well
     prompt = int(np.maximum(s.input_tokens[known], 0).sum())
     everywhere = known.any() and not (s.ok & ~known).any()
     return CacheProof("usage", by_usage, prompt) if by_usage or everywhere else CacheProof()

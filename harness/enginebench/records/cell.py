@@ -28,6 +28,8 @@ class PromptFacts:
     """Tokens of all prompts that were made for the load; 0: not counted."""
     reusable_tokens: int | None = None
     """Those that an earlier prompt begins with as well; None: unknown, or nothing may be cached."""
+    rule_tokens: int | None = None
+    """Those of the sent prompts that the engine's prefix cache has by its own rule (`PrefixRule`), if it forgets nothing; None: unknown."""
 
 
 @dataclass(frozen=True)

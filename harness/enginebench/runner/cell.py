@@ -9,7 +9,7 @@ from functools import partial
 
 from enginebench.adapter import Adapter
 from enginebench.checkpoints import RandomMoE
-from enginebench.domain import JSON, Cell, Deployment, Load, Sample, canonical, fingerprint
+from enginebench.domain import JSON, Cell, Deployment, Load, PrefixRule, Sample, canonical, fingerprint
 from enginebench.loadgen import Acks, LoadResult, Progress
 from enginebench.loadgen.sharing import ClientLost
 from enginebench.records.cell import CellRecord, CellTraits, Delivery, EngineCounters, PromptFacts
@@ -22,7 +22,7 @@ from enginebench.runner.events import CellProgress, OnEvent
 from enginebench.runner.instruments import Instruments
 from enginebench.runner.priming import short_load
 from enginebench.runner.prompts import kind_of_text
-from enginebench.workload import Prompt, natural_count, reusable
+from enginebench.workload import Prompt, natural_count, reusable, shared_by
 
 WARMUP_OUTPUT_TOKENS = 16
 """Warm-up requests have the cell's prompt length and at most this many output tokens."""
@@ -85,13 +85,13 @@ def _measure(
         acks: Acks = "delayed" if warm_up is not None and warm_up.server_nodelay else "usual"
         tell = partial(_tell, on_event, cell)
         result = engine.run(prompts, load, on_progress=tell, keep_text=uncounted, acks=acks, measured=True)
-    telemetry, (tokens, shared) = instruments.collect(), _shared(load, prompts, filling)
+    telemetry, facts = instruments.collect(), replace(record.prompts, exact=exact, notes=notes)
     failure = _failure(result, engine)
     if uncounted:
         _count_locally(engine, result.samples)
     record = replace(
         record, status="failed" if failure else "ok", reason=failure, wall_s=round(time.monotonic() - began, 3),
-        prompts=replace(record.prompts, exact=exact, notes=notes, tokens=tokens, reusable_tokens=shared), delivery=_delivery(result),
+        prompts=_with_reuse(facts, engine, load, prompts, filling, result.samples), delivery=_delivery(result),
         client=client_facts(result),
         counters=EngineCounters({} if failure else watch.totals(), watch.series(), token_check, watch.problem),
         telemetry=telemetry, log_tail=engine.log_tail() if failure else (),
@@ -145,10 +145,17 @@ def _fill(engine: Engine, load: Load, prompts: Sequence[Prompt]) -> str | None:
     return _failure(engine.run([replace(each, output_tokens=1, due_s=None) for each in prompts], short), engine)
 
 
-def _shared(load: Load, prompts: Sequence[Prompt], filling: Sequence[Prompt]) -> tuple[int, int | None]:
-    """The tokens of the prompts, and those that a prefix cache could reuse; a cold load must not reuse any, and a template adds its own."""
-    known = load.prefix_cache != "cold" and load.api == "completions"
-    return (sum(each.tokens for each in prompts), reusable(prompts, filling)) if known else (0, None)
+def _with_reuse(
+    facts: PromptFacts, engine: Engine, load: Load, prompts: Sequence[Prompt], filling: Sequence[Prompt], samples: Sequence[Sample]
+) -> PromptFacts:
+    """Add the tokens of the prompts, those that a cache could reuse, and those that the engine's has by its own rule. Nothing is counted
+    for a cold load, which must not reuse any, and for a template, which adds its own."""
+    if load.prefix_cache == "cold" or load.api != "completions":
+        return facts
+    deployment, rule = engine.launch.deployment, PrefixRule.of(engine.launch.configuration.resolved.get("prefix_rule"))
+    used = deployment.runtime == "attach" or deployment.options.get("prefix_cache")
+    by_rule = shared_by(rule, prompts, samples, filling) if rule is not None and used else None
+    return replace(facts, tokens=sum(each.tokens for each in prompts), reusable_tokens=reusable(prompts, filling), rule_tokens=by_rule)
 
 
 def _warm_up(engine: Engine, load: Load, salt: str) -> LoadResult | None:

@@ -314,7 +314,8 @@ class _Expansion:
                 message = f"{context} tokens are less than the {longest} (input + output) of the longest request sent there"
                 place = self.source.place((*at, "max_context"), i)
                 raise self.source.error(message, place, advice=f"write {longest} or more, or leave it out")
-        return entry.max_context or [longest if len(known) == len(loads) else max(longest, UNKNOWN_CONTEXT)]
+        counted = len(known) == len(loads) and not any(load.images for load in loads)  # what an image has, only the server knows
+        return entry.max_context or [longest if counted else max(longest, UNKNOWN_CONTEXT)]
 
     def _adapter(self, engine: str, at: Location) -> Adapter:
         if engine not in self.registry:

@@ -12,9 +12,9 @@ from enginebench.workload.forecast import check, largest_request, natural_count
 from enginebench.workload.forms import completed, form_of
 from enginebench.workload.prompts import Prompt, TextScale, drawn_prompts
 from enginebench.workload.recorded import recorded_prompts
-from enginebench.workload.reuse import reusable
+from enginebench.workload.reuse import reusable, shared_by
 
-__all__ = ["Prompt", "TextScale", "check", "form_of", "largest_request", "make_prompts", "natural_count", "reusable"]
+__all__ = ["Prompt", "TextScale", "check", "form_of", "largest_request", "make_prompts", "natural_count", "reusable", "shared_by"]
 
 
 def make_prompts(

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from enginebench.errors import UserError, did_you_mean
-from enginebench.workload.files import find, modified
+from enginebench.workload.files import find, modified, opened
 
 CHATS = ("conversations", "conversation", "messages")
 COLUMNS = ("prompt", "question", "instruction", "input", "text")
@@ -123,10 +123,8 @@ def _need_package(prompts: str) -> None:
 
 @lru_cache(maxsize=4)
 def _read_file(kind: str, file: Path, column: str | None, _modified: int) -> Records:
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"invalid UTF-8: {error}", file=file, advice="save it as UTF-8") from None
+    with opened(file) as lines:
+        text = lines.read()
     if kind == "sharegpt":
         return _records(_json_list(text, file), file, column, "a record is {conversations: [{from: human, value: ...}, ...]}")
     return _records(_json_lines(text, file), file, column)

@@ -1,4 +1,4 @@
-"""Reads the file of a trace as rows: CSV by its columns, or JSON objects one per line, in a list, or one alone; gzip as well.
+"""Reads the file of a trace as rows: CSV by its columns, or JSON objects one per line, in a list, or one alone.
 
 Recognises the format by the first row, or takes the one that `trace: NAME:FILE` states. Does not know what rows mean.
 """
@@ -6,17 +6,16 @@ Recognises the format by the first row, or takes the one that `trace: NAME:FILE`
 from __future__ import annotations
 
 import csv
-import gzip
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import Any, TextIO
 
 import orjson
 
 from enginebench.errors import UserError, did_you_mean
-from enginebench.workload.files import find
+from enginebench.workload.files import find, opened
 from enginebench.workload.recording import Entry, Row, TraceFormat
 from enginebench.workload.trace_formats import FORMATS, recognised
 
@@ -43,7 +42,7 @@ class TraceFile:
 
 def read_entries(file: Path, stated: str | None) -> TraceFile:
     """UserError with file and line for an invalid file, and for one of unknown format."""
-    with _opened(file) as lines:
+    with opened(file, errors="replace") as lines:
         rows = _Rows(lines, file)
         found = FORMATS[stated] if stated else recognised(rows.keys, table=rows.table)
         if found is None:
@@ -57,12 +56,6 @@ def read_entries(file: Path, stated: str | None) -> TraceFile:
             raise UserError(f"this row of a trace has {what}", file=file, line=rows.line, advice=ADVICE) from None
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(f"invalid row of a trace: {error}", file=file, line=rows.line, advice=ADVICE) from None
-
-
-def _opened(file: Path) -> TextIO:
-    with file.open("rb") as raw:
-        packed = raw.read(2) == b"\x1f\x8b"
-    return cast("TextIO", (gzip.open if packed else open)(file, "rt", encoding="utf-8-sig", errors="replace", newline=""))
 
 
 class _Rows:

@@ -6,7 +6,6 @@ or tokenizers.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -20,6 +19,7 @@ from enginebench.errors import UserError
 from enginebench.workload.files import modified
 from enginebench.workload.recording import Entry, TraceFormat
 from enginebench.workload.trace_file import ADVICE, located, read_entries
+from enginebench.workload.trace_order import ordered, present
 
 _FEWEST_FOR_UNIT = 10
 _SHORTEST_GAP_S, _LONGEST_GAP_S = 1e-3, 600.0
@@ -113,7 +113,10 @@ def read_trace(name: str, base: Path, time_unit: str | None = None) -> Trace:
 @lru_cache(maxsize=4)
 def _read(file: Path, stated: str | None, time_unit: str | None, _modified: int) -> Trace:
     read = read_entries(file, stated)
-    entries = _present(read.entries)
+    if time_unit is not None and not read.format.unit:
+        message = f"the times of a trace of {read.format.title} are dates or have a unit of their own"
+        raise UserError(message, file=file, key="time_unit", advice="leave `time_unit` out")
+    entries = present(read.entries)
     if not entries:
         raise UserError("the trace has no request with both input and output", file=file, advice=ADVICE)
     sizes = {entry.block_tokens for entry in entries if entry.blocks}
@@ -121,72 +124,11 @@ def _read(file: Path, stated: str | None, time_unit: str | None, _modified: int)
         raise UserError(
             f"blocks of {' and '.join(map(str, sorted(sizes)))} tokens in one trace", file=file, advice="split it by block size"
         )
-    order = _ordered(entries, file)
+    order = ordered(entries, file)
     times = np.array([entry.time for entry in entries])
     times = times - times.min()
     unit, why, factor = _unit(times, read.format, time_unit)
     return _arranged(entries, order, times * factor, factor, read.format, sizes, len(read.entries), _note(file, unit, why, times * factor))
-
-
-def _present(entries: Sequence[Entry]) -> list[Entry]:
-    """The entries with input and output. What waited for another one waits for what that one waited for."""
-    gone = {entry.id: entry for entry in entries if not (entry.input_tokens and entry.output_tokens)}
-    if not gone:
-        return list(entries)
-
-    def standing(names: Sequence[Hashable], seen: frozenset[Hashable] = frozenset()) -> Iterator[Hashable]:
-        for name in names:
-            if name not in gone or name in seen:
-                yield name
-            else:
-                yield from standing(gone[name].after, seen | {name})
-
-    kept = [entry for entry in entries if entry.input_tokens and entry.output_tokens]
-    return [replace(entry, after=tuple(standing(entry.after))) if entry.after else entry for entry in kept]
-
-
-def _ordered(entries: Sequence[Entry], file: Path) -> list[list[int]]:
-    """The sessions in order of their start, each as its rows: by time, and after all that they wait for."""
-    place = {entry.id: row for row, entry in enumerate(entries) if entry.id is not None}
-    parents = [[place[name] for name in entry.after if name in place] for entry in entries]
-    root = list(range(len(entries)))
-
-    def find(row: int) -> int:
-        while root[row] != row:
-            root[row] = root[root[row]]
-            row = root[row]
-        return row
-
-    for row, before in enumerate(parents):
-        for other in before:
-            root[find(other)] = find(row)
-    members: dict[int, list[int]] = {}
-    for row in range(len(entries)):
-        members.setdefault(find(row), []).append(row)
-    sessions = [_in_order(rows, parents, entries, file) if len(rows) > 1 or parents[rows[0]] else rows for rows in members.values()]
-    return sorted(sessions, key=lambda rows: (entries[rows[0]].time, rows[0]))
-
-
-def _in_order(rows: Sequence[int], parents: Sequence[Sequence[int]], entries: Sequence[Entry], file: Path) -> list[int]:
-    missing = {row: len(set(parents[row])) for row in rows}
-    followers: dict[int, list[int]] = {row: [] for row in rows}
-    for row in rows:
-        for other in set(parents[row]):
-            followers[other].append(row)
-    ready = [(entries[row].time, row) for row in rows if not missing[row]]
-    heapq.heapify(ready)
-    order: list[int] = []
-    while ready:
-        _, row = heapq.heappop(ready)
-        order.append(row)
-        for other in followers[row]:
-            missing[other] -= 1
-            if not missing[other]:
-                heapq.heappush(ready, (entries[other].time, other))
-    if len(order) < len(rows):
-        name = entries[next(row for row in rows if missing[row])].id
-        raise UserError(f"request {name} of the trace waits for itself", file=file, advice="check what it says it waits for")
-    return order
 
 
 def _arranged(

@@ -18,6 +18,7 @@ from enginebench.adapter import (
     Launch,
     NotInstalled,
     Parallelism,
+    PrefixRule,
     Reply,
     Runtime,
     Site,
@@ -77,6 +78,11 @@ BARE = BASE.removesuffix(" -ts 1")
         ({"unified_kv": True}, BASE.replace("--no-kv-unified", "--kv-unified").replace("-ngl", "--no-slots -ngl")),
         ({"prefix_cache": True}, BASE.replace(" --no-cache-prompt --cache-ram 0", "")),
         ({"load_mode": "mmap+mlock", "numa": "distribute"}, f"{BASE} -lm mmap+mlock --numa distribute"),
+        ({"mmproj": "eyes.gguf"}, BASE.replace("-ngl", "--mmproj /m/eyes.gguf -ngl")),
+        (
+            {"mmproj": "/x/eyes.gguf", "gpu_layers": 0},
+            BASE.replace("-ngl all -ts 1", "--mmproj /x/eyes.gguf --no-mmproj-offload -ngl 0 --no-op-offload"),
+        ),
         ({"extra": ["--swa-full"]}, f"{BASE} --swa-full"),
     ],
 )
@@ -97,6 +103,15 @@ def test_an_option_becomes_flags(options: dict[str, JSON], flags: str) -> None:
 def test_a_spread_over_gpus_becomes_one_split_mode(spread: Parallelism, options: dict[str, JSON], flags: str) -> None:
     assert flags_of(options, spread) == flags
     assert LLAMACPP.traits(llama(options, spread=spread)).gpus == spread.tp * spread.pp
+
+
+def test_images_need_a_projector() -> None:
+    pictures = [ClosedLoop(api="chat", images=1)]
+    with pytest.raises(Unsupported, match=r"mmproj: FILE\.gguf"):
+        LLAMACPP.check_loads(llama(), pictures)
+    LLAMACPP.check_loads(llama(), [ClosedLoop(api="chat")])
+    for seeing in ({"mmproj": "eyes.gguf"}, {"extra": ["--mmproj", "/x/eyes.gguf"]}):
+        LLAMACPP.check_loads(llama(seeing), pictures)
 
 
 def test_without_offload_it_takes_no_gpu() -> None:
@@ -225,6 +240,7 @@ def test_llamacpp_resolved() -> None:
     assert (resolved.version, resolved.model, resolved.precision) == ("b10434-0c1e570", "tiny", "q4_k_m")
     assert (resolved.context, resolved.slots, resolved.kv_tokens, resolved.raw["/props"]) == (512, 4, 2048, props)
     assert resolved.chunked_prefill is True
+    assert resolved.prefix_rule == PrefixRule(1, "answered"), "a slot serves one request at a time"
     pooled = LLAMACPP.resolved(lambda path: replies[path] if path == "/props" else Reply(501))
     assert (pooled.context, pooled.kv_tokens) == (512, 512)
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from enginebench.adapter import JSON, PROTOCOLS, WORKERS, Deployment, Install, Launch, Parallelism, Reply, Runtime, Site, Unsupported
-from enginebench.domain import ClosedLoop
+from enginebench.domain import ClosedLoop, PrefixRule
 from enginebench.engines.registry import load_file
 from enginebench.machine.folders import resource_dir
 
@@ -277,6 +277,9 @@ def test_the_resolved_configuration_adds_up_over_ranks_and_holds_no_secret() -> 
     assert (resolved.chunked_prefill, resolved.batch_tokens, resolved.graphs, resolved.stream_interval) == (True, 4096, "decode_only", 1)
     assert resolved.options == {"moe_backend": "triton", "page_size": 1, "max_running_requests": 8, "overlap_schedule": True}
     assert "hush" not in json.dumps(resolved.raw)
+    caching = json.dumps(INFO | {"disable_radix_cache": False}).encode()
+    assert resolved.prefix_rule is None
+    assert SGLANG.resolved(lambda _path: Reply(200, caching)).prefix_rule == PrefixRule(1, "computed")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from enginebench.adapter import JSON, WORKERS, Deployment, Install, Launch, Parallelism, Reply, Resolved, Runtime, Site, Unsupported
-from enginebench.domain import ClosedLoop
+from enginebench.domain import ClosedLoop, PrefixRule
 from enginebench.engines.registry import load_file
 from enginebench.machine.folders import resource_dir
 
@@ -182,6 +182,8 @@ def test_transformers_reports_the_kernels_that_ran() -> None:
     assert (resolved.precision, resolved.kv_dtype, resolved.context, resolved.slots) == ("bf16", "bf16", 1024, 4)
     assert (resolved.kv_tokens, resolved.batch_tokens, resolved.chunked_prefill, resolved.graphs) == (1024, 8192, True, "decode")
     assert resolved.prefix_cache is False
+    assert resolved.prefix_rule is None
+    assert live(prefix_cache=True).prefix_rule == PrefixRule(256, "computed")
 
 
 def test_silently_expanded_weights_are_not_mxfp4() -> None:

@@ -21,6 +21,7 @@ from enginebench.adapter import (
     Launch,
     NotInstalled,
     Parallelism,
+    PrefixRule,
     Reply,
     Runtime,
     Site,
@@ -256,6 +257,10 @@ def test_resolved() -> None:
     assert (found.graphs, found.stream_interval) == ("full_and_piecewise", 1)
     assert found.options["moe_backend"] == "auto"
     assert "hf_secret" not in json.dumps(dict(found.raw))
+    assert found.prefix_rule is None, "it is off"
+    cached: JSON = {**CONFIG, "cache_config": {"enable_prefix_caching": True, "block_size": 128}}
+    paths |= answers({"/server_info?config_format=json": {"vllm_config": cached}})
+    assert VLLM.resolved(lambda path: paths.get(path, Reply(404))).prefix_rule == PrefixRule(128, "scheduled")
 
 
 def test_without_its_configuration_the_metrics_describe_the_cache() -> None:

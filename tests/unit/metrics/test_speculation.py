@@ -61,6 +61,14 @@ def test_hit_rates() -> None:
     counted = figures_of(context({"cached_tokens": 36.0}, cached=8))
     assert (counted["prefix_hit_rate"], counted["reusable_share"]) == (0.9, None), "counters see more requests than replies"
     assert figures_of(context())["prefix_hit_rate"] is None
+    aborted = figures_of(context({"cached_tokens": 60.0, "prompt_tokens": 80.0}, cached=8))
+    assert aborted["prefix_hit_rate"] == 0.75, "of the prompts of aborted requests as well, as far as the engine counts them"
+
+
+def test_the_hit_rate_by_rule_is_that_of_the_prompts_that_were_sent() -> None:
+    found = figures_of(context(prompts=PromptFacts(tokens=40, reusable_tokens=33, rule_tokens=24)))
+    assert found["rule_hit_rate"] == pytest.approx(24 / int(two_token_samples().asked_input_tokens.sum()))
+    assert figures_of(context(prompts=PromptFacts(tokens=40, reusable_tokens=33)))["rule_hit_rate"] is None
 
 
 def test_counters_by_position_as_vllm_and_llamacpp_write_them() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
-from collections.abc import Sequence
+import lzma
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 from enginebench.domain import Load, TraceReplay
 from enginebench.errors import UserError
 from enginebench.workload import Prompt, check, make_prompts
+from enginebench.workload.datasets import read_records
 from enginebench.workload.trace_formats import FORMATS
 from enginebench.workload.traces import Trace, read_trace
 
@@ -109,6 +112,28 @@ CASES = [
         [0, None, None, None], [None, ((0,), 0.001), ((0,), 0.003), ((1, 2), 0.0)], [(8, 1), (8, 2), (4, 3), (12, 4)],
         {(0, 1): 4, (0, 3): 8, (1, 3): 4},
     ),
+    Case(  # the first rows of conversation_trace.jsonl (Apache-2.0), and one of each later step of time; its times are steps of 3 s
+        "mooncake",
+        jsonl(
+            {"timestamp": 0, "input_length": 6758, "output_length": 500, "hash_ids": [*range(14)]},
+            {"timestamp": 0, "input_length": 7322, "output_length": 490, "hash_ids": [0, *range(14, 28)]},
+            {"timestamp": 3000, "input_length": 915, "output_length": 355, "hash_ids": [0, 462]},
+            {"timestamp": 5999, "input_length": 1053, "output_length": 26, "hash_ids": [0, 773, 774]},
+        ),
+        [0, 0, 3.0, 5.999], [None] * 4, [(6758, 500), (7322, 490), (915, 355), (1053, 26)],
+        dict.fromkeys(((0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)), 512),
+    ),
+    Case(  # Dynamo: delay_ms, and the time that tools took
+        "mooncake",
+        jsonl(
+            {"session_id": "a", "timestamp": 1000, "input_length": 512, "output_length": 8, "hash_ids": [1]},
+            {"session_id": "a", "delay_ms": 50, "input_length": 1024, "output_length": 4, "hash_ids": [1, 2]},
+            {"request_id": "x", "timestamp": 1000, "input_length": 512, "output_length": 2, "hash_ids": [7]},
+            {"request_id": "y", "wait_for": ["x"], "delay": 100, "tool_wait_ms": 400, "input_length": 512, "output_length": 2,
+             "hash_ids": [8]},
+        ),
+        [0, None, 0, None], [None, ((0,), 0.05), None, ((2,), 0.5)], [(512, 8), (1024, 4), (512, 2), (512, 2)], {(0, 1): 512},
+    ),
     Case(
         "bailian",
         jsonl(
@@ -163,6 +188,19 @@ CASES = [
         [0, None, None, 0.2], [None, ((0,), 0.5), ((1,), 1.0), None], [(128, 16), (64, 8), (192, 4), (70, 5)],
         {(0, 2): 128, (0, 3): 64, (2, 3): 64},
     ),
+    Case(  # the record of Dynamo's own documentation, as a sink wraps it: hashes are unsigned numbers of 64 bits
+        "dynamo-sink",
+        jsonl(
+            *({"timestamp": 1_777_312_801 + i, "event": {
+                "schema": "dynamo.request.trace.v1", "event_type": "request_end", "event_time_unix_ms": 1_777_312_801_000 + 1000 * i,
+                "request": {
+                    "request_id": f"r{i}", "request_received_ms": 1_777_312_800_000 + 1000 * i, "output_tokens": 16,
+                    "replay": {"trace_block_size": 64, "input_length": 128,
+                               "input_sequence_hashes": [14_879_255_164_371_896_291, 274_632_075_616_497_421 + i]},
+                }}} for i in range(2)),
+        ),
+        [0, 1.0], [None, None], [(128, 16), (128, 16)], {(0, 1): 64},
+    ),
     Case(  # turns, two branches side by side, and their join; a prompt that is long enough repeats what was said before
         "otel",
         otlp(
@@ -191,6 +229,28 @@ CASES = [
         "vidur",
         "arrived_at,num_prefill_tokens,num_decode_tokens,session_id,block_hash_ids\n0.0,32,8,7,11|22\n1.5,16,4,8,33\n3.0,48,2,7,11|22|44\n",
         [0, 3.0, 1.5], [None, ((0,), 0.0), None], [(32, 8), (48, 2), (16, 4)], {(0, 1): 32},
+    ),
+    Case(  # traces/test_trace.csv of the simulator (MIT), whole
+        "splitwise", "request_id,request_type,application_id,arrival_timestamp,batch_size,prompt_size,token_size\n"
+        "0,2,0,1,1,4096,32\n1,2,0,3,1,2048,8\n2,2,0,4,1,2048,16\n",
+        [0, 2.0, 3.0], [None] * 3, [(4096, 32), (2048, 8), (2048, 16)], {},
+    ),
+    Case(  # the first rows of splitwise_conv.csv (MIT), which are those of Azure's conversation trace of 2023
+        "vidur", "arrived_at,num_prefill_tokens,num_decode_tokens\n0.0,374,44\n4.314579,396,109\n4.541877,879,55\n4.710427,91,16\n",
+        [0, 4.314579, 4.541877, 4.710427], [None] * 4, [(374, 44), (396, 109), (879, 55), (91, 16)], {},
+    ),
+    Case(  # as the tester records them: calls of type n or s, with the tokens of tools and system beside them
+        "weka",
+        json.dumps({
+            "id": "trace_0079", "models": ["m"], "block_size": 64, "hash_id_scope": "local", "tool_tokens": 10837, "system_tokens": 2337,
+            "requests": [
+                {"t": 0.0, "type": "n", "model": "m", "in": 150, "out": 123, "hash_ids": [1, 2, 3], "input_types": ["text"],
+                 "output_types": ["text"], "stop": "tool_use", "api_time": 4.5, "think_time": 0.0},
+                {"t": 6.0, "type": "s", "model": "m", "in": 200, "out": 9, "hash_ids": [1, 2, 4, 5], "ttft": 0.5, "api_time": 2.0,
+                 "think_time": 1.5},
+            ],
+        }),
+        [0, None], [None, ((0,), 1.5)], [(150, 123), (200, 9)], {(0, 1): 128},
     ),
 ]  # fmt: skip
 
@@ -239,11 +299,6 @@ def test_there_are_at_least_ten_formats_and_each_is_tried_here() -> None:
     assert all(each.source.startswith("https://") for each in FORMATS.values())
 
 
-def test_a_packed_file_is_read_as_well(tmp_path: Path) -> None:
-    (tmp_path / "t.jsonl.gz").write_bytes(gzip.compress(CASES[0].text.encode()))
-    assert read_trace("t.jsonl.gz", tmp_path).due_s.tolist() == [0, 1.5]
-
-
 def test_a_list_of_objects_is_read_as_lines_are(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in CASES[0].text.splitlines()]
     assert read_trace(written(tmp_path, json.dumps(rows, indent=2)), Path()).input_tokens.tolist() == [1000, 600]
@@ -287,7 +342,7 @@ def test_what_waited_for_a_failed_request_waits_for_what_that_one_waited_for(tmp
 
 
 def test_sessions_stay_together_in_order_of_their_start(tmp_path: Path) -> None:
-    trace = read_trace(written(tmp_path, CASES[3].text), Path())
+    trace = read_trace(written(tmp_path, next(case for case in CASES if case.name == "bailian").text), Path())
     assert trace.sessions.tolist() == [0, 0, 1, 2]
     assert trace.due_s.tolist() == pytest.approx([0, 0, 0.886, 15.0])
     assert len(trace.first(1).waits) == 0
@@ -332,3 +387,71 @@ def test_blocks_of_two_sizes_cannot_be_told_apart(tmp_path: Path) -> None:
     rows[1] |= {"input_length": 8}
     with pytest.raises(UserError, match="blocks of 8 and 16 tokens in one trace"):
         trace_of(tmp_path, *rows)
+
+
+PACKERS = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
+
+
+@pytest.mark.parametrize("suffix", PACKERS)
+def test_packed_files_are_read_as_traces_and_as_data_sets(tmp_path: Path, suffix: str) -> None:
+    pack = PACKERS[suffix]
+    (tmp_path / "t").write_bytes(pack(("\ufeff" + CASES[0].text).encode()))
+    assert read_trace("t", tmp_path).due_s.tolist() == [0, 1.5]
+    (tmp_path / "d").write_bytes(pack(b'{"prompt": "one two"}\n{"prompt": "three"}\n'))
+    assert [record[0].text for record in read_records("jsonl:d", tmp_path)] == ["one two", "three"]
+
+
+@pytest.mark.parametrize("read", [lambda base: read_trace("x", base), lambda base: read_records("jsonl:x", base)])
+@pytest.mark.parametrize(
+    ("content", "message", "advice"),
+    [
+        (b"\x28\xb5\x2f\xfd\x00\x00", "packed with zstd", "zstd -d"),
+        (b"PAR1\x15\x04", "Parquet", "read_parquet"),
+        (b"PK\x03\x04....", "a zip archive", "unpack it"),
+        ('{"timestamp": 1}'.encode("utf-16"), "UTF-16", "save it as UTF-8"),
+        (gzip.compress(CASES[0].text.encode())[:40], "cannot be read", "fetch it again"),
+        (bz2.compress(CASES[0].text.encode())[:40], "cannot be read", "fetch it again"),
+        (b"BZh9 not packed at all", "cannot be read", "fetch it again"),
+        (lzma.compress(CASES[0].text.encode())[:40], "cannot be read", "fetch it again"),
+    ],
+)
+def test_other_files_are_refused_by_name(tmp_path: Path, read: Callable[[Path], Any], content: bytes, message: str, advice: str) -> None:
+    (tmp_path / "x").write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        read(tmp_path)
+    assert caught.value.file == tmp_path / "x"
+    assert advice in (caught.value.advice or "")
+
+
+def test_an_id_that_others_wait_for_must_be_the_only_one(tmp_path: Path) -> None:
+    turn = {"parent_chat_id": -1, "timestamp": 1.0, "input_length": 16, "output_length": 1}
+    twice = [{**turn, "chat_id": 0}, {**turn, "chat_id": 0}]
+    assert len(trace_of(tmp_path, *twice)) == 2, "nothing waits for them"
+    with pytest.raises(UserError, match="a request waits for 0, and 2 requests of the trace are called so"):
+        trace_of(tmp_path, *twice, {**turn, "chat_id": 1, "parent_chat_id": 0})
+
+
+def test_a_long_chain_of_failed_requests_is_passed_over(tmp_path: Path) -> None:
+    rows = [
+        {"chat_id": i, "parent_chat_id": i - 1, "timestamp": float(i), "input_length": 16, "output_length": int(i in (0, 4999))}
+        for i in range(5000)
+    ]
+    trace = trace_of(tmp_path, *rows)
+    assert (trace.omitted, trace.waits[1].rows) == (4998, (0,))
+
+
+@pytest.mark.parametrize("row", ['{"timestamp": NaN', '{"timestamp": Infinity', '{"timestamp": "noon"', '{"timestamp": null', '{"x": 1'])
+def test_a_time_that_is_no_number_is_refused_with_its_line(tmp_path: Path, row: str) -> None:
+    good = jsonl({"timestamp": -5, "input_length": 4, "output_length": 1})
+    file = written(tmp_path, good + row + ', "input_length": 4, "output_length": 1}\n')
+    with pytest.raises(UserError, match="row of a trace") as caught:
+        read_trace(file, Path())
+    assert caught.value.line == 2
+    assert read_trace(written(tmp_path, good, "early"), Path()).due_s.tolist() == [0], "before the origin is as good a time as any"
+
+
+def test_dates_have_no_unit_that_could_be_stated(tmp_path: Path) -> None:
+    azure = next(case for case in CASES if case.name == "azure")
+    with pytest.raises(UserError, match="are dates or have a unit of their own") as caught:
+        read_trace(written(tmp_path, azure.text), Path(), "ms")
+    assert (caught.value.key, caught.value.advice) == ("time_unit", "leave `time_unit` out")

@@ -30,3 +30,18 @@ def reusable_share(c: Context) -> Floats:
     """
     facts = c.record.prompts if c.record is not None else None
     return one(facts.reusable_tokens / facts.tokens if facts is not None and facts.tokens and facts.reusable_tokens is not None else None)
+
+
+@metric(
+    "prefix hit rate by rule", header="by rule", scope="cell", unit="1", better=None,
+    missing="only raw completions to an engine whose adapter states a rule (docs/speculation.md) have one",
+    shown=(Shown(54, 16, least=0.001),),
+)  # fmt: skip
+def rule_hit_rate(c: Context) -> Floats:
+    """Prefix hit rate by rule: what the engine's prefix cache has by its own design / prompt tokens, if it forgets nothing.
+
+    Only whole blocks count, and only prompts that could be shared when a request was sent: those that were sent, were computed or had
+    ended, as the engine's design says. From the prompts and the client's times, not from anything that the engine counts.
+    """
+    tokens, facts = int(c.samples.asked_input_tokens.sum()), c.record.prompts if c.record is not None else None
+    return one(facts.rule_tokens / tokens if facts is not None and facts.rule_tokens is not None and tokens else None)

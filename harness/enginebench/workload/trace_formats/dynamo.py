@@ -4,7 +4,7 @@ Times (Unix ms) and hashes of the prompt's blocks are those of the server. The r
 did, and sessions of subagents are joined to that of their parent.
 """
 
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 
 from enginebench.workload.recording import Entry, Row, TraceFormat, count_of, fitting, ids_of, time_of
 from enginebench.workload.trace_sessions import Span, chained
@@ -15,7 +15,7 @@ _SCHEMA = "dynamo.request.trace.v1"
 def _read(rows: Iterable[Row]) -> Iterator[Entry]:
     spans: list[Span] = []
     parents: dict[Hashable, Hashable] = {}
-    for row in rows:
+    for row in map(_unwrapped, rows):
         if row.get("schema") != _SCHEMA:
             raise ValueError(f"schema {row.get('schema')!r} is not {_SCHEMA}")
         if row.get("event_type") != "request_end":
@@ -31,6 +31,12 @@ def _read(rows: Iterable[Row]) -> Iterator[Entry]:
         else:
             spans.append(span)
     yield from chained(spans, parents)
+
+
+def _unwrapped(row: Row) -> Row:
+    """The record in the envelope of a sink, or the record itself."""
+    inner = row.get("event")
+    return inner if "schema" not in row and isinstance(inner, Mapping) else row
 
 
 def _span(request: Row, row: Row, number: int, session: Hashable) -> Span:
