@@ -2,6 +2,7 @@
 
     python benchmarks/scale.py                        # index of 100,000 cells, samples, uploads: about five minutes
     python benchmarks/scale.py --site-runs 1000       # also a site of so many runs: half an hour
+    python benchmarks/scale.py --cells 0 --units 200  # what a unit costs through Ray: six minutes on a quiet machine
     python benchmarks/scale.py --index postgresql://USER@HOST/DATABASE   # the index in that database, which must be empty
 
 Times are of the CPU of this process (and its threads), so other work on the machine changes them little; those of a database are wall time.
@@ -17,9 +18,11 @@ import os
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import enginebench as eb
@@ -146,18 +149,46 @@ def site(folder: Path, runs: int) -> None:
         eb.run_index(folder / "runs")
 
 
+def units(folder: Path, on: str, count: int) -> None:
+    """What a unit costs through a placement, beside its engine and its load: the fake engine, one unit at a time on each node.
+
+    Wall time between the starts of two servers on a node, less what the record of the first one explains. Busy machines make it longer.
+    """
+    (folder / "units.yaml").write_text(
+        "name: units\ndeployments: [{engine: fake, model: any, precision: none, options: {ttft_ms: 5, itl_ms: 2}}]\n"
+        f"loads: [{{concurrency: 1, input_tokens: 8, output_tokens: 4, requests: 4, warmup_requests: 0}}]\nrepeats: {count}\n"
+    )
+    with timed(f"{count} units through --on {on}, the driver's part", count, "unit"):
+        run = eb.run(eb.plan(folder / "units.yaml", elsewhere=True), results=folder / "placed", on=on).folder
+    walls, nodes = {cell.launch_id: cell.wall_s or 0.0 for cell in run.cells()}, defaultdict(list)
+    expect(sum(cell.status == "ok" for cell in run.cells()), count)
+    for launch in sorted(run.launches().values(), key=lambda each: each.started_at):
+        its = launch.startup
+        busy = sum(each or 0.0 for each in (its.start_s, its.first_generation_s, its.stop_s)) + walls[launch.id]
+        nodes[launch.node].append((dt.datetime.fromisoformat(launch.started_at).timestamp(), busy))
+    spent = sorted(b - a - busy for each in nodes.values() for (a, busy), (b, _) in pairwise(each))
+    tenth, half, most = (spent[int(len(spent) * share)] for share in (0.1, 0.5, 0.9))
+    own = sorted(busy for each in nodes.values() for _, busy in each)[count // 2]
+    print(f"  beside its engine and load ({own:.2f} s), a unit takes {half:.2f} s (median; {tenth:.2f} to {most:.2f} for 8 of 10)")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cells", type=int, default=100_000, help="cells of the index")
     parser.add_argument("--index", metavar="URL", help="the index in this database")
+    parser.add_argument("--units", type=int, default=0, help="units through a placement")
+    parser.add_argument("--on", default="local-ray", help="the placement: local, local-ray, ray://HOST:10001, slurm")
     parser.add_argument("--site-runs", type=int, default=0, help="runs of the site")
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="enginebench-scale-") as name:
         os.environ[HOME_VARIABLE] = f"{name}/home"
         folder = Path(name)
-        index(folder, given.index, given.cells)
-        samples(folder)
-        uploads(folder)
+        if given.cells:
+            index(folder, given.index, given.cells)
+            samples(folder)
+            uploads(folder)
+        if given.units:
+            units(folder, given.on, given.units)
         if given.site_runs:
             site(folder, given.site_runs)
 

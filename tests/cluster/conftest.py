@@ -59,7 +59,7 @@ class Driver:
     """`bench` in a folder of its own."""
 
     def __init__(self, folder: Path, cluster: TwoNodes) -> None:
-        self.folder, self.cluster = folder, cluster
+        self.folder, self.cluster, self.on = folder, cluster, cluster.address
         self.env = {**os.environ, "ENGINEBENCH_LEASES": str(folder / "leases")}
 
     def scenario(
@@ -68,7 +68,7 @@ class Driver:
         (self.folder / "s.yaml").write_text(f"name: s\ndeployments: [{deployments}]\nloads: [{loads}]\n{rest}\n")
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "enginebench", *arguments, "--on", self.cluster.address]
+        command = [sys.executable, "-m", "enginebench", *arguments, "--on", self.on]
         return subprocess.Popen(command, cwd=self.folder, env=self.env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def __call__(self, *arguments: str, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import enginebench
 import pytest
+from enginebench.analysis.analysis import analyse
+from enginebench.checkpoints import RandomMoE
+from enginebench.checkpoints.hf_folder import write_hf_folder
 from enginebench.records.run_folder import open_run
 from enginebench.runner.placement.unit_plan import units_of
 
@@ -48,6 +51,26 @@ def test_a_placed_run_has_the_cells_of_a_plain_one_and_names_the_node(bench: Ben
     assert one.record.machine["placement"] == "local"
     assert one.record.machine["cpu"] == other.record.machine["cpu"]
     assert next(iter(other.launches().values())).node == ""
+
+
+def test_quality_is_measured_once_for_each_deployment(bench: Bench) -> None:
+    """By the first unit of each, on the text that came with it; the judgement is that of a plain run."""
+    write_hf_folder(RandomMoE(layers=1, hidden=32, heads=2, kv_heads=1, head_dim=32, experts=2, top_k=1), "f16", bench.folder / "weights")
+    (bench.folder / "text.txt").write_text("In the beginning there was a benchmark, and nobody could repeat it. " * 20)
+    (bench.folder / "s.yaml").write_text(
+        "name: judged\nmodels: {m: {checkpoint: weights}}\ndeployments:\n"
+        "  - {engine: fake, model: m, precision: none, label: exact, options: {itl_ms: 2}}\n"
+        "  - {engine: fake, model: m, precision: none, label: cheap, options: {itl_ms: 1, loss: 0.05}}\n"
+        "loads: [{concurrency: 2, input_tokens: 16, output_tokens: 8, requests: 4}]\nrepeats: 2\n"
+        "quality: {perplexity: {text: text.txt, windows: 2, window: 32, max_increase: 2%}, reference: exact}\n"
+    )
+    done = bench("run", "s.yaml", "--on", "local", "--no-html")
+    assert done.returncode == 0, done.stderr
+    stored = open_run(bench.run_folder())
+    measured = [launch for launch in stored.launches().values() if launch.quality is not None]
+    assert sorted((launch.deployment.label, launch.repeat) for launch in measured) == [("cheap", 0), ("exact", 0)]
+    assert all(launch.quality.perplexity is not None and not launch.quality.missing for launch in measured if launch.quality)
+    assert {its.deployment: its.verdict for its in analyse(stored).quality} == {"exact": "reference", "cheap": "breaks"}
 
 
 def test_a_killed_driver_loses_the_cell_in_flight_and_the_same_command_resumes(bench: Bench) -> None:

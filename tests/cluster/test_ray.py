@@ -57,13 +57,33 @@ def test_a_cluster_without_a_fitting_node_refuses_in_one_sentence(driver: Driver
 
 
 def test_no_cluster_is_one_sentence(driver: Driver) -> None:
-    driver.cluster.port, port = 1, driver.cluster.port
-    try:
-        done = driver("doctor")
-    finally:
-        driver.cluster.port = port
+    driver.on = "ray://127.0.0.1:1"
+    done = driver("doctor")
     assert done.returncode == 2
     assert done.stderr.startswith("error: no Ray cluster answers at ray://127.0.0.1:1")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_cluster_is_made_for_a_run_and_ends_with_it(driver: Driver) -> None:
+    driver.on = "local-ray"
+    driver.scenario(FAKE, rest="repeats: 2")
+    done = driver("run", "s.yaml")
+    assert done.returncode == 0, done.stderr
+    run = driver.run
+    assert [cell.status for cell in run.cells()] == ["ok"] * 4
+    assert len({launch.node for launch in run.launches().values()} - {""}) == 1
+    assert run.record.machine["placement"] == "ray"
+
+
+def test_an_engine_is_installed_on_every_node(driver: Driver) -> None:
+    done = driver("engines", "install", "llamacpp")
+    assert done.returncode == 0, done.stderr
+    lines = sorted(done.stdout.splitlines())
+    assert [line.partition(": ")[0] for line in lines] == ["llamacpp on a", "llamacpp on b"]
+    assert all("llama.cpp" in line for line in lines)
+    done = driver("engines", "install", "llamacpp:moon")
+    assert done.returncode == 2
+    assert "error: llamacpp:moon is not on every node: a, b: llama.cpp has no variant 'moon'" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -82,9 +82,12 @@ def bench(tmp_path: Path, cluster: SlurmCluster) -> Iterator[SlurmBench]:
 
 def test_units_of_one_array_run_on_both_nodes(bench: SlurmBench) -> None:
     bench.scenario(FAST, SLOW, repeats=2)
-    done = bench(*bench.arguments())
-    assert done.returncode == 0, done.stderr
-    assert re.search(r"submitted job \d+: 4 of 4 units", done.stderr)
+    run = bench.start(*bench.arguments())
+    at_once = lambda: {line.split()[-1] for line in bench.cluster.jobs() if " RUNNING " in line} == set(NODES)  # noqa: E731
+    until(at_once, "no two units run at once", 60, explain=lambda: str(bench.cluster.jobs()))
+    _, errors = run.communicate(timeout=120)
+    assert run.returncode == 0, errors
+    assert re.search(r"submitted job \d+: 4 of 4 units", errors)
     cells, launches = bench.cells(), bench.launches()
     assert [cell["status"] for cell in cells] == ["ok"] * 8
     assert len(launches) == 4

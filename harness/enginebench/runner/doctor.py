@@ -31,6 +31,7 @@ from enginebench.runtime.exit_status import LaunchFailed
 from enginebench.runtime.lease import leases_folder
 from enginebench.runtime.leftovers import leases, sweep
 from enginebench.runtime.machine_lease import remove_dead
+from enginebench.runtime.unit_folder import remove_left_folders
 from enginebench.telemetry.nvidia import nvml_version
 from enginebench.validity.checks.machine import FOREIGN
 
@@ -219,7 +220,7 @@ class Cleanup:
 def clean() -> Cleanup:
     """End processes and remove containers and networks of runs whose harness has ended. Never raises for a missing Docker daemon."""
     actions, leases = remove_dead()
-    actions += [*sweep(), *remove_drafts(checkpoints_folder()), *remove_drafts(cache_dir() / "hashes")]
+    actions += _left_files()
     problem, more = _clean_containers(leases, None)
     return Cleanup((*actions, *more), problem)
 
@@ -227,13 +228,18 @@ def clean() -> Cleanup:
 def remove_leftovers(*, docker: bool) -> list[str]:
     """What `clean` does, before a run. The Docker daemon is asked only if this run needs it or a killed run has used it."""
     actions, leases = remove_dead()
-    actions += [*sweep(), *remove_drafts(checkpoints_folder()), *remove_drafts(cache_dir() / "hashes")]
+    actions += _left_files()
     if docker or leases:
         problem, more = _clean_containers(leases, str(leases_folder()))
         actions += [line for line in more if not line.startswith("left ")]
         if problem and leases:
             actions.append(f"containers of a killed run may be left: {problem}")
     return actions
+
+
+def _left_files() -> list[str]:
+    """End engines that outlived their harness, and remove what killed processes had begun to write."""
+    return [*sweep(), *remove_drafts(checkpoints_folder()), *remove_drafts(cache_dir() / "hashes"), *remove_left_folders()]
 
 
 def _clean_containers(leases: Sequence[Path], folder: str | None) -> tuple[str | None, list[str]]:

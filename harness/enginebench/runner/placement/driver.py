@@ -59,7 +59,7 @@ def run_placed(
         tell.open(plan, run, stack, placed=True)
         intake = RunIntake(plan, run, tell)
         intake.skip_planned()
-        units = [replace(unit, run=run.path.name) for unit in intake.lacking(units_of(plan, intake.lacks, **how))]
+        units = [replace(unit, run=run.path.name) for unit in intake.lacking(units_of(plan, intake.lacks, intake.assessed(), **how))]
         for unit in units:
             if unit.launch_id in unfit:
                 intake.skip(unit, f"no node fits: {unfit[unit.launch_id].why_not}")
@@ -73,9 +73,6 @@ def _check_elsewhere(plan: Plan) -> None:
     """UserError for what a run does only on its own machine."""
     if plan.scenario.auto is not None:
         raise UserError("repeats: auto looks at results while it runs, which --on does not", advice="state a number: --repeats 5")
-    if plan.scenario.quality is not None:
-        advice = "measure it without --on, or leave `quality` out of the scenario"
-        raise UserError("quality is not measured with --on", file=plan.scenario.file, key="quality", advice=advice)
 
 
 def _unfit(units: list[Unit], placement: Placement) -> dict[str, Choice]:

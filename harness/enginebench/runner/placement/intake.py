@@ -99,6 +99,7 @@ class RunIntake:
             return replace(
                 unit, id=unit.next_id, attempt=unit.attempt + 1, loads=tuple(cell.load for cell in cells),
                 searches={first: search for first, search in unit.searches.items() if first in ids},
+                quality=None if text_of(unit.deployment) in self.assessed() else unit.quality,
             )  # fmt: skip
 
     def ended(self, unit: Unit, problem: str = "") -> None:
@@ -117,6 +118,10 @@ class RunIntake:
         if cell.id in self._plan.searches:
             return bool(CellQueue(self._plan, self._run, [cell]).cells)
         return not self._run.has(cell.id)
+
+    def assessed(self) -> set[str]:
+        """Texts of the deployments whose quality has been measured."""
+        return {text_of(launch.deployment) for launch in self._records.values() if launch.quality is not None}
 
     def lacking(self, units: Sequence[Unit]) -> list[Unit]:
         """The units with an id that no earlier session of this run has used."""

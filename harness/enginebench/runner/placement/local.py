@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Self
 
 from enginebench.runner.placement.base import Choice, Intake, Node, Placement
@@ -44,8 +42,7 @@ class Local(Placement):
         """One after the other."""
         for unit in units:
             intake.started(unit, NAME)
-            with tempfile.TemporaryDirectory(prefix="enginebench-unit-") as folder:
-                problem = follow(unit, Path(folder), NAME, lambda files, unit=unit: intake.store(unit, files))  # type: ignore[misc]  # a lambda with a default
+            problem = follow(unit, NAME, lambda files, unit=unit: intake.store(unit, files))  # type: ignore[misc]  # a lambda with a default
             intake.ended(unit, problem)
 
 

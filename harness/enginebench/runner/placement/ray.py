@@ -6,6 +6,7 @@ stores comes back through an actor on the head node. A unit whose node is lost i
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 import warnings
@@ -68,15 +69,18 @@ class RayPlacement(Placement):
     def __enter__(self) -> Self:
         if find_spec("ray") is None:
             raise UserError(f"--on {self.on} needs Ray", advice="pip install 'enginebench[ray]'")
+        os.environ.setdefault(*_PATIENCE)
         ray: Any = import_module("ray")
         address = {"local-ray": "local", "ray": "auto"}.get(self.on, self.on)
         local = {"include_dashboard": False} if address == "local" else {}
         try:
             _knock(address)
             _connect(ray, address=address, log_to_driver=False, logging_level="error", configure_logging=False, **local)
-        except (OSError, RuntimeError, ValueError) as error:  # ConnectionError and TimeoutError are OSErrors
+        except Exception as error:  # noqa: BLE001  # of several kinds, and a plain Exception where a node of its own does not start
             said = str(error).strip().splitlines() or [type(error).__name__]
             reason = said[-1] if said[0].endswith(":") else said[0]
+            if local:
+                raise UserError(f"no Ray cluster could be started here: {reason}") from None
             raise UserError(f"no Ray cluster answers at {self.on}: {reason}", advice=_ADVICE) from None
         self._ray = ray
         self._fleet = Fleet(ray)
@@ -95,10 +99,23 @@ class RayPlacement(Placement):
         return [choice_of(unit, nodes) for unit in units]
 
     def install(self, engine: str) -> dict[str, str]:
-        """Install an engine on every node; name of a node -> what is there then."""
-        task = self._ray.remote(num_cpus=0)(ray_task.install)
+        """Install an engine on every node; name of a node -> what is there then. UserError with every node where it failed, and why."""
+        task = self._ray.remote(num_cpus=0, max_retries=0)(ray_task.install)
         pending = {node.name: self._on(task, node.name).remote(engine) for node in self.nodes() if not node.problem}
-        return {name: self._ray.get(ref) for name, ref in pending.items()}
+        done: dict[str, str] = {}
+        failed: dict[str, list[str]] = {}
+        for name, ref in pending.items():
+            try:
+                done[name] = self._ray.get(ref)
+            except self._ray.exceptions.RayTaskError as error:  # the UserError of the node
+                failed.setdefault(_last_line(error.cause), []).append(name)
+            except self._ray.exceptions.RayError as error:
+                failed.setdefault(_last_line(error), []).append(name)
+        if failed:
+            reasons = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in failed.items())
+            others = f"; it is on {', '.join(done)}" if done else ""
+            raise UserError(f"{engine} is not on every node: {reasons}{others}")
+        return done
 
     def run(self, units: Sequence[Unit], intake: Intake) -> None:
         """See `Placement`."""
@@ -177,7 +194,7 @@ class RayPlacement(Placement):
                 why = "" if job.ended else "its task ended without a word"
             except self._ray.exceptions.RayTaskError as error:  # of ours: another node would not do better
                 job.ended = True
-                intake.ended(job.unit, (str(error).strip().splitlines() or ["?"])[-1])
+                intake.ended(job.unit, _last_line(error))
                 continue
             except self._ray.exceptions.RayError as error:
                 why = (str(error).strip().splitlines() or ["?"])[0]
@@ -218,6 +235,10 @@ class RayPlacement(Placement):
         return task.options(label_selector={ON_NODE: self._fleet.id_of(name)})
 
 
+def _last_line(error: object) -> str:
+    return (str(error).strip().splitlines() or ["?"])[-1]
+
+
 def _connect(ray: Any, **how: Any) -> None:
     """`ray.init`, again where the head node was too busy to start a server for this client in Ray's own time."""
     for left in reversed(range(CONNECTS)):
@@ -239,5 +260,7 @@ def _knock(address: str) -> None:
         socket.create_connection((where.hostname, where.port), timeout=10).close()
 
 
+_PATIENCE = ("RAY_raylet_start_wait_time_s", "180")
+"""Ray's own variable: how long a cluster of this machine may take to start. Its default of 30 s is too short on a busy machine."""
 _ADVICE = "start one with: ray start --head --ray-client-server-port 10001 (see docs/clusters.md)"
 PLACEMENT = RayPlacement

@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
-import tempfile
-from pathlib import Path
 from typing import Any, TypeAlias
 
 Item: TypeAlias = tuple[str, str, Any]
@@ -62,22 +59,18 @@ def measure(unit_text: str, names: dict[str, str], mailbox: Any) -> None:
 
     unit = parse_unit(unit_text)
     here = ray.get_runtime_context().get_node_id()
-    folder = Path(tempfile.mkdtemp(prefix="enginebench-unit-"))
     env = {name: value for name, value in os.environ.items() if name not in _STATE and not name.startswith("RAY_")}
-    try:
-        send("started", here)
-        send("ended", follow(unit, folder, names.get(here, here), lambda files: send("files", files), env))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    send("started", here)
+    send("ended", follow(unit, names.get(here, here), lambda files: send("files", files), env))
 
 
 def install(engine: str) -> str:
-    """Install an engine in the environment folder of this node; what it is then, or why not."""
+    """Install an engine in the environment folder of this node; what it is then. RuntimeError with one line if it cannot be."""
     from enginebench.engines.installed import install_engine
     from enginebench.errors import UserError
 
     try:
         found = install_engine(engine)
     except UserError as error:
-        return f"error: {error}"
+        raise RuntimeError(" ".join(str(error).split())) from None
     return f"{found.title} {found.installs[0].version}" if found.installs else "installed, and not found"

@@ -10,6 +10,7 @@ from pathlib import Path
 from enginebench import __version__
 from enginebench.checkpoints.content import Content
 from enginebench.domain import JSON, Cell, Deployment
+from enginebench.domain.quality import QualityCheck
 from enginebench.errors import UserError
 from enginebench.records.files import write_atomically
 from enginebench.records.schema import SCHEMA, StoredLoad, StoredSearch, dump, parse, read
@@ -69,6 +70,8 @@ class Unit:
     share_machine: bool = False
     enginebench: str = __version__
     """Version of the driver; the node must have the same."""
+    quality: QualityCheck | None = None
+    """What is measured of the deployment's quality after the loads; None: nothing, or another unit of the deployment does it."""
     attempt: int = 0
     run: str = ""
     """Name of the run folder that it is measured for. A driver that was lost is followed by one that finds its units by it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from enginebench.analysis.labels import deployment_titles
 from enginebench.domain import Cell, Deployment, Load, plain_object
 from enginebench.domain.ids import text_of
+from enginebench.domain.quality import QualityCheck
 from enginebench.engines.registry import discover, path_of
 from enginebench.errors import UserError
 from enginebench.machine.folders import resource_dir
@@ -25,27 +26,31 @@ MOST_CARRIED = 64 << 20
 """Bytes of data sets and traces that travel with a unit. Weights never do."""
 
 
-def units_of(plan: Plan, lacks: Callable[[Cell], bool] = lambda _: True, **how: Any) -> list[Unit]:
+def units_of(plan: Plan, lacks: Callable[[Cell], bool] = lambda _: True, assessed: Collection[str] = (), **how: Any) -> list[Unit]:
     """The units of a plan in its order, each with the cells that are not skipped and that `lacks` says are to be measured.
 
-    how: `client_processes`, `wait_quiet_s`, `share_machine`. UserError for a data set that is too large to travel.
+    The first unit of a deployment measures its quality, where the scenario asks for that. assessed: texts (`text_of`) of the deployments
+    whose quality is known. how: `client_processes`, `wait_quiet_s`, `share_machine`. UserError for a data set that is too large to travel.
     """
     titles, setting, base = deployment_titles([each for each, _ in plan.launches()]), _setting(plan), plan.base
-    found = []
+    found, judged = [], set(assessed)
     for deployment, cells in plan.launches():
         todo = [cell for cell in cells if cell.id not in plan.skipped and lacks(cell)]
         if not todo:
             continue
         loads, repeat = tuple(cell.load for cell in todo), todo[0].repeat
-        files, adapter = _carried(loads, base), plan.registry[deployment.engine]
+        text = text_of(deployment)
+        quality = plan.scenario.quality if text not in judged else None
+        judged.add(text)
+        files, adapter = _carried([*_data_files(loads, base), *_quality_files(quality, base)], base), plan.registry[deployment.engine]
         its = contents_of([deployment], loads, base)
         found.append(
             Unit(
-                id=f"{todo[0].launch_id}-0", name=f"{titles[text_of(deployment)]}, repeat {repeat + 1}", deployment=deployment, loads=loads,
+                id=f"{todo[0].launch_id}-0", name=f"{titles[text]}, repeat {repeat + 1}", deployment=deployment, loads=loads,
                 repeat=repeat, setting=setting, searches={cell.id: plan.searches[cell.id] for cell in todo if cell.id in plan.searches},
                 inputs={name: known for name, known in plan.contents.items() if name in its or name.startswith("prompts hf:")},
                 files=files, adapter=_source(type(adapter)), gpus=_gpus(plan, deployment), needs_gpus=_needs_gpus(plan, deployment),
-                exclusive=plan.scenario.exclusive, cores=plan.scenario.cores, **how,
+                exclusive=plan.scenario.exclusive, cores=plan.scenario.cores, quality=quality, **how,
             )
         )  # fmt: skip
     return found
@@ -76,11 +81,24 @@ def _needs_gpus(plan: Plan, deployment: Deployment) -> bool:
     return bool(stated and stated != ANYTHING and not is_cpu(stated) and _gpus(plan, deployment))
 
 
-def _carried(loads: Sequence[Load], base: Path) -> dict[str, str]:
-    """The data files of these loads that are below the scenario's folder, by path relative to it."""
+def _data_files(loads: Sequence[Load], base: Path) -> Iterator[Path]:
+    yield from (path for load in loads for _, path in files_of_load(load, base))
+
+
+def _quality_files(quality: QualityCheck | None, base: Path) -> Iterator[Path]:
+    """The text of the perplexity, and what is in the folders of tasks."""
+    if quality is not None:
+        yield base / Path(quality.perplexity.text).expanduser()
+        for task in quality.tasks:
+            if task.folder is not None:
+                yield from sorted((base / Path(task.folder).expanduser()).rglob("*"))
+
+
+def _carried(paths: Iterable[Path], base: Path) -> dict[str, str]:
+    """Those of these files that are below the scenario's folder, by path relative to it."""
     found: dict[str, str] = {}
     size = 0
-    for _, path in (each for load in loads for each in files_of_load(load, base)):
+    for path in paths:
         if path.is_file() and path.resolve().is_relative_to(base.resolve()):
             size += path.stat().st_size
             if size > MOST_CARRIED:
@@ -109,7 +127,7 @@ def plan_of(unit: Unit, inputs: Path) -> Plan:
     registry = discover(_adapters(unit.adapter, inputs.parent / "adapters"))
     registry.need(unit.deployment.engine)
     scenario = Scenario(
-        name=its.name, deployments=(unit.deployment,), loads=(unit.loads,), searches=(tuple(unit.searches.values()),),
+        name=its.name, deployments=(unit.deployment,), loads=(unit.loads,), searches=(tuple(unit.searches.values()),), quality=unit.quality,
         slo=None if its.slo is None else Slo(**its.slo), parity=None if its.parity is None else ParityCheck(**its.parity),  # type: ignore[arg-type]
         title=its.title, description=its.description, hardware=its.hardware, hardware_by_command=its.hardware_by_command,
         equal_within=its.equal_within, exclusive=unit.exclusive, cores=unit.cores, file=base / written.name, text=its.text,

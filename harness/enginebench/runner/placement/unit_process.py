@@ -9,6 +9,7 @@ from pathlib import Path
 
 from enginebench.runner.placement.unit_data import ENDED, Unit
 from enginebench.runner.placement.unit_files import Reader
+from enginebench.runtime.unit_folder import unit_folder
 
 EVERY_S = 0.1
 PATIENCE_S = 30.0
@@ -16,23 +17,28 @@ PATIENCE_S = 30.0
 _LINES = 5
 
 
-def follow(
-    unit: Unit, folder: Path, node: str, store: Callable[[Mapping[str, bytes]], object], env: Mapping[str, str] | None = None
-) -> str:
-    """Measure a unit below `folder`, and return when it has ended: '', or why it returned nothing, in one sentence.
+def follow(unit: Unit, node: str, store: Callable[[Mapping[str, bytes]], object], env: Mapping[str, str] | None = None) -> str:
+    """Measure a unit in a folder of its own, and return when it has ended: '', or why it returned nothing, in one sentence.
 
     store: gets its new files, about ten times a second. env: of the process, in place of this one's. The process and its engine end with
     this one, however that ends: they watch a pipe.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    with unit_folder() as (folder, lock):
+        return _follow(unit, folder, lock, node, store, env)
+
+
+def _follow(
+    unit: Unit, folder: Path, lock: int, node: str, store: Callable[[Mapping[str, bytes]], object], env: Mapping[str, str] | None
+) -> str:
     unit.write(folder / "unit.json")
     into, errors = folder / "into", folder / "errors.txt"
     cores = () if unit.exclusive or not unit.cores else ("--cores", str(unit.cores))
     module = ("-m", "enginebench.runner.placement.unit", str(folder / "unit.json"), "--into", str(into), "--node", node, *cores)
     with errors.open("wb") as sink:
         process = subprocess.Popen(
-            [sys.executable, *module, "--while-stdin"], stdin=subprocess.PIPE, stdout=sink, stderr=sink, env=env, start_new_session=True
-        )
+            [sys.executable, *module, "--while-stdin"], stdin=subprocess.PIPE, stdout=sink, stderr=sink, env=env, start_new_session=True,
+            pass_fds=(lock,),
+        )  # fmt: skip
     try:
         reader, code = Reader(into), None
         while code is None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from enginebench.domain.ids import text_of
 from enginebench.errors import UserError
 from enginebench.records.files import write_atomically
 from enginebench.runner.placement.core_set import core_set
@@ -73,6 +74,23 @@ def test_a_node_plans_the_same_cells_without_the_drivers_files(scenario: Path, t
     assert there.scenario.parity == whole.scenario.parity
     assert there.scenario.equal_within == 0.05
     assert (there.base / "chat.jsonl").read_bytes() == (scenario.parent / "chat.jsonl").read_bytes()
+
+
+def test_the_first_unit_of_a_deployment_measures_its_quality(scenario: Path, tmp_path: Path) -> None:
+    (scenario.parent / "text.txt").write_text("a text")
+    with scenario.open("a") as file:
+        file.write("quality: {perplexity: {text: text.txt, windows: 2, window: 32}, under_load: true}\n")
+    whole, found = plan(scenario), units(scenario)
+    assert [unit.quality == whole.scenario.quality for unit in found] == [True] * 4 + [False] * 4
+    assert [unit.quality for unit in found[4:]] == [None] * 4
+    assert ["text.txt" in unit.files for unit in found] == [True] * 4 + [False] * 4, "its text travels with it"
+    known = {text_of(found[0].deployment)}
+    assert [unit.quality is None for unit in units_of(whole, assessed=known)] == [True, False, False, False] + [True] * 4
+    far = replace(found[0], setting=replace(found[0].setting, file="/nowhere/s.yaml"))
+    unpack(far, tmp_path / "inputs")
+    there = plan_of(far, tmp_path / "inputs")
+    assert there.scenario.quality == whole.scenario.quality
+    assert (there.base / "text.txt").read_text() == "a text"
 
 
 def test_other_files_on_the_node_are_refused(scenario: Path, tmp_path: Path) -> None:
