@@ -1,7 +1,7 @@
-"""Byte code, made once before the workers of pytest-xdist start.
+"""Byte code and hypothesis' tables, made once before the workers of pytest-xdist start.
 
-In a fresh checkout there is none, and each of six workers would compile the program, its libraries and all tests at the same time: eleven
-seconds of a core for each.
+In a fresh checkout there are none, and each of six workers would compile the program, its libraries and all tests, and read the program for
+constants and Unicode for its categories, all at the same time: a dozen seconds of a core for each.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 from _pytest.assertion import rewrite
+from hypothesis.internal.charmap import charmap
+from hypothesis.internal.constants_ast import constants_from_module
 
 from .forked_bench import import_all
 
@@ -29,7 +31,16 @@ def make(config: pytest.Config) -> None:
     if sys.dont_write_bytecode or len(missing) < FEW:
         return
     cores = os.cpu_count() or 1
-    _side_by_side([import_all, *(partial(_rewrite, missing[i::cores], config) for i in range(cores))])
+    _side_by_side([_program, *(partial(_rewrite, missing[i::cores], config) for i in range(cores))])
+
+
+def _program() -> None:
+    """The program with what it imports, and what hypothesis keeps in .hypothesis."""
+    import_all()
+    charmap()
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] == "enginebench":
+            constants_from_module(module)
 
 
 def _cached(file: Path) -> Path:

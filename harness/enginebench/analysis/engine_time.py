@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from enginebench.domain import Cell, Deployment
+from enginebench.domain import Cell
 from enginebench.domain.ids import text_of
 from enginebench.records.cell import CellRecord
 from enginebench.records.launch import LaunchRecord
@@ -39,10 +39,6 @@ class EngineTime:
     @property
     def spent_s(self) -> float:
         return sum(self.starts.values()) + sum(self.cells.values())
-
-    def spent_on(self, deployment: Deployment) -> float:
-        text = text_of(deployment)
-        return sum(seconds for known in (self.starts, self.cells) for key, seconds in known.items() if self.deployments[key] == text)
 
     def expected_s(self, cells: Sequence[Cell]) -> float:
         """Of further cells with their starts: the means of their deployments, else of all."""

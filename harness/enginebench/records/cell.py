@@ -216,11 +216,6 @@ class CellRecord:
     schema: int = SCHEMA
     """Version of the format it is stored in."""
 
-    @property
-    def measured_here(self) -> bool:
-        """Whether a load generator of this project measured it, not another tool."""
-        return self.stated is None and self.imported is None
-
     @classmethod
     def of(cls, cell: Cell, status: Status, reason: str | None = None, *, log_tail: tuple[str, ...] = ()) -> Self:
         """The record of a cell about which nothing else is known."""

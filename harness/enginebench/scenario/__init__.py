@@ -4,6 +4,7 @@ Launches and fetches nothing. Checks what can be known from the file, the adapte
 """
 
 from enginebench.scenario.defaults import load_at
-from enginebench.scenario.expand import MAX_CELLS, Scenario, load_scenario
+from enginebench.scenario.expand import MAX_CELLS, load_scenario
+from enginebench.scenario.scenario import Scenario
 
 __all__ = ["MAX_CELLS", "Scenario", "load_at", "load_scenario"]

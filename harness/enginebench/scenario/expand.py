@@ -19,19 +19,18 @@ from enginebench.adapter import Adapter
 from enginebench.domain import Deployment, Load, Parallelism, Runtime, Search, Speculation, plain
 from enginebench.domain.container import Container
 from enginebench.domain.precisions import UNSTATED
-from enginebench.domain.quality import QualityCheck
 from enginebench.domain.repeats import FIRST_LOOK, AutoRepeats
 from enginebench.engines.registry import Registry
 from enginebench.errors import did_you_mean
 from enginebench.inputs.source import Location, Source, read
 from enginebench.inputs.validation_errors import as_user_error
-from enginebench.metrics.slo import Slo
 from enginebench.scenario.checkpoint import CONVERTING, Checkpoints
 from enginebench.scenario.defaults import OPEN_STREAMS, load_at, probe_requests
 from enginebench.scenario.loads import Chosen, LoadGroups
 from enginebench.scenario.options import Axes, combinations, option_axes, size
 from enginebench.scenario.quality import quality_of
 from enginebench.scenario.rules import check_hardware, slo_of
+from enginebench.scenario.scenario import ParityCheck, Scenario
 from enginebench.scenario.schema import Deployments, ScenarioFile
 
 STARTED: tuple[Runtime, ...] = ("process", "docker")
@@ -43,50 +42,6 @@ MAX_CELLS = 200_000
 NO_SEARCH = "auto does not go with `find`, whose levels differ from one restart to the next"
 UNKNOWN_CONTEXT = 4096
 """Tokens per request that a server must hold if the lengths of a data set are unknown and the scenario does not set max_context."""
-
-
-@dataclass(frozen=True)
-class ParityCheck:
-    """How the engines' greedy outputs are compared. Lengths are in tokens."""
-
-    prompts: int
-    """Number of prompts."""
-    input_tokens: int
-    output_tokens: int
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """What to compare: deployments, the loads of each, repeats."""
-
-    name: str
-    deployments: tuple[Deployment, ...]
-    loads: tuple[tuple[Load, ...], ...]
-    """For each deployment, its loads in order."""
-    searches: tuple[tuple[Search, ...], ...] = ()
-    """For each deployment, the searches that follow its loads; searches need an `slo`."""
-    slo: Slo | None = None
-    repeats: int = 1
-    """Restarts of each deployment; with `auto` those before the first look."""
-    auto: AutoRepeats | None = None
-    """When restarts are added; None: their number is fixed."""
-    parity: ParityCheck | None = None
-    quality: QualityCheck | None = None
-    title: str | None = None
-    description: str | None = None
-    hardware: str | None = None
-    """The machine that the scenario is meant for, as `physics.read_machine` takes it; None: not stated."""
-    hardware_by_command: bool = False
-    """Whether the command states `hardware`, and not the file. Then it is not compared with what is here."""
-    equal_within: float | None = None
-    """The share below which a difference is equal in practice; None: that of each metric."""
-    exclusive: bool = True
-    """Elsewhere: whether each server start has a node for itself."""
-    cores: int = 0
-    """Elsewhere: cores that each server start takes of a node that it shares."""
-    file: Path = Path("scenario.yaml")
-    text: str = ""
-    """Content of the file, verbatim."""
 
 
 def load_scenario(file: Path, registry: Registry, *, runtime: Runtime | None = None, hardware: str | None = None) -> Scenario:

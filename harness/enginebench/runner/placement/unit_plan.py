@@ -19,8 +19,8 @@ from enginebench.metrics.slo import Slo
 from enginebench.runner.placement.unit_data import Setting, Unit
 from enginebench.scenario import Scenario
 from enginebench.scenario.contents import changed, contents_of, files_of_load
-from enginebench.scenario.expand import ParityCheck
 from enginebench.scenario.plan import Plan
+from enginebench.scenario.scenario import ParityCheck
 
 MOST_CARRIED = 64 << 20
 """Bytes of data sets and traces that travel with a unit. Weights never do."""
